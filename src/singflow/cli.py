@@ -1,0 +1,93 @@
+"""What every script shares: flags out of a pydantic class, a log file, fixed threads, and errors without tracebacks."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from singflow.config import Section
+from singflow.errors import InputError
+
+log = logging.getLogger("singflow")
+
+
+class Command(Section):
+    """Flags that every script has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    log: Path = Field(description="file that receives the log")
+
+
+Flags = TypeVar("Flags", bound=Command)
+Item = TypeVar("Item")
+
+
+def run(main: Callable[[Flags], None], schema: type[Flags]) -> None:
+    """Parse the flags, open the log and call main. Bad input ends with one message and exit status 1."""
+    flags = _parse(schema)
+    flags.log.parent.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[logging.StreamHandler(sys.stderr), logging.FileHandler(flags.log, mode="w", encoding="utf-8")],
+        force=True,
+    )
+    logging.captureWarnings(True)
+    for noisy in ("httpx", "urllib3", "filelock", "fontTools", "sentence_transformers"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        main(flags)
+    except InputError as error:
+        log.error("error: %s", error)
+        sys.exit(1)
+    except Exception:
+        log.exception("a defect of this program, not of your input:")
+        sys.exit(1)
+
+
+def _parse(schema: type[Flags]) -> Flags:
+    parser = argparse.ArgumentParser(description=schema.__doc__, allow_abbrev=False)
+    for name, field in schema.model_fields.items():
+        many = any(get_origin(kind) is list for kind in (field.annotation, *get_args(field.annotation)))
+        parser.add_argument(
+            f"--{name}",
+            nargs="*" if many else None,
+            required=field.is_required(),
+            default=argparse.SUPPRESS,
+            help=(field.description or "").replace("%", "%%"),
+        )
+    values: dict[str, Any] = {name: None if value == "None" else value for name, value in vars(parser.parse_args()).items()}
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        mistakes = "; ".join(f"--{'.'.join(map(str, e['loc']))} {e['input']!r}: {e['msg']}" for e in error.errors())
+        parser.exit(2, f"{parser.prog}: error: {mistakes}\n")
+
+
+def limit_threads(threads: int) -> None:
+    """Fix the threads of BLAS, on which the rounding of sums depends."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(threads)
+
+
+def progress(items: Iterable[Item], total: int, unit: str, description: str) -> Iterable[Item]:
+    """A bar on a terminal, a line every ten seconds elsewhere; with the rate."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        items,
+        total=total,
+        unit=f" {unit}",
+        desc=description,
+        mininterval=0.5 if terminal else 10.0,
+        ascii=not terminal,
+        dynamic_ncols=terminal,
+    )
+

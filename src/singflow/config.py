@@ -1,0 +1,223 @@
+"""The study: every key of params.yaml, its type, its limits and its unit.
+
+One class per section. The same classes check params.yaml, write the JSON schema that the
+Snakefile validates against, and parse the flags of the scripts.
+"""
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from singflow.errors import InputError
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+
+
+def _refuse(value: str, pattern: str, allowed: str) -> str:
+    if not re.fullmatch(pattern, value):
+        raise ValueError(f"may hold only {allowed}, because it becomes a file name")
+    return value
+
+
+def _name(value: str) -> str:
+    return _refuse(value, NAME, "letters, digits, '_', '-' and '.', and starts with a letter or digit")
+
+
+def _model_name(value: str) -> str:
+    return _refuse(value, rf"(timm/)?{NAME}", "a name of models.yaml or timm/<name.tag>")
+
+
+def _shell_safe(value: str) -> str:
+    if not value or re.search(r'["$`\\\x00-\x1f\x7f]', value):
+        raise ValueError('must be a path without ", $, `, \\ or control characters, because it becomes part of a command')
+    return value
+
+
+def _unique(values: list[str]) -> list[str]:
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"lists {', '.join(repeated)} more than once")
+    return values
+
+
+Name = Annotated[str, AfterValidator(_name)]
+ModelName = Annotated[str, AfterValidator(_model_name)]
+SafePath = Annotated[str, AfterValidator(_shell_safe)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """Which images are studied."""
+
+    source: Literal["packaged", "folder", "table"] = Field(
+        description="packaged: the 20 ImageNet images of the distribution foolbox; folder: one folder a class; table: CSV or Parquet"
+    )
+    root: SafePath = Field(description="folder that the images' paths are relative to (packaged: not read)")
+    table: SafePath | None = Field(description="CSV or Parquet file with one image a row (folder: not read)")
+    label_column: str = Field(min_length=1, description="column of the table that holds the label")
+    classes: SafePath = Field(description="CSV file with the heads' classes in order: class_index, synset, name")
+    per_class: int | None = Field(ge=1, description="images drawn per label; None: all")
+    validation_fraction: float = Field(gt=0, lt=1, description="share of the images held out from translator fitting")
+    max_pixels: int = Field(ge=1, description="pixels; larger images are rejected unread")
+    max_rejected_fraction: float = Field(ge=0, le=1, description="share of unusable images that stops the run")
+
+
+class Extraction(Section):
+    """How images become features and embeddings."""
+
+    views: int = Field(ge=1, description="views per image: the whole image, then random crops")
+    crop_area: list[float] = Field(min_length=2, max_length=2, description="share of the image's area in a crop: smallest, largest")
+    shards: int = Field(ge=1, le=99999, description="jobs that the images of a model are split into")
+    shard_ids: list[str] = Field(description="the shards' names, 00000 up")
+    batch_size: int = Field(ge=1, description="views per forward pass")
+    device: Literal["auto", "cpu", "cuda"] = Field(description="auto: a GPU when there is one")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Extraction":
+        expected = [f"{shard:05d}" for shard in range(self.shards)]
+        if self.shard_ids != expected:
+            raise ValueError(f"shard_ids must name the {self.shards} shards: write {json.dumps(expected)}")
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError(f"crop_area is [smallest, largest] with 0 < smallest <= largest <= 1, not {self.crop_area}")
+        return self
+
+
+class Projector(Section):
+    """Where the null space begins (equation 3)."""
+
+    rule: Literal["exact", "energy", "fixed", "centered"] = Field(
+        description="exact: numerical rank; energy: share of ||W||^2; fixed: given rank; centered: rank of W less its mean row"
+    )
+    energy: float = Field(gt=0, le=1, description="rule energy: share of ||W||^2 that the principal space keeps")
+    rank: int | None = Field(ge=0, description="rule fixed: dimensions of the principal space")
+
+    @model_validator(mode="after")
+    def _has_rank(self) -> "Projector":
+        if self.rule == "fixed" and self.rank is None:
+            raise ValueError("rule fixed needs a rank: write rank: <number>")
+        return self
+
+
+class Translator(Section):
+    """How features are translated into the space (equation 4)."""
+
+    kind: Literal["linear"] = Field(description="linear: ridge regression")
+    alphas: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        min_length=1, description="ridge penalties tried, in squared units of the features; the best on held-out images is kept"
+    )
+
+
+class NullRemoval(Section):
+    """What is measured when the null component is removed."""
+
+    control_draws: int = Field(ge=1, description="random subspaces of the same dimension, removed for comparison")
+
+
+class Concepts(Section):
+    """The open vocabulary."""
+
+    vocabulary: SafePath = Field(description="text file with one phrase a line")
+
+
+class Summary(Section):
+    """The tables."""
+
+    resamples: int = Field(ge=100, description="bootstrap resamples of the images behind every interval")
+    confidence: float = Field(gt=0, lt=1, description="coverage of the intervals")
+    min_r2: float = Field(le=1, description="held-out R2 below which a translator is called weak")
+
+
+class PlotFig5(Section):
+    """The concept scan of one label."""
+
+    label: str | None = Field(description="label to show; None: the one with most images")
+    extremes: int = Field(ge=1, description="concepts shown from either end")
+
+
+class Study(Section):
+    """A complete params.yaml."""
+
+    study: Name = Field(description="name of the folder under results/")
+    seed: int = Field(ge=0, lt=2**32, description="the only source of randomness")
+    threads: int = Field(ge=1, description="threads of every numerical step: sums depend on them")
+    models: Annotated[list[ModelName], Field(min_length=1), AfterValidator(_unique)]
+    spaces: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
+    data: Data
+    extraction: Extraction
+    projector: Projector
+    translator: Translator
+    null_removal: NullRemoval
+    concepts: Concepts
+    summary: Summary
+    plot_fig5: PlotFig5
+
+    @model_validator(mode="after")
+    def _table_is_named(self) -> "Study":
+        if self.data.source != "folder" and self.data.table is None:
+            raise ValueError(f"data.source {self.data.source} needs data.table: a CSV or Parquet file")
+        return self
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Parse a YAML mapping, or raise InputError with the place of the mistake."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must be a mapping of keys to values")
+    return content
+
+
+def explain(error: ValidationError, model: type[BaseModel], origin: str) -> str:
+    """One line per mistake: where, what value, what is wrong, and for a misspelt key the nearest valid one."""
+    lines = []
+    for mistake in error.errors(include_url=False):
+        place = ".".join(str(part) for part in mistake["loc"]) or "(whole file)"
+        if mistake["type"] == "extra_forbidden":
+            siblings = _fields_at(model, mistake["loc"][:-1])
+            near = difflib.get_close_matches(str(mistake["loc"][-1]), siblings, n=1, cutoff=0.5)
+            mend = f"did you mean {near[0]!r}?" if near else f"valid keys are {', '.join(sorted(siblings))}"
+            lines.append(f"{origin}: {place}: unknown key; {mend}")
+        elif mistake["type"] == "missing":
+            lines.append(f"{origin}: {place}: missing; every key must be written out")
+        else:
+            hint = ""
+            if mistake["type"] == "float_type" and re.fullmatch(r"[-+]?\d+e[-+]?\d+", str(mistake["input"])):
+                hint = f"; YAML reads {mistake['input']} as text: write {mistake['input'].replace('e', '.0e')}"
+            value = "" if isinstance(mistake["input"], dict | BaseModel) else f" {mistake['input']!r}"
+            lines.append(f"{origin}: {place}:{value} {mistake['msg'].removeprefix('Value error, ')}{hint}")
+    return "\n".join(lines)
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)
+
+
+def check(content: dict[str, Any], origin: str) -> Study:
+    """Validate a study; raise InputError that lists every mistake."""
+    try:
+        return Study.model_validate(content, strict=True)
+    except ValidationError as error:
+        raise InputError(explain(error, Study, origin)) from None
+
+
+def json_schema() -> str:
+    """The JSON schema of params.yaml, as text."""
+    return json.dumps(Study.model_json_schema(), indent=2) + "\n"

@@ -1,0 +1,312 @@
+"""From a folder, a table or the packaged images to a manifest: which images, under which label, in which split."""
+
+import hashlib
+import importlib.metadata
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from singflow.errors import InputError
+from singflow.images import Unusable, decode
+from singflow.parallel import map_ahead
+
+SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation"}
+PACKAGED_IMAGES = ("foolbox", "foolbox/data")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The heads' classes in order: index by synset and by name (in lower case), and the names."""
+
+    names: list[str]
+    index: dict[str, int]
+
+    def find(self, text: str) -> int:
+        """Index of a synset or class name, -1 when it is none."""
+        return self.index.get(_normal(text), -1)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image file before it is opened. split is empty when it is to be drawn; path is relative to the root."""
+
+    path: str
+    label: str
+    class_index: int
+    prompt: str
+    split: str = ""
+
+
+Rejected = list[tuple[str, str]]
+
+
+def _normal(text: str) -> str:
+    return text.strip().lower().replace("_", " ")
+
+
+def data_root(source: str, root: str) -> Path:
+    """Folder that the manifest's paths are relative to. Raises InputError when it does not exist."""
+    if source == "packaged":
+        name, folder = PACKAGED_IMAGES
+        try:
+            return Path(str(importlib.metadata.distribution(name).locate_file(folder)))
+        except importlib.metadata.PackageNotFoundError:
+            raise InputError(f"data.source packaged needs the distribution {name}: pip install {name}") from None
+    path = Path(root)
+    if not path.is_dir():
+        raise InputError(f"data.root {root}: no such folder: correct data.root in params.yaml")
+    return path
+
+
+def read_classes(path: Path) -> Classes:
+    """Read class_index, synset, name. Raises InputError unless the indices are 0..C-1 and the names distinct."""
+    frame = _read_csv(path)
+    for column in ("class_index", "synset", "name"):
+        if column not in frame:
+            raise InputError(f"{path}: has no column {column!r}; it has {', '.join(frame.columns)}")
+    if list(frame["class_index"]) != [str(i) for i in range(len(frame))]:
+        raise InputError(f"{path}: class_index must count 0, 1, 2, ... in order, as the heads do")
+    names = list(frame["name"])
+    repeated = [name for name, count in Counter(map(_normal, names)).items() if count > 1]
+    if repeated or not all(map(_normal, names)):
+        raise InputError(f"{path}: every class needs a name of its own; repeated or blank: {', '.join(repeated) or 'blank'}")
+    index = {_normal(name): i for i, name in enumerate(names)}
+    index |= {_normal(synset): i for i, synset in enumerate(frame["synset"]) if synset}
+    return Classes(names, index)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as CSV: {error}") from None
+
+
+def prompt_of(label: str) -> str:
+    """The text that stands for a label in the space (section 3.4)."""
+    return f"an image of a {label}"
+
+
+def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected]:
+    """One folder a class, named by synset or in plain words, perhaps below train and val.
+
+    Files that lie in no class folder are rejected, never skipped. Raises InputError for an empty folder.
+    """
+    top = {entry.name for entry in os.scandir(root) if entry.is_dir()}
+    depth = 1 if top and top <= set(SPLIT_FOLDERS) else 0
+    found: list[Candidate] = []
+    rejected: Rejected = []
+    visited: set[str] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders.sort()
+        parts = Path(folder).relative_to(root).parts
+        for name in sorted(files):
+            path = str(PurePosixPath(*parts, name))
+            if not _is_text(path):
+                rejected.append((_printable(path), "name is not UTF-8: rename the file"))
+            elif len(parts) <= depth:
+                rejected.append((path, "not in a class folder"))
+            else:
+                label, index = _label_of(parts[depth], classes)
+                found.append(Candidate(path, label, index, prompt_of(label), SPLIT_FOLDERS[parts[0]] if depth else ""))
+    if not found:
+        raise InputError(f"data.root {root}: holds no images in class folders (<root>/<class>/<image>)")
+    return found, rejected
+
+
+def _label_of(folder: str, classes: Classes) -> tuple[str, int]:
+    index = classes.find(folder)
+    return (classes.names[index] if index >= 0 else folder.replace("_", " ").strip()), index
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return path.isprintable()
+
+
+def _printable(path: str) -> str:
+    return path.encode(errors="backslashreplace").decode()
+
+
+def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[Candidate], Rejected]:
+    """One image a row: column `path`, the label column, and optionally class_index, prompt and split.
+
+    Without class_index the label is looked up among the classes. A row without a label takes the name of its class.
+    Raises InputError for a missing column, a class_index outside the classes, an unknown split, or a label with two prompts.
+    """
+    if table.suffix.lower() in (".parquet", ".pq"):
+        try:
+            frame = pd.read_parquet(table)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{table}: not readable as Parquet: {error}") from None
+        frame = frame.astype(object).where(frame.notna(), "").astype(str)
+    else:
+        frame = _read_csv(table)
+    for column, key in (("path", "the image's path relative to data.root"), (label_column, "data.label_column")):
+        if column not in frame:
+            raise InputError(f"{table}: has no column {column!r} ({key}); it has {', '.join(map(str, frame.columns))}")
+    if frame.empty:
+        raise InputError(f"{table}: holds no rows")
+    found: list[Candidate] = []
+    rejected: Rejected = []
+    prompts: dict[str, str] = {}
+    listed: set[str] = set()
+    for number, row in enumerate(frame.to_dict("records"), start=2):
+        where = f"{table}: line {number} ({row['path']})"
+        index = _class_index(row["class_index"], where, classes) if row.get("class_index") else None
+        label = row[label_column].strip()
+        if index is None:
+            index = classes.find(label)
+            label = classes.names[index] if index >= 0 else label
+        label = label or (classes.names[index] if index >= 0 else "")
+        split = row.get("split", "")
+        if split not in ("", *SPLIT_FOLDERS):
+            raise InputError(f"{where}: split {split!r} is neither train nor validation")
+        reason = _refusal(row["path"], label, listed)
+        if reason:
+            rejected.append((_printable(row["path"]), reason))
+            continue
+        listed.add(row["path"])
+        prompt = row.get("prompt") or prompt_of(label)
+        if prompts.setdefault(label, prompt) != prompt:
+            raise InputError(f"{where}: label {label!r} has two prompts, {prompts[label]!r} and {prompt!r}: give it one")
+        found.append(Candidate(row["path"], label, index, prompt, SPLIT_FOLDERS.get(split, "")))
+    return found, rejected
+
+
+def _class_index(text: str, where: str, classes: Classes) -> int:
+    try:
+        index = int(float(text)) if float(text).is_integer() else None
+    except ValueError:
+        index = None
+    if index is None or not -1 <= index < len(classes.names):
+        raise InputError(f"{where}: class_index {text!r} is outside the {len(classes.names)} classes (0 to {len(classes.names) - 1}, or -1)")
+    return index
+
+
+def _refusal(path: str, label: str, listed: set[str]) -> str:
+    parts = PurePosixPath(path).parts
+    if not path or PurePosixPath(path).is_absolute() or ".." in parts:
+        return "outside the data root: paths are relative to it and without .."
+    if not _is_text(path):
+        return "name is not printable UTF-8: rename the file"
+    if not label or not label.isprintable():
+        return "no printable label"
+    return "listed twice" if path in listed else ""
+
+
+def _rank(seed: int, purpose: str, key: str) -> bytes:
+    return hashlib.blake2b(f"{seed}|{purpose}|{key}".encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A file that was read and decoded whole."""
+
+    width: int
+    height: int
+    sha256: str
+
+
+def inspect(path: Path, max_pixels: int) -> Inspected | str:
+    """Decode an image once: its upright size and hash, or the reason why it is unusable."""
+    try:
+        content = path.read_bytes()
+        image = decode(content, max_pixels)
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+    except Unusable as error:
+        return str(error)
+    return Inspected(image.width, image.height, hashlib.sha256(content).hexdigest())
+
+
+def build_manifest(
+    root: Path,
+    candidates: list[Candidate],
+    rejected: Rejected,
+    *,
+    per_class: int | None,
+    validation_fraction: float,
+    max_pixels: int,
+    max_rejected_fraction: float,
+    seed: int,
+    threads: int,
+    progress: Callable[[Iterable[Inspected | str], int], Iterable[Inspected | str]],
+) -> tuple[pd.DataFrame, Rejected]:
+    """The manifest, and every file left out with its reason; together they are all that was found.
+
+    Images are drawn per label (and split, where the source has its own) in an order that the seed and the path fix, so that
+    an unusable one is replaced by the next. The held-out share is drawn by seed and content, so that copies of one image
+    stay on one side. Raises InputError when more than max_rejected_fraction of the files are unusable, with the list.
+    """
+    pools: dict[tuple[str, str], list[Candidate]] = {}
+    for candidate in sorted(candidates, key=lambda c: _rank(seed, "draw", c.path)):
+        pools.setdefault((candidate.label, candidate.split), []).append(candidate)
+    accepted: list[tuple[Candidate, Inspected]] = []
+    counts: Counter[tuple[str, str]] = Counter()
+    unusable = list(rejected)
+    while True:
+        batch = []
+        for key, waiting in pools.items():
+            take = len(waiting) if per_class is None else min(per_class - counts[key], len(waiting))
+            batch += waiting[:take]
+            del waiting[:take]
+        if not batch:
+            break
+        results = map_ahead(lambda c: inspect(root / c.path, max_pixels), batch, threads)
+        for candidate, result in zip(batch, progress(results, len(batch)), strict=True):
+            if isinstance(result, Inspected):
+                accepted.append((candidate, result))
+                counts[candidate.label, candidate.split] += 1
+            else:
+                unusable.append((candidate.path, result))
+    judged = len(accepted) + len(unusable)
+    if len(unusable) > max_rejected_fraction * judged or not accepted:
+        listing = "\n".join(f"  {path}: {reason}" for path, reason in sorted(unusable))
+        raise InputError(
+            f"{len(unusable)} of {judged} files are unusable, more than data.max_rejected_fraction ({max_rejected_fraction}) allows: "
+            f"mend or remove them, or raise the limit\n{listing}"
+        )
+    undrawn = [(c.path, f"not drawn: data.per_class is {per_class}") for waiting in pools.values() for c in waiting]
+    return _frame(accepted, validation_fraction, seed), sorted(unusable + undrawn)
+
+
+def _frame(accepted: list[tuple[Candidate, Inspected]], validation_fraction: float, seed: int) -> pd.DataFrame:
+    accepted = sorted(accepted, key=lambda pair: pair[0].path)
+    frame = pd.DataFrame(
+        {
+            "image_id": pd.Series(range(len(accepted)), dtype="int64"),
+            "path": [candidate.path for candidate, _ in accepted],
+            "label": [candidate.label for candidate, _ in accepted],
+            "class_index": pd.Series([candidate.class_index for candidate, _ in accepted], dtype="int32"),
+            "prompt": [candidate.prompt for candidate, _ in accepted],
+            "split": [candidate.split for candidate, _ in accepted],
+            "width": pd.Series([image.width for _, image in accepted], dtype="int32"),
+            "height": pd.Series([image.height for _, image in accepted], dtype="int32"),
+            "sha256": [image.sha256 for _, image in accepted],
+        }
+    )
+    open_rows = frame.index[frame["split"] == ""]
+    if len(open_rows):
+        held_out = max(1, round(validation_fraction * len(open_rows)))
+        order = sorted(open_rows, key=lambda row: (_rank(seed, "split", frame.at[row, "sha256"]), row))
+        frame.loc[open_rows, "split"] = "train"
+        frame.loc[order[:held_out], "split"] = "validation"
+    for split in ("train", "validation"):
+        if not (frame["split"] == split).any():
+            raise InputError(f"no image is in the split {split}: a translator needs both; add images or a {split} folder")
+    return frame

@@ -1,0 +1,87 @@
+"""The geometry of a classifier head: what its logits see and what they cannot (equations 1 to 3 and 9)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+
+from singflow.errors import InputError
+
+
+@dataclass(frozen=True)
+class NullSpace:
+    """A split of the feature space.
+
+    singular_values: (min(C, d),) float64, descending, of W, or of W less its mean row for rule `centered`;
+    basis: (d, k) float64, orthonormal columns that span the null space; rank: d - k;
+    tolerance: the singular value up to which a direction counts as null.
+    """
+
+    singular_values: np.ndarray
+    basis: np.ndarray
+    rank: int
+    tolerance: float
+
+    @property
+    def orthonormality_error(self) -> float:
+        """Largest entry of |V_0^T V_0 - I|; 0 for an empty basis."""
+        gram = self.basis.T @ self.basis
+        return float(np.abs(gram - np.eye(len(gram))).max(initial=0.0))
+
+
+def null_space(weight: np.ndarray, rule: str = "exact", energy: float = 1.0, rank: int | None = None) -> NullSpace:
+    """Null space of a head's weight matrix W, shape (C, d) (equations 1 to 3).
+
+    Rules: `exact`, the kernel of W with tolerance max(C, d) * eps * S_1; `energy`, all but the fewest leading
+    directions that hold the share `energy` of ||W||_F^2; `fixed`, all but the `rank` leading directions; `centered`,
+    the kernel of W less its mean row: what softmax cannot see. Singular values are never negative, so a head with
+    d <= C and full rank has the null dimension 0.
+
+    Raises InputError for a weight that is no matrix or not finite, and for a rank above min(C, d).
+    """
+    if weight.ndim != 2 or not weight.size or not np.isfinite(weight).all():
+        raise InputError(f"a head's weight must be a finite, non-empty matrix, not shape {weight.shape} or with NaN")
+    matrix = np.asarray(weight, dtype=np.float64)
+    mean = matrix.mean(axis=0) if rule == "centered" else np.zeros(matrix.shape[1])
+    classes, width = matrix.shape
+    _, singular, right = scipy.linalg.svd(matrix - mean, full_matrices=classes < width, check_finite=False)
+    scale = max(float(singular[0]), float(np.sqrt(classes) * np.linalg.norm(mean)))
+    tolerance = max(classes, width) * np.finfo(np.float64).eps * scale
+    kept = int((singular > tolerance).sum())
+    if rule == "energy":
+        shares = np.cumsum(singular**2) / max(float((singular**2).sum()), np.finfo(np.float64).tiny)
+        kept = min(kept, int(np.searchsorted(shares, energy)) + 1)
+    elif rule == "fixed":
+        if rank is None or rank > len(singular):
+            raise InputError(f"projector.rank is {rank}, but a head of shape {weight.shape} has at most {len(singular)} directions")
+        kept = rank
+    if rule in ("energy", "fixed"):
+        tolerance = float(singular[kept]) if kept < len(singular) else 0.0
+    return NullSpace(singular, np.ascontiguousarray(right[kept:].T), kept, tolerance)
+
+
+def remove_null(features: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Equivalent features f' = f - P_0 f (equation 9): (n, d), computed in float64, returned in the features' type."""
+    wide = features.astype(np.float64)
+    return (wide - (wide @ basis) @ basis.T).astype(features.dtype)
+
+
+def null_energy(features: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Share of each feature's squared norm that lies in the null space: (n,), from 0 to 1; 0 for a zero feature."""
+    wide = features.astype(np.float64)
+    total = np.einsum("nd,nd->n", wide, wide)
+    hidden = wide @ basis
+    return np.einsum("nk,nk->n", hidden, hidden) / np.where(total > 0, total, 1.0)
+
+
+def logit_change(weight: np.ndarray, features: np.ndarray, equivalent: np.ndarray) -> np.ndarray:
+    """Norm of the change of the logits, ||W (f' - f)||: (n,), of the features as they are stored (equation 16)."""
+    change = (equivalent.astype(np.float64) - features.astype(np.float64)) @ weight.astype(np.float64).T
+    return np.sqrt(np.einsum("nc,nc->n", change, change))
+
+
+def random_basis(width: int, dimension: int, seed: int, draw: int) -> np.ndarray:
+    """Orthonormal basis (width, dimension) of a uniformly drawn subspace: the control for the null space."""
+    generator = np.random.default_rng([seed, draw, width, dimension])
+    basis, _ = scipy.linalg.qr(generator.standard_normal((width, dimension)), mode="economic", overwrite_a=True, check_finite=False)
+    return basis

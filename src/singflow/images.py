@@ -1,0 +1,77 @@
+"""Images: decoded to upright 8-bit RGB whatever the file holds, and the boxes of their views."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Image.MAX_IMAGE_PIXELS = None  # decode() has its own limit, checked before any pixel is read
+
+LONGEST_ASPECT = 4.0 / 3.0
+
+
+class Unusable(Exception):
+    """An image that cannot be used; the message is the reason."""
+
+
+def decode(content: bytes, max_pixels: int) -> Image.Image:
+    """The first frame of an image file as upright 8-bit RGB; transparency is laid over white.
+
+    Raises Unusable with the reason: empty, not an image, too large, truncated, 32-bit pixels.
+    """
+    if not content:
+        raise Unusable("empty file")
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > max_pixels:
+                raise Unusable(f"absurdly large: {image.width} x {image.height} pixels, data.max_pixels is {max_pixels}")
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
+    except Unusable:
+        raise
+    except UnidentifiedImageError:
+        raise Unusable("not an image") from None
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file provokes
+        raise Unusable(f"truncated or corrupt: {error}".replace("\n", " ")) from None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(np.round(np.asarray(image, dtype=np.float64) / 257).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise Unusable("32-bit pixels have no agreed brightness range: convert the file to 8 or 16 bits")
+    if image.has_transparency_data:
+        overlay = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Box:
+    """A crop, in fractions of the image's width and height."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def crop(self, image: Image.Image, width: int, height: int, resample: Image.Resampling) -> Image.Image:
+        """The box of the image at the given size in pixels."""
+        box = (self.left * image.width, self.top * image.height, self.right * image.width, self.bottom * image.height)
+        return image.resize((width, height), resample, box=box)
+
+
+def view_box(seed: int, image_id: int, view: int, smallest: float, largest: float) -> Box:
+    """The crop of a view above 0, drawn by (seed, image_id, view) alone.
+
+    Its area is a share of the image's between `smallest` and `largest`; its sides are stretched by up to 4/3
+    against the image's own.
+    """
+    generator = np.random.default_rng([seed, image_id, view])
+    area = generator.uniform(smallest, largest)
+    stretch = np.exp(generator.uniform(-0.5, 0.5) * np.log(LONGEST_ASPECT))
+    width = min(1.0, np.sqrt(area) * stretch)
+    height = min(1.0, area / width)
+    left, top = generator.uniform(0.0, 1.0 - width), generator.uniform(0.0, 1.0 - height)
+    return Box(float(left), float(top), float(min(1.0, left + width)), float(min(1.0, top + height)))

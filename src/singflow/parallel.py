@@ -1,0 +1,25 @@
+"""Work ahead in threads, in order and with bounded memory."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """Like map, in order, with `threads` threads working at most 4 * `threads` items ahead of the consumer."""
+    waiting = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(waiting, 4 * threads))
+        try:
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(pool.submit(function, item) for item in islice(waiting, 1))
+                yield result
+        finally:
+            for future in pending:
+                future.cancel()

@@ -1,0 +1,184 @@
+"""Artifacts on disk: written whole or not at all, byte-identical for identical content, checked when read."""
+
+import csv
+import importlib.metadata
+import io
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from singflow.errors import InputError
+
+SCHEMA_VERSION = "1"
+
+Tensors = dict[str, np.ndarray]
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that is moved into place when the block ends well, and removed otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with sorted keys; NaN is refused because JSON has none."""
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON, or raise InputError that names the file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}): remove it and run the workflow again") from None
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV table."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table of rows, without its index."""
+    with atomic(path) as temporary:
+        frame.to_parquet(temporary, index=False)
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Read a table of rows, or raise InputError that names the file."""
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as Parquet ({error}): remove it and run the workflow again") from None
+
+
+def provenance(packages: Sequence[str], **facts: Any) -> dict[str, str]:
+    """Metadata of an artifact: schema version, the facts given, and the versions of the packages that made it."""
+    versions = {name: importlib.metadata.version(name) for name in sorted({"singflow", "numpy", *packages})}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "software": json.dumps(versions, sort_keys=True),
+        **{name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()},
+    }
+
+
+def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
+    """Write safetensors with the header's keys in a fixed order (the library's own order is random)."""
+    from safetensors.numpy import save
+
+    payload = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, metadata)
+    (length,) = struct.unpack("<Q", payload[:8])
+    header = json.dumps(json.loads(payload[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)))
+        file.write(header)
+        file.write(memoryview(payload)[8 + length :])
+
+
+def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises InputError when the file is missing, corrupt, lacks a tensor or holds non-finite values.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    mend = "remove it and run the workflow again"
+    try:
+        with safe_open(path, framework="numpy") as file:
+            missing = sorted(set(names) - set(file.keys()))
+            if missing:
+                raise InputError(f"{path}: holds no tensor {', '.join(missing)}: {mend}")
+            tensors = {name: file.get_tensor(name) for name in names}
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: not readable as safetensors ({error}): {mend}") from None
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+            row = int(np.argwhere(~np.isfinite(tensor))[0][0])
+            raise InputError(f"{path}: {name} holds NaN or infinite values, first in row {row}: {mend}")
+    return tensors, metadata
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """Where a shard of features or embeddings lies."""
+    return folder / f"shard-{shard:05d}.safetensors"
+
+
+def shard_rows(n_images: int, shard: int, shards: int) -> range:
+    """The image ids of one shard: contiguous, sizes differing by one at most."""
+    if shards > n_images:
+        raise InputError(f"extraction.shards is {shards}, but there are only {n_images} images: lower it")
+    return range(n_images * shard // shards, n_images * (shard + 1) // shards)
+
+
+def iterate_shards(folder: Path, tensor: str, shards: int, manifest: pd.DataFrame) -> Iterator[Tensors]:
+    """One shard after the other, as {tensor, image_id, view}; at the end every image must have been seen.
+
+    Raises InputError when a shard is unusable or when images of the manifest are missing.
+    """
+    seen = np.zeros(len(manifest), dtype=np.int64)
+    for shard in range(shards):
+        path = shard_path(folder, shard)
+        tensors, _ = read_tensors(path, [tensor, "image_id", "view"])
+        identifiers = tensors["image_id"]
+        if len(identifiers) and not 0 <= identifiers.min() <= identifiers.max() < len(manifest):
+            raise InputError(f"{path}: holds images that the manifest does not: remove it and run the workflow again")
+        np.add.at(seen, identifiers[tensors["view"] == 0], 1)
+        yield tensors
+    if not (seen == 1).all():
+        wrong = int(np.flatnonzero(seen != 1)[0])
+        raise InputError(
+            f"{folder}: image {wrong} occurs {seen[wrong]} times instead of once: remove the folder and run the workflow again"
+        )
+
+
+def iterate_pairs(features: Path, embeddings: Path, shards: int, manifest: pd.DataFrame) -> Iterator[tuple[Tensors, np.ndarray]]:
+    """Feature shards with the embeddings of the same rows; raises InputError when rows differ."""
+    for shard, (left, right) in enumerate(
+        zip(
+            iterate_shards(features, "features", shards, manifest),
+            iterate_shards(embeddings, "embeddings", shards, manifest),
+            strict=True,
+        )
+    ):
+        if not (np.array_equal(left["image_id"], right["image_id"]) and np.array_equal(left["view"], right["view"])):
+            raise InputError(
+                f"{shard_path(features, shard)} and {shard_path(embeddings, shard)} hold different rows: remove both and run the workflow again"
+            )
+        yield left, right["embeddings"]
