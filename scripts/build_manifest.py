@@ -1,0 +1,50 @@
+"""List, draw, decode once and split the images of a study."""
+
+from functools import partial
+from pathlib import Path
+
+from singflow import cli
+from singflow.config import Data
+from singflow.data import build_manifest, data_root, list_folder, list_table, read_classes
+from singflow.errors import InputError
+from singflow.store import write_csv, write_parquet
+
+
+class Flags(Data, cli.Command):
+    """List, draw, decode once and split the images of a study."""
+
+    seed: int
+    threads: int
+    manifest: Path
+    rejected: Path
+
+
+def main(flags: Flags) -> None:
+    root = data_root(flags.source, flags.root)
+    classes = read_classes(Path(flags.classes))
+    if flags.source == "folder":
+        candidates, rejected = list_folder(root, classes)
+    elif flags.table is None:
+        raise InputError(f"data.source {flags.source} needs data.table: a CSV or Parquet file")
+    else:
+        candidates, rejected = list_table(Path(flags.table), flags.label_column, classes)
+    manifest, rejected = build_manifest(
+        root,
+        candidates,
+        rejected,
+        per_class=flags.per_class,
+        validation_fraction=flags.validation_fraction,
+        max_pixels=flags.max_pixels,
+        max_rejected_fraction=flags.max_rejected_fraction,
+        seed=flags.seed,
+        threads=flags.threads,
+        progress=partial(cli.progress, unit="images", description="decode"),
+    )
+    write_csv(flags.rejected, ["path", "reason"], rejected)
+    write_parquet(flags.manifest, manifest)
+    held_out = int((manifest["split"] == "validation").sum())
+    cli.log.info("%d images under %d labels, %d held out; %d left out", len(manifest), manifest["label"].nunique(), held_out, len(rejected))
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

@@ -1,0 +1,28 @@
+"""Write the weight and bias of a classifier's head."""
+
+from pathlib import Path
+
+from singflow import cli
+from singflow.features import load_classifier, weights_sha256
+from singflow.registry import ModelEntry, read_entry
+from singflow.store import provenance, write_tensors
+
+
+class Flags(cli.Command):
+    """Write the weight and bias of a classifier's head."""
+
+    study: str
+    model: str
+    entry: Path
+    output: Path
+
+
+def main(flags: Flags) -> None:
+    classifier = load_classifier(read_entry(flags.entry, ModelEntry))
+    metadata = provenance(["torch", "timm"], study=flags.study, model=flags.model, weights_sha256=weights_sha256(classifier.model))
+    write_tensors(flags.output, {"weight": classifier.weight.numpy(), "bias": classifier.bias.numpy()}, metadata)
+    cli.log.info("%s: head of %d classes on %d features", flags.model, *classifier.weight.shape)
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

@@ -1,0 +1,51 @@
+"""Split the feature space of a head into principal and null space."""
+
+from pathlib import Path
+
+from singflow import cli
+from singflow.config import Projector
+from singflow.geometry import logit_change, null_space, remove_null
+from singflow.store import iterate_shards, provenance, read_parquet, read_tensors, write_json, write_tensors
+
+
+class Flags(Projector, cli.Command):
+    """Split the feature space of a head into principal and null space."""
+
+    study: str
+    model: str
+    head: Path
+    features: Path
+    shards: int
+    manifest: Path
+    threads: int
+    projector: Path
+    report: Path
+
+
+def main(flags: Flags) -> None:
+    cli.limit_threads(flags.threads)
+    head, _ = read_tensors(flags.head, ["weight"])
+    split = null_space(head["weight"], flags.rule, flags.energy, flags.rank)
+    null_dim = split.basis.shape[1]
+    largest = 0.0
+    for shard in iterate_shards(flags.features, "features", flags.shards, read_parquet(flags.manifest)):
+        features = shard["features"]
+        largest = max(largest, float(logit_change(head["weight"], features, remove_null(features, split.basis)).max()))
+    metadata = provenance(["scipy"], study=flags.study, model=flags.model)
+    write_tensors(flags.projector, {"singular_values": split.singular_values, "null_basis": split.basis}, metadata)
+    report = {
+        "rank": split.rank,
+        "null_dim": null_dim,
+        "rule": flags.rule,
+        "tolerance": split.tolerance,
+        "orthonormality_error": split.orthonormality_error,
+        "max_logit_change": largest,
+    }
+    write_json(flags.report, report)
+    if null_dim == 0:
+        cli.log.warning("%s: this head has no null space by rule %s: its logits see every direction, and every score is 0", flags.model, flags.rule)
+    cli.log.info("%s: rank %d, null dimension %d; logits move by at most %.1e", flags.model, split.rank, null_dim, largest)
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

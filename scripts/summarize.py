@@ -1,0 +1,56 @@
+"""Gather the scores of all models and spaces into tables, metrics.json and the text that ends a run."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from singflow import cli
+from singflow.config import Summary
+from singflow.store import read_json, read_parquet, write_bytes, write_json
+from singflow.summary import render_text, summarize_labels, summarize_model
+
+
+class Flags(Summary, cli.Command):
+    """Gather the scores of all models and spaces into tables, metrics.json and the text that ends a run."""
+
+    registry: Path
+    manifest: Path
+    projectors: Path
+    translators: Path
+    kind: str
+    scores: Path
+    seed: int
+    tables: Path
+    metrics: Path
+
+
+def main(flags: Flags) -> None:
+    study = read_json(flags.registry / "study.json")
+    models, labels = [], []
+    for space in study["spaces"]:
+        for model in study["models"]:
+            scores = read_parquet(flags.scores / space / f"{model}.parquet")
+            row = summarize_model(
+                scores,
+                read_json(flags.projectors / f"{model}.json"),
+                read_json(flags.translators / space / model / f"{flags.kind}.json"),
+                resamples=flags.resamples,
+                confidence=flags.confidence,
+                min_r2=flags.min_r2,
+                seed=flags.seed,
+            )
+            models.append({"space": space, "model": model, **row})
+            labels.append(summarize_labels(scores).assign(space=space, model=model))
+    table = pd.DataFrame(models)
+    text = render_text(study["study"], table, read_parquet(flags.manifest), flags.confidence, flags.min_r2)
+    write_bytes(flags.tables / "models.csv", table.to_csv(index=False, lineterminator="\n").encode())
+    write_bytes(flags.tables / "labels.csv", pd.concat(labels).to_csv(index=False, lineterminator="\n").encode())
+    write_bytes(flags.tables / "summary.txt", text.encode())
+    metrics: dict[str, dict[str, object]] = {}
+    for row in models:
+        metrics.setdefault(row.pop("space"), {})[row.pop("model")] = row
+    write_json(flags.metrics, metrics)
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

@@ -1,0 +1,214 @@
+"""The paper's figures. Each function draws one figure from tables; save() writes it twice, without dates."""
+
+import io
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import scipy.stats
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+
+from singflow.store import write_bytes
+
+# Okabe and Ito's palette, distinct under every common colour blindness; black last.
+COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "legend.frameon": False,
+    "figure.dpi": 150,
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,
+    "text.parse_math": False,
+}
+
+
+def save(figure: Figure, png: Path, pdf: Path) -> None:
+    """Write PNG and PDF whole, without time or software stamps."""
+    for path, kind, metadata in ((png, "png", {"Software": None}), (pdf, "pdf", {"CreationDate": None, "Producer": None, "Creator": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata=metadata, bbox_inches="tight")
+        write_bytes(path, buffer.getvalue())
+    plt.close(figure)
+
+
+def covariance_ellipse(points: np.ndarray, coverage: float) -> tuple[np.ndarray, float, float, float]:
+    """Ellipse that holds `coverage` of a normal distribution with the points' mean and covariance.
+
+    points: (n, 2) with n >= 3. Returns the centre, the full width and height along its axes, and the angle in degrees.
+    """
+    eigenvalues, eigenvectors = np.linalg.eigh(np.cov(points, rowvar=False))
+    radius = np.sqrt(scipy.stats.chi2.ppf(coverage, df=2))
+    height, width = 2 * radius * np.sqrt(np.maximum(eigenvalues, 0.0))
+    angle = np.degrees(np.arctan2(eigenvectors[1, 1], eigenvectors[0, 1]))
+    return points.mean(axis=0), float(width), float(height), float(angle)
+
+
+def fig3(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame) -> Figure:
+    """Per space, one row: (a) AS against IS of every image with 95 % ellipses, (b) IS, |AS| and their ratio.
+
+    scores: space -> model -> scores table; table: tables/models.csv.
+    """
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(
+            len(scores), 3, figsize=(10.5, 3.6 * len(scores)), squeeze=False, width_ratios=[1.7, 1.2, 0.9], layout="constrained"
+        )
+        for axes, (space, models) in zip(grid, scores.items(), strict=True):
+            rows = table[table["space"] == space].set_index("model")
+            _scatter(axes[0], models, rows, space)
+            _bars(axes[1], rows, ["is", "as_abs"], ["IS", "|AS|"], "degrees")
+            _bars(axes[2], rows, ["is_per_as"], ["IS / |AS|"], "ratio")
+            axes[0].set_title(f"(a) every image, space {space}", loc="left")
+            axes[1].set_title("(b) means with 95 % intervals", loc="left")
+            axes[2].set_title("(c) ratio of means", loc="left")
+        return figure
+
+
+def _caption(model: str, rows: pd.DataFrame) -> str:
+    name = model.removeprefix("timm/")
+    weak = " (weak translator)" if rows.at[model, "translator"] == "weak" else ""
+    return f"{name}{weak}"
+
+
+def _scatter(axes: Axes, models: dict[str, pd.DataFrame], rows: pd.DataFrame, space: str) -> None:
+    axes.axvline(0, color="0.85", lw=0.8, zorder=0)
+    for number, (model, scores) in enumerate(models.items()):
+        points = scores[["as_deg", "is_deg"]].to_numpy()
+        colour = COLOURS[number % len(COLOURS)]
+        axes.scatter(
+            *points.T, s=14, alpha=0.55 if len(points) < 500 else 0.25, color=colour, marker=MARKERS[number % len(MARKERS)],
+            linewidths=0, label=_caption(model, rows), rasterized=len(points) > 2000,
+        )  # fmt: skip
+        if len(points) >= 3 and np.ptp(points, axis=0).all():
+            centre, width, height, angle = covariance_ellipse(points, 0.95)
+            axes.add_patch(Ellipse((centre[0], centre[1]), width, height, angle=angle, fill=False, color=colour, lw=1.4))
+    axes.autoscale_view()
+    axes.set_xlabel("AS toward the image's own label (degrees)")
+    axes.set_ylabel("IS (degrees)")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1 if len(models) < 4 else 2, fontsize=8)
+
+
+def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], unit: str) -> None:
+    positions = np.arange(len(rows))
+    width = 0.8 / len(columns)
+    colours = [COLOURS[number % len(COLOURS)] for number in range(len(rows))]
+    for number, (column, name) in enumerate(zip(columns, names, strict=True)):
+        mean = rows[f"{column}_mean"] if f"{column}_mean" in rows else rows[column]
+        mean = mean.astype(float).fillna(0.0)
+        low, high = (rows[f"{column}_{end}"].astype(float).fillna(0.0) for end in ("low", "high"))
+        offset = (number - (len(columns) - 1) / 2) * width
+        bars = axes.bar(
+            positions + offset, mean, width * 0.92, yerr=[np.maximum(mean - low, 0), np.maximum(high - mean, 0)], color=colours,
+            hatch=None if number == 0 else "///", edgecolor="white" if number else "none", error_kw={"lw": 1, "capsize": 2}, label=name,
+        )  # fmt: skip
+        axes.bar_label(bars, [f"{value:.1f}" for value in mean], fontsize=7, padding=2)
+    axes.set_xticks(positions, [model.removeprefix("timm/") for model in rows.index], rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_ylabel(f"{' and '.join(names)} ({unit})" if unit == "degrees" else names[0])
+    axes.margins(y=0.15)
+    if len(columns) > 1:
+        handles = [plt.Rectangle((0, 0), 1, 1, facecolor="0.5", hatch=None if n == 0 else "///", edgecolor="white") for n in range(len(columns))]
+        axes.legend(handles, [f"{name} (plain)" if n == 0 else f"{name} (hatched)" for n, name in enumerate(names)], fontsize=8, loc="upper right")
+
+
+def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, most_labels: int = 16) -> Figure:
+    """Violins of |AS| per label, one panel per space and model; the `most_labels` labels with most images.
+
+    Labels are in the same order in every panel, by their median over all models. A label with fewer than three images
+    shows its images as points, because a violin would invent a shape.
+    """
+    everything = pd.concat(each for models in scores.values() for each in models.values())
+    counts = everything.groupby("label").size().sort_values(ascending=False, kind="stable")
+    chosen = list(counts.index[:most_labels])
+    order = everything[everything["label"].isin(chosen)].assign(size=lambda f: f["as_deg"].abs()).groupby("label")["size"].median()
+    labels = list(order.sort_values(kind="stable").index)
+    panels = [(space, model, each) for space, models in scores.items() for model, each in models.items()]
+    columns = min(3, len(panels))
+    height = 1.2 + 0.26 * len(labels)
+    with plt.rc_context(STYLE):
+        figure, grid = plt.subplots(
+            -(-len(panels) // columns), columns, figsize=(1.6 + 3.0 * columns, height * -(-len(panels) // columns)),
+            sharex=True, sharey=True, squeeze=False, layout="constrained",
+        )  # fmt: skip
+        for number, (space, model, each) in enumerate(panels):
+            axes = grid.flat[number]
+            rows = table[table["space"] == space].set_index("model")
+            colour = COLOURS[list(scores[space]).index(model) % len(COLOURS)]
+            _violins(axes, each, labels, colour)
+            axes.set_title(f"{_caption(model, rows)}\n{space}", fontsize=9)
+            axes.set_xlabel("|AS| (degrees)")
+        for axes in grid.flat[len(panels) :]:
+            axes.set_visible(False)
+        if len(counts) > most_labels:
+            figure.supxlabel(f"the {most_labels} of {len(counts)} labels with most images; the other labels are in tables/labels.csv", fontsize=8)
+        return figure
+
+
+def _violins(axes: Axes, scores: pd.DataFrame, labels: list[str], colour: str) -> None:
+    for position, label in enumerate(labels):
+        sizes = scores.loc[scores["label"] == label, "as_deg"].abs().to_numpy()
+        if len(sizes) >= 3 and np.ptp(sizes) > 0:
+            parts = axes.violinplot(sizes, [position], orientation="horizontal", widths=0.85, showextrema=False)
+            for body in parts["bodies"]:
+                body.set(facecolor=colour, edgecolor=colour, alpha=0.35)
+            axes.plot(np.median(sizes), position, "|", color=colour, ms=9, mew=2)
+        axes.scatter(sizes, np.full(len(sizes), position), s=7, color=colour, alpha=0.7, linewidths=0)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(-0.7, len(labels) - 0.3)
+    axes.set_xlim(left=0)
+    axes.grid(axis="y", color="0.92", lw=0.6)
+    axes.set_axisbelow(True)
+
+
+def fig5(scans: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, label: str, extremes: int) -> Figure:
+    """Concept scan of one label: the mean angle to each concept and the mean AS; the concepts with the weakest and strongest |AS|.
+
+    scans: space -> model -> concept table. One panel per space and model. Concepts run from weakest to strongest; the dot is the
+    angle before null removal, the line ends at the angle after it, and the number is the AS.
+    """
+    panels = [(space, model, scan[scan["label"] == label]) for space, models in scans.items() for model, scan in models.items()]
+    columns = min(3, len(panels))
+    with plt.rc_context(STYLE):
+        shown = min(2 * extremes, len(panels[0][2]))
+        figure, grid = plt.subplots(
+            -(-len(panels) // columns), columns, figsize=(1.2 + 3.6 * columns, (1.4 + 0.27 * shown) * -(-len(panels) // columns)),
+            sharex=True, squeeze=False, layout="constrained",
+        )  # fmt: skip
+        for number, (space, model, scan) in enumerate(panels):
+            axes = grid.flat[number]
+            rows = table[table["space"] == space].set_index("model")
+            _concepts(axes, scan, extremes, COLOURS[list(scans[space]).index(model) % len(COLOURS)])
+            axes.set_title(f"{_caption(model, rows)}\n{space}", fontsize=9)
+            axes.set_xlabel("angle to the concept (degrees)")
+        for axes in grid.flat[len(panels) :]:
+            axes.set_visible(False)
+        n = int(panels[0][2]["n"].iloc[0])
+        figure.suptitle(f"{label} ({n} image{'s' if n != 1 else ''}): dot, before null removal; bar's end, after it; number, AS in degrees", fontsize=10)
+        return figure
+
+
+def _concepts(axes: Axes, scan: pd.DataFrame, extremes: int, colour: str) -> None:
+    ordered = scan.assign(strength=scan["as_mean"].abs()).sort_values(["strength", "concept"], kind="stable")
+    cut = len(ordered) > 2 * extremes
+    shown = pd.concat([ordered.iloc[:extremes], ordered.iloc[-extremes:]]) if cut else ordered
+    positions = np.arange(len(shown))
+    after = shown["angle_mean"] - shown["as_mean"]
+    axes.hlines(positions, shown["angle_mean"], after, color=colour, lw=3, alpha=0.6)
+    axes.scatter(shown["angle_mean"], positions, color=colour, s=22, zorder=3)
+    for position, (angle, end, score) in enumerate(zip(shown["angle_mean"], after, shown["as_mean"], strict=True)):
+        axes.annotate(f"{score:+.1f}", (max(angle, end), position), xytext=(6, 0), textcoords="offset points", va="center", fontsize=7)
+    axes.set_yticks(positions, list(shown["concept"]))
+    axes.set_ylim(-0.7, len(shown) - 0.3)
+    axes.margins(x=0.16)
+    if cut:
+        axes.axhline(extremes - 0.5, color="0.6", lw=0.8, ls=":")
+        axes.annotate("strongest", (1, extremes - 0.45), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7, color="0.4")
+        axes.annotate("weakest", (1, extremes - 0.55), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=7, color="0.4")

@@ -1,0 +1,111 @@
+"""Tables that people read: one row per model and space, one per label, and the text that ends a run."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from singflow.statistics import bootstrap_interval
+
+NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
+
+
+def summarize_model(
+    scores: pd.DataFrame, projector: dict[str, Any], translator: dict[str, Any], *, resamples: int, confidence: float, min_r2: float, seed: int
+) -> dict[str, Any]:
+    """One row of tables/models.csv. Angles in degrees; intervals by bootstrap over images; None where undefined."""
+    size = scores["as_deg"].abs()
+    known = scores["class_index"] >= 0
+    row: dict[str, Any] = {
+        "n_images": len(scores),
+        "null_dim": projector["null_dim"],
+        "rank": projector["rank"],
+        "rank_rule": projector["rule"],
+        "top1": float((scores["predicted_index"] == scores["class_index"])[known].mean()) if known.any() else None,
+        "alpha": translator["alpha"],
+        "validation_cosine": translator["validation_cosine"],
+        "baseline_cosine": translator["baseline_cosine"],
+        "validation_r2": translator["validation_r2"],
+        "n_train": translator["n_train"],
+        "n_validation": translator["n_validation"],
+        "translator": "weak" if translator["validation_r2"] < min_r2 else "good",
+        "max_logit_change": float(scores["logit_change"].max()),
+        "null_energy_mean": float(scores["null_energy"].mean()),
+    }
+    columns = {
+        "is": scores["is_deg"],
+        "as": scores["as_deg"],
+        "as_abs": size,
+        "control_is": scores["control_is_deg"],
+        "control_as": scores["control_as_deg"],
+    }
+    for name, values in columns.items():
+        row[f"{name}_mean"] = float(values.mean())
+        row[f"{name}_low"], row[f"{name}_high"] = bootstrap_interval(values.to_numpy()[:, None], resamples, confidence, seed)
+    if size.gt(0).all():
+        pair = np.column_stack([scores["is_deg"], size])
+        row["is_per_as"] = float(pair[:, 0].mean() / pair[:, 1].mean())
+        row["is_per_as_low"], row["is_per_as_high"] = bootstrap_interval(pair, resamples, confidence, seed)
+    else:
+        row["is_per_as"] = row["is_per_as_low"] = row["is_per_as_high"] = None
+    row["note"] = NO_NULL_SPACE if projector["null_dim"] == 0 else ""
+    return row
+
+
+def summarize_labels(scores: pd.DataFrame) -> pd.DataFrame:
+    """Per label: number of images, and mean and standard deviation (divisor n) of IS, AS and |AS| in degrees."""
+    frame = scores.assign(as_abs_deg=scores["as_deg"].abs())
+    groups = frame.groupby("label", sort=True)
+    table = pd.DataFrame({"n": groups.size()})
+    for column in ("is_deg", "as_deg", "as_abs_deg"):
+        table[f"{column}_mean"] = groups[column].mean()
+        table[f"{column}_std"] = groups[column].std(ddof=0)
+    return table.reset_index()
+
+
+def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confidence: float, min_r2: float) -> str:
+    """The table that ends a run, with what its columns mean and a warning where a translator is weak."""
+    percent = f"{100 * confidence:g} %"
+    lines = [
+        f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, "
+        f"{(manifest['split'] == 'validation').sum()} images held out",
+        "",
+    ]
+    header = ["model", "null dim", "top-1", "cosine (baseline)", "R2", f"IS [{percent}]", "AS", "|AS|", "IS/|AS|", "random IS"]
+    for space, group in models.groupby("space", sort=False):
+        rows = [header]
+        for row in group.to_dict("records"):
+            rows.append(
+                [
+                    row["model"] + (" *" if row["translator"] == "weak" else ""),
+                    str(row["null_dim"]),
+                    "-" if pd.isna(row["top1"]) else f"{row['top1']:.3f}",
+                    f"{row['validation_cosine']:.3f} ({row['baseline_cosine']:.3f})",
+                    f"{row['validation_r2']:.2f}",
+                    f"{row['is_mean']:.2f} [{row['is_low']:.2f}, {row['is_high']:.2f}]",
+                    f"{row['as_mean']:+.2f}",
+                    f"{row['as_abs_mean']:.2f}",
+                    "-" if pd.isna(row["is_per_as"]) else f"{row['is_per_as']:.1f}",
+                    f"{row['control_is_mean']:.2f}",
+                ]
+            )
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines.append(f"space {space}")
+        lines += ["  ".join([cells[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(cells[1:], widths[1:], strict=True))]) for cells in rows]
+        lines.append("")
+    lines += [
+        "All scores in degrees. IS: how far meaning turns when the null component, which no logit sees, is removed.",
+        "AS: how much closer that brings an image to its own label (negative: farther away); |AS|: its size whatever its sign.",
+        "random IS: the same after removing random subspaces of equal dimension.",
+        "R2: share of the held-out images' variation that the translator explains; 0 is the baseline, which says the same of every image.",
+    ]
+    if (models["null_dim"] == 0).any():
+        names = ", ".join(models.loc[models["null_dim"] == 0, "model"].unique())
+        lines.append(f"{names}: {NO_NULL_SPACE}.")
+    if (models["translator"] == "weak").any():
+        lines += [
+            "",
+            f"* WEAK TRANSLATOR: held-out R2 below {min_r2:g}. It hardly beats its baseline, so these scores show how the method works,",
+            "  not what the model ignores. Give it more images (data.source, data.root) before you believe a ranking.",
+        ]
+    return "\n".join(lines) + "\n"
