@@ -1,0 +1,72 @@
+import re
+import shlex
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from singflow import config as study_config
+from singflow.dependencies import code_files
+from singflow.errors import InputError
+from singflow.registry import resolve_models, resolve_spaces
+
+# Files of any size are compared by content before a newer time stamp counts as a change.
+workflow.dag_settings.max_checksum_file_size = 2**63
+
+try:
+    study_config.check(config, "params.yaml")
+    ENTRIES = {
+        "model": resolve_models("models.yaml", config["models"]),
+        "space": resolve_spaces("spaces.yaml", config["spaces"]),
+    }
+except InputError as error:
+    raise WorkflowError(f"the study is not valid:\n{error}") from None
+
+RESULTS = f"results/{config['study']}"
+THREADS = config["threads"]
+KIND = config["translator"]["kind"]
+
+
+def alternatives(names):
+    return "|".join(map(re.escape, names))
+
+
+def flags(section):
+    """A section of params.yaml as flags, spelled as DVC spells `${section}`."""
+    words = []
+    for name, value in section.items():
+        values = value if isinstance(value, list) else [value]
+        words.append(" ".join([f"--{name}", *map(_word, values)]))
+    return " ".join(words)
+
+
+def _word(value):
+    return shlex.quote(value) if isinstance(value, str) else str(value)
+
+
+
+
+def code_of(rule):
+    return code_files(rule)
+
+
+def entry_of(kind):
+    """The registry entry that a job depends on, as a parameter: a change of it, and of no other, re-runs the job."""
+    return lambda wildcards: ENTRIES[kind][wildcards[kind]].model_dump_json()
+
+
+def entry_file(kind):
+    return ancient(f"{RESULTS}/registry/{kind}s/{{{kind}}}.json")
+
+
+def shards(folder):
+    return expand(f"{RESULTS}/{folder}/shard-{{shard}}.safetensors", shard=config["extraction"]["shard_ids"], allow_missing=True)
+
+
+def for_all(pattern):
+    """The files of every model and space; or of every model, when the pattern names no space."""
+    return expand(f"{RESULTS}/{pattern}", space=config["spaces"], model=config["models"])
+
+
+def grown(megabytes):
+    """Memory that doubles with every attempt."""
+    return lambda wildcards, attempt: megabytes * 2 ** (attempt - 1)

@@ -1,0 +1,99 @@
+IMAGES = (
+    f'--manifest {RESULTS}/data/manifest.parquet --source {config["data"]["source"]} --root "{config["data"]["root"]}"'
+    f' --max_pixels {config["data"]["max_pixels"]} --seed {config["seed"]} --threads {THREADS}'
+)
+
+
+rule extract_head:
+    input:
+        entry=entry_file("model"),
+        code=code_of("extract_head"),
+    output:
+        f"{RESULTS}/features/{{model}}/head.safetensors",
+    params:
+        entry=entry_of("model"),
+        study=config["study"],
+    log:
+        f"{RESULTS}/logs/extract_head/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/extract_head/{{model}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=grown(2000),
+    shell:
+        "python scripts/extract_head.py --study {params.study} --model {wildcards.model} --entry {input.entry}"
+        " --output {output} --log {log}"
+
+
+rule extract_features:
+    input:
+        entry=entry_file("model"),
+        manifest=f"{RESULTS}/data/manifest.parquet",
+        code=code_of("extract_features"),
+    output:
+        f"{RESULTS}/features/{{model}}/shard-{{shard}}.safetensors",
+    params:
+        entry=entry_of("model"),
+        study=config["study"],
+        extraction=flags(config["extraction"]),
+        images=IMAGES,
+    log:
+        f"{RESULTS}/logs/extract_features/{{model}}-{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/extract_features/{{model}}-{{shard}}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=grown(4000),
+    shell:
+        "python scripts/extract_features.py --study {params.study} --model {wildcards.model} --entry {input.entry}"
+        " --shard {wildcards.shard} {params.extraction} {params.images} --output {output} --log {log}"
+
+
+rule embed_images:
+    input:
+        entry=entry_file("space"),
+        manifest=f"{RESULTS}/data/manifest.parquet",
+        code=code_of("embed_images"),
+    output:
+        f"{RESULTS}/embeddings/{{space}}/shard-{{shard}}.safetensors",
+    params:
+        entry=entry_of("space"),
+        study=config["study"],
+        extraction=flags(config["extraction"]),
+        images=IMAGES,
+    log:
+        f"{RESULTS}/logs/embed_images/{{space}}-{{shard}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/embed_images/{{space}}-{{shard}}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=grown(4000),
+    shell:
+        "python scripts/embed_images.py --study {params.study} --space {wildcards.space} --entry {input.entry}"
+        " --shard {wildcards.shard} {params.extraction} {params.images} --output {output} --log {log}"
+
+
+rule embed_prompts:
+    input:
+        entry=entry_file("space"),
+        manifest=f"{RESULTS}/data/manifest.parquet",
+        vocabulary=config["concepts"]["vocabulary"],
+        code=code_of("embed_prompts"),
+    output:
+        tensors=f"{RESULTS}/prompts/{{space}}.safetensors",
+        names=f"{RESULTS}/prompts/{{space}}.json",
+    params:
+        entry=entry_of("space"),
+        study=config["study"],
+    log:
+        f"{RESULTS}/logs/embed_prompts/{{space}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/embed_prompts/{{space}}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=grown(2000),
+    shell:
+        "python scripts/embed_prompts.py --study {params.study} --space {wildcards.space} --entry {input.entry}"
+        ' --manifest {input.manifest} --vocabulary "{input.vocabulary}"'
+        f" --threads {THREADS}"
+        " --output {output.tensors} --names {output.names} --log {log}"

@@ -1,0 +1,54 @@
+SHARDS = config["extraction"]["shards"]
+
+
+rule fit_projector:
+    input:
+        manifest=f"{RESULTS}/data/manifest.parquet",
+        head=f"{RESULTS}/features/{{model}}/head.safetensors",
+        features=shards("features/{model}"),
+        code=code_of("fit_projector"),
+    output:
+        tensors=f"{RESULTS}/projectors/{{model}}.safetensors",
+        report=f"{RESULTS}/projectors/{{model}}.json",
+    params:
+        projector=flags(config["projector"]),
+        study=config["study"],
+    log:
+        f"{RESULTS}/logs/fit_projector/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fit_projector/{{model}}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=grown(2000),
+    shell:
+        "python scripts/fit_projector.py --study {params.study} --model {wildcards.model} {params.projector}"
+        f" --features {RESULTS}/features/{{wildcards.model}} --shards {SHARDS} --threads {THREADS}"
+        " --manifest {input.manifest} --head {input.head}"
+        " --projector {output.tensors} --report {output.report} --log {log}"
+
+
+rule fit_translator:
+    input:
+        manifest=f"{RESULTS}/data/manifest.parquet",
+        features=shards("features/{model}"),
+        embeddings=shards("embeddings/{space}"),
+        code=code_of("fit_translator"),
+    output:
+        tensors=f"{RESULTS}/translators/{{space}}/{{model}}/{KIND}.safetensors",
+        report=f"{RESULTS}/translators/{{space}}/{{model}}/{KIND}.json",
+    params:
+        translator=flags(config["translator"]),
+        study=config["study"],
+    log:
+        f"{RESULTS}/logs/fit_translator/{{space}}/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fit_translator/{{space}}/{{model}}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=grown(3000),
+    shell:
+        "python scripts/fit_translator.py --study {params.study} --model {wildcards.model} --space {wildcards.space}"
+        " {params.translator} --manifest {input.manifest}"
+        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}}"
+        f" --shards {SHARDS} --threads {THREADS}"
+        " --translator {output.tensors} --report {output.report} --log {log}"
