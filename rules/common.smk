@@ -9,9 +9,6 @@ from singflow.dependencies import code_files
 from singflow.errors import InputError
 from singflow.registry import resolve_models, resolve_spaces
 
-# Files of any size are compared by content before a newer time stamp counts as a change.
-workflow.dag_settings.max_checksum_file_size = 2**63
-
 try:
     study_config.check(config, "params.yaml")
     ENTRIES = {

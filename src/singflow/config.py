@@ -220,4 +220,9 @@ def check(content: dict[str, Any], origin: str) -> Study:
 
 def json_schema() -> str:
     """The JSON schema of params.yaml, as text."""
-    return json.dumps(Study.model_json_schema(), indent=2) + "\n"
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(dialect | Study.model_json_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    Path("schemas/params.schema.json").write_text(json_schema(), encoding="utf-8")
