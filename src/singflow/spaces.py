@@ -17,15 +17,16 @@ class SentenceEncoder:
 
     def __init__(self, entry: SpaceEntry) -> None:
         from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         self._model = SentenceTransformer(str(_package_model(entry.text.removeprefix("package:"))), device="cpu", local_files_only=True)
         if self._model.get_embedding_dimension() != entry.dim:
             raise InputError(f"spaces.yaml: {entry.text} gives {self._model.get_embedding_dimension()} dimensions, not {entry.dim}: correct `dim`")
 
     def __call__(self, texts: list[str]) -> np.ndarray:
-        """Unit embeddings (n, m) of n texts. Each text is encoded alone, so that none depends on its neighbours' lengths."""
-        rows = [self._model.encode(text, normalize_embeddings=True, show_progress_bar=False) for text in texts]
-        return np.stack(rows).astype(np.float32)
+        """Unit embeddings (n, m) of n texts."""
+        return np.asarray(self._model.encode(texts, normalize_embeddings=True, show_progress_bar=False), dtype=np.float32)
 
 
 def _package_model(distribution: str) -> Path:
