@@ -1,0 +1,46 @@
+# make demo   environment and the study in params.yaml
+# make test   environment and all tests
+PYTHON ?= python3
+CORES ?= all
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test check publish dvc.yaml
+.DEFAULT_GOAL := demo
+
+demo: .venv/demo
+	snakemake --cores $(CORES) --quiet rules host
+	@python -m singflow.summary params.yaml
+
+test: .venv/test
+	pytest $(PYTEST)
+
+check: .venv/test
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile rules
+	codespell
+	snakemake --lint
+
+# After a Snakemake run: hand its results to DVC, so that both engines agree, and push them to the remote.
+publish: .venv/demo
+	@snakemake --dry-run --quiet all >/dev/null && snakemake --dry-run 2>&1 | grep -q "Nothing to be done" \
+	  || { echo "error: the run is not finished: run 'snakemake --cores $(CORES)' first" >&2; exit 1; }
+	dvc commit --force
+	dvc push
+
+# Derived files that are in git: the code among DVC's deps, and the schema of params.yaml.
+dvc.yaml: .venv/demo
+	python -m singflow.dependencies
+	python -m singflow.config
+
+.venv/demo: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=<path> ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/test: .venv/demo
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,check]'
+	@touch $@
