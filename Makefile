@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 demo: .venv/demo
 	snakemake --cores $(CORES) --quiet rules host
-	@python -m singflow.summary params.yaml
+	@python scripts/show_summary.py params.yaml
 
 test: .venv/test
 	pytest $(PYTEST)

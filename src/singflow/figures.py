@@ -169,46 +169,50 @@ def _violins(axes: Axes, scores: pd.DataFrame, labels: list[str], colour: str) -
 
 
 def fig5(scans: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, label: str, extremes: int) -> Figure:
-    """Concept scan of one label: the mean angle to each concept and the mean AS; the concepts with the weakest and strongest |AS|.
+    """Concept scan of one label: for each space and model the mean angle to the concepts, and their AS beside it.
 
-    scans: space -> model -> concept table. One panel per space and model. Concepts run from weakest to strongest; the dot is the
-    angle before null removal, the line ends at the angle after it, and the number is the AS.
+    scans: space -> model -> concept table. The concepts with the weakest and the strongest mean |AS|, strongest on top.
+    Whiskers are standard deviations over images.
     """
     panels = [(space, model, scan[scan["label"] == label]) for space, models in scans.items() for model, scan in models.items()]
     columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    shown = min(2 * extremes, len(panels[0][2]))
+    count = int(panels[0][2]["n"].iloc[0])
     with plt.rc_context(STYLE):
-        shown = min(2 * extremes, len(panels[0][2]))
-        figure, grid = plt.subplots(
-            -(-len(panels) // columns), columns, figsize=(1.2 + 3.6 * columns, (1.4 + 0.27 * shown) * -(-len(panels) // columns)),
-            sharex=True, squeeze=False, layout="constrained",
-        )  # fmt: skip
+        figure = plt.figure(figsize=(0.6 + 4.4 * columns, 0.5 + (1.3 + 0.25 * shown) * rows), layout="constrained")
+        boxes = figure.subfigures(rows, columns, squeeze=False, wspace=0.03)
+        pairs = []
         for number, (space, model, scan) in enumerate(panels):
-            axes = grid.flat[number]
-            rows = table[table["space"] == space].set_index("model")
-            _concepts(axes, scan, extremes, COLOURS[list(scans[space]).index(model) % len(COLOURS)])
-            axes.set_title(f"{_caption(model, rows)}\n{space}", fontsize=9)
-            axes.set_xlabel("angle to the concept (degrees)")
-        for axes in grid.flat[len(panels) :]:
-            axes.set_visible(False)
-        n = int(panels[0][2]["n"].iloc[0])
-        figure.suptitle(f"{label} ({n} image{'s' if n != 1 else ''}): dot, before null removal; bar's end, after it; number, AS in degrees", fontsize=10)
+            box = boxes.flat[number]
+            pairs.append(box.subplots(1, 2, sharey=True))
+            _concepts(*pairs[-1], scan, extremes, COLOURS[list(scans[space]).index(model) % len(COLOURS)])
+            box.suptitle(f"{_caption(model, table[table['space'] == space].set_index('model'))}, {space}", fontsize=9)
+        for same in zip(*pairs, strict=True):
+            limits = [axes.get_xlim() for axes in same]
+            for axes in same:
+                axes.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
+        figure.suptitle(f"{label}, {count} image{'s' if count != 1 else ''}", fontsize=11)
         return figure
 
 
-def _concepts(axes: Axes, scan: pd.DataFrame, extremes: int, colour: str) -> None:
-    ordered = scan.assign(strength=scan["as_mean"].abs()).sort_values(["strength", "concept"], kind="stable")
+def _concepts(left: Axes, right: Axes, scan: pd.DataFrame, extremes: int, colour: str) -> None:
+    ordered = scan.sort_values(["as_abs_mean", "concept"], kind="stable")
     cut = len(ordered) > 2 * extremes
     shown = pd.concat([ordered.iloc[:extremes], ordered.iloc[-extremes:]]) if cut else ordered
     positions = np.arange(len(shown))
-    after = shown["angle_mean"] - shown["as_mean"]
-    axes.hlines(positions, shown["angle_mean"], after, color=colour, lw=3, alpha=0.6)
-    axes.scatter(shown["angle_mean"], positions, color=colour, s=22, zorder=3)
-    for position, (angle, end, score) in enumerate(zip(shown["angle_mean"], after, shown["as_mean"], strict=True)):
-        axes.annotate(f"{score:+.1f}", (max(angle, end), position), xytext=(6, 0), textcoords="offset points", va="center", fontsize=7)
-    axes.set_yticks(positions, list(shown["concept"]))
-    axes.set_ylim(-0.7, len(shown) - 0.3)
-    axes.margins(x=0.16)
+    left.errorbar(shown["angle_mean"], positions, xerr=shown["angle_std"], fmt="o", color=colour, ms=4, lw=1)
+    right.barh(positions, shown["as_mean"], 0.6, xerr=shown["as_std"], color=colour, error_kw={"lw": 1, "ecolor": "0.3"})
+    right.axvline(0, color="0.3", lw=0.8)
+    left.set_yticks(positions, list(shown["concept"]))
+    left.set_ylim(-0.7, len(shown) - 0.3)
+    left.set_xlabel("angle (degrees)")
+    right.set_xlabel("AS (degrees)")
+    for axes in (left, right):
+        axes.grid(axis="y", color="0.92", lw=0.6)
+        axes.set_axisbelow(True)
+        if cut:
+            axes.axhline(extremes - 0.5, color="0.5", lw=0.8, ls=":")
     if cut:
-        axes.axhline(extremes - 0.5, color="0.6", lw=0.8, ls=":")
-        axes.annotate("strongest", (1, extremes - 0.45), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7, color="0.4")
-        axes.annotate("weakest", (1, extremes - 0.55), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=7, color="0.4")
+        for text, place in (("strongest", len(shown) - 0.5), ("weakest", extremes - 0.5)):
+            right.annotate(text, (1, place), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=7, color="0.4")

@@ -1,13 +1,10 @@
 """Tables that people read: one row per model and space, one per label, and the text that ends a run."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from singflow.config import check, read_yaml
 from singflow.statistics import bootstrap_interval
 
 NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
@@ -112,9 +109,3 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
             "  not what the model ignores. Give it more images (data.source, data.root) before you believe a ranking.",
         ]
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    results = Path("results") / check(read_yaml(sys.argv[1]), sys.argv[1]).study
-    print((results / "tables" / "summary.txt").read_text(encoding="utf-8"))
-    print("\n".join(map(str, sorted((results / "figures").glob("*.png")))))

@@ -1,0 +1,135 @@
+import warnings
+
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from singflow.errors import InputError
+from singflow.geometry import logit_change, null_energy, null_space, random_basis, remove_null
+
+
+@st.composite
+def heads(draw):
+    classes, width = draw(st.integers(1, 24)), draw(st.integers(1, 24))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rank = draw(st.integers(0, min(classes, width)))
+    left, _ = np.linalg.qr(generator.standard_normal((classes, classes)))
+    right, _ = np.linalg.qr(generator.standard_normal((width, width)))
+    weight = (left[:, :rank] * generator.uniform(0.1, 10, rank)) @ right[:, :rank].T
+    if draw(st.booleans()) and classes > 1:
+        weight[-1] = weight[0]
+    if draw(st.booleans()):
+        weight[draw(st.integers(0, classes - 1))] = 0
+    return weight * draw(st.sampled_from([1e-6, 1.0, 1e6]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(heads())
+def test_rank_basis_and_projector_are_those_of_scipy(weight):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        split = null_space(weight)
+    reference = scipy.linalg.null_space(weight)
+    assert split.rank == np.linalg.matrix_rank(weight) == weight.shape[1] - reference.shape[1]
+    assert split.basis.shape == reference.shape
+    assert split.orthonormality_error <= 1e-12
+    np.testing.assert_allclose(split.basis @ split.basis.T, reference @ reference.T, atol=1e-9)
+    np.testing.assert_allclose(split.singular_values, scipy.linalg.svdvals(weight), atol=1e-12 * max(split.singular_values[0], 1e-300))
+
+
+@settings(max_examples=100, deadline=None)
+@given(heads(), st.integers(0, 2**32 - 1))
+def test_removing_the_null_component_leaves_the_logits_and_is_idempotent(weight, seed):
+    features = np.random.default_rng(seed).standard_normal((5, weight.shape[1]))
+    split = null_space(weight)
+    equivalent = remove_null(features, split.basis)
+    scale = max(1.0, float(np.linalg.norm(weight, 2)))
+    assert logit_change(weight, features, equivalent).max() <= 1e-10 * scale
+    np.testing.assert_allclose(remove_null(equivalent, split.basis), equivalent, atol=1e-12)
+    share = np.sum((features - equivalent) ** 2, 1) / np.sum(features**2, 1)
+    np.testing.assert_allclose(null_energy(features, split.basis), share, atol=1e-12)
+    if split.basis.shape[1] == 0:
+        assert np.array_equal(equivalent, features)
+        assert not null_energy(features, split.basis).any()
+
+
+def test_a_real_size_head_keeps_its_logits_in_both_precisions():
+    generator = np.random.default_rng(0)
+    weight = (generator.standard_normal((1000, 1280)) * 0.05).astype(np.float32)
+    features = np.abs(generator.standard_normal((64, 1280))).astype(np.float32)
+    split = null_space(weight)
+    assert (split.rank, split.basis.shape) == (1000, (1280, 280))
+    assert split.orthonormality_error <= 1e-12
+    single = remove_null(features, split.basis)
+    assert np.abs(single @ weight.T - features @ weight.T).max() <= 1e-4
+    assert logit_change(weight, features, single).max() <= 1e-4
+    double = remove_null(features.astype(np.float64), split.basis)
+    assert np.abs(double @ weight.T.astype(np.float64) - features.astype(np.float64) @ weight.T).max() <= 1e-10
+
+
+def test_a_tall_head_of_full_rank_has_no_null_space():
+    split = null_space(np.random.default_rng(0).standard_normal((1000, 64)))
+    assert split.basis.shape == (64, 0)
+    assert split.orthonormality_error == 0.0
+
+
+def test_the_tolerance_is_relative_so_scale_does_not_change_the_rank():
+    weight = np.diag([1.0, 1e-3, 1e-13, 0.0])
+    assert [null_space(weight * scale).rank for scale in (1e-9, 1.0, 1e9)] == [3, 3, 3]
+    assert null_space(np.diag([1.0, 1e-17])).rank == 1
+
+
+def test_rule_energy_keeps_the_fewest_directions_with_the_share():
+    weight = np.diag([3.0, 2.0, 1.0, 0.0])
+    ranks = {share: null_space(weight, "energy", energy=share).rank for share in (0.5, 9 / 14, 0.7, 13 / 14, 0.95, 1.0)}
+    assert ranks == {0.5: 1, 9 / 14: 1, 0.7: 2, 13 / 14: 2, 0.95: 3, 1.0: 3}
+    assert null_space(np.zeros((3, 2)), "energy", energy=0.9).rank == 0
+
+
+def test_rule_fixed_keeps_the_given_rank_and_refuses_more_than_there_are():
+    split = null_space(np.diag([3.0, 2.0, 1.0]), "fixed", rank=1)
+    assert (split.rank, split.tolerance) == (1, 2.0)
+    np.testing.assert_allclose(np.abs(split.basis[0]), 0, atol=1e-15)
+    with pytest.raises(InputError, match=r"projector\.rank is 4, but a head of shape \(3, 3\) has at most 3"):
+        null_space(np.eye(3), "fixed", rank=4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(heads(), st.integers(0, 2**32 - 1))
+def test_rule_centered_is_what_softmax_cannot_see(weight, seed):
+    split = null_space(weight, "centered")
+    features = np.random.default_rng(seed).standard_normal((4, weight.shape[1]))
+    change = (remove_null(features, split.basis) - features) @ weight.T
+    scale = max(1.0, float(np.linalg.norm(weight, 2)))
+    assert np.abs(change - change.mean(axis=1, keepdims=True)).max() <= 1e-10 * scale
+    assert split.rank == np.linalg.matrix_rank(weight - weight.mean(0), tol=split.tolerance)
+    assert split.basis.shape[1] >= null_space(weight).basis.shape[1]
+
+
+def test_rule_centered_finds_a_head_of_equal_rows_blind():
+    assert null_space(np.full((7, 5), 0.1), "centered").rank == 0
+
+
+@pytest.mark.parametrize("weight", [np.zeros((0, 3)), np.zeros(3), np.array([[1.0, np.nan]]), np.array([[np.inf, 1.0]])])
+def test_a_head_that_is_no_finite_matrix_is_refused(weight):
+    with pytest.raises(InputError, match="finite, non-empty matrix"):
+        null_space(weight)
+
+
+@pytest.mark.parametrize(("width", "dimension"), [(5, 0), (5, 3), (6, 6)])
+def test_random_bases_are_orthonormal_seeded_and_of_the_asked_size(width, dimension):
+    basis = random_basis(width, dimension, seed=1, draw=0)
+    assert basis.shape == (width, dimension)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(dimension), atol=1e-12)
+    assert np.array_equal(basis, random_basis(width, dimension, seed=1, draw=0))
+    if 0 < dimension < width:
+        assert not np.allclose(basis, random_basis(width, dimension, seed=1, draw=1))
+
+
+def test_random_subspaces_hold_their_share_of_a_vector_on_average():
+    vector = np.zeros((1, 40))
+    vector[0, 0] = 1.0
+    shares = [null_energy(vector, random_basis(40, 10, seed=0, draw=draw))[0] for draw in range(400)]
+    assert abs(np.mean(shares) - 0.25) < 4 * np.sqrt(2 * 0.25 * 0.75 / 42 / 400)

@@ -1,0 +1,113 @@
+import warnings
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from singflow.errors import InputError
+from singflow.geometry import null_space, random_basis, remove_null
+from singflow.metrics import angle_deg, angles_to_all_deg, fold, remove, unit
+from singflow.translator import Translator
+
+
+def exact_angle(a, b):
+    with mpmath.workdps(60):
+        a, b = [mpmath.mpf(float(x)) for x in a], [mpmath.mpf(float(x)) for x in b]
+        norm = mpmath.sqrt(mpmath.fdot(a, a) * mpmath.fdot(b, b))
+        return float(mpmath.degrees(mpmath.acos(mpmath.fdot(a, b) / norm)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("turn", [0.0, 1e-12, 1e-7, 1e-5, 1e-3, 0.1, 1.0, np.pi / 2, 3.0, np.pi - 1e-5, np.pi - 1e-9, np.pi])
+def test_angles_are_mpmaths_from_identical_to_antipodal(dtype, turn):
+    generator = np.random.default_rng(7)
+    plane, _ = np.linalg.qr(generator.standard_normal((768, 2)))
+    a = (11.0 * plane[:, 0]).astype(dtype)
+    b = (0.3 * (np.cos(turn) * plane[:, 0] + np.sin(turn) * plane[:, 1])).astype(dtype)
+    assert abs(float(angle_deg(a[None], b[None])[0]) - exact_angle(a, b)) <= 1e-5
+
+
+def test_identical_and_opposite_vectors_are_exactly_0_and_180_degrees():
+    vectors = np.random.default_rng(0).standard_normal((100, 512)).astype(np.float32)
+    assert not angle_deg(vectors, vectors).any()
+    assert (angle_deg(vectors, -vectors) == 180.0).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.floats(1e-20, 1e20))
+def test_angles_are_symmetric_and_ignore_length(seed, dim, scale):
+    a, b = np.random.default_rng(seed).standard_normal((2, 3, dim))
+    np.testing.assert_allclose(angle_deg(a, b), angle_deg(b, a * scale), atol=1e-9)
+    assert ((angle_deg(a, b) >= 0) & (angle_deg(a, b) <= 180)).all()
+
+
+def test_the_angle_to_a_zero_vector_is_refused():
+    with pytest.raises(InputError, match="zero vector is undefined"):
+        unit(np.array([[1.0, 0.0], [0.0, 0.0]]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 16), st.integers(2, 10), st.integers(0, 2**32 - 1))
+def test_the_folded_translator_scores_as_the_explicit_projector_does(classes, width, dim, seed):
+    generator = np.random.default_rng(seed)
+    basis = null_space(generator.standard_normal((classes, width))).basis
+    translator = Translator(generator.standard_normal((dim, width)), generator.standard_normal(dim))
+    features, texts = generator.standard_normal((6, width)), generator.standard_normal((6, dim))
+    removal = remove(features, translator, fold(translator.weight, basis))
+    equivalent = translator(remove_null(features, basis))
+    np.testing.assert_allclose(removal.equivalent, equivalent, atol=1e-10)
+    np.testing.assert_allclose(removal.image_score(), angle_deg(translator(features), equivalent), atol=1e-5)
+    expected = angle_deg(translator(features), texts) - angle_deg(equivalent, texts)
+    np.testing.assert_allclose(removal.attribute_score(texts), expected, atol=1e-9)
+
+
+def test_scores_in_single_precision_are_mpmaths():
+    generator = np.random.default_rng(3)
+    width, dim = 1280, 384
+    basis = random_basis(width, 280, seed=0, draw=0)
+    translator = Translator((generator.standard_normal((dim, width)) * 0.05).astype(np.float32), generator.standard_normal(dim).astype(np.float32))
+    features = np.abs(generator.standard_normal((4, width))).astype(np.float32)
+    text = unit(generator.standard_normal((4, dim))).astype(np.float32)
+    removal = remove(features, translator, fold(translator.weight, basis))
+    wide = Translator(translator.weight.astype(np.float64), translator.bias.astype(np.float64))
+    original, equivalent = wide(features.astype(np.float64)), wide(remove_null(features.astype(np.float64), basis))
+    for row in range(4):
+        assert abs(removal.image_score()[row] - exact_angle(original[row], equivalent[row])) <= 1e-5
+        attribute = exact_angle(original[row], text[row]) - exact_angle(equivalent[row], text[row])
+        assert abs(removal.attribute_score(text)[row] - attribute) <= 1e-5
+
+
+def test_without_a_null_space_both_scores_are_exactly_zero_and_nothing_warns():
+    generator = np.random.default_rng(0)
+    weight = generator.standard_normal((20, 8))
+    translator = Translator(generator.standard_normal((5, 8)).astype(np.float32), generator.standard_normal(5).astype(np.float32))
+    features, texts = generator.standard_normal((6, 8)).astype(np.float32), generator.standard_normal((6, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        removal = remove(features, translator, fold(translator.weight, null_space(weight).basis))
+        assert not removal.image_score().any()
+        assert not removal.attribute_score(texts).any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 70))
+def test_scores_do_not_depend_on_the_order_or_the_number_of_rows(seed, cut):
+    generator = np.random.default_rng(seed)
+    translator = Translator(generator.standard_normal((64, 160)).astype(np.float32), generator.standard_normal(64).astype(np.float32))
+    folded = fold(translator.weight, random_basis(160, 40, seed=0, draw=0))
+    features, texts = generator.standard_normal((71, 160)).astype(np.float32), generator.standard_normal((71, 64))
+    order = generator.permutation(71)
+    whole = remove(features, translator, folded)
+    for part in (order[:cut], order[cut:]):
+        piece = remove(features[part], translator, folded)
+        np.testing.assert_allclose(piece.image_score(), whole.image_score()[part], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(piece.attribute_score(texts[part]), whole.attribute_score(texts)[part], rtol=0, atol=1e-5)
+
+
+def test_angles_to_all_agree_with_angles_of_pairs():
+    generator = np.random.default_rng(0)
+    embeddings, texts = generator.standard_normal((9, 384)) + 0.2, unit(generator.standard_normal((7, 384)) + 0.2)
+    pairs = [angle_deg(embeddings, np.broadcast_to(text, embeddings.shape)) for text in texts]
+    np.testing.assert_allclose(angles_to_all_deg(embeddings, texts), np.transpose(pairs), atol=1e-4)
