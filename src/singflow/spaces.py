@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from singflow.data import prompt_of
 from singflow.errors import InputError
 from singflow.features import Classifier, load_classifier
 from singflow.registry import SpaceEntry
@@ -67,7 +68,7 @@ def load_image_tower(entry: SpaceEntry) -> ConSE:
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()
-    sentences = [info.index_to_description(index, detailed=True) for index in range(info.num_classes())]
+    sentences = [prompt_of(info.index_to_description(index, detailed=True)) for index in range(info.num_classes())]
     if len(sentences) != entry.classifier.classes:
         raise InputError(f"spaces.yaml: conse needs an ImageNet classifier of {len(sentences)} classes, not {entry.classifier.classes}")
     return ConSE(load_classifier(entry.classifier), SentenceEncoder(entry)(sentences), entry.temperature, entry.top)
