@@ -83,7 +83,7 @@ class Classifier(nn.Module):
         if features.shape != (len(images), self.weight.shape[1]):
             raise InputError(f"the head's input has shape {tuple(features.shape)}, not (n, {self.weight.shape[1]}): it is applied before pooling")
         error = float((self.logits(features) - logits).abs().max())
-        if not error <= HEAD_TOLERANCE * max(1.0, float(logits.abs().max())):
+        if error > HEAD_TOLERANCE * max(1.0, float(logits.abs().max())):
             raise InputError(f"W f + b differs from the model's logits by {error:.2g}: the head in models.yaml is not the last layer")
         self.head_max_error = max(self.head_max_error, error)
         return features

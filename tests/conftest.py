@@ -1,0 +1,17 @@
+from pathlib import Path
+
+import pytest
+
+from singflow.data import build_manifest, data_root, list_table, read_classes
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def packaged():
+    """Root and manifest of the 20 packaged images."""
+    root = data_root("packaged", ".")
+    candidates, rejected = list_table(ROOT / "vocab/packaged.csv", "label", read_classes(ROOT / "vocab/imagenet_1k.csv"))
+    options = {"per_class": None, "validation_fraction": 0.25, "max_pixels": 10**8, "max_rejected_fraction": 0.0}
+    manifest, _ = build_manifest(root, candidates, rejected, **options, seed=0, threads=2, progress=lambda items, total: items)
+    return root, manifest

@@ -1,0 +1,232 @@
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from singflow.config import Study, check, json_schema, read_yaml
+from singflow.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+PARAMS = read_yaml(ROOT / "params.yaml")
+SECTIONS = [(), *((name,) for name, value in PARAMS.items() if isinstance(value, dict))]
+PLACES = [(*section, key) for section in SECTIONS for key in (PARAMS[section[0]] if section else PARAMS)]
+
+
+def changed(changes):
+    """params.yaml with values replaced, as {dotted place: value}."""
+    study = copy.deepcopy(PARAMS)
+    for place, value in changes.items():
+        *section, key = place.split(".")
+        (study[section[0]] if section else study)[key] = value
+    return study
+
+
+def refusal(study):
+    with pytest.raises(InputError) as refused:
+        check(study, "params.yaml")
+    return str(refused.value)
+
+
+def renamed(place, name):
+    study = copy.deepcopy(PARAMS)
+    section = study[place[0]] if len(place) == 2 else study
+    section[name] = section.pop(place[-1])
+    return study
+
+
+def refusal_of_text(folder, old, new):
+    """What is said about params.yaml with a piece of its text replaced."""
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    assert old in text
+    (folder / "params.yaml").write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(InputError) as refused:
+        check(read_yaml(folder / "params.yaml"), "params.yaml")
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted((ROOT / "studies").glob("*.yaml"))], ids=lambda path: path.name)
+def test_every_study_in_the_repository_is_valid(path):
+    assert isinstance(check(read_yaml(path), str(path)), Study)
+
+
+def test_the_study_in_force_is_the_demo_byte_for_byte():
+    assert (ROOT / "studies/demo.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+def test_the_committed_schema_is_the_one_of_the_code():
+    assert (ROOT / "schemas/params.schema.json").read_text(encoding="utf-8") == json_schema()
+    assert set(json.loads(json_schema())["required"]) == set(PARAMS)
+
+
+def test_every_key_of_params_yaml_is_commented_leaves_on_their_own_line():
+    commented, bare, section, above = [], [], (), ""
+    for line in (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"( *)(\w+):(.*)", line):
+            indent, key, rest = found.groups()
+            place = (*section, key) if indent else (key,)
+            section = section if indent else (key,)
+            trailing = re.search(r"(^|\s)# \S", rest)
+            is_section = not indent and isinstance(PARAMS[key], dict)
+            (commented if trailing or (is_section and above.startswith("# ")) else bare).append(place)
+        above = line
+    assert sorted(commented + bare) == sorted(PLACES)
+    assert bare == []
+
+
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
+def test_a_key_that_lacks_a_letter_is_refused_with_the_nearest_valid_name(place):
+    key = place[-1]
+    for cut in range(len(key)):
+        wrong = key[:cut] + key[cut + 1 :]
+        message = refusal(renamed(place, wrong))
+        assert f"{'.'.join([*place[:-1], wrong])}: unknown key; did you mean {key!r}?" in message
+
+
+def test_a_key_like_no_other_is_refused_with_the_valid_ones():
+    assert "data.zzzzzz: unknown key; valid keys are classes, label_column, max_pixels" in refusal(changed({"data.zzzzzz": 1}))
+
+
+@given(st.sampled_from(SECTIONS), st.text(), st.none() | st.integers() | st.text() | st.lists(st.integers()))
+def test_any_additional_key_is_refused_in_any_section(section, key, value):
+    study = copy.deepcopy(PARAMS)
+    target = study[section[0]] if section else study
+    if key in target:
+        return
+    target[key] = value
+    message = refusal(study)
+    assert message.startswith(f"params.yaml: {'.'.join([*section, key]) or '(whole file)'}: unknown key") and "'?" in message + "'?"
+
+
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
+def test_no_key_may_be_missing_or_of_another_type(place):
+    study = copy.deepcopy(PARAMS)
+    del (study[place[0]] if len(place) == 2 else study)[place[-1]]
+    assert refusal(study) == f"params.yaml: {'.'.join(place)}: missing; every key must be written out"
+    assert f"params.yaml: {'.'.join(place)}" in refusal(changed({".".join(place): {"no": "mapping"}}))
+
+
+@pytest.mark.parametrize("alpha", [-1.0, 0.0, float("nan"), float("inf"), "1", True, None])
+def test_an_alpha_must_be_a_positive_finite_number(alpha):
+    assert f"translator.alphas.1: {alpha!r} " in refusal(changed({"translator.alphas": [1.0, alpha]}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"study": 1}, {"seed": -1}, {"seed": 2**32}, {"seed": 0.5}, {"seed": True}, {"threads": 0}, {"threads": "2"}, {"models": []},
+        {"spaces": []}, {"data.source": "Folder"}, {"data.per_class": 0}, {"data.validation_fraction": 0.0}, {"data.label_column": ""},
+        {"data.validation_fraction": 1.0}, {"data.max_rejected_fraction": 1.01}, {"extraction.views": 0}, {"extraction.device": "tpu"},
+        {"extraction.crop_area": [0.3]}, {"extraction.crop_area": [0.5, 0.3]}, {"extraction.crop_area": [0.0, 1.0]},
+        {"extraction.crop_area": [float("nan"), 1.0]}, {"projector.energy": 0.0}, {"projector.energy": float("nan")},
+        {"projector.rank": -1}, {"translator.alphas": []}, {"translator.kind": "mlp"}, {"null_removal.control_draws": 0},
+        {"summary.resamples": 99}, {"summary.confidence": 1.0}, {"summary.min_r2": 1.5}, {"plot_fig5.extremes": 0},
+        {"concepts.vocabulary": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_value_out_of_its_limits_is_refused_at_its_place(changes):
+    assert f"params.yaml: {next(iter(changes)).removesuffix('.crop_area')}" in refusal(changed(changes))
+
+
+@pytest.mark.parametrize(
+    ("written", "mend"), [("1e-5", "1.0e-5"), ("3e+4", "3.0e+4"), ("1e5", "1.0e+5"), ("1.5e5", "1.5e+5"), ("1E-5", "1.0e-5")]
+)
+def test_a_number_that_yaml_reads_as_text_is_refused_with_a_mend_that_works(tmp_path, written, mend):
+    message = refusal_of_text(tmp_path, "alphas: [1.0,", f"alphas: [{written},")
+    assert f"translator.alphas.0: {written!r}" in message
+    assert message.endswith(f"YAML reads {written} as text: write {mend}")
+    assert yaml.safe_load(mend) == float(written)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 12])
+@pytest.mark.parametrize("shard_ids", [[], ["0"], ["00001"], ["00001", "00000"], ["00000"] * 3])
+def test_shard_ids_that_do_not_fit_are_refused_with_the_list_to_write(shards, shard_ids):
+    message = refusal(changed({"extraction.shards": shards, "extraction.shard_ids": shard_ids}))
+    listed = json.loads(re.search(r"write (\[.*\])", message)[1])
+    assert listed == [f"{shard:05d}" for shard in range(shards)]
+    assert check(changed({"extraction.shards": shards, "extraction.shard_ids": listed}), "params.yaml").extraction.shards == shards
+
+
+@pytest.mark.parametrize("place", ["study", "models", "spaces"])
+@pytest.mark.parametrize(
+    "name", ["a b", "a'b", 'a"b', "../x", "..", "a/b", "a;b", "$(x)", "`x`", "a\n", "a\nb", "-x", ".x", "", "a\\b", "a*", "é", "a{b}"]
+)
+def test_a_name_that_is_no_plain_file_name_is_refused_with_the_name(place, name):
+    assert repr(name) in refusal(changed({place: name if place == "study" else [name]}))
+
+
+@pytest.mark.parametrize("name", ["timm/", "timm/../x", "timm/a b", "timm/timm/x", "hub/x.y", "timm/-x"])
+def test_a_model_outside_the_registry_is_named_timm_and_a_plain_name(name):
+    assert repr(name) in refusal(changed({"models": [name]}))
+    assert check(changed({"models": ["timm/resnet18.a1_in1k"]}), "params.yaml").models == ["timm/resnet18.a1_in1k"]
+
+
+@pytest.mark.parametrize("place", ["data.root", "data.table", "data.classes", "concepts.vocabulary"])
+@pytest.mark.parametrize("path", ['a"b', "a$b", "$(x)", "a`b", "a\\b", "a\nb", "a\n", "a\x00", ""])
+def test_a_path_that_the_shell_would_read_is_refused_with_the_path(place, path):
+    message = refusal(changed({place: path}))
+    assert message.startswith(f"params.yaml: {place}: {path!r}") and "\n" not in message
+
+
+@pytest.mark.parametrize("path", ["my images", "it's", "größe/図", "../x", "/data/x", "a;b", "a&b", "~x", "a*"])
+def test_a_path_with_spaces_quotes_and_unicode_is_accepted(path):
+    study = check(changed({"data.root": path, "data.table": path, "concepts.vocabulary": path}), "params.yaml")
+    assert (study.data.root, study.data.table, study.concepts.vocabulary) == (path, path, path)
+
+
+@pytest.mark.parametrize("place", ["models", "spaces"])
+def test_a_name_listed_twice_is_refused(place):
+    message = refusal(changed({place: ["b", "a", "b"]}))
+    assert f"{place}: ['b', 'a', 'b'] lists b more than once" in message
+
+
+def test_a_source_that_reads_a_table_needs_one():
+    for source in ("table", "packaged"):
+        assert f"data.source {source} needs data.table" in refusal(changed({"data.source": source, "data.table": None}))
+    assert check(changed({"data.source": "folder", "data.table": None}), "params.yaml").data.table is None
+
+
+def test_the_rule_fixed_needs_a_rank():
+    assert "rule fixed needs a rank: write rank: <number>" in refusal(changed({"projector.rule": "fixed"}))
+    assert check(changed({"projector.rule": "fixed", "projector.rank": 0}), "params.yaml").projector.rank == 0
+
+
+def test_all_mistakes_are_listed_at_once():
+    lines = refusal(changed({"sed": 1, "threads": 0, "data.root": "$x", "extraction.shards": 2, "summary.min_r": 0})).splitlines()
+    assert len(lines) == 5
+    for place in ("sed", "threads", "data.root", "extraction", "summary.min_r"):
+        assert sum(line.startswith(f"params.yaml: {place}: ") for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"a: [1", b"a: 1\n b: 2", b"\xff\xfe", b"- a", b"text", b"", b"a: !!python/name:os.system", b"a: *b", b"\ta: 1"]
+)
+def test_a_file_that_is_no_yaml_mapping_is_refused_by_name(tmp_path, content):
+    (tmp_path / "broken.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=r"broken\.yaml: (not valid YAML|must be a mapping)"):
+        read_yaml(tmp_path / "broken.yaml")
+
+
+def test_a_missing_file_and_a_folder_are_refused_by_name(tmp_path):
+    with pytest.raises(InputError, match=r"absent\.yaml: no such file"):
+        read_yaml(tmp_path / "absent.yaml")
+    with pytest.raises(InputError, match=re.escape(str(tmp_path))):
+        read_yaml(tmp_path)
+
+
+def test_a_key_written_twice_is_refused(tmp_path):
+    assert "seed" in refusal_of_text(tmp_path, "threads: 2", "seed: 1\nthreads: 2")
+
+
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system", "!!python/object/new:os.system"])
+def test_python_objects_in_yaml_are_refused_and_not_executed(tmp_path, tag):
+    victim = tmp_path / "executed"
+    (tmp_path / "evil.yaml").write_text(f'study: {tag} ["touch {victim}"]\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"evil\.yaml: not valid YAML"):
+        read_yaml(tmp_path / "evil.yaml")
+    assert not victim.exists()

@@ -1,0 +1,240 @@
+"""Whatever the file holds, decode gives the upright 8-bit RGB picture or says why not; views are boxes drawn by key."""
+
+import io
+import struct
+import time
+import zlib
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from singflow.images import LONGEST_ASPECT, Box, Unusable, decode, view_box
+
+LIMIT = 10_000
+NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+# What a viewer shows (upright) as it lies in a file with EXIF orientation 1 to 8: the standard's table of where row 0 and column 0 go.
+STORED = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: upright.swapaxes(0, 1)[::-1],
+    7: lambda upright: upright.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda upright: upright.swapaxes(0, 1)[:, ::-1],
+}
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def pixels(content: bytes) -> np.ndarray:
+    image = decode(content, LIMIT)
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
+
+
+def reason(content: bytes, max_pixels: int = LIMIT) -> str:
+    with pytest.raises(Unusable) as refusal:
+        decode(content, max_pixels)
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize("cmyk, rgb", [((0, 255, 255, 0), (255, 0, 0)), ((255, 0, 0, 127), (0, 128, 128)), ((0, 0, 0, 0), (255, 255, 255))])
+def test_a_cmyk_jpeg_has_the_colours_of_its_inks(cmyk, rgb):
+    content = encoded(Image.new("CMYK", (16, 8), cmyk), "JPEG", quality=95)
+    assert Image.open(io.BytesIO(content)).mode == "CMYK"
+    assert pixels(content).shape == (8, 16, 3)
+    np.testing.assert_allclose(pixels(content), np.broadcast_to(rgb, (8, 16, 3)), atol=4)
+
+
+def palette_image() -> Image.Image:
+    image = Image.fromarray(np.array([[0, 1], [2, 0]], dtype=np.uint8), "P")
+    image.putpalette([10, 20, 30, 200, 100, 50, 0, 255, 0])
+    return image
+
+
+def test_a_palette_png_has_the_colours_of_its_palette():
+    assert pixels(encoded(palette_image(), "PNG")).tolist() == [[[10, 20, 30], [200, 100, 50]], [[0, 255, 0], [10, 20, 30]]]
+
+
+def test_a_transparent_palette_entry_is_white_and_a_translucent_one_is_mixed_with_white():
+    content = encoded(palette_image(), "PNG", transparency=bytes([0, 102, 255]))
+    mixed = [round(255 * 0.6 + value * 0.4) for value in (200, 100, 50)]
+    np.testing.assert_allclose(pixels(content), [[[255] * 3, mixed], [[0, 255, 0], [255] * 3]], atol=1)
+
+
+def test_a_colour_declared_transparent_is_white():
+    image = Image.new("RGB", (2, 1), (1, 2, 3))
+    image.putpixel((1, 0), (9, 8, 7))
+    assert pixels(encoded(image, "PNG", transparency=(1, 2, 3))).tolist() == [[[255, 255, 255], [9, 8, 7]]]
+
+
+@pytest.mark.parametrize("mode, opaque", [("RGBA", (200, 0, 90)), ("LA", (120,))])
+@pytest.mark.parametrize("alpha", [0, 1, 64, 128, 254, 255])
+def test_transparency_is_laid_over_white(mode, opaque, alpha):
+    content = encoded(Image.new(mode, (3, 2), (*opaque, alpha)), "PNG")
+    expected = [255 + (value - 255) * alpha / 255 for value in (opaque * 3)[:3]]
+    np.testing.assert_allclose(pixels(content), np.broadcast_to(expected, (2, 3, 3)), atol=1)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_not_clipped(kind):
+    values = np.array([[0, 257, 300, 12_345], [32_768, 40_000, 65_000, 65_535]], dtype=np.uint16)
+    content = encoded(Image.fromarray(values), kind)
+    assert Image.open(io.BytesIO(content)).mode.startswith("I;16")
+    decoded = pixels(content)
+    assert decoded[1, 3].tolist() == [255] * 3
+    assert decoded[1, 0].tolist() == [128] * 3
+    np.testing.assert_allclose(decoded, np.repeat(values[..., None] / 65_535 * 255, 3, axis=2), atol=1)
+
+
+def test_grey_is_the_same_in_all_channels():
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    assert np.array_equal(pixels(encoded(Image.fromarray(values), "PNG")), np.repeat(values[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_1_bit_is_black_and_white(kind):
+    bits = np.array([[True, False, True], [False, False, True]])
+    assert np.array_equal(pixels(encoded(Image.fromarray(bits), kind)), np.repeat(bits[..., None] * 255, 3, axis=2))
+
+
+@pytest.mark.parametrize("kind, tolerance", [("PNG", 0), ("TIFF", 0), ("JPEG", 6)])
+@pytest.mark.parametrize("orientation", STORED)
+def test_every_exif_orientation_gives_the_upright_picture(orientation, kind, tolerance):
+    upright = np.kron(np.array([[10, 90, 170], [220, 130, 50]], dtype=np.uint8), np.ones((16, 16), dtype=np.uint8))
+    upright = np.stack([upright, 255 - upright, upright // 2], axis=2)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    content = encoded(Image.fromarray(np.ascontiguousarray(STORED[orientation](upright))), kind, exif=exif, **options)
+    assert pixels(content).shape == upright.shape
+    np.testing.assert_allclose(pixels(content), upright, atol=tolerance)
+
+
+def test_an_animation_gives_its_first_frame():
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ((250, 0, 0), (0, 0, 250), (0, 250, 0))]
+    content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=40)
+    assert Image.open(io.BytesIO(content)).n_frames == 3
+    assert np.array_equal(pixels(content), np.broadcast_to((250, 0, 0), (4, 6, 3)))
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        (b"", "empty file"),
+        (b"path,label\na.jpg,cat\n", "not an image"),
+        (encoded(Image.fromarray(NOISE), "JPEG")[:1500], "truncated"),
+        (encoded(Image.fromarray(NOISE), "PNG")[:5000], "truncated"),
+        (encoded(Image.fromarray(np.ones((4, 4), dtype=np.int32)), "TIFF"), "32-bit pixels"),
+        (encoded(Image.fromarray(np.ones((4, 4), dtype=np.float32)), "TIFF"), "32-bit pixels"),
+    ],
+    ids=["empty", "text", "truncated JPEG", "truncated PNG", "mode I", "mode F"],
+)
+def test_what_cannot_be_used_is_refused_with_the_reason(content, expected):
+    assert reason(content).startswith(expected)
+
+
+def test_a_header_that_claims_ten_thousand_million_pixels_is_refused_before_decoding():
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0))
+    content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    start = time.perf_counter()
+    assert reason(content, 100_000_000) == "absurdly large: 100000 x 100000 pixels, data.max_pixels is 100000000"
+    assert time.perf_counter() - start < 0.5
+
+
+def test_an_image_of_exactly_max_pixels_is_used_and_one_of_a_pixel_more_is_not():
+    assert decode(encoded(Image.new("RGB", (10, 10)), "PNG"), 100).size == (10, 10)
+    assert reason(encoded(Image.new("RGB", (101, 1)), "PNG"), 100).startswith("absurdly large: 101 x 1 pixels")
+
+
+FILES = [encoded(Image.fromarray(NOISE), kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP")]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_a_damaged_file_gives_rgb_or_unusable_and_no_other_error(data):
+    content = bytearray(data.draw(st.sampled_from(FILES)))
+    for _ in range(data.draw(st.integers(0, 6))):
+        content[data.draw(st.integers(0, min(600, len(content) - 1)))] = data.draw(st.integers(0, 255))
+    try:
+        image = decode(bytes(content[: data.draw(st.integers(0, len(content)))]), LIMIT)
+    except Unusable as refusal:
+        assert str(refusal) and "\n" not in str(refusal)
+    else:
+        assert image.mode == "RGB" and image.width * image.height <= LIMIT
+
+
+KEYS = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**31), st.integers(1, 1000))
+SHARES = st.tuples(st.floats(0.001, 1), st.floats(0.001, 1)).map(sorted)
+
+
+@given(KEYS, SHARES)
+def test_a_view_lies_inside_the_image_and_is_stretched_by_at_most_4_thirds(key, shares):
+    box = view_box(*key, *shares)
+    assert 0 <= box.left < box.right <= 1
+    assert 0 <= box.top < box.bottom <= 1
+    stretch = (box.right - box.left) / (box.bottom - box.top)
+    assert 1 / LONGEST_ASPECT - 1e-9 <= stretch <= LONGEST_ASPECT + 1e-9
+
+
+@given(KEYS, SHARES)
+def test_a_view_has_the_asked_share_of_the_area(key, shares):
+    box = view_box(*key, *shares)
+    assert shares[0] - 1e-9 <= (box.right - box.left) * (box.bottom - box.top) <= shares[1] + 1e-9
+
+
+def test_views_of_nearly_the_whole_area_stay_within_the_asked_share():
+    boxes = [view_box(0, 0, view, 0.95, 1.0) for view in range(1, 100)]
+    assert min((box.right - box.left) * (box.bottom - box.top) for box in boxes) >= 0.95 - 1e-9
+
+
+def test_views_depend_on_seed_image_and_view_alone_and_differ_in_each():
+    keys = list(product(range(5), range(5), range(1, 6)))
+    forward = {key: view_box(*key, 0.3, 0.9) for key in keys}
+    np.random.seed(1)
+    assert {key: view_box(*key, 0.3, 0.9) for key in reversed(keys)} == forward
+    assert len(set(forward.values())) == len(keys)
+
+
+def test_views_use_the_whole_range_of_areas_and_reach_every_part_of_the_image():
+    boxes = [view_box(0, image, 1, 0.2, 0.6) for image in range(400)]
+    areas = [(box.right - box.left) * (box.bottom - box.top) for box in boxes]
+    assert min(areas) < 0.22 and max(areas) > 0.58 and abs(np.mean(areas) - 0.4) < 0.03
+    assert min(box.left for box in boxes) < 0.02 and max(box.right for box in boxes) > 0.98
+    assert min(box.top for box in boxes) < 0.02 and max(box.bottom for box in boxes) > 0.98
+
+
+COLUMNS, ROWS = np.meshgrid(np.arange(64), np.arange(32))
+GRADIENT = np.stack([COLUMNS * 4, ROWS * 8, np.zeros_like(ROWS)], axis=2).astype(np.uint8)
+
+
+def test_a_crop_has_the_pixels_of_its_box():
+    image = Image.fromarray(GRADIENT)
+    left_half = Box(0.0, 0.0, 0.5, 1.0).crop(image, 32, 32, Image.Resampling.BICUBIC)
+    assert np.array_equal(np.asarray(left_half), GRADIENT[:, :32])
+    corner = Box(0.75, 0.5, 1.0, 1.0).crop(image, 16, 16, Image.Resampling.NEAREST)
+    assert np.array_equal(np.asarray(corner), GRADIENT[16:, 48:])
+    assert np.array_equal(np.asarray(Box(0.0, 0.0, 1.0, 1.0).crop(image, 64, 32, Image.Resampling.BICUBIC)), GRADIENT)
+
+
+@given(KEYS, st.integers(1, 80), st.integers(1, 80))
+def test_a_crop_of_any_size_holds_no_pixel_from_outside_its_box(key, width, height):
+    box = view_box(*key, 0.05, 0.9)
+    crop = box.crop(Image.fromarray(GRADIENT), width, height, Image.Resampling.NEAREST)
+    assert crop.size == (width, height)
+    columns, rows = np.asarray(crop)[..., 0] // 4, np.asarray(crop)[..., 1] // 8
+    assert int(box.left * 64) <= columns.min() and columns.max() < np.ceil(box.right * 64)
+    assert int(box.top * 32) <= rows.min() and rows.max() < np.ceil(box.bottom * 32)

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from singflow.errors import InputError
+from singflow.vocabulary import read_vocabulary
+
+WORD = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=6)
+PHRASE = st.lists(WORD, min_size=1, max_size=3).map(" ".join)
+
+
+def refusal(path, content):
+    path.write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        read_vocabulary(path)
+    assert str(path) in str(refused.value)
+    return str(refused.value)
+
+
+@given(
+    st.lists(PHRASE, min_size=1, max_size=8, unique_by=str.casefold),
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from(["utf-8", "utf-8-sig"]),
+    st.booleans(),
+)
+def test_phrases_come_in_order_whatever_the_line_ends_and_the_byte_order_mark(tmp_path_factory, phrases, newline, encoding, trailing):
+    path = tmp_path_factory.getbasetemp() / "concepts.txt"
+    path.write_bytes((newline.join(phrases) + newline * trailing).encode(encoding))
+    assert read_vocabulary(path) == phrases
+
+
+def test_surplus_spaces_are_dropped(tmp_path):
+    path = tmp_path / "concepts.txt"
+    path.write_text("  green \t grass\nsky  \n", encoding="utf-8")
+    assert read_vocabulary(path) == ["green grass", "sky"]
+
+
+@pytest.mark.parametrize("content", [b"a\n\nb\n", b"a\n \t\nb", b"a\r\n\r\nb\r\n", b"a\n\n"])
+def test_a_blank_line_is_refused_with_its_number(tmp_path, content):
+    assert "line 2 is blank" in refusal(tmp_path / "concepts.txt", content)
+
+
+@pytest.mark.parametrize("again", ["blue sky", "Blue Sky", "  blue   sky ", "BLUE\tSKY"])
+def test_a_repeated_phrase_is_refused_with_both_line_numbers(tmp_path, again):
+    message = refusal(tmp_path / "concepts.txt", f"sand\nblue sky\nsnow\n{again}\n".encode())
+    assert f"line 4 repeats {' '.join(again.split())!r} of line 2" in message
+
+
+def test_phrases_that_differ_by_case_beyond_lower_are_the_same(tmp_path):
+    assert "line 2 repeats 'STRASSE' of line 1" in refusal(tmp_path / "concepts.txt", "straße\nSTRASSE\n".encode())
+
+
+def test_an_empty_a_missing_and_a_foreign_file_are_refused_by_name(tmp_path):
+    assert "holds no concepts" in refusal(tmp_path / "empty.txt", b"")
+    assert "holds no concepts" in refusal(tmp_path / "mark.txt", b"\xef\xbb\xbf")
+    assert "not readable as UTF-8 text" in refusal(tmp_path / "latin.txt", "größe\n".encode("latin-1"))
+    assert "not readable as UTF-8 text" in refusal(tmp_path / "utf16.txt", "sand\n".encode("utf-16"))
+    for path in (tmp_path / "absent.txt", tmp_path):
+        with pytest.raises(InputError, match="not readable as UTF-8 text"):
+            read_vocabulary(path)
+
+
+def test_the_vocabulary_of_the_demo_has_thirty_phrases():
+    assert len(read_vocabulary(Path(__file__).parent.parent / "vocab/concepts.txt")) == 30
