@@ -42,12 +42,13 @@ def summarize_model(
     for name, values in columns.items():
         row[f"{name}_mean"] = float(values.mean())
         row[f"{name}_low"], row[f"{name}_high"] = bootstrap_interval(values.to_numpy()[:, None], resamples, confidence, seed)
-    if size.gt(0).all():
-        pair = np.column_stack([scores["is_deg"], size])
-        row["is_per_as"] = float(pair[:, 0].mean() / pair[:, 1].mean())
-        row["is_per_as_low"], row["is_per_as_high"] = bootstrap_interval(pair, resamples, confidence, seed)
-    else:
-        row["is_per_as"] = row["is_per_as_low"] = row["is_per_as_high"] = None
+    for name, below in (("is_per_as", size), ("is_per_control", scores["control_is_deg"])):
+        pair = np.column_stack([scores["is_deg"], below])
+        if not below.gt(0).any():
+            row |= {name: None, f"{name}_low": None, f"{name}_high": None}
+            continue
+        row[name] = float(pair[:, 0].mean() / pair[:, 1].mean())
+        row[f"{name}_low"], row[f"{name}_high"] = bootstrap_interval(pair, resamples, confidence, seed)
     row["note"] = NO_NULL_SPACE if projector["null_dim"] == 0 else ""
     return row
 
@@ -71,7 +72,7 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
         f"{(manifest['split'] == 'validation').sum()} images held out",
         "",
     ]
-    header = ["model", "null dim", "top-1", "cosine (baseline)", "R2", f"IS [{percent}]", "AS", "|AS|", "IS/|AS|", "random IS"]
+    header = ["model", "null dim", "top-1", "cosine (baseline)", "R2", f"IS [{percent}]", "AS", "|AS|", "IS/|AS|", "random IS", "IS/random"]
     for space, group in models.groupby("space", sort=False):
         rows = [header]
         for row in group.to_dict("records"):
@@ -87,6 +88,7 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
                     f"{row['as_abs_mean']:.2f}",
                     "-" if pd.isna(row["is_per_as"]) else f"{row['is_per_as']:.1f}",
                     f"{row['control_is_mean']:.2f}",
+                    "-" if pd.isna(row["is_per_control"]) else f"{row['is_per_control']:.2f}",
                 ]
             )
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -96,7 +98,8 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
     lines += [
         "All scores in degrees. IS: how far meaning turns when the null component, which no logit sees, is removed.",
         "AS: how much closer that brings an image to its own label (negative: farther away); |AS|: its size whatever its sign.",
-        "random IS: the same after removing random subspaces of equal dimension.",
+        "random IS: the same after removing random subspaces of equal dimension. IS/random below 1: the null space holds less meaning",
+        "than its size alone would; unlike IS itself, it hardly depends on the translator's ridge penalty. Compare models by it.",
         "R2: share of the held-out images' variation that the translator explains; 0 is the baseline, which says the same of every image.",
     ]
     if (models["null_dim"] == 0).any():

@@ -1,0 +1,105 @@
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY_MODEL = """
+tiny:
+  source: timm
+  id: test_resnet.r160_in1k
+  weights: random
+"""
+
+
+class Project:
+    """A copy of the working tree as a repository of its own, with a study small enough to run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True)
+        for name in listed.stdout.splitlines():
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+        self.edit("params.yaml", r"models:.*?(?=spaces:)", "models:\n  - efficientnet_lite0\n  - tiny\n")
+        self.edit("params.yaml", r"views: \d+", "views: 2")
+        self.edit("params.yaml", r"shards: 1 ", "shards: 2 ")
+        self.edit("params.yaml", r'shard_ids: \["00000"\]', 'shard_ids: ["00000", "00001"]')
+        self.edit("params.yaml", r"resamples: \d+", "resamples: 200")
+        (folder / "models.yaml").open("a").write(TINY_MODEL)
+        for command in ("git init -q", "git add -A", "git -c user.name=t -c user.email=t@example.org commit -qm t"):
+            subprocess.run(command.split(), cwd=folder, check=True)
+
+    def edit(self, name: str, pattern: str, replacement: str) -> None:
+        path = self.folder / name
+        text, count = re.subn(pattern, lambda _: replacement, path.read_text(), count=1, flags=re.DOTALL)
+        assert count == 1, f"{pattern!r} is not in {name}"
+        path.write_text(text)
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        variables = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(self.folder / "src"),
+            "HF_HUB_OFFLINE": "1",
+            "COLUMNS": "1000",
+        }
+        done = subprocess.run(
+            command, cwd=self.folder, env=variables | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900
+        )
+        assert not check or done.returncode == 0, done.stdout[-6000:]
+        return done
+
+    def snakemake(self, *options: str, **kwargs) -> str:
+        return self.run("snakemake", "--cores", "2", *options, **kwargs).stdout
+
+    def dvc(self, *options: str, **kwargs) -> str:
+        return self.run("dvc", *options, **kwargs).stdout
+
+    def artifacts(self) -> dict[str, bytes]:
+        results = self.folder / "results/demo"
+        skipped = ("logs", "benchmarks")
+        return {str(p.relative_to(results)): p.read_bytes() for p in results.rglob("*") if p.is_file() and p.relative_to(results).parts[0] not in skipped}
+
+    def planned(self) -> set[str]:
+        """Jobs that Snakemake would start for a reason of their own, not because an earlier job does."""
+        output = self.snakemake("--dry-run")
+        jobs = set()
+        for block in re.split(r"\n(?=(?:local)?rule )", output)[1:]:
+            name = re.match(r"(?:local)?rule (\w+):", block)[1]
+            reason = re.search(r"reason: (.*)", block)[1]
+            wildcards = re.search(r"wildcards: (.*)", block)
+            own = [part for part in reason.split("; ") if not part.startswith("Input files updated by another job")]
+            if own and name != "all":
+                values = [part.split("=")[1] for part in wildcards[1].split(", ")] if wildcards else []
+                jobs.add("@".join([name, *(["-".join(sorted(values))] if values else [])]))
+        return jobs
+
+    def changed(self) -> set[str]:
+        """Stages that DVC calls changed, named as planned() names them."""
+        import json
+
+        stages = json.loads(self.dvc("status", "--json").strip().splitlines()[-1])
+        names = set()
+        for stage in stages:
+            name, _, values = stage.partition("@")
+            names.add(name if name == "check_study" or not values else f"{name}@{'-'.join(sorted(values.split('-')))}")
+        return names
+
+
+@pytest.fixture(scope="session")
+def snakemake_project(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("snakemake"))
+    project.first_output = project.snakemake()
+    return project
+
+
+@pytest.fixture(scope="session")
+def dvc_project(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("dvc"))
+    project.first_output = project.dvc("repro")
+    return project

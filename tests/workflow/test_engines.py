@@ -1,0 +1,243 @@
+"""The two engines: same graph, same bytes, same idea of what has to run again."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from singflow.store import read_tensors
+
+
+def snakemake_graph(project):
+    rows = [line.split("\t") for line in project.snakemake("--detailed-summary").splitlines() if line.startswith(("results/", "output_file"))]
+    table = pd.DataFrame(rows[1:], columns=rows[0])
+    return {
+        command: (set(group["output_file"]), set(group["input-file(s)"].iloc[0].split(",")))
+        for command, group in table.groupby("shellcmd")
+        if command not in ("", "-")
+    }
+
+
+def dvc_graph(project):
+    from dvc.repo import Repo
+
+    with Repo(str(project.folder)) as repo:
+        stages = repo.index.stages
+        base = str(project.folder)
+        return {
+            stage.cmd: (
+                {os.path.relpath(out.fs_path, base) for out in stage.outs},
+                {os.path.relpath(dep.fs_path, base) for dep in stage.deps if dep.protocol in ("local", "file") and not hasattr(dep, "params")},
+            )
+            for stage in stages
+        }
+
+
+def covered(files, paths):
+    """Every file is a path or lies below one, and every path is met by a file."""
+    below = {file: {path for path in paths if file == path or file.startswith(path + "/")} for file in files}
+    return all(below.values()) and set().union(*below.values()) == paths
+
+
+def test_both_engines_have_the_same_commands_inputs_and_outputs(snakemake_project):
+    ours, theirs = snakemake_graph(snakemake_project), dvc_graph(snakemake_project)
+    assert set(ours) == set(theirs)
+    assert len(ours) == 23
+    for command, (outputs, inputs) in ours.items():
+        dvc_outputs, dvc_inputs = theirs[command]
+        assert covered(outputs, dvc_outputs), command
+        assert covered(inputs, dvc_inputs), (command, inputs ^ dvc_inputs)
+
+
+def test_every_parameter_in_a_dvc_command_is_declared_so_that_params_diff_shows_it(snakemake_project):
+    stages = yaml.safe_load((snakemake_project.folder / "dvc.yaml").read_text())["stages"]
+    for name, stage in stages.items():
+        body = stage.get("do", stage)
+        used = set(re.findall(r"\$\{([\w.]+)\}", body["cmd"])) - {"study"}
+        used = {key for key in used if key != "item" and not key.startswith("item.")}
+        declared = set(body.get("params", []))
+        spelled_in_paths = {"translator.kind"}
+        missing = {key for key in used - spelled_in_paths if key not in declared and key.split(".")[0] not in declared}
+        assert not missing, (name, missing)
+
+
+def test_rule_script_and_stage_have_one_name(snakemake_project):
+    folder = snakemake_project.folder
+    rules = {name for path in (folder / "rules").glob("*.smk") for name in re.findall(r"^rule (\w+):", path.read_text(), flags=re.M)}
+    stages = set(yaml.safe_load((folder / "dvc.yaml").read_text())["stages"])
+    assert rules == stages
+    assert rules <= {path.stem for path in (folder / "scripts").glob("*.py")}
+
+
+def test_both_engines_write_the_same_bytes(snakemake_project, dvc_project):
+    ours, theirs = snakemake_project.artifacts(), dvc_project.artifacts()
+    assert set(ours) == set(theirs)
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+    assert not [name for name in ours if Path(name).name.startswith(".")]
+
+
+def test_the_artifacts_fulfil_the_contract(snakemake_project):
+    results = snakemake_project.folder / "results/demo"
+    manifest = pd.read_parquet(results / "data/manifest.parquet")
+    assert list(manifest.columns) == ["image_id", "path", "label", "class_index", "prompt", "split", "width", "height", "sha256"]
+    assert (results / "data/rejected.csv").read_text() == "path,reason\n"
+    for shard in ("00000", "00001"):
+        features, metadata = read_tensors(results / f"features/efficientnet_lite0/shard-{shard}.safetensors", ["features", "image_id", "view"])
+        embeddings, _ = read_tensors(results / f"embeddings/conse_minilm/shard-{shard}.safetensors", ["embeddings", "image_id", "view"])
+        assert {key: (str(value.dtype), value.shape) for key, value in features.items()} == {
+            "features": ("float32", (20, 1280)),
+            "image_id": ("int64", (20,)),
+            "view": ("int32", (20,)),
+        }
+        assert embeddings["embeddings"].shape == (20, 384)
+        assert {"schema_version", "study", "model", "weights_sha256", "head_max_error", "top1", "software"} <= set(metadata)
+        assert str(snakemake_project.folder) not in json.dumps(metadata)
+    head, _ = read_tensors(results / "features/efficientnet_lite0/head.safetensors", ["weight", "bias"])
+    assert (head["weight"].shape, head["bias"].shape) == ((1000, 1280), (1000,))
+    prompts, _ = read_tensors(results / "prompts/conse_minilm.safetensors", ["label_embeddings", "concept_embeddings"])
+    names = json.loads((results / "prompts/conse_minilm.json").read_text())
+    assert prompts["label_embeddings"].shape == (len(names["labels"]), 384) == (19, 384)
+    assert prompts["concept_embeddings"].shape == (len(names["concepts"]), 384) == (30, 384)
+    projector, _ = read_tensors(results / "projectors/efficientnet_lite0.safetensors", ["singular_values", "null_basis"])
+    assert {key: (str(value.dtype), value.shape) for key, value in projector.items()} == {
+        "singular_values": ("float64", (1000,)),
+        "null_basis": ("float64", (1280, 280)),
+    }
+    report = json.loads((results / "projectors/efficientnet_lite0.json").read_text())
+    assert set(report) == {"rank", "null_dim", "rule", "tolerance", "orthonormality_error", "max_logit_change"}
+    assert report["orthonormality_error"] <= 1e-12 and report["max_logit_change"] <= 1e-4
+    translator, _ = read_tensors(results / "translators/conse_minilm/efficientnet_lite0/linear.safetensors", ["weight", "bias"])
+    assert translator["weight"].shape == (384, 1280) and translator["bias"].shape == (384,)
+    fit = json.loads((results / "translators/conse_minilm/efficientnet_lite0/linear.json").read_text())
+    assert {"alpha", "validation_cosine", "validation_mse", "validation_r2", "baseline_cosine", "n_train", "n_validation", "alpha_curve"} <= set(fit)
+    assert (fit["n_train"], fit["n_validation"]) == (30, 5)
+    scores = pd.read_parquet(results / "scores/conse_minilm/efficientnet_lite0.parquet")
+    assert list(scores.columns) == [
+        "image_id", "label", "class_index", "predicted_index", "is_deg", "as_deg", "angle_original_deg", "angle_equivalent_deg",
+        "null_energy", "logit_change", "control_is_deg", "control_as_deg",
+    ]  # fmt: skip
+    assert (scores["image_id"] == range(20)).all() and scores.notna().all().all()
+    assert (scores["is_deg"] > 0).all()
+    concepts = pd.read_parquet(results / "concepts/conse_minilm/efficientnet_lite0.parquet")
+    assert list(concepts.columns) == ["label", "concept", "n", "angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean"]
+    assert len(concepts) == 19 * 30
+    for figure in ("fig3", "fig4", "fig5"):
+        assert (results / f"figures/{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert (results / f"figures/{figure}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_head_without_null_space_is_said_plainly_and_scores_zero(snakemake_project):
+    results = snakemake_project.folder / "results/demo"
+    scores = pd.read_parquet(results / "scores/conse_minilm/tiny.parquet")
+    assert not scores[["is_deg", "as_deg", "null_energy", "logit_change", "control_is_deg", "control_as_deg"]].any().any()
+    assert json.loads((results / "projectors/tiny.json").read_text())["null_dim"] == 0
+    text = (results / "tables/summary.txt").read_text()
+    assert "tiny: no null space: the logits see every direction, so IS = AS = 0." in text
+    assert "nan" not in text.lower()
+    log = (results / "logs/fit_projector/tiny.log").read_text()
+    assert "this head has no null space by rule exact" in log
+    for path in (results / "logs").rglob("*.log"):
+        assert "Warning" not in path.read_text(), path
+
+
+def test_the_demo_says_that_twenty_images_make_a_weak_translator(snakemake_project):
+    text = (snakemake_project.folder / "results/demo/tables/summary.txt").read_text()
+    assert "efficientnet_lite0 *" in text
+    assert "WEAK TRANSLATOR" in text
+
+
+@pytest.mark.parametrize("engine", ["snakemake", "dvc"])
+def test_a_second_run_of_either_engine_does_nothing(engine, request):
+    project = request.getfixturevalue(f"{engine}_project")
+    if engine == "snakemake":
+        assert "Nothing to be done" in project.snakemake()
+    else:
+        output = project.dvc("repro")
+        assert "Data and pipelines are up to date" in output and "Running" not in output
+
+
+def test_snakemake_has_nothing_to_do_after_dvc(dvc_project):
+    assert "Nothing to be done" in dvc_project.snakemake()
+
+
+def test_dvc_has_nothing_to_do_after_snakemake_has_published(snakemake_project):
+    output = snakemake_project.run("make", "-o", ".venv/demo", "publish").stdout
+    assert "pushed" in output
+    output = snakemake_project.dvc("repro")
+    assert "Data and pipelines are up to date" in output and "Running" not in output
+    assert "Nothing to be done" in snakemake_project.snakemake()
+
+
+def both(projects):
+    snakemake_project, dvc_project = projects
+    return snakemake_project.planned(), dvc_project.changed()
+
+
+@pytest.fixture
+def projects(snakemake_project, dvc_project):
+    saved = {name: (snakemake_project.folder / name).read_bytes() for name in ("params.yaml", "models.yaml", "src/singflow/concepts.py")}
+    yield snakemake_project, dvc_project
+    for project in (snakemake_project, dvc_project):
+        for name, content in saved.items():
+            (project.folder / name).write_bytes(content)
+
+
+def test_touching_every_file_re_runs_nothing(projects):
+    for project in projects:
+        for path in sorted(project.folder.rglob("*"), reverse=True):
+            if path.is_file() and not {".git", ".snakemake", ".dvc"} & set(path.relative_to(project.folder).parts):
+                path.touch()
+    assert both(projects) == (set(), set())
+
+
+def test_editing_a_module_re_runs_exactly_the_steps_that_import_it(projects):
+    for project in projects:
+        (project.folder / "src/singflow/concepts.py").open("a").write("\n# edited\n")
+    expected = {"scan_concepts@conse_minilm-efficientnet_lite0", "scan_concepts@conse_minilm-tiny"}
+    assert both(projects) == (expected, expected)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "steps"),
+    [
+        (r"alphas: \[1\.0,", "alphas: [2.0,", {"fit_translator@conse_minilm-efficientnet_lite0", "fit_translator@conse_minilm-tiny"}),
+        (r"extremes: 8", "extremes: 7", {"plot_fig5"}),
+        (r"resamples: 200", "resamples: 300", {"summarize"}),
+        (r"per_class: null", "per_class: 1", {"build_manifest"}),
+        (r"rule: exact", "rule: centered", {"fit_projector@efficientnet_lite0", "fit_projector@tiny"}),
+    ],
+)
+def test_one_changed_parameter_re_runs_exactly_its_steps(projects, pattern, replacement, steps):
+    for project in projects:
+        project.edit("params.yaml", pattern, replacement)
+    expected = steps | {"check_study"}
+    assert both(projects) == (expected, expected)
+
+
+def test_one_changed_registry_entry_re_runs_its_model_alone(projects):
+    for project in projects:
+        project.edit("models.yaml", r"weights: random", "weights: random\n  classes: 1000\n  head: fc")
+    expected = {"extract_head@tiny", "extract_features@00000-tiny", "extract_features@00001-tiny"}
+    snakemake_project, dvc_project = projects
+    assert snakemake_project.planned() == expected | {"check_study"}
+    dvc_project.dvc("repro", "check_study@study")
+    assert dvc_project.changed() == expected
+    dvc_project.edit("models.yaml", r"\n  classes: 1000\n  head: fc", "")
+    dvc_project.dvc("repro", "check_study@study")
+    assert dvc_project.changed() == set()
+
+
+def test_an_added_registry_entry_re_runs_no_model(projects):
+    for project in projects:
+        (project.folder / "models.yaml").open("a").write("\nother:\n  source: timm\n  id: test_vit.r160_in1k\n  weights: random\n")
+    snakemake_project, dvc_project = projects
+    assert snakemake_project.planned() == {"check_study"}
+    assert dvc_project.changed() == {"check_study"}
+    dvc_project.dvc("repro", "check_study@study")
+    assert dvc_project.changed() == set()
+    (dvc_project.folder / "models.yaml").write_bytes((snakemake_project.folder / "models.yaml").read_bytes().split(b"\nother:")[0])
+    dvc_project.dvc("repro", "check_study@study")
