@@ -27,7 +27,8 @@ include: "rules/report.smk"
 
 localrules:
     all,
-    check_study,
+    resolve_model,
+    resolve_space,
     summarize,
     plot_fig3,
     plot_fig4,

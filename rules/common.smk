@@ -51,10 +51,6 @@ def entry_of(kind):
     return lambda wildcards: ENTRIES[kind][wildcards[kind]].model_dump_json()
 
 
-def entry_file(kind):
-    return ancient(f"{RESULTS}/registry/{kind}s/{{{kind}}}.json")
-
-
 def shards(folder):
     return expand(f"{RESULTS}/{folder}/shard-{{shard}}.safetensors", shard=config["extraction"]["shard_ids"], allow_missing=True)
 

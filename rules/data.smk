@@ -1,32 +1,43 @@
-rule check_study:
+rule resolve_model:
     input:
-        params="params.yaml",
-        models="models.yaml",
-        spaces="spaces.yaml",
-        code=code_of("check_study"),
+        code=code_of("resolve_model"),
     output:
-        study=f"{RESULTS}/registry/study.json",
-        models=[f"{RESULTS}/registry/models/{model}.json" for model in config["models"]],
-        spaces=[f"{RESULTS}/registry/spaces/{space}.json" for space in config["spaces"]],
+        f"{RESULTS}/registry/models/{{model}}.json",
     params:
-        selection=flags({key: config[key] for key in ("study", "models", "spaces")}),
+        entry=entry_of("model"),
     log:
-        f"{RESULTS}/logs/check_study.log",
+        f"{RESULTS}/logs/resolve_model/{{model}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/check_study.tsv"
+        f"{RESULTS}/benchmarks/resolve_model/{{model}}.tsv"
     threads: 1
     resources:
         mem_mb=grown(300),
     shell:
-        "python scripts/check_study.py {params.selection}"
-        " --params {input.params} --models_file {input.models} --spaces_file {input.spaces}"
-        f" --output {RESULTS}/registry"
-        " --log {log}"
+        "python scripts/resolve_model.py --params params.yaml --registry models.yaml --model {wildcards.model}"
+        " --output {output} --log {log}"
+
+
+rule resolve_space:
+    input:
+        code=code_of("resolve_space"),
+    output:
+        f"{RESULTS}/registry/spaces/{{space}}.json",
+    params:
+        entry=entry_of("space"),
+    log:
+        f"{RESULTS}/logs/resolve_space/{{space}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/resolve_space/{{space}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=grown(300),
+    shell:
+        "python scripts/resolve_space.py --params params.yaml --registry spaces.yaml --space {wildcards.space}"
+        " --output {output} --log {log}"
 
 
 rule build_manifest:
     input:
-        study=ancient(f"{RESULTS}/registry/study.json"),
         table=config["data"]["table"] or [],
         classes=config["data"]["classes"],
         code=code_of("build_manifest"),

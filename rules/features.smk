@@ -6,12 +6,11 @@ IMAGES = (
 
 rule extract_head:
     input:
-        entry=entry_file("model"),
+        entry=f"{RESULTS}/registry/models/{{model}}.json",
         code=code_of("extract_head"),
     output:
         f"{RESULTS}/features/{{model}}/head.safetensors",
     params:
-        entry=entry_of("model"),
         study=config["study"],
     log:
         f"{RESULTS}/logs/extract_head/{{model}}.log",
@@ -27,13 +26,12 @@ rule extract_head:
 
 rule extract_features:
     input:
-        entry=entry_file("model"),
+        entry=f"{RESULTS}/registry/models/{{model}}.json",
         manifest=f"{RESULTS}/data/manifest.parquet",
         code=code_of("extract_features"),
     output:
         f"{RESULTS}/features/{{model}}/shard-{{shard}}.safetensors",
     params:
-        entry=entry_of("model"),
         study=config["study"],
         extraction=flags(config["extraction"]),
         images=IMAGES,
@@ -51,13 +49,12 @@ rule extract_features:
 
 rule embed_images:
     input:
-        entry=entry_file("space"),
+        entry=f"{RESULTS}/registry/spaces/{{space}}.json",
         manifest=f"{RESULTS}/data/manifest.parquet",
         code=code_of("embed_images"),
     output:
         f"{RESULTS}/embeddings/{{space}}/shard-{{shard}}.safetensors",
     params:
-        entry=entry_of("space"),
         study=config["study"],
         extraction=flags(config["extraction"]),
         images=IMAGES,
@@ -75,7 +72,7 @@ rule embed_images:
 
 rule embed_prompts:
     input:
-        entry=entry_file("space"),
+        entry=f"{RESULTS}/registry/spaces/{{space}}.json",
         manifest=f"{RESULTS}/data/manifest.parquet",
         vocabulary=config["concepts"]["vocabulary"],
         code=code_of("embed_prompts"),
@@ -83,7 +80,6 @@ rule embed_prompts:
         tensors=f"{RESULTS}/prompts/{{space}}.safetensors",
         names=f"{RESULTS}/prompts/{{space}}.json",
     params:
-        entry=entry_of("space"),
         study=config["study"],
     log:
         f"{RESULTS}/logs/embed_prompts/{{space}}.log",

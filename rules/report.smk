@@ -1,6 +1,8 @@
+SELECTION = flags({key: config[key] for key in ("models", "spaces")})
+
+
 rule summarize:
     input:
-        study=ancient(f"{RESULTS}/registry/study.json"),
         manifest=f"{RESULTS}/data/manifest.parquet",
         projectors=for_all("projectors/{model}.json"),
         translators=for_all(f"translators/{{space}}/{{model}}/{KIND}.json"),
@@ -12,7 +14,8 @@ rule summarize:
         text=f"{RESULTS}/tables/summary.txt",
         metrics=f"{RESULTS}/metrics.json",
     params:
-        selection=[config["models"], config["spaces"]],
+        study=config["study"],
+        selection=SELECTION,
         summary=flags(config["summary"]),
         seed=config["seed"],
     log:
@@ -23,8 +26,8 @@ rule summarize:
     resources:
         mem_mb=grown(2000),
     shell:
-        "python scripts/summarize.py {params.summary} --seed {params.seed}"
-        f" --registry {RESULTS}/registry --manifest {RESULTS}/data/manifest.parquet --projectors {RESULTS}/projectors"
+        "python scripts/summarize.py --study {params.study} {params.selection} {params.summary} --seed {params.seed}"
+        f" --manifest {RESULTS}/data/manifest.parquet --projectors {RESULTS}/projectors"
         f" --translators {RESULTS}/translators --kind {KIND} --scores {RESULTS}/scores"
         f" --tables {RESULTS}/tables"
         " --metrics {output.metrics} --log {log}"
@@ -32,7 +35,6 @@ rule summarize:
 
 rule plot_fig3:
     input:
-        study=ancient(f"{RESULTS}/registry/study.json"),
         scores=for_all("scores/{space}/{model}.parquet"),
         models=rules.summarize.output.models,
         code=code_of("plot_fig3"),
@@ -40,7 +42,7 @@ rule plot_fig3:
         png=report(f"{RESULTS}/figures/fig3.png", caption="../report/fig3.rst", category="Figures"),
         pdf=f"{RESULTS}/figures/fig3.pdf",
     params:
-        selection=[config["models"], config["spaces"]],
+        selection=SELECTION,
     log:
         f"{RESULTS}/logs/plot_fig3.log",
     benchmark:
@@ -49,13 +51,13 @@ rule plot_fig3:
     resources:
         mem_mb=grown(2000),
     shell:
-        f"python scripts/plot_fig3.py --registry {RESULTS}/registry --scores {RESULTS}/scores"
-        " --models {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
+        "python scripts/plot_fig3.py {params.selection}"
+        f" --scores {RESULTS}/scores"
+        " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
 
 
 rule plot_fig4:
     input:
-        study=ancient(f"{RESULTS}/registry/study.json"),
         scores=for_all("scores/{space}/{model}.parquet"),
         models=rules.summarize.output.models,
         code=code_of("plot_fig4"),
@@ -63,7 +65,7 @@ rule plot_fig4:
         png=report(f"{RESULTS}/figures/fig4.png", caption="../report/fig4.rst", category="Figures"),
         pdf=f"{RESULTS}/figures/fig4.pdf",
     params:
-        selection=[config["models"], config["spaces"]],
+        selection=SELECTION,
     log:
         f"{RESULTS}/logs/plot_fig4.log",
     benchmark:
@@ -72,13 +74,13 @@ rule plot_fig4:
     resources:
         mem_mb=grown(2000),
     shell:
-        f"python scripts/plot_fig4.py --registry {RESULTS}/registry --scores {RESULTS}/scores"
-        " --models {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
+        "python scripts/plot_fig4.py {params.selection}"
+        f" --scores {RESULTS}/scores"
+        " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
 
 
 rule plot_fig5:
     input:
-        study=ancient(f"{RESULTS}/registry/study.json"),
         concepts=for_all("concepts/{space}/{model}.parquet"),
         models=rules.summarize.output.models,
         code=code_of("plot_fig5"),
@@ -86,7 +88,7 @@ rule plot_fig5:
         png=report(f"{RESULTS}/figures/fig5.png", caption="../report/fig5.rst", category="Figures"),
         pdf=f"{RESULTS}/figures/fig5.pdf",
     params:
-        selection=[config["models"], config["spaces"]],
+        selection=SELECTION,
         plot_fig5=flags(config["plot_fig5"]),
     log:
         f"{RESULTS}/logs/plot_fig5.log",
@@ -96,6 +98,6 @@ rule plot_fig5:
     resources:
         mem_mb=grown(2000),
     shell:
-        "python scripts/plot_fig5.py {params.plot_fig5}"
-        f" --registry {RESULTS}/registry --concepts {RESULTS}/concepts"
-        " --models {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
+        "python scripts/plot_fig5.py {params.selection} {params.plot_fig5}"
+        f" --concepts {RESULTS}/concepts"
+        " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"

@@ -6,23 +6,23 @@ import pandas as pd
 
 from singflow import cli
 from singflow.figures import fig3, save
-from singflow.store import read_json, read_parquet
+from singflow.store import read_parquet
 
 
 class Flags(cli.Command):
     """Draw figure 3: IS against AS of every image, and their means."""
 
-    registry: Path
+    models: list[str]
+    spaces: list[str]
     scores: Path
-    models: Path
+    table: Path
     png: Path
     pdf: Path
 
 
 def main(flags: Flags) -> None:
-    study = read_json(flags.registry / "study.json")
-    scores = {s: {m: read_parquet(flags.scores / s / f"{m}.parquet") for m in study["models"]} for s in study["spaces"]}
-    save(fig3(scores, pd.read_csv(flags.models)), flags.png, flags.pdf)
+    scores = {s: {m: read_parquet(flags.scores / s / f"{m}.parquet") for m in flags.models} for s in flags.spaces}
+    save(fig3(scores, pd.read_csv(flags.table)), flags.png, flags.pdf)
 
 
 if __name__ == "__main__":

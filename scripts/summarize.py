@@ -13,7 +13,9 @@ from singflow.summary import render_text, summarize_labels, summarize_model
 class Flags(Summary, cli.Command):
     """Gather the scores of all models and spaces into tables, metrics.json and the text that ends a run."""
 
-    registry: Path
+    study: str
+    models: list[str]
+    spaces: list[str]
     manifest: Path
     projectors: Path
     translators: Path
@@ -25,10 +27,9 @@ class Flags(Summary, cli.Command):
 
 
 def main(flags: Flags) -> None:
-    study = read_json(flags.registry / "study.json")
     models, labels = [], []
-    for space in study["spaces"]:
-        for model in study["models"]:
+    for space in flags.spaces:
+        for model in flags.models:
             scores = read_parquet(flags.scores / space / f"{model}.parquet")
             row = summarize_model(
                 scores,
@@ -42,7 +43,7 @@ def main(flags: Flags) -> None:
             models.append({"space": space, "model": model, **row})
             labels.append(summarize_labels(scores).assign(space=space, model=model))
     table = pd.DataFrame(models)
-    text = render_text(study["study"], table, read_parquet(flags.manifest), flags.confidence, flags.min_r2)
+    text = render_text(flags.study, table, read_parquet(flags.manifest), flags.confidence, flags.min_r2)
     write_bytes(flags.tables / "models.csv", table.to_csv(index=False, lineterminator="\n").encode())
     write_bytes(flags.tables / "labels.csv", pd.concat(labels).to_csv(index=False, lineterminator="\n").encode())
     write_bytes(flags.tables / "summary.txt", text.encode())

@@ -42,7 +42,9 @@ def test_only_the_named_entries_are_resolved_in_the_order_asked():
 
 
 def test_an_unknown_name_is_refused_with_a_near_miss_and_the_valid_ones():
-    with pytest.raises(InputError, match=r"models\.yaml: no entry 'efficientnet_lit0'; it has efficientnet_lite0, .* mean 'efficientnet_lite0'\?"):
+    with pytest.raises(
+        InputError, match=r"models\.yaml: no entry 'efficientnet_lit0'; it has efficientnet_lite0, .* mean 'efficientnet_lite0'\?"
+    ):
         resolve_models(MODELS, ["efficientnet_lite1", "efficientnet_lit0"])
     with pytest.raises(InputError, match=r"spaces\.yaml: no entry 'conse_minlm'; it has conse_minilm; did you mean 'conse_minilm'\?"):
         resolve_spaces(SPACES, ["conse_minlm"])
@@ -135,7 +137,9 @@ def test_a_resolved_entry_is_read_back_as_it_was_written(tmp_path):
         assert read_entry(tmp_path / f"{name}.json", type(entry)) == entry
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"source": "timm"', b"\xff\xfe", b"[]", b"null", b'{"source": "timm"}', b'{"source": "conse"}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"source": "timm"', b"\xff\xfe", b"[]", b"null", b'{"source": "timm"}', b'{"source": "conse"}']
+)
 def test_a_corrupt_entry_is_refused_by_file_name(tmp_path, content):
     path = tmp_path / "entry.json"
     path.write_bytes(content)

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from singflow.errors import InputError
@@ -19,6 +19,7 @@ def refusal(path, content):
     return str(refused.value)
 
 
+@settings(deadline=None)
 @given(
     st.lists(PHRASE, min_size=1, max_size=8, unique_by=str.casefold),
     st.sampled_from(["\n", "\r\n"]),

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import shutil
@@ -65,30 +66,27 @@ class Project:
         skipped = ("logs", "benchmarks")
         return {str(p.relative_to(results)): p.read_bytes() for p in results.rglob("*") if p.is_file() and p.relative_to(results).parts[0] not in skipped}
 
-    def planned(self) -> set[str]:
-        """Jobs that Snakemake would start for a reason of their own, not because an earlier job does."""
-        output = self.snakemake("--dry-run")
+    def planned(self, *, direct: bool = True) -> set[str]:
+        """Jobs that Snakemake would start; direct: for a reason of their own, not because an earlier job does."""
         jobs = set()
-        for block in re.split(r"\n(?=(?:local)?rule )", output)[1:]:
+        for block in re.split(r"\n(?=(?:local)?rule )", self.snakemake("--dry-run"))[1:]:
             name = re.match(r"(?:local)?rule (\w+):", block)[1]
-            reason = re.search(r"reason: (.*)", block)[1]
+            reasons = re.search(r"reason: (.*)", block)[1].split("; ")
             wildcards = re.search(r"wildcards: (.*)", block)
-            own = [part for part in reason.split("; ") if not part.startswith("Input files updated by another job")]
-            if own and name != "all":
-                values = [part.split("=")[1] for part in wildcards[1].split(", ")] if wildcards else []
-                jobs.add("@".join([name, *(["-".join(sorted(values))] if values else [])]))
+            values = [part.split("=")[1] for part in wildcards[1].split(", ")] if wildcards else []
+            if name != "all" and not (direct and all(part.startswith("Input files updated by another job") for part in reasons)):
+                jobs.add(_named(name, values))
         return jobs
 
     def changed(self) -> set[str]:
         """Stages that DVC calls changed, named as planned() names them."""
-        import json
-
         stages = json.loads(self.dvc("status", "--json").strip().splitlines()[-1])
-        names = set()
-        for stage in stages:
-            name, _, values = stage.partition("@")
-            names.add(name if name == "check_study" or not values else f"{name}@{'-'.join(sorted(values.split('-')))}")
-        return names
+        names = [stage.removesuffix("@study").partition("@") for stage in stages]
+        return {_named(name, values.split("-") if values else []) for name, _, values in names}
+
+
+def _named(name: str, values: list[str]) -> str:
+    return "@".join([name, *(["-".join(sorted(values))] if values else [])])
 
 
 @pytest.fixture(scope="session")

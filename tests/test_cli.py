@@ -1,0 +1,204 @@
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from singflow import cli
+from singflow.config import Section, Study, check, read_yaml
+from singflow.errors import InputError
+
+PARAMS = read_yaml(Path(__file__).parent.parent / "params.yaml")
+SECTIONS = [name for name, value in PARAMS.items() if isinstance(value, dict)]
+
+SCRIPT = '''
+from pydantic import Field
+
+from singflow import cli
+from singflow.errors import InputError
+
+
+class Flags(cli.Command):
+    """A script for 100% of the tests."""
+
+    names: list[str]
+    sizes: list[float]
+    count: int = Field(ge=1, description="at 50% or more")
+    rank: int | None
+    share: float
+    fail: str = "no"
+
+
+def main(flags):
+    cli.log.info("at work")
+    if flags.fail == "input":
+        raise InputError("images.csv: no such file: write it")
+    if flags.fail == "defect":
+        raise KeyError("absent")
+    print(flags.model_dump_json(exclude={"log"}))
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)
+'''
+GOOD = {"names": "a b", "sizes": "1 2.5 1e-3", "count": "3", "rank": "None", "share": "0.5"}
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Run the script with the good flags, some of them replaced; `more` is added to the command."""
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+
+    def start(more="", **flags):
+        words = [f"--{name} {value}" for name, value in (GOOD | flags).items() if value is not None]
+        command = shlex.split(" ".join([*words, f"--log {tmp_path}/logs/deep/script.log", more]))
+        return subprocess.run([sys.executable, tmp_path / "script.py", *command], capture_output=True, text=True, cwd=tmp_path)
+
+    start.log = tmp_path / "logs/deep/script.log"
+    return start
+
+
+def test_lists_none_and_numbers_arrive_as_their_types(script):
+    finished = script(names="'two words' '' c;d", share="-1")
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout) == {
+        "names": ["two words", "", "c;d"], "sizes": [1.0, 2.5, 0.001], "count": 3, "rank": None, "share": -1.0, "fail": "no",
+    }  # fmt: skip
+    assert script.log.read_text(encoding="utf-8") == finished.stderr == "at work\n"
+
+
+def test_each_run_starts_its_log_anew(script):
+    for names in ("a", ""):
+        assert script(names=names).returncode == 0
+    assert script.log.read_text(encoding="utf-8") == "at work\n"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("count", "0"), ("count", "1.5"), ("count", "many"), ("share", "half"), ("rank", ""), ("share", "None")]
+)
+def test_a_bad_value_ends_with_status_2_and_names_flag_and_value(script, flag, value):
+    finished = script(**{flag: f"'{value}'"})
+    assert finished.returncode == 2
+    assert f"script.py: error: --{flag} {None if value == 'None' else value!r}: " in finished.stderr
+    assert finished.stderr.count("\n") == 1 and finished.stdout == ""
+
+
+def test_all_bad_values_are_named_with_the_place_in_a_list(script):
+    finished = script(count="0", sizes="1 x")
+    assert finished.returncode == 2
+    assert "--count '0': " in finished.stderr and "--sizes.1 'x': " in finished.stderr
+
+
+@pytest.mark.parametrize("more", ["--unknown 1", "--countt 3", "--cou 3", "stray"])
+def test_an_unknown_abbreviated_or_stray_flag_ends_with_status_2(script, more):
+    finished = script(names="a", count=None, share=None, more=f"--count 3 --share 1 {more}")
+    assert finished.returncode == 2
+    assert "script.py: error: unrecognized arguments: " in finished.stderr and more.split()[0] in finished.stderr
+    assert not script.log.exists()
+
+
+def test_a_missing_flag_ends_with_status_2_and_help_shows_every_flag(script):
+    finished = script(count=None)
+    assert finished.returncode == 2 and "required: --count" in finished.stderr
+    shown = script(more="--help")
+    assert shown.returncode == 0 and "A script for 100% of the tests." in shown.stdout and "at 50% or more" in shown.stdout
+
+
+def test_bad_input_ends_with_one_message_in_the_log_too(script):
+    finished = script(fail="input")
+    assert finished.returncode == 1
+    assert finished.stderr == script.log.read_text(encoding="utf-8") == "at work\nerror: images.csv: no such file: write it\n"
+
+
+def test_a_defect_ends_with_status_1_and_its_traceback_in_the_log(script):
+    finished = script(fail="defect")
+    log = script.log.read_text(encoding="utf-8")
+    assert finished.returncode == 1
+    assert "a defect of this program" in log and "Traceback" in log and log.endswith("KeyError: 'absent'\n")
+    assert "Traceback" in finished.stderr
+
+
+def arrived(section, values):
+    """A section as a script gets it from the words that both engines make of it."""
+
+    class Flags(Study.model_fields[section].annotation, cli.Command):
+        """The flags of a section."""
+
+    words = [word for name, value in values.items() for word in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["script.py", *words, "--log", "x.log"])
+        return cli._parse(Flags).model_dump(exclude={"log"})
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_section_of_params_yaml_arrives_unchanged(section):
+    assert issubclass(Study.model_fields[section].annotation, Section)
+    assert arrived(section, PARAMS[section]) == PARAMS[section]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("summary.min_r2", -0.5),
+        ("summary.min_r2", -1e-05),
+        ("summary.min_r2", float("-inf")),
+        ("translator.alphas", [1e-300, 1e16, 0.1 + 0.2]),
+        ("data.root", "-x"),
+        ("data.root", "--log"),
+        ("data.label_column", "None"),
+        ("data.label_column", "-x"),
+        ("plot_fig5.label", "None"),
+        ("plot_fig5.label", ""),
+        ("plot_fig5.label", "-1"),
+        ("plot_fig5.label", 'it\'s 50% "x"'),
+    ],
+    ids=str,
+)
+def test_a_value_that_the_study_accepts_arrives_unchanged(place, value):
+    section, key = place.split(".")
+    values = PARAMS[section] | {key: value}
+    try:
+        check(PARAMS | {section: values}, "params.yaml")
+    except InputError as refused:
+        assert f"params.yaml: {place}: {value!r}" in str(refused)
+    else:
+        assert arrived(section, values) == values
+
+
+@settings(deadline=None)
+@given(
+    st.floats(max_value=1, allow_nan=False, allow_infinity=False),
+    st.lists(st.floats(0, exclude_min=True, allow_infinity=False), min_size=1),
+)
+def test_numbers_arrive_to_the_last_bit(min_r2, alphas):
+    summary = PARAMS["summary"] | {"min_r2": abs(min_r2) % 1.0}
+    translator = PARAMS["translator"] | {"alphas": alphas}
+    assert arrived("summary", summary) == summary
+    assert arrived("translator", translator) == translator
+
+
+def test_limit_threads_sets_the_threads_of_every_blas(tmp_path):
+    program = """
+import json
+import numpy, scipy.linalg
+from threadpoolctl import threadpool_info
+from singflow.cli import limit_threads
+counts = []
+for threads in (3, 1, 2):
+    limit_threads(threads)
+    counts.append([pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"])
+print(json.dumps(counts))
+"""
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    three, one, two = json.loads(finished.stdout)
+    assert len(one) > 0
+    assert (set(three), set(one), set(two)) == ({3}, {1}, {2})
+
+
+def test_progress_yields_every_item_and_reports_count_and_unit(capsys):
+    assert list(cli.progress(iter("abc"), total=3, unit="images", description="decode")) == ["a", "b", "c"]
+    assert "decode: 100%" in (shown := capsys.readouterr().err) and "3/3" in shown and "images/s" in shown

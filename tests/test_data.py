@@ -1,0 +1,652 @@
+"""From files on disk to a manifest: everything found is accepted or rejected with a reason, and the draw is the seed's."""
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from itertools import count, islice
+from pathlib import Path
+from threading import Barrier, Thread
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from singflow.data import Candidate, Inspected, build_manifest, data_root, inspect, list_folder, list_table, prompt_of, read_classes
+from singflow.errors import InputError
+from singflow.parallel import map_ahead
+
+REPOSITORY = Path(__file__).parents[1]
+CLASSES_FILE = REPOSITORY / "vocab" / "imagenet_1k.csv"
+CLASSES = read_classes(CLASSES_FILE)
+COLUMNS = {
+    "image_id": "int64",
+    "path": "str",
+    "label": "str",
+    "class_index": "int32",
+    "prompt": "str",
+    "split": "str",
+    "width": "int32",
+    "height": "int32",
+    "sha256": "str",
+}
+BAD = {"empty": b"", "text": b"not a picture", "cut": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0"}
+
+
+def picture(path: Path, number: int, size: tuple[int, int] = (5, 4)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (number % 256, number // 256, 77)).save(path, "PNG")
+    return path
+
+
+def tree(root: Path, *paths: str) -> Path:
+    for number, path in enumerate(paths):
+        picture(root / path, number)
+    return root
+
+
+def candidates(*paths: str, split: str = "") -> list[Candidate]:
+    return [Candidate(path, Path(path).parts[0], -1, prompt_of(Path(path).parts[0]), split) for path in paths]
+
+
+def build(root: Path, found: list[Candidate], rejected=(), **changes):
+    options = {"per_class": None, "validation_fraction": 0.25, "max_pixels": 100, "max_rejected_fraction": 1.0, "seed": 0, "threads": 2}
+    return build_manifest(root, found, list(rejected), **options | changes, progress=lambda results, total: results)
+
+
+# The list of classes
+
+
+def test_a_class_is_found_by_synset_and_by_name_in_any_spelling():
+    assert len(CLASSES.names) == 1000
+    for text in ("n01484850", "N01484850", "great white shark", "Great_White_Shark", "  great white_shark "):
+        assert CLASSES.find(text) == 2
+    assert CLASSES.find("great white") == CLASSES.find("") == -1
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "no such file"),
+        (b"", "not readable as CSV"),
+        (b"class_index,synset,name\n0,n1,\xff\n", "not readable as CSV"),
+        (b"class_index,name\n0,a\n", "has no column 'synset'; it has class_index, name"),
+        (b"class_index,synset,name\n1,n1,a\n0,n2,b\n", "must count 0, 1, 2"),
+        (b"class_index,synset,name\n0,n1,a\n2,n2,b\n", "must count 0, 1, 2"),
+        (b"class_index,synset,name\n0,n1,sea lion\n1,n2,Sea_Lion\n", "repeated or blank: sea lion"),
+        (b"class_index,synset,name\n0,n1,a\n1,n2, \n", "every class needs a name of its own"),
+        (b"class_index,synset,name\n0,n1,a\n1,n1,b\n", "n1"),
+        (b"class_index,synset,name\n", "no classes"),
+    ],
+)
+def test_a_faulty_list_of_classes_is_refused_with_file_and_fault(tmp_path, content, message):
+    path = tmp_path / "classes.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_classes(path)
+    assert str(path) in str(error.value) and message in str(error.value)
+
+
+# A folder
+
+
+def test_folders_are_synsets_or_names_or_labels_of_their_own(tmp_path):
+    tree(tmp_path, "n01440764/a.png", "great_white_shark/deep/er/b.png", "my_own_cat/c.png", "Two Words/d.png")
+    found, rejected = list_folder(tmp_path, CLASSES)
+    assert found == [
+        Candidate("Two Words/d.png", "Two Words", -1, "an image of a Two Words"),
+        Candidate("great_white_shark/deep/er/b.png", "great white shark", 2, "an image of a great white shark"),
+        Candidate("my_own_cat/c.png", "my own cat", -1, "an image of a my own cat"),
+        Candidate("n01440764/a.png", "tench", 0, "an image of a tench"),
+    ]
+    assert rejected == []
+
+
+@pytest.mark.parametrize("held_out", ["val", "validation"])
+def test_folders_train_and_val_give_the_split(tmp_path, held_out):
+    tree(tmp_path, "train/n01440764/a.png", "train/own_cat/b.png", f"{held_out}/tench/c.png", "train/loose.png", "top.png")
+    found, rejected = list_folder(tmp_path, CLASSES)
+    assert {(c.path, c.label, c.class_index, c.split) for c in found} == {
+        ("train/n01440764/a.png", "tench", 0, "train"),
+        ("train/own_cat/b.png", "own cat", -1, "train"),
+        (f"{held_out}/tench/c.png", "tench", 0, "validation"),
+    }
+    assert sorted(rejected) == [("top.png", "not in a class folder"), ("train/loose.png", "not in a class folder")]
+
+
+def test_train_may_be_a_class_like_any_other(tmp_path):
+    found, _ = list_folder(tree(tmp_path, "train/a.png", "car/b.png"), CLASSES)
+    assert {(c.label, c.split) for c in found} == {("train", ""), ("car", "")}
+
+
+def test_a_folder_beside_train_and_val_does_not_turn_them_into_labels(tmp_path):
+    tree(tmp_path, "train/tench/a.png", "val/tench/b.png", "test/tench/c.png")
+    with pytest.raises(InputError, match="test"):
+        list_folder(tmp_path, CLASSES)
+
+
+def test_a_file_outside_the_class_folders_is_rejected(tmp_path):
+    found, rejected = list_folder(tree(tmp_path, "cat/a.png", "b.png"), CLASSES)
+    assert [c.path for c in found] == ["cat/a.png"]
+    assert rejected == [("b.png", "not in a class folder")]
+
+
+def test_a_link_back_to_the_root_is_followed_once(tmp_path):
+    tree(tmp_path, "cat/a.png")
+    (tmp_path / "cat" / "loop").symlink_to(tmp_path)
+    found, _ = list_folder(tmp_path, CLASSES)
+    assert [c.path for c in found] == ["cat/a.png"]
+
+
+def test_a_link_to_itself_is_a_file_outside_the_class_folders(tmp_path):
+    tree(tmp_path, "cat/a.png")
+    (tmp_path / "self").symlink_to("self")
+    found, rejected = list_folder(tmp_path, CLASSES)
+    assert [c.path for c in found] == ["cat/a.png"]
+    assert rejected == [("self", "not in a class folder")]
+
+
+def test_a_linked_class_folder_is_listed(tmp_path):
+    tree(tmp_path / "elsewhere", "a.png")
+    tree(tmp_path / "root", "cat/b.png")
+    (tmp_path / "root" / "dog").symlink_to(tmp_path / "elsewhere")
+    found, _ = list_folder(tmp_path / "root", CLASSES)
+    assert [(c.path, c.label) for c in found] == [("cat/b.png", "cat"), ("dog/a.png", "dog")]
+
+
+def test_a_class_folder_that_is_a_link_to_another_is_not_dropped_in_silence(tmp_path):
+    tree(tmp_path, "cat/a.png")
+    (tmp_path / "tiger").symlink_to("cat")
+    found, rejected = list_folder(tmp_path, CLASSES)
+    assert any(path.startswith("tiger") for path in [c.path for c in found] + [path for path, _ in rejected])
+
+
+def test_a_folder_that_cannot_be_listed_is_not_dropped_in_silence(tmp_path, monkeypatch):
+    tree(tmp_path, "cat/a.png", "dog/b.png")
+    monkeypatch.chdir(tmp_path / "dog")
+    for _ in range(20):  # a path longer than the system takes: unlistable even for root, whom permissions do not stop
+        Path("d" * 250).mkdir()
+        os.chdir("d" * 250)
+    _, rejected = list_folder(tmp_path, CLASSES)
+    assert [reason for path, reason in rejected if path.startswith("dog/ddd")] == ["unreadable: File name too long"]
+
+
+HOSTILE = ["two words.png", "it's.png", 'a "quote".png', "$(touch x).png", "a;b.png", "-rf.png", "*.png", "{input}.png", "é漢字🐟.png"]
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "Screenshot at 10.00.00\u202fAM.png", "family 👩\u200d👧.png"])
+def test_any_printable_name_is_data(tmp_path, name):
+    tree(tmp_path, f"cat/{name}", f"{name}/x.png", "dog/y.png")
+    found, rejected = list_folder(tmp_path, CLASSES)
+    assert {c.path for c in found} == {f"cat/{name}", f"{name}/x.png", "dog/y.png"} and rejected == []
+    manifest, _ = build(tmp_path, found)
+    assert set(manifest["path"]) == {c.path for c in found}
+
+
+def test_a_name_that_is_not_utf8_is_rejected(tmp_path):
+    tree(tmp_path, "cat/a.png")
+    (tmp_path / "cat" / "a.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/cat/\xff\xfe.png"))
+    tree(tmp_path, "cat/b.png")
+    found, rejected = list_folder(tmp_path, CLASSES)
+    assert [c.path for c in found] == ["cat/b.png"]
+    ((path, reason),) = rejected
+    assert path == "cat/\\udcff\\udcfe.png" and "not UTF-8" in reason and "rename the file" in reason
+
+
+@pytest.mark.parametrize("name", ["two\nlines.png", "red\x1b[31m.png", "tab\t.png"])
+def test_a_control_character_in_a_name_is_rejected_and_not_printed(tmp_path, name):
+    found, rejected = list_folder(tree(tmp_path, "cat/a.png", f"cat/{name}"), CLASSES)
+    assert [c.path for c in found] == ["cat/a.png"]
+    ((path, reason),) = rejected
+    assert "rename the file" in reason
+    assert path.isprintable()
+
+
+def test_a_folder_name_of_underscores_alone_is_no_label(tmp_path):
+    found, rejected = list_folder(tree(tmp_path, "cat/a.png", "__/b.png"), CLASSES)
+    assert [c.label for c in found] == ["cat"]
+    assert [path for path, _ in rejected] == ["__/b.png"]
+
+
+def test_a_missing_or_empty_folder_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"data\.root .*/missing: no such folder"):
+        data_root("folder", str(tmp_path / "missing"))
+    with pytest.raises(InputError, match="no such folder"):
+        data_root("table", str(picture(tmp_path / "a.png", 0)))
+    assert data_root("folder", str(tmp_path)) == tmp_path
+    with pytest.raises(InputError, match=f"data.root {tmp_path}: holds no images in class folders"):
+        list_folder(tmp_path, CLASSES)
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(InputError, match="holds no images in class folders"):
+        list_folder(tmp_path, CLASSES)
+
+
+# A table
+
+
+def listed(tmp_path: Path, rows: list[dict], kind: str = "csv", label_column: str = "label"):
+    table = tmp_path / f"table.{kind}"
+    frame = pd.DataFrame(rows)
+    if kind == "csv":
+        frame.to_csv(table, index=False)
+    else:
+        frame.to_parquet(table)
+    return list_table(table, label_column, CLASSES)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "pq"])
+def test_a_table_needs_a_path_and_a_label_and_may_have_the_rest(tmp_path, kind):
+    found, rejected = listed(tmp_path, [{"path": "a.png", "kind": "tench"}, {"path": "d/b c.png", "kind": "my cat"}], kind, "kind")
+    assert rejected == []
+    assert found == [Candidate("a.png", "tench", 0, "an image of a tench"), Candidate("d/b c.png", "my cat", -1, "an image of a my cat")]
+    full = [
+        {"path": "a.png", "label": "fish", "class_index": 0, "prompt": "one fish", "split": "train"},
+        {"path": "b.png", "label": "fish", "class_index": 1, "prompt": "one fish", "split": "val"},
+        {"path": "c.png", "label": "cat", "class_index": -1, "prompt": None, "split": "validation"},
+        {"path": "d.png", "label": "n01484850", "class_index": None, "prompt": None, "split": None},
+        {"path": "e.png", "label": None, "class_index": 3, "prompt": None, "split": None},
+        {"path": "f.png", "label": None, "class_index": -1, "prompt": None, "split": None},
+        {"path": "g.png", "label": " ", "class_index": None, "prompt": None, "split": None},
+    ]
+    found, rejected = listed(tmp_path, full, kind)
+    assert found == [
+        Candidate("a.png", "fish", 0, "one fish", "train"),
+        Candidate("b.png", "fish", 1, "one fish", "validation"),
+        Candidate("c.png", "cat", -1, "an image of a cat", "validation"),
+        Candidate("d.png", "great white shark", 2, "an image of a great white shark"),
+        Candidate("e.png", "tiger shark", 3, "an image of a tiger shark"),
+    ]
+    assert rejected == [("f.png", "no printable label"), ("g.png", "no printable label")]
+
+
+def test_text_that_looks_like_a_number_or_a_gap_stays_text(tmp_path):
+    found, _ = listed(tmp_path, [{"path": "007", "label": "NA"}, {"path": "1e5", "label": "null"}, {"path": "nan", "label": "12"}])
+    assert [(c.path, c.label) for c in found] == [("007", "NA"), ("1e5", "null"), ("nan", "12")]
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ({"class_index": "1000"}, "class_index '1000' is outside the 1000 classes (0 to 999, or -1)"),
+        ({"class_index": "-2"}, "class_index '-2' is outside the 1000 classes"),
+        ({"class_index": "2.5"}, "class_index '2.5' is outside"),
+        ({"class_index": "two"}, "class_index 'two' is outside"),
+        ({"class_index": "nan"}, "class_index 'nan' is outside"),
+        ({"class_index": "inf"}, "class_index 'inf' is outside"),
+        ({"split": "test"}, "split 'test' is neither train nor validation"),
+        ({"prompt": "another"}, "label 'cat' has two prompts, 'an image of a cat' and 'another'"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_faulty_row_is_named_with_line_and_value(tmp_path, row, message, kind):
+    rows = [{"path": "a.png", "label": "cat", "class_index": "-1", "split": "", "prompt": ""}]
+    with pytest.raises(InputError) as error:
+        listed(tmp_path, [*rows, {**rows[0], "path": "b.png", **row}], kind)
+    assert f"table.{kind}: line 3 (b.png): {message}" in str(error.value)
+
+
+def test_a_missing_column_is_named_with_the_columns_there_are(tmp_path):
+    with pytest.raises(InputError, match=r"table\.csv: has no column 'species' \(data\.label_column\); it has path, label"):
+        listed(tmp_path, [{"path": "a.png", "label": "cat"}], label_column="species")
+    with pytest.raises(InputError, match=r"table\.parquet: has no column 'path' \(.*\); it has file, label"):
+        listed(tmp_path, [{"file": "a.png", "label": "cat"}], "parquet")
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("table.csv", None, "no such file"),
+        ("table.csv", b"", "not readable as CSV"),
+        ("table.csv", b"path,label\n", "holds no rows"),
+        ("table.csv", b"path,label\n\xff.png,cat\n", "not readable as CSV"),
+        ("table.parquet", None, "not readable as Parquet"),
+        ("table.parquet", b"path,label\n", "not readable as Parquet"),
+    ],
+)
+def test_an_unreadable_table_is_named(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as error:
+        list_table(tmp_path / name, "label", CLASSES)
+    assert str(tmp_path / name) in str(error.value) and message in str(error.value)
+
+
+def test_a_comma_at_the_end_of_each_row_does_not_shift_the_columns(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("path,label\na.png,cat,\nb.png,dog,\n")
+    found, _ = list_table(table, "label", CLASSES)
+    assert [(c.path, c.label) for c in found] == [("a.png", "cat"), ("b.png", "dog")]
+
+
+@pytest.mark.parametrize("path", ["../x.jpg", "a/../../x.jpg", "a/..", "/etc/passwd", "//x.jpg", ""])
+def test_a_path_that_leaves_the_root_is_rejected(tmp_path, path):
+    found, rejected = listed(tmp_path, [{"path": path, "label": "cat"}, {"path": "a..b/..c.png", "label": "cat"}])
+    assert [c.path for c in found] == ["a..b/..c.png"]
+    ((refused, reason),) = rejected
+    assert refused == path and reason.startswith("outside the data root")
+
+
+@pytest.mark.parametrize("again", ["d/a.png", "./d/a.png", "d//a.png"])
+def test_a_path_listed_twice_is_rejected_the_second_time(tmp_path, again):
+    found, rejected = listed(tmp_path, [{"path": "d/a.png", "label": "cat"}, {"path": again, "label": "dog"}])
+    assert [(c.path, c.label) for c in found] == [("d/a.png", "cat")]
+    assert rejected == [(again, "listed twice")]
+
+
+def test_a_control_character_in_a_listed_path_or_label_is_rejected(tmp_path):
+    found, rejected = listed(tmp_path, [{"path": "a\nb.png", "label": "cat"}, {"path": "c.png", "label": "c\nat"}])
+    assert found == []
+    assert "rename the file" in rejected[0][1] and rejected[1] == ("c.png", "no printable label")
+
+
+# The manifest
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    """Good and bad files by number: g0..g23 are distinct pictures, b0..b23 empty, text, cut or not there."""
+    root = tmp_path_factory.mktemp("pool")
+    for number in range(24):
+        picture(root / f"g{number}", number)
+        if number % 4 < 3:
+            (root / f"b{number}").write_bytes(list(BAD.values())[number % 4])
+    return root
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.sampled_from(["cat", "dog", "my fish"]), st.sampled_from(["", "", "train", "validation"])), max_size=24
+    ),
+    st.none() | st.integers(1, 6),
+    st.integers(0, 3),
+    st.integers(0, 5),
+    st.integers(1, 4),
+)
+def test_accepted_and_rejected_are_together_all_that_was_found(pool, files, per_class, refused, seed, threads):
+    found = [Candidate(f"{'bg'[good]}{i}", label, -1, prompt_of(label), split) for i, (good, label, split) in enumerate(files)]
+    earlier = [(f"loose{i}", "not in a class folder") for i in range(refused)]
+    good = Counter((label, split) for usable, label, split in files if usable)
+    taken = {key: min(number, per_class or number) for key, number in good.items()}
+    by_split = Counter()
+    for (_, split), number in taken.items():
+        by_split[split] += number
+    undecided = by_split.pop("", 0)
+    held_out = max(1, round(0.25 * undecided)) if undecided else 0
+    by_split.update({"validation": held_out, "train": undecided - held_out})
+    if not (by_split["train"] and by_split["validation"]):
+        with pytest.raises(InputError):
+            build(pool, found, earlier, per_class=per_class, seed=seed, threads=threads)
+        return
+    manifest, rejected = build(pool, found, earlier, per_class=per_class, seed=seed, threads=threads)
+    assert sorted([*manifest["path"], *(path for path, _ in rejected)]) == sorted([c.path for c in found] + [path for path, _ in earlier])
+    assert Counter(manifest["split"]) == +by_split
+    assert set(earlier) <= set(rejected)
+    original = {c.path: c for c in found}
+    for row in manifest.to_dict("records"):
+        candidate = original[row["path"]]
+        assert row["path"].startswith("g")
+        assert (row["label"], row["prompt"]) == (candidate.label, candidate.prompt)
+        assert candidate.split in ("", row["split"])
+    assert Counter((original[path].label, original[path].split) for path in manifest["path"]) == taken
+    undrawn = f"not drawn: data.per_class is {per_class}"
+    for path, reason in set(rejected) - set(earlier):
+        key = original[path].label, original[path].split
+        assert reason == undrawn if path.startswith("g") else reason != ""
+        assert reason != undrawn or taken.get(key) == per_class
+
+
+def test_the_manifest_has_its_columns_types_and_contents(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (7, 3), "red").save(tmp_path / "turned.jpg", exif=exif)
+    picture(tmp_path / "b.png", 1, (4, 9))
+    found = [Candidate("turned.jpg", "tench", 0, "one tench", "validation"), Candidate("b.png", "cat", -1, "one cat", "train")]
+    manifest, rejected = build(tmp_path, found)
+    assert {column: str(kind) for column, kind in manifest.dtypes.items()} == COLUMNS
+    assert list(manifest.columns) == list(COLUMNS)
+    digests = [hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("b.png", "turned.jpg")]
+    assert manifest.to_numpy().tolist() == [
+        [0, "b.png", "cat", -1, "one cat", "train", 4, 9, digests[0]],
+        [1, "turned.jpg", "tench", 0, "one tench", "validation", 3, 7, digests[1]],
+    ]
+    assert rejected == []
+
+
+def test_image_ids_count_from_0_in_the_order_of_the_paths(pool):
+    manifest, _ = build(pool, [Candidate(f"g{i}", "cat", -1, "") for i in (3, 1, 10, 0, 2)])
+    assert manifest["image_id"].tolist() == [0, 1, 2, 3, 4]
+    assert manifest["path"].tolist() == ["g0", "g1", "g10", "g2", "g3"]
+
+
+def labelled(numbers: dict[str, int]) -> list[Candidate]:
+    waiting = count()
+    return [Candidate(f"g{next(waiting)}", label, -1, prompt_of(label)) for label, number in numbers.items() for _ in range(number)]
+
+
+def test_per_class_takes_that_many_of_each_label_or_all_there_are(pool):
+    found = labelled({"cat": 9, "dog": 5, "newt": 2})
+    manifest, rejected = build(pool, found, per_class=4)
+    assert Counter(manifest["label"]) == {"cat": 4, "dog": 4, "newt": 2}
+    assert Counter(reason for _, reason in rejected) == {"not drawn: data.per_class is 4": 6}
+    assert len(build(pool, found)[0]) == 16
+
+
+def test_an_unusable_file_is_replaced_by_the_next_of_its_label(tmp_path):
+    names = [f"cat/{i}.png" for i in range(8)]
+    tree(tmp_path, *names)
+    drawn = list(build(tmp_path, candidates(*names), per_class=3)[0]["path"])
+    (tmp_path / drawn[0]).write_bytes(b"")
+    (tmp_path / drawn[2]).write_bytes(b"no picture")
+    again, rejected = build(tmp_path, candidates(*names), per_class=3)
+    assert len(again) == 3 and drawn[1] in set(again["path"])
+    assert {(drawn[0], "empty file"), (drawn[2], "not an image")} == {pair for pair in rejected if not pair[1].startswith("not drawn")}
+    assert len(rejected) == 5
+
+
+def test_one_label_is_drawn_alike_whatever_other_labels_there_are(pool):
+    cats = labelled({"cat": 10})
+    alone, _ = build(pool, cats, per_class=4)
+    beside, _ = build(pool, cats + [Candidate(f"g{i}", "dog", -1, "") for i in range(10, 20)], per_class=4)
+    assert set(alone["path"]) == set(beside.loc[beside["label"] == "cat", "path"])
+
+
+def test_order_of_listing_and_threads_do_not_change_the_manifest(pool):
+    found = labelled({"cat": 9, "dog": 8}) + [Candidate(f"b{i}", "cat", -1, prompt_of("cat")) for i in range(8)]
+    first, first_rejected = build(pool, found, per_class=5)
+    for threads in (1, 3, 16):
+        shuffled = random.Random(threads).sample(found, len(found))  # noqa: S311
+        again, rejected = build(pool, shuffled, per_class=5, threads=threads)
+        pd.testing.assert_frame_equal(again, first)
+        assert rejected == first_rejected
+
+
+def test_another_seed_draws_other_images_and_holds_out_others(pool):
+    found = labelled({"cat": 24})
+    draws = {frozenset(build(pool, found, per_class=6, seed=seed)[0]["path"]) for seed in range(8)}
+    assert len(draws) == 8
+    all_of_them = [build(pool, found, seed=seed)[0] for seed in range(8)]
+    assert len({frozenset(manifest.loc[manifest["split"] == "validation", "path"]) for manifest in all_of_them}) == 8
+
+
+def test_every_image_is_drawn_and_held_out_as_often_as_any_other(pool):
+    manifests = [build(pool, labelled({"cat": 12}), per_class=6, seed=seed)[0] for seed in range(200)]
+    drawn = Counter(path for manifest in manifests for path in manifest["path"])
+    held_out = Counter(path for manifest in manifests for path in manifest.loc[manifest["split"] == "validation", "path"])
+    assert len(drawn) == len(held_out) == 12
+    assert min(drawn.values()) > 65 and max(drawn.values()) < 135
+    assert min(held_out.values()) > 10 and max(held_out.values()) < 65
+
+
+@pytest.mark.parametrize("fraction, number, held_out", [(0.25, 20, 5), (0.01, 20, 1), (0.5, 3, 2), (0.9, 10, 9)])
+def test_the_asked_share_is_held_out_but_never_nothing(pool, fraction, number, held_out):
+    manifest, _ = build(pool, labelled({"cat": number}), validation_fraction=fraction)
+    assert Counter(manifest["split"]) == {"validation": held_out, "train": number - held_out}
+
+
+def test_the_splits_of_the_source_are_kept_and_drawn_from_apart(pool):
+    found = [Candidate(f"g{i}", "cat", -1, "", "train" if i < 9 else "validation") for i in range(12)]
+    manifest, _ = build(pool, found, per_class=4)
+    assert Counter(manifest["split"]) == {"train": 4, "validation": 3}
+    assert set(manifest.loc[manifest["split"] == "validation", "path"]) == {"g9", "g10", "g11"}
+
+
+@pytest.mark.parametrize("split, missing", [("train", "validation"), ("validation", "train")])
+def test_a_study_without_one_of_the_splits_is_refused(pool, split, missing):
+    with pytest.raises(InputError, match=f"no image is in the split {missing}"):
+        build(pool, [Candidate(f"g{i}", "cat", -1, "", split) for i in range(4)])
+    with pytest.raises(InputError, match="no image is in the split train"):
+        build(pool, labelled({"cat": 1}))
+
+
+def test_copies_of_one_image_are_on_one_side_of_the_split(tmp_path):
+    for number in range(8):
+        content = picture(tmp_path / "cat" / f"{number}.png", number).read_bytes()
+        (tmp_path / "cat" / f"copy of {7 - number}.png").write_bytes(content)
+    names = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")]
+    held_out = set()
+    for seed in range(20):
+        manifest, _ = build(tmp_path, candidates(*names), seed=seed)
+        assert len(manifest) == 16 and manifest["sha256"].nunique() == 8
+        assert (manifest.groupby("sha256")["split"].nunique() == 1).all()
+        assert (manifest["split"] == "validation").sum() == 4
+        held_out.add(frozenset(manifest.loc[manifest["split"] == "validation", "sha256"]))
+    assert len(held_out) > 10
+
+
+def test_too_many_unusable_files_stop_the_run_with_the_whole_list(pool):
+    bad = [Candidate("b0", "cat", -1, ""), Candidate("b1", "dog", -1, ""), Candidate("b3", "dog", -1, "")]
+    found = labelled({"cat": 4, "dog": 4}) + bad
+    loose = [("loose.png", "not in a class folder")]
+    manifest, rejected = build(pool, found, loose, max_rejected_fraction=4 / 12)
+    assert (len(manifest), len(rejected)) == (8, 4)
+    with pytest.raises(InputError) as error:
+        build(pool, found, loose, max_rejected_fraction=0.33)
+    first, *listing = str(error.value).splitlines()
+    assert first.startswith("4 of 12 files are unusable, more than data.max_rejected_fraction (0.33)")
+    assert listing == [f"  {path}: {reason}" for path, reason in sorted(rejected)]
+    assert [path for path, _ in sorted(rejected)] == ["b0", "b1", "b3", "loose.png"]
+
+
+def test_files_not_drawn_do_not_count_as_unusable(pool):
+    manifest, rejected = build(pool, labelled({"cat": 20}), per_class=2, max_rejected_fraction=0.0)
+    assert (len(manifest), len(rejected)) == (2, 18)
+
+
+def test_a_study_of_bad_files_alone_is_refused_whatever_the_limit(pool):
+    with pytest.raises(InputError, match="2 of 2 files are unusable"):
+        build(pool, [Candidate("b0", "cat", -1, ""), Candidate("b1", "dog", -1, "")], max_rejected_fraction=1.0)
+
+
+def test_a_file_that_vanished_or_cannot_be_read_is_rejected_as_unreadable(tmp_path):
+    tree(tmp_path, "cat/a.png", "cat/b.png")
+    (tmp_path / "cat" / "folder").mkdir()
+    (tmp_path / "cat" / "loop").symlink_to("loop")
+    (tmp_path / "cat" / "dangling").symlink_to("nowhere")
+    manifest, rejected = build(tmp_path, candidates(*(f"cat/{name}" for name in ("a.png", "b.png", "folder", "loop", "dangling", "gone"))))
+    assert len(manifest) == 2
+    assert [path for path, _ in rejected] == ["cat/dangling", "cat/folder", "cat/gone", "cat/loop"]
+    assert all(reason.startswith("unreadable: ") for _, reason in rejected)
+    assert rejected[2] == ("cat/gone", "unreadable: No such file or directory")
+
+
+def test_a_named_pipe_is_rejected_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    results: list[Inspected | str] = []
+    worker = Thread(target=lambda: results.append(inspect(tmp_path / "pipe", 100)), daemon=True)
+    worker.start()
+    worker.join(2)
+    finished = list(results)
+    if worker.is_alive():
+        os.close(os.open(tmp_path / "pipe", os.O_WRONLY))
+        worker.join()
+    assert len(finished) == 1 and isinstance(finished[0], str)
+
+
+# The threads
+
+
+@given(st.lists(st.integers(), max_size=60), st.integers(1, 5))
+def test_map_ahead_gives_what_map_gives(items, threads):
+    assert list(map_ahead(lambda item: item * 3, items, threads)) == [item * 3 for item in items]
+
+
+@given(st.integers(1, 4), st.integers(1, 40))
+def test_map_ahead_takes_at_most_4_items_a_thread_more_than_it_gave(threads, consumed):
+    taken = count()
+    results = map_ahead(lambda item: item, (next(taken) for _ in range(100)), threads)
+    assert list(islice(results, consumed)) == list(range(consumed))
+    results.close()
+    assert consumed <= next(taken) <= consumed + 4 * threads
+
+
+def test_map_ahead_works_in_all_its_threads_at_once():
+    meeting = Barrier(3)
+    assert list(map_ahead(lambda item: (meeting.wait(timeout=5), item)[1], range(6), 3)) == list(range(6))
+
+
+def test_map_ahead_passes_on_an_error_after_the_results_before_it():
+    results = map_ahead(lambda item: 6 // (3 - item), range(1000), 2)
+    assert list(islice(results, 3)) == [2, 3, 6]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+# The script
+
+
+def run_script(tmp_path: Path, **flags) -> subprocess.CompletedProcess[str]:
+    flags = {
+        "source": "packaged",
+        "root": ".",
+        "table": REPOSITORY / "vocab" / "packaged.csv",
+        "label_column": "label",
+        "classes": CLASSES_FILE,
+        "per_class": None,
+        "validation_fraction": 0.25,
+        "max_pixels": 100_000_000,
+        "max_rejected_fraction": 0.05,
+        "seed": 0,
+        "threads": 2,
+        "manifest": tmp_path / "out" / "manifest.parquet",
+        "rejected": tmp_path / "out" / "rejected.csv",
+        "log": tmp_path / "logs" / "log.txt",
+    } | flags
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, REPOSITORY / "scripts" / "build_manifest.py", *words]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+
+def test_the_script_writes_the_manifest_of_the_packaged_images(tmp_path):
+    result = run_script(tmp_path)
+    assert result.returncode == 0, result.stderr
+    manifest = pd.read_parquet(tmp_path / "out" / "manifest.parquet")
+    assert {column: str(kind) for column, kind in manifest.dtypes.items()} == COLUMNS
+    packaged = pd.read_csv(REPOSITORY / "vocab" / "packaged.csv")
+    assert manifest[["path", "label", "class_index"]].to_numpy().tolist() == packaged.to_numpy().tolist()
+    assert np.array_equal(manifest["image_id"], np.arange(20))
+    assert Counter(manifest["split"]) == {"train": 15, "validation": 5}
+    root = data_root("packaged", "")
+    assert manifest["sha256"].tolist() == [hashlib.sha256((root / path).read_bytes()).hexdigest() for path in packaged["path"]]
+    assert (tmp_path / "out" / "rejected.csv").read_text() == "path,reason\n"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.parquet", "rejected.csv"]
+    assert "20 images under 19 labels, 5 held out; 0 left out" in (tmp_path / "logs" / "log.txt").read_text()
+
+
+def test_the_script_ends_with_the_list_and_without_output_when_all_files_are_bad(tmp_path):
+    (tmp_path / "data" / "my cat").mkdir(parents=True)
+    for name, content in BAD.items():
+        (tmp_path / "data" / "my cat" / f"{name}; $(x).png").write_bytes(content)
+    (tmp_path / "out").mkdir()
+    result = run_script(tmp_path, source="folder", root=tmp_path / "data", table=None)
+    assert result.returncode == 1
+    assert "3 of 3 files are unusable" in result.stderr and "Traceback" not in result.stderr
+    for name, reason in (("empty", "empty file"), ("text", "not an image"), ("cut", "")):
+        assert f"\n  my cat/{name}; $(x).png: {reason}" in result.stderr
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,348 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from singflow import store
+from singflow.errors import InputError
+
+DTYPES = ["float32", "float64", "int64", "int32"]
+FRAME = pd.DataFrame({"image_id": [0, 1, 2], "label": ["a", "b", "c"], "is_deg": [0.5, 1.5, 2.5]})
+TENSORS = {"features": np.arange(6, dtype=np.float32).reshape(3, 2), "image_id": np.arange(3)}
+WRITERS = {
+    "json": (lambda path: store.write_json(path, {"rank": 3, "rule": "exact"}), store.read_json),
+    "parquet": (lambda path: store.write_parquet(path, FRAME), store.read_parquet),
+    "safetensors": (lambda path: store.write_tensors(path, TENSORS, {"study": "demo"}), lambda path: store.read_tensors(path, [*TENSORS])),
+}
+
+
+def refusal(read, *arguments):
+    with pytest.raises(InputError) as refused:
+        read(*arguments)
+    return str(refused.value)
+
+
+def finite_arrays(shapes):
+    return st.sampled_from(DTYPES).flatmap(
+        lambda dtype: arrays(dtype, shapes, elements=from_dtype(np.dtype(dtype), allow_nan=False, allow_infinity=False))
+    )
+
+
+@pytest.mark.parametrize("old", [b"old", None])
+def test_a_failed_block_leaves_the_old_file_or_none_and_no_litter(tmp_path, old):
+    path = tmp_path / "deep" / "scores.bin"
+    if old:
+        store.write_bytes(path, old)
+    with pytest.raises(ZeroDivisionError), store.atomic(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise ZeroDivisionError
+    assert [file.read_bytes() for file in path.parent.iterdir()] == ([old] if old else [])
+
+
+def test_the_old_content_stays_visible_until_the_block_ends(tmp_path):
+    path = tmp_path / "scores.bin"
+    store.write_bytes(path, b"old")
+    with store.atomic(path) as temporary:
+        temporary.write_bytes(b"new")
+        assert path.read_bytes() == b"old"
+        assert temporary.parent == path.parent
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"new"]
+
+
+def test_a_process_killed_while_writing_leaves_the_old_content(tmp_path):
+    path = tmp_path / "scores.bin"
+    store.write_bytes(path, b"old")
+    program = """
+import sys
+from pathlib import Path
+from singflow.store import atomic
+with atomic(Path(sys.argv[1])) as temporary, temporary.open("wb", buffering=0) as file:
+    while True:
+        file.write(b"new" * 1000)
+        print("writing", flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", program, path], stdout=subprocess.PIPE) as process:
+        for _ in range(3):
+            assert process.stdout.readline() == b"writing\n"
+        process.kill()
+    assert process.returncode == -9
+    assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 2
+    store.write_bytes(path, b"newer")
+    assert path.read_bytes() == b"newer"
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+@pytest.mark.parametrize("kind", WRITERS)
+def test_files_honour_the_umask(tmp_path, mask, kind):
+    before = os.umask(mask)
+    try:
+        WRITERS[kind][0](tmp_path / "file")
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.dictionaries(
+        st.text(min_size=1).filter(lambda name: name != "__metadata__"),
+        finite_arrays(array_shapes(max_dims=3, min_side=0)),
+        min_size=1,
+        max_size=4,
+    ),
+    st.dictionaries(st.text(), st.text(), max_size=4),
+)
+def test_tensors_come_back_as_they_were_written(tmp_path_factory, tensors, metadata):
+    path = tmp_path_factory.getbasetemp() / "tensors.safetensors"
+    store.write_tensors(path, tensors, metadata)
+    read, facts = store.read_tensors(path, [*tensors])
+    by_library = load_file(path)
+    assert facts == metadata
+    assert read.keys() == by_library.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        for copy in (read[name], by_library[name]):
+            assert (copy.dtype, copy.shape, copy.tobytes()) == (tensor.dtype, tensor.shape, tensor.tobytes())
+    with safe_open(path, framework="numpy") as file:
+        assert (file.metadata() or {}) == metadata
+
+
+def test_a_scalar_and_a_strided_tensor_come_back_as_they_were_written(tmp_path):
+    strided = np.arange(24.0).reshape(4, 6)[::2, ::-3].T
+    store.write_tensors(tmp_path / "tensors", {"strided": strided, "scalar": np.array(1.5)}, {})
+    read, _ = store.read_tensors(tmp_path / "tensors", ["strided", "scalar"])
+    np.testing.assert_array_equal(read["strided"], strided)
+    assert read["scalar"].shape == () and read["scalar"] == 1.5
+
+
+def test_tensors_are_written_byte_for_byte_alike_by_any_process(tmp_path):
+    program = """
+import sys
+from pathlib import Path
+import numpy as np
+from singflow.store import write_tensors
+tensors = {name: np.full((2, 3), ord(name), dtype) for name in set("abcdef") for dtype in ["float32"]}
+write_tensors(Path(sys.argv[1]), tensors | {"ids": np.arange(5)}, {name: name for name in set("ghijklmn")})
+"""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, tmp_path / seed], env=os.environ | {"PYTHONHASHSEED": seed})
+        for seed in ("0", "1", "2")
+    ]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+    assert len(load_file(tmp_path / "0")) == 7
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_missing_empty_or_truncated_file_is_refused_by_name(tmp_path, kind):
+    write, read = WRITERS[kind]
+    write(tmp_path / "whole")
+    content = (tmp_path / "whole").read_bytes().rstrip(b"\n")
+    path = tmp_path / f"artifact.{kind}"
+    assert str(path) in refusal(read, path)
+    for length in range(0, len(content), 5):
+        path.write_bytes(content[:length])
+        message = refusal(read, path)
+        assert str(path) in message and "remove it and run the workflow again" in message
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00garbage", b"\x00" * 64, b"PAR1" * 8, b"\xff" * 64], ids=["text", "zeros", "magic", "ones"]
+)
+def test_a_file_of_something_else_is_refused_by_name(tmp_path, kind, content):
+    path = tmp_path / f"artifact.{kind}"
+    path.write_bytes(content)
+    assert str(path) in refusal(WRITERS[kind][1], path)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "safetensors"])
+def test_a_file_with_one_wrong_byte_is_read_or_refused_by_name(tmp_path, kind):
+    write, read = WRITERS[kind]
+    path = tmp_path / f"artifact.{kind}"
+    write(path)
+    content = path.read_bytes()
+    refused = 0
+    for place in range(0, len(content), 4):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        try:
+            read(path)
+        except InputError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > len(content) / 20
+
+
+def test_a_missing_tensor_is_refused_by_name(tmp_path):
+    path = tmp_path / "head.safetensors"
+    store.write_tensors(path, {"weight": np.zeros(2)}, {})
+    assert refusal(store.read_tensors, path, ["weight", "scale", "bias"]).startswith(f"{path}: holds no tensor bias, scale")
+    assert store.read_tensors(path, [])[0] == {}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("shape", [(6,), (6, 2), (6, 2, 2)])
+def test_a_value_that_is_not_finite_is_refused_with_file_tensor_and_first_row(tmp_path, value, dtype, shape):
+    path = tmp_path / "head.safetensors"
+    tensor = np.ones(shape, dtype)
+    tensor[3:, ...] = value
+    store.write_tensors(path, {"bias": np.ones(3), "weight": tensor}, {})
+    assert refusal(store.read_tensors, path, ["bias", "weight"]).startswith(
+        f"{path}: weight holds NaN or infinite values, first in row 3: "
+    )
+    assert store.read_tensors(path, ["bias"])[0].keys() == {"bias"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_json_that_is_not_finite_is_never_written(tmp_path, value):
+    path = tmp_path / "report.json"
+    store.write_json(path, {"rank": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        store.write_json(path, {"rank": [value]})
+    assert store.read_json(path) == {"rank": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.dictionaries(st.text(), VALUES, max_size=4), st.randoms(use_true_random=False))
+def test_json_comes_back_as_written_with_bytes_that_ignore_the_order_of_keys(tmp_path_factory, content, random):
+    folder = tmp_path_factory.getbasetemp()
+    shuffled = dict(random.sample([*content.items()], len(content)))
+    for name, each in (("a.json", content), ("b.json", shuffled)):
+        store.write_json(folder / name, each)
+        assert store.read_json(folder / name) == content
+    assert (folder / "a.json").read_bytes() == (folder / "b.json").read_bytes()
+
+
+def test_a_table_comes_back_as_written_without_its_index(tmp_path):
+    store.write_parquet(tmp_path / "scores.parquet", FRAME.set_axis([7, 8, 9]))
+    pd.testing.assert_frame_equal(store.read_parquet(tmp_path / "scores.parquet"), FRAME)
+    store.write_csv(tmp_path / "rejected.csv", ["path", "reason"], [["a,b.jpg", 'not "an" image\n'], ["größe.jpg", "empty"]])
+    assert (tmp_path / "rejected.csv").read_bytes() == 'path,reason\n"a,b.jpg","not ""an"" image\n"\ngröße.jpg,empty\n'.encode()
+
+
+def test_provenance_names_versions_and_facts_as_text():
+    facts = store.provenance(["scipy"], study="demo", alpha=0.5, top1=None)
+    assert json.loads(facts.pop("software")).keys() == {"numpy", "scipy", "singflow"}
+    assert facts == {"schema_version": store.SCHEMA_VERSION, "study": "demo", "alpha": "0.5", "top1": "null"}
+
+
+@settings(deadline=None)
+@given(st.integers(1, 2000).flatmap(lambda images: st.tuples(st.just(images), st.integers(1, images))))
+def test_shards_partition_the_images_in_sizes_that_differ_by_at_most_one(sizes):
+    images, shards = sizes
+    rows = [store.shard_rows(images, shard, shards) for shard in range(shards)]
+    assert [row for each in rows for row in each] == list(range(images))
+    assert max(map(len, rows)) - min(map(len, rows)) <= 1
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2000), st.integers(1, 2000))
+def test_more_shards_than_images_are_refused(images, surplus):
+    message = refusal(store.shard_rows, images, 0, images + surplus)
+    assert message == f"extraction.shards is {images + surplus}, but there are only {images} images: lower it"
+
+
+def write_shards(folder, shards, tensor="features"):
+    """Shards given as lists of (image_id, view); a row's tensor holds its image_id."""
+    for shard, rows in enumerate(shards):
+        image_id, view = np.array(rows, dtype=np.int64).reshape(-1, 2).T
+        tensors = {tensor: np.stack([image_id, image_id], axis=1).astype(np.float32), "image_id": image_id, "view": view}
+        store.write_tensors(store.shard_path(folder, shard), tensors, {})
+
+
+def through(folder, shards, images=3):
+    return list(store.iterate_shards(folder, "features", shards, FRAME.iloc[:images]))
+
+
+def test_shards_come_in_order_with_all_views(tmp_path):
+    write_shards(tmp_path, [[(0, 0), (0, 1)], [], [(2, 0), (2, 1), (1, 1), (1, 0)]])
+    shards = through(tmp_path, 3)
+    assert [shard["image_id"].tolist() for shard in shards] == [[0, 0], [], [2, 2, 1, 1]]
+    assert [shard["view"].tolist() for shard in shards] == [[0, 1], [], [0, 1, 1, 0]]
+    assert all((shard["features"][:, 0] == shard["image_id"]).all() for shard in shards)
+
+
+@pytest.mark.parametrize(
+    ("shards", "wrong"),
+    [
+        ([[(0, 0)], [(2, 0)]], "image 1 occurs 0 times"),
+        ([[(0, 0)], [(1, 0), (2, 1)]], "image 2 occurs 0 times"),
+        ([[(0, 0), (1, 0)], [(1, 0), (2, 0)]], "image 1 occurs 2 times"),
+        ([[(0, 0), (0, 0)], [(1, 0), (2, 0)]], "image 0 occurs 2 times"),
+        ([[], []], "image 0 occurs 0 times"),
+    ],
+)
+def test_an_image_that_is_missing_or_there_twice_is_refused(tmp_path, shards, wrong):
+    write_shards(tmp_path, shards)
+    assert refusal(through, tmp_path, 2).startswith(f"{tmp_path}: {wrong} instead of once")
+
+
+@pytest.mark.parametrize("foreign", [-1, 3, 2**40])
+@pytest.mark.parametrize("view", [0, 1])
+def test_an_image_that_the_manifest_does_not_hold_is_refused_by_file(tmp_path, foreign, view):
+    write_shards(tmp_path, [[(0, 0), (1, 0)], [(2, 0), (foreign, view)]])
+    assert refusal(through, tmp_path, 2).startswith(f"{store.shard_path(tmp_path, 1)}: holds images that the manifest does not")
+
+
+def test_a_missing_shard_and_one_without_its_tensor_are_refused_by_file(tmp_path):
+    write_shards(tmp_path, [[(0, 0), (1, 0), (2, 0)]])
+    assert str(tmp_path / "shard-00001.safetensors") in refusal(through, tmp_path, 2)
+    message = refusal(list, store.iterate_shards(tmp_path, "embeddings", 1, FRAME))
+    assert message.startswith(f"{tmp_path / 'shard-00000.safetensors'}: holds no tensor embeddings")
+
+
+def test_a_shard_whose_tensors_differ_in_length_is_refused_by_file(tmp_path):
+    path = store.shard_path(tmp_path, 0)
+    store.write_tensors(path, {"features": np.zeros((2, 2)), "image_id": np.arange(3), "view": np.zeros(3, int)}, {})
+    assert str(path) in refusal(through, tmp_path, 1)
+
+
+def test_pairs_hold_the_embeddings_of_the_features_rows(tmp_path):
+    rows = [[(0, 0), (0, 1)], [(1, 0), (2, 0)]]
+    write_shards(tmp_path / "f", rows)
+    write_shards(tmp_path / "e", rows, "embeddings")
+    pairs = list(store.iterate_pairs(tmp_path / "f", tmp_path / "e", 2, FRAME))
+    assert len(pairs) == 2
+    assert all(np.array_equal(features["features"], embeddings) for features, embeddings in pairs)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [[(1, 0), (0, 0)], [(2, 0)]],
+        [[(0, 0)], [(1, 0), (2, 0)]],
+        [[(0, 0), (1, 0), (1, 1)], [(2, 0)]],
+        [[(0, 0), (1, 0)], [(2, 1)]],
+        [[(0, 0), (1, 0)], [(2, 0), (2, 1)]],
+    ],
+)
+def test_pairs_of_different_rows_are_refused_with_both_files(tmp_path, other):
+    write_shards(tmp_path / "f", [[(0, 0), (1, 0)], [(2, 0)]])
+    write_shards(tmp_path / "e", other, "embeddings")
+    message = refusal(list, store.iterate_pairs(tmp_path / "f", tmp_path / "e", 2, FRAME))
+    assert f"{tmp_path / 'f'}/shard-" in message and f"{tmp_path / 'e'}/shard-" in message and "hold different rows" in message
+
+
+def test_pairs_refuse_an_image_that_both_sides_lack(tmp_path):
+    write_shards(tmp_path / "f", [[(0, 0), (1, 0)]])
+    write_shards(tmp_path / "e", [[(0, 0), (1, 0)]], "embeddings")
+    assert "image 2 occurs 0 times" in refusal(list, store.iterate_pairs(tmp_path / "f", tmp_path / "e", 1, FRAME))
