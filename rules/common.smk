@@ -40,8 +40,6 @@ def _word(value):
     return shlex.quote(value) if isinstance(value, str) else str(value)
 
 
-
-
 def code_of(rule):
     return code_files(rule)
 
@@ -52,12 +50,19 @@ def entry_of(kind):
 
 
 def shards(folder):
-    return expand(f"{RESULTS}/{folder}/shard-{{shard}}.safetensors", shard=config["extraction"]["shard_ids"], allow_missing=True)
+    return expand(
+        f"{RESULTS}/{folder}/shard-{{shard}}.safetensors",
+        shard=config["extraction"]["shard_ids"],
+        allow_missing=True,
+    )
 
 
 def for_all(pattern):
     """The files of every model and space; or of every model, when the pattern names no space."""
-    return expand(f"{RESULTS}/{pattern}", space=config["spaces"], model=config["models"])
+    paths = expand(
+        f"{RESULTS}/{pattern}", space=config["spaces"], model=config["models"]
+    )
+    return list(dict.fromkeys(paths))
 
 
 def grown(megabytes):

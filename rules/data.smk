@@ -3,8 +3,6 @@ rule resolve_model:
         code=code_of("resolve_model"),
     output:
         f"{RESULTS}/registry/models/{{model}}.json",
-    params:
-        entry=entry_of("model"),
     log:
         f"{RESULTS}/logs/resolve_model/{{model}}.log",
     benchmark:
@@ -12,6 +10,8 @@ rule resolve_model:
     threads: 1
     resources:
         mem_mb=grown(300),
+    params:
+        entry=entry_of("model"),
     shell:
         "python scripts/resolve_model.py --params params.yaml --registry models.yaml --model {wildcards.model}"
         " --output {output} --log {log}"
@@ -22,8 +22,6 @@ rule resolve_space:
         code=code_of("resolve_space"),
     output:
         f"{RESULTS}/registry/spaces/{{space}}.json",
-    params:
-        entry=entry_of("space"),
     log:
         f"{RESULTS}/logs/resolve_space/{{space}}.log",
     benchmark:
@@ -31,6 +29,8 @@ rule resolve_space:
     threads: 1
     resources:
         mem_mb=grown(300),
+    params:
+        entry=entry_of("space"),
     shell:
         "python scripts/resolve_space.py --params params.yaml --registry spaces.yaml --space {wildcards.space}"
         " --output {output} --log {log}"
@@ -44,9 +44,6 @@ rule build_manifest:
     output:
         manifest=f"{RESULTS}/data/manifest.parquet",
         rejected=f"{RESULTS}/data/rejected.csv",
-    params:
-        data=flags(config["data"]),
-        seed=config["seed"],
     log:
         f"{RESULTS}/logs/build_manifest.log",
     benchmark:
@@ -54,6 +51,9 @@ rule build_manifest:
     threads: THREADS
     resources:
         mem_mb=grown(1500),
+    params:
+        data=flags(config["data"]),
+        seed=config["seed"],
     shell:
         "python scripts/build_manifest.py {params.data}"
         f" --seed {{params.seed}} --threads {THREADS}"

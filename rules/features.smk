@@ -10,8 +10,6 @@ rule extract_head:
         code=code_of("extract_head"),
     output:
         f"{RESULTS}/features/{{model}}/head.safetensors",
-    params:
-        study=config["study"],
     log:
         f"{RESULTS}/logs/extract_head/{{model}}.log",
     benchmark:
@@ -19,6 +17,8 @@ rule extract_head:
     threads: 1
     resources:
         mem_mb=grown(2000),
+    params:
+        study=config["study"],
     shell:
         "python scripts/extract_head.py --study {params.study} --model {wildcards.model} --entry {input.entry}"
         " --output {output} --log {log}"
@@ -31,10 +31,6 @@ rule extract_features:
         code=code_of("extract_features"),
     output:
         f"{RESULTS}/features/{{model}}/shard-{{shard}}.safetensors",
-    params:
-        study=config["study"],
-        extraction=flags(config["extraction"]),
-        images=IMAGES,
     log:
         f"{RESULTS}/logs/extract_features/{{model}}-{{shard}}.log",
     benchmark:
@@ -42,6 +38,10 @@ rule extract_features:
     threads: THREADS
     resources:
         mem_mb=grown(4000),
+    params:
+        study=config["study"],
+        extraction=flags(config["extraction"]),
+        images=IMAGES,
     shell:
         "python scripts/extract_features.py --study {params.study} --model {wildcards.model} --entry {input.entry}"
         " --shard {wildcards.shard} {params.extraction} {params.images} --output {output} --log {log}"
@@ -54,10 +54,6 @@ rule embed_images:
         code=code_of("embed_images"),
     output:
         f"{RESULTS}/embeddings/{{space}}/shard-{{shard}}.safetensors",
-    params:
-        study=config["study"],
-        extraction=flags(config["extraction"]),
-        images=IMAGES,
     log:
         f"{RESULTS}/logs/embed_images/{{space}}-{{shard}}.log",
     benchmark:
@@ -65,6 +61,10 @@ rule embed_images:
     threads: THREADS
     resources:
         mem_mb=grown(4000),
+    params:
+        study=config["study"],
+        extraction=flags(config["extraction"]),
+        images=IMAGES,
     shell:
         "python scripts/embed_images.py --study {params.study} --space {wildcards.space} --entry {input.entry}"
         " --shard {wildcards.shard} {params.extraction} {params.images} --output {output} --log {log}"
@@ -79,8 +79,6 @@ rule embed_prompts:
     output:
         tensors=f"{RESULTS}/prompts/{{space}}.safetensors",
         names=f"{RESULTS}/prompts/{{space}}.json",
-    params:
-        study=config["study"],
     log:
         f"{RESULTS}/logs/embed_prompts/{{space}}.log",
     benchmark:
@@ -88,6 +86,8 @@ rule embed_prompts:
     threads: THREADS
     resources:
         mem_mb=grown(2000),
+    params:
+        study=config["study"],
     shell:
         "python scripts/embed_prompts.py --study {params.study} --space {wildcards.space} --entry {input.entry}"
         ' --manifest {input.manifest} --vocabulary "{input.vocabulary}"'

@@ -10,9 +10,6 @@ rule fit_projector:
     output:
         tensors=f"{RESULTS}/projectors/{{model}}.safetensors",
         report=f"{RESULTS}/projectors/{{model}}.json",
-    params:
-        projector=flags(config["projector"]),
-        study=config["study"],
     log:
         f"{RESULTS}/logs/fit_projector/{{model}}.log",
     benchmark:
@@ -20,6 +17,9 @@ rule fit_projector:
     threads: THREADS
     resources:
         mem_mb=grown(2000),
+    params:
+        projector=flags(config["projector"]),
+        study=config["study"],
     shell:
         "python scripts/fit_projector.py --study {params.study} --model {wildcards.model} {params.projector}"
         f" --features {RESULTS}/features/{{wildcards.model}} --shards {SHARDS} --threads {THREADS}"
@@ -36,9 +36,6 @@ rule fit_translator:
     output:
         tensors=f"{RESULTS}/translators/{{space}}/{{model}}/{KIND}.safetensors",
         report=f"{RESULTS}/translators/{{space}}/{{model}}/{KIND}.json",
-    params:
-        translator=flags(config["translator"]),
-        study=config["study"],
     log:
         f"{RESULTS}/logs/fit_translator/{{space}}/{{model}}.log",
     benchmark:
@@ -46,6 +43,9 @@ rule fit_translator:
     threads: THREADS
     resources:
         mem_mb=grown(3000),
+    params:
+        translator=flags(config["translator"]),
+        study=config["study"],
     shell:
         "python scripts/fit_translator.py --study {params.study} --model {wildcards.model} --space {wildcards.space}"
         " {params.translator} --manifest {input.manifest}"

@@ -13,11 +13,6 @@ rule summarize:
         labels=f"{RESULTS}/tables/labels.csv",
         text=f"{RESULTS}/tables/summary.txt",
         metrics=f"{RESULTS}/metrics.json",
-    params:
-        study=config["study"],
-        selection=SELECTION,
-        summary=flags(config["summary"]),
-        seed=config["seed"],
     log:
         f"{RESULTS}/logs/summarize.log",
     benchmark:
@@ -25,6 +20,11 @@ rule summarize:
     threads: 1
     resources:
         mem_mb=grown(2000),
+    params:
+        study=config["study"],
+        selection=SELECTION,
+        summary=flags(config["summary"]),
+        seed=config["seed"],
     shell:
         "python scripts/summarize.py --study {params.study} {params.selection} {params.summary} --seed {params.seed}"
         f" --manifest {RESULTS}/data/manifest.parquet --projectors {RESULTS}/projectors"
@@ -39,10 +39,12 @@ rule plot_fig3:
         models=rules.summarize.output.models,
         code=code_of("plot_fig3"),
     output:
-        png=report(f"{RESULTS}/figures/fig3.png", caption="../report/fig3.rst", category="Figures"),
+        png=report(
+            f"{RESULTS}/figures/fig3.png",
+            caption="../report/fig3.rst",
+            category="Figures",
+        ),
         pdf=f"{RESULTS}/figures/fig3.pdf",
-    params:
-        selection=SELECTION,
     log:
         f"{RESULTS}/logs/plot_fig3.log",
     benchmark:
@@ -50,6 +52,8 @@ rule plot_fig3:
     threads: 1
     resources:
         mem_mb=grown(2000),
+    params:
+        selection=SELECTION,
     shell:
         "python scripts/plot_fig3.py {params.selection}"
         f" --scores {RESULTS}/scores"
@@ -62,10 +66,12 @@ rule plot_fig4:
         models=rules.summarize.output.models,
         code=code_of("plot_fig4"),
     output:
-        png=report(f"{RESULTS}/figures/fig4.png", caption="../report/fig4.rst", category="Figures"),
+        png=report(
+            f"{RESULTS}/figures/fig4.png",
+            caption="../report/fig4.rst",
+            category="Figures",
+        ),
         pdf=f"{RESULTS}/figures/fig4.pdf",
-    params:
-        selection=SELECTION,
     log:
         f"{RESULTS}/logs/plot_fig4.log",
     benchmark:
@@ -73,6 +79,8 @@ rule plot_fig4:
     threads: 1
     resources:
         mem_mb=grown(2000),
+    params:
+        selection=SELECTION,
     shell:
         "python scripts/plot_fig4.py {params.selection}"
         f" --scores {RESULTS}/scores"
@@ -85,11 +93,12 @@ rule plot_fig5:
         models=rules.summarize.output.models,
         code=code_of("plot_fig5"),
     output:
-        png=report(f"{RESULTS}/figures/fig5.png", caption="../report/fig5.rst", category="Figures"),
+        png=report(
+            f"{RESULTS}/figures/fig5.png",
+            caption="../report/fig5.rst",
+            category="Figures",
+        ),
         pdf=f"{RESULTS}/figures/fig5.pdf",
-    params:
-        selection=SELECTION,
-        plot_fig5=flags(config["plot_fig5"]),
     log:
         f"{RESULTS}/logs/plot_fig5.log",
     benchmark:
@@ -97,6 +106,9 @@ rule plot_fig5:
     threads: 1
     resources:
         mem_mb=grown(2000),
+    params:
+        selection=SELECTION,
+        plot_fig5=flags(config["plot_fig5"]),
     shell:
         "python scripts/plot_fig5.py {params.selection} {params.plot_fig5}"
         f" --concepts {RESULTS}/concepts"

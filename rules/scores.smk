@@ -10,9 +10,6 @@ rule measure_null_removal:
         code=code_of("measure_null_removal"),
     output:
         f"{RESULTS}/scores/{{space}}/{{model}}.parquet",
-    params:
-        null_removal=flags(config["null_removal"]),
-        seed=config["seed"],
     log:
         f"{RESULTS}/logs/measure_null_removal/{{space}}/{{model}}.log",
     benchmark:
@@ -20,6 +17,9 @@ rule measure_null_removal:
     threads: THREADS
     resources:
         mem_mb=grown(3000),
+    params:
+        null_removal=flags(config["null_removal"]),
+        seed=config["seed"],
     shell:
         "python scripts/measure_null_removal.py {params.null_removal} --manifest {input.manifest} --head {input.head}"
         f" --features {RESULTS}/features/{{wildcards.model}} --shards {SHARDS}"

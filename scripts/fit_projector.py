@@ -43,7 +43,9 @@ def main(flags: Flags) -> None:
     }
     write_json(flags.report, report)
     if null_dim == 0:
-        cli.log.warning("%s: this head has no null space by rule %s: its logits see every direction, and every score is 0", flags.model, flags.rule)
+        cli.log.warning(
+            "%s: this head has no null space by rule %s: its logits see every direction, and every score is 0", flags.model, flags.rule
+        )
     cli.log.info("%s: rank %d, null dimension %d; logits move by at most %.1e", flags.model, split.rank, null_dim, largest)
 
 

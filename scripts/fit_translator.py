@@ -6,6 +6,7 @@ import numpy as np
 
 from singflow import cli
 from singflow.config import Translator
+from singflow.errors import InputError
 from singflow.store import iterate_pairs, provenance, read_parquet, write_json, write_tensors
 from singflow.translator import Agreement, RidgeStatistics
 
@@ -34,7 +35,8 @@ def main(flags: Flags) -> None:
         statistics = statistics or RidgeStatistics(shard["features"].shape[1], embeddings.shape[1])
         chosen = training[shard["image_id"]]
         statistics.update(shard["features"][chosen], embeddings[chosen])
-    assert statistics is not None
+    if statistics is None:
+        raise InputError("no shards: extraction.shards must be at least 1")
     candidates = list(statistics.path(flags.alphas))
     agreements = [Agreement() for _ in candidates]
     baseline = Agreement()

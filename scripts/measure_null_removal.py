@@ -70,8 +70,13 @@ def main(flags: Flags) -> None:
     write_parquet(flags.output, scores)
     cli.log.info(
         "%d images: IS %.2f, AS %+.2f, |AS| %.2f degrees; random subspaces of %d dimensions: IS %.2f",
-        len(scores), scores["is_deg"].mean(), scores["as_deg"].mean(), scores["as_deg"].abs().mean(), basis.shape[1], scores["control_is_deg"].mean(),
-    )  # fmt: skip
+        len(scores),
+        scores["is_deg"].mean(),
+        scores["as_deg"].mean(),
+        scores["as_deg"].abs().mean(),
+        basis.shape[1],
+        scores["control_is_deg"].mean(),
+    )
 
 
 if __name__ == "__main__":

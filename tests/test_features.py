@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,7 +47,14 @@ def lite0():
 
 
 @pytest.mark.parametrize(
-    "identifier", ["test_resnet.r160_in1k", "test_efficientnet.r160_in1k", "test_convnext.r160_in1k", "test_vit.r160_in1k", "resnetv2_50x1_bit.goog_in21k_ft_in1k"]
+    "identifier",
+    [
+        "test_resnet.r160_in1k",
+        "test_efficientnet.r160_in1k",
+        "test_convnext.r160_in1k",
+        "test_vit.r160_in1k",
+        "resnetv2_50x1_bit.goog_in21k_ft_in1k",
+    ],
 )
 def test_the_caught_feature_is_timms_own_and_the_head_gives_the_models_logits(identifier):
     classifier = load_classifier(random_model(identifier))
@@ -59,7 +67,9 @@ def test_the_caught_feature_is_timms_own_and_the_head_gives_the_models_logits(id
     images = torch.rand(3, 3, 160, 160)
     with torch.inference_mode():
         features = classifier(images)
-        torch.testing.assert_close(features, classifier.model.forward_head(classifier.model.forward_features(images), pre_logits=True).flatten(1))
+        torch.testing.assert_close(
+            features, classifier.model.forward_head(classifier.model.forward_features(images), pre_logits=True).flatten(1)
+        )
         torch.testing.assert_close(classifier.logits(features), classifier.model(images), rtol=1e-4, atol=1e-4)
     assert head.weight.flatten(1).shape == classifier.weight.shape
     assert classifier.head_max_error < 1e-4
@@ -90,7 +100,12 @@ def test_an_entry_that_does_not_fit_the_model_is_refused(fields, message):
 def test_a_head_of_other_width_or_with_nan_is_refused(tmp_path):
     model = timm.create_model("test_resnet.r160_in1k", pretrained=False, num_classes=7)
     save_file(model.state_dict(), tmp_path / "seven.safetensors")
-    assert load_classifier(ModelEntry(source="timm", id="test_resnet.r160_in1k", weights=f"file:{tmp_path / 'seven.safetensors'}", classes=7)).weight.shape[0] == 7
+    assert (
+        load_classifier(
+            ModelEntry(source="timm", id="test_resnet.r160_in1k", weights=f"file:{tmp_path / 'seven.safetensors'}", classes=7)
+        ).weight.shape[0]
+        == 7
+    )
     with pytest.raises(InputError, match=r"not a state dict of test_resnet.r160_in1k with 1000 classes"):
         load_classifier(ModelEntry(source="timm", id="test_resnet.r160_in1k", weights=f"file:{tmp_path / 'seven.safetensors'}"))
     state = model.state_dict()
@@ -142,7 +157,7 @@ except InputError as error:
 
 def hub(cache):
     environment = os.environ | {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run([sys.executable, "-c", HUB], env=environment, capture_output=True, text=True, cwd=os.path.dirname(os.path.dirname(__file__)))
+    return subprocess.run([sys.executable, "-c", HUB], env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[1])
 
 
 def test_a_timm_name_loads_from_the_hub_cache_and_says_what_is_missing_without_it(tmp_path):
@@ -202,7 +217,10 @@ def test_scores_do_not_depend_on_batch_size_shards_or_row_order(lite0, packaged)
     runs = {
         "batches of 5": views_of(lite0, packaged, batch_size=5),
         "batches of 32": views_of(lite0, packaged, batch_size=32),
-        "three shards": [np.concatenate(parts) for parts in zip(*(views_of(lite0, packaged, slice(a, b)) for a, b in ((0, 6), (6, 13), (13, 20))), strict=True)],
+        "three shards": [
+            np.concatenate(parts)
+            for parts in zip(*(views_of(lite0, packaged, slice(a, b)) for a, b in ((0, 6), (6, 13), (13, 20))), strict=True)
+        ],
         "shuffled rows": views_of(lite0, packaged, order),
     }
     for name, (features, identifiers, views) in runs.items():
@@ -214,7 +232,7 @@ def test_scores_do_not_depend_on_batch_size_shards_or_row_order(lite0, packaged)
 def test_an_image_that_vanished_or_changed_since_the_manifest_is_named(lite0, packaged, tmp_path):
     root, manifest = packaged
     path = manifest["path"].iloc[0]
-    with pytest.raises(InputError, match=f"{path}: No such file.*build_manifest"):
+    with pytest.raises(InputError, match=rf"{path}: No such file.*build_manifest"):
         views_of(lite0, (tmp_path, manifest), slice(0, 1))
     (tmp_path / path).write_bytes((root / path).read_bytes() + b"x")
     with pytest.raises(InputError, match=f"{path}: has changed since the manifest"):
@@ -225,7 +243,7 @@ def test_non_finite_features_name_the_image(packaged):
     classifier = load_classifier(random_model("test_resnet.r160_in1k"))
     with torch.no_grad():
         next(classifier.model.parameters()).fill_(float("nan"))
-    with pytest.raises(InputError, match="image imagenet_00_243.jpg gives NaN or infinite features"):
+    with pytest.raises(InputError, match=r"image imagenet_00_243\.jpg gives NaN or infinite features"):
         views_of(classifier, packaged, slice(0, 2))
 
 

@@ -67,7 +67,9 @@ def test_scores_in_single_precision_are_mpmaths():
     generator = np.random.default_rng(3)
     width, dim = 1280, 384
     basis = random_basis(width, 280, seed=0, draw=0)
-    translator = Translator((generator.standard_normal((dim, width)) * 0.05).astype(np.float32), generator.standard_normal(dim).astype(np.float32))
+    translator = Translator(
+        (generator.standard_normal((dim, width)) * 0.05).astype(np.float32), generator.standard_normal(dim).astype(np.float32)
+    )
     features = np.abs(generator.standard_normal((4, width))).astype(np.float32)
     text = unit(generator.standard_normal((4, dim))).astype(np.float32)
     removal = remove(features, translator, fold(translator.weight, basis))

@@ -8,7 +8,9 @@ from singflow.statistics import bootstrap_interval
 def test_the_interval_of_a_mean_is_scipys_percentile_bootstrap():
     values = np.random.default_rng(0).gamma(2.0, size=80)
     ours = bootstrap_interval(values[:, None], 20000, 0.95, seed=0)
-    theirs = scipy.stats.bootstrap((values,), np.mean, n_resamples=20000, method="percentile", rng=np.random.default_rng(1)).confidence_interval
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=20000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
     assert ours == pytest.approx(tuple(theirs), abs=0.01)
 
 

@@ -90,4 +90,3 @@ def progress(items: Iterable[Item], total: int, unit: str, description: str) -> 
         ascii=not terminal,
         dynamic_ncols=terminal,
     )
-

@@ -194,7 +194,9 @@ def _class_index(text: str, where: str, classes: Classes) -> int:
     except ValueError:
         index = None
     if index is None or not -1 <= index < len(classes.names):
-        raise InputError(f"{where}: class_index {text!r} is outside the {len(classes.names)} classes (0 to {len(classes.names) - 1}, or -1)")
+        raise InputError(
+            f"{where}: class_index {text!r} is outside the {len(classes.names)} classes (0 to {len(classes.names) - 1}, or -1)"
+        )
     return index
 
 
@@ -303,7 +305,7 @@ def _frame(accepted: list[tuple[Candidate, Inspected]], validation_fraction: flo
     open_rows = frame.index[frame["split"] == ""]
     if len(open_rows):
         held_out = max(1, round(validation_fraction * len(open_rows)))
-        order = sorted(open_rows, key=lambda row: (_rank(seed, "split", frame.at[row, "sha256"]), row))
+        order = sorted(open_rows, key=lambda row: (_rank(seed, "split", str(frame.at[row, "sha256"])), row))
         frame.loc[open_rows, "split"] = "train"
         frame.loc[order[:held_out], "split"] = "validation"
     for split in ("train", "validation"):

@@ -5,6 +5,7 @@ import importlib.metadata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,7 +63,9 @@ class Classifier(nn.Module):
         head = _module_at(model, head_path)
         weight = getattr(head, "weight", None)
         if not isinstance(weight, torch.Tensor) or weight.ndim not in (2, 4) or weight.flatten(1).shape[1] != weight.shape[1]:
-            raise InputError(f"{entry.id}: {head_path!r} is {type(head).__name__}, not a linear layer or 1 x 1 convolution: name the head in models.yaml")
+            raise InputError(
+                f"{entry.id}: {head_path!r} is {type(head).__name__}, not a linear layer or 1 x 1 convolution: name the head in models.yaml"
+            )
         bias = getattr(head, "bias", None)
         self.weight = weight.detach().flatten(1).float()
         self.bias = torch.zeros(len(self.weight)) if bias is None else bias.detach().float()
@@ -81,7 +84,9 @@ class Classifier(nn.Module):
             raise InputError("the model never ran the head that models.yaml names: correct `head`")
         features, self._caught = self._caught.flatten(1).float(), None
         if features.shape != (len(images), self.weight.shape[1]):
-            raise InputError(f"the head's input has shape {tuple(features.shape)}, not (n, {self.weight.shape[1]}): it is applied before pooling")
+            raise InputError(
+                f"the head's input has shape {tuple(features.shape)}, not (n, {self.weight.shape[1]}): it is applied before pooling"
+            )
         error = float((self.logits(features) - logits).abs().max())
         if error > HEAD_TOLERANCE * max(1.0, float(logits.abs().max())):
             raise InputError(f"W f + b differs from the model's logits by {error:.2g}: the head in models.yaml is not the last layer")
@@ -102,9 +107,13 @@ def _module_at(model: nn.Module, path: str) -> nn.Module:
 
 def _check_head(weight: torch.Tensor, bias: torch.Tensor, entry: ModelEntry) -> None:
     if len(weight) != entry.classes:
-        raise InputError(f"{entry.id}: the head has {len(weight)} classes, its entry says {entry.classes}: correct `classes` in models.yaml")
+        raise InputError(
+            f"{entry.id}: the head has {len(weight)} classes, its entry says {entry.classes}: correct `classes` in models.yaml"
+        )
     if entry.feature_dim not in (None, weight.shape[1]):
-        raise InputError(f"{entry.id}: the feature has {weight.shape[1]} dimensions, its entry says {entry.feature_dim}: correct `feature_dim`")
+        raise InputError(
+            f"{entry.id}: the feature has {weight.shape[1]} dimensions, its entry says {entry.feature_dim}: correct `feature_dim`"
+        )
     if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
         raise InputError(f"{entry.id}: the head's weights hold NaN or infinite values: the weights are damaged")
 
@@ -121,17 +130,21 @@ def load_classifier(entry: ModelEntry) -> Classifier:
     if entry.id not in timm.list_pretrained(f"{name}.*") and entry.weights == "hub":
         raise InputError(f"timm has no weights {entry.id!r}; it has {', '.join(timm.list_pretrained(f'{name}.*')) or 'none'}")
     try:
-        model = timm.create_model(entry.id, pretrained=entry.weights == "hub", num_classes=None if entry.weights == "hub" else entry.classes)
-    except Exception as error:  # the hub client raises many kinds
+        model = timm.create_model(
+            entry.id, pretrained=entry.weights == "hub", num_classes=None if entry.weights == "hub" else entry.classes
+        )
+    except Exception as error:  # noqa: BLE001 (the hub client raises many kinds)
         raise InputError(
-            f"{entry.id}: its weights are neither in the hub cache nor can they be fetched ({type(error).__name__}: {error}): run once on a machine with a network, or name a file in models.yaml"
+            f"{entry.id}: its weights are neither in the hub cache nor can they be fetched ({type(error).__name__}: {error}): "
+            "run once on a machine with a network, or name a file in models.yaml"
         ) from None
     kind, _, target = entry.weights.partition(":")
     if kind == "package":
         _load_in_order(model, _package_file(target), entry)
     elif kind == "file":
         _load_by_name(model, Path(target), entry)
-    head = entry.head or model.pretrained_cfg.get("classifier")
+    configuration: Any = model.pretrained_cfg
+    head = entry.head or configuration.get("classifier")
     if not isinstance(head, str):
         raise InputError(f"{entry.id}: timm names {head!r} as the head: name one layer as `head` in models.yaml")
     return Classifier(model, head, entry)
@@ -157,7 +170,7 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such weight file") from None
-    except Exception as error:  # damaged archives and refused pickles surface as many kinds
+    except Exception as error:  # noqa: BLE001 (damaged archives and refused pickles surface as many kinds)
         raise InputError(f"{path}: not readable as tensors ({type(error).__name__}: {error})") from None
     if not isinstance(state, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise InputError(f"{path}: must hold a state dict of tensors alone")
@@ -200,7 +213,7 @@ def timm_views(model: nn.Module, count: int, seed: int, crop_area: list[float]) 
     return Views(whole, _pixels_only(whole), (width, height), resample, count, seed, (smallest, largest))
 
 
-def _pixels_only(transform: Callable[[Image.Image], torch.Tensor]) -> Callable[[Image.Image], torch.Tensor]:
+def _pixels_only(transform: object) -> Callable[[Image.Image], torch.Tensor]:
     from timm.data.transforms import MaybeToTensor
     from torchvision.transforms import Compose, Normalize
 
@@ -239,7 +252,11 @@ def run_views(
     """
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    loaded = map_ahead(lambda row: views(_read(root, row, max_pixels), row.image_id), rows.itertuples(index=False), threads)
+
+    def load(row: Any) -> torch.Tensor:
+        return views(_read(root, row, max_pixels), row.image_id)
+
+    loaded = map_ahead(load, rows.itertuples(index=False), threads)
     outputs = []
     with torch.inference_mode():
         for batch in _batches(progress(loaded, len(rows)), batch_size):
@@ -250,18 +267,20 @@ def run_views(
     identifiers = np.repeat(rows["image_id"].to_numpy(np.int64), views.count)
     finite = np.isfinite(matrix).all(axis=1)
     if not finite.all():
-        raise InputError(f"image {rows['path'].iloc[int(np.argmin(finite)) // views.count]} gives NaN or infinite features: the weights are damaged")
+        raise InputError(
+            f"image {rows['path'].iloc[int(np.argmin(finite)) // views.count]} gives NaN or infinite features: the weights are damaged"
+        )
     return matrix, identifiers, np.tile(np.arange(views.count, dtype=np.int32), len(rows))
 
 
-def _read(root: Path, row: object, max_pixels: int) -> Image.Image:
-    path = root / str(row.path)  # type: ignore[attr-defined]
+def _read(root: Path, row: Any, max_pixels: int) -> Image.Image:
+    path = root / row.path
     again = "run build_manifest again (snakemake --forcerun build_manifest)"
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror} since the manifest was built: {again}") from None
-    if hashlib.sha256(content).hexdigest() != row.sha256:  # type: ignore[attr-defined]
+    if hashlib.sha256(content).hexdigest() != row.sha256:
         raise InputError(f"{path}: has changed since the manifest was built: {again}")
     try:
         return decode(content, max_pixels)

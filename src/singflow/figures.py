@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -12,14 +13,14 @@ import pandas as pd
 import scipy.stats
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse
+from matplotlib.patches import Ellipse, Rectangle
 
 from singflow.store import write_bytes
 
 # Okabe and Ito's palette, distinct under every common colour blindness; black last.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -85,8 +86,8 @@ def _scatter(axes: Axes, models: dict[str, pd.DataFrame], rows: pd.DataFrame, sp
         points = scores[["as_deg", "is_deg"]].to_numpy()
         colour = COLOURS[number % len(COLOURS)]
         axes.scatter(
-            *points.T, s=14, alpha=0.55 if len(points) < 500 else 0.25, color=colour, marker=MARKERS[number % len(MARKERS)],
-            linewidths=0, label=_caption(model, rows), rasterized=len(points) > 2000,
+            points[:, 0], points[:, 1], s=14, alpha=0.55 if len(points) < 500 else 0.25, color=colour,
+            marker=MARKERS[number % len(MARKERS)], linewidths=0, label=_caption(model, rows), rasterized=len(points) > 2000,
         )  # fmt: skip
         if len(points) >= 3 and np.ptp(points, axis=0).all():
             centre, width, height, angle = covariance_ellipse(points, 0.95)
@@ -115,8 +116,12 @@ def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], 
     axes.set_ylabel(f"{' and '.join(names)} ({unit})" if unit == "degrees" else names[0])
     axes.margins(y=0.15)
     if len(columns) > 1:
-        handles = [plt.Rectangle((0, 0), 1, 1, facecolor="0.5", hatch=None if n == 0 else "///", edgecolor="white") for n in range(len(columns))]
-        axes.legend(handles, [f"{name} (plain)" if n == 0 else f"{name} (hatched)" for n, name in enumerate(names)], fontsize=8, loc="upper right")
+        handles = [
+            Rectangle((0, 0), 1, 1, facecolor="0.5", hatch=None if n == 0 else "///", edgecolor="white") for n in range(len(columns))
+        ]
+        axes.legend(
+            handles, [f"{name} (plain)" if n == 0 else f"{name} (hatched)" for n, name in enumerate(names)], fontsize=8, loc="upper right"
+        )
 
 
 def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, most_labels: int = 16) -> Figure:
@@ -148,7 +153,9 @@ def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, most_l
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
         if len(counts) > most_labels:
-            figure.supxlabel(f"the {most_labels} of {len(counts)} labels with most images; the other labels are in tables/labels.csv", fontsize=8)
+            figure.supxlabel(
+                f"the {most_labels} of {len(counts)} labels with most images; the other labels are in tables/labels.csv", fontsize=8
+            )
         return figure
 
 
@@ -157,7 +164,8 @@ def _violins(axes: Axes, scores: pd.DataFrame, labels: list[str], colour: str) -
         sizes = scores.loc[scores["label"] == label, "as_deg"].abs().to_numpy()
         if len(sizes) >= 3 and np.ptp(sizes) > 0:
             parts = axes.violinplot(sizes, [position], orientation="horizontal", widths=0.85, showextrema=False)
-            for body in parts["bodies"]:
+            bodies: Any = parts["bodies"]
+            for body in bodies:
                 body.set(facecolor=colour, edgecolor=colour, alpha=0.35)
             axes.plot(np.median(sizes), position, "|", color=colour, ms=9, mew=2)
         axes.scatter(sizes, np.full(len(sizes), position), s=7, color=colour, alpha=0.7, linewidths=0)
@@ -185,8 +193,9 @@ def fig5(scans: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, label: 
         pairs = []
         for number, (space, model, scan) in enumerate(panels):
             box = boxes.flat[number]
-            pairs.append(box.subplots(1, 2, sharey=True))
-            _concepts(*pairs[-1], scan, extremes, COLOURS[list(scans[space]).index(model) % len(COLOURS)])
+            left, right = box.subplots(1, 2, sharey=True)
+            pairs.append((left, right))
+            _concepts(left, right, scan, extremes, COLOURS[list(scans[space]).index(model) % len(COLOURS)])
             box.suptitle(f"{_caption(model, table[table['space'] == space].set_index('model'))}, {space}", fontsize=9)
         for same in zip(*pairs, strict=True):
             limits = [axes.get_xlim() for axes in same]

@@ -32,7 +32,7 @@ def decode(content: bytes, max_pixels: int) -> Image.Image:
         raise
     except UnidentifiedImageError:
         raise Unusable("not an image") from None
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file provokes
+    except Exception as error:  # noqa: BLE001 (Pillow's decoders raise whatever a damaged file provokes)
         raise Unusable(f"truncated or corrupt: {error}".replace("\n", " ")) from None
 
 

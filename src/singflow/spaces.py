@@ -23,7 +23,9 @@ class SentenceEncoder:
         disable_progress_bar()
         self._model = SentenceTransformer(str(_package_model(entry.text.removeprefix("package:"))), device="cpu", local_files_only=True)
         if self._model.get_embedding_dimension() != entry.dim:
-            raise InputError(f"spaces.yaml: {entry.text} gives {self._model.get_embedding_dimension()} dimensions, not {entry.dim}: correct `dim`")
+            raise InputError(
+                f"spaces.yaml: {entry.text} gives {self._model.get_embedding_dimension()} dimensions, not {entry.dim}: correct `dim`"
+            )
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         """Unit embeddings (n, m) of n texts."""
@@ -51,6 +53,7 @@ class ConSE(nn.Module):
     def __init__(self, classifier: Classifier, sentences: np.ndarray, temperature: float, top: int) -> None:
         super().__init__()
         self.classifier = classifier
+        self.sentences: torch.Tensor
         self.register_buffer("sentences", torch.from_numpy(sentences))
         self.temperature = temperature
         self.top = top

@@ -178,7 +178,6 @@ def iterate_pairs(features: Path, embeddings: Path, shards: int, manifest: pd.Da
         )
     ):
         if not (np.array_equal(left["image_id"], right["image_id"]) and np.array_equal(left["view"], right["view"])):
-            raise InputError(
-                f"{shard_path(features, shard)} and {shard_path(embeddings, shard)} hold different rows: remove both and run the workflow again"
-            )
+            places = f"{shard_path(features, shard)} and {shard_path(embeddings, shard)}"
+            raise InputError(f"{places} hold different rows: remove both and run the workflow again")
         yield left, right["embeddings"]

@@ -11,7 +11,14 @@ NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
 
 
 def summarize_model(
-    scores: pd.DataFrame, projector: dict[str, Any], translator: dict[str, Any], *, resamples: int, confidence: float, min_r2: float, seed: int
+    scores: pd.DataFrame,
+    projector: dict[str, Any],
+    translator: dict[str, Any],
+    *,
+    resamples: int,
+    confidence: float,
+    min_r2: float,
+    seed: int,
 ) -> dict[str, Any]:
     """One row of tables/models.csv. Angles in degrees; intervals by bootstrap over images; None where undefined."""
     size = scores["as_deg"].abs()
@@ -93,7 +100,10 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
             )
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines.append(f"space {space}")
-        lines += ["  ".join([cells[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(cells[1:], widths[1:], strict=True))]) for cells in rows]
+        lines += [
+            "  ".join([cells[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(cells[1:], widths[1:], strict=True))])
+            for cells in rows
+        ]
         lines.append("")
     lines += [
         "All scores in degrees. IS: how far meaning turns when the null component, which no logit sees, is removed.",

@@ -64,7 +64,11 @@ class Project:
     def artifacts(self) -> dict[str, bytes]:
         results = self.folder / "results/demo"
         skipped = ("logs", "benchmarks")
-        return {str(p.relative_to(results)): p.read_bytes() for p in results.rglob("*") if p.is_file() and p.relative_to(results).parts[0] not in skipped}
+        return {
+            str(p.relative_to(results)): p.read_bytes()
+            for p in results.rglob("*")
+            if p.is_file() and p.relative_to(results).parts[0] not in skipped
+        }
 
     def planned(self, *, direct: bool = True) -> set[str]:
         """Jobs that Snakemake would start; direct: for a reason of their own, not because an earlier job does."""

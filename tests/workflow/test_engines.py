@@ -14,7 +14,9 @@ from tests.workflow.conftest import Project
 
 
 def snakemake_graph(project):
-    rows = [line.split("\t") for line in project.snakemake("--detailed-summary").splitlines() if line.startswith(("results/", "output_file"))]
+    rows = [
+        line.split("\t") for line in project.snakemake("--detailed-summary").splitlines() if line.startswith(("results/", "output_file"))
+    ]
     table = pd.DataFrame(rows[1:], columns=rows[0])
     return {
         command: (set(group["output_file"]), set(group["input-file(s)"].iloc[0].split(",")))
@@ -32,7 +34,11 @@ def dvc_graph(project):
         return {
             stage.cmd: (
                 {os.path.relpath(out.fs_path, base) for out in stage.outs},
-                {os.path.relpath(dep.fs_path, base) for dep in stage.deps if dep.protocol in ("local", "file") and not hasattr(dep, "params")},
+                {
+                    os.path.relpath(dep.fs_path, base)
+                    for dep in stage.deps
+                    if dep.protocol in ("local", "file") and not hasattr(dep, "params")
+                },
             )
             for stage in stages
         }
@@ -62,7 +68,9 @@ def test_every_parameter_in_a_dvc_command_is_declared_so_that_params_diff_shows_
         used = set(re.findall(r"\$\{([\w.]+)\}", body["cmd"])) - {"study"}
         used = {key for key in used if key != "item" and not key.startswith("item.")}
         declared = set(body.get("params", []))
-        missing = {key for key in used - {"translator.kind", "concepts.vocabulary"} if key not in declared and key.split(".")[0] not in declared}
+        missing = {
+            key for key in used - {"translator.kind", "concepts.vocabulary"} if key not in declared and key.split(".")[0] not in declared
+        }
         assert not missing, (name, missing)
 
 
@@ -87,7 +95,9 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
     assert list(manifest.columns) == ["image_id", "path", "label", "class_index", "prompt", "split", "width", "height", "sha256"]
     assert (results / "data/rejected.csv").read_text() == "path,reason\n"
     for shard in ("00000", "00001"):
-        features, metadata = read_tensors(results / f"features/efficientnet_lite0/shard-{shard}.safetensors", ["features", "image_id", "view"])
+        features, metadata = read_tensors(
+            results / f"features/efficientnet_lite0/shard-{shard}.safetensors", ["features", "image_id", "view"]
+        )
         embeddings, _ = read_tensors(results / f"embeddings/conse_minilm/shard-{shard}.safetensors", ["embeddings", "image_id", "view"])
         assert {key: (str(value.dtype), value.shape) for key, value in features.items()} == {
             "features": ("float32", (20, 1280)),
@@ -114,7 +124,16 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
     translator, _ = read_tensors(results / "translators/conse_minilm/efficientnet_lite0/linear.safetensors", ["weight", "bias"])
     assert translator["weight"].shape == (384, 1280) and translator["bias"].shape == (384,)
     fit = json.loads((results / "translators/conse_minilm/efficientnet_lite0/linear.json").read_text())
-    assert {"alpha", "validation_cosine", "validation_mse", "validation_r2", "baseline_cosine", "n_train", "n_validation", "alpha_curve"} <= set(fit)
+    assert {
+        "alpha",
+        "validation_cosine",
+        "validation_mse",
+        "validation_r2",
+        "baseline_cosine",
+        "n_train",
+        "n_validation",
+        "alpha_curve",
+    } <= set(fit)
     assert (fit["n_train"], fit["n_validation"]) == (30, 5)
     scores = pd.read_parquet(results / "scores/conse_minilm/efficientnet_lite0.parquet")
     assert list(scores.columns) == [
@@ -185,6 +204,7 @@ def projects(snakemake_project, dvc_project):
     for project in (snakemake_project, dvc_project):
         for name, content in saved.items():
             (project.folder / name).write_bytes(content)
+    dvc_project.dvc("repro", "resolve_model")
 
 
 def test_touching_every_file_re_runs_nothing(projects):
