@@ -135,10 +135,9 @@ tensors = {name: np.full((2, 3), ord(name), dtype) for name in set("abcdef") for
 write_tensors(Path(sys.argv[1]), tensors | {"ids": np.arange(5)}, {name: name for name in set("ghijklmn")})
 """
     processes = [
-        subprocess.Popen([sys.executable, "-c", program, tmp_path / seed], env=os.environ | {"PYTHONHASHSEED": seed})
-        for seed in ("0", "1", "2")
+        subprocess.Popen([sys.executable, "-c", program, tmp_path / seed], env=os.environ | {"PYTHONHASHSEED": seed}) for seed in ("0", "1")
     ]
-    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert [process.wait() for process in processes] == [0, 0]
     assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
     assert len(load_file(tmp_path / "0")) == 7
 

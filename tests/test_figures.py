@@ -1,0 +1,94 @@
+import hashlib
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from singflow.figures import covariance_ellipse, fig3, fig4, fig5, save
+
+LABELS = ["goose", "a label with <b>, $x$ and a rather long name", "jeep"]
+
+
+def scores(seed, n=60):
+    generator = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {"label": np.array(LABELS)[np.arange(n) % 3], "as_deg": generator.normal(size=n), "is_deg": generator.gamma(8, size=n)}
+    )
+
+
+@pytest.fixture
+def table():
+    columns = ["is_mean", "is_low", "is_high", "as_abs_mean", "as_abs_low", "as_abs_high", "is_per_as", "is_per_as_low", "is_per_as_high"]
+    rows = [
+        {"space": s, "model": m, "translator": "weak", **dict(zip(columns, [8, 7, 9, 1, 0.8, 1.2, 8, 6, 10], strict=True))}
+        for s in "st"
+        for m in "mn"
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def scans():
+    generator = np.random.default_rng(0)
+    concepts = [f"concept {i}" for i in range(30)]
+    size = generator.normal(size=30)
+    frame = {
+        "label": "goose",
+        "concept": concepts,
+        "n": 4,
+        "angle_mean": 70 + size,
+        "angle_std": 1.0,
+        "as_mean": size,
+        "as_std": 0.1,
+        "as_abs_mean": np.abs(size),
+    }
+    return {s: {m: pd.DataFrame(frame) for m in "mn"} for s in "st"}
+
+
+def test_the_ellipse_holds_its_share_of_a_normal_cloud():
+    generator = np.random.default_rng(0)
+    points = generator.multivariate_normal([3, -1], [[4, 1.5], [1.5, 1]], 40000)
+    centre, width, height, angle = covariance_ellipse(points, 0.95)
+    turn = np.radians(angle)
+    along = (points - centre) @ np.array([np.cos(turn), np.sin(turn)])
+    across = (points - centre) @ np.array([-np.sin(turn), np.cos(turn)])
+    inside = (2 * along / width) ** 2 + (2 * across / height) ** 2 <= 1
+    assert abs(inside.mean() - 0.95) < 0.004
+    assert width > height
+
+
+def test_figures_are_written_twice_with_the_same_bytes_and_without_dates(tmp_path, table, scans):
+    both = {s: {m: scores(i) for i, m in enumerate("mn")} for s in "st"}
+    for name, draw in {
+        "fig3": lambda: fig3(both, table),
+        "fig4": lambda: fig4(both, table),
+        "fig5": lambda: fig5(scans, table, "goose", 8),
+    }.items():
+        digests = set()
+        for attempt in "ab":
+            save(draw(), tmp_path / f"{attempt}/{name}.png", tmp_path / f"{attempt}/{name}.pdf")
+            digests.add(tuple(hashlib.sha256((tmp_path / f"{attempt}/{name}.{kind}").read_bytes()).hexdigest() for kind in ("png", "pdf")))
+        assert len(digests) == 1, name
+        assert b"CreationDate" not in (tmp_path / f"a/{name}.pdf").read_bytes()
+        pixels = np.asarray(Image.open(tmp_path / f"a/{name}.png").convert("L"))
+        edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        assert (edge == 255).all(), f"{name} is clipped at its edge"
+    assert not plt.get_fignums()
+
+
+def test_the_concepts_shown_are_the_weakest_and_the_strongest(table, scans):
+    figure = fig5(scans, table, "goose", 5)
+    scan = scans["s"]["m"].sort_values("as_abs_mean")["concept"]
+    shown = [tick.get_text() for tick in figure.subfigs[0].axes[0].get_yticklabels()]
+    assert shown == [*scan[:5], *scan[-5:]]
+    plt.close(figure)
+
+
+def test_a_model_without_null_space_is_drawn_at_zero(table):
+    flat = {"s": {"m": scores(0).assign(as_deg=0.0, is_deg=0.0), "n": scores(1)}}
+    empty = table[table["space"] == "s"].copy()
+    empty.loc[empty["model"] == "m", [c for c in empty if c.startswith("is_per_as")]] = None
+    plt.close(fig3(flat, empty))
+    plt.close(fig4(flat, empty))

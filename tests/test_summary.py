@@ -1,0 +1,82 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from singflow.summary import render_text, summarize_labels, summarize_model
+
+OPTIONS = {"resamples": 300, "confidence": 0.95, "min_r2": 0.2, "seed": 0}
+TRANSLATOR = {"alpha": 10.0, "validation_cosine": 0.7, "baseline_cosine": 0.5, "validation_r2": 0.3, "n_train": 80, "n_validation": 20}
+PROJECTOR = {"null_dim": 280, "rank": 1000, "rule": "exact"}
+
+
+@pytest.fixture
+def scores():
+    generator = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "image_id": np.arange(40),
+            "label": np.repeat(["a", "b"], [10, 30]),
+            "class_index": np.repeat([3, -1], 20),
+            "predicted_index": np.concatenate([np.full(15, 3), np.full(25, 9)]),
+            "is_deg": generator.gamma(8.0, size=40),
+            "as_deg": generator.normal(-0.5, 1.0, 40),
+            "null_energy": generator.uniform(0, 0.2, 40),
+            "logit_change": np.full(40, 1e-6),
+            "control_is_deg": generator.gamma(10.0, size=40),
+            "control_as_deg": generator.normal(0, 1, 40),
+        }
+    )
+
+
+def test_a_row_holds_the_means_their_intervals_and_the_ratios(scores):
+    row = summarize_model(scores, PROJECTOR, TRANSLATOR, **OPTIONS)
+    size = scores["as_deg"].abs()
+    expected = {
+        "is_mean": scores["is_deg"].mean(),
+        "as_mean": scores["as_deg"].mean(),
+        "as_abs_mean": size.mean(),
+        "control_is_mean": scores["control_is_deg"].mean(),
+        "is_per_as": scores["is_deg"].mean() / size.mean(),
+        "is_per_control": scores["is_deg"].mean() / scores["control_is_deg"].mean(),
+        "top1": 15 / 20,
+        "max_logit_change": 1e-6,
+    }
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+    for name in ("is", "as", "as_abs", "control_is", "control_as"):
+        assert row[f"{name}_low"] < row[f"{name}_mean"] < row[f"{name}_high"]
+    half = 1.96 * scores["is_deg"].std() / math.sqrt(40)
+    assert row["is_high"] - row["is_low"] == pytest.approx(2 * half, rel=0.25)
+    assert (row["translator"], row["note"]) == ("good", "")
+
+
+def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(scores):
+    nothing = scores.assign(is_deg=0.0, as_deg=0.0, control_is_deg=0.0, control_as_deg=0.0)
+    row = summarize_model(nothing, PROJECTOR | {"null_dim": 0}, TRANSLATOR, **OPTIONS)
+    assert row["is_per_as"] is None and row["is_per_control"] is None
+    assert (row["is_mean"], row["is_low"], row["is_high"]) == (0.0, 0.0, 0.0)
+    assert "no null space" in row["note"]
+
+
+def test_images_outside_the_classes_give_no_top1(scores):
+    assert summarize_model(scores.assign(class_index=-1), PROJECTOR, TRANSLATOR, **OPTIONS)["top1"] is None
+
+
+def test_label_rows_are_the_moments_of_their_images(scores):
+    table = summarize_labels(scores).set_index("label")
+    mine = scores[scores["label"] == "a"]
+    assert table.loc["a", "n"] == 10 and list(table.index) == ["a", "b"]
+    assert table.loc["a", "as_abs_deg_mean"] == pytest.approx(mine["as_deg"].abs().mean())
+    assert table.loc["a", "is_deg_std"] == pytest.approx(np.std(mine["is_deg"]))
+
+
+@pytest.mark.parametrize(("r2", "weak"), [(0.19, True), (0.2, False), (-3.0, True)])
+def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
+    row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"validation_r2": r2}, **OPTIONS)
+    manifest = pd.DataFrame({"label": scores["label"], "split": np.repeat(["validation", "train"], 20)})
+    text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
+    assert text.startswith("Study mine: 40 images, 2 labels, 20 images held out\n")
+    assert ("m *" in text) == ("WEAK TRANSLATOR" in text) == weak
+    assert f"{row['is_mean']:.2f} [{row['is_low']:.2f}, {row['is_high']:.2f}]" in text
+    assert max(map(len, text.splitlines())) <= 150

@@ -1,0 +1,137 @@
+"""Every command and every snippet of the README, run as a reader would."""
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import timm
+import yaml
+from safetensors.torch import save_file
+
+from singflow.data import data_root
+from tests.workflow.conftest import ROOT, Project
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()]
+SNIPPETS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)]
+
+
+def change(project, snippet):
+    """Change the snippet's keys in params.yaml, as its reader would by hand."""
+    path = project.folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    for key, value in snippet.items():
+        if isinstance(value, dict):
+            assert set(value) <= set(params[key])
+            params[key] |= value
+        else:
+            assert key in params
+            params[key] = value
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def shell(project, command, **environment):
+    return project.run("bash", "-euc", command, **environment).stdout
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """A checkout whose .venv is the environment of this test run, already made."""
+    project = Project(tmp_path_factory.mktemp("reader"))
+    (project.folder / ".venv").symlink_to(sys.prefix)
+    for stamp in ("demo", "test"):
+        (Path(sys.prefix) / stamp).touch()
+    return project
+
+
+def test_the_readme_has_the_commands_that_these_tests_run():
+    assert COMMANDS == [
+        "make demo",
+        "make test",
+        "source .venv/bin/activate",
+        "snakemake --cores all",
+        "python scripts/show_summary.py params.yaml",
+        "snakemake --cores all --forcerun build_manifest",
+        "dvc repro",
+        "make publish",
+    ]
+    assert [sorted(snippet) for snippet in SNIPPETS] == [["data", "study"], ["data", "study"], ["models"], ["concepts"]]
+
+
+def test_make_demo_ends_with_the_table_and_the_paths_of_the_figures(reader):
+    output = shell(reader, "make demo")
+    assert "images/s" in output
+    end = output[output.index("Study demo: 20 images") :]
+    assert re.search(r"efficientnet_lite0 \* +280 +0\.9", end)
+    figures = re.findall(r"^results/demo/figures/fig\d\.png$", end, flags=re.MULTILINE)
+    assert len(figures) == 3 and all((reader.folder / figure).is_file() for figure in figures)
+    assert "[make] pytest" in shell(reader, "make --dry-run test | sed 's/^pytest/[make] pytest/'")
+
+
+def test_publish_refuses_an_unfinished_run_and_records_a_finished_one(reader):
+    reader.edit("params.yaml", "extremes: 8", "extremes: 7")
+    refused = reader.run("make", "publish", check=False)
+    assert refused.returncode != 0 and "the run is not finished" in refused.stdout
+    reader.edit("params.yaml", "extremes: 7", "extremes: 8")
+    assert "pushed" in shell(reader, "make publish")
+    assert "Data and pipelines are up to date" in shell(reader, "dvc repro")
+
+
+def hub_with_resnet18(folder):
+    snapshot = folder / "models--timm--resnet18.a1_in1k/snapshots/0123456789abcdef0123456789abcdef01234567"
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs/main").write_text(snapshot.name)
+    save_file(timm.create_model("resnet18.a1_in1k", pretrained=False).state_dict(), snapshot / "model.safetensors")
+    return str(folder)
+
+
+def test_own_images_in_folders_with_an_own_model_and_own_words(reader, tmp_path):
+    packaged = data_root("packaged", ".")
+    table = pd.read_csv(ROOT / "vocab/packaged.csv")
+    for position, row in table.iterrows():
+        folder = reader.folder / "photos" / ["my pet's $(toys)", "n02051845", "golden_retriever"][position % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(packaged / row["path"], folder / f"a 'photo' & {position};.jpg")
+    (reader.folder / "photos/golden_retriever/broken.jpg").write_bytes((packaged / table["path"][0]).read_bytes()[:5000])
+    (reader.folder / "vocab/mine.txt").write_text("a rug\n<script>alert(1)</script>\n")
+    for snippet in (SNIPPETS[0], SNIPPETS[2], SNIPPETS[3]):
+        change(reader, snippet)
+    output = shell(reader, "\n".join(COMMANDS[2:5]), HF_HUB_CACHE=hub_with_resnet18(tmp_path))
+    assert "timm/resnet18.a1_in1k: no null space: the logits see every direction" in output
+    results = reader.folder / "results/mine"
+    manifest = pd.read_parquet(results / "data/manifest.parquet")
+    assert set(manifest["label"]) == {"my pet's $(toys)", "pelican", "golden retriever"}
+    assert (results / "data/rejected.csv").read_text().startswith("path,reason\ngolden_retriever/broken.jpg,truncated or corrupt")
+    assert (results / "scores/conse_minilm/timm/resnet18.a1_in1k.parquet").is_file()
+    assert set(pd.read_parquet(results / "concepts/conse_minilm/timm/resnet18.a1_in1k.parquet")["concept"]) == {
+        "a rug",
+        "<script>alert(1)</script>",
+    }
+
+    assert "Nothing to be done" in shell(reader, COMMANDS[3], HF_HUB_CACHE=str(tmp_path))
+    os.remove(reader.folder / "photos/golden_retriever/broken.jpg")
+    shell(reader, f"{COMMANDS[5]} results/mine/data/manifest.parquet", HF_HUB_CACHE=str(tmp_path))
+    assert (results / "data/rejected.csv").read_text() == "path,reason\n"
+
+
+def test_own_images_in_a_table(reader):
+    packaged = data_root("packaged", ".")
+    folder = reader.folder / "photos2"
+    folder.mkdir()
+    rows = []
+    for position, path in enumerate(sorted(packaged.glob("imagenet_*.jpg"))):
+        shutil.copy(path, folder / path.name)
+        rows.append({"path": path.name, "animal": "bird" if position % 2 else "other"})
+    pd.DataFrame(rows).to_csv(reader.folder / "photos.csv", index=False)
+    change(reader, SNIPPETS[1])
+    reader.edit("params.yaml", "root: photos", "root: photos2")
+    shell(reader, "snakemake --cores all results/mine/data/manifest.parquet --forcerun build_manifest")
+    manifest = pd.read_parquet(reader.folder / "results/mine/data/manifest.parquet")
+    assert manifest.groupby("label").size().to_dict() == {"bird": 10, "other": 10}
+    assert set(manifest["prompt"]) == {"an image of a bird", "an image of a other"}
+    assert (manifest["class_index"] == -1).all()
