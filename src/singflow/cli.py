@@ -51,9 +51,11 @@ def run(main: Callable[[Flags], None], schema: type[Flags]) -> None:
 
 
 def _parse(schema: type[Flags]) -> Flags:
+    single: set[str] = set()
     parser = argparse.ArgumentParser(description=schema.__doc__, allow_abbrev=False)
     for name, field in schema.model_fields.items():
         many = any(get_origin(kind) is list for kind in (field.annotation, *get_args(field.annotation)))
+        single |= set() if many else {f"--{name}"}
         parser.add_argument(
             f"--{name}",
             nargs="*" if many else None,
@@ -61,7 +63,11 @@ def _parse(schema: type[Flags]) -> Flags:
             default=argparse.SUPPRESS,
             help=(field.description or "").replace("%", "%%"),
         )
-    values: dict[str, Any] = {name: None if value == "None" else value for name, value in vars(parser.parse_args()).items()}
+    joined, words = [], iter(sys.argv[1:])
+    for word in words:  # `--root -x` as `--root=-x`: argparse takes a value that starts with a dash for a flag
+        value = next(words, None) if word in single else None
+        joined.append(word if value is None else f"{word}={value}")
+    values: dict[str, Any] = {name: None if value == "None" else value for name, value in vars(parser.parse_args(joined)).items()}
     try:
         return schema.model_validate(values)
     except ValidationError as error:

@@ -24,6 +24,12 @@ def _refuse(value: str, pattern: str, allowed: str) -> str:
     return value
 
 
+def _text(value: str) -> str:
+    if value == "None":
+        raise ValueError("is how the scripts are told null: choose another")
+    return value
+
+
 def _name(value: str) -> str:
     return _refuse(value, NAME, "letters, digits, '_', '-' and '.', and starts with a letter or digit")
 
@@ -45,9 +51,10 @@ def _unique(values: list[str]) -> list[str]:
     return values
 
 
-Name = Annotated[str, AfterValidator(_name)]
-ModelName = Annotated[str, AfterValidator(_model_name)]
-SafePath = Annotated[str, AfterValidator(_shell_safe)]
+Text = Annotated[str, AfterValidator(_text)]
+Name = Annotated[Text, AfterValidator(_name)]
+ModelName = Annotated[Text, AfterValidator(_model_name)]
+SafePath = Annotated[Text, AfterValidator(_shell_safe)]
 
 
 class Section(BaseModel):
@@ -64,7 +71,7 @@ class Data(Section):
     )
     root: SafePath = Field(description="folder that the images' paths are relative to (packaged: not read)")
     table: SafePath | None = Field(description="CSV or Parquet file with one image a row (folder: not read)")
-    label_column: str = Field(min_length=1, description="column of the table that holds the label")
+    label_column: Text = Field(min_length=1, description="column of the table that holds the label")
     classes: SafePath = Field(description="CSV file with the heads' classes in order: class_index, synset, name")
     per_class: int | None = Field(ge=1, description="images drawn per label; None: all")
     validation_fraction: float = Field(gt=0, lt=1, description="share of the images held out from translator fitting")
@@ -134,13 +141,13 @@ class Summary(Section):
 
     resamples: int = Field(ge=100, description="bootstrap resamples of the images behind every interval")
     confidence: float = Field(gt=0, lt=1, description="coverage of the intervals")
-    min_r2: float = Field(le=1, description="held-out R2 below which a translator is called weak")
+    min_r2: float = Field(le=1, allow_inf_nan=False, description="held-out R2 below which a translator is called weak")
 
 
 class PlotFig5(Section):
     """The concept scan of one label."""
 
-    label: str | None = Field(description="label to show; None: the one with most images")
+    label: Text | None = Field(description="label to show; None: the one with most images")
     extremes: int = Field(ge=1, description="concepts shown from either end")
 
 
@@ -168,12 +175,26 @@ class Study(Section):
         return self
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key may be written once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            keys = [key.value for key, _ in node.value]
+            repeated = sorted({key for key in keys if keys.count(key) > 1})
+            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(repeated)}: written twice", node.start_mark)
+        return mapping
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Parse a YAML mapping, or raise InputError with the place of the mistake."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: not readable: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(content, dict):
@@ -195,8 +216,10 @@ def explain(error: ValidationError, model: type[BaseModel], origin: str) -> str:
             lines.append(f"{origin}: {place}: missing; every key must be written out")
         else:
             hint = ""
-            if mistake["type"] == "float_type" and re.fullmatch(r"[-+]?\d+e[-+]?\d+", str(mistake["input"])):
-                hint = f"; YAML reads {mistake['input']} as text: write {mistake['input'].replace('e', '.0e')}"
+            number = re.fullmatch(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)", str(mistake["input"]))
+            if mistake["type"] == "float_type" and number:
+                mend = f"{number[1]}{number[2] or '.0'}e{number[3] or '+'}{number[4]}"
+                hint = f"; YAML reads {mistake['input']} as text: write {mend}"
             value = "" if isinstance(mistake["input"], dict | BaseModel) else f" {mistake['input']!r}"
             lines.append(f"{origin}: {place}:{value} {mistake['msg'].removeprefix('Value error, ')}{hint}")
     return "\n".join(lines)

@@ -3,6 +3,8 @@
 import hashlib
 import importlib.metadata
 import os
+import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -70,18 +72,22 @@ def read_classes(path: Path) -> Classes:
             raise InputError(f"{path}: has no column {column!r}; it has {', '.join(frame.columns)}")
     if list(frame["class_index"]) != [str(i) for i in range(len(frame))]:
         raise InputError(f"{path}: class_index must count 0, 1, 2, ... in order, as the heads do")
+    if frame.empty:
+        raise InputError(f"{path}: holds no classes")
     names = list(frame["name"])
     repeated = [name for name, count in Counter(map(_normal, names)).items() if count > 1]
     if repeated or not all(map(_normal, names)):
         raise InputError(f"{path}: every class needs a name of its own; repeated or blank: {', '.join(repeated) or 'blank'}")
     index = {_normal(name): i for i, name in enumerate(names)}
-    index |= {_normal(synset): i for i, synset in enumerate(frame["synset"]) if synset}
+    for i, synset in enumerate(map(_normal, frame["synset"])):
+        if synset and index.setdefault(synset, i) != i:
+            raise InputError(f"{path}: {synset} stands for two classes, {names[index[synset]]!r} and {names[i]!r}")
     return Classes(names, index)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        return pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
@@ -98,27 +104,38 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
 
     Files that lie in no class folder are rejected, never skipped. Raises InputError for an empty folder.
     """
-    top = {entry.name for entry in os.scandir(root) if entry.is_dir()}
+    top = {path.name for path in root.iterdir() if path.is_dir()}
+    others = sorted(map(_printable, top - set(SPLIT_FOLDERS)))
+    if "train" in top and len(top & set(SPLIT_FOLDERS)) > 1 and others:
+        raise InputError(f"data.root {root}: holds other folders beside train and val: {', '.join(others)}: move them out of it")
     depth = 1 if top and top <= set(SPLIT_FOLDERS) else 0
     found: list[Candidate] = []
     rejected: Rejected = []
     visited: set[str] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
+
+    def unlisted(error: OSError) -> None:
+        rejected.append((_printable(str(Path(error.filename).relative_to(root))), f"unreadable: {error.strerror}"))
+
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=unlisted):
         real = os.path.realpath(folder)
+        parts = Path(folder).relative_to(root).parts
         if real in visited:
             subfolders.clear()
+            rejected.append((_printable(str(PurePosixPath(*parts))), "a link to a folder that is listed already"))
             continue
         visited.add(real)
         subfolders.sort()
-        parts = Path(folder).relative_to(root).parts
         for name in sorted(files):
             path = str(PurePosixPath(*parts, name))
             if not _is_text(path):
-                rejected.append((_printable(path), "name is not UTF-8: rename the file"))
+                rejected.append((_printable(path), "name is not UTF-8 or holds control characters: rename the file"))
             elif len(parts) <= depth:
                 rejected.append((path, "not in a class folder"))
             else:
                 label, index = _label_of(parts[depth], classes)
+                if not label:
+                    rejected.append((path, "no printable label"))
+                    continue
                 found.append(Candidate(path, label, index, prompt_of(label), SPLIT_FOLDERS[parts[0]] if depth else ""))
     if not found:
         raise InputError(f"data.root {root}: holds no images in class folders (<root>/<class>/<image>)")
@@ -131,15 +148,11 @@ def _label_of(folder: str, classes: Classes) -> tuple[str, int]:
 
 
 def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return path.isprintable()
+    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in path)
 
 
 def _printable(path: str) -> str:
-    return path.encode(errors="backslashreplace").decode()
+    return "".join(c if _is_text(c) else c.encode("unicode_escape").decode() for c in path)
 
 
 def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[Candidate], Rejected]:
@@ -180,7 +193,7 @@ def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[C
         if reason:
             rejected.append((_printable(row["path"]), reason))
             continue
-        listed.add(row["path"])
+        listed.add(str(PurePosixPath(row["path"])))
         prompt = row.get("prompt") or prompt_of(label)
         if prompts.setdefault(label, prompt) != prompt:
             raise InputError(f"{where}: label {label!r} has two prompts, {prompts[label]!r} and {prompt!r}: give it one")
@@ -208,7 +221,7 @@ def _refusal(path: str, label: str, listed: set[str]) -> str:
         return "name is not printable UTF-8: rename the file"
     if not label or not label.isprintable():
         return "no printable label"
-    return "listed twice" if path in listed else ""
+    return "listed twice" if str(PurePosixPath(path)) in listed else ""
 
 
 def _rank(seed: int, purpose: str, key: str) -> bytes:
@@ -227,6 +240,8 @@ class Inspected:
 def inspect(path: Path, max_pixels: int) -> Inspected | str:
     """Decode an image once: its upright size and hash, or the reason why it is unusable."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return "unreadable: not a regular file"
         content = path.read_bytes()
         image = decode(content, max_pixels)
     except OSError as error:

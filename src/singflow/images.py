@@ -71,7 +71,7 @@ def view_box(seed: int, image_id: int, view: int, smallest: float, largest: floa
     generator = np.random.default_rng([seed, image_id, view])
     area = generator.uniform(smallest, largest)
     stretch = np.exp(generator.uniform(-0.5, 0.5) * np.log(LONGEST_ASPECT))
-    width = min(1.0, np.sqrt(area) * stretch)
+    width = min(1.0, max(area, np.sqrt(area) * stretch))  # at least the area, so that the height is at most 1
     height = min(1.0, area / width)
     left, top = generator.uniform(0.0, 1.0 - width), generator.uniform(0.0, 1.0 - height)
     return Box(float(left), float(top), float(min(1.0, left + width)), float(min(1.0, top + height)))

@@ -79,18 +79,19 @@ def resolve_spaces(path: str | Path, names: list[str]) -> dict[str, SpaceEntry]:
 
 
 def read_entry(path: Path, schema: type[Entry]) -> Entry:
-    """The resolved entry that check_study wrote."""
+    """The resolved entry that resolve_model or resolve_space wrote."""
     try:
         return _validated(json.loads(path.read_text(encoding="utf-8")), schema, str(path))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a registry entry ({error}): run check_study again") from None
+        raise InputError(f"{path}: not a registry entry ({error}): remove it and run the workflow again") from None
 
 
 def _named(registry: dict[str, Any], name: str, path: str | Path, otherwise: str) -> Any:
     if name not in registry:
-        near = difflib.get_close_matches(name, registry, n=1)
+        known = [str(each) for each in registry]
+        near = difflib.get_close_matches(name, known, n=1)
         guess = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"{path}: no entry {name!r}; it has {', '.join(registry)} {otherwise}".rstrip() + guess)
+        raise InputError(f"{path}: no entry {name!r}; it has {', '.join(known)} {otherwise}".rstrip() + guess)
     return registry[name]
 
 

@@ -83,7 +83,7 @@ def read_parquet(path: Path) -> pd.DataFrame:
     """Read a table of rows, or raise InputError that names the file."""
     try:
         return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:  # what damaged bytes make pyarrow raise
         raise InputError(f"{path}: not readable as Parquet ({error}): remove it and run the workflow again") from None
 
 
@@ -101,7 +101,7 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> Non
     """Write safetensors with the header's keys in a fixed order (the library's own order is random)."""
     from safetensors.numpy import save
 
-    payload = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, metadata)
+    payload = save({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}, metadata)
     (length,) = struct.unpack("<Q", payload[:8])
     header = json.dumps(json.loads(payload[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
@@ -157,6 +157,8 @@ def iterate_shards(folder: Path, tensor: str, shards: int, manifest: pd.DataFram
         path = shard_path(folder, shard)
         tensors, _ = read_tensors(path, [tensor, "image_id", "view"])
         identifiers = tensors["image_id"]
+        if len({len(each) for each in tensors.values()}) > 1:
+            raise InputError(f"{path}: its tensors differ in length: remove it and run the workflow again")
         if len(identifiers) and not 0 <= identifiers.min() <= identifiers.max() < len(manifest):
             raise InputError(f"{path}: holds images that the manifest does not: remove it and run the workflow again")
         np.add.at(seen, identifiers[tensors["view"] == 0], 1)
