@@ -1,6 +1,5 @@
 """Every command and every snippet of the README, run as a reader would."""
 
-import os
 import re
 import shutil
 import sys
@@ -114,7 +113,7 @@ def test_own_images_in_folders_with_an_own_model_and_own_words(reader, tmp_path)
     }
 
     assert "Nothing to be done" in shell(reader, COMMANDS[3], HF_HUB_CACHE=str(tmp_path))
-    os.remove(reader.folder / "photos/golden_retriever/broken.jpg")
+    (reader.folder / "photos/golden_retriever/broken.jpg").unlink()
     shell(reader, f"{COMMANDS[5]} results/mine/data/manifest.parquet", HF_HUB_CACHE=str(tmp_path))
     assert (results / "data/rejected.csv").read_text() == "path,reason\n"
 
