@@ -92,3 +92,14 @@ def test_a_model_without_null_space_is_drawn_at_zero(table):
     empty.loc[empty["model"] == "m", [c for c in empty if c.startswith("is_per_as")]] = None
     plt.close(fig3(flat, empty))
     plt.close(fig4(flat, empty))
+
+
+def test_no_image_lies_outside_the_axes(table):
+    both = {"s": {"m": scores(0), "n": scores(1).assign(as_deg=lambda f: 5 * f["as_deg"])}}
+    for figure in (fig3(both, table), fig4(both, table)):
+        for axes in figure.axes:
+            for collection in axes.collections:
+                points = np.ma.getdata(collection.get_offsets())
+                (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+                assert ((points >= [left, low]) & (points <= [right, high])).all()
+        plt.close(figure)

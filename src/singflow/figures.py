@@ -95,7 +95,9 @@ def _scatter(axes: Axes, models: dict[str, pd.DataFrame], rows: pd.DataFrame, sp
     axes.autoscale_view()
     axes.set_xlabel("AS toward the image's own label (degrees)")
     axes.set_ylabel("IS (degrees)")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1 if len(models) < 4 else 2, fontsize=8)
+    legend = axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1 if len(models) < 4 else 2, fontsize=8)
+    for handle in filter(None, legend.legend_handles):
+        handle.set_alpha(1)
 
 
 def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], unit: str) -> None:
@@ -152,6 +154,8 @@ def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, most_l
             axes.set_xlabel("|AS| (degrees)")
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
+        largest = everything.loc[everything["label"].isin(chosen), "as_deg"].abs().max()
+        grid.flat[0].set_xlim(0, 1.05 * largest if largest > 0 else 1.0)
         if len(counts) > most_labels:
             figure.supxlabel(
                 f"the {most_labels} of {len(counts)} labels with most images; the other labels are in tables/labels.csv", fontsize=8
@@ -171,7 +175,6 @@ def _violins(axes: Axes, scores: pd.DataFrame, labels: list[str], colour: str) -
         axes.scatter(sizes, np.full(len(sizes), position), s=7, color=colour, alpha=0.7, linewidths=0)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(-0.7, len(labels) - 0.3)
-    axes.set_xlim(left=0)
     axes.grid(axis="y", color="0.92", lw=0.6)
     axes.set_axisbelow(True)
 
