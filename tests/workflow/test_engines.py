@@ -268,16 +268,43 @@ def test_an_added_model_runs_its_own_steps_and_the_summaries(projects):
     assert {job for job in dvc_project.changed() if "lite1" not in job} == {"summarize", "plot_fig3", "plot_fig4", "plot_fig5"}
 
 
-def test_a_misspelt_key_stops_snakemake_before_any_job_and_dvc_at_its_first_step(tmp_path):
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "message"),
+    [
+        ("  views: 2", "  veiws: 2", "params.yaml: extraction.veiws: unknown key; did you mean 'views'?"),
+        (r"alphas: \[1\.0", "alphas: [-1.0", "params.yaml: translator.alphas.0: -1.0 Input should be greater than 0"),
+        ("  - tiny", "  - efficientnet_lite9", "models.yaml: no entry 'efficientnet_lite9'.*did you mean 'efficientnet_lite"),
+        ("  - conse_minilm", "  - clip", "spaces.yaml: no entry 'clip'; it has conse_minilm"),
+        ("study: demo", "study: ../demo", "params.yaml: study: '../demo' may hold only letters"),
+        ("study: demo", "study: a;touch$(x)", "params.yaml: study: 'a;touch\\$\\(x\\)' may hold only letters"),
+        ("vocab/concepts.txt", "vocab/no such.txt", "Missing input files for rule embed_prompts"),
+    ],
+)
+def test_a_bad_study_stops_snakemake_before_any_job(tmp_path, pattern, replacement, message):
     project = Project(tmp_path)
-    project.edit("params.yaml", "  views: 2", "  veiws: 2")
+    project.edit("params.yaml", pattern, replacement)
     done = project.run("snakemake", "--cores", "1", check=False)
     assert done.returncode == 1
-    assert "params.yaml: extraction.veiws: unknown key; did you mean 'views'?" in done.stdout
-    assert not (project.folder / "results").exists()
-    project.edit("params.yaml", "  veiws: 2", "  views: 2")
+    assert re.search(message, done.stdout), done.stdout[-2000:]
+    assert not list(project.folder.rglob("*.parquet"))
+
+
+def test_an_unknown_key_stops_dvc_at_its_first_step(tmp_path):
+    project = Project(tmp_path)
     (project.folder / "params.yaml").open("a").write("\nunheard_of: 1\n")
     done = project.run("dvc", "repro", check=False)
     assert done.returncode != 0
     assert "params.yaml: unheard_of: unknown key" in done.stdout
     assert not list((project.folder / "results").rglob("*.safetensors"))
+
+
+def test_a_missing_image_folder_is_named_and_leaves_no_half_file(tmp_path):
+    project = Project(tmp_path)
+    project.edit("params.yaml", "source: packaged", "source: folder")
+    project.edit("params.yaml", "root: [.]", "root: no such folder")
+    for command in (("snakemake", "--cores", "2", "results/demo/data/manifest.parquet"), ("dvc", "repro", "build_manifest")):
+        done = project.run(*command, check=False)
+        assert done.returncode != 0
+        assert "error: data.root no such folder: no such folder: correct data.root in params.yaml" in done.stdout
+        assert "Traceback" not in done.stdout
+    assert [path.name for path in (project.folder / "results").rglob("*") if path.is_file()] == ["build_manifest.log"]

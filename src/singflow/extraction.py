@@ -1,0 +1,52 @@
+"""What the two steps that run a tower over a shard of the images share."""
+
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+from singflow import cli
+from singflow.config import Extraction
+from singflow.data import data_root
+from singflow.features import pick_device, run_views, timm_views
+from singflow.store import Tensors, read_parquet, shard_rows
+
+
+class ShardFlags(Extraction, cli.Command):
+    """Flags of a step that runs a tower over one shard of the images."""
+
+    study: str
+    entry: Path
+    shard: int
+    manifest: Path
+    source: str
+    root: str
+    max_pixels: int
+    seed: int
+    threads: int
+    output: Path
+
+
+def run_shard(flags: ShardFlags, tower: nn.Module, model: nn.Module, name: str, tensor: str) -> tuple[pd.DataFrame, Tensors]:
+    """The shard's rows of the manifest, and the tower's outputs as {tensor, image_id, view}.
+
+    `model` is the timm model inside the tower whose data configuration makes the views.
+    """
+    manifest = read_parquet(flags.manifest)
+    rows = manifest.iloc[list(shard_rows(len(manifest), flags.shard, flags.shards))]
+    device = pick_device(flags.device)
+    outputs, image_id, view = run_views(
+        rows,
+        data_root(flags.source, flags.root),
+        timm_views(model, flags.views, flags.seed, flags.crop_area),
+        tower.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        device=device,
+        batch_size=flags.batch_size,
+        threads=flags.threads,
+        max_pixels=flags.max_pixels,
+        progress=partial(cli.progress, unit="images", description=f"{name} {flags.shard + 1}/{flags.shards}"),
+    )
+    cli.log.info("%s: %d views of %d images", name, len(outputs), len(rows))
+    return rows, {tensor: outputs, "image_id": image_id, "view": view}
