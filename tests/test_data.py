@@ -317,11 +317,12 @@ def test_an_unreadable_table_is_named(tmp_path, name, content, message):
     assert str(tmp_path / name) in str(error.value) and message in str(error.value)
 
 
-def test_a_comma_at_the_end_of_each_row_does_not_shift_the_columns(tmp_path):
+@pytest.mark.parametrize("rows", ["a.png,cat,\nb.png,dog,\n", "a.png,cat, wild\nb.png,dog, wild\n", "a.png,cat\nb.png,dog, wild\n"])
+def test_rows_with_more_cells_than_the_header_are_refused_and_never_shifted(tmp_path, rows):
     table = tmp_path / "table.csv"
-    table.write_text("path,label\na.png,cat,\nb.png,dog,\n")
-    found, _ = list_table(table, "label", CLASSES)
-    assert [(c.path, c.label) for c in found] == [("a.png", "cat"), ("b.png", "dog")]
+    table.write_text("path,label\n" + rows)
+    with pytest.raises(InputError, match=r"table\.csv: (rows have more cells than the header|not readable as CSV)"):
+        list_table(table, "label", CLASSES)
 
 
 @pytest.mark.parametrize("path", ["../x.jpg", "a/../../x.jpg", "a/..", "/etc/passwd", "//x.jpg", ""])
