@@ -109,7 +109,7 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
         "All scores in degrees. IS: how far meaning turns when the null component, which no logit sees, is removed.",
         "AS: how much closer that brings an image to its own label (negative: farther away); |AS|: its size whatever its sign.",
         "random IS: the same after removing random subspaces of equal dimension. IS/random below 1: the null space holds less meaning",
-        "than its size alone would; unlike IS itself, it hardly depends on the translator's ridge penalty. Compare models by it.",
+        "than its size alone would. It depends far less than IS on the translator's ridge penalty: compare models by it.",
         "R2: share of the held-out images' variation that the translator explains; 0 is the baseline, which says the same of every image.",
     ]
     if (models["null_dim"] == 0).any():
