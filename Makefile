@@ -21,13 +21,13 @@ check: .venv/test
 	mypy
 	snakefmt --check Snakefile rules
 	codespell
-	snakemake --dry-run --quiet all
+	snakemake --dry-run >/dev/null 2>&1 || snakemake --dry-run
 	# One environment runs every rule (make, or environment.yml), so the lint for an environment per rule does not apply.
 	! snakemake --lint 2>&1 | grep '^    \*' | grep -v 'Specify a conda environment or container for each rule'
 
 # After a Snakemake run: hand its results to DVC, so that both engines agree, and push them to the remote.
 publish: .venv/demo
-	@snakemake --dry-run --quiet all >/dev/null && snakemake --dry-run 2>&1 | grep -q "Nothing to be done" \
+	@snakemake --dry-run 2>&1 | grep -q "Nothing to be done" \
 	  || { echo "error: the run is not finished: run 'snakemake --cores $(CORES)' first" >&2; exit 1; }
 	dvc commit --force
 	dvc push

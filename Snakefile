@@ -1,6 +1,6 @@
 from snakemake.utils import min_version, validate
 
-min_version("9.0")
+min_version("9.20")
 
 
 configfile: "params.yaml"

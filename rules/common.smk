@@ -1,16 +1,15 @@
 import re
 import shlex
-from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from singflow import config as study_config
+from singflow.config import check
 from singflow.dependencies import code_files
 from singflow.errors import InputError
 from singflow.registry import resolve_models, resolve_spaces
 
 try:
-    study_config.check(config, "params.yaml")
+    check(config, "params.yaml")
     ENTRIES = {
         "model": resolve_models("models.yaml", config["models"]),
         "space": resolve_spaces("spaces.yaml", config["spaces"]),
@@ -38,10 +37,6 @@ def flags(section):
 
 def _word(value):
     return shlex.quote(value) if isinstance(value, str) else str(value)
-
-
-def code_of(rule):
-    return code_files(rule)
 
 
 def entry_of(kind):

@@ -1,6 +1,6 @@
 rule resolve_model:
     input:
-        code=code_of("resolve_model"),
+        code=code_files("resolve_model"),
     output:
         f"{RESULTS}/registry/models/{{model}}.json",
     log:
@@ -19,7 +19,7 @@ rule resolve_model:
 
 rule resolve_space:
     input:
-        code=code_of("resolve_space"),
+        code=code_files("resolve_space"),
     output:
         f"{RESULTS}/registry/spaces/{{space}}.json",
     log:
@@ -40,7 +40,7 @@ rule build_manifest:
     input:
         table=config["data"]["table"] or [],
         classes=config["data"]["classes"],
-        code=code_of("build_manifest"),
+        code=code_files("build_manifest"),
     output:
         manifest=f"{RESULTS}/data/manifest.parquet",
         rejected=f"{RESULTS}/data/rejected.csv",

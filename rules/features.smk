@@ -7,7 +7,7 @@ IMAGES = (
 rule extract_head:
     input:
         entry=f"{RESULTS}/registry/models/{{model}}.json",
-        code=code_of("extract_head"),
+        code=code_files("extract_head"),
     output:
         f"{RESULTS}/features/{{model}}/head.safetensors",
     log:
@@ -28,7 +28,7 @@ rule extract_features:
     input:
         entry=f"{RESULTS}/registry/models/{{model}}.json",
         manifest=f"{RESULTS}/data/manifest.parquet",
-        code=code_of("extract_features"),
+        code=code_files("extract_features"),
     output:
         f"{RESULTS}/features/{{model}}/shard-{{shard}}.safetensors",
     log:
@@ -51,7 +51,7 @@ rule embed_images:
     input:
         entry=f"{RESULTS}/registry/spaces/{{space}}.json",
         manifest=f"{RESULTS}/data/manifest.parquet",
-        code=code_of("embed_images"),
+        code=code_files("embed_images"),
     output:
         f"{RESULTS}/embeddings/{{space}}/shard-{{shard}}.safetensors",
     log:
@@ -75,7 +75,7 @@ rule embed_prompts:
         entry=f"{RESULTS}/registry/spaces/{{space}}.json",
         manifest=f"{RESULTS}/data/manifest.parquet",
         vocabulary=config["concepts"]["vocabulary"],
-        code=code_of("embed_prompts"),
+        code=code_files("embed_prompts"),
     output:
         tensors=f"{RESULTS}/prompts/{{space}}.safetensors",
         names=f"{RESULTS}/prompts/{{space}}.json",

@@ -6,7 +6,7 @@ rule fit_projector:
         manifest=f"{RESULTS}/data/manifest.parquet",
         head=f"{RESULTS}/features/{{model}}/head.safetensors",
         features=shards("features/{model}"),
-        code=code_of("fit_projector"),
+        code=code_files("fit_projector"),
     output:
         tensors=f"{RESULTS}/projectors/{{model}}.safetensors",
         report=f"{RESULTS}/projectors/{{model}}.json",
@@ -32,7 +32,7 @@ rule fit_translator:
         manifest=f"{RESULTS}/data/manifest.parquet",
         features=shards("features/{model}"),
         embeddings=shards("embeddings/{space}"),
-        code=code_of("fit_translator"),
+        code=code_files("fit_translator"),
     output:
         tensors=f"{RESULTS}/translators/{{space}}/{{model}}/{KIND}.safetensors",
         report=f"{RESULTS}/translators/{{space}}/{{model}}/{KIND}.json",

@@ -7,7 +7,7 @@ rule summarize:
         projectors=for_all("projectors/{model}.json"),
         translators=for_all(f"translators/{{space}}/{{model}}/{KIND}.json"),
         scores=for_all("scores/{space}/{model}.parquet"),
-        code=code_of("summarize"),
+        code=code_files("summarize"),
     output:
         models=f"{RESULTS}/tables/models.csv",
         labels=f"{RESULTS}/tables/labels.csv",
@@ -37,7 +37,7 @@ rule plot_fig3:
     input:
         scores=for_all("scores/{space}/{model}.parquet"),
         models=rules.summarize.output.models,
-        code=code_of("plot_fig3"),
+        code=code_files("plot_fig3"),
     output:
         png=report(
             f"{RESULTS}/figures/fig3.png",
@@ -64,7 +64,7 @@ rule plot_fig4:
     input:
         scores=for_all("scores/{space}/{model}.parquet"),
         models=rules.summarize.output.models,
-        code=code_of("plot_fig4"),
+        code=code_files("plot_fig4"),
     output:
         png=report(
             f"{RESULTS}/figures/fig4.png",
@@ -91,7 +91,7 @@ rule plot_fig5:
     input:
         concepts=for_all("concepts/{space}/{model}.parquet"),
         models=rules.summarize.output.models,
-        code=code_of("plot_fig5"),
+        code=code_files("plot_fig5"),
     output:
         png=report(
             f"{RESULTS}/figures/fig5.png",

@@ -7,7 +7,7 @@ rule measure_null_removal:
         translator=f"{RESULTS}/translators/{{space}}/{{model}}/{KIND}.safetensors",
         prompts=f"{RESULTS}/prompts/{{space}}.safetensors",
         names=f"{RESULTS}/prompts/{{space}}.json",
-        code=code_of("measure_null_removal"),
+        code=code_files("measure_null_removal"),
     output:
         f"{RESULTS}/scores/{{space}}/{{model}}.parquet",
     log:
@@ -37,7 +37,7 @@ rule scan_concepts:
         translator=f"{RESULTS}/translators/{{space}}/{{model}}/{KIND}.safetensors",
         prompts=f"{RESULTS}/prompts/{{space}}.safetensors",
         names=f"{RESULTS}/prompts/{{space}}.json",
-        code=code_of("scan_concepts"),
+        code=code_files("scan_concepts"),
     output:
         f"{RESULTS}/concepts/{{space}}/{{model}}.parquet",
     log:
