@@ -45,7 +45,9 @@ def main(flags: Flags) -> None:
         rows, features = manifest.iloc[shard["image_id"][whole]], shard["features"][whole]
         targets = texts[rows["label"].map(text_of)]
         removal = remove(features, translator, folded)
-        control = [remove(features, translator, each) for each in controls]
+        removals = (remove(features, translator, each) for each in controls)
+        control = [(each.image_score(), each.attribute_score(targets)) for each in removals]
+        control_is, control_as = np.mean(control, axis=0)
         angle_original = angle_deg(removal.original, targets)
         angle_equivalent = angle_deg(removal.equivalent, targets)
         blocks.append(
@@ -61,8 +63,8 @@ def main(flags: Flags) -> None:
                     "angle_equivalent_deg": angle_equivalent,
                     "null_energy": null_energy(features, basis),
                     "logit_change": logit_change(head["weight"], features, remove_null(features, basis)),
-                    "control_is_deg": np.mean([each.image_score() for each in control], axis=0),
-                    "control_as_deg": np.mean([each.attribute_score(targets) for each in control], axis=0),
+                    "control_is_deg": control_is,
+                    "control_as_deg": control_as,
                 }
             )
         )
