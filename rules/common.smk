@@ -11,8 +11,8 @@ from singflow.registry import resolve_models, resolve_spaces
 try:
     check(config, "params.yaml")
     ENTRIES = {
-        "model": resolve_models("models.yaml", config["models"]),
-        "space": resolve_spaces("spaces.yaml", config["spaces"]),
+        "model": resolve_models("models.yaml", config["models"], config["weights"]),
+        "space": resolve_spaces("spaces.yaml", config["spaces"], config["weights"]),
     }
 except InputError as error:
     raise WorkflowError(f"the study is not valid:\n{error}") from None
@@ -31,7 +31,7 @@ def flags(section):
     words = []
     for name, value in section.items():
         values = value if isinstance(value, list) else [value]
-        words.append(" ".join([f"--{name}", *map(_word, values)]))
+        words += [f"--{name}", *map(_word, values)] if values else []
     return " ".join(words)
 
 
@@ -42,6 +42,11 @@ def _word(value):
 def entry_of(kind):
     """The registry entry that a job depends on, as a parameter: a change of it, and of no other, re-runs the job."""
     return lambda wildcards: ENTRIES[kind][wildcards[kind]].model_dump_json()
+
+
+def local_files(kind):
+    """Files of the user's own that a model or space is made of."""
+    return lambda wildcards: ENTRIES[kind][wildcards[kind]].local_files()
 
 
 def shards(folder):

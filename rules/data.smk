@@ -1,5 +1,7 @@
 rule resolve_model:
     input:
+        local=local_files("model"),
+        classes=config["data"]["classes"],
         code=code_files("resolve_model"),
     output:
         f"{RESULTS}/registry/models/{{model}}.json",
@@ -9,16 +11,19 @@ rule resolve_model:
         f"{RESULTS}/benchmarks/resolve_model/{{model}}.tsv"
     threads: 1
     resources:
-        mem_mb=grown(300),
+        mem_mb=grown(1500),
     params:
         entry=entry_of("model"),
+        weights=config["weights"],
     shell:
         "python scripts/resolve_model.py --params params.yaml --registry models.yaml --model {wildcards.model}"
+        ' --weights {params.weights} --classes "{input.classes}"'
         " --output {output} --log {log}"
 
 
 rule resolve_space:
     input:
+        local=local_files("space"),
         code=code_files("resolve_space"),
     output:
         f"{RESULTS}/registry/spaces/{{space}}.json",
@@ -28,12 +33,13 @@ rule resolve_space:
         f"{RESULTS}/benchmarks/resolve_space/{{space}}.tsv"
     threads: 1
     resources:
-        mem_mb=grown(300),
+        mem_mb=grown(1500),
     params:
         entry=entry_of("space"),
+        weights=config["weights"],
     shell:
         "python scripts/resolve_space.py --params params.yaml --registry spaces.yaml --space {wildcards.space}"
-        " --output {output} --log {log}"
+        " --weights {params.weights} --output {output} --log {log}"
 
 
 rule build_manifest:

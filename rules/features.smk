@@ -88,8 +88,11 @@ rule embed_prompts:
         mem_mb=grown(2000),
     params:
         study=config["study"],
+        prompts=flags(config["prompts"]),
+        steering=flags(config["steering"]),
+        device=config["extraction"]["device"],
     shell:
         "python scripts/embed_prompts.py --study {params.study} --space {wildcards.space} --entry {input.entry}"
-        ' --manifest {input.manifest} --vocabulary "{input.vocabulary}"'
-        f" --threads {THREADS}"
+        ' --manifest {input.manifest} --vocabulary "{input.vocabulary}" {params.prompts} {params.steering}'
+        f" --device {{params.device}} --threads {THREADS}"
         " --output {output.tensors} --names {output.names} --log {log}"

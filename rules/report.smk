@@ -4,6 +4,7 @@ SELECTION = flags({key: config[key] for key in ("models", "spaces")})
 rule summarize:
     input:
         manifest=f"{RESULTS}/data/manifest.parquet",
+        entries=for_all("registry/models/{model}.json"),
         projectors=for_all("projectors/{model}.json"),
         translators=for_all(f"translators/{{space}}/{{model}}/{KIND}.json"),
         scores=for_all("scores/{space}/{model}.parquet"),
@@ -24,10 +25,12 @@ rule summarize:
         study=config["study"],
         selection=SELECTION,
         summary=flags(config["summary"]),
+        margin=config["extraction"]["top1_margin"],
         seed=config["seed"],
     shell:
         "python scripts/summarize.py --study {params.study} {params.selection} {params.summary} --seed {params.seed}"
-        f" --manifest {RESULTS}/data/manifest.parquet --projectors {RESULTS}/projectors"
+        " --top1_margin {params.margin}"
+        f" --manifest {RESULTS}/data/manifest.parquet --entries {RESULTS}/registry/models --projectors {RESULTS}/projectors"
         f" --translators {RESULTS}/translators --kind {KIND} --scores {RESULTS}/scores"
         f" --tables {RESULTS}/tables"
         " --metrics {output.metrics} --log {log}"
@@ -81,8 +84,9 @@ rule plot_fig4:
         mem_mb=grown(2000),
     params:
         selection=SELECTION,
+        plot_fig4=flags(config["plot_fig4"]),
     shell:
-        "python scripts/plot_fig4.py {params.selection}"
+        "python scripts/plot_fig4.py {params.selection} {params.plot_fig4}"
         f" --scores {RESULTS}/scores"
         " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
 

@@ -3,10 +3,11 @@
 import torch
 
 from singflow import cli
+from singflow.classifiers import weights_sha256
 from singflow.extraction import ShardFlags, run_shard
-from singflow.features import weights_sha256
-from singflow.registry import SpaceEntry, read_entry
-from singflow.spaces import load_image_tower
+from singflow.features import statistics
+from singflow.registry import read_space
+from singflow.spaces import LIBRARIES, load_image_tower
 from singflow.store import provenance, write_tensors
 
 
@@ -18,14 +19,16 @@ class Flags(ShardFlags):
 
 def main(flags: Flags) -> None:
     torch.set_num_threads(flags.threads)
-    tower = load_image_tower(read_entry(flags.entry, SpaceEntry))
+    entry = read_space(flags.entry)
+    tower = load_image_tower(entry)
     sha256 = weights_sha256(tower)
-    _, tensors = run_shard(flags, tower, tower.classifier.model, flags.space, "embeddings")
+    _, tensors = run_shard(flags, tower, tower.preprocess, flags.space, "embeddings")
     metadata = provenance(
-        ["torch", "torchvision", "timm", "pillow", "sentence-transformers", "transformers"],
+        ["torch", "torchvision", "timm", "pillow", *LIBRARIES[entry.source]],
         study=flags.study,
         space=flags.space,
         weights_sha256=sha256,
+        embeddings=statistics(tensors["embeddings"]),
     )
     write_tensors(flags.output, tensors, metadata)
 

@@ -4,9 +4,12 @@ import numpy as np
 import torch
 
 from singflow import cli
+from singflow.classifiers import load_classifier, weights_sha256
+from singflow.data import head_classes
 from singflow.extraction import ShardFlags, run_shard
-from singflow.features import load_classifier, weights_sha256
-from singflow.registry import ModelEntry, read_entry
+from singflow.features import statistics
+from singflow.metrics import top1_shortfall
+from singflow.registry import read_model
 from singflow.store import provenance, write_tensors
 
 
@@ -17,23 +20,32 @@ class Flags(ShardFlags):
 
 
 def main(flags: Flags) -> None:
-    classifier = load_classifier(read_entry(flags.entry, ModelEntry))
+    entry = read_model(flags.entry)
+    classifier = load_classifier(entry)
     sha256 = weights_sha256(classifier.model)
-    rows, tensors = run_shard(flags, classifier, classifier.model, flags.model, "features")
-    actual = rows["class_index"].to_numpy()
+    rows, tensors = run_shard(flags, classifier, classifier.preprocess, flags.model, "features")
+    actual = head_classes(rows, entry.class_names)
     predicted = classifier.logits(torch.from_numpy(tensors["features"][tensors["view"] == 0])).argmax(dim=1).numpy()
     known = actual >= 0
     top1 = float(np.mean(predicted[known] == actual[known])) if known.any() else None
     metadata = provenance(
-        ["torch", "torchvision", "timm", "pillow"],
+        ["torch", "torchvision", "timm", "pillow", entry.source],
         study=flags.study,
         model=flags.model,
         weights_sha256=sha256,
         head_max_error=classifier.head_max_error,
         top1=top1,
         top1_images=int(known.sum()),
+        features=statistics(tensors["features"]),
     )
     write_tensors(flags.output, tensors, metadata)
+    if top1 is not None and entry.reported_top1 and entry.weights != "random":
+        if top1_shortfall(top1, int(known.sum()), entry.reported_top1, flags.top1_margin) > 0:
+            cli.log.warning(
+                "WARNING: %s: top-1 on %d labelled images is %.1f %%, but %s reports %.1f %%: are the weights, the evaluation transform "
+                "and the order of the classes right? Every score of this model rests on them.",
+                flags.model, known.sum(), 100 * top1, entry.reported_by or "its source", entry.reported_top1,
+            )  # fmt: skip
     accuracy = "unknown" if top1 is None else f"{top1:.3f}"
     cli.log.info("%s: top-1 %s; head reproduces the logits within %.1e", flags.model, accuracy, classifier.head_max_error)
 

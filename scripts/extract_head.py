@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from singflow import cli
-from singflow.features import load_classifier, weights_sha256
-from singflow.registry import ModelEntry, read_entry
+from singflow.classifiers import load_classifier, weights_sha256
+from singflow.registry import read_model
 from singflow.store import provenance, write_tensors
 
 
@@ -18,8 +18,15 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
-    classifier = load_classifier(read_entry(flags.entry, ModelEntry))
-    metadata = provenance(["torch", "timm"], study=flags.study, model=flags.model, weights_sha256=weights_sha256(classifier.model))
+    entry = read_model(flags.entry)
+    classifier = load_classifier(entry)
+    metadata = provenance(
+        ["torch", entry.source],
+        study=flags.study,
+        model=flags.model,
+        weights_sha256=weights_sha256(classifier.model),
+        class_names=entry.class_names,
+    )
     write_tensors(flags.output, {"weight": classifier.weight.numpy(), "bias": classifier.bias.numpy()}, metadata)
     cli.log.info("%s: head of %d classes on %d features", flags.model, *classifier.weight.shape)
 

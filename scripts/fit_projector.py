@@ -24,11 +24,11 @@ class Flags(Projector, cli.Command):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    head, _ = read_tensors(flags.head, ["weight"])
+    head, made = read_tensors(flags.head, ["weight"])
     split = null_space(head["weight"], flags.rule, flags.energy, flags.rank)
     null_dim = split.basis.shape[1]
     largest = 0.0
-    for shard in iterate_shards(flags.features, "features", flags.shards, read_parquet(flags.manifest)):
+    for shard in iterate_shards(flags.features, "features", flags.shards, read_parquet(flags.manifest), made["weights_sha256"]):
         features = shard["features"]
         largest = max(largest, float(logit_change(head["weight"], features, remove_null(features, split.basis)).max()))
     metadata = provenance(["scipy"], study=flags.study, model=flags.model)

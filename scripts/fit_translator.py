@@ -7,6 +7,7 @@ import numpy as np
 from singflow import cli
 from singflow.config import Translator
 from singflow.errors import InputError
+from singflow.released import read_imported
 from singflow.store import iterate_pairs, provenance, read_parquet, write_json, write_tensors
 from singflow.translator import Agreement, RidgeStatistics
 
@@ -37,7 +38,11 @@ def main(flags: Flags) -> None:
         statistics.update(shard["features"][chosen], embeddings[chosen])
     if statistics is None:
         raise InputError("no shards: extraction.shards must be at least 1")
-    candidates = list(statistics.path(flags.alphas))
+    released = read_imported(flags.imported, flags.space, flags.model)
+    candidates = [released] if released else list(statistics.path(flags.alphas))
+    shape = (len(statistics.embedding_mean), shard["features"].shape[1])
+    if released and released.weight.shape != shape:
+        raise InputError(f"the imported translator has shape {released.weight.shape}, but {flags.model} -> {flags.space} needs {shape}")
     agreements = [Agreement() for _ in candidates]
     baseline = Agreement()
     for shard, embeddings in iterate_pairs(flags.features, flags.embeddings, flags.shards, manifest):
@@ -47,7 +52,7 @@ def main(flags: Flags) -> None:
         for candidate, agreement in zip(candidates, agreements, strict=True):
             agreement.update(candidate(features), target)
     best = int(np.argmin([agreement.squared_error for agreement in agreements]))
-    translator, agreement, alpha = candidates[best], agreements[best], flags.alphas[best]
+    translator, agreement, alpha = candidates[best], agreements[best], None if released else flags.alphas[best]
     dim = len(translator.bias)
     metadata = provenance(["scipy"], study=flags.study, model=flags.model, space=flags.space, kind=flags.kind, alpha=alpha)
     tensors = {"weight": translator.weight.astype(np.float32), "bias": translator.bias.astype(np.float32)}
@@ -58,19 +63,19 @@ def main(flags: Flags) -> None:
         "validation_mse": agreement.mse(dim),
         "validation_r2": agreement.r2(baseline),
         "baseline_cosine": baseline.cosine,
-        "n_train": statistics.n,
+        "n_train": 0 if released else statistics.n,
         "n_validation": agreement.n,
         "alpha_curve": [
             {"alpha": a, "validation_cosine": each.cosine, "validation_mse": each.mse(dim), "validation_r2": each.r2(baseline)}
-            for a, each in zip(flags.alphas, agreements, strict=True)
+            for a, each in zip([None] if released else flags.alphas, agreements, strict=True)
         ],
     }
     write_json(flags.report, report)
-    if len(flags.alphas) > 1 and alpha in (min(flags.alphas), max(flags.alphas)):
+    if released is None and len(flags.alphas) > 1 and alpha in (min(flags.alphas), max(flags.alphas)):
         cli.log.warning("%s: the best alpha, %g, is at the end of translator.alphas: extend the list", flags.model, alpha)
     cli.log.info(
-        "%s -> %s: alpha %g; held-out cosine %.3f (baseline %.3f), R2 %.3f",
-        flags.model, flags.space, alpha, agreement.cosine, baseline.cosine, agreement.r2(baseline),
+        "%s -> %s: %s; held-out cosine %.3f (baseline %.3f), R2 %.3f",
+        flags.model, flags.space, "imported" if released else f"alpha {alpha:g}", agreement.cosine, baseline.cosine, agreement.r2(baseline),
     )  # fmt: skip
 
 

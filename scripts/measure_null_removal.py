@@ -1,5 +1,6 @@
 """Score every image before and after its null component is removed, and after random subspaces are."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.config import NullRemoval
+from singflow.data import head_classes
 from singflow.geometry import logit_change, null_energy, random_basis, remove_null
 from singflow.metrics import angle_deg, fold, remove
 from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, write_parquet
@@ -32,7 +34,8 @@ class Flags(NullRemoval, cli.Command):
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     manifest = read_parquet(flags.manifest)
-    head, _ = read_tensors(flags.head, ["weight", "bias"])
+    head, made = read_tensors(flags.head, ["weight", "bias"])
+    manifest = manifest.assign(class_index=head_classes(manifest, json.loads(made["class_names"])))
     basis = read_tensors(flags.projector, ["null_basis"])[0]["null_basis"]
     translator = Translator(**read_tensors(flags.translator, ["weight", "bias"])[0])
     texts = read_tensors(flags.prompts, ["label_embeddings"])[0]["label_embeddings"]

@@ -5,11 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
+from singflow.config import PlotFig4
 from singflow.figures import fig4, save
 from singflow.store import read_parquet
 
 
-class Flags(cli.Command):
+class Flags(PlotFig4, cli.Command):
     """Draw figure 4: |AS| per label."""
 
     models: list[str]
@@ -22,7 +23,7 @@ class Flags(cli.Command):
 
 def main(flags: Flags) -> None:
     scores = {s: {m: read_parquet(flags.scores / s / f"{m}.parquet") for m in flags.models} for s in flags.spaces}
-    save(fig4(scores, pd.read_csv(flags.table)), flags.png, flags.pdf)
+    save(fig4(scores, pd.read_csv(flags.table), flags.labels), flags.png, flags.pdf)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,48 @@
-"""Check params.yaml and write the registry entry of one model, with its defaults filled in."""
+"""Check params.yaml and write the registry entry of one model, completed by what it refers to."""
 
 from pathlib import Path
+from typing import Literal
 
 from singflow import cli
 from singflow.config import check, read_yaml
-from singflow.registry import resolve_models
+from singflow.data import read_class_list, read_classes
+from singflow.errors import InputError
+from singflow.registry import ModelEntry, resolve_models
+from singflow.released import read_imported
 from singflow.store import write_json
+from singflow.weights import locate, sha256_of
 
 
 class Flags(cli.Command):
-    """Check params.yaml and write the registry entry of one model, with its defaults filled in."""
+    """Check params.yaml and write the registry entry of one model, completed by what it refers to."""
 
     params: Path
     registry: Path
     model: str
+    weights: Literal["registry", "random"]
+    classes: Path
     output: Path
 
 
+def complete(entry: ModelEntry, registry: Path, name: str, study_classes: Path) -> ModelEntry:
+    """The entry with its class names, their number, and the hashes of its local files."""
+    names = read_class_list(Path(entry.class_list)) if entry.class_list else entry.class_names
+    source = entry.class_list or ("class_names" if names else str(study_classes))
+    count = len(names) if names else len(read_classes(study_classes).names)
+    if entry.classes not in (None, count):
+        raise InputError(f"{registry}: {name}: classes is {entry.classes}, but {source} has {count}: name the right file as class_list")
+    hashes = {file: sha256_of(Path(file)) for file in entry.local_files()}
+    return entry.model_copy(update={"class_names": names, "classes": count, "sha256": hashes})
+
+
 def main(flags: Flags) -> None:
-    check(read_yaml(flags.params), str(flags.params))
-    write_json(flags.output, resolve_models(flags.registry, [flags.model])[flags.model].model_dump())
+    study = check(read_yaml(flags.params), str(flags.params))
+    for space in study.spaces:
+        read_imported(study.translator.imported, space, flags.model)
+    entry = resolve_models(flags.registry, [flags.model], flags.weights)[flags.model]
+    entry = complete(entry, flags.registry, flags.model, flags.classes)
+    locate(entry)
+    write_json(flags.output, entry.model_dump())
 
 
 if __name__ == "__main__":

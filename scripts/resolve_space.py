@@ -1,11 +1,13 @@
 """Check params.yaml and write the registry entry of one space, with its defaults filled in."""
 
 from pathlib import Path
+from typing import Literal
 
 from singflow import cli
 from singflow.config import check, read_yaml
-from singflow.registry import resolve_spaces
+from singflow.registry import resolve_spaces, with_hashes
 from singflow.store import write_json
+from singflow.weights import locate, sha256_of
 
 
 class Flags(cli.Command):
@@ -14,12 +16,16 @@ class Flags(cli.Command):
     params: Path
     registry: Path
     space: str
+    weights: Literal["registry", "random"]
     output: Path
 
 
 def main(flags: Flags) -> None:
     check(read_yaml(flags.params), str(flags.params))
-    write_json(flags.output, resolve_spaces(flags.registry, [flags.space])[flags.space].model_dump())
+    entry = resolve_spaces(flags.registry, [flags.space], flags.weights)[flags.space]
+    entry = with_hashes(entry, {file: sha256_of(Path(file)) for file in entry.local_files()})
+    locate(entry)
+    write_json(flags.output, entry.model_dump())
 
 
 if __name__ == "__main__":

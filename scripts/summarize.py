@@ -6,6 +6,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.config import Summary
+from singflow.registry import read_model
 from singflow.store import read_json, read_parquet, write_bytes, write_json
 from singflow.summary import render_text, summarize_labels, summarize_model
 
@@ -16,7 +17,9 @@ class Flags(Summary, cli.Command):
     study: str
     models: list[str]
     spaces: list[str]
+    top1_margin: float
     manifest: Path
+    entries: Path
     projectors: Path
     translators: Path
     kind: str
@@ -35,9 +38,11 @@ def main(flags: Flags) -> None:
                 scores,
                 read_json(flags.projectors / f"{model}.json"),
                 read_json(flags.translators / space / model / f"{flags.kind}.json"),
+                read_model(flags.entries / f"{model}.json"),
                 resamples=flags.resamples,
                 confidence=flags.confidence,
                 min_r2=flags.min_r2,
+                top1_margin=flags.top1_margin,
                 seed=flags.seed,
             )
             models.append({"space": space, "model": model, **row})

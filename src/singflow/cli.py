@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,23 +21,26 @@ class Command(Section):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    log: Path = Field(description="file that receives the log")
+    log: Path | None = Field(None, description="file that receives the log")
 
 
 Flags = TypeVar("Flags", bound=Command)
 Item = TypeVar("Item")
 
 
-def run(main: Callable[[Flags], None], schema: type[Flags]) -> None:
-    """Parse the flags, open the log and call main. Bad input ends with one message and exit status 1."""
+def run(main: Callable[[Flags], None], schema: type[Flags], *, offline: bool = True) -> None:
+    """Parse the flags, open the log and call main. Bad input ends with one message and exit status 1.
+
+    offline: model hubs are looked for in their caches alone.
+    """
     flags = _parse(schema)
-    flags.log.parent.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(message)s",
-        handlers=[logging.StreamHandler(sys.stderr), logging.FileHandler(flags.log, mode="w", encoding="utf-8")],
-        force=True,
-    )
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if flags.log:
+        flags.log.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(flags.log, mode="w", encoding="utf-8"))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
     logging.captureWarnings(True)
     for noisy in ("httpx", "urllib3", "filelock", "fontTools", "sentence_transformers"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -52,14 +56,16 @@ def run(main: Callable[[Flags], None], schema: type[Flags]) -> None:
 
 def _parse(schema: type[Flags]) -> Flags:
     single: set[str] = set()
+    lists: dict[str, Any] = {}
     parser = argparse.ArgumentParser(description=schema.__doc__, allow_abbrev=False)
     for name, field in schema.model_fields.items():
         many = any(get_origin(kind) is list for kind in (field.annotation, *get_args(field.annotation)))
         single |= set() if many else {f"--{name}"}
+        lists |= {name: []} if many and field.is_required() else {}
         parser.add_argument(
             f"--{name}",
             nargs="*" if many else None,
-            required=field.is_required(),
+            required=field.is_required() and not many,
             default=argparse.SUPPRESS,
             help=(field.description or "").replace("%", "%%"),
         )
@@ -67,9 +73,9 @@ def _parse(schema: type[Flags]) -> Flags:
     for word in words:  # `--root -x` as `--root=-x`: argparse takes a value that starts with a dash for a flag
         value = next(words, None) if word in single else None
         joined.append(word if value is None else f"{word}={value}")
-    values: dict[str, Any] = {name: None if value == "None" else value for name, value in vars(parser.parse_args(joined)).items()}
+    given = {name: None if value == "None" else value for name, value in vars(parser.parse_args(joined)).items()}
     try:
-        return schema.model_validate(values)
+        return schema.model_validate(lists | given)
     except ValidationError as error:
         mistakes = "; ".join(f"--{'.'.join(map(str, e['loc']))} {e['input']!r}: {e['msg']}" for e in error.errors())
         parser.exit(2, f"{parser.prog}: error: {mistakes}\n")

@@ -51,10 +51,31 @@ def _unique(values: list[str]) -> list[str]:
     return values
 
 
+def _listed(value: str) -> str:
+    if not value.strip() or value.startswith("-"):
+        raise ValueError("must not be blank or start with '-', because it becomes one of several words after a flag")
+    return value
+
+
+def _template(value: str) -> str:
+    if "{}" not in value:
+        raise ValueError("must hold {}, which stands for the label or concept")
+    return value
+
+
+def _imported(value: str) -> str:
+    if not re.fullmatch(rf"{NAME}/(timm/)?{NAME}:[0-9a-f]{{16,64}}", value):
+        raise ValueError("must be <space>/<model>:<first 16 or more digits of its SHA-256>, as scripts/import_translator.py prints it")
+    return value
+
+
 Text = Annotated[str, AfterValidator(_text)]
 Name = Annotated[Text, AfterValidator(_name)]
 ModelName = Annotated[Text, AfterValidator(_model_name)]
 SafePath = Annotated[Text, AfterValidator(_shell_safe)]
+Listed = Annotated[Text, AfterValidator(_listed)]
+Template = Annotated[Listed, AfterValidator(_template)]
+Imported = Annotated[Text, AfterValidator(_imported)]
 
 
 class Section(BaseModel):
@@ -88,6 +109,7 @@ class Extraction(Section):
     shard_ids: list[str] = Field(description="the shards' names, 00000 up")
     batch_size: int = Field(ge=1, description="views per forward pass")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto: a GPU when there is one")
+    top1_margin: float = Field(ge=0, le=100, description="percentage points below the reported top-1 that cause a warning")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Extraction":
@@ -97,6 +119,14 @@ class Extraction(Section):
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError(f"crop_area is [smallest, largest] with 0 < smallest <= largest <= 1, not {self.crop_area}")
         return self
+
+
+class Prompts(Section):
+    """The texts that stand for labels and concepts in a space."""
+
+    label_templates: list[Template] = Field(min_length=1, description="{} is the label; several are averaged at unit norm")
+    concept_templates: list[Template] = Field(min_length=1, description="{} is the concept; several are averaged at unit norm")
+    batch_size: int = Field(ge=1, description="texts per forward pass")
 
 
 class Projector(Section):
@@ -122,6 +152,7 @@ class Translator(Section):
     alphas: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         min_length=1, description="ridge penalties tried, in squared units of the features; the best on held-out images is kept"
     )
+    imported: list[Imported] = Field(description="<space>/<model>:<hash> of released translators that take the place of fitted ones")
 
 
 class NullRemoval(Section):
@@ -136,12 +167,24 @@ class Concepts(Section):
     vocabulary: SafePath = Field(description="text file with one phrase a line")
 
 
+class Steering(Section):
+    """Where features are steered to."""
+
+    prompts: list[Listed] = Field(description="texts whose embeddings are the targets")
+
+
 class Summary(Section):
     """The tables."""
 
     resamples: int = Field(ge=100, description="bootstrap resamples of the images behind every interval")
     confidence: float = Field(gt=0, lt=1, description="coverage of the intervals")
     min_r2: float = Field(le=1, allow_inf_nan=False, description="held-out R2 below which a translator is called weak")
+
+
+class PlotFig4(Section):
+    """The violins of |AS| per label."""
+
+    labels: list[Listed] = Field(description="labels to show; none: the 16 with most images")
 
 
 class PlotFig5(Section):
@@ -159,19 +202,31 @@ class Study(Section):
     threads: int = Field(ge=1, description="threads of every numerical step: sums depend on them")
     models: Annotated[list[ModelName], Field(min_length=1), AfterValidator(_unique)]
     spaces: Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
+    weights: Literal["registry", "random"] = Field(description="registry: what models.yaml and spaces.yaml say; random: untrained")
     data: Data
     extraction: Extraction
+    prompts: Prompts
     projector: Projector
     translator: Translator
     null_removal: NullRemoval
     concepts: Concepts
+    steering: Steering
     summary: Summary
+    plot_fig4: PlotFig4
     plot_fig5: PlotFig5
 
     @model_validator(mode="after")
     def _table_is_named(self) -> "Study":
         if self.data.source != "folder" and self.data.table is None:
             raise ValueError(f"data.source {self.data.source} needs data.table: a CSV or Parquet file")
+        return self
+
+    @model_validator(mode="after")
+    def _imported_translators_are_used(self) -> "Study":
+        for each in self.translator.imported:
+            space, _, model = each.rpartition(":")[0].partition("/")
+            if space not in self.spaces or model not in self.models:
+                raise ValueError(f"translator.imported names {space}/{model}, but the study has no such space and model")
         return self
 
 

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
 from singflow.errors import InputError
 from singflow.images import Unusable, decode
 from singflow.parallel import map_ahead
+from singflow.vocabulary import read_vocabulary
 
 SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation"}
 PACKAGED_IMAGES = ("foolbox", "foolbox/data")
@@ -84,6 +86,22 @@ def read_classes(path: Path) -> Classes:
         if synset and index.setdefault(synset, i) != i:
             raise InputError(f"{path}: {synset} stands for two classes, {names[index[synset]]!r} and {names[i]!r}")
     return Classes(names, index)
+
+
+def read_class_list(path: Path) -> list[str]:
+    """Names of a head's classes in order: a CSV file as read_classes takes it, or a text file with one name a line."""
+    return read_classes(path).names if path.suffix.lower() == ".csv" else read_vocabulary(path)
+
+
+def head_classes(manifest: pd.DataFrame, names: list[str] | None) -> np.ndarray:
+    """Row of the head that stands for each image's class: (n,) int32, -1 for none.
+
+    names None: the head has the study's classes, so it is class_index. Otherwise the name that equals the image's label.
+    """
+    if names is None:
+        return manifest["class_index"].to_numpy(np.int32)
+    index = {_normal(name): row for row, name in enumerate(names)}
+    return np.array([index.get(_normal(label), -1) for label in manifest["label"]], dtype=np.int32)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

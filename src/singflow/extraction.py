@@ -10,8 +10,9 @@ from torch import nn
 from singflow import cli
 from singflow.config import Extraction
 from singflow.data import data_root
-from singflow.features import pick_device, run_views, timm_views
+from singflow.features import pick_device, run_views
 from singflow.store import Tensors, read_parquet, shard_rows
+from singflow.views import Preprocess, Views
 
 
 class ShardFlags(Extraction, cli.Command):
@@ -29,18 +30,15 @@ class ShardFlags(Extraction, cli.Command):
     output: Path
 
 
-def run_shard(flags: ShardFlags, tower: nn.Module, model: nn.Module, name: str, tensor: str) -> tuple[pd.DataFrame, Tensors]:
-    """The shard's rows of the manifest, and the tower's outputs as {tensor, image_id, view}.
-
-    `model` is the timm model inside the tower whose data configuration makes the views.
-    """
+def run_shard(flags: ShardFlags, tower: nn.Module, preprocess: Preprocess, name: str, tensor: str) -> tuple[pd.DataFrame, Tensors]:
+    """The shard's rows of the manifest, and the tower's outputs as {tensor, image_id, view}."""
     manifest = read_parquet(flags.manifest)
     rows = manifest.iloc[list(shard_rows(len(manifest), flags.shard, flags.shards))]
     device = pick_device(flags.device)
     outputs, image_id, view = run_views(
         rows,
         data_root(flags.source, flags.root),
-        timm_views(model, flags.views, flags.seed, flags.crop_area),
+        Views(preprocess, flags.views, flags.seed, (flags.crop_area[0], flags.crop_area[1])),
         tower.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         device=device,
         batch_size=flags.batch_size,

@@ -1,5 +1,6 @@
 """The paper's figures. Each function draws one figure from tables; save() writes it twice, without dates."""
 
+import difflib
 import io
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
 
+from singflow.errors import InputError
 from singflow.store import write_bytes
 
 # Okabe and Ito's palette, distinct under every common colour blindness; black last.
@@ -126,15 +128,20 @@ def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], 
         )
 
 
-def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, most_labels: int = 16) -> Figure:
-    """Violins of |AS| per label, one panel per space and model; the `most_labels` labels with most images.
+def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted: list[str], most_labels: int = 16) -> Figure:
+    """Violins of |AS| per label, one panel per space and model: of the wanted labels, or of those with most images.
 
     Labels are in the same order in every panel, by their median over all models. A label with fewer than three images
     shows its images as points, because a violin would invent a shape.
     """
     everything = pd.concat(each for models in scores.values() for each in models.values())
     counts = everything.groupby("label").size().sort_values(ascending=False, kind="stable")
-    chosen = list(counts.index[:most_labels])
+    missing = [label for label in wanted if label not in counts.index]
+    if missing:
+        near = {label: difflib.get_close_matches(label, counts.index, n=1) for label in missing}
+        named = ", ".join(f"{label!r}" + (f" (did you mean {near[label][0]!r}?)" if near[label] else "") for label in missing)
+        raise InputError(f"plot_fig4.labels: no image has the label {named}")
+    chosen = wanted or list(counts.index[:most_labels])
     order = everything[everything["label"].isin(chosen)].assign(size=lambda f: f["as_deg"].abs()).groupby("label")["size"].median()
     labels = list(order.sort_values(kind="stable").index)
     panels = [(space, model, each) for space, models in scores.items() for model, each in models.items()]
@@ -156,10 +163,9 @@ def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, most_l
             axes.set_visible(False)
         largest = everything.loc[everything["label"].isin(chosen), "as_deg"].abs().max()
         grid.flat[0].set_xlim(0, 1.05 * largest if largest > 0 else 1.0)
-        if len(counts) > most_labels:
-            figure.supxlabel(
-                f"the {most_labels} of {len(counts)} labels with most images; the other labels are in tables/labels.csv", fontsize=8
-            )
+        if len(counts) > len(chosen):
+            kind = "chosen labels" if wanted else "labels with most images"
+            figure.supxlabel(f"{len(chosen)} {kind} of {len(counts)}; the others are in tables/labels.csv", fontsize=8)
         return figure
 
 

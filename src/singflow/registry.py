@@ -2,13 +2,16 @@
 
 import difflib
 import json
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from singflow.config import Section, explain, read_yaml
 from singflow.errors import InputError
+
+LOCAL = "checkpoints"
 
 
 def _weights(value: str) -> str:
@@ -18,70 +21,169 @@ def _weights(value: str) -> str:
     raise ValueError("must be hub, random, package:<distribution> or file:<path>")
 
 
-def _pinned(value: str) -> str:
-    name, _, tag = value.partition(".")
-    if not name or not tag:
-        raise ValueError("must be pinned as name.tag, for example resnet50.a1_in1k")
-    return value
+def _head_weights(value: str) -> str:
+    kind, _, target = value.partition(":")
+    if (kind == "file" and target) or (kind == "url" and target.startswith("https://")):
+        return value
+    raise ValueError("must be file:<path> or url:https://<address>")
 
 
 Weights = Annotated[str, AfterValidator(_weights)]
+HubRevision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
+
+ID_FORMS = {
+    "timm": (r"[\w-]+\.[\w.-]+", "pinned as name.tag, for example resnet50.a1_in1k"),
+    "torchvision": (r"\w+\.\w+", "pinned as name.WEIGHTS, for example resnet50.IMAGENET1K_V1"),
+    "transformers": (r"[\w.-]+(/[\w.-]+)?", "a hub name, for example facebook/dinov2-large-imagenet1k-1-layer"),
+}
 
 
 class ModelEntry(Section):
     """A classifier."""
 
-    source: Literal["timm"] = Field(description="library that builds the architecture")
-    id: Annotated[str, AfterValidator(_pinned)] = Field(description="name.tag")
+    source: Literal["timm", "torchvision", "transformers"] = Field(description="library that builds the architecture")
+    id: str = Field(description="timm and torchvision: name.tag; transformers: the hub's name")
+    revision: HubRevision | None = Field(None, description="branch, tag or commit in the hub; None: main")
     weights: Weights = Field("hub", description="hub, random, package:<distribution> or file:<path>")
-    head: str | None = Field(None, description="path of the head inside the model; None: what the library says")
+    head: str | list[str] | None = Field(None, description="path of the head inside the model, or of several that are averaged")
+    head_weights: Annotated[str, AfterValidator(_head_weights)] | None = Field(
+        None, description="file:<path> or url:<address> of a linear head, weight (C, d) and perhaps bias (C,), put in place of the model's"
+    )
+    pooling: Literal["own", "token_mean", "token_mean_interleaved"] = Field(
+        "own", description="feature under head_weights: the model's own; class token, then mean patch; or the two interleaved"
+    )
+    transform: dict[str, Any] | None = Field(
+        None, description="timm: changes to the evaluation transform; transformers without the hub: the image processor"
+    )
+    config: dict[str, Any] | None = Field(None, description="transformers without the hub: the configuration")
     feature_dim: int | None = Field(None, ge=1, description="width of the feature, checked when given")
-    classes: int = Field(1000, ge=2, description="classes of the head")
+    classes: int | None = Field(None, ge=2, description="classes of the head; None: as many as its class list has")
+    class_list: str | None = Field(None, description="file with the head's classes in order; None: the study's data.classes")
+    class_names: list[str] | None = Field(None, description="the same, written out")
     reported_top1: float | None = Field(None, ge=0, le=100, description="published top-1 accuracy, percent")
     reported_by: str | None = Field(None, description="who published it")
-
-
-class SpaceEntry(Section):
-    """A vision-language space."""
-
-    source: Literal["conse"] = Field(description="conse: label sentences weighted by a classifier's softmax")
-    dim: int = Field(ge=1, description="width of the embeddings")
-    text: Annotated[str, Field(pattern=r"^package:.+$")] = Field(description="sentence encoder, as package:<distribution>")
-    classifier: ModelEntry = Field(description="classifier whose softmax weights the sentences")
-    temperature: float = Field(gt=0, description="divides the logits")
-    top: int = Field(ge=1, description="classes that take part")
+    sha256: dict[str, str] = Field(default_factory=dict, description="written by resolve_model: hashes of the local files")
 
     @model_validator(mode="after")
-    def _top_fits(self) -> "SpaceEntry":
-        if self.top > self.classifier.classes:
-            raise ValueError(f"top is {self.top}, but the classifier has {self.classifier.classes} classes")
+    def _consistent(self) -> "ModelEntry":
+        pattern, form = ID_FORMS[self.source]
+        if not re.fullmatch(pattern, self.id):
+            raise ValueError(f"id {self.id!r} must be {form}")
+        if self.pooling != "own" and (self.source != "timm" or not self.head_weights):
+            raise ValueError(f"pooling {self.pooling} is for a timm vision transformer under head_weights")
+        if self.class_list and self.class_names:
+            raise ValueError("class_list and class_names say the same: write one of them")
         return self
 
+    @property
+    def head_classes(self) -> int:
+        """Rows that the head must have."""
+        return self.classes or (len(self.class_names) if self.class_names else 1000)
 
-Entry = TypeVar("Entry", ModelEntry, SpaceEntry)
+    def local_files(self) -> list[str]:
+        """Files of the user's own that the model is made of."""
+        sources = [self.weights, *([self.head_weights] if self.head_weights and self.weights != "random" else [])]
+        named = [each.removeprefix("file:") for each in sources if each.startswith("file:")]
+        return [*named, *([self.class_list] if self.class_list else [])]
 
 
-def resolve_models(path: str | Path, names: list[str]) -> dict[str, ModelEntry]:
-    """Entries of the named models; `timm/<name.tag>` needs none. Raises InputError for an unknown name."""
+class ConSEEntry(Section):
+    """A space made of label sentences, weighted by a classifier's softmax."""
+
+    source: Literal["conse"]
+    dim: int = Field(ge=1, description="width of the embeddings")
+    text: Annotated[str, Field(pattern=r"^package:.+$")] = Field(description="sentence encoder, as package:<distribution>")
+    classifier: ModelEntry = Field(description="ImageNet classifier whose softmax weights the sentences")
+    temperature: float = Field(gt=0, description="divides the logits")
+    top: int = Field(ge=1, le=1000, description="classes that take part")
+
+    def local_files(self) -> list[str]:
+        """Files of the user's own that the space is made of."""
+        return self.classifier.local_files()
+
+
+class OpenCLIPEntry(Section):
+    """A pair of towers that open_clip builds."""
+
+    source: Literal["open_clip"]
+    id: Annotated[str, Field(pattern=r"^[\w-]+(/[\w-]+)?$")] = Field(description="model/pretrained; model alone with file: or random")
+    weights: Weights = Field("hub", description="hub, random or file:<path>")
+    transform: dict[str, Any] | None = Field(None, description="changes to the evaluation transform: size, mean, std, interpolation, ...")
+    dim: int = Field(ge=1, description="width of the embeddings")
+    sha256: dict[str, str] = Field(default_factory=dict, description="written by resolve_space: hashes of the local files")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "OpenCLIPEntry":
+        model, _, pretrained = self.id.partition("/")
+        if self.weights == "hub" and not pretrained:
+            raise ValueError(f"id {self.id!r} must be model/pretrained, for example ViT-L-14-quickgelu/openai")
+        if self.weights.startswith("package:"):
+            raise ValueError("weights of an open_clip space are hub, random or file:<path>")
+        if pretrained == "openai" and not model.endswith("-quickgelu"):
+            raise ValueError(f"id {self.id!r}: OpenAI's weights were trained with QuickGELU: write {model}-quickgelu/openai")
+        return self
+
+    def local_files(self) -> list[str]:
+        """Files of the user's own that the space is made of."""
+        return [self.weights.removeprefix("file:")] if self.weights.startswith("file:") else []
+
+
+SpaceEntry = ConSEEntry | OpenCLIPEntry
+SPACES: dict[str, type[SpaceEntry]] = {"conse": ConSEEntry, "open_clip": OpenCLIPEntry}
+Entry = TypeVar("Entry", ModelEntry, ConSEEntry, OpenCLIPEntry)
+
+
+def resolve_models(path: str | Path, names: list[str], weights: str = "registry") -> dict[str, ModelEntry]:
+    """Entries of the named models; `timm/<name.tag>` needs none. weights `random` takes the place of every entry's.
+
+    Raises InputError for an unknown name, a mistake in an entry, and a local file outside checkpoints/.
+    """
     registry = read_yaml(path)
-    return {
-        name: _validated({"source": "timm", "id": name.removeprefix("timm/")}, ModelEntry, f"models: {name}")
-        if name.startswith("timm/")
-        else _validated(_named(registry, name, path, "or timm/<name.tag>"), ModelEntry, f"{path}: {name}")
-        for name in names
-    }
+    entries = {}
+    for name in names:
+        bare = {"source": "timm", "id": name.removeprefix("timm/")} if name.startswith("timm/") else None
+        content, origin = (bare, f"models: {name}") if bare else (_named(registry, name, path, "or timm/<name.tag>"), f"{path}: {name}")
+        entry = _validated(content, ModelEntry, origin)
+        entries[name] = entry.model_copy(update={"weights": "random"}) if weights == "random" else entry
+        _check_local(entries[name].local_files(), origin)
+    return entries
 
 
-def resolve_spaces(path: str | Path, names: list[str]) -> dict[str, SpaceEntry]:
-    """Entries of the named spaces. Raises InputError for an unknown name."""
+def resolve_spaces(path: str | Path, names: list[str], weights: str = "registry") -> dict[str, SpaceEntry]:
+    """Entries of the named spaces. Raises InputError as resolve_models does."""
     registry = read_yaml(path)
-    return {name: _validated(_named(registry, name, path, ""), SpaceEntry, f"{path}: {name}") for name in names}
+    entries = {}
+    for name in names:
+        entry = _space(_named(registry, name, path, ""), f"{path}: {name}")
+        if weights == "random" and isinstance(entry, ConSEEntry):
+            entry = entry.model_copy(update={"classifier": entry.classifier.model_copy(update={"weights": "random"})})
+        elif weights == "random":
+            entry = entry.model_copy(update={"weights": "random"})
+        entries[name] = entry
+        _check_local(entry.local_files(), f"{path}: {name}")
+    return entries
 
 
-def read_entry(path: Path, schema: type[Entry]) -> Entry:
-    """The resolved entry that resolve_model or resolve_space wrote."""
+def with_hashes(entry: SpaceEntry, hashes: dict[str, str]) -> SpaceEntry:
+    """The entry with the hashes of its local files."""
+    if isinstance(entry, ConSEEntry):
+        return entry.model_copy(update={"classifier": entry.classifier.model_copy(update={"sha256": hashes})})
+    return entry.model_copy(update={"sha256": hashes})
+
+
+def read_model(path: Path) -> ModelEntry:
+    """The resolved entry that resolve_model wrote."""
+    return _validated(_read(path), ModelEntry, str(path))
+
+
+def read_space(path: Path) -> SpaceEntry:
+    """The resolved entry that resolve_space wrote."""
+    return _space(_read(path), str(path))
+
+
+def _read(path: Path) -> Any:
     try:
-        return _validated(json.loads(path.read_text(encoding="utf-8")), schema, str(path))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a registry entry ({error}): remove it and run the workflow again") from None
 
@@ -95,8 +197,24 @@ def _named(registry: dict[str, Any], name: str, path: str | Path, otherwise: str
     return registry[name]
 
 
+def _space(content: Any, origin: str) -> SpaceEntry:
+    source = content.get("source") if isinstance(content, dict) else None
+    if source not in SPACES:
+        raise InputError(f"{origin}: source: {source!r} is none of {', '.join(SPACES)}")
+    return _validated(content, SPACES[source], origin)
+
+
 def _validated(content: Any, schema: type[Entry], origin: str) -> Entry:
     try:
         return schema.model_validate(content, strict=True)
     except ValidationError as error:
         raise InputError(explain(error, schema, origin)) from None
+
+
+def _check_local(files: list[str], origin: str) -> None:
+    for file in files:
+        parts = PurePosixPath(file).parts
+        if parts[:1] != (LOCAL,) or len(parts) < 2 or ".." in parts:
+            raise InputError(f"{origin}: {file!r} must lie under {LOCAL}/, the folder whose changes both engines notice: move or link it there")
+        if not Path(file).is_file():
+            raise InputError(f"{origin}: {file}: no such file")

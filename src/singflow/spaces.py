@@ -1,50 +1,34 @@
 """Vision-language spaces: an image tower and a text tower that end in the same vectors."""
 
 import importlib.metadata
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from singflow.classifiers import Classifier, load_classifier
 from singflow.data import prompt_of
 from singflow.errors import InputError
-from singflow.features import Classifier, load_classifier
-from singflow.registry import SpaceEntry
+from singflow.registry import ConSEEntry, OpenCLIPEntry, SpaceEntry
+from singflow.views import Preprocess, from_open_clip
+from singflow.weights import locate, open_clip_tag
+
+LIBRARIES = {"conse": ["sentence-transformers", "transformers"], "open_clip": ["open_clip_torch"]}
+
+Encode = Callable[[list[str]], np.ndarray]
 
 
-class SentenceEncoder:
-    """The text tower of conse_minilm: sentences -> unit vectors (n, m) float32."""
+class ImageTower(nn.Module):
+    """forward: images (n, 3, h, w) -> embeddings (n, m); `preprocess` makes its images."""
 
-    def __init__(self, entry: SpaceEntry) -> None:
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
-        self._model = SentenceTransformer(str(_package_model(entry.text.removeprefix("package:"))), device="cpu", local_files_only=True)
-        if self._model.get_embedding_dimension() != entry.dim:
-            raise InputError(
-                f"spaces.yaml: {entry.text} gives {self._model.get_embedding_dimension()} dimensions, not {entry.dim}: correct `dim`"
-            )
-
-    def __call__(self, texts: list[str]) -> np.ndarray:
-        """Unit embeddings (n, m) of n texts."""
-        return np.asarray(self._model.encode(texts, normalize_embeddings=True, show_progress_bar=False), dtype=np.float32)
+    preprocess: Preprocess
 
 
-def _package_model(distribution: str) -> Path:
-    try:
-        files = importlib.metadata.files(distribution) or []
-    except importlib.metadata.PackageNotFoundError:
-        raise InputError(f"spaces.yaml: package:{distribution} is not installed: pip install {distribution}") from None
-    roots = [Path(str(file.locate())).parent for file in files if file.name == "modules.json"]
-    if len(roots) != 1:
-        raise InputError(f"spaces.yaml: package:{distribution} holds {len(roots)} sentence encoders, not one")
-    return roots[0]
-
-
-class ConSE(nn.Module):
-    """The image tower of conse_minilm (Norouzi et al. 2014).
+class ConSE(ImageTower):
+    """The image tower of a space of label sentences (Norouzi et al. 2014).
 
     forward: images (n, 3, h, w) -> the mean of the label sentences' embeddings over the `top` likeliest classes,
     weighted by softmax(logits / temperature), at unit norm: (n, m).
@@ -53,6 +37,7 @@ class ConSE(nn.Module):
     def __init__(self, classifier: Classifier, sentences: np.ndarray, temperature: float, top: int) -> None:
         super().__init__()
         self.classifier = classifier
+        self.preprocess = classifier.preprocess
         self.sentences: torch.Tensor
         self.register_buffer("sentences", torch.from_numpy(sentences))
         self.temperature = temperature
@@ -66,12 +51,129 @@ class ConSE(nn.Module):
         return nn.functional.normalize(mean, dim=1)
 
 
-def load_image_tower(entry: SpaceEntry) -> ConSE:
-    """The image tower of a space. Raises InputError when its parts cannot be had."""
+class CLIPImages(ImageTower):
+    """The image tower of an open_clip model: embeddings (n, m), not normalized, as renderers expect them (equation 4)."""
+
+    def __init__(self, visual: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.visual = visual
+        self.preprocess = preprocess
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Embeddings (n, m)."""
+        embeddings: torch.Tensor = self.visual(images)
+        return embeddings
+
+
+class TextTower(nn.Module):
+    """Texts -> embeddings (n, m) float32, in batches; texts that do not fit the tower are refused, not cut."""
+
+    def __init__(self, module: nn.Module, encode: Callable[[list[str]], torch.Tensor], dim: int) -> None:
+        super().__init__()
+        self.module = module.eval()
+        self._encode = encode
+        self._dim = dim
+
+    @torch.inference_mode()
+    def embed(self, texts: list[str], batch_size: int = 64) -> np.ndarray:
+        """Unit embeddings (n, m) of n texts. Raises InputError when the width is not the registry's."""
+        blocks = [self._encode(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
+        embeddings = nn.functional.normalize(torch.cat(blocks).float(), dim=1).cpu().numpy()
+        _check_width(embeddings.shape[1], self._dim)
+        return embeddings
+
+
+def _check_width(width: int, dim: int) -> None:
+    if width != dim:
+        raise InputError(f"spaces.yaml: the tower gives {width} dimensions, not {dim}: correct `dim`")
+
+
+def load_image_tower(entry: SpaceEntry) -> ImageTower:
+    """The image tower of a space; the text tower is not kept. Raises InputError when its parts cannot be had."""
+    if isinstance(entry, OpenCLIPEntry):
+        model = _open_clip(entry)
+        return CLIPImages(model.visual, from_open_clip(model.visual.preprocess_cfg)).eval()
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()
     sentences = [prompt_of(info.index_to_description(index, detailed=True)) for index in range(info.num_classes())]
-    if len(sentences) != entry.classifier.classes:
-        raise InputError(f"spaces.yaml: conse needs an ImageNet classifier of {len(sentences)} classes, not {entry.classifier.classes}")
-    return ConSE(load_classifier(entry.classifier), SentenceEncoder(entry)(sentences), entry.temperature, entry.top)
+    if len(sentences) != entry.classifier.head_classes:
+        raise InputError(f"spaces.yaml: conse needs an ImageNet classifier of {len(sentences)} classes, not {entry.classifier.head_classes}")
+    return ConSE(load_classifier(entry.classifier), load_text_tower(entry).embed(sentences), entry.temperature, entry.top)
+
+
+def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> TextTower:
+    """The text tower of a space; the image tower is not kept. Raises InputError when its parts cannot be had."""
+    device = device or torch.device("cpu")
+    if isinstance(entry, ConSEEntry):
+        return _sentence_encoder(entry, device)
+    import open_clip
+
+    model = _open_clip(entry)
+    tokenize = open_clip.get_tokenizer(entry.id.partition("/")[0])
+    model.visual = nn.Identity()
+    model.to(device)
+
+    def encode(texts: list[str]) -> torch.Tensor:
+        tokens, longer = tokenize(texts), tokenize(texts, context_length=tokenize.context_length + 1)
+        cut = (tokens != longer[:, : tokens.shape[1]]).any(dim=1)
+        if cut.any():
+            raise InputError(f"the text tower takes {tokens.shape[1]} tokens; shorten the text {texts[int(cut.int().argmax())][:60]!r}...")
+        embeddings: torch.Tensor = model.encode_text(tokens.to(device))
+        return embeddings
+
+    return TextTower(model, encode, entry.dim)
+
+
+def _open_clip(entry: OpenCLIPEntry) -> Any:
+    """Both towers, with their weights, never from the network."""
+    import open_clip
+
+    tag = open_clip_tag(entry)
+    paths = locate(entry)
+    model, _, pretrained = entry.id.partition("/")
+    kind, _, _ = entry.weights.partition(":")
+    weights = {"hub": pretrained, "file": str(paths[0]) if paths else None}.get(kind)
+    changes = {**(tag if kind != "hub" else {}), **(entry.transform or {})}
+    torch.manual_seed(0)
+    try:
+        built = open_clip.create_model(model, pretrained=weights, pretrained_text=False, force_preprocess_cfg=changes)
+    except Exception as error:  # noqa: BLE001 (torch, the hub client and open_clip each raise kinds of their own)
+        raise InputError(f"{entry.id}: open_clip cannot build it from {entry.weights} ({type(error).__name__}: {error})") from None
+    return built.eval()
+
+
+def _sentence_encoder(entry: ConSEEntry, device: torch.device) -> TextTower:
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    model = SentenceTransformer(str(_package_model(entry.text.removeprefix("package:"))), device=str(device), local_files_only=True)
+
+    def encode(texts: list[str]) -> torch.Tensor:
+        embeddings: torch.Tensor = model.encode(texts, convert_to_tensor=True, show_progress_bar=False, batch_size=len(texts))
+        return embeddings
+
+    return TextTower(model, encode, entry.dim)
+
+
+def _package_model(distribution: str) -> Path:
+    try:
+        files = importlib.metadata.files(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise InputError(f"spaces.yaml: package:{distribution} is not installed: pip install {distribution}") from None
+    roots = [Path(str(file.locate())).parent for file in files if file.name == "modules.json"]
+    if len(roots) != 1:
+        raise InputError(f"spaces.yaml: package:{distribution} holds {len(roots)} sentence encoders, not one")
+    return roots[0]
+
+
+def embed_templates(embed: Encode, names: list[str], templates: list[str], own: dict[str, str]) -> np.ndarray:
+    """Unit embeddings (n, m) of names: the mean over templates of unit embeddings, at unit norm.
+
+    `{}` in a template stands for the name. A name in `own` has a text of its own, which no template changes.
+    """
+    texts = [[own[name]] * len(templates) if name in own else [t.replace("{}", name) for t in templates] for name in names]
+    embeddings = embed([text for each in texts for text in each])
+    mean = embeddings.reshape(len(names), len(templates), -1).astype(np.float64).mean(axis=1)
+    return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True), dtype=np.float32)

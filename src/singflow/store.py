@@ -147,15 +147,20 @@ def shard_rows(n_images: int, shard: int, shards: int) -> range:
     return range(n_images * shard // shards, n_images * (shard + 1) // shards)
 
 
-def iterate_shards(folder: Path, tensor: str, shards: int, manifest: pd.DataFrame) -> Iterator[Tensors]:
+def iterate_shards(
+    folder: Path, tensor: str, shards: int, manifest: pd.DataFrame, weights_sha256: str | None = None
+) -> Iterator[Tensors]:
     """One shard after the other, as {tensor, image_id, view}; at the end every image must have been seen.
 
-    Raises InputError when a shard is unusable or when images of the manifest are missing.
+    Raises InputError when a shard is unusable, when images of the manifest are missing, or when a shard was made with
+    other weights than those given.
     """
     seen = np.zeros(len(manifest), dtype=np.int64)
     for shard in range(shards):
         path = shard_path(folder, shard)
-        tensors, _ = read_tensors(path, [tensor, "image_id", "view"])
+        tensors, metadata = read_tensors(path, [tensor, "image_id", "view"])
+        if weights_sha256 is not None and metadata.get("weights_sha256") != weights_sha256:
+            raise InputError(f"{path}: was made with other weights than the head: remove the folder and run the workflow again")
         identifiers = tensors["image_id"]
         if len({len(each) for each in tensors.values()}) > 1:
             raise InputError(f"{path}: its tensors differ in length: remove it and run the workflow again")

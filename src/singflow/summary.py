@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from singflow.metrics import top1_shortfall
+from singflow.registry import ModelEntry
 from singflow.statistics import bootstrap_interval
 
 NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
@@ -14,21 +16,27 @@ def summarize_model(
     scores: pd.DataFrame,
     projector: dict[str, Any],
     translator: dict[str, Any],
+    entry: ModelEntry,
     *,
     resamples: int,
     confidence: float,
     min_r2: float,
+    top1_margin: float,
     seed: int,
 ) -> dict[str, Any]:
     """One row of tables/models.csv. Angles in degrees; intervals by bootstrap over images; None where undefined."""
     size = scores["as_deg"].abs()
     known = scores["class_index"] >= 0
+    top1 = float((scores["predicted_index"] == scores["class_index"])[known].mean()) if known.any() else None
     row: dict[str, Any] = {
         "n_images": len(scores),
         "null_dim": projector["null_dim"],
         "rank": projector["rank"],
         "rank_rule": projector["rule"],
-        "top1": float((scores["predicted_index"] == scores["class_index"])[known].mean()) if known.any() else None,
+        "weights": entry.weights.partition(":")[0],
+        "top1": top1,
+        "reported_top1": entry.reported_top1,
+        "top1_low": _top1_low(top1, int(known.sum()), entry, top1_margin),
         "alpha": translator["alpha"],
         "validation_cosine": translator["validation_cosine"],
         "baseline_cosine": translator["baseline_cosine"],
@@ -60,6 +68,11 @@ def summarize_model(
     return row
 
 
+def _top1_low(top1: float | None, images: int, entry: ModelEntry, margin: float) -> bool:
+    comparable = top1 is not None and entry.reported_top1 is not None and entry.weights != "random"
+    return comparable and top1_shortfall(top1, images, entry.reported_top1, margin) > 0  # type: ignore[arg-type]
+
+
 def summarize_labels(scores: pd.DataFrame) -> pd.DataFrame:
     """Per label: number of images, and mean and standard deviation (divisor n) of IS, AS and |AS| in degrees."""
     frame = scores.assign(as_abs_deg=scores["as_deg"].abs())
@@ -87,7 +100,7 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
                 [
                     row["model"] + (" *" if row["translator"] == "weak" else ""),
                     str(row["null_dim"]),
-                    "-" if pd.isna(row["top1"]) else f"{row['top1']:.3f}",
+                    "-" if pd.isna(row["top1"]) else f"{row['top1']:.3f}" + ("!" if row["top1_low"] else ""),
                     f"{row['validation_cosine']:.3f} ({row['baseline_cosine']:.3f})",
                     f"{row['validation_r2']:.2f}",
                     f"{row['is_mean']:.2f} [{row['is_low']:.2f}, {row['is_high']:.2f}]",
@@ -115,6 +128,16 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
     if (models["null_dim"] == 0).any():
         names = ", ".join(models.loc[models["null_dim"] == 0, "model"].unique())
         lines.append(f"{names}: {NO_NULL_SPACE}.")
+    if models["top1_low"].any():
+        rows = models[models["top1_low"]].drop_duplicates("model").to_dict("records")
+        named = ", ".join(f"{row['model']} ({100 * row['top1']:.1f} %, reported {row['reported_top1']:g} %)" for row in rows)
+        lines += [
+            "",
+            f"! TOP-1 FAR BELOW WHAT IS REPORTED: {named}. Most often the evaluation transform or the order of the classes",
+            "  is wrong; do not trust the scores of these models before that is explained.",
+        ]
+    if (models["weights"] == "random").any():
+        lines += ["", "RANDOM WEIGHTS: these models are untrained. The numbers show that the workflow runs, and nothing else."]
     if (models["translator"] == "weak").any():
         lines += [
             "",

@@ -1,0 +1,277 @@
+"""Classifiers: built from a registry entry, and the input of their head caught."""
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from singflow.errors import InputError
+from singflow.registry import ModelEntry
+from singflow.views import Preprocess, from_processor, from_timm, from_torchvision
+from singflow.weights import LocalFile, PackageFile, UrlFile, locate, torchvision_weights
+
+HEAD_TOLERANCE = 1e-4
+
+
+class Classifier(nn.Module):
+    """A model whose head's exact input is caught by a pre-hook, whatever the architecture.
+
+    forward: images (n, 3, h, w) -> features (n, d). Every batch is checked: W f + b must equal the model's own
+    logits. Heads may be linear layers or 1 x 1 convolutions, with or without a bias. Several heads whose logits are
+    averaged, as distilled transformers have, count as one head on their joined inputs.
+    """
+
+    def __init__(self, model: nn.Module, heads: list[str], entry: ModelEntry, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.model = model.eval()
+        self.preprocess = preprocess
+        modules = [_module_at(model, path) for path in heads]
+        layers = [_linear(module, path, entry) for module, path in zip(modules, heads, strict=True)]
+        self.weight = torch.cat([weight for weight, _ in layers], dim=1) / len(layers)
+        self.bias = torch.stack([bias for _, bias in layers]).mean(dim=0)
+        _check_head(self.weight, self.bias, entry)
+        self.head_max_error = 0.0
+        self._caught: list[torch.Tensor | None] = [None] * len(heads)
+        for position, module in enumerate(modules):
+            module.register_forward_pre_hook(lambda _, inputs, position=position: self._catch(position, inputs[0]))
+
+    def _catch(self, position: int, feature: torch.Tensor) -> None:
+        self._caught[position] = feature
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Features (n, d) float32. Raises InputError when the head does not explain the logits."""
+        output = self.model(images)
+        logits = getattr(output, "logits", output).float()
+        caught = [each.flatten(1) for each in self._caught if each is not None]
+        if len(caught) < len(self._caught):
+            raise InputError("the model never ran the head that models.yaml names: correct `head`")
+        features, self._caught = torch.cat(caught, dim=1).float(), [None] * len(self._caught)
+        if features.shape != (len(images), self.weight.shape[1]):
+            raise InputError(
+                f"the head's input has shape {tuple(features.shape)}, not (n, {self.weight.shape[1]}): it is applied before pooling"
+            )
+        error = float((self.logits(features) - logits).abs().max())
+        if not error <= HEAD_TOLERANCE * max(1.0, float(logits.abs().max())) and torch.isfinite(features).all():
+            raise InputError(f"W f + b differs from the model's logits by {error:.2g}: the head in models.yaml is not the last layer")
+        self.head_max_error = max(self.head_max_error, error)
+        return features
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """W f + b: (n, C)."""
+        return features @ self.weight.to(features.device).T + self.bias.to(features.device)
+
+
+def _module_at(model: nn.Module, path: str) -> nn.Module:
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        raise InputError(f"the model has no module {path!r}: correct `head` in models.yaml") from None
+
+
+def _linear(head: nn.Module, path: str, entry: ModelEntry) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (C, d) and bias (C,) of a linear layer or 1 x 1 convolution."""
+    weight = getattr(head, "weight", None)
+    if not isinstance(weight, torch.Tensor) or weight.ndim not in (2, 4) or weight.flatten(1).shape[1] != weight.shape[1]:
+        raise InputError(
+            f"{entry.id}: {path!r} is {type(head).__name__}, not a linear layer or 1 x 1 convolution: name the head in models.yaml"
+        )
+    bias = getattr(head, "bias", None)
+    return weight.detach().flatten(1).float(), torch.zeros(len(weight)) if bias is None else bias.detach().float()
+
+
+def _check_head(weight: torch.Tensor, bias: torch.Tensor, entry: ModelEntry) -> None:
+    if len(weight) != entry.head_classes:
+        raise InputError(
+            f"{entry.id}: the head has {len(weight)} classes, its class list {entry.head_classes}: "
+            "name a file with the head's classes in order as `class_list` in models.yaml"
+        )
+    if entry.feature_dim not in (None, weight.shape[1]):
+        raise InputError(
+            f"{entry.id}: the feature has {weight.shape[1]} dimensions, its entry says {entry.feature_dim}: correct `feature_dim`"
+        )
+    if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
+        raise InputError(f"{entry.id}: the head's weights hold NaN or infinite values: the weights are damaged")
+
+
+def load_classifier(entry: ModelEntry) -> Classifier:
+    """Build a classifier and load its weights, never from the network. Raises InputError when they cannot be had.
+
+    Random weights are the library's own initialization from seed 0, except for the head, which some libraries set to
+    zero: its weights are drawn from N(0, 1/d).
+    """
+    locate(entry)
+    torch.manual_seed(0)
+    build = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}[entry.source]
+    try:
+        model, heads, preprocess = build(entry)
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 (three libraries, each with kinds of its own)
+        raise InputError(f"{entry.id}: {entry.source} cannot build it ({type(error).__name__}: {error})") from None
+    kind, _, target = entry.weights.partition(":")
+    if kind == "package":
+        _load_in_order(model, PackageFile(target).find(), entry)
+    elif kind == "file":
+        _load_by_name(model, LocalFile(target, entry.sha256.get(target)).find(), entry)
+    heads = [entry.head] if isinstance(entry.head, str) else entry.head or heads
+    if not heads:
+        raise InputError(f"{entry.id}: its library names no head: write its path as `head` in models.yaml")
+    if entry.head_weights:
+        model, heads = _with_own_head(model, heads[0], entry)
+    if kind == "random":
+        for path in heads:
+            _draw(_module_at(model, path))
+    return Classifier(model, heads, entry, preprocess)
+
+
+Built = tuple[nn.Module, list[str], Preprocess]
+
+
+def _timm(entry: ModelEntry) -> Built:
+    import timm
+
+    name = entry.id.partition(".")[0]
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        raise InputError(f"timm has no architecture {name!r}" + (f"; near: {', '.join(near)}" if near else ""))
+    known = timm.list_pretrained(f"{name}.*")
+    if entry.id not in known:
+        raise InputError(
+            f"timm has no weights {entry.id!r}; it has {', '.join(known) or 'none'} "
+            "(with weights of your own, name those you started from: they decide how images are prepared)"
+        )
+    hub = entry.weights == "hub"
+    overlay = {"hf_hub_id": f"{timm.get_pretrained_cfg(entry.id).hf_hub_id}@{entry.revision}"} if entry.revision else None
+    classes = 0 if entry.head_weights else None if hub else entry.head_classes
+    model = timm.create_model(entry.id, pretrained=hub, num_classes=classes, pretrained_cfg_overlay=overlay)
+    named: Any = model.pretrained_cfg.get("classifier") or ()
+    return model, [named] if isinstance(named, str) else list(named), from_timm(model, entry.transform)
+
+
+def _torchvision(entry: ModelEntry) -> Built:
+    from torchvision.models import get_model
+
+    weights = torchvision_weights(entry)
+    options = {} if entry.weights == "hub" or entry.head_weights else {"num_classes": entry.head_classes}
+    model = get_model(entry.id.partition(".")[0], weights=weights if entry.weights == "hub" else None, **options)
+    return model, _last_linear(model), from_torchvision(weights.transforms())
+
+
+def _transformers(entry: ModelEntry) -> Built:
+    import transformers
+
+    if entry.weights == "hub":
+        cached: dict[str, Any] = {"revision": entry.revision or "main", "local_files_only": True}
+        model = transformers.AutoModelForImageClassification.from_pretrained(entry.id, weights_only=True, **cached)
+        processor = transformers.AutoImageProcessor.from_pretrained(entry.id, **cached)
+    else:
+        if entry.config is None or entry.transform is None:
+            raise InputError(f"{entry.id}: without the hub's weights, models.yaml must give its `config` and `transform`")
+        settings, choices = dict(entry.config), dict(entry.transform)
+        configuration = transformers.AutoConfig.for_model(settings.pop("model_type"), num_labels=entry.head_classes, **settings)
+        model = transformers.AutoModelForImageClassification.from_config(configuration)
+        processor = getattr(transformers, choices.pop("image_processor_type"))(**choices)
+    return model, _last_linear(model), from_processor(processor)
+
+
+def _last_linear(model: nn.Module) -> list[str]:
+    """The last linear layer or 1 x 1 convolution that the model defines; that it is the head is checked with every batch."""
+    kinds = (nn.Linear, nn.Conv2d)
+    return [name for name, module in model.named_modules() if isinstance(module, kinds) and name][-1:]
+
+
+class _TokenMean(nn.Module):
+    """A vision transformer of timm under a linear head on its class token and mean patch, joined or interleaved."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Linear, interleaved: bool) -> None:
+        super().__init__()
+        self.backbone, self.head, self.interleaved = backbone, head, interleaved
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        backbone: Any = self.backbone
+        tokens = backbone.forward_features(images)
+        parts = [tokens[:, 0], tokens[:, backbone.num_prefix_tokens :].mean(dim=1)]
+        return self.head(torch.stack(parts, dim=2 if self.interleaved else 1).flatten(1))
+
+
+def _with_own_head(model: Any, path: str, entry: ModelEntry) -> tuple[nn.Module, list[str]]:
+    """The model with a linear head from a file in place of its own, or of none."""
+    replaced = _module_at(model, path)
+    width = getattr(replaced, "in_features", None) or getattr(replaced, "in_channels", None) or model.num_features
+    if entry.pooling != "own":
+        if not getattr(model, "num_prefix_tokens", 0):
+            raise InputError(f"{entry.id}: pooling {entry.pooling} needs a vision transformer with a class token")
+        width *= 2
+    head = nn.Linear(width, entry.head_classes)
+    if entry.weights != "random":
+        _fill(head, entry)
+    if entry.pooling != "own":
+        return _TokenMean(model, head, entry.pooling == "token_mean_interleaved"), ["head"]
+    model.set_submodule(path, head)
+    return model, [path]
+
+
+def _fill(head: nn.Linear, entry: ModelEntry) -> None:
+    kind, _, target = str(entry.head_weights).partition(":")
+    path = UrlFile(target).find() if kind == "url" else LocalFile(target, entry.sha256.get(target)).find()
+    state = _read_state(Path(str(path)))
+    weights = [tensor for tensor in state.values() if tensor.ndim == 2]
+    biases = [tensor for tensor in state.values() if tensor.ndim == 1]
+    if len(weights) != 1 or len(biases) > 1 or len(weights) + len(biases) != len(state):
+        raise InputError(f"{path}: a head file holds one weight (C, d) and at most one bias (C,), not {', '.join(state)}")
+    if weights[0].shape != head.weight.shape:
+        raise InputError(
+            f"{path}: the head's weight has shape {tuple(weights[0].shape)}, but {entry.id} with pooling {entry.pooling} has "
+            f"{head.in_features} features, and its class list {head.out_features} classes"
+        )
+    head.weight.data = weights[0].float()
+    head.bias.data = biases[0].float() if biases else torch.zeros(head.out_features)
+
+
+def _draw(head: nn.Module) -> None:
+    weight, bias = getattr(head, "weight", None), getattr(head, "bias", None)
+    if isinstance(weight, torch.Tensor):
+        nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+    if isinstance(bias, torch.Tensor):
+        nn.init.zeros_(bias)
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a checkpoint, bare or under `state_dict` or `model`; pickled code is refused."""
+    from timm.models import load_state_dict
+
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            state = load_state_dict(str(path), use_ema=False)
+    except Exception as error:  # noqa: BLE001 (damaged archives and refused pickles surface as many kinds)
+        raise InputError(f"{path}: not readable as tensors ({type(error).__name__}: {error})") from None
+    if not state or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise InputError(f"{path}: must hold a state dict of tensors alone")
+    return state
+
+
+def _load_in_order(model: nn.Module, path: Path, entry: ModelEntry) -> None:
+    """Load a state dict of another library's names: same tensors in the same order."""
+    own, state = model.state_dict(), _read_state(path)
+    if [tuple(tensor.shape) for tensor in own.values()] != [tuple(tensor.shape) for tensor in state.values()]:
+        raise InputError(f"{path}: its tensors are not those of {entry.id}, in order and shape")
+    model.load_state_dict(dict(zip(own, state.values(), strict=True)))
+
+
+def _load_by_name(model: nn.Module, path: Path, entry: ModelEntry) -> None:
+    try:
+        model.load_state_dict(_read_state(path))
+    except RuntimeError as error:
+        raise InputError(f"{path}: not a state dict of {entry.id} with {entry.head_classes} classes: {error}") from None
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Hash of all parameters and buffers, in order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,94 @@
+"""Translators that were fitted elsewhere: the authors' release, and the files that a study names in place of fitted ones."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from singflow.config import Section, explain, read_yaml
+from singflow.errors import InputError
+from singflow.registry import LOCAL
+from singflow.store import read_tensors
+from singflow.translator import Translator
+from singflow.weights import sha256_of
+
+BACKENDS = {"kakao_karlo_v1_alpha_image_variations": "ViT-L-14-quickgelu/openai"}
+
+
+class ReleaseMetadata(Section):
+    """metadata.yaml of a released translator."""
+
+    model_name: str
+    translator_name: str
+    architecture: str
+    embedding_backend: str
+    in_dim: int
+    out_dim: int
+    hidden_dim: int
+    checkpoint_file: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """A released linear translator, the name of the model it was fitted for, and the open_clip id of its space."""
+
+    model: str
+    space_id: str
+    translator: Translator
+
+
+def read_release(folder: Path) -> Release:
+    """Read metadata.yaml and the checkpoint beside it.
+
+    Raises InputError for another architecture than linear, an unknown space, tensors whose shapes are not the metadata's,
+    non-finite values, and a checkpoint that holds anything but tensors.
+    """
+    import torch
+    from pydantic import ValidationError
+
+    origin = folder / "metadata.yaml"
+    try:
+        metadata = ReleaseMetadata.model_validate(read_yaml(origin), strict=True)
+    except ValidationError as error:
+        raise InputError(explain(error, ReleaseMetadata, str(origin))) from None
+    if metadata.architecture != "linear":
+        raise InputError(f"{origin}: architecture {metadata.architecture!r} cannot be imported: only linear is an affine map")
+    if metadata.embedding_backend not in BACKENDS:
+        raise InputError(f"{origin}: unknown embedding_backend {metadata.embedding_backend!r}; known: {', '.join(BACKENDS)}")
+    if Path(metadata.checkpoint_file).name != metadata.checkpoint_file:
+        raise InputError(f"{origin}: checkpoint_file {metadata.checkpoint_file!r} must be a file name in the same folder")
+    path = folder / metadata.checkpoint_file
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 (missing and damaged archives and refused pickles surface as many kinds)
+        raise InputError(f"{path}: not readable as tensors ({type(error).__name__}: {error})") from None
+    shapes = {"weight": (metadata.out_dim, metadata.in_dim), "bias": (metadata.out_dim,)}
+    found = {key: tuple(value.shape) for key, value in state.items() if isinstance(value, torch.Tensor)} if isinstance(state, dict) else {}
+    if found != shapes or len(state) != len(shapes):
+        raise InputError(f"{path}: holds tensors {found}, but {origin} says {shapes}")
+    arrays = {key: state[key].numpy().astype(np.float32) for key in shapes}
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise InputError(f"{path}: holds NaN or infinite values: the file is damaged")
+    return Release(metadata.model_name, BACKENDS[metadata.embedding_backend], Translator(**arrays))
+
+
+def imported_path(space: str, model: str) -> Path:
+    """Where an imported translator lies."""
+    return Path(LOCAL) / "translators" / space / f"{model}.safetensors"
+
+
+def read_imported(imported: list[str], space: str, model: str) -> Translator | None:
+    """The translator that the study names for a model and space, None when it names none.
+
+    imported: translator.imported of the study, <space>/<model>:<hash>. Raises InputError when the file is not there or is another.
+    """
+    pins = dict(each.rsplit(":", 1) for each in imported)
+    pin = pins.get(f"{space}/{model}")
+    if pin is None:
+        return None
+    path = imported_path(space, model)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: make it with scripts/import_translator.py, or take {space}/{model} out of translator.imported")
+    if not sha256_of(path).startswith(pin):
+        raise InputError(f"{path}: its SHA-256 is {sha256_of(path)}, but translator.imported says {pin}: import it again, or correct the hash")
+    return Translator(**read_tensors(path, ["weight", "bias"])[0])

