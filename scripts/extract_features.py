@@ -8,8 +8,8 @@ from singflow.classifiers import load_classifier, weights_sha256
 from singflow.data import head_classes
 from singflow.extraction import ShardFlags, run_shard
 from singflow.features import statistics
-from singflow.metrics import top1_shortfall
 from singflow.registry import read_model
+from singflow.statistics import top1_shortfall
 from singflow.store import provenance, write_tensors
 
 

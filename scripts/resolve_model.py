@@ -5,11 +5,12 @@ from typing import Literal
 
 from singflow import cli
 from singflow.config import check, read_yaml
-from singflow.data import read_class_list, read_classes
+from singflow.data import read_classes
 from singflow.errors import InputError
 from singflow.registry import ModelEntry, resolve_models
 from singflow.released import read_imported
 from singflow.store import write_json
+from singflow.vocabulary import read_class_list
 from singflow.weights import locate, sha256_of
 
 

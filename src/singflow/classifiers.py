@@ -144,10 +144,11 @@ def _timm(entry: ModelEntry) -> Built:
             "(with weights of your own, name those you started from: they decide how images are prepared)"
         )
     hub = entry.weights == "hub"
-    overlay = {"hf_hub_id": f"{timm.get_pretrained_cfg(entry.id).hf_hub_id}@{entry.revision}"} if entry.revision else None
+    published: Any = timm.get_pretrained_cfg(entry.id)
+    overlay = {"hf_hub_id": f"{published.hf_hub_id}@{entry.revision}"} if entry.revision else None
     classes = 0 if entry.head_weights else None if hub else entry.head_classes
-    model = timm.create_model(entry.id, pretrained=hub, num_classes=classes, pretrained_cfg_overlay=overlay)
-    named: Any = model.pretrained_cfg.get("classifier") or ()
+    model: Any = timm.create_model(entry.id, pretrained=hub, num_classes=classes, pretrained_cfg_overlay=overlay)
+    named = model.pretrained_cfg.get("classifier") or ()
     return model, [named] if isinstance(named, str) else list(named), from_timm(model, entry.transform)
 
 

@@ -17,7 +17,6 @@ import pandas as pd
 from singflow.errors import InputError
 from singflow.images import Unusable, decode
 from singflow.parallel import map_ahead
-from singflow.vocabulary import read_vocabulary
 
 SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation"}
 PACKAGED_IMAGES = ("foolbox", "foolbox/data")
@@ -86,11 +85,6 @@ def read_classes(path: Path) -> Classes:
         if synset and index.setdefault(synset, i) != i:
             raise InputError(f"{path}: {synset} stands for two classes, {names[index[synset]]!r} and {names[i]!r}")
     return Classes(names, index)
-
-
-def read_class_list(path: Path) -> list[str]:
-    """Names of a head's classes in order: a CSV file as read_classes takes it, or a text file with one name a line."""
-    return read_classes(path).names if path.suffix.lower() == ".csv" else read_vocabulary(path)
 
 
 def head_classes(manifest: pd.DataFrame, names: list[str] | None) -> np.ndarray:

@@ -69,13 +69,3 @@ def angles_to_all_deg(embeddings: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """
     cosines = unit(embeddings).astype(np.float32) @ texts.astype(np.float32).T
     return np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))
-
-
-def top1_shortfall(top1: float, images: int, reported: float, margin: float) -> float:
-    """Percentage points by which a measured top-1 (0 to 1) lies below the reported one (percent), beyond what is allowed.
-
-    Allowed are the margin and two standard errors of a share measured on so many images. Positive: something is wrong,
-    most often the preprocessing or the order of the classes.
-    """
-    expected = reported / 100
-    return reported - 100 * top1 - margin - 200 * float(np.sqrt(expected * (1 - expected) / images))

@@ -129,7 +129,6 @@ class OpenCLIPEntry(Section):
 
 
 SpaceEntry = ConSEEntry | OpenCLIPEntry
-SPACES: dict[str, type[SpaceEntry]] = {"conse": ConSEEntry, "open_clip": OpenCLIPEntry}
 Entry = TypeVar("Entry", ModelEntry, ConSEEntry, OpenCLIPEntry)
 
 
@@ -199,9 +198,9 @@ def _named(registry: dict[str, Any], name: str, path: str | Path, otherwise: str
 
 def _space(content: Any, origin: str) -> SpaceEntry:
     source = content.get("source") if isinstance(content, dict) else None
-    if source not in SPACES:
-        raise InputError(f"{origin}: source: {source!r} is none of {', '.join(SPACES)}")
-    return _validated(content, SPACES[source], origin)
+    if source not in ("conse", "open_clip"):
+        raise InputError(f"{origin}: source: {source!r} is neither open_clip nor conse")
+    return _validated(content, ConSEEntry, origin) if source == "conse" else _validated(content, OpenCLIPEntry, origin)
 
 
 def _validated(content: Any, schema: type[Entry], origin: str) -> Entry:
@@ -215,6 +214,8 @@ def _check_local(files: list[str], origin: str) -> None:
     for file in files:
         parts = PurePosixPath(file).parts
         if parts[:1] != (LOCAL,) or len(parts) < 2 or ".." in parts:
-            raise InputError(f"{origin}: {file!r} must lie under {LOCAL}/, the folder whose changes both engines notice: move or link it there")
+            raise InputError(
+                f"{origin}: {file!r} must lie under {LOCAL}/, the folder whose changes both engines notice: move or link it there"
+            )
         if not Path(file).is_file():
             raise InputError(f"{origin}: {file}: no such file")

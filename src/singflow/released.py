@@ -88,7 +88,11 @@ def read_imported(imported: list[str], space: str, model: str) -> Translator | N
         return None
     path = imported_path(space, model)
     if not path.is_file():
-        raise InputError(f"{path}: no such file: make it with scripts/import_translator.py, or take {space}/{model} out of translator.imported")
+        raise InputError(
+            f"{path}: no such file: make it with scripts/import_translator.py, or take {space}/{model} out of translator.imported"
+        )
     if not sha256_of(path).startswith(pin):
-        raise InputError(f"{path}: its SHA-256 is {sha256_of(path)}, but translator.imported says {pin}: import it again, or correct the hash")
+        raise InputError(
+            f"{path}: its SHA-256 is {sha256_of(path)}, but translator.imported says {pin}: import it again, or correct the hash"
+        )
     return Translator(**read_tensors(path, ["weight", "bias"])[0])

@@ -16,3 +16,13 @@ def bootstrap_interval(columns: np.ndarray, resamples: int, confidence: float, s
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(values, [tail, 1.0 - tail])
     return float(low), float(high)
+
+
+def top1_shortfall(top1: float, images: int, reported: float, margin: float) -> float:
+    """Percentage points by which a measured top-1 (0 to 1) lies below the reported one (percent), beyond what is allowed.
+
+    Allowed are the margin and two standard errors of a share measured on so many images. Positive: something is wrong,
+    most often the preprocessing or the order of the classes.
+    """
+    expected = reported / 100
+    return reported - 100 * top1 - margin - 200 * float(np.sqrt(expected * (1 - expected) / images))

@@ -147,9 +147,7 @@ def shard_rows(n_images: int, shard: int, shards: int) -> range:
     return range(n_images * shard // shards, n_images * (shard + 1) // shards)
 
 
-def iterate_shards(
-    folder: Path, tensor: str, shards: int, manifest: pd.DataFrame, weights_sha256: str | None = None
-) -> Iterator[Tensors]:
+def iterate_shards(folder: Path, tensor: str, shards: int, manifest: pd.DataFrame, weights_sha256: str | None = None) -> Iterator[Tensors]:
     """One shard after the other, as {tensor, image_id, view}; at the end every image must have been seen.
 
     Raises InputError when a shard is unusable, when images of the manifest are missing, or when a shard was made with

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from singflow.metrics import top1_shortfall
 from singflow.registry import ModelEntry
-from singflow.statistics import bootstrap_interval
+from singflow.statistics import bootstrap_interval, top1_shortfall
 
 NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
 
@@ -129,8 +128,8 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
         names = ", ".join(models.loc[models["null_dim"] == 0, "model"].unique())
         lines.append(f"{names}: {NO_NULL_SPACE}.")
     if models["top1_low"].any():
-        rows = models[models["top1_low"]].drop_duplicates("model").to_dict("records")
-        named = ", ".join(f"{row['model']} ({100 * row['top1']:.1f} %, reported {row['reported_top1']:g} %)" for row in rows)
+        low = models[models["top1_low"]].drop_duplicates("model").to_dict("records")
+        named = ", ".join(f"{row['model']} ({100 * row['top1']:.1f} %, reported {row['reported_top1']:g} %)" for row in low)
         lines += [
             "",
             f"! TOP-1 FAR BELOW WHAT IS REPORTED: {named}. Most often the evaluation transform or the order of the classes",

@@ -1,7 +1,8 @@
-"""Concept lists: one phrase a line."""
+"""Concept lists and class lists: one phrase a line."""
 
 from pathlib import Path
 
+from singflow.data import read_classes
 from singflow.errors import InputError
 
 
@@ -22,3 +23,8 @@ def read_vocabulary(path: Path) -> list[str]:
             raise InputError(f"{path}: line {number} repeats {phrase!r} of line {first[phrase.casefold()]}: remove one of them")
         first[phrase.casefold()] = number
     return [" ".join(line.split()) for line in lines]
+
+
+def read_class_list(path: Path) -> list[str]:
+    """Names of a head's classes in order: a CSV file as read_classes takes it, or a text file with one name a line."""
+    return read_classes(path).names if path.suffix.lower() == ".csv" else read_vocabulary(path)

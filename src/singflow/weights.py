@@ -232,7 +232,7 @@ def _timm_files(entry: ModelEntry) -> list[WeightFile]:
     import timm
 
     name = entry.id.partition(".")[0]
-    configuration = timm.get_pretrained_cfg(entry.id) if entry.id in timm.list_pretrained(f"{name}.*") else None
+    configuration: Any = timm.get_pretrained_cfg(entry.id) if entry.id in timm.list_pretrained(f"{name}.*") else None
     if configuration is None:
         raise InputError(f"timm has no weights {entry.id!r}; it has {', '.join(timm.list_pretrained(f'{name}.*')) or 'none'}")
     if configuration.hf_hub_id:
