@@ -39,13 +39,13 @@ def main(flags: Flags) -> None:
         features=statistics(tensors["features"]),
     )
     write_tensors(flags.output, tensors, metadata)
-    if top1 is not None and entry.reported_top1 and entry.weights != "random":
-        if top1_shortfall(top1, int(known.sum()), entry.reported_top1, flags.top1_margin) > 0:
-            cli.log.warning(
-                "WARNING: %s: top-1 on %d labelled images is %.1f %%, but %s reports %.1f %%: are the weights, the evaluation transform "
-                "and the order of the classes right? Every score of this model rests on them.",
-                flags.model, known.sum(), 100 * top1, entry.reported_by or "its source", entry.reported_top1,
-            )  # fmt: skip
+    reported = entry.reported_top1 if entry.weights != "random" else None
+    if top1 is not None and reported and top1_shortfall(top1, int(known.sum()), reported, flags.top1_margin) > 0:
+        cli.log.warning(
+            "WARNING: %s: top-1 on %d labelled images is %.1f %%, but %s reports %.1f %%: are the weights, the evaluation transform "
+            "and the order of the classes right? Every score of this model rests on them.",
+            flags.model, known.sum(), 100 * top1, entry.reported_by or "its source", reported,
+        )  # fmt: skip
     accuracy = "unknown" if top1 is None else f"{top1:.3f}"
     cli.log.info("%s: top-1 %s; head reproduces the logits within %.1e", flags.model, accuracy, classifier.head_max_error)
 

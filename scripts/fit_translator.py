@@ -7,7 +7,7 @@ import numpy as np
 from singflow import cli
 from singflow.config import Translator
 from singflow.errors import InputError
-from singflow.released import read_imported
+from singflow.imported import read_imported
 from singflow.store import iterate_pairs, provenance, read_parquet, write_json, write_tensors
 from singflow.translator import Agreement, RidgeStatistics
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from singflow import cli
 from singflow.errors import InputError
+from singflow.imported import imported_path
 from singflow.registry import OpenCLIPEntry, resolve_models, resolve_spaces
-from singflow.released import imported_path, read_release
-from singflow.store import provenance, write_tensors
-from singflow.weights import sha256_of
+from singflow.released import read_release
+from singflow.store import provenance, sha256_of, write_tensors
 
 
 class Flags(cli.Command):

@@ -8,7 +8,8 @@ from singflow import cli
 from singflow.config import check, read_yaml
 from singflow.errors import InputError
 from singflow.registry import resolve_models, resolve_spaces
-from singflow.weights import required, sha256_of
+from singflow.store import sha256_of
+from singflow.weights import required
 
 
 class Flags(cli.Command):

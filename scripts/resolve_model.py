@@ -7,11 +7,11 @@ from singflow import cli
 from singflow.config import check, read_yaml
 from singflow.data import read_classes
 from singflow.errors import InputError
+from singflow.imported import read_imported
 from singflow.registry import ModelEntry, resolve_models
-from singflow.released import read_imported
-from singflow.store import write_json
+from singflow.store import sha256_of, write_json
 from singflow.vocabulary import read_class_list
-from singflow.weights import locate, sha256_of
+from singflow.weights import locate
 
 
 class Flags(cli.Command):

@@ -6,8 +6,8 @@ from typing import Literal
 from singflow import cli
 from singflow.config import check, read_yaml
 from singflow.registry import resolve_spaces, with_hashes
-from singflow.store import write_json
-from singflow.weights import locate, sha256_of
+from singflow.store import sha256_of, write_json
+from singflow.weights import locate
 
 
 class Flags(cli.Command):

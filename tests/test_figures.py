@@ -63,7 +63,7 @@ def test_figures_are_written_twice_with_the_same_bytes_and_without_dates(tmp_pat
     both = {s: {m: scores(i) for i, m in enumerate("mn")} for s in "st"}
     for name, draw in {
         "fig3": lambda: fig3(both, table),
-        "fig4": lambda: fig4(both, table),
+        "fig4": lambda: fig4(both, table, []),
         "fig5": lambda: fig5(scans, table, "goose", 8),
     }.items():
         digests = set()
@@ -91,12 +91,12 @@ def test_a_model_without_null_space_is_drawn_at_zero(table):
     empty = table[table["space"] == "s"].copy()
     empty.loc[empty["model"] == "m", [c for c in empty if c.startswith("is_per_as")]] = None
     plt.close(fig3(flat, empty))
-    plt.close(fig4(flat, empty))
+    plt.close(fig4(flat, empty, []))
 
 
 def test_no_image_lies_outside_the_axes(table):
     both = {"s": {"m": scores(0), "n": scores(1).assign(as_deg=lambda f: 5 * f["as_deg"])}}
-    for figure in (fig3(both, table), fig4(both, table)):
+    for figure in (fig3(both, table), fig4(both, table, [])):
         for axes in figure.axes:
             for collection in axes.collections:
                 points = np.ma.getdata(collection.get_offsets())

@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from singflow.registry import ModelEntry
 from singflow.summary import render_text, summarize_labels, summarize_model
 
-OPTIONS = {"resamples": 300, "confidence": 0.95, "min_r2": 0.2, "seed": 0}
+OPTIONS = {"resamples": 300, "confidence": 0.95, "min_r2": 0.2, "top1_margin": 10.0, "seed": 0}
+ENTRY = ModelEntry(source="timm", id="resnet18.a1_in1k", reported_top1=70.0, reported_by="someone")
 TRANSLATOR = {"alpha": 10.0, "validation_cosine": 0.7, "baseline_cosine": 0.5, "validation_r2": 0.3, "n_train": 80, "n_validation": 20}
 PROJECTOR = {"null_dim": 280, "rank": 1000, "rule": "exact"}
 
@@ -31,7 +33,7 @@ def scores():
 
 
 def test_a_row_holds_the_means_their_intervals_and_the_ratios(scores):
-    row = summarize_model(scores, PROJECTOR, TRANSLATOR, **OPTIONS)
+    row = summarize_model(scores, PROJECTOR, TRANSLATOR, ENTRY, **OPTIONS)
     size = scores["as_deg"].abs()
     expected = {
         "is_mean": scores["is_deg"].mean(),
@@ -53,14 +55,14 @@ def test_a_row_holds_the_means_their_intervals_and_the_ratios(scores):
 
 def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(scores):
     nothing = scores.assign(is_deg=0.0, as_deg=0.0, control_is_deg=0.0, control_as_deg=0.0)
-    row = summarize_model(nothing, PROJECTOR | {"null_dim": 0}, TRANSLATOR, **OPTIONS)
+    row = summarize_model(nothing, PROJECTOR | {"null_dim": 0}, TRANSLATOR, ENTRY, **OPTIONS)
     assert row["is_per_as"] is None and row["is_per_control"] is None
     assert (row["is_mean"], row["is_low"], row["is_high"]) == (0.0, 0.0, 0.0)
     assert "no null space" in row["note"]
 
 
 def test_images_outside_the_classes_give_no_top1(scores):
-    assert summarize_model(scores.assign(class_index=-1), PROJECTOR, TRANSLATOR, **OPTIONS)["top1"] is None
+    assert summarize_model(scores.assign(class_index=-1), PROJECTOR, TRANSLATOR, ENTRY, **OPTIONS)["top1"] is None
 
 
 def test_label_rows_are_the_moments_of_their_images(scores):
@@ -73,7 +75,7 @@ def test_label_rows_are_the_moments_of_their_images(scores):
 
 @pytest.mark.parametrize(("r2", "weak"), [(0.19, True), (0.2, False), (-3.0, True)])
 def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
-    row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"validation_r2": r2}, **OPTIONS)
+    row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"validation_r2": r2}, ENTRY, **OPTIONS)
     manifest = pd.DataFrame({"label": scores["label"], "split": np.repeat(["validation", "train"], 20)})
     text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
     assert text.startswith("Study mine: 40 images, 2 labels, 20 images held out\n")

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from singflow.errors import InputError
 
+LOCAL = "checkpoints"  # folder of the user's own files, which both engines watch
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 
 

@@ -8,10 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from singflow.config import Section, explain, read_yaml
+from singflow.config import LOCAL, Section, explain, read_yaml
 from singflow.errors import InputError
-
-LOCAL = "checkpoints"
 
 
 def _weights(value: str) -> str:

@@ -1,4 +1,4 @@
-"""Translators that were fitted elsewhere: the authors' release, and the files that a study names in place of fitted ones."""
+"""Translators of the authors' release."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,10 +7,7 @@ import numpy as np
 
 from singflow.config import Section, explain, read_yaml
 from singflow.errors import InputError
-from singflow.registry import LOCAL
-from singflow.store import read_tensors
 from singflow.translator import Translator
-from singflow.weights import sha256_of
 
 BACKENDS = {"kakao_karlo_v1_alpha_image_variations": "ViT-L-14-quickgelu/openai"}
 
@@ -70,29 +67,3 @@ def read_release(folder: Path) -> Release:
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise InputError(f"{path}: holds NaN or infinite values: the file is damaged")
     return Release(metadata.model_name, BACKENDS[metadata.embedding_backend], Translator(**arrays))
-
-
-def imported_path(space: str, model: str) -> Path:
-    """Where an imported translator lies."""
-    return Path(LOCAL) / "translators" / space / f"{model}.safetensors"
-
-
-def read_imported(imported: list[str], space: str, model: str) -> Translator | None:
-    """The translator that the study names for a model and space, None when it names none.
-
-    imported: translator.imported of the study, <space>/<model>:<hash>. Raises InputError when the file is not there or is another.
-    """
-    pins = dict(each.rsplit(":", 1) for each in imported)
-    pin = pins.get(f"{space}/{model}")
-    if pin is None:
-        return None
-    path = imported_path(space, model)
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no such file: make it with scripts/import_translator.py, or take {space}/{model} out of translator.imported"
-        )
-    if not sha256_of(path).startswith(pin):
-        raise InputError(
-            f"{path}: its SHA-256 is {sha256_of(path)}, but translator.imported says {pin}: import it again, or correct the hash"
-        )
-    return Translator(**read_tensors(path, ["weight", "bias"])[0])

@@ -1,6 +1,7 @@
 """Artifacts on disk: written whole or not at all, byte-identical for identical content, checked when read."""
 
 import csv
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -109,6 +110,12 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> Non
         file.write(struct.pack("<Q", len(header)))
         file.write(header)
         file.write(memoryview(payload)[8 + length :])
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, dict[str, str]]:

@@ -4,7 +4,6 @@ Compute steps never use the network: what is missing is named here, with the com
 """
 
 import difflib
-import hashlib
 import importlib.metadata
 import re
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from singflow.errors import InputError
 from singflow.registry import ConSEEntry, ModelEntry, OpenCLIPEntry, SpaceEntry
+from singflow.store import sha256_of
 
 FETCH = "run `make prefetch` on a machine with a network, with this study in params.yaml"
 TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -183,12 +183,6 @@ class LocalFile(WeightFile):
     def expected(self, path: Path) -> str | None:
         """What the resolve step found."""
         return self.sha256
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
