@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from singflow.errors import InputError
 from singflow.figures import covariance_ellipse, fig3, fig4, fig5, save
 
 LABELS = ["goose", "a label with <b>, $x$ and a rather long name", "jeep"]
@@ -100,6 +101,30 @@ def test_no_image_lies_outside_the_axes(table):
         for axes in figure.axes:
             for collection in axes.collections:
                 points = np.ma.getdata(collection.get_offsets())
-                (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+                (left, right), (low, high) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
                 assert ((points >= [left, low]) & (points <= [right, high])).all()
         plt.close(figure)
+
+
+def test_fig4_shows_the_wanted_labels_and_refuses_one_that_no_image_has(table):
+    both = {"s": {"m": scores(0), "n": scores(1)}}
+    figure = fig4(both, table, ["jeep", "goose"])
+    assert sorted(tick.get_text() for tick in figure.axes[0].get_yticklabels()) == ["goose", "jeep"]
+    assert "2 chosen labels of 3" in figure.get_supxlabel()
+    plt.close(figure)
+    with pytest.raises(InputError, match=r"plot_fig4.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)"):
+        fig4(both, table, ["jeep", "goosse"])
+
+
+def test_sixteen_models_are_told_apart_and_their_names_do_not_overlap(table):
+    names = [f"a_classifier_{number}" for number in range(16)]
+    row = table.iloc[0]
+    many = pd.DataFrame([row.to_dict() | {"model": name} for name in names])
+    figure = fig3({"s": {name: scores(number) for number, name in enumerate(names)}}, many)
+    figure.canvas.draw()
+    points = [each for each in figure.axes[0].collections if len(each.get_offsets()) > 1]
+    looks = {(tuple(each.get_facecolor()[0][:3]), each.get_paths()[0].vertices.tobytes()) for each in points}
+    assert len(looks) == 16
+    boxes = sorted((tick.get_window_extent() for tick in figure.axes[1].get_yticklabels()), key=lambda box: box.y0)
+    assert all(lower.y1 <= upper.y0 for lower, upper in zip(boxes, boxes[1:], strict=False))
+    plt.close(figure)

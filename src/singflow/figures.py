@@ -62,14 +62,17 @@ def fig3(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame) -> Fig
     scores: space -> model -> scores table; table: tables/models.csv.
     """
     with plt.rc_context(STYLE):
+        most = max(map(len, scores.values()))
         figure, grid = plt.subplots(
-            len(scores), 3, figsize=(10.5, 3.6 * len(scores)), squeeze=False, width_ratios=[1.7, 1.2, 0.9], layout="constrained"
-        )
+            len(scores), 3, figsize=(11.5, max(3.6, 1.6 + 0.38 * most) * len(scores)), squeeze=False,
+            width_ratios=[1.5, 1.1, 0.8], layout="constrained",
+        )  # fmt: skip
         for axes, (space, models) in zip(grid, scores.items(), strict=True):
             rows = table[table["space"] == space].set_index("model")
             _scatter(axes[0], models, rows, space)
             _bars(axes[1], rows, ["is", "as_abs"], ["IS", "|AS|"], "degrees")
             _bars(axes[2], rows, ["is_per_as"], ["IS / |AS|"], "ratio")
+            axes[2].set_yticklabels([])
             axes[0].set_title(f"(a) every image, space {space}", loc="left")
             axes[1].set_title("(b) means with 95 % intervals", loc="left")
             axes[2].set_title("(c) ratio of means", loc="left")
@@ -88,8 +91,8 @@ def _scatter(axes: Axes, models: dict[str, pd.DataFrame], rows: pd.DataFrame, sp
         points = scores[["as_deg", "is_deg"]].to_numpy()
         colour = COLOURS[number % len(COLOURS)]
         axes.scatter(
-            points[:, 0], points[:, 1], s=14, alpha=0.55 if len(points) < 500 else 0.25, color=colour,
-            marker=MARKERS[number % len(MARKERS)], linewidths=0, label=_caption(model, rows), rasterized=len(points) > 2000,
+            points[:, 0], points[:, 1], s=14, alpha=0.55 if len(points) < 500 else 0.25, color=colour, linewidths=0,
+            marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)], label=_caption(model, rows), rasterized=len(points) > 2000,
         )  # fmt: skip
         if len(points) >= 3 and np.ptp(points, axis=0).all():
             centre, width, height, angle = covariance_ellipse(points, 0.95)
@@ -97,7 +100,7 @@ def _scatter(axes: Axes, models: dict[str, pd.DataFrame], rows: pd.DataFrame, sp
     axes.autoscale_view()
     axes.set_xlabel("AS toward the image's own label (degrees)")
     axes.set_ylabel("IS (degrees)")
-    legend = axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1 if len(models) < 4 else 2, fontsize=8)
+    legend = axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5, ncols=1 if len(models) < 4 else 2, fontsize=8)
     for handle in filter(None, legend.legend_handles):
         handle.set_alpha(1)
 
@@ -111,21 +114,20 @@ def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], 
         mean = mean.astype(float).fillna(0.0)
         low, high = (rows[f"{column}_{end}"].astype(float).fillna(0.0) for end in ("low", "high"))
         offset = (number - (len(columns) - 1) / 2) * width
-        bars = axes.bar(
-            positions + offset, mean, width * 0.92, yerr=[np.maximum(mean - low, 0), np.maximum(high - mean, 0)], color=colours,
+        bars = axes.barh(
+            positions + offset, mean, width * 0.92, xerr=[np.maximum(mean - low, 0), np.maximum(high - mean, 0)], color=colours,
             hatch=None if number == 0 else "///", edgecolor="white" if number else "none", error_kw={"lw": 1, "capsize": 2}, label=name,
         )  # fmt: skip
         axes.bar_label(bars, [f"{value:.1f}" for value in mean], fontsize=7, padding=2)
-    axes.set_xticks(positions, [model.removeprefix("timm/") for model in rows.index], rotation=30, ha="right", rotation_mode="anchor")
-    axes.set_ylabel(f"{' and '.join(names)} ({unit})" if unit == "degrees" else names[0])
-    axes.margins(y=0.15)
+    axes.set_yticks(positions, [model.removeprefix("timm/") for model in rows.index])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel(f"{' and '.join(names)} ({unit})" if unit == "degrees" else names[0])
+    axes.margins(x=0.15)
     if len(columns) > 1:
         handles = [
             Rectangle((0, 0), 1, 1, facecolor="0.5", hatch=None if n == 0 else "///", edgecolor="white") for n in range(len(columns))
         ]
-        axes.legend(
-            handles, [f"{name} (plain)" if n == 0 else f"{name} (hatched)" for n, name in enumerate(names)], fontsize=8, loc="upper right"
-        )
+        axes.legend(handles, [f"{name} (plain)" if n == 0 else f"{name} (hatched)" for n, name in enumerate(names)], fontsize=8, loc="best")
 
 
 def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted: list[str], most_labels: int = 16) -> Figure:
@@ -145,11 +147,11 @@ def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted
     order = everything[everything["label"].isin(chosen)].assign(size=lambda f: f["as_deg"].abs()).groupby("label")["size"].median()
     labels = list(order.sort_values(kind="stable").index)
     panels = [(space, model, each) for space, models in scores.items() for model, each in models.items()]
-    columns = min(3, len(panels))
-    height = 1.2 + 0.26 * len(labels)
+    columns = min(3 if len(panels) <= 9 else 8, len(panels))
+    width, height = 1.6 + (3.0 if columns <= 3 else 1.9) * columns, 1.2 + 0.26 * len(labels)
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(
-            -(-len(panels) // columns), columns, figsize=(1.6 + 3.0 * columns, height * -(-len(panels) // columns)),
+            -(-len(panels) // columns), columns, figsize=(width, height * -(-len(panels) // columns)),
             sharex=True, sharey=True, squeeze=False, layout="constrained",
         )  # fmt: skip
         for number, (space, model, each) in enumerate(panels):
@@ -157,8 +159,10 @@ def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted
             rows = table[table["space"] == space].set_index("model")
             colour = COLOURS[list(scores[space]).index(model) % len(COLOURS)]
             _violins(axes, each, labels, colour)
-            axes.set_title(f"{_caption(model, rows)}\n{space}", fontsize=9)
-            axes.set_xlabel("|AS| (degrees)")
+            axes.set_title(f"{_caption(model, rows)}\n{space}".replace(" (", "\n("), fontsize=9 if columns <= 3 else 8)
+            if number + columns >= len(panels):
+                axes.set_xlabel("|AS| (degrees)")
+                axes.tick_params(labelbottom=True)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
         largest = everything.loc[everything["label"].isin(chosen), "as_deg"].abs().max()
