@@ -7,7 +7,7 @@ from singflow.errors import InputError
 from singflow.imported import imported_path
 from singflow.registry import OpenCLIPEntry, resolve_models, resolve_spaces
 from singflow.released import read_release
-from singflow.store import provenance, sha256_of, write_tensors
+from singflow.store import SCHEMA_VERSION, sha256_of, write_tensors
 
 
 class Flags(cli.Command):
@@ -35,7 +35,13 @@ def main(flags: Flags) -> None:
     if model.feature_dim != in_dim:
         raise InputError(f"{flags.release}: it translates {in_dim} features, but {flags.model} has {model.feature_dim}: name another model")
     path = imported_path(flags.space, flags.model)
-    metadata = provenance(["torch"], model=flags.model, space=flags.space, kind="linear", released_for=release.model)
+    metadata = {  # no software versions: the study names this file by its hash, which must be the same everywhere
+        "schema_version": SCHEMA_VERSION,
+        "model": flags.model,
+        "space": flags.space,
+        "kind": "linear",
+        "released_for": release.model,
+    }
     write_tensors(path, {"weight": release.translator.weight, "bias": release.translator.bias}, metadata)
     cli.log.info(
         "%s: released for %r; in params.yaml, under translator:\n  imported: [%s/%s:%s]",

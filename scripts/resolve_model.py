@@ -33,7 +33,7 @@ def complete(entry: ModelEntry, registry: Path, name: str, study_classes: Path) 
     if entry.classes not in (None, count):
         raise InputError(f"{registry}: {name}: classes is {entry.classes}, but {source} has {count}: name the right file as class_list")
     hashes = {file: sha256_of(Path(file)) for file in entry.local_files()}
-    return entry.model_copy(update={"class_names": names, "classes": count, "sha256": hashes})
+    return entry.model_copy(update={"class_list": None, "class_names": names, "classes": count, "sha256": hashes})
 
 
 def main(flags: Flags) -> None:

@@ -1,0 +1,132 @@
+import contextlib
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from singflow.errors import InputError
+from singflow.imported import read_imported
+from singflow.released import read_release
+from singflow.store import sha256_of, write_tensors
+from tests.conftest import ROOT
+
+FACTS = {
+    "model_name": "densenet",
+    "translator_name": "linear",
+    "architecture": "linear",
+    "embedding_backend": "kakao_karlo_v1_alpha_image_variations",
+    "in_dim": 5,
+    "out_dim": 3,
+    "hidden_dim": 1024,
+    "checkpoint_file": "best.pt",
+}
+STATE = {"weight": torch.arange(15.0).reshape(3, 5), "bias": torch.tensor([1.0, -1.0, 0.5])}
+
+
+class Payload:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def release(folder, state=STATE, **facts):
+    folder.mkdir(exist_ok=True)
+    torch.save(state, folder / "best.pt")
+    (folder / "metadata.yaml").write_text(yaml.safe_dump(FACTS | facts))
+    return folder
+
+
+def test_a_release_is_its_affine_map(tmp_path):
+    read = read_release(release(tmp_path))
+    features = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
+    expected = torch.nn.functional.linear(torch.from_numpy(features), STATE["weight"], STATE["bias"]).numpy()
+    np.testing.assert_allclose(read.translator(features), expected, rtol=1e-6)
+    assert (read.model, read.space_id) == ("densenet", "ViT-L-14-quickgelu/openai")
+
+
+@pytest.mark.parametrize(
+    ("state", "facts", "message"),
+    [
+        ({"weight": torch.zeros(3, 4), "bias": torch.zeros(3)}, {}, r"best.pt: holds tensors .*\(3, 4\).* says .*\(3, 5\)"),
+        ({"weight": torch.zeros(5, 3), "bias": torch.zeros(3)}, {}, r"holds tensors"),
+        ({"weight": torch.zeros(3, 5)}, {}, r"holds tensors"),
+        (STATE | {"extra": torch.zeros(1)}, {}, r"holds tensors"),
+        (STATE | {"note": "text"}, {}, r"holds tensors"),
+        (torch.zeros(3, 5), {}, r"holds tensors"),
+        ({"weight": torch.full((3, 5), float("nan")), "bias": torch.zeros(3)}, {}, "NaN or infinite"),
+        ({"weight": Payload(), "bias": torch.zeros(3)}, {}, "best.pt: not readable as tensors"),
+        (STATE, {"architecture": "mlp3"}, "architecture 'mlp3' cannot be imported"),
+        (STATE, {"embedding_backend": "other"}, "unknown embedding_backend 'other'"),
+        (STATE, {"checkpoint_file": "../best.pt"}, "must be a file name in the same folder"),
+        (STATE, {"checkpoint_file": "absent.pt"}, "absent.pt: not readable"),
+        (STATE, {"in_dim": "5"}, "in_dim: '5'"),
+        (STATE, {"more": 1}, "more: unknown key"),
+    ],
+)
+def test_what_is_not_a_linear_release_is_refused_and_its_code_not_run(tmp_path, monkeypatch, state, facts, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        read_release(release(tmp_path / "release", state, **facts))
+    assert not (tmp_path / "executed").exists()
+
+
+def run(folder, *flags):
+    command = [sys.executable, str(ROOT / "scripts/import_translator.py"), *flags]
+    registries = ["--models", str(ROOT / "models.yaml"), "--spaces", str(ROOT / "spaces.yaml")]
+    return subprocess.run([*command, *registries], cwd=folder, capture_output=True, text=True)
+
+
+def wide(folder, in_dim=1024, out_dim=768):
+    generator = torch.Generator().manual_seed(0)
+    state = {"weight": torch.randn(out_dim, in_dim, generator=generator), "bias": torch.randn(out_dim, generator=generator)}
+    return release(folder, state, in_dim=in_dim, out_dim=out_dim), state
+
+
+def test_the_printed_line_names_the_file_for_a_study_and_is_the_same_each_time(tmp_path):
+    folder, state = wide(tmp_path / "release")
+    lines = {run(tmp_path, "--release", str(folder), "--model", "densenet121").stderr for _ in range(2)}
+    (text,) = lines
+    path = tmp_path / "checkpoints/translators/clip_vit_l14/densenet121.safetensors"
+    pin = f"clip_vit_l14/densenet121:{sha256_of(path)[:16]}"
+    assert f"  imported: [{pin}]" in text
+    with contextlib.chdir(tmp_path):
+        translator = read_imported([pin], "clip_vit_l14", "densenet121")
+        np.testing.assert_array_equal(translator.weight, state["weight"].numpy())
+        np.testing.assert_array_equal(translator.bias, state["bias"].numpy())
+        assert read_imported([pin], "clip_vit_l14", "resnet50") is None
+        with pytest.raises(InputError, match="its SHA-256 is"):
+            read_imported(["clip_vit_l14/densenet121:" + "0" * 16], "clip_vit_l14", "densenet121")
+        path.unlink()
+        with pytest.raises(InputError, match="no such file: make it with"):
+            read_imported([pin], "clip_vit_l14", "densenet121")
+
+
+@pytest.mark.parametrize(
+    ("flags", "shape", "message"),
+    [
+        (["--model", "resnet50"], {}, "it translates 1024 features, but resnet50 has 2048: name another model"),
+        (["--model", "densenet121", "--space", "eva02_l14"], {}, "which eva02_l14 of .*spaces.yaml is not"),
+        (["--model", "densenet121", "--space", "conse_minilm"], {}, "which conse_minilm of .*spaces.yaml is not"),
+        (["--model", "densenet121"], {"out_dim": 512}, r"\(512 dimensions\), which clip_vit_l14"),
+        (["--model", "timm/resnet18.a1_in1k"], {}, "needs its feature_dim"),
+        (["--model", "densnet121"], {}, "did you mean 'densenet121'"),
+    ],
+)
+def test_a_release_for_another_model_or_space_is_refused_without_a_file(tmp_path, flags, shape, message):
+    folder, _ = wide(tmp_path / "release", **shape)
+    done = run(tmp_path, "--release", str(folder), *flags)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert re.search(message, done.stderr), done.stderr
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_an_imported_file_with_nan_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "checkpoints/translators/s/m.safetensors"
+    write_tensors(path, {"weight": np.full((2, 3), np.nan, np.float32), "bias": np.zeros(2, np.float32)}, {})
+    with pytest.raises(InputError, match="weight holds NaN"):
+        read_imported([f"s/m:{sha256_of(path)[:16]}"], "s", "m")
