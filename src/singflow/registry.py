@@ -31,8 +31,8 @@ HubRevision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
 
 ID_FORMS = {
     "timm": (r"[\w-]+\.[\w.-]+", "pinned as name.tag, for example resnet50.a1_in1k"),
-    "torchvision": (r"\w+\.\w+", "pinned as name.WEIGHTS, for example resnet50.IMAGENET1K_V1"),
-    "transformers": (r"[\w.-]+(/[\w.-]+)?", "a hub name, for example facebook/dinov2-large-imagenet1k-1-layer"),
+    "torchvision": (r"\w+\.(?!DEFAULT$)\w+", "pinned as name.WEIGHTS, for example resnet50.IMAGENET1K_V1"),
+    "transformers": (r"(?!.*(\.\.|--))\w[\w.-]*(/\w[\w.-]*)?", "a hub name, for example facebook/dinov2-large-imagenet1k-1-layer"),
 }
 
 
@@ -100,13 +100,23 @@ class ConSEEntry(Section):
         return self.classifier.local_files()
 
 
+class OpenCLIPTransform(Section):
+    """Changes to the evaluation transform of an open_clip model."""
+
+    size: int | Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+    mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
+    std: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
+    interpolation: Literal["bicubic", "bilinear"] | None = None
+    resize_mode: Literal["shortest", "longest", "squash"] | None = None
+
+
 class OpenCLIPEntry(Section):
     """A pair of towers that open_clip builds."""
 
     source: Literal["open_clip"]
     id: Annotated[str, Field(pattern=r"^[\w-]+(/[\w-]+)?$")] = Field(description="model/pretrained; model alone with file: or random")
     weights: Weights = Field("hub", description="hub, random or file:<path>")
-    transform: dict[str, Any] | None = Field(None, description="changes to the evaluation transform: size, mean, std, interpolation, ...")
+    transform: OpenCLIPTransform | None = Field(None, description="changes to the evaluation transform")
     dim: int = Field(ge=1, description="width of the embeddings")
     sha256: dict[str, str] = Field(default_factory=dict, description="written by resolve_space: hashes of the local files")
 

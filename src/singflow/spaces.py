@@ -61,7 +61,8 @@ class CLIPImages(ImageTower):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Embeddings (n, m)."""
-        embeddings: torch.Tensor = self.visual(images)
+        output = self.visual(images)
+        embeddings: torch.Tensor = output[0] if isinstance(output, tuple) else output  # some towers give their patches as well
         return embeddings
 
 
@@ -136,7 +137,7 @@ def _open_clip(entry: OpenCLIPEntry) -> Any:
     model, _, pretrained = entry.id.partition("/")
     kind, _, _ = entry.weights.partition(":")
     weights = {"hub": pretrained, "file": str(paths[0]) if paths else None}.get(kind)
-    changes = {**(tag if kind != "hub" else {}), **(entry.transform or {})}
+    changes = {**(tag if kind != "hub" else {}), **(entry.transform.model_dump(exclude_none=True) if entry.transform else {})}
     torch.manual_seed(0)
     try:
         built = open_clip.create_model(model, pretrained=weights, pretrained_text=False, force_preprocess_cfg=changes)

@@ -270,13 +270,15 @@ def open_clip_tag(entry: OpenCLIPEntry) -> dict[str, Any]:
         near = difflib.get_close_matches(model, open_clip.list_models(), n=3)
         raise InputError(f"open_clip has no model {model!r}" + (f"; near: {', '.join(near)}" if near else ""))
     tag: dict[str, Any] = open_clip.get_pretrained_cfg(model, pretrained) if pretrained else {}
+    twin = model.removesuffix("-quickgelu") if model.endswith("-quickgelu") else f"{model}-quickgelu"
+    of_twin: dict[str, Any] = open_clip.get_pretrained_cfg(twin, pretrained) if pretrained else {}
+    built = bool(open_clip.get_model_config(model).get("quick_gelu"))
+    if of_twin and bool((tag or of_twin).get("quick_gelu")) != built:
+        trained = "without" if built else "with"
+        raise InputError(f"{entry.id}: these weights were trained {trained} QuickGELU: write {twin}/{pretrained}")
     if pretrained and not tag:
         known = open_clip.list_pretrained_tags_by_model(model)
         raise InputError(f"open_clip has no weights {entry.id!r}; for {model} it has {', '.join(known) or 'none'}")
-    trained, built = bool(tag.get("quick_gelu")), bool(open_clip.get_model_config(model).get("quick_gelu"))
-    if tag and trained != built:
-        right = f"{model}-quickgelu" if trained else model.removesuffix("-quickgelu")
-        raise InputError(f"{entry.id}: these weights were trained {'with' if trained else 'without'} QuickGELU: write {right}/{pretrained}")
     return tag
 
 
