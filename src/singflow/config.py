@@ -17,6 +17,7 @@ from singflow.errors import InputError
 
 LOCAL = "checkpoints"  # folder of the user's own files, which both engines watch
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+MODEL = rf"(?:(?:timm|torchvision)/{NAME}|transformers/{NAME}(?:/{NAME})?|{NAME})"
 
 
 def _refuse(value: str, pattern: str, allowed: str) -> str:
@@ -36,7 +37,7 @@ def _name(value: str) -> str:
 
 
 def _model_name(value: str) -> str:
-    return _refuse(value, rf"(timm/)?{NAME}", "a name of models.yaml or timm/<name.tag>")
+    return _refuse(value, MODEL, "a name of models.yaml or <source>/<id>, as in timm/resnet18.a1_in1k")
 
 
 def _shell_safe(value: str) -> str:
@@ -65,7 +66,7 @@ def _template(value: str) -> str:
 
 
 def _imported(value: str) -> str:
-    if not re.fullmatch(rf"{NAME}/(timm/)?{NAME}:[0-9a-f]{{16,64}}", value):
+    if not re.fullmatch(rf"{NAME}/{MODEL}:[0-9a-f]{{16,64}}", value):
         raise ValueError("must be <space>/<model>:<first 16 or more digits of its SHA-256>, as scripts/import_translator.py prints it")
     return value
 

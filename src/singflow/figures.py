@@ -79,10 +79,14 @@ def fig3(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame) -> Fig
         return figure
 
 
+def _bare(model: str) -> str:
+    """A model's name without its source."""
+    return model.partition("/")[2] or model
+
+
 def _caption(model: str, rows: pd.DataFrame) -> str:
-    name = model.removeprefix("timm/")
     weak = " (weak translator)" if rows.at[model, "translator"] == "weak" else ""
-    return f"{name}{weak}"
+    return f"{_bare(model)}{weak}"
 
 
 def _scatter(axes: Axes, models: dict[str, pd.DataFrame], rows: pd.DataFrame, space: str) -> None:
@@ -119,7 +123,7 @@ def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], 
             hatch=None if number == 0 else "///", edgecolor="white" if number else "none", error_kw={"lw": 1, "capsize": 2}, label=name,
         )  # fmt: skip
         axes.bar_label(bars, [f"{value:.1f}" for value in mean], fontsize=7, padding=2)
-    axes.set_yticks(positions, [model.removeprefix("timm/") for model in rows.index])
+    axes.set_yticks(positions, [_bare(model) for model in rows.index])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"{' and '.join(names)} ({unit})" if unit == "degrees" else names[0])
     axes.margins(x=0.15)

@@ -141,15 +141,17 @@ Entry = TypeVar("Entry", ModelEntry, ConSEEntry, OpenCLIPEntry)
 
 
 def resolve_models(path: str | Path, names: list[str], weights: str = "registry") -> dict[str, ModelEntry]:
-    """Entries of the named models; `timm/<name.tag>` needs none. weights `random` takes the place of every entry's.
+    """Entries of the named models; `<source>/<id>` needs none. weights `random` takes the place of every entry's.
 
     Raises InputError for an unknown name, a mistake in an entry, and a local file outside checkpoints/.
     """
     registry = read_yaml(path)
     entries = {}
     for name in names:
-        bare = {"source": "timm", "id": name.removeprefix("timm/")} if name.startswith("timm/") else None
-        content, origin = (bare, f"models: {name}") if bare else (_named(registry, name, path, "or timm/<name.tag>"), f"{path}: {name}")
+        source, _, identifier = name.partition("/")
+        content, origin = {"source": source, "id": identifier}, f"models: {name}"
+        if not identifier:
+            content, origin = _named(registry, name, path, "or <source>/<id>, as in timm/resnet18.a1_in1k"), f"{path}: {name}"
         entry = _validated(content, ModelEntry, origin)
         entries[name] = entry.model_copy(update={"weights": "random"}) if weights == "random" else entry
         _check_local(entries[name].local_files(), origin)

@@ -69,7 +69,7 @@ def test_the_readme_has_the_commands_that_these_tests_run():
         "make publish",
     ]
     assert [sorted(snippet) for snippet in SNIPPETS] == [
-        ["data", "study"], ["data", "study"], ["models"], ["mine", "probe", "swin_tiny", "vit_base"], ["concepts"], ["prompts"], ["siglip"],
+        ["data", "study"], ["data", "study"], ["models"], ["mine", "probe"], ["concepts"], ["prompts"], ["siglip"],
     ]  # fmt: skip
 
 
@@ -103,12 +103,13 @@ def test_the_registry_snippets_are_valid_and_build(reader, monkeypatch):
     entries = resolve_models("own_models.yaml", list(classifiers))
     names = {"class_names": ["cat", "dog", "horse"], "class_list": None}
     assert load_classifier(entries["mine"].model_copy(update=names)).weight.shape == (3, 512)
-    assert load_classifier(entries["swin_tiny"].model_copy(update={"weights": "random"})).weight.shape == (1000, 768)
     save_file(backbone.state_dict(), "checkpoints/backbone.safetensors")
     probe = load_classifier(entries["probe"].model_copy(update=names | {"weights": "file:checkpoints/backbone.safetensors"}))
     assert probe.weight.shape == (3, 384)
-    hub = [str(file) for file in required(entries["vit_base"])]
-    assert hub[0] == "google/vit-base-patch16-224: config.json"
+    bare = re.findall(r"`((?:torchvision|transformers)/\S+)`", README)
+    swin, vit = resolve_models("own_models.yaml", bare).values()
+    assert load_classifier(swin.model_copy(update={"weights": "random"})).weight.shape == (1000, 768)
+    assert str(required(vit)[0]) == "google/vit-base-patch16-224: config.json"
     (space,) = resolve_spaces("own_spaces.yaml", list(spaces)).values()
     assert str(required(space)[0]).startswith("timm/ViT-B-16-SigLIP")
 
