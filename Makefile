@@ -1,12 +1,13 @@
 # make demo   environment and the study in params.yaml
 # make test   environment and all tests
+# make bench  peak memory of every step at the paper's largest size
 # make prefetch   weights that the study in params.yaml needs, into the caches (needs a network)
 PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check prefetch publish dvc.yaml
+.PHONY: demo test check bench prefetch publish dvc.yaml
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo
@@ -25,6 +26,9 @@ check: .venv/test
 	snakemake --dry-run >/dev/null 2>&1 || snakemake --dry-run
 	# One environment runs every rule (make, or environment.yml), so the lint for an environment per rule does not apply.
 	! snakemake --lint 2>&1 | grep '^    \*' | grep -v 'Specify a conda environment or container for each rule'
+
+bench: .venv/demo
+	python benchmarks/memory.py
 
 prefetch: .venv/demo
 	python scripts/prefetch.py

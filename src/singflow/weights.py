@@ -75,12 +75,12 @@ class HubFile(WeightFile):
     def fetch(self) -> Path | None:
         """Its path in the cache, downloaded unless it is there. Raises InputError when the repository has no such file."""
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.errors import RemoteEntryNotFoundError
 
         for name in self.names:
             try:
                 return Path(hf_hub_download(self.repository, name, revision=self.revision))
-            except EntryNotFoundError:
+            except RemoteEntryNotFoundError:
                 continue
         if self.optional:
             return None
