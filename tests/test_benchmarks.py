@@ -1,0 +1,44 @@
+import runpy
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+
+from singflow.errors import InputError
+from tests.conftest import ROOT
+
+SCRIPT = ROOT / "benchmarks/memory.py"
+STEPS = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+
+
+@pytest.fixture(scope="module")
+def finished():
+    """The benchmark with few images and a narrow classifier, under a limit that no process could keep."""
+    flags = ["--images", "40", "--classifier", "shufflenet_v2_x0_5.IMAGENET1K_V1", "--limit_gb", "0.01"]
+    return subprocess.run([sys.executable, SCRIPT, *flags], capture_output=True, text=True)
+
+
+def test_every_step_is_measured(finished):
+    header, *rows = [line.split() for line in finished.stdout.splitlines()]
+    assert header[0] == "step" and [row[0] for row in rows] == STEPS, finished.stderr[-3000:]
+    for step, *figures in rows:
+        peak, model, besides, seconds = map(float, figures)
+        assert peak > 0 and model >= 0 and besides >= 0 and seconds > 0, step
+        assert (model > 0) == step.startswith(("extract_", "embed_")), step
+        assert abs(model + besides - peak) <= 0.02, step
+
+
+def test_a_limit_that_is_too_small_fails(finished):
+    assert finished.returncode == 1
+    assert "above the limit of 0.01 GB" in finished.stderr
+
+
+def test_the_verdict_names_the_step_that_needs_most(capsys):
+    judge = runpy.run_path(str(SCRIPT))["judge"]
+    table = pd.DataFrame({"step": ["first", "second", "third"], "besides GiB": [0.5, 3.7, 1.0]})
+    judge(table, 4.0)
+    assert capsys.readouterr().out.startswith("second needs most besides its model: 3.70 GiB")
+    with pytest.raises(InputError, match="second"):
+        judge(table, 3.9)  # GB: 3.63 GiB
