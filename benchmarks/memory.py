@@ -25,6 +25,7 @@ from singflow import cli
 from singflow.config import read_yaml
 from singflow.data import data_root
 from singflow.errors import InputError
+from singflow.registry import resolve_models
 from singflow.store import read_tensors, write_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,8 +67,7 @@ class Flags(cli.Command):
 
     images: int = Field(1000 * PER_LABEL, ge=2 * PER_LABEL, le=1000 * PER_LABEL, description="number of images, 10 a label")
     classifier: str = Field(
-        "alexnet.IMAGENET1K_V1",
-        description="name in models.yaml, or name.WEIGHTS of torchvision; untrained (default: wide as VGG, but fast)",
+        "torchvision/alexnet.IMAGENET1K_V1", description="a model as params.yaml names it, untrained (default: as wide as VGG, but fast)"
     )
     limit_gb: float = Field(4.0, gt=0, description="memory that a step may need besides the model, in units of 10^9 bytes")
     folder: Path | None = Field(None, description="empty folder to work in and keep (default: a temporary one)")
@@ -87,8 +87,8 @@ def prepare(images: int, classifier: str) -> None:
     study["extraction"]["device"] = "cpu"
     study["plot_fig4"]["labels"] = []
     Path("params.yaml").write_text(yaml.safe_dump(study))
-    entry = read_yaml(ROOT / "models.yaml").get(classifier, {"source": "torchvision", "id": classifier})
-    Path("models.yaml").write_text(yaml.safe_dump({MODELS[0]: entry | {"weights": "random"}}))
+    entry = resolve_models(ROOT / "models.yaml", [classifier], "random")[classifier]
+    Path("models.yaml").write_text(yaml.safe_dump({MODELS[0]: entry.model_dump()}))
     contents = [path.read_bytes() for path in sorted(data_root("packaged", ".").glob("imagenet_*"))]
     synsets = pd.read_csv("vocab/imagenet_1k.csv")["synset"]
     for number in range(images):

@@ -22,9 +22,12 @@ class Flags(cli.Command):
 
 def main(flags: Flags) -> None:
     study = check(read_yaml(flags.params), str(flags.params))
-    entries = resolve_models(flags.models, study.models, study.weights) | resolve_spaces(flags.spaces, study.spaces, study.weights)
+    entries = [
+        *resolve_models(flags.models, study.models, study.weights).items(),
+        *resolve_spaces(flags.spaces, study.spaces, study.weights).items(),
+    ]
     rows, failures = [], []
-    for name, entry in entries.items():
+    for name, entry in entries:
         try:
             for file in required(entry):
                 path = file.fetch()
@@ -32,9 +35,9 @@ def main(flags: Flags) -> None:
                     continue
                 found, expected = sha256_of(path), file.expected(path)
                 if expected and not found.startswith(expected):
-                    raise InputError(f"{path}: its SHA-256 is {found}, not {expected}: remove the damaged file and fetch again")
+                    raise InputError(f"{path.resolve()}: its SHA-256 is {found}, not {expected}: remove the damaged file and fetch again")
                 size = f"{path.stat().st_size / 2**20:.1f} MiB"
-                rows.append((name, str(file), file.version(path), found[:16], size, "verified" if expected else "hash noted"))
+                rows.append((name, file.label(path), file.version(path), found[:16], size, "verified" if expected else "hash noted"))
         except InputError as error:
             failures.append(f"{name}: {error}")
         except Exception as error:  # noqa: BLE001 (hub clients and sockets raise many kinds)

@@ -16,7 +16,7 @@ STEPS = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 @pytest.fixture(scope="module")
 def finished():
     """The benchmark with few images and a narrow classifier, under a limit that no process could keep."""
-    flags = ["--images", "40", "--classifier", "shufflenet_v2_x0_5.IMAGENET1K_V1", "--limit_gb", "0.01"]
+    flags = ["--images", "40", "--classifier", "torchvision/shufflenet_v2_x0_5.IMAGENET1K_V1", "--limit_gb", "0.01"]
     return subprocess.run([sys.executable, SCRIPT, *flags], capture_output=True, text=True)
 
 

@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -126,5 +127,5 @@ def test_sixteen_models_are_told_apart_and_their_names_do_not_overlap(table):
     looks = {(tuple(each.get_facecolor()[0][:3]), each.get_paths()[0].vertices.tobytes()) for each in points}
     assert len(looks) == 16
     boxes = sorted((tick.get_window_extent() for tick in figure.axes[1].get_yticklabels()), key=lambda box: box.y0)
-    assert all(lower.y1 <= upper.y0 for lower, upper in zip(boxes, boxes[1:], strict=False))
+    assert all(lower.y1 <= upper.y0 for lower, upper in itertools.pairwise(boxes))
     plt.close(figure)

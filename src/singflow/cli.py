@@ -42,7 +42,7 @@ def run(main: Callable[[Flags], None], schema: type[Flags], *, offline: bool = T
         handlers.append(logging.FileHandler(flags.log, mode="w", encoding="utf-8"))
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
     logging.captureWarnings(True)
-    for noisy in ("httpx", "urllib3", "filelock", "fontTools", "sentence_transformers", "timm"):
+    for noisy in ("httpx", "httpx2", "urllib3", "filelock", "fontTools", "sentence_transformers", "timm"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         main(flags)

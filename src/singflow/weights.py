@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 from singflow.errors import InputError
 from singflow.registry import ConSEEntry, ModelEntry, OpenCLIPEntry, SpaceEntry
@@ -33,6 +34,10 @@ class WeightFile:
     def fetch(self) -> Path | None:
         """The same, after downloading what can be downloaded."""
         return self.find()
+
+    def label(self, path: Path) -> str:
+        """What the file found is listed as."""
+        return str(self)
 
     def version(self, path: Path) -> str:
         """Version or commit of the file found."""
@@ -86,6 +91,10 @@ class HubFile(WeightFile):
             return None
         raise InputError(f"{self.repository} holds none of {', '.join(self.names)}")
 
+    def label(self, path: Path) -> str:
+        """Repository and name."""
+        return f"{self.repository}: {path.name}"
+
     def version(self, path: Path) -> str:
         """The commit, which `revision` can pin."""
         parts = path.parts
@@ -122,12 +131,17 @@ class UrlFile(WeightFile):
         return self._path if self._path.is_file() else None
 
     def fetch(self) -> Path | None:
-        """Its path in the cache, downloaded unless it is there."""
+        """Its path in the cache, downloaded unless it is there. Raises InputError when the download breaks off."""
         from torch.hub import download_url_to_file
 
         if not self._path.is_file():
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            with urlopen(Request(self.url, method="HEAD")) as head:  # noqa: S310 (the registry takes https alone)
+                size = head.headers.get("Content-Length")
             download_url_to_file(self.url, str(self._path), self.expected(self._path))
+            if size is not None and self._path.stat().st_size != int(size):
+                self._path.unlink()
+                raise InputError(f"{self.url}: incomplete: not all of its {size} bytes came: fetch again")
         return self._path
 
     def expected(self, path: Path) -> str | None:
@@ -290,7 +304,8 @@ def _open_clip_files(entry: OpenCLIPEntry) -> list[WeightFile]:
 def _tokenizer_files(entry: OpenCLIPEntry) -> list[WeightFile]:
     import open_clip
 
-    text = (open_clip.get_model_config(entry.id.partition("/")[0]) or {}).get("text_cfg", {})
+    open_clip_tag(entry)
+    text = open_clip.get_model_config(entry.id.partition("/")[0])["text_cfg"]
     files: list[WeightFile] = []
     if text.get("hf_model_name"):
         files.append(HubFile(text["hf_model_name"], ("config.json",)))
