@@ -510,3 +510,18 @@ def test_a_missing_entry_and_one_of_the_other_kind_are_refused(tmp_path):
     (tmp_path / "model.json").write_text(json.dumps(model.model_dump()), encoding="utf-8")
     with pytest.raises(InputError, match=r"model\.json: source: 'timm' is neither open_clip nor conse"):
         read_space(tmp_path / "model.json")
+
+
+@pytest.mark.parametrize(
+    ("source", "identifier", "key", "value"),
+    [
+        ("torchvision", "resnet50.IMAGENET1K_V1", "transform", {"mean": [0.5, 0.5, 0.5]}),
+        ("torchvision", "resnet50.IMAGENET1K_V1", "revision", "v1"),
+        ("torchvision", "resnet50.IMAGENET1K_V1", "config", {"model_type": "vit"}),
+        ("timm", "resnet50.a1_in1k", "config", {"model_type": "vit"}),
+    ],
+)
+def test_a_key_that_the_source_would_ignore_is_refused(tmp_path, source, identifier, key, value):
+    (tmp_path / "models.yaml").write_text(yaml.safe_dump({"m": {"source": source, "id": identifier, key: value}}))
+    with pytest.raises(InputError, match=rf"{key} would be ignored: {source} models have none"):
+        resolve_models(tmp_path / "models.yaml", ["m"])

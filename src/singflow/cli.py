@@ -85,6 +85,9 @@ def limit_threads(threads: int) -> None:
     """Fix the threads of BLAS, on which the rounding of sums depends."""
     from threadpoolctl import threadpool_limits
 
+    cores = os.cpu_count() or threads
+    if threads > cores:
+        log.warning("threads is %d, but this machine has %d cores: decompositions become many times slower", threads, cores)
     threadpool_limits(threads)
 
 

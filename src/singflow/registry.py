@@ -29,10 +29,11 @@ def _head_weights(value: str) -> str:
 Weights = Annotated[str, AfterValidator(_weights)]
 HubRevision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
 
+_HUB_WORD = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 ID_FORMS = {
     "timm": (r"[\w-]+\.[\w.-]+", "pinned as name.tag, for example resnet50.a1_in1k"),
     "torchvision": (r"\w+\.(?!DEFAULT$)\w+", "pinned as name.WEIGHTS, for example resnet50.IMAGENET1K_V1"),
-    "transformers": (r"(?!.*(\.\.|--))\w[\w.-]*(/\w[\w.-]*)?", "a hub name, for example facebook/dinov2-large-imagenet1k-1-layer"),
+    "transformers": (rf"(?!.*(\.\.|--|\.git$))(?=.{{1,96}}$){_HUB_WORD}(/{_HUB_WORD})?", "a hub name, for example facebook/dinov2-large-imagenet1k-1-layer"),
 }
 
 
@@ -69,6 +70,10 @@ class ModelEntry(Section):
             raise ValueError(f"id {self.id!r} must be {form}")
         if self.pooling != "own" and (self.source != "timm" or not self.head_weights):
             raise ValueError(f"pooling {self.pooling} is for a timm vision transformer under head_weights")
+        unused = {"timm": ["config"], "torchvision": ["config", "revision", "transform"], "transformers": []}[self.source]
+        ignored = [key for key in unused if getattr(self, key) is not None]
+        if ignored:
+            raise ValueError(f"{', '.join(ignored)} would be ignored: {self.source} models have none: remove it")
         if self.class_list and self.class_names:
             raise ValueError("class_list and class_names say the same: write one of them")
         return self
