@@ -33,7 +33,10 @@ _HUB_WORD = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 ID_FORMS = {
     "timm": (r"[\w-]+\.[\w.-]+", "pinned as name.tag, for example resnet50.a1_in1k"),
     "torchvision": (r"\w+\.(?!DEFAULT$)\w+", "pinned as name.WEIGHTS, for example resnet50.IMAGENET1K_V1"),
-    "transformers": (rf"(?!.*(\.\.|--|\.git$))(?=.{{1,96}}$){_HUB_WORD}(/{_HUB_WORD})?", "a hub name, for example facebook/dinov2-large-imagenet1k-1-layer"),
+    "transformers": (
+        rf"(?!.*(\.\.|--|\.git$))(?=.{{1,96}}$){_HUB_WORD}(/{_HUB_WORD})?",
+        "a hub name, for example facebook/dinov2-large-imagenet1k-1-layer",
+    ),
 }
 
 
