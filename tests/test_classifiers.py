@@ -549,9 +549,45 @@ def test_a_head_file_takes_the_place_of_a_torchvision_models_head(tmp_path):
     assert torch.equal(classifier.bias, torch.zeros(5))
 
 
-def test_a_pooling_that_the_model_cannot_have_is_refused():
+@pytest.mark.parametrize("identifier", [RESNET, "test_vit2.r160_in1k"])
+def test_a_pooling_that_the_model_cannot_have_is_refused(identifier):
     with pytest.raises(InputError, match="pooling token_mean needs a vision transformer with a class token"):
-        load_classifier(entry_of(RESNET, head_weights="file:unused", pooling="token_mean"))
+        load_classifier(entry_of(identifier, head_weights="file:unused", pooling="token_mean"))
+
+
+@pytest.mark.parametrize("identifier", ["mobilenetv3_small_050.lamb_in1k", "ghostnet_100.in1k", "resnetv2_50x1_bit.goog_in21k_ft_in1k"])
+def test_an_own_head_has_the_width_of_what_it_is_given_also_where_it_was_a_convolution(identifier):
+    classifier = load_classifier(entry_of(identifier, head_weights="file:unused", class_names=FIVE, transform={"input_size": [3, 96, 96]}))
+    images = pictures(2, 96)
+    with torch.inference_mode():
+        features = classifier(images)
+        model = classifier.model
+        torch.testing.assert_close(features, model.forward_head(model.forward_features(images), pre_logits=True).flatten(1))
+        assert classifier.logits(features).shape == (2, 5)
+
+
+def test_one_head_file_does_not_replace_two_heads():
+    with pytest.raises(InputError, match="has 2 heads, which one file of head_weights cannot replace"):
+        load_classifier(entry_of("deit_tiny_distilled_patch16_224.fb_in1k", head_weights="file:unused"))
+
+
+def test_a_model_that_cannot_run_on_its_images_says_so():
+    classifier = load_classifier(entry_of(DINO, head_weights="file:unused", class_names=FIVE, transform={"input_size": [3, 96, 96]}))
+    with pytest.raises(InputError, match=r"vit_small_patch16_224.dino cannot run on images of \(96, 96\) pixels .*transform"):
+        classifier(pictures(2, 96))
+
+
+@pytest.mark.parametrize(
+    ("identifier", "attribute", "value"),
+    [
+        ("vit_b_16.IMAGENET1K_SWAG_E2E_V1", "image_size", 384),
+        ("googlenet.IMAGENET1K_V1", "transform_input", True),
+        ("inception_v3.IMAGENET1K_V1", "transform_input", True),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The default weight initialization")
+def test_torchvisions_settings_of_the_weights_hold_without_them(identifier, attribute, value):
+    assert getattr(load_classifier(entry_of(identifier)).model, attribute) == value
 
 
 WEIGHT, BIAS = linear_head(96)
@@ -584,7 +620,7 @@ def test_a_head_file_with_nan_is_refused(tmp_path, resnet_file, tensor):
     content = {"weight": WEIGHT.clone(), "bias": BIAS.clone()}
     content[tensor].view(-1)[2] = float("nan")
     file = saved(tmp_path / "head.safetensors", content)
-    with pytest.raises(InputError, match=r"test_resnet.r160_in1k: the head's weights hold NaN or infinite values"):
+    with pytest.raises(InputError, match=rf"{file.removeprefix('file:')}: the head's weights hold NaN or infinite values"):
         load_classifier(entry_of(RESNET, resnet_file, head_weights=file, class_names=FIVE))
 
 

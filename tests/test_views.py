@@ -183,3 +183,9 @@ def test_both_paths_agree_on_an_image_that_the_transform_leaves_at_its_size():
         assert torch.equal(preprocess.to_tensor(image), preprocess.whole(image)), source
     for source, preprocess in LARGER.items():
         assert not torch.allclose(preprocess.to_tensor(image), preprocess.whole(image), atol=0.1), source
+
+
+@pytest.mark.parametrize(("key", "value"), [("crop_mode", "nonsense"), ("interpolation", "sharp"), ("interpolation", "random")])
+def test_a_choice_that_timm_does_not_have_is_refused(key, value):
+    with pytest.raises(InputError, match=f"transform: {key} '{value}' is none of .*b"):
+        from_timm(timm.create_model("test_resnet.r160_in1k"), {key: value})

@@ -27,6 +27,7 @@ class Classifier(nn.Module):
     def __init__(self, model: nn.Module, heads: list[str], entry: ModelEntry, preprocess: Preprocess) -> None:
         super().__init__()
         self.model = model.eval()
+        self.name = entry.id
         self.preprocess = preprocess
         modules = [_module_at(model, path) for path in heads]
         layers = [_linear(module, path, entry) for module, path in zip(modules, heads, strict=True)]
@@ -42,8 +43,16 @@ class Classifier(nn.Module):
         self._caught[position] = feature
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Features (n, d) float32. Raises InputError when the head does not explain the logits."""
-        output = self.model(images)
+        """Features (n, d) float32. Raises InputError when the model does not run or its head does not explain the logits."""
+        try:
+            output = self.model(images)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(
+                f"{self.name} cannot run on images of {tuple(images.shape[2:])} pixels ({error}): "
+                "look at `head`, `head_weights` and `transform` of its entry"
+            ) from None
         logits = getattr(output, "logits", output).float()
         caught = [each.flatten(1) for each in self._caught if each is not None]
         if len(caught) < len(self._caught):
@@ -53,10 +62,10 @@ class Classifier(nn.Module):
             raise InputError(
                 f"the head's input has shape {tuple(features.shape)}, not (n, {self.weight.shape[1]}): it is applied before pooling"
             )
-        error = float((self.logits(features) - logits).abs().max())
-        if not error <= HEAD_TOLERANCE * max(1.0, float(logits.abs().max())) and torch.isfinite(features).all():
-            raise InputError(f"W f + b differs from the model's logits by {error:.2g}: the head in models.yaml is not the last layer")
-        self.head_max_error = max(self.head_max_error, error)
+        gap = float((self.logits(features) - logits).abs().max())
+        if not gap <= HEAD_TOLERANCE * max(1.0, float(logits.abs().max())) and torch.isfinite(features).all():
+            raise InputError(f"W f + b differs from the model's logits by {gap:.2g}: the head in models.yaml is not the last layer")
+        self.head_max_error = max(self.head_max_error, gap)
         return features
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
@@ -120,7 +129,7 @@ def load_classifier(entry: ModelEntry) -> Classifier:
     if not heads:
         raise InputError(f"{entry.id}: its library names no head: write its path as `head` in models.yaml")
     if entry.head_weights:
-        model, heads = _with_own_head(model, heads[0], entry)
+        model, heads = _with_own_head(model, heads, entry)
     if kind == "random":
         for path in heads:
             _draw(_module_at(model, path))
@@ -156,8 +165,13 @@ def _torchvision(entry: ModelEntry) -> Built:
     from torchvision.models import get_model
 
     weights = torchvision_weights(entry)
-    options = {} if entry.weights == "hub" or entry.head_weights else {"num_classes": entry.head_classes}
-    model = get_model(entry.id.partition(".")[0], weights=weights if entry.weights == "hub" else None, **options)
+    name, hub = entry.id.partition(".")[0], entry.weights == "hub"
+    options: dict[str, Any] = {}
+    if not hub:  # what get_model derives from the weights when it is given them
+        options |= {"image_size": weights.meta["min_size"][0]} if name.startswith("vit_") else {}
+        options |= {"transform_input": True} if name in ("googlenet", "inception_v3") else {}
+        options |= {} if entry.head_weights else {"num_classes": entry.head_classes}
+    model = get_model(name, weights=weights if hub else None, **options)
     return model, _last_linear(model), from_torchvision(weights.transforms())
 
 
@@ -184,6 +198,13 @@ def _last_linear(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, kinds) and name][-1:]
 
 
+class _Head(nn.Linear):
+    """A linear layer that also takes the place of a 1 x 1 convolution on pooled features (n, d, 1, 1)."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return super().forward(features.flatten(1))
+
+
 class _TokenMean(nn.Module):
     """A vision transformer of timm under a linear head on its class token and mean patch, joined or interleaved."""
 
@@ -198,21 +219,25 @@ class _TokenMean(nn.Module):
         return self.head(torch.stack(parts, dim=2 if self.interleaved else 1).flatten(1))
 
 
-def _with_own_head(model: Any, path: str, entry: ModelEntry) -> tuple[nn.Module, list[str]]:
+def _with_own_head(model: Any, heads: list[str], entry: ModelEntry) -> tuple[nn.Module, list[str]]:
     """The model with a linear head from a file in place of its own, or of none."""
-    replaced = _module_at(model, path)
-    width = getattr(replaced, "in_features", None) or getattr(replaced, "in_channels", None) or model.num_features
+    if len(heads) > 1 and entry.pooling == "own":
+        raise InputError(f"{entry.id}: has {len(heads)} heads, which one file of head_weights cannot replace")
+    replaced = _module_at(model, heads[0])
+    width = getattr(replaced, "in_features", None) or getattr(replaced, "in_channels", None)
+    width = width or getattr(model, "head_hidden_size", None) or model.num_features
     if entry.pooling != "own":
-        if not getattr(model, "num_prefix_tokens", 0):
+        width = model.num_features
+        if getattr(model, "cls_token", None) is None:
             raise InputError(f"{entry.id}: pooling {entry.pooling} needs a vision transformer with a class token")
         width *= 2
-    head = nn.Linear(width, entry.head_classes)
+    head = _Head(width, entry.head_classes)
     if entry.weights != "random":
         _fill(head, entry)
     if entry.pooling != "own":
         return _TokenMean(model, head, entry.pooling == "token_mean_interleaved"), ["head"]
-    model.set_submodule(path, head)
-    return model, [path]
+    model.set_submodule(heads[0], head)
+    return model, heads
 
 
 def _fill(head: nn.Linear, entry: ModelEntry) -> None:
@@ -228,6 +253,8 @@ def _fill(head: nn.Linear, entry: ModelEntry) -> None:
             f"{path}: the head's weight has shape {tuple(weights[0].shape)}, but {entry.id} with pooling {entry.pooling} has "
             f"{head.in_features} features, and its class list {head.out_features} classes"
         )
+    if not all(torch.isfinite(tensor).all() for tensor in state.values()):
+        raise InputError(f"{path}: the head's weights hold NaN or infinite values: the file is damaged")
     head.weight.data = weights[0].float()
     head.bias.data = biases[0].float() if biases else torch.zeros(head.out_features)
 

@@ -12,6 +12,7 @@ from torchvision.transforms import InterpolationMode
 from singflow.errors import InputError
 from singflow.images import view_box
 
+_PILLOW = {mode.name.lower() for mode in Image.Resampling}
 ToTensor = Callable[[Image.Image], torch.Tensor]
 
 
@@ -57,6 +58,13 @@ def from_timm(model: nn.Module, changes: dict[str, Any] | None) -> Preprocess:
     wrong = sorted(set(changes or {}) - known)
     if wrong:
         raise InputError(f"models.yaml: transform: {', '.join(wrong)} is none of {', '.join(sorted(known))}")
+    choices = {
+        "interpolation": [mode.value for mode in InterpolationMode if mode.value in _PILLOW],
+        "crop_mode": ["center", "squash", "border"],
+    }
+    for key, allowed in choices.items():
+        if changes and key in changes and changes[key] not in allowed:
+            raise InputError(f"models.yaml: transform: {key} {changes[key]!r} is none of {', '.join(allowed)}")
     config = resolve_data_config(dict(changes or {}), model=model)
     whole = create_transform(**config, is_training=False)
     _, height, width = config["input_size"]
