@@ -39,8 +39,8 @@ def main(flags: Flags) -> None:
         features=statistics(tensors["features"]),
     )
     write_tensors(flags.output, tensors, metadata)
-    reported = entry.reported_top1 if entry.weights != "random" else None
-    if top1 is not None and reported and top1_shortfall(top1, int(known.sum()), reported, flags.top1_margin) > 0:
+    reported = entry.expected_top1
+    if top1 is not None and reported is not None and top1_shortfall(top1, int(known.sum()), reported, flags.top1_margin) > 0:
         cli.log.warning(
             "WARNING: %s: top-1 on %d labelled images is %.1f %%, but %s reports %.1f %%: are the weights, the evaluation transform "
             "and the order of the classes right? Every score of this model rests on them.",

@@ -1,4 +1,5 @@
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -200,3 +201,12 @@ print(json.dumps(counts))
 def test_progress_yields_every_item_and_reports_count_and_unit(capsys):
     assert list(cli.progress(iter("abc"), total=3, unit="images", description="decode")) == ["a", "b", "c"]
     assert "decode: 100%" in (shown := capsys.readouterr().err) and "3/3" in shown and "images/s" in shown
+
+
+def test_more_threads_than_cores_are_remarked_on(caplog):
+    cores = os.cpu_count()
+    cli.limit_threads(cores)
+    assert not caplog.records
+    cli.limit_threads(cores + 1)
+    assert f"threads is {cores + 1}, but this machine has {cores} cores" in caplog.text
+    cli.limit_threads(cores)

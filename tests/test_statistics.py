@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from singflow.statistics import bootstrap_interval
+from singflow.statistics import bootstrap_interval, top1_shortfall
 
 
 def test_the_interval_of_a_mean_is_scipys_percentile_bootstrap():
@@ -34,3 +34,9 @@ def test_the_seed_decides_and_a_constant_has_no_width():
     assert bootstrap_interval(values, 200, 0.95, seed=1) == bootstrap_interval(values, 200, 0.95, seed=1)
     assert bootstrap_interval(values, 200, 0.95, seed=1) != bootstrap_interval(values, 200, 0.95, seed=2)
     assert bootstrap_interval(np.full((9, 1), 2.5), 200, 0.95, seed=0) == (2.5, 2.5)
+
+
+def test_the_shortfall_of_top1_is_what_lies_beyond_margin_and_two_standard_errors():
+    assert top1_shortfall(0.5, 100, 80.0, 10.0) == pytest.approx(80 - 50 - 10 - 2 * 4)
+    assert top1_shortfall(0.5, 10_000, 80.0, 10.0) == pytest.approx(80 - 50 - 10 - 2 * 0.4)
+    assert top1_shortfall(0.95, 100, 80.0, 0.0) < 0 and top1_shortfall(0.0, 1, 50.0, 10.0) < 0

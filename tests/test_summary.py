@@ -82,3 +82,22 @@ def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
     assert ("m *" in text) == ("WEAK TRANSLATOR" in text) == weak
     assert f"{row['is_mean']:.2f} [{row['is_low']:.2f}, {row['is_high']:.2f}]" in text
     assert max(map(len, text.splitlines())) <= 150
+
+
+@pytest.mark.parametrize(
+    ("reported", "weights", "low"), [(70.0, "hub", False), (99.0, "hub", False), (99.0, "random", False), (None, "hub", False)]
+)
+def test_a_top1_near_the_reported_one_or_without_one_is_no_alarm(scores, reported, weights, low):
+    entry = ModelEntry(source="timm", id="resnet18.a1_in1k", weights=weights, reported_top1=reported)
+    close = scores.assign(predicted_index=scores["class_index"].where(scores.index < 19, 9))  # 19 of the 20 known ones
+    assert summarize_model(close, PROJECTOR, TRANSLATOR, entry, **OPTIONS)["top1_low"] == low
+
+
+@pytest.mark.parametrize(("weights", "low"), [("hub", True), ("random", False)])
+def test_a_top1_far_below_the_reported_one_is_said_loudly_unless_the_weights_are_random(scores, weights, low):
+    entry = ModelEntry(source="timm", id="resnet18.a1_in1k", weights=weights, reported_top1=70.0)
+    row = summarize_model(scores.assign(predicted_index=1), PROJECTOR, TRANSLATOR, entry, **OPTIONS)
+    manifest = pd.DataFrame({"label": scores["label"], "split": np.repeat(["validation", "train"], 20)})
+    text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
+    assert ("! TOP-1 FAR BELOW WHAT IS REPORTED: m (0.0 %, reported 70 %)" in text) == low == ("0.000!" in text)
+    assert ("RANDOM WEIGHTS" in text) == (weights == "random")

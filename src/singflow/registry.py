@@ -86,6 +86,11 @@ class ModelEntry(Section):
         """Rows that the head must have."""
         return self.classes or (len(self.class_names) if self.class_names else 1000)
 
+    @property
+    def expected_top1(self) -> float | None:
+        """The reported top-1 (percent) that these weights should come near; None for random ones."""
+        return None if self.weights == "random" else self.reported_top1
+
     def local_files(self) -> list[str]:
         """Files of the user's own that the model is made of."""
         sources = [self.weights, *([self.head_weights] if self.head_weights and self.weights != "random" else [])]
