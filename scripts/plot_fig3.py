@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
-from singflow.figures import fig3, save
+from singflow.figures import save
+from singflow.figures_models import fig3
 from singflow.store import read_parquet
 
 

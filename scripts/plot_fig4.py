@@ -6,7 +6,8 @@ import pandas as pd
 
 from singflow import cli
 from singflow.config import PlotFig4
-from singflow.figures import fig4, save
+from singflow.figures import save
+from singflow.figures_labels import fig4
 from singflow.store import read_parquet
 
 

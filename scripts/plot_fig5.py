@@ -7,7 +7,8 @@ import pandas as pd
 from singflow import cli
 from singflow.config import PlotFig5
 from singflow.errors import InputError
-from singflow.figures import fig5, save
+from singflow.figures import save
+from singflow.figures_concepts import fig5
 from singflow.store import read_parquet
 
 

@@ -129,6 +129,7 @@ class Prompts(Section):
     label_templates: list[Template] = Field(min_length=1, description="{} is the label; several are averaged at unit norm")
     concept_templates: list[Template] = Field(min_length=1, description="{} is the concept; several are averaged at unit norm")
     batch_size: int = Field(ge=1, description="texts per forward pass")
+    cache: SafePath = Field(description="folder that keeps embedded texts, found again by their content")
 
 
 class Projector(Section):
@@ -157,29 +158,81 @@ class Translator(Section):
     imported: list[Imported] = Field(description="<space>/<model>:<hash> of released translators that take the place of fitted ones")
 
 
-class NullRemoval(Section):
-    """What is measured when the null component is removed."""
+class Controls(Section):
+    """Removal of other subspaces: what the loss of dimensions alone does."""
 
-    control_draws: int = Field(ge=1, description="random subspaces of the same dimension, removed for comparison")
+    dimensions: list[Annotated[int, Field(ge=1)]] = Field(
+        description="dimensions at which models are compared, besides each null space's own; those above it are left out"
+    )
+    min_draws: int = Field(ge=2, description="random subspaces removed at least")
+    max_draws: int = Field(ge=2, description="random subspaces removed at most")
+    tolerance_deg: float = Field(gt=0, description="degrees; standard error of the mean IS over draws at which drawing stops")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Controls":
+        if self.max_draws < self.min_draws:
+            raise ValueError(f"max_draws ({self.max_draws}) is below min_draws ({self.min_draws})")
+        return self
+
+
+class RankCurve(Section):
+    """How invariant the almost-null space is."""
+
+    kept: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        min_length=1, description="shares of the head's rank that are kept; what is left of the feature space is removed"
+    )
 
 
 class Concepts(Section):
     """The open vocabulary."""
 
     vocabulary: SafePath = Field(description="text file with one phrase a line")
+    extremes: int = Field(ge=1, description="strongest and weakest concepts listed per label")
+    nearest: int = Field(ge=1, description="nearest concepts per label among which spurious cues are sought")
 
 
 class Steering(Section):
-    """Where features are steered to."""
+    """Where features are steered to (equations 10 to 13)."""
 
     prompts: list[Listed] = Field(description="texts whose embeddings are the targets")
+    target_is_deg: list[Annotated[float, Field(gt=0, lt=180)]] = Field(min_length=1, description="degrees; IS that the steps reach")
+    labels: list[Listed] = Field(description="labels whose images are steered; none: all")
+
+
+class Training(Section):
+    """How nonlinear translators are trained (section 1.1 of the supplement)."""
+
+    losses: list[Literal["mse", "cosine", "both"]] = Field(min_length=1, description="losses tried; the lowest held-out MSE is kept")
+    width: int = Field(ge=1, description="units of the hidden layers")
+    dropout: float = Field(ge=0, lt=1, description="share of hidden units dropped in training")
+    learning_rate: float = Field(gt=0, description="AdamW's step size")
+    weight_decay: float = Field(ge=0, description="AdamW's decoupled weight decay")
+    batch_size: int = Field(ge=2, description="rows per step")
+    epochs: int = Field(ge=1, description="passes over the training rows at most")
+    patience: int = Field(ge=1, description="epochs without a better held-out loss that end the training")
+
+
+class Comparison(Section):
+    """Which nonlinear translators are compared with the linear one."""
+
+    models: Annotated[list[ModelName], AfterValidator(_unique)] = Field(description="models of the study to train them for; none: none")
+    kinds: Annotated[list[Literal["mlp3", "mlp4", "residual"]], AfterValidator(_unique)] = Field(description="architectures")
+
+
+class Probe(Section):
+    """Linear classifiers on principal features before and after translation (figure 12)."""
+
+    alphas: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        min_length=1, description="ridge penalties tried, as multiples of the features' mean squared norm; chosen on training images alone"
+    )
 
 
 class Summary(Section):
     """The tables."""
 
     resamples: int = Field(ge=100, description="bootstrap resamples of the images behind every interval")
-    confidence: float = Field(gt=0, lt=1, description="coverage of the intervals")
+    permutations: int = Field(ge=100, description="permutations behind every p-value")
+    confidence: float = Field(gt=0, lt=1, description="coverage of the intervals; its complement is the level of the tests")
     min_r2: float = Field(le=1, allow_inf_nan=False, description="held-out R2 below which a translator is called weak")
 
 
@@ -196,6 +249,13 @@ class PlotFig5(Section):
     extremes: int = Field(ge=1, description="concepts shown from either end")
 
 
+class PlotFig15(Section):
+    """The extended concept scans of some labels (figures 15 and 16)."""
+
+    labels: list[Listed] = Field(description="labels to show; none: the two with most images")
+    most: int = Field(ge=1, description="concepts shown per label: those nearest to it")
+
+
 class Study(Section):
     """A complete params.yaml."""
 
@@ -210,17 +270,28 @@ class Study(Section):
     prompts: Prompts
     projector: Projector
     translator: Translator
-    null_removal: NullRemoval
+    controls: Controls
+    rank_curve: RankCurve
     concepts: Concepts
     steering: Steering
+    training: Training
+    comparison: Comparison
+    probe: Probe
     summary: Summary
     plot_fig4: PlotFig4
     plot_fig5: PlotFig5
+    plot_fig15: PlotFig15
 
     @model_validator(mode="after")
     def _table_is_named(self) -> "Study":
         if self.data.source != "folder" and self.data.table is None:
             raise ValueError(f"data.source {self.data.source} needs data.table: a CSV or Parquet file")
+        return self
+
+    @model_validator(mode="after")
+    def _compared_models_are_studied(self) -> "Study":
+        if unknown := [model for model in self.comparison.models if model not in self.models]:
+            raise ValueError(f"comparison.models names {', '.join(unknown)}, which models does not list")
         return self
 
     @model_validator(mode="after")

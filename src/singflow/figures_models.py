@@ -1,0 +1,91 @@
+"""Figures that compare models: figure 3."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import scipy.stats
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse, Rectangle
+
+from singflow.figures import COLOURS, MARKERS, STYLE, bare, caption
+
+
+def covariance_ellipse(points: np.ndarray, coverage: float) -> tuple[np.ndarray, float, float, float]:
+    """Ellipse that holds `coverage` of a normal distribution with the points' mean and covariance.
+
+    points: (n, 2) with n >= 3. Returns the centre, the full width and height along its axes, and the angle in degrees.
+    """
+    eigenvalues, eigenvectors = np.linalg.eigh(np.cov(points, rowvar=False))
+    radius = np.sqrt(scipy.stats.chi2.ppf(coverage, df=2))
+    height, width = 2 * radius * np.sqrt(np.maximum(eigenvalues, 0.0))
+    angle = np.degrees(np.arctan2(eigenvectors[1, 1], eigenvectors[0, 1]))
+    return points.mean(axis=0), float(width), float(height), float(angle)
+
+
+def fig3(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame) -> Figure:
+    """Per space, one row: (a) AS against IS of every image with 95 % ellipses, (b) IS, |AS| and their ratio.
+
+    scores: space -> model -> scores table; table: tables/models.csv.
+    """
+    with plt.rc_context(STYLE):
+        most = max(map(len, scores.values()))
+        figure, grid = plt.subplots(
+            len(scores), 3, figsize=(11.5, max(3.6, 1.6 + 0.38 * most) * len(scores)), squeeze=False,
+            width_ratios=[1.5, 1.1, 0.8], layout="constrained",
+        )  # fmt: skip
+        for axes, (space, models) in zip(grid, scores.items(), strict=True):
+            rows = table[table["space"] == space].set_index("model")
+            _scatter(axes[0], models, rows, space)
+            _bars(axes[1], rows, ["is", "as_abs"], ["IS", "|AS|"], "degrees")
+            _bars(axes[2], rows, ["is_per_as"], ["IS / |AS|"], "ratio")
+            axes[2].set_yticklabels([])
+            axes[0].set_title(f"(a) every image, space {space}", loc="left")
+            axes[1].set_title("(b) means with 95 % intervals", loc="left")
+            axes[2].set_title("(c) ratio of means", loc="left")
+        return figure
+
+
+def _scatter(axes: Axes, models: dict[str, pd.DataFrame], rows: pd.DataFrame, space: str) -> None:
+    axes.axvline(0, color="0.85", lw=0.8, zorder=0)
+    for number, (model, scores) in enumerate(models.items()):
+        points = scores[["as_deg", "is_deg"]].to_numpy()
+        colour = COLOURS[number % len(COLOURS)]
+        axes.scatter(
+            points[:, 0], points[:, 1], s=14, alpha=0.55 if len(points) < 500 else 0.25, color=colour, linewidths=0,
+            marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)], label=caption(model, rows), rasterized=len(points) > 2000,
+        )  # fmt: skip
+        if len(points) >= 3 and np.ptp(points, axis=0).all():
+            centre, width, height, angle = covariance_ellipse(points, 0.95)
+            axes.add_patch(Ellipse((centre[0], centre[1]), width, height, angle=angle, fill=False, color=colour, lw=1.4))
+    axes.autoscale_view()
+    axes.set_xlabel("AS toward the image's own label (degrees)")
+    axes.set_ylabel("IS (degrees)")
+    legend = axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5, ncols=1 if len(models) < 4 else 2, fontsize=8)
+    for handle in filter(None, legend.legend_handles):
+        handle.set_alpha(1)
+
+
+def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], unit: str) -> None:
+    positions = np.arange(len(rows))
+    width = 0.8 / len(columns)
+    colours = [COLOURS[number % len(COLOURS)] for number in range(len(rows))]
+    for number, (column, name) in enumerate(zip(columns, names, strict=True)):
+        mean = rows[f"{column}_mean"] if f"{column}_mean" in rows else rows[column]
+        mean = mean.astype(float).fillna(0.0)
+        low, high = (rows[f"{column}_{end}"].astype(float).fillna(0.0) for end in ("low", "high"))
+        offset = (number - (len(columns) - 1) / 2) * width
+        bars = axes.barh(
+            positions + offset, mean, width * 0.92, xerr=[np.maximum(mean - low, 0), np.maximum(high - mean, 0)], color=colours,
+            hatch=None if number == 0 else "///", edgecolor="white" if number else "none", error_kw={"lw": 1, "capsize": 2}, label=name,
+        )  # fmt: skip
+        axes.bar_label(bars, [f"{value:.1f}" for value in mean], fontsize=7, padding=2)
+    axes.set_yticks(positions, [bare(model) for model in rows.index])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel(f"{' and '.join(names)} ({unit})" if unit == "degrees" else names[0])
+    axes.margins(x=0.15)
+    if len(columns) > 1:
+        handles = [
+            Rectangle((0, 0), 1, 1, facecolor="0.5", hatch=None if n == 0 else "///", edgecolor="white") for n in range(len(columns))
+        ]
+        axes.legend(handles, [f"{name} (plain)" if n == 0 else f"{name} (hatched)" for n, name in enumerate(names)], fontsize=8, loc="best")

@@ -1,0 +1,26 @@
+"""Tables that people read: every row says what it rests on."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from singflow.store import write_bytes
+
+BASIS = ["rank_rule", "null_dim", "validation_r2", "translator", "seed"]
+
+
+def qualify(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """Add to rows of a model (and space, where the table has spaces) what their numbers rest on.
+
+    models: tables/models.csv. Added are rank_rule, null_dim and seed, and with a space the translator's held-out R2 and
+    whether it is called weak.
+    """
+    if "space" in table:
+        return table.merge(models[["space", "model", *BASIS]], on=["space", "model"], how="left", validate="many_to_one")
+    basis = models[["model", *BASIS]].drop(columns=["validation_r2", "translator"]).drop_duplicates("model")
+    return table.merge(basis, on="model", how="left", validate="many_to_one")
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, whole."""
+    write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
