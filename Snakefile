@@ -16,29 +16,36 @@ wildcard_constraints:
     model=alternatives(config["models"]),
     space=alternatives(config["spaces"]),
     shard=r"\d{5}",
+    kind="mlp3|mlp4|residual",
 
 
 include: "rules/data.smk"
 include: "rules/features.smk"
 include: "rules/geometry.smk"
 include: "rules/scores.smk"
-include: "rules/report.smk"
+include: "rules/tables.smk"
+include: "rules/figures.smk"
 
 
 localrules:
     all,
-    resolve_model,
-    resolve_space,
-    summarize,
-    plot_fig3,
-    plot_fig4,
-    plot_fig5,
 
 
 rule all:
     default_target: True
     input:
         rules.summarize.output,
+        rules.compare_models.output,
+        rules.list_concepts.output,
+        rules.tabulate_steering.output,
+        rules.compare_translators.output,
         rules.plot_fig3.output,
         rules.plot_fig4.output,
         rules.plot_fig5.output,
+        rules.plot_fig7.output,
+        rules.plot_fig8.output,
+        rules.plot_fig9.output,
+        rules.plot_fig12.output,
+        rules.plot_fig15.output,
+        rules.plot_controls.output,
+        rules.plot_rank_curves.output,

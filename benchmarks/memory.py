@@ -57,8 +57,14 @@ PER_MODEL = [
     "registry/models/{}.json",
     "projectors/{}.json",
     f"translators/{SPACE}/{{}}/linear.json",
+    f"controls/{SPACE}/{{}}.parquet",
+    f"controls/{SPACE}/{{}}.json",
     f"scores/{SPACE}/{{}}.parquet",
+    f"rank_curves/{SPACE}/{{}}.parquet",
+    "null_validation/{}.parquet",
     f"concepts/{SPACE}/{{}}.parquet",
+    f"steering/{SPACE}/{{}}.parquet",
+    f"probes/{SPACE}/{{}}.json",
 ]
 
 
@@ -85,7 +91,11 @@ def prepare(images: int, classifier: str) -> None:
     study["threads"] = min(study["threads"], os.cpu_count() or 1)
     study["data"] |= {"root": "images", "per_class": PER_LABEL}
     study["extraction"]["device"] = "cpu"
-    study["plot_fig4"]["labels"] = []
+    study["controls"] |= {"min_draws": 2, "max_draws": 2}
+    study["training"] |= {"epochs": 1, "losses": ["mse"]}
+    study["comparison"] = {"models": MODELS[:1], "kinds": ["mlp3"]}
+    for section in ("plot_fig4", "plot_fig15", "steering"):
+        study[section]["labels"] = []
     Path("params.yaml").write_text(yaml.safe_dump(study))
     entry = resolve_models(ROOT / "models.yaml", [classifier], "random")[classifier]
     Path("models.yaml").write_text(yaml.safe_dump({MODELS[0]: entry.model_dump()}))

@@ -1,3 +1,8 @@
+localrules:
+    resolve_model,
+    resolve_space,
+
+
 rule resolve_model:
     input:
         local=local_files("model"),

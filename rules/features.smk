@@ -89,10 +89,10 @@ rule embed_prompts:
     params:
         study=config["study"],
         prompts=flags(config["prompts"]),
-        steering=flags(config["steering"]),
+        targets=flags({"targets": config["steering"]["prompts"]}),
         device=config["extraction"]["device"],
     shell:
         "python scripts/embed_prompts.py --study {params.study} --space {wildcards.space} --entry {input.entry}"
-        ' --manifest {input.manifest} --vocabulary "{input.vocabulary}" {params.prompts} {params.steering}'
+        ' --manifest {input.manifest} --vocabulary "{input.vocabulary}" {params.prompts} {params.targets}'
         f" --device {{params.device}} --threads {THREADS}"
         " --output {output.tensors} --names {output.names} --log {log}"

@@ -52,3 +52,32 @@ rule fit_translator:
         f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}}"
         f" --shards {SHARDS} --threads {THREADS}"
         " --translator {output.tensors} --report {output.report} --log {log}"
+
+
+rule train_translator:
+    input:
+        manifest=f"{RESULTS}/data/manifest.parquet",
+        features=shards("features/{model}"),
+        embeddings=shards("embeddings/{space}"),
+        code=code_files("train_translator"),
+    output:
+        tensors=f"{RESULTS}/translators/{{space}}/{{model}}/{{kind}}.safetensors",
+        report=f"{RESULTS}/translators/{{space}}/{{model}}/{{kind}}.json",
+    log:
+        f"{RESULTS}/logs/train_translator/{{space}}/{{model}}-{{kind}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train_translator/{{space}}/{{model}}-{{kind}}.tsv"
+    threads: THREADS
+    resources:
+        mem_mb=grown(3000),
+    params:
+        training=flags(config["training"]),
+        study=config["study"],
+        device=config["extraction"]["device"],
+        seed=config["seed"],
+    shell:
+        "python scripts/train_translator.py --study {params.study} --model {wildcards.model} --space {wildcards.space}"
+        " --kind {wildcards.kind} {params.training} --manifest {input.manifest}"
+        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}}"
+        f" --shards {SHARDS} --device {{params.device}} --seed {{params.seed}} --threads {THREADS}"
+        " --translator {output.tensors} --report {output.report} --log {log}"

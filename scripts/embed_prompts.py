@@ -5,18 +5,19 @@ from pathlib import Path
 
 import torch
 
-from singflow import cli
+from singflow import cli, spaces
 from singflow.classifiers import weights_sha256
-from singflow.config import Prompts, Steering
+from singflow.config import Prompts
 from singflow.data import prompt_of
 from singflow.features import pick_device
-from singflow.registry import read_space
+from singflow.registry import ConSEEntry, read_space
 from singflow.spaces import LIBRARIES, embed_templates, load_text_tower
-from singflow.store import provenance, read_parquet, write_json, write_tensors
+from singflow.store import provenance, read_parquet, sha256_of, write_json, write_tensors
+from singflow.text_cache import TextCache
 from singflow.vocabulary import read_vocabulary
 
 
-class Flags(Prompts, Steering, cli.Command):
+class Flags(Prompts, cli.Command):
     """Embed the labels' prompts, the concepts and the targets of steering with a space's text tower."""
 
     study: str
@@ -24,6 +25,7 @@ class Flags(Prompts, Steering, cli.Command):
     entry: Path
     manifest: Path
     vocabulary: Path
+    targets: list[str]
     device: str
     threads: int
     output: Path
@@ -37,24 +39,38 @@ def main(flags: Flags) -> None:
     labels = list(prompts.index)
     own = {label: prompt for label, prompt in prompts.items() if prompt != prompt_of(label)}
     entry = read_space(flags.entry)
-    tower = load_text_tower(entry, pick_device(flags.device))
-    embed = partial(tower.embed, batch_size=flags.batch_size)
+    device = pick_device(flags.device)
+    tower = load_text_tower(entry, device)
+    packages = ["torch", *LIBRARIES[entry.source]]
+    weights = weights_sha256(tower.module)
+    package = [entry.text.removeprefix("package:")] if isinstance(entry, ConSEEntry) else []
+    facts = {
+        "tower": entry.text if isinstance(entry, ConSEEntry) else entry.id,
+        "weights_sha256": weights,
+        "code": sha256_of(Path(spaces.__file__)),
+        "software": provenance([*packages, "tokenizers", *package])["software"],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
+        "threads": flags.threads,
+        "batch_size": flags.batch_size,
+    }
+    shown = partial(cli.progress, unit="chunks of texts", description=flags.space)
+    embed = TextCache(Path(flags.cache), facts, partial(tower.embed, batch_size=flags.batch_size), shown)
     tensors = {
         "label_embeddings": embed_templates(embed, labels, flags.label_templates, own),
         "concept_embeddings": embed_templates(embed, concepts, flags.concept_templates, {}),
-        **({"target_embeddings": embed(flags.prompts)} if flags.prompts else {}),
+        **({"target_embeddings": embed(flags.targets)} if flags.targets else {}),
     }
     metadata = provenance(
-        ["torch", *LIBRARIES[entry.source]],
+        packages,
         study=flags.study,
         space=flags.space,
-        weights_sha256=weights_sha256(tower.module),
+        weights_sha256=weights,
         label_templates=flags.label_templates,
         concept_templates=flags.concept_templates,
     )
     write_tensors(flags.output, tensors, metadata)
-    write_json(flags.names, {"labels": labels, "concepts": concepts, "targets": flags.prompts})
-    cli.log.info("%s: %d labels, %d concepts, %d targets", flags.space, len(labels), len(concepts), len(flags.prompts))
+    write_json(flags.names, {"labels": labels, "concepts": concepts, "targets": flags.targets})
+    cli.log.info("%s: %d labels, %d concepts, %d targets", flags.space, len(labels), len(concepts), len(flags.targets))
 
 
 if __name__ == "__main__":

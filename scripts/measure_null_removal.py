@@ -1,4 +1,4 @@
-"""Score every image before and after its null component is removed, and after random subspaces are."""
+"""Score every image before and after its null component is removed."""
 
 import json
 from pathlib import Path
@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 
 from singflow import cli
-from singflow.config import NullRemoval
 from singflow.data import head_classes
-from singflow.geometry import logit_change, null_energy, random_basis, remove_null
+from singflow.errors import InputError
+from singflow.geometry import logit_change, null_energy, remove_null
 from singflow.metrics import angle_deg, fold, remove
 from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, write_parquet
 from singflow.translator import Translator
 
 
-class Flags(NullRemoval, cli.Command):
-    """Score every image before and after its null component is removed, and after random subspaces are."""
+class Flags(cli.Command):
+    """Score every image before and after its null component is removed."""
 
     manifest: Path
     head: Path
@@ -26,9 +26,20 @@ class Flags(NullRemoval, cli.Command):
     translator: Path
     prompts: Path
     names: Path
-    seed: int
+    controls: Path
     threads: int
     output: Path
+
+
+def read_controls(path: Path, null_dim: int, image_id: pd.Series) -> pd.DataFrame:
+    """Mean scores of every image after random subspaces of the null space's dimension are removed; 0 for an empty one."""
+    table = read_parquet(path)
+    own = table[(table["subspace"] == "random") & (table["dimension"] == null_dim)].set_index("image_id")[["is_deg", "as_deg"]]
+    if null_dim and not own.index.sort_values().equals(pd.Index(image_id)):
+        raise InputError(
+            f"{path}: holds no random subspaces of {null_dim} dimensions for every image: remove it and run the workflow again"
+        )
+    return own.reindex(image_id, fill_value=0.0)
 
 
 def main(flags: Flags) -> None:
@@ -41,16 +52,13 @@ def main(flags: Flags) -> None:
     texts = read_tensors(flags.prompts, ["label_embeddings"])[0]["label_embeddings"]
     text_of = {label: row for row, label in enumerate(read_json(flags.names)["labels"])}
     folded = fold(translator.weight, basis)
-    controls = [fold(translator.weight, random_basis(*basis.shape, flags.seed, draw)) for draw in range(flags.control_draws)]
+    control = read_controls(flags.controls, basis.shape[1], manifest["image_id"])
     blocks = []
     for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
         whole = shard["view"] == 0
         rows, features = manifest.iloc[shard["image_id"][whole]], shard["features"][whole]
         targets = texts[rows["label"].map(text_of)]
         removal = remove(features, translator, folded)
-        removals = (remove(features, translator, each) for each in controls)
-        control = [(each.image_score(), each.attribute_score(targets)) for each in removals]
-        control_is, control_as = np.mean(control, axis=0)
         angle_original = angle_deg(removal.original, targets)
         angle_equivalent = angle_deg(removal.equivalent, targets)
         blocks.append(
@@ -66,8 +74,8 @@ def main(flags: Flags) -> None:
                     "angle_equivalent_deg": angle_equivalent,
                     "null_energy": null_energy(features, basis),
                     "logit_change": logit_change(head["weight"], features, remove_null(features, basis)),
-                    "control_is_deg": control_is,
-                    "control_as_deg": control_as,
+                    "control_is_deg": control.loc[rows["image_id"], "is_deg"].to_numpy(),
+                    "control_as_deg": control.loc[rows["image_id"], "as_deg"].to_numpy(),
                 }
             )
         )

@@ -6,10 +6,9 @@ import pandas as pd
 
 from singflow import cli
 from singflow.config import PlotFig5
-from singflow.errors import InputError
 from singflow.figures import save
-from singflow.figures_concepts import fig5
-from singflow.store import read_parquet
+from singflow.figures_concepts import choose_labels, fig5
+from singflow.store import iterate_row_groups, read_rows
 
 
 class Flags(PlotFig5, cli.Command):
@@ -24,11 +23,10 @@ class Flags(PlotFig5, cli.Command):
 
 
 def main(flags: Flags) -> None:
-    scans = {s: {m: read_parquet(flags.concepts / s / f"{m}.parquet") for m in flags.models} for s in flags.spaces}
-    counts: pd.Series = scans[flags.spaces[0]][flags.models[0]].groupby("label")["n"].first()
-    label = flags.label or str(counts.sort_values(ascending=False, kind="stable").index[0])
-    if label not in counts:
-        raise InputError(f"plot_fig5.label {label!r} is no label of this study; it has {', '.join(counts.index)}")
+    paths = {s: {m: flags.concepts / s / f"{m}.parquet" for m in flags.models} for s in flags.spaces}
+    first = next(iterate_row_groups(paths[flags.spaces[0]][flags.models[0]], ["label"], ["label", "n"]))
+    (label,) = choose_labels(first, [flags.label] if flags.label else [], 1, "plot_fig5.label")
+    scans = {s: {m: read_rows(path, "label", [label]) for m, path in each.items()} for s, each in paths.items()}
     save(fig5(scans, pd.read_csv(flags.table), label, flags.extremes), flags.png, flags.pdf)
 
 

@@ -1,13 +1,17 @@
 """For every label and concept: the angle of its images to the concept, and what null removal does to it."""
 
+import os
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from singflow import cli
-from singflow.concepts import ConceptScan
-from singflow.metrics import fold, remove
-from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, write_parquet
+from singflow.concepts import CHUNK, block_size, block_table, scan_block
+from singflow.errors import InputError
+from singflow.metrics import fold, remove, unit
+from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, write_row_groups
 from singflow.translator import Translator
 
 
@@ -26,20 +30,39 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
+    """One row group for each block of concepts: all its concepts of the first label, then of the second, and so on.
+
+    Images are translated once, into a file without a name beside the output that the system removes however the step ends.
+    """
     cli.limit_threads(flags.threads)
     manifest = read_parquet(flags.manifest)
     basis = read_tensors(flags.projector, ["null_basis"])[0]["null_basis"]
     translator = Translator(**read_tensors(flags.translator, ["weight", "bias"])[0])
     texts = read_tensors(flags.prompts, ["concept_embeddings"])[0]["concept_embeddings"]
     names = read_json(flags.names)
-    codes = pd.Categorical(manifest["label"], categories=names["labels"]).codes
+    labels, concepts = names["labels"], names["concepts"]
+    codes = pd.Index(labels).get_indexer(pd.Index(manifest["label"]))
+    n = np.bincount(codes[codes >= 0], minlength=len(labels))
+    if codes.min() < 0 or n.min() == 0:
+        raise InputError(f"{flags.names}: its labels are not those of {flags.manifest}: remove it and run the workflow again")
+    row_of = np.argsort(np.argsort(codes, kind="stable"))
     folded = fold(translator.weight, basis)
-    scan = ConceptScan(len(names["labels"]), texts)
-    for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
-        whole = shard["view"] == 0
-        scan.update(codes[shard["image_id"][whole]], remove(shard["features"][whole], translator, folded))
-    write_parquet(flags.output, scan.table(names["labels"], names["concepts"]))
-    cli.log.info("%d labels x %d concepts over %d images", len(names["labels"]), len(names["concepts"]), len(manifest))
+    size = block_size(len(labels))
+    flags.output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=flags.output.parent) as file:
+        if hasattr(os, "posix_fallocate"):  # a full disk is then an error here, not a crash later
+            os.posix_fallocate(file.fileno(), 0, 2 * len(manifest) * texts.shape[1] * 4)
+        units = np.memmap(file, np.float32, "w+", shape=(2, len(manifest), texts.shape[1]))
+        for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
+            whole = np.flatnonzero(shard["view"] == 0)
+            for start in range(0, len(whole), CHUNK):
+                part = whole[start : start + CHUNK]
+                removal = remove(shard["features"][part], translator, folded)
+                units[:, row_of[shard["image_id"][part]]] = unit(removal.original), unit(removal.equivalent)
+        blocks = [slice(start, start + size) for start in range(0, len(concepts), size)]
+        shown = cli.progress(blocks, len(blocks), "blocks of concepts", flags.output.stem)
+        write_row_groups(flags.output, (block_table(labels, concepts[b], n, scan_block(*units, n, texts[b])) for b in shown))
+    cli.log.info("%d labels x %d concepts over %d images", len(labels), len(concepts), len(manifest))
 
 
 if __name__ == "__main__":

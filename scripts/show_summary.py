@@ -1,4 +1,4 @@
-"""Print the table of a finished study and the paths of its figures."""
+"""Print the table of a finished study, the order of its models, and the paths of its figures."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,8 @@ from singflow.errors import InputError
 def main(params: str) -> None:
     results = Path("results") / check(read_yaml(params), params).study
     try:
-        print((results / "tables" / "summary.txt").read_text(encoding="utf-8"))
+        for name in ("summary", "orders"):
+            print((results / "tables" / f"{name}.txt").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{results}: the study has not been run: snakemake --cores all") from None
     print("\n".join(map(str, sorted((results / "figures").glob("*.png")))))

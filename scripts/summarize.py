@@ -8,7 +8,8 @@ from singflow import cli
 from singflow.config import Summary
 from singflow.registry import read_model
 from singflow.store import read_json, read_parquet, write_bytes, write_json
-from singflow.summary import render_text, summarize_labels, summarize_model
+from singflow.summary import correlate_labels, render_text, summarize_labels, summarize_model
+from singflow.tables import qualify, qualify_pairs, write_table
 
 
 class Flags(Summary, cli.Command):
@@ -30,6 +31,7 @@ class Flags(Summary, cli.Command):
 
 
 def main(flags: Flags) -> None:
+    cli.limit_threads(1)
     models, labels = [], []
     for space in flags.spaces:
         for model in flags.models:
@@ -46,11 +48,17 @@ def main(flags: Flags) -> None:
                 seed=flags.seed,
             )
             models.append({"space": space, "model": model, **row})
-            labels.append(summarize_labels(scores).assign(space=space, model=model))
+            each = summarize_labels(scores, flags.confidence)
+            each.insert(0, "model", model)
+            each.insert(0, "space", space)
+            labels.append(each)
     table = pd.DataFrame(models)
     text = render_text(flags.study, table, read_parquet(flags.manifest), flags.confidence, flags.min_r2)
-    write_bytes(flags.tables / "models.csv", table.to_csv(index=False, lineterminator="\n").encode())
-    write_bytes(flags.tables / "labels.csv", pd.concat(labels).to_csv(index=False, lineterminator="\n").encode())
+    by_label = pd.concat(labels, ignore_index=True)
+    write_table(flags.tables / "models.csv", table)
+    write_table(flags.tables / "labels.csv", qualify(by_label, table))
+    correlations = correlate_labels(by_label, flags.permutations, flags.seed)
+    write_table(flags.tables / "label_correlations.csv", qualify_pairs(correlations, table))
     write_bytes(flags.tables / "summary.txt", text.encode())
     metrics: dict[str, dict[str, object]] = {}
     for row in models:

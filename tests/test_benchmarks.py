@@ -42,3 +42,12 @@ def test_the_verdict_names_the_step_that_needs_most(capsys):
     assert capsys.readouterr().out.startswith("second needs most besides its model: 3.70 GiB")
     with pytest.raises(InputError, match="second"):
         judge(table, 3.9)  # GB: 3.63 GiB
+
+
+@pytest.mark.parametrize(("limit", "status"), [("1", 0), ("0.01", 1)])
+def test_the_scan_of_a_large_vocabulary_is_held_to_its_limit(limit, status):
+    flags = ["--images", "60", "--labels", "4", "--concepts", "1100", "--threads", "1", "--limit_gb", limit]
+    finished = subprocess.run([sys.executable, ROOT / "benchmarks/scan.py", *flags], capture_output=True, text=True)
+    assert finished.returncode == status, finished.stderr[-3000:]
+    assert finished.stdout.startswith("peak 0.") and "beyond the text embeddings (0.00 GB)" in finished.stdout
+    assert ("above the limit of 0.01 GB" in finished.stderr) == bool(status)

@@ -4,10 +4,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Field
 
 from singflow import cli
 from singflow.config import Section, Study, check, read_yaml
@@ -178,6 +180,26 @@ def test_numbers_arrive_to_the_last_bit(min_r2, alphas):
     translator = PARAMS["translator"] | {"alphas": alphas}
     assert arrived("summary", summary) == summary
     assert arrived("translator", translator) == translator
+
+
+class Photos(cli.Command):
+    """A script that takes files."""
+
+    positional: ClassVar[str | None] = "images"
+
+    images: list[Path] = Field(min_length=1, description="image files")
+    model: str
+    texts: list[str]
+
+
+def test_files_come_without_a_flag_and_at_least_one_must(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["script.py", "a b.png", "c.jpg", "--model", "m", "--texts", "a rug"])
+    flags = cli._parse(Photos)
+    assert (flags.images, flags.model, flags.texts) == ([Path("a b.png"), Path("c.jpg")], "m", ["a rug"])
+    monkeypatch.setattr(sys, "argv", ["script.py", "--model", "m"])
+    with pytest.raises(SystemExit, match="2"):
+        cli._parse(Photos)
+    assert "required: images" in capsys.readouterr().err
 
 
 def test_limit_threads_sets_the_threads_of_every_blas(tmp_path):

@@ -1,54 +1,291 @@
+import runpy
+
 import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
-from singflow.concepts import CHUNK, ConceptScan
-from singflow.metrics import Removal, angle_deg, unit
+from singflow.concepts import (
+    BLOCK,
+    CELLS,
+    CHUNK,
+    Scan,
+    block_size,
+    block_table,
+    extreme_concepts,
+    lowest,
+    mentions,
+    scan_block,
+    spurious_cues,
+    t_interval,
+    with_intervals,
+)
+from singflow.errors import InputError
+from singflow.geometry import null_space, remove_null
+from singflow.metrics import angle_deg, unit
+from singflow.store import read_tensors, shard_path, write_json, write_parquet, write_tensors
+from tests.conftest import ROOT
 
-LABELS, CONCEPTS = ["a", "b", "c"], ["p", "q", "r", "s"]
+SCAN = runpy.run_path(str(ROOT / "scripts/scan_concepts.py"))
+LIST = runpy.run_path(str(ROOT / "scripts/list_concepts.py"))
+MOMENTS = ["angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean"]
 
 
-def removal_of(generator, n):
-    original = generator.standard_normal((n, 16)) + 0.3
-    return Removal(original, original + 0.2 * generator.standard_normal((n, 16)))
+def units(generator, n, dim=16):
+    return unit(generator.standard_normal((n, dim)) + 0.3).astype(np.float32)
+
+
+def direct(original, equivalent, text):
+    """Moments of one label and concept in float64, out of angles that are exact."""
+    target = np.broadcast_to(text, original.shape)
+    angle = angle_deg(original, target)
+    score = angle - angle_deg(equivalent, target)
+    return [angle.mean(), angle.std(), score.mean(), score.std(), np.abs(score).mean()]
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(0, 40))
-def test_moments_are_those_of_the_angles_however_the_rows_are_split(seed, cut):
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 12), min_size=1, max_size=5))
+def test_moments_are_those_of_the_exact_angles(seed, n):
     generator = np.random.default_rng(seed)
-    texts = unit(generator.standard_normal((4, 16)))
-    removal, codes = removal_of(generator, 40), np.concatenate([[0, 1, 2], generator.integers(0, 3, 37)])
-    scan = ConceptScan(3, texts)
-    for part in (slice(0, cut), slice(cut, 40)):
-        scan.update(codes[part], Removal(removal.original[part], removal.equivalent[part]))
-    table = scan.table(LABELS, CONCEPTS).set_index(["label", "concept"])
-    for code, label in enumerate(LABELS):
-        mine = codes == code
-        for text, concept in zip(texts, CONCEPTS, strict=True):
-            target = np.broadcast_to(text, removal.original[mine].shape)
-            angle = angle_deg(removal.original[mine], target)
-            score = angle - angle_deg(removal.equivalent[mine], target)
-            row = table.loc[(label, concept)]
-            expected = [mine.sum(), angle.mean(), angle.std(), score.mean(), score.std(), np.abs(score).mean()]
-            np.testing.assert_allclose(row.to_numpy(float), expected, atol=2e-4)
+    original, texts = units(generator, sum(n)), units(generator, 4)
+    equivalent = unit(original + 0.1 * generator.standard_normal(original.shape)).astype(np.float32)
+    moments = scan_block(original, equivalent, np.array(n), texts)
+    stops = np.cumsum(n)
+    for label, (start, stop) in enumerate(zip(stops - n, stops, strict=True)):
+        for column, text in enumerate(texts):
+            found = [moments[name][label, column] for name in MOMENTS]
+            np.testing.assert_allclose(found, direct(original[start:stop], equivalent[start:stop], text), rtol=0, atol=3e-5)
 
 
-def test_more_rows_than_a_chunk_are_all_counted():
+def test_labels_that_end_inside_a_chunk_or_span_several_keep_their_images():
     generator = np.random.default_rng(0)
-    n = 2 * CHUNK + 3
-    scan = ConceptScan(1, unit(generator.standard_normal((2, 16))))
-    scan.update(np.zeros(n, dtype=int), removal_of(generator, n))
-    assert (scan.table(["a"], ["p", "q"])["n"] == n).all()
+    n = np.array([3, CHUNK - 3, 2 * CHUNK + 7, 1, 5])
+    original, equivalent, texts = units(generator, n.sum()), units(generator, n.sum()), units(generator, 3)
+    moments = scan_block(original, equivalent, n, texts)
+    codes = np.repeat(np.arange(5), n)
+    for label in range(5):
+        expected = [direct(original[codes == label], equivalent[codes == label], text) for text in texts]
+        np.testing.assert_allclose([moments[name][label] for name in MOMENTS], np.transpose(expected), rtol=0, atol=3e-5)
 
 
-def test_a_planted_concept_that_null_removal_takes_away_is_the_strongest():
-    generator = np.random.default_rng(0)
-    texts = unit(generator.standard_normal((50, 64)))
-    kept = generator.standard_normal((30, 64))
-    kept -= (kept @ texts[17])[:, None] * texts[17]
-    scan = ConceptScan(1, texts)
-    scan.update(np.zeros(30, dtype=int), Removal(kept + 4 * texts[17], kept))
-    table = scan.table(["a"], [str(i) for i in range(50)])
-    assert table["as_abs_mean"].idxmax() == 17
-    assert table.loc[17, "as_mean"] < -10
+def test_without_a_null_space_every_score_is_exactly_zero():
+    images = units(np.random.default_rng(0), 700, 96)
+    moments = scan_block(images, images.copy(), np.array([500, 200]), units(np.random.default_rng(1), 50, 96))
+    assert not any(moments[name].any() for name in ("as_mean", "as_std", "as_abs_mean"))
+
+
+@pytest.mark.parametrize(("labels", "size"), [(1, BLOCK), (1000, 1000), (21_000, 47), (2 * CELLS, 1)])
+def test_blocks_are_so_small_that_their_moments_fit_into_memory(labels, size):
+    assert block_size(labels) == size
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 45))
+def test_the_lowest_come_in_order_with_ties_by_position(values, count):
+    assert list(lowest(np.array(values, dtype=np.float32), count)) == list(np.argsort(values, kind="stable")[:count])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(1, 8))
+def test_the_extremes_are_the_ends_of_the_ranking_and_no_concept_is_at_both(sizes, count):
+    scan = Scan(["a"], [str(i) for i in range(len(sizes))], np.zeros((1, len(sizes))), np.array([sizes], dtype=np.float32))
+    table = extreme_concepts(scan, count)
+    assert table["concept"].is_unique and len(table) == min(2 * count, len(sizes))
+    strongest, weakest = (np.array(sizes)[table.loc[table["kind"] == kind, "concept"]] for kind in ("strongest", "weakest"))
+    assert list(strongest) == sorted(sizes, reverse=True)[: len(strongest)]
+    assert list(weakest) == sorted(sizes)[: len(weakest)]
+    assert 0 <= len(strongest) - len(weakest) <= 1
+
+
+@pytest.mark.parametrize(
+    ("concept", "label", "expected"),
+    [
+        ("jeep", "Jeep", True), ("a JEEP on sand", "jeep", True), ("two jeeps", "jeep", True), ("a bird's wing", "bird", True),
+        ("brushes", "brush", True), ("great white shark", "great-white shark", True), ("a caterpillar", "cat", False),
+        ("a ceramic bowl", "ram", False), ("a white shark", "great white shark", False), ("a wing", "bird", False),
+    ],
+)  # fmt: skip
+def test_a_concept_names_a_label_by_whole_words(concept, label, expected):
+    assert mentions(concept, label) is expected
+
+
+def scan_of(angle, size, labels=("cow", "boat"), concepts=("grass", "a cow", "water", "steel", "sand", "sky")):
+    return Scan(list(labels), list(concepts), np.array(angle, dtype=np.float32), np.array(size, dtype=np.float32))
+
+
+def test_a_spurious_cue_is_near_unmoved_nearer_than_to_other_labels_and_not_the_label_itself():
+    cow = [50, 40, 60, 61, 80, 81]
+    boat = [70, 71, 50, 60, 80, 80]
+    size = [[0.1, 0.1, 0.1, 0.1, 2, 2], [2, 2, 0.1, 5, 1, 3]]
+    table = spurious_cues(scan_of([cow, boat], size), 4)
+    found = {(row.label, row.concept): (row.place, row.lift_deg, row.as_abs_median_deg) for row in table.itertuples()}
+    # for cow, grass: near; a cow: itself; water: nearer to boats; steel: nearer to boats; for boat, water alone is unmoved
+    assert found == {(0, 0): (2, 10.0, pytest.approx(0.1)), (1, 2): (1, 5.0, 2.0)}
+    assert (0, 0) not in {(row.label, row.concept) for row in spurious_cues(scan_of([cow, boat], size), 1).itertuples()}
+
+
+def test_a_single_label_needs_no_lift_and_without_a_null_space_nothing_is_spurious():
+    alone = spurious_cues(scan_of([[50, 51, 52]], [[0.1, 1.0, 2.0]], ["cow"], ["grass", "sand", "sky"]), 3)
+    assert list(alone["concept"]) == [0, 1] and alone["lift_deg"].isna().all()
+    nothing = spurious_cues(scan_of(np.arange(12).reshape(2, 6), np.zeros((2, 6))), 3)
+    assert nothing.empty and nothing.dtypes.astype(str).to_dict()["concept"] == "int64"
+
+
+def test_intervals_are_those_of_the_images_themselves():
+    scores = np.random.default_rng(0).normal(0.3, 1, 9)
+    cell = {"n": 9, "angle_mean": 70.0, "as_mean": scores.mean(), "as_std": scores.std(), "as_abs_mean": np.abs(scores).mean()}
+    row = with_intervals(pd.DataFrame([cell]), 0.9).iloc[0]
+    for name, values in (("as_mean_deg", scores), ("as_abs_mean_deg", np.abs(scores))):
+        expected = scipy.stats.t.interval(0.9, 8, values.mean(), scipy.stats.sem(values))
+        np.testing.assert_allclose(row[[f"{name}_low", f"{name}_high"]].to_numpy(float), expected, rtol=1e-12)
+
+
+def test_the_interval_of_a_size_starts_at_zero_and_one_image_has_none():
+    few = pd.DataFrame([{"n": 2, "angle_mean": 70.0, "as_mean": 1.0, "as_std": 1.0, "as_abs_mean": 1.0}])
+    assert with_intervals(few, 0.95).loc[0, "as_abs_mean_deg_low"] == 0
+    low, high = t_interval(np.array([1.0, 1.0]), np.array([0.0, 1.0]), np.array([1, 2]), 0.95)
+    assert np.isnan([low[0], high[0]]).all() and np.isfinite([low[1], high[1]]).all()
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Inputs of scan_concepts, with 1,005 concepts: a cue in the row space, one in the null space, and texts that lean on the latter.
+
+    Features have 24 dimensions, 4 of them null; the translator only turns them. Images of `cow` hold both cues.
+    """
+    generator = np.random.default_rng(3)
+    head = generator.standard_normal((20, 24))
+    basis = null_space(head).basis
+    rows = np.linalg.svd(head)[2][:20]
+    turn = np.linalg.qr(generator.standard_normal((24, 24)))[0]
+    labels = np.array(["boat", "cow", "fern"])[np.arange(90) % 3]
+    features = 0.3 * generator.standard_normal((90, 20)) @ rows + 0.3 * generator.standard_normal((90, 4)) @ basis.T
+    features[labels == "boat"] += 2.0 * rows[1]
+    features[labels == "fern"] += 2.0 * rows[2]
+    features[labels == "cow"] += 2.0 * rows[0] + 1.2 * basis[:, 0]
+    directions = generator.standard_normal((1005, 4)) @ basis.T + 0.4 * generator.standard_normal((1005, 20)) @ rows
+    directions[3], directions[1002] = rows[0] + 0.6 * rows[5], basis[:, 0] + 0.1 * rows[0]
+    concepts = [f"concept {number}" for number in range(1005)]
+    concepts[3], concepts[1002] = "grass", "a bell"
+    write_parquet(tmp_path / "manifest.parquet", pd.DataFrame({"label": labels}))
+    order = generator.permutation(np.repeat(np.arange(90), 2))
+    view = np.zeros(180, dtype=np.int32)
+    view[np.unique(order, return_index=True)[1]] = 1
+    shown = np.where(view[:, None] == 0, features[order], 9.0).astype(np.float32)
+    write_tensors(shard_path(tmp_path / "features", 0), {"features": shown, "image_id": order.astype(np.int64), "view": view}, {})
+    write_tensors(tmp_path / "projector.safetensors", {"null_basis": basis}, {})
+    write_tensors(tmp_path / "translator.safetensors", {"weight": turn.astype(np.float32), "bias": np.zeros(24, dtype=np.float32)}, {})
+    write_tensors(tmp_path / "prompts.safetensors", {"concept_embeddings": unit(directions @ turn.T).astype(np.float32)}, {})
+    write_json(tmp_path / "names.json", {"labels": ["boat", "cow", "fern"], "concepts": concepts})
+    return tmp_path
+
+
+def run_scan(folder, output="concepts/s/m.parquet"):
+    inputs = {name: folder / f"{name}.safetensors" for name in ("projector", "translator", "prompts")}
+    rest = {"manifest": folder / "manifest.parquet", "names": folder / "names.json", "features": folder / "features"}
+    SCAN["main"](SCAN["Flags"](**inputs, **rest, shards=1, threads=1, output=folder / output))
+    return folder / output
+
+
+def test_the_scan_is_written_in_blocks_of_concepts_twice_with_the_same_bytes_and_leaves_nothing_else(study):
+    path, again = run_scan(study), run_scan(study, "again/s/m.parquet")
+    assert path.read_bytes() == again.read_bytes()
+    assert list(path.parent.iterdir()) == [path]
+    assert parquet.ParquetFile(path).num_row_groups == 2
+    table = pd.read_parquet(path)
+    assert list(table.columns) == ["label", "concept", "n", *MOMENTS]
+    assert list(table["label"].iloc[[0, 999, 1000, 2999, 3000, 3005]]) == ["boat", "boat", "cow", "fern", "boat", "cow"]
+    assert len(table) == 3015 and not table.duplicated(["label", "concept"]).any() and (table["n"] == 30).all()
+
+
+def test_each_image_counts_for_its_label_by_its_first_view(study):
+    table = pd.read_parquet(run_scan(study)).set_index(["label", "concept"])
+    tensors, _ = read_tensors(shard_path(study / "features", 0), ["features", "image_id", "view"])
+    whole = tensors["view"] == 0
+    features = tensors["features"][whole][np.argsort(tensors["image_id"][whole])]
+    basis = read_tensors(study / "projector.safetensors", ["null_basis"])[0]["null_basis"]
+    turn = read_tensors(study / "translator.safetensors", ["weight"])[0]["weight"]
+    texts = read_tensors(study / "prompts.safetensors", ["concept_embeddings"])[0]["concept_embeddings"]
+    labels = pd.read_parquet(study / "manifest.parquet")["label"]
+    for label in ("boat", "cow", "fern"):
+        mine = features[labels == label]
+        for place, concept in ((3, "grass"), (1002, "a bell"), (1004, "concept 1004")):
+            expected = direct(mine @ turn.T, remove_null(mine, basis) @ turn.T, texts[place])
+            np.testing.assert_allclose(table.loc[(label, concept), MOMENTS].to_numpy(float), expected, rtol=0, atol=3e-5)
+
+
+def test_a_failed_scan_leaves_no_file(study):
+    write_tensors(study / "translator.safetensors", {"weight": np.zeros((24, 24), np.float32), "bias": np.zeros(24, np.float32)}, {})
+    with pytest.raises(InputError, match="zero vector"):
+        run_scan(study)
+    assert not list((study / "concepts/s").iterdir())
+
+
+def test_labels_of_another_manifest_are_refused(study):
+    write_json(study / "names.json", {"labels": ["boat", "cow"], "concepts": ["grass"]})
+    with pytest.raises(InputError, match=r"names.json: its labels are not those of .*manifest.parquet"):
+        run_scan(study)
+
+
+def run_list(folder, models, confidence=0.95, extremes=4, nearest=10):
+    basis = {"rank_rule": "exact", "null_dim": 4, "validation_r2": 0.5, "translator": "good", "seed": 0}
+    pd.DataFrame([{"space": "s", "model": model, **basis} for model in models]).to_csv(folder / "models.csv", index=False)
+    wanted = {"vocabulary": "v", "extremes": extremes, "nearest": nearest, "models": models, "spaces": ["s"], "confidence": confidence}
+    places = {"concepts": "concepts", "table": "models.csv", "output": "concepts.csv", "spurious": "spurious.csv"}
+    LIST["main"](LIST["Flags"](**wanted, **{name: folder / place for name, place in places.items()}))
+    return pd.read_csv(folder / "concepts.csv"), pd.read_csv(folder / "spurious.csv")
+
+
+def test_a_planted_cue_in_the_row_space_is_a_candidate_and_one_in_the_null_space_is_not(study):
+    path = run_scan(study)
+    _, spurious = run_list(study, ["m"])
+    scan = pd.read_parquet(path)
+    cow = scan[scan["label"] == "cow"].sort_values("angle_mean")
+    assert {"grass", "a bell"} <= set(cow["concept"].iloc[:10])
+    mine = spurious[spurious["label"] == "cow"]
+    assert "grass" in set(mine["concept"]) and "a bell" not in set(mine["concept"])
+    row = mine.set_index("concept").loc["grass"]
+    angles = scan[scan["concept"] == "grass"].set_index("label")["angle_mean"]
+    assert row["place"] == 1 and row["angle_mean_deg"] == angles["cow"]
+    np.testing.assert_allclose(row["lift_deg"], angles.mean() - angles["cow"], atol=1e-5)
+    np.testing.assert_allclose(row["as_abs_median_deg"], cow["as_abs_mean"].median(), atol=1e-5)
+
+
+def test_every_listed_row_is_the_scans_and_says_what_it_rests_on(study):
+    scan = pd.read_parquet(run_scan(study))
+    table, spurious = run_list(study, ["m"])
+    assert list(table["kind"].iloc[:8]) == ["strongest"] * 4 + ["weakest"] * 4 and list(table["place"].iloc[:8]) == [1, 2, 3, 4] * 2
+    for label, mine in scan.groupby("label"):
+        ranked = mine.sort_values("as_abs_mean")["concept"]
+        rows = table[table["label"] == label]
+        assert list(rows.loc[rows["kind"] == "weakest", "concept"]) == list(ranked[:4])
+        assert list(rows.loc[rows["kind"] == "strongest", "concept"]) == list(ranked[:-5:-1])
+    for listed in (table, spurious):
+        joined = listed.merge(scan, on=["label", "concept"], validate="many_to_one")
+        assert (joined["angle_mean_deg"] == joined["angle_mean"]).all() and (joined["as_abs_mean_deg"] == joined["as_abs_mean"]).all()
+        assert (joined["as_abs_mean_deg_low"] <= joined["as_abs_mean"]).all() and (listed["null_dim"] == 4).all()
+    assert (spurious.groupby("label")["angle_mean_deg"].diff().dropna() >= 0).all()
+    low = table["as_mean_deg"] - scipy.stats.t.ppf(0.975, 29) * table.merge(scan, on=["label", "concept"])["as_std"] / np.sqrt(29)
+    np.testing.assert_allclose(table["as_mean_deg_low"], low)
+
+
+def test_a_model_without_null_space_has_no_candidates_beside_one_that_has(study):
+    path = run_scan(study)
+    moments = dict.fromkeys(MOMENTS, np.zeros((3, 4)))
+    write_parquet(path.with_name("n.parquet"), block_table(["boat", "cow", "fern"], list("pqrs"), np.array([1, 1, 1]), moments))
+    table, spurious = run_list(study, ["n", "m"])
+    assert set(spurious["model"]) == {"m"}
+    none = table[table["model"] == "n"]
+    assert len(none) == 12 and (none["as_abs_mean_deg"] == 0).all() and none["as_mean_deg_low"].isna().all()
+    _, spurious = run_list(study, ["n"])
+    assert spurious.empty and "lift_deg" in spurious
+
+
+def test_a_scan_whose_rows_are_in_another_order_is_refused(study):
+    path = run_scan(study)
+    write_parquet(path, pd.read_parquet(path).sample(frac=1, random_state=0))
+    with pytest.raises(InputError, match=r"m.parquet: its rows are not in the order that scan_concepts writes"):
+        run_list(study, ["m"])

@@ -8,7 +8,10 @@ import pytest
 from PIL import Image
 
 from singflow.errors import InputError
-from singflow.figures import covariance_ellipse, fig3, fig4, fig5, save
+from singflow.figures import save
+from singflow.figures_concepts import fig5
+from singflow.figures_labels import fig4
+from singflow.figures_models import ORDERS, controls, covariance_ellipse, fig3
 
 LABELS = ["goose", "a label with <b>, $x$ and a rather long name", "jeep"]
 
@@ -49,6 +52,62 @@ def scans():
     return {s: {m: pd.DataFrame(frame) for m in "mn"} for s in "st"}
 
 
+def control_tables(models, spaces="s", null_dim=280):
+    """What tables/controls.csv, orders.csv and models.csv hold for some models."""
+    ends = ["", "_low", "_high"]
+    excess = [
+        {"space": s, "model": m, "dimension": d, "own": d == null_dim, "is_deg_null": d / 40, "is_deg_random": d / 30 + i / 4}
+        | {
+            f"{score}_excess_random{end}": value
+            for score in ("is_deg", "as_abs_deg")
+            for end, value in zip(ends, [i - 3, i - 4, i], strict=True)
+        }
+        for s in spaces
+        for i, m in enumerate(models)
+        for d in (8, 24, 280)
+    ]
+    orders = [
+        {"space": s, "criterion": c, "model": m, "value": 1.0, "place": (i * (k + 1)) % len(models) + 1}
+        for s in spaces
+        for k, c in enumerate(ORDERS)
+        for i, m in enumerate(models)
+    ]
+    table = [
+        {"space": s, "model": m, "translator": "weak" if i == 1 else "good", "null_dim": null_dim}
+        for s in spaces
+        for i, m in enumerate(models)
+    ]
+    return pd.DataFrame(excess), pd.DataFrame(orders), pd.DataFrame(table)
+
+
+def test_the_controls_show_every_model_by_its_excess_and_its_places():
+    models = [f"a_classifier_{number}" for number in range(16)]
+    excess, orders, table = control_tables(models, "st")
+    figure = controls(["s", "t"], models, excess, orders, table)
+    figure.canvas.draw()
+    for axes in (figure.axes[0], figure.axes[3]):
+        assert [tick.get_text().split("\n")[0] for tick in axes.get_yticklabels()] == models
+        boxes = sorted((tick.get_window_extent() for tick in axes.get_yticklabels()), key=lambda box: box.y0)
+        assert all(lower.y1 <= upper.y0 for lower, upper in itertools.pairwise(boxes))
+    lines = [line for line in figure.axes[2].lines if len(line.get_xdata()) == len(ORDERS)]
+    assert [list(line.get_ydata()) for line in lines] == [[(i * (k + 1)) % 16 + 1 for k in range(len(ORDERS))] for i in range(16)]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 16
+    assert "(weak translator)" in figure.axes[0].get_yticklabels()[1].get_text()
+    plt.close(figure)
+
+
+def test_a_model_without_null_space_is_named_and_left_out_of_the_controls(tmp_path):
+    excess, orders, table = control_tables(["m", "n"])
+    table.loc[table["model"] == "n", "null_dim"] = 0
+    keep = excess["model"] == "m"
+    figure = controls(["s"], ["m", "n"], excess[keep], orders[orders["model"] == "m"], table)
+    assert "no null space: n" in figure.axes[0].get_xlabel() and len(figure.axes[0].get_yticklabels()) == 1
+    save(figure, tmp_path / "a.png", tmp_path / "a.pdf")
+    figure = controls(["s"], ["m", "n"], excess[:0], orders[:0], table.assign(null_dim=0))
+    assert figure.axes[0].texts[0].get_text() == "no model has a null space"
+    plt.close(figure)
+
+
 def test_the_ellipse_holds_its_share_of_a_normal_cloud():
     generator = np.random.default_rng(0)
     points = generator.multivariate_normal([3, -1], [[4, 1.5], [1.5, 1]], 40000)
@@ -67,6 +126,7 @@ def test_figures_are_written_twice_with_the_same_bytes_and_without_dates(tmp_pat
         "fig3": lambda: fig3(both, table),
         "fig4": lambda: fig4(both, table, []),
         "fig5": lambda: fig5(scans, table, "goose", 8),
+        "controls": lambda: controls(["s"], ["m", "n", "o"], *control_tables(["m", "n", "o"])),
     }.items():
         digests = set()
         for attempt in "ab":

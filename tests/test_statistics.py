@@ -1,39 +1,195 @@
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
 
-from singflow.statistics import bootstrap_interval, top1_shortfall
+from singflow.statistics import (
+    bootstrap_means,
+    flipped_means,
+    holm,
+    interval,
+    paired_p,
+    rank_correlations,
+    rank_sum_p,
+    strata_of,
+    top1_shortfall,
+)
 
 
-def test_the_interval_of_a_mean_is_scipys_percentile_bootstrap():
-    values = np.random.default_rng(0).gamma(2.0, size=80)
-    ours = bootstrap_interval(values[:, None], 20000, 0.95, seed=0)
+def covered(draw, truth, trials=1000, resamples=400):
+    """Share of trials whose 95 % interval holds the truth; draw: generator -> (columns, strata, value of means)."""
+    hits = 0
+    for trial in range(trials):
+        columns, strata, value = draw(np.random.default_rng([7, trial]))
+        low, high = interval(value(bootstrap_means(columns, strata, resamples, seed=trial)), 0.95)
+        hits += low <= truth <= high
+    return hits / trials
+
+
+def test_the_interval_of_a_mean_over_one_stratum_is_scipys_percentile_bootstrap():
+    values = np.random.default_rng(0).gamma(2.0, size=200)
+    ours = interval(bootstrap_means(values[:, None], np.zeros(200, dtype=int), 20000, seed=0)[:, 0], 0.95)
     theirs = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=20000, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
     assert ours == pytest.approx(tuple(theirs), abs=0.01)
 
 
-def test_the_interval_of_a_ratio_resamples_both_columns_together():
+@pytest.mark.parametrize("size", [2, 3, 10])
+def test_the_spread_is_that_of_a_stratified_mean_however_small_the_strata(size):
+    generator = np.random.default_rng(size)
+    strata = np.repeat(np.arange(60), size)
+    values = 10 * strata + generator.standard_normal(len(strata))
+    samples = bootstrap_means(values[:, None], strata, 8000, seed=0)[:, 0]
+    variances = pd.Series(values).groupby(strata).var(ddof=1)
+    assert samples.mean() == pytest.approx(values.mean(), abs=0.01)
+    assert samples.std() == pytest.approx(np.sqrt((variances / size).sum()) / 60, rel=0.04)
+
+
+def test_intervals_of_a_mean_stratified_by_label_cover_it_in_93_to_97_percent_of_1000_trials():
+    strata = np.repeat(np.arange(12), 10)
+    shift = np.linspace(-3, 3, 12)[strata]
+    draw = lambda g: ((shift + g.gamma(2.0, 1.0, 120) - 2.0 + 5.0)[:, None], strata, lambda means: means[:, 0])  # noqa: E731
+    assert 0.93 <= covered(draw, 5.0) <= 0.97
+
+
+def test_intervals_of_a_ratio_cover_it_in_93_to_97_percent_of_1000_trials():
+    strata = np.repeat(np.arange(15), 10)
+
+    def draw(generator):
+        below = generator.gamma(4.0, 1.0, 150)
+        return np.column_stack([8 * below + generator.normal(0, 6, 150), below]), strata, lambda means: means[:, 0] / means[:, 1]
+
+    assert 0.93 <= covered(draw, 8.0) <= 0.97
+
+
+def test_rows_are_drawn_whole_so_that_a_constant_ratio_has_no_width():
     top = np.random.default_rng(0).gamma(2.0, size=60)
-    low, high = bootstrap_interval(np.column_stack([3 * top, top]), 500, 0.95, seed=0)
-    assert low == pytest.approx(3.0) and high == pytest.approx(3.0)
+    means = bootstrap_means(np.column_stack([3 * top, top]), np.repeat([0, 1, 2], 20), 500, seed=0)
+    np.testing.assert_allclose(means[:, 0] / means[:, 1], 3.0)
 
 
-def test_intervals_of_a_known_mean_cover_it_as_often_as_they_say():
+def test_the_seed_decides_and_blocks_do_not(monkeypatch):
+    values, strata = np.random.default_rng(0).standard_normal((30, 2)), np.repeat([0, 1, 2], 10)
+    whole = bootstrap_means(values, strata, 200, seed=1)
+    assert not np.array_equal(whole, bootstrap_means(values, strata, 200, seed=2))
+    monkeypatch.setattr("singflow.statistics.BLOCK", 100)
+    np.testing.assert_allclose(bootstrap_means(values, strata, 200, seed=1), whole, rtol=1e-12)
+    np.testing.assert_allclose(flipped_means(values, 50, seed=1).mean(axis=0), 0, atol=0.2)
+
+
+def test_one_image_and_constants_have_no_width():
+    assert (bootstrap_means(np.array([[2.5]]), np.array([0]), 100, seed=0) == 2.5).all()
+    np.testing.assert_allclose(bootstrap_means(np.full((9, 1), 2.5), np.repeat([0, 1], [4, 5]), 100, seed=0), 2.5)
+
+
+def test_labels_with_one_image_share_a_stratum():
+    assert list(strata_of(pd.Series(["a", "a", "b", "c", "a"]))) == [0, 0, 1, 1, 0]
+
+
+def test_a_lone_single_image_joins_the_smallest_label():
+    codes = strata_of(pd.Series(["a"] * 5 + ["b"] * 3 + ["c"]))
+    assert len(set(codes[:5])) == 1 and len(set(codes[5:])) == 1 and codes[0] != codes[5]
+    assert list(strata_of(pd.Series(["only"]))) == [0]
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=40))
+def test_no_stratum_has_one_image_and_no_label_is_split(labels):
+    codes = strata_of(pd.Series(labels))
+    assert np.bincount(codes).min() >= 2
+    assert pd.DataFrame({"label": labels, "code": codes}).groupby("label")["code"].nunique().max() == 1
+
+
+def mean_of(means):
+    return means[..., 0]
+
+
+def ratio(means):
+    return means[..., 0] / means[..., 1]
+
+
+def pair_p(a, b, criterion, permutations=200, seed=0):
+    flipped = flipped_means(a, permutations, seed) - flipped_means(b, permutations, seed)
+    return paired_p(a.mean(axis=0), b.mean(axis=0), flipped, criterion)
+
+
+def test_the_paired_test_of_a_mean_is_scipys_sign_flip_test():
+    generator = np.random.default_rng(3)
+    a = generator.gamma(3.0, size=40)
+    b = a + generator.normal(0.25, 1.0, 40)
+    ours = pair_p(a[:, None], b[:, None], mean_of, permutations=20000)
+    theirs = scipy.stats.permutation_test(
+        (a - b,), np.mean, permutation_type="samples", n_resamples=20000, rng=np.random.default_rng(0)
+    ).pvalue
+    assert 0.01 < theirs < 0.5 and ours == pytest.approx(theirs, abs=0.015)
+
+
+@pytest.mark.parametrize("criterion", [mean_of, ratio])
+def test_the_paired_test_holds_its_level(criterion):
+    p = []
+    for trial in range(1000):
+        generator = np.random.default_rng([1, trial])
+        shared = generator.gamma(4.0, size=(60, 2))
+        p.append(pair_p(shared * generator.gamma(5.0, 0.2, (60, 2)), shared * generator.gamma(5.0, 0.2, (60, 2)), criterion, seed=trial))
+    for level in (0.05, 0.2):
+        assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=3 * np.sqrt(level / 1000))
+
+
+@pytest.mark.parametrize("criterion", [mean_of, ratio])
+def test_the_paired_test_finds_a_real_difference_under_shared_image_effects(criterion):
     generator = np.random.default_rng(0)
-    hits = 0
-    for trial in range(400):
-        low, high = bootstrap_interval(generator.normal(1.0, 1.0, (60, 1)), 300, 0.9, seed=trial)
-        hits += low <= 1.0 <= high
-    assert 0.85 <= hits / 400 <= 0.95
+    shared = generator.gamma(4.0, size=(200, 2))
+    a, b = shared + generator.normal(0, 0.1, (200, 2)), shared * [1.05, 1.0] + generator.normal(0, 0.1, (200, 2))
+    assert pair_p(a, b, criterion, permutations=999) == 1 / 1000
+    assert pair_p(a, a, criterion) == 1.0
 
 
-def test_the_seed_decides_and_a_constant_has_no_width():
-    values = np.random.default_rng(0).standard_normal((30, 1))
-    assert bootstrap_interval(values, 200, 0.95, seed=1) == bootstrap_interval(values, 200, 0.95, seed=1)
-    assert bootstrap_interval(values, 200, 0.95, seed=1) != bootstrap_interval(values, 200, 0.95, seed=2)
-    assert bootstrap_interval(np.full((9, 1), 2.5), 200, 0.95, seed=0) == (2.5, 2.5)
+def test_holms_correction_by_hand():
+    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm(np.array([0.5, np.nan, 0.9])), [1.0, np.nan, 1.0])
+    assert len(holm(np.array([]))) == 0
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_never_lowers_a_p_value_and_is_between_none_and_bonferroni(p):
+    p = np.array(p)
+    corrected = holm(p)
+    assert (corrected >= p - 1e-12).all() and (corrected <= np.minimum(p * len(p), 1.0) + 1e-12).all()
+
+
+def test_rank_correlations_are_scipys_and_permutation_p_agrees_with_theory():
+    generator = np.random.default_rng(0)
+    values = generator.standard_normal((60, 3))
+    values[:, 2] += 0.35 * values[:, 0]
+    values[:10, 1] = values[0, 1]
+    for i, j, rho, p in rank_correlations(values, 20000, seed=0):
+        theirs = scipy.stats.spearmanr(values[:, i], values[:, j])
+        assert rho == pytest.approx(theirs.statistic)
+        assert p == pytest.approx(theirs.pvalue, abs=0.015)
+
+
+def test_the_permutation_test_of_rank_correlations_holds_its_level():
+    p = [rank_correlations(np.random.default_rng([2, t]).gamma(1.0, size=(25, 2)), 200, seed=t)[0][3] for t in range(1000)]
+    for level in (0.05, 0.2):
+        assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=3 * np.sqrt(level / 1000))
+
+
+def test_correlations_that_do_not_exist_are_undefined():
+    assert np.isnan(rank_correlations(np.column_stack([np.ones(9), np.arange(9)]), 100, seed=0)[0][2:]).all()
+    assert np.isnan(rank_correlations(np.arange(4.0).reshape(2, 2), 100, seed=0)[0][2:]).all()
+
+
+def test_rank_sums_are_mann_whitneys_test_of_one_label_against_the_others():
+    generator = np.random.default_rng(0)
+    values, codes = np.round(generator.gamma(2.0, size=90), 1), np.repeat([0, 1, 2], [5, 25, 60])
+    ours = rank_sum_p(values, codes)
+    for code in range(3):
+        theirs = scipy.stats.mannwhitneyu(values[codes == code], values[codes != code], alternative="greater", method="asymptotic").pvalue
+        assert ours[code] == pytest.approx(theirs)
+    assert np.isnan(rank_sum_p(np.ones(6), np.repeat([0, 1], 3))).all()
+    assert np.isnan(rank_sum_p(np.arange(3.0), np.zeros(3, dtype=int))).all()
 
 
 def test_the_shortfall_of_top1_is_what_lies_beyond_margin_and_two_standard_errors():

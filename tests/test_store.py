@@ -345,3 +345,43 @@ def test_pairs_refuse_an_image_that_both_sides_lack(tmp_path):
     write_shards(tmp_path / "f", [[(0, 0), (1, 0)]])
     write_shards(tmp_path / "e", [[(0, 0), (1, 0)]], "embeddings")
     assert "image 2 occurs 0 times" in refusal(list, store.iterate_pairs(tmp_path / "f", tmp_path / "e", 1, FRAME))
+
+
+def in_two_parts():
+    categories = {"label": pd.CategoricalDtype(["a", "b", "c"])}
+    return iter([FRAME.iloc[:2].astype(categories), FRAME.iloc[2:].astype({"label": "category"})])
+
+
+def test_row_groups_make_the_table_that_is_written_at_once(tmp_path):
+    store.write_row_groups(tmp_path / "parts.parquet", in_two_parts())
+    pd.testing.assert_frame_equal(store.read_parquet(tmp_path / "parts.parquet"), FRAME)
+    groups = list(store.iterate_row_groups(tmp_path / "parts.parquet", ["label"]))
+    assert [len(group) for group in groups] == [2, 1] and all(group["label"].dtype == "category" for group in groups)
+    pd.testing.assert_frame_equal(pd.concat([group.astype({"label": str}) for group in groups], ignore_index=True), FRAME)
+    (first, _) = store.iterate_row_groups(tmp_path / "parts.parquet", [], ["is_deg"])
+    pd.testing.assert_frame_equal(first, FRAME[["is_deg"]].iloc[:2])
+
+
+def test_row_groups_that_fail_midway_leave_no_file(tmp_path):
+    def failing():
+        yield from in_two_parts()
+        raise InputError("no more")
+
+    assert refusal(store.write_row_groups, tmp_path / "parts.parquet", failing()) == "no more"
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_are_found_by_their_label_in_every_row_group(tmp_path):
+    store.write_row_groups(tmp_path / "parts.parquet", in_two_parts())
+    found = store.read_rows(tmp_path / "parts.parquet", "label", ["c", "a"])
+    pd.testing.assert_frame_equal(found, FRAME.iloc[[0, 2]].reset_index(drop=True))
+
+
+def test_damaged_row_groups_are_refused_by_name(tmp_path):
+    path = tmp_path / "parts.parquet"
+    store.write_row_groups(path, in_two_parts())
+    content = path.read_bytes()
+    for damaged in (content[:40], content[:4] + bytes(60) + content[64:]):
+        path.write_bytes(damaged)
+        assert f"{path}: not readable as Parquet" in refusal(store.read_rows, path, "label", ["a"])
+    assert "not readable as Parquet" in refusal(store.read_rows, tmp_path / "absent.parquet", "label", ["a"])

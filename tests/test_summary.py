@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from singflow.registry import ModelEntry
-from singflow.summary import render_text, summarize_labels, summarize_model
+from singflow.summary import correlate_labels, render_text, summarize_labels, summarize_model
 
 OPTIONS = {"resamples": 300, "confidence": 0.95, "min_r2": 0.2, "top1_margin": 10.0, "seed": 0}
 ENTRY = ModelEntry(source="timm", id="resnet18.a1_in1k", reported_top1=70.0, reported_by="someone")
@@ -48,8 +48,10 @@ def test_a_row_holds_the_means_their_intervals_and_the_ratios(scores):
     assert {name: row[name] for name in expected} == pytest.approx(expected)
     for name in ("is", "as", "as_abs", "control_is", "control_as"):
         assert row[f"{name}_low"] < row[f"{name}_mean"] < row[f"{name}_high"]
-    half = 1.96 * scores["is_deg"].std() / math.sqrt(40)
-    assert row["is_high"] - row["is_low"] == pytest.approx(2 * half, rel=0.25)
+    within = scores.groupby("label")["is_deg"].var() * scores.groupby("label").size()
+    half = 1.96 * math.sqrt(within.sum()) / 40
+    assert row["is_high"] - row["is_low"] == pytest.approx(2 * half, rel=0.2)
+    assert row["is_per_as_low"] < row["is_per_as"] < row["is_per_as_high"] and row["seed"] == 0
     assert (row["translator"], row["note"]) == ("good", "")
 
 
@@ -66,11 +68,40 @@ def test_images_outside_the_classes_give_no_top1(scores):
 
 
 def test_label_rows_are_the_moments_of_their_images(scores):
-    table = summarize_labels(scores).set_index("label")
+    table = summarize_labels(scores, 0.95).set_index("label")
     mine = scores[scores["label"] == "a"]
     assert table.loc["a", "n"] == 10 and list(table.index) == ["a", "b"]
     assert table.loc["a", "as_abs_deg_mean"] == pytest.approx(mine["as_deg"].abs().mean())
     assert table.loc["a", "is_deg_std"] == pytest.approx(np.std(mine["is_deg"]))
+
+
+def test_labels_on_which_a_model_leaks_most_are_flagged_and_their_false_discoveries_controlled():
+    generator = np.random.default_rng(0)
+    labels = np.repeat([f"label {i}" for i in range(20)], 10)
+    quiet = pd.DataFrame({"label": labels, "is_deg": 1.0, "as_deg": generator.normal(0, 1, 200)})
+    loud = quiet.assign(as_deg=quiet["as_deg"] + np.where(quiet["label"] == "label 7", -4.0, 0.0))
+    assert list(summarize_labels(loud, 0.95).query("leaks")["label"]) == ["label 7"]
+    flagged = [
+        summarize_labels(quiet.assign(as_deg=np.random.default_rng(seed).normal(0, 1, 200)), 0.95)["leaks"].any() for seed in range(200)
+    ]
+    assert np.mean(flagged) <= 0.09
+    assert not summarize_labels(quiet.assign(as_deg=0.0), 0.95)["leaks"].any()
+
+
+def test_labels_of_two_models_are_correlated_within_each_space():
+    generator = np.random.default_rng(1)
+    sizes = {"a": generator.gamma(1.0, size=30)}
+    sizes |= {"b": sizes["a"] ** 2, "c": generator.gamma(1.0, size=30)}
+    labels = pd.concat(
+        pd.DataFrame({"space": s, "model": m, "label": [f"l{i}" for i in range(30)], "as_abs_deg_mean": size if s == "s" else 1.0})
+        for s in "st"
+        for m, size in sizes.items()
+    )
+    table = correlate_labels(labels, 500, seed=0).set_index(["space", "model_a", "model_b"])
+    assert len(table) == 6 and (table["n_labels"] == 30).all()
+    assert table.loc[("s", "a", "b"), "spearman"] == pytest.approx(1.0) and table.loc[("s", "a", "b"), "p_holm"] == pytest.approx(3 / 501)
+    assert abs(table.loc[("s", "a", "c"), "spearman"]) < 0.5 and table.loc[("s", "a", "c"), "p"] > 0.01
+    assert table.loc["t", "spearman"].isna().all()
 
 
 @pytest.mark.parametrize(("r2", "weak"), [(0.19, True), (0.2, False), (-3.0, True)])
@@ -78,7 +109,7 @@ def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
     row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"validation_r2": r2}, ENTRY, **OPTIONS)
     manifest = pd.DataFrame({"label": scores["label"], "split": np.repeat(["validation", "train"], 20)})
     text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
-    assert text.startswith("Study mine: 40 images, 2 labels, 20 images held out\n")
+    assert text.startswith("Study mine: 40 images, 2 labels, 20 images held out; rank rule exact, seed 0\n")
     assert ("m *" in text) == ("WEAK TRANSLATOR" in text) == weak
     assert f"{row['is_mean']:.2f} [{row['is_low']:.2f}, {row['is_high']:.2f}]" in text
     assert max(map(len, text.splitlines())) <= 150

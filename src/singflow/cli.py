@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -20,6 +20,7 @@ class Command(Section):
     """Flags that every script has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    positional: ClassVar[str | None] = None  # field whose values, one or more, come before the flags and without one
 
     log: Path | None = Field(None, description="file that receives the log")
 
@@ -59,6 +60,9 @@ def _parse(schema: type[Flags]) -> Flags:
     lists: dict[str, Any] = {}
     parser = argparse.ArgumentParser(description=schema.__doc__, allow_abbrev=False)
     for name, field in schema.model_fields.items():
+        if name == schema.positional:
+            parser.add_argument(name, nargs="+", help=(field.description or "").replace("%", "%%"))
+            continue
         many = any(get_origin(kind) is list for kind in (field.annotation, *get_args(field.annotation)))
         single |= set() if many else {f"--{name}"}
         lists |= {name: []} if many and field.is_required() else {}

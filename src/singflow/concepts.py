@@ -1,52 +1,157 @@
-"""Open-vocabulary scan: per label and concept, moments of the angle and of the attribute score (section 4.3)."""
+"""Open-vocabulary scan: per label and concept, moments of the angle and of the attribute score, and what stands out (section 4.3)."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 
-from singflow.metrics import Removal, angles_to_all_deg
+from singflow.metrics import angles_to_all_deg
 
-CHUNK = 1024
+CHUNK = 512
+BLOCK = 1000
+CELLS = 1_000_000
 
 
-class ConceptScan:
-    """Running moments over images; memory grows with labels x concepts, not with images.
+def block_size(labels: int) -> int:
+    """Concepts scanned at once: at most BLOCK, and so few that labels x concepts stays within CELLS (but at least one)."""
+    return max(1, min(BLOCK, CELLS // labels))
 
-    texts: (P, m) unit embeddings of the concepts.
+
+def scan_block(original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, texts: np.ndarray) -> dict[str, np.ndarray]:
+    """Moments over images of the angle and of AS (equations 5 and 7) for every label and the concepts of one block.
+
+    original, equivalent: (N, m) float32 unit embeddings before and after null removal, the images of the first label first and so
+    on; they may be mapped from a file. n: (L,) images per label, none 0. texts: (B, m) float32 unit embeddings of the concepts.
+    Angles by angles_to_all_deg, sums in float64. Returns (L, B) float64 in degrees: angle_mean, angle_std, as_mean, as_std,
+    as_abs_mean; standard deviations have divisor n. Memory grows with L x B, not with N.
     """
+    stops = np.cumsum(n)
+    sums = np.zeros((5, len(n), len(texts)))
+    for start in range(0, len(original), CHUNK):
+        part = slice(start, start + CHUNK)
+        angle = angles_to_all_deg(original[part], texts).astype(np.float64)
+        score = angle - angles_to_all_deg(equivalent[part], texts)
+        first, last = np.searchsorted(stops, [start, start + len(angle) - 1], side="right")
+        mine = slice(first, last + 1)
+        begins = np.maximum(stops[mine] - n[mine] - start, 0)
+        for total, values in zip(sums, (angle, angle**2, score, score**2, np.abs(score)), strict=True):
+            total[mine] += np.add.reduceat(values, begins, axis=0)
+    angle, angle2, score, score2, size = sums / n[:, None]
+    return {
+        "angle_mean": angle,
+        "angle_std": np.sqrt(np.maximum(angle2 - angle**2, 0.0)),
+        "as_mean": score,
+        "as_std": np.sqrt(np.maximum(score2 - score**2, 0.0)),
+        "as_abs_mean": size,
+    }
 
-    def __init__(self, labels: int, texts: np.ndarray) -> None:
-        self._texts = texts
-        self._n = np.zeros(labels, dtype=np.int64)
-        self._moments = np.zeros((5, labels, len(texts)))
 
-    def update(self, codes: np.ndarray, removal: Removal) -> None:
-        """Add images: codes (n,) are the labels' positions."""
-        for start in range(0, len(codes), CHUNK):
-            part = slice(start, start + CHUNK)
-            angle = angles_to_all_deg(removal.original[part], self._texts).astype(np.float64)
-            score = angle - angles_to_all_deg(removal.equivalent[part], self._texts)
-            for code in np.unique(codes[part]):
-                mine = codes[part] == code
-                a, s = angle[mine], score[mine]
-                self._n[code] += len(a)
-                self._moments[:, code] += a.sum(0), (a**2).sum(0), s.sum(0), (s**2).sum(0), np.abs(s).sum(0)
-
-    def table(self, labels: list[str], concepts: list[str]) -> pd.DataFrame:
-        """One row per label and concept; standard deviations are over images (divisor n)."""
-        n = self._n[:, None]
-        angle, angle2, score, score2, magnitude = self._moments / n
-        columns = {
-            "angle_mean": angle,
-            "angle_std": np.sqrt(np.maximum(angle2 - angle**2, 0.0)),
-            "as_mean": score,
-            "as_std": np.sqrt(np.maximum(score2 - score**2, 0.0)),
-            "as_abs_mean": magnitude,
+def block_table(labels: list[str], concepts: list[str], n: np.ndarray, moments: dict[str, np.ndarray]) -> pd.DataFrame:
+    """One row per label and concept of a block: all concepts of the first label, then of the second, and so on."""
+    return pd.DataFrame(
+        {
+            "label": pd.Categorical.from_codes(np.repeat(np.arange(len(labels)), len(concepts)), pd.Index(labels)),
+            "concept": pd.Categorical.from_codes(np.tile(np.arange(len(concepts)), len(labels)), pd.Index(concepts)),
+            "n": np.repeat(n, len(concepts)),
+            **{name: values.ravel() for name, values in moments.items()},
         }
-        return pd.DataFrame(
-            {
-                "label": np.repeat(labels, len(concepts)),
-                "concept": np.tile(concepts, len(labels)),
-                "n": np.repeat(self._n, len(concepts)),
-                **{name: values.ravel() for name, values in columns.items()},
-            }
-        )
+    )
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What ranks the concepts of one model: mean angle and mean |AS|, (L, P) float32 each in degrees, over labels and concepts."""
+
+    labels: list[str]
+    concepts: list[str]
+    angle: np.ndarray
+    size: np.ndarray
+
+
+def lowest(values: np.ndarray, count: int) -> np.ndarray:
+    """Positions of the `count` lowest of values (P,), lowest first, ties in order of their position; all when there are fewer."""
+    if count >= len(values):
+        return np.argsort(values, kind="stable")
+    near = np.flatnonzero(values <= np.partition(values, count)[count])
+    return near[np.argsort(values[near], kind="stable")][:count]
+
+
+def extreme_concepts(scan: Scan, count: int) -> pd.DataFrame:
+    """The `count` strongest and weakest concepts of every label by mean |AS| (figure 5).
+
+    One row each: label, concept (positions), kind (strongest, weakest), place (1 is the most extreme). With fewer than 2 count
+    concepts each is in one list alone.
+    """
+    rows = []
+    strong = min(count, (len(scan.concepts) + 1) // 2)
+    weak = min(count, len(scan.concepts) - strong)
+    for label, size in enumerate(scan.size):
+        strongest = lowest(-size, strong)
+        rest = size.copy()
+        rest[strongest] = np.inf
+        for kind, chosen in (("strongest", strongest), ("weakest", lowest(rest, weak))):
+            rows += [(label, concept, kind, place) for place, concept in enumerate(chosen, start=1)]
+    return pd.DataFrame(rows, columns=["label", "concept", "kind", "place"]).astype({"label": int, "concept": int})
+
+
+def spurious_cues(scan: Scan, nearest: int) -> pd.DataFrame:
+    """Candidates for spurious cues: concepts near to a label in angle that null removal leaves where they are (section 4.3).
+
+    A small AS of a loosely related concept can indicate a spurious correlation: what is near and yet unmoved when the null space is
+    removed lives in what the logits see. Candidates are, among a label's `nearest` concepts, those whose mean |AS| is at or below
+    the label's median over all concepts, which are nearer to this label than to the average label (not asked of a single label),
+    and which do not name the label. They are to be checked by a person: the angle cannot tell a cue beside the object from a part
+    of it. Where the median is 0 nothing was removed and there are no candidates.
+
+    One row each: label, concept (positions), place among the label's nearest, lift_deg (mean angle over labels less this label's;
+    NaN for a single label), as_abs_median_deg.
+    """
+    rows = []
+    several = len(scan.labels) > 1
+    average = scan.angle.mean(axis=0, dtype=np.float64)
+    for label, (name, angle, size) in enumerate(zip(scan.labels, scan.angle, scan.size, strict=True)):
+        median = np.median(size)
+        for place, concept in enumerate(lowest(angle, nearest), start=1):
+            lift = average[concept] - angle[concept] if several else np.nan
+            if median > 0 and size[concept] <= median and not lift <= 0 and not mentions(scan.concepts[concept], name):
+                rows.append((label, concept, place, lift, median))
+    types = {"label": int, "concept": int, "place": int, "lift_deg": float, "as_abs_median_deg": float}
+    return pd.DataFrame(rows, columns=list(types)).astype(types)
+
+
+def mentions(concept: str, label: str) -> bool:
+    """Whether the concept holds the label's name as whole words, in any case, also in the plural."""
+    phrase, wanted = (" ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split()) for text in (concept, label))
+    return any(f" {wanted}{ending} " in f" {phrase} " for ending in ("", "s", "es"))
+
+
+def t_interval(mean: np.ndarray, std: np.ndarray, n: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Student-t interval of a mean over n images out of their standard deviation (divisor n): low, high; NaN where n < 2."""
+    freedom = np.where(n > 1, n - 1, np.nan)
+    half = scipy.stats.t.ppf((1 + confidence) / 2, freedom) * std / np.sqrt(freedom)
+    return mean - half, mean + half
+
+
+def with_intervals(cells: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Rows of a scan under the names of the tables: mean angle, AS and |AS| in degrees, the scores with their intervals.
+
+    The spread of |AS| follows from E[AS^2] = as_std^2 + as_mean^2; its interval is cut at 0.
+    """
+    n, score, size = (cells[name].to_numpy(np.float64) for name in ("n", "as_mean", "as_abs_mean"))
+    spread = cells["as_std"].to_numpy()
+    spread_of_size = np.sqrt(np.maximum(spread**2 + score**2 - size**2, 0.0))
+    as_low, as_high = t_interval(score, spread, n, confidence)
+    size_low, size_high = t_interval(size, spread_of_size, n, confidence)
+    return pd.DataFrame(
+        {
+            "n": cells["n"],
+            "angle_mean_deg": cells["angle_mean"],
+            "as_mean_deg": score,
+            "as_mean_deg_low": as_low,
+            "as_mean_deg_high": as_high,
+            "as_abs_mean_deg": size,
+            "as_abs_mean_deg_low": np.maximum(size_low, 0.0),
+            "as_abs_mean_deg_high": size_high,
+        }
+    )

@@ -8,7 +8,7 @@ import difflib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -46,10 +46,13 @@ def _shell_safe(value: str) -> str:
     return value
 
 
-def _unique(values: list[str]) -> list[str]:
+Values = TypeVar("Values", bound=list[Any])
+
+
+def _unique(values: Values) -> Values:
     repeated = sorted({value for value in values if values.count(value) > 1})
     if repeated:
-        raise ValueError(f"lists {', '.join(repeated)} more than once")
+        raise ValueError(f"lists {', '.join(map(str, repeated))} more than once")
     return values
 
 
@@ -194,15 +197,19 @@ class Concepts(Section):
 class Steering(Section):
     """Where features are steered to (equations 10 to 13)."""
 
-    prompts: list[Listed] = Field(description="texts whose embeddings are the targets")
-    target_is_deg: list[Annotated[float, Field(gt=0, lt=180)]] = Field(min_length=1, description="degrees; IS that the steps reach")
+    prompts: Annotated[list[Listed], AfterValidator(_unique)] = Field(description="texts whose embeddings are the targets")
+    target_is_deg: Annotated[list[Annotated[float, Field(gt=0, lt=180)]], AfterValidator(_unique)] = Field(
+        min_length=1, description="degrees; IS that the steps reach"
+    )
     labels: list[Listed] = Field(description="labels whose images are steered; none: all")
 
 
 class Training(Section):
     """How nonlinear translators are trained (section 1.1 of the supplement)."""
 
-    losses: list[Literal["mse", "cosine", "both"]] = Field(min_length=1, description="losses tried; the lowest held-out MSE is kept")
+    losses: Annotated[list[Literal["mse", "cosine", "both"]], AfterValidator(_unique)] = Field(
+        min_length=1, description="losses tried; the lowest held-out MSE is kept"
+    )
     width: int = Field(ge=1, description="units of the hidden layers")
     dropout: float = Field(ge=0, lt=1, description="share of hidden units dropped in training")
     learning_rate: float = Field(gt=0, description="AdamW's step size")
@@ -291,7 +298,8 @@ class Study(Section):
     @model_validator(mode="after")
     def _compared_models_are_studied(self) -> "Study":
         if unknown := [model for model in self.comparison.models if model not in self.models]:
-            raise ValueError(f"comparison.models names {', '.join(unknown)}, which models does not list")
+            mend = f"write comparison.models: [{self.models[0]}], or [] to train no nonlinear translator"
+            raise ValueError(f"comparison.models names {', '.join(unknown)}, which models does not list: {mend}")
         return self
 
     @model_validator(mode="after")

@@ -29,9 +29,11 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def save(figure: Figure, png: Path, pdf: Path) -> None:
-    """Write PNG and PDF whole, without time or software stamps."""
+def save(figure: Figure, png: Path, pdf: Path | None = None) -> None:
+    """Write PNG, and PDF where a path is given, whole, without time or software stamps."""
     for path, kind, metadata in ((png, "png", {"Software": None}), (pdf, "pdf", {"CreationDate": None, "Producer": None, "Creator": None})):
+        if path is None:
+            continue
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata=metadata, bbox_inches="tight")
         write_bytes(path, buffer.getvalue())

@@ -1,53 +1,108 @@
 """Figures of concepts: figures 5, 15 and 16."""
 
+import difflib
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from singflow.figures import COLOURS, STYLE, caption
+from singflow.errors import InputError
+from singflow.figures import COLOURS, STYLE, bare, caption
+
+PANELS = 6  # of figure 5, before it becomes one table a space
+MOST_PANELS = 8  # of figure 15
+COLUMNS = 4
+SHADES = plt.get_cmap("RdBu_r")  # told apart under every common colour blindness, white at 0
+
+Scans = dict[str, dict[str, pd.DataFrame]]
 
 
-def fig5(scans: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, label: str, extremes: int) -> Figure:
-    """Concept scan of one label: for each space and model the mean angle to the concepts, and their AS beside it.
+def choose_labels(block: pd.DataFrame, wanted: list[str], most: int, key: str) -> list[str]:
+    """The wanted labels, or the `most` with most images, ties by name; block: rows of a scan in which every label occurs.
 
-    scans: space -> model -> concept table. The concepts with the weakest and the strongest mean |AS|, strongest on top.
-    Whiskers are standard deviations over images.
+    Raises InputError that names the key and the nearest label when a wanted one does not exist.
     """
-    panels = [(space, model, scan[scan["label"] == label]) for space, models in scans.items() for model, scan in models.items()]
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    shown = min(2 * extremes, len(panels[0][2]))
-    count = int(panels[0][2]["n"].iloc[0])
+    counts = block.drop_duplicates("label").astype({"label": str}).set_index("label")["n"].sort_index()
+    for label in wanted:
+        if label not in counts.index:
+            near = difflib.get_close_matches(label, counts.index, n=1)
+            mend = f"did you mean {near[0]!r}?" if near else "tables/labels.csv lists them"
+            raise InputError(f"{key}: no image has the label {label!r} ({mend})")
+    return wanted or list(counts.sort_values(ascending=False, kind="stable").index[:most])
+
+
+def fig5(scans: Scans, table: pd.DataFrame, label: str, extremes: int) -> Figure:
+    """Concept scan of one label: the mean angle to the concepts with the weakest and the strongest mean |AS|, and their AS.
+
+    scans: space -> model -> concept table. Up to six models and spaces have a panel each, with standard deviations over images as
+    whiskers and the strongest concept on top. More than six become one table a space, ranked by the mean |AS| over models: angles
+    as numbers, AS as colours.
+    """
+    mine = {space: {model: scan[scan["label"] == label] for model, scan in models.items()} for space, models in scans.items()}
+    draw = _fig5_panels if sum(map(len, mine.values())) <= PANELS else _fig5_tables
+    count = int(next(iter(next(iter(mine.values())).values()))["n"].iloc[0])
     with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(0.6 + 4.4 * columns, 0.5 + (1.3 + 0.25 * shown) * rows), layout="constrained")
-        boxes = figure.subfigures(rows, columns, squeeze=False, wspace=0.03)
-        pairs = []
-        for number, (space, model, scan) in enumerate(panels):
-            box = boxes.flat[number]
-            left, right = box.subplots(1, 2, sharey=True)
-            pairs.append((left, right))
-            _concepts(left, right, scan, extremes, COLOURS[list(scans[space]).index(model) % len(COLOURS)])
-            box.suptitle(f"{caption(model, table[table['space'] == space].set_index('model'))}, {space}", fontsize=9)
-        for same in zip(*pairs, strict=True):
-            limits = [axes.get_xlim() for axes in same]
-            for axes in same:
-                axes.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
-        figure.suptitle(f"{label}, {count} image{'s' if count != 1 else ''}", fontsize=11)
+        figure = draw(mine, table, extremes)
+        figure.suptitle(f"{label}, {_images(count)}", fontsize=11)
         return figure
 
 
+def _images(count: int) -> str:
+    return f"{count} image{'s' if count != 1 else ''}"
+
+
+def _caption(model: str, space: str, scan: pd.DataFrame, table: pd.DataFrame) -> str:
+    nothing = "" if scan["as_abs_mean"].any() else " (no null space)"
+    return caption(model, table[table["space"] == space].set_index("model")) + nothing
+
+
+def _panels(scans: Scans) -> list[tuple[str, str, pd.DataFrame]]:
+    return [(space, model, scan) for space, models in scans.items() for model, scan in models.items()]
+
+
+def _extremes(sizes: pd.Series, count: int) -> tuple[list[str], bool]:
+    """Concepts by size, weakest first, and whether those between the extremes were left out; sizes: by concept."""
+    ordered = list(sizes.sort_index().sort_values(kind="stable").index)
+    cut = len(ordered) > 2 * count
+    return (ordered[:count] + ordered[-count:] if cut else ordered), cut
+
+
+def _fig5_panels(scans: Scans, table: pd.DataFrame, extremes: int) -> Figure:
+    panels = _panels(scans)
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    shown = min(2 * extremes, len(panels[0][2]))
+    figure = plt.figure(figsize=(0.6 + 4.4 * columns, 0.5 + (1.3 + 0.25 * shown) * rows), layout="constrained")
+    boxes = figure.subfigures(rows, columns, squeeze=False, wspace=0.03)
+    pairs = []
+    for number, (space, model, scan) in enumerate(panels):
+        box = boxes.flat[number]
+        left, right = box.subplots(1, 2, sharey=True)
+        pairs.append((left, right))
+        _concepts(left, right, scan.set_index("concept"), extremes, COLOURS[list(scans[space]).index(model) % len(COLOURS)])
+        box.suptitle(f"{_caption(model, space, scan, table)}, {space}", fontsize=9)
+    for same in zip(*pairs, strict=True):
+        limits = [axes.get_xlim() for axes in same]
+        for axes in same:
+            axes.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
+    return figure
+
+
 def _concepts(left: Axes, right: Axes, scan: pd.DataFrame, extremes: int, colour: str) -> None:
-    ordered = scan.sort_values(["as_abs_mean", "concept"], kind="stable")
-    cut = len(ordered) > 2 * extremes
-    shown = pd.concat([ordered.iloc[:extremes], ordered.iloc[-extremes:]]) if cut else ordered
+    concepts, cut = _extremes(scan["as_abs_mean"], extremes)
+    shown = scan.loc[concepts]
     positions = np.arange(len(shown))
     left.errorbar(shown["angle_mean"], positions, xerr=shown["angle_std"], fmt="o", color=colour, ms=4, lw=1)
     right.barh(positions, shown["as_mean"], 0.6, xerr=shown["as_std"], color=colour, error_kw={"lw": 1, "ecolor": "0.3"})
     right.axvline(0, color="0.3", lw=0.8)
-    left.set_yticks(positions, list(shown["concept"]))
-    left.set_ylim(-0.7, len(shown) - 0.3)
+    left.set_yticks(positions, concepts)
+    left.set_ylim(-0.7, len(shown) - 0.3 + 0.4 * cut)
     left.set_xlabel("angle (degrees)")
     right.set_xlabel("AS (degrees)")
     for axes in (left, right):
@@ -56,5 +111,113 @@ def _concepts(left: Axes, right: Axes, scan: pd.DataFrame, extremes: int, colour
         if cut:
             axes.axhline(extremes - 0.5, color="0.5", lw=0.8, ls=":")
     if cut:
-        for text, place in (("strongest", len(shown) - 0.5), ("weakest", extremes - 0.5)):
+        for text, place in (("strongest", len(shown)), ("weakest", extremes - 0.5)):
             right.annotate(text, (1, place), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=7, color="0.4")
+
+
+def _fig5_tables(scans: Scans, table: pd.DataFrame, extremes: int) -> Figure:
+    columns = max(map(len, scans.values()))
+    shown = min(2 * extremes, len(_panels(scans)[0][2]))
+    size = (4.0 + 0.5 * columns, 0.6 + (1.9 + 0.24 * shown) * len(scans))
+    figure, grid = plt.subplots(len(scans), 1, figsize=size, squeeze=False, layout="constrained")
+    angles, scores, sizes = (
+        {space: pd.DataFrame({m: scan.set_index("concept")[column] for m, scan in models.items()}) for space, models in scans.items()}
+        for column in ("angle_mean", "as_mean", "as_abs_mean")
+    )
+    chosen = {space: _extremes(each.mean(axis=1), extremes) for space, each in sizes.items()}
+    drawn = {space: scores[space].loc[concepts].to_numpy() for space, (concepts, _) in chosen.items()}
+    limit = _limit(max(np.abs(cells).max() for cells in drawn.values()))
+    shades = _shades(limit)
+    for axes, (space, (concepts, cut)) in zip(grid.flat, chosen.items(), strict=True):
+        cells = drawn[space]
+        axes.pcolormesh(cells, cmap=SHADES, norm=shades.norm, edgecolors="white", lw=1)
+        for (row, column), angle in np.ndenumerate(angles[space].loc[concepts].to_numpy()):
+            pale = abs(cells[row, column]) < 0.65 * limit
+            axes.text(column + 0.5, row + 0.45, f"{angle:.0f}", ha="center", va="center", fontsize=7, color="black" if pale else "white")
+        models = [_caption(model, space, scan, table) for model, scan in scans[space].items()]
+        axes.set_xticks(np.arange(len(models)) + 0.5, models, rotation=45, ha="right", fontsize=8)
+        axes.set_yticks(np.arange(len(concepts)) + 0.5, concepts, fontsize=8)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        kind = f"{extremes} weakest (below the line) and {extremes} strongest concepts" if cut else "all concepts"
+        axes.set_title(f"{space}: {kind} by mean |AS| over models\nnumbers: mean angle (degrees)", fontsize=9)
+        if cut:
+            axes.axhline(extremes, color="0.3", lw=1.2, ls=":")
+    figure.colorbar(shades, ax=list(grid.flat), label="mean AS (degrees)", shrink=0.6, aspect=30)
+    return figure
+
+
+def _limit(largest: float) -> float:
+    return largest if largest > 0 else 1.0
+
+
+def _shades(limit: float) -> ScalarMappable:
+    return ScalarMappable(Normalize(-limit, limit), SHADES)
+
+
+def fig15(scans: Scans, table: pd.DataFrame, spurious: pd.DataFrame, labels: list[str], most: int) -> Figure:
+    """Extended concept scans of some labels (figures 15 and 16): the `most` concepts nearest to each, by model and space.
+
+    scans: space -> model -> concept table that has the labels' rows; spurious: tables/spurious.csv, whose candidates are marked.
+    Dots are mean angles with standard deviations over images as whiskers; their colour is the mean AS. At most eight panels: what
+    is left out is named in the figure.
+    """
+    everything = _panels(scans)
+    panels = everything[: max(1, MOST_PANELS // len(labels))]
+    drawn = labels[:MOST_PANELS]
+    columns = min(COLUMNS, len(panels))
+    deep = -(-len(panels) // columns)
+    cues = set(spurious[["space", "model", "label", "concept"]].itertuples(index=False, name=None))
+    with plt.rc_context(STYLE):
+        cells = {(label, space, model): _nearest(scan, label, most) for label in drawn for space, model, scan in panels}
+        height = 1.3 + 0.155 * max(map(len, cells.values()))
+        size = (1.0 + 3.9 * columns, 1.0 + height * deep * len(drawn))
+        figure, grid = plt.subplots(deep * len(drawn), columns, figsize=size, sharex=True, squeeze=False, layout="constrained")
+        shades = _shades(_limit(max(each["as_mean"].abs().max() for each in cells.values())))
+        for row, label in enumerate(drawn):
+            mine = grid[row * deep : (row + 1) * deep].ravel()
+            for axes, (space, model, _) in zip(mine, panels, strict=False):
+                rows = cells[label, space, model]
+                marked = [(space, model, label, concept) in cues for concept in rows["concept"]]
+                _neighbours(axes, rows, np.array(marked, dtype=bool), shades)
+                name = _caption(model, space, rows, table)
+                axes.set_title(f"{label}, {_images(int(rows['n'].iloc[0]))}\n{name}\n{space}", fontsize=8.5)
+            for axes in mine[len(panels) :]:
+                axes.set_visible(False)
+        figure.colorbar(shades, ax=list(grid.flat), label="mean AS (degrees)", shrink=min(1.0, 4.0 / size[1]), aspect=20)
+        legend = [
+            Line2D([], [], ls="", marker="o", mfc="0.8", mec="0.2", ms=4.5, label="mean angle; whisker: standard deviation over images"),
+            Line2D([], [], ls="", marker="D", mfc="none", mec="black", ms=8, label="candidate for a spurious cue: near, yet hardly moved"),
+        ]
+        figure.legend(handles=legend, loc="outside upper center", ncols=2 if columns > 1 else 1, fontsize=8)
+        if len(everything) > len(panels) or len(labels) > len(drawn):
+            figure.supxlabel(textwrap.fill(_left_out(scans, len(panels), labels[MOST_PANELS:]), 50 * columns), fontsize=8)
+        return figure
+
+
+def _left_out(scans: Scans, shown: int, labels: list[str]) -> str:
+    """What figure 15 does not show, of `shown` panels a label, and where it is."""
+    parts = [f"labels {', '.join(labels)}"] if labels else []
+    for space, models in scans.items():
+        rest = [bare(model) for model in list(models)[max(shown, 0) :]]
+        parts += [f"{'all models' if len(rest) == len(models) else ', '.join(rest)} in {space}"] if rest else []
+        shown -= len(models)
+    return f"Not shown: {'; '.join(parts)}. The numbers are in concepts/<space>/<model>.parquet and tables/spurious.csv."
+
+
+def _nearest(scan: pd.DataFrame, label: str, most: int) -> pd.DataFrame:
+    return scan[scan["label"] == label].sort_values(["angle_mean", "concept"], kind="stable").iloc[:most]
+
+
+def _neighbours(axes: Axes, rows: pd.DataFrame, marked: np.ndarray, shades: ScalarMappable) -> None:
+    positions = np.arange(len(rows))
+    axes.errorbar(rows["angle_mean"], positions, xerr=rows["angle_std"], fmt="none", ecolor="0.55", elinewidth=0.8, zorder=1)
+    colours = shades.to_rgba(rows["as_mean"].to_numpy())
+    axes.scatter(rows["angle_mean"], positions, s=22, c=colours, edgecolors="0.2", linewidths=0.6, zorder=2)
+    axes.scatter(rows["angle_mean"][marked], positions[marked], s=75, marker="D", facecolors="none", edgecolors="black", lw=1, zorder=3)
+    axes.set_yticks(positions, list(rows["concept"]), fontsize=7)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel("angle (degrees)")
+    axes.tick_params(labelbottom=True)
+    axes.grid(axis="y", color="0.92", lw=0.6)
+    axes.set_axisbelow(True)

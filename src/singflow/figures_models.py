@@ -1,4 +1,6 @@
-"""Figures that compare models: figure 3."""
+"""Figures that compare models: figure 3, and the controls that the paper lacks."""
+
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -89,3 +91,107 @@ def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], 
             Rectangle((0, 0), 1, 1, facecolor="0.5", hatch=None if n == 0 else "///", edgecolor="white") for n in range(len(columns))
         ]
         axes.legend(handles, [f"{name} (plain)" if n == 0 else f"{name} (hatched)" for n, name in enumerate(names)], fontsize=8, loc="best")
+
+
+ORDERS = {
+    "is_per_as": "IS/|AS|\n(paper)",
+    "is_per_as_over_control": "IS/|AS| over\nrandom's",
+    "is_per_as_equal_dim": "IS/|AS| at equal\ndimension",
+    "is_per_control": "IS over\nrandom's",
+    "as_abs_per_control": "|AS| over random's,\nleast first",
+}
+
+
+def controls(spaces: list[str], models: list[str], excess: pd.DataFrame, orders: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """Per space, one row: (a) excess over random subspaces, (b) IS against the dimensions removed, (c) the models' places.
+
+    excess: tables/controls.csv; orders: tables/orders.csv; table: tables/models.csv. Models without a null space are named
+    and left out.
+    """
+    with plt.rc_context(STYLE):
+        height = max(3.6, 1.7 + 0.4 * len(models))
+        figure, grid = plt.subplots(
+            len(spaces), 3, figsize=(13.5, height * len(spaces)), squeeze=False, width_ratios=[1.2, 1.1, 1.5], layout="constrained"
+        )
+        for axes, space in zip(grid, spaces, strict=True):
+            rows = table[table["space"] == space].set_index("model")
+            shown = [model for model in models if int(rows["null_dim"][model]) > 0]
+            mine = excess[excess["space"] == space]
+            axes[0].set_title(f"(a) null minus random, {space}", loc="left")
+            axes[1].set_title("(b) null (solid) and random (dashed) parts", loc="left")
+            axes[2].set_title("(c) the models' order by five criteria", loc="left")
+            if not shown:
+                for each in axes:
+                    each.text(0.5, 0.5, "no model has a null space", ha="center", transform=each.transAxes)
+                continue
+            _excess(axes[0], mine[mine["own"]].set_index("model").to_dict("index"), shown, models, rows)
+            _dimensions(axes[1], mine, shown, models)
+            _places(axes[2], orders[orders["space"] == space], shown, models)
+            if len(shown) < len(models):
+                left_out = ", ".join(bare(model) for model in models if model not in shown)
+                axes[0].set_xlabel(f"{axes[0].get_xlabel()}\nno null space: {left_out}")
+        return figure
+
+
+def _colour(model: str, models: list[str]) -> str:
+    return COLOURS[models.index(model) % len(COLOURS)]
+
+
+def _marker(model: str, models: list[str]) -> str:
+    number = models.index(model)
+    return MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
+
+
+def _excess(axes: Axes, own: dict[Any, dict[Any, Any]], shown: list[str], models: list[str], rows: pd.DataFrame) -> None:
+    axes.axvline(0, color="0.3", lw=0.8)
+    for position, model in enumerate(shown):
+        for offset, score, fill in ((-0.16, "is_deg", True), (0.16, "as_abs_deg", False)):
+            middle, low, high = (own[model][f"{score}_excess_random{end}"] for end in ("", "_low", "_high"))
+            axes.errorbar(
+                middle, position + offset, xerr=[[middle - low], [high - middle]], fmt=_marker(model, models), color=_colour(model, models),
+                mfc=None if fill else "white", ms=6, capsize=2, lw=1.2,
+            )  # fmt: skip
+    axes.set_yticks(
+        range(len(shown)), [f"{caption(model, rows).replace(' (', chr(10) + '(')}\nk = {own[model]['dimension']}" for model in shown]
+    )
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_xlabel("null minus random: IS (filled), |AS| (open), degrees")
+    axes.grid(axis="x", color="0.92", lw=0.6)
+
+
+def _dimensions(axes: Axes, excess: pd.DataFrame, shown: list[str], models: list[str]) -> None:
+    for model in shown:
+        rows = excess[excess["model"] == model].sort_values("dimension")
+        style: dict[str, Any] = {"color": _colour(model, models), "marker": _marker(model, models), "ms": 4, "lw": 1.2}
+        axes.plot(rows["dimension"], rows["is_deg_null"], label=bare(model), **style)
+        axes.plot(rows["dimension"], rows["is_deg_random"], ls="--", mfc="white", **style)
+    axes.set_xscale("log")
+    ticks = sorted(excess["dimension"].unique())
+    axes.set_xticks(ticks, [str(tick) for tick in ticks], rotation=45 if len(ticks) > 6 else 0)
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("dimensions removed")
+    axes.set_ylabel("IS (degrees)")
+    axes.legend(fontsize=7, ncols=1 if len(shown) < 9 else 2)
+    axes.grid(color="0.92", lw=0.6)
+
+
+def _places(axes: Axes, orders: pd.DataFrame, shown: list[str], models: list[str]) -> None:
+    wide = orders.pivot(index="model", columns="criterion", values="place").astype(float)
+    for model in shown:
+        places = wide.loc[model, list(ORDERS)].to_numpy(dtype=float)
+        axes.plot(range(len(ORDERS)), places, color=_colour(model, models), marker=_marker(model, models), ms=7, lw=1.6, clip_on=False)
+        axes.annotate(
+            bare(model),
+            (len(ORDERS) - 1, places[-1]),
+            xytext=(9, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            annotation_clip=False,
+        )
+    axes.set_xticks(range(len(ORDERS)), list(ORDERS.values()), fontsize=7)
+    axes.set_yticks(range(1, len(shown) + 1))
+    axes.set_ylim(len(shown) + 0.3, 0.7)
+    axes.set_ylabel("place (1 is best)")
+    axes.grid(axis="y", color="0.92", lw=0.6)

@@ -14,11 +14,13 @@ class NullSpace:
 
     singular_values: (min(C, d),) float64, descending, of W, or of W less its mean row for rule `centered`;
     basis: (d, k) float64, orthonormal columns that span the null space; rank: d - k;
+    principal: (d, rank) float64, the leading right singular vectors, which span what is left;
     tolerance: the singular value up to which a direction counts as null.
     """
 
     singular_values: np.ndarray
     basis: np.ndarray
+    principal: np.ndarray
     rank: int
     tolerance: float
 
@@ -49,15 +51,20 @@ def null_space(weight: np.ndarray, rule: str = "exact", energy: float = 1.0, ran
     tolerance = max(classes, width) * np.finfo(np.float64).eps * scale
     kept = int((singular > tolerance).sum())
     if rule == "energy":
-        shares = np.cumsum(singular**2) / max(float((singular**2).sum()), np.finfo(np.float64).tiny)
-        kept = min(kept, int(np.searchsorted(shares, energy)) + 1)
+        kept = min(kept, energy_rank(singular, energy))
     elif rule == "fixed":
         if rank is None or rank > len(singular):
             raise InputError(f"projector.rank is {rank}, but a head of shape {weight.shape} has at most {len(singular)} directions")
         kept = rank
     if rule in ("energy", "fixed"):
         tolerance = float(singular[kept]) if kept < len(singular) else 0.0
-    return NullSpace(singular, np.ascontiguousarray(right[kept:].T), kept, tolerance)
+    return NullSpace(singular, np.ascontiguousarray(right[kept:].T), right[:kept].T, kept, tolerance)
+
+
+def energy_rank(singular: np.ndarray, energy: float) -> int:
+    """Fewest leading singular values (of all, descending) whose squares hold the share `energy` of all squares; at least 1."""
+    shares = np.cumsum(singular**2) / max(float((singular**2).sum()), np.finfo(np.float64).tiny)
+    return int(np.searchsorted(shares, energy)) + 1
 
 
 def remove_null(features: np.ndarray, basis: np.ndarray) -> np.ndarray:
@@ -80,8 +87,12 @@ def logit_change(weight: np.ndarray, features: np.ndarray, equivalent: np.ndarra
     return np.sqrt(np.einsum("nc,nc->n", change, change))
 
 
+def orthonormal(columns: np.ndarray) -> np.ndarray:
+    """Orthonormal basis (d, k) of the span of linearly independent columns (d, k), by QR."""
+    basis, _ = scipy.linalg.qr(columns, mode="economic", overwrite_a=True, check_finite=False)
+    return basis
+
+
 def random_basis(width: int, dimension: int, seed: int, draw: int) -> np.ndarray:
     """Orthonormal basis (width, dimension) of a uniformly drawn subspace: the control for the null space."""
-    generator = np.random.default_rng([seed, draw, width, dimension])
-    basis, _ = scipy.linalg.qr(generator.standard_normal((width, dimension)), mode="economic", overwrite_a=True, check_finite=False)
-    return basis
+    return orthonormal(np.random.default_rng([seed, draw, width, dimension]).standard_normal((width, dimension)))

@@ -50,22 +50,28 @@ class Removal:
         return angle_deg(self.original, texts) - angle_deg(self.equivalent, texts)
 
 
+def translate(features: np.ndarray, translator: Translator) -> np.ndarray:
+    """Translated features (n, m): one product in the features' type, given in float64."""
+    dtype = features.dtype
+    return Translator(translator.weight.astype(dtype), translator.bias.astype(dtype))(features).astype(np.float64)
+
+
 def remove(features: np.ndarray, translator: Translator, folded: np.ndarray) -> Removal:
     """Translate features (n, d) with and without the subspace that `folded` (m, d) stands for.
 
     Two matrix products in the features' type. The removed part is subtracted in float64, so that an
     empty subspace gives two equal results and a small one keeps its digits.
     """
-    dtype = features.dtype
-    original = Translator(translator.weight.astype(dtype), translator.bias.astype(dtype))(features).astype(np.float64)
-    return Removal(original, original - features @ folded.T.astype(dtype))
+    original = translate(features, translator)
+    return Removal(original, original - features @ folded.T.astype(features.dtype))
 
 
-def angles_to_all_deg(embeddings: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """Angles (n, p) between every embedding (n, m) and every unit text (p, m): degrees.
+def angles_to_all_deg(units: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """Angles (n, p) between every unit embedding (n, m) and every unit text (p, m), all float32: degrees, float32.
 
     By arccos of one float32 matrix product: good to 1e-4 degrees between 5 and 175 degrees, where
     images and texts lie.
     """
-    cosines = unit(embeddings).astype(np.float32) @ texts.astype(np.float32).T
-    return np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))
+    angles = units @ texts.T
+    np.arccos(np.clip(angles, -1.0, 1.0, out=angles), out=angles)
+    return np.degrees(angles, out=angles)

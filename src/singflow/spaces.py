@@ -178,5 +178,6 @@ def embed_templates(embed: Encode, names: list[str], templates: list[str], own: 
     """
     texts = [[own[name]] * len(templates) if name in own else [t.replace("{}", name) for t in templates] for name in names]
     embeddings = embed([text for each in texts for text in each])
-    mean = embeddings.reshape(len(names), len(templates), -1).astype(np.float64).mean(axis=1)
-    return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True), dtype=np.float32)
+    mean = embeddings.reshape(len(names), len(templates), -1).mean(axis=1, dtype=np.float64)
+    mean /= np.sqrt(np.einsum("nm,nm->n", mean, mean))[:, None]
+    return mean.astype(np.float32)

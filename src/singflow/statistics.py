@@ -1,21 +1,142 @@
-"""Uncertainty of what is averaged over images."""
+"""Uncertainty of what is averaged over images, and tests of differences between models and labels."""
+
+from collections.abc import Callable, Iterator
+from itertools import combinations
 
 import numpy as np
+import pandas as pd
+import scipy.stats
+
+BLOCK = 4_000_000  # numbers held at once while resampling
+
+Criterion = Callable[[np.ndarray], np.ndarray]
 
 
-def bootstrap_interval(columns: np.ndarray, resamples: int, confidence: float, seed: int) -> tuple[float, float]:
-    """Percentile bootstrap interval over images: of a mean, or of a ratio of two means.
+def strata_of(labels: pd.Series) -> np.ndarray:
+    """Strata of the bootstrap: (n,) codes from 0. A label with one image has no spread of its own.
 
-    columns: (n, 1) for the mean, (n, 2) for the mean of the first over the mean of the second; the rows, which
-    are images, are resampled together. Returns the lower and the upper end.
+    Such labels share a stratum; when there is only one, it joins the smallest label (collapsed strata).
     """
-    n = len(columns)
-    generator = np.random.default_rng([seed, n])
-    means = np.stack([columns[generator.integers(0, n, n)].mean(axis=0) for _ in range(resamples)])
-    values = means[:, 0] if columns.shape[1] == 1 else means[:, 0] / means[:, 1]
+    codes = pd.factorize(labels)[0]
+    sizes = np.bincount(codes)
+    single = sizes == 1
+    if single.sum() == 1 and len(sizes) > 1:
+        single[np.flatnonzero(~single)[np.argmin(sizes[~single])]] = True
+    merged = np.where(single, len(sizes), np.arange(len(sizes)))
+    return np.unique(merged[codes], return_inverse=True)[1]
+
+
+def bootstrap_means(columns: np.ndarray, strata: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Means of columns (n, c) over resampled images: (resamples, c).
+
+    Images are drawn within their stratum, one fewer than it has, and weighted up (the rescaling bootstrap of Rao and Wu
+    1988): drawing as many as it has would understate the spread of small strata. Rows are drawn whole, so that
+    differences and ratios of columns keep their pairing.
+    """
+    order = np.argsort(strata, kind="stable")
+    sizes = np.bincount(strata)
+    drawn = np.maximum(sizes - 1, 1)
+    start, size = np.repeat(np.cumsum(sizes) - sizes, drawn), np.repeat(sizes, drawn)
+    weight = np.repeat(sizes / drawn / len(strata), drawn)
+    ordered = np.asarray(columns, dtype=np.float64)[order]
+    generator = np.random.default_rng([seed, len(strata)])
+    blocks = []
+    for count in _blocks(resamples, len(strata)):
+        picked = start + np.floor(generator.random((count, len(size))) * size).astype(np.int64)
+        cells = (picked + len(strata) * np.arange(count)[:, None]).ravel()
+        weights = np.bincount(cells, np.tile(weight, count), count * len(strata))
+        blocks.append(weights.reshape(count, -1) @ ordered)
+    return np.concatenate(blocks)
+
+
+def _blocks(total: int, width: int) -> Iterator[int]:
+    step = max(1, BLOCK // max(width, 1))
+    for start in range(0, total, step):
+        yield min(step, total - start)
+
+
+def interval(samples: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval over the first axis of samples: lower and upper ends, NaN where a sample is undefined."""
     tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(values, [tail, 1.0 - tail])
-    return float(low), float(high)
+    low, high = np.quantile(samples, [tail, 1.0 - tail], axis=0)
+    return low, high
+
+
+def flipped_means(columns: np.ndarray, permutations: int, seed: int) -> np.ndarray:
+    """Means of columns (n, c) after each image's row was given a random sign: (permutations, c).
+
+    For two models a and b, half the difference of their flipped means is what exchanging them on random images adds to or takes
+    from their common mean.
+    """
+    generator = np.random.default_rng([seed, len(columns)])
+    wide = np.asarray(columns, dtype=np.float64)
+    blocks = []
+    for count in _blocks(permutations, len(wide)):
+        signs = generator.integers(0, 2, (count, len(wide)), dtype=np.int8).astype(np.float64) * 2 - 1
+        blocks.append(signs @ wide / len(wide))
+    return np.concatenate(blocks)
+
+
+def paired_p(first: np.ndarray, second: np.ndarray, flipped: np.ndarray, criterion: Criterion) -> float:
+    """Two-sided p-value that two models on the same images differ in a criterion of their means.
+
+    first, second: (c,) means of the two models; flipped: (permutations, c), difference of their flipped_means; criterion: maps
+    means (..., c) to values (...). Under the null hypothesis the two may be exchanged on every image.
+    """
+    middle = (first + second) / 2.0
+    drawn = np.abs(criterion(middle + flipped / 2.0) - criterion(middle - flipped / 2.0))
+    observed = abs(float(criterion(first) - criterion(second)))
+    return _share(drawn, observed)
+
+
+def _share(drawn: np.ndarray, observed: float) -> float:
+    """Permutation p-value with the observed order counted as one; rounding does not break ties."""
+    if not np.isfinite(observed):
+        return float("nan")
+    return float((1 + np.sum(drawn >= observed * (1 - 1e-9))) / (1 + len(drawn)))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p-values corrected for their number (Holm 1979); NaN stays NaN and is not counted."""
+    corrected = np.full(len(p), np.nan)
+    known = np.flatnonzero(np.isfinite(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected
+
+
+def rank_correlations(values: np.ndarray, permutations: int, seed: int) -> list[tuple[int, int, float, float]]:
+    """Spearman correlation of every pair of columns of values (n, c), with its two-sided permutation p-value.
+
+    Rows, such as labels, are permuted. Undefined (NaN) where a column is constant or fewer than three rows are there.
+    """
+    ranks = scipy.stats.rankdata(values, axis=0)
+    centred = ranks - ranks.mean(axis=0)
+    norms = np.linalg.norm(centred, axis=0)
+    unit = np.divide(centred, norms, out=np.full_like(centred, np.nan), where=(norms > 0) & (len(values) > 2))
+    observed = unit.T @ unit
+    generator = np.random.default_rng([seed, *values.shape])
+    drawn = np.stack([unit[generator.permutation(len(unit))].T @ unit for _ in range(permutations)])
+    pairs = combinations(range(values.shape[1]), 2)
+    return [(i, j, float(observed[i, j]), _share(np.abs(drawn[:, i, j]), abs(float(observed[i, j])))) for i, j in pairs]
+
+
+def rank_sum_p(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """For every group, the one-sided p-value that its values lie above those of the others (Mann and Whitney 1947).
+
+    values (n,), codes (n,) from 0. Normal approximation with corrections for ties and continuity. NaN for a group that is
+    everything, and where all values are equal.
+    """
+    n = len(values)
+    ranks = scipy.stats.rankdata(values)
+    sizes = np.bincount(codes)
+    others = n - sizes
+    above = np.bincount(codes, ranks) - sizes * (sizes + 1) / 2.0
+    ties = np.unique(values, return_counts=True)[1].astype(np.float64)
+    variance = sizes * others / 12.0 * (n + 1 - (ties**3 - ties).sum() / max(n * (n - 1), 1))
+    z = np.divide(above - sizes * others / 2.0 - 0.5, np.sqrt(variance), out=np.full(len(sizes), np.nan), where=variance > 0)
+    return np.asarray(scipy.stats.norm.sf(z))
 
 
 def top1_shortfall(top1: float, images: int, reported: float, margin: float) -> float:

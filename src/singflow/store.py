@@ -4,6 +4,7 @@ import csv
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import json
 import os
 import struct
@@ -82,8 +83,55 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 
 def read_parquet(path: Path) -> pd.DataFrame:
     """Read a table of rows, or raise InputError that names the file."""
-    try:
+    with _parquet_errors(path):
         return pd.read_parquet(path)
+
+
+def write_row_groups(path: Path, frames: Iterable[pd.DataFrame]) -> None:
+    """Write a table that need not fit into memory: one row group for each frame, all with the same columns.
+
+    Categories are written as the strings that they stand for.
+    """
+    import pyarrow as pa  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
+    def plain(frame: pd.DataFrame) -> Any:
+        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
+        kinds = [(field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type) for field in table.schema]
+        return table.cast(pa.schema(kinds))
+
+    tables = map(plain, frames)
+    first = next(tables)
+    with atomic(path) as temporary, parquet.ParquetWriter(temporary, first.schema, store_schema=False) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table, row_group_size=len(table))
+
+
+def iterate_row_groups(path: Path, categories: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+    """One row group after the other of a table that need not fit into memory; the strings in `categories` come as categories.
+
+    Raises InputError that names the file when it cannot be read.
+    """
+    from pyarrow import parquet
+
+    with _parquet_errors(path):
+        file = parquet.ParquetFile(path, read_dictionary=list(categories))
+    for group in range(file.num_row_groups):
+        with _parquet_errors(path):
+            frame = file.read_row_group(group, columns).to_pandas()
+        yield frame
+
+
+def read_rows(path: Path, column: str, values: Sequence[str]) -> pd.DataFrame:
+    """The rows of a table whose `column` holds one of the values; no more than a row group and these rows are in memory."""
+    parts = [frame[frame[column].isin(values)] for frame in iterate_row_groups(path, [column])]
+    return pd.concat(parts, ignore_index=True).astype({column: str})
+
+
+@contextmanager
+def _parquet_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:  # what damaged bytes make pyarrow raise
         raise InputError(f"{path}: not readable as Parquet ({error}): remove it and run the workflow again") from None
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 
 from singflow.registry import ModelEntry
-from singflow.statistics import bootstrap_interval, top1_shortfall
+from singflow.statistics import bootstrap_means, holm, interval, rank_correlations, rank_sum_p, strata_of, top1_shortfall
 
 NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
 
@@ -23,7 +24,7 @@ def summarize_model(
     top1_margin: float,
     seed: int,
 ) -> dict[str, Any]:
-    """One row of tables/models.csv. Angles in degrees; intervals by bootstrap over images; None where undefined."""
+    """One row of tables/models.csv. Angles in degrees; intervals by bootstrap over images within labels; None where undefined."""
     size = scores["as_deg"].abs()
     known = scores["class_index"] >= 0
     top1 = float((scores["predicted_index"] == scores["class_index"])[known].mean()) if known.any() else None
@@ -33,6 +34,7 @@ def summarize_model(
         "null_dim": projector["null_dim"],
         "rank": projector["rank"],
         "rank_rule": projector["rule"],
+        "seed": seed,
         "weights": entry.weights.partition(":")[0],
         "top1": top1,
         "reported_top1": entry.reported_top1,
@@ -54,29 +56,54 @@ def summarize_model(
         "control_is": scores["control_is_deg"],
         "control_as": scores["control_as_deg"],
     }
+    samples = dict(
+        zip(columns, bootstrap_means(np.column_stack(list(columns.values())), strata_of(scores["label"]), resamples, seed).T, strict=True)
+    )
     for name, values in columns.items():
         row[f"{name}_mean"] = float(values.mean())
-        row[f"{name}_low"], row[f"{name}_high"] = bootstrap_interval(values.to_numpy()[:, None], resamples, confidence, seed)
-    for name, below in (("is_per_as", size), ("is_per_control", scores["control_is_deg"])):
-        pair = np.column_stack([scores["is_deg"], below])
-        if not below.gt(0).any():
-            row |= {name: None, f"{name}_low": None, f"{name}_high": None}
-            continue
-        row[name] = float(pair[:, 0].mean() / pair[:, 1].mean())
-        row[f"{name}_low"], row[f"{name}_high"] = bootstrap_interval(pair, resamples, confidence, seed)
+        row[f"{name}_low"], row[f"{name}_high"] = map(float, interval(samples[name], confidence))
+    for name, below in (("is_per_as", "as_abs"), ("is_per_control", "control_is")):
+        row |= {name: None, f"{name}_low": None, f"{name}_high": None}
+        if row[f"{below}_mean"] > 0:
+            row[name] = row["is_mean"] / row[f"{below}_mean"]
+            row[f"{name}_low"], row[f"{name}_high"] = map(float, interval(samples["is"] / samples[below], confidence))
     row["note"] = NO_NULL_SPACE if projector["null_dim"] == 0 else ""
     return row
 
 
-def summarize_labels(scores: pd.DataFrame) -> pd.DataFrame:
-    """Per label: number of images, and mean and standard deviation (divisor n) of IS, AS and |AS| in degrees."""
+def summarize_labels(scores: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Per label: number of images, and mean and standard deviation (divisor n) of IS, AS and |AS| in degrees.
+
+    leak_p: one-sided p-value that |AS| of its images lies above that of all others (Mann-Whitney); leak_q: the same with the
+    false discovery rate among the labels controlled (Benjamini and Hochberg 1995); leaks: leak_q at most 1 - confidence.
+    """
     frame = scores.assign(as_abs_deg=scores["as_deg"].abs())
     groups = frame.groupby("label", sort=True)
     table = pd.DataFrame({"n": groups.size()})
     for column in ("is_deg", "as_deg", "as_abs_deg"):
         table[f"{column}_mean"] = groups[column].mean()
         table[f"{column}_std"] = groups[column].std(ddof=0)
+    table["leak_p"] = rank_sum_p(frame["as_abs_deg"].to_numpy(), groups.ngroup().to_numpy())
+    table["leak_q"] = scipy.stats.false_discovery_control(table["leak_p"]) if table["leak_p"].notna().all() else np.nan
+    table["leaks"] = table["leak_q"] <= 1 - confidence
     return table.reset_index()
+
+
+def correlate_labels(labels: pd.DataFrame, permutations: int, seed: int) -> pd.DataFrame:
+    """Do two models leak on the same labels? Spearman correlation of the labels' mean |AS| for every pair of models of a space.
+
+    labels: tables/labels.csv. p-values by permuting labels, and corrected by Holm for the number of pairs in a space.
+    """
+    blocks = []
+    for space, group in labels.groupby("space", sort=False):
+        wide = group.pivot(index="label", columns="model", values="as_abs_deg_mean")[list(group["model"].unique())]
+        rows = [
+            {"space": space, "model_a": wide.columns[i], "model_b": wide.columns[j], "n_labels": len(wide), "spearman": rho, "p": p}
+            for i, j, rho, p in rank_correlations(wide.to_numpy(), permutations, seed)
+        ]
+        block = pd.DataFrame(rows, columns=["space", "model_a", "model_b", "n_labels", "spearman", "p"])
+        blocks.append(block.assign(p_holm=holm(block["p"].to_numpy())))
+    return pd.concat(blocks, ignore_index=True)
 
 
 def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confidence: float, min_r2: float) -> str:
@@ -84,7 +111,8 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
     percent = f"{100 * confidence:g} %"
     lines = [
         f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, "
-        f"{(manifest['split'] == 'validation').sum()} images held out",
+        f"{(manifest['split'] == 'validation').sum()} images held out; "
+        f"rank rule {models['rank_rule'].iloc[0]}, seed {models['seed'].iloc[0]}",
         "",
     ]
     header = ["model", "null dim", "top-1", "cosine (baseline)", "R2", f"IS [{percent}]", "AS", "|AS|", "IS/|AS|", "random IS", "IS/random"]

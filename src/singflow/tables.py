@@ -21,6 +21,17 @@ def qualify(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     return table.merge(basis, on="model", how="left", validate="many_to_one")
 
 
+def qualify_pairs(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """Add to rows of two models of a space (model_a, model_b) what they rest on: the weaker translator speaks for both.
+
+    models: tables/models.csv. Added are rank_rule, validation_r2 (the lower one), translator (weak when one of them is) and seed.
+    """
+    basis = models.set_index(["space", "model"])[BASIS]
+    a, b = (basis.loc[pd.MultiIndex.from_frame(table[["space", name]])].reset_index(drop=True) for name in ("model_a", "model_b"))
+    weaker = a.where(a["validation_r2"] <= b["validation_r2"], b)
+    return pd.concat([table.reset_index(drop=True), weaker.drop(columns="null_dim")], axis=1)
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV, whole."""
     write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())

@@ -41,6 +41,19 @@ class RidgeStatistics:
         self._xx += x.T @ x
         self._xz += x.T @ z
 
+    def __add__(self, other: "RidgeStatistics") -> "RidgeStatistics":
+        """The statistics of the rows of both."""
+        total = RidgeStatistics(len(self._x), len(self._z))
+        total.n = self.n + other.n
+        total._x, total._z = self._x + other._x, self._z + other._z
+        total._xx, total._xz = self._xx + other._xx, self._xz + other._xz
+        return total
+
+    @property
+    def mean_squared_norm(self) -> float:
+        """Mean squared distance of the features from their mean."""
+        return float(np.trace(self._xx) / self.n - np.sum((self._x / self.n) ** 2))
+
     @property
     def embedding_mean(self) -> np.ndarray:
         """Mean embedding (m,): the baseline that predicts it for every image."""

@@ -32,6 +32,8 @@ class Project:
         self.edit("params.yaml", r"shards: 1 ", "shards: 2 ")
         self.edit("params.yaml", r'shard_ids: \["00000"\]', 'shard_ids: ["00000", "00001"]')
         self.edit("params.yaml", r"resamples: \d+", "resamples: 200")
+        self.edit("params.yaml", r"max_draws: \d+", "max_draws: 5")
+        self.edit("params.yaml", r"epochs: \d+", "epochs: 3")
         (folder / "models.yaml").open("a").write(TINY_MODEL)
         for command in ("git init -q", "git add -A", "git -c user.name=t -c user.email=t@example.org commit -qm t"):
             subprocess.run(command.split(), cwd=folder, check=True)
@@ -85,7 +87,7 @@ class Project:
     def changed(self) -> set[str]:
         """Stages that DVC calls changed, named as planned() names them."""
         stages = json.loads(self.dvc("status", "--json").strip().splitlines()[-1])
-        names = [stage.removesuffix("@study").partition("@") for stage in stages]
+        names = [stage.removesuffix("@study").removesuffix("-steering0").partition("@") for stage in stages]
         return {_named(name, values.split("-") if values else []) for name, _, values in names}
 
 

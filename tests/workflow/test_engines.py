@@ -12,6 +12,8 @@ import yaml
 from singflow.store import read_tensors
 from tests.workflow.conftest import Project
 
+MODELS = ["efficientnet_lite0", "tiny"]
+
 
 def snakemake_graph(project):
     rows = [
@@ -53,7 +55,7 @@ def covered(files, paths):
 def test_both_engines_have_the_same_commands_inputs_and_outputs(snakemake_project):
     ours, theirs = snakemake_graph(snakemake_project), dvc_graph(snakemake_project)
     assert set(ours) == set(theirs)
-    assert len(ours) == 25
+    assert len(ours) == 49
     for command, (outputs, inputs) in ours.items():
         dvc_outputs, dvc_inputs = theirs[command]
         assert covered(outputs, dvc_outputs), command
@@ -68,6 +70,8 @@ def test_every_parameter_in_a_dvc_command_is_declared_so_that_params_diff_shows_
         body = stage.get("do", stage)
         used = set(re.findall(r"\$\{([\w.]+)\}", body["cmd"])) - {"study"}
         used = {key for key in used if key != "item" and not key.startswith("item.")}
+        if name == "embed_prompts":
+            used.add("steering.prompts")
         declared = set(body.get("params", []))
         missing = {
             key for key in used - {"translator.kind", "concepts.vocabulary"} if key not in declared and key.split(".")[0] not in declared
@@ -146,9 +150,53 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
     concepts = pd.read_parquet(results / "concepts/conse_minilm/efficientnet_lite0.parquet")
     assert list(concepts.columns) == ["label", "concept", "n", "angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean"]
     assert len(concepts) == 19 * 30
-    for figure in ("fig3", "fig4", "fig5"):
+    controls = pd.read_parquet(results / "controls/conse_minilm/efficientnet_lite0.parquet")
+    assert list(controls.columns) == ["image_id", "subspace", "dimension", "is_deg", "as_deg", "as_abs_deg"]
+    own = controls[(controls["dimension"] == 280)].set_index(["subspace", "image_id"])
+    assert set(controls["subspace"]) == {"null", "random", "row"} and len(own) == 60
+    assert list(own.loc["random", "is_deg"]) == list(scores["control_is_deg"]) and list(own.loc["null", "is_deg"]) == list(scores["is_deg"])
+    validation = pd.read_parquet(results / "null_validation/efficientnet_lite0.parquet")
+    assert list(validation.columns) == ["image_id", "perturbation", "norm", "logit_change", "top1_changed", "softmax_change"]
+    assert (
+        validation.groupby("perturbation")["logit_change"].max()["null"]
+        < 1e-4
+        < validation.groupby("perturbation")["logit_change"].min()["random"]
+    )
+    steering = pd.read_parquet(results / "steering/conse_minilm/efficientnet_lite0.parquet")
+    assert list(steering.columns) == [
+        "image_id", "label", "prompt", "target_is_deg", "step", "is_deg", "as_target_deg", "as_label_deg", "logit_change", "reachable",
+    ]  # fmt: skip
+    assert steering["reachable"].all() and (steering["is_deg"] - steering["target_is_deg"]).abs().max() <= 1e-3
+    assert steering["logit_change"].max() <= 1e-4 and (steering["as_target_deg"] > 0).all()
+    probe = json.loads((results / "probes/conse_minilm/efficientnet_lite0.json").read_text())
+    assert {"accuracy_principal", "accuracy_translated", "n_train", "n_test"} <= set(probe)
+    for kind in ("mlp3", "mlp4", "residual"):
+        _, made = read_tensors(results / f"translators/conse_minilm/efficientnet_lite0/{kind}.safetensors", [])
+        assert made["kind"] == kind
+        trained = json.loads((results / f"translators/conse_minilm/efficientnet_lite0/{kind}.json").read_text())
+        assert set(fit) <= set(trained) and set(trained["losses"]) == {"mse", "cosine", "both"}
+    assert not list(results.rglob("*.partial"))
+    for figure in ("fig3", "fig4", "fig5", "fig7", "fig8", "fig9", "fig12", "fig15", "controls", "rank_curves"):
         assert (results / f"figures/{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert (results / f"figures/{figure}.pdf").read_bytes().startswith(b"%PDF")
+
+
+TABLES = {
+    "models": 2, "labels": 38, "label_correlations": 1, "controls": 5, "orders": 9, "model_pairs": 0, "order_agreement": 8, "concepts": 380,
+    "spurious": None, "table1": 4, "table2": 10, "validation": 6, "rank_curves": 20, "probes": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_says_on_what_its_numbers_rest(snakemake_project, name):
+    results = snakemake_project.folder / "results/demo"
+    table = pd.read_csv(results / f"tables/{name}.csv", keep_default_na=False)
+    assert TABLES[name] in (None, len(table))
+    rule = {"rank_rule"} if name != "table2" else set()  # of translators, which know no null space
+    quality = {"translator", "validation_r2"} if name != "validation" else set()  # of heads alone
+    assert {"seed"} | rule | quality <= set(table) and {"n", "n_images", "n_labels", "n_models"} & set(table)
+    if quality and name != "table2":
+        assert (table["translator"] == "weak").all()
 
 
 def test_a_head_without_null_space_is_said_plainly_and_scores_zero(snakemake_project):
@@ -219,7 +267,7 @@ def test_touching_every_file_re_runs_nothing(projects):
 def test_editing_a_module_re_runs_exactly_the_steps_that_import_it(projects):
     for project in projects:
         (project.folder / "src/singflow/concepts.py").open("a").write("\n# edited\n")
-    expected = {"scan_concepts@conse_minilm-efficientnet_lite0", "scan_concepts@conse_minilm-tiny"}
+    expected = {"scan_concepts@conse_minilm-efficientnet_lite0", "scan_concepts@conse_minilm-tiny", "list_concepts"}
     assert both(projects) == (expected, expected)
 
 
@@ -228,7 +276,12 @@ def test_editing_a_module_re_runs_exactly_the_steps_that_import_it(projects):
     [
         (r"alphas: \[1\.0,", "alphas: [2.0,", {"fit_translator@conse_minilm-efficientnet_lite0", "fit_translator@conse_minilm-tiny"}),
         (r"extremes: 8", "extremes: 7", {"plot_fig5"}),
-        (r"resamples: 200", "resamples: 300", {"summarize"}),
+        (r"resamples: 200", "resamples: 300", {"summarize", "compare_models"}),
+        (r"target_is_deg: \[5.0", "target_is_deg: [6.0", {f"steer_concepts@conse_minilm-{model}" for model in MODELS}),
+        (r"an image of a jellyfish", "a jeep", {"embed_prompts@conse_minilm"} | {f"steer_concepts@conse_minilm-{m}" for m in MODELS}),
+        (r"epochs: 3", "epochs: 4", {f"train_translator@conse_minilm-efficientnet_lite0-{kind}" for kind in ("mlp3", "mlp4", "residual")}),
+        (r"max_draws: 5", "max_draws: 6", {f"measure_controls@conse_minilm-{model}" for model in MODELS}),
+        (r"most: 40", "most: 30", {"plot_fig15"}),
         (r"per_class: null", "per_class: 1", {"build_manifest"}),
         (r"rule: exact", "rule: centered", {"fit_projector@efficientnet_lite0", "fit_projector@tiny"}),
     ],
@@ -265,8 +318,11 @@ def test_an_added_model_runs_its_own_steps_and_the_summaries(projects):
         project.edit("params.yaml", "  - tiny\n", "  - tiny\n  - efficientnet_lite1\n")
     snakemake_project, dvc_project = projects
     planned = snakemake_project.planned(direct=False)
-    assert {job for job in planned if "lite1" not in job} == {"summarize", "plot_fig3", "plot_fig4", "plot_fig5"}
-    assert {job for job in dvc_project.changed() if "lite1" not in job} == {"summarize", "plot_fig3", "plot_fig4", "plot_fig5"}
+    gather = {"summarize", "compare_models", "list_concepts", "tabulate_steering"}
+    figures = {f"plot_{name}" for name in ("fig3", "fig4", "fig5", "fig9", "fig12", "fig15", "controls", "rank_curves")}
+    after_summary = {"compare_translators", "plot_fig7", "plot_fig8"}
+    assert {job for job in planned if "lite1" not in job} == gather | figures | after_summary
+    assert {job for job in dvc_project.changed() if "lite1" not in job} == gather | figures
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""Peak memory and time of scan_concepts with a vocabulary of 100,000 words: 10,000 images of 1,000 labels, 768 dimensions.
+
+Made-up features of 512 dimensions in a temporary folder, which needs 5 GB of disk. Prints the peak memory beyond the concepts' text
+embeddings; ends with exit status 1 when it is above the limit.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from memory import ROOT, measure
+from pydantic import Field
+
+from singflow import cli
+from singflow.errors import InputError
+from singflow.geometry import random_basis
+from singflow.metrics import unit
+from singflow.store import shard_path, write_json, write_parquet, write_tensors
+
+WIDTH = 512
+DIM = 768
+
+
+class Flags(cli.Command):
+    """Peak memory and time of scan_concepts with a large vocabulary."""
+
+    images: int = Field(10_000, ge=1, description="number of images")
+    labels: int = Field(1_000, ge=1, description="number of labels, at most as many as images")
+    concepts: int = Field(100_000, ge=1, description="number of concepts")
+    threads: int = Field(2, ge=1, description="threads of the step")
+    limit_gb: float = Field(1.0, gt=0, description="memory allowed beyond the text embeddings, in units of 10^9 bytes")
+
+
+def prepare(flags: Flags) -> None:
+    """Write the inputs of scan_concepts into the working folder."""
+    generator = np.random.default_rng(0)
+
+    def normal(*shape: int) -> np.ndarray:
+        return generator.standard_normal(shape, dtype=np.float32)
+
+    labels = [f"label {number:04d}" for number in range(flags.labels)]
+    write_parquet(Path("manifest.parquet"), pd.DataFrame({"label": np.resize(labels, flags.images)}))
+    places = {"image_id": np.arange(flags.images), "view": np.zeros(flags.images, dtype=np.int32)}
+    write_tensors(shard_path(Path("features"), 0), {"features": normal(flags.images, WIDTH), **places}, {})
+    write_tensors(Path("projector.safetensors"), {"null_basis": random_basis(WIDTH, WIDTH // 4, 0, 0)}, {})
+    write_tensors(Path("translator.safetensors"), {"weight": normal(DIM, WIDTH), "bias": normal(DIM)}, {})
+    write_tensors(Path("prompts.safetensors"), {"concept_embeddings": unit(normal(flags.concepts, DIM)).astype(np.float32)}, {})
+    write_json(Path("names.json"), {"labels": labels, "concepts": [f"concept {number:06d}" for number in range(flags.concepts)]})
+
+
+def main(flags: Flags) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        prepare(flags)
+        inputs = ["--manifest", "manifest.parquet", "--features", "features", "--shards", "1", "--names", "names.json"]
+        inputs += [word for name in ("projector", "translator", "prompts") for word in (f"--{name}", f"{name}.safetensors")]
+        command = [sys.executable, str(ROOT / "scripts/scan_concepts.py"), *inputs, "--threads", str(flags.threads)]
+        peak, seconds = measure([*command, "--output", "concepts.parquet"])
+        size = Path("concepts.parquet").stat().st_size / 1e9
+        os.chdir(ROOT)
+    texts = flags.concepts * DIM * 4 / 1e9
+    beyond = peak * 2**30 / 1e9 - texts
+    print(f"peak {beyond:.2f} GB beyond the text embeddings ({texts:.2f} GB), {seconds:.0f} s, {size:.2f} GB written")
+    if beyond > flags.limit_gb:
+        raise InputError(f"scan_concepts needs {beyond:.2f} GB beyond the text embeddings, above the limit of {flags.limit_gb:g} GB")
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

@@ -1,0 +1,60 @@
+"""Compare models with each other and with the removal of random subspaces: excess, orders, paired tests, agreement."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from singflow import cli
+from singflow.config import Summary
+from singflow.ranking import agreement_rows, criterion_columns, excess_rows, order_rows, pair_rows, render_orders, shared_dimension
+from singflow.statistics import strata_of
+from singflow.store import read_json, read_parquet, write_bytes
+from singflow.tables import qualify, qualify_pairs, write_table
+
+
+class Flags(Summary, cli.Command):
+    """Compare models with each other and with the removal of random subspaces: excess, orders, paired tests, agreement."""
+
+    models: list[str]
+    spaces: list[str]
+    manifest: Path
+    controls: Path
+    table: Path
+    seed: int
+    tables: Path
+
+
+def main(flags: Flags) -> None:
+    cli.limit_threads(1)
+    summary = pd.read_csv(flags.table)
+    null_dims = summary.drop_duplicates("model").set_index("model")["null_dim"].to_dict()
+    strata = strata_of(read_parquet(flags.manifest)["label"])
+    options = {"resamples": flags.resamples, "confidence": flags.confidence, "seed": flags.seed}
+    excess, orders, pairs, shared = [], [], [], {}
+    for space in flags.spaces:
+        controls = {model: read_parquet(flags.controls / space / f"{model}.parquet") for model in flags.models if null_dims[model]}
+        for model, table in controls.items():
+            cases = read_json(flags.controls / space / f"{model}.json")["cases"]
+            rows = excess_rows(table, cases, null_dims[model], strata, **options)
+            excess += [{"space": space, "model": model, **row} for row in rows]
+        shared[space] = shared_dimension(controls.values())
+        columns = {model: criterion_columns(table, null_dims[model], shared[space]) for model, table in controls.items()}
+        orders.append(order_rows(columns, strata, **options).assign(space=space))
+        pairs.append(pair_rows(columns, strata, permutations=flags.permutations, **options).assign(space=space))
+    order = pd.concat(orders, ignore_index=True)
+    agreement = agreement_rows(order, flags.permutations, flags.seed)
+    write_table(flags.tables / "controls.csv", qualify(pd.DataFrame(excess or {"space": [], "model": []}), summary))
+    write_table(flags.tables / "orders.csv", qualify(order[["space", *order.columns.drop("space")]], summary))
+    pair = pd.concat(pairs, ignore_index=True)
+    write_table(flags.tables / "model_pairs.csv", qualify_pairs(pair[["space", *pair.columns.drop("space")]], summary))
+    lowest = summary.sort_values("validation_r2").drop_duplicates("space").set_index("space")
+    both = [
+        min(spaces, key=lambda s: lowest.at[s, "validation_r2"]) for spaces in zip(agreement["space_a"], agreement["space_b"], strict=True)
+    ]
+    basis = lowest.loc[both, ["rank_rule", "validation_r2", "translator", "seed"]].reset_index(drop=True)
+    write_table(flags.tables / "order_agreement.csv", pd.concat([agreement, basis], axis=1))
+    write_bytes(flags.tables / "orders.txt", render_orders(order, agreement, shared).encode())
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

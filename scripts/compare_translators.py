@@ -1,0 +1,66 @@
+"""Gather the linear and nonlinear translators' held-out figures into table 2: a row per space, model, kind and loss."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from singflow import cli
+from singflow.store import read_json, read_tensors
+from singflow.tables import write_table
+
+FIGURES = ["validation_cosine", "validation_mse", "validation_r2"]
+COLUMNS = [
+    "space", "model", "kind", "loss", "kept", *FIGURES, "baseline_cosine", "gain_cosine", "gain_r2", "parameters", "n_train", "n",
+    "translator", "seed",
+]  # fmt: skip
+
+
+class Flags(cli.Command):
+    """Gather the linear and nonlinear translators' held-out figures into table 2: a row per space, model, kind and loss."""
+
+    models: list[str]
+    spaces: list[str]
+    kinds: list[str]
+    translators: Path
+    table: Path
+    min_r2: float
+    output: Path
+
+
+def main(flags: Flags) -> None:
+    seeds = pd.read_csv(flags.table).set_index(["space", "model"])["seed"]
+    rows = []
+    for space in flags.spaces:
+        for model in flags.models:
+            folder = flags.translators / space / model
+            linear = read_json(folder / "linear.json")
+            weights, _ = read_tensors(folder / "linear.safetensors", ["weight", "bias"])
+            reports = [linear | {"kind": "linear", "loss": "ridge", "parameters": sum(each.size for each in weights.values())}]
+            reports[0]["losses"] = {"ridge": linear}
+            reports += [read_json(folder / f"{kind}.json") for kind in flags.kinds]
+            shared = {"space": space, "model": model, "seed": seeds[space, model]}
+            rows += [shared | _row(report, loss, linear, flags.min_r2) for report in reports for loss in report["losses"]]
+    write_table(flags.output, pd.DataFrame(rows, columns=COLUMNS))
+    cli.log.info("%d models, %d spaces: %d rows", len(flags.models), len(flags.spaces), len(rows))
+
+
+def _row(report: dict[str, Any], loss: str, linear: dict[str, Any], min_r2: float) -> dict[str, Any]:
+    figures = {name: report["losses"][loss][name] for name in FIGURES}
+    return {
+        "kind": report["kind"],
+        "loss": loss,
+        "kept": loss == report["loss"],
+        **figures,
+        "baseline_cosine": report["baseline_cosine"],
+        "gain_cosine": figures["validation_cosine"] - linear["validation_cosine"],
+        "gain_r2": figures["validation_r2"] - linear["validation_r2"],
+        "parameters": report["parameters"],
+        "n_train": report["n_train"],
+        "n": report["n_validation"],
+        "translator": "weak" if figures["validation_r2"] < min_r2 else "good",
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

@@ -1,0 +1,90 @@
+"""List every label's strongest and weakest concepts, and the concepts near to it that may be spurious cues."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from singflow import cli
+from singflow.concepts import Scan, extreme_concepts, spurious_cues, with_intervals
+from singflow.config import Concepts
+from singflow.errors import InputError
+from singflow.store import iterate_row_groups
+from singflow.tables import qualify, write_table
+
+NAMES = ["label", "concept"]
+
+
+class Flags(Concepts, cli.Command):
+    """List every label's strongest and weakest concepts, and the concepts near to it that may be spurious cues."""
+
+    models: list[str]
+    spaces: list[str]
+    concepts: Path
+    table: Path
+    confidence: float = Field(gt=0, lt=1)
+    output: Path
+    spurious: Path
+
+
+def read_scan(path: Path) -> Scan:
+    """What ranks the concepts of a scan, without its other columns. Raises InputError for rows in another order than scan_concepts'."""
+    labels: list[str] = []
+    concepts: list[str] = []
+    for block in iterate_row_groups(path, NAMES, NAMES):
+        found, order = list(block["label"].unique()), np.arange(len(block))
+        labels, width = labels or found, len(block) // len(found)
+        codes = [pd.factorize(block[name])[0] for name in NAMES]
+        if found != labels or (codes[0] != order // width).any() or (codes[1] != order % width).any():
+            raise InputError(f"{path}: its rows are not in the order that scan_concepts writes: remove it and run the workflow again")
+        concepts += list(block["concept"][:width])
+    angle, size = np.empty((2, len(labels), len(concepts)), dtype=np.float32)
+    done = 0
+    for block in iterate_row_groups(path, [], ["angle_mean", "as_abs_mean"]):
+        mine = slice(done, done := done + len(block) // len(labels))
+        for matrix, column in ((angle, "angle_mean"), (size, "as_abs_mean")):
+            matrix[:, mine] = block[column].to_numpy().reshape(len(labels), -1)
+    return Scan(labels, concepts, angle, size)
+
+
+def read_cells(path: Path, scan: Scan, cells: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a scan for cells (label, concept: positions), in their order."""
+    parts, done = [], 0
+    for block in iterate_row_groups(path, NAMES):
+        width = len(block) // len(scan.labels)
+        mine = cells[cells["concept"].between(done, done + width - 1)]
+        parts.append(block.iloc[mine["label"] * width + mine["concept"] - done].astype(dict.fromkeys(NAMES, str)).set_index(mine.index))
+        done += width
+    return pd.concat(parts).loc[cells.index]
+
+
+def list_scan(flags: Flags, space: str, model: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Extremes and candidates for spurious cues of one scan, in one space and of one model."""
+    path = flags.concepts / space / f"{model}.parquet"
+    scan = read_scan(path)
+    if not scan.size.any():
+        cli.log.info("%s in %s: nothing was removed, so AS is 0 everywhere and there are no candidates for spurious cues", model, space)
+    extremes, cues = extreme_concepts(scan, flags.extremes), spurious_cues(scan, flags.nearest)
+    chosen = pd.concat([extremes, cues], ignore_index=True)
+    cells = read_cells(path, scan, chosen)
+    rows = pd.concat([cells[NAMES], with_intervals(cells, flags.confidence), chosen.drop(columns=NAMES)], axis=1)
+    rows = rows.assign(space=space, model=model)
+    return rows.iloc[: len(extremes)], rows.iloc[len(extremes) :]
+
+
+def main(flags: Flags) -> None:
+    models = pd.read_csv(flags.table)
+    extremes, cues = zip(*(list_scan(flags, space, model) for space in flags.spaces for model in flags.models), strict=True)
+    spread = ["as_abs_mean_deg", "as_abs_mean_deg_low", "as_abs_mean_deg_high"]
+    head = ["space", "model", "label"]
+    moved = ["as_mean_deg", "as_mean_deg_low", "as_mean_deg_high"]
+    first = [*head, "kind", "place", "concept", "n", "angle_mean_deg", *moved, *spread]
+    second = [*head, "place", "concept", "n", "angle_mean_deg", "lift_deg", *spread, "as_abs_median_deg"]
+    write_table(flags.output, qualify(pd.concat(extremes)[first], models))
+    write_table(flags.spurious, qualify(pd.concat(cues)[second], models))
+    cli.log.info("%d candidates for spurious cues, for a person to check", sum(map(len, cues)))
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

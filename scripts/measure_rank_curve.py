@@ -1,0 +1,49 @@
+"""Measure what logits and meaning lose when ever fewer leading directions of the head are kept."""
+
+from pathlib import Path
+
+from singflow import cli
+from singflow.config import RankCurve
+from singflow.rank_curve import CurveStatistics
+from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, write_parquet
+from singflow.translator import Translator
+
+
+class Flags(RankCurve, cli.Command):
+    """Measure what logits and meaning lose when ever fewer leading directions of the head are kept."""
+
+    energy: float
+    head: Path
+    manifest: Path
+    features: Path
+    shards: int
+    translator: Path
+    embeddings: Path
+    names: Path
+    threads: int
+    output: Path
+
+
+def main(flags: Flags) -> None:
+    cli.limit_threads(flags.threads)
+    manifest = read_parquet(flags.manifest)
+    head, _ = read_tensors(flags.head, ["weight", "bias"])
+    translator = Translator(**read_tensors(flags.translator, ["weight", "bias"])[0])
+    texts = read_tensors(flags.embeddings, ["label_embeddings"])[0]["label_embeddings"]
+    text_of = {label: row for row, label in enumerate(read_json(flags.names)["labels"])}
+    curve = CurveStatistics(head["weight"], head["bias"], translator, flags.kept, flags.energy)
+    for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
+        whole = shard["view"] == 0
+        labels = manifest["label"].iloc[shard["image_id"][whole]]
+        curve.update(shard["features"][whole], texts[labels.map(text_of)])
+    table = curve.table()
+    write_parquet(flags.output, table)
+    for row in table.to_dict("records"):
+        cli.log.info(
+            "%s %.3f: rank %d; relative logit change %.2g, top-1 changed %.3f, IS %.2f degrees",
+            row["point"], row["kept"], row["rank"], row["logit_relative_mean"], row["top1_changed"], row["is_mean_deg"],
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

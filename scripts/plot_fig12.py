@@ -1,0 +1,37 @@
+"""Draw figure 12: accuracy before and after translation over models, and write it as a table."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from singflow import cli
+from singflow.figures import save
+from singflow.figures_probe import fig12
+from singflow.probe import gather
+from singflow.store import read_json
+from singflow.tables import write_table
+
+
+class Flags(cli.Command):
+    """Draw figure 12: accuracy before and after translation over models, and write it as a table."""
+
+    models: list[str]
+    spaces: list[str]
+    probes: Path
+    table: Path
+    confidence: float
+    output: Path
+    png: Path
+    pdf: Path
+
+
+def main(flags: Flags) -> None:
+    models = pd.read_csv(flags.table)
+    probes = {s: {m: read_json(flags.probes / s / f"{m}.json") for m in flags.models} for s in flags.spaces}
+    rows = gather(probes, models, flags.confidence)
+    write_table(flags.output, rows)
+    save(fig12(rows, models, flags.confidence), flags.png, flags.pdf)
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

@@ -1,0 +1,34 @@
+"""Draw figure 8: held-out cosine and MSE of linear and nonlinear translators by architecture."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from singflow import cli
+from singflow.figures import save
+from singflow.figures_translators import fig8
+from singflow.store import read_json
+
+
+class Flags(cli.Command):
+    """Draw figure 8: held-out cosine and MSE of linear and nonlinear translators by architecture."""
+
+    models: list[str]
+    spaces: list[str]
+    kinds: list[str]
+    translators: Path
+    table: Path
+    png: Path
+    pdf: Path
+
+
+def main(flags: Flags) -> None:
+    reports = {
+        s: {m: {k: read_json(flags.translators / s / m / f"{k}.json") for k in ["linear", *flags.kinds]} for m in flags.models}
+        for s in flags.spaces
+    }
+    save(fig8(reports, pd.read_csv(flags.table)), flags.png, flags.pdf)
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

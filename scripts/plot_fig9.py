@@ -1,0 +1,40 @@
+"""Tabulate and draw figure 9: what null, random and principal perturbations of equal norm do."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from singflow import cli
+from singflow.figures import save
+from singflow.figures_geometry import fig9
+from singflow.perturbations import summarize_validation
+from singflow.store import read_parquet
+from singflow.tables import qualify, write_table
+
+NO_NULL_SPACE = "no null space: every perturbation has norm 0"
+
+
+class Flags(cli.Command):
+    """Tabulate and draw figure 9: what null, random and principal perturbations of equal norm do."""
+
+    models: list[str]
+    validation: Path
+    table: Path
+    confidence: float
+    output: Path
+    png: Path
+    pdf: Path
+
+
+def main(flags: Flags) -> None:
+    effects = {model: read_parquet(flags.validation / f"{model}.parquet") for model in flags.models}
+    rows = pd.concat([summarize_validation(each, flags.confidence).assign(model=model) for model, each in effects.items()])
+    table = qualify(rows[["model", *rows.columns.drop("model")]], pd.read_csv(flags.table))
+    table["note"] = np.where(table["null_dim"] == 0, NO_NULL_SPACE, "")
+    write_table(flags.output, table)
+    save(fig9(effects, table, flags.confidence), flags.png, flags.pdf)
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

@@ -1,0 +1,96 @@
+"""Steer every image's feature toward texts inside the null space, by steps that reach the wanted image scores."""
+
+import difflib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from singflow import cli
+from singflow.config import Steering
+from singflow.errors import InputError
+from singflow.steering import null_directions, steering_scores
+from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, write_parquet
+from singflow.translator import Translator
+
+ROWS = 1024  # features steered at once
+TYPES = {
+    "image_id": "int64",
+    "label": "str",
+    "prompt": "str",
+    "target_is_deg": "float64",
+    "step": "float64",
+    "is_deg": "float64",
+    "as_target_deg": "float64",
+    "as_label_deg": "float64",
+    "logit_change": "float64",
+    "reachable": "bool",
+}
+
+
+class Flags(Steering, cli.Command):
+    """Steer every image's feature toward texts inside the null space, by steps that reach the wanted image scores."""
+
+    manifest: Path
+    head: Path
+    features: Path
+    shards: int
+    projector: Path
+    translator: Path
+    embeddings: Path
+    names: Path
+    threads: int
+    output: Path
+
+
+def main(flags: Flags) -> None:
+    cli.limit_threads(flags.threads)
+    manifest = read_parquet(flags.manifest)
+    for label in flags.labels:
+        if label not in manifest["label"].array:
+            near = difflib.get_close_matches(label, manifest["label"].unique(), n=1)
+            raise InputError(f"steering.labels: no image has the label {label!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    names = read_json(flags.names)
+    if names["targets"] != flags.prompts:
+        raise InputError(
+            f"{flags.names}: its targets are {names['targets']}, not steering.prompts {flags.prompts}: run embed_prompts again"
+        )
+    wanted = ["label_embeddings", *(["target_embeddings"] if flags.prompts else [])]
+    texts = read_tensors(flags.embeddings, wanted)[0]
+    text_of = {label: row for row, label in enumerate(names["labels"])}
+    head = read_tensors(flags.head, ["weight"])[0]["weight"]
+    basis = read_tensors(flags.projector, ["null_basis"])[0]["null_basis"]
+    stored = read_tensors(flags.translator, ["weight", "bias"])[0]
+    translator = Translator(stored["weight"].astype(np.float64), stored["bias"].astype(np.float64))
+    translated_basis = translator.weight @ basis
+    steered = manifest["label"].isin(flags.labels or manifest["label"]).to_numpy()
+    blocks = []
+    for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
+        chosen = np.flatnonzero((shard["view"] == 0) & steered[shard["image_id"]])
+        for rows in np.array_split(chosen, -(-len(chosen) // ROWS) or 1):
+            features, images = shard["features"][rows], manifest.iloc[shard["image_id"][rows]]
+            label_texts = texts["label_embeddings"][images["label"].map(text_of)]
+            for number, prompt in enumerate(flags.prompts):
+                text = texts["target_embeddings"][number]
+                directions = null_directions(features, translator, basis, translated_basis, text)
+                for target in flags.target_is_deg:
+                    scores = steering_scores(features, head, translator, directions, text, label_texts, target)
+                    blocks.append(scores.assign(image_id=images["image_id"].to_numpy(), label=images["label"].to_numpy(), prompt=prompt))
+    table = pd.concat(blocks) if blocks else pd.DataFrame(columns=list(TYPES))
+    table = table.sort_values(["image_id", "prompt", "target_is_deg"], kind="stable", ignore_index=True)
+    write_parquet(flags.output, table[list(TYPES)].astype(TYPES))
+    for (prompt, target), group in table.groupby(["prompt", "target_is_deg"]):
+        cli.log.info(
+            "%r to %g degrees: %.1f %% of %d images reach it; AS %+.2f degrees, longest step %.3g, logits move by at most %.1e",
+            prompt,
+            target,
+            100 * group["reachable"].mean(),
+            len(group),
+            group["as_target_deg"].mean(),
+            group["step"].max(),
+            group["logit_change"].max(),
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

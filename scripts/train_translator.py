@@ -1,0 +1,72 @@
+"""Train a nonlinear translator on the training images by each loss, judge it on the held-out ones and keep the best."""
+
+from pathlib import Path
+from typing import Literal
+
+from singflow import cli
+from singflow.config import Training
+from singflow.networks import Pairs, prepare, train
+from singflow.store import provenance, read_parquet, write_json, write_tensors
+
+
+class Flags(Training, cli.Command):
+    """Train a nonlinear translator on the training images by each loss, judge it on the held-out ones and keep the best."""
+
+    study: str
+    model: str
+    space: str
+    kind: Literal["mlp3", "mlp4", "residual"]
+    manifest: Path
+    features: Path
+    embeddings: Path
+    shards: int
+    device: Literal["auto", "cpu", "cuda"]
+    seed: int
+    threads: int
+    translator: Path
+    report: Path
+
+
+def main(flags: Flags) -> None:
+    cli.limit_threads(flags.threads)
+    device = prepare(flags.device, flags.threads)
+    pairs = Pairs(flags.features, flags.embeddings, flags.shards, read_parquet(flags.manifest), device)
+    checkpoint = flags.translator.with_name(f"{flags.translator.name}.partial")
+    trained = train(pairs, flags.kind, flags, flags.seed, checkpoint)
+    kept = trained.losses[trained.loss]
+    metadata = provenance(
+        ["torch"],
+        study=flags.study,
+        model=flags.model,
+        space=flags.space,
+        kind=flags.kind,
+        loss=trained.loss,
+        width=flags.width,
+        dropout=flags.dropout,
+    )
+    write_tensors(flags.translator, {name: tensor.numpy() for name, tensor in trained.network.state_dict().items()}, metadata)
+    report = {
+        "alpha": None,
+        "alpha_curve": [],
+        "kind": flags.kind,
+        "loss": trained.loss,
+        "validation_cosine": kept["validation_cosine"],
+        "validation_mse": kept["validation_mse"],
+        "validation_r2": kept["validation_r2"],
+        "baseline_cosine": trained.baseline_cosine,
+        "n_train": trained.n_train,
+        "n_validation": trained.n_validation,
+        "parameters": trained.network.size,
+        "losses": trained.losses,
+    }
+    write_json(flags.report, report)
+    checkpoint.unlink(missing_ok=True)
+    cli.log.info(
+        "%s -> %s: %s by loss %s, epoch %d of %d; held-out cosine %.3f (baseline %.3f), R2 %.3f",
+        flags.model, flags.space, flags.kind, trained.loss, kept["best_epoch"], kept["epochs"], kept["validation_cosine"],
+        trained.baseline_cosine, kept["validation_r2"],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

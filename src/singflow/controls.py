@@ -1,0 +1,108 @@
+"""Controls of null removal: what the loss of other subspaces, of the same or of fewer dimensions, does to meaning."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from singflow.geometry import orthonormal, random_basis
+from singflow.metrics import Removal, fold
+
+SUBSPACES = ["null", "random", "row"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Random subspaces of one kind and dimension.
+
+    subspace: `null`, inside the null space; `random`, anywhere in feature space; `row`, inside the row space, which the logits
+    see. single: there is one such subspace alone, the whole null or row space.
+    """
+
+    subspace: str
+    dimension: int
+    single: bool
+
+
+def cases(width: int, null_dim: int, dimensions: list[int]) -> list[Case]:
+    """Every case for a head with `width` features: each dimension of the list up to the null space's, and the null space's own.
+
+    The row space takes part as far as it is large enough. A head without null space has no cases.
+    """
+    wanted = sorted({d for d in dimensions if d < null_dim} | ({null_dim} if null_dim else set()))
+    room = {"null": null_dim, "random": width, "row": width - null_dim}
+    return [Case(kind, d, kind != "random" and d == room[kind]) for d in wanted for kind in SUBSPACES if d <= room[kind]]
+
+
+def folded_control(weight: np.ndarray, null_basis: np.ndarray, case: Case, seed: int, draw: int) -> np.ndarray:
+    """The translator's share of one drawn subspace, T B B^T: (m, d) float64 from weight (m, d) and null basis (d, k).
+
+    A subspace of more than half of the dimensions is drawn as the complement of a smaller one.
+    """
+    width, null_dim = null_basis.shape
+    if case.subspace == "null":
+        inside = np.eye(null_dim) if case.single else random_basis(null_dim, case.dimension, seed, draw)
+        return fold(weight, null_basis @ inside)
+    if case.subspace == "row":
+        if case.single:
+            return weight.astype(np.float64) - fold(weight, null_basis)
+        drawn = np.random.default_rng([seed, draw, width, case.dimension, 1]).standard_normal((width, case.dimension))
+        return fold(weight, orthonormal(drawn - null_basis @ (null_basis.T @ drawn)))
+    if 2 * case.dimension > width:
+        return weight.astype(np.float64) - fold(weight, random_basis(width, width - case.dimension, seed, draw))
+    return fold(weight, random_basis(width, case.dimension, seed, draw))
+
+
+class ControlScores:
+    """Per-image scores of one case, as sums over draws; memory grows with the images, by three numbers each.
+
+    n: number of images.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._sums = np.zeros((3, n))
+        self._means: list[np.ndarray] = []
+
+    def update(self, image_id: np.ndarray, removal: Removal, texts: np.ndarray) -> None:
+        """Add images of the draw in progress: image_id (n,), their texts (n, m)."""
+        image_score, attribute_score = removal.image_score(), removal.attribute_score(texts)
+        self._sums[:, image_id] += image_score, attribute_score, np.abs(attribute_score)
+
+    def end_draw(self) -> None:
+        """Every image has had its part in this draw."""
+        self._means.append(self._sums.mean(axis=1))
+
+    @property
+    def draws(self) -> int:
+        """Number of draws so far."""
+        return len(self._means)
+
+    @property
+    def spread_deg(self) -> np.ndarray:
+        """Standard deviation over draws of the mean IS, AS and |AS| over images: (3,); 0 for a single draw."""
+        each = np.diff(self._means, axis=0, prepend=np.zeros((1, 3)))
+        return each.std(axis=0, ddof=1) if len(each) > 1 else np.zeros(3)
+
+    @property
+    def error_deg(self) -> float:
+        """Standard error over draws of the mean IS."""
+        return float(self.spread_deg[0] / np.sqrt(self.draws))
+
+    def table(self, image_id: np.ndarray, case: Case) -> pd.DataFrame:
+        """One row an image: means over draws of IS, AS and |AS| in degrees."""
+        image_score, attribute_score, size = self._sums[:, image_id] / max(self.draws, 1)
+        return pd.DataFrame(
+            {
+                "image_id": image_id,
+                "subspace": case.subspace,
+                "dimension": np.int32(case.dimension),
+                "is_deg": image_score,
+                "as_deg": attribute_score,
+                "as_abs_deg": size,
+            }
+        )
+
+
+def empty_table() -> pd.DataFrame:
+    """What ControlScores.table gives for a head without null space, which has no cases."""
+    return ControlScores(1).table(np.zeros(0, dtype=np.int64), Case("null", 0, True))

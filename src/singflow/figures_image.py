@@ -1,0 +1,165 @@
+"""The picture of one image's analysis."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.textpath import text_to_path
+from PIL import Image
+
+from singflow.figures import COLOURS, STYLE, bare
+from singflow.image_analysis import Analysis, Movement, Setting, prediction_lines, score_lines
+
+PHOTO_PIXELS = 900  # longest side; what the page shows at 200 dots per inch
+BEFORE, AFTER = "0.35", COLOURS[0]
+NEARER, FARTHER = COLOURS[2], COLOURS[5]
+
+# The page in inches: margins, photo, words, and room for texts beside axes. Texts are broken at their measured width.
+WIDTH, MARGIN, GAP = 10.5, 0.15, 0.25
+PHOTO, NAMES = 3.8, 2.0
+LINE, AXIS, TITLE = 0.17, 0.5, 0.3
+WORDS_PT, NAMES_PT, TITLE_PT = 8.5, 8.0, 11.0
+
+
+def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setting) -> Figure:
+    """One page on an image: the photo, its prediction and scores in words, angles before and after null removal, and concepts.
+
+    name: what the image is called. A weak translator and a head without null space are named in the words.
+    """
+    texts = [analysis.predicted, *analysis.texts]
+    sides = [analysis.gained, analysis.lost]
+    with plt.rc_context(STYLE):
+        left = MARGIN + PHOTO + GAP
+        title, words = _words(name, analysis, setting, WIDTH - MARGIN - left)
+        names, lines = _broken([f"class: {analysis.predicted.text}", *(each.text for each in analysis.texts)])
+        panels = [_broken([each.text for each in side]) for side in sides]
+        most = max(1.0, *(rows.sum() for _, rows in panels))
+        words_height = 1.3 * LINE * (title.count("\n") + 1) + LINE * (words.count("\n") + 1) + GAP
+        plot_height, bars_height = 1.5 * LINE * (lines.sum() + 0.4), 1.3 * LINE * (most + 0.4)
+        photo_height = PHOTO * min(1.0, photo.height / photo.width)
+        top = max(photo_height + GAP, words_height + TITLE + plot_height + AXIS)
+        height = MARGIN + top + TITLE + bars_height + AXIS
+        figure = plt.figure(figsize=(WIDTH, height))
+
+        def axes_at(x: float, y: float, width: float, deep: float) -> Axes:
+            """Axes whose upper left corner is x, y inches from the page's."""
+            return figure.add_axes((x / WIDTH, 1 - (y + deep) / height, width / WIDTH, deep / height))
+
+        _photo(axes_at(MARGIN, MARGIN, PHOTO, top - GAP), photo)
+        heading: dict[str, Any] = {"va": "top", "transform": figure.transFigure, "linespacing": 1.3}
+        figure.text(left / WIDTH, 1 - MARGIN / height, title, fontsize=TITLE_PT, fontweight="bold", **heading)
+        below = MARGIN + 1.3 * LINE * (title.count("\n") + 1)
+        figure.text(left / WIDTH, 1 - below / height, words, fontsize=WORDS_PT, **heading)
+        axes = axes_at(left + NAMES, MARGIN + words_height + TITLE, WIDTH - MARGIN - left - NAMES, plot_height)
+        _dumbbell(axes, texts, names, lines)
+        longest = max((abs(each.as_deg) for side in sides for each in side), default=1.0)
+        half = (WIDTH - 2 * MARGIN - GAP) / 2
+        for place, (side, (labels, rows)) in enumerate(zip(sides, panels, strict=True)):
+            axes = axes_at(MARGIN + place * (half + GAP) + NAMES, MARGIN + top + TITLE, half - NAMES, bars_height)
+            axes.set_title(("gained: nearer after null removal", "lost: farther after null removal")[place])
+            _bars(axes, side, labels, rows, longest, (NEARER, FARTHER)[place])
+            axes.set_ylim(most + 0.2, -0.2)
+        return figure
+
+
+def _words(name: str, analysis: Analysis, setting: Setting, width: float) -> tuple[str, str]:
+    """Headline and text, in lines of at most `width` inches."""
+    basis = (
+        f"study {setting.study}, {bare(setting.model)}, {setting.space}; rank rule {setting.rank_rule}, null dimension {setting.null_dim}; "
+        f"{setting.translator} translator, held-out R2 {setting.validation_r2:.2f}"
+    )
+    likeliest, others = prediction_lines(analysis)
+    lines = [name, others, *score_lines(analysis, setting), basis]
+    title = _lines(likeliest, width, FontProperties(size=TITLE_PT, weight="bold"))
+    return "\n".join(title), "\n".join(part for line in lines for part in _lines(line, width, FontProperties(size=WORDS_PT)))
+
+
+def _broken(texts: list[str]) -> tuple[list[str], np.ndarray]:
+    """Texts in lines that fit beside axes, and how many lines each takes."""
+    lines = [_lines(text, NAMES - 0.1, FontProperties(size=NAMES_PT)) for text in texts]
+    return ["\n".join(each) for each in lines], np.array([len(each) for each in lines], dtype=float)
+
+
+def _lines(text: str, width: float, font: FontProperties) -> list[str]:
+    """A text in lines of at most `width` inches, broken at spaces, and inside words that are longer."""
+
+    def fits(line: str) -> bool:
+        return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] <= 72 * width
+
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if fits(joined):
+            lines[-1] = joined
+            continue
+        lines += [""] if lines[-1] else []
+        for character in word:
+            lines += [] if fits(lines[-1] + character) else [""]
+            lines[-1] += character
+    return lines
+
+
+def _places(lines: np.ndarray) -> np.ndarray:
+    """Where rows lie so that each has room for its lines: centres, downwards from 0."""
+    return np.cumsum(lines) - lines / 2
+
+
+def _photo(axes: Axes, photo: Image.Image) -> None:
+    small = photo.copy()
+    small.thumbnail((PHOTO_PIXELS, PHOTO_PIXELS))
+    axes.imshow(small)
+    axes.set_anchor("N")
+    axes.set_axis_off()
+
+
+def _rows(axes: Axes, names: list[str], lines: np.ndarray) -> np.ndarray:
+    places = _places(lines)
+    axes.set_yticks(places, names, fontsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="0.92", lw=0.6)
+    axes.set_axisbelow(True)
+    return places
+
+
+def _dumbbell(axes: Axes, texts: list[Movement], names: list[str], lines: np.ndarray) -> None:
+    places = _rows(axes, names, lines)
+    axes.set_ylim(lines.sum() + 0.2, -0.2)
+    before, after = (np.array(each) for each in zip(*((t.angle_original_deg, t.angle_equivalent_deg) for t in texts), strict=True))
+    axes.hlines(places, before, after, color="0.55", lw=1.5, zorder=1)
+    axes.scatter(after, places, s=24, color=AFTER, zorder=2)
+    axes.scatter(before, places, s=60, facecolors="none", edgecolors=BEFORE, linewidths=1.3, zorder=3)
+    low, high = min(before.min(), after.min()), max(before.max(), after.max())
+    room = max(high - low, 1.0)
+    axes.set_xlim(low - 0.08 * room, high + 0.42 * room)
+    for place, end, text in zip(places, np.maximum(before, after), texts, strict=True):
+        axes.annotate(f"AS {text.as_deg:+.2f}", (end, place), (8, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_xlabel("angle of image and text (degrees)")
+    marks = [
+        Line2D([], [], ls="", marker="o", mfc="none", mec=BEFORE, ms=7.5, label="before"),
+        Line2D([], [], ls="", marker="o", color=AFTER, ms=5, label="after null removal"),
+    ]
+    axes.legend(handles=marks, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, borderaxespad=0.2)
+
+
+def _bars(axes: Axes, concepts: list[Movement], names: list[str], lines: np.ndarray, longest: float, colour: str) -> None:
+    if not concepts:
+        axes.text(0.5, 0.5, "none", ha="center", va="center", transform=axes.transAxes, color="0.4")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
+    places = _rows(axes, names, lines)
+    values = np.array([each.as_deg for each in concepts])
+    axes.barh(places, values, 0.7, color=colour)
+    axes.axvline(0, color="0.3", lw=0.8)
+    side = np.sign(values[0])
+    axes.set_xlim(*sorted((0.0, side * 2.1 * longest)))
+    axes.set_xlabel("AS (degrees)")
+    if side < 0:
+        axes.invert_xaxis()
+    for place, each in zip(places, concepts, strict=True):
+        numbers = f"{each.as_deg:+.2f}  ({each.angle_original_deg:.1f} to {each.angle_equivalent_deg:.1f})"
+        axes.annotate(numbers, (each.as_deg, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5)

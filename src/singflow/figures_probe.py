@@ -1,0 +1,78 @@
+"""Figure 12: accuracy of linear classifiers on principal features before and after translation."""
+
+import textwrap
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from singflow.figures import COLOURS, MARKERS, STYLE, caption
+
+ENDS = [f"accuracy_{kind}_{end}" for kind in ("principal", "translated") for end in ("low", "high")]
+
+
+def fig12(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figure:
+    """Per space, one panel: accuracy after translation against accuracy before, a point a model with its intervals.
+
+    probes: tables/probes.csv; table: tables/models.csv; confidence: coverage of the intervals, for the labels.
+    """
+    spaces = probes["space"].unique()
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(7.8, 4.6 * len(spaces)), layout="constrained")
+        for subfigure, space in zip(figure.subfigures(len(spaces), 1, squeeze=False)[:, 0], spaces, strict=True):
+            axes = subfigure.subplots()
+            mine = probes[probes["space"] == space]
+            axes.set_title(_title(mine), loc="left", fontsize=9)
+            axes.set_xlabel("accuracy on principal features")
+            axes.set_ylabel("accuracy on translated principal features")
+            axes.set_aspect("equal")
+            if mine["accuracy_principal"].isna().all():
+                axes.set(xticks=[], yticks=[])
+                reason = "nothing can be probed: " + "; ".join(mine["note"].unique())
+                axes.text(0.5, 0.5, textwrap.fill(reason, 44), ha="center", va="center", transform=axes.transAxes)
+                continue
+            _points(axes, mine, table[table["space"] == space].set_index("model"))
+            _lines(axes, mine)
+            note = f"bars: {100 * confidence:g} % intervals over test images"
+            place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0)}
+            axes.legend(**place, fontsize=8, title=note, title_fontsize=8, alignment="left")
+        return figure
+
+
+def _title(rows: pd.DataFrame) -> str:
+    first = rows.iloc[0]
+    lines = [f"space {first['space']}: " + (first["pearson_note"] if pd.isna(first["pearson"]) else f"Pearson {first['pearson']:.3f}")]
+    if pd.notna(first["pearson"]):
+        interval = f" [{first['pearson_low']:.3f}, {first['pearson_high']:.3f}]" if pd.notna(first["pearson_low"]) else ", no interval"
+        lines[0] += f"{interval}, {first['pearson_n']} models"
+    return "\n".join([*lines, f"test images: {first['n']}, labels: {first['n_labels']}"])
+
+
+def _points(axes: Axes, rows: pd.DataFrame, models: pd.DataFrame) -> None:
+    for number, row in enumerate(rows.to_dict("records")):
+        name, colour = caption(row["model"], models), COLOURS[number % len(COLOURS)]
+        marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
+        if pd.isna(row["accuracy_principal"]):
+            axes.plot([], [], ls="", marker=marker, color=colour, label=f"{name}: {row['note']}")
+            continue
+        x, y = row["accuracy_principal"], row["accuracy_translated"]
+        axes.errorbar(
+            x, y, fmt=marker, color=colour,
+            xerr=[[x - row["accuracy_principal_low"]], [row["accuracy_principal_high"] - x]],
+            yerr=[[y - row["accuracy_translated_low"]], [row["accuracy_translated_high"] - y]],
+            ms=7, mec="black", mew=0.5, elinewidth=0.7, zorder=3, label=name,
+        )  # fmt: skip
+
+
+def _lines(axes: Axes, rows: pd.DataFrame) -> None:
+    """The diagonal, and chance unless it is so far below the points that they would shrink into a corner."""
+    low, high, chance = float(rows[ENDS].min().min()), float(rows[ENDS].max().max()), float(rows["chance"].dropna().iloc[0])
+    near = low - chance <= 2 * (high - low)
+    start, end = (min(low, chance) if near else low), max(high, chance)
+    margin = 0.05 * (end - start)
+    axes.set(xlim=(start - margin, end + margin), ylim=(start - margin, end + margin))
+    axes.axline((0, 0), slope=1, color="0.6", lw=1, label="equal accuracy", zorder=1)
+    axes.axhline(chance, color="0.6", lw=1, ls=":", label=f"chance: {chance:.3f}" + ("" if near else ", outside"), zorder=1)
+    axes.axvline(chance, color="0.6", lw=1, ls=":", zorder=1)

@@ -1,0 +1,136 @@
+"""How invariant the almost-null space is: what leaves logits and meaning when fewer leading directions count as principal."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+
+from singflow.geometry import energy_rank, null_space
+from singflow.metrics import Removal, translate
+from singflow.tables import qualify
+from singflow.translator import Translator
+
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Nested subspaces to remove: of `basis` (d, k), orthonormal, all columns from each of `cuts` (descending) on."""
+
+    basis: np.ndarray
+    cuts: list[int]
+
+
+class CurveStatistics:
+    """Running means over images of what each removal changes; memory grows with the head, not with the images.
+
+    Points are the shares `kept` of the head's exact rank (rounded, at least 1, each share once) and the rules `exact`, `energy`
+    and `centered` of geometry.null_space. A point of rank r keeps the r leading right singular vectors of W and removes the rest of
+    the feature space, f' = V_r V_r^T f; `centered` keeps those of W less its mean row.
+
+    head: weight (C, d), bias (C,); energy: share of ||W||_F^2 that the rule `energy` keeps.
+    """
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray, translator: Translator, kept: list[float], energy: float) -> None:
+        self._weight, self._bias, self._translator = weight.astype(np.float64), bias.astype(np.float64), translator
+        exact, centered = null_space(weight), null_space(weight, "centered")
+        ranks = {share: min(exact.rank, max(1, round(share * exact.rank))) for share in sorted(set(kept), reverse=True)}
+        rules = {"exact": exact.rank, "energy": min(exact.rank, energy_rank(exact.singular_values, energy))}
+        cuts = sorted({*ranks.values(), *rules.values()}, reverse=True)
+        whole = max(exact.rank, 1)
+        self._points = [
+            *[("share", share, rank, cuts.index(rank)) for share, rank in ranks.items()],
+            *[(rule, rank / whole, rank, cuts.index(rank)) for rule, rank in rules.items()],
+            ("centered", centered.rank / whole, centered.rank, len(cuts)),
+        ]
+        chains = [Chain(np.hstack([exact.principal, exact.basis]), cuts), Chain(centered.basis, [0])]
+        self._chains = [(chain, self._weight @ chain.basis, translator.weight @ chain.basis) for chain in chains]
+        total = max(float(np.sum(self._weight**2)), np.finfo(np.float64).tiny)
+        self._energy = [1.0 - np.sum(seen[:, cut:] ** 2) / total for chain, seen, _ in self._chains for cut in chain.cuts]
+        self._n = 0
+        self._n_spread = 0
+        self._sums = np.zeros((len(self._energy), 8))
+        self._largest = np.zeros(len(self._energy))
+
+    def update(self, features: np.ndarray, texts: np.ndarray) -> None:
+        """Add images: features (n, d), and the unit embedding of each image's own label (n, m)."""
+        for start in range(0, len(features), CHUNK):
+            self._update(features[start : start + CHUNK].astype(np.float64), texts[start : start + CHUNK])
+
+    def _update(self, features: np.ndarray, texts: np.ndarray) -> None:
+        logits = features @ self._weight.T + self._bias
+        spread = np.linalg.norm(logits - logits.mean(axis=1, keepdims=True), axis=1)
+        spreads = spread > 0
+        original = translate(features, self._translator)
+        before, predicted = softmax(logits, axis=1), logits.argmax(axis=1)
+        self._n += len(features)
+        self._n_spread += int(spreads.sum())
+        subspace = 0
+        for chain, seen, translated in self._chains:
+            coordinates = features @ chain.basis
+            change, moved, end = np.zeros_like(logits), np.zeros_like(original), chain.basis.shape[1]
+            for cut in chain.cuts:
+                change += coordinates[:, cut:end] @ seen[:, cut:end].T
+                moved += coordinates[:, cut:end] @ translated[:, cut:end].T
+                end = cut
+                size, after = np.linalg.norm(change, axis=1), logits - change
+                removal = Removal(original, original - moved)
+                image, attribute = removal.image_score(), removal.attribute_score(texts)
+                self._sums[subspace] += [
+                    size.sum(),
+                    (size[spreads] / spread[spreads]).sum(),
+                    np.abs(softmax(after, axis=1) - before).sum() / 2,
+                    (after.argmax(axis=1) != predicted).sum(),
+                    image.sum(),
+                    (image**2).sum(),
+                    attribute.sum(),
+                    np.abs(attribute).sum(),
+                ]
+                self._largest[subspace] = max(self._largest[subspace], size.max())
+                subspace += 1
+
+    def table(self) -> pd.DataFrame:
+        """One row per point, shares first.
+
+        point; kept (share of the exact rank); rank; null_dim (dimensions removed, d - rank); energy (share of ||W||_F^2 kept); n;
+        logit_change (||W f' - W f||, mean and max); logit_relative_mean (that over ||W f + b - its mean over classes||, of images whose
+        logits differ between classes, missing where none does); softmax_change_mean (total variation, 0 to 1); top1_changed (share of the
+        images); and in degrees IS (mean and standard deviation over images, divisor n), AS toward the own label, and |AS|.
+        """
+        change, relative, softmax_change, flips, image, image2, attribute, magnitude = self._sums.T / self._n
+        rows = []
+        for point, kept, rank, subspace in self._points:
+            rows.append(
+                {
+                    "point": point,
+                    "kept": kept,
+                    "rank": rank,
+                    "null_dim": self._weight.shape[1] - rank,
+                    "energy": self._energy[subspace],
+                    "n": self._n,
+                    "logit_change_mean": change[subspace],
+                    "logit_change_max": self._largest[subspace],
+                    "logit_relative_mean": relative[subspace] * self._n / self._n_spread if self._n_spread else np.nan,
+                    "softmax_change_mean": softmax_change[subspace],
+                    "top1_changed": flips[subspace],
+                    "is_mean_deg": image[subspace],
+                    "is_std_deg": np.sqrt(max(image2[subspace] - image[subspace] ** 2, 0.0)),
+                    "as_mean_deg": attribute[subspace],
+                    "as_abs_mean_deg": magnitude[subspace],
+                }
+            )
+        return pd.DataFrame(rows)
+
+
+def gather(curves: dict[str, dict[str, pd.DataFrame]], models: pd.DataFrame) -> pd.DataFrame:
+    """All rows of all curves (space -> model -> table) with what they rest on; models: tables/models.csv.
+
+    A row's own null dimension becomes `removed_dim`, since null_dim is that of the study's projector.
+    """
+    rows = [
+        table.assign(space=space, model=model)[["space", "model", *table]]
+        for space, tables in curves.items()
+        for model, table in tables.items()
+    ]
+    return qualify(pd.concat(rows, ignore_index=True).rename(columns={"null_dim": "removed_dim"}), models)

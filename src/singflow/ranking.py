@@ -1,0 +1,193 @@
+"""Comparison of models: excess over control, orders by several criteria, paired tests, and how far orders agree."""
+
+from collections.abc import Iterable
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from singflow.statistics import Criterion, bootstrap_means, flipped_means, holm, interval, paired_p, rank_correlations
+
+SCORES = ["is_deg", "as_abs_deg"]
+PAPER = "is_per_as"
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    return np.divide(top, bottom, out=np.full(np.broadcast(top, bottom).shape, np.nan), where=bottom != 0)
+
+
+# Means (..., 6): IS and |AS| of the null space, of random subspaces of its dimension, of its parts of the dimension that all
+# models share. The flag says whether a higher value is the better one.
+CRITERIA: dict[str, tuple[Criterion, bool]] = {
+    PAPER: (lambda m: _ratio(m[..., 0], m[..., 1]), True),
+    "is_per_as_over_control": (lambda m: _ratio(_ratio(m[..., 0], m[..., 1]), _ratio(m[..., 2], m[..., 3])), True),
+    "is_per_as_equal_dim": (lambda m: _ratio(m[..., 4], m[..., 5]), True),
+    "is": (lambda m: m[..., 0], True),
+    "is_excess": (lambda m: m[..., 0] - m[..., 2], True),
+    "is_per_control": (lambda m: _ratio(m[..., 0], m[..., 2]), True),
+    "as_abs": (lambda m: m[..., 1], False),
+    "as_abs_excess": (lambda m: m[..., 1] - m[..., 3], False),
+    "as_abs_per_control": (lambda m: _ratio(m[..., 1], m[..., 3]), False),
+}
+
+
+def shared_dimension(controls: Iterable[pd.DataFrame]) -> int | None:
+    """The largest dimension at which parts of every null space were removed, None when there is none."""
+    sets = [set(table.loc[table["subspace"] == "null", "dimension"]) for table in controls]
+    common = set.intersection(*sets) if sets else set()
+    return int(max(common)) if common else None
+
+
+def case_columns(controls: pd.DataFrame, subspace: str, dimension: int | None) -> np.ndarray:
+    """IS and |AS| of every image (n, 2), ordered by image_id, for one case of a controls table; NaN when it has no such case."""
+    rows = controls[(controls["subspace"] == subspace) & (controls["dimension"] == dimension)].sort_values("image_id")
+    return rows[SCORES].to_numpy() if len(rows) else np.full((controls["image_id"].nunique(), 2), np.nan)
+
+
+def criterion_columns(controls: pd.DataFrame, null_dim: int, shared: int | None) -> np.ndarray:
+    """The columns whose means CRITERIA take: (n, 6)."""
+    cases = [("null", null_dim), ("random", null_dim), ("null", shared)]
+    return np.hstack([case_columns(controls, subspace, dimension) for subspace, dimension in cases])
+
+
+def excess_rows(
+    controls: pd.DataFrame, report: list[dict[str, Any]], null_dim: int, strata: np.ndarray, *, resamples: int, confidence: float, seed: int
+) -> list[dict[str, Any]]:
+    """Rows of tables/controls.csv for one model and space: null removal against random and row-space removal, by dimension.
+
+    controls: the controls table; report: its cases. The interval of an excess holds the spread over images and that over
+    subspaces: a null space that is like any other subspace has an excess whose interval covers 0. Both halves are added in
+    quadrature; the second is that of one further draw, Student t with draws - 1 degrees of freedom.
+    """
+    drawn = {(case["subspace"], case["dimension"]): case for case in report}
+    rows = []
+    for dimension in sorted({case["dimension"] for case in report}):
+        row: dict[str, Any] = {"dimension": dimension, "own": dimension == null_dim, "n": len(strata)}
+        null = case_columns(controls, "null", dimension)
+        samples = bootstrap_means(null, strata, resamples, seed)
+        for position, score in enumerate(SCORES):
+            row[f"{score}_null"] = null[:, position].mean()
+            row[f"{score}_null_low"], row[f"{score}_null_high"] = interval(samples[:, position], confidence)
+        for other in ("random", "row"):
+            case = drawn.get((other, dimension))
+            values = case_columns(controls, other, dimension)
+            spread = bootstrap_means(null - values, strata, resamples, seed)
+            for position, score in enumerate(SCORES):
+                row[f"{score}_{other}"] = values[:, position].mean()
+                middle = (null - values)[:, position].mean()
+                low, high = interval(spread[:, position], confidence)
+                wide = _spread_of_draws(case, score, confidence) if case else np.nan
+                row[f"{score}_excess_{other}"] = middle
+                row[f"{score}_excess_{other}_low"] = middle - np.hypot(middle - low, wide)
+                row[f"{score}_excess_{other}_high"] = middle + np.hypot(high - middle, wide)
+            row[f"{other}_draws"] = case["draws"] if case else 0
+            row[f"{other}_stable"] = bool(case and case["stable"])
+        rows.append(row)
+    return rows
+
+
+def _spread_of_draws(case: dict[str, Any], score: str, confidence: float) -> float:
+    """Half-width of the prediction interval of one further draw's mean; 0 for the whole row space, which is one."""
+    if case["draws"] < 2:
+        return 0.0
+    quantile = scipy.stats.t.ppf((1 + confidence) / 2, case["draws"] - 1)
+    return float(quantile * case[f"{score}_spread"] * np.sqrt(1 + 1 / case["draws"]))
+
+
+def order_rows(columns: dict[str, np.ndarray], strata: np.ndarray, *, resamples: int, confidence: float, seed: int) -> pd.DataFrame:
+    """Every model's value, interval and place (1 is best) by every criterion, one row each.
+
+    columns: model -> criterion_columns on the same images, for models with a null space. Intervals are over images.
+    """
+    rows = []
+    for model, each in columns.items():
+        means, samples = each.mean(axis=0), bootstrap_means(each, strata, resamples, seed)
+        for criterion, (value, _) in CRITERIA.items():
+            low, high = interval(value(samples), confidence)
+            rows.append({"criterion": criterion, "model": model, "n": len(each), "value": float(value(means)), "low": low, "high": high})
+    table = pd.DataFrame(rows, columns=["criterion", "model", "n", "value", "low", "high"])
+    better = table["criterion"].map({name: high for name, (_, high) in CRITERIA.items()})
+    signed = table["value"].where(better != True, -table["value"])  # noqa: E712 (a column)
+    return table.assign(place=signed.groupby(table["criterion"]).rank(method="min").astype("Int64"))
+
+
+def pair_rows(
+    columns: dict[str, np.ndarray], strata: np.ndarray, *, resamples: int, permutations: int, confidence: float, seed: int
+) -> pd.DataFrame:
+    """Differences between models on the same images by every criterion: with interval, p-value, and p corrected by Holm.
+
+    The interval is by bootstrap, the p-value by exchanging two models' scores on random images. The correction is for the
+    number of pairs within a criterion.
+    """
+    samples = {model: bootstrap_means(each, strata, resamples, seed) for model, each in columns.items()}
+    flipped = {model: flipped_means(each, permutations, seed) for model, each in columns.items()}
+    means = {model: each.mean(axis=0) for model, each in columns.items()}
+    names = ["criterion", "model_a", "model_b", "n", "difference", "low", "high", "p"]
+    rows = []
+    for criterion, (value, _) in CRITERIA.items():
+        for a, b in combinations(columns, 2):
+            low, high = interval(value(samples[a]) - value(samples[b]), confidence)
+            difference = float(value(means[a]) - value(means[b]))
+            p = paired_p(means[a], means[b], flipped[a] - flipped[b], value)
+            rows.append(dict(zip(names, [criterion, a, b, len(strata), difference, low, high, p], strict=True)))
+    table = pd.DataFrame(rows, columns=names)
+    corrected = [holm(group.to_numpy()) for _, group in table.groupby("criterion", sort=False)["p"]]
+    table["p_holm"] = np.concatenate(corrected) if corrected else np.array([])
+    return table.assign(differ=table["p_holm"] <= 1 - confidence)
+
+
+def agreement_rows(orders: pd.DataFrame, permutations: int, seed: int) -> pd.DataFrame:
+    """How far orders of models agree: every criterion with the paper's within a space, and every criterion across spaces.
+
+    orders: tables/orders.csv. Spearman with a permutation p-value, Kendall's tau-b with SciPy's; both over the models that have a
+    value in both orders, and empty for fewer than three.
+    """
+    values = orders.assign(signed=np.where(orders["criterion"].map({n: h for n, (_, h) in CRITERIA.items()}), 1, -1) * orders["value"])
+    wide = values.pivot(index="model", columns=["space", "criterion"], values="signed")
+    spaces = list(orders["space"].unique())
+    within = [((space, PAPER), (space, criterion)) for space in spaces for criterion in CRITERIA if criterion != PAPER]
+    across = [((a, criterion), (b, criterion)) for a, b in combinations(spaces, 2) for criterion in CRITERIA]
+    rows = []
+    for first, second in within + across:
+        both = wide[[first, second]].dropna().to_numpy()
+        row = dict(zip(["space_a", "criterion_a", "space_b", "criterion_b"], [*first, *second], strict=True)) | {"n_models": len(both)}
+        if len(both) > 2:
+            (_, _, spearman, p), kendall = rank_correlations(both, permutations, seed)[0], scipy.stats.kendalltau(*both.T)
+            row |= {"spearman": spearman, "spearman_p": p, "kendall": float(kendall.statistic), "kendall_p": float(kendall.pvalue)}
+        rows.append(row)
+    columns = ["space_a", "criterion_a", "space_b", "criterion_b", "n_models", "spearman", "spearman_p", "kendall", "kendall_p"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def render_orders(orders: pd.DataFrame, agreement: pd.DataFrame, shared: dict[str, int | None]) -> str:
+    """Does the order of the models survive the controls? One line per criterion, best model first.
+
+    shared: space -> dimension at which models are compared with equally many dimensions.
+    """
+    titles = {
+        PAPER: "IS/|AS| (the paper's)",
+        "is_per_as_over_control": "IS/|AS| over that of random subspaces",
+        "is_per_as_equal_dim": "IS/|AS| with {} null directions each",
+        "is_per_control": "IS over that of random subspaces",
+        "as_abs_per_control": "|AS| over that of random subspaces, least first",
+    }
+    lines = []
+    for space, dimension in shared.items():
+        group = orders[orders["space"] == space]
+        if group.empty:
+            lines += [f"Space {space}: no model has a null space, so there is nothing to order", ""]
+            continue
+        lines.append(
+            f"Order of the models in space {space}, best first (tau: agreement with the paper's criterion, 1 the same, -1 reversed)"
+        )
+        for criterion, title in titles.items():
+            placed = group[group["criterion"] == criterion].dropna(subset=["place"]).sort_values(["place", "model"])
+            listed = " > ".join(f"{row['model']} {row['value']:.2f}" for row in placed.to_dict("records"))
+            mine = agreement[(agreement["space_a"] == space) & (agreement["space_b"] == space) & (agreement["criterion_b"] == criterion)]
+            tau = mine["kendall"].dropna()
+            agreed = f"  (tau {tau.iloc[0]:+.2f})" if len(tau) else ""
+            lines.append(f"  {title.format(dimension)}: {listed or 'undefined'}{agreed}")
+        lines.append("")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,63 @@
+"""Embedded texts that are found again by their content: a vocabulary of many thousand phrases is embedded once."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from singflow.cli import log
+from singflow.errors import InputError
+from singflow.store import read_tensors, write_tensors
+
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class TextCache:
+    """A folder of chunks of embedded texts, each named by the hash of all that decides its bytes.
+
+    facts: what decides them besides the texts, as JSON can hold it: weights, batch size, versions, device, threads.
+    embed: gives embeddings (n, m) of n texts. progress: wraps the chunks while they are worked on; gets them and their number.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    embed: Callable[[list[str]], np.ndarray]
+    progress: Callable[[Iterable[list[str]], int], Iterable[list[str]]]
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        """Embeddings (n, m) of n texts: `embed` sees only chunks that are not in the folder, or damaged there.
+
+        Texts are embedded in chunks of CHUNK, in order. The same chunk always goes through the same batches, so what is found is
+        byte for byte what embedding again would give. Raises InputError when the folder cannot be written to.
+        """
+        chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
+        return np.concatenate([self._chunk(chunk) for chunk in self.progress(chunks, len(chunks))])
+
+    def _chunk(self, texts: list[str]) -> np.ndarray:
+        key = hashlib.sha256(json.dumps({**self.facts, "texts": texts}, sort_keys=True).encode()).hexdigest()
+        path = self.folder / f"{key}.safetensors"
+        if path.exists():
+            try:
+                tensors, metadata = read_tensors(path, ["embeddings"])
+            except InputError as error:
+                log.warning("%s; its %d texts are embedded again", error, len(texts))
+            else:
+                if metadata.get("sha256") == _digest(tensors["embeddings"]):
+                    return tensors["embeddings"]
+                log.warning("%s: is damaged; its %d texts are embedded again", path, len(texts))
+        embeddings = self.embed(texts)
+        try:
+            write_tensors(path, {"embeddings": embeddings}, {"sha256": _digest(embeddings)})
+        except OSError as error:
+            raise InputError(f"prompts.cache {self.folder}: cannot be written to ({error}): name another folder") from None
+        return embeddings
+
+
+def _digest(embeddings: np.ndarray) -> str:
+    """Hash of shape, type and values, which safetensors does not keep."""
+    return hashlib.sha256(f"{embeddings.shape} {embeddings.dtype}".encode() + embeddings.tobytes()).hexdigest()

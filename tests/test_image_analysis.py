@@ -1,0 +1,367 @@
+"""A study of a few random parts, written by hand: what the script says of an image is recomputed from its files alone."""
+
+import itertools
+import json
+import runpy
+import shutil
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.linalg
+import scipy.special
+import scipy.stats
+import torch
+import yaml
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+
+from singflow.classifiers import load_classifier, weights_sha256
+from singflow.config import read_yaml
+from singflow.errors import InputError
+from singflow.figures_image import draw_image
+from singflow.image_analysis import Analysis, Movement, Prediction, Setting, describe, stored_texts
+from singflow.registry import ModelEntry, resolve_spaces
+from singflow.spaces import load_text_tower
+from singflow.store import read_tensors, write_json, write_parquet, write_tensors
+from tests.conftest import ROOT
+
+SCRIPT = runpy.run_path(str(ROOT / "scripts/analyze_image.py"))
+FIVE = ["ant", "bee", "cat", "dog", "elk"]
+CONCEPTS = [f"concept {number}" for number in range(12)]
+TARGET = "an image of a jellyfish"
+ENTRY = ModelEntry(source="timm", id="test_resnet.r160_in1k", weights="random", class_names=FIVE)
+SPACE = resolve_spaces(ROOT / "spaces.yaml", ["conse_minilm"])["conse_minilm"]
+MODEL, N = "timm/tiny.net", 40
+PARTS = ["features/timm/tiny.net/head.safetensors", "projectors/timm/tiny.net.safetensors", "projectors/timm/tiny.net.json"]
+PARTS += [f"translators/conse_minilm/timm/tiny.net/linear.{kind}" for kind in ("safetensors", "json")]
+PARTS += ["prompts/conse_minilm.safetensors", "prompts/conse_minilm.json", "scores/conse_minilm/timm/tiny.net.parquet"]
+PARTS += ["tables/models.csv", "data/manifest.parquet"]
+
+
+def unit_rows(count, width, seed):
+    rows = np.random.default_rng(seed).standard_normal((count, width))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def write_prompts(folder, labels=FIVE, templates=("an image of a {}",), tower="not loaded"):
+    """Embeddings of labels, concepts and a target, and a manifest of the labels; `elk` has a prompt of its own."""
+    counts = {"label": len(labels), "concept": len(CONCEPTS), "target": 1}
+    tensors = {f"{kind}_embeddings": unit_rows(count, SPACE.dim, number) for number, (kind, count) in enumerate(counts.items())}
+    made = {"weights_sha256": tower, "label_templates": json.dumps(templates), "concept_templates": '["{}"]'}
+    write_tensors(folder / "prompts/conse_minilm.safetensors", tensors, made)
+    write_json(folder / "prompts/conse_minilm.json", {"labels": list(labels), "concepts": CONCEPTS, "targets": [TARGET]})
+    prompts = ["a moose" if label == "elk" else f"an image of a {label}" for label in labels]
+    write_parquet(folder / "data/manifest.parquet", pd.DataFrame({"label": labels, "prompt": prompts}))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Folder of the study, with two photos beside it."""
+    folder = tmp_path_factory.mktemp("made")
+    results = folder / "results/tiny"
+    write_json(results / f"registry/models/{MODEL}.json", ENTRY.model_dump())
+    write_json(results / "registry/models/other.json", ENTRY.model_dump())
+    write_json(results / "registry/spaces/conse_minilm.json", SPACE.model_dump())
+    classifier = load_classifier(ENTRY)
+    facts = {"study": "tiny", "class_names": json.dumps(FIVE), "weights_sha256": weights_sha256(classifier.model)}
+    weight = classifier.weight.numpy()
+    write_tensors(results / PARTS[0], {"weight": weight, "bias": classifier.bias.numpy()}, facts)
+    basis = scipy.linalg.null_space(weight.astype(np.float64))
+    write_tensors(results / PARTS[1], {"null_basis": basis}, {})
+    write_json(results / PARTS[2], {"rule": "exact", "null_dim": basis.shape[1]})
+    translator = {"weight": unit_rows(SPACE.dim, weight.shape[1], 3), "bias": 0.01 * unit_rows(1, SPACE.dim, 4)[0]}
+    write_tensors(results / PARTS[3], translator, {})
+    write_json(results / PARTS[4], {"validation_r2": 0.125})
+    write_prompts(results)
+    generator = np.random.default_rng(5)
+    write_parquet(results / PARTS[7], pd.DataFrame({"is_deg": generator.uniform(0, 90, N), "as_deg": generator.normal(0, 4, N)}))
+    (results / "tables").mkdir()
+    (results / PARTS[8]).write_text(f"space,model,translator\nconse_minilm,{MODEL},weak\nother,{MODEL},good\n", encoding="utf-8")
+    for name, size in (("one.png", (200, 160)), ("two.jpg", (90, 240))):
+        Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def study(made, tmp_path):
+    """A copy that a test may change; `analyze` runs the script on it and gives its records."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+
+    def analyze(*images, output="out", **flags):
+        given = {"model": MODEL, "space": "conse_minilm", "results": tmp_path / "results/tiny", "output": tmp_path / output} | flags
+        SCRIPT["main"](SCRIPT["Flags"](images=[tmp_path / image for image in images], **given))
+        return json.loads((given["output"] / "analysis.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+
+    analyze.folder = tmp_path
+    analyze.results = tmp_path / "results/tiny"
+    return analyze
+
+
+def recompute(folder, image):
+    """Feature by timm's own parts, and translated features before and after null removal by an explicit projector."""
+    model = load_classifier(ENTRY).model
+    view = create_transform(**resolve_data_config({}, model=model), is_training=False)(Image.open(folder / image).convert("RGB"))
+    with torch.inference_mode():
+        feature = model.forward_head(model.forward_features(view[None]), pre_logits=True).flatten().double().numpy()
+    head = read_tensors(folder / "results/tiny" / PARTS[0], ["weight", "bias"])[0]
+    translator = read_tensors(folder / "results/tiny" / PARTS[3], ["weight", "bias"])[0]
+    basis = scipy.linalg.null_space(head["weight"].astype(np.float64))
+    equivalent = feature - basis @ (basis.T @ feature)
+    before, after = (translator["weight"].astype(np.float64) @ each + translator["bias"] for each in (feature, equivalent))
+    return feature, equivalent, head["weight"] @ feature + head["bias"], before, after
+
+
+def degrees(a, b):
+    return float(np.degrees(np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))))
+
+
+def movement(text, before, after, embedding):
+    a, b = degrees(before, embedding), degrees(after, embedding)
+    return {"text": text, "angle_original_deg": a, "angle_equivalent_deg": b, "as_deg": a - b}
+
+
+def assert_movement(ours, theirs):
+    assert ours["text"] == theirs["text"]
+    assert [ours[key] for key in sorted(ours) if key != "text"] == pytest.approx(
+        [theirs[key] for key in sorted(theirs) if key != "text"], abs=2e-4
+    )
+
+
+def test_every_number_is_that_of_a_direct_computation(study):
+    (record,) = study("two.jpg", texts=["concept 3", "an image of a bee", "a moose", TARGET])
+    feature, equivalent, logits, before, after = recompute(study.folder, "two.jpg")
+    prompts = read_tensors(study.results / PARTS[5], ["label_embeddings", "concept_embeddings", "target_embeddings"])[0]
+    order = np.argsort(-logits)
+    assert [each["index"] for each in record["predictions"]] == list(order)
+    assert [each["name"] for each in record["predictions"]] == [FIVE[i] for i in order]
+    assert [each["probability"] for each in record["predictions"]] == pytest.approx(scipy.special.softmax(logits)[order], abs=1e-5)
+    assert record["null_energy"] == pytest.approx(1 - (equivalent @ equivalent) / (feature @ feature), abs=1e-5)
+    assert 0.1 < record["null_energy"] < 1 and 0 <= record["logit_change"] < 1e-4
+    assert record["is_deg"] == pytest.approx(degrees(before, after), abs=2e-4) and record["is_deg"] > 5
+    best = order[0]
+    text = "a moose" if FIVE[best] == "elk" else f"an image of a {FIVE[best]}"
+    assert_movement(record["predicted"], movement(text, before, after, prompts["label_embeddings"][best]))
+    embeddings = {
+        "concept 3": prompts["concept_embeddings"][3],
+        "an image of a bee": prompts["label_embeddings"][1],
+        "a moose": prompts["label_embeddings"][4],
+        TARGET: prompts["target_embeddings"][0],
+    }
+    for ours, (text, embedding) in zip(record["texts"], embeddings.items(), strict=True):
+        assert_movement(ours, movement(text, before, after, embedding))
+    scores = pd.read_parquet(study.results / PARTS[7])
+    size = abs(record["predicted"]["as_deg"])
+    assert record["is_percentile"] == pytest.approx(scipy.stats.percentileofscore(scores["is_deg"], record["is_deg"], "mean"))
+    assert record["as_abs_percentile"] == pytest.approx(scipy.stats.percentileofscore(scores["as_deg"].abs(), size, "mean"))
+    assert record["setting"] == {
+        "study": "tiny", "model": MODEL, "space": "conse_minilm", "rank_rule": "exact", "null_dim": len(feature) - 5,
+        "validation_r2": 0.125, "translator": "weak", "n_images": N, "note": "",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [2, 50])
+def test_gained_and_lost_are_the_extremes_with_their_sign(study, count):
+    (record,) = study("one.png", concepts=count)
+    *_, before, after = recompute(study.folder, "one.png")
+    embeddings = read_tensors(study.results / PARTS[5], ["concept_embeddings"])[0]["concept_embeddings"]
+    every = [movement(text, before, after, embedding) for text, embedding in zip(CONCEPTS, embeddings, strict=True)]
+    every.sort(key=lambda each: -each["as_deg"])
+    positive = sum(each["as_deg"] > 0 for each in every)
+    assert 2 < positive < len(every) - 2
+    for ours, theirs in ((record["gained"], every[:positive][:count]), (record["lost"], every[positive:][::-1][:count])):
+        assert len(ours) == len(theirs) == min(count, len(theirs))
+        for one, other in zip(ours, theirs, strict=True):
+            assert_movement(one, other)
+
+
+def test_several_images_at_once_are_each_alone_and_a_second_run_gives_the_same_bytes(study, capsys):
+    (study.folder / "two.jpg").rename(study.folder / "ONE.jpg")
+    together = study("ONE.jpg", "one.png")
+    assert [each["picture"] for each in together] == ["ONE.png", "one-2.png"]
+    assert [each["image"] for each in together] == [str(study.folder / name) for name in ("ONE.jpg", "one.png")]
+    said = capsys.readouterr().out
+    (alone,) = study("one.png", output="alone")
+    assert alone | {"picture": "one-2.png"} == together[1] and alone["predicted"] != together[0]["predicted"]
+    assert said.endswith(capsys.readouterr().out)
+    assert (study.folder / "alone/one.png").read_bytes() == (study.folder / "out/one-2.png").read_bytes()
+    study("ONE.jpg", "one.png", output="again")
+    assert sorted(path.name for path in (study.folder / "out").iterdir()) == ["ONE.png", "analysis.json", "one-2.png"]
+    for path in (study.folder / "out").iterdir():
+        assert path.read_bytes() == (study.folder / "again" / path.name).read_bytes(), path.name
+
+
+def test_without_results_the_study_of_params_yaml_is_meant(study, monkeypatch):
+    monkeypatch.chdir(study.folder)
+    head, facts = read_tensors(study.results / PARTS[0], ["weight", "bias"])
+    write_tensors(study.results / PARTS[0], head, facts | {"class_names": "null"})
+    params = read_yaml(ROOT / "params.yaml") | {"study": "tiny"}
+    params["data"]["classes"] = "mine.csv"
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    Path("mine.csv").write_text("class_index,synset,name\n" + "".join(f"{i},,{name}\n" for i, name in enumerate(FIVE)), encoding="utf-8")
+    (record,) = study("one.png", results=None, output="by_params")
+    assert record == study("one.png", classes="mine.csv")[0]
+    Path("four.csv").write_text("class_index,synset,name\n0,,ant\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"four.csv: holds 1 classes, but .*head.safetensors has 5: name the study's with --classes"):
+        study("one.png", classes="four.csv")
+
+
+def test_texts_that_the_study_lacks_are_embedded_by_its_text_tower(study):
+    tower = load_text_tower(SPACE)
+    templates = ["an image of a {}", "a photo of one {}"]
+    labels = ["house"]
+    write_prompts(study.results, labels, templates, weights_sha256(tower.module))
+    (record,) = study("one.png", texts=["a rug", "concept 1"])
+    *_, before, after = recompute(study.folder, "one.png")
+    assert_movement(record["texts"][0], movement("a rug", before, after, tower.embed(["a rug"])[0]))
+    name = record["predictions"][0]["name"]
+    pair = tower.embed([template.replace("{}", name) for template in templates])
+    assert_movement(record["predicted"], movement(f"{name} (2 templates)", before, after, pair.mean(axis=0)))
+    write_prompts(study.results, labels, templates, "other weights")
+    with pytest.raises(InputError, match=r"prompts/conse_minilm.safetensors: was made with other weights of the text tower"):
+        study("one.png")
+
+
+def test_a_text_is_found_word_for_word_and_an_average_is_the_embedding_of_no_text():
+    names = {"labels": ["cat", "elk"], "concepts": ["fur"], "targets": ["fur"]}
+    tensors = {f"{kind}_embeddings": unit_rows(len(names[f"{kind}s"]), 4, seed) for seed, kind in enumerate(("label", "concept", "target"))}
+    prompts = {"cat": "an image of a cat", "elk": "a moose"}
+    one = stored_texts(names, tensors, ["this {}"], ["some {}"], prompts)
+    assert list(one) == ["fur", "some fur", "this cat", "a moose"]
+    assert np.array_equal(one["some fur"], tensors["concept_embeddings"][0]) and np.array_equal(
+        one["a moose"], tensors["label_embeddings"][1]
+    )
+    assert list(stored_texts(names, tensors, ["this {}", "that {}"], ["some {}", "{}"], prompts)) == ["fur", "a moose"]
+
+
+def test_a_head_without_null_space_scores_zero_and_it_is_said(study, capsys):
+    width = len(read_tensors(study.results / PARTS[1], ["null_basis"])[0]["null_basis"])
+    write_tensors(study.results / PARTS[1], {"null_basis": np.zeros((width, 0))}, {})
+    (record,) = study("one.png", texts=["concept 1"])
+    assert [record[key] for key in ("is_deg", "null_energy", "logit_change")] == [0.0] * 3
+    assert record["is_percentile"] is record["as_abs_percentile"] is None and record["gained"] == record["lost"] == []
+    assert record["predicted"]["as_deg"] == record["texts"][0]["as_deg"] == 0.0
+    assert record["setting"]["note"] in capsys.readouterr().out and record["setting"]["note"].startswith("no null space")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_missing_artifact_is_named_with_the_command_that_makes_it(study, part):
+    (study.results / part).unlink()
+    with pytest.raises(InputError) as refused:
+        study("one.png")
+    assert str(refused.value).startswith(
+        f"{study.results / part}: no such file: make it with `snakemake --cores all {study.results / part}`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            {"model": "timm/tiny.nets"},
+            r"--model 'timm/tiny.nets': the study in .* has other, timm/tiny.net; did you mean 'timm/tiny.net'\?",
+        ),
+        ({"space": "conse_minlm"}, r"--space 'conse_minlm': the study in .* has conse_minilm; did you mean 'conse_minilm'\?"),
+        ({"results": Path("nowhere")}, r"nowhere/registry/models: holds no model: run the study with `snakemake --cores all`, or name its"),
+    ],
+)
+def test_what_the_study_does_not_have_is_refused_with_what_it_has(study, flags, message):
+    with pytest.raises(InputError, match=message):
+        study("one.png", **flags)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "empty file"), (b"text", "not an image"), (None, "No such file"), ("cut", "truncated or corrupt")]
+)
+def test_an_unreadable_image_is_refused_before_anything_else_is_read(study, content, reason):
+    (study.results / PARTS[0]).unlink()
+    if content is not None:
+        (study.folder / "bad.png").write_bytes((study.folder / "one.png").read_bytes()[:5000] if content == "cut" else content)
+    with pytest.raises(InputError, match=f"bad.png: {reason}"):
+        study("one.png", "bad.png")
+    assert not (study.folder / "out").exists()
+
+
+def test_an_image_above_the_limit_and_a_folder_that_is_a_file_are_refused(study):
+    with pytest.raises(InputError, match=r"one.png: absurdly large: 200 x 160 pixels"):
+        study("one.png", max_pixels=100)
+    with pytest.raises(InputError, match=r"--output .*one.png: File exists: name another folder"):
+        study("one.png", output="one.png")
+
+
+def test_other_weights_than_the_heads_are_refused(study):
+    head, facts = read_tensors(study.results / PARTS[0], ["weight", "bias"])
+    write_tensors(study.results / PARTS[0], head, facts | {"weights_sha256": "0" * 64})
+    with pytest.raises(InputError, match=r"head.safetensors: was made with other weights than the model has now"):
+        study("one.png")
+
+
+def test_artifacts_that_do_not_fit_together_are_refused(study):
+    shutil.copy(study.results / PARTS[8], study.folder / "models.csv")
+    (study.results / PARTS[8]).write_text("space,model,translator\nother,tiny,good\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"models.csv: has no row for conse_minilm and timm/tiny.net"):
+        study("one.png")
+    shutil.copy(study.folder / "models.csv", study.results / PARTS[8])
+    write_tensors(study.results / PARTS[1], {"null_basis": np.eye(7)}, {})
+    with pytest.raises(InputError, match="differ in width: run the study again"):
+        study("one.png")
+    write_parquet(study.results / PARTS[9], pd.DataFrame({"label": ["ant"], "prompt": ["an image of a ant"]}))
+    with pytest.raises(InputError, match=r"prompts/conse_minilm.safetensors: holds other texts than its names and the manifest"):
+        study("one.png")
+
+
+def analysis_of(text, gained, lost):
+    def toward(text, score):
+        return Movement(text, 60.0 + score, 60.0, score)
+
+    predictions = [Prediction(index, text, 0.2) for index in range(5)]
+    return Analysis(
+        predictions, 0.1, 1e-6, 8.0, 50.0, 75.0, toward(text, 3.0), [toward(text, -2.0), toward("a rug", 0.0)],
+        [toward(text, 8.0 - row) for row in range(gained)], [toward(text, row - 8.0) for row in range(lost)],
+    )  # fmt: skip
+
+
+def inside(axis, place):
+    low, high = sorted(axis.get_view_interval())
+    return low <= place <= high
+
+
+SETTING = Setting("a_study", MODEL, "conse_minilm", "exact", 280, 0.01, "weak", 1, "")
+
+
+@pytest.mark.parametrize("text", ["cat", "a long phrase of many words with <b>, $x$ and more " * 3, "W" * 90])
+@pytest.mark.parametrize("size", [(40, 160), (160, 30)])
+def test_no_text_of_the_picture_overlaps_another_or_leaves_the_page(text, size):
+    figure = draw_image(Image.new("RGB", size, "tan"), f"{text}.png", analysis_of(text, 8, 3), SETTING)
+    figure.canvas.draw()
+    axes = [axis for each in figure.axes[1:] for axis in (each.xaxis, each.yaxis)]
+    unseen = {id(tick.label1) for axis in axes for tick in axis.get_major_ticks() if not inside(axis, tick.get_loc())}
+    shown = [each for each in figure.findobj(plt.Text) if each.get_visible() and each.get_text() and id(each) not in unseen]
+    boxes = [(each.get_text(), each.get_window_extent()) for each in shown]
+    page = figure.bbox
+    photo = figure.axes[0].images[0].get_window_extent()
+    for name, box in boxes:
+        assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1, name
+        assert not box.overlaps(photo), name
+    for (one, first), (other, second) in itertools.combinations(boxes, 2):
+        assert not first.overlaps(second), (one, other)
+    plt.close(figure)
+
+
+def test_the_picture_has_white_edges_and_nothing_stays_open(study):
+    study("one.png", texts=["concept 1"])
+    pixels = np.asarray(Image.open(study.folder / "out/one.png").convert("L"))
+    assert (np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]) == 255).all()
+    assert min(pixels.shape) > 600 and not plt.get_fignums()
+
+
+def test_the_words_name_a_weak_translator_and_list_three_concepts_either_way():
+    weak = describe("photo.jpg", analysis_of("cat", 5, 0), SETTING)
+    assert weak.startswith("photo.jpg: cat (20.0 %)\n")
+    assert "WEAK TRANSLATOR, held-out R2 0.01" in weak
+    assert "IS is above 50 %, |AS| above 75 % of the study's 1 image\n" in weak
+    assert "toward 'cat': AS +3.00 degrees (63.0 to 60.0)" in weak
+    assert weak.endswith("  gained: cat +8.00, cat +7.00, cat +6.00\n  lost: none")
+    assert "WEAK" not in describe("photo.jpg", analysis_of("cat", 0, 0), Setting(**(vars(SETTING) | {"translator": "good"})))

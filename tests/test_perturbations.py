@@ -1,0 +1,202 @@
+import runpy
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from singflow.geometry import null_space
+from singflow.perturbations import PERTURBATIONS, effect, perturb, summarize_validation
+from singflow.store import read_parquet, write_parquet, write_tensors
+from tests.conftest import ROOT
+
+
+def head_and_features(seed, classes=30, width=80, n=40):
+    generator = np.random.default_rng(seed)
+    weight = generator.standard_normal((classes, width)).astype(np.float32)
+    return weight, generator.standard_normal(classes).astype(np.float32), np.abs(generator.standard_normal((n, width))).astype(np.float32)
+
+
+def effects_of(weight, bias, features, basis, seed=0):
+    deltas = perturb(features, np.arange(len(features)), weight, bias, basis, seed)
+    return {name: effect(features, delta, weight, bias) for name, delta in zip(PERTURBATIONS, deltas, strict=True)}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_all_three_have_the_norm_of_the_images_null_component(classes, width, seed):
+    weight, bias, features = head_and_features(seed, classes, width, 5)
+    basis = null_space(weight).basis
+    expected = np.linalg.norm(features.astype(np.float64) @ basis @ basis.T, axis=1)
+    for effects in effects_of(weight, bias, features, basis).values():
+        np.testing.assert_allclose(effects["norm"], expected, rtol=1e-6)
+
+
+def test_the_null_perturbation_moves_logits_by_rounding_alone_and_is_removal():
+    weight, bias, features = head_and_features(0)
+    basis = null_space(weight).basis
+    null = perturb(features, np.arange(len(features)), weight, bias, basis, 0)[0]
+    projector = np.eye(80) - np.linalg.pinv(weight.astype(np.float64)) @ weight
+    np.testing.assert_allclose(null, -features @ projector, atol=1e-10)
+    effects = effect(features, null, weight, bias)
+    assert 0 < effects["logit_change"].max() < 1e-5
+    assert effects["softmax_change"].max() < 1e-5
+    assert not effects["top1_changed"].any()
+
+
+def test_effects_are_those_of_the_stored_feature_computed_directly():
+    weight, bias, features = head_and_features(1)
+    delta = np.random.default_rng(2).standard_normal(features.shape)
+    stored = (features + delta).astype(np.float32).astype(np.float64)
+    before, after = features.astype(np.float64) @ weight.T + bias, stored @ weight.T + bias
+    softmax = [np.exp(each) / np.exp(each).sum(1, keepdims=True) for each in (before, after)]
+    effects = effect(features, delta, weight, bias)
+    np.testing.assert_allclose(effects["logit_change"], np.linalg.norm(after - before, axis=1))
+    np.testing.assert_allclose(effects["softmax_change"], np.maximum(softmax[1] - softmax[0], 0).sum(1))
+    assert effects["top1_changed"].tolist() == (before.argmax(1) != after.argmax(1)).tolist()
+    assert effects["top1_changed"].nunique() == 2
+
+
+def test_the_random_perturbation_moves_logits_as_an_isotropic_one_does():
+    weight, bias, features = head_and_features(3, n=4000)
+    effects = effects_of(weight, bias, features, null_space(weight).basis)["random"]
+    squares = (effects["logit_change"] / effects["norm"]) ** 2
+    expected = np.linalg.norm(weight) ** 2 / 80
+    assert abs(squares.mean() - expected) < 4 * squares.std() / np.sqrt(len(squares))
+    assert squares.std() < expected / 2
+
+
+def test_the_random_draw_depends_on_seed_and_image_alone():
+    weight, bias, features = head_and_features(4)
+    basis = null_space(weight).basis
+    identifiers = np.arange(40) + 7
+    whole = perturb(features, identifiers, weight, bias, basis, 5)
+    order = np.random.default_rng(0).permutation(40)
+    for rows in (order[:3], order[3:]):
+        np.testing.assert_allclose(
+            perturb(features[rows], identifiers[rows], weight, bias, basis, 5), whole[:, rows], rtol=1e-9, atol=1e-12
+        )
+    assert not np.allclose(perturb(features, identifiers, weight, bias, basis, 6)[1], whole[1])
+    assert not np.allclose(whole[1, 0] / np.linalg.norm(whole[1, 0]), whole[1, 1] / np.linalg.norm(whole[1, 1]))
+
+
+def test_the_principal_perturbation_lowers_the_predicted_logit_most_of_all_of_its_norm():
+    weight, bias, features = head_and_features(5)
+    basis = null_space(weight).basis
+    deltas = perturb(features, np.arange(40), weight, bias, basis, 0)
+    predicted = (features @ weight.T + bias).argmax(1)
+    fall = {name: np.einsum("nd,nd->n", weight[predicted], delta) for name, delta in zip(PERTURBATIONS, deltas, strict=True)}
+    largest = np.linalg.norm(weight[predicted], axis=1) * np.linalg.norm(deltas[0], axis=1)
+    np.testing.assert_allclose(fall["principal"], -largest, rtol=1e-6)
+    assert (fall["principal"] < fall["random"]).all() and (fall["principal"] < fall["null"]).all()
+
+
+def test_a_predicted_class_whose_row_is_zero_gives_no_principal_direction():
+    weight, bias, features = head_and_features(6)
+    weight[3], bias[3] = 0, 1000
+    effects = effects_of(weight, bias, features, null_space(weight).basis)["principal"]
+    assert not effects.to_numpy(dtype=float).any()
+
+
+def test_softmax_does_not_see_what_rule_centered_removes_though_logits_move():
+    weight, bias, features = head_and_features(7)
+    weight += np.random.default_rng(8).standard_normal(80).astype(np.float32)
+    effects = effects_of(weight, bias, features, null_space(weight, "centered").basis)["null"]
+    assert effects["logit_change"].median() > 1
+    assert effects["softmax_change"].max() < 1e-5
+    assert not effects["top1_changed"].any()
+
+
+def test_without_null_space_nothing_is_perturbed():
+    weight, bias, features = head_and_features(9, classes=100)
+    for effects in effects_of(weight, bias, features, np.zeros((80, 0))).values():
+        assert not effects.to_numpy(dtype=float).any()
+
+
+def test_the_summary_is_the_moments_and_wilsons_interval():
+    generator = np.random.default_rng(0)
+    effects = pd.DataFrame({"perturbation": np.tile(PERTURBATIONS, 50), "norm": generator.uniform(1, 2, 150)})
+    effects = effects.assign(logit_change=generator.gamma(2, size=150), softmax_change=generator.uniform(size=150))
+    effects["top1_changed"] = generator.uniform(size=150) < 0.2
+    table = summarize_validation(effects, 0.9)
+    assert table["perturbation"].tolist() == PERTURBATIONS
+    row, mine = table.iloc[1], effects[effects["perturbation"] == "random"]
+    share, z = mine["top1_changed"].mean(), scipy.stats.norm.ppf(0.95)
+    centre = (share + z**2 / 100) / (1 + z**2 / 50)
+    half = z * np.sqrt(share * (1 - share) / 50 + z**2 / 10000) / (1 + z**2 / 50)
+    expected = {
+        "n": 50,
+        "norm_mean": mine["norm"].mean(),
+        "logit_change_mean": mine["logit_change"].mean(),
+        "logit_change_median": np.median(mine["logit_change"]),
+        "logit_change_max": mine["logit_change"].max(),
+        "softmax_change_mean": mine["softmax_change"].mean(),
+        "top1_changed_share": share,
+        "top1_changed_low": centre - half,
+        "top1_changed_high": centre + half,
+    }
+    assert row.drop("perturbation").to_dict() == pytest.approx(expected)
+
+
+def write_model(folder, model, weight, bias, features, shards):
+    """A head, its projector, and features with a view that must not be scored, under a study's folder."""
+    write_tensors(folder / f"features/{model}/head.safetensors", {"weight": weight, "bias": bias}, {})
+    split = null_space(weight)
+    write_tensors(folder / f"projectors/{model}.safetensors", {"null_basis": split.basis, "singular_values": split.singular_values}, {})
+    for shard, image_id in enumerate(np.array_split(np.arange(len(features)), shards)):
+        tensors = {
+            "features": np.concatenate([features[image_id], np.full_like(features[image_id], 9)]),
+            "image_id": np.concatenate([image_id, image_id]),
+            "view": np.repeat([0, 1], len(image_id)).astype(np.int32),
+        }
+        write_tensors(folder / f"features/{model}-{shards}/shard-{shard:05d}.safetensors", tensors, {})
+
+
+def run(name, *words):
+    command = [sys.executable, ROOT / "scripts" / f"{name}.py", *map(str, words)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stderr
+
+
+def test_the_scripts_validate_tabulate_and_draw_models_with_and_without_null_space(tmp_path):
+    write_parquet(tmp_path / "manifest.parquet", pd.DataFrame({"image_id": np.arange(11), "label": "a"}))
+    models = {"wide": head_and_features(0, 5, 12, 11), "tall": head_and_features(1, 20, 12, 11)}
+    script = runpy.run_path(str(ROOT / "scripts/validate_null_space.py"), run_name="x")
+    for model, (weight, bias, features) in models.items():
+        for shards in (1, 3):
+            write_model(tmp_path, model, weight, bias, features, shards)
+            paths = {
+                "manifest": tmp_path / "manifest.parquet",
+                "head": tmp_path / f"features/{model}/head.safetensors",
+                "features": tmp_path / f"features/{model}-{shards}",
+                "projector": tmp_path / f"projectors/{model}.safetensors",
+                "output": tmp_path / f"null_validation-{shards}/{model}.parquet",
+            }
+            script["main"](script["Flags"](**paths, shards=shards, seed=3, threads=2))
+        one, three = (read_parquet(tmp_path / f"null_validation-{shards}/{model}.parquet") for shards in (1, 3))
+        pd.testing.assert_frame_equal(one, three, rtol=1e-6, atol=1e-6)
+        assert one["image_id"].tolist() == np.repeat(np.arange(11), 3).tolist()
+        assert one["perturbation"].tolist() == PERTURBATIONS * 11
+        columns = ["image_id", "perturbation", "norm", "logit_change", "top1_changed", "softmax_change"]
+        assert one.dtypes.astype(str).to_dict() == dict(
+            zip(columns, ["int64", "str", "float64", "float64", "bool", "float64"], strict=True)
+        )
+        mine = one[one["perturbation"] == "principal"].drop(columns=["image_id", "perturbation"]).reset_index(drop=True)
+        expected = effects_of(weight, bias, features, null_space(weight).basis, 3)["principal"]
+        pd.testing.assert_frame_equal(mine, expected[mine.columns], rtol=1e-6)
+
+    basis = {"space": "s", "rank_rule": "exact", "validation_r2": 0.5, "translator": "good", "seed": 3}
+    pd.DataFrame([{"model": "wide", "null_dim": 7, **basis}, {"model": "tall", "null_dim": 0, **basis}]).to_csv(tmp_path / "models.csv")
+    words = ["--models", *models, "--validation", tmp_path / "null_validation-3", "--table", tmp_path / "models.csv", "--confidence", "0.9"]
+    run("plot_fig9", *words, "--output", tmp_path / "validation.csv", "--png", tmp_path / "a.png", "--pdf", tmp_path / "a.pdf")
+    table = pd.read_csv(tmp_path / "validation.csv", keep_default_na=False)
+    assert table["model"].tolist() == ["wide"] * 3 + ["tall"] * 3
+    assert table["perturbation"].tolist() == PERTURBATIONS * 2
+    assert table["note"].tolist() == [""] * 3 + ["no null space: every perturbation has norm 0"] * 3
+    assert table["null_dim"].tolist() == [7] * 3 + [0] * 3
+    assert (tmp_path / "a.png").stat().st_size and (tmp_path / "a.pdf").stat().st_size

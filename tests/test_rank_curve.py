@@ -1,0 +1,195 @@
+import runpy
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.special import softmax
+
+from singflow.figures_rank_curve import rank_curves
+from singflow.geometry import logit_change, null_space, remove_null
+from singflow.metrics import angle_deg
+from singflow.rank_curve import CHUNK, CurveStatistics, gather
+from singflow.store import read_parquet, write_json, write_parquet, write_tensors
+from singflow.translator import Translator
+from tests.conftest import ROOT
+
+KEPT = [1.0, 0.6, 0.25]
+RULES = ["exact", "energy", "centered"]
+
+
+def case(seed, classes, width, n=9, rank=None, dim=4):
+    generator = np.random.default_rng(seed)
+    weight = generator.standard_normal((classes, rank or width)) @ generator.standard_normal((rank or width, width))
+    features = np.abs(generator.standard_normal((n, width)))
+    translator = Translator(generator.standard_normal((dim, width)), generator.standard_normal(dim))
+    texts = generator.standard_normal((n, dim))
+    return weight, generator.standard_normal(classes), features, translator, texts / np.linalg.norm(texts, axis=1, keepdims=True)
+
+
+def curve(weight, bias, features, translator, texts, kept=KEPT, energy=0.9, cuts=()):
+    statistics = CurveStatistics(weight, bias, translator, kept, energy)
+    for rows, mine in zip(np.split(features, cuts), np.split(texts, cuts), strict=True):
+        statistics.update(rows, mine)
+    return statistics.table()
+
+
+def directly(weight, bias, features, translator, texts, point, rank, energy):
+    """One row, out of an equivalent feature for every image and all logits at once."""
+    split = null_space(weight, "fixed", rank=rank) if point == "share" else null_space(weight, point, energy=energy)
+    equivalent = remove_null(features, split.basis)
+    before, after = features @ weight.T + bias, equivalent @ weight.T + bias
+    change = logit_change(weight, features, equivalent)
+    original, moved = translator(features), translator(equivalent)
+    image, attribute = angle_deg(original, moved), angle_deg(original, texts) - angle_deg(moved, texts)
+    return {
+        "rank": split.rank,
+        "null_dim": split.basis.shape[1],
+        "energy": np.linalg.norm(remove_null(weight, split.basis)) ** 2 / np.linalg.norm(weight) ** 2,
+        "n": len(features),
+        "logit_change_mean": change.mean(),
+        "logit_change_max": change.max(),
+        "logit_relative_mean": (change / np.sqrt(((before - before.mean(1, keepdims=True)) ** 2).sum(1))).mean(),
+        "softmax_change_mean": np.abs(softmax(after, 1) - softmax(before, 1)).sum(1).mean() / 2,
+        "top1_changed": (after.argmax(1) != before.argmax(1)).mean(),
+        "is_mean_deg": image.mean(),
+        "is_std_deg": image.std(),
+        "as_mean_deg": attribute.mean(),
+        "as_abs_mean_deg": np.abs(attribute).mean(),
+    }
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1), st.integers(2, 14), st.integers(2, 14), st.integers(1, 3), st.floats(0.05, 0.95), st.lists(st.integers(0, 9))
+)
+def test_every_point_is_the_removal_of_its_null_space_whatever_the_cuts(seed, classes, width, deficit, energy, cuts):
+    data = case(seed, classes, width, rank=max(1, width - deficit))
+    table = curve(*data, energy=energy, cuts=sorted(cuts))
+    assert table["point"].tolist() == ["share"] * len(KEPT) + RULES
+    for row in table.to_dict("records"):
+        point, kept = row.pop("point"), row.pop("kept")
+        expected = directly(*data, point, row["rank"], energy)
+        assert row == pytest.approx(expected, abs=1e-6), (point, kept)
+
+
+def test_more_images_than_fit_in_a_chunk_are_all_counted():
+    data = case(0, 6, 9, n=2 * CHUNK + 3)
+    table = curve(*data)
+    for row in table.to_dict("records"):
+        point, _ = row.pop("point"), row.pop("kept")
+        assert row == pytest.approx(directly(*data, point, row["rank"], 0.9), abs=1e-6)
+
+
+def test_invariance_goes_as_the_rank_falls_and_the_rules_say_what_they_promise():
+    kept = list(np.linspace(0.02, 1, 20))
+    table = curve(*case(1, 30, 50, n=40), kept=kept)
+    shares, rules = table[table["point"] == "share"], table.set_index("point").loc[RULES]
+    assert shares["kept"].tolist() == sorted(kept, reverse=True)
+    assert shares["rank"].tolist() == [max(1, round(share * 30)) for share in sorted(kept, reverse=True)]
+    assert shares["logit_change_mean"].is_monotonic_increasing
+    assert shares["energy"].is_monotonic_decreasing
+    assert rules.at["exact", "logit_change_max"] < 1e-10
+    assert rules.at["exact", "is_mean_deg"] > 1
+    assert rules.at["energy", "energy"] >= 0.9 > rules.at["energy", "energy"] - 0.1
+    assert rules.at["centered", "softmax_change_mean"] < 1e-12 < 1e-2 < rules.at["centered", "logit_relative_mean"]
+    assert (rules.at["centered", "top1_changed"], rules.at["centered", "kept"]) == (0, 29 / 30)
+
+
+def test_a_tall_head_of_full_rank_scores_zero_at_its_exact_rank():
+    table = curve(*case(2, 20, 7)).set_index("point")
+    row = table.loc["exact"]
+    assert (row["rank"], row["null_dim"], row["energy"]) == (7, 0, 1)
+    assert not row["logit_change_mean":].any()
+    assert table.loc["energy", "is_mean_deg"] > 0
+
+
+def test_a_share_given_twice_is_one_row_and_no_share_keeps_less_than_one_direction():
+    table = curve(*case(3, 5, 8), kept=[0.01, 0.6, 0.6, 0.01])
+    assert table.loc[table["point"] == "share", ["kept", "rank"]].to_numpy().tolist() == [[0.6, 3], [0.01, 1]]
+
+
+def test_equal_logits_have_no_relative_change_and_a_blind_head_no_division_by_zero():
+    weight, bias, features, translator, texts = case(4, 1, 6)
+    assert curve(weight, bias, features, translator, texts)["logit_relative_mean"].isna().all()
+    blind = curve(np.zeros((3, 6)), np.zeros(3), features, translator, texts)
+    assert blind["rank"].tolist() == [0] * 6
+    assert not blind["logit_change_max"].any()
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Two models, with and without null space, of 11 images in two shards with a view that must not be scored."""
+    write_parquet(tmp_path / "manifest.parquet", pd.DataFrame({"image_id": np.arange(11), "label": list("abacabadabc")}))
+    data = {"timm/wide": case(5, 5, 12, n=11), "tall": case(6, 20, 12, n=11)}
+    for model, (weight, bias, features, translator, _) in data.items():
+        write_tensors(tmp_path / model / "head.safetensors", {"weight": weight, "bias": bias}, {})
+        write_tensors(tmp_path / model / "translator.safetensors", {"weight": translator.weight, "bias": translator.bias}, {})
+        for shard, image_id in enumerate(np.array_split(np.arange(11), 2)):
+            rows = features[image_id]
+            tensors = {
+                "features": np.concatenate([np.full_like(rows, 9), rows]),
+                "image_id": np.concatenate([image_id, image_id]),
+                "view": np.repeat([1, 0], len(image_id)),
+            }
+            write_tensors(tmp_path / model / f"shard-{shard:05d}.safetensors", tensors, {})
+    texts = data["tall"][-1][:4]
+    write_tensors(tmp_path / "prompts.safetensors", {"label_embeddings": texts}, {})
+    write_json(tmp_path / "prompts.json", {"labels": list("dcba")})
+    own = texts[["dcba".index(label) for label in "abacabadabc"]]
+    return tmp_path, {model: (*each[:-1], own) for model, each in data.items()}
+
+
+def run(name, **flags):
+    script = runpy.run_path(str(ROOT / f"scripts/{name}.py"), run_name="x")
+    script["main"](script["Flags"](**flags))
+
+
+def test_the_scripts_measure_tabulate_and_draw_view_0_twice_with_the_same_bytes(study):
+    folder, data = study
+    basis = {"space": "s", "rank_rule": "exact", "validation_r2": 0.1, "translator": "weak", "seed": 3}
+    models = pd.DataFrame([{"model": "timm/wide", "null_dim": 7, **basis}, {"model": "tall", "null_dim": 0, **basis}])
+    models.to_csv(folder / "models.csv")
+    for attempt in "ab":
+        for model, each in data.items():
+            paths = {"head": folder / model / "head.safetensors", "translator": folder / model / "translator.safetensors"}
+            paths |= {
+                "manifest": folder / "manifest.parquet",
+                "features": folder / model,
+                "output": folder / attempt / f"s/{model}.parquet",
+            }
+            paths |= {"embeddings": folder / "prompts.safetensors", "names": folder / "prompts.json"}
+            run("measure_rank_curve", kept=KEPT, energy=0.9, shards=2, threads=2, **paths)
+            pd.testing.assert_frame_equal(read_parquet(paths["output"]), curve(*each), rtol=1e-9, atol=1e-9)
+        paths = {"curves": folder / attempt, "table": folder / "models.csv"}
+        paths |= {name: folder / attempt / f"curves.{name}" for name in ("output", "png", "pdf")}
+        run("plot_rank_curves", models=list(data), spaces=["s"], **paths)
+    table = pd.read_csv(folder / "a/curves.output")
+    assert table["model"].tolist() == ["timm/wide"] * 6 + ["tall"] * 6
+    assert table["removed_dim"].tolist()[3:6] == [7, 12 - table["rank"][4], 8]
+    assert set(table.loc[table["model"] == "tall", "null_dim"]) == {0}
+    for file in ("s/tall.parquet", "curves.output", "curves.png", "curves.pdf"):
+        assert (folder / "a" / file).read_bytes() == (folder / "b" / file).read_bytes()
+    pixels = np.asarray(Image.open(folder / "a/curves.png").convert("L"))
+    assert (np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]) == 255).all()
+
+
+def test_sixteen_models_in_two_spaces_are_told_apart_and_the_rules_are_marked():
+    tables = {f"a_classifier_{number}": curve(*case(number, 9, 12)) for number in range(16)}
+    rows = [{"space": s, "model": m, "translator": "good", "rank_rule": "exact", "seed": 0} for s in "st" for m in tables]
+    models = pd.DataFrame(rows).assign(null_dim=3, validation_r2=0.5)
+    figure = rank_curves(gather({"s": tables, "t": tables}, models), models)
+    assert len(figure.axes) == 6
+    figure.canvas.draw()
+    for axes in figure.axes:
+        curves = [line for line in axes.get_lines() if line.get_linestyle() != "None"]
+        assert len({(line.get_color(), line.get_linestyle()) for line in curves}) == len(curves) == 16
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        points = np.concatenate([line.get_xydata() for line in axes.get_lines()])
+        assert ((points >= [left, low]) & (points <= [right, high])).all()
+        marked = [line.get_marker() for line in axes.get_lines() if line.get_linestyle() == "None"]
+        assert marked.count("o") == marked.count("s") == marked.count("D") == 16
+    plt.close(figure)

@@ -1,0 +1,165 @@
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from singflow.ranking import (
+    CRITERIA,
+    agreement_rows,
+    case_columns,
+    criterion_columns,
+    excess_rows,
+    order_rows,
+    pair_rows,
+    render_orders,
+    shared_dimension,
+)
+
+OPTIONS = {"resamples": 400, "confidence": 0.95, "seed": 0}
+N = 60
+STRATA = np.repeat([0, 1, 2], 20)
+
+
+def controls(scores):
+    """A controls table out of {(subspace, dimension): (IS, |AS|)} with one value an image."""
+    blocks = [
+        pd.DataFrame({"image_id": np.arange(N), "subspace": s, "dimension": d, "is_deg": i, "as_deg": -a, "as_abs_deg": a})
+        for (s, d), (i, a) in scores.items()
+    ]
+    return pd.concat(blocks).sample(frac=1, random_state=0)
+
+
+@pytest.fixture
+def columns():
+    generator = np.random.default_rng(0)
+    image = generator.gamma(20.0, 0.05, (N, 1))
+    noise = generator.normal(0, 0.02, (4, N, 6))
+    means = {
+        "a": [8, 1.0, 10, 1.0, 4, 0.4],
+        "b": [6, 1.2, 6, 1.5, 3, 0.9],
+        "c": [12, 1.0, 20, 1.2, 2, 0.25],
+        "d": [8, 1.0, 10, 1.0, 4, 0.4],
+    }
+    return {model: image * np.array(mean) + noise[i] for i, (model, mean) in enumerate(means.items())}
+
+
+def test_models_are_compared_at_the_largest_dimension_that_all_have():
+    tables = [controls({("null", d): (1.0, 1.0) for d in dims}) for dims in ([8, 24, 280], [8, 24], [8, 24, 64])]
+    assert shared_dimension(tables) == 24
+    assert shared_dimension([tables[1], controls({("null", 5): (1.0, 1.0), ("random", 24): (1.0, 1.0)})]) is None
+    assert shared_dimension([]) is None
+
+
+def test_the_columns_behind_the_criteria_are_ordered_by_image():
+    grow = np.arange(N, dtype=float)
+    table = controls({("null", 9): (grow, grow / 2), ("random", 9): (3 * grow, grow), ("null", 4): (grow / 4, grow / 8)})
+    expected = np.outer(grow, [1, 0.5, 3, 1, 0.25, 0.125])
+    np.testing.assert_array_equal(criterion_columns(table, 9, 4), expected)
+    assert np.isnan(criterion_columns(table, 9, None)[:, 4:]).all() and np.isnan(case_columns(table, "row", 9)).all()
+
+
+def test_the_criteria_by_hand():
+    means = np.array([8.0, 2.0, 10.0, 4.0, 3.0, 1.0])
+    values = {name: float(value(means)) for name, (value, _) in CRITERIA.items()}
+    assert values == {
+        "is_per_as": 4.0, "is_per_as_over_control": 1.6, "is_per_as_equal_dim": 3.0, "is": 8.0, "is_excess": -2.0, "is_per_control": 0.8,
+        "as_abs": 2.0, "as_abs_excess": -2.0, "as_abs_per_control": 0.5,
+    }  # fmt: skip
+    nothing = {name: float(value(np.zeros(6))) for name, (value, _) in CRITERIA.items()}
+    assert {name for name, value in nothing.items() if np.isnan(value)} == {name for name in CRITERIA if "_per_" in name}
+
+
+def test_places_follow_the_better_direction_and_ties_share_one(columns):
+    orders = order_rows(columns | {"d": columns["a"]}, STRATA, **OPTIONS)
+    places = orders.pivot(index="criterion", columns="model", values="place")
+    assert list(places.loc["is_per_as"]) == [2, 4, 1, 2]  # 8, 5, 12, 8
+    assert list(places.loc["as_abs_per_control"]) == [3, 1, 2, 3]  # 1, 0.8, 0.83, 1
+    assert list(places.loc["is_per_control"]) == [2, 1, 4, 2]  # 0.8, 1, 0.6, 0.8
+    assert (orders["low"] < orders["value"]).all() and (orders["value"] < orders["high"]).all()
+    undefined = order_rows({m: np.where([1, 1, 1, 1, 0, 0], each, np.nan) for m, each in columns.items()}, STRATA, **OPTIONS)
+    assert undefined[undefined["criterion"] == "is_per_as_equal_dim"][["value", "place"]].isna().all().all()
+    assert len(order_rows({}, STRATA, **OPTIONS)) == 0
+
+
+def test_pairs_are_tested_on_the_same_images_and_corrected_for_their_number(columns):
+    pairs = pair_rows(columns, STRATA, permutations=999, **OPTIONS).set_index(["criterion", "model_a", "model_b"])
+    assert len(pairs) == len(CRITERIA) * 6
+    for a, b in combinations("abcd", 2):
+        row = pairs.loc["is", a, b]
+        difference = columns[a][:, 0] - columns[b][:, 0]
+        assert row["difference"] == pytest.approx(difference.mean()) and row["low"] < row["difference"] < row["high"]
+        assert row["differ"] == ({a, b} != {"a", "d"}) == (row["p_holm"] <= 0.05)
+    assert pairs.loc[("is", "a", "b"), "p"] == 1 / 1000 and pairs.loc[("is", "a", "b"), "p_holm"] == pytest.approx(6 / 1000)
+    same = pairs.loc["is", "a", "d"]
+    assert same["low"] < 0 < same["high"] and same["p"] == pytest.approx(
+        scipy.stats.permutation_test(
+            (columns["a"][:, 0] - columns["d"][:, 0],), np.mean, permutation_type="samples", n_resamples=9999, rng=np.random.default_rng(0)
+        ).pvalue,
+        abs=0.05,
+    )
+    assert len(pair_rows({}, STRATA, permutations=100, **OPTIONS)) == 0
+
+
+def test_excess_intervals_hold_the_spread_over_images_and_that_over_subspaces():
+    generator = np.random.default_rng(0)
+    null, random, row = generator.gamma(9.0, size=(3, N))
+    table = controls({("null", 9): (null, null / 9), ("random", 9): (random, random / 9), ("row", 9): (row, row / 9)})
+    report = [
+        {"subspace": "null", "dimension": 9, "draws": 1, "stable": True, "is_deg_spread": 0.0, "as_abs_deg_spread": 0.0},
+        {"subspace": "random", "dimension": 9, "draws": 5, "stable": False, "is_deg_spread": 2.0, "as_abs_deg_spread": 0.0},
+        {"subspace": "row", "dimension": 9, "draws": 1, "stable": True, "is_deg_spread": 0.0, "as_abs_deg_spread": 0.0},
+    ]
+    (found,) = excess_rows(table, report, 9, STRATA, **OPTIONS | {"resamples": 8000})
+    assert (found["dimension"], found["own"], found["n"], found["random_draws"], found["random_stable"]) == (9, True, N, 5, False)
+    for other, values, draws in (("random", random, scipy.stats.t.ppf(0.975, 4) * 2.0 * np.sqrt(1.2)), ("row", row, 0.0)):
+        difference = null - values
+        images = 1.96 * np.sqrt(np.mean([difference[s == STRATA].var(ddof=1) for s in range(3)]) / N)
+        middle = found[f"is_deg_excess_{other}"]
+        assert middle == pytest.approx(difference.mean())
+        assert found[f"is_deg_excess_{other}_high"] - middle == pytest.approx(np.hypot(images, draws), rel=0.12)
+        assert found[f"as_abs_deg_excess_{other}"] == pytest.approx(difference.mean() / 9)
+
+
+def test_a_row_space_that_is_too_small_leaves_its_columns_empty():
+    table = controls({("null", 9): (1.0, 1.0), ("random", 9): (2.0, 1.0)})
+    report = [
+        {"subspace": s, "dimension": 9, "draws": 3, "stable": True, "is_deg_spread": 0.0, "as_abs_deg_spread": 0.0}
+        for s in ("null", "random")
+    ]
+    (found,) = excess_rows(table, report, 9, STRATA, **OPTIONS)
+    assert np.isnan(found["is_deg_row"]) and np.isnan(found["is_deg_excess_row_low"]) and found["row_draws"] == 0
+    assert found["is_deg_excess_random"] == -1.0 and not found["row_stable"]
+
+
+def test_orders_agree_as_scipy_says_within_a_space_and_across_spaces(columns):
+    one = order_rows(columns, STRATA, **OPTIONS).assign(space="s")
+    other = one.assign(space="t", value=one["value"] * np.where(one["model"] == "c", -1, 1))
+    agreement = agreement_rows(pd.concat([one, other]), 2000, seed=0)
+    assert len(agreement) == 2 * (len(CRITERIA) - 1) + len(CRITERIA)
+    value = one.pivot(index="model", columns="criterion", values="value")
+    row = agreement[(agreement["space_a"] == "s") & (agreement["criterion_b"] == "as_abs_per_control")].iloc[0]
+    assert row["n_models"] == 4 and row["criterion_a"] == "is_per_as"
+    assert row["spearman"] == pytest.approx(scipy.stats.spearmanr(value["is_per_as"], -value["as_abs_per_control"]).statistic)
+    assert row["kendall"] == pytest.approx(scipy.stats.kendalltau(value["is_per_as"], -value["as_abs_per_control"]).statistic)
+    across = agreement[(agreement["space_a"] != agreement["space_b"]) & (agreement["criterion_a"] == "is")].iloc[0]
+    flipped = value["is"] * np.where(value.index == "c", -1, 1)
+    assert across["spearman"] == pytest.approx(scipy.stats.spearmanr(value["is"], flipped).statistic)
+    two = agreement_rows(one[one["model"].isin(["a", "b"])], 100, seed=0)
+    assert (two["n_models"] == 2).all() and two["spearman"].isna().all()
+
+
+def test_the_text_names_the_models_from_best_to_worst_and_the_agreement(columns):
+    orders = order_rows(columns, STRATA, **OPTIONS).assign(space="s")
+    text = render_orders(orders, agreement_rows(orders, 200, seed=0), {"s": 24})
+    lines = {line.partition(":")[0].strip(): line.partition(": ")[2].split("  (")[0] for line in text.splitlines() if ": " in line}
+    assert [each.split()[0] for each in lines["IS/|AS| (the paper's)"].split(" > ")] in (list("cadb"), list("cdab"))
+    assert lines["|AS| over that of random subspaces, least first"].startswith("b 0.80 > c 0.8")
+    assert "IS/|AS| with 24 null directions each" in lines and text.count("(tau ") == 4
+
+
+def test_a_space_without_null_spaces_has_no_order():
+    orders = order_rows({}, STRATA, **OPTIONS).assign(space=pd.Series(dtype=str))
+    agreement = agreement_rows(orders, 100, seed=0)
+    assert len(agreement) == 0 and "no model has a null space" in render_orders(orders, agreement, {"s": None})

@@ -1,0 +1,320 @@
+import runpy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from singflow.errors import InputError
+from singflow.geometry import null_space
+from singflow.metrics import angle_deg
+from singflow.steering import cosine_gradient, null_directions, steer, steering_scores, summarize_steering
+from singflow.store import read_parquet, write_json, write_parquet, write_tensors
+from singflow.translator import Translator
+from tests.conftest import ROOT
+from tests.test_perturbations import run, write_model
+
+
+def planted(seed, classes=6, width=20, dim=9, n=12):
+    """A head, its null basis, a translator, features and a unit text."""
+    generator = np.random.default_rng(seed)
+    weight = generator.standard_normal((classes, width)).astype(np.float32)
+    translator = Translator(generator.standard_normal((dim, width)), generator.standard_normal(dim))
+    features = np.abs(generator.standard_normal((n, width))).astype(np.float32)
+    text = generator.standard_normal(dim)
+    return weight, null_space(weight).basis, translator, features, text / np.linalg.norm(text)
+
+
+def directions_of(basis, translator, features, text):
+    return null_directions(features, translator, basis, translator.weight @ basis, text)
+
+
+def scores_of(weight, basis, translator, features, text, target):
+    directions = directions_of(basis, translator, features, text)
+    return steering_scores(features, weight, translator, directions, text, np.tile(text, (len(features), 1)), target)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5), st.integers(2, 16), st.integers(2, 12), st.floats(1e-3, 1e3), st.integers(0, 2**32 - 1))
+def test_the_gradient_is_autograds(n, width, dim, length, seed):
+    generator = np.random.default_rng(seed)
+    features, weight = generator.standard_normal((n, width)), generator.standard_normal((dim, width))
+    bias, text = generator.standard_normal(dim), length * generator.standard_normal(dim)
+    f = torch.tensor(features, requires_grad=True)
+    e = f @ torch.tensor(weight).T + torch.tensor(bias)
+    torch.nn.functional.cosine_similarity(e, torch.tensor(text)[None], dim=1, eps=1e-300).sum().backward()
+    gradient = cosine_gradient(Translator(weight, bias)(features), text, weight)
+    np.testing.assert_allclose(gradient, f.grad, atol=1e-8 * max(1, np.abs(f.grad.numpy()).max()), rtol=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 8), st.integers(9, 20), st.integers(2, 12), st.integers(0, 2**32 - 1))
+def test_the_direction_is_the_projected_gradient_at_unit_length(classes, width, dim, seed):
+    weight, basis, translator, features, text = planted(seed, classes, width, dim)
+    directions = directions_of(basis, translator, features, text)
+    wide = features.astype(np.float64)
+    projected = cosine_gradient(translator(wide), text, translator.weight) @ (basis @ basis.T)
+    np.testing.assert_allclose(directions.vectors, projected / np.linalg.norm(projected, axis=1, keepdims=True), atol=1e-8)
+    np.testing.assert_allclose(directions.vectors @ weight.T, 0, atol=1e-10)
+    np.testing.assert_allclose(directions.translated, directions.vectors @ translator.weight.T, atol=1e-10)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 179))
+def test_a_reachable_is_is_reached_by_the_stored_feature_and_no_other_is_marked_so(seed, target):
+    weight, basis, translator, features, text = planted(seed)
+    scores = scores_of(weight, basis, translator, features, text, target)
+    directions = directions_of(basis, translator, features, text)
+    assert scores["reachable"].tolist() == (directions.limit_deg() > target).tolist()
+    reached = scores["reachable"].to_numpy()
+    assert (scores["step"][reached] > 0).all()
+    numbers = ["step", "is_deg", "as_target_deg", "as_label_deg", "logit_change"]
+    assert scores.loc[~reached, numbers].isna().all(axis=None) and scores.loc[reached, numbers].notna().all(axis=None)
+    moved = steer(features[reached], directions.vectors[reached], scores["step"].to_numpy()[reached])
+    assert moved.dtype == np.float32
+    angle = angle_deg(translator(features[reached].astype(np.float64)), translator(moved.astype(np.float64)))
+    np.testing.assert_allclose(angle, target, atol=1e-3)
+    np.testing.assert_allclose(scores.loc[reached, "is_deg"], angle, atol=1e-9)
+
+
+def test_the_limit_is_what_a_search_over_steps_finds():
+    weight, basis, translator, features, text = planted(1)
+    features = features.astype(np.float64)
+    directions = directions_of(basis, translator, features, text)
+    angles = np.array(
+        [
+            angle_deg(directions.embeddings, translator(steer(features, directions.vectors, np.full(12, step))))
+            for step in np.geomspace(1e-3, 1e8, 400)
+        ]
+    )
+    limit = directions.limit_deg()
+    assert (np.diff(angles, axis=0) > -1e-9).all()
+    assert (angles <= limit + 1e-9).all()
+    np.testing.assert_allclose(angles[-1], limit, atol=1e-5)
+    for image in range(12):
+        assert scores_of(weight, basis, translator, features, text, limit[image] - 1e-3)["reachable"][image]
+        assert not scores_of(weight, basis, translator, features, text, limit[image] + 1e-3)["reachable"][image]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_small_steps_come_closer_to_the_text_and_no_other_null_direction_comes_closer(seed):
+    weight, basis, translator, features, text = planted(seed)
+    features = features.astype(np.float64)
+    assert (scores_of(weight, basis, translator, features, text, 0.01)["as_target_deg"] > 0).all()
+    directions = directions_of(basis, translator, features, text)
+    other = np.random.default_rng(seed).standard_normal((12, basis.shape[1])) @ basis.T
+    other /= np.linalg.norm(other, axis=1, keepdims=True)
+    step = np.full(12, 1e-6)
+    gains = [
+        angle_deg(directions.embeddings, text) - angle_deg(translator(steer(features, vectors, step)), text)
+        for vectors in (directions.vectors, other)
+    ]
+    assert (gains[0] > gains[1]).all()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 3.0, 1e6])
+def test_the_length_of_the_text_does_not_matter(scale):
+    weight, basis, translator, features, text = planted(2)
+    pd.testing.assert_frame_equal(
+        scores_of(weight, basis, translator, features, scale * text, 10), scores_of(weight, basis, translator, features, text, 10)
+    )
+
+
+def test_attribute_scores_are_the_falls_of_the_angles():
+    weight, basis, translator, features, text = planted(3)
+    label_texts = np.random.default_rng(0).standard_normal((12, 9))
+    directions = directions_of(basis, translator, features, text)
+    scores = steering_scores(features, weight, translator, directions, text, label_texts, 20)
+    moved = translator(steer(features, directions.vectors, scores["step"].to_numpy()).astype(np.float64))
+    assert scores["reachable"].all()
+    for column, texts in (("as_target_deg", text[None]), ("as_label_deg", label_texts)):
+        angles = [
+            np.degrees(np.arccos((each * texts).sum(1) / np.linalg.norm(each, axis=1) / np.linalg.norm(texts, axis=1)))
+            for each in (directions.embeddings, moved)
+        ]
+        np.testing.assert_allclose(scores[column], angles[0] - angles[1], atol=1e-9)
+
+
+def test_a_real_size_head_keeps_its_logits_however_far_the_step_in_proportion_to_it():
+    weight, basis, translator, features, text = planted(4, classes=500, width=800, dim=64, n=32)
+    weight *= 0.05
+    for target in (5, 20, 60):
+        scores = scores_of(weight, basis, translator, features, text, target)
+        assert scores["reachable"].all()
+        assert scores["logit_change"].max() <= 1e-4
+        np.testing.assert_allclose(scores["is_deg"], target, atol=1e-5)
+    directions = directions_of(basis, translator, features, text)
+    far = scores_of(weight, basis, translator, features, text, directions.limit_deg().min() - 1e-7).loc[directions.limit_deg().argmin()]
+    assert far["reachable"] and far["step"] > 1e6
+    assert abs(far["is_deg"] - far["target_is_deg"]) <= 1e-3
+    assert far["logit_change"] < 1e-6 * far["step"]
+
+
+def test_without_null_space_nothing_is_reachable():
+    weight, _, translator, features, text = planted(5)
+    scores = scores_of(weight, np.zeros((20, 0)), translator, features, text, 1)
+    assert not scores["reachable"].any()
+    assert scores.drop(columns=["target_is_deg", "reachable"]).isna().all(axis=None)
+
+
+def test_a_translator_blind_to_the_null_space_and_a_text_already_met_offer_no_direction():
+    weight, basis, translator, features, text = planted(6)
+    blind = Translator(np.random.default_rng(0).standard_normal((9, 6)) @ weight.astype(np.float64), translator.bias)
+    assert 0 < np.abs(blind.weight @ basis).max() < 1e-12
+    assert not scores_of(weight, basis, blind, features, text, 1e-3)["reachable"].any()
+    met = translator(features[:1].astype(np.float64))[0]
+    scores = scores_of(weight, basis, translator, features, met, 1)
+    assert scores["reachable"].tolist() == [False] + [True] * 11
+
+
+def test_a_feature_that_is_translated_to_zero_is_refused():
+    _, basis, translator, features, text = planted(7)
+    with pytest.raises(InputError, match="zero vector"):
+        directions_of(basis, Translator(translator.weight, np.zeros(9)), np.zeros_like(features), text)
+
+
+def test_a_summary_is_over_the_images_that_reach_the_target_and_names_those_that_do_not():
+    scores = pd.DataFrame(
+        {
+            "prompt": ["p"] * 7,
+            "target_is_deg": [5.0] * 3 + [50.0] * 3 + [90.0],
+            "step": [1.0, 2.0, 6.0, 4.0, np.nan, np.nan, np.nan],
+            "is_deg": [5.0, 5.1, 4.8, 50.0, np.nan, np.nan, np.nan],
+            "as_target_deg": [1.0, 2.0, 6.0, 8.0, np.nan, np.nan, np.nan],
+            "as_label_deg": [-1.0, 0.0, 4.0, 7.0, np.nan, np.nan, np.nan],
+            "logit_change": [1e-6, 3e-6, 2e-6, 5e-6, np.nan, np.nan, np.nan],
+            "reachable": [True] * 4 + [False] * 3,
+        }
+    )
+    table = summarize_steering(scores).set_index("target_is_deg")
+    assert table.loc[5.0].drop("prompt").to_dict() == pytest.approx(
+        {
+            "n": 3,
+            "n_reachable": 3,
+            "as_target_mean_deg": 3.0,
+            "as_target_std_deg": np.sqrt(7),
+            "as_label_mean_deg": 1.0,
+            "as_label_std_deg": np.sqrt(7),
+            "is_max_error_deg": 0.2,
+            "step_mean": 3.0,
+            "logit_change_max": 3e-6,
+            "note": "",
+        }
+    )
+    assert table["n_reachable"].tolist() == [3, 1, 0]
+    assert table["as_target_mean_deg"].tolist()[:2] == [3.0, 8.0]
+    assert table["as_target_std_deg"].isna().tolist() == [False, True, True]
+    assert np.isnan(table.loc[90.0, "as_target_mean_deg"])
+    assert table["note"].tolist() == ["", "2 of 3 images cannot reach 50 degrees", "1 of 1 images cannot reach 90 degrees"]
+
+
+LABELS = ["goose", "jeep"]
+PROMPTS = ["an image of a jellyfish", "a $x$ text"]
+
+
+@pytest.fixture
+def study(tmp_path):
+    """The flags of steer_concepts on a written study of 11 images in 3 shards."""
+    weight, _, translator, features, text = planted(8, n=11)
+    write_model(tmp_path, "m", weight, np.zeros(6, np.float32), features, 3)
+    labels = np.array(LABELS)[np.arange(11) % 2]
+    write_parquet(tmp_path / "manifest.parquet", pd.DataFrame({"image_id": np.arange(11), "label": labels}))
+    stored = {"weight": translator.weight.astype(np.float32), "bias": translator.bias.astype(np.float32)}
+    write_tensors(tmp_path / "translator.safetensors", stored, {})
+    texts = np.stack([text, *np.random.default_rng(0).standard_normal((3, 9))]).astype(np.float32)
+    write_tensors(tmp_path / "prompts.safetensors", {"target_embeddings": texts[:2], "label_embeddings": texts[2:]}, {})
+    write_json(tmp_path / "prompts.json", {"labels": LABELS, "concepts": [], "targets": PROMPTS})
+    return {
+        "prompts": PROMPTS,
+        "target_is_deg": [30.0, 5.0],
+        "labels": [],
+        "manifest": tmp_path / "manifest.parquet",
+        "head": tmp_path / "features/m/head.safetensors",
+        "features": tmp_path / "features/m-3",
+        "shards": 3,
+        "projector": tmp_path / "projectors/m.safetensors",
+        "translator": tmp_path / "translator.safetensors",
+        "embeddings": tmp_path / "prompts.safetensors",
+        "names": tmp_path / "prompts.json",
+        "threads": 2,
+        "output": tmp_path / "steering/s/m.parquet",
+    }
+
+
+COLUMNS = {
+    "image_id": "int64",
+    "label": "str",
+    "prompt": "str",
+    **dict.fromkeys(["target_is_deg", "step", "is_deg", "as_target_deg", "as_label_deg", "logit_change"], "float64"),
+    "reachable": "bool",
+}
+
+
+def steer_concepts(flags):
+    script = runpy.run_path(str(ROOT / "scripts/steer_concepts.py"), run_name="x")
+    script["main"](script["Flags"](**flags))
+    return read_parquet(flags["output"])
+
+
+def test_the_scripts_steer_every_image_and_tabulate(tmp_path, study):
+    words = [word for name, value in study.items() for word in (f"--{name}", *(value if isinstance(value, list) else [value]))]
+    logged = run("steer_concepts", *words)
+    table = read_parquet(study["output"])
+    assert list(table.dtypes.astype(str).items()) == list(COLUMNS.items())
+    assert table["image_id"].tolist() == np.repeat(np.arange(11), 4).tolist()
+    assert table["prompt"].tolist() == [*(["a $x$ text"] * 2), *(["an image of a jellyfish"] * 2)] * 11
+    assert table["target_is_deg"].tolist() == [5.0, 30.0] * 22
+    assert table["label"].tolist() == np.repeat(np.array(LABELS)[np.arange(11) % 2], 4).tolist()
+    assert "'an image of a jellyfish' to 5 degrees: 100.0 % of 11 images reach it; AS +" in logged
+
+    weight, basis, translator, features, _ = planted(8, n=11)
+    texts = np.random.default_rng(0).standard_normal((3, 9))
+    directions = directions_of(basis, translator, features, texts[0])
+    expected = steering_scores(features, weight, translator, directions, texts[0], texts[1:][np.arange(11) % 2], 30.0)
+    mine = table[(table["prompt"] == "a $x$ text") & (table["target_is_deg"] == 30)].reset_index(drop=True)
+    assert expected["reachable"].any()
+    pd.testing.assert_frame_equal(mine[expected.columns.drop("logit_change")], expected.drop(columns="logit_change"), rtol=1e-4)
+
+    before = study["output"].read_bytes()
+    steer_concepts(study)
+    assert study["output"].read_bytes() == before
+
+    basis = {"rank_rule": "exact", "null_dim": 14, "validation_r2": 0.1, "translator": "weak", "seed": 3}
+    pd.DataFrame([{"space": "s", "model": "m", **basis}]).to_csv(tmp_path / "models.csv")
+    words = ["--models", "m", "--spaces", "s", "--steering", tmp_path / "steering", "--table", tmp_path / "models.csv"]
+    run("tabulate_steering", *words, "--output", tmp_path / "table1.csv")
+    rows = pd.read_csv(tmp_path / "table1.csv")
+    assert rows[["space", "model", "prompt", "target_is_deg", "n"]].to_numpy().tolist() == [
+        ["s", "m", prompt, target, 11] for prompt in sorted(PROMPTS) for target in (5.0, 30.0)
+    ]
+    assert (rows[list(basis)] == pd.Series(basis)).all(axis=None)
+
+
+def test_only_images_with_the_wanted_labels_are_steered_and_an_unknown_label_is_refused(study):
+    table = steer_concepts(study | {"labels": ["jeep"]})
+    assert table["image_id"].tolist() == np.repeat([1, 3, 5, 7, 9], 4).tolist()
+    with pytest.raises(InputError, match=r"steering.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)"):
+        steer_concepts(study | {"labels": ["jeep", "goosse"]})
+
+
+def test_without_prompts_the_tables_are_empty_and_have_their_columns(tmp_path, study):
+    write_json(study["names"], {"labels": LABELS, "concepts": [], "targets": []})
+    write_tensors(study["embeddings"], {"label_embeddings": np.ones((2, 9), np.float32)}, {})
+    table = steer_concepts(study | {"prompts": []})
+    assert table.empty and list(table.dtypes.astype(str).items()) == list(COLUMNS.items())
+    pd.DataFrame(
+        [{"space": "s", "model": "m", "rank_rule": "exact", "null_dim": 14, "validation_r2": 0.1, "translator": "weak", "seed": 3}]
+    ).to_csv(tmp_path / "models.csv")
+    script = runpy.run_path(str(ROOT / "scripts/tabulate_steering.py"), run_name="x")
+    paths = {"steering": tmp_path / "steering", "table": tmp_path / "models.csv", "output": tmp_path / "table1.csv"}
+    script["main"](script["Flags"](models=["m"], spaces=["s"], **paths))
+    rows = pd.read_csv(tmp_path / "table1.csv")
+    assert rows.empty and {"n_reachable", "note", "seed"} <= set(rows)
+
+
+def test_embeddings_of_other_prompts_are_refused(study):
+    with pytest.raises(InputError, match=r"prompts\.json: its targets are .*jellyfish.*, not steering\.prompts \['a jeep'\]"):
+        steer_concepts(study | {"prompts": ["a jeep"]})
