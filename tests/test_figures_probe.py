@@ -64,7 +64,7 @@ def test_the_title_gives_the_correlation_with_its_interval_or_why_there_is_none(
     assert titles == [
         f"space s: Pearson {first['pearson']:.3f} [{first['pearson_low']:.3f}, {first['pearson_high']:.3f}], 16 models",
         f"space t: Pearson {second['pearson']:.3f}, no interval, 3 models",
-        "space u: a correlation needs three models",
+        "space u: a correlation needs three models with an accuracy",
     ]
     plt.close(figure)
 

@@ -169,8 +169,8 @@ def test_the_correlation_over_models_and_its_interval_are_those_of_a_hand_comput
 @pytest.mark.parametrize(
     ("x", "y", "pearson", "note"),
     [
-        ([0.6, 0.7], [0.5, 0.7], None, "a correlation needs three models"),
-        ([0.6, 0.7, 0.8], [0.5, 0.6, np.nan], None, "a correlation needs three models"),
+        ([0.6, 0.7], [0.5, 0.7], None, "a correlation needs three models with an accuracy"),
+        ([0.6, 0.7, 0.8], [0.5, 0.6, np.nan], None, "a correlation needs three models with an accuracy"),
         ([0.6, 0.7, 0.8], [0.5, 0.6, 0.7], 1.0, "an interval needs four models"),
         ([0.6, 0.6, 0.6, 0.6], [0.5, 0.6, 0.7, 0.7], None, "all models have the same accuracy"),
     ],

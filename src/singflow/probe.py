@@ -136,7 +136,7 @@ def correlate(before: np.ndarray, after: np.ndarray, confidence: float) -> dict[
     x, y = before[known], after[known]
     row: dict[str, Any] = {"pearson": None, "pearson_low": None, "pearson_high": None, "pearson_n": len(x), "pearson_note": ""}
     if len(x) < 3:
-        return row | {"pearson_note": "a correlation needs three models"}
+        return row | {"pearson_note": "a correlation needs three models with an accuracy"}
     if not (np.ptp(x) and np.ptp(y)):
         return row | {"pearson_note": "all models have the same accuracy"}
     result = scipy.stats.pearsonr(x, y)
