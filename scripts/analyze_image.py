@@ -86,7 +86,7 @@ def picture_paths(images: list[Path], output: Path) -> list[Path]:
 def existing(path: Path) -> Path:
     """The path of an artifact. Raises InputError that says how to make it."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file: make it with `snakemake --cores all {path}`, or fetch a published study with `make fetch`")
+        raise InputError(f"{path}: no such file: make it with `snakemake --cores all {path}`")
     return path
 
 

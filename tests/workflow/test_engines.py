@@ -248,7 +248,7 @@ def both(projects):
 
 @pytest.fixture
 def projects(snakemake_project, dvc_project):
-    saved = {name: (snakemake_project.folder / name).read_bytes() for name in ("params.yaml", "models.yaml", "src/singflow/concepts.py")}
+    saved = {name: (snakemake_project.folder / name).read_bytes() for name in ("params.yaml", "models.yaml", "src/singflow/controls.py")}
     yield snakemake_project, dvc_project
     for project in (snakemake_project, dvc_project):
         for name, content in saved.items():
@@ -266,8 +266,8 @@ def test_touching_every_file_re_runs_nothing(projects):
 
 def test_editing_a_module_re_runs_exactly_the_steps_that_import_it(projects):
     for project in projects:
-        (project.folder / "src/singflow/concepts.py").open("a").write("\n# edited\n")
-    expected = {"scan_concepts@conse_minilm-efficientnet_lite0", "scan_concepts@conse_minilm-tiny", "list_concepts"}
+        (project.folder / "src/singflow/controls.py").open("a").write("\n# edited\n")
+    expected = {f"measure_controls@conse_minilm-{model}" for model in MODELS}
     assert both(projects) == (expected, expected)
 
 

@@ -1,5 +1,6 @@
 """Every command and every snippet of the README, run as a reader would."""
 
+import json
 import re
 import shutil
 import sys
@@ -61,6 +62,7 @@ def test_the_readme_has_the_commands_that_these_tests_run():
         "python scripts/show_summary.py params.yaml",
         "snakemake --cores all --forcerun build_manifest",
         "make prefetch",
+        'python scripts/analyze_image.py photo.jpg --model efficientnet_lite0 --space conse_minilm --texts "a rug" "a dog"',
         "cp studies/paper_smoke.yaml params.yaml",
         "snakemake --cores all",
         "python scripts/show_summary.py params.yaml",
@@ -69,7 +71,8 @@ def test_the_readme_has_the_commands_that_these_tests_run():
         "make publish",
     ]
     assert [sorted(snippet) for snippet in SNIPPETS] == [
-        ["data", "study"], ["data", "study"], ["models"], ["mine", "probe"], ["concepts"], ["prompts"], ["siglip"],
+        ["data", "study"], ["data", "study"], ["models"], ["mine", "probe"], ["concepts"], ["prompts"], ["steering"],
+        ["siglip"],
     ]  # fmt: skip
 
 
@@ -78,9 +81,22 @@ def test_make_demo_ends_with_the_table_and_the_paths_of_the_figures(reader):
     assert "images/s" in output
     end = output[output.index("Study demo: 20 images") :]
     assert re.search(r"efficientnet_lite0 \* +280 +0\.9", end)
-    figures = re.findall(r"^results/demo/figures/fig\d\.png$", end, flags=re.MULTILINE)
-    assert len(figures) == 3 and all((reader.folder / figure).is_file() for figure in figures)
+    assert re.search(r"IS/\|AS\| over that of random subspaces: efficientnet_lite0 \d", end)
+    figures = re.findall(r"^results/demo/figures/\w+\.png$", end, flags=re.MULTILINE)
+    assert len(figures) == 10 and all((reader.folder / figure).is_file() for figure in figures)
     assert "[make] pytest" in shell(reader, "make --dry-run test | sed 's/^pytest/[make] pytest/'")
+
+
+def test_a_photo_is_analyzed_on_the_artifacts_of_the_demo(reader):
+    shutil.copy(data_root("packaged", ".") / pd.read_csv(ROOT / "vocab/packaged.csv")["path"][0], reader.folder / "photo.jpg")
+    (command,) = [each for each in COMMANDS if "analyze_image" in each]
+    output = shell(reader, command)
+    (image,) = json.loads((reader.folder / "analysis/analysis.json").read_text())
+    scores = pd.read_parquet(reader.folder / "results/demo/scores/conse_minilm/efficientnet_lite0.parquet")
+    assert image["image"] == "photo.jpg" and image["is_deg"] == pytest.approx(scores["is_deg"][0], abs=1e-4)
+    assert image["predictions"][0]["index"] == scores["predicted_index"][0]
+    assert [text["text"] for text in image["texts"]] == ["a rug", "a dog"] and f"{image['is_deg']:.2f}" in output
+    assert (reader.folder / "analysis/photo.png").is_file()
 
 
 def test_prefetch_lists_what_the_study_needs(reader):
@@ -92,7 +108,7 @@ def test_prefetch_lists_what_the_study_needs(reader):
 
 def test_the_registry_snippets_are_valid_and_build(reader, monkeypatch):
     monkeypatch.chdir(reader.folder)
-    classifiers, spaces = SNIPPETS[3], SNIPPETS[6]
+    classifiers, spaces = SNIPPETS[3], SNIPPETS[7]
     torch.manual_seed(0)
     backbone = timm.create_model("vit_small_patch16_224.dino", pretrained=False)
     save_file({"weight": torch.randn(3, 384), "bias": torch.randn(3)}, "checkpoints/probe.safetensors")
@@ -153,7 +169,7 @@ def test_own_images_in_folders_with_an_own_model_and_own_words(reader, tmp_path)
         shutil.copy(packaged / row["path"], folder / f"a 'photo' & {position};.jpg")
     (reader.folder / "photos/golden_retriever/broken.jpg").write_bytes((packaged / table["path"][0]).read_bytes()[:5000])
     (reader.folder / "vocab/mine.txt").write_text("a rug\n<script>alert(1)</script>\n")
-    for snippet in (SNIPPETS[0], SNIPPETS[2], SNIPPETS[4], SNIPPETS[5]):
+    for snippet in (SNIPPETS[0], SNIPPETS[2], SNIPPETS[4], SNIPPETS[5], SNIPPETS[6]):
         change(reader, snippet)
     output = shell(reader, "\n".join(COMMANDS[2:5]), HF_HUB_CACHE=hub_with_resnet18(tmp_path))
     assert "timm/resnet18.a1_in1k: no null space: the logits see every direction" in output
@@ -162,6 +178,10 @@ def test_own_images_in_folders_with_an_own_model_and_own_words(reader, tmp_path)
     assert set(manifest["label"]) == {"my pet's $(toys)", "pelican", "golden retriever"}
     assert (results / "data/rejected.csv").read_text().startswith("path,reason\ngolden_retriever/broken.jpg,truncated or corrupt")
     assert (results / "scores/conse_minilm/timm/resnet18.a1_in1k.parquet").is_file()
+    steering = pd.read_parquet(results / "steering/conse_minilm/efficientnet_lite0.parquet")
+    assert set(steering["prompt"]) == set(SNIPPETS[6]["steering"]["prompts"]) and steering["reachable"].all()
+    unreachable = pd.read_parquet(results / "steering/conse_minilm/timm/resnet18.a1_in1k.parquet")
+    assert not unreachable["reachable"].any() and unreachable["step"].isna().all()
     metadata = read_tensors(results / "prompts/conse_minilm.safetensors", [])[1]
     assert metadata["label_templates"] == '["a photo of a {}", "a drawing of a {}"]'
     assert set(pd.read_parquet(results / "concepts/conse_minilm/timm/resnet18.a1_in1k.parquet")["concept"]) == {
