@@ -1,6 +1,5 @@
 """Steer every image's feature toward texts inside the null space, by steps that reach the wanted image scores."""
 
-import difflib
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.config import Steering
-from singflow.errors import InputError
+from singflow.errors import InputError, check_labels
 from singflow.steering import null_directions, steering_scores
 from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, write_parquet
 from singflow.translator import Translator
@@ -46,10 +45,7 @@ class Flags(Steering, cli.Command):
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     manifest = read_parquet(flags.manifest)
-    for label in flags.labels:
-        if label not in manifest["label"].array:
-            near = difflib.get_close_matches(label, manifest["label"].unique(), n=1)
-            raise InputError(f"steering.labels: no image has the label {label!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    check_labels(flags.labels, manifest["label"].unique(), "steering.labels")
     names = read_json(flags.names)
     if names["targets"] != flags.prompts:
         raise InputError(

@@ -1,5 +1,18 @@
 """The one exception that means 'the input is at fault', with the mend in its message."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(Exception):
     """Bad input: the message names the file, the value and what to do about it."""
+
+
+def check_labels(wanted: Iterable[str], known: Iterable[str], key: str) -> None:
+    """Raise InputError that names every wanted label without an image, with the nearest one; key: where they are written."""
+    labels = list(known)
+    near = {label: difflib.get_close_matches(label, labels, n=1) for label in wanted if label not in labels}
+    if near:
+        mends = {label: f"did you mean {each[0]!r}?" if each else "tables/labels.csv lists them" for label, each in near.items()}
+        named = ", ".join(f"{label!r} ({mend})" for label, mend in mends.items())
+        raise InputError(f"{key}: no image has the label {named}")

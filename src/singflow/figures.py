@@ -29,6 +29,16 @@ STYLE: dict[Any, Any] = {
 }
 
 
+def colour(number: int) -> str:
+    """The colour of a study's model by its position."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def marker(number: int) -> str:
+    """The marker of a study's model by its position; with the colour it tells 64 models apart."""
+    return MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
+
+
 def save(figure: Figure, png: Path, pdf: Path | None = None) -> None:
     """Write PNG, and PDF where a path is given, whole, without time or software stamps."""
     for path, kind, metadata in ((png, "png", {"Software": None}), (pdf, "pdf", {"CreationDate": None, "Producer": None, "Creator": None})):

@@ -1,6 +1,5 @@
 """Figures of concepts: figures 5, 15 and 16."""
 
-import difflib
 import textwrap
 
 import matplotlib.pyplot as plt
@@ -12,8 +11,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from singflow.errors import InputError
-from singflow.figures import COLOURS, STYLE, bare, caption
+from singflow.errors import check_labels
+from singflow.figures import STYLE, bare, caption, colour
 
 PANELS = 6  # of figure 5, before it becomes one table a space
 MOST_PANELS = 8  # of figure 15
@@ -29,11 +28,7 @@ def choose_labels(block: pd.DataFrame, wanted: list[str], most: int, key: str) -
     Raises InputError that names the key and the nearest label when a wanted one does not exist.
     """
     counts = block.drop_duplicates("label").astype({"label": str}).set_index("label")["n"].sort_index()
-    for label in wanted:
-        if label not in counts.index:
-            near = difflib.get_close_matches(label, counts.index, n=1)
-            mend = f"did you mean {near[0]!r}?" if near else "tables/labels.csv lists them"
-            raise InputError(f"{key}: no image has the label {label!r} ({mend})")
+    check_labels(wanted, counts.index, key)
     return wanted or list(counts.sort_values(ascending=False, kind="stable").index[:most])
 
 
@@ -85,7 +80,7 @@ def _fig5_panels(scans: Scans, table: pd.DataFrame, extremes: int) -> Figure:
         box = boxes.flat[number]
         left, right = box.subplots(1, 2, sharey=True)
         pairs.append((left, right))
-        _concepts(left, right, scan.set_index("concept"), extremes, COLOURS[list(scans[space]).index(model) % len(COLOURS)])
+        _concepts(left, right, scan.set_index("concept"), extremes, colour(list(scans[space]).index(model)))
         box.suptitle(f"{_caption(model, space, scan, table)}, {space}", fontsize=9)
     for same in zip(*pairs, strict=True):
         limits = [axes.get_xlim() for axes in same]
@@ -94,12 +89,12 @@ def _fig5_panels(scans: Scans, table: pd.DataFrame, extremes: int) -> Figure:
     return figure
 
 
-def _concepts(left: Axes, right: Axes, scan: pd.DataFrame, extremes: int, colour: str) -> None:
+def _concepts(left: Axes, right: Axes, scan: pd.DataFrame, extremes: int, shade: str) -> None:
     concepts, cut = _extremes(scan["as_abs_mean"], extremes)
     shown = scan.loc[concepts]
     positions = np.arange(len(shown))
-    left.errorbar(shown["angle_mean"], positions, xerr=shown["angle_std"], fmt="o", color=colour, ms=4, lw=1)
-    right.barh(positions, shown["as_mean"], 0.6, xerr=shown["as_std"], color=colour, error_kw={"lw": 1, "ecolor": "0.3"})
+    left.errorbar(shown["angle_mean"], positions, xerr=shown["angle_std"], fmt="o", color=shade, ms=4, lw=1)
+    right.barh(positions, shown["as_mean"], 0.6, xerr=shown["as_std"], color=shade, error_kw={"lw": 1, "ecolor": "0.3"})
     right.axvline(0, color="0.3", lw=0.8)
     left.set_yticks(positions, concepts)
     left.set_ylim(-0.7, len(shown) - 0.3 + 0.4 * cut)

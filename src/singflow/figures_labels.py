@@ -1,6 +1,5 @@
 """Figures that compare labels: figures 4 and 14."""
 
-import difflib
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -9,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from singflow.errors import InputError
-from singflow.figures import COLOURS, STYLE, caption
+from singflow.errors import check_labels
+from singflow.figures import STYLE, caption, colour
 
 
 def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted: list[str], most_labels: int = 16) -> Figure:
@@ -21,11 +20,7 @@ def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted
     """
     everything = pd.concat(each for models in scores.values() for each in models.values())
     counts = everything.groupby("label").size().sort_values(ascending=False, kind="stable")
-    missing = [label for label in wanted if label not in counts.index]
-    if missing:
-        near = {label: difflib.get_close_matches(label, counts.index, n=1) for label in missing}
-        named = ", ".join(f"{label!r}" + (f" (did you mean {near[label][0]!r}?)" if near[label] else "") for label in missing)
-        raise InputError(f"plot_fig4.labels: no image has the label {named}")
+    check_labels(wanted, counts.index, "plot_fig4.labels")
     chosen = wanted or list(counts.index[:most_labels])
     order = everything[everything["label"].isin(chosen)].assign(size=lambda f: f["as_deg"].abs()).groupby("label")["size"].median()
     labels = list(order.sort_values(kind="stable").index)
@@ -40,8 +35,7 @@ def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted
         for number, (space, model, each) in enumerate(panels):
             axes = grid.flat[number]
             rows = table[table["space"] == space].set_index("model")
-            colour = COLOURS[list(scores[space]).index(model) % len(COLOURS)]
-            _violins(axes, each, labels, colour)
+            _violins(axes, each, labels, colour(list(scores[space]).index(model)))
             axes.set_title(f"{caption(model, rows)}\n{space}".replace(" (", "\n("), fontsize=9 if columns <= 3 else 8)
             if number + columns >= len(panels):
                 axes.set_xlabel("|AS| (degrees)")
@@ -56,16 +50,16 @@ def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted
         return figure
 
 
-def _violins(axes: Axes, scores: pd.DataFrame, labels: list[str], colour: str) -> None:
+def _violins(axes: Axes, scores: pd.DataFrame, labels: list[str], shade: str) -> None:
     for position, label in enumerate(labels):
         sizes = scores.loc[scores["label"] == label, "as_deg"].abs().to_numpy()
         if len(sizes) >= 3 and np.ptp(sizes) > 0:
             parts = axes.violinplot(sizes, [position], orientation="horizontal", widths=0.85, showextrema=False)
             bodies: Any = parts["bodies"]
             for body in bodies:
-                body.set(facecolor=colour, edgecolor=colour, alpha=0.35)
-            axes.plot(np.median(sizes), position, "|", color=colour, ms=9, mew=2)
-        axes.scatter(sizes, np.full(len(sizes), position), s=7, color=colour, alpha=0.7, linewidths=0)
+                body.set(facecolor=shade, edgecolor=shade, alpha=0.35)
+            axes.plot(np.median(sizes), position, "|", color=shade, ms=9, mew=2)
+        axes.scatter(sizes, np.full(len(sizes), position), s=7, color=shade, alpha=0.7, linewidths=0)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(-0.7, len(labels) - 0.3)
     axes.grid(axis="y", color="0.92", lw=0.6)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
 
-from singflow.figures import COLOURS, MARKERS, STYLE, bare, caption
+from singflow.figures import STYLE, bare, caption, colour, marker
 
 
 def covariance_ellipse(points: np.ndarray, coverage: float) -> tuple[np.ndarray, float, float, float]:
@@ -52,14 +52,13 @@ def _scatter(axes: Axes, models: dict[str, pd.DataFrame], rows: pd.DataFrame, sp
     axes.axvline(0, color="0.85", lw=0.8, zorder=0)
     for number, (model, scores) in enumerate(models.items()):
         points = scores[["as_deg", "is_deg"]].to_numpy()
-        colour = COLOURS[number % len(COLOURS)]
         axes.scatter(
-            points[:, 0], points[:, 1], s=14, alpha=0.55 if len(points) < 500 else 0.25, color=colour, linewidths=0,
-            marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)], label=caption(model, rows), rasterized=len(points) > 2000,
+            points[:, 0], points[:, 1], s=14, alpha=0.55 if len(points) < 500 else 0.25, color=colour(number), linewidths=0,
+            marker=marker(number), label=caption(model, rows), rasterized=len(points) > 2000,
         )  # fmt: skip
         if len(points) >= 3 and np.ptp(points, axis=0).all():
             centre, width, height, angle = covariance_ellipse(points, 0.95)
-            axes.add_patch(Ellipse((centre[0], centre[1]), width, height, angle=angle, fill=False, color=colour, lw=1.4))
+            axes.add_patch(Ellipse((centre[0], centre[1]), width, height, angle=angle, fill=False, color=colour(number), lw=1.4))
     axes.autoscale_view()
     axes.set_xlabel("AS toward the image's own label (degrees)")
     axes.set_ylabel("IS (degrees)")
@@ -71,7 +70,7 @@ def _scatter(axes: Axes, models: dict[str, pd.DataFrame], rows: pd.DataFrame, sp
 def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], unit: str) -> None:
     positions = np.arange(len(rows))
     width = 0.8 / len(columns)
-    colours = [COLOURS[number % len(COLOURS)] for number in range(len(rows))]
+    colours = [colour(number) for number in range(len(rows))]
     for number, (column, name) in enumerate(zip(columns, names, strict=True)):
         mean = rows[f"{column}_mean"] if f"{column}_mean" in rows else rows[column]
         mean = mean.astype(float).fillna(0.0)
@@ -133,22 +132,14 @@ def controls(spaces: list[str], models: list[str], excess: pd.DataFrame, orders:
         return figure
 
 
-def _colour(model: str, models: list[str]) -> str:
-    return COLOURS[models.index(model) % len(COLOURS)]
-
-
-def _marker(model: str, models: list[str]) -> str:
-    number = models.index(model)
-    return MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
-
-
 def _excess(axes: Axes, own: dict[Any, dict[Any, Any]], shown: list[str], models: list[str], rows: pd.DataFrame) -> None:
     axes.axvline(0, color="0.3", lw=0.8)
     for position, model in enumerate(shown):
+        number = models.index(model)
         for offset, score, fill in ((-0.16, "is_deg", True), (0.16, "as_abs_deg", False)):
             middle, low, high = (own[model][f"{score}_excess_random{end}"] for end in ("", "_low", "_high"))
             axes.errorbar(
-                middle, position + offset, xerr=[[middle - low], [high - middle]], fmt=_marker(model, models), color=_colour(model, models),
+                middle, position + offset, xerr=[[middle - low], [high - middle]], fmt=marker(number), color=colour(number),
                 mfc=None if fill else "white", ms=6, capsize=2, lw=1.2,
             )  # fmt: skip
     axes.set_yticks(
@@ -162,7 +153,7 @@ def _excess(axes: Axes, own: dict[Any, dict[Any, Any]], shown: list[str], models
 def _dimensions(axes: Axes, excess: pd.DataFrame, shown: list[str], models: list[str]) -> None:
     for model in shown:
         rows = excess[excess["model"] == model].sort_values("dimension")
-        style: dict[str, Any] = {"color": _colour(model, models), "marker": _marker(model, models), "ms": 4, "lw": 1.2}
+        style: dict[str, Any] = {"color": colour(models.index(model)), "marker": marker(models.index(model)), "ms": 4, "lw": 1.2}
         axes.plot(rows["dimension"], rows["is_deg_null"], label=bare(model), **style)
         axes.plot(rows["dimension"], rows["is_deg_random"], ls="--", mfc="white", **style)
     axes.set_xscale("log")
@@ -180,7 +171,9 @@ def _places(axes: Axes, orders: pd.DataFrame, shown: list[str], models: list[str
     wide = orders.pivot(index="model", columns="criterion", values="place").astype(float)
     for model in shown:
         places = wide.loc[model, list(ORDERS)].to_numpy(dtype=float)
-        axes.plot(range(len(ORDERS)), places, color=_colour(model, models), marker=_marker(model, models), ms=7, lw=1.6, clip_on=False)
+        axes.plot(
+            range(len(ORDERS)), places, color=colour(models.index(model)), marker=marker(models.index(model)), ms=7, lw=1.6, clip_on=False
+        )
         axes.annotate(
             bare(model),
             (len(ORDERS) - 1, places[-1]),

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from singflow.figures import COLOURS, MARKERS, STYLE, caption
+from singflow.figures import STYLE, caption, colour, marker
 
 ENDS = [f"accuracy_{kind}_{end}" for kind in ("principal", "translated") for end in ("low", "high")]
 
@@ -52,14 +52,13 @@ def _title(rows: pd.DataFrame) -> str:
 
 def _points(axes: Axes, rows: pd.DataFrame, models: pd.DataFrame) -> None:
     for number, row in enumerate(rows.to_dict("records")):
-        name, colour = caption(row["model"], models), COLOURS[number % len(COLOURS)]
-        marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
+        name = caption(row["model"], models)
         if pd.isna(row["accuracy_principal"]):
-            axes.plot([], [], ls="", marker=marker, color=colour, label=f"{name}: {row['note']}")
+            axes.plot([], [], ls="", marker=marker(number), color=colour(number), label=f"{name}: {row['note']}")
             continue
         x, y = row["accuracy_principal"], row["accuracy_translated"]
         axes.errorbar(
-            x, y, fmt=marker, color=colour,
+            x, y, fmt=marker(number), color=colour(number),
             xerr=[[x - row["accuracy_principal_low"]], [row["accuracy_principal_high"] - x]],
             yerr=[[y - row["accuracy_translated_low"]], [row["accuracy_translated_high"] - y]],
             ms=7, mec="black", mew=0.5, elinewidth=0.7, zorder=3, label=name,

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from singflow.figures import COLOURS, STYLE, caption
+from singflow.figures import COLOURS, STYLE, caption, colour
 
 FLOOR = 1e-6
 SCALE = {"linthresh": 1e-3, "linscale": 0.4}
@@ -44,16 +44,12 @@ def rank_curves(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
             grid[2].set_ylim(0, max(grid[2].get_ylim()[1], 1))
             subfigure.suptitle(f"Counting almost-null directions as null: invariance and meaning lost, space {space}", fontsize=11)
             models = [
-                Line2D([], [], color=_colour(number), ls=_line(number), label=caption(str(model), rows))
+                Line2D([], [], color=colour(number), ls=_line(number), label=caption(str(model), rows))
                 for number, model in enumerate(mine["model"].unique())
             ]
             rules = [Line2D([], [], color="0.4", ls="", marker=marker, mec="black", label=name) for marker, name in RULES.values()]
             subfigure.legend(handles=rules + models, loc="outside lower center", ncols=3, fontsize=8, handlelength=3)
         return figure
-
-
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
 
 
 def _line(number: int) -> str:
@@ -64,11 +60,21 @@ def _draw(axes: Axes, curve: pd.DataFrame, column: str, number: int) -> None:
     floor, scale = (FLOOR, 1) if column == "logit_relative_mean" else (0.0, 100 if column == "top1_changed" else 1)
     value = (curve[column] * scale).clip(lower=floor)
     on_curve = curve["point"] != "centered"
-    colour = _colour(number)
-    axes.plot(1 - curve["kept"][on_curve], value[on_curve], color=colour, ls=_line(number), lw=1.3, marker=".", ms=4)
+    axes.plot(1 - curve["kept"][on_curve], value[on_curve], color=colour(number), ls=_line(number), lw=1.3, marker=".", ms=4)
     for rule, (marker, _) in RULES.items():
         at = curve["point"] == rule
-        axes.plot(1 - curve["kept"][at], value[at], ls="", marker=marker, ms=6, color=colour, mec="black", mew=0.6, zorder=3, clip_on=False)
+        axes.plot(
+            1 - curve["kept"][at],
+            value[at],
+            ls="",
+            marker=marker,
+            ms=6,
+            color=colour(number),
+            mec="black",
+            mew=0.6,
+            zorder=3,
+            clip_on=False,
+        )
 
 
 def _ticks(axes: Axes, kept: pd.Series) -> None:

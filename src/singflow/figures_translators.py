@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from singflow.figures import COLOURS, MARKERS, STYLE, bare, caption
+from singflow.figures import COLOURS, STYLE, bare, caption, colour, marker
 
 Reports = dict[str, dict[str, dict[str, dict[str, Any]]]]
 KINDS = {"linear": "linear", "mlp3": "3-layer MLP", "mlp4": "4-layer MLP", "residual": "residual MLP"}
@@ -47,15 +47,14 @@ def fig7(reports: Reports, table: pd.DataFrame) -> Figure:
 
 def _curves(axes: Axes, models: dict[str, dict[str, dict[str, Any]]], kind: str, measure: str) -> None:
     for number, reports in enumerate(models.values()):
-        marker = MARKERS[number % len(MARKERS)]
         level = reports["linear"][measure]
         axes.axhline(level, color="0.45", ls="--", lw=0.9, zorder=1)
-        axes.plot([1], [level], marker=marker, ms=5, color="0.45", transform=axes.get_yaxis_transform(), clip_on=False, zorder=3)
+        axes.plot([1], [level], marker=marker(number), ms=5, color="0.45", transform=axes.get_yaxis_transform(), clip_on=False, zorder=3)
         for loss, run in reports[kind]["losses"].items():
             history = pd.DataFrame(run["history"])
             best = run["best_epoch"] - 1
             axes.plot(
-                history["epoch"], history[measure], color=_loss_colour(loss), lw=LINE_WIDTHS[loss], marker=marker, markevery=[best],
+                history["epoch"], history[measure], color=_loss_colour(loss), lw=LINE_WIDTHS[loss], marker=marker(number), markevery=[best],
                 ms=4.5 + LINE_WIDTHS[loss], markeredgecolor="white", markeredgewidth=0.6, zorder=2 - LINE_WIDTHS[loss] / 10,
             )  # fmt: skip
     if measure == "validation_mse":
@@ -73,7 +72,7 @@ def _key(figure: Figure, reports: Reports, table: pd.DataFrame) -> None:
     handles = [Line2D([], [], color=_loss_colour(loss), lw=LINE_WIDTHS[loss], label=f"loss {LOSSES[loss]}") for loss in losses]
     handles.append(Line2D([], [], color="0.45", ls="--", lw=0.9, label="linear translator"))
     models = [
-        Line2D([], [], color="0.25", ls="", marker=MARKERS[number % len(MARKERS)], label=_caption(model, table))
+        Line2D([], [], color="0.25", ls="", marker=marker(number), label=_caption(model, table))
         for number, model in enumerate(next(iter(reports.values())))
     ]
     figure.legend(handles=handles, loc="outside lower left", fontsize=8)
@@ -106,9 +105,8 @@ def _points(axes: Axes, models: dict[str, dict[str, dict[str, Any]]], kinds: lis
     for number, (model, reports) in enumerate(models.items()):
         top = number * (len(kinds) + 1)
         places = range(top + 1, top + 1 + len(kinds))
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         values = [reports[kind][measure] for kind in kinds]
-        axes.plot(values, places, color=colour, marker=marker, ms=6, ls="")
+        axes.plot(values, places, color=colour(number), marker=marker(number), ms=6, ls="")
         for value, place in zip(values, places, strict=True):
             axes.annotate(f"{value:#.3g}", (value, place), (6, 0), textcoords="offset points", va="center", fontsize=7)
         if measure == "validation_cosine":
