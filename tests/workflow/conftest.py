@@ -28,6 +28,7 @@ class Project:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
         self.edit("params.yaml", r"models:.*?(?=spaces:)", "models:\n  - efficientnet_lite0\n  - tiny\n")
+        self.edit("params.yaml", r"threads: \d+", "threads: 1")
         self.edit("params.yaml", r"views: \d+", "views: 2")
         self.edit("params.yaml", r"shards: 1 ", "shards: 2 ")
         self.edit("params.yaml", r'shard_ids: \["00000"\]', 'shard_ids: ["00000", "00001"]')
