@@ -1,6 +1,6 @@
 # make demo   environment and the study in params.yaml
 # make test   environment and all tests
-# make bench  peak memory of every step at the paper's largest size
+# make bench  peak memory of every step at the paper's largest size, and of a scan of 100,000 words
 # make prefetch   weights that the study in params.yaml needs, into the caches (needs a network)
 PYTHON ?= python3
 CORES ?= all
@@ -29,6 +29,7 @@ check: .venv/test
 
 bench: .venv/demo
 	python benchmarks/memory.py
+	python benchmarks/scan.py
 
 prefetch: .venv/demo
 	python scripts/prefetch.py
