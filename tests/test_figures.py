@@ -27,7 +27,7 @@ def scores(seed, n=60):
 def table():
     columns = ["is_mean", "is_low", "is_high", "as_abs_mean", "as_abs_low", "as_abs_high", "is_per_as", "is_per_as_low", "is_per_as_high"]
     rows = [
-        {"space": s, "model": m, "translator": "weak", **dict(zip(columns, [8, 7, 9, 1, 0.8, 1.2, 8, 6, 10], strict=True))}
+        {"space": s, "model": m, "translator": "weak", "null_dim": 9, **dict(zip(columns, [8, 7, 9, 1, 0.8, 1.2, 8, 6, 10], strict=True))}
         for s in "st"
         for m in "mn"
     ]

@@ -33,7 +33,8 @@ def scan(seed, labels=LABELS, concepts=30, n=4):
 
 def study(models, spaces="s", **options):
     names = [f"timm/model_{number}" for number in range(models)]
-    table = pd.DataFrame([{"space": s, "model": m, "translator": "good" if m == names[0] else "weak"} for s in spaces for m in names])
+    rows = [{"space": s, "model": m, "translator": "good" if m == names[0] else "weak", "null_dim": 9} for s in spaces for m in names]
+    table = pd.DataFrame(rows)
     return {s: {m: scan(number, **options) for number, m in enumerate(names)} for s in spaces}, table
 
 
@@ -89,6 +90,7 @@ def test_a_model_without_null_space_is_drawn_and_named(models):
     scans, table = study(models)
     flat = scans["s"]["timm/model_1"].assign(as_mean=0.0, as_std=0.0, as_abs_mean=0.0)
     scans["s"]["timm/model_1"] = flat
+    table.loc[table["model"] == "timm/model_1", "null_dim"] = 0
     figure = fig5(scans, table, "goose", 3)
     words = [text.get_text() for text in figure.findobj(plt.Text)]
     assert any("model_1 (weak translator) (no null space)" in text for text in words)

@@ -52,9 +52,9 @@ def _images(count: int) -> str:
     return f"{count} image{'s' if count != 1 else ''}"
 
 
-def _caption(model: str, space: str, scan: pd.DataFrame, table: pd.DataFrame) -> str:
-    nothing = "" if scan["as_abs_mean"].any() else " (no null space)"
-    return caption(model, table[table["space"] == space].set_index("model")) + nothing
+def _caption(model: str, space: str, table: pd.DataFrame) -> str:
+    rows = table[table["space"] == space].set_index("model")
+    return caption(model, rows) + ("" if int(rows["null_dim"][model]) else " (no null space)")
 
 
 def _panels(scans: Scans) -> list[tuple[str, str, pd.DataFrame]]:
@@ -81,7 +81,7 @@ def _fig5_panels(scans: Scans, table: pd.DataFrame, extremes: int) -> Figure:
         left, right = box.subplots(1, 2, sharey=True)
         pairs.append((left, right))
         _concepts(left, right, scan.set_index("concept"), extremes, colour(list(scans[space]).index(model)))
-        box.suptitle(f"{_caption(model, space, scan, table)}, {space}", fontsize=9)
+        box.suptitle(f"{_caption(model, space, table)}, {space}", fontsize=9)
     for same in zip(*pairs, strict=True):
         limits = [axes.get_xlim() for axes in same]
         for axes in same:
@@ -129,7 +129,7 @@ def _fig5_tables(scans: Scans, table: pd.DataFrame, extremes: int) -> Figure:
         for (row, column), angle in np.ndenumerate(angles[space].loc[concepts].to_numpy()):
             pale = abs(cells[row, column]) < 0.65 * limit
             axes.text(column + 0.5, row + 0.45, f"{angle:.0f}", ha="center", va="center", fontsize=7, color="black" if pale else "white")
-        models = [_caption(model, space, scan, table) for model, scan in scans[space].items()]
+        models = [_caption(model, space, table) for model in scans[space]]
         axes.set_xticks(np.arange(len(models)) + 0.5, models, rotation=45, ha="right", fontsize=8)
         axes.set_yticks(np.arange(len(concepts)) + 0.5, concepts, fontsize=8)
         axes.tick_params(length=0)
@@ -175,7 +175,7 @@ def fig15(scans: Scans, table: pd.DataFrame, spurious: pd.DataFrame, labels: lis
                 rows = cells[label, space, model]
                 marked = [(space, model, label, concept) in cues for concept in rows["concept"]]
                 _neighbours(axes, rows, np.array(marked, dtype=bool), shades)
-                name = _caption(model, space, rows, table)
+                name = _caption(model, space, table)
                 axes.set_title(f"{label}, {_images(int(rows['n'].iloc[0]))}\n{name}\n{space}", fontsize=8.5)
             for axes in mine[len(panels) :]:
                 axes.set_visible(False)

@@ -157,13 +157,17 @@ def _dimensions(axes: Axes, excess: pd.DataFrame, shown: list[str], models: list
         axes.plot(rows["dimension"], rows["is_deg_null"], label=bare(model), **style)
         axes.plot(rows["dimension"], rows["is_deg_random"], ls="--", mfc="white", **style)
     axes.set_xscale("log")
-    ticks = sorted(excess["dimension"].unique())
+    ticks: list[int] = []
+    for dimension in sorted(excess["dimension"].unique()):
+        if not ticks or dimension >= 2 * ticks[-1]:
+            ticks.append(int(dimension))
     axes.set_xticks(ticks, [str(tick) for tick in ticks], rotation=45 if len(ticks) > 6 else 0)
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.set_xlabel("dimensions removed")
     axes.set_ylabel("IS (degrees)")
-    axes.legend(fontsize=7, ncols=1 if len(shown) < 9 else 2)
+    if len(shown) < 9:  # more would hide the curves; panel (c) names every model
+        axes.legend(fontsize=7)
     axes.grid(color="0.92", lw=0.6)
 
 
