@@ -140,7 +140,8 @@ def prefetch(models, spaces=None, study=None, **environment):
     """Run prefetch.py for a study of these entries (None: an entry that needs no registry); the demo's where none are given."""
     written = {name: entry for name, entry in models.items() if entry}
     packaged = {"demo_space": read_yaml(ROOT / "spaces.yaml")["conse_minilm"]} if spaces is None else spaces
-    params = read_yaml(ROOT / "params.yaml") | {"models": list(models), "spaces": list(packaged)} | (study or {})
+    params = read_yaml(ROOT / "params.yaml")
+    params |= {"models": list(models), "spaces": list(packaged), "comparison": {"models": [], "kinds": []}} | (study or {})
     for name, content in (("params", params), ("models", written), ("spaces", packaged)):
         Path(f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return script("prefetch", "--params", "params.yaml", "--models", "models.yaml", "--spaces", "spaces.yaml", **environment)
