@@ -39,10 +39,8 @@ def main(flags: Flags) -> None:
     scores = {case: ControlScores(len(manifest)) for case in cases(*basis.shape, flags.dimensions)}
 
     def wants_more(case: Case) -> bool:
-        done = scores[case]
-        if case.single or done.draws < flags.min_draws:
-            return done.draws < (1 if case.single else flags.min_draws)
-        return done.error_deg > flags.tolerance_deg and done.draws < flags.max_draws
+        done, least = scores[case], 1 if case.single else flags.min_draws
+        return done.draws < least or (done.error_deg > flags.tolerance_deg and done.draws < flags.max_draws)
 
     while waiting := [case for case in scores if wants_more(case)]:
         folded = {
@@ -67,7 +65,7 @@ def main(flags: Flags) -> None:
             "is_error_deg": done.error_deg,
             "is_deg_spread": float(done.spread_deg[0]),
             "as_abs_deg_spread": float(done.spread_deg[2]),
-            "stable": case.single or done.error_deg <= flags.tolerance_deg,
+            "stable": done.error_deg <= flags.tolerance_deg,
         }
         for case, done in scores.items()
     ]

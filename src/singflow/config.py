@@ -230,7 +230,7 @@ class Probe(Section):
     """Linear classifiers on principal features before and after translation (figure 12)."""
 
     alphas: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
-        min_length=1, description="ridge penalties tried, as multiples of the features' mean squared norm; chosen on training images alone"
+        min_length=1, description="ridge penalties tried, as multiples of the features' total variance; chosen on training images alone"
     )
 
 

@@ -41,8 +41,7 @@ def folded_control(weight: np.ndarray, null_basis: np.ndarray, case: Case, seed:
     """
     width, null_dim = null_basis.shape
     if case.subspace == "null":
-        inside = np.eye(null_dim) if case.single else random_basis(null_dim, case.dimension, seed, draw)
-        return fold(weight, null_basis @ inside)
+        return fold(weight, null_basis if case.single else null_basis @ random_basis(null_dim, case.dimension, seed, draw))
     if case.subspace == "row":
         if case.single:
             return weight.astype(np.float64) - fold(weight, null_basis)

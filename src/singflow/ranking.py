@@ -108,9 +108,14 @@ def order_rows(columns: dict[str, np.ndarray], strata: np.ndarray, *, resamples:
             low, high = interval(value(samples), confidence)
             rows.append({"criterion": criterion, "model": model, "n": len(each), "value": float(value(means)), "low": low, "high": high})
     table = pd.DataFrame(rows, columns=["criterion", "model", "n", "value", "low", "high"])
-    better = table["criterion"].map({name: high for name, (_, high) in CRITERIA.items()})
-    signed = table["value"].where(better != True, -table["value"])  # noqa: E712 (a column)
-    return table.assign(place=signed.groupby(table["criterion"]).rank(method="min").astype("Int64"))
+    places = _oriented(table).groupby(table["criterion"]).rank(method="min", ascending=False)
+    return table.assign(place=places.astype("Int64"))
+
+
+def _oriented(table: pd.DataFrame) -> pd.Series:
+    """The values of criteria, turned so that the higher is the better."""
+    sign = table["criterion"].map({name: 1.0 if higher else -1.0 for name, (_, higher) in CRITERIA.items()})
+    return table["value"].astype(float) * sign.astype(float)
 
 
 def pair_rows(
@@ -144,8 +149,7 @@ def agreement_rows(orders: pd.DataFrame, permutations: int, seed: int) -> pd.Dat
     orders: tables/orders.csv. Spearman with a permutation p-value, Kendall's tau-b with SciPy's; both over the models that have a
     value in both orders, and empty for fewer than three.
     """
-    values = orders.assign(signed=np.where(orders["criterion"].map({n: h for n, (_, h) in CRITERIA.items()}), 1, -1) * orders["value"])
-    wide = values.pivot(index="model", columns=["space", "criterion"], values="signed")
+    wide = orders.assign(oriented=_oriented(orders)).pivot(index="model", columns=["space", "criterion"], values="oriented")
     spaces = list(orders["space"].unique())
     within = [((space, PAPER), (space, criterion)) for space in spaces for criterion in CRITERIA if criterion != PAPER]
     across = [((a, criterion), (b, criterion)) for a, b in combinations(spaces, 2) for criterion in CRITERIA]
