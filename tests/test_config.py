@@ -187,7 +187,15 @@ def test_a_compared_model_that_is_not_studied_is_refused_with_what_to_write():
         "comparison.models names efficientnet_lite0, which models does not list: write comparison.models: [timm/resnet18.a1_in1k]"
         in message
     )
-    check(changed({"models": ["timm/resnet18.a1_in1k"], "comparison.models": []}), "params.yaml")
+    assert "pictures.closeup is efficientnet_lite0, which models does not list: write closeup: timm/resnet18.a1_in1k" in message
+    changes = {"models": ["timm/resnet18.a1_in1k"], "comparison.models": [], "pictures.closeup": "timm/resnet18.a1_in1k"}
+    check(changed(changes), "params.yaml")
+
+
+@pytest.mark.parametrize("generator", ["", "/tmp/karlo", "checkpoints/../karlo", "checkpoints/a/b", "a/b/c", "karlo", "checkpoints/$(x)"])
+def test_a_generator_is_a_hub_name_or_a_folder_of_checkpoints(generator):
+    assert "pictures.generator" in refusal(changed({"pictures.generator": generator}))
+    check(changed({"pictures.generator": "checkpoints/karlo"}), "params.yaml")
 
 
 @pytest.mark.parametrize("place", ["data.root", "data.table", "data.classes", "concepts.vocabulary"])

@@ -74,6 +74,12 @@ def _imported(value: str) -> str:
     return value
 
 
+def _generator(value: str) -> str:
+    if not re.fullmatch(rf"{LOCAL}/{NAME}|{NAME}/{NAME}", value):
+        raise ValueError(f"must be a hub name as in kakaobrain/karlo-v1-alpha-image-variations, or {LOCAL}/<folder>")
+    return value
+
+
 Text = Annotated[str, AfterValidator(_text)]
 Name = Annotated[Text, AfterValidator(_name)]
 ModelName = Annotated[Text, AfterValidator(_model_name)]
@@ -234,6 +240,37 @@ class Probe(Section):
     )
 
 
+class Pictures(Section):
+    """Pictures of what the null space holds (section 3.2 of the supplement)."""
+
+    renderer: Literal["auto", "unclip", "retrieval"] = Field(
+        description="unclip: a generator draws embeddings; retrieval: the nearest real images of the study; "
+        "auto: unclip in the space that the generator draws from, when its weights and a GPU are here, and retrieval elsewhere"
+    )
+    generator: Annotated[Text, AfterValidator(_generator)] = Field(
+        description="UnCLIP generator: a hub name, or checkpoints/<folder> in the same layout"
+    )
+    revision: Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")] = Field(
+        description="branch, tag or commit of the generator in the hub"
+    )
+    dtype: Literal["float16", "float32"] = Field(description="precision of the generator; float32 on a CPU")
+    decoder_steps: int = Field(ge=1, description="denoising steps of the generator's decoder")
+    super_res_steps: int = Field(ge=2, description="denoising steps of its super-resolution")
+    guidance: float = Field(ge=1, allow_inf_nan=False, description="guidance scale of the decoder; 1: none")
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], AfterValidator(_unique)] = Field(
+        min_length=1, description="noise that pictures start from: all in figure 13, the first elsewhere; retrieval: as many neighbours"
+    )
+    images: Annotated[list[Listed], AfterValidator(_unique)] = Field(
+        description="images that are shown, by their path in the manifest; none: drawn by the seed"
+    )
+    count: int = Field(ge=1, description="images drawn when none are named")
+    closeup: ModelName = Field(description="model of the study that figures 6, 10, 11 and 13 look at")
+    ladder_is_deg: Annotated[list[Annotated[float, Field(gt=0, lt=180)]], AfterValidator(_unique)] = Field(
+        min_length=1, description="degrees; IS of the steps of figure 10"
+    )
+    exact_up_to: int = Field(ge=1, description="images up to which neighbours are searched exactly; above, by an approximate index")
+
+
 class Summary(Section):
     """The tables."""
 
@@ -263,6 +300,12 @@ class PlotFig15(Section):
     most: int = Field(ge=1, description="concepts shown per label: those nearest to it")
 
 
+class Report(Section):
+    """The page that holds a study."""
+
+    max_images: int = Field(ge=1, description="images shown one by one; of more, a sample drawn by the seed")
+
+
 class Study(Section):
     """A complete params.yaml."""
 
@@ -284,10 +327,12 @@ class Study(Section):
     training: Training
     comparison: Comparison
     probe: Probe
+    pictures: Pictures
     summary: Summary
     plot_fig4: PlotFig4
     plot_fig5: PlotFig5
     plot_fig15: PlotFig15
+    report: Report
 
     @model_validator(mode="after")
     def _table_is_named(self) -> "Study":
@@ -296,10 +341,15 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
-    def _compared_models_are_studied(self) -> "Study":
+    def _named_models_are_studied(self) -> "Study":
+        wrong = []
         if unknown := [model for model in self.comparison.models if model not in self.models]:
             mend = f"write comparison.models: [{self.models[0]}], or [] to train no nonlinear translator"
-            raise ValueError(f"comparison.models names {', '.join(unknown)}, which models does not list: {mend}")
+            wrong.append(f"comparison.models names {', '.join(unknown)}, which models does not list: {mend}")
+        if self.pictures.closeup not in self.models:
+            wrong.append(f"pictures.closeup is {self.pictures.closeup}, which models does not list: write closeup: {self.models[0]}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
         return self
 
     @model_validator(mode="after")
