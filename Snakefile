@@ -6,6 +6,9 @@ min_version("9.20")
 configfile: "params.yaml"
 
 
+report: "report/workflow.rst"
+
+
 include: "rules/common.smk"
 
 

@@ -154,7 +154,11 @@ rule plot_fig9:
         models=rules.summarize.output.models,
         code=code_files("plot_fig9"),
     output:
-        table=f"{RESULTS}/tables/validation.csv",
+        table=report(
+            f"{RESULTS}/tables/validation.csv",
+            caption="../report/tables/validation.rst",
+            category="Tables",
+        ),
         png=report(
             f"{RESULTS}/figures/fig9.png",
             caption="../report/fig9.rst",
@@ -184,7 +188,11 @@ rule plot_fig12:
         models=rules.summarize.output.models,
         code=code_files("plot_fig12"),
     output:
-        table=f"{RESULTS}/tables/probes.csv",
+        table=report(
+            f"{RESULTS}/tables/probes.csv",
+            caption="../report/tables/probes.rst",
+            category="Tables",
+        ),
         png=report(
             f"{RESULTS}/figures/fig12.png",
             caption="../report/fig12.rst",
@@ -271,7 +279,11 @@ rule plot_rank_curves:
         models=rules.summarize.output.models,
         code=code_files("plot_rank_curves"),
     output:
-        table=f"{RESULTS}/tables/rank_curves.csv",
+        table=report(
+            f"{RESULTS}/tables/rank_curves.csv",
+            caption="../report/tables/rank_curves.rst",
+            category="Tables",
+        ),
         png=report(
             f"{RESULTS}/figures/rank_curves.png",
             caption="../report/rank_curves.rst",

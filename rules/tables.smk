@@ -25,9 +25,21 @@ rule summarize:
         scores=for_all("scores/{space}/{model}.parquet"),
         code=code_files("summarize"),
     output:
-        models=f"{RESULTS}/tables/models.csv",
-        labels=f"{RESULTS}/tables/labels.csv",
-        correlations=f"{RESULTS}/tables/label_correlations.csv",
+        models=report(
+            f"{RESULTS}/tables/models.csv",
+            caption="../report/tables/models.rst",
+            category="Tables",
+        ),
+        labels=report(
+            f"{RESULTS}/tables/labels.csv",
+            caption="../report/tables/labels.rst",
+            category="Tables",
+        ),
+        correlations=report(
+            f"{RESULTS}/tables/label_correlations.csv",
+            caption="../report/tables/label_correlations.rst",
+            category="Tables",
+        ),
         text=f"{RESULTS}/tables/summary.txt",
         metrics=f"{RESULTS}/metrics.json",
     log:
@@ -60,10 +72,26 @@ rule compare_models:
         models=rules.summarize.output.models,
         code=code_files("compare_models"),
     output:
-        controls=f"{RESULTS}/tables/controls.csv",
-        orders=f"{RESULTS}/tables/orders.csv",
-        model_pairs=f"{RESULTS}/tables/model_pairs.csv",
-        order_agreement=f"{RESULTS}/tables/order_agreement.csv",
+        controls=report(
+            f"{RESULTS}/tables/controls.csv",
+            caption="../report/tables/controls.rst",
+            category="Tables",
+        ),
+        orders=report(
+            f"{RESULTS}/tables/orders.csv",
+            caption="../report/tables/orders.rst",
+            category="Tables",
+        ),
+        model_pairs=report(
+            f"{RESULTS}/tables/model_pairs.csv",
+            caption="../report/tables/model_pairs.rst",
+            category="Tables",
+        ),
+        order_agreement=report(
+            f"{RESULTS}/tables/order_agreement.csv",
+            caption="../report/tables/order_agreement.rst",
+            category="Tables",
+        ),
         text=f"{RESULTS}/tables/orders.txt",
     log:
         f"{RESULTS}/logs/compare_models.log",
@@ -89,8 +117,16 @@ rule list_concepts:
         models=rules.summarize.output.models,
         code=code_files("list_concepts"),
     output:
-        concepts=f"{RESULTS}/tables/concepts.csv",
-        spurious=f"{RESULTS}/tables/spurious.csv",
+        concepts=report(
+            f"{RESULTS}/tables/concepts.csv",
+            caption="../report/tables/concepts.rst",
+            category="Tables",
+        ),
+        spurious=report(
+            f"{RESULTS}/tables/spurious.csv",
+            caption="../report/tables/spurious.rst",
+            category="Tables",
+        ),
     log:
         f"{RESULTS}/logs/list_concepts.log",
     benchmark:
@@ -114,7 +150,11 @@ rule tabulate_steering:
         models=rules.summarize.output.models,
         code=code_files("tabulate_steering"),
     output:
-        f"{RESULTS}/tables/table1.csv",
+        report(
+            f"{RESULTS}/tables/table1.csv",
+            caption="../report/tables/table1.rst",
+            category="Tables",
+        ),
     log:
         f"{RESULTS}/logs/tabulate_steering.log",
     benchmark:
@@ -141,7 +181,11 @@ rule compare_translators:
         models=rules.summarize.output.models,
         code=code_files("compare_translators"),
     output:
-        f"{RESULTS}/tables/table2.csv",
+        report(
+            f"{RESULTS}/tables/table2.csv",
+            caption="../report/tables/table2.rst",
+            category="Tables",
+        ),
     log:
         f"{RESULTS}/logs/compare_translators.log",
     benchmark:
