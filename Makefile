@@ -2,12 +2,13 @@
 # make test   environment and all tests
 # make bench  peak memory of every step at the paper's largest size, and of a scan of 100,000 words
 # make prefetch   weights that the study in params.yaml needs, into the caches (needs a network)
+# make crate   the finished study as one archive, an RO-Crate; CRATE="--license CC-BY-4.0" passes options
 PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check bench prefetch publish dvc.yaml
+.PHONY: demo test check bench prefetch finished publish crate dvc.yaml
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo
@@ -34,12 +35,17 @@ bench: .venv/demo
 prefetch: .venv/demo
 	python scripts/prefetch.py
 
-# After a Snakemake run: hand its results to DVC, so that both engines agree, and push them to the remote.
-publish: .venv/demo
+finished: .venv/demo
 	@snakemake --dry-run 2>&1 | grep -q "Nothing to be done" \
 	  || { echo "error: the run is not finished: run 'snakemake --cores $(CORES)' first" >&2; exit 1; }
+
+# After a Snakemake run: hand its results to DVC, so that both engines agree, and push them to the remote.
+publish: finished
 	dvc commit --force
 	dvc push
+
+crate: finished
+	python scripts/export_crate.py $(CRATE)
 
 # Derived files that are in git: the code among DVC's deps, and the schema of params.yaml.
 dvc.yaml: .venv/demo

@@ -1,0 +1,279 @@
+"""A finished study as a Workflow Run RO-Crate (https://w3id.org/ro/wfrun/workflow/0.5): one archive for a repository."""
+
+import datetime
+import importlib.metadata
+import io
+import json
+import re
+import shutil
+import stat
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import pandas as pd
+
+from singflow.config import Study, check, read_yaml
+from singflow.errors import InputError
+from singflow.store import atomic, read_tensors, sha256_of
+
+if TYPE_CHECKING:
+    from rocrate.model import ComputationalWorkflow, DataEntity  # type: ignore[import-untyped]
+    from rocrate.rocrate import ROCrate  # type: ignore[import-untyped]
+
+WORKFLOW = (
+    *("CITATION.cff", "LICENSE", "README.md", "Makefile", "Snakefile", "dvc.yaml", "models.yaml", "spaces.yaml"),
+    *("constraints.txt", "environment.yml", "pyproject.toml", "checkpoints/README.md", "docs/**/*", "profiles/**/*"),
+    *("report/**/*", "rules/**/*", "schemas/**/*", "scripts/**/*", "src/**/*"),
+)
+PATHS = (("data", "root"), ("data", "table"), ("data", "classes"), ("concepts", "vocabulary"), ("prompts", "cache"))
+PROFILES = {
+    "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
+    "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
+    "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
+}
+FORMATS = {
+    ".cff": "application/yaml",
+    ".csv": "text/csv",
+    ".html": "text/html",
+    ".json": "application/json",
+    ".md": "text/markdown",
+    ".parquet": "application/vnd.apache.parquet",
+    ".pdf": "application/pdf",
+    ".png": "image/png",
+    ".py": "text/x-python",
+    ".rst": "text/x-rst",
+    ".safetensors": "application/octet-stream",
+    ".toml": "application/toml",
+    ".tsv": "text/tab-separated-values",
+    ".txt": "text/plain",
+    ".yaml": "application/yaml",
+    ".yml": "application/yaml",
+}
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+DESCRIPTION = """\
+What the null space of {models} classifiers holds, translated into {spaces}: study {study} of {title}, version {version}. \
+docs/artifacts.md describes every result. The images that were studied are not in this archive, because their licence is not \
+the study's to give: results/{study}/data/manifest.parquet lists each with its SHA-256; figures and report may show a few, reduced. {rest}\
+files.csv lists every result of the study, in this archive or not, with its SHA-256."""
+
+Content = Path | bytes
+
+
+def final_files(pipeline: str) -> list[str]:
+    """The tables, figures and pages that end a study, relative to its results, out of the text of dvc.yaml."""
+    listed = r"^ +- results/\$\{study\}/((?:tables|figures)/[^$\s]+|[^$/\s]+\.(?:json|html)):?$"
+    return list(dict.fromkeys(re.findall(listed, pipeline, re.MULTILINE)))
+
+
+def finished(study: Study) -> Path:
+    """The folder of a study's results. Raises InputError when one of its final files is not there."""
+    results = Path("results") / study.study
+    missing = [each for each in final_files(_text(Path("dvc.yaml"))) if not (results / each).is_file()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise InputError(f"{results}: the study is not finished, there is no {', '.join(missing[:3])}{more}: run `snakemake --cores all`")
+    return results
+
+
+def artifacts(results: Path) -> list[Path]:
+    """The results of a study and the benchmarks, sorted; neither logs nor what a stopped step left behind."""
+    files = [path for path in results.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return sorted(path for path in files if path.relative_to(results).parts[0] != "logs")
+
+
+def archived(path: str) -> str:
+    """Where a file that params.yaml names lies in the archive: at its place, or at the top when that is outside the checkout."""
+    parts = Path(path).expanduser()
+    return parts.name if parts.is_absolute() or ".." in parts.parts else parts.as_posix()
+
+
+def public_params(path: Path) -> tuple[bytes, list[str]]:
+    """The text of params.yaml without the folders of one machine, and the keys whose paths were cut to their last part."""
+    from ruamel.yaml import YAML
+
+    params, cut = read_yaml(path), []
+    for section, key in PATHS:
+        value = params[section][key]
+        if value is not None and archived(value) != Path(value).as_posix():
+            cut.append(f"{section}.{key}")
+    if not cut:
+        return path.read_bytes(), cut
+    yaml = YAML()
+    yaml.width, yaml.preserve_quotes = 4096, True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    content, text = yaml.load(path), io.BytesIO()
+    for name in cut:
+        section, key = name.split(".")
+        content[section][key] = archived(content[section][key])
+    yaml.dump(content, text)
+    return text.getvalue(), cut
+
+
+def software(files: list[Path]) -> list[tuple[str, str]]:
+    """Names and versions of the packages that made the artifacts, out of the metadata of those that hold tensors."""
+    recorded = [read_tensors(path, [])[1] for path in files if path.suffix == ".safetensors"]
+    return sorted({item for metadata in recorded for item in json.loads(metadata["software"]).items()})
+
+
+def collect(params: Path, *, with_tensors: bool = False) -> tuple[Study, dict[str, Content], list[str], list[Path]]:
+    """What goes into the archive of the study in `params`.
+
+    Returns the study, the content by path in the archive, the keys of params.yaml that public_params() cut, and all artifacts.
+    Pictures outside figures/ are never in it, tensors on demand. Raises InputError when the study is not finished or a file is missing.
+    """
+    study = check(read_yaml(params), str(params))
+    found = artifacts(results := finished(study))
+    text, cut = public_params(params)
+    files: dict[str, Content] = {"params.yaml": text}
+    for pattern in WORKFLOW:
+        paths = [path for path in sorted(Path().glob(pattern)) if path.is_file() and not _hidden(path)]
+        if not paths:
+            raise InputError(f"{pattern}: no such file: run this in a checkout of the workflow")
+        files |= {path.as_posix(): path for path in paths}
+    for named in (study.data.classes, study.data.table, study.concepts.vocabulary):
+        if named is not None:
+            if not Path(named).is_file():
+                raise InputError(f"{params}: {named}: no such file: restore it, the study was made with it")
+            files[archived(named)] = Path(named)
+    rows = []
+    for path in found:
+        picture = path.suffix.lower() in PICTURES and path.relative_to(results).parts[0] != "figures"
+        included = not picture and (with_tensors or path.suffix != ".safetensors")
+        if included:
+            files[path.as_posix()] = path
+        rows.append((path.as_posix(), path.stat().st_size, sha256_of(path), included))
+    listing = pd.DataFrame(rows, columns=["path", "bytes", "sha256", "included"])
+    files["files.csv"] = listing.to_csv(index=False, lineterminator="\n").encode()
+    return study, files, cut, found
+
+
+def describe(
+    study: Study, files: Mapping[str, Content], made: list[Path], license: str | None, published: datetime.date, left_out: str
+) -> "ROCrate":
+    """The crate's metadata: the workflow, its files and parameters, the software, and the run that made the results.
+
+    files: as collect() returns them; license: SPDX name, None for the workflow's own; left_out: a sentence, or nothing.
+    When the study was run, and by whom, is not recorded in its artifacts, so it is not claimed.
+    """
+    from rocrate.model import ContextEntity
+    from rocrate.rocrate import ROCrate
+
+    def add(identifier: str, kind: str, **properties: Any) -> ContextEntity:
+        return crate.add(ContextEntity(crate, identifier, {"@type": kind, **properties}))
+
+    def spdx(name: str) -> ContextEntity:
+        return add(f"https://spdx.org/licenses/{name}", "CreativeWork", name=name, url=f"https://spdx.org/licenses/{name}")
+
+    def authors(of: dict[str, Any]) -> ContextEntity | list[ContextEntity]:
+        found = []
+        for each in of["authors"]:
+            name = each.get("name") or f"{each['given-names']} {each['family-names']}"
+            found.append(add("#" + re.sub(r"\W+", "-", name), "Organization" if "name" in each else "Person", name=name))
+        return found if len(found) > 1 else found[0]
+
+    citation = read_yaml("CITATION.cff")
+    paper = citation["preferred-citation"]
+    results = f"results/{study.study}"
+    crate = ROCrate(version="1.1")
+    workflow = crate.add_workflow(
+        dest_path="Snakefile", main=True, lang="snakemake", lang_version=importlib.metadata.version("snakemake"),
+        properties={"name": citation["title"], "version": str(citation["version"]), "encodingFormat": "text/plain",
+                    "conformsTo": {"@id": "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"}},
+    )  # fmt: skip
+    entities = _add_files(crate, {name: content for name, content in files.items() if name != "Snakefile"}, results)
+    entities["README.md"]["about"] = {"@id": "./"}
+    workflow["license"] = spdx(citation["license"])
+    workflow["author"] = authors(citation)
+    workflow["softwareRequirements"] = [
+        entities["constraints.txt"],
+        *(add(f"pkg:pypi/{name}@{version}", "SoftwareApplication", name=name, softwareVersion=version) for name, version in software(made)),
+    ]
+    inputs = {"params": "params.yaml", "models": "models.yaml", "spaces": "spaces.yaml", "classes": archived(study.data.classes)}
+    inputs |= {"table": archived(study.data.table)} if study.data.table else {}
+    inputs |= {"vocabulary": archived(study.concepts.vocabulary)}
+    outputs = {"metrics": f"{results}/metrics.json", "tables": f"{results}/tables/", "figures": f"{results}/figures/"}
+    used = [_parameter(crate, workflow, "input", name, entities[path]) for name, path in inputs.items()]
+    for name, path in outputs.items():
+        _parameter(crate, workflow, "output", name, entities[path])
+    products = [entity for path, entity in entities.items() if path.startswith(f"{results}/") and path.count("/") == 2 + path.endswith("/")]
+    action = crate.add_action(
+        workflow, "#run", list(dict.fromkeys(used)), products,
+        properties={"name": f"Run of study {study.study}", "actionStatus": "http://schema.org/CompletedActionStatus",
+                    "description": "The workflow on the parameters in params.yaml, from images to tables and figures."},
+    )  # fmt: skip
+    root = crate.root_dataset
+    root["name"] = f"{citation['title']}: study {study.study}"
+    root["description"] = DESCRIPTION.format(
+        models=len(study.models), spaces=", ".join(study.spaces), study=study.study, title=citation["title"],
+        version=citation["version"], rest=left_out,
+    )  # fmt: skip
+    root["datePublished"] = published.isoformat()
+    root["license"] = spdx(license or citation["license"])
+    root["citation"] = add(paper["url"], "ScholarlyArticle", name=paper["title"], url=paper["url"], author=authors(paper))
+    root["mentions"] = action
+    root["conformsTo"] = [add(address, "CreativeWork", name=name, version=address.rsplit("/", 1)[1]) for address, name in PROFILES.items()]
+    return crate
+
+
+def write_crate(crate: "ROCrate", files: Mapping[str, Content], output: Path) -> None:
+    """Write the archive whole, its metadata first; the same content gives the same bytes with the same zlib.
+
+    The library's own writer stamps every file with the present time. Raises InputError when the archive cannot be written.
+    """
+    ((name, metadata),) = crate.metadata.stream()
+    try:
+        with atomic(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            folders = {unquote(each.id): b"" for each in crate.get_by_type("Dataset") if each is not crate.root_dataset}
+            for path, content in {name: metadata, **folders, **files}.items():
+                entry = zipfile.ZipInfo(path)
+                entry.compress_type = zipfile.ZIP_STORED if entry.is_dir() else zipfile.ZIP_DEFLATED
+                entry.external_attr = (stat.S_IFDIR | 0o755) << 16 | 0x10 if entry.is_dir() else 0o644 << 16
+                source = content.open("rb") if isinstance(content, Path) else io.BytesIO(content)
+                with source, archive.open(entry, "w", force_zip64=True) as target:
+                    shutil.copyfileobj(source, target, 2**20)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error}): give another --output") from None
+
+
+def _add_files(crate: "ROCrate", files: Mapping[str, Content], results: str) -> dict[str, "DataEntity"]:
+    """Add every file, and every folder of the workflow and of the results; returns them by path, a folder's with a slash."""
+    entities: dict[str, DataEntity] = {}
+    for path, content in files.items():
+        place = PurePosixPath(path)
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        properties = {"name": place.name, "contentSize": str(size), "encodingFormat": FORMATS.get(place.suffix, "text/plain")}
+        kind = path.removeprefix(f"{results}/").split("/")[0]
+        caption = Path("report", *(["tables"] if kind == "tables" else []), f"{place.stem}.rst")
+        if path.startswith(f"{results}/") and kind in ("tables", "figures") and caption.is_file():
+            properties["description"] = _text(caption).strip()
+        entities[path] = crate.add_file(dest_path=path, properties=properties)
+        depth = 3 if path.startswith(f"{results}/") else 1
+        if len(place.parts) > depth:
+            folder = "/".join([*place.parts[:depth], ""])
+            if folder not in entities:
+                entities[folder] = crate.add_dataset(dest_path=folder, properties={"name": place.parts[depth - 1]})
+            entities[folder].append_to("hasPart", entities[path], compact=True)
+    return entities
+
+
+def _parameter(crate: "ROCrate", workflow: "ComputationalWorkflow", slot: str, name: str, entity: "DataEntity") -> "DataEntity":
+    """Add an input or output of the workflow, of which the file or folder is the value; returns that."""
+    parameter = crate.add_formal_parameter(name, entity.type, identifier=f"#{slot}-{name}", valueRequired=True)
+    parameter["workExample"] = entity
+    entity.append_to("exampleOfWork", parameter, compact=True)
+    workflow.append_to(slot, parameter)
+    return entity
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith((".", "__pycache__")) or part.endswith(".egg-info") for part in path.parts)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({error.strerror}): run this in a checkout of the workflow") from None

@@ -1,0 +1,62 @@
+"""A finished study as an archive, and as the page that Snakemake makes of it."""
+
+import html
+import re
+import zipfile
+from pathlib import Path
+
+from singflow.crate import final_files
+from tests.rocrate_profile import issues
+
+CLOSED = "http://127.0.0.1:9"
+NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), CLOSED)
+
+
+def letters(text):
+    return re.sub(r"[^a-zA-Z0-9]", "", html.unescape(text))
+
+
+def shown(project):
+    """Figures and tables for readers, relative to the results."""
+    results = project.folder / "results/demo"
+    return [path.relative_to(results) for pattern in ("figures/*.png", "tables/*.csv") for path in sorted(results.glob(pattern))]
+
+
+def test_the_study_is_finished_by_exactly_the_files_that_the_archive_asks_for(snakemake_project):
+    results = snakemake_project.folder / "results/demo"
+    there = {
+        str(path.relative_to(results)) for folder in (".", "tables", "figures") for path in (results / folder).iterdir() if path.is_file()
+    }
+    assert set(final_files((snakemake_project.folder / "dvc.yaml").read_text())) == there
+
+
+def test_the_archive_satisfies_the_profile_and_holds_a_workflow_that_resolves(snakemake_project, tmp_path, monkeypatch):
+    crate, folder = tmp_path / "demo.crate.zip", tmp_path / "unpacked"
+    output = snakemake_project.run("python", "scripts/export_crate.py", "--output", str(crate)).stdout
+    assert re.search(r"demo\.crate\.zip: \d+\.\d MiB, \d+ files\.", output)
+    assert issues(crate, monkeypatch, tmp_path / "cache") == []
+    with zipfile.ZipFile(crate) as archive:
+        names = set(archive.namelist())
+        archive.extractall(folder)
+    assert {f"results/demo/{path}" for path in shown(snakemake_project)} <= names
+    for path in folder.rglob("*"):
+        assert path.is_dir() or str(snakemake_project.folder).encode() not in path.read_bytes(), path
+    snakemake_project.run("bash", "-c", f"cd '{folder}' && snakemake --dry-run", PYTHONPATH=str(folder / "src"))
+
+
+def test_snakemake_report_shows_every_figure_and_table_with_its_caption_and_without_a_network(snakemake_project, tmp_path):
+    for name in ("report.html", "report.zip"):
+        snakemake_project.snakemake("--report", str(tmp_path / name), **NO_NETWORK)
+    with zipfile.ZipFile(tmp_path / "report.zip") as archive:
+        packed = {Path(name).name for name in archive.namelist()}
+        pages = [(tmp_path / "report.html").read_text(), archive.read("report/report.html").decode()]
+    assert {path.name for path in shown(snakemake_project)} <= packed
+    captions = snakemake_project.folder / "report"
+    for page in pages:
+        text = letters(page)
+        for path in shown(snakemake_project):
+            caption = captions / ("tables" if path.suffix == ".csv" else "") / f"{path.stem}.rst"
+            assert letters(caption.read_text()) in text, caption
+        assert letters("What the null space of image classifiers holds, in study demo") in text
+        assert not re.search(r"""<(?:script|link|img)[^>]*(?:src|href)=["']?https?://""", page)
+        assert str(snakemake_project.folder) not in page
