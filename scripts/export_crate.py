@@ -38,7 +38,7 @@ def main(flags: Flags) -> None:
         cli.log.warning(
             "%s: %s lie outside this checkout: the archive holds the last part of these paths alone", flags.params, ", ".join(cut)
         )
-    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB, {len(files)} files. {left_out}No images are in it.")
+    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB, {len(files)} files. {left_out}The image files are not in it.")
 
 
 if __name__ == "__main__":

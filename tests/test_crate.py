@@ -1,4 +1,5 @@
 import datetime
+import errno
 import json
 import os
 import re
@@ -189,7 +190,7 @@ def test_a_missing_input_is_named(checkout, tmp_path):
 def test_the_command_names_the_archive_after_the_study_and_never_overwrites(checkout):
     done = script("--date", "2026-01-02")
     assert done.returncode == 0 and re.fullmatch(
-        r"demo\.crate\.zip: \d\.\d MiB, \d+ files\. 3 results, 0\.0 MiB of tensors and pictures, were left out\. No images are in it\.\n",
+        r"demo\.crate\.zip: \d\.\d MiB, \d+ files\. 3 results, 0\.0 MiB of tensors and pictures, were left out\. The image files .+\.\n",
         done.stdout,
     )
     again = script()
@@ -203,3 +204,12 @@ def test_an_archive_that_cannot_be_written_leaves_nothing(checkout):
     assert list(Path("out").iterdir()) == []
     below = script("--output", "params.yaml/study.zip")
     assert below.returncode == 1 and "error: params.yaml/study.zip: cannot be written" in below.stderr
+
+
+def test_a_result_that_cannot_be_read_is_named(checkout, monkeypatch):
+    def broken(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("singflow.crate.sha256_of", broken)
+    with pytest.raises(InputError, match=r"results/demo/benchmarks/summarize\.tsv: not readable \(Input/output error\): mend the file"):
+        collect(Path("params.yaml"))

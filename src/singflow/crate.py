@@ -56,7 +56,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 DESCRIPTION = """\
 What the null space of {models} classifiers holds, translated into {spaces}: study {study} of {title}, version {version}. \
 docs/artifacts.md describes every result. The images that were studied are not in this archive, because their licence is not \
-the study's to give: results/{study}/data/manifest.parquet lists each with its SHA-256; figures and report may show a few, reduced. {rest}\
+the study's to give: results/{study}/data/manifest.parquet lists each with its SHA-256; figures and report may show some, reduced. {rest}\
 files.csv lists every result of the study, in this archive or not, with its SHA-256."""
 
 Content = Path | bytes
@@ -122,7 +122,8 @@ def collect(params: Path, *, with_tensors: bool = False) -> tuple[Study, dict[st
     """What goes into the archive of the study in `params`.
 
     Returns the study, the content by path in the archive, the keys of params.yaml that public_params() cut, and all artifacts.
-    Pictures outside figures/ are never in it, tensors on demand. Raises InputError when the study is not finished or a file is missing.
+    Pictures outside figures/ are never in it, tensors on demand. Raises InputError when the study is not finished, or a file is
+    missing or cannot be read.
     """
     study = check(read_yaml(params), str(params))
     found = artifacts(results := finished(study))
@@ -144,7 +145,10 @@ def collect(params: Path, *, with_tensors: bool = False) -> tuple[Study, dict[st
         included = not picture and (with_tensors or path.suffix != ".safetensors")
         if included:
             files[path.as_posix()] = path
-        rows.append((path.as_posix(), path.stat().st_size, sha256_of(path), included))
+        try:
+            rows.append((path.as_posix(), path.stat().st_size, sha256_of(path), included))
+        except OSError as error:
+            raise InputError(f"{path}: not readable ({error.strerror}): mend the file, or remove it and run the workflow again") from None
     listing = pd.DataFrame(rows, columns=["path", "bytes", "sha256", "included"])
     files["files.csv"] = listing.to_csv(index=False, lineterminator="\n").encode()
     return study, files, cut, found
