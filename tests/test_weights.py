@@ -8,11 +8,21 @@ from pathlib import Path
 import pytest
 import timm
 
-from singflow.config import read_yaml
+from singflow.config import check, read_yaml
 from singflow.errors import InputError
 from singflow.registry import ConSEEntry, ModelEntry, OpenCLIPEntry, resolve_models, resolve_spaces
 from singflow.store import sha256_of
-from singflow.weights import HubFile, LocalFile, PackageFile, UrlFile, locate, required, torchvision_weights
+from singflow.weights import (
+    HubFile,
+    LocalFile,
+    PackageFile,
+    UrlFile,
+    find_all,
+    generator_files,
+    locate,
+    required,
+    torchvision_weights,
+)
 
 ROOT = Path(__file__).parents[1]
 MODELS, SPACES = ROOT / "models.yaml", ROOT / "spaces.yaml"
@@ -316,3 +326,43 @@ def test_a_large_file_of_a_hub_is_expected_to_have_the_hash_that_it_is_kept_unde
         assert file.version(snapshot / name) == commit
     (snapshot / "copied.safetensors").write_bytes(b"content")
     assert file.expected(snapshot / "copied.safetensors") is None
+
+
+KARLO = "kakaobrain/karlo-v1-alpha-image-variations"
+UNET = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+
+
+def generator_of(**changes):
+    return check(read_yaml(ROOT / "params.yaml"), "params.yaml").pictures.model_copy(update=changes)
+
+
+def test_a_generator_of_the_hub_needs_the_files_that_embeddings_are_rendered_with():
+    files = generator_files(generator_of(revision="v1.0"))
+    assert {(file.repository, file.revision, file.optional) for file in files} == {(KARLO, "v1.0", False)}
+    names = [file.names for file in files]
+    assert names[0] == ("model_index.json",) and len(set(names)) == len(names) == 17
+    for part in ("decoder", "super_res_first", "super_res_last", "text_proj"):
+        assert {(f"{part}/config.json",), tuple(f"{part}/{name}" for name in UNET)} < set(names)
+    assert {("text_encoder/model.safetensors", "text_encoder/pytorch_model.bin"), ("super_res_scheduler/scheduler_config.json",)} < set(
+        names
+    )
+    assert not any(name.startswith(("image_encoder", "feature_extractor")) for each in names for name in each)
+    assert generator_files(generator_of(generator="checkpoints/own")) == []
+
+
+def test_files_in_folders_of_a_hubs_repository_are_found_and_told_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    files = generator_files(generator_of())
+    with pytest.raises(InputError, match=rf"the weight file {KARLO}: model_index\.json is not in the hub cache {tmp_path} .*make prefetch"):
+        find_all(files)
+    snapshot = in_hub(tmp_path, KARLO, "model_index.json").parent
+    for file in files[1:]:
+        path = snapshot / file.names[-1]
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert find_all(files) == [snapshot / file.names[-1] for file in files]
+    labels = [file.label(file.find()) for file in files]
+    assert len(set(labels)) == len(files) and f"{KARLO}: decoder/diffusion_pytorch_model.bin" in labels
+    assert {file.version(file.find()) for file in files} == {"0" * 40}
+    (snapshot / "decoder/diffusion_pytorch_model.safetensors").touch()
+    assert snapshot / "decoder/diffusion_pytorch_model.safetensors" in find_all(files)

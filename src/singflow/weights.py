@@ -7,10 +7,11 @@ import difflib
 import importlib.metadata
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.request import Request, urlopen
 
+from singflow.config import LOCAL, Pictures
 from singflow.errors import InputError
 from singflow.registry import ConSEEntry, ModelEntry, OpenCLIPEntry, SpaceEntry
 from singflow.store import sha256_of
@@ -18,6 +19,7 @@ from singflow.store import sha256_of
 FETCH = "run `make prefetch` on a machine with a network, with this study in params.yaml"
 TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+DIFFUSERS_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
 
 
@@ -92,8 +94,9 @@ class HubFile(WeightFile):
         raise InputError(f"{self.repository} holds none of {', '.join(self.names)}")
 
     def label(self, path: Path) -> str:
-        """Repository and name."""
-        return f"{self.repository}: {path.name}"
+        """Repository and name, with the folder inside the repository."""
+        found = next(name for name in self.names if path.as_posix().endswith(f"/{name}"))
+        return f"{self.repository}: {found}"
 
     def version(self, path: Path) -> str:
         """The commit, which `revision` can pin."""
@@ -220,13 +223,37 @@ def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
 
 def locate(entry: ModelEntry | SpaceEntry) -> list[Path]:
     """Paths of all required files, in order. Raises InputError that names the missing file and the command that fetches it."""
+    return find_all(required(entry))
+
+
+def find_all(files: list[WeightFile]) -> list[Path]:
+    """Paths of the files, in order, without optional ones that are not there. Raises InputError as locate does."""
     paths = []
-    for file in required(entry):
+    for file in files:
         path = file.find()
         if path is None and not file.optional:
             raise InputError(f"the weight file {file} is not in {file.place}: {FETCH}")
         paths += [path] if path else []
     return paths
+
+
+def generator_files(pictures: Pictures) -> list[WeightFile]:
+    """The files that embeddings are rendered with (Karlo's layout in diffusers), model_index.json first; none for checkpoints/<folder>.
+
+    Not among them: the image encoder and its preprocessor, which embeddings take the place of.
+    """
+    if pictures.generator.startswith(f"{LOCAL}/"):
+        return []
+    files: dict[str, list[tuple[str, ...]]] = {".": [("model_index.json",)]}
+    files |= {part: [("config.json",), DIFFUSERS_WEIGHTS] for part in ("decoder", "super_res_first", "super_res_last", "text_proj")}
+    files |= {part: [("scheduler_config.json",)] for part in ("decoder_scheduler", "super_res_scheduler")}
+    files["text_encoder"] = [("config.json",), TIMM_WEIGHTS]
+    files["tokenizer"] = [("vocab.json",), ("merges.txt",), ("tokenizer_config.json",), ("special_tokens_map.json",)]
+    return [
+        HubFile(pictures.generator, tuple(str(PurePosixPath(part, name)) for name in names), pictures.revision)
+        for part, each in files.items()
+        for names in each
+    ]
 
 
 def _head_file(entry: ModelEntry) -> list[WeightFile]:
