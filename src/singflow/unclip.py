@@ -1,0 +1,210 @@
+"""Pictures of embeddings, drawn by an UnCLIP generator: Karlo in diffusers (supplement, section 3.2)."""
+
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from singflow.cli import log
+from singflow.config import Pictures
+from singflow.errors import InputError
+from singflow.registry import OpenCLIPEntry, SpaceEntry
+from singflow.weights import find_all, generator_files
+
+if TYPE_CHECKING:
+    import torch
+
+SPACE = "ViT-L-14-quickgelu/openai"
+PIPELINE = "UnCLIPImageVariationPipeline"
+MEND = "fetch or copy the generator again"
+
+
+def rescale(equivalent: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """Equivalent embeddings (n, m) brought to the norms of the original ones (n, m), directions unchanged (equation 19).
+
+    Returns (n, m) float64. Raises InputError for shapes that differ and for a row without a direction, zero or not finite.
+    """
+    moved, source = np.asarray(equivalent, np.float64), np.asarray(original, np.float64)
+    if moved.ndim != 2 or moved.shape != source.shape:
+        raise InputError(f"equivalent embeddings are {moved.shape} and original ones {source.shape}: both must be the same (n, m)")
+    norms = {"equivalent": np.linalg.norm(moved, axis=1), "original": np.linalg.norm(source, axis=1)}
+    for name, norm in norms.items():
+        usable = np.isfinite(norm) & (norm > 0)
+        if not usable.all():
+            row = int(np.argmin(usable))
+            raise InputError(f"{name} embedding {row} has norm {norm[row]}, so no direction to keep: leave its image out")
+    return moved * (norms["original"] / norms["equivalent"])[:, None]
+
+
+def objection(entry: SpaceEntry) -> str | None:
+    """Why the generator cannot draw a space's embeddings; None when it can."""
+    reason = f"the generator's decoder was trained on the embeddings of OpenAI's CLIP ViT-L/14 (open_clip {SPACE}), "
+    if not isinstance(entry, OpenCLIPEntry) or entry.id != SPACE:
+        own = entry.id if isinstance(entry, OpenCLIPEntry) else entry.source
+        return f"{reason}and vectors of another space, here {own}, would give pictures without meaning"
+    if entry.weights == "random":
+        return f"{reason}and untrained towers (weights: random) give vectors without meaning"
+    return None
+
+
+def refuse_space(space: str, entry: SpaceEntry) -> None:
+    """Raise InputError unless the generator draws from the space: OpenAI's CLIP ViT-L/14."""
+    reason = objection(entry)
+    if reason:
+        raise InputError(f"space {space} cannot be rendered: {reason}: write pictures.renderer: retrieval, or auto")
+
+
+def choose_renderer(renderer: str, space: str, entry: SpaceEntry, pictures: Pictures) -> Literal["unclip", "retrieval"]:
+    """What draws a space's pictures; renderer: auto | unclip | retrieval.
+
+    auto is unclip when the generator draws from the space, its weights are here and PyTorch sees a GPU; the log says what was missing.
+    Raises InputError for unclip in a space that the generator does not draw from.
+    """
+    if renderer == "unclip":
+        refuse_space(space, entry)
+        return "unclip"
+    reason = _hindrance(entry, pictures) if renderer == "auto" else None
+    if reason:
+        log.info("space %s: the nearest real images are shown, none are generated: %s", space, reason)
+    return "retrieval" if reason or renderer == "retrieval" else "unclip"
+
+
+def _hindrance(entry: SpaceEntry, pictures: Pictures) -> str | None:
+    reason = objection(entry)
+    if reason:
+        return reason
+    try:
+        find_generator(pictures)
+    except InputError as error:
+        return str(error)
+    import torch
+
+    return None if torch.cuda.is_available() else "PyTorch sees no GPU (pictures.renderer: unclip generates on a CPU too, slowly)"
+
+
+def find_generator(pictures: Pictures) -> Path:
+    """The generator's folder: its snapshot in the hub's cache, or checkpoints/<folder>.
+
+    Raises InputError when it is not there, or is another pipeline than UnCLIP's image variation.
+    """
+    found = find_all(generator_files(pictures))
+    folder = found[0].parent if found else Path(pictures.generator)
+    path = folder / "model_index.json"
+    mend = "pictures.generator must name a folder of diffusers, or a hub name, of the kind of kakaobrain/karlo-v1-alpha-image-variations"
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable ({error}): {mend}") from None
+    kind = index.get("_class_name") if isinstance(index, dict) else None
+    if kind != PIPELINE:
+        raise InputError(f"{path}: _class_name is {kind!r}, not {PIPELINE}: {mend}")
+    return folder
+
+
+def load_pipeline(folder: Path, device: "torch.device", dtype: "torch.dtype") -> Any:
+    """diffusers' UnCLIPImageVariationPipeline with the parts in `folder`, without the image encoder; the network is not used.
+
+    Safetensors are preferred; .bin files are read by weights_only. Raises InputError for a part that is missing, damaged or incomplete.
+    """
+    from diffusers import UnCLIPImageVariationPipeline
+    from diffusers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    logging.set_verbosity_error()
+    kinds = {name: each.annotation for name, each in inspect.signature(UnCLIPImageVariationPipeline).parameters.items()}
+    parts = {
+        name: _load_part(kind, folder / name, device, dtype)
+        for name, kind in kinds.items()
+        if name not in ("image_encoder", "feature_extractor")
+    }
+    tokenizer, text = parts["tokenizer"], parts["text_encoder"].config
+    found, needed = (len(tokenizer), tokenizer.model_max_length), (text.vocab_size, text.max_position_embeddings)
+    if found != needed:  # without its files a tokenizer is built with a vocabulary of its special tokens alone
+        raise InputError(f"{folder / 'tokenizer'}: its vocabulary and longest text are {found}, the text encoder's {needed}: {MEND}")
+    # of an image encoder the pipeline asks the dtype alone when embeddings are given
+    pipeline: Any = UnCLIPImageVariationPipeline(**parts, image_encoder=parts["text_proj"], feature_extractor=None)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _load_part(kind: Any, folder: Path, device: "torch.device", dtype: "torch.dtype") -> Any:
+    import torch
+
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of the generator: {MEND}")
+    try:
+        if not issubclass(kind, torch.nn.Module):
+            return kind.from_pretrained(folder, local_files_only=True)
+        safe = None if any(folder.glob("*.safetensors")) else False
+        model, keys = kind.from_pretrained(folder, local_files_only=True, use_safetensors=safe, output_loading_info=True)
+    except Exception as error:  # noqa: BLE001 (torch, safetensors, tokenizers and the two libraries each raise kinds of their own)
+        raise InputError(f"{folder}: not readable as {kind.__name__} ({error}): {MEND}") from None
+    if keys["missing_keys"]:
+        raise InputError(f"{folder}: its weights lack {', '.join(sorted(keys['missing_keys'])[:3])}: {MEND}")
+    model.to(device, dtype).eval()
+    for parameter in model.parameters():  # into memory of PyTorch's own: a file's alignment changes the last digits of sums
+        parameter.data = parameter.data.clone()
+    return model
+
+
+class UnCLIP:
+    """A generator that draws embeddings of width `dim`, one picture at a time."""
+
+    def __init__(self, pipeline: Any, pictures: Pictures) -> None:
+        """pipeline: as load_pipeline gives it."""
+        self.pipeline = pipeline
+        self.pictures = pictures
+        self.dim: int = pipeline.text_proj.config.clip_embeddings_dim
+
+    def render(self, embedding: np.ndarray, seed: int) -> np.ndarray:
+        """Draw an embedding (m,): a picture (h, w, 3) uint8 that depends on the embedding and the seed alone.
+
+        One noise tensor, drawn on the CPU, starts the super-resolution, and its top left part the decoder, each times its
+        scheduler's init_noise_sigma; the same generator then goes on to the noise of the schedulers' steps.
+        Raises InputError for another width, for values that are not finite, and for a picture that is not.
+        """
+        import torch
+
+        vector = torch.tensor(np.asarray(embedding), dtype=torch.float32)
+        if vector.shape != (self.dim,):
+            raise InputError(
+                f"an embedding is {tuple(vector.shape)}, not ({self.dim},): render the space that the generator was trained on"
+            )
+        if not vector.isfinite().all():
+            raise InputError("an embedding holds NaN or infinite values: remove the translator's files and run the workflow again")
+        pipe, like = self.pipeline, self.pipeline.text_proj.embedding_proj.weight
+        generator = torch.Generator().manual_seed(seed)
+        small, large = pipe.decoder.config.sample_size, pipe.super_res_first.config.sample_size
+        noise = torch.randn(1, pipe.decoder.config.in_channels, large, large, generator=generator)
+        ((picture,),) = pipe(
+            image_embeddings=vector[None].to(like),
+            decoder_latents=(noise[..., :small, :small] * pipe.decoder_scheduler.init_noise_sigma).to(like),
+            super_res_latents=(noise * pipe.super_res_scheduler.init_noise_sigma).to(like),
+            decoder_num_inference_steps=self.pictures.decoder_steps,
+            super_res_num_inference_steps=self.pictures.super_res_steps,
+            decoder_guidance_scale=self.pictures.guidance,
+            generator=generator,
+            output_type="np",
+            return_dict=False,
+        )
+        if not np.isfinite(picture).all():
+            raise InputError(f"the generator gives NaN in {like.dtype}: write pictures.dtype: float32, or fewer steps")
+        return np.rint(picture * 255).astype(np.uint8)
+
+
+def load_generator(pictures: Pictures, device: "torch.device") -> UnCLIP:
+    """The generator of pictures.generator, float32 on a CPU, with deterministic kernels where PyTorch has them.
+
+    Never uses the network. Raises InputError when the generator is not here, is none, or is damaged.
+    """
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = False
+    dtype = torch.float32 if device.type == "cpu" else getattr(torch, pictures.dtype)
+    return UnCLIP(load_pipeline(find_generator(pictures), device, dtype), pictures)

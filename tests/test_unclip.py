@@ -1,0 +1,395 @@
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import diffusers
+import diffusers.pipelines.deprecated.unclip
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from safetensors.torch import load_file, save_file
+from torch.overrides import TorchFunctionMode
+
+from singflow.config import check, read_yaml
+from singflow.errors import InputError
+from singflow.registry import OpenCLIPEntry, resolve_spaces
+from singflow.unclip import PIPELINE, UnCLIP, choose_renderer, find_generator, load_generator, load_pipeline, refuse_space, rescale
+from tests.conftest import ROOT
+from tests.tiny_unclip import build_generator
+
+CPU = torch.device("cpu")
+HUB = "kakaobrain/karlo-v1-alpha-image-variations"
+CLIP = OpenCLIPEntry(source="open_clip", id="ViT-L-14-quickgelu/openai", dim=768)
+PICTURES = check(read_yaml(ROOT / "params.yaml"), "params.yaml").pictures.model_copy(
+    update={"generator": "checkpoints/tiny", "decoder_steps": 3, "super_res_steps": 2}
+)
+FIRST, SECOND, THIRD = np.random.default_rng(0).normal(size=(3, 768))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The folder of a tiny generator with random weights."""
+    return build_generator(tmp_path_factory.mktemp("unclip") / "checkpoints/tiny")
+
+
+@pytest.fixture(scope="module")
+def generator(tiny):
+    """It, loaded."""
+    return UnCLIP(load_pipeline(tiny, CPU, torch.float32), PICTURES)
+
+
+@pytest.fixture
+def own(tiny, tmp_path, monkeypatch):
+    """A copy of the folder, as checkpoints/tiny of the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(tiny, "checkpoints/tiny"))
+
+
+def loaded(**changes):
+    return load_generator(PICTURES.model_copy(update=changes), CPU)
+
+
+def in_hub(tiny, cache):
+    """The generator as the hub's cache keeps it: links to blobs."""
+    repository = cache / f"models--{HUB.replace('/', '--')}"
+    for path in (path for path in tiny.rglob("*") if path.is_file()):
+        link = repository / "snapshots" / ("0" * 40) / path.relative_to(tiny)
+        blob = repository / "blobs" / hashlib.sha256(str(path).encode()).hexdigest()
+        for each in (link, blob):
+            each.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, blob)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text("0" * 40)
+    return repository / "snapshots" / ("0" * 40)
+
+
+def entered(generator, embedding, seed):
+    """What first enters the decoder and the super-resolution when a picture is drawn."""
+    samples = {}
+
+    def keep(module, arguments, given):
+        samples.setdefault(module, given["sample"][:1, :3].clone())
+
+    models = generator.pipeline.decoder, generator.pipeline.super_res_first
+    hooks = [model.register_forward_pre_hook(keep, with_kwargs=True) for model in models]
+    generator.render(embedding, seed)
+    for hook in hooks:
+        hook.remove()
+    return [samples[model] for model in models]
+
+
+rows = npst.arrays(np.float64, (3, 5), elements=st.floats(-1e3, 1e3)).filter(lambda each: (np.linalg.norm(each, axis=1) > 1e-3).all())
+
+
+@given(rows, rows)
+def test_rescaled_embeddings_have_the_norms_of_the_originals_and_their_own_directions(equivalent, original):
+    result = rescale(equivalent, original)
+
+    def units(each):
+        return each / np.linalg.norm(each, axis=1, keepdims=True)
+
+    assert result.dtype == np.float64
+    np.testing.assert_allclose(np.linalg.norm(result, axis=1), np.linalg.norm(original, axis=1), rtol=1e-12)
+    np.testing.assert_allclose(units(result), units(equivalent), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(rescale(result, equivalent), equivalent, rtol=1e-12, atol=1e-300)
+
+
+def test_embeddings_without_a_direction_and_those_that_do_not_belong_together_are_refused():
+    good, bad = np.ones((2, 3)), np.array([[1.0, 0, 0], [0, 0, 0]])
+    with pytest.raises(InputError, match=r"equivalent embedding 1 has norm 0\.0, so no direction"):
+        rescale(bad, good)
+    with pytest.raises(InputError, match=r"original embedding 1 has norm 0\.0, so no direction"):
+        rescale(good, bad)
+    with pytest.raises(InputError, match="equivalent embedding 0 has norm nan"):
+        rescale(np.array([[np.nan, 1], [1, 1]]), np.ones((2, 2)))
+    with pytest.raises(InputError, match=r"equivalent embeddings are \(2, 3\) and original ones \(1, 3\)"):
+        rescale(good, good[:1])
+
+
+def test_a_picture_depends_on_its_embedding_and_seed_alone(generator):
+    alone = generator.render(FIRST, 7)
+    assert alone.shape == (32, 32, 3) and alone.dtype == np.uint8 and alone.std() > 10
+    torch.manual_seed(1)
+    among = [generator.render(each, seed) for each, seed in ((SECOND, 7), (FIRST, 7), (FIRST, 8), (THIRD, 0))]
+    torch.manual_seed(2)
+    reverse = [generator.render(each, seed) for each, seed in ((THIRD, 0), (FIRST, 8), (FIRST, 7), (SECOND, 7))]
+    assert np.array_equal(alone, among[1])
+    for one, other in zip(among, reversed(reverse), strict=True):
+        assert np.array_equal(one, other)
+    for i, one in enumerate(among):
+        for other in among[:i]:
+            assert np.abs(one.astype(int) - other).mean() > 1
+    assert not np.array_equal(alone, generator.render(2 * FIRST, 7))
+
+
+def test_drawing_does_not_touch_the_global_random_state(generator):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    generator.render(FIRST, 0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+DRAW = """
+import hashlib, json, sys
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        raise OSError(f"the network is used: {arguments}")
+sys.addaudithook(refuse)
+import numpy as np, torch
+from singflow.config import Pictures
+from singflow.unclip import load_generator
+generator = load_generator(Pictures.model_validate_json(sys.argv[1]), torch.device("cpu"))
+vectors = np.random.default_rng(0).normal(size=(3, 768))
+print(generator.dim, *(hashlib.sha256(generator.render(vectors[i], 7).tobytes()).hexdigest() for i in (1, 0)))
+"""
+
+
+def test_another_process_draws_the_same_from_the_hubs_cache_without_the_network(generator, tiny, tmp_path):
+    in_hub(tiny, tmp_path)
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT / "src")}
+    environment = {name: value for name, value in environment.items() if name != "HF_HUB_OFFLINE"}
+    pictures = PICTURES.model_copy(update={"generator": HUB}).model_dump_json()
+    done = subprocess.run([sys.executable, "-c", DRAW, pictures], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    own = [hashlib.sha256(generator.render(each, 7).tobytes()).hexdigest() for each in (SECOND, FIRST)]
+    assert done.stdout.split() == ["768", *own]
+    assert "it/s" not in done.stderr and "deprecated" not in done.stderr
+
+
+def test_one_noise_tensor_enters_the_decoder_and_the_super_resolution_whatever_the_embedding(generator):
+    noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    for embedding in (FIRST, SECOND):
+        small, large = entered(generator, embedding, 5)
+        assert torch.equal(small, noise[..., :16, :16]) and torch.equal(large, noise)
+    assert not torch.equal(entered(generator, FIRST, 6)[0], small)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 8.0])
+def test_each_stage_scales_the_noise_once_by_its_own_scheduler(generator, monkeypatch, guidance):
+    generator = UnCLIP(generator.pipeline, PICTURES.model_copy(update={"guidance": guidance}))
+    plain = entered(generator, FIRST, 5)
+    monkeypatch.setattr(generator.pipeline.decoder_scheduler, "init_noise_sigma", 2.0)
+    doubled = entered(generator, FIRST, 5)
+    assert torch.equal(doubled[0], 2 * plain[0]) and torch.equal(doubled[1], plain[1])
+    monkeypatch.setattr(generator.pipeline.super_res_scheduler, "init_noise_sigma", 4.0)
+    both = entered(generator, FIRST, 5)
+    assert torch.equal(both[0], 2 * plain[0]) and torch.equal(both[1], 4 * plain[1])
+
+
+class Upscaling(TorchFunctionMode):
+    """Antialiased resizing in half precision, which PyTorch has on GPUs alone: through float32."""
+
+    def __torch_function__(self, function, types, arguments=(), given=None):
+        if function is torch.nn.functional.interpolate and (given or {}).get("antialias"):
+            return function(arguments[0].float(), *arguments[1:], **given).to(arguments[0].dtype)
+        return function(*arguments, **(given or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_draws_nearly_the_same(generator, tiny, dtype):
+    half = UnCLIP(load_pipeline(tiny, CPU, dtype), PICTURES)
+    parts = [part for part in half.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    assert {each.dtype for part in parts for each in part.parameters()} == {dtype}
+    with Upscaling():
+        picture = half.render(FIRST, 0)
+        small, large = entered(half, FIRST, 0)
+    noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(small, noise[..., :16, :16].to(dtype)) and torch.equal(large, noise.to(dtype))
+    assert picture.std() > 10 and picture.shape == (32, 32, 3)
+
+
+def test_a_cpu_draws_in_float32_whatever_is_asked_for(own):
+    assert loaded(dtype="float16").pipeline.decoder.dtype == torch.float32
+
+
+def test_the_parts_are_those_that_diffusers_loads_from_the_published_layout(generator, tiny, monkeypatch):
+    monkeypatch.setattr(diffusers.pipelines, "unclip", diffusers.pipelines.deprecated.unclip, raising=False)
+    theirs = diffusers.DiffusionPipeline.from_pretrained(tiny, image_encoder=None, feature_extractor=None, local_files_only=True)
+    assert type(theirs) is type(generator.pipeline) and type(theirs).__name__ == PIPELINE
+    for name in ("decoder", "text_encoder", "text_proj", "super_res_first", "super_res_last"):
+        expected, found = (getattr(each, name).state_dict() for each in (theirs, generator.pipeline))
+        assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
+        assert not getattr(generator.pipeline, name).training
+    for name in ("decoder_scheduler", "super_res_scheduler"):
+        assert getattr(theirs, name).config == getattr(generator.pipeline, name).config
+    assert theirs.tokenizer("").input_ids == generator.pipeline.tokenizer("").input_ids == [2, 3]
+
+
+def test_bin_files_are_read_and_safetensors_are_preferred(generator, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = build_generator(Path("checkpoints/tiny"), safetensors=False)
+    picture = loaded().render(FIRST, 0)
+    assert np.array_equal(picture, generator.render(FIRST, 0))
+    modules = [part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    assert {parameter.data_ptr() % 64 for each in modules for parameter in each.parameters()} == {0}
+    build_generator(Path("checkpoints/other"), seed=1)
+    shutil.copyfile("checkpoints/other/decoder/diffusion_pytorch_model.safetensors", folder / "decoder/diffusion_pytorch_model.safetensors")
+    assert not np.array_equal(picture, loaded().render(FIRST, 0))
+
+
+class Payload:
+    def __reduce__(self):
+        return Path.touch, (Path("executed"),)
+
+
+@pytest.mark.parametrize(("part", "name"), [("decoder", "diffusion_pytorch_model"), ("text_encoder", "pytorch_model")])
+def test_a_bin_file_that_holds_code_is_refused_and_does_not_run(own, part, name):
+    (weights,) = (own / part).glob("*.safetensors")
+    weights.unlink()
+    for save in (torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))):
+        save({"weight": Payload()}, own / part / f"{name}.bin")
+        with pytest.raises(InputError, match=rf"checkpoints/tiny/{part}: not readable as "):
+            loaded()
+    assert not Path("executed").exists()
+
+
+def test_damaged_and_incomplete_parts_are_refused_by_name(own):
+    decoder, text = own / "decoder/diffusion_pytorch_model.safetensors", own / "text_encoder/model.safetensors"
+    for path in (decoder, text):
+        whole = load_file(path)
+        name = sorted(whole)[0]
+        rest = {key: value for key, value in whole.items() if key != name}
+        save_file(rest, path, {"format": "pt"})
+        with pytest.raises(InputError, match=rf"{path.parent}: its weights lack {name}: fetch or copy the generator again"):
+            loaded()
+        save_file(rest | {name: whole[name].repeat(*[2] * whole[name].ndim)}, path, {"format": "pt"})
+        with pytest.raises(InputError, match=rf"{path.parent}: (not readable as|its weights lack)"):
+            loaded()
+        path.write_bytes(b"damaged")
+        with pytest.raises(InputError, match=rf"{path.parent}: not readable as "):
+            loaded()
+        path.unlink()
+        with pytest.raises(InputError, match=rf"{path.parent}: not readable as "):
+            loaded()
+        save_file(whole, path, {"format": "pt"})
+
+
+def test_a_damaged_or_incomplete_tokenizer_is_refused(own):
+    vocabulary = own / "tokenizer/vocab.json"
+    content = vocabulary.read_text()
+    vocabulary.write_text("damaged")
+    with pytest.raises(InputError, match="checkpoints/tiny/tokenizer: not readable as CLIPTokenizer"):
+        loaded()
+    vocabulary.write_text(content)
+    for names, found in ((["tokenizer_config.json"], r"\(4, 1000\d+\)"), (["vocab.json", "merges.txt"], r"\(\d, \d+\)")):
+        for name in names:
+            (own / "tokenizer" / name).unlink()
+        with pytest.raises(
+            InputError, match=rf"tokenizer: its vocabulary and longest text are {found}, the text encoder's \(4, 77\): fetch"
+        ):
+            loaded()
+    shutil.rmtree(own / "tokenizer")
+    with pytest.raises(InputError, match="checkpoints/tiny/tokenizer: no such folder of the generator"):
+        loaded()
+
+
+def test_another_pipeline_and_a_folder_that_is_not_there_are_refused(own):
+    index = own / "model_index.json"
+    for content, kind in (({"_class_name": "UnCLIPPipeline"}, "'UnCLIPPipeline'"), ({}, "None"), ([], "None")):
+        index.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=rf"model_index\.json: _class_name is {kind}, not {PIPELINE}: pictures\.generator must name"):
+            loaded()
+    index.write_text("damaged")
+    with pytest.raises(InputError, match=r"checkpoints/tiny/model_index\.json: not readable .*pictures\.generator must name"):
+        loaded()
+    with pytest.raises(InputError, match=r"checkpoints/absent/model_index\.json: not readable .*pictures\.generator must name"):
+        loaded(generator="checkpoints/absent")
+
+
+def test_a_generator_that_the_hubs_cache_lacks_or_has_in_part_is_refused_with_the_command_that_fetches_it(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match=rf"{HUB}: model_index\.json is not in the hub cache {tmp_path} .*: run `make prefetch`"):
+        loaded(generator=HUB)
+    snapshot = in_hub(tiny, tmp_path)
+    assert find_generator(PICTURES.model_copy(update={"generator": HUB})) == snapshot
+    (snapshot / "super_res_last/diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"super_res_last/diffusion_pytorch_model\.safetensors is not in .*: run `make prefetch`"):
+        loaded(generator=HUB)
+
+
+def test_embeddings_that_the_generator_cannot_draw_are_refused(generator):
+    assert generator.dim == 768
+    for wrong in (FIRST[:-1], FIRST[None], np.array(1.0)):
+        with pytest.raises(InputError, match=r"an embedding is \(.*\), not \(768,\)"):
+            generator.render(wrong, 0)
+    for value in (np.nan, np.inf, 1e300):
+        with pytest.raises(InputError, match="an embedding holds NaN or infinite values"):
+            generator.render(np.full(768, value), 0)
+
+
+def test_the_width_is_that_of_the_generator(tmp_path):
+    narrow = UnCLIP(load_pipeline(build_generator(tmp_path / "tiny", dim=12, large=48), CPU, torch.float32), PICTURES)
+    assert narrow.dim == 12 and narrow.render(FIRST[:12], 0).shape == (48, 48, 3)
+
+
+def test_a_picture_that_is_not_finite_is_refused(own):
+    path = own / "super_res_last/diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights["conv_out.bias"][0] = torch.nan
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(InputError, match=r"the generator gives NaN in torch\.float32: write pictures\.dtype: float32"):
+        loaded().render(FIRST, 0)
+
+
+def test_only_openais_clip_is_drawn(own):
+    spaces = resolve_spaces(ROOT / "spaces.yaml", ["clip_vit_l14", "eva02_l14", "conse_minilm"])
+    assert spaces["clip_vit_l14"] == CLIP
+    for entry in (CLIP, CLIP.model_copy(update={"weights": "file:checkpoints/clip.safetensors"})):
+        refuse_space("clip_vit_l14", entry)
+        assert choose_renderer("unclip", "clip_vit_l14", entry, PICTURES) == "unclip"
+    for name, own_words in (("eva02_l14", "EVA02-L-14/merged2b_s4b_b131k"), ("conse_minilm", "conse")):
+        message = rf"space {name} cannot be rendered: .*trained on .*OpenAI's CLIP.*another space, here {own_words}, .*retrieval, or auto"
+        with pytest.raises(InputError, match=message):
+            refuse_space(name, spaces[name])
+        with pytest.raises(InputError, match=message):
+            choose_renderer("unclip", name, spaces[name], PICTURES)
+    with pytest.raises(InputError, match=r"space mine cannot be rendered: .*untrained towers \(weights: random\)"):
+        refuse_space("mine", CLIP.model_copy(update={"weights": "random"}))
+
+
+def test_auto_generates_where_it_can_and_says_why_where_it_cannot(own, monkeypatch, caplog):
+    (conse,) = resolve_spaces(ROOT / "spaces.yaml", ["conse_minilm"]).values()
+    gone = PICTURES.model_copy(update={"generator": "checkpoints/absent"})
+    for seen, entry, pictures, reason in (
+        (True, CLIP, PICTURES, None),
+        (False, CLIP, PICTURES, "PyTorch sees no GPU"),
+        (True, CLIP, gone, "checkpoints/absent/model_index.json: not readable"),
+        (True, conse, PICTURES, "vectors of another space, here conse"),
+        (True, CLIP.model_copy(update={"weights": "random"}), PICTURES, "untrained towers"),
+    ):
+        caplog.clear()
+        monkeypatch.setattr(torch.cuda, "is_available", lambda seen=seen: seen)
+        with caplog.at_level("INFO", logger="singflow"):
+            assert choose_renderer("auto", "some", entry, pictures) == ("retrieval" if reason else "unclip")
+        start = "space some: the nearest real images are shown, none are generated: "
+        assert [start in text and (reason or "") in text for text in caplog.messages] == [True] * bool(reason)
+        assert choose_renderer("retrieval", "some", entry, pictures) == "retrieval"
+
+
+LIGHT = """
+import sys
+import numpy as np
+from singflow.config import check, read_yaml
+from singflow.registry import resolve_spaces
+from singflow.unclip import choose_renderer, refuse_space, rescale
+rescale(np.ones((2, 3)), np.ones((2, 3)))
+spaces = resolve_spaces("spaces.yaml", ["clip_vit_l14", "conse_minilm"])
+refuse_space("clip_vit_l14", spaces["clip_vit_l14"])
+choose_renderer("auto", "conse_minilm", spaces["conse_minilm"], check(read_yaml("params.yaml"), "params.yaml").pictures)
+print(sorted({"torch", "diffusers", "transformers"} & set(sys.modules)))
+"""
+
+
+def test_what_needs_no_generator_imports_neither_pytorch_nor_diffusers():
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and done.stdout == "[]\n", done.stderr
