@@ -1,15 +1,18 @@
 """Download the weights that a study needs into the caches, verify them and list them; the only script that uses the network."""
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from singflow import cli
-from singflow.config import check, read_yaml
+from singflow.config import Pictures, check, read_yaml
 from singflow.errors import InputError
-from singflow.registry import resolve_models, resolve_spaces
+from singflow.registry import SpaceEntry, resolve_models, resolve_spaces
 from singflow.store import sha256_of
-from singflow.weights import required
+from singflow.unclip import objection
+from singflow.weights import WeightFile, generator_files, required
 
 
 class Flags(cli.Command):
@@ -22,14 +25,15 @@ class Flags(cli.Command):
 
 def main(flags: Flags) -> None:
     study = check(read_yaml(flags.params), str(flags.params))
-    entries = [
-        *resolve_models(flags.models, study.models, study.weights).items(),
-        *resolve_spaces(flags.spaces, study.spaces, study.weights).items(),
-    ]
+    spaces = resolve_spaces(flags.spaces, study.spaces, study.weights)
+    entries = [*resolve_models(flags.models, study.models, study.weights).items(), *spaces.items()]
+    wanted: list[tuple[str, Callable[[], list[WeightFile]]]] = [(name, partial(required, entry)) for name, entry in entries]
+    if _generates(study.pictures, spaces.values()):
+        wanted.append((study.pictures.generator, partial(generator_files, study.pictures)))
     rows, failures = [], []
-    for name, entry in entries:
+    for name, files in wanted:
         try:
-            for file in required(entry):
+            for file in files():
                 path = file.fetch()
                 if path is None:
                     continue
@@ -46,8 +50,14 @@ def main(flags: Flags) -> None:
         columns = ["name", "file", "revision", "sha256", "size", ""]
         print(pd.DataFrame(rows, columns=columns).to_string(index=False))
     if failures:
-        raise InputError("\n".join([f"{len(failures)} of {len(entries)} could not be had:", *failures]))
-    print(f"Study {study.study}: {len(rows)} files for {len(entries)} models and spaces; every later step runs without a network.")
+        raise InputError("\n".join([f"{len(failures)} of {len(wanted)} could not be had:", *failures]))
+    needed = f"{len(entries)} models and spaces" + (" and the generator" if len(wanted) > len(entries) else "")
+    print(f"Study {study.study}: {len(rows)} files for {needed}; every later step runs without a network.")
+
+
+def _generates(pictures: Pictures, spaces: Iterable[SpaceEntry]) -> bool:
+    """Whether a step may want the generator: unclip is asked for, or auto with a space that the generator draws from."""
+    return pictures.renderer == "unclip" or (pictures.renderer == "auto" and any(objection(space) is None for space in spaces))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from singflow.config import read_yaml
 from singflow.registry import ModelEntry, resolve_models
 from singflow.store import read_tensors, sha256_of, write_json
 from singflow.weights import PackageFile, UrlFile
+from tests.tiny_unclip import build_generator
 
 ROOT = Path(__file__).parents[1]
 COMMIT, PINNED = "0123456789abcdef0123456789abcdef01234567", "fedcba9876543210fedcba9876543210fedcba98"
@@ -131,6 +132,17 @@ def place(tmp_path, server, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def clip(server):
+    """The entry of the space that pictures are rendered from, whose weights the server has."""
+    server.files["timm/vit_large_patch14_clip_224.openai/open_clip_model.safetensors"] = b"weights of CLIP"
+    return read_yaml(ROOT / "spaces.yaml")["clip_vit_l14"]
+
+
+def pictures(**changes):
+    return {"pictures": read_yaml(ROOT / "params.yaml")["pictures"] | changes}
+
+
 def script(name, *words, **environment):
     command = [sys.executable, ROOT / "scripts" / f"{name}.py", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
@@ -142,6 +154,7 @@ def prefetch(models, spaces=None, study=None, **environment):
     packaged = {"demo_space": read_yaml(ROOT / "spaces.yaml")["conse_minilm"]} if spaces is None else spaces
     params = read_yaml(ROOT / "params.yaml")
     params |= {"models": list(models), "spaces": list(packaged), "comparison": {"models": [], "kinds": []}} | (study or {})
+    params["pictures"]["closeup"] = params["models"][0]
     for name, content in (("params", params), ("models", written), ("spaces", packaged)):
         Path(f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return script("prefetch", "--params", "params.yaml", "--models", "models.yaml", "--spaces", "spaces.yaml", **environment)
@@ -241,7 +254,7 @@ def test_transformers_open_clip_and_tokenizers_are_fetched_with_all_their_files(
         "clip": {"source": "open_clip", "id": "ViT-L-14-quickgelu/openai", "dim": 768},
         "siglip": {"source": "open_clip", "id": "ViT-B-16-SigLIP", "weights": "random", "dim": 768},
     }
-    done = prefetch({"dino": {"source": "transformers", "id": "some/dino"}}, spaces)
+    done = prefetch({"dino": {"source": "transformers", "id": "some/dino"}}, spaces, pictures(renderer="retrieval"))
     assert done.returncode == 0, done.stderr
     assert row(done, "dino", "some/dino: config.json") == (COMMIT, sha256(saved["config.json"])[:16], "0.0 MiB", "hash noted")
     assert row(done, "dino", "some/dino: preprocessor_config.json")[3] == "hash noted"
@@ -440,3 +453,53 @@ def test_an_entrys_own_head_is_downloaded_beside_its_backbone(place, server):
     assert done.returncode == 0, done.stderr
     assert row(done, "with_head", f"{SMALL}: model.safetensors")[3] == "verified"
     assert row(done, "with_head", "head.pth")[1::2] == (sha256(b"head")[:16], "hash noted")
+
+
+KARLO = "kakaobrain/karlo-v1-alpha-image-variations"
+LITE = {"source": "timm", "id": "tf_efficientnet_lite0.in1k", "weights": f"package:{LITE0}"}
+FIND = """
+import torch
+from singflow.config import check, read_yaml
+from singflow.unclip import load_generator
+print(load_generator(check(read_yaml("params.yaml"), "params.yaml").pictures, torch.device("cpu")).dim)
+"""
+
+
+def test_the_generator_is_fetched_for_a_space_that_it_draws_from_and_then_needs_no_network(place, server, clip):
+    published = build_generator(Path("published"))
+    (published / "image_encoder").mkdir()
+    (published / "image_encoder/model.safetensors").write_bytes(b"weights that are not needed")
+    content = {path.relative_to(published).as_posix(): path.read_bytes() for path in published.rglob("*") if path.is_file()}
+    server.files |= {f"{KARLO}/{name}": each for name, each in content.items()}
+    server.revisions["v1.0"] = PINNED
+    done = prefetch({"efficientnet_lite0": LITE}, {"clip": clip}, pictures(revision="v1.0"))
+    assert done.returncode == 0, done.stderr
+    for name, each in content.items():
+        if not name.startswith("image_encoder"):
+            assert row(done, KARLO, f"{KARLO}: {name}")[:2] == (PINNED, sha256(each)[:16])
+    assert "image_encoder" not in done.stdout and not any("image_encoder" in path for path in server.downloads())
+    assert row(done, KARLO, f"{KARLO}: decoder/diffusion_pytorch_model.safetensors")[3] == "verified"
+    assert "Study demo: 19 files for 2 models and spaces and the generator; every later step" in done.stdout
+
+    server.requests.clear()
+    found = subprocess.run([sys.executable, "-c", FIND], env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, "768\n"), found.stderr
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(("renderer", "drawn"), [("retrieval", True), ("auto", False), ("unclip", False)])
+def test_the_generator_is_fetched_only_where_a_step_may_want_it(place, server, clip, renderer, drawn):
+    done = prefetch({"efficientnet_lite0": LITE}, {"clip": clip} if drawn else None, pictures(renderer=renderer))
+    wanted = renderer == "unclip"
+    assert done.returncode == wanted, done.stderr
+    assert any(KARLO in path for _, path in server.requests) == wanted
+    if wanted:
+        assert re.search(rf"^error: 1 of 3 could not be had:\n{KARLO}: cannot be fetched \(RepositoryNotFoundError", done.stderr, re.M)
+    else:
+        assert done.stdout.endswith("files for 2 models and spaces; every later step runs without a network.\n")
+
+
+def test_a_generator_of_ones_own_is_not_fetched(place, server, clip):
+    done = prefetch({"efficientnet_lite0": LITE}, {"clip": clip}, pictures(generator="checkpoints/karlo", renderer="unclip"))
+    assert done.returncode == 0, done.stderr
+    assert "karlo" not in done.stdout and not any("karlo" in path for _, path in server.requests)
