@@ -11,8 +11,7 @@ from singflow.config import Pictures, check, read_yaml
 from singflow.errors import InputError
 from singflow.registry import SpaceEntry, resolve_models, resolve_spaces
 from singflow.store import sha256_of
-from singflow.unclip import objection
-from singflow.weights import WeightFile, generator_files, required
+from singflow.weights import WeightFile, generator_files, objection, required
 
 
 class Flags(cli.Command):

@@ -11,13 +11,12 @@ import numpy as np
 from singflow.cli import log
 from singflow.config import Pictures
 from singflow.errors import InputError
-from singflow.registry import OpenCLIPEntry, SpaceEntry
-from singflow.weights import find_all, generator_files
+from singflow.registry import SpaceEntry
+from singflow.weights import find_all, generator_files, objection
 
 if TYPE_CHECKING:
     import torch
 
-SPACE = "ViT-L-14-quickgelu/openai"
 PIPELINE = "UnCLIPImageVariationPipeline"
 MEND = "fetch or copy the generator again"
 
@@ -37,17 +36,6 @@ def rescale(equivalent: np.ndarray, original: np.ndarray) -> np.ndarray:
             row = int(np.argmin(usable))
             raise InputError(f"{name} embedding {row} has norm {norm[row]}, so no direction to keep: leave its image out")
     return moved * (norms["original"] / norms["equivalent"])[:, None]
-
-
-def objection(entry: SpaceEntry) -> str | None:
-    """Why the generator cannot draw a space's embeddings; None when it can."""
-    reason = f"the generator's decoder was trained on the embeddings of OpenAI's CLIP ViT-L/14 (open_clip {SPACE}), "
-    if not isinstance(entry, OpenCLIPEntry) or entry.id != SPACE:
-        own = entry.id if isinstance(entry, OpenCLIPEntry) else entry.source
-        return f"{reason}and vectors of another space, here {own}, would give pictures without meaning"
-    if entry.weights == "random":
-        return f"{reason}and untrained towers (weights: random) give vectors without meaning"
-    return None
 
 
 def refuse_space(space: str, entry: SpaceEntry) -> None:
