@@ -192,7 +192,7 @@ def test_a_compared_model_that_is_not_studied_is_refused_with_what_to_write():
     check(changed(changes), "params.yaml")
 
 
-@pytest.mark.parametrize("generator", ["", "/tmp/karlo", "checkpoints/../karlo", "checkpoints/a/b", "a/b/c", "karlo", "checkpoints/$(x)"])
+@pytest.mark.parametrize("generator", ["", "/srv/karlo", "checkpoints/../karlo", "checkpoints/a/b", "a/b/c", "karlo", "checkpoints/$(x)"])
 def test_a_generator_is_a_hub_name_or_a_folder_of_checkpoints(generator):
     assert "pictures.generator" in refusal(changed({"pictures.generator": generator}))
     check(changed({"pictures.generator": "checkpoints/karlo"}), "params.yaml")

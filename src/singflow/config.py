@@ -254,7 +254,7 @@ class Pictures(Section):
         description="branch, tag or commit of the generator in the hub"
     )
     dtype: Literal["float16", "float32"] = Field(description="precision of the generator; float32 on a CPU")
-    decoder_steps: int = Field(ge=1, description="denoising steps of the generator's decoder")
+    decoder_steps: int = Field(ge=2, description="denoising steps of the generator's decoder")
     super_res_steps: int = Field(ge=2, description="denoising steps of its super-resolution")
     guidance: float = Field(ge=1, allow_inf_nan=False, description="guidance scale of the decoder; 1: none")
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], AfterValidator(_unique)] = Field(

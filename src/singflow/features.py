@@ -1,6 +1,5 @@
 """Features: a tower run over every view of every image, in batches, with their statistics."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 
 from singflow.errors import InputError
-from singflow.images import Unusable, decode
+from singflow.images import read_unchanged
 from singflow.parallel import map_ahead
 from singflow.views import Views
 
@@ -47,7 +45,7 @@ def run_views(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
     def load(row: Any) -> torch.Tensor:
-        return views(_read(root, row, max_pixels), row.image_id)
+        return views(read_unchanged(root, row.path, row.sha256, max_pixels), row.image_id)
 
     loaded = map_ahead(load, rows.itertuples(index=False), threads)
     outputs = []
@@ -76,21 +74,6 @@ def statistics(matrix: np.ndarray) -> dict[str, float | int]:
         "zero_share": float((matrix == 0).mean()),
         "non_finite": int((~np.isfinite(matrix)).sum()),
     }
-
-
-def _read(root: Path, row: Any, max_pixels: int) -> Image.Image:
-    path = root / row.path
-    again = "run build_manifest again (snakemake --forcerun build_manifest)"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror} since the manifest was built: {again}") from None
-    if hashlib.sha256(content).hexdigest() != row.sha256:
-        raise InputError(f"{path}: has changed since the manifest was built: {again}")
-    try:
-        return decode(content, max_pixels)
-    except Unusable as error:
-        raise InputError(f"{path}: {error}: {again}") from None
 
 
 def _batches(chunks: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor]:

@@ -1,10 +1,14 @@
 """Images: decoded to upright 8-bit RGB whatever the file holds, and the boxes of their views."""
 
+import hashlib
 import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from singflow.errors import InputError
 
 Image.MAX_IMAGE_PIXELS = None  # decode() has its own limit, checked before any pixel is read
 
@@ -45,6 +49,22 @@ def _rgb(image: Image.Image) -> Image.Image:
         overlay = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
     return image.convert("RGB")
+
+
+def read_unchanged(root: Path, name: str, sha256: str, max_pixels: int) -> Image.Image:
+    """An image of the manifest, below root, as upright RGB. Raises InputError when it vanished or changed since the manifest was built."""
+    path = root / name
+    again = "run build_manifest again (snakemake --forcerun build_manifest)"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror} since the manifest was built: {again}") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise InputError(f"{path}: has changed since the manifest was built: {again}")
+    try:
+        return decode(content, max_pixels)
+    except Unusable as error:
+        raise InputError(f"{path}: {error}: {again}") from None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,97 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.neighbors import NearestNeighbors
+
+from singflow import neighbours
+from singflow.metrics import unit
+from singflow.neighbours import Index, contents, nearest
+
+
+def gallery_of(embeddings, blocks=3):
+    parts = np.array_split(np.arange(len(embeddings)), blocks)
+    return lambda: [(part, embeddings[part]) for part in parts]
+
+
+def normal(rows, width, seed=0):
+    return np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float32)
+
+
+ALL_DIFFERENT = np.arange(500)
+
+
+@pytest.mark.parametrize("sizes", [(1024, 8192, 16384), (7, 11, 5)])
+def test_the_neighbours_are_scikit_learns_by_cosine_distance(monkeypatch, sizes):
+    for name, size in zip(("QUERIES", "CANDIDATES", "PAIRS"), sizes, strict=True):
+        monkeypatch.setattr(neighbours, name, size)
+    embeddings, points = normal(500, 24), normal(40, 24, 1)
+    found = nearest(points, np.full(40, -1), gallery_of(embeddings), ALL_DIFFERENT, 6)
+    theirs = NearestNeighbors(n_neighbors=6, metric="cosine", algorithm="brute").fit(unit(embeddings)).kneighbors(unit(points))
+    assert np.array_equal(found.image_id, theirs[1])
+    assert np.cos(np.radians(found.angle_deg)) == pytest.approx(1 - theirs[0], abs=1e-9)
+
+
+def test_planted_neighbours_are_found_whatever_their_length():
+    embeddings, points = normal(500, 24), normal(3, 24, 1)
+    for row, place in enumerate((3, 250, 499)):
+        embeddings[place] = 7.5 * (points[row] + 1e-3 * normal(1, 24, row)[0])
+    found = nearest(points, np.full(3, -1), gallery_of(embeddings), ALL_DIFFERENT, 2)
+    assert list(found.image_id[:, 0]) == [3, 250, 499] and (found.angle_deg[:, 0] < 0.2).all() and (found.angle_deg[:, 1] > 10).all()
+
+
+def test_an_image_is_never_its_own_neighbour_nor_is_a_copy_of_it():
+    embeddings = normal(500, 24)
+    embeddings[40] = embeddings[7]
+    content = ALL_DIFFERENT.copy()
+    content[40] = 7
+    own = np.array([7, 40, 9])
+    found = nearest(embeddings[own], own, gallery_of(embeddings), content, 5)
+    assert not np.isin(found.image_id[:2], [7, 40]).any() and 9 not in found.image_id[2]
+    assert 40 not in nearest(embeddings[[7]], np.array([-1]), gallery_of(embeddings), content, 5).image_id
+
+
+def test_contents_are_the_first_image_of_each_hash():
+    assert list(contents(pd.Series(["a", "b", "a", "c", "b"]))) == [0, 1, 0, 3, 1]
+
+
+@pytest.mark.parametrize("blocks", [1, 4, 50])
+def test_ties_go_to_the_lowest_image_id_however_the_gallery_is_cut(blocks):
+    embeddings = normal(50, 24)
+    embeddings[5:35] = embeddings[5]
+    found = nearest(embeddings[[5]], np.array([20]), gallery_of(embeddings, blocks), np.arange(50), 8)
+    assert list(found.image_id[0]) == list(range(5, 13)) and (found.angle_deg == 0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(np.float32, (12, 3), elements=st.floats(-4, 4, width=32)), st.integers(1, 14), st.integers(1, 12))
+def test_every_angle_is_found_in_order_and_none_is_missing(raw, count, blocks):
+    embeddings = raw + np.array([5, 0, 0], dtype=np.float32)
+    content = np.arange(12)
+    found = nearest(embeddings, content, gallery_of(embeddings, blocks), content, count)
+    expected = neighbours.angle_deg(embeddings[:, None], embeddings[None])
+    for row in range(12):
+        order = sorted((expected[row, each], each) for each in range(12) if each != row)[:count]
+        assert list(found.image_id[row]) == [each for _, each in order] + [-1] * (count - len(order))
+        assert np.isnan(found.angle_deg[row][len(order) :]).all()
+
+
+def test_the_index_finds_what_exact_search_finds():
+    centres = normal(40, 32)
+    embeddings = np.concatenate([each + 0.3 * normal(50, 32, number) for number, each in enumerate(centres, 1)])
+    content, own = np.arange(2000), np.arange(0, 2000, 9)
+    content[1999] = 3
+    exact = nearest(embeddings[own], own, gallery_of(embeddings), content, 4)
+    found = Index(gallery_of(embeddings), content, 1).nearest(embeddings[own], own, 4)
+    assert (found.image_id == exact.image_id).mean() > 0.98 and not (found.image_id == own[:, None]).any()
+    same = found.image_id == exact.image_id
+    assert found.angle_deg[same] == pytest.approx(exact.angle_deg[same], abs=1e-4)
+    again = Index(gallery_of(embeddings, 1), content, 1).nearest(embeddings[own], own, 4)
+    assert np.array_equal(again.image_id, found.image_id)
+
+
+def test_the_index_of_a_single_image_finds_it_and_nothing_else():
+    found = Index(gallery_of(normal(1, 8), 1), np.arange(1), 1).nearest(normal(2, 8, 1), np.array([-1, 0]), 2)
+    assert found.image_id.tolist() == [[0, -1], [-1, -1]]
