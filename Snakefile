@@ -28,6 +28,7 @@ include: "rules/geometry.smk"
 include: "rules/scores.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"
+include: "rules/pictures.smk"
 
 
 localrules:
@@ -42,13 +43,18 @@ rule all:
         rules.list_concepts.output,
         rules.tabulate_steering.output,
         rules.compare_translators.output,
+        rules.plot_fig1.output,
         rules.plot_fig3.output,
         rules.plot_fig4.output,
         rules.plot_fig5.output,
+        rules.plot_fig6.output,
         rules.plot_fig7.output,
         rules.plot_fig8.output,
         rules.plot_fig9.output,
+        rules.plot_fig10.output,
+        rules.plot_fig11.output,
         rules.plot_fig12.output,
+        rules.plot_fig13.output,
         rules.plot_fig15.output,
         rules.plot_controls.output,
         rules.plot_rank_curves.output,

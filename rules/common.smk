@@ -1,12 +1,14 @@
 import re
 import shlex
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from singflow.config import check
+from singflow.config import LOCAL, check
 from singflow.dependencies import code_files
 from singflow.errors import InputError
 from singflow.registry import resolve_models, resolve_spaces
+from singflow.unclip import refuse_space
 
 try:
     check(config, "params.yaml")
@@ -14,6 +16,9 @@ try:
         "model": resolve_models("models.yaml", config["models"], config["weights"]),
         "space": resolve_spaces("spaces.yaml", config["spaces"], config["weights"]),
     }
+    if config["pictures"]["renderer"] == "unclip":
+        for name, entry in ENTRIES["space"].items():
+            refuse_space(name, entry)
 except InputError as error:
     raise WorkflowError(f"the study is not valid:\n{error}") from None
 

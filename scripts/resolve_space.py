@@ -7,6 +7,7 @@ from singflow import cli
 from singflow.config import check, read_yaml
 from singflow.registry import resolve_spaces, with_hashes
 from singflow.store import sha256_of, write_json
+from singflow.unclip import refuse_space
 from singflow.weights import locate
 
 
@@ -21,8 +22,10 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
-    check(read_yaml(flags.params), str(flags.params))
+    study = check(read_yaml(flags.params), str(flags.params))
     entry = resolve_spaces(flags.registry, [flags.space], flags.weights)[flags.space]
+    if study.pictures.renderer == "unclip":
+        refuse_space(flags.space, entry)
     entry = with_hashes(entry, {file: sha256_of(Path(file)) for file in entry.local_files()})
     locate(entry)
     write_json(flags.output, entry.model_dump())

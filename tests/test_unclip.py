@@ -21,8 +21,9 @@ from torch.overrides import TorchFunctionMode
 
 from singflow.config import check, read_yaml
 from singflow.errors import InputError
+from singflow.metrics import rescale
 from singflow.registry import OpenCLIPEntry, resolve_spaces
-from singflow.unclip import PIPELINE, UnCLIP, choose_renderer, find_generator, load_generator, load_pipeline, refuse_space, rescale
+from singflow.unclip import PIPELINE, UnCLIP, choose_renderer, find_generator, load_generator, load_pipeline, refuse_space
 from tests.conftest import ROOT
 from tests.tiny_unclip import build_generator
 

@@ -26,6 +26,23 @@ def angle_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.degrees(2.0 * np.arctan2(np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1)))
 
 
+def rescale(equivalent: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """Equivalent embeddings (n, m) brought to the norms of the original ones (n, m), directions unchanged (equation 19).
+
+    Returns (n, m) float64. Raises InputError for shapes that differ and for a row without a direction, zero or not finite.
+    """
+    moved, source = np.asarray(equivalent, np.float64), np.asarray(original, np.float64)
+    if moved.ndim != 2 or moved.shape != source.shape:
+        raise InputError(f"equivalent embeddings are {moved.shape} and original ones {source.shape}: both must be the same (n, m)")
+    norms = {"equivalent": np.linalg.norm(moved, axis=1), "original": np.linalg.norm(source, axis=1)}
+    for name, norm in norms.items():
+        usable = np.isfinite(norm) & (norm > 0)
+        if not usable.all():
+            row = int(np.argmin(usable))
+            raise InputError(f"{name} embedding {row} has norm {norm[row]}, so no direction to keep: leave its image out")
+    return moved * (norms["original"] / norms["equivalent"])[:, None]
+
+
 def fold(weight: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """The translator's share of a subspace, T V V^T: (m, d) from weight (m, d) and orthonormal basis (d, k).
 

@@ -228,6 +228,29 @@ def iterate_shards(folder: Path, tensor: str, shards: int, manifest: pd.DataFram
         )
 
 
+def read_whole(folder: Path, tensor: str, shards: int, n_images: int, image_id: Sequence[int]) -> np.ndarray:
+    """View 0 of the given images (n, width), in their order; only their rows are read.
+
+    Raises InputError when a shard is unusable or lacks an image.
+    """
+    from safetensors import safe_open
+
+    found = {}
+    for shard in range(shards):
+        wanted = set(image_id) & set(shard_rows(n_images, shard, shards))
+        if not wanted:
+            continue
+        path = shard_path(folder, shard)
+        places, _ = read_tensors(path, ["image_id", "view"])
+        with safe_open(path, framework="numpy") as file:
+            rows = file.get_slice(tensor)
+            for row in np.flatnonzero((places["view"] == 0) & np.isin(places["image_id"], list(wanted))):
+                found[int(places["image_id"][row])] = rows[int(row) : int(row) + 1][0]
+    if missing := set(image_id) - set(found):
+        raise InputError(f"{folder}: image {min(missing)} is missing: remove the folder and run the workflow again")
+    return np.stack([found[each] for each in image_id])
+
+
 def iterate_pairs(features: Path, embeddings: Path, shards: int, manifest: pd.DataFrame) -> Iterator[tuple[Tensors, np.ndarray]]:
     """Feature shards with the embeddings of the same rows; raises InputError when rows differ."""
     for shard, (left, right) in enumerate(

@@ -21,23 +21,6 @@ PIPELINE = "UnCLIPImageVariationPipeline"
 MEND = "fetch or copy the generator again"
 
 
-def rescale(equivalent: np.ndarray, original: np.ndarray) -> np.ndarray:
-    """Equivalent embeddings (n, m) brought to the norms of the original ones (n, m), directions unchanged (equation 19).
-
-    Returns (n, m) float64. Raises InputError for shapes that differ and for a row without a direction, zero or not finite.
-    """
-    moved, source = np.asarray(equivalent, np.float64), np.asarray(original, np.float64)
-    if moved.ndim != 2 or moved.shape != source.shape:
-        raise InputError(f"equivalent embeddings are {moved.shape} and original ones {source.shape}: both must be the same (n, m)")
-    norms = {"equivalent": np.linalg.norm(moved, axis=1), "original": np.linalg.norm(source, axis=1)}
-    for name, norm in norms.items():
-        usable = np.isfinite(norm) & (norm > 0)
-        if not usable.all():
-            row = int(np.argmin(usable))
-            raise InputError(f"{name} embedding {row} has norm {norm[row]}, so no direction to keep: leave its image out")
-    return moved * (norms["original"] / norms["equivalent"])[:, None]
-
-
 def refuse_space(space: str, entry: SpaceEntry) -> None:
     """Raise InputError unless the generator draws from the space: OpenAI's CLIP ViT-L/14."""
     reason = objection(entry)

@@ -1,0 +1,34 @@
+"""Draw figure 10: one image steered by growing angles, with its table."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from singflow import cli
+from singflow.figures import save
+from singflow.figures_pictures import fig10, ladder_table
+from singflow.store import read_parquet
+from singflow.tables import write_table
+
+
+class Flags(cli.Command):
+    """Draw figure 10: one image steered by growing angles, with its table."""
+
+    models: list[str]
+    spaces: list[str]
+    pictures: Path
+    manifest: Path
+    output: Path
+    table: Path
+    png: Path
+    pdf: Path
+
+
+def main(flags: Flags) -> None:
+    sets = {s: {m: read_parquet(flags.pictures / s / f"{m}.parquet") for m in flags.models} for s in flags.spaces}
+    write_table(flags.output, ladder_table(sets, read_parquet(flags.manifest)))
+    save(fig10(sets, pd.read_csv(flags.table)), flags.png, flags.pdf)
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

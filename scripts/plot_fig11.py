@@ -1,0 +1,30 @@
+"""Draw figure 11: one image through every translator."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from singflow import cli
+from singflow.figures import save
+from singflow.figures_pictures import fig11
+from singflow.store import read_parquet
+
+
+class Flags(cli.Command):
+    """Draw figure 11: one image through every translator."""
+
+    models: list[str]
+    spaces: list[str]
+    pictures: Path
+    table: Path
+    png: Path
+    pdf: Path
+
+
+def main(flags: Flags) -> None:
+    sets = {s: {m: read_parquet(flags.pictures / s / f"{m}.parquet") for m in flags.models} for s in flags.spaces}
+    save(fig11(sets, pd.read_csv(flags.table)), flags.png, flags.pdf)
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

@@ -1,0 +1,134 @@
+"""Draw what null removal, steering and other perturbations do to some images: by a generator, or as the nearest real images."""
+
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from singflow import cli
+from singflow.config import Pictures, Steering
+from singflow.data import data_root
+from singflow.errors import InputError
+from singflow.images import read_unchanged
+from singflow.metrics import translate
+from singflow.neighbours import Block, contents
+from singflow.pictures import Head, Picture, Subject, choose_images, perturbation_pictures, removal_pictures, steering_pictures
+from singflow.registry import read_space
+from singflow.rendering import encode, generate, photos, picture_table, retrieve
+from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, read_whole, write_parquet
+from singflow.translator import Translator
+from singflow.unclip import choose_renderer, load_generator
+
+
+class Flags(Pictures, Steering, cli.Command):
+    """Draw what null removal, steering and other perturbations do to some images: by a generator, or as the nearest real images."""
+
+    study: str
+    model: str
+    space: str
+    models: list[str]
+    kinds: list[str]
+    entry: Path
+    manifest: Path
+    source: str
+    root: str
+    max_pixels: int
+    features: Path
+    embeddings: Path
+    shards: int
+    projector: Path
+    translators: Path
+    linear: str
+    texts: Path
+    names: Path
+    device: str
+    seed: int
+    threads: int
+    output: Path
+
+
+def plan(flags: Flags, n_images: int, chosen: pd.DataFrame) -> list[Picture]:
+    """All pictures of a model, in the order of the figures."""
+    names = read_json(flags.names)
+    if names["targets"] != flags.prompts:
+        raise InputError(
+            f"{flags.names}: its targets are {names['targets']}, not steering.prompts {flags.prompts}: run embed_prompts again"
+        )
+    texts = read_tensors(flags.texts, ["label_embeddings", *(["target_embeddings"] if flags.prompts else [])])[0]
+    features = read_whole(flags.features, "features", flags.shards, n_images, list(chosen["image_id"]))
+    label_texts = texts["label_embeddings"][[names["labels"].index(label) for label in chosen["label"]]]
+    subjects = [
+        Subject(int(i), label, *each) for i, label, *each in zip(chosen["image_id"], chosen["label"], features, label_texts, strict=True)
+    ]
+    stored = read_tensors(flags.features / "head.safetensors", ["weight", "bias"])[0]
+    basis = read_tensors(flags.projector, ["null_basis"])[0]["null_basis"]
+    head = Head(stored["weight"].astype(np.float64), stored["bias"].astype(np.float64), basis)
+    translator = Translator(**read_tensors(flags.translators / f"{flags.linear}.safetensors", ["weight", "bias"])[0])
+    linear = partial(translate, translator=translator)
+    pictures = [each for subject in subjects for each in removal_pictures("fig1", subject, head, linear, flags.linear)]
+    if flags.model != flags.closeup:
+        return pictures
+    prompts = dict(zip(flags.prompts, texts.get("target_embeddings", []), strict=True))
+    for subject in subjects:
+        pictures += steering_pictures("fig6", subject, head, translator, flags.linear, prompts, [max(flags.target_is_deg)])
+    ladder = dict(list(prompts.items())[:1])
+    pictures += steering_pictures("fig10", subjects[0], head, translator, flags.linear, ladder, flags.ladder_is_deg)
+    pictures += removal_pictures("fig11", subjects[0], head, linear, flags.linear)
+    for kind in flags.kinds if flags.model in flags.models else []:
+        pictures += removal_pictures("fig11", subjects[0], head, nonlinear(flags.translators / f"{kind}.safetensors"), kind)
+    return pictures + perturbation_pictures("fig13", subjects[0], head, linear, flags.linear, flags.seed)
+
+
+def nonlinear(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """A nonlinear translator as a function of features (n, d)."""
+    import torch
+
+    from singflow.networks import load_network
+
+    network = load_network(path)
+
+    def translate(features: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return network(torch.from_numpy(features.astype(np.float32))).numpy().astype(np.float64)
+
+    return translate
+
+
+def main(flags: Flags) -> None:
+    cli.limit_threads(flags.threads)
+    renderer = choose_renderer(flags.renderer, flags.space, read_space(flags.entry), flags)
+    manifest = read_parquet(flags.manifest)
+    chosen = choose_images(manifest, flags.images, flags.count, flags.seed)
+    pictures = plan(flags, len(manifest), chosen)
+    root = data_root(flags.source, flags.root)
+
+    @cache
+    def photo(image_id: int) -> bytes:
+        row = manifest.iloc[image_id]
+        return encode(read_unchanged(root, row["path"], row["sha256"], flags.max_pixels), "JPEG")
+
+    def gallery() -> Iterator[Block]:
+        for shard in iterate_shards(flags.embeddings, "embeddings", flags.shards, manifest):
+            whole = shard["view"] == 0
+            yield shard["image_id"][whole], shard["embeddings"][whole]
+
+    rows = list(photos(chosen["image_id"], chosen["label"], photo))
+    if renderer == "unclip":
+        import torch
+
+        from singflow.features import pick_device
+
+        torch.set_num_threads(flags.threads)
+        generator = load_generator(flags, pick_device(flags.device))
+        progress = partial(cli.progress, unit="pictures", description=f"{flags.model} in {flags.space}")
+        rows += generate(pictures, flags.seeds, generator.render, progress)
+    else:
+        rows += retrieve(pictures, flags.seeds, gallery, contents(manifest["sha256"]), photo)
+    write_parquet(flags.output, picture_table(rows))
+    cli.log.info("%s in %s: %d pictures of %d images by %s", flags.model, flags.space, len(rows), len(chosen), renderer)
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

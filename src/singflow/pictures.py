@@ -1,0 +1,139 @@
+"""Which embeddings a study shows as pictures: each image beside what its classifier cannot tell from it."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from singflow.errors import InputError
+from singflow.geometry import logit_change, remove_null
+from singflow.metrics import angle_deg, rescale
+from singflow.perturbations import PERTURBATIONS, perturb
+from singflow.steering import null_directions, steer
+from singflow.translator import Translator
+
+Translate = Callable[[np.ndarray], np.ndarray]  # features (n, d) -> embeddings (n, m)
+
+ORIGINAL, REMOVED, STEERED = "original", "null removed", "steered"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One image of a model: its feature (d,), what it is called, and its label's text (m,)."""
+
+    image_id: int
+    label: str
+    feature: np.ndarray
+    label_text: np.ndarray
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An embedding (m,) to be drawn, and how far it lies from the original's; the embedding is None where no step reaches the wanted IS.
+
+    figure: the figure it belongs to; kind: of the translator; change: what happened to the feature; text: that it was steered toward;
+    target_is_deg: IS that was wanted, NaN unless steered; is_deg, as_label_deg, as_text_deg: degrees (equations 7 and 8);
+    logit_change: norm (equation 16).
+    """
+
+    figure: str
+    image_id: int
+    label: str
+    kind: str
+    change: str
+    text: str
+    target_is_deg: float
+    is_deg: float
+    as_label_deg: float
+    as_text_deg: float
+    logit_change: float
+    embedding: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Head:
+    """A classifier's head: weight (C, d), bias (C,), and basis V_0 (d, k) of its null space."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+    basis: np.ndarray
+
+
+def choose_images(manifest: pd.DataFrame, wanted: list[str], count: int, seed: int) -> pd.DataFrame:
+    """Rows of the manifest: the wanted paths in their order, or `count` images of as many labels as can be, drawn by seed and content.
+
+    Raises InputError that names a wanted path which the manifest lacks.
+    """
+    if unknown := [path for path in wanted if path not in set(manifest["path"])]:
+        raise InputError(f"pictures.images: {', '.join(unknown)}: not in the manifest, whose paths are relative to data.root")
+    if wanted:
+        return manifest.set_index("path", drop=False).loc[wanted].reset_index(drop=True)
+    drawn = [hashlib.blake2b(f"{seed}|picture|{sha256}".encode(), digest_size=16).hexdigest() for sha256 in manifest["sha256"]]
+    order = manifest.assign(drawn=drawn).sort_values(["drawn", "image_id"])
+    order = order.assign(turn=order.groupby("label").cumcount()).sort_values(["turn", "drawn", "image_id"])
+    return order.head(count)[manifest.columns].reset_index(drop=True)
+
+
+def removal_pictures(figure: str, subject: Subject, head: Head, translate: Translate, kind: str) -> list[Picture]:
+    """The image and its equivalent (equation 9), by any translator; figures 1 and 11."""
+    feature = subject.feature[None]
+    equivalent = remove_null(feature, head.basis)
+    change = float(logit_change(head.weight, feature, equivalent)[0])
+    return _pair(figure, subject, kind, translate(feature)[0], {REMOVED: (translate(equivalent)[0], change)})
+
+
+def perturbation_pictures(figure: str, subject: Subject, head: Head, translate: Translate, kind: str, seed: int) -> list[Picture]:
+    """The image, and null, random and principal perturbations of equal norm (section 2 of the supplement); figure 13."""
+    feature = subject.feature[None]
+    changes = perturb(feature, np.array([subject.image_id]), head.weight, head.bias, head.basis, seed)[:, 0]
+    moved = (feature.astype(np.float64) + changes).astype(feature.dtype)
+    size = logit_change(head.weight, np.repeat(feature, len(moved), axis=0), moved)
+    after = dict(zip(PERTURBATIONS, zip(translate(moved), map(float, size), strict=True), strict=True))
+    return _pair(figure, subject, kind, translate(feature)[0], after)
+
+
+def steering_pictures(
+    figure: str, subject: Subject, head: Head, translator: Translator, kind: str, texts: dict[str, np.ndarray], targets_deg: list[float]
+) -> list[Picture]:
+    """The image, steered toward each text (m,) inside the null space until its IS is each target (equations 10 to 13); figures 6 and 10."""
+    feature, wide = subject.feature[None], Translator(translator.weight.astype(np.float64), translator.bias.astype(np.float64))
+    (original,) = pictures = _pair(figure, subject, kind, wide(feature.astype(np.float64))[0], {})
+    for text, embedding in texts.items():
+        directions = null_directions(feature, wide, head.basis, wide.weight @ head.basis, embedding)
+        for target in targets_deg:
+            step = directions.step(target)
+            out_of_reach = replace(original, change=STEERED, text=text, target_is_deg=target, is_deg=np.nan, as_label_deg=np.nan,
+                                   logit_change=np.nan, embedding=None)  # fmt: skip
+            if np.isnan(step[0]):
+                pictures.append(out_of_reach)
+                continue
+            moved = steer(feature, directions.vectors, step)
+            after = wide(moved.astype(np.float64))[0]
+            change = float(logit_change(head.weight, feature, moved)[0])
+            (_, picture) = _pair(figure, subject, kind, directions.embeddings[0], {STEERED: (after, change)})
+            nearer = float(angle_deg(directions.embeddings[0], embedding) - angle_deg(after, embedding))
+            pictures.append(replace(picture, text=text, target_is_deg=target, as_text_deg=nearer))
+    return pictures
+
+
+def _pair(figure: str, subject: Subject, kind: str, original: np.ndarray, changed: dict[str, tuple[np.ndarray, float]]) -> list[Picture]:
+    """The original's picture, then one for each change: its embedding at the original's norm (equation 19)."""
+    before = angle_deg(original, subject.label_text)
+    first = Picture(
+        figure, subject.image_id, subject.label, kind, ORIGINAL, "", target_is_deg=np.nan, is_deg=0.0, as_label_deg=0.0,
+        as_text_deg=np.nan, logit_change=0.0, embedding=original,
+    )  # fmt: skip
+    changes = [
+        replace(
+            first,
+            change=change,
+            is_deg=float(angle_deg(original, embedding)),
+            as_label_deg=float(before - angle_deg(embedding, subject.label_text)),
+            logit_change=size,
+            embedding=rescale(embedding[None], original[None])[0],
+        )
+        for change, (embedding, size) in changed.items()
+    ]
+    return [first, *changes]

@@ -1,0 +1,110 @@
+"""From embeddings to pictures: drawn by a generator, or the nearest real images."""
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from singflow.neighbours import Gallery, nearest
+from singflow.pictures import Picture
+
+SIDE = 256  # pixels: what the generator draws, and the longer side of a photo
+TYPES = {
+    "figure": "str",
+    "image_id": "int64",
+    "label": "str",
+    "kind": "str",
+    "change": "str",
+    "text": "str",
+    "target_is_deg": "float64",
+    "is_deg": "float64",
+    "as_label_deg": "float64",
+    "as_text_deg": "float64",
+    "logit_change": "float64",
+    "renderer": "str",
+    "draw": "int64",
+    "neighbour_id": "int64",
+    "neighbour_deg": "float64",
+}
+
+Row = dict[str, Any]
+
+
+def encode(image: Image.Image, kind: str) -> bytes:
+    """An RGB image as a file of at most SIDE by SIDE pixels; kind: PNG, which keeps every pixel, or JPEG."""
+    small = image.copy()
+    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, kind, quality=90)
+    return buffer.getvalue()
+
+
+def draws(picture: Picture, seeds: list[int]) -> list[int]:
+    """The seeds from which a picture is drawn: all in figure 13, the first elsewhere; none where there is nothing to draw."""
+    if picture.embedding is None:
+        return []
+    return seeds if picture.figure == "fig13" else seeds[:1]
+
+
+def generate(
+    pictures: list[Picture],
+    seeds: list[int],
+    render: Callable[[np.ndarray, int], np.ndarray],
+    progress: Callable[[Iterable[Any], int], Iterable[Any]],
+) -> Iterator[Row]:
+    """Rows of pictures as a generator draws them, from each of their seeds; equal embeddings are drawn once.
+
+    render: embedding (m,) and seed -> (h, w, 3) uint8.
+    """
+    drawn: dict[tuple[bytes, int], bytes] = {}
+    wanted = [(picture, seed) for picture in pictures for seed in draws(picture, seeds) or [-1]]
+    for picture, seed in progress(wanted, len(wanted)):
+        if picture.embedding is None:
+            yield _row(picture, "unclip")
+            continue
+        key = (picture.embedding.tobytes(), seed)
+        if key not in drawn:
+            drawn[key] = encode(Image.fromarray(render(picture.embedding, seed)), "PNG")
+        yield _row(picture, "unclip", draw=seed, picture=drawn[key])
+
+
+def retrieve(
+    pictures: list[Picture], seeds: list[int], gallery: Gallery, content: np.ndarray, photo: Callable[[int], bytes]
+) -> Iterator[Row]:
+    """Rows of pictures as the nearest real images stand in for them: as many as there are seeds, nearest first.
+
+    gallery, content: as nearest() takes them; photo: image_id -> a file.
+    """
+    reached = [picture for picture in pictures if picture.embedding is not None]
+    points = np.stack([picture.embedding for picture in reached if picture.embedding is not None])
+    found = nearest(points, np.array([picture.image_id for picture in reached]), gallery, content, len(seeds))
+    places = {id(picture): place for place, picture in enumerate(reached)}
+    for picture in pictures:
+        ranks = range(len(draws(picture, seeds)))
+        if not ranks:
+            yield _row(picture, "retrieval")
+        for rank in ranks:
+            image_id, angle = int(found.image_id[places[id(picture)], rank]), found.angle_deg[places[id(picture)], rank]
+            known = {"picture": photo(image_id)} if image_id >= 0 else {}
+            yield _row(picture, "retrieval", draw=rank, neighbour_id=image_id, neighbour_deg=angle, **known)
+
+
+def photos(image_ids: Iterable[int], labels: Iterable[str], photo: Callable[[int], bytes]) -> Iterator[Row]:
+    """Rows of the images themselves."""
+    nan = float("nan")
+    for image_id, label in zip(image_ids, labels, strict=True):
+        yield _row(Picture("photo", image_id, label, "", "photo", "", nan, nan, nan, nan, nan, None), "photo", picture=photo(image_id))
+
+
+def _row(shown: Picture, renderer: str, /, **drawn: Any) -> Row:
+    row = {field.name: getattr(shown, field.name) for field in fields(shown) if field.name != "embedding"}
+    return row | {"renderer": renderer, "draw": -1, "neighbour_id": -1, "neighbour_deg": np.nan, "picture": b""} | drawn
+
+
+def picture_table(rows: Iterable[Row]) -> pd.DataFrame:
+    """The table of pictures: columns of TYPES, and `picture`, a PNG or JPEG file, empty where there is none."""
+    return pd.DataFrame(rows, columns=[*TYPES, "picture"]).astype(TYPES)
