@@ -8,7 +8,7 @@ from singflow.config import LOCAL, check
 from singflow.dependencies import code_files
 from singflow.errors import InputError
 from singflow.registry import resolve_models, resolve_spaces
-from singflow.unclip import refuse_space
+from singflow.weights import refuse_space
 
 try:
     check(config, "params.yaml")

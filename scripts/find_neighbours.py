@@ -1,6 +1,6 @@
 """Find the real image nearest to every image's translated feature, before and after its null component is removed."""
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +8,8 @@ import pandas as pd
 
 from singflow import cli
 from singflow.metrics import fold, remove
-from singflow.neighbours import Block, Index, contents, nearest
-from singflow.store import iterate_shards, read_parquet, read_tensors, write_parquet
+from singflow.neighbours import Index, contents, nearest
+from singflow.store import iterate_whole, read_parquet, read_tensors, write_parquet
 from singflow.translator import Translator
 
 
@@ -34,17 +34,11 @@ def main(flags: Flags) -> None:
     translator = Translator(**read_tensors(flags.translator, ["weight", "bias"])[0])
     folded = fold(translator.weight, read_tensors(flags.projector, ["null_basis"])[0]["null_basis"])
 
-    def gallery() -> Iterator[Block]:
-        for shard in iterate_shards(flags.embeddings, "embeddings", flags.shards, manifest):
-            whole = shard["view"] == 0
-            yield shard["image_id"][whole], shard["embeddings"][whole]
-
+    gallery = partial(iterate_whole, flags.embeddings, "embeddings", flags.shards, manifest)
     index = Index(gallery, content, flags.threads) if len(manifest) > flags.exact_up_to else None
     blocks = []
-    for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
-        whole = shard["view"] == 0
-        image_id = shard["image_id"][whole]
-        removal = remove(shard["features"][whole], translator, folded)
+    for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest):
+        removal = remove(features, translator, folded)
         points, own = np.concatenate([removal.original, removal.equivalent]), np.tile(image_id, 2)
         found = index.nearest(points, own, 1) if index else nearest(points, own, gallery, content, 1)
         ids, angles = found.image_id.reshape(2, -1), found.angle_deg.reshape(2, -1)

@@ -1,6 +1,6 @@
 """Draw what null removal, steering and other perturbations do to some images: by a generator, or as the nearest real images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
@@ -12,12 +12,11 @@ from singflow.config import Pictures, Steering
 from singflow.data import data_root
 from singflow.errors import InputError
 from singflow.images import read_unchanged
-from singflow.metrics import translate
-from singflow.neighbours import Block, contents
+from singflow.neighbours import contents
 from singflow.pictures import Head, Picture, Subject, choose_images, perturbation_pictures, removal_pictures, steering_pictures
 from singflow.registry import read_space
 from singflow.rendering import encode, generate, photos, picture_table, retrieve
-from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, read_whole, write_parquet
+from singflow.store import iterate_whole, read_json, read_parquet, read_tensors, read_whole, write_parquet
 from singflow.translator import Translator
 from singflow.unclip import choose_renderer, load_generator
 
@@ -65,9 +64,9 @@ def plan(flags: Flags, n_images: int, chosen: pd.DataFrame) -> list[Picture]:
     stored = read_tensors(flags.features / "head.safetensors", ["weight", "bias"])[0]
     basis = read_tensors(flags.projector, ["null_basis"])[0]["null_basis"]
     head = Head(stored["weight"].astype(np.float64), stored["bias"].astype(np.float64), basis)
-    translator = Translator(**read_tensors(flags.translators / f"{flags.linear}.safetensors", ["weight", "bias"])[0])
-    linear = partial(translate, translator=translator)
-    pictures = [each for subject in subjects for each in removal_pictures("fig1", subject, head, linear, flags.linear)]
+    fitted = read_tensors(flags.translators / f"{flags.linear}.safetensors", ["weight", "bias"])[0]
+    translator = Translator(fitted["weight"].astype(np.float64), fitted["bias"].astype(np.float64))
+    pictures = [each for subject in subjects for each in removal_pictures("fig1", subject, head, translator, flags.linear)]
     if flags.model != flags.closeup:
         return pictures
     prompts = dict(zip(flags.prompts, texts.get("target_embeddings", []), strict=True))
@@ -75,10 +74,10 @@ def plan(flags: Flags, n_images: int, chosen: pd.DataFrame) -> list[Picture]:
         pictures += steering_pictures("fig6", subject, head, translator, flags.linear, prompts, [max(flags.target_is_deg)])
     ladder = dict(list(prompts.items())[:1])
     pictures += steering_pictures("fig10", subjects[0], head, translator, flags.linear, ladder, flags.ladder_is_deg)
-    pictures += removal_pictures("fig11", subjects[0], head, linear, flags.linear)
+    pictures += removal_pictures("fig11", subjects[0], head, translator, flags.linear)
     for kind in flags.kinds if flags.model in flags.models else []:
         pictures += removal_pictures("fig11", subjects[0], head, nonlinear(flags.translators / f"{kind}.safetensors"), kind)
-    return pictures + perturbation_pictures("fig13", subjects[0], head, linear, flags.linear, flags.seed)
+    return pictures + perturbation_pictures("fig13", subjects[0], head, translator, flags.linear, flags.seed)
 
 
 def nonlinear(path: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -109,11 +108,6 @@ def main(flags: Flags) -> None:
         row = manifest.iloc[image_id]
         return encode(read_unchanged(root, row["path"], row["sha256"], flags.max_pixels), "JPEG")
 
-    def gallery() -> Iterator[Block]:
-        for shard in iterate_shards(flags.embeddings, "embeddings", flags.shards, manifest):
-            whole = shard["view"] == 0
-            yield shard["image_id"][whole], shard["embeddings"][whole]
-
     rows = list(photos(chosen["image_id"], chosen["label"], photo))
     if renderer == "unclip":
         import torch
@@ -125,6 +119,7 @@ def main(flags: Flags) -> None:
         progress = partial(cli.progress, unit="pictures", description=f"{flags.model} in {flags.space}")
         rows += generate(pictures, flags.seeds, generator.render, progress)
     else:
+        gallery = partial(iterate_whole, flags.embeddings, "embeddings", flags.shards, manifest)
         rows += retrieve(pictures, flags.seeds, gallery, contents(manifest["sha256"]), photo)
     write_parquet(flags.output, picture_table(rows))
     cli.log.info("%s in %s: %d pictures of %d images by %s", flags.model, flags.space, len(rows), len(chosen), renderer)

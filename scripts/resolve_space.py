@@ -7,8 +7,7 @@ from singflow import cli
 from singflow.config import check, read_yaml
 from singflow.registry import resolve_spaces, with_hashes
 from singflow.store import sha256_of, write_json
-from singflow.unclip import refuse_space
-from singflow.weights import locate
+from singflow.weights import locate, refuse_space
 
 
 class Flags(cli.Command):

@@ -73,7 +73,7 @@ def test_the_code_of_a_script_is_what_python_loads_and_nothing_out_of_reach(scri
 
 
 def test_scripts_that_need_torch_are_the_ones_that_run_a_network_or_read_a_checkpoint():
-    networks = {"embed_images", "embed_prompts", "extract_features", "extract_head", "train_translator", "analyze_image"}
+    networks = {"embed_images", "embed_prompts", "extract_features", "extract_head", "train_translator", "render_pictures", "analyze_image"}
     assert set(SCRIPTS) - set(LIGHT) == networks | {"import_translator"}
 
 
@@ -115,7 +115,7 @@ def test_a_new_import_adds_a_dependency_to_its_stages_only(tree):
     write_code_dependencies(tree / "dvc.yaml")
     after = yaml.safe_load((tree / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     added = {name: set(stage.get("do", stage)["deps"]) - set(before[name].get("do", before[name])["deps"]) for name, stage in after.items()}
-    expected = {"steer_concepts", "tabulate_steering"}
+    expected = {"steer_concepts", "tabulate_steering", "render_pictures"}
     assert {name: files for name, files in added.items() if files} == {name: {"src/singflow/statistics.py"} for name in expected}
 
 
@@ -125,7 +125,7 @@ def test_every_stage_names_a_script_and_runs_it():
         assert stage.get("do", stage)["cmd"].startswith(f"python scripts/{name}.py ")
 
 
-NUMERICAL = ["geometry", "metrics", "translator", "statistics", "controls", "ranking", "steering", "perturbations"]
+NUMERICAL = ["geometry", "metrics", "translator", "statistics", "controls", "ranking", "steering", "perturbations", "pictures"]
 
 
 @pytest.mark.parametrize("module", NUMERICAL)
@@ -136,6 +136,6 @@ def test_the_numerical_modules_reach_neither_a_network_library_nor_the_disk(modu
         found = imported(ROOT / "src/singflow" / f"{name}.py")
         names |= found
         waiting |= {part.split(".")[1] for part in found if part.startswith("singflow.")} - reached
-    standard = {"collections", "dataclasses", "difflib", "itertools", "typing"}
+    standard = {"collections", "dataclasses", "difflib", "hashlib", "itertools", "typing"}
     assert {name.split(".")[0] for name in names} <= {"numpy", "pandas", "scipy", "singflow", *standard}
     assert reached <= {*NUMERICAL, "errors"}

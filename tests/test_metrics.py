@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
 from singflow.errors import InputError
 from singflow.geometry import null_space, random_basis, remove_null
-from singflow.metrics import angle_deg, angles_to_all_deg, fold, remove, unit
+from singflow.metrics import angle_deg, angles_to_all_deg, fold, remove, rescale, unit
 from singflow.translator import Translator
 
 
@@ -114,3 +115,31 @@ def test_angles_to_all_agree_with_angles_of_pairs():
     pairs = [angle_deg(embeddings, np.broadcast_to(text, embeddings.shape)) for text in texts]
     units, texts = unit(embeddings).astype(np.float32), texts.astype(np.float32)
     np.testing.assert_allclose(angles_to_all_deg(units, texts), np.transpose(pairs), atol=1e-4)
+
+
+rows = npst.arrays(np.float64, (3, 5), elements=st.floats(-1e3, 1e3)).filter(lambda each: (np.linalg.norm(each, axis=1) > 1e-3).all())
+
+
+@given(rows, rows)
+def test_rescaled_embeddings_have_the_norms_of_the_originals_and_their_own_directions(equivalent, original):
+    result = rescale(equivalent, original)
+
+    def units(each):
+        return each / np.linalg.norm(each, axis=1, keepdims=True)
+
+    assert result.dtype == np.float64
+    np.testing.assert_allclose(np.linalg.norm(result, axis=1), np.linalg.norm(original, axis=1), rtol=1e-12)
+    np.testing.assert_allclose(units(result), units(equivalent), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(rescale(result, equivalent), equivalent, rtol=1e-12, atol=1e-300)
+
+
+def test_embeddings_without_a_direction_and_those_that_do_not_belong_together_are_refused():
+    good, bad = np.ones((2, 3)), np.array([[1.0, 0, 0], [0, 0, 0]])
+    with pytest.raises(InputError, match=r"equivalent embedding 1 has norm 0\.0, so no direction"):
+        rescale(bad, good)
+    with pytest.raises(InputError, match=r"original embedding 1 has norm 0\.0, so no direction"):
+        rescale(good, bad)
+    with pytest.raises(InputError, match="equivalent embedding 0 has norm nan"):
+        rescale(np.array([[np.nan, 1], [1, 1]]), np.ones((2, 2)))
+    with pytest.raises(InputError, match=r"equivalent embeddings are \(2, 3\) and original ones \(1, 3\)"):
+        rescale(good, good[:1])

@@ -13,17 +13,14 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
 from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
 from singflow.config import check, read_yaml
 from singflow.errors import InputError
-from singflow.metrics import rescale
 from singflow.registry import OpenCLIPEntry, resolve_spaces
-from singflow.unclip import PIPELINE, UnCLIP, choose_renderer, find_generator, load_generator, load_pipeline, refuse_space
+from singflow.unclip import PIPELINE, UnCLIP, choose_renderer, find_generator, load_generator, load_pipeline
+from singflow.weights import refuse_space
 from tests.conftest import ROOT
 from tests.tiny_unclip import build_generator
 
@@ -87,34 +84,6 @@ def entered(generator, embedding, seed):
     for hook in hooks:
         hook.remove()
     return [samples[model] for model in models]
-
-
-rows = npst.arrays(np.float64, (3, 5), elements=st.floats(-1e3, 1e3)).filter(lambda each: (np.linalg.norm(each, axis=1) > 1e-3).all())
-
-
-@given(rows, rows)
-def test_rescaled_embeddings_have_the_norms_of_the_originals_and_their_own_directions(equivalent, original):
-    result = rescale(equivalent, original)
-
-    def units(each):
-        return each / np.linalg.norm(each, axis=1, keepdims=True)
-
-    assert result.dtype == np.float64
-    np.testing.assert_allclose(np.linalg.norm(result, axis=1), np.linalg.norm(original, axis=1), rtol=1e-12)
-    np.testing.assert_allclose(units(result), units(equivalent), rtol=0, atol=1e-12)
-    np.testing.assert_allclose(rescale(result, equivalent), equivalent, rtol=1e-12, atol=1e-300)
-
-
-def test_embeddings_without_a_direction_and_those_that_do_not_belong_together_are_refused():
-    good, bad = np.ones((2, 3)), np.array([[1.0, 0, 0], [0, 0, 0]])
-    with pytest.raises(InputError, match=r"equivalent embedding 1 has norm 0\.0, so no direction"):
-        rescale(bad, good)
-    with pytest.raises(InputError, match=r"original embedding 1 has norm 0\.0, so no direction"):
-        rescale(good, bad)
-    with pytest.raises(InputError, match="equivalent embedding 0 has norm nan"):
-        rescale(np.array([[np.nan, 1], [1, 1]]), np.ones((2, 2)))
-    with pytest.raises(InputError, match=r"equivalent embeddings are \(2, 3\) and original ones \(1, 3\)"):
-        rescale(good, good[:1])
 
 
 def test_a_picture_depends_on_its_embedding_and_seed_alone(generator):
@@ -379,11 +348,10 @@ def test_auto_generates_where_it_can_and_says_why_where_it_cannot(own, monkeypat
 
 LIGHT = """
 import sys
-import numpy as np
 from singflow.config import check, read_yaml
 from singflow.registry import resolve_spaces
-from singflow.unclip import choose_renderer, refuse_space, rescale
-rescale(np.ones((2, 3)), np.ones((2, 3)))
+from singflow.unclip import choose_renderer
+from singflow.weights import refuse_space
 spaces = resolve_spaces("spaces.yaml", ["clip_vit_l14", "conse_minilm"])
 refuse_space("clip_vit_l14", spaces["clip_vit_l14"])
 choose_renderer("auto", "conse_minilm", spaces["conse_minilm"], check(read_yaml("params.yaml"), "params.yaml").pictures)

@@ -8,16 +8,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageOps
 
 from singflow.figures import COLOURS, STYLE, caption
-from singflow.pictures import ORIGINAL, REMOVED, STEERED
 
 TILE, WORDS, NAMES = 1.45, 0.5, 1.35  # inches: side of a picture, room for the words below it, room for a row's name
+ORIGINAL, REMOVED, STEERED = "original", "null removed", "steered"
 CHANGED = COLOURS[5]
 MEANING = {
     "unclip": "pictures drawn by an UnCLIP generator from the translated features",
-    "retrieval": "each picture is the real photo of the study nearest to the translated feature, beside its angle to it",
+    "retrieval": "each picture is the study's real photo nearest to the translated feature, with its angle to it; cut to a square",
 }
 
 Sets = dict[str, dict[str, pd.DataFrame]]  # space -> model -> table of pictures
@@ -105,7 +105,7 @@ def fig13(sets: Sets, table: pd.DataFrame) -> Figure:
         for change in mine["change"].unique():
             own = mine[mine["change"] == change].set_index("draw", drop=False)
             photo = Cell(_of(frame, "photo").iloc[0]) if change == ORIGINAL else Cell(None)
-            name = change if change == ORIGINAL else f"{change}: logits move by {own['logit_change'].iloc[0]:.1g}"
+            name = change if change == ORIGINAL else f"{change}: logits move by {own['logit_change'].iloc[0]:.2g}"
             cells = [photo, *(_cell(own[own["draw"] == number]) for number in numbers)]
             rows.append((f"{name}\n{_name(model, space, table, len(sets) > 1)}", cells))
     shown = pd.concat(_of(frame, "fig13") for _, _, frame in _closeups(sets))
@@ -163,7 +163,11 @@ def _grid(title: str, rows: list[tuple[str, list[Cell]]], columns: list[str], se
         for down, (name, cells) in enumerate(rows):
             top = head + down * (TILE + WORDS)
             figure.text(
-                0.1 / width, 1 - (top + TILE / 2) / height, textwrap.fill(name, 22, replace_whitespace=False), fontsize=8, va="center"
+                0.1 / width,
+                1 - (top + TILE / 2) / height,
+                "\n".join(textwrap.fill(line, 24) for line in name.splitlines()),
+                fontsize=8,
+                va="center",
             )
             for across, cell in enumerate(cells):
                 left = NAMES + across * TILE
@@ -184,7 +188,8 @@ def _draw(axes: plt.Axes, cell: Cell) -> None:
     if not cell.row["picture"]:
         axes.text(0.5, 0.5, cell.note or "no other image", ha="center", va="center", fontsize=8, color="0.4", transform=axes.transAxes)
         return
-    axes.imshow(np.asarray(Image.open(io.BytesIO(cell.row["picture"]))))
+    picture = Image.open(io.BytesIO(cell.row["picture"]))
+    axes.imshow(np.asarray(ImageOps.fit(picture, (min(picture.size), min(picture.size)))))
     if cell.row["change"] not in (ORIGINAL, "photo"):
         axes.spines[:].set(visible=True, color=CHANGED, linewidth=1.5)
     axes.set_xlabel(_words(cell.row), fontsize=7, labelpad=3)

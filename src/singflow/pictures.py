@@ -97,11 +97,14 @@ def perturbation_pictures(figure: str, subject: Subject, head: Head, translate: 
 def steering_pictures(
     figure: str, subject: Subject, head: Head, translator: Translator, kind: str, texts: dict[str, np.ndarray], targets_deg: list[float]
 ) -> list[Picture]:
-    """The image, steered toward each text (m,) inside the null space until its IS is each target (equations 10 to 13); figures 6 and 10."""
-    feature, wide = subject.feature[None], Translator(translator.weight.astype(np.float64), translator.bias.astype(np.float64))
-    (original,) = pictures = _pair(figure, subject, kind, wide(feature.astype(np.float64))[0], {})
+    """The image, steered toward each text (m,) inside the null space until its IS is each target (equations 10 to 13); figures 6 and 10.
+
+    translator: T and c in float64.
+    """
+    feature = subject.feature[None]
+    (original,) = pictures = _pair(figure, subject, kind, translator(feature)[0], {})
     for text, embedding in texts.items():
-        directions = null_directions(feature, wide, head.basis, wide.weight @ head.basis, embedding)
+        directions = null_directions(feature, translator, head.basis, translator.weight @ head.basis, embedding)
         for target in targets_deg:
             step = directions.step(target)
             out_of_reach = replace(original, change=STEERED, text=text, target_is_deg=target, is_deg=np.nan, as_label_deg=np.nan,
@@ -110,7 +113,7 @@ def steering_pictures(
                 pictures.append(out_of_reach)
                 continue
             moved = steer(feature, directions.vectors, step)
-            after = wide(moved.astype(np.float64))[0]
+            after = translator(moved)[0]
             change = float(logit_change(head.weight, feature, moved)[0])
             (_, picture) = _pair(figure, subject, kind, directions.embeddings[0], {STEERED: (after, change)})
             nearer = float(angle_deg(directions.embeddings[0], embedding) - angle_deg(after, embedding))

@@ -228,6 +228,13 @@ def iterate_shards(folder: Path, tensor: str, shards: int, manifest: pd.DataFram
         )
 
 
+def iterate_whole(folder: Path, tensor: str, shards: int, manifest: pd.DataFrame) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Image ids (n,) and view 0 of their images (n, width), a shard at a time; raises InputError as iterate_shards does."""
+    for each in iterate_shards(folder, tensor, shards, manifest):
+        whole = each["view"] == 0
+        yield each["image_id"][whole], each[tensor][whole]
+
+
 def read_whole(folder: Path, tensor: str, shards: int, n_images: int, image_id: Sequence[int]) -> np.ndarray:
     """View 0 of the given images (n, width), in their order; only their rows are read.
 

@@ -12,20 +12,13 @@ from singflow.cli import log
 from singflow.config import Pictures
 from singflow.errors import InputError
 from singflow.registry import SpaceEntry
-from singflow.weights import find_all, generator_files, objection
+from singflow.weights import find_all, generator_files, objection, refuse_space
 
 if TYPE_CHECKING:
     import torch
 
 PIPELINE = "UnCLIPImageVariationPipeline"
 MEND = "fetch or copy the generator again"
-
-
-def refuse_space(space: str, entry: SpaceEntry) -> None:
-    """Raise InputError unless the generator draws from the space: OpenAI's CLIP ViT-L/14."""
-    reason = objection(entry)
-    if reason:
-        raise InputError(f"space {space} cannot be rendered: {reason}: write pictures.renderer: retrieval, or auto")
 
 
 def choose_renderer(renderer: str, space: str, entry: SpaceEntry, pictures: Pictures) -> Literal["unclip", "retrieval"]:

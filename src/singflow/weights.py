@@ -268,6 +268,13 @@ def objection(entry: SpaceEntry) -> str | None:
     return None
 
 
+def refuse_space(space: str, entry: SpaceEntry) -> None:
+    """Raise InputError unless the generator draws from the space: OpenAI's CLIP ViT-L/14."""
+    reason = objection(entry)
+    if reason:
+        raise InputError(f"space {space} cannot be rendered: {reason}: write pictures.renderer: retrieval, or auto")
+
+
 def _head_file(entry: ModelEntry) -> list[WeightFile]:
     if entry.head_weights is None or entry.weights == "random":
         return []

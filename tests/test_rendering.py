@@ -1,0 +1,170 @@
+"""Embeddings to pictures, and the step that draws them: a tiny generator and real photos through the whole script."""
+
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from singflow.data import prompt_of
+from singflow.geometry import null_space
+from singflow.pictures import ORIGINAL, Picture
+from singflow.registry import resolve_spaces
+from singflow.rendering import SIDE, TYPES, encode, generate, picture_table, retrieve
+from singflow.store import write_json, write_parquet, write_tensors
+from tests.conftest import ROOT
+from tests.tiny_unclip import build_generator
+
+
+def picture(figure, embedding, image_id=0):
+    angles = {"target_is_deg": np.nan, "is_deg": 1.0, "as_label_deg": 2.0, "as_text_deg": np.nan, "logit_change": 0.0}
+    return Picture(figure, image_id, "label", "linear", ORIGINAL, "", **angles, embedding=embedding)
+
+
+def gray(level):
+    return np.full((8, 8, 3), level, dtype=np.uint8)
+
+
+def test_a_generator_draws_every_seed_of_figure_13_the_first_elsewhere_and_equal_embeddings_once():
+    calls = []
+
+    def render(embedding, seed):
+        calls.append((embedding[0], seed))
+        return gray(int(embedding[0] + seed))
+
+    pictures = [
+        picture("fig1", np.array([10.0])),
+        picture("fig13", np.array([10.0])),
+        picture("fig6", None),
+        picture("fig6", np.array([20.0])),
+    ]
+    rows = list(generate(pictures, [5, 6], render, lambda items, total: items))
+    assert [(row["figure"], row["draw"]) for row in rows] == [("fig1", 5), ("fig13", 5), ("fig13", 6), ("fig6", -1), ("fig6", 5)]
+    assert calls == [(10.0, 5), (10.0, 6), (20.0, 5)]
+    levels = [np.asarray(Image.open(io.BytesIO(row["picture"])))[0, 0, 0] for row in rows if row["picture"]]
+    assert levels == [15, 15, 16, 25] and rows[3]["picture"] == b""
+    table = picture_table(rows)
+    assert list(table.columns) == [*TYPES, "picture"] and (table["neighbour_id"] == -1).all() and set(table["renderer"]) == {"unclip"}
+
+
+def test_retrieval_shows_the_planted_neighbours_and_never_the_image_itself():
+    embeddings = np.eye(6, dtype=np.float32)
+    content = np.array([0, 1, 2, 3, 4, 0])
+    embeddings[5] = embeddings[0]
+    near = 10 * embeddings[0] + 3 * embeddings[3] + 2 * embeddings[2] + embeddings[1]
+    pictures = [picture("fig1", near), picture("fig13", near), picture("fig6", None), picture("fig1", near, image_id=4)]
+    rows = list(retrieve(pictures, [0, 1, 2], lambda: [(np.arange(6), embeddings)], content, lambda image_id: b"%d" % image_id))
+    assert [(row["draw"], row["neighbour_id"]) for row in rows] == [(0, 3), (0, 3), (1, 2), (2, 1), (-1, -1), (0, 0)]
+    assert [row["picture"] for row in rows] == [b"3", b"3", b"2", b"1", b"", b"0"]
+    assert rows[0]["neighbour_deg"] == pytest.approx(np.degrees(np.arccos(3 / np.linalg.norm(near))))
+
+
+def test_a_single_image_has_no_neighbour():
+    (row,) = retrieve([picture("fig1", np.ones(2))], [0], lambda: [(np.arange(1), np.ones((1, 2)))], np.arange(1), lambda image_id: b"x")
+    assert row["neighbour_id"] == -1 and np.isnan(row["neighbour_deg"]) and row["picture"] == b""
+
+
+def test_a_png_keeps_every_pixel_and_a_photo_is_made_small():
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode(Image.fromarray(pixels), "PNG")))), pixels)
+    assert Image.open(io.BytesIO(encode(Image.new("RGB", (2000, 1000)), "JPEG"))).size == (SIDE, SIDE // 2)
+    assert Image.open(io.BytesIO(encode(Image.new("RGB", (20, 10)), "JPEG"))).size == (20, 10)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, packaged):
+    """Artifacts of a study in the space of CLIP ViT-L/14, with a generator of its own; real photos, random features."""
+    folder = tmp_path_factory.mktemp("study")
+    _, manifest = packaged
+    random, n = np.random.default_rng(0), len(manifest)
+    build_generator(folder / "checkpoints/karlo")
+    write_parquet(folder / "manifest.parquet", manifest)
+    for space, entry in resolve_spaces(ROOT / "spaces.yaml", ["clip_vit_l14", "eva02_l14"]).items():
+        write_json(folder / f"{space}.json", entry.model_dump())
+    rows = {"image_id": np.arange(n), "view": np.zeros(n, dtype=np.int32)}
+    weight = random.standard_normal((6, 12)).astype(np.float32)
+    tensors = {
+        "features/head": {"weight": weight, "bias": np.zeros(6, dtype=np.float32)},
+        "features/shard-00000": {"features": random.standard_normal((n, 12)).astype(np.float32), **rows},
+        "embeddings/shard-00000": {"embeddings": random.standard_normal((n, 768)).astype(np.float32), **rows},
+        "projector": {"null_basis": null_space(weight).basis},
+        "translators/linear": {
+            "weight": random.standard_normal((768, 12)).astype(np.float32), "bias": random.standard_normal(768).astype(np.float32),
+        },
+    }  # fmt: skip
+    labels = sorted(manifest["label"].unique())
+    texts = random.standard_normal((len(labels) + 1, 768)).astype(np.float32)
+    tensors["texts"] = {"label_embeddings": texts[1:], "target_embeddings": texts[:1]}
+    for name, each in tensors.items():
+        write_tensors(folder / f"{name}.safetensors", each, {})
+    write_json(folder / "names.json", {"labels": labels, "targets": [prompt_of("jellyfish")], "concepts": []})
+    return folder
+
+
+def draw(folder, output, *changes):
+    flags = {
+        "study": ["s"], "model": ["m"], "space": ["clip_vit_l14"], "models": [], "kinds": ["mlp3"], "entry": ["clip_vit_l14.json"],
+        "manifest": ["manifest.parquet"], "source": ["packaged"], "root": ["."], "max_pixels": ["100000000"], "features": ["features"],
+        "embeddings": ["embeddings"], "shards": ["1"], "projector": ["projector.safetensors"], "translators": ["translators"],
+        "linear": ["linear"], "texts": ["texts.safetensors"], "names": ["names.json"], "device": ["cpu"], "seed": ["0"], "threads": ["1"],
+        "renderer": ["unclip"], "generator": ["checkpoints/karlo"], "revision": ["main"], "dtype": ["float32"], "decoder_steps": ["3"],
+        "super_res_steps": ["2"], "guidance": ["4.0"], "seeds": ["0", "1"], "images": [], "count": ["2"], "closeup": ["m"],
+        "ladder_is_deg": ["4.0", "20.0"], "exact_up_to": ["1000"], "prompts": [prompt_of("jellyfish")], "target_is_deg": ["5.0", "10.0"],
+        "labels": [], "output": [output],
+    } | dict(changes)  # fmt: skip
+    words = [word for name, values in flags.items() if values for word in (f"--{name}", *values)]
+    command = [sys.executable, str(ROOT / "scripts/render_pictures.py"), *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def drawn(study):
+    done = draw(study, "drawn.parquet")
+    assert done.returncode == 0, done.stderr
+    return pd.read_parquet(study / "drawn.parquet")
+
+
+def test_the_generator_draws_every_figure(drawn):
+    counts = drawn.groupby("figure").size().to_dict()
+    assert counts == {"photo": 2, "fig1": 4, "fig6": 4, "fig10": 3, "fig11": 2, "fig13": 8}
+    assert (drawn["picture"].map(len) > 0).all()
+    sizes = {Image.open(io.BytesIO(each)).size for each in drawn.loc[drawn["figure"] != "photo", "picture"]}
+    assert sizes == {(32, 32)}
+    removed, original = (drawn[(drawn["figure"] == "fig1") & (drawn["change"] == change)] for change in ("null removed", "original"))
+    assert (removed["is_deg"] > 1).all() and (removed["logit_change"] < 1e-4).all()
+    assert (removed["picture"].to_numpy() != original["picture"].to_numpy()).all()
+    assert drawn.loc[drawn["figure"] == "fig6", "target_is_deg"].dropna().unique().tolist() == [10.0]
+
+
+def test_the_same_study_gives_the_same_pictures_whatever_else_is_drawn(study, drawn):
+    first = drawn.loc[drawn["figure"] == "photo", "image_id"].iloc[0]
+    path = pd.read_parquet(study / "manifest.parquet")["path"][first]
+    assert draw(study, "again.parquet").returncode == 0
+    assert (study / "again.parquet").read_bytes() == (study / "drawn.parquet").read_bytes()
+    assert draw(study, "alone.parquet", ("images", [path]), ("closeup", ["other"])).returncode == 0
+    alone = pd.read_parquet(study / "alone.parquet")
+    same = drawn[drawn["figure"].isin(["photo", "fig1"]) & (drawn["image_id"] == first)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, same)
+
+
+def test_the_nearest_photos_take_the_generators_place(study):
+    done = draw(study, "photos.parquet", ("renderer", ["auto"]))
+    assert done.returncode == 0 and "PyTorch sees no GPU" in done.stderr, done.stderr
+    shown = pd.read_parquet(study / "photos.parquet").query("figure != 'photo'")
+    assert set(shown["renderer"]) == {"retrieval"} and (shown["neighbour_id"] != shown["image_id"]).all()
+    assert (shown["neighbour_id"] >= 0).all() and shown["neighbour_deg"].between(0, 180).all()
+
+
+def test_a_space_that_the_generator_does_not_draw_from_is_refused(study):
+    done = draw(study, "no.parquet", ("space", ["eva02_l14"]), ("entry", ["eva02_l14.json"]))
+    assert done.returncode == 1 and "space eva02_l14 cannot be rendered" in done.stderr and "Traceback" not in done.stderr
+    assert not (study / "no.parquet").exists()
+
+
+def test_other_targets_than_the_studys_are_refused(study):
+    done = draw(study, "no.parquet", ("prompts", ["an image of a dog"]))
+    assert done.returncode == 1 and json.dumps([prompt_of("jellyfish")]).strip('["]') in done.stderr and "run embed_prompts" in done.stderr
