@@ -1,0 +1,49 @@
+"""Many small pictures in few files: sprite sheets for a page."""
+
+import base64
+import io
+from collections.abc import Iterable
+
+from PIL import Image, ImageOps
+
+COLUMNS = 32  # tiles in a row, and rows in a sheet
+FEW, LARGE, SMALL = 1000, 112, 48  # up to FEW images have tiles of LARGE pixels, more have SMALL ones
+
+
+def tile_side(count: int) -> int:
+    """Side of a tile in pixels, for a page with `count` images."""
+    return LARGE if count <= FEW else SMALL
+
+
+def tile(image: Image.Image, side: int) -> Image.Image:
+    """The whole image on a white square."""
+    return ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, color="white")
+
+
+def sheets(tiles: Iterable[Image.Image], side: int) -> list[str]:
+    """Tiles in rows of COLUMNS, at most COLUMNS rows a sheet, as WebP files in base64; tile n is the n-th in reading order."""
+    content, open_sheet, count = [], Image.new("RGB", (side * COLUMNS, side * COLUMNS), "white"), 0
+    for count, each in enumerate(tiles, 1):
+        place = (count - 1) % COLUMNS**2
+        open_sheet.paste(each, (place % COLUMNS * side, place // COLUMNS * side))
+        if count % COLUMNS**2 == 0:
+            content.append(_webp(open_sheet))
+            open_sheet = Image.new("RGB", open_sheet.size, "white")
+    if count % COLUMNS**2:
+        rows = -(-(count % COLUMNS**2) // COLUMNS)
+        content.append(_webp(open_sheet.crop((0, 0, open_sheet.width, rows * side))))
+    return content
+
+
+def figure_image(image: Image.Image, width: int) -> str:
+    """A figure as WebP in base64, at most `width` pixels wide."""
+    flat = image.convert("RGB")
+    if flat.width > width:
+        flat = flat.resize((width, round(flat.height * width / flat.width)), Image.Resampling.LANCZOS)
+    return _webp(flat, 80)
+
+
+def _webp(image: Image.Image, quality: int = 50) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=quality, method=4)
+    return base64.b64encode(buffer.getvalue()).decode()
