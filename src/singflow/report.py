@@ -17,6 +17,7 @@ from singflow.summary import NO_NULL_SPACE
 MOST_POINTS = 60_000  # image scores that a page holds, over all models and spaces
 RUN = re.compile(r'<section id="run".*?</section>', re.DOTALL)
 
+
 COLUMNS = {  # column of a table -> (header, explanation)
     "model": ("model", "classifier"),
     "space": ("space", "vision-language space that features are translated into"),
@@ -155,7 +156,7 @@ def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray
     return np.sort(np.random.default_rng([seed, n_images]).choice(n_images, most, replace=False))
 
 
-def _range(row: dict[str, Any], name: str) -> str:
+def _range(row: dict[Any, Any], name: str) -> str:
     return f"{row[f'{name}_mean']:.2f}° [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
 
 
@@ -274,6 +275,7 @@ def what_leaks(models: pd.DataFrame, labels: pd.DataFrame, concepts: pd.DataFram
                 "as_abs_interval": f"{row['as_abs_low']:.2f} to {row['as_abs_high']:.2f}",
                 "labels": [] if blind else [f"{each.label} ({each.as_abs_deg_mean:.1f}°)" for each in top.itertuples()],
                 "concepts": [] if blind else list(common),
+                "beyond_chance": bool(mine["leaks"].astype(bool).any()),
                 "note": NO_NULL_SPACE if blind else "",
             }
         )
@@ -289,11 +291,11 @@ def ranking_chart(models: pd.DataFrame, space: str, colours: dict[str, str]) -> 
     figure = make_subplots(
         1, 2, shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=["IS: meaning that turns (°)", "|AS|: about the class (°)"]
     )
-    for column, (score, title) in enumerate((("is", "null space"), ("as_abs", "null space")), 1):
+    for column, score in enumerate(("is", "as_abs"), 1):
         mean = rows[f"{score}_mean"]
         error = {"array": rows[f"{score}_high"] - mean, "arrayminus": mean - rows[f"{score}_low"], "color": "#333"}
         figure.add_bar(
-            x=mean, y=names, orientation="h", name=title, showlegend=column == 1, marker_color=[colours[model] for model in rows["model"]],
+            x=mean, y=names, orientation="h", showlegend=False, marker_color=[colours[model] for model in rows["model"]],
             error_x=error, hovertemplate="%{y}: %{x:.2f}°<extra></extra>", row=1, col=column,
         )  # fmt: skip
     figure.add_scatter(
