@@ -29,6 +29,7 @@ include: "rules/scores.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"
 include: "rules/pictures.smk"
+include: "rules/report.smk"
 
 
 localrules:
@@ -58,3 +59,4 @@ rule all:
         rules.plot_fig15.output,
         rules.plot_controls.output,
         rules.plot_rank_curves.output,
+        rules.write_report.output,
