@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 import yaml
 
+from singflow.rendering import TYPES as PICTURE_TYPES
 from singflow.store import read_tensors
 from tests.workflow.conftest import Project
 
 MODELS = ["efficientnet_lite0", "tiny"]
+PAGE = {"write_report"}  # which shows params.yaml whole
 
 
 def snakemake_graph(project):
@@ -55,7 +57,7 @@ def covered(files, paths):
 def test_both_engines_have_the_same_commands_inputs_and_outputs(snakemake_project):
     ours, theirs = snakemake_graph(snakemake_project), dvc_graph(snakemake_project)
     assert set(ours) == set(theirs)
-    assert len(ours) == 49
+    assert len(ours) == 59
     for command, (outputs, inputs) in ours.items():
         dvc_outputs, dvc_inputs = theirs[command]
         assert covered(outputs, dvc_outputs), command
@@ -176,7 +178,14 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
         trained = json.loads((results / f"translators/conse_minilm/efficientnet_lite0/{kind}.json").read_text())
         assert set(fit) <= set(trained) and set(trained["losses"]) == {"mse", "cosine", "both"}
     assert not list(results.rglob("*.partial"))
-    for figure in ("fig3", "fig4", "fig5", "fig7", "fig8", "fig9", "fig12", "fig15", "controls", "rank_curves"):
+    neighbours = pd.read_parquet(results / "neighbours/conse_minilm/efficientnet_lite0.parquet")
+    assert list(neighbours.columns) == ["image_id", "original_id", "original_deg", "equivalent_id", "equivalent_deg"]
+    assert list(neighbours["image_id"]) == list(range(20)) and (neighbours["original_id"] != neighbours["image_id"]).all()
+    pictures = pd.read_parquet(results / "pictures/conse_minilm/efficientnet_lite0.parquet")
+    assert list(pictures.columns) == [*PICTURE_TYPES, "picture"] and set(pictures["renderer"]) == {"photo", "retrieval"}
+    assert pictures.groupby("figure").size().to_dict() == {"photo": 3, "fig1": 6, "fig6": 6, "fig10": 6, "fig11": 8, "fig13": 12}
+    assert set(pd.read_parquet(results / "pictures/conse_minilm/tiny.parquet")["figure"]) == {"photo", "fig1"}
+    for figure in (*(f"fig{number}" for number in (1, *range(3, 14), 15)), "controls", "rank_curves"):
         assert (results / f"figures/{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert (results / f"figures/{figure}.pdf").read_bytes().startswith(b"%PDF")
 
@@ -276,7 +285,13 @@ def test_editing_a_module_re_runs_exactly_the_steps_that_import_it(projects):
     [
         (r"alphas: \[1\.0,", "alphas: [2.0,", {"fit_translator@conse_minilm-efficientnet_lite0", "fit_translator@conse_minilm-tiny"}),
         (r"extremes: 8", "extremes: 7", {"plot_fig5"}),
-        (r"target_is_deg: \[5.0", "target_is_deg: [6.0", {f"steer_concepts@conse_minilm-{model}" for model in MODELS}),
+        (
+            r"target_is_deg: \[5.0",
+            "target_is_deg: [6.0",
+            {f"{step}@conse_minilm-{model}" for step in ("steer_concepts", "render_pictures") for model in MODELS},
+        ),
+        (r"guidance: 8.0", "guidance: 7.0", {f"render_pictures@conse_minilm-{model}" for model in MODELS}),
+        (r"max_images: 10000", "max_images: 10", set()),
         (r"epochs: 3", "epochs: 4", {f"train_translator@conse_minilm-efficientnet_lite0-{kind}" for kind in ("mlp3", "mlp4", "residual")}),
         (r"max_draws: 5", "max_draws: 6", {f"measure_controls@conse_minilm-{model}" for model in MODELS}),
         (r"most: 40", "most: 30", {"plot_fig15"}),
@@ -287,6 +302,7 @@ def test_editing_a_module_re_runs_exactly_the_steps_that_import_it(projects):
 def test_one_changed_parameter_re_runs_exactly_its_steps(projects, pattern, replacement, steps):
     for project in projects:
         project.edit("params.yaml", pattern, replacement)
+    steps = steps | PAGE
     assert both(projects) == (steps, steps)
 
 
@@ -294,15 +310,20 @@ def test_one_changed_parameter_re_runs_exactly_its_steps(projects, pattern, repl
     ("pattern", "replacement", "first", "later"),
     [
         (r"resamples: 200", "resamples: 300", "summarize", {"compare_models"}),
-        (r"an image of a jellyfish", "a jeep", "embed_prompts@conse_minilm", {f"steer_concepts@conse_minilm-{model}" for model in MODELS}),
+        (
+            r"an image of a jellyfish",
+            "a jeep",
+            "embed_prompts@conse_minilm",
+            {f"{step}@conse_minilm-{model}" for step in ("steer_concepts", "render_pictures") for model in MODELS},
+        ),
     ],
 )
 def test_a_parameter_of_two_steps_of_which_one_follows_the_other_re_runs_both(projects, pattern, replacement, first, later):
     for project in projects:
         project.edit("params.yaml", pattern, replacement)
     snakemake_project, dvc_project = projects
-    assert dvc_project.changed() == {first} | later
-    assert snakemake_project.planned() == {first}  # of the others it gives the earlier step as the reason
+    assert dvc_project.changed() == {first} | later | PAGE
+    assert snakemake_project.planned() == {first} | PAGE  # of the others it gives the earlier step as the reason
     assert later <= snakemake_project.planned(direct=False)
 
 
@@ -333,10 +354,13 @@ def test_an_added_model_runs_its_own_steps_and_the_summaries(projects):
     snakemake_project, dvc_project = projects
     planned = snakemake_project.planned(direct=False)
     gather = {"summarize", "compare_models", "list_concepts", "tabulate_steering"}
-    figures = {f"plot_{name}" for name in ("fig3", "fig4", "fig5", "fig9", "fig12", "fig15", "controls", "rank_curves")}
+    figures = {
+        f"plot_{name}"
+        for name in ("fig1", "fig3", "fig4", "fig5", "fig6", "fig9", "fig10", "fig11", "fig12", "fig13", "fig15", "controls", "rank_curves")
+    }
     after_summary = {"compare_translators", "plot_fig7", "plot_fig8"}
-    assert {job for job in planned if "lite1" not in job} == gather | figures | after_summary
-    assert {job for job in dvc_project.changed() if "lite1" not in job} == gather | figures
+    assert {job for job in planned if "lite1" not in job} == gather | figures | after_summary | PAGE
+    assert {job for job in dvc_project.changed() if "lite1" not in job} == gather | figures | PAGE
 
 
 @pytest.mark.parametrize(
