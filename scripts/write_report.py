@@ -15,12 +15,17 @@ from singflow.figures import colour
 from singflow.images import read_unchanged
 from singflow.parallel import map_ahead
 from singflow.registry import read_model, read_space
-from singflow.report import libraries, ranking_chart, render, sample, scatter_chart, verdict, warnings, what_leaks
-from singflow.report_data import embedded, image_headers, machine, page_data, page_tables, pearson, step_table
+from singflow.report import libraries, ranking_chart, render, sample, scatter_chart
+from singflow.report_data import embedded, image_headers, machine, own_controls, page_data, page_tables, pearson, read_table, step_table
+from singflow.report_words import verdict, warnings, what_leaks
 from singflow.store import read_parquet, read_tensors, write_bytes
 from singflow.thumbnails import sheets, tile, tile_side
 from singflow.vocabulary import read_class_list
 
+TABLES = [
+    "angle_ladder", "concepts", "controls", "label_correlations", "labels", "model_pairs", "models", "orders", "probes", "spurious",
+    "table1", "table2", "validation",
+]  # fmt: skip
 SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star"]
 FIGURES = ["fig1", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "fig10", "fig11", "fig12", "fig13", "fig15", "controls", "rank_curves"]
 
@@ -49,8 +54,8 @@ class Flags(Report, cli.Command):
 
 def main(flags: Flags) -> None:
     results = flags.results
-    csv = {path.stem: pd.read_csv(path, keep_default_na=False, na_values=[""]) for path in sorted((results / "tables").glob("*.csv"))}
-    manifest, rejected = read_parquet(results / "data/manifest.parquet"), pd.read_csv(results / "data/rejected.csv", dtype=str)
+    csv = {name: read_table(results / f"tables/{name}.csv") for name in TABLES}
+    manifest, rejected = read_parquet(results / "data/manifest.parquet"), read_table(results / "data/rejected.csv")
     paper = read_yaml(flags.paper)
     shown = sample(len(manifest), len(flags.models) * len(flags.spaces), flags.max_images, flags.seed)
     colours = {model: colour(number) for number, model in enumerate(flags.models)}
@@ -62,7 +67,9 @@ def main(flags: Flags) -> None:
     spaces = [
         {
             "name": space,
-            "verdict": verdict(csv["models"], csv["model_pairs"], csv["orders"], space, paper),
+            "verdict": verdict(
+                csv["models"], own_controls(csv["controls"]), csv["model_pairs"], csv["orders"], space, paper["substantial"]
+            ),
             "leaks": what_leaks(csv["models"], csv["labels"], csv["concepts"], space),
             "ranking": ranking_chart(csv["models"], space, colours),
             "scatter": scatter_chart(scores[space], colours, symbols),
@@ -76,6 +83,7 @@ def main(flags: Flags) -> None:
     sources = [f"{entry.source}: {entry.id}, {entry.weights}" for entry in models] + [entry.source for entry in entries.values()]
     names = [*flags.models, *flags.spaces]
     software = sorted({pair for each in [*made, *seen] for pair in json.loads(each["software"]).items()})
+    drawn = filter(Path.exists, (results / f"figures/{name}.png" for name in FIGURES))
     page = render(
         flags.template.read_text(encoding="utf-8"),
         {
@@ -93,7 +101,7 @@ def main(flags: Flags) -> None:
                 "rejected": len(rejected), "found": len(manifest) + len(rejected), "shown": len(shown),
             },
             "tables": tables,
-            "figures": {name: embedded(results / f"figures/{name}.png", flags.captions / f"{name}.rst") for name in FIGURES},
+            "figures": {path.stem: embedded(path, flags.captions / f"{path.stem}.rst") for path in drawn},
             "image_headers": image_headers(len(flags.spaces) > 1),
             "pearson": pearson(csv["probes"], paper),
             "software": software,

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from singflow.report import Table, table
+from singflow.errors import InputError
+from singflow.report_tables import Table, table
 from singflow.thumbnails import COLUMNS, figure_image, tile_side
 
 WIDTH = 1600  # pixels of an embedded figure
@@ -27,21 +28,34 @@ CRITERIA = {
     "as_abs_per_control": "|AS| over that of random subspaces, least first",
 }
 
+TEXTS = ["space", "model", "model_a", "model_b", "label", "concept", "path", "prompt", "text", "note", "reason", "translator"]
+
 Frames = dict[str, dict[str, pd.DataFrame]]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of the study: labels and other texts are what they are, whether they look like numbers or like nothing.
+
+    Raises InputError that names the file when it cannot be read.
+    """
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as CSV ({error}): remove it and run the workflow again") from None
 
 
 def page_tables(csv: dict[str, pd.DataFrame], rejected: pd.DataFrame, paper: dict[str, Any], several: bool) -> dict[str, Table]:
     """The tables of the page, with the paper's numbers (report/paper.yaml) beside ours; several: the study has several spaces."""
-    steered = csv["table1"].assign(paper_as=None)
+    steered = csv["table1"].assign(paper_as=np.nan)
     for model, (mean, _) in paper["table1"]["models"].items():
         steered.loc[(steered["model"] == model) & (steered["prompt"] == paper["table1"]["prompt"]), "paper_as"] = mean
     fitted = csv["table2"].copy()
     fitted["paper_cosine"], fitted["paper_mse"] = ([paper["table2"][kind][place] for kind in fitted["kind"]] for place in (0, 1))
     ladder = csv["angle_ladder"].copy()
-    ladder["paper_as"] = [paper["ladder"].get(target) for target in ladder["target_is_deg"]]
+    ladder["paper_as"] = [paper["ladder"].get(target, np.nan) for target in ladder["target_is_deg"]]
     labels = csv["labels"].sort_values(["leak_q", "as_abs_deg_mean"], ascending=[True, False], kind="stable")
     named = {name: csv[name].assign(criterion=csv[name]["criterion"].map(CRITERIA)) for name in ("orders", "model_pairs")}
-    own = csv["controls"][csv["controls"]["own"].astype(bool)]
+    own = own_controls(csv["controls"])
     specs = [
         ("models", "Every model's scores", csv["models"],
          "space model n_images null_dim top1 reported_top1 is_mean is_low is_high as_mean as_abs_mean is_per_as control_is_mean "
@@ -76,6 +90,11 @@ def page_tables(csv: dict[str, pd.DataFrame], rejected: pd.DataFrame, paper: dic
     }
 
 
+def own_controls(controls: pd.DataFrame) -> pd.DataFrame:
+    """The rows of tables/controls.csv at each null space's own dimension; none when no model has a null space."""
+    return controls[controls["own"].astype(bool)] if "own" in controls else controls
+
+
 def step_table(folder: Path) -> Table:
     """Time and memory of every rule, of Snakemake's benchmark files."""
     rows = []
@@ -98,7 +117,7 @@ def pearson(probes: pd.DataFrame, paper: dict[str, Any]) -> str:
 def image_headers(several: bool) -> list[str]:
     """Headers of the table of images."""
     spaces = ["space"] if several else []
-    return ["look", "label", "model", *spaces, "IS (°)", "AS (°)", "angle to label before (°)", "after (°)", "predicted", "file"]
+    return ["photo", "label", "model", *spaces, "IS (°)", "AS (°)", "angle to label before (°)", "after (°)", "predicted", "file"]
 
 
 def page_data(
@@ -120,6 +139,7 @@ def page_data(
     def column(values: pd.Series) -> list[Any]:
         return [None if pd.isna(value) else round(float(value), 2) for value in values]
 
+    classes: dict[str, int] = {}
     content: dict[str, dict[str, Any]] = {}
     for space, models in scores.items():
         for model, frame in models.items():
@@ -130,7 +150,7 @@ def page_data(
                 "as": column(frame["as_deg"]),
                 "before": column(frame["angle_original_deg"]),
                 "after": column(frame["angle_equivalent_deg"]),
-                "predicted": [names[index] for index in frame["predicted_index"]],
+                "predicted": [classes.setdefault(names[index], len(classes)) for index in frame["predicted_index"]],
                 "original": [place(int(image)) for image in near["original_id"]],
                 "original_deg": column(near["original_deg"]),
                 "equivalent": [place(int(image)) for image in near["equivalent_id"]],
@@ -143,6 +163,7 @@ def page_data(
         "several": len(scores) > 1,
         "spaces": list(scores),
         "images": {"path": list(images["path"]), "label": list(images["label"])},
+        "classes": list(classes),
         "outside": [manifest["path"].iloc[image] for image in outside],
         "scores": content,
     }

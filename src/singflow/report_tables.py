@@ -1,0 +1,117 @@
+"""Tables of the page that holds a study: their columns and what these mean."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+COLUMNS = {  # column of a table -> (header, explanation)
+    "model": ("model", "classifier"),
+    "space": ("space", "vision-language space that features are translated into"),
+    "label": ("label", "class or group that the images are filed under"),
+    "n": ("images", "images behind the numbers"),
+    "n_images": ("images", "images behind the numbers"),
+    "null_dim": ("null dimensions", "directions of the feature that no logit sees"),
+    "top1": ("top-1", "share of labelled images that the classifier names rightly"),
+    "reported_top1": ("reported top-1 (%)", "published accuracy on ImageNet's validation set"),
+    "translator": ("translator", "weak: explains too little of the held-out images to be trusted"),
+    "validation_r2": ("translator R²", "share of the held-out variation that the translator explains"),
+    "is_mean": ("IS (°)", "image score: how far meaning turns when the null component is removed"),
+    "is_low": ("IS low", "lower end of the interval"),
+    "is_high": ("IS high", "upper end of the interval"),
+    "as_mean": ("AS (°)", "attribute score: how much nearer that brings an image to its own label"),
+    "as_abs_mean": ("|AS| (°)", "size of the attribute score, whatever its sign"),
+    "is_per_as": ("IS/|AS|", "the paper's ratio"),
+    "control_is_mean": ("random IS (°)", "IS when random subspaces of the same size are removed"),
+    "is_per_control": ("IS/random", "below 1: less meaning than the size of the null space alone would hold"),
+    "note": ("note", "what else to know"),
+    "is_deg_mean": ("IS (°)", "mean image score"),
+    "as_deg_mean": ("AS (°)", "mean attribute score toward the label"),
+    "as_abs_deg_mean": ("|AS| (°)", "mean size of the attribute score"),
+    "leak_q": ("q", "false discovery rate of: more leakage here than on all other images"),
+    "leaks": ("leaks", "more than on all other images, beyond chance"),
+    "concept": ("concept", "phrase of the vocabulary"),
+    "kind": ("kind", "strongest or weakest concept of the label; or the translator's architecture"),
+    "place": ("place", "1 is first"),
+    "angle_mean_deg": ("angle (°)", "mean angle between images and concept; smaller is nearer"),
+    "as_mean_deg": ("AS (°)", "mean attribute score toward the concept"),
+    "as_abs_mean_deg": ("|AS| (°)", "mean size of the attribute score toward the concept"),
+    "lift_deg": ("nearer by (°)", "how much nearer the label's images are to the concept than the average label's"),
+    "criterion": ("criterion", "by which models are compared"),
+    "model_a": ("model A", "first of the two"),
+    "model_b": ("model B", "second of the two"),
+    "difference": ("A − B", "difference by the criterion"),
+    "low": ("low", "lower end of the interval"),
+    "high": ("high", "upper end of the interval"),
+    "p_holm": ("p (Holm)", "p-value corrected for the number of comparisons"),
+    "differ": ("differ", "the difference is beyond chance"),
+    "value": ("value", "the model's value by the criterion"),
+    "spearman": ("Spearman", "rank correlation of the labels' leakage"),
+    "prompt": ("prompt", "text that features are steered toward"),
+    "target_is_deg": ("IS wanted (°)", "image score that the step is calibrated to"),
+    "n_reachable": ("reached", "images that can be steered so far"),
+    "as_target_mean_deg": ("AS to prompt (°)", "how much nearer the prompt; mean"),
+    "as_target_std_deg": ("± (°)", "standard deviation over images"),
+    "logit_change_max": ("largest logit change", "norm; should be about zero"),
+    "paper_as": ("paper AS (°)", "the paper's Table 1, from Sports Car"),
+    "loss": ("loss", "training loss"),
+    "validation_cosine": ("cosine", "held-out cosine similarity"),
+    "validation_mse": ("MSE", "held-out mean squared error"),
+    "paper_cosine": ("paper cosine", "the paper's Table 2"),
+    "paper_mse": ("paper MSE", "the paper's Table 2"),
+    "perturbation": ("perturbation", "of equal norm: in the null space, random, or against the predicted class"),
+    "logit_change_mean": ("logit change", "mean norm of the logits' change"),
+    "top1_changed_share": ("flips", "share of predictions that change"),
+    "accuracy_principal": ("before", "probe's accuracy on the features that the logits see"),
+    "accuracy_translated": ("after", "the same after translation"),
+    "chance": ("chance", "accuracy of always guessing the commonest label"),
+    "text": ("toward", "text that the image is steered toward"),
+    "is_deg": ("IS (°)", "image score"),
+    "as_text_deg": ("AS to text (°)", "how much nearer the text"),
+    "as_label_deg": ("AS to label (°)", "how much nearer its own label"),
+    "logit_change": ("logit change", "norm of the logits' change"),
+    "dimension": ("dimensions", "directions removed"),
+    "is_deg_null": ("null IS (°)", "IS when that many null directions are removed"),
+    "is_deg_random": ("random IS (°)", "IS when random subspaces of that size are removed"),
+    "is_deg_excess_random": ("excess (°)", "null less random"),
+    "is_deg_excess_random_low": ("low", "lower end of the interval"),
+    "is_deg_excess_random_high": ("high", "upper end of the interval"),
+    "path": ("file", "path below the data root"),
+    "reason": ("reason", "why it was left out"),
+    "step": ("step", "rule of the workflow"),
+    "jobs": ("jobs", "runs of the rule"),
+    "seconds": ("seconds", "all jobs together"),
+    "longest": ("longest (s)", "the longest job"),
+    "peak_mb": ("peak memory (MB)", "largest resident set of a job"),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the page: rows of plain values under headers (title, explanation)."""
+
+    name: str
+    caption: str
+    headers: list[tuple[str, str]]
+    rows: list[list[Any]]
+    numeric: list[bool]
+
+
+def table(name: str, caption: str, frame: pd.DataFrame, columns: Iterable[str]) -> Table:
+    """A table of those columns that the frame has; floats with four significant digits, missing values empty."""
+    shown = [column for column in columns if column in frame]
+    rows = [[_plain(value) for value in row] for row in frame[shown].itertuples(index=False, name=None)]
+    numeric = [pd.api.types.is_numeric_dtype(frame[column]) and not pd.api.types.is_bool_dtype(frame[column]) for column in shown]
+    return Table(name, caption, [COLUMNS[column] for column in shown], rows, numeric)
+
+
+def _plain(value: Any) -> Any:
+    if pd.isna(value):
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.4g}")
+    return value.item() if isinstance(value, np.generic) else value

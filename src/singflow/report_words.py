@@ -1,0 +1,154 @@
+"""What the tables of a study say, in words."""
+
+from collections.abc import Iterable
+from itertools import chain, pairwise, zip_longest
+from typing import Any
+
+import pandas as pd
+
+from singflow.ranking import PAPER
+from singflow.summary import NO_NULL_SPACE
+
+
+def _range(row: dict[Any, Any], name: str) -> str:
+    return f"{row[f'{name}_mean']:.2f}° [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
+
+
+def _joined(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def verdict(
+    models: pd.DataFrame, own: pd.DataFrame, pairs: pd.DataFrame, orders: pd.DataFrame, space: str, limits: dict[str, float]
+) -> list[str]:
+    """What the tables say of the models in one space, in sentences.
+
+    models, pairs, orders: the tables of these names; own: rows of tables/controls.csv at each null space's own dimension.
+    limits: is_deg and as_abs_deg above which the paper's authors call leakage substantial.
+    """
+    here = models[models["space"] == space]
+    blind = list(here.loc[here["null_dim"] == 0, "model"])
+    said = [f"{_joined(blind)}: {NO_NULL_SPACE}."] if blind else []
+    rows = here[here["null_dim"] > 0].sort_values("as_abs_mean", ascending=False, kind="stable").to_dict("records")
+    if not rows:
+        return said
+    pairs, orders = pairs[pairs["space"] == space], orders[orders["space"] == space]
+    if len(rows) == 1:
+        said.append(
+            f"In {_named(rows[0])}, removing what no logit sees moves an image by {_range(rows[0], 'as_abs')} toward or away from its "
+            f"own label (|AS|), and turns its meaning by {_range(rows[0], 'is')} (IS)."
+        )
+    else:
+        said += [_most_and_least(rows, pairs, "as_abs", "about the class (|AS|)"), _most_and_least(rows, pairs, "is", "of any kind (IS)")]
+    said.append(_against_chance(own[own["space"] == space]))
+    if len(rows) > 1:
+        said.append(
+            f"Order of the models, best first (≈: cannot be told apart). By the paper's ratio IS/|AS|: {_order(orders, pairs, PAPER)}. By "
+            f"that ratio over the one of random subspaces: {_order(orders, pairs, 'is_per_as_over_control')}."
+        )
+    strong = [_named(row) for row in rows if row["is_mean"] > limits["is_deg"] or row["as_abs_mean"] > limits["as_abs_deg"]]
+    mark = (
+        f"what the paper's authors call substantial for an image (IS above {limits['is_deg']:g}° or |AS| above {limits['as_abs_deg']:g}°)"
+    )
+    said.append(
+        f"On average {_joined(strong)} exceed{'s' * (len(strong) == 1)} {mark}." if strong else f"On average no model reaches {mark}."
+    )
+    return said
+
+
+def _named(row: dict[Any, Any]) -> str:
+    return f"{row['model']} (weak translator)" if row["translator"] == "weak" else str(row["model"])
+
+
+def _most_and_least(rows: list[dict[Any, Any]], pairs: pd.DataFrame, score: str, what: str) -> str:
+    ordered = sorted(rows, key=lambda row: -row[f"{score}_mean"])
+    most, least = ordered[0], ordered[-1]
+    differ = _pair(pairs, score, most["model"], least["model"])
+    if not differ["differ"]:
+        values = f"{_range(most, score)} in {_named(most)}, {_range(least, score)} in {_named(least)}, p = {differ['p_holm']:.2g}"
+        return f"Leakage {what} does not differ beyond chance between the models: {values}."
+    return (
+        f"Leakage {what} is largest in {_named(most)}, {_range(most, score)}, and smallest in {_named(least)}, {_range(least, score)} "
+        f"(p = {differ['p_holm']:.2g})."
+    )
+
+
+def _pair(pairs: pd.DataFrame, criterion: str, first: str, second: str) -> dict[Any, Any]:
+    both = [first, second]
+    (row,) = pairs[(pairs["criterion"] == criterion) & pairs["model_a"].isin(both) & pairs["model_b"].isin(both)].to_dict("records")
+    return row
+
+
+def _against_chance(own: pd.DataFrame) -> str:
+    """Null spaces beside random subspaces of their size; own: rows of tables/controls.csv."""
+    said = []
+    for score, what in (("as_abs_deg", "about the class (|AS|)"), ("is_deg", "of any kind (IS)")):
+        random, low, high = (own[f"{score}_{name}"] for name in ("random", "excess_random_low", "excess_random_high"))
+        span = f"{random.min():.2f}°" if len(own) == 1 else f"{random.min():.2f}° to {random.max():.2f}°"
+        more, less = own["model"][low > 0], own["model"][high < 0]
+        rest = own["model"][(low <= 0) & (high >= 0)]
+        held = [(more, "more than that"), (less, "less than that"), (rest, "no other amount than chance")]
+        said.append(f"{span} {what}; there is {', '.join(f'{amount} in {_joined(names)}' for names, amount in held if len(names))}")
+    return f"Is that much? Random subspaces of the same size hold {said[0]}. They hold {said[1]}."
+
+
+def _order(orders: pd.DataFrame, pairs: pd.DataFrame, criterion: str) -> str:
+    names = list(orders[orders["criterion"] == criterion].sort_values("place")["model"])
+    signs = [" > " if _pair(pairs, criterion, *both)["differ"] else " ≈ " for both in pairwise(names)]
+    return "".join(chain.from_iterable(zip_longest(names, signs, fillvalue="")))
+
+
+def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> list[str]:
+    """What must be known before a number is believed. spaces: name -> source of the registry entry."""
+    said = []
+    if (models["weights"] == "random").any():
+        said.append("These models are untrained (random weights): the numbers show that the workflow runs, and nothing else.")
+    weak = models[models["translator"] == "weak"]
+    if len(weak):
+        named = _joined(f"{row.model} in {row.space}" for row in weak.itertuples())
+        said.append(
+            f"Weak translators: {named} explain less than {min_r2:g} of the held-out images (R²). These scores show how the method "
+            "works, not what the models ignore. Give the study more images before you believe a ranking."
+        )
+    stand_ins = [name for name, source in spaces.items() if source == "conse"]
+    if stand_ins:
+        said.append(
+            f"{_joined(stand_ins)} is a stand-in for CLIP that needs no download: it knows an image by one classifier's guesses at its "
+            "class. Trust differences between models, not single degrees."
+        )
+    low = models[models["top1_low"]].drop_duplicates("model")
+    if len(low):
+        said.append(
+            f"Top-1 far below what is reported: {_joined(low['model'])}. "
+            "Most often the evaluation transform or the order of the classes is wrong."
+        )
+    return said
+
+
+def what_leaks(models: pd.DataFrame, labels: pd.DataFrame, concepts: pd.DataFrame, space: str) -> list[dict[str, Any]]:
+    """One row a model, most leakage first: its scores, the labels (of three images or more, if any) and concepts that move most."""
+    found = []
+    for row in models[models["space"] == space].sort_values("as_abs_mean", ascending=False, kind="stable").to_dict("records"):
+        mine = labels[(labels["space"] == space) & (labels["model"] == row["model"])]
+        several = mine[mine["n"] >= 3] if (mine["n"] >= 3).any() else mine
+        top = several.sort_values(["as_abs_deg_mean", "label"], ascending=[False, True]).head(3)
+        near = concepts[(concepts["space"] == space) & (concepts["model"] == row["model"]) & (concepts["kind"] == "strongest")]
+        common = near.groupby("concept")["n"].sum().sort_index().sort_values(ascending=False, kind="stable").index[:3]
+        blind = row["null_dim"] == 0
+        found.append(
+            {
+                "model": row["model"],
+                "weak": row["translator"] == "weak",
+                "is": f"{row['is_mean']:.2f}°",
+                "is_interval": f"{row['is_low']:.2f} to {row['is_high']:.2f}",
+                "ratio": "" if pd.isna(row["is_per_control"]) else f"{row['is_per_control']:.2f}",
+                "as_abs": f"{row['as_abs_mean']:.2f}°",
+                "as_abs_interval": f"{row['as_abs_low']:.2f} to {row['as_abs_high']:.2f}",
+                "labels": [] if blind else [f"{each.label} ({each.as_abs_deg_mean:.1f}°)" for each in top.itertuples()],
+                "concepts": [] if blind else list(common),
+                "beyond_chance": bool(mine["leaks"].astype(bool).any()),
+                "note": NO_NULL_SPACE if blind else "",
+            }
+        )
+    return found

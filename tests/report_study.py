@@ -1,0 +1,170 @@
+"""A study's artifacts that the page is made of, drawn at random, and the page that write_report makes of them."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from singflow.figures import plt, save
+from singflow.ranking import criterion_columns, excess_rows, order_rows, pair_rows, shared_dimension
+from singflow.registry import ModelEntry
+from singflow.statistics import strata_of
+from singflow.store import provenance, write_bytes, write_json, write_parquet, write_tensors
+from singflow.summary import correlate_labels, summarize_labels, summarize_model
+from singflow.tables import qualify, qualify_pairs, write_table
+
+ROOT = Path(__file__).parents[1]
+HOSTILE = "<script>alert(1)</script>"
+LABELS = [HOSTILE, "<b>bold</b> & 'quoted'", "01", "None", "teapot"]
+FIGURES = ["controls", *(f"fig{number}" for number in (1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)), "rank_curves"]
+SETTINGS = {"resamples": 50, "confidence": 0.95, "seed": 0}
+
+
+def flat(number: int) -> Image.Image:
+    """A photo of one colour, another for every number."""
+    return Image.new("RGB", (60, 60), (number * 37 % 256, number * 91 % 256, 255 - number * 53 % 256))
+
+
+def write_study(
+    folder: Path,
+    models: Sequence[str] = ("m1", "m2"),
+    spaces: Sequence[str] = ("s",),
+    *,
+    n: int = 24,
+    labels: Sequence[str] = LABELS,
+    null_dims: Sequence[int] = (12, 12),
+    weights: str = "hub",
+    r2: float = 0.4,
+    extras: bool = True,
+    photo: Callable[[int], Image.Image] = flat,
+) -> None:
+    """Write the artifacts. extras: tables 1 and 2, the ladder and the concepts have rows."""
+    generator, results = np.random.default_rng(0), folder / "results"
+    hashes = []
+    for number in range(n):
+        path = folder / f"photos/{number:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo(number).save(path, compress_level=1)
+        hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    manifest = pd.DataFrame(
+        {
+            "image_id": np.arange(n), "path": [f"photos/{number:05d}.png" for number in range(n)],
+            "label": [labels[number % len(labels)] for number in range(n)], "class_index": -1, "prompt": "",
+            "split": ["validation" if number % 4 == 0 else "train" for number in range(n)], "width": 60, "height": 60, "sha256": hashes,
+        }
+    )  # fmt: skip
+    write_parquet(results / "data/manifest.parquet", manifest)
+    write_bytes(results / "data/rejected.csv", f"path,reason\n{HOSTILE}.jpg,not an image\n".encode())
+    entry = ModelEntry(source="timm", id="tiny.random", weights=weights)
+    rows, by_label, excess, orders, pairs = [], [], [], [], []
+    for model in models:
+        write_json(results / f"registry/models/{model}.json", entry.model_dump())
+        write_tensors(
+            results / f"features/{model}/head.safetensors", {"weight": np.eye(2, dtype=np.float32)}, facts(class_names=[HOSTILE, "b"])
+        )
+    for space in spaces:
+        conse = {"source": "conse", "dim": 8, "text": "package:x", "classifier": entry.model_dump(), "temperature": 2.0, "top": 10}
+        write_json(results / f"registry/spaces/{space}.json", conse)
+        write_tensors(results / f"embeddings/{space}/shard-00000.safetensors", {"embeddings": np.eye(2, dtype=np.float32)}, facts())
+        controls = {}
+        for place, (model, null_dim) in enumerate(zip(models, null_dims, strict=True)):
+            scale = (1 + place) * (null_dim > 0)
+            drawn = pd.DataFrame(
+                {
+                    "image_id": np.arange(n), "label": manifest["label"], "class_index": -1, "predicted_index": np.arange(n) % 2,
+                    "is_deg": scale * generator.uniform(4, 9, n), "as_deg": scale * generator.normal(0, 1, n),
+                    "angle_original_deg": generator.uniform(40, 60, n), "angle_equivalent_deg": generator.uniform(40, 60, n),
+                    "null_energy": 0.1, "logit_change": 1e-7,
+                    "control_is_deg": generator.uniform(8, 12, n), "control_as_deg": generator.normal(0, 2, n),
+                }
+            )  # fmt: skip
+            write_parquet(results / f"scores/{space}/{model}.parquet", drawn)
+            near = (np.arange(n) + 1) % n if n > 1 else np.array([-1])
+            angles = np.where(near < 0, np.nan, 30.0)
+            after = np.where(np.arange(n) == 0, -1, (near + 1) % n)
+            write_parquet(
+                results / f"neighbours/{space}/{model}.parquet",
+                pd.DataFrame({"image_id": np.arange(n), "original_id": near, "original_deg": angles, "equivalent_id": after,
+                              "equivalent_deg": np.where(after < 0, np.nan, 41.5)}),
+            )  # fmt: skip
+            projector = {"null_dim": null_dim, "rank": 20, "rule": "exact"}
+            translator = {
+                "alpha": 1.0,
+                "validation_cosine": 0.7,
+                "baseline_cosine": 0.5,
+                "validation_r2": r2,
+                "n_train": n,
+                "n_validation": 6,
+            }
+            row = summarize_model(drawn, projector, translator, entry, min_r2=0.2, top1_margin=10.0, **SETTINGS)
+            rows.append({"space": space, "model": model, **row})
+            by_label.append(summarize_labels(drawn, 0.95).assign(space=space, model=model))
+            if null_dim:
+                control = drawn["control_is_deg"], drawn["control_as_deg"].abs()
+                parts = [("null", drawn["is_deg"], drawn["as_deg"].abs()), ("random", *control), ("row", *control)]
+                case = {"image_id": np.arange(n), "dimension": null_dim, "as_deg": 0.0}
+                controls[model] = pd.concat(
+                    pd.DataFrame({**case, "subspace": name, "is_deg": turn, "as_abs_deg": size}) for name, turn, size in parts
+                )
+                spread = {"dimension": null_dim, "draws": 5, "stable": True, "is_deg_spread": 0.1, "as_abs_deg_spread": 0.1}
+                cases = [{"subspace": name, **spread} for name, *_ in parts]
+                found = excess_rows(controls[model], cases, null_dim, strata_of(manifest["label"]), **SETTINGS)
+                excess += [{"space": space, "model": model, **each} for each in found]
+        shared, strata = shared_dimension(controls.values()), strata_of(manifest["label"])
+        columns = {model: criterion_columns(table, null_dims[models.index(model)], shared) for model, table in controls.items()}
+        orders.append(order_rows(columns, strata, **SETTINGS).assign(space=space))
+        pairs.append(pair_rows(columns, strata, permutations=99, **SETTINGS).assign(space=space))
+    summary, labelled = pd.DataFrame(rows), pd.concat(by_label, ignore_index=True)
+    some = summary[["space", "model"]] if extras else summary.iloc[:0][["space", "model"]]
+    tables = {
+        "models": summary,
+        "labels": qualify(labelled, summary),
+        "label_correlations": qualify_pairs(correlate_labels(labelled, 99, 0), summary),
+        "controls": qualify(pd.DataFrame(excess or {"space": [], "model": []}), summary),
+        "orders": qualify(pd.concat(orders, ignore_index=True), summary),
+        "model_pairs": qualify_pairs(pd.concat(pairs, ignore_index=True), summary),
+        "concepts": some.assign(label=labels[0], kind="strongest", place=1, concept=HOSTILE, n=3,
+                                angle_mean_deg=70.0, as_mean_deg=1.0, as_abs_mean_deg=1.0),
+        "spurious": some.assign(label=labels[0], concept="fur", n=3, angle_mean_deg=60.0, lift_deg=9.0, as_abs_mean_deg=0.1),
+        "angle_ladder": some.assign(path="photos/00000.png", label=labels[0], text="an image of a jellyfish", target_is_deg=4.0, is_deg=4.0,
+                                    as_text_deg=2.0, as_label_deg=0.5, logit_change=0.0),
+        "table1": some.assign(prompt="an image of a jellyfish", target_is_deg=5.0, n=n, n_reachable=n, as_target_mean_deg=3.0,
+                              as_target_std_deg=0.1, logit_change_max=0.0),
+        "table2": some.assign(kind="linear", loss="ridge", validation_cosine=0.7, validation_mse=0.1, validation_r2=r2),
+        "probes": summary[["space", "model"]].assign(n=9, accuracy_principal=0.5, accuracy_translated=np.nan, chance=0.2, note="",
+                                                     pearson=np.nan,
+                                                     pearson_n=len(models)),
+        "validation": pd.DataFrame({"model": models, "perturbation": "null", "n": n, "logit_change_mean": 0.0,
+                                    "top1_changed_share": 0.0, "note": ""}),
+    }  # fmt: skip
+    for name, frame in tables.items():
+        write_table(results / f"tables/{name}.csv", frame)
+    for name in FIGURES:
+        figure, axes = plt.subplots(figsize=(3, 2))
+        axes.set_title(name)
+        save(figure, results / f"figures/{name}.png")
+
+
+def facts(**more: object) -> dict[str, str]:
+    return provenance(["pandas"], weights_sha256="0" * 64, **more)
+
+
+def write_page(folder: Path, models: Sequence[str] = ("m1", "m2"), spaces: Sequence[str] = ("s",), *, max_images: int = 100) -> str:
+    """Run write_report on the artifacts of write_study and return the page."""
+    (folder / "params.yaml").write_text(f"study: trial  # {HOSTILE}\n")
+    flags = {
+        "study": ["trial"], "models": models, "spaces": spaces, "max_images": [max_images], "results": [folder / "results"],
+        "captions": [ROOT / "report"], "template": [ROOT / "report/report.html"], "paper": [ROOT / "report/paper.yaml"],
+        "params": [folder / "params.yaml"], "classes": [ROOT / "vocab/imagenet_1k.csv"], "source": ["table"], "root": [folder],
+        "max_pixels": [10**8], "confidence": [0.95], "min_r2": [0.2], "seed": [0], "threads": [2],
+        "output": [folder / "report.html"], "log": [folder / "report.log"],
+    }  # fmt: skip
+    words = [str(word) for name, values in flags.items() for word in [f"--{name}", *values]]
+    done = subprocess.run([sys.executable, ROOT / "scripts/write_report.py", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return (folder / "report.html").read_text(encoding="utf-8")
