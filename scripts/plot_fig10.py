@@ -8,7 +8,7 @@ from singflow import cli
 from singflow.figures import save
 from singflow.figures_pictures import fig10, ladder_table
 from singflow.store import read_parquet
-from singflow.tables import write_table
+from singflow.tables import qualify, write_table
 
 
 class Flags(cli.Command):
@@ -26,8 +26,9 @@ class Flags(cli.Command):
 
 def main(flags: Flags) -> None:
     sets = {s: {m: read_parquet(flags.pictures / s / f"{m}.parquet") for m in flags.models} for s in flags.spaces}
-    write_table(flags.output, ladder_table(sets, read_parquet(flags.manifest)))
-    save(fig10(sets, pd.read_csv(flags.table)), flags.png, flags.pdf)
+    models = pd.read_csv(flags.table)
+    write_table(flags.output, qualify(ladder_table(sets, read_parquet(flags.manifest)), models))
+    save(fig10(sets, models), flags.png, flags.pdf)
 
 
 if __name__ == "__main__":

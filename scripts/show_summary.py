@@ -1,4 +1,4 @@
-"""Print the table of a finished study, the order of its models, and the paths of its figures."""
+"""Print the table of a finished study, the order of its models, and the paths of its figures and of its report."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ def main(params: str) -> None:
             print((results / "tables" / f"{name}.txt").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{results}: the study has not been run: snakemake --cores all") from None
-    print("\n".join(map(str, sorted((results / "figures").glob("*.png")))))
+    print("\n".join(map(str, [*sorted((results / "figures").glob("*.png")), *results.glob("report.html")])))
 
 
 if __name__ == "__main__":

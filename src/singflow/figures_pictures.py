@@ -120,10 +120,11 @@ def ladder_table(sets: Sets, manifest: pd.DataFrame) -> pd.DataFrame:
     for space, model, frame in _closeups(sets):
         steps = _of(frame, "fig10").assign(space=space, model=model)
         steps["path"] = manifest["path"].iloc[steps["image_id"]].to_numpy()
-        steps["reachable"] = steps["is_deg"].notna()
+        steps["n"], steps["reachable"] = 1, steps["is_deg"].notna()
         blocks.append(steps)
     columns = [
-        "space", "model", "path", "label", "text", "target_is_deg", "is_deg", "as_text_deg", "as_label_deg", "logit_change", "reachable",
+        "space", "model", "n", "path", "label", "text", "target_is_deg", "is_deg", "as_text_deg", "as_label_deg", "logit_change",
+        "reachable",
     ]  # fmt: skip
     return pd.concat(blocks)[columns]
 

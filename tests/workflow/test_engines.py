@@ -191,7 +191,8 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
 
 
 TABLES = {
-    "models": 2, "labels": 38, "label_correlations": 1, "controls": 5, "orders": 9, "model_pairs": 0, "order_agreement": 8, "concepts": 380,
+    "models": 2, "angle_ladder": 6,
+    "labels": 38, "label_correlations": 1, "controls": 5, "orders": 9, "model_pairs": 0, "order_agreement": 8, "concepts": 380,
     "spurious": None, "table1": 4, "table2": 10, "validation": 6, "rank_curves": 20, "probes": 2,
 }  # fmt: skip
 

@@ -69,10 +69,12 @@ def test_the_readme_has_the_commands_that_these_tests_run():
         "python scripts/import_translator.py --release checkpoints/released/densenet/linear --model densenet121",
         "dvc repro",
         "make publish",
+        "snakemake --report report.zip",
+        "make crate",
     ]
     assert [sorted(snippet) for snippet in SNIPPETS] == [
-        ["data", "study"], ["data", "study"], ["models"], ["mine", "probe"], ["concepts"], ["prompts"], ["steering"],
-        ["siglip"],
+        ["data", "study"], ["data", "study"], ["models"], ["mine", "probe"], ["concepts"], ["prompts"], ["steering"], ["pictures"],
+        ["pictures"], ["siglip"],
     ]  # fmt: skip
 
 
@@ -83,7 +85,8 @@ def test_make_demo_ends_with_the_table_and_the_paths_of_the_figures(reader):
     assert re.search(r"efficientnet_lite0 \* +280 +0\.9", end)
     assert re.search(r"IS/\|AS\| over that of random subspaces: efficientnet_lite0 \d", end)
     figures = re.findall(r"^results/demo/figures/\w+\.png$", end, flags=re.MULTILINE)
-    assert len(figures) == 10 and all((reader.folder / figure).is_file() for figure in figures)
+    assert len(figures) == 15 and all((reader.folder / figure).is_file() for figure in figures)
+    assert end.splitlines()[-1] == "results/demo/report.html" and "<h1>" in (reader.folder / "results/demo/report.html").read_text()
     assert "[make] pytest" in shell(reader, "make --dry-run test | sed 's/^pytest/[make] pytest/'")
 
 
@@ -108,7 +111,7 @@ def test_prefetch_lists_what_the_study_needs(reader):
 
 def test_the_registry_snippets_are_valid_and_build(reader, monkeypatch):
     monkeypatch.chdir(reader.folder)
-    classifiers, spaces = SNIPPETS[3], SNIPPETS[7]
+    classifiers, spaces = SNIPPETS[3], SNIPPETS[9]
     torch.manual_seed(0)
     backbone = timm.create_model("vit_small_patch16_224.dino", pretrained=False)
     save_file({"weight": torch.randn(3, 384), "bias": torch.randn(3)}, "checkpoints/probe.safetensors")
@@ -149,6 +152,28 @@ def test_publish_refuses_an_unfinished_run_and_records_a_finished_one(reader):
     reader.edit("params.yaml", "extremes: 7", "extremes: 8")
     assert "pushed" in shell(reader, "make publish")
     assert "Data and pipelines are up to date" in shell(reader, "dvc repro")
+
+
+def test_a_finished_study_is_packed_for_archives(reader):
+    for command in COMMANDS[-2:]:
+        shell(reader, command)
+    assert (reader.folder / "report.zip").is_file() and (reader.folder / "demo.crate.zip").is_file()
+
+
+def test_pictures_of_chosen_images_and_by_a_generator_only_in_its_space(reader):
+    before = (reader.folder / "params.yaml").read_bytes()
+    change(reader, SNIPPETS[7])
+    shell(reader, "snakemake --cores all results/demo/figures/fig6.png")
+    pictures = pd.read_parquet(reader.folder / "results/demo/pictures/conse_minilm/efficientnet_lite1.parquet")
+    manifest = pd.read_parquet(reader.folder / "results/demo/data/manifest.parquet")
+    assert list(manifest["path"][pictures.loc[pictures["figure"] == "photo", "image_id"]]) == SNIPPETS[7]["pictures"]["images"]
+    assert "fig13" in set(pictures["figure"])
+    change(reader, SNIPPETS[8])
+    refused = reader.run("snakemake", "--dry-run", check=False)
+    assert refused.returncode != 0 and "space conse_minilm cannot be rendered" in refused.stdout
+    refused = reader.run("dvc", "repro", "resolve_space", check=False)
+    assert refused.returncode != 0 and "space conse_minilm cannot be rendered" in refused.stdout
+    (reader.folder / "params.yaml").write_bytes(before)
 
 
 def hub_with_resnet18(folder):
