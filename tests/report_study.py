@@ -121,10 +121,13 @@ def write_study(
         pairs.append(pair_rows(columns, strata, permutations=99, **SETTINGS).assign(space=space))
     summary, labelled = pd.DataFrame(rows), pd.concat(by_label, ignore_index=True)
     some = summary[["space", "model"]] if extras else summary.iloc[:0][["space", "model"]]
+    correlations = labelled.iloc[:0][["space", "model"]].rename(columns={"model": "model_a"})
+    if len(models) > 1:
+        correlations = qualify_pairs(correlate_labels(labelled, 99, 0), summary)
     tables = {
         "models": summary,
         "labels": qualify(labelled, summary),
-        "label_correlations": qualify_pairs(correlate_labels(labelled, 99, 0), summary),
+        "label_correlations": correlations,
         "controls": qualify(pd.DataFrame(excess or {"space": [], "model": []}), summary),
         "orders": qualify(pd.concat(orders, ignore_index=True), summary),
         "model_pairs": qualify_pairs(pd.concat(pairs, ignore_index=True), summary),
@@ -145,7 +148,7 @@ def write_study(
     for name, frame in tables.items():
         write_table(results / f"tables/{name}.csv", frame)
     for name in FIGURES:
-        figure, axes = plt.subplots(figsize=(3, 2))
+        figure, axes = plt.subplots(figsize=(8, 2))
         axes.set_title(name)
         save(figure, results / f"figures/{name}.png")
 

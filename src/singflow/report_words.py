@@ -34,14 +34,19 @@ def verdict(
     if not rows:
         return said
     pairs, orders = pairs[pairs["space"] == space], orders[orders["space"] == space]
+    own = own[own["space"] == space]
+    said.append(_headline(rows, pairs, own))
     if len(rows) == 1:
         said.append(
             f"In {_named(rows[0])}, removing what no logit sees moves an image by {_range(rows[0], 'as_abs')} toward or away from its "
             f"own label (|AS|), and turns its meaning by {_range(rows[0], 'is')} (IS)."
         )
     else:
-        said += [_most_and_least(rows, pairs, "as_abs", "about the class (|AS|)"), _most_and_least(rows, pairs, "is", "of any kind (IS)")]
-    said.append(_against_chance(own[own["space"] == space]))
+        said += [
+            _most_and_least(rows, pairs, "as_abs", "What moves toward or away from an image's own label (|AS|)"),
+            _most_and_least(rows, pairs, "is", "What turns of any kind of meaning (IS)"),
+        ]
+    said.append(_against_chance(own))
     if len(rows) > 1:
         said.append(
             f"Order of the models, best first (≈: cannot be told apart). By the paper's ratio IS/|AS|: {_order(orders, pairs, PAPER)}. By "
@@ -67,11 +72,9 @@ def _most_and_least(rows: list[dict[Any, Any]], pairs: pd.DataFrame, score: str,
     differ = _pair(pairs, score, most["model"], least["model"])
     if not differ["differ"]:
         values = f"{_range(most, score)} in {_named(most)}, {_range(least, score)} in {_named(least)}, p = {differ['p_holm']:.2g}"
-        return f"Leakage {what} does not differ beyond chance between the models: {values}."
-    return (
-        f"Leakage {what} is largest in {_named(most)}, {_range(most, score)}, and smallest in {_named(least)}, {_range(least, score)} "
-        f"(p = {differ['p_holm']:.2g})."
-    )
+        return f"{what} does not differ beyond chance between the models: {values}."
+    values = f"most in {_named(most)}, {_range(most, score)}, least in {_named(least)}, {_range(least, score)}"
+    return f"{what}: {values} (p = {differ['p_holm']:.2g})."
 
 
 def _pair(pairs: pd.DataFrame, criterion: str, first: str, second: str) -> dict[Any, Any]:
@@ -80,17 +83,36 @@ def _pair(pairs: pd.DataFrame, criterion: str, first: str, second: str) -> dict[
     return row
 
 
+def _beside_random(own: pd.DataFrame, score: str) -> tuple[list[str], list[str], list[str]]:
+    """Models whose null space holds more than random subspaces of its size do, less, and neither beyond chance."""
+    low, high = own[f"{score}_excess_random_low"], own[f"{score}_excess_random_high"]
+    return list(own["model"][low > 0]), list(own["model"][high < 0]), list(own["model"][(low <= 0) & (high >= 0)])
+
+
+def _headline(rows: list[dict[Any, Any]], pairs: pd.DataFrame, own: pd.DataFrame) -> str:
+    """What a reader takes home; rows: most about the class first."""
+    more, less, _ = _beside_random(own, "as_abs_deg")
+    if len(rows) == 1:
+        control = "more than" if more else "less than" if less else "as much as"
+        return f"The null space of {_named(rows[0])} holds {control} a random subspace of its size does about an image's class."
+    text = f"The null space of {_named(rows[0])} holds most about an image's class, that of {_named(rows[-1])} least"
+    if not _pair(pairs, "as_abs", rows[0]["model"], rows[-1]["model"])["differ"]:
+        text = "By what they hold about an image's class, the models' null spaces cannot be told apart"
+    if more:
+        return f"{text}; more than a random subspace of its size would hold: {_joined(more)}."
+    return f"{text}; {'each holds less than' if len(less) == len(rows) else 'none holds more than'} a random subspace of its size."
+
+
 def _against_chance(own: pd.DataFrame) -> str:
-    """Null spaces beside random subspaces of their size; own: rows of tables/controls.csv."""
+    """Null spaces beside random subspaces of their size, in degrees."""
     said = []
-    for score, what in (("as_abs_deg", "about the class (|AS|)"), ("is_deg", "of any kind (IS)")):
-        random, low, high = (own[f"{score}_{name}"] for name in ("random", "excess_random_low", "excess_random_high"))
+    for score, name in (("as_abs_deg", "|AS|"), ("is_deg", "IS")):
+        random = own[f"{score}_random"]
         span = f"{random.min():.2f}°" if len(own) == 1 else f"{random.min():.2f}° to {random.max():.2f}°"
-        more, less = own["model"][low > 0], own["model"][high < 0]
-        rest = own["model"][(low <= 0) & (high >= 0)]
-        held = [(more, "more than that"), (less, "less than that"), (rest, "no other amount than chance")]
-        said.append(f"{span} {what}; there is {', '.join(f'{amount} in {_joined(names)}' for names, amount in held if len(names))}")
-    return f"Is that much? Random subspaces of the same size hold {said[0]}. They hold {said[1]}."
+        held = zip(("more", "less", "no more and no less beyond chance"), _beside_random(own, score), strict=True)
+        parts = [f"{amount} in {'every model' if len(own) == len(names) > 1 else _joined(names)}" for amount, names in held if names]
+        said.append(f"{name} {span} (the null space gives {', '.join(parts)})")
+    return f"Is that much? Removing random subspaces of the same size gives {' and '.join(said)}."
 
 
 def _order(orders: pd.DataFrame, pairs: pd.DataFrame, criterion: str) -> str:

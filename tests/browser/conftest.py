@@ -1,0 +1,70 @@
+"""Chromium for the tests of the page: one browser and one page of artifacts for all of them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+from tests.report_study import write_page, write_study
+
+SWITCHES = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
+HINT = "no Chromium: install one, or run `playwright install chromium`"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    """Chromium of the system or of playwright; without one the tests are skipped, and fail where CI is set."""
+    from playwright.sync_api import Error, sync_playwright
+
+    with sync_playwright() as playwright:
+        found = which("chromium") or which("chromium-browser") or which("google-chrome")
+        try:
+            chromium = playwright.chromium.launch(executable_path=found, args=SWITCHES.split())
+        except Error as error:
+            if os.environ.get("CI"):
+                pytest.fail(f"{HINT} ({error})")
+            pytest.skip(HINT)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where the page of the synthetic study lies."""
+    folder: Path = tmp_path_factory.mktemp("study")
+    write_study(folder)
+    write_page(folder)
+    return f"file://{folder}/report.html"
+
+
+@pytest.fixture
+def load(browser, address):
+    """Open the page at a width; at the end nothing may have been said, gone wrong or been asked for elsewhere."""
+    said: list[str] = []
+    contexts = []
+
+    def watch(route):
+        if not route.request.url.startswith(("file://", "blob:", "data:")):
+            said.append(f"request: {route.request.url}")
+            route.abort()
+        else:
+            route.continue_()
+
+    def opened(width: int = 1280, at: str = address):
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        contexts.append(context)
+        context.route("**/*", watch)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: said.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.goto(at)
+        page.wait_for_selector("body[data-ready=yes]")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert said == []

@@ -1,0 +1,101 @@
+"""The page in a real browser: what is seen, pressed, sorted, filtered and asked for."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from tests.report_study import HOSTILE, flat
+
+
+def shown_colour(tile):
+    """The colour in the middle of a thumbnail on the screen."""
+    image = Image.open(io.BytesIO(tile.screenshot())).convert("RGB")
+    return image.getpixel((image.width // 2, image.height // 2))
+
+
+def near(colour, number):
+    """WebP keeps colours roughly."""
+    return all(abs(a - b) <= 12 for a, b in zip(colour, flat(number).getpixel((0, 0)), strict=True))
+
+
+def first_column(page, table, place):
+    return [cell.inner_text() for cell in page.locator(f"#{table} tbody tr td:nth-child({place})").all()]
+
+
+def test_hover_on_a_point_shows_its_photo_with_those_before_and_after(load):
+    page = load()
+    page.locator("#scatter-1").scroll_into_view_if_needed()
+    for trace, point in ((0, 5), (1, 17)):
+        place = page.evaluate(
+            """([trace, point]) => {
+                const chart = document.getElementById("scatter-1"), box = chart.getBoundingClientRect(), layout = chart._fullLayout;
+                const data = chart._fullData[trace];
+                return [box.x + layout.xaxis._offset + layout.xaxis.d2p(data.x[point]),
+                        box.y + layout.yaxis._offset + layout.yaxis.d2p(data.y[point])];
+            }""",
+            [trace, point],
+        )
+        page.mouse.move(place[0] - 3, place[1])
+        page.mouse.move(*place)
+        page.wait_for_selector(f"#card .tile[data-position='{point}']")
+        tiles = page.locator("#card .tile")
+        assert [int(tile.get_attribute("data-position")) for tile in tiles.all()] == [point, point + 1, point + 2]
+        assert all(near(shown_colour(tile), point + step) for step, tile in enumerate(tiles.all()))
+        text = page.locator("#card").inner_text()
+        assert f"m{trace + 1}" in text and f"photos/{point:05d}.png" in text
+        assert "nearest photo before null removal, 30° away" in text and "nearest photo after null removal, 41.5° away" in text
+
+
+def test_the_card_opens_from_the_keyboard_and_says_where_there_is_no_other_photo(load):
+    page = load()
+    page.locator("#t-images_wrapper input[type=search]").first.fill("photos/00000.png")
+    button = page.locator("#t-images tbody button").first
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if button.evaluate("node => node === document.activeElement"):
+            break
+    page.keyboard.press("Enter")
+    assert near(shown_colour(page.locator("#card .tile").first), 0)
+    assert "no other photo" in page.locator("#card").inner_text()
+
+
+def test_tables_sort_and_filter(load):
+    page = load()
+    page.locator("#t-models thead th", has_text="IS (°)").first.click()
+    ascending = first_column(page, "t-models", 1)
+    page.locator("#t-models thead th", has_text="IS (°)").first.click()
+    assert first_column(page, "t-models", 1) == ascending[::-1] == ["m2", "m1"]
+    page.get_by_label("filter label", exact=True).first.fill("teapot")
+    assert set(first_column(page, "t-labels", 2)) == {"teapot"}
+    assert page.locator("#t-images tbody tr").count() == 10
+
+
+@pytest.mark.parametrize("width", [375, 1440])
+def test_no_page_is_wider_than_its_screen_and_axe_finds_nothing_serious(load, width):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = load(width)
+    page.locator("#t-images tbody button").first.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}).response["violations"]
+    serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]
+    assert serious == []
+
+
+def test_text_of_the_data_stays_text(load):
+    page = load()
+    for name in ("labels", "concepts", "rejected", "images"):
+        assert HOSTILE in page.locator(f"#t-{name}").inner_text()
+    assert page.locator("#t-labels tbody b").count() == 0
+    page.get_by_label("filter label", exact=True).first.fill("01")
+    assert first_column(page, "t-labels", 2) == ["01", "01"]
+
+
+def test_a_figure_opens_in_full_size_and_closes_again(load):
+    page = load(375)
+    fitted = page.locator("#fig4 img").bounding_box()["width"]
+    page.locator("#fig4 a.full").click()
+    assert page.locator("#fig4 img").bounding_box()["width"] > fitted
+    page.locator("#fig4 a.fit").click()
+    assert page.locator("#fig4 img").bounding_box()["width"] == fitted
