@@ -11,7 +11,7 @@ from PIL import Image
 from singflow.errors import InputError
 from singflow.report import MOST_POINTS, sample, script_json, strip_run
 from singflow.report_data import page_data, read_table, step_table
-from singflow.report_tables import table
+from singflow.report_tables import MOST_ROWS, table
 from singflow.report_words import verdict, warnings, what_leaks
 from singflow.thumbnails import COLUMNS, sheets, tile
 from tests.report_study import HOSTILE, write_page, write_study
@@ -120,6 +120,12 @@ def test_tables_keep_texts_as_they_are_and_round_numbers(tmp_path):
     assert [title for title, _ in found.headers] == ["label", "images", "p (Holm)", "leaks", "note"]
     with pytest.raises(InputError, match=r"missing\.csv"):
         read_table(tmp_path / "missing.csv")
+
+
+def test_of_too_many_rows_those_of_the_first_places_are_kept():
+    frame = pd.DataFrame({"place": [2, 1] * MOST_ROWS, "n": range(2 * MOST_ROWS)})
+    found = table("t", "T", frame, ["place", "n"])
+    assert found.total == 2 * MOST_ROWS and found.rows == [[1, 2 * row + 1] for row in range(MOST_ROWS)]
 
 
 def test_of_more_images_than_a_page_takes_a_sample_is_drawn_by_the_seed():

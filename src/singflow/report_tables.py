@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+MOST_ROWS = 20_000  # rows of a table that a page holds
+
 COLUMNS = {  # column of a table -> (header, explanation)
     "model": ("model", "classifier"),
     "space": ("space", "vision-language space that features are translated into"),
@@ -90,21 +92,26 @@ COLUMNS = {  # column of a table -> (header, explanation)
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page: rows of plain values under headers (title, explanation)."""
+    """A table of the page: rows of plain values, of `total` in the file, under headers (title, explanation)."""
 
     name: str
     caption: str
     headers: list[tuple[str, str]]
     rows: list[list[Any]]
-    numeric: list[bool]
+    total: int
 
 
 def table(name: str, caption: str, frame: pd.DataFrame, columns: Iterable[str]) -> Table:
-    """A table of those columns that the frame has; floats with four significant digits, missing values empty."""
+    """A table of those columns that the frame has; floats with four significant digits, missing values empty.
+
+    Of more than MOST_ROWS rows the first are kept; where rows have a place, those of the first places.
+    """
+    frame = frame.reset_index(drop=True)
+    first = frame.sort_values("place", kind="stable") if "place" in frame else frame
+    kept = frame if len(frame) <= MOST_ROWS else first.head(MOST_ROWS).sort_index()
     shown = [column for column in columns if column in frame]
-    rows = [[_plain(value) for value in row] for row in frame[shown].itertuples(index=False, name=None)]
-    numeric = [pd.api.types.is_numeric_dtype(frame[column]) and not pd.api.types.is_bool_dtype(frame[column]) for column in shown]
-    return Table(name, caption, [COLUMNS[column] for column in shown], rows, numeric)
+    rows = [[_plain(value) for value in row] for row in kept[shown].itertuples(index=False, name=None)]
+    return Table(name, caption, [COLUMNS[column] for column in shown], rows, len(frame))
 
 
 def _plain(value: Any) -> Any:
