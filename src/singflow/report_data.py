@@ -55,6 +55,7 @@ def page_tables(csv: dict[str, pd.DataFrame], rejected: pd.DataFrame, paper: dic
     ladder["paper_as"] = [paper["ladder"].get(target, np.nan) for target in ladder["target_is_deg"]]
     labels = csv["labels"].sort_values(["leak_q", "as_abs_deg_mean"], ascending=[True, False], kind="stable")
     named = {name: csv[name].assign(criterion=csv[name]["criterion"].map(CRITERIA)) for name in ("orders", "model_pairs")}
+    ordered = named["orders"].sort_values(["space", "criterion", "place"], kind="stable")
     own = own_controls(csv["controls"])
     specs = [
         ("models", "Every model's scores", csv["models"],
@@ -63,7 +64,7 @@ def page_tables(csv: dict[str, pd.DataFrame], rejected: pd.DataFrame, paper: dic
         ("controls", "Against random subspaces of the same size", own,
          "space model dimension n is_deg_null is_deg_random is_deg_excess_random is_deg_excess_random_low is_deg_excess_random_high "
          "translator"),
-        ("orders", "The models' order by nine criteria", named["orders"], "space criterion place model value low high n translator"),
+        ("orders", "The models' order by nine criteria", ordered, "space criterion place model value low high n translator"),
         ("model_pairs", "Which models differ", named["model_pairs"], "space criterion model_a model_b difference low high p_holm differ n"),
         ("labels", "Every label", labels,
          "space model label n is_deg_mean as_deg_mean as_abs_deg_mean leak_q leaks translator"),

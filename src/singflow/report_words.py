@@ -43,14 +43,15 @@ def verdict(
         )
     else:
         said += [
-            _most_and_least(rows, pairs, "as_abs", "What moves toward or away from an image's own label (|AS|)"),
-            _most_and_least(rows, pairs, "is", "What turns of any kind of meaning (IS)"),
+            _most_and_least(rows, pairs, "as_abs", "How far an image moves toward or away from its own label (|AS|)"),
+            _most_and_least(rows, pairs, "is", "How far its whole meaning turns (IS)"),
         ]
     said.append(_against_chance(own))
     if len(rows) > 1:
         said.append(
-            f"Order of the models, best first (≈: cannot be told apart). By the paper's ratio IS/|AS|: {_order(orders, pairs, PAPER)}. By "
-            f"that ratio over the one of random subspaces: {_order(orders, pairs, 'is_per_as_over_control')}."
+            "Order of the models, best first (≈: neighbours that cannot be told apart). By the paper's ratio IS/|AS|: "
+            f"{_order(orders, pairs, PAPER)}. By that ratio over the one of random subspaces: "
+            f"{_order(orders, pairs, 'is_per_as_over_control')}."
         )
     strong = [_named(row) for row in rows if row["is_mean"] > limits["is_deg"] or row["as_abs_mean"] > limits["as_abs_deg"]]
     mark = (
