@@ -104,6 +104,11 @@ def test_labels_of_two_models_are_correlated_within_each_space():
     assert table.loc["t", "spearman"].isna().all()
 
 
+def test_a_single_model_has_no_pair_to_correlate():
+    labels = pd.DataFrame({"space": "s", "model": "a", "label": ["x", "y"], "as_abs_deg_mean": [1.0, 2.0]})
+    assert correlate_labels(labels, 500, seed=0).empty
+
+
 @pytest.mark.parametrize(("r2", "weak"), [(0.19, True), (0.2, False), (-3.0, True)])
 def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
     row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"validation_r2": r2}, ENTRY, **OPTIONS)

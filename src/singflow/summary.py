@@ -102,7 +102,7 @@ def correlate_labels(labels: pd.DataFrame, permutations: int, seed: int) -> pd.D
             for i, j, rho, p in rank_correlations(wide.to_numpy(), permutations, seed)
         ]
         block = pd.DataFrame(rows, columns=["space", "model_a", "model_b", "n_labels", "spearman", "p"])
-        blocks.append(block.assign(p_holm=holm(block["p"].to_numpy())))
+        blocks.append(block.assign(p_holm=holm(block["p"].to_numpy(dtype=np.float64))))
     return pd.concat(blocks, ignore_index=True)
 
 
