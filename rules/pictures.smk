@@ -10,27 +10,6 @@ PICTURES = flags(config["pictures"])
 PICTURED = for_all("pictures/{space}/{model}.parquet")
 
 
-def generator_files(wildcards):
-    """Files of a generator of the user's own."""
-    folder = Path(config["pictures"]["generator"])
-    return (
-        sorted(map(str, filter(Path.is_file, folder.rglob("*"))))
-        if folder.parts[0] == LOCAL
-        else []
-    )
-
-
-def translators_of(wildcards):
-    """The translators that a model has."""
-    compared = wildcards.model in config["comparison"]["models"]
-    kinds = [KIND, *config["comparison"]["kinds"]] if compared else [KIND]
-    return expand(
-        f"{RESULTS}/translators/{{space}}/{{model}}/{{kind}}.safetensors",
-        kind=kinds,
-        **wildcards,
-    )
-
-
 rule find_neighbours:
     input:
         manifest=f"{RESULTS}/data/manifest.parquet",
