@@ -48,9 +48,14 @@ def controls(rows):
 
 
 def pairs(differ):
+    """tables/model_pairs.csv of {(model, model): whether they differ, by every criterion}."""
     criteria = ["as_abs", "is", "is_per_as", "is_per_as_over_control"]
     return pd.DataFrame(
-        [{"space": "s", "criterion": each, "model_a": "a", "model_b": "b", "p_holm": 0.01, "differ": differ} for each in criteria]
+        [
+            {"space": "s", "criterion": criterion, "model_a": a, "model_b": b, "p_holm": 0.01, "differ": known}
+            for criterion in criteria
+            for (a, b), known in differ.items()
+        ]
     )
 
 
@@ -64,7 +69,7 @@ ORDERS = pd.DataFrame(
 
 
 def said(rows, excess, *, differ=True, orders=ORDERS):
-    return verdict(models(rows), controls(excess), pairs(differ), orders, "s", LIMITS)
+    return verdict(models(rows), controls(excess), pairs({("a", "b"): differ}), orders, "s", LIMITS)
 
 
 def test_the_verdict_names_who_leaks_most_and_whether_that_is_more_than_chance():
@@ -84,6 +89,17 @@ def test_the_verdict_does_not_rank_what_cannot_be_told_apart():
     text = said([("a", 1.0, 6.0, 4, "good"), ("b", 1.1, 6.0, 4, "good")], [("a", 0, 0), ("b", 0, 0)], differ=False)
     assert "cannot be told apart; none holds more than a random subspace" in text[0]
     assert "does not differ beyond chance" in text[1] and "a ≈ b" in text[4] and "no model reaches" in text[5]
+
+
+def test_the_verdict_names_models_that_are_not_told_apart_from_the_first_or_last():
+    rows = [("a", 3.0, 6.0, 4, "good"), ("b", 2.5, 6.0, 4, "good"), ("c", 1.0, 5.0, 4, "good")]
+    order = pd.DataFrame([{"space": "s", "criterion": each, "model": model, "place": place}
+                          for each in ("is_per_as", "is_per_as_over_control") for place, model in enumerate("abc", 1)])  # fmt: skip
+    known = pairs({("a", "b"): False, ("b", "c"): False, ("a", "c"): True})
+    text = verdict(models(rows), controls([(name, -3, 0) for name in "abc"]), known, order, "s", LIMITS)
+    assert text[0].startswith("The null space of a (not told apart from b) holds most")
+    assert "that of c (not told apart from b) least" in text[0] and "least in c (not told apart from b), 1.00°" in text[1]
+    assert text[4].endswith("a ≈ b ≈ c (yet first and last differ).")
 
 
 def test_the_verdict_of_one_model_of_weak_translators_and_of_no_null_space():
@@ -126,6 +142,12 @@ def test_of_too_many_rows_those_of_the_first_places_are_kept():
     frame = pd.DataFrame({"place": [2, 1] * MOST_ROWS, "n": range(2 * MOST_ROWS)})
     found = table("t", "T", frame, ["place", "n"])
     assert found.total == 2 * MOST_ROWS and found.rows == [[1, 2 * row + 1] for row in range(MOST_ROWS)]
+
+
+def test_of_too_many_rows_as_many_of_every_model_are_kept():
+    frame = pd.DataFrame({"model": ["a"] * MOST_ROWS + ["b"] * MOST_ROWS, "n": 1})
+    kept = pd.Series([model for model, _ in table("t", "T", frame, ["model", "n"]).rows]).value_counts()
+    assert dict(kept) == {"a": MOST_ROWS // 2, "b": MOST_ROWS // 2}
 
 
 def test_of_more_images_than_a_page_takes_a_sample_is_drawn_by_the_seed():

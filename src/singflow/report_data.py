@@ -57,10 +57,15 @@ def page_tables(csv: dict[str, pd.DataFrame], rejected: pd.DataFrame, paper: dic
     named = {name: csv[name].assign(criterion=csv[name]["criterion"].map(CRITERIA)) for name in ("orders", "model_pairs")}
     ordered = named["orders"].sort_values(["space", "criterion", "place"], kind="stable")
     own = own_controls(csv["controls"])
+    heads = csv["models"].assign(
+        paper_null_dim=[paper["null_dims"].get(size, np.nan) for size in csv["models"]["rank"] + csv["models"]["null_dim"]]
+    )
+    files = rejected.groupby("reason")["path"].transform("size")
+    left_out = rejected.assign(files=files).sort_values(["files", "reason"], kind="stable")
     specs = [
-        ("models", "Every model's scores", csv["models"],
-         "space model n_images null_dim top1 reported_top1 is_mean is_low is_high as_mean as_abs_mean is_per_as control_is_mean "
-         "is_per_control validation_r2 translator note"),
+        ("models", "Every model's scores", heads,
+         "space model n_images null_dim paper_null_dim top1 reported_top1 is_mean is_low is_high as_mean as_abs_mean is_per_as "
+         "control_is_mean is_per_control validation_r2 translator note"),
         ("controls", "Against random subspaces of the same size", own,
          "space model dimension n is_deg_null is_deg_random is_deg_excess_random is_deg_excess_random_low is_deg_excess_random_high "
          "translator"),
@@ -83,7 +88,7 @@ def page_tables(csv: dict[str, pd.DataFrame], rejected: pd.DataFrame, paper: dic
          "space model kind loss validation_cosine validation_mse validation_r2 paper_cosine paper_mse translator"),
         ("probes", "Is what the logits see still there after translation?", csv["probes"],
          "space model n accuracy_principal accuracy_translated chance note"),
-        ("rejected", "Files left out", rejected, "path reason"),
+        ("rejected", "Files left out, rare reasons first", left_out, "path reason files"),
     ]  # fmt: skip
     return {
         name: table(name, caption, frame, [each for each in columns.split() if several or each != "space"])

@@ -16,6 +16,7 @@ COLUMNS = {  # column of a table -> (header, explanation)
     "n": ("images", "images behind the numbers"),
     "n_images": ("images", "images behind the numbers"),
     "null_dim": ("null dimensions", "directions of the feature that no logit sees"),
+    "paper_null_dim": ("paper null dimensions", "the paper's, of a head with 1,000 classes on as many features"),
     "top1": ("top-1", "share of labelled images that the classifier names rightly"),
     "reported_top1": ("reported top-1 (%)", "published accuracy on ImageNet's validation set"),
     "translator": ("translator", "weak: explains too little of the held-out images to be trusted"),
@@ -82,6 +83,7 @@ COLUMNS = {  # column of a table -> (header, explanation)
     "is_deg_excess_random_high": ("high", "upper end of the interval"),
     "path": ("file", "path below the data root"),
     "reason": ("reason", "why it was left out"),
+    "files": ("files", "files left out for this reason"),
     "step": ("step", "rule of the workflow"),
     "jobs": ("jobs", "runs of the rule"),
     "seconds": ("seconds", "all jobs together"),
@@ -104,14 +106,21 @@ class Table:
 def table(name: str, caption: str, frame: pd.DataFrame, columns: Iterable[str]) -> Table:
     """A table of those columns that the frame has; floats with four significant digits, missing values empty.
 
-    Of more than MOST_ROWS rows the first are kept; where rows have a place, those of the first places.
+    Of more than MOST_ROWS rows the first are kept, as many of every model; where rows have a place, those of the first places.
     """
-    frame = frame.reset_index(drop=True)
-    first = frame.sort_values("place", kind="stable") if "place" in frame else frame
-    kept = frame if len(frame) <= MOST_ROWS else first.head(MOST_ROWS).sort_index()
+    kept = frame if len(frame) <= MOST_ROWS else _first_rows(frame.reset_index(drop=True))
     shown = [column for column in columns if column in frame]
     rows = [[_plain(value) for value in row] for row in kept[shown].itertuples(index=False, name=None)]
     return Table(name, caption, [COLUMNS[column] for column in shown], rows, len(frame))
+
+
+def _first_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    first = frame.sort_values("place", kind="stable") if "place" in frame else frame
+    series = [column for column in ("space", "model") if column in frame]
+    if series:
+        groups = first.groupby(series, sort=False)
+        first = groups.head(max(1, MOST_ROWS // groups.ngroups))
+    return first.head(MOST_ROWS).sort_index()
 
 
 def _plain(value: Any) -> Any:

@@ -49,7 +49,8 @@ def verdict(
     said.append(_against_chance(own))
     if len(rows) > 1:
         said.append(
-            "Order of the models, best first (≈: neighbours that cannot be told apart). By the paper's ratio IS/|AS|: "
+            "Order of the models, best first: much may turn, but little about the class (≈: neighbours that cannot be told apart). "
+            "By the paper's ratio IS/|AS|: "
             f"{_order(orders, pairs, PAPER)}. By that ratio over the one of random subspaces: "
             f"{_order(orders, pairs, 'is_per_as_over_control')}."
         )
@@ -74,14 +75,20 @@ def _most_and_least(rows: list[dict[Any, Any]], pairs: pd.DataFrame, score: str,
     if not differ["differ"]:
         values = f"{_range(most, score)} in {_named(most)}, {_range(least, score)} in {_named(least)}, p = {differ['p_holm']:.2g}"
         return f"{what} does not differ beyond chance between the models: {values}."
-    values = f"most in {_named(most)}, {_range(most, score)}, least in {_named(least)}, {_range(least, score)}"
-    return f"{what}: {values} (p = {differ['p_holm']:.2g})."
+    ends = [f"{_named(row)}{_unsure(row, rows, pairs, score)}, {_range(row, score)}" for row in (most, least)]
+    return f"{what}: most in {ends[0]}, least in {ends[1]} (p = {differ['p_holm']:.2g})."
 
 
 def _pair(pairs: pd.DataFrame, criterion: str, first: str, second: str) -> dict[Any, Any]:
     both = [first, second]
     (row,) = pairs[(pairs["criterion"] == criterion) & pairs["model_a"].isin(both) & pairs["model_b"].isin(both)].to_dict("records")
     return row
+
+
+def _unsure(one: dict[Any, Any], rows: list[dict[Any, Any]], pairs: pd.DataFrame, score: str) -> str:
+    """The models that do not differ from one beyond chance, in parentheses."""
+    alike = [row["model"] for row in rows if row is not one and not _pair(pairs, score, one["model"], row["model"])["differ"]]
+    return f" (not told apart from {_joined(alike)})" if alike else ""
 
 
 def _beside_random(own: pd.DataFrame, score: str) -> tuple[list[str], list[str], list[str]]:
@@ -94,9 +101,10 @@ def _headline(rows: list[dict[Any, Any]], pairs: pd.DataFrame, own: pd.DataFrame
     """What a reader takes home; rows: most about the class first."""
     more, less, _ = _beside_random(own, "as_abs_deg")
     if len(rows) == 1:
-        control = "more than" if more else "less than" if less else "as much as"
+        control = "more than" if more else "less than" if less else "no more and no less, beyond chance, than"
         return f"The null space of {_named(rows[0])} holds {control} a random subspace of its size does about an image's class."
-    text = f"The null space of {_named(rows[0])} holds most about an image's class, that of {_named(rows[-1])} least"
+    most, least = (f"{_named(row)}{_unsure(row, rows, pairs, 'as_abs')}" for row in (rows[0], rows[-1]))
+    text = f"The null space of {most} holds most about an image's class, that of {least} least"
     if not _pair(pairs, "as_abs", rows[0]["model"], rows[-1]["model"])["differ"]:
         text = "By what they hold about an image's class, the models' null spaces cannot be told apart"
     if more:
@@ -119,7 +127,8 @@ def _against_chance(own: pd.DataFrame) -> str:
 def _order(orders: pd.DataFrame, pairs: pd.DataFrame, criterion: str) -> str:
     names = list(orders[orders["criterion"] == criterion].sort_values("place")["model"])
     signs = [" > " if _pair(pairs, criterion, *both)["differ"] else " ≈ " for both in pairwise(names)]
-    return "".join(chain.from_iterable(zip_longest(names, signs, fillvalue="")))
+    hidden = " > " not in signs and _pair(pairs, criterion, names[0], names[-1])["differ"]
+    return "".join(chain.from_iterable(zip_longest(names, signs, fillvalue=""))) + (" (yet first and last differ)" if hidden else "")
 
 
 def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> list[str]:

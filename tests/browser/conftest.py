@@ -10,6 +10,12 @@ import pytest
 from tests.report_study import write_page, write_study
 
 SWITCHES = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
+WITHOUT_WEBGL = """
+const original = HTMLCanvasElement.prototype.getContext;
+HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+    return kind.includes("webgl") ? null : original.call(this, kind, ...rest);
+};
+"""
 HINT = "no Chromium: install one, or run `playwright install chromium`"
 
 
@@ -39,6 +45,15 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"file://{folder}/report.html"
 
 
+@pytest.fixture(scope="session")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where a page lies whose points are so many that plotly draws them by WebGL."""
+    folder: Path = tmp_path_factory.mktemp("crowded")
+    write_study(folder, n=1600)
+    write_page(folder, max_images=1600)
+    return f"file://{folder}/report.html"
+
+
 @pytest.fixture
 def load(browser, address):
     """Open the page at a width; at the end nothing may have been said, gone wrong or been asked for elsewhere."""
@@ -52,12 +67,14 @@ def load(browser, address):
         else:
             route.continue_()
 
-    def opened(width: int = 1280, at: str = address):
+    def opened(width: int = 1280, at: str = address, webgl: bool = True):
         context = browser.new_context(viewport={"width": width, "height": 900})
         contexts.append(context)
+        if not webgl:
+            context.add_init_script(WITHOUT_WEBGL)
         context.route("**/*", watch)
         page = context.new_page()
-        page.on("console", lambda message: said.append(f"console: {message.text}"))
+        page.on("console", lambda message: said.append(f"console: {message.text}") if "GL Driver Message" not in message.text else None)
         page.on("pageerror", lambda error: said.append(f"error: {error}"))
         page.on("dialog", lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.goto(at)

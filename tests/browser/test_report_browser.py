@@ -23,21 +23,26 @@ def first_column(page, table, place):
     return [cell.inner_text() for cell in page.locator(f"#{table} tbody tr td:nth-child({place})").all()]
 
 
+def hover(page, trace, point):
+    """Move the mouse over a point of the scatter chart."""
+    x, y = page.evaluate(
+        """([trace, point]) => {
+            const chart = document.getElementById("scatter-1"), box = chart.getBoundingClientRect(), layout = chart._fullLayout;
+            const data = chart._fullData[trace];
+            return [box.x + layout.xaxis._offset + layout.xaxis.d2p(data.x[point]),
+                    box.y + layout.yaxis._offset + layout.yaxis.d2p(data.y[point])];
+        }""",
+        [trace, point],
+    )
+    page.mouse.move(x - 3, y)
+    page.mouse.move(x, y)
+
+
 def test_hover_on_a_point_shows_its_photo_with_those_before_and_after(load):
     page = load()
     page.locator("#scatter-1").scroll_into_view_if_needed()
     for trace, point in ((0, 5), (1, 17)):
-        place = page.evaluate(
-            """([trace, point]) => {
-                const chart = document.getElementById("scatter-1"), box = chart.getBoundingClientRect(), layout = chart._fullLayout;
-                const data = chart._fullData[trace];
-                return [box.x + layout.xaxis._offset + layout.xaxis.d2p(data.x[point]),
-                        box.y + layout.yaxis._offset + layout.yaxis.d2p(data.y[point])];
-            }""",
-            [trace, point],
-        )
-        page.mouse.move(place[0] - 3, place[1])
-        page.mouse.move(*place)
+        hover(page, trace, point)
         page.wait_for_selector(f"#card .tile[data-position='{point}']")
         tiles = page.locator("#card .tile")
         assert [int(tile.get_attribute("data-position")) for tile in tiles.all()] == [point, point + 1, point + 2]
@@ -45,6 +50,23 @@ def test_hover_on_a_point_shows_its_photo_with_those_before_and_after(load):
         text = page.locator("#card").inner_text()
         assert f"m{trace + 1}" in text and f"photos/{point:05d}.png" in text
         assert "nearest photo before null removal, 30° away" in text and "nearest photo after null removal, 41.5° away" in text
+
+
+@pytest.mark.parametrize("webgl", [True, False])
+def test_hover_works_on_thousands_of_points_with_and_without_webgl(load, crowded, webgl):
+    page = load(at=crowded, webgl=webgl)
+    page.locator("#scatter-1").scroll_into_view_if_needed()
+    drawn = page.evaluate("Boolean(document.createElement('canvas').getContext('webgl'))")
+    assert page.evaluate("document.getElementById('scatter-1').data[0].type") == ("scattergl" if drawn else "scatter")
+    lonely = page.evaluate("(x => x.indexOf(Math.max(...x)))(document.getElementById('scatter-1')._fullData[1].x)")
+    hover(page, 1, lonely)
+    page.wait_for_selector(f"#card .tile[data-position='{lonely}']")
+    assert near(shown_colour(page.locator("#card .tile").first), lonely)
+
+
+def test_no_button_sends_a_chart_away(load):
+    titles = load().locator(".modebar-btn").evaluate_all("buttons => buttons.map(button => button.dataset.title)")
+    assert titles and not any("share" in title.lower() for title in titles)
 
 
 def test_the_card_opens_from_the_keyboard_and_says_where_there_is_no_other_photo(load):
