@@ -10,6 +10,7 @@ from PIL import Image
 
 from singflow import cli
 from singflow.config import Report, read_yaml
+from singflow.crate import public_params
 from singflow.data import data_root
 from singflow.figures import colour
 from singflow.images import read_unchanged
@@ -106,7 +107,7 @@ def main(flags: Flags) -> None:
             "pearson": pearson(csv["probes"], paper),
             "software": software,
             "weights": [(name, source, each["weights_sha256"]) for name, source, each in zip(names, sources, [*made, *seen], strict=True)],
-            "params": flags.params.read_text(encoding="utf-8"),
+            "params": public_params(flags.params)[0].decode(),
             "machine": machine(),
             "data": page_data(manifest, shown, scores, neighbours, class_names),
             "sheets": thumbnails(flags, manifest.iloc[shown]),

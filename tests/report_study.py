@@ -159,7 +159,8 @@ def facts(**more: object) -> dict[str, str]:
 
 def write_page(folder: Path, models: Sequence[str] = ("m1", "m2"), spaces: Sequence[str] = ("s",), *, max_images: int = 100) -> str:
     """Run write_report on the artifacts of write_study and return the page."""
-    (folder / "params.yaml").write_text(f"study: trial  # {HOSTILE}\n")
+    params = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("  root: .", f"  root: {folder}")
+    (folder / "params.yaml").write_text(f"{params}# {HOSTILE}\n", encoding="utf-8")
     flags = {
         "study": ["trial"], "models": models, "spaces": spaces, "max_images": [max_images], "results": [folder / "results"],
         "captions": [ROOT / "report"], "template": [ROOT / "report/report.html"], "paper": [ROOT / "report/paper.yaml"],
