@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,7 @@ PER_MODEL = [
     f"steering/{SPACE}/{{}}.parquet",
     f"probes/{SPACE}/{{}}.json",
 ]
+PICTURED = [f"neighbours/{SPACE}/{{}}.parquet", f"pictures/{SPACE}/{{}}.parquet", "features/{}/head.safetensors"]
 
 
 class Flags(cli.Command):
@@ -81,7 +83,7 @@ class Flags(cli.Command):
 
 def prepare(images: int, classifier: str) -> None:
     """Make the working folder a project: the sweep over MODELS, with image files that all differ."""
-    for name in ("scripts", "vocab", "checkpoints", "spaces.yaml"):
+    for name in ("scripts", "vocab", "checkpoints", "report", "spaces.yaml"):
         Path(name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
     Path(".dvc").mkdir()
@@ -94,6 +96,7 @@ def prepare(images: int, classifier: str) -> None:
     study["controls"] |= {"min_draws": 2, "max_draws": 2}
     study["training"] |= {"epochs": 1, "losses": ["mse"]}
     study["comparison"] = {"models": MODELS[:1], "kinds": ["mlp3"]}
+    study["pictures"]["closeup"] = MODELS[0]
     for section in ("plot_fig4", "plot_fig15", "steering"):
         study[section]["labels"] = []
     Path("params.yaml").write_text(yaml.safe_dump(study))
@@ -133,9 +136,9 @@ def widen() -> None:
         write_tensors(RESULTS / name, {n: np.tile(t, 2) / np.float32(2**0.5) if t.ndim == 2 else t for n, t in read.items()}, metadata)
 
 
-def multiply() -> None:
+def multiply(patterns: list[str]) -> None:
     """Copy what the first model gave under the names of the others."""
-    for pattern in PER_MODEL:
+    for pattern in patterns:
         for model in MODELS[1:]:
             path = RESULTS / pattern.format(model)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +147,7 @@ def multiply() -> None:
 
 def benchmark() -> pd.DataFrame:
     """Run every step; one row each."""
-    before = {"fit_translator": widen, "summarize": multiply}
+    before = {"fit_translator": widen, "summarize": partial(multiply, PER_MODEL), "plot_fig1": partial(multiply, PICTURED)}
     rows = []
     for step, command in commands().items():
         before.get(step, lambda: None)()

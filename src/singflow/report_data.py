@@ -177,14 +177,8 @@ def page_data(
 
 def embedded(png: Path, caption: Path) -> dict[str, Any]:
     """A figure as the page holds it."""
-    image = Image.open(png)
-    width = min(WIDTH, image.width)
-    return {
-        "content": figure_image(image, WIDTH),
-        "caption": caption.read_text(encoding="utf-8").strip(),
-        "width": width,
-        "height": round(image.height * width / image.width),
-    }
+    content, width, height = figure_image(Image.open(png), WIDTH)
+    return {"content": content, "caption": caption.read_text(encoding="utf-8").strip(), "width": width, "height": height}
 
 
 def machine() -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from PIL import Image, ImageOps
 
 COLUMNS = 32  # tiles in a row, and rows in a sheet
+HIGHEST = 16383  # pixels: the longest side of a WebP file
 FEW, LARGE, SMALL = 1000, 112, 48  # up to FEW images have tiles of LARGE pixels, more have SMALL ones
 
 
@@ -35,12 +36,13 @@ def sheets(tiles: Iterable[Image.Image], side: int) -> list[str]:
     return content
 
 
-def figure_image(image: Image.Image, width: int) -> str:
-    """A figure as WebP in base64, at most `width` pixels wide."""
+def figure_image(image: Image.Image, width: int) -> tuple[str, int, int]:
+    """A figure as WebP in base64, at most `width` pixels wide and as high as the format allows; with its width and height."""
     flat = image.convert("RGB")
-    if flat.width > width:
-        flat = flat.resize((width, round(flat.height * width / flat.width)), Image.Resampling.LANCZOS)
-    return _webp(flat, 80)
+    scale = min(1.0, width / flat.width, HIGHEST / flat.height)
+    if scale < 1:
+        flat = flat.resize((max(1, round(flat.width * scale)), round(flat.height * scale)), Image.Resampling.LANCZOS)
+    return _webp(flat, 80), flat.width, flat.height
 
 
 def _webp(image: Image.Image, quality: int = 50) -> str:

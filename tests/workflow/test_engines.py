@@ -303,8 +303,7 @@ def test_editing_a_module_re_runs_exactly_the_steps_that_import_it(projects):
 def test_one_changed_parameter_re_runs_exactly_its_steps(projects, pattern, replacement, steps):
     for project in projects:
         project.edit("params.yaml", pattern, replacement)
-    steps = steps | PAGE
-    assert both(projects) == (steps, steps)
+    assert both(projects) == (steps or PAGE, steps | PAGE)  # Snakemake gives the page another reason: that earlier steps run
 
 
 @pytest.mark.parametrize(
@@ -324,7 +323,7 @@ def test_a_parameter_of_two_steps_of_which_one_follows_the_other_re_runs_both(pr
         project.edit("params.yaml", pattern, replacement)
     snakemake_project, dvc_project = projects
     assert dvc_project.changed() == {first} | later | PAGE
-    assert snakemake_project.planned() == {first} | PAGE  # of the others it gives the earlier step as the reason
+    assert snakemake_project.planned() == {first}  # of the others it gives the earlier step as the reason
     assert later <= snakemake_project.planned(direct=False)
 
 
