@@ -58,7 +58,7 @@ COLUMNS = {  # column of a table -> (header, explanation)
     "as_target_mean_deg": ("AS to prompt (°)", "how much nearer the prompt; mean"),
     "as_target_std_deg": ("± (°)", "standard deviation over images"),
     "logit_change_max": ("largest logit change", "norm; should be about zero"),
-    "paper_as": ("paper AS (°)", "the paper's Table 1, from Sports Car"),
+    "paper_as": ("paper AS (°)", "the paper's: Table 1, from Sports Car; for the steps of figure 10, those of its own figure 10"),
     "loss": ("loss", "training loss"),
     "validation_cosine": ("cosine", "held-out cosine similarity"),
     "validation_mse": ("MSE", "held-out mean squared error"),
