@@ -60,14 +60,13 @@ rule render_pictures:
     resources:
         mem_mb=grown(3000 if config["pictures"]["renderer"] == "retrieval" else 12000),
     params:
-        study=config["study"],
         pictures=PICTURES,
         steering=flags(config["steering"]),
         comparison=flags(config["comparison"]),
         images=IMAGES,
         device=config["extraction"]["device"],
     shell:
-        "python scripts/render_pictures.py --study {params.study} --model {wildcards.model} --space {wildcards.space}"
+        "python scripts/render_pictures.py --model {wildcards.model} --space {wildcards.space}"
         " {params.pictures} {params.steering} {params.comparison} {params.images} --device {params.device} --entry {input.entry}"
         f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
         f" --translators {RESULTS}/translators/{{wildcards.space}}/{{wildcards.model}} --linear {KIND}"

@@ -24,7 +24,6 @@ from singflow.unclip import choose_renderer, load_generator
 class Flags(Pictures, Steering, cli.Command):
     """Draw what null removal, steering and other perturbations do to some images: by a generator, or as the nearest real images."""
 
-    study: str
     model: str
     space: str
     models: list[str]

@@ -107,7 +107,7 @@ def study(tmp_path_factory, packaged):
 
 def draw(folder, output, *changes):
     flags = {
-        "study": ["s"], "model": ["m"], "space": ["clip_vit_l14"], "models": [], "kinds": ["mlp3"], "entry": ["clip_vit_l14.json"],
+        "model": ["m"], "space": ["clip_vit_l14"], "models": [], "kinds": ["mlp3"], "entry": ["clip_vit_l14.json"],
         "manifest": ["manifest.parquet"], "source": ["packaged"], "root": ["."], "max_pixels": ["100000000"], "features": ["features"],
         "embeddings": ["embeddings"], "shards": ["1"], "projector": ["projector.safetensors"], "translators": ["translators"],
         "linear": ["linear"], "texts": ["texts.safetensors"], "names": ["names.json"], "device": ["cpu"], "seed": ["0"], "threads": ["1"],
