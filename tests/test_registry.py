@@ -1,9 +1,14 @@
 import json
 from pathlib import Path
 
+import open_clip
 import pytest
+import timm
+import torch
+import transformers
 import yaml
-from torchvision.models import get_model_weights
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import get_model, get_model_weights
 
 from singflow.config import read_yaml
 from singflow.errors import InputError
@@ -12,6 +17,7 @@ from singflow.store import write_json
 
 ROOT = Path(__file__).parent.parent
 MODELS, SPACES = ROOT / "models.yaml", ROOT / "spaces.yaml"
+SIZES = ("parameters_m", "gmacs")
 URL = "url:https://somewhere.org/head.pth"
 
 
@@ -45,12 +51,58 @@ def checkpoints(tmp_path, monkeypatch):
     return tmp_path
 
 
+def unsized(entry):
+    """The entry as it is written out: without its size."""
+    return entry.model_copy(update=dict.fromkeys(SIZES))
+
+
+def built(entry):
+    """The tower that an entry names, without weights, and the side of its images; by the libraries' own functions."""
+    if entry.source == "timm":
+        model = timm.create_model(entry.id, num_classes=0 if entry.head_weights else entry.head_classes)
+        return model, timm.data.resolve_data_config(entry.transform or {}, model=model)["input_size"][-1]
+    if entry.source == "torchvision":
+        name, _, tag = entry.id.partition(".")
+        return get_model(name), get_model_weights(name)[tag].transforms().crop_size[0]
+    if entry.source == "transformers":
+        settings = dict(entry.config)
+        configuration = transformers.AutoConfig.for_model(settings.pop("model_type"), num_labels=1000, **settings)
+        return transformers.AutoModelForImageClassification.from_config(configuration), entry.transform["crop_size"]["height"]
+    if entry.source == "open_clip":
+        model = open_clip.create_model(entry.id.partition("/")[0], device="meta").visual
+        return model, model.image_size[0] if isinstance(model.image_size, tuple) else model.image_size
+    return built(entry.classifier)
+
+
+ENTRIES = resolve_models(MODELS, list(read_yaml(MODELS))) | resolve_spaces(SPACES, list(read_yaml(SPACES)))
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_the_size_of_an_entry_is_that_of_its_architecture(name):
+    entry = ENTRIES[name]
+    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        tower, side = built(entry)
+        tower.eval()(torch.zeros(1, 3, side, side))
+    assert entry.parameters_m == pytest.approx(sum(each.numel() for each in tower.parameters()) / 1e6, rel=0.02)
+    assert entry.gmacs == pytest.approx(counter.get_total_flops() / 2e9, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_the_size_of_an_entry_is_nothing_that_a_step_depends_on(name):
+    entry = ENTRIES[name]
+    other = entry.model_copy(update=dict.fromkeys(SIZES, 1.0))
+    assert entry.parameters_m and entry.gmacs and entry != other
+    assert other.model_dump() == entry.model_dump() and other.model_dump_json() == entry.model_dump_json()
+
+
 def test_every_entry_of_both_files_resolves_to_what_is_written():
     for path, resolve in ((MODELS, resolve_models), (SPACES, resolve_spaces)):
         written = read_yaml(path)
         resolved = resolve(path, list(written))
         assert list(resolved) == list(written)
-        assert {name: entry.model_dump(exclude_unset=True) for name, entry in resolved.items()} == written
+        for name, entry in resolved.items():
+            size = {key: getattr(entry, key) for key in SIZES if key in entry.model_fields_set}
+            assert entry.model_dump(exclude_unset=True) | size == written[name]
 
 
 def test_spaces_of_either_kind_resolve_to_their_own_schema():
@@ -434,10 +486,10 @@ def test_a_resolved_entry_is_read_back_as_it_was_written(tmp_path):
     for weights in ("registry", "random"):
         for name, entry in resolve_models(MODELS, [*read_yaml(MODELS), "timm/resnet18.a1_in1k"], weights).items():
             write_json(tmp_path / f"{name}.json", entry.model_dump())
-            assert read_model(tmp_path / f"{name}.json") == entry
+            assert read_model(tmp_path / f"{name}.json") == unsized(entry)
         for name, entry in resolve_spaces(SPACES, list(read_yaml(SPACES)), weights).items():
             write_json(tmp_path / f"{name}.json", entry.model_dump())
-            assert read_space(tmp_path / f"{name}.json") == entry
+            assert read_space(tmp_path / f"{name}.json") == unsized(entry)
 
 
 def test_everything_that_an_entry_can_say_is_read_back(resolve_with, checkpoints):
@@ -455,14 +507,14 @@ def test_everything_that_an_entry_can_say_is_read_back(resolve_with, checkpoints
         },
     )
     write_json(checkpoints / "model.json", model.model_dump())
-    assert read_model(checkpoints / "model.json") == model
+    assert read_model(checkpoints / "model.json") == unsized(model)
     for name in ("clip_vit_l14", "conse_minilm"):
         place = "weights" if name == "clip_vit_l14" else "classifier.weights"
         space = with_hashes(
             resolve_with(SPACES, {place: "file:checkpoints/x y.safetensors"}, name), {"checkpoints/x y.safetensors": "1" * 64}
         )
         write_json(checkpoints / "space.json", space.model_dump())
-        assert read_space(checkpoints / "space.json") == space
+        assert read_space(checkpoints / "space.json") == unsized(space)
 
 
 def test_hashes_go_to_the_part_that_the_files_belong_to():

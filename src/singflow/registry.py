@@ -40,7 +40,14 @@ ID_FORMS = {
 }
 
 
-class ModelEntry(Section):
+class Tower(Section):
+    """The size of the network that runs over the images, for costs alone: no step depends on it, so it is never written out."""
+
+    parameters_m: float | None = Field(None, gt=0, exclude=True, description="10^6 parameters")
+    gmacs: float | None = Field(None, gt=0, exclude=True, description="10^9 multiply-adds for one view")
+
+
+class ModelEntry(Tower):
     """A classifier."""
 
     source: Literal["timm", "torchvision", "transformers"] = Field(description="library that builds the architecture")
@@ -98,7 +105,7 @@ class ModelEntry(Section):
         return [*named, *([self.class_list] if self.class_list else [])]
 
 
-class ConSEEntry(Section):
+class ConSEEntry(Tower):
     """A space made of label sentences, weighted by a classifier's softmax."""
 
     source: Literal["conse"]
@@ -123,7 +130,7 @@ class OpenCLIPTransform(Section):
     resize_mode: Literal["shortest", "longest", "squash"] | None = None
 
 
-class OpenCLIPEntry(Section):
+class OpenCLIPEntry(Tower):
     """A pair of towers that open_clip builds."""
 
     source: Literal["open_clip"]

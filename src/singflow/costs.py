@@ -1,0 +1,431 @@
+"""What a job costs before it runs: seconds, memory and disk of every step, from the study and the sizes of its models.
+
+Expectations, without margins, for one job on a server CPU of 2 to 3 GHz. Work is counted from the code (multiply-adds of matrix
+products, elements touched) and turned into seconds by the rates below. Rates, starts and bases were measured: linear steps and
+tables by benchmarks/growth.py, all others by benchmarks/memory.py, on two cores. No GPU was at hand: its rate is 40 % of the
+published FP32 peak of an A100 (19.5 TFLOPS). An architecture without a known size counts as a ViT-L/16.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from singflow.registry import ModelEntry, OpenCLIPEntry, SpaceEntry
+
+F64, F32, TOWER = 25.0, 50.0, 22.0  # 10^9 multiply-adds per second and thread: float64, float32, a tower on a CPU
+ELEMENTS = 0.15  # 10^9 elements per second of elementwise float64 work, whatever the threads
+GPU = 3900.0  # 10^9 multiply-adds per second of a tower on a GPU
+DECODE = 0.011  # seconds of one thread to read, decode and crop a photo of 500 x 400 pixels
+LOADED = 0.02  # seconds to build and load a million parameters
+ASSUMED = (304.3, 61.6, 2048)  # a ViT-L/16: 10^6 parameters, 10^9 multiply-adds a view; a wide feature
+IMAGENET = 1_281_167  # images of a study whose data is not here yet
+LOOKED_AT, COUNTED = 10, 20_000  # class folders that are looked into, and entries counted in each
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the cost of a job depends on. A tower's parameters_m (10^6) and gmacs (10^9 multiply-adds a view); 0: no tower."""
+
+    images: int
+    views: int = 1
+    shards: int = 1
+    labels: int = 1000
+    concepts: int = 30
+    classes: int = 1000
+    feature_dim: int = 2048
+    space_dim: int = 768
+    parameters_m: float = 0.0
+    gmacs: float = 0.0
+    assumed: bool = False  # the tower's size, or the feature's, is not known
+    threads: int = 2
+    gpu: bool = False
+    batch: int = 32  # views per forward pass
+    models: int = 1
+    spaces: int = 1
+    dimensions: tuple[int, ...] = ()  # of controls
+    draws: int = 5  # random subspaces per case
+    alphas: int = 13
+    points: int = 10  # of a rank curve
+    steered: int = 0  # images steered, times texts, times targets
+    passes: int = 0  # over the training rows, at most: losses times epochs
+    width: int = 1024  # of hidden layers
+    pictures: int = 0  # that a generator draws for one model and space
+    exact_up_to: int = 100_000
+    resamples: int = 2000
+
+    @property
+    def rows(self) -> int:
+        """Rows of all shards: every view of every image."""
+        return self.images * self.views
+
+    @property
+    def shard_rows(self) -> int:
+        """Rows of the largest shard."""
+        return -(-self.images // self.shards) * self.views
+
+    @property
+    def null_dim(self) -> int:
+        """Dimensions of the null space by the rule `exact`, for a head of full rank."""
+        return max(0, self.feature_dim - self.classes)
+
+    @property
+    def cases(self) -> int:
+        """Subspaces that controls compare: each dimension up to the null space's, in the null, the row and the whole space."""
+        wanted = {*(each for each in self.dimensions if each < self.null_dim), *([self.null_dim] if self.null_dim else [])}
+        return sum(2 + (each <= self.feature_dim - self.null_dim) for each in wanted)
+
+    @property
+    def results(self) -> int:
+        """Per-image results that a step gathers: images times models times spaces."""
+        return self.images * self.models * self.spaces
+
+
+def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space: SpaceEntry | None) -> Size:
+    """The size of a job of a valid study on so many images, of one model, one space, both, or (None, None) all of them.
+
+    The tower is the model's, or without a model the space's for images. Labels are at most the classes of data.classes. A GPU
+    counts when extraction.device asks for one, or allows it and this machine has one.
+    """
+    tower = model or space
+    sizes = (tower.parameters_m, tower.gmacs) if tower else (0.0, 0.0)
+    parameters, gmacs, wide = ASSUMED
+    extraction, controls, steering = study["extraction"], study["controls"], study["steering"]
+    labels = min(images, _lines(study["data"]["classes"]) - 1)
+    steered = images * min(1.0, len(steering["labels"]) / labels) if steering["labels"] else images
+    gpu = extraction["device"] == "cuda" or (extraction["device"] == "auto" and Path("/dev/nvidia0").exists())
+    drawn = study["pictures"]["renderer"] == "unclip" or (
+        study["pictures"]["renderer"] == "auto" and gpu and isinstance(space, OpenCLIPEntry)
+    )
+    shown = len(study["pictures"]["images"]) or study["pictures"]["count"]
+    size = Size(
+        images=images,
+        views=extraction["views"],
+        shards=extraction["shards"],
+        parameters_m=sizes[0] or 0.0,
+        gmacs=sizes[1] or 0.0,
+        labels=labels,
+        concepts=_lines(study["concepts"]["vocabulary"]),
+        assumed=any(each is None for each in (*sizes, model.feature_dim if model else 0)),
+        threads=study["threads"],
+        gpu=gpu,
+        batch=extraction["batch_size"],
+        models=len(study["models"]),
+        spaces=len(study["spaces"]),
+        dimensions=tuple(controls["dimensions"]),
+        draws=controls["min_draws"],
+        alphas=len(study["translator"]["alphas"]),
+        points=len(study["rank_curve"]["kept"]) + 3,
+        steered=round(steered * len(steering["prompts"]) * len(steering["target_is_deg"])),
+        passes=len(study["training"]["losses"]) * study["training"]["epochs"],
+        width=study["training"]["width"],
+        pictures=shown * 20 * len(study["pictures"]["seeds"]) if drawn else 0,
+        exact_up_to=study["pictures"]["exact_up_to"],
+        resamples=study["summary"]["resamples"],
+    )
+    if None in sizes:
+        size = replace(size, parameters_m=parameters, gmacs=gmacs)
+    if model is not None:
+        size = replace(size, feature_dim=model.feature_dim or wide, classes=model.head_classes)
+    return size if space is None else replace(size, space_dim=space.dim)
+
+
+def expected_images(study: dict[str, Any], results: Path) -> int:
+    """Images of the study: those of its manifest, or an estimate that reads no more than a table or a few folders.
+
+    results: results/<study>. Data that is not here yet counts as ImageNet's training images, or per_class of every class.
+    """
+    from pyarrow import parquet  # type: ignore[import-untyped]
+
+    manifest, data = results / "data/manifest.parquet", study["data"]
+    if manifest.is_file():
+        return int(parquet.read_metadata(manifest).num_rows)
+    per_class, classes = data["per_class"], _lines(data["classes"]) - 1
+    if data["source"] == "folder":
+        found = _in_folders(Path(data["root"]), per_class)
+    else:
+        table = Path(data["table"])
+        if not table.is_file():
+            found = 0
+        elif table.suffix.lower() in (".parquet", ".pq"):
+            found = int(parquet.read_metadata(table).num_rows)
+        else:
+            found = _lines(data["table"]) - 1
+        found = min(found, (per_class or found) * classes)
+    return found or (per_class * classes if per_class else IMAGENET)
+
+
+def _in_folders(root: Path, per_class: int | None) -> int:
+    """Images in class folders, perhaps below train and val, as far as the first entries of some folders tell; 0: no such folder."""
+    top = _folders(root)
+    splits = [each for each in top if each.name in ("train", "val", "validation")]
+    total = 0.0
+    for folders in map(_folders, splits) if splits and len(splits) == len(top) else [top]:
+        looked_at = folders[:: -(-len(folders) // LOOKED_AT)] if folders else []
+        counts = [sum(1 for _ in islice(folder.iterdir(), COUNTED)) for folder in looked_at]
+        total += len(folders) * sum(min(count, per_class or count) for count in counts) / max(len(counts), 1)
+    return round(total)
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+
+@cache
+def _lines(path: str) -> int:
+    """Lines of a text file; 2 for one that is not here."""
+    if not Path(path).is_file():
+        return 2
+    with Path(path).open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+
+Work = Callable[[Size], float]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Coefficients of a step. Work is that of one job.
+
+    start: seconds until work begins; f64, f32: 10^9 multiply-adds; elements: 10^9; base: MB of the process; shard: bytes a row of a
+    shard held, as multiples of feature_dim, space_dim and classes; square: matrices of feature_dim^2 float64; held: bytes an image
+    (a result, where all models are gathered); disk: bytes written.
+    """
+
+    start: float
+    base: float
+    f64: Work = lambda s: 0.0
+    f32: Work = lambda s: 0.0
+    elements: Work = lambda s: 0.0
+    shard: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    square: float = 0.0
+    held: float = 0.0
+    disk: Work = lambda s: 0.0
+
+
+def _neighbour_products(s: Size) -> float:
+    """10^9 multiply-adds of all pairs, or of an index: its training, adding to it and 64 cells searched for a point."""
+    if s.images <= s.exact_up_to:
+        return 2e-9 * s.images**2 * s.space_dim
+    cells = s.images**0.5
+    return 1e-9 * s.space_dim * (25 * 64 * cells**2 + s.images * cells + 2 * s.images * 64 * s.images / cells)
+
+
+def _network(s: Size) -> float:
+    """Weights of a nonlinear translator, the largest of the kinds."""
+    return s.width * (2.0 * s.feature_dim + s.width + s.space_dim)
+
+
+LINEAR = Cost(start=2.0, base=200)
+GATHERED = Cost(start=3.0, base=250)
+FIGURE = Cost(start=4.0, base=300, held=40, elements=lambda s: 20e-9 * s.results, disk=lambda s: 3e5)
+TOWER_STEP = Cost(start=8.0, base=700)
+COSTS = {
+    "resolve_model": Cost(start=2.5, base=350, disk=lambda s: 1e3),
+    "resolve_space": Cost(start=2.5, base=350, disk=lambda s: 1e3),
+    "build_manifest": Cost(start=2.0, base=200, held=1500, disk=lambda s: 180.0 * s.images),
+    "extract_head": replace(TOWER_STEP, disk=lambda s: 4.0 * s.classes * (s.feature_dim + 1)),
+    "extract_features": replace(TOWER_STEP, shard=(8, 0, 0), held=300, disk=lambda s: s.shard_rows * (4.0 * s.feature_dim + 12)),
+    "embed_images": replace(TOWER_STEP, shard=(0, 8, 0), held=300, disk=lambda s: s.shard_rows * (4.0 * s.space_dim + 12)),
+    "embed_prompts": replace(TOWER_STEP, start=12.0, disk=lambda s: 4.0 * (s.labels + s.concepts) * s.space_dim),
+    "fit_projector": replace(
+        LINEAR,
+        f64=lambda s: 1e-9 * (s.rows * s.feature_dim * (2 * s.null_dim + s.classes) + 10 * s.classes * s.feature_dim**2),
+        elements=lambda s: 1e-9 * s.rows * (6 * s.feature_dim + 2 * s.classes),
+        shard=(28, 0, 8),
+        square=4,
+        held=300,
+        disk=lambda s: 8.0 * s.feature_dim * (s.null_dim + 1),
+    ),
+    "fit_translator": replace(
+        LINEAR,
+        f64=lambda s: (
+            1e-9
+            * s.feature_dim
+            * (s.rows * (s.feature_dim + s.space_dim) + 10 * s.feature_dim**2 + s.alphas * s.space_dim * (s.feature_dim + 0.2 * s.images))
+        ),
+        elements=lambda s: 1e-9 * s.rows * (4 * s.feature_dim + 4 * s.space_dim * s.alphas),
+        shard=(16, 20, 0),
+        square=4,
+        held=300,
+        disk=lambda s: 4.0 * s.space_dim * (s.feature_dim + 1),
+    ),
+    "train_translator": replace(
+        LINEAR,
+        start=8.0,
+        base=600,
+        f32=lambda s: 3e-9 * s.passes * s.rows * _network(s),
+        elements=lambda s: 1e-9 * s.passes * s.rows * (20 * s.width + _network(s) / 20),
+        shard=(8, 8, 0),
+        square=1,
+        held=300,
+        disk=lambda s: 4.0 * _network(s),
+    ),
+    "measure_controls": replace(
+        LINEAR,
+        f64=lambda s: 1e-9 * s.cases * s.draws * s.feature_dim**2 * (s.null_dim + 2 * s.space_dim),
+        f32=lambda s: 1e-9 * s.cases * s.draws * s.images * s.feature_dim * s.space_dim,
+        elements=lambda s: 1e-9 * s.cases * s.draws * s.images * 36 * s.space_dim,
+        shard=(8, 64, 0),
+        square=3,
+        held=2500,
+        disk=lambda s: 30.0 * s.cases * s.images,
+    ),
+    "measure_null_removal": replace(
+        LINEAR,
+        f64=lambda s: 1e-9 * s.images * s.feature_dim * (5 * s.null_dim + s.classes),
+        f32=lambda s: 1e-9 * s.images * s.feature_dim * (2 * s.space_dim + s.classes),
+        elements=lambda s: 1e-9 * s.images * (40 * s.space_dim + 8 * s.feature_dim + 4 * s.classes),
+        shard=(36, 64, 12),
+        square=2,
+        held=2500,
+        disk=lambda s: 90.0 * s.images,
+    ),
+    "measure_rank_curve": replace(
+        LINEAR,
+        f64=lambda s: (
+            1e-9 * s.feature_dim * (s.images * (2 * s.feature_dim + 2 * s.classes + 2 * s.space_dim) + 20 * s.classes * s.feature_dim)
+        ),
+        elements=lambda s: 1e-9 * s.images * s.points * (36 * s.space_dim + 12 * s.classes),
+        shard=(8, 8, 0),
+        square=6,
+        held=300,
+        disk=lambda s: 2e4,
+    ),
+    "validate_null_space": replace(
+        LINEAR,
+        f64=lambda s: 1e-9 * s.images * s.feature_dim * (2 * s.null_dim + 7 * s.classes),
+        elements=lambda s: 1e-9 * s.images * (20 * s.classes + 20 * s.feature_dim),
+        shard=(8, 0, 0),
+        square=2,
+        held=600,
+        disk=lambda s: 75.0 * s.images,
+    ),
+    "scan_concepts": replace(
+        LINEAR,
+        f32=lambda s: 2e-9 * s.images * s.space_dim * (s.feature_dim + s.concepts),
+        elements=lambda s: 1e-9 * s.images * (14 * s.concepts + 24 * s.space_dim),
+        shard=(8, 0, 0),
+        square=1,
+        held=300,
+        disk=lambda s: 45.0 * s.labels * s.concepts,
+    ),
+    "steer_concepts": replace(
+        LINEAR,
+        f64=lambda s: 1e-9 * s.steered * (s.feature_dim * (2 * s.space_dim + s.null_dim + s.classes) + 2 * s.space_dim * s.null_dim),
+        elements=lambda s: 1e-9 * s.steered * (50 * s.space_dim + 10 * s.feature_dim),
+        shard=(8, 0, 0),
+        square=2,
+        held=300,
+        disk=lambda s: 70.0 * s.steered,
+    ),
+    "probe_principal": replace(
+        LINEAR,
+        f64=lambda s: (
+            1e-9
+            * (
+                s.rows
+                * (s.feature_dim * (2 * s.null_dim + s.space_dim + s.feature_dim + s.labels) + s.space_dim * (s.space_dim + s.labels))
+                + (0.16 * s.alphas + 0.2) * s.images * s.labels * (s.feature_dim + s.space_dim)
+                + 25 * s.feature_dim**3
+            )
+        ),
+        elements=lambda s: 1e-9 * s.rows * (10 * s.feature_dim + 4 * s.labels * s.alphas),
+        shard=(8, 0, 0),
+        square=10,
+        held=400,
+        disk=lambda s: 2e3,
+    ),
+    "find_neighbours": replace(
+        LINEAR,
+        f32=_neighbour_products,
+        elements=lambda s: 1e-9 * s.images * (2 * min(s.images, s.exact_up_to) + 100 * s.space_dim),
+        shard=(8, 60, 0),
+        square=1,
+        held=400,
+        disk=lambda s: 40.0 * s.images,
+    ),
+    "render_pictures": replace(LINEAR, start=12.0, base=600, shard=(8, 8, 0), held=300, disk=lambda s: 1.5e5 * (s.pictures or 30)),
+    "summarize": replace(
+        GATHERED, elements=lambda s: 1e-9 * s.results * (s.resamples + 500), held=150, disk=lambda s: 300.0 * s.labels * s.models * s.spaces
+    ),
+    "compare_models": replace(
+        GATHERED,
+        elements=lambda s: 1e-9 * s.results * 4 * s.resamples * (1 + s.models / 4),
+        held=1000,
+        disk=lambda s: 2e4 * s.models * s.spaces,
+    ),
+    "list_concepts": replace(
+        GATHERED,
+        elements=lambda s: 50e-9 * s.labels * s.concepts * s.models * s.spaces,
+        disk=lambda s: 1500.0 * s.labels * s.models * s.spaces,
+    ),
+    "tabulate_steering": replace(GATHERED, elements=lambda s: 100e-9 * s.steered * s.models * s.spaces, disk=lambda s: 1e4),
+    "compare_translators": replace(GATHERED, disk=lambda s: 1e4),
+    **{f"plot_{name}": FIGURE for name in ("fig3", "fig4", "fig9", "controls", "rank_curves")},
+    **{f"plot_fig{number}": replace(FIGURE, held=0.0, elements=lambda s: 0.0) for number in (1, 5, 6, 7, 8, 10, 11, 12, 13, 15)},
+    "write_report": replace(GATHERED, start=15.0, base=500, held=100, disk=lambda s: 2e7),
+}
+TOWERS = ("extract_head", "extract_features", "embed_images", "embed_prompts")
+
+
+def seconds(step: str, size: Size) -> float:
+    """Expected seconds of one job of a step. Raises KeyError for a step that dvc.yaml does not have."""
+    cost = COSTS[step]
+    work = cost.f64(size) / (F64 * size.threads) + cost.f32(size) / (F32 * size.threads) + cost.elements(size) / ELEMENTS
+    loading = LOADED * size.parameters_m if step in TOWERS else 0.0
+    return cost.start + work + loading + _tower_seconds(step, size)
+
+
+def _tower_seconds(step: str, s: Size) -> float:
+    """Seconds of decoding photos, of running a tower over them or over texts, and of drawing pictures."""
+    forward = s.gmacs / (GPU if s.gpu else TOWER * s.threads)
+    if step in ("extract_features", "embed_images"):
+        return s.shard_rows * (forward + DECODE / (s.views * s.threads) + 0.004 * (1 - 1 / s.views) / s.threads)
+    return {
+        "build_manifest": s.images * DECODE / s.threads,
+        "embed_prompts": 0.002 * (s.labels + s.concepts),
+        "render_pictures": s.pictures * (3.0 if s.gpu else 300.0),
+        "write_report": min(s.images, 10_000) * DECODE / s.threads,
+    }.get(step, 0.0)
+
+
+def peak_mb(step: str, size: Size) -> float:
+    """Expected peak resident memory of one job of a step, in units of 10^6 bytes. Raises KeyError as seconds does."""
+    cost = COSTS[step]
+    gathers = cost.base == GATHERED.base or cost.held == FIGURE.held
+    row = sum(times * width for times, width in zip(cost.shard, (size.feature_dim, size.space_dim, size.classes), strict=True))
+    tower = (12 * size.parameters_m + 8 * size.batch) * 1e6 if step in TOWERS else 0.0
+    generator = 9e9 if step == "render_pictures" and size.pictures else 0.0
+    held = cost.held * (size.results if gathers else size.images)
+    return cost.base + 1e-6 * (row * size.shard_rows + cost.square * 8 * size.feature_dim**2 + held + tower + generator)
+
+
+def disk_bytes(step: str, size: Size) -> int:
+    """Expected bytes of the outputs of one job of a step. Raises KeyError as seconds does."""
+    return round(COSTS[step].disk(size))
+
+
+PER_MODEL = ("resolve_model", "extract_head", "fit_projector", "validate_null_space")
+PER_SPACE = ("resolve_space", "embed_prompts")
+PER_PAIR = (
+    "fit_translator", "measure_controls", "measure_null_removal", "measure_rank_curve", "scan_concepts", "steer_concepts",
+    "probe_principal", "find_neighbours", "render_pictures",
+)  # fmt: skip
+
+
+def study_bytes(study: dict[str, Any], images: int, models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]) -> int:
+    """Expected bytes of results/<study> once a valid study on so many images is finished; logs are left out."""
+    shards, kinds = study["extraction"]["shards"], len(study["comparison"]["kinds"])
+    whole = size_of(study, images, None, None)
+    jobs = {step: [whole] for step in COSTS}
+    jobs |= {key: [size_of(study, images, model, None) for model in models.values()] for key in PER_MODEL}
+    jobs |= {key: [size_of(study, images, None, space) for space in spaces.values()] for key in PER_SPACE}
+    pairs = {name: [size_of(study, images, model, space) for space in spaces.values()] for name, model in models.items()}
+    jobs |= {key: [size for sizes in pairs.values() for size in sizes] for key in PER_PAIR}
+    jobs["extract_features"] = jobs["extract_head"] * shards
+    jobs["embed_images"] = jobs["embed_prompts"] * shards
+    jobs["train_translator"] = [size for name in study["comparison"]["models"] for size in pairs[name]] * kinds
+    return sum(disk_bytes(step, size) for step, sizes in jobs.items() for size in sizes)

@@ -1,0 +1,146 @@
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from singflow.config import check, read_yaml
+from singflow.costs import COSTS, IMAGENET, Size, disk_bytes, expected_images, peak_mb, seconds, size_of, study_bytes
+from singflow.registry import ModelEntry, resolve_models, resolve_spaces
+from tests.conftest import ROOT
+
+STEPS = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+SIZE = Size(images=10_000, labels=1000, parameters_m=25.56, gmacs=4.09, dimensions=(8, 1048), steered=1000, passes=30)
+
+
+@pytest.fixture
+def study(monkeypatch):
+    """The demo, resolved relative to the project."""
+    monkeypatch.chdir(ROOT)
+    content = read_yaml("params.yaml")
+    check(content, "params.yaml")
+    return content
+
+
+def entries(study):
+    return resolve_models("models.yaml", study["models"]), resolve_spaces("spaces.yaml", study["spaces"])
+
+
+def test_every_step_of_the_workflow_has_a_cost_and_no_other():
+    assert set(COSTS) == set(STEPS)
+    for cost in (seconds, peak_mb, disk_bytes):
+        with pytest.raises(KeyError):
+            cost("no_such_step", SIZE)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("field", ["images", "views", "feature_dim", "parameters_m", "gmacs", "steered", "passes", "concepts", "models"])
+def test_no_cost_falls_when_a_study_grows(step, field):
+    larger = replace(SIZE, **{field: 3 * getattr(SIZE, field)})
+    for cost in (seconds, peak_mb, disk_bytes):
+        assert 0 <= cost(step, SIZE) <= cost(step, larger)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_more_shards_never_need_more_and_a_gpu_or_a_core_never_takes_longer(step):
+    many = replace(SIZE, shards=10)
+    assert peak_mb(step, many) <= peak_mb(step, SIZE) and seconds(step, many) <= seconds(step, SIZE)
+    assert seconds(step, replace(SIZE, gpu=True)) <= seconds(step, SIZE)
+    assert seconds(step, replace(SIZE, threads=8)) <= seconds(step, SIZE)
+
+
+@pytest.mark.parametrize("step", ["extract_features", "embed_images"])
+def test_the_shards_of_a_tower_share_its_rows(step):
+    one, ten = disk_bytes(step, SIZE), disk_bytes(step, replace(SIZE, shards=10))
+    assert one == 10 * ten
+    work = [seconds(step, replace(SIZE, shards=n)) - seconds(step, replace(SIZE, images=1)) for n in (1, 10)]
+    assert work[0] == pytest.approx(10 * work[1], rel=0.01)
+
+
+def test_features_take_the_bytes_that_their_tensors_have():
+    rows = 10_000
+    tensors = rows * SIZE.feature_dim * 4 + rows * 8 + rows * 4
+    assert disk_bytes("extract_features", SIZE) == tensors
+
+
+def test_a_larger_model_takes_longer_and_more_memory(study):
+    models, _ = entries(study | {"models": ["resnet50", "eva02_large"]})
+    small, large = (size_of(study, 1000, model, None) for model in models.values())
+    assert seconds("extract_features", large) > 10 * seconds("extract_features", small)
+    assert peak_mb("extract_features", large) > peak_mb("extract_features", small)
+
+
+def test_a_size_says_what_the_study_and_its_entries_say(study):
+    model, space = (next(iter(each.values())) for each in entries(study))
+    size = size_of(study, 20, model, space)
+    assert (size.images, size.rows, size.shard_rows) == (20, 180, 180)
+    assert (size.feature_dim, size.classes, size.null_dim, size.space_dim) == (1280, 1000, 280, 384)
+    assert (size.parameters_m, size.gmacs, size.assumed) == (4.65, 0.385, False)
+    assert size.cases == 15  # dimensions 8, 24, 64, 128 and 280, each in three subspaces
+    assert size_of(study, 20, None, space).parameters_m == space.parameters_m
+    assert size_of(study, 20, None, None).parameters_m == 0
+
+
+def test_a_model_that_no_registry_knows_is_taken_for_a_vit_l(study):
+    size = size_of(study, 20, ModelEntry(source="timm", id="resnet18.a1_in1k"), None)
+    assert size.assumed and (size.parameters_m, size.gmacs) == (304.3, 61.6)
+
+
+def test_images_are_those_of_the_manifest(study, tmp_path):
+    (tmp_path / "data").mkdir()
+    pd.DataFrame({"image_id": range(7)}).to_parquet(tmp_path / "data/manifest.parquet")
+    assert expected_images(study, tmp_path) == 7
+
+
+def test_images_of_a_table_are_its_rows_as_far_as_they_are_drawn(study, tmp_path):
+    assert expected_images(study, tmp_path) == 20
+    pd.DataFrame({"path": [f"{n}.jpg" for n in range(5000)]}).to_parquet(tmp_path / "t.parquet")
+    table = {"table": str(tmp_path / "t.parquet")}
+    assert expected_images(study | {"data": study["data"] | table}, tmp_path) == 5000
+    assert expected_images(study | {"data": study["data"] | table | {"per_class": 2}}, tmp_path) == 2000
+
+
+@pytest.mark.parametrize("below", [[""], ["train", "val"]])
+@pytest.mark.parametrize("per_class", [None, 2])
+def test_images_of_a_folder_are_told_from_a_few_class_folders(study, tmp_path, below, per_class):
+    root = tmp_path / "photos"
+    for part in below:
+        for label in range(40):
+            folder = root / part / f"class{label}"
+            folder.mkdir(parents=True)
+            for number in range(3):
+                (folder / f"{number}.jpg").touch()
+    data = study["data"] | {"source": "folder", "root": str(root), "per_class": per_class}
+    assert expected_images(study | {"data": data}, tmp_path) == len(below) * 40 * (per_class or 3)
+
+
+@pytest.mark.parametrize(("per_class", "images"), [(None, IMAGENET), (10, 10_000)])
+@pytest.mark.parametrize("source", ["folder", "table"])
+def test_data_that_is_not_here_counts_as_imagenet(study, tmp_path, per_class, images, source):
+    data = study["data"] | {"source": source, "root": "not/here", "table": "not/here.csv", "per_class": per_class}
+    assert expected_images(study | {"data": data}, tmp_path) == images
+
+
+def test_the_bytes_of_a_study_are_those_of_its_jobs(study):
+    models, spaces = entries(study)
+    whole = study_bytes(study, 1000, models, spaces)
+    features = sum(disk_bytes("extract_features", size_of(study, 1000, model, None)) for model in models.values())
+    assert features < whole < 10 * features
+    one = {name: model for name, model in models.items() if name == study["models"][0]}
+    assert study_bytes(study, 1000, one, spaces) < whole
+    assert study_bytes(study, 10_000, models, spaces) > 5 * whole
+
+
+def test_costs_are_light():
+    """Snakemake imports them at every parse, in every job of a cluster."""
+    probe = "import sys, singflow.costs; print({'torch', 'pandas', 'numpy', 'pyarrow'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+
+
+def test_labels_and_concepts_are_counted_in_their_files(study):
+    size = size_of(study, 10_000, None, None)
+    assert size.labels == len(pd.read_csv(ROOT / "vocab/imagenet_1k.csv")) == 1000
+    assert size.concepts == len(Path(study["concepts"]["vocabulary"]).read_text().split("\n")) - 1
