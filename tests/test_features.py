@@ -119,3 +119,39 @@ def test_statistics_are_of_rows_and_count_what_is_not_finite():
     found = statistics(np.array([[3.0, 4.0], [0.0, 1.0], [0.0, 0.0]], dtype=np.float32))
     assert found == {"norm_mean": 2.0, "norm_min": 0.0, "norm_max": 5.0, "zero_share": 0.5, "non_finite": 0}
     assert statistics(np.array([[np.nan, np.inf, 1.0]]))["non_finite"] == 2
+
+
+class SmallGPU:
+    """A tower on a device that runs out of memory above so many views at once, as PyTorch reports it."""
+
+    def __init__(self, tower, holds):
+        self.tower, self.holds, self.sizes = tower, holds, []
+
+    def __call__(self, batch):
+        self.sizes.append(len(batch))
+        if len(batch) > self.holds:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return self.tower(batch)
+
+    def to(self, **_):
+        return self
+
+
+def test_out_of_gpu_memory_halves_the_batch_and_changes_nothing_but_rounding(lite0, packaged, caplog):
+    reference, *rows = views_of(lite0, packaged, slice(0, 7))
+    small = SmallGPU(lite0.to(memory_format=torch.channels_last), 3)
+    small.preprocess = lite0.preprocess
+    features, *identified = views_of(small, packaged, slice(0, 7))
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(identified, rows, strict=True))
+    np.testing.assert_allclose(features, reference, rtol=0, atol=1e-5)
+    assert small.sizes[:6] == [8, 4, 2, 2, 2, 2] and set(small.sizes[6:]) == {2}
+    assert [record.message for record in caplog.records] == [
+        f"the GPU's memory is too small for extraction.batch_size: going on with {size} views at once" for size in (4, 2)
+    ]
+
+
+def test_a_gpu_that_holds_no_view_is_named(lite0, packaged):
+    small = SmallGPU(lite0, 0)
+    small.preprocess = lite0.preprocess
+    with pytest.raises(InputError, match=r"too small for a single view \(CUDA out of memory.*take a larger GPU"):
+        views_of(small, packaged, slice(0, 1))

@@ -385,3 +385,72 @@ def test_damaged_row_groups_are_refused_by_name(tmp_path):
         path.write_bytes(damaged)
         assert f"{path}: not readable as Parquet" in refusal(store.read_rows, path, "label", ["a"])
     assert "not readable as Parquet" in refusal(store.read_rows, tmp_path / "absent.parquet", "label", ["a"])
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from singflow.store import atomic
+with atomic(Path(sys.argv[1])) as temporary:
+    temporary.write_bytes(b"half")
+    print(temporary.name, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    path = tmp_path / "scores [1].bin"
+    started = [
+        subprocess.Popen([sys.executable, "-c", HOLDER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    names = [process.stdout.readline().strip() for process in started]
+    dead, living = started
+    dead.kill()
+    dead.wait()
+    for name in names:
+        os.utime(tmp_path / name, (0, 0))
+    store.write_bytes(path, b"whole")
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, names[1]}
+    living.communicate("\n")
+    assert living.returncode == 0
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(path.name, b"half")]
+
+
+def test_a_file_that_is_just_being_made_is_left_alone(tmp_path):
+    path = tmp_path / "scores.bin"
+    young = tmp_path / ".scores.bin.abcdefgh.bin"
+    young.touch()
+    store.write_bytes(path, b"whole")
+    assert young.exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 1 MiB, which is really full."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
+        assert not os.environ.get("CI"), "a disk of its own cannot be mounted"
+        pytest.skip("a disk of its own can be mounted by root alone")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_full_disk_is_named_and_nothing_is_lost_or_left(small_disk, kind):
+    write, read = WRITERS[kind]
+    path = small_disk / f"kept.{kind}"
+    write(path)
+    before = read(path)
+    (small_disk / "rest").write_bytes(b"0" * 500_000)
+    large = {
+        "json": lambda: store.write_json(path, ["x" * 1000] * 2000),
+        "parquet": lambda: store.write_parquet(path, pd.DataFrame({"x": np.random.default_rng(0).random(200_000)})),
+        "safetensors": lambda: store.write_tensors(path, {"x": np.zeros(200_000)}, {}),
+    }
+    message = refusal(large[kind])
+    assert message.startswith(f"{path}: cannot be written, the disk or your quota is full") and "run the same again" in message
+    assert {file.name for file in small_disk.iterdir()} == {path.name, "rest"}
+    assert str(read(path)) == str(before)
+    (small_disk / "rest").unlink()
+    write(path)

@@ -1,5 +1,6 @@
 """Features: a tower run over every view of every image, in batches, with their statistics."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from singflow.errors import InputError
 from singflow.images import read_unchanged
 from singflow.parallel import map_ahead
 from singflow.views import Views
+
+log = logging.getLogger("singflow")
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
@@ -38,8 +41,10 @@ def run_views(
     """Run a tower over every view of every image, decoding ahead in threads.
 
     Returns outputs (n * views, m) float32, image_id (n * views,) int64 and view (n * views,) int32. The last batch is
-    filled up to the batch size, so that a row's value does not depend on where batches end.
-    Raises InputError for an image that vanished or changed since the manifest, and for non-finite outputs.
+    filled up to the batch size, so that a row's value does not depend on where batches end. When the GPU's memory is too small,
+    batches are halved from there on; a row then differs by rounding alone.
+    Raises InputError for an image that vanished or changed since the manifest, for non-finite outputs, and when the GPU cannot
+    hold a single view.
     """
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -49,11 +54,12 @@ def run_views(
 
     loaded = map_ahead(load, rows.itertuples(index=False), threads)
     outputs = []
+    at_once = batch_size
     with torch.inference_mode():
         for batch in _batches(progress(loaded, len(rows)), batch_size):
             full = torch.cat([batch, batch[-1:].expand(batch_size - len(batch), *batch.shape[1:])])
-            result = forward(full.to(device, memory_format=torch.channels_last))
-            outputs.append(result[: len(batch)].cpu().numpy())
+            result, at_once = _within_memory(forward, full, device, at_once)
+            outputs.append(result[: len(batch)].numpy())
     matrix = np.concatenate(outputs).astype(np.float32, copy=False)
     identifiers = np.repeat(rows["image_id"].to_numpy(np.int64), views.count)
     finite = np.isfinite(matrix).all(axis=1)
@@ -62,6 +68,22 @@ def run_views(
             f"image {rows['path'].iloc[int(np.argmin(finite)) // views.count]} gives NaN or infinite features: the weights are damaged"
         )
     return matrix, identifiers, np.tile(np.arange(views.count, dtype=np.int32), len(rows))
+
+
+def _within_memory(forward: Forward, batch: torch.Tensor, device: torch.device, at_once: int) -> tuple[torch.Tensor, int]:
+    """The tower's output of a batch, on the CPU, and how many views at once the device's memory was enough for."""
+    while True:
+        try:
+            parts = [forward(part.to(device, memory_format=torch.channels_last)).cpu() for part in batch.split(at_once)]
+            return torch.cat(parts), at_once
+        except torch.OutOfMemoryError as error:
+            if at_once == 1:
+                raise InputError(
+                    f"the GPU's memory is too small for a single view ({error}): take a larger GPU, or set extraction.device to cpu"
+                ) from None
+            at_once = (at_once + 1) // 2
+        torch.cuda.empty_cache()
+        log.warning("the GPU's memory is too small for extraction.batch_size: going on with %d views at once", at_once)
 
 
 def statistics(matrix: np.ndarray) -> dict[str, float | int]:

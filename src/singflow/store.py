@@ -1,6 +1,9 @@
 """Artifacts on disk: written whole or not at all, byte-identical for identical content, checked when read."""
 
 import csv
+import errno
+import fcntl
+import glob
 import hashlib
 import importlib.metadata
 import io
@@ -9,8 +12,9 @@ import json
 import os
 import struct
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +24,53 @@ import pandas as pd
 from singflow.errors import InputError
 
 SCHEMA_VERSION = "1"
+SURELY_LOCKED = 10.0  # seconds after which a file that is being written is locked by its writer
 
 Tensors = dict[str, np.ndarray]
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that is moved into place when the block ends well, and removed otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    """A temporary path beside `path` that is moved into place when the block ends well, and removed otherwise.
+
+    What a killed process left of the same file is removed. Raises InputError when the disk is full.
+    """
     try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_behind(path)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle):
+                _lock(handle)
+                yield temporary
+                temporary.chmod(0o666 & ~_umask())
+                with temporary.open("rb") as written:
+                    os.fsync(written.fileno())
+                temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(f"{path}: cannot be written, the disk or your quota is full: free some space, then run the same again") from None
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file; False when another process has it, or the file system has no locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Remove temporary files of `path` whose writer was killed: no process holds them locked."""
+    for each in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with suppress(OSError), each.open("rb") as file:
+            if time.time() - each.stat().st_mtime > SURELY_LOCKED and _lock(file.fileno()):
+                each.unlink()
 
 
 def _umask() -> int:
