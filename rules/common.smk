@@ -1,17 +1,23 @@
+import hashlib
+import json
+import os
 import re
 import shlex
+from dataclasses import replace
+from math import ceil
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from singflow import costs
 from singflow.config import LOCAL, check
 from singflow.dependencies import code_files
 from singflow.errors import InputError
 from singflow.registry import resolve_models, resolve_spaces
-from singflow.weights import refuse_space
+from singflow.weights import generates, refuse_space
 
 try:
-    check(config, "params.yaml")
+    STUDY = check(config, "params.yaml")
     ENTRIES = {
         "model": resolve_models("models.yaml", config["models"], config["weights"]),
         "space": resolve_spaces("spaces.yaml", config["spaces"], config["weights"]),
@@ -22,9 +28,22 @@ try:
 except InputError as error:
     raise WorkflowError(f"the study is not valid:\n{error}") from None
 
+# Every job reads params.yaml again: one that changed in the middle of a run would mix two studies.
+STUDY_DIGEST = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+if workflow.is_main_process:
+    os.environ["SINGFLOW_STUDY"] = STUDY_DIGEST
+elif os.environ.get("SINGFLOW_STUDY", STUDY_DIGEST) != STUDY_DIGEST:
+    raise WorkflowError(
+        "the study has changed since this run began: put params.yaml back, or stop the run and start it again. "
+        "To run two studies at once, leave params.yaml alone and name a file each: --configfile studies/<name>.yaml"
+    )
+
 RESULTS = f"results/{config['study']}"
 THREADS = config["threads"]
 KIND = config["translator"]["kind"]
+GPUS = 0 if config["extraction"]["device"] == "cpu" else 1
+CUDA_MB = 3000 * GPUS
+IMAGES_EXPECTED = costs.expected_images(config, Path(RESULTS))
 
 
 def alternatives(names):
@@ -91,6 +110,29 @@ def translators_of(wildcards):
     )
 
 
-def grown(megabytes):
-    """Memory that doubles with every attempt."""
-    return lambda wildcards, attempt: megabytes * 2 ** (attempt - 1)
+def size_of(wildcards):
+    """What the cost of a job depends on. Where a GPU is asked for, one is reckoned with."""
+    entries = [
+        ENTRIES[kind].get(wildcards.get(kind)) if wildcards.get(kind) else None
+        for kind in ("model", "space")
+    ]
+    return replace(costs.size_of(config, IMAGES_EXPECTED, *entries), gpu=bool(GPUS))
+
+
+def generator_gpus(wildcards):
+    """GPUs of a job that shows pictures: none where they are photos."""
+    return GPUS if generates(STUDY.pictures, [ENTRIES["space"][wildcards.space]]) else 0
+
+
+def memory(step, cuda_mb=0):
+    """Megabytes: half as much again as expected, 1000 for Snakemake in the job, and what CUDA takes; twice as much with every further attempt."""
+    return lambda wildcards, attempt: 2 ** (attempt - 1) * (
+        1000 + cuda_mb + ceil(1.5 * costs.peak_mb(step, size_of(wildcards)))
+    )
+
+
+def minutes(step):
+    """Three times as long as expected, and 5 minutes for a slow start; twice as long with every further attempt."""
+    return lambda wildcards, attempt: 2 ** (attempt - 1) * (
+        5 + ceil(3 * costs.seconds(step, size_of(wildcards)) / 60)
+    )

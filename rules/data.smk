@@ -16,7 +16,8 @@ rule resolve_model:
         f"{RESULTS}/benchmarks/resolve_model/{{model}}.tsv"
     threads: 1
     resources:
-        mem_mb=grown(1500),
+        mem_mb=memory("resolve_model"),
+        runtime=minutes("resolve_model"),
     params:
         entry=entry_of("model"),
         weights=config["weights"],
@@ -38,7 +39,8 @@ rule resolve_space:
         f"{RESULTS}/benchmarks/resolve_space/{{space}}.tsv"
     threads: 1
     resources:
-        mem_mb=grown(1500),
+        mem_mb=memory("resolve_space"),
+        runtime=minutes("resolve_space"),
     params:
         entry=entry_of("space"),
         weights=config["weights"],
@@ -61,7 +63,8 @@ rule build_manifest:
         f"{RESULTS}/benchmarks/build_manifest.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(1500),
+        mem_mb=memory("build_manifest"),
+        runtime=minutes("build_manifest"),
     params:
         data=flags(config["data"]),
         seed=config["seed"],

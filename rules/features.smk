@@ -16,7 +16,8 @@ rule extract_head:
         f"{RESULTS}/benchmarks/extract_head/{{model}}.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("extract_head"),
+        runtime=minutes("extract_head"),
     params:
         study=config["study"],
     shell:
@@ -37,7 +38,9 @@ rule extract_features:
         f"{RESULTS}/benchmarks/extract_features/{{model}}-{{shard}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(4000),
+        mem_mb=memory("extract_features", CUDA_MB),
+        runtime=minutes("extract_features"),
+        gpu=GPUS,
     params:
         study=config["study"],
         extraction=flags(config["extraction"]),
@@ -60,7 +63,9 @@ rule embed_images:
         f"{RESULTS}/benchmarks/embed_images/{{space}}-{{shard}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(4000),
+        mem_mb=memory("embed_images", CUDA_MB),
+        runtime=minutes("embed_images"),
+        gpu=GPUS,
     params:
         study=config["study"],
         extraction=flags(config["extraction"]),
@@ -85,7 +90,8 @@ rule embed_prompts:
         f"{RESULTS}/benchmarks/embed_prompts/{{space}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("embed_prompts"),
+        runtime=minutes("embed_prompts"),
     params:
         study=config["study"],
         prompts=flags(config["prompts"]),

@@ -29,7 +29,8 @@ rule plot_fig3:
         f"{RESULTS}/benchmarks/plot_fig3.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("plot_fig3"),
+        runtime=minutes("plot_fig3"),
     params:
         selection=SELECTION,
     shell:
@@ -56,7 +57,8 @@ rule plot_fig4:
         f"{RESULTS}/benchmarks/plot_fig4.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("plot_fig4"),
+        runtime=minutes("plot_fig4"),
     params:
         selection=SELECTION,
         plot_fig4=flags(config["plot_fig4"]),
@@ -84,7 +86,8 @@ rule plot_fig5:
         f"{RESULTS}/benchmarks/plot_fig5.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("plot_fig5"),
+        runtime=minutes("plot_fig5"),
     params:
         selection=SELECTION,
         plot_fig5=flags(config["plot_fig5"]),
@@ -112,7 +115,8 @@ rule plot_fig7:
         f"{RESULTS}/benchmarks/plot_fig7.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("plot_fig7"),
+        runtime=minutes("plot_fig7"),
     params:
         selection=COMPARISON,
     shell:
@@ -139,7 +143,8 @@ rule plot_fig8:
         f"{RESULTS}/benchmarks/plot_fig8.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("plot_fig8"),
+        runtime=minutes("plot_fig8"),
     params:
         selection=COMPARISON,
     shell:
@@ -171,7 +176,8 @@ rule plot_fig9:
         f"{RESULTS}/benchmarks/plot_fig9.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("plot_fig9"),
+        runtime=minutes("plot_fig9"),
     params:
         models=flags({"models": config["models"]}),
         confidence=config["summary"]["confidence"],
@@ -205,7 +211,8 @@ rule plot_fig12:
         f"{RESULTS}/benchmarks/plot_fig12.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("plot_fig12"),
+        runtime=minutes("plot_fig12"),
     params:
         selection=SELECTION,
         confidence=config["summary"]["confidence"],
@@ -235,7 +242,8 @@ rule plot_fig15:
         f"{RESULTS}/benchmarks/plot_fig15.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("plot_fig15"),
+        runtime=minutes("plot_fig15"),
     params:
         selection=SELECTION,
         plot_fig15=flags(config["plot_fig15"]),
@@ -265,7 +273,8 @@ rule plot_controls:
         f"{RESULTS}/benchmarks/plot_controls.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("plot_controls"),
+        runtime=minutes("plot_controls"),
     params:
         selection=SELECTION,
     shell:
@@ -296,7 +305,8 @@ rule plot_rank_curves:
         f"{RESULTS}/benchmarks/plot_rank_curves.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("plot_rank_curves"),
+        runtime=minutes("plot_rank_curves"),
     params:
         selection=SELECTION,
     shell:

@@ -16,7 +16,8 @@ rule fit_projector:
         f"{RESULTS}/benchmarks/fit_projector/{{model}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("fit_projector"),
+        runtime=minutes("fit_projector"),
     params:
         projector=flags(config["projector"]),
         study=config["study"],
@@ -42,7 +43,8 @@ rule fit_translator:
         f"{RESULTS}/benchmarks/fit_translator/{{space}}/{{model}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(3000),
+        mem_mb=memory("fit_translator"),
+        runtime=minutes("fit_translator"),
     params:
         translator=flags(config["translator"]),
         study=config["study"],
@@ -69,7 +71,9 @@ rule train_translator:
         f"{RESULTS}/benchmarks/train_translator/{{space}}/{{model}}-{{kind}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(3000),
+        mem_mb=memory("train_translator", CUDA_MB),
+        runtime=minutes("train_translator"),
+        gpu=GPUS,
     params:
         training=flags(config["training"]),
         study=config["study"],

@@ -26,7 +26,8 @@ rule find_neighbours:
         f"{RESULTS}/benchmarks/find_neighbours/{{space}}/{{model}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(3000),
+        mem_mb=memory("find_neighbours"),
+        runtime=minutes("find_neighbours"),
     params:
         exact_up_to=config["pictures"]["exact_up_to"],
     shell:
@@ -58,7 +59,9 @@ rule render_pictures:
         f"{RESULTS}/benchmarks/render_pictures/{{space}}/{{model}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(3000 if config["pictures"]["renderer"] == "retrieval" else 12000),
+        mem_mb=memory("render_pictures", CUDA_MB),
+        runtime=minutes("render_pictures"),
+        gpu=generator_gpus,
     params:
         pictures=PICTURES,
         steering=flags(config["steering"]),
@@ -92,7 +95,8 @@ rule plot_fig1:
         f"{RESULTS}/benchmarks/plot_fig1.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("plot_fig1"),
+        runtime=minutes("plot_fig1"),
     params:
         selection=SELECTION,
     shell:
@@ -119,7 +123,8 @@ rule plot_fig6:
         f"{RESULTS}/benchmarks/plot_fig6.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("plot_fig6"),
+        runtime=minutes("plot_fig6"),
     params:
         selection=SELECTION,
     shell:
@@ -152,7 +157,8 @@ rule plot_fig10:
         f"{RESULTS}/benchmarks/plot_fig10.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("plot_fig10"),
+        runtime=minutes("plot_fig10"),
     params:
         selection=SELECTION,
     shell:
@@ -180,7 +186,8 @@ rule plot_fig11:
         f"{RESULTS}/benchmarks/plot_fig11.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("plot_fig11"),
+        runtime=minutes("plot_fig11"),
     params:
         selection=SELECTION,
     shell:
@@ -207,7 +214,8 @@ rule plot_fig13:
         f"{RESULTS}/benchmarks/plot_fig13.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("plot_fig13"),
+        runtime=minutes("plot_fig13"),
     params:
         selection=SELECTION,
     shell:

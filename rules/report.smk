@@ -63,7 +63,8 @@ rule write_report:
         f"{RESULTS}/benchmarks/write_report.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(3000),
+        mem_mb=memory("write_report"),
+        runtime=minutes("write_report"),
     params:
         study=config["study"],
         selection=SELECTION,

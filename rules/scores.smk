@@ -16,7 +16,8 @@ rule measure_controls:
         f"{RESULTS}/benchmarks/measure_controls/{{space}}/{{model}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(3000),
+        mem_mb=memory("measure_controls"),
+        runtime=minutes("measure_controls"),
     params:
         controls=flags(config["controls"]),
         seed=config["seed"],
@@ -47,7 +48,8 @@ rule measure_null_removal:
         f"{RESULTS}/benchmarks/measure_null_removal/{{space}}/{{model}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(3000),
+        mem_mb=memory("measure_null_removal"),
+        runtime=minutes("measure_null_removal"),
     shell:
         "python scripts/measure_null_removal.py --manifest {input.manifest} --head {input.head}"
         f" --features {RESULTS}/features/{{wildcards.model}} --shards {SHARDS}"
@@ -74,7 +76,8 @@ rule measure_rank_curve:
         f"{RESULTS}/benchmarks/measure_rank_curve/{{space}}/{{model}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(3000),
+        mem_mb=memory("measure_rank_curve"),
+        runtime=minutes("measure_rank_curve"),
     params:
         rank_curve=flags(config["rank_curve"]),
         energy=config["projector"]["energy"],
@@ -101,7 +104,8 @@ rule validate_null_space:
         f"{RESULTS}/benchmarks/validate_null_space/{{model}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(3000),
+        mem_mb=memory("validate_null_space"),
+        runtime=minutes("validate_null_space"),
     params:
         seed=config["seed"],
     shell:
@@ -129,7 +133,8 @@ rule scan_concepts:
         f"{RESULTS}/benchmarks/scan_concepts/{{space}}/{{model}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(3000),
+        mem_mb=memory("scan_concepts"),
+        runtime=minutes("scan_concepts"),
     shell:
         "python scripts/scan_concepts.py --manifest {input.manifest}"
         f" --features {RESULTS}/features/{{wildcards.model}} --shards {SHARDS}"
@@ -157,7 +162,8 @@ rule steer_concepts:
         f"{RESULTS}/benchmarks/steer_concepts/{{space}}/{{model}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(3000),
+        mem_mb=memory("steer_concepts"),
+        runtime=minutes("steer_concepts"),
     params:
         steering=flags(config["steering"]),
     shell:
@@ -184,7 +190,8 @@ rule probe_principal:
         f"{RESULTS}/benchmarks/probe_principal/{{space}}/{{model}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=grown(3000),
+        mem_mb=memory("probe_principal"),
+        runtime=minutes("probe_principal"),
     params:
         probe=flags(config["probe"]),
         confidence=config["summary"]["confidence"],

@@ -48,7 +48,8 @@ rule summarize:
         f"{RESULTS}/benchmarks/summarize.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("summarize"),
+        runtime=minutes("summarize"),
     params:
         study=config["study"],
         selection=SELECTION,
@@ -99,7 +100,8 @@ rule compare_models:
         f"{RESULTS}/benchmarks/compare_models.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("compare_models"),
+        runtime=minutes("compare_models"),
     params:
         selection=SELECTION,
         summary=flags(config["summary"]),
@@ -133,7 +135,8 @@ rule list_concepts:
         f"{RESULTS}/benchmarks/list_concepts.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("list_concepts"),
+        runtime=minutes("list_concepts"),
     params:
         selection=SELECTION,
         settings=flags(config["concepts"]),
@@ -161,7 +164,8 @@ rule tabulate_steering:
         f"{RESULTS}/benchmarks/tabulate_steering.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("tabulate_steering"),
+        runtime=minutes("tabulate_steering"),
     params:
         selection=SELECTION,
     shell:
@@ -192,7 +196,8 @@ rule compare_translators:
         f"{RESULTS}/benchmarks/compare_translators.tsv"
     threads: 1
     resources:
-        mem_mb=grown(2000),
+        mem_mb=memory("compare_translators"),
+        runtime=minutes("compare_translators"),
     params:
         selection=COMPARISON,
         min_r2=config["summary"]["min_r2"],

@@ -1,17 +1,17 @@
 """Download the weights that a study needs into the caches, verify them and list them; the only script that uses the network."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from singflow import cli
-from singflow.config import Pictures, check, read_yaml
+from singflow.config import check, read_yaml
 from singflow.errors import InputError
-from singflow.registry import SpaceEntry, resolve_models, resolve_spaces
+from singflow.registry import resolve_models, resolve_spaces
 from singflow.store import sha256_of
-from singflow.weights import WeightFile, generator_files, objection, required
+from singflow.weights import WeightFile, generates, generator_files, required
 
 
 class Flags(cli.Command):
@@ -27,7 +27,7 @@ def main(flags: Flags) -> None:
     spaces = resolve_spaces(flags.spaces, study.spaces, study.weights)
     entries = [*resolve_models(flags.models, study.models, study.weights).items(), *spaces.items()]
     wanted: list[tuple[str, Callable[[], list[WeightFile]]]] = [(name, partial(required, entry)) for name, entry in entries]
-    if _generates(study.pictures, spaces.values()):
+    if generates(study.pictures, spaces.values()):
         wanted.append((study.pictures.generator, partial(generator_files, study.pictures)))
     rows, failures = [], []
     for name, files in wanted:
@@ -52,11 +52,6 @@ def main(flags: Flags) -> None:
         raise InputError("\n".join([f"{len(failures)} of {len(wanted)} could not be had:", *failures]))
     needed = f"{len(entries)} models and spaces" + (" and the generator" if len(wanted) > len(entries) else "")
     print(f"Study {study.study}: {len(rows)} files for {needed}; every later step runs without a network.")
-
-
-def _generates(pictures: Pictures, spaces: Iterable[SpaceEntry]) -> bool:
-    """Whether a step may want the generator: unclip is asked for, or auto with a space that the generator draws from."""
-    return pictures.renderer == "unclip" or (pictures.renderer == "auto" and any(objection(space) is None for space in spaces))
 
 
 if __name__ == "__main__":

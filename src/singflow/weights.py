@@ -6,6 +6,7 @@ Compute steps never use the network: what is missing is named here, with the com
 import difflib
 import importlib.metadata
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -266,6 +267,11 @@ def objection(entry: SpaceEntry) -> str | None:
     if entry.weights == "random":
         return f"{reason}and untrained towers (weights: random) give vectors without meaning"
     return None
+
+
+def generates(pictures: Pictures, spaces: Iterable[SpaceEntry]) -> bool:
+    """Whether the generator may draw for one of the spaces: unclip is asked for, or auto with a space that it draws from."""
+    return pictures.renderer == "unclip" or (pictures.renderer == "auto" and any(objection(space) is None for space in spaces))
 
 
 def refuse_space(space: str, entry: SpaceEntry) -> None:
