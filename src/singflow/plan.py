@@ -1,0 +1,163 @@
+"""What a run will cost: the jobs that Snakemake would start, with measured or expected time, memory and disk."""
+
+import csv
+import json
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from singflow import costs
+from singflow.costs import Size
+from singflow.errors import InputError
+from singflow.registry import ModelEntry, SpaceEntry
+
+SOURCES = ("measured", "estimated", "assumed")
+_GROUPS = {step: "plot_*" if step.startswith("plot_") else step for step in costs.COSTS}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of Snakemake's. local: beside Snakemake, never on a cluster; asked_mb: memory it asks for; benchmark: file it will write."""
+
+    step: str
+    local: bool
+    gpu: bool
+    threads: int
+    asked_mb: float
+    wildcards: Mapping[str, str]
+    benchmark: Path
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds, peak memory (MB) and bytes of outputs of a job. source: of time and memory, one of SOURCES."""
+
+    seconds: float
+    peak_mb: float
+    disk: int
+    source: str
+
+
+def local_rules(*files: Path) -> set[str]:
+    """Rules that the files of a workflow name under localrules; a dry run does not tell."""
+    blocks = [re.findall(r"^localrules:\n((?: +\w+,\n)+)", file.read_text(encoding="utf-8"), re.MULTILINE) for file in files]
+    return {name for each in blocks for block in each for name in re.findall(r"\w+", block)}
+
+
+def parse_jobs(listing: str, local: set[str]) -> list[Job]:
+    """The jobs in what `snakemake --dry-run` prints; local: steps that run beside Snakemake.
+
+    Raises InputError when there are none and it does not say so.
+    """
+    jobs = []
+    parts = re.split(r"^rule (\w+):$", listing, flags=re.MULTILINE)
+    for step, block in zip(parts[1::2], parts[2::2], strict=True):
+        fields = dict(re.findall(r"^    (\w+): (.*)$", block, flags=re.MULTILINE))
+        if "benchmark" not in fields:  # rule all
+            continue
+        resources = dict(re.findall(r"(\w+)=([\d.]+)(?:,|$)", fields["resources"]))
+        wildcards = dict(part.split("=", 1) for part in fields["wildcards"].split(", ")) if "wildcards" in fields else {}
+        threads, gpu, asked = int(fields.get("threads", 1)), float(resources.get("gpu", 0)) > 0, float(resources.get("mem_mb", 0))
+        jobs.append(Job(step, step in local, gpu, threads, asked, wildcards, Path(fields["benchmark"])))
+    if not jobs and "Nothing to be done" not in listing:
+        raise InputError(f"snakemake lists no jobs; it says\n{listing.strip()[-2000:]}")
+    return jobs
+
+
+def read_benchmark(path: Path) -> tuple[float, float]:
+    """Mean seconds and highest peak memory (MB; 0 for a job too short to be looked at) of a benchmark file of Snakemake's.
+
+    Raises InputError when the file is not one.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        seconds = [float(row["s"]) for row in rows]
+        peaks = [float(row["max_rss"]) * 2**20 / 1e6 for row in rows if row["max_rss"] not in ("-", "NA")]
+        return sum(seconds) / len(seconds), max(peaks, default=0.0)
+    except (OSError, KeyError, ValueError, ZeroDivisionError) as error:
+        raise InputError(f"{path}: not a benchmark file of Snakemake ({error!r}): remove it") from None
+
+
+def made_of(folder: Path) -> tuple[int, int, int] | None:
+    """Images, shards, and rows of the first shard of a study's results; None when it has no manifest or no features yet."""
+    from pyarrow import parquet  # type: ignore[import-untyped]
+
+    manifest, shards = folder / "data/manifest.parquet", sorted(folder.glob("features/**/shard-*.safetensors"))
+    if not manifest.is_file() or not shards:
+        return None
+    with shards[0].open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        rows = json.loads(file.read(length))["features"]["shape"][0]
+    return int(parquet.read_metadata(manifest).num_rows), sum(each.parent == shards[0].parent for each in shards), int(rows)
+
+
+class Planner:
+    """Costs of the jobs of a valid study. results: the folder of all studies; gpu: whether steps that can use a GPU have one."""
+
+    def __init__(
+        self, study: dict[str, Any], models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry], results: Path, gpu: bool
+    ) -> None:
+        self.gpu = gpu
+        self._study, self._models, self._spaces, self._own = study, models, spaces, results / study["study"]
+        self.images = costs.expected_images(study, self._own)
+        whole = self._size({})
+        likewise = (whole.images, whole.shards, whole.images // whole.shards * whole.views)
+        others = sorted(folder for folder in results.glob("*") if folder != self._own)
+        self._comparable = [folder for folder in [self._own, *others] if made_of(folder) == likewise]
+
+    def _size(self, wildcards: Mapping[str, str]) -> Size:
+        model, space = self._models.get(wildcards.get("model", "")), self._spaces.get(wildcards.get("space", ""))
+        return replace(costs.size_of(self._study, self.images, model, space), gpu=self.gpu)
+
+    def estimate(self, job: Job) -> Estimate:
+        """Time and memory as Snakemake measured them, where the same job has run on as many images and views, or as expected.
+
+        What was measured in another study counts for jobs of one model or space, not for those that gather all.
+        """
+        size = self._size(job.wildcards)
+        disk = costs.disk_bytes(job.step, size)
+        for folder in self._comparable:
+            file = folder / job.benchmark.relative_to(self._own)
+            if file.is_file() and (job.wildcards or folder == self._own):
+                return Estimate(*read_benchmark(file), disk, "measured")
+        source = "assumed" if size.assumed else "estimated"
+        return Estimate(costs.seconds(job.step, size), costs.peak_mb(job.step, size), disk, source)
+
+
+def tabulate(waiting: Iterable[Job], every: Iterable[Job], planner: Planner) -> pd.DataFrame:
+    """One row a step, all figures in one, in the order of the workflow: the jobs that wait, of how many, where they run, and their costs.
+
+    hours: sums, but for the longest job; peak and asked: the most memory of a job, as expected or measured, and as Snakemake asks for it.
+    """
+    known = Counter(_GROUPS[job.step] for job in every)
+    rows = []
+    estimates: dict[str, list[tuple[Job, Estimate]]] = {_GROUPS[step]: [] for step in costs.COSTS if known[_GROUPS[step]]}
+    for job in waiting:
+        estimates[_GROUPS[job.step]].append((job, planner.estimate(job)))
+    for step, pairs in estimates.items():
+        sources = Counter(estimate.source for _, estimate in pairs)
+        gpu = planner.gpu and any(job.gpu for job, _ in pairs)
+        hours = [estimate.seconds / 3600 for _, estimate in pairs]
+        rows.append(
+            {
+                "step": step,
+                "jobs": len(pairs),
+                "of": known[step],
+                "on": "" if not pairs else "here" if all(job.local for job, _ in pairs) else "GPU" if gpu else "CPU",
+                "GPU hours": sum(hours) if gpu else 0.0,
+                "core hours": sum(each * job.threads for each, (job, _) in zip(hours, pairs, strict=True)),
+                "longest h": max(hours, default=0.0),
+                "peak GB": max((estimate.peak_mb for _, estimate in pairs), default=0.0) / 1e3,
+                "asked GB": max((job.asked_mb for job, _ in pairs), default=0.0) / 1e3,
+                "disk GB": sum(estimate.disk for _, estimate in pairs) / 1e9,
+                "time and memory": ", ".join(f"{sources[each]} {each}" for each in SOURCES if sources[each]) or "done",
+            }
+        )
+    return pd.DataFrame(rows)

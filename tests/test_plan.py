@@ -1,0 +1,162 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from singflow.config import read_yaml
+from singflow.costs import peak_mb, seconds, size_of
+from singflow.errors import InputError
+from singflow.plan import Job, Planner, local_rules, made_of, parse_jobs, read_benchmark, tabulate
+from singflow.registry import resolve_models, resolve_spaces
+from singflow.store import write_tensors
+from tests.conftest import ROOT
+
+LISTING = """Building DAG of jobs...
+Job stats:
+job                 count
+total                   3
+
+[Wed Nov 25 09:19:33 2026]
+rule extract_features:
+    input: a.json, b.parquet
+    output: results/demo/features/timm/resnet18.a1_in1k/shard-00000.safetensors
+    jobid: 60
+    benchmark: results/demo/benchmarks/extract_features/timm/resnet18.a1_in1k-00000.tsv
+    reason: Missing output files: x; Input files updated by another job: y
+    wildcards: model=timm/resnet18.a1_in1k, shard=00000
+    threads: 2
+    resources: tmpdir=/tmp, runtime=17, gpu=1, mem_mb=11040, mem=11.04 GB, mem_mib=10529
+[Wed Nov 25 09:19:33 2026]
+rule summarize:
+    output: results/demo/tables/models.csv
+    benchmark: results/demo/benchmarks/summarize.tsv
+    resources: tmpdir=<TBD>, mem_mb=1380, gpu=0
+[Wed Nov 25 09:19:33 2026]
+rule all:
+    input: results/demo/tables/models.csv
+    resources: tmpdir=<TBD>
+"""
+TSV = "s\th:m:s\tmax_rss\tmax_vms\n{}\t0:00:10\t{}\t9\n"
+
+
+def test_jobs_are_read_from_a_dry_run():
+    first, second = parse_jobs(LISTING, {"summarize"})
+    file = Path("results/demo/benchmarks/extract_features/timm/resnet18.a1_in1k-00000.tsv")
+    wildcards = {"model": "timm/resnet18.a1_in1k", "shard": "00000"}
+    assert first == Job("extract_features", False, True, 2, 11040.0, wildcards, file)
+    assert second == Job("summarize", True, False, 1, 1380.0, {}, Path("results/demo/benchmarks/summarize.tsv"))
+
+
+def test_a_finished_study_has_no_jobs_and_any_other_silence_is_an_error():
+    assert parse_jobs("Building DAG of jobs...\nNothing to be done (all requested files are present and up to date).\n", set()) == []
+    with pytest.raises(InputError, match="it says\nWorkflowError: the study is not valid"):
+        parse_jobs("WorkflowError: the study is not valid\n", set())
+
+
+def test_rules_beside_snakemake_are_those_that_the_workflow_names():
+    assert local_rules(ROOT / "rules/tables.smk") == {
+        "summarize", "compare_models", "list_concepts", "tabulate_steering", "compare_translators",
+    }  # fmt: skip
+
+
+def test_a_benchmark_file_gives_mean_time_and_highest_peak(tmp_path):
+    path = tmp_path / "b.tsv"
+    path.write_text("s\tmax_rss\n10\t100\n20\t-\n30\t300\n")
+    assert read_benchmark(path) == (20.0, pytest.approx(314.5728))
+    path.write_text("s\tmax_rss\n1\tNA\n")
+    assert read_benchmark(path) == (1.0, 0.0)
+    for content in ("", "s\tmax_rss\n", "s\n1\n", "s\tmax_rss\nfast\t1\n"):
+        path.write_text(content)
+        with pytest.raises(InputError, match=r"b\.tsv: not a benchmark file"):
+            read_benchmark(path)
+    with pytest.raises(InputError, match="absent"):
+        read_benchmark(tmp_path / "absent")
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    return read_yaml("params.yaml")
+
+
+def planner(study, results, gpu=False):
+    models = resolve_models("models.yaml", study["models"])
+    return Planner(study, models, resolve_spaces("spaces.yaml", study["spaces"]), results, gpu)
+
+
+def job(results, step, key, **wildcards):
+    return Job(step, False, step.startswith("extract"), 2, 4000.0, wildcards, results / f"demo/benchmarks/{step}/{key}.tsv")
+
+
+def finish(folder, images, views):
+    """What is left of a study of one shard a model: its manifest, and features."""
+    (folder / "data").mkdir(parents=True)
+    pd.DataFrame({"image_id": range(images)}).to_parquet(folder / "data/manifest.parquet")
+    for model in ("efficientnet_lite0", "timm/resnet18.a1_in1k"):
+        write_tensors(folder / f"features/{model}/shard-00000.safetensors", {"features": np.zeros((images * views, 2), np.float32)}, {})
+
+
+def measure(folder, step, key, seconds, megabytes):
+    path = folder / f"benchmarks/{step}/{key}.tsv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(TSV.format(seconds, megabytes))
+
+
+def test_results_are_known_by_their_images_shards_and_rows(tmp_path):
+    assert made_of(tmp_path) is None
+    finish(tmp_path / "demo", 4, 3)
+    assert made_of(tmp_path / "demo") == (4, 1, 12)
+
+
+def test_nothing_is_measured_before_anything_ran(study, tmp_path):
+    one = job(tmp_path, "extract_features", "efficientnet_lite0-00000", model="efficientnet_lite0", shard="00000")
+    estimate = planner(study, tmp_path).estimate(one)
+    model = resolve_models("models.yaml", ["efficientnet_lite0"])["efficientnet_lite0"]
+    size = size_of(study, 20, model, None)
+    assert (estimate.seconds, estimate.peak_mb) == (seconds(one.step, size), peak_mb(one.step, size))
+    assert estimate.source == "estimated"
+
+
+def test_what_was_measured_on_as_much_is_taken_from_this_study_then_from_others(study, tmp_path):
+    pair = {"space": "conse_minilm", "model": "efficientnet_lite0"}
+    one = job(tmp_path, "fit_translator", "conse_minilm/efficientnet_lite0", **pair)
+    for name, images, views, taken in (("a", 20, 9, 11.0), ("b", 20, 1, 12.0), ("c", 30, 9, 13.0)):
+        finish(tmp_path / name, images, views)
+        measure(tmp_path / name, "fit_translator", "conse_minilm/efficientnet_lite0", taken, 1000)
+    estimate = planner(study, tmp_path).estimate(one)
+    assert (estimate.seconds, estimate.peak_mb, estimate.source) == (11.0, pytest.approx(1048.576), "measured")
+    finish(tmp_path / "demo", 20, 9)
+    measure(tmp_path / "demo", "fit_translator", "conse_minilm/efficientnet_lite0", 5.0, 1000)
+    assert planner(study, tmp_path).estimate(one).seconds == 5.0
+
+
+def test_a_job_that_gathers_all_models_is_not_measured_by_another_study(study, tmp_path):
+    finish(tmp_path / "a", 20, 9)
+    measure(tmp_path / "a", "summarize", "x", 11.0, 1000)
+    assert planner(study, tmp_path).estimate(job(tmp_path, "summarize", "x")).source == "estimated"
+
+
+def test_a_model_that_no_registry_knows_is_assumed(study, tmp_path):
+    name = "timm/resnet18.a1_in1k"
+    unknown = study | {"models": [name], "comparison": study["comparison"] | {"models": []}}
+    one = job(tmp_path, "extract_features", f"{name}-00000", model=name, shard="00000")
+    assert planner(unknown, tmp_path).estimate(one).source == "assumed"
+
+
+def test_the_table_adds_up(study, tmp_path):
+    jobs = [
+        job(tmp_path, "extract_features", f"{model}-00000", model=model, shard="00000") for model in study["models"]
+    ] + [job(tmp_path, step, step) for step in ("plot_fig3", "plot_fig4")]  # fmt: skip
+    for gpu in (False, True):
+        plan = planner(study, tmp_path, gpu)
+        table = tabulate(jobs[1:], jobs, plan).set_index("step")
+        assert list(table.index) == ["extract_features", "plot_*"]
+        assert list(table["jobs"]) == [2, 2] and list(table["of"]) == [3, 2]
+        hours = sum(plan.estimate(each).seconds for each in jobs[1:3]) / 3600
+        assert table.at["extract_features", "GPU hours"] == pytest.approx(hours * gpu)
+        assert table.at["extract_features", "core hours"] == pytest.approx(2 * hours)
+        assert list(table["on"]) == ["GPU" if gpu else "CPU", "CPU"]
+        assert list(table["time and memory"]) == ["2 estimated", "2 estimated"]
+    done = tabulate([], jobs, plan)
+    assert list(done["time and memory"]) == ["done", "done"] and done[["core hours", "disk GB"]].sum().sum() == 0
