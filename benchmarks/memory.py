@@ -16,6 +16,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,27 +82,34 @@ class Flags(cli.Command):
     folder: Path | None = Field(None, description="empty folder to work in and keep (default: a temporary one)")
 
 
-def prepare(images: int, classifier: str) -> None:
-    """Make the working folder a project: the sweep over MODELS, with image files that all differ."""
+def project(models: list[str], entries: dict[str, Any], **changes: dict[str, Any]) -> None:
+    """Make the working folder a project: the sweep over models, with few draws and a short training; changes: section -> keys."""
     for name in ("scripts", "vocab", "checkpoints", "report", "spaces.yaml"):
         Path(name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
     Path(".dvc").mkdir()
     shutil.copy(ROOT / ".dvc/config", ".dvc/config")
     Path(".dvc/config.local").write_text("[core]\n    no_scm = true\n")
-    study = read_yaml(ROOT / "studies/sweep.yaml") | {"models": MODELS, "spaces": [SPACE]}
+    study = read_yaml(ROOT / "studies/sweep.yaml") | {"models": models, "spaces": [SPACE]}
     study["threads"] = min(study["threads"], os.cpu_count() or 1)
     study["data"] |= {"root": "images", "per_class": PER_LABEL}
     study["extraction"]["device"] = "cpu"
     study["controls"] |= {"min_draws": 2, "max_draws": 2}
     study["training"] |= {"epochs": 1, "losses": ["mse"]}
-    study["comparison"] = {"models": MODELS[:1], "kinds": ["mlp3"]}
-    study["pictures"]["closeup"] = MODELS[0]
+    study["comparison"] = {"models": models[:1], "kinds": ["mlp3"]}
+    study["pictures"]["closeup"] = models[0]
     for section in ("plot_fig4", "plot_fig15", "steering"):
         study[section]["labels"] = []
+    for section, keys in changes.items():
+        study[section] |= keys
     Path("params.yaml").write_text(yaml.safe_dump(study))
+    Path("models.yaml").write_text(yaml.safe_dump(entries))
+
+
+def prepare(images: int, classifier: str) -> None:
+    """A project of MODELS, with image files that all differ."""
     entry = resolve_models(ROOT / "models.yaml", [classifier], "random")[classifier]
-    Path("models.yaml").write_text(yaml.safe_dump({MODELS[0]: entry.model_dump()}))
+    project(MODELS, {MODELS[0]: entry.model_dump()})
     contents = [path.read_bytes() for path in sorted(data_root("packaged", ".").glob("imagenet_*"))]
     synsets = pd.read_csv("vocab/imagenet_1k.csv")["synset"]
     for number in range(images):
@@ -136,18 +144,18 @@ def widen() -> None:
         write_tensors(RESULTS / name, {n: np.tile(t, 2) / np.float32(2**0.5) if t.ndim == 2 else t for n, t in read.items()}, metadata)
 
 
-def multiply(patterns: list[str]) -> None:
+def multiply(patterns: list[str], models: list[str]) -> None:
     """Copy what the first model gave under the names of the others."""
     for pattern in patterns:
-        for model in MODELS[1:]:
+        for model in models[1:]:
             path = RESULTS / pattern.format(model)
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(RESULTS / pattern.format(MODELS[0]), path)
+            shutil.copy(RESULTS / pattern.format(models[0]), path)
 
 
 def benchmark() -> pd.DataFrame:
     """Run every step; one row each."""
-    before = {"fit_translator": widen, "summarize": partial(multiply, PER_MODEL), "plot_fig1": partial(multiply, PICTURED)}
+    before = {"fit_translator": widen, "summarize": partial(multiply, PER_MODEL, MODELS), "plot_fig1": partial(multiply, PICTURED, MODELS)}
     rows = []
     for step, command in commands().items():
         before.get(step, lambda: None)()

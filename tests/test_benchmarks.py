@@ -1,7 +1,9 @@
 import runpy
 import subprocess
 import sys
+from functools import partial
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -51,3 +53,38 @@ def test_the_scan_of_a_large_vocabulary_is_held_to_its_limit(limit, status):
     assert finished.returncode == status, finished.stderr[-3000:]
     assert finished.stdout.startswith("peak 0.") and "beyond the text embeddings (0.00 GB)" in finished.stdout
     assert ("above the limit of 0.01 GB" in finished.stderr) == bool(status)
+
+
+@pytest.fixture
+def judge(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return partial(runpy.run_path(str(ROOT / "benchmarks/growth.py"))["judge"], [10**4, 10**5, 10**6])
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 1.5, 2.0])
+def test_the_exponent_of_growth_is_found_beneath_a_start(judge, power):
+    seconds = 3 + np.array([1.0, 10**power, 100**power])
+    verdict = judge(seconds, np.full(3, 300.0), 100.0)
+    assert verdict["exponent"] == pytest.approx(power)
+    assert verdict["linear"] == (power <= 1)
+    assert verdict["flat"] and verdict["B/image"] == 0
+
+
+def test_memory_may_grow_by_the_tables_and_no_more(judge):
+    seconds = np.array([1.0, 1.0, 1.0])
+    within, beyond = (judge(seconds, np.array([300.0, 330.0, 300.0 + megabytes]), 100.0) for megabytes in (300, 500))
+    assert (within["flat"], beyond["flat"]) == (True, False)
+    assert beyond["B/image"] == pytest.approx(500e6 / 990_000)
+    assert within["linear"] and np.isnan(within["exponent"])
+
+
+def test_the_growth_of_real_steps_is_measured():
+    flags = ["--rows", "200", "400", "800", "--shard", "200", "--features", "16", "--dims", "8", "--labels", "4"]
+    flags += ["--steps", "build_manifest", "fit_projector", "fit_translator"]
+    finished = subprocess.run([sys.executable, ROOT / "benchmarks/growth.py", *flags], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    rows = {line.split()[0]: line.split()[1:] for line in finished.stdout.splitlines()[1:-1]}
+    assert list(rows) == ["build_manifest", "fit_projector", "fit_translator"]
+    for row in rows.values():
+        assert all(float(figure) > 0 for figure in row[:6]) and row[-2:] == ["True", "True"]
+    assert finished.stdout.endswith("time grows no faster than the images, memory by no more than the tables\n")

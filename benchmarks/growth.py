@@ -1,0 +1,198 @@
+"""Growth of every step that reads features or their tables: seconds and peak memory at 10,000, 100,000 and 1,000,000 images.
+
+Runs the commands of dvc.yaml on made-up features of one classifier (a linear relation to the space, and noise) in shards of constant
+size, and on tiny images, in a temporary folder that needs 15 GB of disk; the tables gather two models. Prints a table and ends with
+exit status 1 when a step's time grows faster than the images, or its memory by more than the tables that it reads and writes.
+"""
+
+import math
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from memory import MODELS, PER_MODEL, PICTURED, RESULTS, ROOT, SPACE, commands, measure, multiply, project
+from PIL import Image
+from pydantic import Field
+
+from singflow import cli
+from singflow.config import read_yaml
+from singflow.errors import InputError
+from singflow.metrics import unit
+from singflow.registry import ModelEntry, resolve_spaces
+from singflow.store import provenance, read_parquet, shard_path, shard_rows, write_json, write_parquet, write_tensors
+
+TWO = MODELS[:2]
+MADE_UP = ("resolve_model", "resolve_space", "extract_head", "extract_features", "embed_images", "embed_prompts")
+STEEP = 1.5  # times what a line through the two smaller sizes says for the largest
+SLACK_S, SLACK_MB = 5.0, 60.0  # differences between runs of one command
+COPIES = 3.0  # of its tables that a step may hold
+
+
+class Flags(cli.Command):
+    """Growth of time and memory with the number of images."""
+
+    rows: list[int] = Field([10_000, 100_000, 1_000_000], min_length=3, description="numbers of images, ascending, at least three")
+    shard: int = Field(10_000, ge=20, description="images in a shard")
+    features: int = Field(512, ge=2, description="dimensions of the features")
+    dims: int = Field(256, ge=2, description="dimensions of the space")
+    labels: int = Field(200, ge=2, description="labels, which are the classes of the head")
+    steps: list[str] = Field([], description="steps that are measured (default: all); what they read must be made by steps before them")
+    index_up_to: int = Field(
+        100_000, ge=0, description="images up to which find_neighbours runs; above, its table is made up: it takes hours"
+    )
+    folder: Path = Field(Path(tempfile.gettempdir()), description="folder for the temporary one")
+
+
+def prepare(images: int, flags: Flags) -> None:
+    """A project of two models whose images are tiny files that all differ."""
+    labels = [f"label {number:03d}" for number in range(flags.labels)]
+    shards = max(1, images // flags.shard)
+    entry = ModelEntry(
+        source="timm", id="test_resnet.r160_in1k", weights="random", feature_dim=flags.features, classes=len(labels), class_names=labels
+    ).model_dump()
+    project(
+        TWO,
+        dict.fromkeys(TWO, entry),
+        data={"per_class": None},
+        extraction={"shards": shards, "shard_ids": [f"{shard:05d}" for shard in range(shards)]},
+        controls={"dimensions": []},
+        rank_curve={"kept": [1.0, 0.5]},
+        translator={"alphas": [1.0, 100.0, 10_000.0]},
+        steering={"prompts": ["an image of a jellyfish"], "target_is_deg": [10.0]},
+        probe={"alphas": [0.01, 1.0]},
+        pictures={"exact_up_to": 1000},
+        summary={"resamples": 100, "permutations": 100},
+    )
+    generator = np.random.default_rng(0)
+    Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save("tiny.jpg")
+    content = Path("tiny.jpg").read_bytes()
+    for label in labels:
+        Path("images", label).mkdir(parents=True)
+    for number in range(images):
+        Path("images", labels[number % len(labels)], f"{number}.jpg").write_bytes(content + str(number).encode())
+
+
+def make_up(flags: Flags) -> None:
+    """Write what the steps that run a tower would write for the manifest: features around a mean per label, and embeddings T f + noise."""
+    generator = np.random.default_rng(1)
+    study, manifest = read_yaml("params.yaml"), read_parquet(RESULTS / "data/manifest.parquet")
+    labels, codes = sorted(manifest["label"].unique()), pd.factorize(manifest["label"], sort=True)[0]
+
+    def normal(*shape: int) -> np.ndarray:
+        return generator.standard_normal(shape, dtype=np.float32)
+
+    def facts(**more: object) -> dict[str, str]:
+        return provenance(["torch"], weights_sha256="0", class_names=labels, head_max_error=0.0, top1=None, top1_images=0, **more)
+
+    centres, relation = normal(len(labels), flags.features), normal(flags.features, flags.dims) / np.float32(flags.features**0.5)
+    shards = study["extraction"]["shards"]
+    write_tensors(RESULTS / f"features/{TWO[0]}/head.safetensors", {"weight": centres, "bias": normal(len(labels))}, facts())
+    for shard in range(shards):
+        ids = np.asarray(shard_rows(len(manifest), shard, shards), dtype=np.int64)
+        places = {"image_id": ids, "view": np.zeros(len(ids), dtype=np.int32)}
+        features = centres[codes[ids]] + normal(len(ids), flags.features)
+        embeddings = features @ relation + np.float32(0.3) * normal(len(ids), flags.dims)
+        write_tensors(shard_path(RESULTS / f"features/{TWO[0]}", shard), {"features": features, **places}, facts())
+        write_tensors(shard_path(RESULTS / f"embeddings/{SPACE}", shard), {"embeddings": embeddings, **places}, facts())
+    concepts = Path(study["concepts"]["vocabulary"]).read_text(encoding="utf-8").split("\n")[:-1]
+    targets = study["steering"]["prompts"]
+    texts = {
+        "label_embeddings": unit(centres @ relation),
+        "concept_embeddings": unit(normal(len(concepts), flags.dims)),
+        "target_embeddings": unit(normal(len(targets), flags.dims)),
+    }
+    write_tensors(RESULTS / f"prompts/{SPACE}.safetensors", {name: each.astype(np.float32) for name, each in texts.items()}, facts())
+    write_json(RESULTS / f"prompts/{SPACE}.json", {"labels": labels, "concepts": concepts, "targets": targets})
+    write_json(RESULTS / f"registry/models/{TWO[0]}.json", read_yaml("models.yaml")[TWO[0]])
+    space = resolve_spaces("spaces.yaml", [SPACE])[SPACE].model_dump() | {"dim": flags.dims}
+    write_json(RESULTS / f"registry/spaces/{SPACE}.json", space)
+
+
+def make_up_neighbours(images: int) -> None:
+    """Write what find_neighbours would write: every image's neighbour is the one after it."""
+    ids, angles = np.arange(images), np.full(images, 45.0)
+    near = {f"{name}_{kind}": values for name in ("original", "equivalent") for kind, values in (("id", np.roll(ids, 1)), ("deg", angles))}
+    write_parquet(RESULTS / f"neighbours/{SPACE}/{TWO[0]}.parquet", pd.DataFrame({"image_id": ids, **near}))
+
+
+def table_bytes(command: list[str], images: int) -> float:
+    """Bytes an image, in memory, of the tables that a command reads and writes."""
+    named = {Path(word) for word in command if word.startswith(str(RESULTS))}
+    tables = {file for path in named for file in [path, *path.rglob("*")] if file.suffix == ".parquet" and "concepts" not in file.parts}
+    sizes = [int(pd.read_parquet(file).memory_usage(deep=True, index=False).sum()) for file in tables]
+    return sum(sizes) / images
+
+
+def run_steps(images: int, flags: Flags) -> pd.DataFrame:
+    """Seconds, peak memory (MB) and bytes of the tables an image of every step."""
+    gathered = {"summarize": PER_MODEL, "plot_fig1": PICTURED}
+    rows = []
+    for step, command in commands().items():
+        if step == "fit_projector":
+            make_up(flags)
+        if step in MADE_UP or (flags.steps and step not in flags.steps):
+            continue
+        if step == "find_neighbours" and images > flags.index_up_to:
+            make_up_neighbours(images)
+            continue
+        multiply(gathered.get(step, []), TWO)
+        cli.log.info("-- %s of %d images", step, images)
+        peak, seconds = measure(command)
+        rows.append((step, seconds, peak * 2**30 / 1e6, table_bytes(command, images)))
+    return pd.DataFrame(rows, columns=["step", "s", "MB", "tables"]).set_index("step")
+
+
+def judge(sizes: list[int], seconds: np.ndarray, peaks: np.ndarray, tables: float) -> dict[str, object]:
+    """How time and memory of a step grow: seconds, peaks (MB), each of the last three sizes; tables: bytes an image.
+
+    exponent: of the time beyond the start, from the two steps between the sizes (NaN where the smaller is lost in noise).
+    """
+    first, middle, last = sizes[-3:]
+    steps, ratio = np.diff(seconds), (last - middle) / (middle - first)
+    line = seconds[1] + max(steps[0], 0.0) * ratio
+    grown = (peaks[-1] - peaks[0]) * 1e6 / (last - first)
+    known = steps.min() > 0.1 and steps[1] > 1.0
+    return {
+        "exponent": math.log(steps[1] / steps[0]) / math.log(ratio) if known else math.nan,
+        "B/image": max(grown, 0.0),
+        "tables B/image": tables,
+        "linear": bool(seconds[-1] <= STEEP * line + SLACK_S),
+        "flat": bool(peaks[-1] - peaks[0] <= SLACK_MB + COPIES * tables * (last - first) / 1e6),
+    }
+
+
+def growth(runs: dict[int, pd.DataFrame]) -> pd.DataFrame:
+    """One row a step: seconds and peaks at every size, and the verdict."""
+    sizes, last = list(runs), runs[max(runs)]
+    rows = []
+    for step in last.index:
+        seconds, peaks = (np.array([run.at[step, name] for run in runs.values()]) for name in ("s", "MB"))
+        numbers = {f"s {size}": value for size, value in zip(sizes, seconds, strict=True)}
+        numbers |= {f"MB {size}": value for size, value in zip(sizes, peaks, strict=True)}
+        rows.append({"step": step, **numbers, **judge(sizes, seconds[-3:], peaks[-3:], last.at[step, "tables"])})
+    return pd.DataFrame(rows)
+
+
+def main(flags: Flags) -> None:
+    runs = {}
+    for images in sorted(flags.rows):
+        with tempfile.TemporaryDirectory(dir=flags.folder) as temporary:
+            os.chdir(temporary)
+            prepare(images, flags)
+            runs[images] = run_steps(images, flags)
+            os.chdir(ROOT)
+    table = growth(runs)
+    left_out = sorted({step for run in runs.values() for step in run.index} - set(table["step"]))
+    print(table.to_string(index=False, float_format="{:.1f}".format))
+    if left_out:
+        print(f"left out at the largest size: {', '.join(left_out)}")
+    broken = [f"{row.step} is not {name}" for row in table.itertuples() for name in ("linear", "flat") if not getattr(row, name)]
+    if broken:
+        raise InputError("; ".join(broken))
+    print("time grows no faster than the images, memory by no more than the tables")
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)
