@@ -1,0 +1,235 @@
+"""What of a run will work on this machine or its cluster, and how to mend what will not."""
+
+import csv
+import importlib.metadata
+import itertools
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from singflow import costs
+from singflow.config import LOCAL, Data, Pictures, Study, check, read_yaml
+from singflow.data import SPLIT_FOLDERS, data_root
+from singflow.doctor_dvc import check_dvc
+from singflow.doctor_findings import Finding, existing, in_bytes
+from singflow.doctor_slurm import check_cluster, check_controller
+from singflow.errors import InputError
+from singflow.registry import ConSEEntry, ModelEntry, SpaceEntry, resolve_models, resolve_spaces
+from singflow.weights import FETCH, PackageFile, WeightFile, generates, generator_files, required
+
+NAMED = ("python", "snakemake", "dvc", "torch", "snakemake-executor-plugin-slurm")
+
+
+def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator[Finding]:
+    """All checks, each as soon as it is made. Paths: params.yaml, the registries, and the cluster profile."""
+    controller = check_controller()
+    yield check_versions()
+    device, estimated = "auto", 0
+    try:
+        study = check(read_yaml(params), str(params))
+        entries = resolve_models(models, study.models, study.weights), resolve_spaces(spaces, study.spaces, study.weights)
+    except InputError as error:
+        yield Finding("study", "fail", str(error), "correct it; weights, data, GPU and disk are checked once the study is valid")
+    else:
+        device = study.extraction.device
+        yield Finding("study", "ok", f"{study.study} in {params} is valid; models: {len(study.models)}, spaces: {len(study.spaces)}")
+        yield check_gpu(device, study.threads, visible_gpus() if device != "cpu" else [], controller.status == "ok")
+        yield check_weights(*entries, study.pictures)
+        data = check_data(study.data)
+        yield data
+        if data.status == "ok":
+            estimated = estimate(study, *entries)
+            yield check_disk(Path("results", study.study), estimated)
+    yield from check_dvc(Path(), estimated)
+    yield controller
+    if controller.status == "ok":
+        yield from check_cluster(profile, device)
+
+
+def check_versions(distribution: str = "singflow") -> Finding:
+    """Whether Python and the installed distributions are what a distribution requires."""
+    mend = "make the environment again: `rm -r .venv && make .venv/demo`"
+    try:
+        described = importlib.metadata.metadata(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding("versions", "fail", f"{distribution} is not installed in this environment", mend)
+    needed = [Requirement(f"python{described['Requires-Python'] or ''}")]
+    needed += map(Requirement, described.get_all("Requires-Dist") or [])
+    found, wrong = {}, []
+    for each in needed:
+        if each.marker is None or each.marker.evaluate({"extra": ""}):
+            found[each.name] = _version(each.name)
+            wrong += _complaint(each.name, found[each.name], each.specifier)
+    if wrong:
+        return Finding("versions", "fail", "; ".join(wrong), mend)
+    named = ", ".join(f"{name} {found[name]}" for name in NAMED if name in found)
+    return Finding("versions", "ok", f"{named}; all {len(found)} requirements are met")
+
+
+def _version(name: str) -> str | None:
+    if name == "python":
+        return platform.python_version()
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _complaint(name: str, version: str | None, allowed: SpecifierSet) -> list[str]:
+    if version is None:
+        return [f"{name} is not installed"]
+    return [] if allowed.contains(version, prereleases=True) else [f"{name} is {version}, {allowed} is needed"]
+
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that PyTorch sees."""
+    from torch.cuda import device_count, get_device_name, is_available
+
+    return [get_device_name(each) for each in range(device_count())] if is_available() else []
+
+
+def check_gpu(device: str, threads: int, gpus: list[str], slurm: bool) -> Finding:
+    """Whether what extraction.device asks for is here. gpus: those that PyTorch sees; slurm: whether jobs may run elsewhere."""
+    if device == "cpu":
+        return Finding("GPU", "absent", "extraction.device is cpu: none is used")
+    if gpus:
+        return Finding("GPU", "ok", ", ".join(gpus))
+    if slurm:
+        return Finding("GPU", "warn", "PyTorch sees none on this machine", "on a login node that is as it should be: see GPU request")
+    if device == "cuda":
+        return Finding("GPU", "fail", "PyTorch sees none, but extraction.device is cuda", "write extraction.device: auto in params.yaml")
+    slower = f"about {costs.GPU / (costs.TOWER * threads):.0f} times as long as on a data centre's GPU"
+    return Finding("GPU", "warn", f"PyTorch sees none: classifiers and spaces run on the CPU, {slower}", "see `make plan` for the hours")
+
+
+def check_weights(models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], pictures: Pictures) -> Finding:
+    """Whether every weight file of the study is in its cache, package or folder; nothing is fetched and no hub asked."""
+    entries = [*models.items(), *spaces.items()]
+    missing = [f"{name}: {each}" for name, entry in entries for each in _missing(partial(_files, entry))]
+    undrawn = _missing(partial(_generator, pictures)) if generates(pictures, spaces.values()) else []
+    if missing or (undrawn and pictures.renderer == "unclip"):
+        listed = [*missing, *(f"{pictures.generator}: {each}" for each in undrawn)]
+        return Finding("weights", "fail", f"{len(listed)} missing:\n" + "\n".join(listed), FETCH)
+    if undrawn:
+        found = f"all but those of the generator {pictures.generator}: the nearest real images are shown instead"
+        return Finding("weights", "warn", found, f"to draw pictures, {FETCH}")
+    return Finding("weights", "ok", "all are here; no hub was asked")
+
+
+def _files(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
+    sentences = [PackageFile(entry.text.removeprefix("package:"))] if isinstance(entry, ConSEEntry) else []
+    return [*required(entry), *sentences]
+
+
+def _generator(pictures: Pictures) -> list[WeightFile]:
+    if pictures.generator.startswith(f"{LOCAL}/") and not Path(pictures.generator, "model_index.json").is_file():
+        raise InputError("holds no model_index.json")
+    return generator_files(pictures)
+
+
+def _missing(listed: Callable[[], list[WeightFile]]) -> list[str]:
+    """Those of the files that are not here, with the reason where there is one."""
+    try:
+        return [str(file) for file in listed() if file.find() is None and not file.optional]
+    except InputError as error:
+        return [str(error)]
+
+
+def check_data(data: Data) -> Finding:
+    """Whether the data root can be read: its first class folder, or the table and the first image that it lists."""
+    try:
+        return Finding("data root", "ok", _looked_into(data))
+    except InputError as error:
+        return Finding("data root", "fail", str(error))
+
+
+def _looked_into(data: Data) -> str:
+    try:
+        root = data_root(data.source, data.root)
+        if data.source == "folder":
+            return f"{root}: {_first_class(root)} is its first class"
+        path = root / _first_row(Path(str(data.table)), data.label_column)
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        mend = "correct data.root, data.table or its paths, or the permissions of these files"
+        raise InputError(f"{error.filename}: not readable: {error.strerror}: {mend}") from None
+    return f"{root}: {path.name}, the first image of {data.table}, can be read"
+
+
+def _first_class(root: Path) -> str:
+    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    if folders and set(folders) <= set(SPLIT_FOLDERS):
+        folders = sorted(f"{split}/{entry.name}" for split in folders for entry in os.scandir(root / split) if entry.is_dir())
+    if not folders:
+        raise InputError(f"data.root {root}: holds no class folders: images are expected at <root>/<class>/<image>")
+    next(os.scandir(root / folders[0]), None)
+    return folders[0]
+
+
+def _first_row(table: Path, label_column: str) -> str:
+    """The path in the first row of a table. Raises InputError when it lacks a column or a row."""
+    if table.suffix.lower() in (".parquet", ".pq"):
+        columns, row = _first_of_parquet(table)
+    else:
+        try:
+            with table.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file)
+                row = next(reader, {})
+                columns = list(reader.fieldnames or [])
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{table}: not readable as CSV: {error}") from None
+    lacking = [name for name in ("path", label_column) if name not in columns]
+    if lacking:
+        has = ", ".join(columns) or "none"
+        raise InputError(f"{table}: has no column {', '.join(lacking)}; it has {has}: correct it, or data.label_column")
+    if not row:
+        raise InputError(f"{table}: holds no rows")
+    return str(row["path"])
+
+
+def _first_of_parquet(table: Path) -> tuple[list[str], dict[str, Any]]:
+    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+
+    with table.open("rb") as opened:
+        try:
+            file = parquet.ParquetFile(opened)
+            first = next(file.iter_batches(batch_size=1), None)
+        except ArrowException as error:
+            raise InputError(f"{table}: not readable as Parquet: {error}") from None
+        return file.schema_arrow.names, first.to_pylist()[0] if first else {}
+
+
+def estimate(study: Study, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]) -> int:
+    """Bytes that the study, whose data can be read, is expected to write under results/."""
+    content = study.model_dump()
+    results = Path("results", study.study)
+    try:
+        images = costs.expected_images(content, results)
+    except (OSError, ValueError):  # a damaged manifest: what made it says so when it is used
+        images = costs.expected_images(content, Path())
+    return costs.study_bytes(content, images, models, spaces)
+
+
+def check_disk(folder: Path, estimated: int) -> Finding:
+    """Whether the bytes that a study is expected to write fit on the disk of its folder, and once more into DVC's cache."""
+    free = shutil.disk_usage(existing(folder)).free
+    found = f"{in_bytes(free)} free for {folder}, of which the study writes about {in_bytes(estimated)}"
+    mend = f"free disk, or link {folder.parent} to a larger one"
+    if free < estimated:
+        return Finding("disk", "fail", found, mend)
+    return Finding("disk", "warn", f"{found}: little is left for copies", mend) if free < 2 * estimated else Finding("disk", "ok", found)
+
+
+def verdict(findings: Iterable[Finding]) -> tuple[bool, str]:
+    """Whether nothing fails, and a line that counts what was found."""
+    counts = {status: len(list(group)) for status, group in itertools.groupby(sorted(each.status for each in findings))}
+    failed, warned = counts.get("fail", 0), counts.get("warn", 0)
+    return not failed, f"{counts.get('ok', 0)} checks passed, {warned} with a warning, {failed} failed"

@@ -1,0 +1,148 @@
+"""Checks of the DVC repository: where results are pushed, how they are kept, and where its databases and lock are."""
+
+import fcntl
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from singflow.doctor_findings import Finding, ask, existing, in_bytes, writable
+
+LINKS = ("reflink", "hardlink", "symlink")
+NETWORK = re.compile(r"nfs|lustre|gpfs|beegfs|cifs|smb|ceph|afs|9p|glusterfs|orangefs|panfs|wekafs|fuse\.(sshfs|rclone|s3fs|gcsfuse)")
+
+
+def check_dvc(root: Path, estimated: int) -> Iterator[Finding]:
+    """The checks of a DVC repository: remote, cache, state directory, lock. estimated: bytes that would go into its cache."""
+    from dvc.config import Config, ConfigError  # type: ignore[import-untyped]
+
+    if not (root / ".dvc").is_dir():
+        yield Finding("DVC", "absent", "not a DVC repository: results are kept by Snakemake alone")
+        return
+    try:
+        config = Config(str(root / ".dvc"))
+    except ConfigError as error:
+        yield Finding("DVC", "fail", str(error), f"correct {root / '.dvc/config'}")
+        return
+    yield check_remote(root, config)
+    yield check_cache(root, config["cache"], estimated)
+    yield check_state(config["core"], mounts())
+    yield check_lock(root / ".dvc/tmp/lock")
+
+
+def check_remote(root: Path, config: Any, seconds: float = 20) -> Finding:
+    """Whether the default remote answers within so many seconds. config: DVC's."""
+    from dvc.config import ConfigError
+    from dvc.fs import get_cloud_fs  # type: ignore[import-untyped]
+
+    add = "`dvc remote add --default <name> <folder or address>` names one"
+    name = config["core"].get("remote")
+    if not name:
+        return Finding("DVC remote", "fail", "none is set (core.remote)", add)
+    try:
+        kind, _, path = get_cloud_fs(config, name=name)
+    except ConfigError as error:
+        return Finding("DVC remote", "fail", str(error), add)
+    except ImportError as error:
+        return Finding("DVC remote", "fail", f"{name}: {error}", f"pip install {' '.join(re.findall(r'dvc-[a-z0-9]+', str(error)))}")
+    if kind.protocol == "local":
+        return _local_remote(name, Path(path))
+    address = f"{name} ({config['remote'][name]['url']})"
+    answer = ask(sys.executable, "-c", "from singflow.doctor_dvc import probe; probe()", str(root), name, seconds=seconds)
+    if not answer.ok:
+        mend = f"check its address and credentials, and whether this machine may reach it: `dvc remote modify {name} --help`"
+        return Finding("DVC remote", "fail", f"{address} cannot be reached: {answer.words.split('; ')[-1]}", mend)
+    if not config["remote"][name].get("verify"):
+        found = f"{address} answers, but an object damaged there would be taken for good"
+        return Finding("DVC remote", "warn", found, f"`dvc remote modify {name} verify true`")
+    return Finding("DVC remote", "ok", f"{address} answers")
+
+
+def _local_remote(name: str, folder: Path) -> Finding:
+    place = existing(folder)
+    if not writable(place):
+        found = f"{name}: {place} is not a folder that can be written to"
+        return Finding("DVC remote", "fail", found, f"`dvc remote modify {name} url <folder>`")
+    return Finding("DVC remote", "ok", f"{name}: {folder} can be written to" + ("" if place == folder else "; the first push makes it"))
+
+
+def probe() -> None:
+    """Look for a place in a DVC remote: the process ends with status 0 when it answers. Arguments: repository, name of the remote."""
+    from dvc.config import Config
+    from dvc.fs import get_cloud_fs
+
+    root, name = sys.argv[1:]
+    try:
+        kind, options, path = get_cloud_fs(Config(str(Path(root, ".dvc"))), name=name)
+        files = kind(**options)
+        if kind.protocol in ("http", "https"):
+            files.fs.exists(f"{path}/files/md5/00/0", strict=True)
+        elif not any(files.exists(each) for each in (path, *map(str, Path(path).parents))):
+            raise FileNotFoundError(path)
+    except Exception as error:  # noqa: BLE001 (clients of remotes raise many kinds)
+        sys.exit(f"{type(error).__name__}: {error}".replace("\n", " "))
+
+
+def check_cache(root: Path, config: dict[str, Any], estimated: int) -> Finding:
+    """Whether DVC's cache can hold results as links. config: its section `cache`; estimated: bytes that copies would take once more."""
+    from dvc.fs import generic, localfs
+
+    kinds = config.get("type") or ["reflink", "copy"]
+    place = existing(Path(config.get("dir") or root / ".dvc/cache"))
+    try:
+        works = generic.test_links(list(LINKS), localfs, str(place), localfs, str(root.absolute() / "dvc.yaml"))
+    except OSError as error:
+        return Finding("DVC cache", "fail", f"{error.filename or place}: {error.strerror}", "`dvc cache dir <folder>` moves the cache")
+    first = next((kind for kind in kinds if kind in works or kind == "copy"), None)
+    apart = "" if place.stat().st_dev == root.absolute().stat().st_dev else ", which is on another file system"
+    tried = f"cache.type is {', '.join(kinds)}"
+    mend = f"`dvc config cache.type {'reflink,' if 'reflink' in works else ''}symlink,copy`"
+    if first is None:
+        return Finding("DVC cache", "fail", f"{tried}, but only {', '.join(works)} reach {place}{apart}", mend)
+    if first == "copy":
+        copied = f"results are copied into {place}{apart}: about {in_bytes(estimated)} once more"
+        return Finding("DVC cache", "warn", f"{tried}: {copied}", mend)
+    return Finding("DVC cache", "ok", f"{tried}: {first}s from {place}{apart}")
+
+
+def mounts() -> list[tuple[Path, str]]:
+    """Where file systems are mounted, and their kinds."""
+    import psutil
+
+    return [(Path(each.mountpoint), each.fstype) for each in psutil.disk_partitions(all=True)]
+
+
+def file_system(path: Path, mounted: Iterable[tuple[Path, str]]) -> str:
+    """Kind of the file system that a path is on, or will be on: that of the last of its nearest mounts."""
+    kinds = dict(mounted)
+    real = path.resolve()
+    return next((kinds[each] for each in (real, *real.parents) if each in kinds), "unknown")
+
+
+def check_state(core: dict[str, Any], mounted: Iterable[tuple[Path, str]]) -> Finding:
+    """Whether DVC's databases are on a disk of this machine. core: DVC's section `core`; mounted: as mounts() lists them."""
+    from dvc.dirs import site_cache_dir  # type: ignore[import-untyped]
+
+    folder = Path(site_cache_dir(core.get("site_cache_dir")))
+    kind = file_system(folder, mounted)
+    mend = "`dvc config --local core.site_cache_dir <folder on a disk of this machine>`"
+    if NETWORK.match(kind):
+        return Finding("DVC state", "fail", f"{folder} is on a network drive ({kind}): its databases fail or crawl there", mend)
+    place = existing(folder)
+    if not writable(place):
+        return Finding("DVC state", "fail", f"{place} is not a folder that can be written to", mend)
+    return Finding("DVC state", "ok", f"{folder} ({kind})")
+
+
+def check_lock(path: Path) -> Finding:
+    """Whether another DVC command holds the lock of the repository."""
+    if not path.is_file():
+        return Finding("DVC lock", "ok", "free")
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            found = f"held by process {file.read().strip() or 'unknown'}: `dvc repro` and `make publish` would stop"
+            return Finding("DVC lock", "warn", found, "wait for it, or stop it")
+    return Finding("DVC lock", "ok", "free")
