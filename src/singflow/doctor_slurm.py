@@ -215,9 +215,9 @@ def check_gpu_request(job: Job, partitions: dict[str, Partition]) -> Finding:
     if answer.ok:
         return Finding(name, "ok", f"{' '.join(job.request)} is accepted ({rules})")
     found = f"{' '.join([*job.options(), *job.request])} is refused ({rules}): {answer.words}"
-    gres = job.request[0].startswith("--gpus")
+    by_count = job.request[0].startswith("--gpus")
     count = job.request[0].partition("=")[2]
-    other, line = (f"--gres=gpu:{count}", f'{{gpu: 0, gres: "gpu:{count}"}}') if gres else ("--gpus=1", "{gpu: 1}")
+    other, line = (f"--gres=gpu:{count}", f'{{gpu: 0, gres: "gpu:{count}"}}') if by_count else ("--gpus=1", "{gpu: 1}")
     if _accepted(job, [other]).ok:
         return Finding(name, "fail", found, f"Slurm takes {other}: write {line} for these rules under set-resources in the profile")
     where = [f"{name} ({', '.join(each.gpus)})" for name, each in partitions.items() if each.gpus]
