@@ -1,8 +1,10 @@
 """For every label and concept: the angle of its images to the concept, and what null removal does to it."""
 
+import math
 import os
 import tempfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,21 @@ from singflow.errors import InputError
 from singflow.metrics import fold, remove, unit
 from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, write_row_groups
 from singflow.translator import Translator
+
+
+class Rows:
+    """The kind-th of several matrices (n, m) float32 in a file, whose rows are read when they are asked for."""
+
+    def __init__(self, file: IO[bytes], kind: int, n: int, m: int) -> None:
+        self._file, self._first, self._n, self._m = file, kind * n, n, m
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        start, stop, _ = part.indices(self._n)
+        self._file.seek(4 * self._m * (self._first + start))
+        return np.fromfile(self._file, np.float32, self._m * (stop - start)).reshape(-1, self._m)
 
 
 class Flags(cli.Command):
@@ -50,18 +67,21 @@ def main(flags: Flags) -> None:
     size = block_size(len(labels))
     flags.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=flags.output.parent) as file:
+        shape = (2, len(manifest), texts.shape[1])
+        file.truncate(4 * math.prod(shape))
         if hasattr(os, "posix_fallocate"):  # a full disk is then an error here, not a crash later
-            os.posix_fallocate(file.fileno(), 0, 2 * len(manifest) * texts.shape[1] * 4)
-        units = np.memmap(file, np.float32, "w+", shape=(2, len(manifest), texts.shape[1]))
+            os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
         for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
             whole = np.flatnonzero(shard["view"] == 0)
             for start in range(0, len(whole), CHUNK):
                 part = whole[start : start + CHUNK]
                 removal = remove(shard["features"][part], translator, folded)
+                units = np.memmap(file, np.float32, "r+", shape=shape)  # anew: what stays mapped counts as the process's memory
                 units[:, row_of[shard["image_id"][part]]] = unit(removal.original), unit(removal.equivalent)
+        rows = [Rows(file, kind, *shape[1:]) for kind in range(2)]
         blocks = [slice(start, start + size) for start in range(0, len(concepts), size)]
         shown = cli.progress(blocks, len(blocks), "blocks of concepts", flags.output.stem)
-        write_row_groups(flags.output, (block_table(labels, concepts[b], n, scan_block(*units, n, texts[b])) for b in shown))
+        write_row_groups(flags.output, (block_table(labels, concepts[b], n, scan_block(*rows, n, texts[b])) for b in shown))
     cli.log.info("%d labels x %d concepts over %d images", len(labels), len(concepts), len(manifest))
 
 
