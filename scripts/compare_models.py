@@ -32,13 +32,14 @@ def main(flags: Flags) -> None:
     options = {"resamples": flags.resamples, "confidence": flags.confidence, "seed": flags.seed}
     excess, orders, pairs, shared = [], [], [], {}
     for space in flags.spaces:
-        controls = {model: read_parquet(flags.controls / space / f"{model}.parquet") for model in flags.models if null_dims[model]}
-        for model, table in controls.items():
-            cases = read_json(flags.controls / space / f"{model}.json")["cases"]
+        reports = {model: read_json(flags.controls / space / f"{model}.json")["cases"] for model in flags.models if null_dims[model]}
+        shared[space] = shared_dimension(map(pd.DataFrame, reports.values()))
+        columns = {}
+        for model, cases in reports.items():  # a table at a time: one takes a kilobyte an image
+            table = read_parquet(flags.controls / space / f"{model}.parquet")
             rows = excess_rows(table, cases, null_dims[model], strata, **options)
             excess += [{"space": space, "model": model, **row} for row in rows]
-        shared[space] = shared_dimension(controls.values())
-        columns = {model: criterion_columns(table, null_dims[model], shared[space]) for model, table in controls.items()}
+            columns[model] = criterion_columns(table, null_dims[model], shared[space])
         orders.append(order_rows(columns, strata, **options).assign(space=space))
         pairs.append(pair_rows(columns, strata, permutations=flags.permutations, **options).assign(space=space))
     order = pd.concat(orders, ignore_index=True)

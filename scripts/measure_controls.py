@@ -9,7 +9,7 @@ from singflow import cli
 from singflow.config import Controls
 from singflow.controls import Case, ControlScores, cases, empty_table, folded_control
 from singflow.metrics import Removal, translate
-from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, write_json, write_parquet
+from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, write_json, write_parquet, write_row_groups
 from singflow.translator import Translator
 
 
@@ -55,8 +55,10 @@ def main(flags: Flags) -> None:
         for case in waiting:
             scores[case].end_draw()
     ids = manifest["image_id"].to_numpy()
-    blocks = [done.table(ids, case) for case, done in scores.items()]
-    write_parquet(flags.output, pd.concat(blocks, ignore_index=True) if blocks else empty_table())
+    if scores:
+        write_row_groups(flags.output, (done.table(ids, case) for case, done in scores.items()))
+    else:
+        write_parquet(flags.output, empty_table())
     report = [
         {
             "subspace": case.subspace,

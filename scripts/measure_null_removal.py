@@ -11,7 +11,7 @@ from singflow.data import head_classes
 from singflow.errors import InputError
 from singflow.geometry import logit_change, null_energy, remove_null
 from singflow.metrics import angle_deg, fold, remove
-from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, write_parquet
+from singflow.store import iterate_row_groups, iterate_shards, read_json, read_parquet, read_tensors, write_parquet
 from singflow.translator import Translator
 
 
@@ -33,8 +33,8 @@ class Flags(cli.Command):
 
 def read_controls(path: Path, null_dim: int, image_id: pd.Series) -> pd.DataFrame:
     """Mean scores of every image after random subspaces of the null space's dimension are removed; 0 for an empty one."""
-    table = read_parquet(path)
-    own = table[(table["subspace"] == "random") & (table["dimension"] == null_dim)].set_index("image_id")[["is_deg", "as_deg"]]
+    chosen = [group[(group["subspace"] == "random") & (group["dimension"] == null_dim)] for group in iterate_row_groups(path, [])]
+    own = (pd.concat(chosen) if chosen else read_parquet(path)).set_index("image_id")[["is_deg", "as_deg"]]
     if null_dim and not own.index.sort_values().equals(pd.Index(image_id)):
         raise InputError(
             f"{path}: holds no random subspaces of {null_dim} dimensions for every image: remove it and run the workflow again"

@@ -61,19 +61,24 @@ def excess_rows(
     subspaces: a null space that is like any other subspace has an excess whose interval covers 0. Both halves are added in
     quadrature; the second is that of one further draw, Student t with draws - 1 degrees of freedom.
     """
+    if not report:
+        return []
     drawn = {(case["subspace"], case["dimension"]): case for case in report}
+    dimensions = sorted({dimension for _, dimension in drawn})
+    columns = {(kind, dimension): case_columns(controls, kind, dimension) for dimension in dimensions for kind in ("null", "random", "row")}
+    parts = [columns[kind, d] if kind == "null" else columns["null", d] - columns[kind, d] for kind, d in columns]
+    together = bootstrap_means(np.hstack(parts), strata, resamples, seed)  # drawing images takes the time: once for all cases
+    samples = dict(zip(columns, np.hsplit(together, len(parts)), strict=True))
     rows = []
-    for dimension in sorted({case["dimension"] for case in report}):
+    for dimension in dimensions:
         row: dict[str, Any] = {"dimension": dimension, "own": dimension == null_dim, "n": len(strata)}
-        null = case_columns(controls, "null", dimension)
-        samples = bootstrap_means(null, strata, resamples, seed)
+        null = columns["null", dimension]
         for position, score in enumerate(SCORES):
             row[f"{score}_null"] = null[:, position].mean()
-            row[f"{score}_null_low"], row[f"{score}_null_high"] = interval(samples[:, position], confidence)
+            row[f"{score}_null_low"], row[f"{score}_null_high"] = interval(samples["null", dimension][:, position], confidence)
         for other in ("random", "row"):
             case = drawn.get((other, dimension))
-            values = case_columns(controls, other, dimension)
-            spread = bootstrap_means(null - values, strata, resamples, seed)
+            values, spread = columns[other, dimension], samples[other, dimension]
             for position, score in enumerate(SCORES):
                 row[f"{score}_{other}"] = values[:, position].mean()
                 middle = (null - values)[:, position].mean()
