@@ -2,13 +2,16 @@
 # make test   environment and all tests
 # make bench  peak memory of every step at the paper's largest size, and of a scan of 100,000 words
 # make prefetch   weights that the study in params.yaml needs, into the caches (needs a network)
+# make doctor     what of a run will work here or on the cluster, and how to mend what will not
+# make plan       jobs, hours, memory and disk of the study before it runs; PLAN="--device cuda" passes options
+# make resume     go on with the study on Slurm after its Snakemake was killed; RESUME="--wait true" passes options
 # make crate   the finished study as one archive, an RO-Crate; CRATE="--license CC-BY-4.0" passes options
 PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check bench prefetch finished publish crate dvc.yaml
+.PHONY: demo test check bench prefetch doctor plan resume finished publish crate dvc.yaml
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo
@@ -34,6 +37,15 @@ bench: .venv/demo
 
 prefetch: .venv/demo
 	python scripts/prefetch.py
+
+doctor: .venv/demo
+	python scripts/doctor.py
+
+plan: .venv/demo
+	python scripts/plan.py $(PLAN)
+
+resume: .venv/demo
+	python scripts/resume.py $(RESUME)
 
 finished: .venv/demo
 	@snakemake --dry-run 2>&1 | grep -q "Nothing to be done" \

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from singflow.data import build_manifest, data_root, list_table, read_classes
+from tests.project import Project
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,3 +16,17 @@ def packaged():
     options = {"per_class": None, "validation_fraction": 0.25, "max_pixels": 10**8, "max_rejected_fraction": 0.0}
     manifest, _ = build_manifest(root, candidates, rejected, **options, seed=0, threads=2, progress=lambda items, total: items)
     return root, manifest
+
+
+@pytest.fixture(scope="session")
+def snakemake_project(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("snakemake"))
+    project.first_output = project.snakemake()
+    return project
+
+
+@pytest.fixture(scope="session")
+def dvc_project(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("dvc"))
+    project.first_output = project.dvc("repro")
+    return project

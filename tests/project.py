@@ -1,3 +1,5 @@
+"""A copy of the project in which tests run its engines."""
+
 import json
 import os
 import re
@@ -6,16 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from singflow.report import strip_run
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 TINY_MODEL = """
 tiny:
   source: timm
   id: test_resnet.r160_in1k
   weights: random
+  parameters_m: 0.5
+  gmacs: 0.1
 """
 
 
@@ -96,17 +98,3 @@ class Project:
 
 def _named(name: str, values: list[str]) -> str:
     return "@".join([name, *(["-".join(sorted(values))] if values else [])])
-
-
-@pytest.fixture(scope="session")
-def snakemake_project(tmp_path_factory):
-    project = Project(tmp_path_factory.mktemp("snakemake"))
-    project.first_output = project.snakemake()
-    return project
-
-
-@pytest.fixture(scope="session")
-def dvc_project(tmp_path_factory):
-    project = Project(tmp_path_factory.mktemp("dvc"))
-    project.first_output = project.dvc("repro")
-    return project

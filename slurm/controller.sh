@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# For clusters that forbid long processes on the login node: Snakemake in a small job of its own, which hands over to the next one
+# before its time is up. Start it from the root of the repository, with the study's file if that is not params.yaml:
+#
+#   bash slurm/controller.sh [studies/mine.yaml]
+#
+# CONTROLLER_MINUTES: run time of one such job (1440). SBATCH_ACCOUNT, SBATCH_PARTITION and other variables of sbatch apply.
+set -euo pipefail
+params=${1:-params.yaml}
+name="controller-$(printf '%s %s' "$PWD" "$params" | sha256sum | cut -c1-12)"
+
+submit() {
+  sbatch --parsable --job-name "$name" --dependency singleton --time "${CONTROLLER_MINUTES:-1440}" --mem 2000 --cpus-per-task 2 \
+    --signal B:USR1@"${CONTROLLER_HANDOVER:-300}" --requeue --open-mode append --output .snakemake/controller.log slurm/controller.sh "$params"
+}
+
+if [ "${SLURM_JOB_NAME:-}" != "$name" ]; then
+  if [ -n "$(squeue --me --noheader --name "$name")" ]; then
+    echo "error: this study has a controller already: squeue --me --name $name" >&2
+    exit 1
+  fi
+  mkdir -p .snakemake
+  echo "controller: job $(submit), log .snakemake/controller.log"
+  exit
+fi
+
+PATH="$PWD/.venv/bin:$PATH"
+python scripts/resume.py --params "$params" --wait true &
+run=$!
+# The study's jobs go on when Snakemake is killed, and the next controller waits for them.
+hand_over() {
+  echo "controller: handing over to job $(submit)"
+  kill -KILL $run
+  exit
+}
+trap hand_over USR1
+wait $run

@@ -1,0 +1,77 @@
+"""What goes on in Slurm on behalf of one study: its own jobs, found again after the Snakemake that started them was killed."""
+
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+
+from singflow.errors import InputError
+
+RUN = re.compile(r"SLURM run ID: (\S+)")
+DEFAULT = Path("params.yaml")
+PATIENCE = 60  # seconds that Slurm gets for an answer
+POLL = 2.0  # seconds between two looks at the queue
+
+
+def ask(*command: str) -> str:
+    """The output of a Slurm command. Raises InputError when there is no Slurm, or when it does not answer or refuses."""
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
+    except FileNotFoundError:
+        raise InputError(f"{command[0]}: no such command: is this machine part of a Slurm cluster?") from None
+    except subprocess.TimeoutExpired:
+        raise InputError(f"{command[0]} does not answer within {PATIENCE} s: try again when the cluster does") from None
+    except subprocess.CalledProcessError as error:
+        raise InputError(f"{' '.join(command)}: {error.stderr.strip() or 'failed'}") from None
+
+
+def foreign_runs(logs: Path, study: str) -> set[str]:
+    """Names that Snakemake gave to the jobs of runs in this folder which had nothing to do with the study.
+
+    logs: .snakemake/log, where every run wrote its name and its outputs.
+    """
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in logs.glob("*.snakemake.log")]
+    return {name for text in texts if f"results/{study}/" not in text for name in RUN.findall(text)}
+
+
+def own_jobs(folder: Path, study: str) -> dict[str, str]:
+    """Jobs of yours, waiting or running, that Snakemake submitted from `folder` for the study: number to what it does.
+
+    A job of a run that left no log counts as the study's, so that none is overlooked. Raises InputError as ask does.
+    """
+    foreign = foreign_runs(folder / ".snakemake/log", study)
+    listed = [line.split("|") for line in ask("squeue", "--me", "--noheader", "--format", "%i|%j|%k|%Z").splitlines()]
+    return {
+        number: comment
+        for number, name, comment, place in listed
+        if Path(place) == folder and comment.startswith("rule_") and name not in foreign
+    }
+
+
+def running_snakemake(folder: Path, params: Path) -> int | None:
+    """Number of a process on this machine that runs Snakemake in `folder` on this study's file; None: there is none."""
+    named = [] if params == DEFAULT else [str(params)]
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            command = process.cmdline()
+            main = any(Path(word).name == "snakemake" for word in command[:2]) and "--mode" not in command
+            if main and Path(process.cwd()) == folder and [b for a, b in pairwise(command) if a == "--configfile"] == named:
+                return process.pid
+    return None
+
+
+def cancel(jobs: Sequence[str]) -> None:
+    """Cancel jobs; those that ended meanwhile are no error. Raises InputError as ask does."""
+    if jobs:
+        ask("scancel", "--quiet", *jobs)
+
+
+def wait(folder: Path, study: str) -> None:
+    """Return once the study has no job in the queue. Raises InputError as ask does."""
+    while own_jobs(folder, study):
+        time.sleep(POLL)

@@ -1,0 +1,158 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.cluster.slurm import Slurm, missing, wait_for
+from tests.project import Project
+
+FAULTS = Path(__file__).parent / "faults"
+SNAKEMAKE = ("snakemake", "--profile", "slurm")
+
+
+class ClusterProject(Project):
+    """A project with the profile of a site, this trial Slurm, whose shards tests can hold just before they are moved into place."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.edit("slurm/config.yaml", "  # slurm_account: my_account", "  slurm_account: trial")
+        self.edit("slurm/config.yaml", "status-checks: 40", "status-checks: 2\nseconds-between-status-checks: 2")
+
+    def copy(self, folder: Path) -> "ClusterProject":
+        """The project as it stands, somewhere else."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        twin = object.__new__(type(self))
+        twin.folder = folder
+        return twin
+
+    @property
+    def gate(self) -> Path:
+        folder = self.folder / ".snakemake/gate"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def hold(self, *shards: int) -> None:
+        """Hold the next attempt at these shards when it has written them (faults/sitecustomize.py)."""
+        for shard in shards:
+            (self.gate / f"{shard}.hold").touch()
+
+    def held(self) -> dict[int, int]:
+        """Shards that were held, with the process that did it."""
+        found = {int(path.stem): path.read_text() for path in self.gate.glob("*.reached")}
+        return {shard: int(process) for shard, process in sorted(found.items()) if process}
+
+    def wait_for_held(self, count: int) -> list[int]:
+        """The shards, once so many are held."""
+        wait_for(lambda: len(self.held()) >= count, 120, f"{count} shards are held in {self.folder}")
+        return list(self.held())
+
+    def order(self, shard: int, what: str = "go") -> None:
+        """Let a held shard go on, be cut in half, or take memory without end."""
+        path = self.gate / f"{shard}.order"
+        path.with_suffix(".new").write_text(what)
+        path.with_suffix(".new").rename(path)
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": f"{self.folder / 'src'}:{FAULTS}",
+            "HF_HUB_OFFLINE": "1",
+            "GATE": str(self.gate),
+        }
+
+    def start(self, *command: str) -> "Running":
+        """Run a command in the background."""
+        return Running(command, self.folder, self.environment())
+
+    def shards(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (self.folder / "results/demo/features/tiny").glob("*")}
+
+
+class Running:
+    """A command in the background; what it says is kept."""
+
+    def __init__(self, command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
+        self.log = folder / ".snakemake" / f"run-{len(list((folder / '.snakemake').glob('run-*')))}"
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def kill(self) -> None:
+        """SIGKILL, which leaves the command no time for anything."""
+        self.process.kill()
+        self.process.wait()
+
+    def ended(self, seconds: float = 240) -> int:
+        """Exit status, once it has ended."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise AssertionError(f"still running after {seconds:g} s: {self.said[-4000:]}") from None
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory):
+    """A real Slurm of two nodes with two GPUs each."""
+    reason = missing()
+    if reason:
+        assert not os.environ.get("CI"), reason
+        pytest.skip(reason)
+    trial = Slurm(tmp_path_factory.mktemp("slurm"))
+    try:
+        trial.start()
+        yield trial
+    finally:
+        trial.stop()
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """A small study, run on this machine up to where its five shards of features begin."""
+    project = ClusterProject(tmp_path_factory.mktemp("prepared"))
+    project.edit("params.yaml", r"models:.*?(?=spaces:)", "models:\n  - tiny\n")
+    project.edit("params.yaml", r"closeup: \w+", "closeup: tiny")
+    project.edit("params.yaml", r"comparison:.*?(?=  kinds:)", "comparison:\n  models: []\n")
+    project.edit("params.yaml", "shards: 2 ", "shards: 5 ")
+    project.edit("params.yaml", r'shard_ids: \["00000", "00001"\]', f"shard_ids: {[f'0000{each}' for each in range(5)]}")
+    project.snakemake("results/demo/registry/models/tiny.json", "results/demo/data/manifest.parquet")
+    return project
+
+
+@pytest.fixture(scope="session")
+def reference(prepared, tmp_path_factory):
+    """The bytes of the shards as this machine computes them without Slurm."""
+    project = prepared.copy(tmp_path_factory.mktemp("reference") / "project")
+    project.snakemake(*targets(5))
+    return project.shards()
+
+
+@pytest.fixture
+def project(slurm, prepared, tmp_path):
+    """The prepared study, for one test; nothing of it runs on when the test ends."""
+    twin = prepared.copy(tmp_path / "project")
+    yield twin
+    for process in psutil.process_iter():
+        try:
+            if process.cwd().startswith(str(twin.folder)):
+                process.kill()
+        except psutil.Error:
+            continue
+    slurm.ask("scancel", "--me")
+    wait_for(lambda: not slurm.jobs(), 60, "the queue is empty")
+
+
+def targets(count: int) -> list[str]:
+    """The first shards of the prepared study."""
+    return [f"results/demo/features/tiny/shard-0000{number}.safetensors" for number in range(count)]

@@ -1,0 +1,236 @@
+"""A real Slurm of two nodes on this machine: munge, accounting, fake GPUs that are really counted, memory that is really enforced."""
+
+import grp
+import os
+import pwd
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+CONFIG = Path("/etc/slurm")  # the step strips SLURM_CONF, so it can be nowhere else
+MARK = "# written by the tests of this project: they may overwrite it"
+PROGRAMS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "mariadb-install-db")
+SEARCHED = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+NODES = {"nodea": 17001, "nodeb": 17002}
+MEGABYTES = 32000
+GPUS = 2
+
+SLURM_CONF = f"""{MARK}
+ClusterName=trial
+SlurmctldHost=localhost
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=cred_expire=5
+StateSaveLocation={{folder}}/state
+SlurmctldPidFile={{folder}}/slurmctld.pid
+SlurmctldLogFile={{folder}}/slurmctld.log
+SlurmdSpoolDir={{folder}}/spool-%n
+SlurmdPidFile={{folder}}/slurmd-%n.pid
+SlurmdLogFile={{folder}}/slurmd-%n.log
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+ReturnToService=2
+SlurmdTimeout=10
+KillWait=5
+MessageTimeout=5
+SchedulerParameters=bf_interval=1,sched_interval=5,batch_sched_delay=0
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=localhost
+AccountingStoragePort=17011
+AccountingStorageTRES=gres/gpu
+AccountingStoreFlags=job_comment
+GresTypes=gpu
+{{nodes}}
+PartitionName=gpu Nodes={",".join(NODES)} Default=YES MaxTime=INFINITE
+"""
+NODE = "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory={memory} Gres=gpu:fake:{gpus}"
+GRES_CONF = f"{MARK}\nAutoDetect=off\nNodeName={','.join(NODES)} Name=gpu Type=fake File=/dev/tty[0-{GPUS - 1}]\n"
+SLURMDBD_CONF = f"""{MARK}
+DbdHost=localhost
+DbdPort=17011
+SlurmUser=root
+AuthType=auth/munge
+PidFile={{folder}}/slurmdbd.pid
+LogFile={{folder}}/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort=17012
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=slurm_accounting
+"""
+
+
+def missing() -> str | None:
+    """Why no Slurm can be started here; None when it can."""
+    if os.geteuid() != 0:
+        return "a trial Slurm needs root"
+    absent = [name for name in PROGRAMS if not shutil.which(name, path=SEARCHED)]
+    if absent:
+        return f"{', '.join(absent)} not installed (.ci/run names the packages)"
+    present = CONFIG / "slurm.conf"
+    if present.exists() and not present.read_text().startswith(MARK):
+        return f"{present} belongs to a Slurm of this machine"
+    return None
+
+
+def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
+    """Poll until the condition holds; AssertionError that says what did not happen in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        time.sleep(0.2)
+
+
+class Slurm:
+    """The daemons, and what tests ask of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        """All daemons, from an empty state, with the account `trial`."""
+        self._configure()
+        self._start_munge()
+        self._start_database()
+        wait_for(self._accounting_answers, 30, "slurmdbd answers")
+        self.ask("sacctmgr", "-i", "add", "cluster", "trial", check=False)
+        self.ask("sacctmgr", "-i", "add", "account", "trial", "Cluster=trial")
+        self.ask("sacctmgr", "-i", "add", "user", "root", "Account=trial")
+        self.start_controller()
+        for name in NODES:
+            self.start_node(name)
+        wait_for(lambda: self.ask("sinfo", "-h", "-t", "idle", "-o", "%D", check=False).stdout.strip() == str(len(NODES)), 60, "nodes idle")
+
+    def stop(self) -> None:
+        """Kill every daemon and what their jobs left behind; take the configuration away."""
+        self.ask("scancel", "--me", check=False)
+        for name in [*NODES, "slurmctld", "slurmdbd", "mariadbd", "munged"]:
+            self.kill(name)
+        for name in ("slurm.conf", "gres.conf", "slurmdbd.conf"):
+            (CONFIG / name).unlink(missing_ok=True)
+
+    def start_controller(self) -> None:
+        """slurmctld, from the state it left."""
+        self._start("slurmctld", "slurmctld", "-D")
+        wait_for(lambda: "UP" in self.ask("scontrol", "ping", check=False).stdout, 30, "slurmctld answers")
+
+    def start_node(self, name: str) -> None:
+        """slurmd of one node."""
+        self._start(name, "slurmd", "-D", "-N", name)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a daemon; of a node also everything that runs on it, as a power failure would."""
+        process = self.processes.pop(name, None)
+        if process is None:
+            return
+        steps = self.steps(name) if name in NODES else []
+        process.kill()
+        process.wait()
+        for step in steps:
+            for each in [*step.children(recursive=True), step]:
+                _kill(each)
+
+    def steps(self, node: str) -> list[psutil.Process]:
+        """The processes in which the jobs of a node run."""
+        numbers = self.ask("squeue", "-h", "-w", node, "-o", "%i").stdout.split()
+        titles = [(each, " ".join(_command(each))) for each in psutil.process_iter()]
+        return [each for each, title in titles if any(title.startswith(f"slurmstepd: [{number}.") for number in numbers)]
+
+    def ask(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a Slurm command."""
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | {"PATH": SEARCHED})
+        assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}{self.logs()}"
+        return done
+
+    def jobs(self, *states: str) -> dict[str, str]:
+        """Jobs by their number, with their comment (rule and wildcards); states as squeue names them."""
+        wanted = ["-t", ",".join(states)] if states else []
+        listed = self.ask("squeue", "--me", "-h", *wanted, "-o", "%i|%k").stdout
+        return dict(line.split("|", 1) for line in listed.splitlines())
+
+    def logs(self) -> str:
+        """The ends of the daemons' logs."""
+        return "".join(f"\n== {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in sorted(self.folder.glob("*.log")))
+
+    def _accounting_answers(self) -> bool:
+        """Start slurmdbd where it is not running: the first query to a new MariaDB 11.8 can fail, and slurmdbd then gives up."""
+        if "slurmdbd" not in self.processes or self.processes["slurmdbd"].poll() is not None:
+            self._start("slurmdbd", "slurmdbd", "-D")
+        return self.ask("sacctmgr", "-n", "show", "cluster", check=False).returncode == 0
+
+    def _start(self, name: str, program: str, *options: str) -> None:
+        log = (self.folder / f"{name}.out").open("ab")
+        path = shutil.which(program, path=SEARCHED)
+        assert path, program
+        self.processes[name] = subprocess.Popen(
+            [path, *options], stdout=log, stderr=log, start_new_session=True, env=os.environ | {"PATH": SEARCHED}
+        )
+
+    def _configure(self) -> None:
+        (self.folder / "state").mkdir()
+        nodes = [NODE.format(name=name, port=port, memory=MEGABYTES, gpus=GPUS) for name, port in NODES.items()]
+        CONFIG.mkdir(exist_ok=True)
+        (CONFIG / "slurm.conf").write_text(SLURM_CONF.format(folder=self.folder, nodes="\n".join(nodes)))
+        (CONFIG / "gres.conf").write_text(GRES_CONF)
+        database = CONFIG / "slurmdbd.conf"
+        database.write_text(SLURMDBD_CONF.format(folder=self.folder))
+        database.chmod(0o600)
+
+    def _start_munge(self) -> None:
+        owner = (pwd.getpwnam("munge").pw_uid, grp.getgrnam("munge").gr_gid)
+        key = Path("/etc/munge/munge.key")
+        if not key.exists():
+            key.write_bytes(os.urandom(1024))
+        key.chmod(0o400)
+        os.chown(key, *owner)
+        for folder in ("/run/munge", "/var/log/munge", "/var/lib/munge"):
+            Path(folder).mkdir(exist_ok=True)
+            os.chown(folder, *owner)
+        Path("/run/munge").chmod(0o755)
+        if self.ask("munge", "-n", check=False).returncode:
+            self._start("munged", "setpriv", "--reuid=munge", "--regid=munge", "--clear-groups", "/usr/sbin/munged", "-F", "--force")
+            wait_for(lambda: self.ask("munge", "-n", check=False).returncode == 0, 20, "munged answers")
+
+    def _start_database(self) -> None:
+        data = self.folder / "mariadb"
+        subprocess.run(
+            ["mariadb-install-db", "--user=root", f"--datadir={data}", "--skip-test-db", "--auth-root-authentication-method=normal"],
+            check=True, capture_output=True, env=os.environ | {"PATH": SEARCHED},
+        )  # fmt: skip
+        socket = self.folder / "mariadb.sock"
+        self._start(
+            "mariadbd", "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={socket}", "--port=17012",
+            "--bind-address=127.0.0.1", f"--pid-file={self.folder}/mariadb.pid",
+        )  # fmt: skip
+        grant = "CREATE USER slurm@localhost IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_accounting.* TO slurm@localhost;"
+        grant += grant.replace("localhost", "'127.0.0.1'")
+        client = ["mariadb", "--no-defaults", "-u", "root", f"--socket={socket}", "-e"]
+        wait_for(lambda: self.ask(*client, "SELECT 1", check=False).returncode == 0, 30, "the database answers")
+        self.ask(*client, grant)
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []

@@ -1,0 +1,89 @@
+"""Whole studies on a real Slurm, and the ways in which a site may differ."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.cluster.conftest import SNAKEMAKE, ClusterProject, targets
+
+HELD = """
+import sys
+from dvc.repo import Repo
+with Repo().lock:
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(slurm, tmp_path_factory):
+    """The study that tests run on this machine, run on Slurm while another process holds DVC's lock."""
+    project = ClusterProject(tmp_path_factory.mktemp("cluster"))
+    with subprocess.Popen([sys.executable, "-c", HELD], cwd=project.folder, stdin=-1, stdout=-1, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        assert "Unable to acquire lock" in project.run("dvc", "commit", "--force", check=False).stdout
+        running = project.start(*SNAKEMAKE)
+        assert running.ended(900) == 0, running.said[-6000:]
+        assert holder.poll() is None
+        holder.communicate("")
+    return project
+
+
+def test_every_artifact_has_the_bytes_of_a_run_on_one_machine(finished, snakemake_project):
+    ours, theirs = finished.artifacts(), snakemake_project.artifacts()
+    assert set(ours) == set(theirs)
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+    assert "Nothing to be done" in finished.snakemake("--dry-run")
+
+
+def test_steps_with_a_gpu_ask_for_one_and_small_steps_are_one_job(finished, slurm):
+    format_ = "--format=JobID,Comment,AllocTRES%100,State"
+    listed = slurm.ask("sacct", "-X", "-n", "-P", "--name", run_name(finished), format_, "-S", "now-1hours").stdout
+    jobs = {comment: tres for _, comment, tres, _ in (line.split("|") for line in listed.splitlines())}
+    asked = {comment for comment, tres in jobs.items() if "gres/gpu=1" in tres}
+    assert asked == {
+        comment for comment in jobs if comment.startswith(("rule_extract_features", "rule_embed_images", "rule_train_translator"))
+    }
+    assert len(asked) == 2 * 2 + 2 + 3
+    rest = sorted(comment.split("_")[1] for comment in set(jobs) - asked)
+    assert rest == ["data", "model", "render", "render"], "manifest and prompts; all that is measured on a model's features; pictures"
+
+
+def run_name(project):
+    (line,) = [line for line in (project.folder / ".snakemake/run-0").read_text().splitlines() if line.startswith("SLURM run ID: ")]
+    return line.removeprefix("SLURM run ID: ")
+
+
+def test_two_studies_run_from_one_checkout_at_the_same_time(project, reference):
+    names = ("anew", "twin")
+    for name in names:
+        params = (project.folder / "params.yaml").read_text().replace("study: demo ", f"study: {name} ")
+        (project.folder / f"studies/{name}.yaml").write_text(params)
+    shards = {name: targets(1)[0].replace("demo", name) for name in names}
+    running = [project.start(*SNAKEMAKE, "--configfile", f"studies/{name}.yaml", shards[name]) for name in names]
+    for each in running:
+        assert each.ended() == 0, each.said[-4000:]
+    expected = reference["shard-00000.safetensors"]
+    for name in names:
+        assert (project.folder / shards[name]).read_bytes() == expected.replace(b'"study":"demo"', f'"study":"{name}"'.encode())
+
+
+def test_a_site_that_wants_gres_changes_one_line(project, reference, slurm):
+    project.edit("slurm/config.yaml", r"extract_features: &gpu \{gpu: 1\}", 'extract_features: &gpu {gpu: 0, gres: "gpu:1"}')
+    project.hold(0)
+    running = project.start(*SNAKEMAKE, *targets(1))
+    project.wait_for_held(1)
+    assert slurm.ask("squeue", "-h", "-o", "%b").stdout.strip() == "gres/gpu:1"
+    project.order(0)
+    assert running.ended() == 0, running.said[-4000:]
+    assert project.shards() == {"shard-00000.safetensors": reference["shard-00000.safetensors"]}
+
+
+def test_another_executor_runs_the_same_rules(project, reference):
+    submit = "sbatch --parsable --mem={resources.mem_mb} --time={resources.runtime} --gpus={resources.gpu}"
+    running = project.start(
+        "snakemake", "--executor", "cluster-generic", "--jobs", "100", "--cluster-generic-submit-cmd", submit, *targets(1)
+    )
+    assert running.ended() == 0, running.said[-4000:]
+    assert project.shards() == {"shard-00000.safetensors": reference["shard-00000.safetensors"]}
