@@ -1,0 +1,54 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from singflow import cluster
+from singflow.errors import InputError
+from tests.project import ROOT
+
+LOG = """Using profile slurm for setting default command line arguments.
+SLURM run ID: {name}
+rule extract_features:
+    output: results/{study}/features/tiny/shard-00000.safetensors
+"""
+
+
+def test_runs_of_other_studies_are_told_apart_by_what_they_wrote(tmp_path):
+    for number, (name, study) in enumerate([("aaa", "demo"), ("bbb", "sweep"), ("ccc", "demo_2"), ("ddd", "demo")]):
+        (tmp_path / f"{number}.snakemake.log").write_text(LOG.format(name=name, study=study))
+    (tmp_path / "4.snakemake.log").write_text("Building DAG of jobs...\n")
+    assert cluster.foreign_runs(tmp_path, "demo") == {"bbb", "ccc"}
+    assert cluster.foreign_runs(tmp_path, "sweep") == {"aaa", "ccc", "ddd"}
+    assert cluster.foreign_runs(tmp_path / "absent", "demo") == set()
+
+
+def test_a_command_that_is_missing_fails_or_hangs_is_named(monkeypatch):
+    assert cluster.ask("echo", "7|demo").splitlines() == ["7|demo"]
+    with pytest.raises(InputError, match="squeue-that-is-not-here: no such command: is this machine part of a Slurm cluster"):
+        cluster.ask("squeue-that-is-not-here")
+    with pytest.raises(InputError, match=r"ls /absent: .*No such file"):
+        cluster.ask("ls", "/absent")
+    monkeypatch.setattr(cluster, "PATIENCE", 0.2)
+    with pytest.raises(InputError, match=r"sleep does not answer within 0\.2 s"):
+        cluster.ask("sleep", "5")
+
+
+def test_a_living_snakemake_is_found_by_its_folder_and_its_study(tmp_path):
+    (tmp_path / "Snakefile").write_text("rule slow:\n    shell: 'touch started; sleep 60'\n")
+    (tmp_path / "mine.yaml").write_text("study: mine\n")
+    command = [Path(sys.executable).parent / "snakemake", "--cores", "1", "--quiet", "all", "--configfile", "mine.yaml"]
+    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True) as process:
+        try:
+            while not (tmp_path / "started").exists():
+                assert process.poll() is None
+            assert cluster.running_snakemake(tmp_path, Path("mine.yaml")) == process.pid
+            assert cluster.running_snakemake(tmp_path, cluster.DEFAULT) is None
+            assert cluster.running_snakemake(tmp_path, Path("other.yaml")) is None
+            assert cluster.running_snakemake(ROOT, Path("mine.yaml")) is None
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+    assert cluster.running_snakemake(tmp_path, Path("mine.yaml")) is None
