@@ -19,7 +19,7 @@ demo: .venv/demo
 	@python scripts/show_summary.py params.yaml
 
 test: .venv/test
-	pytest $(PYTEST)
+	pytest --numprocesses 2 --dist loadgroup $(PYTEST)
 
 check: .venv/test
 	ruff check .

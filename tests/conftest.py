@@ -8,6 +8,13 @@ from tests.project import Project
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_collection_modifyitems(items):
+    """Files of tests are shared out among processes; the tests that share an engine's run, or Slurm, stay together."""
+    for item in items:
+        shared = {"snakemake_project", "dvc_project", "slurm", "prepared"} & set(item.fixturenames)
+        item.add_marker(pytest.mark.xdist_group("engines" if shared else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def packaged():
     """Root and manifest of the 20 packaged images."""

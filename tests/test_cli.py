@@ -19,10 +19,15 @@ PARAMS = read_yaml(Path(__file__).parent.parent / "params.yaml")
 SECTIONS = [name for name, value in PARAMS.items() if isinstance(value, dict)]
 
 SCRIPT = '''
+import os
+import signal
+from pathlib import Path
+
 from pydantic import Field
 
 from singflow import cli
 from singflow.errors import InputError
+from singflow.store import atomic
 
 
 class Flags(cli.Command):
@@ -42,6 +47,10 @@ def main(flags):
         raise InputError("images.csv: no such file: write it")
     if flags.fail == "defect":
         raise KeyError("absent")
+    if flags.fail == "terminated":
+        with atomic(Path("half.json")) as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), signal.SIGTERM)
     print(flags.model_dump_json(exclude={"log"}))
 
 
@@ -121,6 +130,11 @@ def test_a_defect_ends_with_status_1_and_its_traceback_in_the_log(script):
     assert finished.returncode == 1
     assert "a defect of this program" in log and "Traceback" in log and log.endswith("KeyError: 'absent'\n")
     assert "Traceback" in finished.stderr
+
+
+def test_a_terminated_script_removes_the_file_that_it_was_writing(script, tmp_path):
+    assert script(fail="terminated").returncode == 143
+    assert not list(tmp_path.glob("*half*"))
 
 
 def arrived(section, values):

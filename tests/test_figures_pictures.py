@@ -1,5 +1,6 @@
 import io
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +11,15 @@ from singflow.figures_pictures import fig1, fig6, fig10, fig11, fig13, ladder_ta
 from singflow.rendering import TYPES, picture_table
 
 PROMPTS = ["an image of a jellyfish", "an image of a <b>$pirate$</b>"]
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    """Figures that are looked at and not saved stay open otherwise."""
+    yield
+    plt.close("all")
+
+
 FIGURES = [fig1, fig6, fig10, fig11, fig13]
 
 

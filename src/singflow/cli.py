@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -35,6 +36,7 @@ def run(main: Callable[[Flags], None], schema: type[Flags], *, offline: bool = T
     offline: model hubs are looked for in their caches alone.
     """
     flags = _parse(schema)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that files half written are removed
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]

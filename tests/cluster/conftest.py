@@ -71,7 +71,12 @@ class ClusterProject(Project):
         return Running(command, self.folder, self.environment())
 
     def shards(self) -> dict[str, bytes]:
+        """All files of the features, those too that should not be there."""
         return {path.name: path.read_bytes() for path in (self.folder / "results/demo/features/tiny").glob("*")}
+
+    def wait_for_shards(self, running: "Running") -> None:
+        """Return once all shards are in place."""
+        wait_for(lambda: all((self.folder / target).exists() for target in targets(5)), 180, f"all shards are there: {running.said}")
 
 
 class Running:

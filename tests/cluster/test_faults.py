@@ -85,10 +85,11 @@ def test_snakemake_killed_is_refused_until_resumed_and_no_job_runs_twice(slurm, 
     assert slurm.jobs("RUNNING") == {old: slurm.jobs()[old]}, "the job of the killed Snakemake goes on"
 
     resumed = project.start("python", "scripts/resume.py")
-    wait_for(lambda: len(project.shards()) >= 5, 180, f"all shards are there: {resumed.said}")
+    project.wait_for_shards(resumed)
     assert f"cancelling job {old} (rule_extract_features_wildcards_tiny_00000)" in resumed.said
     refused = project.start("python", "scripts/resume.py")
     assert refused.ended() == 1 and f"Snakemake (process {resumed.process.pid}) is at work on this study" in refused.said
+    wait_for(lambda: not any("extract" in comment for comment in slurm.jobs().values()), 60, "the last shard's job has ended")
     resumed.process.send_signal(signal.SIGINT)
     resumed.ended()
     assert project.shards() == reference
@@ -104,8 +105,8 @@ def test_what_an_old_copy_still_does_spoils_nothing(slurm, project, reference):
     project.run("snakemake", "--unlock")
     naive = project.start(*SNAKEMAKE, *targets(2))
     assert naive.ended() == 0, naive.said[-4000:]
-    finished = project.shards()
-    assert finished == {name: content for name, content in reference.items() if name < "shard-00002"}
+    finished = {name: content for name, content in reference.items() if name < "shard-00002"}
+    assert {name: content for name, content in project.shards().items() if name in finished} == finished
 
     slurm.ask("scancel", stopped)
     project.order(1)
@@ -119,17 +120,17 @@ def test_a_full_disk_is_named_and_one_rerun_of_the_same_command_completes(slurm,
     disk.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=True)
     try:
-        (disk / "other").write_bytes(b"0" * 60_000)
-        failed = project.start(*SNAKEMAKE, *targets(2), "--retries", "0")
+        (disk / "other").write_bytes(b"0" * 2**16)
+        failed = project.start(*SNAKEMAKE, *targets(1), "--retries", "0")
         assert failed.ended() == 1
         log = (project.folder / "results/demo/logs/extract_features/tiny-00000.log").read_text()
         assert f"{targets(1)[0]}: cannot be written, the disk or your quota is full: free some space" in log
         assert "a defect of this program" not in log
         assert [path.name for path in disk.iterdir()] == ["other"]
         (disk / "other").unlink()
-        again = project.start(*SNAKEMAKE, *targets(2), "--retries", "0")
+        again = project.start(*SNAKEMAKE, *targets(1), "--retries", "0")
         assert again.ended() == 0, again.said[-4000:]
-        assert project.shards() == {name: content for name, content in reference.items() if name < "shard-00002"}
+        assert project.shards() == {"shard-00000.safetensors": reference["shard-00000.safetensors"]}
     finally:
         subprocess.run(["umount", "--lazy", disk], check=True)
 
@@ -149,11 +150,7 @@ def test_controllers_hand_over_and_wait_for_the_jobs_of_the_last_one(slurm, proj
     log = project.folder / ".snakemake/controller.log"
     wait_for(lambda: f"waiting for job {shard} (rule_extract_features" in log.read_text(), 60, "the next controller waits")
     project.order(0)
-    wait_for(
-        lambda: len(project.shards()) == 5 and shard not in slurm.jobs(),
-        180,
-        "the next controller goes on",
-    )
+    wait_for(lambda: any("fit_projector" in comment for comment in slurm.jobs().values()), 120, "the next controller goes on")
     assert project.shards() == reference
     assert [state for state, _ in history(slurm, 0, int(shard))] == ["COMPLETED"]
 
