@@ -33,6 +33,7 @@ from singflow.doctor_slurm import (
     Job,
     check_account,
     check_accounting,
+    check_cores,
     check_partition,
     check_status_command,
     jobs_of,
@@ -569,7 +570,7 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={port}
 """
-LISTED = "gpu*|1:00:00|8000|4|gpu:a100:4|up\ngpu*|1:00:00|9000|4|gpu:h100:2,nic:1|up\ncpu|infinite|8000|4|(null)|up\n"
+LISTED = "gpu*|1:00:00|8000|4|gpu:a100:4|up\ngpu*|1:00:00|9000|64|gpu:h100:2,nic:1|up\ncpu|infinite|8000|128|(null)|up\n"
 LISTED += "old|1-00:00:00|8000|4|(null)|down\n"
 
 
@@ -663,6 +664,21 @@ def test_partitions_must_exist_and_be_up(named, status, said):
     found = check_partition(jobs({"slurm_partition": named} if named else None), read_partitions(LISTED))
     assert (found.status, found.found) == (status, said)
     assert bool(found.mend) == (status == "fail") and (not found.mend or "gpu (at most 1:00:00), cpu (at most infinite)" in found.mend)
+
+
+@pytest.mark.parametrize(
+    ("cores", "named", "status", "said"),
+    [
+        (64, None, "ok", "at most 64"),
+        (65, None, "fail", "65 in the profile, but the nodes of gpu have 64 CPUs at most"),
+        (65, "cpu", "ok", "at most 65"),
+        (None, None, "warn", "the profile sets none"),
+    ],
+)
+def test_a_job_of_several_steps_must_fit_on_a_node(cores, named, status, said):
+    found = check_cores({"cores": cores}, jobs({"slurm_partition": named} if named else None), read_partitions(LISTED))
+    assert found.status == status and found.found.startswith(said)
+    assert status != "fail" or found.mend == "write cores: 64 in the profile"
 
 
 def test_a_cluster_without_a_default_needs_a_partition_named():

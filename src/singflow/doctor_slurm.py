@@ -43,6 +43,7 @@ def check_cluster(profile: Path, device: str) -> Iterator[Finding]:
         return
     partitions = read_partitions(ask("sinfo", "--noheader", "-o", "%P|%l|%m|%c|%G|%a").out)
     yield check_partition(jobs, partitions)
+    yield check_cores(content, jobs, partitions)
     yield check_account(jobs, _accounts() if accounting.status == "ok" else None)
     if device == "cpu":
         yield Finding("GPU request", "absent", "extraction.device is cpu: no job asks for a GPU")
@@ -137,11 +138,12 @@ def jobs_of(profile: dict[str, Any], origin: Path) -> list[Job]:
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition of the cluster. limit: longest runtime; gres: generic resources of its nodes, as gpu:a100:4."""
+    """A partition of the cluster. limit: longest runtime; cpus: of its largest node; gres: its generic resources, as gpu:a100:4."""
 
     up: bool
     default: bool
     limit: str
+    cpus: int
     gres: frozenset[str]
 
     @property
@@ -154,17 +156,26 @@ def read_partitions(listed: str) -> dict[str, Partition]:
     """Partitions by name, out of what sinfo lists as %P|%l|%m|%c|%G|%a, one line for nodes that are alike."""
     found: dict[str, Partition] = {}
     for line in listed.splitlines():
-        name, limit, _, _, gres, state = line.split("|")
+        name, limit, _, cpus, gres, state = line.split("|")
         plain = name.rstrip("*")
-        before = found[plain].gres if plain in found else frozenset()
-        found[plain] = Partition(state == "up", name.endswith("*"), limit, before | set(gres.split(",")))
+        before = found.get(plain, Partition(False, False, "", 0, frozenset()))
+        most = max(before.cpus, int(cpus.rstrip("+")))
+        found[plain] = Partition(state == "up", name.endswith("*"), limit, most, before.gres | set(gres.split(",")))
     return found
+
+
+def _partitions_of(jobs: Iterable[Job]) -> set[str]:
+    """Partitions that jobs are sent to; "" is the default one."""
+    return {part for job in jobs for part in _plain(job.resources.get("slurm_partition") or "").split(",")}
+
+
+def _default(partitions: dict[str, Partition]) -> str:
+    return next((name for name, each in partitions.items() if each.default), "")
 
 
 def check_partition(jobs: Iterable[Job], partitions: dict[str, Partition]) -> Finding:
     """Whether the partitions that jobs are sent to exist and are up; where none is named, whether there is a default."""
-    wanted = {part for job in jobs for part in _plain(job.resources.get("slurm_partition") or "").split(",")}
-    default = next((name for name, each in partitions.items() if each.default), "")
+    wanted, default = _partitions_of(jobs), _default(partitions)
     named = sorted({name or default for name in wanted})
     up = ", ".join(f"{name} (at most {each.limit})" for name, each in partitions.items() if each.up) or "none"
     mend = f"write a partition that is up as slurm_partition in the profile: {up}"
@@ -175,6 +186,20 @@ def check_partition(jobs: Iterable[Job], partitions: dict[str, Partition]) -> Fi
         return Finding("partition", "fail", "; ".join(wrong), mend)
     limits = [f"{name}{', the default' if '' in wanted and name == default else ''} (at most {partitions[name].limit})" for name in named]
     return Finding("partition", "ok", "; ".join(limits))
+
+
+def check_cores(profile: dict[str, Any], jobs: Iterable[Job], partitions: dict[str, Partition]) -> Finding:
+    """Whether a node has the CPUs that a job with several steps in it may ask for: `cores` of the profile."""
+    default = _default(partitions)
+    found = {each: partitions[each].cpus for each in {name or default for name in _partitions_of(jobs)} & set(partitions)}
+    cores = profile.get("cores")
+    if not isinstance(cores, int):
+        return Finding("cores", "warn", "the profile sets none: steps in one job ask for the sum of their threads", "write cores: 8")
+    small = {name: cpus for name, cpus in found.items() if cpus < cores}
+    if small:
+        named = ", ".join(f"the nodes of {name} have {cpus} CPUs at most" for name, cpus in small.items())
+        return Finding("cores", "fail", f"{cores} in the profile, but {named}", f"write cores: {min(small.values())} in the profile")
+    return Finding("cores", "ok", f"at most {cores} for a job with several steps")
 
 
 def _up(name: str, partitions: dict[str, Partition]) -> bool:

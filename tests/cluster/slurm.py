@@ -54,7 +54,7 @@ GresTypes=gpu
 {{nodes}}
 PartitionName=gpu Nodes={",".join(NODES)} Default=YES MaxTime=INFINITE
 """
-NODE = "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory={memory} Gres=gpu:fake:{gpus}"
+NODE = "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory={memory} Gres=gpu:fake:{gpus}"
 GRES_CONF = f"{MARK}\nAutoDetect=off\nNodeName={','.join(NODES)} Name=gpu Type=fake File=/dev/tty[0-{GPUS - 1}]\n"
 SLURMDBD_CONF = f"""{MARK}
 DbdHost=localhost

@@ -76,7 +76,7 @@ def checked(tmp_path):
 
     def check(default=None, gpu=None, device="auto", **settings):
         rules = dict.fromkeys(("extract_features", "embed_images", "train_translator", "render_pictures"), gpu or {"gpu": 1})
-        profile = {"slurm-status-command": "squeue", "default-resources": default or {}, "set-resources": rules}
+        profile = {"slurm-status-command": "squeue", "cores": 4, "default-resources": default or {}, "set-resources": rules}
         path = tmp_path / "config.yaml"
         path.write_text(yaml.safe_dump(profile | {name.replace("_", "-"): value for name, value in settings.items()}))
         return {found.name: found for found in check_cluster(path, device)}
@@ -88,7 +88,7 @@ def statuses(findings):
     return {name: found.status for name, found in findings.items()}
 
 
-CHECKS = ("accounting", "status command", "partition", "account", "GPU request")
+CHECKS = ("accounting", "status command", "partition", "cores", "account", "GPU request")
 
 
 def test_a_cluster_as_the_profile_expects_it_passes_every_check(slurm, checked):
