@@ -37,7 +37,7 @@ def list_jobs(params: Path, *options: str) -> list[Job]:
 
 
 def _short(number: float) -> str:
-    return f"{number:.2g}" if number < 10 else f"{number:,.0f}"
+    return f"{number:.2f}" if number < 10 else f"{number:,.0f}"
 
 
 def main(flags: Flags) -> None:

@@ -18,6 +18,7 @@ from singflow.registry import ModelEntry, OpenCLIPEntry, SpaceEntry
 F64, F32, TOWER = 25.0, 50.0, 22.0  # 10^9 multiply-adds per second and thread: float64, float32, a tower on a CPU
 ELEMENTS = 0.15  # 10^9 elements per second of elementwise float64 work, whatever the threads
 GPU = 3900.0  # 10^9 multiply-adds per second of a tower on a GPU
+STEP = 0.002  # seconds of a training step on a GPU, which small matrices do not fill: not measured
 DECODE = 0.011  # seconds of one thread to read, decode and crop a photo of 500 x 400 pixels
 LOADED = 0.02  # seconds to build and load a million parameters
 ASSUMED = (304.3, 61.6, 2048)  # a ViT-L/16: 10^6 parameters, 10^9 multiply-adds a view; a wide feature
@@ -51,6 +52,7 @@ class Size:
     points: int = 10  # of a rank curve
     steered: int = 0  # images steered, times texts, times targets
     passes: int = 0  # over the training rows, at most: losses times epochs
+    step_rows: int = 128  # rows of a training step
     width: int = 1024  # of hidden layers
     pictures: int = 0  # that a generator draws for one model and space
     exact_up_to: int = 100_000
@@ -120,6 +122,7 @@ def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space:
         points=len(study["rank_curve"]["kept"]) + 3,
         steered=round(steered * len(steering["prompts"]) * len(steering["target_is_deg"])),
         passes=len(study["training"]["losses"]) * study["training"]["epochs"],
+        step_rows=study["training"]["batch_size"],
         width=study["training"]["width"],
         pictures=shown * 20 * len(study["pictures"]["seeds"]) if drawn else 0,
         exact_up_to=study["pictures"]["exact_up_to"],
@@ -375,6 +378,8 @@ def seconds(step: str, size: Size) -> float:
     """Expected seconds of one job of a step. Raises KeyError for a step that dvc.yaml does not have."""
     cost = COSTS[step]
     work = cost.f64(size) / (F64 * size.threads) + cost.f32(size) / (F32 * size.threads) + cost.elements(size) / ELEMENTS
+    if step == "train_translator" and size.gpu:
+        work = cost.f32(size) / GPU + STEP * size.passes * size.rows / size.step_rows
     loading = LOADED * size.parameters_m if step in TOWERS else 0.0
     return cost.start + work + loading + _tower_seconds(step, size)
 
