@@ -3,7 +3,6 @@ import json
 import os
 import re
 import shlex
-from dataclasses import replace
 from math import ceil
 from pathlib import Path
 
@@ -116,7 +115,7 @@ def size_of(wildcards):
         ENTRIES[kind].get(wildcards.get(kind)) if wildcards.get(kind) else None
         for kind in ("model", "space")
     ]
-    return replace(costs.size_of(config, IMAGES_EXPECTED, *entries), gpu=bool(GPUS))
+    return costs.size_of(config, IMAGES_EXPECTED, *entries, gpu=bool(GPUS))
 
 
 def generator_gpus(wildcards):

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from singflow.registry import ModelEntry, OpenCLIPEntry, SpaceEntry
+from singflow.registry import ModelEntry, SpaceEntry, objection
 
 F64, F32, TOWER = 25.0, 50.0, 22.0  # 10^9 multiply-adds per second and thread: float64, float32, a tower on a CPU
 ELEMENTS = 0.15  # 10^9 elements per second of elementwise float64 work, whatever the threads
@@ -85,11 +85,11 @@ class Size:
         return self.images * self.models * self.spaces
 
 
-def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space: SpaceEntry | None) -> Size:
+def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space: SpaceEntry | None, gpu: bool | None = None) -> Size:
     """The size of a job of a valid study on so many images, of one model, one space, both, or (None, None) all of them.
 
-    The tower is the model's, or without a model the space's for images. Labels are at most the classes of data.classes. A GPU
-    counts when extraction.device asks for one, or allows it and this machine has one.
+    The tower is the model's, or without a model the space's for images. Labels are at most the classes of data.classes. gpu:
+    whether one is reckoned with; None: when extraction.device asks for one, or allows it and this machine has one.
     """
     tower = model or space
     sizes = (tower.parameters_m, tower.gmacs) if tower else (0.0, 0.0)
@@ -97,10 +97,10 @@ def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space:
     extraction, controls, steering = study["extraction"], study["controls"], study["steering"]
     labels = min(images, _lines(study["data"]["classes"]) - 1)
     steered = images * min(1.0, len(steering["labels"]) / labels) if steering["labels"] else images
-    gpu = extraction["device"] == "cuda" or (extraction["device"] == "auto" and Path("/dev/nvidia0").exists())
-    drawn = study["pictures"]["renderer"] == "unclip" or (
-        study["pictures"]["renderer"] == "auto" and gpu and isinstance(space, OpenCLIPEntry)
-    )
+    if gpu is None:
+        gpu = extraction["device"] == "cuda" or (extraction["device"] == "auto" and Path("/dev/nvidia0").exists())
+    renderer = study["pictures"]["renderer"]
+    drawn = space is not None and objection(space) is None and (renderer == "unclip" or (renderer == "auto" and gpu))
     shown = len(study["pictures"]["images"]) or study["pictures"]["count"]
     size = Size(
         images=images,

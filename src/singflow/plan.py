@@ -6,7 +6,7 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ class Planner:
 
     def _size(self, wildcards: Mapping[str, str]) -> Size:
         model, space = self._models.get(wildcards.get("model", "")), self._spaces.get(wildcards.get("space", ""))
-        return replace(costs.size_of(self._study, self.images, model, space), gpu=self.gpu)
+        return costs.size_of(self._study, self.images, model, space, self.gpu)
 
     def estimate(self, job: Job) -> Estimate:
         """Time and memory as Snakemake measured them, where the same job has run on as many images and views, or as expected.

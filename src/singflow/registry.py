@@ -26,6 +26,7 @@ def _head_weights(value: str) -> str:
     raise ValueError("must be file:<path> or url:https://<address>")
 
 
+GENERATOR_SPACE = "ViT-L-14-quickgelu/openai"
 Weights = Annotated[str, AfterValidator(_weights)]
 HubRevision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
 
@@ -191,6 +192,17 @@ def resolve_spaces(path: str | Path, names: list[str], weights: str = "registry"
         entries[name] = entry
         _check_local(entry.local_files(), f"{path}: {name}")
     return entries
+
+
+def objection(entry: SpaceEntry) -> str | None:
+    """Why the generator cannot draw a space's embeddings; None when it can."""
+    reason = f"the generator's decoder was trained on the embeddings of OpenAI's CLIP ViT-L/14 (open_clip {GENERATOR_SPACE}), "
+    if not isinstance(entry, OpenCLIPEntry) or entry.id != GENERATOR_SPACE:
+        own = entry.id if isinstance(entry, OpenCLIPEntry) else entry.source
+        return f"{reason}and vectors of another space, here {own}, would give pictures without meaning"
+    if entry.weights == "random":
+        return f"{reason}and untrained towers (weights: random) give vectors without meaning"
+    return None
 
 
 def with_hashes(entry: SpaceEntry, hashes: dict[str, str]) -> SpaceEntry:

@@ -14,14 +14,13 @@ from urllib.request import Request, urlopen
 
 from singflow.config import LOCAL, Pictures
 from singflow.errors import InputError
-from singflow.registry import ConSEEntry, ModelEntry, OpenCLIPEntry, SpaceEntry
+from singflow.registry import ConSEEntry, ModelEntry, OpenCLIPEntry, SpaceEntry, objection
 from singflow.store import sha256_of
 
 FETCH = "run `make prefetch` on a machine with a network, with this study in params.yaml"
 TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 DIFFUSERS_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-GENERATOR_SPACE = "ViT-L-14-quickgelu/openai"
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
 
 
@@ -256,17 +255,6 @@ def generator_files(pictures: Pictures) -> list[WeightFile]:
         for part, each in files.items()
         for names in each
     ]
-
-
-def objection(entry: SpaceEntry) -> str | None:
-    """Why the generator cannot draw a space's embeddings; None when it can."""
-    reason = f"the generator's decoder was trained on the embeddings of OpenAI's CLIP ViT-L/14 (open_clip {GENERATOR_SPACE}), "
-    if not isinstance(entry, OpenCLIPEntry) or entry.id != GENERATOR_SPACE:
-        own = entry.id if isinstance(entry, OpenCLIPEntry) else entry.source
-        return f"{reason}and vectors of another space, here {own}, would give pictures without meaning"
-    if entry.weights == "random":
-        return f"{reason}and untrained towers (weights: random) give vectors without meaning"
-    return None
 
 
 def generates(pictures: Pictures, spaces: Iterable[SpaceEntry]) -> bool:

@@ -34,7 +34,7 @@ class ClusterProject(Project):
     @property
     def gate(self) -> Path:
         folder = self.folder / ".snakemake/gate"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def hold(self, *shards: int) -> None:
