@@ -1,6 +1,3 @@
-import hashlib
-import json
-import os
 import re
 import shlex
 from math import ceil
@@ -9,7 +6,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from singflow import costs
-from singflow.config import LOCAL, check
+from singflow.config import LOCAL, check, keep_study
 from singflow.dependencies import code_files
 from singflow.errors import InputError
 from singflow.registry import resolve_models, resolve_spaces
@@ -17,6 +14,7 @@ from singflow.weights import generates, refuse_space
 
 try:
     STUDY = check(config, "params.yaml")
+    keep_study(config, workflow.is_main_process)
     ENTRIES = {
         "model": resolve_models("models.yaml", config["models"], config["weights"]),
         "space": resolve_spaces("spaces.yaml", config["spaces"], config["weights"]),
@@ -26,16 +24,6 @@ try:
             refuse_space(name, entry)
 except InputError as error:
     raise WorkflowError(f"the study is not valid:\n{error}") from None
-
-# Every job reads params.yaml again: one that changed in the middle of a run would mix two studies.
-STUDY_DIGEST = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-if workflow.is_main_process:
-    os.environ["SINGFLOW_STUDY"] = STUDY_DIGEST
-elif os.environ.get("SINGFLOW_STUDY", STUDY_DIGEST) != STUDY_DIGEST:
-    raise WorkflowError(
-        "the study has changed since this run began: put params.yaml back, or stop the run and start it again. "
-        "To run two studies at once, leave params.yaml alone and name a file each: --configfile studies/<name>.yaml"
-    )
 
 RESULTS = f"results/{config['study']}"
 THREADS = config["threads"]

@@ -1,6 +1,9 @@
 import copy
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -262,3 +265,14 @@ def test_python_objects_in_yaml_are_refused_and_not_executed(tmp_path, tag):
     with pytest.raises(InputError, match=r"evil\.yaml: not valid YAML"):
         read_yaml(tmp_path / "evil.yaml")
     assert not victim.exists()
+
+
+def test_a_study_that_changes_under_a_run_is_refused_by_its_jobs():
+    def plan(*options, **environment):
+        command = [Path(sys.executable).parent / "snakemake", "--dry-run", "--cores", "1", "--quiet", "all", *options]
+        return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+
+    assert plan(SINGFLOW_STUDY="another").returncode == 0, "a run of its own"
+    job = plan("--mode", "subprocess", SINGFLOW_STUDY="another")
+    assert job.returncode == 1 and "it has changed since this run began: put params.yaml back" in job.stderr + job.stdout
+    assert plan("--mode", "subprocess").returncode == 0

@@ -5,7 +5,9 @@ Snakefile validates against, and parse the flags of the scripts.
 """
 
 import difflib
+import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -15,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from singflow.errors import InputError
 
+RUNNING = "SINGFLOW_STUDY"  # variable of the environment: the digest of the study that a run began with
 LOCAL = "checkpoints"  # folder of the user's own files, which both engines watch
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 MODEL = rf"(?:(?:timm|torchvision)/{NAME}|transformers/{NAME}(?:/{NAME})?|{NAME})"
@@ -425,6 +428,21 @@ def check(content: dict[str, Any], origin: str) -> Study:
         return Study.model_validate(content, strict=True)
     except ValidationError as error:
         raise InputError(explain(error, Study, origin)) from None
+
+
+def keep_study(content: dict[str, Any], main: bool) -> None:
+    """Hold a run to the study that it began with, because every job of a cluster reads params.yaml again.
+
+    main: whether this process starts the run; its jobs inherit its environment. Raises InputError in a job whose study is another.
+    """
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    if main:
+        os.environ[RUNNING] = digest
+    elif os.environ.get(RUNNING, digest) != digest:
+        raise InputError(
+            "it has changed since this run began: put params.yaml back, or stop the run and start it again; "
+            "two studies at once need a file each, and --configfile <file>"
+        )
 
 
 def json_schema() -> str:

@@ -153,8 +153,3 @@ def test_controllers_hand_over_and_wait_for_the_jobs_of_the_last_one(slurm, proj
     wait_for(lambda: any(comment.startswith("rule_model") for comment in slurm.jobs().values()), 120, "the next controller goes on")
     assert project.shards() == reference
     assert [state for state, _ in history(slurm, 0, int(shard))] == ["COMPLETED"]
-
-
-def test_a_study_that_changes_under_a_run_is_refused(prepared):
-    refused = prepared.run("snakemake", "--dry-run", "--mode", "subprocess", "--cores", "1", check=False, SINGFLOW_STUDY="another")
-    assert refused.returncode == 1 and "the study has changed since this run began: put params.yaml back" in refused.stdout
