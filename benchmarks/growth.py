@@ -34,10 +34,10 @@ class Flags(cli.Command):
     """Growth of time and memory with the number of images."""
 
     rows: list[int] = Field([10_000, 100_000, 1_000_000], min_length=3, description="numbers of images, ascending, at least three")
-    shard: int = Field(10_000, ge=20, description="images in a shard")
-    features: int = Field(512, ge=2, description="dimensions of the features")
-    dims: int = Field(256, ge=2, description="dimensions of the space")
-    labels: int = Field(200, ge=2, description="labels, which are the classes of the head")
+    shard: int = Field(5_000, ge=20, description="images in a shard")
+    features: int = Field(256, ge=2, description="dimensions of the features")
+    dims: int = Field(128, ge=2, description="dimensions of the space")
+    labels: int = Field(100, ge=2, description="labels, which are the classes of the head")
     steps: list[str] = Field([], description="steps that are measured (default: all); what they read must be made by steps before them")
     index_up_to: int = Field(
         100_000, ge=0, description="images up to which find_neighbours runs; above, its table is made up: it takes hours"
@@ -63,7 +63,7 @@ def prepare(images: int, flags: Flags) -> None:
         steering={"prompts": ["an image of a jellyfish"], "target_is_deg": [10.0]},
         probe={"alphas": [0.01, 1.0]},
         pictures={"exact_up_to": 1000},
-        summary={"resamples": 100, "permutations": 100},
+        summary={"resamples": 400, "permutations": 400},
     )
     generator = np.random.default_rng(0)
     Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save("tiny.jpg")
@@ -138,9 +138,9 @@ def run_steps(images: int, flags: Flags) -> pd.DataFrame:
             make_up_neighbours(images)
             continue
         multiply(gathered.get(step, []), TWO)
-        cli.log.info("-- %s of %d images", step, images)
         peak, seconds = measure(command)
         rows.append((step, seconds, peak * 2**30 / 1e6, table_bytes(command, images)))
+        cli.log.info("-- %s of %d images: %.1f s, %.0f MB", step, images, seconds, rows[-1][2])
     return pd.DataFrame(rows, columns=["step", "s", "MB", "tables"]).set_index("step")
 
 
