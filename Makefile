@@ -19,7 +19,7 @@ demo: .venv/demo
 	@python scripts/show_summary.py params.yaml
 
 test: .venv/test
-	pytest --numprocesses 2 --dist loadgroup $(PYTEST)
+	pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 check: .venv/test
 	ruff check .

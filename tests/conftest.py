@@ -1,6 +1,8 @@
+import re
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from singflow.data import build_manifest, data_root, list_table, read_classes
 from tests.project import Project
@@ -8,11 +10,16 @@ from tests.project import Project
 ROOT = Path(__file__).parents[1]
 
 
-def pytest_collection_modifyitems(items):
-    """Files of tests are shared out among processes; the tests that share an engine's run, or Slurm, stay together."""
-    for item in items:
-        shared = {"snakemake_project", "dvc_project", "slurm", "prepared"} & set(item.fixturenames)
-        item.add_marker(pytest.mark.xdist_group("engines" if shared else str(item.path)))
+class Sharing(LoadFileScheduling):
+    """Files of tests are shared out among processes; those that share Slurm, or a run of an engine, stay together."""
+
+    def _split_scope(self, nodeid):
+        file = nodeid.partition("::")[0]
+        return "engines" if re.search(r"cluster/|workflow/test_(archives|engines)", file) else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Sharing(config, log)
 
 
 @pytest.fixture(scope="session")
