@@ -223,7 +223,7 @@ def _network(s: Size) -> float:
 
 LINEAR = Cost(start=2.0, base=200)
 GATHERED = Cost(start=3.0, base=250)
-FIGURE = Cost(start=4.0, base=300, held=40, elements=lambda s: 20e-9 * s.results, disk=lambda s: 3e5)
+FIGURE = Cost(start=4.0, base=300, held=300, elements=lambda s: 20e-9 * s.results, disk=lambda s: 3e5)
 TOWER_STEP = Cost(start=8.0, base=700)
 COSTS = {
     "resolve_model": Cost(start=2.5, base=350, disk=lambda s: 1e3),
@@ -239,7 +239,7 @@ COSTS = {
         elements=lambda s: 1e-9 * s.rows * (6 * s.feature_dim + 2 * s.classes),
         shard=(28, 0, 8),
         square=4,
-        held=300,
+        held=420,
         disk=lambda s: 8.0 * s.feature_dim * (s.null_dim + 1),
     ),
     "fit_translator": replace(
@@ -252,7 +252,7 @@ COSTS = {
         elements=lambda s: 1e-9 * s.rows * (4 * s.feature_dim + 4 * s.space_dim * s.alphas),
         shard=(16, 20, 0),
         square=4,
-        held=300,
+        held=380,
         disk=lambda s: 4.0 * s.space_dim * (s.feature_dim + 1),
     ),
     "train_translator": replace(
@@ -273,7 +273,7 @@ COSTS = {
         elements=lambda s: 1e-9 * s.cases * s.draws * s.images * 36 * s.space_dim,
         shard=(8, 64, 0),
         square=3,
-        held=2500,
+        held=600,
         disk=lambda s: 30.0 * s.cases * s.images,
     ),
     "measure_null_removal": replace(
@@ -283,7 +283,7 @@ COSTS = {
         elements=lambda s: 1e-9 * s.images * (40 * s.space_dim + 8 * s.feature_dim + 4 * s.classes),
         shard=(36, 64, 12),
         square=2,
-        held=2500,
+        held=600,
         disk=lambda s: 90.0 * s.images,
     ),
     "measure_rank_curve": replace(
@@ -294,7 +294,7 @@ COSTS = {
         elements=lambda s: 1e-9 * s.images * s.points * (36 * s.space_dim + 12 * s.classes),
         shard=(8, 8, 0),
         square=6,
-        held=300,
+        held=390,
         disk=lambda s: 2e4,
     ),
     "validate_null_space": replace(
@@ -303,7 +303,7 @@ COSTS = {
         elements=lambda s: 1e-9 * s.images * (20 * s.classes + 20 * s.feature_dim),
         shard=(8, 0, 0),
         square=2,
-        held=600,
+        held=670,
         disk=lambda s: 75.0 * s.images,
     ),
     "scan_concepts": replace(
@@ -312,7 +312,7 @@ COSTS = {
         elements=lambda s: 1e-9 * s.images * (14 * s.concepts + 24 * s.space_dim),
         shard=(8, 0, 0),
         square=1,
-        held=300,
+        held=460,
         disk=lambda s: 45.0 * s.labels * s.concepts,
     ),
     "steer_concepts": replace(
@@ -321,7 +321,7 @@ COSTS = {
         elements=lambda s: 1e-9 * s.steered * (50 * s.space_dim + 10 * s.feature_dim),
         shard=(8, 0, 0),
         square=2,
-        held=300,
+        held=620,
         disk=lambda s: 70.0 * s.steered,
     ),
     "probe_principal": replace(
@@ -350,14 +350,14 @@ COSTS = {
         held=400,
         disk=lambda s: 40.0 * s.images,
     ),
-    "render_pictures": replace(LINEAR, start=12.0, base=600, shard=(8, 8, 0), held=300, disk=lambda s: 1.5e5 * (s.pictures or 30)),
+    "render_pictures": replace(LINEAR, start=12.0, base=600, shard=(8, 8, 0), held=810, disk=lambda s: 1.5e5 * (s.pictures or 30)),
     "summarize": replace(
-        GATHERED, elements=lambda s: 1e-9 * s.results * (s.resamples + 500), held=150, disk=lambda s: 300.0 * s.labels * s.models * s.spaces
+        GATHERED, elements=lambda s: 1e-9 * s.results * (s.resamples + 500), held=280, disk=lambda s: 300.0 * s.labels * s.models * s.spaces
     ),
     "compare_models": replace(
         GATHERED,
         elements=lambda s: 1e-9 * s.results * 4 * s.resamples * (1 + s.models / 4),
-        held=1000,
+        held=320,
         disk=lambda s: 2e4 * s.models * s.spaces,
     ),
     "list_concepts": replace(
