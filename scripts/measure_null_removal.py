@@ -50,23 +50,25 @@ def main(flags: Flags) -> None:
     basis = read_tensors(flags.projector, ["null_basis"])[0]["null_basis"]
     translator = Translator(**read_tensors(flags.translator, ["weight", "bias"])[0])
     texts = read_tensors(flags.prompts, ["label_embeddings"])[0]["label_embeddings"]
-    text_of = {label: row for row, label in enumerate(read_json(flags.names)["labels"])}
+    labels = np.array(read_json(flags.names)["labels"], dtype=object)
+    text_of = manifest["label"].map({label: row for row, label in enumerate(labels)}).to_numpy()
+    class_index = manifest["class_index"].to_numpy()
     folded = fold(translator.weight, basis)
     control = read_controls(flags.controls, basis.shape[1], manifest["image_id"])
     blocks = []
     for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
         whole = shard["view"] == 0
-        rows, features = manifest.iloc[shard["image_id"][whole]], shard["features"][whole]
-        targets = texts[rows["label"].map(text_of)]
+        image_id, features = shard["image_id"][whole], shard["features"][whole]
+        targets = texts[text_of[image_id]]
         removal = remove(features, translator, folded)
         angle_original = angle_deg(removal.original, targets)
         angle_equivalent = angle_deg(removal.equivalent, targets)
         blocks.append(
             pd.DataFrame(
                 {
-                    "image_id": rows["image_id"].to_numpy(),
-                    "label": rows["label"].to_numpy(),
-                    "class_index": rows["class_index"].to_numpy(),
+                    "image_id": image_id,
+                    "label": labels[text_of[image_id]],
+                    "class_index": class_index[image_id],
                     "predicted_index": np.argmax(features @ head["weight"].T + head["bias"], axis=1).astype(np.int32),
                     "is_deg": removal.image_score(),
                     "as_deg": angle_original - angle_equivalent,
@@ -74,8 +76,8 @@ def main(flags: Flags) -> None:
                     "angle_equivalent_deg": angle_equivalent,
                     "null_energy": null_energy(features, basis),
                     "logit_change": logit_change(head["weight"], features, remove_null(features, basis)),
-                    "control_is_deg": control.loc[rows["image_id"], "is_deg"].to_numpy(),
-                    "control_as_deg": control.loc[rows["image_id"], "as_deg"].to_numpy(),
+                    "control_is_deg": control.loc[image_id, "is_deg"].to_numpy(),
+                    "control_as_deg": control.loc[image_id, "as_deg"].to_numpy(),
                 }
             )
         )

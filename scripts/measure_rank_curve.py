@@ -30,12 +30,11 @@ def main(flags: Flags) -> None:
     head, _ = read_tensors(flags.head, ["weight", "bias"])
     translator = Translator(**read_tensors(flags.translator, ["weight", "bias"])[0])
     texts = read_tensors(flags.embeddings, ["label_embeddings"])[0]["label_embeddings"]
-    text_of = {label: row for row, label in enumerate(read_json(flags.names)["labels"])}
+    text_of = manifest["label"].map({label: row for row, label in enumerate(read_json(flags.names)["labels"])}).to_numpy()
     curve = CurveStatistics(head["weight"], head["bias"], translator, flags.kept, flags.energy)
     for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
         whole = shard["view"] == 0
-        labels = manifest["label"].iloc[shard["image_id"][whole]]
-        curve.update(shard["features"][whole], texts[labels.map(text_of)])
+        curve.update(shard["features"][whole], texts[text_of[shard["image_id"][whole]]])
     table = curve.table()
     write_parquet(flags.output, table)
     for row in table.to_dict("records"):

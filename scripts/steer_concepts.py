@@ -53,7 +53,8 @@ def main(flags: Flags) -> None:
         )
     wanted = ["label_embeddings", *(["target_embeddings"] if flags.prompts else [])]
     texts = read_tensors(flags.embeddings, wanted)[0]
-    text_of = {label: row for row, label in enumerate(names["labels"])}
+    labels = np.array(names["labels"], dtype=object)
+    text_of = manifest["label"].map({label: row for row, label in enumerate(labels)}).to_numpy()
     head = read_tensors(flags.head, ["weight"])[0]["weight"]
     basis = read_tensors(flags.projector, ["null_basis"])[0]["null_basis"]
     stored = read_tensors(flags.translator, ["weight", "bias"])[0]
@@ -64,14 +65,14 @@ def main(flags: Flags) -> None:
     for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
         chosen = np.flatnonzero((shard["view"] == 0) & steered[shard["image_id"]])
         for rows in np.array_split(chosen, -(-len(chosen) // ROWS) or 1):
-            features, images = shard["features"][rows], manifest.iloc[shard["image_id"][rows]]
-            label_texts = texts["label_embeddings"][images["label"].map(text_of)]
+            features, image_id = shard["features"][rows], shard["image_id"][rows]
+            label_texts = texts["label_embeddings"][text_of[image_id]]
             for number, prompt in enumerate(flags.prompts):
                 text = texts["target_embeddings"][number]
                 directions = null_directions(features, translator, basis, translated_basis, text)
                 for target in flags.target_is_deg:
                     scores = steering_scores(features, head, translator, directions, text, label_texts, target)
-                    blocks.append(scores.assign(image_id=images["image_id"].to_numpy(), label=images["label"].to_numpy(), prompt=prompt))
+                    blocks.append(scores.assign(image_id=image_id, label=labels[text_of[image_id]], prompt=prompt))
     table = pd.concat(blocks) if blocks else pd.DataFrame(columns=list(TYPES))
     table = table.sort_values(["image_id", "prompt", "target_is_deg"], kind="stable", ignore_index=True)
     write_parquet(flags.output, table[list(TYPES)].astype(TYPES))

@@ -34,7 +34,7 @@ class Classes:
         return self.index.get(_normal(text), -1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """An image file before it is opened. split is empty when it is to be drawn; path is relative to the root."""
 
@@ -245,7 +245,7 @@ def _rank(seed: int, purpose: str, key: str) -> bytes:
     return hashlib.blake2b(f"{seed}|{purpose}|{key}".encode(), digest_size=16).digest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Inspected:
     """A file that was read and decoded whole."""
 

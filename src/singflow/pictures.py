@@ -71,9 +71,9 @@ def choose_images(manifest: pd.DataFrame, wanted: list[str], count: int, seed: i
     if wanted:
         return manifest.set_index("path", drop=False).loc[wanted].reset_index(drop=True)
     drawn = [hashlib.blake2b(f"{seed}|picture|{sha256}".encode(), digest_size=16).hexdigest() for sha256 in manifest["sha256"]]
-    order = manifest.assign(drawn=drawn).sort_values(["drawn", "image_id"])
+    order = manifest[["image_id", "label"]].assign(drawn=drawn).sort_values(["drawn", "image_id"])
     order = order.assign(turn=order.groupby("label").cumcount()).sort_values(["turn", "drawn", "image_id"])
-    return order.head(count)[manifest.columns].reset_index(drop=True)
+    return manifest.loc[order.index[:count]].reset_index(drop=True)
 
 
 def removal_pictures(figure: str, subject: Subject, head: Head, translate: Translate, kind: str) -> list[Picture]:
