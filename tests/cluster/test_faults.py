@@ -148,8 +148,8 @@ def test_controllers_hand_over_and_wait_for_the_jobs_of_the_last_one(slurm, proj
 
     slurm.ask("scancel", "--signal=USR1", "--batch", first)  # as Slurm does before the time limit
     log = project.folder / ".snakemake/controller.log"
-    wait_for(lambda: f"waiting for job {shard} (rule_extract_features" in log.read_text(), 60, "the next controller waits")
+    wait_for(lambda: f"waiting for job {shard} (rule_extract_features" in log.read_text(), 300, "the next controller waits")
     project.order(0)
-    wait_for(lambda: any(comment.startswith("rule_model") for comment in slurm.jobs().values()), 120, "the next controller goes on")
+    wait_for(lambda: any(comment.startswith("rule_model") for comment in slurm.jobs().values()), 300, "the next controller goes on")
     assert project.shards() == reference
     assert [state for state, _ in history(slurm, 0, int(shard))] == ["COMPLETED"]
