@@ -15,12 +15,14 @@ from typing import Any
 
 from singflow.registry import ModelEntry, SpaceEntry, objection
 
-F64, F32, TOWER = 25.0, 50.0, 22.0  # 10^9 multiply-adds per second and thread: float64, float32, a tower on a CPU
-ELEMENTS = 0.15  # 10^9 elements per second of elementwise float64 work, whatever the threads
+F64, F32 = 25.0, 50.0  # 10^9 multiply-adds per second and thread of matrix products
+TOWER = 25.0  # the same of a tower on a CPU: measured 10 (depthwise convolutions) to 67 (ViT-L)
+ELEMENTS = 0.8  # 10^9 elements per second of elementwise float64 work, whatever the threads
 GPU = 3900.0  # 10^9 multiply-adds per second of a tower on a GPU
 STEP = 0.002  # seconds of a training step on a GPU, which small matrices do not fill: not measured
-DECODE = 0.011  # seconds of one thread to read, decode and crop a photo of 500 x 400 pixels
-LOADED = 0.02  # seconds to build and load a million parameters
+DECODE, PREPARE, CROP = 0.002, 0.0025, 0.0012  # seconds of one thread: decode a photo of 500 x 400 pixels, its view 0, a further view
+LOADED = 0.015  # seconds to build, load and hash a million parameters
+ACTIVATIONS = 30.0  # MB of a view in a forward pass on a CPU: measured 3 to 60
 ASSUMED = (304.3, 61.6, 2048)  # a ViT-L/16: 10^6 parameters, 10^9 multiply-adds a view; a wide feature
 IMAGENET = 1_281_167  # images of a study whose data is not here yet
 LOOKED_AT, COUNTED = 10, 20_000  # class folders that are looked into, and entries counted in each
@@ -57,6 +59,7 @@ class Size:
     pictures: int = 0  # that a generator draws for one model and space
     exact_up_to: int = 100_000
     resamples: int = 2000
+    permutations: int = 10_000
 
     @property
     def rows(self) -> int:
@@ -127,6 +130,7 @@ def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space:
         pictures=shown * 20 * len(study["pictures"]["seeds"]) if drawn else 0,
         exact_up_to=study["pictures"]["exact_up_to"],
         resamples=study["summary"]["resamples"],
+        permutations=study["summary"]["permutations"],
     )
     if None in sizes:
         size = replace(size, parameters_m=parameters, gmacs=gmacs)
@@ -193,8 +197,8 @@ class Cost:
     """Coefficients of a step. Work is that of one job.
 
     start: seconds until work begins; f64, f32: 10^9 multiply-adds; elements: 10^9; base: MB of the process; shard: bytes a row of a
-    shard held, as multiples of feature_dim, space_dim and classes; square: matrices of feature_dim^2 float64; held: bytes an image
-    (a result, where all models are gathered); disk: bytes written.
+    shard held, as multiples of feature_dim, space_dim and classes; square: matrices of feature_dim^2 float64; held: bytes of tables
+    of images; disk: bytes written.
     """
 
     start: float
@@ -204,7 +208,7 @@ class Cost:
     elements: Work = lambda s: 0.0
     shard: tuple[float, float, float] = (0.0, 0.0, 0.0)
     square: float = 0.0
-    held: float = 0.0
+    held: Work = lambda s: 0.0
     disk: Work = lambda s: 0.0
 
 
@@ -216,30 +220,42 @@ def _neighbour_products(s: Size) -> float:
     return 1e-9 * s.space_dim * (25 * 64 * cells**2 + s.images * cells + 2 * s.images * 64 * s.images / cells)
 
 
+def _candidates(s: Size) -> float:
+    """Images whose cosines with a point and its counterpart are looked through."""
+    return 2 * s.images if s.images <= s.exact_up_to else 128 * s.images**0.5
+
+
 def _network(s: Size) -> float:
     """Weights of a nonlinear translator, the largest of the kinds."""
     return s.width * (2.0 * s.feature_dim + s.width + s.space_dim)
 
 
-LINEAR = Cost(start=2.0, base=200)
-GATHERED = Cost(start=3.0, base=250)
-FIGURE = Cost(start=4.0, base=300, held=300, elements=lambda s: 20e-9 * s.results, disk=lambda s: 3e5)
-TOWER_STEP = Cost(start=8.0, base=700)
+def _each(size: float) -> Work:
+    """So many bytes for every image."""
+    return lambda s: size * s.images
+
+
+IMAGE_FIGURES = ("plot_fig3", "plot_fig4", "plot_fig9")
+FIGURES = (*(f"plot_fig{number}" for number in (1, 5, 6, 7, 8, 11, 12, 13, 15)), "plot_controls", "plot_rank_curves")
+LINEAR = Cost(start=1.5, base=220)
+GATHERED = Cost(start=1.5, base=250)
+FIGURE = Cost(start=2.5, base=250, disk=lambda s: 3e5)
+TOWER_STEP = Cost(start=5.0, base=400)
 COSTS = {
     "resolve_model": Cost(start=2.5, base=350, disk=lambda s: 1e3),
     "resolve_space": Cost(start=2.5, base=350, disk=lambda s: 1e3),
-    "build_manifest": Cost(start=2.0, base=200, held=1500, disk=lambda s: 180.0 * s.images),
+    "build_manifest": Cost(start=2.0, base=200, held=_each(1050), disk=lambda s: 180.0 * s.images),
     "extract_head": replace(TOWER_STEP, disk=lambda s: 4.0 * s.classes * (s.feature_dim + 1)),
-    "extract_features": replace(TOWER_STEP, shard=(8, 0, 0), held=300, disk=lambda s: s.shard_rows * (4.0 * s.feature_dim + 12)),
-    "embed_images": replace(TOWER_STEP, shard=(0, 8, 0), held=300, disk=lambda s: s.shard_rows * (4.0 * s.space_dim + 12)),
-    "embed_prompts": replace(TOWER_STEP, start=12.0, disk=lambda s: 4.0 * (s.labels + s.concepts) * s.space_dim),
+    "extract_features": replace(TOWER_STEP, shard=(8, 0, 0), held=_each(300), disk=lambda s: s.shard_rows * (4.0 * s.feature_dim + 12)),
+    "embed_images": replace(TOWER_STEP, shard=(0, 8, 0), held=_each(300), disk=lambda s: s.shard_rows * (4.0 * s.space_dim + 12)),
+    "embed_prompts": replace(TOWER_STEP, start=10.0, base=800, disk=lambda s: 4.0 * (s.labels + s.concepts) * s.space_dim),
     "fit_projector": replace(
         LINEAR,
         f64=lambda s: 1e-9 * (s.rows * s.feature_dim * (2 * s.null_dim + s.classes) + 10 * s.classes * s.feature_dim**2),
         elements=lambda s: 1e-9 * s.rows * (6 * s.feature_dim + 2 * s.classes),
         shard=(28, 0, 8),
         square=4,
-        held=420,
+        held=_each(420),
         disk=lambda s: 8.0 * s.feature_dim * (s.null_dim + 1),
     ),
     "fit_translator": replace(
@@ -252,18 +268,18 @@ COSTS = {
         elements=lambda s: 1e-9 * s.rows * (4 * s.feature_dim + 4 * s.space_dim * s.alphas),
         shard=(16, 20, 0),
         square=4,
-        held=380,
+        held=_each(380),
         disk=lambda s: 4.0 * s.space_dim * (s.feature_dim + 1),
     ),
     "train_translator": replace(
         LINEAR,
-        start=8.0,
+        start=5.0,
         base=600,
         f32=lambda s: 3e-9 * s.passes * s.rows * _network(s),
-        elements=lambda s: 1e-9 * s.passes * s.rows * (20 * s.width + _network(s) / 20),
+        elements=lambda s: 1e-9 * s.passes * s.rows * (20 * s.width + _network(s) / 100),
         shard=(8, 8, 0),
         square=1,
-        held=300,
+        held=_each(300),
         disk=lambda s: 4.0 * _network(s),
     ),
     "measure_controls": replace(
@@ -273,7 +289,7 @@ COSTS = {
         elements=lambda s: 1e-9 * s.cases * s.draws * s.images * 36 * s.space_dim,
         shard=(8, 64, 0),
         square=3,
-        held=600,
+        held=lambda s: s.images * (420 + 30 * s.cases),
         disk=lambda s: 30.0 * s.cases * s.images,
     ),
     "measure_null_removal": replace(
@@ -283,7 +299,7 @@ COSTS = {
         elements=lambda s: 1e-9 * s.images * (40 * s.space_dim + 8 * s.feature_dim + 4 * s.classes),
         shard=(36, 64, 12),
         square=2,
-        held=600,
+        held=_each(600),
         disk=lambda s: 90.0 * s.images,
     ),
     "measure_rank_curve": replace(
@@ -294,16 +310,16 @@ COSTS = {
         elements=lambda s: 1e-9 * s.images * s.points * (36 * s.space_dim + 12 * s.classes),
         shard=(8, 8, 0),
         square=6,
-        held=390,
+        held=_each(390),
         disk=lambda s: 2e4,
     ),
     "validate_null_space": replace(
         LINEAR,
         f64=lambda s: 1e-9 * s.images * s.feature_dim * (2 * s.null_dim + 7 * s.classes),
-        elements=lambda s: 1e-9 * s.images * (20 * s.classes + 20 * s.feature_dim),
+        elements=lambda s: 1e-9 * s.images * (20 * s.classes + 20 * s.feature_dim + 20_000),
         shard=(8, 0, 0),
         square=2,
-        held=670,
+        held=_each(670),
         disk=lambda s: 75.0 * s.images,
     ),
     "scan_concepts": replace(
@@ -312,7 +328,7 @@ COSTS = {
         elements=lambda s: 1e-9 * s.images * (14 * s.concepts + 24 * s.space_dim),
         shard=(8, 0, 0),
         square=1,
-        held=460,
+        held=_each(460),
         disk=lambda s: 45.0 * s.labels * s.concepts,
     ),
     "steer_concepts": replace(
@@ -321,7 +337,7 @@ COSTS = {
         elements=lambda s: 1e-9 * s.steered * (50 * s.space_dim + 10 * s.feature_dim),
         shard=(8, 0, 0),
         square=2,
-        held=620,
+        held=lambda s: 380 * s.images + 240 * s.steered,
         disk=lambda s: 70.0 * s.steered,
     ),
     "probe_principal": replace(
@@ -338,26 +354,31 @@ COSTS = {
         elements=lambda s: 1e-9 * s.rows * (10 * s.feature_dim + 4 * s.labels * s.alphas),
         shard=(8, 0, 0),
         square=10,
-        held=400,
+        held=_each(400),
         disk=lambda s: 2e3,
     ),
     "find_neighbours": replace(
         LINEAR,
         f32=_neighbour_products,
-        elements=lambda s: 1e-9 * s.images * (2 * min(s.images, s.exact_up_to) + 100 * s.space_dim),
+        elements=lambda s: 1e-9 * s.images * (_candidates(s) + 100 * s.space_dim),
         shard=(8, 60, 0),
         square=1,
-        held=400,
+        held=lambda s: s.images * (420 + (5.5 * s.space_dim if s.images > s.exact_up_to else 0)),
         disk=lambda s: 40.0 * s.images,
     ),
-    "render_pictures": replace(LINEAR, start=12.0, base=600, shard=(8, 8, 0), held=810, disk=lambda s: 1.5e5 * (s.pictures or 30)),
+    "render_pictures": replace(LINEAR, start=5.0, base=600, shard=(8, 8, 0), held=_each(810), disk=lambda s: 1.5e5 * (s.pictures or 30)),
     "summarize": replace(
-        GATHERED, elements=lambda s: 1e-9 * s.results * (s.resamples + 500), held=280, disk=lambda s: 300.0 * s.labels * s.models * s.spaces
+        GATHERED,
+        base=400,
+        elements=lambda s: 1e-9 * s.results * (12 * s.resamples + 1500),
+        held=_each(480),
+        disk=lambda s: 300.0 * s.labels * s.models * s.spaces,
     ),
     "compare_models": replace(
         GATHERED,
-        elements=lambda s: 1e-9 * s.results * 4 * s.resamples * (1 + s.models / 4),
-        held=320,
+        base=400,
+        elements=lambda s: 1e-9 * s.results * (36 * s.resamples + 10 * s.permutations),
+        held=lambda s: s.images * (300 + 120 * s.cases + 50 * s.models),
         disk=lambda s: 2e4 * s.models * s.spaces,
     ),
     "list_concepts": replace(
@@ -365,11 +386,14 @@ COSTS = {
         elements=lambda s: 50e-9 * s.labels * s.concepts * s.models * s.spaces,
         disk=lambda s: 1500.0 * s.labels * s.models * s.spaces,
     ),
-    "tabulate_steering": replace(GATHERED, elements=lambda s: 100e-9 * s.steered * s.models * s.spaces, disk=lambda s: 1e4),
+    "tabulate_steering": replace(
+        GATHERED, held=lambda s: 340 * s.steered, elements=lambda s: 1e-6 * s.steered * s.models * s.spaces, disk=lambda s: 1e4
+    ),
     "compare_translators": replace(GATHERED, disk=lambda s: 1e4),
-    **{f"plot_{name}": FIGURE for name in ("fig3", "fig4", "fig9", "controls", "rank_curves")},
-    **{f"plot_fig{number}": replace(FIGURE, held=0.0, elements=lambda s: 0.0) for number in (1, 5, 6, 7, 8, 10, 11, 12, 13, 15)},
-    "write_report": replace(GATHERED, start=15.0, base=500, held=100, disk=lambda s: 2e7),
+    **dict.fromkeys(FIGURES, FIGURE),
+    **dict.fromkeys(IMAGE_FIGURES, replace(FIGURE, held=lambda s: 250 * s.results, elements=lambda s: 3e-6 * s.results)),
+    "plot_fig10": replace(FIGURE, held=_each(390)),
+    "write_report": replace(GATHERED, start=8.0, base=500, held=_each(420), disk=lambda s: 2e7),
 }
 TOWERS = ("extract_head", "extract_features", "embed_images", "embed_prompts")
 
@@ -388,7 +412,7 @@ def _tower_seconds(step: str, s: Size) -> float:
     """Seconds of decoding photos, of running a tower over them or over texts, and of drawing pictures."""
     forward = s.gmacs / (GPU if s.gpu else TOWER * s.threads)
     if step in ("extract_features", "embed_images"):
-        return s.shard_rows * (forward + DECODE / (s.views * s.threads) + 0.004 * (1 - 1 / s.views) / s.threads)
+        return s.shard_rows * (forward + (DECODE + PREPARE + CROP * (s.views - 1)) / (s.views * s.threads))
     return {
         "build_manifest": s.images * DECODE / s.threads,
         "embed_prompts": 0.002 * (s.labels + s.concepts),
@@ -400,12 +424,16 @@ def _tower_seconds(step: str, s: Size) -> float:
 def peak_mb(step: str, size: Size) -> float:
     """Expected peak resident memory of one job of a step, in units of 10^6 bytes. Raises KeyError as seconds does."""
     cost = COSTS[step]
-    gathers = cost.base == GATHERED.base or cost.held == FIGURE.held
     row = sum(times * width for times, width in zip(cost.shard, (size.feature_dim, size.space_dim, size.classes), strict=True))
-    tower = (12 * size.parameters_m + 8 * size.batch) * 1e6 if step in TOWERS else 0.0
+    tower = _tower_bytes(step, size) if step in TOWERS else 0.0
     generator = 9e9 if step == "render_pictures" and size.pictures else 0.0
-    held = cost.held * (size.results if gathers else size.images)
-    return cost.base + 1e-6 * (row * size.shard_rows + cost.square * 8 * size.feature_dim**2 + held + tower + generator)
+    return cost.base + 1e-6 * (row * size.shard_rows + cost.square * 8 * size.feature_dim**2 + cost.held(size) + tower + generator)
+
+
+def _tower_bytes(step: str, s: Size) -> float:
+    """Memory of a tower: its weights twice while they are read (of a space: both towers), and what a forward pass holds."""
+    activations = ACTIVATIONS * s.batch if step in ("extract_features", "embed_images") and not s.gpu else 0.0
+    return 1e6 * (8 * s.parameters_m * (1.4 if step.startswith("embed") else 1.0) + activations)
 
 
 def disk_bytes(step: str, size: Size) -> int:
