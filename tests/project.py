@@ -58,7 +58,7 @@ class Project:
             "COLUMNS": "1000",
         }
         done = subprocess.run(
-            command, cwd=self.folder, env=variables | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900
+            command, cwd=self.folder, env=variables | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800
         )
         assert not check or done.returncode == 0, done.stdout[-6000:]
         return done

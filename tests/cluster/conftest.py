@@ -49,7 +49,7 @@ class ClusterProject(Project):
 
     def wait_for_held(self, count: int) -> list[int]:
         """The shards, once so many are held."""
-        wait_for(lambda: len(self.held()) >= count, 120, f"{count} shards are held in {self.folder}")
+        wait_for(lambda: len(self.held()) >= count, 240, f"{count} shards are held in {self.folder}")
         return list(self.held())
 
     def order(self, shard: int, what: str = "go") -> None:
@@ -76,7 +76,7 @@ class ClusterProject(Project):
 
     def wait_for_shards(self, running: "Running") -> None:
         """Return once all shards are in place."""
-        wait_for(lambda: all((self.folder / target).exists() for target in targets(5)), 180, f"all shards are there: {running.said}")
+        wait_for(lambda: all((self.folder / target).exists() for target in targets(5)), 360, f"all shards are there: {running.said}")
 
 
 class Running:
@@ -98,7 +98,7 @@ class Running:
         self.process.kill()
         self.process.wait()
 
-    def ended(self, seconds: float = 240) -> int:
+    def ended(self, seconds: float = 480) -> int:
         """Exit status, once it has ended."""
         try:
             return self.process.wait(seconds)
@@ -155,7 +155,7 @@ def project(slurm, prepared, tmp_path):
         except psutil.Error:
             continue
     slurm.ask("scancel", "--me")
-    wait_for(lambda: not slurm.jobs(), 60, "the queue is empty")
+    wait_for(lambda: not slurm.jobs(), 120, "the queue is empty")
 
 
 def targets(count: int) -> list[str]:

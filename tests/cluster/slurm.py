@@ -105,7 +105,7 @@ class Slurm:
         self._configure()
         self._start_munge()
         self._start_database()
-        wait_for(self._accounting_answers, 30, "slurmdbd answers")
+        wait_for(self._accounting_answers, 90, "slurmdbd answers")
         self.ask("sacctmgr", "-i", "add", "cluster", "trial", check=False)
         self.ask("sacctmgr", "-i", "add", "account", "trial", "Cluster=trial")
         self.ask("sacctmgr", "-i", "add", "user", "root", "Account=trial")
@@ -125,7 +125,7 @@ class Slurm:
     def start_controller(self) -> None:
         """slurmctld, from the state it left."""
         self._start("slurmctld", "slurmctld", "-D")
-        wait_for(lambda: "UP" in self.ask("scontrol", "ping", check=False).stdout, 30, "slurmctld answers")
+        wait_for(lambda: "UP" in self.ask("scontrol", "ping", check=False).stdout, 90, "slurmctld answers")
 
     def start_node(self, name: str) -> None:
         """slurmd of one node."""
@@ -218,7 +218,7 @@ class Slurm:
         grant = "CREATE USER slurm@localhost IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_accounting.* TO slurm@localhost;"
         grant += grant.replace("localhost", "'127.0.0.1'")
         client = ["mariadb", "--no-defaults", "-u", "root", f"--socket={socket}", "-e"]
-        wait_for(lambda: self.ask(*client, "SELECT 1", check=False).returncode == 0, 30, "the database answers")
+        wait_for(lambda: self.ask(*client, "SELECT 1", check=False).returncode == 0, 90, "the database answers")
         self.ask(*client, grant)
 
 

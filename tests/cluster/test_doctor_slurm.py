@@ -66,7 +66,7 @@ def awkward(slurm, second, monkeypatch):
     conf, controller = second
     monkeypatch.setenv("SLURM_CONF", str(conf))
     idle = ("sinfo", "-h", "-p", "gpu,cpu", "-t", "idle", "-o", "%P")
-    wait_for(lambda: len(slurm.ask(*idle, check=False).stdout.split()) == 2, 30, "its nodes are idle")
+    wait_for(lambda: len(slurm.ask(*idle, check=False).stdout.split()) == 2, 90, "its nodes are idle")
     return controller
 
 
@@ -181,7 +181,7 @@ def test_a_controller_that_hangs_does_not_hang_the_doctor(awkward):
     finally:
         awkward.send_signal(signal.SIGCONT)
     assert found.status == "fail" and ("DOWN" in found.found or "no answer" in found.found) and "snakemake --cores all" in found.mend
-    wait_for(lambda: check_controller().status == "ok", 30, "the controller answers again")
+    wait_for(lambda: check_controller().status == "ok", 90, "the controller answers again")
 
 
 def test_the_script_says_of_a_cluster_what_works(slurm, tmp_path):

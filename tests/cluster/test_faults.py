@@ -32,7 +32,7 @@ def test_jobs_that_are_cancelled_killed_or_too_large_are_run_again(slurm, projec
 
     slurm.ask("scancel", number_of(slurm, cancelled))
     project.order(killed, "half")
-    wait_for((project.gate / f"{killed}.done").exists, 10, "the shard is cut in half")
+    wait_for((project.gate / f"{killed}.done").exists, 60, "the shard is cut in half")
     os.kill(project.held()[killed], signal.SIGKILL)
     (litter,) = (project.folder / "results/demo/features/tiny").glob(f".shard-0000{killed}*")
     os.utime(litter, (0, 0))
@@ -61,7 +61,7 @@ def test_a_time_limit_a_node_that_fails_and_a_controller_that_restarts(slurm, pr
     slurm.ask("scontrol", "update", f"JobId={number_of(slurm, slow)}", "TimeLimit=1")
     failing = nodes[lost[0]]
     slurm.kill(failing)
-    wait_for(lambda: "down" in slurm.ask("sinfo", "-h", "-n", failing, "-o", "%T").stdout, 60, f"{failing} is down: {slurm.logs()}")
+    wait_for(lambda: "down" in slurm.ask("sinfo", "-h", "-n", failing, "-o", "%T").stdout, 180, f"{failing} is down: {slurm.logs()}")
     slurm.start_node(failing)
     slurm.kill("slurmctld")
     slurm.start_controller()
@@ -89,7 +89,7 @@ def test_snakemake_killed_is_refused_until_resumed_and_no_job_runs_twice(slurm, 
     assert f"cancelling job {old} (rule_extract_features_wildcards_tiny_00000)" in resumed.said
     refused = project.start("python", "scripts/resume.py")
     assert refused.ended() == 1 and f"Snakemake (process {resumed.process.pid}) is at work on this study" in refused.said
-    wait_for(lambda: not any("extract" in comment for comment in slurm.jobs().values()), 60, "the last shard's job has ended")
+    wait_for(lambda: not any("extract" in comment for comment in slurm.jobs().values()), 120, "the last shard's job has ended")
     resumed.process.send_signal(signal.SIGINT)
     resumed.ended()
     assert project.shards() == reference
@@ -110,7 +110,7 @@ def test_what_an_old_copy_still_does_spoils_nothing(slurm, project, reference):
 
     slurm.ask("scancel", stopped)
     project.order(1)
-    wait_for(lambda: not slurm.jobs(), 60, f"jobs {stopped} and {goes_on} have ended")
+    wait_for(lambda: not slurm.jobs(), 120, f"jobs {stopped} and {goes_on} have ended")
     assert project.shards() == finished
     assert "Nothing to be done" in project.snakemake("--dry-run", *targets(2))
 
