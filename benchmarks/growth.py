@@ -31,6 +31,7 @@ MADE_UP = ("resolve_model", "resolve_space", "extract_head", "extract_features",
 STEEP = 1.5  # times what a line through the two smaller sizes says for the largest
 SLACK_S, SLACK_MB = 5.0, 60.0  # differences between runs of one command
 COPIES = 3.0  # of its tables that a step may hold
+LISTED = {"build_manifest": 600.0, "render_pictures": 400.0}  # bytes an image of the lists of files and hashes that a step may hold too
 
 
 class Flags(cli.Command):
@@ -155,8 +156,8 @@ def run_steps(images: int, flags: Flags) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "s", "MB", "tables"]).set_index("step")
 
 
-def judge(sizes: list[int], seconds: np.ndarray, peaks: np.ndarray, tables: float) -> dict[str, object]:
-    """How time and memory of a step grow: seconds, peaks (MB), each of the last three sizes; tables: bytes an image.
+def judge(sizes: list[int], seconds: np.ndarray, peaks: np.ndarray, tables: float, listed: float = 0.0) -> dict[str, object]:
+    """How time and memory of a step grow: seconds, peaks (MB), each of the last three sizes; tables, listed: bytes an image.
 
     exponent: of the time beyond the start, from the two steps between the sizes (NaN where the smaller is lost in noise).
     """
@@ -170,7 +171,7 @@ def judge(sizes: list[int], seconds: np.ndarray, peaks: np.ndarray, tables: floa
         "B/image": max(grown, 0.0),
         "tables B/image": tables,
         "linear": bool(seconds[-1] <= STEEP * line + SLACK_S),
-        "flat": bool(peaks[-1] - peaks[0] <= SLACK_MB + COPIES * tables * (last - first) / 1e6),
+        "flat": bool(peaks[-1] - peaks[0] <= SLACK_MB + (COPIES * tables + listed) * (last - first) / 1e6),
     }
 
 
@@ -182,7 +183,7 @@ def growth(runs: dict[int, pd.DataFrame]) -> pd.DataFrame:
         seconds, peaks = (np.array([run.at[step, name] for run in runs.values()]) for name in ("s", "MB"))
         numbers = {f"s {size}": value for size, value in zip(sizes, seconds, strict=True)}
         numbers |= {f"MB {size}": value for size, value in zip(sizes, peaks, strict=True)}
-        rows.append({"step": step, **numbers, **judge(sizes, seconds[-3:], peaks[-3:], last.at[step, "tables"])})
+        rows.append({"step": step, **numbers, **judge(sizes, seconds[-3:], peaks[-3:], last.at[step, "tables"], LISTED.get(step, 0.0))})
     return pd.DataFrame(rows)
 
 

@@ -361,7 +361,7 @@ COSTS = {
         LINEAR,
         f32=_neighbour_products,
         elements=lambda s: 1e-9 * s.images * (_candidates(s) + 100 * s.space_dim),
-        shard=(8, 60, 0),
+        shard=(8, 90, 0),
         square=1,
         held=lambda s: s.images * (420 + (5.5 * s.space_dim if s.images > s.exact_up_to else 0)),
         disk=lambda s: 40.0 * s.images,

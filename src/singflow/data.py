@@ -142,18 +142,18 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
             continue
         visited.add(real)
         subfolders.sort()
+        label, index = _label_of(parts[depth], classes) if len(parts) > depth else ("", -1)
+        prompt = prompt_of(label)
         for name in sorted(files):
             path = str(PurePosixPath(*parts, name))
             if not _is_text(path):
                 rejected.append((_printable(path), "name is not UTF-8 or holds control characters: rename the file"))
             elif len(parts) <= depth:
                 rejected.append((path, "not in a class folder"))
+            elif not label:
+                rejected.append((path, "no printable label"))
             else:
-                label, index = _label_of(parts[depth], classes)
-                if not label:
-                    rejected.append((path, "no printable label"))
-                    continue
-                found.append(Candidate(path, label, index, prompt_of(label), SPLIT_FOLDERS[parts[0]] if depth else ""))
+                found.append(Candidate(path, label, index, prompt, SPLIT_FOLDERS[parts[0]] if depth else ""))
     if not found:
         raise InputError(f"data.root {root}: holds no images in class folders (<root>/<class>/<image>)")
     return found, rejected
