@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from singflow import cli
 from singflow.config import Projector
 from singflow.geometry import logit_change, null_space, remove_null
 from singflow.store import iterate_shards, provenance, read_parquet, read_tensors, write_json, write_tensors
+
+ROWS = 4096  # features whose null component is removed at once
 
 
 class Flags(Projector, cli.Command):
@@ -29,8 +33,9 @@ def main(flags: Flags) -> None:
     null_dim = split.basis.shape[1]
     largest = 0.0
     for shard in iterate_shards(flags.features, "features", flags.shards, read_parquet(flags.manifest), made["weights_sha256"]):
-        features = shard["features"]
-        largest = max(largest, float(logit_change(head["weight"], features, remove_null(features, split.basis)).max()))
+        for features in np.array_split(shard["features"], -(-len(shard["features"]) // ROWS) or 1):
+            change = logit_change(head["weight"], features, remove_null(features, split.basis))
+            largest = max(largest, float(change.max(initial=0.0)))
     metadata = provenance(["scipy"], study=flags.study, model=flags.model)
     write_tensors(flags.projector, {"singular_values": split.singular_values, "null_basis": split.basis}, metadata)
     report = {

@@ -12,6 +12,8 @@ from singflow.metrics import Removal, translate
 from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, write_json, write_parquet, write_row_groups
 from singflow.translator import Translator
 
+ROWS = 4096  # features scored at once
+
 
 class Flags(Controls, cli.Command):
     """Score every image after other subspaces are removed: parts of the null space, random ones, parts of the row space."""
@@ -47,11 +49,12 @@ def main(flags: Flags) -> None:
             case: folded_control(translator.weight, basis, case, flags.seed, scores[case].draws).astype(np.float32).T for case in waiting
         }
         for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
-            whole = shard["view"] == 0
-            features, image_id = shard["features"][whole], shard["image_id"][whole]
-            original, targets = translate(features, translator), texts[codes[image_id]]
-            for case, share in folded.items():
-                scores[case].update(image_id, Removal(original, original - features @ share), targets)
+            whole = np.flatnonzero(shard["view"] == 0)
+            for rows in np.array_split(whole, -(-len(whole) // ROWS) or 1):
+                features, image_id = shard["features"][rows], shard["image_id"][rows]
+                original, targets = translate(features, translator), texts[codes[image_id]]
+                for case, share in folded.items():
+                    scores[case].update(image_id, Removal(original, original - features @ share), targets)
         for case in waiting:
             scores[case].end_draw()
     ids = manifest["image_id"].to_numpy()

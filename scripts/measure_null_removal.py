@@ -14,6 +14,8 @@ from singflow.metrics import angle_deg, fold, remove
 from singflow.store import iterate_row_groups, iterate_shards, read_json, read_parquet, read_tensors, write_parquet
 from singflow.translator import Translator
 
+ROWS = 4096  # features scored at once
+
 
 class Flags(cli.Command):
     """Score every image before and after its null component is removed."""
@@ -57,30 +59,31 @@ def main(flags: Flags) -> None:
     control = read_controls(flags.controls, basis.shape[1], manifest["image_id"])
     blocks = []
     for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
-        whole = shard["view"] == 0
-        image_id, features = shard["image_id"][whole], shard["features"][whole]
-        targets = texts[text_of[image_id]]
-        removal = remove(features, translator, folded)
-        angle_original = angle_deg(removal.original, targets)
-        angle_equivalent = angle_deg(removal.equivalent, targets)
-        blocks.append(
-            pd.DataFrame(
-                {
-                    "image_id": image_id,
-                    "label": labels[text_of[image_id]],
-                    "class_index": class_index[image_id],
-                    "predicted_index": np.argmax(features @ head["weight"].T + head["bias"], axis=1).astype(np.int32),
-                    "is_deg": removal.image_score(),
-                    "as_deg": angle_original - angle_equivalent,
-                    "angle_original_deg": angle_original,
-                    "angle_equivalent_deg": angle_equivalent,
-                    "null_energy": null_energy(features, basis),
-                    "logit_change": logit_change(head["weight"], features, remove_null(features, basis)),
-                    "control_is_deg": control.loc[image_id, "is_deg"].to_numpy(),
-                    "control_as_deg": control.loc[image_id, "as_deg"].to_numpy(),
-                }
+        whole = np.flatnonzero(shard["view"] == 0)
+        for rows in np.array_split(whole, -(-len(whole) // ROWS) or 1):
+            image_id, features = shard["image_id"][rows], shard["features"][rows]
+            targets = texts[text_of[image_id]]
+            removal = remove(features, translator, folded)
+            angle_original = angle_deg(removal.original, targets)
+            angle_equivalent = angle_deg(removal.equivalent, targets)
+            blocks.append(
+                pd.DataFrame(
+                    {
+                        "image_id": image_id,
+                        "label": labels[text_of[image_id]],
+                        "class_index": class_index[image_id],
+                        "predicted_index": np.argmax(features @ head["weight"].T + head["bias"], axis=1).astype(np.int32),
+                        "is_deg": removal.image_score(),
+                        "as_deg": angle_original - angle_equivalent,
+                        "angle_original_deg": angle_original,
+                        "angle_equivalent_deg": angle_equivalent,
+                        "null_energy": null_energy(features, basis),
+                        "logit_change": logit_change(head["weight"], features, remove_null(features, basis)),
+                        "control_is_deg": control.loc[image_id, "is_deg"].to_numpy(),
+                        "control_as_deg": control.loc[image_id, "as_deg"].to_numpy(),
+                    }
+                )
             )
-        )
     scores = pd.concat(blocks, ignore_index=True)
     write_parquet(flags.output, scores)
     cli.log.info(

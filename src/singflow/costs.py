@@ -25,6 +25,7 @@ LOADED = 0.015  # seconds to build, load and hash a million parameters
 ACTIVATIONS = 30.0  # MB of a view in a forward pass on a CPU: measured 3 to 60
 ASSUMED = (304.3, 61.6, 2048)  # a ViT-L/16: 10^6 parameters, 10^9 multiply-adds a view; a wide feature
 IMAGENET = 1_281_167  # images of a study whose data is not here yet
+BLOCK = 4096  # rows that some steps work on at once
 LOOKED_AT, COUNTED = 10, 20_000  # class folders that are looked into, and entries counted in each
 
 
@@ -196,8 +197,8 @@ Work = Callable[[Size], float]
 class Cost:
     """Coefficients of a step. Work is that of one job.
 
-    start: seconds until work begins; f64, f32: 10^9 multiply-adds; elements: 10^9; base: MB of the process; shard: bytes a row of a
-    shard held, as multiples of feature_dim, space_dim and classes; square: matrices of feature_dim^2 float64; held: bytes of tables
+    start: seconds until work begins; f64, f32: 10^9 multiply-adds; elements: 10^9; base: MB of the process; shard, block: bytes a row
+    of a shard and of a block of BLOCK rows held, as multiples of feature_dim, space_dim and classes; square: matrices of feature_dim^2 float64; held: bytes of tables
     of images; disk: bytes written.
     """
 
@@ -207,6 +208,7 @@ class Cost:
     f32: Work = lambda s: 0.0
     elements: Work = lambda s: 0.0
     shard: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    block: tuple[float, float, float] = (0.0, 0.0, 0.0)
     square: float = 0.0
     held: Work = lambda s: 0.0
     disk: Work = lambda s: 0.0
@@ -253,8 +255,9 @@ COSTS = {
         LINEAR,
         f64=lambda s: 1e-9 * (s.rows * s.feature_dim * (2 * s.null_dim + s.classes) + 10 * s.classes * s.feature_dim**2),
         elements=lambda s: 1e-9 * s.rows * (6 * s.feature_dim + 2 * s.classes),
-        shard=(28, 0, 8),
-        square=4,
+        shard=(8, 0, 0),
+        block=(16, 0, 8),
+        square=3,
         held=_each(420),
         disk=lambda s: 8.0 * s.feature_dim * (s.null_dim + 1),
     ),
@@ -287,7 +290,8 @@ COSTS = {
         f64=lambda s: 1e-9 * s.cases * s.draws * s.feature_dim**2 * (s.null_dim + 2 * s.space_dim),
         f32=lambda s: 1e-9 * s.cases * s.draws * s.images * s.feature_dim * s.space_dim,
         elements=lambda s: 1e-9 * s.cases * s.draws * s.images * 36 * s.space_dim,
-        shard=(8, 64, 0),
+        shard=(8, 0, 0),
+        block=(0, 64, 0),
         square=3,
         held=lambda s: s.images * (420 + 30 * s.cases),
         disk=lambda s: 30.0 * s.cases * s.images,
@@ -297,7 +301,8 @@ COSTS = {
         f64=lambda s: 1e-9 * s.images * s.feature_dim * (5 * s.null_dim + s.classes),
         f32=lambda s: 1e-9 * s.images * s.feature_dim * (2 * s.space_dim + s.classes),
         elements=lambda s: 1e-9 * s.images * (40 * s.space_dim + 8 * s.feature_dim + 4 * s.classes),
-        shard=(36, 64, 12),
+        shard=(8, 0, 0),
+        block=(20, 40, 8),
         square=2,
         held=_each(600),
         disk=lambda s: 90.0 * s.images,
@@ -424,10 +429,12 @@ def _tower_seconds(step: str, s: Size) -> float:
 def peak_mb(step: str, size: Size) -> float:
     """Expected peak resident memory of one job of a step, in units of 10^6 bytes. Raises KeyError as seconds does."""
     cost = COSTS[step]
-    row = sum(times * width for times, width in zip(cost.shard, (size.feature_dim, size.space_dim, size.classes), strict=True))
+    widths = (size.feature_dim, size.space_dim, size.classes)
+    rows = sum(times * width for times, width in zip(cost.shard, widths, strict=True)) * size.shard_rows
+    rows += sum(times * width for times, width in zip(cost.block, widths, strict=True)) * min(BLOCK, size.shard_rows)
     tower = _tower_bytes(step, size) if step in TOWERS else 0.0
     generator = 9e9 if step == "render_pictures" and size.pictures else 0.0
-    return cost.base + 1e-6 * (row * size.shard_rows + cost.square * 8 * size.feature_dim**2 + cost.held(size) + tower + generator)
+    return cost.base + 1e-6 * (rows + cost.square * 8 * size.feature_dim**2 + cost.held(size) + tower + generator)
 
 
 def _tower_bytes(step: str, s: Size) -> float:
