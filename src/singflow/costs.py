@@ -197,9 +197,9 @@ Work = Callable[[Size], float]
 class Cost:
     """Coefficients of a step. Work is that of one job.
 
-    start: seconds until work begins; f64, f32: 10^9 multiply-adds; elements: 10^9; base: MB of the process; shard, block: bytes a row
-    of a shard and of a block of BLOCK rows held, as multiples of feature_dim, space_dim and classes; square: matrices of feature_dim^2 float64; held: bytes of tables
-    of images; disk: bytes written.
+    start: seconds until work begins; f64, f32: 10^9 multiply-adds; elements: 10^9; base: MB of the process; shard, block: bytes a
+    row held of a shard, and of a block of BLOCK rows, as multiples of feature_dim, space_dim and classes; square: matrices of
+    feature_dim^2 float64; held: bytes of tables of images; disk: bytes written.
     """
 
     start: float
