@@ -118,7 +118,7 @@ def test_doctor_and_plan_say_what_the_study_finds_here_and_costs(reader):
     for name in ("versions", "study", "weights", "data root", "disk"):
         assert re.search(rf"^ok +{name} ", said, flags=re.MULTILINE), said
     table = shell(reader, 'make plan PLAN="--device cuda"')
-    assert re.search(r"^ *extract_features +\d+ +3 ", table, flags=re.MULTILINE) and "GPU-hours" in table
+    assert re.search(r"^ *extract_features +\d+ +4 ", table, flags=re.MULTILINE) and "GPU-hours" in table
 
 
 def test_the_registry_snippets_are_valid_and_build(reader, monkeypatch):
