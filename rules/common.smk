@@ -99,10 +99,7 @@ def translators_of(wildcards):
 
 def size_of(wildcards):
     """What the cost of a job depends on. Where a GPU is asked for, one is reckoned with."""
-    entries = [
-        ENTRIES[kind].get(wildcards.get(kind)) if wildcards.get(kind) else None
-        for kind in ("model", "space")
-    ]
+    entries = [ENTRIES[kind].get(wildcards.get(kind)) for kind in ("model", "space")]
     return costs.size_of(config, IMAGES_EXPECTED, *entries, gpu=bool(GPUS))
 
 

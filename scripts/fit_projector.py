@@ -2,14 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from singflow import cli
 from singflow.config import Projector
 from singflow.geometry import logit_change, null_space, remove_null
-from singflow.store import iterate_shards, provenance, read_parquet, read_tensors, write_json, write_tensors
-
-ROWS = 4096  # features whose null component is removed at once
+from singflow.store import in_blocks, iterate_shards, provenance, read_parquet, read_tensors, write_json, write_tensors
 
 
 class Flags(Projector, cli.Command):
@@ -33,7 +29,7 @@ def main(flags: Flags) -> None:
     null_dim = split.basis.shape[1]
     largest = 0.0
     for shard in iterate_shards(flags.features, "features", flags.shards, read_parquet(flags.manifest), made["weights_sha256"]):
-        for features in np.array_split(shard["features"], -(-len(shard["features"]) // ROWS) or 1):
+        for features in in_blocks(shard["features"]):
             change = logit_change(head["weight"], features, remove_null(features, split.basis))
             largest = max(largest, float(change.max(initial=0.0)))
     metadata = provenance(["scipy"], study=flags.study, model=flags.model)

@@ -9,10 +9,8 @@ from singflow import cli
 from singflow.config import Controls
 from singflow.controls import Case, ControlScores, cases, empty_table, folded_control
 from singflow.metrics import Removal, translate
-from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, write_json, write_parquet, write_row_groups
+from singflow.store import in_blocks, iterate_shards, read_json, read_parquet, read_tensors, write_json, write_parquet, write_row_groups
 from singflow.translator import Translator
-
-ROWS = 4096  # features scored at once
 
 
 class Flags(Controls, cli.Command):
@@ -50,7 +48,7 @@ def main(flags: Flags) -> None:
         }
         for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
             whole = np.flatnonzero(shard["view"] == 0)
-            for rows in np.array_split(whole, -(-len(whole) // ROWS) or 1):
+            for rows in in_blocks(whole):
                 features, image_id = shard["features"][rows], shard["image_id"][rows]
                 original, targets = translate(features, translator), texts[codes[image_id]]
                 for case, share in folded.items():

@@ -11,10 +11,8 @@ from singflow.data import head_classes
 from singflow.errors import InputError
 from singflow.geometry import logit_change, null_energy, remove_null
 from singflow.metrics import angle_deg, fold, remove
-from singflow.store import iterate_row_groups, iterate_shards, read_json, read_parquet, read_tensors, write_parquet
+from singflow.store import in_blocks, iterate_row_groups, iterate_shards, read_json, read_parquet, read_tensors, write_parquet
 from singflow.translator import Translator
-
-ROWS = 4096  # features scored at once
 
 
 class Flags(cli.Command):
@@ -60,7 +58,7 @@ def main(flags: Flags) -> None:
     blocks = []
     for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
         whole = np.flatnonzero(shard["view"] == 0)
-        for rows in np.array_split(whole, -(-len(whole) // ROWS) or 1):
+        for rows in in_blocks(whole):
             image_id, features = shard["image_id"][rows], shard["features"][rows]
             targets = texts[text_of[image_id]]
             removal = remove(features, translator, folded)

@@ -9,7 +9,7 @@ from singflow import cli
 from singflow.config import Steering
 from singflow.errors import InputError, check_labels
 from singflow.steering import null_directions, steering_scores
-from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, write_parquet
+from singflow.store import in_blocks, iterate_shards, read_json, read_parquet, read_tensors, write_parquet
 from singflow.translator import Translator
 
 ROWS = 1024  # features steered at once
@@ -64,7 +64,7 @@ def main(flags: Flags) -> None:
     blocks = []
     for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
         chosen = np.flatnonzero((shard["view"] == 0) & steered[shard["image_id"]])
-        for rows in np.array_split(chosen, -(-len(chosen) // ROWS) or 1):
+        for rows in in_blocks(chosen, ROWS):
             features, image_id = shard["features"][rows], shard["image_id"][rows]
             label_texts = texts["label_embeddings"][text_of[image_id]]
             for number, prompt in enumerate(flags.prompts):

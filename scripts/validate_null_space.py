@@ -7,7 +7,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.perturbations import PERTURBATIONS, effect, perturb
-from singflow.store import iterate_shards, read_parquet, read_tensors, write_parquet
+from singflow.store import in_blocks, iterate_shards, read_parquet, read_tensors, write_parquet
 
 ROWS = 512  # features perturbed at once
 
@@ -33,7 +33,7 @@ def main(flags: Flags) -> None:
     blocks = []
     for shard in iterate_shards(flags.features, "features", flags.shards, read_parquet(flags.manifest)):
         whole = np.flatnonzero(shard["view"] == 0)
-        for rows in np.array_split(whole, -(-len(whole) // ROWS) or 1):
+        for rows in in_blocks(whole, ROWS):
             features, image_id = shard["features"][rows], shard["image_id"][rows]
             for name, perturbation in zip(PERTURBATIONS, perturb(features, image_id, weight, bias, basis, flags.seed), strict=True):
                 effects = effect(features, perturbation, weight, bias)

@@ -29,7 +29,8 @@ python scripts/resume.py --params "$params" --wait true &
 run=$!
 # The study's jobs go on when Snakemake is killed, and the next controller waits for them.
 hand_over() {
-  echo "controller: handing over to job $(submit)"
+  until next=$(submit); do sleep 10; done
+  echo "controller: handing over to job $next"
   kill -KILL $run
   exit
 }

@@ -49,16 +49,19 @@ class Project:
         assert count == 1, f"{pattern!r} is not in {name}"
         path.write_text(text)
 
-    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    def environment(self) -> dict[str, str]:
         outer = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-        variables = outer | {
+        return outer | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(self.folder / "src"),
             "HF_HUB_OFFLINE": "1",
             "COLUMNS": "1000",
         }
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        variables = self.environment() | environment
         done = subprocess.run(
-            command, cwd=self.folder, env=variables | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800
+            command, cwd=self.folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800
         )
         assert not check or done.returncode == 0, done.stdout[-6000:]
         return done

@@ -1,7 +1,7 @@
 """What goes on in Slurm on behalf of one study: its own jobs, found again after the Snakemake that started them was killed."""
 
 import re
-import subprocess
+import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from singflow.doctor_findings import ask as try_to_ask
 from singflow.errors import InputError
 
 RUN = re.compile(r"SLURM run ID: (\S+)")
@@ -20,14 +21,12 @@ POLL = 2.0  # seconds between two looks at the queue
 
 def ask(*command: str) -> str:
     """The output of a Slurm command. Raises InputError when there is no Slurm, or when it does not answer or refuses."""
-    try:
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout
-    except FileNotFoundError:
-        raise InputError(f"{command[0]}: no such command: is this machine part of a Slurm cluster?") from None
-    except subprocess.TimeoutExpired:
-        raise InputError(f"{command[0]} does not answer within {PATIENCE} s: try again when the cluster does") from None
-    except subprocess.CalledProcessError as error:
-        raise InputError(f"{' '.join(command)}: {error.stderr.strip() or 'failed'}") from None
+    if not shutil.which(command[0]):
+        raise InputError(f"{command[0]}: no such command: is this machine part of a Slurm cluster?")
+    answer = try_to_ask(*command, seconds=PATIENCE)
+    if not answer.ok:
+        raise InputError(f"{' '.join(command)}: {answer.words}: try again when the cluster answers")
+    return answer.out
 
 
 def foreign_runs(logs: Path, study: str) -> set[str]:

@@ -25,7 +25,7 @@ LOADED = 0.015  # seconds to build, load and hash a million parameters
 ACTIVATIONS = 30.0  # MB of a view in a forward pass on a CPU: measured 3 to 60
 ASSUMED = (304.3, 61.6, 2048)  # a ViT-L/16: 10^6 parameters, 10^9 multiply-adds a view; a wide feature
 IMAGENET = 1_281_167  # images of a study whose data is not here yet
-BLOCK = 4096  # rows that some steps work on at once
+BLOCK = 4096  # rows that some steps work on at once (store.in_blocks)
 LOOKED_AT, COUNTED = 10, 20_000  # class folders that are looked into, and entries counted in each
 
 
@@ -215,11 +215,11 @@ class Cost:
 
 
 def _neighbour_products(s: Size) -> float:
-    """10^9 multiply-adds of all pairs, or of an index: its training, adding to it and 64 cells searched for a point."""
+    """10^9 multiply-adds of all pairs, or of an index: its training, adding to it and, three times as slow, 64 cells a point."""
     if s.images <= s.exact_up_to:
         return 2e-9 * s.images**2 * s.space_dim
     cells = s.images**0.5
-    return 1e-9 * s.space_dim * (25 * 64 * cells**2 + s.images * cells + 2 * s.images * 64 * s.images / cells)
+    return 1e-9 * s.space_dim * (25 * 64 * cells**2 + s.images * cells + 3 * 2 * s.images * 64 * s.images / cells)
 
 
 def _candidates(s: Size) -> float:

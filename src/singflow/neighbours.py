@@ -11,6 +11,7 @@ from singflow.metrics import angle_deg, unit
 
 QUERIES, CANDIDATES = 1024, 8192  # rows of a block of cosines: 32 MiB
 PAIRS = 16384  # pairs whose angles are computed at once
+SPARE = 8  # neighbours that an index is asked for beyond those wanted
 
 Block = tuple[np.ndarray, np.ndarray]  # image ids (n,) and their embeddings (n, m)
 Gallery = Callable[[], Iterable[Block]]
@@ -110,49 +111,12 @@ class Index:
 
     def nearest(self, points: np.ndarray, own: np.ndarray, count: int) -> Neighbours:
         """As nearest(), except that a neighbour in a cell that is not probed is missed."""
-        found = self._search(unit(points).astype(np.float32), np.where(own >= 0, self._content[own], -1), count)
-        row, column = np.nonzero(found >= 0)
+        found = self._index.search(unit(points).astype(np.float32), count + SPARE)[1]
+        mine = np.where(own >= 0, self._content[own], -1)
+        row, column = np.nonzero((found >= 0) & (found != mine[:, None]))
         image_id = found[row, column]
         ids, place = np.unique(image_id, return_inverse=True)
         angles = _angles(points, self._index.reconstruct_batch(ids), row, place)
         ranked = pd.DataFrame({"row": row, "image_id": image_id, "angle_deg": angles})
-        return _arrays(ranked.sort_values(["row", "angle_deg", "image_id"], ignore_index=True), len(points), count)
-
-    def _search(self, units: np.ndarray, mine: np.ndarray, count: int) -> np.ndarray:
-        """Images (n, count) of the highest cosines in the cells next to each point, but for its own; -1: none.
-
-        A cell at a time, for all points that look into it: faiss's own search goes through the cells of one point after the other,
-        ten times as slowly, because it waits for memory.
-        """
-        import faiss
-
-        lists, width = self._index.invlists, units.shape[1]
-        cells = self._index.quantizer.search(units, self._index.nprobe)[1]
-        order = np.argsort(cells, axis=None, kind="stable")
-        stops = np.searchsorted(cells.ravel()[order], np.arange(self._index.nlist + 1))
-        best, cosine = np.full((len(units), count), -1), np.full((len(units), count), -2.0, dtype=np.float32)
-        for cell in np.flatnonzero(np.diff(stops)).tolist():
-            size = lists.list_size(cell)
-            if not size:
-                continue
-            image_id = faiss.rev_swig_ptr(lists.get_ids(cell), size)
-            vectors = faiss.rev_swig_ptr(lists.get_codes(cell), 4 * size * width).view(np.float32).reshape(size, width)
-            looking = order[stops[cell] : stops[cell + 1]] // self._index.nprobe
-            for start in range(0, len(looking), QUERIES):
-                rows = looking[start : start + QUERIES]
-                cosines = units[rows] @ vectors.T
-                cosines[mine[rows, None] == image_id] = -2.0
-                near = _highest(cosines, min(count, size))
-                ids = np.hstack([best[rows], image_id[near]])
-                values = np.hstack([cosine[rows], np.take_along_axis(cosines, near, axis=1)])
-                kept = _highest(values, count)
-                cosine[rows] = np.take_along_axis(values, kept, axis=1)
-                best[rows] = np.where(cosine[rows] > -1.5, np.take_along_axis(ids, kept, axis=1), -1)
-        return best
-
-
-def _highest(values: np.ndarray, count: int) -> np.ndarray:
-    """Columns (n, count) of the highest values (n, p) of each row, in any order."""
-    if count == 1:
-        return values.argmax(axis=1)[:, None]
-    return np.argpartition(values, values.shape[1] - count, axis=1)[:, values.shape[1] - count :]
+        ranked = ranked.sort_values(["row", "angle_deg", "image_id"], ignore_index=True)
+        return _arrays(ranked[ranked.groupby("row").cumcount() < count], len(points), count)

@@ -260,6 +260,11 @@ def iterate_shards(folder: Path, tensor: str, shards: int, manifest: pd.DataFram
         )
 
 
+def in_blocks(rows: np.ndarray, size: int = 4096) -> list[np.ndarray]:
+    """Rows in their order, in blocks of nearly equal size, none above `size`; one empty block where there are none."""
+    return np.array_split(rows, max(1, -(-len(rows) // size)))
+
+
 def iterate_whole(folder: Path, tensor: str, shards: int, manifest: pd.DataFrame) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Image ids (n,) and view 0 of their images (n, width), a shard at a time; raises InputError as iterate_shards does."""
     for each in iterate_shards(folder, tensor, shards, manifest):

@@ -2,7 +2,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,12 +58,8 @@ class ClusterProject(Project):
         path.with_suffix(".new").rename(path)
 
     def environment(self) -> dict[str, str]:
-        return os.environ | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": f"{self.folder / 'src'}:{FAULTS}",
-            "HF_HUB_OFFLINE": "1",
-            "GATE": str(self.gate),
-        }
+        inherited = super().environment()
+        return inherited | {"PYTHONPATH": f"{inherited['PYTHONPATH']}:{FAULTS}", "GATE": str(self.gate)}
 
     def start(self, *command: str) -> "Running":
         """Run a command in the background."""
