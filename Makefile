@@ -5,13 +5,16 @@
 # make doctor     what of a run will work here or on the cluster, and how to mend what will not
 # make plan       jobs, hours, memory and disk of the study before it runs; PLAN="--device cuda" passes options
 # make resume     go on with the study on Slurm after its Snakemake was killed; RESUME="--wait true" passes options
+# make publish    record the finished study with DVC and push it to a remote; PUBLISH="--remote lab" passes options
+# make fetch      a published study, so that nothing is left to do; FETCH="--tier metrics" passes options
+# make reproduce  the published study computed again in a fresh clone, and compared
 # make crate   the finished study as one archive, an RO-Crate; CRATE="--license CC-BY-4.0" passes options
 PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check bench prefetch doctor plan resume finished publish crate dvc.yaml
+.PHONY: demo test check bench prefetch doctor plan resume finished publish fetch reproduce crate dvc.yaml
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo
@@ -51,10 +54,14 @@ finished: .venv/demo
 	@snakemake --dry-run 2>&1 | grep -q "Nothing to be done" \
 	  || { echo "error: the run is not finished: run 'snakemake --cores $(CORES)' first" >&2; exit 1; }
 
-# After a Snakemake run: hand its results to DVC, so that both engines agree, and push them to the remote.
-publish: finished
-	dvc commit --force
-	dvc push
+publish: .venv/demo
+	python scripts/publish.py $(PUBLISH)
+
+fetch: .venv/demo
+	python scripts/fetch.py $(FETCH)
+
+reproduce: .venv/demo
+	python scripts/reproduce.py $(REPRODUCE)
 
 crate: finished
 	python scripts/export_crate.py $(CRATE)

@@ -1,0 +1,57 @@
+"""Compute the published study again in a fresh clone, which has nothing but what git and DVC give, and compare."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pydantic import Field
+
+from singflow import cli
+from singflow.config import check, read_yaml
+from singflow.errors import InputError
+from singflow.fetching import inputs
+from singflow.publishing import check_committed
+from singflow.sharing import repository
+
+PARAMS = Path("params.yaml")
+
+
+class Flags(cli.Command):
+    """Compute the published study again in a fresh clone, which has nothing but what git and DVC give, and compare."""
+
+    folder: Path | None = Field(None, description="where the clone is made, and stays; not given: a temporary folder")
+
+
+def main(flags: Flags) -> None:
+    study = check(read_yaml(PARAMS), str(PARAMS))
+    check_committed(study.study)
+    if flags.folder and flags.folder.exists():
+        raise InputError(f"{flags.folder}: is there already: remove it, or give another --folder")
+    with repository() as repo, tempfile.TemporaryDirectory(prefix="reproduce-") as temporary:
+        remotes = {name: settings["url"] for name, settings in repo.config["remote"].items()}
+        given = inputs(repo, None)
+        clone = (flags.folder or Path(temporary, "clone")).absolute()
+
+        def run(*command: str) -> None:
+            subprocess.run(command, cwd=clone, check=True, env=os.environ | {"PYTHONPATH": str(clone / "src")})
+
+        subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
+        if (private := Path(".dvc/config.local")).is_file():
+            (clone / private).write_bytes(private.read_bytes())
+        for name, url in remotes.items():
+            run("dvc", "remote", "modify", "--local", name, "url", url)
+        if given:
+            run("dvc", "pull", *given)
+        images = Path(study.data.root)
+        if study.data.source != "packaged" and not (clone / images).is_dir():
+            cli.log.warning("data.root %s: neither git nor DVC gives it: the images are read from here", images)
+            (clone / images).symlink_to(images.absolute())
+        run("dvc", "repro", "--force")
+        compare = [sys.executable, "scripts/verify.py", "--results", str(clone / "results" / study.study)]
+        sys.exit(subprocess.run(compare, check=False).returncode)
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

@@ -1,0 +1,85 @@
+"""Fetching a published study: what may be fetched, and its way out of a remote through DVC's cache into results/."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from singflow.errors import InputError
+from singflow.sharing import TIERS, Artifact, Tier, is_damaged, listed, md5_of
+
+
+def inputs(repo: Any, but: Path | None) -> list[str]:
+    """DVC's files of what was added with `dvc add`, as own weights and images are. but: folder whose content is not asked for."""
+    left_out = Path(repo.root_dir, but) if but else None
+    return sorted(
+        {
+            out.stage.addressing
+            for out in repo.index.outs
+            if out.stage.cmd is None and not (left_out and Path(out.fs_path).is_relative_to(left_out))
+        }
+    )
+
+
+def check_same_study(repo: Any) -> None:
+    """Raise InputError when parameters, code or other files here are not those that dvc.lock was written for."""
+    made = {out.fs_path for out in repo.index.outs}
+    changed = set()
+    for stage in repo.index.stages:
+        if stage.changed_stage():
+            changed.add(stage.addressing)
+        for dep in stage.deps:
+            if not any(path == dep.fs_path or path.startswith(f"{dep.fs_path}/") for path in made):
+                changed |= {
+                    f"{file}: {', '.join(what)}" if isinstance(what, dict) else file for file, what in dep.workspace_status().items()
+                }
+    if changed:
+        raise InputError(
+            f"not as the published study had it: {listed(changed)}: `git diff` shows your changes, `git checkout <tag or commit>` goes back"
+        )
+
+
+def wanted(kept: Iterable[Artifact], tier: Tier) -> list[Artifact]:
+    """The artifacts of a tier and of those before it."""
+    return [each for each in kept if TIERS.index(each.tier) <= TIERS.index(tier)]
+
+
+def check_nothing_lost(kept: Iterable[Artifact], results: Path) -> None:
+    """Raise InputError when results here are not the published ones: fetching would replace them."""
+    other = [each.path for each in kept if each.out.exists and each.out.workspace_status()]
+    if other:
+        raise InputError(f"results here differ from the published ones: {listed(other)}: `make publish` or move {results} away first")
+
+
+def download(repo: Any, kept: list[Artifact], remote: str) -> list[Artifact]:
+    """Bring objects into the cache, each with its hash checked; returns those that were damaged in the cache, and replaced.
+
+    Raises InputError that names every object which the remote has damaged or not at all, its artifact, and how to heal it.
+    """
+    cache = repo.cache.local
+    damaged = [each for each in kept if is_damaged(cache, each.md5)]
+    for each in damaged:
+        cache.fs.remove(cache.oid_to_path(each.md5))
+    failed = {hash_info.value for hash_info in repo.cloud.pull([each.out.hash_info for each in kept], remote=remote).failed}
+    lost = [each for each in kept if each.md5 in failed or not cache.exists(each.md5)]
+    if lost:
+        source = repo.cloud.get_remote_odb(remote)
+        raise InputError("\n".join([_lost(each, source, remote) for each in lost] + [HEAL]))
+    return damaged
+
+
+HEAL = """To heal the remote, where the results still are: make publish PUBLISH="--repair true"; then fetch again."""
+
+
+def _lost(artifact: Artifact, source: Any, remote: str) -> str:
+    path = source.oid_to_path(artifact.md5)
+    try:
+        state = "is damaged" if md5_of(source, artifact.md5) != artifact.md5 else "could not be fetched"
+    except FileNotFoundError:
+        state = "is missing"
+    return f"{artifact.path}: its object {path} {state} in remote {remote}"
+
+
+def place(kept: Iterable[Artifact]) -> None:
+    """Put artifacts where they belong, out of the cache."""
+    for each in kept:
+        each.out.checkout(force=True)

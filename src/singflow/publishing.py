@@ -1,0 +1,115 @@
+"""What must hold before a finished study is published, and its way into DVC's cache."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from singflow.doctor_findings import ask
+from singflow.errors import InputError
+from singflow.parallel import map_ahead
+from singflow.sharing import Artifact, artifacts, is_damaged, listed
+from singflow.store import sha256_of
+
+
+def git(*arguments: str) -> list[str]:
+    """The zero-separated names that a git command prints. Raises InputError with its words."""
+    answer = ask("git", *arguments, seconds=60)
+    if not answer.ok:
+        raise InputError(f"git {arguments[0]}: {answer.words}")
+    return list(filter(None, answer.out.split("\0")))
+
+
+def check_committed(study: str) -> None:
+    """Raise InputError when files that git tracks differ from its last commit, but for those that publishing itself writes."""
+    own = {"dvc.lock", f"results/{study}/metrics.json"}
+    changed = {line[3:] for line in git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=no")} - own
+    if changed:
+        raise InputError(f"changed since the last commit: {listed(changed)}: commit it, so that others get what the results were made of")
+
+
+def check_given(repo: Any) -> None:
+    """Raise InputError when a step needs a file that neither git nor DVC gives to others."""
+    root = Path(repo.root_dir)
+    needed = {Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps if dep.protocol == "local"}
+    inside = sorted(str(path.relative_to(root)) for path in needed if path.is_relative_to(root) and path.exists())
+    outs = [Path(out.fs_path) for out in repo.index.outs]
+    others = [Path(name) for name in git("ls-files", "--others", "-z", "--", *inside)]
+    alone = [
+        str(path)
+        for path in others
+        if path.suffix != ".dvc" and path.name != ".gitignore" and not any((root / path).is_relative_to(out) for out in outs)
+    ]
+    if alone:
+        mend = f"`git add {alone[0]}`, or `dvc add {alone[0]}` where it is large"
+        raise InputError(f"needed by the study, but neither in git nor in DVC: {listed(alone)}: {mend}")
+
+
+def check_images(root: Path, manifest: pd.DataFrame, threads: int, progress: Callable[[Iterable[str]], Iterable[str]]) -> None:
+    """Raise InputError when an image is not the one that the manifest lists. manifest: path, sha256; progress: wraps what is counted."""
+
+    def mistake(row: Any) -> str:
+        path = root / row.path
+        return "" if path.is_file() and sha256_of(path) == row.sha256 else row.path
+
+    wrong = list(filter(None, progress(map_ahead(mistake, manifest[["path", "sha256"]].itertuples(index=False), threads))))
+    if wrong:
+        raise InputError(
+            f"{root}: changed or gone since the study listed its images: {listed(wrong)}: "
+            "restore them, or run `snakemake --cores all --forcerun build_manifest`"
+        )
+
+
+def check_unchanged(repo: Any) -> None:
+    """Raise InputError unless every result is what its step made of the inputs that are here now, by their content.
+
+    Either Snakemake's records say so, or dvc.lock does. A result is as its step left it when it has the time stamp of then, or the
+    content that a later step found.
+    """
+    from snakemake.io import IOFile
+    from snakemake.persistence.file import FilePersistence
+
+    persistence = FilePersistence(nolock=True, path=Path(".snakemake"))
+    stages = [stage for stage in repo.index.stages if stage.cmd is not None]
+    records = {name: persistence.metadata(IOFile(name)) for stage in stages for name in map(str, stage.outs)}
+    found = {name: checksum for record in filter(None, records.values()) for name, checksum in (record.input_checksums or {}).items()}
+    hashed = cache(lambda name: f"sha256:{sha256_of(Path(name))}" if Path(name).is_file() else "")
+
+    def doubts(out: str) -> Iterator[tuple[str, str]]:
+        record = records[out]
+        if not record or (record.endtime != Path(out).stat().st_mtime and found.get(out) != hashed(out)):
+            yield out, "is not as its step left it: remove it, and run `snakemake --cores all`"
+            return
+        for name, checksum in (record.input_checksums or {}).items():
+            if hashed(name) != checksum:
+                again = f"`snakemake --cores all --forcerun {record.rule}`"
+                yield name, f"has changed since {out} was computed from it: restore it, or run {again}"
+
+    reasons: dict[str, str] = {}
+    for stage in stages:
+        against = dict(doubt for out in stage.outs for doubt in doubts(str(out)))
+        if against and (stage.changed_stage() or any(entry.workspace_status() for entry in (*stage.deps, *stage.outs))):
+            reasons |= against
+    if reasons:
+        raise InputError("; ".join(f"{name} {reason}" for name, reason in list(reasons.items())[:3]))
+
+
+def commit(repo: Any, study: str) -> list[Artifact]:
+    """Record all results in dvc.lock and copy them into DVC's cache; what was damaged there is replaced. The results stay untouched."""
+    repo.commit(force=True, relink=False)
+    kept = artifacts(repo, study)
+    for each in kept:
+        if is_damaged(each.out.cache, each.md5):
+            each.out.cache.fs.remove(each.out.cache.oid_to_path(each.md5))
+            each.out.commit(relink=False)
+    return kept
+
+
+def remove_damaged(odb: Any, kept: Iterable[Artifact]) -> list[Artifact]:
+    """Remove what a remote holds damaged, so that it is pushed again; returns what was removed."""
+    damaged = [each for each in kept if is_damaged(odb, each.md5)]
+    for each in damaged:
+        odb.fs.remove(odb.oid_to_path(each.md5))
+    return damaged

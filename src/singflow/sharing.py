@@ -1,0 +1,135 @@
+"""Finished studies, shared through DVC's remotes: what publishing and fetching have in common."""
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from singflow.doctor_dvc import check_lock, check_remote
+from singflow.doctor_findings import ask, in_bytes
+from singflow.errors import InputError
+
+Tier = Literal["metrics", "translators", "features"]
+TIERS: tuple[Tier, ...] = ("metrics", "translators", "features")
+READ = re.compile(r"(tables|figures)/|[^/]+\.(json|html)$")
+SHARD = re.compile(r"(features|embeddings)/.*/shard-\d+\.safetensors$")
+MOST_NAMES = 5  # that a message lists
+
+
+def tier_of(path: str) -> Tier:
+    """The smallest tier that holds an artifact, by its path below results/<study>/.
+
+    metrics: what people read; translators: all but the shards of features and embeddings; features: all.
+    """
+    return "metrics" if READ.match(path) else "features" if SHARD.match(path) else "translators"
+
+
+def listed(names: Collection[str]) -> str:
+    """The first names, and how many more there are."""
+    first = sorted(names)[:MOST_NAMES]
+    return ", ".join(first) + (f" and {len(names) - len(first)} more" if len(names) > len(first) else "")
+
+
+class Artifact(NamedTuple):
+    """An artifact that DVC keeps: path relative to the repository, tier, MD5 and bytes as dvc.lock has them, and DVC's own record of it."""
+
+    path: str
+    tier: Tier
+    md5: str
+    size: int
+    out: Any
+
+
+@contextmanager
+def repository() -> Iterator[Any]:
+    """DVC's view of this checkout, its lock held. Raises InputError with DVC's words when it refuses something."""
+    from dvc.exceptions import DvcException  # type: ignore[import-untyped]
+    from dvc.repo import Repo, lock_repo  # type: ignore[import-untyped]
+
+    try:
+        with Repo() as repo, lock_repo(repo):
+            yield repo
+    except DvcException as error:
+        raise InputError(f"DVC: {error}") from None
+
+
+def artifacts(repo: Any, study: str) -> list[Artifact]:
+    """The study's artifacts that the cache holds, in the order of the pipeline. Raises InputError when dvc.lock lacks one."""
+    results = Path(repo.root_dir, "results", study)
+    outs = [out for out in repo.index.outs if out.use_cache and Path(out.fs_path).is_relative_to(results)]
+    lacking = [str(out) for out in outs if not out.hash_info]
+    if lacking:
+        raise InputError(f"dvc.lock knows nothing of {listed(lacking)}: no such study has been published in this commit")
+    return [
+        Artifact(str(out), tier_of(str(Path(out.fs_path).relative_to(results))), out.hash_info.value, out.meta.size or 0, out)
+        for out in outs
+    ]
+
+
+def sizes(kept: Iterable[Artifact]) -> str:
+    """How large the tiers are, each with those before it."""
+    total, parts = 0, []
+    for tier in TIERS:
+        total += sum({each.md5: each.size for each in kept if each.tier == tier}.values())
+        parts.append(f"{tier} {in_bytes(total)}")
+    return ", ".join(parts)
+
+
+def md5_of(odb: Any, md5: str) -> str:
+    """Hash of what an object of that name holds, in the cache or a remote. Raises FileNotFoundError."""
+    with odb.fs.open(odb.oid_to_path(md5), "rb") as file:
+        digest = hashlib.md5(usedforsecurity=False)
+        for block in iter(lambda: file.read(2**20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def is_damaged(odb: Any, md5: str) -> bool:
+    """Whether a cache or remote has an object of that name, and it holds something else."""
+    try:
+        return md5_of(odb, md5) != md5
+    except FileNotFoundError:
+        return False
+
+
+def check_idle() -> None:
+    """Raise InputError while another process works on this checkout, with either engine."""
+    locks = Path(".snakemake/locks")
+    if locks.is_dir() and any(locks.iterdir()):
+        raise InputError(f"{locks}: Snakemake is at work here: wait for it; if it was killed: `snakemake --unlock`")
+    lock = check_lock(Path(".dvc/tmp/lock"))
+    if lock.status != "ok":
+        raise InputError(f".dvc/tmp/lock: {lock.found.partition(':')[0]}: {lock.mend}")
+
+
+def working_remote(config: Any, name: str | None, *, write: bool) -> str:
+    """Name of the remote to use, the default one unless one is given. config: DVC's.
+
+    Raises InputError when it does not answer, does not verify what it hands out, or cannot be written to.
+    """
+    if name and name not in config["remote"]:
+        raise InputError(f"remote {name}: there is none of that name: `dvc remote list` shows them")
+    chosen: str = name or config["core"].get("remote")
+    config["core"]["remote"] = chosen
+    finding = check_remote(Path(), config)
+    if finding.status != "ok":
+        raise InputError(f"{finding.found}: {finding.mend}")
+    settings = config["remote"][chosen]
+    if write and settings["url"].startswith(("http:", "https:")) and "method" not in settings:
+        raise InputError(f"remote {chosen} ({settings['url']}) is for reading only: publish to another one, `dvc remote list` shows them")
+    return chosen
+
+
+def snakemake(*options: str) -> str:
+    """What a call of Snakemake says. Raises InputError with its words when it fails."""
+    answer = ask("snakemake", *options, seconds=3600)
+    if not answer.ok:
+        raise InputError(f"snakemake {' '.join(options)}: {answer.words}")
+    return answer.out
+
+
+def nothing_to_do() -> bool:
+    """Whether Snakemake has nothing left to do."""
+    return "Nothing to be done" in snakemake("--dry-run")
