@@ -34,6 +34,7 @@ include: "rules/report.smk"
 
 localrules:
     all,
+    tables,
 
 
 rule all:
@@ -60,3 +61,9 @@ rule all:
         rules.plot_controls.output,
         rules.plot_rank_curves.output,
         rules.write_report.output,
+
+
+rule tables:
+    input:
+        TABLES,
+        rules.plot_rank_curves.output.table,

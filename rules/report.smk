@@ -49,6 +49,7 @@ rule write_report:
         tables=TABLES,
         figures=FIGURES,
         template="report/report.html",
+        run="report/run.html",
         captions=[
             f"report/{name}.rst" for name in map(lambda path: Path(path).stem, FIGURES)
         ],

@@ -40,7 +40,7 @@ def main(flags: Flags) -> None:
         left = repo.status() if flags.tier == "features" else {}
     if left:
         raise InputError(f"DVC is not satisfied: {left}: remove what is not the study's from {results}")
-    snakemake("--touch", "--forceall", "--cores", "1")
+    snakemake("--touch", "--forceall", "--nolock", "--ignore-incomplete", "--cores", "1")
     if not nothing_to_do():
         raise InputError("Snakemake is not satisfied: `snakemake --dry-run` says why")
     print(f"study {study.study}: tier {flags.tier}, {len(kept)} of {len(everything)} artifacts, are here; nothing is left to do")

@@ -9,7 +9,7 @@ import pandas as pd
 from singflow import cli
 from singflow.metrics import fold, remove
 from singflow.neighbours import Index, contents, nearest
-from singflow.store import iterate_whole, read_parquet, read_tensors, write_parquet
+from singflow.store import iterate_whole, read_null_basis, read_parquet, write_parquet
 from singflow.translator import Translator
 
 
@@ -31,8 +31,8 @@ def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     manifest = read_parquet(flags.manifest)
     content = contents(manifest["sha256"])
-    translator = Translator(**read_tensors(flags.translator, ["weight", "bias"])[0])
-    folded = fold(translator.weight, read_tensors(flags.projector, ["null_basis"])[0]["null_basis"])
+    translator = Translator.load(flags.translator)
+    folded = fold(translator.weight, read_null_basis(flags.projector))
 
     gallery = partial(iterate_whole, flags.embeddings, "embeddings", flags.shards, manifest)
     index = Index(gallery, content, flags.threads) if len(manifest) > flags.exact_up_to else None

@@ -9,7 +9,17 @@ from singflow import cli
 from singflow.config import Controls
 from singflow.controls import Case, ControlScores, cases, empty_table, folded_control
 from singflow.metrics import Removal, translate
-from singflow.store import in_blocks, iterate_shards, read_json, read_parquet, read_tensors, write_json, write_parquet, write_row_groups
+from singflow.store import (
+    in_blocks,
+    iterate_shards,
+    read_json,
+    read_null_basis,
+    read_parquet,
+    read_tensors,
+    write_json,
+    write_parquet,
+    write_row_groups,
+)
 from singflow.translator import Translator
 
 
@@ -32,8 +42,8 @@ class Flags(Controls, cli.Command):
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     manifest = read_parquet(flags.manifest)
-    basis = read_tensors(flags.projector, ["null_basis"])[0]["null_basis"]
-    translator = Translator(**read_tensors(flags.translator, ["weight", "bias"])[0])
+    basis = read_null_basis(flags.projector)
+    translator = Translator.load(flags.translator)
     texts = read_tensors(flags.prompts, ["label_embeddings"])[0]["label_embeddings"]
     codes = pd.Categorical(manifest["label"], categories=read_json(flags.names)["labels"]).codes
     scores = {case: ControlScores(len(manifest)) for case in cases(*basis.shape, flags.dimensions)}

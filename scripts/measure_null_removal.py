@@ -11,7 +11,16 @@ from singflow.data import head_classes
 from singflow.errors import InputError
 from singflow.geometry import logit_change, null_energy, remove_null
 from singflow.metrics import angle_deg, fold, remove
-from singflow.store import in_blocks, iterate_row_groups, iterate_shards, read_json, read_parquet, read_tensors, write_parquet
+from singflow.store import (
+    in_blocks,
+    iterate_row_groups,
+    iterate_shards,
+    read_json,
+    read_null_basis,
+    read_parquet,
+    read_tensors,
+    write_parquet,
+)
 from singflow.translator import Translator
 
 
@@ -47,8 +56,8 @@ def main(flags: Flags) -> None:
     manifest = read_parquet(flags.manifest)
     head, made = read_tensors(flags.head, ["weight", "bias"])
     manifest = manifest.assign(class_index=head_classes(manifest, json.loads(made["class_names"])))
-    basis = read_tensors(flags.projector, ["null_basis"])[0]["null_basis"]
-    translator = Translator(**read_tensors(flags.translator, ["weight", "bias"])[0])
+    basis = read_null_basis(flags.projector)
+    translator = Translator.load(flags.translator)
     texts = read_tensors(flags.prompts, ["label_embeddings"])[0]["label_embeddings"]
     labels = np.array(read_json(flags.names)["labels"], dtype=object)
     text_of = manifest["label"].map({label: row for row, label in enumerate(labels)}).to_numpy()

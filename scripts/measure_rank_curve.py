@@ -28,7 +28,7 @@ def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     manifest = read_parquet(flags.manifest)
     head, _ = read_tensors(flags.head, ["weight", "bias"])
-    translator = Translator(**read_tensors(flags.translator, ["weight", "bias"])[0])
+    translator = Translator.load(flags.translator)
     texts = read_tensors(flags.embeddings, ["label_embeddings"])[0]["label_embeddings"]
     text_of = manifest["label"].map({label: row for row, label in enumerate(read_json(flags.names)["labels"])}).to_numpy()
     curve = CurveStatistics(head["weight"], head["bias"], translator, flags.kept, flags.energy)

@@ -8,7 +8,7 @@ import numpy as np
 from singflow import cli
 from singflow.config import Probe
 from singflow.probe import assign_roles, probe
-from singflow.store import iterate_shards, read_parquet, read_tensors, write_json
+from singflow.store import iterate_shards, read_null_basis, read_parquet, write_json
 from singflow.translator import Translator
 
 CHUNK = 1024
@@ -30,8 +30,8 @@ class Flags(Probe, cli.Command):
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     manifest = read_parquet(flags.manifest)
-    basis = read_tensors(flags.projector, ["null_basis"])[0]["null_basis"]
-    translator = Translator(**read_tensors(flags.translator, ["weight", "bias"])[0])
+    basis = read_null_basis(flags.projector)
+    translator = Translator.load(flags.translator)
 
     def batches() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         for shard in iterate_shards(flags.features, "features", flags.shards, manifest):

@@ -9,8 +9,8 @@ from singflow import cli
 from singflow.config import check, read_yaml
 from singflow.data import data_root
 from singflow.errors import InputError
-from singflow.publishing import check_committed, check_given, check_images, check_unchanged, commit, remove_damaged
-from singflow.sharing import check_idle, nothing_to_do, repository, sizes, working_remote
+from singflow.publishing import check_committed, check_given, check_images, check_unchanged, commit
+from singflow.sharing import check_idle, nothing_to_do, remove_damaged, repository, sizes, working_remote
 from singflow.store import read_parquet
 
 PARAMS = Path("params.yaml")

@@ -16,7 +16,7 @@ from singflow.neighbours import contents
 from singflow.pictures import Head, Picture, Subject, choose_images, perturbation_pictures, removal_pictures, steering_pictures
 from singflow.registry import read_space
 from singflow.rendering import encode, generate, photos, picture_table, retrieve
-from singflow.store import iterate_whole, read_json, read_parquet, read_tensors, read_whole, write_parquet
+from singflow.store import iterate_whole, read_json, read_null_basis, read_parquet, read_tensors, read_whole, write_parquet
 from singflow.translator import Translator
 from singflow.unclip import choose_renderer, load_generator
 
@@ -61,10 +61,9 @@ def plan(flags: Flags, n_images: int, chosen: pd.DataFrame) -> list[Picture]:
         Subject(int(i), label, *each) for i, label, *each in zip(chosen["image_id"], chosen["label"], features, label_texts, strict=True)
     ]
     stored = read_tensors(flags.features / "head.safetensors", ["weight", "bias"])[0]
-    basis = read_tensors(flags.projector, ["null_basis"])[0]["null_basis"]
+    basis = read_null_basis(flags.projector)
     head = Head(stored["weight"].astype(np.float64), stored["bias"].astype(np.float64), basis)
-    fitted = read_tensors(flags.translators / f"{flags.linear}.safetensors", ["weight", "bias"])[0]
-    translator = Translator(fitted["weight"].astype(np.float64), fitted["bias"].astype(np.float64))
+    translator = Translator.load(flags.translators / f"{flags.linear}.safetensors", np.float64)
     pictures = [each for subject in subjects for each in removal_pictures("fig1", subject, head, translator, flags.linear)]
     if flags.model != flags.closeup:
         return pictures

@@ -29,28 +29,31 @@ def main(flags: Flags) -> None:
     check_committed(study.study)
     if flags.folder and flags.folder.exists():
         raise InputError(f"{flags.folder}: is there already: remove it, or give another --folder")
-    with repository() as repo, tempfile.TemporaryDirectory(prefix="reproduce-") as temporary:
+    with repository() as repo:
         remotes = {name: settings["url"] for name, settings in repo.config["remote"].items()}
         given = inputs(repo, None)
+    with tempfile.TemporaryDirectory(prefix="reproduce-") as temporary:
         clone = (flags.folder or Path(temporary, "clone")).absolute()
-
-        def run(*command: str) -> None:
-            subprocess.run(command, cwd=clone, check=True, env=os.environ | {"PYTHONPATH": str(clone / "src")})
-
-        subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
+        run(Path(), "git", "clone", "--quiet", ".", str(clone))
         if (private := Path(".dvc/config.local")).is_file():
             (clone / private).write_bytes(private.read_bytes())
         for name, url in remotes.items():
-            run("dvc", "remote", "modify", "--local", name, "url", url)
+            run(clone, "dvc", "remote", "modify", "--local", name, "url", url)
         if given:
-            run("dvc", "pull", *given)
+            run(clone, "dvc", "pull", *given)
         images = Path(study.data.root)
         if study.data.source != "packaged" and not (clone / images).is_dir():
             cli.log.warning("data.root %s: neither git nor DVC gives it: the images are read from here", images)
             (clone / images).symlink_to(images.absolute())
-        run("dvc", "repro", "--force")
-        compare = [sys.executable, "scripts/verify.py", "--results", str(clone / "results" / study.study)]
-        sys.exit(subprocess.run(compare, check=False).returncode)
+        run(clone, "dvc", "repro", "--force")
+        compared = subprocess.run([sys.executable, "scripts/verify.py", "--results", str(clone / "results" / study.study)], check=False)
+    sys.exit(compared.returncode)
+
+
+def run(folder: Path, *command: str) -> None:
+    """Run a command on the code in a folder. Raises InputError when it fails."""
+    if subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(folder.absolute() / "src")}, check=False).returncode:
+        raise InputError(f'{" ".join(command)}: failed in the clone, as said above: REPRODUCE="--folder <new folder>" keeps the clone')
 
 
 if __name__ == "__main__":

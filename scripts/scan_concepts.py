@@ -13,7 +13,7 @@ from singflow import cli
 from singflow.concepts import CHUNK, block_size, block_table, scan_block
 from singflow.errors import InputError
 from singflow.metrics import fold, remove, unit
-from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, write_row_groups
+from singflow.store import iterate_shards, read_json, read_null_basis, read_parquet, read_tensors, write_row_groups
 from singflow.translator import Translator
 
 
@@ -53,8 +53,8 @@ def main(flags: Flags) -> None:
     """
     cli.limit_threads(flags.threads)
     manifest = read_parquet(flags.manifest)
-    basis = read_tensors(flags.projector, ["null_basis"])[0]["null_basis"]
-    translator = Translator(**read_tensors(flags.translator, ["weight", "bias"])[0])
+    basis = read_null_basis(flags.projector)
+    translator = Translator.load(flags.translator)
     texts = read_tensors(flags.prompts, ["concept_embeddings"])[0]["concept_embeddings"]
     names = read_json(flags.names)
     labels, concepts = names["labels"], names["concepts"]

@@ -9,7 +9,7 @@ from singflow import cli
 from singflow.config import Steering
 from singflow.errors import InputError, check_labels
 from singflow.steering import null_directions, steering_scores
-from singflow.store import in_blocks, iterate_shards, read_json, read_parquet, read_tensors, write_parquet
+from singflow.store import in_blocks, iterate_shards, read_json, read_null_basis, read_parquet, read_tensors, write_parquet
 from singflow.translator import Translator
 
 ROWS = 1024  # features steered at once
@@ -56,9 +56,8 @@ def main(flags: Flags) -> None:
     labels = np.array(names["labels"], dtype=object)
     text_of = manifest["label"].map({label: row for row, label in enumerate(labels)}).to_numpy()
     head = read_tensors(flags.head, ["weight"])[0]["weight"]
-    basis = read_tensors(flags.projector, ["null_basis"])[0]["null_basis"]
-    stored = read_tensors(flags.translator, ["weight", "bias"])[0]
-    translator = Translator(stored["weight"].astype(np.float64), stored["bias"].astype(np.float64))
+    basis = read_null_basis(flags.projector)
+    translator = Translator.load(flags.translator, np.float64)
     translated_basis = translator.weight @ basis
     steered = manifest["label"].isin(flags.labels or manifest["label"]).to_numpy()
     blocks = []

@@ -7,7 +7,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.perturbations import PERTURBATIONS, effect, perturb
-from singflow.store import in_blocks, iterate_shards, read_parquet, read_tensors, write_parquet
+from singflow.store import in_blocks, iterate_shards, read_null_basis, read_parquet, read_tensors, write_parquet
 
 ROWS = 512  # features perturbed at once
 
@@ -29,7 +29,7 @@ def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     head = read_tensors(flags.head, ["weight", "bias"])[0]
     weight, bias = head["weight"].astype(np.float64), head["bias"].astype(np.float64)
-    basis = read_tensors(flags.projector, ["null_basis"])[0]["null_basis"]
+    basis = read_null_basis(flags.projector)
     blocks = []
     for shard in iterate_shards(flags.features, "features", flags.shards, read_parquet(flags.manifest)):
         whole = np.flatnonzero(shard["view"] == 0)

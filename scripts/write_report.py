@@ -1,4 +1,4 @@
-"""Write the page that holds a study: one file, which opens without a network."""
+"""Write the page that holds a study: one file, which opens without a network; and among the logs what its run took."""
 
 import json
 from functools import partial
@@ -32,7 +32,7 @@ FIGURES = ["fig1", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "fig10", "fig
 
 
 class Flags(Report, cli.Command):
-    """Write the page that holds a study: one file, which opens without a network."""
+    """Write the page that holds a study: one file, which opens without a network; and among the logs what its run took."""
 
     study: str
     models: list[str]
@@ -64,7 +64,7 @@ def main(flags: Flags) -> None:
     scores = {s: {m: read_parquet(results / f"scores/{s}/{m}.parquet").iloc[shown] for m in flags.models} for s in flags.spaces}
     neighbours = {s: {m: read_parquet(results / f"neighbours/{s}/{m}.parquet").iloc[shown] for m in flags.models} for s in flags.spaces}
     entries = {space: read_space(results / f"registry/spaces/{space}.json") for space in flags.spaces}
-    tables = page_tables(csv, rejected, paper, len(flags.spaces) > 1) | {"steps": step_table(results / "benchmarks")}
+    tables = page_tables(csv, rejected, paper, len(flags.spaces) > 1)
     spaces = [
         {
             "name": space,
@@ -86,7 +86,7 @@ def main(flags: Flags) -> None:
     software = sorted({pair for each in [*made, *seen] for pair in json.loads(each["software"]).items()})
     drawn = filter(Path.exists, (results / f"figures/{name}.png" for name in FIGURES))
     page = render(
-        flags.template.read_text(encoding="utf-8"),
+        flags.template,
         {
             "study": flags.study,
             "models": flags.models,
@@ -95,7 +95,7 @@ def main(flags: Flags) -> None:
             "warnings": warnings(csv["models"], {name: entry.source for name, entry in entries.items()}, flags.min_r2),
             "contents": [
                 ("summary", "Summary"), ("models", "Models"), ("labels", "Labels"), ("concepts", "Concepts"), ("images", "Images"),
-                ("pictures", "Pictures"), ("checks", "Trust"), ("provenance", "Provenance"), ("run", "This run"),
+                ("pictures", "Pictures"), ("checks", "Trust"), ("provenance", "Provenance"),
             ],
             "counts": {
                 "images": len(manifest), "labels": manifest["label"].nunique(), "held_out": int((manifest["split"] == "validation").sum()),
@@ -108,12 +108,13 @@ def main(flags: Flags) -> None:
             "software": software,
             "weights": [(name, source, each["weights_sha256"]) for name, source, each in zip(names, sources, [*made, *seen], strict=True)],
             "params": public_params(flags.params)[0].decode(),
-            "machine": machine(),
             "data": page_data(manifest, shown, scores, neighbours, class_names),
             "sheets": thumbnails(flags, manifest.iloc[shown]),
             "libraries": libraries(),
         },
     )  # fmt: skip
+    run = {"study": flags.study, "machine": machine(), "steps": step_table(results / "benchmarks")}
+    write_bytes(results / "logs/run.html", render(flags.template.with_name("run.html"), run).encode())
     write_bytes(flags.output, page.encode())
     cli.log.info("%s: %.1f MB, %d of %d images one by one", flags.output, len(page.encode()) / 1e6, len(shown), len(manifest))
 

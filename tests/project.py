@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from singflow.report import strip_run
-
 ROOT = Path(__file__).parents[1]
 TINY_MODEL = """
 tiny:
@@ -42,6 +40,33 @@ class Project:
         (folder / "models.yaml").open("a").write(TINY_MODEL)
         for command in ("git init -q", "git add -A", "git -c user.name=t -c user.email=t@example.org commit -qm t"):
             subprocess.run(command.split(), cwd=folder, check=True)
+
+    @classmethod
+    def at(cls, folder: Path) -> "Project":
+        """A checkout that is there already."""
+        project = cls.__new__(cls)
+        project.folder = folder
+        return project
+
+    def copy(self, folder: Path) -> "Project":
+        """A copy, results and engines' records included, with all that git knows committed."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        copy = Project.at(folder)
+        copy.commit()
+        return copy
+
+    def clone(self, folder: Path) -> "Project":
+        """What a colleague gets from git."""
+        self.run("git", "clone", "-q", str(self.folder), str(folder))
+        return Project.at(folder)
+
+    def commit(self) -> None:
+        """Commit everything that git does not ignore."""
+        self.run("git", "add", "-A")
+        self.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-q", "--allow-empty", "-m", "t")
+
+    def script(self, name: str, *options: str, **kwargs) -> str:
+        return self.run("python", f"scripts/{name}.py", *options, **kwargs).stdout
 
     def edit(self, name: str, pattern: str, replacement: str) -> None:
         path = self.folder / name
@@ -76,7 +101,7 @@ class Project:
         results = self.folder / "results/demo"
         skipped = ("logs", "benchmarks")
         return {
-            str(p.relative_to(results)): strip_run(p.read_text()).encode() if p.name == "report.html" else p.read_bytes()
+            str(p.relative_to(results)): p.read_bytes()
             for p in results.rglob("*")
             if p.is_file() and p.relative_to(results).parts[0] not in skipped
         }

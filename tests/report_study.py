@@ -166,9 +166,9 @@ def write_page(folder: Path, models: Sequence[str] = ("m1", "m2"), spaces: Seque
         "captions": [ROOT / "report"], "template": [ROOT / "report/report.html"], "paper": [ROOT / "report/paper.yaml"],
         "params": [folder / "params.yaml"], "classes": [ROOT / "vocab/imagenet_1k.csv"], "source": ["table"], "root": [folder],
         "max_pixels": [10**8], "confidence": [0.95], "min_r2": [0.2], "seed": [0], "threads": [2],
-        "output": [folder / "report.html"], "log": [folder / "report.log"],
+        "output": [folder / "results/report.html"], "log": [folder / "report.log"],
     }  # fmt: skip
     words = [str(word) for name, values in flags.items() for word in [f"--{name}", *values]]
     done = subprocess.run([sys.executable, ROOT / "scripts/write_report.py", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return (folder / "report.html").read_text(encoding="utf-8")
+    return (folder / "results/report.html").read_text(encoding="utf-8")

@@ -177,7 +177,9 @@ def study(tmp_path):
     shown = np.where(view[:, None] == 0, features[order], 9.0).astype(np.float32)
     write_tensors(shard_path(tmp_path / "features", 0), {"features": shown, "image_id": order.astype(np.int64), "view": view}, {})
     write_tensors(tmp_path / "projector.safetensors", {"null_basis": basis}, {})
-    write_tensors(tmp_path / "translator.safetensors", {"weight": turn.astype(np.float32), "bias": np.zeros(24, dtype=np.float32)}, {})
+    write_tensors(
+        tmp_path / "translator.safetensors", {"weight": turn.astype(np.float32), "bias": np.zeros(24, np.float32)}, {"kind": "linear"}
+    )
     write_tensors(tmp_path / "prompts.safetensors", {"concept_embeddings": unit(directions @ turn.T).astype(np.float32)}, {})
     write_json(tmp_path / "names.json", {"labels": ["boat", "cow", "fern"], "concepts": concepts})
     return tmp_path
@@ -218,7 +220,9 @@ def test_each_image_counts_for_its_label_by_its_first_view(study):
 
 
 def test_a_failed_scan_leaves_no_file(study):
-    write_tensors(study / "translator.safetensors", {"weight": np.zeros((24, 24), np.float32), "bias": np.zeros(24, np.float32)}, {})
+    write_tensors(
+        study / "translator.safetensors", {"weight": np.zeros((24, 24), np.float32), "bias": np.zeros(24, np.float32)}, {"kind": "linear"}
+    )
     with pytest.raises(InputError, match="zero vector"):
         run_scan(study)
     assert not list((study / "concepts/s").iterdir())

@@ -100,7 +100,7 @@ def study(folder, basis, features, translator, labels, texts):
         view = np.repeat([0, 1], len(rows)).astype(np.int32)
         write_tensors(shard_path(folder / "features", shard), {"features": both, "image_id": np.tile(rows, 2), "view": view}, {})
     write_tensors(folder / "projector.safetensors", {"null_basis": basis}, {})
-    write_tensors(folder / "translator.safetensors", {"weight": translator.weight, "bias": translator.bias}, {})
+    write_tensors(folder / "translator.safetensors", {"weight": translator.weight, "bias": translator.bias}, {"kind": "linear"})
     write_tensors(folder / "prompts.safetensors", {"label_embeddings": texts.astype(np.float32)}, {})
     write_json(folder / "names.json", {"labels": label_names})
 

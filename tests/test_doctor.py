@@ -27,7 +27,7 @@ from singflow.doctor import (
     verdict,
     visible_gpus,
 )  # fmt: skip
-from singflow.doctor_dvc import check_cache, check_dvc, check_lock, check_remote, check_state, file_system, mounts
+from singflow.doctor_dvc import check_cache, check_dvc, check_lock, check_remote, check_shared_cache, check_state, file_system, mounts
 from singflow.doctor_findings import Finding, ask, existing, in_bytes
 from singflow.doctor_slurm import (
     Job,
@@ -94,7 +94,14 @@ def tree(here):
     for name in ("params.yaml", "models.yaml", "spaces.yaml"):
         shutil.copy(ROOT / name, here)
     shutil.copytree(ROOT / "vocab", here / "vocab")
-    repository(here, "remote.local.url=../store", "core.remote=local", "cache.type=symlink,copy", f"core.site_cache_dir={here / 'state'}")
+    repository(
+        here,
+        "remote.local.url=../store",
+        "remote.local.verify=true",
+        "core.remote=local",
+        "cache.type=symlink,copy",
+        f"core.site_cache_dir={here / 'state'}",
+    )
     return here
 
 
@@ -123,7 +130,20 @@ def test_a_study_that_works_here_ends_with_status_0_and_one_line_a_check(tree):
     done = doctor(tree)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
-    names = ["versions", "study", "GPU", "weights", "data root", "disk", "DVC remote", "DVC cache", "DVC state", "DVC lock", "Slurm"]
+    names = [
+        "versions",
+        "study",
+        "GPU",
+        "weights",
+        "data root",
+        "disk",
+        "DVC remote",
+        "DVC cache",
+        "shared cache",
+        "DVC state",
+        "DVC lock",
+        "Slurm",
+    ]
     assert [line[8:24].strip() for line in lines[:-1]] == names
     assert {line[:8].strip() for line in lines[:-1]} <= {"ok", "warn", "absent"}
     assert "absent  Slurm           none here: without Slurm `snakemake --cores all` runs everything on this machine" in lines
@@ -421,11 +441,14 @@ def server(tmp_path):
 
 
 def test_a_folder_is_a_remote_that_works_and_is_not_made_by_the_check(here):
-    found = remote(here, *at("../store"))
+    found = remote(here, *at("../store", "verify=true"))
     assert found.status == "ok" and found.found == f"there: {here / 'store'} can be written to; the first push makes it"
     assert not (here / "store").exists()
     (here / "store").mkdir()
-    assert remote(here, *at("../store")).status == "ok"
+    assert remote(here, *at("../store", "verify=true")).found == f"there: {here / 'store'} can be written to"
+    for settings in (at("../store"), at("../store", "verify=false")):
+        found = remote(here, *settings)
+        assert found.status == "warn" and found.mend == "`dvc remote modify there verify true`"
 
 
 def test_a_remote_that_is_not_named_not_known_or_no_folder_fails(here):
@@ -438,7 +461,7 @@ def test_a_remote_that_is_not_named_not_known_or_no_folder_fails(here):
 
 
 def test_a_remote_folder_without_permission_fails(here, closed):
-    config = repository(here, *at(closed / "store"))
+    config = repository(here, *at(closed / "store", "verify=true"))
     assert check_remote(here, config).status == ("ok" if os.geteuid() == 0 else "fail")
     closed.chmod(0o555)
     with unprivileged():
@@ -475,7 +498,7 @@ def test_a_remote_whose_client_is_not_installed_fails_with_its_name(here):
 def test_dvc_is_checked_where_there_is_a_repository_that_can_be_read(here):
     assert [each.status for each in check_dvc(here, 0)] == ["absent"]
     repository(here, *at("../store"), "cache.type=copy")
-    assert [each.name for each in check_dvc(here, 0)] == ["DVC remote", "DVC cache", "DVC state", "DVC lock"]
+    assert [each.name for each in check_dvc(here, 0)] == ["DVC remote", "DVC cache", "shared cache", "DVC state", "DVC lock"]
     for content in ("[core\n", "[unknown]\n    key = 1\n", "[cache]\n    type = copies\n"):
         (here / ".dvc/config").write_text(content)
         (found,) = check_dvc(here, 0)
@@ -504,6 +527,39 @@ def test_a_cache_without_permission_fails(here, closed):
     with unprivileged():
         found = check_cache(here, config["cache"], 0)
     assert found.status == "fail" and "Permission denied" in found.found and "dvc cache dir" in found.mend
+
+
+def test_a_cache_of_ones_own_is_not_shared_and_one_elsewhere_is_to_be(here, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    assert check_shared_cache(here, repository(here)["cache"]).status == "absent"
+    assert check_shared_cache(here, repository(here, f"cache.dir={here / 'cache'}")["cache"]).status == "absent"
+    found = check_shared_cache(here, repository(here, f"cache.dir={elsewhere}")["cache"])
+    assert found.status == "warn" and "`dvc config cache.shared group && mkdir -p" in found.mend
+    found = check_shared_cache(here, repository(here, "cache.shared=group")["cache"])
+    assert found.status == "fail" and f"{here / '.dvc/cache'} is not a folder that its group can write to" in found.found
+
+
+def test_each_mistake_in_a_shared_cache_is_named_and_its_mend_mends_it(here, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    right = ("cache.shared=group", "cache.type=symlink,copy", f"cache.dir={folder}")
+    mistakes = {
+        "cache.shared is not group": ((*right[1:],), 0o2775),
+        "cache.type has hardlink": ((right[0], "cache.type=hardlink,copy", right[2]), 0o2775),
+        "hands its group on": (right, 0o775),
+        "its group can write to": (right, 0o2755),
+    }
+    for said, (settings, mode) in mistakes.items():
+        (folder / "files/md5/00").mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o2775)
+        (folder / "files/md5/00").chmod(mode)
+        found = check_shared_cache(here, repository(here, *settings)["cache"])
+        assert found.status == ("fail" if "cache.shared=group" in settings else "warn") and said in found.found and ";" not in found.found
+        mend = found.mend.strip("`").replace("<group>", folder.group())
+        subprocess.run(
+            ["sh", "-euc", mend], cwd=here, check=True, env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        )
+        found = check_shared_cache(here, Config(str(here / ".dvc"))["cache"])
+        assert found == Finding("shared cache", "ok", f"{folder}: shared with its group, {folder.group()}")
 
 
 def test_databases_on_a_network_drive_fail_and_on_a_disk_of_this_machine_pass(here, monkeypatch):

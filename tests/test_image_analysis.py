@@ -73,7 +73,7 @@ def made(tmp_path_factory):
     write_tensors(results / PARTS[1], {"null_basis": basis}, {})
     write_json(results / PARTS[2], {"rule": "exact", "null_dim": basis.shape[1]})
     translator = {"weight": unit_rows(SPACE.dim, weight.shape[1], 3), "bias": 0.01 * unit_rows(1, SPACE.dim, 4)[0]}
-    write_tensors(results / PARTS[3], translator, {})
+    write_tensors(results / PARTS[3], translator, {"kind": "linear"})
     write_json(results / PARTS[4], {"validation_r2": 0.125})
     write_prompts(results)
     generator = np.random.default_rng(5)

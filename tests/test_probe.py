@@ -191,7 +191,7 @@ def test_the_scripts_probe_tabulate_and_draw_whatever_the_shards_with_the_same_b
         basis = np.eye(8)[:, 5:]
         translator = {"weight": INVERTIBLE.weight.astype(np.float32), "bias": INVERTIBLE.bias.astype(np.float32)}
         write_tensors(tmp_path / model / "projector.safetensors", {"null_basis": basis}, {})
-        write_tensors(tmp_path / model / "translator.safetensors", translator, {})
+        write_tensors(tmp_path / model / "translator.safetensors", translator, {"kind": "linear"})
         for shards in (1, 2):
             for shard, rows in enumerate(np.array_split(np.arange(len(images)), shards)):
                 tensors = {"features": features[rows], "image_id": rows, "view": np.zeros(len(rows), np.int32)}

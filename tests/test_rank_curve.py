@@ -127,7 +127,9 @@ def study(tmp_path):
     data = {"timm/wide": case(5, 5, 12, n=11), "tall": case(6, 20, 12, n=11)}
     for model, (weight, bias, features, translator, _) in data.items():
         write_tensors(tmp_path / model / "head.safetensors", {"weight": weight, "bias": bias}, {})
-        write_tensors(tmp_path / model / "translator.safetensors", {"weight": translator.weight, "bias": translator.bias}, {})
+        write_tensors(
+            tmp_path / model / "translator.safetensors", {"weight": translator.weight, "bias": translator.bias}, {"kind": "linear"}
+        )
         for shard, image_id in enumerate(np.array_split(np.arange(11), 2)):
             rows = features[image_id]
             tensors = {

@@ -127,6 +127,6 @@ def test_a_release_for_another_model_or_space_is_refused_without_a_file(tmp_path
 def test_an_imported_file_with_nan_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "checkpoints/translators/s/m.safetensors"
-    write_tensors(path, {"weight": np.full((2, 3), np.nan, np.float32), "bias": np.zeros(2, np.float32)}, {})
+    write_tensors(path, {"weight": np.full((2, 3), np.nan, np.float32), "bias": np.zeros(2, np.float32)}, {"kind": "linear"})
     with pytest.raises(InputError, match="weight holds NaN"):
         read_imported([f"s/m:{sha256_of(path)[:16]}"], "s", "m")

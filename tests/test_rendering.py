@@ -100,7 +100,7 @@ def study(tmp_path_factory, packaged):
     texts = random.standard_normal((len(labels) + 1, 768)).astype(np.float32)
     tensors["texts"] = {"label_embeddings": texts[1:], "target_embeddings": texts[:1]}
     for name, each in tensors.items():
-        write_tensors(folder / f"{name}.safetensors", each, {})
+        write_tensors(folder / f"{name}.safetensors", each, {"kind": "linear"} if name == "translators/linear" else {})
     write_json(folder / "names.json", {"labels": labels, "targets": [prompt_of("jellyfish")], "concepts": []})
     return folder
 

@@ -1,5 +1,6 @@
 """The page that holds a study: what it says, what it escapes, what it keeps out, and what it stands."""
 
+import html
 import json
 import re
 
@@ -9,8 +10,8 @@ import pytest
 from PIL import Image
 
 from singflow.errors import InputError
-from singflow.report import MOST_POINTS, sample, script_json, strip_run
-from singflow.report_data import page_data, read_table, step_table
+from singflow.report import MOST_POINTS, sample, script_json
+from singflow.report_data import machine, page_data, read_table, step_table
 from singflow.report_tables import MOST_ROWS, table
 from singflow.report_words import verdict, warnings, what_leaks
 from singflow.thumbnails import COLUMNS, sheets, tile
@@ -206,15 +207,29 @@ def test_every_study_has_a_page(tmp_path, study):
     assert page.count("<h1>") == 1 and page.endswith("</html>")
 
 
-def test_the_page_is_the_same_twice_but_for_the_run_and_holds_no_script_nor_place_of_the_data(tmp_path):
+def test_what_a_run_took_is_a_page_among_the_logs_and_the_report_is_the_same_in_every_run(tmp_path):
     write_study(tmp_path)
     first = write_page(tmp_path)
+    run = tmp_path / "results/logs/run.html"
+    assert "only Snakemake measures them" in run.read_text()
     (tmp_path / "results/benchmarks").mkdir()
-    (tmp_path / "results/benchmarks/one.tsv").write_text("s\tmax_rss\n1.0\t2.0\n")
+    (tmp_path / "results/benchmarks/one.tsv").write_text("s\tmax_rss\n1.25\t2.5\n")
     second = write_page(tmp_path)
-    assert first != second and strip_run(first) == strip_run(second) != second
-    assert HOSTILE not in first and str(tmp_path) not in first
-    assert not re.search(r"<(script|img|link)[^>]+(src|href)=[\"']https?:", first)
+    assert first == second
+    assert "<td>one</td><td>1</td><td>1.25</td><td>1.25</td><td>2.5</td>" in run.read_text() and machine() in html.unescape(run.read_text())
+    assert machine() not in html.unescape(first)
+
+
+def test_the_pages_hold_no_script_nor_place_of_the_data_and_no_link_without_an_end(tmp_path):
+    write_study(tmp_path)
+    page = write_page(tmp_path)
+    assert HOSTILE not in page and not re.search(r"<(script|img|link)[^>]+(src|href)=[\"']https?:", page)
+    for path in (tmp_path / "results/report.html", tmp_path / "results/logs/run.html"):
+        text = path.read_text()
+        assert str(tmp_path) not in text
+        inside, outside = (re.findall(rf'<a [^>]*href="{start}([^"]*)"', text) for start in ("#", "(?![#])"))
+        assert outside and all((path.parent / each).is_file() for each in outside)
+        assert set(inside) <= set(re.findall(r' id="([^"]*)"', text))
 
 
 def test_a_page_of_a_sample_says_so_and_names_the_other_photos(tmp_path):

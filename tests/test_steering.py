@@ -223,7 +223,7 @@ def study(tmp_path):
     labels = np.array(LABELS)[np.arange(11) % 2]
     write_parquet(tmp_path / "manifest.parquet", pd.DataFrame({"image_id": np.arange(11), "label": labels}))
     stored = {"weight": translator.weight.astype(np.float32), "bias": translator.bias.astype(np.float32)}
-    write_tensors(tmp_path / "translator.safetensors", stored, {})
+    write_tensors(tmp_path / "translator.safetensors", stored, {"kind": "linear"})
     texts = np.stack([text, *np.random.default_rng(0).standard_normal((3, 9))]).astype(np.float32)
     write_tensors(tmp_path / "prompts.safetensors", {"target_embeddings": texts[:2], "label_embeddings": texts[2:]}, {})
     write_json(tmp_path / "prompts.json", {"labels": LABELS, "concepts": [], "targets": PROMPTS})

@@ -27,6 +27,7 @@ def check_dvc(root: Path, estimated: int) -> Iterator[Finding]:
         return
     yield check_remote(root, config)
     yield check_cache(root, config["cache"], estimated)
+    yield check_shared_cache(root, config["cache"])
     yield check_state(config["core"], mounts())
     yield check_lock(root / ".dvc/tmp/lock")
 
@@ -47,16 +48,21 @@ def check_remote(root: Path, config: Any, seconds: float = 20) -> Finding:
     except ImportError as error:
         return Finding("DVC remote", "fail", f"{name}: {error}", f"pip install {' '.join(re.findall(r'dvc-[a-z0-9]+', str(error)))}")
     if kind.protocol == "local":
-        return _local_remote(name, Path(path))
-    address = f"{name} ({config['remote'][name]['url']})"
+        answers = _local_remote(name, Path(path))
+    else:
+        answers = _far_remote(root, name, config["remote"][name]["url"], seconds)
+    if answers.status != "ok" or config["remote"][name].get("verify"):
+        return answers
+    found = f"{answers.found}, but an object damaged there would be taken for good"
+    return Finding("DVC remote", "warn", found, f"`dvc remote modify {name} verify true`")
+
+
+def _far_remote(root: Path, name: str, url: str, seconds: float) -> Finding:
     answer = ask(sys.executable, "-c", "from singflow.doctor_dvc import probe; probe()", str(root), name, seconds=seconds)
     if not answer.ok:
         mend = f"check its address and credentials, and whether this machine may reach it: `dvc remote modify {name} --help`"
-        return Finding("DVC remote", "fail", f"{address} cannot be reached: {answer.words.split('; ')[-1]}", mend)
-    if not config["remote"][name].get("verify"):
-        found = f"{address} answers, but an object damaged there would be taken for good"
-        return Finding("DVC remote", "warn", found, f"`dvc remote modify {name} verify true`")
-    return Finding("DVC remote", "ok", f"{address} answers")
+        return Finding("DVC remote", "fail", f"{name} ({url}) cannot be reached: {answer.words.split('; ')[-1]}", mend)
+    return Finding("DVC remote", "ok", f"{name} ({url}) answers")
 
 
 def _local_remote(name: str, folder: Path) -> Finding:
@@ -104,6 +110,25 @@ def check_cache(root: Path, config: dict[str, Any], estimated: int) -> Finding:
         copied = f"results are copied into {place}{apart}: about {in_bytes(estimated)} once more"
         return Finding("DVC cache", "warn", f"{tried}: {copied}", mend)
     return Finding("DVC cache", "ok", f"{tried}: {first}s from {place}{apart}")
+
+
+def check_shared_cache(root: Path, config: dict[str, Any]) -> Finding:
+    """Whether a group can use one cache without hindering each other. config: DVC's section `cache`."""
+    folder = Path(config.get("dir") or root / ".dvc/cache")
+    shared = config.get("shared") == "group"
+    if not shared and folder.is_relative_to(root.absolute() if folder.is_absolute() else root):
+        return Finding("shared cache", "absent", "this checkout has a cache of its own")
+    faults = {}
+    if not shared:
+        faults["what one user puts there others cannot change: cache.shared is not group"] = "dvc config cache.shared group"
+    if "hardlink" in (config.get("type") or []):
+        faults["a result edited in place would change the cache: cache.type has hardlink"] = "dvc config cache.type symlink,copy"
+    if closed := [each for each in (folder, *folder.glob("files/md5/*")) if not each.is_dir() or each.stat().st_mode & 0o2070 != 0o2070]:
+        opened = f"mkdir -p {folder} && chgrp -R <group> {folder} && find {folder} -type d -exec chmod g+rwxs {{}} +"
+        faults[f"{closed[0]} is not a folder that its group can write to and that hands its group on (setgid)"] = opened
+    if faults:
+        return Finding("shared cache", "fail" if shared else "warn", "; ".join(faults), f"`{' && '.join(faults.values())}`")
+    return Finding("shared cache", "ok", f"{folder}: shared with its group, {folder.group()}")
 
 
 def mounts() -> list[tuple[Path, str]]:

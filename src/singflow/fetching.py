@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from singflow.errors import InputError
-from singflow.sharing import TIERS, Artifact, Tier, is_damaged, listed, md5_of
+from singflow.sharing import MOST_NAMES, TIERS, Artifact, Tier, is_damaged, listed, remove_damaged
+
+HEAL = 'To heal the remote, where the results still are: make publish PUBLISH="--repair true"; then fetch again.'
 
 
 def inputs(repo: Any, but: Path | None) -> list[str]:
@@ -56,27 +58,26 @@ def download(repo: Any, kept: list[Artifact], remote: str) -> list[Artifact]:
     Raises InputError that names every object which the remote has damaged or not at all, its artifact, and how to heal it.
     """
     cache = repo.cache.local
-    damaged = [each for each in kept if is_damaged(cache, each.md5)]
-    for each in damaged:
-        cache.fs.remove(cache.oid_to_path(each.md5))
+    damaged = remove_damaged(cache, kept)
     failed = {hash_info.value for hash_info in repo.cloud.pull([each.out.hash_info for each in kept], remote=remote).failed}
     lost = [each for each in kept if each.md5 in failed or not cache.exists(each.md5)]
     if lost:
         source = repo.cloud.get_remote_odb(remote)
-        raise InputError("\n".join([_lost(each, source, remote) for each in lost] + [HEAL]))
+        faults = [(each.path, source.oid_to_path(each.md5), _fault(source, each.md5)) for each in lost]
+        if {fault for _, _, fault in faults} == {"missing"} and len(lost) == len(kept):
+            mend = f"is it the right one? `dvc remote modify --local {remote} url <folder or address>`"
+            raise InputError(f"remote {remote} ({source.path}) has nothing of this study: {mend}")
+        named = [f"{path}: its object {place} is {fault} in remote {remote}" for path, place, fault in faults[:MOST_NAMES]]
+        more = [f"and {len(lost) - MOST_NAMES} more"] if len(lost) > MOST_NAMES else []
+        raise InputError("\n".join([*named, *more, HEAL]))
     return damaged
 
 
-HEAL = """To heal the remote, where the results still are: make publish PUBLISH="--repair true"; then fetch again."""
-
-
-def _lost(artifact: Artifact, source: Any, remote: str) -> str:
-    path = source.oid_to_path(artifact.md5)
+def _fault(source: Any, md5: str) -> str:
     try:
-        state = "is damaged" if md5_of(source, artifact.md5) != artifact.md5 else "could not be fetched"
+        return "damaged" if is_damaged(source, md5) else "there, but could not be fetched"
     except FileNotFoundError:
-        state = "is missing"
-    return f"{artifact.path}: its object {path} {state} in remote {remote}"
+        return "missing"
 
 
 def place(kept: Iterable[Artifact]) -> None:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from singflow.store import write_bytes
 
+plt.rcdefaults()  # a user's matplotlibrc changes no figure
 # Okabe and Ito's palette, distinct under every common colour blindness; black last.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]

@@ -17,7 +17,7 @@ from singflow.errors import InputError
 from singflow.image_analysis import Artifacts, Setting, stored_texts
 from singflow.metrics import fold
 from singflow.registry import read_model, read_space
-from singflow.store import Tensors, iterate_row_groups, read_json, read_tensors
+from singflow.store import Tensors, iterate_row_groups, read_json, read_null_basis, read_tensors
 from singflow.summary import NO_NULL_SPACE
 from singflow.translator import Translator
 from singflow.vocabulary import read_class_list
@@ -127,10 +127,10 @@ def read_artifacts(
             f"{classes}: holds {len(class_names)} classes, but {head_path} has {len(head['weight'])}: name the study's with --classes"
         )
     basis_path = existing(results / f"projectors/{model}.safetensors")
-    basis = read_tensors(basis_path, ["null_basis"])[0]["null_basis"]
+    basis = read_null_basis(basis_path)
     rule = read_json(existing(basis_path.with_name(f"{basis_path.stem}.json")))["rule"]
     folder = results / f"translators/{space}/{model}"
-    translator = Translator(**read_tensors(existing(folder / "linear.safetensors"), ["weight", "bias"])[0])
+    translator = Translator.load(existing(folder / "linear.safetensors"))
     if not translator.weight.shape[1] == len(basis) == head["weight"].shape[1] or len(translator.weight) != embeddings.shape[1]:
         raise InputError(f"{head_path}, {basis_path}, {folder} and the prompts of {space} differ in width: run the study again")
     table = existing(results / "tables/models.csv")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from singflow.config import LOCAL
 from singflow.errors import InputError
-from singflow.store import read_tensors, sha256_of
+from singflow.store import sha256_of
 from singflow.translator import Translator
 
 
@@ -31,4 +31,4 @@ def read_imported(imported: list[str], space: str, model: str) -> Translator | N
         raise InputError(
             f"{path}: its SHA-256 is {sha256_of(path)}, but translator.imported says {pin}: import it again, or correct the hash"
         )
-    return Translator(**read_tensors(path, ["weight", "bias"])[0])
+    return Translator.load(path)

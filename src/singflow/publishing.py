@@ -10,7 +10,7 @@ import pandas as pd
 from singflow.doctor_findings import ask
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
-from singflow.sharing import Artifact, artifacts, is_damaged, listed
+from singflow.sharing import Artifact, artifacts, listed, remove_damaged
 from singflow.store import sha256_of
 
 
@@ -31,7 +31,7 @@ def check_committed(study: str) -> None:
 
 
 def check_given(repo: Any) -> None:
-    """Raise InputError when a step needs a file that neither git nor DVC gives to others."""
+    """Raise InputError when a step depends on a file that neither git nor DVC gives to others."""
     root = Path(repo.root_dir)
     needed = {Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps if dep.protocol == "local"}
     inside = sorted(str(path.relative_to(root)) for path in needed if path.is_relative_to(root) and path.exists())
@@ -43,8 +43,8 @@ def check_given(repo: Any) -> None:
         if path.suffix != ".dvc" and path.name != ".gitignore" and not any((root / path).is_relative_to(out) for out in outs)
     ]
     if alone:
-        mend = f"`git add {alone[0]}`, or `dvc add {alone[0]}` where it is large"
-        raise InputError(f"needed by the study, but neither in git nor in DVC: {listed(alone)}: {mend}")
+        mend = f"`git add {alone[0]}`, `dvc add {alone[0]}` where it is large, or move it away"
+        raise InputError(f"steps depend on what is neither in git nor in DVC: {listed(alone)}: {mend}")
 
 
 def check_images(root: Path, manifest: pd.DataFrame, threads: int, progress: Callable[[Iterable[str]], Iterable[str]]) -> None:
@@ -100,16 +100,6 @@ def commit(repo: Any, study: str) -> list[Artifact]:
     """Record all results in dvc.lock and copy them into DVC's cache; what was damaged there is replaced. The results stay untouched."""
     repo.commit(force=True, relink=False)
     kept = artifacts(repo, study)
-    for each in kept:
-        if is_damaged(each.out.cache, each.md5):
-            each.out.cache.fs.remove(each.out.cache.oid_to_path(each.md5))
-            each.out.commit(relink=False)
+    for each in remove_damaged(repo.cache.local, kept):
+        each.out.commit(relink=False)
     return kept
-
-
-def remove_damaged(odb: Any, kept: Iterable[Artifact]) -> list[Artifact]:
-    """Remove what a remote holds damaged, so that it is pushed again; returns what was removed."""
-    damaged = [each for each in kept if is_damaged(odb, each.md5)]
-    for each in damaged:
-        odb.fs.remove(odb.oid_to_path(each.md5))
-    return damaged

@@ -4,14 +4,13 @@ import base64
 import html
 import importlib.resources
 import json
-import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 MOST_POINTS = 60_000  # image scores that a page holds, over all models and spaces
-RUN = re.compile(r'<section id="run".*?</section>', re.DOTALL)
 
 
 def script_json(content: Any) -> str:
@@ -24,11 +23,6 @@ def script_json(content: Any) -> str:
         .replace("\u2028", "\\u2028")
         .replace("\u2029", "\\u2029")
     )
-
-
-def strip_run(page: str) -> str:
-    """The page without what differs from run to run: hardware, times and memory."""
-    return RUN.sub("", page)
 
 
 def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray:
@@ -105,10 +99,11 @@ def libraries() -> dict[str, str]:
     }
 
 
-def render(template: str, content: dict[str, Any]) -> str:
-    """The page: a Jinja2 template in which everything is escaped that is not marked as safe."""
-    from jinja2 import Environment, StrictUndefined
+def render(template: Path, content: dict[str, Any]) -> str:
+    """The page: a Jinja2 template, which may extend one beside it, in which everything is escaped that is not marked as safe."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    loader = FileSystemLoader(template.parent)
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["script_json"] = script_json
-    return environment.from_string(template).render(content)
+    return environment.get_template(template.name).render(content)

@@ -1,4 +1,4 @@
-"""What the page of a study is made of: its tables, its images and figures, and the machine that wrote it."""
+"""What the page of a study is made of: its tables, its images and figures; and what its run took, on what machine."""
 
 import os
 import platform

@@ -77,21 +77,21 @@ def sizes(kept: Iterable[Artifact]) -> str:
     return ", ".join(parts)
 
 
-def md5_of(odb: Any, md5: str) -> str:
-    """Hash of what an object of that name holds, in the cache or a remote. Raises FileNotFoundError."""
+def is_damaged(odb: Any, md5: str) -> bool:
+    """Whether the object of that name, in a cache or a remote, holds something else. Raises FileNotFoundError when there is none."""
+    digest = hashlib.md5(usedforsecurity=False)
     with odb.fs.open(odb.oid_to_path(md5), "rb") as file:
-        digest = hashlib.md5(usedforsecurity=False)
         for block in iter(lambda: file.read(2**20), b""):
             digest.update(block)
-    return digest.hexdigest()
+    return digest.hexdigest() != md5
 
 
-def is_damaged(odb: Any, md5: str) -> bool:
-    """Whether a cache or remote has an object of that name, and it holds something else."""
-    try:
-        return md5_of(odb, md5) != md5
-    except FileNotFoundError:
-        return False
+def remove_damaged(odb: Any, kept: Iterable[Artifact]) -> list[Artifact]:
+    """Remove what a cache or a remote holds damaged, so that it comes there again; returns what was removed."""
+    damaged = [each for each in kept if odb.exists(each.md5) and is_damaged(odb, each.md5)]
+    for each in damaged:
+        odb.fs.remove(odb.oid_to_path(each.md5))
+    return damaged
 
 
 def check_idle() -> None:

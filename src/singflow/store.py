@@ -222,6 +222,11 @@ def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, dict[str, s
     return tensors, metadata
 
 
+def read_null_basis(path: Path) -> np.ndarray:
+    """Null basis (d, k), float64, of a projector's file; raises InputError as read_tensors does."""
+    return read_tensors(path, ["null_basis"])[0]["null_basis"]
+
+
 def shard_path(folder: Path, shard: int) -> Path:
     """Where a shard of features or embeddings lies."""
     return folder / f"shard-{shard:05d}.safetensors"

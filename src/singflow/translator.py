@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import scipy.linalg
+from numpy.typing import DTypeLike
 
 from singflow.errors import InputError
+from singflow.store import read_tensors
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,27 @@ class Translator:
 
     weight: np.ndarray
     bias: np.ndarray
+
+    @classmethod
+    def load(cls, path: Path | str, dtype: DTypeLike = np.float32) -> "Translator":
+        """The translator of a file translators/<space>/<model>/linear.safetensors: weight (m, d), bias (m,), float32 unless told otherwise.
+
+        Raises InputError for any other file, and for one that is damaged.
+        """
+        path = Path(path)
+        _, made = read_tensors(path, [])
+        if made.get("kind") != "linear":
+            raise InputError(
+                f"{path}: holds no linear translator: name a linear.safetensors of translators/; "
+                "networks.load_network reads those of the other kinds"
+            )
+        tensors, _ = read_tensors(path, ["weight", "bias"])
+        weight, bias = tensors["weight"].astype(dtype), tensors["bias"].astype(dtype)
+        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+            raise InputError(
+                f"{path}: weight {weight.shape} and bias {bias.shape} make no affine map: remove it and run the workflow again"
+            )
+        return cls(weight, bias)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Embeddings (n, m) of features (n, d)."""

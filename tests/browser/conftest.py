@@ -7,6 +7,7 @@ from shutil import which
 
 import pytest
 
+from singflow.store import write_bytes
 from tests.report_study import write_page, write_study
 
 SWITCHES = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
@@ -38,11 +39,12 @@ def browser() -> Iterator[object]:
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Where the page of the synthetic study lies."""
+    """Where the page of the synthetic study lies, with a benchmark of one step."""
     folder: Path = tmp_path_factory.mktemp("study")
     write_study(folder)
+    write_bytes(folder / "results/benchmarks/summarize.tsv", b"s\tmax_rss\n1.25\t300.5\n")
     write_page(folder)
-    return f"file://{folder}/report.html"
+    return f"file://{folder}/results/report.html"
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +53,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder: Path = tmp_path_factory.mktemp("crowded")
     write_study(folder, n=1600)
     write_page(folder, max_images=1600)
-    return f"file://{folder}/report.html"
+    return f"file://{folder}/results/report.html"
 
 
 @pytest.fixture

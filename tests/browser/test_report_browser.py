@@ -99,10 +99,32 @@ def test_tables_sort_and_filter(load):
 
 @pytest.mark.parametrize("width", [375, 1440])
 def test_no_page_is_wider_than_its_screen_and_axe_finds_nothing_serious(load, width):
-    from axe_playwright_python.sync_playwright import Axe
-
     page = load(width)
     page.locator("#t-images tbody button").first.click()
+    check_width_and_access(page, width)
+
+
+@pytest.mark.parametrize("width", [375, 1440])
+def test_the_contents_lead_to_every_section_and_the_last_one_to_the_page_of_the_run_and_back(load, width):
+    page = load(width)
+    report, links = page.url, page.locator("nav a")
+    assert links.last.inner_text() == "Provenance"
+    for link in links.all():
+        link.click()
+        assert page.locator("section:target h2").is_visible()
+    page.get_by_role("link", name="Hardware, times and memory of this run").click()
+    assert page.url.endswith("/logs/run.html") and page.locator("h1").inner_text() == "Hardware, times and memory of this run"
+    assert page.locator("tbody tr").inner_text().split() == ["summarize", "1", "1.25", "1.25", "300.5"]
+    assert page.locator("main").bounding_box()["width"] > 0.5 * min(width, 1152)
+    check_width_and_access(page, width)
+    page.get_by_role("link", name="The page that holds the study").click()
+    assert page.url == report.partition("#")[0]
+
+
+def check_width_and_access(page, width):
+    """The page is no wider than its screen, and axe finds nothing serious."""
+    from axe_playwright_python.sync_playwright import Axe
+
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}).response["violations"]
     serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]

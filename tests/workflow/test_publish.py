@@ -1,0 +1,317 @@
+"""A study computed with Snakemake, published with DVC, cloned and fetched: nobody computes anything twice, and nothing is lost."""
+
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+STORE = "files/md5"
+KILLS = 20
+TABLES = [
+    *("summarize", "compare_models", "list_concepts", "tabulate_steering", "compare_translators"),
+    *("plot_fig9", "plot_fig10", "plot_fig12", "plot_rank_curves"),
+]
+
+
+@pytest.fixture(scope="module")
+def published(snakemake_project, tmp_path_factory):
+    """A checkout whose study has been published to a folder beside it, and the commit made that tells of it."""
+    folder = tmp_path_factory.mktemp("published")
+    project = snakemake_project.copy(folder / "checkout")
+    project.store = folder / "store"
+    project.dvc("remote", "modify", "local", "url", str(project.store))
+    project.commit()
+    project.said = project.script("publish")
+    project.commit()
+    return project
+
+
+@pytest.fixture
+def publisher(published, tmp_path):
+    """The publisher's checkout, free to be changed."""
+    project = published.copy(tmp_path / "publisher")
+    project.store = shutil.copytree(published.store, tmp_path / "store")
+    project.dvc("remote", "modify", "--local", "local", "url", str(project.store))
+    return project
+
+
+def object_of(project, path):
+    """Where the remote keeps an artifact."""
+    md5 = re.search(rf"path: {re.escape(path)}\n +hash: md5\n +md5: (\w+)", (project.folder / "dvc.lock").read_text())[1]
+    return project.store / STORE / md5[:2] / md5[2:]
+
+
+def flip(path):
+    """Change one byte, and no time stamp."""
+    before = path.stat()
+    path.chmod(0o644)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_what_is_published_is_fetched_and_nothing_is_computed_again(published, tmp_path):
+    assert re.search(
+        r"study demo: \d+ artifacts, \d+ pushed to remote local; tiers.*: metrics .* MB, translators .* MB, features .* MB", published.said
+    )
+    assert "git add dvc.lock results/demo/metrics.json" in published.said
+    reader = published.clone(tmp_path / "reader")
+    assert "nothing is left to do" in reader.script("fetch")
+    assert "Nothing to be done" in reader.snakemake("--dry-run")
+    assert "Data and pipelines are up to date" in reader.dvc("status")
+    assert "Nothing to be done" in reader.snakemake() and "Data and pipelines are up to date" in reader.dvc("repro")
+    assert not list(reader.folder.rglob("*.log"))
+    assert reader.artifacts() == published.artifacts()
+    assert reader.run("git", "status", "--short").stdout == ""
+
+    reader.edit("params.yaml", "extremes: 8", "extremes: 7")
+    assert reader.planned(direct=False) == reader.changed() == {"plot_fig5", "write_report"}
+    other = published.clone(tmp_path / "other")
+    other.script("fetch")
+    other.edit("params.yaml", "extremes: 8", "extremes: 7")
+    reader.snakemake()
+    other.dvc("repro")
+    ours, theirs = reader.artifacts(), other.artifacts()
+    assert [name for name in ours if ours[name] != theirs.get(name)] == [] and set(ours) == set(theirs)
+    before = published.artifacts()
+    assert {name for name in ours if ours[name] != before[name]} >= {"figures/fig5.png", "report.html"}
+
+
+def test_the_small_tiers_are_enough_to_compute_every_table_again(published, tmp_path):
+    reader = published.clone(tmp_path / "reader")
+    everything = published.artifacts()
+    assert re.search(r"tier metrics, \d+ of \d+ artifacts", reader.script("fetch", "--tier", "metrics"))
+    assert {name.split("/")[0] for name in reader.artifacts()} == {"tables", "figures", "metrics.json", "report.html"}
+    assert "Nothing to be done" in reader.snakemake("--dry-run")
+    reader.script("fetch", "--tier", "translators")
+    shards = {name for name in everything if re.match(r"(features|embeddings)/.*/shard-", name)}
+    assert shards and set(reader.artifacts()) == set(everything) - shards
+    for table in (reader.folder / "results/demo/tables").iterdir():
+        table.unlink()
+    reader.snakemake("tables", "--forcerun", *TABLES)
+    again = reader.artifacts()
+    assert {name: again[name] for name in everything if name.startswith("tables/")} == {
+        name: content for name, content in everything.items() if name.startswith("tables/")
+    }
+    assert not shards & set(again)
+
+
+def lock_of_dvc(project):
+    file = (project.folder / ".dvc/tmp/lock").open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def lock_of_snakemake(project):
+    (project.folder / ".snakemake/locks").mkdir(exist_ok=True)
+    (project.folder / ".snakemake/locks/0.input.lock").write_text("results/demo/metrics.json\n")
+
+
+def remote(url):
+    return lambda project: project.dvc("remote", "modify", "--local", "local", "url", url)
+
+
+REFUSALS = {
+    "unfinished": (lambda p: (p.folder / "results/demo/tables/probes.csv").unlink(), "error: the run is not finished"),
+    "dirty": (
+        lambda p: p.edit("src/singflow/controls.py", '"""', '"""Edited. '),
+        "error: changed since the last commit: src/singflow/controls.py",
+    ),
+    "not given": (
+        lambda p: (p.folder / "checkpoints/mine.pth").write_bytes(b"weights"),
+        r"error: steps depend on what is neither in git nor in DVC: checkpoints/mine.pth: `git add checkpoints/mine.pth`, `dvc add",
+    ),
+    "damaged result": (
+        lambda p: flip(p.folder / "results/demo/features/tiny/shard-00001.safetensors"),
+        r"error: results/demo/features/tiny/shard-00001.safetensors has changed since results/demo/\S+ was computed from it",
+    ),
+    "edited result": (
+        lambda p: (p.folder / "results/demo/figures/fig3.pdf").open("ab").write(b"%"),
+        "error: results/demo/figures/fig3.pdf is not as its step left it",
+    ),
+    "held by DVC": (lock_of_dvc, r"error: .dvc/tmp/lock: held by process \w+: wait for it"),
+    "held by Snakemake": (lock_of_snakemake, r"error: .snakemake/locks: Snakemake is at work here"),
+    "remote away": (remote("ssh://nobody@127.0.0.1:9/store"), r"error: local \(ssh://nobody@127.0.0.1:9/store\) cannot be reached"),
+    "remote for reading": (remote("http://127.0.0.1:9/store"), "error: .*(cannot be reached|is for reading only)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_publish_refuses_and_names_what_is_wrong(publisher, name):
+    spoil, message = REFUSALS[name]
+    lock = (publisher.folder / "dvc.lock").read_bytes()
+    if name in ("damaged result", "edited result"):  # where dvc.lock, too, knows nothing better
+        (publisher.folder / "dvc.lock").unlink()
+        publisher.commit()
+        lock = None
+    held = spoil(publisher)
+    done = publisher.run("make", "-o", ".venv/demo", "publish", check=False)
+    assert done.returncode != 0 and re.search(message, done.stdout), done.stdout[-2000:]
+    assert "Traceback" not in done.stdout
+    assert (publisher.folder / "dvc.lock").read_bytes() == lock if lock else not (publisher.folder / "dvc.lock").exists()
+    del held
+
+
+def test_a_changed_input_is_found_by_its_content_whatever_its_time_stamp(publisher):
+    (publisher.folder / "dvc.lock").unlink()
+    flip(publisher.folder / "vocab/concepts.txt")
+    publisher.commit()
+    done = publisher.run("make", "-o", ".venv/demo", "publish", check=False)
+    assert done.returncode != 0
+    assert re.search(
+        r"error: vocab/concepts.txt has changed since results/demo/prompts/\S+ was computed from it: restore it, or run", done.stdout
+    )
+
+
+def test_damaged_and_missing_objects_are_named_and_healed(published, publisher, tmp_path):
+    figure, table = "results/demo/figures/fig3.png", "results/demo/tables/labels.csv"
+    flip(object_of(publisher, figure))
+    object_of(publisher, table).unlink()
+    reader = published.clone(tmp_path / "reader")
+    reader.dvc("remote", "modify", "--local", "local", "url", str(publisher.store))
+    done = reader.run("make", "-o", ".venv/demo", "fetch", check=False)
+    assert done.returncode != 0 and "Traceback" not in done.stdout
+    assert f"{figure}: its object {object_of(publisher, figure)} is damaged in remote local" in done.stdout
+    assert f"{table}: its object {object_of(publisher, table)} is missing in remote local" in done.stdout
+    assert 'make publish PUBLISH="--repair true"' in done.stdout
+    assert not (reader.folder / figure).exists()
+    said = publisher.script("publish", "--repair", "true")
+    assert f"{figure}: its object in remote local was damaged, and is replaced" in said and "2 pushed" in said
+    reader.script("fetch")
+    assert reader.artifacts() == published.artifacts()
+
+
+def test_a_damaged_object_in_the_local_cache_is_replaced_on_either_side(published, publisher, tmp_path):
+    figure = "results/demo/figures/fig3.png"
+    place = object_of(publisher, figure).relative_to(publisher.store)
+    reader = published.clone(tmp_path / "reader")
+    reader.script("fetch")
+    flip(reader.folder / ".dvc/cache" / place)
+    (reader.folder / figure).unlink()
+    assert f"{figure}: its object in the local cache was damaged, and is replaced" in reader.script("fetch")
+    assert reader.artifacts() == published.artifacts()
+    flip(publisher.folder / ".dvc/cache" / place)
+    shutil.rmtree(publisher.store)
+    publisher.script("publish")
+    assert object_of(publisher, figure).read_bytes() == (published.folder / figure).read_bytes()
+
+
+def test_fetch_replaces_nothing_of_ones_own(published, tmp_path):
+    reader = published.clone(tmp_path / "reader")
+    reader.script("fetch", "--tier", "metrics")
+    table = reader.folder / "results/demo/tables/labels.csv"
+    table.write_text("mine\n")
+    done = reader.run("make", "-o", ".venv/demo", "fetch", check=False)
+    assert done.returncode != 0 and "error: results here differ from the published ones: results/demo/tables/labels.csv" in done.stdout
+    assert table.read_text() == "mine\n"
+    table.unlink()
+    reader.edit("params.yaml", "extremes: 8", "extremes: 7")
+    done = reader.run("make", "-o", ".venv/demo", "fetch", check=False)
+    assert done.returncode != 0 and re.search(r"error: not as the published study had it: .*params.yaml", done.stdout)
+    reader.edit("params.yaml", "study: demo", "study: other")
+    assert "no such study has been published in this commit" in reader.run("make", "-o", ".venv/demo", "fetch", check=False).stdout
+
+
+def killed(project, name, seconds):
+    """Start a script and kill it, and all that it started, after so many seconds."""
+    process = subprocess.Popen(
+        [sys.executable, f"scripts/{name}.py"],
+        cwd=project.folder, env=project.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        said, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return True
+    assert process.returncode == 0, said
+    return False
+
+
+def duration(project, name):
+    start = time.monotonic()
+    project.script(name)
+    return time.monotonic() - start
+
+
+def litter(project):
+    ignored = {".git", ".snakemake"}
+    return [
+        str(path)
+        for path in project.folder.rglob("*")
+        if not ignored & set(path.parts) and re.search(r"\.tmp$|\.temp|^\.[^.]+\..+\.\w+$", path.name) and path.is_file()
+    ]
+
+
+def test_publish_killed_at_any_moment_loses_nothing_and_completes_when_run_again(publisher):
+    before = publisher.artifacts()
+
+    def forget():
+        shutil.rmtree(publisher.folder / ".dvc/cache", ignore_errors=True)
+        shutil.rmtree(publisher.store, ignore_errors=True)
+        (publisher.folder / "dvc.lock").unlink(missing_ok=True)
+
+    forget()
+    moments, whole = np.random.default_rng(0), duration(publisher, "publish")
+    hits = 0
+    for number in range(KILLS):
+        if number % 4 == 0:
+            forget()
+        hits += killed(publisher, "publish", moments.uniform(0.3, 1) * whole)
+        assert publisher.artifacts() == before
+    assert hits > KILLS // 2
+    publisher.script("publish")
+    publisher.commit()
+    reader = publisher.clone(publisher.folder.with_name("reader"))
+    reader.dvc("remote", "modify", "--local", "local", "url", str(publisher.store))
+    reader.script("fetch")
+    assert reader.artifacts() == before and litter(publisher) == []
+
+
+def test_fetch_killed_at_any_moment_loses_nothing_and_completes_when_run_again(published, tmp_path):
+    reader = published.clone(tmp_path / "reader")
+    moments, whole = np.random.default_rng(1), duration(reader, "fetch")
+    whole_study, hits = published.artifacts(), 0
+    for number in range(KILLS):
+        if number % 4 == 0:
+            shutil.rmtree(reader.folder / ".dvc/cache", ignore_errors=True)
+            shutil.rmtree(reader.folder / "results")
+            reader.run("git", "checkout", "-q", "--", ".")
+        hits += killed(reader, "fetch", moments.uniform(0.1, 1) * whole)
+        half = {name: content for name, content in reader.artifacts().items() if whole_study[name] != content}
+        assert half == {}
+    assert hits > KILLS // 2
+    reader.script("fetch")
+    assert reader.artifacts() == whole_study and litter(reader) == []
+    assert "Data and pipelines are up to date" in reader.dvc("status") and "Nothing to be done" in reader.snakemake("--dry-run")
+
+
+def test_two_who_publish_at_once_lose_nothing(publisher, tmp_path):
+    shutil.rmtree(publisher.store)
+    commands = [
+        subprocess.Popen(
+            [sys.executable, "scripts/publish.py"], cwd=publisher.folder, env=publisher.environment(),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    said = [command.communicate()[0] for command in commands]
+    codes = sorted(command.returncode for command in commands)
+    assert codes[0] == 0 and (codes[1] == 0 or any("lock" in text for text in said)), said
+    reader = publisher.clone(tmp_path / "reader")
+    reader.dvc("remote", "modify", "--local", "local", "url", str(publisher.store))
+    reader.script("fetch")
+    assert reader.artifacts() == publisher.artifacts()
+
+
+def test_reproduce_computes_the_published_study_again_in_a_fresh_clone(publisher):
+    done = publisher.run("make", "-o", ".venv/demo", "reproduce")
+    assert "identical" in done.stdout
