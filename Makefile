@@ -7,6 +7,7 @@
 # make resume     go on with the study on Slurm after its Snakemake was killed; RESUME="--wait true" passes options
 # make publish    record the finished study with DVC and push it to a remote; PUBLISH="--remote lab" passes options
 # make fetch      a published study, so that nothing is left to do; FETCH="--tier metrics" passes options
+# make verify     results compared with the published ones; VERIFY="--against lab" passes options
 # make reproduce  the published study computed again in a fresh clone, and compared
 # make crate   the finished study as one archive, an RO-Crate; CRATE="--license CC-BY-4.0" passes options
 PYTHON ?= python3
@@ -14,7 +15,7 @@ CORES ?= all
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check bench prefetch doctor plan resume finished publish fetch reproduce crate dvc.yaml
+.PHONY: demo test check bench prefetch doctor plan resume finished publish fetch verify reproduce crate dvc.yaml
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo
@@ -59,6 +60,9 @@ publish: .venv/demo
 
 fetch: .venv/demo
 	python scripts/fetch.py $(FETCH)
+
+verify: .venv/demo
+	@python scripts/verify.py $(VERIFY)
 
 reproduce: .venv/demo
 	python scripts/reproduce.py $(REPRODUCE)

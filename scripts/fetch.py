@@ -30,7 +30,8 @@ def main(flags: Flags) -> None:
         everything = artifacts(repo, study.study)
         kept = wanted(everything, flags.tier)
         remote = working_remote(repo.config, flags.remote, write=False)
-        if given := inputs(repo, None if flags.tier == "features" else Path(study.data.root)):
+        images = None if flags.tier == "features" or study.data.source == "packaged" else Path(study.data.root)
+        if given := inputs(repo, images):
             repo.pull(targets=given, remote=remote)
         check_same_study(repo)
         check_nothing_lost(everything, results)

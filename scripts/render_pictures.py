@@ -63,7 +63,7 @@ def plan(flags: Flags, n_images: int, chosen: pd.DataFrame) -> list[Picture]:
     stored = read_tensors(flags.features / "head.safetensors", ["weight", "bias"])[0]
     basis = read_null_basis(flags.projector)
     head = Head(stored["weight"].astype(np.float64), stored["bias"].astype(np.float64), basis)
-    translator = Translator.load(flags.translators / f"{flags.linear}.safetensors", np.float64)
+    translator = Translator.load(flags.translators / f"{flags.linear}.safetensors").astype(np.float64)
     pictures = [each for subject in subjects for each in removal_pictures("fig1", subject, head, translator, flags.linear)]
     if flags.model != flags.closeup:
         return pictures

@@ -57,7 +57,7 @@ def main(flags: Flags) -> None:
     text_of = manifest["label"].map({label: row for row, label in enumerate(labels)}).to_numpy()
     head = read_tensors(flags.head, ["weight"])[0]["weight"]
     basis = read_null_basis(flags.projector)
-    translator = Translator.load(flags.translator, np.float64)
+    translator = Translator.load(flags.translator).astype(np.float64)
     translated_basis = translator.weight @ basis
     steered = manifest["label"].isin(flags.labels or manifest["label"]).to_numpy()
     blocks = []

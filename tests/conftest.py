@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -15,7 +16,8 @@ class Sharing(LoadFileScheduling):
 
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0]
-        return "engines" if re.search(r"cluster/|workflow/test_(archives|engines)", file) else file
+        together = r"cluster/|remotes/|workflow/test_(archives|determinism|engines|publish|sharing|verify)"
+        return "engines" if re.search(together, file) else file
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -40,7 +42,22 @@ def snakemake_project(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def dvc_project(tmp_path_factory):
-    project = Project(tmp_path_factory.mktemp("dvc"))
-    project.first_output = project.dvc("repro")
+def elsewhere(tmp_path_factory):
+    """Variables of an environment that no artifact may show: another home, clock, language, style of figures, number of threads."""
+    home = tmp_path_factory.mktemp("home")
+    style = {"font.family": "serif", "font.size": 14, "axes.grid": True, "savefig.facecolor": "yellow", "lines.linewidth": 4}
+    (home / "matplotlibrc").write_text("".join(f"{name}: {value}\n" for name, value in style.items()))
+    places = {"HOME": str(home), "MPLCONFIGDIR": str(home), "LC_ALL": "C", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "12345"}
+    return places | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(1 + (os.cpu_count() or 1)))
+
+
+@pytest.fixture(scope="session")
+def dvc_project(tmp_path_factory, elsewhere):
+    """The study of snakemake_project, computed by DVC elsewhere."""
+    project = Project(tmp_path_factory.mktemp("deuxième essai"))
+    mask = os.umask(0o077)
+    try:
+        project.first_output = project.dvc("repro", "--force", **elsewhere)
+    finally:
+        os.umask(mask)
     return project

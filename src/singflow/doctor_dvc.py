@@ -128,7 +128,7 @@ def check_shared_cache(root: Path, config: dict[str, Any]) -> Finding:
         faults[f"{closed[0]} is not a folder that its group can write to and that hands its group on (setgid)"] = opened
     if faults:
         return Finding("shared cache", "fail" if shared else "warn", "; ".join(faults), f"`{' && '.join(faults.values())}`")
-    return Finding("shared cache", "ok", f"{folder}: shared with its group, {folder.group()}")
+    return Finding("shared cache", "ok", f"{folder} is shared with its group")
 
 
 def mounts() -> list[tuple[Path, str]]:

@@ -57,13 +57,13 @@ def download(repo: Any, kept: list[Artifact], remote: str) -> list[Artifact]:
 
     Raises InputError that names every object which the remote has damaged or not at all, its artifact, and how to heal it.
     """
-    cache = repo.cache.local
+    cache, source = repo.cache.local, repo.cloud.get_remote_odb(remote)
     damaged = remove_damaged(cache, kept)
+    in_folder = {each.md5 for each in kept if source.fs.protocol == "local" and source.exists(each.md5)}
     failed = {hash_info.value for hash_info in repo.cloud.pull([each.out.hash_info for each in kept], remote=remote).failed}
     lost = [each for each in kept if each.md5 in failed or not cache.exists(each.md5)]
     if lost:
-        source = repo.cloud.get_remote_odb(remote)
-        faults = [(each.path, source.oid_to_path(each.md5), _fault(source, each.md5)) for each in lost]
+        faults = [(each.path, source.oid_to_path(each.md5), _fault(source, each.md5, each.md5 in in_folder)) for each in lost]
         if {fault for _, _, fault in faults} == {"missing"} and len(lost) == len(kept):
             mend = f"is it the right one? `dvc remote modify --local {remote} url <folder or address>`"
             raise InputError(f"remote {remote} ({source.path}) has nothing of this study: {mend}")
@@ -73,11 +73,12 @@ def download(repo: Any, kept: list[Artifact], remote: str) -> list[Artifact]:
     return damaged
 
 
-def _fault(source: Any, md5: str) -> str:
+def _fault(source: Any, md5: str, was_there: bool) -> str:
+    """What is wrong with an object; was_there: before DVC looked, which removes what is damaged in a folder."""
     try:
         return "damaged" if is_damaged(source, md5) else "there, but could not be fetched"
     except FileNotFoundError:
-        return "missing"
+        return "damaged" if was_there else "missing"
 
 
 def place(kept: Iterable[Artifact]) -> None:

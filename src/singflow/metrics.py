@@ -69,8 +69,7 @@ class Removal:
 
 def translate(features: np.ndarray, translator: Translator) -> np.ndarray:
     """Translated features (n, m): one product in the features' type, given in float64."""
-    dtype = features.dtype
-    return Translator(translator.weight.astype(dtype), translator.bias.astype(dtype))(features).astype(np.float64)
+    return translator.astype(features.dtype)(features).astype(np.float64)
 
 
 def remove(features: np.ndarray, translator: Translator, folded: np.ndarray) -> Removal:

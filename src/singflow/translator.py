@@ -20,8 +20,8 @@ class Translator:
     bias: np.ndarray
 
     @classmethod
-    def load(cls, path: Path | str, dtype: DTypeLike = np.float32) -> "Translator":
-        """The translator of a file translators/<space>/<model>/linear.safetensors: weight (m, d), bias (m,), float32 unless told otherwise.
+    def load(cls, path: Path | str) -> "Translator":
+        """The translator of a file translators/<space>/<model>/linear.safetensors: weight (m, d) and bias (m,), float32.
 
         Raises InputError for any other file, and for one that is damaged.
         """
@@ -32,13 +32,15 @@ class Translator:
                 f"{path}: holds no linear translator: name a linear.safetensors of translators/; "
                 "networks.load_network reads those of the other kinds"
             )
-        tensors, _ = read_tensors(path, ["weight", "bias"])
-        weight, bias = tensors["weight"].astype(dtype), tensors["bias"].astype(dtype)
-        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
-            raise InputError(
-                f"{path}: weight {weight.shape} and bias {bias.shape} make no affine map: remove it and run the workflow again"
-            )
-        return cls(weight, bias)
+        loaded = cls(**read_tensors(path, ["weight", "bias"])[0])
+        weight, bias = loaded.weight.shape, loaded.bias.shape
+        if len(weight) != 2 or bias != weight[:1]:
+            raise InputError(f"{path}: weight {weight} and bias {bias} make no affine map: remove it and run the workflow again")
+        return loaded
+
+    def astype(self, dtype: DTypeLike) -> "Translator":
+        """The same map in another type."""
+        return Translator(self.weight.astype(dtype), self.bias.astype(dtype))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Embeddings (n, m) of features (n, d)."""

@@ -1,0 +1,24 @@
+import pytest
+
+from tests.remotes.servers import KINDS
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def remote(request, tmp_path_factory):
+    """A remote of each kind; what it asks of its user's home is there too."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with KINDS[request.param](folder) as served, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))
+        patch.setenv("DVC_SITE_CACHE_DIR", str(folder / "site"))
+        yield served
+
+
+@pytest.fixture(scope="module")
+def checkout(remote, snakemake_project, tmp_path_factory):
+    """A finished study whose git knows the remote."""
+    project = snakemake_project.copy(tmp_path_factory.mktemp("checkout") / "project")
+    for each in {remote, remote.writer}:
+        for command in each.commands:
+            project.dvc(*command)
+    project.commit()
+    return project

@@ -1,0 +1,163 @@
+"""Studies published to, and fetched from, a remote of every kind: what is damaged there is refused, and no publication loses anything."""
+
+import hashlib
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import requests
+import yaml
+from dvc.config import Config
+
+from singflow.doctor_dvc import check_shared_cache
+from tests.project import ROOT
+
+FIGURE, TABLE = "results/demo/figures/fig3.png", "results/demo/tables/labels.csv"
+DOCUMENTATION = (ROOT / "docs/sharing.md").read_text()
+PUBLISH, FETCH, REPAIR = re.findall(r"^make .*", DOCUMENTATION, flags=re.MULTILINE)
+WRITABLE = pytest.mark.parametrize("remote", ["directory", "ssh", "s3"], indirect=True)
+FAR = pytest.mark.parametrize("remote", ["ssh", "s3"], indirect=True)
+
+
+def start(project, name, *options):
+    """A script in the background."""
+    command = [sys.executable, f"scripts/{name}.py", *options]
+    return subprocess.Popen(
+        command, cwd=project.folder, env=project.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def make(project, line, remote, **kwargs):
+    """Run a line of the documentation, but with this remote, and the environment that is there."""
+    return project.run("sh", "-euc", line.replace("make", "make -o .venv/demo").replace("lab", remote.name), **kwargs)
+
+
+def md5s(project):
+    """MD5 of each artifact, as the published dvc.lock has them."""
+    stages = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"].values()
+    return {out["path"]: out["md5"] for stage in stages for out in stage["outs"] if out["path"] != "results/demo/metrics.json"}
+
+
+def damaged(remote):
+    """Objects of a remote whose content is not what their name says."""
+    return {md5 for md5 in remote.objects() if hashlib.md5(remote.read(md5), usedforsecurity=False).hexdigest() != md5}
+
+
+def reader(published, remote, folder):
+    """A clone, and in it what its user keeps out of git."""
+    project = published.clone(folder)
+    for command in remote.commands:
+        if "--local" in command:
+            project.dvc(*command)
+    return project
+
+
+@pytest.fixture(scope="module")
+def published(checkout, remote):
+    """The checkout after a publication that was killed while it pushed, and a second one; what the first left in the remote."""
+    with start(checkout, "publish", "--remote", remote.writer.name) as publication:
+        while not remote.objects():
+            assert publication.poll() is None, publication.communicate()[0]
+        publication.kill()
+    checkout.left, checkout.left_damaged = remote.objects(), damaged(remote)
+    checkout.said = make(checkout, PUBLISH, remote.writer).stdout
+    checkout.commit()
+    return checkout
+
+
+@WRITABLE
+def test_a_publication_killed_while_it_pushes_leaves_whole_objects_and_the_next_completes_it(published, remote):
+    assert 0 < len(published.left) < len(remote.objects()) and published.left_damaged == set()
+    assert remote.objects() == set(md5s(published).values()) and damaged(remote) == set()
+    assert re.search(rf"pushed to remote {remote.name}; tiers.*: metrics .* MB, translators .* MB, features .* MB", published.said)
+
+
+def test_a_colleague_fetches_the_same_bytes(published, remote, tmp_path):
+    colleague = reader(published, remote, tmp_path / "colleague")
+    assert "nothing is left to do" in colleague.script("fetch", "--remote", remote.name)
+    assert colleague.artifacts() == published.artifacts()
+
+
+def test_what_is_damaged_or_missing_there_is_never_taken_and_is_healed(published, remote, tmp_path):
+    figure, table = (md5s(published)[path] for path in (FIGURE, TABLE))
+    remote.flip(figure)
+    remote.delete(table)
+    colleague = reader(published, remote, tmp_path / "colleague")
+    pulled = colleague.run("dvc", "pull", "--remote", remote.name, FIGURE, TABLE, check=False)
+    for done in (pulled, make(colleague, FETCH, remote, check=False)):
+        assert done.returncode != 0 and FIGURE in done.stdout and TABLE in done.stdout
+        assert not (colleague.folder / FIGURE).exists() and not (colleague.folder / TABLE).exists()
+        cached = {"".join(path.parts[-2:]) for path in (colleague.folder / ".dvc/cache/files/md5").glob("*/*")}
+        assert not {figure, table} & cached
+    assert re.search(rf"{FIGURE}: its object \S+ is damaged in remote {remote.name}", done.stdout)
+    assert re.search(rf"{TABLE}: its object \S+ is missing in remote {remote.name}", done.stdout)
+    said = make(published, REPAIR, remote.writer).stdout
+    assert f"{FIGURE}: its object in remote {remote.writer.name} was damaged, and is replaced" in said and " 2 pushed" in said
+    assert remote.objects() == set(md5s(published).values()) and damaged(remote) == set()
+
+
+def test_without_verify_dvc_takes_what_is_damaged_and_fetch_refuses_the_remote(published, remote, tmp_path):
+    figure = md5s(published)[FIGURE]
+    colleague = reader(published, remote, tmp_path / "colleague")
+    colleague.dvc("remote", "modify", "--local", remote.name, "verify", "false")
+    remote.flip(figure)
+    try:
+        colleague.dvc("pull", "--remote", remote.name, FIGURE)
+    finally:
+        remote.flip(figure)
+    assert (colleague.folder / FIGURE).read_bytes() != (published.folder / FIGURE).read_bytes()
+    done = colleague.run("python", "scripts/fetch.py", "--remote", remote.name, check=False)
+    assert done.returncode != 0 and f"`dvc remote modify {remote.name} verify true`" in done.stdout
+
+
+@FAR
+def test_two_who_publish_at_once_lose_nothing(published, remote, tmp_path):
+    (add,) = re.findall(r"```sh\n(dvc add .*?)```", DOCUMENTATION, flags=re.DOTALL)
+    checkouts = [published.copy(tmp_path / name) for name in ("first", "second")]
+    for number, project in enumerate(checkouts):
+        (project.folder / "own.bin").write_bytes(bytes([number]) * 10**6)
+        project.run("sh", "-euc", add.replace("checkpoints/mine.pth", "own.bin"))
+        project.commit()
+    for md5 in remote.objects():
+        remote.delete(md5)
+    publications = [start(project, "publish", "--remote", remote.name) for project in checkouts]
+    said = [each.communicate(timeout=240)[0] for each in publications]
+    assert [each.returncode for each in publications] == [0, 0], said
+    own = {hashlib.md5(bytes([number]) * 10**6, usedforsecurity=False).hexdigest() for number in (0, 1)}
+    assert remote.objects() == set(md5s(published).values()) | own and damaged(remote) == set()
+
+
+@pytest.mark.parametrize("remote", ["http"], indirect=True)
+def test_a_public_remote_takes_nothing(published, remote):
+    done = published.run("python", "scripts/publish.py", "--remote", remote.name, check=False)
+    assert done.returncode != 0 and f"remote {remote.name} " in done.stdout and "is for reading only" in done.stdout
+    assert requests.put(f"{remote.url}/files/md5/00/{'0' * 30}", data=b"x", timeout=10).status_code == 403
+
+
+@pytest.mark.parametrize("remote", ["directory"], indirect=True)
+def test_a_group_shares_one_cache_as_documented(published, remote, tmp_path):
+    setup, relink = re.search(r"## One cache.*?```sh\n(.*?)```.*?```sh\n(.*?)```", DOCUMENTATION, re.DOTALL).groups()
+    for given, ours in {"/shared": str(tmp_path), "chgrp lab": f"chgrp {tmp_path.group()}", "/scratch": str(tmp_path)}.items():
+        assert given in setup
+        setup = setup.replace(given, ours)
+    project = published.copy(tmp_path / "publisher")
+    project.run("sh", "-euc", setup)
+    project.commit()
+    assert check_shared_cache(project.folder, Config(str(project.folder / ".dvc"))["cache"]).status == "ok"
+    project.script("publish", "--remote", remote.name)
+    project.run("sh", "-euc", relink)
+    colleague = project.clone(tmp_path / "colleague")
+    colleague.script("fetch", "--remote", remote.name, "--tier", "metrics")
+    assert (colleague.folder / FIGURE).resolve() == (project.folder / FIGURE).resolve()
+    assert {(project.folder / path).resolve().is_relative_to(tmp_path / "dvc-cache") for path in md5s(project)} == {True}
+    assert project.artifacts() == published.artifacts()
+    assert "Nothing to be done" in project.snakemake("--dry-run") and "Data and pipelines are up to date" in project.dvc("status")
+    assert check_shared_cache(project.folder, Config(str(project.folder / ".dvc"))["cache"]).status == "ok"
+
+
+def test_the_documentation_installs_extras_that_there_are():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (named,) = re.findall(r"pip install -c constraints.txt -e '\.\[(.*)\]'", DOCUMENTATION)
+    assert named == "ssh,s3" and {*extras["ssh"], *extras["s3"]} <= set(extras["test"])

@@ -1,0 +1,38 @@
+"""Bit for bit: what a study's artifacts do not depend on."""
+
+import re
+from pathlib import Path
+
+from tests.project import Project
+
+PROBE = r"""
+import locale, os, time, matplotlib, threadpoolctl, torch
+print(*(locale.setlocale(locale.LC_ALL, ""), hash("SING"), time.tzname, os.environ["HOME"], os.getcwd()), sep="\n")
+print(max(each["num_threads"] for each in threadpoolctl.threadpool_info()))
+print(*(matplotlib.rcParams[name] for name in ("font.family", "font.size", "savefig.facecolor")), sep="\n")
+"""
+
+
+def test_elsewhere_everything_differs_that_could_leak_into_an_artifact(snakemake_project, dvc_project, elsewhere):
+    here = snakemake_project.run("python", "-c", PROBE, OMP_NUM_THREADS="1").stdout.splitlines()  # as Snakemake starts a job of one thread
+    there = dvc_project.run("python", "-c", PROBE, **elsewhere).stdout.splitlines()
+    assert len(here) == len(there) == 9
+    assert [(ours, theirs) for ours, theirs in zip(here, there, strict=True) if ours == theirs] == []
+    modes = [(project.folder / "results/demo/report.html").stat().st_mode & 0o777 for project in (snakemake_project, dvc_project)]
+    assert modes[0] != modes[1] == 0o600
+
+
+def test_the_other_engine_elsewhere_writes_the_same_bytes(snakemake_project, dvc_project):
+    ours, theirs = snakemake_project.artifacts(), dvc_project.artifacts()
+    assert set(ours) == set(theirs)
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+    assert not [name for name in ours if Path(name).name.startswith(".")]
+
+
+def test_the_number_of_cores_changes_no_command(tmp_path):
+    project = Project(tmp_path)
+    project.edit("params.yaml", "threads: 1", "threads: 4")
+    few, many = (project.snakemake("--dry-run", "--printshellcmds", "--cores", cores) for cores in ("1", "64"))
+    assert re.search(r"threads: 4\n", many) and not re.search(r"threads: 4\n", few)
+    commands = [sorted(re.findall(r"python scripts/.*", output)) for output in (few, many)]
+    assert commands[0] == commands[1] and len(commands[0]) == 59
