@@ -63,7 +63,7 @@ rule plot_fig4:
         selection=SELECTION,
         plot_fig4=flags(config["plot_fig4"]),
     shell:
-        "python scripts/plot_fig4.py {params.selection} {params.plot_fig4}"
+        "python scripts/plot_fig4.py {params.plot_fig4} {params.selection}"
         f" --scores {RESULTS}/scores"
         " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
 

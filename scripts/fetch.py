@@ -34,7 +34,7 @@ def main(flags: Flags) -> None:
         if given := inputs(repo, images):
             repo.pull(targets=given, remote=remote)
         check_same_study(repo)
-        check_nothing_lost(everything, results)
+        check_nothing_lost(repo, everything, results)
         for each in download(repo, kept, remote):
             cli.log.warning("%s: its object in the local cache was damaged, and is replaced", each.path)
         place(kept)

@@ -12,7 +12,8 @@ from singflow import cli
 from singflow.config import check, read_yaml
 from singflow.errors import InputError
 from singflow.sharing import MOST_NAMES, TIERS, Tier, listed, tier_of, working_remote
-from singflow.verification import EXPLAINS, Finding, Verdict, compare, hashes_of, md5_of
+from singflow.store import md5_of
+from singflow.verification import EXPLAINS, Finding, Verdict, compare, hashes_of
 
 PARAMS = Path("params.yaml")
 MENDS = {

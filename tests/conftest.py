@@ -1,5 +1,6 @@
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,20 @@ def packaged():
 def snakemake_project(tmp_path_factory):
     project = Project(tmp_path_factory.mktemp("snakemake"))
     project.first_output = project.snakemake()
+    return project
+
+
+@pytest.fixture(scope="session")
+def published(snakemake_project, tmp_path_factory):
+    """A checkout whose study has been published to a folder beside it, and the commit made that tells of it; not to be changed."""
+    folder = tmp_path_factory.mktemp("published")
+    project = snakemake_project.copy(folder / "checkout")
+    project.store = folder / "store"
+    project.dvc("remote", "modify", "local", "url", str(project.store))
+    (project.folder / ".venv").symlink_to(sys.prefix)
+    project.commit()
+    project.said = project.script("publish")
+    project.commit()
     return project
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from singflow.errors import InputError
 from singflow.sharing import MOST_NAMES, TIERS, Artifact, Tier, is_damaged, listed, remove_damaged
+from singflow.store import md5_of
 
 HEAL = 'To heal the remote, where the results still are: make publish PUBLISH="--repair true"; then fetch again.'
 
@@ -45,9 +46,16 @@ def wanted(kept: Iterable[Artifact], tier: Tier) -> list[Artifact]:
     return [each for each in kept if TIERS.index(each.tier) <= TIERS.index(tier)]
 
 
-def check_nothing_lost(kept: Iterable[Artifact], results: Path) -> None:
-    """Raise InputError when results here are not the published ones: fetching would replace them."""
-    other = [each.path for each in kept if each.out.exists and each.out.workspace_status()]
+def check_nothing_lost(repo: Any, kept: Iterable[Artifact], results: Path) -> None:
+    """Raise InputError when fetching would replace results that DVC's cache does not hold, as it holds those of other versions."""
+
+    def only_here(out: Any) -> bool:
+        if not out.exists or not out.workspace_status():
+            return False
+        md5 = md5_of(Path(out.fs_path))
+        return not repo.cache.local.exists(md5) or is_damaged(repo.cache.local, md5)
+
+    other = [each.path for each in kept if only_here(each.out)]
     if other:
         raise InputError(f"results here differ from the published ones: {listed(other)}: `make publish` or move {results} away first")
 

@@ -10,8 +10,8 @@ import pandas as pd
 from singflow.doctor_findings import ask
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
-from singflow.sharing import Artifact, artifacts, listed, remove_damaged
-from singflow.store import sha256_of
+from singflow.sharing import LOCK, LOCK_BEFORE, Artifact, artifacts, listed, remove_damaged
+from singflow.store import sha256_of, write_bytes
 
 
 def git(*arguments: str) -> list[str]:
@@ -97,8 +97,19 @@ def check_unchanged(repo: Any) -> None:
 
 
 def commit(repo: Any, study: str) -> list[Artifact]:
-    """Record all results in dvc.lock and copy them into DVC's cache; what was damaged there is replaced. The results stay untouched."""
+    """Record all results in dvc.lock and copy them into DVC's cache; what was damaged there is replaced. The results stay untouched.
+
+    Steps that the study has no more, as those of models taken out of it, leave dvc.lock: their results do not count as published.
+    """
+    from dvc.utils.serialize import modify_yaml  # type: ignore[import-untyped]
+
+    write_bytes(LOCK_BEFORE, LOCK.read_bytes() if LOCK.exists() else b"")
     repo.commit(force=True, relink=False)
+    names = {stage.name for stage in repo.index.stages if stage.cmd is not None}
+    with modify_yaml(LOCK) as recorded:
+        for name in recorded["stages"].keys() - names:
+            del recorded["stages"][name]
+    LOCK_BEFORE.unlink()
     kept = artifacts(repo, study)
     for each in remove_damaged(repo.cache.local, kept):
         each.out.commit(relink=False)

@@ -16,6 +16,8 @@ TIERS: tuple[Tier, ...] = ("metrics", "translators", "features")
 READ = re.compile(r"(tables|figures)/|[^/]+\.(json|html)$")
 SHARD = re.compile(r"(features|embeddings)/.*/shard-\d+\.safetensors$")
 MOST_NAMES = 5  # that a message lists
+LOCK = Path("dvc.lock")
+LOCK_BEFORE = Path(".dvc/tmp/dvc.lock.before")  # while a publication writes dvc.lock, which takes DVC many steps; empty: there was none
 
 
 def tier_of(path: str) -> Tier:
@@ -44,12 +46,18 @@ class Artifact(NamedTuple):
 
 @contextmanager
 def repository() -> Iterator[Any]:
-    """DVC's view of this checkout, its lock held. Raises InputError with DVC's words when it refuses something."""
+    """DVC's view of this checkout, its lock held, dvc.lock as it was before a publication that was killed.
+
+    Raises InputError with DVC's words when it refuses something.
+    """
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.repo import Repo, lock_repo  # type: ignore[import-untyped]
 
     try:
         with Repo() as repo, lock_repo(repo):
+            if LOCK_BEFORE.exists():
+                LOCK_BEFORE.replace(LOCK) if LOCK_BEFORE.stat().st_size else LOCK.unlink(missing_ok=True)
+                LOCK_BEFORE.unlink(missing_ok=True)
             yield repo
     except DvcException as error:
         raise InputError(f"DVC: {error}") from None

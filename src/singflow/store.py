@@ -198,6 +198,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def md5_of(path: Path) -> str:
+    """DVC's hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, dict[str, str]]:
     """Tensors and metadata of a safetensors file.
 

@@ -1,6 +1,5 @@
 """Whether one result tree is the same as another: artifact by artifact, in the order of the pipeline, within stated tolerances."""
 
-import hashlib
 import io
 import json
 import math
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from scipy.linalg import subspace_angles
 
 from singflow.errors import InputError
+from singflow.store import md5_of
 
 ORDER = (
     *("registry", "data", "features", "embeddings", "prompts", "projectors", "translators", "controls", "scores", "rank_curves"),
@@ -138,12 +138,6 @@ def hashes_of(tree: Path) -> dict[str, str]:
         raise InputError(f"{tree}: no such folder: run the study, or name its results with --results")
     files = {path.relative_to(tree): path for path in tree.rglob("*") if path.is_file() and not path.name.startswith(".")}
     return {name.as_posix(): md5_of(path) for name, path in files.items() if name.parts[0] not in NO_ARTIFACTS}
-
-
-def md5_of(path: Path) -> str:
-    """DVC's hash of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def place_in_pipeline(name: str) -> tuple[int, str]:

@@ -20,19 +20,6 @@ TABLES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def published(snakemake_project, tmp_path_factory):
-    """A checkout whose study has been published to a folder beside it, and the commit made that tells of it."""
-    folder = tmp_path_factory.mktemp("published")
-    project = snakemake_project.copy(folder / "checkout")
-    project.store = folder / "store"
-    project.dvc("remote", "modify", "local", "url", str(project.store))
-    project.commit()
-    project.said = project.script("publish")
-    project.commit()
-    return project
-
-
 @pytest.fixture
 def publisher(published, tmp_path):
     """The publisher's checkout, free to be changed."""
@@ -183,8 +170,10 @@ def test_damaged_and_missing_objects_are_named_and_healed(published, publisher, 
     assert f"{table}: its object {object_of(publisher, table)} is missing in remote local" in done.stdout
     assert 'make publish PUBLISH="--repair true"' in done.stdout
     assert not (reader.folder / figure).exists()
+    other = "results/demo/figures/fig4.png"  # DVC has removed the first from the folder
+    flip(object_of(publisher, other))
     said = publisher.script("publish", "--repair", "true")
-    assert f"{figure}: its object in remote local was damaged, and is replaced" in said and "2 pushed" in said
+    assert f"{other}: its object in remote local was damaged, and is replaced" in said and " 3 pushed" in said
     reader.script("fetch")
     assert reader.artifacts() == published.artifacts()
 
@@ -310,8 +299,3 @@ def test_two_who_publish_at_once_lose_nothing(publisher, tmp_path):
     reader.dvc("remote", "modify", "--local", "local", "url", str(publisher.store))
     reader.script("fetch")
     assert reader.artifacts() == publisher.artifacts()
-
-
-def test_reproduce_computes_the_published_study_again_in_a_fresh_clone(publisher):
-    done = publisher.run("make", "-o", ".venv/demo", "reproduce")
-    assert "identical" in done.stdout

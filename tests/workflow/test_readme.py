@@ -22,7 +22,19 @@ from tests.project import ROOT, Project
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()]
+PUBLISH = ["make publish", "git add dvc.lock results/demo/metrics.json", 'git commit -m "study demo"']
+FETCH = ["make fetch", 'make fetch FETCH="--tier translators"', "snakemake --cores all tables"]
+COMPARE = ["make verify", "make reproduce"]
+REMOTES = [
+    "dvc remote add drive /data/singflow",
+    "dvc remote add lab ssh://ada@lab.example.org:22/data/singflow",
+    "dvc remote add cloud s3://studies/singflow",
+    "dvc remote add public https://studies.example.org",
+    "dvc remote modify lab verify true",
+    "dvc remote default lab",
+]
 SNIPPETS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)]
+AUTHOR = {f"GIT_{role}_{what}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
 def change(project, snippet):
@@ -54,7 +66,7 @@ def reader(tmp_path_factory):
 
 
 def test_the_readme_has_the_commands_that_these_tests_run():
-    assert COMMANDS == [
+    assert [
         "make demo",
         "make test",
         "source .venv/bin/activate",
@@ -72,10 +84,13 @@ def test_the_readme_has_the_commands_that_these_tests_run():
         "snakemake --profile slurm",
         "snakemake --profile slurm --configfile studies/eva02.yaml",
         "dvc repro",
-        "make publish",
+        *PUBLISH,
+        *FETCH,
+        *COMPARE,
+        *REMOTES,
         "snakemake --report report.zip",
         "make crate",
-    ]
+    ] == COMMANDS
     assert [sorted(snippet) for snippet in SNIPPETS] == [
         ["data", "study"], ["data", "study"], ["models"], ["mine", "probe"], ["concepts"], ["prompts"], ["steering"], ["pictures"],
         ["pictures"], ["siglip"],
@@ -157,13 +172,38 @@ def test_a_released_translator_is_imported(reader):
     assert "imported: [clip_vit_l14/densenet121:" in shell(reader, command)
 
 
-def test_publish_refuses_an_unfinished_run_and_records_a_finished_one(reader):
+def test_a_study_is_published_fetched_compared_and_computed_again(reader, tmp_path):
+    for path in (reader.folder / "checkpoints").iterdir():  # of the tests before
+        if path.name != "README.md":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     reader.edit("params.yaml", "extremes: 8", "extremes: 7")
+    reader.commit()
     refused = reader.run("make", "publish", check=False)
     assert refused.returncode != 0 and "the run is not finished" in refused.stdout
     reader.edit("params.yaml", "extremes: 7", "extremes: 8")
-    assert "pushed" in shell(reader, "make publish")
+    reader.commit()
+    assert "pushed to remote local" in shell(reader, "\n".join(PUBLISH), **AUTHOR)
     assert "Data and pipelines are up to date" in shell(reader, "dvc repro")
+    artifacts = reader.artifacts()
+    for number, (commands, part) in enumerate(((FETCH[:1], ""), (FETCH[1:], "tables/"))):
+        colleague = reader.clone(tmp_path / f"colleague{number}")
+        (colleague.folder / ".venv").symlink_to(sys.prefix)
+        colleague.dvc("remote", "modify", "--local", "local", "url", str(reader.folder / ".dvc-store"))
+        shell(colleague, "\n".join(commands))
+        fetched = colleague.artifacts()
+        assert [name for name in artifacts if name.startswith(part) and fetched.get(name) != artifacts[name]] == []
+    for command in COMPARE:
+        last = shell(reader, command).splitlines()[-1]
+        assert re.fullmatch(r"the same: (\d+) artifacts: \1 identical", last), last
+
+
+def test_the_remotes_are_those_of_the_guide_which_its_tests_run(reader):
+    guide = (ROOT / "docs/sharing.md").read_text().splitlines()
+    assert set(REMOTES[:-1]) <= set(guide) and f"`{REMOTES[-1]}`" in "\n".join(guide)
+    before = (reader.folder / ".dvc/config").read_bytes()
+    shell(reader, "\n".join(REMOTES))
+    assert "lab\tssh://ada@lab.example.org:22/data/singflow\t(default)" in re.sub(" +", "\t", reader.dvc("remote", "list"))
+    (reader.folder / ".dvc/config").write_bytes(before)
 
 
 def test_a_finished_study_is_packed_for_archives(reader):

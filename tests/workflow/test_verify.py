@@ -4,10 +4,8 @@ import fcntl
 import os
 import re
 import shutil
-import sys
 
 import pandas as pd
-import pytest
 from safetensors.numpy import load_file
 
 from tests.project import ROOT
@@ -16,19 +14,6 @@ GUIDE = (ROOT / "docs/reproducibility.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", GUIDE, flags=re.DOTALL) for line in block.splitlines()]
 OLDER_PROCESSOR = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "OPENBLAS_CORETYPE": "Nehalem"}
 SCORES = "scores/conse_minilm/efficientnet_lite0.parquet"
-
-
-@pytest.fixture(scope="module")
-def published(snakemake_project, tmp_path_factory):
-    """A checkout whose study has been published to a folder beside it, and the commit made that tells of it."""
-    folder = tmp_path_factory.mktemp("published")
-    project = snakemake_project.copy(folder / "checkout")
-    project.dvc("remote", "modify", "local", "url", str(folder / "store"))
-    (project.folder / ".venv").symlink_to(sys.prefix)
-    project.commit()
-    project.script("publish")
-    project.commit()
-    return project
 
 
 def verify(project, *options):

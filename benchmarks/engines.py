@@ -1,0 +1,100 @@
+"""The engines' own time on the graphs of complete studies: how long Snakemake and DVC take to find that nothing is left to do.
+
+No step runs: random bytes stand for every artifact of the study, in a copy of the repository in a temporary folder. Prints a table of
+seconds, medians over repeats; ends with exit status 1 when a command on the first study takes longer than the limit.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from memory import ROOT
+from pydantic import Field
+
+from singflow import cli
+from singflow.errors import InputError
+from singflow.store import write_parquet
+
+BIN = Path(sys.executable).parent
+COMMANDS = {
+    "snakemake -n": ["snakemake", "--dry-run", "--quiet"],
+    "dvc commit -f": ["dvc", "commit", "--force"],
+    "dvc status": ["dvc", "status", "--quiet"],
+    "dvc status again": ["dvc", "status", "--quiet"],
+}
+
+
+class Flags(cli.Command):
+    """The engines' own time on the graphs of complete studies."""
+
+    studies: list[str] = Field(["paper", "sweep"], min_length=1, description="names of files in studies/")
+    repeats: int = Field(3, ge=1, description="times that every command is run")
+    limit_s: float = Field(10.0, gt=0, description="seconds that a command on the first study may take")
+
+
+def run(*command: str) -> float:
+    """Seconds that a command takes. Raises InputError with its words when it fails."""
+    started = time.perf_counter()
+    done = subprocess.run([BIN / command[0], *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"{' '.join(command)}: {done.stdout[-3000:]}")
+    return time.perf_counter() - started
+
+
+def prepare(study: Path) -> int:
+    """Make the working folder a repository in which the study has been computed; returns the number of its artifacts."""
+    from dvc.repo import Repo  # type: ignore[import-untyped]
+
+    listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, name)
+    shutil.copy(ROOT / study, "params.yaml")
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    generator = np.random.default_rng(0)
+    with Repo() as repo:
+        outs = [Path(out.fs_path) for out in repo.index.outs]
+    for out in outs:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.name == "manifest.parquet":  # which Snakemake opens, to know the number of images
+            write_parquet(out, pd.DataFrame({"image_id": range(10_000)}))
+        elif out.name == "metrics.json":  # which DVC opens
+            out.write_text("{}\n")
+        else:
+            out.write_bytes(generator.bytes(1000))
+    run("snakemake", "--touch", "--forceall", "--quiet", "--cores", "1")
+    return len(outs)
+
+
+def measure(repeats: int) -> dict[str, float]:
+    """Median seconds of COMMANDS; every commit begins with an empty cache and without dvc.lock."""
+    seconds = []
+    for _ in range(repeats):
+        Path("dvc.lock").unlink(missing_ok=True)
+        shutil.rmtree(".dvc/cache", ignore_errors=True)
+        seconds.append({name: run(*command) for name, command in COMMANDS.items()})
+    return pd.DataFrame(seconds).median().to_dict()
+
+
+def main(flags: Flags) -> None:
+    rows = []
+    for study in flags.studies:
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            rows.append({"study": study, "artifacts": prepare(Path("studies", f"{study}.yaml")), **measure(flags.repeats)})
+            os.chdir(ROOT)
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False, float_format="%.1f"))
+    slowest = table[list(COMMANDS)].iloc[0].astype(float)
+    if slowest.max() > flags.limit_s:
+        raise InputError(f"{flags.studies[0]}: {slowest.idxmax()} takes {slowest.max():.1f} s, above the limit of {flags.limit_s:g} s")
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

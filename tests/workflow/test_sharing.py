@@ -1,0 +1,154 @@
+"""Studies as versions in one history, and translators in another repository: every command of docs/versions.md, run as a reader would."""
+
+import hashlib
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from tests.project import ROOT, Project
+
+LINEAR = "translators/conse_minilm/efficientnet_lite0/linear.safetensors"
+SECTIONS = dict(part.split("\n", 1) for part in (ROOT / "docs/versions.md").read_text().split("\n## ")[1:])
+MAKE = 'make() { command make -o .venv/demo "$@"; }\n'
+
+
+def blocks(section, language="sh"):
+    return re.findall(rf"```{language}\n(.*?)```", SECTIONS[section], flags=re.DOTALL)
+
+
+def shell(project, block):
+    names = {f"GIT_{role}_{what}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    return project.run("bash", "-euc", MAKE + block, **names).stdout
+
+
+@pytest.fixture(scope="module")
+def study(snakemake_project, tmp_path_factory):
+    """A checkout whose history holds two versions of a study, and another study; what git's and DVC's servers have of it, too."""
+    folder = tmp_path_factory.mktemp("sharing")
+    project = snakemake_project.copy(folder / "study")
+    project.store = folder / "store"
+    project.dvc("remote", "modify", "local", "url", str(project.store))
+    project.commit()
+    shell(project, blocks("Tag a study")[0])
+    project.first = project.artifacts()
+    project.edit("params.yaml", "confidence: 0.95", "confidence: 0.9")
+    shell(project, blocks("Change a study")[0])
+    project.second = project.artifacts()
+    project.edit("params.yaml", "study: demo", "study: narrow")
+    project.edit("params.yaml", "  - efficientnet_lite0\n", "")
+    project.edit("params.yaml", r"models: \[efficientnet_lite0\]", "models: []")
+    project.edit("params.yaml", "closeup: efficientnet_lite0", "closeup: tiny")
+    shell(project, blocks("Another study")[0])
+    project.numbers = shell(project, blocks("Another study")[1])
+    shell(project, blocks("Translators and projectors in another project")[3])
+    project.run("git", "clone", "-q", "--bare", str(project.folder), str(folder / "study.git"))
+    return project
+
+
+@pytest.fixture
+def other(study, tmp_path):
+    """Another repository, beside the study's on the server; nothing of it is in DVC's cache."""
+    shutil.copytree(study.folder.with_name("study.git"), tmp_path / "study.git")
+    project = Project.at(tmp_path / "other")
+    project.folder.mkdir()
+    project.run("git", "init", "-q")
+    project.dvc("init", "-q")
+    return project
+
+
+def test_three_commands_tell_what_a_change_did(study):
+    params, metrics, plots = blocks("Change a study")[1].splitlines()
+    assert study.run(*params.split()).stdout.split()[-4:] == ["params.yaml", "summary.confidence", "0.95", "0.9"]
+    before, after = (json.loads(each["metrics.json"])["conse_minilm"] for each in (study.first, study.second))
+    changed = {
+        f"conse_minilm.{model}.{name}": (value, after[model][name])
+        for model, values in before.items()
+        for name, value in values.items()
+        if value != after[model][name]
+    }
+    told = json.loads(study.run(*metrics.split(), "--json").stdout)["results/demo/metrics.json"]
+    assert changed and {name: (entry["old"], entry["new"]) for name, entry in told.items()} == changed
+    page = study.run(*plots.split()).stdout.strip().removeprefix("file://")
+    assert "vega" in (study.folder / page).read_text()
+    drawn = json.loads(study.run(*plots.split(), "--json").stdout)["data"]
+    assert {name for name, kinds in drawn.items() if kinds[0]["type"] == "vega"} == {"models", "labels", "controls", "rank_curves"}
+    versions = {"study/demo-1": study.first, "study/demo-2": study.second}
+    for version, results in versions.items():
+        rows = [row for row in drawn["models"][0]["content"]["data"]["values"] if row["rev"] == version]
+        written = pd.read_csv(io.BytesIO(results["tables/models.csv"]))
+        assert [float(row["is_low"]) for row in rows] == list(written["is_low"])
+        images = {name: kind["url"] for name, kinds in drawn.items() for kind in kinds if kind["revisions"] == [version]}
+        assert {name: Path(url).read_bytes() for name, url in images.items()} == {
+            f"results/demo/{name}": content for name, content in results.items() if re.fullmatch(r"figures/\w+\.png", name)
+        }
+    assert study.run("git", "status", "--short").stdout == ""
+    assert re.findall(r"^study/\S+ ", study.numbers, flags=re.MULTILINE) == ["study/demo-1 ", "study/demo-2 ", "study/narrow-1 "]
+
+
+def test_a_tag_gives_its_study_back_whatever_came_after(study, tmp_path):
+    reader = study.clone(tmp_path / "reader")
+    for tag, results in (("study/narrow-1", None), ("study/demo-2", study.second), ("study/demo-1", study.first)):
+        reader.run("git", "checkout", "-q", tag)
+        reader.script("fetch")
+        assert "Nothing to be done" in reader.snakemake("--dry-run")
+        assert results is None or reader.artifacts() == results
+        assert ("@efficientnet_lite0:" in (reader.folder / "dvc.lock").read_text()) == (results is not None)
+        shutil.rmtree(reader.folder / "results/demo")
+        reader.run("git", "checkout", "-q", "--", ".")
+    publisher = study.copy(tmp_path / "publisher")
+    assert publisher.artifacts() == study.second
+    assert "nothing is left to do" in shell(publisher, blocks("Go back to a version")[0])
+    assert publisher.artifacts() == study.first
+    assert "Data and pipelines are up to date" in publisher.dvc("status")
+
+
+def test_another_project_translates_features_with_three_lines(study, other):
+    get, check, follow, _, by_name = blocks("Translators and projectors in another project")
+    shell(other, get)
+    snippets = blocks("Translators and projectors in another project", "python")
+    save = 'import numpy as np\nnp.savez("made.npz", embeddings=embeddings, equivalent=equivalent, again=translator(features))\n'
+    other.run("python", "-c", "".join([*snippets, save]))
+    made = np.load(other.folder / "made.npz")
+    results = study.folder / "results/demo"
+    linear, shard = load_file(results / LINEAR), load_file(results / "features/efficientnet_lite0/shard-00000.safetensors")
+    np.testing.assert_array_equal(made["embeddings"], shard["features"] @ linear["weight"].T + linear["bias"])
+    np.testing.assert_array_equal(made["again"], made["embeddings"])
+
+    whole = shard["view"] == 0  # the scores that were published are angles between these two translations
+    one = made["embeddings"][whole].astype(float)
+    two = made["equivalent"][whole].astype(float) @ linear["weight"].T.astype(float) + linear["bias"]
+    cosine = (one * two).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
+    scores = pd.read_parquet(results / "scores/conse_minilm/efficientnet_lite0.parquet").set_index("image_id")
+    np.testing.assert_allclose(np.degrees(np.arccos(cosine)), scores["is_deg"][shard["image_id"][whole]], atol=1e-3)
+
+    url, md5 = shell(other, check).splitlines()[-2:]
+    assert "".join(url.split("/")[-2:]) == md5.split()[0] == hashlib.md5((results / LINEAR).read_bytes(), usedforsecurity=False).hexdigest()
+    shell(other, follow)
+    assert "rev: study/demo-2" in (other.folder / "translators.dvc").read_text()
+    shell(other, by_name)
+    translators = {name: content for name, content in study.first.items() if name.startswith("translators/")}
+    for folder in ("translators", "by_name"):
+        brought = [path for path in (other.folder / folder).rglob("*") if path.is_file()]
+        assert {f"translators/{path.relative_to(other.folder / folder)}": path.read_bytes() for path in brought} == translators
+
+
+def test_a_damaged_object_is_told_by_its_address(study, other):
+    get, check, *_ = blocks("Translators and projectors in another project")
+    md5 = hashlib.md5(study.first[LINEAR], usedforsecurity=False).hexdigest()
+    place = study.store / "files/md5" / md5[:2] / md5[2:]
+    content = place.read_bytes()
+    place.chmod(0o644)
+    place.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    try:
+        shell(other, get)
+        url, found = shell(other, check).splitlines()[-2:]
+    finally:
+        place.write_bytes(content)
+    assert "".join(url.split("/")[-2:]) == md5 != found.split()[0]
