@@ -55,13 +55,18 @@ def shell(project, command, **environment):
     return project.run("bash", "-euc", command, **environment).stdout
 
 
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory):
-    """A checkout whose .venv is the environment of this test run, already made."""
-    project = Project(tmp_path_factory.mktemp("reader"))
+def equip(project):
+    """Take the environment of this test run for the project's .venv, already made."""
     (project.folder / ".venv").symlink_to(sys.prefix)
     for stamp in ("demo", "test"):
         (Path(sys.prefix) / stamp).touch()
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """A checkout with an environment."""
+    project = Project(tmp_path_factory.mktemp("reader"))
+    equip(project)
     return project
 
 
@@ -187,7 +192,7 @@ def test_a_study_is_published_fetched_compared_and_computed_again(reader, tmp_pa
     artifacts = reader.artifacts()
     for number, (commands, part) in enumerate(((FETCH[:1], ""), (FETCH[1:], "tables/"))):
         colleague = reader.clone(tmp_path / f"colleague{number}")
-        (colleague.folder / ".venv").symlink_to(sys.prefix)
+        equip(colleague)
         colleague.dvc("remote", "modify", "--local", "local", "url", str(reader.folder / ".dvc-store"))
         shell(colleague, "\n".join(commands))
         fetched = colleague.artifacts()
