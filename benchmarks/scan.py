@@ -46,7 +46,7 @@ def prepare(flags: Flags) -> None:
     places = {"image_id": np.arange(flags.images), "view": np.zeros(flags.images, dtype=np.int32)}
     write_tensors(shard_path(Path("features"), 0), {"features": normal(flags.images, WIDTH), **places}, {})
     write_tensors(Path("projector.safetensors"), {"null_basis": random_basis(WIDTH, WIDTH // 4, 0, 0)}, {})
-    write_tensors(Path("translator.safetensors"), {"weight": normal(DIM, WIDTH), "bias": normal(DIM)}, {})
+    write_tensors(Path("translator.safetensors"), {"weight": normal(DIM, WIDTH), "bias": normal(DIM)}, {"kind": "linear"})
     write_tensors(Path("prompts.safetensors"), {"concept_embeddings": unit(normal(flags.concepts, DIM)).astype(np.float32)}, {})
     write_json(Path("names.json"), {"labels": labels, "concepts": [f"concept {number:06d}" for number in range(flags.concepts)]})
 

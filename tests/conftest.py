@@ -13,12 +13,12 @@ ROOT = Path(__file__).parents[1]
 
 
 class Sharing(LoadFileScheduling):
-    """Files of tests are shared out among processes; those that share Slurm, or a run of an engine, stay together."""
+    """Files of tests are shared out among processes; those that share Slurm, or the two runs that are compared, stay together."""
 
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0]
-        together = r"cluster/|remotes/|workflow/test_(archives|determinism|engines|publish|sharing|verify)"
-        return "engines" if re.search(together, file) else file
+        together = re.search(r"/(cluster)/|workflow/test_(determinism|engines)", file)
+        return "slurm" if together and together[1] else "engines" if together else file
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -38,7 +38,7 @@ def packaged():
 @pytest.fixture(scope="session")
 def snakemake_project(tmp_path_factory):
     project = Project(tmp_path_factory.mktemp("snakemake"))
-    project.first_output = project.snakemake()
+    project.snakemake()
     return project
 
 
@@ -67,12 +67,14 @@ def elsewhere(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def dvc_project(tmp_path_factory, elsewhere):
-    """The study of snakemake_project, computed by DVC elsewhere."""
-    project = Project(tmp_path_factory.mktemp("deuxième essai"))
+def dvc_project(published, tmp_path_factory, elsewhere):
+    """The published study, computed again by `make reproduce` elsewhere: in a fresh clone, by DVC."""
+    folder = tmp_path_factory.mktemp("deuxième essai") / "clone"
     mask = os.umask(0o077)
     try:
-        project.first_output = project.dvc("repro", "--force", **elsewhere)
+        said = published.run("make", "-o", ".venv/demo", "reproduce", f"REPRODUCE=--folder '{folder}'", **elsewhere).stdout
     finally:
         os.umask(mask)
+    project = Project.at(folder)
+    project.said = said
     return project

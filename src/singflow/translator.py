@@ -9,7 +9,6 @@ import scipy.linalg
 from numpy.typing import DTypeLike
 
 from singflow.errors import InputError
-from singflow.store import read_tensors
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,8 @@ class Translator:
 
         Raises InputError for any other file, and for one that is damaged.
         """
+        from singflow.store import read_tensors
+
         path = Path(path)
         _, made = read_tensors(path, [])
         if made.get("kind") != "linear":

@@ -22,7 +22,8 @@ def test_elsewhere_everything_differs_that_could_leak_into_an_artifact(snakemake
     assert modes[0] != modes[1] == 0o600
 
 
-def test_the_other_engine_elsewhere_writes_the_same_bytes(snakemake_project, dvc_project):
+def test_the_other_engine_elsewhere_writes_the_same_bytes_and_reproduce_says_so(snakemake_project, dvc_project):
+    assert re.fullmatch(r"the same: (\d+) artifacts: \1 identical", dvc_project.said.splitlines()[-1])
     ours, theirs = snakemake_project.artifacts(), dvc_project.artifacts()
     assert set(ours) == set(theirs)
     assert [name for name in ours if ours[name] != theirs[name]] == []

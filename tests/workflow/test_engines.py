@@ -258,7 +258,8 @@ def projects(snakemake_project, dvc_project):
     dvc_project.dvc("repro", "resolve_model")
 
 
-def test_touching_every_file_re_runs_nothing(projects):
+def test_touching_every_file_re_runs_nothing(snakemake_project, dvc_project, tmp_path):
+    projects = [project.copy(tmp_path / str(number)) for number, project in enumerate((snakemake_project, dvc_project))]
     for project in projects:
         for path in sorted(project.folder.rglob("*"), reverse=True):
             if path.is_file() and not {".git", ".snakemake", ".dvc"} & set(path.relative_to(project.folder).parts):
