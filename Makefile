@@ -19,7 +19,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo
-	snakemake --cores $(CORES) --quiet rules host
+	@python scripts/clear_lock.py
+	snakemake --cores $(CORES) --rerun-incomplete --quiet rules host; status=$$?; rm -f .snakemake/demo; exit $$status
 	@python scripts/show_summary.py params.yaml
 
 test: .venv/test

@@ -407,8 +407,6 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
     dead, living = started
     dead.kill()
     dead.wait()
-    for name in names:
-        os.utime(tmp_path / name, (0, 0))
     store.write_bytes(path, b"whole")
     assert {file.name for file in tmp_path.iterdir()} == {path.name, names[1]}
     living.communicate("\n")
@@ -416,12 +414,15 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(path.name, b"half")]
 
 
-def test_a_file_that_is_just_being_made_is_left_alone(tmp_path):
+def test_writers_of_one_file_never_take_each_others_temporary_file_for_a_dead_ones(tmp_path):
     path = tmp_path / "scores.bin"
-    young = tmp_path / ".scores.bin.abcdefgh.bin"
-    young.touch()
-    store.write_bytes(path, b"whole")
-    assert young.exists()
+    program = (
+        "import sys; from pathlib import Path; from singflow import store\n"
+        "for _ in range(200): store.write_bytes(Path(sys.argv[1]), b'whole')"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", program, path]) for _ in range(4)]
+    assert [writer.wait() for writer in writers] == [0] * 4
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(path.name, b"whole")]
 
 
 @pytest.fixture

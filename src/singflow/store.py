@@ -12,7 +12,6 @@ import json
 import os
 import struct
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +23,6 @@ import pandas as pd
 from singflow.errors import InputError
 
 SCHEMA_VERSION = "1"
-SURELY_LOCKED = 10.0  # seconds after which a file that is being written is locked by its writer
 
 Tensors = dict[str, np.ndarray]
 
@@ -38,11 +36,9 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_left_behind(path)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        temporary = Path(name)
+        handle, temporary = _locked_file(path)
         try:
             with os.fdopen(handle):
-                _lock(handle)
                 yield temporary
                 temporary.chmod(0o666 & ~_umask())
                 with temporary.open("rb") as written:
@@ -56,21 +52,23 @@ def atomic(path: Path) -> Iterator[Path]:
         raise InputError(f"{path}: cannot be written, the disk or your quota is full: free some space, then run the same again") from None
 
 
-def _lock(handle: int) -> bool:
-    """Lock an open file; False when another process has it, or the file system has no locks."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def _locked_file(path: Path) -> tuple[int, Path]:
+    """A new file beside `path`, open and locked where the file system has locks."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(name):  # not removed by another process between the two
+            return handle, Path(name)
+        os.close(handle)
 
 
 def _remove_left_behind(path: Path) -> None:
     """Remove temporary files of `path` whose writer was killed: no process holds them locked."""
     for each in path.parent.glob(f".{glob.escape(path.name)}.*"):
         with suppress(OSError), each.open("rb") as file:
-            if time.time() - each.stat().st_mtime > SURELY_LOCKED and _lock(file.fileno()):
-                each.unlink()
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            each.unlink()
 
 
 def _umask() -> int:
