@@ -8,8 +8,8 @@ from scipy.special import softmax
 
 from singflow.geometry import energy_rank, null_space
 from singflow.metrics import Removal, translate
+from singflow.ridge import Affine
 from singflow.tables import qualify
-from singflow.translator import Translator
 
 CHUNK = 256
 
@@ -32,7 +32,7 @@ class CurveStatistics:
     head: weight (C, d), bias (C,); energy: share of ||W||_F^2 that the rule `energy` keeps.
     """
 
-    def __init__(self, weight: np.ndarray, bias: np.ndarray, translator: Translator, kept: list[float], energy: float) -> None:
+    def __init__(self, weight: np.ndarray, bias: np.ndarray, translator: Affine, kept: list[float], energy: float) -> None:
         self._weight, self._bias, self._translator = weight.astype(np.float64), bias.astype(np.float64), translator
         exact, centered = null_space(weight), null_space(weight, "centered")
         ranks = {share: min(exact.rank, max(1, round(share * exact.rank))) for share in sorted(set(kept), reverse=True)}
