@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.special
+import scipy
 
 from singflow.data import prompt_of
 from singflow.geometry import logit_change, null_energy, remove_null

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
+import scipy
 
 from singflow.geometry import energy_rank, null_space
 from singflow.metrics import Removal, translate
@@ -63,7 +63,7 @@ class CurveStatistics:
         spread = np.linalg.norm(logits - logits.mean(axis=1, keepdims=True), axis=1)
         spreads = spread > 0
         original = translate(features, self._translator)
-        before, predicted = softmax(logits, axis=1), logits.argmax(axis=1)
+        before, predicted = scipy.special.softmax(logits, axis=1), logits.argmax(axis=1)
         self._n += len(features)
         self._n_spread += int(spreads.sum())
         subspace = 0
@@ -80,7 +80,7 @@ class CurveStatistics:
                 self._sums[subspace] += [
                     size.sum(),
                     (size[spreads] / spread[spreads]).sum(),
-                    np.abs(softmax(after, axis=1) - before).sum() / 2,
+                    np.abs(scipy.special.softmax(after, axis=1) - before).sum() / 2,
                     (after.argmax(axis=1) != predicted).sum(),
                     image.sum(),
                     (image**2).sum(),
