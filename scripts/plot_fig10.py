@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
-from singflow.store import read_parquet
-from singflow.tables import qualify, write_table
+from singflow.store import read_parquet, write_table
+from singflow.tables import qualify
 
 
 class Flags(cli.Command):

@@ -6,8 +6,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.probe import gather
-from singflow.store import read_json
-from singflow.tables import write_table
+from singflow.store import read_json, write_table
 
 
 class Flags(cli.Command):

@@ -7,8 +7,8 @@ import pandas as pd
 
 from singflow import cli
 from singflow.perturbations import summarize_validation
-from singflow.store import read_parquet
-from singflow.tables import qualify, write_table
+from singflow.store import read_parquet, write_table
+from singflow.tables import qualify
 
 NO_NULL_SPACE = "no null space: every perturbation has norm 0"
 

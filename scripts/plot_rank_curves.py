@@ -6,8 +6,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.rank_curve import gather
-from singflow.store import read_parquet
-from singflow.tables import write_table
+from singflow.store import read_parquet, write_table
 
 
 class Flags(cli.Command):

@@ -111,6 +111,11 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
     write_bytes(path, text.getvalue().encode())
 
 
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV."""
+    write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
+
+
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write a table of rows, without its index."""
     with atomic(path) as temporary:
