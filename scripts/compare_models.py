@@ -8,8 +8,8 @@ from singflow import cli
 from singflow.config import Summary
 from singflow.ranking import agreement_rows, criterion_columns, excess_rows, order_rows, pair_rows, render_orders, shared_dimension
 from singflow.statistics import strata_of
-from singflow.store import read_json, read_parquet, write_bytes
-from singflow.tables import qualify, qualify_pairs, write_table
+from singflow.store import read_json, read_parquet, write_bytes, write_table
+from singflow.tables import qualify, qualify_pairs
 
 
 class Flags(Summary, cli.Command):

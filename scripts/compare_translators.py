@@ -6,8 +6,7 @@ from typing import Any
 import pandas as pd
 
 from singflow import cli
-from singflow.store import read_json, read_tensors
-from singflow.tables import write_table
+from singflow.store import read_json, read_tensors, write_table
 
 FIGURES = ["validation_cosine", "validation_mse", "validation_r2"]
 COLUMNS = [

@@ -7,9 +7,9 @@ import numpy as np
 from singflow import cli
 from singflow.config import Translator
 from singflow.errors import InputError
-from singflow.imported import read_imported
+from singflow.ridge import Agreement, RidgeStatistics
 from singflow.store import iterate_pairs, provenance, read_parquet, write_json, write_tensors
-from singflow.translator import Agreement, RidgeStatistics
+from singflow.translator import read_imported
 
 
 class Flags(Translator, cli.Command):

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from singflow import cli
 from singflow.errors import InputError
-from singflow.imported import imported_path
 from singflow.registry import OpenCLIPEntry, resolve_models, resolve_spaces
 from singflow.released import read_release
 from singflow.store import SCHEMA_VERSION, sha256_of, write_tensors
+from singflow.translator import imported_path
 
 
 class Flags(cli.Command):

@@ -10,8 +10,8 @@ from singflow import cli
 from singflow.concepts import Scan, extreme_concepts, spurious_cues, with_intervals
 from singflow.config import Concepts
 from singflow.errors import InputError
-from singflow.store import iterate_row_groups
-from singflow.tables import qualify, write_table
+from singflow.store import iterate_row_groups, write_table
+from singflow.tables import qualify
 
 NAMES = ["label", "concept"]
 

@@ -5,8 +5,6 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
-from singflow.figures import save
-from singflow.figures_models import controls
 
 
 class Flags(cli.Command):
@@ -22,6 +20,9 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
+    from singflow.figures import save
+    from singflow.figures_models import controls
+
     excess, orders, table = (pd.read_csv(path) for path in (flags.controls, flags.orders, flags.table))
     save(controls(flags.spaces, flags.models, excess, orders, table), flags.png, flags.pdf)
 

@@ -5,10 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
-from singflow.figures import save
-from singflow.figures_pictures import fig10, ladder_table
-from singflow.store import read_parquet
-from singflow.tables import qualify, write_table
+from singflow.store import read_parquet, write_table
+from singflow.tables import qualify
 
 
 class Flags(cli.Command):
@@ -25,6 +23,9 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
+    from singflow.figures import save
+    from singflow.figures_pictures import fig10, ladder_table
+
     sets = {s: {m: read_parquet(flags.pictures / s / f"{m}.parquet") for m in flags.models} for s in flags.spaces}
     models = pd.read_csv(flags.table)
     write_table(flags.output, qualify(ladder_table(sets, read_parquet(flags.manifest)), models))

@@ -5,11 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
-from singflow.figures import save
-from singflow.figures_probe import fig12
 from singflow.probe import gather
-from singflow.store import read_json
-from singflow.tables import write_table
+from singflow.store import read_json, write_table
 
 
 class Flags(cli.Command):
@@ -26,6 +23,9 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
+    from singflow.figures import save
+    from singflow.figures_probe import fig12
+
     models = pd.read_csv(flags.table)
     probes = {s: {m: read_json(flags.probes / s / f"{m}.json") for m in flags.models} for s in flags.spaces}
     rows = gather(probes, models, flags.confidence)

@@ -6,8 +6,6 @@ import pandas as pd
 
 from singflow import cli
 from singflow.config import PlotFig15
-from singflow.figures import save
-from singflow.figures_concepts import choose_labels, fig15
 from singflow.store import iterate_row_groups, read_rows
 
 
@@ -24,6 +22,9 @@ class Flags(PlotFig15, cli.Command):
 
 
 def main(flags: Flags) -> None:
+    from singflow.figures import save
+    from singflow.figures_concepts import choose_labels, fig15
+
     paths = {s: {m: flags.concepts / s / f"{m}.parquet" for m in flags.models} for s in flags.spaces}
     first = next(iterate_row_groups(paths[flags.spaces[0]][flags.models[0]], ["label"], ["label", "n"]))
     labels = choose_labels(first, flags.labels, 2, "plot_fig15.labels")

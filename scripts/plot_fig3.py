@@ -5,8 +5,6 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
-from singflow.figures import save
-from singflow.figures_models import fig3
 from singflow.store import read_parquet
 
 
@@ -22,6 +20,9 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
+    from singflow.figures import save
+    from singflow.figures_models import fig3
+
     scores = {s: {m: read_parquet(flags.scores / s / f"{m}.parquet") for m in flags.models} for s in flags.spaces}
     save(fig3(scores, pd.read_csv(flags.table)), flags.png, flags.pdf)
 

@@ -6,8 +6,6 @@ import pandas as pd
 
 from singflow import cli
 from singflow.config import PlotFig4
-from singflow.figures import save
-from singflow.figures_labels import fig4
 from singflow.store import read_parquet
 
 
@@ -23,6 +21,9 @@ class Flags(PlotFig4, cli.Command):
 
 
 def main(flags: Flags) -> None:
+    from singflow.figures import save
+    from singflow.figures_models import fig4
+
     scores = {s: {m: read_parquet(flags.scores / s / f"{m}.parquet") for m in flags.models} for s in flags.spaces}
     save(fig4(scores, pd.read_csv(flags.table), flags.labels), flags.png, flags.pdf)
 

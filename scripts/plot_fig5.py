@@ -6,8 +6,6 @@ import pandas as pd
 
 from singflow import cli
 from singflow.config import PlotFig5
-from singflow.figures import save
-from singflow.figures_concepts import choose_labels, fig5
 from singflow.store import iterate_row_groups, read_rows
 
 
@@ -23,6 +21,9 @@ class Flags(PlotFig5, cli.Command):
 
 
 def main(flags: Flags) -> None:
+    from singflow.figures import save
+    from singflow.figures_concepts import choose_labels, fig5
+
     paths = {s: {m: flags.concepts / s / f"{m}.parquet" for m in flags.models} for s in flags.spaces}
     first = next(iterate_row_groups(paths[flags.spaces[0]][flags.models[0]], ["label"], ["label", "n"]))
     (label,) = choose_labels(first, [flags.label] if flags.label else [], 1, "plot_fig5.label")

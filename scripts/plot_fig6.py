@@ -5,8 +5,6 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
-from singflow.figures import save
-from singflow.figures_pictures import fig6
 from singflow.store import read_parquet
 
 
@@ -22,6 +20,9 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
+    from singflow.figures import save
+    from singflow.figures_pictures import fig6
+
     sets = {s: {m: read_parquet(flags.pictures / s / f"{m}.parquet") for m in flags.models} for s in flags.spaces}
     save(fig6(sets, pd.read_csv(flags.table)), flags.png, flags.pdf)
 

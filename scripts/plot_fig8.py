@@ -5,8 +5,6 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
-from singflow.figures import save
-from singflow.figures_translators import fig8
 from singflow.store import read_json
 
 
@@ -23,6 +21,9 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
+    from singflow.figures import save
+    from singflow.figures_translators import fig8
+
     reports = {
         s: {m: {k: read_json(flags.translators / s / m / f"{k}.json") for k in ["linear", *flags.kinds]} for m in flags.models}
         for s in flags.spaces

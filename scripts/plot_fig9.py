@@ -6,11 +6,9 @@ import numpy as np
 import pandas as pd
 
 from singflow import cli
-from singflow.figures import save
-from singflow.figures_geometry import fig9
 from singflow.perturbations import summarize_validation
-from singflow.store import read_parquet
-from singflow.tables import qualify, write_table
+from singflow.store import read_parquet, write_table
+from singflow.tables import qualify
 
 NO_NULL_SPACE = "no null space: every perturbation has norm 0"
 
@@ -28,6 +26,9 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
+    from singflow.figures import save
+    from singflow.figures_geometry import fig9
+
     effects = {model: read_parquet(flags.validation / f"{model}.parquet") for model in flags.models}
     rows = pd.concat([summarize_validation(each, flags.confidence).assign(model=model) for model, each in effects.items()])
     table = qualify(rows[["model", *rows.columns.drop("model")]], pd.read_csv(flags.table))

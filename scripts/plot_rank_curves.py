@@ -5,11 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
-from singflow.figures import save
-from singflow.figures_rank_curve import rank_curves
 from singflow.rank_curve import gather
-from singflow.store import read_parquet
-from singflow.tables import write_table
+from singflow.store import read_parquet, write_table
 
 
 class Flags(cli.Command):
@@ -25,6 +22,9 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
+    from singflow.figures import save
+    from singflow.figures_rank_curve import rank_curves
+
     models = pd.read_csv(flags.table)
     curves = gather({s: {m: read_parquet(flags.curves / s / f"{m}.parquet") for m in flags.models} for s in flags.spaces}, models)
     write_table(flags.output, curves)

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from singflow import cli
 from singflow.config import check, read_yaml
 from singflow.errors import InputError
@@ -46,6 +44,8 @@ def main(flags: Flags) -> None:
         except Exception as error:  # noqa: BLE001 (hub clients and sockets raise many kinds)
             failures.append(f"{name}: cannot be fetched ({type(error).__name__}: {error})")
     if rows:
+        import pandas as pd
+
         columns = ["name", "file", "revision", "sha256", "size", ""]
         print(pd.DataFrame(rows, columns=columns).to_string(index=False))
     if failures:

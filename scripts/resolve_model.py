@@ -7,9 +7,9 @@ from singflow import cli
 from singflow.config import check, read_yaml
 from singflow.data import read_classes
 from singflow.errors import InputError
-from singflow.imported import read_imported
 from singflow.registry import ModelEntry, resolve_models
 from singflow.store import sha256_of, write_json
+from singflow.translator import read_imported
 from singflow.vocabulary import read_class_list
 from singflow.weights import locate
 

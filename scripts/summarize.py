@@ -7,9 +7,9 @@ import pandas as pd
 from singflow import cli
 from singflow.config import Summary
 from singflow.registry import read_model
-from singflow.store import read_json, read_parquet, write_bytes, write_json
+from singflow.store import read_json, read_parquet, write_bytes, write_json, write_table
 from singflow.summary import correlate_labels, render_text, summarize_labels, summarize_model
-from singflow.tables import qualify, qualify_pairs, write_table
+from singflow.tables import qualify, qualify_pairs
 
 
 class Flags(Summary, cli.Command):

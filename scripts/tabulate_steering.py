@@ -6,8 +6,8 @@ import pandas as pd
 
 from singflow import cli
 from singflow.steering import summarize_steering
-from singflow.store import read_parquet
-from singflow.tables import qualify, write_table
+from singflow.store import read_parquet, write_table
+from singflow.tables import qualify
 
 
 class Flags(cli.Command):

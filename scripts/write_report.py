@@ -12,7 +12,6 @@ from singflow import cli
 from singflow.config import Report, read_yaml
 from singflow.crate import public_params
 from singflow.data import data_root
-from singflow.figures import colour
 from singflow.images import read_unchanged
 from singflow.parallel import map_ahead
 from singflow.registry import read_model, read_space
@@ -54,6 +53,8 @@ class Flags(Report, cli.Command):
 
 
 def main(flags: Flags) -> None:
+    from singflow.figures import colour
+
     results = flags.results
     csv = {name: read_table(results / f"tables/{name}.csv") for name in TABLES}
     manifest, rejected = read_parquet(results / "data/manifest.parquet"), read_table(results / "data/rejected.csv")

@@ -14,9 +14,9 @@ from singflow.figures import plt, save
 from singflow.ranking import criterion_columns, excess_rows, order_rows, pair_rows, shared_dimension
 from singflow.registry import ModelEntry
 from singflow.statistics import strata_of
-from singflow.store import provenance, write_bytes, write_json, write_parquet, write_tensors
+from singflow.store import provenance, write_bytes, write_json, write_parquet, write_table, write_tensors
 from singflow.summary import correlate_labels, summarize_labels, summarize_model
-from singflow.tables import qualify, qualify_pairs, write_table
+from singflow.tables import qualify, qualify_pairs
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "<script>alert(1)</script>"

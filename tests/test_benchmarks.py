@@ -55,6 +55,21 @@ def test_the_scan_of_a_large_vocabulary_is_held_to_its_limit(limit, status):
     assert ("above the limit of 0.01 GB" in finished.stderr) == bool(status)
 
 
+@pytest.mark.parametrize(("limit", "status"), [("60", 0), ("0.001", 1)])
+def test_the_start_of_scripts_is_held_to_its_limit(limit, status):
+    flags = ["--scripts", "resume", "import_translator", "--repeats", "2", "--limit_s", limit]
+    finished = subprocess.run([sys.executable, ROOT / "benchmarks/startup.py", *flags], capture_output=True, text=True)
+    assert finished.returncode == status, finished.stderr[-3000:]
+    _, *rows, verdict = finished.stdout.splitlines()
+    table = {row[:18].strip(): row[18:].split() for row in rows}
+    assert list(table) == ["python -c pass", "import pandas", "resume", "import_translator"]
+    for minimum, median, relative, *_ in table.values():
+        assert 0 < float(minimum) <= float(median) and float(relative) >= 0
+    assert [row[3:] for row in table.values()] == [[], [], [], ["torch"]]
+    assert verdict == f"{1 - status} of 1 scripts without torch start within {limit} s"
+    assert ("slower than 0.001 s: resume" in finished.stderr) == bool(status)
+
+
 @pytest.fixture
 def judge(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))

@@ -10,8 +10,8 @@ from singflow.controls import Case, ControlScores, cases, empty_table, folded_co
 from singflow.geometry import null_space
 from singflow.metrics import Removal, angle_deg
 from singflow.ranking import excess_rows
+from singflow.ridge import Affine
 from singflow.store import shard_path, write_json, write_parquet, write_tensors
-from singflow.translator import Translator
 from tests.conftest import ROOT
 
 WIDTH, CLASSES, DIM = 24, 15, 7
@@ -125,7 +125,7 @@ def planted(strength_null, strength_row, n=200, seed=0):
     mixing = generator.standard_normal((DIM, WIDTH)) @ (strength_null * null + strength_row * (np.eye(WIDTH) - null))
     features = generator.standard_normal((n, WIDTH))
     labels = np.array([f"label {i % 8}" for i in range(n)])
-    return basis, features, Translator(mixing.astype(np.float32), np.zeros(DIM, np.float32)), labels, generator.standard_normal((8, DIM))
+    return basis, features, Affine(mixing.astype(np.float32), np.zeros(DIM, np.float32)), labels, generator.standard_normal((8, DIM))
 
 
 def excess(basis, features, translator, labels, texts):

@@ -1,4 +1,3 @@
-import ast
 import json
 import shutil
 import subprocess
@@ -8,30 +7,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from singflow.dependencies import code_files, write_code_dependencies
+from singflow.dependencies import code_files, imported, needs_torch, write_code_dependencies
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 
 
-def imported(path):
-    """Every dotted name that a file imports, anywhere in it."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: code_files does not follow relative imports"
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
-
-
-LIGHT = [script for script in SCRIPTS if not any("torch" in imported(ROOT / file) for file in code_files(script, ROOT))]
+LIGHT = [script for script in SCRIPTS if not needs_torch(script, ROOT)]
+HEAVY = ["torch", "matplotlib", "sklearn", *(f"scipy.{name}" for name in ("linalg", "optimize", "sparse", "special", "stats"))]
 
 
 @pytest.fixture(scope="module")
 def loaded():
-    """By script: the files of the repository that Python loads when it imports what the script imports."""
+    """By script: the repository's files that Python loads when it imports what the script imports, and all modules until then."""
     program = """
 import json, runpy, sys
 loaded = {}
@@ -39,13 +27,14 @@ for script in sys.argv[1:]:
     for name in [name for name in sys.modules if name.split(".")[0] == "singflow"]:
         del sys.modules[name]
     runpy.run_path(f"scripts/{script}.py", run_name="x")
-    loaded[script] = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "singflow"]
+    ours = [module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "singflow"]
+    loaded[script] = ours, list(sys.modules)
 print(json.dumps(loaded))
 """
     finished = subprocess.run([sys.executable, "-c", program, *LIGHT], capture_output=True, text=True, check=True, cwd=ROOT)
     return {
-        script: {f"scripts/{script}.py", *(str(Path(file).relative_to(ROOT)) for file in files)}
-        for script, files in json.loads(finished.stdout).items()
+        script: ({f"scripts/{script}.py", *(str(Path(file).relative_to(ROOT)) for file in files)}, modules)
+        for script, (files, modules) in json.loads(finished.stdout).items()
     }
 
 
@@ -65,11 +54,16 @@ def test_the_code_of_fit_projector_is_these_files():
 
 @pytest.mark.parametrize("script", LIGHT)
 def test_the_code_of_a_script_is_what_python_loads_and_nothing_out_of_reach(script, loaded):
-    static, dynamic = set(code_files(script, ROOT)), loaded[script]
+    static, dynamic = set(code_files(script, ROOT)), loaded[script][0]
     assert static >= dynamic
     names = set().union(*(imported(ROOT / file) for file in static))
     assert {file for file in static - dynamic if f"singflow.{Path(file).stem}" not in names} == set()
     assert "src/singflow/config.py" in dynamic
+
+
+@pytest.mark.parametrize("script", LIGHT)
+def test_a_script_without_torch_starts_without_heavy_libraries(script, loaded):
+    assert set(HEAVY) & set(loaded[script][1]) == set()
 
 
 def test_scripts_that_need_torch_are_the_ones_that_run_a_network_or_read_a_checkpoint():
@@ -123,22 +117,3 @@ def test_every_stage_names_a_script_and_runs_it():
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"].items():
         assert name in SCRIPTS
         assert stage.get("do", stage)["cmd"].startswith(f"python scripts/{name}.py ")
-
-
-READER = ("pathlib", "singflow.store")  # imported for Translator.load, the second only when it is called
-NUMERICAL = ["geometry", "metrics", "translator", "statistics", "controls", "ranking", "steering", "perturbations", "pictures"]
-
-
-@pytest.mark.parametrize("module", NUMERICAL)
-def test_the_numerical_modules_reach_neither_a_network_library_nor_the_disk(module):
-    reached, waiting, names = set(), {module}, set()
-    while waiting:
-        reached.add(name := waiting.pop())
-        found = imported(ROOT / "src/singflow" / f"{name}.py")
-        if name == "translator":
-            found = {each for each in found if not each.startswith(READER)}
-        names |= found
-        waiting |= {part.split(".")[1] for part in found if part.startswith("singflow.")} - reached
-    standard = {"collections", "dataclasses", "difflib", "hashlib", "itertools", "typing"}
-    assert {name.split(".")[0] for name in names} <= {"numpy", "pandas", "scipy", "singflow", *standard}
-    assert reached <= {*NUMERICAL, "errors"}

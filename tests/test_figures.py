@@ -10,8 +10,7 @@ from PIL import Image
 from singflow.errors import InputError
 from singflow.figures import save
 from singflow.figures_concepts import fig5
-from singflow.figures_labels import fig4
-from singflow.figures_models import ORDERS, controls, covariance_ellipse, fig3
+from singflow.figures_models import ORDERS, controls, covariance_ellipse, fig3, fig4
 
 LABELS = ["goose", "a label with <b>, $x$ and a rather long name", "jeep"]
 

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as npst
 from singflow.errors import InputError
 from singflow.geometry import null_space, random_basis, remove_null
 from singflow.metrics import angle_deg, angles_to_all_deg, fold, remove, rescale, unit
-from singflow.translator import Translator
+from singflow.ridge import Affine
 
 
 def exact_angle(a, b):
@@ -54,7 +54,7 @@ def test_the_angle_to_a_zero_vector_is_refused():
 def test_the_folded_translator_scores_as_the_explicit_projector_does(classes, width, dim, seed):
     generator = np.random.default_rng(seed)
     basis = null_space(generator.standard_normal((classes, width))).basis
-    translator = Translator(generator.standard_normal((dim, width)), generator.standard_normal(dim))
+    translator = Affine(generator.standard_normal((dim, width)), generator.standard_normal(dim))
     features, texts = generator.standard_normal((6, width)), generator.standard_normal((6, dim))
     removal = remove(features, translator, fold(translator.weight, basis))
     equivalent = translator(remove_null(features, basis))
@@ -68,13 +68,13 @@ def test_scores_in_single_precision_are_mpmaths():
     generator = np.random.default_rng(3)
     width, dim = 1280, 384
     basis = random_basis(width, 280, seed=0, draw=0)
-    translator = Translator(
+    translator = Affine(
         (generator.standard_normal((dim, width)) * 0.05).astype(np.float32), generator.standard_normal(dim).astype(np.float32)
     )
     features = np.abs(generator.standard_normal((4, width))).astype(np.float32)
     text = unit(generator.standard_normal((4, dim))).astype(np.float32)
     removal = remove(features, translator, fold(translator.weight, basis))
-    wide = Translator(translator.weight.astype(np.float64), translator.bias.astype(np.float64))
+    wide = Affine(translator.weight.astype(np.float64), translator.bias.astype(np.float64))
     original, equivalent = wide(features.astype(np.float64)), wide(remove_null(features.astype(np.float64), basis))
     for row in range(4):
         assert abs(removal.image_score()[row] - exact_angle(original[row], equivalent[row])) <= 1e-5
@@ -85,7 +85,7 @@ def test_scores_in_single_precision_are_mpmaths():
 def test_without_a_null_space_both_scores_are_exactly_zero_and_nothing_warns():
     generator = np.random.default_rng(0)
     weight = generator.standard_normal((20, 8))
-    translator = Translator(generator.standard_normal((5, 8)).astype(np.float32), generator.standard_normal(5).astype(np.float32))
+    translator = Affine(generator.standard_normal((5, 8)).astype(np.float32), generator.standard_normal(5).astype(np.float32))
     features, texts = generator.standard_normal((6, 8)).astype(np.float32), generator.standard_normal((6, 5))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -98,7 +98,7 @@ def test_without_a_null_space_both_scores_are_exactly_zero_and_nothing_warns():
 @given(st.integers(0, 2**32 - 1), st.integers(1, 70))
 def test_scores_do_not_depend_on_the_order_or_the_number_of_rows(seed, cut):
     generator = np.random.default_rng(seed)
-    translator = Translator(generator.standard_normal((64, 160)).astype(np.float32), generator.standard_normal(64).astype(np.float32))
+    translator = Affine(generator.standard_normal((64, 160)).astype(np.float32), generator.standard_normal(64).astype(np.float32))
     folded = fold(translator.weight, random_basis(160, 40, seed=0, draw=0))
     features, texts = generator.standard_normal((71, 160)).astype(np.float32), generator.standard_normal((71, 64))
     order = generator.permutation(71)

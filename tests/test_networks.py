@@ -20,8 +20,8 @@ from sklearn.metrics.pairwise import paired_cosine_distances
 from singflow.config import Training
 from singflow.errors import InputError
 from singflow.networks import LOSSES, Network, Pairs, best_epoch, load_network, train
+from singflow.ridge import RidgeStatistics
 from singflow.store import read_json, read_tensors, write_tensors
-from singflow.translator import RidgeStatistics
 
 ROOT = Path(__file__).parent.parent
 KINDS = ["mlp3", "mlp4", "residual"]

@@ -17,13 +17,13 @@ from singflow.pictures import (
     removal_pictures,
     steering_pictures,
 )  # fmt: skip
-from singflow.translator import Translator
+from singflow.ridge import Affine
 
 RANDOM = np.random.default_rng(0)
 WEIGHT, BIAS = RANDOM.standard_normal((6, 10)), RANDOM.standard_normal(6)
 HEAD = Head(WEIGHT, BIAS, null_space(WEIGHT).basis)
 FULL = Head(RANDOM.standard_normal((12, 10)), RANDOM.standard_normal(12), np.empty((10, 0)))
-TRANSLATOR = Translator(RANDOM.standard_normal((5, 10)), RANDOM.standard_normal(5))
+TRANSLATOR = Affine(RANDOM.standard_normal((5, 10)), RANDOM.standard_normal(5))
 TEXTS = {"an image of a jellyfish": RANDOM.standard_normal(5), "an image of a dog": RANDOM.standard_normal(5)}
 SUBJECT = Subject(3, "pelican", RANDOM.standard_normal(10).astype(np.float32), RANDOM.standard_normal(5))
 

@@ -11,8 +11,8 @@ from sklearn.linear_model import Ridge
 from singflow.errors import InputError
 from singflow.geometry import null_space, remove_null
 from singflow.probe import assign_roles, correlate, fit_classifiers, gather, probe
+from singflow.ridge import Affine, RidgeStatistics
 from singflow.store import read_json, write_parquet, write_tensors
-from singflow.translator import RidgeStatistics, Translator
 from tests.conftest import ROOT
 
 ALPHAS = [1e-4, 1e-2, 1.0]
@@ -45,7 +45,7 @@ def planted(images, width, seed, noise=0.1):
     return features
 
 
-INVERTIBLE = Translator(np.random.default_rng(9).standard_normal((8, 8)), np.arange(8.0))
+INVERTIBLE = Affine(np.random.default_rng(9).standard_normal((8, 8)), np.arange(8.0))
 NOTHING = np.zeros((8, 0))
 
 
@@ -82,7 +82,7 @@ def test_the_probe_is_scikit_learns_with_the_penalty_that_is_best_on_held_out_im
     images = manifest(dict.fromkeys("abc", 20), dict.fromkeys("abc", 30))
     generator = np.random.default_rng(3)
     features = planted(images, 8, 3, noise=2.5) + generator.standard_normal((3, len(images), 8))
-    translator = Translator(generator.standard_normal((5, 8)), generator.standard_normal(5))
+    translator = Affine(generator.standard_normal((5, 8)), generator.standard_normal(5))
     basis = null_space(generator.standard_normal((6, 8))).basis
     report = probe(batches(features, views=3), assign_roles(images), basis, translator, ALPHAS, 0.9)
     codes, training = pd.Categorical(images["label"]).codes, (images["split"] == "train").to_numpy()
@@ -203,7 +203,7 @@ def test_the_scripts_probe_tabulate_and_draw_whatever_the_shards_with_the_same_b
             )
             script["main"](flags)
         pass_over = batches(features[None])
-        expected = probe(pass_over, assign_roles(images), basis, Translator(**translator), ALPHAS, 0.95)
+        expected = probe(pass_over, assign_roles(images), basis, Affine(**translator), ALPHAS, 0.95)
         assert read_json(tmp_path / f"probes1/s/{model}.json") == read_json(tmp_path / f"probes2/s/{model}.json") == expected
     rows = [{"space": "s", "model": m, "rank_rule": "exact", "null_dim": 3, "validation_r2": 0.4, "translator": "good"} for m in models]
     pd.DataFrame(rows).assign(seed=3).to_csv(tmp_path / "models.csv")

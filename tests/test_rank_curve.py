@@ -13,8 +13,8 @@ from singflow.figures_rank_curve import rank_curves
 from singflow.geometry import logit_change, null_space, remove_null
 from singflow.metrics import angle_deg
 from singflow.rank_curve import CHUNK, CurveStatistics, gather
+from singflow.ridge import Affine
 from singflow.store import read_parquet, write_json, write_parquet, write_tensors
-from singflow.translator import Translator
 from tests.conftest import ROOT
 
 KEPT = [1.0, 0.6, 0.25]
@@ -25,7 +25,7 @@ def case(seed, classes, width, n=9, rank=None, dim=4):
     generator = np.random.default_rng(seed)
     weight = generator.standard_normal((classes, rank or width)) @ generator.standard_normal((rank or width, width))
     features = np.abs(generator.standard_normal((n, width)))
-    translator = Translator(generator.standard_normal((dim, width)), generator.standard_normal(dim))
+    translator = Affine(generator.standard_normal((dim, width)), generator.standard_normal(dim))
     texts = generator.standard_normal((n, dim))
     return weight, generator.standard_normal(classes), features, translator, texts / np.linalg.norm(texts, axis=1, keepdims=True)
 

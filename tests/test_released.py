@@ -10,9 +10,9 @@ import torch
 import yaml
 
 from singflow.errors import InputError
-from singflow.imported import read_imported
 from singflow.released import read_release
 from singflow.store import sha256_of, write_tensors
+from singflow.translator import read_imported
 from tests.conftest import ROOT
 
 FACTS = {

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from singflow.errors import InputError
 from singflow.geometry import null_space
 from singflow.metrics import angle_deg
+from singflow.ridge import Affine
 from singflow.steering import cosine_gradient, null_directions, steer, steering_scores, summarize_steering
 from singflow.store import read_parquet, write_json, write_parquet, write_tensors
-from singflow.translator import Translator
 from tests.conftest import ROOT
 from tests.test_perturbations import run, write_model
 
@@ -21,7 +21,7 @@ def planted(seed, classes=6, width=20, dim=9, n=12):
     """A head, its null basis, a translator, features and a unit text."""
     generator = np.random.default_rng(seed)
     weight = generator.standard_normal((classes, width)).astype(np.float32)
-    translator = Translator(generator.standard_normal((dim, width)), generator.standard_normal(dim))
+    translator = Affine(generator.standard_normal((dim, width)), generator.standard_normal(dim))
     features = np.abs(generator.standard_normal((n, width))).astype(np.float32)
     text = generator.standard_normal(dim)
     return weight, null_space(weight).basis, translator, features, text / np.linalg.norm(text)
@@ -45,7 +45,7 @@ def test_the_gradient_is_autograds(n, width, dim, length, seed):
     f = torch.tensor(features, requires_grad=True)
     e = f @ torch.tensor(weight).T + torch.tensor(bias)
     torch.nn.functional.cosine_similarity(e, torch.tensor(text)[None], dim=1, eps=1e-300).sum().backward()
-    gradient = cosine_gradient(Translator(weight, bias)(features), text, weight)
+    gradient = cosine_gradient(Affine(weight, bias)(features), text, weight)
     np.testing.assert_allclose(gradient, f.grad, atol=1e-8 * max(1, np.abs(f.grad.numpy()).max()), rtol=0)
 
 
@@ -162,7 +162,7 @@ def test_without_null_space_nothing_is_reachable():
 
 def test_a_translator_blind_to_the_null_space_and_a_text_already_met_offer_no_direction():
     weight, basis, translator, features, text = planted(6)
-    blind = Translator(np.random.default_rng(0).standard_normal((9, 6)) @ weight.astype(np.float64), translator.bias)
+    blind = Affine(np.random.default_rng(0).standard_normal((9, 6)) @ weight.astype(np.float64), translator.bias)
     assert 0 < np.abs(blind.weight @ basis).max() < 1e-12
     assert not scores_of(weight, basis, blind, features, text, 1e-3)["reachable"].any()
     met = translator(features[:1].astype(np.float64))[0]
@@ -173,7 +173,7 @@ def test_a_translator_blind_to_the_null_space_and_a_text_already_met_offer_no_di
 def test_a_feature_that_is_translated_to_zero_is_refused():
     _, basis, translator, features, text = planted(7)
     with pytest.raises(InputError, match="zero vector"):
-        directions_of(basis, Translator(translator.weight, np.zeros(9)), np.zeros_like(features), text)
+        directions_of(basis, Affine(translator.weight, np.zeros(9)), np.zeros_like(features), text)
 
 
 def test_a_summary_is_over_the_images_that_reach_the_target_and_names_those_that_do_not():

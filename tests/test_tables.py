@@ -1,7 +1,8 @@
 import pandas as pd
 import pytest
 
-from singflow.tables import qualify, qualify_pairs, write_table
+from singflow.store import write_table
+from singflow.tables import qualify, qualify_pairs
 
 
 @pytest.fixture

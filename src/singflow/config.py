@@ -95,7 +95,7 @@ Imported = Annotated[Text, AfterValidator(_imported)]
 class Section(BaseModel):
     """A section of params.yaml: unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Data(Section):

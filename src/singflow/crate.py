@@ -13,8 +13,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import pandas as pd
-
 from singflow.config import Study, check, read_yaml
 from singflow.errors import InputError
 from singflow.store import atomic, read_tensors, sha256_of
@@ -125,6 +123,8 @@ def collect(params: Path, *, with_tensors: bool = False) -> tuple[Study, dict[st
     Pictures outside figures/ are never in it, tensors on demand. Raises InputError when the study is not finished, or a file is
     missing or cannot be read.
     """
+    import pandas as pd
+
     study = check(read_yaml(params), str(params))
     found = artifacts(results := finished(study))
     text, cut = public_params(params)

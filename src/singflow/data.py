@@ -1,5 +1,7 @@
 """From a folder, a table or the packaged images to a manifest: which images, under which label, in which split."""
 
+from __future__ import annotations
+
 import hashlib
 import importlib.metadata
 import os
@@ -10,13 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from singflow.errors import InputError
 from singflow.images import Unusable, decode
 from singflow.parallel import map_ahead
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation"}
 PACKAGED_IMAGES = ("foolbox", "foolbox/data")
@@ -99,6 +104,8 @@ def head_classes(manifest: pd.DataFrame, names: list[str] | None) -> np.ndarray:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -178,6 +185,8 @@ def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[C
     Without class_index the label is looked up among the classes. A row without a label takes the name of its class.
     Raises InputError for a missing column, a class_index outside the classes, an unknown split, or a label with two prompts.
     """
+    import pandas as pd
+
     if table.suffix.lower() in (".parquet", ".pq"):
         try:
             frame = pd.read_parquet(table)
@@ -320,6 +329,8 @@ def build_manifest(
 
 
 def _frame(accepted: list[tuple[Candidate, Inspected]], validation_fraction: float, seed: int) -> pd.DataFrame:
+    import pandas as pd
+
     accepted = sorted(accepted, key=lambda pair: pair[0].path)
     frame = pd.DataFrame(
         {

@@ -11,21 +11,25 @@ PACKAGE = "src/singflow"
 
 
 @cache
-def _imports(path: Path, package: Path) -> frozenset[Path]:
-    """Modules of the package that a file imports, anywhere in it."""
-    found = set()
+def imported(path: Path) -> frozenset[str]:
+    """Every dotted name that a file imports, anywhere in it."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            head, *rest = name.split(".")
-            if head == package.name:
-                found.add(package.joinpath(*rest).with_suffix(".py") if rest else package / "__init__.py")
-    return frozenset(file for file in found if file.is_file())
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(names)
+
+
+def _modules(path: Path, package: Path) -> set[Path]:
+    """Modules of the package that a file imports."""
+    found = set()
+    for name in imported(path):
+        head, *rest = name.split(".")
+        if head == package.name:
+            found.add(package.joinpath(*rest).with_suffix(".py") if rest else package / "__init__.py")
+    return {file for file in found if file.is_file()}
 
 
 def code_files(script: str, root: Path = Path()) -> list[str]:
@@ -36,8 +40,13 @@ def code_files(script: str, root: Path = Path()) -> list[str]:
     while waiting:
         file = waiting.pop()
         reached.add(file)
-        waiting |= _imports(file, package) - reached
+        waiting |= _modules(file, package) - reached
     return sorted(str(file.relative_to(root)) for file in reached)
+
+
+def needs_torch(script: str, root: Path = Path()) -> bool:
+    """Whether the script or a module that it reaches imports torch, if only in a function."""
+    return any("torch" in imported(root / file) for file in code_files(script, root))
 
 
 def write_code_dependencies(dvc_file: Path) -> None:

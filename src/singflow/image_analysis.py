@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.special
+import scipy
 
 from singflow.data import prompt_of
 from singflow.geometry import logit_change, null_energy, remove_null
 from singflow.metrics import Removal, angle_deg, remove
+from singflow.ridge import Affine
 from singflow.store import Tensors
-from singflow.translator import Translator
 
 LIKELIEST = 5
 CHUNK = 4096  # texts whose angles are computed at once
@@ -42,7 +42,7 @@ class Artifacts:
     head: Tensors
     class_names: list[str]
     basis: np.ndarray
-    translator: Translator
+    translator: Affine
     folded: np.ndarray
     concepts: list[str]
     concept_embeddings: np.ndarray

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from singflow.errors import InputError
-from singflow.translator import Translator
+from singflow.ridge import Affine
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -67,12 +67,12 @@ class Removal:
         return angle_deg(self.original, texts) - angle_deg(self.equivalent, texts)
 
 
-def translate(features: np.ndarray, translator: Translator) -> np.ndarray:
+def translate(features: np.ndarray, translator: Affine) -> np.ndarray:
     """Translated features (n, m): one product in the features' type, given in float64."""
     return translator.astype(features.dtype)(features).astype(np.float64)
 
 
-def remove(features: np.ndarray, translator: Translator, folded: np.ndarray) -> Removal:
+def remove(features: np.ndarray, translator: Affine, folded: np.ndarray) -> Removal:
     """Translate features (n, d) with and without the subspace that `folded` (m, d) stands for.
 
     Two matrix products in the features' type. The removed part is subtracted in float64, so that an

@@ -25,8 +25,8 @@ from singflow.cli import log
 from singflow.config import Training
 from singflow.errors import InputError
 from singflow.features import pick_device
+from singflow.ridge import Agreement
 from singflow.store import Tensors, iterate_pairs, provenance, read_tensors, shard_path, write_tensors
-from singflow.translator import Agreement
 
 BLOCK = 4096  # rows that are judged or summed at once
 HIDDEN = {"mlp3": 2, "mlp4": 3}

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pandas as pd
-import scipy.special
-import scipy.stats
+import scipy
 
 PERTURBATIONS = ["null", "random", "principal"]
 

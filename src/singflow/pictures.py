@@ -11,8 +11,8 @@ from singflow.errors import InputError
 from singflow.geometry import logit_change, remove_null
 from singflow.metrics import angle_deg, rescale
 from singflow.perturbations import PERTURBATIONS, perturb
+from singflow.ridge import Affine
 from singflow.steering import null_directions, steer
-from singflow.translator import Translator
 
 Translate = Callable[[np.ndarray], np.ndarray]  # features (n, d) -> embeddings (n, m)
 
@@ -95,7 +95,7 @@ def perturbation_pictures(figure: str, subject: Subject, head: Head, translate: 
 
 
 def steering_pictures(
-    figure: str, subject: Subject, head: Head, translator: Translator, kind: str, texts: dict[str, np.ndarray], targets_deg: list[float]
+    figure: str, subject: Subject, head: Head, translator: Affine, kind: str, texts: dict[str, np.ndarray], targets_deg: list[float]
 ) -> list[Picture]:
     """The image, steered toward each text (m,) inside the null space until its IS is each target (equations 10 to 13); figures 6 and 10.
 

@@ -1,5 +1,7 @@
 """What a run will cost: the jobs that Snakemake would start, with measured or expected time, memory and disk."""
 
+from __future__ import annotations
+
 import csv
 import json
 import re
@@ -8,14 +10,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from singflow import costs
 from singflow.costs import Size
 from singflow.errors import InputError
 from singflow.registry import ModelEntry, SpaceEntry
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SOURCES = ("measured", "estimated", "assumed")
 _GROUPS = {step: "plot_*" if step.startswith("plot_") else step for step in costs.COSTS}
@@ -136,6 +139,8 @@ def tabulate(waiting: Iterable[Job], every: Iterable[Job], planner: Planner) -> 
 
     hours: sums, but for the longest job; peak and asked: the most memory of a job, as expected or measured, and as Snakemake asks for it.
     """
+    import pandas as pd
+
     known = Counter(_GROUPS[job.step] for job in every)
     rows = []
     estimates: dict[str, list[tuple[Job, Estimate]]] = {_GROUPS[step]: [] for step in costs.COSTS if known[_GROUPS[step]]}

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy
 
 from singflow.errors import InputError
 from singflow.geometry import remove_null
 from singflow.metrics import translate
+from singflow.ridge import Affine, RidgeStatistics
 from singflow.tables import qualify
-from singflow.translator import RidgeStatistics, Translator
 
 KINDS = ["principal", "translated"]
 
@@ -49,7 +49,7 @@ def assign_roles(manifest: pd.DataFrame) -> Roles:
     return Roles(labels, codes, used & training & ~held_out, held_out, used & ~training)
 
 
-def fit_classifiers(statistics: RidgeStatistics, alphas: list[float]) -> list[Translator]:
+def fit_classifiers(statistics: RidgeStatistics, alphas: list[float]) -> list[Affine]:
     """Ridge regressions onto one-hot labels: of an image with features f, the largest entry of T f + c is the label.
 
     The penalty of equation 4 is alpha times the mean squared distance of the features from their mean, so that alpha has no
@@ -61,9 +61,7 @@ def fit_classifiers(statistics: RidgeStatistics, alphas: list[float]) -> list[Tr
     return list(statistics.path(alpha * scale for alpha in alphas))
 
 
-def probe(
-    batches: Batches, roles: Roles, basis: np.ndarray, translator: Translator, alphas: list[float], confidence: float
-) -> dict[str, Any]:
+def probe(batches: Batches, roles: Roles, basis: np.ndarray, translator: Affine, alphas: list[float], confidence: float) -> dict[str, Any]:
     """Accuracy on the test images of a classifier on P_r f (principal) and of one on T P_r f + c (translated).
 
     Trained on all views of the training images, tested on view 0. alpha: the one with most held-out images right, the largest of
@@ -96,13 +94,13 @@ def probe(
     return report | {"chance": float(np.bincount(roles.codes[roles.test]).max() / counts["n_test"])}
 
 
-def _kinds(features: np.ndarray, basis: np.ndarray, translator: Translator) -> dict[str, np.ndarray]:
+def _kinds(features: np.ndarray, basis: np.ndarray, translator: Affine) -> dict[str, np.ndarray]:
     principal = remove_null(features.astype(np.float64), basis)
     return dict(zip(KINDS, (principal, translate(principal, translator)), strict=True))
 
 
 def _accumulate(
-    batches: Batches, roles: Roles, basis: np.ndarray, translator: Translator
+    batches: Batches, roles: Roles, basis: np.ndarray, translator: Affine
 ) -> dict[str, tuple[RidgeStatistics, RidgeStatistics]]:
     """Per kind of features: the statistics of the inner rows, and of those held out."""
     targets = len(roles.labels)
@@ -118,7 +116,7 @@ def _accumulate(
 
 
 def _count_right(
-    batches: Batches, roles: Roles, role: np.ndarray, basis: np.ndarray, translator: Translator, classifiers: dict[str, list[Translator]]
+    batches: Batches, roles: Roles, role: np.ndarray, basis: np.ndarray, translator: Affine, classifiers: dict[str, list[Affine]]
 ) -> dict[str, list[int]]:
     """Per kind and classifier: images with this role whose label it finds, in view 0."""
     right = {kind: [0] * len(each) for kind, each in classifiers.items()}

@@ -1,17 +1,20 @@
 """What must hold before a finished study is published, and its way into DVC's cache."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from singflow.doctor_findings import ask
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
 from singflow.sharing import LOCK, LOCK_BEFORE, Artifact, artifacts, listed, remove_damaged
 from singflow.store import sha256_of, write_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def git(*arguments: str) -> list[str]:

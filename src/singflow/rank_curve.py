@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
+import scipy
 
 from singflow.geometry import energy_rank, null_space
 from singflow.metrics import Removal, translate
+from singflow.ridge import Affine
 from singflow.tables import qualify
-from singflow.translator import Translator
 
 CHUNK = 256
 
@@ -32,7 +32,7 @@ class CurveStatistics:
     head: weight (C, d), bias (C,); energy: share of ||W||_F^2 that the rule `energy` keeps.
     """
 
-    def __init__(self, weight: np.ndarray, bias: np.ndarray, translator: Translator, kept: list[float], energy: float) -> None:
+    def __init__(self, weight: np.ndarray, bias: np.ndarray, translator: Affine, kept: list[float], energy: float) -> None:
         self._weight, self._bias, self._translator = weight.astype(np.float64), bias.astype(np.float64), translator
         exact, centered = null_space(weight), null_space(weight, "centered")
         ranks = {share: min(exact.rank, max(1, round(share * exact.rank))) for share in sorted(set(kept), reverse=True)}
@@ -63,7 +63,7 @@ class CurveStatistics:
         spread = np.linalg.norm(logits - logits.mean(axis=1, keepdims=True), axis=1)
         spreads = spread > 0
         original = translate(features, self._translator)
-        before, predicted = softmax(logits, axis=1), logits.argmax(axis=1)
+        before, predicted = scipy.special.softmax(logits, axis=1), logits.argmax(axis=1)
         self._n += len(features)
         self._n_spread += int(spreads.sum())
         subspace = 0
@@ -80,7 +80,7 @@ class CurveStatistics:
                 self._sums[subspace] += [
                     size.sum(),
                     (size[spreads] / spread[spreads]).sum(),
-                    np.abs(softmax(after, axis=1) - before).sum() / 2,
+                    np.abs(scipy.special.softmax(after, axis=1) - before).sum() / 2,
                     (after.argmax(axis=1) != predicted).sum(),
                     image.sum(),
                     (image**2).sum(),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy
 
 from singflow.statistics import Criterion, bootstrap_means, flipped_means, holm, interval, paired_p, rank_correlations
 

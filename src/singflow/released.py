@@ -7,7 +7,7 @@ import numpy as np
 
 from singflow.config import Section, explain, read_yaml
 from singflow.errors import InputError
-from singflow.translator import Translator
+from singflow.ridge import Affine
 
 BACKENDS = {"kakao_karlo_v1_alpha_image_variations": "ViT-L-14-quickgelu/openai"}
 
@@ -31,7 +31,7 @@ class Release:
 
     model: str
     space_id: str
-    translator: Translator
+    translator: Affine
 
 
 def read_release(folder: Path) -> Release:
@@ -66,4 +66,4 @@ def read_release(folder: Path) -> Release:
     arrays = {key: state[key].numpy().astype(np.float32) for key in shapes}
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise InputError(f"{path}: holds NaN or infinite values: the file is damaged")
-    return Release(metadata.model_name, BACKENDS[metadata.embedding_backend], Translator(**arrays))
+    return Release(metadata.model_name, BACKENDS[metadata.embedding_backend], Affine(**arrays))

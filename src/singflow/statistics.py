@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy
 
 BLOCK = 4_000_000  # numbers held at once while resampling
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from singflow.geometry import logit_change
 from singflow.metrics import angle_deg, unit
-from singflow.translator import Translator
+from singflow.ridge import Affine
 
 
 def cosine_gradient(embeddings: np.ndarray, text: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ class NullDirections:
 
 
 def null_directions(
-    features: np.ndarray, translator: Translator, basis: np.ndarray, translated_basis: np.ndarray, text: np.ndarray
+    features: np.ndarray, translator: Affine, basis: np.ndarray, translated_basis: np.ndarray, text: np.ndarray
 ) -> NullDirections:
     """Gradient toward text (m,), projected on the null space and normalized (equations 11 to 13), for features (n, d).
 
@@ -76,7 +76,7 @@ def steer(features: np.ndarray, vectors: np.ndarray, step: np.ndarray) -> np.nda
 def steering_scores(
     features: np.ndarray,
     head: np.ndarray,
-    translator: Translator,
+    translator: Affine,
     directions: NullDirections,
     text: np.ndarray,
     label_texts: np.ndarray,

@@ -1,5 +1,7 @@
 """Artifacts on disk: written whole or not at all, byte-identical for identical content, checked when read."""
 
+from __future__ import annotations
+
 import csv
 import errno
 import fcntl
@@ -15,12 +17,14 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from singflow.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION = "1"
 
@@ -105,6 +109,11 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
     write_bytes(path, text.getvalue().encode())
 
 
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV."""
+    write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
+
+
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     """Write a table of rows, without its index."""
     with atomic(path) as temporary:
@@ -113,6 +122,8 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 
 def read_parquet(path: Path) -> pd.DataFrame:
     """Read a table of rows, or raise InputError that names the file."""
+    import pandas as pd
+
     with _parquet_errors(path):
         return pd.read_parquet(path)
 
@@ -154,6 +165,8 @@ def iterate_row_groups(path: Path, categories: Sequence[str], columns: Sequence[
 
 def read_rows(path: Path, column: str, values: Sequence[str]) -> pd.DataFrame:
     """The rows of a table whose `column` holds one of the values; no more than a row group and these rows are in memory."""
+    import pandas as pd
+
     parts = [frame[frame[column].isin(values)] for frame in iterate_row_groups(path, [column])]
     return pd.concat(parts, ignore_index=True).astype({column: str})
 

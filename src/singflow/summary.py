@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy
 
 from singflow.registry import ModelEntry
 from singflow.statistics import bootstrap_means, holm, interval, rank_correlations, rank_sum_p, strata_of, top1_shortfall

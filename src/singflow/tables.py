@@ -1,10 +1,6 @@
 """Tables that people read: every row says what it rests on."""
 
-from pathlib import Path
-
 import pandas as pd
-
-from singflow.store import write_bytes
 
 BASIS = ["rank_rule", "null_dim", "validation_r2", "translator", "seed"]
 
@@ -30,8 +26,3 @@ def qualify_pairs(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     a, b = (basis.loc[pd.MultiIndex.from_frame(table[["space", name]])].reset_index(drop=True) for name in ("model_a", "model_b"))
     weaker = a.where(a["validation_r2"] <= b["validation_r2"], b)
     return pd.concat([table.reset_index(drop=True), weaker.drop(columns="null_dim")], axis=1)
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, whole."""
-    write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())

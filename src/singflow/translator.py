@@ -1,31 +1,23 @@
-"""The linear translator: ridge regression from features to embeddings out of streamed sums (equation 4)."""
+"""Linear translators in files: those a study has fitted, and released ones that it names in their place."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-import numpy as np
-import scipy.linalg
-from numpy.typing import DTypeLike
-
+from singflow.config import LOCAL
 from singflow.errors import InputError
+from singflow.ridge import Affine
+from singflow.store import read_tensors, sha256_of
 
 
-@dataclass(frozen=True)
-class Translator:
-    """An affine map T f + c: weight (m, d), bias (m,)."""
-
-    weight: np.ndarray
-    bias: np.ndarray
+class Translator(Affine):
+    """A linear translator: weight (m, d), bias (m,)."""
 
     @classmethod
-    def load(cls, path: Path | str) -> "Translator":
+    def load(cls, path: Path | str) -> Self:
         """The translator of a file translators/<space>/<model>/linear.safetensors: weight (m, d) and bias (m,), float32.
 
         Raises InputError for any other file, and for one that is damaged.
         """
-        from singflow.store import read_tensors
-
         path = Path(path)
         _, made = read_tensors(path, [])
         if made.get("kind") != "linear":
@@ -39,96 +31,28 @@ class Translator:
             raise InputError(f"{path}: weight {weight} and bias {bias} make no affine map: remove it and run the workflow again")
         return loaded
 
-    def astype(self, dtype: DTypeLike) -> "Translator":
-        """The same map in another type."""
-        return Translator(self.weight.astype(dtype), self.bias.astype(dtype))
 
-    def __call__(self, features: np.ndarray) -> np.ndarray:
-        """Embeddings (n, m) of features (n, d)."""
-        return features @ self.weight.T + self.bias
+def imported_path(space: str, model: str) -> Path:
+    """Where an imported translator lies."""
+    return Path(LOCAL) / "translators" / space / f"{model}.safetensors"
 
 
-class RidgeStatistics:
-    """Sums over rows that determine every ridge solution, in float64; memory does not grow with the rows."""
+def read_imported(imported: list[str], space: str, model: str) -> Translator | None:
+    """The translator that the study names for a model and space, None when it names none.
 
-    def __init__(self, width: int, dim: int) -> None:
-        self.n = 0
-        self._x = np.zeros(width)
-        self._z = np.zeros(dim)
-        self._xx = np.zeros((width, width))
-        self._xz = np.zeros((width, dim))
-
-    def update(self, features: np.ndarray, embeddings: np.ndarray) -> None:
-        """Add rows: features (n, d), embeddings (n, m)."""
-        x = features.astype(np.float64)
-        z = embeddings.astype(np.float64)
-        self.n += len(x)
-        self._x += x.sum(axis=0)
-        self._z += z.sum(axis=0)
-        self._xx += x.T @ x
-        self._xz += x.T @ z
-
-    def __add__(self, other: "RidgeStatistics") -> "RidgeStatistics":
-        """The statistics of the rows of both."""
-        total = RidgeStatistics(len(self._x), len(self._z))
-        total.n = self.n + other.n
-        total._x, total._z = self._x + other._x, self._z + other._z
-        total._xx, total._xz = self._xx + other._xx, self._xz + other._xz
-        return total
-
-    @property
-    def mean_squared_norm(self) -> float:
-        """Mean squared distance of the features from their mean."""
-        return float(np.trace(self._xx) / self.n - np.sum((self._x / self.n) ** 2))
-
-    @property
-    def embedding_mean(self) -> np.ndarray:
-        """Mean embedding (m,): the baseline that predicts it for every image."""
-        return self._z / self.n
-
-    def path(self, alphas: Iterable[float]) -> Iterator[Translator]:
-        """The minimizer of sum ||T f + c - z||^2 + alpha ||T||^2 for each alpha, out of one factorization.
-
-        The intercept c is not penalized, as in scikit-learn's Ridge. Raises InputError with fewer than two rows.
-        """
-        if self.n < 2:
-            raise InputError(f"a translator needs at least two training rows, not {self.n}: add images or lower data.validation_fraction")
-        x_mean, z_mean = self._x / self.n, self._z / self.n
-        eigenvalues, eigenvectors = scipy.linalg.eigh(self._xx - self.n * np.outer(x_mean, x_mean), check_finite=False)
-        rotated = eigenvectors.T @ (self._xz - self.n * np.outer(x_mean, z_mean))
-        spectrum = np.maximum(eigenvalues, 0.0)
-        for alpha in alphas:
-            weight = ((eigenvectors / (spectrum + alpha)) @ rotated).T
-            yield Translator(weight, z_mean - weight @ x_mean)
-
-
-@dataclass
-class Agreement:
-    """Agreement of predictions with embeddings, summed over rows."""
-
-    n: int = 0
-    cosine_sum: float = 0.0
-    squared_error: float = 0.0
-
-    def update(self, predicted: np.ndarray, embeddings: np.ndarray) -> None:
-        """Add rows: both (n, m)."""
-        z = embeddings.astype(np.float64)
-        norms = np.linalg.norm(predicted, axis=1) * np.linalg.norm(z, axis=1)
-        if not (norms > 0).all():
-            raise InputError("a zero embedding has no direction: look at the image or the space that gave it")
-        self.n += len(z)
-        self.cosine_sum += float((np.einsum("nm,nm->n", predicted, z) / norms).sum())
-        self.squared_error += float(((predicted - z) ** 2).sum())
-
-    @property
-    def cosine(self) -> float:
-        """Mean cosine similarity, from -1 to 1."""
-        return self.cosine_sum / self.n
-
-    def mse(self, dim: int) -> float:
-        """Mean squared error per coordinate (equation 14)."""
-        return self.squared_error / (self.n * dim)
-
-    def r2(self, baseline: "Agreement") -> float:
-        """Share of the baseline's squared error that is explained: 1 is perfect, 0 no better than the baseline."""
-        return 1.0 - self.squared_error / baseline.squared_error
+    imported: translator.imported of the study, <space>/<model>:<hash>. Raises InputError when the file is not there or is another.
+    """
+    pins = dict(each.rsplit(":", 1) for each in imported)
+    pin = pins.get(f"{space}/{model}")
+    if pin is None:
+        return None
+    path = imported_path(space, model)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file: make it with scripts/import_translator.py, or take {space}/{model} out of translator.imported"
+        )
+    if not sha256_of(path).startswith(pin):
+        raise InputError(
+            f"{path}: its SHA-256 is {sha256_of(path)}, but translator.imported says {pin}: import it again, or correct the hash"
+        )
+    return Translator.load(path)

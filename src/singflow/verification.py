@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from scipy.linalg import subspace_angles
 
 from singflow.errors import InputError
 from singflow.store import md5_of
@@ -265,7 +265,7 @@ def _spans(name: str, here: np.ndarray, there: np.ndarray) -> Differences:
         yield Difference("finite values of tensor null_basis", *finite)
     off, other = (np.linalg.norm(basis.T @ basis - np.eye(basis.shape[1]), 2) for basis in (here, there))
     yield from _numbers(name, "null_basis", off, other, lambda _: "tensor null_basis, distance of its columns from orthonormal ones")
-    sine = np.sin(subspace_angles(here, there).max())
+    sine = np.sin(scipy.linalg.subspace_angles(here, there).max())
     yield from _numbers(name, "null_basis", sine, 0.0, lambda _: "sine of the largest angle between the spans of null_basis")
 
 

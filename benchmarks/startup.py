@@ -1,0 +1,55 @@
+"""How long every script takes from the start of Python until its flags are read: `python scripts/<script>.py --help`.
+
+Every repeat runs all scripts once, beside `python -c pass` and `import pandas`. Prints a table of seconds, minimum and median, and the
+median over that of `import pandas`; ends with exit status 1 when the median of a script that needs no torch is above the limit.
+"""
+
+import subprocess
+import sys
+import time
+
+import pandas as pd
+from memory import ROOT
+from pydantic import Field
+
+from singflow import cli
+from singflow.dependencies import needs_torch
+from singflow.errors import InputError
+
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if "cli.run(" in path.read_text(encoding="utf-8"))
+BASELINES = {"python -c pass": ["-c", "pass"], "import pandas": ["-c", "import pandas"]}
+
+
+class Flags(cli.Command):
+    """How long every script takes to start."""
+
+    scripts: list[str] = Field(SCRIPTS, min_length=1, description="scripts that are started")
+    repeats: int = Field(5, ge=1, description="times that every script is started")
+    limit_s: float = Field(0.5, gt=0, description="seconds that a script without torch may take")
+
+
+def seconds(arguments: list[str]) -> float:
+    """Seconds that Python takes with the arguments. Raises InputError when it fails."""
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"{arguments[0]}: {done.stderr[-3000:]}")
+    return time.perf_counter() - started
+
+
+def main(flags: Flags) -> None:
+    commands = BASELINES | {script: [f"scripts/{script}.py", "--help"] for script in flags.scripts}
+    runs = pd.DataFrame([{name: seconds(command) for name, command in commands.items()} for _ in range(flags.repeats)])
+    table = pd.DataFrame({"minimum s": runs.min(), "median s": runs.median()})
+    table["of pandas"] = table["median s"] / table["median s"]["import pandas"]
+    table["torch"] = ["torch" if name in flags.scripts and needs_torch(name, ROOT) else "" for name in table.index]
+    print(table.to_string(float_format="%.2f"))
+    light = table.loc[[name for name in flags.scripts if not table["torch"][name]], "median s"]
+    slow = light[light > flags.limit_s]
+    print(f"{len(light) - len(slow)} of {len(light)} scripts without torch start within {flags.limit_s:g} s")
+    if len(slow):
+        raise InputError(f"slower than {flags.limit_s:g} s: {', '.join(slow.index)}")
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)
