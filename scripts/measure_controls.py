@@ -62,7 +62,7 @@ def main(flags: Flags) -> None:
                 features, image_id = shard["features"][rows], shard["image_id"][rows]
                 original, targets = translate(features, translator), texts[codes[image_id]]
                 for case, share in folded.items():
-                    scores[case].update(image_id, Removal(original, original - features @ share), targets)
+                    scores[case].update(image_id, Removal(original, features @ share), targets)
         for case in waiting:
             scores[case].end_draw()
     ids = manifest["image_id"].to_numpy()

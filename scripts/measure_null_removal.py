@@ -10,7 +10,7 @@ from singflow import cli
 from singflow.data import head_classes
 from singflow.errors import InputError
 from singflow.geometry import logit_change, null_energy, remove_null
-from singflow.metrics import angle_deg, fold, remove
+from singflow.metrics import fold, remove
 from singflow.store import (
     in_blocks,
     iterate_row_groups,
@@ -71,8 +71,7 @@ def main(flags: Flags) -> None:
             image_id, features = shard["image_id"][rows], shard["features"][rows]
             targets = texts[text_of[image_id]]
             removal = remove(features, translator, folded)
-            angle_original = angle_deg(removal.original, targets)
-            angle_equivalent = angle_deg(removal.equivalent, targets)
+            angle_original, angle_equivalent = removal.angles(targets)
             blocks.append(
                 pd.DataFrame(
                     {

@@ -77,7 +77,7 @@ def test_scores_are_means_over_draws_with_their_spread():
     scores = ControlScores(6)
     for draw in moved:
         for part in (np.array([4, 0]), np.array([1, 2, 3, 5])):
-            scores.update(part, Removal(original[part], draw[part]), texts[part])
+            scores.update(part, Removal(original[part], original[part] - draw[part]), texts[part])
         scores.end_draw()
     image = np.array([angle_deg(original, draw) for draw in moved])
     attribute = np.array([angle_deg(original, texts) - angle_deg(draw, texts) for draw in moved])
@@ -137,7 +137,7 @@ def excess(basis, features, translator, labels, texts):
         scores = ControlScores(len(features))
         for draw in range(1 if case.single else 12):
             removed = features @ folded_control(translator.weight, basis, case, 0, draw).T
-            scores.update(np.arange(len(features)), Removal(original, original - removed), targets)
+            scores.update(np.arange(len(features)), Removal(original, removed), targets)
             scores.end_draw()
         tables.append(scores.table(np.arange(len(features)), case))
         spread = dict(zip(["is_deg_spread", "_", "as_abs_deg_spread"], scores.spread_deg, strict=True))

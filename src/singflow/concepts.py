@@ -30,13 +30,12 @@ def scan_block(original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, text
     sums = np.zeros((5, len(n), len(texts)))
     for start in range(0, len(original), CHUNK):
         part = slice(start, start + CHUNK)
-        angle = angles_to_all_deg(original[part], texts).astype(np.float64)
+        angle = angles_to_all_deg(original[part], texts)
         score = angle - angles_to_all_deg(equivalent[part], texts)
-        first, last = np.searchsorted(stops, [start, start + len(angle) - 1], side="right")
-        mine = slice(first, last + 1)
-        begins = np.maximum(stops[mine] - n[mine] - start, 0)
-        for total, values in zip(sums, (angle, angle**2, score, score**2, np.abs(score)), strict=True):
-            total[mine] += np.add.reduceat(values, begins, axis=0)
+        for label in range(np.searchsorted(stops, start, side="right"), np.searchsorted(stops, start + len(angle)) + 1):
+            mine = slice(max(stops[label] - n[label] - start, 0), stops[label] - start)
+            a, s = angle[mine].astype(np.float64), score[mine].astype(np.float64)
+            sums[:, label] += [values.sum(axis=0) for values in (a, a**2, s, s**2, np.abs(s))]
     angle, angle2, score, score2, size = sums / n[:, None]
     return {
         "angle_mean": angle,

@@ -75,7 +75,7 @@ class CurveStatistics:
                 moved += coordinates[:, cut:end] @ translated[:, cut:end].T
                 end = cut
                 size, after = np.linalg.norm(change, axis=1), logits - change
-                removal = Removal(original, original - moved)
+                removal = Removal(original, moved)
                 image, attribute = removal.image_score(), removal.attribute_score(texts)
                 self._sums[subspace] += [
                     size.sum(),

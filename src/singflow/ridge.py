@@ -19,7 +19,7 @@ class Affine:
 
     def astype(self, dtype: DTypeLike) -> "Affine":
         """The same map in another type."""
-        return Affine(self.weight.astype(dtype), self.bias.astype(dtype))
+        return Affine(self.weight.astype(dtype, copy=False), self.bias.astype(dtype, copy=False))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Embeddings (n, m) of features (n, d)."""
@@ -72,11 +72,12 @@ class RidgeStatistics:
         if self.n < 2:
             raise InputError(f"a translator needs at least two training rows, not {self.n}: add images or lower data.validation_fraction")
         x_mean, z_mean = self._x / self.n, self._z / self.n
-        eigenvalues, eigenvectors = scipy.linalg.eigh(self._xx - self.n * np.outer(x_mean, x_mean), check_finite=False)
+        scatter = self._xx - self.n * np.outer(x_mean, x_mean)
+        eigenvalues, eigenvectors = scipy.linalg.eigh(scatter, driver="evd", overwrite_a=True, check_finite=False)
         rotated = eigenvectors.T @ (self._xz - self.n * np.outer(x_mean, z_mean))
         spectrum = np.maximum(eigenvalues, 0.0)
         for alpha in alphas:
-            weight = ((eigenvectors / (spectrum + alpha)) @ rotated).T
+            weight = (rotated / (spectrum + alpha)[:, None]).T @ eigenvectors.T
             yield Affine(weight, z_mean - weight @ x_mean)
 
 
