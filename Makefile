@@ -1,5 +1,6 @@
 # make demo   environment and the study in params.yaml
 # make test   environment and all tests
+# make coverage   the tests of the package alone, and the share of its branches that they run
 # make bench  peak memory of every step at the paper's largest size, and of a scan of 100,000 words; the start of every script; the engines' own time on large studies
 # make prefetch   weights that the study in params.yaml needs, into the caches (needs a network)
 # make doctor     what of a run will work here or on the cluster, and how to mend what will not
@@ -15,7 +16,7 @@ CORES ?= all
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check bench prefetch doctor plan resume finished publish fetch verify reproduce crate dvc.yaml
+.PHONY: demo test coverage check bench prefetch doctor plan resume finished publish fetch verify reproduce crate dvc.yaml
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo
@@ -25,6 +26,9 @@ demo: .venv/demo
 
 test: .venv/test
 	pytest --numprocesses 2 --dist loadfile $(PYTEST)
+
+coverage: .venv/test
+	pytest --numprocesses 2 --dist loadfile --cov --cov-fail-under=95 $(PYTEST) tests/test_*.py
 
 check: .venv/test
 	ruff check .

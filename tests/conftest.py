@@ -1,9 +1,11 @@
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from xdist.scheduler import LoadFileScheduling
 
 from singflow.data import build_manifest, data_root, list_table, read_classes
@@ -36,10 +38,15 @@ def packaged():
 
 
 @pytest.fixture(scope="session")
-def snakemake_project(tmp_path_factory):
-    project = Project(tmp_path_factory.mktemp("snakemake"))
-    project.snakemake()
-    return project
+def snakemake_project(tmp_path_factory, worker_id):
+    """A finished study, by Snakemake: computed once for all processes of a test run, each of which has a copy of its own."""
+    folder = tmp_path_factory.mktemp("snakemake")
+    once = folder if worker_id == "master" else folder.parents[1] / "snakemake"
+    with FileLock(once.with_suffix(".lock")):
+        if not (once / "results/demo/report.html").exists():
+            once.mkdir(exist_ok=True)
+            Project(once).snakemake()
+    return Project.at(once if once == folder else shutil.copytree(once, folder, symlinks=True, dirs_exist_ok=True))
 
 
 @pytest.fixture(scope="session")
