@@ -51,6 +51,7 @@ def test_a_lock_that_a_killed_demo_of_this_machine_did_not_leave_is_respected(sn
     project = snakemake_project.copy(tmp_path / "locked")
     project.edit("params.yaml", "extremes: 8", "extremes: 7")
     locks, owner = (project.folder / ".snakemake" / name for name in ("locks", "demo"))
+    locks.mkdir(exist_ok=True)
     (locks / "0.output.lock").write_text("results/demo/figures/fig5.png\n")
     for name in (None, f"not-{platform.node()}"):
         if name:
