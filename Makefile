@@ -1,6 +1,6 @@
 # make demo   environment and the study in params.yaml
 # make test   environment and all tests
-# make bench  peak memory of every step at the paper's largest size, and of a scan of 100,000 words; the start of every script; the engines' own time on large studies
+# make bench  peak memory of every step at the paper's largest size, and of a scan of 100,000 words; the engines' own time on large studies; the start of every script
 # make prefetch   weights that the study in params.yaml needs, into the caches (needs a network)
 # make doctor     what of a run will work here or on the cluster, and how to mend what will not
 # make plan       jobs, hours, memory and disk of the study before it runs; PLAN="--device cuda" passes options
@@ -38,8 +38,8 @@ check: .venv/test
 bench: .venv/demo
 	python benchmarks/memory.py
 	python benchmarks/scan.py
-	python benchmarks/startup.py
 	python benchmarks/engines.py
+	python benchmarks/startup.py
 
 prefetch: .venv/demo
 	python scripts/prefetch.py
