@@ -43,8 +43,8 @@ check: .venv/test
 bench: .venv/demo
 	python benchmarks/memory.py
 	python benchmarks/scan.py
-	python benchmarks/startup.py
 	python benchmarks/engines.py
+	python benchmarks/startup.py
 
 prefetch: .venv/demo
 	python scripts/prefetch.py

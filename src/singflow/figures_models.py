@@ -13,6 +13,8 @@ from matplotlib.patches import Ellipse, Rectangle
 from singflow.errors import check_labels
 from singflow.figures import STYLE, bare, caption, colour, marker
 
+MOST_LABELS = 16  # in figure 4, when none are chosen
+
 
 def covariance_ellipse(points: np.ndarray, coverage: float) -> tuple[np.ndarray, float, float, float]:
     """Ellipse that holds `coverage` of a normal distribution with the points' mean and covariance.
@@ -195,7 +197,7 @@ def _places(axes: Axes, orders: pd.DataFrame, shown: list[str], models: list[str
     axes.grid(axis="y", color="0.92", lw=0.6)
 
 
-def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted: list[str], most_labels: int = 16) -> Figure:
+def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted: list[str]) -> Figure:
     """Violins of |AS| per label, one panel per space and model: of the wanted labels, or of those with most images.
 
     Labels are in the same order in every panel, by their median over all models. A label with fewer than three images
@@ -204,7 +206,7 @@ def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted
     everything = pd.concat(each for models in scores.values() for each in models.values())
     counts = everything.groupby("label").size().sort_values(ascending=False, kind="stable")
     check_labels(wanted, counts.index, "plot_fig4.labels")
-    chosen = wanted or list(counts.index[:most_labels])
+    chosen = wanted or list(counts.index[:MOST_LABELS])
     order = everything[everything["label"].isin(chosen)].assign(size=lambda f: f["as_deg"].abs()).groupby("label")["size"].median()
     labels = list(order.sort_values(kind="stable").index)
     panels = [(space, model, each) for space, models in scores.items() for model, each in models.items()]
