@@ -7,7 +7,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.store import read_json, read_tensors
-from singflow.tables import write_table
+from singflow.tables import read_models, write_table
 
 FIGURES = ["validation_cosine", "validation_mse", "validation_r2"]
 COLUMNS = [
@@ -29,7 +29,7 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
-    seeds = pd.read_csv(flags.table).set_index(["space", "model"])["seed"]
+    seeds = read_models(flags.table).set_index(["space", "model"])["seed"]
     rows = []
     for space in flags.spaces:
         for model in flags.models:

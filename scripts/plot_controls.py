@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from singflow import cli
 from singflow.figures import save
 from singflow.figures_models import controls
+from singflow.tables import read_table
 
 
 class Flags(cli.Command):
@@ -22,7 +21,7 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
-    excess, orders, table = (pd.read_csv(path) for path in (flags.controls, flags.orders, flags.table))
+    excess, orders, table = (read_table(path) for path in (flags.controls, flags.orders, flags.table))
     save(controls(flags.spaces, flags.models, excess, orders, table), flags.png, flags.pdf)
 
 

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from singflow import cli
 from singflow.figures import save
 from singflow.figures_probe import fig12
 from singflow.probe import gather
 from singflow.store import read_json
-from singflow.tables import write_table
+from singflow.tables import read_models, write_table
 
 
 class Flags(cli.Command):
@@ -26,7 +24,7 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
-    models = pd.read_csv(flags.table)
+    models = read_models(flags.table)
     probes = {s: {m: read_json(flags.probes / s / f"{m}.json") for m in flags.models} for s in flags.spaces}
     rows = gather(probes, models, flags.confidence)
     write_table(flags.output, rows)

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from singflow import cli
 from singflow.config import PlotFig4
 from singflow.figures import save
 from singflow.figures_labels import fig4
 from singflow.store import read_parquet
+from singflow.tables import read_models
 
 
 class Flags(PlotFig4, cli.Command):
@@ -23,8 +22,8 @@ class Flags(PlotFig4, cli.Command):
 
 
 def main(flags: Flags) -> None:
-    scores = {s: {m: read_parquet(flags.scores / s / f"{m}.parquet") for m in flags.models} for s in flags.spaces}
-    save(fig4(scores, pd.read_csv(flags.table), flags.labels), flags.png, flags.pdf)
+    scores = {s: {m: read_parquet(flags.scores / s / f"{m}.parquet", "scores") for m in flags.models} for s in flags.spaces}
+    save(fig4(scores, read_models(flags.table), flags.labels), flags.png, flags.pdf)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,34 @@
 """Tables that people read: every row says what it rests on."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from singflow.store import write_bytes
+from singflow.errors import InputError
+from singflow.store import MEND, write_bytes
 
+TEXTS = ["space", "model", "model_a", "model_b", "label", "concept", "path", "prompt", "text", "note", "reason", "translator"]
 BASIS = ["rank_rule", "null_dim", "validation_r2", "translator", "seed"]
+
+
+def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A table of the study: labels and other texts are what they are, whether they look like numbers or like nothing.
+
+    Raises InputError that names the file when it cannot be read or lacks one of the columns.
+    """
+    try:
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as CSV ({error}): {MEND}") from None
+    if missing := [column for column in columns if column not in table]:
+        raise InputError(f"{path}: has no column {', '.join(missing)}: {MEND}")
+    return table
+
+
+def read_models(path: Path) -> pd.DataFrame:
+    """tables/models.csv; raises InputError as read_table does."""
+    return read_table(path, ["space", "model", *BASIS])
 
 
 def qualify(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
