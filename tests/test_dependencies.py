@@ -139,6 +139,6 @@ def test_the_numerical_modules_reach_neither_a_network_library_nor_the_disk(modu
             found = {each for each in found if not each.startswith(READER)}
         names |= found
         waiting |= {part.split(".")[1] for part in found if part.startswith("singflow.")} - reached
-    standard = {"collections", "dataclasses", "difflib", "hashlib", "itertools", "typing"}
+    standard = {"collections", "dataclasses", "difflib", "hashlib", "itertools", "typing", "unicodedata"}
     assert {name.split(".")[0] for name in names} <= {"numpy", "pandas", "scipy", "singflow", *standard}
     assert reached <= {*NUMERICAL, "errors"}
