@@ -29,7 +29,7 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
-    seeds = read_models(flags.table).set_index(["space", "model"])["seed"]
+    seeds = read_models(flags.table, ["seed"]).set_index(["space", "model"])["seed"]
     rows = []
     for space in flags.spaces:
         for model in flags.models:

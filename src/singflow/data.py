@@ -171,9 +171,9 @@ def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[C
     if table.suffix.lower() in (".parquet", ".pq"):
         try:
             frame = pd.read_parquet(table)
+            frame = frame.astype(object).where(frame.notna(), "").astype(str)
         except Exception as error:  # noqa: BLE001 (pyarrow raises whatever damaged bytes provoke)
             raise InputError(f"{table}: not readable as Parquet ({error}): write it anew, or as CSV") from None
-        frame = frame.astype(object).where(frame.notna(), "").astype(str)
     else:
         frame = _read_csv(table)
     for column, key in (("path", "the image's path relative to data.root"), (label_column, "data.label_column")):

@@ -134,7 +134,7 @@ def read_artifacts(
     if not translator.weight.shape[1] == len(basis) == head["weight"].shape[1] or len(translator.weight) != embeddings.shape[1]:
         raise InputError(f"{head_path}, {basis_path}, {folder} and the prompts of {space} differ in width: run the study again")
     table = existing(results / "tables/models.csv")
-    models = read_models(table).set_index(["space", "model"])["translator"]
+    models = read_models(table, ["translator"]).set_index(["space", "model"])["translator"]
     if (space, model) not in models:
         raise InputError(f"{table}: has no row for {space} and {model}: remove it and run the workflow again")
     columns = ["is_deg", "as_deg"]
@@ -146,7 +146,7 @@ def read_artifacts(
         space=space,
         rank_rule=rule,
         null_dim=null_dim,
-        validation_r2=read_json(existing(folder / "linear.json")).of_kind("validation_r2", float),
+        validation_r2=read_json(existing(folder / "linear.json")).of_kind("validation_r2", int | float),
         translator=str(models[space, model]),
         n_images=len(scores),
         note="" if null_dim else NO_NULL_SPACE,

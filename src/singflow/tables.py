@@ -26,9 +26,9 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     return table
 
 
-def read_models(path: Path) -> pd.DataFrame:
-    """tables/models.csv; raises InputError as read_table does."""
-    return read_table(path, ["space", "model", *BASIS])
+def read_models(path: Path, columns: Sequence[str] = BASIS) -> pd.DataFrame:
+    """tables/models.csv; raises InputError as read_table does. columns: those that it must have besides space and model."""
+    return read_table(path, ["space", "model", *columns])
 
 
 def qualify(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
