@@ -25,9 +25,8 @@ def main(options: list[str]) -> str | None:
             return None
     found = look_up("--local", "--skip-editable", *options)
     skipped = [each["name"] for each in found if "skip_reason" in each]
-    faults = [
-        f"{each['name']} {each['version']}: {v['id']}, mended in {v['fix_versions']}" for each in found for v in each.get("vulns", [])
-    ]
+    known = [(each["name"], each["version"], fault) for each in found for fault in each.get("vulns", [])]
+    faults = [f"{name} {version}: {fault['id']}, mended in {fault['fix_versions']}" for name, version, fault in known]
     print(f"{len(found) - len(skipped)} packages audited; not known to the service: {', '.join(skipped) or 'none'}")
     return "\n".join(faults) if found else "pip-audit gave no answer"
 
