@@ -1,5 +1,6 @@
 # make demo   environment and the study in params.yaml
 # make test   environment and all tests
+# make check  environment, linters, types, and known vulnerabilities of what is installed (make audit)
 # make coverage   the tests of the package alone, and the share of its branches that they run
 # make bench  peak memory of every step at the paper's largest size, and of a scan of 100,000 words; the start of every script; the engines' own time on large studies
 # make prefetch   weights that the study in params.yaml needs, into the caches (needs a network)
@@ -16,7 +17,7 @@ CORES ?= all
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test coverage check bench prefetch doctor plan resume finished publish fetch verify reproduce crate dvc.yaml
+.PHONY: demo test coverage check audit bench prefetch doctor plan resume finished publish fetch verify reproduce crate dvc.yaml
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo
@@ -30,7 +31,7 @@ test: .venv/test
 coverage: .venv/test
 	pytest --numprocesses 2 --dist loadfile --cov --cov-fail-under=95 $(PYTEST) tests/test_*.py
 
-check: .venv/test
+check: .venv/test audit
 	ruff check .
 	ruff format --check .
 	mypy
@@ -39,6 +40,9 @@ check: .venv/test
 	snakemake --dry-run >/dev/null 2>&1 || snakemake --dry-run
 	# One environment runs every rule (make, or environment.yml), so the lint for an environment per rule does not apply.
 	! snakemake --lint 2>&1 | grep '^    \*' | grep -v 'Specify a conda environment or container for each rule'
+
+audit: .venv/test
+	python tests/audit.py $(AUDIT)
 
 bench: .venv/demo
 	python benchmarks/memory.py

@@ -8,7 +8,7 @@ from singflow import cli
 from singflow.config import Summary
 from singflow.ranking import agreement_rows, criterion_columns, excess_rows, order_rows, pair_rows, render_orders, shared_dimension
 from singflow.statistics import strata_of
-from singflow.store import read_json, read_parquet, write_bytes, write_table
+from singflow.store import read_json, read_manifest, read_models, read_parquet, write_bytes, write_table
 from singflow.tables import qualify, qualify_pairs
 
 
@@ -26,9 +26,9 @@ class Flags(Summary, cli.Command):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(1)
-    summary = pd.read_csv(flags.table)
+    summary = read_models(flags.table)
     null_dims = summary.drop_duplicates("model").set_index("model")["null_dim"].to_dict()
-    strata = strata_of(read_parquet(flags.manifest)["label"])
+    strata = strata_of(read_manifest(flags.manifest)["label"])
     options = {"resamples": flags.resamples, "confidence": flags.confidence, "seed": flags.seed}
     excess, orders, pairs, shared = [], [], [], {}
     for space in flags.spaces:
@@ -36,7 +36,7 @@ def main(flags: Flags) -> None:
         shared[space] = shared_dimension(map(pd.DataFrame, reports.values()))
         columns = {}
         for model, cases in reports.items():  # a table at a time: one takes a kilobyte an image
-            table = read_parquet(flags.controls / space / f"{model}.parquet")
+            table = read_parquet(flags.controls / space / f"{model}.parquet", "controls")
             rows = excess_rows(table, cases, null_dims[model], strata, **options)
             excess += [{"space": space, "model": model, **row} for row in rows]
             columns[model] = criterion_columns(table, null_dims[model], shared[space])

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from singflow import cli
-from singflow.store import read_json, read_tensors, write_table
+from singflow.store import read_json, read_models, read_tensors, write_table
 
 FIGURES = ["validation_cosine", "validation_mse", "validation_r2"]
 COLUMNS = [
@@ -28,7 +28,7 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
-    seeds = pd.read_csv(flags.table).set_index(["space", "model"])["seed"]
+    seeds = read_models(flags.table, ["seed"]).set_index(["space", "model"])["seed"]
     rows = []
     for space in flags.spaces:
         for model in flags.models:

@@ -12,7 +12,7 @@ from singflow.data import prompt_of
 from singflow.features import pick_device
 from singflow.registry import ConSEEntry, read_space
 from singflow.spaces import LIBRARIES, embed_templates, load_text_tower
-from singflow.store import provenance, read_parquet, sha256_of, write_json, write_tensors
+from singflow.store import provenance, read_manifest, sha256_of, write_json, write_tensors
 from singflow.text_cache import TextCache
 from singflow.vocabulary import read_vocabulary
 
@@ -35,7 +35,7 @@ class Flags(Prompts, cli.Command):
 def main(flags: Flags) -> None:
     concepts = read_vocabulary(flags.vocabulary)
     torch.set_num_threads(flags.threads)
-    prompts = read_parquet(flags.manifest).drop_duplicates("label").set_index("label")["prompt"].sort_index()
+    prompts = read_manifest(flags.manifest).drop_duplicates("label").set_index("label")["prompt"].sort_index()
     labels = list(prompts.index)
     own = {label: prompt for label, prompt in prompts.items() if prompt != prompt_of(label)}
     entry = read_space(flags.entry)

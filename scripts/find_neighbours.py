@@ -9,7 +9,7 @@ import pandas as pd
 from singflow import cli
 from singflow.metrics import fold, remove
 from singflow.neighbours import Index, contents, nearest
-from singflow.store import iterate_whole, read_null_basis, read_parquet, write_parquet
+from singflow.store import iterate_whole, read_manifest, read_null_basis, write_parquet
 from singflow.translator import Translator
 
 
@@ -29,7 +29,7 @@ class Flags(cli.Command):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_parquet(flags.manifest)
+    manifest = read_manifest(flags.manifest)
     content = contents(manifest["sha256"])
     translator = Translator.load(flags.translator)
     folded = fold(translator.weight, read_null_basis(flags.projector))

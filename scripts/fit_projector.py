@@ -5,7 +5,7 @@ from pathlib import Path
 from singflow import cli
 from singflow.config import Projector
 from singflow.geometry import logit_change, null_space, remove_null
-from singflow.store import in_blocks, iterate_shards, provenance, read_parquet, read_tensors, write_json, write_tensors
+from singflow.store import in_blocks, iterate_shards, provenance, read_manifest, read_tensors, write_json, write_tensors
 
 
 class Flags(Projector, cli.Command):
@@ -28,7 +28,7 @@ def main(flags: Flags) -> None:
     split = null_space(head["weight"], flags.rule, flags.energy, flags.rank)
     null_dim = split.basis.shape[1]
     largest = 0.0
-    for shard in iterate_shards(flags.features, "features", flags.shards, read_parquet(flags.manifest), made["weights_sha256"]):
+    for shard in iterate_shards(flags.features, "features", flags.shards, read_manifest(flags.manifest), made["weights_sha256"]):
         for features in in_blocks(shard["features"]):
             change = logit_change(head["weight"], features, remove_null(features, split.basis))
             largest = max(largest, float(change.max(initial=0.0)))

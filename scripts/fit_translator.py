@@ -8,7 +8,7 @@ from singflow import cli
 from singflow.config import Translator
 from singflow.errors import InputError
 from singflow.ridge import Agreement, RidgeStatistics
-from singflow.store import iterate_pairs, provenance, read_parquet, write_json, write_tensors
+from singflow.store import iterate_pairs, provenance, read_manifest, write_json, write_tensors
 from singflow.translator import read_imported
 
 
@@ -29,7 +29,7 @@ class Flags(Translator, cli.Command):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_parquet(flags.manifest)
+    manifest = read_manifest(flags.manifest)
     training = (manifest["split"] == "train").to_numpy()
     statistics: RidgeStatistics | None = None
     for shard, embeddings in iterate_pairs(flags.features, flags.embeddings, flags.shards, manifest):

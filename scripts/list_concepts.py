@@ -10,7 +10,7 @@ from singflow import cli
 from singflow.concepts import Scan, extreme_concepts, spurious_cues, with_intervals
 from singflow.config import Concepts
 from singflow.errors import InputError
-from singflow.store import iterate_row_groups, write_table
+from singflow.store import iterate_row_groups, read_models, write_table
 from singflow.tables import qualify
 
 NAMES = ["label", "concept"]
@@ -74,7 +74,7 @@ def list_scan(flags: Flags, space: str, model: str) -> tuple[pd.DataFrame, pd.Da
 
 
 def main(flags: Flags) -> None:
-    models = pd.read_csv(flags.table)
+    models = read_models(flags.table)
     extremes, cues = zip(*(list_scan(flags, space, model) for space in flags.spaces for model in flags.models), strict=True)
     spread = ["as_abs_mean_deg", "as_abs_mean_deg_low", "as_abs_mean_deg_high"]
     head = ["space", "model", "label"]

@@ -12,9 +12,9 @@ from singflow.metrics import Removal, translate
 from singflow.store import (
     in_blocks,
     iterate_shards,
-    read_json,
+    read_manifest,
+    read_names,
     read_null_basis,
-    read_parquet,
     read_tensors,
     write_json,
     write_parquet,
@@ -41,11 +41,11 @@ class Flags(Controls, cli.Command):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_parquet(flags.manifest)
+    manifest = read_manifest(flags.manifest)
     basis = read_null_basis(flags.projector)
     translator = Translator.load(flags.translator)
     texts = read_tensors(flags.prompts, ["label_embeddings"])[0]["label_embeddings"]
-    codes = pd.Categorical(manifest["label"], categories=read_json(flags.names)["labels"]).codes
+    codes = pd.Categorical(manifest["label"], categories=read_names(flags.names)["labels"]).codes
     scores = {case: ControlScores(len(manifest)) for case in cases(*basis.shape, flags.dimensions)}
 
     def wants_more(case: Case) -> bool:

@@ -1,6 +1,5 @@
 """Score every image before and after its null component is removed."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ from singflow.store import (
     in_blocks,
     iterate_row_groups,
     iterate_shards,
-    read_json,
+    read_manifest,
+    read_names,
     read_null_basis,
     read_parquet,
     read_tensors,
@@ -53,13 +53,13 @@ def read_controls(path: Path, null_dim: int, image_id: pd.Series) -> pd.DataFram
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_parquet(flags.manifest)
+    manifest = read_manifest(flags.manifest)
     head, made = read_tensors(flags.head, ["weight", "bias"])
-    manifest = manifest.assign(class_index=head_classes(manifest, json.loads(made["class_names"])))
+    manifest = manifest.assign(class_index=head_classes(manifest, made.parsed("class_names", list | None)))
     basis = read_null_basis(flags.projector)
     translator = Translator.load(flags.translator)
     texts = read_tensors(flags.prompts, ["label_embeddings"])[0]["label_embeddings"]
-    labels = np.array(read_json(flags.names)["labels"], dtype=object)
+    labels = np.array(read_names(flags.names)["labels"], dtype=object)
     text_of = manifest["label"].map({label: row for row, label in enumerate(labels)}).to_numpy()
     class_index = manifest["class_index"].to_numpy()
     folded = fold(translator.weight, basis)

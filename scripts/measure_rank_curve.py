@@ -5,7 +5,7 @@ from pathlib import Path
 from singflow import cli
 from singflow.config import RankCurve
 from singflow.rank_curve import CurveStatistics
-from singflow.store import iterate_shards, read_json, read_parquet, read_tensors, write_parquet
+from singflow.store import iterate_shards, read_manifest, read_names, read_tensors, write_parquet
 from singflow.translator import Translator
 
 
@@ -26,11 +26,11 @@ class Flags(RankCurve, cli.Command):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_parquet(flags.manifest)
+    manifest = read_manifest(flags.manifest)
     head, _ = read_tensors(flags.head, ["weight", "bias"])
     translator = Translator.load(flags.translator)
     texts = read_tensors(flags.embeddings, ["label_embeddings"])[0]["label_embeddings"]
-    text_of = manifest["label"].map({label: row for row, label in enumerate(read_json(flags.names)["labels"])}).to_numpy()
+    text_of = manifest["label"].map({label: row for row, label in enumerate(read_names(flags.names)["labels"])}).to_numpy()
     curve = CurveStatistics(head["weight"], head["bias"], translator, flags.kept, flags.energy)
     for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
         whole = shard["view"] == 0

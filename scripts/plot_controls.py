@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from singflow import cli
+from singflow.store import read_table
 
 
 class Flags(cli.Command):
@@ -23,7 +22,7 @@ def main(flags: Flags) -> None:
     from singflow.figures import save
     from singflow.figures_models import controls
 
-    excess, orders, table = (pd.read_csv(path) for path in (flags.controls, flags.orders, flags.table))
+    excess, orders, table = (read_table(path) for path in (flags.controls, flags.orders, flags.table))
     save(controls(flags.spaces, flags.models, excess, orders, table), flags.png, flags.pdf)
 
 

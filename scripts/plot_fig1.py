@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from singflow import cli
-from singflow.store import read_parquet
+from singflow.store import read_models, read_parquet
 
 
 class Flags(cli.Command):
@@ -23,8 +21,8 @@ def main(flags: Flags) -> None:
     from singflow.figures import save
     from singflow.figures_pictures import fig1
 
-    sets = {s: {m: read_parquet(flags.pictures / s / f"{m}.parquet") for m in flags.models} for s in flags.spaces}
-    save(fig1(sets, pd.read_csv(flags.table)), flags.png, flags.pdf)
+    sets = {s: {m: read_parquet(flags.pictures / s / f"{m}.parquet", "pictures") for m in flags.models} for s in flags.spaces}
+    save(fig1(sets, read_models(flags.table)), flags.png, flags.pdf)
 
 
 if __name__ == "__main__":

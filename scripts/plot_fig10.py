@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from singflow import cli
-from singflow.store import read_parquet, write_table
+from singflow.store import read_manifest, read_models, read_parquet, write_table
 from singflow.tables import qualify
 
 
@@ -26,9 +24,9 @@ def main(flags: Flags) -> None:
     from singflow.figures import save
     from singflow.figures_pictures import fig10, ladder_table
 
-    sets = {s: {m: read_parquet(flags.pictures / s / f"{m}.parquet") for m in flags.models} for s in flags.spaces}
-    models = pd.read_csv(flags.table)
-    write_table(flags.output, qualify(ladder_table(sets, read_parquet(flags.manifest)), models))
+    sets = {s: {m: read_parquet(flags.pictures / s / f"{m}.parquet", "pictures") for m in flags.models} for s in flags.spaces}
+    models = read_models(flags.table)
+    write_table(flags.output, qualify(ladder_table(sets, read_manifest(flags.manifest)), models))
     save(fig10(sets, models), flags.png, flags.pdf)
 
 

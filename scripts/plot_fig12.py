@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from singflow import cli
 from singflow.probe import gather
-from singflow.store import read_json, write_table
+from singflow.store import read_json, read_models, write_table
 
 
 class Flags(cli.Command):
@@ -26,7 +24,7 @@ def main(flags: Flags) -> None:
     from singflow.figures import save
     from singflow.figures_probe import fig12
 
-    models = pd.read_csv(flags.table)
+    models = read_models(flags.table)
     probes = {s: {m: read_json(flags.probes / s / f"{m}.json") for m in flags.models} for s in flags.spaces}
     rows = gather(probes, models, flags.confidence)
     write_table(flags.output, rows)

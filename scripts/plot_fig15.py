@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from singflow import cli
 from singflow.config import PlotFig15
-from singflow.store import iterate_row_groups, read_rows
+from singflow.store import iterate_row_groups, read_models, read_rows, read_table
 
 
 class Flags(PlotFig15, cli.Command):
@@ -29,8 +27,8 @@ def main(flags: Flags) -> None:
     first = next(iterate_row_groups(paths[flags.spaces[0]][flags.models[0]], ["label"], ["label", "n"]))
     labels = choose_labels(first, flags.labels, 2, "plot_fig15.labels")
     scans = {s: {m: read_rows(path, "label", labels) for m, path in each.items()} for s, each in paths.items()}
-    spurious = pd.read_csv(flags.spurious, dtype=str, keep_default_na=False)
-    save(fig15(scans, pd.read_csv(flags.table), spurious, labels, flags.most), flags.png, flags.pdf)
+    spurious = read_table(flags.spurious, ["space", "model", "label", "concept"])
+    save(fig15(scans, read_models(flags.table), spurious, labels, flags.most), flags.png, flags.pdf)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from singflow import cli
 from singflow.config import PlotFig4
-from singflow.store import read_parquet
+from singflow.store import read_models, read_parquet
 
 
 class Flags(PlotFig4, cli.Command):
@@ -24,8 +22,8 @@ def main(flags: Flags) -> None:
     from singflow.figures import save
     from singflow.figures_models import fig4
 
-    scores = {s: {m: read_parquet(flags.scores / s / f"{m}.parquet") for m in flags.models} for s in flags.spaces}
-    save(fig4(scores, pd.read_csv(flags.table), flags.labels), flags.png, flags.pdf)
+    scores = {s: {m: read_parquet(flags.scores / s / f"{m}.parquet", "scores") for m in flags.models} for s in flags.spaces}
+    save(fig4(scores, read_models(flags.table), flags.labels), flags.png, flags.pdf)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from singflow import cli
 from singflow.config import PlotFig5
-from singflow.store import iterate_row_groups, read_rows
+from singflow.store import iterate_row_groups, read_models, read_rows
 
 
 class Flags(PlotFig5, cli.Command):
@@ -28,7 +26,7 @@ def main(flags: Flags) -> None:
     first = next(iterate_row_groups(paths[flags.spaces[0]][flags.models[0]], ["label"], ["label", "n"]))
     (label,) = choose_labels(first, [flags.label] if flags.label else [], 1, "plot_fig5.label")
     scans = {s: {m: read_rows(path, "label", [label]) for m, path in each.items()} for s, each in paths.items()}
-    save(fig5(scans, pd.read_csv(flags.table), label, flags.extremes), flags.png, flags.pdf)
+    save(fig5(scans, read_models(flags.table), label, flags.extremes), flags.png, flags.pdf)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from singflow import cli
-from singflow.store import read_json
+from singflow.store import read_json, read_models
 
 
 class Flags(cli.Command):
@@ -28,7 +26,7 @@ def main(flags: Flags) -> None:
         s: {m: {k: read_json(flags.translators / s / m / f"{k}.json") for k in ["linear", *flags.kinds]} for m in flags.models}
         for s in flags.spaces
     }
-    save(fig8(reports, pd.read_csv(flags.table)), flags.png, flags.pdf)
+    save(fig8(reports, read_models(flags.table)), flags.png, flags.pdf)
 
 
 if __name__ == "__main__":

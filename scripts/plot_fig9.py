@@ -7,7 +7,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.perturbations import summarize_validation
-from singflow.store import read_parquet, write_table
+from singflow.store import read_models, read_parquet, write_table
 from singflow.tables import qualify
 
 NO_NULL_SPACE = "no null space: every perturbation has norm 0"
@@ -29,9 +29,9 @@ def main(flags: Flags) -> None:
     from singflow.figures import save
     from singflow.figures_geometry import fig9
 
-    effects = {model: read_parquet(flags.validation / f"{model}.parquet") for model in flags.models}
+    effects = {model: read_parquet(flags.validation / f"{model}.parquet", "null_validation") for model in flags.models}
     rows = pd.concat([summarize_validation(each, flags.confidence).assign(model=model) for model, each in effects.items()])
-    table = qualify(rows[["model", *rows.columns.drop("model")]], pd.read_csv(flags.table))
+    table = qualify(rows[["model", *rows.columns.drop("model")]], read_models(flags.table))
     table["note"] = np.where(table["null_dim"] == 0, NO_NULL_SPACE, "")
     write_table(flags.output, table)
     save(fig9(effects, table, flags.confidence), flags.png, flags.pdf)

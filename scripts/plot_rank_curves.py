@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from singflow import cli
 from singflow.rank_curve import gather
-from singflow.store import read_parquet, write_table
+from singflow.store import read_models, read_parquet, write_table
 
 
 class Flags(cli.Command):
@@ -25,8 +23,10 @@ def main(flags: Flags) -> None:
     from singflow.figures import save
     from singflow.figures_rank_curve import rank_curves
 
-    models = pd.read_csv(flags.table)
-    curves = gather({s: {m: read_parquet(flags.curves / s / f"{m}.parquet") for m in flags.models} for s in flags.spaces}, models)
+    models = read_models(flags.table)
+    curves = gather(
+        {s: {m: read_parquet(flags.curves / s / f"{m}.parquet", "rank_curves") for m in flags.models} for s in flags.spaces}, models
+    )
     write_table(flags.output, curves)
     save(rank_curves(curves, models), flags.png, flags.pdf)
 

@@ -8,7 +8,7 @@ import numpy as np
 from singflow import cli
 from singflow.config import Probe
 from singflow.probe import assign_roles, probe
-from singflow.store import iterate_shards, read_null_basis, read_parquet, write_json
+from singflow.store import iterate_shards, read_manifest, read_null_basis, write_json
 from singflow.translator import Translator
 
 CHUNK = 1024
@@ -29,7 +29,7 @@ class Flags(Probe, cli.Command):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_parquet(flags.manifest)
+    manifest = read_manifest(flags.manifest)
     basis = read_null_basis(flags.projector)
     translator = Translator.load(flags.translator)
 

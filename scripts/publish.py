@@ -11,7 +11,7 @@ from singflow.data import data_root
 from singflow.errors import InputError
 from singflow.publishing import check_committed, check_given, check_images, check_unchanged, commit
 from singflow.sharing import check_idle, nothing_to_do, remove_damaged, repository, sizes, working_remote
-from singflow.store import read_parquet
+from singflow.store import read_manifest
 
 PARAMS = Path("params.yaml")
 
@@ -33,7 +33,7 @@ def main(flags: Flags) -> None:
         remote = working_remote(repo.config, flags.remote, write=True)
         check_given(repo)
         check_unchanged(repo)
-        manifest = read_parquet(Path("results", study.study, "data/manifest.parquet"))
+        manifest = read_manifest(Path("results", study.study, "data/manifest.parquet"))
         progress = partial(cli.progress, total=len(manifest), unit="images", description="hashing images")
         check_images(data_root(study.data.source, study.data.root), manifest, study.threads, progress)
         kept = commit(repo, study.study)

@@ -16,7 +16,15 @@ from singflow.neighbours import contents
 from singflow.pictures import Head, Picture, Subject, choose_images, perturbation_pictures, removal_pictures, steering_pictures
 from singflow.registry import read_space
 from singflow.rendering import encode, generate, photos, picture_table, retrieve
-from singflow.store import iterate_whole, read_json, read_null_basis, read_parquet, read_tensors, read_whole, write_parquet
+from singflow.store import (
+    iterate_whole,
+    read_manifest,
+    read_names,
+    read_null_basis,
+    read_tensors,
+    read_whole,
+    write_parquet,
+)
 from singflow.translator import Translator
 from singflow.unclip import choose_renderer, load_generator
 
@@ -49,7 +57,7 @@ class Flags(Pictures, Steering, cli.Command):
 
 def plan(flags: Flags, n_images: int, chosen: pd.DataFrame) -> list[Picture]:
     """All pictures of a model, in the order of the figures."""
-    names = read_json(flags.names)
+    names = read_names(flags.names)
     if names["targets"] != flags.prompts:
         raise InputError(
             f"{flags.names}: its targets are {names['targets']}, not steering.prompts {flags.prompts}: run embed_prompts again"
@@ -96,7 +104,7 @@ def nonlinear(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     renderer = choose_renderer(flags.renderer, flags.space, read_space(flags.entry), flags)
-    manifest = read_parquet(flags.manifest)
+    manifest = read_manifest(flags.manifest)
     chosen = choose_images(manifest, flags.images, flags.count, flags.seed)
     pictures = plan(flags, len(manifest), chosen)
     root = data_root(flags.source, flags.root)

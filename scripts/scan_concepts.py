@@ -13,7 +13,14 @@ from singflow import cli
 from singflow.concepts import CHUNK, block_size, block_table, scan_block
 from singflow.errors import InputError
 from singflow.metrics import fold, remove, unit
-from singflow.store import iterate_shards, read_json, read_null_basis, read_parquet, read_tensors, write_row_groups
+from singflow.store import (
+    iterate_shards,
+    read_manifest,
+    read_names,
+    read_null_basis,
+    read_tensors,
+    write_row_groups,
+)
 from singflow.translator import Translator
 
 
@@ -52,11 +59,11 @@ def main(flags: Flags) -> None:
     Images are translated once, into a file without a name beside the output that the system removes however the step ends.
     """
     cli.limit_threads(flags.threads)
-    manifest = read_parquet(flags.manifest)
+    manifest = read_manifest(flags.manifest)
     basis = read_null_basis(flags.projector)
     translator = Translator.load(flags.translator)
     texts = read_tensors(flags.prompts, ["concept_embeddings"])[0]["concept_embeddings"]
-    names = read_json(flags.names)
+    names = read_names(flags.names)
     labels, concepts = names["labels"], names["concepts"]
     codes = pd.Index(labels).get_indexer(pd.Index(manifest["label"]))
     n = np.bincount(codes[codes >= 0], minlength=len(labels))

@@ -9,7 +9,15 @@ from singflow import cli
 from singflow.config import Steering
 from singflow.errors import InputError, check_labels
 from singflow.steering import null_directions, steering_scores
-from singflow.store import in_blocks, iterate_shards, read_json, read_null_basis, read_parquet, read_tensors, write_parquet
+from singflow.store import (
+    in_blocks,
+    iterate_shards,
+    read_manifest,
+    read_names,
+    read_null_basis,
+    read_tensors,
+    write_parquet,
+)
 from singflow.translator import Translator
 
 ROWS = 1024  # features steered at once
@@ -44,9 +52,9 @@ class Flags(Steering, cli.Command):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_parquet(flags.manifest)
+    manifest = read_manifest(flags.manifest)
     check_labels(flags.labels, manifest["label"].unique(), "steering.labels")
-    names = read_json(flags.names)
+    names = read_names(flags.names)
     if names["targets"] != flags.prompts:
         raise InputError(
             f"{flags.names}: its targets are {names['targets']}, not steering.prompts {flags.prompts}: run embed_prompts again"

@@ -7,7 +7,7 @@ import pandas as pd
 from singflow import cli
 from singflow.config import Summary
 from singflow.registry import read_model
-from singflow.store import read_json, read_parquet, write_bytes, write_json, write_table
+from singflow.store import read_json, read_manifest, read_parquet, write_bytes, write_json, write_table
 from singflow.summary import correlate_labels, render_text, summarize_labels, summarize_model
 from singflow.tables import qualify, qualify_pairs
 
@@ -35,7 +35,7 @@ def main(flags: Flags) -> None:
     models, labels = [], []
     for space in flags.spaces:
         for model in flags.models:
-            scores = read_parquet(flags.scores / space / f"{model}.parquet")
+            scores = read_parquet(flags.scores / space / f"{model}.parquet", "scores")
             row = summarize_model(
                 scores,
                 read_json(flags.projectors / f"{model}.json"),
@@ -53,7 +53,7 @@ def main(flags: Flags) -> None:
             each.insert(0, "space", space)
             labels.append(each)
     table = pd.DataFrame(models)
-    text = render_text(flags.study, table, read_parquet(flags.manifest), flags.confidence, flags.min_r2)
+    text = render_text(flags.study, table, read_manifest(flags.manifest), flags.confidence, flags.min_r2)
     by_label = pd.concat(labels, ignore_index=True)
     write_table(flags.tables / "models.csv", table)
     write_table(flags.tables / "labels.csv", qualify(by_label, table))

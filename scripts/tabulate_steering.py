@@ -6,7 +6,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.steering import summarize_steering
-from singflow.store import read_parquet, write_table
+from singflow.store import read_models, read_parquet, write_table
 from singflow.tables import qualify
 
 
@@ -24,11 +24,11 @@ def main(flags: Flags) -> None:
     blocks = []
     for space in flags.spaces:
         for model in flags.models:
-            summary = summarize_steering(read_parquet(flags.steering / space / f"{model}.parquet"))
+            summary = summarize_steering(read_parquet(flags.steering / space / f"{model}.parquet", "steering"))
             summary.insert(0, "space", space)
             summary.insert(1, "model", model)
             blocks.append(summary)
-    write_table(flags.output, qualify(pd.concat(blocks, ignore_index=True), pd.read_csv(flags.table)))
+    write_table(flags.output, qualify(pd.concat(blocks, ignore_index=True), read_models(flags.table)))
 
 
 if __name__ == "__main__":

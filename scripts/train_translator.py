@@ -6,7 +6,7 @@ from typing import Literal
 from singflow import cli
 from singflow.config import Training
 from singflow.networks import Pairs, prepare, train
-from singflow.store import provenance, read_parquet, write_json, write_tensors
+from singflow.store import provenance, read_manifest, write_json, write_tensors
 
 
 class Flags(Training, cli.Command):
@@ -30,7 +30,7 @@ class Flags(Training, cli.Command):
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     device = prepare(flags.device, flags.threads)
-    pairs = Pairs(flags.features, flags.embeddings, flags.shards, read_parquet(flags.manifest), device)
+    pairs = Pairs(flags.features, flags.embeddings, flags.shards, read_manifest(flags.manifest), device)
     checkpoint = flags.translator.with_name(f"{flags.translator.name}.partial")
     trained = train(pairs, flags.kind, flags, flags.seed, checkpoint)
     kept = trained.losses[trained.loss]

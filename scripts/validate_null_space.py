@@ -7,7 +7,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.perturbations import PERTURBATIONS, effect, perturb
-from singflow.store import in_blocks, iterate_shards, read_null_basis, read_parquet, read_tensors, write_parquet
+from singflow.store import in_blocks, iterate_shards, read_manifest, read_null_basis, read_tensors, write_parquet
 
 ROWS = 512  # features perturbed at once
 
@@ -31,7 +31,7 @@ def main(flags: Flags) -> None:
     weight, bias = head["weight"].astype(np.float64), head["bias"].astype(np.float64)
     basis = read_null_basis(flags.projector)
     blocks = []
-    for shard in iterate_shards(flags.features, "features", flags.shards, read_parquet(flags.manifest)):
+    for shard in iterate_shards(flags.features, "features", flags.shards, read_manifest(flags.manifest)):
         whole = np.flatnonzero(shard["view"] == 0)
         for rows in in_blocks(whole, ROWS):
             features, image_id = shard["features"][rows], shard["image_id"][rows]

@@ -1,6 +1,5 @@
 """Write the page that holds a study: one file, which opens without a network; and among the logs what its run took."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from singflow.images import read_unchanged
 from singflow.parallel import map_ahead
 from singflow.registry import read_model, read_space
 from singflow.report import libraries, ranking_chart, render, sample, scatter_chart
-from singflow.report_data import embedded, image_headers, machine, own_controls, page_data, page_tables, pearson, read_table, step_table
+from singflow.report_data import embedded, image_headers, machine, own_controls, page_data, page_tables, pearson, step_table
 from singflow.report_words import verdict, warnings, what_leaks
-from singflow.store import read_parquet, read_tensors, write_bytes
+from singflow.store import read_manifest, read_parquet, read_table, read_tensors, write_bytes
 from singflow.thumbnails import sheets, tile, tile_side
 from singflow.vocabulary import read_class_list
 
@@ -57,13 +56,15 @@ def main(flags: Flags) -> None:
 
     results = flags.results
     csv = {name: read_table(results / f"tables/{name}.csv") for name in TABLES}
-    manifest, rejected = read_parquet(results / "data/manifest.parquet"), read_table(results / "data/rejected.csv")
+    manifest, rejected = read_manifest(results / "data/manifest.parquet"), read_table(results / "data/rejected.csv")
     paper = read_yaml(flags.paper)
     shown = sample(len(manifest), len(flags.models) * len(flags.spaces), flags.max_images, flags.seed)
     colours = {model: colour(number) for number, model in enumerate(flags.models)}
     symbols = {model: SYMBOLS[number % len(SYMBOLS)] for number, model in enumerate(flags.models)}
-    scores = {s: {m: read_parquet(results / f"scores/{s}/{m}.parquet").iloc[shown] for m in flags.models} for s in flags.spaces}
-    neighbours = {s: {m: read_parquet(results / f"neighbours/{s}/{m}.parquet").iloc[shown] for m in flags.models} for s in flags.spaces}
+    scores, neighbours = (
+        {s: {m: read_parquet(results / kind / s / f"{m}.parquet", kind).iloc[shown] for m in flags.models} for s in flags.spaces}
+        for kind in ("scores", "neighbours")
+    )
     entries = {space: read_space(results / f"registry/spaces/{space}.json") for space in flags.spaces}
     tables = page_tables(csv, rejected, paper, len(flags.spaces) > 1)
     spaces = [
@@ -80,11 +81,13 @@ def main(flags: Flags) -> None:
     ]
     made = [read_tensors(results / f"features/{model}/head.safetensors", [])[1] for model in flags.models]
     seen = [read_tensors(results / f"embeddings/{space}/shard-00000.safetensors", [])[1] for space in flags.spaces]
-    class_names = {m: json.loads(each["class_names"]) or read_class_list(flags.classes) for m, each in zip(flags.models, made, strict=True)}
+    class_names = {
+        m: each.parsed("class_names", list | None) or read_class_list(flags.classes) for m, each in zip(flags.models, made, strict=True)
+    }
     models = [read_model(results / f"registry/models/{model}.json") for model in flags.models]
     sources = [f"{entry.source}: {entry.id}, {entry.weights}" for entry in models] + [entry.source for entry in entries.values()]
     names = [*flags.models, *flags.spaces]
-    software = sorted({pair for each in [*made, *seen] for pair in json.loads(each["software"]).items()})
+    software = sorted({pair for each in [*made, *seen] for pair in each.parsed("software", dict).items()})
     drawn = filter(Path.exists, (results / f"figures/{name}.png" for name in FIGURES))
     page = render(
         flags.template,

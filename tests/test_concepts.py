@@ -28,6 +28,7 @@ from singflow.geometry import null_space, remove_null
 from singflow.metrics import angle_deg, unit
 from singflow.store import read_tensors, shard_path, write_json, write_parquet, write_tensors
 from tests.conftest import ROOT
+from tests.manifests import whole
 
 SCAN = runpy.run_path(str(ROOT / "scripts/scan_concepts.py"))
 LIST = runpy.run_path(str(ROOT / "scripts/list_concepts.py"))
@@ -170,7 +171,7 @@ def study(tmp_path):
     directions[3], directions[1002] = rows[0] + 0.6 * rows[5], basis[:, 0] + 0.1 * rows[0]
     concepts = [f"concept {number}" for number in range(1005)]
     concepts[3], concepts[1002] = "grass", "a bell"
-    write_parquet(tmp_path / "manifest.parquet", pd.DataFrame({"label": labels}))
+    write_parquet(tmp_path / "manifest.parquet", whole(pd.DataFrame({"label": labels})))
     order = generator.permutation(np.repeat(np.arange(90), 2))
     view = np.zeros(180, dtype=np.int32)
     view[np.unique(order, return_index=True)[1]] = 1

@@ -107,7 +107,7 @@ def test_any_additional_key_is_refused_in_any_section(section, key, value):
         return
     target[key] = value
     message = refusal(study)
-    assert message.startswith(f"params.yaml: {'.'.join([*section, key]) or '(whole file)'}: unknown key; ")
+    assert message.startswith(str(InputError(f"params.yaml: {'.'.join([*section, key]) or '(whole file)'}: unknown key; ")))
     assert "did you mean '" in message or "valid keys are " in message
 
 

@@ -13,6 +13,7 @@ from singflow.ranking import excess_rows
 from singflow.ridge import Affine
 from singflow.store import shard_path, write_json, write_parquet, write_tensors
 from tests.conftest import ROOT
+from tests.manifests import whole
 
 WIDTH, CLASSES, DIM = 24, 15, 7
 
@@ -94,7 +95,7 @@ def study(folder, basis, features, translator, labels, texts):
     """The artifacts that measure_controls reads, in two shards and with a second view that must not count."""
     n = len(features)
     label_names = sorted(set(labels))
-    write_parquet(folder / "manifest.parquet", pd.DataFrame({"image_id": np.arange(n), "label": labels}))
+    write_parquet(folder / "manifest.parquet", whole(pd.DataFrame({"image_id": np.arange(n), "label": labels})))
     for shard, rows in enumerate(np.array_split(np.arange(n), 2)):
         both = np.concatenate([features[rows], 100 * features[rows][::-1]]).astype(np.float32)
         view = np.repeat([0, 1], len(rows)).astype(np.int32)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from singflow.data import Candidate, Inspected, build_manifest, data_root, inspect, list_folder, list_table, prompt_of, read_classes
 from singflow.errors import InputError
+from singflow.images import FORMATS
 from singflow.parallel import map_ahead
 
 REPOSITORY = Path(__file__).parents[1]
@@ -35,6 +36,7 @@ COLUMNS = {
     "height": "int32",
     "sha256": "str",
 }
+NO_IMAGE = f"not an image, or none of {', '.join(FORMATS)}: convert it"
 BAD = {"empty": b"", "text": b"not a picture", "cut": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0"}
 
 
@@ -447,7 +449,7 @@ def test_an_unusable_file_is_replaced_by_the_next_of_its_label(tmp_path):
     (tmp_path / drawn[2]).write_bytes(b"no picture")
     again, rejected = build(tmp_path, candidates(*names), per_class=3)
     assert len(again) == 3 and drawn[1] in set(again["path"])
-    assert {(drawn[0], "empty file"), (drawn[2], "not an image")} == {pair for pair in rejected if not pair[1].startswith("not drawn")}
+    assert {(drawn[0], "empty file"), (drawn[2], NO_IMAGE)} == {pair for pair in rejected if not pair[1].startswith("not drawn")}
     assert len(rejected) == 5
 
 

@@ -22,6 +22,7 @@ from singflow.errors import InputError
 from singflow.networks import LOSSES, Network, Pairs, best_epoch, load_network, train
 from singflow.ridge import RidgeStatistics
 from singflow.store import read_json, read_tensors, write_tensors
+from tests.manifests import whole
 
 ROOT = Path(__file__).parent.parent
 KINDS = ["mlp3", "mlp4", "residual"]
@@ -61,7 +62,7 @@ class Study:
 
     def write(self):
         self.folder.mkdir(exist_ok=True)
-        self.manifest.to_parquet(self.folder / "manifest.parquet", index=False)
+        whole(self.manifest).to_parquet(self.folder / "manifest.parquet", index=False)
         for name, array in (("features", self.features), ("embeddings", self.embeddings)):
             for shard, rows in enumerate((slice(0, 258), slice(258, None))):
                 tensors = {name: array[rows], "image_id": self.image_id[rows], "view": self.view[rows]}

@@ -13,6 +13,7 @@ from singflow.geometry import null_space
 from singflow.perturbations import PERTURBATIONS, effect, perturb, summarize_validation
 from singflow.store import read_parquet, write_parquet, write_tensors
 from tests.conftest import ROOT
+from tests.manifests import whole
 
 
 def head_and_features(seed, classes=30, width=80, n=40):
@@ -164,7 +165,7 @@ def run(name, *words):
 
 
 def test_the_scripts_validate_tabulate_and_draw_models_with_and_without_null_space(tmp_path):
-    write_parquet(tmp_path / "manifest.parquet", pd.DataFrame({"image_id": np.arange(11), "label": "a"}))
+    write_parquet(tmp_path / "manifest.parquet", whole(pd.DataFrame({"image_id": np.arange(11), "label": "a"})))
     models = {"wide": head_and_features(0, 5, 12, 11), "tall": head_and_features(1, 20, 12, 11)}
     script = runpy.run_path(str(ROOT / "scripts/validate_null_space.py"), run_name="x")
     for model, (weight, bias, features) in models.items():

@@ -14,6 +14,7 @@ from singflow.probe import assign_roles, correlate, fit_classifiers, gather, pro
 from singflow.ridge import Affine, RidgeStatistics
 from singflow.store import read_json, write_parquet, write_tensors
 from tests.conftest import ROOT
+from tests.manifests import whole
 
 ALPHAS = [1e-4, 1e-2, 1.0]
 
@@ -183,7 +184,7 @@ def test_a_correlation_that_is_undefined_is_left_empty_and_says_why(x, y, pearso
 
 def test_the_scripts_probe_tabulate_and_draw_whatever_the_shards_with_the_same_bytes(tmp_path):
     images = manifest({"a": 8, "b": 7}, {"a": 3, "b": 4, "c": 1})
-    write_parquet(tmp_path / "manifest.parquet", images)
+    write_parquet(tmp_path / "manifest.parquet", whole(images))
     models = [f"timm/model{number}" for number in range(4)]
     script = runpy.run_path(str(ROOT / "scripts/probe_principal.py"), run_name="x")
     for number, model in enumerate(models):

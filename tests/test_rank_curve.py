@@ -16,6 +16,7 @@ from singflow.rank_curve import CHUNK, CurveStatistics, gather
 from singflow.ridge import Affine
 from singflow.store import read_parquet, write_json, write_parquet, write_tensors
 from tests.conftest import ROOT
+from tests.manifests import whole
 
 KEPT = [1.0, 0.6, 0.25]
 RULES = ["exact", "energy", "centered"]
@@ -123,7 +124,7 @@ def test_equal_logits_have_no_relative_change_and_a_blind_head_no_division_by_ze
 @pytest.fixture
 def study(tmp_path):
     """Two models, with and without null space, of 11 images in two shards with a view that must not be scored."""
-    write_parquet(tmp_path / "manifest.parquet", pd.DataFrame({"image_id": np.arange(11), "label": list("abacabadabc")}))
+    write_parquet(tmp_path / "manifest.parquet", whole(pd.DataFrame({"image_id": np.arange(11), "label": list("abacabadabc")})))
     data = {"timm/wide": case(5, 5, 12, n=11), "tall": case(6, 20, 12, n=11)}
     for model, (weight, bias, features, translator, _) in data.items():
         write_tensors(tmp_path / model / "head.safetensors", {"weight": weight, "bias": bias}, {})

@@ -17,6 +17,7 @@ from singflow.registry import resolve_spaces
 from singflow.rendering import SIDE, TYPES, encode, generate, picture_table, retrieve
 from singflow.store import write_json, write_parquet, write_tensors
 from tests.conftest import ROOT
+from tests.manifests import whole
 from tests.tiny_unclip import build_generator
 
 
@@ -82,7 +83,7 @@ def study(tmp_path_factory, packaged):
     _, manifest = packaged
     random, n = np.random.default_rng(0), len(manifest)
     build_generator(folder / "checkpoints/karlo")
-    write_parquet(folder / "manifest.parquet", manifest)
+    write_parquet(folder / "manifest.parquet", whole(manifest))
     for space, entry in resolve_spaces(ROOT / "spaces.yaml", ["clip_vit_l14", "eva02_l14"]).items():
         write_json(folder / f"{space}.json", entry.model_dump())
     rows = {"image_id": np.arange(n), "view": np.zeros(n, dtype=np.int32)}

@@ -11,9 +11,10 @@ from PIL import Image
 
 from singflow.errors import InputError
 from singflow.report import MOST_POINTS, sample, script_json
-from singflow.report_data import machine, page_data, read_table, step_table
+from singflow.report_data import machine, page_data, step_table
 from singflow.report_tables import MOST_ROWS, table
 from singflow.report_words import verdict, warnings, what_leaks
+from singflow.store import read_table
 from singflow.thumbnails import COLUMNS, sheets, tile
 from tests.report_study import HOSTILE, write_page, write_study
 

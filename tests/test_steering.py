@@ -14,6 +14,7 @@ from singflow.ridge import Affine
 from singflow.steering import cosine_gradient, null_directions, steer, steering_scores, summarize_steering
 from singflow.store import read_parquet, write_json, write_parquet, write_tensors
 from tests.conftest import ROOT
+from tests.manifests import whole
 from tests.test_perturbations import run, write_model
 
 
@@ -221,7 +222,7 @@ def study(tmp_path):
     weight, _, translator, features, text = planted(8, n=11)
     write_model(tmp_path, "m", weight, np.zeros(6, np.float32), features, 3)
     labels = np.array(LABELS)[np.arange(11) % 2]
-    write_parquet(tmp_path / "manifest.parquet", pd.DataFrame({"image_id": np.arange(11), "label": labels}))
+    write_parquet(tmp_path / "manifest.parquet", whole(pd.DataFrame({"image_id": np.arange(11), "label": labels})))
     stored = {"weight": translator.weight.astype(np.float32), "bias": translator.bias.astype(np.float32)}
     write_tensors(tmp_path / "translator.safetensors", stored, {"kind": "linear"})
     texts = np.stack([text, *np.random.default_rng(0).standard_normal((3, 9))]).astype(np.float32)

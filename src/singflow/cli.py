@@ -39,11 +39,15 @@ def run(main: Callable[[Flags], None], schema: type[Flags], *, offline: bool = T
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that files half written are removed
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if flags.log:
-        flags.log.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(flags.log, mode="w", encoding="utf-8"))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers, force=True)
+    logging.raiseExceptions = False  # a line that the log has no room for is on the terminal
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[logging.StreamHandler(sys.stderr)], force=True)
+    try:
+        if flags.log:
+            flags.log.parent.mkdir(parents=True, exist_ok=True)
+            log.root.addHandler(logging.FileHandler(flags.log, mode="w", encoding="utf-8"))
+    except OSError as error:
+        log.error("error: %s: cannot be written (%s): see to its folder, then run the same again", flags.log, error.strerror)
+        sys.exit(1)
     logging.captureWarnings(True)
     for noisy in ("httpx", "httpx2", "urllib3", "filelock", "fontTools", "sentence_transformers", "timm"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -52,8 +56,11 @@ def run(main: Callable[[Flags], None], schema: type[Flags], *, offline: bool = T
     except InputError as error:
         log.error("error: %s", error)
         sys.exit(1)
-    except Exception:
-        log.exception("a defect of this program, not of your input:")
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename:
+            log.error("error: %s: %s: see to this file or its folder, then run the same again", error.filename, error.strerror)
+        else:
+            log.exception("a defect of this program, not of your input:")
         sys.exit(1)
 
 

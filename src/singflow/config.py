@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,9 +19,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from singflow.errors import InputError
 
 RUNNING = "SINGFLOW_STUDY"  # variable of the environment: the digest of the study that a run began with
+MOST_VALUES = 100_000  # in a YAML file
 LOCAL = "checkpoints"  # folder of the user's own files, which both engines watch
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 MODEL = rf"(?:(?:timm|torchvision)/{NAME}|transformers/{NAME}(?:/{NAME})?|{NAME})"
+
+SHORT = reprlib.Repr()  # values in messages
+SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxother = 3, 20, 20, 300, 300
 
 
 def _refuse(value: str, pattern: str, allowed: str) -> str:
@@ -380,15 +385,29 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Parse a YAML mapping, or raise InputError with the place of the mistake."""
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506
+        if isinstance(content, dict) and _size(content, {}) > MOST_VALUES:
+            raise ValueError("its aliases (*name) stand for too many values: write them out")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: not readable: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise InputError(f"{path}: not valid YAML: nested too deeply, or an alias (*name) stands inside what it names") from None
+    except Exception as error:  # noqa: BLE001 (YAML's constructors raise whatever a damaged value provokes)
         raise InputError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping of keys to values")
     return content
+
+
+def _size(value: Any, sizes: dict[int, int]) -> int:
+    """Number of values in parsed YAML with its aliases written out; sizes: of the containers that are counted already."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in sizes:
+        inner = value.values() if isinstance(value, dict) else value
+        sizes[id(value)] = 1 + sum(_size(each, sizes) for each in inner)
+    return sizes[id(value)]
 
 
 def explain(error: ValidationError, model: type[BaseModel], origin: str) -> str:
@@ -405,11 +424,11 @@ def explain(error: ValidationError, model: type[BaseModel], origin: str) -> str:
             lines.append(f"{origin}: {place}: missing; every key must be written out")
         else:
             hint = ""
-            number = re.fullmatch(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)", str(mistake["input"]))
-            if mistake["type"] == "float_type" and number:
+            text = mistake["input"] if mistake["type"] == "float_type" and isinstance(mistake["input"], str) else ""
+            if number := re.fullmatch(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)", text):
                 mend = f"{number[1]}{number[2] or '.0'}e{number[3] or '+'}{number[4]}"
-                hint = f"; YAML reads {mistake['input']} as text: write {mend}"
-            value = "" if isinstance(mistake["input"], dict | BaseModel) else f" {mistake['input']!r}"
+                hint = f"; YAML reads {text} as text: write {mend}"
+            value = "" if isinstance(mistake["input"], dict | BaseModel) else f" {SHORT.repr(mistake['input'])}"
             lines.append(f"{origin}: {place}:{value} {mistake['msg'].removeprefix('Value error, ')}{hint}")
     return "\n".join(lines)
 

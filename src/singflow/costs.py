@@ -145,11 +145,9 @@ def expected_images(study: dict[str, Any], results: Path) -> int:
 
     results: results/<study>. Data that is not here yet counts as ImageNet's training images, or per_class of every class.
     """
-    from pyarrow import parquet  # type: ignore[import-untyped]
-
     manifest, data = results / "data/manifest.parquet", study["data"]
-    if manifest.is_file():
-        return int(parquet.read_metadata(manifest).num_rows)
+    if known := _rows(manifest):
+        return known
     per_class, classes = data["per_class"], _lines(data["classes"]) - 1
     if data["source"] == "folder":
         found = _in_folders(Path(data["root"]), per_class)
@@ -158,11 +156,21 @@ def expected_images(study: dict[str, Any], results: Path) -> int:
         if not table.is_file():
             found = 0
         elif table.suffix.lower() in (".parquet", ".pq"):
-            found = int(parquet.read_metadata(table).num_rows)
+            found = _rows(table)
         else:
             found = _lines(data["table"]) - 1
         found = min(found, (per_class or found) * classes)
     return found or (per_class * classes if per_class else IMAGENET)
+
+
+def _rows(path: Path) -> int:
+    """Rows of a Parquet file; 0 for one that is not here or damaged, which the step that reads it says."""
+    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
+
+    try:
+        return int(parquet.read_metadata(path).num_rows)
+    except (OSError, ArrowException):
+        return 0
 
 
 def _in_folders(root: Path, per_class: int | None) -> int:

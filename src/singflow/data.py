@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
-import stat
-import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -16,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from singflow.errors import InputError
-from singflow.images import Unusable, decode
+from singflow.errors import InputError, printable
+from singflow.images import Unusable, decode, read
 from singflow.parallel import map_ahead
 
 if TYPE_CHECKING:
@@ -114,8 +112,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: rows have more cells than the header: quote commas inside cells, remove those at line ends") from None
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as CSV: {error}") from None
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError(f"{path}: not readable as CSV ({error}): save it anew as comma-separated UTF-8") from None
 
 
 def prompt_of(label: str) -> str:
@@ -129,7 +127,7 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
     Files that lie in no class folder are rejected, never skipped. Raises InputError for an empty folder.
     """
     top = {path.name for path in root.iterdir() if path.is_dir()}
-    others = sorted(map(_printable, top - set(SPLIT_FOLDERS)))
+    others = sorted(map(printable, top - set(SPLIT_FOLDERS)))
     if "train" in top and len(top & set(SPLIT_FOLDERS)) > 1 and others:
         raise InputError(f"data.root {root}: holds other folders beside train and val: {', '.join(others)}: move them out of it")
     depth = 1 if top and top <= set(SPLIT_FOLDERS) else 0
@@ -138,14 +136,14 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
     visited: set[str] = set()
 
     def unlisted(error: OSError) -> None:
-        rejected.append((_printable(str(Path(error.filename).relative_to(root))), f"unreadable: {error.strerror}"))
+        rejected.append((printable(str(Path(error.filename).relative_to(root))), f"unreadable: {error.strerror}"))
 
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=unlisted):
         real = os.path.realpath(folder)
         parts = Path(folder).relative_to(root).parts
         if real in visited:
             subfolders.clear()
-            rejected.append((_printable(str(PurePosixPath(*parts))), "a link to a folder that is listed already"))
+            rejected.append((printable(str(PurePosixPath(*parts))), "a link to a folder that is listed already"))
             continue
         visited.add(real)
         subfolders.sort()
@@ -153,8 +151,8 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
         prompt = prompt_of(label)
         for name in sorted(files):
             path = str(PurePosixPath(*parts, name))
-            if not _is_text(path):
-                rejected.append((_printable(path), "name is not UTF-8 or holds control characters: rename the file"))
+            if path != printable(path):
+                rejected.append((printable(path), "name is not UTF-8 or holds control characters: rename the file"))
             elif len(parts) <= depth:
                 rejected.append((path, "not in a class folder"))
             elif not label:
@@ -171,14 +169,6 @@ def _label_of(folder: str, classes: Classes) -> tuple[str, int]:
     return (classes.names[index] if index >= 0 else folder.replace("_", " ").strip()), index
 
 
-def _is_text(path: str) -> bool:
-    return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in path)
-
-
-def _printable(path: str) -> str:
-    return "".join(c if _is_text(c) else c.encode("unicode_escape").decode() for c in path)
-
-
 def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[Candidate], Rejected]:
     """One image a row: column `path`, the label column, and optionally class_index, prompt and split.
 
@@ -190,9 +180,9 @@ def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[C
     if table.suffix.lower() in (".parquet", ".pq"):
         try:
             frame = pd.read_parquet(table)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{table}: not readable as Parquet: {error}") from None
-        frame = frame.astype(object).where(frame.notna(), "").astype(str)
+            frame = frame.astype(object).where(frame.notna(), "").astype(str)
+        except Exception as error:  # noqa: BLE001 (pyarrow raises whatever damaged bytes provoke)
+            raise InputError(f"{table}: not readable as Parquet ({error}): write it anew, or as CSV") from None
     else:
         frame = _read_csv(table)
     for column, key in (("path", "the image's path relative to data.root"), (label_column, "data.label_column")):
@@ -217,7 +207,7 @@ def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[C
             raise InputError(f"{where}: split {split!r} is neither train nor validation")
         reason = _refusal(row["path"], label, listed)
         if reason:
-            rejected.append((_printable(row["path"]), reason))
+            rejected.append((printable(row["path"]), reason))
             continue
         listed.add(str(PurePosixPath(row["path"])))
         prompt = row.get("prompt") or prompt_of(label)
@@ -243,7 +233,7 @@ def _refusal(path: str, label: str, listed: set[str]) -> str:
     parts = PurePosixPath(path).parts
     if not path or PurePosixPath(path).is_absolute() or ".." in parts:
         return "outside the data root: paths are relative to it and without .."
-    if not _is_text(path):
+    if path != printable(path):
         return "name is not printable UTF-8: rename the file"
     if not label or not label.isprintable():
         return "no printable label"
@@ -266,9 +256,7 @@ class Inspected:
 def inspect(path: Path, max_pixels: int) -> Inspected | str:
     """Decode an image once: its upright size and hash, or the reason why it is unusable."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return "unreadable: not a regular file"
-        content = path.read_bytes()
+        content = read(path, max_pixels)
         image = decode(content, max_pixels)
     except OSError as error:
         return f"unreadable: {error.strerror}"

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
 from singflow.figures import COLOURS, STYLE, caption
+from singflow.images import FORMATS
 
 TILE, WORDS, NAMES = 1.45, 0.5, 1.35  # inches: side of a picture, room for the words below it, room for a row's name
 ORIGINAL, REMOVED, STEERED = "original", "null removed", "steered"
@@ -189,7 +190,7 @@ def _draw(axes: plt.Axes, cell: Cell) -> None:
     if not cell.row["picture"]:
         axes.text(0.5, 0.5, cell.note or "no other image", ha="center", va="center", fontsize=8, color="0.4", transform=axes.transAxes)
         return
-    picture = Image.open(io.BytesIO(cell.row["picture"]))
+    picture = Image.open(io.BytesIO(cell.row["picture"]), formats=FORMATS)
     axes.imshow(np.asarray(ImageOps.fit(picture, (min(picture.size), min(picture.size)))))
     if cell.row["change"] not in (ORIGINAL, "photo"):
         axes.spines[:].set(visible=True, color=CHANGED, linewidth=1.5)

@@ -1,7 +1,6 @@
 """A finished study, read for single images: its artifacts, its texts and its model."""
 
 import difflib
-import json
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,7 @@ from singflow.errors import InputError
 from singflow.image_analysis import Artifacts, Setting, stored_texts
 from singflow.metrics import fold
 from singflow.registry import read_model, read_space
-from singflow.store import Tensors, iterate_row_groups, read_json, read_null_basis, read_tensors
+from singflow.store import Facts, Tensors, iterate_row_groups, read_json, read_models, read_names, read_null_basis, read_tensors
 from singflow.summary import NO_NULL_SPACE
 from singflow.translator import Translator
 from singflow.vocabulary import read_class_list
@@ -60,7 +59,7 @@ class Texts:
     entry: Path
     labels: list[str]
     tensors: Tensors
-    made: dict[str, str]
+    made: Facts
     prompts: dict[str, str]
     stored: dict[str, np.ndarray]
     device: "torch.device"
@@ -91,7 +90,7 @@ class Texts:
         """What stands for a class of the head, and its embedding (m,): the label of the study that names the class, or its templates."""
         from singflow.spaces import embed_templates
 
-        templates = json.loads(self.made["label_templates"])
+        templates = self.made.parsed("label_templates", list)
         rows = np.flatnonzero(head_classes(pd.DataFrame({"label": self.labels}), class_names) == index)
         name = self.labels[rows[0]] if len(rows) else class_names[index]
         own = len(rows) and self.prompts[name] != prompt_of(name)
@@ -103,14 +102,14 @@ class Texts:
 def read_texts(results: Path, space: str, entry: Path, device: "torch.device") -> tuple[Texts, list[str]]:
     """The study's texts in a space, and its concepts."""
     path = existing(results / f"prompts/{space}.safetensors")
-    names = read_json(existing(results / f"prompts/{space}.json"))
+    names = read_names(existing(results / f"prompts/{space}.json"))
     kinds = [f"{kind[:-1]}_embeddings" for kind, each in names.items() if each]
     tensors, made = read_tensors(path, kinds)
     manifest = pd.concat(iterate_row_groups(existing(results / "data/manifest.parquet"), ["label", "prompt"], ["label", "prompt"]))
     prompts = dict(manifest.astype(str).drop_duplicates("label").itertuples(index=False, name=None))
     if prompts.keys() != set(names["labels"]) or any(len(tensors[kind]) != len(names[f"{kind.split('_')[0]}s"]) for kind in kinds):
         raise InputError(f"{path}: holds other texts than its names and the manifest: remove it and run the workflow again")
-    templates = [json.loads(made[f"{kind}_templates"]) for kind in ("label", "concept")]
+    templates = [made.parsed(f"{kind}_templates", list) for kind in ("label", "concept")]
     stored = stored_texts(names, tensors, templates[0], templates[1], prompts)
     return Texts(path, entry, names["labels"], tensors, made, prompts, stored, device), names["concepts"]
 
@@ -121,20 +120,20 @@ def read_artifacts(
     """What the study knows of a model and a space, and the hash of the model's weights; embeddings: of the concepts."""
     head_path = existing(results / f"features/{model}/head.safetensors")
     head, made = read_tensors(head_path, ["weight", "bias"])
-    class_names = json.loads(made["class_names"]) or read_class_list(classes)
+    class_names = made.parsed("class_names", list | None) or read_class_list(classes)
     if len(class_names) != len(head["weight"]):
         raise InputError(
             f"{classes}: holds {len(class_names)} classes, but {head_path} has {len(head['weight'])}: name the study's with --classes"
         )
     basis_path = existing(results / f"projectors/{model}.safetensors")
     basis = read_null_basis(basis_path)
-    rule = read_json(existing(basis_path.with_name(f"{basis_path.stem}.json")))["rule"]
+    rule = read_json(existing(basis_path.with_name(f"{basis_path.stem}.json"))).of_kind("rule", str)
     folder = results / f"translators/{space}/{model}"
     translator = Translator.load(existing(folder / "linear.safetensors"))
     if not translator.weight.shape[1] == len(basis) == head["weight"].shape[1] or len(translator.weight) != embeddings.shape[1]:
         raise InputError(f"{head_path}, {basis_path}, {folder} and the prompts of {space} differ in width: run the study again")
     table = existing(results / "tables/models.csv")
-    models = pd.read_csv(table).set_index(["space", "model"])["translator"]
+    models = read_models(table, ["translator"]).set_index(["space", "model"])["translator"]
     if (space, model) not in models:
         raise InputError(f"{table}: has no row for {space} and {model}: remove it and run the workflow again")
     columns = ["is_deg", "as_deg"]
@@ -146,7 +145,7 @@ def read_artifacts(
         space=space,
         rank_rule=rule,
         null_dim=null_dim,
-        validation_r2=read_json(existing(folder / "linear.json"))["validation_r2"],
+        validation_r2=read_json(existing(folder / "linear.json")).of_kind("validation_r2", int | float),
         translator=str(models[space, model]),
         n_images=len(scores),
         note="" if null_dim else NO_NULL_SPACE,

@@ -2,16 +2,19 @@
 
 import hashlib
 import io
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from singflow.errors import InputError
+from singflow.errors import InputError, printable
 
 Image.MAX_IMAGE_PIXELS = None  # decode() has its own limit, checked before any pixel is read
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # others have decoders that run programs, or that few look after
+MOST_BYTES = (8, 2**26)  # of a file: a pixel's, four channels of 16 bits, and those of everything else
 LONGEST_ASPECT = 4.0 / 3.0
 
 
@@ -19,15 +22,25 @@ class Unusable(Exception):
     """An image that cannot be used; the message is the reason."""
 
 
+def read(path: Path, max_pixels: int) -> bytes:
+    """An image file's content. Raises OSError, and Unusable for what is no file or too large for an image of max_pixels."""
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise Unusable("unreadable: not a regular file")
+    if facts.st_size > MOST_BYTES[0] * max_pixels + MOST_BYTES[1]:
+        raise Unusable(f"absurdly large: {facts.st_size} bytes, data.max_pixels is {max_pixels}")
+    return path.read_bytes()
+
+
 def decode(content: bytes, max_pixels: int) -> Image.Image:
     """The first frame of an image file as upright 8-bit RGB; transparency is laid over white.
 
-    Raises Unusable with the reason: empty, not an image, too large, truncated, 32-bit pixels.
+    Raises Unusable with the reason: empty, not an image of FORMATS, too large, truncated, 32-bit pixels.
     """
     if not content:
         raise Unusable("empty file")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise Unusable(f"absurdly large: {image.width} x {image.height} pixels, data.max_pixels is {max_pixels}")
             image.load()
@@ -35,9 +48,9 @@ def decode(content: bytes, max_pixels: int) -> Image.Image:
     except Unusable:
         raise
     except UnidentifiedImageError:
-        raise Unusable("not an image") from None
+        raise Unusable(f"not an image, or none of {', '.join(FORMATS)}: convert it") from None
     except Exception as error:  # noqa: BLE001 (Pillow's decoders raise whatever a damaged file provokes)
-        raise Unusable(f"truncated or corrupt: {error}".replace("\n", " ")) from None
+        raise Unusable(f"truncated or corrupt: {printable(str(error))}") from None
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -56,13 +69,12 @@ def read_unchanged(root: Path, name: str, sha256: str, max_pixels: int) -> Image
     path = root / name
     again = "run build_manifest again (snakemake --forcerun build_manifest)"
     try:
-        content = path.read_bytes()
+        content = read(path, max_pixels)
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise InputError(f"{path}: has changed since the manifest was built: {again}")
+        return decode(content, max_pixels)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror} since the manifest was built: {again}") from None
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise InputError(f"{path}: has changed since the manifest was built: {again}")
-    try:
-        return decode(content, max_pixels)
     except Unusable as error:
         raise InputError(f"{path}: {error}: {again}") from None
 

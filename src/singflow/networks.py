@@ -26,7 +26,7 @@ from singflow.config import Training
 from singflow.errors import InputError
 from singflow.features import pick_device
 from singflow.ridge import Agreement
-from singflow.store import Tensors, iterate_pairs, provenance, read_tensors, shard_path, write_tensors
+from singflow.store import MEND, Tensors, iterate_pairs, provenance, read_tensors, shard_path, write_tensors
 
 BLOCK = 4096  # rows that are judged or summed at once
 HIDDEN = {"mlp3": 2, "mlp4": 3}
@@ -107,9 +107,14 @@ def load_network(path: Path) -> Network:
     if made.get("kind") not in {"residual", *HIDDEN}:
         raise InputError(f"{path}: holds no nonlinear translator: name a file of translators/ whose kind is mlp3, mlp4 or residual")
     means = read_tensors(path, ["feature_mean", "embedding_mean"])[0]
-    sizes = len(means["feature_mean"]), len(means["embedding_mean"]), int(made["width"])
-    network = Network(made["kind"], *sizes, float(made["dropout"]))
-    _load(network, read_tensors(path, list(network.state_dict()))[0])
+    sizes = len(means["feature_mean"]), len(means["embedding_mean"])
+    try:
+        with torch.device("meta"):
+            network = Network(made["kind"], *sizes, made.parsed("width", int), made.parsed("dropout", int | float))
+        tensors, _ = read_tensors(path, list(network.state_dict()))
+        network.load_state_dict({name: torch.from_numpy(array).float() for name, array in tensors.items()}, assign=True)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: its width, dropout and tensors make no translator of kind {made['kind']} ({error}): {MEND}") from None
     return network.eval()
 
 

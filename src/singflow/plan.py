@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
-import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from singflow import costs
 from singflow.costs import Size
 from singflow.errors import InputError
 from singflow.registry import ModelEntry, SpaceEntry
+from singflow.store import parquet_errors, read_tensors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,10 +94,10 @@ def made_of(folder: Path) -> tuple[int, int, int] | None:
     manifest, shards = folder / "data/manifest.parquet", sorted(folder.glob("features/**/shard-*.safetensors"))
     if not manifest.is_file() or not shards:
         return None
-    with shards[0].open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        rows = json.loads(file.read(length))["features"]["shape"][0]
-    return int(parquet.read_metadata(manifest).num_rows), sum(each.parent == shards[0].parent for each in shards), int(rows)
+    rows = len(read_tensors(shards[0], ["image_id"])[0]["image_id"])
+    with parquet_errors(manifest):
+        images = int(parquet.read_metadata(manifest).num_rows)
+    return images, sum(each.parent == shards[0].parent for each in shards), rows
 
 
 class Planner:

@@ -225,7 +225,7 @@ def read_space(path: Path) -> SpaceEntry:
 def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a registry entry ({error}): remove it and run the workflow again") from None
 
 

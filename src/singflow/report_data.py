@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from singflow.errors import InputError
 from singflow.report_tables import Table, table
 from singflow.thumbnails import COLUMNS, figure_image, tile_side
 
@@ -28,20 +27,7 @@ CRITERIA = {
     "as_abs_per_control": "|AS| over that of random subspaces, least first",
 }
 
-TEXTS = ["space", "model", "model_a", "model_b", "label", "concept", "path", "prompt", "text", "note", "reason", "translator"]
-
 Frames = dict[str, dict[str, pd.DataFrame]]
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A table of the study: labels and other texts are what they are, whether they look like numbers or like nothing.
-
-    Raises InputError that names the file when it cannot be read.
-    """
-    try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as CSV ({error}): remove it and run the workflow again") from None
 
 
 def page_tables(csv: dict[str, pd.DataFrame], rejected: pd.DataFrame, paper: dict[str, Any], several: bool) -> dict[str, Table]:
@@ -177,7 +163,7 @@ def page_data(
 
 def embedded(png: Path, caption: Path) -> dict[str, Any]:
     """A figure as the page holds it."""
-    content, width, height = figure_image(Image.open(png), WIDTH)
+    content, width, height = figure_image(Image.open(png, formats=["PNG"]), WIDTH)
     return {"content": content, "caption": caption.read_text(encoding="utf-8").strip(), "width": width, "height": height}
 
 

@@ -14,19 +14,49 @@ import json
 import os
 import struct
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from singflow.errors import InputError
+from singflow.tables import BASIS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA_VERSION = "1"
+MEND = "remove it and run the workflow again"
+TEXTS = ["space", "model", "model_a", "model_b", "label", "concept", "path", "prompt", "text", "note", "reason", "translator"]
+TENSORS = {  # kind and dimensions of the artifacts' tensors
+    **dict.fromkeys(["image_id", "view"], ("i", 1)),
+    **dict.fromkeys(["bias", "singular_values", "feature_mean", "embedding_mean"], ("f", 1)),
+    **dict.fromkeys(["features", "embeddings", "weight", "null_basis"], ("f", 2)),
+    **dict.fromkeys(["label_embeddings", "concept_embeddings", "target_embeddings"], ("f", 2)),
+}
+COLUMNS = {  # of the tables of rows, with their kinds
+    table: {name: kind for kind, names in kinds.items() for name in names.split()}
+    for table, kinds in {
+        "manifest": {"i": "image_id class_index width height", "O": "path label prompt split sha256"},
+        "scores": {
+            "i": "image_id class_index predicted_index", "O": "label",
+            "f": "is_deg as_deg angle_original_deg angle_equivalent_deg null_energy logit_change control_is_deg control_as_deg",
+        },
+        "controls": {"i": "image_id dimension", "O": "subspace", "f": "is_deg as_deg as_abs_deg"},
+        "neighbours": {"i": "image_id original_id equivalent_id", "f": "original_deg equivalent_deg"},
+        "null_validation": {"i": "image_id", "O": "perturbation", "f": "norm logit_change softmax_change", "b": "top1_changed"},
+        "pictures": {"O": "figure picture"},
+        "rank_curves": {"O": "point", "f": "kept", "i": "rank null_dim"},
+        "steering": {
+            "i": "image_id", "O": "label prompt", "b": "reachable",
+            "f": "target_is_deg step is_deg as_target_deg as_label_deg logit_change",
+        },
+    }.items()
+}  # fmt: skip
+KINDS = {"i": "integers", "f": "floats", "b": "truth values", "O": "texts"}
 
 Tensors = dict[str, np.ndarray]
 
@@ -35,7 +65,7 @@ Tensors = dict[str, np.ndarray]
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that is moved into place when the block ends well, and removed otherwise.
 
-    What a killed process left of the same file is removed. Raises InputError when the disk is full.
+    What a killed process left of the same file is removed. Raises InputError when the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,9 +81,9 @@ def atomic(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise InputError(f"{path}: cannot be written, the disk or your quota is full: free some space, then run the same again") from None
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk or your quota is full: free some space" if full else f"{error.strerror}: see to its folder"
+        raise InputError(f"{path}: cannot be written, {reason}, then run the same again") from None
 
 
 def _locked_file(path: Path) -> tuple[int, Path]:
@@ -62,7 +92,7 @@ def _locked_file(path: Path) -> tuple[int, Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.path.exists(name):  # not removed by another process between the two
+        if Path(name).exists():  # not removed by another process between the two
             return handle, Path(name)
         os.close(handle)
 
@@ -81,6 +111,33 @@ def _umask() -> int:
     return mask
 
 
+class Facts(dict[str, Any]):
+    """What an artifact says of itself; looking up what it does not say raises InputError that names the file."""
+
+    def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
+        super().__init__(content)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise InputError(f"{self.path}: says nothing of {key!r}: {MEND}")
+
+    def of_kind(self, key: str, kind: Any) -> Any:
+        """A fact of the given type."""
+        return self._checked(key, self[key], kind)
+
+    def parsed(self, key: str, kind: Any) -> Any:
+        """A fact of the given type that is written as JSON, as those in the header of safetensors are."""
+        try:
+            return self._checked(key, json.loads(self[key]), kind)
+        except (TypeError, ValueError, RecursionError):
+            raise InputError(f"{self.path}: {key} is {self[key]!r}, not JSON: {MEND}") from None
+
+    def _checked(self, key: str, fact: Any, kind: Any) -> Any:
+        if not isinstance(fact, kind) or (isinstance(fact, list) and not all(isinstance(each, str) for each in fact)):
+            raise InputError(f"{self.path}: {key} is {fact!r}: {MEND}")
+        return fact
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole."""
     with atomic(path) as temporary:
@@ -92,12 +149,23 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON, or raise InputError that names the file."""
+def read_json(path: Path) -> Facts:
+    """Read a JSON object, or raise InputError that names the file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}): remove it and run the workflow again") from None
+        content = json.loads(path.read_text(encoding="utf-8"), object_hook=partial(Facts, path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}): {MEND}") from None
+    if not isinstance(content, Facts):
+        raise InputError(f"{path}: holds no JSON object: {MEND}")
+    return content
+
+
+def read_names(path: Path) -> Facts:
+    """Lists of labels, concepts and targets of prompts/<space>.json; raises InputError as read_json does."""
+    names = read_json(path)
+    for key in names:
+        names.of_kind(key, list)
+    return names
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -107,6 +175,27 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
     writer.writerow(columns)
     writer.writerows(rows)
     write_bytes(path, text.getvalue().encode())
+
+
+def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A table of the study: labels and other texts are what they are, whether they look like numbers or like nothing.
+
+    Raises InputError that names the file when it cannot be read or lacks one of the columns.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as CSV ({error}): {MEND}") from None
+    if missing := [column for column in columns if column not in table]:
+        raise InputError(f"{path}: has no column {', '.join(missing)}: {MEND}")
+    return table
+
+
+def read_models(path: Path, columns: Sequence[str] = BASIS) -> pd.DataFrame:
+    """tables/models.csv; raises InputError as read_table does. columns: those that it must have besides space and model."""
+    return read_table(path, ["space", "model", *columns])
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -120,12 +209,26 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
         frame.to_parquet(temporary, index=False)
 
 
-def read_parquet(path: Path) -> pd.DataFrame:
-    """Read a table of rows, or raise InputError that names the file."""
+def read_parquet(path: Path, kind: str | None = None) -> pd.DataFrame:
+    """Read a table of rows, or raise InputError that names the file, also when it is not of a kind of COLUMNS."""
     import pandas as pd
 
-    with _parquet_errors(path):
-        return pd.read_parquet(path)
+    with parquet_errors(path):
+        frame = pd.read_parquet(path)
+    for column, letter in COLUMNS[kind].items() if kind else ():
+        if column not in frame or (len(frame) and frame[column].dtype.kind != letter):
+            raise InputError(f"{path}: has no column {column!r} of {KINDS[letter]}: {MEND}")
+    return frame
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """Read the manifest, or raise InputError that names it, also when its images are not 0, 1, 2, ... below the data root."""
+    manifest = read_parquet(path, "manifest")
+    if not np.array_equal(manifest["image_id"], np.arange(len(manifest))):
+        raise InputError(f"{path}: image_id does not count 0, 1, 2, ...: {MEND}")
+    for place in manifest["path"][manifest["path"].str.contains(r"^/|(?:^|/)\.\.(?:/|$)", na=True)]:
+        raise InputError(f"{path}: {place!r} leads out of the data root: {MEND}")
+    return manifest
 
 
 def write_row_groups(path: Path, frames: Iterable[pd.DataFrame]) -> None:
@@ -155,10 +258,12 @@ def iterate_row_groups(path: Path, categories: Sequence[str], columns: Sequence[
     """
     from pyarrow import parquet
 
-    with _parquet_errors(path):
+    with parquet_errors(path):
         file = parquet.ParquetFile(path, read_dictionary=list(categories))
+    if missing := {*categories, *(columns or ())} - set(file.schema_arrow.names):
+        raise InputError(f"{path}: has no column {', '.join(sorted(missing))}: {MEND}")
     for group in range(file.num_row_groups):
-        with _parquet_errors(path):
+        with parquet_errors(path):
             frame = file.read_row_group(group, columns).to_pandas()
         yield frame
 
@@ -172,11 +277,12 @@ def read_rows(path: Path, column: str, values: Sequence[str]) -> pd.DataFrame:
 
 
 @contextmanager
-def _parquet_errors(path: Path) -> Iterator[None]:
+def parquet_errors(path: Path) -> Iterator[None]:
+    """What a damaged Parquet file makes pyarrow raise becomes InputError that names the file."""
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:  # what damaged bytes make pyarrow raise
-        raise InputError(f"{path}: not readable as Parquet ({error}): remove it and run the workflow again") from None
+    except Exception as error:  # noqa: BLE001 (pyarrow raises whatever damaged bytes provoke)
+        raise InputError(f"{path}: not readable as Parquet ({error}): {MEND}") from None
 
 
 def provenance(packages: Sequence[str], **facts: Any) -> dict[str, str]:
@@ -215,27 +321,32 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, dict[str, str]]:
+def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
     """Tensors and metadata of a safetensors file.
 
-    Raises InputError when the file is missing, corrupt, lacks a tensor or holds non-finite values.
+    Raises InputError when the file is missing, corrupt, lacks a tensor, or holds one of other types or dimensions than TENSORS
+    says, or non-finite values.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    mend = "remove it and run the workflow again"
     try:
         with safe_open(path, framework="numpy") as file:
             missing = sorted(set(names) - set(file.keys()))
             if missing:
-                raise InputError(f"{path}: holds no tensor {', '.join(missing)}: {mend}")
+                raise InputError(f"{path}: holds no tensor {', '.join(missing)}: {MEND}")
             tensors = {name: file.get_tensor(name) for name in names}
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: not readable as safetensors ({error}): {mend}") from None
+            metadata = Facts(path, file.metadata() or {})
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 (types that NumPy lacks surface as many kinds)
+        raise InputError(f"{path}: not readable as safetensors ({error}): {MEND}") from None
     for name, tensor in tensors.items():
+        kind, dimensions = TENSORS.get(name, (tensor.dtype.kind, tensor.ndim))
+        if (tensor.dtype.kind, tensor.ndim) != (kind, dimensions):
+            raise InputError(f"{path}: {name} is {tensor.dtype} {tensor.shape}, not {KINDS[kind]} of {dimensions} dimensions: {MEND}")
         if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
             row = int(np.argwhere(~np.isfinite(tensor))[0][0])
-            raise InputError(f"{path}: {name} holds NaN or infinite values, first in row {row}: {mend}")
+            raise InputError(f"{path}: {name} holds NaN or infinite values, first in row {row}: {MEND}")
     return tensors, metadata
 
 
@@ -270,9 +381,9 @@ def iterate_shards(folder: Path, tensor: str, shards: int, manifest: pd.DataFram
             raise InputError(f"{path}: was made with other weights than the head: remove the folder and run the workflow again")
         identifiers = tensors["image_id"]
         if len({len(each) for each in tensors.values()}) > 1:
-            raise InputError(f"{path}: its tensors differ in length: remove it and run the workflow again")
+            raise InputError(f"{path}: its tensors differ in length: {MEND}")
         if len(identifiers) and not 0 <= identifiers.min() <= identifiers.max() < len(manifest):
-            raise InputError(f"{path}: holds images that the manifest does not: remove it and run the workflow again")
+            raise InputError(f"{path}: holds images that the manifest does not: {MEND}")
         np.add.at(seen, identifiers[tensors["view"] == 0], 1)
         yield tensors
     if not (seen == 1).all():
@@ -299,7 +410,7 @@ def read_whole(folder: Path, tensor: str, shards: int, n_images: int, image_id: 
 
     Raises InputError when a shard is unusable or lacks an image.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     found = {}
     for shard in range(shards):
@@ -308,10 +419,13 @@ def read_whole(folder: Path, tensor: str, shards: int, n_images: int, image_id: 
             continue
         path = shard_path(folder, shard)
         places, _ = read_tensors(path, ["image_id", "view"])
-        with safe_open(path, framework="numpy") as file:
-            rows = file.get_slice(tensor)
-            for row in np.flatnonzero((places["view"] == 0) & np.isin(places["image_id"], list(wanted))):
-                found[int(places["image_id"][row])] = rows[int(row) : int(row) + 1][0]
+        try:
+            with safe_open(path, framework="numpy") as file:
+                rows = file.get_slice(tensor)
+                for row in np.flatnonzero((places["view"] == 0) & np.isin(places["image_id"], list(wanted))):
+                    found[int(places["image_id"][row])] = rows[int(row) : int(row) + 1][0]
+        except (SafetensorError, ValueError, IndexError) as error:
+            raise InputError(f"{path}: holds no {tensor} of its images ({error}): {MEND}") from None
     if missing := set(image_id) - set(found):
         raise InputError(f"{folder}: image {min(missing)} is missing: remove the folder and run the workflow again")
     return np.stack([found[each] for each in image_id])

@@ -53,7 +53,7 @@ class TextCache:
         embeddings = self.embed(texts)
         try:
             write_tensors(path, {"embeddings": embeddings}, {"sha256": _digest(embeddings)})
-        except OSError as error:
+        except InputError as error:
             raise InputError(f"prompts.cache {self.folder}: cannot be written to ({error}): name another folder") from None
         return embeddings
 

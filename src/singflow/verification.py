@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from singflow.errors import InputError
+from singflow.images import FORMATS
 from singflow.store import md5_of
 
 ORDER = (
@@ -309,7 +310,7 @@ def _tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> Differences:
 
 
 def _read_picture(source: Path | io.BytesIO) -> np.ndarray:
-    with Image.open(source) as picture:
+    with Image.open(source, formats=FORMATS) as picture:
         return np.asarray(picture.convert("RGBA")).astype(np.int16)
 
 

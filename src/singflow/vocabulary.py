@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from singflow.data import read_classes
-from singflow.errors import InputError
+from singflow.errors import InputError, printable
 
 
 def read_vocabulary(path: Path) -> list[str]:
@@ -11,7 +11,7 @@ def read_vocabulary(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as UTF-8 text: {error}") from None
+        raise InputError(f"{path}: not readable as UTF-8 text ({error}): name or save it anew") from None
     if not lines:
         raise InputError(f"{path}: holds no concepts: write one phrase a line")
     first: dict[str, int] = {}
@@ -19,6 +19,8 @@ def read_vocabulary(path: Path) -> list[str]:
         phrase = " ".join(line.split())
         if not phrase:
             raise InputError(f"{path}: line {number} is blank: remove it")
+        if phrase != printable(phrase):
+            raise InputError(f"{path}: line {number} holds control characters: {phrase!r}: remove them")
         if phrase.casefold() in first:
             raise InputError(f"{path}: line {number} repeats {phrase!r} of line {first[phrase.casefold()]}: remove one of them")
         first[phrase.casefold()] = number

@@ -1,0 +1,428 @@
+"""Damaged and hostile input of every kind: read, or refused by name in printable words; no other error, hang or half file.
+
+The examples are the same in every run. To look further: `FUZZ=20000 pytest tests/test_fuzz.py` draws as many others for each test.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from singflow import data, store
+from singflow.config import check, read_yaml
+from singflow.errors import InputError, printable
+from singflow.finished import read_artifacts, read_texts
+from singflow.images import FORMATS, Unusable, decode
+from singflow.networks import Network, load_network
+from singflow.registry import read_model, read_space, resolve_models, resolve_spaces
+from singflow.released import read_release
+from singflow.store import read_models
+from singflow.tables import BASIS
+from singflow.translator import Translator
+from singflow.vocabulary import read_vocabulary
+from tests.conftest import ROOT
+from tests.manifests import whole
+from tests.test_images import encoded
+
+MANY = int(os.environ.get("FUZZ", 40))
+bounded = settings(
+    max_examples=MANY, derandomize="FUZZ" not in os.environ, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+CLASSES = data.read_classes(ROOT / "vocab/imagenet_1k.csv")
+MAGIC = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\xff\xff\xff\x7fWEBP", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"PAR1"]
+BYTES = [b"\0", b"\xff", b"\x1b[31m", b"\n", *MAGIC]
+HARD = [b"\xe2\x80\xa8", b"9" * 5000, b"NaN", b"1e999", b"-" * 99]
+TEXT = [b"\0", b"\xff", b"\x1b", b"\n", b"\r", b'"', b"'", b",", b"../", b"/etc/passwd", *HARD]
+TAGS = [b"!!int ''", b"!!float ''", b"!!bool x", b"!!timestamp x", b"!!binary aaa", b"!!set {a}", b"!!python/name:os.system"]
+KEYS = [b"<<: ", b"? [a]\n: b\n", b"~: 1\n", b"1: 2\n"]
+YAML = [*TEXT, *TAGS, *KEYS, b"[" * 900, b"{", b"&a [*a]", b"*a", b"2020-13-45", b".nan", b".inf", b"null", b"[]", b"{}", b"- "]
+JSON = [*TEXT, b"[" * 2000, b"{", b"}", b"null", b"[]", b"{}", b"-1", b"true", b'"x"', b"0.5"]
+
+
+def damaged(content: bytes, pieces: list[bytes]):
+    """Contents with parts cut, repeated, replaced or flipped at up to three places."""
+
+    def apply(strokes):
+        damage = bytearray(content)
+        for kind, place, length, piece in strokes:
+            start = int(place * len(damage))
+            if kind == "truncate":
+                del damage[start:]
+            elif kind == "cut":
+                del damage[start : start + length]
+            elif kind == "flip" and start < len(damage):
+                damage[start] ^= 1 << length % 8
+            elif kind == "splice":
+                damage[start:start] = damage[length : 2 * length]
+            elif kind == "value":  # of a line of YAML or JSON
+                start = damage.rfind(b": ", 0, start) + 2
+                end = damage.find(b"\n", start)
+                damage[start : end if end >= 0 else len(damage)] = piece
+            else:
+                damage[start : start + length % 9] = piece
+        return bytes(damage)
+
+    kinds = st.sampled_from(["truncate", "cut", "flip", "splice", "value", "piece"])
+    stroke = st.tuples(kinds, st.floats(0, 1), st.integers(1, 60), st.sampled_from(pieces))
+    return st.lists(stroke, min_size=1, max_size=3).map(apply)
+
+
+@pytest.fixture(autouse=True)
+def no_hang():
+    """A test that hangs fails."""
+
+    def fail(*_):
+        raise TimeoutError("hangs")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(60 + MANY)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def judge(path, read, *mends):
+    """Read it, or be told its name, and a mend, in printable words; True when it was read."""
+    try:
+        read(path)
+    except InputError as error:
+        message = str(error)
+        assert str(path) in message and all(line == printable(line) for line in message.split("\n")), message
+        assert not mends or any(mend in message for mend in mends), message
+        assert len(message) < 20_000
+    else:
+        return True
+    return False
+
+
+# Images
+
+
+PHOTO = data.data_root("packaged", ".") / "imagenet_06_609.jpg"
+SMALL = Image.open(PHOTO).resize((60, 40))
+PHOTOS = [*(encoded(SMALL, kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")), PHOTO.read_bytes()]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@bounded
+@given(st.sampled_from(PHOTOS).flatmap(lambda photo: damaged(photo, BYTES)), st.sampled_from([10**8, 1000]))
+def test_a_damaged_photo_is_decoded_or_unusable_for_a_printable_reason(content, max_pixels):
+    try:
+        image = decode(content, max_pixels)
+    except Unusable as reason:
+        assert str(reason) and str(reason) == printable(str(reason))
+    else:
+        assert image.mode == "RGB" and image.width * image.height <= max_pixels
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "PPM", "JPEG2000", "ICO", "TGA", "PCX", "SGI", "DIB"])
+def test_no_other_format_is_opened_whatever_pillow_can_read(kind):
+    with pytest.raises(Unusable, match=f"not an image, or none of {', '.join(FORMATS)}: convert it"):
+        decode(encoded(SMALL.convert("RGB"), kind), 10**8)
+
+
+# What users write
+
+
+def of(folder, name, content):
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+PARAMS = (ROOT / "params.yaml").read_bytes()
+
+
+@bounded
+@given(damaged(PARAMS, YAML))
+def test_a_damaged_study_is_checked_or_refused(tmp_path, content):
+    judge(of(tmp_path, "params.yaml", content), lambda path: check(read_yaml(path), str(path)))
+
+
+NAMES = ["resnet50", "efficientnet_lite0", "dinov2_large", "dinovit_linear"]
+MODELS = {name: entry for name, entry in read_yaml(ROOT / "models.yaml").items() if name in NAMES}
+REGISTRIES = {
+    "models.yaml": (yaml.safe_dump(MODELS).encode(), lambda path: resolve_models(path, NAMES)),
+    "spaces.yaml": ((ROOT / "spaces.yaml").read_bytes(), lambda path: resolve_spaces(path, ["conse_minilm", "clip_vit_l14"])),
+    "model.json": (b'{\n"source": "timm",\n"id": "a.b",\n"sha256": {}\n}', read_model),
+    "space.json": (b'{\n"source": "open_clip",\n"id": "a/b",\n"dim": 3\n}', read_space),
+    "models.csv": (f"{','.join(['space', 'model', *BASIS])}\ns,m,exact,1,0.5,good,0\n".encode(), read_models),
+    "names.json": (b'{\n"labels": ["a"],\n"concepts": ["b"],\n"targets": []\n}', store.read_names),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REGISTRIES)
+@bounded
+@given(st.data())
+def test_a_damaged_registry_or_sidecar_is_read_or_refused(tmp_path, name, data):
+    content, read = REGISTRIES[name]
+    judge(of(tmp_path, name, data.draw(damaged(content, YAML if name.endswith("yaml") else JSON))), read)
+
+
+def test_aliases_that_stand_for_thousands_of_millions_of_values_are_refused_at_once(tmp_path):
+    laughs = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))
+    path = of(tmp_path, "bomb.yaml", f"a0: &a0 [lol]\n{laughs}\nmine: {{source: timm, id: x.y, transform: {{a: *a11}}}}\n".encode())
+    with pytest.raises(InputError, match=r"bomb\.yaml: .*aliases .* write them out"):
+        resolve_models(path, ["mine"])
+    bomb = yaml.safe_load(path.read_bytes())
+    with pytest.raises(InputError) as refused:  # as Snakemake reads it
+        check(read_yaml(ROOT / "params.yaml") | {"models": bomb["a11"]}, "params.yaml")
+    assert "models" in str(refused.value) and len(str(refused.value)) < 100_000
+
+
+TABLE = b"path,label,class_index,prompt,split\na.jpg,cat,3,,train\nb/c.jpg,dog,,a dog,val\n"
+LISTS = {
+    "concepts.txt": ((ROOT / "vocab/concepts.txt").read_bytes(), read_vocabulary),
+    "classes.csv": (b"class_index,synset,name\n0,n01,a\n1,n02,b\n2,,c d\n", data.read_classes),
+    "table.csv": (TABLE, lambda path: data.list_table(path, "label", CLASSES)),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+@bounded
+@given(st.data())
+def test_a_damaged_list_is_read_or_refused(tmp_path, name, data):
+    content, read = LISTS[name]
+    judge(of(tmp_path, name, data.draw(damaged(content, TEXT))), read)
+
+
+VALUES = [["a.jpg", "b.jpg"], [1, 2], [1.5, None], [b"a", b"\xff"], [["a"], ["b"]], [True, None], [None, None], ["\0", "../x"]]
+COLUMN = st.sampled_from(VALUES)
+
+
+@bounded
+@given(st.dictionaries(st.sampled_from(["path", "label", "class_index", "prompt", "split", "more"]), COLUMN))
+def test_a_table_of_any_types_is_listed_or_refused(tmp_path, columns):
+    path = tmp_path / "table.parquet"
+    pd.DataFrame(columns).to_parquet(path)
+    found = []
+    judge(path, lambda path: found.append(data.list_table(path, "label", CLASSES)))
+    for candidates, rejected in found:
+        assert len(candidates) + len(rejected) == 2
+        assert all(not each.path.startswith("/") and ".." not in each.path.split("/") for each in candidates)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(bounded, max_examples=max(1, MANY // 8))
+@given(st.lists(damaged(PHOTOS[1], BYTES), min_size=1, max_size=3), st.floats(0, 1))
+def test_a_folder_of_damaged_photos_gives_a_whole_manifest_or_none(tmp_path_factory, contents, allowed):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "cat").mkdir()
+    for number, content in enumerate([PHOTOS[1], PHOTOS[0], *contents]):
+        of(folder / "cat", f"{number}.png", content)
+    options = {"per_class": None, "validation_fraction": 0.5, "max_pixels": 10**6, "max_rejected_fraction": allowed}
+    found, rejected = data.list_folder(folder, CLASSES)
+    try:
+        manifest, rejected = data.build_manifest(folder, found, rejected, **options, seed=0, threads=1, progress=lambda items, _: items)
+    except InputError as error:
+        assert "files are unusable" in str(error) and "mend or remove them" in str(error)
+    else:
+        assert len(manifest) + len(rejected) == 2 + len(contents)
+
+
+# Artifacts
+
+
+NETWORK = Network("mlp3", 3, 4, 5, 0.1)
+LINEAR = {"weight": np.ones((4, 3), np.float32), "bias": np.ones(4, np.float32)}
+SHARD = {"features": np.ones((2, 3), np.float32), "image_id": np.arange(2), "view": np.zeros(2, np.int32)}
+MANIFEST = whole(pd.DataFrame({"image_id": [0, 1], "label": ["a", "b"]}))
+TENSORS = {
+    "linear.safetensors": (LINEAR, {"kind": "linear"}, Translator.load),
+    "mlp3.safetensors": (
+        {name: each.numpy() for name, each in NETWORK.state_dict().items()}, {"kind": "mlp3", "width": "5", "dropout": "0.1"}, load_network,
+    ),
+    "basis.safetensors": ({"null_basis": np.ones((3, 1))}, {}, store.read_null_basis),
+    "shard-00000.safetensors": (SHARD, {}, lambda path: list(store.iterate_shards(path.parent, "features", 1, MANIFEST))),
+}  # fmt: skip
+
+
+def written(write, *content):
+    """The bytes of an artifact."""
+
+    def of_artifact(folder):
+        write(folder / "whole", *content)
+        return (folder / "whole").read_bytes()
+
+    return of_artifact
+
+
+@pytest.mark.parametrize("name", TENSORS)
+@bounded
+@given(st.data())
+def test_damaged_tensors_are_read_or_refused_with_the_mend(tmp_path, name, data):
+    tensors, metadata, read = TENSORS[name]
+    content = written(store.write_tensors, tensors, metadata)(tmp_path)
+    path = of(tmp_path, name, data.draw(damaged(content, [*BYTES, *JSON])))
+    where = path if name != "shard-00000.safetensors" else tmp_path
+    judge(where, lambda _: read(path), "run the workflow again", "networks.load_network", "name a file of translators/")
+
+
+FACTS = st.sampled_from(["", "null", "[]", "-1", "0", "1e9", "true", "{", "9" * 30])
+SHAPES = st.sampled_from([(), (0,), (3,), (4,), (2, 2), (4, 3), (5, 3), (1, 2, 3)])
+DTYPES = st.sampled_from(["float16", "float32", "float64", "int8", "int64", "uint8", "bool"])
+
+
+@pytest.mark.parametrize("name", TENSORS)
+@bounded
+@given(st.data())
+def test_tensors_of_other_types_shapes_or_names_and_other_facts_are_refused_with_the_mend(tmp_path, name, data):
+    tensors, metadata, read = TENSORS[name]
+    changed, facts = dict(tensors), dict(metadata)
+    victim = data.draw(st.sampled_from(sorted(tensors)))
+    if data.draw(st.booleans()):
+        changed["other"] = changed.pop(victim)
+    else:
+        changed[victim] = np.ones(data.draw(SHAPES), data.draw(DTYPES))
+    if facts and data.draw(st.booleans()):
+        facts[data.draw(st.sampled_from(sorted(facts)))] = data.draw(FACTS)
+    path = tmp_path / name
+    store.write_tensors(path, changed, facts)
+    where = path if name != "shard-00000.safetensors" else tmp_path
+    judge(where, lambda _: read(path), "run the workflow again", "networks.load_network", "name a file of translators/")
+
+
+@bounded
+@given(st.data())
+def test_damaged_tables_of_rows_are_read_or_refused_with_the_mend(tmp_path, data):
+    content = written(store.write_parquet, MANIFEST)(tmp_path)
+    path = of(tmp_path, "manifest.parquet", data.draw(damaged(content, BYTES)))
+    by_group, by_label = lambda path: list(store.iterate_row_groups(path, ["label"])), lambda path: store.read_rows(path, "label", ["a"])
+    for read in (store.read_manifest, by_group, by_label):
+        judge(path, read, store.MEND)
+
+
+@bounded
+@given(st.sampled_from(sorted(store.COLUMNS)), st.data())
+def test_a_column_that_is_missing_or_of_another_type_is_named_with_the_mend(tmp_path, kind, data):
+    values = {"i": [0, 1], "f": [0.5, 1.5], "b": [True, False], "O": ["a", "b"]}
+    frame = pd.DataFrame({name: values[letter] for name, letter in store.COLUMNS[kind].items()})
+    path = tmp_path / "t.parquet"
+    store.write_parquet(path, frame)
+    store.read_parquet(path, kind)
+    victim = data.draw(st.sampled_from(sorted(store.COLUMNS[kind])))
+    other = data.draw(st.sampled_from([letter for letter in values if letter != store.COLUMNS[kind][victim]]))
+    store.write_parquet(path, data.draw(st.sampled_from([frame.drop(columns=victim), frame.assign(**{victim: values[other]})])))
+    with pytest.raises(InputError, match=rf"t\.parquet: has no column '{victim}' of \w+.*: {store.MEND}"):
+        store.read_parquet(path, kind)
+
+
+@pytest.mark.parametrize("place", ["/etc/x.jpg", "../x.jpg", "a/../../x.jpg", "a/..", ".."])
+def test_a_manifest_that_leads_out_of_the_data_root_is_refused(tmp_path, place):
+    store.write_parquet(tmp_path / "m.parquet", MANIFEST.assign(path=["a..b/..c.jpg", place]))
+    with pytest.raises(InputError, match=r"m\.parquet: .* leads out of the data root: "):
+        store.read_manifest(tmp_path / "m.parquet")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Artifacts of a study of three features, four dimensions and two classes, and how they are read."""
+    folder = tmp_path_factory.mktemp("finished")
+    ones = {"label": np.eye(2, 4, dtype=np.float32), "concept": np.eye(1, 4, dtype=np.float32)}
+    prompts = {f"{kind}_embeddings": each for kind, each in ones.items()}
+    templates = {f"{kind}_templates": '["{}"]' for kind in ones}
+    store.write_tensors(folder / "prompts/s.safetensors", prompts, templates | {"weights_sha256": "x"})
+    store.write_json(folder / "prompts/s.json", {"labels": ["a", "b"], "concepts": ["c"], "targets": []})
+    store.write_parquet(folder / "data/manifest.parquet", MANIFEST)
+    facts = {"study": "tiny", "class_names": '["a", "b"]', "weights_sha256": "x"}
+    store.write_tensors(folder / "features/m/head.safetensors", {"weight": np.eye(2, 3, dtype=np.float32), "bias": np.ones(2)}, facts)
+    store.write_tensors(folder / "projectors/m.safetensors", {"null_basis": np.eye(3)[:, 2:]}, {})
+    store.write_json(folder / "projectors/m.json", {"rule": "exact"})
+    store.write_tensors(folder / "translators/s/m/linear.safetensors", LINEAR, {"kind": "linear"})
+    store.write_json(folder / "translators/s/m/linear.json", {"validation_r2": 0.5})
+    store.write_bytes(folder / "tables/models.csv", b"space,model,translator\ns,m,good\n")
+    store.write_parquet(folder / "scores/s/m.parquet", pd.DataFrame({"is_deg": [0.5], "as_deg": [1.5]}))
+
+    def read(_=None):
+        import torch
+
+        texts, concepts = read_texts(folder, "s", folder, torch.device("cpu"))
+        read_artifacts(folder, "m", "s", ROOT / "vocab/imagenet_1k.csv", concepts, texts.tensors["concept_embeddings"])
+
+    read()
+    return folder, read
+
+
+@settings(bounded, max_examples=2 * MANY)
+@given(st.data())
+def test_a_finished_study_with_a_damaged_artifact_is_read_or_refused(finished, data):
+    folder, read = finished
+    path = data.draw(st.sampled_from(sorted(each for each in folder.rglob("*") if each.is_file())))
+    content = path.read_bytes()
+    try:
+        path.write_bytes(data.draw(damaged(content, [*BYTES, *JSON])))
+        judge(folder, read)
+    finally:
+        path.write_bytes(content)
+
+
+# A release of translators from elsewhere
+
+
+RELEASE = b"""
+model_name: m
+translator_name: t
+architecture: linear
+embedding_backend: kakao_karlo_v1_alpha_image_variations
+in_dim: 3
+out_dim: 4
+hidden_dim: 0
+checkpoint_file: t.pt
+"""
+
+
+@settings(bounded, max_examples=max(1, MANY // 2))
+@given(st.data())
+def test_a_damaged_release_is_read_or_refused(tmp_path, data):
+    import torch
+
+    torch.save({name: torch.from_numpy(each) for name, each in LINEAR.items()}, tmp_path / "t.pt")
+    for name, content, pieces in (("t.pt", (tmp_path / "t.pt").read_bytes(), BYTES), ("metadata.yaml", RELEASE, YAML)):
+        if data.draw(st.booleans()):
+            of(tmp_path, name, data.draw(damaged(content, pieces)))
+        elif name == "metadata.yaml":
+            of(tmp_path, name, RELEASE)
+    judge(tmp_path, read_release)
+
+
+# The scripts
+
+
+HEAD = {"weight": np.eye(2, 3, dtype=np.float32), "bias": np.ones(2)}
+SCRIPTS = {
+    "fit_translator": ("manifest.parquet", lambda path: store.write_parquet(path, MANIFEST.drop(columns="split"))),
+    "scan_concepts": ("names.json", lambda path: path.write_text(json.dumps({"labels": None, "concepts": ["c"]}))),
+    "measure_null_removal": ("head.safetensors", lambda path: store.write_tensors(path, HEAD, {})),
+}
+SHARED = {"manifest": "manifest.parquet", "features": "features", "shards": 1, "threads": 1}
+FIT = {"kind": "linear", "alphas": 1, "imported": None, "study": "s", "model": "m", "space": "s", "embeddings": "features"}
+SCAN = {"projector": "basis.safetensors", "translator": "linear.safetensors", "prompts": "prompts.safetensors", "names": "names.json"}
+FLAGS = {
+    "fit_translator": FIT | {"translator": "out/x", "report": "out/y"},
+    "scan_concepts": SCAN | {"output": "out/x"},
+    "measure_null_removal": SCAN | {"output": "out/x", "head": "head.safetensors", "controls": "controls.parquet"},
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_ends_with_one_message_and_writes_nothing(tmp_path, script):
+    victim, spoil = SCRIPTS[script]
+    store.write_parquet(tmp_path / "manifest.parquet", MANIFEST)
+    store.write_tensors(tmp_path / "basis.safetensors", {"null_basis": np.eye(3)[:, 2:]}, {})
+    store.write_tensors(tmp_path / "linear.safetensors", LINEAR, {"kind": "linear"})
+    store.write_tensors(tmp_path / "prompts.safetensors", {"concept_embeddings": np.eye(1, 4, dtype=np.float32)}, {})
+    spoil(tmp_path / victim)
+    flags = SHARED | FLAGS[script]
+    words = [word for name, value in flags.items() for word in (f"--{name}", *([] if value is None else [str(value)]))]
+    done = subprocess.run([sys.executable, ROOT / f"scripts/{script}.py", *words], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {victim}: ") and store.MEND in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1 and not list(tmp_path.rglob("out/*"))

@@ -1,0 +1,338 @@
+"""Disks, clocks, rivals and hostile words: what is written is whole or not there, and no input becomes code, a command or another path."""
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from typing import Annotated, Literal, get_args, get_origin
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from singflow import store
+from singflow.config import Study, check, read_yaml
+from singflow.data import build_manifest, inspect, list_folder, list_table, read_classes
+from singflow.errors import InputError
+from singflow.images import FORMATS, read_unchanged
+from singflow.text_cache import TextCache
+from tests.conftest import ROOT
+
+CLASSES = read_classes(ROOT / "vocab/imagenet_1k.csv")
+
+
+# The disk
+
+
+def run(program, *arguments, **options):
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from singflow import cli
+from singflow.store import write_bytes, write_json
+
+class Flags(cli.Command):
+    \"\"\"Writes a file.\"\"\"
+    output: Path
+
+def main(flags):
+    BEFORE
+    cli.log.info("at work")
+    write_bytes(flags.output, b"x" * 100_000)
+
+cli.run(main, Flags)
+"""
+FULL = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))"
+OTHER_USER = "import os; os.getuid() or os.setuid(65534)"
+
+
+def refused(done, path):
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert f"error: {path}: cannot be written, " in done.stderr and "then run the same again" in done.stderr
+
+
+def test_a_file_that_the_disk_has_no_room_for_is_named_and_the_old_one_stays(tmp_path):
+    output = tmp_path / "out/file"
+    store.write_bytes(output, b"old")
+    refused(run(SCRIPT.replace("BEFORE", FULL), "--output", output), output)
+    assert [each.read_bytes() for each in output.parent.iterdir()] == [b"old"]
+
+
+def test_a_log_that_the_disk_has_no_room_for_stops_nothing(tmp_path):
+    done = run(SCRIPT.replace("BEFORE", ""), "--output", tmp_path / "file", "--log", "/dev/full")
+    assert done.returncode == 0 and done.stderr == "at work\n" and (tmp_path / "file").stat().st_size == 100_000
+
+
+def test_a_results_folder_that_may_not_be_written_to_is_named(tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir(mode=0o555)
+    done = run(SCRIPT.replace("BEFORE", OTHER_USER), "--output", "file", cwd=folder)
+    refused(done, "file")
+    assert "Permission denied" in done.stderr and not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("flag", ["output", "log"])
+def test_a_results_folder_that_is_a_file_is_named(tmp_path, flag):
+    (tmp_path / "file").write_bytes(b"in the way")
+    flags = {"output": tmp_path / "out", "log": tmp_path / "run.log"} | {flag: tmp_path / "file/below"}
+    done = run(SCRIPT.replace("BEFORE", ""), *(word for name, value in flags.items() for word in (f"--{name}", value)))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert f"error: {flags[flag]}: cannot be written" in done.stderr and not (tmp_path / "out").exists()
+
+
+# Rivals
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from singflow.store import write_bytes
+for _ in range(60):
+    write_bytes(Path(sys.argv[1]), sys.argv[2].encode() * 300_000)
+"""
+
+
+def test_of_two_that_write_one_artifact_at_once_a_whole_one_is_there_at_every_moment(tmp_path):
+    path = tmp_path / "artifact"
+    store.write_bytes(path, b"a" * 300_000)
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, letter]) for letter in "ab"]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        content = path.read_bytes()
+        seen.add((len(content), len(set(content))))
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert seen == {(300_000, 1)} and list(tmp_path.iterdir()) == [path]
+
+
+# The clock
+
+
+@pytest.mark.parametrize("then", [0, 4_000_000_000], ids=["1970", "2096"])
+def test_whatever_the_clock_says_content_alone_decides(tmp_path, then):
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "a.png")
+    seen = inspect(tmp_path / "a.png", 100)
+    embedded = []
+
+    def embed(texts):
+        embedded.extend(texts)
+        return np.ones((len(texts), 2), np.float32)
+
+    cache = TextCache(tmp_path / "cache", {}, embed, lambda chunks, _: chunks)
+    cache(["a", "b"])
+    litter = tmp_path / ".artifact.killed"
+    litter.touch()
+    for each in [*tmp_path.rglob("*")]:
+        os.utime(each, (then, then))
+    assert read_unchanged(tmp_path, "a.png", seen.sha256, 100).size == (4, 4)
+    cache(["a", "b"])
+    assert embedded == ["a", "b"]
+    store.write_bytes(tmp_path / "artifact", b"whole")
+    assert (tmp_path / "artifact").read_bytes() == b"whole" and litter.exists() == (then > time.time())
+
+
+# Many files
+
+
+def calls(work):
+    """Calls of functions, Python's and others, that a piece of work makes."""
+    count = 0
+
+    def note(frame, event, argument):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_the_work_of_listing_and_drawing_grows_no_faster_than_the_files(tmp_path):
+    Image.new("RGB", (1, 1)).save(tmp_path / "one.png")
+    work = {}
+    for n in (2_000, 20_000):
+        root = tmp_path / str(n)
+        for label in range(10):
+            (root / f"label {label}").mkdir(parents=True)
+        for number in range(n):
+            os.link(tmp_path / "one.png", root / f"label {number % 10}/{number:06d}.png")
+        options = {"per_class": 10, "validation_fraction": 0.25, "max_pixels": 100, "max_rejected_fraction": 0.0}
+        progress = {"progress": lambda items, _: items}
+        found = {}
+
+        def build(root=root, options=options | progress, found=found):
+            listed, rejected = list_folder(root, CLASSES)
+            found["manifest"], found["rejected"] = build_manifest(root, listed, rejected, **options, seed=0, threads=1)
+
+        work[n] = calls(build)
+        assert len(found["manifest"]) == 100 and len(found["manifest"]) + len(found["rejected"]) == n
+    assert work[20_000] < 12 * work[2_000]
+
+
+# Images
+
+
+def test_a_file_larger_than_any_image_of_max_pixels_is_not_read(tmp_path):
+    with (tmp_path / "sparse.png").open("wb") as file:
+        file.truncate(2**42)
+    assert inspect(tmp_path / "sparse.png", 10**8) == f"absurdly large: {2**42} bytes, data.max_pixels is {10**8}"
+    with pytest.raises(InputError, match=r"sparse\.png: absurdly large: .* run build_manifest again"):
+        read_unchanged(tmp_path, "sparse.png", "0", 10**8)
+
+
+def test_a_table_reaches_out_of_the_root_by_nothing_but_links_that_lie_in_it(tmp_path):
+    (tmp_path / "root").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "outside.png")
+    (tmp_path / "root/linked.png").symlink_to(tmp_path / "outside.png")
+    names = ["linked.png", "../outside.png", str(tmp_path / "outside.png"), "x/../../outside.png"]
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{name},cat\n" for name in names))
+    found, rejected = list_table(tmp_path / "t.csv", "label", CLASSES)
+    assert [each.path for each in found] == ["linked.png"] and [path for path, _ in rejected] == names[1:]
+
+
+# No input becomes code
+
+
+FORBIDDEN_IMPORTS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "os.system", "os.popen", "pd.read_pickle", "yaml.unsafe_load", "yaml.full_load"}
+
+
+def faults(tree):
+    """Places in a program that could run what a file says, each as (line, what)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {alias.name for alias in node.names} | {getattr(node, "module", None) or ""}
+            yield from ((node.lineno, name) for name in names if name.split(".")[0] in FORBIDDEN_IMPORTS)
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            words = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            safe = [
+                name not in FORBIDDEN_CALLS,
+                words.get("shell", "False") == "False",
+                words.get("allow_pickle", "False") == "False",
+                name != "torch.load" or words.get("weights_only") == "True",
+                name not in ("yaml.load", "yaml.load_all") or [ast.unparse(each) for each in node.args[1:]] == ["_Loader"],
+                words.get("weights_only", "True") == "True",
+                words.get("trust_remote_code", "False") == "False",
+            ]
+            if not all(safe) and not (name == "yaml.load" and ast.unparse(node.args[0]) in ("path", "dvc_file")):  # ruamel's, round-trip
+                yield node.lineno, name
+
+
+def test_no_program_reads_pickles_evaluates_text_or_starts_a_shell():
+    programs = [*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
+    found = {path.name: list(faults(ast.parse(path.read_text(encoding="utf-8")))) for path in programs}
+    assert not {name: each for name, each in found.items() if each}
+    assert "class _Loader(yaml.SafeLoader)" in (ROOT / "src/singflow/config.py").read_text()
+    for module in ("crate", "dependencies"):
+        assert re.search(r"yaml = YAML\(\)", (ROOT / f"src/singflow/{module}.py").read_text()), module
+
+
+LOADERS = ["import pickle", "from joblib import load", "torch.load(p)", "torch.load(p, weights_only=False)", "f(p, allow_pickle=True)"]
+RUNNERS = ["yaml.load(t, yaml.Loader)", "eval(t)", "subprocess.run(t, shell=True)", "os.system(t)", "f(n, trust_remote_code=True)"]
+
+
+@pytest.mark.parametrize("text", LOADERS + RUNNERS)
+def test_such_programs_would_be_found(text):
+    assert list(faults(ast.parse(text)))
+
+
+# No input becomes a command
+
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def kind_of(place):
+    """The type of a key of params.yaml."""
+    model = Study
+    for part in place.split("."):
+        model = model.model_fields[part].annotation
+        model = get_args(model)[0] if get_origin(model) is Annotated else model
+    return model
+
+
+def test_what_stands_in_a_command_unquoted_is_a_name_a_number_or_a_choice():
+    commands = [stage.get("do", stage)["cmd"] for stage in STAGES.values()]
+    seen = set()
+    for command in commands:
+        for quote, place in re.findall(r'("?)\$\{([^}]+)\}', command):
+            place = re.sub(r"\[\d+\]", "", place)
+            seen.add(place)
+            if place.startswith(("item", "key")) or place in ("study", "weights"):
+                continue
+            if place not in Study.model_fields and "." not in place:
+                raise AssertionError(place)
+            kind = kind_of(place)
+            plain = kind in (int, float) or get_origin(kind) is Literal or (isinstance(kind, type) and hasattr(kind, "model_fields"))
+            lists = get_origin(kind) is list or place in ("models", "spaces")  # flags, which DVC quotes, or names
+            assert plain or lists or quote, f"{place} in {command}"
+    assert "data.classes" in seen and "study" in seen
+
+
+PARAMS = read_yaml(ROOT / "params.yaml")
+WORDS = ["$(touch x)", "`touch x`", "; rm -rf ~", "a && b", '"; touch x; "', "--help", "${HOME}", "{input}", "a\nb", "timm/../x"]
+HOSTILE = st.text(alphabet="ab/.-_ ;&|<>$`\"'\\*?~!#%(){}[]\n\t\0é", max_size=12) | st.sampled_from(WORDS)
+
+
+def accepted(**changes):
+    study = PARAMS | {key: value for key, value in changes.items() if "." not in key}
+    for key, value in changes.items():
+        if "." in key:
+            section, name = key.split(".")
+            study = study | {section: study[section] | {name: value}}
+    try:
+        check(study, "params.yaml")
+    except InputError:
+        return False
+    return True
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(HOSTILE)
+def test_names_that_are_accepted_are_single_plain_words_and_paths_survive_double_quotes(word):
+    names = {"study": word, "spaces": [word]}
+    for key, value in names.items():
+        if accepted(**{key: value}):
+            assert shlex.quote(word) == word and "/" not in word and word not in (".", "..") and not word.startswith("-")
+    model = {"models": [word], "comparison.models": [], "pictures.closeup": word}
+    if accepted(**model):
+        assert shlex.quote(word) == word and not word.startswith("-") and ".." not in word.split("/")
+    for key in ("data.root", "data.table", "data.classes", "concepts.vocabulary", "prompts.cache"):
+        if accepted(**{key: word}):
+            assert shlex.split(f'x "{word}"') == ["x", word] and not set(word) & set("$`\n\0")
+
+
+def test_every_command_of_the_package_is_a_list_of_words():
+    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("subprocess.run", "subprocess.Popen", "subprocess.check_output"):
+                assert not isinstance(node.args[0], ast.Constant | ast.JoinedStr), f"{path.name}:{node.lineno}"
+
+
+# Words of messages
+
+
+@pytest.mark.parametrize("hostile", ["\x1b[31mred", "a\rb", "\udcff", "\u2028", "\x00", "\x9b31m"])
+def test_no_message_carries_control_characters_or_broken_text_to_the_terminal(hostile):
+    message = str(InputError(f"{hostile}: refused\nsecond line: {hostile}"))
+    assert message.count("\n") == 1 and hostile not in message and message.encode("utf-8")
+    assert all(line.isprintable() for line in message.split("\n"))
+    assert str(InputError("größe/図 👩\u200d👧.png")) == "größe/図 👩\u200d👧.png"
+
+
+def test_the_readme_names_the_formats_that_are_read():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").upper()
+    assert all(name in readme for name in FORMATS)
