@@ -8,7 +8,7 @@ import numpy as np
 from singflow.errors import InputError
 from singflow.translator import Translator
 
-ROWS = 64  # whose float64 copies stay in a processor's cache
+ROWS = 128  # whose float64 copies stay in a processor's cache
 NO_DIRECTION = "the angle to a zero vector is undefined: look at the image, text or translator that gave it"
 
 
