@@ -103,3 +103,60 @@ def test_the_growth_of_real_steps_is_measured():
     for row in rows.values():
         assert all(float(figure) > 0 for figure in row[:6]) and row[-2:] == ["True", "True"]
     assert finished.stdout.endswith("time grows no faster than the images, memory by no more than the tables\n")
+
+
+NUMERICS = [
+    "scoring: share of the machine's rate of products",
+    "scoring: times faster than a batched version",
+    "scoring: times faster than a loop over images",
+    "scan: times faster than PyTorch",
+    "scan: share of PyTorch's memory",
+    "ridge path: times as long as one Ridge fit",
+    "ridge path: times faster than a loop over Ridge",
+    "ridge path: peak memory of streamed rows (GB)",
+]
+
+
+@pytest.mark.parametrize(("ease", "status"), [("1e6", 0), ("1e-6", 1)])
+def test_every_figure_of_the_numerical_core_is_measured_and_held_to_its_mark(ease, status):
+    sizes = {"images": 200, "features": 32, "null": 8, "dims": 16, "labels": 5, "concepts": 20, "alphas": 3, "rows": 5000, "square": 64}
+    flags = [word for name, size in (sizes | {"repeats": 1, "threads": 1, "ease": ease}).items() for word in (f"--{name}", str(size))]
+    command = [sys.executable, ROOT / "benchmarks/numerics.py", *flags]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == status, finished.stderr[-3000:]
+    for name in NUMERICS:
+        (line,) = [line.strip() for line in finished.stdout.splitlines() if line.strip().startswith(name)]
+        value, _, _, reached = line.removeprefix(name).split()
+        assert np.isfinite(float(value)) and (reached == "True" or status)
+    assert finished.stdout.endswith("every mark is reached\n") == (status == 0)
+    assert ("missed: scoring: share" in finished.stderr) == bool(status)
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return runpy.run_path(str(ROOT / "benchmarks/kernels.py"))
+
+
+def test_a_kernel_may_take_a_tenth_longer_a_row_and_the_bootstrap_alone_may_hold_its_table(kernels):
+    rows = [10_000, 100_000, 1_000_000]
+
+    def wrong(kernel, seconds, peaks):
+        return kernels["judge"](pd.DataFrame({"kernel": kernel, "rows": rows, "s": seconds, "MB": peaks}), 0.1)
+
+    assert wrong("scan", [0.02, 0.1, 1.09], [200.0, 210.0, 220.0]) == []
+    assert wrong("scan", [0.02, 0.1, 1.2], [200.0] * 3) == ["scan takes 20 % longer a row at the largest size"]
+    assert wrong("scan", [0.02, 0.1, 1.0], [200.0, 210.0, 300.0]) == ["scan needs 100 MB more at the largest size"]
+    assert wrong("bootstrap", [0.02, 0.1, 1.0], [200.0, 210.0, 300.0]) == []
+    assert wrong("bootstrap", [0.02, 0.1, 1.0], [200.0, 210.0, 600.0]) == ["bootstrap needs 400 MB more at the largest size"]
+
+
+def test_the_growth_of_the_kernels_is_measured_and_drawn(tmp_path):
+    plot = tmp_path / "growth.png"
+    flags = ["--rows", "9000", "10000", "--repeats", "1", "--tolerance", "100", "--plot", plot]
+    finished = subprocess.run([sys.executable, ROOT / "benchmarks/kernels.py", *flags], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    rows = [line.split() for line in finished.stdout.splitlines()[1:9]]
+    assert [(row[0], row[1]) for row in rows] == [(k, n) for k in ("scoring", "ridge", "scan", "bootstrap") for n in ("9000", "10000")]
+    assert all(float(figure) > 0 for row in rows for figure in row[2:])
+    assert plot.read_bytes().startswith(b"\x89PNG")

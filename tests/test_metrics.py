@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as npst
 
 from singflow.errors import InputError
 from singflow.geometry import null_space, random_basis, remove_null
-from singflow.metrics import angle_deg, angles_to_all_deg, fold, remove, rescale, unit
+from singflow.metrics import Removal, angle_deg, angles_to_all_deg, fold, remove, rescale, unit
 from singflow.ridge import Affine
 
 
@@ -80,6 +80,45 @@ def test_scores_in_single_precision_are_mpmaths():
         assert abs(removal.image_score()[row] - exact_angle(original[row], equivalent[row])) <= 1e-5
         attribute = exact_angle(original[row], text[row]) - exact_angle(equivalent[row], text[row])
         assert abs(removal.attribute_score(text)[row] - attribute) <= 1e-5
+
+
+@pytest.mark.parametrize("share", [1e-12, 1e-6, 1e-3, 0.3, 1.0, 1.7, 1 - 1e-3, 1 - 1e-5])
+@pytest.mark.parametrize("turn", [0.0, 1e-9, 1e-4, 0.7, np.pi / 2])
+def test_scores_of_parts_from_tiny_to_nearly_everything_and_in_any_direction_are_mpmaths(share, turn):
+    generator = np.random.default_rng(1)
+    plane, _ = np.linalg.qr(generator.standard_normal((768, 2)))
+    original = (30.0 * (plane[:, 0] + np.full(768, 1e-3))).astype(np.float32)
+    removed = (share * (np.cos(turn) * original + 30.0 * np.sin(turn) * plane[:, 1])).astype(np.float32)
+    if share == 1.0 and turn < 1e-6:
+        removed *= np.float32(0.5)
+    equivalent = original.astype(np.float64) - removed
+    removal = Removal(original[None], removed[None])
+    expected = exact_angle(original, equivalent)
+    assert abs(removal.image_score()[0] - expected) <= 1e-6 + 1e-9 * expected
+    for text in (original, equivalent, -equivalent, generator.standard_normal(768)):
+        before, after = removal.angles(text[None])
+        assert abs(before[0] - exact_angle(original, text)) <= 2e-6
+        assert abs(after[0] - exact_angle(equivalent, text)) <= 2e-6
+        assert removal.attribute_score(text[None])[0] == before[0] - after[0]
+
+
+def test_a_small_removed_part_keeps_its_digits_in_the_image_score():
+    generator = np.random.default_rng(2)
+    original, removed = generator.standard_normal((2, 300, 512)).astype(np.float32)
+    removed *= np.geomspace(1e-9, 1e-2, 300, dtype=np.float32)[:, None]
+    expected = [exact_angle(o, o.astype(np.float64) - r) for o, r in zip(original, removed, strict=True)]
+    close = slice(100, None)  # where original - removed still has digits in float64 for the reference
+    np.testing.assert_allclose(Removal(original, removed).image_score()[close], expected[close], rtol=1e-7)
+
+
+def test_scores_of_a_row_without_a_direction_are_refused():
+    rows, nothing = np.ones((2, 3), dtype=np.float32), np.array([[1, 1, 1], [0, 0, 0]], dtype=np.float32)
+    with pytest.raises(InputError, match="zero vector is undefined"):
+        Removal(nothing, nothing / 2).image_score()
+    with pytest.raises(InputError, match="zero vector is undefined"):
+        Removal(rows, nothing).image_score()  # nothing is left of the first
+    with pytest.raises(InputError, match="zero vector is undefined"):
+        Removal(rows, rows / 2).attribute_score(nothing)
 
 
 def test_without_a_null_space_both_scores_are_exactly_zero_and_nothing_warns():

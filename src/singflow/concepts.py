@@ -35,15 +35,11 @@ def scan_block(original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, text
         for label in range(np.searchsorted(stops, start, side="right"), np.searchsorted(stops, start + len(angle)) + 1):
             mine = slice(max(stops[label] - n[label] - start, 0), stops[label] - start)
             a, s = angle[mine].astype(np.float64), score[mine].astype(np.float64)
-            sums[:, label] += [values.sum(axis=0) for values in (a, a**2, s, s**2, np.abs(s))]
-    angle, angle2, score, score2, size = sums / n[:, None]
-    return {
-        "angle_mean": angle,
-        "angle_std": np.sqrt(np.maximum(angle2 - angle**2, 0.0)),
-        "as_mean": score,
-        "as_std": np.sqrt(np.maximum(score2 - score**2, 0.0)),
-        "as_abs_mean": size,
-    }
+            sums[:, label] += [values.sum(axis=0) for values in (a, a * a, s, s * s, np.abs(s))]
+    sums /= n[:, None]
+    for mean, squares in (sums[0:2], sums[2:4]):
+        np.sqrt(np.maximum(squares - mean**2, 0.0), out=squares)
+    return dict(zip(("angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean"), sums, strict=True))
 
 
 def block_table(labels: list[str], concepts: list[str], n: np.ndarray, moments: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Angles and scores in the vision-language space (equations 5 to 8), in degrees."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,7 +9,7 @@ import numpy as np
 from singflow.errors import InputError
 from singflow.ridge import Affine
 
-ROWS = 64  # whose float64 copies stay in a processor's cache
+ROWS = 128  # whose float64 copies stay in a processor's cache
 NO_DIRECTION = "the angle to a zero vector is undefined: look at the image, text or translator that gave it"
 
 
@@ -55,16 +56,11 @@ def fold(weight: np.ndarray, basis: np.ndarray) -> np.ndarray:
     return (weight.astype(np.float64) @ basis) @ basis.T
 
 
-def dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Dot products of the rows of a and b, both (n, m): (n,) float64."""
-    products = np.empty(len(a))
-    for part in _blocks(len(a)):
-        np.vecdot(a[part].astype(np.float64, copy=False), b[part].astype(np.float64, copy=False), out=products[part])
-    return products
-
-
-def _blocks(n: int) -> list[slice]:
-    return [slice(start, start + ROWS) for start in range(0, n, ROWS)]
+def _wide(*arrays: np.ndarray) -> Iterator[tuple[slice, list[np.ndarray]]]:
+    """Rows of arrays of one length, in blocks, in float64."""
+    for start in range(0, len(arrays[0]), ROWS):
+        part = slice(start, start + ROWS)
+        yield part, [each[part].astype(np.float64) for each in arrays]
 
 
 @dataclass(frozen=True)
@@ -88,8 +84,7 @@ class Removal:
     def _products(self) -> np.ndarray:
         """|o|^2, o . r, |r|^2, o . e and |e|^2 of original o, removed r and equivalent e: (5, n)."""
         products = np.empty((5, len(self.original)))
-        for part in _blocks(len(self.original)):
-            o, r = self.original[part].astype(np.float64), self.removed[part].astype(np.float64)
+        for part, (o, r) in _wide(self.original, self.removed):
             e = o - r
             for row, (a, b) in zip(products, ((o, o), (o, r), (r, r), (o, e), (e, e)), strict=True):
                 np.vecdot(a, b, out=row[part])
@@ -106,9 +101,12 @@ class Removal:
 
     def angles(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Angles of original and equivalent to one text a row, texts (n, m): (n,) degrees each."""
+        products = np.empty((3, len(texts)))
+        for part, (o, r, t) in _wide(self.original, self.removed, texts):
+            for row, (a, b) in zip(products, ((o, t), (o - r, t), (t, t)), strict=True):
+                np.vecdot(a, b, out=row[part])
+        before, after, tt = products
         oo, _, _, _, ee = self._products
-        tt, before = dots(texts, texts), dots(self.original, texts)
-        after = before - dots(self.removed, texts)
         return _angles(oo * tt - before**2, before, oo, tt), _angles(ee * tt - after**2, after, ee, tt)
 
     def attribute_score(self, texts: np.ndarray) -> np.ndarray:

@@ -1,0 +1,250 @@
+"""Speed of the numerical core beside what else one would use: scoring, concept scan, ridge; made-up features of ResNet50's size.
+
+Contestants take turns in one process with the same threads; every figure is a ratio of medians. Scoring runs as
+measure_null_removal runs it, beside a plain batched version, a loop over images, and the machine's own rate of float32 products
+(squares of 4,096); the scan beside plain PyTorch; the ridge path beside scikit-learn's Ridge. Memory is the peak of a process of its
+own, less that of one that only makes the inputs. Prints a table; ends with exit status 1 when a mark is missed.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from memory import measure
+from pydantic import Field
+
+from singflow import cli
+from singflow.concepts import scan_block
+from singflow.errors import InputError
+from singflow.geometry import random_basis
+from singflow.metrics import fold, remove, unit
+from singflow.store import in_blocks
+from singflow.translator import RidgeStatistics, Translator
+
+Part = Literal["scoring", "scan", "ridge"]
+MARKS = {  # (what is measured, at least or at most, mark)
+    "scoring: share of the machine's rate of products": (">=", 0.8),
+    "scoring: times faster than a batched version": (">=", 2.4),
+    "scoring: times faster than a loop over images": (">=", 20.0),
+    "scan: times faster than PyTorch": (">=", 1.5),
+    "scan: share of PyTorch's memory": ("<=", 0.5),
+    "ridge path: times as long as one Ridge fit": ("<=", 1.5),
+    "ridge path: times faster than a loop over Ridge": (">=", 8.0),
+    "ridge path: peak memory of streamed rows (GB)": ("<=", 1.5),
+}
+
+
+class Flags(cli.Command):
+    """Speed of the numerical core beside what else one would use."""
+
+    images: int = Field(20_000, ge=10, description="number of images, and of rows of the ridge")
+    features: int = Field(2048, ge=2, description="dimensions of the features")
+    null: int = Field(1048, ge=1, description="dimensions of the null space")
+    dims: int = Field(768, ge=2, description="dimensions of the space")
+    labels: int = Field(1000, ge=1, description="labels of the scan, at most as many as images")
+    concepts: int = Field(1000, ge=1, description="concepts of the scan")
+    alphas: int = Field(20, ge=1, description="penalties of the ridge path")
+    rows: int = Field(1_000_000, ge=1, description="rows streamed into the ridge whose memory is measured")
+    square: int = Field(4096, ge=1, description="size of the products that give the machine's rate")
+    repeats: int = Field(5, ge=1, description="times that every contestant runs, all but the loop over Ridge")
+    threads: int = Field(2, ge=1, description="threads of every contestant")
+    parts: list[Part] = Field(["scoring", "scan", "ridge"], description="what is measured")
+    ease: float = Field(1.0, gt=0, description="marks are eased by this factor")
+    alone: str | None = Field(None, description="run this contestant once and nothing else: what measures memory calls")
+
+
+def normal(*shape: int) -> np.ndarray:
+    """Made-up numbers in float32, the same for a shape."""
+    return np.random.default_rng(shape).standard_normal(shape, dtype=np.float32)
+
+
+def race(contestants: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of contestants that take turns, after a turn that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(repeats + 1):
+        for name, run in contestants.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+    medians = {name: float(np.median(each[1:])) for name, each in seconds.items()}
+    for name, median in medians.items():
+        print(f"{name}: {median:.3g} s")
+    return medians
+
+
+def scoring(flags: Flags) -> list[float]:
+    """Share of the machine's rate, and how many times faster than batched and than one image at a time."""
+    features, texts = normal(flags.images, flags.features), unit(normal(flags.images, flags.dims)).astype(np.float32)
+    translator = Translator(normal(flags.dims, flags.features) / np.float32(flags.features**0.5), normal(flags.dims))
+    basis = random_basis(flags.features, flags.null, 0, 0)
+    folded, narrow, square = fold(translator.weight, basis), basis.astype(np.float32), normal(flags.square, flags.square)
+    few, product_of_squares = min(flags.images, 300), np.empty_like(square)
+
+    def ours() -> np.ndarray:
+        scores = []
+        for rows in in_blocks(np.arange(flags.images)):
+            removal = remove(features[rows], translator, folded)
+            scores.append((removal.image_score(), removal.attribute_score(texts[rows])))
+        return np.concatenate(scores, axis=1)
+
+    def plain(f: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        equivalent = f - (f @ narrow) @ narrow.T
+        z, e = translator(f), translator(equivalent)
+        z, e, t = (each / np.linalg.norm(each, axis=-1, keepdims=True) for each in (z, e, t))
+        image, before, after = (np.degrees(np.arccos(np.clip((a * b).sum(axis=-1), -1, 1))) for a, b in ((z, e), (z, t), (e, t)))
+        return image, before - after
+
+    difference = np.abs(ours()[:, :few] - plain(features[:few].astype(np.float64), texts[:few].astype(np.float64))).max()
+    if not difference < 1e-3:
+        raise InputError(f"scores are off by {difference} degrees from those of the plain version in float64")
+    seconds = race(
+        {
+            "scoring": ours,
+            "scoring, batched": lambda: plain(features, texts),
+            "scoring, one image at a time": lambda: [plain(f, t) for f, t in zip(features[:few], texts[:few], strict=True)],
+            "product of two squares": lambda: np.matmul(square, square, out=product_of_squares),
+        },
+        flags.repeats,
+    )
+    own, batched, loop, product = seconds.values()
+    share = (4 * flags.images * flags.features * flags.dims / own) / (2 * flags.square**3 / product)
+    return [share, batched / own, loop / few / (own / flags.images)]
+
+
+def scan_inputs(flags: Flags) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Unit embeddings before and after null removal, images per label, unit embeddings of concepts."""
+    original, texts = normal(flags.images, flags.dims), normal(flags.concepts, flags.dims)
+    equivalent = original + np.float32(0.3) * original[::-1]
+    for vectors in (original, equivalent, texts):
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return original, equivalent, np.bincount(np.arange(flags.images) % flags.labels, minlength=flags.labels), texts
+
+
+def scan_in_torch(original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, texts: np.ndarray) -> list[np.ndarray]:
+    """What scan_block gives, in plain PyTorch and float32."""
+    import torch
+
+    first, second, targets = (torch.from_numpy(each) for each in (original, equivalent, texts))
+    codes, counts = torch.from_numpy(np.repeat(np.arange(len(n)), n)), torch.from_numpy(n)[:, None]
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(n), len(texts)).index_add_(0, codes, values) / counts
+
+    angle = torch.rad2deg(torch.arccos((first @ targets.T).clamp(-1, 1)))
+    score = angle - torch.rad2deg(torch.arccos((second @ targets.T).clamp(-1, 1)))
+    means = mean(angle), mean(score)
+    spreads = [(mean(values**2) - centre**2).clamp(min=0).sqrt() for values, centre in zip((angle, score), means, strict=True)]
+    return [each.numpy() for each in (means[0], spreads[0], means[1], spreads[1], mean(score.abs()))]
+
+
+def scan(flags: Flags) -> list[float]:
+    """How many times faster than PyTorch, and the share of its memory."""
+    import torch
+
+    torch.set_num_threads(flags.threads)
+    inputs = scan_inputs(flags)
+    difference = max(np.abs(a - b).max() for a, b in zip(scan_block(*inputs).values(), scan_in_torch(*inputs), strict=True))
+    if not difference < 0.05:
+        raise InputError(f"moments are off by {difference} degrees from PyTorch's")
+    seconds = race({"scan": lambda: scan_block(*inputs), "scan, PyTorch": lambda: scan_in_torch(*inputs)}, flags.repeats)
+    peaks = {name: peak(flags, name) for name in ("scan", "scan, nothing", "scan, PyTorch", "scan, PyTorch, nothing")}
+    own, torchs = peaks["scan"] - peaks["scan, nothing"], peaks["scan, PyTorch"] - peaks["scan, PyTorch, nothing"]
+    print(f"memory of the scan: {own:.3f} GB; in PyTorch: {torchs:.3f} GB")
+    return [seconds["scan, PyTorch"] / seconds["scan"], own / torchs]
+
+
+def ridge(flags: Flags) -> list[float]:
+    """Times as long as one fit of Ridge, times faster than a loop over alphas, and the peak memory (GB) of many rows."""
+    from sklearn.linear_model import Ridge
+
+    features, embeddings, alphas = normal(flags.images, flags.features), normal(flags.images, flags.dims), np.logspace(-2, 6, flags.alphas)
+
+    def ours() -> list[Translator]:
+        statistics = RidgeStatistics(flags.features, flags.dims)
+        for rows in in_blocks(np.arange(flags.images)):
+            statistics.update(features[rows], embeddings[rows])
+        return list(statistics.path(alphas))
+
+    def theirs(alpha: float) -> np.ndarray:
+        model = Ridge(alpha=alpha, solver="cholesky").fit(features.astype(np.float64), embeddings.astype(np.float64))
+        return np.asarray(model.coef_)
+
+    path, reference = ours(), theirs(alphas[-1])
+    if not np.linalg.norm(path[-1].weight - reference) <= 1e-6 * np.linalg.norm(reference):
+        raise InputError("the ridge path differs from scikit-learn's solution")
+    seconds = race({"ridge path": ours, "one Ridge fit": lambda: theirs(1.0)}, flags.repeats)
+    started = time.perf_counter()
+    for alpha in alphas:
+        theirs(alpha)
+    loop = time.perf_counter() - started
+    print(f"loop over Ridge: {loop:.3g} s")
+    return [seconds["ridge path"] / seconds["one Ridge fit"], loop / seconds["ridge path"], peak(flags, "ridge path")]
+
+
+def stream(flags: Flags) -> list[Translator]:
+    """The ridge path of flags.rows rows that come in shards."""
+    statistics = RidgeStatistics(flags.features, flags.dims)
+    features, embeddings = normal(4096, flags.features), normal(4096, flags.dims)
+    for start in range(0, flags.rows, 4096):
+        rows = slice(0, min(4096, flags.rows - start))
+        statistics.update(features[rows], embeddings[rows])
+    return list(statistics.path(np.logspace(-2, 6, flags.alphas)))
+
+
+def run_alone(flags: Flags) -> None:
+    """Run the contestant of flags.alone once."""
+    cli.limit_threads(flags.threads)
+    if flags.alone == "ridge path":
+        stream(flags)
+        return
+    if "PyTorch" in str(flags.alone):
+        import torch
+
+        torch.set_num_threads(flags.threads)
+    inputs = scan_inputs(flags)
+    if flags.alone == "scan":
+        scan_block(*inputs)
+    elif flags.alone == "scan, PyTorch":
+        scan_in_torch(*inputs)
+
+
+def peak(flags: Flags, contestant: str) -> float:
+    """Peak memory (GB) of a process that runs one contestant."""
+    sizes = ("images", "features", "dims", "labels", "concepts", "alphas", "rows", "threads")
+    given = [word for name in sizes for word in (f"--{name}", str(getattr(flags, name)))]
+    return measure([sys.executable, str(Path(__file__).resolve()), *given, "--alone", contestant])[0] * 2**30 / 1e9
+
+
+def judge(values: dict[str, float], ease: float) -> pd.DataFrame:
+    """One row a figure, with its mark and whether it is reached."""
+    rows = []
+    for name, value in values.items():
+        sense, mark = MARKS[name]
+        eased = mark / ease if sense == ">=" else mark * ease
+        rows.append((name, value, f"{sense} {eased:g}", value >= eased if sense == ">=" else value <= eased))
+    return pd.DataFrame(rows, columns=["figure", "value", "mark", "reached"])
+
+
+def main(flags: Flags) -> None:
+    if flags.alone:
+        run_alone(flags)
+        return
+    cli.limit_threads(flags.threads)
+    values: dict[str, float] = {}
+    for part, run in (("scoring", scoring), ("scan", scan), ("ridge", ridge)):
+        if part in flags.parts:
+            values |= zip([name for name in MARKS if name.startswith(part)], run(flags), strict=True)
+    table = judge(values, flags.ease)
+    print(table.to_string(index=False, float_format="{:.2f}".format))
+    missed = table.loc[~table["reached"], "figure"]
+    if len(missed):
+        raise InputError(f"missed: {'; '.join(missed)}")
+    print("every mark is reached")
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)
