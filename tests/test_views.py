@@ -58,6 +58,7 @@ def test_view_0_is_the_whole_image_and_the_others_are_their_boxes_at_the_towers_
         to_tensor=lambda image: pil_to_tensor(image).float(),
         size=(30, 20),
         resample=Image.Resampling.LANCZOS,
+        resized=20,
     )
     image = noise(64, 48)
     views = Views(preprocess, 4, 7, (0.3, 0.9))(image, 11)
