@@ -1,6 +1,6 @@
 # make demo   environment and the study in params.yaml
 # make test   environment and all tests
-# make bench  peak memory of every step at the paper's largest size, and of a scan of 100,000 words; the engines' own time on large studies
+# make bench  peak memory of every step at the paper's largest size, and of a scan of 100,000 words; extraction against timm's path; the engines' own time on large studies
 # make prefetch   weights that the study in params.yaml needs, into the caches (needs a network)
 # make doctor     what of a run will work here or on the cluster, and how to mend what will not
 # make plan       jobs, hours, memory and disk of the study before it runs; PLAN="--device cuda" passes options
@@ -38,6 +38,7 @@ check: .venv/test
 bench: .venv/demo
 	python benchmarks/memory.py
 	python benchmarks/scan.py
+	python benchmarks/extraction.py
 	python benchmarks/engines.py
 
 prefetch: .venv/demo

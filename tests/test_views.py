@@ -7,15 +7,17 @@ import timm
 import torch
 import torchvision
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.functional import pil_to_tensor
 
 from singflow.errors import InputError
 from singflow.images import view_box
-from singflow.views import Preprocess, Views, from_open_clip, from_processor, from_timm, from_torchvision
+from singflow.views import Preprocess, ResizedCenter, Views, from_open_clip, from_processor, from_timm, from_torchvision
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.1)
 RESNET = timm.create_model("test_resnet.r160_in1k")
@@ -92,6 +94,39 @@ def test_timms_transform_is_its_own_with_the_changes(wide, changes, size):
     assert preprocess.resample == Image.Resampling.BILINEAR
     unchanged = from_timm(RESNET, None).whole(wide)
     assert (changes is None) == (unchanged.shape == whole.shape and torch.equal(unchanged, whole))
+
+
+@given(
+    st.tuples(st.integers(8, 700), st.integers(8, 700)), st.sampled_from([(256, 224), (232, 224), (96, 96), (100, 77)]),
+    st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_a_resized_center_has_the_pixels_of_torchvisions_resize_and_crop(size, sides, name):
+    image = noise(*size)
+    resized, side = sides
+    expected = CenterCrop(side)(Resize(resized, InterpolationMode(name))(image))
+    found = ResizedCenter(resized, (side, side), Image.Resampling[name.upper()])(image)
+    assert found.size == expected.size
+    difference = np.asarray(found).astype(int) - np.asarray(expected)
+    assert np.mean(difference != 0) <= (0.05 if name == "nearest" else 1e-3) and (name == "nearest" or np.abs(difference).max() <= 1)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_no_view_of_an_image_decoded_at_reduced_scale_is_enlarged(count):
+    preprocess = timm_of(input_size=[3, 224, 224], crop_pct=0.875)
+    assert preprocess.resized == 256
+    assert Views(preprocess, count, 0, (0.3, 1.0)).least_side is None
+    side = Views(preprocess, count, 0, (0.3, 1.0), reduced=True).least_side
+    assert side >= 256
+    for image_id in range(300 * (count > 1)):
+        box = view_box(0, image_id, 1, 0.3, 1.0)
+        assert min(box.right - box.left, box.bottom - box.top) * side >= 224 - 1e-9
+
+
+def test_every_library_says_to_which_side_it_resizes():
+    assert torchvision_of(96, 128, Image.Resampling.BICUBIC).resized == 128
+    assert from_processor(processor_of(size={"shortest_edge": 120})).resized == 120
+    assert from_open_clip({"size": 96}).resized == 96
 
 
 @pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic", "lanczos"])
