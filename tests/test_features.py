@@ -162,7 +162,7 @@ def test_the_products_path_has_timms_own_features_whatever_the_threads(packaged)
 
 def test_the_opt_ins_are_close_and_not_the_same(lite0, packaged):
     exact, *_ = views_of(lite0, packaged, views=1)
-    for options, largest in (({"precision": "bfloat16"}, 0.06), ({"reduced": True}, 0.25)):
+    for options, largest in (({"precision": "bfloat16"}, 0.1), ({"reduced": True}, 0.25)):
         found, *_ = views_of(lite0, packaged, views=1, **options)
         error = np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact, axis=1)
         assert found.dtype == np.float32 and 1e-4 < error.max() < largest, options

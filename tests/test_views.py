@@ -7,17 +7,15 @@ import timm
 import torch
 import torchvision
 import transformers
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
-from torchvision.transforms import CenterCrop, InterpolationMode, Resize
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.functional import pil_to_tensor
 
 from singflow.errors import InputError
 from singflow.images import view_box
-from singflow.views import Preprocess, ResizedCenter, Views, from_open_clip, from_processor, from_timm, from_torchvision
+from singflow.views import Preprocess, Views, from_open_clip, from_processor, from_timm, from_torchvision
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.1)
 RESNET = timm.create_model("test_resnet.r160_in1k")
@@ -94,21 +92,6 @@ def test_timms_transform_is_its_own_with_the_changes(wide, changes, size):
     assert preprocess.resample == Image.Resampling.BILINEAR
     unchanged = from_timm(RESNET, None).whole(wide)
     assert (changes is None) == (unchanged.shape == whole.shape and torch.equal(unchanged, whole))
-
-
-@given(
-    st.tuples(st.integers(8, 700), st.integers(8, 700)), st.sampled_from([(256, 224), (232, 224), (96, 96), (100, 77)]),
-    st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
-)  # fmt: skip
-@settings(max_examples=60, deadline=None)
-def test_a_resized_center_has_the_pixels_of_torchvisions_resize_and_crop(size, sides, name):
-    image = noise(*size)
-    resized, side = sides
-    expected = CenterCrop(side)(Resize(resized, InterpolationMode(name))(image))
-    found = ResizedCenter(resized, (side, side), Image.Resampling[name.upper()])(image)
-    assert found.size == expected.size
-    difference = np.asarray(found).astype(int) - np.asarray(expected)
-    assert np.mean(difference != 0) <= (0.05 if name == "nearest" else 1e-3) and (name == "nearest" or np.abs(difference).max() <= 1)
 
 
 @pytest.mark.parametrize("count", [1, 4])

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.transforms import InterpolationMode
 
 from singflow.errors import InputError
-from singflow.images import LONGEST_ASPECT, Box, view_box
+from singflow.images import LONGEST_ASPECT, view_box
 
 _PILLOW = {mode.name.lower() for mode in Image.Resampling}
 ToTensor = Callable[[Image.Image], torch.Tensor]
@@ -64,33 +64,6 @@ class Views:
         return torch.stack([self.preprocess.whole(image), *map(self.preprocess.to_tensor, crops)])
 
 
-@dataclass(frozen=True)
-class ResizedCenter:
-    """Pillow's resize of an image's shorter side to `side` and torchvision's center crop, computing only the pixels that are kept."""
-
-    side: int
-    size: tuple[int, int]
-    resample: Image.Resampling
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        """The center at `size`, (width, height) in pixels."""
-        shorter = min(image.size)
-        whole = [self.side if each == shorter else int(self.side * each / shorter) for each in image.size]
-        left, top = (round((length - kept) / 2) for length, kept in zip(whole, self.size, strict=True))
-        box = Box(left / whole[0], top / whole[1], (left + self.size[0]) / whole[0], (top + self.size[1]) / whole[1])
-        return box.crop(image, *self.size, self.resample)
-
-
-def _center_alone(transform: Any, size: tuple[int, int], resample: Image.Resampling) -> Any:
-    """A library's transform, with its resize and center crop in one step when those are its first two."""
-    from torchvision.transforms import CenterCrop, Compose, Resize
-
-    first, second, *rest = transform.transforms
-    if type(first) is not Resize or type(second) is not CenterCrop or not isinstance(first.size, int) or first.size < max(size):
-        return transform
-    return Compose([ResizedCenter(first.size, size, resample), *rest])
-
-
 def _longest(size: Any) -> int:
     return int(size) if isinstance(size, int) else max(size)
 
@@ -114,8 +87,7 @@ def from_timm(model: nn.Module, changes: dict[str, Any] | None) -> Preprocess:
     whole = create_transform(**config, is_training=False)
     _, height, width = config["input_size"]
     resample = Image.Resampling[InterpolationMode(config["interpolation"]).name]
-    center = _center_alone(whole, (width, height), resample)
-    return Preprocess(center, _pixels_only(whole), (width, height), resample, _longest(whole.transforms[0].size))
+    return Preprocess(whole, _pixels_only(whole), (width, height), resample, _longest(whole.transforms[0].size))
 
 
 def from_torchvision(preset: Any) -> Preprocess:
@@ -124,9 +96,7 @@ def from_torchvision(preset: Any) -> Preprocess:
 
     pixels = Compose([PILToTensor(), ConvertImageDtype(torch.float32), Normalize(preset.mean, preset.std)])
     (side,), (resized,) = preset.crop_size, preset.resize_size
-    resample = Image.Resampling[preset.interpolation.name]
-    whole = Compose([ResizedCenter(resized, (side, side), resample), *pixels.transforms])
-    return Preprocess(whole, pixels, (side, side), resample, resized)
+    return Preprocess(preset, pixels, (side, side), Image.Resampling[preset.interpolation.name], resized)
 
 
 def from_processor(processor: Any) -> Preprocess:
@@ -152,8 +122,7 @@ def from_open_clip(configuration: dict[str, Any]) -> Preprocess:
     whole = image_transform_v2(settings, is_train=False)
     _, height, width = settings.input_size
     resample = Image.Resampling[settings.interpolation.upper()]
-    center = _center_alone(whole, (width, height), resample)
-    return Preprocess(center, _pixels_only(whole), (width, height), resample, _longest(whole.transforms[0].size))
+    return Preprocess(whole, _pixels_only(whole), (width, height), resample, _longest(whole.transforms[0].size))
 
 
 def _pixels_only(transform: object) -> ToTensor:
