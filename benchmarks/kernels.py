@@ -22,9 +22,9 @@ from singflow.concepts import scan_block
 from singflow.errors import InputError
 from singflow.geometry import random_basis
 from singflow.metrics import fold, remove, unit
+from singflow.ridge import Affine, RidgeStatistics
 from singflow.statistics import bootstrap_means
 from singflow.store import read_json, write_json
-from singflow.translator import RidgeStatistics, Translator
 
 WIDTH, DIM, LABELS, CONCEPTS, SCORES, RESAMPLES, SHARD = 256, 128, 100, 100, 3, 400, 5000
 SLACK_MB = 30.0  # between runs of one process
@@ -71,7 +71,7 @@ def kernels(n: int) -> dict[str, Callable[[], Callable[[], object]]]:
 
     def scoring() -> Callable[[], object]:
         features, texts = Shards(n, WIDTH, 0), units(n, 1)
-        translator = Translator(Shards(DIM, WIDTH, 2)[:DIM], np.ones(DIM, dtype=np.float32))
+        translator = Affine(Shards(DIM, WIDTH, 2)[:DIM], np.ones(DIM, dtype=np.float32))
         folded = fold(translator.weight, random_basis(WIDTH, WIDTH // 2, 0, 0))
 
         def run() -> None:

@@ -22,8 +22,8 @@ from singflow.concepts import scan_block
 from singflow.errors import InputError
 from singflow.geometry import random_basis
 from singflow.metrics import fold, remove, unit
+from singflow.ridge import Affine, RidgeStatistics
 from singflow.store import in_blocks
-from singflow.translator import RidgeStatistics, Translator
 
 Part = Literal["scoring", "scan", "ridge"]
 MARKS = {  # (what is measured, at least or at most, mark)
@@ -79,7 +79,7 @@ def race(contestants: dict[str, Callable[[], object]], repeats: int) -> dict[str
 def scoring(flags: Flags) -> list[float]:
     """Share of the machine's rate, and how many times faster than batched and than one image at a time."""
     features, texts = normal(flags.images, flags.features), unit(normal(flags.images, flags.dims)).astype(np.float32)
-    translator = Translator(normal(flags.dims, flags.features) / np.float32(flags.features**0.5), normal(flags.dims))
+    translator = Affine(normal(flags.dims, flags.features) / np.float32(flags.features**0.5), normal(flags.dims))
     basis = random_basis(flags.features, flags.null, 0, 0)
     folded, narrow, square = fold(translator.weight, basis), basis.astype(np.float32), normal(flags.square, flags.square)
     few, product_of_squares = min(flags.images, 300), np.empty_like(square)

@@ -1,3 +1,4 @@
+import re
 import runpy
 import subprocess
 import sys
@@ -68,6 +69,21 @@ def test_the_start_of_scripts_is_held_to_its_limit(limit, status):
     assert [row[3:] for row in table.values()] == [[], [], [], ["torch"]]
     assert verdict == f"{1 - status} of 1 scripts without torch start within {limit} s"
     assert ("slower than 0.001 s: resume" in finished.stderr) == bool(status)
+
+
+@pytest.mark.parametrize(("speedup", "status"), [("0", 0), ("1000", 1)])
+def test_extraction_is_held_to_its_marks_and_its_opt_ins_state_their_errors(speedup, status):
+    flags = ["--count", "6", "--batch_size", "2", "--repeats", "1", "--speedup", speedup, "--share", "0"]
+    finished = subprocess.run([sys.executable, ROOT / "benchmarks/extraction.py", *flags], capture_output=True, text=True)
+    assert finished.returncode == status, finished.stderr[-3000:]
+    assert ("a mark is missed: 1000 times" in finished.stderr) == bool(status)
+    rows = [re.split(r"\s{2,}| (?=[-\d])", line.strip()) for line in finished.stdout.splitlines()[1:7]]
+    figures = {name: [float(figure) for figure in row if figure != "-"] for name, *row in rows}
+    assert list(figures) == ["stock", "product", "decoding alone", "forward alone", "reduced decoding", "bfloat16"]
+    assert all(seconds > 0 for row in figures.values() for seconds in row[:3])
+    assert figures["stock"][3:] == [0, 0, 0] and len(figures["decoding alone"]) == 3
+    assert 0 < figures["product"][3] < 1e-4 < figures["bfloat16"][4] < 0.1
+    assert figures["product"][3] < figures["reduced decoding"][3] < 0.5
 
 
 @pytest.fixture

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
 from PIL import Image
 
 from singflow.classifiers import load_classifier
 from singflow.errors import InputError
-from singflow.features import pick_device, run_views, statistics
+from singflow.features import fold_batch_norms, pick_device, run_views, statistics
 from singflow.geometry import null_space
 from singflow.metrics import fold, remove
 from singflow.registry import ModelEntry
@@ -17,17 +18,18 @@ LITE0 = ModelEntry(source="timm", id="tf_efficientnet_lite0.in1k", weights="pack
 CPU = torch.device("cpu")
 
 
-def views_of(classifier, packaged, rows=slice(None), *, views=3, batch_size=8, seed=0):
+def views_of(classifier, packaged, rows=slice(None), *, views=3, batch_size=8, seed=0, threads=2, reduced=False, precision="float32"):
     root, manifest = packaged
     return run_views(
         manifest.iloc[rows],
         root,
-        Views(classifier.preprocess, views, seed, (0.3, 1.0)),
+        Views(classifier.preprocess, views, seed, (0.3, 1.0), reduced),
         classifier.to(memory_format=torch.channels_last),
         device=CPU,
         batch_size=batch_size,
-        threads=2,
+        threads=threads,
         max_pixels=10**8,
+        precision=precision,
         progress=lambda items, total: items,
     )
 
@@ -86,6 +88,86 @@ def test_scores_do_not_depend_on_batch_size_shards_or_row_order(lite0, packaged)
         back = np.argsort(identifiers * 3 + views, kind="stable")
         for ours, theirs in zip(scores(features[back], basis, embeddings), reference, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("build", "folded"),
+    [
+        (lambda: timm.create_model("tf_efficientnet_lite0"), 49),  # norms that include the activation
+        (lambda: timm.create_model("test_resnet.r160_in1k"), None),
+        (lambda: torchvision.models.resnet18(), 20),
+        (lambda: torchvision.models.densenet121(), None),  # some norms follow a concatenation
+        (lambda: timm.create_model("test_vit.r160_in1k"), 0),
+    ],
+)
+def test_a_tower_with_its_norms_folded_is_the_same_function(build, folded):
+    torch.manual_seed(0)
+    model = build().eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # as after training
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(std=0.1)
+    images = torch.rand(3, 3, 160, 160)
+    with torch.inference_mode():
+        expected = model.double()(images.double())
+        model.float()
+        norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+        assert fold_batch_norms(model, (160, 160)) == (folded if folded is not None else fold_count(model, norms))
+        found = model(images)
+    assert (found - expected).norm() <= 1e-5 * expected.norm()
+
+
+def fold_count(model, norms):
+    left = sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    assert left < norms
+    return norms - left
+
+
+class Shared(torch.nn.Module):
+    """A convolution whose output its norm does not have to itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.norm = torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4)
+        self.norm.running_mean.fill_(1.0)
+
+    def forward(self, images):
+        made = self.convolution(images)
+        return (made + self.norm(made)).flatten(1)
+
+
+def test_a_norm_that_shares_its_input_is_left_as_it_was():
+    model = Shared().eval()
+    parts = model.convolution, model.norm
+    images = torch.rand(2, 3, 5, 4)
+    expected = model(images)
+    assert fold_batch_norms(model, (4, 5)) == 0
+    assert (model.convolution, model.norm) == parts and torch.equal(model(images), expected)
+
+
+def test_the_products_path_has_timms_own_features_whatever_the_threads(packaged):
+    root, manifest = packaged
+    classifier = load_classifier(LITE0)
+    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=classifier.model))
+    images = torch.stack([transform(Image.open(root / path).convert("RGB")) for path in manifest["path"]])
+    with torch.inference_mode():
+        expected = classifier.model.forward_head(classifier.model.forward_features(images), pre_logits=True).numpy()
+    assert fold_batch_norms(classifier, classifier.preprocess.size) == 49
+    found, *_ = views_of(classifier, packaged, views=1)
+    assert np.all(np.linalg.norm(found - expected, axis=1) <= 1e-5 * np.linalg.norm(expected, axis=1))
+    assert np.array_equal(views_of(classifier, packaged, views=1)[0], found)
+
+
+def test_the_opt_ins_are_close_and_not_the_same(lite0, packaged):
+    exact, *_ = views_of(lite0, packaged, views=1)
+    for options, largest in (({"precision": "bfloat16"}, 0.1), ({"reduced": True}, 0.25)):
+        found, *_ = views_of(lite0, packaged, views=1, **options)
+        error = np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact, axis=1)
+        assert found.dtype == np.float32 and 1e-4 < error.max() < largest, options
+        agreed = lite0.logits(torch.from_numpy(found)).argmax(dim=1) == lite0.logits(torch.from_numpy(exact)).argmax(dim=1)
+        assert agreed.float().mean() >= 0.9
 
 
 def test_an_image_that_vanished_or_changed_since_the_manifest_is_named(lite0, packaged, tmp_path):

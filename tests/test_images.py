@@ -217,6 +217,26 @@ def test_views_use_the_whole_range_of_areas_and_reach_every_part_of_the_image():
     assert min(box.top for box in boxes) < 0.02 and max(box.bottom for box in boxes) > 0.98
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+@given(st.integers(64, 900), st.integers(64, 900), st.integers(16, 300))
+@settings(max_examples=40, deadline=None)
+def test_a_jpeg_decoded_at_reduced_scale_keeps_the_sides_and_the_picture(orientation, width, height, side):
+    columns, rows = np.meshgrid(np.linspace(0, 200, width), np.linspace(0, 200, height))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(Image.fromarray(np.stack([columns, rows, columns], axis=2).astype(np.uint8)), "JPEG", quality=95, exif=exif)
+    whole, reduced = decode(content, 10**6), decode(content, 10**6, side)
+    scale = next(scale for scale in (8, 4, 2, 1) if min(whole.size) // scale >= side or scale == 1)
+    assert reduced.size == tuple(-(-length // scale) for length in whole.size)
+    assert min(reduced.size) >= min(side, min(whole.size))
+    np.testing.assert_allclose(np.asarray(whole.resize((8, 8))).astype(int), np.asarray(reduced.resize((8, 8))), atol=14)
+
+
+def test_only_jpegs_are_decoded_at_reduced_scale():
+    content = encoded(Image.fromarray(NOISE), "PNG")
+    assert np.array_equal(decode(content, LIMIT, 8), NOISE)
+
+
 COLUMNS, ROWS = np.meshgrid(np.arange(64), np.arange(32))
 GRADIENT = np.stack([COLUMNS * 4, ROWS * 8, np.zeros_like(ROWS)], axis=2).astype(np.uint8)
 

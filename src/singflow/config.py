@@ -128,6 +128,8 @@ class Extraction(Section):
     shard_ids: list[str] = Field(description="the shards' names, 00000 up")
     batch_size: int = Field(ge=1, description="views per forward pass")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto: a GPU when there is one")
+    decode: Literal["full", "reduced"] = Field(description="reduced: JPEGs at the smallest scale that no view needs more than")
+    precision: Literal["float32", "bfloat16"] = Field(description="bfloat16: autocast of the towers")
     top1_margin: float = Field(ge=0, le=100, description="percentage points below the reported top-1 that cause a warning")
 
     @model_validator(mode="after")

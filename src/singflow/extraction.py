@@ -10,7 +10,7 @@ from torch import nn
 from singflow import cli
 from singflow.config import Extraction
 from singflow.data import data_root
-from singflow.features import pick_device, run_views
+from singflow.features import fold_batch_norms, pick_device, run_views
 from singflow.store import Tensors, read_parquet, shard_rows
 from singflow.views import Preprocess, Views
 
@@ -35,15 +35,17 @@ def run_shard(flags: ShardFlags, tower: nn.Module, preprocess: Preprocess, name:
     manifest = read_parquet(flags.manifest)
     rows = manifest.iloc[list(shard_rows(len(manifest), flags.shard, flags.shards))]
     device = pick_device(flags.device)
+    fold_batch_norms(tower, preprocess.size)
     outputs, image_id, view = run_views(
         rows,
         data_root(flags.source, flags.root),
-        Views(preprocess, flags.views, flags.seed, (flags.crop_area[0], flags.crop_area[1])),
+        Views(preprocess, flags.views, flags.seed, (flags.crop_area[0], flags.crop_area[1]), flags.decode == "reduced"),
         tower.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         device=device,
         batch_size=flags.batch_size,
         threads=flags.threads,
         max_pixels=flags.max_pixels,
+        precision=flags.precision,
         progress=partial(cli.progress, unit="images", description=f"{name} {flags.shard + 1}/{flags.shards}"),
     )
     cli.log.info("%s: %d views of %d images", name, len(outputs), len(rows))

@@ -32,9 +32,11 @@ def read(path: Path, max_pixels: int) -> bytes:
     return path.read_bytes()
 
 
-def decode(content: bytes, max_pixels: int) -> Image.Image:
+def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Image.Image:
     """The first frame of an image file as upright 8-bit RGB; transparency is laid over white.
 
+    With least_side, in pixels, a JPEG is decoded at the smallest of the scales 1, 1/2, 1/4, 1/8 that leaves both sides at least
+    as long.
     Raises Unusable with the reason: empty, not an image of FORMATS, too large, truncated, 32-bit pixels.
     """
     if not content:
@@ -43,8 +45,11 @@ def decode(content: bytes, max_pixels: int) -> Image.Image:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise Unusable(f"absurdly large: {image.width} x {image.height} pixels, data.max_pixels is {max_pixels}")
+            if least_side:
+                image.draft(None, (least_side, least_side))
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            return _rgb(image)
     except Unusable:
         raise
     except UnidentifiedImageError:
@@ -61,18 +66,18 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         overlay = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def read_unchanged(root: Path, name: str, sha256: str, max_pixels: int) -> Image.Image:
-    """An image of the manifest, below root, as upright RGB. Raises InputError when it vanished or changed since the manifest was built."""
+def read_unchanged(root: Path, name: str, sha256: str, max_pixels: int, least_side: int | None = None) -> Image.Image:
+    """An image of the manifest, below root, decoded. Raises InputError when it vanished or changed since the manifest was built."""
     path = root / name
     again = "run build_manifest again (snakemake --forcerun build_manifest)"
     try:
         content = read(path, max_pixels)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise InputError(f"{path}: has changed since the manifest was built: {again}")
-        return decode(content, max_pixels)
+        return decode(content, max_pixels, least_side)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror} since the manifest was built: {again}") from None
     except Unusable as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil, sqrt
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from torchvision.transforms import InterpolationMode
 
 from singflow.errors import InputError
-from singflow.images import view_box
+from singflow.images import LONGEST_ASPECT, view_box
 
 _PILLOW = {mode.name.lower() for mode in Image.Resampling}
 ToTensor = Callable[[Image.Image], torch.Tensor]
@@ -21,13 +22,15 @@ class Preprocess:
     """A tower's evaluation transform.
 
     whole: any RGB image -> (3, height, width); to_tensor: its last steps, for a crop that has the size (width, height)
-    already; resample: how the crop is brought to that size.
+    already; resample: how the crop is brought to that size; resized: side in pixels that `whole` brings the image to before
+    it cuts the center out.
     """
 
     whole: ToTensor
     to_tensor: ToTensor
     size: tuple[int, int]
     resample: Image.Resampling
+    resized: int
 
 
 @dataclass(frozen=True)
@@ -35,19 +38,34 @@ class Views:
     """How an image is turned into views.
 
     View 0 is the tower's evaluation transform of the whole image; the others are crops whose boxes are
-    drawn by (seed, image_id, view) alone, at the tower's input size.
+    drawn by (seed, image_id, view) alone, at the tower's input size. reduced: JPEGs are decoded at a smaller scale
+    where no view needs more.
     """
 
     preprocess: Preprocess
     count: int
     seed: int
     crop_area: tuple[float, float]
+    reduced: bool = False
+
+    @property
+    def least_side(self) -> int | None:
+        """Sides in pixels that an image may be decoded at, so that no view is enlarged; None: decode at full scale."""
+        if not self.reduced:
+            return None
+        narrowest = sqrt(self.crop_area[0] / LONGEST_ASPECT)
+        crops = ceil(max(self.preprocess.size) / narrowest) if self.count > 1 else 0
+        return max(self.preprocess.resized, crops)
 
     def __call__(self, image: Image.Image, image_id: int) -> torch.Tensor:
         """Views of one image: (count, 3, height, width)."""
         boxes = [view_box(self.seed, image_id, view, *self.crop_area) for view in range(1, self.count)]
         crops = [box.crop(image, *self.preprocess.size, self.preprocess.resample) for box in boxes]
         return torch.stack([self.preprocess.whole(image), *map(self.preprocess.to_tensor, crops)])
+
+
+def _longest(size: Any) -> int:
+    return int(size) if isinstance(size, int) else max(size)
 
 
 def from_timm(model: nn.Module, changes: dict[str, Any] | None) -> Preprocess:
@@ -68,7 +86,8 @@ def from_timm(model: nn.Module, changes: dict[str, Any] | None) -> Preprocess:
     config = resolve_data_config(dict(changes or {}), model=model)
     whole = create_transform(**config, is_training=False)
     _, height, width = config["input_size"]
-    return Preprocess(whole, _pixels_only(whole), (width, height), Image.Resampling[InterpolationMode(config["interpolation"]).name])
+    resample = Image.Resampling[InterpolationMode(config["interpolation"]).name]
+    return Preprocess(whole, _pixels_only(whole), (width, height), resample, _longest(whole.transforms[0].size))
 
 
 def from_torchvision(preset: Any) -> Preprocess:
@@ -76,8 +95,8 @@ def from_torchvision(preset: Any) -> Preprocess:
     from torchvision.transforms import Compose, ConvertImageDtype, Normalize, PILToTensor
 
     pixels = Compose([PILToTensor(), ConvertImageDtype(torch.float32), Normalize(preset.mean, preset.std)])
-    (side,) = preset.crop_size
-    return Preprocess(preset, pixels, (side, side), Image.Resampling[preset.interpolation.name])
+    (side,), (resized,) = preset.crop_size, preset.resize_size
+    return Preprocess(preset, pixels, (side, side), Image.Resampling[preset.interpolation.name], resized)
 
 
 def from_processor(processor: Any) -> Preprocess:
@@ -91,7 +110,8 @@ def from_processor(processor: Any) -> Preprocess:
         return whole(image, do_resize=False, do_center_crop=False)
 
     _, height, width = whole(Image.new("RGB", (640, 480))).shape
-    return Preprocess(whole, pixels_only, (width, height), Image.Resampling(int(processor.resample)))
+    resized = max(int(side) for side in dict(processor.size).values() if side)
+    return Preprocess(whole, pixels_only, (width, height), Image.Resampling(int(processor.resample)), resized)
 
 
 def from_open_clip(configuration: dict[str, Any]) -> Preprocess:
@@ -101,7 +121,8 @@ def from_open_clip(configuration: dict[str, Any]) -> Preprocess:
     settings = PreprocessCfg(**configuration)
     whole = image_transform_v2(settings, is_train=False)
     _, height, width = settings.input_size
-    return Preprocess(whole, _pixels_only(whole), (width, height), Image.Resampling[settings.interpolation.upper()])
+    resample = Image.Resampling[settings.interpolation.upper()]
+    return Preprocess(whole, _pixels_only(whole), (width, height), resample, _longest(whole.transforms[0].size))
 
 
 def _pixels_only(transform: object) -> ToTensor:
