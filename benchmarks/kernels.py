@@ -85,7 +85,7 @@ def kernels(n: int) -> dict[str, Callable[[], Callable[[], object]]]:
     def ridge() -> Callable[[], object]:
         features, embeddings = Shards(n, WIDTH, 0), Shards(n, DIM, 1)
 
-        def run() -> list[Translator]:
+        def run() -> list[Affine]:
             statistics = RidgeStatistics(WIDTH, DIM)
             for x, z in zip(features, embeddings, strict=True):
                 statistics.update(x, z)

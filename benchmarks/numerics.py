@@ -163,7 +163,7 @@ def ridge(flags: Flags) -> list[float]:
 
     features, embeddings, alphas = normal(flags.images, flags.features), normal(flags.images, flags.dims), np.logspace(-2, 6, flags.alphas)
 
-    def ours() -> list[Translator]:
+    def ours() -> list[Affine]:
         statistics = RidgeStatistics(flags.features, flags.dims)
         for rows in in_blocks(np.arange(flags.images)):
             statistics.update(features[rows], embeddings[rows])
@@ -185,7 +185,7 @@ def ridge(flags: Flags) -> list[float]:
     return [seconds["ridge path"] / seconds["one Ridge fit"], loop / seconds["ridge path"], peak(flags, "ridge path")]
 
 
-def stream(flags: Flags) -> list[Translator]:
+def stream(flags: Flags) -> list[Affine]:
     """The ridge path of flags.rows rows that come in shards."""
     statistics = RidgeStatistics(flags.features, flags.dims)
     features, embeddings = normal(4096, flags.features), normal(4096, flags.dims)
