@@ -91,7 +91,7 @@ def stock(flags: Flags, root: Path, rows: pd.DataFrame) -> np.ndarray:
 
     torch.set_num_threads(flags.threads)
     with torch.inference_mode():
-        batches = DataLoader(Images(), flags.batch_size, num_workers=2)
+        batches = DataLoader(Images(), flags.batch_size, num_workers=2, multiprocessing_context="fork")
         return np.concatenate([model.forward_head(model.forward_features(batch), pre_logits=True).numpy() for batch in batches])
 
 

@@ -28,6 +28,8 @@ def main(flags: Flags) -> None:
         study=flags.study,
         space=flags.space,
         weights_sha256=sha256,
+        decode=flags.decode,
+        precision=flags.precision,
         embeddings=statistics(tensors["embeddings"]),
     )
     write_tensors(flags.output, tensors, metadata)

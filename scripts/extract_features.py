@@ -33,6 +33,8 @@ def main(flags: Flags) -> None:
         study=flags.study,
         model=flags.model,
         weights_sha256=sha256,
+        decode=flags.decode,
+        precision=flags.precision,
         head_max_error=classifier.head_max_error,
         top1=top1,
         top1_images=int(known.sum()),
