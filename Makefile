@@ -1,6 +1,7 @@
 # make demo   environment and the study in params.yaml
 # make test   environment and all tests
-# make bench  peak memory of every step at the paper's largest size, and of a scan of 100,000 words; the engines' own time on large studies
+# make bench  speed and growth of the numerical core; peak memory of every step at the paper's largest size, and of a scan of 100,000 words;
+#             the engines' own time on large studies
 # make prefetch   weights that the study in params.yaml needs, into the caches (needs a network)
 # make doctor     what of a run will work here or on the cluster, and how to mend what will not
 # make plan       jobs, hours, memory and disk of the study before it runs; PLAN="--device cuda" passes options
@@ -36,6 +37,8 @@ check: .venv/test
 	! snakemake --lint 2>&1 | grep '^    \*' | grep -v 'Specify a conda environment or container for each rule'
 
 bench: .venv/demo
+	python benchmarks/numerics.py
+	python benchmarks/kernels.py
 	python benchmarks/memory.py
 	python benchmarks/scan.py
 	python benchmarks/engines.py

@@ -45,7 +45,9 @@ class Translator:
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Embeddings (n, m) of features (n, d)."""
-        return features @ self.weight.T + self.bias
+        embeddings = features @ self.weight.T
+        embeddings += self.bias
+        return embeddings
 
 
 class RidgeStatistics:
