@@ -1,9 +1,10 @@
 """Speed of the numerical core beside what else one would use: scoring, concept scan, ridge; made-up features of ResNet50's size.
 
-Contestants take turns in one process with the same threads; every figure is a ratio of medians. Scoring runs as
-measure_null_removal runs it, beside a plain batched version, a loop over images, and the machine's own rate of float32 products
-(squares of 4,096); the scan beside plain PyTorch; the ridge path beside scikit-learn's Ridge. Memory is the peak of a process of its
-own, less that of one that only makes the inputs. Prints a table; ends with exit status 1 when a mark is missed.
+Contestants take turns in one process with the same threads; every figure is a ratio of medians. With one thread, seconds are the
+processor's, which other programs hardly change. Scoring runs as measure_null_removal runs it, beside a plain batched version, a loop
+over images, and the machine's own rate of float32 products (squares of 4,096); the scan beside plain PyTorch; the ridge path beside
+scikit-learn's Ridge. Memory is the peak of a process of its own, less that of one that only makes the inputs. Prints a table; ends with
+exit status 1 when a mark is missed.
 """
 
 import sys
@@ -62,14 +63,19 @@ def normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(shape).standard_normal(shape, dtype=np.float32)
 
 
-def race(contestants: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def clock(threads: int) -> float:
+    """Seconds: of the processor for one thread, which other programs on the machine hardly change, else of the wall clock."""
+    return time.process_time() if threads == 1 else time.perf_counter()
+
+
+def race(contestants: dict[str, Callable[[], object]], flags: Flags) -> dict[str, float]:
     """Median seconds of contestants that take turns, after a turn that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(repeats + 1):
+    for _ in range(flags.repeats + 1):
         for name, run in contestants.items():
-            started = time.perf_counter()
+            started = clock(flags.threads)
             run()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock(flags.threads) - started)
     medians = {name: float(np.median(each[1:])) for name, each in seconds.items()}
     for name, median in medians.items():
         print(f"{name}: {median:.3g} s")
@@ -82,11 +88,12 @@ def scoring(flags: Flags) -> list[float]:
     translator = Affine(normal(flags.dims, flags.features) / np.float32(flags.features**0.5), normal(flags.dims))
     basis = random_basis(flags.features, flags.null, 0, 0)
     folded, narrow, square = fold(translator.weight, basis), basis.astype(np.float32), normal(flags.square, flags.square)
+    blocks = [slice(rows[0], rows[-1] + 1) for rows in in_blocks(np.arange(flags.images))]
     few, product_of_squares = min(flags.images, 300), np.empty_like(square)
 
     def ours() -> np.ndarray:
         scores = []
-        for rows in in_blocks(np.arange(flags.images)):
+        for rows in blocks:
             removal = remove(features[rows], translator, folded)
             scores.append((removal.image_score(), removal.attribute_score(texts[rows])))
         return np.concatenate(scores, axis=1)
@@ -108,7 +115,7 @@ def scoring(flags: Flags) -> list[float]:
             "scoring, one image at a time": lambda: [plain(f, t) for f, t in zip(features[:few], texts[:few], strict=True)],
             "product of two squares": lambda: np.matmul(square, square, out=product_of_squares),
         },
-        flags.repeats,
+        flags,
     )
     own, batched, loop, product = seconds.values()
     share = (4 * flags.images * flags.features * flags.dims / own) / (2 * flags.square**3 / product)
@@ -150,9 +157,9 @@ def scan(flags: Flags) -> list[float]:
     difference = max(np.abs(a - b).max() for a, b in zip(scan_block(*inputs).values(), scan_in_torch(*inputs), strict=True))
     if not difference < 0.05:
         raise InputError(f"moments are off by {difference} degrees from PyTorch's")
-    seconds = race({"scan": lambda: scan_block(*inputs), "scan, PyTorch": lambda: scan_in_torch(*inputs)}, flags.repeats)
+    seconds = race({"scan": lambda: scan_block(*inputs), "scan, PyTorch": lambda: scan_in_torch(*inputs)}, flags)
     peaks = {name: peak(flags, name) for name in ("scan", "scan, nothing", "scan, PyTorch", "scan, PyTorch, nothing")}
-    own, torchs = peaks["scan"] - peaks["scan, nothing"], peaks["scan, PyTorch"] - peaks["scan, PyTorch, nothing"]
+    own, torchs = max(peaks["scan"] - peaks["scan, nothing"], 0.0), peaks["scan, PyTorch"] - peaks["scan, PyTorch, nothing"]
     print(f"memory of the scan: {own:.3f} GB; in PyTorch: {torchs:.3f} GB")
     return [seconds["scan, PyTorch"] / seconds["scan"], own / torchs]
 
@@ -176,11 +183,11 @@ def ridge(flags: Flags) -> list[float]:
     path, reference = ours(), theirs(alphas[-1])
     if not np.linalg.norm(path[-1].weight - reference) <= 1e-6 * np.linalg.norm(reference):
         raise InputError("the ridge path differs from scikit-learn's solution")
-    seconds = race({"ridge path": ours, "one Ridge fit": lambda: theirs(1.0)}, flags.repeats)
-    started = time.perf_counter()
+    seconds = race({"ridge path": ours, "one Ridge fit": lambda: theirs(1.0)}, flags)
+    started = clock(flags.threads)
     for alpha in alphas:
         theirs(alpha)
-    loop = time.perf_counter() - started
+    loop = clock(flags.threads) - started
     print(f"loop over Ridge: {loop:.3g} s")
     return [seconds["ridge path"] / seconds["one Ridge fit"], loop / seconds["ridge path"], peak(flags, "ridge path")]
 
