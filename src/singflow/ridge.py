@@ -23,7 +23,9 @@ class Affine:
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Embeddings (n, m) of features (n, d)."""
-        return features @ self.weight.T + self.bias
+        embeddings = features @ self.weight.T
+        embeddings += self.bias
+        return embeddings
 
 
 class RidgeStatistics:

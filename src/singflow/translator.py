@@ -35,11 +35,6 @@ class Translator(Affine):
 def imported_path(space: str, model: str) -> Path:
     """Where an imported translator lies."""
     return Path(LOCAL) / "translators" / space / f"{model}.safetensors"
-    def __call__(self, features: np.ndarray) -> np.ndarray:
-        """Embeddings (n, m) of features (n, d)."""
-        embeddings = features @ self.weight.T
-        embeddings += self.bias
-        return embeddings
 
 
 def read_imported(imported: list[str], space: str, model: str) -> Translator | None:
