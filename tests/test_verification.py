@@ -151,7 +151,7 @@ PLANTED = {
     "metadata": (tensors(FEATURES, "image_id", same, study="other"), DIFFERS, "study: other here, demo there"),
     "a number in metadata": (tensors(FEATURES, "image_id", same, head_max_error="2e-06"), WITHIN, "head_max_error: 2e-06 here"),
     "a rotated basis": (tensors(PROJECTOR, "null_basis", lambda basis: basis @ TURN), WITHIN, "null_basis"),
-    "another basis": (tensors(PROJECTOR, "null_basis", lambda _: BASIS[:, 1:4]), DIFFERS, "angle between the spans .*: 1.0 here, 0"),
+    "another basis": (tensors(PROJECTOR, "null_basis", lambda _: BASIS[:, 1:4]), DIFFERS, r"spans .*: (1\.0|0\.9{9}\d*) here, 0"),
     "a longer basis": (tensors(PROJECTOR, "null_basis", lambda basis: basis * 1.1), DIFFERS, "orthonormal ones: 0.21"),
     "NaN in a basis": (tensors(PROJECTOR, "null_basis", add((0, 0), np.nan)), DIFFERS, "finite values of tensor null_basis: 23 here, 24"),
     "a singular value": (tensors(PROJECTOR, "singular_values", add(1, 1e-5)), DIFFERS, r"values\[1\]: 1.00001 here, 1.0 there"),
