@@ -154,7 +154,9 @@ def draw(table: pd.DataFrame, path: Path) -> None:
                 axis.plot(mine["rows"], mine[column], color=colour(number), marker=marker(number), markersize=4, label=kernel)
         for axis, name in zip(axes, ("processor time [s]", "peak memory [MB]"), strict=True):
             axis.set(xscale="log", xlabel="rows", ylabel=name)
+            axis.xaxis.set_major_formatter("{x:,.0f}")
         axes[0].set_yscale("log")
+        axes[0].yaxis.set_major_formatter("{x:g}")
         axes[1].set_ylim(bottom=0)
         axes[0].legend(fontsize=7)
         save(figure, path)
