@@ -48,7 +48,7 @@ def tree(tmp_path):
 
 
 def test_the_code_of_fit_projector_is_these_files():
-    modules = ["__init__", "cli", "config", "errors", "geometry", "store"]
+    modules = ["__init__", "cli", "config", "errors", "geometry", "store", "tables"]
     assert code_files("fit_projector", ROOT) == ["scripts/fit_projector.py", *(f"src/singflow/{name}.py" for name in modules)]
 
 

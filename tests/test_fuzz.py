@@ -272,6 +272,7 @@ SHAPES = st.sampled_from([(), (0,), (3,), (4,), (2, 2), (4, 3), (5, 3), (1, 2, 3
 DTYPES = st.sampled_from(["float16", "float32", "float64", "int8", "int64", "uint8", "bool"])
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @pytest.mark.parametrize("name", TENSORS)
 @bounded
 @given(st.data())

@@ -37,7 +37,7 @@ def test_only_a_linear_translator_is_loaded(tmp_path, metadata):
     [
         ({"weight": np.ones((2, 3))}, "holds no tensor bias"),
         ({"weight": np.ones((2, 3)), "bias": np.ones(3)}, r"weight \(2, 3\) and bias \(3,\) make no affine map"),
-        ({"weight": np.ones(2), "bias": np.ones(2)}, r"weight \(2,\) and bias \(2,\) make no affine map"),
+        ({"weight": np.ones(2), "bias": np.ones(2)}, r"weight is float64 \(2,\), not floats of 2 dimensions"),
         ({"weight": np.full((2, 3), np.nan), "bias": np.ones(2)}, "weight holds NaN"),
     ],
 )

@@ -1,6 +1,11 @@
 """Tables that people read: every row says what it rests on."""
 
-import pandas as pd
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BASIS = ["rank_rule", "null_dim", "validation_r2", "translator", "seed"]
 
@@ -22,6 +27,8 @@ def qualify_pairs(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
 
     models: tables/models.csv. Added are rank_rule, validation_r2 (the lower one), translator (weak when one of them is) and seed.
     """
+    import pandas as pd
+
     basis = models.set_index(["space", "model"])[BASIS]
     a, b = (basis.loc[pd.MultiIndex.from_frame(table[["space", name]])].reset_index(drop=True) for name in ("model_a", "model_b"))
     weaker = a.where(a["validation_r2"] <= b["validation_r2"], b)

@@ -27,7 +27,7 @@ class Translator(Affine):
             )
         loaded = cls(**read_tensors(path, ["weight", "bias"])[0])
         weight, bias = loaded.weight.shape, loaded.bias.shape
-        if len(weight) != 2 or bias != weight[:1]:
+        if bias != weight[:1]:
             raise InputError(f"{path}: weight {weight} and bias {bias} make no affine map: remove it and run the workflow again")
         return loaded
 
