@@ -13,7 +13,21 @@ ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.s
 LAYERS = {layer: re.findall(r"`(\w+)`", modules) for layer, modules, _ in ROWS[1:]}
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
 ZOO = {"torch", "torchvision", "timm", "open_clip", "transformers", "diffusers", "sentence_transformers", "huggingface_hub"}
-PURE = {"numpy", "pandas", "scipy", "faiss", "collections", "dataclasses", "difflib", "functools", "hashlib", "itertools", "math", "typing"}
+PURE = {
+    "__future__",
+    "numpy",
+    "pandas",
+    "scipy",
+    "faiss",
+    "collections",
+    "dataclasses",
+    "difflib",
+    "functools",
+    "hashlib",
+    "itertools",
+    "math",
+    "typing",
+}
 
 
 def imports(module):
