@@ -96,6 +96,24 @@ def test_rule_fixed_keeps_the_given_rank_and_refuses_more_than_there_are():
         null_space(np.eye(3), "fixed", rank=4)
 
 
+@pytest.mark.parametrize(
+    ("rule", "options", "rank", "tolerance"),
+    [("fixed", {"rank": 2}, 2, 1), ("fixed", {"rank": 3}, 3, 0), ("energy", {"energy": 0.7}, 2, 1), ("energy", {"energy": 1.0}, 3, 0)],
+)
+def test_principal_and_null_directions_share_the_space_at_the_first_singular_value_left_out(rule, options, rank, tolerance):
+    turned = random_basis(5, 5, 0, 0)
+    split = null_space(np.diag([3.0, 2.0, 1.0]) @ turned[:3], rule, **options)
+    assert split.rank == rank and split.tolerance == pytest.approx(tolerance, abs=1e-12)
+    np.testing.assert_allclose(split.principal @ split.principal.T, turned[:rank].T @ turned[:rank], atol=1e-12)
+    np.testing.assert_allclose(split.basis @ split.basis.T, turned[rank:].T @ turned[rank:], atol=1e-12)
+
+
+def test_the_null_energy_of_a_feature_shorter_than_any_square_is_zero_and_the_features_type_is_kept():
+    feature = np.full((1, 3), 1e-30, dtype=np.float32)
+    assert null_energy(np.zeros((1, 3)), np.eye(3)) == 0 and null_energy(feature, np.eye(3)) == pytest.approx(1)
+    assert remove_null(feature, np.eye(3)[:, :1]).dtype == np.float32
+
+
 @settings(max_examples=50, deadline=None)
 @given(heads(), st.integers(0, 2**32 - 1))
 def test_rule_centered_is_what_softmax_cannot_see(weight, seed):

@@ -119,6 +119,10 @@ def test_scores_of_a_row_without_a_direction_are_refused():
         Removal(rows, nothing).image_score()  # nothing is left of the first
     with pytest.raises(InputError, match="zero vector is undefined"):
         Removal(rows, rows / 2).attribute_score(nothing)
+    with pytest.raises(InputError, match="zero vector is undefined"):
+        Removal(nothing, np.ones_like(rows)).attribute_score(rows)
+    with pytest.raises(InputError, match="zero vector is undefined"):
+        Removal(rows, nothing).attribute_score(rows)
 
 
 def test_without_a_null_space_both_scores_are_exactly_zero_and_nothing_warns():
@@ -154,6 +158,8 @@ def test_angles_to_all_agree_with_angles_of_pairs():
     pairs = [angle_deg(embeddings, np.broadcast_to(text, embeddings.shape)) for text in texts]
     units, texts = unit(embeddings).astype(np.float32), texts.astype(np.float32)
     np.testing.assert_allclose(angles_to_all_deg(units, texts), np.transpose(pairs), atol=1e-4)
+    beyond = np.float32([[1 + 1e-6]])  # as rounding leaves the norm of a unit vector
+    np.testing.assert_array_equal(angles_to_all_deg(beyond, np.float32([[1], [-1]])), [[0, 180]])
 
 
 rows = npst.arrays(np.float64, (3, 5), elements=st.floats(-1e3, 1e3)).filter(lambda each: (np.linalg.norm(each, axis=1) > 1e-3).all())

@@ -166,9 +166,16 @@ def test_a_translator_blind_to_the_null_space_and_a_text_already_met_offer_no_di
     blind = Affine(np.random.default_rng(0).standard_normal((9, 6)) @ weight.astype(np.float64), translator.bias)
     assert 0 < np.abs(blind.weight @ basis).max() < 1e-12
     assert not scores_of(weight, basis, blind, features, text, 1e-3)["reachable"].any()
+    assert not directions_of(basis, blind, np.tile(features, (10_000, 1)), text).vectors.any()
     met = translator(features[:1].astype(np.float64))[0]
     scores = scores_of(weight, basis, translator, features, met, 1)
     assert scores["reachable"].tolist() == [False] + [True] * 11
+
+
+def test_a_direction_is_found_however_far_the_embeddings_are_from_zero():
+    _, basis, translator, features, text = planted(8)
+    far = Affine(translator.weight, translator.bias * 1e8)
+    np.testing.assert_allclose(np.linalg.norm(directions_of(basis, far, features, text).vectors, axis=1), 1, rtol=1e-6)
 
 
 def test_a_feature_that_is_translated_to_zero_is_refused():
