@@ -41,6 +41,8 @@ def fold_batch_norms(tower: nn.Module, size: tuple[int, int]) -> int:
     output is seen with one made-up image. If that changes the tower's output by more than FOLD_TOLERANCE of its norm, as when
     something else takes that output too, everything is put back. Method: Jacob et al. 2018, section 3.2.
     """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in tower.modules()):
+        return 0
     made: dict[int, tuple[str, torch.Tensor]] = {}
     pairs: list[tuple[str, str]] = []
     hooks = []
