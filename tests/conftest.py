@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 from singflow.data import build_manifest, data_root, list_table, read_classes
 from tests.project import Project
 
 ROOT = Path(__file__).parents[1]
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 class Sharing(LoadFileScheduling):
