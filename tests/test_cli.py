@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
@@ -184,7 +184,6 @@ def test_a_value_that_the_study_accepts_arrives_unchanged(place, value):
         assert arrived(section, values) == values
 
 
-@settings(deadline=None)
 @given(
     st.floats(max_value=1, allow_nan=False, allow_infinity=False),
     st.lists(st.floats(0, exclude_min=True, allow_infinity=False), min_size=1),

@@ -47,7 +47,7 @@ def direct(original, equivalent, text):
     return [angle.mean(), angle.std(), score.mean(), score.std(), np.abs(score).mean()]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 12), min_size=1, max_size=5))
 def test_moments_are_those_of_the_exact_angles(seed, n):
     generator = np.random.default_rng(seed)
@@ -83,13 +83,13 @@ def test_blocks_are_so_small_that_their_moments_fit_into_memory(labels, size):
     assert block_size(labels) == size
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 45))
 def test_the_lowest_come_in_order_with_ties_by_position(values, count):
     assert list(lowest(np.array(values, dtype=np.float32), count)) == list(np.argsort(values, kind="stable")[:count])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(1, 8))
 def test_the_extremes_are_the_ends_of_the_ranking_and_no_concept_is_at_both(sizes, count):
     scan = Scan(["a"], [str(i) for i in range(len(sizes))], np.zeros((1, len(sizes))), np.array([sizes], dtype=np.float32))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from singflow.config import Study, check, json_schema, read_yaml
@@ -98,7 +98,6 @@ def test_a_key_like_no_other_is_refused_with_the_valid_ones():
     assert "data.zzzzzz: unknown key; valid keys are classes, label_column, max_pixels" in refusal(changed({"data.zzzzzz": 1}))
 
 
-@settings(deadline=None)
 @given(st.sampled_from(SECTIONS), st.text(), st.none() | st.integers() | st.text() | st.lists(st.integers()))
 def test_any_additional_key_is_refused_in_any_section(section, key, value):
     study = copy.deepcopy(PARAMS)

@@ -13,7 +13,7 @@ from threading import Barrier, Thread
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -362,7 +362,6 @@ def pool(tmp_path_factory):
     return root
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.booleans(), st.sampled_from(["cat", "dog", "my fish"]), st.sampled_from(["", "", "train", "validation"])), max_size=24

@@ -25,7 +25,7 @@ def heads(draw):
     return weight * draw(st.sampled_from([1e-6, 1.0, 1e6]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(heads())
 def test_rank_basis_and_projector_are_those_of_scipy(weight):
     with warnings.catch_warnings():
@@ -39,7 +39,7 @@ def test_rank_basis_and_projector_are_those_of_scipy(weight):
     np.testing.assert_allclose(split.singular_values, scipy.linalg.svdvals(weight), atol=1e-12 * max(split.singular_values[0], 1e-300))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(heads(), st.integers(0, 2**32 - 1))
 def test_removing_the_null_component_leaves_the_logits_and_is_idempotent(weight, seed):
     features = np.random.default_rng(seed).standard_normal((5, weight.shape[1]))
@@ -114,7 +114,7 @@ def test_the_null_energy_of_a_feature_shorter_than_any_square_is_zero_and_the_fe
     assert remove_null(feature, np.eye(3)[:, :1]).dtype == np.float32
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(heads(), st.integers(0, 2**32 - 1))
 def test_rule_centered_is_what_softmax_cannot_see(weight, seed):
     split = null_space(weight, "centered")

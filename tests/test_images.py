@@ -219,7 +219,7 @@ def test_views_use_the_whole_range_of_areas_and_reach_every_part_of_the_image():
 
 @pytest.mark.parametrize("orientation", [1, 6])
 @given(st.integers(64, 900), st.integers(64, 900), st.integers(16, 300))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_jpeg_decoded_at_reduced_scale_keeps_the_sides_and_the_picture(orientation, width, height, side):
     columns, rows = np.meshgrid(np.linspace(0, 200, width), np.linspace(0, 200, height))
     exif = Image.Exif()

@@ -36,7 +36,7 @@ def test_identical_and_opposite_vectors_are_exactly_0_and_180_degrees():
     assert (angle_deg(vectors, -vectors) == 180.0).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.floats(1e-20, 1e20))
 def test_angles_are_symmetric_and_ignore_length(seed, dim, scale):
     a, b = np.random.default_rng(seed).standard_normal((2, 3, dim))
@@ -49,7 +49,7 @@ def test_the_angle_to_a_zero_vector_is_refused():
         unit(np.array([[1.0, 0.0], [0.0, 0.0]]))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 12), st.integers(1, 16), st.integers(2, 10), st.integers(0, 2**32 - 1))
 def test_the_folded_translator_scores_as_the_explicit_projector_does(classes, width, dim, seed):
     generator = np.random.default_rng(seed)
@@ -137,7 +137,7 @@ def test_without_a_null_space_both_scores_are_exactly_zero_and_nothing_warns():
         assert not removal.attribute_score(texts).any()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 70))
 def test_scores_do_not_depend_on_the_order_or_the_number_of_rows(seed, cut):
     generator = np.random.default_rng(seed)

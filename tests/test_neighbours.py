@@ -65,7 +65,7 @@ def test_ties_go_to_the_lowest_image_id_however_the_gallery_is_cut(blocks):
     assert list(found.image_id[0]) == list(range(5, 13)) and (found.angle_deg == 0).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arrays(np.float32, (12, 3), elements=st.floats(-4, 4, width=32)), st.integers(1, 14), st.integers(1, 12))
 def test_every_angle_is_found_in_order_and_none_is_missing(raw, count, blocks):
     embeddings = raw + np.array([5, 0, 0], dtype=np.float32)

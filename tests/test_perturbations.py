@@ -27,7 +27,7 @@ def effects_of(weight, bias, features, basis, seed=0):
     return {name: effect(features, delta, weight, bias) for name, delta in zip(PERTURBATIONS, deltas, strict=True)}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
 def test_all_three_have_the_norm_of_the_images_null_component(classes, width, seed):
     weight, bias, features = head_and_features(seed, classes, width, 5)

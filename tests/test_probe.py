@@ -64,7 +64,7 @@ def test_images_have_one_role_and_a_label_on_one_side_has_none():
     assert roles.held_out[mine].nonzero()[0].tolist() == [1, 6, 11]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.integers(2, 4), st.sampled_from([1e-3, 1.0, 1e3]))
 def test_the_classifier_is_scikit_learns_ridge_on_one_hot_labels_whatever_the_unit(seed, width, labels, unit):
     generator = np.random.default_rng(seed)

@@ -63,7 +63,7 @@ def directly(weight, bias, features, translator, texts, point, rank, energy):
     }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(0, 2**32 - 1), st.integers(2, 14), st.integers(2, 14), st.integers(1, 3), st.floats(0.05, 0.95), st.lists(st.integers(0, 9))
 )

@@ -19,7 +19,7 @@ def fitted(features, embeddings, cuts=()):
     return statistics
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(2, 60), st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**32 - 1), st.floats(0, 20))
 def test_every_alpha_of_the_path_is_scikit_learns_ridge(n, width, dim, seed, offset):
     generator = np.random.default_rng(seed)
@@ -41,7 +41,7 @@ def test_a_real_size_fit_with_fewer_rows_than_features_is_scikit_learns_ridge():
         assert np.linalg.norm(ours.weight - theirs.coef_) <= 1e-6 * np.linalg.norm(theirs.coef_)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 80), max_size=5))
 def test_cuts_and_order_of_the_rows_do_not_matter(seed, cuts):
     generator = np.random.default_rng(seed)

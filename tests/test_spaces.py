@@ -489,7 +489,7 @@ def test_neither_the_order_of_templates_nor_that_of_names_matters(towers):
     np.testing.assert_allclose(embed_templates(embed, NAMES[::-1], TEMPLATES, {})[::-1], reference, rtol=0, atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 6),
     st.integers(1, 5),

@@ -37,7 +37,7 @@ def scores_of(weight, basis, translator, features, text, target):
     return steering_scores(features, weight, translator, directions, text, np.tile(text, (len(features), 1)), target)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 5), st.integers(2, 16), st.integers(2, 12), st.floats(1e-3, 1e3), st.integers(0, 2**32 - 1))
 def test_the_gradient_is_autograds(n, width, dim, length, seed):
     generator = np.random.default_rng(seed)
@@ -50,7 +50,7 @@ def test_the_gradient_is_autograds(n, width, dim, length, seed):
     np.testing.assert_allclose(gradient, f.grad, atol=1e-8 * max(1, np.abs(f.grad.numpy()).max()), rtol=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 8), st.integers(9, 20), st.integers(2, 12), st.integers(0, 2**32 - 1))
 def test_the_direction_is_the_projected_gradient_at_unit_length(classes, width, dim, seed):
     weight, basis, translator, features, text = planted(seed, classes, width, dim)
@@ -62,7 +62,7 @@ def test_the_direction_is_the_projected_gradient_at_unit_length(classes, width, 
     np.testing.assert_allclose(directions.translated, directions.vectors @ translator.weight.T, atol=1e-10)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 179))
 def test_a_reachable_is_is_reached_by_the_stored_feature_and_no_other_is_marked_so(seed, target):
     weight, basis, translator, features, text = planted(seed)
@@ -99,7 +99,7 @@ def test_the_limit_is_what_a_search_over_steps_finds():
         assert not scores_of(weight, basis, translator, features, text, limit[image] + 1e-3)["reachable"][image]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1))
 def test_small_steps_come_closer_to_the_text_and_no_other_null_direction_comes_closer(seed):
     weight, basis, translator, features, text = planted(seed)

@@ -242,7 +242,6 @@ def test_provenance_names_versions_and_facts_as_text():
     assert facts == {"schema_version": store.SCHEMA_VERSION, "study": "demo", "alpha": "0.5", "top1": "null"}
 
 
-@settings(deadline=None)
 @given(st.integers(1, 2000).flatmap(lambda images: st.tuples(st.just(images), st.integers(1, images))))
 def test_shards_partition_the_images_in_sizes_that_differ_by_at_most_one(sizes):
     images, shards = sizes
@@ -251,7 +250,6 @@ def test_shards_partition_the_images_in_sizes_that_differ_by_at_most_one(sizes):
     assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2000), st.integers(1, 2000))
 def test_more_shards_than_images_are_refused(images, surplus):
     message = refusal(store.shard_rows, images, 0, images + surplus)

@@ -265,7 +265,7 @@ def test_the_order_is_that_of_the_pipeline(trees):
         assert all(place_in_pipeline(dep)[0] <= place_in_pipeline(out)[0] for dep in deps for out in outs), (deps, outs)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     arrays(np.float64, (4, 3), elements=st.floats(-1e6, 1e6)),
     arrays(np.float64, (4, 3), elements=st.floats(-3, 3) | st.sampled_from([0.0, np.nan, np.inf])),

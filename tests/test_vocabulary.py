@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from singflow.data import read_classes
@@ -19,7 +19,6 @@ def refusal(path, content):
     return str(refused.value)
 
 
-@settings(deadline=None)
 @given(
     st.lists(PHRASE, min_size=1, max_size=8, unique_by=str.casefold),
     st.sampled_from(["\n", "\r\n"]),
