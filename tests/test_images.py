@@ -163,7 +163,7 @@ FILES = [encoded(Image.fromarray(NOISE), kind) for kind in ("JPEG", "PNG", "GIF"
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_damaged_file_gives_rgb_or_unusable_and_no_other_error(data):
     content = bytearray(data.draw(st.sampled_from(FILES)))

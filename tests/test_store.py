@@ -93,7 +93,7 @@ def test_files_honour_the_umask(tmp_path, mask, kind):
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.dictionaries(
         st.text(min_size=1).filter(lambda name: name != "__metadata__"),
@@ -218,7 +218,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.dictionaries(st.text(), VALUES, max_size=4), st.randoms(use_true_random=False))
 def test_json_comes_back_as_written_with_bytes_that_ignore_the_order_of_keys(tmp_path_factory, content, random):
     folder = tmp_path_factory.getbasetemp()
