@@ -17,12 +17,14 @@ import numpy as np
 import pandas as pd
 from memory import measure
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 
 from singflow import cli
-from singflow.concepts import scan_block
+from singflow.concepts import block_size, scan_block
 from singflow.errors import InputError
 from singflow.geometry import random_basis
 from singflow.metrics import fold, remove, unit
+from singflow.parallel import map_ahead
 from singflow.ridge import Affine, RidgeStatistics
 from singflow.store import in_blocks
 
@@ -131,6 +133,15 @@ def scan_inputs(flags: Flags) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
     return original, equivalent, np.bincount(np.arange(flags.images) % flags.labels, minlength=flags.labels), texts
 
 
+def scan_all(flags: Flags, original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, texts: np.ndarray) -> None:
+    """The blocks of concepts as scan_concepts shares them out among threads."""
+    size = block_size(len(n))
+    blocks = [texts[start : start + size] for start in range(0, len(texts), size)]
+    with threadpool_limits(1):
+        for _ in map_ahead(lambda block: scan_block(original, equivalent, n, block), blocks, flags.threads):
+            pass
+
+
 def scan_in_torch(original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, texts: np.ndarray) -> list[np.ndarray]:
     """What scan_block gives, in plain PyTorch and float32."""
     import torch
@@ -157,7 +168,7 @@ def scan(flags: Flags) -> list[float]:
     difference = max(np.abs(a - b).max() for a, b in zip(scan_block(*inputs).values(), scan_in_torch(*inputs), strict=True))
     if not difference < 0.05:
         raise InputError(f"moments are off by {difference} degrees from PyTorch's")
-    seconds = race({"scan": lambda: scan_block(*inputs), "scan, PyTorch": lambda: scan_in_torch(*inputs)}, flags)
+    seconds = race({"scan": lambda: scan_all(flags, *inputs), "scan, PyTorch": lambda: scan_in_torch(*inputs)}, flags)
     peaks = {name: peak(flags, name) for name in ("scan", "scan, nothing", "scan, PyTorch", "scan, PyTorch, nothing")}
     own, torchs = max(peaks["scan"] - peaks["scan, nothing"], 0.0), peaks["scan, PyTorch"] - peaks["scan, PyTorch, nothing"]
     print(f"memory of the scan: {own:.3f} GB; in PyTorch: {torchs:.3f} GB")
@@ -214,7 +225,7 @@ def run_alone(flags: Flags) -> None:
         torch.set_num_threads(flags.threads)
     inputs = scan_inputs(flags)
     if flags.alone == "scan":
-        scan_block(*inputs)
+        scan_all(flags, *inputs)
     elif flags.alone == "scan, PyTorch":
         scan_in_torch(*inputs)
 

@@ -13,6 +13,7 @@ from singflow import cli
 from singflow.concepts import CHUNK, block_size, block_table, scan_block
 from singflow.errors import InputError
 from singflow.metrics import fold, remove, unit
+from singflow.parallel import map_ahead
 from singflow.store import (
     iterate_shards,
     read_manifest,
@@ -35,8 +36,8 @@ class Rows:
 
     def __getitem__(self, part: slice) -> np.ndarray:
         start, stop, _ = part.indices(self._n)
-        self._file.seek(4 * self._m * (self._first + start))
-        return np.fromfile(self._file, np.float32, self._m * (stop - start)).reshape(-1, self._m)
+        read = os.pread(self._file.fileno(), 4 * self._m * (stop - start), 4 * self._m * (self._first + start))
+        return np.frombuffer(read, np.float32).reshape(-1, self._m)
 
 
 class Flags(cli.Command):
@@ -87,8 +88,10 @@ def main(flags: Flags) -> None:
                 units[:, row_of[shard["image_id"][part]]] = unit(removal.original), unit(removal.equivalent)
         rows = [Rows(file, kind, *shape[1:]) for kind in range(2)]
         blocks = [slice(start, start + size) for start in range(0, len(concepts), size)]
-        shown = cli.progress(blocks, len(blocks), "blocks of concepts", flags.output.stem)
-        write_row_groups(flags.output, (block_table(labels, concepts[b], n, scan_block(*rows, n, texts[b])) for b in shown))
+        cli.limit_threads(1)  # of every product: the blocks share the threads
+        moments = map_ahead(lambda block: scan_block(*rows, n, texts[block]), blocks, flags.threads)
+        shown = cli.progress(zip(blocks, moments, strict=True), len(blocks), "blocks of concepts", flags.output.stem)
+        write_row_groups(flags.output, (block_table(labels, concepts[block], n, each) for block, each in shown))
     cli.log.info("%d labels x %d concepts over %d images", len(labels), len(concepts), len(manifest))
 
 

@@ -9,8 +9,8 @@ import scipy
 from singflow.metrics import angles_to_all_deg
 
 CHUNK = 512
-BLOCK = 1000
-CELLS = 1_000_000
+BLOCK = 250
+CELLS = 250_000
 
 
 def block_size(labels: int) -> int:
