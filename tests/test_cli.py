@@ -245,3 +245,13 @@ def test_more_threads_than_cores_are_remarked_on(caplog):
     cli.limit_threads(cores + 1)
     assert f"threads is {cores + 1}, but this machine has {cores} cores" in caplog.text
     cli.limit_threads(cores)
+
+
+def test_every_blas_is_limited_whatever_the_environment_says():
+    program = (
+        "from singflow import cli; cli.limit_threads(1); import numpy, scipy, threadpoolctl; scipy.linalg.svdvals(numpy.eye(3));"
+        "print({pool['num_threads'] for pool in threadpoolctl.threadpool_info()})"
+    )
+    several = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "2")
+    said = subprocess.run([sys.executable, "-c", program], env=os.environ | several, check=True, capture_output=True, text=True).stdout
+    assert said == "{1}\n"

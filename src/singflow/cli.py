@@ -96,6 +96,7 @@ def _parse(schema: type[Flags]) -> Flags:
 
 def limit_threads(threads: int) -> None:
     """Fix the threads of BLAS, on which the rounding of sums depends."""
+    import scipy.linalg  # noqa: F401 (SciPy's own BLAS can be limited once it is loaded)
     from threadpoolctl import threadpool_limits
 
     cores = os.cpu_count() or threads

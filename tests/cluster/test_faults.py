@@ -70,7 +70,8 @@ def test_a_time_limit_a_node_that_fails_and_a_controller_that_restarts(slurm, pr
     assert project.shards() == {name: content for name, content in reference.items() if name < "shard-00003"}
     assert [state for state, _ in history(slurm, slow, first)] == ["TIMEOUT", "COMPLETED"]
     for shard in lost:
-        assert [state for state, _ in history(slurm, shard, first)] == ["NODE_FAIL", "COMPLETED"]
+        lost_by, again = (state for state, _ in history(slurm, shard, first))
+        assert lost_by in ("NODE_FAIL", "FAILED") and again == "COMPLETED"  # FAILED: the end of its step was heard before the node's
 
 
 def test_snakemake_killed_is_refused_until_resumed_and_no_job_runs_twice(slurm, project, reference):
