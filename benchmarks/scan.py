@@ -42,7 +42,9 @@ def prepare(flags: Flags) -> None:
         return generator.standard_normal(shape, dtype=np.float32)
 
     labels = [f"label {number:04d}" for number in range(flags.labels)]
-    write_parquet(Path("manifest.parquet"), pd.DataFrame({"label": np.resize(labels, flags.images)}))
+    manifest = pd.DataFrame({"image_id": np.arange(flags.images), "label": np.resize(labels, flags.images)})
+    texts, numbers = dict.fromkeys(("path", "prompt", "split", "sha256"), "-"), dict.fromkeys(("class_index", "width", "height"), 1)
+    write_parquet(Path("manifest.parquet"), manifest.assign(**texts, **numbers))
     places = {"image_id": np.arange(flags.images), "view": np.zeros(flags.images, dtype=np.int32)}
     write_tensors(shard_path(Path("features"), 0), {"features": normal(flags.images, WIDTH), **places}, {})
     write_tensors(Path("projector.safetensors"), {"null_basis": random_basis(WIDTH, WIDTH // 4, 0, 0)}, {})
