@@ -113,7 +113,7 @@ def run_alone(flags: Flags) -> None:
         started = time.process_time()
         run()
         seconds.append(time.process_time() - started)
-    write_json(flags.output, seconds[1:])
+    write_json(flags.output, {"seconds": seconds[1:]})
 
 
 def grow(flags: Flags, folder: Path) -> pd.DataFrame:
@@ -124,7 +124,7 @@ def grow(flags: Flags, folder: Path) -> pd.DataFrame:
             output = folder / "seconds.json"
             command = [sys.executable, str(Path(__file__).resolve()), "--repeats", str(flags.repeats), "--alone", kernel]
             peak, _ = measure([*command, "--rows", str(n), str(n), "--output", str(output)])
-            rows.append((kernel, n, float(np.median(read_json(output))), peak * 2**30 / 1e6))
+            rows.append((kernel, n, float(np.median(read_json(output)["seconds"])), peak * 2**30 / 1e6))
     return pd.DataFrame(rows, columns=["kernel", "rows", "s", "MB"])
 
 

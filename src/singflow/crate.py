@@ -228,18 +228,15 @@ def write_crate(crate: "ROCrate", files: Mapping[str, Content], output: Path) ->
     The library's own writer stamps every file with the present time. Raises InputError when the archive cannot be written.
     """
     ((name, metadata),) = crate.metadata.stream()
-    try:
-        with atomic(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            folders = {unquote(each.id): b"" for each in crate.get_by_type("Dataset") if each is not crate.root_dataset}
-            for path, content in {name: metadata, **folders, **files}.items():
-                entry = zipfile.ZipInfo(path)
-                entry.compress_type = zipfile.ZIP_STORED if entry.is_dir() else zipfile.ZIP_DEFLATED
-                entry.external_attr = (stat.S_IFDIR | 0o755) << 16 | 0x10 if entry.is_dir() else 0o644 << 16
-                source = content.open("rb") if isinstance(content, Path) else io.BytesIO(content)
-                with source, archive.open(entry, "w", force_zip64=True) as target:
-                    shutil.copyfileobj(source, target, 2**20)
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error}): give another --output") from None
+    with atomic(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        folders = {unquote(each.id): b"" for each in crate.get_by_type("Dataset") if each is not crate.root_dataset}
+        for path, content in {name: metadata, **folders, **files}.items():
+            entry = zipfile.ZipInfo(path)
+            entry.compress_type = zipfile.ZIP_STORED if entry.is_dir() else zipfile.ZIP_DEFLATED
+            entry.external_attr = (stat.S_IFDIR | 0o755) << 16 | 0x10 if entry.is_dir() else 0o644 << 16
+            source = content.open("rb") if isinstance(content, Path) else io.BytesIO(content)
+            with source, archive.open(entry, "w", force_zip64=True) as target:
+                shutil.copyfileobj(source, target, 2**20)
 
 
 def _add_files(crate: "ROCrate", files: Mapping[str, Content], results: str) -> dict[str, "DataEntity"]:
