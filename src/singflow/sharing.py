@@ -1,6 +1,7 @@
 """Finished studies, shared through DVC's remotes: what publishing and fetching have in common."""
 
 import hashlib
+import json
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ READ = re.compile(r"(tables|figures)/|[^/]+\.(json|html)$")
 SHARD = re.compile(r"(features|embeddings)/.*/shard-\d+\.safetensors$")
 MOST_NAMES = 5  # that a message lists
 LOCK = Path("dvc.lock")
+RWLOCK = Path(".dvc/tmp/rwlock")  # who reads and writes what, which DVC does not write whole
 LOCK_BEFORE = Path(".dvc/tmp/dvc.lock.before")  # while a publication writes dvc.lock, which takes DVC many steps; empty: there was none
 
 
@@ -58,9 +60,20 @@ def repository() -> Iterator[Any]:
             if LOCK_BEFORE.exists():
                 LOCK_BEFORE.replace(LOCK) if LOCK_BEFORE.stat().st_size else LOCK.unlink(missing_ok=True)
                 LOCK_BEFORE.unlink(missing_ok=True)
+            _remove_torn(RWLOCK)
             yield repo
     except DvcException as error:
         raise InputError(f"DVC: {error}") from None
+
+
+def _remove_torn(path: Path) -> None:
+    """Remove a JSON file that a killed process left half written."""
+    try:
+        json.loads(path.read_bytes())
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        path.unlink()
 
 
 def artifacts(repo: Any, study: str) -> list[Artifact]:

@@ -279,6 +279,11 @@ def test_fetch_killed_at_any_moment_loses_nothing_and_completes_when_run_again(p
     assert "Data and pipelines are up to date" in reader.dvc("status") and "Nothing to be done" in reader.snakemake("--dry-run")
 
 
+def test_a_record_that_dvc_was_killed_writing_stops_nobody(publisher):
+    (publisher.folder / ".dvc/tmp/rwlock").write_text('{"results')
+    assert "pushed to remote local" in publisher.script("publish")
+
+
 def test_two_who_publish_at_once_lose_nothing(publisher, tmp_path):
     shutil.rmtree(publisher.store)
     commands = [
