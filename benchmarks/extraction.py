@@ -25,6 +25,7 @@ from singflow.data import data_root
 from singflow.errors import InputError
 from singflow.geometry import null_space
 from singflow.metrics import fold, remove
+from singflow.parallel import map_ahead
 from singflow.registry import ModelEntry
 from singflow.ridge import Affine
 
@@ -101,10 +102,9 @@ def forward(flags: Flags, rows: pd.DataFrame) -> np.ndarray:
 
     model = classifier(True)
     width, height = model.preprocess.size
-    batch = torch.zeros(flags.batch_size, 3, height, width)
-    with torch.inference_mode():
-        passes = range(0, len(rows), flags.batch_size)
-        return np.concatenate([model(batch.to(memory_format=torch.channels_last)).numpy() for _ in passes])
+    batch = torch.zeros(flags.batch_size, 3, height, width).to(memory_format=torch.channels_last)
+    run = torch.inference_mode()(lambda _: model(batch).numpy())
+    return np.concatenate(list(map_ahead(run, range(0, len(rows), flags.batch_size), flags.threads)))
 
 
 def product(flags: Flags, root: Path, rows: pd.DataFrame, decode: str = "full", precision: Any = "float32", alone: str = "") -> np.ndarray:

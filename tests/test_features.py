@@ -157,7 +157,8 @@ def test_the_products_path_has_timms_own_features_whatever_the_threads(packaged)
     assert fold_batch_norms(classifier, classifier.preprocess.size) == 49
     found, *_ = views_of(classifier, packaged, views=1)
     assert np.all(np.linalg.norm(found - expected, axis=1) <= 1e-5 * np.linalg.norm(expected, axis=1))
-    assert np.array_equal(views_of(classifier, packaged, views=1)[0], found)
+    for options in ({}, {"threads": 1}, {"threads": 3}, {"batch_size": 32}):
+        assert np.array_equal(views_of(classifier, packaged, views=1, **options)[0], found), options
 
 
 def test_the_opt_ins_are_close_and_not_the_same(lite0, packaged):

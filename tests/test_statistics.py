@@ -75,9 +75,24 @@ def test_the_seed_decides_and_blocks_do_not(monkeypatch):
     values, strata = np.random.default_rng(0).standard_normal((30, 2)), np.repeat([0, 1, 2], 10)
     whole = bootstrap_means(values, strata, 200, seed=1)
     assert not np.array_equal(whole, bootstrap_means(values, strata, 200, seed=2))
-    monkeypatch.setattr("singflow.statistics.BLOCK", 100)
+    flipped = flipped_means(values, 50, seed=1)
+    monkeypatch.setattr("singflow.statistics.CELLS", 100)
+    monkeypatch.setattr("singflow.statistics.SIGNS", 100)
     np.testing.assert_allclose(bootstrap_means(values, strata, 200, seed=1), whole, rtol=1e-12)
-    np.testing.assert_allclose(flipped_means(values, 50, seed=1).mean(axis=0), 0, atol=0.2)
+    np.testing.assert_allclose(flipped_means(values, 50, seed=1).mean(axis=0), flipped.mean(axis=0), atol=0.2)
+
+
+def test_strata_that_are_resampled_apart_have_the_spread_of_strata_resampled_together(monkeypatch):
+    generator = np.random.default_rng(0)
+    strata = generator.integers(0, 40, 900)
+    values = generator.normal(strata[:, None], 1 + strata[:, None] / 10, (900, 2))
+    sizes = np.bincount(strata)
+    variance = sum(size * values[strata == s].var(axis=0, ddof=1) for s, size in enumerate(sizes)) / 900**2
+    together = bootstrap_means(values, strata, 4000, seed=0)
+    monkeypatch.setattr("singflow.statistics.STRATA", 100)
+    for means in (together, bootstrap_means(values, strata, 4000, seed=0)):
+        np.testing.assert_allclose(means.mean(axis=0), values.mean(axis=0), atol=5 * np.sqrt(variance.max() / 4000))
+        np.testing.assert_allclose(means.var(axis=0), variance, rtol=0.1)
 
 
 def test_one_image_and_constants_have_no_width():

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class Classifier(nn.Module):
 
     forward: images (n, 3, h, w) -> features (n, d). Every batch is checked: W f + b must equal the model's own
     logits. Heads may be linear layers or 1 x 1 convolutions, with or without a bias. Several heads whose logits are
-    averaged, as distilled transformers have, count as one head on their joined inputs.
+    averaged, as distilled transformers have, count as one head on their joined inputs. Threads may call it side by side.
     """
 
     def __init__(self, model: nn.Module, heads: list[str], entry: ModelEntry, preprocess: Preprocess) -> None:
@@ -35,13 +36,14 @@ class Classifier(nn.Module):
         self.weight = torch.cat([weight for weight, _ in layers], dim=1) / len(layers)
         self.bias = torch.stack([bias for _, bias in layers]).mean(dim=0)
         _check_head(self.weight, self.bias, entry)
-        self.head_max_error = 0.0
-        self._caught: list[torch.Tensor | None] = [None] * len(heads)
+        self._gaps = [0.0]
+        self._heads = len(heads)
+        self._caught = threading.local()
         for position, module in enumerate(modules):
             module.register_forward_pre_hook(lambda _, inputs, position=position: self._catch(position, inputs[0]))
 
     def _catch(self, position: int, feature: torch.Tensor) -> None:
-        self._caught[position] = feature
+        self._caught.__dict__[position] = feature
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Features (n, d) float32. Raises InputError when the model does not run or its head does not explain the logits."""
@@ -56,10 +58,10 @@ class Classifier(nn.Module):
             ) from None
         logits = getattr(output, "logits", output)
         exact, logits = logits.dtype == torch.float32, logits.float()
-        caught = [each.flatten(1) for each in self._caught if each is not None]
-        if len(caught) < len(self._caught):
+        caught = self._caught.__dict__
+        if len(caught) < self._heads:
             raise InputError("the model never ran the head that models.yaml names: correct `head`")
-        features, self._caught = torch.cat(caught, dim=1).float(), [None] * len(self._caught)
+        features = torch.cat([caught.pop(position).flatten(1) for position in range(self._heads)], dim=1).float()
         if features.shape != (len(images), self.weight.shape[1]):
             raise InputError(
                 f"the head's input has shape {tuple(features.shape)}, not (n, {self.weight.shape[1]}): it is applied before pooling"
@@ -68,8 +70,13 @@ class Classifier(nn.Module):
         tolerance = HEAD_TOLERANCE if exact else HALF_TOLERANCE
         if not gap <= tolerance * max(1.0, float(logits.abs().max())) and torch.isfinite(features).all():
             raise InputError(f"W f + b differs from the model's logits by {gap:.2g}: the head in models.yaml is not the last layer")
-        self.head_max_error = max(self.head_max_error, gap)
+        self._gaps.append(gap)
         return features
+
+    @property
+    def head_max_error(self) -> float:
+        """Largest difference between W f + b and the model's logits so far."""
+        return max(self._gaps)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """W f + b: (n, C)."""

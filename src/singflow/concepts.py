@@ -8,9 +8,9 @@ import scipy
 
 from singflow.metrics import angles_to_all_deg
 
-CHUNK = 512
-BLOCK = 250
-CELLS = 250_000
+CHUNK = 1024
+BLOCK = 500
+CELLS = 500_000
 
 
 def block_size(labels: int) -> int:

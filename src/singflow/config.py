@@ -21,6 +21,7 @@ from singflow.errors import InputError
 RUNNING = "SINGFLOW_STUDY"  # variable of the environment: the digest of the study that a run began with
 MOST_VALUES = 100_000  # in a YAML file
 LOCAL = "checkpoints"  # folder of the user's own files, which both engines watch
+CPU_BATCH = 8  # views per forward pass of one thread, at most
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 MODEL = rf"(?:(?:timm|torchvision)/{NAME}|transformers/{NAME}(?:/{NAME})?|{NAME})"
 
@@ -126,7 +127,7 @@ class Extraction(Section):
     crop_area: list[float] = Field(min_length=2, max_length=2, description="share of the image's area in a crop: smallest, largest")
     shards: int = Field(ge=1, le=99999, description="jobs that the images of a model are split into")
     shard_ids: list[str] = Field(description="the shards' names, 00000 up")
-    batch_size: int = Field(ge=1, description="views per forward pass")
+    batch_size: int = Field(ge=1, description=f"views per forward pass; on a CPU at most {CPU_BATCH} a thread")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto: a GPU when there is one")
     decode: Literal["full", "reduced"] = Field(description="reduced: JPEGs at the smallest scale that no view needs more than")
     precision: Literal["float32", "bfloat16"] = Field(description="bfloat16: autocast of the towers")

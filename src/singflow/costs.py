@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from singflow.config import CPU_BATCH
 from singflow.registry import ModelEntry, SpaceEntry, objection
 
 F64, F32 = 25.0, 50.0  # 10^9 multiply-adds per second and thread of matrix products
@@ -447,7 +448,8 @@ def peak_mb(step: str, size: Size) -> float:
 
 def _tower_bytes(step: str, s: Size) -> float:
     """Memory of a tower: its weights twice while they are read (of a space: both towers), and what a forward pass holds."""
-    activations = ACTIVATIONS * s.batch if step in ("extract_features", "embed_images") and not s.gpu else 0.0
+    at_once = s.threads * min(s.batch, CPU_BATCH)
+    activations = ACTIVATIONS * at_once if step in ("extract_features", "embed_images") and not s.gpu else 0.0
     return 1e6 * (8 * s.parameters_m * (1.4 if step.startswith("embed") else 1.0) + activations)
 
 

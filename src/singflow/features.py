@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from singflow.config import CPU_BATCH
 from singflow.errors import InputError
 from singflow.images import read_unchanged
 from singflow.parallel import map_ahead
@@ -21,7 +22,7 @@ from singflow.views import Views
 log = logging.getLogger("singflow")
 
 FOLD_TOLERANCE = 1e-5
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's mallopt(3)
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's mallopt(3)
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
@@ -76,6 +77,7 @@ def _keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(_MMAP_THRESHOLD, 2**30)
         library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        library.mallopt(_TOP_PAD, 2**26)
 
 
 def run_views(
@@ -93,29 +95,34 @@ def run_views(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Run a tower over every view of every image, decoding ahead in threads.
 
-    Returns outputs (n * views, m) float32, image_id (n * views,) int64 and view (n * views,) int32. The last batch is
-    filled up to the batch size, so that a row's value does not depend on where batches end. When the GPU's memory is too small,
-    batches are halved from there on; a row then differs by rounding alone. precision: bfloat16 runs the tower under autocast.
-    Raises InputError for an image that vanished or changed since the manifest, for non-finite outputs, and when the GPU cannot
-    hold a single view.
+    On a CPU as many forward passes as there are threads run side by side, of CPU_BATCH views at most and one thread each, so that
+    the outputs do not depend on `threads`; on a GPU one runs at a time. Returns outputs (n * views, m) float32, image_id
+    (n * views,) int64 and view (n * views,) int32. The last batch is filled up to the batch size, so that a row's value does not
+    depend on where batches end. When the GPU's memory is too small, batches are halved from there on; a row then differs by
+    rounding alone. precision: bfloat16 runs the tower under autocast. Raises InputError for an image that vanished or changed
+    since the manifest, for non-finite outputs, and when the GPU cannot hold a single view.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    side_by_side = 1
+    if device.type == "cpu":
+        side_by_side, batch_size = threads, min(batch_size, CPU_BATCH)
+        _keep_freed_memory()
+    at_once = batch_size
 
     def load(row: Any) -> torch.Tensor:
         return views(read_unchanged(root, row.path, row.sha256, max_pixels, views.least_side), row.image_id)
 
-    if device.type == "cpu":
-        _keep_freed_memory()
-    loaded = map_ahead(load, rows.itertuples(index=False), threads)
-    outputs = []
-    at_once = batch_size
-    half = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    with torch.inference_mode(), half:
-        for batch in _batches(progress(loaded, len(rows)), batch_size):
-            full = torch.cat([batch, batch[-1:].expand(batch_size - len(batch), *batch.shape[1:])])
+    @torch.inference_mode()
+    def run(batch: torch.Tensor) -> np.ndarray:
+        nonlocal at_once
+        full = torch.cat([batch, batch[-1:].expand(batch_size - len(batch), *batch.shape[1:])])
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             result, at_once = _within_memory(forward, full, device, at_once)
-            outputs.append(result[: len(batch)].float().numpy())
+        return result[: len(batch)].float().numpy()
+
+    loaded = progress(map_ahead(load, rows.itertuples(index=False), threads), len(rows))
+    outputs = list(map_ahead(run, _batches(loaded, batch_size), side_by_side, ahead=2))
     matrix = np.concatenate(outputs).astype(np.float32, copy=False)
     identifiers = np.repeat(rows["image_id"].to_numpy(np.int64), views.count)
     finite = np.isfinite(matrix).all(axis=1)

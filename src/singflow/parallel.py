@@ -10,11 +10,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """Like map, in order, with `threads` threads working at most 4 * `threads` items ahead of the consumer."""
+def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int = 4) -> Iterator[Result]:
+    """Like map, in order, with `threads` threads working at most `ahead` * `threads` items ahead of the consumer."""
     waiting = iter(items)
     with ThreadPoolExecutor(threads) as pool:
-        pending: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(waiting, 4 * threads))
+        pending: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(waiting, ahead * threads))
         try:
             while pending:
                 result = pending.popleft().result()

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import scipy
 
-BLOCK = 4_000_000  # numbers held at once while resampling
+STRATA, CELLS = 20_000, 100_000  # images whose strata are resampled together, and numbers drawn at once: they stay in the cache
+SIGNS = 4_000_000  # random signs held at once
 
 Criterion = Callable[[np.ndarray], np.ndarray]
 
@@ -35,24 +36,28 @@ def bootstrap_means(columns: np.ndarray, strata: np.ndarray, resamples: int, see
     """
     order = np.argsort(strata, kind="stable")
     sizes = np.bincount(strata)
-    drawn = np.maximum(sizes - 1, 1)
-    start, size = np.repeat(np.cumsum(sizes) - sizes, drawn), np.repeat(sizes, drawn)
-    weight = np.repeat(sizes / drawn / len(strata), drawn)
+    starts = np.cumsum(sizes) - sizes
     ordered = np.asarray(columns, dtype=np.float64)[order]
     generator = np.random.default_rng([seed, len(strata)])
-    blocks = []
-    for count in _blocks(resamples, len(strata)):
-        picked = start + np.floor(generator.random((count, len(size))) * size).astype(np.int64)
-        cells = (picked + len(strata) * np.arange(count)[:, None]).ravel()
-        weights = np.bincount(cells, np.tile(weight, count), count * len(strata))
-        blocks.append(weights.reshape(count, -1) @ ordered)
-    return np.concatenate(blocks)
+    means = np.zeros((resamples, ordered.shape[1]))
+    for together in np.split(np.arange(len(sizes)), np.flatnonzero(np.diff(starts // STRATA)) + 1):
+        first, size = starts[together[0]], sizes[together]
+        drawn, n = np.maximum(size - 1, 1), size.sum()
+        start, size_of_pick = np.repeat(starts[together] - first, drawn), np.repeat(size, drawn)
+        weight = np.repeat(size / drawn / len(strata), drawn)
+        for part in _blocks(resamples, n, CELLS):
+            count = part.stop - part.start
+            picked = start + np.floor(generator.random((count, len(weight))) * size_of_pick).astype(np.int64)
+            cells = (picked + n * np.arange(count)[:, None]).ravel()
+            weights = np.bincount(cells, np.tile(weight, count), count * n)
+            means[part] += weights.reshape(count, n) @ ordered[first : first + n]
+    return means
 
 
-def _blocks(total: int, width: int) -> Iterator[int]:
-    step = max(1, BLOCK // max(width, 1))
-    for start in range(0, total, step):
-        yield min(step, total - start)
+def _blocks(total: int, width: int, most: int) -> Iterator[slice]:
+    """Slices of `total` rows of `width` numbers: at most `most` numbers, but at least a row."""
+    step = max(1, most // max(width, 1))
+    return (slice(start, min(start + step, total)) for start in range(0, total, step))
 
 
 def interval(samples: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
@@ -71,8 +76,8 @@ def flipped_means(columns: np.ndarray, permutations: int, seed: int) -> np.ndarr
     generator = np.random.default_rng([seed, len(columns)])
     wide = np.asarray(columns, dtype=np.float64)
     blocks = []
-    for count in _blocks(permutations, len(wide)):
-        signs = generator.integers(0, 2, (count, len(wide)), dtype=np.int8).astype(np.float64) * 2 - 1
+    for part in _blocks(permutations, len(wide), SIGNS):
+        signs = generator.integers(0, 2, (part.stop - part.start, len(wide)), dtype=np.int8).astype(np.float64) * 2 - 1
         blocks.append(signs @ wide / len(wide))
     return np.concatenate(blocks)
 
