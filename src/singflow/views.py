@@ -8,12 +8,10 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import nn
-from torchvision.transforms import InterpolationMode
 
 from singflow.errors import InputError
 from singflow.images import LONGEST_ASPECT, view_box
 
-_PILLOW = {mode.name.lower() for mode in Image.Resampling}
 ToTensor = Callable[[Image.Image], torch.Tensor]
 
 
@@ -77,7 +75,7 @@ def from_timm(model: nn.Module, changes: dict[str, Any] | None) -> Preprocess:
     if wrong:
         raise InputError(f"models.yaml: transform: {', '.join(wrong)} is none of {', '.join(sorted(known))}")
     choices = {
-        "interpolation": [mode.value for mode in InterpolationMode if mode.value in _PILLOW],
+        "interpolation": [mode.name.lower() for mode in Image.Resampling],
         "crop_mode": ["center", "squash", "border"],
     }
     for key, allowed in choices.items():
@@ -86,7 +84,7 @@ def from_timm(model: nn.Module, changes: dict[str, Any] | None) -> Preprocess:
     config = resolve_data_config(dict(changes or {}), model=model)
     whole = create_transform(**config, is_training=False)
     _, height, width = config["input_size"]
-    resample = Image.Resampling[InterpolationMode(config["interpolation"]).name]
+    resample = Image.Resampling[config["interpolation"].upper()]
     return Preprocess(whole, _pixels_only(whole), (width, height), resample, _longest(whole.transforms[0].size))
 
 
