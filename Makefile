@@ -2,9 +2,8 @@
 # make test   environment and all tests
 # make check  environment, linters, types, and known vulnerabilities of what is installed (make audit)
 # make coverage   the tests of the package alone, and the share of its branches that they run
-# make bench  speed, growth, start and peak memory, each beside what it is compared to (docs/performance.md)
-# make bench  speed and growth of the numerical core; peak memory of every step at the paper's largest size, and of a scan of 100,000 words;
-#             the engines' own time on large studies
+# make bench  speed and growth of the numerical core, extraction, start of scripts; peak memory of every step at the paper's largest size and of a
+#             scan of 100,000 words; the engines' own time on large studies: each beside what it is compared to (docs/performance.md)
 # make prefetch   weights that the study in params.yaml needs, into the caches (needs a network)
 # make doctor     what of a run will work here or on the cluster, and how to mend what will not
 # make plan       jobs, hours, memory and disk of the study before it runs; PLAN="--device cuda" passes options

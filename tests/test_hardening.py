@@ -159,25 +159,26 @@ def calls(work):
 
 
 def test_the_work_of_listing_and_drawing_grows_no_faster_than_the_files(tmp_path):
-    Image.new("RGB", (1, 1)).save(tmp_path / "one.png")
     work = {}
-    for n in (2_000, 20_000):
-        root = tmp_path / str(n)
-        for label in range(10):
-            (root / f"label {label}").mkdir(parents=True)
+    for n in (10_000, 100_000):
+        folder = tmp_path / str(n) / "label"
+        folder.mkdir(parents=True)
         for number in range(n):
-            os.link(tmp_path / "one.png", root / f"label {number % 10}/{number:06d}.png")
-        options = {"per_class": 10, "validation_fraction": 0.25, "max_pixels": 100, "max_rejected_fraction": 0.0}
+            if number % 10_000:
+                os.link(folder / f"{number - number % 10_000:06d}.png", folder / f"{number:06d}.png")
+            else:
+                Image.new("RGB", (1, 1)).save(folder / f"{number:06d}.png")
+        options = {"per_class": 100, "validation_fraction": 0.25, "max_pixels": 100, "max_rejected_fraction": 0.0}
         progress = {"progress": lambda items, _: items}
         found = {}
 
-        def build(root=root, options=options | progress, found=found):
+        def build(root=folder.parent, options=options | progress, found=found):
             listed, rejected = list_folder(root, CLASSES)
             found["manifest"], found["rejected"] = build_manifest(root, listed, rejected, **options, seed=0, threads=1)
 
         work[n] = calls(build)
         assert len(found["manifest"]) == 100 and len(found["manifest"]) + len(found["rejected"]) == n
-    assert work[20_000] < 12 * work[2_000]
+    assert work[100_000] < 12 * work[10_000]
 
 
 # Images
