@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -15,7 +16,7 @@ DEMO = ["make", "-o", ".venv/demo", "demo"]
 
 
 def killed(project, seconds, *, orphans):
-    """Start the demo and kill it with SIGKILL after `seconds`, with (orphans: without) the steps that it started; False: it was through before."""
+    """Start the demo and kill it with SIGKILL after `seconds`, with (orphans: without) its steps; False: it was through before."""
     demo = subprocess.Popen(
         DEMO, cwd=project.folder, env=project.environment(), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -65,3 +66,17 @@ def test_a_lock_that_a_killed_demo_of_this_machine_did_not_leave_is_respected(sn
         assert refused.returncode != 0 and "Directory cannot be locked" in refused.stdout
     owner.write_text(platform.node())
     assert "going on where it stopped" in project.run(*DEMO).stdout and not owner.exists()
+
+
+def test_a_second_demo_is_refused_while_the_first_is_at_work(snakemake_project, tmp_path):
+    project = snakemake_project.copy(tmp_path / "twice")
+    (project.folder / ".venv").symlink_to(sys.prefix)
+    project.edit("params.yaml", "extremes: 8", "extremes: 7")
+    with subprocess.Popen(DEMO, cwd=project.folder, env=project.environment(), stdout=subprocess.DEVNULL) as first:
+        while not list((project.folder / ".snakemake/locks").glob("*.lock")):
+            assert first.poll() is None
+            time.sleep(0.05)
+        refused = project.run(*DEMO, check=False)
+        assert refused.returncode != 0 and "Snakemake is at work in this folder already" in refused.stdout
+        assert (project.folder / ".snakemake/demo").is_file()
+        assert first.wait() == 0
