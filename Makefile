@@ -1,7 +1,7 @@
 # make demo   environment and the study in params.yaml
 # make test   environment and all tests
 # make check  environment, linters, types, and known vulnerabilities of what is installed (make audit)
-# make coverage   the tests of the package alone, and the share of its branches that they run
+# make coverage   the tests of the package alone, of publish and of fetch, and the share of lines and branches that they run
 # make bench  speed and growth of the numerical core, extraction, start of scripts; peak memory of every step at the paper's largest size and of a
 #             scan of 100,000 words; the engines' own time on large studies: each beside what it is compared to (docs/performance.md)
 # make prefetch   weights that the study in params.yaml needs, into the caches (needs a network)
@@ -30,7 +30,7 @@ test: .venv/test
 	pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 coverage: .venv/test
-	pytest --numprocesses 2 --dist loadfile --cov --cov-fail-under=95 $(PYTEST) tests/test_*.py
+	pytest --numprocesses 2 --dist loadfile --cov --cov-fail-under=95 $(PYTEST) tests/test_*.py tests/workflow/test_sharing.py
 
 check: .venv/test audit
 	ruff check .

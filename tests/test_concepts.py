@@ -167,9 +167,9 @@ def study(tmp_path):
     features[labels == "boat"] += 2.0 * rows[1]
     features[labels == "fern"] += 2.0 * rows[2]
     features[labels == "cow"] += 2.0 * rows[0] + 1.2 * basis[:, 0]
-    directions = generator.standard_normal((1005, 4)) @ basis.T + 0.4 * generator.standard_normal((1005, 20)) @ rows
+    directions = generator.standard_normal((2005, 4)) @ basis.T + 0.4 * generator.standard_normal((2005, 20)) @ rows
     directions[3], directions[1002] = rows[0] + 0.6 * rows[5], basis[:, 0] + 0.1 * rows[0]
-    concepts = [f"concept {number}" for number in range(1005)]
+    concepts = [f"concept {number}" for number in range(2005)]
     concepts[3], concepts[1002] = "grass", "a bell"
     write_parquet(tmp_path / "manifest.parquet", whole(pd.DataFrame({"label": labels})))
     order = generator.permutation(np.repeat(np.arange(90), 2))
@@ -200,8 +200,8 @@ def test_the_scan_is_written_in_blocks_of_concepts_with_the_same_bytes_by_any_th
     assert parquet.ParquetFile(path).num_row_groups == 5
     table = pd.read_parquet(path)
     assert list(table.columns) == ["label", "concept", "n", *MOMENTS]
-    assert list(table["label"].iloc[[0, 249, 250, 749, 750, 3005]]) == ["boat", "boat", "cow", "fern", "boat", "cow"]
-    assert len(table) == 3015 and not table.duplicated(["label", "concept"]).any() and (table["n"] == 30).all()
+    assert list(table["label"].iloc[[0, 499, 500, 1499, 1500, 6005]]) == ["boat", "boat", "cow", "fern", "boat", "cow"]
+    assert len(table) == 6015 and not table.duplicated(["label", "concept"]).any() and (table["n"] == 30).all()
 
 
 def test_each_image_counts_for_its_label_by_its_first_view(study):

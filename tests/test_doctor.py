@@ -107,7 +107,8 @@ def tree(here):
 
 def repository(folder, *settings):
     """A DVC repository with these settings, each <section>.<key>=<value>, as `dvc config` takes them."""
-    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet", "--force"], cwd=folder, check=True)
+    command = [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet", "--force"]
+    subprocess.run(command, cwd=folder, check=True, env=os.environ | {"DVC_NO_ANALYTICS": "true"})  # else a process goes on beside it
     written = {"core": {"no_scm": "true", "analytics": "false"}}
     for setting in settings:
         name, _, value = setting.partition("=")

@@ -30,8 +30,10 @@ CLASSES = read_classes(ROOT / "vocab/imagenet_1k.csv")
 
 
 def run(program, *arguments, **options):
+    """A program in a process whose coverage is not measured, so that it writes no other file."""
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, **options)
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    return subprocess.run(command, capture_output=True, text=True, env=variables, **options)
 
 
 SCRIPT = """
