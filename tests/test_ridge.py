@@ -53,6 +53,16 @@ def test_cuts_and_order_of_the_rows_do_not_matter(seed, cuts):
     np.testing.assert_allclose(parts.bias, whole.bias, rtol=0, atol=1e-11)
 
 
+def test_statistics_add_up():
+    generator = np.random.default_rng(0)
+    features, embeddings = generator.standard_normal((80, 12)) + 3, generator.standard_normal((80, 5))
+    total = fitted(features[:30], embeddings[:30]) + fitted(features[30:], embeddings[30:])
+    (whole,), (sum_of_parts,) = fitted(features, embeddings).path([1.0]), total.path([1.0])
+    assert total.n == 80
+    np.testing.assert_allclose(sum_of_parts.weight, whole.weight, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(sum_of_parts.bias, whole.bias, rtol=0, atol=1e-11)
+
+
 def test_a_planted_affine_map_is_found():
     generator = np.random.default_rng(0)
     planted = Affine(generator.standard_normal((4, 9)), generator.standard_normal(4))

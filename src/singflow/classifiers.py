@@ -38,12 +38,12 @@ class Classifier(nn.Module):
         _check_head(self.weight, self.bias, entry)
         self._gaps = [0.0]
         self._heads = len(heads)
-        self._caught = threading.local()
+        self._caught: dict[tuple[int, int], torch.Tensor] = {}
         for position, module in enumerate(modules):
             module.register_forward_pre_hook(lambda _, inputs, position=position: self._catch(position, inputs[0]))
 
     def _catch(self, position: int, feature: torch.Tensor) -> None:
-        self._caught.__dict__[position] = feature
+        self._caught[threading.get_ident(), position] = feature
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Features (n, d) float32. Raises InputError when the model does not run or its head does not explain the logits."""
@@ -58,10 +58,10 @@ class Classifier(nn.Module):
             ) from None
         logits = getattr(output, "logits", output)
         exact, logits = logits.dtype == torch.float32, logits.float()
-        caught = self._caught.__dict__
-        if len(caught) < self._heads:
+        mine = [(threading.get_ident(), position) for position in range(self._heads)]
+        if not all(key in self._caught for key in mine):
             raise InputError("the model never ran the head that models.yaml names: correct `head`")
-        features = torch.cat([caught.pop(position).flatten(1) for position in range(self._heads)], dim=1).float()
+        features = torch.cat([self._caught.pop(key).flatten(1) for key in mine], dim=1).float()
         if features.shape != (len(images), self.weight.shape[1]):
             raise InputError(
                 f"the head's input has shape {tuple(features.shape)}, not (n, {self.weight.shape[1]}): it is applied before pooling"
