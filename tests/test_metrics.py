@@ -102,6 +102,14 @@ def test_scores_of_parts_from_tiny_to_nearly_everything_and_in_any_direction_are
         assert removal.attribute_score(text[None])[0] == before[0] - after[0]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_features_are_translated_in_their_own_precision(dtype):
+    generator = np.random.default_rng(0)
+    translator = Affine(generator.standard_normal((5, 8)), generator.standard_normal(5))
+    removal = remove(generator.standard_normal((3, 8)).astype(dtype), translator, fold(translator.weight, random_basis(8, 2, 0, 0)))
+    assert removal.original.dtype == removal.removed.dtype == dtype
+
+
 def test_a_small_removed_part_keeps_its_digits_in_the_image_score():
     generator = np.random.default_rng(2)
     original, removed = generator.standard_normal((2, 300, 512)).astype(np.float32)
@@ -188,3 +196,11 @@ def test_embeddings_without_a_direction_and_those_that_do_not_belong_together_ar
         rescale(np.array([[np.nan, 1], [1, 1]]), np.ones((2, 2)))
     with pytest.raises(InputError, match=r"equivalent embeddings are \(2, 3\) and original ones \(1, 3\)"):
         rescale(good, good[:1])
+
+
+def test_embeddings_in_single_precision_are_rescaled_in_double():
+    moved = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    for equivalent, original in ((moved, 2.0 * moved.astype(np.float64)), (moved.astype(np.float64), 2 * moved), (moved, 2 * moved)):
+        found = rescale(equivalent, original)
+        assert found.dtype == np.float64
+        np.testing.assert_allclose(found, 2.0 * moved.astype(np.float64), rtol=1e-14)

@@ -79,7 +79,22 @@ def test_the_seed_decides_and_blocks_do_not(monkeypatch):
     monkeypatch.setattr("singflow.statistics.CELLS", 100)
     monkeypatch.setattr("singflow.statistics.SIGNS", 100)
     np.testing.assert_allclose(bootstrap_means(values, strata, 200, seed=1), whole, rtol=1e-12)
-    np.testing.assert_allclose(flipped_means(values, 50, seed=1).mean(axis=0), flipped.mean(axis=0), atol=0.2)
+    again = flipped_means(values, 50, seed=1)
+    assert again.shape == flipped.shape == (50, 2)
+    np.testing.assert_allclose(again.mean(axis=0), flipped.mean(axis=0), atol=0.2)
+
+
+def test_every_column_has_an_interval_of_its_own():
+    samples = np.arange(101)[:, None] * [1.0, 10.0]
+    low, high = interval(samples, 0.9)
+    np.testing.assert_allclose([low, high], [[5, 50], [95, 950]])
+
+
+def test_an_order_as_large_as_the_observed_one_counts_whatever_the_rounding():
+    first, second = np.array([0.3]), np.array([0.1])
+    below, above = (np.full((3, 1), (0.3 - 0.1) * factor) for factor in (1 - 1e-12, 1 - 1e-6))
+    assert paired_p(first, second, below, lambda means: means[..., 0]) == 1.0
+    assert paired_p(first, second, above, lambda means: means[..., 0]) == 0.25
 
 
 def test_strata_that_are_resampled_apart_have_the_spread_of_strata_resampled_together(monkeypatch):
@@ -194,6 +209,10 @@ def test_the_permutation_test_of_rank_correlations_holds_its_level():
 def test_correlations_that_do_not_exist_are_undefined():
     assert np.isnan(rank_correlations(np.column_stack([np.ones(9), np.arange(9)]), 100, seed=0)[0][2:]).all()
     assert np.isnan(rank_correlations(np.arange(4.0).reshape(2, 2), 100, seed=0)[0][2:]).all()
+    three = np.column_stack([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
+    (found,) = rank_correlations(three, 1000, seed=0)
+    assert found[2] == pytest.approx(-1) and found[3] == pytest.approx(1 / 3, abs=0.05)
+    assert rank_correlations(three, 1000, seed=0) == [found]
 
 
 def test_rank_sums_are_mann_whitneys_test_of_one_label_against_the_others():
