@@ -30,7 +30,7 @@ test: .venv/test
 	pytest --numprocesses 2 --dist loadfile $(PYTEST)
 
 coverage: .venv/test
-	pytest --numprocesses 2 --dist loadfile --cov --cov-fail-under=95 $(PYTEST) tests/test_*.py tests/workflow/test_sharing.py
+	pytest --numprocesses 2 --dist loadfile --cov --cov-fail-under=95 $(PYTEST) tests/test_*.py tests/workflow/test_sharing.py tests/workflow/test_publish.py
 
 check: .venv/test audit
 	ruff check .
