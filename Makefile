@@ -46,13 +46,7 @@ audit: .venv/test
 	python tests/audit.py $(AUDIT)
 
 bench: .venv/demo
-	python benchmarks/numerics.py
-	python benchmarks/kernels.py
-	python benchmarks/memory.py
-	python benchmarks/scan.py
-	python benchmarks/extraction.py
-	python benchmarks/engines.py
-	python benchmarks/startup.py
+	@missed=0; for each in numerics kernels memory scan extraction engines startup; do python benchmarks/$$each.py || missed=1; done; exit $$missed
 
 prefetch: .venv/demo
 	python scripts/prefetch.py
