@@ -342,7 +342,7 @@ COSTS = {
         elements=lambda s: 1e-9 * s.images * (14 * s.concepts + 24 * s.space_dim),
         shard=(8, 0, 0),
         square=1,
-        held=_each(460),
+        held=lambda s: 460 * s.images + 4 * s.concepts * s.space_dim + 300 * s.threads * min(s.labels * min(s.concepts, 500), 500_000),
         disk=lambda s: 45.0 * s.labels * s.concepts,
     ),
     "steer_concepts": replace(
