@@ -72,7 +72,7 @@ class ClusterProject(Project):
 
     def wait_for_shards(self, running: "Running") -> None:
         """Return once all shards are in place."""
-        wait_for(lambda: all((self.folder / target).exists() for target in targets(5)), 360, f"all shards are there: {running.said}")
+        wait_for(lambda: all((self.folder / target).exists() for target in targets(5)), 360, "all shards are there", lambda: running.said)
 
 
 class Running:

@@ -85,11 +85,11 @@ def missing() -> str | None:
     return None
 
 
-def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Poll until the condition holds; AssertionError that says what did not happen in time."""
+def wait_for(condition: Callable[[], object], seconds: float, what: str, said: Callable[[], str] = str) -> None:
+    """Poll until the condition holds; AssertionError that says what did not happen in time, and what was said by then."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}{said()}"
         time.sleep(0.2)
 
 
@@ -112,7 +112,7 @@ class Slurm:
         self.start_controller()
         for name in NODES:
             self.start_node(name)
-        wait_for(lambda: self.ask("sinfo", "-h", "-t", "idle", "-o", "%D", check=False).stdout.strip() == str(len(NODES)), 60, "nodes idle")
+        self.ask("srun", "--nodes", str(len(NODES)), "true")
 
     def stop(self) -> None:
         """Kill every daemon and what their jobs left behind; take the configuration away."""
@@ -142,6 +142,11 @@ class Slurm:
         for step in steps:
             for each in [*step.children(recursive=True), step]:
                 _kill(each)
+
+    def wait_until_down(self, node: str) -> None:
+        """Return once the controller has given a node up. Its log says so; `sinfo` can repeat an answer of the same second for minutes."""
+        log = self.folder / "slurmctld.log"
+        wait_for(lambda: f"Nodes {node} not responding, setting DOWN" in log.read_text(), 180, f"{node} is down", self.logs)
 
     def steps(self, node: str) -> list[psutil.Process]:
         """The processes in which the jobs of a node run."""

@@ -65,8 +65,8 @@ def awkward(slurm, second, monkeypatch):
     """The controller of the second Slurm, which Slurm's commands ask during a test."""
     conf, controller = second
     monkeypatch.setenv("SLURM_CONF", str(conf))
-    idle = ("sinfo", "-h", "-p", "gpu,cpu", "-t", "idle", "-o", "%P")
-    wait_for(lambda: len(slurm.ask(*idle, check=False).stdout.split()) == 2, 90, "its nodes are idle")
+    jobs = [("srun", "-p", partition, "true") for partition in ("gpu", "cpu")]
+    wait_for(lambda: all(slurm.ask(*job, check=False).returncode == 0 for job in jobs), 90, "jobs run on its nodes")
     return controller
 
 

@@ -61,7 +61,7 @@ def test_a_time_limit_a_node_that_fails_and_a_controller_that_restarts(slurm, pr
     slurm.ask("scontrol", "update", f"JobId={number_of(slurm, slow)}", "TimeLimit=1")
     failing = nodes[lost[0]]
     slurm.kill(failing)
-    wait_for(lambda: "down" in slurm.ask("sinfo", "-h", "-n", failing, "-o", "%T").stdout, 180, f"{failing} is down: {slurm.logs()}")
+    slurm.wait_until_down(failing)
     slurm.start_node(failing)
     slurm.kill("slurmctld")
     slurm.start_controller()
@@ -149,8 +149,8 @@ def test_controllers_hand_over_and_wait_for_the_jobs_of_the_last_one(slurm, proj
 
     slurm.ask("scancel", "--signal=USR1", "--batch", first)  # as Slurm does before the time limit
     log = project.folder / ".snakemake/controller.log"
-    wait_for(lambda: f"waiting for job {shard} (rule_extract_features" in log.read_text(), 300, "the next controller waits")
+    wait_for(lambda: f"waiting for job {shard} (rule_extract_features" in log.read_text(), 300, "the next controller waits", log.read_text)
     project.order(0)
-    wait_for(lambda: any(comment.startswith("rule_model") for comment in slurm.jobs().values()), 300, "the next controller goes on")
+    wait_for(lambda: "rule_model" in " ".join(slurm.jobs().values()), 300, "the next controller goes on", log.read_text)
     assert project.shards() == reference
     assert [state for state, _ in history(slurm, 0, int(shard))] == ["COMPLETED"]
