@@ -27,7 +27,7 @@ demo: .venv/demo
 	@python scripts/show_summary.py params.yaml
 
 test: .venv/test
-	pytest --numprocesses 2 --dist loadfile $(PYTEST)
+	pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 coverage: .venv/test
 	pytest --numprocesses 2 --dist loadfile --cov --cov-fail-under=95 $(PYTEST) tests/test_*.py tests/workflow/test_sharing.py tests/workflow/test_publish.py
