@@ -50,7 +50,8 @@ class Artifact(NamedTuple):
 def repository() -> Iterator[Any]:
     """DVC's view of this checkout, its lock held, dvc.lock as it was before a publication that was killed.
 
-    Raises InputError with DVC's words when it refuses something.
+    DVC's list of what to transfer is made anew: a process killed while it wrote one leaves a part that DVC takes for the whole, and then
+    it calls a transfer complete that never was. Raises InputError with DVC's words when it refuses something.
     """
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.repo import Repo, lock_repo  # type: ignore[import-untyped]
@@ -61,6 +62,7 @@ def repository() -> Iterator[Any]:
                 LOCK_BEFORE.replace(LOCK) if LOCK_BEFORE.stat().st_size else LOCK.unlink(missing_ok=True)
                 LOCK_BEFORE.unlink(missing_ok=True)
             _remove_torn(RWLOCK)
+            repo.drop_data_index()
             yield repo
     except DvcException as error:
         raise InputError(f"DVC: {error}") from None

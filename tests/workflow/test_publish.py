@@ -226,6 +226,25 @@ def killed(project, name, seconds):
     return time.monotonic() - started
 
 
+KILLED_LISTING = """
+import os, signal
+from dvc.repo import Repo
+from dvc_data.index import DataIndex
+
+put, listed = DataIndex.__setitem__, []
+
+def counted(index, key, entry):
+    put(index, key, entry)
+    if key[0] == "push":
+        listed.append(key)
+    if len(listed) == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+DataIndex.__setitem__ = counted
+Repo().push()
+"""
+
+
 def litter(project):
     ignored = {".git", ".snakemake"}
     return [
@@ -277,6 +296,14 @@ def test_fetch_killed_at_any_moment_loses_nothing_and_completes_when_run_again(p
     reader.script("fetch")
     assert reader.artifacts() == whole_study and litter(reader) == []
     assert "Data and pipelines are up to date" in reader.dvc("status") and "Nothing to be done" in reader.snakemake("--dry-run")
+
+
+def test_a_list_that_dvc_was_killed_writing_leaves_nothing_out(publisher, published):
+    shutil.rmtree(publisher.store)
+    assert publisher.run("python", "-c", KILLED_LISTING, check=False).returncode == -signal.SIGKILL
+    publisher.script("publish")
+    there, published_there = ({path.name for path in each.store.rglob("*") if path.is_file()} for each in (publisher, published))
+    assert there == published_there and len(there) > 9
 
 
 def test_a_record_that_dvc_was_killed_writing_stops_nobody(publisher):
