@@ -77,10 +77,16 @@ class TextTower(nn.Module):
 
     @torch.inference_mode()
     def embed(self, texts: list[str], batch_size: int = 64) -> np.ndarray:
-        """Unit embeddings (n, m) of n texts. Raises InputError when the width is not the registry's."""
-        blocks = [self._encode(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
-        embeddings = nn.functional.normalize(torch.cat(blocks).float(), dim=1).cpu().numpy()
-        _check_width(embeddings.shape[1], self._dim)
+        """Unit embeddings (n, m) of n texts, by batches of like lengths: a batch costs what its longest text does.
+
+        Raises InputError when the width is not the registry's.
+        """
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        batches = [[texts[row] for row in order[start : start + batch_size]] for start in range(0, len(texts), batch_size)]
+        sorted_embeddings = nn.functional.normalize(torch.cat([self._encode(batch) for batch in batches]).float(), dim=1).cpu().numpy()
+        _check_width(sorted_embeddings.shape[1], self._dim)
+        embeddings = np.empty_like(sorted_embeddings)
+        embeddings[order] = sorted_embeddings
         return embeddings
 
 
