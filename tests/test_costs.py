@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from singflow import concepts
 from singflow.config import check, read_yaml
-from singflow.costs import COSTS, IMAGENET, Size, disk_bytes, expected_images, peak_mb, seconds, size_of, study_bytes
+from singflow.costs import COSTS, IMAGENET, SCANNED, Size, disk_bytes, expected_images, peak_mb, seconds, size_of, study_bytes
 from singflow.registry import ModelEntry, resolve_models, resolve_spaces
 from tests.conftest import ROOT
 
@@ -144,3 +145,7 @@ def test_labels_and_concepts_are_counted_in_their_files(study):
     size = size_of(study, 10_000, None, None)
     assert size.labels == len(pd.read_csv(ROOT / "vocab/imagenet_1k.csv")) == 1000
     assert size.concepts == len(Path(study["concepts"]["vocabulary"]).read_text().split("\n")) - 1
+
+
+def test_the_blocks_of_a_scan_are_those_that_are_reckoned_with():
+    assert SCANNED == (concepts.BLOCK, concepts.CELLS)

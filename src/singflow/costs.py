@@ -27,6 +27,7 @@ ACTIVATIONS = 30.0  # MB of a view in a forward pass on a CPU: measured 3 to 60
 ASSUMED = (304.3, 61.6, 2048)  # a ViT-L/16: 10^6 parameters, 10^9 multiply-adds a view; a wide feature
 IMAGENET = 1_281_167  # images of a study whose data is not here yet
 BLOCK = 4096  # rows that some steps work on at once (store.in_blocks)
+SCANNED = 500, 500_000  # concepts, and labels x concepts, that a thread scans at once at most (concepts.BLOCK, concepts.CELLS)
 LOOKED_AT, COUNTED = 10, 20_000  # class folders that are looked into, and entries counted in each
 
 
@@ -342,7 +343,9 @@ COSTS = {
         elements=lambda s: 1e-9 * s.images * (14 * s.concepts + 24 * s.space_dim),
         shard=(8, 0, 0),
         square=1,
-        held=lambda s: 460 * s.images + 4 * s.concepts * s.space_dim + 300 * s.threads * min(s.labels * min(s.concepts, 500), 500_000),
+        held=lambda s: (
+            460 * s.images + 4 * s.concepts * s.space_dim + 300 * s.threads * min(s.labels * min(s.concepts, SCANNED[0]), SCANNED[1])
+        ),
         disk=lambda s: 45.0 * s.labels * s.concepts,
     ),
     "steer_concepts": replace(
