@@ -1,13 +1,8 @@
 """Run a space's image tower over one shard of the images."""
 
-import torch
-
 from singflow import cli
-from singflow.classifiers import weights_sha256
 from singflow.extraction import ShardFlags, run_shard
-from singflow.features import statistics
 from singflow.registry import read_space
-from singflow.spaces import LIBRARIES, load_image_tower
 from singflow.store import provenance, write_tensors
 
 
@@ -18,6 +13,12 @@ class Flags(ShardFlags):
 
 
 def main(flags: Flags) -> None:
+    import torch
+
+    from singflow.classifiers import weights_sha256
+    from singflow.features import statistics
+    from singflow.spaces import LIBRARIES, load_image_tower
+
     torch.set_num_threads(flags.threads)
     entry = read_space(flags.entry)
     tower = load_image_tower(entry)

@@ -3,15 +3,10 @@
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from singflow import cli, spaces
-from singflow.classifiers import weights_sha256
+from singflow import cli
 from singflow.config import Prompts
 from singflow.data import prompt_of
-from singflow.features import pick_device
 from singflow.registry import ConSEEntry, read_space
-from singflow.spaces import LIBRARIES, embed_templates, load_text_tower
 from singflow.store import provenance, read_manifest, sha256_of, write_json, write_tensors
 from singflow.text_cache import TextCache
 from singflow.vocabulary import read_vocabulary
@@ -33,6 +28,13 @@ class Flags(Prompts, cli.Command):
 
 
 def main(flags: Flags) -> None:
+    import torch
+
+    from singflow import spaces
+    from singflow.classifiers import weights_sha256
+    from singflow.features import pick_device
+    from singflow.spaces import LIBRARIES, embed_templates, load_text_tower
+
     concepts = read_vocabulary(flags.vocabulary)
     torch.set_num_threads(flags.threads)
     prompts = read_manifest(flags.manifest).drop_duplicates("label").set_index("label")["prompt"].sort_index()

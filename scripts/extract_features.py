@@ -1,15 +1,8 @@
 """Run a classifier over one shard of the images and keep the input of its head."""
 
-import numpy as np
-import torch
-
 from singflow import cli
-from singflow.classifiers import load_classifier, weights_sha256
-from singflow.data import head_classes
 from singflow.extraction import ShardFlags, run_shard
-from singflow.features import statistics
 from singflow.registry import read_model
-from singflow.statistics import top1_shortfall
 from singflow.store import provenance, write_tensors
 
 
@@ -20,6 +13,14 @@ class Flags(ShardFlags):
 
 
 def main(flags: Flags) -> None:
+    import numpy as np
+    import torch
+
+    from singflow.classifiers import load_classifier, weights_sha256
+    from singflow.data import head_classes
+    from singflow.features import statistics
+    from singflow.statistics import top1_shortfall
+
     entry = read_model(flags.entry)
     classifier = load_classifier(entry)
     sha256 = weights_sha256(classifier.model)

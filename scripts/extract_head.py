@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from singflow import cli
-from singflow.classifiers import load_classifier, weights_sha256
 from singflow.registry import read_model
 from singflow.store import provenance, write_tensors
 
@@ -18,6 +17,8 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
+    from singflow.classifiers import load_classifier, weights_sha256
+
     entry = read_model(flags.entry)
     classifier = load_classifier(entry)
     metadata = provenance(

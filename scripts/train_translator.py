@@ -5,7 +5,6 @@ from typing import Literal
 
 from singflow import cli
 from singflow.config import Training
-from singflow.networks import Pairs, prepare, train
 from singflow.store import provenance, read_manifest, write_json, write_tensors
 
 
@@ -28,6 +27,8 @@ class Flags(Training, cli.Command):
 
 
 def main(flags: Flags) -> None:
+    from singflow.networks import Pairs, prepare, train
+
     cli.limit_threads(flags.threads)
     device = prepare(flags.device, flags.threads)
     pairs = Pairs(flags.features, flags.embeddings, flags.shards, read_manifest(flags.manifest), device)

@@ -2,7 +2,6 @@ import os
 import re
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -10,11 +9,16 @@ from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 from singflow.data import build_manifest, data_root, list_table, read_classes
-from tests.project import Project
+from tests import warm
+from tests.project import ROOT, Project
 
-ROOT = Path(__file__).parents[1]
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        warm.announce()
 
 
 class Sharing(LoadFileScheduling):

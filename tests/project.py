@@ -1,14 +1,27 @@
-"""A copy of the project in which tests run its engines."""
+"""The project as tests see it, and copies of it in which they run its engines."""
 
+import atexit
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests import warm
+
+CHECKOUT = Path(__file__).parents[1]
+CODE = ("src/", "scripts/", "rules/", "tests/", "benchmarks/", "docs/", "report/")  # where a file that git does not know yet counts
+OWN = {  # entries of the registries that are the project's; a user's stand beside them
+    "spaces.yaml": ["conse_minilm", "clip_vit_l14", "eva02_l14"],
+    "models.yaml": [
+        "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
+        "resnet50", "vgg16", "vgg19", "densenet121", "efficientnet_b4", "efficientnet_b0", "bit_resnet50", "resnext101", "convnext_base",
+        "swin_large", "dinov2_large", "deit3_large", "eva02_large", "dinovit", "dinovit_torchvision", "dinovit_linear",
+    ],
+}  # fmt: skip
 TINY_MODEL = """
 tiny:
   source: timm
@@ -19,16 +32,51 @@ tiny:
 """
 
 
+def _files() -> list[str]:
+    """The project's own files in this checkout: not what its user made of it."""
+
+    def listed(*which: str) -> list[str]:
+        command = ["git", "ls-files", *which, "--exclude-standard"]
+        return subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout.splitlines()
+
+    if not (CHECKOUT / ".git").exists():  # as where mutants are tried
+        return [str(path.relative_to(CHECKOUT)) for path in CHECKOUT.rglob("*")]
+    known = [name for name in listed("-c") if not name.startswith("results/") and name != "dvc.lock" and not name.endswith(".dvc")]
+    return [*known, *(name for name in listed("-o") if name.startswith(CODE))]
+
+
+def _pristine() -> Path:
+    """A folder with the project as it is given to users, made once for all processes of a test run."""
+    if "SINGFLOW_PRISTINE" in os.environ:
+        return Path(os.environ["SINGFLOW_PRISTINE"])
+    folder = Path(tempfile.mkdtemp(prefix="singflow-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["SINGFLOW_PRISTINE"] = str(folder)
+    for name in _files():
+        if (CHECKOUT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(CHECKOUT / name, folder / name)
+    shutil.copy2(folder / "studies/demo.yaml", folder / "params.yaml")
+    for registry, names in OWN.items():
+        entries = re.split(r"^(?=[^\s#])", (folder / registry).read_text(), flags=re.MULTILINE)
+        (folder / registry).write_text("".join(entry for entry in entries if entry.partition(":")[0] in ("", *names) or entry[0] == "#"))
+    remotes = re.split(r"^(?=\[)", (folder / ".dvc/config").read_text(), flags=re.MULTILINE)
+    local = "".join(part for part in remotes if not part.startswith("['remote") or "local" in part.splitlines()[0])
+    (folder / ".dvc/config").write_text(re.sub(r"^(    remote = ).*", r"\g<1>local", local, flags=re.MULTILINE))
+    return folder
+
+
+ROOT = _pristine()
+
+
 class Project:
-    """A copy of the working tree as a repository of its own, with a study small enough to run."""
+    """A copy of the project as a repository of its own, with a study small enough to run."""
+
+    warm = True  # whether programs are started by the server of the tests (warm/), where nothing else is asked for
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True)
-        for name in listed.stdout.splitlines():
-            if (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
+        shutil.copytree(ROOT, folder, dirs_exist_ok=True)
         self.edit("params.yaml", r"models:.*?(?=spaces:)", "models:\n  - efficientnet_lite0\n  - tiny\n")
         self.edit("params.yaml", r"threads: \d+", "threads: 1")
         self.edit("params.yaml", r"views: \d+", "views: 2")
@@ -74,17 +122,24 @@ class Project:
         assert count == 1, f"{pattern!r} is not in {name}"
         path.write_text(text)
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, warm_start: bool | None = None) -> dict[str, str]:
         outer = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-        return outer | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(self.folder / "src"),
-            "HF_HUB_OFFLINE": "1",
-            "COLUMNS": "1000",
-        }
+        cold = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        started = warm.environment() if (self.warm if warm_start is None else warm_start) else cold
+        return (
+            outer
+            | started
+            | {
+                "PYTHONPATH": str(self.folder / "src"),
+                "HF_HUB_OFFLINE": "1",
+                "COLUMNS": "1000",
+            }
+        )
 
-    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-        variables = self.environment() | environment
+    def run(
+        self, *command: str, check: bool = True, warm_start: bool | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        variables = self.environment(warm_start) | environment
         done = subprocess.run(
             command, cwd=self.folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=3600
         )

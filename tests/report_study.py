@@ -17,8 +17,8 @@ from singflow.statistics import strata_of
 from singflow.store import provenance, write_bytes, write_json, write_parquet, write_table, write_tensors
 from singflow.summary import correlate_labels, summarize_labels, summarize_model
 from singflow.tables import qualify, qualify_pairs
+from tests.project import ROOT
 
-ROOT = Path(__file__).parents[1]
 HOSTILE = "<script>alert(1)</script>"
 LABELS = [HOSTILE, "<b>bold</b> & 'quoted'", "01", "None", "teapot"]
 FIGURES = ["controls", *(f"fig{number}" for number in (1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)), "rank_curves"]

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from singflow.dependencies import imported
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("| ")][1:]

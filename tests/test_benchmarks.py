@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from singflow.errors import InputError
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 SCRIPT = ROOT / "benchmarks/memory.py"
 STEPS = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])

@@ -23,7 +23,7 @@ from singflow.errors import InputError
 from singflow.geometry import null_space
 from singflow.registry import ModelEntry, resolve_models
 from singflow.views import from_timm
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 REGISTRY = resolve_models(ROOT / "models.yaml", list(read_yaml(ROOT / "models.yaml")))
 DEMO = [name for name in REGISTRY if "lite" in name]

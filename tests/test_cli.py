@@ -14,8 +14,9 @@ from pydantic import Field
 from singflow import cli
 from singflow.config import Section, Study, check, read_yaml
 from singflow.errors import InputError
+from tests.project import ROOT
 
-PARAMS = read_yaml(Path(__file__).parent.parent / "params.yaml")
+PARAMS = read_yaml(ROOT / "params.yaml")
 SECTIONS = [name for name, value in PARAMS.items() if isinstance(value, dict)]
 
 SCRIPT = '''

@@ -27,8 +27,8 @@ from singflow.errors import InputError
 from singflow.geometry import null_space, remove_null
 from singflow.metrics import angle_deg, unit
 from singflow.store import read_tensors, shard_path, write_json, write_parquet, write_tensors
-from tests.conftest import ROOT
 from tests.manifests import whole
+from tests.project import ROOT
 
 SCAN = runpy.run_path(str(ROOT / "scripts/scan_concepts.py"))
 LIST = runpy.run_path(str(ROOT / "scripts/list_concepts.py"))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from singflow.config import Study, check, json_schema, read_yaml
 from singflow.errors import InputError
+from tests.project import ROOT
 
-ROOT = Path(__file__).parent.parent
 PARAMS = read_yaml(ROOT / "params.yaml")
 SECTIONS = [(), *((name,) for name, value in PARAMS.items() if isinstance(value, dict))]
 PLACES = [(*section, key) for section in SECTIONS for key in (PARAMS[section[0]] if section else PARAMS)]

@@ -12,8 +12,8 @@ from singflow.metrics import Removal, angle_deg
 from singflow.ranking import excess_rows
 from singflow.ridge import Affine
 from singflow.store import shard_path, write_json, write_parquet, write_tensors
-from tests.conftest import ROOT
 from tests.manifests import whole
+from tests.project import ROOT
 
 WIDTH, CLASSES, DIM = 24, 15, 7
 

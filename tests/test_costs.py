@@ -11,7 +11,7 @@ from singflow import concepts
 from singflow.config import check, read_yaml
 from singflow.costs import COSTS, IMAGENET, SCANNED, Size, disk_bytes, expected_images, peak_mb, seconds, size_of, study_bytes
 from singflow.registry import ModelEntry, resolve_models, resolve_spaces
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 STEPS = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 SIZE = Size(images=10_000, labels=1000, parameters_m=25.56, gmacs=4.09, dimensions=(8, 1048), steered=1000, passes=30)

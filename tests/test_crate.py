@@ -17,9 +17,9 @@ from rocrate.rocrate import ROCrate
 from singflow.crate import WORKFLOW, archived, collect, describe, final_files, public_params, software, write_crate
 from singflow.errors import InputError
 from singflow.store import provenance, sha256_of, write_tensors
+from tests.project import ROOT
 from tests.rocrate_profile import issues
 
-ROOT = Path(__file__).parents[1]
 DAY = datetime.date(2026, 1, 2)
 COPIED = [pattern for pattern in WORKFLOW if "*" not in pattern] + ["params.yaml"]
 FOLDERS = ["vocab", *(pattern.split("/")[0] for pattern in WORKFLOW if "*" in pattern)]

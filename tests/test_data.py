@@ -21,9 +21,9 @@ from singflow.data import Candidate, Inspected, build_manifest, data_root, inspe
 from singflow.errors import InputError
 from singflow.images import FORMATS
 from singflow.parallel import map_ahead
+from tests.project import ROOT
 
-REPOSITORY = Path(__file__).parents[1]
-CLASSES_FILE = REPOSITORY / "vocab" / "imagenet_1k.csv"
+CLASSES_FILE = ROOT / "vocab" / "imagenet_1k.csv"
 CLASSES = read_classes(CLASSES_FILE)
 COLUMNS = {
     "image_id": "int64",
@@ -607,7 +607,7 @@ def run_script(tmp_path: Path, **flags) -> subprocess.CompletedProcess[str]:
     flags = {
         "source": "packaged",
         "root": ".",
-        "table": REPOSITORY / "vocab" / "packaged.csv",
+        "table": ROOT / "vocab" / "packaged.csv",
         "label_column": "label",
         "classes": CLASSES_FILE,
         "per_class": None,
@@ -621,7 +621,7 @@ def run_script(tmp_path: Path, **flags) -> subprocess.CompletedProcess[str]:
         "log": tmp_path / "logs" / "log.txt",
     } | flags
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, REPOSITORY / "scripts" / "build_manifest.py", *words]
+    command = [sys.executable, ROOT / "scripts" / "build_manifest.py", *words]
     return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
 
 
@@ -630,7 +630,7 @@ def test_the_script_writes_the_manifest_of_the_packaged_images(tmp_path):
     assert result.returncode == 0, result.stderr
     manifest = pd.read_parquet(tmp_path / "out" / "manifest.parquet")
     assert {column: str(kind) for column, kind in manifest.dtypes.items()} == COLUMNS
-    packaged = pd.read_csv(REPOSITORY / "vocab" / "packaged.csv")
+    packaged = pd.read_csv(ROOT / "vocab" / "packaged.csv")
     assert manifest[["path", "label", "class_index"]].to_numpy().tolist() == packaged.to_numpy().tolist()
     assert np.array_equal(manifest["image_id"], np.arange(20))
     assert Counter(manifest["split"]) == {"train": 15, "validation": 5}

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from singflow.dependencies import code_files, imported, needs_torch, write_code_dependencies
+from tests.project import ROOT
 
-ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 
 

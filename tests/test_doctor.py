@@ -42,8 +42,8 @@ from singflow.doctor_slurm import (
 )  # fmt: skip
 from singflow.errors import InputError
 from singflow.registry import resolve_models, resolve_spaces
+from tests.project import ROOT
 
-ROOT = Path(__file__).parents[1]
 PARAMS = read_yaml(ROOT / "params.yaml")
 LOST = {"source": "timm", "id": "resnet18.a1_in1k", "weights": "package:no-such-distribution"}
 CLIP = {"source": "open_clip", "id": "ViT-L-14-quickgelu/openai", "weights": "file:checkpoints/clip.safetensors", "dim": 768}

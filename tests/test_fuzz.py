@@ -29,8 +29,8 @@ from singflow.store import read_models
 from singflow.tables import BASIS
 from singflow.translator import Translator
 from singflow.vocabulary import read_vocabulary
-from tests.conftest import ROOT
 from tests.manifests import whole
+from tests.project import ROOT
 from tests.test_images import encoded
 
 MANY = int(os.environ.get("FUZZ", 40))

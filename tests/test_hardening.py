@@ -21,7 +21,7 @@ from singflow.data import build_manifest, inspect, list_folder, list_table, read
 from singflow.errors import InputError
 from singflow.images import FORMATS, read_unchanged
 from singflow.text_cache import TextCache
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 CLASSES = read_classes(ROOT / "vocab/imagenet_1k.csv")
 

@@ -26,7 +26,7 @@ from singflow.image_analysis import Analysis, Movement, Prediction, Setting, des
 from singflow.registry import ModelEntry, resolve_spaces
 from singflow.spaces import load_text_tower
 from singflow.store import read_tensors, write_json, write_parquet, write_tensors
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 SCRIPT = runpy.run_path(str(ROOT / "scripts/analyze_image.py"))
 FIVE = ["ant", "bee", "cat", "dog", "elk"]

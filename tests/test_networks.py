@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,8 +22,8 @@ from singflow.networks import LOSSES, Network, Pairs, best_epoch, load_network, 
 from singflow.ridge import RidgeStatistics
 from singflow.store import read_json, read_tensors, write_tensors
 from tests.manifests import whole
+from tests.project import ROOT
 
-ROOT = Path(__file__).parent.parent
 KINDS = ["mlp3", "mlp4", "residual"]
 D, M = 16, 6
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from singflow.geometry import null_space
 from singflow.perturbations import PERTURBATIONS, effect, perturb, summarize_validation
 from singflow.store import read_parquet, write_parquet, write_tensors
-from tests.conftest import ROOT
 from tests.manifests import whole
+from tests.project import ROOT
 
 
 def head_and_features(seed, classes=30, width=80, n=40):

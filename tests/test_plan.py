@@ -10,7 +10,7 @@ from singflow.errors import InputError
 from singflow.plan import Job, Planner, local_rules, made_of, parse_jobs, read_benchmark, tabulate
 from singflow.registry import resolve_models, resolve_spaces
 from singflow.store import write_tensors
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 LISTING = """Building DAG of jobs...
 Job stats:

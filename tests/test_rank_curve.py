@@ -15,8 +15,8 @@ from singflow.metrics import angle_deg
 from singflow.rank_curve import CHUNK, CurveStatistics, gather
 from singflow.ridge import Affine
 from singflow.store import read_parquet, write_json, write_parquet, write_tensors
-from tests.conftest import ROOT
 from tests.manifests import whole
+from tests.project import ROOT
 
 KEPT = [1.0, 0.6, 0.25]
 RULES = ["exact", "energy", "centered"]

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import open_clip
 import pytest
@@ -14,8 +13,8 @@ from singflow.config import read_yaml
 from singflow.errors import InputError
 from singflow.registry import ConSEEntry, ModelEntry, OpenCLIPEntry, read_model, read_space, resolve_models, resolve_spaces, with_hashes
 from singflow.store import write_json
+from tests.project import ROOT
 
-ROOT = Path(__file__).parent.parent
 MODELS, SPACES = ROOT / "models.yaml", ROOT / "spaces.yaml"
 SIZES = ("parameters_m", "gmacs")
 URL = "url:https://somewhere.org/head.pth"

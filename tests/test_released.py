@@ -13,7 +13,7 @@ from singflow.errors import InputError
 from singflow.released import read_release
 from singflow.store import sha256_of, write_tensors
 from singflow.translator import read_imported
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 FACTS = {
     "model_name": "densenet",

@@ -16,8 +16,8 @@ from singflow.pictures import ORIGINAL, Picture
 from singflow.registry import resolve_spaces
 from singflow.rendering import SIDE, TYPES, encode, generate, picture_table, retrieve
 from singflow.store import write_json, write_parquet, write_tensors
-from tests.conftest import ROOT
 from tests.manifests import whole
+from tests.project import ROOT
 from tests.tiny_unclip import build_generator
 
 

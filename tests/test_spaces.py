@@ -22,11 +22,11 @@ from singflow.config import read_yaml
 from singflow.errors import InputError
 from singflow.features import run_views
 from singflow.registry import OpenCLIPEntry, resolve_spaces
-from singflow.spaces import ConSE, ImageTower, _package_model, embed_templates, load_image_tower, load_text_tower
+from singflow.spaces import ConSE, ImageTower, TextTower, _package_model, embed_templates, load_image_tower, load_text_tower
 from singflow.views import Views
 from singflow.weights import open_clip_tag
+from tests.project import ROOT
 
-ROOT = Path(__file__).parents[1]
 SMALL, WIDTH, CONTEXT = "ViT-S-32-alt", 256, 77
 TAGGED, TAGGED_WIDTH = "PE-Core-T-16-384/meta", 512
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -97,8 +97,14 @@ class Logits(torch.nn.Module):
 def test_conse_is_the_softmax_weighted_mean_of_the_likeliest_sentences():
     generator = np.random.default_rng(0)
     sentences = generator.standard_normal((30, 8)).astype(np.float32)
+    sentences /= np.linalg.norm(sentences, axis=1, keepdims=True)
+    asked = []
+    text = TextTower(torch.nn.Identity(), lambda texts: asked.extend(texts) or torch.from_numpy(sentences[list(map(int, texts))]), 8)
     logits = generator.standard_normal((5, 30)).astype(np.float32) * 3
-    ours = ConSE(Logits(), sentences, temperature=2.0, top=4)(torch.from_numpy(logits)).numpy()
+    tower = ConSE(Logits(), text, list(map(str, range(30))), temperature=2.0, top=4)
+    ours = tower(torch.from_numpy(logits)).numpy()
+    assert torch.equal(tower(torch.from_numpy(logits)), torch.from_numpy(ours))
+    assert sorted(asked, key=int) == [str(each) for each in np.unique(np.argsort(-logits)[:, :4])], "each sentence once, none in vain"
     for row, z in zip(ours, logits, strict=True):
         weight = np.exp(z / 2) / np.exp(z / 2).sum()
         best = np.argsort(-z)[:4]

@@ -13,8 +13,8 @@ from singflow.metrics import angle_deg
 from singflow.ridge import Affine
 from singflow.steering import cosine_gradient, null_directions, steer, steering_scores, summarize_steering
 from singflow.store import read_parquet, write_json, write_parquet, write_tensors
-from tests.conftest import ROOT
 from tests.manifests import whole
+from tests.project import ROOT
 from tests.test_perturbations import run, write_model
 
 

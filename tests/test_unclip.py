@@ -21,7 +21,7 @@ from singflow.errors import InputError
 from singflow.registry import OpenCLIPEntry, resolve_spaces
 from singflow.unclip import PIPELINE, UnCLIP, choose_renderer, find_generator, load_generator, load_pipeline
 from singflow.weights import refuse_space
-from tests.conftest import ROOT
+from tests.project import ROOT
 from tests.tiny_unclip import build_generator
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from singflow.data import read_classes
 from singflow.errors import InputError
 from singflow.vocabulary import read_vocabulary
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 WORD = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=6)
 PHRASE = st.lists(WORD, min_size=1, max_size=3).map(" ".join)

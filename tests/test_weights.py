@@ -23,8 +23,8 @@ from singflow.weights import (
     required,
     torchvision_weights,
 )
+from tests.project import ROOT
 
-ROOT = Path(__file__).parents[1]
 MODELS, SPACES = ROOT / "models.yaml", ROOT / "spaces.yaml"
 TIMM = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")

@@ -1,18 +1,20 @@
 """What the two steps that run a tower over a shard of the images share."""
 
+from __future__ import annotations
+
 from functools import partial
 from pathlib import Path
-
-import pandas as pd
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from singflow import cli
 from singflow.config import Extraction
-from singflow.data import data_root
-from singflow.features import fold_batch_norms, pick_device, run_views
 from singflow.store import Tensors, read_parquet, shard_rows
-from singflow.views import Preprocess, Views
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+    from singflow.views import Preprocess
 
 
 class ShardFlags(Extraction, cli.Command):
@@ -32,6 +34,12 @@ class ShardFlags(Extraction, cli.Command):
 
 def run_shard(flags: ShardFlags, tower: nn.Module, preprocess: Preprocess, name: str, tensor: str) -> tuple[pd.DataFrame, Tensors]:
     """The shard's rows of the manifest, and the tower's outputs as {tensor, image_id, view}."""
+    import torch
+
+    from singflow.data import data_root
+    from singflow.features import fold_batch_norms, pick_device, run_views
+    from singflow.views import Views
+
     manifest = read_parquet(flags.manifest)
     rows = manifest.iloc[list(shard_rows(len(manifest), flags.shard, flags.shards))]
     device = pick_device(flags.device)

@@ -5,7 +5,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import scipy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
@@ -22,7 +21,7 @@ def covariance_ellipse(points: np.ndarray, coverage: float) -> tuple[np.ndarray,
     points: (n, 2) with n >= 3. Returns the centre, the full width and height along its axes, and the angle in degrees.
     """
     eigenvalues, eigenvectors = np.linalg.eigh(np.cov(points, rowvar=False))
-    radius = np.sqrt(scipy.stats.chi2.ppf(coverage, df=2))
+    radius = np.sqrt(-2.0 * np.log1p(-coverage))  # of a chi-squared variable with 2 degrees of freedom
     height, width = 2 * radius * np.sqrt(np.maximum(eigenvalues, 0.0))
     angle = np.degrees(np.arctan2(eigenvectors[1, 1], eigenvectors[0, 1]))
     return points.mean(axis=0), float(width), float(height), float(angle)

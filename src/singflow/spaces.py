@@ -31,23 +31,30 @@ class ConSE(ImageTower):
     """The image tower of a space of label sentences (Norouzi et al. 2014).
 
     forward: images (n, 3, h, w) -> the mean of the label sentences' embeddings over the `top` likeliest classes,
-    weighted by softmax(logits / temperature), at unit norm: (n, m).
+    weighted by softmax(logits / temperature), at unit norm: (n, m). A sentence, of as many as there are classes, is embedded when
+    its class is first among the likeliest, alone, so that no number depends on the other images.
     """
 
-    def __init__(self, classifier: Classifier, sentences: np.ndarray, temperature: float, top: int) -> None:
+    def __init__(self, classifier: Classifier, text: "TextTower", sentences: list[str], temperature: float, top: int) -> None:
         super().__init__()
         self.classifier = classifier
         self.preprocess = classifier.preprocess
-        self.sentences: torch.Tensor
-        self.register_buffer("sentences", torch.from_numpy(sentences))
+        self.text = text
+        self.sentences = sentences
         self.temperature = temperature
         self.top = top
+        self.embedded: torch.Tensor
+        self.register_buffer("embedded", torch.zeros(len(sentences), text.dim), persistent=False)
+        self.known: set[int] = set()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Unit embeddings (n, m)."""
         logits = self.classifier.logits(self.classifier(images))
         weights, classes = torch.softmax(logits / self.temperature, dim=1).topk(self.top)
-        mean = torch.einsum("nk,nkm->nm", weights, self.sentences[classes])
+        for missing in set(classes.flatten().tolist()) - self.known:  # by two threads at once: the same numbers, written twice
+            self.embedded[missing] = torch.from_numpy(self.text.embed([self.sentences[missing]])[0])
+            self.known.add(missing)
+        mean = torch.einsum("nk,nkm->nm", weights, self.embedded[classes])
         return nn.functional.normalize(mean, dim=1)
 
 
@@ -73,7 +80,7 @@ class TextTower(nn.Module):
         super().__init__()
         self.module = module.eval()
         self._encode = encode
-        self._dim = dim
+        self.dim = dim
 
     @torch.inference_mode()
     def embed(self, texts: list[str], batch_size: int = 64) -> np.ndarray:
@@ -84,7 +91,7 @@ class TextTower(nn.Module):
         order = np.argsort([len(text) for text in texts], kind="stable")
         batches = [[texts[row] for row in order[start : start + batch_size]] for start in range(0, len(texts), batch_size)]
         sorted_embeddings = nn.functional.normalize(torch.cat([self._encode(batch) for batch in batches]).float(), dim=1).cpu().numpy()
-        _check_width(sorted_embeddings.shape[1], self._dim)
+        _check_width(sorted_embeddings.shape[1], self.dim)
         embeddings = np.empty_like(sorted_embeddings)
         embeddings[order] = sorted_embeddings
         return embeddings
@@ -108,7 +115,7 @@ def load_image_tower(entry: SpaceEntry) -> ImageTower:
         raise InputError(
             f"spaces.yaml: conse needs an ImageNet classifier of {len(sentences)} classes, not {entry.classifier.head_classes}"
         )
-    return ConSE(load_classifier(entry.classifier), load_text_tower(entry).embed(sentences), entry.temperature, entry.top)
+    return ConSE(load_classifier(entry.classifier), load_text_tower(entry), sentences, entry.temperature, entry.top)
 
 
 def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> TextTower:
