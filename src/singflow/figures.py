@@ -42,11 +42,14 @@ def marker(number: int) -> str:
 
 def save(figure: Figure, png: Path, pdf: Path | None = None) -> None:
     """Write PNG, and PDF where a path is given, whole, without time or software stamps."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # the layout is found, once for both files
+    edges = figure.get_tightbbox().padded(0.1)  # inches
     for path, kind, metadata in ((png, "png", {"Software": None}), (pdf, "pdf", {"CreationDate": None, "Producer": None, "Creator": None})):
         if path is None:
             continue
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata=metadata, bbox_inches="tight")
+        figure.savefig(buffer, format=kind, metadata=metadata, bbox_inches=edges)
         write_bytes(path, buffer.getvalue())
     plt.close(figure)
 
