@@ -5,14 +5,17 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tests import warm
 
 CHECKOUT = Path(__file__).parents[1]
+FAULTS = Path(__file__).with_name("faults")
 CODE = ("src/", "scripts/", "rules/", "tests/", "benchmarks/", "docs/", "report/")  # where a file that git does not know yet counts
 OWN = {  # entries of the registries that are the project's; a user's stand beside them
     "spaces.yaml": ["conse_minilm", "clip_vit_l14", "eva02_l14"],
@@ -141,10 +144,26 @@ class Project:
     ) -> subprocess.CompletedProcess[str]:
         variables = self.environment(warm_start) | environment
         done = subprocess.run(
-            command, cwd=self.folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=3600
+            command, cwd=self.folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1200
         )
         assert not check or done.returncode == 0, done.stdout[-6000:]
         return done
+
+    def killed(self, *command: str, fault: dict[str, Any]) -> str:
+        """Run a command until it is killed at the moment of `fault` (faults/sitecustomize.py); what it said."""
+        once = self.folder / ".snakemake/fault"
+        once.parent.mkdir(exist_ok=True)
+        once.touch()
+        order = {"nth": 1, "cut": "", "orphans": False, "once": str(once)} | fault
+        variables = self.environment(warm_start=False)
+        variables |= {"PYTHONPATH": f"{variables['PYTHONPATH']}:{FAULTS}", "FAULT": json.dumps(order)}
+        with tempfile.TemporaryFile("w+") as said:  # not a pipe, which those that go on would hold open
+            process = subprocess.Popen(command, cwd=self.folder, env=variables, stdout=said, stderr=said, start_new_session=True)
+            status = process.wait()
+            said.seek(0)
+            told = said.read()
+        assert status == -signal.SIGKILL and not once.exists(), f"{command} was not killed at {fault}:\n{told[-6000:]}"
+        return told
 
     def snakemake(self, *options: str, **kwargs) -> str:
         return self.run("snakemake", "--cores", "2", *options, **kwargs).stdout

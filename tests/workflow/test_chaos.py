@@ -1,35 +1,37 @@
-"""`make demo`, killed at random moments and started again until it is through: nothing is lost, and nobody has to unlock anything."""
+"""`make demo`, killed at every moment that differs and started again: nothing is lost, and nobody has to unlock anything."""
 
 import platform
 import subprocess
 import sys
-import time
-from contextlib import suppress
 
-import numpy as np
-import psutil
+import pytest
 
-from tests.project import Project
-
-KILLS = 30
 DEMO = ["make", "-o", ".venv/demo", "demo"]
+FIGURE = ["figures/fig5.png", "figures/fig5.pdf"]  # of a step that writes two files, after which the page is written
+MOMENTS = {  # found by listing every change of a file that the engine and these steps make (EVENTS of faults/sitecustomize.py)
+    "between the locks": {"program": "snakemake", "event": "open", "path": "locks/0.output.lock"},
+    "between the marks of a job that began": {"program": "snakemake", "event": "open", "path": "/incomplete/", "nth": 2},
+    "before a file is written": {"program": "plot_fig5", "event": "open", "path": r"/\.fig5\.png"},
+    "before a file is written, and its step goes on": {"program": "plot_fig5", "event": "open", "path": r"/\.fig5\.png", "orphans": True},
+    "within the write of a file": {
+        "program": "plot_fig5", "event": "os.rename", "path": r"/\.fig5\.png", "cut": "results/demo/figures/.fig5.png.*",
+    },
+    "between two files of a step": {"program": "plot_fig5", "event": "open", "path": r"/\.fig5\.pdf"},
+    "within the last file, and its step goes on": {"program": "plot_fig5", "event": "os.rename", "path": r"/\.fig5\.pdf", "orphans": True},
+    "after the last file of a step": {"program": "plot_fig5", "event": "os.remove", "path": r"/\.fig5\.pdf"},
+    "before the record of a job": {"program": "snakemake", "event": "open", "path": "/metadata/"},
+    "between the records of a job": {"program": "snakemake", "event": "open", "path": "/metadata/", "nth": 2},
+    "within the record of a job": {
+        "program": "snakemake", "event": "os.remove", "path": "/incomplete/", "cut": ".snakemake/metadata/*",
+    },
+    "within the page": {
+        "program": "write_report", "event": "os.rename", "path": r"/\.report\.html", "cut": "results/demo/.report.html.*",
+    },
+    "when all is done, between the locks": {"program": "snakemake", "event": "os.remove", "path": "locks/0.output.lock"},
+}  # fmt: skip
 
 
-def killed(project, seconds, *, orphans):
-    """Start the demo and kill it with SIGKILL after `seconds`, with (orphans: without) its steps; False: it was through before."""
-    demo = subprocess.Popen(
-        DEMO, cwd=project.folder, env=project.environment(), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    with suppress(subprocess.TimeoutExpired):
-        assert demo.wait(seconds) == 0
-        return False
-    main = psutil.Process(demo.pid)
-    for process in [main, *main.children(recursive=True)]:
-        with suppress(psutil.NoSuchProcess):
-            if not (orphans and any("scripts/" in word for word in process.cmdline())):
-                process.kill()
-    demo.wait()
-    return True
+WAIT = "import os\n\nos.system('touch began; until test -e go; do sleep 0.1; done')\n\n\n"
 
 
 def temporary_files(project):
@@ -37,18 +39,17 @@ def temporary_files(project):
 
 
 def test_the_demo_killed_at_any_moment_ends_in_the_artifacts_of_an_undisturbed_one(snakemake_project, tmp_path):
-    project = Project(tmp_path / "chaos")
+    whole = snakemake_project.artifacts()
+    project = snakemake_project.copy(tmp_path / "chaos")
     (project.folder / ".venv").symlink_to(sys.prefix)
-    moments = np.random.default_rng(0)
-    kills = 0
-    while kills < KILLS:
-        if killed(project, moments.uniform(0.5, 9.0), orphans=kills % 3 == 0):
-            kills += 1
-        else:
-            assert project.artifacts() == snakemake_project.artifacts()
-            (project.folder / "results").rename(tmp_path / f"through after {kills} kills")
+    for moment, fault in MOMENTS.items():
+        if all((project.folder / "results/demo" / name).exists() for name in [*FIGURE, "report.html"]):
+            for name in FIGURE:
+                (project.folder / "results/demo" / name).unlink()
+        project.killed(*DEMO, fault=fault)
+        assert [name for name, content in project.artifacts().items() if name in whole and content != whole[name]] == [], moment
     project.run(*DEMO)
-    assert project.artifacts() == snakemake_project.artifacts()
+    assert project.artifacts() == whole
     assert temporary_files(project) == []
     assert "Nothing to be done" in project.snakemake("--dry-run")
 
@@ -68,15 +69,23 @@ def test_a_lock_that_a_killed_demo_of_this_machine_did_not_leave_is_respected(sn
     assert "going on where it stopped" in project.run(*DEMO).stdout and not owner.exists()
 
 
-def test_a_second_demo_is_refused_while_the_first_is_at_work(snakemake_project, tmp_path):
+@pytest.fixture
+def at_work(snakemake_project, tmp_path):
+    """A checkout in which a demo is at work, and waits in a step for the file `go`."""
     project = snakemake_project.copy(tmp_path / "twice")
-    (project.folder / ".venv").symlink_to(sys.prefix)
     project.edit("params.yaml", "extremes: 8", "extremes: 7")
-    with subprocess.Popen(DEMO, cwd=project.folder, env=project.environment(), stdout=subprocess.DEVNULL) as first:
-        while not list((project.folder / ".snakemake/locks").glob("*.lock")):
+    project.edit(
+        "scripts/plot_fig5.py", "def main", "import os\n\nos.system('touch began; until test -e go; do sleep 0.1; done')\n\n\ndef main"
+    )
+    with subprocess.Popen(DEMO, cwd=project.folder, env=project.environment(warm_start=False), stdout=subprocess.DEVNULL) as first:
+        while not (project.folder / "began").exists():
             assert first.poll() is None
-            time.sleep(0.05)
-        refused = project.run(*DEMO, check=False)
-        assert refused.returncode != 0 and "Snakemake is at work in this folder already" in refused.stdout
-        assert (project.folder / ".snakemake/demo").is_file()
+        yield project
+        (project.folder / "go").touch()
         assert first.wait() == 0
+
+
+def test_a_second_demo_is_refused_while_the_first_is_at_work(at_work):
+    refused = at_work.run(*DEMO, check=False, warm_start=False)
+    assert refused.returncode != 0 and "Snakemake is at work in this folder already" in refused.stdout
+    assert (at_work.folder / ".snakemake/demo").is_file()
