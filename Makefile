@@ -1,5 +1,7 @@
 # make demo   environment and the study in params.yaml
-# make test   environment and all tests
+# make test   environment and all tests; PYTEST="tests/test_metrics.py" passes options
+# make quick  the tests that run no engine: a tenth of the time
+# make soak   what takes hours: kills at random moments, the smoke study of all models, every benchmark, more fuzzing (docs/testing.md)
 # make check  environment, linters, types, and known vulnerabilities of what is installed (make audit)
 # make coverage   the tests of the package alone, of publish and of fetch, and the share of lines and branches that they run
 # make bench  speed and growth of the numerical core, extraction, start of scripts; peak memory of every step at the paper's largest size and of a
@@ -18,7 +20,7 @@ CORES ?= all
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test coverage check audit bench prefetch doctor plan resume finished publish fetch verify reproduce crate dvc.yaml
+.PHONY: demo test quick soak coverage check audit bench prefetch doctor plan resume finished publish fetch verify reproduce crate dvc.yaml
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo
@@ -29,6 +31,12 @@ demo: .venv/demo
 test: .venv/test
 	pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
+quick: .venv/test
+	pytest --numprocesses 3 --dist loadfile $(PYTEST) tests/test_*.py tests/workflow/test_plan.py
+
+soak: .venv/test
+	FUZZ=300 pytest $(PYTEST) tests/soak tests/test_fuzz.py
+
 coverage: .venv/test
 	pytest --numprocesses 2 --dist loadfile --cov --cov-fail-under=95 $(PYTEST) tests/test_*.py tests/workflow/test_sharing.py tests/workflow/test_publish.py
 
@@ -38,6 +46,7 @@ check: .venv/test audit
 	mypy
 	snakefmt --check Snakefile rules
 	codespell
+	diff params.yaml studies/demo.yaml  # what is given to users is the demo
 	snakemake --dry-run >/dev/null 2>&1 || snakemake --dry-run
 	# One environment runs every rule (make, or environment.yml), so the lint for an environment per rule does not apply.
 	! snakemake --lint 2>&1 | grep '^    \*' | grep -v 'Specify a conda environment or container for each rule'

@@ -1,7 +1,6 @@
 import os
 import re
 import shutil
-import sys
 
 import pytest
 from filelock import FileLock
@@ -68,7 +67,6 @@ def published(snakemake_project, tmp_path_factory):
     project = snakemake_project.copy(folder / "checkout")
     project.store = folder / "store"
     project.dvc("remote", "modify", "local", "url", str(project.store))
-    (project.folder / ".venv").symlink_to(sys.prefix)
     project.commit()
     project.said = project.script("publish")
     project.commit()

@@ -10,11 +10,15 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import pytest
 
 from tests import warm
 
 CHECKOUT = Path(__file__).parents[1]
+LOADING = ("HF_HUB_CACHE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE")  # libraries read these while they are loaded
+PATIENCE = 1200  # seconds after which a wait is given up as endless: many times what a busy machine takes
 FAULTS = Path(__file__).with_name("faults")
 CODE = ("src/", "scripts/", "rules/", "tests/", "benchmarks/", "docs/", "report/")  # where a file that git does not know yet counts
 OWN = {  # entries of the registries that are the project's; a user's stand beside them
@@ -72,6 +76,11 @@ def _pristine() -> Path:
 ROOT = _pristine()
 
 
+def without(part: str) -> NoReturn:
+    """Skip a test for want of a part of the machine; where CI is set, fail."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{part} (.ci/run names the packages)")
+
+
 class Project:
     """A copy of the project as a repository of its own, with a study small enough to run."""
 
@@ -106,6 +115,19 @@ class Project:
         copy.commit()
         return copy
 
+    def equip(self) -> None:
+        """The environment that `make` would make, of this test run's programs; the server of the tests starts them."""
+        programs = self.folder / ".venv/bin"
+        programs.mkdir(parents=True)
+        for path in (Path(sys.prefix) / "bin").iterdir():
+            ours = warm.FOLDER / "bin" / path.name
+            (programs / path.name).symlink_to(ours if ours.exists() else path)
+        activate = programs / "activate"
+        activate.unlink()
+        activate.write_text((Path(sys.prefix) / "bin/activate").read_text().replace(sys.prefix, str(programs.parent)))
+        for stamp in ("demo", "test"):
+            (programs.parent / stamp).touch()
+
     def clone(self, folder: Path) -> "Project":
         """What a colleague gets from git."""
         self.run("git", "clone", "-q", str(self.folder), str(folder))
@@ -125,26 +147,21 @@ class Project:
         assert count == 1, f"{pattern!r} is not in {name}"
         path.write_text(text)
 
-    def environment(self, warm_start: bool | None = None) -> dict[str, str]:
+    def environment(self, warm_start: bool | None = None, **variables: str) -> dict[str, str]:
+        """Variables of a program that is started here; warm_start: by the server of the tests, where the project does not say."""
         outer = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
         cold = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        started = warm.environment() if (self.warm if warm_start is None else warm_start) else cold
-        return (
-            outer
-            | started
-            | {
-                "PYTHONPATH": str(self.folder / "src"),
-                "HF_HUB_OFFLINE": "1",
-                "COLUMNS": "1000",
-            }
-        )
+        loading = {name: value for name, value in variables.items() if name in LOADING}
+        started = warm.environment(**loading) if (self.warm if warm_start is None else warm_start) else cold
+        ours = {"PYTHONPATH": str(self.folder / "src"), "HF_HUB_OFFLINE": "1", "COLUMNS": "1000"}
+        return outer | started | ours | variables
 
     def run(
         self, *command: str, check: bool = True, warm_start: bool | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        variables = self.environment(warm_start) | environment
+        variables = self.environment(warm_start, **environment)
         done = subprocess.run(
-            command, cwd=self.folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1200
+            command, cwd=self.folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE
         )
         assert not check or done.returncode == 0, done.stdout[-6000:]
         return done

@@ -1,9 +1,9 @@
 """A study's artifacts that the page is made of, drawn at random, and the page that write_report makes of them."""
 
 import hashlib
-import subprocess
-import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from singflow.statistics import strata_of
 from singflow.store import provenance, write_bytes, write_json, write_parquet, write_table, write_tensors
 from singflow.summary import correlate_labels, summarize_labels, summarize_model
 from singflow.tables import qualify, qualify_pairs
+from tests import warm
 from tests.project import ROOT
 
 HOSTILE = "<script>alert(1)</script>"
@@ -28,6 +29,16 @@ SETTINGS = {"resamples": 50, "confidence": 0.95, "seed": 0}
 def flat(number: int) -> Image.Image:
     """A photo of one colour, another for every number."""
     return Image.new("RGB", (60, 60), (number * 37 % 256, number * 91 % 256, 255 - number * 53 % 256))
+
+
+@cache
+def drawing() -> bytes:
+    """A figure, which stands for all."""
+    figure, axes = plt.subplots(figsize=(8, 2))
+    axes.set_title("a figure")
+    with tempfile.TemporaryDirectory() as folder:
+        save(figure, Path(folder, "figure.png"))
+        return Path(folder, "figure.png").read_bytes()
 
 
 def write_study(
@@ -148,9 +159,7 @@ def write_study(
     for name, frame in tables.items():
         write_table(results / f"tables/{name}.csv", frame)
     for name in FIGURES:
-        figure, axes = plt.subplots(figsize=(8, 2))
-        axes.set_title(name)
-        save(figure, results / f"figures/{name}.png")
+        write_bytes(results / f"figures/{name}.png", drawing())
 
 
 def facts(**more: object) -> dict[str, str]:
@@ -168,7 +177,7 @@ def write_page(folder: Path, models: Sequence[str] = ("m1", "m2"), spaces: Seque
         "max_pixels": [10**8], "confidence": [0.95], "min_r2": [0.2], "seed": [0], "threads": [2],
         "output": [folder / "results/report.html"], "log": [folder / "report.log"],
     }  # fmt: skip
-    words = [str(word) for name, values in flags.items() for word in [f"--{name}", *values]]
-    done = subprocess.run([sys.executable, ROOT / "scripts/write_report.py", *words], capture_output=True, text=True, check=False)
+    words = [word for name, values in flags.items() for word in [f"--{name}", *values]]
+    done = warm.run(ROOT / "scripts/write_report.py", *words)
     assert done.returncode == 0, done.stderr[-3000:]
     return (folder / "results/report.html").read_text(encoding="utf-8")

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import psutil
 
+from tests.project import PATIENCE
+
 CONFIG = Path("/etc/slurm")  # the step strips SLURM_CONF, so it can be nowhere else
 MARK = "# written by the tests of this project: they may overwrite it"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "mariadb-install-db")
-SEARCHED = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 NODES = {"nodea": 17001, "nodeb": 17002}
 MEGABYTES = 32000
 GPUS = 2
@@ -76,20 +77,20 @@ def missing() -> str | None:
     """Why no Slurm can be started here; None when it can."""
     if os.geteuid() != 0:
         return "a trial Slurm needs root"
-    absent = [name for name in PROGRAMS if not shutil.which(name, path=SEARCHED)]
+    absent = [name for name in PROGRAMS if not shutil.which(name)]
     if absent:
-        return f"{', '.join(absent)} not installed (.ci/run names the packages)"
+        return f"{', '.join(absent)} not on PATH"
     present = CONFIG / "slurm.conf"
     if present.exists() and not present.read_text().startswith(MARK):
         return f"{present} belongs to a Slurm of this machine"
     return None
 
 
-def wait_for(condition: Callable[[], object], seconds: float, what: str, said: Callable[[], str] = str) -> None:
-    """Poll until the condition holds; AssertionError that says what did not happen in time, and what was said by then."""
-    end = time.monotonic() + seconds
+def wait_for(condition: Callable[[], object], what: str, said: Callable[[], str] = str) -> None:
+    """Poll until the condition holds; AssertionError that says what never happened, and what was said by then."""
+    end = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < end, f"not within {seconds:g} s: {what}{said()}"
+        assert time.monotonic() < end, f"not within {PATIENCE} s: {what}: {said()[-4000:]}"
         time.sleep(0.2)
 
 
@@ -105,7 +106,7 @@ class Slurm:
         self._configure()
         self._start_munge()
         self._start_database()
-        wait_for(self._accounting_answers, 90, "slurmdbd answers")
+        wait_for(self._accounting_answers, "slurmdbd answers")
         self.ask("sacctmgr", "-i", "add", "cluster", "trial", check=False)
         self.ask("sacctmgr", "-i", "add", "account", "trial", "Cluster=trial")
         self.ask("sacctmgr", "-i", "add", "user", "root", "Account=trial")
@@ -125,7 +126,7 @@ class Slurm:
     def start_controller(self) -> None:
         """slurmctld, from the state it left."""
         self._start("slurmctld", "slurmctld", "-D")
-        wait_for(lambda: "UP" in self.ask("scontrol", "ping", check=False).stdout, 90, "slurmctld answers")
+        wait_for(lambda: "UP" in self.ask("scontrol", "ping", check=False).stdout, "slurmctld answers")
 
     def start_node(self, name: str) -> None:
         """slurmd of one node."""
@@ -146,7 +147,7 @@ class Slurm:
     def wait_until_down(self, node: str) -> None:
         """Return once the controller has given a node up. Its log says so; `sinfo` can repeat an answer of the same second for minutes."""
         log = self.folder / "slurmctld.log"
-        wait_for(lambda: f"Nodes {node} not responding, setting DOWN" in log.read_text(), 180, f"{node} is down", self.logs)
+        wait_for(lambda: f"Nodes {node} not responding, setting DOWN" in log.read_text(), f"{node} is down", self.logs)
 
     def steps(self, node: str) -> list[psutil.Process]:
         """The processes in which the jobs of a node run."""
@@ -156,7 +157,7 @@ class Slurm:
 
     def ask(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a Slurm command."""
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | {"PATH": SEARCHED})
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}{self.logs()}"
         return done
 
@@ -178,11 +179,9 @@ class Slurm:
 
     def _start(self, name: str, program: str, *options: str) -> None:
         log = (self.folder / f"{name}.out").open("ab")
-        path = shutil.which(program, path=SEARCHED)
+        path = shutil.which(program)
         assert path, program
-        self.processes[name] = subprocess.Popen(
-            [path, *options], stdout=log, stderr=log, start_new_session=True, env=os.environ | {"PATH": SEARCHED}
-        )
+        self.processes[name] = subprocess.Popen([path, *options], stdout=log, stderr=log, start_new_session=True)
 
     def _configure(self) -> None:
         (self.folder / "state").mkdir()
@@ -207,13 +206,13 @@ class Slurm:
         Path("/run/munge").chmod(0o755)
         if self.ask("munge", "-n", check=False).returncode:
             self._start("munged", "setpriv", "--reuid=munge", "--regid=munge", "--clear-groups", "/usr/sbin/munged", "-F", "--force")
-            wait_for(lambda: self.ask("munge", "-n", check=False).returncode == 0, 20, "munged answers")
+            wait_for(lambda: self.ask("munge", "-n", check=False).returncode == 0, "munged answers")
 
     def _start_database(self) -> None:
         data = self.folder / "mariadb"
         subprocess.run(
             ["mariadb-install-db", "--user=root", f"--datadir={data}", "--skip-test-db", "--auth-root-authentication-method=normal"],
-            check=True, capture_output=True, env=os.environ | {"PATH": SEARCHED},
+            check=True, capture_output=True,
         )  # fmt: skip
         socket = self.folder / "mariadb.sock"
         self._start(
@@ -223,7 +222,7 @@ class Slurm:
         grant = "CREATE USER slurm@localhost IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_accounting.* TO slurm@localhost;"
         grant += grant.replace("localhost", "'127.0.0.1'")
         client = ["mariadb", "--no-defaults", "-u", "root", f"--socket={socket}", "-e"]
-        wait_for(lambda: self.ask(*client, "SELECT 1", check=False).returncode == 0, 90, "the database answers")
+        wait_for(lambda: self.ask(*client, "SELECT 1", check=False).returncode == 0, "the database answers")
         self.ask(*client, grant)
 
 

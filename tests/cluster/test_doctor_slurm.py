@@ -12,7 +12,7 @@ import yaml
 
 from singflow.doctor_slurm import check_cluster, check_controller
 from tests.cluster.conftest import ClusterProject
-from tests.cluster.slurm import SEARCHED, wait_for
+from tests.cluster.slurm import wait_for
 
 AWKWARD = """ClusterName=awkward
 SlurmctldHost=localhost(127.0.0.1)
@@ -51,7 +51,7 @@ def second(slurm, tmp_path_factory):
     daemons = []
     try:
         for program, *options in (["slurmctld"], ["slurmd", "-N", "withgpu"], ["slurmd", "-N", "without"]):
-            command = [shutil.which(program, path=SEARCHED), "-D", *options]
+            command = [shutil.which(program), "-D", *options]
             daemons.append(subprocess.Popen(command, env=os.environ | {"SLURM_CONF": str(conf)}, stderr=subprocess.DEVNULL))
         yield conf, daemons[0]
     finally:
@@ -66,7 +66,7 @@ def awkward(slurm, second, monkeypatch):
     conf, controller = second
     monkeypatch.setenv("SLURM_CONF", str(conf))
     jobs = [("srun", "-p", partition, "true") for partition in ("gpu", "cpu")]
-    wait_for(lambda: all(slurm.ask(*job, check=False).returncode == 0 for job in jobs), 90, "jobs run on its nodes")
+    wait_for(lambda: all(slurm.ask(*job, check=False).returncode == 0 for job in jobs), "jobs run on its nodes")
     return controller
 
 
@@ -141,7 +141,7 @@ def test_accounting_that_hangs_does_not_hang_the_doctor(slurm, checked):
         daemon.send_signal(signal.SIGCONT)
     assert found["accounting"].status == "warn" and "sacct does not answer: " in found["accounting"].found
     assert found["status command"].status == "warn" and "make resume" in found["status command"].mend
-    wait_for(lambda: checked()["accounting"].status == "ok", 60, "sacct answers again")
+    wait_for(lambda: checked()["accounting"].status == "ok", "sacct answers again")
 
 
 def test_a_cluster_that_wants_the_other_way_of_asking_says_so(awkward, checked):
@@ -181,7 +181,7 @@ def test_a_controller_that_hangs_does_not_hang_the_doctor(awkward):
     finally:
         awkward.send_signal(signal.SIGCONT)
     assert found.status == "fail" and ("DOWN" in found.found or "no answer" in found.found) and "snakemake --cores all" in found.mend
-    wait_for(lambda: check_controller().status == "ok", 90, "the controller answers again")
+    wait_for(lambda: check_controller().status == "ok", "the controller answers again")
 
 
 def test_the_script_says_of_a_cluster_what_works(slurm, tmp_path):

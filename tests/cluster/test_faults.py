@@ -32,7 +32,7 @@ def test_jobs_that_are_cancelled_killed_or_too_large_are_run_again(slurm, projec
 
     slurm.ask("scancel", number_of(slurm, cancelled))
     project.order(killed, "half")
-    wait_for((project.gate / f"{killed}.done").exists, 60, "the shard is cut in half")
+    wait_for((project.gate / f"{killed}.done").exists, "the shard is cut in half")
     os.kill(project.held()[killed], signal.SIGKILL)
     (litter,) = (project.folder / "results/demo/features/tiny").glob(f".shard-0000{killed}*")
     os.utime(litter, (0, 0))
@@ -90,7 +90,7 @@ def test_snakemake_killed_is_refused_until_resumed_and_no_job_runs_twice(slurm, 
     assert f"cancelling job {old} (rule_extract_features_wildcards_tiny_00000)" in resumed.said
     refused = project.start("python", "scripts/resume.py")
     assert refused.ended() == 1 and f"Snakemake (process {resumed.process.pid}) is at work on this study" in refused.said
-    wait_for(lambda: not any("extract" in comment for comment in slurm.jobs().values()), 120, "the last shard's job has ended")
+    wait_for(lambda: not any("extract" in comment for comment in slurm.jobs().values()), "the last shard's job has ended")
     resumed.process.send_signal(signal.SIGINT)
     resumed.ended()
     assert project.shards() == reference
@@ -111,7 +111,7 @@ def test_what_an_old_copy_still_does_spoils_nothing(slurm, project, reference):
 
     slurm.ask("scancel", stopped)
     project.order(1)
-    wait_for(lambda: not slurm.jobs(), 120, f"jobs {stopped} and {goes_on} have ended")
+    wait_for(lambda: not slurm.jobs(), f"jobs {stopped} and {goes_on} have ended")
     assert project.shards() == finished
     assert "Nothing to be done" in project.snakemake("--dry-run", *targets(2))
 
@@ -149,8 +149,8 @@ def test_controllers_hand_over_and_wait_for_the_jobs_of_the_last_one(slurm, proj
 
     slurm.ask("scancel", "--signal=USR1", "--batch", first)  # as Slurm does before the time limit
     log = project.folder / ".snakemake/controller.log"
-    wait_for(lambda: f"waiting for job {shard} (rule_extract_features" in log.read_text(), 300, "the next controller waits", log.read_text)
+    wait_for(lambda: f"waiting for job {shard} (rule_extract_features" in log.read_text(), "the next controller waits", log.read_text)
     project.order(0)
-    wait_for(lambda: "rule_model" in " ".join(slurm.jobs().values()), 300, "the next controller goes on", log.read_text)
+    wait_for(lambda: "rule_model" in " ".join(slurm.jobs().values()), "the next controller goes on", log.read_text)
     assert project.shards() == reference
     assert [state for state, _ in history(slurm, 0, int(shard))] == ["COMPLETED"]

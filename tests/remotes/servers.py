@@ -16,8 +16,8 @@ from pathlib import Path
 import boto3
 import psutil
 
-from tests.cluster.slurm import SEARCHED, wait_for
-from tests.project import ROOT
+from tests.cluster.slurm import wait_for
+from tests.project import PATIENCE, ROOT, without
 
 OBJECT = re.compile(r"files/md5/([0-9a-f]{2})/([0-9a-f]{30}(?:\.dir)?)$")
 SSHD_CONFIG = """
@@ -147,9 +147,7 @@ class Bucket(Remote):
 
 def program(name: str, package: str) -> str:
     """Absolute path of a server, which sshd insists on."""
-    found = shutil.which(name, path=SEARCHED)
-    assert found, f"no {name}: install {package}"
-    return found
+    return shutil.which(name) or without(f"no {name} on PATH: install {package}")
 
 
 def free_port() -> int:
@@ -171,14 +169,14 @@ def serving(port: int, folder: Path, *command: str) -> Iterator[None]:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     try:
-        wait_for(answers, 30, f"{command[0]} answers on port {port}")
+        wait_for(answers, f"{command[0]} answers on port {port}", log.read_text)
         yield
     finally:
         started = [server, *server.children(recursive=True)]
         for each in started:
             with suppress(psutil.NoSuchProcess):
                 each.kill()
-        assert psutil.wait_procs(started, timeout=10)[1] == []
+        assert psutil.wait_procs(started, timeout=PATIENCE)[1] == []
 
 
 @contextmanager

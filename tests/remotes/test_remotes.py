@@ -12,7 +12,7 @@ import yaml
 from dvc.config import Config
 
 from singflow.doctor_dvc import check_shared_cache
-from tests.project import ROOT
+from tests.project import PATIENCE, ROOT
 
 FIGURE, TABLE = "results/demo/figures/fig3.png", "results/demo/tables/labels.csv"
 DOCUMENTATION = (ROOT / "docs/sharing.md").read_text()
@@ -123,7 +123,7 @@ def test_two_who_publish_at_once_lose_nothing(published, remote, tmp_path):
     for md5 in remote.objects():
         remote.delete(md5)
     publications = [start(project, "publish", "--remote", remote.name) for project in checkouts]
-    said = [each.communicate(timeout=240)[0] for each in publications]
+    said = [each.communicate(timeout=PATIENCE)[0] for each in publications]
     assert [each.returncode for each in publications] == [0, 0], said
     own = {hashlib.md5(bytes([number]) * 10**6, usedforsecurity=False).hexdigest() for number in (0, 1)}
     assert remote.objects() == set(md5s(published).values()) | own and damaged(remote) == set()
@@ -133,7 +133,7 @@ def test_two_who_publish_at_once_lose_nothing(published, remote, tmp_path):
 def test_a_public_remote_takes_nothing(published, remote):
     done = published.run("python", "scripts/publish.py", "--remote", remote.name, check=False)
     assert done.returncode != 0 and f"remote {remote.name} " in done.stdout and "is for reading only" in done.stdout
-    assert requests.put(f"{remote.url}/files/md5/00/{'0' * 30}", data=b"x", timeout=10).status_code == 403
+    assert requests.put(f"{remote.url}/files/md5/00/{'0' * 30}", data=b"x", timeout=PATIENCE).status_code == 403
 
 
 @pytest.mark.parametrize("remote", ["directory"], indirect=True)

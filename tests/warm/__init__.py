@@ -1,6 +1,9 @@
 """Programs that tests start in forks of one process, which has their libraries loaded, instead of in new ones (server.py)."""
 
+import atexit
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,27 +15,39 @@ FOLDER = Path(__file__).parent
 
 
 def announce() -> None:
-    """Called once a test run, by the process that all its others descend from: where the server will be, and until when."""
+    """Called once a test run, by the process that all its others descend from: where servers will be, and until when."""
     folder = Path(tempfile.mkdtemp(prefix="singflow-warm-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.mkfifo(folder / "alive")
     os.open(folder / "alive", os.O_RDWR)  # until this process ends
-    os.environ["SINGFLOW_WARM_SOCKET"] = str(folder / "socket")
+    os.environ["SINGFLOW_WARM"] = str(folder)
 
 
-def environment() -> dict[str, str]:
-    """Variables with which `python scripts/...`, `snakemake` and `dvc` are started by the server, which is started if need be."""
-    address = Path(os.environ["SINGFLOW_WARM_SOCKET"])
-    with FileLock(address.with_name("lock")):
+def environment(**loading: str) -> dict[str, str]:
+    """Variables with which `python scripts/...`, `snakemake` and `dvc` are started by a server, which is started if need be.
+
+    loading: variables that libraries read while they are loaded; there is a server for each choice of them.
+    """
+    folder = Path(os.environ["SINGFLOW_WARM"])
+    address = folder / hashlib.sha256(repr(sorted(loading.items())).encode()).hexdigest()[:8]
+    with FileLock(address.with_suffix(".lock")):
         if not address.exists():
-            with address.with_name("alive").open("rb") as alive, address.with_name("log").open("wb") as log:
-                variables = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+            with (folder / "alive").open("rb") as alive, address.with_suffix(".log").open("wb") as log:
+                variables = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | loading
                 command = [sys.executable, "-I", FOLDER / "server.py", address]
                 server = subprocess.Popen(command, stdin=alive, stdout=log, stderr=log, env=variables, start_new_session=True)
             while not address.exists():
-                assert server.poll() is None, address.with_name("log").read_text()
+                assert server.poll() is None, address.with_suffix(".log").read_text()
     return {
         "PATH": f"{FOLDER / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "SINGFLOW_WARM": str(FOLDER),
+        "SINGFLOW_WARM_ASK": str(FOLDER / "ask.py"),
         "SINGFLOW_WARM_PYTHON": sys.executable,
         "SINGFLOW_WARM_SOCKET": str(address),
     }
+
+
+def run(script: Path, *words: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """One of the project's scripts, by the server: what it says and complains of apart. variables: of its environment."""
+    known = os.environ | environment() | {"PYTHONPATH": str(script.parents[1] / "src")} | variables
+    command = [sys.executable, "-IS", FOLDER / "ask.py", script, *map(str, words)]
+    return subprocess.run(command, cwd=cwd, env=known, capture_output=True, text=True, timeout=1200)

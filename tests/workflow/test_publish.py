@@ -7,13 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
-import numpy as np
 import pytest
 
 STORE = "files/md5"
-KILLS = 20
 TABLES = [
     *("summarize", "compare_models", "list_concepts", "tabulate_steering", "compare_translators"),
     *("plot_fig9", "plot_fig10", "plot_fig12", "plot_rank_curves"),
@@ -209,23 +206,6 @@ def test_fetch_replaces_nothing_of_ones_own(published, tmp_path):
     assert "no such study has been published in this commit" in reader.run("make", "-o", ".venv/demo", "fetch", check=False).stdout
 
 
-def killed(project, name, seconds):
-    """Start a script and kill it, and all that it started, after so many seconds (None: never); what it took if it was through before."""
-    started = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, f"scripts/{name}.py"],
-        cwd=project.folder, env=project.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        said, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        return None
-    assert process.returncode == 0, said
-    return time.monotonic() - started
-
-
 KILLED_LISTING = """
 import os, signal
 from dvc.repo import Repo
@@ -246,7 +226,8 @@ Repo().push()
 
 
 def litter(project):
-    ignored = {".git", ".snakemake"}
+    """Half files in a checkout; in DVC's cache they have names of their own, which nothing reads."""
+    ignored = {".git", ".snakemake", "cache"}
     return [
         str(path)
         for path in project.folder.rglob("*")
@@ -254,45 +235,65 @@ def litter(project):
     ]
 
 
-def test_publish_killed_at_any_moment_loses_nothing_and_completes_when_run_again(publisher):
-    before = publisher.artifacts()
+PUBLISHING = {  # moments, found by listing every change of a file that publish makes (EVENTS of faults/sitecustomize.py)
+    "before an object lies in the cache": {"event": "open", "path": r"/cache/files/md5/\w\w/\.", "nth": 5},
+    "within an object of the cache": {
+        "event": "os.rename", "path": r"/cache/files/md5/\w\w/\.", "nth": 5, "cut": ".dvc/cache/files/md5/??/.*",
+    },
+    "as a stage is committed": {"event": "open", "path": r"rwlock$", "nth": 9},
+    "within a record of a run": {"event": "os.rename", "path": r"/cache/runs/.*/\.", "nth": 9, "cut": ".dvc/cache/runs/??/*/.*"},
+    "before dvc.lock is written": {"event": "open", "path": "dvc.lock$"},
+    "within dvc.lock": {"event": "os.remove", "path": "dvc.lock.before$", "nth": 2, "cut": "dvc.lock"},
+    "before an object lies in the remote": {"event": "open", "path": r"/store/files/md5/\w\w/\.", "nth": 5},
+    "within an object of the remote": {
+        "event": "os.rename", "path": r"/store/files/md5/\w\w/\.", "nth": 9, "cut": "../store/files/md5/??/.*",
+    },
+}  # fmt: skip
+FETCHING = {
+    "before an object lies in the cache": {"event": "open", "path": r"/cache/files/md5/\w\w/\.", "nth": 5},
+    "within an object of the cache": {
+        "event": "os.rename", "path": r"/cache/files/md5/\w\w/\.", "nth": 5, "cut": ".dvc/cache/files/md5/??/.*",
+    },
+    "before a result lies in its place": {"event": "open", "path": "/results/demo/", "nth": 9},
+    "within a result": {"event": "os.rename", "path": "/results/demo/", "nth": 9, "cut": "results/demo/figures/.*"},
+    "as a stage is checked out": {"event": "open", "path": r"rwlock$", "nth": 9},
+    "between the records for Snakemake": {"event": "os.mkdir", "path": r"/\.snakemake/metadata", "nth": 9},
+}  # fmt: skip
 
-    def forget():
-        shutil.rmtree(publisher.folder / ".dvc/cache", ignore_errors=True)
-        shutil.rmtree(publisher.store, ignore_errors=True)
-        (publisher.folder / "dvc.lock").unlink(missing_ok=True)
 
-    forget()
-    moments, whole, hits = np.random.default_rng(0), killed(publisher, "publish", None), 0
-    for number in range(KILLS):
-        if number % 4 == 0:
-            forget()
-        took = killed(publisher, "publish", moments.uniform(0.3, 1) * whole)
-        hits, whole = hits + (took is None), min(whole, took or whole)
-        assert publisher.artifacts() == before
-    assert hits > KILLS // 2
-    publisher.script("publish")
-    publisher.commit()
-    reader = publisher.clone(publisher.folder.with_name("reader"))
-    reader.dvc("remote", "modify", "--local", "local", "url", str(publisher.store))
+@pytest.fixture(scope="module")
+def publisher_killed(published, tmp_path_factory):
+    """A checkout that publishes into an empty remote, with an empty cache, killed at every moment; what it held after each."""
+    folder = tmp_path_factory.mktemp("killed")
+    project = published.copy(folder / "publisher")
+    project.store = folder / "store"
+    project.dvc("remote", "modify", "--local", "local", "url", str(project.store))
+    shutil.rmtree(project.folder / ".dvc/cache")
+    (project.folder / "dvc.lock").unlink()
+    project.held = {}
+    for moment, fault in PUBLISHING.items():
+        project.killed("python", "scripts/publish.py", fault={"program": "publish"} | fault)
+        project.held[moment] = project.artifacts()
+    return project
+
+
+def test_publish_killed_at_any_moment_loses_nothing_and_completes_when_run_again(publisher_killed, published):
+    before = published.artifacts()
+    assert [moment for moment, held in publisher_killed.held.items() if held != before] == []
+    publisher_killed.script("publish")
+    publisher_killed.commit()
+    reader = publisher_killed.clone(publisher_killed.folder.with_name("reader"))
+    reader.dvc("remote", "modify", "--local", "local", "url", str(publisher_killed.store))
     reader.script("fetch")
-    assert reader.artifacts() == before and litter(publisher) == []
+    assert reader.artifacts() == before and litter(publisher_killed) == []
 
 
 def test_fetch_killed_at_any_moment_loses_nothing_and_completes_when_run_again(published, tmp_path):
     reader = published.clone(tmp_path / "reader")
-    moments, whole, hits = np.random.default_rng(1), killed(reader, "fetch", None), 0
     whole_study = published.artifacts()
-    for number in range(KILLS):
-        if number % 4 == 0:
-            shutil.rmtree(reader.folder / ".dvc/cache", ignore_errors=True)
-            shutil.rmtree(reader.folder / "results")
-            reader.run("git", "checkout", "-q", "--", ".")
-        took = killed(reader, "fetch", moments.uniform(0.1, 1) * whole)
-        hits, whole = hits + (took is None), min(whole, took or whole)
-        half = {name: content for name, content in reader.artifacts().items() if whole_study[name] != content}
-        assert half == {}
-    assert hits > KILLS // 2
+    for moment, fault in FETCHING.items():
+        reader.killed("python", "scripts/fetch.py", fault={"program": "fetch"} | fault)
+        assert {name: content for name, content in reader.artifacts().items() if whole_study[name] != content} == {}, moment
     reader.script("fetch")
     assert reader.artifacts() == whole_study and litter(reader) == []
     assert "Data and pipelines are up to date" in reader.dvc("status") and "Nothing to be done" in reader.snakemake("--dry-run")

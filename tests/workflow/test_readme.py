@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -55,18 +54,11 @@ def shell(project, command, **environment):
     return project.run("bash", "-euc", command, **environment).stdout
 
 
-def equip(project):
-    """Take the environment of this test run for the project's .venv, already made."""
-    (project.folder / ".venv").symlink_to(sys.prefix)
-    for stamp in ("demo", "test"):
-        (Path(sys.prefix) / stamp).touch()
-
-
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
     """A checkout with an environment."""
     project = Project(tmp_path_factory.mktemp("reader"))
-    equip(project)
+    project.equip()
     return project
 
 
@@ -192,7 +184,7 @@ def test_a_study_is_published_fetched_and_compared(reader, tmp_path):
     artifacts = reader.artifacts()
     for number, (commands, part) in enumerate(((FETCH[:1], ""), (FETCH[1:], "tables/"))):
         colleague = reader.clone(tmp_path / f"colleague{number}")
-        equip(colleague)
+        colleague.equip()
         colleague.dvc("remote", "modify", "--local", "local", "url", str(reader.folder / ".dvc-store"))
         shell(colleague, "\n".join(commands))
         fetched = colleague.artifacts()

@@ -27,10 +27,10 @@ def held(handle):
         case "half":
             os.truncate(Path(f"/proc/self/fd/{handle}").readlink(), os.fstat(handle).st_size // 2)
             order.with_suffix(".done").touch()
-            time.sleep(600)
+            time.sleep(3600)
         case "hog":
             hoard = b"x" * 6 * 10**9
-            time.sleep(600 + len(hoard[:1]))
+            time.sleep(3600 + len(hoard[:1]))
     return fsync(handle)
 
 

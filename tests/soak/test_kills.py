@@ -1,0 +1,93 @@
+"""Kills at random moments, on top of those that differ (workflow/test_chaos.py, workflow/test_publish.py)."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+
+from tests.project import Project
+from tests.workflow.test_chaos import DEMO, temporary_files
+from tests.workflow.test_publish import litter
+
+MOMENTS = 30
+
+
+def killed(project, *command, seconds=None, orphans=False):
+    """Start a command and kill it after so many seconds (None: never), without its steps where orphans; what it took if it was through."""
+    started = time.monotonic()
+    process = subprocess.Popen(
+        command, cwd=project.folder, env=project.environment(warm_start=False), start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    try:
+        assert process.wait(seconds) == 0
+    except subprocess.TimeoutExpired:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        steps = [each for each in family if orphans and any("scripts/" in word for word in each.cmdline())]
+        for each in family:
+            if each not in steps and each.is_running():
+                each.send_signal(signal.SIGKILL)
+        process.wait()
+        return None
+    return time.monotonic() - started
+
+
+def test_the_demo_killed_at_random_moments_ends_in_the_artifacts_of_an_undisturbed_one(snakemake_project, tmp_path):
+    project = Project(tmp_path / "chaos")
+    (project.folder / ".venv").symlink_to(sys.prefix)
+    moments, kills = np.random.default_rng(0), 0
+    while kills < MOMENTS:
+        if killed(project, *DEMO, seconds=moments.uniform(0.5, 9.0), orphans=kills % 3 == 0) is None:
+            kills += 1
+        else:
+            assert project.artifacts() == snakemake_project.artifacts()
+            (project.folder / "results").rename(tmp_path / f"through after {kills} kills")
+    project.run(*DEMO)
+    assert project.artifacts() == snakemake_project.artifacts()
+    assert temporary_files(project) == []
+    assert "Nothing to be done" in project.snakemake("--dry-run")
+
+
+def test_publish_killed_at_random_moments_loses_nothing_and_completes_when_run_again(published, tmp_path):
+    project = published.copy(tmp_path / "publisher")
+    store = tmp_path / "store"
+    project.dvc("remote", "modify", "--local", "local", "url", str(store))
+    before, command = project.artifacts(), ("python", "scripts/publish.py")
+
+    def forget():
+        for folder in (project.folder / ".dvc/cache", store):
+            shutil.rmtree(folder, ignore_errors=True)
+        (project.folder / "dvc.lock").unlink(missing_ok=True)
+
+    forget()
+    moments, whole = np.random.default_rng(0), killed(project, *command)
+    for number in range(MOMENTS):
+        if number % 4 == 0:
+            forget()
+        whole = min(whole, killed(project, *command, seconds=moments.uniform(0.3, 1) * whole) or whole)
+        assert project.artifacts() == before
+    project.script("publish")
+    project.commit()
+    reader = project.clone(tmp_path / "reader")
+    reader.dvc("remote", "modify", "--local", "local", "url", str(store))
+    reader.script("fetch")
+    assert reader.artifacts() == before and litter(project) == []
+
+
+def test_fetch_killed_at_random_moments_loses_nothing_and_completes_when_run_again(published, tmp_path):
+    reader = published.clone(tmp_path / "reader")
+    moments, command = np.random.default_rng(1), ("python", "scripts/fetch.py")
+    whole, whole_study = killed(reader, *command), published.artifacts()
+    for number in range(MOMENTS):
+        if number % 4 == 0:
+            shutil.rmtree(reader.folder / ".dvc/cache", ignore_errors=True)
+            shutil.rmtree(reader.folder / "results")
+            reader.run("git", "checkout", "-q", "--", ".")
+        whole = min(whole, killed(reader, *command, seconds=moments.uniform(0.1, 1) * whole) or whole)
+        assert {name: content for name, content in reader.artifacts().items() if whole_study[name] != content} == {}
+    reader.script("fetch")
+    assert reader.artifacts() == whole_study and litter(reader) == []
+    assert "Data and pipelines are up to date" in reader.dvc("status") and "Nothing to be done" in reader.snakemake("--dry-run")
