@@ -38,7 +38,7 @@ soak: .venv/test
 	FUZZ=300 pytest $(PYTEST) tests/soak tests/test_fuzz.py
 
 coverage: .venv/test
-	pytest --numprocesses 2 --dist loadfile --cov --cov-fail-under=95 $(PYTEST) tests/test_*.py tests/workflow/test_sharing.py tests/workflow/test_publish.py
+	SINGFLOW_COLD=1 pytest --numprocesses 2 --dist loadfile --cov --cov-fail-under=95 $(PYTEST) tests/test_*.py tests/workflow/test_sharing.py tests/workflow/test_publish.py
 
 check: .venv/test audit
 	ruff check .

@@ -48,7 +48,7 @@ class Artifact(NamedTuple):
 
 @contextmanager
 def repository() -> Iterator[Any]:
-    """DVC's view of this checkout, its lock held, dvc.lock as it was before a publication that was killed.
+    """DVC's view of this checkout, its lock held, dvc.lock as it was before a publication that was killed, and no half copies.
 
     DVC's list of what to transfer is made anew: a process killed while it wrote one leaves a part that DVC takes for the whole, and then
     it calls a transfer complete that never was. Raises InputError with DVC's words when it refuses something.
@@ -62,10 +62,19 @@ def repository() -> Iterator[Any]:
                 LOCK_BEFORE.replace(LOCK) if LOCK_BEFORE.stat().st_size else LOCK.unlink(missing_ok=True)
                 LOCK_BEFORE.unlink(missing_ok=True)
             _remove_torn(RWLOCK)
+            for folder in (Path("results"), Path(".dvc/cache")):  # not a cache that others share
+                _remove_torn_copies(folder)
             repo.drop_data_index()
             yield repo
     except DvcException as error:
         raise InputError(f"DVC: {error}") from None
+
+
+def _remove_torn_copies(folder: Path) -> None:
+    """Remove what a killed DVC left half copied, under the names that it gives to copies until they are whole."""
+    for path in folder.rglob(".*.tmp"):
+        if re.fullmatch(r"\.[\w-]{22}\.tmp", path.name):
+            path.unlink(missing_ok=True)
 
 
 def _remove_torn(path: Path) -> None:

@@ -51,7 +51,7 @@ def on(event, arguments):
     with suppress(FileNotFoundError):
         os.unlink(fault["once"])  # noqa: PTH108 (few imports)
         if fault["cut"]:
-            newest = max(glob.glob(fault["cut"], include_hidden=True), key=os.path.getmtime)  # noqa: PTH207 (few imports)
+            newest = max(glob.glob(fault["cut"], recursive=True, include_hidden=True), key=os.path.getmtime)  # noqa: PTH207 (few imports)
             os.truncate(newest, os.path.getsize(newest) // 2)  # noqa: PTH202 (few imports)
         if fault["orphans"]:
             for process in reversed(ancestors()):

@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 FOLDER = Path(__file__).parent
+COLD = "SINGFLOW_COLD" in os.environ  # every program in a new process, which can be measured (make coverage)
 
 
 def announce() -> None:
@@ -28,6 +29,9 @@ def environment(**loading: str) -> dict[str, str]:
 
     loading: variables that libraries read while they are loaded; there is a server for each choice of them.
     """
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    if COLD:
+        return {"PATH": path}
     folder = Path(os.environ["SINGFLOW_WARM"])
     address = folder / hashlib.sha256(repr(sorted(loading.items())).encode()).hexdigest()[:8]
     with FileLock(address.with_suffix(".lock")):
@@ -39,7 +43,7 @@ def environment(**loading: str) -> dict[str, str]:
             while not address.exists():
                 assert server.poll() is None, address.with_suffix(".log").read_text()
     return {
-        "PATH": f"{FOLDER / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{FOLDER / 'bin'}:{path}",
         "SINGFLOW_WARM_ASK": str(FOLDER / "ask.py"),
         "SINGFLOW_WARM_PYTHON": sys.executable,
         "SINGFLOW_WARM_SOCKET": str(address),
@@ -49,5 +53,5 @@ def environment(**loading: str) -> dict[str, str]:
 def run(script: Path, *words: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     """One of the project's scripts, by the server: what it says and complains of apart. variables: of its environment."""
     known = os.environ | environment() | {"PYTHONPATH": str(script.parents[1] / "src")} | variables
-    command = [sys.executable, "-IS", FOLDER / "ask.py", script, *map(str, words)]
+    command = [sys.executable, *([] if COLD else ["-IS", FOLDER / "ask.py"]), script, *map(str, words)]
     return subprocess.run(command, cwd=cwd, env=known, capture_output=True, text=True, timeout=1200)

@@ -1,15 +1,24 @@
-"""The whole plumbing of the paper, without its weights: every classifier, both spaces, as the README runs it."""
+"""The whole plumbing of the paper, without its weights: every classifier by the steps that differ by it, both spaces as the README says."""
 
+import gc
 import json
 
 import pandas as pd
 import pytest
+import torch
 import yaml
+from PIL import Image
+from threadpoolctl import threadpool_limits
+from torch import nn
 
+from singflow import classifiers
 from singflow.config import check, read_yaml
-from singflow.data import read_classes
+from singflow.data import data_root, read_classes
+from singflow.registry import read_model
 from singflow.store import read_tensors
 from tests.project import ROOT, Project
+from tests.test_classifiers import assert_same, own_transform, photographs, timm_parts, tokens_and_mean, vgg_feature  # noqa: F401
+from tests.test_networks import load_script
 from tests.workflow.test_readme import COMMANDS
 
 NULL_DIM = {
@@ -17,7 +26,9 @@ NULL_DIM = {
     "resnext101": 1048, "convnext_base": 24, "swin_large": 536, "dinov2_large": 1048, "deit3_large": 24, "eva02_large": 24, "dinovit": 24,
     "dinovit_torchvision": 24, "dinovit_linear": 536,
 }  # fmt: skip
+FEW = ["densenet121", "efficientnet_b0"]  # of two libraries; without and with a null space of many dimensions
 SPACES = ["clip_vit_l14", "eva02_l14"]
+STUDY = ROOT / "studies/paper_smoke.yaml"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)
@@ -39,35 +50,24 @@ def test_the_papers_studies_hold_what_the_paper_compares():
         assert len((ROOT / study["concepts"]["vocabulary"]).read_text().splitlines()) == 30
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    project = Project(tmp_path_factory.mktemp("smoke"))
-    start = COMMANDS.index("cp studies/paper_smoke.yaml params.yaml")
-    project.text = project.run("bash", "-euc", "\n".join(COMMANDS[start : start + 3])).stdout
-    return project
-
-
-def test_the_smoke_study_ends_with_a_table_that_says_what_it_is_worth(smoke):
-    table = smoke.text[smoke.text.index("Study paper_smoke: 6 images") :]
-    assert "RANDOM WEIGHTS: these models are untrained" in table and "TOP-1 FAR BELOW" not in table
-    for name, null_dim in NULL_DIM.items():
-        assert len([line for line in table.splitlines() if line.split()[:1] == [name] and f" {null_dim} " in line]) == len(SPACES)
-
-
-@pytest.mark.parametrize("model", NULL_DIM)
-def test_the_artifacts_of_every_model_fulfil_the_contract(smoke, model):
-    results = smoke.folder / "results/paper_smoke"
+def assert_model(results, model, images=6):
+    """Head, features and projector of a model fulfil the contract."""
     head, made = read_tensors(results / f"features/{model}/head.safetensors", ["weight", "bias"])
     shard, metadata = read_tensors(results / f"features/{model}/shard-00000.safetensors", ["features", "image_id", "view"])
     width = head["weight"].shape[1]
     assert head["weight"].shape == (1000, width) and head["bias"].shape == (1000,)
-    assert shard["features"].shape == (6, width) and list(shard["image_id"]) == list(range(6)) and not shard["view"].any()
+    assert shard["features"].shape == (images, width) and list(shard["image_id"]) == list(range(images)) and not shard["view"].any()
     assert metadata["weights_sha256"] == made["weights_sha256"] and len(made["weights_sha256"]) == 64
     assert {"schema_version", "study", "model", "head_max_error", "top1", "top1_images", "features", "software"} <= set(metadata)
     projector = read_tensors(results / f"projectors/{model}.safetensors", ["singular_values", "null_basis"])[0]
     report = json.loads((results / f"projectors/{model}.json").read_text())
     assert projector["null_basis"].shape == (width, NULL_DIM[model]) and report["null_dim"] == NULL_DIM[model]
     assert report["orthonormality_error"] < 1e-12
+
+
+def assert_model_in_spaces(results, model):
+    """Translators, scores and scans of a model fulfil the contract."""
+    width = read_tensors(results / f"features/{model}/head.safetensors", ["weight"])[0]["weight"].shape[1]
     for space in SPACES:
         translator = read_tensors(results / f"translators/{space}/{model}/linear.safetensors", ["weight", "bias"])[0]
         assert translator["weight"].shape == (768, width) and translator["bias"].shape == (768,)
@@ -76,9 +76,8 @@ def test_the_artifacts_of_every_model_fulfil_the_contract(smoke, model):
         assert len(pd.read_parquet(results / f"concepts/{space}/{model}.parquet")) == 5 * 30
 
 
-@pytest.mark.parametrize("space", SPACES)
-def test_the_artifacts_of_both_spaces_fulfil_the_contract(smoke, space):
-    results = smoke.folder / "results/paper_smoke"
+def assert_space(results, space, study):
+    """Embeddings of images and prompts fulfil the contract."""
     shard, metadata = read_tensors(results / f"embeddings/{space}/shard-00000.safetensors", ["embeddings", "image_id", "view"])
     assert shard["embeddings"].shape == (6, 768) and len(metadata["weights_sha256"]) == 64
     kinds = ("label", "concept", "target")
@@ -87,5 +86,178 @@ def test_the_artifacts_of_both_spaces_fulfil_the_contract(smoke, space):
     for kind in kinds:
         assert prompts[f"{kind}_embeddings"].shape == (len(names[f"{kind}s"]), 768)
         assert (abs((prompts[f"{kind}_embeddings"].astype(float) ** 2).sum(axis=1) - 1) < 1e-5).all()
-    study = yaml.safe_load((smoke.folder / "params.yaml").read_text())
     assert json.loads(metadata["label_templates"]) == study["prompts"]["label_templates"]
+
+
+def assert_table(said, models):
+    """The study ends with a table that says what it is worth."""
+    table = said[said.index("Study paper_smoke: 6 images") :]
+    assert "RANDOM WEIGHTS: these models are untrained" in table and "TOP-1 FAR BELOW" not in table
+    for name in models:
+        assert len([line for line in table.splitlines() if line.split()[:1] == [name] and f" {NULL_DIM[name]} " in line]) == len(SPACES)
+
+
+def commands():
+    """What the README says of the smoke study."""
+    start = COMMANDS.index("cp studies/paper_smoke.yaml params.yaml")
+    return "\n".join(COMMANDS[start : start + 3])
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The study of the README, of a few of its models."""
+    project = Project(tmp_path_factory.mktemp("smoke"))
+    project.edit("studies/paper_smoke.yaml", r"models:.*?(?=spaces:)", f"models: [{', '.join(FEW)}]\n")
+    project.edit("studies/paper_smoke.yaml", r"models: \[resnet50\]", f"models: [{FEW[0]}]")
+    project.edit("studies/paper_smoke.yaml", r"closeup: resnet50", f"closeup: {FEW[0]}")
+    project.said = project.run("bash", "-euc", commands()).stdout
+    project.results = project.folder / "results/paper_smoke"
+    return project
+
+
+def test_the_smoke_study_ends_with_a_table_that_says_what_it_is_worth(smoke):
+    assert_table(smoke.said, FEW)
+
+
+@pytest.mark.parametrize("model", FEW)
+def test_the_artifacts_of_a_model_fulfil_the_contract(smoke, model):
+    assert_model(smoke.results, model)
+    assert_model_in_spaces(smoke.results, model)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_the_artifacts_of_both_spaces_fulfil_the_contract(smoke, space):
+    assert_space(smoke.results, space, yaml.safe_load((smoke.folder / "params.yaml").read_text()))
+
+
+def resnet_feature(model, images):
+    for layer in (model.conv1, model.bn1, model.relu, model.maxpool, model.layer1, model.layer2, model.layer3, model.layer4):
+        images = layer(images)
+    return model.avgpool(images).flatten(1)
+
+
+def densenet_feature(model, images):
+    return nn.functional.adaptive_avg_pool2d(model.features(images).relu(), 1).flatten(1)
+
+
+def vit_feature(model, images):
+    patches = model._process_input(images)
+    tokens = torch.cat([model.class_token.expand(len(images), -1, -1), patches], dim=1)
+    return model.encoder.ln(model.encoder.layers(tokens + model.encoder.pos_embedding))[:, 0]
+
+
+def dinov2_feature(model, images):
+    return tokens_and_mean(model.dinov2(pixel_values=images).last_hidden_state)
+
+
+def dino_feature(model, images):
+    return tokens_and_mean(model.backbone.forward_features(images), interleaved=True)
+
+
+FEATURES = {  # and the last layer
+    "resnet50": (resnet_feature, lambda model: model.fc),
+    "vgg16": (vgg_feature, lambda model: model.classifier[-1]),
+    "vgg19": (vgg_feature, lambda model: model.classifier[-1]),
+    "densenet121": (densenet_feature, lambda model: model.classifier),
+    "dinovit_torchvision": (vit_feature, lambda model: model.heads),
+    "dinov2_large": (dinov2_feature, lambda model: model.classifier),
+    "dinovit_linear": (dino_feature, lambda model: model.head),
+}
+
+
+def own_parts(name, model, images):
+    """Feature and logits, by the parts of the model's library."""
+    if name not in FEATURES:
+        return timm_parts(model, images)
+    feature, last = FEATURES[name]
+    features = feature(model, images)
+    return features, last(model)(features)
+
+
+@pytest.fixture(scope="module")
+def built():
+    """load_classifier as before, but for keeping the model that it built last."""
+    build, kept = classifiers.load_classifier, {}
+
+    def load(entry):
+        if (key := entry.model_dump_json()) not in kept:
+            kept.clear()
+            gc.collect()
+            kept[key] = build(entry)
+        return kept[key]
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
+        patch.setattr(classifiers, "load_classifier", load)
+        yield load
+    torch.set_num_threads(threads)
+
+
+class Steps:
+    """Steps of the smoke study, in this process."""
+
+    def __init__(self, folder):
+        self.study = read_yaml(STUDY)
+        self.study["data"] |= {name: str(ROOT / self.study["data"][name]) for name in ("table", "classes")}
+        self.study["extraction"]["device"] = "cpu"
+        self.results = folder
+        self.manifest = folder / "data/manifest.parquet"
+        self.run("build_manifest", "data", "seed", "threads", manifest=self.manifest, rejected=folder / "data/rejected.csv")
+
+    def run(self, name, *keys, **flags):
+        """A step with these keys of the study, and other flags."""
+        for key in keys:
+            flags |= self.study[key] if isinstance(self.study[key], dict) else {key: self.study[key]}
+        script = load_script(name)
+        script.main(script.Flags(**flags))
+
+    def resolve(self, model):
+        """Where the model's entry is then."""
+        path = self.results / f"registry/models/{model}.json"
+        places = {"params": STUDY, "registry": ROOT / "models.yaml", "classes": self.study["data"]["classes"], "output": path}
+        self.run("resolve_model", "weights", model=model, **places)
+        return path
+
+    def extract(self, model, entry, images):
+        """Head, features of the first images, and projector."""
+        manifest = self.results / f"data/first-{images}.parquet"
+        pd.read_parquet(self.manifest).head(images).to_parquet(manifest, index=False)
+        features, projectors = self.results / f"features/{model}", self.results / "projectors"
+        common = {"study": self.study["study"], "model": model}
+        data = {name: self.study["data"][name] for name in ("source", "root", "max_pixels")}
+        self.run("extract_head", **common, entry=entry, output=features / "head.safetensors")
+        shard = {"shard": 0, "manifest": manifest, "output": features / "shard-00000.safetensors"}
+        self.run("extract_features", "extraction", "seed", "threads", **common, **data, **shard, entry=entry)
+        inputs = {"manifest": manifest, "head": features / "head.safetensors", "features": features, "shards": 1}
+        outputs = {"projector": projectors / f"{model}.safetensors", "report": projectors / f"{model}.json"}
+        self.run("fit_projector", "projector", "threads", **common, **inputs, **outputs)
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory, built):
+    return Steps(tmp_path_factory.mktemp("steps"))
+
+
+@pytest.mark.parametrize("model", NULL_DIM)
+def test_a_model_gives_its_librarys_own_pixels_feature_and_logits_and_fulfils_the_contract(model, steps, built, photographs):  # noqa: F811
+    path = steps.resolve(model)
+    entry = read_model(path)
+    classifier, transform = built(entry), own_transform(entry)
+    pixels = torch.stack([classifier.preprocess.whole(image) for image in photographs])
+    assert torch.equal(pixels, torch.stack([transform(image) for image in photographs]))
+    assert classifier.preprocess.size == (pixels.shape[3], pixels.shape[2])
+    files = [data_root("packaged", ".") / file for file in pd.read_parquet(steps.manifest)["path"]]
+    images = torch.stack([transform(Image.open(file).convert("RGB")) for file in files[:2]])
+    with torch.inference_mode():
+        channels_last = {"memory_format": torch.channels_last}  # as in extraction: other layouts round otherwise
+        expected, logits = own_parts(model, classifier.model.to(**channels_last), images.to(**channels_last))
+    count = 6 if entry.gmacs < 100 else 2  # a view of eva02_large costs as much as one of all others
+    steps.extract(model, path, count)
+    assert_model(steps.results, model, count)
+    folder = steps.results / f"features/{model}"
+    features = torch.from_numpy(read_tensors(folder / "shard-00000.safetensors", ["features"])[0]["features"])
+    head = {name: torch.from_numpy(each) for name, each in read_tensors(folder / "head.safetensors", ["weight", "bias"])[0].items()}
+    assert features.shape == (count, entry.feature_dim)
+    assert_same(features[:2], expected)
+    assert_same(features[:2] @ head["weight"].T + head["bias"], logits)
