@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ class Flags(cli.Command):
         "torchvision/alexnet.IMAGENET1K_V1", description="a model as params.yaml names it, untrained (default: as wide as VGG, but fast)"
     )
     limit_gb: float = Field(4.0, gt=0, description="memory that a step may need besides the model, in units of 10^9 bytes")
+    steps: list[str] = Field([], description="steps that are measured (default: all); what they read must be made by steps before them")
     folder: Path | None = Field(None, description="empty folder to work in and keep (default: a temporary one)")
 
 
@@ -119,13 +121,18 @@ def prepare(images: int, classifier: str) -> None:
         path.write_bytes(contents[number % len(contents)] + str(number).encode())
 
 
-def commands() -> dict[str, list[str]]:
-    """For every step of dvc.yaml the command of its first model, shard and space."""
-    listed = subprocess.run([sys.executable, "-c", COMMANDS], check=True, capture_output=True, text=True).stdout
+def commands(steps: Sequence[str] = ()) -> dict[str, list[str]]:
+    """For every step of dvc.yaml, or those named, the command of its first model, shard and space, in the order of dvc.yaml.
+
+    Raises InputError when it has no such step.
+    """
+    listed = subprocess.run([sys.executable, "-c", COMMANDS], check=True, stdout=subprocess.PIPE, text=True).stdout
     first: dict[str, list[str]] = {}
     for name, command in json.loads(listed).items():
         first.setdefault(name.partition("@")[0], [sys.executable, *shlex.split(command)[1:]])
-    return first
+    if unknown := set(steps) - set(first):
+        raise InputError(f"--steps: dvc.yaml has no {', '.join(sorted(unknown))}: name some of {', '.join(first)}")
+    return {step: command for step, command in first.items() if not steps or step in steps}
 
 
 def measure(command: list[str]) -> tuple[float, float]:
@@ -154,11 +161,11 @@ def multiply(patterns: list[str], models: list[str]) -> None:
             shutil.copy(RESULTS / pattern.format(models[0]), path)
 
 
-def benchmark() -> pd.DataFrame:
-    """Run every step; one row each."""
+def benchmark(steps: Sequence[str]) -> pd.DataFrame:
+    """Run every step, or those named; one row each."""
     before = {"fit_translator": widen, "summarize": partial(multiply, PER_MODEL, MODELS), "plot_fig1": partial(multiply, PICTURED, MODELS)}
     rows = []
-    for step, command in commands().items():
+    for step, command in commands(steps).items():
         before.get(step, lambda: None)()
         cli.log.info("-- %s", step)
         peak, seconds = measure(command)
@@ -187,7 +194,7 @@ def main(flags: Flags) -> None:
             raise InputError(f"--folder {folder}: is not empty: name another")
         os.chdir(folder)
         prepare(flags.images, flags.classifier)
-        table = benchmark()
+        table = benchmark(flags.steps)
         os.chdir(ROOT)
     print(table.to_string(index=False, float_format="{:.2f}".format))
     judge(table, flags.limit_gb)

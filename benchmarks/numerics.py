@@ -247,6 +247,14 @@ def judge(values: dict[str, float], ease: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["figure", "value", "mark", "reached"])
 
 
+def conclude(table: pd.DataFrame) -> None:
+    """Say that every mark is reached. Raises InputError when some are not."""
+    missed = table.loc[~table["reached"], "figure"]
+    if len(missed):
+        raise InputError(f"missed: {'; '.join(missed)}")
+    print("every mark is reached")
+
+
 def main(flags: Flags) -> None:
     if flags.alone:
         run_alone(flags)
@@ -258,10 +266,7 @@ def main(flags: Flags) -> None:
             values |= zip([name for name in MARKS if name.startswith(part)], run(flags), strict=True)
     table = judge(values, flags.ease)
     print(table.to_string(index=False, float_format="{:.2f}".format))
-    missed = table.loc[~table["reached"], "figure"]
-    if len(missed):
-        raise InputError(f"missed: {'; '.join(missed)}")
-    print("every mark is reached")
+    conclude(table)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,12 @@ def prepare(flags: Flags) -> None:
     write_json(Path("names.json"), {"labels": labels, "concepts": [f"concept {number:06d}" for number in range(flags.concepts)]})
 
 
+def judge(beyond: float, limit_gb: float) -> None:
+    """Raises InputError when the memory (GB) beyond the text embeddings is above the limit."""
+    if beyond > limit_gb:
+        raise InputError(f"scan_concepts needs {beyond:.2f} GB beyond the text embeddings, above the limit of {limit_gb:g} GB")
+
+
 def main(flags: Flags) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -66,8 +72,7 @@ def main(flags: Flags) -> None:
     texts = flags.concepts * DIM * 4 / 1e9
     beyond = peak * 2**30 / 1e9 - texts
     print(f"peak {beyond:.2f} GB beyond the text embeddings ({texts:.2f} GB), {seconds:.0f} s, {size:.2f} GB written")
-    if beyond > flags.limit_gb:
-        raise InputError(f"scan_concepts needs {beyond:.2f} GB beyond the text embeddings, above the limit of {flags.limit_gb:g} GB")
+    judge(beyond, flags.limit_gb)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,14 @@ def seconds(arguments: list[str]) -> float:
     return time.perf_counter() - started
 
 
+def judge(light: pd.Series, limit_s: float) -> None:
+    """Count the scripts (seconds by name) that start in time. Raises InputError when some do not."""
+    slow = light[light > limit_s]
+    print(f"{len(light) - len(slow)} of {len(light)} scripts without torch start within {limit_s:g} s")
+    if len(slow):
+        raise InputError(f"slower than {limit_s:g} s: {', '.join(slow.index)}")
+
+
 def main(flags: Flags) -> None:
     commands = BASELINES | {script: [f"scripts/{script}.py", "--help"] for script in flags.scripts}
     runs = pd.DataFrame([{name: seconds(command) for name, command in commands.items()} for _ in range(flags.repeats)])
@@ -45,11 +53,7 @@ def main(flags: Flags) -> None:
     table["of pandas"] = table["median s"] / table["median s"]["import pandas"]
     table["torch"] = ["torch" if name in flags.scripts and needs_torch(name, ROOT) else "" for name in table.index]
     print(table.to_string(float_format="%.2f"))
-    light = table.loc[[name for name in flags.scripts if not table["torch"][name]], "minimum s"]
-    slow = light[light > flags.limit_s]
-    print(f"{len(light) - len(slow)} of {len(light)} scripts without torch start within {flags.limit_s:g} s")
-    if len(slow):
-        raise InputError(f"slower than {flags.limit_s:g} s: {', '.join(slow.index)}")
+    judge(table.loc[[name for name in flags.scripts if not table["torch"][name]], "minimum s"], flags.limit_s)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
+import importlib
 import re
-import runpy
 import subprocess
 import sys
 from functools import partial
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,36 +12,82 @@ import pytest
 import yaml
 
 from singflow.errors import InputError
+from singflow.store import read_tensors, write_tensors
 from tests.project import ROOT
 
-SCRIPT = ROOT / "benchmarks/memory.py"
 STEPS = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+SMALL = ["--images", "40", "--classifier", "torchvision/shufflenet_v2_x0_5.IMAGENET1K_V1"]
 
 
-@pytest.fixture(scope="module")
-def finished():
-    """The benchmark with few images and a narrow classifier, under a limit that no process could keep."""
-    flags = ["--images", "40", "--classifier", "torchvision/shufflenet_v2_x0_5.IMAGENET1K_V1", "--limit_gb", "0.01"]
-    return subprocess.run([sys.executable, SCRIPT, *flags], capture_output=True, text=True)
+def run(name, *flags):
+    """A benchmark in a process of its own."""
+    return subprocess.run([sys.executable, ROOT / f"benchmarks/{name}.py", *map(str, flags)], capture_output=True, text=True)
 
 
-def test_every_step_is_measured(finished):
+@pytest.fixture
+def load(monkeypatch, tmp_path):
+    """Load a benchmark; the working folder is an empty one."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.chdir(tmp_path)
+    return importlib.import_module
+
+
+def measured(finished, steps):
+    """Check the table of benchmarks/memory.py, which held the steps to a limit that no process could keep."""
     header, *rows = [line.split() for line in finished.stdout.splitlines()]
-    assert header[0] == "step" and [row[0] for row in rows] == STEPS, finished.stderr[-3000:]
+    assert header[0] == "step" and [row[0] for row in rows] == steps, finished.stderr[-3000:]
     for step, *figures in rows:
         peak, model, besides, seconds = map(float, figures)
         assert peak > 0 and model >= 0 and besides >= 0 and seconds > 0, step
         assert (model > 0) == step.startswith(("extract_", "embed_")), step
         assert abs(model + besides - peak) <= 0.02, step
-
-
-def test_a_limit_that_is_too_small_fails(finished):
     assert finished.returncode == 1
     assert "above the limit of 0.01 GB" in finished.stderr
 
 
-def test_the_verdict_names_the_step_that_needs_most(capsys):
-    judge = runpy.run_path(str(SCRIPT))["judge"]
+def test_steps_are_measured_and_a_limit_that_is_too_small_fails():
+    steps = ["resolve_model", "build_manifest", "extract_head", "extract_features", "fit_projector", "validate_null_space"]
+    measured(run("memory", *SMALL, "--limit_gb", "0.01", "--steps", *reversed(steps)), steps)
+
+
+def test_every_step_is_measured_in_its_order_unless_some_are_named(load, monkeypatch, capsys):
+    memory, did = load("memory"), []
+    monkeypatch.setattr(memory, "measure", lambda command: did.append(command) or (1.0, 2.0))
+    monkeypatch.setattr(memory, "widen", lambda: did.append("widen"))
+    monkeypatch.setattr(memory, "multiply", lambda patterns, models: did.append(patterns[0]))
+    memory.main(memory.Flags(images=20))
+    table, *_ = capsys.readouterr().out.partition("\nresolve_model needs most")
+    assert [line.split()[0] for line in table.splitlines()[1:]] == STEPS
+    commands = [each for each in did if each[0] == sys.executable and each[1] != "-c"]
+    assert [command[1] for command in commands] == [f"scripts/{step}.py" for step in STEPS]
+    before = {Path(command[1]).stem: each for each, command in pairwise(did) if each[0] != sys.executable}
+    assert before == {"fit_translator": "widen", "summarize": memory.PER_MODEL[0], "plot_fig1": memory.PICTURED[0]}
+    towers = {Path(command[1]).stem: each[3] for command, each in pairwise(did) if each[1] == "-c"}
+    entries = ["registry/models/model00.json"] * 2 + ["registry/spaces/conse_minilm.json"] * 2
+    assert towers == {step: str(memory.RESULTS / entry) for step, entry in zip(memory.TOWERS, entries, strict=True)}
+    with pytest.raises(InputError, match=r"--steps: dvc\.yaml has no fit_projektor: name some of resolve_model, "):
+        memory.main(memory.Flags(images=20, steps=["fit_projector", "fit_projektor"]))
+
+
+def test_a_space_is_widened_at_its_norms_and_results_are_copied_under_all_names(load):
+    memory, generator, plain = load("memory"), np.random.default_rng(0), {}
+    for name, tensors in memory.WIDENED.items():
+        plain[name] = {each: generator.standard_normal((3, 4)).astype(np.float32) if "emb" in each else np.arange(3) for each in tensors}
+        write_tensors(memory.RESULTS / name, plain[name], {"kind": "some"})
+    memory.widen()
+    for name, tensors in memory.WIDENED.items():
+        wide, facts = read_tensors(memory.RESULTS / name, tensors)
+        for each, array in plain[name].items():
+            assert wide[each].shape == ((3, 8) if "emb" in each else (3,))
+            np.testing.assert_allclose(wide[each] @ wide[each].T, array @ array.T, rtol=1e-5)
+        assert facts == {"kind": "some"}
+    (memory.RESULTS / "first.json").write_text("{}")
+    memory.multiply(["{}.json"], ["first", "second", "third"])
+    assert [(memory.RESULTS / f"{name}.json").read_text() for name in ("second", "third")] == ["{}"] * 2
+
+
+def test_the_verdict_names_the_step_that_needs_most(load, capsys):
+    judge = load("memory").judge
     table = pd.DataFrame({"step": ["first", "second", "third"], "besides GiB": [0.5, 3.7, 1.0]})
     judge(table, 4.0)
     assert capsys.readouterr().out.startswith("second needs most besides its model: 3.70 GiB")
@@ -47,36 +95,35 @@ def test_the_verdict_names_the_step_that_needs_most(capsys):
         judge(table, 3.9)  # GB: 3.63 GiB
 
 
-@pytest.mark.parametrize(("limit", "status"), [("1", 0), ("0.01", 1)])
-def test_the_scan_of_a_large_vocabulary_is_held_to_its_limit(limit, status):
-    flags = ["--images", "60", "--labels", "4", "--concepts", "1100", "--threads", "1", "--limit_gb", limit]
-    finished = subprocess.run([sys.executable, ROOT / "benchmarks/scan.py", *flags], capture_output=True, text=True)
-    assert finished.returncode == status, finished.stderr[-3000:]
+def test_the_scan_of_a_large_vocabulary_is_held_to_its_limit(load):
+    finished = run("scan", "--images", 60, "--labels", 4, "--concepts", 1100, "--threads", 1, "--limit_gb", 0.01)
+    assert finished.returncode == 1, finished.stderr[-3000:]
     assert finished.stdout.startswith("peak 0.") and "beyond the text embeddings (0.00 GB)" in finished.stdout
-    assert ("above the limit of 0.01 GB" in finished.stderr) == bool(status)
+    assert "above the limit of 0.01 GB" in finished.stderr
+    judge = load("scan").judge
+    judge(0.99, 1.0)
+    with pytest.raises(InputError, match=r"needs 1\.01 GB beyond the text embeddings, above the limit of 1 GB"):
+        judge(1.01, 1.0)
 
 
-@pytest.mark.parametrize(("limit", "status"), [("60", 0), ("0.001", 1)])
-def test_the_start_of_scripts_is_held_to_its_limit(limit, status):
-    flags = ["--scripts", "resume", "import_translator", "--repeats", "2", "--limit_s", limit]
-    finished = subprocess.run([sys.executable, ROOT / "benchmarks/startup.py", *flags], capture_output=True, text=True)
-    assert finished.returncode == status, finished.stderr[-3000:]
+def test_the_start_of_scripts_is_held_to_its_limit(load, capsys):
+    finished = run("startup", "--scripts", "resume", "import_translator", "--repeats", 2, "--limit_s", 1200)
+    assert finished.returncode == 0, finished.stderr[-3000:]
     _, *rows, verdict = finished.stdout.splitlines()
     table = {row[:18].strip(): row[18:].split() for row in rows}
     assert list(table) == ["python -c pass", "import pandas", "resume", "import_translator"]
     for minimum, median, relative, *_ in table.values():
         assert 0 < float(minimum) <= float(median) and float(relative) >= 0
     assert [row[3:] for row in table.values()] == [[], [], [], ["torch"]]
-    assert verdict == f"{1 - status} of 1 scripts without torch start within {limit} s"
-    assert ("slower than 0.001 s: resume" in finished.stderr) == bool(status)
+    assert verdict == "1 of 1 scripts without torch start within 1200 s"
+    with pytest.raises(InputError, match=r"slower than 0\.3 s: plan, resume"):
+        load("startup").judge(pd.Series({"fetch": 0.2, "plan": 0.4, "resume": 0.5}), 0.3)
+    assert capsys.readouterr().out == "1 of 3 scripts without torch start within 0.3 s\n"
 
 
-@pytest.mark.parametrize(("speedup", "status"), [("0", 0), ("1000", 1)])
-def test_extraction_is_held_to_its_marks_and_its_opt_ins_state_their_errors(speedup, status):
-    flags = ["--count", "6", "--batch_size", "2", "--repeats", "1", "--speedup", speedup, "--share", "0"]
-    finished = subprocess.run([sys.executable, ROOT / "benchmarks/extraction.py", *flags], capture_output=True, text=True)
-    assert finished.returncode == status, finished.stderr[-3000:]
-    assert ("a mark is missed: 1000 times" in finished.stderr) == bool(status)
+def test_extraction_is_held_to_its_marks_and_its_opt_ins_state_their_errors():
+    finished = run("extraction", "--count", 4, "--batch_size", 2, "--threads", 1, "--repeats", 1, "--speedup", 1000, "--share", 0)
+    assert finished.returncode == 1 and "a mark is missed: 1000 times" in finished.stderr, finished.stderr[-3000:]
     rows = [re.split(r"\s{2,}| (?=[-\d])", line.strip()) for line in finished.stdout.splitlines()[1:7]]
     figures = {name: [float(figure) for figure in row if figure != "-"] for name, *row in rows}
     assert list(figures) == ["stock", "product", "decoding alone", "forward alone", "reduced decoding", "bfloat16"]
@@ -86,10 +133,25 @@ def test_extraction_is_held_to_its_marks_and_its_opt_ins_state_their_errors(spee
     assert figures["product"][3] < figures["reduced decoding"][3] < 0.5
 
 
+def test_the_product_is_held_to_its_speed_its_share_and_its_features(load, capsys):
+    judge = load("extraction").judge
+    seconds = {"stock": 3.0, "product": 1.0, "decoding alone": 0.6, "forward alone": 0.35}
+    table = pd.DataFrame({"s": seconds, "largest": {"product": 1e-5}})
+    judge(table, 2.9, 0.94)
+    assert capsys.readouterr().out == (
+        "3.00 times the stock path's speed; features within 1e-05 of its\n"
+        "0.95 of what the processor allows for both halves; 0.60 of the slower half alone\n"
+    )
+    for off, speedup, share in ((1e-5, 3.1, 0.0), (1e-5, 0.0, 0.96), (2e-4, 0.0, 0.0), (np.nan, 0.0, 0.0)):
+        with pytest.raises(
+            InputError, match=f"a mark is missed: {speedup:g} times the stock path, {share:g} of both halves, within 0.0001"
+        ):
+            judge(table.assign(largest=off), speedup, share)
+
+
 @pytest.fixture
-def judge(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return partial(runpy.run_path(str(ROOT / "benchmarks/growth.py"))["judge"], [10**4, 10**5, 10**6])
+def judge(load):
+    return partial(load("growth").judge, [10**4, 10**5, 10**6])
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 1.5, 2.0])
@@ -109,16 +171,22 @@ def test_memory_may_grow_by_the_tables_and_no_more(judge):
     assert within["linear"] and np.isnan(within["exponent"])
 
 
-def test_the_growth_of_real_steps_is_measured():
-    flags = ["--rows", "200", "400", "800", "--shard", "200", "--features", "16", "--dims", "8", "--labels", "4"]
-    flags += ["--steps", "build_manifest", "fit_projector", "fit_translator"]
-    finished = subprocess.run([sys.executable, ROOT / "benchmarks/growth.py", *flags], capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr[-3000:]
+GROWTH = ["--rows", 200, 400, 800, "--shard", 200, "--features", 16, "--dims", 8, "--labels", 4]
+
+
+def growing(finished, steps):
+    """Check the table of benchmarks/growth.py, whose sizes are too small for any growth."""
+    assert finished.returncode == 0, finished.stdout + finished.stderr[-3000:]
     rows = {line.split()[0]: line.split()[1:] for line in finished.stdout.splitlines()[1:-1]}
-    assert list(rows) == ["build_manifest", "fit_projector", "fit_translator"]
+    assert list(rows) == steps
     for row in rows.values():
         assert all(float(figure) > 0 for figure in row[:6]) and row[-2:] == ["True", "True"]
     assert finished.stdout.endswith("time grows no faster than the images, memory by no more than the tables\n")
+
+
+def test_the_growth_of_real_steps_is_measured():
+    steps = ["build_manifest", "fit_translator"]
+    growing(run("growth", *GROWTH, "--steps", *steps), steps)
 
 
 NUMERICS = [
@@ -133,32 +201,31 @@ NUMERICS = [
 ]
 
 
-@pytest.mark.parametrize(("ease", "status"), [("1e6", 0), ("1e-6", 1)])
-def test_every_figure_of_the_numerical_core_is_measured_and_held_to_its_mark(ease, status):
+def test_every_figure_of_the_numerical_core_is_measured_and_held_to_its_mark(load, capsys):
     sizes = {"images": 200, "features": 32, "null": 8, "dims": 16, "labels": 5, "concepts": 20, "alphas": 3, "rows": 5000, "square": 64}
-    flags = [word for name, size in (sizes | {"repeats": 1, "threads": 1, "ease": ease}).items() for word in (f"--{name}", str(size))]
-    command = [sys.executable, ROOT / "benchmarks/numerics.py", *flags]
-    finished = subprocess.run(command, capture_output=True, text=True)
-    assert finished.returncode == status, finished.stderr[-3000:]
+    finished = run("numerics", *(f"--{name}={size}" for name, size in (sizes | {"repeats": 1, "threads": 1, "ease": 1e6}).items()))
+    assert finished.returncode == 0, finished.stdout + finished.stderr[-3000:]
     for name in NUMERICS:
         (line,) = [line.strip() for line in finished.stdout.splitlines() if line.strip().startswith(name)]
         value, _, _, reached = line.removeprefix(name).split()
-        assert np.isfinite(float(value)) and (reached == "True" or status)
-    assert finished.stdout.endswith("every mark is reached\n") == (status == 0)
-    assert ("missed: scoring: share" in finished.stderr) == bool(status)
+        assert np.isfinite(float(value)) and reached == "True"
+    assert finished.stdout.endswith("every mark is reached\n")
+    numerics = load("numerics")
+    values = {name: mark for name, (_, mark) in numerics.MARKS.items()}
+    assert list(values) == NUMERICS and numerics.judge(values, 1.0)["reached"].all()
+    for name, (sense, mark) in numerics.MARKS.items():
+        worse = values | {name: mark * (0.99 if sense == ">=" else 1.01)}
+        assert numerics.judge(worse, 1.02)["reached"].all()
+        with pytest.raises(InputError, match=re.escape(f"missed: {name}") + "$"):
+            numerics.conclude(numerics.judge(worse, 1.0))
+    assert capsys.readouterr().out == ""
 
 
-@pytest.fixture
-def kernels(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return runpy.run_path(str(ROOT / "benchmarks/kernels.py"))
-
-
-def test_a_kernel_may_take_a_tenth_longer_a_row_and_the_bootstrap_alone_may_hold_its_table(kernels):
-    rows = [10_000, 100_000, 1_000_000]
+def test_a_kernel_may_take_a_tenth_longer_a_row_and_the_bootstrap_alone_may_hold_its_table(load):
+    judge, rows = load("kernels").judge, [10_000, 100_000, 1_000_000]
 
     def wrong(kernel, seconds, peaks):
-        return kernels["judge"](pd.DataFrame({"kernel": kernel, "rows": rows, "s": seconds, "MB": peaks}), 0.1)
+        return judge(pd.DataFrame({"kernel": kernel, "rows": rows, "s": seconds, "MB": peaks}), 0.1)
 
     assert wrong("scan", [0.02, 0.1, 1.09], [200.0, 210.0, 220.0]) == []
     assert wrong("scan", [0.02, 0.1, 1.2], [200.0] * 3) == ["scan takes 20 % longer a row at the largest size"]
@@ -169,9 +236,8 @@ def test_a_kernel_may_take_a_tenth_longer_a_row_and_the_bootstrap_alone_may_hold
 
 def test_the_growth_of_the_kernels_is_measured_and_drawn(tmp_path):
     plot = tmp_path / "growth.png"
-    flags = ["--rows", "9000", "10000", "--repeats", "1", "--tolerance", "100", "--plot", plot]
-    finished = subprocess.run([sys.executable, ROOT / "benchmarks/kernels.py", *flags], capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr[-3000:]
+    finished = run("kernels", "--rows", 9000, 10000, "--repeats", 1, "--tolerance", 100, "--plot", plot)
+    assert finished.returncode == 0, finished.stdout + finished.stderr[-3000:]
     rows = [line.split() for line in finished.stdout.splitlines()[1:9]]
     assert [(row[0], row[1]) for row in rows] == [(k, n) for k in ("scoring", "ridge", "scan", "bootstrap") for n in ("9000", "10000")]
     assert all(float(figure) > 0 for row in rows for figure in row[2:])

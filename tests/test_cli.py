@@ -228,7 +228,7 @@ for threads in (3, 1, 2):
     counts.append([pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"])
 print(json.dumps(counts))
 """
-    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    finished = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
     three, one, two = json.loads(finished.stdout)
     assert len(one) > 0
     assert (set(three), set(one), set(two)) == ({3}, {1}, {2})
@@ -254,5 +254,5 @@ def test_every_blas_is_limited_whatever_the_environment_says():
         "print({pool['num_threads'] for pool in threadpoolctl.threadpool_info()})"
     )
     several = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "2")
-    said = subprocess.run([sys.executable, "-c", program], env=os.environ | several, check=True, capture_output=True, text=True).stdout
+    said = subprocess.run([sys.executable, "-c", program], env=os.environ | several, check=True, stdout=subprocess.PIPE, text=True).stdout
     assert said == "{1}\n"

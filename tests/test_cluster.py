@@ -38,13 +38,18 @@ def test_a_command_that_is_missing_fails_or_hangs_is_named(monkeypatch):
 
 
 def test_a_living_snakemake_is_found_by_its_folder_and_its_study(tmp_path):
-    (tmp_path / "Snakefile").write_text("rule slow:\n    shell: 'touch started; sleep 60'\n")
+    os.mkfifo(tmp_path / "never")
+    (tmp_path / "Snakefile").write_text("rule slow:\n    shell: 'echo started; cat never'\n")
     (tmp_path / "mine.yaml").write_text("study: mine\n")
     command = [Path(sys.executable).parent / "snakemake", "--cores", "1", "--quiet", "all", "--configfile", "mine.yaml"]
-    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True) as process:
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **given) as process:
         try:
-            while not (tmp_path / "started").exists():
-                assert process.poll() is None
+            said = ""
+            while not said.endswith("started\n"):
+                line = process.stdout.readline()
+                assert line, said
+                said += line
             assert cluster.running_snakemake(tmp_path, Path("mine.yaml")) == process.pid
             assert cluster.running_snakemake(tmp_path, cluster.DEFAULT) is None
             assert cluster.running_snakemake(tmp_path, Path("other.yaml")) is None

@@ -17,6 +17,7 @@ from rocrate.rocrate import ROCrate
 from singflow.crate import WORKFLOW, archived, collect, describe, final_files, public_params, software, write_crate
 from singflow.errors import InputError
 from singflow.store import provenance, sha256_of, write_tensors
+from tests import warm
 from tests.project import ROOT
 from tests.rocrate_profile import issues
 
@@ -68,9 +69,8 @@ def set_param(old, new):
     Path("params.yaml").write_text(text.replace(old, new))
 
 
-def script(*flags, prefix=""):
-    command = f"{prefix} {sys.executable} {ROOT}/scripts/export_crate.py {' '.join(flags)}"
-    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "src")})
+def script(*flags):
+    return warm.run(ROOT / "scripts/export_crate.py", *flags)
 
 
 def test_the_archive_satisfies_the_profile_whatever_the_files_are_called(checkout, tmp_path, monkeypatch):
@@ -195,11 +195,12 @@ def test_the_command_names_the_archive_after_the_study_and_never_overwrites(chec
     )
     again = script()
     assert again.returncode == 1 and again.stderr == "error: demo.crate.zip: is there already: remove it, or give another --output\n"
-    assert script("--license", "'all rights'").returncode == 2
+    assert script("--license", "all rights").returncode == 2
 
 
 def test_an_archive_that_cannot_be_written_leaves_nothing(checkout):
-    full = script("--output", "out/study.zip", prefix="ulimit -f 8;")
+    command = f"ulimit -f 8; {sys.executable} {ROOT}/scripts/export_crate.py --output out/study.zip"
+    full = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert full.returncode == 1 and re.search(r"^error: out/study\.zip: cannot be written, File too large: ", full.stderr)
     assert list(Path("out").iterdir()) == []
     below = script("--output", "params.yaml/study.zip")

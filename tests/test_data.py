@@ -3,11 +3,10 @@
 import hashlib
 import os
 import random
-import subprocess
-import sys
 from collections import Counter
 from itertools import count, islice
 from pathlib import Path
+from subprocess import CompletedProcess
 from threading import Barrier, Thread
 
 import numpy as np
@@ -21,6 +20,7 @@ from singflow.data import Candidate, Inspected, build_manifest, data_root, inspe
 from singflow.errors import InputError
 from singflow.images import FORMATS
 from singflow.parallel import map_ahead
+from tests import warm
 from tests.project import ROOT
 
 CLASSES_FILE = ROOT / "vocab" / "imagenet_1k.csv"
@@ -563,7 +563,7 @@ def test_a_named_pipe_is_rejected_and_not_waited_for(tmp_path):
     results: list[Inspected | str] = []
     worker = Thread(target=lambda: results.append(inspect(tmp_path / "pipe", 100)), daemon=True)
     worker.start()
-    worker.join(2)
+    worker.join(1200)
     finished = list(results)
     if worker.is_alive():
         os.close(os.open(tmp_path / "pipe", os.O_WRONLY))
@@ -590,7 +590,7 @@ def test_map_ahead_takes_at_most_4_items_a_thread_more_than_it_gave(threads, con
 
 def test_map_ahead_works_in_all_its_threads_at_once():
     meeting = Barrier(3)
-    assert list(map_ahead(lambda item: (meeting.wait(timeout=5), item)[1], range(6), 3)) == list(range(6))
+    assert list(map_ahead(lambda item: (meeting.wait(timeout=1200), item)[1], range(6), 3)) == list(range(6))
 
 
 def test_map_ahead_passes_on_an_error_after_the_results_before_it():
@@ -603,7 +603,7 @@ def test_map_ahead_passes_on_an_error_after_the_results_before_it():
 # The script
 
 
-def run_script(tmp_path: Path, **flags) -> subprocess.CompletedProcess[str]:
+def run_script(tmp_path: Path, **flags) -> CompletedProcess[str]:
     flags = {
         "source": "packaged",
         "root": ".",
@@ -621,8 +621,7 @@ def run_script(tmp_path: Path, **flags) -> subprocess.CompletedProcess[str]:
         "log": tmp_path / "logs" / "log.txt",
     } | flags
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, ROOT / "scripts" / "build_manifest.py", *words]
-    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    return warm.run(ROOT / "scripts" / "build_manifest.py", *words, cwd=tmp_path)
 
 
 def test_the_script_writes_the_manifest_of_the_packaged_images(tmp_path):

@@ -6,8 +6,6 @@ The examples are the same in every run. To look further: `FUZZ=20000 pytest test
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -29,6 +27,7 @@ from singflow.store import read_models
 from singflow.tables import BASIS
 from singflow.translator import Translator
 from singflow.vocabulary import read_vocabulary
+from tests import warm
 from tests.manifests import whole
 from tests.project import ROOT
 from tests.test_images import encoded
@@ -82,7 +81,7 @@ def no_hang():
         raise TimeoutError("hangs")
 
     before = signal.signal(signal.SIGALRM, fail)
-    signal.alarm(60 + MANY)
+    signal.alarm(1200 + MANY)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
@@ -422,6 +421,6 @@ def test_a_script_ends_with_one_message_and_writes_nothing(tmp_path, script):
     spoil(tmp_path / victim)
     flags = SHARED | FLAGS[script]
     words = [word for name, value in flags.items() for word in (f"--{name}", *([] if value is None else [str(value)]))]
-    done = subprocess.run([sys.executable, ROOT / f"scripts/{script}.py", *words], cwd=tmp_path, capture_output=True, text=True)
+    done = warm.run(ROOT / f"scripts/{script}.py", *words, cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.startswith(f"error: {victim}: ") and store.MEND in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1 and not list(tmp_path.rglob("out/*"))

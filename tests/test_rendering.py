@@ -2,8 +2,6 @@
 
 import io
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -16,6 +14,7 @@ from singflow.pictures import ORIGINAL, Picture
 from singflow.registry import resolve_spaces
 from singflow.rendering import SIDE, TYPES, encode, generate, picture_table, retrieve
 from singflow.store import write_json, write_parquet, write_tensors
+from tests import warm
 from tests.manifests import whole
 from tests.project import ROOT
 from tests.tiny_unclip import build_generator
@@ -118,8 +117,7 @@ def draw(folder, output, *changes):
         "labels": [], "output": [output],
     } | dict(changes)  # fmt: skip
     words = [word for name, values in flags.items() if values for word in (f"--{name}", *values)]
-    command = [sys.executable, str(ROOT / "scripts/render_pictures.py"), *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    return warm.run(ROOT / "scripts/render_pictures.py", *words, cwd=folder)
 
 
 @pytest.fixture(scope="module")

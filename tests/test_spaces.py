@@ -1,4 +1,3 @@
-import gc
 import os
 import shutil
 import subprocess
@@ -60,6 +59,18 @@ def small():
 @pytest.fixture(scope="module")
 def towers():
     return load_image_tower(space()), load_text_tower(space())
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """open_clip builds models without numbers: layers and shapes alone, at once."""
+    create = open_clip.create_model
+
+    def create_bare(*words, **options):
+        with torch.device("meta"):
+            return create(*words, device="meta", **options)
+
+    monkeypatch.setattr(open_clip, "create_model", create_bare)
 
 
 @pytest.fixture(scope="module")
@@ -247,17 +258,18 @@ import numpy as np, torch
 from singflow.errors import InputError
 from singflow.registry import OpenCLIPEntry
 from singflow.spaces import load_image_tower, load_text_tower
-identifier, weights, pixels, texts, output = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4].split("|"), sys.argv[5]
-entry = OpenCLIPEntry(source="open_clip", id=identifier, weights=weights, dim=512)
-try:
-    tower = load_image_tower(entry)
-    with torch.inference_mode():
-        image = tower(torch.from_numpy(np.load(pixels))).numpy()
-    text = load_text_tower(entry).embed(texts)
-except InputError as error:
-    sys.exit(f"error: {error}")
+pixels, output, *texts = sys.argv[3:]
+there, missing = (OpenCLIPEntry(source="open_clip", id=identifier, dim=512) for identifier in sys.argv[1:3])
+tower = load_image_tower(there)
+with torch.inference_mode():
+    image = tower(torch.from_numpy(np.load(pixels))).numpy()
+text = load_text_tower(there).embed(texts)
 normalize = tower.preprocess.whole.transforms[-1]
 np.savez(output, image=image, text=text, mean=normalize.mean, std=normalize.std, size=tower.preprocess.size)
+try:
+    load_image_tower(missing)
+except InputError as error:
+    print(error)
 """
 
 
@@ -278,17 +290,15 @@ def tagged(tmp_path_factory):
     shutil.rmtree(folder)
 
 
-def from_hub(cache, tmp_path, identifier=TAGGED, weights="hub"):
-    np.save(tmp_path / "pixels.npy", images(1, 384).numpy())
-    environment = os.environ | {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
-    words = [identifier, weights, tmp_path / "pixels.npy", "|".join(TEXTS[:2]), tmp_path / "embeddings.npz"]
-    return subprocess.run([sys.executable, "-c", HUB, *map(str, words)], env=environment, capture_output=True, text=True, cwd=ROOT)
-
-
-def test_weights_are_loaded_from_the_hub_cache_without_a_network(tagged, tmp_path):
+def test_weights_are_loaded_from_the_hub_cache_without_a_network_and_missing_ones_named_with_what_fetches_them(tagged, tmp_path):
     cache, model = tagged
-    done = from_hub(cache, tmp_path)
+    np.save(tmp_path / "pixels.npy", images(1, 384).numpy())
+    words = [TAGGED, "PE-Core-S-16-384/meta", tmp_path / "pixels.npy", tmp_path / "embeddings.npz", *TEXTS[:2]]
+    environment = os.environ | {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", HUB, *map(str, words)], env=environment, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+    assert f"the weight file timm/PE-Core-S-16-384: open_clip_model.safetensors is not in the hub cache {cache} " in done.stdout
+    assert "run `make prefetch`" in done.stdout
     ours = np.load(tmp_path / "embeddings.npz")
     with torch.inference_mode():
         image = model.encode_image(images(1, 384)).numpy()
@@ -302,13 +312,7 @@ def test_weights_are_loaded_from_the_hub_cache_without_a_network(tagged, tmp_pat
     assert list(ours["size"]) == [384, 384]
 
 
-def test_weights_that_the_hub_cache_lacks_are_named_with_the_command_that_fetches_them(tmp_path):
-    missing = from_hub(tmp_path / "empty", tmp_path)
-    assert missing.returncode == 1
-    assert f"error: the weight file timm/PE-Core-T-16-384: open_clip_model.safetensors is not in the hub cache {tmp_path}" in missing.stderr
-    assert "run `make prefetch`" in missing.stderr and "Traceback" not in missing.stderr
-
-
+@pytest.mark.usefixtures("bare")
 def test_images_are_prepared_as_the_weights_want_them_also_where_these_are_random():
     tower = load_image_tower(space(TAGGED, dim=TAGGED_WIDTH))
     tag = open_clip.get_pretrained_cfg(*TAGGED.split("/"))
@@ -365,10 +369,13 @@ def test_a_transform_that_open_clip_does_not_have_is_refused_by_the_registry(cha
         resolve_spaces(tmp_path / "spaces.yaml", ["s"])
 
 
-def test_a_model_whose_image_tower_also_gives_its_patches_embeds_images():
-    tower = load_image_tower(space("coca_ViT-B-32", dim=512))
+def test_a_model_whose_image_tower_also_gives_its_patches_embeds_images(monkeypatch):
+    config = open_clip.get_model_config("coca_ViT-B-32")
+    smaller = {name: part | {"layers": 1} for name, part in config.items() if name.endswith("_cfg")}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "coca_small", config | smaller)
+    tower = load_image_tower(space("coca_small", dim=512))
     torch.manual_seed(0)
-    model = open_clip.create_model("coca_ViT-B-32").eval()
+    model = open_clip.create_model("coca_small").eval()
     with torch.inference_mode():
         embeddings = tower(images(2))
         theirs = model.encode_image(images(2), normalize=True)
@@ -424,34 +431,19 @@ def test_every_pair_that_open_clip_lists_is_taken_or_refused_with_one_that_is_ta
     assert {pair: right for pair, right in refused.items() if right not in taken} == {}
 
 
-def build(name):
-    """Both towers of a registered space with random weights: preprocessing, and widths of one image's and two texts' embeddings."""
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("name", ["clip_vit_l14", "eva02_l14"])
+def test_the_papers_spaces_are_built_as_their_weights_want_them(name):
+    """workflow/test_paper_smoke.py embeds images and texts in them."""
     entry = resolve_spaces(ROOT / "spaces.yaml", [name], "random")[name]
+    tag = open_clip.get_pretrained_cfg(*read_yaml(ROOT / "spaces.yaml")[name]["id"].split("/"))
     tower = load_image_tower(entry)
-    with torch.inference_mode():
-        image = tower(tower.preprocess.whole(picture(300, 200))[None])
-    preprocess = tower.preprocess
-    del tower
-    gc.collect()
-    texts = load_text_tower(entry).embed(["a dog", "a cat"])
-    gc.collect()
-    assert image.shape == (1, 768) and texts.shape == (2, 768)
-    return preprocess
-
-
-def test_clip_vit_l14_is_built_as_its_weights_want_it():
-    preprocess = build("clip_vit_l14")
-    normalize = preprocess.whole.transforms[-1]
-    assert preprocess.size == (224, 224) and preprocess.resample == Image.Resampling.BICUBIC
-    assert (tuple(normalize.mean), tuple(normalize.std)) == (CLIP_MEAN, CLIP_STD)
-
-
-def test_eva02_l14_is_built_as_its_weights_want_it():
-    preprocess = build("eva02_l14")
-    normalize = preprocess.whole.transforms[-1]
-    tag = open_clip.get_pretrained_cfg(*read_yaml(ROOT / "spaces.yaml")["eva02_l14"]["id"].split("/"))
+    preprocess, normalize = tower.preprocess, tower.preprocess.whole.transforms[-1]
     assert preprocess.size == (224, 224) and preprocess.resample.name.lower() == tag["interpolation"]
-    assert (tuple(normalize.mean), tuple(normalize.std)) == (tag["mean"], tag["std"])
+    assert (tuple(normalize.mean), tuple(normalize.std)) == (tag["mean"], tag["std"]) == (CLIP_MEAN, CLIP_STD)
+    with torch.inference_mode():
+        assert tower(preprocess.whole(picture(300, 200))[None].to("meta")).shape == (1, 768)
+    assert load_text_tower(entry, torch.device("meta"))._encode(TEXTS).shape == (len(TEXTS), 768)
 
 
 def unit(matrix):

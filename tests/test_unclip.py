@@ -33,6 +33,15 @@ PICTURES = check(read_yaml(ROOT / "params.yaml"), "params.yaml").pictures.model_
 FIRST, SECOND, THIRD = np.random.default_rng(0).normal(size=(3, 768))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """On their number the last bits depend; and several wait for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """The folder of a tiny generator with random weights."""
@@ -133,10 +142,7 @@ def test_another_process_draws_the_same_from_the_hubs_cache_without_the_network(
     pictures = PICTURES.model_copy(update={"generator": HUB}).model_dump_json()
     done = subprocess.run([sys.executable, "-c", DRAW, pictures], env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    threads = torch.get_num_threads()  # on which the last bits depend; other tests change it
-    torch.set_num_threads(1)
     own = [hashlib.sha256(generator.render(each, 7).tobytes()).hexdigest() for each in (SECOND, FIRST)]
-    torch.set_num_threads(threads)
     assert done.stdout.split() == ["768", *own]
     assert "it/s" not in done.stderr and "deprecated" not in done.stderr
 

@@ -4,8 +4,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from scipy.stats import ortho_group
 from singflow.errors import InputError
 from singflow.store import write_csv, write_json, write_parquet, write_tensors
 from singflow.verification import ORDER, TOLERANCES, Verdict, compare, compare_files, hashes_of, place_in_pipeline
+from tests import warm
 from tests.project import ROOT
 
 IDENTICAL, WITHIN, DIFFERS, MISSING, EXTRA = Verdict
@@ -255,7 +254,7 @@ def test_the_order_is_that_of_the_pipeline(trees):
         *("registry", "features", "projectors", "translators", "scores", "pictures", "tables", "tables", "metrics.json"),
         *("figures", "figures", "report.html"),
     ]
-    with Repo(str(ROOT)) as repo:
+    with Repo(str(ROOT), config={"core": {"no_scm": True}}) as repo:
         results = Path(repo.root_dir, "results/demo")
         stages = [[[Path(each.fs_path) for each in side] for side in (stage.deps, stage.outs)] for stage in repo.index.stages]
     steps = [[[str(p.relative_to(results)) for p in side if p.is_relative_to(results)] for side in stage] for stage in stages]
@@ -287,7 +286,7 @@ def test_a_file_is_the_same_as_itself_and_the_verdict_does_not_depend_on_the_sid
 
 
 def verify(*options):
-    return subprocess.run([sys.executable, "scripts/verify.py", *options], cwd=ROOT, capture_output=True, text=True)
+    return warm.run(ROOT / "scripts/verify.py", *options, cwd=ROOT)
 
 
 def test_the_script_says_what_is_the_same_and_ends_accordingly(trees):

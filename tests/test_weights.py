@@ -109,22 +109,30 @@ from singflow.weights import locate
 entries = resolve_models("models.yaml", list(read_yaml("models.yaml"))) | resolve_spaces("spaces.yaml", list(read_yaml("spaces.yaml")))
 entries["siglip"] = OpenCLIPEntry(source="open_clip", id="ViT-B-16-SigLIP", weights="random", dim=768)
 entries["pinned"] = ModelEntry(source="timm", id="tf_efficientnet_b4.ns_jft_in1k", revision="v1.0")
-found = {}
-for name, entry in entries.items():
-    try:
-        found[name] = [str(path) for path in locate(entry)]
-    except InputError as error:
-        found[name] = str(error)
-print(json.dumps(found))
+for _ in sys.stdin:
+    found = {}
+    for name, entry in entries.items():
+        try:
+            found[name] = [str(path) for path in locate(entry)]
+        except InputError as error:
+            found[name] = str(error)
+    print(json.dumps(found), flush=True)
 """
 
 
-def located(hub, torch_home):
-    """For every registered entry, SigLIP with random weights and a pinned model, its paths or the message that says what is missing."""
-    environment = os.environ | {"HF_HUB_CACHE": str(hub), "TORCH_HOME": str(torch_home), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", LOCATE], env=environment, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+@pytest.fixture
+def located(tmp_path):
+    """For every registered entry, SigLIP with random weights and a pinned model, its paths in hub/ and torch/ or what is missing."""
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "TORCH_HOME": str(tmp_path / "torch"), "HF_HUB_OFFLINE": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", LOCATE], env=environment, text=True, cwd=ROOT, **pipes) as process:
+
+        def located():
+            process.stdin.write("now\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
+
+        yield located
 
 
 def in_hub(hub, repository, name, revision="main", commit="0" * 40):
@@ -137,8 +145,8 @@ def in_hub(hub, repository, name, revision="main", commit="0" * 40):
     return folder / "snapshots" / commit / name
 
 
-def test_a_missing_file_is_named_with_its_cache_and_the_command_that_fetches_it(tmp_path):
-    found = located(tmp_path / "hub", tmp_path / "torch")
+def test_a_missing_file_is_named_with_its_cache_and_what_fetches_it_and_found_there_in_the_order_of_the_entry(tmp_path, located):
+    found = located()
     caches = {HubFile: f"the hub cache {tmp_path / 'hub'} (HF_HUB_CACHE sets it)"}
     caches[UrlFile] = f"PyTorch's cache {tmp_path / 'torch/hub/checkpoints'} (TORCH_HOME sets it)"
     names = {"resnet50": "resnet50-0676ba61.pth", "clip_vit_l14": "timm/vit_large_patch14_clip_224.openai: open_clip_model.safetensors"}
@@ -153,8 +161,6 @@ def test_a_missing_file_is_named_with_its_cache_and_the_command_that_fetches_it(
     tokenizer = f"the weight file timm/ViT-B-16-SigLIP: tokenizer.json is not in {caches[HubFile]}: run `make prefetch` "
     assert found["siglip"].startswith(tokenizer)
 
-
-def test_files_are_found_in_their_caches_in_the_order_of_the_entry(tmp_path):
     hub, torch_home = tmp_path / "hub", tmp_path / "torch"
     (torch_home / "hub/checkpoints").mkdir(parents=True)
     expected = {}
@@ -167,7 +173,7 @@ def test_files_are_found_in_their_caches_in_the_order_of_the_entry(tmp_path):
     expected["eva02_l14"] = [in_hub(hub, "timm/eva02_large_patch14_clip_224.merged2b_s4b_b131k", OPEN_CLIP[1])]
     expected["siglip"] = [in_hub(hub, "timm/ViT-B-16-SigLIP", name) for name in ("tokenizer.json", "special_tokens_map.json")]
     expected["pinned"] = [in_hub(hub, "timm/tf_efficientnet_b4.ns_jft_in1k", "model.safetensors", revision="v1.0")]
-    found = located(hub, torch_home)
+    found = located()
     assert {name: found[name] for name in expected} == {name: list(map(str, paths)) for name, paths in expected.items()}
     assert found["efficientnet_b4"].startswith("the weight file timm/tf_efficientnet_b4.ns_jft_in1k: model.safetensors is not in ")
     assert "make prefetch" in found["vgg16"] and "make prefetch" in found["clip_vit_l14"]

@@ -1,4 +1,4 @@
-"""The whole study of the paper's plumbing: every classifier in both spaces, as the README runs it; workflow/test_paper_smoke.py has a few."""
+"""The whole plumbing of the paper, without its weights: every classifier in both spaces, as the README runs it."""
 
 import subprocess
 
