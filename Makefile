@@ -18,6 +18,8 @@
 PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
+# Processes of tests that run side by side have a thread each: more would wait for each other.
+ALONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test quick soak coverage check audit bench prefetch doctor plan resume finished publish fetch verify reproduce crate dvc.yaml
@@ -29,10 +31,10 @@ demo: .venv/demo
 	@python scripts/show_summary.py params.yaml
 
 test: .venv/test
-	pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	$(ALONE) pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 quick: .venv/test
-	pytest --numprocesses 3 --dist loadfile $(PYTEST) tests/test_*.py tests/workflow/test_plan.py
+	$(ALONE) pytest --numprocesses 3 --dist loadfile $(PYTEST) tests/test_*.py tests/workflow/test_plan.py
 
 soak: .venv/test
 	FUZZ=300 pytest $(PYTEST) tests/soak tests/test_fuzz.py

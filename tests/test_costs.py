@@ -77,7 +77,8 @@ def test_a_larger_model_takes_longer_and_more_memory(study):
 def test_a_size_says_what_the_study_and_its_entries_say(study):
     model, space = (next(iter(each.values())) for each in entries(study))
     size = size_of(study, 20, model, space)
-    assert (size.images, size.rows, size.shard_rows) == (20, 180, 180)
+    rows = 20 * study["extraction"]["views"]
+    assert (size.images, size.rows, size.shard_rows) == (20, rows, rows)
     assert (size.feature_dim, size.classes, size.null_dim, size.space_dim) == (1280, 1000, 280, 384)
     assert (size.parameters_m, size.gmacs, size.assumed) == (4.65, 0.385, False)
     assert size.cases == 15  # dimensions 8, 24, 64, 128 and 280, each in three subspaces
@@ -126,6 +127,7 @@ def test_data_that_is_not_here_counts_as_imagenet(study, tmp_path, per_class, im
 
 
 def test_the_bytes_of_a_study_are_those_of_its_jobs(study):
+    study["extraction"] |= {"views": 9}
     models, spaces = entries(study)
     whole = study_bytes(study, 1000, models, spaces)
     features = sum(disk_bytes("extract_features", size_of(study, 1000, model, None)) for model in models.values())

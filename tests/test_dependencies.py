@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,8 @@ for script in sys.argv[1:]:
     loaded[script] = ours, list(sys.modules)
 print(json.dumps(loaded))
 """
-    finished = subprocess.run([sys.executable, "-c", program, *LIGHT], capture_output=True, text=True, check=True, cwd=ROOT)
+    ours = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    finished = subprocess.run([sys.executable, "-c", program, *LIGHT], capture_output=True, text=True, check=True, cwd=ROOT, env=ours)
     return {
         script: ({f"scripts/{script}.py", *(str(Path(file).relative_to(ROOT)) for file in files)}, modules)
         for script, (files, modules) in json.loads(finished.stdout).items()

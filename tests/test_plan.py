@@ -121,18 +121,19 @@ def test_nothing_is_measured_before_anything_ran(study, tmp_path):
 def test_what_was_measured_on_as_much_is_taken_from_this_study_then_from_others(study, tmp_path):
     pair = {"space": "conse_minilm", "model": "efficientnet_lite0"}
     one = job(tmp_path, "fit_translator", "conse_minilm/efficientnet_lite0", **pair)
-    for name, images, views, taken in (("a", 20, 9, 11.0), ("b", 20, 1, 12.0), ("c", 30, 9, 13.0)):
-        finish(tmp_path / name, images, views)
+    views = study["extraction"]["views"]
+    for name, images, each, taken in (("a", 20, views, 11.0), ("b", 20, 1, 12.0), ("c", 30, views, 13.0)):
+        finish(tmp_path / name, images, each)
         measure(tmp_path / name, "fit_translator", "conse_minilm/efficientnet_lite0", taken, 1000)
     estimate = planner(study, tmp_path).estimate(one)
     assert (estimate.seconds, estimate.peak_mb, estimate.source) == (11.0, pytest.approx(1048.576), "measured")
-    finish(tmp_path / "demo", 20, 9)
+    finish(tmp_path / "demo", 20, views)
     measure(tmp_path / "demo", "fit_translator", "conse_minilm/efficientnet_lite0", 5.0, 1000)
     assert planner(study, tmp_path).estimate(one).seconds == 5.0
 
 
 def test_a_job_that_gathers_all_models_is_not_measured_by_another_study(study, tmp_path):
-    finish(tmp_path / "a", 20, 9)
+    finish(tmp_path / "a", 20, study["extraction"]["views"])
     measure(tmp_path / "a", "summarize", "x", 11.0, 1000)
     assert planner(study, tmp_path).estimate(job(tmp_path, "summarize", "x")).source == "estimated"
 
