@@ -19,9 +19,9 @@ STEPS = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 SMALL = ["--images", "40", "--classifier", "torchvision/shufflenet_v2_x0_5.IMAGENET1K_V1"]
 
 
-def run(name, *flags):
+def run(name, *flags, root=ROOT):
     """A benchmark in a process of its own."""
-    return subprocess.run([sys.executable, ROOT / f"benchmarks/{name}.py", *map(str, flags)], capture_output=True, text=True)
+    return subprocess.run([sys.executable, root / f"benchmarks/{name}.py", *map(str, flags)], capture_output=True, text=True)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.project import Project
 from tests.test_benchmarks import GROWTH, SMALL, STEPS, growing, measured, run
 
 
@@ -15,8 +16,9 @@ def test_the_growth_of_every_step_is_measured():
 
 
 @pytest.mark.parametrize(("limit", "status"), [("1200", 0), ("0.001", 1)])
-def test_the_engines_own_time_is_held_to_its_limit(limit, status):
-    finished = run("engines", "--studies", "demo", "--repeats", "1", "--limit_s", limit)
+def test_the_engines_own_time_is_held_to_its_limit(tmp_path, limit, status):
+    repository = Project(tmp_path / "repository").folder
+    finished = run("engines", "--studies", "demo", "--repeats", "1", "--limit_s", limit, root=repository)
     assert finished.returncode == status, finished.stderr[-3000:]
     header, row = finished.stdout.splitlines()
     assert header.split()[:2] == ["study", "artifacts"] and row.split()[0] == "demo" and int(row.split()[1]) > 100
