@@ -11,8 +11,9 @@ def test_every_step_is_measured():
 
 
 def test_the_growth_of_every_step_is_measured():
-    made_up = {"resolve_model", "resolve_space", "extract_head", "extract_features", "embed_images", "embed_prompts"}
-    growing(run("growth", *GROWTH), [step for step in STEPS if step not in made_up])
+    made_up = ("resolve_model", "resolve_space", "extract_head", "extract_features", "embed_images", "embed_prompts")
+    steps = [step for step in STEPS if step not in (*made_up, "write_report")]  # whose page shows each of so few images
+    growing(run("growth", *GROWTH, "--steps", *steps), steps)
 
 
 @pytest.mark.parametrize(("limit", "status"), [("1200", 0), ("0.001", 1)])
