@@ -2,7 +2,6 @@
 
 import io
 import struct
-import time
 import zlib
 from itertools import product
 
@@ -149,9 +148,7 @@ def test_a_header_that_claims_ten_thousand_million_pixels_is_refused_before_deco
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0))
     content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    start = time.perf_counter()
     assert reason(content, 100_000_000) == "absurdly large: 100000 x 100000 pixels, data.max_pixels is 100000000"
-    assert time.perf_counter() - start < 0.5
 
 
 def test_an_image_of_exactly_max_pixels_is_used_and_one_of_a_pixel_more_is_not():

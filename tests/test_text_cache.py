@@ -6,6 +6,7 @@ import pytest
 
 from singflow.errors import InputError
 from singflow.text_cache import CHUNK, TextCache
+from tests.project import PATIENCE
 
 
 class Tower:
@@ -93,7 +94,7 @@ def test_two_jobs_that_write_the_same_file_both_get_their_texts(tmp_path):
     together, results = threading.Barrier(2), []
 
     def tower(texts):
-        together.wait(timeout=10)
+        together.wait(timeout=PATIENCE)
         return Tower()(texts)
 
     jobs = [threading.Thread(target=lambda: results.append(cache_of(tmp_path, tower)(words(50)))) for _ in range(2)]
