@@ -1,7 +1,7 @@
 # make demo   environment and the study in params.yaml
 # make test   environment and all tests; PYTEST="tests/test_metrics.py" passes options
-# make quick  the tests that run no engine: a tenth of the time
-# make soak   what takes hours: kills at random moments, the smoke study of all models, every benchmark, more fuzzing (docs/testing.md)
+# make quick  the tests of the package and the scripts, without whole studies
+# make soak   what takes longest: kills at random moments, the smoke study of all models, every benchmark, more fuzzing (docs/testing.md)
 # make check  environment, linters, types, and known vulnerabilities of what is installed (make audit)
 # make coverage   the tests of the package alone, of publish and of fetch, and the share of lines and branches that they run
 # make bench  speed and growth of the numerical core, extraction, start of scripts; peak memory of every step at the paper's largest size and of a

@@ -13,22 +13,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import yaml
 
-from tests import warm
+from tests import PATIENCE, warm
 
 CHECKOUT = Path(__file__).parents[1]
 LOADING = ("HF_HUB_CACHE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE")  # libraries read these while they are loaded
-PATIENCE = 1200  # seconds after which a wait is given up as endless: many times what a busy machine takes
 FAULTS = Path(__file__).with_name("faults")
 CODE = ("src/", "scripts/", "rules/", "tests/", "benchmarks/", "docs/", "report/")  # where a file that git does not know yet counts
-OWN = {  # entries of the registries that are the project's; a user's stand beside them
-    "spaces.yaml": ["conse_minilm", "clip_vit_l14", "eva02_l14"],
-    "models.yaml": [
-        "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
-        "resnet50", "vgg16", "vgg19", "densenet121", "efficientnet_b4", "efficientnet_b0", "bit_resnet50", "resnext101", "convnext_base",
-        "swin_large", "dinov2_large", "deit3_large", "eva02_large", "dinovit", "dinovit_torchvision", "dinovit_linear",
-    ],
-}  # fmt: skip
 TINY_MODEL = """
 tiny:
   source: timm
@@ -52,21 +44,29 @@ def _files() -> list[str]:
     return [*known, *(name for name in listed("-o") if name.startswith(CODE))]
 
 
+def _copy(source: Path, names: list[str], folder: Path) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source / name, folder / name)
+
+
 def _pristine() -> Path:
-    """A folder with the project as it is given to users, made once for all processes of a test run."""
+    """A folder with the project as it is given to users, made once for all processes of a test run; beside it the list of its files."""
     if "SINGFLOW_PRISTINE" in os.environ:
         return Path(os.environ["SINGFLOW_PRISTINE"])
-    folder = Path(tempfile.mkdtemp(prefix="singflow-tests-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    around = Path(tempfile.mkdtemp(prefix="singflow-tests-"))
+    atexit.register(shutil.rmtree, around, ignore_errors=True)
+    folder = around / "project"
     os.environ["SINGFLOW_PRISTINE"] = str(folder)
-    for name in _files():
-        if (CHECKOUT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(CHECKOUT / name, folder / name)
+    names = sorted({*filter(lambda name: (CHECKOUT / name).is_file(), _files()), "params.yaml"})
+    (around / "files").write_text("\n".join(names))
+    _copy(CHECKOUT, names, folder)
     shutil.copy2(folder / "studies/demo.yaml", folder / "params.yaml")
-    for registry, names in OWN.items():
-        entries = re.split(r"^(?=[^\s#])", (folder / registry).read_text(), flags=re.MULTILINE)
-        (folder / registry).write_text("".join(entry for entry in entries if entry.partition(":")[0] in ("", *names) or entry[0] == "#"))
+    studies = [yaml.safe_load(path.read_text()) for path in (folder / "studies").glob("*.yaml")]
+    for kind in ("models", "spaces"):  # a user's own entries stand beside those of the project's studies
+        named, registry = {name for study in studies for name in study[kind]}, folder / f"{kind}.yaml"
+        entries = re.split(r"^(?=[^\s#])", registry.read_text(), flags=re.MULTILINE)
+        registry.write_text("".join(entry for entry in entries if entry.startswith("#") or entry.partition(":")[0] in named))
     remotes = re.split(r"^(?=\[)", (folder / ".dvc/config").read_text(), flags=re.MULTILINE)
     local = "".join(part for part in remotes if not part.startswith("['remote") or "local" in part.splitlines()[0])
     (folder / ".dvc/config").write_text(re.sub(r"^(    remote = ).*", r"\g<1>local", local, flags=re.MULTILINE))
@@ -74,6 +74,7 @@ def _pristine() -> Path:
 
 
 ROOT = _pristine()
+FILES = (ROOT.parent / "files").read_text().splitlines()  # without what programs that ran there left
 
 
 def without(part: str) -> NoReturn:
@@ -88,7 +89,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        shutil.copytree(ROOT, folder, dirs_exist_ok=True)
+        _copy(ROOT, FILES, folder)
         self.edit("params.yaml", r"models:.*?(?=spaces:)", "models:\n  - efficientnet_lite0\n  - tiny\n")
         self.edit("params.yaml", r"threads: \d+", "threads: 1")
         self.edit("params.yaml", r"views: \d+", "views: 2")
@@ -157,11 +158,11 @@ class Project:
         return outer | started | ours | variables
 
     def run(
-        self, *command: str, check: bool = True, warm_start: bool | None = None, **environment: str
+        self, *command: str, check: bool = True, warm_start: bool | None = None, patience: float | None = PATIENCE, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         variables = self.environment(warm_start, **environment)
         done = subprocess.run(
-            command, cwd=self.folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE
+            command, cwd=self.folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=patience
         )
         assert not check or done.returncode == 0, done.stdout[-6000:]
         return done
@@ -176,7 +177,7 @@ class Project:
         variables |= {"PYTHONPATH": f"{variables['PYTHONPATH']}:{FAULTS}", "FAULT": json.dumps(order)}
         with tempfile.TemporaryFile("w+") as said:  # not a pipe, which those that go on would hold open
             process = subprocess.Popen(command, cwd=self.folder, env=variables, stdout=said, stderr=said, start_new_session=True)
-            status = process.wait()
+            status = process.wait(PATIENCE)
             said.seek(0)
             told = said.read()
         assert status == -signal.SIGKILL and not once.exists(), f"{command} was not killed at {fault}:\n{told[-6000:]}"

@@ -20,7 +20,7 @@ from singflow.data import Candidate, Inspected, build_manifest, data_root, inspe
 from singflow.errors import InputError
 from singflow.images import FORMATS
 from singflow.parallel import map_ahead
-from tests import warm
+from tests import PATIENCE, warm
 from tests.project import ROOT
 
 CLASSES_FILE = ROOT / "vocab" / "imagenet_1k.csv"
@@ -563,7 +563,7 @@ def test_a_named_pipe_is_rejected_and_not_waited_for(tmp_path):
     results: list[Inspected | str] = []
     worker = Thread(target=lambda: results.append(inspect(tmp_path / "pipe", 100)), daemon=True)
     worker.start()
-    worker.join(1200)
+    worker.join(PATIENCE)
     finished = list(results)
     if worker.is_alive():
         os.close(os.open(tmp_path / "pipe", os.O_WRONLY))
@@ -590,7 +590,7 @@ def test_map_ahead_takes_at_most_4_items_a_thread_more_than_it_gave(threads, con
 
 def test_map_ahead_works_in_all_its_threads_at_once():
     meeting = Barrier(3)
-    assert list(map_ahead(lambda item: (meeting.wait(timeout=1200), item)[1], range(6), 3)) == list(range(6))
+    assert list(map_ahead(lambda item: (meeting.wait(timeout=PATIENCE), item)[1], range(6), 3)) == list(range(6))
 
 
 def test_map_ahead_passes_on_an_error_after_the_results_before_it():

@@ -27,7 +27,7 @@ from singflow.store import read_models
 from singflow.tables import BASIS
 from singflow.translator import Translator
 from singflow.vocabulary import read_vocabulary
-from tests import warm
+from tests import PATIENCE, warm
 from tests.manifests import whole
 from tests.project import ROOT
 from tests.test_images import encoded
@@ -81,7 +81,7 @@ def no_hang():
         raise TimeoutError("hangs")
 
     before = signal.signal(signal.SIGALRM, fail)
-    signal.alarm(1200 + MANY)
+    signal.alarm(PATIENCE + MANY)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

@@ -123,6 +123,15 @@ def test_conse_is_the_softmax_weighted_mean_of_the_likeliest_sentences():
         np.testing.assert_allclose(row, mean / np.linalg.norm(mean), atol=1e-6)
 
 
+def test_label_sentences_keep_single_precision_where_images_are_embedded_in_half(entry):
+    half, single = load_image_tower(entry), load_text_tower(entry)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        half(images(1, half.preprocess.size[0]))
+    assert len(half.known) == entry.top
+    for label in half.known:
+        assert half.embedded[label].numpy().tobytes() == single.embed([half.sentences[label]])[0].tobytes()
+
+
 def embed_packaged(tower, packaged):
     root, manifest = packaged
     options = {"device": torch.device("cpu"), "batch_size": 8, "threads": 2, "max_pixels": 10**8}

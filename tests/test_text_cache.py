@@ -6,7 +6,7 @@ import pytest
 
 from singflow.errors import InputError
 from singflow.text_cache import CHUNK, TextCache
-from tests.project import PATIENCE
+from tests import PATIENCE
 
 
 class Tower:

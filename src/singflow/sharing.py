@@ -19,6 +19,7 @@ SHARD = re.compile(r"(features|embeddings)/.*/shard-\d+\.safetensors$")
 MOST_NAMES = 5  # that a message lists
 LOCK = Path("dvc.lock")
 RWLOCK = Path(".dvc/tmp/rwlock")  # who reads and writes what, which DVC does not write whole
+CACHE = Path(".dvc/cache")
 LOCK_BEFORE = Path(".dvc/tmp/dvc.lock.before")  # while a publication writes dvc.lock, which takes DVC many steps; empty: there was none
 
 
@@ -62,8 +63,9 @@ def repository() -> Iterator[Any]:
                 LOCK_BEFORE.replace(LOCK) if LOCK_BEFORE.stat().st_size else LOCK.unlink(missing_ok=True)
                 LOCK_BEFORE.unlink(missing_ok=True)
             _remove_torn(RWLOCK)
-            for folder in (Path("results"), Path(".dvc/cache")):  # not a cache that others share
-                _remove_torn_copies(folder)
+            _remove_torn_copies(Path("results"))
+            if not CACHE.is_symlink():  # to one that others share
+                _remove_torn_copies(CACHE)
             repo.drop_data_index()
             yield repo
     except DvcException as error:

@@ -51,9 +51,10 @@ class ConSE(ImageTower):
         """Unit embeddings (n, m)."""
         logits = self.classifier.logits(self.classifier(images))
         weights, classes = torch.softmax(logits / self.temperature, dim=1).topk(self.top)
-        for missing in set(classes.flatten().tolist()) - self.known:  # by two threads at once: the same numbers, written twice
-            self.embedded[missing] = torch.from_numpy(self.text.embed([self.sentences[missing]])[0])
-            self.known.add(missing)
+        with torch.autocast(images.device.type, enabled=False):  # texts keep single precision, whatever that of images
+            for missing in set(classes.flatten().tolist()) - self.known:  # by two threads at once: the same numbers, written twice
+                self.embedded[missing] = torch.from_numpy(self.text.embed([self.sentences[missing]])[0])
+                self.known.add(missing)
         mean = torch.einsum("nk,nkm->nm", weights, self.embedded[classes])
         return nn.functional.normalize(mean, dim=1)
 

@@ -36,7 +36,7 @@ CHOICES = (
 )
 CHOSEN = 0.01  # share of a table's rows, rounded up, in which a column of CHOICES may differ
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")
-EXPLAINS = ("software.", "weights_sha256")  # metadata; the hash covers what a tower computes when it is loaded, and the tensors decide
+EXPLAINS = ("software.", "weights_sha256")  # metadata; untrained weights are drawn by the processor, and the tensors decide
 ONLY_HASH = "only the hash is known: `--against <remote or folder>` tells how far it is off"
 UNREADABLE = (OSError, ValueError, SyntaxError, LookupError, SafetensorError)  # what readers raise on damaged bytes
 SCALES: dict[str, Callable[[np.ndarray], Any]] = {

@@ -8,8 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import PATIENCE
 from tests.cluster.slurm import Slurm, missing, wait_for
-from tests.project import PATIENCE, Project, without
+from tests.project import Project, without
 
 FAULTS = Path(__file__).parent / "faults"
 SNAKEMAKE = ("snakemake", "--profile", "slurm")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.project import PATIENCE
+from tests import PATIENCE
 
 CONFIG = Path("/etc/slurm")  # the step strips SLURM_CONF, so it can be nowhere else
 MARK = "# written by the tests of this project: they may overwrite it"

@@ -16,8 +16,9 @@ from pathlib import Path
 import boto3
 import psutil
 
+from tests import PATIENCE
 from tests.cluster.slurm import wait_for
-from tests.project import PATIENCE, ROOT, without
+from tests.project import ROOT, without
 
 OBJECT = re.compile(r"files/md5/([0-9a-f]{2})/([0-9a-f]{30}(?:\.dir)?)$")
 SSHD_CONFIG = """

@@ -12,7 +12,8 @@ import yaml
 from dvc.config import Config
 
 from singflow.doctor_dvc import check_shared_cache
-from tests.project import PATIENCE, ROOT
+from tests import PATIENCE
+from tests.project import ROOT
 
 FIGURE, TABLE = "results/demo/figures/fig3.png", "results/demo/tables/labels.csv"
 DOCUMENTATION = (ROOT / "docs/sharing.md").read_text()

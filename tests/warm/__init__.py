@@ -11,6 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from tests import PATIENCE
+
 FOLDER = Path(__file__).parent
 COLD = "SINGFLOW_COLD" in os.environ  # every program in a new process, which can be measured (make coverage)
 
@@ -54,4 +56,4 @@ def run(script: Path, *words: object, cwd: Path | None = None, **variables: str)
     """One of the project's scripts, by the server: what it says and complains of apart. variables: of its environment."""
     known = os.environ | environment() | {"PYTHONPATH": str(script.parents[1] / "src")} | variables
     command = [sys.executable, *([] if COLD else ["-IS", FOLDER / "ask.py"]), script, *map(str, words)]
-    return subprocess.run(command, cwd=cwd, env=known, capture_output=True, text=True, timeout=1200)
+    return subprocess.run(command, cwd=cwd, env=known, capture_output=True, text=True, timeout=PATIENCE)

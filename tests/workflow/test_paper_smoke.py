@@ -16,6 +16,7 @@ from singflow.config import check, read_yaml
 from singflow.data import data_root, read_classes
 from singflow.registry import read_model
 from singflow.store import read_tensors
+from tests import PATIENCE
 from tests.project import ROOT, Project
 from tests.test_classifiers import assert_same, own_transform, square_and_wide, timm_parts, tokens_and_mean, vgg_feature
 from tests.test_networks import load_script
@@ -97,37 +98,30 @@ def assert_table(said, models):
         assert len([line for line in table.splitlines() if line.split()[:1] == [name] and f" {NULL_DIM[name]} " in line]) == len(SPACES)
 
 
-def commands():
-    """What the README says of the smoke study."""
+def run_study(project, patience=PATIENCE):
+    """What the README says of the smoke study, done in a project."""
     start = COMMANDS.index("cp studies/paper_smoke.yaml params.yaml")
-    return "\n".join(COMMANDS[start : start + 3])
+    project.said = project.run("bash", "-euc", "\n".join(COMMANDS[start : start + 3]), patience=patience).stdout
+    project.results = project.folder / "results/paper_smoke"
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """The study of the README, of a few of its models."""
-    project = Project(tmp_path_factory.mktemp("smoke"))
+def assert_study(project, models):
+    """The study of these models ends with its table, and its artifacts fulfil the contract."""
+    assert_table(project.said, models)
+    for model in models:
+        assert_model(project.results, model)
+        assert_model_in_spaces(project.results, model)
+    for space in SPACES:
+        assert_space(project.results, space, yaml.safe_load((project.folder / "params.yaml").read_text()))
+
+
+def test_the_smoke_study_of_a_few_models_says_what_it_is_worth_and_fulfils_the_contract(tmp_path):
+    project = Project(tmp_path)
     project.edit("studies/paper_smoke.yaml", r"models:.*?(?=spaces:)", f"models: [{', '.join(FEW)}]\n")
     project.edit("studies/paper_smoke.yaml", r"models: \[resnet50\]", f"models: [{FEW[0]}]")
     project.edit("studies/paper_smoke.yaml", r"closeup: resnet50", f"closeup: {FEW[0]}")
-    project.said = project.run("bash", "-euc", commands()).stdout
-    project.results = project.folder / "results/paper_smoke"
-    return project
-
-
-def test_the_smoke_study_ends_with_a_table_that_says_what_it_is_worth(smoke):
-    assert_table(smoke.said, FEW)
-
-
-@pytest.mark.parametrize("model", FEW)
-def test_the_artifacts_of_a_model_fulfil_the_contract(smoke, model):
-    assert_model(smoke.results, model)
-    assert_model_in_spaces(smoke.results, model)
-
-
-@pytest.mark.parametrize("space", SPACES)
-def test_the_artifacts_of_both_spaces_fulfil_the_contract(smoke, space):
-    assert_space(smoke.results, space, yaml.safe_load((smoke.folder / "params.yaml").read_text()))
+    run_study(project)
+    assert_study(project, FEW)
 
 
 def resnet_feature(model, images):
