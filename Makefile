@@ -1,54 +1,52 @@
 # make demo   environment and the study in params.yaml
-# make test   environment and all tests; PYTEST="tests/test_metrics.py" passes options
+# make test   environment and all tests; PYTEST="tests/analyses" passes options
 # make quick  the tests of the package and the scripts, without whole studies
 # make soak   what takes longest: kills at random moments, the smoke study of all models, every benchmark, more fuzzing (docs/testing.md)
 # make check  environment, linters, types, and known vulnerabilities of what is installed (make audit)
 # make coverage   the tests of the package alone, of publish and of fetch, and the share of lines and branches that they run
 # make bench  speed and growth of the numerical core, extraction, start of scripts; peak memory of every step at the paper's largest size and of a
 #             scan of 100,000 words; the engines' own time on large studies: each beside what it is compared to (docs/performance.md)
-# make prefetch   weights that the study in params.yaml needs, into the caches (needs a network)
-# make doctor     what of a run will work here or on the cluster, and how to mend what will not
-# make plan       jobs, hours, memory and disk of the study before it runs; PLAN="--device cuda" passes options
-# make resume     go on with the study on Slurm after its Snakemake was killed; RESUME="--wait true" passes options
-# make publish    record the finished study with DVC and push it to a remote; PUBLISH="--remote lab" passes options
-# make fetch      a published study, so that nothing is left to do; FETCH="--tier metrics" passes options
-# make verify     results compared with the published ones; VERIFY="--against lab" passes options
-# make reproduce  the published study computed again in a fresh clone, and compared
-# make crate   the finished study as one archive, an RO-Crate; CRATE="--license CC-BY-4.0" passes options
+# make dvc.yaml   what is derived and in git: the stages of dvc.yaml out of the rules, the schema of params.yaml, and params.yaml itself
+# make doctor, plan, prefetch, resume, publish, fetch, verify, reproduce, crate   the commands of `singflow` by these names, in this
+#             environment; options pass in a variable of the name: PUBLISH="--remote lab"
 PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
 # Processes of tests that run side by side have a thread each: more would wait for each other.
 ALONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+QUICK = $(filter-out $(addprefix tests/,browser cluster faults remotes soak warm workflow),$(patsubst %/,%,$(wildcard tests/*/))) $(wildcard tests/test_*.py)
+COMMANDS := doctor plan prefetch resume publish fetch verify reproduce
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test quick soak coverage check audit bench prefetch doctor plan resume finished publish fetch verify reproduce crate dvc.yaml
+.PHONY: demo test quick soak coverage check audit bench finished crate dvc.yaml $(COMMANDS)
 .DEFAULT_GOAL := demo
 
 demo: .venv/demo
-	@python scripts/clear_lock.py
+	@singflow clear_lock
 	snakemake --cores $(CORES) --rerun-incomplete --quiet rules host; status=$$?; rm -f .snakemake/demo; exit $$status
-	@python scripts/show_summary.py params.yaml
+	@singflow show_summary
 
 test: .venv/test
 	$(ALONE) pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 quick: .venv/test
-	$(ALONE) pytest --numprocesses 3 --dist loadfile $(PYTEST) tests/test_*.py tests/workflow/test_plan.py
+	$(ALONE) pytest --numprocesses 3 --dist loadfile $(PYTEST) $(QUICK) tests/workflow/test_plan.py
 
 soak: .venv/test
 	FUZZ=300 pytest $(PYTEST) tests/soak tests/test_fuzz.py
 
 coverage: .venv/test
-	SINGFLOW_COLD=1 pytest --numprocesses 2 --dist loadfile --cov --cov-fail-under=95 $(PYTEST) tests/test_*.py tests/workflow/test_sharing.py tests/workflow/test_publish.py
+	SINGFLOW_COLD=1 pytest --numprocesses 2 --dist loadfile --cov --cov-fail-under=95 $(PYTEST) $(QUICK) tests/workflow/test_sharing.py tests/workflow/test_publish.py
 
 check: .venv/test audit
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 	snakefmt --check Snakefile rules
 	codespell
-	diff params.yaml studies/demo.yaml  # what is given to users is the demo
+	singflow study demo --check  # what is given to users is the demo
+	python -m singflow.engines.stages --check
 	snakemake --dry-run >/dev/null 2>&1 || snakemake --dry-run
 	# One environment runs every rule (make, or environment.yml), so the lint for an environment per rule does not apply.
 	! snakemake --lint 2>&1 | grep '^    \*' | grep -v 'Specify a conda environment or container for each rule'
@@ -59,41 +57,20 @@ audit: .venv/test
 bench: .venv/demo
 	@missed=0; for each in numerics kernels memory scan extraction engines startup; do python benchmarks/$$each.py || missed=1; done; exit $$missed
 
-prefetch: .venv/demo
-	python scripts/prefetch.py
-
-doctor: .venv/demo
-	python scripts/doctor.py
-
-plan: .venv/demo
-	python scripts/plan.py $(PLAN)
-
-resume: .venv/demo
-	python scripts/resume.py $(RESUME)
+upper = $(shell echo $(1) | tr a-z A-Z)
+$(COMMANDS): .venv/demo
+	singflow $@ $($(call upper,$@))
 
 finished: .venv/demo
 	@snakemake --dry-run 2>&1 | grep -q "Nothing to be done" \
 	  || { echo "error: the run is not finished: run 'snakemake --cores $(CORES)' first" >&2; exit 1; }
 
-publish: .venv/demo
-	python scripts/publish.py $(PUBLISH)
-
-fetch: .venv/demo
-	python scripts/fetch.py $(FETCH)
-
-verify: .venv/demo
-	@python scripts/verify.py $(VERIFY)
-
-reproduce: .venv/demo
-	python scripts/reproduce.py $(REPRODUCE)
-
 crate: finished
-	python scripts/export_crate.py $(CRATE)
+	singflow crate $(CRATE)
 
-# Derived files that are in git: the code among DVC's deps, and the schema of params.yaml.
 dvc.yaml: .venv/demo
-	python -m singflow.dependencies
-	python -m singflow.config
+	python -m singflow.engines.stages
+	python -m singflow.config.study
 
 .venv/demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=<path> ..." if sys.version_info < (3, 11) else 0)'

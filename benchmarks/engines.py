@@ -18,8 +18,11 @@ from memory import ROOT
 from pydantic import Field
 
 from singflow import cli
+from singflow.artifacts.tables import write_parquet
+from singflow.config.reading import read_yaml
+from singflow.config.study import complete, render
+from singflow.engines.code import FILE, write_digests
 from singflow.errors import InputError
-from singflow.store import write_parquet
 
 BIN = Path(sys.executable).parent
 COMMANDS = {
@@ -33,7 +36,7 @@ COMMANDS = {
 class Flags(cli.Command):
     """The engines' own time on the graphs of complete studies."""
 
-    studies: list[str] = Field(["paper", "sweep"], min_length=1, description="names of files in studies/")
+    studies: list[str] = Field(["paper", "sweep"], min_length=1, description="names of files in config/studies/")
     repeats: int = Field(3, ge=1, description="times that every command is run")
     limit_s: float = Field(10.0, gt=0, description="seconds that a command on the first study may take")
 
@@ -55,7 +58,7 @@ def prepare(study: Path) -> int:
     for name in filter(None, listed.split("\0")):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, name)
-    shutil.copy(ROOT / study, "params.yaml")
+    Path("params.yaml").write_text(render(complete(read_yaml(ROOT / study))))
     subprocess.run(["git", "init", "--quiet"], check=True)
     generator = np.random.default_rng(0)
     with Repo() as repo:
@@ -66,6 +69,8 @@ def prepare(study: Path) -> int:
             write_parquet(out, pd.DataFrame({"image_id": range(10_000)}))
         elif out.name == "metrics.json":  # which DVC opens
             out.write_text("{}\n")
+        elif out.name == FILE.name:  # likewise
+            write_digests(out)
         else:
             out.write_bytes(generator.bytes(1000))
     run("snakemake", "--touch", "--forceall", "--quiet", "--cores", "1")
@@ -87,7 +92,7 @@ def main(flags: Flags) -> None:
     for study in flags.studies:
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
-            rows.append({"study": study, "artifacts": prepare(Path("studies", f"{study}.yaml")), **measure(flags.repeats)})
+            rows.append({"study": study, "artifacts": prepare(Path("config/studies", f"{study}.yaml")), **measure(flags.repeats)})
             os.chdir(ROOT)
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format="%.1f"))

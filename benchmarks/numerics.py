@@ -20,13 +20,13 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from singflow import cli
-from singflow.concepts import block_size, scan_block
+from singflow.analyses.concepts import block_size, scan_block
+from singflow.analyses.geometry import random_basis
+from singflow.analyses.metrics import fold, remove, unit
+from singflow.artifacts.shards import in_blocks
 from singflow.errors import InputError
-from singflow.geometry import random_basis
-from singflow.metrics import fold, remove, unit
 from singflow.parallel import map_ahead
-from singflow.ridge import Affine, RidgeStatistics
-from singflow.store import in_blocks
+from singflow.translators.ridge import Affine, RidgeStatistics
 
 Part = Literal["scoring", "scan", "ridge"]
 MARKS = {  # (what is measured, at least or at most, mark)

@@ -15,10 +15,13 @@ from memory import ROOT, measure
 from pydantic import Field
 
 from singflow import cli
+from singflow.analyses.geometry import random_basis
+from singflow.analyses.metrics import unit
+from singflow.artifacts.files import write_json
+from singflow.artifacts.shards import shard_path
+from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import write_tensors
 from singflow.errors import InputError
-from singflow.geometry import random_basis
-from singflow.metrics import unit
-from singflow.store import shard_path, write_json, write_parquet, write_tensors
 
 WIDTH = 512
 DIM = 768
@@ -49,7 +52,7 @@ def prepare(flags: Flags) -> None:
     write_tensors(shard_path(Path("features"), 0), {"features": normal(flags.images, WIDTH), **places}, {})
     write_tensors(Path("projector.safetensors"), {"null_basis": random_basis(WIDTH, WIDTH // 4, 0, 0)}, {})
     write_tensors(Path("translator.safetensors"), {"weight": normal(DIM, WIDTH), "bias": normal(DIM)}, {"kind": "linear"})
-    write_tensors(Path("prompts.safetensors"), {"concept_embeddings": unit(normal(flags.concepts, DIM)).astype(np.float32)}, {})
+    write_tensors(Path("texts.safetensors"), {"concept_embeddings": unit(normal(flags.concepts, DIM)).astype(np.float32)}, {})
     write_json(Path("names.json"), {"labels": labels, "concepts": [f"concept {number:06d}" for number in range(flags.concepts)]})
 
 
@@ -64,7 +67,7 @@ def main(flags: Flags) -> None:
         os.chdir(folder)
         prepare(flags)
         inputs = ["--manifest", "manifest.parquet", "--features", "features", "--shards", "1", "--names", "names.json"]
-        inputs += [word for name in ("projector", "translator", "prompts") for word in (f"--{name}", f"{name}.safetensors")]
+        inputs += [word for name in ("projector", "translator", "texts") for word in (f"--{name}", f"{name}.safetensors")]
         command = [sys.executable, str(ROOT / "scripts/scan_concepts.py"), *inputs, "--threads", str(flags.threads)]
         peak, seconds = measure([*command, "--output", "concepts.parquet"])
         size = Path("concepts.parquet").stat().st_size / 1e9

@@ -1,8 +1,8 @@
 """How long every script takes from the start of Python until its flags are read: `python scripts/<script>.py --help`.
 
 Every repeat runs all scripts once, beside `python -c pass` and `import pandas`. Prints a table of seconds, minimum and median, and the
-median over that of `import pandas`; ends with exit status 1 when the minimum of a script that needs no torch, to which others on the
-machine add nothing, is above the limit.
+median over that of `import pandas`; ends with exit status 1 when the minimum of a script, to which others on the machine add nothing, is
+above the limit.
 """
 
 import subprocess
@@ -14,7 +14,6 @@ from memory import ROOT
 from pydantic import Field
 
 from singflow import cli
-from singflow.dependencies import needs_torch
 from singflow.errors import InputError
 
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if "cli.run(" in path.read_text(encoding="utf-8"))
@@ -26,7 +25,7 @@ class Flags(cli.Command):
 
     scripts: list[str] = Field(SCRIPTS, min_length=1, description="scripts that are started")
     repeats: int = Field(5, ge=1, description="times that every script is started")
-    limit_s: float = Field(0.5, gt=0, description="seconds that a script without torch may take")
+    limit_s: float = Field(0.5, gt=0, description="seconds that a script may take")
 
 
 def seconds(arguments: list[str]) -> float:
@@ -38,10 +37,10 @@ def seconds(arguments: list[str]) -> float:
     return time.perf_counter() - started
 
 
-def judge(light: pd.Series, limit_s: float) -> None:
+def judge(each: pd.Series, limit_s: float) -> None:
     """Count the scripts (seconds by name) that start in time. Raises InputError when some do not."""
-    slow = light[light > limit_s]
-    print(f"{len(light) - len(slow)} of {len(light)} scripts without torch start within {limit_s:g} s")
+    slow = each[each > limit_s]
+    print(f"{len(each) - len(slow)} of {len(each)} scripts start within {limit_s:g} s")
     if len(slow):
         raise InputError(f"slower than {limit_s:g} s: {', '.join(slow.index)}")
 
@@ -51,9 +50,8 @@ def main(flags: Flags) -> None:
     runs = pd.DataFrame([{name: seconds(command) for name, command in commands.items()} for _ in range(flags.repeats)])
     table = pd.DataFrame({"minimum s": runs.min(), "median s": runs.median()})
     table["of pandas"] = table["median s"] / table["median s"]["import pandas"]
-    table["torch"] = ["torch" if name in flags.scripts and needs_torch(name, ROOT) else "" for name in table.index]
     print(table.to_string(float_format="%.2f"))
-    judge(table.loc[[name for name in flags.scripts if not table["torch"][name]], "minimum s"], flags.limit_s)
+    judge(table.loc[flags.scripts, "minimum s"], flags.limit_s)
 
 
 if __name__ == "__main__":

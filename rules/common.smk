@@ -1,62 +1,87 @@
 import re
-import shlex
 from math import ceil
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from singflow import costs
-from singflow.config import LOCAL, check, keep_study
-from singflow.dependencies import code_files
+from singflow.config.sections import LOCAL
+from singflow.config.study import layered, settle, typed
+from singflow.engines.code import ACCEPTED, Code
+from singflow.engines.flags import at, spell
+from singflow.engines.stages import flags_placeholder, is_placeholder
 from singflow.errors import InputError
-from singflow.registry import resolve_models, resolve_spaces
-from singflow.weights import generates, refuse_space
+from singflow.pictures.weights import generates
+from singflow.planning import costs
 
-try:
-    STUDY = check(config, "params.yaml")
-    keep_study(config, workflow.is_main_process)
-    ENTRIES = {
-        "model": resolve_models("models.yaml", config["models"], config["weights"]),
-        "space": resolve_spaces("spaces.yaml", config["spaces"], config["weights"]),
-    }
-    if config["pictures"]["renderer"] == "unclip":
-        for name, entry in ENTRIES["space"].items():
-            refuse_space(name, entry)
-except InputError as error:
-    raise WorkflowError(f"the study is not valid:\n{error}") from None
+FOR_DVC = is_placeholder(config["study"])  # the rules are read to write dvc.yaml
+PARAMS = "params.yaml"
+CODE = Code(Path(workflow.basedir))
+
+if not FOR_DVC:
+    typed(config, workflow.config_settings.config)
+    try:
+        CODE.accepted  # is read here, where a mistake in it can be told
+        STUDY, ENTRIES = settle(config, PARAMS)
+        PARAMS = layered(config, PARAMS, main=workflow.is_main_process)
+    except InputError as error:
+        raise WorkflowError(f"the study is not valid:\n{error}") from None
 
 RESULTS = f"results/{config['study']}"
 THREADS = config["threads"]
+SHARDS = config["extraction"]["shards"]
 KIND = config["translator"]["kind"]
 GPUS = 0 if config["extraction"]["device"] == "cpu" else 1
 CUDA_MB = 3000 * GPUS
-IMAGES_EXPECTED = costs.expected_images(config, Path(RESULTS))
+IMAGES_EXPECTED = 0 if FOR_DVC else costs.expected_images(config, Path(RESULTS))
+IMAGES = (
+    f'--manifest {RESULTS}/data/manifest.parquet --source {config["data"]["source"]} --root "{{params.root}}"'
+    f' --max_pixels {config["data"]["max_pixels"]} --seed {config["seed"]} --threads {THREADS}'
+)
 
 
 def alternatives(names):
     return "|".join(map(re.escape, names))
 
 
-def flags(section):
-    """A section of params.yaml as flags, spelled as DVC spells `${section}`."""
-    words = []
-    for name, value in section.items():
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{name}", *map(_word, values)] if values else []
-    return " ".join(words)
+# Values of params.yaml that hold any text reach a command by a function, whose text Snakemake leaves as it is.
 
 
-def _word(value):
-    return shlex.quote(value) if isinstance(value, str) else str(value)
+def flags(*keys, **named):
+    """A section of params.yaml as flags, or values by their keys: under the last part of a key, or the name given."""
+    named = {key.rpartition(".")[2]: key for key in keys} | named
+    if FOR_DVC:
+        return lambda wildcards: flags_placeholder(config, named)
+    found = {name: at(config, key) for name, key in named.items()}
+    section = next(iter(found.values()))
+    return lambda wildcards: spell(section if isinstance(section, dict) else found)
+
+
+def value(key):
+    """A value of params.yaml, or no file where it is null."""
+    found = at(config, key)
+    return lambda wildcards: [] if found is None else found
+
+
+SELECTION = flags("models", "spaces")
+COMPARISON = flags("spaces", "comparison.models", "comparison.kinds")
+
+
+def whole_study(wildcards):
+    """The study, as a parameter: a change of what it says, and not of how its file says it, is a change of it."""
+    return [] if FOR_DVC else STUDY.model_dump_json()
 
 
 def entry_of(kind):
     """The registry entry that a job depends on, as a parameter: a change of it, and of no other, re-runs the job."""
+    if FOR_DVC:
+        return []
     return lambda wildcards: ENTRIES[kind][wildcards[kind]].model_dump_json()
 
 
 def local_files(kind):
-    """Files of the user's own that a model or space is made of."""
+    """Files of the user's own that a model or space is made of. DVC watches the registry and the folder whole."""
+    if FOR_DVC:
+        return [f"config/{kind}s.yaml", LOCAL]
     return lambda wildcards: ENTRIES[kind][wildcards[kind]].local_files()
 
 
@@ -78,6 +103,8 @@ def for_all(pattern):
 
 def generator_files(wildcards):
     """Files of a generator of the user's own."""
+    if FOR_DVC:
+        return LOCAL
     folder = Path(config["pictures"]["generator"])
     return (
         sorted(map(str, filter(Path.is_file, folder.rglob("*"))))
@@ -97,6 +124,34 @@ def translators_of(wildcards):
     )
 
 
+def captioned(path):
+    """A file that people read, with its caption in report/captions and, in Snakemake's report, a place by its folder."""
+    caption = f"../report/captions/{Path(path).stem}.rst"
+    return report(path, caption=caption, category=Path(path).parent.name)
+
+
+def table(name):
+    return captioned(f"{RESULTS}/tables/{name}.csv")
+
+
+def png(*names):
+    return [captioned(f"{RESULTS}/figures/{name}.png") for name in names]
+
+
+def pdf(*names):
+    return [f"{RESULTS}/figures/{name}.pdf" for name in names]
+
+
+def made(folder, ending):
+    """What the rules so far write into a folder of the results."""
+    outputs = [str(each) for step in workflow.rules for each in step.output]
+    return [
+        each
+        for each in outputs
+        if each.startswith(f"{RESULTS}/{folder}/") and each.endswith(ending)
+    ]
+
+
 def size_of(wildcards):
     """What the cost of a job depends on. Where a GPU is asked for, one is reckoned with."""
     entries = [ENTRIES[kind].get(wildcards.get(kind)) for kind in ("model", "space")]
@@ -108,15 +163,30 @@ def generator_gpus(wildcards):
     return GPUS if generates(STUDY.pictures, [ENTRIES["space"][wildcards.space]]) else 0
 
 
-def memory(step, cuda_mb=0):
+def memory(wildcards, attempt, rulename):
     """Megabytes: half as much again as expected, 1000 for Snakemake in the job, and what CUDA takes; twice as much with every further attempt."""
-    return lambda wildcards, attempt: 2 ** (attempt - 1) * (
-        1000 + cuda_mb + ceil(1.5 * costs.peak_mb(step, size_of(wildcards)))
+    cuda = CUDA_MB if "gpu" in workflow.get_rule(rulename).resources else 0
+    return 2 ** (attempt - 1) * (
+        1000 + cuda + ceil(1.5 * costs.peak_mb(rulename, size_of(wildcards)))
     )
 
 
-def minutes(step):
+def minutes(wildcards, attempt, rulename):
     """Three times as long as expected, and 5 minutes for a slow start; twice as long with every further attempt."""
-    return lambda wildcards, attempt: 2 ** (attempt - 1) * (
-        5 + ceil(3 * costs.seconds(step, size_of(wildcards)) / 60)
+    return 2 ** (attempt - 1) * (
+        5 + ceil(3 * costs.seconds(rulename, size_of(wildcards)) / 60)
     )
+
+
+COST = {"mem_mb": memory, "runtime": minutes}
+
+
+def equip(step):
+    """Give a step what all have: a log and a benchmark under its name, and the digest of the code that it reaches."""
+    names = ["space", "model", "kind", "shard"]
+    jobs = [f"{{{name}}}" for name in names if name in step.wildcard_names]
+    place = Path(step.name, *jobs)
+    step.log_modifier = step.benchmark_modifier = step.output_modifier
+    step.set_log(f"{RESULTS}/logs/{place}.log")
+    step.benchmark = f"{RESULTS}/benchmarks/{place}.tsv"
+    step.set_params(code=lambda wildcards: CODE.digest(step.name))

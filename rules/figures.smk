@@ -1,254 +1,138 @@
 localrules:
-    plot_fig3,
-    plot_fig4,
-    plot_fig5,
-    plot_fig7,
-    plot_fig8,
-    plot_fig9,
-    plot_fig12,
-    plot_fig15,
+    plot_scores,
+    plot_labels,
+    plot_concepts,
+    plot_translators,
+    plot_null_validation,
+    plot_probes,
+    plot_concept_scans,
     plot_controls,
     plot_rank_curves,
 
 
-rule plot_fig3:
+rule plot_scores:
     input:
         scores=for_all("scores/{space}/{model}.parquet"),
         models=rules.summarize.output.models,
-        code=code_files("plot_fig3"),
     output:
-        png=report(
-            f"{RESULTS}/figures/fig3.png",
-            caption="../report/fig3.rst",
-            category="Figures",
-        ),
-        pdf=f"{RESULTS}/figures/fig3.pdf",
-    log:
-        f"{RESULTS}/logs/plot_fig3.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/plot_fig3.tsv"
-    threads: 1
+        png=png("fig3"),
+        pdf=pdf("fig3"),
     resources:
-        mem_mb=memory("plot_fig3"),
-        runtime=minutes("plot_fig3"),
+        **COST,
     params:
         selection=SELECTION,
     shell:
-        "python scripts/plot_fig3.py {params.selection}"
+        "python scripts/plot_scores.py {params.selection}"
         f" --scores {RESULTS}/scores"
         " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
 
 
-rule plot_fig4:
+rule plot_labels:
     input:
         scores=for_all("scores/{space}/{model}.parquet"),
         models=rules.summarize.output.models,
-        code=code_files("plot_fig4"),
     output:
-        png=report(
-            f"{RESULTS}/figures/fig4.png",
-            caption="../report/fig4.rst",
-            category="Figures",
-        ),
-        pdf=f"{RESULTS}/figures/fig4.pdf",
-    log:
-        f"{RESULTS}/logs/plot_fig4.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/plot_fig4.tsv"
-    threads: 1
+        png=png("fig4"),
+        pdf=pdf("fig4"),
     resources:
-        mem_mb=memory("plot_fig4"),
-        runtime=minutes("plot_fig4"),
+        **COST,
     params:
         selection=SELECTION,
-        plot_fig4=flags(config["plot_fig4"]),
+        plot_labels=flags("plot_labels"),
     shell:
-        "python scripts/plot_fig4.py {params.plot_fig4} {params.selection}"
+        "python scripts/plot_labels.py {params.plot_labels} {params.selection}"
         f" --scores {RESULTS}/scores"
         " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
 
 
-rule plot_fig5:
+rule plot_concepts:
     input:
         concepts=for_all("concepts/{space}/{model}.parquet"),
         models=rules.summarize.output.models,
-        code=code_files("plot_fig5"),
     output:
-        png=report(
-            f"{RESULTS}/figures/fig5.png",
-            caption="../report/fig5.rst",
-            category="Figures",
-        ),
-        pdf=f"{RESULTS}/figures/fig5.pdf",
-    log:
-        f"{RESULTS}/logs/plot_fig5.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/plot_fig5.tsv"
-    threads: 1
+        png=png("fig5"),
+        pdf=pdf("fig5"),
     resources:
-        mem_mb=memory("plot_fig5"),
-        runtime=minutes("plot_fig5"),
+        **COST,
     params:
         selection=SELECTION,
-        plot_fig5=flags(config["plot_fig5"]),
+        plot_concepts=flags("plot_concepts"),
     shell:
-        "python scripts/plot_fig5.py {params.selection} {params.plot_fig5}"
+        "python scripts/plot_concepts.py {params.selection} {params.plot_concepts}"
         f" --concepts {RESULTS}/concepts"
         " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
 
 
-rule plot_fig7:
+rule plot_translators:
     input:
         translators=COMPARED,
         models=rules.summarize.output.models,
-        code=code_files("plot_fig7"),
     output:
-        png=report(
-            f"{RESULTS}/figures/fig7.png",
-            caption="../report/fig7.rst",
-            category="Figures",
-        ),
-        pdf=f"{RESULTS}/figures/fig7.pdf",
-    log:
-        f"{RESULTS}/logs/plot_fig7.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/plot_fig7.tsv"
-    threads: 1
+        png=png("fig7", "fig8"),
+        pdf=pdf("fig7", "fig8"),
     resources:
-        mem_mb=memory("plot_fig7"),
-        runtime=minutes("plot_fig7"),
+        **COST,
     params:
         selection=COMPARISON,
     shell:
-        "python scripts/plot_fig7.py {params.selection}"
+        "python scripts/plot_translators.py {params.selection}"
         f" --translators {RESULTS}/translators"
         " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
 
 
-rule plot_fig8:
+rule plot_null_validation:
     input:
-        translators=COMPARED,
+        null_validation=for_all("null_validation/{model}.parquet"),
         models=rules.summarize.output.models,
-        code=code_files("plot_fig8"),
     output:
-        png=report(
-            f"{RESULTS}/figures/fig8.png",
-            caption="../report/fig8.rst",
-            category="Figures",
-        ),
-        pdf=f"{RESULTS}/figures/fig8.pdf",
-    log:
-        f"{RESULTS}/logs/plot_fig8.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/plot_fig8.tsv"
-    threads: 1
+        table=table("null_validation"),
+        png=png("fig9"),
+        pdf=pdf("fig9"),
     resources:
-        mem_mb=memory("plot_fig8"),
-        runtime=minutes("plot_fig8"),
+        **COST,
     params:
-        selection=COMPARISON,
-    shell:
-        "python scripts/plot_fig8.py {params.selection}"
-        f" --translators {RESULTS}/translators"
-        " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
-
-
-rule plot_fig9:
-    input:
-        validation=for_all("null_validation/{model}.parquet"),
-        models=rules.summarize.output.models,
-        code=code_files("plot_fig9"),
-    output:
-        table=report(
-            f"{RESULTS}/tables/validation.csv",
-            caption="../report/tables/validation.rst",
-            category="Tables",
-        ),
-        png=report(
-            f"{RESULTS}/figures/fig9.png",
-            caption="../report/fig9.rst",
-            category="Figures",
-        ),
-        pdf=f"{RESULTS}/figures/fig9.pdf",
-    log:
-        f"{RESULTS}/logs/plot_fig9.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/plot_fig9.tsv"
-    threads: 1
-    resources:
-        mem_mb=memory("plot_fig9"),
-        runtime=minutes("plot_fig9"),
-    params:
-        models=flags({"models": config["models"]}),
+        models=flags("models"),
         confidence=config["summary"]["confidence"],
     shell:
-        "python scripts/plot_fig9.py {params.models} --confidence {params.confidence}"
-        f" --validation {RESULTS}/null_validation"
-        " --output {output.table}"
-        " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
+        "python scripts/plot_null_validation.py {params.models} --confidence {params.confidence}"
+        f" --null_validation {RESULTS}/null_validation"
+        " --table {input.models} --output {output.table} --png {output.png} --pdf {output.pdf} --log {log}"
 
 
-rule plot_fig12:
+rule plot_probes:
     input:
         probes=for_all("probes/{space}/{model}.json"),
         models=rules.summarize.output.models,
-        code=code_files("plot_fig12"),
     output:
-        table=report(
-            f"{RESULTS}/tables/probes.csv",
-            caption="../report/tables/probes.rst",
-            category="Tables",
-        ),
-        png=report(
-            f"{RESULTS}/figures/fig12.png",
-            caption="../report/fig12.rst",
-            category="Figures",
-        ),
-        pdf=f"{RESULTS}/figures/fig12.pdf",
-    log:
-        f"{RESULTS}/logs/plot_fig12.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/plot_fig12.tsv"
-    threads: 1
+        table=table("probes"),
+        png=png("fig12"),
+        pdf=pdf("fig12"),
     resources:
-        mem_mb=memory("plot_fig12"),
-        runtime=minutes("plot_fig12"),
+        **COST,
     params:
         selection=SELECTION,
         confidence=config["summary"]["confidence"],
     shell:
-        "python scripts/plot_fig12.py {params.selection} --confidence {params.confidence}"
+        "python scripts/plot_probes.py {params.selection} --confidence {params.confidence}"
         f" --probes {RESULTS}/probes"
-        " --output {output.table}"
-        " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
+        " --table {input.models} --output {output.table} --png {output.png} --pdf {output.pdf} --log {log}"
 
 
-rule plot_fig15:
+rule plot_concept_scans:
     input:
         concepts=for_all("concepts/{space}/{model}.parquet"),
         spurious=rules.list_concepts.output.spurious,
         models=rules.summarize.output.models,
-        code=code_files("plot_fig15"),
     output:
-        png=report(
-            f"{RESULTS}/figures/fig15.png",
-            caption="../report/fig15.rst",
-            category="Figures",
-        ),
-        pdf=f"{RESULTS}/figures/fig15.pdf",
-    log:
-        f"{RESULTS}/logs/plot_fig15.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/plot_fig15.tsv"
-    threads: 1
+        png=png("fig15"),
+        pdf=pdf("fig15"),
     resources:
-        mem_mb=memory("plot_fig15"),
-        runtime=minutes("plot_fig15"),
+        **COST,
     params:
         selection=SELECTION,
-        plot_fig15=flags(config["plot_fig15"]),
+        plot_concept_scans=flags("plot_concept_scans"),
     shell:
-        "python scripts/plot_fig15.py {params.selection} {params.plot_fig15}"
+        "python scripts/plot_concept_scans.py {params.selection} {params.plot_concept_scans}"
         f" --concepts {RESULTS}/concepts"
         " --spurious {input.spurious}"
         " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
@@ -259,22 +143,11 @@ rule plot_controls:
         controls=rules.compare_models.output.controls,
         orders=rules.compare_models.output.orders,
         models=rules.summarize.output.models,
-        code=code_files("plot_controls"),
     output:
-        png=report(
-            f"{RESULTS}/figures/controls.png",
-            caption="../report/controls.rst",
-            category="Figures",
-        ),
-        pdf=f"{RESULTS}/figures/controls.pdf",
-    log:
-        f"{RESULTS}/logs/plot_controls.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/plot_controls.tsv"
-    threads: 1
+        png=png("controls"),
+        pdf=pdf("controls"),
     resources:
-        mem_mb=memory("plot_controls"),
-        runtime=minutes("plot_controls"),
+        **COST,
     params:
         selection=SELECTION,
     shell:
@@ -284,33 +157,17 @@ rule plot_controls:
 
 rule plot_rank_curves:
     input:
-        curves=for_all("rank_curves/{space}/{model}.parquet"),
+        rank_curves=for_all("rank_curves/{space}/{model}.parquet"),
         models=rules.summarize.output.models,
-        code=code_files("plot_rank_curves"),
     output:
-        table=report(
-            f"{RESULTS}/tables/rank_curves.csv",
-            caption="../report/tables/rank_curves.rst",
-            category="Tables",
-        ),
-        png=report(
-            f"{RESULTS}/figures/rank_curves.png",
-            caption="../report/rank_curves.rst",
-            category="Figures",
-        ),
-        pdf=f"{RESULTS}/figures/rank_curves.pdf",
-    log:
-        f"{RESULTS}/logs/plot_rank_curves.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/plot_rank_curves.tsv"
-    threads: 1
+        table=table("rank_curves"),
+        png=png("rank_curves"),
+        pdf=pdf("rank_curves"),
     resources:
-        mem_mb=memory("plot_rank_curves"),
-        runtime=minutes("plot_rank_curves"),
+        **COST,
     params:
         selection=SELECTION,
     shell:
         "python scripts/plot_rank_curves.py {params.selection}"
-        f" --curves {RESULTS}/rank_curves"
-        " --output {output.table}"
-        " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
+        f" --rank_curves {RESULTS}/rank_curves"
+        " --table {input.models} --output {output.table} --png {output.png} --pdf {output.pdf} --log {log}"

@@ -1,12 +1,9 @@
 localrules:
-    plot_fig1,
-    plot_fig6,
-    plot_fig10,
-    plot_fig11,
-    plot_fig13,
+    plot_pictures,
+    plot_angle_ladder,
 
 
-PICTURES = flags(config["pictures"])
+PICTURES = flags("pictures")
 PICTURED = for_all("pictures/{space}/{model}.parquet")
 
 
@@ -17,17 +14,11 @@ rule find_neighbours:
         embeddings=shards("embeddings/{space}"),
         projector=f"{RESULTS}/projectors/{{model}}.safetensors",
         translator=f"{RESULTS}/translators/{{space}}/{{model}}/{KIND}.safetensors",
-        code=code_files("find_neighbours"),
     output:
         f"{RESULTS}/neighbours/{{space}}/{{model}}.parquet",
-    log:
-        f"{RESULTS}/logs/find_neighbours/{{space}}/{{model}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/find_neighbours/{{space}}/{{model}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=memory("find_neighbours"),
-        runtime=minutes("find_neighbours"),
+        **COST,
     params:
         exact_up_to=config["pictures"]["exact_up_to"],
     shell:
@@ -48,177 +39,62 @@ rule render_pictures:
         embeddings=shards("embeddings/{space}"),
         projector=f"{RESULTS}/projectors/{{model}}.safetensors",
         translators=translators_of,
-        prompts=f"{RESULTS}/prompts/{{space}}.safetensors",
+        texts=f"{RESULTS}/prompts/{{space}}.safetensors",
         names=f"{RESULTS}/prompts/{{space}}.json",
-        code=code_files("render_pictures"),
     output:
         f"{RESULTS}/pictures/{{space}}/{{model}}.parquet",
-    log:
-        f"{RESULTS}/logs/render_pictures/{{space}}/{{model}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/render_pictures/{{space}}/{{model}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=memory("render_pictures", CUDA_MB),
-        runtime=minutes("render_pictures"),
+        **COST,
         gpu=generator_gpus,
     params:
         pictures=PICTURES,
-        steering=flags(config["steering"]),
-        comparison=flags(config["comparison"]),
-        images=IMAGES,
+        steering=flags("steering"),
+        comparison=flags("comparison"),
+        root=value("data.root"),
         device=config["extraction"]["device"],
     shell:
         "python scripts/render_pictures.py --model {wildcards.model} --space {wildcards.space}"
-        " {params.pictures} {params.steering} {params.comparison} {params.images} --device {params.device} --entry {input.entry}"
+        " {params.pictures} {params.steering} {params.comparison}"
+        f" {IMAGES} --device {{params.device}} --entry {{input.entry}}"
         f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
         f" --translators {RESULTS}/translators/{{wildcards.space}}/{{wildcards.model}} --linear {KIND}"
-        " --projector {input.projector} --texts {input.prompts} --names {input.names}"
+        " --projector {input.projector} --texts {input.texts} --names {input.names}"
         " --output {output} --log {log}"
 
 
-rule plot_fig1:
+rule plot_pictures:
     input:
         pictures=PICTURED,
         models=rules.summarize.output.models,
-        code=code_files("plot_fig1"),
     output:
-        png=report(
-            f"{RESULTS}/figures/fig1.png",
-            caption="../report/fig1.rst",
-            category="Figures",
-        ),
-        pdf=f"{RESULTS}/figures/fig1.pdf",
-    log:
-        f"{RESULTS}/logs/plot_fig1.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/plot_fig1.tsv"
-    threads: 1
+        png=png("fig1", "fig6", "fig11", "fig13"),
+        pdf=pdf("fig1", "fig6", "fig11", "fig13"),
     resources:
-        mem_mb=memory("plot_fig1"),
-        runtime=minutes("plot_fig1"),
+        **COST,
     params:
         selection=SELECTION,
     shell:
-        "python scripts/plot_fig1.py {params.selection}"
+        "python scripts/plot_pictures.py {params.selection}"
         f" --pictures {RESULTS}/pictures"
         " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
 
 
-rule plot_fig6:
-    input:
-        pictures=PICTURED,
-        models=rules.summarize.output.models,
-        code=code_files("plot_fig6"),
-    output:
-        png=report(
-            f"{RESULTS}/figures/fig6.png",
-            caption="../report/fig6.rst",
-            category="Figures",
-        ),
-        pdf=f"{RESULTS}/figures/fig6.pdf",
-    log:
-        f"{RESULTS}/logs/plot_fig6.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/plot_fig6.tsv"
-    threads: 1
-    resources:
-        mem_mb=memory("plot_fig6"),
-        runtime=minutes("plot_fig6"),
-    params:
-        selection=SELECTION,
-    shell:
-        "python scripts/plot_fig6.py {params.selection}"
-        f" --pictures {RESULTS}/pictures"
-        " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
-
-
-rule plot_fig10:
+rule plot_angle_ladder:
     input:
         manifest=f"{RESULTS}/data/manifest.parquet",
         pictures=PICTURED,
         models=rules.summarize.output.models,
-        code=code_files("plot_fig10"),
     output:
-        table=report(
-            f"{RESULTS}/tables/angle_ladder.csv",
-            caption="../report/tables/angle_ladder.rst",
-            category="Tables",
-        ),
-        png=report(
-            f"{RESULTS}/figures/fig10.png",
-            caption="../report/fig10.rst",
-            category="Figures",
-        ),
-        pdf=f"{RESULTS}/figures/fig10.pdf",
-    log:
-        f"{RESULTS}/logs/plot_fig10.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/plot_fig10.tsv"
-    threads: 1
+        table=table("angle_ladder"),
+        png=png("fig10"),
+        pdf=pdf("fig10"),
     resources:
-        mem_mb=memory("plot_fig10"),
-        runtime=minutes("plot_fig10"),
+        **COST,
     params:
         selection=SELECTION,
     shell:
-        "python scripts/plot_fig10.py {params.selection}"
+        "python scripts/plot_angle_ladder.py {params.selection}"
         f" --pictures {RESULTS}/pictures"
-        " --manifest {input.manifest} --output {output.table}"
-        " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
-
-
-rule plot_fig11:
-    input:
-        pictures=PICTURED,
-        models=rules.summarize.output.models,
-        code=code_files("plot_fig11"),
-    output:
-        png=report(
-            f"{RESULTS}/figures/fig11.png",
-            caption="../report/fig11.rst",
-            category="Figures",
-        ),
-        pdf=f"{RESULTS}/figures/fig11.pdf",
-    log:
-        f"{RESULTS}/logs/plot_fig11.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/plot_fig11.tsv"
-    threads: 1
-    resources:
-        mem_mb=memory("plot_fig11"),
-        runtime=minutes("plot_fig11"),
-    params:
-        selection=SELECTION,
-    shell:
-        "python scripts/plot_fig11.py {params.selection}"
-        f" --pictures {RESULTS}/pictures"
-        " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
-
-
-rule plot_fig13:
-    input:
-        pictures=PICTURED,
-        models=rules.summarize.output.models,
-        code=code_files("plot_fig13"),
-    output:
-        png=report(
-            f"{RESULTS}/figures/fig13.png",
-            caption="../report/fig13.rst",
-            category="Figures",
-        ),
-        pdf=f"{RESULTS}/figures/fig13.pdf",
-    log:
-        f"{RESULTS}/logs/plot_fig13.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/plot_fig13.tsv"
-    threads: 1
-    resources:
-        mem_mb=memory("plot_fig13"),
-        runtime=minutes("plot_fig13"),
-    params:
-        selection=SELECTION,
-    shell:
-        "python scripts/plot_fig13.py {params.selection}"
-        f" --pictures {RESULTS}/pictures"
-        " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
+        " --manifest {input.manifest}"
+        " --table {input.models} --output {output.table} --png {output.png} --pdf {output.pdf} --log {log}"

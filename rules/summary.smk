@@ -6,8 +6,6 @@ localrules:
     compare_translators,
 
 
-SELECTION = flags({key: config[key] for key in ("models", "spaces")})
-COMPARISON = flags({"spaces": config["spaces"], **config["comparison"]})
 COMPARED = expand(
     f"{RESULTS}/translators/{{space}}/{{model}}/{{kind}}.json",
     space=config["spaces"],
@@ -23,37 +21,18 @@ rule summarize:
         projectors=for_all("projectors/{model}.json"),
         translators=for_all(f"translators/{{space}}/{{model}}/{KIND}.json"),
         scores=for_all("scores/{space}/{model}.parquet"),
-        code=code_files("summarize"),
     output:
-        models=report(
-            f"{RESULTS}/tables/models.csv",
-            caption="../report/tables/models.rst",
-            category="Tables",
-        ),
-        labels=report(
-            f"{RESULTS}/tables/labels.csv",
-            caption="../report/tables/labels.rst",
-            category="Tables",
-        ),
-        correlations=report(
-            f"{RESULTS}/tables/label_correlations.csv",
-            caption="../report/tables/label_correlations.rst",
-            category="Tables",
-        ),
+        models=table("models"),
+        labels=table("labels"),
+        correlations=table("label_correlations"),
         text=f"{RESULTS}/tables/summary.txt",
         metrics=f"{RESULTS}/metrics.json",
-    log:
-        f"{RESULTS}/logs/summarize.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/summarize.tsv"
-    threads: 1
     resources:
-        mem_mb=memory("summarize"),
-        runtime=minutes("summarize"),
+        **COST,
     params:
         study=config["study"],
         selection=SELECTION,
-        summary=flags(config["summary"]),
+        summary=flags("summary"),
         margin=config["extraction"]["top1_margin"],
         seed=config["seed"],
     shell:
@@ -71,40 +50,17 @@ rule compare_models:
         controls=for_all("controls/{space}/{model}.parquet"),
         reports=for_all("controls/{space}/{model}.json"),
         models=rules.summarize.output.models,
-        code=code_files("compare_models"),
     output:
-        controls=report(
-            f"{RESULTS}/tables/controls.csv",
-            caption="../report/tables/controls.rst",
-            category="Tables",
-        ),
-        orders=report(
-            f"{RESULTS}/tables/orders.csv",
-            caption="../report/tables/orders.rst",
-            category="Tables",
-        ),
-        model_pairs=report(
-            f"{RESULTS}/tables/model_pairs.csv",
-            caption="../report/tables/model_pairs.rst",
-            category="Tables",
-        ),
-        order_agreement=report(
-            f"{RESULTS}/tables/order_agreement.csv",
-            caption="../report/tables/order_agreement.rst",
-            category="Tables",
-        ),
+        controls=table("controls"),
+        orders=table("orders"),
+        model_pairs=table("model_pairs"),
+        order_agreement=table("order_agreement"),
         text=f"{RESULTS}/tables/orders.txt",
-    log:
-        f"{RESULTS}/logs/compare_models.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/compare_models.tsv"
-    threads: 1
     resources:
-        mem_mb=memory("compare_models"),
-        runtime=minutes("compare_models"),
+        **COST,
     params:
         selection=SELECTION,
-        summary=flags(config["summary"]),
+        summary=flags("summary"),
         seed=config["seed"],
     shell:
         "python scripts/compare_models.py {params.selection} {params.summary} --seed {params.seed}"
@@ -117,29 +73,14 @@ rule list_concepts:
     input:
         concepts=for_all("concepts/{space}/{model}.parquet"),
         models=rules.summarize.output.models,
-        code=code_files("list_concepts"),
     output:
-        concepts=report(
-            f"{RESULTS}/tables/concepts.csv",
-            caption="../report/tables/concepts.rst",
-            category="Tables",
-        ),
-        spurious=report(
-            f"{RESULTS}/tables/spurious.csv",
-            caption="../report/tables/spurious.rst",
-            category="Tables",
-        ),
-    log:
-        f"{RESULTS}/logs/list_concepts.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/list_concepts.tsv"
-    threads: 1
+        concepts=table("concepts"),
+        spurious=table("spurious"),
     resources:
-        mem_mb=memory("list_concepts"),
-        runtime=minutes("list_concepts"),
+        **COST,
     params:
         selection=SELECTION,
-        settings=flags(config["concepts"]),
+        settings=flags("concepts"),
         confidence=config["summary"]["confidence"],
     shell:
         "python scripts/list_concepts.py {params.selection} {params.settings} --confidence {params.confidence}"
@@ -151,21 +92,10 @@ rule tabulate_steering:
     input:
         steering=for_all("steering/{space}/{model}.parquet"),
         models=rules.summarize.output.models,
-        code=code_files("tabulate_steering"),
     output:
-        report(
-            f"{RESULTS}/tables/table1.csv",
-            caption="../report/tables/table1.rst",
-            category="Tables",
-        ),
-    log:
-        f"{RESULTS}/logs/tabulate_steering.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/tabulate_steering.tsv"
-    threads: 1
+        table("steering"),
     resources:
-        mem_mb=memory("tabulate_steering"),
-        runtime=minutes("tabulate_steering"),
+        **COST,
     params:
         selection=SELECTION,
     shell:
@@ -183,21 +113,10 @@ rule compare_translators:
             model=config["comparison"]["models"],
         ),
         models=rules.summarize.output.models,
-        code=code_files("compare_translators"),
     output:
-        report(
-            f"{RESULTS}/tables/table2.csv",
-            caption="../report/tables/table2.rst",
-            category="Tables",
-        ),
-    log:
-        f"{RESULTS}/logs/compare_translators.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/compare_translators.tsv"
-    threads: 1
+        table("translators"),
     resources:
-        mem_mb=memory("compare_translators"),
-        runtime=minutes("compare_translators"),
+        **COST,
     params:
         selection=COMPARISON,
         min_r2=config["summary"]["min_r2"],

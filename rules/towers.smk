@@ -1,23 +1,10 @@
-IMAGES = (
-    f'--manifest {RESULTS}/data/manifest.parquet --source {config["data"]["source"]} --root "{config["data"]["root"]}"'
-    f' --max_pixels {config["data"]["max_pixels"]} --seed {config["seed"]} --threads {THREADS}'
-)
-
-
 rule extract_head:
     input:
         entry=f"{RESULTS}/registry/models/{{model}}.json",
-        code=code_files("extract_head"),
     output:
         f"{RESULTS}/features/{{model}}/head.safetensors",
-    log:
-        f"{RESULTS}/logs/extract_head/{{model}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/extract_head/{{model}}.tsv"
-    threads: 1
     resources:
-        mem_mb=memory("extract_head"),
-        runtime=minutes("extract_head"),
+        **COST,
     params:
         study=config["study"],
     shell:
@@ -29,73 +16,55 @@ rule extract_features:
     input:
         entry=f"{RESULTS}/registry/models/{{model}}.json",
         manifest=f"{RESULTS}/data/manifest.parquet",
-        code=code_files("extract_features"),
     output:
         f"{RESULTS}/features/{{model}}/shard-{{shard}}.safetensors",
-    log:
-        f"{RESULTS}/logs/extract_features/{{model}}-{{shard}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/extract_features/{{model}}-{{shard}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=memory("extract_features", CUDA_MB),
-        runtime=minutes("extract_features"),
+        **COST,
         gpu=GPUS,
     params:
         study=config["study"],
-        extraction=flags(config["extraction"]),
-        images=IMAGES,
+        extraction=flags("extraction"),
+        root=value("data.root"),
     shell:
         "python scripts/extract_features.py --study {params.study} --model {wildcards.model} --entry {input.entry}"
-        " --shard {wildcards.shard} {params.extraction} {params.images} --output {output} --log {log}"
+        f" --shard {{wildcards.shard}} {{params.extraction}} {IMAGES} --output {{output}} --log {{log}}"
 
 
 rule embed_images:
     input:
         entry=f"{RESULTS}/registry/spaces/{{space}}.json",
         manifest=f"{RESULTS}/data/manifest.parquet",
-        code=code_files("embed_images"),
     output:
         f"{RESULTS}/embeddings/{{space}}/shard-{{shard}}.safetensors",
-    log:
-        f"{RESULTS}/logs/embed_images/{{space}}-{{shard}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/embed_images/{{space}}-{{shard}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=memory("embed_images", CUDA_MB),
-        runtime=minutes("embed_images"),
+        **COST,
         gpu=GPUS,
     params:
         study=config["study"],
-        extraction=flags(config["extraction"]),
-        images=IMAGES,
+        extraction=flags("extraction"),
+        root=value("data.root"),
     shell:
         "python scripts/embed_images.py --study {params.study} --space {wildcards.space} --entry {input.entry}"
-        " --shard {wildcards.shard} {params.extraction} {params.images} --output {output} --log {log}"
+        f" --shard {{wildcards.shard}} {{params.extraction}} {IMAGES} --output {{output}} --log {{log}}"
 
 
 rule embed_prompts:
     input:
         entry=f"{RESULTS}/registry/spaces/{{space}}.json",
         manifest=f"{RESULTS}/data/manifest.parquet",
-        vocabulary=config["concepts"]["vocabulary"],
-        code=code_files("embed_prompts"),
+        vocabulary=value("concepts.vocabulary"),
     output:
         tensors=f"{RESULTS}/prompts/{{space}}.safetensors",
         names=f"{RESULTS}/prompts/{{space}}.json",
-    log:
-        f"{RESULTS}/logs/embed_prompts/{{space}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/embed_prompts/{{space}}.tsv"
     threads: THREADS
     resources:
-        mem_mb=memory("embed_prompts"),
-        runtime=minutes("embed_prompts"),
+        **COST,
     params:
         study=config["study"],
-        prompts=flags(config["prompts"]),
-        targets=flags({"targets": config["steering"]["prompts"]}),
+        prompts=flags("prompts"),
+        targets=flags(targets="steering.prompts"),
         device=config["extraction"]["device"],
     shell:
         "python scripts/embed_prompts.py --study {params.study} --space {wildcards.space} --entry {input.entry}"

@@ -4,10 +4,10 @@ from functools import partial
 from pathlib import Path
 
 from singflow import cli
-from singflow.config import Data
-from singflow.data import build_manifest, data_root, list_folder, list_table, read_classes
+from singflow.artifacts.tables import write_csv, write_parquet
+from singflow.data.manifest import build_manifest, data_root, list_folder, list_table, read_classes
+from singflow.data.parameters import Data
 from singflow.errors import InputError
-from singflow.store import write_csv, write_parquet
 
 
 class Flags(Data, cli.Command):

@@ -5,18 +5,18 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
-from singflow.config import Summary
-from singflow.ranking import agreement_rows, criterion_columns, excess_rows, order_rows, pair_rows, render_orders, shared_dimension
-from singflow.statistics import strata_of
-from singflow.store import read_json, read_manifest, read_models, read_parquet, write_bytes, write_table
-from singflow.tables import qualify, qualify_pairs
+from singflow.analyses.ranking import agreement_rows, criterion_columns, excess_rows, order_rows, pair_rows, render_orders, shared_dimension
+from singflow.analyses.statistics import strata_of
+from singflow.analyses.summary import Summary
+from singflow.analyses.tables import qualify, qualify_pairs
+from singflow.artifacts.files import read_json, write_bytes
+from singflow.artifacts.shards import read_manifest
+from singflow.artifacts.tables import read_models, read_parquet, write_table
 
 
-class Flags(Summary, cli.Command):
+class Flags(Summary, cli.Selection):
     """Compare models with each other and with the removal of random subspaces: excess, orders, paired tests, agreement."""
 
-    models: list[str]
-    spaces: list[str]
     manifest: Path
     controls: Path
     table: Path

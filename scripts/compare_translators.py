@@ -6,7 +6,9 @@ from typing import Any
 import pandas as pd
 
 from singflow import cli
-from singflow.store import read_json, read_models, read_tensors, write_table
+from singflow.artifacts.files import read_json
+from singflow.artifacts.tables import read_models, write_table
+from singflow.artifacts.tensors import read_tensors
 
 FIGURES = ["validation_cosine", "validation_mse", "validation_r2"]
 COLUMNS = [
@@ -15,11 +17,9 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-class Flags(cli.Command):
+class Flags(cli.Selection):
     """Gather the linear and nonlinear translators' held-out figures into table 2: a row per space, model, kind and loss."""
 
-    models: list[str]
-    spaces: list[str]
     kinds: list[str]
     translators: Path
     table: Path

@@ -1,9 +1,9 @@
 """Run a space's image tower over one shard of the images."""
 
 from singflow import cli
-from singflow.extraction import ShardFlags, run_shard
-from singflow.registry import read_space
-from singflow.store import provenance, write_tensors
+from singflow.artifacts.tensors import provenance, write_tensors
+from singflow.config.registry import read_space
+from singflow.towers.shards import ShardFlags, run_shard
 
 
 class Flags(ShardFlags):
@@ -15,9 +15,9 @@ class Flags(ShardFlags):
 def main(flags: Flags) -> None:
     import torch
 
-    from singflow.classifiers import weights_sha256
-    from singflow.features import statistics
-    from singflow.spaces import LIBRARIES, load_image_tower
+    from singflow.towers.classifiers import weights_sha256
+    from singflow.towers.extraction import statistics
+    from singflow.towers.spaces import LIBRARIES, load_image_tower
 
     torch.set_num_threads(flags.threads)
     entry = read_space(flags.entry)

@@ -4,12 +4,15 @@ from functools import partial
 from pathlib import Path
 
 from singflow import cli
-from singflow.config import Prompts
-from singflow.data import prompt_of
-from singflow.registry import ConSEEntry, read_space
-from singflow.store import provenance, read_manifest, sha256_of, write_json, write_tensors
-from singflow.text_cache import TextCache
-from singflow.vocabulary import read_vocabulary
+from singflow.artifacts.files import write_json
+from singflow.artifacts.shards import read_manifest
+from singflow.artifacts.tensors import provenance, write_tensors
+from singflow.config.registry import ConSEEntry, read_space
+from singflow.data.manifest import prompt_of
+from singflow.data.vocabulary import read_vocabulary
+from singflow.engines.code import Code
+from singflow.towers.parameters import Prompts
+from singflow.towers.text_cache import TextCache
 
 
 class Flags(Prompts, cli.Command):
@@ -30,10 +33,9 @@ class Flags(Prompts, cli.Command):
 def main(flags: Flags) -> None:
     import torch
 
-    from singflow import spaces
-    from singflow.classifiers import weights_sha256
-    from singflow.features import pick_device
-    from singflow.spaces import LIBRARIES, embed_templates, load_text_tower
+    from singflow.towers.classifiers import weights_sha256
+    from singflow.towers.device import pick_device
+    from singflow.towers.spaces import LIBRARIES, embed_templates, load_text_tower
 
     concepts = read_vocabulary(flags.vocabulary)
     torch.set_num_threads(flags.threads)
@@ -49,7 +51,7 @@ def main(flags: Flags) -> None:
     facts = {
         "tower": entry.text if isinstance(entry, ConSEEntry) else entry.id,
         "weights_sha256": weights,
-        "code": sha256_of(Path(spaces.__file__)),
+        "code": Code().digest("embed_prompts"),
         "software": provenance([*packages, "tokenizers", *package])["software"],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
         "threads": flags.threads,

@@ -1,9 +1,9 @@
 """Run a classifier over one shard of the images and keep the input of its head."""
 
 from singflow import cli
-from singflow.extraction import ShardFlags, run_shard
-from singflow.registry import read_model
-from singflow.store import provenance, write_tensors
+from singflow.artifacts.tensors import provenance, write_tensors
+from singflow.config.registry import read_model
+from singflow.towers.shards import ShardFlags, run_shard
 
 
 class Flags(ShardFlags):
@@ -16,10 +16,10 @@ def main(flags: Flags) -> None:
     import numpy as np
     import torch
 
-    from singflow.classifiers import load_classifier, weights_sha256
-    from singflow.data import head_classes
-    from singflow.features import statistics
-    from singflow.statistics import top1_shortfall
+    from singflow.analyses.statistics import top1_shortfall
+    from singflow.data.manifest import head_classes
+    from singflow.towers.classifiers import load_classifier, weights_sha256
+    from singflow.towers.extraction import statistics
 
     entry = read_model(flags.entry)
     classifier = load_classifier(entry)

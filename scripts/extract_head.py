@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from singflow import cli
-from singflow.registry import read_model
-from singflow.store import provenance, write_tensors
+from singflow.artifacts.tensors import provenance, write_tensors
+from singflow.config.registry import read_model
 
 
 class Flags(cli.Command):
@@ -17,7 +17,7 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
-    from singflow.classifiers import load_classifier, weights_sha256
+    from singflow.towers.classifiers import load_classifier, weights_sha256
 
     entry = read_model(flags.entry)
     classifier = load_classifier(entry)

@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 
 from singflow import cli
-from singflow.metrics import fold, remove
-from singflow.neighbours import Index, contents, nearest
-from singflow.store import iterate_whole, read_manifest, read_null_basis, write_parquet
-from singflow.translator import Translator
+from singflow.analyses.metrics import fold, remove
+from singflow.artifacts.shards import iterate_whole, read_manifest
+from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import read_null_basis
+from singflow.pictures.neighbours import Index, contents, nearest
+from singflow.translators.linear import Translator
 
 
 class Flags(cli.Command):

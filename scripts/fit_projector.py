@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from singflow import cli
-from singflow.config import Projector
-from singflow.geometry import logit_change, null_space, remove_null
-from singflow.store import in_blocks, iterate_shards, provenance, read_manifest, read_tensors, write_json, write_tensors
+from singflow.analyses.geometry import logit_change, null_space, remove_null
+from singflow.artifacts.files import write_json
+from singflow.artifacts.shards import in_blocks, iterate_shards, read_manifest
+from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
+from singflow.translators.parameters import Projector
 
 
 class Flags(Projector, cli.Command):

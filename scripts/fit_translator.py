@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from singflow import cli
-from singflow.config import Translator
+from singflow.artifacts.files import write_json
+from singflow.artifacts.shards import iterate_pairs, read_manifest
+from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.errors import InputError
-from singflow.ridge import Agreement, RidgeStatistics
-from singflow.store import iterate_pairs, provenance, read_manifest, write_json, write_tensors
-from singflow.translator import read_imported
+from singflow.translators.linear import read_imported
+from singflow.translators.parameters import Translator
+from singflow.translators.ridge import Agreement, RidgeStatistics
 
 
 class Flags(Translator, cli.Command):

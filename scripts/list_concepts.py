@@ -7,20 +7,17 @@ import pandas as pd
 from pydantic import Field
 
 from singflow import cli
-from singflow.concepts import Scan, extreme_concepts, spurious_cues, with_intervals
-from singflow.config import Concepts
+from singflow.analyses.concepts import Concepts, Scan, extreme_concepts, spurious_cues, with_intervals
+from singflow.analyses.tables import qualify
+from singflow.artifacts.tables import iterate_row_groups, read_models, write_table
 from singflow.errors import InputError
-from singflow.store import iterate_row_groups, read_models, write_table
-from singflow.tables import qualify
 
 NAMES = ["label", "concept"]
 
 
-class Flags(Concepts, cli.Command):
+class Flags(Concepts, cli.Selection):
     """List every label's strongest and weakest concepts, and the concepts near to it that may be spurious cues."""
 
-    models: list[str]
-    spaces: list[str]
     concepts: Path
     table: Path
     confidence: float = Field(gt=0, lt=1)

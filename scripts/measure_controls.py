@@ -3,24 +3,17 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from singflow import cli
-from singflow.config import Controls
-from singflow.controls import Case, ControlScores, cases, empty_table, folded_control
-from singflow.metrics import Removal, translate
-from singflow.store import (
-    in_blocks,
-    iterate_shards,
-    read_manifest,
-    read_names,
-    read_null_basis,
-    read_tensors,
-    write_json,
-    write_parquet,
-    write_row_groups,
-)
-from singflow.translator import Translator
+from singflow.analyses.controls import Case, Controls, ControlScores, cases, empty_table, folded_control
+from singflow.analyses.metrics import Removal, translate
+from singflow.artifacts.files import read_names, write_json
+from singflow.artifacts.shards import iterate_whole, label_rows, read_manifest
+from singflow.artifacts.tables import write_parquet, write_row_groups
+from singflow.artifacts.tensors import read_null_basis, read_tensors
+from singflow.translators.linear import Translator
+
+ROWS = 4096  # features looked at at once
 
 
 class Flags(Controls, cli.Command):
@@ -31,7 +24,7 @@ class Flags(Controls, cli.Command):
     shards: int
     projector: Path
     translator: Path
-    prompts: Path
+    texts: Path
     names: Path
     seed: int
     threads: int
@@ -44,8 +37,8 @@ def main(flags: Flags) -> None:
     manifest = read_manifest(flags.manifest)
     basis = read_null_basis(flags.projector)
     translator = Translator.load(flags.translator)
-    texts = read_tensors(flags.prompts, ["label_embeddings"])[0]["label_embeddings"]
-    codes = pd.Categorical(manifest["label"], categories=read_names(flags.names)["labels"]).codes
+    texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
+    text_of = label_rows(manifest, read_names(flags.names)["labels"], flags.names)
     scores = {case: ControlScores(len(manifest)) for case in cases(*basis.shape, flags.dimensions)}
 
     def wants_more(case: Case) -> bool:
@@ -56,13 +49,10 @@ def main(flags: Flags) -> None:
         folded = {
             case: folded_control(translator.weight, basis, case, flags.seed, scores[case].draws).astype(np.float32).T for case in waiting
         }
-        for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
-            whole = np.flatnonzero(shard["view"] == 0)
-            for rows in in_blocks(whole):
-                features, image_id = shard["features"][rows], shard["image_id"][rows]
-                original, targets = translate(features, translator), texts[codes[image_id]]
-                for case, share in folded.items():
-                    scores[case].update(image_id, Removal(original, features @ share), targets)
+        for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest, size=ROWS):
+            original, targets = translate(features, translator), texts[text_of[image_id]]
+            for case, share in folded.items():
+                scores[case].update(image_id, Removal(original, features @ share), targets)
         for case in waiting:
             scores[case].end_draw()
     ids = manifest["image_id"].to_numpy()

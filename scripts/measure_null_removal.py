@@ -6,22 +6,17 @@ import numpy as np
 import pandas as pd
 
 from singflow import cli
-from singflow.data import head_classes
+from singflow.analyses.geometry import logit_change, null_energy, remove_null
+from singflow.analyses.metrics import fold, remove
+from singflow.artifacts.files import read_names
+from singflow.artifacts.shards import iterate_whole, label_rows, read_manifest
+from singflow.artifacts.tables import iterate_row_groups, read_parquet, write_parquet
+from singflow.artifacts.tensors import read_null_basis, read_tensors
+from singflow.data.manifest import head_classes
 from singflow.errors import InputError
-from singflow.geometry import logit_change, null_energy, remove_null
-from singflow.metrics import fold, remove
-from singflow.store import (
-    in_blocks,
-    iterate_row_groups,
-    iterate_shards,
-    read_manifest,
-    read_names,
-    read_null_basis,
-    read_parquet,
-    read_tensors,
-    write_parquet,
-)
-from singflow.translator import Translator
+from singflow.translators.linear import Translator
+
+ROWS = 4096  # features looked at at once
 
 
 class Flags(cli.Command):
@@ -33,7 +28,7 @@ class Flags(cli.Command):
     shards: int
     projector: Path
     translator: Path
-    prompts: Path
+    texts: Path
     names: Path
     controls: Path
     threads: int
@@ -58,38 +53,31 @@ def main(flags: Flags) -> None:
     manifest = manifest.assign(class_index=head_classes(manifest, made.parsed("class_names", list | None)))
     basis = read_null_basis(flags.projector)
     translator = Translator.load(flags.translator)
-    texts = read_tensors(flags.prompts, ["label_embeddings"])[0]["label_embeddings"]
+    texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
     labels = np.array(read_names(flags.names)["labels"], dtype=object)
-    text_of = manifest["label"].map({label: row for row, label in enumerate(labels)}).to_numpy()
+    text_of = label_rows(manifest, labels, flags.names)
     class_index = manifest["class_index"].to_numpy()
     folded = fold(translator.weight, basis)
     control = read_controls(flags.controls, basis.shape[1], manifest["image_id"])
     blocks = []
-    for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
-        whole = np.flatnonzero(shard["view"] == 0)
-        for rows in in_blocks(whole):
-            image_id, features = shard["image_id"][rows], shard["features"][rows]
-            targets = texts[text_of[image_id]]
-            removal = remove(features, translator, folded)
-            angle_original, angle_equivalent = removal.angles(targets)
-            blocks.append(
-                pd.DataFrame(
-                    {
-                        "image_id": image_id,
-                        "label": labels[text_of[image_id]],
-                        "class_index": class_index[image_id],
-                        "predicted_index": np.argmax(features @ head["weight"].T + head["bias"], axis=1).astype(np.int32),
-                        "is_deg": removal.image_score(),
-                        "as_deg": angle_original - angle_equivalent,
-                        "angle_original_deg": angle_original,
-                        "angle_equivalent_deg": angle_equivalent,
-                        "null_energy": null_energy(features, basis),
-                        "logit_change": logit_change(head["weight"], features, remove_null(features, basis)),
-                        "control_is_deg": control.loc[image_id, "is_deg"].to_numpy(),
-                        "control_as_deg": control.loc[image_id, "as_deg"].to_numpy(),
-                    }
-                )
-            )
+    for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest, size=ROWS):
+        removal = remove(features, translator, folded)
+        angle_original, angle_equivalent = removal.angles(texts[text_of[image_id]])
+        columns = {
+            "image_id": image_id,
+            "label": labels[text_of[image_id]],
+            "class_index": class_index[image_id],
+            "predicted_index": np.argmax(features @ head["weight"].T + head["bias"], axis=1).astype(np.int32),
+            "is_deg": removal.image_score(),
+            "as_deg": angle_original - angle_equivalent,
+            "angle_original_deg": angle_original,
+            "angle_equivalent_deg": angle_equivalent,
+            "null_energy": null_energy(features, basis),
+            "logit_change": logit_change(head["weight"], features, remove_null(features, basis)),
+            "control_is_deg": control.loc[image_id, "is_deg"].to_numpy(),
+            "control_as_deg": control.loc[image_id, "as_deg"].to_numpy(),
+        }
+        blocks.append(pd.DataFrame(columns))
     scores = pd.concat(blocks, ignore_index=True)
     write_parquet(flags.output, scores)
     cli.log.info(

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from singflow import cli
-from singflow.config import RankCurve
-from singflow.rank_curve import CurveStatistics
-from singflow.store import iterate_shards, read_manifest, read_names, read_tensors, write_parquet
-from singflow.translator import Translator
+from singflow.analyses.rank_curve import CurveStatistics, RankCurve
+from singflow.artifacts.files import read_names
+from singflow.artifacts.shards import iterate_whole, label_rows, read_manifest
+from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import read_tensors
+from singflow.translators.linear import Translator
 
 
 class Flags(RankCurve, cli.Command):
@@ -18,7 +20,7 @@ class Flags(RankCurve, cli.Command):
     features: Path
     shards: int
     translator: Path
-    embeddings: Path
+    texts: Path
     names: Path
     threads: int
     output: Path
@@ -29,12 +31,11 @@ def main(flags: Flags) -> None:
     manifest = read_manifest(flags.manifest)
     head, _ = read_tensors(flags.head, ["weight", "bias"])
     translator = Translator.load(flags.translator)
-    texts = read_tensors(flags.embeddings, ["label_embeddings"])[0]["label_embeddings"]
-    text_of = manifest["label"].map({label: row for row, label in enumerate(read_names(flags.names)["labels"])}).to_numpy()
+    texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
+    text_of = label_rows(manifest, read_names(flags.names)["labels"], flags.names)
     curve = CurveStatistics(head["weight"], head["bias"], translator, flags.kept, flags.energy)
-    for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
-        whole = shard["view"] == 0
-        curve.update(shard["features"][whole], texts[text_of[shard["image_id"][whole]]])
+    for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest):
+        curve.update(features, texts[text_of[image_id]])
     table = curve.table()
     write_parquet(flags.output, table)
     for row in table.to_dict("records"):

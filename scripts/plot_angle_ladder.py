@@ -3,15 +3,14 @@
 from pathlib import Path
 
 from singflow import cli
-from singflow.store import read_manifest, read_models, read_parquet, write_table
-from singflow.tables import qualify
+from singflow.analyses.tables import qualify
+from singflow.artifacts.shards import read_manifest
+from singflow.artifacts.tables import read_models, read_parquet, write_table
 
 
-class Flags(cli.Command):
+class Flags(cli.Selection):
     """Draw figure 10: one image steered by growing angles, with its table."""
 
-    models: list[str]
-    spaces: list[str]
     pictures: Path
     manifest: Path
     output: Path
@@ -21,10 +20,10 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
-    from singflow.figures import save
-    from singflow.figures_pictures import fig10, ladder_table
+    from singflow.figures.pictures import fig10, ladder_table
+    from singflow.figures.style import save
 
-    sets = {s: {m: read_parquet(flags.pictures / s / f"{m}.parquet", "pictures") for m in flags.models} for s in flags.spaces}
+    sets = flags.each(lambda s, m: read_parquet(flags.pictures / s / f"{m}.parquet", "pictures"))
     models = read_models(flags.table)
     write_table(flags.output, qualify(ladder_table(sets, read_manifest(flags.manifest)), models))
     save(fig10(sets, models), flags.png, flags.pdf)

@@ -3,15 +3,13 @@
 from pathlib import Path
 
 from singflow import cli
-from singflow.config import PlotFig15
-from singflow.store import iterate_row_groups, read_models, read_rows, read_table
+from singflow.artifacts.tables import iterate_row_groups, read_models, read_rows, read_table
+from singflow.figures.parameters import PlotConceptScans
 
 
-class Flags(PlotFig15, cli.Command):
+class Flags(PlotConceptScans, cli.Selection):
     """Draw figure 15: the extended concept scans of some labels."""
 
-    models: list[str]
-    spaces: list[str]
     concepts: Path
     spurious: Path
     table: Path
@@ -20,13 +18,13 @@ class Flags(PlotFig15, cli.Command):
 
 
 def main(flags: Flags) -> None:
-    from singflow.figures import save
-    from singflow.figures_concepts import choose_labels, fig15
+    from singflow.figures.concepts import choose_labels, fig15
+    from singflow.figures.style import save
 
-    paths = {s: {m: flags.concepts / s / f"{m}.parquet" for m in flags.models} for s in flags.spaces}
+    paths = flags.each(lambda s, m: flags.concepts / s / f"{m}.parquet")
     first = next(iterate_row_groups(paths[flags.spaces[0]][flags.models[0]], ["label"], ["label", "n"]))
-    labels = choose_labels(first, flags.labels, 2, "plot_fig15.labels")
-    scans = {s: {m: read_rows(path, "label", labels) for m, path in each.items()} for s, each in paths.items()}
+    labels = choose_labels(first, flags.labels, 2, "plot_concept_scans.labels")
+    scans = flags.each(lambda s, m: read_rows(paths[s][m], "label", labels))
     spurious = read_table(flags.spurious, ["space", "model", "label", "concept"])
     save(fig15(scans, read_models(flags.table), spurious, labels, flags.most), flags.png, flags.pdf)
 

@@ -3,14 +3,12 @@
 from pathlib import Path
 
 from singflow import cli
-from singflow.store import read_table
+from singflow.artifacts.tables import read_table
 
 
-class Flags(cli.Command):
+class Flags(cli.Selection):
     """Draw the controls: excess over random subspaces, IS by dimension, and the models' order by several criteria."""
 
-    models: list[str]
-    spaces: list[str]
     controls: Path
     orders: Path
     table: Path
@@ -19,8 +17,8 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
-    from singflow.figures import save
-    from singflow.figures_models import controls
+    from singflow.figures.models import controls
+    from singflow.figures.style import save
 
     excess, orders, table = (read_table(path) for path in (flags.controls, flags.orders, flags.table))
     save(controls(flags.spaces, flags.models, excess, orders, table), flags.png, flags.pdf)

@@ -3,15 +3,13 @@
 from pathlib import Path
 
 from singflow import cli
-from singflow.config import PlotFig4
-from singflow.store import read_models, read_parquet
+from singflow.artifacts.tables import read_models, read_parquet
+from singflow.figures.parameters import PlotLabels
 
 
-class Flags(PlotFig4, cli.Command):
+class Flags(PlotLabels, cli.Selection):
     """Draw figure 4: |AS| per label."""
 
-    models: list[str]
-    spaces: list[str]
     scores: Path
     table: Path
     png: Path
@@ -19,10 +17,10 @@ class Flags(PlotFig4, cli.Command):
 
 
 def main(flags: Flags) -> None:
-    from singflow.figures import save
-    from singflow.figures_models import fig4
+    from singflow.figures.models import fig4
+    from singflow.figures.style import save
 
-    scores = {s: {m: read_parquet(flags.scores / s / f"{m}.parquet", "scores") for m in flags.models} for s in flags.spaces}
+    scores = flags.each(lambda s, m: read_parquet(flags.scores / s / f"{m}.parquet", "scores"))
     save(fig4(scores, read_models(flags.table), flags.labels), flags.png, flags.pdf)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from singflow import cli
-from singflow.perturbations import summarize_validation
-from singflow.store import read_models, read_parquet, write_table
-from singflow.tables import qualify
+from singflow.analyses.null_validation import summarize_validation
+from singflow.analyses.tables import qualify
+from singflow.artifacts.tables import read_models, read_parquet, write_table
 
 NO_NULL_SPACE = "no null space: every perturbation has norm 0"
 
@@ -17,7 +17,7 @@ class Flags(cli.Command):
     """Tabulate and draw figure 9: what null, random and principal perturbations of equal norm do."""
 
     models: list[str]
-    validation: Path
+    null_validation: Path
     table: Path
     confidence: float
     output: Path
@@ -26,10 +26,10 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
-    from singflow.figures import save
-    from singflow.figures_geometry import fig9
+    from singflow.figures.null_validation import fig9
+    from singflow.figures.style import save
 
-    effects = {model: read_parquet(flags.validation / f"{model}.parquet", "null_validation") for model in flags.models}
+    effects = {model: read_parquet(flags.null_validation / f"{model}.parquet", "null_validation") for model in flags.models}
     rows = pd.concat([summarize_validation(each, flags.confidence).assign(model=model) for model, each in effects.items()])
     table = qualify(rows[["model", *rows.columns.drop("model")]], read_models(flags.table))
     table["note"] = np.where(table["null_dim"] == 0, NO_NULL_SPACE, "")

@@ -3,15 +3,14 @@
 from pathlib import Path
 
 from singflow import cli
-from singflow.probe import gather
-from singflow.store import read_json, read_models, write_table
+from singflow.analyses.probes import gather
+from singflow.artifacts.files import read_json
+from singflow.artifacts.tables import read_models, write_table
 
 
-class Flags(cli.Command):
+class Flags(cli.Selection):
     """Draw figure 12: accuracy before and after translation over models, and write it as a table."""
 
-    models: list[str]
-    spaces: list[str]
     probes: Path
     table: Path
     confidence: float
@@ -21,11 +20,11 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
-    from singflow.figures import save
-    from singflow.figures_probe import fig12
+    from singflow.figures.probes import fig12
+    from singflow.figures.style import save
 
     models = read_models(flags.table)
-    probes = {s: {m: read_json(flags.probes / s / f"{m}.json") for m in flags.models} for s in flags.spaces}
+    probes = flags.each(lambda s, m: read_json(flags.probes / s / f"{m}.json"))
     rows = gather(probes, models, flags.confidence)
     write_table(flags.output, rows)
     save(fig12(rows, models, flags.confidence), flags.png, flags.pdf)

@@ -3,16 +3,14 @@
 from pathlib import Path
 
 from singflow import cli
-from singflow.rank_curve import gather
-from singflow.store import read_models, read_parquet, write_table
+from singflow.analyses.rank_curve import gather
+from singflow.artifacts.tables import read_models, read_parquet, write_table
 
 
-class Flags(cli.Command):
+class Flags(cli.Selection):
     """Draw the rank curves of all models and write them as one table."""
 
-    models: list[str]
-    spaces: list[str]
-    curves: Path
+    rank_curves: Path
     table: Path
     output: Path
     png: Path
@@ -20,13 +18,11 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
-    from singflow.figures import save
-    from singflow.figures_rank_curve import rank_curves
+    from singflow.figures.rank_curve import rank_curves
+    from singflow.figures.style import save
 
     models = read_models(flags.table)
-    curves = gather(
-        {s: {m: read_parquet(flags.curves / s / f"{m}.parquet", "rank_curves") for m in flags.models} for s in flags.spaces}, models
-    )
+    curves = gather(flags.each(lambda s, m: read_parquet(flags.rank_curves / s / f"{m}.parquet", "rank_curves")), models)
     write_table(flags.output, curves)
     save(rank_curves(curves, models), flags.png, flags.pdf)
 

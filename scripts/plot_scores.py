@@ -3,14 +3,12 @@
 from pathlib import Path
 
 from singflow import cli
-from singflow.store import read_models, read_parquet
+from singflow.artifacts.tables import read_models, read_parquet
 
 
-class Flags(cli.Command):
+class Flags(cli.Selection):
     """Draw figure 3: IS against AS of every image, and their means."""
 
-    models: list[str]
-    spaces: list[str]
     scores: Path
     table: Path
     png: Path
@@ -18,10 +16,10 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
-    from singflow.figures import save
-    from singflow.figures_models import fig3
+    from singflow.figures.models import fig3
+    from singflow.figures.style import save
 
-    scores = {s: {m: read_parquet(flags.scores / s / f"{m}.parquet", "scores") for m in flags.models} for s in flags.spaces}
+    scores = flags.each(lambda s, m: read_parquet(flags.scores / s / f"{m}.parquet", "scores"))
     save(fig3(scores, read_models(flags.table)), flags.png, flags.pdf)
 
 

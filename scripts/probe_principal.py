@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from singflow import cli
-from singflow.config import Probe
-from singflow.probe import assign_roles, probe
-from singflow.store import iterate_shards, read_manifest, read_null_basis, write_json
-from singflow.translator import Translator
+from singflow.analyses.probes import Probe, assign_roles, probe
+from singflow.artifacts.files import write_json
+from singflow.artifacts.shards import iterate_shards, read_manifest
+from singflow.artifacts.tensors import read_null_basis
+from singflow.translators.linear import Translator
 
 CHUNK = 1024
 

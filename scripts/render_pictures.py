@@ -8,25 +8,21 @@ import numpy as np
 import pandas as pd
 
 from singflow import cli
-from singflow.config import Pictures, Steering
-from singflow.data import data_root
+from singflow.analyses.steering import Steering
+from singflow.artifacts.files import read_names
+from singflow.artifacts.shards import iterate_whole, read_manifest, read_whole
+from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import read_null_basis, read_tensors
+from singflow.config.registry import read_space
+from singflow.data.images import read_unchanged
+from singflow.data.manifest import data_root
 from singflow.errors import InputError
-from singflow.images import read_unchanged
-from singflow.neighbours import contents
-from singflow.pictures import Head, Picture, Subject, choose_images, perturbation_pictures, removal_pictures, steering_pictures
-from singflow.registry import read_space
-from singflow.rendering import encode, generate, photos, picture_table, retrieve
-from singflow.store import (
-    iterate_whole,
-    read_manifest,
-    read_names,
-    read_null_basis,
-    read_tensors,
-    read_whole,
-    write_parquet,
-)
-from singflow.translator import Translator
-from singflow.unclip import choose_renderer, load_generator
+from singflow.pictures.generator import choose_renderer, load_generator
+from singflow.pictures.neighbours import contents
+from singflow.pictures.parameters import Pictures
+from singflow.pictures.rendering import encode, generate, photos, picture_table, retrieve
+from singflow.pictures.selection import Head, Picture, Subject, choose_images, perturbation_pictures, removal_pictures, steering_pictures
+from singflow.translators.linear import Translator
 
 
 class Flags(Pictures, Steering, cli.Command):
@@ -90,7 +86,7 @@ def nonlinear(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """A nonlinear translator as a function of features (n, d)."""
     import torch
 
-    from singflow.networks import load_network
+    from singflow.translators.networks import load_network
 
     network = load_network(path)
 
@@ -118,7 +114,7 @@ def main(flags: Flags) -> None:
     if renderer == "unclip":
         import torch
 
-        from singflow.features import pick_device
+        from singflow.towers.device import pick_device
 
         torch.set_num_threads(flags.threads)
         generator = load_generator(flags, pick_device(flags.device))

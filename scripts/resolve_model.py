@@ -1,23 +1,20 @@
-"""Check params.yaml and write the registry entry of one model, completed by what it refers to."""
+"""Write the registry entry of one model, completed by what it refers to."""
 
 from pathlib import Path
 from typing import Literal
 
 from singflow import cli
-from singflow.config import check, read_yaml
-from singflow.data import read_classes
+from singflow.artifacts.files import sha256_of, write_json
+from singflow.config.registry import ModelEntry, resolve_models
+from singflow.data.manifest import read_classes
+from singflow.data.vocabulary import read_class_list
 from singflow.errors import InputError
-from singflow.registry import ModelEntry, resolve_models
-from singflow.store import sha256_of, write_json
-from singflow.translator import read_imported
-from singflow.vocabulary import read_class_list
-from singflow.weights import locate
+from singflow.towers.weights import locate
 
 
 class Flags(cli.Command):
-    """Check params.yaml and write the registry entry of one model, completed by what it refers to."""
+    """Write the registry entry of one model, completed by what it refers to."""
 
-    params: Path
     registry: Path
     model: str
     weights: Literal["registry", "random"]
@@ -37,9 +34,6 @@ def complete(entry: ModelEntry, registry: Path, name: str, study_classes: Path) 
 
 
 def main(flags: Flags) -> None:
-    study = check(read_yaml(flags.params), str(flags.params))
-    for space in study.spaces:
-        read_imported(study.translator.imported, space, flags.model)
     entry = resolve_models(flags.registry, [flags.model], flags.weights)[flags.model]
     entry = complete(entry, flags.registry, flags.model, flags.classes)
     locate(entry)

@@ -7,22 +7,16 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import pandas as pd
 
 from singflow import cli
-from singflow.concepts import CHUNK, block_size, block_table, scan_block
-from singflow.errors import InputError
-from singflow.metrics import fold, remove, unit
+from singflow.analyses.concepts import CHUNK, block_size, block_table, scan_block
+from singflow.analyses.metrics import fold, remove, unit
+from singflow.artifacts.files import read_names
+from singflow.artifacts.shards import iterate_whole, label_rows, read_manifest
+from singflow.artifacts.tables import write_row_groups
+from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.parallel import map_ahead
-from singflow.store import (
-    iterate_shards,
-    read_manifest,
-    read_names,
-    read_null_basis,
-    read_tensors,
-    write_row_groups,
-)
-from singflow.translator import Translator
+from singflow.translators.linear import Translator
 
 
 class Rows:
@@ -48,7 +42,7 @@ class Flags(cli.Command):
     shards: int
     projector: Path
     translator: Path
-    prompts: Path
+    texts: Path
     names: Path
     threads: int
     output: Path
@@ -63,13 +57,11 @@ def main(flags: Flags) -> None:
     manifest = read_manifest(flags.manifest)
     basis = read_null_basis(flags.projector)
     translator = Translator.load(flags.translator)
-    texts = read_tensors(flags.prompts, ["concept_embeddings"])[0]["concept_embeddings"]
+    texts = read_tensors(flags.texts, ["concept_embeddings"])[0]["concept_embeddings"]
     names = read_names(flags.names)
     labels, concepts = names["labels"], names["concepts"]
-    codes = pd.Index(labels).get_indexer(pd.Index(manifest["label"]))
-    n = np.bincount(codes[codes >= 0], minlength=len(labels))
-    if codes.min() < 0 or n.min() == 0:
-        raise InputError(f"{flags.names}: its labels are not those of {flags.manifest}: remove it and run the workflow again")
+    codes = label_rows(manifest, labels, flags.names)
+    n = np.bincount(codes)
     row_of = np.argsort(np.argsort(codes, kind="stable"))
     folded = fold(translator.weight, basis)
     size = block_size(len(labels))
@@ -79,13 +71,10 @@ def main(flags: Flags) -> None:
         file.truncate(4 * math.prod(shape))
         if hasattr(os, "posix_fallocate"):  # a full disk is then an error here, not a crash later
             os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
-        for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
-            whole = np.flatnonzero(shard["view"] == 0)
-            for start in range(0, len(whole), CHUNK):
-                part = whole[start : start + CHUNK]
-                removal = remove(shard["features"][part], translator, folded)
-                units = np.memmap(file, np.float32, "r+", shape=shape)  # anew: what stays mapped counts as the process's memory
-                units[:, row_of[shard["image_id"][part]]] = unit(removal.original), unit(removal.equivalent)
+        for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest, size=CHUNK):
+            removal = remove(features, translator, folded)
+            units = np.memmap(file, np.float32, "r+", shape=shape)  # anew: what stays mapped counts as the process's memory
+            units[:, row_of[image_id]] = unit(removal.original), unit(removal.equivalent)
         rows = [Rows(file, kind, *shape[1:]) for kind in range(2)]
         blocks = [slice(start, start + size) for start in range(0, len(concepts), size)]
         cli.limit_threads(1)  # of every product: the blocks share the threads

@@ -6,19 +6,13 @@ import numpy as np
 import pandas as pd
 
 from singflow import cli
-from singflow.config import Steering
+from singflow.analyses.steering import Steering, null_directions, steering_scores
+from singflow.artifacts.files import read_names
+from singflow.artifacts.shards import iterate_whole, label_rows, read_manifest
+from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.errors import InputError, check_labels
-from singflow.steering import null_directions, steering_scores
-from singflow.store import (
-    in_blocks,
-    iterate_shards,
-    read_manifest,
-    read_names,
-    read_null_basis,
-    read_tensors,
-    write_parquet,
-)
-from singflow.translator import Translator
+from singflow.translators.linear import Translator
 
 ROWS = 1024  # features steered at once
 TYPES = {
@@ -44,7 +38,7 @@ class Flags(Steering, cli.Command):
     shards: int
     projector: Path
     translator: Path
-    embeddings: Path
+    texts: Path
     names: Path
     threads: int
     output: Path
@@ -60,26 +54,23 @@ def main(flags: Flags) -> None:
             f"{flags.names}: its targets are {names['targets']}, not steering.prompts {flags.prompts}: run embed_prompts again"
         )
     wanted = ["label_embeddings", *(["target_embeddings"] if flags.prompts else [])]
-    texts = read_tensors(flags.embeddings, wanted)[0]
+    texts = read_tensors(flags.texts, wanted)[0]
     labels = np.array(names["labels"], dtype=object)
-    text_of = manifest["label"].map({label: row for row, label in enumerate(labels)}).to_numpy()
+    text_of = label_rows(manifest, labels, flags.names)
     head = read_tensors(flags.head, ["weight"])[0]["weight"]
     basis = read_null_basis(flags.projector)
     translator = Translator.load(flags.translator).astype(np.float64)
     translated_basis = translator.weight @ basis
     steered = manifest["label"].isin(flags.labels or manifest["label"]).to_numpy()
     blocks = []
-    for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
-        chosen = np.flatnonzero((shard["view"] == 0) & steered[shard["image_id"]])
-        for rows in in_blocks(chosen, ROWS):
-            features, image_id = shard["features"][rows], shard["image_id"][rows]
-            label_texts = texts["label_embeddings"][text_of[image_id]]
-            for number, prompt in enumerate(flags.prompts):
-                text = texts["target_embeddings"][number]
-                directions = null_directions(features, translator, basis, translated_basis, text)
-                for target in flags.target_is_deg:
-                    scores = steering_scores(features, head, translator, directions, text, label_texts, target)
-                    blocks.append(scores.assign(image_id=image_id, label=labels[text_of[image_id]], prompt=prompt))
+    for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest, size=ROWS, images=steered):
+        label_texts = texts["label_embeddings"][text_of[image_id]]
+        for number, prompt in enumerate(flags.prompts):
+            text = texts["target_embeddings"][number]
+            directions = null_directions(features, translator, basis, translated_basis, text)
+            for target in flags.target_is_deg:
+                scores = steering_scores(features, head, translator, directions, text, label_texts, target)
+                blocks.append(scores.assign(image_id=image_id, label=labels[text_of[image_id]], prompt=prompt))
     table = pd.concat(blocks) if blocks else pd.DataFrame(columns=list(TYPES))
     table = table.sort_values(["image_id", "prompt", "target_is_deg"], kind="stable", ignore_index=True)
     write_parquet(flags.output, table[list(TYPES)].astype(TYPES))

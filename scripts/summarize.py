@@ -5,19 +5,18 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
-from singflow.config import Summary
-from singflow.registry import read_model
-from singflow.store import read_json, read_manifest, read_parquet, write_bytes, write_json, write_table
-from singflow.summary import correlate_labels, render_text, summarize_labels, summarize_model
-from singflow.tables import qualify, qualify_pairs
+from singflow.analyses.summary import Summary, correlate_labels, render_text, summarize_labels, summarize_model
+from singflow.analyses.tables import qualify, qualify_pairs
+from singflow.artifacts.files import read_json, write_bytes, write_json
+from singflow.artifacts.shards import read_manifest
+from singflow.artifacts.tables import read_parquet, write_table
+from singflow.config.registry import read_model
 
 
-class Flags(Summary, cli.Command):
+class Flags(Summary, cli.Selection):
     """Gather the scores of all models and spaces into tables, metrics.json and the text that ends a run."""
 
     study: str
-    models: list[str]
-    spaces: list[str]
     top1_margin: float
     manifest: Path
     entries: Path

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Literal
 
 from singflow import cli
-from singflow.config import Training
-from singflow.store import provenance, read_manifest, write_json, write_tensors
+from singflow.artifacts.files import write_json
+from singflow.artifacts.shards import read_manifest
+from singflow.artifacts.tensors import provenance, write_tensors
+from singflow.translators.parameters import Training
 
 
 class Flags(Training, cli.Command):
@@ -27,7 +29,7 @@ class Flags(Training, cli.Command):
 
 
 def main(flags: Flags) -> None:
-    from singflow.networks import Pairs, prepare, train
+    from singflow.translators.networks import Pairs, prepare, train
 
     cli.limit_threads(flags.threads)
     device = prepare(flags.device, flags.threads)

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 
 from singflow import cli
-from singflow.perturbations import PERTURBATIONS, effect, perturb
-from singflow.store import in_blocks, iterate_shards, read_manifest, read_null_basis, read_tensors, write_parquet
+from singflow.analyses.null_validation import PERTURBATIONS, effect, perturb
+from singflow.artifacts.shards import iterate_whole, read_manifest
+from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import read_null_basis, read_tensors
 
 ROWS = 512  # features perturbed at once
 
@@ -31,15 +33,12 @@ def main(flags: Flags) -> None:
     weight, bias = head["weight"].astype(np.float64), head["bias"].astype(np.float64)
     basis = read_null_basis(flags.projector)
     blocks = []
-    for shard in iterate_shards(flags.features, "features", flags.shards, read_manifest(flags.manifest)):
-        whole = np.flatnonzero(shard["view"] == 0)
-        for rows in in_blocks(whole, ROWS):
-            features, image_id = shard["features"][rows], shard["image_id"][rows]
-            for name, perturbation in zip(PERTURBATIONS, perturb(features, image_id, weight, bias, basis, flags.seed), strict=True):
-                effects = effect(features, perturbation, weight, bias)
-                effects.insert(0, "image_id", image_id)
-                effects.insert(1, "perturbation", name)
-                blocks.append(effects)
+    for image_id, features in iterate_whole(flags.features, "features", flags.shards, read_manifest(flags.manifest), size=ROWS):
+        for name, perturbation in zip(PERTURBATIONS, perturb(features, image_id, weight, bias, basis, flags.seed), strict=True):
+            effects = effect(features, perturbation, weight, bias)
+            effects.insert(0, "image_id", image_id)
+            effects.insert(1, "perturbation", name)
+            blocks.append(effects)
     table = pd.concat(blocks).sort_values("image_id", kind="stable", ignore_index=True)
     write_parquet(flags.output, table)
     for name, group in table.groupby("perturbation", sort=False):

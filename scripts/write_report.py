@@ -8,38 +8,50 @@ import pandas as pd
 from PIL import Image
 
 from singflow import cli
-from singflow.config import Report, read_yaml
-from singflow.crate import public_params
-from singflow.data import data_root
-from singflow.images import read_unchanged
+from singflow.artifacts.files import write_bytes
+from singflow.artifacts.shards import read_manifest
+from singflow.artifacts.tables import read_parquet, read_table
+from singflow.artifacts.tensors import read_tensors
+from singflow.config.public import public_params
+from singflow.config.reading import read_yaml
+from singflow.config.registry import read_model, read_space
+from singflow.data.images import read_unchanged
+from singflow.data.manifest import data_root
+from singflow.data.vocabulary import read_class_list
+from singflow.engines.code import read_accepted
 from singflow.parallel import map_ahead
-from singflow.registry import read_model, read_space
-from singflow.report import libraries, ranking_chart, render, sample, scatter_chart
-from singflow.report_data import embedded, image_headers, machine, own_controls, page_data, page_tables, pearson, step_table
-from singflow.report_words import verdict, warnings, what_leaks
-from singflow.store import read_manifest, read_parquet, read_table, read_tensors, write_bytes
-from singflow.thumbnails import sheets, tile, tile_side
-from singflow.vocabulary import read_class_list
+from singflow.report.content import (
+    embedded,
+    image_headers,
+    machine,
+    own_controls,
+    page_data,
+    page_tables,
+    pearson,
+    read_caption,
+    sections,
+    step_table,
+)
+from singflow.report.page import libraries, ranking_chart, render, sample, scatter_chart
+from singflow.report.parameters import Report
+from singflow.report.thumbnails import sheets, tile, tile_side
+from singflow.report.words import verdict, warnings, what_leaks
 
-TABLES = [
-    "angle_ladder", "concepts", "controls", "label_correlations", "labels", "model_pairs", "models", "orders", "probes", "spurious",
-    "table1", "table2", "validation",
-]  # fmt: skip
 SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star"]
-FIGURES = ["fig1", "fig4", "fig5", "fig6", "fig7", "fig8", "fig9", "fig10", "fig11", "fig12", "fig13", "fig15", "controls", "rank_curves"]
 
 
-class Flags(Report, cli.Command):
+class Flags(Report, cli.Selection):
     """Write the page that holds a study: one file, which opens without a network; and among the logs what its run took."""
 
     study: str
-    models: list[str]
-    spaces: list[str]
     results: Path
+    tables: list[Path]
+    figures: list[Path]
     template: Path
     captions: Path
     paper: Path
     params: Path
+    accepted: Path
     classes: Path
     source: str
     root: str
@@ -52,21 +64,23 @@ class Flags(Report, cli.Command):
 
 
 def main(flags: Flags) -> None:
-    from singflow.figures import colour
+    from singflow.figures.style import colour
 
     results = flags.results
-    csv = {name: read_table(results / f"tables/{name}.csv") for name in TABLES}
+    csv = {path.stem: read_table(path) for path in flags.tables}
+    captions = {path.stem: read_caption(flags.captions / f"{path.stem}.rst") for path in [*flags.figures, *flags.tables]}
+    titles = {name: caption.title for name, caption in captions.items()} | {"rejected": "Files left out, rare reasons first"}
     manifest, rejected = read_manifest(results / "data/manifest.parquet"), read_table(results / "data/rejected.csv")
     paper = read_yaml(flags.paper)
     shown = sample(len(manifest), len(flags.models) * len(flags.spaces), flags.max_images, flags.seed)
     colours = {model: colour(number) for number, model in enumerate(flags.models)}
     symbols = {model: SYMBOLS[number % len(SYMBOLS)] for number, model in enumerate(flags.models)}
     scores, neighbours = (
-        {s: {m: read_parquet(results / kind / s / f"{m}.parquet", kind).iloc[shown] for m in flags.models} for s in flags.spaces}
+        flags.each(lambda s, m, kind=kind: read_parquet(results / kind / s / f"{m}.parquet", kind).iloc[shown])
         for kind in ("scores", "neighbours")
     )
     entries = {space: read_space(results / f"registry/spaces/{space}.json") for space in flags.spaces}
-    tables = page_tables(csv, rejected, paper, len(flags.spaces) > 1)
+    tables = page_tables(csv, rejected, paper, titles, len(flags.spaces) > 1)
     spaces = [
         {
             "name": space,
@@ -88,7 +102,7 @@ def main(flags: Flags) -> None:
     sources = [f"{entry.source}: {entry.id}, {entry.weights}" for entry in models] + [entry.source for entry in entries.values()]
     names = [*flags.models, *flags.spaces]
     software = sorted({pair for each in [*made, *seen] for pair in each.parsed("software", dict).items()})
-    drawn = filter(Path.exists, (results / f"figures/{name}.png" for name in FIGURES))
+    drawn = [path for path in flags.figures if captions[path.stem].section]
     page = render(
         flags.template,
         {
@@ -106,11 +120,13 @@ def main(flags: Flags) -> None:
                 "rejected": len(rejected), "found": len(manifest) + len(rejected), "shown": len(shown),
             },
             "tables": tables,
-            "figures": {path.stem: embedded(path, flags.captions / f"{path.stem}.rst") for path in drawn},
+            "figures": {path.stem: embedded(path, captions[path.stem]) for path in drawn},
+            "sections": sections(captions, [path.stem for path in drawn], csv),
             "image_headers": image_headers(len(flags.spaces) > 1),
             "pearson": pearson(csv["probes"], paper),
             "software": software,
             "weights": [(name, source, each["weights_sha256"]) for name, source, each in zip(names, sources, [*made, *seen], strict=True)],
+            "accepted": read_accepted(flags.accepted),
             "params": public_params(flags.params)[0].decode(),
             "data": page_data(manifest, shown, scores, neighbours, class_names),
             "sheets": thumbnails(flags, manifest.iloc[shown]),

@@ -2,7 +2,7 @@
 # For clusters that forbid long processes on the login node: Snakemake in a small job of its own, which hands over to the next one
 # before its time is up. Start it from the root of the repository, with the study's file if that is not params.yaml:
 #
-#   bash slurm/controller.sh [studies/mine.yaml]
+#   bash slurm/controller.sh [config/studies/mine.yaml]
 #
 # CONTROLLER_MINUTES: run time of one such job (1440). SBATCH_ACCOUNT, SBATCH_PARTITION and other variables of sbatch apply.
 set -euo pipefail
@@ -25,7 +25,7 @@ if [ "${SLURM_JOB_NAME:-}" != "$name" ]; then
 fi
 
 PATH="$PWD/.venv/bin:$PATH"
-python scripts/resume.py --params "$params" --wait true &
+singflow resume --params "$params" --wait &
 run=$!
 # The study's jobs go on when Snakemake is killed, and the next controller waits for them.
 hand_over() {

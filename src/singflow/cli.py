@@ -6,37 +6,84 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from singflow.config import Section
+from singflow.config.sections import Section
 from singflow.errors import InputError
 
 log = logging.getLogger("singflow")
+
+
+Item = TypeVar("Item")
 
 
 class Command(Section):
     """Flags that every script has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-    positional: ClassVar[str | None] = None  # field whose values, one or more, come before the flags and without one
-
     log: Path | None = Field(None, description="file that receives the log")
 
 
+class Selection(Command):
+    """Flags of a step that gathers what was measured of every model in every space."""
+
+    models: list[str]
+    spaces: list[str]
+
+    def each(self, make: Callable[[str, str], Item]) -> dict[str, dict[str, Item]]:
+        """What `make` gives for each space and model.
+
+        Parameters
+        ----------
+        make : callable
+            Called with the names of a space and a model.
+
+        Returns
+        -------
+        dict of dict
+            space -> model -> what `make` gives.
+        """
+        return {space: {model: make(space, model) for model in self.models} for space in self.spaces}
+
+
 Flags = TypeVar("Flags", bound=Command)
-Item = TypeVar("Item")
 
 
-def run(main: Callable[[Flags], None], schema: type[Flags], *, offline: bool = True) -> None:
-    """Parse the flags, open the log and call main. Bad input ends with one message and exit status 1.
+def run(main: Callable[[Flags], None], schema: type[Flags]) -> None:
+    """Parse the flags of a step, open its log and call main. Bad input ends with one message and exit status 1.
 
-    offline: model hubs are looked for in their caches alone.
+    Parameters
+    ----------
+    main : callable
+        The step, called with its flags.
+    schema : type of Command
+        Class of the flags, which are read from the command line.
     """
     flags = _parse(schema)
+    with prepared(flags.log):
+        main(flags)
+
+
+@contextmanager
+def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[None]:
+    """What a program has around its work: a log, model hubs looked for in their caches alone, and an end with one message.
+
+    Parameters
+    ----------
+    log_file : Path, optional
+        File that receives the log, which goes to the terminal anyway.
+    offline : bool
+        Whether model hubs are looked for in their caches alone.
+
+    Yields
+    ------
+    None
+    """
     gc.set_threshold(100_000, 50, 50)  # at Python's own, seeking garbage takes a quarter of the time of loading libraries
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that files half written are removed
     if offline:
@@ -44,17 +91,17 @@ def run(main: Callable[[Flags], None], schema: type[Flags], *, offline: bool = T
     logging.raiseExceptions = False  # a line that the log has no room for is on the terminal
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[logging.StreamHandler(sys.stderr)], force=True)
     try:
-        if flags.log:
-            flags.log.parent.mkdir(parents=True, exist_ok=True)
-            log.root.addHandler(logging.FileHandler(flags.log, mode="w", encoding="utf-8"))
+        if log_file:
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+            log.root.addHandler(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
     except OSError as error:
-        log.error("error: %s: cannot be written (%s): see to its folder, then run the same again", flags.log, error.strerror)
+        log.error("error: %s: cannot be written (%s): see to its folder, then run the same again", log_file, error.strerror)
         sys.exit(1)
     logging.captureWarnings(True)
     for noisy in ("httpx", "httpx2", "urllib3", "filelock", "fontTools", "sentence_transformers", "timm"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        main(flags)
+        yield
     except InputError as error:
         log.error("error: %s", error)
         sys.exit(1)
@@ -67,20 +114,21 @@ def run(main: Callable[[Flags], None], schema: type[Flags], *, offline: bool = T
 
 
 def _parse(schema: type[Flags]) -> Flags:
+    """Every key of a section must be given, whose defaults are for params.yaml; but a list without a word is left out, as DVC does."""
+    sections = (base for base in schema.__mro__ if issubclass(base, Section) and not issubclass(base, Command))
+    told = {name for section in sections for name in section.model_fields}
     single: set[str] = set()
     lists: dict[str, Any] = {}
     parser = argparse.ArgumentParser(description=schema.__doc__, allow_abbrev=False)
     for name, field in schema.model_fields.items():
-        if name == schema.positional:
-            parser.add_argument(name, nargs="+", help=(field.description or "").replace("%", "%%"))
-            continue
         many = any(get_origin(kind) is list for kind in (field.annotation, *get_args(field.annotation)))
         single |= set() if many else {f"--{name}"}
-        lists |= {name: []} if many and field.is_required() else {}
+        must = name in told or field.is_required()
+        lists |= {name: []} if many and must else {}
         parser.add_argument(
             f"--{name}",
             nargs="*" if many else None,
-            required=field.is_required() and not many,
+            required=must and not many,
             default=argparse.SUPPRESS,
             help=(field.description or "").replace("%", "%%"),
         )
@@ -97,7 +145,13 @@ def _parse(schema: type[Flags]) -> Flags:
 
 
 def limit_threads(threads: int) -> None:
-    """Fix the threads of BLAS, on which the rounding of sums depends."""
+    """Fix the threads of BLAS, on which the rounding of sums depends.
+
+    Parameters
+    ----------
+    threads : int
+        How many; more than the machine has cores are allowed, with a warning.
+    """
     import scipy.linalg  # noqa: F401 (SciPy's own BLAS can be limited once it is loaded)
     from threadpoolctl import threadpool_limits
 
@@ -108,7 +162,24 @@ def limit_threads(threads: int) -> None:
 
 
 def progress(items: Iterable[Item], total: int, unit: str, description: str) -> Iterable[Item]:
-    """A bar on a terminal, a line every ten seconds elsewhere; with the rate."""
+    """A bar on a terminal, a line every ten seconds elsewhere; with the rate.
+
+    Parameters
+    ----------
+    items : iterable
+        What is worked through.
+    total : int
+        How many there are.
+    unit : str
+        What an item is called.
+    description : str
+        What stands before the bar.
+
+    Returns
+    -------
+    iterable
+        The items.
+    """
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()

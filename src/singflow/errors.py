@@ -6,7 +6,18 @@ from collections.abc import Iterable
 
 
 def printable(text: str) -> str:
-    """A text in which control characters, separators of lines and bytes that are not UTF-8 stand as escapes."""
+    """A text in which control characters, separators of lines and bytes that are not UTF-8 stand as escapes.
+
+    Parameters
+    ----------
+    text : str
+        Bytes that are not UTF-8 are lone surrogates in it.
+
+    Returns
+    -------
+    str
+        One printable line.
+    """
     control = ("Cc", "Cs", "Zl", "Zp")
     return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in control else c for c in text)
 
@@ -19,7 +30,22 @@ class InputError(Exception):
 
 
 def check_labels(wanted: Iterable[str], known: Iterable[str], key: str) -> None:
-    """Raise InputError that names every wanted label without an image, with the nearest one; key: where they are written."""
+    """Refuse labels without an image.
+
+    Parameters
+    ----------
+    wanted : iterable of str
+        Labels that are asked for.
+    known : iterable of str
+        Labels of the study.
+    key : str
+        Where the wanted ones are written, for the message.
+
+    Raises
+    ------
+    InputError
+        When there are any; the message names every one, with the nearest label.
+    """
     labels = list(known)
     near = {label: difflib.get_close_matches(label, labels, n=1) for label in wanted if label not in labels}
     if near:

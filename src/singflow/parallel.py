@@ -11,7 +11,24 @@ Result = TypeVar("Result")
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int = 4) -> Iterator[Result]:
-    """Like map, in order, with `threads` threads working at most `ahead` * `threads` items ahead of the consumer."""
+    """Like map, in order, with threads that work ahead of the consumer.
+
+    Parameters
+    ----------
+    function : callable
+        Called with one item.
+    items : iterable
+        Taken as they are needed.
+    threads : int
+        Threads that work.
+    ahead : int
+        They are at most `ahead` * `threads` items ahead of the consumer.
+
+    Yields
+    ------
+    Result
+        What `function` gives, in the order of the items.
+    """
     waiting = iter(items)
     with ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(waiting, ahead * threads))

@@ -1,25 +1,9 @@
-"""What a check of the doctor found, and what its checks share."""
+"""The machine: what its programs answer, its folders and its sizes."""
 
 import os
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found. status: ok | warn (it works, with a drawback) | fail (it will not work) | absent (there is nothing to check)."""
-
-    name: str
-    status: Literal["ok", "warn", "fail", "absent"]
-    found: str
-    mend: str = ""
-
-    def __str__(self) -> str:
-        """One aligned line, and how to mend it below."""
-        indent = "\n" + " " * 24
-        return f"{self.status:<8}{self.name:<16}" + self.found.replace("\n", indent) + (f"{indent}-> {self.mend}" if self.mend else "")
+from typing import NamedTuple
 
 
 class Answer(NamedTuple):
@@ -31,7 +15,20 @@ class Answer(NamedTuple):
 
 
 def ask(*command: str, seconds: float = 10) -> Answer:
-    """Run a command that must answer within so many seconds; its words say so where it does not."""
+    """Run a command that must answer in time.
+
+    Parameters
+    ----------
+    *command : str
+        Its words.
+    seconds : float
+        Time that it has.
+
+    Returns
+    -------
+    Answer
+        What it said; where it could not be run or gave no answer in time, `words` say so.
+    """
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
@@ -42,17 +39,50 @@ def ask(*command: str, seconds: float = 10) -> Answer:
 
 
 def existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
+    """The path, or the nearest folder above it that is there.
+
+    Parameters
+    ----------
+    path : Path
+        A file or folder, which need not be there.
+
+    Returns
+    -------
+    Path
+        `path` itself where it is there.
+    """
     return next(each for each in (path, *path.absolute().parents) if each.exists())
 
 
 def writable(folder: Path) -> bool:
-    """Whether it is a folder in which this user may write."""
+    """Whether it is a folder in which this user may write.
+
+    Parameters
+    ----------
+    folder : Path
+        A path, which need not be there.
+
+    Returns
+    -------
+    bool
+        False also for a file.
+    """
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def in_bytes(count: float) -> str:
-    """Bytes in the unit that suits them, to three digits."""
+    """Bytes in the unit that suits them, to three digits.
+
+    Parameters
+    ----------
+    count : float
+        Bytes.
+
+    Returns
+    -------
+    str
+        With the unit, kB to TB of powers of 1000.
+    """
     units = ("kB", "MB", "GB", "TB")
     power = next((power for power in range(1, 4) if count < 1000 ** (power + 1)), 4)
     return f"{count / 1000**power:.3g} {units[power - 1]}"

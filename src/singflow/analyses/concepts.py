@@ -5,8 +5,24 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import scipy
+from pydantic import Field
 
-from singflow.metrics import angles_to_all_deg
+from singflow.analyses.metrics import angles_to_all_deg
+from singflow.config.sections import (
+    SafePath,
+    Section,
+)
+
+
+class Concepts(Section):
+    """The open vocabulary."""
+
+    vocabulary: SafePath = Field(
+        "config/vocab/concepts.txt", description="one phrase a line (paper: 30); also broden_style.txt, imagenet_names.txt"
+    )
+    extremes: int = Field(5, ge=1, description="strongest and weakest concepts listed per label")
+    nearest: int = Field(5, ge=1, description="nearest concepts per label among which spurious cues are sought")
+
 
 CHUNK = 1024
 BLOCK = 500
@@ -14,17 +30,44 @@ CELLS = 500_000
 
 
 def block_size(labels: int) -> int:
-    """Concepts scanned at once: at most BLOCK, and so few that labels x concepts stays within CELLS (but at least one)."""
+    """Number of concepts scanned at once.
+
+    Parameters
+    ----------
+    labels : int
+        Number of labels.
+
+    Returns
+    -------
+    int
+        At most BLOCK, and so few that labels x concepts stays within CELLS (but at least one).
+    """
     return max(1, min(BLOCK, CELLS // labels))
 
 
 def scan_block(original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, texts: np.ndarray) -> dict[str, np.ndarray]:
-    """Moments over images of the angle and of AS (equations 5 and 7) for every label and the concepts of one block.
+    """Moments over images of the angle and of AS for every label and the concepts of one block.
 
-    original, equivalent: (N, m) float32 unit embeddings before and after null removal, the images of the first label first and so
-    on; they may be mapped from a file. n: (L,) images per label, none 0. texts: (B, m) float32 unit embeddings of the concepts.
-    Angles by angles_to_all_deg, sums in float64. Returns (L, B) float64 in degrees: angle_mean, angle_std, as_mean, as_std,
-    as_abs_mean; standard deviations have divisor n. Memory grows with L x B, not with N.
+    Angles by `angles_to_all_deg`, sums in float64. Memory grows with L x B, not with N.
+
+    Parameters
+    ----------
+    original, equivalent : ndarray of shape (N, m)
+        Unit embeddings in float32 before and after null removal, the images of the first label first and so on. Only their
+        length and slices are asked for: they may be read or mapped from a file.
+    n : ndarray of shape (L,)
+        Images per label, none 0.
+    texts : ndarray of shape (B, m)
+        Unit embeddings of the concepts in float32.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (L, B)
+        angle_mean, angle_std, as_mean, as_std and as_abs_mean in degrees, float64; standard deviations have the divisor n.
+
+    References
+    ----------
+    Equations 5 and 7 of the paper.
     """
     stops = np.cumsum(n)
     sums = np.zeros((5, len(n), len(texts)))
@@ -43,7 +86,24 @@ def scan_block(original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, text
 
 
 def block_table(labels: list[str], concepts: list[str], n: np.ndarray, moments: dict[str, np.ndarray]) -> pd.DataFrame:
-    """One row per label and concept of a block: all concepts of the first label, then of the second, and so on."""
+    """One row per label and concept of a block: all concepts of the first label, then of the second, and so on.
+
+    Parameters
+    ----------
+    labels : list of str
+        The L labels.
+    concepts : list of str
+        The B concepts of the block.
+    n : ndarray of shape (L,)
+        Images per label.
+    moments : dict of str to ndarray of shape (L, B)
+        What `scan_block` gives.
+
+    Returns
+    -------
+    DataFrame
+        label and concept (categories), n, and a column for each of the moments.
+    """
     return pd.DataFrame(
         {
             "label": pd.Categorical.from_codes(np.repeat(np.arange(len(labels)), len(concepts)), pd.Index(labels)),
@@ -65,7 +125,20 @@ class Scan:
 
 
 def lowest(values: np.ndarray, count: int) -> np.ndarray:
-    """Positions of the `count` lowest of values (P,), lowest first, ties in order of their position; all when there are fewer."""
+    """Positions of the lowest values, lowest first, ties in order of their position.
+
+    Parameters
+    ----------
+    values : ndarray of shape (P,)
+        Values to choose from.
+    count : int
+        How many are wanted.
+
+    Returns
+    -------
+    ndarray of int
+        `count` positions; all when there are fewer.
+    """
     if count >= len(values):
         return np.argsort(values, kind="stable")
     near = np.flatnonzero(values <= np.partition(values, count)[count])
@@ -73,10 +146,19 @@ def lowest(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def extreme_concepts(scan: Scan, count: int) -> pd.DataFrame:
-    """The `count` strongest and weakest concepts of every label by mean |AS| (figure 5).
+    """The strongest and weakest concepts of every label by mean |AS| (figure 5).
 
-    One row each: label, concept (positions), kind (strongest, weakest), place (1 is the most extreme). With fewer than 2 count
-    concepts each is in one list alone.
+    Parameters
+    ----------
+    scan : Scan
+        A model's scan in one space.
+    count : int
+        How many of each kind. With fewer than 2 count concepts each is in one list alone.
+
+    Returns
+    -------
+    DataFrame
+        One row each: label, concept (positions), kind (strongest, weakest), place (1 is the most extreme).
     """
     rows = []
     strong = min(count, (len(scan.concepts) + 1) // 2)
@@ -91,7 +173,7 @@ def extreme_concepts(scan: Scan, count: int) -> pd.DataFrame:
 
 
 def spurious_cues(scan: Scan, nearest: int) -> pd.DataFrame:
-    """Candidates for spurious cues: concepts near to a label in angle that null removal leaves where they are (section 4.3).
+    """Candidates for spurious cues: concepts near to a label in angle that null removal leaves where they are.
 
     A small AS of a loosely related concept can indicate a spurious correlation: what is near and yet unmoved when the null space is
     removed lives in what the logits see. Candidates are, among a label's `nearest` concepts, those whose mean |AS| is at or below
@@ -99,8 +181,22 @@ def spurious_cues(scan: Scan, nearest: int) -> pd.DataFrame:
     and which do not name the label. They are to be checked by a person: the angle cannot tell a cue beside the object from a part
     of it. Where the median is 0 nothing was removed and there are no candidates.
 
-    One row each: label, concept (positions), place among the label's nearest, lift_deg (mean angle over labels less this label's;
-    NaN for a single label), as_abs_median_deg.
+    Parameters
+    ----------
+    scan : Scan
+        A model's scan in one space.
+    nearest : int
+        Number of nearest concepts of a label among which candidates are sought.
+
+    Returns
+    -------
+    DataFrame
+        One row each: label, concept (positions), place among the label's nearest, lift_deg (mean angle over labels less this
+        label's; NaN for a single label), as_abs_median_deg.
+
+    References
+    ----------
+    Section 4.3 of the paper.
     """
     rows = []
     several = len(scan.labels) > 1
@@ -116,22 +212,62 @@ def spurious_cues(scan: Scan, nearest: int) -> pd.DataFrame:
 
 
 def mentions(concept: str, label: str) -> bool:
-    """Whether the concept holds the label's name as whole words, in any case, also in the plural."""
+    """Whether a concept holds a label's name as whole words, in any case, also in the plural.
+
+    Parameters
+    ----------
+    concept, label : str
+        Punctuation counts as a space.
+
+    Returns
+    -------
+    bool
+        True also for the name with -s or -es.
+    """
     phrase, wanted = (" ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split()) for text in (concept, label))
     return any(f" {wanted}{ending} " in f" {phrase} " for ending in ("", "s", "es"))
 
 
 def t_interval(mean: np.ndarray, std: np.ndarray, n: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Student-t interval of a mean over n images out of their standard deviation (divisor n): low, high; NaN where n < 2."""
+    """Student-t interval of a mean over images.
+
+    Parameters
+    ----------
+    mean : ndarray
+        Means.
+    std : ndarray
+        Standard deviations over images, with the divisor n.
+    n : ndarray
+        Numbers of images.
+    confidence : float
+        Coverage, 0 to 1.
+
+    Returns
+    -------
+    low, high : ndarray
+        Ends of the interval; NaN where n < 2.
+    """
     freedom = np.where(n > 1, n - 1, np.nan)
     half = scipy.stats.t.ppf((1 + confidence) / 2, freedom) * std / np.sqrt(freedom)
     return mean - half, mean + half
 
 
 def with_intervals(cells: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Rows of a scan under the names of the tables: mean angle, AS and |AS| in degrees, the scores with their intervals.
+    """Rows of a scan under the names of the tables: mean angle, AS and |AS|, the scores with their intervals.
 
     The spread of |AS| follows from E[AS^2] = as_std^2 + as_mean^2; its interval is cut at 0.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        Rows of a scan, with the columns of `block_table`.
+    confidence : float
+        Coverage of the intervals, 0 to 1.
+
+    Returns
+    -------
+    DataFrame
+        n, angle_mean_deg, and as_mean_deg and as_abs_mean_deg with their ends _low and _high; degrees.
     """
     n, score, size = (cells[name].to_numpy(np.float64) for name in ("n", "as_mean", "as_abs_mean"))
     spread = cells["as_std"].to_numpy()

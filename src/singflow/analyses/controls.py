@@ -1,12 +1,35 @@
 """Controls of null removal: what the loss of other subspaces, of the same or of fewer dimensions, does to meaning."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, model_validator
 
-from singflow.geometry import orthonormal, random_basis
-from singflow.metrics import Removal, fold
+from singflow.analyses.geometry import orthonormal, random_basis
+from singflow.analyses.metrics import Removal, fold
+from singflow.config.sections import (
+    Section,
+)
+
+
+class Controls(Section):
+    """Removal of other subspaces: what the loss of dimensions alone does."""
+
+    dimensions: list[Annotated[int, Field(ge=1)]] = Field(
+        [8, 24, 64, 128, 280, 536, 1048, 3096], description="compare models at these dimensions too, as far as each null space has them"
+    )
+    min_draws: int = Field(5, ge=2, description="random subspaces removed at least")
+    max_draws: int = Field(20, ge=2, description="random subspaces removed at most")
+    tolerance_deg: float = Field(0.1, gt=0, description="degrees; drawing stops at this standard error of the mean IS over draws")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Controls":
+        if self.max_draws < self.min_draws:
+            raise ValueError(f"max_draws ({self.max_draws}) is below min_draws ({self.min_draws})")
+        return self
+
 
 SUBSPACES = ["null", "random", "row"]
 
@@ -25,9 +48,21 @@ class Case:
 
 
 def cases(width: int, null_dim: int, dimensions: list[int]) -> list[Case]:
-    """Every case for a head with `width` features: each dimension of the list up to the null space's, and the null space's own.
+    """Every case for a head: each dimension of the list up to the null space's, and the null space's own.
 
-    The row space takes part as far as it is large enough. A head without null space has no cases.
+    Parameters
+    ----------
+    width : int
+        Number of the head's features.
+    null_dim : int
+        Dimension of its null space.
+    dimensions : list of int
+        Dimensions asked for; larger ones than null_dim are left out.
+
+    Returns
+    -------
+    list of Case
+        By dimension. The row space takes part as far as it is large enough. A head without null space has no cases.
     """
     wanted = sorted({d for d in dimensions if d < null_dim} | ({null_dim} if null_dim else set()))
     room = {"null": null_dim, "random": width, "row": width - null_dim}
@@ -35,9 +70,24 @@ def cases(width: int, null_dim: int, dimensions: list[int]) -> list[Case]:
 
 
 def folded_control(weight: np.ndarray, null_basis: np.ndarray, case: Case, seed: int, draw: int) -> np.ndarray:
-    """The translator's share of one drawn subspace, T B B^T: (m, d) float64 from weight (m, d) and null basis (d, k).
+    """The translator's share of one drawn subspace, T B B^T.
 
-    A subspace of more than half of the dimensions is drawn as the complement of a smaller one.
+    Parameters
+    ----------
+    weight : ndarray of shape (m, d)
+        The translator's weight T.
+    null_basis : ndarray of shape (d, k)
+        Orthonormal basis of the null space.
+    case : Case
+        Kind and dimension of the subspace. A random one of more than half of the dimensions is drawn as the complement of a
+        smaller one.
+    seed, draw : int
+        Seed the generator, together with the sizes of the spaces.
+
+    Returns
+    -------
+    ndarray of shape (m, d)
+        The share in float64.
     """
     width, null_dim = null_basis.shape
     if case.subspace == "null":
@@ -63,7 +113,17 @@ class ControlScores:
         self._means: list[np.ndarray] = []
 
     def update(self, image_id: np.ndarray, removal: Removal, texts: np.ndarray) -> None:
-        """Add images of the draw in progress: image_id (n,), their texts (n, m)."""
+        """Add images of the draw in progress.
+
+        Parameters
+        ----------
+        image_id : ndarray of shape (k,)
+            Ids of these images, from 0 to n - 1, each once.
+        removal : Removal
+            Their translated features, and what the removal of the draw's subspace takes from them.
+        texts : ndarray of shape (k, m)
+            Text embedding of each image's label.
+        """
         image_score, attribute_score = removal.image_score(), removal.attribute_score(texts)
         self._sums[:, image_id] += image_score, attribute_score, np.abs(attribute_score)
 
@@ -88,7 +148,20 @@ class ControlScores:
         return float(self.spread_deg[0] / np.sqrt(self.draws))
 
     def table(self, image_id: np.ndarray, case: Case) -> pd.DataFrame:
-        """One row an image: means over draws of IS, AS and |AS| in degrees."""
+        """One row an image: means of the scores over draws.
+
+        Parameters
+        ----------
+        image_id : ndarray of shape (k,)
+            Images wanted.
+        case : Case
+            The case that the draws were of.
+
+        Returns
+        -------
+        DataFrame
+            image_id, subspace, dimension, and IS, AS and |AS| in degrees: is_deg, as_deg, as_abs_deg.
+        """
         image_score, attribute_score, size = self._sums[:, image_id] / max(self.draws, 1)
         return pd.DataFrame(
             {
@@ -103,5 +176,11 @@ class ControlScores:
 
 
 def empty_table() -> pd.DataFrame:
-    """What ControlScores.table gives for a head without null space, which has no cases."""
+    """What ControlScores.table gives for a head without null space, which has no cases.
+
+    Returns
+    -------
+    DataFrame
+        The table's columns without rows.
+    """
     return ControlScores(1).table(np.zeros(0, dtype=np.int64), Case("null", 0, True))

@@ -32,14 +32,37 @@ class NullSpace:
 
 
 def null_space(weight: np.ndarray, rule: str = "exact", energy: float = 1.0, rank: int | None = None) -> NullSpace:
-    """Null space of a head's weight matrix W, shape (C, d) (equations 1 to 3).
+    """Null space of a head's weight matrix W, by one of four rules.
 
-    Rules: `exact`, the kernel of W with tolerance max(C, d) * eps * S_1; `energy`, all but the fewest leading
-    directions that hold the share `energy` of ||W||_F^2; `fixed`, all but the `rank` leading directions; `centered`,
-    the kernel of W less its mean row: what softmax cannot see. Singular values are never negative, so a head with
-    d <= C and full rank has the null dimension 0.
+    Singular values are never negative, so a head with d <= C and full rank has the null dimension 0.
 
-    Raises InputError for a weight that is no matrix or not finite, and for a rank above min(C, d).
+    Parameters
+    ----------
+    weight : ndarray of shape (C, d)
+        The head's weight W; computed in float64.
+    rule : {"exact", "energy", "fixed", "centered"}
+        `exact`: the kernel of W with tolerance max(C, d) * eps * S_1. `energy`: all but the fewest leading directions that hold
+        the share `energy` of ||W||_F^2, which are never more than `exact` keeps. `fixed`: all but the `rank` leading directions.
+        `centered`: the kernel of W less its mean row, which is what softmax cannot see; its tolerance takes the larger of S_1 and
+        sqrt(C) times the norm of the mean row.
+    energy : float
+        Share, 0 to 1; for rule `energy` alone.
+    rank : int, optional
+        Number of leading directions kept; for rule `fixed` alone.
+
+    Returns
+    -------
+    NullSpace
+        The split of the feature space.
+
+    Raises
+    ------
+    InputError
+        When the weight is no matrix, empty or not finite, or when rule `fixed` has no rank or one above min(C, d).
+
+    References
+    ----------
+    Equations 1 to 3 of the paper.
     """
     if weight.ndim != 2 or not weight.size or not np.isfinite(weight).all():
         raise InputError(f"a head's weight must be a finite, non-empty matrix, not shape {weight.shape} or with NaN")
@@ -62,19 +85,62 @@ def null_space(weight: np.ndarray, rule: str = "exact", energy: float = 1.0, ran
 
 
 def energy_rank(singular: np.ndarray, energy: float) -> int:
-    """Fewest leading singular values (of all, descending) whose squares hold the share `energy` of all squares; at least 1."""
+    """Fewest leading singular values whose squares hold a share of the sum of all squares.
+
+    Parameters
+    ----------
+    singular : ndarray of shape (k,)
+        All singular values, descending.
+    energy : float
+        The share, 0 to 1.
+
+    Returns
+    -------
+    int
+        At least 1. Where the sums round below the share, or all values are 0, it is k + 1: callers cap it at the exact rank.
+    """
     shares = np.cumsum(singular**2) / max(float((singular**2).sum()), np.finfo(np.float64).tiny)
     return int(np.searchsorted(shares, energy)) + 1
 
 
 def remove_null(features: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Equivalent features f' = f - P_0 f (equation 9): (n, d), computed in float64, returned in the features' type."""
+    """Equivalent features: features without their null components.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+        Features f.
+    basis : ndarray of shape (d, k)
+        Orthonormal basis of the null space.
+
+    Returns
+    -------
+    ndarray of shape (n, d)
+        f' = f - P_0 f, computed in float64, returned in the features' type.
+
+    References
+    ----------
+    Equation 9 of the paper.
+    """
     wide = features.astype(np.float64)
     return (wide - (wide @ basis) @ basis.T).astype(features.dtype)
 
 
 def null_energy(features: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Share of each feature's squared norm that lies in the null space: (n,), from 0 to 1; 0 for a zero feature."""
+    """Share of each feature's squared norm that lies in the null space.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+        Features f.
+    basis : ndarray of shape (d, k)
+        Orthonormal basis of the null space.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Shares in float64, from 0 to 1; 0 for a zero feature.
+    """
     wide = features.astype(np.float64)
     total = np.einsum("nd,nd->n", wide, wide)
     hidden = wide @ basis
@@ -82,17 +148,60 @@ def null_energy(features: np.ndarray, basis: np.ndarray) -> np.ndarray:
 
 
 def logit_change(weight: np.ndarray, features: np.ndarray, equivalent: np.ndarray) -> np.ndarray:
-    """Norm of the change of the logits, ||W (f' - f)||: (n,), of the features as they are stored (equation 16)."""
+    """Norm of the change of the logits between two features, ||W (f' - f)||.
+
+    Parameters
+    ----------
+    weight : ndarray of shape (C, d)
+        The head's weight W.
+    features, equivalent : ndarray of shape (n, d)
+        Features f and f' as they are stored.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Norms, computed in float64.
+
+    References
+    ----------
+    Equation 16.
+    """
     change = (equivalent.astype(np.float64) - features.astype(np.float64)) @ weight.astype(np.float64).T
     return np.sqrt(np.einsum("nc,nc->n", change, change))
 
 
 def orthonormal(columns: np.ndarray) -> np.ndarray:
-    """Orthonormal basis (d, k) of the span of linearly independent columns (d, k), by QR."""
+    """Orthonormal basis of the span of columns, by QR.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (d, k)
+        Linearly independent columns; they may be overwritten.
+
+    Returns
+    -------
+    ndarray of shape (d, k)
+        Orthonormal columns.
+    """
     basis, _ = scipy.linalg.qr(columns, mode="economic", overwrite_a=True, check_finite=False)
     return basis
 
 
 def random_basis(width: int, dimension: int, seed: int, draw: int) -> np.ndarray:
-    """Orthonormal basis (width, dimension) of a uniformly drawn subspace: the control for the null space."""
+    """Orthonormal basis of a uniformly drawn subspace: the control for the null space.
+
+    Parameters
+    ----------
+    width : int
+        Dimension of the whole space.
+    dimension : int
+        Dimension of the subspace.
+    seed, draw : int
+        Seed the generator, together with width and dimension.
+
+    Returns
+    -------
+    ndarray of shape (width, dimension)
+        Orthonormal columns in float64.
+    """
     return orthonormal(np.random.default_rng([seed, draw, width, dimension]).standard_normal((width, dimension)))

@@ -7,14 +7,30 @@ from functools import cached_property
 import numpy as np
 
 from singflow.errors import InputError
-from singflow.ridge import Affine
+from singflow.translators.ridge import Affine
 
 ROWS = 128  # whose float64 copies stay in a processor's cache
 NO_DIRECTION = "the angle to a zero vector is undefined: look at the image, text or translator that gave it"
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows scaled to norm 1, in float64. Raises InputError for a zero row, which has no direction."""
+    """Rows scaled to norm 1, in float64.
+
+    Parameters
+    ----------
+    vectors : ndarray of shape (n, m) or (m,)
+        Rows, or one vector.
+
+    Returns
+    -------
+    ndarray of the same shape
+        Unit vectors in float64.
+
+    Raises
+    ------
+    InputError
+        When a row is zero, which has no direction, or has NaN.
+    """
     wide = vectors.astype(np.float64)
     norms = np.linalg.norm(wide, axis=-1, keepdims=True)
     if not (norms > 0).all():
@@ -23,18 +39,49 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def angle_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Angle between the rows of a and b (equation 5): degrees, 0 to 180.
+    """Angle between the rows of two arrays.
 
     By 2 atan2(||u - v||, ||u + v||) of unit vectors, which is exact near 0 and 180 where arccos is not.
+
+    Parameters
+    ----------
+    a, b : ndarray of shape (n, m) or (m,)
+        Rows; one vector is compared with every row of the other. The shapes are broadcast.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Degrees, 0 to 180.
+
+    References
+    ----------
+    Equation 5 of the paper.
     """
     u, v = unit(a), unit(b)
     return np.degrees(2.0 * np.arctan2(np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1)))
 
 
 def rescale(equivalent: np.ndarray, original: np.ndarray) -> np.ndarray:
-    """Equivalent embeddings (n, m) brought to the norms of the original ones (n, m), directions unchanged (equation 19).
+    """Equivalent embeddings brought to the norms of the original ones, directions unchanged.
 
-    Returns (n, m) float64. Raises InputError for shapes that differ and for a row without a direction, zero or not finite.
+    Parameters
+    ----------
+    equivalent, original : ndarray of shape (n, m)
+        Embeddings after and before null removal.
+
+    Returns
+    -------
+    ndarray of shape (n, m)
+        The equivalent embeddings with the original norms, in float64.
+
+    Raises
+    ------
+    InputError
+        When the shapes differ or are not (n, m), and for a row without a direction, zero or not finite.
+
+    References
+    ----------
+    Equation 19.
     """
     moved, source = np.asarray(equivalent, np.float64), np.asarray(original, np.float64)
     if moved.ndim != 2 or moved.shape != source.shape:
@@ -49,9 +96,21 @@ def rescale(equivalent: np.ndarray, original: np.ndarray) -> np.ndarray:
 
 
 def fold(weight: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """The translator's share of a subspace, T V V^T: (m, d) from weight (m, d) and orthonormal basis (d, k).
+    """The translator's share of a subspace, T V V^T.
 
     Subtracted from T it is the translator of equivalent features, so that no feature has to be projected.
+
+    Parameters
+    ----------
+    weight : ndarray of shape (m, d)
+        The translator's weight T.
+    basis : ndarray of shape (d, k)
+        Orthonormal basis V of the subspace.
+
+    Returns
+    -------
+    ndarray of shape (m, d)
+        The share in float64.
     """
     return (weight.astype(np.float64) @ basis) @ basis.T
 
@@ -91,16 +150,36 @@ class Removal:
         return products
 
     def image_score(self) -> np.ndarray:
-        """IS (equation 8): (n,) degrees; exactly 0 where nothing is removed.
+        """Image score (IS) of every row: the angle between original and equivalent.
 
         The original spans one area with the removed part and with the equivalent: by the shorter of them it keeps its digits.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Degrees, 0 to 180; exactly 0 where nothing is removed.
+
+        References
+        ----------
+        Equation 8 of the paper.
         """
         oo, of_removed, rr, product, ee = self._products
         area2 = np.where(rr < ee, oo * rr - of_removed**2, oo * ee - product**2)
         return _angles(area2, product, oo, ee)
 
     def angles(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Angles of original and equivalent to one text a row, texts (n, m): (n,) degrees each."""
+        """Angles of original and equivalent to one text a row.
+
+        Parameters
+        ----------
+        texts : ndarray of shape (n, m)
+            Text embeddings of any norm.
+
+        Returns
+        -------
+        original, equivalent : ndarray of shape (n,)
+            Degrees, 0 to 180.
+        """
         products = np.empty((3, len(texts)))
         for part, (o, r, t) in _wide(self.original, self.removed, texts):
             for row, (a, b) in zip(products, ((o, t), (o - r, t), (t, t)), strict=True):
@@ -110,7 +189,22 @@ class Removal:
         return _angles(oo * tt - before**2, before, oo, tt), _angles(ee * tt - after**2, after, ee, tt)
 
     def attribute_score(self, texts: np.ndarray) -> np.ndarray:
-        """AS toward one text a row (equation 7), texts (n, m): (n,) degrees; positive: moved closer to the text."""
+        """Attribute score (AS) toward one text a row.
+
+        Parameters
+        ----------
+        texts : ndarray of shape (n, m)
+            Text embeddings of any norm.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Degrees; positive: moved closer to the text.
+
+        References
+        ----------
+        Equation 7 of the paper.
+        """
         original, equivalent = self.angles(texts)
         return original - equivalent
 
@@ -123,20 +217,59 @@ def _angles(area2: np.ndarray, product: np.ndarray, *squares: np.ndarray) -> np.
 
 
 def translate(features: np.ndarray, translator: Affine) -> np.ndarray:
-    """Translated features (n, m): one product in the features' type."""
+    """Translated features, by one product in the features' type.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+        Features f.
+    translator : Affine
+        T (m, d) and c (m,), converted to the features' type.
+
+    Returns
+    -------
+    ndarray of shape (n, m)
+        T f + c in the features' type.
+    """
     return translator.astype(features.dtype)(features)
 
 
 def remove(features: np.ndarray, translator: Affine, folded: np.ndarray) -> Removal:
-    """Translate features (n, d) with and without the subspace that `folded` (m, d) stands for: two products in the features' type."""
+    """Translate features with and without a subspace, by two products in the features' type.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+        Features f.
+    translator : Affine
+        T (m, d) and c (m,).
+    folded : ndarray of shape (m, d)
+        The translator's share of the subspace, as `fold` gives it.
+
+    Returns
+    -------
+    Removal
+        The translated features and the part of them that goes with the subspace.
+    """
     return Removal(translate(features, translator), features @ folded.T.astype(features.dtype, copy=False))
 
 
 def angles_to_all_deg(units: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """Angles (n, p) between every unit embedding (n, m) and every unit text (p, m), all float32: degrees, float32.
+    """Angles between every embedding and every text.
 
-    By arccos of one float32 matrix product: good to 1e-4 degrees between 5 and 175 degrees, where
-    images and texts lie.
+    By arccos of one float32 matrix product: good to 1e-4 degrees between 5 and 175 degrees, where images and texts lie.
+
+    Parameters
+    ----------
+    units : ndarray of shape (n, m)
+        Unit embeddings in float32.
+    texts : ndarray of shape (p, m)
+        Unit text embeddings in float32.
+
+    Returns
+    -------
+    ndarray of shape (n, p)
+        Degrees in float32.
     """
     angles = units @ texts.T
     np.arccos(np.clip(angles, -1.0, 1.0, out=angles), out=angles)

@@ -8,10 +8,29 @@ PERTURBATIONS = ["null", "random", "principal"]
 
 
 def perturb(features: np.ndarray, image_id: np.ndarray, weight: np.ndarray, bias: np.ndarray, basis: np.ndarray, seed: int) -> np.ndarray:
-    """Perturbations of features (n, d) in the order of PERTURBATIONS: (3, n, d) float64, of equal norm per image.
+    """Null, random and principal perturbations of features, of equal norm per image.
 
-    null: -P_0 f, which sets the norm; random: an isotropic Gaussian drawn by (seed, image_id) alone; principal: against the row of
-    W (C, d) that belongs to the predicted class, which lowers its logit fastest (zero if that row is). basis: V_0 (d, k).
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+        Features f.
+    image_id : ndarray of shape (n,)
+        With the seed, all that a random perturbation depends on.
+    weight : ndarray of shape (C, d)
+        The head's weight W.
+    bias : ndarray of shape (C,)
+        The head's bias.
+    basis : ndarray of shape (d, k)
+        Orthonormal basis V_0 of the null space.
+    seed : int
+        Seed of the random perturbations.
+
+    Returns
+    -------
+    ndarray of shape (3, n, d)
+        Perturbations in float64, in the order of PERTURBATIONS. null: -P_0 f, which sets the norm; random: an isotropic Gaussian
+        scaled to it; principal: against the row of W that belongs to the predicted class, which lowers its logit fastest (zero if
+        that row is).
     """
     wide = features.astype(np.float64)
     null = -(wide @ basis) @ basis.T
@@ -27,10 +46,30 @@ def _directions(vectors: np.ndarray) -> np.ndarray:
 
 
 def effect(features: np.ndarray, perturbation: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> pd.DataFrame:
-    """What adding a perturbation (n, d) to features (n, d) does to W f + b (equation 16), computed in float64.
+    """What adding a perturbation to features does to W f + b, computed in float64.
 
-    weight (C, d), bias (C,). The perturbed feature is rounded to the features' type, as it would be stored. Columns: norm of the
-    perturbation, logit_change ||W delta||, top1_changed, softmax_change (total variation, 0 to 1).
+    The perturbed feature is rounded to the features' type, as it would be stored.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+        Features f.
+    perturbation : ndarray of shape (n, d)
+        What is added to them.
+    weight : ndarray of shape (C, d)
+        The head's weight W.
+    bias : ndarray of shape (C,)
+        The head's bias b.
+
+    Returns
+    -------
+    DataFrame
+        A row per feature: norm of the perturbation, logit_change ||W delta|| (delta: the rounded change), top1_changed,
+        softmax_change (total variation, 0 to 1).
+
+    References
+    ----------
+    Equation 16.
     """
     wide = features.astype(np.float64)
     perturbed = (wide + perturbation).astype(features.dtype)
@@ -51,7 +90,18 @@ def effect(features: np.ndarray, perturbation: np.ndarray, weight: np.ndarray, b
 def summarize_validation(effects: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """One row per perturbation: means over images, and the share of changed predictions with its Wilson interval.
 
-    effects: a table of scripts/validate_null_space.py; confidence: coverage of the interval.
+    Parameters
+    ----------
+    effects : DataFrame
+        A table of scripts/validate_null_space.py.
+    confidence : float
+        Coverage of the interval, 0 to 1.
+
+    Returns
+    -------
+    DataFrame
+        In the order of PERTURBATIONS: perturbation, n, norm_mean, logit_change_mean, logit_change_median, logit_change_max,
+        softmax_change_mean, top1_changed_share, top1_changed_low, top1_changed_high.
     """
     groups = effects.groupby("perturbation")
     change = groups["logit_change"]

@@ -2,17 +2,30 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import scipy
+from pydantic import Field
 
+from singflow.analyses.geometry import remove_null
+from singflow.analyses.metrics import translate
+from singflow.analyses.tables import qualify
+from singflow.config.sections import (
+    Section,
+)
 from singflow.errors import InputError
-from singflow.geometry import remove_null
-from singflow.metrics import translate
-from singflow.ridge import Affine, RidgeStatistics
-from singflow.tables import qualify
+from singflow.translators.ridge import Affine, RidgeStatistics
+
+
+class Probe(Section):
+    """Linear classifiers on principal features before and after translation (figure 12)."""
+
+    alphas: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0], min_length=1, description="ridge penalties tried, times the features' total variance"
+    )
+
 
 KINDS = ["principal", "translated"]
 
@@ -36,9 +49,19 @@ class Roles:
 
 
 def assign_roles(manifest: pd.DataFrame) -> Roles:
-    """Validation images test. Of each label's training images by image_id, every fifth from the second on is held out.
+    """Validation images test; of each label's training images by image_id, every fifth from the second on is held out.
 
     Penalties are fitted on the inner images and judged on those held out; a label's only training image is an inner one.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+        One row an image in order of image_id, with label and split.
+
+    Returns
+    -------
+    Roles
+        What each image does.
     """
     training = (manifest["split"] == "train").to_numpy()
     labels = sorted(set(manifest["label"][training]) & set(manifest["label"][~training]))
@@ -52,8 +75,22 @@ def assign_roles(manifest: pd.DataFrame) -> Roles:
 def fit_classifiers(statistics: RidgeStatistics, alphas: list[float]) -> list[Affine]:
     """Ridge regressions onto one-hot labels: of an image with features f, the largest entry of T f + c is the label.
 
-    The penalty of equation 4 is alpha times the mean squared distance of the features from their mean, so that alpha has no
-    unit. Raises InputError when the features do not vary.
+    Parameters
+    ----------
+    statistics : RidgeStatistics
+        Sums over features and one-hot labels of the training rows.
+    alphas : list of float
+        Times the mean squared distance of the features from their mean, each is a penalty of equation 4, so that it has no unit.
+
+    Returns
+    -------
+    list of Affine
+        T and c for every alpha, in their order.
+
+    Raises
+    ------
+    InputError
+        When the features do not vary.
     """
     scale = statistics.mean_squared_norm
     if not scale > 0:
@@ -64,9 +101,30 @@ def fit_classifiers(statistics: RidgeStatistics, alphas: list[float]) -> list[Af
 def probe(batches: Batches, roles: Roles, basis: np.ndarray, translator: Affine, alphas: list[float], confidence: float) -> dict[str, Any]:
     """Accuracy on the test images of a classifier on P_r f (principal) and of one on T P_r f + c (translated).
 
-    Trained on all views of the training images, tested on view 0. alpha: the one with most held-out images right, the largest of
-    equals. Intervals are Wilson's. chance: share of the test images that the commonest label has. Numbers are None, and note
-    says why, when there is nothing to tell apart.
+    Trained on all views of the training images, tested on view 0.
+
+    Parameters
+    ----------
+    batches : callable
+        Starts a pass over all rows, in chunks: image_id (n,), view (n,), features (n, d).
+    roles : Roles
+        What each image does.
+    basis : ndarray of shape (d, k)
+        Orthonormal basis of the null space.
+    translator : Affine
+        T (m, d) and c (m,).
+    alphas : list of float
+        Penalties tried, as `fit_classifiers` takes them. That with most held-out images right is used, the largest of equals;
+        where no image is held out, the middle one.
+    confidence : float
+        Coverage of the intervals, 0 to 1.
+
+    Returns
+    -------
+    dict
+        n_train, n_test, n_labels (images and labels); for each of KINDS accuracy_<kind> (share, 0 to 1), its Wilson interval
+        accuracy_<kind>_low and _high, and alpha_<kind>; chance: share of the test images that the commonest label has; note.
+        Accuracies, alphas and chance are None, and note says why, when there is nothing to tell apart.
     """
     report: dict[str, Any] = dict.fromkeys([f"{name}_{kind}" for kind in KINDS for name in ("accuracy", "alpha")])
     report |= dict.fromkeys([f"accuracy_{kind}_{end}" for kind in KINDS for end in ("low", "high")])
@@ -129,7 +187,21 @@ def _count_right(
 
 
 def correlate(before: np.ndarray, after: np.ndarray, confidence: float) -> dict[str, Any]:
-    """Pearson's correlation of accuracies (n,) over models, NaN for none, with Fisher's interval; None and a note where undefined."""
+    """Pearson's correlation of accuracies over models, with Fisher's interval.
+
+    Parameters
+    ----------
+    before, after : ndarray of shape (n,)
+        Accuracies of the models; NaN for none.
+    confidence : float
+        Coverage of the interval, 0 to 1.
+
+    Returns
+    -------
+    dict
+        pearson, pearson_low, pearson_high, pearson_n (models with both accuracies) and pearson_note. Where a number is undefined
+        it is None, and the note says why.
+    """
     known = ~(np.isnan(before) | np.isnan(after))
     x, y = before[known], after[known]
     row: dict[str, Any] = {"pearson": None, "pearson_low": None, "pearson_high": None, "pearson_n": len(x), "pearson_note": ""}
@@ -148,7 +220,19 @@ def correlate(before: np.ndarray, after: np.ndarray, confidence: float) -> dict[
 def gather(probes: dict[str, dict[str, dict[str, Any]]], models: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """tables/probes.csv: a row per space and model, with the correlation over the space's models in each of its rows.
 
-    probes: space -> model -> probes/<space>/<model>.json; models: tables/models.csv; n: test images.
+    Parameters
+    ----------
+    probes : dict of str to dict
+        Space -> model -> probes/<space>/<model>.json.
+    models : DataFrame
+        tables/models.csv.
+    confidence : float
+        Coverage of the correlation's interval, 0 to 1.
+
+    Returns
+    -------
+    DataFrame
+        space, model, n (test images), what `probe` and `correlate` give, and what `qualify` adds.
     """
     parts = []
     for space, reports in probes.items():

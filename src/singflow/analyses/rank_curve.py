@@ -1,15 +1,31 @@
 """How invariant the almost-null space is: what leaves logits and meaning when fewer leading directions count as principal."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import scipy
+from pydantic import Field
 
-from singflow.geometry import energy_rank, null_space
-from singflow.metrics import Removal, translate
-from singflow.ridge import Affine
-from singflow.tables import qualify
+from singflow.analyses.geometry import energy_rank, null_space
+from singflow.analyses.metrics import Removal, translate
+from singflow.analyses.tables import qualify
+from singflow.config.sections import (
+    Section,
+)
+from singflow.translators.ridge import Affine
+
+
+class RankCurve(Section):
+    """How invariant the almost-null space is."""
+
+    kept: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        [1.0, 0.99, 0.95, 0.9, 0.75, 0.5, 0.25],
+        min_length=1,
+        description="shares of the head's rank that are kept; the rest of the feature space is removed",
+    )
+
 
 CHUNK = 256
 
@@ -54,7 +70,15 @@ class CurveStatistics:
         self._largest = np.zeros(len(self._energy))
 
     def update(self, features: np.ndarray, texts: np.ndarray) -> None:
-        """Add images: features (n, d), and the unit embedding of each image's own label (n, m)."""
+        """Add images.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n, d)
+            Features of the images.
+        texts : ndarray of shape (n, m)
+            Unit embedding of each image's own label.
+        """
         for start in range(0, len(features), CHUNK):
             self._update(features[start : start + CHUNK].astype(np.float64), texts[start : start + CHUNK])
 
@@ -93,10 +117,14 @@ class CurveStatistics:
     def table(self) -> pd.DataFrame:
         """One row per point, shares first.
 
-        point; kept (share of the exact rank); rank; null_dim (dimensions removed, d - rank); energy (share of ||W||_F^2 kept); n;
-        logit_change (||W f' - W f||, mean and max); logit_relative_mean (that over ||W f + b - its mean over classes||, of images whose
-        logits differ between classes, missing where none does); softmax_change_mean (total variation, 0 to 1); top1_changed (share of the
-        images); and in degrees IS (mean and standard deviation over images, divisor n), AS toward the own label, and |AS|.
+        Returns
+        -------
+        DataFrame
+            point; kept (share of the exact rank); rank; null_dim (dimensions removed, d - rank); energy (share of ||W||_F^2 kept); n;
+            logit_change (||W f' - W f||, mean and max); logit_relative_mean (that over ||W f + b - its mean over classes||, of images
+            whose logits differ between classes, missing where none does); softmax_change_mean (total variation, 0 to 1); top1_changed
+            (share of the images); and in degrees IS (mean and standard deviation over images, divisor n), AS toward the own label,
+            and |AS|.
         """
         change, relative, softmax_change, flips, image, image2, attribute, magnitude = self._sums.T / self._n
         rows = []
@@ -124,9 +152,21 @@ class CurveStatistics:
 
 
 def gather(curves: dict[str, dict[str, pd.DataFrame]], models: pd.DataFrame) -> pd.DataFrame:
-    """All rows of all curves (space -> model -> table) with what they rest on; models: tables/models.csv.
+    """All rows of all curves with what they rest on.
 
     A row's own null dimension becomes `removed_dim`, since null_dim is that of the study's projector.
+
+    Parameters
+    ----------
+    curves : dict of str to dict
+        Space -> model -> table of CurveStatistics.
+    models : DataFrame
+        tables/models.csv.
+
+    Returns
+    -------
+    DataFrame
+        space, model, the columns of the curves, and what `qualify` adds.
     """
     rows = [
         table.assign(space=space, model=model)[["space", "model", *table]]

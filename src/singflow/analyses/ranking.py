@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from singflow.statistics import Criterion, bootstrap_means, flipped_means, holm, interval, paired_p, rank_correlations
+from singflow.analyses.statistics import Criterion, bootstrap_means, flipped_means, holm, interval, paired_p, rank_correlations
 
 SCORES = ["is_deg", "as_abs_deg"]
 PAPER = "is_per_as"
@@ -34,20 +34,61 @@ CRITERIA: dict[str, tuple[Criterion, bool]] = {
 
 
 def shared_dimension(controls: Iterable[pd.DataFrame]) -> int | None:
-    """The largest dimension at which parts of every null space were removed, None when there is none."""
+    """The largest dimension at which parts of every null space were removed.
+
+    Parameters
+    ----------
+    controls : iterable of DataFrame
+        One a model, with columns subspace and dimension.
+
+    Returns
+    -------
+    int or None
+        None when there is no such dimension.
+    """
     sets = [set(table.loc[table["subspace"] == "null", "dimension"]) for table in controls]
     common = set.intersection(*sets) if sets else set()
     return int(max(common)) if common else None
 
 
 def case_columns(controls: pd.DataFrame, subspace: str, dimension: int | None) -> np.ndarray:
-    """IS and |AS| of every image (n, 2), ordered by image_id, for one case of a controls table; NaN when it has no such case."""
+    """IS and |AS| of every image for one case of a controls table.
+
+    Parameters
+    ----------
+    controls : DataFrame
+        The controls table of one model and space.
+    subspace : {"null", "random", "row"}
+        Kind of the subspaces removed.
+    dimension : int or None
+        Their dimension.
+
+    Returns
+    -------
+    ndarray of shape (n, 2)
+        Degrees, ordered by image_id; NaN when the table has no such case.
+    """
     rows = controls[(controls["subspace"] == subspace) & (controls["dimension"] == dimension)].sort_values("image_id")
     return rows[SCORES].to_numpy() if len(rows) else np.full((controls["image_id"].nunique(), 2), np.nan)
 
 
 def criterion_columns(controls: pd.DataFrame, null_dim: int, shared: int | None) -> np.ndarray:
-    """The columns whose means CRITERIA take: (n, 6)."""
+    """The columns whose means CRITERIA take.
+
+    Parameters
+    ----------
+    controls : DataFrame
+        The controls table of one model and space.
+    null_dim : int
+        Dimension of the model's null space.
+    shared : int or None
+        Dimension at which models are compared with equally many dimensions; the last two columns are NaN without one.
+
+    Returns
+    -------
+    ndarray of shape (n, 6)
+        Degrees, ordered by image_id.
+    """
     cases = [("null", null_dim), ("random", null_dim), ("null", shared)]
     return np.hstack([case_columns(controls, subspace, dimension) for subspace, dimension in cases])
 
@@ -57,9 +98,33 @@ def excess_rows(
 ) -> list[dict[str, Any]]:
     """Rows of tables/controls.csv for one model and space: null removal against random and row-space removal, by dimension.
 
-    controls: the controls table; report: its cases. The interval of an excess holds the spread over images and that over
-    subspaces: a null space that is like any other subspace has an excess whose interval covers 0. Both halves are added in
-    quadrature; the second is that of one further draw, Student t with draws - 1 degrees of freedom.
+    The interval of an excess holds the spread over images and that over subspaces: a null space that is like any other subspace
+    has an excess whose interval covers 0. Both halves are added in quadrature; the second is that of one further draw, Student t
+    with draws - 1 degrees of freedom.
+
+    Parameters
+    ----------
+    controls : DataFrame
+        The controls table.
+    report : list of dict
+        Its cases: subspace, dimension, draws, stable, is_deg_spread and as_abs_deg_spread.
+    null_dim : int
+        Dimension of the model's null space.
+    strata : ndarray of shape (n,)
+        Stratum of every image by image_id, codes from 0.
+    resamples : int
+        Bootstrap resamples of the images.
+    confidence : float
+        Coverage of the intervals, 0 to 1.
+    seed : int
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    list of dict
+        By dimension: dimension, own (whether it is null_dim) and n; for each of SCORES, in degrees, <score>_null with its
+        interval, <score>_random, <score>_row, and the excess of null over each of these two with its interval; for each of the two
+        the number of draws and whether they are stable. A case that was not measured has NaN and 0 draws.
     """
     if not report:
         return []
@@ -102,9 +167,26 @@ def _spread_of_draws(case: dict[str, Any], score: str, confidence: float) -> flo
 
 
 def order_rows(columns: dict[str, np.ndarray], strata: np.ndarray, *, resamples: int, confidence: float, seed: int) -> pd.DataFrame:
-    """Every model's value, interval and place (1 is best) by every criterion, one row each.
+    """Every model's value, interval and place by every criterion, one row each.
 
-    columns: model -> criterion_columns on the same images, for models with a null space. Intervals are over images.
+    Parameters
+    ----------
+    columns : dict of str to ndarray of shape (n, 6)
+        Model -> `criterion_columns` on the same images, for models with a null space.
+    strata : ndarray of shape (n,)
+        Stratum of every image by image_id, codes from 0.
+    resamples : int
+        Bootstrap resamples of the images.
+    confidence : float
+        Coverage of the intervals, 0 to 1.
+    seed : int
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    DataFrame
+        criterion, model, n, value, low, high (an interval over images) and place (1 is best; models with equal values share one,
+        and one without a value has none).
     """
     rows = []
     for model, each in columns.items():
@@ -130,6 +212,26 @@ def pair_rows(
 
     The interval is by bootstrap, the p-value by exchanging two models' scores on random images. The correction is for the
     number of pairs within a criterion.
+
+    Parameters
+    ----------
+    columns : dict of str to ndarray of shape (n, 6)
+        Model -> `criterion_columns` on the same images, for models with a null space.
+    strata : ndarray of shape (n,)
+        Stratum of every image by image_id, codes from 0.
+    resamples : int
+        Bootstrap resamples of the images.
+    permutations : int
+        Permutations behind every p-value.
+    confidence : float
+        Coverage of the intervals, 0 to 1; its complement is the level of the tests.
+    seed : int
+        Seed of the bootstrap and of the permutations.
+
+    Returns
+    -------
+    DataFrame
+        criterion, model_a, model_b, n, difference (a less b), low, high, p, p_holm and differ (whether p_holm is within the level).
     """
     samples = {model: bootstrap_means(each, strata, resamples, seed) for model, each in columns.items()}
     flipped = {model: flipped_means(each, permutations, seed) for model, each in columns.items()}
@@ -151,8 +253,21 @@ def pair_rows(
 def agreement_rows(orders: pd.DataFrame, permutations: int, seed: int) -> pd.DataFrame:
     """How far orders of models agree: every criterion with the paper's within a space, and every criterion across spaces.
 
-    orders: tables/orders.csv. Spearman with a permutation p-value, Kendall's tau-b with SciPy's; both over the models that have a
-    value in both orders, and empty for fewer than three.
+    Parameters
+    ----------
+    orders : DataFrame
+        tables/orders.csv.
+    permutations : int
+        Permutations behind the p-value of Spearman's correlation.
+    seed : int
+        Seed of the permutations.
+
+    Returns
+    -------
+    DataFrame
+        space_a, criterion_a, space_b, criterion_b, n_models, and Spearman's correlation with a permutation p-value and Kendall's
+        tau-b with SciPy's: spearman, spearman_p, kendall, kendall_p. All over the models that have a value in both orders, the
+        correlations empty for fewer than three. Criteria are turned so that the higher is the better.
     """
     wide = orders.assign(oriented=_oriented(orders)).pivot(index="model", columns=["space", "criterion"], values="oriented")
     spaces = list(orders["space"].unique())
@@ -173,7 +288,19 @@ def agreement_rows(orders: pd.DataFrame, permutations: int, seed: int) -> pd.Dat
 def render_orders(orders: pd.DataFrame, agreement: pd.DataFrame, shared: dict[str, int | None]) -> str:
     """Does the order of the models survive the controls? One line per criterion, best model first.
 
-    shared: space -> dimension at which models are compared with equally many dimensions.
+    Parameters
+    ----------
+    orders : DataFrame
+        tables/orders.csv.
+    agreement : DataFrame
+        What `agreement_rows` gives.
+    shared : dict of str to int or None
+        Space -> dimension at which models are compared with equally many dimensions.
+
+    Returns
+    -------
+    str
+        Text of tables/orders.txt.
     """
     titles = {
         PAPER: "IS/|AS| (the paper's)",

@@ -14,9 +14,20 @@ Criterion = Callable[[np.ndarray], np.ndarray]
 
 
 def strata_of(labels: pd.Series) -> np.ndarray:
-    """Strata of the bootstrap: (n,) codes from 0. A label with one image has no spread of its own.
+    """Strata of the bootstrap: one per label, as far as a label has more than one image.
 
-    Such labels share a stratum; when there is only one, it joins the smallest label (collapsed strata).
+    A label with one image has no spread of its own. Such labels share a stratum; when there is only one, it joins the smallest
+    label (collapsed strata).
+
+    Parameters
+    ----------
+    labels : Series of length n
+        Label of every image.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Codes of the strata, from 0.
     """
     codes = pd.factorize(labels)[0]
     sizes = np.bincount(codes)
@@ -28,11 +39,31 @@ def strata_of(labels: pd.Series) -> np.ndarray:
 
 
 def bootstrap_means(columns: np.ndarray, strata: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Means of columns (n, c) over resampled images: (resamples, c).
+    """Means of columns over resampled images.
 
-    Images are drawn within their stratum, one fewer than it has, and weighted up (the rescaling bootstrap of Rao and Wu
-    1988): drawing as many as it has would understate the spread of small strata. Rows are drawn whole, so that
-    differences and ratios of columns keep their pairing.
+    Images are drawn within their stratum, one fewer than it has, and weighted up (the rescaling bootstrap): drawing as many as
+    it has would understate the spread of small strata. Rows are drawn whole, so that differences and ratios of columns keep
+    their pairing.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (n, c)
+        Numbers of every image.
+    strata : ndarray of shape (n,)
+        Stratum of every image, codes from 0.
+    resamples : int
+        Number of resamples.
+    seed : int
+        Seeds the generator, together with n. It does not depend on the columns: models with the same images stay paired.
+
+    Returns
+    -------
+    ndarray of shape (resamples, c)
+        Means in float64.
+
+    References
+    ----------
+    Rao and Wu 1988.
     """
     order = np.argsort(strata, kind="stable")
     sizes = np.bincount(strata)
@@ -61,17 +92,44 @@ def _blocks(total: int, width: int, most: int) -> Iterator[slice]:
 
 
 def interval(samples: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval over the first axis of samples: lower and upper ends, NaN where a sample is undefined."""
+    """Percentile interval over the first axis of samples.
+
+    Parameters
+    ----------
+    samples : ndarray of shape (resamples, ...)
+        Resampled values.
+    confidence : float
+        Coverage, 0 to 1.
+
+    Returns
+    -------
+    low, high : ndarray of shape (...)
+        Ends of the interval, NaN where a sample is undefined.
+    """
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(samples, [tail, 1.0 - tail], axis=0)
     return low, high
 
 
 def flipped_means(columns: np.ndarray, permutations: int, seed: int) -> np.ndarray:
-    """Means of columns (n, c) after each image's row was given a random sign: (permutations, c).
+    """Means of columns after each image's row was given a random sign.
 
     For two models a and b, half the difference of their flipped means is what exchanging them on random images adds to or takes
     from their common mean.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (n, c)
+        Numbers of every image.
+    permutations : int
+        Number of draws of the signs.
+    seed : int
+        Seeds the signs, together with n: models with as many images get the same ones.
+
+    Returns
+    -------
+    ndarray of shape (permutations, c)
+        Means in float64.
     """
     generator = np.random.default_rng([seed, len(columns)])
     wide = np.asarray(columns, dtype=np.float64)
@@ -85,8 +143,21 @@ def flipped_means(columns: np.ndarray, permutations: int, seed: int) -> np.ndarr
 def paired_p(first: np.ndarray, second: np.ndarray, flipped: np.ndarray, criterion: Criterion) -> float:
     """Two-sided p-value that two models on the same images differ in a criterion of their means.
 
-    first, second: (c,) means of the two models; flipped: (permutations, c), difference of their flipped_means; criterion: maps
-    means (..., c) to values (...). Under the null hypothesis the two may be exchanged on every image.
+    Under the null hypothesis the two may be exchanged on every image.
+
+    Parameters
+    ----------
+    first, second : ndarray of shape (c,)
+        Means of the two models.
+    flipped : ndarray of shape (permutations, c)
+        Difference of their `flipped_means`.
+    criterion : callable
+        Maps means (..., c) to values (...).
+
+    Returns
+    -------
+    float
+        p-value that counts the observed order as one of the permutations; NaN where the observed difference is undefined.
     """
     middle = (first + second) / 2.0
     drawn = np.abs(criterion(middle + flipped / 2.0) - criterion(middle - flipped / 2.0))
@@ -102,7 +173,22 @@ def _share(drawn: np.ndarray, observed: float) -> float:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p-values corrected for their number (Holm 1979); NaN stays NaN and is not counted."""
+    """p-values corrected for their number.
+
+    Parameters
+    ----------
+    p : ndarray of shape (n,)
+        p-values; NaN is not counted.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Corrected p-values, at most 1; NaN stays NaN.
+
+    References
+    ----------
+    Holm 1979.
+    """
     corrected = np.full(len(p), np.nan)
     known = np.flatnonzero(np.isfinite(p))
     order = known[np.argsort(p[known], kind="stable")]
@@ -112,9 +198,22 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def rank_correlations(values: np.ndarray, permutations: int, seed: int) -> list[tuple[int, int, float, float]]:
-    """Spearman correlation of every pair of columns of values (n, c), with its two-sided permutation p-value.
+    """Spearman correlation of every pair of columns, with its two-sided permutation p-value.
 
-    Rows, such as labels, are permuted. Undefined (NaN) where a column is constant or fewer than three rows are there.
+    Parameters
+    ----------
+    values : ndarray of shape (n, c)
+        Rows, such as labels, are permuted.
+    permutations : int
+        Number of permutations.
+    seed : int
+        Seeds the permutations, together with the shape of the values.
+
+    Returns
+    -------
+    list of (int, int, float, float)
+        For every pair: positions of the two columns, correlation, p-value. Both numbers are undefined (NaN) where a column is
+        constant or fewer than three rows are there.
     """
     ranks = scipy.stats.rankdata(values, axis=0)
     centred = ranks - ranks.mean(axis=0)
@@ -128,10 +227,25 @@ def rank_correlations(values: np.ndarray, permutations: int, seed: int) -> list[
 
 
 def rank_sum_p(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """For every group, the one-sided p-value that its values lie above those of the others (Mann and Whitney 1947).
+    """For every group, the one-sided p-value that its values lie above those of the others.
 
-    values (n,), codes (n,) from 0. Normal approximation with corrections for ties and continuity. NaN for a group that is
-    everything, and where all values are equal.
+    Normal approximation with corrections for ties and continuity.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+        Values of all groups.
+    codes : ndarray of shape (n,)
+        Group of every value, from 0.
+
+    Returns
+    -------
+    ndarray of shape (groups,)
+        p-values; NaN for a group that is everything, and where all values are equal.
+
+    References
+    ----------
+    Mann and Whitney 1947.
     """
     n = len(values)
     ranks = scipy.stats.rankdata(values)
@@ -145,10 +259,25 @@ def rank_sum_p(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def top1_shortfall(top1: float, images: int, reported: float, margin: float) -> float:
-    """Percentage points by which a measured top-1 (0 to 1) lies below the reported one (percent), beyond what is allowed.
+    """Percentage points by which a measured top-1 lies below the reported one, beyond what is allowed.
 
-    Allowed are the margin and two standard errors of a share measured on so many images. Positive: something is wrong,
-    most often the preprocessing or the order of the classes.
+    Allowed are the margin and two standard errors of a share measured on so many images.
+
+    Parameters
+    ----------
+    top1 : float
+        Measured share, 0 to 1.
+    images : int
+        Number of images that it was measured on.
+    reported : float
+        Reported top-1 in percent.
+    margin : float
+        Percentage points that are allowed.
+
+    Returns
+    -------
+    float
+        Percentage points. Positive: something is wrong, most often the preprocessing or the order of the classes.
     """
     expected = reported / 100
     return reported - 100 * top1 - margin - 200 * float(np.sqrt(expected * (1 - expected) / images))

@@ -1,20 +1,61 @@
 """Steering toward a text inside the null space, by closed forms (equations 10 to 13)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import AfterValidator, Field
 
-from singflow.geometry import logit_change
-from singflow.metrics import angle_deg, unit
-from singflow.ridge import Affine
+from singflow.analyses.geometry import logit_change
+from singflow.analyses.metrics import angle_deg, unit
+from singflow.config.sections import (
+    Listed,
+    Section,
+    unique,
+)
+from singflow.translators.ridge import Affine
+
+
+class Steering(Section):
+    """Where features are steered to (equations 10 to 13)."""
+
+    prompts: Annotated[list[Listed], AfterValidator(unique)] = Field(
+        ["an image of a jellyfish"], description="texts whose embeddings are the targets (paper: this one)"
+    )
+    target_is_deg: Annotated[list[Annotated[float, Field(gt=0, lt=180)]], AfterValidator(unique)] = Field(
+        [5.0, 10.0], min_length=1, description="degrees; the steps are calibrated to these IS"
+    )
+    labels: list[Listed] = Field([], description="labels whose images are steered; none: all (paper: sports car)")
 
 
 def cosine_gradient(embeddings: np.ndarray, text: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Gradient of cos(e, t), e = weight x + constant, with respect to x (equations 10 and 11): (n, d) float64.
+    """Gradient of cos(e, t), e = weight x + constant, with respect to x.
 
-    embeddings (n, m) are e; text (m,) of any length is t; weight is (m, d). With T it is the gradient with respect to the
-    feature; with T V_0 it is the gradient's coordinates in the null space. Raises InputError for a zero embedding or text.
+    With T it is the gradient with respect to the feature; with T V_0 it is the gradient's coordinates in the null space.
+
+    Parameters
+    ----------
+    embeddings : ndarray of shape (n, m)
+        Embeddings e.
+    text : ndarray of shape (m,)
+        Text embedding t of any norm.
+    weight : ndarray of shape (m, d)
+        T, or T times a basis.
+
+    Returns
+    -------
+    ndarray of shape (n, d)
+        Gradients in float64.
+
+    Raises
+    ------
+    InputError
+        When an embedding or the text is zero.
+
+    References
+    ----------
+    Equations 10 and 11 of the paper.
     """
     direction, target = unit(embeddings), unit(text)
     across = target - (direction @ target)[:, None] * direction
@@ -34,14 +75,31 @@ class NullDirections:
     translated: np.ndarray
 
     def limit_deg(self) -> np.ndarray:
-        """The IS that no step reaches, angle(e, T v): (n,) degrees; 0 where there is no direction."""
+        """The IS that no step reaches, angle(e, T v).
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Degrees; 0 where there is no direction.
+        """
         limit = np.zeros(len(self.vectors))
         exists = self.vectors.any(axis=1)
         limit[exists] = angle_deg(self.embeddings[exists], self.translated[exists])
         return limit
 
     def step(self, target_is_deg: float) -> np.ndarray:
-        """The step whose IS is target_is_deg, by the sine rule in the plane of e and T v: (n,), NaN where out of reach."""
+        """The step whose IS is the target, by the sine rule in the plane of e and T v.
+
+        Parameters
+        ----------
+        target_is_deg : float
+            IS to reach, in degrees.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Factors of the unit vectors v; NaN where the target is out of reach.
+        """
         limit = self.limit_deg()
         reachable = target_is_deg < limit
         lengths = [np.linalg.norm(each[reachable], axis=1) for each in (self.embeddings, self.translated)]
@@ -54,10 +112,36 @@ class NullDirections:
 def null_directions(
     features: np.ndarray, translator: Affine, basis: np.ndarray, translated_basis: np.ndarray, text: np.ndarray
 ) -> NullDirections:
-    """Gradient toward text (m,), projected on the null space and normalized (equations 11 to 13), for features (n, d).
+    """Gradient toward a text, projected on the null space and normalized, for features.
 
-    translator: T (m, d) and c (m,) in float64; basis: V_0 (d, k); translated_basis: T V_0 (m, k). A projected gradient that is zero
-    up to the rounding of T V_0 is no direction. Raises InputError for a feature that is translated to zero.
+    A projected gradient that is zero up to the rounding of T V_0 is no direction.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+        Features f.
+    translator : Affine
+        T (m, d) and c (m,) in float64.
+    basis : ndarray of shape (d, k)
+        Orthonormal basis V_0 of the null space.
+    translated_basis : ndarray of shape (m, k)
+        T V_0.
+    text : ndarray of shape (m,)
+        Text embedding of any norm.
+
+    Returns
+    -------
+    NullDirections
+        One row per feature.
+
+    Raises
+    ------
+    InputError
+        When a feature is translated to zero, or the text is zero.
+
+    References
+    ----------
+    Equations 11 to 13 of the paper.
     """
     embeddings = translator(features.astype(np.float64))
     gradient = cosine_gradient(embeddings, text, translated_basis)
@@ -69,7 +153,26 @@ def null_directions(
 
 
 def steer(features: np.ndarray, vectors: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Steered features f' = f + step * v (equation 13): (n, d), computed in float64, returned in the features' type."""
+    """Steered features f' = f + step * v.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+        Features f.
+    vectors : ndarray of shape (n, d)
+        Directions v.
+    step : ndarray of shape (n,)
+        How far along v.
+
+    Returns
+    -------
+    ndarray of shape (n, d)
+        f', computed in float64, returned in the features' type.
+
+    References
+    ----------
+    Equation 13 of the paper.
+    """
     return (features.astype(np.float64) + step[:, None] * vectors).astype(features.dtype)
 
 
@@ -82,10 +185,34 @@ def steering_scores(
     label_texts: np.ndarray,
     target_is_deg: float,
 ) -> pd.DataFrame:
-    """Scores of features (n, d) steered to an IS of target_is_deg, measured on the features as they are stored.
+    """Scores of features steered to an IS, measured on the features as they are stored.
 
-    head: W (C, d); text: (m,), the target; label_texts: (n, m). Columns: target_is_deg, step, is_deg, as_target_deg and as_label_deg
-    (equations 7 and 8), logit_change (norm), reachable. Where the IS is out of reach, every number is NaN.
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+        Features f.
+    head : ndarray of shape (C, d)
+        The head's weight W.
+    translator : Affine
+        T (m, d) and c (m,) in float64.
+    directions : NullDirections
+        What `null_directions` gives for these features and the text.
+    text : ndarray of shape (m,)
+        Embedding of the text that they are steered to.
+    label_texts : ndarray of shape (n, m)
+        Text embedding of each image's label.
+    target_is_deg : float
+        IS to reach, in degrees.
+
+    Returns
+    -------
+    DataFrame
+        A row per feature: target_is_deg, step, is_deg, as_target_deg, as_label_deg, logit_change (norm), reachable. Where the IS is
+        out of reach, every number but the target is NaN.
+
+    References
+    ----------
+    Equations 7 and 8 of the paper.
     """
     step = directions.step(target_is_deg)
     reachable = ~np.isnan(step)
@@ -105,9 +232,18 @@ def steering_scores(
 
 
 def summarize_steering(scores: pd.DataFrame) -> pd.DataFrame:
-    """Per prompt and target: images and means of those that reach the target, in degrees; a note on those that cannot.
+    """Per prompt and target: images and means of those that reach the target; a note on those that cannot.
 
-    scores: a table of scripts/steer_concepts.py. Standard deviations have the divisor n - 1; numbers without images are NaN.
+    Parameters
+    ----------
+    scores : DataFrame
+        A table of scripts/steer_concepts.py.
+
+    Returns
+    -------
+    DataFrame
+        prompt, target_is_deg, n, n_reachable, mean and standard deviation (divisor n - 1) of AS toward target and label,
+        is_max_error_deg, step_mean, logit_change_max, note. Angles are in degrees; numbers without images are NaN.
     """
     reached = scores[scores["reachable"]].assign(error=lambda f: (f["is_deg"] - f["target_is_deg"]).abs())
     keys = ["prompt", "target_is_deg"]

@@ -5,9 +5,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy
+from pydantic import Field
 
-from singflow.registry import ModelEntry
-from singflow.statistics import bootstrap_means, holm, interval, rank_correlations, rank_sum_p, strata_of, top1_shortfall
+from singflow.analyses.statistics import bootstrap_means, holm, interval, rank_correlations, rank_sum_p, strata_of, top1_shortfall
+from singflow.config.registry import ModelEntry
+from singflow.config.sections import (
+    Section,
+)
+
+
+class Summary(Section):
+    """The tables."""
+
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples of the images behind every interval")
+    permutations: int = Field(10000, ge=100, description="permutations behind every p-value")
+    confidence: float = Field(0.95, gt=0, lt=1, description="coverage of the intervals; its complement is the level of the tests")
+    min_r2: float = Field(0.2, le=1, allow_inf_nan=False, description="held-out R2 below which a translator is called weak")
+
 
 NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
 
@@ -24,7 +38,35 @@ def summarize_model(
     top1_margin: float,
     seed: int,
 ) -> dict[str, Any]:
-    """One row of tables/models.csv. Angles in degrees; intervals by bootstrap over images within labels; None where undefined."""
+    """One row of tables/models.csv.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        The scores of every image.
+    projector : dict
+        The report of the projector, projectors/<model>.json.
+    translator : dict
+        The report of the translator, translators/<space>/<model>/<kind>.json.
+    entry : ModelEntry
+        The model's entry of the registry.
+    resamples : int
+        Bootstrap resamples of the images.
+    confidence : float
+        Coverage of the intervals, 0 to 1.
+    min_r2 : float
+        Held-out R2 below which a translator is called weak.
+    top1_margin : float
+        Percentage points by which top-1 may lie below the reported one, besides two standard errors.
+    seed : int
+        The study's seed, also of the bootstrap.
+
+    Returns
+    -------
+    dict
+        The row's columns but space and model. Angles in degrees; intervals by bootstrap over images within labels; None where
+        undefined.
+    """
     size = scores["as_deg"].abs()
     known = scores["class_index"] >= 0
     top1 = float((scores["predicted_index"] == scores["class_index"])[known].mean()) if known.any() else None
@@ -74,8 +116,23 @@ def summarize_model(
 def summarize_labels(scores: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Per label: number of images, and mean and standard deviation (divisor n) of IS, AS and |AS| in degrees.
 
-    leak_p: one-sided p-value that |AS| of its images lies above that of all others (Mann-Whitney); leak_q: the same with the
-    false discovery rate among the labels controlled (Benjamini and Hochberg 1995); leaks: leak_q at most 1 - confidence.
+    Parameters
+    ----------
+    scores : DataFrame
+        The scores of every image, of one model and space.
+    confidence : float
+        Its complement is the level of the tests.
+
+    Returns
+    -------
+    DataFrame
+        label, n, mean and std of is_deg, as_deg and as_abs_deg; leak_p: one-sided p-value that |AS| of its images lies above that
+        of all others (Mann-Whitney); leak_q: the same with the false discovery rate among the labels controlled; leaks: leak_q at
+        most 1 - confidence.
+
+    References
+    ----------
+    Benjamini and Hochberg 1995 (leak_q).
     """
     frame = scores.assign(as_abs_deg=scores["as_deg"].abs())
     groups = frame.groupby("label", sort=True)
@@ -90,9 +147,22 @@ def summarize_labels(scores: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
 
 def correlate_labels(labels: pd.DataFrame, permutations: int, seed: int) -> pd.DataFrame:
-    """Do two models leak on the same labels? Spearman correlation of the labels' mean |AS| for every pair of models of a space.
+    """Do two models leak on the same labels? Spearman correlation of the labels' mean |AS| for every pair of models.
 
-    labels: tables/labels.csv. p-values by permuting labels, and corrected by Holm for the number of pairs in a space.
+    Parameters
+    ----------
+    labels : DataFrame
+        tables/labels.csv.
+    permutations : int
+        Permutations of labels behind every p-value.
+    seed : int
+        Seed of the permutations.
+
+    Returns
+    -------
+    DataFrame
+        A row per pair of models of a space: space, model_a, model_b, n_labels, spearman, p, and p_holm, which is corrected by Holm
+        for the number of pairs in a space.
     """
     blocks = []
     for space, group in labels.groupby("space", sort=False):
@@ -107,7 +177,26 @@ def correlate_labels(labels: pd.DataFrame, permutations: int, seed: int) -> pd.D
 
 
 def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confidence: float, min_r2: float) -> str:
-    """The table that ends a run, with what its columns mean and a warning where a translator is weak."""
+    """The table that ends a run, with what its columns mean and a warning where a translator is weak.
+
+    Parameters
+    ----------
+    study : str
+        Name of the study.
+    models : DataFrame
+        tables/models.csv.
+    manifest : DataFrame
+        The manifest of the images.
+    confidence : float
+        Coverage of the intervals, 0 to 1.
+    min_r2 : float
+        Held-out R2 below which a translator is called weak.
+
+    Returns
+    -------
+    str
+        Text of tables/summary.txt.
+    """
     percent = f"{100 * confidence:g} %"
     lines = [
         f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, "

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from singflow.artifacts.tables import BASIS
+
 if TYPE_CHECKING:
     import pandas as pd
-
-BASIS = ["rank_rule", "null_dim", "validation_r2", "translator", "seed"]
 
 
 def qualify(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     """Add to rows of a model (and space, where the table has spaces) what their numbers rest on.
 
-    models: tables/models.csv. Added are rank_rule, null_dim and seed, and with a space the translator's held-out R2 and
-    whether it is called weak.
+    Parameters
+    ----------
+    table : DataFrame
+        Rows with a column model and, where they differ by space, a column space.
+    models : DataFrame
+        tables/models.csv.
+
+    Returns
+    -------
+    DataFrame
+        The rows with rank_rule, null_dim and seed, and with a space also the translator's held-out R2 (validation_r2) and whether
+        it is called weak (translator).
     """
     if "space" in table:
         return table.merge(models[["space", "model", *BASIS]], on=["space", "model"], how="left", validate="many_to_one")
@@ -23,9 +33,19 @@ def qualify(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
 
 
 def qualify_pairs(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
-    """Add to rows of two models of a space (model_a, model_b) what they rest on: the weaker translator speaks for both.
+    """Add to rows of two models of a space what they rest on: the weaker translator speaks for both.
 
-    models: tables/models.csv. Added are rank_rule, validation_r2 (the lower one), translator (weak when one of them is) and seed.
+    Parameters
+    ----------
+    table : DataFrame
+        Rows with columns space, model_a and model_b.
+    models : DataFrame
+        tables/models.csv.
+
+    Returns
+    -------
+    DataFrame
+        The rows with rank_rule, validation_r2 (the lower one), translator (weak when one of them is) and seed.
     """
     import pandas as pd
 

@@ -1,52 +1,49 @@
-"""Fetch a published study, whole or the small parts of it, so that neither engine has anything left to do."""
+"""A published study, on this machine."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+import typer
 
-from singflow import cli
-from singflow.config import check, read_yaml
+from singflow.cli import log
+from singflow.commands.options import PARAMS, Remote
 from singflow.errors import InputError
-from singflow.fetching import check_nothing_lost, check_same_study, download, inputs, place, wanted
-from singflow.sharing import Tier, artifacts, check_idle, nothing_to_do, repository, sizes, snakemake, working_remote
-
-PARAMS = Path("params.yaml")
+from singflow.sharing.remotes import Tier
 
 
-class Flags(cli.Command):
+def fetch(
+    remote: Remote = None,
+    tier: Annotated[
+        Tier, typer.Option(help="metrics: tables, figures, page; translators: all but features and embeddings too; features: all.")
+    ] = "features",
+) -> None:
     """Fetch a published study, whole or the small parts of it, so that neither engine has anything left to do."""
+    from singflow.config.reading import read_yaml
+    from singflow.config.study import check
+    from singflow.engines.stages import FIRST
+    from singflow.sharing.fetching import check_nothing_lost, check_same_study, download, inputs, place, wanted
+    from singflow.sharing.remotes import artifacts, check_idle, nothing_to_do, repository, sizes, snakemake, working_remote
 
-    remote: str | None = Field(None, description="DVC remote; not given: the default one")
-    tier: Tier = Field(
-        "features", description="metrics (tables, figures, page) | translators (also all but features and embeddings) | features (all)"
-    )
-
-
-def main(flags: Flags) -> None:
     study = check(read_yaml(PARAMS), str(PARAMS))
     results = Path("results", study.study)
     check_idle()
     with repository() as repo:
         everything = artifacts(repo, study.study)
-        kept = wanted(everything, flags.tier)
-        remote = working_remote(repo.config, flags.remote, write=False)
-        images = None if flags.tier == "features" or study.data.source == "packaged" else Path(study.data.root)
+        kept = wanted(everything, tier)
+        remote = working_remote(repo.config, remote, write=False)
+        images = None if tier == "features" or study.data.source == "packaged" else Path(study.data.root)
         if given := inputs(repo, images):
             repo.pull(targets=given, remote=remote)
         check_same_study(repo)
         check_nothing_lost(repo, everything, results)
         for each in download(repo, kept, remote):
-            cli.log.warning("%s: its object in the local cache was damaged, and is replaced", each.path)
+            log.warning("%s: its object in the local cache was damaged, and is replaced", each.path)
         place(kept)
-        left = repo.status() if flags.tier == "features" else {}
+        left = {stage: what for stage, what in repo.status().items() if stage != FIRST} if tier == "features" else {}
     if left:
         raise InputError(f"DVC is not satisfied: {left}: remove what is not the study's from {results}")
     snakemake("--touch", "--forceall", "--nolock", "--ignore-incomplete", "--cores", "1")
     if not nothing_to_do():
         raise InputError("Snakemake is not satisfied: `snakemake --dry-run` says why")
-    print(f"study {study.study}: tier {flags.tier}, {len(kept)} of {len(everything)} artifacts, are here; nothing is left to do")
+    print(f"study {study.study}: tier {tier}, {len(kept)} of {len(everything)} artifacts, are here; nothing is left to do")
     print(f"tiers, each with those before it: {sizes(everything)}")
-
-
-if __name__ == "__main__":
-    cli.run(main, Flags)

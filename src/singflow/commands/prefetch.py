@@ -1,31 +1,26 @@
-"""Download the weights that a study needs into the caches, verify them and list them; the only script that uses the network."""
+"""Weights, before a run."""
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from singflow import cli
-from singflow.config import check, read_yaml
+from singflow.commands.options import PARAMS, Models, Params, Spaces
 from singflow.errors import InputError
-from singflow.registry import resolve_models, resolve_spaces
-from singflow.store import sha256_of
-from singflow.weights import WeightFile, generates, generator_files, required
 
 
-class Flags(cli.Command):
+def prefetch(params: Params = PARAMS, models: Models = Path("config/models.yaml"), spaces: Spaces = Path("config/spaces.yaml")) -> None:
     """Download the weights that a study needs into the caches, verify them and list them."""
+    from singflow.artifacts.files import sha256_of
+    from singflow.config.registry import resolve_models, resolve_spaces
+    from singflow.config.study import check, read_layers
+    from singflow.pictures.weights import generates, generator_files
+    from singflow.towers.weights import WeightFile, required
 
-    params: Path = Path("params.yaml")
-    models: Path = Path("models.yaml")
-    spaces: Path = Path("spaces.yaml")
-
-
-def main(flags: Flags) -> None:
-    study = check(read_yaml(flags.params), str(flags.params))
-    spaces = resolve_spaces(flags.spaces, study.spaces, study.weights)
-    entries = [*resolve_models(flags.models, study.models, study.weights).items(), *spaces.items()]
+    study = check(read_layers(params), str(params))
+    towers = resolve_spaces(spaces, study.spaces, study.weights)
+    entries = [*resolve_models(models, study.models, study.weights).items(), *towers.items()]
     wanted: list[tuple[str, Callable[[], list[WeightFile]]]] = [(name, partial(required, entry)) for name, entry in entries]
-    if generates(study.pictures, spaces.values()):
+    if generates(study.pictures, towers.values()):
         wanted.append((study.pictures.generator, partial(generator_files, study.pictures)))
     rows, failures = [], []
     for name, files in wanted:
@@ -52,7 +47,3 @@ def main(flags: Flags) -> None:
         raise InputError("\n".join([f"{len(failures)} of {len(wanted)} could not be had:", *failures]))
     needed = f"{len(entries)} models and spaces" + (" and the generator" if len(wanted) > len(entries) else "")
     print(f"Study {study.study}: {len(rows)} files for {needed}; every later step runs without a network.")
-
-
-if __name__ == "__main__":
-    cli.run(main, Flags, offline=False)

@@ -1,39 +1,38 @@
-"""Compute the published study again in a fresh clone, which has nothing but what git and DVC give, and compare."""
+"""The published study, computed again."""
 
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+import typer
 
-from singflow import cli
-from singflow.config import check, read_yaml
+from singflow.cli import log
+from singflow.commands.options import PARAMS
 from singflow.errors import InputError
-from singflow.fetching import inputs
-from singflow.publishing import check_committed
-from singflow.sharing import repository
-
-PARAMS = Path("params.yaml")
 
 
-class Flags(cli.Command):
+def reproduce(
+    folder: Annotated[Path | None, typer.Option(help="Where the clone is made, and stays; by default a temporary folder.")] = None,
+) -> None:
     """Compute the published study again in a fresh clone, which has nothing but what git and DVC give, and compare."""
+    from singflow.config.reading import read_yaml
+    from singflow.config.study import check
+    from singflow.sharing.fetching import inputs
+    from singflow.sharing.publishing import check_committed
+    from singflow.sharing.remotes import repository
 
-    folder: Path | None = Field(None, description="where the clone is made, and stays; not given: a temporary folder")
-
-
-def main(flags: Flags) -> None:
     study = check(read_yaml(PARAMS), str(PARAMS))
     check_committed(study.study)
-    if flags.folder and flags.folder.exists():
-        raise InputError(f"{flags.folder}: is there already: remove it, or give another --folder")
+    if folder and folder.exists():
+        raise InputError(f"{folder}: is there already: remove it, or give another --folder")
     with repository() as repo:
         remotes = {name: settings["url"] for name, settings in repo.config["remote"].items()}
         given = inputs(repo, None)
     with tempfile.TemporaryDirectory(prefix="reproduce-") as temporary:
-        clone = (flags.folder or Path(temporary, "clone")).absolute()
+        clone = (folder or Path(temporary, "clone")).absolute()
         run(Path(), "git", "clone", "--quiet", ".", str(clone))
         if (private := Path(".dvc/config.local")).is_file():
             (clone / private).write_bytes(private.read_bytes())
@@ -43,18 +42,16 @@ def main(flags: Flags) -> None:
             run(clone, "dvc", "pull", *given)
         images = Path(study.data.root)
         if study.data.source != "packaged" and not (clone / images).is_dir():
-            cli.log.warning("data.root %s: neither git nor DVC gives it: the images are read from here", images)
+            log.warning("data.root %s: neither git nor DVC gives it: the images are read from here", images)
             (clone / images).symlink_to(images.absolute())
         run(clone, "dvc", "repro", "--force")
-        compared = subprocess.run([sys.executable, "scripts/verify.py", "--results", str(clone / "results" / study.study)], check=False)
-    sys.exit(compared.returncode)
+        compared = subprocess.run(
+            [sys.executable, "-m", "singflow", "verify", "--results", str(clone / "results" / study.study)], check=False
+        )
+    raise typer.Exit(compared.returncode)
 
 
 def run(folder: Path, *command: str) -> None:
     """Run a command on the code in a folder. Raises InputError when it fails."""
     if subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(folder.absolute() / "src")}, check=False).returncode:
         raise InputError(f'{" ".join(command)}: failed in the clone, as said above: REPRODUCE="--folder <new folder>" keeps the clone')
-
-
-if __name__ == "__main__":
-    cli.run(main, Flags)

@@ -1,4 +1,4 @@
-"""The registries: models.yaml and spaces.yaml, where a new classifier or space is one entry and no code."""
+"""The registries: config/models.yaml and config/spaces.yaml, where a new classifier or space is one entry and no code."""
 
 import difflib
 import json
@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from singflow.config import LOCAL, Section, explain, read_yaml
+from singflow.config.reading import explain, read_yaml
+from singflow.config.sections import LOCAL, Section
 from singflow.errors import InputError
 
 
@@ -100,7 +101,13 @@ class ModelEntry(Tower):
         return None if self.weights == "random" else self.reported_top1
 
     def local_files(self) -> list[str]:
-        """Files of the user's own that the model is made of."""
+        """Files of the user's own that the model is made of.
+
+        Returns
+        -------
+        list of str
+            Paths of weights, head and class list, as the entry gives them, without `file:`.
+        """
         sources = [self.weights, *([self.head_weights] if self.head_weights and self.weights != "random" else [])]
         named = [each.removeprefix("file:") for each in sources if each.startswith("file:")]
         return [*named, *([self.class_list] if self.class_list else [])]
@@ -117,7 +124,13 @@ class ConSEEntry(Tower):
     top: int = Field(ge=1, le=1000, description="classes that take part")
 
     def local_files(self) -> list[str]:
-        """Files of the user's own that the space is made of."""
+        """Files of the user's own that the space is made of.
+
+        Returns
+        -------
+        list of str
+            Paths, those of its classifier.
+        """
         return self.classifier.local_files()
 
 
@@ -153,7 +166,13 @@ class OpenCLIPEntry(Tower):
         return self
 
     def local_files(self) -> list[str]:
-        """Files of the user's own that the space is made of."""
+        """Files of the user's own that the space is made of.
+
+        Returns
+        -------
+        list of str
+            Path of the weights, as the entry gives it, without `file:`; empty for other weights.
+        """
         return [self.weights.removeprefix("file:")] if self.weights.startswith("file:") else []
 
 
@@ -162,9 +181,26 @@ Entry = TypeVar("Entry", ModelEntry, ConSEEntry, OpenCLIPEntry)
 
 
 def resolve_models(path: str | Path, names: list[str], weights: str = "registry") -> dict[str, ModelEntry]:
-    """Entries of the named models; `<source>/<id>` needs none. weights `random` takes the place of every entry's.
+    """Entries of the named models; `<source>/<id>` needs none.
 
-    Raises InputError for an unknown name, a mistake in an entry, and a local file outside checkpoints/.
+    Parameters
+    ----------
+    path : str or Path
+        config/models.yaml.
+    names : list of str
+        Names in it, or `<source>/<id>`.
+    weights : str
+        `random` takes the place of every entry's weights; with `registry` they stay.
+
+    Returns
+    -------
+    dict of ModelEntry
+        By name, in the order of `names`.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, a mistake in an entry, and a local file that is missing or outside checkpoints/.
     """
     registry = read_yaml(path)
     entries = {}
@@ -180,7 +216,27 @@ def resolve_models(path: str | Path, names: list[str], weights: str = "registry"
 
 
 def resolve_spaces(path: str | Path, names: list[str], weights: str = "registry") -> dict[str, SpaceEntry]:
-    """Entries of the named spaces. Raises InputError as resolve_models does."""
+    """Entries of the named spaces.
+
+    Parameters
+    ----------
+    path : str or Path
+        config/spaces.yaml.
+    names : list of str
+        Names in it.
+    weights : str
+        `random` takes the place of every entry's weights, in a ConSE space of its classifier's; with `registry` they stay.
+
+    Returns
+    -------
+    dict of SpaceEntry
+        By name, in the order of `names`.
+
+    Raises
+    ------
+    InputError
+        As resolve_models does.
+    """
     registry = read_yaml(path)
     entries = {}
     for name in names:
@@ -195,7 +251,18 @@ def resolve_spaces(path: str | Path, names: list[str], weights: str = "registry"
 
 
 def objection(entry: SpaceEntry) -> str | None:
-    """Why the generator cannot draw a space's embeddings; None when it can."""
+    """Why the generator cannot draw a space's embeddings.
+
+    Parameters
+    ----------
+    entry : SpaceEntry
+        The space.
+
+    Returns
+    -------
+    str or None
+        The reason; None when it can.
+    """
     reason = f"the generator's decoder was trained on the embeddings of OpenAI's CLIP ViT-L/14 (open_clip {GENERATOR_SPACE}), "
     if not isinstance(entry, OpenCLIPEntry) or entry.id != GENERATOR_SPACE:
         own = entry.id if isinstance(entry, OpenCLIPEntry) else entry.source
@@ -206,19 +273,54 @@ def objection(entry: SpaceEntry) -> str | None:
 
 
 def with_hashes(entry: SpaceEntry, hashes: dict[str, str]) -> SpaceEntry:
-    """The entry with the hashes of its local files."""
+    """The entry with the hashes of its local files.
+
+    Parameters
+    ----------
+    entry : SpaceEntry
+        A space.
+    hashes : dict of str
+        SHA-256 by path, as local_files() gives the paths.
+
+    Returns
+    -------
+    SpaceEntry
+        A copy; a ConSE space has the hashes in its classifier.
+    """
     if isinstance(entry, ConSEEntry):
         return entry.model_copy(update={"classifier": entry.classifier.model_copy(update={"sha256": hashes})})
     return entry.model_copy(update={"sha256": hashes})
 
 
 def read_model(path: Path) -> ModelEntry:
-    """The resolved entry that resolve_model wrote."""
+    """The resolved entry that resolve_model wrote.
+
+    Parameters
+    ----------
+    path : Path
+        registry/models/<model>.json of a study's results.
+
+    Returns
+    -------
+    ModelEntry
+        The model.
+    """
     return _validated(_read(path), ModelEntry, str(path))
 
 
 def read_space(path: Path) -> SpaceEntry:
-    """The resolved entry that resolve_space wrote."""
+    """The resolved entry that resolve_space wrote.
+
+    Parameters
+    ----------
+    path : Path
+        registry/spaces/<space>.json of a study's results.
+
+    Returns
+    -------
+    SpaceEntry
+        The space.
+    """
     return _space(_read(path), str(path))
 
 

@@ -23,7 +23,27 @@ class Unusable(Exception):
 
 
 def read(path: Path, max_pixels: int) -> bytes:
-    """An image file's content. Raises OSError, and Unusable for what is no file or too large for an image of max_pixels."""
+    """Read an image file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    max_pixels : int
+        Limit on an image's width times height, in pixels, which also decides how many bytes a file may have.
+
+    Returns
+    -------
+    bytes
+        Its content.
+
+    Raises
+    ------
+    OSError
+        When it cannot be read.
+    Unusable
+        For what is not a regular file, or too large for an image of max_pixels.
+    """
     facts = path.stat()
     if not stat.S_ISREG(facts.st_mode):
         raise Unusable("unreadable: not a regular file")
@@ -35,9 +55,25 @@ def read(path: Path, max_pixels: int) -> bytes:
 def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Image.Image:
     """The first frame of an image file as upright 8-bit RGB; transparency is laid over white.
 
-    With least_side, in pixels, a JPEG is decoded at the smallest of the scales 1, 1/2, 1/4, 1/8 that leaves both sides at least
-    as long.
-    Raises Unusable with the reason: empty, not an image of FORMATS, too large, truncated, 32-bit pixels.
+    Parameters
+    ----------
+    content : bytes
+        Content of the file.
+    max_pixels : int
+        Limit on an image's width times height, in pixels.
+    least_side : int, optional
+        Pixels. A JPEG is decoded at the smallest of the scales 1, 1/2, 1/4, 1/8 that leaves both sides at least as long; by default
+        at full scale.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB.
+
+    Raises
+    ------
+    Unusable
+        With the reason: empty, not an image of FORMATS, too large, truncated, 32-bit pixels.
     """
     if not content:
         raise Unusable("empty file")
@@ -70,7 +106,31 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def read_unchanged(root: Path, name: str, sha256: str, max_pixels: int, least_side: int | None = None) -> Image.Image:
-    """An image of the manifest, below root, decoded. Raises InputError when it vanished or changed since the manifest was built."""
+    """Read and decode an image of the manifest.
+
+    Parameters
+    ----------
+    root : Path
+        Folder that the manifest's paths are relative to.
+    name : str
+        Path of the image, relative to root.
+    sha256 : str
+        Hash of the file, as the manifest has it.
+    max_pixels : int
+        Limit on an image's width times height, in pixels.
+    least_side : int, optional
+        As decode takes it.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Upright, mode RGB.
+
+    Raises
+    ------
+    InputError
+        When it vanished or changed since the manifest was built.
+    """
     path = root / name
     again = "run build_manifest again (snakemake --forcerun build_manifest)"
     try:
@@ -94,7 +154,22 @@ class Box:
     bottom: float
 
     def crop(self, image: Image.Image, width: int, height: int, resample: Image.Resampling) -> Image.Image:
-        """The box of the image at the given size in pixels."""
+        """Cut the box out of an image.
+
+        Parameters
+        ----------
+        image : PIL.Image.Image
+            Any size.
+        width, height : int
+            Size of the result in pixels.
+        resample : PIL.Image.Resampling
+            Filter that brings the box to that size.
+
+        Returns
+        -------
+        PIL.Image.Image
+            Of the given size.
+        """
         box = (self.left * image.width, self.top * image.height, self.right * image.width, self.bottom * image.height)
         return image.resize((width, height), resample, box=box)
 
@@ -102,8 +177,18 @@ class Box:
 def view_box(seed: int, image_id: int, view: int, smallest: float, largest: float) -> Box:
     """The crop of a view above 0, drawn by (seed, image_id, view) alone.
 
-    Its area is a share of the image's between `smallest` and `largest`; its sides are stretched by up to 4/3
-    against the image's own.
+    Parameters
+    ----------
+    seed, image_id, view : int
+        Decide the crop; none below 0.
+    smallest, largest : float
+        The crop's area is a share of the image's between these, both in (0, 1]. Its sides are stretched by up to 4/3 against the
+        image's own.
+
+    Returns
+    -------
+    Box
+        In fractions of the image's width and height.
     """
     generator = np.random.default_rng([seed, image_id, view])
     area = generator.uniform(smallest, largest)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from singflow.data.images import Unusable, decode, read
 from singflow.errors import InputError, printable
-from singflow.images import Unusable, decode, read
 from singflow.parallel import map_ahead
 
 if TYPE_CHECKING:
@@ -33,7 +33,18 @@ class Classes:
     index: dict[str, int]
 
     def find(self, text: str) -> int:
-        """Index of a synset or class name, -1 when it is none."""
+        """Index of a synset or class name.
+
+        Parameters
+        ----------
+        text : str
+            In any case, with spaces or underscores.
+
+        Returns
+        -------
+        int
+            -1 when it is neither.
+        """
         return self.index.get(_normal(text), -1)
 
 
@@ -56,7 +67,25 @@ def _normal(text: str) -> str:
 
 
 def data_root(source: str, root: str) -> Path:
-    """Folder that the manifest's paths are relative to. Raises InputError when it does not exist."""
+    """Folder that the manifest's paths are relative to.
+
+    Parameters
+    ----------
+    source : str
+        packaged, folder or table.
+    root : str
+        data.root of the study; not read for packaged.
+
+    Returns
+    -------
+    Path
+        For packaged, the images' folder in the installed distribution; otherwise root.
+
+    Raises
+    ------
+    InputError
+        When it does not exist, or the distribution is not installed.
+    """
     if source == "packaged":
         name, folder = PACKAGED_IMAGES
         try:
@@ -70,7 +99,24 @@ def data_root(source: str, root: str) -> Path:
 
 
 def read_classes(path: Path) -> Classes:
-    """Read class_index, synset, name. Raises InputError unless the indices are 0..C-1 and the names distinct."""
+    """Read the heads' classes.
+
+    Parameters
+    ----------
+    path : Path
+        CSV file with the columns class_index, synset, name; a synset may be empty.
+
+    Returns
+    -------
+    Classes
+        In order.
+
+    Raises
+    ------
+    InputError
+        Unless the indices are 0..C-1 and the names distinct; also for an unreadable file, a missing column, no classes, and a synset
+        that stands for two of them.
+    """
     frame = _read_csv(path)
     for column in ("class_index", "synset", "name"):
         if column not in frame:
@@ -91,9 +137,20 @@ def read_classes(path: Path) -> Classes:
 
 
 def head_classes(manifest: pd.DataFrame, names: list[str] | None) -> np.ndarray:
-    """Row of the head that stands for each image's class: (n,) int32, -1 for none.
+    """Row of the head that stands for each image's class.
 
-    names None: the head has the study's classes, so it is class_index. Otherwise the name that equals the image's label.
+    Parameters
+    ----------
+    manifest : DataFrame
+        n images: the column class_index is used, or label when names are given.
+    names : list of str or None
+        Names of the head's classes, of which the one that equals the image's label is taken. None: the head has the study's
+        classes, so it is class_index.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Int32, -1 for none.
     """
     if names is None:
         return manifest["class_index"].to_numpy(np.int32)
@@ -117,14 +174,47 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def prompt_of(label: str) -> str:
-    """The text that stands for a label in the space (section 3.4)."""
+    """The text that stands for a label in the space.
+
+    Parameters
+    ----------
+    label : str
+        In plain words.
+
+    Returns
+    -------
+    str
+        "an image of a" and the label.
+
+    References
+    ----------
+    Section 3.4 of the paper.
+    """
     return f"an image of a {label}"
 
 
 def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected]:
-    """One folder a class, named by synset or in plain words, perhaps below train and val.
+    """List images in one folder a class, named by synset or in plain words, perhaps below train and val.
 
-    Files that lie in no class folder are rejected, never skipped. Raises InputError for an empty folder.
+    Parameters
+    ----------
+    root : Path
+        The folder that holds them all.
+    classes : Classes
+        The heads' classes. A folder that is named as one of them gets the class's name as its label, any other its own name in
+        plain words and class_index -1.
+
+    Returns
+    -------
+    found : list of Candidate
+        Files in class folders, whatever they hold.
+    rejected : list of tuple
+        Path and reason of all others: files that lie in no class folder are rejected, never skipped.
+
+    Raises
+    ------
+    InputError
+        For a folder without files in class folders, and for one with other folders beside train and val.
     """
     top = {path.name for path in root.iterdir() if path.is_dir()}
     others = sorted(map(printable, top - set(SPLIT_FOLDERS)))
@@ -170,10 +260,29 @@ def _label_of(folder: str, classes: Classes) -> tuple[str, int]:
 
 
 def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[Candidate], Rejected]:
-    """One image a row: column `path`, the label column, and optionally class_index, prompt and split.
+    """List images from a table with one image a row.
 
-    Without class_index the label is looked up among the classes. A row without a label takes the name of its class.
-    Raises InputError for a missing column, a class_index outside the classes, an unknown split, or a label with two prompts.
+    Parameters
+    ----------
+    table : Path
+        CSV or Parquet file: column `path`, the label column, and optionally class_index, prompt and split.
+    label_column : str
+        Column of the label. A row without a label takes the name of its class.
+    classes : Classes
+        The heads' classes. Without class_index the label is looked up among them.
+
+    Returns
+    -------
+    found : list of Candidate
+        Rows that can be used, in order.
+    rejected : list of tuple
+        Path and reason of the others.
+
+    Raises
+    ------
+    InputError
+        For an unreadable or empty table, a missing column, a class_index outside the classes, an unknown split, or a label with two
+        prompts.
     """
     import pandas as pd
 
@@ -254,7 +363,20 @@ class Inspected:
 
 
 def inspect(path: Path, max_pixels: int) -> Inspected | str:
-    """Decode an image once: its upright size and hash, or the reason why it is unusable."""
+    """Decode an image once.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    max_pixels : int
+        Limit on an image's width times height, in pixels.
+
+    Returns
+    -------
+    Inspected or str
+        Its upright size and hash, or the reason why it is unusable.
+    """
     try:
         content = read(path, max_pixels)
         image = decode(content, max_pixels)
@@ -282,7 +404,43 @@ def build_manifest(
 
     Images are drawn per label (and split, where the source has its own) in an order that the seed and the path fix, so that
     an unusable one is replaced by the next. The held-out share is drawn by seed and content, so that copies of one image
-    stay on one side. Raises InputError when more than max_rejected_fraction of the files are unusable, with the list.
+    stay on one side, except those that the share's end falls between.
+
+    Parameters
+    ----------
+    root : Path
+        Folder that the candidates' paths are relative to.
+    candidates : list of Candidate
+        What list_folder or list_table found.
+    rejected : list of tuple
+        Path and reason of what they rejected; it counts as unusable.
+    per_class : int or None
+        Images drawn per label and split at most; None: all.
+    validation_fraction : float
+        Held-out share of the images that have no split of their own, between 0 and 1; at least one image is held out.
+    max_pixels : int
+        Limit on an image's width times height, in pixels.
+    max_rejected_fraction : float
+        Share of unusable files, among those looked at, that is allowed.
+    seed : int
+        Decides what is drawn and what is held out.
+    threads : int
+        Threads that decode.
+    progress : callable
+        Wraps the stream of results of inspect; is called with it and their number.
+
+    Returns
+    -------
+    manifest : DataFrame
+        One image a row, in order of paths: image_id (0, 1, 2, ...), path, label, class_index, prompt, split (train or validation),
+        width and height in pixels, sha256.
+    rejected : list of tuple
+        Path and reason of every file left out, unusable or not drawn.
+
+    Raises
+    ------
+    InputError
+        When more than max_rejected_fraction of the files are unusable, with the list; when none is usable; and when a split is empty.
     """
     pools: dict[tuple[str, str], list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda c: _rank(seed, "draw", c.path)):

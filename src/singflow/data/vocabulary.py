@@ -2,12 +2,28 @@
 
 from pathlib import Path
 
-from singflow.data import read_classes
+from singflow.data.manifest import read_classes
 from singflow.errors import InputError, printable
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """The phrases of a concept file, in order. Raises InputError for blank or repeated lines and for an empty file."""
+    """Read the phrases of a concept file.
+
+    Parameters
+    ----------
+    path : Path
+        UTF-8 text, one phrase a line.
+
+    Returns
+    -------
+    list of str
+        In order, with single spaces between words.
+
+    Raises
+    ------
+    InputError
+        For blank or repeated lines, control characters, and an empty or unreadable file.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -28,5 +44,16 @@ def read_vocabulary(path: Path) -> list[str]:
 
 
 def read_class_list(path: Path) -> list[str]:
-    """Names of a head's classes in order: a CSV file as read_classes takes it, or a text file with one name a line."""
+    """Names of a head's classes.
+
+    Parameters
+    ----------
+    path : Path
+        A CSV file as read_classes takes it, or a text file with one name a line.
+
+    Returns
+    -------
+    list of str
+        In order.
+    """
     return read_classes(path).names if path.suffix.lower() == ".csv" else read_vocabulary(path)

@@ -14,26 +14,46 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from singflow import costs
-from singflow.config import LOCAL, Data, Pictures, Study, check, read_yaml
-from singflow.data import SPLIT_FOLDERS, data_root
-from singflow.doctor_dvc import check_dvc
-from singflow.doctor_findings import Finding, existing, in_bytes
-from singflow.doctor_slurm import check_cluster, check_controller
+from singflow.config.registry import ConSEEntry, ModelEntry, SpaceEntry, resolve_models, resolve_spaces
+from singflow.config.sections import LOCAL
+from singflow.config.study import Study, check, read_layers
+from singflow.data.manifest import SPLIT_FOLDERS, data_root
+from singflow.data.parameters import Data
+from singflow.doctor.dvc import check_dvc
+from singflow.doctor.findings import Finding
+from singflow.doctor.slurm import check_cluster, check_controller
 from singflow.errors import InputError
-from singflow.registry import ConSEEntry, ModelEntry, SpaceEntry, resolve_models, resolve_spaces
-from singflow.weights import FETCH, PackageFile, WeightFile, generates, generator_files, required
+from singflow.pictures.parameters import Pictures
+from singflow.pictures.weights import generates, generator_files
+from singflow.planning import costs
+from singflow.system import existing, in_bytes
+from singflow.towers.weights import FETCH, PackageFile, WeightFile, required
 
 NAMED = ("python", "snakemake", "dvc", "torch", "snakemake-executor-plugin-slurm")
 
 
 def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator[Finding]:
-    """All checks, each as soon as it is made. Paths: params.yaml, the registries, and the cluster profile."""
+    """All checks, each as soon as it is made.
+
+    Parameters
+    ----------
+    params : Path
+        params.yaml.
+    models, spaces : Path
+        The registries.
+    profile : Path
+        The cluster profile.
+
+    Yields
+    ------
+    Finding
+        What a check found.
+    """
     controller = check_controller()
     yield check_versions()
     device, estimated = "auto", 0
     try:
-        study = check(read_yaml(params), str(params))
+        study = check(read_layers(params), str(params))
         entries = resolve_models(models, study.models, study.weights), resolve_spaces(spaces, study.spaces, study.weights)
     except InputError as error:
         yield Finding("study", "fail", str(error), "correct it; weights, data, GPU and disk are checked once the study is valid")
@@ -54,7 +74,18 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
 
 
 def check_versions(distribution: str = "singflow") -> Finding:
-    """Whether Python and the installed distributions are what a distribution requires."""
+    """Whether Python and the installed distributions are what a distribution requires.
+
+    Parameters
+    ----------
+    distribution : str
+        Its name.
+
+    Returns
+    -------
+    Finding
+        `ok` or `fail`.
+    """
     mend = "make the environment again: `rm -r .venv && make .venv/demo`"
     try:
         described = importlib.metadata.metadata(distribution)
@@ -89,14 +120,37 @@ def _complaint(name: str, version: str | None, allowed: SpecifierSet) -> list[st
 
 
 def visible_gpus() -> list[str]:
-    """Names of the GPUs that PyTorch sees."""
+    """Names of the GPUs that PyTorch sees.
+
+    Returns
+    -------
+    list of str
+        Empty without a GPU.
+    """
     from torch.cuda import device_count, get_device_name, is_available
 
     return [get_device_name(each) for each in range(device_count())] if is_available() else []
 
 
 def check_gpu(device: str, threads: int, gpus: list[str], slurm: bool) -> Finding:
-    """Whether what extraction.device asks for is here. gpus: those that PyTorch sees; slurm: whether jobs may run elsewhere."""
+    """Whether what extraction.device asks for is here.
+
+    Parameters
+    ----------
+    device : str
+        extraction.device: `auto`, `cpu` or `cuda`.
+    threads : int
+        Threads of every numerical step.
+    gpus : list of str
+        Those that PyTorch sees.
+    slurm : bool
+        Whether jobs may run elsewhere.
+
+    Returns
+    -------
+    Finding
+        `ok`, `warn`, `fail` or `absent`.
+    """
     if device == "cpu":
         return Finding("GPU", "absent", "extraction.device is cpu: none is used")
     if gpus:
@@ -110,7 +164,22 @@ def check_gpu(device: str, threads: int, gpus: list[str], slurm: bool) -> Findin
 
 
 def check_weights(models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], pictures: Pictures) -> Finding:
-    """Whether every weight file of the study is in its cache, package or folder; nothing is fetched and no hub asked."""
+    """Whether every weight file of the study is in its cache, package or folder; nothing is fetched and no hub asked.
+
+    Parameters
+    ----------
+    models : dict of ModelEntry
+        The study's models, by name.
+    spaces : dict of SpaceEntry
+        The study's spaces, by name.
+    pictures : Pictures
+        Section of the study that names the generator.
+
+    Returns
+    -------
+    Finding
+        `ok`, `warn` or `fail`.
+    """
     entries = [*models.items(), *spaces.items()]
     missing = [f"{name}: {each}" for name, entry in entries for each in _missing(partial(_files, entry))]
     undrawn = _missing(partial(_generator, pictures)) if generates(pictures, spaces.values()) else []
@@ -143,7 +212,18 @@ def _missing(listed: Callable[[], list[WeightFile]]) -> list[str]:
 
 
 def check_data(data: Data) -> Finding:
-    """Whether the data root can be read: its first class folder, or the table and the first image that it lists."""
+    """Whether the data root can be read: its first class folder, or the table and the first image that it lists.
+
+    Parameters
+    ----------
+    data : Data
+        Section of the study.
+
+    Returns
+    -------
+    Finding
+        `ok` or `fail`.
+    """
     try:
         return Finding("data root", "ok", _looked_into(data))
     except InputError as error:
@@ -208,7 +288,22 @@ def _first_of_parquet(table: Path) -> tuple[list[str], dict[str, Any]]:
 
 
 def estimate(study: Study, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]) -> int:
-    """Bytes that the study, whose data can be read, is expected to write under results/."""
+    """What the study, whose data can be read, is expected to write under results/.
+
+    Parameters
+    ----------
+    study : Study
+        A valid study.
+    models : dict of ModelEntry
+        Its models, by name.
+    spaces : dict of SpaceEntry
+        Its spaces, by name.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
     content = study.model_dump()
     results = Path("results", study.study)
     try:
@@ -219,7 +314,20 @@ def estimate(study: Study, models: dict[str, ModelEntry], spaces: dict[str, Spac
 
 
 def check_disk(folder: Path, estimated: int) -> Finding:
-    """Whether the bytes that a study is expected to write fit on the disk of its folder, and once more into DVC's cache."""
+    """Whether what a study is expected to write fits on the disk of its folder, and once more into DVC's cache.
+
+    Parameters
+    ----------
+    folder : Path
+        results/<study>, which need not be there.
+    estimated : int
+        Bytes that the study is expected to write.
+
+    Returns
+    -------
+    Finding
+        `ok`, `warn` or `fail`.
+    """
     free = shutil.disk_usage(existing(folder)).free
     found = f"{in_bytes(free)} free for {folder}, of which the study writes about {in_bytes(estimated)}"
     mend = f"free disk, or link {folder.parent} to a larger one"
@@ -229,7 +337,20 @@ def check_disk(folder: Path, estimated: int) -> Finding:
 
 
 def verdict(findings: Iterable[Finding]) -> tuple[bool, str]:
-    """Whether nothing fails, and a line that counts what was found."""
+    """Whether nothing fails, and a line that counts what was found.
+
+    Parameters
+    ----------
+    findings : iterable of Finding
+        Of all checks.
+
+    Returns
+    -------
+    passed : bool
+        Whether none is `fail`.
+    line : str
+        The counts.
+    """
     counts = {status: len(list(group)) for status, group in itertools.groupby(sorted(each.status for each in findings))}
     failed, warned = counts.get("fail", 0), counts.get("warn", 0)
     return not failed, f"{counts.get('ok', 0)} checks passed, {warned} with a warning, {failed} failed"

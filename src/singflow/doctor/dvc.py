@@ -7,14 +7,28 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from singflow.doctor_findings import Finding, ask, existing, in_bytes, writable
+from singflow.doctor.findings import Finding
+from singflow.system import ask, existing, in_bytes, writable
 
 LINKS = ("reflink", "hardlink", "symlink")
 NETWORK = re.compile(r"nfs|lustre|gpfs|beegfs|cifs|smb|ceph|afs|9p|glusterfs|orangefs|panfs|wekafs|fuse\.(sshfs|rclone|s3fs|gcsfuse)")
 
 
 def check_dvc(root: Path, estimated: int) -> Iterator[Finding]:
-    """The checks of a DVC repository: remote, cache, state directory, lock. estimated: bytes that would go into its cache."""
+    """The checks of a DVC repository: remote, cache, state directory, lock.
+
+    Parameters
+    ----------
+    root : Path
+        The checkout.
+    estimated : int
+        Bytes that would go into its cache.
+
+    Yields
+    ------
+    Finding
+        What a check found.
+    """
     from dvc.config import Config, ConfigError  # type: ignore[import-untyped]
 
     if not (root / ".dvc").is_dir():
@@ -33,7 +47,22 @@ def check_dvc(root: Path, estimated: int) -> Iterator[Finding]:
 
 
 def check_remote(root: Path, config: Any, seconds: float = 20) -> Finding:
-    """Whether the default remote answers within so many seconds. config: DVC's."""
+    """Whether the default remote answers in time.
+
+    Parameters
+    ----------
+    root : Path
+        The checkout.
+    config : dvc.config.Config
+        DVC's configuration.
+    seconds : float
+        Time that a remote on another machine has for its answer.
+
+    Returns
+    -------
+    Finding
+        `ok`, `warn` or `fail`.
+    """
     from dvc.config import ConfigError
     from dvc.fs import get_cloud_fs  # type: ignore[import-untyped]
 
@@ -58,7 +87,7 @@ def check_remote(root: Path, config: Any, seconds: float = 20) -> Finding:
 
 
 def _far_remote(root: Path, name: str, url: str, seconds: float) -> Finding:
-    answer = ask(sys.executable, "-c", "from singflow.doctor_dvc import probe; probe()", str(root), name, seconds=seconds)
+    answer = ask(sys.executable, "-c", "from singflow.doctor.dvc import probe; probe()", str(root), name, seconds=seconds)
     if not answer.ok:
         mend = f"check its address and credentials, and whether this machine may reach it: `dvc remote modify {name} --help`"
         return Finding("DVC remote", "fail", f"{name} ({url}) cannot be reached: {answer.words.split('; ')[-1]}", mend)
@@ -91,7 +120,22 @@ def probe() -> None:
 
 
 def check_cache(root: Path, config: dict[str, Any], estimated: int) -> Finding:
-    """Whether DVC's cache can hold results as links. config: its section `cache`; estimated: bytes that copies would take once more."""
+    """Whether DVC's cache can hold results as links.
+
+    Parameters
+    ----------
+    root : Path
+        The checkout.
+    config : dict
+        DVC's section `cache`.
+    estimated : int
+        Bytes that copies would take once more.
+
+    Returns
+    -------
+    Finding
+        `ok`, `warn` or `fail`.
+    """
     from dvc.fs import generic, localfs
 
     kinds = config.get("type") or ["reflink", "copy"]
@@ -113,7 +157,20 @@ def check_cache(root: Path, config: dict[str, Any], estimated: int) -> Finding:
 
 
 def check_shared_cache(root: Path, config: dict[str, Any]) -> Finding:
-    """Whether a group can use one cache without hindering each other. config: DVC's section `cache`."""
+    """Whether a group can use one cache without hindering each other.
+
+    Parameters
+    ----------
+    root : Path
+        The checkout.
+    config : dict
+        DVC's section `cache`.
+
+    Returns
+    -------
+    Finding
+        `ok`, `warn`, `fail` or `absent`.
+    """
     folder = Path(config.get("dir") or root / ".dvc/cache")
     shared = config.get("shared") == "group"
     if not shared and folder.is_relative_to(root.absolute() if folder.is_absolute() else root):
@@ -132,21 +189,53 @@ def check_shared_cache(root: Path, config: dict[str, Any]) -> Finding:
 
 
 def mounts() -> list[tuple[Path, str]]:
-    """Where file systems are mounted, and their kinds."""
+    """Where file systems are mounted, and their kinds.
+
+    Returns
+    -------
+    list of tuple of Path and str
+        Mount point and kind, as in `ext4` or `nfs`.
+    """
     import psutil
 
     return [(Path(each.mountpoint), each.fstype) for each in psutil.disk_partitions(all=True)]
 
 
 def file_system(path: Path, mounted: Iterable[tuple[Path, str]]) -> str:
-    """Kind of the file system that a path is on, or will be on: that of the last of its nearest mounts."""
+    """Kind of the file system that a path is on, or will be on: that of the last of its nearest mounts.
+
+    Parameters
+    ----------
+    path : Path
+        A file or folder, which need not be there.
+    mounted : iterable of tuple of Path and str
+        As mounts() lists them.
+
+    Returns
+    -------
+    str
+        The kind; `unknown` where no mount is above the path.
+    """
     kinds = dict(mounted)
     real = path.resolve()
     return next((kinds[each] for each in (real, *real.parents) if each in kinds), "unknown")
 
 
 def check_state(core: dict[str, Any], mounted: Iterable[tuple[Path, str]]) -> Finding:
-    """Whether DVC's databases are on a disk of this machine. core: DVC's section `core`; mounted: as mounts() lists them."""
+    """Whether DVC's databases are on a disk of this machine.
+
+    Parameters
+    ----------
+    core : dict
+        DVC's section `core`.
+    mounted : iterable of tuple of Path and str
+        As mounts() lists them.
+
+    Returns
+    -------
+    Finding
+        `ok` or `fail`.
+    """
     from dvc.dirs import site_cache_dir  # type: ignore[import-untyped]
 
     folder = Path(site_cache_dir(core.get("site_cache_dir")))
@@ -161,7 +250,18 @@ def check_state(core: dict[str, Any], mounted: Iterable[tuple[Path, str]]) -> Fi
 
 
 def check_lock(path: Path) -> Finding:
-    """Whether another DVC command holds the lock of the repository."""
+    """Whether another DVC command holds the lock of the repository.
+
+    Parameters
+    ----------
+    path : Path
+        .dvc/tmp/lock, which need not be there.
+
+    Returns
+    -------
+    Finding
+        `ok` or `warn`.
+    """
     if not path.is_file():
         return Finding("DVC lock", "ok", "free")
     with path.open() as file:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from singflow.config import read_yaml
-from singflow.doctor_findings import Answer, Finding, ask
+from singflow.config.reading import read_yaml
+from singflow.doctor.findings import Finding
 from singflow.errors import InputError
+from singflow.system import Answer, ask
 
 GPU_RULES = ("extract_features", "embed_images", "train_translator", "render_pictures")
 OPTIONS = {"slurm_partition": "partition", "slurm_account": "account", "constraint": "constraint", "qos": "qos"}
@@ -19,7 +20,13 @@ LOCALLY = "without Slurm `snakemake --cores all` runs everything on this machine
 
 
 def check_controller() -> Finding:
-    """Whether there is a Slurm whose controller answers."""
+    """Whether there is a Slurm whose controller answers.
+
+    Returns
+    -------
+    Finding
+        `ok`, `fail` or `absent`.
+    """
     if not all(map(shutil.which, ("scontrol", "sinfo", "sbatch", "squeue"))):
         return Finding("Slurm", "absent", f"none here: {LOCALLY}")
     answer = ask("scontrol", "ping")
@@ -30,7 +37,20 @@ def check_controller() -> Finding:
 
 
 def check_cluster(profile: Path, device: str) -> Iterator[Finding]:
-    """The checks of a cluster that answers: status command, partitions, account, GPU request. profile: slurm/config.yaml."""
+    """The checks of a cluster that answers: accounting, status command, partitions, cores, account, GPU request.
+
+    Parameters
+    ----------
+    profile : Path
+        slurm/config.yaml.
+    device : str
+        extraction.device: `auto`, `cpu` or `cuda`.
+
+    Yields
+    ------
+    Finding
+        What a check found.
+    """
     settings = slurm_settings(ask("scontrol", "show", "config").out)
     accounting = check_accounting(settings)
     yield accounting
@@ -52,12 +72,34 @@ def check_cluster(profile: Path, device: str) -> Iterator[Finding]:
 
 
 def slurm_settings(shown: str) -> dict[str, str]:
-    """slurm.conf as `scontrol show config` shows it."""
+    """slurm.conf as `scontrol show config` shows it.
+
+    Parameters
+    ----------
+    shown : str
+        Its output.
+
+    Returns
+    -------
+    dict of str
+        Value by name.
+    """
     return {name: value.strip() for name, value in re.findall(r"^(\w+) *= (.*)$", shown, re.M)}
 
 
 def check_accounting(settings: dict[str, str]) -> Finding:
-    """Whether Slurm keeps account of jobs and sacct answers. settings: slurm.conf."""
+    """Whether Slurm keeps account of jobs and sacct answers.
+
+    Parameters
+    ----------
+    settings : dict of str
+        slurm.conf.
+
+    Returns
+    -------
+    Finding
+        `ok` or `warn`.
+    """
     mend = "ask who runs the cluster for slurmdbd"
     if "slurmdbd" not in settings.get("AccountingStorageType", ""):
         return Finding("accounting", "warn", "off: sacct knows no job", mend)
@@ -68,9 +110,26 @@ def check_accounting(settings: dict[str, str]) -> Finding:
 
 
 def check_status_command(profile: dict[str, Any], settings: dict[str, str], accounting: bool) -> Finding:
-    """Whether the executor can tell the state of a job. settings: slurm.conf; accounting: sacct answers.
+    """Whether the executor can tell the state of a job.
 
-    Raises InputError when the profile gives no number of seconds.
+    Parameters
+    ----------
+    profile : dict
+        Content of slurm/config.yaml.
+    settings : dict of str
+        slurm.conf.
+    accounting : bool
+        Whether sacct answers.
+
+    Returns
+    -------
+    Finding
+        `ok`, `warn` or `fail`.
+
+    Raises
+    ------
+    InputError
+        When what the profile gives for slurm-init-seconds-before-status-checks is no whole number of seconds.
     """
     key = "slurm-init-seconds-before-status-checks"
     wanted, wait = str(profile.get("slurm-status-command", "sacct")), profile.get(key, 40)
@@ -110,7 +169,13 @@ class Job:
         return [f"--gpus={_plain(model)}:{gpus}" if model else f"--gpus={gpus}"] if gpus else []
 
     def options(self) -> list[str]:
-        """Options of sbatch for everything else that the profile fixes."""
+        """Options of sbatch for everything else that the profile fixes.
+
+        Returns
+        -------
+        list of str
+            As in `--partition=gpu`.
+        """
         fixed = [f"--{option}={_plain(self.resources[key])}" for key, option in OPTIONS.items() if self.resources.get(key) is not None]
         return fixed + [f"--{option}={self.resources[key]}" for key, option in NUMBERS.items() if isinstance(self.resources.get(key), int)]
 
@@ -121,7 +186,25 @@ def _plain(value: object) -> str:
 
 
 def jobs_of(profile: dict[str, Any], origin: Path) -> list[Job]:
-    """The kinds of jobs that a profile makes: of rules without a GPU, and of those with one. Raises InputError for another layout."""
+    """The kinds of jobs that a profile makes: of rules without a GPU, and of those with one.
+
+    Parameters
+    ----------
+    profile : dict
+        Content of slurm/config.yaml.
+    origin : Path
+        The file, for the message.
+
+    Returns
+    -------
+    list of Job
+        First that of all other rules, then those of rules with a GPU, one for each set of resources.
+
+    Raises
+    ------
+    InputError
+        For another layout.
+    """
     for key in ("default-resources", "set-resources"):
         if not isinstance(profile.get(key) or {}, dict):
             raise InputError(f"{origin}: {key} must be a mapping, one `name: value` a line")
@@ -153,7 +236,18 @@ class Partition:
 
 
 def read_partitions(listed: str) -> dict[str, Partition]:
-    """Partitions by name, out of what sinfo lists as %P|%l|%m|%c|%G|%a, one line for nodes that are alike."""
+    """Partitions of the cluster.
+
+    Parameters
+    ----------
+    listed : str
+        What sinfo lists as %P|%l|%m|%c|%G|%a, one line for nodes that are alike.
+
+    Returns
+    -------
+    dict of Partition
+        By name.
+    """
     found: dict[str, Partition] = {}
     for line in listed.splitlines():
         name, limit, _, cpus, gres, state = line.split("|")
@@ -174,7 +268,20 @@ def _default(partitions: dict[str, Partition]) -> str:
 
 
 def check_partition(jobs: Iterable[Job], partitions: dict[str, Partition]) -> Finding:
-    """Whether the partitions that jobs are sent to exist and are up; where none is named, whether there is a default."""
+    """Whether the partitions that jobs are sent to exist and are up; where none is named, whether there is a default.
+
+    Parameters
+    ----------
+    jobs : iterable of Job
+        Those that the profile makes.
+    partitions : dict of Partition
+        By name.
+
+    Returns
+    -------
+    Finding
+        `ok` or `fail`.
+    """
     wanted, default = _partitions_of(jobs), _default(partitions)
     named = sorted({name or default for name in wanted})
     up = ", ".join(f"{name} (at most {each.limit})" for name, each in partitions.items() if each.up) or "none"
@@ -189,7 +296,22 @@ def check_partition(jobs: Iterable[Job], partitions: dict[str, Partition]) -> Fi
 
 
 def check_cores(profile: dict[str, Any], jobs: Iterable[Job], partitions: dict[str, Partition]) -> Finding:
-    """Whether a node has the CPUs that a job with several steps in it may ask for: `cores` of the profile."""
+    """Whether a node has the CPUs that a job with several steps in it may ask for: `cores` of the profile.
+
+    Parameters
+    ----------
+    profile : dict
+        Content of slurm/config.yaml.
+    jobs : iterable of Job
+        Those that it makes.
+    partitions : dict of Partition
+        By name.
+
+    Returns
+    -------
+    Finding
+        `ok`, `warn` or `fail`.
+    """
     default = _default(partitions)
     found = {each: partitions[each].cpus for each in {name or default for name in _partitions_of(jobs)} & set(partitions)}
     cores = profile.get("cores")
@@ -212,7 +334,20 @@ def _accounts() -> list[str]:
 
 
 def check_account(jobs: Iterable[Job], accounts: list[str] | None) -> Finding:
-    """Whether jobs are sent under accounts of the user's. accounts: those that Slurm knows; None: accounting is off."""
+    """Whether jobs are sent under accounts of the user's.
+
+    Parameters
+    ----------
+    jobs : iterable of Job
+        Those that the profile makes.
+    accounts : list of str or None
+        Those that Slurm knows, in lower case; None: accounting is off.
+
+    Returns
+    -------
+    Finding
+        `ok`, `warn` or `fail`.
+    """
     wanted = sorted({_plain(job.resources["slurm_account"]) for job in jobs if job.resources.get("slurm_account")})
     named = ", ".join(wanted) or "the profile names none"
     if accounts is None:
@@ -231,7 +366,20 @@ def check_account(jobs: Iterable[Job], accounts: list[str] | None) -> Finding:
 
 
 def check_gpu_request(job: Job, partitions: dict[str, Partition]) -> Finding:
-    """Whether Slurm takes a job with the GPU that the profile asks for; otherwise whether it takes the other way of asking."""
+    """Whether Slurm takes a job with the GPU that the profile asks for; otherwise whether it takes the other way of asking.
+
+    Parameters
+    ----------
+    job : Job
+        A kind of job with a GPU.
+    partitions : dict of Partition
+        By name; those with GPUs are named where both ways are refused.
+
+    Returns
+    -------
+    Finding
+        `ok`, `warn` or `fail`.
+    """
     name = "GPU request"
     rules = ", ".join(job.rules)
     if not job.request:

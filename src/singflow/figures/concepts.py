@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from singflow.errors import check_labels
-from singflow.figures import STYLE, bare, caption, colour
+from singflow.figures.style import STYLE, bare, caption, colour
 
 PANELS = 6  # of figure 5, before it becomes one table a space
 MOST_PANELS = 8  # of figure 15
@@ -23,9 +23,28 @@ Scans = dict[str, dict[str, pd.DataFrame]]
 
 
 def choose_labels(block: pd.DataFrame, wanted: list[str], most: int, key: str) -> list[str]:
-    """The wanted labels, or the `most` with most images, ties by name; block: rows of a scan in which every label occurs.
+    """The wanted labels, or those with most images, ties by name.
 
-    Raises InputError that names the key and the nearest label when a wanted one does not exist.
+    Parameters
+    ----------
+    block : DataFrame
+        Columns label and n (images of the label) of rows of a scan in which every label occurs.
+    wanted : list of str
+        Empty for the labels with most images.
+    most : int
+        How many labels are chosen when none are wanted.
+    key : str
+        Where the wanted labels are written, for messages.
+
+    Returns
+    -------
+    list of str
+        The wanted labels in their order, else most images first.
+
+    Raises
+    ------
+    InputError
+        A wanted label does not exist; the message names the key and the nearest label.
     """
     counts = block.drop_duplicates("label").astype({"label": str}).set_index("label")["n"].sort_index()
     check_labels(wanted, counts.index, key)
@@ -35,9 +54,24 @@ def choose_labels(block: pd.DataFrame, wanted: list[str], most: int, key: str) -
 def fig5(scans: Scans, table: pd.DataFrame, label: str, extremes: int) -> Figure:
     """Concept scan of one label: the mean angle to the concepts with the weakest and the strongest mean |AS|, and their AS.
 
-    scans: space -> model -> concept table. Up to six models and spaces have a panel each, with standard deviations over images as
-    whiskers and the strongest concept on top. More than six become one table a space, ranked by the mean |AS| over models: angles
-    as numbers, AS as colours.
+    Up to six pairs of model and space have a panel each, with standard deviations over images as whiskers and the strongest concept
+    on top. More than six become one table a space, ranked by the mean |AS| over models: angles as numbers, AS as colours.
+
+    Parameters
+    ----------
+    scans : dict of dict of DataFrame
+        Concept tables by space and model, with the rows of the label.
+    table : DataFrame
+        tables/models.csv.
+    label : str
+        The label that is drawn.
+    extremes : int
+        Concepts shown from either end.
+
+    Returns
+    -------
+    Figure
+        Titled with the label and its number of images.
     """
     mine = {space: {model: scan[scan["label"] == label] for model, scan in models.items()} for space, models in scans.items()}
     draw = _fig5_panels if sum(map(len, mine.values())) <= PANELS else _fig5_tables
@@ -153,9 +187,26 @@ def _shades(limit: float) -> ScalarMappable:
 def fig15(scans: Scans, table: pd.DataFrame, spurious: pd.DataFrame, labels: list[str], most: int) -> Figure:
     """Extended concept scans of some labels (figures 15 and 16): the `most` concepts nearest to each, by model and space.
 
-    scans: space -> model -> concept table that has the labels' rows; spurious: tables/spurious.csv, whose candidates are marked.
-    Dots are mean angles with standard deviations over images as whiskers; their colour is the mean AS. At most eight panels: what
-    is left out is named in the figure.
+    Dots are mean angles with standard deviations over images as whiskers; their colour is the mean AS. At most eight panels: what is
+    left out is named in the figure.
+
+    Parameters
+    ----------
+    scans : dict of dict of DataFrame
+        Concept tables by space and model, with the rows of the labels.
+    table : DataFrame
+        tables/models.csv.
+    spurious : DataFrame
+        tables/spurious.csv, whose candidates are marked.
+    labels : list of str
+        The labels that are drawn.
+    most : int
+        Concepts shown per label and panel, the nearest first.
+
+    Returns
+    -------
+    Figure
+        Panels of each label together, in the order of the labels.
     """
     everything = _panels(scans)
     panels = everything[: max(1, MOST_PANELS // len(labels))]

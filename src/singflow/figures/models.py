@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
 
 from singflow.errors import check_labels
-from singflow.figures import STYLE, bare, caption, colour, marker
+from singflow.figures.style import STYLE, bare, caption, colour, marker
 
 MOST_LABELS = 16  # in figure 4, when none are chosen
 
@@ -18,7 +18,21 @@ MOST_LABELS = 16  # in figure 4, when none are chosen
 def covariance_ellipse(points: np.ndarray, coverage: float) -> tuple[np.ndarray, float, float, float]:
     """Ellipse that holds `coverage` of a normal distribution with the points' mean and covariance.
 
-    points: (n, 2) with n >= 3. Returns the centre, the full width and height along its axes, and the angle in degrees.
+    Parameters
+    ----------
+    points : ndarray of shape (n, 2)
+        At least 3 points.
+    coverage : float
+        Share of the distribution, between 0 and 1.
+
+    Returns
+    -------
+    centre : ndarray of shape (2,)
+        Mean of the points.
+    width, height : float
+        Full lengths of the longer and of the shorter axis.
+    angle : float
+        Degrees from the x axis to the longer axis.
     """
     eigenvalues, eigenvectors = np.linalg.eigh(np.cov(points, rowvar=False))
     radius = np.sqrt(-2.0 * np.log1p(-coverage))  # of a chi-squared variable with 2 degrees of freedom
@@ -28,9 +42,19 @@ def covariance_ellipse(points: np.ndarray, coverage: float) -> tuple[np.ndarray,
 
 
 def fig3(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame) -> Figure:
-    """Per space, one row: (a) AS against IS of every image with 95 % ellipses, (b) IS, |AS| and their ratio.
+    """Per space, one row: (a) AS against IS of every image with 95 % ellipses, (b) means of IS and |AS|, (c) their ratio.
 
-    scores: space -> model -> scores table; table: tables/models.csv.
+    Parameters
+    ----------
+    scores : dict of dict of DataFrame
+        Scores tables by space and model.
+    table : DataFrame
+        tables/models.csv.
+
+    Returns
+    -------
+    Figure
+        A row of three panels per space.
     """
     with plt.rc_context(STYLE):
         most = max(map(len, scores.values()))
@@ -106,8 +130,23 @@ ORDERS = {
 def controls(spaces: list[str], models: list[str], excess: pd.DataFrame, orders: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Per space, one row: (a) excess over random subspaces, (b) IS against the dimensions removed, (c) the models' places.
 
-    excess: tables/controls.csv; orders: tables/orders.csv; table: tables/models.csv. Models without a null space are named
-    and left out.
+    Models without a null space are named and left out.
+
+    Parameters
+    ----------
+    spaces, models : list of str
+        Names, in the study's order; a model's place gives its colour and marker.
+    excess : DataFrame
+        tables/controls.csv.
+    orders : DataFrame
+        tables/orders.csv.
+    table : DataFrame
+        tables/models.csv.
+
+    Returns
+    -------
+    Figure
+        A row of three panels per space.
     """
     with plt.rc_context(STYLE):
         height = max(3.6, 1.7 + 0.4 * len(models))
@@ -199,12 +238,26 @@ def _places(axes: Axes, orders: pd.DataFrame, shown: list[str], models: list[str
 def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted: list[str]) -> Figure:
     """Violins of |AS| per label, one panel per space and model: of the wanted labels, or of those with most images.
 
-    Labels are in the same order in every panel, by their median over all models. A label with fewer than three images
-    shows its images as points, because a violin would invent a shape.
+    Labels are in the same order in every panel, by their median over all models. A label with fewer than three images shows its
+    images as points, because a violin would invent a shape.
+
+    Parameters
+    ----------
+    scores : dict of dict of DataFrame
+        Scores tables by space and model.
+    table : DataFrame
+        tables/models.csv.
+    wanted : list of str
+        Labels to show; empty for the 16 with most images.
+
+    Returns
+    -------
+    Figure
+        A panel per space and model, eight or fewer in a row.
     """
     everything = pd.concat(each for models in scores.values() for each in models.values())
     counts = everything.groupby("label").size().sort_values(ascending=False, kind="stable")
-    check_labels(wanted, counts.index, "plot_fig4.labels")
+    check_labels(wanted, counts.index, "plot_labels.labels")
     chosen = wanted or list(counts.index[:MOST_LABELS])
     order = everything[everything["label"].isin(chosen)].assign(size=lambda f: f["as_deg"].abs()).groupby("label")["size"].median()
     labels = list(order.sort_values(kind="stable").index)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from singflow.figures import COLOURS, STYLE, bare
+from singflow.figures.style import COLOURS, STYLE, bare
 
 # perturbation: its colour (none of those that the first models have elsewhere) and its marker
 LOOKS = {"null": (COLOURS[7], "o"), "random": (COLOURS[4], "s"), "principal": (COLOURS[5], "^")}
@@ -16,9 +16,22 @@ LOOKS = {"null": (COLOURS[7], "o"), "random": (COLOURS[4], "s"), "principal": (C
 def fig9(effects: dict[str, pd.DataFrame], table: pd.DataFrame, confidence: float) -> Figure:
     """What null, random and principal perturbations of equal norm do: (a) to the logits, (b) to softmax, (c) to the prediction.
 
-    effects: model -> table of scripts/validate_null_space.py; table: tables/validation.csv, whose intervals have the coverage
-    `confidence`. Markers are medians, bars the middle half of the images, lines all of them. A logit change of exactly 0 has no place
-    on a logarithmic axis: it is drawn at a mark 0, one to two decades below the smallest other value.
+    Markers are medians, bars the middle half of the images, lines all of them. A logit change of exactly 0 has no place on a
+    logarithmic axis: it is drawn at a mark 0, one to two decades below the smallest other value.
+
+    Parameters
+    ----------
+    effects : dict of DataFrame
+        What scripts/validate_null_space.py writes, by model.
+    table : DataFrame
+        tables/null_validation.csv.
+    confidence : float
+        Coverage of the intervals of `table`, between 0 and 1, for the label of (c).
+
+    Returns
+    -------
+    Figure
+        Three panels, a group of three rows per model.
     """
     changes = np.concatenate([each["logit_change"].to_numpy() for each in effects.values()])
     smallest = changes[changes > 0].min(initial=1.0)

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
-from singflow.figures import COLOURS, STYLE, caption
-from singflow.images import FORMATS
+from singflow.data.images import FORMATS
+from singflow.figures.style import COLOURS, STYLE, caption
 
 TILE, WORDS, NAMES = 1.45, 0.5, 1.35  # inches: side of a picture, room for the words below it, room for a row's name
 ORIGINAL, REMOVED, STEERED = "original", "null removed", "steered"
@@ -39,7 +39,17 @@ def _cell(rows: pd.DataFrame, note: str = "") -> Cell:
 def fig1(sets: Sets, table: pd.DataFrame) -> Figure:
     """Images beside their equivalents: a row per space and model, two columns an image, the photos on top.
 
-    sets: space -> model -> table of pictures; table: tables/models.csv.
+    Parameters
+    ----------
+    sets : dict of dict of DataFrame
+        Tables of pictures by space and model.
+    table : DataFrame
+        tables/models.csv.
+
+    Returns
+    -------
+    Figure
+        A grid of pictures with their angles.
     """
     photos = _of(next(iter(next(iter(sets.values())).values())), "photo")
     rows = [("photo", [cell for _, photo in photos.iterrows() for cell in (Cell(photo), Cell(None))])]
@@ -57,7 +67,18 @@ def fig1(sets: Sets, table: pd.DataFrame) -> Figure:
 
 
 def fig6(sets: Sets, table: pd.DataFrame) -> Figure:
-    """Images steered inside the null space toward each prompt: a row an image, a column a prompt."""
+    """Images steered inside the null space toward each prompt: a row an image, a column a prompt.
+
+    Parameters
+    ----------
+    sets, table
+        As for fig1; of the models, the one with close-ups is drawn.
+
+    Returns
+    -------
+    Figure
+        A grid of pictures with their angles.
+    """
     rows = []
     prompts = _prompts(sets, "fig6")
     for space, model, frame in _closeups(sets):
@@ -73,7 +94,18 @@ def fig6(sets: Sets, table: pd.DataFrame) -> Figure:
 
 
 def fig10(sets: Sets, table: pd.DataFrame) -> Figure:
-    """One image steered by growing angles: what a degree means. A row a space."""
+    """One image steered by growing angles: what a degree means. A row a space.
+
+    Parameters
+    ----------
+    sets, table
+        As for fig1; of the models, the one with close-ups is drawn.
+
+    Returns
+    -------
+    Figure
+        A grid of pictures with their angles.
+    """
     rows, wanted = [], sorted({target for _, _, frame in _closeups(sets) for target in _of(frame, "fig10")["target_is_deg"].dropna()})
     for space, model, frame in _closeups(sets):
         mine = _of(frame, "fig10")
@@ -86,7 +118,18 @@ def fig10(sets: Sets, table: pd.DataFrame) -> Figure:
 
 
 def fig11(sets: Sets, table: pd.DataFrame) -> Figure:
-    """One image through every translator, before and after null removal: a column a translator."""
+    """One image through every translator, before and after null removal: a column a translator.
+
+    Parameters
+    ----------
+    sets, table
+        As for fig1; of the models, the one with close-ups is drawn.
+
+    Returns
+    -------
+    Figure
+        A grid of pictures with their angles.
+    """
     rows, kinds = [], list(dict.fromkeys(kind for _, _, frame in _closeups(sets) for kind in _of(frame, "fig11")["kind"]))
     for space, model, frame in _closeups(sets):
         mine = _of(frame, "fig11")
@@ -98,7 +141,18 @@ def fig11(sets: Sets, table: pd.DataFrame) -> Figure:
 
 
 def fig13(sets: Sets, table: pd.DataFrame) -> Figure:
-    """One image under null, random and principal perturbations of equal norm: a row a perturbation, a column a seed or a rank."""
+    """One image under null, random and principal perturbations of equal norm: a row a perturbation, a column a seed or a rank.
+
+    Parameters
+    ----------
+    sets, table
+        As for fig1; of the models, the one with close-ups is drawn.
+
+    Returns
+    -------
+    Figure
+        A grid of pictures with their angles.
+    """
     rows: list[tuple[str, list[Cell]]] = []
     for space, model, frame in _closeups(sets):
         mine = _of(frame, "fig13")
@@ -116,7 +170,20 @@ def fig13(sets: Sets, table: pd.DataFrame) -> Figure:
 
 
 def ladder_table(sets: Sets, manifest: pd.DataFrame) -> pd.DataFrame:
-    """The numbers of figure 10: a row per space and step, the original first; angles in degrees, NaN where a step is out of reach."""
+    """The numbers of figure 10: a row per space and step, the original first.
+
+    Parameters
+    ----------
+    sets : dict of dict of DataFrame
+        Tables of pictures by space and model.
+    manifest : DataFrame
+        The study's manifest, a row per image in the order of image_id.
+
+    Returns
+    -------
+    DataFrame
+        Angles in degrees, NaN where a step is out of reach.
+    """
     blocks = []
     for space, model, frame in _closeups(sets):
         steps = _of(frame, "fig10").assign(space=space, model=model)

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from singflow.figures import STYLE, caption, colour, marker
+from singflow.figures.style import STYLE, caption, colour, marker
 
 ENDS = [f"accuracy_{kind}_{end}" for kind in ("principal", "translated") for end in ("low", "high")]
 
@@ -16,7 +16,19 @@ ENDS = [f"accuracy_{kind}_{end}" for kind in ("principal", "translated") for end
 def fig12(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figure:
     """Per space, one panel: accuracy after translation against accuracy before, a point a model with its intervals.
 
-    probes: tables/probes.csv; table: tables/models.csv; confidence: coverage of the intervals, for the labels.
+    Parameters
+    ----------
+    probes : DataFrame
+        tables/probes.csv.
+    table : DataFrame
+        tables/models.csv.
+    confidence : float
+        Coverage of the intervals, between 0 and 1, for the labels.
+
+    Returns
+    -------
+    Figure
+        A panel that says why, where nothing can be probed.
     """
     spaces = probes["space"].unique()
     with plt.rc_context(STYLE):

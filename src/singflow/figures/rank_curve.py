@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from singflow.figures import COLOURS, STYLE, caption, colour
+from singflow.figures.style import COLOURS, STYLE, caption, colour
 
 FLOOR = 1e-6
 SCALE = {"linthresh": 1e-3, "linscale": 0.4}
@@ -23,7 +23,19 @@ PANELS = {
 def rank_curves(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Per space, one row of panels against the share of the head's rank kept: relative logit change, top-1 flips and IS.
 
-    curves: tables/rank_curves.csv; table: tables/models.csv. A model is a colour and a line style, a rule a symbol.
+    A model is a colour and a line style, a rule a symbol.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        tables/rank_curves.csv.
+    table : DataFrame
+        tables/models.csv.
+
+    Returns
+    -------
+    Figure
+        A row of three panels per space.
     """
     spaces = curves["space"].unique()
     with plt.rc_context(STYLE):

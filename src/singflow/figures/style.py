@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from singflow.store import write_bytes
+from singflow.artifacts.files import write_bytes
 
 plt.rcdefaults()  # a user's matplotlibrc changes no figure
 # Okabe and Ito's palette, distinct under every common colour blindness; black last.
@@ -31,17 +31,49 @@ STYLE: dict[Any, Any] = {
 
 
 def colour(number: int) -> str:
-    """The colour of a study's model by its position."""
+    """The colour of a study's model.
+
+    Parameters
+    ----------
+    number : int
+        The model's position in the study.
+
+    Returns
+    -------
+    str
+        As in `#0072B2`; colours repeat after eight models.
+    """
     return COLOURS[number % len(COLOURS)]
 
 
 def marker(number: int) -> str:
-    """The marker of a study's model by its position; with the colour it tells 64 models apart."""
+    """The marker of a study's model; with the colour it tells 64 models apart.
+
+    Parameters
+    ----------
+    number : int
+        The model's position in the study.
+
+    Returns
+    -------
+    str
+        As matplotlib names it.
+    """
     return MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
 
 
 def save(figure: Figure, png: Path, pdf: Path | None = None) -> None:
-    """Write PNG, and PDF where a path is given, whole, without time or software stamps."""
+    """Write a figure whole, without time or software stamps, and close it.
+
+    Parameters
+    ----------
+    figure : Figure
+        Its layout is found once, for both files.
+    png : Path
+        The PNG to write.
+    pdf : Path, optional
+        The PDF to write, where a path is given.
+    """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout is found, once for both files
     edges = figure.get_tightbbox().padded(0.1)  # inches
@@ -55,11 +87,35 @@ def save(figure: Figure, png: Path, pdf: Path | None = None) -> None:
 
 
 def bare(model: str) -> str:
-    """A model's name without its source."""
+    """A model's name without its source.
+
+    Parameters
+    ----------
+    model : str
+        Name, with or without `<source>/` before it.
+
+    Returns
+    -------
+    str
+        What follows the first slash, if there is one.
+    """
     return model.partition("/")[2] or model
 
 
 def caption(model: str, rows: pd.DataFrame) -> str:
-    """A model's name, marked when its translator is weak; rows: models.csv of one space, by model."""
+    """A model's name, marked when its translator is weak.
+
+    Parameters
+    ----------
+    model : str
+        Name in the study.
+    rows : DataFrame
+        tables/models.csv of one space, by model.
+
+    Returns
+    -------
+    str
+        The name without its source.
+    """
     weak = " (weak translator)" if rows.at[model, "translator"] == "weak" else ""
     return f"{bare(model)}{weak}"

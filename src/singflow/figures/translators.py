@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from singflow.figures import COLOURS, STYLE, bare, caption, colour, marker
+from singflow.figures.style import COLOURS, STYLE, bare, caption, colour, marker
 
 Reports = dict[str, dict[str, dict[str, dict[str, Any]]]]
 KINDS = {"linear": "linear", "mlp3": "3-layer MLP", "mlp4": "4-layer MLP", "residual": "residual MLP"}
@@ -24,7 +24,17 @@ def fig7(reports: Reports, table: pd.DataFrame) -> Figure:
 
     Markers stand at the best epoch and, for the linear translator, at the right edge.
 
-    reports: space -> model -> kind -> what fit_translator (kind linear) and train_translator report; table: tables/models.csv.
+    Parameters
+    ----------
+    reports : dict of dict of dict of dict
+        By space, model and kind, what fit_translator (kind linear) and train_translator report.
+    table : DataFrame
+        tables/models.csv.
+
+    Returns
+    -------
+    Figure
+        Says so where no nonlinear translator was trained.
     """
     with plt.rc_context(STYLE):
         if (empty := _untrained(reports)) is not None:
@@ -82,7 +92,15 @@ def _key(figure: Figure, reports: Reports, table: pd.DataFrame) -> None:
 def fig8(reports: Reports, table: pd.DataFrame) -> Figure:
     """Held-out cosine and MSE of every architecture by its kept loss, the linear translator first; per space and measure a panel.
 
-    reports, table: as for fig7.
+    Parameters
+    ----------
+    reports, table
+        As for fig7.
+
+    Returns
+    -------
+    Figure
+        Says so where no nonlinear translator was trained.
     """
     with plt.rc_context(STYLE):
         if (empty := _untrained(reports)) is not None:

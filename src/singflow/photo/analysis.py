@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
-from singflow.data import prompt_of
-from singflow.geometry import logit_change, null_energy, remove_null
-from singflow.metrics import Removal, angle_deg, remove
-from singflow.ridge import Affine
-from singflow.store import Tensors
+from singflow.analyses.geometry import logit_change, null_energy, remove_null
+from singflow.analyses.metrics import Removal, angle_deg, remove
+from singflow.artifacts.tensors import Tensors
+from singflow.data.manifest import prompt_of
+from singflow.translators.ridge import Affine
 
 LIKELIEST = 5
 CHUNK = 4096  # texts whose angles are computed at once
@@ -94,10 +94,25 @@ class Analysis:
 def stored_texts(
     names: dict[str, list[str]], tensors: Tensors, label_templates: list[str], concept_templates: list[str], prompts: dict[str, str]
 ) -> dict[str, np.ndarray]:
-    """Texts whose embeddings (m,) a study has, word for word.
+    """Texts whose embeddings a study has, word for word.
 
-    names, tensors: prompts/<space>.json and its embeddings; prompts: the labels' texts in the manifest. What is averaged over several
-    templates is the embedding of no text.
+    What is averaged over several templates is the embedding of no text.
+
+    Parameters
+    ----------
+    names : dict of list of str
+        prompts/<space>.json: `labels`, `concepts` and `targets`.
+    tensors : dict of ndarray
+        Their embeddings, of shape (number of texts, m), from prompts/<space>.safetensors.
+    label_templates, concept_templates : list of str
+        Templates that the study filled, in which {} stands for the label or concept.
+    prompts : dict of str
+        The labels' texts in the manifest, by label.
+
+    Returns
+    -------
+    dict of ndarray of shape (m,)
+        Embedding by text.
     """
     stored = dict(zip(names["targets"], tensors.get("target_embeddings", []), strict=True))
     if len(concept_templates) == 1:
@@ -112,7 +127,20 @@ def stored_texts(
 
 
 def predict(features: np.ndarray, artifacts: Artifacts) -> list[Prediction]:
-    """The likeliest classes of features (1, d), likeliest first; at most five."""
+    """The likeliest classes of one image.
+
+    Parameters
+    ----------
+    features : ndarray of shape (1, d)
+        The image's feature.
+    artifacts : Artifacts
+        The model.
+
+    Returns
+    -------
+    list of Prediction
+        At most five, likeliest first.
+    """
     logits = features @ artifacts.head["weight"].T + artifacts.head["bias"]
     probabilities = scipy.special.softmax(logits[0].astype(np.float64))
     order = np.argsort(-logits[0], kind="stable")[:LIKELIEST]
@@ -122,9 +150,25 @@ def predict(features: np.ndarray, artifacts: Artifacts) -> list[Prediction]:
 def analyze(
     features: np.ndarray, artifacts: Artifacts, predicted: tuple[str, np.ndarray], texts: dict[str, np.ndarray], extremes: int
 ) -> Analysis:
-    """Null removal in one image, features (1, d), scored as measure_null_removal scores it.
+    """Null removal in one image, scored as measure_null_removal scores it.
 
-    predicted: text and embedding (m,) of the predicted class; texts: embedding (m,) by text; extremes: concepts listed either way.
+    Parameters
+    ----------
+    features : ndarray of shape (1, d)
+        The image's feature.
+    artifacts : Artifacts
+        A model and a space of the study.
+    predicted : tuple of str and ndarray of shape (m,)
+        Text and embedding of the predicted class.
+    texts : dict of ndarray of shape (m,)
+        Embedding by text that is asked for.
+    extremes : int
+        Most concepts listed either way.
+
+    Returns
+    -------
+    Analysis
+        Scores of the image.
     """
     removal = remove(features, artifacts.translator, artifacts.folded)
     (toward,) = _movements(removal, [predicted[0]], predicted[1][None])
@@ -146,7 +190,20 @@ def analyze(
 
 
 def percentile(scores: np.ndarray, score: float) -> float:
-    """Share of scores (n,) below a score, in percent; equal ones count half."""
+    """Share of scores below a score; equal ones count half.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n,)
+        At least one.
+    score : float
+        In the unit of `scores`.
+
+    Returns
+    -------
+    float
+        Percent, 0 to 100.
+    """
     return 50.0 * float(np.mean(scores < score) + np.mean(scores <= score))
 
 
@@ -160,7 +217,22 @@ def _movements(removal: Removal, texts: list[str], embeddings: np.ndarray) -> li
 
 
 def describe(image: str, analysis: Analysis, setting: Setting) -> str:
-    """The analysis in a few lines of text."""
+    """The analysis in a few lines of text.
+
+    Parameters
+    ----------
+    image : str
+        What the image is called.
+    analysis : Analysis
+        Its scores.
+    setting : Setting
+        What they rest on.
+
+    Returns
+    -------
+    str
+        Lines.
+    """
     likeliest, others = prediction_lines(analysis)
     lines = [
         f"{image}: {likeliest}",
@@ -174,18 +246,53 @@ def describe(image: str, analysis: Analysis, setting: Setting) -> str:
 
 
 def prediction_lines(analysis: Analysis) -> tuple[str, str]:
-    """The likeliest class, and those that follow, in words."""
+    """The likeliest class, and those that follow, in words.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of one image.
+
+    Returns
+    -------
+    likeliest, others : str
+        A line each.
+    """
     first, *others = [f"{each.name} ({100 * each.probability:.1f} %)" for each in analysis.predictions]
     return first, f"then {', '.join(others)}"
 
 
 def movement_line(movement: Movement) -> str:
-    """AS and the angles behind it, in words."""
+    """AS and the angles behind it, in words.
+
+    Parameters
+    ----------
+    movement : Movement
+        Toward one text.
+
+    Returns
+    -------
+    str
+        One line, in degrees.
+    """
     return f"AS {movement.as_deg:+.2f} degrees ({movement.angle_original_deg:.1f} to {movement.angle_equivalent_deg:.1f})"
 
 
 def score_lines(analysis: Analysis, setting: Setting) -> list[str]:
-    """Scores and what they rest on, in words."""
+    """Scores and what they rest on, in words.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of one image.
+    setting : Setting
+        What it rests on; a weak translator is named.
+
+    Returns
+    -------
+    list of str
+        Lines.
+    """
     lines = [f"IS {analysis.is_deg:.2f} degrees, |AS| toward the predicted class {abs(analysis.predicted.as_deg):.2f} degrees"]
     if analysis.is_percentile is not None and analysis.as_abs_percentile is not None:
         lines.append(

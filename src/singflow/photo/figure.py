@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
-from singflow.figures import COLOURS, STYLE, bare
-from singflow.image_analysis import Analysis, Movement, Setting, prediction_lines, score_lines
+from singflow.figures.style import COLOURS, STYLE, bare
+from singflow.photo.analysis import Analysis, Movement, Setting, prediction_lines, score_lines
 
 PHOTO_PIXELS = 900  # longest side; what the page shows at 200 dots per inch
 BEFORE, AFTER = "0.35", COLOURS[0]
@@ -28,7 +28,21 @@ WORDS_PT, NAMES_PT, TITLE_PT = 8.5, 8.0, 11.0
 def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setting) -> Figure:
     """One page on an image: the photo, its prediction and scores in words, angles before and after null removal, and concepts.
 
-    name: what the image is called. A weak translator and a head without null space are named in the words.
+    Parameters
+    ----------
+    photo : Image
+        The image, RGB and upright.
+    name : str
+        What the image is called.
+    analysis : Analysis
+        Its scores.
+    setting : Setting
+        What they rest on; a weak translator and a head without null space are named in the words.
+
+    Returns
+    -------
+    Figure
+        The page, 10.5 inches wide.
     """
     texts = [analysis.predicted, *analysis.texts]
     sides = [analysis.gained, analysis.lost]

@@ -11,32 +11,70 @@ import numpy as np
 import pandas as pd
 
 from singflow import cli
-from singflow.data import head_classes, prompt_of
+from singflow.analyses.metrics import fold
+from singflow.analyses.summary import NO_NULL_SPACE
+from singflow.artifacts.files import Facts, read_json, read_names
+from singflow.artifacts.tables import iterate_row_groups, read_models
+from singflow.artifacts.tensors import Tensors, read_null_basis, read_tensors
+from singflow.config.registry import read_model, read_space
+from singflow.data.manifest import head_classes, prompt_of
+from singflow.data.vocabulary import read_class_list
 from singflow.errors import InputError
-from singflow.image_analysis import Artifacts, Setting, stored_texts
-from singflow.metrics import fold
-from singflow.registry import read_model, read_space
-from singflow.store import Facts, Tensors, iterate_row_groups, read_json, read_models, read_names, read_null_basis, read_tensors
-from singflow.summary import NO_NULL_SPACE
-from singflow.translator import Translator
-from singflow.vocabulary import read_class_list
+from singflow.photo.analysis import Artifacts, Setting, stored_texts
+from singflow.translators.linear import Translator
 
 if TYPE_CHECKING:
     import torch
 
-    from singflow.classifiers import Classifier
-    from singflow.spaces import TextTower
+    from singflow.towers.classifiers import Classifier
+    from singflow.towers.spaces import TextTower
 
 
 def existing(path: Path) -> Path:
-    """The path of an artifact. Raises InputError that says how to make it."""
+    """The path of an artifact.
+
+    Parameters
+    ----------
+    path : Path
+        Where it should be.
+
+    Returns
+    -------
+    Path
+        The same path.
+
+    Raises
+    ------
+    InputError
+        When it is not there; the message says how to make it.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file: make it with `snakemake --cores all {path}`")
     return path
 
 
 def registry_entry(results: Path, kind: str, name: str) -> Path:
-    """The resolved entry of a model or space of the study. Raises InputError that names those it has, and the nearest."""
+    """The resolved entry of a model or space of the study.
+
+    Parameters
+    ----------
+    results : Path
+        Folder of the study.
+    kind : str
+        `model` or `space`.
+    name : str
+        Its name in the study.
+
+    Returns
+    -------
+    Path
+        Its JSON file.
+
+    Raises
+    ------
+    InputError
+        When the study has none, or none of this name; the message names those it has, and the nearest.
+    """
     folder = results / "registry" / f"{kind}s"
     known = sorted(path.relative_to(folder).as_posix().removesuffix(".json") for path in folder.rglob("*.json"))
     if not known:
@@ -66,9 +104,15 @@ class Texts:
 
     @cached_property
     def tower(self) -> "TextTower":
-        """The tower that embedded the study's texts."""
-        from singflow.classifiers import weights_sha256
-        from singflow.spaces import load_text_tower
+        """The tower that embedded the study's texts.
+
+        Raises
+        ------
+        InputError
+            When its weights are other ones now than those that the study's embeddings were made with.
+        """
+        from singflow.towers.classifiers import weights_sha256
+        from singflow.towers.spaces import load_text_tower
 
         started = time.perf_counter()
         tower = load_text_tower(read_space(self.entry), self.device)
@@ -80,15 +124,41 @@ class Texts:
         return tower
 
     def embed(self, texts: list[str]) -> np.ndarray:
-        """Unit embeddings (n, m); each new text alone, so that it does not depend on the others."""
+        """Unit embeddings; each new text alone, so that it does not depend on the others.
+
+        Parameters
+        ----------
+        texts : list of str
+            At least one.
+
+        Returns
+        -------
+        ndarray of shape (n, m)
+            In the order of the texts.
+        """
         for text in texts:
             if text not in self.stored:
                 self.stored[text] = self.tower.embed([text])[0]
         return np.stack([self.stored[text] for text in texts])
 
     def of_class(self, index: int, class_names: list[str]) -> tuple[str, np.ndarray]:
-        """What stands for a class of the head, and its embedding (m,): the label of the study that names the class, or its templates."""
-        from singflow.spaces import embed_templates
+        """What stands for a class of the head: the label of the study that names the class, or its templates.
+
+        Parameters
+        ----------
+        index : int
+            Row of the head.
+        class_names : list of str
+            The head's classes, in the order of its rows.
+
+        Returns
+        -------
+        text : str
+            What the class is called: its text, or its name and the number of templates.
+        embedding : ndarray of shape (m,)
+            Its embedding.
+        """
+        from singflow.towers.spaces import embed_templates
 
         templates = self.made.parsed("label_templates", list)
         rows = np.flatnonzero(head_classes(pd.DataFrame({"label": self.labels}), class_names) == index)
@@ -100,7 +170,31 @@ class Texts:
 
 
 def read_texts(results: Path, space: str, entry: Path, device: "torch.device") -> tuple[Texts, list[str]]:
-    """The study's texts in a space, and its concepts."""
+    """The study's texts in a space, and its concepts.
+
+    Parameters
+    ----------
+    results : Path
+        Folder of the study.
+    space : str
+        Name of the space.
+    entry : Path
+        The space's resolved registry entry.
+    device : torch.device
+        Where the text tower runs, if it is needed.
+
+    Returns
+    -------
+    texts : Texts
+        Embeddings of the study's texts.
+    concepts : list of str
+        In the order of their embeddings.
+
+    Raises
+    ------
+    InputError
+        When the embeddings are of other texts than the names and the manifest.
+    """
     path = existing(results / f"prompts/{space}.safetensors")
     names = read_names(existing(results / f"prompts/{space}.json"))
     kinds = [f"{kind[:-1]}_embeddings" for kind, each in names.items() if each]
@@ -117,7 +211,33 @@ def read_texts(results: Path, space: str, entry: Path, device: "torch.device") -
 def read_artifacts(
     results: Path, model: str, space: str, classes: Path, concepts: list[str], embeddings: np.ndarray
 ) -> tuple[Artifacts, str]:
-    """What the study knows of a model and a space, and the hash of the model's weights; embeddings: of the concepts."""
+    """What the study knows of a model and a space.
+
+    Parameters
+    ----------
+    results : Path
+        Folder of the study.
+    model, space : str
+        Their names.
+    classes : Path
+        Class list of a head that does not name its classes itself.
+    concepts : list of str
+        The study's concepts.
+    embeddings : ndarray of shape (P, m)
+        Embeddings of the concepts.
+
+    Returns
+    -------
+    artifacts : Artifacts
+        The model and the space.
+    weights_sha256 : str
+        Hash of the model's weights.
+
+    Raises
+    ------
+    InputError
+        When class list and head, or the widths of the artifacts, do not agree, or when tables/models.csv lacks the pair.
+    """
     head_path = existing(results / f"features/{model}/head.safetensors")
     head, made = read_tensors(head_path, ["weight", "bias"])
     class_names = made.parsed("class_names", list | None) or read_class_list(classes)
@@ -156,10 +276,32 @@ def read_artifacts(
 
 
 def load_model(entry: Path, weights: str, head: Path, device: "torch.device") -> "Classifier":
-    """The classifier whose head the study has. Raises InputError when its weights are others by now."""
+    """The classifier whose head the study has.
+
+    Parameters
+    ----------
+    entry : Path
+        The model's resolved registry entry.
+    weights : str
+        SHA-256 of the weights that the study was made with.
+    head : Path
+        The head's file, for the message.
+    device : torch.device
+        Where the classifier runs.
+
+    Returns
+    -------
+    Classifier
+        On the device, in channels-last memory format.
+
+    Raises
+    ------
+    InputError
+        When its weights are others by now.
+    """
     import torch
 
-    from singflow.classifiers import load_classifier, weights_sha256
+    from singflow.towers.classifiers import load_classifier, weights_sha256
 
     classifier = load_classifier(read_model(entry))
     if weights_sha256(classifier.model) != weights:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from singflow.cli import log
-from singflow.config import Pictures
+from singflow.config.registry import SpaceEntry, objection
 from singflow.errors import InputError
-from singflow.registry import SpaceEntry
-from singflow.weights import find_all, generator_files, objection, refuse_space
+from singflow.pictures.parameters import Pictures
+from singflow.pictures.weights import generator_files, refuse_space
+from singflow.towers.weights import find_all
 
 if TYPE_CHECKING:
     import torch
@@ -22,10 +23,28 @@ MEND = "fetch or copy the generator again"
 
 
 def choose_renderer(renderer: str, space: str, entry: SpaceEntry, pictures: Pictures) -> Literal["unclip", "retrieval"]:
-    """What draws a space's pictures; renderer: auto | unclip | retrieval.
+    """What draws a space's pictures; the log says what was missing where auto does not choose unclip.
 
-    auto is unclip when the generator draws from the space, its weights are here and PyTorch sees a GPU; the log says what was missing.
-    Raises InputError for unclip in a space that the generator does not draw from.
+    Parameters
+    ----------
+    renderer : {"auto", "unclip", "retrieval"}
+        auto is unclip when the generator draws from the space, its weights are here and PyTorch sees a GPU.
+    space : str
+        Name of the space, for messages.
+    entry : SpaceEntry
+        The space in the registry.
+    pictures : Pictures
+        Parameters, which name the generator.
+
+    Returns
+    -------
+    {"unclip", "retrieval"}
+        A generator, or the nearest real images.
+
+    Raises
+    ------
+    InputError
+        unclip is asked for in a space that the generator does not draw from.
     """
     if renderer == "unclip":
         refuse_space(space, entry)
@@ -50,9 +69,22 @@ def _hindrance(entry: SpaceEntry, pictures: Pictures) -> str | None:
 
 
 def find_generator(pictures: Pictures) -> Path:
-    """The generator's folder: its snapshot in the hub's cache, or checkpoints/<folder>.
+    """The generator's folder.
 
-    Raises InputError when it is not there, or is another pipeline than UnCLIP's image variation.
+    Parameters
+    ----------
+    pictures : Pictures
+        Parameters, which name the generator.
+
+    Returns
+    -------
+    Path
+        The generator's snapshot in the hub's cache, or checkpoints/<folder>.
+
+    Raises
+    ------
+    InputError
+        It is not there, or is another pipeline than UnCLIP's image variation.
     """
     found = find_all(generator_files(pictures))
     folder = found[0].parent if found else Path(pictures.generator)
@@ -69,9 +101,26 @@ def find_generator(pictures: Pictures) -> Path:
 
 
 def load_pipeline(folder: Path, device: "torch.device", dtype: "torch.dtype") -> Any:
-    """diffusers' UnCLIPImageVariationPipeline with the parts in `folder`, without the image encoder; the network is not used.
+    """diffusers' UnCLIPImageVariationPipeline with the parts in a folder, without the image encoder; the network is not used.
 
-    Safetensors are preferred; .bin files are read by weights_only. Raises InputError for a part that is missing, damaged or incomplete.
+    Parameters
+    ----------
+    folder : Path
+        Has a folder for every part. Safetensors are preferred; .bin files are read by weights_only.
+    device : torch.device
+        Where the networks go.
+    dtype : torch.dtype
+        Type of their weights.
+
+    Returns
+    -------
+    UnCLIPImageVariationPipeline
+        Ready to draw, without a progress bar.
+
+    Raises
+    ------
+    InputError
+        A part is missing, damaged or incomplete.
     """
     from diffusers import UnCLIPImageVariationPipeline
     from diffusers.utils import logging
@@ -125,11 +174,27 @@ class UnCLIP:
         self.dim: int = pipeline.text_proj.config.clip_embeddings_dim
 
     def render(self, embedding: np.ndarray, seed: int) -> np.ndarray:
-        """Draw an embedding (m,): a picture (h, w, 3) uint8 that depends on the embedding and the seed alone.
+        """Draw an embedding: a picture that depends on the embedding and the seed alone.
 
         One noise tensor, drawn on the CPU, starts the super-resolution, and its top left part the decoder, each times its
         scheduler's init_noise_sigma; the same generator then goes on to the noise of the schedulers' steps.
-        Raises InputError for another width, for values that are not finite, and for a picture that is not.
+
+        Parameters
+        ----------
+        embedding : ndarray of shape (m,)
+            Of the generator's width, m = dim.
+        seed : int
+            Of the noise.
+
+        Returns
+        -------
+        ndarray of uint8, of shape (h, w, 3)
+            The picture.
+
+        Raises
+        ------
+        InputError
+            The embedding has another width or values that are not finite, or the picture has.
         """
         import torch
 
@@ -163,7 +228,24 @@ class UnCLIP:
 def load_generator(pictures: Pictures, device: "torch.device") -> UnCLIP:
     """The generator of pictures.generator, float32 on a CPU, with deterministic kernels where PyTorch has them.
 
-    Never uses the network. Raises InputError when the generator is not here, is none, or is damaged.
+    Never uses the network.
+
+    Parameters
+    ----------
+    pictures : Pictures
+        Parameters: the generator, its type on a GPU, and how it draws.
+    device : torch.device
+        Where it draws.
+
+    Returns
+    -------
+    UnCLIP
+        The generator, loaded.
+
+    Raises
+    ------
+    InputError
+        The generator is not here, is none, or is damaged.
     """
     import torch
 

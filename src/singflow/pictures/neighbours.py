@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from singflow.metrics import angle_deg, unit
+from singflow.analyses.metrics import angle_deg, unit
 
 QUERIES, CANDIDATES = 1024, 8192  # rows of a block of cosines: 32 MiB
 PAIRS = 16384  # pairs whose angles are computed at once
@@ -29,7 +29,18 @@ class Neighbours:
 
 
 def contents(sha256: pd.Series) -> np.ndarray:
-    """For each image the first image of the same content (n,) int64: copies of one file are one image."""
+    """For each image the first image of the same content: copies of one file are one image.
+
+    Parameters
+    ----------
+    sha256 : Series of str
+        Hashes of the N images, in the order of image_id.
+
+    Returns
+    -------
+    ndarray of int64, of shape (N,)
+        Image ids.
+    """
     first: dict[str, int] = {}
     return np.array([first.setdefault(digest, position) for position, digest in enumerate(sha256)], dtype=np.int64)
 
@@ -37,9 +48,26 @@ def contents(sha256: pd.Series) -> np.ndarray:
 def nearest(points: np.ndarray, own: np.ndarray, gallery: Gallery, content: np.ndarray, count: int) -> Neighbours:
     """The `count` nearest images to each point by angle, exactly; ties go to the lowest image_id.
 
-    points: (n, m); own: (n,), the image that a point comes from, which is never its neighbour, nor is a copy of it (-1: none);
-    gallery: the images' embeddings in blocks; content: (N,), as contents() gives it. Cosines in float32 choose the candidates, with
-    room for their rounding; angles in float64 decide. Memory does not grow with the images.
+    Cosines in float32 choose the candidates, with room for their rounding; angles in float64 decide. Memory does not grow with the
+    images.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n, m)
+        Embeddings.
+    own : ndarray of int, of shape (n,)
+        The image that a point comes from, which is never its neighbour, nor is a copy of it; -1: none.
+    gallery : callable
+        Gives the images' embeddings in blocks: image ids (b,) and embeddings (b, m).
+    content : ndarray of int64, of shape (N,)
+        As contents() gives it.
+    count : int
+        Neighbours wanted of each point.
+
+    Returns
+    -------
+    Neighbours
+        Image ids and angles in degrees, nearest first.
     """
     best = pd.DataFrame({"row": np.array([], dtype=np.int64), "image_id": np.array([], dtype=np.int64), "angle_deg": np.array([])})
     units = unit(points).astype(np.float32)
@@ -110,7 +138,18 @@ class Index:
         self._index.nprobe = min(64, self._index.nlist)
 
     def nearest(self, points: np.ndarray, own: np.ndarray, count: int) -> Neighbours:
-        """As nearest(), except that a neighbour in a cell that is not probed is missed."""
+        """As nearest(), except that a neighbour in a cell that is not probed is missed.
+
+        Parameters
+        ----------
+        points, own, count
+            As for nearest().
+
+        Returns
+        -------
+        Neighbours
+            Image ids and angles in degrees, nearest first.
+        """
         found = self._index.search(unit(points).astype(np.float32), count + SPARE)[1]
         mine = np.where(own >= 0, self._content[own], -1)
         row, column = np.nonzero((found >= 0) & (found != mine[:, None]))

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from singflow.neighbours import Gallery, nearest
-from singflow.pictures import Picture
+from singflow.pictures.neighbours import Gallery, nearest
+from singflow.pictures.selection import Picture
 
 SIDE = 256  # pixels: what the generator draws, and the longer side of a photo
 TYPES = {
@@ -35,7 +35,20 @@ Row = dict[str, Any]
 
 
 def encode(image: Image.Image, kind: str) -> bytes:
-    """An RGB image as a file of at most SIDE by SIDE pixels; kind: PNG, which keeps every pixel, or JPEG."""
+    """An RGB image as a file of at most SIDE by SIDE pixels.
+
+    Parameters
+    ----------
+    image : Image
+        RGB, of any size.
+    kind : {"PNG", "JPEG"}
+        PNG keeps every pixel.
+
+    Returns
+    -------
+    bytes
+        The file.
+    """
     small = image.copy()
     small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -44,7 +57,20 @@ def encode(image: Image.Image, kind: str) -> bytes:
 
 
 def draws(picture: Picture, seeds: list[int]) -> list[int]:
-    """The seeds from which a picture is drawn: all in figure 13, the first elsewhere; none where there is nothing to draw."""
+    """The seeds from which a picture is drawn.
+
+    Parameters
+    ----------
+    picture : Picture
+        What is drawn.
+    seeds : list of int
+        Those of the study.
+
+    Returns
+    -------
+    list of int
+        All in figure 13, the first elsewhere; none where there is nothing to draw.
+    """
     if picture.embedding is None:
         return []
     return seeds if picture.figure == "fig13" else seeds[:1]
@@ -58,7 +84,21 @@ def generate(
 ) -> Iterator[Row]:
     """Rows of pictures as a generator draws them, from each of their seeds; equal embeddings are drawn once.
 
-    render: embedding (m,) and seed -> (h, w, 3) uint8.
+    Parameters
+    ----------
+    pictures : list of Picture
+        What is drawn.
+    seeds : list of int
+        Those of the study, as draws() takes them.
+    render : callable
+        From an embedding of shape (m,) and a seed to a picture of shape (h, w, 3), uint8.
+    progress : callable
+        From items and their number to the items, counted.
+
+    Yields
+    ------
+    dict
+        A row of the table of pictures; without a picture where there is nothing to draw.
     """
     drawn: dict[tuple[bytes, int], bytes] = {}
     wanted = [(picture, seed) for picture in pictures for seed in draws(picture, seeds) or [-1]]
@@ -75,9 +115,23 @@ def generate(
 def retrieve(
     pictures: list[Picture], seeds: list[int], gallery: Gallery, content: np.ndarray, photo: Callable[[int], bytes]
 ) -> Iterator[Row]:
-    """Rows of pictures as the nearest real images stand in for them: as many as there are seeds, nearest first.
+    """Rows of pictures as the nearest real images stand in for them, nearest first.
 
-    gallery, content: as nearest() takes them; photo: image_id -> a file.
+    Parameters
+    ----------
+    pictures : list of Picture
+        What is drawn.
+    seeds : list of int
+        As many neighbours as draws() gives seeds: all in figure 13, one elsewhere.
+    gallery, content
+        As nearest() takes them.
+    photo : callable
+        From an image_id to a file, as bytes.
+
+    Yields
+    ------
+    dict
+        A row of the table of pictures, whose draw is the neighbour's rank from 0.
     """
     reached = [picture for picture in pictures if picture.embedding is not None]
     points = np.stack([picture.embedding for picture in reached if picture.embedding is not None])
@@ -94,7 +148,22 @@ def retrieve(
 
 
 def photos(image_ids: Iterable[int], labels: Iterable[str], photo: Callable[[int], bytes]) -> Iterator[Row]:
-    """Rows of the images themselves."""
+    """Rows of the images themselves.
+
+    Parameters
+    ----------
+    image_ids : iterable of int
+        The images.
+    labels : iterable of str
+        Their labels.
+    photo : callable
+        From an image_id to a file, as bytes.
+
+    Yields
+    ------
+    dict
+        A row of the table of pictures.
+    """
     nan = float("nan")
     for image_id, label in zip(image_ids, labels, strict=True):
         yield _row(Picture("photo", image_id, label, "", "photo", "", nan, nan, nan, nan, nan, None), "photo", picture=photo(image_id))
@@ -106,5 +175,16 @@ def _row(shown: Picture, renderer: str, /, **drawn: Any) -> Row:
 
 
 def picture_table(rows: Iterable[Row]) -> pd.DataFrame:
-    """The table of pictures: columns of TYPES, and `picture`, a PNG or JPEG file, empty where there is none."""
+    """The table of pictures.
+
+    Parameters
+    ----------
+    rows : iterable of dict
+        As photos(), generate() and retrieve() give them.
+
+    Returns
+    -------
+    DataFrame
+        Columns of TYPES, and `picture`, a PNG or JPEG file, empty where there is none.
+    """
     return pd.DataFrame(rows, columns=[*TYPES, "picture"]).astype(TYPES)

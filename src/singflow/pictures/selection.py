@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from singflow.analyses.geometry import logit_change, remove_null
+from singflow.analyses.metrics import angle_deg, rescale
+from singflow.analyses.null_validation import PERTURBATIONS, perturb
+from singflow.analyses.steering import null_directions, steer
 from singflow.errors import InputError
-from singflow.geometry import logit_change, remove_null
-from singflow.metrics import angle_deg, rescale
-from singflow.perturbations import PERTURBATIONS, perturb
-from singflow.ridge import Affine
-from singflow.steering import null_directions, steer
+from singflow.translators.ridge import Affine
 
 Translate = Callable[[np.ndarray], np.ndarray]  # features (n, d) -> embeddings (n, m)
 
@@ -62,9 +62,28 @@ class Head:
 
 
 def choose_images(manifest: pd.DataFrame, wanted: list[str], count: int, seed: int) -> pd.DataFrame:
-    """Rows of the manifest: the wanted paths in their order, or `count` images of as many labels as can be, drawn by seed and content.
+    """The images that a study shows as pictures.
 
-    Raises InputError that names a wanted path which the manifest lacks.
+    Parameters
+    ----------
+    manifest : DataFrame
+        The study's manifest.
+    wanted : list of str
+        Paths in the manifest; empty: the images are drawn.
+    count : int
+        Images drawn when none are wanted.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    DataFrame
+        Rows of the manifest: the wanted paths in their order, or `count` images of as many labels as can be, drawn by seed and content.
+
+    Raises
+    ------
+    InputError
+        The manifest lacks a wanted path; the message names it.
     """
     if unknown := [path for path in wanted if path not in set(manifest["path"])]:
         raise InputError(f"pictures.images: {', '.join(unknown)}: not in the manifest, whose paths are relative to data.root")
@@ -77,7 +96,26 @@ def choose_images(manifest: pd.DataFrame, wanted: list[str], count: int, seed: i
 
 
 def removal_pictures(figure: str, subject: Subject, head: Head, translate: Translate, kind: str) -> list[Picture]:
-    """The image and its equivalent (equation 9), by any translator; figures 1 and 11."""
+    """The image and its equivalent (equation 9), by any translator; figures 1 and 11.
+
+    Parameters
+    ----------
+    figure : str
+        Name of the figure, as in fig1.
+    subject : Subject
+        The image.
+    head : Head
+        The classifier's head.
+    translate : callable
+        From features of shape (n, d) to embeddings of shape (n, m).
+    kind : str
+        Name of the translator.
+
+    Returns
+    -------
+    list of Picture
+        The original, then the equivalent.
+    """
     feature = subject.feature[None]
     equivalent = remove_null(feature, head.basis)
     change = float(logit_change(head.weight, feature, equivalent)[0])
@@ -85,7 +123,28 @@ def removal_pictures(figure: str, subject: Subject, head: Head, translate: Trans
 
 
 def perturbation_pictures(figure: str, subject: Subject, head: Head, translate: Translate, kind: str, seed: int) -> list[Picture]:
-    """The image, and null, random and principal perturbations of equal norm (section 2 of the supplement); figure 13."""
+    """The image, and null, random and principal perturbations of equal norm (section 2 of the supplement); figure 13.
+
+    Parameters
+    ----------
+    figure : str
+        Name of the figure, as in fig13.
+    subject : Subject
+        The image.
+    head : Head
+        The classifier's head.
+    translate : callable
+        From features of shape (n, d) to embeddings of shape (n, m).
+    kind : str
+        Name of the translator.
+    seed : int
+        Of the random perturbation.
+
+    Returns
+    -------
+    list of Picture
+        The original, then one for each perturbation.
+    """
     feature = subject.feature[None]
     changes = perturb(feature, np.array([subject.image_id]), head.weight, head.bias, head.basis, seed)[:, 0]
     moved = (feature.astype(np.float64) + changes).astype(feature.dtype)
@@ -97,9 +156,29 @@ def perturbation_pictures(figure: str, subject: Subject, head: Head, translate: 
 def steering_pictures(
     figure: str, subject: Subject, head: Head, translator: Affine, kind: str, texts: dict[str, np.ndarray], targets_deg: list[float]
 ) -> list[Picture]:
-    """The image, steered toward each text (m,) inside the null space until its IS is each target (equations 10 to 13); figures 6 and 10.
+    """The image, steered toward each text inside the null space until its IS is each target (equations 10 to 13); figures 6 and 10.
 
-    translator: T and c in float64.
+    Parameters
+    ----------
+    figure : str
+        Name of the figure, as in fig6.
+    subject : Subject
+        The image.
+    head : Head
+        The classifier's head.
+    translator : Affine
+        T and c in float64.
+    kind : str
+        Name of the translator.
+    texts : dict of ndarray of shape (m,)
+        Embeddings of the texts, by text.
+    targets_deg : list of float
+        Wanted IS in degrees.
+
+    Returns
+    -------
+    list of Picture
+        The original, then one for each text and target; without an embedding where the target is out of reach.
     """
     feature = subject.feature[None]
     (original,) = pictures = _pair(figure, subject, kind, translator(feature)[0], {})

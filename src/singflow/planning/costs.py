@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from singflow.config import CPU_BATCH
-from singflow.registry import ModelEntry, SpaceEntry, objection
+from singflow.config.registry import ModelEntry, SpaceEntry, objection
+from singflow.towers.parameters import CPU_BATCH
 
 F64, F32 = 25.0, 50.0  # 10^9 multiply-adds per second and thread of matrix products
 TOWER = 25.0  # the same of a tower on a CPU: measured 10 (depthwise convolutions) to 67 (ViT-L)
@@ -26,7 +26,7 @@ LOADED = 0.015  # seconds to build, load and hash a million parameters
 ACTIVATIONS = 30.0  # MB of a view in a forward pass on a CPU: measured 3 to 60
 ASSUMED = (304.3, 61.6, 2048)  # a ViT-L/16: 10^6 parameters, 10^9 multiply-adds a view; a wide feature
 IMAGENET = 1_281_167  # images of a study whose data is not here yet
-BLOCK = 4096  # rows that some steps work on at once (store.in_blocks)
+BLOCK = 4096  # rows that some steps work on at once (artifacts.shards.in_blocks)
 SCANNED = 500, 500_000  # concepts, and labels x concepts, that a thread scans at once at most (concepts.BLOCK, concepts.CELLS)
 LOOKED_AT, COUNTED = 10, 20_000  # class folders that are looked into, and entries counted in each
 
@@ -94,8 +94,25 @@ class Size:
 def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space: SpaceEntry | None, gpu: bool | None = None) -> Size:
     """The size of a job of a valid study on so many images, of one model, one space, both, or (None, None) all of them.
 
-    The tower is the model's, or without a model the space's for images. Labels are at most the classes of data.classes. gpu:
-    whether one is reckoned with; None: when extraction.device asks for one, or allows it and this machine has one.
+    The tower is the model's, or without a model the space's for images. Labels are at most the classes of data.classes.
+
+    Parameters
+    ----------
+    study : dict
+        Content of params.yaml.
+    images : int
+        Images of the study.
+    model : ModelEntry or None
+        The model of the job.
+    space : SpaceEntry or None
+        The space of the job.
+    gpu : bool, optional
+        Whether the job has a GPU; by default when extraction.device asks for one, or allows it and this machine has one.
+
+    Returns
+    -------
+    Size
+        What its cost depends on.
     """
     tower = model or space
     sizes = (tower.parameters_m, tower.gmacs) if tower else (0.0, 0.0)
@@ -145,7 +162,19 @@ def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space:
 def expected_images(study: dict[str, Any], results: Path) -> int:
     """Images of the study: those of its manifest, or an estimate that reads no more than a table or a few folders.
 
-    results: results/<study>. Data that is not here yet counts as ImageNet's training images, or per_class of every class.
+    Data that is not here yet counts as ImageNet's training images, or per_class of every class.
+
+    Parameters
+    ----------
+    study : dict
+        Content of params.yaml.
+    results : Path
+        results/<study>.
+
+    Returns
+    -------
+    int
+        Number of images.
     """
     manifest, data = results / "data/manifest.parquet", study["data"]
     if known := _rows(manifest):
@@ -247,13 +276,14 @@ def _each(size: float) -> Work:
     return lambda s: size * s.images
 
 
-IMAGE_FIGURES = ("plot_fig3", "plot_fig4", "plot_fig9")
-FIGURES = (*(f"plot_fig{number}" for number in (1, 5, 6, 7, 8, 11, 12, 13, 15)), "plot_controls", "plot_rank_curves")
 LINEAR = Cost(start=1.5, base=220)
 GATHERED = Cost(start=1.5, base=250)
 FIGURE = Cost(start=2.5, base=250, disk=lambda s: 3e5)
 TOWER_STEP = Cost(start=5.0, base=400)
-COSTS = {
+IMAGE_FIGURE = replace(FIGURE, held=lambda s: 250 * s.results, elements=lambda s: 3e-6 * s.results)
+DEFAULT = Cost(start=2.5, base=600, shard=(16, 16, 0), square=4, held=_each(420), disk=_each(100))
+COSTS = {  # of steps that differ from the default, and from that of a figure
+    "resolve_study": Cost(start=2.5, base=350, disk=lambda s: 1e4),
     "resolve_model": Cost(start=2.5, base=350, disk=lambda s: 1e3),
     "resolve_space": Cost(start=2.5, base=350, disk=lambda s: 1e3),
     "build_manifest": Cost(start=2.0, base=200, held=_each(1050), disk=lambda s: 180.0 * s.images),
@@ -407,17 +437,48 @@ COSTS = {
         GATHERED, held=lambda s: 340 * s.steered, elements=lambda s: 1e-6 * s.steered * s.models * s.spaces, disk=lambda s: 1e4
     ),
     "compare_translators": replace(GATHERED, disk=lambda s: 1e4),
-    **dict.fromkeys(FIGURES, FIGURE),
-    **dict.fromkeys(IMAGE_FIGURES, replace(FIGURE, held=lambda s: 250 * s.results, elements=lambda s: 3e-6 * s.results)),
-    "plot_fig10": replace(FIGURE, held=_each(390)),
+    "plot_scores": IMAGE_FIGURE,
+    "plot_labels": IMAGE_FIGURE,
+    "plot_null_validation": IMAGE_FIGURE,
+    "plot_pictures": replace(FIGURE, start=4.0, disk=lambda s: 1.2e6),
+    "plot_angle_ladder": replace(FIGURE, held=_each(390)),
     "write_report": replace(GATHERED, start=8.0, base=500, held=_each(420), disk=lambda s: 2e7),
 }
 TOWERS = ("extract_head", "extract_features", "embed_images", "embed_prompts")
 
 
+def cost_of(step: str) -> Cost:
+    """What a step costs.
+
+    Parameters
+    ----------
+    step : str
+        Its name.
+
+    Returns
+    -------
+    Cost
+        Its entry in COSTS; a step without one costs what figures do, or what an analysis of a model's features does.
+    """
+    return COSTS.get(step, FIGURE if step.startswith("plot_") else DEFAULT)
+
+
 def seconds(step: str, size: Size) -> float:
-    """Expected seconds of one job of a step. Raises KeyError for a step that dvc.yaml does not have."""
-    cost = COSTS[step]
+    """Expected seconds of one job of a step.
+
+    Parameters
+    ----------
+    step : str
+        Its name.
+    size : Size
+        The job's size.
+
+    Returns
+    -------
+    float
+        Seconds from start to end.
+    """
+    cost = cost_of(step)
     work = cost.f64(size) / (F64 * size.threads) + cost.f32(size) / (F32 * size.threads) + cost.elements(size) / ELEMENTS
     if step == "train_translator" and size.gpu:
         work = cost.f32(size) / GPU + STEP * size.passes * size.rows / size.step_rows
@@ -439,8 +500,21 @@ def _tower_seconds(step: str, s: Size) -> float:
 
 
 def peak_mb(step: str, size: Size) -> float:
-    """Expected peak resident memory of one job of a step, in units of 10^6 bytes. Raises KeyError as seconds does."""
-    cost = COSTS[step]
+    """Expected peak resident memory of one job of a step.
+
+    Parameters
+    ----------
+    step : str
+        Its name.
+    size : Size
+        The job's size.
+
+    Returns
+    -------
+    float
+        In units of 10^6 bytes.
+    """
+    cost = cost_of(step)
     widths = (size.feature_dim, size.space_dim, size.classes)
     rows = sum(times * width for times, width in zip(cost.shard, widths, strict=True)) * size.shard_rows
     rows += sum(times * width for times, width in zip(cost.block, widths, strict=True)) * min(BLOCK, size.shard_rows)
@@ -457,8 +531,21 @@ def _tower_bytes(step: str, s: Size) -> float:
 
 
 def disk_bytes(step: str, size: Size) -> int:
-    """Expected bytes of the outputs of one job of a step. Raises KeyError as seconds does."""
-    return round(COSTS[step].disk(size))
+    """Expected size of the outputs of one job of a step.
+
+    Parameters
+    ----------
+    step : str
+        Its name.
+    size : Size
+        The job's size.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
+    return round(cost_of(step).disk(size))
 
 
 PER_MODEL = ("resolve_model", "extract_head", "fit_projector", "validate_null_space")
@@ -470,7 +557,24 @@ PER_PAIR = (
 
 
 def study_bytes(study: dict[str, Any], images: int, models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]) -> int:
-    """Expected bytes of results/<study> once a valid study on so many images is finished; logs are left out."""
+    """Expected size of results/<study> once a valid study on so many images is finished; logs are left out.
+
+    Parameters
+    ----------
+    study : dict
+        Content of params.yaml.
+    images : int
+        Images of the study.
+    models : Mapping of ModelEntry
+        Its models, by name.
+    spaces : Mapping of SpaceEntry
+        Its spaces, by name.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
     shards, kinds = study["extraction"]["shards"], len(study["comparison"]["kinds"])
     whole = size_of(study, images, None, None)
     jobs = {step: [whole] for step in COSTS}

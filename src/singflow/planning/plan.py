@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import csv
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singflow import costs
-from singflow.costs import Size
+from singflow.artifacts.tables import parquet_errors
+from singflow.artifacts.tensors import read_tensors
+from singflow.config.registry import ModelEntry, SpaceEntry
 from singflow.errors import InputError
-from singflow.registry import ModelEntry, SpaceEntry
-from singflow.store import parquet_errors, read_tensors
+from singflow.planning import costs
+from singflow.planning.costs import Size
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SOURCES = ("measured", "estimated", "assumed")
-_GROUPS = {step: "plot_*" if step.startswith("plot_") else step for step in costs.COSTS}
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,41 @@ class Estimate:
 
 
 def local_rules(*files: Path) -> set[str]:
-    """Rules that the files of a workflow name under localrules; a dry run does not tell."""
+    """Rules that the files of a workflow name under localrules; a dry run does not tell.
+
+    Parameters
+    ----------
+    *files : Path
+        Snakefile and the files that it includes.
+
+    Returns
+    -------
+    set of str
+        Their names.
+    """
     blocks = [re.findall(r"^localrules:\n((?: +\w+,\n)+)", file.read_text(encoding="utf-8"), re.MULTILINE) for file in files]
     return {name for each in blocks for block in each for name in re.findall(r"\w+", block)}
 
 
 def parse_jobs(listing: str, local: set[str]) -> list[Job]:
-    """The jobs in what `snakemake --dry-run` prints; local: steps that run beside Snakemake.
+    """The jobs in what `snakemake --dry-run` prints.
 
-    Raises InputError when there are none and it does not say so.
+    Parameters
+    ----------
+    listing : str
+        Its output.
+    local : set of str
+        Steps that run beside Snakemake.
+
+    Returns
+    -------
+    list of Job
+        In the order of the listing.
+
+    Raises
+    ------
+    InputError
+        When there are none and it does not say so.
     """
     jobs = []
     parts = re.split(r"^rule (\w+):$", listing, flags=re.MULTILINE)
@@ -73,9 +101,24 @@ def parse_jobs(listing: str, local: set[str]) -> list[Job]:
 
 
 def read_benchmark(path: Path) -> tuple[float, float]:
-    """Mean seconds and highest peak memory (MB; 0 for a job too short to be looked at) of a benchmark file of Snakemake's.
+    """What a benchmark file of Snakemake's says of time and memory.
 
-    Raises InputError when the file is not one.
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    seconds : float
+        Mean of its rows.
+    peak_mb : float
+        Highest peak memory, in units of 10^6 bytes; 0 for a job too short to be looked at.
+
+    Raises
+    ------
+    InputError
+        When the file is not one.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -88,7 +131,18 @@ def read_benchmark(path: Path) -> tuple[float, float]:
 
 
 def made_of(folder: Path) -> tuple[int, int, int] | None:
-    """Images, shards, and rows of the first shard of a study's results; None when it has no manifest or no features yet."""
+    """What the results of a study are made of.
+
+    Parameters
+    ----------
+    folder : Path
+        results/<study>.
+
+    Returns
+    -------
+    tuple of int or None
+        Images, shards, and rows of the first shard; None when it has no manifest or no features yet.
+    """
     from pyarrow import parquet  # type: ignore[import-untyped]
 
     manifest, shards = folder / "data/manifest.parquet", sorted(folder.glob("features/**/shard-*.safetensors"))
@@ -122,6 +176,16 @@ class Planner:
         """Time and memory as Snakemake measured them, where the same job has run on as many images and views, or as expected.
 
         What was measured in another study counts for jobs of one model or space, not for those that gather all.
+
+        Parameters
+        ----------
+        job : Job
+            A job of the study.
+
+        Returns
+        -------
+        Estimate
+            Its cost.
         """
         size = self._size(job.wildcards)
         disk = costs.disk_bytes(job.step, size)
@@ -133,18 +197,37 @@ class Planner:
         return Estimate(costs.seconds(job.step, size), costs.peak_mb(job.step, size), disk, source)
 
 
-def tabulate(waiting: Iterable[Job], every: Iterable[Job], planner: Planner) -> pd.DataFrame:
-    """One row a step, all figures in one, in the order of the workflow: the jobs that wait, of how many, where they run, and their costs.
+def _group(step: str) -> str:
+    return "plot_*" if step.startswith("plot_") else step
 
-    hours: sums, but for the longest job; peak and asked: the most memory of a job, as expected or measured, and as Snakemake asks for it.
+
+def tabulate(waiting: Iterable[Job], every: Iterable[Job], planner: Planner, steps: Iterable[str]) -> pd.DataFrame:
+    """One row a step, all figures in one: the jobs that wait, of how many, where they run, and their costs.
+
+    Parameters
+    ----------
+    waiting : iterable of Job
+        Jobs that a run would start.
+    every : iterable of Job
+        Jobs of the whole study.
+    planner : Planner
+        Estimates the costs.
+    steps : iterable of str
+        All steps, in the order of the rows.
+
+    Returns
+    -------
+    DataFrame
+        Hours are sums, but for the longest job; peak and asked are the most memory of a job, as expected or measured, and as Snakemake
+        asks for it.
     """
     import pandas as pd
 
-    known = Counter(_GROUPS[job.step] for job in every)
+    known = Counter(_group(job.step) for job in every)
     rows = []
-    estimates: dict[str, list[tuple[Job, Estimate]]] = {_GROUPS[step]: [] for step in costs.COSTS if known[_GROUPS[step]]}
+    estimates: dict[str, list[tuple[Job, Estimate]]] = {_group(step): [] for step in steps if known[_group(step)]}
     for job in waiting:
-        estimates[_GROUPS[job.step]].append((job, planner.estimate(job)))
+        estimates[_group(job.step)].append((job, planner.estimate(job)))
     for step, pairs in estimates.items():
         sources = Counter(estimate.source for _, estimate in pairs)
         gpu = planner.gpu and any(job.gpu for job, _ in pairs)
@@ -165,3 +248,24 @@ def tabulate(waiting: Iterable[Job], every: Iterable[Job], planner: Planner) -> 
             }
         )
     return pd.DataFrame(rows)
+
+
+def list_jobs(params: Path, *options: str) -> list[Job]:
+    """Jobs of a dry run of Snakemake, which starts nothing.
+
+    Parameters
+    ----------
+    params : Path
+        File of the study.
+    *options : str
+        Further options of snakemake.
+
+    Returns
+    -------
+    list of Job
+        Jobs that a run would start.
+    """
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1000", "--nocolor"]
+    command += [] if params == Path("params.yaml") else ["--configfile", str(params)]
+    done = subprocess.run([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return parse_jobs(done.stdout, local_rules(Path("Snakefile"), *Path("rules").glob("*.smk")))

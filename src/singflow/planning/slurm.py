@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 
-from singflow.doctor_findings import ask as try_to_ask
 from singflow.errors import InputError
+from singflow.system import ask as try_to_ask
 
 RUN = re.compile(r"SLURM run ID: (\S+)")
 DEFAULT = Path("params.yaml")
@@ -20,7 +20,23 @@ POLL = 2.0  # seconds between two looks at the queue
 
 
 def ask(*command: str) -> str:
-    """The output of a Slurm command. Raises InputError when there is no Slurm, or when it does not answer or refuses."""
+    """The output of a Slurm command.
+
+    Parameters
+    ----------
+    *command : str
+        Its words.
+
+    Returns
+    -------
+    str
+        What it writes to standard output.
+
+    Raises
+    ------
+    InputError
+        When there is no Slurm, or when it does not answer or refuses.
+    """
     if not shutil.which(command[0]):
         raise InputError(f"{command[0]}: no such command: is this machine part of a Slurm cluster?")
     answer = try_to_ask(*command, seconds=PATIENCE)
@@ -32,16 +48,43 @@ def ask(*command: str) -> str:
 def foreign_runs(logs: Path, study: str) -> set[str]:
     """Names that Snakemake gave to the jobs of runs in this folder which had nothing to do with the study.
 
-    logs: .snakemake/log, where every run wrote its name and its outputs.
+    Parameters
+    ----------
+    logs : Path
+        .snakemake/log, where every run wrote its name and its outputs.
+    study : str
+        Name of the study.
+
+    Returns
+    -------
+    set of str
+        Run IDs, which are the names of their jobs in Slurm.
     """
     texts = [path.read_text(encoding="utf-8", errors="replace") for path in logs.glob("*.snakemake.log")]
     return {name for text in texts if f"results/{study}/" not in text for name in RUN.findall(text)}
 
 
 def own_jobs(folder: Path, study: str) -> dict[str, str]:
-    """Jobs of yours, waiting or running, that Snakemake submitted from `folder` for the study: number to what it does.
+    """Jobs of yours, waiting or running, that Snakemake submitted from `folder` for the study.
 
-    A job of a run that left no log counts as the study's, so that none is overlooked. Raises InputError as ask does.
+    A job of a run that left no log counts as the study's, so that none is overlooked.
+
+    Parameters
+    ----------
+    folder : Path
+        Absolute path of the checkout.
+    study : str
+        Name of the study.
+
+    Returns
+    -------
+    dict of str
+        What each job does, by its number.
+
+    Raises
+    ------
+    InputError
+        As ask does.
     """
     foreign = foreign_runs(folder / ".snakemake/log", study)
     listed = [line.split("|") for line in ask("squeue", "--me", "--noheader", "--format", "%i|%j|%k|%Z").splitlines()]
@@ -53,7 +96,20 @@ def own_jobs(folder: Path, study: str) -> dict[str, str]:
 
 
 def running_snakemake(folder: Path, params: Path) -> int | None:
-    """Number of a process on this machine that runs Snakemake in `folder` on this study's file; None: there is none."""
+    """A process on this machine that runs Snakemake in `folder` on this study's file.
+
+    Parameters
+    ----------
+    folder : Path
+        Absolute path of the checkout.
+    params : Path
+        File of the study, as the command line names it.
+
+    Returns
+    -------
+    int or None
+        Its number; None: there is none.
+    """
     named = [] if params == DEFAULT else [str(params)]
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -65,12 +121,36 @@ def running_snakemake(folder: Path, params: Path) -> int | None:
 
 
 def cancel(jobs: Sequence[str]) -> None:
-    """Cancel jobs; those that ended meanwhile are no error. Raises InputError as ask does."""
+    """Cancel jobs; those that ended meanwhile are no error.
+
+    Parameters
+    ----------
+    jobs : sequence of str
+        Their numbers; perhaps none.
+
+    Raises
+    ------
+    InputError
+        As ask does.
+    """
     if jobs:
         ask("scancel", "--quiet", *jobs)
 
 
 def wait(folder: Path, study: str) -> None:
-    """Return once the study has no job in the queue. Raises InputError as ask does."""
+    """Return once the study has no job in the queue.
+
+    Parameters
+    ----------
+    folder : Path
+        Absolute path of the checkout.
+    study : str
+        Name of the study.
+
+    Raises
+    ------
+    InputError
+        As ask does.
+    """
     while own_jobs(folder, study):
         time.sleep(POLL)

@@ -2,18 +2,22 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from singflow.report_tables import Table, table
-from singflow.thumbnails import COLUMNS, figure_image, tile_side
+from singflow.errors import InputError
+from singflow.report.tables import Table, table
+from singflow.report.thumbnails import COLUMNS, figure_image, tile_side
 
+SECTIONS = ("models", "labels", "concepts", "pictures", "checks")  # of the page, that hold figures and tables
 WIDTH = 1600  # pixels of an embedded figure
 CRITERIA = {
     "is_per_as": "IS/|AS| (the paper's)",
@@ -30,12 +34,33 @@ CRITERIA = {
 Frames = dict[str, dict[str, pd.DataFrame]]
 
 
-def page_tables(csv: dict[str, pd.DataFrame], rejected: pd.DataFrame, paper: dict[str, Any], several: bool) -> dict[str, Table]:
-    """The tables of the page, with the paper's numbers (report/paper.yaml) beside ours; several: the study has several spaces."""
-    steered = csv["table1"].assign(paper_as=np.nan)
+def page_tables(
+    csv: dict[str, pd.DataFrame], rejected: pd.DataFrame, paper: dict[str, Any], titles: dict[str, str], several: bool
+) -> dict[str, Table]:
+    """The tables of the page, with the paper's numbers beside ours.
+
+    Parameters
+    ----------
+    csv : dict of DataFrame
+        Every table of the study, by name.
+    rejected : DataFrame
+        data/rejected.csv.
+    paper : dict
+        What report/paper.yaml holds.
+    titles : dict of str
+        Titles of the tables, by name.
+    several : bool
+        Whether the study has several spaces; without, no table has a column for them.
+
+    Returns
+    -------
+    dict of Table
+        By name.
+    """
+    steered = csv["steering"].assign(paper_as=np.nan)
     for model, (mean, _) in paper["table1"]["models"].items():
         steered.loc[(steered["model"] == model) & (steered["prompt"] == paper["table1"]["prompt"]), "paper_as"] = mean
-    fitted = csv["table2"].copy()
+    fitted = csv["translators"].copy()
     fitted["paper_cosine"], fitted["paper_mse"] = ([paper["table2"][kind][place] for kind in fitted["kind"]] for place in (0, 1))
     ladder = csv["angle_ladder"].copy()
     ladder["paper_as"] = [paper["ladder"].get(target, np.nan) for target in ladder["target_is_deg"]]
@@ -48,47 +73,123 @@ def page_tables(csv: dict[str, pd.DataFrame], rejected: pd.DataFrame, paper: dic
     )
     files = rejected.groupby("reason")["path"].transform("size")
     left_out = rejected.assign(files=files).sort_values(["files", "reason"], kind="stable")
-    specs = [
-        ("models", "Every model's scores", heads,
-         "space model n_images null_dim paper_null_dim top1 reported_top1 is_mean is_low is_high as_mean as_abs_mean is_per_as "
-         "control_is_mean is_per_control validation_r2 translator note"),
-        ("controls", "Against random subspaces of the same size", own,
-         "space model dimension n is_deg_null is_deg_random is_deg_excess_random is_deg_excess_random_low is_deg_excess_random_high "
-         "translator"),
-        ("orders", "The models' order by nine criteria", ordered, "space criterion place model value low high n translator"),
-        ("model_pairs", "Which models differ", named["model_pairs"], "space criterion model_a model_b difference low high p_holm differ n"),
-        ("labels", "Every label", labels,
-         "space model label n is_deg_mean as_deg_mean as_abs_deg_mean leak_q leaks translator"),
-        ("label_correlations", "Do models leak on the same labels?", csv["label_correlations"], "space model_a model_b spearman p_holm"),
-        ("concepts", "Concepts that move most and least", csv["concepts"],
-         "space model label kind place concept n angle_mean_deg as_mean_deg as_abs_mean_deg translator"),
-        ("spurious", "Near, and hardly moved: candidates for spurious cues", csv["spurious"],
-         "space model label concept n angle_mean_deg lift_deg as_abs_mean_deg translator"),
-        ("angle_ladder", "The steps of figure 10", ladder,
-         "space model path label text target_is_deg is_deg as_text_deg as_label_deg logit_change paper_as"),
-        ("validation", "Null, random and principal perturbations", csv["validation"],
-         "model perturbation n logit_change_mean top1_changed_share note"),
-        ("table1", "Steering toward a text", steered,
-         "space model prompt target_is_deg n n_reachable as_target_mean_deg as_target_std_deg paper_as logit_change_max translator"),
-        ("table2", "Translators", fitted,
-         "space model kind loss validation_cosine validation_mse validation_r2 paper_cosine paper_mse translator"),
-        ("probes", "Is what the logits see still there after translation?", csv["probes"],
-         "space model n accuracy_principal accuracy_translated chance note"),
-        ("rejected", "Files left out, rare reasons first", left_out, "path reason files"),
-    ]  # fmt: skip
+    specs = {
+        "models": (heads,
+            "space model n_images null_dim paper_null_dim top1 reported_top1 is_mean is_low is_high as_mean as_abs_mean is_per_as "
+            "control_is_mean is_per_control validation_r2 translator note"),
+        "controls": (own,
+            "space model dimension n is_deg_null is_deg_random is_deg_excess_random is_deg_excess_random_low is_deg_excess_random_high "
+            "translator"),
+        "orders": (ordered, "space criterion place model value low high n translator"),
+        "model_pairs": (named["model_pairs"], "space criterion model_a model_b difference low high p_holm differ n"),
+        "labels": (labels, "space model label n is_deg_mean as_deg_mean as_abs_deg_mean leak_q leaks translator"),
+        "label_correlations": (csv["label_correlations"], "space model_a model_b spearman p_holm"),
+        "concepts": (csv["concepts"], "space model label kind place concept n angle_mean_deg as_mean_deg as_abs_mean_deg translator"),
+        "spurious": (csv["spurious"], "space model label concept n angle_mean_deg lift_deg as_abs_mean_deg translator"),
+        "angle_ladder": (ladder, "space model path label text target_is_deg is_deg as_text_deg as_label_deg logit_change paper_as"),
+        "null_validation": (csv["null_validation"], "model perturbation n logit_change_mean top1_changed_share note"),
+        "steering": (steered,
+            "space model prompt target_is_deg n n_reachable as_target_mean_deg as_target_std_deg paper_as logit_change_max translator"),
+        "translators": (fitted,
+            "space model kind loss validation_cosine validation_mse validation_r2 paper_cosine paper_mse translator"),
+        "probes": (csv["probes"], "space model n accuracy_principal accuracy_translated chance note"),
+        "rejected": (left_out, "path reason files"),
+    }  # fmt: skip
+    specs = {name: (frame, " ".join(map(str, frame))) for name, frame in csv.items()} | specs
     return {
-        name: table(name, caption, frame, [each for each in columns.split() if several or each != "space"])
-        for name, caption, frame, columns in specs
+        name: table(name, titles.get(name, name), frame, [each for each in columns.split() if several or each != "space"])
+        for name, (frame, columns) in specs.items()
     }
 
 
+class Caption(NamedTuple):
+    """What report/captions/ says of a figure or table: where on the page it stands, a table's title, and what it shows."""
+
+    section: str
+    place: int
+    title: str
+    text: str
+
+
+def read_caption(path: Path) -> Caption:
+    """A caption, whose first lines may be the comments `.. page: <section> <place>` and `.. title: <title>`.
+
+    Parameters
+    ----------
+    path : Path
+        File in report/captions/; its name is the title where none is written.
+
+    Returns
+    -------
+    Caption
+        Without the comments; its section is empty where none is written.
+
+    Raises
+    ------
+    InputError
+        It is not there, or names no section of the page.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}: every figure and table has a caption there") from None
+    said = dict(re.findall(r"^\.\. (page|title): (.*)$", text, flags=re.MULTILINE))
+    section, _, place = said.get("page", "").partition(" ")
+    if section and (section not in SECTIONS or not place.isdecimal()):
+        raise InputError(f"{path}: page is {said['page']!r}: write one of {', '.join(SECTIONS)}, and a number for the place in it")
+    words = re.sub(r"^\.\. .*\n", "", text, flags=re.MULTILINE).strip()
+    return Caption(section, int(place or 0), said.get("title", path.stem.replace("_", " ")), words)
+
+
+def sections(captions: dict[str, Caption], figures: Iterable[str], tables: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
+    """What stands in every section of the page, in its order.
+
+    Parameters
+    ----------
+    captions : dict of Caption
+        By name of the figure or table.
+    figures, tables : iterable of str
+        Names of those that the page has.
+
+    Returns
+    -------
+    dict of list of tuple
+        By section, pairs of `figure` or `table`, and a name.
+    """
+    parts = [(captions[name], kind, name) for kind, names in (("figure", figures), ("table", tables)) for name in names]
+    parts.sort(key=lambda part: part[0].place)
+    return {section: [(kind, name) for caption, kind, name in parts if caption.section == section] for section in SECTIONS}
+
+
 def own_controls(controls: pd.DataFrame) -> pd.DataFrame:
-    """The rows of tables/controls.csv at each null space's own dimension; none when no model has a null space."""
+    """The rows of controls at each null space's own dimension.
+
+    Parameters
+    ----------
+    controls : DataFrame
+        tables/controls.csv.
+
+    Returns
+    -------
+    DataFrame
+        No rows when no model has a null space.
+    """
     return controls[controls["own"].astype(bool)] if "own" in controls else controls
 
 
 def step_table(folder: Path) -> Table:
-    """Time and memory of every rule, of Snakemake's benchmark files."""
+    """Time and memory of every rule, of Snakemake's benchmark files.
+
+    Parameters
+    ----------
+    folder : Path
+        Has a file, or a folder of files, per rule.
+
+    Returns
+    -------
+    Table
+        A row per rule: its jobs, their seconds together, those of the longest, and the largest resident set (MiB).
+    """
     rows = []
     for path in sorted(folder.rglob("*.tsv")):
         measured = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
@@ -100,14 +201,38 @@ def step_table(folder: Path) -> Table:
 
 
 def pearson(probes: pd.DataFrame, paper: dict[str, Any]) -> str:
-    """The correlation of figure 12, beside the paper's."""
+    """The correlation of figure 12, beside the paper's.
+
+    Parameters
+    ----------
+    probes : DataFrame
+        tables/probes.csv.
+    paper : dict
+        What report/paper.yaml holds.
+
+    Returns
+    -------
+    str
+        A sentence, of the first space in the table.
+    """
     ours = probes["pearson"].iloc[0]
     found = "cannot be computed here" if pd.isna(ours) else f"is {ours:.3f} over {int(probes['pearson_n'].iloc[0])} models here"
     return f"Pearson's correlation of the two accuracies over models {found}; the paper has {paper['pearson']} over 13."
 
 
 def image_headers(several: bool) -> list[str]:
-    """Headers of the table of images."""
+    """Headers of the table of images.
+
+    Parameters
+    ----------
+    several : bool
+        Whether the study has several spaces, which then have a column.
+
+    Returns
+    -------
+    list of str
+        In the order of the columns.
+    """
     spaces = ["space"] if several else []
     return ["photo", "label", "model", *spaces, "IS (°)", "AS (°)", "angle to label before (°)", "after (°)", "predicted", "file"]
 
@@ -115,10 +240,24 @@ def image_headers(several: bool) -> list[str]:
 def page_data(
     manifest: pd.DataFrame, shown: np.ndarray, scores: Frames, neighbours: Frames, class_names: dict[str, list[str]]
 ) -> dict[str, Any]:
-    """What the page knows of the images shown (n,), positions in the manifest.
+    """What the page knows of the images shown.
 
-    scores, neighbours: space -> model -> table, of the images shown; class_names: of each model's head. Neighbours are positions among
-    the images shown; -1: none; -2 and below: place in `outside`, the paths of images that are not shown.
+    Parameters
+    ----------
+    manifest : DataFrame
+        The study's manifest.
+    shown : ndarray of int, of shape (n,)
+        Positions in the manifest.
+    scores, neighbours : dict of dict of DataFrame
+        Tables by space and model, of the images shown.
+    class_names : dict of list of str
+        Of each model's head.
+
+    Returns
+    -------
+    dict
+        For JSON. Neighbours are positions among the images shown; -1: none; -2 and below: place in `outside`, the paths of images that
+        are not shown.
     """
     position = {int(image): place for place, image in enumerate(shown)}
     outside: dict[int, int] = {}
@@ -161,14 +300,33 @@ def page_data(
     }
 
 
-def embedded(png: Path, caption: Path) -> dict[str, Any]:
-    """A figure as the page holds it."""
+def embedded(png: Path, caption: Caption) -> dict[str, Any]:
+    """A figure as the page holds it.
+
+    Parameters
+    ----------
+    png : Path
+        The figure.
+    caption : Caption
+        Of the figure.
+
+    Returns
+    -------
+    dict
+        content (a WebP file in base64), caption, width and height (pixels).
+    """
     content, width, height = figure_image(Image.open(png, formats=["PNG"]), WIDTH)
-    return {"content": content, "caption": caption.read_text(encoding="utf-8").strip(), "width": width, "height": height}
+    return {"content": content, "caption": caption.text, "width": width, "height": height}
 
 
 def machine() -> str:
-    """The machine in words: system, processor, cores, memory and GPUs."""
+    """The machine in words.
+
+    Returns
+    -------
+    str
+        System, processor, cores, memory and GPUs.
+    """
     import psutil
 
     info = Path("/proc/cpuinfo")

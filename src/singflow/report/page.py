@@ -14,7 +14,18 @@ MOST_POINTS = 60_000  # image scores that a page holds, over all models and spac
 
 
 def script_json(content: Any) -> str:
-    """JSON that may stand inside a script element: no character of it can end the element or open another."""
+    """JSON that may stand inside a script element: no character of it can end the element or open another.
+
+    Parameters
+    ----------
+    content : Any
+        What JSON can hold; NaN and infinite numbers are refused.
+
+    Returns
+    -------
+    str
+        On one line.
+    """
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return (
         text.replace("<", "\\u003c")
@@ -26,9 +37,23 @@ def script_json(content: Any) -> str:
 
 
 def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray:
-    """Images shown one by one (n,): all, or a sorted sample by the seed, so that a page holds no more than MOST_POINTS scores.
+    """Images shown one by one: all, or a sample by the seed, so that a page holds no more than MOST_POINTS scores.
 
-    series: models times spaces.
+    Parameters
+    ----------
+    n_images : int
+        Images of the study.
+    series : int
+        Models times spaces.
+    max_images : int
+        Images shown at most.
+    seed : int
+        Of the sample.
+
+    Returns
+    -------
+    ndarray of int, of shape (n,)
+        Positions in the manifest, sorted.
     """
     most = min(max_images, max(1, MOST_POINTS // series))
     if n_images <= most:
@@ -37,7 +62,22 @@ def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray
 
 
 def ranking_chart(models: pd.DataFrame, space: str, colours: dict[str, str]) -> str:
-    """IS beside random subspaces' and |AS|, with intervals, as a plotly figure in JSON."""
+    """IS beside random subspaces' and |AS|, with intervals, as a plotly figure.
+
+    Parameters
+    ----------
+    models : DataFrame
+        tables/models.csv.
+    space : str
+        The space that is drawn.
+    colours : dict of str
+        Colours by model.
+
+    Returns
+    -------
+    str
+        JSON that may stand inside a script element.
+    """
     from plotly.subplots import make_subplots
 
     rows = models[models["space"] == space].sort_values("as_abs_mean", kind="stable")
@@ -60,7 +100,20 @@ def ranking_chart(models: pd.DataFrame, space: str, colours: dict[str, str]) -> 
 
 
 def scatter_chart(scores: dict[str, pd.DataFrame], colours: dict[str, str], symbols: dict[str, str]) -> str:
-    """Figure 3a as a plotly figure in JSON: a trace a model, a point an image, in the order of the rows. scores: model -> table."""
+    """Figure 3a as a plotly figure: a trace a model, a point an image, in the order of the rows.
+
+    Parameters
+    ----------
+    scores : dict of DataFrame
+        Scores tables of one space, by model.
+    colours, symbols : dict of str
+        Colours and plotly's names of markers, by model.
+
+    Returns
+    -------
+    str
+        JSON that may stand inside a script element.
+    """
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -88,7 +141,13 @@ def _json(figure: Any, height: int) -> str:
 
 
 def libraries() -> dict[str, str]:
-    """The scripts and styles that the page carries: plotly.js, and DataTables as itables ships it (base64)."""
+    """The scripts and styles that the page carries.
+
+    Returns
+    -------
+    dict of str
+        plotly: plotly.js; datatables: DataTables as itables ships it (base64); datatables_css: its styles.
+    """
     from plotly.offline import get_plotlyjs
 
     folder = importlib.resources.files("itables") / "html"
@@ -100,7 +159,20 @@ def libraries() -> dict[str, str]:
 
 
 def render(template: Path, content: dict[str, Any]) -> str:
-    """The page: a Jinja2 template, which may extend one beside it, in which everything is escaped that is not marked as safe."""
+    """The page: a template filled in, in which everything is escaped that is not marked as safe.
+
+    Parameters
+    ----------
+    template : Path
+        A Jinja2 template, which may extend one beside it.
+    content : dict
+        Values by the names that the template has for them; a name that lacks a value is an error.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(template.parent)

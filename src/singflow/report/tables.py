@@ -104,14 +104,30 @@ class Table:
 
 
 def table(name: str, caption: str, frame: pd.DataFrame, columns: Iterable[str]) -> Table:
-    """A table of those columns that the frame has; floats with four significant digits, missing values empty.
+    """A table of the page; floats with four significant digits, missing values empty.
 
     Of more than MOST_ROWS rows the first are kept, as many of every model; where rows have a place, those of the first places.
+
+    Parameters
+    ----------
+    name : str
+        Name in the page.
+    caption : str
+        Title.
+    frame : DataFrame
+        Rows of the table.
+    columns : iterable of str
+        Columns shown, in this order, of those that the frame has.
+
+    Returns
+    -------
+    Table
+        Its total counts all rows of the frame.
     """
     kept = frame if len(frame) <= MOST_ROWS else _first_rows(frame.reset_index(drop=True))
     shown = [column for column in columns if column in frame]
     rows = [[_plain(value) for value in row] for row in kept[shown].itertuples(index=False, name=None)]
-    return Table(name, caption, [COLUMNS[column] for column in shown], rows, len(frame))
+    return Table(name, caption, [COLUMNS.get(column, (column.replace("_", " "), "")) for column in shown], rows, len(frame))
 
 
 def _first_rows(frame: pd.DataFrame) -> pd.DataFrame:

@@ -12,17 +12,54 @@ FEW, LARGE, SMALL = 1000, 112, 48  # up to FEW images have tiles of LARGE pixels
 
 
 def tile_side(count: int) -> int:
-    """Side of a tile in pixels, for a page with `count` images."""
+    """Side of a tile.
+
+    Parameters
+    ----------
+    count : int
+        Images of the page.
+
+    Returns
+    -------
+    int
+        Pixels.
+    """
     return LARGE if count <= FEW else SMALL
 
 
 def tile(image: Image.Image, side: int) -> Image.Image:
-    """The whole image on a white square."""
+    """The whole image on a white square.
+
+    Parameters
+    ----------
+    image : Image
+        Of any size; it is made larger or smaller.
+    side : int
+        Pixels.
+
+    Returns
+    -------
+    Image
+        Of `side` by `side` pixels.
+    """
     return ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, color="white")
 
 
 def sheets(tiles: Iterable[Image.Image], side: int) -> list[str]:
-    """Tiles in rows of COLUMNS, at most COLUMNS rows a sheet, as WebP files in base64; tile n is the n-th in reading order."""
+    """Tiles in rows of COLUMNS, at most COLUMNS rows a sheet; tile n is the n-th in reading order.
+
+    Parameters
+    ----------
+    tiles : iterable of Image
+        Squares of that side.
+    side : int
+        Pixels.
+
+    Returns
+    -------
+    list of str
+        WebP files in base64.
+    """
     content, open_sheet, count = [], Image.new("RGB", (side * COLUMNS, side * COLUMNS), "white"), 0
     for count, each in enumerate(tiles, 1):
         place = (count - 1) % COLUMNS**2
@@ -37,7 +74,22 @@ def sheets(tiles: Iterable[Image.Image], side: int) -> list[str]:
 
 
 def figure_image(image: Image.Image, width: int) -> tuple[str, int, int]:
-    """A figure as WebP in base64, at most `width` pixels wide and as high as the format allows; with its width and height."""
+    """A figure as WebP, at most `width` pixels wide and as high as the format allows.
+
+    Parameters
+    ----------
+    image : Image
+        The figure; it is made smaller, never larger.
+    width : int
+        Pixels.
+
+    Returns
+    -------
+    content : str
+        The file in base64.
+    width, height : int
+        Pixels.
+    """
     flat = image.convert("RGB")
     scale = min(1.0, width / flat.width, HIGHEST / flat.height)
     if scale < 1:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from singflow.ranking import PAPER
-from singflow.summary import NO_NULL_SPACE
+from singflow.analyses.ranking import PAPER
+from singflow.analyses.summary import NO_NULL_SPACE
 
 
 def _range(row: dict[Any, Any], name: str) -> str:
@@ -24,8 +24,21 @@ def verdict(
 ) -> list[str]:
     """What the tables say of the models in one space, in sentences.
 
-    models, pairs, orders: the tables of these names; own: rows of tables/controls.csv at each null space's own dimension.
-    limits: is_deg and as_abs_deg above which the paper's authors call leakage substantial.
+    Parameters
+    ----------
+    models, pairs, orders : DataFrame
+        tables/models.csv, tables/model_pairs.csv and tables/orders.csv.
+    own : DataFrame
+        Rows of tables/controls.csv at each null space's own dimension.
+    space : str
+        The space.
+    limits : dict of float
+        is_deg and as_abs_deg, in degrees, above which the paper's authors call leakage substantial.
+
+    Returns
+    -------
+    list of str
+        One or more sentences each; when no model has a null space, that alone.
     """
     here = models[models["space"] == space]
     blind = list(here.loc[here["null_dim"] == 0, "model"])
@@ -132,7 +145,22 @@ def _order(orders: pd.DataFrame, pairs: pd.DataFrame, criterion: str) -> str:
 
 
 def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> list[str]:
-    """What must be known before a number is believed. spaces: name -> source of the registry entry."""
+    """What must be known before a number is believed.
+
+    Parameters
+    ----------
+    models : DataFrame
+        tables/models.csv.
+    spaces : dict of str
+        Source of the registry entry, by name of the space.
+    min_r2 : float
+        R² of held-out images below which a translator is weak, for the message.
+
+    Returns
+    -------
+    list of str
+        Empty when nothing is to be said.
+    """
     said = []
     if (models["weights"] == "random").any():
         said.append("These models are untrained (random weights): the numbers show that the workflow runs, and nothing else.")
@@ -159,7 +187,20 @@ def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> lis
 
 
 def what_leaks(models: pd.DataFrame, labels: pd.DataFrame, concepts: pd.DataFrame, space: str) -> list[dict[str, Any]]:
-    """One row a model, most leakage first: its scores, the labels (of three images or more, if any) and concepts that move most."""
+    """One row a model, most leakage first: its scores, the labels (of three images or more, if any) and concepts that move most.
+
+    Parameters
+    ----------
+    models, labels, concepts : DataFrame
+        The tables of these names.
+    space : str
+        The space.
+
+    Returns
+    -------
+    list of dict
+        Texts for the page; no labels and concepts for a model without a null space.
+    """
     found = []
     for row in models[models["space"] == space].sort_values("as_abs_mean", ascending=False, kind="stable").to_dict("records"):
         mine = labels[(labels["space"] == space) & (labels["model"] == row["model"])]

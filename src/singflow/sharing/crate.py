@@ -13,20 +13,22 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from singflow.config import Study, check, read_yaml
+from singflow.artifacts.files import atomic, sha256_of
+from singflow.artifacts.tensors import read_tensors
+from singflow.config.public import archived, public_params
+from singflow.config.reading import read_yaml
+from singflow.config.study import Study, check, read_layers
 from singflow.errors import InputError
-from singflow.store import atomic, read_tensors, sha256_of
 
 if TYPE_CHECKING:
     from rocrate.model import ComputationalWorkflow, DataEntity  # type: ignore[import-untyped]
     from rocrate.rocrate import ROCrate  # type: ignore[import-untyped]
 
 WORKFLOW = (
-    *("CITATION.cff", "LICENSE", "README.md", "Makefile", "Snakefile", "dvc.yaml", "models.yaml", "spaces.yaml"),
-    *("constraints.txt", "environment.yml", "pyproject.toml", "checkpoints/README.md", "docs/**/*", "profiles/**/*"),
-    *("report/**/*", "rules/**/*", "schemas/**/*", "scripts/**/*", "src/**/*"),
+    *("CITATION.cff", "LICENSE", "README.md", "Makefile", "Snakefile", "dvc.yaml"),
+    *("constraints.txt", "environment.yml", "pyproject.toml", "checkpoints/README.md", "config/**/*", "docs/**/*", "profiles/**/*"),
+    *("report/**/*", "rules/**/*", "scripts/**/*", "src/**/*"),
 )
-PATHS = (("data", "root"), ("data", "table"), ("data", "classes"), ("concepts", "vocabulary"), ("prompts", "cache"))
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
     "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
@@ -60,14 +62,58 @@ files.csv lists every result of the study, in this archive or not, with its SHA-
 Content = Path | bytes
 
 
+def check_license(name: str | None) -> None:
+    """Check what is to be the SPDX name of a licence.
+
+    Parameters
+    ----------
+    name : str or None
+        None passes.
+
+    Raises
+    ------
+    InputError
+        It cannot be the name of one.
+    """
+    if name is not None and not re.fullmatch(r"[\w.+-]+", name):
+        raise InputError(f"--license {name!r}: an SPDX name is wanted, as CC-BY-4.0")
+
+
 def final_files(pipeline: str) -> list[str]:
-    """The tables, figures and pages that end a study, relative to its results, out of the text of dvc.yaml."""
-    listed = r"^ +- results/\$\{study\}/((?:tables|figures)/[^$\s]+|[^$/\s]+\.(?:json|html)):?$"
+    """The tables, figures and pages that end a study.
+
+    Parameters
+    ----------
+    pipeline : str
+        Text of dvc.yaml.
+
+    Returns
+    -------
+    list of str
+        Paths relative to the study's results.
+    """
+    listed = r"^ +- results/\$\{study\}/((?:tables|figures)/[^$\s]+|[^$/\s]+\.(?:json|html|yaml)):?$"
     return list(dict.fromkeys(re.findall(listed, pipeline, re.MULTILINE)))
 
 
 def finished(study: Study) -> Path:
-    """The folder of a study's results. Raises InputError when one of its final files is not there."""
+    """The folder of a finished study's results.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+
+    Returns
+    -------
+    Path
+        results/<study>.
+
+    Raises
+    ------
+    InputError
+        One of its final files is not there.
+    """
     results = Path("results") / study.study
     missing = [each for each in final_files(_text(Path("dvc.yaml"))) if not (results / each).is_file()]
     if missing:
@@ -77,57 +123,70 @@ def finished(study: Study) -> Path:
 
 
 def artifacts(results: Path) -> list[Path]:
-    """The results of a study and the benchmarks, sorted; neither logs nor what a stopped step left behind."""
+    """The results of a study and the benchmarks; neither logs nor what a stopped step left behind.
+
+    Parameters
+    ----------
+    results : Path
+        The folder of the results.
+
+    Returns
+    -------
+    list of Path
+        Sorted.
+    """
     files = [path for path in results.rglob("*") if path.is_file() and not path.name.startswith(".")]
     return sorted(path for path in files if path.relative_to(results).parts[0] != "logs")
 
 
-def archived(path: str) -> str:
-    """Where a file that params.yaml names lies in the archive: at its place, or at the top when that is outside the checkout."""
-    parts = Path(path).expanduser()
-    return parts.name if parts.is_absolute() or ".." in parts.parts else parts.as_posix()
-
-
-def public_params(path: Path) -> tuple[bytes, list[str]]:
-    """The text of params.yaml without the folders of one machine, and the keys whose paths were cut to their last part."""
-    from ruamel.yaml import YAML
-
-    params, cut = read_yaml(path), []
-    for section, key in PATHS:
-        value = params[section][key]
-        if value is not None and archived(value) != Path(value).as_posix():
-            cut.append(f"{section}.{key}")
-    if not cut:
-        return path.read_bytes(), cut
-    yaml = YAML()
-    yaml.width, yaml.preserve_quotes = 4096, True
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    content, text = yaml.load(path), io.BytesIO()
-    for name in cut:
-        section, key = name.split(".")
-        content[section][key] = archived(content[section][key])
-    yaml.dump(content, text)
-    return text.getvalue(), cut
-
-
 def software(files: list[Path]) -> list[tuple[str, str]]:
-    """Names and versions of the packages that made the artifacts, out of the metadata of those that hold tensors."""
+    """The packages that made the artifacts, out of the metadata of those that hold tensors.
+
+    Parameters
+    ----------
+    files : list of Path
+        Artifacts of any kind.
+
+    Returns
+    -------
+    list of tuple
+        Names and versions, sorted.
+    """
     recorded = [read_tensors(path, [])[1] for path in files if path.suffix == ".safetensors"]
     return sorted({item for metadata in recorded for item in json.loads(metadata["software"]).items()})
 
 
 def collect(params: Path, *, with_tensors: bool = False) -> tuple[Study, dict[str, Content], list[str], list[Path]]:
-    """What goes into the archive of the study in `params`.
+    """What goes into the archive of a study: pictures outside figures/ never, tensors on demand.
 
-    Returns the study, the content by path in the archive, the keys of params.yaml that public_params() cut, and all artifacts.
-    Pictures outside figures/ are never in it, tensors on demand. Raises InputError when the study is not finished, or a file is
-    missing or cannot be read.
+    Parameters
+    ----------
+    params : Path
+        params.yaml of the study.
+    with_tensors : bool
+        Whether the archive holds safetensors files.
+
+    Returns
+    -------
+    study : Study
+        The study.
+    files : dict of Path or bytes
+        Content by path in the archive.
+    cut : list of str
+        Keys of params.yaml that public_params() cut.
+    found : list of Path
+        All artifacts, in the archive or not.
+
+    Raises
+    ------
+    InputError
+        The study is not finished, or a file is missing or cannot be read.
     """
     import pandas as pd
 
-    study = check(read_yaml(params), str(params))
+    study = check(read_layers(params), str(params))
     found = artifacts(results := finished(study))
-    text, cut = public_params(params)
+    text, cut = public_params(results / "params.yaml")
     files: dict[str, Content] = {"params.yaml": text}
     for pattern in WORKFLOW:
         paths = [path for path in sorted(Path().glob(pattern)) if path.is_file() and not _hidden(path)]
@@ -144,7 +203,7 @@ def collect(params: Path, *, with_tensors: bool = False) -> tuple[Study, dict[st
         picture = path.suffix.lower() in PICTURES and path.relative_to(results).parts[0] != "figures"
         included = not picture and (with_tensors or path.suffix != ".safetensors")
         if included:
-            files[path.as_posix()] = path
+            files[path.as_posix()] = text if path == results / "params.yaml" else path
         try:
             rows.append((path.as_posix(), path.stat().st_size, sha256_of(path), included))
         except OSError as error:
@@ -159,8 +218,27 @@ def describe(
 ) -> "ROCrate":
     """The crate's metadata: the workflow, its files and parameters, the software, and the run that made the results.
 
-    files: as collect() returns them; license: SPDX name, None for the workflow's own; left_out: a sentence, or nothing.
     When the study was run, and by whom, is not recorded in its artifacts, so it is not claimed.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+    files : Mapping
+        As collect() returns them.
+    made : list of Path
+        All artifacts, as collect() returns them.
+    license : str or None
+        SPDX name of the results' licence; None for the workflow's own.
+    published : date
+        datePublished of the archive.
+    left_out : str
+        A sentence on what is not in the archive, or nothing.
+
+    Returns
+    -------
+    ROCrate
+        Metadata alone, to be written by write_crate().
     """
     from rocrate.model import ContextEntity
     from rocrate.rocrate import ROCrate
@@ -195,7 +273,12 @@ def describe(
         entities["constraints.txt"],
         *(add(f"pkg:pypi/{name}@{version}", "SoftwareApplication", name=name, softwareVersion=version) for name, version in software(made)),
     ]
-    inputs = {"params": "params.yaml", "models": "models.yaml", "spaces": "spaces.yaml", "classes": archived(study.data.classes)}
+    inputs = {
+        "params": "params.yaml",
+        "models": "config/models.yaml",
+        "spaces": "config/spaces.yaml",
+        "classes": archived(study.data.classes),
+    }
     inputs |= {"table": archived(study.data.table)} if study.data.table else {}
     inputs |= {"vocabulary": archived(study.concepts.vocabulary)}
     outputs = {"metrics": f"{results}/metrics.json", "tables": f"{results}/tables/", "figures": f"{results}/figures/"}
@@ -225,7 +308,21 @@ def describe(
 def write_crate(crate: "ROCrate", files: Mapping[str, Content], output: Path) -> None:
     """Write the archive whole, its metadata first; the same content gives the same bytes with the same zlib.
 
-    The library's own writer stamps every file with the present time. Raises InputError when the archive cannot be written.
+    The library's own writer stamps every file with the present time.
+
+    Parameters
+    ----------
+    crate : ROCrate
+        As describe() returns it.
+    files : Mapping
+        As collect() returns them.
+    output : Path
+        The zip file to write.
+
+    Raises
+    ------
+    InputError
+        The archive cannot be written.
     """
     ((name, metadata),) = crate.metadata.stream()
     with atomic(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -247,9 +344,9 @@ def _add_files(crate: "ROCrate", files: Mapping[str, Content], results: str) -> 
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
         properties = {"name": place.name, "contentSize": str(size), "encodingFormat": FORMATS.get(place.suffix, "text/plain")}
         kind = path.removeprefix(f"{results}/").split("/")[0]
-        caption = Path("report", *(["tables"] if kind == "tables" else []), f"{place.stem}.rst")
+        caption = Path("report/captions", f"{place.stem}.rst")
         if path.startswith(f"{results}/") and kind in ("tables", "figures") and caption.is_file():
-            properties["description"] = _text(caption).strip()
+            properties["description"] = re.sub(r"^\.\. .*\n", "", _text(caption), flags=re.MULTILINE).strip()
         entities[path] = crate.add_file(dest_path=path, properties=properties)
         depth = 3 if path.startswith(f"{results}/") else 1
         if len(place.parts) > depth:

@@ -4,15 +4,30 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from singflow.artifacts.files import md5_of
+from singflow.config.reading import read_yaml
+from singflow.engines.stages import FIRST
 from singflow.errors import InputError
-from singflow.sharing import MOST_NAMES, TIERS, Artifact, Tier, is_damaged, listed, remove_damaged
-from singflow.store import md5_of
+from singflow.sharing.remotes import LOCK, MOST_NAMES, TIERS, Artifact, Tier, is_damaged, listed, remove_damaged
 
-HEAL = 'To heal the remote, where the results still are: make publish PUBLISH="--repair true"; then fetch again.'
+HEAL = 'To heal the remote, where the results still are: make publish PUBLISH="--repair"; then fetch again.'
 
 
 def inputs(repo: Any, but: Path | None) -> list[str]:
-    """DVC's files of what was added with `dvc add`, as own weights and images are. but: folder whose content is not asked for."""
+    """DVC's files of what was added with `dvc add`, as own weights and images are.
+
+    Parameters
+    ----------
+    repo : dvc.repo.Repo
+        DVC's view of the checkout.
+    but : Path or None
+        Folder whose content is not asked for.
+
+    Returns
+    -------
+    list of str
+        Paths of .dvc files, sorted.
+    """
     left_out = Path(repo.root_dir, but) if but else None
     return sorted(
         {
@@ -24,8 +39,25 @@ def inputs(repo: Any, but: Path | None) -> list[str]:
 
 
 def check_same_study(repo: Any) -> None:
-    """Raise InputError when parameters, code or other files here are not those that dvc.lock was written for."""
-    made = {out.fs_path for out in repo.index.outs}
+    """Check that parameters, code and other files here are those that dvc.lock was written for.
+
+    Parameters
+    ----------
+    repo : dvc.repo.Repo
+        DVC's view of the checkout.
+
+    Raises
+    ------
+    InputError
+        They are not, or the study was published when its steps depended on files of code.
+    """
+    old = [dep for stage in read_yaml(LOCK).get("stages", {}).values() for dep in stage.get("deps", []) if dep["path"].startswith("src/")]
+    if old:
+        raise InputError(
+            f"{LOCK}: the study was published when its steps depended on files of code, as {old[0]['path']}, which they no longer do: "
+            "`git checkout <tag or commit>` of the publication fetches it; here it would have to be computed again"
+        )
+    made = {out.fs_path for out in repo.index.outs if out.stage.name != FIRST}
     changed = set()
     for stage in repo.index.stages:
         if stage.changed_stage():
@@ -42,12 +74,40 @@ def check_same_study(repo: Any) -> None:
 
 
 def wanted(kept: Iterable[Artifact], tier: Tier) -> list[Artifact]:
-    """The artifacts of a tier and of those before it."""
+    """The artifacts of a tier and of those before it.
+
+    Parameters
+    ----------
+    kept : iterable of Artifact
+        Those of the study.
+    tier : {"metrics", "translators", "features"}
+        The largest tier wanted.
+
+    Returns
+    -------
+    list of Artifact
+        In their order.
+    """
     return [each for each in kept if TIERS.index(each.tier) <= TIERS.index(tier)]
 
 
 def check_nothing_lost(repo: Any, kept: Iterable[Artifact], results: Path) -> None:
-    """Raise InputError when fetching would replace results that DVC's cache does not hold, as it holds those of other versions."""
+    """Check that fetching replaces no results but those that DVC's cache holds, as it holds those of other versions.
+
+    Parameters
+    ----------
+    repo : dvc.repo.Repo
+        DVC's view of the checkout.
+    kept : iterable of Artifact
+        Those of the study.
+    results : Path
+        Folder of the study's results, for the message.
+
+    Raises
+    ------
+    InputError
+        It would replace others.
+    """
 
     def only_here(out: Any) -> bool:
         if not out.exists or not out.workspace_status():
@@ -61,9 +121,26 @@ def check_nothing_lost(repo: Any, kept: Iterable[Artifact], results: Path) -> No
 
 
 def download(repo: Any, kept: list[Artifact], remote: str) -> list[Artifact]:
-    """Bring objects into the cache, each with its hash checked; returns those that were damaged in the cache, and replaced.
+    """Bring objects into the cache, each with its hash checked.
 
-    Raises InputError that names every object which the remote has damaged or not at all, its artifact, and how to heal it.
+    Parameters
+    ----------
+    repo : dvc.repo.Repo
+        DVC's view of the checkout.
+    kept : list of Artifact
+        What is wanted.
+    remote : str
+        Name of the remote.
+
+    Returns
+    -------
+    list of Artifact
+        Those that were damaged in the cache, and replaced.
+
+    Raises
+    ------
+    InputError
+        The remote has objects damaged or not at all; the message names them, their artifacts, and how to heal it.
     """
     cache, source = repo.cache.local, repo.cloud.get_remote_odb(remote)
     damaged = remove_damaged(cache, kept)
@@ -90,6 +167,12 @@ def _fault(source: Any, md5: str, was_there: bool) -> str:
 
 
 def place(kept: Iterable[Artifact]) -> None:
-    """Put artifacts where they belong, out of the cache."""
+    """Put artifacts where they belong, out of the cache.
+
+    Parameters
+    ----------
+    kept : iterable of Artifact
+        What is wanted, and is in the cache; files that are there are replaced.
+    """
     for each in kept:
         each.out.checkout(force=True)

@@ -7,18 +7,35 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singflow.doctor_findings import ask
+from singflow.artifacts.files import sha256_of, write_bytes
+from singflow.engines.stages import FIRST
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
-from singflow.sharing import LOCK, LOCK_BEFORE, Artifact, artifacts, listed, remove_damaged
-from singflow.store import sha256_of, write_bytes
+from singflow.sharing.remotes import LOCK, LOCK_BEFORE, Artifact, artifacts, listed, remove_damaged
+from singflow.system import ask
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def git(*arguments: str) -> list[str]:
-    """The zero-separated names that a git command prints. Raises InputError with its words."""
+    """The zero-separated names that a git command prints.
+
+    Parameters
+    ----------
+    *arguments : str
+        The command, after `git`.
+
+    Returns
+    -------
+    list of str
+        Without empty ones.
+
+    Raises
+    ------
+    InputError
+        The command fails; the message has its words.
+    """
     answer = ask("git", *arguments, seconds=60)
     if not answer.ok:
         raise InputError(f"git {arguments[0]}: {answer.words}")
@@ -26,7 +43,18 @@ def git(*arguments: str) -> list[str]:
 
 
 def check_committed(study: str) -> None:
-    """Raise InputError when files that git tracks differ from its last commit, but for those that publishing itself writes."""
+    """Check that files which git tracks are as in its last commit, but for those that publishing itself writes.
+
+    Parameters
+    ----------
+    study : str
+        Name of the study.
+
+    Raises
+    ------
+    InputError
+        They differ.
+    """
     own = {"dvc.lock", f"results/{study}/metrics.json"}
     changed = {line[3:] for line in git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=no")} - own
     if changed:
@@ -34,7 +62,18 @@ def check_committed(study: str) -> None:
 
 
 def check_given(repo: Any) -> None:
-    """Raise InputError when a step depends on a file that neither git nor DVC gives to others."""
+    """Check that every file that a step depends on is in git or in DVC, which give it to others.
+
+    Parameters
+    ----------
+    repo : dvc.repo.Repo
+        DVC's view of the checkout.
+
+    Raises
+    ------
+    InputError
+        One is in neither.
+    """
     root = Path(repo.root_dir)
     needed = {Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps if dep.protocol == "local"}
     inside = sorted(str(path.relative_to(root)) for path in needed if path.is_relative_to(root) and path.exists())
@@ -51,7 +90,24 @@ def check_given(repo: Any) -> None:
 
 
 def check_images(root: Path, manifest: pd.DataFrame, threads: int, progress: Callable[[Iterable[str]], Iterable[str]]) -> None:
-    """Raise InputError when an image is not the one that the manifest lists. manifest: path, sha256; progress: wraps what is counted."""
+    """Check that the images are those that the manifest lists.
+
+    Parameters
+    ----------
+    root : Path
+        Folder that the manifest's paths are relative to.
+    manifest : DataFrame
+        Columns path and sha256.
+    threads : int
+        Images hashed at once.
+    progress : callable
+        From what is counted to the same, counted.
+
+    Raises
+    ------
+    InputError
+        An image is changed or gone.
+    """
 
     def mistake(row: Any) -> str:
         path = root / row.path
@@ -66,16 +122,26 @@ def check_images(root: Path, manifest: pd.DataFrame, threads: int, progress: Cal
 
 
 def check_unchanged(repo: Any) -> None:
-    """Raise InputError unless every result is what its step made of the inputs that are here now, by their content.
+    """Check that every result is what its step made of the inputs that are here now, by their content.
 
     Either Snakemake's records say so, or dvc.lock does. A result is as its step left it when it has the time stamp of then, or the
     content that a later step found.
+
+    Parameters
+    ----------
+    repo : dvc.repo.Repo
+        DVC's view of the checkout.
+
+    Raises
+    ------
+    InputError
+        A result is not; the message names up to three files, and what is wrong with them.
     """
     from snakemake.io import IOFile
     from snakemake.persistence.file import FilePersistence
 
     persistence = FilePersistence(nolock=True, path=Path(".snakemake"))
-    stages = [stage for stage in repo.index.stages if stage.cmd is not None]
+    stages = [stage for stage in repo.index.stages if stage.cmd is not None and stage.name != FIRST]
     records = {name: persistence.metadata(IOFile(name)) for stage in stages for name in map(str, stage.outs)}
     found = {name: checksum for record in filter(None, records.values()) for name, checksum in (record.input_checksums or {}).items()}
     hashed = cache(lambda name: f"sha256:{sha256_of(Path(name))}" if Path(name).is_file() else "")
@@ -103,6 +169,18 @@ def commit(repo: Any, study: str) -> list[Artifact]:
     """Record all results in dvc.lock and copy them into DVC's cache; what was damaged there is replaced. The results stay untouched.
 
     Steps that the study has no more, as those of models taken out of it, leave dvc.lock: their results do not count as published.
+
+    Parameters
+    ----------
+    repo : dvc.repo.Repo
+        DVC's view of the checkout.
+    study : str
+        Name of the study.
+
+    Returns
+    -------
+    list of Artifact
+        Those of the study.
     """
     from dvc.utils.serialize import modify_yaml  # type: ignore[import-untyped]
 

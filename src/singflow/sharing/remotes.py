@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from singflow.doctor_dvc import check_lock, check_remote
-from singflow.doctor_findings import ask, in_bytes
+from singflow.doctor.dvc import check_lock, check_remote
+from singflow.engines.code import write_digests
 from singflow.errors import InputError
+from singflow.system import ask, in_bytes
 
 Tier = Literal["metrics", "translators", "features"]
 TIERS: tuple[Tier, ...] = ("metrics", "translators", "features")
@@ -24,15 +25,36 @@ LOCK_BEFORE = Path(".dvc/tmp/dvc.lock.before")  # while a publication writes dvc
 
 
 def tier_of(path: str) -> Tier:
-    """The smallest tier that holds an artifact, by its path below results/<study>/.
+    """The smallest tier that holds an artifact.
 
     metrics: what people read; translators: all but the shards of features and embeddings; features: all.
+
+    Parameters
+    ----------
+    path : str
+        Path below results/<study>/.
+
+    Returns
+    -------
+    {"metrics", "translators", "features"}
+        The tier.
     """
     return "metrics" if READ.match(path) else "features" if SHARD.match(path) else "translators"
 
 
 def listed(names: Collection[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and how many more there are.
+
+    Parameters
+    ----------
+    names : collection of str
+        In any order.
+
+    Returns
+    -------
+    str
+        At most MOST_NAMES of them, in alphabetical order.
+    """
     first = sorted(names)[:MOST_NAMES]
     return ", ".join(first) + (f" and {len(names) - len(first)} more" if len(names) > len(first) else "")
 
@@ -52,11 +74,22 @@ def repository() -> Iterator[Any]:
     """DVC's view of this checkout, its lock held, dvc.lock as it was before a publication that was killed, and no half copies.
 
     DVC's list of what to transfer is made anew: a process killed while it wrote one leaves a part that DVC takes for the whole, and then
-    it calls a transfer complete that never was. Raises InputError with DVC's words when it refuses something.
+    it calls a transfer complete that never was. The digests of the code, on which its stages depend, are those of the code here.
+
+    Yields
+    ------
+    dvc.repo.Repo
+        The lock is held until the block ends.
+
+    Raises
+    ------
+    InputError
+        DVC refuses something; the message has its words.
     """
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.repo import Repo, lock_repo  # type: ignore[import-untyped]
 
+    write_digests()
     try:
         with Repo() as repo, lock_repo(repo):
             if LOCK_BEFORE.exists():
@@ -90,7 +123,25 @@ def _remove_torn(path: Path) -> None:
 
 
 def artifacts(repo: Any, study: str) -> list[Artifact]:
-    """The study's artifacts that the cache holds, in the order of the pipeline. Raises InputError when dvc.lock lacks one."""
+    """The study's artifacts that the cache holds.
+
+    Parameters
+    ----------
+    repo : dvc.repo.Repo
+        DVC's view of the checkout.
+    study : str
+        Name of the study.
+
+    Returns
+    -------
+    list of Artifact
+        In the order of the pipeline.
+
+    Raises
+    ------
+    InputError
+        dvc.lock lacks one.
+    """
     results = Path(repo.root_dir, "results", study)
     outs = [out for out in repo.index.outs if out.use_cache and Path(out.fs_path).is_relative_to(results)]
     lacking = [str(out) for out in outs if not out.hash_info]
@@ -103,7 +154,18 @@ def artifacts(repo: Any, study: str) -> list[Artifact]:
 
 
 def sizes(kept: Iterable[Artifact]) -> str:
-    """How large the tiers are, each with those before it."""
+    """How large the tiers are, each with those before it.
+
+    Parameters
+    ----------
+    kept : iterable of Artifact
+        Those of the study; equal content counts once in a tier.
+
+    Returns
+    -------
+    str
+        As in `metrics 1.2 MB, translators 30 MB, features 4 GB`.
+    """
     total, parts = 0, []
     for tier in TIERS:
         total += sum({each.md5: each.size for each in kept if each.tier == tier}.values())
@@ -112,7 +174,25 @@ def sizes(kept: Iterable[Artifact]) -> str:
 
 
 def is_damaged(odb: Any, md5: str) -> bool:
-    """Whether the object of that name, in a cache or a remote, holds something else. Raises FileNotFoundError when there is none."""
+    """Whether an object in a cache or a remote holds something else than its name says.
+
+    Parameters
+    ----------
+    odb : dvc_data.hashfile.db.HashFileDB
+        The cache or the remote.
+    md5 : str
+        Name of the object: MD5 of its content.
+
+    Returns
+    -------
+    bool
+        Whether the content has another MD5.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none of that name.
+    """
     digest = hashlib.md5(usedforsecurity=False)
     with odb.fs.open(odb.oid_to_path(md5), "rb") as file:
         for block in iter(lambda: file.read(2**20), b""):
@@ -121,7 +201,20 @@ def is_damaged(odb: Any, md5: str) -> bool:
 
 
 def remove_damaged(odb: Any, kept: Iterable[Artifact]) -> list[Artifact]:
-    """Remove what a cache or a remote holds damaged, so that it comes there again; returns what was removed."""
+    """Remove what a cache or a remote holds damaged, so that it comes there again.
+
+    Parameters
+    ----------
+    odb : dvc_data.hashfile.db.HashFileDB
+        The cache or the remote.
+    kept : iterable of Artifact
+        Those whose objects are looked at, where there are any.
+
+    Returns
+    -------
+    list of Artifact
+        What was removed.
+    """
     damaged = [each for each in kept if odb.exists(each.md5) and is_damaged(odb, each.md5)]
     for each in damaged:
         odb.fs.remove(odb.oid_to_path(each.md5))
@@ -129,7 +222,13 @@ def remove_damaged(odb: Any, kept: Iterable[Artifact]) -> list[Artifact]:
 
 
 def check_idle() -> None:
-    """Raise InputError while another process works on this checkout, with either engine."""
+    """Check that no other process works on this checkout, with either engine.
+
+    Raises
+    ------
+    InputError
+        One does.
+    """
     locks = Path(".snakemake/locks")
     if locks.is_dir() and any(locks.iterdir()):
         raise InputError(f"{locks}: Snakemake is at work here: wait for it; if it was killed: `snakemake --unlock`")
@@ -139,9 +238,26 @@ def check_idle() -> None:
 
 
 def working_remote(config: Any, name: str | None, *, write: bool) -> str:
-    """Name of the remote to use, the default one unless one is given. config: DVC's.
+    """Name of the remote to use, once it is known to work; it becomes the default one in `config`.
 
-    Raises InputError when it does not answer, does not verify what it hands out, or cannot be written to.
+    Parameters
+    ----------
+    config : dvc.config.Config
+        DVC's settings.
+    name : str or None
+        None for the default remote.
+    write : bool
+        Whether it must take what is published.
+
+    Returns
+    -------
+    str
+        Name of the remote.
+
+    Raises
+    ------
+    InputError
+        It does not exist or answer, does not verify what it hands out, or cannot be written to.
     """
     if name and name not in config["remote"]:
         raise InputError(f"remote {name}: there is none of that name: `dvc remote list` shows them")
@@ -157,7 +273,23 @@ def working_remote(config: Any, name: str | None, *, write: bool) -> str:
 
 
 def snakemake(*options: str) -> str:
-    """What a call of Snakemake says. Raises InputError with its words when it fails."""
+    """What a call of Snakemake says.
+
+    Parameters
+    ----------
+    *options : str
+        The command, after `snakemake`.
+
+    Returns
+    -------
+    str
+        Its standard output.
+
+    Raises
+    ------
+    InputError
+        It fails; the message has its words.
+    """
     answer = ask("snakemake", *options, seconds=3600)
     if not answer.ok:
         raise InputError(f"snakemake {' '.join(options)}: {answer.words}")
@@ -165,5 +297,11 @@ def snakemake(*options: str) -> str:
 
 
 def nothing_to_do() -> bool:
-    """Whether Snakemake has nothing left to do."""
+    """Whether Snakemake has nothing left to do.
+
+    Returns
+    -------
+    bool
+        What its dry run says.
+    """
     return "Nothing to be done" in snakemake("--dry-run")

@@ -4,10 +4,12 @@ import io
 import json
 import math
 import re
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import partial
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +19,26 @@ import scipy
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
+from singflow.artifacts.files import md5_of
+from singflow.config.reading import read_yaml
+from singflow.data.images import FORMATS
 from singflow.errors import InputError
-from singflow.images import FORMATS
-from singflow.store import md5_of
+from singflow.sharing.remotes import MOST_NAMES, listed, working_remote
 
 ORDER = (
-    *("registry", "data", "features", "embeddings", "prompts", "projectors", "translators", "controls", "scores", "rank_curves"),
+    *(
+        "params.yaml",
+        "registry",
+        "data",
+        "features",
+        "embeddings",
+        "prompts",
+        "projectors",
+        "translators",
+        "controls",
+        "scores",
+        "rank_curves",
+    ),
     *("null_validation", "concepts", "steering", "probes", "neighbours", "pictures", "tables", "metrics.json", "orders.txt", "summary.txt"),
     *("figures", "report.html"),
 )
@@ -75,7 +91,20 @@ TOLERANCES = (
 
 
 def tolerance_of(name: str, field: str) -> Tolerance:
-    """The first in the table that fits an artifact and a tensor, column or key of it."""
+    """The first tolerance in the table that fits a part of an artifact.
+
+    Parameters
+    ----------
+    name : str
+        The artifact's path below results/<study>/.
+    field : str
+        A tensor, column or key of it.
+
+    Returns
+    -------
+    Tolerance
+        The last one fits everything.
+    """
     return next(each for each in TOLERANCES if re.match(each.files, name) and re.fullmatch(each.fields, field))
 
 
@@ -134,7 +163,23 @@ Differences = Iterator[Difference]
 
 
 def hashes_of(tree: Path) -> dict[str, str]:
-    """MD5 of every artifact of a tree, by its path below it. Raises InputError when there is no such folder."""
+    """MD5 of every artifact of a tree.
+
+    Parameters
+    ----------
+    tree : Path
+        Folder of a study's results.
+
+    Returns
+    -------
+    dict of str
+        Hexadecimal digits, by the artifact's path below the tree.
+
+    Raises
+    ------
+    InputError
+        There is no such folder.
+    """
     if not tree.is_dir():
         raise InputError(f"{tree}: no such folder: run the study, or name its results with --results")
     files = {path.relative_to(tree): path for path in tree.rglob("*") if path.is_file() and not path.name.startswith(".")}
@@ -142,15 +187,40 @@ def hashes_of(tree: Path) -> dict[str, str]:
 
 
 def place_in_pipeline(name: str) -> tuple[int, str]:
-    """What sorts artifacts so that causes come before their consequences."""
+    """What sorts artifacts so that causes come before their consequences.
+
+    Parameters
+    ----------
+    name : str
+        The artifact's path below results/<study>/.
+
+    Returns
+    -------
+    place : int
+        Of its first part in ORDER; after all others when it is not there.
+    name : str
+        The path itself.
+    """
     top = name.split("/")[0]
     return ORDER.index(top) if top in ORDER else len(ORDER), name
 
 
 def compare(here: Path, known: dict[str, str], original: Callable[[str, str], Path | None]) -> list[Finding]:
-    """Verdicts on all artifacts, in the order of the pipeline.
+    """Verdicts on all artifacts of two trees.
 
-    known: their hashes; original: (name, hash) to the file that has it, or None where only the hash is known.
+    Parameters
+    ----------
+    here : Path
+        Folder of the study's results.
+    known : dict of str
+        MD5 of the artifacts of the other tree, by path below it.
+    original : callable
+        From a path and its hash to the file that has it, or None where only the hash is known.
+
+    Returns
+    -------
+    list of Finding
+        In the order of the pipeline.
     """
     present = hashes_of(here)
     findings: list[Finding] = []
@@ -172,7 +242,20 @@ def compare(here: Path, known: dict[str, str], original: Callable[[str, str], Pa
 
 
 def compare_files(name: str, here: Path, there: Path) -> Finding:
-    """The verdict on an artifact whose bytes differ; name: its path below results/<study>/, which says its kind."""
+    """The verdict on an artifact whose bytes differ.
+
+    Parameters
+    ----------
+    name : str
+        Its path below results/<study>/, which says its kind.
+    here, there : Path
+        The two files.
+
+    Returns
+    -------
+    Finding
+        Different also where one of them cannot be read.
+    """
     read, differences_of = KINDS.get(Path(name).suffix, (Path.read_bytes, _bytes))
     contents, differences = [], []
     for path in (here, there):
@@ -343,3 +426,94 @@ KINDS: dict[str, tuple[Callable[[Path], Any], Callable[..., Differences]]] = {
     ".png": (_read_picture, _pictures),
     ".txt": (partial(Path.read_text, encoding="utf-8"), _text),
 }
+
+
+MENDS = {
+    Verdict.MISSING: "`singflow fetch`, or run the study; where only a tier was fetched, `--tier <tier>` looks at that alone",
+    Verdict.EXTRA: "remove it if it is left from another study",
+}
+
+
+def compare_with_published(results: Path, study: str, lock: Path, remote: str | None) -> list[Finding]:
+    """Verdicts against dvc.lock, with files out of DVC's local cache or a remote, and out of git; no lock is taken.
+
+    Parameters
+    ----------
+    results : Path
+        Folder of the results that are looked at.
+    study : str
+        Name of the published study.
+    lock : Path
+        dvc.lock, with the published hashes.
+    remote : str or None
+        Name of the remote; None for DVC's local cache.
+
+    Returns
+    -------
+    list of Finding
+        In the order of the pipeline.
+
+    Raises
+    ------
+    InputError
+        dvc.lock knows nothing of the study, or DVC refuses something.
+    """
+    from dvc.exceptions import DvcException  # type: ignore[import-untyped]
+    from dvc.repo import Repo  # type: ignore[import-untyped]
+
+    prefix = f"results/{study}/"
+    outs = [out for stage in read_yaml(lock).get("stages", {}).values() for out in stage.get("outs", [])]
+    known = {out["path"].removeprefix(prefix): out["md5"] for out in outs if out["path"].startswith(prefix)}
+    if not known:
+        raise InputError(f"{lock}: knows nothing of study {study}: run `make publish`, or name another file with --lock")
+    try:
+        with Repo() as repo, tempfile.TemporaryDirectory() as folder:
+            odb = repo.cloud.get_remote_odb(working_remote(repo.config, remote, write=False)) if remote else repo.cache.local
+            copy, commit = Path(folder, "copy"), repo.scm.get_fs("HEAD")
+
+            def original(name: str, md5: str) -> Path | None:
+                for files, path in ((odb.fs, odb.oid_to_path(md5)), (commit, f"/{prefix}{name}")):
+                    if files.exists(path):
+                        files.get_file(path, str(copy))
+                        if md5_of(copy) == md5:
+                            return copy
+                return None
+
+            return compare(results, known, original)
+    except DvcException as error:
+        raise InputError(f"DVC: {error}") from None
+
+
+def summary(findings: list[Finding]) -> list[str]:
+    """A line for each folder, software of other versions, and the verdict with the first artifact of the pipeline that differs.
+
+    Parameters
+    ----------
+    findings : list of Finding
+        In the order of the pipeline.
+
+    Returns
+    -------
+    list of str
+        Lines, the verdict last.
+    """
+    lines = []
+    for top, group in groupby(findings, key=lambda each: each.name.split("/")[0]):
+        members = list(group)
+        lines.append(f"{top}: {_counts(members)}")
+        near = [(each.worst.used, f"{each.name}: {each.worst}") for each in members if each.good and each.worst and each.worst.size]
+        lines += [f"    nearest to its limit: {words}" for _, words in sorted(near)[-1:]]
+    differences = [difference for each in findings for difference in each.differences]
+    lines += sorted({str(each) for each in differences if each.where.startswith(EXPLAINS)})
+    differing = [each for each in findings if each.verdict == Verdict.DIFFERS]
+    for verdict, mend in MENDS.items():
+        if names := [each.name for each in findings if each.verdict == verdict]:
+            lines.append(f"{verdict}: {listed(names)}: {mend}")
+    lines += [f"{'also' if i else 'the first that'} differs: {each}" for i, each in enumerate(differing)][:MOST_NAMES]
+    answer = "the same" if all(each.good for each in findings) else "NOT the same"
+    return [*lines, f"{answer}: {len(findings)} artifacts: {_counts(findings)}"]
+
+
+def _counts(findings: list[Finding]) -> str:
+    counts = Counter(each.verdict for each in findings)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from singflow.config.registry import ModelEntry
 from singflow.errors import InputError
-from singflow.registry import ModelEntry
-from singflow.views import Preprocess, from_processor, from_timm, from_torchvision
-from singflow.weights import LocalFile, PackageFile, UrlFile, locate, torchvision_weights
+from singflow.towers.views import Preprocess, from_processor, from_timm, from_torchvision
+from singflow.towers.weights import LocalFile, PackageFile, UrlFile, locate, torchvision_weights
 
 HEAD_TOLERANCE = 1e-4
 HALF_TOLERANCE = 0.02  # of logits in bfloat16, which keeps 8 bits
@@ -46,7 +46,23 @@ class Classifier(nn.Module):
         self._caught[threading.get_ident(), position] = feature
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Features (n, d) float32. Raises InputError when the model does not run or its head does not explain the logits."""
+        """Features of a batch of images.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, 3, h, w)
+            Preprocessed images.
+
+        Returns
+        -------
+        Tensor of shape (n, d)
+            Float32.
+
+        Raises
+        ------
+        InputError
+            When the model does not run on the images, or its head does not explain the logits.
+        """
         try:
             output = self.model(images)
         except torch.OutOfMemoryError:
@@ -60,7 +76,7 @@ class Classifier(nn.Module):
         exact, logits = logits.dtype == torch.float32, logits.float()
         mine = [(threading.get_ident(), position) for position in range(self._heads)]
         if not all(key in self._caught for key in mine):
-            raise InputError("the model never ran the head that models.yaml names: correct `head`")
+            raise InputError("the model never ran the head that config/models.yaml names: correct `head`")
         features = torch.cat([self._caught.pop(key).flatten(1) for key in mine], dim=1).float()
         if features.shape != (len(images), self.weight.shape[1]):
             raise InputError(
@@ -69,7 +85,7 @@ class Classifier(nn.Module):
         gap = float((self.logits(features) - logits).abs().max())
         tolerance = HEAD_TOLERANCE if exact else HALF_TOLERANCE
         if not gap <= tolerance * max(1.0, float(logits.abs().max())) and torch.isfinite(features).all():
-            raise InputError(f"W f + b differs from the model's logits by {gap:.2g}: the head in models.yaml is not the last layer")
+            raise InputError(f"W f + b differs from the model's logits by {gap:.2g}: the head in config/models.yaml is not the last layer")
         self._gaps.append(gap)
         return features
 
@@ -79,7 +95,18 @@ class Classifier(nn.Module):
         return max(self._gaps)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """W f + b: (n, C)."""
+        """W f + b.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, d)
+            On any device.
+
+        Returns
+        -------
+        Tensor of shape (n, C)
+            Logits on the same device, computed without autocast.
+        """
         with torch.autocast(features.device.type, enabled=False):
             return features @ self.weight.to(features.device).T + self.bias.to(features.device)
 
@@ -88,7 +115,7 @@ def _module_at(model: nn.Module, path: str) -> nn.Module:
     try:
         return model.get_submodule(path)
     except AttributeError:
-        raise InputError(f"the model has no module {path!r}: correct `head` in models.yaml") from None
+        raise InputError(f"the model has no module {path!r}: correct `head` in config/models.yaml") from None
 
 
 def _linear(head: nn.Module, path: str, entry: ModelEntry) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,7 +123,7 @@ def _linear(head: nn.Module, path: str, entry: ModelEntry) -> tuple[torch.Tensor
     weight = getattr(head, "weight", None)
     if not isinstance(weight, torch.Tensor) or weight.ndim not in (2, 4) or weight.flatten(1).shape[1] != weight.shape[1]:
         raise InputError(
-            f"{entry.id}: {path!r} is {type(head).__name__}, not a linear layer or 1 x 1 convolution: name the head in models.yaml"
+            f"{entry.id}: {path!r} is {type(head).__name__}, not a linear layer or 1 x 1 convolution: name the head in config/models.yaml"
         )
     bias = getattr(head, "bias", None)
     return weight.detach().flatten(1).float(), torch.zeros(len(weight)) if bias is None else bias.detach().float()
@@ -106,7 +133,7 @@ def _check_head(weight: torch.Tensor, bias: torch.Tensor, entry: ModelEntry) -> 
     if len(weight) != entry.head_classes:
         raise InputError(
             f"{entry.id}: the head has {len(weight)} classes, its class list {entry.head_classes}: "
-            "name a file with the head's classes in order as `class_list` in models.yaml"
+            "name a file with the head's classes in order as `class_list` in config/models.yaml"
         )
     if entry.feature_dim not in (None, weight.shape[1]):
         raise InputError(
@@ -117,10 +144,25 @@ def _check_head(weight: torch.Tensor, bias: torch.Tensor, entry: ModelEntry) -> 
 
 
 def load_classifier(entry: ModelEntry) -> Classifier:
-    """Build a classifier and load its weights, never from the network. Raises InputError when they cannot be had.
+    """Build a classifier and load its weights, never from the network.
 
     Random weights are the library's own initialization from seed 0, except for the head, which some libraries set to
     zero: its weights are drawn from N(0, 1/d).
+
+    Parameters
+    ----------
+    entry : ModelEntry
+        Resolved entry of config/models.yaml.
+
+    Returns
+    -------
+    Classifier
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    InputError
+        When the model or its weights are missing, cannot be loaded, or do not fit the entry.
     """
     locate(entry)
     torch.manual_seed(0)
@@ -138,7 +180,7 @@ def load_classifier(entry: ModelEntry) -> Classifier:
         _load_by_name(model, LocalFile(target, entry.sha256.get(target)).find(), entry)
     heads = [entry.head] if isinstance(entry.head, str) else entry.head or heads
     if not heads:
-        raise InputError(f"{entry.id}: its library names no head: write its path as `head` in models.yaml")
+        raise InputError(f"{entry.id}: its library names no head: write its path as `head` in config/models.yaml")
     if entry.head_weights:
         model, heads = _with_own_head(model, heads, entry)
     if kind == "random":
@@ -195,7 +237,7 @@ def _transformers(entry: ModelEntry) -> Built:
         processor = transformers.AutoImageProcessor.from_pretrained(entry.id, **cached)
     else:
         if entry.config is None or entry.transform is None:
-            raise InputError(f"{entry.id}: without the hub's weights, models.yaml must give its `config` and `transform`")
+            raise InputError(f"{entry.id}: without the hub's weights, config/models.yaml must give its `config` and `transform`")
         settings, choices = dict(entry.config), dict(entry.transform)
         configuration = transformers.AutoConfig.for_model(settings.pop("model_type"), num_labels=entry.head_classes, **settings)
         model = transformers.AutoModelForImageClassification.from_config(configuration)
@@ -308,7 +350,18 @@ def _load_by_name(model: nn.Module, path: Path, entry: ModelEntry) -> None:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """Hash of all parameters and buffers, in order of their names."""
+    """Hash of all parameters and buffers, in order of their names.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On any device.
+
+    Returns
+    -------
+    str
+        SHA-256 of names and values, 64 hexadecimal digits.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from singflow.config import CPU_BATCH
+from singflow.data.images import read_unchanged
 from singflow.errors import InputError
-from singflow.images import read_unchanged
 from singflow.parallel import map_ahead
-from singflow.views import Views
+from singflow.towers.parameters import CPU_BATCH
+from singflow.towers.views import Views
 
 log = logging.getLogger("singflow")
 
@@ -27,20 +27,28 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's mallopt(3)
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
-def pick_device(wanted: str) -> torch.device:
-    """cpu, cuda, or for auto the GPU when there is one. Raises InputError for a GPU that is not there."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("extraction.device is cuda, but PyTorch sees no GPU: write auto or cpu")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 @torch.no_grad()
 def fold_batch_norms(tower: nn.Module, size: tuple[int, int]) -> int:
-    """Make evaluating batch norms part of the convolutions before them, in place, and say how many (0: nothing changed).
+    """Make evaluating batch norms part of the convolutions before them, in place.
 
-    tower: images (n, 3, height, width) -> (n, m), on the CPU; size: (width, height) in pixels. Which norm takes which convolution's
-    output is seen with one made-up image. If that changes the tower's output by more than FOLD_TOLERANCE of its norm, as when
-    something else takes that output too, everything is put back. Method: Jacob et al. 2018, section 3.2.
+    Which norm takes which convolution's output is seen with one made-up image. If that changes the tower's output by more than
+    FOLD_TOLERANCE of its norm, as when something else takes that output too, everything is put back.
+
+    Parameters
+    ----------
+    tower : torch.nn.Module
+        Images (n, 3, height, width) -> (n, m), on the CPU, in evaluation mode.
+    size : tuple of int
+        Width and height of its images in pixels.
+
+    Returns
+    -------
+    int
+        Norms that were folded; 0: nothing changed.
+
+    References
+    ----------
+    Jacob et al. 2018, section 3.2.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in tower.modules()):
         return 0
@@ -96,11 +104,46 @@ def run_views(
     """Run a tower over every view of every image, decoding ahead in threads.
 
     On a CPU as many forward passes as there are threads run side by side, of CPU_BATCH views at most and one thread each, so that
-    the outputs do not depend on `threads`; on a GPU one runs at a time. Returns outputs (n * views, m) float32, image_id
-    (n * views,) int64 and view (n * views,) int32. The last batch is filled up to the batch size, so that a row's value does not
-    depend on where batches end. When the GPU's memory is too small, batches are halved from there on; a row then differs by
-    rounding alone. precision: bfloat16 runs the tower under autocast. Raises InputError for an image that vanished or changed
-    since the manifest, for non-finite outputs, and when the GPU cannot hold a single view.
+    the outputs do not depend on `threads`; on a GPU one runs at a time. The last batch is filled up to the batch size, so that a
+    row's value does not depend on where batches end. When the GPU's memory is too small, batches are halved from there on; a row
+    then differs by rounding alone. For the whole process, PyTorch's own threads are set to 1 and TF32 is turned off.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows of the manifest: image_id, path and sha256 are used.
+    root : Path
+        Folder that their paths are relative to.
+    views : Views
+        How an image is turned into views.
+    forward : callable
+        The tower, on the device: images (n, 3, height, width) -> (n, m).
+    device : torch.device
+        Where the tower is.
+    batch_size : int
+        Views per forward pass; at most CPU_BATCH on a CPU.
+    threads : int
+        Threads that decode, and on a CPU forward passes side by side.
+    max_pixels : int
+        Limit on an image's width times height, in pixels.
+    precision : str
+        float32, or bfloat16: the tower runs under autocast.
+    progress : callable
+        Wraps the stream of decoded images; is called with it and their number.
+
+    Returns
+    -------
+    outputs : ndarray of shape (n * views, m)
+        Float32, image by image.
+    image_id : ndarray of shape (n * views,)
+        Int64.
+    view : ndarray of shape (n * views,)
+        Int32, from 0 for every image.
+
+    Raises
+    ------
+    InputError
+        For an image that vanished or changed since the manifest, for non-finite outputs, and when the GPU cannot hold a single view.
     """
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -150,7 +193,19 @@ def _within_memory(forward: Forward, batch: torch.Tensor, device: torch.device, 
 
 
 def statistics(matrix: np.ndarray) -> dict[str, float | int]:
-    """Norms (mean, smallest, largest), share of exact zeros and number of non-finite values of rows (n, m)."""
+    """Statistics of rows, for the metadata of the file that holds them.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n, m)
+        Features or embeddings.
+
+    Returns
+    -------
+    dict
+        norm_mean, norm_min and norm_max of the rows, zero_share (exact zeros among all values, 0 to 1), and non_finite (number of
+        NaN or infinite values).
+    """
     norms = np.sqrt(np.einsum("nm,nm->n", matrix, matrix, dtype=np.float64))
     return {
         "norm_mean": float(norms.mean()),

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from singflow import cli
-from singflow.config import Extraction
-from singflow.store import Tensors, read_parquet, shard_rows
+from singflow.artifacts.shards import shard_rows
+from singflow.artifacts.tables import read_parquet
+from singflow.artifacts.tensors import Tensors
+from singflow.towers.parameters import Extraction
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-    from singflow.views import Preprocess
+    from singflow.towers.views import Preprocess
 
 
 class ShardFlags(Extraction, cli.Command):
@@ -33,12 +35,34 @@ class ShardFlags(Extraction, cli.Command):
 
 
 def run_shard(flags: ShardFlags, tower: nn.Module, preprocess: Preprocess, name: str, tensor: str) -> tuple[pd.DataFrame, Tensors]:
-    """The shard's rows of the manifest, and the tower's outputs as {tensor, image_id, view}."""
+    """Run a tower over one shard of the images, with its batch norms folded (in place).
+
+    Parameters
+    ----------
+    flags : ShardFlags
+        Flags of the step.
+    tower : torch.nn.Module
+        Images (n, 3, height, width) -> (n, m), on the CPU; it is moved to the device.
+    preprocess : Preprocess
+        The tower's evaluation transform.
+    name : str
+        Name of the model or space, for progress and log.
+    tensor : str
+        Name of the outputs: features or embeddings.
+
+    Returns
+    -------
+    rows : DataFrame
+        The shard's rows of the manifest.
+    tensors : dict of ndarray
+        The tower's outputs as {tensor, image_id, view}, in the shapes that run_views gives.
+    """
     import torch
 
-    from singflow.data import data_root
-    from singflow.features import fold_batch_norms, pick_device, run_views
-    from singflow.views import Views
+    from singflow.data.manifest import data_root
+    from singflow.towers.device import pick_device
+    from singflow.towers.extraction import fold_batch_norms, run_views
+    from singflow.towers.views import Views
 
     manifest = read_parquet(flags.manifest)
     rows = manifest.iloc[list(shard_rows(len(manifest), flags.shard, flags.shards))]

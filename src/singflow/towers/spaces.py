@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from singflow.classifiers import Classifier, load_classifier
-from singflow.data import prompt_of
+from singflow.config.registry import ConSEEntry, OpenCLIPEntry, SpaceEntry
+from singflow.data.manifest import prompt_of
 from singflow.errors import InputError
-from singflow.registry import ConSEEntry, OpenCLIPEntry, SpaceEntry
-from singflow.views import Preprocess, from_open_clip
-from singflow.weights import locate, open_clip_tag
+from singflow.towers.classifiers import Classifier, load_classifier
+from singflow.towers.views import Preprocess, from_open_clip
+from singflow.towers.weights import locate, open_clip_tag
 
 LIBRARIES = {"conse": ["sentence-transformers", "transformers"], "open_clip": ["open_clip_torch"]}
 
@@ -48,7 +48,18 @@ class ConSE(ImageTower):
         self.known: set[int] = set()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Unit embeddings (n, m)."""
+        """Embed a batch of images.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, 3, h, w)
+            Preprocessed images.
+
+        Returns
+        -------
+        Tensor of shape (n, m)
+            Unit embeddings.
+        """
         logits = self.classifier.logits(self.classifier(images))
         weights, classes = torch.softmax(logits / self.temperature, dim=1).topk(self.top)
         with torch.autocast(images.device.type, enabled=False):  # texts keep single precision, whatever that of images
@@ -68,7 +79,18 @@ class CLIPImages(ImageTower):
         self.preprocess = preprocess
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Embeddings (n, m)."""
+        """Embed a batch of images.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, 3, h, w)
+            Preprocessed images.
+
+        Returns
+        -------
+        Tensor of shape (n, m)
+            Embeddings, not normalized.
+        """
         output = self.visual(images)
         embeddings: torch.Tensor = output[0] if isinstance(output, tuple) else output  # some towers give their patches as well
         return embeddings
@@ -85,9 +107,24 @@ class TextTower(nn.Module):
 
     @torch.inference_mode()
     def embed(self, texts: list[str], batch_size: int = 64) -> np.ndarray:
-        """Unit embeddings (n, m) of n texts, by batches of like lengths: a batch costs what its longest text does.
+        """Embed texts, by batches of like lengths: a batch costs what its longest text does.
 
-        Raises InputError when the width is not the registry's.
+        Parameters
+        ----------
+        texts : list of str
+            n texts, at least one.
+        batch_size : int
+            Texts per forward pass.
+
+        Returns
+        -------
+        ndarray of shape (n, m)
+            Unit embeddings, float32, in the texts' order.
+
+        Raises
+        ------
+        InputError
+            When the width is not the registry's, and for a text that is too long for an open_clip tower.
         """
         order = np.argsort([len(text) for text in texts], kind="stable")
         batches = [[texts[row] for row in order[start : start + batch_size]] for start in range(0, len(texts), batch_size)]
@@ -100,11 +137,27 @@ class TextTower(nn.Module):
 
 def _check_width(width: int, dim: int) -> None:
     if width != dim:
-        raise InputError(f"spaces.yaml: the tower gives {width} dimensions, not {dim}: correct `dim`")
+        raise InputError(f"config/spaces.yaml: the tower gives {width} dimensions, not {dim}: correct `dim`")
 
 
 def load_image_tower(entry: SpaceEntry) -> ImageTower:
-    """The image tower of a space; the text tower is not kept. Raises InputError when its parts cannot be had."""
+    """The image tower of a space; the text tower of an open_clip model is not kept.
+
+    Parameters
+    ----------
+    entry : ConSEEntry or OpenCLIPEntry
+        Resolved entry of config/spaces.yaml.
+
+    Returns
+    -------
+    ImageTower
+        On the CPU.
+
+    Raises
+    ------
+    InputError
+        When its parts are missing or cannot be loaded, and when ConSE's classifier does not have ImageNet's 1000 classes.
+    """
     if isinstance(entry, OpenCLIPEntry):
         model = _open_clip(entry)
         return CLIPImages(model.visual, from_open_clip(model.visual.preprocess_cfg)).eval()
@@ -114,13 +167,31 @@ def load_image_tower(entry: SpaceEntry) -> ImageTower:
     sentences = [prompt_of(info.index_to_description(index, detailed=True)) for index in range(info.num_classes())]
     if len(sentences) != entry.classifier.head_classes:
         raise InputError(
-            f"spaces.yaml: conse needs an ImageNet classifier of {len(sentences)} classes, not {entry.classifier.head_classes}"
+            f"config/spaces.yaml: conse needs an ImageNet classifier of {len(sentences)} classes, not {entry.classifier.head_classes}"
         )
     return ConSE(load_classifier(entry.classifier), load_text_tower(entry), sentences, entry.temperature, entry.top)
 
 
 def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> TextTower:
-    """The text tower of a space; the image tower is not kept. Raises InputError when its parts cannot be had."""
+    """The text tower of a space; the image tower is not kept.
+
+    Parameters
+    ----------
+    entry : ConSEEntry or OpenCLIPEntry
+        Resolved entry of config/spaces.yaml.
+    device : torch.device, optional
+        Where it runs; the CPU by default.
+
+    Returns
+    -------
+    TextTower
+        In evaluation mode, on the device.
+
+    Raises
+    ------
+    InputError
+        When its parts are missing or cannot be loaded.
+    """
     device = device or torch.device("cpu")
     if isinstance(entry, ConSEEntry):
         return _sentence_encoder(entry, device)
@@ -178,17 +249,31 @@ def _package_model(distribution: str) -> Path:
     try:
         files = importlib.metadata.files(distribution) or []
     except importlib.metadata.PackageNotFoundError:
-        raise InputError(f"spaces.yaml: package:{distribution} is not installed: pip install {distribution}") from None
+        raise InputError(f"config/spaces.yaml: package:{distribution} is not installed: pip install {distribution}") from None
     roots = [Path(str(file.locate())).parent for file in files if file.name == "modules.json"]
     if len(roots) != 1:
-        raise InputError(f"spaces.yaml: package:{distribution} holds {len(roots)} sentence encoders, not one")
+        raise InputError(f"config/spaces.yaml: package:{distribution} holds {len(roots)} sentence encoders, not one")
     return roots[0]
 
 
 def embed_templates(embed: Encode, names: list[str], templates: list[str], own: dict[str, str]) -> np.ndarray:
-    """Unit embeddings (n, m) of names: the mean over templates of unit embeddings, at unit norm.
+    """Unit embeddings of names: the mean over templates of unit embeddings, at unit norm.
 
-    `{}` in a template stands for the name. A name in `own` has a text of its own, which no template changes.
+    Parameters
+    ----------
+    embed : callable
+        Gives unit embeddings (n, m) of n texts.
+    names : list of str
+        Labels or concepts.
+    templates : list of str
+        Texts in which `{}` stands for the name.
+    own : dict
+        Texts, by name, for names that have one of their own, which no template changes.
+
+    Returns
+    -------
+    ndarray of shape (len(names), m)
+        Float32.
     """
     texts = [[own[name]] * len(templates) if name in own else [t.replace("{}", name) for t in templates] for name in names]
     embeddings = embed([text for each in texts for text in each])

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.cli import log
 from singflow.errors import InputError
-from singflow.store import read_tensors, write_tensors
 
 CHUNK = 1024
 

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from singflow.data.images import LONGEST_ASPECT, view_box
 from singflow.errors import InputError
-from singflow.images import LONGEST_ASPECT, view_box
 
 ToTensor = Callable[[Image.Image], torch.Tensor]
 
@@ -67,20 +67,38 @@ def _longest(size: Any) -> int:
 
 
 def from_timm(model: nn.Module, changes: dict[str, Any] | None) -> Preprocess:
-    """timm's data configuration of a model, with changes to its input_size, mean, std, interpolation or crop_pct."""
+    """timm's data configuration of a model, with changes to it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A model that timm built.
+    changes : dict or None
+        Other values for input_size, mean, std, interpolation, crop_pct or crop_mode.
+
+    Returns
+    -------
+    Preprocess
+        The model's evaluation transform.
+
+    Raises
+    ------
+    InputError
+        For another key, an unknown interpolation or crop_mode, and a transform that does not end in to-tensor and normalize.
+    """
     from timm.data import create_transform, resolve_data_config
 
     known = {"input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode"}
     wrong = sorted(set(changes or {}) - known)
     if wrong:
-        raise InputError(f"models.yaml: transform: {', '.join(wrong)} is none of {', '.join(sorted(known))}")
+        raise InputError(f"config/models.yaml: transform: {', '.join(wrong)} is none of {', '.join(sorted(known))}")
     choices = {
         "interpolation": [mode.name.lower() for mode in Image.Resampling],
         "crop_mode": ["center", "squash", "border"],
     }
     for key, allowed in choices.items():
         if changes and key in changes and changes[key] not in allowed:
-            raise InputError(f"models.yaml: transform: {key} {changes[key]!r} is none of {', '.join(allowed)}")
+            raise InputError(f"config/models.yaml: transform: {key} {changes[key]!r} is none of {', '.join(allowed)}")
     config = resolve_data_config(dict(changes or {}), model=model)
     whole = create_transform(**config, is_training=False)
     _, height, width = config["input_size"]
@@ -89,7 +107,18 @@ def from_timm(model: nn.Module, changes: dict[str, Any] | None) -> Preprocess:
 
 
 def from_torchvision(preset: Any) -> Preprocess:
-    """torchvision's evaluation preset of a set of weights."""
+    """torchvision's evaluation preset of a set of weights.
+
+    Parameters
+    ----------
+    preset : ImageClassification
+        What `transforms()` of the weights gives.
+
+    Returns
+    -------
+    Preprocess
+        The evaluation transform of these weights.
+    """
     from torchvision.transforms import Compose, ConvertImageDtype, Normalize, PILToTensor
 
     pixels = Compose([PILToTensor(), ConvertImageDtype(torch.float32), Normalize(preset.mean, preset.std)])
@@ -98,7 +127,18 @@ def from_torchvision(preset: Any) -> Preprocess:
 
 
 def from_processor(processor: Any) -> Preprocess:
-    """A transformers image processor; the size of its output is found by trying it."""
+    """A transformers image processor; the size of its output is found by trying it.
+
+    Parameters
+    ----------
+    processor : BaseImageProcessor
+        As AutoImageProcessor gives it.
+
+    Returns
+    -------
+    Preprocess
+        The processor as an evaluation transform.
+    """
 
     def whole(image: Image.Image, **options: bool) -> torch.Tensor:
         pixels: torch.Tensor = processor(images=image, return_tensors="pt", **options)["pixel_values"][0]
@@ -113,7 +153,18 @@ def from_processor(processor: Any) -> Preprocess:
 
 
 def from_open_clip(configuration: dict[str, Any]) -> Preprocess:
-    """open_clip's preprocessing of an image tower."""
+    """open_clip's preprocessing of an image tower.
+
+    Parameters
+    ----------
+    configuration : dict
+        The tower's preprocess_cfg.
+
+    Returns
+    -------
+    Preprocess
+        The tower's evaluation transform.
+    """
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     settings = PreprocessCfg(**configuration)

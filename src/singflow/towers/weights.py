@@ -6,16 +6,14 @@ Compute steps never use the network: what is missing is named here, with the com
 import difflib
 import importlib.metadata
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from singflow.config import LOCAL, Pictures
+from singflow.artifacts.files import sha256_of
+from singflow.config.registry import ConSEEntry, ModelEntry, OpenCLIPEntry, SpaceEntry
 from singflow.errors import InputError
-from singflow.registry import ConSEEntry, ModelEntry, OpenCLIPEntry, SpaceEntry, objection
-from singflow.store import sha256_of
 
 FETCH = "run `make prefetch` on a machine with a network, with this study in params.yaml"
 TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -31,23 +29,68 @@ class WeightFile:
     place = "this environment"
 
     def find(self) -> Path | None:
-        """Its path where it is kept, None when it is not there."""
+        """Look for the file where it is kept.
+
+        Returns
+        -------
+        Path or None
+            None when it is not there.
+        """
         raise NotImplementedError
 
     def fetch(self) -> Path | None:
-        """The same, after downloading what can be downloaded."""
+        """Find the file, after downloading what can be downloaded.
+
+        Returns
+        -------
+        Path or None
+            As find gives it.
+        """
         return self.find()
 
     def label(self, path: Path) -> str:
-        """What the file found is listed as."""
+        """What the file found is listed as.
+
+        Parameters
+        ----------
+        path : Path
+            The file found.
+
+        Returns
+        -------
+        str
+            One line.
+        """
         return str(self)
 
     def version(self, path: Path) -> str:
-        """Version or commit of the file found."""
+        """Version or commit of the file found.
+
+        Parameters
+        ----------
+        path : Path
+            The file found.
+
+        Returns
+        -------
+        str
+            A dash where there is none.
+        """
         return "-"
 
     def expected(self, path: Path) -> str | None:
-        """SHA-256, or its beginning, that the file found should have."""
+        """The hash that the file found should have.
+
+        Parameters
+        ----------
+        path : Path
+            The file found.
+
+        Returns
+        -------
+        str or None
+            SHA-256, or its beginning; None when nothing says it.
+        """
         return None
 
 
@@ -71,7 +114,13 @@ class HubFile(WeightFile):
         return f"the hub cache {constants.HF_HUB_CACHE} (HF_HUB_CACHE sets it)"
 
     def find(self) -> Path | None:
-        """Its path in the cache."""
+        """Look for the file in the hub's cache.
+
+        Returns
+        -------
+        Path or None
+            Its path in the cache; None when it is not there.
+        """
         from huggingface_hub import try_to_load_from_cache
 
         for name in self.names:
@@ -81,7 +130,18 @@ class HubFile(WeightFile):
         return None
 
     def fetch(self) -> Path | None:
-        """Its path in the cache, downloaded unless it is there. Raises InputError when the repository has no such file."""
+        """Download the file unless it is in the hub's cache.
+
+        Returns
+        -------
+        Path or None
+            Its path in the cache; None for an optional file that the repository does not have.
+
+        Raises
+        ------
+        InputError
+            When the repository has no such file and it is not optional.
+        """
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import RemoteEntryNotFoundError
 
@@ -95,17 +155,50 @@ class HubFile(WeightFile):
         raise InputError(f"{self.repository} holds none of {', '.join(self.names)}")
 
     def label(self, path: Path) -> str:
-        """Repository and name, with the folder inside the repository."""
+        """Repository and name, with the folder inside the repository.
+
+        Parameters
+        ----------
+        path : Path
+            The file found.
+
+        Returns
+        -------
+        str
+            <repository>: <name>.
+        """
         found = next(name for name in self.names if path.as_posix().endswith(f"/{name}"))
         return f"{self.repository}: {found}"
 
     def version(self, path: Path) -> str:
-        """The commit, which `revision` can pin."""
+        """The commit, which `revision` can pin.
+
+        Parameters
+        ----------
+        path : Path
+            The file found.
+
+        Returns
+        -------
+        str
+            A dash when the path is not one of the hub's cache.
+        """
         parts = path.parts
         return parts[parts.index("snapshots") + 1] if "snapshots" in parts else "-"
 
     def expected(self, path: Path) -> str | None:
-        """The hub's SHA-256 of a large file: the name of what the cache's link leads to."""
+        """The hub's SHA-256 of a large file: the name of what the cache's link leads to.
+
+        Parameters
+        ----------
+        path : Path
+            The file found.
+
+        Returns
+        -------
+        str or None
+            None for a small file, whose name is no SHA-256.
+        """
         name = path.resolve().name
         return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
 
@@ -131,11 +224,28 @@ class UrlFile(WeightFile):
         return f"PyTorch's cache {self._path.parent} (TORCH_HOME sets it)"
 
     def find(self) -> Path | None:
-        """Its path in the cache."""
+        """Look for the file in PyTorch's cache.
+
+        Returns
+        -------
+        Path or None
+            Its path in the cache; None when it is not there.
+        """
         return self._path if self._path.is_file() else None
 
     def fetch(self) -> Path | None:
-        """Its path in the cache, downloaded unless it is there. Raises InputError when the download breaks off."""
+        """Download the file unless it is in PyTorch's cache.
+
+        Returns
+        -------
+        Path
+            Its path in the cache.
+
+        Raises
+        ------
+        InputError
+            When the download breaks off.
+        """
         from torch.hub import download_url_to_file
 
         if not self._path.is_file():
@@ -149,7 +259,18 @@ class UrlFile(WeightFile):
         return self._path
 
     def expected(self, path: Path) -> str | None:
-        """The hash in its name."""
+        """The hash in the file's name.
+
+        Parameters
+        ----------
+        path : Path
+            The file found.
+
+        Returns
+        -------
+        str or None
+            The beginning of its SHA-256, 8 digits or more; None when the name holds none.
+        """
         found = re.search(r"-([0-9a-f]{8,})\.", path.name)
         return found[1] if found else None
 
@@ -164,7 +285,18 @@ class PackageFile(WeightFile):
         return f"package {self.distribution}"
 
     def find(self) -> Path:
-        """Its path. Raises InputError when the distribution is not installed or holds not one weight file."""
+        """Look for the file in the installed distribution.
+
+        Returns
+        -------
+        Path
+            Its path.
+
+        Raises
+        ------
+        InputError
+            When the distribution is not installed or does not hold exactly one weight file.
+        """
         try:
             files = importlib.metadata.files(self.distribution) or []
         except importlib.metadata.PackageNotFoundError:
@@ -175,7 +307,18 @@ class PackageFile(WeightFile):
         return Path(str(weights[0].locate()))
 
     def version(self, path: Path) -> str:
-        """The distribution's."""
+        """Version of the distribution.
+
+        Parameters
+        ----------
+        path : Path
+            Not used.
+
+        Returns
+        -------
+        str
+            As its metadata says.
+        """
         return importlib.metadata.version(self.distribution)
 
 
@@ -190,7 +333,18 @@ class LocalFile(WeightFile):
         return self.path
 
     def find(self) -> Path:
-        """Its path. Raises InputError when it is not there or no longer what the resolve step found."""
+        """Check that the file is there and unchanged.
+
+        Returns
+        -------
+        Path
+            Its path.
+
+        Raises
+        ------
+        InputError
+            When it is not there or no longer what the resolve step found.
+        """
         path = Path(self.path)
         if not path.is_file():
             raise InputError(f"{path}: no such weight file")
@@ -199,12 +353,39 @@ class LocalFile(WeightFile):
         return path
 
     def expected(self, path: Path) -> str | None:
-        """What the resolve step found."""
+        """The hash that the resolve step found.
+
+        Parameters
+        ----------
+        path : Path
+            Not used.
+
+        Returns
+        -------
+        str or None
+            SHA-256; None before the resolve step.
+        """
         return self.sha256
 
 
 def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
-    """The files that the entry's weights are in, none for random ones. Raises InputError for weights that do not exist."""
+    """The files that an entry's weights are in, with its tokenizer's or its own head's.
+
+    Parameters
+    ----------
+    entry : ModelEntry, ConSEEntry or OpenCLIPEntry
+        Of config/models.yaml or config/spaces.yaml; ConSE needs its classifier's files.
+
+    Returns
+    -------
+    list of WeightFile
+        Random weights have none; an open_clip tokenizer's files are listed all the same.
+
+    Raises
+    ------
+    InputError
+        For weights that do not exist.
+    """
     if isinstance(entry, ConSEEntry):
         return required(entry.classifier)
     kind, _, target = entry.weights.partition(":")
@@ -223,12 +404,44 @@ def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
 
 
 def locate(entry: ModelEntry | SpaceEntry) -> list[Path]:
-    """Paths of all required files, in order. Raises InputError that names the missing file and the command that fetches it."""
+    """Paths of all files that an entry requires.
+
+    Parameters
+    ----------
+    entry : ModelEntry, ConSEEntry or OpenCLIPEntry
+        Of config/models.yaml or config/spaces.yaml.
+
+    Returns
+    -------
+    list of Path
+        In order, without optional ones that are not there.
+
+    Raises
+    ------
+    InputError
+        When a file is missing (the message names the file and the command that fetches it), and as required does.
+    """
     return find_all(required(entry))
 
 
 def find_all(files: list[WeightFile]) -> list[Path]:
-    """Paths of the files, in order, without optional ones that are not there. Raises InputError as locate does."""
+    """Paths of the files.
+
+    Parameters
+    ----------
+    files : list of WeightFile
+        As required gives them.
+
+    Returns
+    -------
+    list of Path
+        In order, without optional ones that are not there.
+
+    Raises
+    ------
+    InputError
+        When one is missing that is not optional: the message names it and the command that fetches it.
+    """
     paths = []
     for file in files:
         path = file.find()
@@ -236,37 +449,6 @@ def find_all(files: list[WeightFile]) -> list[Path]:
             raise InputError(f"the weight file {file} is not in {file.place}: {FETCH}")
         paths += [path] if path else []
     return paths
-
-
-def generator_files(pictures: Pictures) -> list[WeightFile]:
-    """The files that embeddings are rendered with (Karlo's layout in diffusers), model_index.json first; none for checkpoints/<folder>.
-
-    Not among them: the image encoder and its preprocessor, which embeddings take the place of.
-    """
-    if pictures.generator.startswith(f"{LOCAL}/"):
-        return []
-    files: dict[str, list[tuple[str, ...]]] = {".": [("model_index.json",)]}
-    files |= {part: [("config.json",), DIFFUSERS_WEIGHTS] for part in ("decoder", "super_res_first", "super_res_last", "text_proj")}
-    files |= {part: [("scheduler_config.json",)] for part in ("decoder_scheduler", "super_res_scheduler")}
-    files["text_encoder"] = [("config.json",), TIMM_WEIGHTS]
-    files["tokenizer"] = [("vocab.json",), ("merges.txt",), ("tokenizer_config.json",), ("special_tokens_map.json",)]
-    return [
-        HubFile(pictures.generator, tuple(str(PurePosixPath(part, name)) for name in names), pictures.revision)
-        for part, each in files.items()
-        for names in each
-    ]
-
-
-def generates(pictures: Pictures, spaces: Iterable[SpaceEntry]) -> bool:
-    """Whether the generator may draw for one of the spaces: unclip is asked for, or auto with a space that it draws from."""
-    return pictures.renderer == "unclip" or (pictures.renderer == "auto" and any(objection(space) is None for space in spaces))
-
-
-def refuse_space(space: str, entry: SpaceEntry) -> None:
-    """Raise InputError unless the generator draws from the space: OpenAI's CLIP ViT-L/14."""
-    reason = objection(entry)
-    if reason:
-        raise InputError(f"space {space} cannot be rendered: {reason}: write pictures.renderer: retrieval, or auto")
 
 
 def _head_file(entry: ModelEntry) -> list[WeightFile]:
@@ -290,7 +472,23 @@ def _timm_files(entry: ModelEntry) -> list[WeightFile]:
 
 
 def torchvision_weights(entry: ModelEntry) -> Any:
-    """torchvision's description of the weights: their address and their evaluation transform."""
+    """torchvision's description of the weights: their address and their evaluation transform.
+
+    Parameters
+    ----------
+    entry : ModelEntry
+        An entry whose source is torchvision; its id is name.WEIGHTS.
+
+    Returns
+    -------
+    WeightsEnum
+        The member of the model's weights.
+
+    Raises
+    ------
+    InputError
+        For a model or weights that torchvision does not have.
+    """
     from torchvision.models import get_model_weights
 
     name, _, tag = entry.id.partition(".")
@@ -313,9 +511,22 @@ def _transformers_files(entry: ModelEntry) -> list[WeightFile]:
 
 
 def open_clip_tag(entry: OpenCLIPEntry) -> dict[str, Any]:
-    """open_clip's description of the weights: repository, normalization, activation. {} for an id without pretrained.
+    """open_clip's description of the weights.
 
-    Raises InputError for an unknown name and for weights that were trained with another activation than the model has.
+    Parameters
+    ----------
+    entry : OpenCLIPEntry
+        Its id is model/pretrained, or model alone.
+
+    Returns
+    -------
+    dict
+        Repository, normalization, activation and so on; {} for an id without pretrained.
+
+    Raises
+    ------
+    InputError
+        For an unknown name and for weights that were trained with another activation than the model has.
     """
     import open_clip
 

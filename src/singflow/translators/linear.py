@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Self
 
-from singflow.config import LOCAL
+from singflow.artifacts.files import sha256_of
+from singflow.artifacts.tensors import read_tensors
+from singflow.config.sections import LOCAL
 from singflow.errors import InputError
-from singflow.ridge import Affine
-from singflow.store import read_tensors, sha256_of
+from singflow.translators.ridge import Affine
 
 
 class Translator(Affine):
@@ -14,9 +15,22 @@ class Translator(Affine):
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
-        """The translator of a file translators/<space>/<model>/linear.safetensors: weight (m, d) and bias (m,), float32.
+        """Read the translator in a file translators/<space>/<model>/linear.safetensors.
 
-        Raises InputError for any other file, and for one that is damaged.
+        Parameters
+        ----------
+        path : Path or str
+            The file: weight (m, d) and bias (m,), float32.
+
+        Returns
+        -------
+        Translator
+            The translator of the file.
+
+        Raises
+        ------
+        InputError
+            For any other file, and for one that is damaged.
         """
         path = Path(path)
         _, made = read_tensors(path, [])
@@ -33,14 +47,40 @@ class Translator(Affine):
 
 
 def imported_path(space: str, model: str) -> Path:
-    """Where an imported translator lies."""
+    """Where an imported translator lies.
+
+    Parameters
+    ----------
+    space, model : str
+        Their names in the study.
+
+    Returns
+    -------
+    Path
+        checkpoints/translators/<space>/<model>.safetensors, relative to the working directory.
+    """
     return Path(LOCAL) / "translators" / space / f"{model}.safetensors"
 
 
 def read_imported(imported: list[str], space: str, model: str) -> Translator | None:
-    """The translator that the study names for a model and space, None when it names none.
+    """The translator that the study names for a model and space.
 
-    imported: translator.imported of the study, <space>/<model>:<hash>. Raises InputError when the file is not there or is another.
+    Parameters
+    ----------
+    imported : list of str
+        translator.imported of the study: <space>/<model>:<hash>, where the hash is the beginning of the file's SHA-256.
+    space, model : str
+        Their names in the study.
+
+    Returns
+    -------
+    Translator or None
+        None when the study names none for them.
+
+    Raises
+    ------
+    InputError
+        When the file is not there, has another hash, or holds no linear translator.
     """
     pins = dict(each.rsplit(":", 1) for each in imported)
     pin = pins.get(f"{space}/{model}")
@@ -49,7 +89,7 @@ def read_imported(imported: list[str], space: str, model: str) -> Translator | N
     path = imported_path(space, model)
     if not path.is_file():
         raise InputError(
-            f"{path}: no such file: make it with scripts/import_translator.py, or take {space}/{model} out of translator.imported"
+            f"{path}: no such file: make it with `singflow import_translator`, or take {space}/{model} out of translator.imported"
         )
     if not sha256_of(path).startswith(pin):
         raise InputError(

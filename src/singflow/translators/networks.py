@@ -21,12 +21,14 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn.functional import cosine_similarity, mse_loss
 
+from singflow.artifacts.files import MEND
+from singflow.artifacts.shards import iterate_pairs, shard_path
+from singflow.artifacts.tensors import Tensors, provenance, read_tensors, write_tensors
 from singflow.cli import log
-from singflow.config import Training
 from singflow.errors import InputError
-from singflow.features import pick_device
-from singflow.ridge import Agreement
-from singflow.store import MEND, Tensors, iterate_pairs, provenance, read_tensors, shard_path, write_tensors
+from singflow.towers.device import pick_device
+from singflow.translators.parameters import Training
+from singflow.translators.ridge import Agreement
 
 BLOCK = 4096  # rows that are judged or summed at once
 HIDDEN = {"mlp3": 2, "mlp4": 3}
@@ -36,12 +38,42 @@ Rows = tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]
 
 
 def cosine_loss(predicted: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-    """Mean over rows of 1 - cosine similarity (equation 15); both (n, m)."""
+    """Mean over rows of 1 - cosine similarity.
+
+    Parameters
+    ----------
+    predicted, embeddings : Tensor of shape (n, m)
+        Predictions, and the embeddings that they should be.
+
+    Returns
+    -------
+    Tensor of shape ()
+        From 0 to 2.
+
+    References
+    ----------
+    Equation 15.
+    """
     return (1 - cosine_similarity(predicted, embeddings)).mean()
 
 
 def both_loss(predicted: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-    """Mean squared error per coordinate (equation 14) plus the cosine loss (equation 15); both (n, m)."""
+    """Mean squared error per coordinate plus the cosine loss.
+
+    Parameters
+    ----------
+    predicted, embeddings : Tensor of shape (n, m)
+        Predictions, and the embeddings that they should be.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The sum of the two.
+
+    References
+    ----------
+    Equations 14 (squared error) and 15 (cosine loss).
+    """
     return mse_loss(predicted, embeddings) + cosine_loss(predicted, embeddings)
 
 
@@ -56,6 +88,18 @@ class Residual(nn.Module):
         self.branch = branch
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Add the branch's output to its input.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, d)
+            What the branch takes and gives.
+
+        Returns
+        -------
+        Tensor of shape (n, d)
+            x + branch(x).
+        """
         return x + self.branch(x)
 
 
@@ -92,6 +136,18 @@ class Network(nn.Module):
         nn.init.zeros_(self.projection.bias)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Translate features into embeddings.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n, d)
+            As the model gives them: they are standardized here.
+
+        Returns
+        -------
+        Tensor of shape (n, m)
+            Embeddings, in the units of the space.
+        """
         outputs = self.projection(self.body((features - self.feature_mean) / self.feature_scale))
         return self.embedding_mean + self.embedding_scale * outputs
 
@@ -102,7 +158,23 @@ class Network(nn.Module):
 
 
 def load_network(path: Path) -> Network:
-    """The translator of a file that train_translator wrote, in evaluation mode. Raises InputError for any other file."""
+    """Read a translator from a file that train_translator wrote.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    Network
+        In evaluation mode, float32, on the CPU.
+
+    Raises
+    ------
+    InputError
+        For any other file, and for one whose width, dropout and tensors do not fit its kind.
+    """
     _, made = read_tensors(path, [])
     if made.get("kind") not in {"residual", *HIDDEN}:
         raise InputError(f"{path}: holds no nonlinear translator: name a file of translators/ whose kind is mlp3, mlp4 or residual")
@@ -165,9 +237,18 @@ class Pairs:
         self._cached: tuple[int, Rows] | None = None
 
     def moments(self) -> Moments:
-        """Means and standard deviations (1 for a constant) of features and embeddings, and a hash of all rows and the split.
+        """Go through all shards once for the statistics of the training rows and a hash of the data.
 
-        Raises InputError with fewer than two training rows, without held-out images, or for shards that do not fit together.
+        Returns
+        -------
+        Moments
+            Means and standard deviations (1 for a constant) of features and embeddings over the training rows, and a hash of all rows
+            and the split.
+
+        Raises
+        ------
+        InputError
+            With fewer than two training rows, without held-out images, or for shards that do not fit together.
         """
         digest = hashlib.sha256(self._training.data)
         features, embeddings = _Spread(), _Spread()
@@ -187,7 +268,24 @@ class Pairs:
         return Moments(features.n, *features.mean_and_scale(), *embeddings.mean_and_scale(), digest.hexdigest())
 
     def read(self, shard: int) -> Rows:
-        """A shard's features and embeddings on the device, and the numbers of its training and of its held-out rows."""
+        """Read a shard onto the device, and keep it until another one is read.
+
+        Parameters
+        ----------
+        shard : int
+            Its number, from 0.
+
+        Returns
+        -------
+        features : Tensor of shape (n, d)
+            Features of all its rows.
+        embeddings : Tensor of shape (n, m)
+            Embeddings of the same rows.
+        training : ndarray of int
+            Numbers of the training rows: all views of the training images.
+        held_out : ndarray of int
+            Numbers of the held-out rows: view 0 of the held-out images.
+        """
         if self._cached and self._cached[0] == shard:
             return self._cached[1]
         self._cached = None
@@ -205,7 +303,18 @@ class Pairs:
         return rows
 
     def judge(self, predict: Callable[[torch.Tensor], torch.Tensor]) -> Agreement:
-        """Agreement of predictions with the held-out images' embeddings; not finite predictions give a not finite error."""
+        """Agreement of predictions with the held-out images' embeddings.
+
+        Parameters
+        ----------
+        predict : callable
+            Gives embeddings (n, m) of features (n, d), both on the device.
+
+        Returns
+        -------
+        Agreement
+            Over view 0 of the held-out images; its cosine and squared error are NaN when any prediction is not finite.
+        """
         agreement = Agreement()
         for shard in range(self.shards):
             features, embeddings, _, held_out = self.read(shard)
@@ -231,7 +340,20 @@ class Trained:
 
 
 def prepare(device: str, threads: int) -> torch.device:
-    """Pick the device and make PyTorch repeat itself on it: fixed threads, no TF32, deterministic algorithms where there are some."""
+    """Pick the device and make PyTorch repeat itself on it: fixed threads, no TF32, deterministic algorithms where there are some.
+
+    Parameters
+    ----------
+    device : str
+        auto, cpu or cuda, as pick_device takes it.
+    threads : int
+        Threads of PyTorch on the CPU.
+
+    Returns
+    -------
+    torch.device
+        The device to train on.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -242,9 +364,29 @@ def prepare(device: str, threads: int) -> torch.device:
 def train(pairs: Pairs, kind: str, settings: Training, seed: int, checkpoint: Path) -> Trained:
     """Train a translator by each loss with AdamW and early stopping, and keep the one with the lowest held-out MSE.
 
-    checkpoint: file that holds the state after every epoch; a training that finds its own goes on from there, and one of other
-    data, settings, code or software, or a damaged one, is left aside with a word in the log. The caller removes it.
-    Raises InputError when a loss is no longer finite.
+    Parameters
+    ----------
+    pairs : Pairs
+        Features and embeddings, and the device to train on.
+    kind : str
+        Architecture: mlp3, mlp4 or residual.
+    settings : Training
+        Losses to try, width, dropout, step size, decay, batch size, epochs and patience.
+    seed : int
+        Decides the initial weights, the order of the rows and the dropout, together with the epoch.
+    checkpoint : Path
+        File that holds the state after every epoch. A training that finds its own goes on from there; one of other data, settings,
+        code or software, or a damaged one, is ignored with a warning in the log. The caller removes it.
+
+    Returns
+    -------
+    Trained
+        The kept translator on the CPU, and the figures of every loss.
+
+    Raises
+    ------
+    InputError
+        When a loss is no longer finite, and as Pairs.moments does.
     """
     moments = pairs.moments()
     mean = torch.from_numpy(moments.embedding_mean).to(pairs.device)
@@ -284,13 +426,39 @@ def train(pairs: Pairs, kind: str, settings: Training, seed: int, checkpoint: Pa
 
 
 def held_out_loss(loss: str, record: dict[str, float]) -> float:
-    """A loss's value on the held-out images, out of an epoch's record."""
+    """A loss's value on the held-out images, from an epoch's record.
+
+    Parameters
+    ----------
+    loss : str
+        mse, cosine or both.
+    record : dict
+        Record of an epoch, of which validation_cosine and validation_mse are used.
+
+    Returns
+    -------
+    float
+        The lower, the better.
+    """
     cosine, mse = 1.0 - record["validation_cosine"], record["validation_mse"]
     return {"mse": mse, "cosine": cosine, "both": mse + cosine}[loss]
 
 
 def best_epoch(loss: str, history: History) -> int:
-    """The epoch with the lowest held-out loss, the first of equals, counted from 1; 0 before the first."""
+    """The epoch with the lowest held-out loss.
+
+    Parameters
+    ----------
+    loss : str
+        mse, cosine or both.
+    history : list of dict
+        The records of the epochs so far, in order.
+
+    Returns
+    -------
+    int
+        Counted from 1, the first of equals; 0 before the first epoch.
+    """
     return int(np.argmin([held_out_loss(loss, record) for record in history])) + 1 if history else 0
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from singflow.config import Section, explain, read_yaml
+from singflow.config.reading import explain, read_yaml
+from singflow.config.sections import Section
 from singflow.errors import InputError
-from singflow.ridge import Affine
+from singflow.translators.ridge import Affine
 
 BACKENDS = {"kakao_karlo_v1_alpha_image_variations": "ViT-L-14-quickgelu/openai"}
 
@@ -37,8 +38,21 @@ class Release:
 def read_release(folder: Path) -> Release:
     """Read metadata.yaml and the checkpoint beside it.
 
-    Raises InputError for another architecture than linear, an unknown space, tensors whose shapes are not the metadata's,
-    non-finite values, and a checkpoint that holds anything but tensors.
+    Parameters
+    ----------
+    folder : Path
+        Folder of one released translator.
+
+    Returns
+    -------
+    Release
+        The translator (float32), its model, and the open_clip id of its space.
+
+    Raises
+    ------
+    InputError
+        For metadata.yaml that is missing or has other keys, another architecture than linear, an unknown space, tensors whose
+        shapes are not the metadata's, non-finite values, and a checkpoint that holds anything but tensors or lies elsewhere.
     """
     import torch
     from pydantic import ValidationError

@@ -18,7 +18,18 @@ class Affine:
     bias: np.ndarray
 
     def astype(self, dtype: DTypeLike) -> "Affine":
-        """The same map in another type."""
+        """The same map in another type.
+
+        Parameters
+        ----------
+        dtype : dtype
+            Type of weight and bias.
+
+        Returns
+        -------
+        Affine
+            Arrays that have the type already are shared, not copied.
+        """
         return Affine(self.weight.astype(dtype, copy=False), self.bias.astype(dtype, copy=False))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
@@ -39,7 +50,15 @@ class RidgeStatistics:
         self._xz = np.zeros((width, dim))
 
     def update(self, features: np.ndarray, embeddings: np.ndarray) -> None:
-        """Add rows: features (n, d), embeddings (n, m)."""
+        """Add rows.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n, d)
+            Features of the rows.
+        embeddings : ndarray of shape (n, m)
+            Embeddings of the same rows.
+        """
         x = features.astype(np.float64)
         z = embeddings.astype(np.float64)
         self.n += len(x)
@@ -67,9 +86,28 @@ class RidgeStatistics:
         return self._z / self.n
 
     def path(self, alphas: Iterable[float]) -> Iterator[Affine]:
-        """The minimizer of sum ||T f + c - z||^2 + alpha ||T||^2 for each alpha, out of one factorization.
+        """The minimizer of sum ||T f + c - z||^2 + alpha ||T||^2 for each alpha, from one factorization.
 
-        The intercept c is not penalized, as in scikit-learn's Ridge. Raises InputError with fewer than two rows.
+        The intercept c is not penalized, as in scikit-learn's Ridge.
+
+        Parameters
+        ----------
+        alphas : iterable of float
+            Ridge penalties, above 0, in squared feature units.
+
+        Yields
+        ------
+        Affine
+            The solution for one alpha, float64, in their order.
+
+        Raises
+        ------
+        InputError
+            With fewer than two rows.
+
+        References
+        ----------
+        Equation 4 of the paper.
         """
         if self.n < 2:
             raise InputError(f"a translator needs at least two training rows, not {self.n}: add images or lower data.validation_fraction")
@@ -92,7 +130,18 @@ class Agreement:
     squared_error: float = 0.0
 
     def update(self, predicted: np.ndarray, embeddings: np.ndarray) -> None:
-        """Add rows: both (n, m)."""
+        """Add rows.
+
+        Parameters
+        ----------
+        predicted, embeddings : ndarray of shape (n, m)
+            Predictions, and the embeddings that they should be.
+
+        Raises
+        ------
+        InputError
+            When a row of either is zero, and so has no direction.
+        """
         z = embeddings.astype(np.float64)
         norms = np.linalg.norm(predicted, axis=1) * np.linalg.norm(z, axis=1)
         if not (norms > 0).all():
@@ -107,9 +156,35 @@ class Agreement:
         return self.cosine_sum / self.n
 
     def mse(self, dim: int) -> float:
-        """Mean squared error per coordinate (equation 14)."""
+        """Mean squared error per coordinate.
+
+        Parameters
+        ----------
+        dim : int
+            Width m of the embeddings.
+
+        Returns
+        -------
+        float
+            In squared units of the space.
+
+        References
+        ----------
+        Equation 14.
+        """
         return self.squared_error / (self.n * dim)
 
     def r2(self, baseline: "Agreement") -> float:
-        """Share of the baseline's squared error that is explained: 1 is perfect, 0 no better than the baseline."""
+        """Share of the baseline's squared error that is explained.
+
+        Parameters
+        ----------
+        baseline : Agreement
+            Of the mean embedding with the same rows.
+
+        Returns
+        -------
+        float
+            1 is perfect, 0 no better than the baseline, below 0 worse.
+        """
         return 1.0 - self.squared_error / baseline.squared_error

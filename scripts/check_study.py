@@ -1,0 +1,26 @@
+"""Check the study with all that it refers to, and digest the code of every step: what the Snakefile does before the first job, for DVC."""
+
+from pathlib import Path
+
+from singflow import cli
+from singflow.config.reading import check_same_in_both, read_yaml
+from singflow.config.study import settle
+from singflow.engines.code import write_digests
+
+
+class Flags(cli.Command):
+    """Check the study with all that it refers to, and digest the code of every step."""
+
+    params: Path
+    output: Path
+
+
+def main(flags: Flags) -> None:
+    content = read_yaml(flags.params)
+    check_same_in_both(content, flags.params)
+    settle(content, str(flags.params))
+    write_digests(flags.output)
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

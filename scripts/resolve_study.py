@@ -1,0 +1,25 @@
+"""Write the study that is in force among its results, where other files than params.yaml may lie over it."""
+
+from pathlib import Path
+
+from singflow import cli
+from singflow.artifacts.files import write_bytes
+from singflow.config.reading import read_yaml
+from singflow.config.study import check, render
+
+
+class Flags(cli.Command):
+    """Write the study that is in force among its results, where other files than params.yaml may lie over it."""
+
+    params: Path
+    output: Path
+
+
+def main(flags: Flags) -> None:
+    content = read_yaml(flags.params)
+    check(content, str(flags.params))
+    write_bytes(flags.output, render(content).encode())
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

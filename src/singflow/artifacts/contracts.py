@@ -1,0 +1,28 @@
+"""What artifacts hold. Readers check it; nothing is computed from it, so that a new artifact makes no step stale."""
+
+TENSORS = {  # kind and dimensions of the artifacts' tensors
+    **dict.fromkeys(["image_id", "view"], ("i", 1)),
+    **dict.fromkeys(["bias", "singular_values", "feature_mean", "embedding_mean"], ("f", 1)),
+    **dict.fromkeys(["features", "embeddings", "weight", "null_basis"], ("f", 2)),
+    **dict.fromkeys(["label_embeddings", "concept_embeddings", "target_embeddings"], ("f", 2)),
+}
+COLUMNS = {  # of the tables of rows, with their kinds
+    table: {name: kind for kind, names in kinds.items() for name in names.split()}
+    for table, kinds in {
+        "manifest": {"i": "image_id class_index width height", "O": "path label prompt split sha256"},
+        "scores": {
+            "i": "image_id class_index predicted_index", "O": "label",
+            "f": "is_deg as_deg angle_original_deg angle_equivalent_deg null_energy logit_change control_is_deg control_as_deg",
+        },
+        "controls": {"i": "image_id dimension", "O": "subspace", "f": "is_deg as_deg as_abs_deg"},
+        "neighbours": {"i": "image_id original_id equivalent_id", "f": "original_deg equivalent_deg"},
+        "null_validation": {"i": "image_id", "O": "perturbation", "f": "norm logit_change softmax_change", "b": "top1_changed"},
+        "pictures": {"O": "figure picture"},
+        "rank_curves": {"O": "point", "f": "kept", "i": "rank null_dim"},
+        "steering": {
+            "i": "image_id", "O": "label prompt", "b": "reachable",
+            "f": "target_is_deg step is_deg as_target_deg as_label_deg logit_change",
+        },
+    }.items()
+}  # fmt: skip
+KINDS = {"i": "integers", "f": "floats", "b": "truth values", "O": "texts"}

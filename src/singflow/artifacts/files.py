@@ -1,0 +1,265 @@
+"""Artifacts on disk: written whole or not at all, byte-identical for identical content, checked when read."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from singflow.errors import InputError
+
+MEND = "remove it and run the workflow again"
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that is moved into place when the block ends well, and removed otherwise.
+
+    What a killed process left of the same file is removed.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder is made where it is not there.
+
+    Yields
+    ------
+    Path
+        An empty file with the suffix of `path`, to be written in the block.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be written; any OSError of the block counts as that.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_behind(path)
+        handle, temporary = _locked_file(path)
+        try:
+            with os.fdopen(handle):
+                yield temporary
+                temporary.chmod(0o666 & ~_umask())
+                with temporary.open("rb") as written:
+                    os.fsync(written.fileno())
+                temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk or your quota is full: free some space" if full else f"{error.strerror}: see to its folder"
+        raise InputError(f"{path}: cannot be written, {reason}, then run the same again") from None
+
+
+def _locked_file(path: Path) -> tuple[int, Path]:
+    """A new file beside `path`, open and locked where the file system has locks."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if Path(name).exists():  # not removed by another process between the two
+            return handle, Path(name)
+        os.close(handle)
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Remove temporary files of `path` whose writer was killed: no process holds them locked."""
+    for each in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with suppress(OSError), each.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            each.unlink()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+class Facts(dict[str, Any]):
+    """What an artifact says of itself; looking up what it does not say raises InputError that names the file."""
+
+    def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
+        super().__init__(content)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise InputError(f"{self.path}: says nothing of {key!r}: {MEND}")
+
+    def of_kind(self, key: str, kind: Any) -> Any:
+        """A fact of the given type.
+
+        Parameters
+        ----------
+        key : str
+            Its name.
+        kind : type or union of types
+            What isinstance must find; a list must hold texts alone.
+
+        Returns
+        -------
+        Any
+            The fact as it is written.
+
+        Raises
+        ------
+        InputError
+            When the fact is missing or of another type.
+        """
+        return self._checked(key, self[key], kind)
+
+    def parsed(self, key: str, kind: Any) -> Any:
+        """A fact of the given type that is written as JSON, as those in the header of safetensors are.
+
+        Parameters
+        ----------
+        key : str
+            Its name.
+        kind : type or union of types
+            What isinstance must find in the parsed fact; a list must hold texts alone.
+
+        Returns
+        -------
+        Any
+            The parsed fact.
+
+        Raises
+        ------
+        InputError
+            When the fact is missing, not JSON, or of another type.
+        """
+        try:
+            return self._checked(key, json.loads(self[key]), kind)
+        except (TypeError, ValueError, RecursionError):
+            raise InputError(f"{self.path}: {key} is {self[key]!r}, not JSON: {MEND}") from None
+
+    def _checked(self, key: str, fact: Any, kind: Any) -> Any:
+        if not isinstance(fact, kind) or (isinstance(fact, list) and not all(isinstance(each, str) for each in fact)):
+            raise InputError(f"{self.path}: {key} is {fact!r}: {MEND}")
+        return fact
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole.
+
+    Parameters
+    ----------
+    path : Path
+        The file; one that is there is replaced.
+    content : bytes
+        All of it.
+    """
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with sorted keys.
+
+    Parameters
+    ----------
+    path : Path
+        The file; one that is there is replaced.
+    content : Any
+        What the json module can write.
+
+    Raises
+    ------
+    ValueError
+        When it holds NaN or infinity, because JSON has none.
+    """
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Facts:
+    """Read a JSON object.
+
+    Parameters
+    ----------
+    path : Path
+        The file, in UTF-8.
+
+    Returns
+    -------
+    Facts
+        The object; objects inside it are Facts, too.
+
+    Raises
+    ------
+    InputError
+        When it is not readable as JSON or holds no object; the message names the file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), object_hook=partial(Facts, path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}): {MEND}") from None
+    if not isinstance(content, Facts):
+        raise InputError(f"{path}: holds no JSON object: {MEND}")
+    return content
+
+
+def read_names(path: Path) -> Facts:
+    """Lists of labels, concepts and targets of prompts/<space>.json.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    Facts
+        Lists of texts by key.
+
+    Raises
+    ------
+    InputError
+        As read_json does, and when a value is no list of texts.
+    """
+    names = read_json(path)
+    for key in names:
+        names.of_kind(key, list)
+    return names
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's content.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    str
+        SHA-256, 64 hexadecimal digits.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def md5_of(path: Path) -> str:
+    """DVC's hash of a file's content.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    str
+        MD5, 32 hexadecimal digits.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

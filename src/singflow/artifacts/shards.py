@@ -1,0 +1,306 @@
+"""Shards of features and embeddings, and the manifest that lists their images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from singflow.artifacts.files import MEND
+from singflow.artifacts.tables import read_parquet
+from singflow.artifacts.tensors import Tensors, read_tensors
+from singflow.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """Read the manifest.
+
+    Parameters
+    ----------
+    path : Path
+        data/manifest.parquet of a study.
+
+    Returns
+    -------
+    DataFrame
+        One row for each image, with the columns that COLUMNS lists.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read, lacks a column, or its images are not 0, 1, 2, ... below the data root; the message names it.
+    """
+    manifest = read_parquet(path, "manifest")
+    if not np.array_equal(manifest["image_id"], np.arange(len(manifest))):
+        raise InputError(f"{path}: image_id does not count 0, 1, 2, ...: {MEND}")
+    for place in manifest["path"][manifest["path"].str.contains(r"^/|(?:^|/)\.\.(?:/|$)", na=True)]:
+        raise InputError(f"{path}: {place!r} leads out of the data root: {MEND}")
+    return manifest
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """Where a shard of features or embeddings lies.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the shards of a model or space.
+    shard : int
+        Number of the shard, from 0.
+
+    Returns
+    -------
+    Path
+        <folder>/shard-<five digits>.safetensors.
+    """
+    return folder / f"shard-{shard:05d}.safetensors"
+
+
+def shard_rows(n_images: int, shard: int, shards: int) -> range:
+    """The image ids of one shard: contiguous, sizes differing by one at most.
+
+    Parameters
+    ----------
+    n_images : int
+        Images of the study.
+    shard : int
+        Number of the shard, from 0.
+    shards : int
+        How many there are.
+
+    Returns
+    -------
+    range
+        Image ids.
+
+    Raises
+    ------
+    InputError
+        When there are more shards than images.
+    """
+    if shards > n_images:
+        raise InputError(f"extraction.shards is {shards}, but there are only {n_images} images: lower it")
+    return range(n_images * shard // shards, n_images * (shard + 1) // shards)
+
+
+def iterate_shards(folder: Path, tensor: str, shards: int, manifest: pd.DataFrame, weights_sha256: str | None = None) -> Iterator[Tensors]:
+    """One shard after the other; at the end every image must have been seen.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the shards.
+    tensor : str
+        Tensor that is wanted, `features` or `embeddings`.
+    shards : int
+        How many there are.
+    manifest : DataFrame
+        The study's images.
+    weights_sha256 : str, optional
+        Hash of the weights that every shard must be made with; not checked by default.
+
+    Yields
+    ------
+    dict of ndarray
+        `tensor` of shape (rows, width), `image_id` and `view` of shape (rows,).
+
+    Raises
+    ------
+    InputError
+        When a shard is unusable or was made with other weights than those given, or when view 0 of an image of the manifest is missing
+        or occurs more than once.
+    """
+    seen = np.zeros(len(manifest), dtype=np.int64)
+    for shard in range(shards):
+        path = shard_path(folder, shard)
+        tensors, metadata = read_tensors(path, [tensor, "image_id", "view"])
+        if weights_sha256 is not None and metadata.get("weights_sha256") != weights_sha256:
+            raise InputError(f"{path}: was made with other weights than the head: remove the folder and run the workflow again")
+        identifiers = tensors["image_id"]
+        if len({len(each) for each in tensors.values()}) > 1:
+            raise InputError(f"{path}: its tensors differ in length: {MEND}")
+        if len(identifiers) and not 0 <= identifiers.min() <= identifiers.max() < len(manifest):
+            raise InputError(f"{path}: holds images that the manifest does not: {MEND}")
+        np.add.at(seen, identifiers[tensors["view"] == 0], 1)
+        yield tensors
+    if not (seen == 1).all():
+        wrong = int(np.flatnonzero(seen != 1)[0])
+        raise InputError(
+            f"{folder}: image {wrong} occurs {seen[wrong]} times instead of once: remove the folder and run the workflow again"
+        )
+
+
+def in_blocks(rows: np.ndarray, size: int = 4096) -> list[np.ndarray]:
+    """Rows in their order, in blocks of nearly equal size.
+
+    Parameters
+    ----------
+    rows : ndarray
+        Split along its first axis.
+    size : int
+        Most rows of a block.
+
+    Returns
+    -------
+    list of ndarray
+        The blocks; one empty block where there are no rows.
+    """
+    return np.array_split(rows, max(1, -(-len(rows) // size)))
+
+
+def iterate_whole(
+    folder: Path, tensor: str, shards: int, manifest: pd.DataFrame, *, size: int | None = None, images: np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """View 0 of the images, a shard at a time.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the shards.
+    tensor : str
+        Tensor that is wanted, `features` or `embeddings`.
+    shards : int
+        How many there are.
+    manifest : DataFrame
+        The study's images.
+    size : int, optional
+        Rows given at once, at most.
+    images : ndarray of bool, shape (n_images,), optional
+        Which images of the manifest are wanted; all by default.
+
+    Yields
+    ------
+    image_id : ndarray of shape (n,)
+        Image ids.
+    rows : ndarray of shape (n, width)
+        View 0 of these images.
+
+    Raises
+    ------
+    InputError
+        As iterate_shards does.
+    """
+    for each in iterate_shards(folder, tensor, shards, manifest):
+        whole = each["view"] == 0
+        rows = np.flatnonzero(whole if images is None else whole & images[each["image_id"]])
+        for block in in_blocks(rows, size or max(1, len(rows))):
+            yield each["image_id"][block], each[tensor][block]
+
+
+def label_rows(manifest: pd.DataFrame, labels: Sequence[str], origin: Path) -> np.ndarray:
+    """The place of every image's label among the labels.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+        The study's images.
+    labels : sequence of str
+        Labels of the study, each once.
+    origin : Path
+        The file that they are from, for the message.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        Index into `labels` for each image of the manifest.
+
+    Raises
+    ------
+    InputError
+        The labels are not those of the manifest.
+    """
+    import pandas as pd
+
+    rows = pd.Index(labels).get_indexer(pd.Index(manifest["label"]))
+    if rows.min(initial=0) < 0 or len(set(rows)) < len(labels):
+        raise InputError(f"{origin}: its labels are not those of the manifest: remove it and run the workflow again")
+    return rows
+
+
+def read_whole(folder: Path, tensor: str, shards: int, n_images: int, image_id: Sequence[int]) -> np.ndarray:
+    """View 0 of the given images; only their rows are read.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the shards.
+    tensor : str
+        Tensor that is wanted, `features` or `embeddings`.
+    shards : int
+        How many there are.
+    n_images : int
+        Images of the study.
+    image_id : sequence of int
+        Images that are wanted, at least one.
+
+    Returns
+    -------
+    ndarray of shape (n, width)
+        Rows in the order of `image_id`.
+
+    Raises
+    ------
+    InputError
+        When a shard is unusable or lacks an image.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    found = {}
+    for shard in range(shards):
+        wanted = set(image_id) & set(shard_rows(n_images, shard, shards))
+        if not wanted:
+            continue
+        path = shard_path(folder, shard)
+        places, _ = read_tensors(path, ["image_id", "view"])
+        try:
+            with safe_open(path, framework="numpy") as file:
+                rows = file.get_slice(tensor)
+                for row in np.flatnonzero((places["view"] == 0) & np.isin(places["image_id"], list(wanted))):
+                    found[int(places["image_id"][row])] = rows[int(row) : int(row) + 1][0]
+        except (SafetensorError, ValueError, IndexError) as error:
+            raise InputError(f"{path}: holds no {tensor} of its images ({error}): {MEND}") from None
+    if missing := set(image_id) - set(found):
+        raise InputError(f"{folder}: image {min(missing)} is missing: remove the folder and run the workflow again")
+    return np.stack([found[each] for each in image_id])
+
+
+def iterate_pairs(features: Path, embeddings: Path, shards: int, manifest: pd.DataFrame) -> Iterator[tuple[Tensors, np.ndarray]]:
+    """Feature shards with the embeddings of the same rows.
+
+    Parameters
+    ----------
+    features, embeddings : Path
+        Folders of the shards of a model and of a space.
+    shards : int
+        How many there are of each.
+    manifest : DataFrame
+        The study's images.
+
+    Yields
+    ------
+    shard : dict of ndarray
+        `features` of shape (rows, d), `image_id` and `view` of shape (rows,).
+    embeddings : ndarray of shape (rows, m)
+        Embeddings of the same images and views.
+
+    Raises
+    ------
+    InputError
+        When rows differ, and as iterate_shards does.
+    """
+    for shard, (left, right) in enumerate(
+        zip(
+            iterate_shards(features, "features", shards, manifest),
+            iterate_shards(embeddings, "embeddings", shards, manifest),
+            strict=True,
+        )
+    ):
+        if not (np.array_equal(left["image_id"], right["image_id"]) and np.array_equal(left["view"], right["view"])):
+            places = f"{shard_path(features, shard)} and {shard_path(embeddings, shard)}"
+            raise InputError(f"{places} hold different rows: remove both and run the workflow again")
+        yield left, right["embeddings"]

@@ -1,0 +1,257 @@
+"""Tables: CSV that people read, and Parquet for rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from singflow.artifacts.contracts import COLUMNS, KINDS
+from singflow.artifacts.files import MEND, atomic, write_bytes
+from singflow.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BASIS = ["rank_rule", "null_dim", "validation_r2", "translator", "seed"]
+TEXTS = ["space", "model", "model_a", "model_b", "label", "concept", "path", "prompt", "text", "note", "reason", "translator"]
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV table.
+
+    Parameters
+    ----------
+    path : Path
+        The file; one that is there is replaced.
+    columns : sequence of str
+        The header.
+    rows : iterable of sequences
+        Values of each row, in the order of the columns.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A table of the study: labels and other texts are what they are, whether they look like numbers or like nothing.
+
+    Parameters
+    ----------
+    path : Path
+        A CSV file.
+    columns : sequence of str
+        Columns that it must have.
+
+    Returns
+    -------
+    DataFrame
+        Columns named in TEXTS hold strings; only empty cells are missing values.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read or lacks one of the columns; the message names the file.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as CSV ({error}): {MEND}") from None
+    if missing := [column for column in columns if column not in table]:
+        raise InputError(f"{path}: has no column {', '.join(missing)}: {MEND}")
+    return table
+
+
+def read_models(path: Path, columns: Sequence[str] = BASIS) -> pd.DataFrame:
+    """Read tables/models.csv.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    columns : sequence of str
+        Columns that it must have besides space and model.
+
+    Returns
+    -------
+    DataFrame
+        As read_table gives it.
+
+    Raises
+    ------
+    InputError
+        As read_table does.
+    """
+    return read_table(path, ["space", "model", *columns])
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV.
+
+    Parameters
+    ----------
+    path : Path
+        The file; one that is there is replaced.
+    table : DataFrame
+        Its index is left out.
+    """
+    write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table of rows.
+
+    Parameters
+    ----------
+    path : Path
+        The file; one that is there is replaced.
+    frame : DataFrame
+        Its index is left out.
+    """
+    with atomic(path) as temporary:
+        frame.to_parquet(temporary, index=False)
+
+
+def read_parquet(path: Path, kind: str | None = None) -> pd.DataFrame:
+    """Read a table of rows.
+
+    Parameters
+    ----------
+    path : Path
+        A Parquet file.
+    kind : str, optional
+        Key of COLUMNS, whose columns it must have; not checked by default.
+
+    Returns
+    -------
+    DataFrame
+        All columns.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read, or lacks a column of its kind or has it with another type; the message names the file.
+    """
+    import pandas as pd
+
+    with parquet_errors(path):
+        frame = pd.read_parquet(path)
+    for column, letter in COLUMNS[kind].items() if kind else ():
+        if column not in frame or (len(frame) and frame[column].dtype.kind != letter):
+            raise InputError(f"{path}: has no column {column!r} of {KINDS[letter]}: {MEND}")
+    return frame
+
+
+def write_row_groups(path: Path, frames: Iterable[pd.DataFrame]) -> None:
+    """Write a table that need not fit into memory, one row group for each frame.
+
+    Parameters
+    ----------
+    path : Path
+        The file; one that is there is replaced.
+    frames : iterable of DataFrame
+        At least one, all with the same columns; categories are written as the strings that they stand for.
+    """
+    import pyarrow as pa  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
+    def plain(frame: pd.DataFrame) -> Any:
+        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
+        kinds = [(field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type) for field in table.schema]
+        return table.cast(pa.schema(kinds))
+
+    tables = map(plain, frames)
+    first = next(tables)
+    with atomic(path) as temporary, parquet.ParquetWriter(temporary, first.schema, store_schema=False) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table, row_group_size=len(table))
+
+
+def iterate_row_groups(path: Path, categories: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+    """One row group after the other of a table that need not fit into memory.
+
+    Parameters
+    ----------
+    path : Path
+        A Parquet file.
+    categories : sequence of str
+        Columns of strings that come as categories.
+    columns : sequence of str, optional
+        Columns that are read; all by default.
+
+    Yields
+    ------
+    DataFrame
+        A row group.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read or lacks a column; the message names the file.
+    """
+    from pyarrow import parquet
+
+    with parquet_errors(path):
+        file = parquet.ParquetFile(path, read_dictionary=list(categories))
+    if missing := {*categories, *(columns or ())} - set(file.schema_arrow.names):
+        raise InputError(f"{path}: has no column {', '.join(sorted(missing))}: {MEND}")
+    for group in range(file.num_row_groups):
+        with parquet_errors(path):
+            frame = file.read_row_group(group, columns).to_pandas()
+        yield frame
+
+
+def read_rows(path: Path, column: str, values: Sequence[str]) -> pd.DataFrame:
+    """The rows of a table whose `column` holds one of the values; no more than a row group and these rows are in memory.
+
+    Parameters
+    ----------
+    path : Path
+        A Parquet file.
+    column : str
+        A column of strings.
+    values : sequence of str
+        Its values in the rows that are wanted.
+
+    Returns
+    -------
+    DataFrame
+        All columns of these rows, in their order, with a new index.
+    """
+    import pandas as pd
+
+    parts = [frame[frame[column].isin(values)] for frame in iterate_row_groups(path, [column])]
+    return pd.concat(parts, ignore_index=True).astype({column: str})
+
+
+@contextmanager
+def parquet_errors(path: Path) -> Iterator[None]:
+    """What a damaged Parquet file makes pyarrow raise becomes InputError.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for the message.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    InputError
+        For any exception of the block; the message names the file.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 (pyarrow raises whatever damaged bytes provoke)
+        raise InputError(f"{path}: not readable as Parquet ({error}): {MEND}") from None

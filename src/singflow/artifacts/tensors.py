@@ -1,0 +1,133 @@
+"""Tensors in safetensors, with what they say of themselves."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from singflow.artifacts.contracts import KINDS, TENSORS
+from singflow.artifacts.files import MEND, Facts, atomic
+from singflow.errors import InputError
+
+SCHEMA_VERSION = "1"
+Tensors = dict[str, np.ndarray]
+
+
+def provenance(packages: Sequence[str], **facts: Any) -> dict[str, str]:
+    """Metadata of an artifact: schema version, the facts given, and the versions of the packages that made it.
+
+    Parameters
+    ----------
+    packages : sequence of str
+        Distributions that made it, besides singflow and numpy.
+    **facts : Any
+        Texts are kept as they are, all else is written as JSON.
+
+    Returns
+    -------
+    dict of str
+        Header for write_tensors; `software` holds the versions as JSON.
+    """
+    versions = {name: importlib.metadata.version(name) for name in sorted({"singflow", "numpy", *packages})}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "software": json.dumps(versions, sort_keys=True),
+        **{name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()},
+    }
+
+
+def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
+    """Write safetensors with the header's keys in a fixed order (the library's own order is random).
+
+    Parameters
+    ----------
+    path : Path
+        The file; one that is there is replaced.
+    tensors : dict of ndarray
+        By name.
+    metadata : dict of str
+        What the file says of itself, as provenance gives it.
+    """
+    from safetensors.numpy import save
+
+    payload = save({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}, metadata)
+    (length,) = struct.unpack("<Q", payload[:8])
+    header = json.dumps(json.loads(payload[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)))
+        file.write(header)
+        file.write(memoryview(payload)[8 + length :])
+
+
+def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
+    """Tensors and metadata of a safetensors file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    names : sequence of str
+        Tensors that are read.
+
+    Returns
+    -------
+    tensors : dict of ndarray
+        By name.
+    metadata : Facts
+        Texts by key.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, corrupt, lacks a tensor, or holds one of other types or dimensions than TENSORS says, or non-finite
+        values.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            missing = sorted(set(names) - set(file.keys()))
+            if missing:
+                raise InputError(f"{path}: holds no tensor {', '.join(missing)}: {MEND}")
+            tensors = {name: file.get_tensor(name) for name in names}
+            metadata = Facts(path, file.metadata() or {})
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 (types that NumPy lacks surface as many kinds)
+        raise InputError(f"{path}: not readable as safetensors ({error}): {MEND}") from None
+    for name, tensor in tensors.items():
+        kind, dimensions = TENSORS.get(name, (tensor.dtype.kind, tensor.ndim))
+        if (tensor.dtype.kind, tensor.ndim) != (kind, dimensions):
+            raise InputError(f"{path}: {name} is {tensor.dtype} {tensor.shape}, not {KINDS[kind]} of {dimensions} dimensions: {MEND}")
+        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+            row = int(np.argwhere(~np.isfinite(tensor))[0][0])
+            raise InputError(f"{path}: {name} holds NaN or infinite values, first in row {row}: {MEND}")
+    return tensors, metadata
+
+
+def read_null_basis(path: Path) -> np.ndarray:
+    """Null basis of a projector's file.
+
+    Parameters
+    ----------
+    path : Path
+        projectors/<model>.safetensors.
+
+    Returns
+    -------
+    ndarray of float64, shape (d, k)
+        Orthonormal columns.
+
+    Raises
+    ------
+    InputError
+        As read_tensors does.
+    """
+    return read_tensors(path, ["null_basis"])[0]["null_basis"]

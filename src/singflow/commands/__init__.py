@@ -1,0 +1,39 @@
+"""The console command `singflow <verb>`: what people do before, beside and after a run."""
+
+import sys
+
+import typer
+
+from singflow.cli import prepared
+from singflow.commands.accept import accept
+from singflow.commands.analyze import analyze
+from singflow.commands.clear_lock import clear_lock
+from singflow.commands.crate import crate
+from singflow.commands.doctor import doctor
+from singflow.commands.fetch import fetch
+from singflow.commands.import_translator import import_translator
+from singflow.commands.plan import plan
+from singflow.commands.prefetch import prefetch
+from singflow.commands.publish import publish
+from singflow.commands.reproduce import reproduce
+from singflow.commands.resume import resume
+from singflow.commands.show_summary import show_summary
+from singflow.commands.study import study
+from singflow.commands.verify import verify
+
+app = typer.Typer(
+    help="What classifiers do not see: before, beside and after a run of the workflow.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for each in (accept, analyze, crate, doctor, fetch, import_translator, plan, prefetch, publish, reproduce, resume, study, verify):
+    app.command(each.__name__)(each)
+for part_of_demo in (clear_lock, show_summary):
+    app.command(part_of_demo.__name__, hidden=True)(part_of_demo)
+
+
+def main() -> None:
+    """Run the command that the words of the command line name."""
+    with prepared(offline="prefetch" not in sys.argv[1:2]):
+        app()

@@ -1,0 +1,25 @@
+"""Finished artifacts under changed code."""
+
+from typing import Annotated
+
+import typer
+
+from singflow.cli import log
+
+
+def accept(
+    steps: Annotated[list[str], typer.Argument(help="Steps whose finished artifacts stay valid, as dvc.yaml names them.")],
+    reason: Annotated[str, typer.Option(help="Why the change of code does not change them; the page of the study shows it.")],
+) -> None:
+    """Declare finished artifacts valid under changed code, for both engines and for whoever fetches them.
+
+    Written into config/accepted.yaml, which belongs into git. Without it, both engines run again what an edited function can change.
+    """
+    from singflow.engines.acceptance import accept as declare
+    from singflow.engines.code import ACCEPTED
+    from singflow.sharing.remotes import repository
+
+    with repository() as repo:
+        declared = declare(repo, steps, reason, ACCEPTED)
+    for step in steps:
+        log.info("%s: %s", step, "accepted" if step in declared else "made by the code that is here: nothing to accept")

@@ -1,0 +1,26 @@
+"""What of a run will work here."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from singflow.commands.options import PARAMS, Models, Params, Spaces
+
+
+def doctor(
+    params: Params = PARAMS,
+    models: Models = Path("config/models.yaml"),
+    spaces: Spaces = Path("config/spaces.yaml"),
+    profile: Annotated[Path, typer.Option(help="Profile of the cluster.")] = Path("slurm/config.yaml"),
+) -> None:
+    """Say what of a run will work here and how to fix what will not; exit status 1 when a check fails."""
+    from singflow.doctor.checks import examine, verdict
+
+    findings = []
+    for finding in examine(params, models, spaces, profile):
+        print(finding, flush=True)
+        findings.append(finding)
+    passed, counted = verdict(findings)
+    print(counted)
+    raise typer.Exit(0 if passed else 1)

@@ -1,0 +1,54 @@
+"""What a study will cost."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from singflow.commands.options import PARAMS, Models, Params, Spaces
+
+GPU_DEVICE = Path("/dev/nvidia0")
+
+
+def plan(
+    params: Params = PARAMS,
+    models: Models = Path("config/models.yaml"),
+    spaces: Spaces = Path("config/spaces.yaml"),
+    results: Annotated[Path, typer.Option(help="Folder of the results of all studies, where measured times are looked for.")] = Path(
+        "results"
+    ),
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None,
+        typer.Option(
+            help="What steps that can use a GPU are reckoned with; by default extraction.device; auto: a GPU when there is one here."
+        ),
+    ] = None,
+) -> None:
+    """Print what the study in force will cost, before it runs."""
+    from singflow.config.reading import read_yaml
+    from singflow.config.registry import resolve_models, resolve_spaces
+    from singflow.config.study import check, read_layers
+    from singflow.planning.plan import Planner, list_jobs, tabulate
+
+    content = read_layers(params)
+    study = check(content, str(params))
+    wanted = device or study.extraction.device
+    gpu = wanted == "cuda" or (wanted == "auto" and GPU_DEVICE.exists())
+    entries = resolve_models(models, study.models, study.weights)
+    planner = Planner(content, entries, resolve_spaces(spaces, study.spaces, study.weights), results, gpu)
+    waiting, every = list_jobs(params), list_jobs(params, "--forceall")
+    table = tabulate(waiting, every, planner, read_yaml("dvc.yaml")["stages"])
+    print(f"Study {study.study}: {planner.images} images, {len(entries)} models, {len(study.spaces)} spaces\n")
+    print(table.to_string(index=False, float_format=_short))
+    total = table[["GPU hours", "core hours", "disk GB"]].sum()
+    free = shutil.disk_usage(next(each for each in [results, Path()] if each.exists())).free / 1e9
+    print(f"\n{len(waiting)} of {len(every)} jobs to run, {len(every) - len(waiting)} done")
+    print(f"{total['GPU hours']:.1f} GPU-hours, {total['core hours']:.1f} core-hours in all (those beside a GPU too)")
+    print(f"{total['disk GB']:.1f} GB to write, {free:.0f} GB free")
+    if not gpu and study.extraction.device != "cpu" and device is None:
+        print("There is no GPU here, so none is reckoned with: --device cuda shows a run with one")
+
+
+def _short(number: float) -> str:
+    return f"{number:.2f}" if number < 10 else f"{number:,.0f}"

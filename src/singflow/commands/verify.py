@@ -1,0 +1,34 @@
+"""Whether results are the same as others."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from singflow.commands.options import PARAMS
+from singflow.sharing.remotes import Tier
+
+
+def verify(
+    results: Annotated[Path | None, typer.Option(help="Tree to look at; by default results/<study>.")] = None,
+    against: Annotated[str | None, typer.Option(help="Another tree, or a DVC remote; by default dvc.lock and DVC's local cache.")] = None,
+    lock: Annotated[Path, typer.Option(help="Hashes of the published study; not read where another tree is given.")] = Path("dvc.lock"),
+    tier: Annotated[Tier, typer.Option(help="Look only at what `singflow fetch` brings with this tier.")] = "features",
+) -> None:
+    """Say whether a result tree is the same as another, or as the published one."""
+    from singflow.config.reading import read_yaml
+    from singflow.config.study import check
+    from singflow.sharing.remotes import TIERS, tier_of
+    from singflow.sharing.verification import compare, compare_with_published, hashes_of, summary
+
+    study = check(read_yaml(PARAMS), str(PARAMS)).study
+    tree = results or Path("results", study)
+    if against and Path(against).is_dir():
+        there = Path(against)
+        findings = compare(tree, hashes_of(there), lambda name, _: there / name)
+    else:
+        findings = compare_with_published(tree, study, lock, against)
+    looked_at = TIERS[: TIERS.index(tier) + 1]
+    kept = [each for each in findings if tier_of(each.name) in looked_at]
+    print("\n".join(summary(kept)))
+    raise typer.Exit(not all(each.good for each in kept))

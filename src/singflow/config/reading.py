@@ -1,0 +1,154 @@
+"""Reading YAML that people write, and telling them what is wrong with it."""
+
+import difflib
+import re
+import reprlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from singflow.errors import InputError
+
+MOST_VALUES = 100_000  # in a YAML file
+SHORT = reprlib.Repr()  # values in messages
+SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxother = 3, 20, 20, 300, 300
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key may be written once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            keys = [key.value for key, _ in node.value]
+            repeated = sorted({key for key in keys if keys.count(key) > 1})
+            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(repeated)}: written twice", node.start_mark)
+        return mapping
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Parse a YAML mapping.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, in UTF-8.
+
+    Returns
+    -------
+    dict
+        The mapping.
+
+    Raises
+    ------
+    InputError
+        When there is no such file, it is not readable, is no mapping, or is not valid YAML, with the place of the mistake. A key that is
+        written twice, and aliases that stand for more than MOST_VALUES values (a ValueError inside), count as not valid.
+    """
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506
+        if isinstance(content, dict) and _size(content, {}) > MOST_VALUES:
+            raise ValueError("its aliases (*name) stand for too many values: write them out")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: not readable: {error.strerror}") from None
+    except RecursionError:
+        raise InputError(f"{path}: not valid YAML: nested too deeply, or an alias (*name) stands inside what it names") from None
+    except Exception as error:  # noqa: BLE001 (YAML's constructors raise whatever a damaged value provokes)
+        raise InputError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must be a mapping of keys to values")
+    return content
+
+
+def _size(value: Any, sizes: dict[int, int]) -> int:
+    """Number of values in parsed YAML with its aliases written out; sizes: of the containers that are counted already."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in sizes:
+        inner = value.values() if isinstance(value, dict) else value
+        sizes[id(value)] = 1 + sum(_size(each, sizes) for each in inner)
+    return sizes[id(value)]
+
+
+def explain(error: ValidationError, model: type[BaseModel], origin: str) -> str:
+    """One line per mistake: where, what value, what is wrong, and for a misspelt key the nearest valid one.
+
+    Parameters
+    ----------
+    error : ValidationError
+        What pydantic raised.
+    model : type of BaseModel
+        The class that the content was checked against.
+    origin : str
+        What messages call the content, as a rule its file.
+
+    Returns
+    -------
+    str
+        The lines.
+    """
+    lines = []
+    for mistake in error.errors(include_url=False):
+        place = ".".join(str(part) for part in mistake["loc"]) or "(whole file)"
+        if mistake["type"] == "extra_forbidden":
+            siblings = _fields_at(model, mistake["loc"][:-1])
+            near = difflib.get_close_matches(str(mistake["loc"][-1]), siblings, n=1, cutoff=0.5)
+            mend = f"did you mean {near[0]!r}?" if near else f"valid keys are {', '.join(sorted(siblings))}"
+            lines.append(f"{origin}: {place}: unknown key; {mend}")
+        elif mistake["type"] == "missing":
+            lines.append(f"{origin}: {place}: missing; every key must be written out: `singflow study {origin}` does it")
+        else:
+            hint = ""
+            text = mistake["input"] if mistake["type"] == "float_type" and isinstance(mistake["input"], str) else ""
+            if number := re.fullmatch(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)", text):
+                mend = f"{number[1]}{number[2] or '.0'}e{number[3] or '+'}{number[4]}"
+                hint = f"; YAML reads {text} as text: write {mend}"
+            value = "" if isinstance(mistake["input"], dict | BaseModel) else f" {SHORT.repr(mistake['input'])}"
+            lines.append(f"{origin}: {place}:{value} {mistake['msg'].removeprefix('Value error, ')}{hint}")
+    return "\n".join(lines)
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)
+
+
+def check_same_in_both(content: dict[str, Any], path: Path) -> None:
+    """Refuse a YAML file of which DVC reads a value as another one than Snakemake: they follow different versions of YAML.
+
+    Parameters
+    ----------
+    content : dict
+        The file as read_yaml() reads it.
+    path : Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        When a value differs; a line for each.
+    """
+    from ruamel.yaml import YAML
+
+    other = YAML(typ="safe").load(path)
+    if differing := list(_differing(content, other)):
+        lines = [
+            f"{path}: {key} is {ours!r} to Snakemake, and {theirs!r} to DVC: write it out in another way" for key, ours, theirs in differing
+        ]
+        raise InputError("\n".join(lines))
+
+
+def _differing(ours: Any, theirs: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
+        for name in ours:
+            yield from _differing(ours[name], theirs[name], f"{key}.{name}" if key else str(name))
+    elif type(ours) is not type(theirs) or repr(ours) != repr(theirs):
+        yield key, ours, theirs

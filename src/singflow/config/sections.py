@@ -1,0 +1,125 @@
+"""The study: every key of params.yaml, its type, its limits and its unit.
+
+One class per section. The same classes check params.yaml, write the JSON schema that the
+Snakefile validates against, and parse the flags of the scripts.
+"""
+
+import re
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+LOCAL = "checkpoints"  # folder of the user's own files, which both engines watch
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+MODEL = rf"(?:(?:timm|torchvision)/{NAME}|transformers/{NAME}(?:/{NAME})?|{NAME})"
+
+
+def _refuse(value: str, pattern: str, allowed: str) -> str:
+    if not re.fullmatch(pattern, value):
+        raise ValueError(f"may hold only {allowed}, because it becomes a file name")
+    return value
+
+
+def _text(value: str) -> str:
+    if value == "None":
+        raise ValueError("is how the scripts are told null: choose another")
+    if "\\${" in value:
+        raise ValueError("holds \\${, from which DVC takes the \\ away: choose another text")
+    return value
+
+
+def _name(value: str) -> str:
+    return _refuse(value, NAME, "letters, digits, '_', '-' and '.', and starts with a letter or digit")
+
+
+def _model_name(value: str) -> str:
+    return _refuse(value, MODEL, "a name of config/models.yaml or <source>/<id>, as in timm/resnet18.a1_in1k")
+
+
+def _shell_safe(value: str) -> str:
+    if not value or re.search(r'["$`\\\x00-\x1f\x7f]', value):
+        raise ValueError('must be a path without ", $, `, \\ or control characters, because it becomes part of a command')
+    return value
+
+
+Values = TypeVar("Values", bound=list[Any])
+
+
+def unique(values: Values) -> Values:
+    """Refuse a list in which a value stands more than once.
+
+    Parameters
+    ----------
+    values : list
+        Values that can be sorted.
+
+    Returns
+    -------
+    list
+        The same list.
+
+    Raises
+    ------
+    ValueError
+        When a value is repeated.
+    """
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"lists {', '.join(map(str, repeated))} more than once")
+    return values
+
+
+def _listed(value: str) -> str:
+    if not value.strip() or value.startswith("-"):
+        raise ValueError("must not be blank or start with '-', because it becomes one of several words after a flag")
+    return value
+
+
+def _template(value: str) -> str:
+    if "{}" not in value:
+        raise ValueError("must hold {}, which stands for the label or concept")
+    return value
+
+
+def _imported(value: str) -> str:
+    if not re.fullmatch(rf"{NAME}/{MODEL}:[0-9a-f]{{16,64}}", value):
+        raise ValueError("must be <space>/<model>:<first 16 or more digits of its SHA-256>, as `singflow import_translator` prints it")
+    return value
+
+
+def hub_name(value: str) -> str:
+    """Refuse what is neither `<owner>/<name>` in the hub nor checkpoints/<folder>.
+
+    Parameters
+    ----------
+    value : str
+        A name.
+
+    Returns
+    -------
+    str
+        The same name.
+
+    Raises
+    ------
+    ValueError
+        When it has another form.
+    """
+    if not re.fullmatch(rf"{LOCAL}/{NAME}|{NAME}/{NAME}", value):
+        raise ValueError(f"must be a hub name as in kakaobrain/karlo-v1-alpha-image-variations, or {LOCAL}/<folder>")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+Name = Annotated[Text, AfterValidator(_name)]
+ModelName = Annotated[Text, AfterValidator(_model_name)]
+SafePath = Annotated[Text, AfterValidator(_shell_safe)]
+Listed = Annotated[Text, AfterValidator(_listed)]
+Template = Annotated[Listed, AfterValidator(_template)]
+Imported = Annotated[Text, AfterValidator(_imported)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, json_schema_serialization_defaults_required=True)

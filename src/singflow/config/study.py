@@ -1,0 +1,374 @@
+"""The study: all sections of params.yaml together. No step imports it, so that a new section makes no step stale."""
+
+import copy
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError, model_validator
+
+from singflow.analyses.concepts import Concepts
+from singflow.analyses.controls import Controls
+from singflow.analyses.probes import Probe
+from singflow.analyses.rank_curve import RankCurve
+from singflow.analyses.steering import Steering
+from singflow.analyses.summary import Summary
+from singflow.artifacts.files import write_bytes
+from singflow.config.reading import explain, read_yaml
+from singflow.config.registry import resolve_models, resolve_spaces
+from singflow.config.sections import ModelName, Name, Section, unique
+from singflow.data.parameters import Data
+from singflow.errors import InputError
+from singflow.figures.parameters import PlotConcepts, PlotConceptScans, PlotLabels
+from singflow.pictures.parameters import Pictures
+from singflow.pictures.weights import refuse_space
+from singflow.report.parameters import Report
+from singflow.towers.parameters import Extraction, Prompts
+from singflow.translators.linear import read_imported
+from singflow.translators.parameters import Comparison, Projector, Training, Translator
+
+TITLE = "The study in force, as `singflow study <name>` writes it. Every key is written out; an unknown or missing key is refused.\n"
+COLUMN = 27  # of the explanations in params.yaml
+FLOW = 60  # characters of a list that stands on one line
+PARAMS, MODELS, SPACES = Path("params.yaml"), Path("config/models.yaml"), Path("config/spaces.yaml")
+RUNNING = "SINGFLOW_STUDY"  # variable of the environment: the digest of the study that a run began with
+
+
+class Study(Section):
+    """A complete params.yaml."""
+
+    study: Name = Field(description="name of the folder under results/")
+    seed: int = Field(0, ge=0, lt=2**32, description="the only source of randomness (any whole number)")
+    threads: int = Field(1, ge=1, description="threads of every numerical step; sums, so the last digits, depend on them")
+    models: Annotated[list[ModelName], Field(min_length=1), AfterValidator(unique)] = Field(
+        description="names in config/models.yaml, or <source>/<id> as in timm/resnet18.a1_in1k; the paper compares five"
+    )
+    spaces: Annotated[list[Name], Field(min_length=1), AfterValidator(unique)] = Field(
+        ["conse_minilm"], description="names in config/spaces.yaml; the paper uses CLIP ViT-L/14"
+    )
+    weights: Literal["registry", "random"] = Field(
+        "registry", description="registry (what config/ says) | random (untrained: shows only that everything runs)"
+    )
+    data: Data
+    extraction: Extraction
+    prompts: Prompts
+    projector: Projector
+    translator: Translator
+    controls: Controls
+    rank_curve: RankCurve
+    concepts: Concepts
+    steering: Steering
+    training: Training
+    comparison: Comparison
+    probe: Probe
+    pictures: Pictures
+    summary: Summary
+    plot_labels: PlotLabels
+    plot_concepts: PlotConcepts
+    plot_concept_scans: PlotConceptScans
+    report: Report
+
+    @model_validator(mode="after")
+    def _table_is_named(self) -> "Study":
+        if self.data.source != "folder" and self.data.table is None:
+            raise ValueError(f"data.source {self.data.source} needs data.table: a CSV or Parquet file")
+        return self
+
+    @model_validator(mode="after")
+    def _named_models_are_studied(self) -> "Study":
+        wrong = []
+        if unknown := [model for model in self.comparison.models if model not in self.models]:
+            mend = f"write comparison.models: [{self.models[0]}], or [] to train no nonlinear translator"
+            wrong.append(f"comparison.models names {', '.join(unknown)}, which models does not list: {mend}")
+        if self.pictures.closeup not in self.models:
+            wrong.append(f"pictures.closeup is {self.pictures.closeup}, which models does not list: write closeup: {self.models[0]}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    @model_validator(mode="after")
+    def _imported_translators_are_used(self) -> "Study":
+        for each in self.translator.imported:
+            space, _, model = each.rpartition(":")[0].partition("/")
+            if space not in self.spaces or model not in self.models:
+                raise ValueError(f"translator.imported names {space}/{model}, but the study has no such space and model")
+        return self
+
+
+def check(content: dict[str, Any], origin: str) -> Study:
+    """Validate a study, of which every key must be written out.
+
+    Parameters
+    ----------
+    content : dict
+        What params.yaml holds.
+    origin : str
+        What messages call it.
+
+    Returns
+    -------
+    Study
+        The valid study.
+
+    Raises
+    ------
+    InputError
+        Every mistake, a line each.
+    """
+    absent = [
+        f"{origin}: {key}: missing; every key must be written out: `singflow study {origin}` does it" for key in _absent(content, Study)
+    ]
+    try:
+        study = Study.model_validate(content, strict=True)
+    except ValidationError as error:
+        raise InputError("\n".join([explain(error, Study, origin), *absent])) from None
+    if absent:
+        raise InputError("\n".join(absent))
+    return study
+
+
+def _absent(content: Mapping[str, Any], section: type[BaseModel]) -> Iterator[str]:
+    """Keys that have a default, which is not written out."""
+    for name, field in section.model_fields.items():
+        if name not in content:
+            if not field.is_required():
+                yield name
+        elif (inner := _section(field.annotation)) and isinstance(content[name], Mapping):
+            yield from (f"{name}.{key}" for key in _absent(content[name], inner))
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def complete(differences: Mapping[str, Any]) -> dict[str, Any]:
+    """A study out of its differences from the defaults, in the order of the classes; what is not a key of a study stays, at the end.
+
+    What follows from another key follows it, unless it is given: the names of the shards from their number, and from the models the
+    one that pictures look at and for which translators are compared.
+
+    Parameters
+    ----------
+    differences : Mapping
+        Keys and sections of params.yaml that are given.
+
+    Returns
+    -------
+    dict
+        The content of a params.yaml, not yet checked; a key without a default that is not given is absent.
+    """
+    study = _filled(differences, Study)
+    shards = study["extraction"].get("shards")
+    if "shard_ids" not in differences.get("extraction", {}) and isinstance(shards, int):
+        study["extraction"]["shard_ids"] = [f"{shard:05d}" for shard in range(shards)]
+    first = study["models"][:1] if isinstance(study.get("models"), list) else []
+    study["comparison"] = {"models": first} | study["comparison"]
+    if first:
+        study["pictures"].setdefault("closeup", first[0])
+    return _filled(study, Study)
+
+
+def _filled(given: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]:
+    filled: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        if inner := _section(field.annotation):
+            filled[name] = _filled(given.get(name) or {}, inner)
+        elif name in given:
+            filled[name] = given[name]
+        elif not field.is_required():
+            filled[name] = copy.deepcopy(field.default)
+    return filled | {name: value for name, value in given.items() if name not in filled}
+
+
+def typed(content: dict[str, Any], words: Mapping[str, Any], section: type[BaseModel] = Study) -> None:
+    """Read texts as YAML where another type is wanted, as --config brings them within sections (in place).
+
+    Parameters
+    ----------
+    content : dict
+        The study.
+    words : Mapping
+        What of it the command line gave.
+    section : type of BaseModel
+        Class of `content`.
+    """
+    for name, value in words.items():
+        field = section.model_fields.get(name)
+        if field is None or name not in content:
+            continue
+        if (inner := _section(field.annotation)) and isinstance(value, Mapping):
+            typed(content[name], value, inner)
+        elif isinstance(value, str):
+            wanted: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field, *field.metadata])  # type: ignore[arg-type]
+            try:
+                wanted.validate_python(value, strict=True)
+            except ValidationError:
+                with suppress(yaml.YAMLError):
+                    content[name] = yaml.safe_load(value)
+
+
+def render(study: Mapping[str, Any]) -> str:
+    """A complete params.yaml with what every key means, in the style in which `dvc exp run --set-param` writes it back.
+
+    Parameters
+    ----------
+    study : Mapping
+        Its content, as complete() gives it.
+
+    Returns
+    -------
+    str
+        YAML text.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+    def described(content: Mapping[str, Any], section: type[BaseModel], indent: int) -> CommentedMap:
+        commented = CommentedMap()
+        for name, value in content.items():
+            field = section.model_fields.get(name)
+            inner = _section(field.annotation) if field else None
+            words = (inner.__doc__ or "").partition("\n")[0] if inner else (field.description if field else None)
+            if inner and isinstance(value, Mapping):
+                commented[name] = described(value, inner, indent + 2)
+                commented.yaml_set_comment_before_after_key(name, before=f"\n{words}")
+                continue
+            if isinstance(value, list):
+                value = CommentedSeq(value)
+                if not value or len(repr(value)) < FLOW:
+                    value.fa.set_flow_style()
+            commented[name] = value
+            if words:
+                commented.yaml_add_eol_comment(words, name, column=COLUMN)
+        return commented
+
+    yaml = YAML()
+    text = io.StringIO()
+    document = described(study, Study, 0)
+    document.yaml_set_start_comment(TITLE)
+    yaml.dump(document, text)
+    return text.getvalue()
+
+
+def read_layers(path: Path) -> dict[str, Any]:
+    """A study as a file lays it over params.yaml, as `snakemake --configfile` does; a complete one as it is.
+
+    Parameters
+    ----------
+    path : Path
+        A file with all keys of params.yaml, or with some.
+
+    Returns
+    -------
+    dict
+        The study, unchecked.
+    """
+    content = read_yaml(path)
+    if content.keys() >= Study.model_fields.keys() or path == PARAMS or not PARAMS.is_file():
+        return content
+    return _laid_over(content, read_yaml(PARAMS))
+
+
+def _laid_over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
+    both = {
+        name: _laid_over(upper[name], each) for name, each in lower.items() if isinstance(each, dict) and isinstance(upper.get(name), dict)
+    }
+    return {**lower, **upper, **both}
+
+
+def settle(content: dict[str, Any], origin: str) -> tuple[Study, dict[str, dict[str, Any]]]:
+    """Check a study with all that it refers to, as both engines do before their first step.
+
+    Parameters
+    ----------
+    content : dict
+        What params.yaml holds.
+    origin : str
+        What messages call it.
+
+    Returns
+    -------
+    study : Study
+        The valid study.
+    entries : dict
+        Registry entries of its models under `model`, of its spaces under `space`.
+
+    Raises
+    ------
+    InputError
+        A mistake in the study, an entry that a registry lacks, a space that cannot be drawn from, an imported translator that is not
+        there.
+    """
+    study = check(content, origin)
+    models = resolve_models(MODELS, study.models, study.weights)
+    spaces = resolve_spaces(SPACES, study.spaces, study.weights)
+    if study.pictures.renderer == "unclip":
+        for name, entry in spaces.items():
+            refuse_space(name, entry)
+    for each in study.translator.imported:
+        space, _, model = each.rpartition(":")[0].partition("/")
+        read_imported(study.translator.imported, space, model)
+    return study, {"model": models, "space": spaces}
+
+
+def layered(content: dict[str, Any], origin: str, *, main: bool) -> str:
+    """The file that holds a study: `origin`, or one beside the engine's own files where other files and options lie over `origin`.
+
+    A run is held to the study that it began with, because every job of a cluster reads it again.
+
+    Parameters
+    ----------
+    content : dict
+        The study as it is in force.
+    origin : str
+        The file that was read first.
+    main : bool
+        Whether this process starts the run; its jobs inherit its environment.
+
+    Returns
+    -------
+    str
+        Path of the file, which the process that starts the run writes where it is not `origin`.
+
+    Raises
+    ------
+    InputError
+        In a job whose study is another than that of its run.
+    """
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    if main:
+        os.environ[RUNNING] = digest
+    elif os.environ.get(RUNNING, digest) != digest:
+        raise InputError(
+            "it has changed since this run began: put params.yaml back, or stop the run and start it again; "
+            "two studies at once need a file each, and --configfile <file>"
+        )
+    if content == read_yaml(origin):
+        return origin
+    path = Path(".snakemake/studies", f"{content['study']}.yaml")
+    text = render(content).encode()
+    if main and not (path.is_file() and path.read_bytes() == text):
+        write_bytes(path, text)
+    return str(path)
+
+
+def json_schema() -> str:
+    """The JSON schema of params.yaml.
+
+    Returns
+    -------
+    str
+        JSON text.
+    """
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(dialect | Study.model_json_schema(mode="serialization"), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    Path("config/schemas/params.schema.json").write_text(json_schema(), encoding="utf-8")

@@ -1,0 +1,104 @@
+"""Finished artifacts that are declared valid under changed code, for both engines."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from singflow.artifacts.files import write_bytes
+from singflow.config.reading import read_yaml
+from singflow.engines.code import FILE, Acceptance, Code
+from singflow.errors import InputError
+
+HEAD = "# Steps whose finished artifacts count as made by the code that is here now, as `singflow accept` writes them.\n"
+
+
+def made_with(repo: Any, step: str) -> set[str]:
+    """Digests of the code that made a step's finished artifacts, out of the records of Snakemake and of DVC.
+
+    Parameters
+    ----------
+    repo : dvc.repo.Repo
+        DVC's view of the checkout in this folder.
+    step : str
+        Name of the step, as dvc.yaml has it.
+
+    Returns
+    -------
+    set of str
+        SHA-256 as hexadecimal digits; empty when nothing of the step is finished.
+    """
+    from snakemake.io import IOFile
+    from snakemake.persistence.file import FilePersistence
+
+    persistence = FilePersistence(nolock=True, path=Path(".snakemake"))
+    lock = read_yaml("dvc.lock").get("stages", {}) if Path("dvc.lock").is_file() else {}
+    found: set[str] = set()
+    for stage in (stage for stage in repo.index.stages if stage.name and stage.name.partition("@")[0] == step):
+        params = [text for out in stage.outs if (record := persistence.metadata(IOFile(str(out)))) for text in record.params]
+        found |= {text.strip("'") for text in params if re.fullmatch("'[0-9a-f]{64}'", text)}
+        recorded = lock.get(stage.name, {}).get("params", {}).get(str(FILE), {}).get(step)
+        if not params and recorded:
+            found.add(recorded)
+    return found
+
+
+def accept(repo: Any, steps: Iterable[str], reason: str, file: Path) -> dict[str, Acceptance]:
+    """Declare the artifacts of steps valid under the code in this folder.
+
+    Parameters
+    ----------
+    repo : dvc.repo.Repo
+        DVC's view of the checkout in this folder.
+    steps : iterable of str
+        Names of steps, as dvc.yaml has them.
+    reason : str
+        Why the change of code does not change the artifacts.
+    file : Path
+        The file of declarations to write, whole, with what was declared before.
+
+    Returns
+    -------
+    dict of Acceptance
+        What was declared, by step; nothing for steps whose artifacts count as made by this code already.
+
+    Raises
+    ------
+    InputError
+        There is no such step, nothing of it is finished, or versions of its code that differ made its artifacts.
+    """
+    code = Code()
+    now = code.computed()
+    known = code.accepted
+    declared = {}
+    for step in steps:
+        if step not in now:
+            raise InputError(f"{step}: no such step: dvc.yaml lists them")
+        before = made_with(repo, step)
+        if len(before) != 1:
+            many = "artifacts of it were made by several versions of its code: run the older ones again"
+            raise InputError(f"{step}: {many if before else 'nothing of it is finished'}")
+        (digest,) = before
+        if digest != code.digest(step):
+            declared[step] = Acceptance(made_with=digest, accepted_for=now[step], reason=reason)
+    write_bytes(file, render(known | declared).encode())
+    return declared
+
+
+def render(accepted: dict[str, Acceptance]) -> str:
+    """The file that holds what is declared.
+
+    Parameters
+    ----------
+    accepted : dict of Acceptance
+        Declarations, by step.
+
+    Returns
+    -------
+    str
+        YAML, sorted by step, below a comment.
+    """
+    import yaml
+
+    content = {step: each.model_dump() for step, each in sorted(accepted.items())}
+    return HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

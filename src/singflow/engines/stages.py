@@ -1,0 +1,238 @@
+"""The stages of dvc.yaml, out of the rules of the Snakefile: `python -m singflow.engines.stages` writes them."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from singflow.engines.code import FILE
+
+if TYPE_CHECKING:
+    from snakemake.rules import Rule
+
+FIRST = "check_study"  # the stage that comes before all, which DVC alone needs
+ITEMS = {"space": "spaces", "model": "models", "kind": "comparison.kinds", "shard": "extraction.shard_ids"}  # wildcard -> its values
+PLACEHOLDER = re.compile(r"\$\(([\w.]+)\)")  # braces would be wildcards
+BUNDLE = re.compile(r"\$\(item\.flags ([^)]*)\)")
+ITEM = re.compile(r"\$\(item\.\w+\)")
+
+
+def is_placeholder(value: Any) -> bool:
+    """Whether a value of a study stands for its key.
+
+    Parameters
+    ----------
+    value : Any
+        Value of the study.
+
+    Returns
+    -------
+    bool
+        True for a text such as `$(data.root)`.
+    """
+    return isinstance(value, str) and PLACEHOLDER.fullmatch(value) is not None
+
+
+def placeholders(section: type[Any], key: str = "") -> Any:
+    """A study in which every value is its key, as in `$(data.root)`, and every list of ITEMS holds one placeholder, as in `$(item.model)`.
+
+    Parameters
+    ----------
+    section : type
+        A pydantic class, of the study or of one of its sections.
+    key : str
+        Key of the section; empty for the study.
+
+    Returns
+    -------
+    dict
+        Values by name, sections nested.
+    """
+    items = {values: f"$(item.{name})" for name, values in ITEMS.items()} | {"comparison.models": "$(item.model)"}
+    study: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        full = f"{key}.{name}" if key else name
+        inner = getattr(field.annotation, "model_fields", None)
+        study[name] = placeholders(field.annotation, full) if inner else [items[full]] if full in items else f"$({full})"
+    return study
+
+
+def flags_placeholder(study: Mapping[str, Any], named: Mapping[str, str]) -> str:
+    """What stands for flags: a whole section, or values by their names.
+
+    Parameters
+    ----------
+    study : Mapping
+        A study of placeholders.
+    named : Mapping of str
+        Keys of the study, by the names of their flags; the key of a section alone stands for all of its flags.
+
+    Returns
+    -------
+    str
+        As in `$(steering)` or `$(item.flags seed=seed)`.
+    """
+    (key, *others) = named.values()
+    if not others and isinstance(study.get(key), dict):
+        return f"$({key})"
+    return f"$(item.flags {' '.join(map('='.join, named.items()))})"
+
+
+def read_stages(root: Path) -> dict[str, Any]:
+    """The stages of a checkout.
+
+    Parameters
+    ----------
+    root : Path
+        The checkout, which has the Snakefile.
+
+    Returns
+    -------
+    dict
+        By name, in the order of its rules, as dvc.yaml holds them.
+    """
+    from snakemake.api import SnakemakeApi
+    from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, ResourceSettings
+
+    from singflow.config.study import Study
+
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        workflow = api.workflow(
+            resource_settings=ResourceSettings(cores=1),
+            config_settings=ConfigSettings(config=placeholders(Study), replace_workflow_config=True),
+            snakefile=root / "Snakefile",
+            workdir=root,
+        )._workflow
+        steps = {rule.name: _stage(rule) for rule in workflow.rules if rule.shellcmd}
+    first = {
+        "cmd": f"python scripts/{FIRST}.py --params params.yaml --output {FILE}",
+        "always_changed": True,
+        "outs": [{str(FILE): {"cache": False}}],
+    }
+    return {FIRST: first} | steps
+
+
+def _stage(rule: Rule) -> dict[str, Any]:
+    from snakemake.iocontainers import Wildcards
+    from snakemake.utils import format as fill
+
+    names = [name for name in ITEMS if name in rule.wildcard_names]
+    wildcards = Wildcards(fromdict={name: f"$(item.{name})" for name in names})
+    inputs = rule.expand_input(wildcards)[0]
+    outputs = rule.expand_output(wildcards)[0]
+    params = rule.expand_params(wildcards, inputs, outputs, None)[0]
+    command = fill(
+        rule.shellcmd,
+        input=inputs,
+        output=outputs,
+        params=params,
+        wildcards=wildcards,
+        log=rule.expand_log(wildcards),
+        threads="$(threads)",
+    )
+    bundles = {text: dict(each.split("=") for each in text.split()) for text in BUNDLE.findall(command)}
+    (bundle,) = bundles.values() or [{}]
+    shape: dict[str, Any] = {name: _key(ITEMS[name]) for name in names}
+    if "kind" in names:
+        shape["model"] = _key("comparison.models")
+    values = {name: _key(key) for name, key in bundle.items()}
+    of_bundle = next(iter(bundle.values()), "").partition(".")[0]
+    command = BUNDLE.sub(f"$(item.{of_bundle})" if names else "$(item)", command)
+    files = dict.fromkeys(_place(str(each), names) for each in inputs)
+    words = " ".join(word for word in command.split() if "results/" not in word)  # a key in a path is a matter of deps and outs
+    keys = dict.fromkeys([*PLACEHOLDER.findall(words), *bundle.values()])
+    body: dict[str, Any] = {
+        "cmd": _dollars(" ".join(command.split())),
+        "deps": [_dollars(each) for each in files if not any(each.startswith(f"{other}/") for other in files)],
+        "params": [*(key for key in keys if key.partition(".")[0] != "item"), {str(FILE): [rule.name]}],
+    }
+    outs = [_dollars(str(each)) for each in outputs]
+    body["outs"] = [each for each in outs if not _is_metrics(each)]
+    if metrics := [{each: {"cache": False}} for each in outs if _is_metrics(each)]:
+        body["metrics"] = metrics
+    if names:
+        return {"matrix": shape | ({of_bundle: [values]} if bundle else {})} | body
+    return {"foreach": {"study": values}, "do": body} if bundle else body
+
+
+def _key(key: str) -> str:
+    return f"${{{key}}}"
+
+
+def _dollars(text: str) -> str:
+    """A text in DVC's spelling."""
+    return PLACEHOLDER.sub(r"${\1}", text)
+
+
+def _place(path: str, names: list[str]) -> str:
+    """A path of a job; of many jobs, the folder that holds them all."""
+    for each in ITEM.finditer(path):
+        if each[0][7:-1] not in names:
+            return path[: each.start()].rpartition("/")[0]
+    return path
+
+
+def _is_metrics(path: str) -> bool:
+    return path.endswith("/metrics.json")
+
+
+def pipeline(file: Path) -> str:
+    """What dvc.yaml should hold: the stages out of the rules beside it, every figure among its plots, the rest as it is.
+
+    Parameters
+    ----------
+    file : Path
+        dvc.yaml, whose folder has the Snakefile.
+
+    Returns
+    -------
+    str
+        The text of the file.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.scalarstring import FoldedScalarString
+
+    def folded(command: str) -> FoldedScalarString:
+        """A command with a line for every flag."""
+        text = FoldedScalarString(command)
+        text.fold_pos = [each.start() for each in re.finditer(" (?=--)", command)]
+        return text
+
+    stages = read_stages(file.parent)
+    for stage in stages.values():
+        body = stage.get("do", stage)
+        body["cmd"] = folded(body["cmd"])
+    yaml, text = YAML(), io.StringIO()
+    yaml.width = 4096
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    content = yaml.load(file)
+    content["stages"] = stages
+    figures = [out for stage in stages.values() for out in stage.get("do", stage)["outs"] if str(out).endswith(".png")]
+    content["plots"] = [plot for plot in content["plots"] if not isinstance(plot, str)] + figures
+    yaml.dump(content, text)
+    return text.getvalue()
+
+
+def main(file: Path, *options: str) -> None:
+    """Write dvc.yaml, or say whether it is as it should be.
+
+    Parameters
+    ----------
+    file : Path
+        dvc.yaml.
+    *options : str
+        With `--check` nothing is written; the program ends with a message when the file is not as it should be.
+    """
+    text = pipeline(file)
+    if "--check" not in options:
+        file.write_text(text, encoding="utf-8")
+    elif text != file.read_text(encoding="utf-8"):
+        sys.exit(f"{file}: is not what the rules say: `make dvc.yaml` writes it")
+
+
+if __name__ == "__main__":
+    main(Path("dvc.yaml"), *sys.argv[1:])

@@ -1,0 +1,77 @@
+"""Weights of the generator that draws pictures."""
+
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from singflow.config.registry import SpaceEntry, objection
+from singflow.config.sections import LOCAL
+from singflow.errors import InputError
+from singflow.pictures.parameters import Pictures
+from singflow.towers.weights import DIFFUSERS_WEIGHTS, TIMM_WEIGHTS, HubFile, WeightFile
+
+
+def generates(pictures: Pictures, spaces: Iterable[SpaceEntry]) -> bool:
+    """Whether the generator may draw for one of the spaces: unclip is asked for, or auto with a space that it draws from.
+
+    Parameters
+    ----------
+    pictures : Pictures
+        Parameters, with the renderer.
+    spaces : iterable of SpaceEntry
+        The study's spaces in the registry.
+
+    Returns
+    -------
+    bool
+        True also where its weights or a GPU are not here.
+    """
+    return pictures.renderer == "unclip" or (pictures.renderer == "auto" and any(objection(space) is None for space in spaces))
+
+
+def generator_files(pictures: Pictures) -> list[WeightFile]:
+    """The files that embeddings are rendered with (Karlo's layout in diffusers).
+
+    Not among them: the image encoder and its preprocessor, which embeddings take the place of.
+
+    Parameters
+    ----------
+    pictures : Pictures
+        Parameters, which name the generator and its revision.
+
+    Returns
+    -------
+    list of WeightFile
+        model_index.json first; none for checkpoints/<folder>.
+    """
+    if pictures.generator.startswith(f"{LOCAL}/"):
+        return []
+    files: dict[str, list[tuple[str, ...]]] = {".": [("model_index.json",)]}
+    files |= {part: [("config.json",), DIFFUSERS_WEIGHTS] for part in ("decoder", "super_res_first", "super_res_last", "text_proj")}
+    files |= {part: [("scheduler_config.json",)] for part in ("decoder_scheduler", "super_res_scheduler")}
+    files["text_encoder"] = [("config.json",), TIMM_WEIGHTS]
+    files["tokenizer"] = [("vocab.json",), ("merges.txt",), ("tokenizer_config.json",), ("special_tokens_map.json",)]
+    return [
+        HubFile(pictures.generator, tuple(str(PurePosixPath(part, name)) for name in names), pictures.revision)
+        for part, each in files.items()
+        for names in each
+    ]
+
+
+def refuse_space(space: str, entry: SpaceEntry) -> None:
+    """Check that the generator draws from a space.
+
+    Parameters
+    ----------
+    space : str
+        Name of the space, for the message.
+    entry : SpaceEntry
+        The space in the registry.
+
+    Raises
+    ------
+    InputError
+        It does not: it draws from OpenAI's CLIP ViT-L/14 alone.
+    """
+    reason = objection(entry)
+    if reason:
+        raise InputError(f"space {space} cannot be rendered: {reason}: write pictures.renderer: retrieval, or auto")

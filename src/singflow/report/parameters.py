@@ -1,0 +1,13 @@
+"""What the page shows."""
+
+from pydantic import Field
+
+from singflow.config.sections import (
+    Section,
+)
+
+
+class Report(Section):
+    """The page that holds a study."""
+
+    max_images: int = Field(10000, ge=1, description="images shown one by one; of more, a sample drawn by the seed")

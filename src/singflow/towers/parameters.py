@@ -1,0 +1,52 @@
+"""How images and texts become features and embeddings."""
+
+import json
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from singflow.config.sections import (
+    SafePath,
+    Section,
+    Template,
+)
+
+CPU_BATCH = 8  # views per forward pass of one thread, at most
+
+
+class Extraction(Section):
+    """How images become features and embeddings."""
+
+    views: int = Field(4, ge=1, description="views per image: the whole image, then random crops (paper: 1)")
+    crop_area: list[float] = Field(
+        [0.3, 1.0], min_length=2, max_length=2, description="share of the image's area in a crop: smallest, largest"
+    )
+    shards: int = Field(1, ge=1, le=99999, description="jobs that the images of a model are split into")
+    shard_ids: list[str] = Field(["00000"], description="the shards' names, 00000 up (DVC cannot count)")
+    batch_size: int = Field(8, ge=1, description="views per forward pass; on a CPU at most 8 a thread")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto (a GPU when there is one) | cpu | cuda")
+    decode: Literal["full", "reduced"] = Field(
+        "full", description="full | reduced (JPEGs at 1/2, 1/4 or 1/8 where every view is still shrunk; paper: full)"
+    )
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="float32 | bfloat16 (towers under autocast; paper: not said)")
+    top1_margin: float = Field(10.0, ge=0, le=100, description="percentage points below a model's reported top-1 that cause a warning")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Extraction":
+        expected = [f"{shard:05d}" for shard in range(self.shards)]
+        if self.shard_ids != expected:
+            raise ValueError(f"shard_ids must name the {self.shards} shards: write {json.dumps(expected)}")
+        if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError(f"crop_area is [smallest, largest] with 0 < smallest <= largest <= 1, not {self.crop_area}")
+        return self
+
+
+class Prompts(Section):
+    """The texts that stand for labels and concepts in a space."""
+
+    label_templates: list[Template] = Field(
+        ["an image of a {}"], min_length=1, description="{} is the label; several are averaged at unit norm (paper: this one)"
+    )
+    concept_templates: list[Template] = Field(["{}"], min_length=1, description="{} is the concept")
+    batch_size: int = Field(64, ge=1, description="texts per forward pass")
+    cache: SafePath = Field(".cache/prompts", description="folder that keeps embedded texts, found again by their content")
