@@ -7,7 +7,7 @@ from filelock import FileLock
 from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
-from singflow.data import build_manifest, data_root, list_table, read_classes
+from singflow.data.manifest import build_manifest, data_root, list_table, read_classes
 from tests import warm
 from tests.project import ROOT, Project
 
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items):
 def packaged():
     """Root and manifest of the 20 packaged images."""
     root = data_root("packaged", ".")
-    candidates, rejected = list_table(ROOT / "vocab/packaged.csv", "label", read_classes(ROOT / "vocab/imagenet_1k.csv"))
+    candidates, rejected = list_table(ROOT / "config/vocab/packaged.csv", "label", read_classes(ROOT / "config/vocab/imagenet_1k.csv"))
     options = {"per_class": None, "validation_fraction": 0.25, "max_pixels": 10**8, "max_rejected_fraction": 0.0}
     manifest, _ = build_manifest(root, candidates, rejected, **options, seed=0, threads=2, progress=lambda items, total: items)
     return root, manifest
@@ -68,7 +68,7 @@ def published(snakemake_project, tmp_path_factory):
     project.store = folder / "store"
     project.dvc("remote", "modify", "local", "url", str(project.store))
     project.commit()
-    project.said = project.script("publish")
+    project.said = project.command("publish")
     project.commit()
     return project
 

@@ -13,14 +13,33 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-import yaml
 
+from singflow.config.reading import read_yaml
+from singflow.config.study import complete, render
+from singflow.engines.stages import FIRST
 from tests import PATIENCE, warm
 
 CHECKOUT = Path(__file__).parents[1]
 LOADING = ("HF_HUB_CACHE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE")  # libraries read these while they are loaded
 FAULTS = Path(__file__).with_name("faults")
-CODE = ("src/", "scripts/", "rules/", "tests/", "benchmarks/", "docs/", "report/")  # where a file that git does not know yet counts
+CODE = (
+    "src/",
+    "scripts/",
+    "rules/",
+    "tests/",
+    "benchmarks/",
+    "docs/",
+    "report/",
+    "config/studies/",
+    "config/vocab/",
+)  # where a file that git does not know yet counts
+SMALL: dict[str, Any] = {  # differences of a study that takes seconds
+    "models": ["efficientnet_lite0", "tiny"],
+    "extraction": {"views": 2, "shards": 2},
+    "controls": {"max_draws": 5},
+    "training": {"epochs": 3},
+    "summary": {"resamples": 200},
+}
 TINY_MODEL = """
 tiny:
   source: timm
@@ -61,10 +80,10 @@ def _pristine() -> Path:
     names = sorted({*filter(lambda name: (CHECKOUT / name).is_file(), _files()), "params.yaml"})
     (around / "files").write_text("\n".join(names))
     _copy(CHECKOUT, names, folder)
-    shutil.copy2(folder / "studies/demo.yaml", folder / "params.yaml")
-    studies = [yaml.safe_load(path.read_text()) for path in (folder / "studies").glob("*.yaml")]
+    (folder / "params.yaml").write_text(render(complete(read_yaml(folder / "config/studies/demo.yaml"))))
+    studies = [complete(read_yaml(path)) for path in (folder / "config/studies").glob("*.yaml")]
     for kind in ("models", "spaces"):  # a user's own entries stand beside those of the project's studies
-        named, registry = {name for study in studies for name in study[kind]}, folder / f"{kind}.yaml"
+        named, registry = {name for study in studies for name in study[kind]}, folder / f"config/{kind}.yaml"
         entries = re.split(r"^(?=[^\s#])", registry.read_text(), flags=re.MULTILINE)
         registry.write_text("".join(entry for entry in entries if entry.startswith("#") or entry.partition(":")[0] in named))
     remotes = re.split(r"^(?=\[)", (folder / ".dvc/config").read_text(), flags=re.MULTILINE)
@@ -90,17 +109,14 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         _copy(ROOT, FILES, folder)
-        self.edit("params.yaml", r"models:.*?(?=spaces:)", "models:\n  - efficientnet_lite0\n  - tiny\n")
-        self.edit("params.yaml", r"threads: \d+", "threads: 1")
-        self.edit("params.yaml", r"views: \d+", "views: 2")
-        self.edit("params.yaml", r"shards: 1 ", "shards: 2 ")
-        self.edit("params.yaml", r'shard_ids: \["00000"\]', 'shard_ids: ["00000", "00001"]')
-        self.edit("params.yaml", r"resamples: \d+", "resamples: 200")
-        self.edit("params.yaml", r"max_draws: \d+", "max_draws: 5")
-        self.edit("params.yaml", r"epochs: \d+", "epochs: 3")
-        (folder / "models.yaml").open("a").write(TINY_MODEL)
+        self.study()
+        (folder / "config/models.yaml").open("a").write(TINY_MODEL)
         for command in ("git init -q", "git add -A", "git -c user.name=t -c user.email=t@example.org commit -qm t"):
             subprocess.run(command.split(), cwd=folder, check=True)
+
+    def study(self, study: str = "demo", **differences: Any) -> None:
+        """Write params.yaml out of differences from the defaults, with sections that replace those of SMALL."""
+        (self.folder / "params.yaml").write_text(render(complete({"study": study} | SMALL | differences)))
 
     @classmethod
     def at(cls, folder: Path) -> "Project":
@@ -139,8 +155,8 @@ class Project:
         self.run("git", "add", "-A")
         self.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-q", "--allow-empty", "-m", "t")
 
-    def script(self, name: str, *options: str, **kwargs) -> str:
-        return self.run("python", f"scripts/{name}.py", *options, **kwargs).stdout
+    def command(self, name: str, *options: str, **kwargs) -> str:
+        return self.run("singflow", name, *options, **kwargs).stdout
 
     def edit(self, name: str, pattern: str, replacement: str) -> None:
         path = self.folder / name
@@ -210,11 +226,17 @@ class Project:
                 jobs.add(_named(name, values))
         return jobs
 
+    @staticmethod
+    def ran_by_dvc(said: str) -> list[str]:
+        """Stages that DVC ran, by what it said, but for the one that always runs."""
+        return [stage for stage in re.findall(r"Running stage '(.*)'", said) if stage != FIRST]
+
     def changed(self) -> set[str]:
-        """Stages that DVC calls changed, named as planned() names them."""
+        """Stages that DVC calls changed but for the one that always runs, named as planned() names them."""
+        self.dvc("repro", FIRST)
         stages = json.loads(self.dvc("status", "--json").strip().splitlines()[-1])
         names = [stage.removesuffix("@study").removesuffix("-steering0").partition("@") for stage in stages]
-        return {_named(name, values.split("-") if values else []) for name, _, values in names}
+        return {_named(name, values.split("-") if values else []) for name, _, values in names if name != FIRST}
 
 
 def _named(name: str, values: list[str]) -> str:

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.errors import InputError
-from singflow.store import read_tensors, write_tensors
 from tests.project import ROOT
 
 STEPS = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
@@ -56,16 +56,16 @@ def test_every_step_is_measured_in_its_order_unless_some_are_named(load, monkeyp
     monkeypatch.setattr(memory, "widen", lambda: did.append("widen"))
     monkeypatch.setattr(memory, "multiply", lambda patterns, models: did.append(patterns[0]))
     memory.main(memory.Flags(images=20))
-    table, *_ = capsys.readouterr().out.partition("\nresolve_model needs most")
+    table, *_ = capsys.readouterr().out.partition("\ncheck_study needs most")
     assert [line.split()[0] for line in table.splitlines()[1:]] == STEPS
     commands = [each for each in did if each[0] == sys.executable and each[1] != "-c"]
     assert [command[1] for command in commands] == [f"scripts/{step}.py" for step in STEPS]
     before = {Path(command[1]).stem: each for each, command in pairwise(did) if each[0] != sys.executable}
-    assert before == {"fit_translator": "widen", "summarize": memory.PER_MODEL[0], "plot_fig1": memory.PICTURED[0]}
+    assert before == {"fit_translator": "widen", "summarize": memory.PER_MODEL[0], "plot_pictures": memory.PICTURED[0]}
     towers = {Path(command[1]).stem: each[3] for command, each in pairwise(did) if each[1] == "-c"}
     entries = ["registry/models/model00.json"] * 2 + ["registry/spaces/conse_minilm.json"] * 2
     assert towers == {step: str(memory.RESULTS / entry) for step, entry in zip(memory.TOWERS, entries, strict=True)}
-    with pytest.raises(InputError, match=r"--steps: dvc\.yaml has no fit_projektor: name some of resolve_model, "):
+    with pytest.raises(InputError, match=r"--steps: dvc\.yaml has no fit_projektor: name some of check_study, "):
         memory.main(memory.Flags(images=20, steps=["fit_projector", "fit_projektor"]))
 
 
@@ -107,18 +107,17 @@ def test_the_scan_of_a_large_vocabulary_is_held_to_its_limit(load):
 
 
 def test_the_start_of_scripts_is_held_to_its_limit(load, capsys):
-    finished = run("startup", "--scripts", "resume", "import_translator", "--repeats", 2, "--limit_s", 1200)
+    finished = run("startup", "--scripts", "summarize", "extract_features", "--repeats", 2, "--limit_s", 1200)
     assert finished.returncode == 0, finished.stderr[-3000:]
     _, *rows, verdict = finished.stdout.splitlines()
     table = {row[:18].strip(): row[18:].split() for row in rows}
-    assert list(table) == ["python -c pass", "import pandas", "resume", "import_translator"]
+    assert list(table) == ["python -c pass", "import pandas", "summarize", "extract_features"]
     for minimum, median, relative, *_ in table.values():
         assert 0 < float(minimum) <= float(median) and float(relative) >= 0
-    assert [row[3:] for row in table.values()] == [[], [], [], ["torch"]]
-    assert verdict == "1 of 1 scripts without torch start within 1200 s"
+    assert verdict == "2 of 2 scripts start within 1200 s"
     with pytest.raises(InputError, match=r"slower than 0\.3 s: plan, resume"):
         load("startup").judge(pd.Series({"fetch": 0.2, "plan": 0.4, "resume": 0.5}), 0.3)
-    assert capsys.readouterr().out == "1 of 3 scripts without torch start within 0.3 s\n"
+    assert capsys.readouterr().out == "1 of 3 scripts start within 0.3 s\n"
 
 
 def test_extraction_is_held_to_its_marks_and_its_opt_ins_state_their_errors():

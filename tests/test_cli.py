@@ -3,16 +3,15 @@ import os
 import shlex
 import subprocess
 import sys
-from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
 
 from singflow import cli
-from singflow.config import Section, Study, check, read_yaml
+from singflow.config.reading import read_yaml
+from singflow.config.sections import Section
+from singflow.config.study import Study, check
 from singflow.errors import InputError
 from tests.project import ROOT
 
@@ -28,7 +27,7 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.errors import InputError
-from singflow.store import atomic
+from singflow.artifacts.files import atomic
 
 
 class Flags(cli.Command):
@@ -167,10 +166,10 @@ def test_every_section_of_params_yaml_arrives_unchanged(section):
         ("data.root", "--log"),
         ("data.label_column", "None"),
         ("data.label_column", "-x"),
-        ("plot_fig5.label", "None"),
-        ("plot_fig5.label", ""),
-        ("plot_fig5.label", "-1"),
-        ("plot_fig5.label", 'it\'s 50% "x"'),
+        ("plot_concepts.label", "None"),
+        ("plot_concepts.label", ""),
+        ("plot_concepts.label", "-1"),
+        ("plot_concepts.label", 'it\'s 50% "x"'),
     ],
     ids=str,
 )
@@ -194,26 +193,6 @@ def test_numbers_arrive_to_the_last_bit(min_r2, alphas):
     translator = PARAMS["translator"] | {"alphas": alphas}
     assert arrived("summary", summary) == summary
     assert arrived("translator", translator) == translator
-
-
-class Photos(cli.Command):
-    """A script that takes files."""
-
-    positional: ClassVar[str | None] = "images"
-
-    images: list[Path] = Field(min_length=1, description="image files")
-    model: str
-    texts: list[str]
-
-
-def test_files_come_without_a_flag_and_at_least_one_must(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["script.py", "a b.png", "c.jpg", "--model", "m", "--texts", "a rug"])
-    flags = cli._parse(Photos)
-    assert (flags.images, flags.model, flags.texts) == ([Path("a b.png"), Path("c.jpg")], "m", ["a rug"])
-    monkeypatch.setattr(sys, "argv", ["script.py", "--model", "m"])
-    with pytest.raises(SystemExit, match="2"):
-        cli._parse(Photos)
-    assert "required: images" in capsys.readouterr().err
 
 
 def test_limit_threads_sets_the_threads_of_every_blas(tmp_path):

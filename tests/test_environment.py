@@ -23,7 +23,7 @@ def requirements():
 def test_the_conda_environment_installs_the_project_with_its_extras_and_constraints():
     conda = [each for each in ENVIRONMENT if isinstance(each, str)]
     (pip,) = [each["pip"] for each in ENVIRONMENT if isinstance(each, dict)]
-    assert f"python{PROJECT['requires-python']}" in conda and "pip" in conda
+    assert f"python{PROJECT['requires-python']},<3.14" in conda and "pip" in conda
     assert pip == ["-c constraints.txt", f"-e .[{','.join(PROJECT['optional-dependencies'])}]"]
 
 

@@ -15,26 +15,29 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from singflow import data, store
-from singflow.config import check, read_yaml
+from singflow.artifacts import contracts, files, tables
+from singflow.artifacts import shards as sharding
+from singflow.artifacts import tensors as tensor_files
+from singflow.artifacts.tables import BASIS, read_models
+from singflow.config.reading import read_yaml
+from singflow.config.registry import read_model, read_space, resolve_models, resolve_spaces
+from singflow.config.study import check
+from singflow.data import manifest as data
+from singflow.data.images import FORMATS, Unusable, decode
+from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError, printable
-from singflow.finished import read_artifacts, read_texts
-from singflow.images import FORMATS, Unusable, decode
-from singflow.networks import Network, load_network
-from singflow.registry import read_model, read_space, resolve_models, resolve_spaces
-from singflow.released import read_release
-from singflow.store import read_models
-from singflow.tables import BASIS
-from singflow.translator import Translator
-from singflow.vocabulary import read_vocabulary
+from singflow.photo.study import read_artifacts, read_texts
+from singflow.translators.linear import Translator
+from singflow.translators.networks import Network, load_network
+from singflow.translators.released import read_release
 from tests import PATIENCE, warm
-from tests.manifests import whole
+from tests.data.manifests import whole
+from tests.data.test_images import encoded
 from tests.project import ROOT
-from tests.test_images import encoded
 
 MANY = int(os.environ.get("FUZZ", 40))
 bounded = settings(max_examples=MANY, derandomize="FUZZ" not in os.environ, suppress_health_check=[HealthCheck.function_scoped_fixture])
-CLASSES = data.read_classes(ROOT / "vocab/imagenet_1k.csv")
+CLASSES = data.read_classes(ROOT / "config/vocab/imagenet_1k.csv")
 MAGIC = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\xff\xff\xff\x7fWEBP", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"PAR1"]
 BYTES = [b"\0", b"\xff", b"\x1b[31m", b"\n", *MAGIC]
 HARD = [b"\xe2\x80\xa8", b"9" * 5000, b"NaN", b"1e999", b"-" * 99]
@@ -132,6 +135,7 @@ def test_no_other_format_is_opened_whatever_pillow_can_read(kind):
 
 def of(folder, name, content):
     path = folder / name
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     return path
 
@@ -146,14 +150,14 @@ def test_a_damaged_study_is_checked_or_refused(tmp_path, content):
 
 
 NAMES = ["resnet50", "efficientnet_lite0", "dinov2_large", "dinovit_linear"]
-MODELS = {name: entry for name, entry in read_yaml(ROOT / "models.yaml").items() if name in NAMES}
+MODELS = {name: entry for name, entry in read_yaml(ROOT / "config/models.yaml").items() if name in NAMES}
 REGISTRIES = {
-    "models.yaml": (yaml.safe_dump(MODELS).encode(), lambda path: resolve_models(path, NAMES)),
-    "spaces.yaml": ((ROOT / "spaces.yaml").read_bytes(), lambda path: resolve_spaces(path, ["conse_minilm", "clip_vit_l14"])),
+    "config/models.yaml": (yaml.safe_dump(MODELS).encode(), lambda path: resolve_models(path, NAMES)),
+    "config/spaces.yaml": ((ROOT / "config/spaces.yaml").read_bytes(), lambda path: resolve_spaces(path, ["conse_minilm", "clip_vit_l14"])),
     "model.json": (b'{\n"source": "timm",\n"id": "a.b",\n"sha256": {}\n}', read_model),
     "space.json": (b'{\n"source": "open_clip",\n"id": "a/b",\n"dim": 3\n}', read_space),
     "models.csv": (f"{','.join(['space', 'model', *BASIS])}\ns,m,exact,1,0.5,good,0\n".encode(), read_models),
-    "names.json": (b'{\n"labels": ["a"],\n"concepts": ["b"],\n"targets": []\n}', store.read_names),
+    "names.json": (b'{\n"labels": ["a"],\n"concepts": ["b"],\n"targets": []\n}', files.read_names),
 }  # fmt: skip
 
 
@@ -178,7 +182,7 @@ def test_aliases_that_stand_for_thousands_of_millions_of_values_are_refused_at_o
 
 TABLE = b"path,label,class_index,prompt,split\na.jpg,cat,3,,train\nb/c.jpg,dog,,a dog,val\n"
 LISTS = {
-    "concepts.txt": ((ROOT / "vocab/concepts.txt").read_bytes(), read_vocabulary),
+    "concepts.txt": ((ROOT / "config/vocab/concepts.txt").read_bytes(), read_vocabulary),
     "classes.csv": (b"class_index,synset,name\n0,n01,a\n1,n02,b\n2,,c d\n", data.read_classes),
     "table.csv": (TABLE, lambda path: data.list_table(path, "label", CLASSES)),
 }
@@ -238,8 +242,8 @@ TENSORS = {
     "mlp3.safetensors": (
         {name: each.numpy() for name, each in NETWORK.state_dict().items()}, {"kind": "mlp3", "width": "5", "dropout": "0.1"}, load_network,
     ),
-    "basis.safetensors": ({"null_basis": np.ones((3, 1))}, {}, store.read_null_basis),
-    "shard-00000.safetensors": (SHARD, {}, lambda path: list(store.iterate_shards(path.parent, "features", 1, MANIFEST))),
+    "basis.safetensors": ({"null_basis": np.ones((3, 1))}, {}, tensor_files.read_null_basis),
+    "shard-00000.safetensors": (SHARD, {}, lambda path: list(sharding.iterate_shards(path.parent, "features", 1, MANIFEST))),
 }  # fmt: skip
 
 
@@ -258,7 +262,7 @@ def written(write, *content):
 @given(st.data())
 def test_damaged_tensors_are_read_or_refused_with_the_mend(tmp_path, name, data):
     tensors, metadata, read = TENSORS[name]
-    content = written(store.write_tensors, tensors, metadata)(tmp_path)
+    content = written(tensor_files.write_tensors, tensors, metadata)(tmp_path)
     path = of(tmp_path, name, data.draw(damaged(content, [*BYTES, *JSON])))
     where = path if name != "shard-00000.safetensors" else tmp_path
     judge(where, lambda _: read(path), "run the workflow again", "networks.load_network", "name a file of translators/")
@@ -284,7 +288,7 @@ def test_tensors_of_other_types_shapes_or_names_and_other_facts_are_refused_with
     if facts and data.draw(st.booleans()):
         facts[data.draw(st.sampled_from(sorted(facts)))] = data.draw(FACTS)
     path = tmp_path / name
-    store.write_tensors(path, changed, facts)
+    tensor_files.write_tensors(path, changed, facts)
     where = path if name != "shard-00000.safetensors" else tmp_path
     judge(where, lambda _: read(path), "run the workflow again", "networks.load_network", "name a file of translators/")
 
@@ -292,33 +296,33 @@ def test_tensors_of_other_types_shapes_or_names_and_other_facts_are_refused_with
 @bounded
 @given(st.data())
 def test_damaged_tables_of_rows_are_read_or_refused_with_the_mend(tmp_path, data):
-    content = written(store.write_parquet, MANIFEST)(tmp_path)
+    content = written(tables.write_parquet, MANIFEST)(tmp_path)
     path = of(tmp_path, "manifest.parquet", data.draw(damaged(content, BYTES)))
-    by_group, by_label = lambda path: list(store.iterate_row_groups(path, ["label"])), lambda path: store.read_rows(path, "label", ["a"])
-    for read in (store.read_manifest, by_group, by_label):
-        judge(path, read, store.MEND)
+    by_group, by_label = lambda path: list(tables.iterate_row_groups(path, ["label"])), lambda path: tables.read_rows(path, "label", ["a"])
+    for read in (sharding.read_manifest, by_group, by_label):
+        judge(path, read, files.MEND)
 
 
 @bounded
-@given(st.sampled_from(sorted(store.COLUMNS)), st.data())
+@given(st.sampled_from(sorted(contracts.COLUMNS)), st.data())
 def test_a_column_that_is_missing_or_of_another_type_is_named_with_the_mend(tmp_path, kind, data):
     values = {"i": [0, 1], "f": [0.5, 1.5], "b": [True, False], "O": ["a", "b"]}
-    frame = pd.DataFrame({name: values[letter] for name, letter in store.COLUMNS[kind].items()})
+    frame = pd.DataFrame({name: values[letter] for name, letter in contracts.COLUMNS[kind].items()})
     path = tmp_path / "t.parquet"
-    store.write_parquet(path, frame)
-    store.read_parquet(path, kind)
-    victim = data.draw(st.sampled_from(sorted(store.COLUMNS[kind])))
-    other = data.draw(st.sampled_from([letter for letter in values if letter != store.COLUMNS[kind][victim]]))
-    store.write_parquet(path, data.draw(st.sampled_from([frame.drop(columns=victim), frame.assign(**{victim: values[other]})])))
-    with pytest.raises(InputError, match=rf"t\.parquet: has no column '{victim}' of \w+.*: {store.MEND}"):
-        store.read_parquet(path, kind)
+    tables.write_parquet(path, frame)
+    tables.read_parquet(path, kind)
+    victim = data.draw(st.sampled_from(sorted(contracts.COLUMNS[kind])))
+    other = data.draw(st.sampled_from([letter for letter in values if letter != contracts.COLUMNS[kind][victim]]))
+    tables.write_parquet(path, data.draw(st.sampled_from([frame.drop(columns=victim), frame.assign(**{victim: values[other]})])))
+    with pytest.raises(InputError, match=rf"t\.parquet: has no column '{victim}' of \w+.*: {files.MEND}"):
+        tables.read_parquet(path, kind)
 
 
 @pytest.mark.parametrize("place", ["/etc/x.jpg", "../x.jpg", "a/../../x.jpg", "a/..", ".."])
 def test_a_manifest_that_leads_out_of_the_data_root_is_refused(tmp_path, place):
-    store.write_parquet(tmp_path / "m.parquet", MANIFEST.assign(path=["a..b/..c.jpg", place]))
+    tables.write_parquet(tmp_path / "m.parquet", MANIFEST.assign(path=["a..b/..c.jpg", place]))
     with pytest.raises(InputError, match=r"m\.parquet: .* leads out of the data root: "):
-        store.read_manifest(tmp_path / "m.parquet")
+        sharding.read_manifest(tmp_path / "m.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -328,23 +332,25 @@ def finished(tmp_path_factory):
     ones = {"label": np.eye(2, 4, dtype=np.float32), "concept": np.eye(1, 4, dtype=np.float32)}
     prompts = {f"{kind}_embeddings": each for kind, each in ones.items()}
     templates = {f"{kind}_templates": '["{}"]' for kind in ones}
-    store.write_tensors(folder / "prompts/s.safetensors", prompts, templates | {"weights_sha256": "x"})
-    store.write_json(folder / "prompts/s.json", {"labels": ["a", "b"], "concepts": ["c"], "targets": []})
-    store.write_parquet(folder / "data/manifest.parquet", MANIFEST)
+    tensor_files.write_tensors(folder / "prompts/s.safetensors", prompts, templates | {"weights_sha256": "x"})
+    files.write_json(folder / "prompts/s.json", {"labels": ["a", "b"], "concepts": ["c"], "targets": []})
+    tables.write_parquet(folder / "data/manifest.parquet", MANIFEST)
     facts = {"study": "tiny", "class_names": '["a", "b"]', "weights_sha256": "x"}
-    store.write_tensors(folder / "features/m/head.safetensors", {"weight": np.eye(2, 3, dtype=np.float32), "bias": np.ones(2)}, facts)
-    store.write_tensors(folder / "projectors/m.safetensors", {"null_basis": np.eye(3)[:, 2:]}, {})
-    store.write_json(folder / "projectors/m.json", {"rule": "exact"})
-    store.write_tensors(folder / "translators/s/m/linear.safetensors", LINEAR, {"kind": "linear"})
-    store.write_json(folder / "translators/s/m/linear.json", {"validation_r2": 0.5})
-    store.write_bytes(folder / "tables/models.csv", b"space,model,translator\ns,m,good\n")
-    store.write_parquet(folder / "scores/s/m.parquet", pd.DataFrame({"is_deg": [0.5], "as_deg": [1.5]}))
+    tensor_files.write_tensors(
+        folder / "features/m/head.safetensors", {"weight": np.eye(2, 3, dtype=np.float32), "bias": np.ones(2)}, facts
+    )
+    tensor_files.write_tensors(folder / "projectors/m.safetensors", {"null_basis": np.eye(3)[:, 2:]}, {})
+    files.write_json(folder / "projectors/m.json", {"rule": "exact"})
+    tensor_files.write_tensors(folder / "translators/s/m/linear.safetensors", LINEAR, {"kind": "linear"})
+    files.write_json(folder / "translators/s/m/linear.json", {"validation_r2": 0.5})
+    files.write_bytes(folder / "tables/models.csv", b"space,model,translator\ns,m,good\n")
+    tables.write_parquet(folder / "scores/s/m.parquet", pd.DataFrame({"is_deg": [0.5], "as_deg": [1.5]}))
 
     def read(_=None):
         import torch
 
         texts, concepts = read_texts(folder, "s", folder, torch.device("cpu"))
-        read_artifacts(folder, "m", "s", ROOT / "vocab/imagenet_1k.csv", concepts, texts.tensors["concept_embeddings"])
+        read_artifacts(folder, "m", "s", ROOT / "config/vocab/imagenet_1k.csv", concepts, texts.tensors["concept_embeddings"])
 
     read()
     return folder, read
@@ -397,13 +403,13 @@ def test_a_damaged_release_is_read_or_refused(tmp_path, data):
 
 HEAD = {"weight": np.eye(2, 3, dtype=np.float32), "bias": np.ones(2)}
 SCRIPTS = {
-    "fit_translator": ("manifest.parquet", lambda path: store.write_parquet(path, MANIFEST.drop(columns="split"))),
+    "fit_translator": ("manifest.parquet", lambda path: tables.write_parquet(path, MANIFEST.drop(columns="split"))),
     "scan_concepts": ("names.json", lambda path: path.write_text(json.dumps({"labels": None, "concepts": ["c"]}))),
-    "measure_null_removal": ("head.safetensors", lambda path: store.write_tensors(path, HEAD, {})),
+    "measure_null_removal": ("head.safetensors", lambda path: tensor_files.write_tensors(path, HEAD, {})),
 }
 SHARED = {"manifest": "manifest.parquet", "features": "features", "shards": 1, "threads": 1}
 FIT = {"kind": "linear", "alphas": 1, "imported": None, "study": "s", "model": "m", "space": "s", "embeddings": "features"}
-SCAN = {"projector": "basis.safetensors", "translator": "linear.safetensors", "prompts": "prompts.safetensors", "names": "names.json"}
+SCAN = {"projector": "basis.safetensors", "translator": "linear.safetensors", "texts": "prompts.safetensors", "names": "names.json"}
 FLAGS = {
     "fit_translator": FIT | {"translator": "out/x", "report": "out/y"},
     "scan_concepts": SCAN | {"output": "out/x"},
@@ -414,13 +420,13 @@ FLAGS = {
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_ends_with_one_message_and_writes_nothing(tmp_path, script):
     victim, spoil = SCRIPTS[script]
-    store.write_parquet(tmp_path / "manifest.parquet", MANIFEST)
-    store.write_tensors(tmp_path / "basis.safetensors", {"null_basis": np.eye(3)[:, 2:]}, {})
-    store.write_tensors(tmp_path / "linear.safetensors", LINEAR, {"kind": "linear"})
-    store.write_tensors(tmp_path / "prompts.safetensors", {"concept_embeddings": np.eye(1, 4, dtype=np.float32)}, {})
+    tables.write_parquet(tmp_path / "manifest.parquet", MANIFEST)
+    tensor_files.write_tensors(tmp_path / "basis.safetensors", {"null_basis": np.eye(3)[:, 2:]}, {})
+    tensor_files.write_tensors(tmp_path / "linear.safetensors", LINEAR, {"kind": "linear"})
+    tensor_files.write_tensors(tmp_path / "prompts.safetensors", {"concept_embeddings": np.eye(1, 4, dtype=np.float32)}, {})
     spoil(tmp_path / victim)
     flags = SHARED | FLAGS[script]
     words = [word for name, value in flags.items() for word in (f"--{name}", *([] if value is None else [str(value)]))]
     done = warm.run(ROOT / f"scripts/{script}.py", *words, cwd=tmp_path)
-    assert done.returncode == 1 and done.stderr.startswith(f"error: {victim}: ") and store.MEND in done.stderr, done.stderr
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {victim}: ") and files.MEND in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1 and not list(tmp_path.rglob("out/*"))

@@ -15,15 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from singflow import store
-from singflow.config import Study, check, read_yaml
-from singflow.data import build_manifest, inspect, list_folder, list_table, read_classes
+from singflow.artifacts import files
+from singflow.config.reading import read_yaml
+from singflow.config.study import Study, check
+from singflow.data.images import FORMATS, read_unchanged
+from singflow.data.manifest import build_manifest, inspect, list_folder, list_table, read_classes
 from singflow.errors import InputError
-from singflow.images import FORMATS, read_unchanged
-from singflow.text_cache import TextCache
+from singflow.towers.text_cache import TextCache
 from tests.project import ROOT
 
-CLASSES = read_classes(ROOT / "vocab/imagenet_1k.csv")
+CLASSES = read_classes(ROOT / "config/vocab/imagenet_1k.csv")
 
 
 # The disk
@@ -40,7 +41,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from singflow import cli
-from singflow.store import write_bytes, write_json
+from singflow.artifacts.files import write_bytes, write_json
 
 class Flags(cli.Command):
     \"\"\"Writes a file.\"\"\"
@@ -64,7 +65,7 @@ def refused(done, path):
 
 def test_a_file_that_the_disk_has_no_room_for_is_named_and_the_old_one_stays(tmp_path):
     output = tmp_path / "out/file"
-    store.write_bytes(output, b"old")
+    files.write_bytes(output, b"old")
     refused(run(SCRIPT.replace("BEFORE", FULL), "--output", output), output)
     assert [each.read_bytes() for each in output.parent.iterdir()] == [b"old"]
 
@@ -97,7 +98,7 @@ def test_a_results_folder_that_is_a_file_is_named(tmp_path, flag):
 WRITER = """
 import sys
 from pathlib import Path
-from singflow.store import write_bytes
+from singflow.artifacts.files import write_bytes
 for _ in range(60):
     write_bytes(Path(sys.argv[1]), sys.argv[2].encode() * 300_000)
 """
@@ -105,7 +106,7 @@ for _ in range(60):
 
 def test_of_two_that_write_one_artifact_at_once_a_whole_one_is_there_at_every_moment(tmp_path):
     path = tmp_path / "artifact"
-    store.write_bytes(path, b"a" * 300_000)
+    files.write_bytes(path, b"a" * 300_000)
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, letter]) for letter in "ab"]
     seen, at_work = set(), True
     while at_work:
@@ -138,7 +139,7 @@ def test_whatever_the_clock_says_content_alone_decides(tmp_path, then):
     assert read_unchanged(tmp_path, "a.png", seen.sha256, 100).size == (4, 4)
     cache(["a", "b"])
     assert embedded == ["a", "b"]
-    store.write_bytes(tmp_path / "artifact", b"whole")
+    files.write_bytes(tmp_path / "artifact", b"whole")
     assert (tmp_path / "artifact").read_bytes() == b"whole" and not litter.exists()
 
 
@@ -244,7 +245,7 @@ def test_no_program_reads_pickles_evaluates_text_or_starts_a_shell():
     programs = [*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
     found = {path.name: list(faults(ast.parse(path.read_text(encoding="utf-8")))) for path in programs}
     assert not {name: each for name, each in found.items() if each}
-    assert "class _Loader(yaml.SafeLoader)" in (ROOT / "src/singflow/config.py").read_text()
+    assert "class _Loader(yaml.SafeLoader)" in (ROOT / "src/singflow/config/sections.py").read_text()
     for module in ("crate", "dependencies"):
         assert re.search(r"yaml = YAML\(\)", (ROOT / f"src/singflow/{module}.py").read_text()), module
 

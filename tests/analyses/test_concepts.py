@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from singflow.concepts import (
+from singflow.analyses.concepts import (
     BLOCK,
     CELLS,
     CHUNK,
@@ -23,11 +23,14 @@ from singflow.concepts import (
     t_interval,
     with_intervals,
 )
+from singflow.analyses.geometry import null_space, remove_null
+from singflow.analyses.metrics import angle_deg, unit
+from singflow.artifacts.files import write_json
+from singflow.artifacts.shards import shard_path
+from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.errors import InputError
-from singflow.geometry import null_space, remove_null
-from singflow.metrics import angle_deg, unit
-from singflow.store import read_tensors, shard_path, write_json, write_parquet, write_tensors
-from tests.manifests import whole
+from tests.data.manifests import whole
 from tests.project import ROOT
 
 SCAN = runpy.run_path(str(ROOT / "scripts/scan_concepts.py"))
@@ -181,13 +184,13 @@ def study(tmp_path):
     write_tensors(
         tmp_path / "translator.safetensors", {"weight": turn.astype(np.float32), "bias": np.zeros(24, np.float32)}, {"kind": "linear"}
     )
-    write_tensors(tmp_path / "prompts.safetensors", {"concept_embeddings": unit(directions @ turn.T).astype(np.float32)}, {})
+    write_tensors(tmp_path / "texts.safetensors", {"concept_embeddings": unit(directions @ turn.T).astype(np.float32)}, {})
     write_json(tmp_path / "names.json", {"labels": ["boat", "cow", "fern"], "concepts": concepts})
     return tmp_path
 
 
 def run_scan(folder, output="concepts/s/m.parquet", threads=1):
-    inputs = {name: folder / f"{name}.safetensors" for name in ("projector", "translator", "prompts")}
+    inputs = {name: folder / f"{name}.safetensors" for name in ("projector", "translator", "texts")}
     rest = {"manifest": folder / "manifest.parquet", "names": folder / "names.json", "features": folder / "features"}
     SCAN["main"](SCAN["Flags"](**inputs, **rest, shards=1, threads=threads, output=folder / output))
     return folder / output
@@ -211,7 +214,7 @@ def test_each_image_counts_for_its_label_by_its_first_view(study):
     features = tensors["features"][whole][np.argsort(tensors["image_id"][whole])]
     basis = read_tensors(study / "projector.safetensors", ["null_basis"])[0]["null_basis"]
     turn = read_tensors(study / "translator.safetensors", ["weight"])[0]["weight"]
-    texts = read_tensors(study / "prompts.safetensors", ["concept_embeddings"])[0]["concept_embeddings"]
+    texts = read_tensors(study / "texts.safetensors", ["concept_embeddings"])[0]["concept_embeddings"]
     labels = pd.read_parquet(study / "manifest.parquet")["label"]
     for label in ("boat", "cow", "fern"):
         mine = features[labels == label]
@@ -231,7 +234,7 @@ def test_a_failed_scan_leaves_no_file(study):
 
 def test_labels_of_another_manifest_are_refused(study):
     write_json(study / "names.json", {"labels": ["boat", "cow"], "concepts": ["grass"]})
-    with pytest.raises(InputError, match=r"names.json: its labels are not those of .*manifest.parquet"):
+    with pytest.raises(InputError, match=r"names.json: its labels are not those of the manifest"):
         run_scan(study)
 
 

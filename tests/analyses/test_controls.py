@@ -6,13 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from singflow.controls import Case, ControlScores, cases, empty_table, folded_control
-from singflow.geometry import null_space
-from singflow.metrics import Removal, angle_deg
-from singflow.ranking import excess_rows
-from singflow.ridge import Affine
-from singflow.store import shard_path, write_json, write_parquet, write_tensors
-from tests.manifests import whole
+from singflow.analyses.controls import Case, ControlScores, cases, empty_table, folded_control
+from singflow.analyses.geometry import null_space
+from singflow.analyses.metrics import Removal, angle_deg
+from singflow.analyses.ranking import excess_rows
+from singflow.artifacts.files import write_json
+from singflow.artifacts.shards import shard_path
+from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import write_tensors
+from singflow.translators.ridge import Affine
+from tests.data.manifests import whole
 from tests.project import ROOT
 
 WIDTH, CLASSES, DIM = 24, 15, 7
@@ -110,7 +113,7 @@ def measure(folder, *, dimensions=(), draws=(12, 12), tolerance=1e-6, seed=0):
     flags = {
         "dimensions": list(dimensions), "min_draws": [draws[0]], "max_draws": [draws[1]], "tolerance_deg": [tolerance],
         "manifest": ["manifest.parquet"], "features": ["features"], "shards": [2], "projector": ["projector.safetensors"],
-        "translator": ["translator.safetensors"], "prompts": ["prompts.safetensors"], "names": ["names.json"], "seed": [seed],
+        "translator": ["translator.safetensors"], "texts": ["prompts.safetensors"], "names": ["names.json"], "seed": [seed],
         "threads": [1], "output": ["controls.parquet"], "report": ["controls.json"],
     }  # fmt: skip
     words = [str(word) for name, values in flags.items() for word in [f"--{name}", *values]]

@@ -6,8 +6,8 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from singflow.analyses.geometry import logit_change, null_energy, null_space, random_basis, remove_null
 from singflow.errors import InputError
-from singflow.geometry import logit_change, null_energy, null_space, random_basis, remove_null
 
 
 @st.composite

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from singflow.analyses.geometry import null_space, random_basis, remove_null
+from singflow.analyses.metrics import Removal, angle_deg, angles_to_all_deg, fold, remove, rescale, unit
 from singflow.errors import InputError
-from singflow.geometry import null_space, random_basis, remove_null
-from singflow.metrics import Removal, angle_deg, angles_to_all_deg, fold, remove, rescale, unit
-from singflow.ridge import Affine
+from singflow.translators.ridge import Affine
 
 
 def exact_angle(a, b):

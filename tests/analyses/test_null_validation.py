@@ -9,10 +9,11 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from singflow.geometry import null_space
-from singflow.perturbations import PERTURBATIONS, effect, perturb, summarize_validation
-from singflow.store import read_parquet, write_parquet, write_tensors
-from tests.manifests import whole
+from singflow.analyses.geometry import null_space
+from singflow.analyses.null_validation import PERTURBATIONS, effect, perturb, summarize_validation
+from singflow.artifacts.tables import read_parquet, write_parquet
+from singflow.artifacts.tensors import write_tensors
+from tests.data.manifests import whole
 from tests.project import ROOT
 
 
@@ -193,9 +194,27 @@ def test_the_scripts_validate_tabulate_and_draw_models_with_and_without_null_spa
 
     basis = {"space": "s", "rank_rule": "exact", "validation_r2": 0.5, "translator": "good", "seed": 3}
     pd.DataFrame([{"model": "wide", "null_dim": 7, **basis}, {"model": "tall", "null_dim": 0, **basis}]).to_csv(tmp_path / "models.csv")
-    words = ["--models", *models, "--validation", tmp_path / "null_validation-3", "--table", tmp_path / "models.csv", "--confidence", "0.9"]
-    run("plot_fig9", *words, "--output", tmp_path / "validation.csv", "--png", tmp_path / "a.png", "--pdf", tmp_path / "a.pdf")
-    table = pd.read_csv(tmp_path / "validation.csv", keep_default_na=False)
+    words = [
+        "--models",
+        *models,
+        "--null_validation",
+        tmp_path / "null_validation-3",
+        "--table",
+        tmp_path / "models.csv",
+        "--confidence",
+        "0.9",
+    ]
+    run(
+        "plot_null_validation",
+        *words,
+        "--output",
+        tmp_path / "null_validation.csv",
+        "--png",
+        tmp_path / "a.png",
+        "--pdf",
+        tmp_path / "a.pdf",
+    )
+    table = pd.read_csv(tmp_path / "null_validation.csv", keep_default_na=False)
     assert table["model"].tolist() == ["wide"] * 3 + ["tall"] * 3
     assert table["perturbation"].tolist() == PERTURBATIONS * 2
     assert table["note"].tolist() == [""] * 3 + ["no null space: every perturbation has norm 0"] * 3

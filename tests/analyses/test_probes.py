@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
+from singflow.analyses.geometry import null_space, remove_null
+from singflow.analyses.probes import assign_roles, correlate, fit_classifiers, gather, probe
+from singflow.artifacts.files import read_json
+from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import write_tensors
 from singflow.errors import InputError
-from singflow.geometry import null_space, remove_null
-from singflow.probe import assign_roles, correlate, fit_classifiers, gather, probe
-from singflow.ridge import Affine, RidgeStatistics
-from singflow.store import read_json, write_parquet, write_tensors
-from tests.manifests import whole
+from singflow.translators.ridge import Affine, RidgeStatistics
+from tests.data.manifests import whole
 from tests.project import ROOT
 
 ALPHAS = [1e-4, 1e-2, 1.0]
@@ -208,7 +210,7 @@ def test_the_scripts_probe_tabulate_and_draw_whatever_the_shards_with_the_same_b
         assert read_json(tmp_path / f"probes1/s/{model}.json") == read_json(tmp_path / f"probes2/s/{model}.json") == expected
     rows = [{"space": "s", "model": m, "rank_rule": "exact", "null_dim": 3, "validation_r2": 0.4, "translator": "good"} for m in models]
     pd.DataFrame(rows).assign(seed=3).to_csv(tmp_path / "models.csv")
-    plot = runpy.run_path(str(ROOT / "scripts/plot_fig12.py"), run_name="x")
+    plot = runpy.run_path(str(ROOT / "scripts/plot_probes.py"), run_name="x")
     for attempt in "ab":
         paths = {name: tmp_path / attempt / f"fig12.{name}" for name in ("output", "png", "pdf")}
         paths |= {"probes": tmp_path / "probes1", "table": tmp_path / "models.csv"}

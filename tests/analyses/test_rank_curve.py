@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.special import softmax
 
-from singflow.figures_rank_curve import rank_curves
-from singflow.geometry import logit_change, null_space, remove_null
-from singflow.metrics import angle_deg
-from singflow.rank_curve import CHUNK, CurveStatistics, gather
-from singflow.ridge import Affine
-from singflow.store import read_parquet, write_json, write_parquet, write_tensors
-from tests.manifests import whole
+from singflow.analyses.geometry import logit_change, null_space, remove_null
+from singflow.analyses.metrics import angle_deg
+from singflow.analyses.rank_curve import CHUNK, CurveStatistics, gather
+from singflow.artifacts.files import write_json
+from singflow.artifacts.tables import read_parquet, write_parquet
+from singflow.artifacts.tensors import write_tensors
+from singflow.figures.rank_curve import rank_curves
+from singflow.translators.ridge import Affine
+from tests.data.manifests import whole
 from tests.project import ROOT
 
 KEPT = [1.0, 0.6, 0.25]
@@ -164,10 +166,10 @@ def test_the_scripts_measure_tabulate_and_draw_view_0_twice_with_the_same_bytes(
                 "features": folder / model,
                 "output": folder / attempt / f"s/{model}.parquet",
             }
-            paths |= {"embeddings": folder / "prompts.safetensors", "names": folder / "prompts.json"}
+            paths |= {"texts": folder / "prompts.safetensors", "names": folder / "prompts.json"}
             run("measure_rank_curve", kept=KEPT, energy=0.9, shards=2, threads=2, **paths)
             pd.testing.assert_frame_equal(read_parquet(paths["output"]), curve(*each), rtol=1e-9, atol=1e-9)
-        paths = {"curves": folder / attempt, "table": folder / "models.csv"}
+        paths = {"rank_curves": folder / attempt, "table": folder / "models.csv"}
         paths |= {name: folder / attempt / f"curves.{name}" for name in ("output", "png", "pdf")}
         run("plot_rank_curves", models=list(data), spaces=["s"], **paths)
     table = pd.read_csv(folder / "a/curves.output")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from singflow.ranking import (
+from singflow.analyses.ranking import (
     CRITERIA,
     agreement_rows,
     case_columns,

@@ -5,7 +5,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from singflow.statistics import (
+from singflow.analyses.statistics import (
     bootstrap_means,
     flipped_means,
     holm,
@@ -76,8 +76,8 @@ def test_the_seed_decides_and_blocks_do_not(monkeypatch):
     whole = bootstrap_means(values, strata, 200, seed=1)
     assert not np.array_equal(whole, bootstrap_means(values, strata, 200, seed=2))
     flipped = flipped_means(values, 50, seed=1)
-    monkeypatch.setattr("singflow.statistics.CELLS", 100)
-    monkeypatch.setattr("singflow.statistics.SIGNS", 100)
+    monkeypatch.setattr("singflow.analyses.statistics.CELLS", 100)
+    monkeypatch.setattr("singflow.analyses.statistics.SIGNS", 100)
     np.testing.assert_allclose(bootstrap_means(values, strata, 200, seed=1), whole, rtol=1e-12)
     again = flipped_means(values, 50, seed=1)
     assert again.shape == flipped.shape == (50, 2)
@@ -105,7 +105,7 @@ def test_strata_that_are_resampled_apart_have_the_spread_of_strata_resampled_tog
     sizes = np.bincount(strata)
     variance = sum(size * values[strata == s].var(axis=0, ddof=1) for s, size in enumerate(sizes)) / 900**2
     together = bootstrap_means(values, strata, 4000, seed=0)
-    monkeypatch.setattr("singflow.statistics.STRATA", 100)
+    monkeypatch.setattr("singflow.analyses.statistics.STRATA", 100)
     for means in (together, bootstrap_means(values, strata, 4000, seed=0)):
         np.testing.assert_allclose(means.mean(axis=0), values.mean(axis=0), atol=5 * np.sqrt(variance.max() / 4000))
         np.testing.assert_allclose(means.var(axis=0), variance, rtol=0.1)

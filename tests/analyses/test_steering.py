@@ -7,15 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from singflow.analyses.geometry import null_space
+from singflow.analyses.metrics import angle_deg
+from singflow.analyses.steering import cosine_gradient, null_directions, steer, steering_scores, summarize_steering
+from singflow.artifacts.files import write_json
+from singflow.artifacts.tables import read_parquet, write_parquet
+from singflow.artifacts.tensors import write_tensors
 from singflow.errors import InputError
-from singflow.geometry import null_space
-from singflow.metrics import angle_deg
-from singflow.ridge import Affine
-from singflow.steering import cosine_gradient, null_directions, steer, steering_scores, summarize_steering
-from singflow.store import read_parquet, write_json, write_parquet, write_tensors
-from tests.manifests import whole
+from singflow.translators.ridge import Affine
+from tests.analyses.test_null_validation import run, write_model
+from tests.data.manifests import whole
 from tests.project import ROOT
-from tests.test_perturbations import run, write_model
 
 
 def planted(seed, classes=6, width=20, dim=9, n=12):
@@ -245,7 +247,7 @@ def study(tmp_path):
         "shards": 3,
         "projector": tmp_path / "projectors/m.safetensors",
         "translator": tmp_path / "translator.safetensors",
-        "embeddings": tmp_path / "prompts.safetensors",
+        "texts": tmp_path / "prompts.safetensors",
         "names": tmp_path / "prompts.json",
         "threads": 2,
         "output": tmp_path / "steering/s/m.parquet",
@@ -293,8 +295,8 @@ def test_the_scripts_steer_every_image_and_tabulate(tmp_path, study):
     basis = {"rank_rule": "exact", "null_dim": 14, "validation_r2": 0.1, "translator": "weak", "seed": 3}
     pd.DataFrame([{"space": "s", "model": "m", **basis}]).to_csv(tmp_path / "models.csv")
     words = ["--models", "m", "--spaces", "s", "--steering", tmp_path / "steering", "--table", tmp_path / "models.csv"]
-    run("tabulate_steering", *words, "--output", tmp_path / "table1.csv")
-    rows = pd.read_csv(tmp_path / "table1.csv")
+    run("tabulate_steering", *words, "--output", tmp_path / "steering.csv")
+    rows = pd.read_csv(tmp_path / "steering.csv")
     assert rows[["space", "model", "prompt", "target_is_deg", "n"]].to_numpy().tolist() == [
         ["s", "m", prompt, target, 11] for prompt in sorted(PROMPTS) for target in (5.0, 30.0)
     ]
@@ -310,16 +312,16 @@ def test_only_images_with_the_wanted_labels_are_steered_and_an_unknown_label_is_
 
 def test_without_prompts_the_tables_are_empty_and_have_their_columns(tmp_path, study):
     write_json(study["names"], {"labels": LABELS, "concepts": [], "targets": []})
-    write_tensors(study["embeddings"], {"label_embeddings": np.ones((2, 9), np.float32)}, {})
+    write_tensors(study["texts"], {"label_embeddings": np.ones((2, 9), np.float32)}, {})
     table = steer_concepts(study | {"prompts": []})
     assert table.empty and list(table.dtypes.astype(str).items()) == list(COLUMNS.items())
     pd.DataFrame(
         [{"space": "s", "model": "m", "rank_rule": "exact", "null_dim": 14, "validation_r2": 0.1, "translator": "weak", "seed": 3}]
     ).to_csv(tmp_path / "models.csv")
     script = runpy.run_path(str(ROOT / "scripts/tabulate_steering.py"), run_name="x")
-    paths = {"steering": tmp_path / "steering", "table": tmp_path / "models.csv", "output": tmp_path / "table1.csv"}
+    paths = {"steering": tmp_path / "steering", "table": tmp_path / "models.csv", "output": tmp_path / "steering.csv"}
     script["main"](script["Flags"](models=["m"], spaces=["s"], **paths))
-    rows = pd.read_csv(tmp_path / "table1.csv")
+    rows = pd.read_csv(tmp_path / "steering.csv")
     assert rows.empty and {"n_reachable", "note", "seed"} <= set(rows)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from singflow.registry import ModelEntry
-from singflow.summary import correlate_labels, render_text, summarize_labels, summarize_model
+from singflow.analyses.summary import correlate_labels, render_text, summarize_labels, summarize_model
+from singflow.config.registry import ModelEntry
 
 OPTIONS = {"resamples": 300, "confidence": 0.95, "min_r2": 0.2, "top1_margin": 10.0, "seed": 0}
 ENTRY = ModelEntry(source="timm", id="resnet18.a1_in1k", reported_top1=70.0, reported_by="someone")

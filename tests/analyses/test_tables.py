@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from singflow.store import write_table
-from singflow.tables import qualify, qualify_pairs
+from singflow.analyses.tables import qualify, qualify_pairs
+from singflow.artifacts.tables import write_table
 
 
 @pytest.fixture

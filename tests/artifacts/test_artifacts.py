@@ -12,16 +12,21 @@ from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from singflow import store
+from singflow.artifacts import files, tables
+from singflow.artifacts import shards as sharding
+from singflow.artifacts import tensors as tensor_files
 from singflow.errors import InputError
 
 DTYPES = ["float32", "float64", "int64", "int32"]
 FRAME = pd.DataFrame({"image_id": [0, 1, 2], "label": ["a", "b", "c"], "is_deg": [0.5, 1.5, 2.5]})
 TENSORS = {"features": np.arange(6, dtype=np.float32).reshape(3, 2), "image_id": np.arange(3)}
 WRITERS = {
-    "json": (lambda path: store.write_json(path, {"rank": 3, "rule": "exact"}), store.read_json),
-    "parquet": (lambda path: store.write_parquet(path, FRAME), store.read_parquet),
-    "safetensors": (lambda path: store.write_tensors(path, TENSORS, {"study": "demo"}), lambda path: store.read_tensors(path, [*TENSORS])),
+    "json": (lambda path: files.write_json(path, {"rank": 3, "rule": "exact"}), files.read_json),
+    "parquet": (lambda path: tables.write_parquet(path, FRAME), tables.read_parquet),
+    "safetensors": (
+        lambda path: tensor_files.write_tensors(path, TENSORS, {"study": "demo"}),
+        lambda path: tensor_files.read_tensors(path, [*TENSORS]),
+    ),
 }
 
 
@@ -41,8 +46,8 @@ def finite_arrays(shapes):
 def test_a_failed_block_leaves_the_old_file_or_none_and_no_litter(tmp_path, old):
     path = tmp_path / "deep" / "scores.bin"
     if old:
-        store.write_bytes(path, old)
-    with pytest.raises(ZeroDivisionError), store.atomic(path) as temporary:
+        files.write_bytes(path, old)
+    with pytest.raises(ZeroDivisionError), files.atomic(path) as temporary:
         temporary.write_bytes(b"half")
         raise ZeroDivisionError
     assert [file.read_bytes() for file in path.parent.iterdir()] == ([old] if old else [])
@@ -50,8 +55,8 @@ def test_a_failed_block_leaves_the_old_file_or_none_and_no_litter(tmp_path, old)
 
 def test_the_old_content_stays_visible_until_the_block_ends(tmp_path):
     path = tmp_path / "scores.bin"
-    store.write_bytes(path, b"old")
-    with store.atomic(path) as temporary:
+    files.write_bytes(path, b"old")
+    with files.atomic(path) as temporary:
         temporary.write_bytes(b"new")
         assert path.read_bytes() == b"old"
         assert temporary.parent == path.parent
@@ -60,11 +65,11 @@ def test_the_old_content_stays_visible_until_the_block_ends(tmp_path):
 
 def test_a_process_killed_while_writing_leaves_the_old_content(tmp_path):
     path = tmp_path / "scores.bin"
-    store.write_bytes(path, b"old")
+    files.write_bytes(path, b"old")
     program = """
 import sys
 from pathlib import Path
-from singflow.store import atomic
+from singflow.artifacts.files import atomic
 with atomic(Path(sys.argv[1])) as temporary, temporary.open("wb", buffering=0) as file:
     while True:
         file.write(b"new" * 1000)
@@ -77,7 +82,7 @@ with atomic(Path(sys.argv[1])) as temporary, temporary.open("wb", buffering=0) a
     assert process.returncode == -9
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 2
-    store.write_bytes(path, b"newer")
+    files.write_bytes(path, b"newer")
     assert path.read_bytes() == b"newer"
 
 
@@ -105,8 +110,8 @@ def test_files_honour_the_umask(tmp_path, mask, kind):
 )
 def test_tensors_come_back_as_they_were_written(tmp_path_factory, tensors, metadata):
     path = tmp_path_factory.getbasetemp() / "tensors.safetensors"
-    store.write_tensors(path, tensors, metadata)
-    read, facts = store.read_tensors(path, [*tensors])
+    tensor_files.write_tensors(path, tensors, metadata)
+    read, facts = tensor_files.read_tensors(path, [*tensors])
     by_library = load_file(path)
     assert facts == metadata
     assert read.keys() == by_library.keys() == tensors.keys()
@@ -119,8 +124,8 @@ def test_tensors_come_back_as_they_were_written(tmp_path_factory, tensors, metad
 
 def test_a_scalar_and_a_strided_tensor_come_back_as_they_were_written(tmp_path):
     strided = np.arange(24.0).reshape(4, 6)[::2, ::-3].T
-    store.write_tensors(tmp_path / "tensors", {"strided": strided, "scalar": np.array(1.5)}, {})
-    read, _ = store.read_tensors(tmp_path / "tensors", ["strided", "scalar"])
+    tensor_files.write_tensors(tmp_path / "tensors", {"strided": strided, "scalar": np.array(1.5)}, {})
+    read, _ = tensor_files.read_tensors(tmp_path / "tensors", ["strided", "scalar"])
     np.testing.assert_array_equal(read["strided"], strided)
     assert read["scalar"].shape == () and read["scalar"] == 1.5
 
@@ -130,7 +135,7 @@ def test_tensors_are_written_byte_for_byte_alike_by_any_process(tmp_path):
 import sys
 from pathlib import Path
 import numpy as np
-from singflow.store import write_tensors
+from singflow.artifacts.tensors import write_tensors
 tensors = {name: np.full((2, 3), ord(name), dtype) for name in set("abcdef") for dtype in ["float32"]}
 write_tensors(Path(sys.argv[1]), tensors | {"ids": np.arange(5)}, {name: name for name in set("ghijklmn")})
 """
@@ -184,9 +189,9 @@ def test_a_file_with_one_wrong_byte_is_read_or_refused_by_name(tmp_path, kind):
 
 def test_a_missing_tensor_is_refused_by_name(tmp_path):
     path = tmp_path / "head.safetensors"
-    store.write_tensors(path, {"weight": np.zeros(2)}, {})
-    assert refusal(store.read_tensors, path, ["weight", "scale", "bias"]).startswith(f"{path}: holds no tensor bias, scale")
-    assert store.read_tensors(path, [])[0] == {}
+    tensor_files.write_tensors(path, {"weight": np.zeros(2)}, {})
+    assert refusal(tensor_files.read_tensors, path, ["weight", "scale", "bias"]).startswith(f"{path}: holds no tensor bias, scale")
+    assert tensor_files.read_tensors(path, [])[0] == {}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -196,18 +201,20 @@ def test_a_value_that_is_not_finite_is_refused_with_file_tensor_and_first_row(tm
     path = tmp_path / "head.safetensors"
     tensor = np.ones(shape, dtype)
     tensor[3:, ...] = value
-    store.write_tensors(path, {"bias": np.ones(3), "map": tensor}, {})
-    assert refusal(store.read_tensors, path, ["bias", "map"]).startswith(f"{path}: map holds NaN or infinite values, first in row 3: ")
-    assert store.read_tensors(path, ["bias"])[0].keys() == {"bias"}
+    tensor_files.write_tensors(path, {"bias": np.ones(3), "map": tensor}, {})
+    assert refusal(tensor_files.read_tensors, path, ["bias", "map"]).startswith(
+        f"{path}: map holds NaN or infinite values, first in row 3: "
+    )
+    assert tensor_files.read_tensors(path, ["bias"])[0].keys() == {"bias"}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_json_that_is_not_finite_is_never_written(tmp_path, value):
     path = tmp_path / "report.json"
-    store.write_json(path, {"rank": 1})
+    files.write_json(path, {"rank": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        store.write_json(path, {"rank": [value]})
-    assert store.read_json(path) == {"rank": 1}
+        files.write_json(path, {"rank": [value]})
+    assert files.read_json(path) == {"rank": 1}
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -224,35 +231,35 @@ def test_json_comes_back_as_written_with_bytes_that_ignore_the_order_of_keys(tmp
     folder = tmp_path_factory.getbasetemp()
     shuffled = dict(random.sample([*content.items()], len(content)))
     for name, each in (("a.json", content), ("b.json", shuffled)):
-        store.write_json(folder / name, each)
-        assert store.read_json(folder / name) == content
+        files.write_json(folder / name, each)
+        assert files.read_json(folder / name) == content
     assert (folder / "a.json").read_bytes() == (folder / "b.json").read_bytes()
 
 
 def test_a_table_comes_back_as_written_without_its_index(tmp_path):
-    store.write_parquet(tmp_path / "scores.parquet", FRAME.set_axis([7, 8, 9]))
-    pd.testing.assert_frame_equal(store.read_parquet(tmp_path / "scores.parquet"), FRAME)
-    store.write_csv(tmp_path / "rejected.csv", ["path", "reason"], [["a,b.jpg", 'not "an" image\n'], ["größe.jpg", "empty"]])
+    tables.write_parquet(tmp_path / "scores.parquet", FRAME.set_axis([7, 8, 9]))
+    pd.testing.assert_frame_equal(tables.read_parquet(tmp_path / "scores.parquet"), FRAME)
+    tables.write_csv(tmp_path / "rejected.csv", ["path", "reason"], [["a,b.jpg", 'not "an" image\n'], ["größe.jpg", "empty"]])
     assert (tmp_path / "rejected.csv").read_bytes() == 'path,reason\n"a,b.jpg","not ""an"" image\n"\ngröße.jpg,empty\n'.encode()
 
 
 def test_provenance_names_versions_and_facts_as_text():
-    facts = store.provenance(["scipy"], study="demo", alpha=0.5, top1=None)
+    facts = tensor_files.provenance(["scipy"], study="demo", alpha=0.5, top1=None)
     assert json.loads(facts.pop("software")).keys() == {"numpy", "scipy", "singflow"}
-    assert facts == {"schema_version": store.SCHEMA_VERSION, "study": "demo", "alpha": "0.5", "top1": "null"}
+    assert facts == {"schema_version": tensor_files.SCHEMA_VERSION, "study": "demo", "alpha": "0.5", "top1": "null"}
 
 
 @given(st.integers(1, 2000).flatmap(lambda images: st.tuples(st.just(images), st.integers(1, images))))
 def test_shards_partition_the_images_in_sizes_that_differ_by_at_most_one(sizes):
     images, shards = sizes
-    rows = [store.shard_rows(images, shard, shards) for shard in range(shards)]
+    rows = [sharding.shard_rows(images, shard, shards) for shard in range(shards)]
     assert [row for each in rows for row in each] == list(range(images))
     assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
 
 @given(st.integers(0, 2000), st.integers(1, 2000))
 def test_more_shards_than_images_are_refused(images, surplus):
-    message = refusal(store.shard_rows, images, 0, images + surplus)
+    message = refusal(sharding.shard_rows, images, 0, images + surplus)
     assert message == f"extraction.shards is {images + surplus}, but there are only {images} images: lower it"
 
 
@@ -261,11 +268,11 @@ def write_shards(folder, shards, tensor="features"):
     for shard, rows in enumerate(shards):
         image_id, view = np.array(rows, dtype=np.int64).reshape(-1, 2).T
         tensors = {tensor: np.stack([image_id, image_id], axis=1).astype(np.float32), "image_id": image_id, "view": view}
-        store.write_tensors(store.shard_path(folder, shard), tensors, {})
+        tensor_files.write_tensors(sharding.shard_path(folder, shard), tensors, {})
 
 
 def through(folder, shards, images=3):
-    return list(store.iterate_shards(folder, "features", shards, FRAME.iloc[:images]))
+    return list(sharding.iterate_shards(folder, "features", shards, FRAME.iloc[:images]))
 
 
 def test_shards_come_in_order_with_all_views(tmp_path):
@@ -295,19 +302,19 @@ def test_an_image_that_is_missing_or_there_twice_is_refused(tmp_path, shards, wr
 @pytest.mark.parametrize("view", [0, 1])
 def test_an_image_that_the_manifest_does_not_hold_is_refused_by_file(tmp_path, foreign, view):
     write_shards(tmp_path, [[(0, 0), (1, 0)], [(2, 0), (foreign, view)]])
-    assert refusal(through, tmp_path, 2).startswith(f"{store.shard_path(tmp_path, 1)}: holds images that the manifest does not")
+    assert refusal(through, tmp_path, 2).startswith(f"{sharding.shard_path(tmp_path, 1)}: holds images that the manifest does not")
 
 
 def test_a_missing_shard_and_one_without_its_tensor_are_refused_by_file(tmp_path):
     write_shards(tmp_path, [[(0, 0), (1, 0), (2, 0)]])
     assert str(tmp_path / "shard-00001.safetensors") in refusal(through, tmp_path, 2)
-    message = refusal(list, store.iterate_shards(tmp_path, "embeddings", 1, FRAME))
+    message = refusal(list, sharding.iterate_shards(tmp_path, "embeddings", 1, FRAME))
     assert message.startswith(f"{tmp_path / 'shard-00000.safetensors'}: holds no tensor embeddings")
 
 
 def test_a_shard_whose_tensors_differ_in_length_is_refused_by_file(tmp_path):
-    path = store.shard_path(tmp_path, 0)
-    store.write_tensors(path, {"features": np.zeros((2, 2)), "image_id": np.arange(3), "view": np.zeros(3, int)}, {})
+    path = sharding.shard_path(tmp_path, 0)
+    tensor_files.write_tensors(path, {"features": np.zeros((2, 2)), "image_id": np.arange(3), "view": np.zeros(3, int)}, {})
     assert str(path) in refusal(through, tmp_path, 1)
 
 
@@ -315,7 +322,7 @@ def test_pairs_hold_the_embeddings_of_the_features_rows(tmp_path):
     rows = [[(0, 0), (0, 1)], [(1, 0), (2, 0)]]
     write_shards(tmp_path / "f", rows)
     write_shards(tmp_path / "e", rows, "embeddings")
-    pairs = list(store.iterate_pairs(tmp_path / "f", tmp_path / "e", 2, FRAME))
+    pairs = list(sharding.iterate_pairs(tmp_path / "f", tmp_path / "e", 2, FRAME))
     assert len(pairs) == 2
     assert all(np.array_equal(features["features"], embeddings) for features, embeddings in pairs)
 
@@ -333,14 +340,14 @@ def test_pairs_hold_the_embeddings_of_the_features_rows(tmp_path):
 def test_pairs_of_different_rows_are_refused_with_both_files(tmp_path, other):
     write_shards(tmp_path / "f", [[(0, 0), (1, 0)], [(2, 0)]])
     write_shards(tmp_path / "e", other, "embeddings")
-    message = refusal(list, store.iterate_pairs(tmp_path / "f", tmp_path / "e", 2, FRAME))
+    message = refusal(list, sharding.iterate_pairs(tmp_path / "f", tmp_path / "e", 2, FRAME))
     assert f"{tmp_path / 'f'}/shard-" in message and f"{tmp_path / 'e'}/shard-" in message and "hold different rows" in message
 
 
 def test_pairs_refuse_an_image_that_both_sides_lack(tmp_path):
     write_shards(tmp_path / "f", [[(0, 0), (1, 0)]])
     write_shards(tmp_path / "e", [[(0, 0), (1, 0)]], "embeddings")
-    assert "image 2 occurs 0 times" in refusal(list, store.iterate_pairs(tmp_path / "f", tmp_path / "e", 1, FRAME))
+    assert "image 2 occurs 0 times" in refusal(list, sharding.iterate_pairs(tmp_path / "f", tmp_path / "e", 1, FRAME))
 
 
 def in_two_parts():
@@ -349,12 +356,12 @@ def in_two_parts():
 
 
 def test_row_groups_make_the_table_that_is_written_at_once(tmp_path):
-    store.write_row_groups(tmp_path / "parts.parquet", in_two_parts())
-    pd.testing.assert_frame_equal(store.read_parquet(tmp_path / "parts.parquet"), FRAME)
-    groups = list(store.iterate_row_groups(tmp_path / "parts.parquet", ["label"]))
+    tables.write_row_groups(tmp_path / "parts.parquet", in_two_parts())
+    pd.testing.assert_frame_equal(tables.read_parquet(tmp_path / "parts.parquet"), FRAME)
+    groups = list(tables.iterate_row_groups(tmp_path / "parts.parquet", ["label"]))
     assert [len(group) for group in groups] == [2, 1] and all(group["label"].dtype == "category" for group in groups)
     pd.testing.assert_frame_equal(pd.concat([group.astype({"label": str}) for group in groups], ignore_index=True), FRAME)
-    (first, _) = store.iterate_row_groups(tmp_path / "parts.parquet", [], ["is_deg"])
+    (first, _) = tables.iterate_row_groups(tmp_path / "parts.parquet", [], ["is_deg"])
     pd.testing.assert_frame_equal(first, FRAME[["is_deg"]].iloc[:2])
 
 
@@ -363,30 +370,30 @@ def test_row_groups_that_fail_midway_leave_no_file(tmp_path):
         yield from in_two_parts()
         raise InputError("no more")
 
-    assert refusal(store.write_row_groups, tmp_path / "parts.parquet", failing()) == "no more"
+    assert refusal(tables.write_row_groups, tmp_path / "parts.parquet", failing()) == "no more"
     assert not list(tmp_path.iterdir())
 
 
 def test_rows_are_found_by_their_label_in_every_row_group(tmp_path):
-    store.write_row_groups(tmp_path / "parts.parquet", in_two_parts())
-    found = store.read_rows(tmp_path / "parts.parquet", "label", ["c", "a"])
+    tables.write_row_groups(tmp_path / "parts.parquet", in_two_parts())
+    found = tables.read_rows(tmp_path / "parts.parquet", "label", ["c", "a"])
     pd.testing.assert_frame_equal(found, FRAME.iloc[[0, 2]].reset_index(drop=True))
 
 
 def test_damaged_row_groups_are_refused_by_name(tmp_path):
     path = tmp_path / "parts.parquet"
-    store.write_row_groups(path, in_two_parts())
+    tables.write_row_groups(path, in_two_parts())
     content = path.read_bytes()
     for damaged in (content[:40], content[:4] + bytes(60) + content[64:]):
         path.write_bytes(damaged)
-        assert f"{path}: not readable as Parquet" in refusal(store.read_rows, path, "label", ["a"])
-    assert "not readable as Parquet" in refusal(store.read_rows, tmp_path / "absent.parquet", "label", ["a"])
+        assert f"{path}: not readable as Parquet" in refusal(tables.read_rows, path, "label", ["a"])
+    assert "not readable as Parquet" in refusal(tables.read_rows, tmp_path / "absent.parquet", "label", ["a"])
 
 
 HOLDER = """
 import sys
 from pathlib import Path
-from singflow.store import atomic
+from singflow.artifacts.files import atomic
 with atomic(Path(sys.argv[1])) as temporary:
     temporary.write_bytes(b"half")
     print(temporary.name, flush=True)
@@ -403,7 +410,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
     dead, living = started
     dead.kill()
     dead.wait()
-    store.write_bytes(path, b"whole")
+    files.write_bytes(path, b"whole")
     assert {file.name for file in tmp_path.iterdir()} == {path.name, names[1]}
     living.communicate("\n")
     assert living.returncode == 0
@@ -413,8 +420,8 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
 def test_writers_of_one_file_never_take_each_others_temporary_file_for_a_dead_ones(tmp_path):
     path = tmp_path / "scores.bin"
     program = (
-        "import sys; from pathlib import Path; from singflow import store\n"
-        "for _ in range(200): store.write_bytes(Path(sys.argv[1]), b'whole')"
+        "import sys; from pathlib import Path; from singflow.artifacts import files\n"
+        "for _ in range(200): files.write_bytes(Path(sys.argv[1]), b'whole')"
     )
     writers = [subprocess.Popen([sys.executable, "-c", program, path]) for _ in range(4)]
     assert [writer.wait() for writer in writers] == [0] * 4
@@ -441,9 +448,9 @@ def test_a_full_disk_is_named_and_nothing_is_lost_or_left(small_disk, kind):
     before = read(path)
     (small_disk / "rest").write_bytes(b"0" * 500_000)
     large = {
-        "json": lambda: store.write_json(path, ["x" * 1000] * 2000),
-        "parquet": lambda: store.write_parquet(path, pd.DataFrame({"x": np.random.default_rng(0).random(200_000)})),
-        "safetensors": lambda: store.write_tensors(path, {"x": np.zeros(200_000)}, {}),
+        "json": lambda: files.write_json(path, ["x" * 1000] * 2000),
+        "parquet": lambda: tables.write_parquet(path, pd.DataFrame({"x": np.random.default_rng(0).random(200_000)})),
+        "safetensors": lambda: tensor_files.write_tensors(path, {"x": np.zeros(200_000)}, {}),
     }
     message = refusal(large[kind])
     assert message.startswith(f"{path}: cannot be written, the disk or your quota is full") and "run the same again" in message

@@ -6,9 +6,9 @@ from shutil import which
 
 import pytest
 
-from singflow.store import write_bytes
+from singflow.artifacts.files import write_bytes
 from tests.project import without
-from tests.report_study import write_page, write_study
+from tests.report.report_study import write_page, write_study
 
 SWITCHES = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
 WITHOUT_WEBGL = """

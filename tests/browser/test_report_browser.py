@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from tests.report_study import HOSTILE, flat
+from tests.report.report_study import HOSTILE, flat
 
 
 def shown_colour(tile):

@@ -123,11 +123,7 @@ def slurm(tmp_path_factory):
 def prepared(tmp_path_factory):
     """A small study, run on this machine up to where its five shards of features begin."""
     project = ClusterProject(tmp_path_factory.mktemp("prepared"))
-    project.edit("params.yaml", r"models:.*?(?=spaces:)", "models:\n  - tiny\n")
-    project.edit("params.yaml", r"closeup: \w+", "closeup: tiny")
-    project.edit("params.yaml", r"comparison:.*?(?=  kinds:)", "comparison:\n  models: []\n")
-    project.edit("params.yaml", "shards: 2 ", "shards: 5 ")
-    project.edit("params.yaml", r'shard_ids: \["00000", "00001"\]', f"shard_ids: {[f'0000{each}' for each in range(5)]}")
+    project.study(models=["tiny"], extraction={"views": 2, "shards": 5}, comparison={"models": []})
     project.snakemake("results/demo/registry/models/tiny.json", "results/demo/data/manifest.parquet", warm_start=True)
     return project
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 import yaml
 
-from singflow.doctor_slurm import check_cluster, check_controller
+from singflow.doctor.slurm import check_cluster, check_controller
 from tests.cluster.conftest import ClusterProject
 from tests.cluster.slurm import wait_for
 
@@ -186,10 +186,10 @@ def test_a_controller_that_hangs_does_not_hang_the_doctor(awkward):
 
 def test_the_script_says_of_a_cluster_what_works(slurm, tmp_path):
     project = ClusterProject(tmp_path)
-    done = project.run(sys.executable, "scripts/doctor.py")
+    done = project.run(sys.executable, "-m", "singflow", "doctor")
     for name in CHECKS:
         assert f"ok      {name:<16}" in done.stdout, done.stdout
     assert done.stdout.endswith(" 0 failed\n")
     project.edit("slurm/config.yaml", "  # slurm_partition: my_partition", "  slurm_partition: fast")
-    done = project.run(sys.executable, "scripts/doctor.py", check=False)
+    done = project.run(sys.executable, "-m", "singflow", "doctor", check=False)
     assert done.returncode == 1 and "fail    partition       the cluster has no fast\n" in done.stdout

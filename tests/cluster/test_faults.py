@@ -85,13 +85,14 @@ def test_snakemake_killed_is_refused_until_resumed_and_no_job_runs_twice(slurm, 
     assert again.ended() == 1 and "LockException" in again.said
     assert slurm.jobs("RUNNING") == {old: slurm.jobs()[old]}, "the job of the killed Snakemake goes on"
 
-    resumed = project.start("python", "scripts/resume.py")
+    resumed = project.start("singflow", "resume")
     project.wait_for_shards(resumed)
     assert f"cancelling job {old} (rule_extract_features_wildcards_tiny_00000)" in resumed.said
-    refused = project.start("python", "scripts/resume.py")
+    refused = project.start("singflow", "resume")
     assert refused.ended() == 1 and f"Snakemake (process {resumed.process.pid}) is at work on this study" in refused.said
     wait_for(lambda: not any("extract" in comment for comment in slurm.jobs().values()), "the last shard's job has ended")
-    resumed.kill()
+    resumed.process.send_signal(signal.SIGINT)
+    resumed.ended()
     assert project.shards() == reference
     assert [state for state, _ in history(slurm, 0, int(old))] == ["CANCELLED", "COMPLETED"]
 
@@ -123,7 +124,7 @@ def test_a_full_disk_is_named_and_one_rerun_of_the_same_command_completes(slurm,
         (disk / "other").write_bytes(b"0" * 2**16)
         failed = project.start(*SNAKEMAKE, *targets(1), "--retries", "0")
         assert failed.ended() == 1
-        log = (project.folder / "results/demo/logs/extract_features/tiny-00000.log").read_text()
+        log = (project.folder / "results/demo/logs/extract_features/tiny/00000.log").read_text()
         assert f"{targets(1)[0]}: cannot be written, the disk or your quota is full: free some space" in log
         assert "a defect of this program" not in log
         assert [path.name for path in disk.iterdir()] == ["other"]

@@ -59,11 +59,10 @@ def run_name(project):
 def test_two_studies_run_from_one_checkout_at_the_same_time(project, reference):
     names = ("anew", "twin")
     for name in names:
-        params = (project.folder / "params.yaml").read_text().replace("study: demo ", f"study: {name} ")
-        (project.folder / f"studies/{name}.yaml").write_text(params)
+        (project.folder / f"config/studies/{name}.yaml").write_text(f"study: {name}\n")
     shards = {name: targets(1)[0].replace("demo", name) for name in names}
     project.hold(0)  # in one of the two: Snakemakes that end at the same instant stumble over each other's folder of locks
-    running = [project.start(*SNAKEMAKE, shards[name], "--configfile", f"studies/{name}.yaml") for name in names]
+    running = [project.start(*SNAKEMAKE, shards[name], "--configfile", f"config/studies/{name}.yaml") for name in names]
     project.wait_for_held(1)
     wait_for(lambda: any(each.process.poll() is not None for each in running), "one study ends beside the other")
     project.order(0)

@@ -16,13 +16,14 @@ import transformers
 import yaml
 from safetensors.torch import save
 
-from singflow.config import read_yaml
-from singflow.registry import ModelEntry, resolve_models
-from singflow.store import read_tensors, sha256_of, write_json
-from singflow.weights import PackageFile, UrlFile
+from singflow.artifacts.files import sha256_of, write_json
+from singflow.artifacts.tensors import read_tensors
+from singflow.config.reading import read_yaml
+from singflow.config.registry import ModelEntry, resolve_models
+from singflow.towers.weights import PackageFile, UrlFile
 from tests import warm
+from tests.pictures.tiny_unclip import build_generator
 from tests.project import ROOT
-from tests.tiny_unclip import build_generator
 
 COMMIT, PINNED = "0123456789abcdef0123456789abcdef01234567", "fedcba9876543210fedcba9876543210fedcba98"
 SMALL = "timm/test_resnet.r160_in1k"
@@ -157,7 +158,7 @@ def place(tmp_path, server, loading, monkeypatch):
 def clip(server):
     """The entry of the space that pictures are rendered from, whose weights the server has."""
     server.files["timm/vit_large_patch14_clip_224.openai/open_clip_model.safetensors"] = b"weights of CLIP"
-    return read_yaml(ROOT / "spaces.yaml")["clip_vit_l14"]
+    return read_yaml(ROOT / "config/spaces.yaml")["clip_vit_l14"]
 
 
 def pictures(**changes):
@@ -169,17 +170,18 @@ def run(*command, **environment):
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, env=os.environ | environment)
 
 
-PREFETCH = ["scripts/prefetch.py", "--params", "params.yaml", "--models", "models.yaml", "--spaces", "spaces.yaml"]
+PREFETCH = [Path(sys.executable).with_name("singflow"), "prefetch"]
 
 
 def write(models, spaces=None, study=None):
     """A study of these entries (None: an entry that needs no registry), of the demo's space where none are given, and its registries."""
     written = {name: entry for name, entry in models.items() if entry}
-    packaged = {"demo_space": read_yaml(ROOT / "spaces.yaml")["conse_minilm"]} if spaces is None else spaces
+    packaged = {"demo_space": read_yaml(ROOT / "config/spaces.yaml")["conse_minilm"]} if spaces is None else spaces
     params = read_yaml(ROOT / "params.yaml")
     params |= {"models": list(models), "spaces": list(packaged), "comparison": {"models": [], "kinds": []}} | (study or {})
     params["pictures"]["closeup"] = params["models"][0]
-    for name, content in (("params", params), ("models", written), ("spaces", packaged)):
+    Path("config").mkdir(exist_ok=True)
+    for name, content in (("params", params), ("config/models", written), ("config/spaces", packaged)):
         Path(f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
@@ -211,9 +213,9 @@ def weights_of(identifier, **options):
 
 
 LOAD = """
-from singflow.classifiers import load_classifier
-from singflow.registry import resolve_models
-for name, entry in resolve_models("models.yaml", sys.argv[1].split()).items():
+from singflow.towers.classifiers import load_classifier
+from singflow.config.registry import resolve_models
+for name, entry in resolve_models("config/models.yaml", sys.argv[1].split()).items():
     print(name, repr(float(load_classifier(entry).weight.double().sum())))
 """
 HEAD = """
@@ -234,7 +236,7 @@ def test_what_a_study_needs_is_downloaded_verified_and_listed_once_and_then_need
     Path("checkpoints").mkdir()
     Path("checkpoints/own.safetensors").write_bytes(own_content)
     server.files["timm/test_convnext.r160_in1k/model.safetensors"] = weights_of("test_convnext.r160_in1k")[1]
-    conse = read_yaml(ROOT / "spaces.yaml")["conse_minilm"]
+    conse = read_yaml(ROOT / "config/spaces.yaml")["conse_minilm"]
     conse["classifier"] = {"source": "timm", "id": "test_convnext.r160_in1k"}
     models = {
         "timm/resnet18.a1_in1k": None,
@@ -265,7 +267,7 @@ def test_what_a_study_needs_is_downloaded_verified_and_listed_once_and_then_need
     assert server.requests != [] and server.downloads() == []
 
     server.requests.clear()
-    write_json(Path("entry.json"), resolve_models("models.yaml", ["pinned"])["pinned"].model_dump())
+    write_json(Path("entry.json"), resolve_models("config/models.yaml", ["pinned"])["pinned"].model_dump())
     head = ["scripts/extract_head.py", "--study", "demo", "--model", "pinned", "--entry", "entry.json", "--output", "head.safetensors"]
     loaded = run(sys.executable, "-c", HEAD + LOAD, " ".join(models), *head)
     assert loaded.returncode == 0, loaded.stderr
@@ -429,7 +431,7 @@ def test_random_weights_need_nothing(prefetch, server):
 
 def test_a_model_and_a_space_of_the_same_name_are_both_fetched(prefetch, server):
     server.files[f"{SMALL}/model.safetensors"] = b"weights"
-    space = read_yaml(ROOT / "spaces.yaml")["conse_minilm"]
+    space = read_yaml(ROOT / "config/spaces.yaml")["conse_minilm"]
     done = prefetch({"same": {"source": "timm", "id": SMALL.removeprefix("timm/")}}, {"same": space})
     assert done.returncode == 0, done.stderr
     row(done, "same", f"{SMALL}: model.safetensors")
@@ -441,8 +443,8 @@ def test_a_mistake_in_the_study_is_refused_before_anything_is_fetched(prefetch, 
     server.files[f"{SMALL}/model.safetensors"] = b"weights"
     for study, message in (
         ({"weights": "some"}, r"params\.yaml: weights: 'some'"),
-        ({"models": [SMALL, "absent"]}, r"models\.yaml: no entry 'absent'"),
-        ({"spaces": ["demo_spice"]}, r"spaces\.yaml: no entry 'demo_spice'.*did you mean 'demo_space'\?"),
+        ({"models": [SMALL, "absent"]}, r"config/models\.yaml: no entry 'absent'"),
+        ({"spaces": ["demo_spice"]}, r"config/spaces\.yaml: no entry 'demo_spice'.*did you mean 'demo_space'\?"),
     ):
         done = prefetch({SMALL: None, "other": {"source": "timm", "id": "resnet18.a1_in1k"}}, study=study)
         assert done.returncode == 1 and done.stdout == ""
@@ -507,8 +509,9 @@ KARLO = "kakaobrain/karlo-v1-alpha-image-variations"
 LITE = {"source": "timm", "id": "tf_efficientnet_lite0.in1k", "weights": f"package:{LITE0}"}
 FIND = """
 import torch
-from singflow.config import check, read_yaml
-from singflow.unclip import load_generator
+from singflow.config.study import check
+from singflow.config.reading import read_yaml
+from singflow.pictures.generator import load_generator
 print(load_generator(check(read_yaml("params.yaml"), "params.yaml").pictures, torch.device("cpu")).dim)
 """
 

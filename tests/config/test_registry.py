@@ -9,13 +9,22 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model, get_model_weights
 
-from singflow.config import read_yaml
+from singflow.artifacts.files import write_json
+from singflow.config.reading import read_yaml
+from singflow.config.registry import (
+    ConSEEntry,
+    ModelEntry,
+    OpenCLIPEntry,
+    read_model,
+    read_space,
+    resolve_models,
+    resolve_spaces,
+    with_hashes,
+)
 from singflow.errors import InputError
-from singflow.registry import ConSEEntry, ModelEntry, OpenCLIPEntry, read_model, read_space, resolve_models, resolve_spaces, with_hashes
-from singflow.store import write_json
 from tests.project import ROOT
 
-MODELS, SPACES = ROOT / "models.yaml", ROOT / "spaces.yaml"
+MODELS, SPACES = ROOT / "config/models.yaml", ROOT / "config/spaces.yaml"
 SIZES = ("parameters_m", "gmacs")
 URL = "url:https://somewhere.org/head.pth"
 

@@ -4,10 +4,12 @@ import re
 
 import pytest
 import yaml
+from dvc.utils.serialize import modify_yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from singflow.config import Study, check, json_schema, read_yaml
+from singflow.config.reading import check_same_in_both, read_yaml
+from singflow.config.study import Study, check, complete, json_schema, render, typed
 from singflow.errors import InputError
 from tests.project import ROOT, Project
 
@@ -48,13 +50,90 @@ def refusal_of_text(folder, old, new):
     return str(refused.value)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_study_in_the_repository_is_valid(path):
-    assert isinstance(check(read_yaml(path), str(path)), Study)
+    differences = read_yaml(path)
+    assert isinstance(check(complete(differences), str(path)), Study)
+    assert complete(complete(differences)) == complete(differences)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda path: path.name)
+def test_a_study_holds_differences_from_the_defaults_alone(path):
+    differences = read_yaml(path)
+    defaults = complete({key: differences[key] for key in ("study", "models")})
+    for name, value in differences.items():
+        for key, each in value.items() if isinstance(value, dict) else [(None, value)]:
+            if name not in ("study", "models") and (name, key) not in (("comparison", "models"), ("pictures", "closeup")):
+                assert each != (defaults[name] if key is None else defaults[name][key]), (name, key)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda path: path.name)
+def test_a_rendered_study_says_the_same_and_an_experiment_of_dvc_changes_one_line_of_it(tmp_path, path):
+    study = complete(read_yaml(path))
+    (tmp_path / "params.yaml").write_text(render(study))
+    assert read_yaml(tmp_path / "params.yaml") == study
+    check_same_in_both(study, tmp_path / "params.yaml")
+    for section, key, value in (
+        ("summary", "confidence", 0.9),
+        ("projector", "rank", 100),
+        ("data", "root", "a folder with: signs #"),
+        (None, "seed", 7),
+    ):
+        with modify_yaml(tmp_path / "params.yaml") as content:  # as `dvc exp run --set-param` does
+            (content[section] if section else content)[key] = value
+        before, after = render(study).splitlines(), (tmp_path / "params.yaml").read_text().splitlines()
+        different = [line for line in after if line not in before]
+        assert len(before) == len(after) and len(different) == 1 and different[0].strip().startswith(f"{key}: ")
+        (tmp_path / "params.yaml").write_text(render(study))
+
+
+def test_what_follows_from_another_key_follows_it_unless_it_is_given():
+    study = complete({"study": "mine", "models": ["b", "a"], "extraction": {"shards": 3}})
+    assert (study["extraction"]["shard_ids"], study["comparison"]["models"], study["pictures"]["closeup"]) == (
+        ["00000", "00001", "00002"],
+        ["b"],
+        "b",
+    )
+    given = {
+        "study": "x",
+        "models": ["b", "a"],
+        "comparison": {"models": []},
+        "pictures": {"closeup": "a"},
+        "extraction": {"shard_ids": ["1"]},
+    }
+    study = complete(given | {"unheard_of": 1})
+    assert (study["extraction"]["shard_ids"], study["comparison"]["models"], study["pictures"]["closeup"]) == (["1"], [], "a")
+    assert list(study) == [*Study.model_fields, "unheard_of"]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ({"summary": {"confidence": "0.9"}}, 0.9), ({"summary": {"resamples": "300"}}, 300), ({"projector": {"rank": "7"}}, 7),
+        ({"projector": {"rank": "null"}}, None), ({"data": {"root": "7"}}, "7"), ({"data": {"label_column": "0.9"}}, "0.9"),
+        ({"steering": {"labels": "[a, b]"}}, ["a", "b"]), ({"extraction": {"device": "cpu"}}, "cpu"),
+        ({"summary": {"confidence": "much"}}, "much"),
+        ({"summary": {"confidence": "{"}}, "{"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_texts_of_the_command_line_become_what_their_key_wants(words, found):
+    study = copy.deepcopy(PARAMS)
+    ((section, inner),) = words.items()
+    study[section] |= inner
+    typed(study, words)
+    assert study[section][next(iter(inner))] == found
+
+
+@pytest.mark.parametrize("text", ["a: 012", "a: 1:30", "a: yes", "b: {a: [1, 0o7]}"])
+def test_a_value_that_the_engines_read_differently_is_named(tmp_path, text):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"x\.yaml: (a|b\.a) is .* to Snakemake, and .* to DVC"):
+        check_same_in_both(read_yaml(tmp_path / "x.yaml"), tmp_path / "x.yaml")
 
 
 def test_the_committed_schema_is_the_one_of_the_code():
-    assert (ROOT / "schemas/params.schema.json").read_text(encoding="utf-8") == json_schema()
+    assert (ROOT / "config/schemas/params.schema.json").read_text(encoding="utf-8") == json_schema()
     assert set(json.loads(json_schema())["required"]) == set(PARAMS)
 
 
@@ -106,7 +185,7 @@ def test_any_additional_key_is_refused_in_any_section(section, key, value):
 def test_no_key_may_be_missing_or_of_another_type(place):
     study = copy.deepcopy(PARAMS)
     del (study[place[0]] if len(place) == 2 else study)[place[-1]]
-    assert refusal(study) == f"params.yaml: {'.'.join(place)}: missing; every key must be written out"
+    assert refusal(study) == f"params.yaml: {'.'.join(place)}: missing; every key must be written out: `singflow study params.yaml` does it"
     assert f"params.yaml: {'.'.join(place)}" in refusal(changed({".".join(place): {"no": "mapping"}}))
 
 
@@ -127,12 +206,12 @@ CONTROLS = PARAMS["controls"] | {"min_draws": 9, "max_draws": 8}
         {"extraction.crop_area": [0.3]}, {"extraction.crop_area": [0.5, 0.3]}, {"extraction.crop_area": [0.0, 1.0]},
         {"extraction.crop_area": [float("nan"), 1.0]}, {"projector.energy": 0.0}, {"projector.energy": float("nan")},
         {"projector.rank": -1}, {"translator.alphas": []}, {"translator.kind": "mlp"}, {"controls.min_draws": 1},
-        {"summary.resamples": 99}, {"summary.confidence": 1.0}, {"summary.min_r2": 1.5}, {"plot_fig5.extremes": 0},
+        {"summary.resamples": 99}, {"summary.confidence": 1.0}, {"summary.min_r2": 1.5}, {"plot_concepts.extremes": 0},
         {"concepts.vocabulary": None}, {"controls.dimensions": [0]}, {"controls.tolerance_deg": 0.0}, {"controls": CONTROLS},
         {"rank_curve.kept": []}, {"rank_curve.kept": [1.5]}, {"concepts.nearest": 0}, {"steering.target_is_deg": []},
         {"steering.target_is_deg": [180.0]}, {"steering.target_is_deg": [5.0, 5.0]}, {"steering.prompts": ["a", "a"]},
         {"training.losses": []}, {"training.losses": ["mse", "mse"]}, {"training.dropout": 1.0}, {"comparison.kinds": ["mlp5"]},
-        {"probe.alphas": [0.0]}, {"summary.permutations": 99}, {"plot_fig15.most": 0}, {"prompts.cache": ""},
+        {"probe.alphas": [0.0]}, {"summary.permutations": 99}, {"plot_concept_scans.most": 0}, {"prompts.cache": ""},
     ],
     ids=str,
 )  # fmt: skip
@@ -143,8 +222,8 @@ def test_a_value_out_of_its_limits_is_refused_at_its_place(changes):
 @pytest.mark.parametrize(
     ("written", "mend"), [("1e-5", "1.0e-5"), ("3e+4", "3.0e+4"), ("1e5", "1.0e+5"), ("1.5e5", "1.5e+5"), ("1E-5", "1.0e-5")]
 )
-def test_a_number_that_yaml_reads_as_text_is_refused_with_a_mend_that_works(tmp_path, written, mend):
-    message = refusal_of_text(tmp_path, "alphas: [1.0,", f"alphas: [{written},")
+def test_a_number_that_yaml_reads_as_text_is_refused_with_a_fix_that_works(tmp_path, written, mend):
+    message = refusal_of_text(tmp_path, "- 1.0\n", f"- {written}\n")
     assert f"translator.alphas.0: {written!r}" in message
     assert message.endswith(f"YAML reads {written} as text: write {mend}")
     assert yaml.safe_load(mend) == float(written)

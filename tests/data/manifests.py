@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from singflow.store import COLUMNS
+from singflow.artifacts.contracts import COLUMNS
 
 
 def whole(frame: pd.DataFrame) -> pd.DataFrame:

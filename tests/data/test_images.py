@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from singflow.images import LONGEST_ASPECT, Box, Unusable, decode, view_box
+from singflow.data.images import LONGEST_ASPECT, Box, Unusable, decode, view_box
 
 LIMIT = 10_000
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)

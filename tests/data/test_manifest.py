@@ -16,14 +16,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from singflow.data import Candidate, Inspected, build_manifest, data_root, inspect, list_folder, list_table, prompt_of, read_classes
+from singflow.data.images import FORMATS
+from singflow.data.manifest import (
+    Candidate,
+    Inspected,
+    build_manifest,
+    data_root,
+    inspect,
+    list_folder,
+    list_table,
+    prompt_of,
+    read_classes,
+)
 from singflow.errors import InputError
-from singflow.images import FORMATS
 from singflow.parallel import map_ahead
 from tests import PATIENCE, warm
 from tests.project import ROOT
 
-CLASSES_FILE = ROOT / "vocab" / "imagenet_1k.csv"
+CLASSES_FILE = ROOT / "config/vocab" / "imagenet_1k.csv"
 CLASSES = read_classes(CLASSES_FILE)
 COLUMNS = {
     "image_id": "int64",
@@ -607,7 +617,7 @@ def run_script(tmp_path: Path, **flags) -> CompletedProcess[str]:
     flags = {
         "source": "packaged",
         "root": ".",
-        "table": ROOT / "vocab" / "packaged.csv",
+        "table": ROOT / "config/vocab" / "packaged.csv",
         "label_column": "label",
         "classes": CLASSES_FILE,
         "per_class": None,
@@ -629,7 +639,7 @@ def test_the_script_writes_the_manifest_of_the_packaged_images(tmp_path):
     assert result.returncode == 0, result.stderr
     manifest = pd.read_parquet(tmp_path / "out" / "manifest.parquet")
     assert {column: str(kind) for column, kind in manifest.dtypes.items()} == COLUMNS
-    packaged = pd.read_csv(ROOT / "vocab" / "packaged.csv")
+    packaged = pd.read_csv(ROOT / "config/vocab" / "packaged.csv")
     assert manifest[["path", "label", "class_index"]].to_numpy().tolist() == packaged.to_numpy().tolist()
     assert np.array_equal(manifest["image_id"], np.arange(20))
     assert Counter(manifest["split"]) == {"train": 15, "validation": 5}

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from singflow.data import read_classes
+from singflow.data.manifest import read_classes
+from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError
-from singflow.vocabulary import read_vocabulary
 from tests.project import ROOT
 
 WORD = st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=6)
@@ -63,15 +63,15 @@ def test_an_empty_a_missing_and_a_foreign_file_are_refused_by_name(tmp_path):
 
 
 def test_the_vocabulary_of_the_demo_has_thirty_phrases():
-    assert len(read_vocabulary(ROOT / "vocab/concepts.txt")) == 30
+    assert len(read_vocabulary(ROOT / "config/vocab/concepts.txt")) == 30
 
 
 def test_the_broad_vocabulary_goes_from_colours_to_parts_without_repeats():
-    phrases = read_vocabulary(ROOT / "vocab/broden_style.txt")
+    phrases = read_vocabulary(ROOT / "config/vocab/broden_style.txt")
     assert 300 <= len(phrases) <= 400
     groups = ["a red surface", "a striped pattern", "polished wood", "an open blue sky", "a bird's wing"]
     assert sorted(groups, key=phrases.index) == groups
 
 
 def test_the_names_of_imagenet_are_the_classes_in_their_order():
-    assert read_vocabulary(ROOT / "vocab/imagenet_names.txt") == read_classes(ROOT / "vocab/imagenet_1k.csv").names
+    assert read_vocabulary(ROOT / "config/vocab/imagenet_names.txt") == read_classes(ROOT / "config/vocab/imagenet_1k.csv").names

@@ -17,8 +17,11 @@ import yaml
 from dvc.config import Config
 from dvc.repo import Repo
 
-from singflow.config import Data, check, read_yaml
-from singflow.doctor import (
+from singflow.config.reading import read_yaml
+from singflow.config.registry import resolve_models, resolve_spaces
+from singflow.config.study import check
+from singflow.data.parameters import Data
+from singflow.doctor.checks import (  # fmt: skip
     check_data,
     check_disk,
     check_gpu,
@@ -27,10 +30,10 @@ from singflow.doctor import (
     estimate,
     verdict,
     visible_gpus,
-)  # fmt: skip
-from singflow.doctor_dvc import check_cache, check_dvc, check_lock, check_remote, check_shared_cache, check_state, file_system, mounts
-from singflow.doctor_findings import Finding, ask, existing, in_bytes
-from singflow.doctor_slurm import (
+)
+from singflow.doctor.dvc import check_cache, check_dvc, check_lock, check_remote, check_shared_cache, check_state, file_system, mounts
+from singflow.doctor.findings import Finding
+from singflow.doctor.slurm import (  # fmt: skip
     Job,
     check_account,
     check_accounting,
@@ -40,9 +43,9 @@ from singflow.doctor_slurm import (
     jobs_of,
     read_partitions,
     slurm_settings,
-)  # fmt: skip
+)
 from singflow.errors import InputError
-from singflow.registry import resolve_models, resolve_spaces
+from singflow.system import ask, existing, in_bytes
 from tests import warm
 from tests.project import ROOT
 
@@ -86,15 +89,14 @@ def here(tmp_path, monkeypatch):
 
 def doctor(folder, path="", **environment):
     """Run the script in a folder, without Slurm unless PATH has one."""
-    return warm.run(ROOT / "scripts/doctor.py", "--profile", ROOT / "slurm/config.yaml", cwd=folder, PATH=path, **environment)
+    return warm.singflow(ROOT, "doctor", "--profile", ROOT / "slurm/config.yaml", cwd=folder, PATH=path, **environment)
 
 
 @pytest.fixture
 def tree(here):
     """A working directory with what the demo's doctor reads, in a DVC repository of its own; its studies can be changed."""
-    for name in ("params.yaml", "models.yaml", "spaces.yaml"):
-        shutil.copy(ROOT / name, here)
-    shutil.copytree(ROOT / "vocab", here / "vocab")
+    shutil.copy(ROOT / "params.yaml", here)
+    shutil.copytree(ROOT / "config", here / "config")
     repository(
         here,
         "remote.local.url=../store",
@@ -163,7 +165,7 @@ def test_a_study_with_mistakes_ends_with_status_1_and_the_rest_is_checked(tree):
     assert done.stdout.endswith("1 failed\n")
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "models.yaml", "spaces.yaml"])
+@pytest.mark.parametrize("name", ["params.yaml", "config/models.yaml", "config/spaces.yaml"])
 def test_a_file_that_is_missing_or_damaged_is_a_failed_check(tree, name):
     for content in (None, "a: [", "[]"):
         if content is None:
@@ -178,7 +180,7 @@ def test_a_file_that_is_missing_or_damaged_is_a_failed_check(tree, name):
 def test_everything_that_fails_is_said_with_its_mend(tree):
     study = changed(data={"source": "folder", "root": "photos"}, models=["lost"], comparison={"models": []}, pictures={"closeup": "lost"})
     (tree / "params.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
-    (tree / "models.yaml").write_text(yaml.safe_dump({"lost": LOST}), encoding="utf-8")
+    (tree / "config/models.yaml").write_text(yaml.safe_dump({"lost": LOST}), encoding="utf-8")
     (tree / ".dvc/config").write_text("[core]\n    no_scm = true\n", encoding="utf-8")
     done = doctor(tree)
     assert done.returncode == 1 and "Traceback" not in done.stderr
@@ -274,24 +276,27 @@ def test_the_gpus_named_are_those_of_pytorch():
 
 def weights(models, spaces, **pictures):
     """The check for these entries (None: one that needs no registry)."""
-    Path("models.yaml").write_text(yaml.safe_dump({name: each for name, each in models.items() if each}), encoding="utf-8")
-    Path("spaces.yaml").write_text(yaml.safe_dump(spaces), encoding="utf-8")
+    Path("config").mkdir(exist_ok=True)
+    Path("config/models.yaml").write_text(yaml.safe_dump({name: each for name, each in models.items() if each}), encoding="utf-8")
+    Path("config/spaces.yaml").write_text(yaml.safe_dump(spaces), encoding="utf-8")
     study = check(changed(pictures=pictures), "params.yaml")
-    return check_weights(resolve_models("models.yaml", list(models)), resolve_spaces("spaces.yaml", list(spaces)), study.pictures)
+    return check_weights(
+        resolve_models("config/models.yaml", list(models)), resolve_spaces("config/spaces.yaml", list(spaces)), study.pictures
+    )
 
 
 def test_weights_in_packages_and_files_are_found(here):
     own = Path("checkpoints/own.pth")
     own.parent.mkdir()
     own.write_bytes(b"x")
-    spaces = {"conse": read_yaml(ROOT / "spaces.yaml")["conse_minilm"]}
-    models = {"lite": read_yaml(ROOT / "models.yaml")["efficientnet_lite0"], "own": LOST | {"weights": "file:checkpoints/own.pth"}}
+    spaces = {"conse": read_yaml(ROOT / "config/spaces.yaml")["conse_minilm"]}
+    models = {"lite": read_yaml(ROOT / "config/models.yaml")["efficientnet_lite0"], "own": LOST | {"weights": "file:checkpoints/own.pth"}}
     assert weights(models, spaces) == Finding("weights", "ok", "all are here; no hub was asked")
 
 
 def test_every_weight_file_that_is_missing_is_named_with_the_command_that_fetches_it(here, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(here))
-    conse = read_yaml(ROOT / "spaces.yaml")["conse_minilm"]
+    conse = read_yaml(ROOT / "config/spaces.yaml")["conse_minilm"]
     models = {"lost": LOST, "timm/resnet18.nobodys_in1k": None, "vgg16": {"source": "torchvision", "id": "vgg16.IMAGENET1K_V1"}}
     found = weights(models, {"conse": conse | {"text": "package:no-such-encoder"}})
     assert found.status == "fail" and "make prefetch" in found.mend
@@ -305,13 +310,13 @@ def test_every_weight_file_that_is_missing_is_named_with_the_command_that_fetche
 def test_a_generator_that_is_missing_fails_where_it_is_asked_for_and_is_remarked_on_where_photos_take_its_place(here):
     Path("checkpoints").mkdir()
     Path("checkpoints/clip.safetensors").write_bytes(b"x")
-    models = {"lite": read_yaml(ROOT / "models.yaml")["efficientnet_lite0"]}
+    models = {"lite": read_yaml(ROOT / "config/models.yaml")["efficientnet_lite0"]}
     for generator in ("nobody/no-such-generator", "checkpoints/karlo"):
         for renderer, status in (("unclip", "fail"), ("auto", "warn"), ("retrieval", "ok")):
             found = weights(models, {"clip": CLIP}, renderer=renderer, generator=generator)
             assert found.status == status, found
             assert (generator in found.found) == (status != "ok")
-    conse = read_yaml(ROOT / "spaces.yaml")["conse_minilm"]
+    conse = read_yaml(ROOT / "config/spaces.yaml")["conse_minilm"]
     assert weights(models, {"conse": conse}, renderer="auto", generator="nobody/no-such-generator").status == "ok"
     Path("checkpoints/karlo").mkdir()
     Path("checkpoints/karlo/model_index.json").write_text("{}")
@@ -399,7 +404,7 @@ def test_the_estimate_grows_with_models_and_images(here, monkeypatch):
 
     def bytes_of(models, **data):
         study = check(changed(models=models, data=data), "params.yaml")
-        return estimate(study, resolve_models("models.yaml", models), resolve_spaces("spaces.yaml", study.spaces))
+        return estimate(study, resolve_models("config/models.yaml", models), resolve_spaces("config/spaces.yaml", study.spaces))
 
     one, three = bytes_of(["efficientnet_lite0"]), bytes_of(PARAMS["models"])
     assert 1e6 < one < three < 1e9

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from singflow.errors import InputError
-from singflow.figures import save
-from singflow.figures_concepts import choose_labels, fig5, fig15
+from singflow.figures.concepts import choose_labels, fig5, fig15
+from singflow.figures.style import save
 
 LABELS = ["goose", "a label with <b>, $x$ and a rather long name"]
 
@@ -159,13 +159,13 @@ def test_one_image_and_three_concepts_can_be_drawn():
 
 def test_labels_with_most_images_are_chosen_with_ties_by_name_unless_others_are_wanted():
     block = pd.DataFrame({"label": ["b", "b", "a", "c", "d"], "n": [2, 2, 2, 3, 1]}).astype({"label": "category"})
-    assert choose_labels(block, [], 2, "plot_fig15.labels") == ["c", "a"]
-    assert choose_labels(block, ["d", "b"], 2, "plot_fig15.labels") == ["d", "b"]
+    assert choose_labels(block, [], 2, "plot_concept_scans.labels") == ["c", "a"]
+    assert choose_labels(block, ["d", "b"], 2, "plot_concept_scans.labels") == ["d", "b"]
 
 
 def test_an_unknown_label_is_refused_with_the_nearest():
     block = pd.DataFrame({"label": ["goose", "jeep"], "n": 1})
-    with pytest.raises(InputError, match=r"plot_fig15.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)"):
-        choose_labels(block, ["jeep", "goosse"], 2, "plot_fig15.labels")
-    with pytest.raises(InputError, match=r"plot_fig5.label: no image has the label 'xylophone' \(tables/labels.csv lists them\)"):
-        choose_labels(block, ["xylophone"], 1, "plot_fig5.label")
+    with pytest.raises(InputError, match=r"plot_concept_scans.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)"):
+        choose_labels(block, ["jeep", "goosse"], 2, "plot_concept_scans.labels")
+    with pytest.raises(InputError, match=r"plot_concepts.label: no image has the label 'xylophone' \(tables/labels.csv lists them\)"):
+        choose_labels(block, ["xylophone"], 1, "plot_concepts.label")

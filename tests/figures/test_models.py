@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from singflow.errors import InputError
-from singflow.figures import save
-from singflow.figures_concepts import fig5
-from singflow.figures_models import ORDERS, controls, covariance_ellipse, fig3, fig4
+from singflow.figures.concepts import fig5
+from singflow.figures.models import ORDERS, controls, covariance_ellipse, fig3, fig4
+from singflow.figures.style import save
 
 LABELS = ["goose", "a label with <b>, $x$ and a rather long name", "jeep"]
 
@@ -172,7 +172,7 @@ def test_fig4_shows_the_wanted_labels_and_refuses_one_that_no_image_has(table):
     assert sorted(tick.get_text() for tick in figure.axes[0].get_yticklabels()) == ["goose", "jeep"]
     assert "2 chosen labels of 3" in figure.get_supxlabel()
     plt.close(figure)
-    with pytest.raises(InputError, match=r"plot_fig4.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)"):
+    with pytest.raises(InputError, match=r"plot_labels.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)"):
         fig4(both, table, ["jeep", "goosse"])
 
 

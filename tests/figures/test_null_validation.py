@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from singflow.figures import save
-from singflow.figures_geometry import fig9
-from singflow.perturbations import PERTURBATIONS, summarize_validation
+from singflow.analyses.null_validation import PERTURBATIONS, summarize_validation
+from singflow.figures.null_validation import fig9
+from singflow.figures.style import save
 
 SIZES = {"null": 1e-6, "random": 3.0, "principal": 10.0}
 

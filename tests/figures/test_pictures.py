@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from singflow.figures import save
-from singflow.figures_pictures import fig1, fig6, fig10, fig11, fig13, ladder_table
-from singflow.rendering import TYPES, picture_table
+from singflow.figures.pictures import fig1, fig6, fig10, fig11, fig13, ladder_table
+from singflow.figures.style import save
+from singflow.pictures.rendering import TYPES, picture_table
 
 PROMPTS = ["an image of a jellyfish", "an image of a <b>$pirate$</b>"]
 

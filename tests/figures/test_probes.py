@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from singflow.figures import save
-from singflow.figures_probe import fig12
-from singflow.probe import gather
+from singflow.analyses.probes import gather
+from singflow.figures.probes import fig12
+from singflow.figures.style import save
 
 NAMES = [f"timm/a_classifier_with_a_long_name_{number}" for number in range(16)]
 NULL = dict.fromkeys(["accuracy_principal", "accuracy_translated", "chance"])

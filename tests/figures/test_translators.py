@@ -7,8 +7,8 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from singflow.figures import COLOURS, save
-from singflow.figures_translators import fig7, fig8
+from singflow.figures.style import COLOURS, save
+from singflow.figures.translators import fig7, fig8
 
 MODELS = ["a", "b", "timm/swin_large_patch4_window7_224.ms_in22k_ft_in1k", "transformers/facebook/dinov2-large-imagenet1k-1-layer", "e"]
 KINDS = ["mlp3", "mlp4", "residual"]

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import runpy
 import shutil
 from pathlib import Path
 
@@ -18,22 +17,24 @@ import yaml
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from singflow.classifiers import load_classifier, weights_sha256
-from singflow.config import read_yaml
+from singflow.artifacts.files import write_json
+from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import read_tensors, write_tensors
+from singflow.commands.analyze import analyze as command
+from singflow.config.reading import read_yaml
+from singflow.config.registry import ModelEntry, resolve_spaces
 from singflow.errors import InputError
-from singflow.figures_image import draw_image
-from singflow.image_analysis import Analysis, Movement, Prediction, Setting, describe, stored_texts
-from singflow.registry import ModelEntry, resolve_spaces
-from singflow.spaces import load_text_tower
-from singflow.store import read_tensors, write_json, write_parquet, write_tensors
+from singflow.photo.analysis import Analysis, Movement, Prediction, Setting, describe, stored_texts
+from singflow.photo.figure import draw_image
+from singflow.towers.classifiers import load_classifier, weights_sha256
+from singflow.towers.spaces import load_text_tower
 from tests.project import ROOT
 
-SCRIPT = runpy.run_path(str(ROOT / "scripts/analyze_image.py"))
 FIVE = ["ant", "bee", "cat", "dog", "elk"]
 CONCEPTS = [f"concept {number}" for number in range(12)]
 TARGET = "an image of a jellyfish"
 ENTRY = ModelEntry(source="timm", id="test_resnet.r160_in1k", weights="random", class_names=FIVE)
-SPACE = resolve_spaces(ROOT / "spaces.yaml", ["conse_minilm"])["conse_minilm"]
+SPACE = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]
 MODEL, N = "timm/tiny.net", 40
 PARTS = ["features/timm/tiny.net/head.safetensors", "projectors/timm/tiny.net.safetensors", "projectors/timm/tiny.net.json"]
 PARTS += [f"translators/conse_minilm/timm/tiny.net/linear.{kind}" for kind in ("safetensors", "json")]
@@ -94,7 +95,7 @@ def study(made, tmp_path, monkeypatch):
     def analyze(*images, output="out", **flags):
         given = {"model": MODEL, "space": "conse_minilm", "results": tmp_path / "results/tiny", "output": tmp_path / output, "threads": 1}
         given |= flags
-        SCRIPT["main"](SCRIPT["Flags"](images=[tmp_path / image for image in images], **given))
+        command(images=[tmp_path / image for image in images], **given)
         return json.loads((given["output"] / "analysis.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
 
     analyze.folder = tmp_path
@@ -133,7 +134,7 @@ def assert_movement(ours, theirs):
 
 
 def test_every_number_is_that_of_a_direct_computation(study):
-    (record,) = study("two.jpg", texts=["concept 3", "an image of a bee", "a moose", TARGET])
+    (record,) = study("two.jpg", text=["concept 3", "an image of a bee", "a moose", TARGET])
     feature, equivalent, logits, before, after = recompute(study.folder, "two.jpg")
     prompts = read_tensors(study.results / PARTS[5], ["label_embeddings", "concept_embeddings", "target_embeddings"])[0]
     order = np.argsort(-logits)
@@ -203,10 +204,10 @@ def test_without_results_the_study_of_params_yaml_is_meant(study):
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     Path("mine.csv").write_text("class_index,synset,name\n" + "".join(f"{i},,{name}\n" for i, name in enumerate(FIVE)), encoding="utf-8")
     (record,) = study("one.png", results=None, output="by_params")
-    assert record == study("one.png", classes="mine.csv")[0]
+    assert record == study("one.png", classes=Path("mine.csv"))[0]
     Path("four.csv").write_text("class_index,synset,name\n0,,ant\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"four.csv: holds 1 classes, but .*head.safetensors has 5: name the study's with --classes"):
-        study("one.png", classes="four.csv")
+        study("one.png", classes=Path("four.csv"))
 
 
 def test_texts_that_the_study_lacks_are_embedded_by_its_text_tower(study):
@@ -214,7 +215,7 @@ def test_texts_that_the_study_lacks_are_embedded_by_its_text_tower(study):
     templates = ["an image of a {}", "a photo of one {}"]
     labels = ["house"]
     write_prompts(study.results, labels, templates, weights_sha256(tower.module))
-    (record,) = study("one.png", texts=["a rug", "concept 1"])
+    (record,) = study("one.png", text=["a rug", "concept 1"])
     *_, before, after = recompute(study.folder, "one.png")
     assert_movement(record["texts"][0], movement("a rug", before, after, tower.embed(["a rug"])[0]))
     name = record["predictions"][0]["name"]
@@ -240,7 +241,7 @@ def test_a_text_is_found_word_for_word_and_an_average_is_the_embedding_of_no_tex
 def test_a_head_without_null_space_scores_zero_and_it_is_said(study, capsys):
     width = len(read_tensors(study.results / PARTS[1], ["null_basis"])[0]["null_basis"])
     write_tensors(study.results / PARTS[1], {"null_basis": np.zeros((width, 0))}, {})
-    (record,) = study("one.png", texts=["concept 1"])
+    (record,) = study("one.png", text=["concept 1"])
     assert [record[key] for key in ("is_deg", "null_energy", "logit_change")] == [0.0] * 3
     assert record["is_percentile"] is record["as_abs_percentile"] is None and record["gained"] == record["lost"] == []
     assert record["predicted"]["as_deg"] == record["texts"][0]["as_deg"] == 0.0
@@ -352,7 +353,7 @@ def test_no_text_of_the_picture_overlaps_another_or_leaves_the_page(text, size):
 
 
 def test_the_picture_has_white_edges_and_nothing_stays_open(study):
-    study("one.png", texts=["concept 1"])
+    study("one.png", text=["concept 1"])
     pixels = np.asarray(Image.open(study.folder / "out/one.png").convert("L"))
     assert (np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]) == 255).all()
     assert min(pixels.shape) > 600 and not plt.get_fignums()

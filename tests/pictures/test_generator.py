@@ -16,13 +16,14 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
-from singflow.config import check, read_yaml
+from singflow.config.reading import read_yaml
+from singflow.config.registry import OpenCLIPEntry, resolve_spaces
+from singflow.config.study import check
 from singflow.errors import InputError
-from singflow.registry import OpenCLIPEntry, resolve_spaces
-from singflow.unclip import PIPELINE, UnCLIP, choose_renderer, find_generator, load_generator, load_pipeline
-from singflow.weights import refuse_space
+from singflow.pictures.generator import PIPELINE, UnCLIP, choose_renderer, find_generator, load_generator, load_pipeline
+from singflow.pictures.weights import refuse_space
+from tests.pictures.tiny_unclip import build_generator
 from tests.project import ROOT
-from tests.tiny_unclip import build_generator
 
 CPU = torch.device("cpu")
 HUB = "kakaobrain/karlo-v1-alpha-image-variations"
@@ -127,8 +128,8 @@ def refuse(event, arguments):
         raise OSError(f"the network is used: {arguments}")
 sys.addaudithook(refuse)
 import numpy as np, torch
-from singflow.config import Pictures
-from singflow.unclip import load_generator
+from singflow.pictures.parameters import Pictures
+from singflow.pictures.generator import load_generator
 generator = load_generator(Pictures.model_validate_json(sys.argv[1]), torch.device("cpu"))
 vectors = np.random.default_rng(0).normal(size=(3, 768))
 print(generator.dim, *(hashlib.sha256(generator.render(vectors[i], 7).tobytes()).hexdigest() for i in (1, 0)))
@@ -323,7 +324,7 @@ def test_a_picture_that_is_not_finite_is_refused(own):
 
 
 def test_only_openais_clip_is_drawn(own):
-    spaces = resolve_spaces(ROOT / "spaces.yaml", ["clip_vit_l14", "eva02_l14", "conse_minilm"])
+    spaces = resolve_spaces(ROOT / "config/spaces.yaml", ["clip_vit_l14", "eva02_l14", "conse_minilm"])
     assert spaces["clip_vit_l14"].model_dump() == CLIP.model_dump()
     for entry in (CLIP, CLIP.model_copy(update={"weights": "file:checkpoints/clip.safetensors"})):
         refuse_space("clip_vit_l14", entry)
@@ -339,7 +340,7 @@ def test_only_openais_clip_is_drawn(own):
 
 
 def test_auto_generates_where_it_can_and_says_why_where_it_cannot(own, monkeypatch, caplog):
-    (conse,) = resolve_spaces(ROOT / "spaces.yaml", ["conse_minilm"]).values()
+    (conse,) = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"]).values()
     gone = PICTURES.model_copy(update={"generator": "checkpoints/absent"})
     for seen, entry, pictures, reason in (
         (True, CLIP, PICTURES, None),
@@ -359,11 +360,12 @@ def test_auto_generates_where_it_can_and_says_why_where_it_cannot(own, monkeypat
 
 LIGHT = """
 import sys
-from singflow.config import check, read_yaml
-from singflow.registry import resolve_spaces
-from singflow.unclip import choose_renderer
-from singflow.weights import refuse_space
-spaces = resolve_spaces("spaces.yaml", ["clip_vit_l14", "conse_minilm"])
+from singflow.config.study import check
+from singflow.config.reading import read_yaml
+from singflow.config.registry import resolve_spaces
+from singflow.pictures.generator import choose_renderer
+from singflow.pictures.weights import refuse_space
+spaces = resolve_spaces("config/spaces.yaml", ["clip_vit_l14", "conse_minilm"])
 refuse_space("clip_vit_l14", spaces["clip_vit_l14"])
 choose_renderer("auto", "conse_minilm", spaces["conse_minilm"], check(read_yaml("params.yaml"), "params.yaml").pictures)
 print(sorted({"torch", "diffusers", "transformers"} & set(sys.modules)))

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import NearestNeighbors
 
-from singflow import neighbours
-from singflow.metrics import unit
-from singflow.neighbours import Index, contents, nearest
+from singflow.analyses.metrics import unit
+from singflow.pictures import neighbours
+from singflow.pictures.neighbours import Index, contents, nearest
 
 
 def gallery_of(embeddings, blocks=3):

@@ -8,16 +8,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from singflow.data import prompt_of
-from singflow.geometry import null_space
-from singflow.pictures import ORIGINAL, Picture
-from singflow.registry import resolve_spaces
-from singflow.rendering import SIDE, TYPES, encode, generate, picture_table, retrieve
-from singflow.store import write_json, write_parquet, write_tensors
+from singflow.analyses.geometry import null_space
+from singflow.artifacts.files import write_json
+from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import write_tensors
+from singflow.config.registry import resolve_spaces
+from singflow.data.manifest import prompt_of
+from singflow.pictures.rendering import SIDE, TYPES, encode, generate, picture_table, retrieve
+from singflow.pictures.selection import ORIGINAL, Picture
 from tests import warm
-from tests.manifests import whole
+from tests.data.manifests import whole
+from tests.pictures.tiny_unclip import build_generator
 from tests.project import ROOT
-from tests.tiny_unclip import build_generator
 
 
 def picture(figure, embedding, image_id=0):
@@ -83,7 +85,7 @@ def study(tmp_path_factory, packaged):
     random, n = np.random.default_rng(0), len(manifest)
     build_generator(folder / "checkpoints/karlo")
     write_parquet(folder / "manifest.parquet", whole(manifest))
-    for space, entry in resolve_spaces(ROOT / "spaces.yaml", ["clip_vit_l14", "eva02_l14"]).items():
+    for space, entry in resolve_spaces(ROOT / "config/spaces.yaml", ["clip_vit_l14", "eva02_l14"]).items():
         write_json(folder / f"{space}.json", entry.model_dump())
     rows = {"image_id": np.arange(n), "view": np.zeros(n, dtype=np.int32)}
     weight = random.standard_normal((6, 12)).astype(np.float32)

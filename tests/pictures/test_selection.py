@@ -2,11 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from singflow.analyses.geometry import null_space
+from singflow.analyses.metrics import angle_deg
+from singflow.analyses.null_validation import PERTURBATIONS
 from singflow.errors import InputError
-from singflow.geometry import null_space
-from singflow.metrics import angle_deg
-from singflow.perturbations import PERTURBATIONS
-from singflow.pictures import (
+from singflow.pictures.selection import (  # fmt: skip
     ORIGINAL,
     REMOVED,
     STEERED,
@@ -16,8 +16,8 @@ from singflow.pictures import (
     perturbation_pictures,
     removal_pictures,
     steering_pictures,
-)  # fmt: skip
-from singflow.ridge import Affine
+)
+from singflow.translators.ridge import Affine
 
 RANDOM = np.random.default_rng(0)
 WEIGHT, BIAS = RANDOM.standard_normal((6, 10)), RANDOM.standard_normal(6)

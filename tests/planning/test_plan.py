@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from singflow.config import read_yaml
-from singflow.costs import peak_mb, seconds, size_of
+from singflow.artifacts.tensors import write_tensors
+from singflow.config.reading import read_yaml
+from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
-from singflow.plan import Job, Planner, local_rules, made_of, parse_jobs, read_benchmark, tabulate
-from singflow.registry import resolve_models, resolve_spaces
-from singflow.store import write_tensors
+from singflow.planning.costs import peak_mb, seconds, size_of
+from singflow.planning.plan import Job, Planner, local_rules, made_of, parse_jobs, read_benchmark, tabulate
 from tests.project import ROOT
 
 LISTING = """Building DAG of jobs...
@@ -39,6 +39,8 @@ rule all:
 """
 TSV = "s\th:m:s\tmax_rss\tmax_vms\n{}\t0:00:10\t{}\t9\n"
 
+STEPS = ["build_manifest", "extract_features", "plot_scores", "plot_labels"]
+
 
 def test_jobs_are_read_from_a_dry_run():
     first, second = parse_jobs(LISTING, {"summarize"})
@@ -55,7 +57,7 @@ def test_a_finished_study_has_no_jobs_and_any_other_silence_is_an_error():
 
 
 def test_rules_beside_snakemake_are_those_that_the_workflow_names():
-    assert local_rules(ROOT / "rules/tables.smk") == {
+    assert local_rules(ROOT / "rules/summary.smk") == {
         "summarize", "compare_models", "list_concepts", "tabulate_steering", "compare_translators",
     }  # fmt: skip
 
@@ -81,8 +83,8 @@ def study(monkeypatch):
 
 
 def planner(study, results, gpu=False):
-    models = resolve_models("models.yaml", study["models"])
-    return Planner(study, models, resolve_spaces("spaces.yaml", study["spaces"]), results, gpu)
+    models = resolve_models("config/models.yaml", study["models"])
+    return Planner(study, models, resolve_spaces("config/spaces.yaml", study["spaces"]), results, gpu)
 
 
 def job(results, step, key, **wildcards):
@@ -112,7 +114,7 @@ def test_results_are_known_by_their_images_shards_and_rows(tmp_path):
 def test_nothing_is_measured_before_anything_ran(study, tmp_path):
     one = job(tmp_path, "extract_features", "efficientnet_lite0-00000", model="efficientnet_lite0", shard="00000")
     estimate = planner(study, tmp_path).estimate(one)
-    model = resolve_models("models.yaml", ["efficientnet_lite0"])["efficientnet_lite0"]
+    model = resolve_models("config/models.yaml", ["efficientnet_lite0"])["efficientnet_lite0"]
     size = size_of(study, 20, model, None)
     assert (estimate.seconds, estimate.peak_mb) == (seconds(one.step, size), peak_mb(one.step, size))
     assert estimate.source == "estimated"
@@ -148,10 +150,10 @@ def test_a_model_that_no_registry_knows_is_assumed(study, tmp_path):
 def test_the_table_adds_up(study, tmp_path):
     jobs = [
         job(tmp_path, "extract_features", f"{model}-00000", model=model, shard="00000") for model in study["models"]
-    ] + [job(tmp_path, step, step) for step in ("plot_fig3", "plot_fig4")]  # fmt: skip
+    ] + [job(tmp_path, step, step) for step in ("plot_scores", "plot_labels")]  # fmt: skip
     for gpu in (False, True):
         plan = planner(study, tmp_path, gpu)
-        table = tabulate(jobs[1:], jobs, plan).set_index("step")
+        table = tabulate(jobs[1:], jobs, plan, STEPS).set_index("step")
         assert list(table.index) == ["extract_features", "plot_*"]
         assert list(table["jobs"]) == [2, 2] and list(table["of"]) == [3, 2]
         hours = sum(plan.estimate(each).seconds for each in jobs[1:3]) / 3600
@@ -159,5 +161,5 @@ def test_the_table_adds_up(study, tmp_path):
         assert table.at["extract_features", "core hours"] == pytest.approx(2 * hours)
         assert list(table["on"]) == ["GPU" if gpu else "CPU", "CPU"]
         assert list(table["time and memory"]) == ["2 estimated", "2 estimated"]
-    done = tabulate([], jobs, plan)
+    done = tabulate([], jobs, plan, STEPS)
     assert list(done["time and memory"]) == ["done", "done"] and done[["core hours", "disk GB"]].sum().sum() == 0

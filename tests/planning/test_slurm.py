@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from singflow import cluster
 from singflow.errors import InputError
+from singflow.planning import slurm as cluster
 from tests.project import ROOT
 
 LOG = """Using profile slurm for setting default command line arguments.
@@ -55,5 +55,5 @@ def test_a_living_snakemake_is_found_by_its_folder_and_its_study(tmp_path):
             assert cluster.running_snakemake(tmp_path, Path("other.yaml")) is None
             assert cluster.running_snakemake(ROOT, Path("mine.yaml")) is None
         finally:
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGINT)
     assert cluster.running_snakemake(tmp_path, Path("mine.yaml")) is None

@@ -10,13 +10,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from singflow.figures import plt, save
-from singflow.ranking import criterion_columns, excess_rows, order_rows, pair_rows, shared_dimension
-from singflow.registry import ModelEntry
-from singflow.statistics import strata_of
-from singflow.store import provenance, write_bytes, write_json, write_parquet, write_table, write_tensors
-from singflow.summary import correlate_labels, summarize_labels, summarize_model
-from singflow.tables import qualify, qualify_pairs
+from singflow.analyses.ranking import criterion_columns, excess_rows, order_rows, pair_rows, shared_dimension
+from singflow.analyses.statistics import strata_of
+from singflow.analyses.summary import correlate_labels, summarize_labels, summarize_model
+from singflow.analyses.tables import qualify, qualify_pairs
+from singflow.artifacts.files import write_bytes, write_json
+from singflow.artifacts.tables import write_parquet, write_table
+from singflow.artifacts.tensors import provenance, write_tensors
+from singflow.config.registry import ModelEntry
+from singflow.figures.style import plt, save
 from tests import warm
 from tests.project import ROOT
 
@@ -147,13 +149,13 @@ def write_study(
         "spurious": some.assign(label=labels[0], concept="fur", n=3, angle_mean_deg=60.0, lift_deg=9.0, as_abs_mean_deg=0.1),
         "angle_ladder": some.assign(path="photos/00000.png", label=labels[0], text="an image of a jellyfish", target_is_deg=4.0, is_deg=4.0,
                                     as_text_deg=2.0, as_label_deg=0.5, logit_change=0.0),
-        "table1": some.assign(prompt="an image of a jellyfish", target_is_deg=5.0, n=n, n_reachable=n, as_target_mean_deg=3.0,
+        "steering": some.assign(prompt="an image of a jellyfish", target_is_deg=5.0, n=n, n_reachable=n, as_target_mean_deg=3.0,
                               as_target_std_deg=0.1, logit_change_max=0.0),
-        "table2": some.assign(kind="linear", loss="ridge", validation_cosine=0.7, validation_mse=0.1, validation_r2=r2),
+        "translators": some.assign(kind="linear", loss="ridge", validation_cosine=0.7, validation_mse=0.1, validation_r2=r2),
         "probes": summary[["space", "model"]].assign(n=9, accuracy_principal=0.5, accuracy_translated=np.nan, chance=0.2, note="",
                                                      pearson=np.nan,
                                                      pearson_n=len(models)),
-        "validation": pd.DataFrame({"model": models, "perturbation": "null", "n": n, "logit_change_mean": 0.0,
+        "null_validation": pd.DataFrame({"model": models, "perturbation": "null", "n": n, "logit_change_mean": 0.0,
                                     "top1_changed_share": 0.0, "note": ""}),
     }  # fmt: skip
     for name, frame in tables.items():
@@ -168,12 +170,15 @@ def facts(**more: object) -> dict[str, str]:
 
 def write_page(folder: Path, models: Sequence[str] = ("m1", "m2"), spaces: Sequence[str] = ("s",), *, max_images: int = 100) -> str:
     """Run write_report on the artifacts of write_study and return the page."""
-    params = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("  root: .", f"  root: {folder}")
+    params = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("  root: . ", f"  root: {folder} ")
     (folder / "params.yaml").write_text(f"{params}# {HOSTILE}\n", encoding="utf-8")
     flags = {
         "study": ["trial"], "models": models, "spaces": spaces, "max_images": [max_images], "results": [folder / "results"],
-        "captions": [ROOT / "report"], "template": [ROOT / "report/report.html"], "paper": [ROOT / "report/paper.yaml"],
-        "params": [folder / "params.yaml"], "classes": [ROOT / "vocab/imagenet_1k.csv"], "source": ["table"], "root": [folder],
+        "captions": [ROOT / "report/captions"],
+        "tables": sorted((folder / "results/tables").glob("*.csv")),
+        "figures": sorted((folder / "results/figures").glob("*.png")), "accepted": [ROOT / "config/accepted.yaml"],
+        "template": [ROOT / "report/page.html"], "paper": [ROOT / "report/paper.yaml"],
+        "params": [folder / "params.yaml"], "classes": [ROOT / "config/vocab/imagenet_1k.csv"], "source": ["table"], "root": [folder],
         "max_pixels": [10**8], "confidence": [0.95], "min_r2": [0.2], "seed": [0], "threads": [2],
         "output": [folder / "results/report.html"], "log": [folder / "report.log"],
     }  # fmt: skip

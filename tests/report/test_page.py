@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from singflow.artifacts.tables import read_table
 from singflow.errors import InputError
-from singflow.report import MOST_POINTS, sample, script_json
-from singflow.report_data import machine, page_data, step_table
-from singflow.report_tables import MOST_ROWS, table
-from singflow.report_words import verdict, warnings, what_leaks
-from singflow.store import read_table
-from singflow.thumbnails import COLUMNS, sheets, tile
-from tests.report_study import HOSTILE, write_page, write_study
+from singflow.report.content import machine, page_data, step_table
+from singflow.report.page import MOST_POINTS, sample, script_json
+from singflow.report.tables import MOST_ROWS, table
+from singflow.report.thumbnails import COLUMNS, sheets, tile
+from singflow.report.words import verdict, warnings, what_leaks
+from tests.report.report_study import HOSTILE, write_page, write_study
 
 LIMITS = {"is_deg": 12.0, "as_abs_deg": 4.0}
 

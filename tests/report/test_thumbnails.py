@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from singflow.thumbnails import COLUMNS, FEW, LARGE, SMALL, figure_image, sheets, tile, tile_side
+from singflow.report.thumbnails import COLUMNS, FEW, LARGE, SMALL, figure_image, sheets, tile, tile_side
 
 
 def opened(content):

@@ -14,16 +14,18 @@ import pandas as pd
 import pytest
 from rocrate.rocrate import ROCrate
 
-from singflow.crate import WORKFLOW, archived, collect, describe, final_files, public_params, software, write_crate
+from singflow.artifacts.files import sha256_of
+from singflow.artifacts.tensors import provenance, write_tensors
+from singflow.config.public import archived, public_params
 from singflow.errors import InputError
-from singflow.store import provenance, sha256_of, write_tensors
+from singflow.sharing.crate import WORKFLOW, collect, describe, final_files, software, write_crate
 from tests import warm
 from tests.project import ROOT
-from tests.rocrate_profile import issues
+from tests.sharing.rocrate_profile import issues
 
 DAY = datetime.date(2026, 1, 2)
 COPIED = [pattern for pattern in WORKFLOW if "*" not in pattern] + ["params.yaml"]
-FOLDERS = ["vocab", *(pattern.split("/")[0] for pattern in WORKFLOW if "*" in pattern)]
+FOLDERS = [*(pattern.split("/")[0] for pattern in WORKFLOW if "*" in pattern)]
 HOSTILE = "scores/conse_minilm/a 'model' & <b>;#ü%20.parquet"
 
 
@@ -46,6 +48,7 @@ def checkout(tmp_path, monkeypatch):
     results = Path("results/demo")
     for name in final_files(Path("dvc.yaml").read_text()):
         put(results / name, b"x")
+    shutil.copy("params.yaml", results)
     for name in (HOSTILE, "data/manifest.parquet", "logs/summarize.log", "benchmarks/summarize.tsv", "data/.left-behind.csv"):
         put(results / name, b"y")
     put(results / "data/rejected.csv", b"")
@@ -66,11 +69,12 @@ def export(output, *, license=None, with_tensors=False):
 def set_param(old, new):
     text = Path("params.yaml").read_text()
     assert text.count(old) == 1
-    Path("params.yaml").write_text(text.replace(old, new))
+    for folder in (".", "results/demo"):
+        Path(folder, "params.yaml").write_text(text.replace(old, new))
 
 
 def script(*flags):
-    return warm.run(ROOT / "scripts/export_crate.py", *flags)
+    return warm.singflow(ROOT, "crate", *flags)
 
 
 def test_the_archive_satisfies_the_profile_whatever_the_files_are_called(checkout, tmp_path, monkeypatch):
@@ -92,7 +96,14 @@ def test_every_described_file_is_there_and_the_run_connects_them(checkout, tmp_p
             assert entity["contentSize"] == str(Path(entity.source).stat().st_size)
     run = crate.get("#run")
     assert run["instrument"] is crate.mainEntity and crate.root_dataset["mentions"] is run
-    inputs = {"params.yaml", "models.yaml", "spaces.yaml", "vocab/packaged.csv", "vocab/imagenet_1k.csv", "vocab/concepts.txt"}
+    inputs = {
+        "params.yaml",
+        "config/models.yaml",
+        "config/spaces.yaml",
+        "config/vocab/packaged.csv",
+        "config/vocab/imagenet_1k.csv",
+        "config/vocab/concepts.txt",
+    }
     assert {each.id for each in run["object"]} == inputs
     assert {"results/demo/metrics.json", "results/demo/tables/", "results/demo/scores/"} <= {each.id for each in run["result"]}
     assert {each["name"] for each in crate.mainEntity["input"]} == {"params", "models", "spaces", "table", "classes", "vocabulary"}
@@ -144,17 +155,23 @@ def test_the_same_study_gives_the_same_bytes(checkout, tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "expected"),
-    [("vocab/x.txt", "vocab/x.txt"), ("./x.csv", "x.csv"), ("/data/x.csv", "x.csv"), ("../up/x.csv", "x.csv"), ("~/x.csv", "x.csv")],
+    [
+        ("config/vocab/x.txt", "config/vocab/x.txt"),
+        ("./x.csv", "x.csv"),
+        ("/data/x.csv", "x.csv"),
+        ("../up/x.csv", "x.csv"),
+        ("~/x.csv", "x.csv"),
+    ],
 )
 def test_files_outside_the_checkout_come_to_the_top(path, expected):
     assert archived(path) == expected
 
 
 def test_no_folder_of_this_machine_is_in_the_archive(checkout, tmp_path):
-    shutil.move("vocab/packaged.csv", tmp_path / "photos.csv")
+    shutil.move("config/vocab/packaged.csv", tmp_path / "photos.csv")
     (tmp_path / "secret").mkdir()
     set_param("  root: .  ", f"  root: {tmp_path}/secret  ")
-    set_param("table: vocab/packaged.csv", f"table: {tmp_path}/photos.csv")
+    set_param("table: config/vocab/packaged.csv", f"table: {tmp_path}/photos.csv")
     assert public_params(Path("params.yaml"))[1] == ["data.root", "data.table"]
     assert "photos.csv" in export(tmp_path / "study.zip")
     with zipfile.ZipFile(tmp_path / "study.zip") as archive:
@@ -179,8 +196,8 @@ def test_an_unfinished_study_is_refused(checkout, tmp_path):
 
 
 def test_a_missing_input_is_named(checkout, tmp_path):
-    Path("vocab/concepts.txt").unlink()
-    with pytest.raises(InputError, match=r"params\.yaml: vocab/concepts\.txt: no such file: restore it"):
+    Path("config/vocab/concepts.txt").unlink()
+    with pytest.raises(InputError, match=r"params\.yaml: config/vocab/concepts\.txt: no such file: restore it"):
         export(tmp_path / "study.zip")
     Path("constraints.txt").unlink()
     with pytest.raises(InputError, match=r"constraints\.txt: no such file: run this in a checkout of the workflow"):
@@ -195,11 +212,11 @@ def test_the_command_names_the_archive_after_the_study_and_never_overwrites(chec
     )
     again = script()
     assert again.returncode == 1 and again.stderr == "error: demo.crate.zip: is there already: remove it, or give another --output\n"
-    assert script("--license", "all rights").returncode == 2
+    assert "--license 'all rights': an SPDX name is wanted" in script("--license", "all rights").stderr
 
 
 def test_an_archive_that_cannot_be_written_leaves_nothing(checkout):
-    command = f"ulimit -f 8; {sys.executable} {ROOT}/scripts/export_crate.py --output out/study.zip"
+    command = f"ulimit -f 8; {sys.executable} -m singflow crate --output out/study.zip"
     full = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert full.returncode == 1 and re.search(r"^error: out/study\.zip: cannot be written, File too large: ", full.stderr)
     assert list(Path("out").iterdir()) == []
@@ -211,6 +228,6 @@ def test_a_result_that_cannot_be_read_is_named(checkout, monkeypatch):
     def broken(path):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("singflow.crate.sha256_of", broken)
+    monkeypatch.setattr("singflow.sharing.crate.sha256_of", broken)
     with pytest.raises(InputError, match=r"results/demo/benchmarks/summarize\.tsv: not readable \(Input/output error\): mend the file"):
         collect(Path("params.yaml"))

@@ -17,9 +17,11 @@ from PIL import Image
 from safetensors.numpy import load_file
 from scipy.stats import ortho_group
 
+from singflow.artifacts.files import write_json
+from singflow.artifacts.tables import write_csv, write_parquet
+from singflow.artifacts.tensors import write_tensors
 from singflow.errors import InputError
-from singflow.store import write_csv, write_json, write_parquet, write_tensors
-from singflow.verification import ORDER, TOLERANCES, Verdict, compare, compare_files, hashes_of, place_in_pipeline
+from singflow.sharing.verification import ORDER, TOLERANCES, Verdict, compare, compare_files, hashes_of, place_in_pipeline
 from tests import warm
 from tests.project import ROOT
 
@@ -286,7 +288,7 @@ def test_a_file_is_the_same_as_itself_and_the_verdict_does_not_depend_on_the_sid
 
 
 def verify(*options):
-    return warm.run(ROOT / "scripts/verify.py", *options, cwd=ROOT)
+    return warm.singflow(ROOT, "verify", *options, cwd=ROOT)
 
 
 def test_the_script_says_what_is_the_same_and_ends_accordingly(trees):
@@ -308,7 +310,7 @@ def test_the_script_says_what_is_the_same_and_ends_accordingly(trees):
     other = verify(*options)
     assert other.returncode == 1
     assert other.stdout.splitlines()[-5:] == [
-        f"missing here: {FEATURES}: `make fetch`, or run the study; where only a tier was fetched, `--tier <tier>` looks at that alone",
+        f"missing here: {FEATURES}: `singflow fetch`, or run the study; where only a tier was fetched, `--tier <tier>` looks at that alone",
         "only here: tables/old.csv: remove it if it is left from another study",
         "the first that differs: tables/models.csv: different; column is_mean, row 0: 2.6 here, 2.5 there (off by 0.1, tolerance 0.013)",
         "also differs: metrics.json: different; m.is_mean: 3.5 here, 2.5 there (off by 1, tolerance 0.013)",

@@ -55,7 +55,7 @@ def test_publish_killed_at_random_moments_loses_nothing_and_completes_when_run_a
     project = published.copy(tmp_path / "publisher")
     store = tmp_path / "store"
     project.dvc("remote", "modify", "--local", "local", "url", str(store))
-    before, command = project.artifacts(), ("python", "scripts/publish.py")
+    before, command = project.artifacts(), ("singflow", "publish")
 
     def forget():
         for folder in (project.folder / ".dvc/cache", store):
@@ -69,17 +69,17 @@ def test_publish_killed_at_random_moments_loses_nothing_and_completes_when_run_a
             forget()
         whole = min(whole, killed(project, *command, seconds=moments.uniform(0.3, 1) * whole) or whole)
         assert project.artifacts() == before
-    project.script("publish")
+    project.command("publish")
     project.commit()
     reader = project.clone(tmp_path / "reader")
     reader.dvc("remote", "modify", "--local", "local", "url", str(store))
-    reader.script("fetch")
+    reader.command("fetch")
     assert reader.artifacts() == before and litter(project) == []
 
 
 def test_fetch_killed_at_random_moments_loses_nothing_and_completes_when_run_again(published, tmp_path):
     reader = published.clone(tmp_path / "reader")
-    moments, command = np.random.default_rng(1), ("python", "scripts/fetch.py")
+    moments, command = np.random.default_rng(1), ("singflow", "fetch")
     whole, whole_study = killed(reader, *command), published.artifacts()
     for number in range(MOMENTS):
         if number % 4 == 0:
@@ -88,6 +88,6 @@ def test_fetch_killed_at_random_moments_loses_nothing_and_completes_when_run_aga
             reader.run("git", "checkout", "-q", "--", ".")
         whole = min(whole, killed(reader, *command, seconds=moments.uniform(0.1, 1) * whole) or whole)
         assert {name: content for name, content in reader.artifacts().items() if whole_study[name] != content} == {}
-    reader.script("fetch")
+    reader.command("fetch")
     assert reader.artifacts() == whole_study and litter(reader) == []
     assert "Data and pipelines are up to date" in reader.dvc("status") and "Nothing to be done" in reader.snakemake("--dry-run")

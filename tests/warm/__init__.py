@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import FileLock
@@ -54,6 +55,17 @@ def environment(**loading: str) -> dict[str, str]:
 
 def run(script: Path, *words: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     """One of the project's scripts, by the server: what it says and complains of apart. variables: of its environment."""
-    known = os.environ | environment() | {"PYTHONPATH": str(script.parents[1] / "src")} | variables
-    command = [sys.executable, *([] if COLD else ["-IS", FOLDER / "ask.py"]), script, *map(str, words)]
+    return _run(script, words, script.parents[1] / "src", cwd, variables)
+
+
+def singflow(root: Path, *words: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The console command with the code of a checkout, by the server, as run() runs a script."""
+    return _run(Path(sys.executable).with_name("singflow"), words, root / "src", cwd, variables)
+
+
+def _run(
+    program: Path, words: Iterable[object], source: Path, cwd: Path | None, variables: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    known = os.environ | environment() | {"PYTHONPATH": str(source)} | variables
+    command = [sys.executable, *([] if COLD else ["-IS", FOLDER / "ask.py"]), program, *map(str, words)]
     return subprocess.run(command, cwd=cwd, env=known, capture_output=True, text=True, timeout=PATIENCE)

@@ -5,8 +5,9 @@ import re
 import zipfile
 from pathlib import Path
 
-from singflow.crate import final_files
-from tests.rocrate_profile import issues
+from singflow.report.content import read_caption
+from singflow.sharing.crate import final_files
+from tests.sharing.rocrate_profile import issues
 
 CLOSED = "http://127.0.0.1:9"
 NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), CLOSED)
@@ -32,7 +33,7 @@ def test_the_study_is_finished_by_exactly_the_files_that_the_archive_asks_for(sn
 
 def test_the_archive_satisfies_the_profile_and_holds_a_workflow_that_resolves(snakemake_project, tmp_path, monkeypatch):
     crate, folder = tmp_path / "demo.crate.zip", tmp_path / "unpacked"
-    output = snakemake_project.run("python", "scripts/export_crate.py", "--output", str(crate)).stdout
+    output = snakemake_project.run("singflow", "crate", "--output", str(crate)).stdout
     assert re.search(r"demo\.crate\.zip: \d+\.\d MiB, \d+ files\.", output)
     assert issues(crate, monkeypatch, tmp_path / "cache") == []
     with zipfile.ZipFile(crate) as archive:
@@ -51,12 +52,11 @@ def test_snakemake_report_shows_every_figure_and_table_with_its_caption_and_with
         packed = {Path(name).name for name in archive.namelist()}
         pages = [(tmp_path / "report.html").read_text(), archive.read("report/report.html").decode()]
     assert {path.name for path in shown(snakemake_project)} <= packed
-    captions = snakemake_project.folder / "report"
+    captions = snakemake_project.folder / "report/captions"
     for page in pages:
         text = letters(page)
         for path in shown(snakemake_project):
-            caption = captions / ("tables" if path.suffix == ".csv" else "") / f"{path.stem}.rst"
-            assert letters(caption.read_text()) in text, caption
+            assert letters(read_caption(captions / f"{path.stem}.rst").text) in text, path
         assert letters("What the null space of image classifiers holds, in study demo") in text
         assert not re.search(r"""<(?:script|link|img)[^>]*(?:src|href)=["']?https?://""", page)
         assert str(snakemake_project.folder) not in page

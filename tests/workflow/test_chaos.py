@@ -7,18 +7,19 @@ import sys
 import pytest
 
 DEMO = ["make", "-o", ".venv/demo", "demo"]
+FIGURES = "plot_concepts"
 FIGURE = ["figures/fig5.png", "figures/fig5.pdf"]  # of a step that writes two files, after which the page is written
 MOMENTS = {  # found by listing every change of a file that the engine and these steps make (EVENTS of faults/sitecustomize.py)
     "between the locks": {"program": "snakemake", "event": "open", "path": "locks/0.output.lock"},
     "between the marks of a job that began": {"program": "snakemake", "event": "open", "path": "/incomplete/", "nth": 2},
-    "before a file is written": {"program": "plot_fig5", "event": "open", "path": r"/\.fig5\.png"},
-    "before a file is written, and its step goes on": {"program": "plot_fig5", "event": "open", "path": r"/\.fig5\.png", "orphans": True},
+    "before a file is written": {"program": FIGURES, "event": "open", "path": r"/\.fig5\.png"},
+    "before a file is written, and its step goes on": {"program": FIGURES, "event": "open", "path": r"/\.fig5\.png", "orphans": True},
     "within the write of a file": {
-        "program": "plot_fig5", "event": "os.rename", "path": r"/\.fig5\.png", "cut": "results/demo/figures/.fig5.png.*",
+        "program": FIGURES, "event": "os.rename", "path": r"/\.fig5\.png", "cut": "results/demo/figures/.fig5.png.*",
     },
-    "between two files of a step": {"program": "plot_fig5", "event": "open", "path": r"/\.fig5\.pdf"},
-    "within the last file, and its step goes on": {"program": "plot_fig5", "event": "os.rename", "path": r"/\.fig5\.pdf", "orphans": True},
-    "after the last file of a step": {"program": "plot_fig5", "event": "os.remove", "path": r"/\.fig5\.pdf"},
+    "between two files of a step": {"program": FIGURES, "event": "open", "path": r"/\.fig5\.pdf"},
+    "within the last file, and its step goes on": {"program": FIGURES, "event": "os.rename", "path": r"/\.fig5\.pdf", "orphans": True},
+    "after the last file of a step": {"program": FIGURES, "event": "os.remove", "path": r"/\.fig5\.pdf"},
     "before the record of a job": {"program": "snakemake", "event": "open", "path": "/metadata/"},
     "between the records of a job": {"program": "snakemake", "event": "open", "path": "/metadata/", "nth": 2},
     "within the record of a job": {
@@ -75,7 +76,7 @@ def at_work(snakemake_project, tmp_path):
     project = snakemake_project.copy(tmp_path / "twice")
     project.edit("params.yaml", "extremes: 8", "extremes: 7")
     project.edit(
-        "scripts/plot_fig5.py", "def main", "import os\n\nos.system('touch began; until test -e go; do sleep 0.1; done')\n\n\ndef main"
+        "scripts/plot_concepts.py", "def main", "import os\n\nos.system('touch began; until test -e go; do sleep 0.1; done')\n\n\ndef main"
     )
     with subprocess.Popen(DEMO, cwd=project.folder, env=project.environment(warm_start=False), stdout=subprocess.DEVNULL) as first:
         while not (project.folder / "began").exists():

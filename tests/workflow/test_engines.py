@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from singflow.rendering import TYPES as PICTURE_TYPES
-from singflow.store import read_tensors
+from singflow.artifacts.tensors import read_tensors
+from singflow.engines.stages import FIRST
+from singflow.pictures.rendering import TYPES as PICTURE_TYPES
 from tests.project import Project
 
 MODELS = ["efficientnet_lite0", "tiny"]
-PAGE = {"write_report"}  # which shows params.yaml whole
+PAGE = {"write_report"}
+STUDY = {"resolve_study"}  # which every change of a parameter is one of
 
 
 def snakemake_graph(project):
@@ -22,7 +24,7 @@ def snakemake_graph(project):
     ]
     table = pd.DataFrame(rows[1:], columns=rows[0])
     return {
-        command: (set(group["output_file"]), set(group["input-file(s)"].iloc[0].split(",")))
+        command: (set(group["output_file"]), set(filter(None, group["input-file(s)"].iloc[0].split(","))))
         for command, group in table.groupby("shellcmd")
         if command not in ("", "-")
     }
@@ -44,6 +46,7 @@ def dvc_graph(project):
                 },
             )
             for stage in stages
+            if stage.name != FIRST
         }
 
 
@@ -56,13 +59,14 @@ def covered(files, paths):
 def test_both_engines_have_the_same_commands_inputs_and_outputs(snakemake_project):
     ours, theirs = snakemake_graph(snakemake_project), dvc_graph(snakemake_project)
     assert set(ours) == set(theirs)
-    assert len(ours) == 59
+    assert len(ours) == 56
     for command, (outputs, inputs) in ours.items():
         dvc_outputs, dvc_inputs = theirs[command]
         assert covered(outputs, dvc_outputs), command
         # Snakemake watches one entry, as a parameter, and its own local files; DVC watches registries and checkpoints/ whole,
         # and compares the entry that comes of them.
-        assert covered(inputs, dvc_inputs - {"models.yaml", "spaces.yaml", "checkpoints"}), (command, inputs ^ dvc_inputs)
+        watched = {"config/models.yaml", "config/spaces.yaml", "checkpoints", "results/code.json"}
+        assert covered(inputs, dvc_inputs - watched), (command, inputs ^ dvc_inputs)
 
 
 def test_every_parameter_in_a_dvc_command_is_declared_so_that_params_diff_shows_it(snakemake_project):
@@ -71,12 +75,10 @@ def test_every_parameter_in_a_dvc_command_is_declared_so_that_params_diff_shows_
         body = stage.get("do", stage)
         used = set(re.findall(r"\$\{([\w.]+)\}", body["cmd"])) - {"study"}
         used = {key for key in used if key != "item" and not key.startswith("item.")}
-        if name == "embed_prompts":
-            used.add("steering.prompts")
-        declared = set(body.get("params", []))
-        missing = {
-            key for key in used - {"translator.kind", "concepts.vocabulary"} if key not in declared and key.split(".")[0] not in declared
-        }
+        used |= set(re.findall(r"\$\{([\w.]+)\}", str(stage.get("foreach", stage.get("matrix"))))) - {"extraction.shard_ids"}
+        declared = {key for key in body.get("params", []) if isinstance(key, str)}
+        in_paths = {"translator.kind", "models", "spaces", "comparison.models", "comparison.kinds"}
+        missing = {key for key in used - in_paths if key not in declared and key.split(".")[0] not in declared}
         assert not missing, (name, missing)
 
 
@@ -84,8 +86,7 @@ def test_rule_script_and_stage_have_one_name(snakemake_project):
     folder = snakemake_project.folder
     rules = {name for path in (folder / "rules").glob("*.smk") for name in re.findall(r"^rule (\w+):", path.read_text(), flags=re.M)}
     stages = set(yaml.safe_load((folder / "dvc.yaml").read_text())["stages"])
-    assert rules == stages
-    assert rules <= {path.stem for path in (folder / "scripts").glob("*.py")}
+    assert rules | {FIRST} == stages == {path.stem for path in (folder / "scripts").glob("*.py")}
 
 
 def test_the_artifacts_fulfil_the_contract(snakemake_project):
@@ -185,7 +186,7 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
 TABLES = {
     "models": 2, "angle_ladder": 6,
     "labels": 38, "label_correlations": 1, "controls": 5, "orders": 9, "model_pairs": 0, "order_agreement": 8, "concepts": 380,
-    "spurious": None, "table1": 4, "table2": 10, "validation": 6, "rank_curves": 20, "probes": 2,
+    "spurious": None, "steering": 4, "translators": 10, "null_validation": 6, "rank_curves": 20, "probes": 2,
 }  # fmt: skip
 
 
@@ -194,10 +195,10 @@ def test_every_table_says_on_what_its_numbers_rest(snakemake_project, name):
     results = snakemake_project.folder / "results/demo"
     table = pd.read_csv(results / f"tables/{name}.csv", keep_default_na=False)
     assert TABLES[name] in (None, len(table))
-    rule = {"rank_rule"} if name != "table2" else set()  # of translators, which know no null space
-    quality = {"translator", "validation_r2"} if name != "validation" else set()  # of heads alone
+    rule = {"rank_rule"} if name != "translators" else set()  # of translators, which know no null space
+    quality = {"translator", "validation_r2"} if name != "null_validation" else set()  # of heads alone
     assert {"seed"} | rule | quality <= set(table) and {"n", "n_images", "n_labels", "n_models"} & set(table)
-    if quality and name != "table2":
+    if quality and name != "translators":
         assert (table["translator"] == "weak").all()
 
 
@@ -228,7 +229,7 @@ def test_a_second_run_of_either_engine_does_nothing(engine, request):
         assert "Nothing to be done" in project.snakemake()
     else:
         output = project.dvc("repro")
-        assert "Data and pipelines are up to date" in output and "Running" not in output
+        assert project.ran_by_dvc(output) == []
 
 
 def test_snakemake_has_nothing_to_do_after_dvc(dvc_project):
@@ -236,8 +237,7 @@ def test_snakemake_has_nothing_to_do_after_dvc(dvc_project):
 
 
 def test_neither_engine_has_anything_to_do_after_snakemake_has_published(published):
-    output = published.dvc("repro")
-    assert "Data and pipelines are up to date" in output and "Running" not in output
+    assert published.ran_by_dvc(published.dvc("repro")) == []
     assert "Nothing to be done" in published.snakemake()
 
 
@@ -248,7 +248,14 @@ def both(projects):
 
 @pytest.fixture
 def projects(snakemake_project, dvc_project):
-    saved = {name: (snakemake_project.folder / name).read_bytes() for name in ("params.yaml", "models.yaml", "src/singflow/controls.py")}
+    saved = {
+        name: (snakemake_project.folder / name).read_bytes()
+        for name in (
+            "params.yaml",
+            "config/models.yaml",
+            *(f"src/singflow/{name}.py" for name in ("analyses/metrics", "config/study", "artifacts/contracts")),
+        )
+    }
     yield snakemake_project, dvc_project
     for project in (snakemake_project, dvc_project):
         for name, content in saved.items():
@@ -265,18 +272,34 @@ def test_touching_every_file_re_runs_nothing(snakemake_project, dvc_project, tmp
     assert both(projects) == (set(), set())
 
 
-def test_editing_a_module_re_runs_exactly_the_steps_that_import_it(projects):
+@pytest.mark.parametrize(
+    ("file", "pattern", "replacement", "steps"),
+    [
+        ("analyses/metrics.py", "def unit", "# a comment\n\n\n\ndef unit", set()),
+        ("analyses/metrics.py", r'""".*?"""', '"""Other words."""', set()),
+        ("config/study.py", "class Study", "class Unused(Section):\n    key: int = 1\n\n\nclass Study", set()),
+        ("artifacts/contracts.py", r"TENSORS = \{", 'TENSORS = {"new": ("f", 2), ', set()),
+        ("analyses/metrics.py", r"def rescale\(.*?\n\n\n", "def rescale(*given):\n    return 1\n\n\n", {"render_pictures"}),
+        (
+            "analyses/metrics.py",
+            r"def angles_to_all_deg\(.*",
+            "def angles_to_all_deg(*given):\n    return 1\n\n\n",
+            {"scan_concepts"},
+        ),
+    ],
+)
+def test_an_edit_of_code_re_runs_exactly_the_steps_that_it_can_change(projects, file, pattern, replacement, steps):
     for project in projects:
-        (project.folder / "src/singflow/controls.py").open("a").write("\n# edited\n")
-    expected = {f"measure_controls@conse_minilm-{model}" for model in MODELS}
+        project.edit(f"src/singflow/{file}", pattern, replacement)
+    expected = {f"{step}@conse_minilm-{model}" for step in steps for model in MODELS}
     assert both(projects) == (expected, expected)
 
 
 @pytest.mark.parametrize(
     ("pattern", "replacement", "steps"),
     [
-        (r"alphas: \[1\.0,", "alphas: [2.0,", {"fit_translator@conse_minilm-efficientnet_lite0", "fit_translator@conse_minilm-tiny"}),
-        (r"extremes: 8", "extremes: 7", {"plot_fig5"}),
+        (r"- 1\.0\n", "- 2.0\n", {"fit_translator@conse_minilm-efficientnet_lite0", "fit_translator@conse_minilm-tiny"}),
+        (r"extremes: 8", "extremes: 7", {"plot_concepts"}),
         (
             r"target_is_deg: \[5.0",
             "target_is_deg: [6.0",
@@ -286,15 +309,16 @@ def test_editing_a_module_re_runs_exactly_the_steps_that_import_it(projects):
         (r"max_images: 10000", "max_images: 10", set()),
         (r"epochs: 3", "epochs: 4", {f"train_translator@conse_minilm-efficientnet_lite0-{kind}" for kind in ("mlp3", "mlp4", "residual")}),
         (r"max_draws: 5", "max_draws: 6", {f"measure_controls@conse_minilm-{model}" for model in MODELS}),
-        (r"most: 40", "most: 30", {"plot_fig15"}),
-        (r"per_class: null", "per_class: 1", {"build_manifest"}),
+        (r"most: 40", "most: 30", {"plot_concept_scans"}),
+        (r"per_class:  ", "per_class: 1", {"build_manifest"}),
         (r"rule: exact", "rule: centered", {"fit_projector@efficientnet_lite0", "fit_projector@tiny"}),
     ],
 )
 def test_one_changed_parameter_re_runs_exactly_its_steps(projects, pattern, replacement, steps):
     for project in projects:
         project.edit("params.yaml", pattern, replacement)
-    assert both(projects) == (steps or PAGE, steps | PAGE)  # Snakemake gives the page another reason: that earlier steps run
+    assert both(projects) == (steps | STUDY, (steps or PAGE) | STUDY)  # Snakemake's reason for the page is that resolve_study runs
+    assert (steps or PAGE) | STUDY | PAGE <= projects[0].planned(direct=False)
 
 
 @pytest.mark.parametrize(
@@ -313,14 +337,14 @@ def test_a_parameter_of_two_steps_of_which_one_follows_the_other_re_runs_both(pr
     for project in projects:
         project.edit("params.yaml", pattern, replacement)
     snakemake_project, dvc_project = projects
-    assert dvc_project.changed() == {first} | later | PAGE
-    assert snakemake_project.planned() == {first}  # of the others it gives the earlier step as the reason
+    assert dvc_project.changed() == {first} | later | STUDY
+    assert snakemake_project.planned() == {first} | STUDY  # of the others it gives the earlier step as the reason
     assert later <= snakemake_project.planned(direct=False)
 
 
 def test_one_changed_registry_entry_re_runs_its_model_alone(projects):
     for project in projects:
-        project.edit("models.yaml", r"weights: random", "weights: random\n  reported_top1: 1.0")
+        project.edit("config/models.yaml", r"weights: random", "weights: random\n  reported_top1: 1.0")
     snakemake_project, dvc_project = projects
     assert snakemake_project.planned() == {"resolve_model@tiny"}
     extraction = {"extract_head@tiny", "extract_features@00000-tiny", "extract_features@00001-tiny"}
@@ -332,7 +356,7 @@ def test_one_changed_registry_entry_re_runs_its_model_alone(projects):
 
 def test_an_added_registry_entry_re_runs_no_model(projects):
     for project in projects:
-        (project.folder / "models.yaml").open("a").write("\nother:\n  source: timm\n  id: test_vit.r160_in1k\n  weights: random\n")
+        (project.folder / "config/models.yaml").open("a").write("\nother:\n  source: timm\n  id: test_vit.r160_in1k\n  weights: random\n")
     snakemake_project, dvc_project = projects
     assert snakemake_project.planned(direct=False) == set()
     dvc_project.dvc("repro", "resolve_model")
@@ -341,29 +365,32 @@ def test_an_added_registry_entry_re_runs_no_model(projects):
 
 def test_an_added_model_runs_its_own_steps_and_the_summaries(projects):
     for project in projects:
-        project.edit("params.yaml", "  - tiny\n", "  - tiny\n  - efficientnet_lite1\n")
+        project.edit("params.yaml", r"lite0, tiny\]", "lite0, tiny, efficientnet_lite1]")
     snakemake_project, dvc_project = projects
     planned = snakemake_project.planned(direct=False)
     gather = {"summarize", "compare_models", "list_concepts", "tabulate_steering"}
     figures = {
         f"plot_{name}"
-        for name in ("fig1", "fig3", "fig4", "fig5", "fig6", "fig9", "fig10", "fig11", "fig12", "fig13", "fig15", "controls", "rank_curves")
+        for name in (
+            *("scores", "labels", "concepts", "null_validation", "probes", "concept_scans", "controls", "rank_curves"),
+            *("pictures", "angle_ladder"),
+        )
     }
-    after_summary = {"compare_translators", "plot_fig7", "plot_fig8"}
-    assert {job for job in planned if "lite1" not in job} == gather | figures | after_summary | PAGE
-    assert {job for job in dvc_project.changed() if "lite1" not in job} == gather | figures | PAGE
+    after_summary = {"compare_translators", "plot_translators"}
+    assert {job for job in planned if "lite1" not in job} == gather | figures | after_summary | PAGE | STUDY
+    assert {job for job in dvc_project.changed() if "lite1" not in job} == gather | figures | PAGE | STUDY
 
 
 @pytest.mark.parametrize(
     ("pattern", "replacement", "message"),
     [
         ("  views: 2", "  veiws: 2", "params.yaml: extraction.veiws: unknown key; did you mean 'views'?"),
-        (r"alphas: \[1\.0", "alphas: [-1.0", "params.yaml: translator.alphas.0: -1.0 Input should be greater than 0"),
-        ("  - tiny", "  - efficientnet_lite9", "models.yaml: no entry 'efficientnet_lite9'.*did you mean 'efficientnet_lite"),
-        ("  - conse_minilm", "  - clip", "spaces.yaml: no entry 'clip'; it has conse_minilm"),
+        (r"- 1\.0\n", "- -1.0\n", "params.yaml: translator.alphas.0: -1.0 Input should be greater than 0"),
+        (r"tiny\]", "efficientnet_lite9]", "models.yaml: no entry 'efficientnet_lite9'.*did you mean 'efficientnet_lite"),
+        (r"spaces: \[conse_minilm\]", "spaces: [clip]", "spaces.yaml: no entry 'clip'; it has conse_minilm"),
         ("study: demo", "study: ../demo", "params.yaml: study: '../demo' may hold only letters"),
         ("study: demo", "study: a;touch$(x)", "params.yaml: study: 'a;touch\\$\\(x\\)' may hold only letters"),
-        ("vocab/concepts.txt", "vocab/no such.txt", "Missing input files for rule embed_prompts"),
+        ("config/vocab/concepts.txt", "config/vocab/no such.txt", "Missing input files for rule embed_prompts"),
     ],
 )
 def test_a_bad_study_stops_snakemake_before_any_job(tmp_path, pattern, replacement, message):
@@ -393,4 +420,5 @@ def test_a_missing_image_folder_is_named_and_leaves_no_half_file(tmp_path):
         assert done.returncode != 0
         assert "error: data.root no such folder: no such folder: correct data.root in params.yaml" in done.stdout
         assert "Traceback" not in done.stdout
-    assert [path.name for path in (project.folder / "results").rglob("*") if path.is_file()] == ["build_manifest.log"]
+    files = {path.name for path in (project.folder / "results").rglob("*") if path.is_file()}
+    assert files == {"build_manifest.log", "code.json"}

@@ -11,9 +11,10 @@ import yaml
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from singflow.data import data_root
-from singflow.metrics import angle_deg
-from singflow.store import read_tensors
+from singflow.analyses.metrics import angle_deg
+from singflow.artifacts.tensors import read_tensors
+from singflow.data.manifest import data_root
+from singflow.engines.stages import FIRST
 from tests.project import Project
 
 KINDS = {"dog": [243, 251], "bird": [129, 99, 22], "thing": [559, 438, 455, 541, 630, 741, 471, 609, 915]}
@@ -55,19 +56,21 @@ def fine_tune(images, labels, folder):
 def own(tmp_path_factory):
     """A project with a table of three labels and the checkpoint; it knows what the checkpoint predicts."""
     project = Project(tmp_path_factory.mktemp("own"))
-    packaged = pd.read_csv(project.folder / "vocab/packaged.csv")
+    packaged = pd.read_csv(project.folder / "config/vocab/packaged.csv")
     packaged["kind"] = packaged["class_index"].map({index: kind for kind, indices in KINDS.items() for index in indices})
     table = packaged.dropna(subset="kind")[["path", "kind", "class_index"]]
     table.to_csv(project.folder / "mine.csv", index=False)
     root = data_root("packaged", ".")
     images = [Image.open(root / path).convert("RGB") for path in table["path"]]
     project.predicted = dict(zip(table["path"], fine_tune(images, table["kind"], project.folder / "checkpoints/mine"), strict=True))
-    (project.folder / "models.yaml").open("a").write("\n" + yaml.safe_dump({"mine": ENTRY}))
-    params = yaml.safe_load((project.folder / "params.yaml").read_text())
-    params["models"] = ["mine", "efficientnet_lite0"]
-    params["data"] |= {"table": "mine.csv", "label_column": "kind"}
-    params["extraction"]["views"] = 1
-    (project.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (project.folder / "config/models.yaml").open("a").write("\n" + yaml.safe_dump({"mine": ENTRY}))
+    data = {"table": "mine.csv", "label_column": "kind"}
+    project.study(
+        models=["mine", "efficientnet_lite0"],
+        data=data,
+        extraction={"views": 1, "shards": 2},
+        comparison={"models": ["efficientnet_lite0"]},
+    )
     project.snakemake()
     return project
 
@@ -116,11 +119,12 @@ def test_classes_in_the_wrong_order_cause_a_loud_warning_and_re_run_this_model_a
     assert "extract_features@00000-mine" in planned and not [job for job in planned if "efficientnet_lite0" in job]
     own.snakemake()
     assert "! TOP-1 FAR BELOW WHAT IS REPORTED: mine" in (own.folder / "results/demo/tables/summary.txt").read_text()
-    logs = "".join(path.read_text() for path in (own.folder / "results/demo/logs/extract_features").glob("mine-*.log"))
+    logs = "".join(path.read_text() for path in (own.folder / "results/demo/logs/extract_features").glob("mine/*.log"))
     assert "WARNING: mine: top-1 on" in logs and "its source reports 90.0 %" in logs
 
 
 def test_both_engines_notice_a_changed_checkpoint_and_not_a_touched_one(own):
+    own.dvc("repro", FIRST)
     own.run("dvc", "commit", "--force")
     (own.folder / "checkpoints/mine/model.pth").touch()
     assert own.planned() == set() == own.changed()
@@ -158,16 +162,17 @@ def test_a_released_translator_takes_the_place_of_a_fitted_one_and_scores_as_its
     generator = np.random.default_rng(0)
     weight, bias = generator.standard_normal((768, 1280)).astype(np.float32), generator.standard_normal(768).astype(np.float32)
     released(tmp_path / "release", weight, bias)
-    text = project.run(
-        "python", "scripts/import_translator.py", "--release", str(tmp_path / "release"), "--model", "efficientnet_lite0"
-    ).stdout
+    text = project.run("singflow", "import_translator", "--release", str(tmp_path / "release"), "--model", "efficientnet_lite0").stdout
     (pin,) = [line.split("[")[1].rstrip("]") for line in text.splitlines() if "imported: [" in line]
-    params = yaml.safe_load((project.folder / "params.yaml").read_text())
-    params |= {"models": ["efficientnet_lite0"], "spaces": ["clip_vit_l14"], "weights": "random"}
-    params["data"]["table"] = "vocab/packaged_six.csv"
-    params["extraction"]["views"] = 1
-    params["translator"]["imported"] = [pin]
-    (project.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    data = {"table": "config/vocab/packaged_six.csv"}
+    study = {
+        "models": ["efficientnet_lite0"],
+        "spaces": ["clip_vit_l14"],
+        "weights": "random",
+        "data": data,
+        "extraction": {"views": 1, "shards": 2},
+    }
+    project.study(**study, translator={"imported": [pin]})
     project.snakemake("results/demo/scores/clip_vit_l14/efficientnet_lite0.parquet")
     results = project.folder / "results/demo"
     report = json.loads((results / "translators/clip_vit_l14/efficientnet_lite0/linear.json").read_text())
@@ -185,7 +190,6 @@ def test_a_released_translator_takes_the_place_of_a_fitted_one_and_scores_as_its
     np.testing.assert_allclose(scores["as_deg"], angle_deg(before, target) - angle_deg(after, target), atol=1e-5)
 
     (project.folder / "checkpoints/translators/clip_vit_l14/efficientnet_lite0.safetensors").write_bytes(b"other")
-    params["translator"]["alphas"] = [2.0]
-    (project.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    project.study(**study, translator={"imported": [pin], "alphas": [2.0]})
     changed = project.run("snakemake", "--cores", "2", check=False)
     assert changed.returncode != 0 and "but translator.imported says" in changed.stdout

@@ -11,15 +11,16 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from singflow import classifiers
-from singflow.config import check, read_yaml
-from singflow.data import data_root, read_classes
-from singflow.registry import read_model
-from singflow.store import read_tensors
+from singflow.artifacts.tensors import read_tensors
+from singflow.config.reading import read_yaml
+from singflow.config.registry import read_model
+from singflow.config.study import check
+from singflow.data.manifest import data_root, read_classes
+from singflow.towers import classifiers
 from tests import PATIENCE
 from tests.project import ROOT, Project
-from tests.test_classifiers import assert_same, own_transform, square_and_wide, timm_parts, tokens_and_mean, vgg_feature
-from tests.test_networks import load_script
+from tests.towers.test_classifiers import assert_same, own_transform, square_and_wide, timm_parts, tokens_and_mean, vgg_feature
+from tests.translators.test_networks import load_script
 from tests.workflow.test_readme import COMMANDS
 
 NULL_DIM = {
@@ -29,24 +30,24 @@ NULL_DIM = {
 }  # fmt: skip
 FEW = ["densenet121", "efficientnet_b0"]  # of two libraries, with a small and a large null space
 SPACES = ["clip_vit_l14", "eva02_l14"]
-STUDY = ROOT / "studies/paper_smoke.yaml"
+STUDY = ROOT / "config/studies/paper_smoke.yaml"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_study_is_complete_and_named_after_its_file(path):
     assert check(read_yaml(path), str(path)).study == path.stem
 
 
 def test_the_papers_studies_hold_what_the_paper_compares():
-    paper, eva02, sweep, smoke = (read_yaml(ROOT / f"studies/{name}.yaml") for name in ("paper", "eva02", "sweep", "paper_smoke"))
+    paper, eva02, sweep, smoke = (read_yaml(ROOT / f"config/studies/{name}.yaml") for name in ("paper", "eva02", "sweep", "paper_smoke"))
     assert paper["models"] == eva02["models"] == ["dinovit", "resnet50", "resnext101", "efficientnet_b4", "bit_resnet50"]
     assert (paper["spaces"], eva02["spaces"]) == (["clip_vit_l14"], ["eva02_l14"])
     assert sweep["models"] == smoke["models"] == list(NULL_DIM) and sweep["spaces"] == smoke["spaces"] == SPACES
     assert sweep["extraction"]["shards"] == smoke["extraction"]["shards"]
-    names = read_classes(ROOT / "vocab/imagenet_1k.csv").names
+    names = read_classes(ROOT / "config/vocab/imagenet_1k.csv").names
     for study in (paper, eva02, sweep):
         assert study["data"]["per_class"] == 10 and study["weights"] == "registry"
-        assert len(study["plot_fig4"]["labels"]) == 16 and set(study["plot_fig4"]["labels"]) <= set(names)
+        assert len(study["plot_labels"]["labels"]) == 16 and set(study["plot_labels"]["labels"]) <= set(names)
         assert len(study["steering"]["prompts"]) == 5
         assert len((ROOT / study["concepts"]["vocabulary"]).read_text().splitlines()) == 30
 
@@ -99,8 +100,8 @@ def assert_table(said, models):
 
 
 def run_study(project, patience=PATIENCE):
-    """What the README says of the smoke study, done in a project."""
-    start = COMMANDS.index("cp studies/paper_smoke.yaml params.yaml")
+    """What docs/paper.md says of the smoke study, done in a project."""
+    start = COMMANDS.index("singflow study paper_smoke")
     project.said = project.run("bash", "-euc", "\n".join(COMMANDS[start : start + 3]), patience=patience).stdout
     project.results = project.folder / "results/paper_smoke"
 
@@ -117,9 +118,9 @@ def assert_study(project, models):
 
 def test_the_smoke_study_of_a_few_models_says_what_it_is_worth_and_fulfils_the_contract(tmp_path):
     project = Project(tmp_path)
-    project.edit("studies/paper_smoke.yaml", r"models:.*?(?=spaces:)", f"models: [{', '.join(FEW)}]\n")
-    project.edit("studies/paper_smoke.yaml", r"models: \[resnet50\]", f"models: [{FEW[0]}]")
-    project.edit("studies/paper_smoke.yaml", r"closeup: resnet50", f"closeup: {FEW[0]}")
+    project.edit("config/studies/paper_smoke.yaml", r"models:.*?(?=spaces:)", f"models: [{', '.join(FEW)}]\n")
+    project.edit("config/studies/paper_smoke.yaml", r"models: \[resnet50\]", f"models: [{FEW[0]}]")
+    project.edit("config/studies/paper_smoke.yaml", r"closeup: resnet50", f"closeup: {FEW[0]}")
     run_study(project)
     assert_study(project, FEW)
 
@@ -209,7 +210,7 @@ class Steps:
     def resolve(self, model):
         """Where the model's entry is then."""
         path = self.results / f"registry/models/{model}.json"
-        places = {"params": STUDY, "registry": ROOT / "models.yaml", "classes": self.study["data"]["classes"], "output": path}
+        places = {"params": STUDY, "registry": ROOT / "config/models.yaml", "classes": self.study["data"]["classes"], "output": path}
         self.run("resolve_model", "weights", model=model, **places)
         return path
 

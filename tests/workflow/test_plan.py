@@ -13,7 +13,7 @@ def project(tmp_path_factory):
 
 
 def plan(project, *flags):
-    return project.run("python", "scripts/plan.py", *flags).stdout
+    return project.run("singflow", "plan", *flags).stdout
 
 
 def rows(output):
@@ -53,5 +53,5 @@ def test_what_is_done_is_not_planned_again(project):
 
 def test_a_study_that_is_not_valid_is_refused(project):
     (project.folder / "wrong.yaml").write_text((project.folder / "params.yaml").read_text().replace("views: 2", "views: 0"))
-    refused = project.run("python", "scripts/plan.py", "--params", "wrong.yaml", check=False)
+    refused = project.run("singflow", "plan", "--params", "wrong.yaml", check=False)
     assert refused.returncode == 1 and "wrong.yaml: extraction.views" in refused.stdout

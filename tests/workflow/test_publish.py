@@ -13,7 +13,7 @@ import pytest
 STORE = "files/md5"
 TABLES = [
     *("summarize", "compare_models", "list_concepts", "tabulate_steering", "compare_translators"),
-    *("plot_fig9", "plot_fig10", "plot_fig12", "plot_rank_curves"),
+    *("plot_null_validation", "plot_angle_ladder", "plot_probes", "plot_rank_curves"),
 ]
 
 
@@ -48,18 +48,19 @@ def test_what_is_published_is_fetched_and_nothing_is_computed_again(published, t
     )
     assert "git add dvc.lock results/demo/metrics.json" in published.said
     reader = published.clone(tmp_path / "reader")
-    assert "nothing is left to do" in reader.script("fetch")
+    assert "nothing is left to do" in reader.command("fetch")
     assert "Nothing to be done" in reader.snakemake("--dry-run")
-    assert "Data and pipelines are up to date" in reader.dvc("status")
-    assert "Nothing to be done" in reader.snakemake() and "Data and pipelines are up to date" in reader.dvc("repro")
+    assert reader.changed() == set()
+    assert "Nothing to be done" in reader.snakemake() and reader.ran_by_dvc(reader.dvc("repro")) == []
     assert {path.read_bytes() for path in (reader.folder / "results/demo/logs").rglob("*.log")} <= {b""}  # no step has run
     assert reader.artifacts() == published.artifacts()
     assert reader.run("git", "status", "--short").stdout == ""
 
     reader.edit("params.yaml", "extremes: 8", "extremes: 7")
-    assert reader.planned(direct=False) == reader.changed() == {"plot_fig5", "write_report"}
+    assert reader.planned(direct=False) == {"plot_concepts", "write_report", "resolve_study"}
+    assert reader.changed() == {"plot_concepts", "resolve_study"}, "of the page DVC hears when these have run"
     other = published.clone(tmp_path / "other")
-    other.script("fetch")
+    other.command("fetch")
     other.edit("params.yaml", "extremes: 8", "extremes: 7")
     reader.snakemake()
     other.dvc("repro")
@@ -72,10 +73,10 @@ def test_what_is_published_is_fetched_and_nothing_is_computed_again(published, t
 def test_the_small_tiers_are_enough_to_compute_every_table_again(published, tmp_path):
     reader = published.clone(tmp_path / "reader")
     everything = published.artifacts()
-    assert re.search(r"tier metrics, \d+ of \d+ artifacts", reader.script("fetch", "--tier", "metrics"))
+    assert re.search(r"tier metrics, \d+ of \d+ artifacts", reader.command("fetch", "--tier", "metrics"))
     assert {name.split("/")[0] for name in reader.artifacts()} == {"tables", "figures", "metrics.json", "report.html"}
     assert "Nothing to be done" in reader.snakemake("--dry-run")
-    reader.script("fetch", "--tier", "translators")
+    reader.command("fetch", "--tier", "translators")
     shards = {name for name in everything if re.match(r"(features|embeddings)/.*/shard-", name)}
     assert shards and set(reader.artifacts()) == set(everything) - shards
     for table in (reader.folder / "results/demo/tables").iterdir():
@@ -106,8 +107,8 @@ def remote(url):
 REFUSALS = {
     "unfinished": (lambda p: (p.folder / "results/demo/tables/probes.csv").unlink(), "error: the run is not finished"),
     "dirty": (
-        lambda p: p.edit("src/singflow/controls.py", '"""', '"""Edited. '),
-        "error: changed since the last commit: src/singflow/controls.py",
+        lambda p: p.edit("src/singflow/analyses/controls.py", '"""', '"""Edited. '),
+        "error: changed since the last commit: src/singflow/analyses/controls.py",
     ),
     "not given": (
         lambda p: (p.folder / "checkpoints/mine.pth").write_bytes(b"weights"),
@@ -146,12 +147,12 @@ def test_publish_refuses_and_names_what_is_wrong(publisher, name):
 
 def test_a_changed_input_is_found_by_its_content_whatever_its_time_stamp(publisher):
     (publisher.folder / "dvc.lock").unlink()
-    flip(publisher.folder / "vocab/concepts.txt")
+    flip(publisher.folder / "config/vocab/concepts.txt")
     publisher.commit()
     done = publisher.run("make", "-o", ".venv/demo", "publish", check=False)
     assert done.returncode != 0
     assert re.search(
-        r"error: vocab/concepts.txt has changed since results/demo/prompts/\S+ was computed from it: restore it, or run", done.stdout
+        r"error: config/vocab/concepts.txt has changed since results/demo/prompts/\S+ was computed from it: restore it, or run", done.stdout
     )
 
 
@@ -165,13 +166,13 @@ def test_damaged_and_missing_objects_are_named_and_healed(published, publisher, 
     assert done.returncode != 0 and "Traceback" not in done.stdout
     assert f"{figure}: its object {object_of(publisher, figure)} is damaged in remote local" in done.stdout
     assert f"{table}: its object {object_of(publisher, table)} is missing in remote local" in done.stdout
-    assert 'make publish PUBLISH="--repair true"' in done.stdout
+    assert 'make publish PUBLISH="--repair"' in done.stdout
     assert not (reader.folder / figure).exists()
     other = "results/demo/figures/fig4.png"  # DVC has removed the first from the folder
     flip(object_of(publisher, other))
-    said = publisher.script("publish", "--repair", "true")
+    said = publisher.command("publish", "--repair")
     assert f"{other}: its object in remote local was damaged, and is replaced" in said and " 3 pushed" in said
-    reader.script("fetch")
+    reader.command("fetch")
     assert reader.artifacts() == published.artifacts()
 
 
@@ -179,20 +180,20 @@ def test_a_damaged_object_in_the_local_cache_is_replaced_on_either_side(publishe
     figure = "results/demo/figures/fig3.png"
     place = object_of(publisher, figure).relative_to(publisher.store)
     reader = published.clone(tmp_path / "reader")
-    reader.script("fetch")
+    reader.command("fetch")
     flip(reader.folder / ".dvc/cache" / place)
     (reader.folder / figure).unlink()
-    assert f"{figure}: its object in the local cache was damaged, and is replaced" in reader.script("fetch")
+    assert f"{figure}: its object in the local cache was damaged, and is replaced" in reader.command("fetch")
     assert reader.artifacts() == published.artifacts()
     flip(publisher.folder / ".dvc/cache" / place)
     shutil.rmtree(publisher.store)
-    publisher.script("publish")
+    publisher.command("publish")
     assert object_of(publisher, figure).read_bytes() == (published.folder / figure).read_bytes()
 
 
 def test_fetch_replaces_nothing_of_ones_own(published, tmp_path):
     reader = published.clone(tmp_path / "reader")
-    reader.script("fetch", "--tier", "metrics")
+    reader.command("fetch", "--tier", "metrics")
     table = reader.folder / "results/demo/tables/labels.csv"
     table.write_text("mine\n")
     done = reader.run("make", "-o", ".venv/demo", "fetch", check=False)
@@ -272,7 +273,7 @@ def publisher_killed(published, tmp_path_factory):
     (project.folder / "dvc.lock").unlink()
     project.held, project.left = {}, set()
     for moment, fault in PUBLISHING.items():
-        project.killed("python", "scripts/publish.py", fault={"program": "publish"} | fault)
+        project.killed("singflow", "publish", fault={"program": "publish"} | fault)
         project.held[moment] = project.artifacts()
         project.left |= set(litter(project))
     return project
@@ -281,12 +282,12 @@ def publisher_killed(published, tmp_path_factory):
 def test_publish_killed_at_any_moment_loses_nothing_and_completes_when_run_again(publisher_killed, published):
     before = published.artifacts()
     assert [moment for moment, held in publisher_killed.held.items() if held != before] == []
-    publisher_killed.script("publish")
+    publisher_killed.command("publish")
     assert publisher_killed.left != set()
     publisher_killed.commit()
     reader = publisher_killed.clone(publisher_killed.folder.with_name("reader"))
     reader.dvc("remote", "modify", "--local", "local", "url", str(publisher_killed.store))
-    reader.script("fetch")
+    reader.command("fetch")
     assert reader.artifacts() == before and litter(publisher_killed) == []
 
 
@@ -295,33 +296,33 @@ def test_fetch_killed_at_any_moment_loses_nothing_and_completes_when_run_again(p
     whole_study = published.artifacts()
     left = set()
     for moment, fault in FETCHING.items():
-        reader.killed("python", "scripts/fetch.py", fault={"program": "fetch"} | fault)
+        reader.killed("singflow", "fetch", fault={"program": "fetch"} | fault)
         left |= set(litter(reader))
         half = [name for name, content in reader.artifacts().items() if name in whole_study and whole_study[name] != content]
         assert half == [], moment
-    reader.script("fetch")
+    reader.command("fetch")
     assert reader.artifacts() == whole_study and left != set() and litter(reader) == []
-    assert "Data and pipelines are up to date" in reader.dvc("status") and "Nothing to be done" in reader.snakemake("--dry-run")
+    assert reader.changed() == set() and "Nothing to be done" in reader.snakemake("--dry-run")
 
 
 def test_a_list_that_dvc_was_killed_writing_leaves_nothing_out(publisher, published):
     shutil.rmtree(publisher.store)
     assert publisher.run("python", "-c", KILLED_LISTING, check=False).returncode == -signal.SIGKILL
-    publisher.script("publish")
+    publisher.command("publish")
     there, published_there = ({path.name for path in each.store.rglob("*") if path.is_file()} for each in (publisher, published))
     assert there == published_there and len(there) > 9
 
 
 def test_a_record_that_dvc_was_killed_writing_stops_nobody(publisher):
     (publisher.folder / ".dvc/tmp/rwlock").write_text('{"results')
-    assert "pushed to remote local" in publisher.script("publish")
+    assert "pushed to remote local" in publisher.command("publish")
 
 
 def test_two_who_publish_at_once_lose_nothing(publisher, tmp_path):
     shutil.rmtree(publisher.store)
     commands = [
         subprocess.Popen(
-            [sys.executable, "scripts/publish.py"], cwd=publisher.folder, env=publisher.environment(),
+            [sys.executable, "-m", "singflow", "publish"], cwd=publisher.folder, env=publisher.environment(),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for _ in range(2)
@@ -331,5 +332,5 @@ def test_two_who_publish_at_once_lose_nothing(publisher, tmp_path):
     assert codes[0] == 0 and (codes[1] == 0 or any("lock" in text for text in said)), said
     reader = publisher.clone(tmp_path / "reader")
     reader.dvc("remote", "modify", "--local", "local", "url", str(publisher.store))
-    reader.script("fetch")
+    reader.command("fetch")
     assert reader.artifacts() == publisher.artifacts()

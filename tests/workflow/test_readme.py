@@ -1,4 +1,4 @@
-"""Every command and every snippet of the README, run as a reader would."""
+"""Every command and every snippet of the README and of the pages that it links to, run as a reader would."""
 
 import json
 import re
@@ -12,27 +12,37 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from singflow.classifiers import load_classifier
-from singflow.data import data_root
-from singflow.registry import resolve_models, resolve_spaces
-from singflow.store import read_tensors
-from singflow.weights import required
-from tests.project import ROOT, Project
+from singflow.artifacts.tensors import read_tensors
+from singflow.config.reading import read_yaml
+from singflow.config.registry import resolve_models, resolve_spaces
+from singflow.config.study import check
+from singflow.data.manifest import data_root
+from singflow.towers.classifiers import load_classifier
+from singflow.towers.weights import required
+from tests.project import ROOT, SMALL, Project
 
-README = (ROOT / "README.md").read_text()
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL) for line in block.splitlines()]
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("study", "own-data", "pictures", "paper", "cluster", "report")))
+TEXT = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)  # of the other pages, tests of their own run the commands
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL) for line in block.splitlines()]
+OWN = ["source .venv/bin/activate", "singflow study mine.yaml", "snakemake --cores all"]
 PUBLISH = ["make publish", "git add dvc.lock results/demo/metrics.json", 'git commit -m "study demo"']
 FETCH = ["make fetch", 'make fetch FETCH="--tier translators"', "snakemake --cores all tables"]
 COMPARE = ["make verify", "make reproduce"]
 REMOTES = [
-    "dvc remote add drive /data/singflow",
     "dvc remote add lab ssh://ada@lab.example.org:22/data/singflow",
-    "dvc remote add cloud s3://studies/singflow",
-    "dvc remote add public https://studies.example.org",
     "dvc remote modify lab verify true",
     "dvc remote default lab",
 ]
-SNIPPETS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)]
+STUDY = ["singflow study demo --check", "singflow study eva02 --output eva02.yaml"]
+LAYERS = [
+    "snakemake --cores all --configfile config/studies/eva02.yaml",
+    "snakemake --cores all --config \"summary={'confidence': 0.9}\"",
+]
+ACCEPT = 'singflow accept plot_scores --reason "a helper has another name"'
+LIST_AGAIN = "snakemake --cores all --forcerun build_manifest"
+ARCHIVES = ["snakemake --report report.zip", "make crate"]
+SNIPPETS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)]
+FOLDER, MODELS, WORDS, TABLE, CLASSIFIERS, SPACES, PICTURES, GENERATOR = SNIPPETS
 AUTHOR = {f"GIT_{role}_{what}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
@@ -50,6 +60,15 @@ def change(project, snippet):
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
+def write_own_study(project, *snippets):
+    """Write mine.yaml out of snippets, later ones over earlier ones, as small as the studies of the tests."""
+    study = {}
+    for snippet in ({key: value for key, value in SMALL.items() if key != "models"}, *snippets):
+        for key, value in snippet.items():
+            study[key] = study.get(key, {}) | value if isinstance(value, dict) else value
+    (project.folder / "mine.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+
+
 def shell(project, command, **environment):
     return project.run("bash", "-euc", command, **environment).stdout
 
@@ -62,36 +81,72 @@ def reader(tmp_path_factory):
     return project
 
 
-def test_the_readme_has_the_commands_that_these_tests_run():
+@pytest.fixture
+def unchanged(reader):
+    """The reader's params.yaml, put back after the test."""
+    before = (reader.folder / "params.yaml").read_bytes()
+    yield
+    (reader.folder / "params.yaml").write_bytes(before)
+
+
+def test_the_pages_have_the_commands_that_these_tests_run():
     assert [
         "make demo",
         "make test",
-        "source .venv/bin/activate",
-        "snakemake --cores all",
-        "python scripts/show_summary.py params.yaml",
-        "snakemake --cores all --forcerun build_manifest",
-        "make prefetch",
-        'python scripts/analyze_image.py photo.jpg --model efficientnet_lite0 --space conse_minilm --texts "a rug" "a dog"',
-        "cp studies/paper_smoke.yaml params.yaml",
-        "snakemake --cores all",
-        "python scripts/show_summary.py params.yaml",
-        "python scripts/import_translator.py --release checkpoints/released/densenet/linear --model densenet121",
+        *OWN,
+        'singflow analyze photo.jpg --model efficientnet_lite0 --space conse_minilm --text "a rug" --text "a dog"',
         "make doctor",
         'make plan PLAN="--device cuda"',
         "snakemake --profile slurm",
-        "snakemake --profile slurm --configfile studies/eva02.yaml",
         "dvc repro",
         *PUBLISH,
         *FETCH,
         *COMPARE,
         *REMOTES,
-        "snakemake --report report.zip",
-        "make crate",
+        STUDY[0],
+        *LAYERS,
+        STUDY[1],
+        ACCEPT,
+        LIST_AGAIN,
+        "make prefetch",
+        "singflow study paper_smoke",
+        "snakemake --cores all",
+        "cat results/paper_smoke/tables/summary.txt",
+        "singflow import_translator --release checkpoints/released/densenet/linear --model densenet121",
+        "snakemake --profile slurm --configfile config/studies/eva02.yaml",
+        *ARCHIVES,
     ] == COMMANDS
     assert [sorted(snippet) for snippet in SNIPPETS] == [
-        ["data", "study"], ["data", "study"], ["models"], ["mine", "probe"], ["concepts"], ["prompts"], ["steering"], ["pictures"],
-        ["pictures"], ["siglip"],
+        ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"], ["data"], ["mine", "probe"], ["siglip"], ["pictures"],
+        ["pictures"],
     ]  # fmt: skip
+
+
+def test_the_readme_is_short_and_links_to_every_page():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 200
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} == set(re.findall(r"\(docs/([\w-]+\.md)\)", readme))
+
+
+def anchors(page):
+    """Anchors of a page's headings, as they are made on GitHub."""
+    headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            name, _, anchor = link.partition("#")
+            if not name.startswith("https://"):
+                target = page.parent / name if name else page
+                assert target.is_file() and (not anchor or anchor in anchors(target)), (page.name, link)
+
+
+def test_the_command_for_other_schedulers_is_the_one_that_runs_on_a_cluster():
+    readme, guide = ((ROOT / page).read_text() for page in ("README.md", "docs/cluster.md"))
+    (command,) = re.findall(r"^snakemake --executor .*", readme, flags=re.MULTILINE)
+    assert command in guide.splitlines()  # cluster/test_study.py runs it
 
 
 def test_make_demo_ends_with_the_table_and_the_paths_of_the_figures(reader):
@@ -107,8 +162,8 @@ def test_make_demo_ends_with_the_table_and_the_paths_of_the_figures(reader):
 
 
 def test_a_photo_is_analyzed_on_the_artifacts_of_the_demo(reader):
-    shutil.copy(data_root("packaged", ".") / pd.read_csv(ROOT / "vocab/packaged.csv")["path"][0], reader.folder / "photo.jpg")
-    (command,) = [each for each in COMMANDS if "analyze_image" in each]
+    shutil.copy(data_root("packaged", ".") / pd.read_csv(ROOT / "config/vocab/packaged.csv")["path"][0], reader.folder / "photo.jpg")
+    (command,) = [each for each in COMMANDS if each.startswith("singflow analyze")]
     output = shell(reader, command)
     (image,) = json.loads((reader.folder / "analysis/analysis.json").read_text())
     scores = pd.read_parquet(reader.folder / "results/demo/scores/conse_minilm/efficientnet_lite0.parquet")
@@ -133,27 +188,57 @@ def test_doctor_and_plan_say_what_the_study_finds_here_and_costs(reader):
     assert re.search(r"^ *extract_features +\d+ +4 ", table, flags=re.MULTILINE) and "GPU-hours" in table
 
 
+@pytest.mark.usefixtures("unchanged")
+def test_a_study_is_written_complete_and_checked(reader):
+    refused = reader.run("bash", "-euc", STUDY[0], check=False)  # a study of the tests is in force
+    assert refused.returncode == 1 and "params.yaml: is not the study demo: `singflow study demo` writes it" in refused.stdout
+    shell(reader, "singflow study demo")
+    shell(reader, STUDY[0])
+    assert (reader.folder / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+    shell(reader, STUDY[1])
+    study = check(read_yaml(reader.folder / "eva02.yaml"), "eva02.yaml")
+    assert (study.study, study.spaces) == ("eva02", ["eva02_l14"])
+
+
+def test_other_values_are_laid_over_the_study_for_one_run(reader):
+    other, narrower = (shell(reader, f"{layer} --dry-run") for layer in LAYERS)  # test_layered runs such studies
+    assert "results/eva02/scores/eva02_l14/resnet50.parquet" in other and "results/demo/" not in other
+    assert re.search(r"rule summarize:$", narrower, flags=re.MULTILINE) and "rule fit_projector:" not in narrower
+
+
+def test_finished_results_are_accepted_under_changed_code(reader):
+    names = ("scripts/plot_scores.py", "config/accepted.yaml")
+    before = {name: (reader.folder / name).read_bytes() for name in names}
+    assert reader.planned() == set()
+    reader.edit(names[0], r"save\(fig3", "print() or save(fig3")
+    assert reader.planned() == {"plot_scores"}
+    assert "plot_scores: accepted" in shell(reader, ACCEPT)
+    assert reader.planned() == {"write_report"}, "the page lists what was accepted"
+    for name, content in before.items():
+        (reader.folder / name).write_bytes(content)
+    assert reader.planned() == set()
+
+
 def test_the_registry_snippets_are_valid_and_build(reader, monkeypatch):
     monkeypatch.chdir(reader.folder)
-    classifiers, spaces = SNIPPETS[3], SNIPPETS[9]
     torch.manual_seed(0)
     backbone = timm.create_model("vit_small_patch16_224.dino", pretrained=False)
     save_file({"weight": torch.randn(3, 384), "bias": torch.randn(3)}, "checkpoints/probe.safetensors")
     torch.save(timm.create_model("resnet18", num_classes=3).state_dict(), "checkpoints/mine.pth")
     Path("checkpoints/mine.txt").write_text("cat\ndog\nhorse\n")
-    Path("own_models.yaml").write_text(yaml.safe_dump(classifiers))
-    Path("own_spaces.yaml").write_text(yaml.safe_dump(spaces))
-    entries = resolve_models("own_models.yaml", list(classifiers))
+    Path("own_models.yaml").write_text(yaml.safe_dump(CLASSIFIERS))
+    Path("own_spaces.yaml").write_text(yaml.safe_dump(SPACES))
+    entries = resolve_models("own_models.yaml", list(CLASSIFIERS))
     names = {"class_names": ["cat", "dog", "horse"], "class_list": None}
     assert load_classifier(entries["mine"].model_copy(update=names)).weight.shape == (3, 512)
     save_file(backbone.state_dict(), "checkpoints/backbone.safetensors")
     probe = load_classifier(entries["probe"].model_copy(update=names | {"weights": "file:checkpoints/backbone.safetensors"}))
     assert probe.weight.shape == (3, 384)
-    bare = re.findall(r"`((?:torchvision|transformers)/\S+)`", README)
+    bare = re.findall(r"`((?:torchvision|transformers)/\S+)`", TEXT)
     swin, vit = resolve_models("own_models.yaml", bare).values()
     assert load_classifier(swin.model_copy(update={"weights": "random"})).weight.shape == (1000, 768)
     assert str(required(vit)[0]) == "google/vit-base-patch16-224: config.json"
-    (space,) = resolve_spaces("own_spaces.yaml", list(spaces)).values()
+    (space,) = resolve_spaces("own_spaces.yaml", list(SPACES)).values()
     assert str(required(space)[0]).startswith("timm/ViT-B-16-SigLIP")
 
 
@@ -180,7 +265,7 @@ def test_a_study_is_published_fetched_and_compared(reader, tmp_path):
     reader.edit("params.yaml", "extremes: 7", "extremes: 8")
     reader.commit()
     assert "pushed to remote local" in shell(reader, "\n".join(PUBLISH), **AUTHOR)
-    assert "Data and pipelines are up to date" in shell(reader, "dvc repro")
+    assert reader.ran_by_dvc(shell(reader, "dvc repro")) == []
     artifacts = reader.artifacts()
     for number, (commands, part) in enumerate(((FETCH[:1], ""), (FETCH[1:], "tables/"))):
         colleague = reader.clone(tmp_path / f"colleague{number}")
@@ -191,7 +276,7 @@ def test_a_study_is_published_fetched_and_compared(reader, tmp_path):
         assert [name for name in artifacts if name.startswith(part) and fetched.get(name) != artifacts[name]] == []
     last = shell(reader, COMPARE[0]).splitlines()[-1]
     assert re.fullmatch(r"the same: (\d+) artifacts: \1 identical", last), last
-    assert "scripts/reproduce.py" in shell(reader, f"{COMPARE[1]} --dry-run")  # test_determinism runs it
+    assert "singflow reproduce" in shell(reader, f"{COMPARE[1]} --dry-run")  # test_determinism runs it
 
 
 def test_the_remotes_are_those_of_the_guide_which_its_tests_run(reader):
@@ -204,28 +289,20 @@ def test_the_remotes_are_those_of_the_guide_which_its_tests_run(reader):
 
 
 def test_a_finished_study_is_packed_for_archives(reader):
-    for command in COMMANDS[-2:]:
+    for command in ARCHIVES:
         shell(reader, command)
     assert (reader.folder / "report.zip").is_file() and (reader.folder / "demo.crate.zip").is_file()
 
 
-@pytest.fixture
-def unchanged(reader):
-    """The reader's params.yaml, put back after the test."""
-    before = (reader.folder / "params.yaml").read_bytes()
-    yield
-    (reader.folder / "params.yaml").write_bytes(before)
-
-
 @pytest.mark.usefixtures("unchanged")
 def test_pictures_of_chosen_images_and_by_a_generator_only_in_its_space(reader):
-    change(reader, SNIPPETS[7])
+    change(reader, PICTURES)
     shell(reader, "snakemake --cores all results/demo/figures/fig6.png")
     pictures = pd.read_parquet(reader.folder / "results/demo/pictures/conse_minilm/efficientnet_lite0.parquet")
     manifest = pd.read_parquet(reader.folder / "results/demo/data/manifest.parquet")
-    assert list(manifest["path"][pictures.loc[pictures["figure"] == "photo", "image_id"]]) == SNIPPETS[7]["pictures"]["images"]
+    assert list(manifest["path"][pictures.loc[pictures["figure"] == "photo", "image_id"]]) == PICTURES["pictures"]["images"]
     assert "fig13" in set(pictures["figure"])
-    change(reader, SNIPPETS[8])
+    change(reader, GENERATOR)
     for command in (["snakemake", "--dry-run"], ["dvc", "repro", "render_pictures"]):
         refused = reader.run(*command, check=False)
         assert refused.returncode != 0 and "space conse_minilm cannot be rendered" in refused.stdout
@@ -242,24 +319,24 @@ def hub_with_resnet18(folder):
 
 def test_own_images_in_folders_with_an_own_model_and_own_words(reader, tmp_path):
     packaged = data_root("packaged", ".")
-    table = pd.read_csv(ROOT / "vocab/packaged.csv")
+    table = pd.read_csv(ROOT / "config/vocab/packaged.csv")
     for position, row in table.iterrows():
         folder = reader.folder / "photos" / ["my pet's $(toys)", "n02051845", "golden_retriever"][position % 3]
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(packaged / row["path"], folder / f"a 'photo' & {position};.jpg")
     (reader.folder / "photos/golden_retriever/broken.jpg").write_bytes((packaged / table["path"][0]).read_bytes()[:5000])
-    (reader.folder / "vocab/mine.txt").write_text("a rug\n<script>alert(1)</script>\n")
-    for snippet in (SNIPPETS[0], SNIPPETS[2], SNIPPETS[4], SNIPPETS[5], SNIPPETS[6]):
-        change(reader, snippet)
-    output = shell(reader, "\n".join(COMMANDS[2:5]), HF_HUB_CACHE=hub_with_resnet18(tmp_path))
-    assert "timm/resnet18.a1_in1k: no null space: the logits see every direction" in output
+    (reader.folder / "config/vocab/mine.txt").write_text("a rug\n<script>alert(1)</script>\n")
+    write_own_study(reader, FOLDER, MODELS, WORDS)
+    shell(reader, "\n".join(OWN), HF_HUB_CACHE=hub_with_resnet18(tmp_path))
     results = reader.folder / "results/mine"
+    summary = (results / "tables/summary.txt").read_text()
+    assert "timm/resnet18.a1_in1k: no null space: the logits see every direction" in summary
     manifest = pd.read_parquet(results / "data/manifest.parquet")
     assert set(manifest["label"]) == {"my pet's $(toys)", "pelican", "golden retriever"}
     assert (results / "data/rejected.csv").read_text().startswith("path,reason\ngolden_retriever/broken.jpg,truncated or corrupt")
     assert (results / "scores/conse_minilm/timm/resnet18.a1_in1k.parquet").is_file()
     steering = pd.read_parquet(results / "steering/conse_minilm/efficientnet_lite0.parquet")
-    assert set(steering["prompt"]) == set(SNIPPETS[6]["steering"]["prompts"]) and steering["reachable"].all()
+    assert set(steering["prompt"]) == set(WORDS["steering"]["prompts"]) and steering["reachable"].all()
     unreachable = pd.read_parquet(results / "steering/conse_minilm/timm/resnet18.a1_in1k.parquet")
     assert not unreachable["reachable"].any() and unreachable["step"].isna().all()
     metadata = read_tensors(results / "prompts/conse_minilm.safetensors", [])[1]
@@ -269,9 +346,9 @@ def test_own_images_in_folders_with_an_own_model_and_own_words(reader, tmp_path)
         "<script>alert(1)</script>",
     }
 
-    assert "Nothing to be done" in shell(reader, COMMANDS[3], HF_HUB_CACHE=str(tmp_path))
+    assert "Nothing to be done" in shell(reader, OWN[2], HF_HUB_CACHE=str(tmp_path))
     (reader.folder / "photos/golden_retriever/broken.jpg").unlink()
-    shell(reader, f"{COMMANDS[5]} results/mine/data/manifest.parquet", HF_HUB_CACHE=str(tmp_path))
+    shell(reader, f"{LIST_AGAIN} results/mine/data/manifest.parquet", HF_HUB_CACHE=str(tmp_path))
     assert (results / "data/rejected.csv").read_text() == "path,reason\n"
 
 
@@ -284,8 +361,8 @@ def test_own_images_in_a_table(reader):
         shutil.copy(path, folder / path.name)
         rows.append({"path": path.name, "animal": "bird" if position % 2 else "other"})
     pd.DataFrame(rows).to_csv(reader.folder / "photos.csv", index=False)
-    change(reader, SNIPPETS[1])
-    reader.edit("params.yaml", "root: photos", "root: photos2")
+    write_own_study(reader, FOLDER, TABLE, {"data": {"root": "photos2"}})
+    shell(reader, OWN[1])
     shell(reader, "snakemake --cores all results/mine/data/manifest.parquet --forcerun build_manifest")
     manifest = pd.read_parquet(reader.folder / "results/mine/data/manifest.parquet")
     assert manifest.groupby("label").size().to_dict() == {"bird": 10, "other": 10}

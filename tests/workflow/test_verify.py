@@ -18,7 +18,7 @@ SCORES = "scores/conse_minilm/efficientnet_lite0.parquet"
 
 
 def verify(project, *options):
-    done = project.run("python", "scripts/verify.py", *options, check=False)
+    done = project.run("singflow", "verify", *options, check=False)
     return done.returncode, done.stdout.splitlines()
 
 
@@ -38,7 +38,7 @@ def test_the_commands_of_the_guide_say_that_all_is_identical(published, tmp_path
     for command in COMMANDS[:-1]:
         last = published.run("bash", "-euc", MAKE + command).stdout.splitlines()[-1]
         assert re.fullmatch(r"the same: (\d+) artifacts: \1 identical", last), last
-    assert "scripts/reproduce.py" in published.run("bash", "-euc", f"{MAKE}{COMMANDS[-1]} --dry-run").stdout
+    assert "singflow reproduce" in published.run("bash", "-euc", f"{MAKE}{COMMANDS[-1]} --dry-run").stdout
 
 
 def test_nothing_is_written_and_no_lock_is_waited_for(published):
@@ -53,15 +53,17 @@ def test_who_fetched_the_small_tier_is_told_what_is_missing_and_how_to_look_at_t
     reader = published.clone(tmp_path / "reader")
     code, said = verify(reader)
     assert code == 1 and "metrics.json: 1 identical" in said and re.fullmatch(r"NOT the same: .*: 1 identical, \d+ missing here", said[-1])
-    reader.script("fetch", "--tier", "metrics")
+    reader.command("fetch", "--tier", "metrics")
     code, said = verify(reader)
-    assert code == 1 and re.match(r"missing here: .* and \d+ more: `make fetch`.*--tier", said[-2]) and said[-1].startswith("NOT the same")
+    assert (
+        code == 1 and re.match(r"missing here: .* and \d+ more: `singflow fetch`.*--tier", said[-2]) and said[-1].startswith("NOT the same")
+    )
     assert verify(reader, "--tier", "metrics")[0] == 0
 
 
 def test_how_far_a_result_is_off_is_known_from_the_cache_the_remote_or_git(published, tmp_path):
     reader = published.clone(tmp_path / "reader")
-    reader.script("fetch")
+    reader.command("fetch")
     results = reader.folder / "results/demo"
     scores = pd.read_parquet(results / SCORES)
     true = scores["is_deg"][3]

@@ -1,0 +1,278 @@
+"""Digests of the code that steps reach."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from singflow.engines.acceptance import render
+from singflow.engines.code import ACCEPTED, Acceptance, Code
+from singflow.errors import InputError
+from tests import warm
+from tests.project import ROOT
+
+STEPS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+METRICS, STEERING = "src/singflow/analyses/metrics.py", "src/singflow/analyses/steering.py"
+
+
+@pytest.fixture(scope="module")
+def before():
+    return Code(ROOT).digests()
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for folder in ("scripts", "src"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def edit(tree, name, pattern, replacement):
+    text, count = re.subn(pattern, lambda _: replacement, (tree / name).read_text(), count=1, flags=re.DOTALL)
+    assert count == 1, pattern
+    (tree / name).write_text(text)
+
+
+def stale(tree, before):
+    after = Code(tree).digests()
+    assert after.keys() == before.keys()
+    return {step for step in before if after[step] != before[step]}
+
+
+def test_a_step_has_a_digest_of_its_own(before):
+    assert list(before) == STEPS and len(set(before.values())) == len(STEPS)
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in before.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "replacement"),
+    [
+        (METRICS, r"def unit", "# a comment\n\n\n\ndef unit"),
+        (METRICS, r'"""[^"]*"""', '"""Another docstring."""'),
+        (METRICS, r"\) -> np\.ndarray:", ") -> 'np.ndarray | None':"),
+        (METRICS, r"$", "\n\ndef new(a: int) -> int:\n    return a\n"),
+        ("src/singflow/analyses/summary.py", r"2000, ge=100, description=\"[^\"]*\"", '999, ge=100, description="other words"'),
+        ("src/singflow/config/study.py", r"class Study", "class Unused(Section):\n    key: int = 1\n\n\nclass Study"),
+        ("src/singflow/artifacts/contracts.py", r"TENSORS = \{", 'TENSORS = {"new": ("f", 2), '),
+        ("src/singflow/commands/plan.py", r"def plan", "def other() -> None:\n    ...\n\n\ndef plan"),
+        ("src/singflow/planning/costs.py", r"COSTS = \{", 'COSTS = {"new": DEFAULT, '),
+    ],
+)
+def test_what_changes_no_result_makes_nothing_stale(tree, before, name, pattern, replacement):
+    edit(tree, name, pattern, replacement)
+    assert stale(tree, before) == set()
+
+
+def test_formatting_and_the_order_of_definitions_make_nothing_stale(tree, before):
+    path = tree / METRICS
+    head, *definitions = re.split(r"\n\n\n(?=def |class |@)", path.read_text())
+    path.write_text("\n\n".join([head, *reversed(definitions)]).replace("    ", "        "))
+    assert stale(tree, before) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "replacement", "steps"),
+    [
+        (METRICS, r"def rescale\((.*?)\n\n\n", "def rescale(*a, **b):\n    return 1\n\n\n", {"render_pictures"}),
+        (STEERING, r"def summarize_steering\(.*", "def summarize_steering(*a, **b):\n    return 1\n", {"tabulate_steering"}),
+        ("src/singflow/figures/style.py", r'"font.size": 9', '"font.size": 10', {step for step in STEPS if step.startswith("plot_")}),
+        (
+            "src/singflow/figures/style.py",
+            r"plt\.rcdefaults\(\)",
+            "plt.rcdefaults(), 1",
+            {step for step in STEPS if step.startswith("plot_")},
+        ),
+        ("src/singflow/cli.py", r"100_000, 50, 50", "100_000, 50, 51", set(STEPS)),
+        ("scripts/plot_scores.py", r"save\(fig3", "print() or save(fig3", {"plot_scores"}),
+    ],
+)
+def test_an_edited_definition_makes_the_steps_stale_that_reach_it_and_no_others(tree, before, name, pattern, replacement, steps):
+    edit(tree, name, pattern, replacement)
+    found = stale(tree, before)
+    assert found - {"write_report"} == steps - {"write_report"}
+
+
+FILES = {
+    "scripts/run.py": """
+from singflow.a import f
+
+f()
+""",
+    "src/singflow/__init__.py": "",
+    "src/singflow/a.py": """
+from singflow import b
+from singflow.c import C as D
+
+SIZE = 1
+
+def f():
+    from singflow.d import late
+    return b.g(SIZE), D(), late
+""",
+    "src/singflow/b.py": """
+import numpy as np
+from singflow.e import h
+
+def g(x):
+    return h(x) + np.ones(1)
+
+def unreached():
+    return 1
+""",
+    "src/singflow/c.py": """
+class Base:
+    pass
+
+class C(Base):
+    field: int = 1
+""",
+    "src/singflow/d.py": "late = {}\nlate['x'] = 1\n",
+    "src/singflow/e.py": """
+import singflow.e2
+print('loading')
+
+def h(x):
+    return singflow.e2.deep(x)
+""",
+    "src/singflow/e2.py": """
+@staticmethod
+def deep(x: int) -> int:
+    '''Words.'''
+    return x
+""",
+}
+
+
+@pytest.fixture
+def small(tmp_path):
+    for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("a", "SIZE = 1", "SIZE = 2"),
+        ("b", "h(x)", "h(x + 1)"),
+        ("b", "import numpy as np", "import cupy as np"),
+        ("c", "pass", "x = 1"),
+        ("c", "field: int = 1", "field: float = 1"),
+        ("d", "late['x'] = 1", "late['x'] = 2"),
+        ("e", "'loading'", "'loaded'"),
+        ("e2", "return x", "return -x"),
+        ("e2", "@staticmethod\n", ""),
+    ],
+)
+def test_code_is_followed_through_every_spelling_of_an_import(small, name, old, new):
+    before = Code(small).digest("run")
+    path = small / f"src/singflow/{name}.py"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    assert Code(small).digest("run") != before
+
+
+def test_a_name_that_stands_for_another_definition_is_a_change(small):
+    """Though both definitions were reached before."""
+    (small / "scripts/run.py").write_text("from singflow.c import C\nfrom singflow.c import Base\n\nC(), Base()\n")
+    before = Code(small).digest("run")
+    (small / "scripts/run.py").write_text("from singflow.c import Base as C\nfrom singflow.c import C as Base\n\nC(), Base()\n")
+    assert Code(small).digest("run") != before
+
+
+def test_a_definition_may_move_to_another_module(small):
+    before = Code(small).digest("run")
+    (small / "src/singflow/moved.py").write_text((small / "src/singflow/e2.py").read_text())
+    (small / "src/singflow/e2.py").unlink()
+    e = small / "src/singflow/e.py"
+    e.write_text("from singflow import moved\nprint('loading')\n\ndef h(x):\n    return moved.deep(x)\n")
+    b = Code(small).digest("run")
+    e.write_text("import singflow.moved\nprint('loading')\n\ndef h(x):\n    return singflow.moved.deep(x)\n")
+    assert before not in (b, Code(small).digest("run"))  # the call is spelled otherwise
+    (small / "src/singflow/c2.py").write_text(FILES["src/singflow/c.py"])
+    (small / "src/singflow/e2.py").write_text(FILES["src/singflow/e2.py"])
+    e.write_text(FILES["src/singflow/e.py"])
+    a = small / "src/singflow/a.py"
+    a.write_text(a.read_text().replace("singflow.c ", "singflow.c2 "))
+    assert Code(small).digest("run") == before
+
+
+def test_the_digest_is_the_same_for_every_python(small):
+    assert Code(small).digest("run") == "c93bf5c050cbb1e6500f99d8a5f912b8d32de3c023a13db54425eb8f37935722"
+
+
+def test_every_import_is_absolute():
+    """Others are not followed."""
+    files = [*(ROOT / "src/singflow").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
+    assert [file for file in files if re.search(r"^\s*from\s+\.|import \*", file.read_text(encoding="utf-8"), re.MULTILINE)] == []
+
+
+def test_what_python_loads_for_a_step_is_among_the_modules_that_its_digest_knows(tmp_path):
+    """Every module of the package that a script loads when it is imported can change its digest, but for those that only check."""
+    program = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='x'); print(*(n for n in sys.modules if n.startswith('singflow.')))"
+    for step in ("fit_translator", "summarize"):
+        done = subprocess.run(
+            [sys.executable, "-c", program, f"scripts/{step}.py"],
+            cwd=ROOT,
+            env={"PYTHONPATH": str(ROOT / "src")},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        loaded = {name for name in done.stdout.split() if (ROOT / "src" / Path(*name.split("."))).with_suffix(".py").is_file()}
+        code = Code(ROOT)
+        code.digest(step)
+        known = {name for name, module in code._modules.items() if module}
+        assert loaded - known <= {"singflow.artifacts.contracts", "singflow.config.study"}
+
+
+def test_accepted_code_counts_as_that_which_made_the_artifacts(tree, before):
+    edit(tree, STEERING, r"def summarize_steering\(.*", "def summarize_steering(*a, **b):\n    return 1\n")
+    made, now = before["tabulate_steering"], Code(tree).digest("tabulate_steering")
+    (tree / ACCEPTED).parent.mkdir()
+    (tree / ACCEPTED).write_text(render({"tabulate_steering": Acceptance(made_with=made, accepted_for=now, reason="only: 'renamed' é\n#")}))
+    assert stale(tree, before) == set()
+    assert Code(tree).computed()["tabulate_steering"] == now
+    assert Code(tree).accepted["tabulate_steering"].reason == "only: 'renamed' é\n#"
+    edit(tree, STEERING, "return 1", "return 2")
+    assert stale(tree, before) == {"tabulate_steering"}, "what was accepted is one state of the code"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: {made_with: x}", r"accepted\.yaml: accepted_for: missing"),
+        ("a: 1", r"accepted\.yaml: \(whole file\)"),
+        ("a: {", r"accepted\.yaml: not valid YAML"),
+    ],
+)
+def test_a_damaged_list_of_accepted_code_is_named(tmp_path, content, message):
+    (tmp_path / "config").mkdir()
+    (tmp_path / ACCEPTED).write_text(content)
+    with pytest.raises(InputError, match=message):
+        Code(tmp_path).accepted  # noqa: B018
+
+
+def test_the_first_stage_of_dvc_writes_the_digests_and_refuses_a_study_that_is_not_valid(tmp_path):
+    for name in ("scripts", "src", "config", "params.yaml", "checkpoints"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    options = ("--params", "params.yaml", "--output", "code.json")
+    done = warm.run(ROOT / "scripts/check_study.py", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "code.json").read_text().count("\n") == len(STEPS) + 2
+    for pattern, replacement, message in (
+        ("resamples: 2000", "resamples: 1e3", "summary.resamples is '1e3' to Snakemake, and 1000.0 to DVC"),
+        ("seed: 0", "seed: 012", "seed is 10 to Snakemake, and 12 to DVC"),
+        ("study: demo", "stduy: demo", "stduy: unknown key; did you mean 'study'?"),
+        ("confidence: 0.95", "confidence: 2", "summary.confidence: 2"),
+        ("efficientnet_lite1", "efficientnet_lite9", "no entry 'efficientnet_lite9'"),
+    ):
+        text = (ROOT / "params.yaml").read_text()
+        assert pattern in text
+        (tmp_path / "wrong.yaml").write_text(text.replace(pattern, replacement, 1))
+        refused = warm.run(ROOT / "scripts/check_study.py", "--params", "wrong.yaml", "--output", "code.json", cwd=tmp_path)
+        assert refused.returncode == 1 and message in refused.stderr and "Traceback" not in refused.stderr, refused.stderr

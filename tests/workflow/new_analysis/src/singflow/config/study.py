@@ -1,0 +1,2 @@
+from singflow.analyses.feature_norms import FeatureNorms
+    feature_norms: FeatureNorms
