@@ -91,8 +91,7 @@ def test_snakemake_killed_is_refused_until_resumed_and_no_job_runs_twice(slurm, 
     refused = project.start("singflow", "resume")
     assert refused.ended() == 1 and f"Snakemake (process {resumed.process.pid}) is at work on this study" in refused.said
     wait_for(lambda: not any("extract" in comment for comment in slurm.jobs().values()), "the last shard's job has ended")
-    resumed.process.send_signal(signal.SIGINT)
-    resumed.ended()
+    resumed.kill()
     assert project.shards() == reference
     assert [state for state, _ in history(slurm, 0, int(old))] == ["CANCELLED", "COMPLETED"]
 

@@ -55,5 +55,5 @@ def test_a_living_snakemake_is_found_by_its_folder_and_its_study(tmp_path):
             assert cluster.running_snakemake(tmp_path, Path("other.yaml")) is None
             assert cluster.running_snakemake(ROOT, Path("mine.yaml")) is None
         finally:
-            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, signal.SIGKILL)
     assert cluster.running_snakemake(tmp_path, Path("mine.yaml")) is None
