@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 STORE = "files/md5"
 TABLES = [
@@ -205,6 +206,20 @@ def test_fetch_replaces_nothing_of_ones_own(published, tmp_path):
     assert done.returncode != 0 and re.search(r"error: not as the published study had it: .*params.yaml", done.stdout)
     reader.edit("params.yaml", "study: demo", "study: other")
     assert "no such study has been published in this commit" in reader.run("make", "-o", ".venv/demo", "fetch", check=False).stdout
+
+
+def test_a_publication_of_an_older_version_is_refused_with_the_way_to_it(published, tmp_path):
+    reader = published.clone(tmp_path / "reader")
+    lock = yaml.safe_load((reader.folder / "dvc.lock").read_text())
+    del lock["stages"]["resolve_study"], lock["stages"]["plot_scores@study"]
+    lock["stages"]["plot_fig3@study"] = {"cmd": "python scripts/plot_fig3.py", "deps": [{"path": "src/singflow/store.py", "md5": "0" * 32}]}
+    (reader.folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+    for command in ("fetch", "verify"):
+        done = reader.run("singflow", command, check=False)
+        assert done.returncode == 1 and "Traceback" not in done.stdout
+    done = reader.run("singflow", "fetch", check=False)
+    assert "dvc.lock: was written when steps depended on files of code, as src/singflow/store.py" in done.stdout
+    assert "`git checkout <tag or commit>` of that publication fetches it" in done.stdout
 
 
 KILLED_LISTING = """

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from singflow.artifacts.files import md5_of
-from singflow.config.reading import read_yaml
 from singflow.engines.stages import FIRST
 from singflow.errors import InputError
-from singflow.sharing.remotes import LOCK, MOST_NAMES, TIERS, Artifact, Tier, is_damaged, listed, remove_damaged
+from singflow.sharing.remotes import MOST_NAMES, TIERS, Artifact, Tier, is_damaged, listed, remove_damaged
 
 HEAL = 'To heal the remote, where the results still are: make publish PUBLISH="--repair"; then fetch again.'
 
@@ -51,12 +50,6 @@ def check_same_study(repo: Any) -> None:
     InputError
         They are not, or the study was published when its steps depended on files of code.
     """
-    old = [dep for stage in read_yaml(LOCK).get("stages", {}).values() for dep in stage.get("deps", []) if dep["path"].startswith("src/")]
-    if old:
-        raise InputError(
-            f"{LOCK}: the study was published when its steps depended on files of code, as {old[0]['path']}, which they no longer do: "
-            "`git checkout <tag or commit>` of the publication fetches it; here it would have to be computed again"
-        )
     made = {out.fs_path for out in repo.index.outs if out.stage.name != FIRST}
     changed = set()
     for stage in repo.index.stages:

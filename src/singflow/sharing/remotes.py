@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from singflow.config.reading import read_yaml
 from singflow.doctor.dvc import check_lock, check_remote
 from singflow.engines.code import write_digests
 from singflow.errors import InputError
@@ -146,6 +147,12 @@ def artifacts(repo: Any, study: str) -> list[Artifact]:
     outs = [out for out in repo.index.outs if out.use_cache and Path(out.fs_path).is_relative_to(results)]
     lacking = [str(out) for out in outs if not out.hash_info]
     if lacking:
+        stages = read_yaml(LOCK).get("stages", {}).values() if LOCK.is_file() else []
+        if old := [dep["path"] for stage in stages for dep in stage.get("deps", []) if dep["path"].startswith("src/")]:
+            raise InputError(
+                f"{LOCK}: was written when steps depended on files of code, as {old[0]}, and had other names: "
+                "`git checkout <tag or commit>` of that publication fetches it; by this version the study must be computed again"
+            )
         raise InputError(f"dvc.lock knows nothing of {listed(lacking)}: no such study has been published in this commit")
     return [
         Artifact(str(out), tier_of(str(Path(out.fs_path).relative_to(results))), out.hash_info.value, out.meta.size or 0, out)
