@@ -58,11 +58,15 @@ def test_seven_files_are_all_that_an_analysis_takes(extended):
     assert "feature_norms:\n  order: 2.0" in page
 
 
-def test_dvc_runs_the_same_and_its_parameter_re_runs_its_step_alone(extended):
+def test_dvc_runs_the_same_and_an_edit_or_a_parameter_of_it_re_runs_its_own_steps_alone(extended):
     by_snakemake = extended.artifacts()
     said = extended.dvc("repro")
     assert re.findall(r"Running stage '(measure_feature_norms|plot_feature_norms)", said)
     assert extended.artifacts() == by_snakemake
+    extended.edit("src/singflow/figures/feature_norms.py", "mean norm of a label's features", "mean norm")
+    assert extended.ran_by_dvc(extended.dvc("repro")) == ["plot_feature_norms@study", "write_report@study"]
+    assert extended.planned() == {"plot_feature_norms"}
+    extended.snakemake()
     extended.edit("params.yaml", r"order: 2\.0", "order: 1.0")
     steps = {step for step in OWN if step.startswith("measure")} | {"resolve_study"}
     assert extended.planned() == extended.changed() == steps
