@@ -14,7 +14,7 @@ from torch import nn
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import read_model
-from singflow.config.study import check
+from singflow.config.study import check, complete
 from singflow.data.manifest import data_root, read_classes
 from singflow.towers import classifiers
 from tests import PATIENCE
@@ -30,16 +30,20 @@ NULL_DIM = {
 }  # fmt: skip
 FEW = ["densenet121", "efficientnet_b0"]  # of two libraries, with a small and a large null space
 SPACES = ["clip_vit_l14", "eva02_l14"]
-STUDY = ROOT / "config/studies/paper_smoke.yaml"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_study_is_complete_and_named_after_its_file(path):
-    assert check(read_yaml(path), str(path)).study == path.stem
+def read_study(name):
+    """A study of config/studies, complete."""
+    return complete(read_yaml(ROOT / f"config/studies/{name}.yaml"))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "config/studies").glob("*.yaml")))
+def test_every_study_is_valid_and_named_after_its_file(name):
+    assert check(read_study(name), name).study == name
 
 
 def test_the_papers_studies_hold_what_the_paper_compares():
-    paper, eva02, sweep, smoke = (read_yaml(ROOT / f"config/studies/{name}.yaml") for name in ("paper", "eva02", "sweep", "paper_smoke"))
+    paper, eva02, sweep, smoke = map(read_study, ("paper", "eva02", "sweep", "paper_smoke"))
     assert paper["models"] == eva02["models"] == ["dinovit", "resnet50", "resnext101", "efficientnet_b4", "bit_resnet50"]
     assert (paper["spaces"], eva02["spaces"]) == (["clip_vit_l14"], ["eva02_l14"])
     assert sweep["models"] == smoke["models"] == list(NULL_DIM) and sweep["spaces"] == smoke["spaces"] == SPACES
@@ -193,7 +197,7 @@ class Steps:
     """Steps of the smoke study, in this process."""
 
     def __init__(self, folder):
-        self.study = read_yaml(STUDY)
+        self.study = read_study("paper_smoke")
         self.study["data"] |= {name: str(ROOT / self.study["data"][name]) for name in ("table", "classes")}
         self.study["extraction"]["device"] = "cpu"
         self.results = folder
@@ -210,7 +214,7 @@ class Steps:
     def resolve(self, model):
         """Where the model's entry is then."""
         path = self.results / f"registry/models/{model}.json"
-        places = {"params": STUDY, "registry": ROOT / "config/models.yaml", "classes": self.study["data"]["classes"], "output": path}
+        places = {"registry": ROOT / "config/models.yaml", "classes": self.study["data"]["classes"], "output": path}
         self.run("resolve_model", "weights", model=model, **places)
         return path
 
