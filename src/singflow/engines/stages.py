@@ -206,7 +206,8 @@ def pipeline(file: Path) -> str:
     for stage in stages.values():
         body = stage.get("do", stage)
         body["cmd"] = folded(body["cmd"])
-    yaml, text = YAML(), io.StringIO()
+    yaml = YAML()
+    text = io.StringIO()
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
     content = yaml.load(file)
