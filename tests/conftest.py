@@ -9,7 +9,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from singflow.data.manifest import build_manifest, data_root, list_table, read_classes
 from tests import warm
-from tests.project import ROOT, Project
+from tests.project import ELSEWHERE, ROOT, Project
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -79,8 +79,8 @@ def elsewhere(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     style = {"font.family": "serif", "font.size": 14, "axes.grid": True, "savefig.facecolor": "yellow", "lines.linewidth": 4}
     (home / "matplotlibrc").write_text("".join(f"{name}: {value}\n" for name, value in style.items()))
-    places = {"HOME": str(home), "MPLCONFIGDIR": str(home), "LC_ALL": "C", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "12345"}
-    return places | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(1 + (os.cpu_count() or 1)))
+    threads = [str(1 + (os.cpu_count() or 1))] * 3
+    return dict(zip(ELSEWHERE, (str(home), str(home), "C", "Pacific/Kiritimati", "12345", *threads), strict=True))
 
 
 @pytest.fixture(scope="session")
@@ -89,9 +89,7 @@ def dvc_project(published, tmp_path_factory, elsewhere):
     folder = tmp_path_factory.mktemp("deuxième essai") / "clone"
     mask = os.umask(0o077)
     try:
-        said = published.run(
-            "make", "-o", ".venv/demo", "reproduce", f"REPRODUCE=--folder '{folder}'", warm_start=False, **elsewhere
-        ).stdout
+        said = published.run("make", "-o", ".venv/demo", "reproduce", f"REPRODUCE=--folder '{folder}'", **elsewhere).stdout
     finally:
         os.umask(mask)
     project = Project.at(folder)

@@ -22,7 +22,8 @@ from singflow.engines.stages import FIRST
 from tests import PATIENCE, warm
 
 CHECKOUT = Path(__file__).parents[1]
-LOADING = ("HF_HUB_CACHE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE")  # libraries read these while they are loaded
+ELSEWHERE = ("HOME", "MPLCONFIGDIR", "LC_ALL", "TZ", "PYTHONHASHSEED", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+LOADING = ("HF_HUB_CACHE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", *ELSEWHERE)  # read while libraries are loaded
 FAULTS = Path(__file__).with_name("faults")
 CODE = ("src/", "scripts/", "rules/", "tests/", "benchmarks/", "docs/", "report/")  # where a file that git does not know yet counts
 SMALL: dict[str, Any] = {  # differences of a study that takes seconds

@@ -40,8 +40,9 @@ def environment(**loading: str) -> dict[str, str]:
     with FileLock(address.with_suffix(".lock")):
         if not address.exists():
             with (folder / "alive").open("rb") as alive, address.with_suffix(".log").open("wb") as log:
-                variables = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | loading
-                command = [sys.executable, "-I", FOLDER / "server.py", address]
+                known = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+                variables = known | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | loading
+                command = [sys.executable, "-Ps", FOLDER / "server.py", address]
                 server = subprocess.Popen(command, stdin=alive, stdout=log, stderr=log, env=variables, start_new_session=True)
             while not address.exists():
                 assert server.poll() is None, address.with_suffix(".log").read_text()

@@ -1,6 +1,6 @@
 """Starts programs in forks of one process that has their libraries loaded: what a start of Python costs is paid once a test run.
 
-`python -I server.py <socket>` listens until its standard input ends. bin/ has the programs that ask it; each of them is the real
+`python -Ps server.py <socket>` listens until its standard input ends. bin/ has the programs that ask it; each of them is the real
 one, with the working folder, the environment, the files and the status that its caller gave it or wants. A program is killed when
 its caller is.
 """

@@ -14,8 +14,13 @@ print(*(matplotlib.rcParams[name] for name in ("font.family", "font.size", "save
 
 
 def test_elsewhere_everything_differs_that_could_leak_into_an_artifact(snakemake_project, dvc_project, elsewhere):
-    here = snakemake_project.run("python", "-c", PROBE, OMP_NUM_THREADS="1").stdout.splitlines()  # as Snakemake starts a job of one thread
-    there = dvc_project.run("python", "-c", PROBE, **elsewhere).stdout.splitlines()
+    probe = "scripts/probe.py"  # started as the steps are
+    for project in (snakemake_project, dvc_project):
+        (project.folder / probe).write_text(PROBE)
+    here = snakemake_project.run("python", probe).stdout.splitlines()
+    there = dvc_project.run("python", probe, **elsewhere).stdout.splitlines()
+    for project in (snakemake_project, dvc_project):
+        (project.folder / probe).unlink()
     assert len(here) == len(there) == 9
     assert [(ours, theirs) for ours, theirs in zip(here, there, strict=True) if ours == theirs] == []
     modes = [(project.folder / "results/demo/report.html").stat().st_mode & 0o777 for project in (snakemake_project, dvc_project)]
