@@ -21,7 +21,7 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.geometry import null_space
-from singflow.analyses.metrics import fold, remove
+from singflow.analyses.metrics import remove, share
 from singflow.config.registry import ModelEntry
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
@@ -147,8 +147,9 @@ def weight() -> np.ndarray:
 def scorer(head: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """What gives IS (n) of features (n, d) under a random linear map. head: its weight (C, d)."""
     random = np.random.default_rng(0).standard_normal((DIM, head.shape[1]))
-    translator, folded = Affine(random, np.zeros(DIM)), fold(random, null_space(head).basis)
-    return lambda features: remove(features.astype(np.float64), translator, folded).image_score()
+    translator = Affine(random, np.zeros(DIM))
+    removed = share(translator, null_space(head).basis)
+    return lambda features: remove(features.astype(np.float64), translator, removed).image_score()
 
 
 def compare(found: np.ndarray, expected: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from pydantic import Field
 from singflow import cli
 from singflow.analyses.concepts import scan_block
 from singflow.analyses.geometry import random_basis
-from singflow.analyses.metrics import fold, remove, unit
+from singflow.analyses.metrics import remove, share, unit
 from singflow.analyses.statistics import bootstrap_means
 from singflow.artifacts.files import read_json, write_json
 from singflow.errors import InputError
@@ -72,11 +72,11 @@ def kernels(n: int) -> dict[str, Callable[[], Callable[[], object]]]:
     def scoring() -> Callable[[], object]:
         features, texts = Shards(n, WIDTH, 0), units(n, 1)
         translator = Affine(Shards(DIM, WIDTH, 2)[:DIM], np.ones(DIM, dtype=np.float32))
-        folded = fold(translator.weight, random_basis(WIDTH, WIDTH // 2, 0, 0))
+        removed = share(translator, random_basis(WIDTH, WIDTH // 2, 0, 0))
 
         def run() -> None:
             for shard, targets in zip(features, texts, strict=True):
-                removal = remove(shard, translator, folded)
+                removal = remove(shard, translator, removed)
                 removal.image_score()
                 removal.attribute_score(targets)
 

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from singflow import cli
 from singflow.analyses.concepts import block_size, scan_block
 from singflow.analyses.geometry import random_basis
-from singflow.analyses.metrics import fold, remove, unit
+from singflow.analyses.metrics import remove, share, unit
 from singflow.artifacts.shards import in_blocks
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
@@ -89,14 +89,14 @@ def scoring(flags: Flags) -> list[float]:
     features, texts = normal(flags.images, flags.features), unit(normal(flags.images, flags.dims)).astype(np.float32)
     translator = Affine(normal(flags.dims, flags.features) / np.float32(flags.features**0.5), normal(flags.dims))
     basis = random_basis(flags.features, flags.null, 0, 0)
-    folded, narrow, square = fold(translator.weight, basis), basis.astype(np.float32), normal(flags.square, flags.square)
+    removed, narrow, square = share(translator, basis), basis.astype(np.float32), normal(flags.square, flags.square)
     blocks = [slice(rows[0], rows[-1] + 1) for rows in in_blocks(np.arange(flags.images))]
     few, product_of_squares = min(flags.images, 300), np.empty_like(square)
 
     def ours() -> np.ndarray:
         scores = []
         for rows in blocks:
-            removal = remove(features[rows], translator, folded)
+            removal = remove(features[rows], translator, removed)
             scores.append((removal.image_score(), removal.attribute_score(texts[rows])))
         return np.concatenate(scores, axis=1)
 
@@ -120,8 +120,8 @@ def scoring(flags: Flags) -> list[float]:
         flags,
     )
     own, batched, loop, product = seconds.values()
-    share = (4 * flags.images * flags.features * flags.dims / own) / (2 * flags.square**3 / product)
-    return [share, batched / own, loop / few / (own / flags.images)]
+    rate = (4 * flags.images * flags.features * flags.dims / own) / (2 * flags.square**3 / product)
+    return [rate, batched / own, loop / few / (own / flags.images)]
 
 
 def scan_inputs(flags: Flags) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -23,6 +23,40 @@ rule measure_controls:
         " --output {output.scores} --report {output.report} --log {log}"
 
 
+rule measure_floor:
+    input:
+        manifest=f"{RESULTS}/data/manifest.parquet",
+        head=f"{RESULTS}/features/{{model}}/head.safetensors",
+        features=shards("features/{model}"),
+        embeddings=shards("embeddings/{space}"),
+        projector=f"{RESULTS}/projectors/{{model}}.safetensors",
+        translator=f"{RESULTS}/translators/{{space}}/{{model}}/{KIND}.json",
+        texts=f"{RESULTS}/prompts/{{space}}.safetensors",
+        names=f"{RESULTS}/prompts/{{space}}.json",
+    output:
+        table=f"{RESULTS}/floors/{{space}}/{{model}}.parquet",
+        report=f"{RESULTS}/floors/{{space}}/{{model}}.json",
+        images=f"{RESULTS}/floor_images/{{space}}/{{model}}.parquet",
+        labels=f"{RESULTS}/floor_labels/{{space}}/{{model}}.parquet",
+    threads: THREADS
+    resources:
+        **COST,
+    params:
+        floor=flags(
+            "floor.permutations",
+            "translator.lambdas",
+            "translator.folds",
+            "summary.confidence",
+        ),
+        seed=config["seed"],
+    shell:
+        "python scripts/measure_floor.py {params.floor} --manifest {input.manifest} --head {input.head}"
+        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
+        " --projector {input.projector} --translator {input.translator} --texts {input.texts} --names {input.names}"
+        f" --seed {{params.seed}} --threads {THREADS}"
+        " --table {output.table} --images {output.images} --labels {output.labels} --report {output.report} --log {log}"
+
+
 rule measure_null_removal:
     input:
         manifest=f"{RESULTS}/data/manifest.parquet",
@@ -33,6 +67,7 @@ rule measure_null_removal:
         texts=f"{RESULTS}/prompts/{{space}}.safetensors",
         names=f"{RESULTS}/prompts/{{space}}.json",
         controls=rules.measure_controls.output.scores,
+        floors=rules.measure_floor.output.images,
     output:
         f"{RESULTS}/scores/{{space}}/{{model}}.parquet",
     threads: THREADS
@@ -43,6 +78,7 @@ rule measure_null_removal:
         f" --features {RESULTS}/features/{{wildcards.model}} --shards {SHARDS}"
         " --projector {input.projector} --translator {input.translator}"
         " --texts {input.texts} --names {input.names} --controls {input.controls}"
+        " --floors {input.floors}"
         f" --threads {THREADS}"
         " --output {output} --log {log}"
 

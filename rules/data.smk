@@ -61,9 +61,10 @@ rule build_manifest:
         **COST,
     params:
         data=flags("data"),
+        folds=config["translator"]["folds"],
         seed=config["seed"],
     shell:
-        "python scripts/build_manifest.py {params.data}"
+        "python scripts/build_manifest.py {params.data} --folds {params.folds}"
         f" --seed {{params.seed}} --threads {THREADS}"
         " --manifest {output.manifest} --rejected {output.rejected}"
         " --log {log}"

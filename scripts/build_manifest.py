@@ -9,10 +9,13 @@ from singflow.data.manifest import build_manifest, data_root, list_folder, list_
 from singflow.data.parameters import Data
 from singflow.errors import InputError
 
+UNCROSSED = 5  # folds of a study without cross-fitting, of which one is held out (paper: 2,000 of 10,000 images)
+
 
 class Flags(Data, cli.Command):
     """List, draw, decode once and split the images of a study."""
 
+    folds: int
     seed: int
     threads: int
     manifest: Path
@@ -33,7 +36,7 @@ def main(flags: Flags) -> None:
         candidates,
         rejected,
         per_class=flags.per_class,
-        validation_fraction=flags.validation_fraction,
+        folds=flags.folds or UNCROSSED,
         max_pixels=flags.max_pixels,
         max_rejected_fraction=flags.max_rejected_fraction,
         seed=flags.seed,

@@ -34,6 +34,8 @@ def main(flags: Flags) -> None:
         for model in flags.models:
             folder = flags.translators / space / model
             linear = read_json(folder / "linear.json")
+            judged_alike = [*FIGURES, "n_validation"]  # as networks are, on the held-out images
+            linear |= {name: linear[name.replace("validation", "held_out")] for name in judged_alike}
             weights, _ = read_tensors(folder / "linear.safetensors", ["weight", "bias"])
             reports = [linear | {"kind": "linear", "loss": "ridge", "parameters": sum(each.size for each in weights.values())}]
             reports[0]["losses"] = {"ridge": linear}

@@ -17,7 +17,7 @@ def main(flags: Flags) -> None:
 
     from singflow.towers.classifiers import weights_sha256
     from singflow.towers.extraction import statistics
-    from singflow.towers.spaces import LIBRARIES, load_image_tower
+    from singflow.towers.spaces import LIBRARIES, ConSE, load_image_tower
 
     torch.set_num_threads(flags.threads)
     entry = read_space(flags.entry)
@@ -29,6 +29,7 @@ def main(flags: Flags) -> None:
         study=flags.study,
         space=flags.space,
         weights_sha256=sha256,
+        classifier_sha256=weights_sha256(tower.classifier.model) if isinstance(tower, ConSE) else None,
         decode=flags.decode,
         precision=flags.precision,
         embeddings=statistics(tensors["embeddings"]),

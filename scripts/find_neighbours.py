@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 
 from singflow import cli
-from singflow.analyses.metrics import fold, remove
+from singflow.analyses.metrics import Removal, share
 from singflow.artifacts.shards import iterate_whole, read_manifest
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis
 from singflow.pictures.neighbours import Index, contents, nearest
-from singflow.translators.linear import Translator
+from singflow.translators.linear import read_crossfitted
 
 
 class Flags(cli.Command):
@@ -33,14 +33,14 @@ def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     manifest = read_manifest(flags.manifest)
     content = contents(manifest["sha256"])
-    translator = Translator.load(flags.translator)
-    folded = fold(translator.weight, read_null_basis(flags.projector))
+    translators, basis = read_crossfitted(flags.translator, manifest), read_null_basis(flags.projector)
+    removed = translators.each(lambda each: share(each, basis).astype(np.float32))
 
     gallery = partial(iterate_whole, flags.embeddings, "embeddings", flags.shards, manifest)
     index = Index(gallery, content, flags.threads) if len(manifest) > flags.exact_up_to else None
     blocks = []
     for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest):
-        removal = remove(features, translator, folded)
+        removal = Removal(translators(features, image_id), removed(features, image_id))
         points, own = np.concatenate([removal.original, removal.equivalent]), np.tile(image_id, 2)
         found = index.nearest(points, own, 1) if index else nearest(points, own, gallery, content, 1)
         ids, angles = found.image_id.reshape(2, -1), found.angle_deg.reshape(2, -1)

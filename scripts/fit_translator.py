@@ -1,21 +1,25 @@
-"""Fit a translator from features to embeddings on the training images and judge it on the held-out ones."""
+"""Fit translators from features to embeddings: one for each fold, that never sees the fold's images, and one of all training images."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from singflow import cli
+from singflow.analyses.geometry import row_span
 from singflow.artifacts.files import write_json
-from singflow.artifacts.shards import iterate_pairs, read_manifest
+from singflow.artifacts.shards import iterate_pairs, iterate_shards, read_manifest
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.errors import InputError
+from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, cross_validate, penalties, split
 from singflow.translators.linear import read_imported
 from singflow.translators.parameters import Translator
-from singflow.translators.ridge import Agreement, RidgeStatistics
+from singflow.translators.ridge import Affine, Agreement
 
 
 class Flags(Translator, cli.Command):
-    """Fit a translator from features to embeddings on the training images and judge it on the held-out ones."""
+    """Fit translators from features to embeddings: one for each fold, that never sees the fold's images, and one of all training images."""
 
     study: str
     model: str
@@ -29,55 +33,106 @@ class Flags(Translator, cli.Command):
     report: Path
 
 
+def fit(flags: Flags, manifest: pd.DataFrame) -> tuple[CrossFitted, list[np.ndarray], dict[str, object]]:
+    """The fitted translators, the mean embeddings that they are judged against, and what choosing the penalty showed."""
+    sums = GroupSums(split(manifest, flags.folds))
+    axes = row_span(each["features"] for each in iterate_shards(flags.features, "features", flags.shards, manifest))
+    for shard, embeddings in iterate_pairs(flags.features, flags.embeddings, flags.shards, manifest):
+        features = shard["features"] if axes is None else shard["features"] @ axes
+        sums.update(features, embeddings, shard["image_id"], shard["view"])
+    validation = cross_validate(sums, flags.lambdas)
+    best = flags.lambdas[validation.best]
+    made = [sums.of(groups) for groups, _ in sums.split.fits if sums.split.crossed] + [sums.of(sums.split.whole)]
+    maps = tuple(each.solve(*penalties(each, [best])) for each in made)
+    if axes is not None:
+        maps = tuple(Affine(each.weight @ axes.T, each.bias) for each in maps)
+    (alpha,) = penalties(made[WHOLE], [best])
+    dim = len(maps[WHOLE].bias)
+    errors = validation.errors.sum(axis=0) / (validation.n.sum() * dim)
+    curve = zip(flags.lambdas, penalties(made[WHOLE], flags.lambdas), errors.tolist(), validation.r2.tolist(), strict=True)
+    facts = {
+        "alpha": alpha,
+        "lambda": best,
+        "lambda_at_edge": validation.at_edge,
+        "lambdas_within_one_error": validation.within_one_error,
+        "n_train": made[WHOLE].n,
+        "alpha_curve": [dict(zip(("lambda", "alpha", "validation_mse", "validation_r2"), each, strict=True)) for each in curve],
+    }
+    place = sums.split.place()
+    return CrossFitted(maps, place, place), [each.embedding_mean for each in made], facts
+
+
+@dataclass
+class Judgement:
+    """Agreement of view 0 of images with their embeddings, and that of the mean embeddings of the images their translators saw."""
+
+    agreement: Agreement = field(default_factory=Agreement)
+    baseline: Agreement = field(default_factory=Agreement)
+
+    def facts(self, name: str, dim: int) -> dict[str, float]:
+        figures = {"cosine": self.agreement.cosine, "mse": self.agreement.mse(dim), "r2": self.agreement.r2(self.baseline)}
+        return {f"{name}_{figure}": value for figure, value in figures.items()}
+
+
+def judge(
+    flags: Flags, manifest: pd.DataFrame, translators: CrossFitted, means: list[np.ndarray], judged: dict[str, np.ndarray]
+) -> dict[str, Judgement]:
+    """Every set of images, by its name: how well their translators, which have not seen them, predict them."""
+    judgements = {name: Judgement() for name in judged}
+    for shard, embeddings in iterate_pairs(flags.features, flags.embeddings, flags.shards, manifest):
+        for name, images in judged.items():
+            rows = np.flatnonzero((shard["view"] == 0) & images[shard["image_id"]])
+            for place, mine in translators.parts(shard["image_id"][rows]):
+                features, target = shard["features"][rows[mine]].astype(np.float64), embeddings[rows[mine]]
+                judgements[name].agreement.update(translators.maps[place](features), target)
+                judgements[name].baseline.update(np.broadcast_to(means[place], target.shape), target)
+    return judgements
+
+
+def imported(flags: Flags, manifest: pd.DataFrame, released: Affine) -> tuple[CrossFitted, list[np.ndarray], dict[str, object]]:
+    """The same of a translator that was released: nothing is fitted."""
+    total, n = 0.0, 0
+    for shard, embeddings in iterate_pairs(flags.features, flags.embeddings, flags.shards, manifest):
+        shape = embeddings.shape[1], shard["features"].shape[1]
+        if released.weight.shape != shape:
+            raise InputError(f"the imported translator has shape {released.weight.shape}, but {flags.model} -> {flags.space} needs {shape}")
+        chosen = (manifest["split"] == "train").to_numpy()[shard["image_id"]]
+        total, n = total + embeddings[chosen].sum(axis=0, dtype=np.float64), n + int(chosen.sum())
+    facts = {"alpha": None, "lambda": None, "lambda_at_edge": False, "lambdas_within_one_error": [], "n_train": 0, "alpha_curve": []}
+    place = np.full(len(manifest), WHOLE, np.int32)
+    return CrossFitted((released,), place, place), [total / n], facts
+
+
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     manifest = read_manifest(flags.manifest)
-    training = (manifest["split"] == "train").to_numpy()
-    statistics: RidgeStatistics | None = None
-    for shard, embeddings in iterate_pairs(flags.features, flags.embeddings, flags.shards, manifest):
-        statistics = statistics or RidgeStatistics(shard["features"].shape[1], embeddings.shape[1])
-        chosen = training[shard["image_id"]]
-        statistics.update(shard["features"][chosen], embeddings[chosen])
-    if statistics is None:
-        raise InputError("no shards: extraction.shards must be at least 1")
     released = read_imported(flags.imported, flags.space, flags.model)
-    candidates = [released] if released else list(statistics.path(flags.alphas))
-    shape = (len(statistics.embedding_mean), shard["features"].shape[1])
-    if released and released.weight.shape != shape:
-        raise InputError(f"the imported translator has shape {released.weight.shape}, but {flags.model} -> {flags.space} needs {shape}")
-    agreements = [Agreement() for _ in candidates]
-    baseline = Agreement()
-    for shard, embeddings in iterate_pairs(flags.features, flags.embeddings, flags.shards, manifest):
-        chosen = ~training[shard["image_id"]] & (shard["view"] == 0)
-        features, target = shard["features"][chosen].astype(np.float64), embeddings[chosen]
-        baseline.update(np.broadcast_to(statistics.embedding_mean, target.shape), target)
-        for candidate, agreement in zip(candidates, agreements, strict=True):
-            agreement.update(candidate(features), target)
-    best = int(np.argmin([agreement.squared_error for agreement in agreements]))
-    translator, agreement, alpha = candidates[best], agreements[best], None if released else flags.alphas[best]
-    dim = len(translator.bias)
-    metadata = provenance(["scipy"], study=flags.study, model=flags.model, space=flags.space, kind=flags.kind, alpha=alpha)
-    tensors = {"weight": translator.weight.astype(np.float32), "bias": translator.bias.astype(np.float32)}
-    write_tensors(flags.translator, tensors, metadata)
+    translators, means, facts = imported(flags, manifest, released) if released else fit(flags, manifest)
+    *folds, whole = translators.maps
+    held_out = (manifest["split"] == "validation").to_numpy()
+    judged = {"validation": translators.place != WHOLE if folds else held_out, "held_out": held_out}
+    validation, split_off = judge(flags, manifest, translators, means, judged).values()
+    named = {"study": flags.study, "model": flags.model, "space": flags.space, "kind": flags.kind}
+    metadata = provenance(["scipy"], **named, alpha=facts["alpha"], folds=len(folds), in_sample=not folds and released is None)
+    tensors = {"weight": whole.weight, "bias": whole.bias}
+    if folds:
+        tensors |= {"fold_weight": np.stack([each.weight for each in folds]), "fold_bias": np.stack([each.bias for each in folds])}
+    write_tensors(flags.translator, {name: each.astype(np.float32) for name, each in tensors.items()}, metadata)
     report = {
-        "alpha": alpha,
-        "validation_cosine": agreement.cosine,
-        "validation_mse": agreement.mse(dim),
-        "validation_r2": agreement.r2(baseline),
-        "baseline_cosine": baseline.cosine,
-        "n_train": 0 if released else statistics.n,
-        "n_validation": agreement.n,
-        "alpha_curve": [
-            {"alpha": a, "validation_cosine": each.cosine, "validation_mse": each.mse(dim), "validation_r2": each.r2(baseline)}
-            for a, each in zip([None] if released else flags.alphas, agreements, strict=True)
-        ],
+        "folds": len(folds),
+        "in_sample": not folds and released is None,
+        **validation.facts("validation", len(whole.bias)),
+        "baseline_cosine": validation.baseline.cosine,
+        "n_validation": validation.agreement.n,
+        **split_off.facts("held_out", len(whole.bias)),
+        "n_held_out": split_off.agreement.n,
     }
-    write_json(flags.report, report)
-    if released is None and len(flags.alphas) > 1 and alpha in (min(flags.alphas), max(flags.alphas)):
-        cli.log.warning("%s: the best alpha, %g, is at the end of translator.alphas: extend the list", flags.model, alpha)
+    write_json(flags.report, report | facts)
+    fitted = "imported" if released else f"lambda {facts['lambda']:g}" + " (at the edge of the list)" * bool(facts["lambda_at_edge"])
     cli.log.info(
-        "%s -> %s: %s; held-out cosine %.3f (baseline %.3f), R2 %.3f",
-        flags.model, flags.space, "imported" if released else f"alpha {alpha:g}", agreement.cosine, baseline.cosine, agreement.r2(baseline),
+        "%s -> %s: %s; %d folds; held-out cosine %.3f (baseline %.3f), R2 %.3f",
+        flags.model, flags.space, fitted,
+        len(folds), report["validation_cosine"], report["baseline_cosine"], report["validation_r2"],
     )  # fmt: skip
 
 

@@ -5,15 +5,16 @@ from pathlib import Path
 import numpy as np
 
 from singflow import cli
-from singflow.analyses.controls import Case, Controls, ControlScores, cases, empty_table, folded_control
-from singflow.analyses.metrics import Removal, translate
+from singflow.analyses.controls import Case, Controls, ControlScores, Subspace, cases, draw_subspace, empty_table, matched
+from singflow.analyses.metrics import Removal
 from singflow.artifacts.files import read_names, write_json
 from singflow.artifacts.shards import iterate_whole, label_rows, read_manifest
 from singflow.artifacts.tables import write_parquet, write_row_groups
 from singflow.artifacts.tensors import read_null_basis, read_tensors
-from singflow.translators.linear import Translator
+from singflow.translators.linear import read_crossfitted
 
 ROWS = 4096  # features looked at at once
+SHARES = 4e8  # bytes of the translators' shares that are held at once
 
 
 class Flags(Controls, cli.Command):
@@ -36,7 +37,7 @@ def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     manifest = read_manifest(flags.manifest)
     basis = read_null_basis(flags.projector)
-    translator = Translator.load(flags.translator)
+    translators = read_crossfitted(flags.translator, manifest)
     texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
     text_of = label_rows(manifest, read_names(flags.names)["labels"], flags.names)
     scores = {case: ControlScores(len(manifest)) for case in cases(*basis.shape, flags.dimensions)}
@@ -45,14 +46,21 @@ def main(flags: Flags) -> None:
         done, least = scores[case], 1 if case.single else flags.min_draws
         return done.draws < least or (done.error_deg > flags.tolerance_deg and done.draws < flags.max_draws)
 
-    while waiting := [case for case in scores if wants_more(case)]:
-        folded = {
-            case: folded_control(translator.weight, basis, case, flags.seed, scores[case].draws).astype(np.float32).T for case in waiting
-        }
+    def score(drawn: dict[Case, Subspace]) -> None:
+        shares = {case: translators.each(lambda each, s=subspace: s.share(each).astype(np.float32)) for case, subspace in drawn.items()}
         for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest, size=ROWS):
-            original, targets = translate(features, translator), texts[text_of[image_id]]
-            for case, share in folded.items():
-                scores[case].update(image_id, Removal(original, features @ share), targets)
+            original, targets = translators(features, image_id), texts[text_of[image_id]]
+            for case, share in shares.items():
+                removal = Removal(original, share(features, image_id))
+                scores[case].update(image_id, removal, targets)
+                if case.subspace != "null" and case.dimension == basis.shape[1]:
+                    lengths = Subspace(basis).length(features), drawn[case].length(features)
+                    scores[case].update_matched(image_id, matched(removal, *lengths), targets)
+
+    at_once = max(1, int(SHARES / sum(each.weight.nbytes for each in translators.maps)))
+    while waiting := [case for case in scores if wants_more(case)]:
+        for start in range(0, len(waiting), at_once):
+            score({case: draw_subspace(basis, case, flags.seed, scores[case].draws) for case in waiting[start : start + at_once]})
         for case in waiting:
             scores[case].end_draw()
     ids = manifest["image_id"].to_numpy()

@@ -7,14 +7,14 @@ import pandas as pd
 
 from singflow import cli
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
-from singflow.analyses.metrics import fold, remove
+from singflow.analyses.metrics import Removal, contrast_deg, share
 from singflow.artifacts.files import read_names
 from singflow.artifacts.shards import iterate_whole, label_rows, read_manifest
 from singflow.artifacts.tables import iterate_row_groups, read_parquet, write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.data.manifest import head_classes
 from singflow.errors import InputError
-from singflow.translators.linear import Translator
+from singflow.translators.linear import read_crossfitted
 
 ROWS = 4096  # features looked at at once
 
@@ -31,6 +31,7 @@ class Flags(cli.Command):
     texts: Path
     names: Path
     controls: Path
+    floors: Path
     threads: int
     output: Path
 
@@ -38,12 +39,22 @@ class Flags(cli.Command):
 def read_controls(path: Path, null_dim: int, image_id: pd.Series) -> pd.DataFrame:
     """Mean scores of every image after random subspaces of the null space's dimension are removed; 0 for an empty one."""
     chosen = [group[(group["subspace"] == "random") & (group["dimension"] == null_dim)] for group in iterate_row_groups(path, [])]
-    own = (pd.concat(chosen) if chosen else read_parquet(path)).set_index("image_id")[["is_deg", "as_deg"]]
+    own = (pd.concat(chosen) if chosen else read_parquet(path)).set_index("image_id")[
+        ["is_deg", "as_deg", "matched_is_deg", "matched_as_deg"]
+    ]
     if null_dim and not own.index.sort_values().equals(pd.Index(image_id)):
         raise InputError(
             f"{path}: holds no random subspaces of {null_dim} dimensions for every image: remove it and run the workflow again"
         )
-    return own.reindex(image_id, fill_value=0.0)
+    return own.reindex(image_id, fill_value=0.0).rename(columns={"is_deg": "control_is_deg", "as_deg": "control_as_deg"})
+
+
+def read_floors(path: Path, image_id: pd.Series) -> pd.DataFrame:
+    """Conditional scores of every image, and the means of its scores over null components without content."""
+    floors = read_parquet(path, "floor_images").set_index("image_id")
+    if not floors.index.equals(pd.Index(image_id)):
+        raise InputError(f"{path}: holds other images than the manifest: remove it and run the workflow again")
+    return floors
 
 
 def main(flags: Flags) -> None:
@@ -52,38 +63,40 @@ def main(flags: Flags) -> None:
     head, made = read_tensors(flags.head, ["weight", "bias"])
     manifest = manifest.assign(class_index=head_classes(manifest, made.parsed("class_names", list | None)))
     basis = read_null_basis(flags.projector)
-    translator = Translator.load(flags.translator)
+    translators = read_crossfitted(flags.translator, manifest)
     texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
     labels = np.array(read_names(flags.names)["labels"], dtype=object)
     text_of = label_rows(manifest, labels, flags.names)
     class_index = manifest["class_index"].to_numpy()
-    folded = fold(translator.weight, basis)
-    control = read_controls(flags.controls, basis.shape[1], manifest["image_id"])
+    removed = translators.each(lambda each: share(each, basis).astype(np.float32))
+    beside = read_controls(flags.controls, basis.shape[1], manifest["image_id"]).join(read_floors(flags.floors, manifest["image_id"]))
     blocks = []
     for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest, size=ROWS):
-        removal = remove(features, translator, folded)
+        removal = Removal(translators(features, image_id), removed(features, image_id))
         angle_original, angle_equivalent = removal.angles(texts[text_of[image_id]])
         columns = {
             "image_id": image_id,
             "label": labels[text_of[image_id]],
             "class_index": class_index[image_id],
+            "fold": translators.fold[image_id],
             "predicted_index": np.argmax(features @ head["weight"].T + head["bias"], axis=1).astype(np.int32),
             "is_deg": removal.image_score(),
             "as_deg": angle_original - angle_equivalent,
+            "as_contrast_deg": contrast_deg(removal, texts, text_of[image_id]),
             "angle_original_deg": angle_original,
             "angle_equivalent_deg": angle_equivalent,
             "null_energy": null_energy(features, basis),
             "logit_change": logit_change(head["weight"], features, remove_null(features, basis)),
-            "control_is_deg": control.loc[image_id, "is_deg"].to_numpy(),
-            "control_as_deg": control.loc[image_id, "as_deg"].to_numpy(),
+            **beside.loc[image_id].to_dict("series"),
         }
-        blocks.append(pd.DataFrame(columns))
+        blocks.append(pd.DataFrame({name: np.asarray(values) for name, values in columns.items()}))
     scores = pd.concat(blocks, ignore_index=True)
     write_parquet(flags.output, scores)
     cli.log.info(
-        "%d images: IS %.2f, AS %+.2f, |AS| %.2f degrees; random subspaces of %d dimensions: IS %.2f",
+        "%d images: IS %.2f, floor %.2f; AS %+.2f, |AS| %.2f degrees; random subspaces of %d dimensions: IS %.2f",
         len(scores),
         scores["is_deg"].mean(),
+        scores["floor_is_deg"].mean(),
         scores["as_deg"].mean(),
         scores["as_deg"].abs().mean(),
         basis.shape[1],

@@ -8,7 +8,7 @@ from singflow.artifacts.files import read_names
 from singflow.artifacts.shards import iterate_whole, label_rows, read_manifest
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors
-from singflow.translators.linear import Translator
+from singflow.translators.linear import read_crossfitted
 
 
 class Flags(RankCurve, cli.Command):
@@ -30,12 +30,12 @@ def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     manifest = read_manifest(flags.manifest)
     head, _ = read_tensors(flags.head, ["weight", "bias"])
-    translator = Translator.load(flags.translator)
+    translators = read_crossfitted(flags.translator, manifest)
     texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
     text_of = label_rows(manifest, read_names(flags.names)["labels"], flags.names)
-    curve = CurveStatistics(head["weight"], head["bias"], translator, flags.kept, flags.energy)
+    curve = CurveStatistics(head["weight"], head["bias"], translators, flags.kept, flags.energy)
     for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest):
-        curve.update(features, texts[text_of[image_id]])
+        curve.update(image_id, features, texts[text_of[image_id]])
     table = curve.table()
     write_parquet(flags.output, table)
     for row in table.to_dict("records"):

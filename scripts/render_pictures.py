@@ -22,7 +22,7 @@ from singflow.pictures.neighbours import contents
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.rendering import encode, generate, photos, picture_table, retrieve
 from singflow.pictures.selection import Head, Picture, Subject, choose_images, perturbation_pictures, removal_pictures, steering_pictures
-from singflow.translators.linear import Translator
+from singflow.translators.linear import read_crossfitted
 
 
 class Flags(Pictures, Steering, cli.Command):
@@ -51,7 +51,7 @@ class Flags(Pictures, Steering, cli.Command):
     output: Path
 
 
-def plan(flags: Flags, n_images: int, chosen: pd.DataFrame) -> list[Picture]:
+def plan(flags: Flags, manifest: pd.DataFrame, chosen: pd.DataFrame) -> list[Picture]:
     """All pictures of a model, in the order of the figures."""
     names = read_names(flags.names)
     if names["targets"] != flags.prompts:
@@ -59,7 +59,7 @@ def plan(flags: Flags, n_images: int, chosen: pd.DataFrame) -> list[Picture]:
             f"{flags.names}: its targets are {names['targets']}, not steering.prompts {flags.prompts}: run embed_prompts again"
         )
     texts = read_tensors(flags.texts, ["label_embeddings", *(["target_embeddings"] if flags.prompts else [])])[0]
-    features = read_whole(flags.features, "features", flags.shards, n_images, list(chosen["image_id"]))
+    features = read_whole(flags.features, "features", flags.shards, len(manifest), list(chosen["image_id"]))
     label_texts = texts["label_embeddings"][[names["labels"].index(label) for label in chosen["label"]]]
     subjects = [
         Subject(int(i), label, *each) for i, label, *each in zip(chosen["image_id"], chosen["label"], features, label_texts, strict=True)
@@ -67,13 +67,15 @@ def plan(flags: Flags, n_images: int, chosen: pd.DataFrame) -> list[Picture]:
     stored = read_tensors(flags.features / "head.safetensors", ["weight", "bias"])[0]
     basis = read_null_basis(flags.projector)
     head = Head(stored["weight"].astype(np.float64), stored["bias"].astype(np.float64), basis)
-    translator = Translator.load(flags.translators / f"{flags.linear}.safetensors").astype(np.float64)
-    pictures = [each for subject in subjects for each in removal_pictures("fig1", subject, head, translator, flags.linear)]
+    translators = read_crossfitted(flags.translators / f"{flags.linear}.safetensors", manifest).each(lambda each: each.astype(np.float64))
+    own = {subject.image_id: translators.maps[translators.place[subject.image_id]] for subject in subjects}
+    pictures = [each for subject in subjects for each in removal_pictures("fig1", subject, head, own[subject.image_id], flags.linear)]
     if flags.model != flags.closeup:
         return pictures
     prompts = dict(zip(flags.prompts, texts.get("target_embeddings", []), strict=True))
     for subject in subjects:
-        pictures += steering_pictures("fig6", subject, head, translator, flags.linear, prompts, [max(flags.target_is_deg)])
+        pictures += steering_pictures("fig6", subject, head, own[subject.image_id], flags.linear, prompts, [max(flags.target_is_deg)])
+    translator = own[subjects[0].image_id]
     ladder = dict(list(prompts.items())[:1])
     pictures += steering_pictures("fig10", subjects[0], head, translator, flags.linear, ladder, flags.ladder_is_deg)
     pictures += removal_pictures("fig11", subjects[0], head, translator, flags.linear)
@@ -102,7 +104,7 @@ def main(flags: Flags) -> None:
     renderer = choose_renderer(flags.renderer, flags.space, read_space(flags.entry), flags)
     manifest = read_manifest(flags.manifest)
     chosen = choose_images(manifest, flags.images, flags.count, flags.seed)
-    pictures = plan(flags, len(manifest), chosen)
+    pictures = plan(flags, manifest, chosen)
     root = data_root(flags.source, flags.root)
 
     @cache

@@ -1,5 +1,6 @@
 """Steer every image's feature toward texts inside the null space, by steps that reach the wanted image scores."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from singflow.artifacts.shards import iterate_whole, label_rows, read_manifest
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.errors import InputError, check_labels
-from singflow.translators.linear import Translator
+from singflow.translators.linear import read_crossfitted
 
 ROWS = 1024  # features steered at once
 TYPES = {
@@ -59,18 +60,22 @@ def main(flags: Flags) -> None:
     text_of = label_rows(manifest, labels, flags.names)
     head = read_tensors(flags.head, ["weight"])[0]["weight"]
     basis = read_null_basis(flags.projector)
-    translator = Translator.load(flags.translator).astype(np.float64)
-    translated_basis = translator.weight @ basis
+    translators = read_crossfitted(flags.translator, manifest).each(lambda each: each.astype(np.float64))
+    translated = [each.weight @ basis for each in translators.maps]
     steered = manifest["label"].isin(flags.labels or manifest["label"]).to_numpy()
     blocks = []
-    for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest, size=ROWS, images=steered):
-        label_texts = texts["label_embeddings"][text_of[image_id]]
-        for number, prompt in enumerate(flags.prompts):
-            text = texts["target_embeddings"][number]
-            directions = null_directions(features, translator, basis, translated_basis, text)
+
+    def of_one(place: int, image_id: np.ndarray, features: np.ndarray) -> Iterator[pd.DataFrame]:
+        translator, label_texts = translators.maps[place], texts["label_embeddings"][text_of[image_id]]
+        for prompt, text in zip(flags.prompts, texts.get("target_embeddings", []), strict=True):
+            directions = null_directions(features, translator, basis, translated[place], text)
             for target in flags.target_is_deg:
                 scores = steering_scores(features, head, translator, directions, text, label_texts, target)
-                blocks.append(scores.assign(image_id=image_id, label=labels[text_of[image_id]], prompt=prompt))
+                yield scores.assign(image_id=image_id, label=labels[text_of[image_id]], prompt=prompt)
+
+    for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest, size=ROWS, images=steered):
+        for place, rows in translators.parts(image_id):
+            blocks += of_one(place, image_id[rows], features[rows])
     table = pd.concat(blocks) if blocks else pd.DataFrame(columns=list(TYPES))
     table = table.sort_values(["image_id", "prompt", "target_is_deg"], kind="stable", ignore_index=True)
     write_parquet(flags.output, table[list(TYPES)].astype(TYPES))

@@ -30,6 +30,7 @@ SMALL: dict[str, Any] = {  # differences of a study that takes seconds
     "models": ["efficientnet_lite0", "tiny"],
     "extraction": {"views": 2, "shards": 2},
     "controls": {"max_draws": 5},
+    "floor": {"permutations": 4},
     "training": {"epochs": 3},
     "summary": {"resamples": 200},
 }

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from singflow.analyses.geometry import null_space, random_basis, remove_null
-from singflow.analyses.metrics import Removal, angle_deg, angles_to_all_deg, fold, remove, rescale, unit
+from singflow.analyses.metrics import Removal, angle_deg, angles_to_all_deg, remove, rescale, share, unit
 from singflow.errors import InputError
 from singflow.translators.ridge import Affine
 
@@ -56,7 +56,7 @@ def test_the_folded_translator_scores_as_the_explicit_projector_does(classes, wi
     basis = null_space(generator.standard_normal((classes, width))).basis
     translator = Affine(generator.standard_normal((dim, width)), generator.standard_normal(dim))
     features, texts = generator.standard_normal((6, width)), generator.standard_normal((6, dim))
-    removal = remove(features, translator, fold(translator.weight, basis))
+    removal = remove(features, translator, share(translator, basis))
     equivalent = translator(remove_null(features, basis))
     np.testing.assert_allclose(removal.equivalent, equivalent, atol=1e-10)
     np.testing.assert_allclose(removal.image_score(), angle_deg(translator(features), equivalent), atol=1e-5)
@@ -73,7 +73,7 @@ def test_scores_in_single_precision_are_mpmaths():
     )
     features = np.abs(generator.standard_normal((4, width))).astype(np.float32)
     text = unit(generator.standard_normal((4, dim))).astype(np.float32)
-    removal = remove(features, translator, fold(translator.weight, basis))
+    removal = remove(features, translator, share(translator, basis))
     wide = Affine(translator.weight.astype(np.float64), translator.bias.astype(np.float64))
     original, equivalent = wide(features.astype(np.float64)), wide(remove_null(features.astype(np.float64), basis))
     for row in range(4):
@@ -106,7 +106,7 @@ def test_scores_of_parts_from_tiny_to_nearly_everything_and_in_any_direction_are
 def test_features_are_translated_in_their_own_precision(dtype):
     generator = np.random.default_rng(0)
     translator = Affine(generator.standard_normal((5, 8)), generator.standard_normal(5))
-    removal = remove(generator.standard_normal((3, 8)).astype(dtype), translator, fold(translator.weight, random_basis(8, 2, 0, 0)))
+    removal = remove(generator.standard_normal((3, 8)).astype(dtype), translator, share(translator, random_basis(8, 2, 0, 0)))
     assert removal.original.dtype == removal.removed.dtype == dtype
 
 
@@ -140,7 +140,7 @@ def test_without_a_null_space_both_scores_are_exactly_zero_and_nothing_warns():
     features, texts = generator.standard_normal((6, 8)).astype(np.float32), generator.standard_normal((6, 5))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        removal = remove(features, translator, fold(translator.weight, null_space(weight).basis))
+        removal = remove(features, translator, share(translator, null_space(weight).basis))
         assert not removal.image_score().any()
         assert not removal.attribute_score(texts).any()
 
@@ -150,12 +150,12 @@ def test_without_a_null_space_both_scores_are_exactly_zero_and_nothing_warns():
 def test_scores_do_not_depend_on_the_order_or_the_number_of_rows(seed, cut):
     generator = np.random.default_rng(seed)
     translator = Affine(generator.standard_normal((64, 160)).astype(np.float32), generator.standard_normal(64).astype(np.float32))
-    folded = fold(translator.weight, random_basis(160, 40, seed=0, draw=0))
+    removed = share(translator, random_basis(160, 40, seed=0, draw=0))
     features, texts = generator.standard_normal((71, 160)).astype(np.float32), generator.standard_normal((71, 64))
     order = generator.permutation(71)
-    whole = remove(features, translator, folded)
+    whole = remove(features, translator, removed)
     for part in (order[:cut], order[cut:]):
-        piece = remove(features[part], translator, folded)
+        piece = remove(features[part], translator, removed)
         np.testing.assert_allclose(piece.image_score(), whole.image_score()[part], rtol=0, atol=1e-4)
         np.testing.assert_allclose(piece.attribute_score(texts[part]), whole.attribute_score(texts)[part], rtol=0, atol=1e-4)
 

@@ -6,7 +6,7 @@ import torchvision
 from PIL import Image
 
 from singflow.analyses.geometry import null_space
-from singflow.analyses.metrics import fold, remove
+from singflow.analyses.metrics import remove, share
 from singflow.config.registry import ModelEntry
 from singflow.errors import InputError
 from singflow.towers.classifiers import load_classifier
@@ -65,7 +65,7 @@ def scores(features, basis, embeddings):
     ridge = RidgeStatistics(features.shape[1], embeddings.shape[1])
     ridge.update(features, embeddings)
     (translator,) = ridge.path([100.0])
-    removal = remove(features, translator, fold(translator.weight, basis))
+    removal = remove(features, translator, share(translator, basis))
     return removal.image_score(), removal.attribute_score(embeddings)
 
 

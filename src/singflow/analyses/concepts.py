@@ -8,10 +8,8 @@ import scipy
 from pydantic import Field
 
 from singflow.analyses.metrics import angles_to_all_deg
-from singflow.config.sections import (
-    SafePath,
-    Section,
-)
+from singflow.artifacts.scratch import Scratch
+from singflow.config.sections import SafePath, Section
 
 
 class Concepts(Section):
@@ -45,16 +43,15 @@ def block_size(labels: int) -> int:
     return max(1, min(BLOCK, CELLS // labels))
 
 
-def scan_block(original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, texts: np.ndarray) -> dict[str, np.ndarray]:
+def scan_block(original: np.ndarray | Scratch, equivalent: np.ndarray | Scratch, n: np.ndarray, texts: np.ndarray) -> dict[str, np.ndarray]:
     """Moments over images of the angle and of AS for every label and the concepts of one block.
 
     Angles by `angles_to_all_deg`, sums in float64. Memory grows with L x B, not with N.
 
     Parameters
     ----------
-    original, equivalent : ndarray of shape (N, m)
-        Unit embeddings in float32 before and after null removal, the images of the first label first and so on. Only their
-        length and slices are asked for: they may be read or mapped from a file.
+    original, equivalent : ndarray or Scratch of shape (N, m)
+        Unit embeddings in float32 before and after null removal, the images of the first label first and so on.
     n : ndarray of shape (L,)
         Images per label, none 0.
     texts : ndarray of shape (B, m)

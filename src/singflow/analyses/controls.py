@@ -8,10 +8,9 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from singflow.analyses.geometry import orthonormal, random_basis
-from singflow.analyses.metrics import Removal, fold
-from singflow.config.sections import (
-    Section,
-)
+from singflow.analyses.metrics import Removal, share
+from singflow.config.sections import Section
+from singflow.translators.ridge import Affine
 
 
 class Controls(Section):
@@ -69,13 +68,54 @@ def cases(width: int, null_dim: int, dimensions: list[int]) -> list[Case]:
     return [Case(kind, d, kind != "random" and d == room[kind]) for d in wanted for kind in SUBSPACES if d <= room[kind]]
 
 
-def folded_control(weight: np.ndarray, null_basis: np.ndarray, case: Case, seed: int, draw: int) -> np.ndarray:
-    """The translator's share of one drawn subspace, T B B^T.
+@dataclass(frozen=True)
+class Subspace:
+    """A subspace to remove: the span of an orthonormal basis (d, k), or its complement."""
+
+    basis: np.ndarray
+    complement: bool = False
+
+    def share(self, translator: Affine) -> Affine:
+        """The translator's share of the subspace.
+
+        Parameters
+        ----------
+        translator : Affine
+            T (m, d) and c (m,).
+
+        Returns
+        -------
+        Affine
+            Weight T P (m, d) with the projector P of the subspace, and bias 0, in float64.
+        """
+        within = share(translator, self.basis)
+        return Affine(translator.weight.astype(np.float64) - within.weight, within.bias) if self.complement else within
+
+    def length(self, features: np.ndarray) -> np.ndarray:
+        """Norms of the parts of features that lie in the subspace.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n, d)
+            Features f.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Norms, ||P f||, in float64.
+        """
+        inside = features @ self.basis.astype(features.dtype)
+        squares = np.vecdot(inside, inside).astype(np.float64)
+        if self.complement:
+            squares = np.maximum(np.vecdot(features, features).astype(np.float64) - squares, 0.0)
+        return np.sqrt(squares)
+
+
+def draw_subspace(null_basis: np.ndarray, case: Case, seed: int, draw: int) -> Subspace:
+    """One drawn subspace of a case.
 
     Parameters
     ----------
-    weight : ndarray of shape (m, d)
-        The translator's weight T.
     null_basis : ndarray of shape (d, k)
         Orthonormal basis of the null space.
     case : Case
@@ -86,30 +126,52 @@ def folded_control(weight: np.ndarray, null_basis: np.ndarray, case: Case, seed:
 
     Returns
     -------
-    ndarray of shape (m, d)
-        The share in float64.
+    Subspace
+        Of the case's dimension.
     """
     width, null_dim = null_basis.shape
     if case.subspace == "null":
-        return fold(weight, null_basis if case.single else null_basis @ random_basis(null_dim, case.dimension, seed, draw))
+        return Subspace(null_basis if case.single else null_basis @ random_basis(null_dim, case.dimension, seed, draw))
     if case.subspace == "row":
         if case.single:
-            return weight.astype(np.float64) - fold(weight, null_basis)
+            return Subspace(null_basis, complement=True)
         drawn = np.random.default_rng([seed, draw, width, case.dimension, 1]).standard_normal((width, case.dimension))
-        return fold(weight, orthonormal(drawn - null_basis @ (null_basis.T @ drawn)))
+        return Subspace(orthonormal(drawn - null_basis @ (null_basis.T @ drawn)))
     if 2 * case.dimension > width:
-        return weight.astype(np.float64) - fold(weight, random_basis(width, width - case.dimension, seed, draw))
-    return fold(weight, random_basis(width, case.dimension, seed, draw))
+        return Subspace(random_basis(width, width - case.dimension, seed, draw), complement=True)
+    return Subspace(random_basis(width, case.dimension, seed, draw))
+
+
+def matched(removal: Removal, wanted: np.ndarray, length: np.ndarray) -> Removal:
+    """The removal of as much of each feature as null removal takes: the removed part rescaled to the norm of the null part.
+
+    Parameters
+    ----------
+    removal : Removal
+        Of another subspace.
+    wanted : ndarray of shape (n,)
+        Norms of the features' null parts, ||P_0 f||.
+    length : ndarray of shape (n,)
+        Norms of the parts that were removed, ||P_B f||; where one is 0 nothing is removed.
+
+    Returns
+    -------
+    Removal
+        Removal of lambda P_B f with lambda = ||P_0 f|| / ||P_B f||.
+    """
+    factor = np.divide(wanted, length, out=np.zeros_like(wanted), where=length > 0)
+    return Removal(removal.original, removal.removed * factor[:, None])
 
 
 class ControlScores:
-    """Per-image scores of one case, as sums over draws; memory grows with the images, by three numbers each.
+    """Per-image scores of one case, as sums over draws; memory grows with the images, by five numbers each.
 
     n: number of images.
     """
 
     def __init__(self, n: int) -> None:
         self._sums = np.zeros((3, n))
+        self._matched = np.full((2, n), np.nan)
         self._means: list[np.ndarray] = []
 
     def update(self, image_id: np.ndarray, removal: Removal, texts: np.ndarray) -> None:
@@ -126,6 +188,19 @@ class ControlScores:
         """
         image_score, attribute_score = removal.image_score(), removal.attribute_score(texts)
         self._sums[:, image_id] += image_score, attribute_score, np.abs(attribute_score)
+
+    def update_matched(self, image_id: np.ndarray, removal: Removal, texts: np.ndarray) -> None:
+        """Add images of the draw in progress: their scores after the matched removal.
+
+        Parameters
+        ----------
+        image_id, texts
+            As for update().
+        removal : Removal
+            What `matched` gives.
+        """
+        before = np.nan_to_num(self._matched[:, image_id])
+        self._matched[:, image_id] = np.add(before, [removal.image_score(), removal.attribute_score(texts)])
 
     def end_draw(self) -> None:
         """Every image has had its part in this draw."""
@@ -160,8 +235,10 @@ class ControlScores:
         Returns
         -------
         DataFrame
-            image_id, subspace, dimension, and IS, AS and |AS| in degrees: is_deg, as_deg, as_abs_deg.
+            image_id, subspace, dimension, and in degrees IS, AS and |AS| (is_deg, as_deg, as_abs_deg), and IS and AS after the
+            matched removal (matched_is_deg, matched_as_deg; NaN where there was none).
         """
+        matched_image, matched_attribute = self._matched[:, image_id] / max(self.draws, 1)
         image_score, attribute_score, size = self._sums[:, image_id] / max(self.draws, 1)
         return pd.DataFrame(
             {
@@ -171,6 +248,8 @@ class ControlScores:
                 "is_deg": image_score,
                 "as_deg": attribute_score,
                 "as_abs_deg": size,
+                "matched_is_deg": matched_image,
+                "matched_as_deg": matched_attribute,
             }
         )
 

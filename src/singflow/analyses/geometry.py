@@ -1,5 +1,6 @@
 """The geometry of a classifier head: what its logits see and what they cannot (equations 1 to 3 and 9)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,6 +186,49 @@ def orthonormal(columns: np.ndarray) -> np.ndarray:
     """
     basis, _ = scipy.linalg.qr(columns, mode="economic", overwrite_a=True, check_finite=False)
     return basis
+
+
+def complement(basis: np.ndarray) -> np.ndarray:
+    """Orthonormal basis of what a subspace leaves.
+
+    Parameters
+    ----------
+    basis : ndarray of shape (d, k)
+        Orthonormal basis of the subspace.
+
+    Returns
+    -------
+    ndarray of shape (d, d - k)
+        Orthonormal columns, orthogonal to those of basis.
+    """
+    width, dimension = basis.shape
+    if not dimension:
+        return np.eye(width)
+    return scipy.linalg.qr(basis, check_finite=False)[0][:, dimension:]
+
+
+def row_span(blocks: Iterable[np.ndarray]) -> np.ndarray | None:
+    """Orthonormal basis of the space that differences of a few rows span; a ridge regression on them loses nothing in it.
+
+    Parameters
+    ----------
+    blocks : iterable of ndarray of shape (n, d)
+        The rows. No more of them are looked at than there are dimensions.
+
+    Returns
+    -------
+    ndarray of shape (d, q), or None
+        Orthonormal columns in float64; None where there are d rows or more.
+    """
+    rows: list[np.ndarray] = []
+    for block in blocks:
+        rows.append(block.astype(np.float64))
+        if sum(map(len, rows)) >= block.shape[1]:
+            return None
+    differences = np.concatenate(rows)
+    differences -= differences[0].copy()
+    _, singular, right = scipy.linalg.svd(differences, full_matrices=False, check_finite=False)
+    return right[singular > max(differences.shape) * np.finfo(np.float64).eps * singular.max(initial=0.0)].T
 
 
 def random_basis(width: int, dimension: int, seed: int, draw: int) -> np.ndarray:

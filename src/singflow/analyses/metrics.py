@@ -95,24 +95,24 @@ def rescale(equivalent: np.ndarray, original: np.ndarray) -> np.ndarray:
     return moved * (norms["original"] / norms["equivalent"])[:, None]
 
 
-def fold(weight: np.ndarray, basis: np.ndarray) -> np.ndarray:
+def share(translator: Affine, basis: np.ndarray) -> Affine:
     """The translator's share of a subspace, T V V^T.
 
     Subtracted from T it is the translator of equivalent features, so that no feature has to be projected.
 
     Parameters
     ----------
-    weight : ndarray of shape (m, d)
-        The translator's weight T.
+    translator : Affine
+        T (m, d) and c (m,).
     basis : ndarray of shape (d, k)
         Orthonormal basis V of the subspace.
 
     Returns
     -------
-    ndarray of shape (m, d)
-        The share in float64.
+    Affine
+        Weight T V V^T (m, d) and bias 0, in float64.
     """
-    return (weight.astype(np.float64) @ basis) @ basis.T
+    return Affine((translator.weight.astype(np.float64) @ basis) @ basis.T, np.zeros(len(translator.bias)))
 
 
 def _wide(*arrays: np.ndarray) -> Iterator[tuple[slice, list[np.ndarray]]]:
@@ -209,6 +209,32 @@ class Removal:
         return original - equivalent
 
 
+def contrast_deg(removal: Removal, texts: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Contrastive AS: toward the own label, less the mean toward all other labels, so that a shift toward all texts alike is 0.
+
+    Parameters
+    ----------
+    removal : Removal
+        Of n rows.
+    texts : ndarray of shape (L, m)
+        Unit embeddings of the labels in float32.
+    own : ndarray of int, shape (n,)
+        The row of texts that stands for each row's label.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Degrees; NaN where there is no other label.
+    """
+    units = [unit(each).astype(np.float32) for each in (removal.original, removal.equivalent)]
+    scores = angles_to_all_deg(units[0], texts)
+    scores -= angles_to_all_deg(units[1], texts)
+    mine = scores[np.arange(len(own)), own].astype(np.float64)
+    if len(texts) < 2:
+        return np.full(len(own), np.nan)
+    return mine - (scores.sum(axis=1, dtype=np.float64) - mine) / (len(texts) - 1)
+
+
 def _angles(area2: np.ndarray, product: np.ndarray, *squares: np.ndarray) -> np.ndarray:
     """Degrees out of squared areas and dot products of two vectors a row, whose squared norms must not be zero."""
     if not all((square > 0).all() for square in squares):
@@ -234,8 +260,8 @@ def translate(features: np.ndarray, translator: Affine) -> np.ndarray:
     return translator.astype(features.dtype)(features)
 
 
-def remove(features: np.ndarray, translator: Affine, folded: np.ndarray) -> Removal:
-    """Translate features with and without a subspace, by two products in the features' type.
+def remove(features: np.ndarray, translator: Affine, removed: Affine) -> Removal:
+    """Translate features with and without a part of them, by two products in the features' type.
 
     Parameters
     ----------
@@ -243,15 +269,15 @@ def remove(features: np.ndarray, translator: Affine, folded: np.ndarray) -> Remo
         Features f.
     translator : Affine
         T (m, d) and c (m,).
-    folded : ndarray of shape (m, d)
-        The translator's share of the subspace, as `fold` gives it.
+    removed : Affine
+        The translator's share of a subspace, as `share` gives it.
 
     Returns
     -------
     Removal
         The translated features and the part of them that goes with the subspace.
     """
-    return Removal(translate(features, translator), features @ folded.T.astype(features.dtype, copy=False))
+    return Removal(translate(features, translator), translate(features, removed))
 
 
 def angles_to_all_deg(units: np.ndarray, texts: np.ndarray) -> np.ndarray:

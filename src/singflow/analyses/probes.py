@@ -92,7 +92,7 @@ def fit_classifiers(statistics: RidgeStatistics, alphas: list[float]) -> list[Af
     InputError
         When the features do not vary.
     """
-    scale = statistics.mean_squared_norm
+    scale = statistics.mean_squared_distance
     if not scale > 0:
         raise InputError("the features that the probe is trained on are all alike: look at the images and at the classifier")
     return list(statistics.path(alpha * scale for alpha in alphas))
@@ -142,7 +142,9 @@ def probe(batches: Batches, roles: Roles, basis: np.ndarray, translator: Affine,
     else:
         chosen = dict.fromkeys(KINDS, sorted(alphas)[len(alphas) // 2])
         report["note"] = "no label has two training images to choose the penalty with: the middle one is used"
-    final = {kind: fit_classifiers(inner + held_out, [chosen[kind]]) for kind, (inner, held_out) in sums.items()}
+    for inner, held_out in sums.values():
+        inner.add(held_out)
+    final = {kind: fit_classifiers(inner, [chosen[kind]]) for kind, (inner, _) in sums.items()}
     right = _count_right(batches, roles, roles.test, basis, translator, final)
     for kind in KINDS:
         interval = scipy.stats.binomtest(right[kind][0], counts["n_test"]).proportion_ci(confidence, method="wilson")

@@ -11,10 +11,9 @@ from pydantic import Field
 from singflow.analyses.geometry import energy_rank, null_space
 from singflow.analyses.metrics import Removal, translate
 from singflow.analyses.tables import qualify
-from singflow.config.sections import (
-    Section,
-)
-from singflow.translators.ridge import Affine
+from singflow.artifacts.shards import in_blocks
+from singflow.config.sections import Section
+from singflow.translators.crossfit import CrossFitted
 
 
 class RankCurve(Section):
@@ -48,8 +47,8 @@ class CurveStatistics:
     head: weight (C, d), bias (C,); energy: share of ||W||_F^2 that the rule `energy` keeps.
     """
 
-    def __init__(self, weight: np.ndarray, bias: np.ndarray, translator: Affine, kept: list[float], energy: float) -> None:
-        self._weight, self._bias, self._translator = weight.astype(np.float64), bias.astype(np.float64), translator
+    def __init__(self, weight: np.ndarray, bias: np.ndarray, translators: CrossFitted, kept: list[float], energy: float) -> None:
+        self._weight, self._bias, self._translators = weight.astype(np.float64), bias.astype(np.float64), translators
         exact, centered = null_space(weight), null_space(weight, "centered")
         ranks = {share: min(exact.rank, max(1, round(share * exact.rank))) for share in sorted(set(kept), reverse=True)}
         rules = {"exact": exact.rank, "energy": min(exact.rank, energy_rank(exact.singular_values, energy))}
@@ -61,7 +60,7 @@ class CurveStatistics:
             ("centered", centered.rank / whole, centered.rank, len(cuts)),
         ]
         chains = [Chain(np.hstack([exact.principal, exact.basis]), cuts), Chain(centered.basis, [0])]
-        self._chains = [(chain, self._weight @ chain.basis, translator.weight @ chain.basis) for chain in chains]
+        self._chains = [(chain, self._weight @ chain.basis, [each.weight @ chain.basis for each in translators.maps]) for chain in chains]
         total = max(float(np.sum(self._weight**2)), np.finfo(np.float64).tiny)
         self._energy = [1.0 - np.sum(seen[:, cut:] ** 2) / total for chain, seen, _ in self._chains for cut in chain.cuts]
         self._n = 0
@@ -69,24 +68,27 @@ class CurveStatistics:
         self._sums = np.zeros((len(self._energy), 8))
         self._largest = np.zeros(len(self._energy))
 
-    def update(self, features: np.ndarray, texts: np.ndarray) -> None:
+    def update(self, image_id: np.ndarray, features: np.ndarray, texts: np.ndarray) -> None:
         """Add images.
 
         Parameters
         ----------
+        image_id : ndarray of shape (n,)
+            Their ids.
         features : ndarray of shape (n, d)
             Features of the images.
         texts : ndarray of shape (n, m)
             Unit embedding of each image's own label.
         """
-        for start in range(0, len(features), CHUNK):
-            self._update(features[start : start + CHUNK].astype(np.float64), texts[start : start + CHUNK])
+        for place, rows in self._translators.parts(image_id):
+            for part in in_blocks(rows, CHUNK):
+                self._update(place, features[part].astype(np.float64), texts[part])
 
-    def _update(self, features: np.ndarray, texts: np.ndarray) -> None:
+    def _update(self, place: int, features: np.ndarray, texts: np.ndarray) -> None:
         logits = features @ self._weight.T + self._bias
         spread = np.linalg.norm(logits - logits.mean(axis=1, keepdims=True), axis=1)
         spreads = spread > 0
-        original = translate(features, self._translator)
+        original = translate(features, self._translators.maps[place])
         before, predicted = scipy.special.softmax(logits, axis=1), logits.argmax(axis=1)
         self._n += len(features)
         self._n_spread += int(spreads.sum())
@@ -96,7 +98,7 @@ class CurveStatistics:
             change, moved, end = np.zeros_like(logits), np.zeros_like(original), chain.basis.shape[1]
             for cut in chain.cuts:
                 change += coordinates[:, cut:end] @ seen[:, cut:end].T
-                moved += coordinates[:, cut:end] @ translated[:, cut:end].T
+                moved += coordinates[:, cut:end] @ translated[place][:, cut:end].T
                 end = cut
                 size, after = np.linalg.norm(change, axis=1), logits - change
                 removal = Removal(original, moved)

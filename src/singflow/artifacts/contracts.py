@@ -3,18 +3,29 @@
 TENSORS = {  # kind and dimensions of the artifacts' tensors
     **dict.fromkeys(["image_id", "view"], ("i", 1)),
     **dict.fromkeys(["bias", "singular_values", "feature_mean", "embedding_mean"], ("f", 1)),
+    "fold_weight": ("f", 3),
+    "fold_bias": ("f", 2),
     **dict.fromkeys(["features", "embeddings", "weight", "null_basis"], ("f", 2)),
     **dict.fromkeys(["label_embeddings", "concept_embeddings", "target_embeddings"], ("f", 2)),
 }
 COLUMNS = {  # of the tables of rows, with their kinds
     table: {name: kind for kind, names in kinds.items() for name in names.split()}
     for table, kinds in {
-        "manifest": {"i": "image_id class_index width height", "O": "path label prompt split sha256"},
+        "manifest": {"i": "image_id class_index fold width height", "O": "path label prompt split sha256"},
         "scores": {
-            "i": "image_id class_index predicted_index", "O": "label",
-            "f": "is_deg as_deg angle_original_deg angle_equivalent_deg null_energy logit_change control_is_deg control_as_deg",
+            "i": "image_id class_index predicted_index fold", "O": "label",
+            "f": "is_deg as_deg as_contrast_deg angle_original_deg angle_equivalent_deg null_energy logit_change"
+            " control_is_deg control_as_deg matched_is_deg matched_as_deg"
+            " conditional_is_deg conditional_as_deg floor_is_deg floor_as_deg floor_conditional_is_deg",
         },
-        "controls": {"i": "image_id dimension", "O": "subspace", "f": "is_deg as_deg as_abs_deg"},
+        "controls": {"i": "image_id dimension", "O": "subspace", "f": "is_deg as_deg as_abs_deg matched_is_deg matched_as_deg"},
+        "floor_images": {
+            "i": "image_id",
+            "f": "conditional_is_deg conditional_as_deg floor_is_deg floor_as_deg floor_conditional_is_deg floor_conditional_as_deg",
+        },
+        "floor_labels": {
+            "i": "n", "O": "label", "f": "is_deg floor_is_deg p_is_deg as_abs_deg floor_as_abs_deg p_as_abs_deg",
+        },
         "neighbours": {"i": "image_id original_id equivalent_id", "f": "original_deg equivalent_deg"},
         "null_validation": {"i": "image_id", "O": "perturbation", "f": "norm logit_change softmax_change", "b": "top1_changed"},
         "pictures": {"O": "figure picture"},

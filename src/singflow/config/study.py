@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationEr
 
 from singflow.analyses.concepts import Concepts
 from singflow.analyses.controls import Controls
+from singflow.analyses.floor import Floor
 from singflow.analyses.probes import Probe
 from singflow.analyses.rank_curve import RankCurve
 from singflow.analyses.steering import Steering
@@ -61,6 +62,7 @@ class Study(Section):
     projector: Projector
     translator: Translator
     controls: Controls
+    floor: Floor
     rank_curve: RankCurve
     concepts: Concepts
     steering: Steering

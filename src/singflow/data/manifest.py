@@ -393,7 +393,7 @@ def build_manifest(
     rejected: Rejected,
     *,
     per_class: int | None,
-    validation_fraction: float,
+    folds: int,
     max_pixels: int,
     max_rejected_fraction: float,
     seed: int,
@@ -403,8 +403,9 @@ def build_manifest(
     """The manifest, and every file left out with its reason; together they are all that was found.
 
     Images are drawn per label (and split, where the source has its own) in an order that the seed and the path fix, so that
-    an unusable one is replaced by the next. The held-out share is drawn by seed and content, so that copies of one image
-    stay on one side, except those that the share's end falls between.
+    an unusable one is replaced by the next. Folds are drawn by seed and content, so that copies of one image are in one fold,
+    and so that they differ in size, and in each label's share, as little as can be. Where the source has no split of its own,
+    fold 0 is held out.
 
     Parameters
     ----------
@@ -416,14 +417,14 @@ def build_manifest(
         Path and reason of what they rejected; it counts as unusable.
     per_class : int or None
         Images drawn per label and split at most; None: all.
-    validation_fraction : float
-        Held-out share of the images that have no split of their own, between 0 and 1; at least one image is held out.
+    folds : int
+        Number of folds, 2 or more.
     max_pixels : int
         Limit on an image's width times height, in pixels.
     max_rejected_fraction : float
         Share of unusable files, among those looked at, that is allowed.
     seed : int
-        Decides what is drawn and what is held out.
+        Decides what is drawn, and the folds.
     threads : int
         Threads that decode.
     progress : callable
@@ -433,7 +434,7 @@ def build_manifest(
     -------
     manifest : DataFrame
         One image a row, in order of paths: image_id (0, 1, 2, ...), path, label, class_index, prompt, split (train or validation),
-        width and height in pixels, sha256.
+        fold (0 to folds - 1; an image that the source itself holds out is not in fold 0), width and height in pixels, sha256.
     rejected : list of tuple
         Path and reason of every file left out, unusable or not drawn.
 
@@ -471,10 +472,10 @@ def build_manifest(
             f"mend or remove them, or raise the limit\n{listing}"
         )
     undrawn = [(c.path, f"not drawn: data.per_class is {per_class}") for waiting in pools.values() for c in waiting]
-    return _frame(accepted, validation_fraction, seed), sorted(unusable + undrawn)
+    return _frame(accepted, folds, seed), sorted(unusable + undrawn)
 
 
-def _frame(accepted: list[tuple[Candidate, Inspected]], validation_fraction: float, seed: int) -> pd.DataFrame:
+def _frame(accepted: list[tuple[Candidate, Inspected]], folds: int, seed: int) -> pd.DataFrame:
     import pandas as pd
 
     accepted = sorted(accepted, key=lambda pair: pair[0].path)
@@ -486,18 +487,26 @@ def _frame(accepted: list[tuple[Candidate, Inspected]], validation_fraction: flo
             "class_index": pd.Series([candidate.class_index for candidate, _ in accepted], dtype="int32"),
             "prompt": [candidate.prompt for candidate, _ in accepted],
             "split": [candidate.split for candidate, _ in accepted],
+            "fold": pd.Series(0, range(len(accepted)), dtype="int32"),
             "width": pd.Series([image.width for _, image in accepted], dtype="int32"),
             "height": pd.Series([image.height for _, image in accepted], dtype="int32"),
             "sha256": [image.sha256 for _, image in accepted],
         }
     )
-    open_rows = frame.index[frame["split"] == ""]
-    if len(open_rows):
-        held_out = max(1, round(validation_fraction * len(open_rows)))
-        order = sorted(open_rows, key=lambda row: (_rank(seed, "split", str(frame.at[row, "sha256"])), row))
-        frame.loc[open_rows, "split"] = "train"
-        frame.loc[order[:held_out], "split"] = "validation"
+    held_out = frame["split"] == "validation"
+    for rows, numbers in ((~held_out, range(folds)), (held_out, range(1, folds))):
+        fold_of = _folds(frame[rows], numbers, seed)
+        frame.loc[rows, "fold"] = frame.loc[rows, "sha256"].map(fold_of).astype("int32")
+    drawn = frame["split"] == ""
+    frame.loc[drawn, "split"] = np.where(frame.loc[drawn, "fold"] == 0, "validation", "train")
     for split in ("train", "validation"):
         if not (frame["split"] == split).any():
             raise InputError(f"no image is in the split {split}: a translator needs both; add images or a {split} folder")
     return frame
+
+
+def _folds(frame: pd.DataFrame, numbers: range, seed: int) -> dict[str, int]:
+    """The fold of every content: dealt out in turn, label by label, within a label in an order that seed and content fix."""
+    label_of = dict(zip(frame["sha256"][::-1], frame["label"][::-1], strict=True))
+    order = sorted(label_of, key=lambda sha256: (label_of[sha256], _rank(seed, "fold", sha256)))
+    return {sha256: numbers[place % len(numbers)] for place, sha256 in enumerate(order)}

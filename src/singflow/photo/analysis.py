@@ -34,8 +34,8 @@ class Setting:
 class Artifacts:
     """A model and a space of a finished study.
 
-    head: weight (C, d), bias (C,); class_names: C of them; basis: V_0 (d, k); folded: T V_0 V_0^T (m, d); concept_embeddings: (P, m);
-    is_deg, as_deg: (n,) degrees, the scores of the study's images.
+    head: weight (C, d), bias (C,); class_names: C of them; basis: V_0 (d, k); removed: T V_0 V_0^T;
+    concept_embeddings: (P, m); is_deg, as_deg: (n,) degrees, the scores of the study's images.
     """
 
     setting: Setting
@@ -43,7 +43,7 @@ class Artifacts:
     class_names: list[str]
     basis: np.ndarray
     translator: Affine
-    folded: np.ndarray
+    removed: Affine
     concepts: list[str]
     concept_embeddings: np.ndarray
     is_deg: np.ndarray
@@ -170,7 +170,7 @@ def analyze(
     Analysis
         Scores of the image.
     """
-    removal = remove(features, artifacts.translator, artifacts.folded)
+    removal = remove(features, artifacts.translator, artifacts.removed)
     (toward,) = _movements(removal, [predicted[0]], predicted[1][None])
     concepts = _movements(removal, artifacts.concepts, artifacts.concept_embeddings)
     image_score = float(removal.image_score()[0])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from singflow import cli
-from singflow.analyses.metrics import fold
+from singflow.analyses.metrics import share
 from singflow.analyses.summary import NO_NULL_SPACE
 from singflow.artifacts.files import Facts, read_json, read_names
 from singflow.artifacts.tables import iterate_row_groups, read_models
@@ -271,8 +271,8 @@ def read_artifacts(
         note="" if null_dim else NO_NULL_SPACE,
     )
     is_deg, as_deg = (scores[column].to_numpy() for column in columns)
-    folded = fold(translator.weight, basis)
-    return Artifacts(setting, head, class_names, basis, translator, folded, concepts, embeddings, is_deg, as_deg), made["weights_sha256"]
+    removed = share(translator, basis)
+    return Artifacts(setting, head, class_names, basis, translator, removed, concepts, embeddings, is_deg, as_deg), made["weights_sha256"]
 
 
 def load_model(entry: Path, weights: str, head: Path, device: "torch.device") -> "Classifier":

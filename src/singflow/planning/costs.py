@@ -53,7 +53,9 @@ class Size:
     spaces: int = 1
     dimensions: tuple[int, ...] = ()  # of controls
     draws: int = 5  # random subspaces per case
-    alphas: int = 13
+    folds: int = 5
+    floors: int = 20  # permutations behind a floor
+    alphas: int = 6  # penalties of a probe
     points: int = 10  # of a rank curve
     steered: int = 0  # images steered, times texts, times targets
     passes: int = 0  # over the training rows, at most: losses times epochs
@@ -84,6 +86,11 @@ class Size:
         """Subspaces that controls compare: each dimension up to the null space's, in the null, the row and the whole space."""
         wanted = {*(each for each in self.dimensions if each < self.null_dim), *([self.null_dim] if self.null_dim else [])}
         return sum(2 + (each <= self.feature_dim - self.null_dim) for each in wanted)
+
+    @property
+    def fits(self) -> int:
+        """Translators of a model in a space."""
+        return self.folds + 1
 
     @property
     def results(self) -> int:
@@ -141,7 +148,9 @@ def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space:
         spaces=len(study["spaces"]),
         dimensions=tuple(controls["dimensions"]),
         draws=controls["min_draws"],
-        alphas=len(study["translator"]["alphas"]),
+        folds=study["translator"]["folds"],
+        floors=study["floor"]["permutations"],
+        alphas=len(study["probe"]["alphas"]),
         points=len(study["rank_curve"]["kept"]) + 3,
         steered=round(steered * len(steering["prompts"]) * len(steering["target_is_deg"])),
         passes=len(study["training"]["losses"]) * study["training"]["epochs"],
@@ -271,6 +280,11 @@ def _network(s: Size) -> float:
     return s.width * (2.0 * s.feature_dim + s.width + s.space_dim)
 
 
+def _sums(s: Size, count: int) -> float:
+    """Bytes of the sums over so many groups of images, out of which translators are fitted."""
+    return 8.0 * count * s.feature_dim * (s.feature_dim + s.space_dim)
+
+
 def _each(size: float) -> Work:
     """So many bytes for every image."""
     return lambda s: size * s.images
@@ -304,15 +318,14 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     "fit_translator": replace(
         LINEAR,
         f64=lambda s: (
-            1e-9
-            * s.feature_dim
-            * (s.rows * (s.feature_dim + s.space_dim) + 10 * s.feature_dim**2 + s.alphas * s.space_dim * (s.feature_dim + 0.2 * s.images))
+            1e-9 * s.feature_dim * (s.rows * (s.feature_dim + s.space_dim) + s.images * s.space_dim)
+            + 1e-9 * s.fits * s.feature_dim**2 * (13 * s.feature_dim + 4 * s.space_dim)
         ),
-        elements=lambda s: 1e-9 * s.rows * (4 * s.feature_dim + 4 * s.space_dim * s.alphas),
+        elements=lambda s: 1e-9 * s.rows * (4 * s.feature_dim + 4 * s.space_dim),
         shard=(16, 20, 0),
         square=4,
-        held=_each(380),
-        disk=lambda s: 4.0 * s.space_dim * (s.feature_dim + 1),
+        held=lambda s: 380 * s.images + _sums(s, s.fits + 2),
+        disk=lambda s: 4.0 * s.fits * s.space_dim * (s.feature_dim + 1),
     ),
     "train_translator": replace(
         LINEAR,
@@ -327,14 +340,31 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     ),
     "measure_controls": replace(
         LINEAR,
-        f64=lambda s: 1e-9 * s.cases * s.draws * s.feature_dim**2 * (s.null_dim + 2 * s.space_dim),
-        f32=lambda s: 1e-9 * s.cases * s.draws * s.images * s.feature_dim * s.space_dim,
+        f64=lambda s: 1e-9 * s.cases * s.draws * s.feature_dim**2 * (s.null_dim + 2 * s.fits * s.space_dim),
+        f32=lambda s: 1e-9 * s.draws * s.images * s.feature_dim * (s.cases * s.space_dim + 2 * s.null_dim),
         elements=lambda s: 1e-9 * s.cases * s.draws * s.images * 36 * s.space_dim,
         shard=(8, 0, 0),
         block=(0, 64, 0),
         square=3,
-        held=lambda s: s.images * (420 + 30 * s.cases),
-        disk=lambda s: 30.0 * s.cases * s.images,
+        held=lambda s: s.images * (420 + 46 * s.cases) + 4e8,
+        disk=lambda s: 46.0 * s.cases * s.images,
+    ),
+    "measure_floor": replace(
+        LINEAR,
+        f64=lambda s: (
+            1e-9 * s.rows * s.feature_dim * (s.feature_dim + s.space_dim)
+            + 1e-9 * s.fits * s.feature_dim**2 * (4 * s.feature_dim + 2 * s.space_dim)
+            + 1e-9 * (s.floors + s.folds) * s.fits * s.feature_dim**2 * (0.6 * s.feature_dim + 1.5 * s.space_dim)
+        ),
+        f32=lambda s: (
+            1e-9 * s.rows * (s.feature_dim**2 + s.floors * s.null_dim * (s.classes + s.space_dim))
+            + 1e-9 * s.floors * s.images * s.space_dim * (s.feature_dim + s.classes)
+        ),
+        elements=lambda s: 1e-9 * (s.rows * 6 * (s.feature_dim + s.space_dim) + s.floors * s.images * 60 * s.space_dim),
+        shard=(16, 20, 0),
+        square=4,
+        held=lambda s: 600 * s.images + _sums(s, 3 * s.fits),
+        disk=lambda s: 60.0 * s.images,
     ),
     "measure_null_removal": replace(
         LINEAR,
@@ -345,7 +375,7 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         block=(20, 40, 8),
         square=2,
         held=_each(600),
-        disk=lambda s: 90.0 * s.images,
+        disk=lambda s: 150.0 * s.images,
     ),
     "measure_rank_curve": replace(
         LINEAR,
@@ -551,7 +581,7 @@ def disk_bytes(step: str, size: Size) -> int:
 PER_MODEL = ("resolve_model", "extract_head", "fit_projector", "validate_null_space")
 PER_SPACE = ("resolve_space", "embed_prompts")
 PER_PAIR = (
-    "fit_translator", "measure_controls", "measure_null_removal", "measure_rank_curve", "scan_concepts", "steer_concepts",
+    "fit_translator", "measure_controls", "measure_floor", "measure_null_removal", "measure_rank_curve", "scan_concepts", "steer_concepts",
     "probe_principal", "find_neighbours", "render_pictures",
 )  # fmt: skip
 

@@ -1,13 +1,21 @@
 """Linear translators in files: those a study has fitted, and released ones that it names in their place."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
 
 from singflow.artifacts.files import sha256_of
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.sections import LOCAL
 from singflow.errors import InputError
+from singflow.translators.crossfit import WHOLE, CrossFitted, split
 from singflow.translators.ridge import Affine
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Translator(Affine):
@@ -96,3 +104,37 @@ def read_imported(imported: list[str], space: str, model: str) -> Translator | N
             f"{path}: its SHA-256 is {sha256_of(path)}, but translator.imported says {pin}: import it again, or correct the hash"
         )
     return Translator.load(path)
+
+
+def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:
+    """The translators of a file, of which each image of a study has the one that did not see it.
+
+    Parameters
+    ----------
+    path : Path or str
+        A file translators/<space>/<model>/linear.safetensors.
+    manifest : DataFrame
+        The study's images.
+
+    Returns
+    -------
+    CrossFitted
+        The translators of the folds, if the file has any, and that of all training images.
+
+    Raises
+    ------
+    InputError
+        As Translator.load() does, and when the folds of the file are not those of the manifest.
+    """
+    path = Path(path)
+    whole = Translator.load(path)
+    made = read_tensors(path, [])[1]
+    folds = int(made.get("folds") or 0)
+    place = fold = split(manifest, folds).place() if folds else np.full(len(manifest), WHOLE, np.int32)
+    if made.get("in_sample") == "true":
+        fold = np.where(manifest["split"] == "train", manifest["fold"], WHOLE).astype(np.int32)
+    tensors = read_tensors(path, ["fold_weight", "fold_bias"])[0] if folds else {}
+    maps = tuple(map(Affine, *tensors.values())) if folds else ()
+    if len(maps) <= place.max(initial=WHOLE):
+        raise InputError(f"{path}: has translators of {len(maps)} folds, but the manifest has more: remove it and run the workflow again")
+    return CrossFitted((*maps, whole), place, fold)

@@ -263,7 +263,7 @@ class Pairs:
         if features.n < 2 or self._training.all():
             raise InputError(
                 f"a translator needs at least two training rows and one held-out image, not {features.n} and "
-                f"{(~self._training).sum()}: add images or change data.validation_fraction"
+                f"{(~self._training).sum()}: add images"
             )
         return Moments(features.n, *features.mean_and_scale(), *embeddings.mean_and_scale(), digest.hexdigest())
 

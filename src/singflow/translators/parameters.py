@@ -26,14 +26,23 @@ class Projector(Section):
         return self
 
 
+def _crossed(folds: int) -> int:
+    if folds == 1:
+        raise ValueError("must be 0 or at least 2: one fold leaves no images to fit on")
+    return folds
+
+
 class Translator(Section):
     """How features are translated into the space (equation 4)."""
 
     kind: Literal["linear"] = Field("linear", description="linear: ridge regression (paper: linear)")
-    alphas: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
-        [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0],
+    folds: Annotated[int, AfterValidator(_crossed)] = Field(
+        5, ge=0, description="an image is scored by a translator fitted on the other folds; 0: one translator, in sample (paper: 0)"
+    )
+    lambdas: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0],
         min_length=1,
-        description="ridge penalties tried, squared feature units",
+        description="ridge penalties tried, times the mean squared distance of the features from their mean",
     )
     imported: list[Imported] = Field(
         [], description="released translators in place of fitted ones, as `singflow import_translator` prints them"

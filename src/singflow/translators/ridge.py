@@ -39,15 +39,23 @@ class Affine:
         return embeddings
 
 
-class RidgeStatistics:
-    """Sums over rows that determine every ridge solution, in float64; memory does not grow with the rows."""
+Products = tuple[np.ndarray, np.ndarray]
 
-    def __init__(self, width: int, dim: int) -> None:
+
+class RidgeStatistics:
+    """Sums over rows that determine every ridge solution and its error on other rows, in float64; memory does not grow with the rows.
+
+    Sums are of differences from an origin, the first row unless it is given, so that an offset of the features costs no digits.
+    """
+
+    def __init__(self, width: int, dim: int, origin: tuple[np.ndarray, np.ndarray] | None = None) -> None:
         self.n = 0
+        self.origin = origin
         self._x = np.zeros(width)
         self._z = np.zeros(dim)
         self._xx = np.zeros((width, width))
         self._xz = np.zeros((width, dim))
+        self._zz = 0.0
 
     def update(self, features: np.ndarray, embeddings: np.ndarray) -> None:
         """Add rows.
@@ -58,37 +66,225 @@ class RidgeStatistics:
             Features of the rows.
         embeddings : ndarray of shape (n, m)
             Embeddings of the same rows.
+
+        Raises
+        ------
+        InputError
+            When one of them is NaN or infinite.
         """
+        if not len(features):
+            return
         x = features.astype(np.float64)
         z = embeddings.astype(np.float64)
+        if self.origin is None:
+            self.origin = x[0].copy(), z[0].copy()
+        x -= self.origin[0]
+        z -= self.origin[1]
+        sums = x.sum(axis=0), z.sum(axis=0)
+        for name, each in zip(("feature", "embedding"), sums, strict=True):
+            if not np.isfinite(each).all():
+                raise InputError(f"a {name} is NaN or infinite: look at the weights and the precision that gave it")
         self.n += len(x)
-        self._x += x.sum(axis=0)
-        self._z += z.sum(axis=0)
+        self._x += sums[0]
+        self._z += sums[1]
         self._xx += x.T @ x
         self._xz += x.T @ z
+        self._zz += float(np.vdot(z, z))
 
-    def __add__(self, other: "RidgeStatistics") -> "RidgeStatistics":
-        """The statistics of the rows of both."""
-        total = RidgeStatistics(len(self._x), len(self._z))
-        total.n = self.n + other.n
-        total._x, total._z = self._x + other._x, self._z + other._z
-        total._xx, total._xz = self._xx + other._xx, self._xz + other._xz
-        return total
+    def add(self, other: "RidgeStatistics", times: int = 1) -> None:
+        """Add the sums of other rows, or take them away.
+
+        Parameters
+        ----------
+        other : RidgeStatistics
+            Sums from the same origin, or of no rows.
+        times : int
+            1, or -1 to take them away.
+        """
+        self.origin = self.origin or other.origin
+        self.n += times * other.n
+        for mine, its in ((self._x, other._x), (self._z, other._z), (self._xx, other._xx), (self._xz, other._xz)):
+            mine += times * its if times != 1 else its
+        self._zz += times * other._zz
+
+    def regress(self, inputs: slice, targets: slice | None = None) -> "RidgeStatistics":
+        """The sums of a regression on some of the features.
+
+        Parameters
+        ----------
+        inputs : slice
+            The features that predict.
+        targets : slice, optional
+            The features that are predicted; by default the embeddings.
+
+        Returns
+        -------
+        RidgeStatistics
+            Copies of the sums.
+        """
+        dim = len(self._z) if targets is None else len(self._x[targets])
+        part = RidgeStatistics(len(self._x[inputs]), dim)
+        part.n, part._x[:], part._xx[:] = self.n, self._x[inputs], self._xx[inputs, inputs]
+        if targets is None:
+            part._z[:], part._xz[:], part._zz = self._z, self._xz[inputs], self._zz
+        else:
+            part._z[:], part._xz[:], part._zz = self._x[targets], self._xx[inputs, targets], float(np.trace(self._xx[targets, targets]))
+        if self.origin is not None:
+            part.origin = self.origin[0][inputs], self.origin[1] if targets is None else self.origin[0][targets]
+        return part
+
+    def hollow(self, rank: int, predictor: Affine, own: Products, scale: float) -> "RidgeStatistics":
+        """The sums without the products of some features' residuals with other columns; `filled` adds those of other residuals.
+
+        Parameters
+        ----------
+        rank : int
+            Number r of features a that come first; the k others are b = B a + e with a predictor B and residuals e.
+        predictor : Affine
+            B: weight (k, r), bias (k,).
+        own : ndarray of shape (r, k), ndarray of shape (m, k)
+            Sums of a e^T and of z e^T; a and z less their origins.
+        scale : float
+            What residuals are multiplied by.
+
+        Returns
+        -------
+        RidgeStatistics
+            New sums.
+        """
+        seen, hidden = slice(0, rank), slice(rank, None)
+        start, weight = self._start[0], predictor.weight
+        constant = predictor.bias + weight @ start[seen] - start[hidden]
+        slope = weight @ self._x[seen]
+        explained = slope + self.n * constant
+        residual = self._x[hidden] - explained
+        mean, offset, cross = np.outer(constant, slope), np.outer(constant, residual), weight @ own[0]
+        predicted = weight @ self._xx[seen, seen] @ weight.T + mean + mean.T + self.n * np.outer(constant, constant)
+        squares = self._xx[hidden, hidden] - predicted - (cross + cross.T + offset + offset.T)
+        new = RidgeStatistics(*self.shape, self.origin)
+        new.add(self)
+        new._x[hidden] = explained + scale * residual
+        new._xx[seen, hidden] -= own[0]
+        new._xx[hidden, seen] = new._xx[seen, hidden].T
+        new._xx[hidden, hidden] = predicted + scale * (offset + offset.T) + scale**2 * squares
+        new._xz[hidden] -= own[1].T
+        return new
+
+    def filled(self, rank: int, predictor: Affine, products: Products, scale: float) -> "RidgeStatistics":
+        """The sums after residuals changed hands among the rows: no row is summed again.
+
+        Parameters
+        ----------
+        rank, predictor, scale
+            As `hollow` had them when it made these sums.
+        products : ndarray of shape (r, k), ndarray of shape (m, k)
+            Sums of a e^T and of z e^T, as the residuals are now.
+
+        Returns
+        -------
+        RidgeStatistics
+            New sums of the same rows.
+        """
+        seen, hidden = slice(0, rank), slice(rank, None)
+        new = RidgeStatistics(*self.shape, self.origin)
+        new.add(self)
+        new._xx[seen, hidden] += scale * products[0]
+        new._xx[hidden, seen] = new._xx[seen, hidden].T
+        cross = scale * (predictor.weight @ products[0])
+        new._xx[hidden, hidden] += cross + cross.T
+        new._xz[hidden] += scale * products[1].T
+        return new
 
     @property
-    def mean_squared_norm(self) -> float:
-        """Mean squared distance of the features from their mean."""
+    def shape(self) -> tuple[int, int]:
+        """Widths d of the features and m of the embeddings."""
+        return len(self._x), len(self._z)
+
+    @property
+    def mean_squared_distance(self) -> float:
+        """Mean squared distance of the features from their mean: what a penalty without unit is a multiple of."""
         return float(np.trace(self._xx) / self.n - np.sum((self._x / self.n) ** 2))
 
     @property
     def embedding_mean(self) -> np.ndarray:
         """Mean embedding (m,): the baseline that predicts it for every image."""
-        return self._z / self.n
+        return self._start[1] + self._z / self.n
+
+    @property
+    def _start(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.origin or (np.zeros_like(self._x), np.zeros_like(self._z))
+
+    def decompose(self) -> "RidgePath":
+        """Every ridge solution out of one eigendecomposition.
+
+        Returns
+        -------
+        RidgePath
+            The solutions.
+
+        Raises
+        ------
+        InputError
+            With fewer than two rows.
+        """
+        if self.n < 2:
+            raise InputError(f"a translator needs at least two training rows, not {self.n}: add images, or lower translator.folds")
+        x, z = self._x / self.n, self._z / self.n
+        scatter = self._xx - self.n * np.outer(x, x)
+        eigenvalues, eigenvectors = scipy.linalg.eigh(scatter, driver="evd", overwrite_a=True, check_finite=False)
+        rotated = eigenvectors.T @ (self._xz - self.n * np.outer(x, z))
+        return RidgePath(np.maximum(eigenvalues, 0.0), eigenvectors, rotated, self._start[0] + x, self._start[1] + z)
+
+    def solve(self, alpha: float) -> Affine:
+        """The solution for one penalty, by Cholesky; `RidgePath.at` says what it is.
+
+        Parameters
+        ----------
+        alpha : float
+            Ridge penalty, above 0, in squared feature units.
+
+        Returns
+        -------
+        Affine
+            The solution in float64.
+
+        Raises
+        ------
+        InputError
+            Without rows.
+        """
+        if not self.n:
+            raise InputError("a translator needs training rows: add images, or lower translator.folds")
+        x, z = self._x / self.n, self._z / self.n
+        if not len(x) or not len(z):
+            return Affine(np.zeros((len(z), len(x))), self._start[1] + z)
+        penalized = self._xx - self.n * np.outer(x, x)
+        penalized.flat[:: len(x) + 1] += alpha
+        weight = scipy.linalg.solve(
+            penalized, self._xz - self.n * np.outer(x, z), assume_a="pos", overwrite_a=True, overwrite_b=True, check_finite=False
+        ).T
+        return Affine(weight, self._start[1] + z - weight @ (self._start[0] + x))
+
+    def squared_error(self, affine: Affine) -> float:
+        """Sum of squared errors of an affine map on these rows.
+
+        Parameters
+        ----------
+        affine : Affine
+            T (m, d) and c (m,).
+
+        Returns
+        -------
+        float
+            Sum over rows and coordinates of (T f + c - z)^2.
+        """
+        weight, start = affine.weight, self._start
+        offset = affine.bias + weight @ start[0] - start[1]
+        inner = self._zz - 2.0 * np.vdot(weight, self._xz.T) + np.vdot(weight @ self._xx, weight)
+        return float(inner + 2.0 * offset @ (weight @ self._x - self._z) + self.n * offset @ offset)
 
     def path(self, alphas: Iterable[float]) -> Iterator[Affine]:
-        """The minimizer of sum ||T f + c - z||^2 + alpha ||T||^2 for each alpha, from one factorization.
-
-        The intercept c is not penalized, as in scikit-learn's Ridge.
+        """The solution for each penalty, from one factorization; `RidgePath.at` says what it is.
 
         Parameters
         ----------
@@ -99,26 +295,70 @@ class RidgeStatistics:
         ------
         Affine
             The solution for one alpha, float64, in their order.
+        """
+        yield from map(self.decompose().at, alphas)
 
-        Raises
-        ------
-        InputError
-            With fewer than two rows.
+
+@dataclass(frozen=True)
+class RidgePath:
+    """The ridge solutions of a set of rows for all penalties.
+
+    spectrum (d,) and eigenvectors (d, d) of the features' scatter, rotated (d, m) its eigenvectors times the cross-scatter, and the
+    means of features (d,) and embeddings (m,).
+    """
+
+    spectrum: np.ndarray
+    eigenvectors: np.ndarray
+    rotated: np.ndarray
+    feature_mean: np.ndarray
+    embedding_mean: np.ndarray
+
+    def at(self, alpha: float) -> Affine:
+        """The minimizer of sum ||T f + c - z||^2 + alpha ||T||^2.
+
+        The intercept c is not penalized, as in scikit-learn's Ridge.
+
+        Parameters
+        ----------
+        alpha : float
+            Ridge penalty, above 0, in squared feature units.
+
+        Returns
+        -------
+        Affine
+            The solution in float64.
 
         References
         ----------
         Equation 4 of the paper.
         """
-        if self.n < 2:
-            raise InputError(f"a translator needs at least two training rows, not {self.n}: add images or lower data.validation_fraction")
-        x_mean, z_mean = self._x / self.n, self._z / self.n
-        scatter = self._xx - self.n * np.outer(x_mean, x_mean)
-        eigenvalues, eigenvectors = scipy.linalg.eigh(scatter, driver="evd", overwrite_a=True, check_finite=False)
-        rotated = eigenvectors.T @ (self._xz - self.n * np.outer(x_mean, z_mean))
-        spectrum = np.maximum(eigenvalues, 0.0)
-        for alpha in alphas:
-            weight = (rotated / (spectrum + alpha)[:, None]).T @ eigenvectors.T
-            yield Affine(weight, z_mean - weight @ x_mean)
+        weight = (self.rotated / (self.spectrum + alpha)[:, None]).T @ self.eigenvectors.T
+        return Affine(weight, self.embedding_mean - weight @ self.feature_mean)
+
+    def squared_errors(self, held_out: RidgeStatistics, alphas: Iterable[float]) -> np.ndarray:
+        """Sum of squared errors on other rows for each penalty, out of their sums: no row is read again.
+
+        Parameters
+        ----------
+        held_out : RidgeStatistics
+            Sums of the rows that are predicted.
+        alphas : iterable of float
+            Ridge penalties, above 0, in squared feature units.
+
+        Returns
+        -------
+        ndarray of float
+            One for each alpha; without limit for the baseline, which predicts the mean embedding.
+        """
+        start, n = held_out._start, held_out.n
+        x, z = self.feature_mean - start[0], self.embedding_mean - start[1]
+        xx = held_out._xx - np.outer(held_out._x, x) - np.outer(x, held_out._x) + n * np.outer(x, x)
+        xz = held_out._xz - np.outer(held_out._x, z) - np.outer(x, held_out._z) + n * np.outer(x, z)
+        zz = held_out._zz - 2.0 * held_out._z @ z + n * (z @ z)
+        quadratic = (self.eigenvectors.T @ xx @ self.eigenvectors) * (self.rotated @ self.rotated.T)
+        linear = np.einsum("dm,dm->d", self.rotated, self.eigenvectors.T @ xz)
+        shrunk = [1.0 / (self.spectrum + alpha) for alpha in alphas]
+        return np.array([zz - 2.0 * each @ linear + each @ quadratic @ each for each in shrunk])
 
 
 @dataclass
@@ -186,5 +426,14 @@ class Agreement:
         -------
         float
             1 is perfect, 0 no better than the baseline, below 0 worse.
+
+        Raises
+        ------
+        InputError
+            When the baseline has no error.
         """
+        if baseline.squared_error == 0:
+            raise InputError("every held-out embedding is the mean of the training embeddings, so there is nothing to explain: add images")
+        if baseline.squared_error == 0:
+            raise InputError("every held-out embedding is the mean of the training embeddings, so there is nothing to explain: add images")
         return 1.0 - self.squared_error / baseline.squared_error

@@ -1,0 +1,355 @@
+"""Cross-fitting: every image is translated by a map that was fitted without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from singflow.errors import InputError
+from singflow.translators.ridge import Affine, RidgeStatistics
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ALIKE = "every held-out embedding is the mean of the training embeddings, so there is nothing to explain: add images"
+WHOLE = -1  # place of the map that was fitted on all training images, and number of the group of an image that is in none
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which sums an image enters, and which fits are made of them.
+
+    groups: (n,) int32, the group that an image's rows are summed in, or WHOLE for none. fits: for each fit the groups that it is
+    made of, and the group that judges it. whole: the groups of the training images. crossed: whether fit k translates the images of
+    group k, which it has not seen; otherwise one translator serves all.
+    """
+
+    groups: np.ndarray
+    fits: list[tuple[list[int], int]]
+    whole: list[int]
+    crossed: bool
+
+    def place(self) -> np.ndarray:
+        """The fit that translates each image, WHOLE for that of all training images: (n,) int32."""
+        return self.groups if self.crossed else np.full_like(self.groups, WHOLE)
+
+
+def split(manifest: pd.DataFrame, folds: int) -> Split:
+    """How translators are fitted on a study's images.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+        n images with split and fold. Those that the data itself hold out are of the split validation, and not of fold 0.
+    folds : int
+        translator.folds: with 0 one translator is fitted on the split train and judged on the split validation, as in the paper;
+        otherwise there is one for each fold, fitted on the training images of all others.
+
+    Returns
+    -------
+    Split
+        Groups are the folds, or 0 for train and 1 for validation.
+
+    Raises
+    ------
+    InputError
+        With fewer than two folds that have a training image.
+    """
+    train, fold = (manifest["split"] == "train").to_numpy(), manifest["fold"].to_numpy(np.int32)
+    if not folds:
+        return Split(np.where(train, 0, 1).astype(np.int32), [([0], 1)], [0], crossed=False)
+    groups = np.where(train | (fold == 0), fold, WHOLE).astype(np.int32)
+    numbers = np.unique(groups[groups >= 0]).tolist()
+    if len(numbers) < 2:
+        raise InputError("cross-fitting needs training images in at least two folds: add images, or write translator.folds: 0")
+    fits = [([other for other in numbers if other != number], number) for number in range(max(numbers) + 1)]
+    return Split(groups, fits, numbers, crossed=True)
+
+
+class GroupSums:
+    """Ridge statistics of every group of images: of view 0, by which fits are judged, and of all views.
+
+    origin: features (d,) and embeddings (m,) of the first row, from which sums are. Raises InputError where sums are asked for and
+    there were no rows.
+    """
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+        self.origin: tuple[np.ndarray, np.ndarray] | None = None
+        self._sums: dict[tuple[int, bool], RidgeStatistics] = {}
+
+    def update(self, features: np.ndarray, embeddings: np.ndarray, image_id: np.ndarray, view: np.ndarray) -> None:
+        """Add rows; those of images in no group are left out.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n, d)
+            Features of the rows.
+        embeddings : ndarray of shape (n, m)
+            Embeddings of the same rows.
+        image_id, view : ndarray of shape (n,)
+            The image and view of each row.
+        """
+        groups = self.split.groups[image_id]
+        if self.origin is None and len(features):
+            self.origin = features[0].astype(np.float64), embeddings[0].astype(np.float64)
+        for key in sorted({*zip(groups.tolist(), (view == 0).tolist(), strict=True)}):
+            group, first = key
+            if group < 0:
+                continue
+            rows = np.flatnonzero((groups == group) & ((view == 0) == first))
+            if key not in self._sums:
+                self._sums[key] = RidgeStatistics(features.shape[1], embeddings.shape[1], self.origin)
+            self._sums[key].update(features[rows], embeddings[rows])
+
+    def of(self, groups: Sequence[int]) -> RidgeStatistics:
+        """Sums over all views of the images of some groups: of them a fit is made."""
+        total = self._empty()
+        for (group, _), sums in self._sums.items():
+            if group in groups:
+                total.add(sums)
+        return total
+
+    def judging(self, group: int) -> RidgeStatistics:
+        """Sums over view 0 of the images of a group."""
+        return self._sums.get((group, True)) or self._empty()
+
+    def each(self, function: Callable[[int, RidgeStatistics], RidgeStatistics]) -> GroupSums:
+        """Other sums of the same groups, over all views.
+
+        Parameters
+        ----------
+        function : callable
+            Gives the sums of a group, out of its number and the sums that it has.
+
+        Returns
+        -------
+        GroupSums
+            The function's results; they can be fitted, and judge nothing.
+        """
+        made = GroupSums(self.split)
+        made._sums = {(group, False): function(group, self.of([group])) for group in sorted({group for group, _ in self._sums})}
+        return made
+
+    def _empty(self) -> RidgeStatistics:
+        if not self._sums:
+            raise InputError("no image is in the training set: a translator needs some")
+        sums = next(iter(self._sums.values()))
+        return RidgeStatistics(*sums.shape, sums.origin)
+
+    def regress(self, inputs: slice, targets: slice | None = None) -> GroupSums:
+        """The sums of a regression on some of the features; as `RidgeStatistics.regress` does."""
+        part = GroupSums(self.split)
+        part._sums = {key: sums.regress(inputs, targets) for key, sums in self._sums.items()}
+        return part
+
+
+def r2_without(sums: GroupSums, penalty: float, left_out: int = WHOLE) -> float:
+    """Cross-fitted share of the variation that is explained.
+
+    Parameters
+    ----------
+    sums : GroupSums
+        Sums over the rows of all groups.
+    penalty : float
+        Times the mean squared distance of a fit's features from their mean it is the ridge penalty.
+    left_out : int
+        A group that neither fits nor judges; by default none.
+
+    Returns
+    -------
+    float
+        1 less the squared error on view 0 of what the fits did not see over that of the mean embedding.
+    """
+    error = baseline = 0.0
+    for groups, judge in sums.split.fits:
+        if judge != left_out:
+            made, held_out = sums.of([group for group in groups if group != left_out]), sums.judging(judge)
+            translator = made.solve(*penalties(made, [penalty]))
+            error += held_out.squared_error(translator)
+            baseline += held_out.squared_error(Affine(np.zeros_like(translator.weight), made.embedding_mean))
+    if not baseline > 0:
+        raise InputError(ALIKE)
+    return 1.0 - error / baseline
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Squared errors on view 0 of images that a fit did not see, over all fits.
+
+    lambdas: the penalties tried. errors: (fits, lambdas) sums of squared errors; baseline: (fits,) that of the mean embedding of a
+    fit's rows; n: (fits,) images.
+    """
+
+    lambdas: list[float]
+    errors: np.ndarray
+    baseline: np.ndarray
+    n: np.ndarray
+
+    @property
+    def best(self) -> int:
+        """Position of the lambda with the least error, the largest of equals."""
+        total = self.errors.sum(axis=0)
+        return int(np.flatnonzero(total == total.min())[-1])
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the best lambda is the least or the largest of several, so that a better one may lie beyond."""
+        return len(self.lambdas) > 1 and self.lambdas[self.best] in (min(self.lambdas), max(self.lambdas))
+
+    @property
+    def r2(self) -> np.ndarray:
+        """Share of the baseline's squared error that is explained: (lambdas,).
+
+        Raises
+        ------
+        InputError
+            When the baseline has no error.
+        """
+        if not self.baseline.sum() > 0:
+            raise InputError(ALIKE)
+        return 1.0 - self.errors.sum(axis=0) / self.baseline.sum()
+
+    @property
+    def within_one_error(self) -> list[float]:
+        """Lambdas whose mean error is within one standard error, over the fits, of the least."""
+        judged = self.n > 0
+        if judged.sum() < 2:
+            return [self.lambdas[self.best]]
+        means = self.errors[judged] / self.n[judged, None]
+        limit = means[:, self.best].mean() + means[:, self.best].std(ddof=1) / np.sqrt(len(means))
+        return [each for each, mean in zip(self.lambdas, means.mean(axis=0), strict=True) if mean <= limit]
+
+
+def cross_validate(sums: GroupSums, lambdas: list[float]) -> Validation:
+    """Squared errors of every fit on the group that judges it, for all penalties.
+
+    Parameters
+    ----------
+    sums : GroupSums
+        Sums over the rows of all groups.
+    lambdas : list of float
+        Penalties, times the mean squared distance of a fit's features from their mean.
+
+    Returns
+    -------
+    Validation
+        One row for each fit.
+
+    Raises
+    ------
+    InputError
+        When the features of a fit do not vary, and with fewer than two rows.
+    """
+    errors, baseline, n = [], [], []
+    for groups, judge in sums.split.fits:
+        made, held_out = sums.of(groups), sums.judging(judge)
+        path = made.decompose()
+        errors.append(path.squared_errors(held_out, penalties(made, lambdas)))
+        baseline.append(path.squared_errors(held_out, [np.inf])[0])
+        n.append(held_out.n)
+    return Validation(lambdas, np.array(errors), np.array(baseline), np.array(n))
+
+
+def penalties(statistics: RidgeStatistics, lambdas: list[float]) -> list[float]:
+    """Ridge penalties in squared feature units.
+
+    Parameters
+    ----------
+    statistics : RidgeStatistics
+        Of the rows that are fitted.
+    lambdas : list of float
+        Times the mean squared distance of the features from their mean each is a penalty, so that it has no unit.
+
+    Returns
+    -------
+    list of float
+        Penalties, in the order of lambdas.
+
+    Raises
+    ------
+    InputError
+        When the features do not vary.
+    """
+    scale = statistics.mean_squared_distance
+    if not scale > 0 and statistics.shape[0]:
+        raise InputError("the features of the training images are all alike: look at the images and at the classifier")
+    return [each * scale for each in lambdas]
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """Affine maps of which each image has the one that did not see it.
+
+    maps: those of the folds, and last that of all training images. place: (n,) the position among maps for each image of the study,
+    WHOLE for the last. fold: (n,) the same, but for images that the last was fitted on, as in the paper: there their own fold.
+    """
+
+    maps: tuple[Affine, ...]
+    place: np.ndarray
+    fold: np.ndarray
+
+    @property
+    def whole(self) -> Affine:
+        """The map that was fitted on all training images."""
+        return self.maps[WHOLE]
+
+    def each(self, function: Callable[[Affine], Affine]) -> CrossFitted:
+        """Other maps of the same places.
+
+        Parameters
+        ----------
+        function : callable
+            What is made of each map.
+
+        Returns
+        -------
+        CrossFitted
+            The function's results.
+        """
+        return CrossFitted(tuple(map(function, self.maps)), self.place, self.fold)
+
+    def parts(self, image_id: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Rows by the map that they take.
+
+        Parameters
+        ----------
+        image_id : ndarray of shape (n,)
+            Images of the rows.
+
+        Yields
+        ------
+        place : int
+            Position among maps.
+        rows : ndarray of int
+            Positions of the rows that take it.
+        """
+        places = self.place[image_id]
+        for place in np.unique(places):
+            yield int(place), np.flatnonzero(places == place)
+
+    def __call__(self, features: np.ndarray, image_id: np.ndarray) -> np.ndarray:
+        """What the maps make of features, in the features' type.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n, d)
+            Features f.
+        image_id : ndarray of shape (n,)
+            Images of the rows.
+
+        Returns
+        -------
+        ndarray of shape (n, m)
+            T f + c with the T and c of each image.
+        """
+        out = np.empty((len(features), len(self.whole.bias)), features.dtype)
+        for place, rows in self.parts(image_id):
+            mine = self.maps[place].astype(features.dtype)
+            if len(rows) == len(features):
+                return mine(features)
+            out[rows] = mine(features[rows])
+        return out
