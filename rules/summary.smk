@@ -21,6 +21,8 @@ rule summarize:
         projectors=for_all("projectors/{model}.json"),
         translators=for_all(f"translators/{{space}}/{{model}}/{KIND}.json"),
         scores=for_all("scores/{space}/{model}.parquet"),
+        floors=for_all("floors/{space}/{model}.json"),
+        floor_labels=for_all("floor_labels/{space}/{model}.parquet"),
     output:
         models=table("models"),
         labels=table("labels"),
@@ -40,6 +42,7 @@ rule summarize:
         " --top1_margin {params.margin}"
         f" --manifest {RESULTS}/data/manifest.parquet --entries {RESULTS}/registry/models --projectors {RESULTS}/projectors"
         f" --translators {RESULTS}/translators --kind {KIND} --scores {RESULTS}/scores"
+        f" --floors {RESULTS}/floors --floor_labels {RESULTS}/floor_labels"
         f" --tables {RESULTS}/tables"
         " --metrics {output.metrics} --log {log}"
 

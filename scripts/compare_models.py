@@ -7,11 +7,11 @@ import pandas as pd
 from singflow import cli
 from singflow.analyses.ranking import agreement_rows, criterion_columns, excess_rows, order_rows, pair_rows, render_orders, shared_dimension
 from singflow.analyses.statistics import strata_of
-from singflow.analyses.summary import Summary
+from singflow.analyses.summary import ZERO, Summary
 from singflow.analyses.tables import qualify, qualify_pairs
 from singflow.artifacts.files import read_json, write_bytes
 from singflow.artifacts.shards import read_manifest
-from singflow.artifacts.tables import read_models, read_parquet, write_table
+from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_table
 
 
 class Flags(Summary, cli.Selection):
@@ -26,8 +26,9 @@ class Flags(Summary, cli.Selection):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(1)
-    summary = read_models(flags.table)
+    summary = read_models(flags.table, [*BASIS, "verdict"])
     null_dims = summary.drop_duplicates("model").set_index("model")["null_dim"].to_dict()
+    zeros = set(map(tuple, summary.loc[summary["verdict"] == ZERO, ["space", "model"]].to_numpy()))
     strata = strata_of(read_manifest(flags.manifest)["label"])
     options = {"resamples": flags.resamples, "confidence": flags.confidence, "seed": flags.seed}
     excess, orders, pairs, shared = [], [], [], {}
@@ -39,7 +40,8 @@ def main(flags: Flags) -> None:
             table = read_parquet(flags.controls / space / f"{model}.parquet", "controls")
             rows = excess_rows(table, cases, null_dims[model], strata, **options)
             excess += [{"space": space, "model": model, **row} for row in rows]
-            columns[model] = criterion_columns(table, null_dims[model], shared[space])
+            if (space, model) not in zeros:
+                columns[model] = criterion_columns(table, null_dims[model], shared[space])
         orders.append(order_rows(columns, strata, **options).assign(space=space))
         pairs.append(pair_rows(columns, strata, permutations=flags.permutations, **options).assign(space=space))
     order = pd.concat(orders, ignore_index=True)

@@ -9,6 +9,7 @@ from singflow import cli
 from singflow.artifacts.files import read_json
 from singflow.artifacts.tables import read_models, write_table
 from singflow.artifacts.tensors import read_tensors
+from singflow.translators.linear import judged_as_networks_are
 
 FIGURES = ["validation_cosine", "validation_mse", "validation_r2"]
 COLUMNS = [
@@ -33,9 +34,7 @@ def main(flags: Flags) -> None:
     for space in flags.spaces:
         for model in flags.models:
             folder = flags.translators / space / model
-            linear = read_json(folder / "linear.json")
-            judged_alike = [*FIGURES, "n_validation"]  # as networks are, on the held-out images
-            linear |= {name: linear[name.replace("validation", "held_out")] for name in judged_alike}
+            linear = judged_as_networks_are(read_json(folder / "linear.json"))
             weights, _ = read_tensors(folder / "linear.safetensors", ["weight", "bias"])
             reports = [linear | {"kind": "linear", "loss": "ridge", "parameters": sum(each.size for each in weights.values())}]
             reports[0]["losses"] = {"ridge": linear}

@@ -22,14 +22,15 @@ def main(flags: Flags) -> None:
     torch.set_num_threads(flags.threads)
     entry = read_space(flags.entry)
     tower = load_image_tower(entry)
-    sha256 = weights_sha256(tower)
+    hashes = {"weights_sha256": weights_sha256(tower)}  # before the tower is changed to run faster
+    if isinstance(tower, ConSE):
+        hashes["classifier_sha256"] = weights_sha256(tower.classifier.model)
     _, tensors = run_shard(flags, tower, tower.preprocess, flags.space, "embeddings")
     metadata = provenance(
         ["torch", "torchvision", "timm", "pillow", *LIBRARIES[entry.source]],
         study=flags.study,
         space=flags.space,
-        weights_sha256=sha256,
-        classifier_sha256=weights_sha256(tower.classifier.model) if isinstance(tower, ConSE) else None,
+        **hashes,
         decode=flags.decode,
         precision=flags.precision,
         embeddings=statistics(tensors["embeddings"]),

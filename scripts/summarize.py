@@ -24,6 +24,8 @@ class Flags(Summary, cli.Selection):
     translators: Path
     kind: str
     scores: Path
+    floors: Path
+    floor_labels: Path
     seed: int
     tables: Path
     metrics: Path
@@ -39,6 +41,7 @@ def main(flags: Flags) -> None:
                 scores,
                 read_json(flags.projectors / f"{model}.json"),
                 read_json(flags.translators / space / model / f"{flags.kind}.json"),
+                read_json(flags.floors / space / f"{model}.json"),
                 read_model(flags.entries / f"{model}.json"),
                 resamples=flags.resamples,
                 confidence=flags.confidence,
@@ -47,7 +50,7 @@ def main(flags: Flags) -> None:
                 seed=flags.seed,
             )
             models.append({"space": space, "model": model, **row})
-            each = summarize_labels(scores, flags.confidence)
+            each = summarize_labels(scores, read_parquet(flags.floor_labels / space / f"{model}.parquet", "floor_labels"), flags.confidence)
             each.insert(0, "model", model)
             each.insert(0, "space", space)
             labels.append(each)

@@ -85,7 +85,13 @@ def main(flags: Flags) -> None:
         {
             "name": space,
             "verdict": verdict(
-                csv["models"], own_controls(csv["controls"]), csv["model_pairs"], csv["orders"], space, paper["substantial"]
+                csv["models"],
+                own_controls(csv["controls"]),
+                csv["model_pairs"],
+                csv["orders"],
+                space,
+                paper["substantial"],
+                1 - flags.confidence,
             ),
             "leaks": what_leaks(csv["models"], csv["labels"], csv["concepts"], space),
             "ranking": ranking_chart(csv["models"], space, colours),

@@ -43,7 +43,7 @@ def packaged():
     """Root and manifest of the 20 packaged images."""
     root = data_root("packaged", ".")
     candidates, rejected = list_table(ROOT / "config/vocab/packaged.csv", "label", read_classes(ROOT / "config/vocab/imagenet_1k.csv"))
-    options = {"per_class": None, "validation_fraction": 0.25, "max_pixels": 10**8, "max_rejected_fraction": 0.0}
+    options = {"per_class": None, "folds": 5, "max_pixels": 10**8, "max_rejected_fraction": 0.0}
     manifest, _ = build_manifest(root, candidates, rejected, **options, seed=0, threads=2, progress=lambda items, total: items)
     return root, manifest
 

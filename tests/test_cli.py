@@ -161,7 +161,8 @@ def test_every_section_of_params_yaml_arrives_unchanged(section):
         ("summary.min_r2", -0.5),
         ("summary.min_r2", -1e-05),
         ("summary.min_r2", float("-inf")),
-        ("translator.alphas", [1e-300, 1e16, 0.1 + 0.2]),
+        ("translator.lambdas", [1e-300, 1e16, 0.1 + 0.2]),
+        ("translator.folds", 0),
         ("data.root", "-x"),
         ("data.root", "--log"),
         ("data.label_column", "None"),
@@ -188,9 +189,9 @@ def test_a_value_that_the_study_accepts_arrives_unchanged(place, value):
     st.floats(max_value=1, allow_nan=False, allow_infinity=False),
     st.lists(st.floats(0, exclude_min=True, allow_infinity=False), min_size=1),
 )
-def test_numbers_arrive_to_the_last_bit(min_r2, alphas):
+def test_numbers_arrive_to_the_last_bit(min_r2, lambdas):
     summary = PARAMS["summary"] | {"min_r2": abs(min_r2) % 1.0}
-    translator = PARAMS["translator"] | {"alphas": alphas}
+    translator = PARAMS["translator"] | {"lambdas": lambdas}
     assert arrived("summary", summary) == summary
     assert arrived("translator", translator) == translator
 

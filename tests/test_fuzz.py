@@ -3,7 +3,6 @@
 The examples are the same in every run. To look further: `FUZZ=20000 pytest tests/test_fuzz.py` draws as many others for each test.
 """
 
-import json
 import os
 import signal
 
@@ -27,7 +26,7 @@ from singflow.data.images import FORMATS, Unusable, decode
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError, printable
 from singflow.photo.study import read_artifacts, read_texts
-from singflow.translators.linear import Translator
+from singflow.translators.linear import Translator, read_crossfitted
 from singflow.translators.networks import Network, load_network
 from singflow.translators.released import read_release
 from tests import PATIENCE, warm
@@ -220,7 +219,7 @@ def test_a_folder_of_damaged_photos_gives_a_whole_manifest_or_none(tmp_path_fact
     (folder / "cat").mkdir()
     for number, content in enumerate([PHOTOS[1], PHOTOS[0], *contents]):
         of(folder / "cat", f"{number}.png", content)
-    options = {"per_class": None, "validation_fraction": 0.5, "max_pixels": 10**6, "max_rejected_fraction": allowed}
+    options = {"per_class": None, "folds": 2, "max_pixels": 10**6, "max_rejected_fraction": allowed}
     found, rejected = data.list_folder(folder, CLASSES)
     try:
         manifest, rejected = data.build_manifest(folder, found, rejected, **options, seed=0, threads=1, progress=lambda items, _: items)
@@ -228,6 +227,7 @@ def test_a_folder_of_damaged_photos_gives_a_whole_manifest_or_none(tmp_path_fact
         assert "files are unusable" in str(error) and "mend or remove them" in str(error)
     else:
         assert len(manifest) + len(rejected) == 2 + len(contents)
+        assert set(manifest["fold"]) == {0, 1} and (manifest.groupby("sha256")["fold"].nunique() == 1).all()
 
 
 # Artifacts
@@ -236,9 +236,12 @@ def test_a_folder_of_damaged_photos_gives_a_whole_manifest_or_none(tmp_path_fact
 NETWORK = Network("mlp3", 3, 4, 5, 0.1)
 LINEAR = {"weight": np.ones((4, 3), np.float32), "bias": np.ones(4, np.float32)}
 SHARD = {"features": np.ones((2, 3), np.float32), "image_id": np.arange(2), "view": np.zeros(2, np.int32)}
-MANIFEST = whole(pd.DataFrame({"image_id": [0, 1], "label": ["a", "b"]}))
+MANIFEST = whole(pd.DataFrame({"image_id": [0, 1], "label": ["a", "b"], "split": ["validation", "train"], "fold": [0, 1]}))
+FOLDS = {"fold_weight": np.ones((2, 4, 3), np.float32), "fold_bias": np.ones((2, 4), np.float32)}
+CROSSED = (LINEAR | FOLDS, {"kind": "linear", "folds": "2", "in_sample": "false"})
 TENSORS = {
     "linear.safetensors": (LINEAR, {"kind": "linear"}, Translator.load),
+    "crossed.safetensors": (*CROSSED, lambda path: read_crossfitted(path, MANIFEST)(SHARD["features"], SHARD["image_id"])),
     "mlp3.safetensors": (
         {name: each.numpy() for name, each in NETWORK.state_dict().items()}, {"kind": "mlp3", "width": "5", "dropout": "0.1"}, load_network,
     ),
@@ -269,7 +272,7 @@ def test_damaged_tensors_are_read_or_refused_with_the_mend(tmp_path, name, data)
 
 
 FACTS = st.sampled_from(["", "null", "[]", "-1", "0", "1e9", "true", "{", "9" * 30])
-SHAPES = st.sampled_from([(), (0,), (3,), (4,), (2, 2), (4, 3), (5, 3), (1, 2, 3)])
+SHAPES = st.sampled_from([(), (0,), (3,), (4,), (2, 2), (4, 3), (5, 3), (1, 2, 3), (2, 5, 3)])
 DTYPES = st.sampled_from(["float16", "float32", "float64", "int8", "int64", "uint8", "bool"])
 
 
@@ -341,7 +344,7 @@ def finished(tmp_path_factory):
     )
     tensor_files.write_tensors(folder / "projectors/m.safetensors", {"null_basis": np.eye(3)[:, 2:]}, {})
     files.write_json(folder / "projectors/m.json", {"rule": "exact"})
-    tensor_files.write_tensors(folder / "translators/s/m/linear.safetensors", LINEAR, {"kind": "linear"})
+    tensor_files.write_tensors(folder / "translators/s/m/linear.safetensors", *CROSSED)
     files.write_json(folder / "translators/s/m/linear.json", {"validation_r2": 0.5})
     files.write_bytes(folder / "tables/models.csv", b"space,model,translator\ns,m,good\n")
     tables.write_parquet(folder / "scores/s/m.parquet", pd.DataFrame({"is_deg": [0.5], "as_deg": [1.5]}))
@@ -402,29 +405,47 @@ def test_a_damaged_release_is_read_or_refused(tmp_path, data):
 
 
 HEAD = {"weight": np.eye(2, 3, dtype=np.float32), "bias": np.ones(2)}
-SCRIPTS = {
-    "fit_translator": ("manifest.parquet", lambda path: tables.write_parquet(path, MANIFEST.drop(columns="split"))),
-    "scan_concepts": ("names.json", lambda path: path.write_text(json.dumps({"labels": None, "concepts": ["c"]}))),
-    "measure_null_removal": ("head.safetensors", lambda path: tensor_files.write_tensors(path, HEAD, {})),
+NAMES_OF_TEXTS = {"labels": ["a", "b"], "concepts": ["c"], "targets": []}
+EMBEDDED = {"label_embeddings": np.eye(2, 4, dtype=np.float32), "concept_embeddings": np.eye(1, 4, dtype=np.float32)}
+RANDOM = dict.fromkeys(contracts.COLUMNS["controls"], 0.5) | {"image_id": [0, 1], "dimension": 1, "subspace": "random"}
+FLOORS = dict.fromkeys(contracts.COLUMNS["floor_images"], 0.5) | {"image_id": [0, 1]}
+ARTIFACTS = {
+    "manifest.parquet": (tables.write_parquet, MANIFEST),
+    "basis.safetensors": (tensor_files.write_tensors, {"null_basis": np.eye(3)[:, 2:]}, {}),
+    "linear.safetensors": (tensor_files.write_tensors, *CROSSED),
+    "prompts.safetensors": (tensor_files.write_tensors, EMBEDDED, {}),
+    "names.json": (files.write_json, NAMES_OF_TEXTS),
+    "head.safetensors": (tensor_files.write_tensors, HEAD, {"class_names": '["a", "b"]'}),
+    "controls.parquet": (tables.write_parquet, pd.DataFrame(RANDOM)),
+    "floors.parquet": (tables.write_parquet, pd.DataFrame(FLOORS)),
 }
+ONE_FOLD = {name: each[:1] for name, each in FOLDS.items()}
+SPOILT = [
+    ("fit_translator", "manifest.parquet", MANIFEST.drop(columns="split")),
+    ("fit_translator", "manifest.parquet", MANIFEST.drop(columns="fold")),
+    ("scan_concepts", "names.json", NAMES_OF_TEXTS | {"labels": None}),
+    ("scan_concepts", "linear.safetensors", LINEAR | ONE_FOLD, {"kind": "linear", "folds": "1"}),
+    ("measure_null_removal", "head.safetensors", HEAD, {}),
+    ("measure_null_removal", "linear.safetensors", LINEAR, CROSSED[1]),
+    ("measure_null_removal", "controls.parquet", pd.DataFrame(RANDOM | {"dimension": 2})),
+    ("measure_null_removal", "floors.parquet", pd.DataFrame(FLOORS | {"image_id": [0, 2]})),
+    ("measure_null_removal", "floors.parquet", pd.DataFrame(FLOORS).drop(columns="floor_is_deg")),
+]
 SHARED = {"manifest": "manifest.parquet", "features": "features", "shards": 1, "threads": 1}
-FIT = {"kind": "linear", "alphas": 1, "imported": None, "study": "s", "model": "m", "space": "s", "embeddings": "features"}
+FIT = {"kind": "linear", "folds": 2, "lambdas": 1, "imported": None, "study": "s", "model": "m", "space": "s", "embeddings": "features"}
 SCAN = {"projector": "basis.safetensors", "translator": "linear.safetensors", "texts": "prompts.safetensors", "names": "names.json"}
+SCORE = {"head": "head.safetensors", "controls": "controls.parquet", "floors": "floors.parquet"}
 FLAGS = {
     "fit_translator": FIT | {"translator": "out/x", "report": "out/y"},
     "scan_concepts": SCAN | {"output": "out/x"},
-    "measure_null_removal": SCAN | {"output": "out/x", "head": "head.safetensors", "controls": "controls.parquet"},
+    "measure_null_removal": SCAN | SCORE | {"output": "out/x"},
 }
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_script_ends_with_one_message_and_writes_nothing(tmp_path, script):
-    victim, spoil = SCRIPTS[script]
-    tables.write_parquet(tmp_path / "manifest.parquet", MANIFEST)
-    tensor_files.write_tensors(tmp_path / "basis.safetensors", {"null_basis": np.eye(3)[:, 2:]}, {})
-    tensor_files.write_tensors(tmp_path / "linear.safetensors", LINEAR, {"kind": "linear"})
-    tensor_files.write_tensors(tmp_path / "prompts.safetensors", {"concept_embeddings": np.eye(1, 4, dtype=np.float32)}, {})
-    spoil(tmp_path / victim)
+@pytest.mark.parametrize("script, victim, content", [(script, victim, content) for script, victim, *content in SPOILT])
+def test_a_script_ends_with_one_message_and_writes_nothing(tmp_path, script, victim, content):
+    for name, (write, *whole_content) in ARTIFACTS.items():
+        write(tmp_path / name, *(content if name == victim else whole_content))
     flags = SHARED | FLAGS[script]
     words = [word for name, value in flags.items() for word in (f"--{name}", *([] if value is None else [str(value)]))]
     done = warm.run(ROOT / f"scripts/{script}.py", *words, cwd=tmp_path)

@@ -169,11 +169,11 @@ def work_of_listing(tmp_path, *sizes):
         folder = tmp_path / str(n) / "label"
         folder.mkdir(parents=True)
         for number in range(n):
-            if number % 10_000:
-                os.link(folder / f"{number - number % 10_000:06d}.png", folder / f"{number:06d}.png")
+            if number % 10_000 < 10:
+                Image.new("RGB", (1, 1), (number % 10_000, 0, 0)).save(folder / f"{number:06d}.png")
             else:
-                Image.new("RGB", (1, 1)).save(folder / f"{number:06d}.png")
-        options = {"per_class": 100, "validation_fraction": 0.25, "max_pixels": 100, "max_rejected_fraction": 0.0}
+                os.link(folder / f"{number - number % 10_000 + number % 10:06d}.png", folder / f"{number:06d}.png")
+        options = {"per_class": 100, "folds": 5, "max_pixels": 100, "max_rejected_fraction": 0.0}
         progress = {"progress": lambda items, _: items}
         found = {}
 

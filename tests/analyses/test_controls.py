@@ -5,10 +5,12 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from singflow.analyses.controls import Case, ControlScores, cases, empty_table, folded_control
-from singflow.analyses.geometry import null_space
-from singflow.analyses.metrics import Removal, angle_deg
+from singflow.analyses.controls import Case, ControlScores, Subspace, cases, draw_subspace, empty_table, matched
+from singflow.analyses.geometry import null_space, random_basis
+from singflow.analyses.metrics import Removal, angle_deg, remove
 from singflow.analyses.ranking import excess_rows
 from singflow.artifacts.files import write_json
 from singflow.artifacts.shards import shard_path
@@ -27,11 +29,14 @@ def head():
     return weight, null_space(weight).basis
 
 
-def projector_of(folded, weight):
-    """The projector P of weight P = folded, for an invertible weight."""
-    return np.linalg.solve(weight, folded)
+def projector_of(subspace, translator):
+    """The projector P of a subspace, out of its share T P of a translator whose weight T can be inverted."""
+    share = subspace.share(translator)
+    assert share.weight.dtype == share.bias.dtype == np.float64 and not share.bias.any()
+    return np.linalg.solve(translator.weight, share.weight)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     ("case", "inside"),
     [
@@ -43,27 +48,33 @@ def projector_of(folded, weight):
         (Case("random", 17, False), None),
     ],
 )
-def test_a_control_is_an_orthogonal_projection_of_its_dimension_inside_its_space(head, case, inside):
+def test_a_control_is_an_orthogonal_projection_of_its_dimension_inside_its_space(head, case, inside, dtype):
     _, basis = head
-    translator = np.random.default_rng(1).standard_normal((WIDTH, WIDTH))
-    projector = projector_of(folded_control(translator, basis, case, seed=0, draw=3), translator)
+    generator = np.random.default_rng(1)
+    translator = Affine(generator.standard_normal((WIDTH, WIDTH)).astype(dtype), generator.standard_normal(WIDTH).astype(dtype))
+    drawn = draw_subspace(basis, case, seed=0, draw=3)
+    projector = projector_of(drawn, translator)
     np.testing.assert_allclose(projector @ projector, projector, atol=1e-10)
     np.testing.assert_allclose(projector.T, projector, atol=1e-10)
     assert np.trace(projector) == pytest.approx(case.dimension)
     null = basis @ basis.T
     whole = {"null": null, "row": np.eye(WIDTH) - null, None: np.eye(WIDTH)}[inside]
     np.testing.assert_allclose(whole @ projector, projector, atol=1e-10)
-    again = folded_control(translator, basis, case, seed=0, draw=3)
-    other = folded_control(translator, basis, case, seed=0, draw=4)
-    assert np.array_equal(again, folded_control(translator, basis, case, seed=0, draw=3))
+    again, other = (draw_subspace(basis, case, seed=0, draw=draw).share(translator).weight for draw in (3, 4))
+    assert np.array_equal(again, drawn.share(translator).weight)
     assert np.allclose(again, other) == case.single
+    features = 10 * generator.standard_normal((9, WIDTH)).astype(dtype)
+    expected = np.linalg.norm(features.astype(np.float64) @ projector, axis=1)
+    np.testing.assert_allclose(drawn.length(features), expected, rtol=1e-5 if dtype == np.float32 else 1e-12)
+    assert drawn.length(features).dtype == np.float64
 
 
 @pytest.mark.parametrize("dimension", [3, 20])
 def test_random_subspaces_are_uniform_also_as_complements_of_smaller_ones(dimension):
-    identity = np.eye(WIDTH)
-    draws = [folded_control(identity, np.zeros((WIDTH, 0)), Case("random", dimension, False), 0, draw) for draw in range(600)]
-    np.testing.assert_allclose(np.mean(draws, axis=0), identity * dimension / WIDTH, atol=0.06)
+    identity = Affine(np.eye(WIDTH), np.zeros(WIDTH))
+    drawn = (draw_subspace(np.zeros((WIDTH, 0)), Case("random", dimension, False), 0, draw) for draw in range(600))
+    projectors = [each.share(identity).weight for each in drawn]
+    np.testing.assert_allclose(np.mean(projectors, axis=0), np.eye(WIDTH) * dimension / WIDTH, atol=0.06)
 
 
 def test_the_cases_are_the_dimensions_that_fit_and_the_null_spaces_own():
@@ -92,19 +103,106 @@ def test_scores_are_means_over_draws_with_their_spread():
     expected = [each.mean(axis=1).std(ddof=1) for each in (image, attribute, np.abs(attribute))]
     np.testing.assert_allclose(scores.spread_deg, expected)
     assert scores.error_deg == pytest.approx(expected[0] / 2) and scores.draws == 4
+    assert table[["matched_is_deg", "matched_as_deg"]].isna().all(axis=None)
 
 
-def study(folder, basis, features, translator, labels, texts):
+def test_matched_scores_are_means_over_draws_and_missing_for_images_that_have_none():
+    generator = np.random.default_rng(1)
+    original, texts = generator.standard_normal((6, DIM)), generator.standard_normal((6, DIM))
+    moved, same = original + 0.3 * generator.standard_normal((2, 3, 6, DIM))
+    scores = ControlScores(6)
+    for draw, plain in zip(moved, same, strict=True):
+        for part in (np.array([4, 0]), np.array([2, 3, 5])):
+            scores.update(part, Removal(original[part], original[part] - plain[part]), texts[part])
+            scores.update_matched(part, Removal(original[part], original[part] - draw[part]), texts[part])
+        scores.end_draw()
+    table = scores.table(np.array([5, 4, 3, 2, 1, 0]), Case("random", 5, False)).set_index("image_id").sort_index()
+    seen = [0, 2, 3, 4, 5]
+    attribute = np.array([angle_deg(original, texts) - angle_deg(draw, texts) for draw in moved])
+    np.testing.assert_allclose(table.loc[seen, "matched_is_deg"], np.mean([angle_deg(original, draw) for draw in moved], axis=0)[seen])
+    np.testing.assert_allclose(table.loc[seen, "matched_as_deg"], attribute.mean(axis=0)[seen])
+    np.testing.assert_allclose(table.loc[seen, "is_deg"], np.mean([angle_deg(original, draw) for draw in same], axis=0)[seen])
+    assert table.loc[1, ["matched_is_deg", "matched_as_deg"]].isna().all()
+
+
+@settings(max_examples=50)
+@given(st.integers(2, 30), st.data(), st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64]))
+def test_matched_removal_takes_as_much_of_every_feature_as_the_null_space_has_in_the_drawn_direction(width, data, seed, dtype):
+    null_dim = data.draw(st.integers(1, width))
+    case = data.draw(st.sampled_from([each for each in cases(width, null_dim, []) if each.subspace != "null"]))
+    generator = np.random.default_rng(seed)
+    basis = random_basis(width, null_dim, seed, 0)
+    features = (generator.standard_normal((8, width)) * generator.uniform(0.1, 10, width)).astype(dtype)
+    translator = Affine(np.eye(width), generator.standard_normal(width))
+    drawn = draw_subspace(basis, case, 0, 0)
+    removal = remove(features, translator, drawn.share(translator))
+    same = matched(removal, Subspace(basis).length(features), drawn.length(features))
+    digits = 1e-10 if dtype == np.float64 else 1e-3
+    norms = np.linalg.norm(features @ basis, axis=1)
+    np.testing.assert_allclose(np.linalg.norm(same.removed.astype(np.float64), axis=1), norms, rtol=digits)
+    cosines = np.vecdot(same.removed, removal.removed) / (norms * np.linalg.norm(removal.removed, axis=1))
+    np.testing.assert_allclose(cosines, 1, atol=digits)
+    np.testing.assert_array_equal(same.original, removal.original)
+
+
+def test_matched_removal_is_nothing_where_the_drawn_part_is_zero_and_where_the_null_part_is():
+    generator = np.random.default_rng(0)
+    basis, drawn = np.eye(WIDTH)[:, :5], Subspace(np.eye(WIDTH)[:, 5:10])
+    features = generator.standard_normal((3, WIDTH))
+    features[0, 5:10], features[1, :5] = 0, 0
+    translator = Affine(generator.standard_normal((DIM, WIDTH)), np.ones(DIM))
+    removal = remove(features, translator, drawn.share(translator))
+    same = matched(removal, Subspace(basis).length(features), drawn.length(features))
+    assert not same.removed[:2].any() and same.removed[2].all()
+    assert (same.image_score() == 0).tolist() == [True, True, False]
+    assert not same.attribute_score(generator.standard_normal((3, DIM)))[:2].any()
+
+
+@pytest.mark.parametrize(("place", "unmatched"), [("trailing", (0, 0.35)), ("middle", (0, 0.45)), ("leading", (1.5, np.inf))])
+def test_where_meaning_is_equally_dense_in_all_directions_matched_removal_loses_as_much_whatever_variance_the_null_space_has(
+    place, unmatched
+):
+    width, null_dim, dim, n = 240, 80, 400, 300
+    generator = np.random.default_rng(0)
+    spectrum = np.arange(1.0, width + 1) ** -0.7
+    axes = random_basis(width, width, seed=0, draw=0)
+    features = (generator.standard_normal((n, width)) * spectrum) @ axes.T
+    mean = generator.standard_normal(dim)
+    mean *= 2 * np.linalg.norm(spectrum) / np.linalg.norm(mean)  # embeddings lie in a cone, as those of images do
+    translator = Affine(generator.standard_normal((dim, width)) / np.sqrt(dim), mean)
+    first = {"leading": 0, "middle": (width - null_dim) // 2, "trailing": width - null_dim}[place]
+    null = Subspace(axes[:, first : first + null_dim])
+    case, images, texts = Case("random", null_dim, False), np.arange(n), generator.standard_normal((n, dim))
+    scores = ControlScores(n)
+    for draw in range(5):
+        drawn = draw_subspace(null.basis, case, 0, draw)
+        removal = remove(features, translator, drawn.share(translator))
+        scores.update(images, removal, texts)
+        scores.update_matched(images, matched(removal, null.length(features), drawn.length(features)), texts)
+        scores.end_draw()
+    control = scores.table(images, case).mean(numeric_only=True)
+    found = remove(features, translator, null.share(translator)).image_score().mean()
+    assert found / control["matched_is_deg"] == pytest.approx(1, abs=0.1)
+    assert unmatched[0] < found / control["is_deg"] < unmatched[1]
+
+
+def study(folder, basis, features, translator, labels, texts, of_folds=()):
     """The artifacts that measure_controls reads, in two shards and with a second view that must not count."""
     n = len(features)
     label_names = sorted(set(labels))
-    write_parquet(folder / "manifest.parquet", whole(pd.DataFrame({"image_id": np.arange(n), "label": labels})))
+    fold = np.arange(n) % max(1, len(of_folds))
+    images = pd.DataFrame({"image_id": np.arange(n), "label": labels, "fold": fold, "split": np.where(fold, "train", "validation")})
+    write_parquet(folder / "manifest.parquet", whole(images))
     for shard, rows in enumerate(np.array_split(np.arange(n), 2)):
         both = np.concatenate([features[rows], 100 * features[rows][::-1]]).astype(np.float32)
         view = np.repeat([0, 1], len(rows)).astype(np.int32)
         write_tensors(shard_path(folder / "features", shard), {"features": both, "image_id": np.tile(rows, 2), "view": view}, {})
     write_tensors(folder / "projector.safetensors", {"null_basis": basis}, {})
-    write_tensors(folder / "translator.safetensors", {"weight": translator.weight, "bias": translator.bias}, {"kind": "linear"})
+    tensors, metadata = {"weight": translator.weight, "bias": translator.bias}, {"kind": "linear"}
+    if of_folds:
+        tensors |= {"fold_weight": np.stack([each.weight for each in of_folds]), "fold_bias": np.stack([each.bias for each in of_folds])}
+        metadata["folds"] = str(len(of_folds))
+    write_tensors(folder / "translator.safetensors", tensors, metadata)
     write_tensors(folder / "prompts.safetensors", {"label_embeddings": texts.astype(np.float32)}, {})
     write_json(folder / "names.json", {"labels": label_names})
 
@@ -140,7 +238,7 @@ def excess(basis, features, translator, labels, texts):
     for case in cases(WIDTH, basis.shape[1], []):
         scores = ControlScores(len(features))
         for draw in range(1 if case.single else 12):
-            removed = features @ folded_control(translator.weight, basis, case, 0, draw).T
+            removed = draw_subspace(basis, case, 0, draw).share(translator)(features)
             scores.update(np.arange(len(features)), Removal(original, removed), targets)
             scores.end_draw()
         tables.append(scores.table(np.arange(len(features)), case))
@@ -196,9 +294,40 @@ def test_the_whole_null_space_gives_the_scores_of_null_removal(tmp_path):
     np.testing.assert_allclose(mine["as_deg"], angle_deg(before, targets) - angle_deg(after, targets), atol=1e-3)
 
 
+def test_every_image_is_scored_by_the_translator_that_did_not_see_it_also_after_matched_removal(tmp_path):
+    basis, features, translator, labels, texts = planted(1.0, 1.0, n=30)
+    generator = np.random.default_rng(1)
+    factors = generator.uniform(0.2, 2, (3, DIM, 1)).astype(np.float32)
+    of_folds = [Affine(factor * translator.weight, np.full(DIM, number, np.float32)) for number, factor in enumerate(factors)]
+    study(tmp_path, basis, features, translator, labels, texts, of_folds)
+    table, report = measure(tmp_path, draws=(3, 3))
+    targets = texts[np.unique(labels, return_inverse=True)[1]]
+
+    def translated(rows):
+        return np.stack([of_folds[image % 3](row[None])[0] for image, row in enumerate(rows)])
+
+    def scores(removed):
+        before, after = translated(features), translated(features - removed)
+        return np.array([angle_deg(before, after), angle_deg(before, targets) - angle_deg(after, targets)])
+
+    null_norm = np.linalg.norm(features @ basis, axis=1, keepdims=True)
+    assert {(each["subspace"], each["draws"]) for each in report["cases"]} == {("null", 1), ("random", 3), ("row", 3)}
+    for kind, mine in table.groupby("subspace"):
+        drawn = [draw_subspace(basis, Case(kind, 9, kind == "null"), 0, draw) for draw in range(1 if kind == "null" else 3)]
+        taken = [each.share(Affine(np.eye(WIDTH), np.zeros(WIDTH)))(features) for each in drawn]
+        same = [null_norm / np.linalg.norm(each, axis=1, keepdims=True) * each for each in taken]
+        found = mine.sort_values("image_id")[["is_deg", "as_deg", "matched_is_deg", "matched_as_deg"]].to_numpy().T
+        np.testing.assert_allclose(found[:2], np.mean([scores(each) for each in taken], axis=0), atol=1e-3)
+        if kind == "null":
+            assert np.isnan(found[2:]).all()
+        else:
+            np.testing.assert_allclose(found[2:], np.mean([scores(each) for each in same], axis=0), atol=1e-3)
+
+
 def test_a_head_without_null_space_has_no_controls(tmp_path):
     _, *rest = planted(1.0, 1.0, n=30)
     study(tmp_path, np.zeros((WIDTH, 0)), *rest)
     table, report = measure(tmp_path, dimensions=[2])
     assert len(table) == 0 and report["cases"] == []
-    assert list(table.columns) == ["image_id", "subspace", "dimension", "is_deg", "as_deg", "as_abs_deg"]
+    scores = ["is_deg", "as_deg", "as_abs_deg", "matched_is_deg", "matched_as_deg"]
+    assert list(table.columns) == ["image_id", "subspace", "dimension", *scores]

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from singflow.analyses import floor
 from singflow.analyses.metrics import angle_deg
-from singflow.translators.crossfit import WHOLE, GroupSums, split
+from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, split
 
 
 def manifest_of(n, folds, seed, given=0):
@@ -115,3 +116,105 @@ def test_residuals_stay_in_their_group_and_every_image_gets_those_of_one():
     order = planted.rows.permute(np.random.default_rng(1))
     groups = planted.rows.groups
     assert sorted(order) == list(range(len(order))) and (groups[order] == groups).all() and (order != np.arange(len(order))).mean() > 0.7
+
+
+def test_group_sums_that_are_filled_with_their_own_residuals_are_the_sums_they_were():
+    planted = Planted(3, offset=50.0)
+    moved = planted.refits._permuted(planted.rows, np.arange(len(planted.rows.groups)))
+    for before, after in zip(planted.refits.fit(planted.rows).translators.maps, planted.refits._fit(moved, 0.3).maps, strict=True):
+        np.testing.assert_allclose(after.weight, before.weight, atol=1e-4)
+
+
+LAMBDAS = [10.0**exponent for exponent in np.arange(-3, 3.1, 0.5)]
+
+
+def trial(seed, images_per_dimension, content, *, predictable, width=24, null_dim=10, dim=8, permutations=20):
+    """Floors of planted images, of which the null component holds `content` of the principal one's meaning."""
+    generator, n, rank = np.random.default_rng(seed), int(images_per_dimension * width), width - null_dim
+    a = generator.standard_normal((n, rank)) * np.arange(1, rank + 1) ** -0.5
+    own = generator.standard_normal((n, null_dim)) * np.arange(1, null_dim + 1) ** -0.5 * 0.7
+    b = 0.4 * own + 0.6 * a @ generator.standard_normal((rank, null_dim)) / np.sqrt(rank) if predictable else own
+    seen, hidden = a @ generator.standard_normal((rank, dim)), own @ generator.standard_normal((null_dim, dim))
+    size = np.sqrt(np.mean(np.sum(seen**2, axis=1)))
+    hidden *= content * size / np.sqrt(np.mean(np.sum(hidden**2, axis=1)))
+    bias = generator.standard_normal(dim)
+    z = seen + hidden + 1.2 * size * bias / np.linalg.norm(bias) + 0.7 * size * generator.standard_normal((n, dim)) / np.sqrt(dim)
+    sums = GroupSums(split(manifest_of(n, 5, seed), 5))
+    image = np.arange(n)
+    sums.update(np.hstack([a, b]), z, image, np.zeros(n, dtype=int))
+    between = sums.regress(slice(0, rank), slice(rank, None))
+    whole, seen_alone, predictor = (cross_validate(each, LAMBDAS) for each in (sums, sums.regress(slice(0, rank)), between))
+    hidden_penalty = 0.1 * LAMBDAS[predictor.best]
+    refits = floor.Refits(sums, rank, (LAMBDAS[whole.best], hidden_penalty), sums.split.place(), floor.deflation(between, hidden_penalty))
+    rows = rows_of(refits, sums, a, b, z, image, 1)
+    texts, codes = generator.standard_normal((4, dim)), image % 4
+    floors = floor.measure(refits, rows, rows, rank, texts, codes, permutations=permutations, seed=seed)
+    real, permuted = floors.table.iloc[0], floors.table.iloc[1:]
+    facts = {"delta_r2": whole.r2[whole.best] - seen_alone.r2[seen_alone.best], "as_mean_deg": real["as_mean_deg"]}
+    for score in ("is_mean_deg", "conditional_is_mean_deg", "as_abs_mean_deg"):
+        facts |= {score: real[score], f"floor_{score}": permuted[score].mean(), f"p_{score}": floor.p_value(real[score], permuted[score])}
+    return facts | {"labels": np.mean(floor.label_p_values(floors.labels["is_deg"]) < 0.05)}
+
+
+def trials(count, *given, **named):
+    return pd.DataFrame([trial(seed, *given, **named) for seed in range(count)])
+
+
+@pytest.mark.parametrize("predictable", [False, True])
+def test_without_content_scores_are_at_their_floor_and_p_values_keep_their_level(predictable):
+    found = trials(400, 4, 0.0, predictable=predictable)
+    for score in ("is_mean_deg", "conditional_is_mean_deg", "as_abs_mean_deg"):
+        real, at = found[score].mean(), found[f"floor_{score}"].mean()
+        assert abs(real - at) <= max(0.05 * real, 0.3), score
+        assert np.mean(found[f"p_{score}"] < 0.05) <= 0.07, score
+    assert np.mean(found["p_is_mean_deg"] < 0.05) >= 0.03 and 0.03 <= found["labels"].mean() <= 0.07
+    assert found["delta_r2"].mean() <= 0
+    assert abs(found["as_mean_deg"].mean()) <= 2 * found["as_mean_deg"].std() / np.sqrt(len(found))
+
+
+@pytest.mark.parametrize("predictable", [False, True])
+def test_with_few_images_a_dimension_the_floor_is_rather_too_high(predictable):
+    found = trials(100, 1.2, 0.0, predictable=predictable)
+    assert max(np.mean(found[f"p_{score}"] < 0.05) for score in ("is_mean_deg", "conditional_is_mean_deg")) <= 0.07
+
+
+@pytest.mark.parametrize("predictable", [False, True])
+def test_content_is_found_and_what_it_adds_grows_with_it(predictable):
+    found = trials(60, 4, 0.3, predictable=predictable, width=48, null_dim=20, dim=16)
+    for score in ("is_mean_deg", "conditional_is_mean_deg"):
+        assert np.mean(found[f"p_{score}"] < 0.05) >= 0.9, score
+    added = [trials(12, 4, content, predictable=predictable, permutations=3)["delta_r2"].mean() for content in (0, 0.3, 0.6, 0.9)]
+    assert added[0] <= 0 and (np.diff(added) > 0.01).all()
+
+
+def test_a_null_component_that_knows_no_label_leaves_the_cross_fitted_as_at_zero_and_not_the_one_in_sample():
+    crossed, in_sample = [], []
+    for seed in range(40):
+        generator, n, rank, null_dim, dim = np.random.default_rng(seed), 80, 8, 12, 6
+        a, b = generator.standard_normal((n, rank)), generator.standard_normal((n, null_dim))
+        texts, codes = np.concatenate([np.eye(2, dim), -np.eye(2, dim)]), np.arange(n) % 4
+        z = texts[codes] + 0.5 * a @ generator.standard_normal((rank, dim)) + generator.standard_normal((n, dim))
+        for folds, found in ((5, crossed), (0, in_sample)):
+            sums = GroupSums(split(manifest_of(n, 5, seed), folds))
+            sums.update(np.hstack([a, b]), z, np.arange(n), np.zeros(n, dtype=int))
+            refits = floor.Refits(sums, rank, (0.01, 1.0), sums.split.place())
+            rows = rows_of(refits, sums, a, b, z, np.arange(n), 1)
+            scored = floor.score(refits.fit(rows), rank, rows, np.arange(n), texts[codes])
+            train = sums.split.groups == 0 if not folds else np.ones(n, dtype=bool)
+            found.append(scored.scores["as_deg"][train].mean())
+    for found, is_zero in ((crossed, True), (in_sample, False)):
+        assert (abs(np.mean(found)) <= 2 * np.std(found, ddof=1) / np.sqrt(len(found))) == is_zero
+
+
+def test_a_label_that_leaks_is_found_among_many_that_do_not():
+    generator = np.random.default_rng(0)
+    scale = generator.uniform(1, 5, 30)
+    sums = scale * (10 + generator.standard_normal((21, 30)))
+    assert np.mean(floor.label_p_values(sums) < 0.05) <= 0.1
+    sums[0, 7] += 6 * scale[7]
+    p = floor.label_p_values(sums)
+    assert p[7] == p.min() == pytest.approx(1 / (1 + 20 * 30)) and floor.label_p_values(np.zeros((5, 3))).tolist() == [1, 1, 1]
+
+
+def test_a_p_value_counts_the_real_score_among_the_permutations():
+    assert floor.p_value(2.0, np.array([1.0, 2.0, 3.0, 0.0])) == 3 / 5 and floor.p_value(9.0, np.zeros(19)) == 1 / 20

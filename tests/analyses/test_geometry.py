@@ -5,8 +5,9 @@ import pytest
 import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
 
-from singflow.analyses.geometry import logit_change, null_energy, null_space, random_basis, remove_null
+from singflow.analyses.geometry import complement, logit_change, null_energy, null_space, random_basis, remove_null, row_span
 from singflow.errors import InputError
 
 
@@ -151,3 +152,70 @@ def test_random_subspaces_hold_their_share_of_a_vector_on_average():
     vector[0, 0] = 1.0
     shares = [null_energy(vector, random_basis(40, 10, seed=0, draw=draw))[0] for draw in range(400)]
     assert abs(np.mean(shares) - 0.25) < 4 * np.sqrt(2 * 0.25 * 0.75 / 42 / 400)
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 30), st.data(), st.integers(0, 2**32 - 1))
+def test_a_subspace_and_its_complement_are_orthogonal_and_make_up_the_space(width, data, seed):
+    dimension = data.draw(st.integers(0, width))
+    basis = random_basis(width, dimension, seed, 0)
+    before, rest = basis.copy(), complement(basis)
+    assert rest.shape == (width, width - dimension)
+    np.testing.assert_allclose(rest.T @ rest, np.eye(width - dimension), atol=1e-12)
+    np.testing.assert_allclose(rest @ rest.T + basis @ basis.T, np.eye(width), atol=1e-12)
+    np.testing.assert_array_equal(basis, before)
+
+
+def test_the_complement_of_a_null_space_is_its_principal_space():
+    split = null_space(np.random.default_rng(0).standard_normal((20, 50)))
+    rest = complement(split.basis)
+    np.testing.assert_allclose(rest @ rest.T, split.principal @ split.principal.T, atol=1e-12)
+
+
+@settings(max_examples=100)
+@given(st.integers(2, 40), st.data(), st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 10000]), st.sampled_from([2**-10, 1, 2**10]))
+def test_the_span_of_few_rows_is_that_of_their_differences_and_keeps_every_ridge_regression(width, data, seed, offset, unit):
+    n = data.draw(st.integers(1, width - 1))
+    rank = data.draw(st.integers(0, n - 1))
+    cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=3)))
+    generator = np.random.default_rng(seed)
+    varying = generator.integers(-9, 10, (n, rank)) @ generator.integers(-9, 10, (rank, width))
+    features = unit * (varying + offset * generator.integers(-2, 3, width)).astype(np.float32)
+    differences = features.astype(np.float64) - features[0]
+    basis = row_span(np.split(features, cuts))
+    assert basis.dtype == np.float64
+    assert basis.shape == (width, np.linalg.matrix_rank(differences))
+    np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-12)
+    np.testing.assert_allclose(differences @ basis @ basis.T, differences, atol=1e-11 * unit)
+    reference = scipy.linalg.orth(differences.T)
+    np.testing.assert_allclose(basis @ basis.T, reference @ reference.T, atol=1e-9)
+    if not basis.shape[1]:
+        return
+    embeddings = generator.standard_normal((n, 3))
+    for alpha in (1e-2, 1.0, 1e2):
+        inside = Ridge(alpha=alpha * unit**2, solver="svd").fit(features @ basis, embeddings)
+        plain = Ridge(alpha=alpha * unit**2, solver="svd").fit(features.astype(np.float64), embeddings)
+        np.testing.assert_allclose(inside.coef_ @ basis.T * unit, plain.coef_ * unit, atol=1e-8)
+        np.testing.assert_allclose(inside.predict(features @ basis), plain.predict(features.astype(np.float64)), atol=1e-7)
+
+
+def test_rows_that_are_all_alike_span_nothing():
+    assert row_span([np.full((3, 5), 7, np.float32)]).shape == row_span([np.ones((1, 5))]).shape == (5, 0)
+
+
+@pytest.mark.parametrize(("n", "spans"), [(5, True), (6, False), (7, False)])
+def test_as_many_rows_as_dimensions_are_left_as_they_are(n, spans):
+    rows = np.random.default_rng(0).standard_normal((n, 6)).astype(np.float32)
+    for blocks in ([rows], np.split(rows, [2, 2, 5])):
+        basis = row_span(blocks)
+        assert (basis is not None) == spans
+        assert not spans or (basis.shape == (6, 4) and basis.dtype == np.float64)
+
+
+def test_no_more_rows_are_looked_at_than_there_are_dimensions():
+    def blocks():
+        yield np.ones((4, 6), np.float32)
+        yield np.ones((2, 6), np.float32)
+        raise AssertionError("six rows were enough")
+
+    assert row_span(blocks()) is None

@@ -72,11 +72,13 @@ def test_the_classifier_is_scikit_learns_ridge_on_one_hot_labels_whatever_the_un
     generator = np.random.default_rng(seed)
     codes = generator.integers(0, labels, 40)
     features = generator.standard_normal((40, width)) + codes[:, None] + 5
-    statistics = [RidgeStatistics(width, labels) for _ in range(2)]
-    for part, rows in zip(statistics, np.split(np.arange(40), [15]), strict=True):
+    origin = unit * features[7], np.eye(labels)[codes[7]]
+    statistics, others = (RidgeStatistics(width, labels, origin) for _ in range(2))
+    for part, rows in zip((statistics, others), np.split(np.arange(40), [15]), strict=True):
         part.update(unit * features[rows], np.eye(labels)[codes[rows]])
+    statistics.add(others)
     scale = ((features - features.mean(0)) ** 2).sum(1).mean()
-    for alpha, ours in zip(ALPHAS, fit_classifiers(statistics[0] + statistics[1], ALPHAS), strict=True):
+    for alpha, ours in zip(ALPHAS, fit_classifiers(statistics, ALPHAS), strict=True):
         theirs = Ridge(alpha=alpha * scale, solver="svd").fit(features, np.eye(labels)[codes])
         np.testing.assert_allclose(ours(unit * features), theirs.predict(features), atol=1e-7)
 
@@ -209,7 +211,7 @@ def test_the_scripts_probe_tabulate_and_draw_whatever_the_shards_with_the_same_b
         expected = probe(pass_over, assign_roles(images), basis, Affine(**translator), ALPHAS, 0.95)
         assert read_json(tmp_path / f"probes1/s/{model}.json") == read_json(tmp_path / f"probes2/s/{model}.json") == expected
     rows = [{"space": "s", "model": m, "rank_rule": "exact", "null_dim": 3, "validation_r2": 0.4, "translator": "good"} for m in models]
-    pd.DataFrame(rows).assign(seed=3).to_csv(tmp_path / "models.csv")
+    pd.DataFrame(rows).assign(seed=3, known_zero=False).to_csv(tmp_path / "models.csv")
     plot = runpy.run_path(str(ROOT / "scripts/plot_probes.py"), run_name="x")
     for attempt in "ab":
         paths = {name: tmp_path / attempt / f"fig12.{name}" for name in ("output", "png", "pdf")}

@@ -16,6 +16,7 @@ from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import read_parquet, write_parquet
 from singflow.artifacts.tensors import write_tensors
 from singflow.figures.rank_curve import rank_curves
+from singflow.translators.crossfit import WHOLE, CrossFitted
 from singflow.translators.ridge import Affine
 from tests.data.manifests import whole
 from tests.project import ROOT
@@ -24,29 +25,36 @@ KEPT = [1.0, 0.6, 0.25]
 RULES = ["exact", "energy", "centered"]
 
 
-def case(seed, classes, width, n=9, rank=None, dim=4):
+def case(seed, classes, width, n=9, rank=None, dim=4, folds=3):
+    """A head, features, a translator for each fold and one for the images of no fold, and a text for each image."""
     generator = np.random.default_rng(seed)
     weight = generator.standard_normal((classes, rank or width)) @ generator.standard_normal((rank or width, width))
     features = np.abs(generator.standard_normal((n, width)))
-    translator = Affine(generator.standard_normal((dim, width)), generator.standard_normal(dim))
+    maps = tuple(Affine(generator.standard_normal((dim, width)), generator.standard_normal(dim)) for _ in range(folds + 1))
+    place = generator.integers(WHOLE, folds, n).astype(np.int32)
     texts = generator.standard_normal((n, dim))
-    return weight, generator.standard_normal(classes), features, translator, texts / np.linalg.norm(texts, axis=1, keepdims=True)
+    unit = texts / np.linalg.norm(texts, axis=1, keepdims=True)
+    return weight, generator.standard_normal(classes), features, CrossFitted(maps, place, place), unit
 
 
-def curve(weight, bias, features, translator, texts, kept=KEPT, energy=0.9, cuts=()):
-    statistics = CurveStatistics(weight, bias, translator, kept, energy)
-    for rows, mine in zip(np.split(features, cuts), np.split(texts, cuts), strict=True):
-        statistics.update(rows, mine)
+def curve(weight, bias, features, translators, texts, kept=KEPT, energy=0.9, cuts=(), order=None):
+    statistics = CurveStatistics(weight, bias, translators, kept, energy)
+    for image_id in np.split(np.arange(len(features)) if order is None else order, cuts):
+        statistics.update(image_id, features[image_id], texts[image_id])
     return statistics.table()
 
 
-def directly(weight, bias, features, translator, texts, point, rank, energy):
+def directly(weight, bias, features, translators, texts, point, rank, energy):
     """One row, out of an equivalent feature for every image and all logits at once."""
+
+    def translated(rows):
+        return np.stack([translators.maps[place](row[None])[0] for place, row in zip(translators.place, rows, strict=True)])
+
     split = null_space(weight, "fixed", rank=rank) if point == "share" else null_space(weight, point, energy=energy)
     equivalent = remove_null(features, split.basis)
     before, after = features @ weight.T + bias, equivalent @ weight.T + bias
     change = logit_change(weight, features, equivalent)
-    original, moved = translator(features), translator(equivalent)
+    original, moved = translated(features), translated(equivalent)
     image, attribute = angle_deg(original, moved), angle_deg(original, texts) - angle_deg(moved, texts)
     return {
         "rank": split.rank,
@@ -67,11 +75,20 @@ def directly(weight, bias, features, translator, texts, point, rank, energy):
 
 @settings(max_examples=25)
 @given(
-    st.integers(0, 2**32 - 1), st.integers(2, 14), st.integers(2, 14), st.integers(1, 3), st.floats(0.05, 0.95), st.lists(st.integers(0, 9))
+    st.integers(0, 2**32 - 1),
+    st.integers(2, 14),
+    st.integers(2, 14),
+    st.integers(1, 3),
+    st.floats(0.05, 0.95),
+    st.lists(st.integers(0, 9)),
+    st.integers(0, 4),
+    st.permutations(range(9)),
 )
-def test_every_point_is_the_removal_of_its_null_space_whatever_the_cuts(seed, classes, width, deficit, energy, cuts):
-    data = case(seed, classes, width, rank=max(1, width - deficit))
-    table = curve(*data, energy=energy, cuts=sorted(cuts))
+def test_every_point_is_the_removal_of_its_null_space_whatever_the_cuts_the_folds_and_the_order(
+    seed, classes, width, deficit, energy, cuts, folds, order
+):
+    data = case(seed, classes, width, rank=max(1, width - deficit), folds=folds)
+    table = curve(*data, energy=energy, cuts=sorted(cuts), order=np.array(order))
     assert table["point"].tolist() == ["share"] * len(KEPT) + RULES
     for row in table.to_dict("records"):
         point, kept = row.pop("point"), row.pop("kept")
@@ -80,7 +97,8 @@ def test_every_point_is_the_removal_of_its_null_space_whatever_the_cuts(seed, cl
 
 
 def test_more_images_than_fit_in_a_chunk_are_all_counted():
-    data = case(0, 6, 9, n=2 * CHUNK + 3)
+    data = case(0, 6, 9, n=6 * CHUNK + 3)
+    assert np.bincount(data[3].place + 1).min() > CHUNK
     table = curve(*data)
     for row in table.to_dict("records"):
         point, _ = row.pop("point"), row.pop("kept")
@@ -116,23 +134,31 @@ def test_a_share_given_twice_is_one_row_and_no_share_keeps_less_than_one_directi
 
 
 def test_equal_logits_have_no_relative_change_and_a_blind_head_no_division_by_zero():
-    weight, bias, features, translator, texts = case(4, 1, 6)
-    assert curve(weight, bias, features, translator, texts)["logit_relative_mean"].isna().all()
-    blind = curve(np.zeros((3, 6)), np.zeros(3), features, translator, texts)
+    weight, bias, features, translators, texts = case(4, 1, 6)
+    assert curve(weight, bias, features, translators, texts)["logit_relative_mean"].isna().all()
+    blind = curve(np.zeros((3, 6)), np.zeros(3), features, translators, texts)
     assert blind["rank"].tolist() == [0] * 6
     assert not blind["logit_change_max"].any()
 
 
 @pytest.fixture
 def study(tmp_path):
-    """Two models, with and without null space, of 11 images in two shards with a view that must not be scored."""
-    write_parquet(tmp_path / "manifest.parquet", whole(pd.DataFrame({"image_id": np.arange(11), "label": list("abacabadabc")})))
-    data = {"timm/wide": case(5, 5, 12, n=11), "tall": case(6, 20, 12, n=11)}
-    for model, (weight, bias, features, translator, _) in data.items():
+    """Two models, with and without null space, of 11 images in two shards with a view that must not be scored.
+
+    The first has a translator for each of 3 folds, and the second one for all images.
+    """
+    data = {"timm/wide": case(5, 5, 12, n=11), "tall": case(6, 20, 12, n=11, folds=0)}
+    place = data["timm/wide"][3].place
+    assert {*place.tolist()} == {WHOLE, 0, 1, 2}
+    images = {"split": np.where(place > 0, "train", "validation"), "fold": np.where(place == WHOLE, 1, place)}
+    write_parquet(tmp_path / "manifest.parquet", whole(pd.DataFrame({"image_id": np.arange(11), "label": list("abacabadabc"), **images})))
+    for model, (weight, bias, features, translators, _) in data.items():
         write_tensors(tmp_path / model / "head.safetensors", {"weight": weight, "bias": bias}, {})
-        write_tensors(
-            tmp_path / model / "translator.safetensors", {"weight": translator.weight, "bias": translator.bias}, {"kind": "linear"}
-        )
+        tensors, metadata = {"weight": translators.whole.weight, "bias": translators.whole.bias}, {"kind": "linear"}
+        if folds := translators.maps[:WHOLE]:
+            tensors |= {f"fold_{name}": np.stack([getattr(each, name) for each in folds]) for name in ("weight", "bias")}
+            metadata["folds"] = str(len(folds))
+        write_tensors(tmp_path / model / "translator.safetensors", tensors, metadata)
         for shard, image_id in enumerate(np.array_split(np.arange(11), 2)):
             rows = features[image_id]
             tensors = {
@@ -155,7 +181,7 @@ def run(name, **flags):
 
 def test_the_scripts_measure_tabulate_and_draw_view_0_twice_with_the_same_bytes(study):
     folder, data = study
-    basis = {"space": "s", "rank_rule": "exact", "validation_r2": 0.1, "translator": "weak", "seed": 3}
+    basis = {"space": "s", "rank_rule": "exact", "validation_r2": 0.1, "translator": "weak", "known_zero": False, "seed": 3}
     models = pd.DataFrame([{"model": "timm/wide", "null_dim": 7, **basis}, {"model": "tall", "null_dim": 0, **basis}])
     models.to_csv(folder / "models.csv")
     for attempt in "ab":
@@ -184,8 +210,8 @@ def test_the_scripts_measure_tabulate_and_draw_view_0_twice_with_the_same_bytes(
 
 def test_sixteen_models_in_two_spaces_are_told_apart_and_the_rules_are_marked():
     tables = {f"a_classifier_{number}": curve(*case(number, 9, 12)) for number in range(16)}
-    rows = [{"space": s, "model": m, "translator": "good", "rank_rule": "exact", "seed": 0} for s in "st" for m in tables]
-    models = pd.DataFrame(rows).assign(null_dim=3, validation_r2=0.5)
+    rows = [{"space": s, "model": m, "translator": "good", "rank_rule": "exact", "known_zero": False} for s in "st" for m in tables]
+    models = pd.DataFrame(rows).assign(null_dim=3, validation_r2=0.5, seed=0)
     figure = rank_curves(gather({"s": tables, "t": tables}, models), models)
     assert len(figure.axes) == 6
     figure.canvas.draw()

@@ -12,7 +12,6 @@ from singflow.analyses.statistics import (
     interval,
     paired_p,
     rank_correlations,
-    rank_sum_p,
     strata_of,
     top1_shortfall,
 )
@@ -214,17 +213,6 @@ def test_correlations_that_do_not_exist_are_undefined():
     (found,) = rank_correlations(three, 1000, seed=0)
     assert found[2] == pytest.approx(-1) and found[3] == pytest.approx(1 / 3, abs=0.05)
     assert rank_correlations(three, 1000, seed=0) == [found]
-
-
-def test_rank_sums_are_mann_whitneys_test_of_one_label_against_the_others():
-    generator = np.random.default_rng(0)
-    values, codes = np.round(generator.gamma(2.0, size=90), 1), np.repeat([0, 1, 2], [5, 25, 60])
-    ours = rank_sum_p(values, codes)
-    for code in range(3):
-        theirs = scipy.stats.mannwhitneyu(values[codes == code], values[codes != code], alternative="greater", method="asymptotic").pvalue
-        assert ours[code] == pytest.approx(theirs)
-    assert np.isnan(rank_sum_p(np.ones(6), np.repeat([0, 1], 3))).all()
-    assert np.isnan(rank_sum_p(np.arange(3.0), np.zeros(3, dtype=int))).all()
 
 
 def test_the_shortfall_of_top1_is_what_lies_beyond_margin_and_two_standard_errors():

@@ -4,12 +4,30 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from singflow.analyses.summary import correlate_labels, render_text, summarize_labels, summarize_model
+from singflow.analyses.summary import (
+    EMPTY,
+    MEANING,
+    NONE,
+    SOME,
+    ZERO,
+    correlate_labels,
+    render_text,
+    summarize_labels,
+    summarize_model,
+    verdict,
+)
 from singflow.config.registry import ModelEntry
 
 OPTIONS = {"resamples": 300, "confidence": 0.95, "min_r2": 0.2, "top1_margin": 10.0, "seed": 0}
 ENTRY = ModelEntry(source="timm", id="resnet18.a1_in1k", reported_top1=70.0, reported_by="someone")
-TRANSLATOR = {"alpha": 10.0, "validation_cosine": 0.7, "baseline_cosine": 0.5, "validation_r2": 0.3, "n_train": 80, "n_validation": 20}
+TRANSLATOR = {
+    "alpha": 10.0, "lambda": 1.0, "lambda_at_edge": False, "folds": 5, "in_sample": False, "validation_cosine": 0.7,
+    "baseline_cosine": 0.5, "validation_r2": 0.3, "n_train": 80, "n_validation": 20,
+}  # fmt: skip
+FLOOR = {
+    "known_zero": False, "permutations": 20, "p_is": 1 / 21, "p_as_abs": 0.5, "p_conditional_is": 1 / 21,
+    "r2_principal": 0.25, "delta_r2": 0.05, "delta_r2_low": 0.01, "delta_r2_high": 0.09,
+}  # fmt: skip
 PROJECTOR = {"null_dim": 280, "rank": 1000, "rule": "exact"}
 
 
@@ -28,12 +46,17 @@ def scores():
             "logit_change": np.full(40, 1e-6),
             "control_is_deg": generator.gamma(10.0, size=40),
             "control_as_deg": generator.normal(0, 1, 40),
+            "as_contrast_deg": generator.normal(-0.3, 1.0, 40),
+            "matched_is_deg": generator.gamma(9.0, size=40),
+            "floor_is_deg": generator.gamma(6.0, size=40),
+            "conditional_is_deg": generator.gamma(7.0, size=40),
+            "floor_conditional_is_deg": generator.gamma(5.0, size=40),
         }
     )
 
 
 def test_a_row_holds_the_means_their_intervals_and_the_ratios(scores):
-    row = summarize_model(scores, PROJECTOR, TRANSLATOR, ENTRY, **OPTIONS)
+    row = summarize_model(scores, PROJECTOR, TRANSLATOR, FLOOR, ENTRY, **OPTIONS)
     size = scores["as_deg"].abs()
     expected = {
         "is_mean": scores["is_deg"].mean(),
@@ -42,6 +65,12 @@ def test_a_row_holds_the_means_their_intervals_and_the_ratios(scores):
         "control_is_mean": scores["control_is_deg"].mean(),
         "is_per_as": scores["is_deg"].mean() / size.mean(),
         "is_per_control": scores["is_deg"].mean() / scores["control_is_deg"].mean(),
+        "is_per_matched": scores["is_deg"].mean() / scores["matched_is_deg"].mean(),
+        "floor_is_mean": scores["floor_is_deg"].mean(),
+        "conditional_is_mean": scores["conditional_is_deg"].mean(),
+        "floor_conditional_is_mean": scores["floor_conditional_is_deg"].mean(),
+        "as_contrast_mean": scores["as_contrast_deg"].mean(),
+        "delta_r2": 0.05,
         "top1": 15 / 20,
         "max_logit_change": 1e-6,
     }
@@ -52,40 +81,64 @@ def test_a_row_holds_the_means_their_intervals_and_the_ratios(scores):
     half = 1.96 * math.sqrt(within.sum()) / 40
     assert row["is_high"] - row["is_low"] == pytest.approx(2 * half, rel=0.2)
     assert row["is_per_as_low"] < row["is_per_as"] < row["is_per_as_high"] and row["seed"] == 0
-    assert (row["translator"], row["note"]) == ("good", "")
+    assert (row["translator"], row["verdict"], row["note"]) == ("good", MEANING, "")
+
+
+def test_a_single_label_has_no_contrast(scores):
+    row = summarize_model(scores.assign(as_contrast_deg=np.nan), PROJECTOR, TRANSLATOR, FLOOR, ENTRY, **OPTIONS)
+    assert row["as_contrast_mean"] is row["as_contrast_low"] is None
+
+
+@pytest.mark.parametrize(
+    ("null_dim", "changed", "expected"),
+    [
+        (0, {}, EMPTY),
+        (9, {"known_zero": True}, ZERO),
+        (9, {}, MEANING),
+        (9, {"p_conditional_is": 0.06}, SOME),
+        (9, {"delta_r2_low": -0.01}, SOME),
+        (9, {"delta_r2_low": None}, SOME),
+        (9, {"p_conditional_is": 1.0, "delta_r2_low": 0.0}, NONE),
+    ],
+)
+def test_the_verdict_follows_from_the_floor_and_from_what_the_null_space_adds(null_dim, changed, expected):
+    assert verdict(null_dim, FLOOR | changed, 0.05) == expected
 
 
 def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(scores):
     nothing = scores.assign(is_deg=0.0, as_deg=0.0, control_is_deg=0.0, control_as_deg=0.0)
-    row = summarize_model(nothing, PROJECTOR | {"null_dim": 0}, TRANSLATOR, ENTRY, **OPTIONS)
+    row = summarize_model(nothing, PROJECTOR | {"null_dim": 0}, TRANSLATOR, FLOOR, ENTRY, **OPTIONS)
     assert row["is_per_as"] is None and row["is_per_control"] is None
     assert (row["is_mean"], row["is_low"], row["is_high"]) == (0.0, 0.0, 0.0)
     assert "no null space" in row["note"]
 
 
 def test_images_outside_the_classes_give_no_top1(scores):
-    assert summarize_model(scores.assign(class_index=-1), PROJECTOR, TRANSLATOR, ENTRY, **OPTIONS)["top1"] is None
+    assert summarize_model(scores.assign(class_index=-1), PROJECTOR, TRANSLATOR, FLOOR, ENTRY, **OPTIONS)["top1"] is None
+
+
+def floors_of(scores, p):
+    """Labels beside their floors; p: p-values by label."""
+    return scores.groupby("label")[["floor_is_deg"]].mean().assign(p_is_deg=pd.Series(p)).reset_index()
 
 
 def test_label_rows_are_the_moments_of_their_images(scores):
-    table = summarize_labels(scores, 0.95).set_index("label")
+    table = summarize_labels(scores, floors_of(scores, {"a": 0.5, "b": 0.5}), 0.95).set_index("label")
     mine = scores[scores["label"] == "a"]
     assert table.loc["a", "n"] == 10 and list(table.index) == ["a", "b"]
     assert table.loc["a", "as_abs_deg_mean"] == pytest.approx(mine["as_deg"].abs().mean())
     assert table.loc["a", "is_deg_std"] == pytest.approx(np.std(mine["is_deg"]))
+    assert table.loc["a", "floor_is_deg_mean"] == pytest.approx(mine["floor_is_deg"].mean())
 
 
-def test_labels_on_which_a_model_leaks_most_are_flagged_and_their_false_discoveries_controlled():
-    generator = np.random.default_rng(0)
-    labels = np.repeat([f"label {i}" for i in range(20)], 10)
-    quiet = pd.DataFrame({"label": labels, "is_deg": 1.0, "as_deg": generator.normal(0, 1, 200)})
-    loud = quiet.assign(as_deg=quiet["as_deg"] + np.where(quiet["label"] == "label 7", -4.0, 0.0))
-    assert list(summarize_labels(loud, 0.95).query("leaks")["label"]) == ["label 7"]
-    flagged = [
-        summarize_labels(quiet.assign(as_deg=np.random.default_rng(seed).normal(0, 1, 200)), 0.95)["leaks"].any() for seed in range(200)
-    ]
-    assert np.mean(flagged) <= 0.09
-    assert not summarize_labels(quiet.assign(as_deg=0.0), 0.95)["leaks"].any()
+def test_labels_above_their_own_floor_are_flagged_and_their_false_discoveries_controlled():
+    labels = [f"label {i:02d}" for i in range(20)]
+    scores = pd.DataFrame({"label": labels, "is_deg": 1.0, "as_deg": 0.5, "floor_is_deg": 0.5})
+    p = dict(zip(labels, [0.001, 0.004, *np.linspace(0.03, 1, 18)], strict=True))
+    table = summarize_labels(scores, floors_of(scores, p).sample(frac=1, random_state=0), 0.95).set_index("label")
+    assert table["leak_p"].tolist() == list(p.values())
+    assert list(table.index[table["leaks"]]) == labels[:2]
+    assert table.loc["label 01", "leak_q"] == pytest.approx(0.004 * 20 / 2)
 
 
 def test_labels_of_two_models_are_correlated_within_each_space():
@@ -111,13 +164,13 @@ def test_a_single_model_has_no_pair_to_correlate():
 
 @pytest.mark.parametrize(("r2", "weak"), [(0.19, True), (0.2, False), (-3.0, True)])
 def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
-    row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"validation_r2": r2}, ENTRY, **OPTIONS)
+    row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"validation_r2": r2}, FLOOR, ENTRY, **OPTIONS)
     manifest = pd.DataFrame({"label": scores["label"], "split": np.repeat(["validation", "train"], 20)})
     text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
     assert text.startswith("Study mine: 40 images, 2 labels, 20 images held out; rank rule exact, seed 0\n")
     assert ("m *" in text) == ("WEAK TRANSLATOR" in text) == weak
     assert f"{row['is_mean']:.2f} [{row['is_low']:.2f}, {row['is_high']:.2f}]" in text
-    assert max(map(len, text.splitlines())) <= 150
+    assert "floor" in text and MEANING in text and max(map(len, text.splitlines())) <= 150
 
 
 @pytest.mark.parametrize(
@@ -126,13 +179,13 @@ def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
 def test_a_top1_near_the_reported_one_or_without_one_is_no_alarm(scores, reported, weights, low):
     entry = ModelEntry(source="timm", id="resnet18.a1_in1k", weights=weights, reported_top1=reported)
     close = scores.assign(predicted_index=scores["class_index"].where(scores.index < 19, 9))  # 19 of the 20 known ones
-    assert summarize_model(close, PROJECTOR, TRANSLATOR, entry, **OPTIONS)["top1_low"] == low
+    assert summarize_model(close, PROJECTOR, TRANSLATOR, FLOOR, entry, **OPTIONS)["top1_low"] == low
 
 
 @pytest.mark.parametrize(("weights", "low"), [("hub", True), ("random", False)])
 def test_a_top1_far_below_the_reported_one_is_said_loudly_unless_the_weights_are_random(scores, weights, low):
     entry = ModelEntry(source="timm", id="resnet18.a1_in1k", weights=weights, reported_top1=70.0)
-    row = summarize_model(scores.assign(predicted_index=1), PROJECTOR, TRANSLATOR, entry, **OPTIONS)
+    row = summarize_model(scores.assign(predicted_index=1), PROJECTOR, TRANSLATOR, FLOOR, entry, **OPTIONS)
     manifest = pd.DataFrame({"label": scores["label"], "split": np.repeat(["validation", "train"], 20)})
     text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
     assert ("! TOP-1 FAR BELOW WHAT IS REPORTED: m (0.0 %, reported 70 %)" in text) == low == ("0.000!" in text)

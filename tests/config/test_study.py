@@ -189,9 +189,17 @@ def test_no_key_may_be_missing_or_of_another_type(place):
     assert f"params.yaml: {'.'.join(place)}" in refusal(changed({".".join(place): {"no": "mapping"}}))
 
 
-@pytest.mark.parametrize("alpha", [-1.0, 0.0, float("nan"), float("inf"), "1", True, None])
-def test_an_alpha_must_be_a_positive_finite_number(alpha):
-    assert f"translator.alphas.1: {alpha!r} " in refusal(changed({"translator.alphas": [1.0, alpha]}))
+@pytest.mark.parametrize("place", ["translator.lambdas", "probe.alphas"])
+@pytest.mark.parametrize("penalty", [-1.0, 0.0, float("nan"), float("inf"), "1", True, None])
+def test_a_penalty_must_be_a_positive_finite_number(place, penalty):
+    assert f"{place}.1: {penalty!r} " in refusal(changed({place: [1.0, penalty]}))
+
+
+@pytest.mark.parametrize("folds", [1, -1, 2.0, "5", True, None])
+def test_folds_are_none_or_several(folds):
+    assert f"params.yaml: translator.folds: {folds!r} " in refusal(changed({"translator.folds": folds}))
+    for number in (0, 2, 1000):
+        assert check(changed({"translator.folds": number}), "params.yaml").translator.folds == number
 
 
 CONTROLS = PARAMS["controls"] | {"min_draws": 9, "max_draws": 8}
@@ -201,30 +209,32 @@ CONTROLS = PARAMS["controls"] | {"min_draws": 9, "max_draws": 8}
     "changes",
     [
         {"study": 1}, {"seed": -1}, {"seed": 2**32}, {"seed": 0.5}, {"seed": True}, {"threads": 0}, {"threads": "2"}, {"models": []},
-        {"spaces": []}, {"data.source": "Folder"}, {"data.per_class": 0}, {"data.validation_fraction": 0.0}, {"data.label_column": ""},
-        {"data.validation_fraction": 1.0}, {"data.max_rejected_fraction": 1.01}, {"extraction.views": 0}, {"extraction.device": "tpu"},
+        {"spaces": []}, {"data.source": "Folder"}, {"data.per_class": 0}, {"data.max_pixels": 0}, {"data.label_column": ""},
+        {"data.max_rejected_fraction": -0.01}, {"data.max_rejected_fraction": 1.01}, {"extraction.views": 0}, {"extraction.device": "tpu"},
         {"extraction.crop_area": [0.3]}, {"extraction.crop_area": [0.5, 0.3]}, {"extraction.crop_area": [0.0, 1.0]},
         {"extraction.crop_area": [float("nan"), 1.0]}, {"projector.energy": 0.0}, {"projector.energy": float("nan")},
-        {"projector.rank": -1}, {"translator.alphas": []}, {"translator.kind": "mlp"}, {"controls.min_draws": 1},
+        {"projector.rank": -1}, {"translator.lambdas": []}, {"translator.folds": 1}, {"translator.kind": "mlp"}, {"controls.min_draws": 1},
         {"summary.resamples": 99}, {"summary.confidence": 1.0}, {"summary.min_r2": 1.5}, {"plot_concepts.extremes": 0},
         {"concepts.vocabulary": None}, {"controls.dimensions": [0]}, {"controls.tolerance_deg": 0.0}, {"controls": CONTROLS},
-        {"rank_curve.kept": []}, {"rank_curve.kept": [1.5]}, {"concepts.nearest": 0}, {"steering.target_is_deg": []},
-        {"steering.target_is_deg": [180.0]}, {"steering.target_is_deg": [5.0, 5.0]}, {"steering.prompts": ["a", "a"]},
+        {"floor.permutations": 0}, {"rank_curve.kept": []}, {"rank_curve.kept": [1.5]}, {"concepts.nearest": 0},
+        {"steering.target_is_deg": []}, {"steering.target_is_deg": [180.0]}, {"steering.target_is_deg": [5.0, 5.0]},
+        {"steering.prompts": ["a", "a"]},
         {"training.losses": []}, {"training.losses": ["mse", "mse"]}, {"training.dropout": 1.0}, {"comparison.kinds": ["mlp5"]},
         {"probe.alphas": [0.0]}, {"summary.permutations": 99}, {"plot_concept_scans.most": 0}, {"prompts.cache": ""},
     ],
     ids=str,
 )  # fmt: skip
 def test_a_value_out_of_its_limits_is_refused_at_its_place(changes):
-    assert f"params.yaml: {next(iter(changes)).removesuffix('.crop_area')}" in refusal(changed(changes))
+    message = refusal(changed(changes))
+    assert f"params.yaml: {next(iter(changes)).removesuffix('.crop_area')}" in message and "unknown key" not in message
 
 
 @pytest.mark.parametrize(
     ("written", "mend"), [("1e-5", "1.0e-5"), ("3e+4", "3.0e+4"), ("1e5", "1.0e+5"), ("1.5e5", "1.5e+5"), ("1E-5", "1.0e-5")]
 )
 def test_a_number_that_yaml_reads_as_text_is_refused_with_a_fix_that_works(tmp_path, written, mend):
-    message = refusal_of_text(tmp_path, "- 1.0\n", f"- {written}\n")
-    assert f"translator.alphas.0: {written!r}" in message
+    message = refusal_of_text(tmp_path, "- 0.001\n", f"- {written}\n")
+    assert f"translator.lambdas.0: {written!r}" in message
     assert message.endswith(f"YAML reads {written} as text: write {mend}")
     assert yaml.safe_load(mend) == float(written)
 

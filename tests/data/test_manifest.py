@@ -42,6 +42,7 @@ COLUMNS = {
     "class_index": "int32",
     "prompt": "str",
     "split": "str",
+    "fold": "int32",
     "width": "int32",
     "height": "int32",
     "sha256": "str",
@@ -67,8 +68,19 @@ def candidates(*paths: str, split: str = "") -> list[Candidate]:
 
 
 def build(root: Path, found: list[Candidate], rejected=(), **changes):
-    options = {"per_class": None, "validation_fraction": 0.25, "max_pixels": 100, "max_rejected_fraction": 1.0, "seed": 0, "threads": 2}
+    options = {"per_class": None, "folds": 5, "max_pixels": 100, "max_rejected_fraction": 1.0, "seed": 0, "threads": 2}
     return build_manifest(root, found, list(rejected), **options | changes, progress=lambda results, total: results)
+
+
+def sizes(folds: pd.Series, numbers: range) -> list[int]:
+    """Images of each of the folds that there may be, the fewest first."""
+    assert set(folds) <= set(numbers)
+    return sorted(int((folds == number).sum()) for number in numbers)
+
+
+def even(number: int, folds: int) -> list[int]:
+    """Sizes of folds that differ by one at most, the smallest first."""
+    return sorted(len(range(first, number, folds)) for first in range(folds))
 
 
 # The list of classes
@@ -380,8 +392,9 @@ def pool(tmp_path_factory):
     st.integers(0, 3),
     st.integers(0, 5),
     st.integers(1, 4),
+    st.integers(2, 7),
 )
-def test_accepted_and_rejected_are_together_all_that_was_found(pool, files, per_class, refused, seed, threads):
+def test_accepted_and_rejected_are_together_all_that_was_found(pool, files, per_class, refused, seed, threads, folds):
     found = [Candidate(f"{'bg'[good]}{i}", label, -1, prompt_of(label), split) for i, (good, label, split) in enumerate(files)]
     earlier = [(f"loose{i}", "not in a class folder") for i in range(refused)]
     good = Counter((label, split) for usable, label, split in files if usable)
@@ -389,24 +402,31 @@ def test_accepted_and_rejected_are_together_all_that_was_found(pool, files, per_
     by_split = Counter()
     for (_, split), number in taken.items():
         by_split[split] += number
-    undecided = by_split.pop("", 0)
-    held_out = max(1, round(0.25 * undecided)) if undecided else 0
-    by_split.update({"validation": held_out, "train": undecided - held_out})
-    if not (by_split["train"] and by_split["validation"]):
-        with pytest.raises(InputError):
-            build(pool, found, earlier, per_class=per_class, seed=seed, threads=threads)
+    undecided, train, validation = (by_split[split] for split in ("", "train", "validation"))
+    smallest, *_, largest = even(undecided + train, folds)
+    fewest = max(0, smallest - train) if train else max(min(1, undecided), smallest)
+    held_out = range(fewest, min(undecided, largest) + 1)
+    sides = [Counter(train=train + undecided - number, validation=validation + number) for number in held_out]
+    try:
+        manifest, rejected = build(pool, found, earlier, per_class=per_class, folds=folds, seed=seed, threads=threads)
+    except InputError:
+        assert not all(each["train"] and each["validation"] for each in sides)
         return
-    manifest, rejected = build(pool, found, earlier, per_class=per_class, seed=seed, threads=threads)
     assert sorted([*manifest["path"], *(path for path, _ in rejected)]) == sorted([c.path for c in found] + [path for path, _ in earlier])
-    assert Counter(manifest["split"]) == +by_split
+    assert Counter(manifest["split"]) in [each for each in sides if each["train"] and each["validation"]]
     assert set(earlier) <= set(rejected)
     original = {c.path: c for c in found}
     for row in manifest.to_dict("records"):
         candidate = original[row["path"]]
         assert row["path"].startswith("g")
         assert (row["label"], row["prompt"]) == (candidate.label, candidate.prompt)
-        assert candidate.split in ("", row["split"])
+        assert row["split"] == (candidate.split or ("train" if row["fold"] else "validation"))
     assert Counter((original[path].label, original[path].split) for path in manifest["path"]) == taken
+    given = manifest["path"].map(lambda path: original[path].split) == "validation"
+    for drawn, numbers in ((manifest[~given], range(folds)), (manifest[given], range(1, folds))):
+        assert sizes(drawn["fold"], numbers) == even(len(drawn), len(numbers))
+        for _, alike in drawn.groupby("label"):
+            assert sizes(alike["fold"], numbers) == even(len(alike), len(numbers))
     undrawn = f"not drawn: data.per_class is {per_class}"
     for path, reason in set(rejected) - set(earlier):
         key = original[path].label, original[path].split
@@ -425,8 +445,8 @@ def test_the_manifest_has_its_columns_types_and_contents(tmp_path):
     assert list(manifest.columns) == list(COLUMNS)
     digests = [hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("b.png", "turned.jpg")]
     assert manifest.to_numpy().tolist() == [
-        [0, "b.png", "cat", -1, "one cat", "train", 4, 9, digests[0]],
-        [1, "turned.jpg", "tench", 0, "one tench", "validation", 3, 7, digests[1]],
+        [0, "b.png", "cat", -1, "one cat", "train", 0, 4, 9, digests[0]],
+        [1, "turned.jpg", "tench", 0, "one tench", "validation", 1, 3, 7, digests[1]],
     ]
     assert rejected == []
 
@@ -471,6 +491,7 @@ def test_one_label_is_drawn_alike_whatever_other_labels_there_are(pool):
 
 def test_order_of_listing_and_threads_do_not_change_the_manifest(pool):
     found = labelled({"cat": 9, "dog": 8}) + [Candidate(f"b{i}", "cat", -1, prompt_of("cat")) for i in range(8)]
+    found += [Candidate(f"g{i}", "newt", -1, prompt_of("newt"), "validation" if i % 2 else "train") for i in range(17, 24)]
     first, first_rejected = build(pool, found, per_class=5)
     for threads in (1, 3, 16):
         shuffled = random.Random(threads).sample(found, len(found))  # noqa: S311
@@ -479,16 +500,28 @@ def test_order_of_listing_and_threads_do_not_change_the_manifest(pool):
         assert rejected == first_rejected
 
 
-def test_another_seed_draws_other_images_and_holds_out_others(pool):
-    found = labelled({"cat": 24})
-    draws = {frozenset(build(pool, found, per_class=6, seed=seed)[0]["path"]) for seed in range(8)}
+LABELS = {
+    "one label": {"cat": 20},
+    "labels of different sizes": {"cat": 10, "dog": 7, "newt": 3},
+    "labels of one size": {"cat": 5, "dog": 5, "eel": 5, "newt": 5},
+    "labels of one image": {f"kind {number}": 1 for number in range(20)},
+}
+
+
+def test_another_seed_draws_other_images(pool):
+    draws = {frozenset(build(pool, labelled({"cat": 24}), per_class=6, seed=seed)[0]["path"]) for seed in range(8)}
     assert len(draws) == 8
-    all_of_them = [build(pool, found, seed=seed)[0] for seed in range(8)]
-    assert len({frozenset(manifest.loc[manifest["split"] == "validation", "path"]) for manifest in all_of_them}) == 8
+
+
+@pytest.mark.parametrize("numbers", LABELS.values(), ids=LABELS)
+def test_another_seed_gives_other_folds_and_holds_out_others(pool, numbers):
+    manifests = [build(pool, labelled(numbers), seed=seed)[0] for seed in range(8)]
+    assert len({tuple(manifest["fold"]) for manifest in manifests}) == 8
+    assert len({frozenset(manifest.loc[manifest["split"] == "validation", "path"]) for manifest in manifests}) > 6
 
 
 def test_every_image_is_drawn_and_held_out_as_often_as_any_other(pool):
-    manifests = [build(pool, labelled({"cat": 12}), per_class=6, seed=seed)[0] for seed in range(100)]
+    manifests = [build(pool, labelled({"cat": 12}), per_class=6, folds=3, seed=seed)[0] for seed in range(100)]
     drawn = Counter(path for manifest in manifests for path in manifest["path"])
     held_out = Counter(path for manifest in manifests for path in manifest.loc[manifest["split"] == "validation", "path"])
     assert len(drawn) == len(held_out) == 12
@@ -496,10 +529,31 @@ def test_every_image_is_drawn_and_held_out_as_often_as_any_other(pool):
     assert min(held_out.values()) > 4 and max(held_out.values()) < 34
 
 
-@pytest.mark.parametrize("fraction, number, held_out", [(0.25, 20, 5), (0.01, 20, 1), (0.5, 3, 2), (0.9, 10, 9)])
-def test_the_asked_share_is_held_out_but_never_nothing(pool, fraction, number, held_out):
-    manifest, _ = build(pool, labelled({"cat": number}), validation_fraction=fraction)
-    assert Counter(manifest["split"]) == {"validation": held_out, "train": number - held_out}
+@pytest.mark.parametrize("numbers", LABELS.values(), ids=LABELS)
+def test_every_image_is_in_every_fold_as_often_as_any_other_whatever_its_label(pool, numbers):
+    folds = np.array([build(pool, labelled(numbers), seed=seed)[0]["fold"] for seed in range(100)])
+    often = np.array([(folds == number).sum(axis=0) for number in range(5)])
+    assert often.shape == (5, 20)
+    assert often.min() > 5 and often.max() < 38
+
+
+@pytest.mark.parametrize("folds, number, held_out", [(5, 20, 4), (2, 20, 10), (10, 20, 2), (20, 20, 1), (5, 3, 1), (2, 2, 1)])
+def test_the_first_of_the_folds_is_held_out_but_never_nothing(pool, folds, number, held_out):
+    for seed in range(10):
+        manifest, _ = build(pool, labelled({"cat": number}), folds=folds, seed=seed)
+        assert Counter(manifest["split"]) == {"validation": held_out, "train": number - held_out}
+        assert ((manifest["split"] == "validation") == (manifest["fold"] == 0)).all()
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5, 7, 24])
+@pytest.mark.parametrize("numbers", [*LABELS.values(), {"cat": 11, "dog": 8, "newt": 2}, {"cat": 1, "dog": 22, "newt": 1}])
+def test_folds_differ_by_one_image_at_most_and_so_do_the_shares_of_each_label(pool, numbers, folds):
+    for seed in range(4):
+        manifest, _ = build(pool, labelled(numbers), folds=folds, seed=seed)
+        assert sizes(manifest["fold"], range(folds)) == even(len(manifest), folds)
+        assert (manifest["fold"] == 0).any()
+        for label, alike in manifest.groupby("label"):
+            assert sizes(alike["fold"], range(folds)) == even(numbers[label], folds)
 
 
 def test_the_splits_of_the_source_are_kept_and_drawn_from_apart(pool):
@@ -507,6 +561,16 @@ def test_the_splits_of_the_source_are_kept_and_drawn_from_apart(pool):
     manifest, _ = build(pool, found, per_class=4)
     assert Counter(manifest["split"]) == {"train": 4, "validation": 3}
     assert set(manifest.loc[manifest["split"] == "validation", "path"]) == {"g9", "g10", "g11"}
+
+
+def test_images_that_the_source_holds_out_are_in_any_fold_but_the_first_and_the_others_in_all(pool):
+    found = [Candidate(f"g{i}", "cat" if i % 2 else "dog", -1, "", "validation" if i < 9 else "train") for i in range(24)]
+    for seed in range(20):
+        manifest, _ = build(pool, found, seed=seed)
+        held_out = manifest["split"] == "validation"
+        assert set(manifest.loc[held_out, "path"]) == {f"g{i}" for i in range(9)}
+        assert sizes(manifest.loc[held_out, "fold"], range(1, 5)) == [2, 2, 2, 3]
+        assert sizes(manifest.loc[~held_out, "fold"], range(5)) == [3, 3, 3, 3, 3]
 
 
 @pytest.mark.parametrize("split, missing", [("train", "validation"), ("validation", "train")])
@@ -517,19 +581,31 @@ def test_a_study_without_one_of_the_splits_is_refused(pool, split, missing):
         build(pool, labelled({"cat": 1}))
 
 
-def test_copies_of_one_image_are_on_one_side_of_the_split(tmp_path):
+@pytest.mark.parametrize("label", ["cat", "dog"])
+def test_copies_of_one_image_are_in_one_fold_and_on_one_side_of_the_split(tmp_path, label):
+    (tmp_path / label).mkdir()
     for number in range(8):
         content = picture(tmp_path / "cat" / f"{number}.png", number).read_bytes()
-        (tmp_path / "cat" / f"copy of {7 - number}.png").write_bytes(content)
+        (tmp_path / label / f"copy of {7 - number}.png").write_bytes(content)
     names = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")]
-    held_out = set()
+    held_out, folds = set(), set()
     for seed in range(20):
-        manifest, _ = build(tmp_path, candidates(*names), seed=seed)
+        manifest, _ = build(tmp_path, candidates(*names), folds=4, seed=seed)
         assert len(manifest) == 16 and manifest["sha256"].nunique() == 8
-        assert (manifest.groupby("sha256")["split"].nunique() == 1).all()
+        for column in ("split", "fold"):
+            assert (manifest.groupby("sha256")[column].nunique() == 1).all()
         assert (manifest["split"] == "validation").sum() == 4
+        assert sizes(manifest["fold"], range(4)) == [4, 4, 4, 4]
         held_out.add(frozenset(manifest.loc[manifest["split"] == "validation", "sha256"]))
-    assert len(held_out) > 10
+        folds.add(tuple(manifest["fold"]))
+    assert len(held_out) > 10 and len(folds) == 20
+
+
+def test_a_study_of_copies_of_one_image_is_refused(tmp_path):
+    for number in range(6):
+        picture(tmp_path / f"{'cat' if number % 2 else 'dog'}/{number}.png", 0)
+    with pytest.raises(InputError, match="no image is in the split train"):
+        build(tmp_path, candidates(*(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png"))))
 
 
 def test_too_many_unusable_files_stop_the_run_with_the_whole_list(pool):
@@ -621,7 +697,7 @@ def run_script(tmp_path: Path, **flags) -> CompletedProcess[str]:
         "label_column": "label",
         "classes": CLASSES_FILE,
         "per_class": None,
-        "validation_fraction": 0.25,
+        "folds": 5,
         "max_pixels": 100_000_000,
         "max_rejected_fraction": 0.05,
         "seed": 0,
@@ -634,20 +710,22 @@ def run_script(tmp_path: Path, **flags) -> CompletedProcess[str]:
     return warm.run(ROOT / "scripts" / "build_manifest.py", *words, cwd=tmp_path)
 
 
-def test_the_script_writes_the_manifest_of_the_packaged_images(tmp_path):
-    result = run_script(tmp_path)
+@pytest.mark.parametrize("folds, drawn", [(5, 5), (4, 4), (0, 5)])
+def test_the_script_writes_the_manifest_of_the_packaged_images(tmp_path, folds, drawn):
+    result = run_script(tmp_path, folds=folds)
     assert result.returncode == 0, result.stderr
     manifest = pd.read_parquet(tmp_path / "out" / "manifest.parquet")
     assert {column: str(kind) for column, kind in manifest.dtypes.items()} == COLUMNS
     packaged = pd.read_csv(ROOT / "config/vocab" / "packaged.csv")
     assert manifest[["path", "label", "class_index"]].to_numpy().tolist() == packaged.to_numpy().tolist()
     assert np.array_equal(manifest["image_id"], np.arange(20))
-    assert Counter(manifest["split"]) == {"train": 15, "validation": 5}
+    assert sizes(manifest["fold"], range(drawn)) == [20 // drawn] * drawn
+    assert Counter(manifest["split"]) == {"train": 20 - 20 // drawn, "validation": 20 // drawn}
     root = data_root("packaged", "")
     assert manifest["sha256"].tolist() == [hashlib.sha256((root / path).read_bytes()).hexdigest() for path in packaged["path"]]
     assert (tmp_path / "out" / "rejected.csv").read_text() == "path,reason\n"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.parquet", "rejected.csv"]
-    assert "20 images under 19 labels, 5 held out; 0 left out" in (tmp_path / "logs" / "log.txt").read_text()
+    assert f"20 images under 19 labels, {20 // drawn} held out; 0 left out" in (tmp_path / "logs" / "log.txt").read_text()
 
 
 def test_the_script_ends_with_the_list_and_without_output_when_all_files_are_bad(tmp_path):

@@ -69,6 +69,7 @@ def write_study(
             "image_id": np.arange(n), "path": [f"photos/{number:05d}.png" for number in range(n)],
             "label": [labels[number % len(labels)] for number in range(n)], "class_index": -1, "prompt": "",
             "split": ["validation" if number % 4 == 0 else "train" for number in range(n)], "width": 60, "height": 60, "sha256": hashes,
+            "fold": np.arange(n, dtype=np.int32) % 4,
         }
     )  # fmt: skip
     write_parquet(results / "data/manifest.parquet", manifest)
@@ -94,6 +95,10 @@ def write_study(
                     "angle_original_deg": generator.uniform(40, 60, n), "angle_equivalent_deg": generator.uniform(40, 60, n),
                     "null_energy": 0.1, "logit_change": 1e-7,
                     "control_is_deg": generator.uniform(8, 12, n), "control_as_deg": generator.normal(0, 2, n),
+                    "fold": np.arange(n) % 5, "as_contrast_deg": scale * generator.normal(0, 1, n) if len(labels) > 1 else np.nan,
+                    "matched_is_deg": generator.uniform(6, 9, n), "matched_as_deg": generator.normal(0, 2, n),
+                    "conditional_is_deg": scale * generator.uniform(3, 8, n), "conditional_as_deg": scale * generator.normal(0, 1, n),
+                    "floor_is_deg": scale * generator.uniform(3, 5, n), "floor_as_deg": 0.0, "floor_conditional_is_deg": scale * 3.0,
                 }
             )  # fmt: skip
             write_parquet(results / f"scores/{space}/{model}.parquet", drawn)
@@ -106,17 +111,26 @@ def write_study(
                               "equivalent_deg": np.where(after < 0, np.nan, 41.5)}),
             )  # fmt: skip
             projector = {"null_dim": null_dim, "rank": 20, "rule": "exact"}
+            floor = {
+                "known_zero": False, "permutations": 20, "p_is": 1 / 21, "p_as_abs": 0.5, "p_conditional_is": 1 / 21,
+                "r2_principal": 0.25, "delta_r2": 0.05, "delta_r2_low": 0.01, "delta_r2_high": 0.09,
+            }  # fmt: skip
             translator = {
                 "alpha": 1.0,
+                "folds": 4,
+                "in_sample": False,
+                "lambda": 1.0,
+                "lambda_at_edge": False,
                 "validation_cosine": 0.7,
                 "baseline_cosine": 0.5,
                 "validation_r2": r2,
                 "n_train": n,
                 "n_validation": 6,
             }
-            row = summarize_model(drawn, projector, translator, entry, min_r2=0.2, top1_margin=10.0, **SETTINGS)
+            row = summarize_model(drawn, projector, translator, floor, entry, min_r2=0.2, top1_margin=10.0, **SETTINGS)
             rows.append({"space": space, "model": model, **row})
-            by_label.append(summarize_labels(drawn, 0.95).assign(space=space, model=model))
+            of_labels = drawn.groupby("label")[["is_deg", "floor_is_deg"]].mean().assign(p_is_deg=1 / 21).reset_index()
+            by_label.append(summarize_labels(drawn, of_labels, 0.95).assign(space=space, model=model))
             if null_dim:
                 control = drawn["control_is_deg"], drawn["control_as_deg"].abs()
                 parts = [("null", drawn["is_deg"], drawn["as_deg"].abs()), ("random", *control), ("row", *control)]

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from singflow.analyses.summary import EMPTY, MEANING, NONE, SOME, ZERO
 from singflow.artifacts.tables import read_table
 from singflow.errors import InputError
 from singflow.report.content import machine, page_data, step_table
@@ -22,14 +23,15 @@ from tests.report.report_study import HOSTILE, write_page, write_study
 LIMITS = {"is_deg": 12.0, "as_abs_deg": 4.0}
 
 
-def models(rows):
-    """tables/models.csv of rows (model, |AS|, IS, null dimensions, translator)."""
+def models(rows, verdicts=None, floor=4.0, p=1 / 21):
+    """tables/models.csv of rows (model, |AS|, IS, null dimensions, translator); verdicts: by model, where they are not `meaning`."""
     return pd.DataFrame(
         [
             {
                 "space": "s", "model": model, "null_dim": null_dim, "translator": translator, "weights": "hub", "top1_low": False,
                 "is_mean": turn, "is_low": turn - 1, "is_high": turn + 1, "is_per_control": turn / 10,
                 "as_abs_mean": size, "as_abs_low": size - 0.1, "as_abs_high": size + 0.1,
+                "verdict": (verdicts or {}).get(model, MEANING) if null_dim else EMPTY, "floor_is_mean": floor, "p_conditional_is": p,
             }
             for model, size, turn, null_dim, translator in rows
         ]
@@ -71,27 +73,54 @@ ORDERS = pd.DataFrame(
 )
 
 
-def said(rows, excess, *, differ=True, orders=ORDERS):
-    return verdict(models(rows), controls(excess), pairs({("a", "b"): differ}), orders, "s", LIMITS)
+def said(rows, excess, *, differ=True, orders=ORDERS, **evidence):
+    return verdict(models(rows, **evidence), controls(excess), pairs({("a", "b"): differ}), orders, "s", LIMITS, 0.05)
+
+
+def test_the_verdict_says_first_what_is_above_the_floor_and_ranks_by_the_rest_only_where_something_is():
+    rows, excess = [("b", 1.0, 6.0, 4, "good"), ("a", 5.0, 8.0, 4, "weak")], [("a", 3, 0), ("b", -3, 0)]
+    text = said(rows, excess)
+    assert (
+        text[0]
+        == "A (weak translator) (IS 8.00°, floor 4.00°) and b (IS 6.00°, floor 4.00°) hold meaning beyond what the principal space tells."
+    )
+    mixed = said(rows, excess, verdicts={"a": SOME, "b": NONE})
+    assert mixed[0] == (
+        "In a (weak translator) (IS 8.00°, floor 4.00°) there is some sign of it; "
+        "in b (IS 6.00°, floor 4.00°) there is no sign of meaning in the null space."
+    )
+    assert mixed[1].startswith("The null space of a")
+    nothing = said(rows, excess, verdicts={"a": NONE, "b": NONE}, floor=9.0)
+    assert "no sign of meaning" in nothing[0] and nothing[1].startswith("How far an image moves")
+
+
+@pytest.mark.parametrize(("p", "judged"), [(0.5, "is not above its floor, as it must be"), (0.01, "do not believe the others either")])
+def test_the_known_zero_is_said_to_be_what_it_is_and_is_ranked_nowhere(p, judged):
+    rows = [("a", 5.0, 8.0, 4, "good"), ("zero", 9.0, 9.0, 4, "good")]
+    text = said(rows, [("a", 3, 0), ("zero", 9, 9)], verdicts={"zero": ZERO}, p=p)
+    assert "zero, where nothing can be hidden" in text[0] and judged in text[0]
+    assert not any("zero" in sentence for sentence in text[1:])
+    alone = said(rows[1:], [("zero", 9, 9)], verdicts={"zero": ZERO}, p=p)
+    assert len(alone) == 1
 
 
 def test_the_verdict_names_who_leaks_most_and_whether_that_is_more_than_chance():
     rows = [("b", 1.0, 6.0, 4, "good"), ("a", 5.0, 8.0, 4, "good")]
     text = said(rows, [("a", 3, 0), ("b", -3, 0)])
-    assert text[0].startswith("The null space of a holds most about an image's class, that of b least; more than a random subspace")
-    assert text[0].endswith(": a.")
-    assert "most in a, 5.00° [4.90, 5.10], least in b, 1.00°" in text[1] and "most in a, 8.00°" in text[2]
-    assert "the null space gives more in a, less in b" in text[3] and "no more and no less beyond chance in every model" in text[3]
-    assert "IS/|AS|: a > b." in text[4] and text[4].endswith("b > a.")
-    assert text[5].startswith("On average a exceeds")
+    assert text[1].startswith("The null space of a holds most about an image's class, that of b least; more than a random subspace")
+    assert text[1].endswith(": a.")
+    assert "most in a, 5.00° [4.90, 5.10], least in b, 1.00°" in text[2] and "most in a, 8.00°" in text[3]
+    assert "the null space gives more in a, less in b" in text[4] and "no more and no less beyond chance in every model" in text[4]
+    assert "as we read it: a > b." in text[5] and text[5].endswith("b > a.")
+    assert text[6].startswith("On average a exceeds")
     below = said(rows, [("a", -3, 0), ("b", -3, 0)])
-    assert below[0].endswith("each holds less than a random subspace of its size.")
+    assert below[1].endswith("each holds less than a random subspace of its size.")
 
 
 def test_the_verdict_does_not_rank_what_cannot_be_told_apart():
     text = said([("a", 1.0, 6.0, 4, "good"), ("b", 1.1, 6.0, 4, "good")], [("a", 0, 0), ("b", 0, 0)], differ=False)
-    assert "cannot be told apart; none holds more than a random subspace" in text[0]
-    assert "does not differ beyond chance" in text[1] and "a ≈ b" in text[4] and "no model reaches" in text[5]
+    assert "cannot be told apart; none holds more than a random subspace" in text[1]
+    assert "does not differ beyond chance" in text[2] and "a ≈ b" in text[5] and "no model reaches" in text[6]
 
 
 def test_the_verdict_names_models_that_are_not_told_apart_from_the_first_or_last():
@@ -99,15 +128,15 @@ def test_the_verdict_names_models_that_are_not_told_apart_from_the_first_or_last
     order = pd.DataFrame([{"space": "s", "criterion": each, "model": model, "place": place}
                           for each in ("is_per_as", "is_per_as_over_control") for place, model in enumerate("abc", 1)])  # fmt: skip
     known = pairs({("a", "b"): False, ("b", "c"): False, ("a", "c"): True})
-    text = verdict(models(rows), controls([(name, -3, 0) for name in "abc"]), known, order, "s", LIMITS)
-    assert text[0].startswith("The null space of a (not told apart from b) holds most")
-    assert "that of c (not told apart from b) least" in text[0] and "least in c (not told apart from b), 1.00°" in text[1]
-    assert text[4].endswith("a ≈ b ≈ c (yet first and last differ).")
+    text = verdict(models(rows), controls([(name, -3, 0) for name in "abc"]), known, order, "s", LIMITS, 0.05)
+    assert text[1].startswith("The null space of a (not told apart from b) holds most")
+    assert "that of c (not told apart from b) least" in text[1] and "least in c (not told apart from b), 1.00°" in text[2]
+    assert text[5].endswith("a ≈ b ≈ c (yet first and last differ).")
 
 
 def test_the_verdict_of_one_model_of_weak_translators_and_of_no_null_space():
     text = said([("a", 1.0, 6.0, 4, "weak"), ("blind", 0.0, 0.0, 0, "good")], [("a", -2, 0)])
-    assert text[0].startswith("blind: no null space") and "a (weak translator) holds less than a random subspace" in text[1]
+    assert text[0].startswith("blind: no null space") and "a (weak translator) holds less than a random subspace" in text[2]
     assert said([("blind", 0.0, 0.0, 0, "good")], []) == [text[0]]
 
 
@@ -118,11 +147,13 @@ def test_warnings_name_weak_translators_stand_ins_random_weights_and_low_accurac
     assert warnings(models([("a", 1.0, 6.0, 4, "good")]), {"s": "open_clip"}, 0.2) == []
 
 
-def test_what_leaks_prefers_labels_of_several_images_and_common_concepts():
-    labels = pd.DataFrame({"space": "s", "model": "a", "label": ["x", "y"], "n": [1, 3], "as_abs_deg_mean": [9.0, 1.0], "leaks": False})
+def test_what_leaks_are_labels_of_several_images_above_their_own_floor_and_common_concepts():
+    degrees = {"is_deg_mean": [30.0, 6.0, 8.0], "floor_is_deg_mean": [1.0, 2.0, 9.0], "leaks": [True, True, False]}
+    labels = pd.DataFrame({"space": "s", "model": "a", "label": ["x", "y", "z"], "n": [1, 3, 3], **degrees})
     concepts = pd.DataFrame({"space": "s", "model": "a", "kind": "strongest", "concept": ["fur", "sky", "fur"], "n": [1, 2, 4]})
     (row,) = what_leaks(models([("a", 1.0, 6.0, 4, "good")]), labels, concepts, "s")
-    assert (row["labels"], row["concepts"], row["beyond_chance"]) == (["y (1.0°)"], ["fur", "sky"], False)
+    assert (row["labels"], row["concepts"]) == (["y (6.0°, floor 2.0°)"], ["fur", "sky"])
+    assert (row["verdict"], row["floor"]) == (MEANING, "4.00°")
 
 
 def test_json_in_a_script_cannot_end_it_and_comes_back_the_same():

@@ -386,8 +386,9 @@ def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study,
     script.main(script.Flags(**study.flags(folder, losses=["mse", "cosine"], epochs=30)))
     tensors = {"weight": np.zeros((M, D), np.float32), "bias": np.zeros(M, np.float32)}
     write_tensors(folder / "linear.safetensors", tensors, {"kind": "linear"})
-    figures = {"validation_cosine": 0.5, "validation_mse": 0.1, "validation_r2": 0.1, "baseline_cosine": 0.4}
-    linear = figures | {"alpha": 1.0, "alpha_curve": [], "n_train": 300, "n_validation": 50}
+    of_all_folds = {"validation_cosine": 0.6, "validation_mse": 0.2, "validation_r2": 0.3, "baseline_cosine": 0.4, "n_validation": 300}
+    held_out = {"held_out_cosine": 0.5, "held_out_mse": 0.1, "held_out_r2": 0.1, "n_held_out": 50}
+    linear = of_all_folds | held_out | {"alpha": 1.0, "alpha_curve": [], "n_train": 300}
     (folder / "linear.json").write_text(json.dumps(linear), encoding="utf-8")
     pd.DataFrame({"space": ["v"], "model": ["m"], "seed": [7]}).to_csv(tmp_path / "models.csv", index=False)
     script = load_script("compare_translators")

@@ -226,38 +226,6 @@ def rank_correlations(values: np.ndarray, permutations: int, seed: int) -> list[
     return [(i, j, float(observed[i, j]), _share(np.abs(drawn[:, i, j]), abs(float(observed[i, j])))) for i, j in pairs]
 
 
-def rank_sum_p(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """For every group, the one-sided p-value that its values lie above those of the others.
-
-    Normal approximation with corrections for ties and continuity.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n,)
-        Values of all groups.
-    codes : ndarray of shape (n,)
-        Group of every value, from 0.
-
-    Returns
-    -------
-    ndarray of shape (groups,)
-        p-values; NaN for a group that is everything, and where all values are equal.
-
-    References
-    ----------
-    Mann and Whitney 1947.
-    """
-    n = len(values)
-    ranks = scipy.stats.rankdata(values)
-    sizes = np.bincount(codes)
-    others = n - sizes
-    above = np.bincount(codes, ranks) - sizes * (sizes + 1) / 2.0
-    ties = np.unique(values, return_counts=True)[1].astype(np.float64)
-    variance = sizes * others / 12.0 * (n + 1 - (ties**3 - ties).sum() / max(n * (n - 1), 1))
-    z = np.divide(above - sizes * others / 2.0 - 0.5, np.sqrt(variance), out=np.full(len(sizes), np.nan), where=variance > 0)
-    return np.asarray(scipy.stats.norm.sf(z))
-
-
 def top1_shortfall(top1: float, images: int, reported: float, margin: float) -> float:
     """Percentage points by which a measured top-1 lies below the reported one, beyond what is allowed.
 

@@ -7,7 +7,7 @@ import pandas as pd
 import scipy
 from pydantic import Field
 
-from singflow.analyses.statistics import bootstrap_means, holm, interval, rank_correlations, rank_sum_p, strata_of, top1_shortfall
+from singflow.analyses.statistics import bootstrap_means, holm, interval, rank_correlations, strata_of, top1_shortfall
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import (
     Section,
@@ -23,6 +23,7 @@ class Summary(Section):
     min_r2: float = Field(0.2, le=1, allow_inf_nan=False, description="held-out R2 below which a translator is called weak")
 
 
+MEANING, SOME, NONE, ZERO, EMPTY = "meaning", "some sign of meaning", "no sign of meaning", "known zero", "no null space"
 NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
 
 
@@ -30,6 +31,7 @@ def summarize_model(
     scores: pd.DataFrame,
     projector: dict[str, Any],
     translator: dict[str, Any],
+    floor: dict[str, Any],
     entry: ModelEntry,
     *,
     resamples: int,
@@ -48,6 +50,8 @@ def summarize_model(
         The report of the projector, projectors/<model>.json.
     translator : dict
         The report of the translator, translators/<space>/<model>/<kind>.json.
+    floor : dict
+        The report of the floor, floors/<space>/<model>.json.
     entry : ModelEntry
         The model's entry of the registry.
     resamples : int
@@ -81,6 +85,10 @@ def summarize_model(
         "top1": top1,
         "reported_top1": entry.reported_top1,
         "top1_low": top1 is not None and expected is not None and top1_shortfall(top1, int(known.sum()), expected, top1_margin) > 0,
+        "folds": translator["folds"],
+        "in_sample": translator["in_sample"],
+        "lambda": translator["lambda"],
+        "lambda_at_edge": translator["lambda_at_edge"],
         "alpha": translator["alpha"],
         "validation_cosine": translator["validation_cosine"],
         "baseline_cosine": translator["baseline_cosine"],
@@ -88,6 +96,8 @@ def summarize_model(
         "n_train": translator["n_train"],
         "n_validation": translator["n_validation"],
         "translator": "weak" if translator["validation_r2"] < min_r2 else "good",
+        "verdict": verdict(projector["null_dim"], floor, 1 - confidence),
+        **{name: floor[name] for name in FLOOR},
         "max_logit_change": float(scores["logit_change"].max()),
         "null_energy_mean": float(scores["null_energy"].mean()),
     }
@@ -97,14 +107,21 @@ def summarize_model(
         "as_abs": size,
         "control_is": scores["control_is_deg"],
         "control_as": scores["control_as_deg"],
+        "floor_is": scores["floor_is_deg"],
+        "conditional_is": scores["conditional_is_deg"],
+        "floor_conditional_is": scores["floor_conditional_is_deg"],
+        "matched_is": scores["matched_is_deg"],
     }
+    if scores["as_contrast_deg"].notna().all():
+        columns["as_contrast"] = scores["as_contrast_deg"]
     samples = dict(
         zip(columns, bootstrap_means(np.column_stack(list(columns.values())), strata_of(scores["label"]), resamples, seed).T, strict=True)
     )
     for name, values in columns.items():
         row[f"{name}_mean"] = float(values.mean())
         row[f"{name}_low"], row[f"{name}_high"] = map(float, interval(samples[name], confidence))
-    for name, below in (("is_per_as", "as_abs"), ("is_per_control", "control_is")):
+    row |= {} if "as_contrast" in columns else dict.fromkeys(["as_contrast_mean", "as_contrast_low", "as_contrast_high"])
+    for name, below in (("is_per_as", "as_abs"), ("is_per_control", "control_is"), ("is_per_matched", "matched_is")):
         row |= {name: None, f"{name}_low": None, f"{name}_high": None}
         if row[f"{below}_mean"] > 0:
             row[name] = row["is_mean"] / row[f"{below}_mean"]
@@ -113,22 +130,54 @@ def summarize_model(
     return row
 
 
-def summarize_labels(scores: pd.DataFrame, confidence: float) -> pd.DataFrame:
+FLOOR = ["known_zero", "permutations", "p_is", "p_as_abs", "p_conditional_is", "r2_principal", "delta_r2", "delta_r2_low", "delta_r2_high"]
+
+
+def verdict(null_dim: int, floor: dict[str, Any], level: float) -> str:
+    """What is to be said of a null space; never from IS alone.
+
+    Parameters
+    ----------
+    null_dim : int
+        Its dimension.
+    floor : dict
+        The report of the floor.
+    level : float
+        Level of the tests, 0 to 1.
+
+    Returns
+    -------
+    str
+        `no null space`; `known zero`, of the model that the space is a function of; `meaning` where conditional removal turns images
+        more than null components without content do and the null space adds to what the principal space explains, beyond chance;
+        `some sign of meaning` where one of the two holds; `no sign of meaning`.
+    """
+    if not null_dim:
+        return EMPTY
+    if floor["known_zero"]:
+        return ZERO
+    gain = floor["delta_r2_low"]
+    return [NONE, SOME, MEANING][(floor["p_conditional_is"] <= level) + (gain is not None and gain > 0)]
+
+
+def summarize_labels(scores: pd.DataFrame, floors: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Per label: number of images, and mean and standard deviation (divisor n) of IS, AS and |AS| in degrees.
 
     Parameters
     ----------
     scores : DataFrame
         The scores of every image, of one model and space.
+    floors : DataFrame
+        Labels beside their floors, floor_labels/<space>/<model>.parquet.
     confidence : float
         Its complement is the level of the tests.
 
     Returns
     -------
     DataFrame
-        label, n, mean and std of is_deg, as_deg and as_abs_deg; leak_p: one-sided p-value that |AS| of its images lies above that
-        of all others (Mann-Whitney); leak_q: the same with the false discovery rate among the labels controlled; leaks: leak_q at
-        most 1 - confidence.
+        label, n, mean and std of is_deg, as_deg and as_abs_deg; floor_is_deg; leak_p: one-sided p-value that the IS of its images lies
+        above their floor; leak_q: the same with the false discovery rate among the labels controlled; leaks: leak_q at most
+        1 - confidence.
 
     References
     ----------
@@ -140,8 +189,9 @@ def summarize_labels(scores: pd.DataFrame, confidence: float) -> pd.DataFrame:
     for column in ("is_deg", "as_deg", "as_abs_deg"):
         table[f"{column}_mean"] = groups[column].mean()
         table[f"{column}_std"] = groups[column].std(ddof=0)
-    table["leak_p"] = rank_sum_p(frame["as_abs_deg"].to_numpy(), groups.ngroup().to_numpy())
-    table["leak_q"] = scipy.stats.false_discovery_control(table["leak_p"]) if table["leak_p"].notna().all() else np.nan
+    own = floors.set_index("label").reindex(table.index)
+    table["floor_is_deg_mean"], table["leak_p"] = own["floor_is_deg"], own["p_is_deg"]
+    table["leak_q"] = scipy.stats.false_discovery_control(table["leak_p"])
     table["leaks"] = table["leak_q"] <= 1 - confidence
     return table.reset_index()
 
@@ -176,6 +226,14 @@ def correlate_labels(labels: pd.DataFrame, permutations: int, seed: int) -> pd.D
     return pd.concat(blocks, ignore_index=True)
 
 
+def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    return [
+        "  ".join([cells[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(cells[1:], widths[1:], strict=True))])
+        for cells in (header, *rows)
+    ]
+
+
 def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confidence: float, min_r2: float) -> str:
     """The table that ends a run, with what its columns mean and a warning where a translator is weak.
 
@@ -204,39 +262,79 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
         f"rank rule {models['rank_rule'].iloc[0]}, seed {models['seed'].iloc[0]}",
         "",
     ]
-    header = ["model", "null dim", "top-1", "cosine (baseline)", "R2", f"IS [{percent}]", "AS", "|AS|", "IS/|AS|", "random IS", "IS/random"]
     for space, group in models.groupby("space", sort=False):
-        rows = [header]
-        for row in group.to_dict("records"):
-            rows.append(
+        rows = group.to_dict("records")
+        lines += [f"space {space}: is it more than a null space without content would show?"]
+        lines += _aligned(
+            [
+                "model",
+                "null dim",
+                "top-1",
+                "R2",
+                f"IS [{percent}]",
+                "floor",
+                "p",
+                "cond. IS",
+                "floor",
+                "p",
+                f"Delta R2 [{percent}]",
+                "verdict",
+            ],
+            [
                 [
                     row["model"] + (" *" if row["translator"] == "weak" else ""),
                     str(row["null_dim"]),
                     "-" if pd.isna(row["top1"]) else f"{row['top1']:.3f}" + ("!" if row["top1_low"] else ""),
-                    f"{row['validation_cosine']:.3f} ({row['baseline_cosine']:.3f})",
                     f"{row['validation_r2']:.2f}",
                     f"{row['is_mean']:.2f} [{row['is_low']:.2f}, {row['is_high']:.2f}]",
+                    f"{row['floor_is_mean']:.2f}",
+                    f"{row['p_is']:.2g}",
+                    f"{row['conditional_is_mean']:.2f}",
+                    f"{row['floor_conditional_is_mean']:.2f}",
+                    f"{row['p_conditional_is']:.2g}",
+                    f"{row['delta_r2']:+.3f}"
+                    + ("" if pd.isna(row["delta_r2_low"]) else f" [{row['delta_r2_low']:+.3f}, {row['delta_r2_high']:+.3f}]"),
+                    row["verdict"],
+                ]
+                for row in rows
+            ],
+        )
+        way = ", in sample as in the paper" if group["in_sample"].any() else ""
+        lines += ["", f"space {space}: the paper's scores{way}, and the removal of random subspaces of the same size"]
+        lines += _aligned(
+            ["model", "AS", "|AS|", "IS/|AS|", "contrast AS", "random IS", "IS/random", "matched IS", "IS/matched"],
+            [
+                [
+                    row["model"],
                     f"{row['as_mean']:+.2f}",
                     f"{row['as_abs_mean']:.2f}",
                     "-" if pd.isna(row["is_per_as"]) else f"{row['is_per_as']:.1f}",
+                    "-" if pd.isna(row["as_contrast_mean"]) else f"{row['as_contrast_mean']:+.2f}",
                     f"{row['control_is_mean']:.2f}",
                     "-" if pd.isna(row["is_per_control"]) else f"{row['is_per_control']:.2f}",
+                    f"{row['matched_is_mean']:.2f}",
+                    "-" if pd.isna(row["is_per_matched"]) else f"{row['is_per_matched']:.2f}",
                 ]
-            )
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines.append(f"space {space}")
-        lines += [
-            "  ".join([cells[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(cells[1:], widths[1:], strict=True))])
-            for cells in rows
-        ]
+                for row in rows
+            ],
+        )
         lines.append("")
     lines += [
         "All scores in degrees. IS: how far meaning turns when the null component, which no logit sees, is removed.",
-        "AS: how much closer that brings an image to its own label (negative: farther away); |AS|: its size whatever its sign.",
-        "random IS: the same after removing random subspaces of equal dimension. IS/random below 1: the null space holds less meaning",
-        "than its size alone would. It depends far less than IS on the translator's ridge penalty: compare models by it.",
-        "R2: share of the held-out images' variation that the translator explains; 0 is the baseline, which says the same of every image.",
+        "floor: the same of null components that carry nothing: residuals of other images, to which the translator is fitted anew.",
+        "p: how often such components turn images as far or farther. cond. IS: what turns when the null component is replaced by its",
+        "prediction from the principal one. Delta R2: what the null space adds to the share that the principal space explains.",
+        f"verdict: {MEANING} where cond. IS is above its floor and Delta R2 above 0 beyond chance, {SOME} where one of them is.",
+        "AS: how much closer removal brings an image to its own label; |AS|: its size whatever its sign; contrast AS: less the mean over",
+        "the other labels. matched: random subspaces, of which as much is removed as the null component is long; 1: meaning is as dense.",
+        "R2: share of the variation that the translator explains in images it has not seen; 0: the mean embedding does as well.",
     ]
+    zeros = models.loc[models["verdict"] == ZERO, "model"].unique()
+    if len(zeros):
+        lines.append(f"{', '.join(zeros)}: {ZERO}: the space is a function of its logits, so nothing can be hidden; it is ranked nowhere.")
+    if models["lambda_at_edge"].any():
+        named = ", ".join(models.loc[models["lambda_at_edge"], "model"].unique())
+        lines.append(f"{named}: the best penalty is at the edge of translator.lambdas: extend the list.")
     if (models["null_dim"] == 0).any():
         names = ", ".join(models.loc[models["null_dim"] == 0, "model"].unique())
         lines.append(f"{names}: {NO_NULL_SPACE}.")

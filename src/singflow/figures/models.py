@@ -107,6 +107,8 @@ def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], 
             hatch=None if number == 0 else "///", edgecolor="white" if number else "none", error_kw={"lw": 1, "capsize": 2}, label=name,
         )  # fmt: skip
         axes.bar_label(bars, [f"{value:.1f}" for value in mean], fontsize=7, padding=2)
+        if column == "is":
+            axes.plot(rows["floor_is_mean"], positions + offset, "|", color="black", ms=13, mew=2, label=FLOOR)
     axes.set_yticks(positions, [bare(model) for model in rows.index])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"{' and '.join(names)} ({unit})" if unit == "degrees" else names[0])
@@ -115,9 +117,12 @@ def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], 
         handles = [
             Rectangle((0, 0), 1, 1, facecolor="0.5", hatch=None if n == 0 else "///", edgecolor="white") for n in range(len(columns))
         ]
-        axes.legend(handles, [f"{name} (plain)" if n == 0 else f"{name} (hatched)" for n, name in enumerate(names)], fontsize=8, loc="best")
+        said = [f"{name} (plain)" if n == 0 else f"{name} (hatched)" for n, name in enumerate(names)]
+        floors, _ = axes.get_legend_handles_labels()
+        axes.legend([*handles, *floors[:1]], [*said, FLOOR], fontsize=8, loc="best")
 
 
+FLOOR = "floor: IS of null components without content"
 ORDERS = {
     "is_per_as": "IS/|AS|\n(paper)",
     "is_per_as_over_control": "IS/|AS| over\nrandom's",
@@ -166,7 +171,8 @@ def controls(spaces: list[str], models: list[str], excess: pd.DataFrame, orders:
                 continue
             _excess(axes[0], mine[mine["own"]].set_index("model").to_dict("index"), shown, models, rows)
             _dimensions(axes[1], mine, shown, models)
-            _places(axes[2], orders[orders["space"] == space], shown, models)
+            ranked = orders[orders["space"] == space]
+            _places(axes[2], ranked, [model for model in shown if model in set(ranked["model"])], models)
             if len(shown) < len(models):
                 left_out = ", ".join(bare(model) for model in models if model not in shown)
                 axes[0].set_xlabel(f"{axes[0].get_xlabel()}\nno null space: {left_out}")

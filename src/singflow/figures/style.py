@@ -103,7 +103,7 @@ def bare(model: str) -> str:
 
 
 def caption(model: str, rows: pd.DataFrame) -> str:
-    """A model's name, marked when its translator is weak.
+    """A model's name, marked when its translator is weak, and when it is the space's known zero.
 
     Parameters
     ----------
@@ -117,5 +117,6 @@ def caption(model: str, rows: pd.DataFrame) -> str:
     str
         The name without its source.
     """
-    weak = " (weak translator)" if rows.at[model, "translator"] == "weak" else ""
-    return f"{bare(model)}{weak}"
+    true = {"known zero": rows.at[model, "known_zero"], "weak translator": rows.at[model, "translator"] == "weak"}
+    marks = [mark for mark, holds in true.items() if holds]
+    return bare(model) + (f" ({', '.join(marks)})" if marks else "")

@@ -75,14 +75,15 @@ def page_tables(
     left_out = rejected.assign(files=files).sort_values(["files", "reason"], kind="stable")
     specs = {
         "models": (heads,
-            "space model n_images null_dim paper_null_dim top1 reported_top1 is_mean is_low is_high as_mean as_abs_mean is_per_as "
-            "control_is_mean is_per_control validation_r2 translator note"),
+            "space model verdict n_images null_dim paper_null_dim top1 reported_top1 is_mean is_low is_high floor_is_mean p_is "
+            "conditional_is_mean floor_conditional_is_mean p_conditional_is delta_r2 delta_r2_low delta_r2_high as_mean as_contrast_mean "
+            "as_abs_mean is_per_as control_is_mean is_per_control matched_is_mean is_per_matched validation_r2 translator note"),
         "controls": (own,
             "space model dimension n is_deg_null is_deg_random is_deg_excess_random is_deg_excess_random_low is_deg_excess_random_high "
             "translator"),
         "orders": (ordered, "space criterion place model value low high n translator"),
         "model_pairs": (named["model_pairs"], "space criterion model_a model_b difference low high p_holm differ n"),
-        "labels": (labels, "space model label n is_deg_mean as_deg_mean as_abs_deg_mean leak_q leaks translator"),
+        "labels": (labels, "space model label n is_deg_mean floor_is_deg_mean leak_q leaks as_deg_mean as_abs_deg_mean translator"),
         "label_correlations": (csv["label_correlations"], "space model_a model_b spearman p_holm"),
         "concepts": (csv["concepts"], "space model label kind place concept n angle_mean_deg as_mean_deg as_abs_mean_deg translator"),
         "spurious": (csv["spurious"], "space model label concept n angle_mean_deg lift_deg as_abs_mean_deg translator"),

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from singflow.analyses.ranking import PAPER
-from singflow.analyses.summary import NO_NULL_SPACE
+from singflow.analyses.summary import MEANING, NO_NULL_SPACE, NONE, SOME, ZERO
 
 
 def _range(row: dict[Any, Any], name: str) -> str:
@@ -20,7 +20,7 @@ def _joined(names: Iterable[str]) -> str:
 
 
 def verdict(
-    models: pd.DataFrame, own: pd.DataFrame, pairs: pd.DataFrame, orders: pd.DataFrame, space: str, limits: dict[str, float]
+    models: pd.DataFrame, own: pd.DataFrame, pairs: pd.DataFrame, orders: pd.DataFrame, space: str, limits: dict[str, float], level: float
 ) -> list[str]:
     """What the tables say of the models in one space, in sentences.
 
@@ -34,6 +34,8 @@ def verdict(
         The space.
     limits : dict of float
         is_deg and as_abs_deg, in degrees, above which the paper's authors call leakage substantial.
+    level : float
+        Level of the tests, 0 to 1.
 
     Returns
     -------
@@ -43,12 +45,17 @@ def verdict(
     here = models[models["space"] == space]
     blind = list(here.loc[here["null_dim"] == 0, "model"])
     said = [f"{_joined(blind)}: {NO_NULL_SPACE}."] if blind else []
-    rows = here[here["null_dim"] > 0].sort_values("as_abs_mean", ascending=False, kind="stable").to_dict("records")
+    measured = here[here["null_dim"] > 0].sort_values("as_abs_mean", ascending=False, kind="stable").to_dict("records")
+    if not measured:
+        return said
+    said.append(_evidence(measured, level))
+    rows = [row for row in measured if row["verdict"] != ZERO]
     if not rows:
         return said
     pairs, orders = pairs[pairs["space"] == space], orders[orders["space"] == space]
-    own = own[own["space"] == space]
-    said.append(_headline(rows, pairs, own))
+    own = own[(own["space"] == space) & own["model"].isin([row["model"] for row in rows])]
+    if any(row["verdict"] in (MEANING, SOME) for row in rows):
+        said.append(_headline(rows, pairs, own))
     if len(rows) == 1:
         said.append(
             f"In {_named(rows[0])}, removing what no logit sees moves an image by {_range(rows[0], 'as_abs')} toward or away from its "
@@ -63,7 +70,7 @@ def verdict(
     if len(rows) > 1:
         said.append(
             "Order of the models, best first: much may turn, but little about the class (≈: neighbours that cannot be told apart). "
-            "By the paper's ratio IS/|AS|: "
+            "By IS/|AS|, the ratio of the paper's figure 3 as we read it: "
             f"{_order(orders, pairs, PAPER)}. By that ratio over the one of random subspaces: "
             f"{_order(orders, pairs, 'is_per_as_over_control')}."
         )
@@ -75,6 +82,31 @@ def verdict(
         f"On average {_joined(strong)} exceed{'s' * (len(strong) == 1)} {mark}." if strong else f"On average no model reaches {mark}."
     )
     return said
+
+
+def _evidence(rows: list[dict[Any, Any]], level: float) -> str:
+    """What is more than null spaces without content would show; the known zero is the negative control."""
+    said = []
+    for verdict_of, words in (
+        (MEANING, "{} hold{} meaning beyond what the principal space tells"),
+        (SOME, "in {} there {} some sign of it"),
+        (NONE, "in {} there {} no sign of meaning in the null space"),
+    ):
+        found = [row for row in rows if row["verdict"] == verdict_of]
+        if found:
+            names = _joined(f"{_named(row)} (IS {row['is_mean']:.2f}°, floor {row['floor_is_mean']:.2f}°)" for row in found)
+            verb = {MEANING: "s" * (len(found) == 1)}.get(verdict_of, "is")
+            said.append(words.format(names, verb))
+    text = "; ".join(said)
+    for row in rows:
+        if row["verdict"] == ZERO:
+            above = row["p_conditional_is"] <= level
+            text += f"{'; ' if text else ''}{_named(row)}, where nothing can be hidden, " + (
+                "is above its floor, as it must not be: do not believe the others either"
+                if above
+                else f"is not above its floor, as it must be (IS {row['is_mean']:.2f}°, floor {row['floor_is_mean']:.2f}°)"
+            )
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _named(row: dict[Any, Any]) -> str:
@@ -187,7 +219,7 @@ def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> lis
 
 
 def what_leaks(models: pd.DataFrame, labels: pd.DataFrame, concepts: pd.DataFrame, space: str) -> list[dict[str, Any]]:
-    """One row a model, most leakage first: its scores, the labels (of three images or more, if any) and concepts that move most.
+    """One row a model, largest |AS| first: scores, floor, labels above their own floor (of three images or more, if any), and concepts.
 
     Parameters
     ----------
@@ -205,7 +237,8 @@ def what_leaks(models: pd.DataFrame, labels: pd.DataFrame, concepts: pd.DataFram
     for row in models[models["space"] == space].sort_values("as_abs_mean", ascending=False, kind="stable").to_dict("records"):
         mine = labels[(labels["space"] == space) & (labels["model"] == row["model"])]
         several = mine[mine["n"] >= 3] if (mine["n"] >= 3).any() else mine
-        top = several.sort_values(["as_abs_deg_mean", "label"], ascending=[False, True]).head(3)
+        above = several.assign(excess=several["is_deg_mean"] - several["floor_is_deg_mean"])
+        top = above[above["leaks"].astype(bool)].sort_values(["excess", "label"], ascending=[False, True]).head(3)
         near = concepts[(concepts["space"] == space) & (concepts["model"] == row["model"]) & (concepts["kind"] == "strongest")]
         common = near.groupby("concept")["n"].sum().sort_index().sort_values(ascending=False, kind="stable").index[:3]
         blind = row["null_dim"] == 0
@@ -218,9 +251,10 @@ def what_leaks(models: pd.DataFrame, labels: pd.DataFrame, concepts: pd.DataFram
                 "ratio": "" if pd.isna(row["is_per_control"]) else f"{row['is_per_control']:.2f}",
                 "as_abs": f"{row['as_abs_mean']:.2f}°",
                 "as_abs_interval": f"{row['as_abs_low']:.2f} to {row['as_abs_high']:.2f}",
-                "labels": [] if blind else [f"{each.label} ({each.as_abs_deg_mean:.1f}°)" for each in top.itertuples()],
+                "labels": [f"{each.label} ({each.is_deg_mean:.1f}°, floor {each.floor_is_deg_mean:.1f}°)" for each in top.itertuples()],
                 "concepts": [] if blind else list(common),
-                "beyond_chance": bool(mine["leaks"].astype(bool).any()),
+                "floor": f"{row['floor_is_mean']:.2f}°",
+                "verdict": row["verdict"],
                 "note": NO_NULL_SPACE if blind else "",
             }
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -138,3 +139,20 @@ def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:
     if len(maps) <= place.max(initial=WHOLE):
         raise InputError(f"{path}: has translators of {len(maps)} folds, but the manifest has more: remove it and run the workflow again")
     return CrossFitted((*maps, whole), place, fold)
+
+
+def judged_as_networks_are(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report of a linear translator with its figures on the held-out images in place of those of all folds.
+
+    Parameters
+    ----------
+    report : Mapping
+        translators/<space>/<model>/linear.json.
+
+    Returns
+    -------
+    dict
+        The report, with validation_cosine, validation_mse, validation_r2 and n_validation of the split validation.
+    """
+    names = ["validation_cosine", "validation_mse", "validation_r2", "n_validation"]
+    return {**report, **{name: report[name.replace("validation", "held_out")] for name in names}}
