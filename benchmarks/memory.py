@@ -104,7 +104,6 @@ def project(models: list[str], entries: dict[str, Any], **changes: dict[str, Any
     study["threads"] = min(study["threads"], os.cpu_count() or 1)
     study["data"] |= {"root": "images", "per_class": PER_LABEL}
     study["extraction"]["device"] = "cpu"
-    study["translator"]["alphas"] = [10.0**power for power in range(-18, -5)]  # untrained features may be tiny
     study["controls"] |= {"min_draws": 2, "max_draws": 2}
     study["training"] |= {"epochs": 1, "losses": ["mse"]}
     study["comparison"] = {"models": models[:1], "kinds": ["mlp3"]}

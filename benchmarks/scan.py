@@ -46,7 +46,7 @@ def prepare(flags: Flags) -> None:
 
     labels = [f"label {number:04d}" for number in range(flags.labels)]
     manifest = pd.DataFrame({"image_id": np.arange(flags.images), "label": np.resize(labels, flags.images)})
-    texts, numbers = dict.fromkeys(("path", "prompt", "split", "sha256"), "-"), dict.fromkeys(("class_index", "width", "height"), 1)
+    texts, numbers = dict.fromkeys(("path", "prompt", "split", "sha256"), "-"), dict.fromkeys(("class_index", "fold", "width", "height"), 1)
     write_parquet(Path("manifest.parquet"), manifest.assign(**texts, **numbers))
     places = {"image_id": np.arange(flags.images), "view": np.zeros(flags.images, dtype=np.int32)}
     write_tensors(shard_path(Path("features"), 0), {"features": normal(flags.images, WIDTH), **places}, {})

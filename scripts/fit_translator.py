@@ -58,7 +58,7 @@ def fit(flags: Flags, manifest: pd.DataFrame) -> tuple[CrossFitted, list[np.ndar
         "n_train": made[WHOLE].n,
         "alpha_curve": [dict(zip(("lambda", "alpha", "validation_mse", "validation_r2"), each, strict=True)) for each in curve],
     }
-    place = sums.split.place()
+    place = sums.split.place
     return CrossFitted(maps, place, place), [each.embedding_mean for each in made], facts
 
 

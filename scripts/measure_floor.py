@@ -114,7 +114,7 @@ def main(flags: Flags) -> None:
     lambdas["predictor"] *= UNDERSMOOTHED
     facts = unique_information(sums, rank, (lambdas["translator"], lambdas["principal"]), flags.confidence)
     scale = deflation(between, lambdas["predictor"]) if sums.split.crossed else 1.0
-    refits = Refits(sums, rank, (lambdas["translator"], lambdas["predictor"]), sums.split.place(), scale)
+    refits = Refits(sums, rank, (lambdas["translator"], lambdas["predictor"]), sums.split.place, scale)
     leave_residuals(rows, refits)
     floors = measure(refits, rows, rows, rank, texts, codes, permutations=flags.permutations, seed=flags.seed)
     write_parquet(flags.table, floors.table)

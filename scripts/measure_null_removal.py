@@ -74,20 +74,23 @@ def main(flags: Flags) -> None:
     for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest, size=ROWS):
         removal = Removal(translators(features, image_id), removed(features, image_id))
         angle_original, angle_equivalent = removal.angles(texts[text_of[image_id]])
+        own = beside.loc[image_id]
         columns = {
             "image_id": image_id,
             "label": labels[text_of[image_id]],
             "class_index": class_index[image_id],
-            "fold": translators.fold[image_id],
             "predicted_index": np.argmax(features @ head["weight"].T + head["bias"], axis=1).astype(np.int32),
+            "fold": translators.fold[image_id],
             "is_deg": removal.image_score(),
             "as_deg": angle_original - angle_equivalent,
             "as_contrast_deg": contrast_deg(removal, texts, text_of[image_id]),
             "angle_original_deg": angle_original,
             "angle_equivalent_deg": angle_equivalent,
+            **own[["conditional_is_deg", "conditional_as_deg"]],
             "null_energy": null_energy(features, basis),
             "logit_change": logit_change(head["weight"], features, remove_null(features, basis)),
-            **beside.loc[image_id].to_dict("series"),
+            **own[["control_is_deg", "control_as_deg", "matched_is_deg", "matched_as_deg"]],
+            **own[["floor_is_deg", "floor_as_deg", "floor_conditional_is_deg"]],
         }
         blocks.append(pd.DataFrame({name: np.asarray(values) for name, values in columns.items()}))
     scores = pd.concat(blocks, ignore_index=True)

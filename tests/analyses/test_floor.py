@@ -37,7 +37,7 @@ class Planted:
         self.sums = GroupSums(self.split)
         self.sums.update(np.hstack([self.a, self.b]), self.z, self.image, self.view)
         self.texts, self.codes = generator.standard_normal((3, dim)), np.arange(n) % 3
-        self.refits = floor.Refits(self.sums, rank, lambdas, self.split.place(), scale)
+        self.refits = floor.Refits(self.sums, rank, lambdas, self.split.place, scale)
         self.rows = rows_of(self.refits, self.sums, self.a, self.b, self.z, self.image, views)
 
     def measure(self, permutations=4, seed=5):
@@ -145,7 +145,7 @@ def trial(seed, images_per_dimension, content, *, predictable, width=24, null_di
     between = sums.regress(slice(0, rank), slice(rank, None))
     whole, seen_alone, predictor = (cross_validate(each, LAMBDAS) for each in (sums, sums.regress(slice(0, rank)), between))
     hidden_penalty = 0.1 * LAMBDAS[predictor.best]
-    refits = floor.Refits(sums, rank, (LAMBDAS[whole.best], hidden_penalty), sums.split.place(), floor.deflation(between, hidden_penalty))
+    refits = floor.Refits(sums, rank, (LAMBDAS[whole.best], hidden_penalty), sums.split.place, floor.deflation(between, hidden_penalty))
     rows = rows_of(refits, sums, a, b, z, image, 1)
     texts, codes = generator.standard_normal((4, dim)), image % 4
     floors = floor.measure(refits, rows, rows, rank, texts, codes, permutations=permutations, seed=seed)
@@ -197,7 +197,7 @@ def test_a_null_component_that_knows_no_label_leaves_the_cross_fitted_as_at_zero
         for folds, found in ((5, crossed), (0, in_sample)):
             sums = GroupSums(split(manifest_of(n, 5, seed), folds))
             sums.update(np.hstack([a, b]), z, np.arange(n), np.zeros(n, dtype=int))
-            refits = floor.Refits(sums, rank, (0.01, 1.0), sums.split.place())
+            refits = floor.Refits(sums, rank, (0.01, 1.0), sums.split.place)
             rows = rows_of(refits, sums, a, b, z, np.arange(n), 1)
             scored = floor.score(refits.fit(rows), rank, rows, np.arange(n), texts[codes])
             train = sums.split.groups == 0 if not folds else np.ones(n, dtype=bool)

@@ -59,7 +59,7 @@ def covered(files, paths):
 def test_both_engines_have_the_same_commands_inputs_and_outputs(snakemake_project):
     ours, theirs = snakemake_graph(snakemake_project), dvc_graph(snakemake_project)
     assert set(ours) == set(theirs)
-    assert len(ours) == 56
+    assert len(ours) == 58
     for command, (outputs, inputs) in ours.items():
         dvc_outputs, dvc_inputs = theirs[command]
         assert covered(outputs, dvc_outputs), command
@@ -92,7 +92,7 @@ def test_rule_script_and_stage_have_one_name(snakemake_project):
 def test_the_artifacts_fulfil_the_contract(snakemake_project):
     results = snakemake_project.folder / "results/demo"
     manifest = pd.read_parquet(results / "data/manifest.parquet")
-    assert list(manifest.columns) == ["image_id", "path", "label", "class_index", "prompt", "split", "width", "height", "sha256"]
+    assert list(manifest.columns) == ["image_id", "path", "label", "class_index", "prompt", "split", "fold", "width", "height", "sha256"]
     assert (results / "data/rejected.csv").read_text() == "path,reason\n"
     for shard in ("00000", "00001"):
         features, metadata = read_tensors(
@@ -121,11 +121,13 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
     report = json.loads((results / "projectors/efficientnet_lite0.json").read_text())
     assert set(report) == {"rank", "null_dim", "rule", "tolerance", "orthonormality_error", "max_logit_change"}
     assert report["orthonormality_error"] <= 1e-12 and report["max_logit_change"] <= 1e-4
-    translator, _ = read_tensors(results / "translators/conse_minilm/efficientnet_lite0/linear.safetensors", ["weight", "bias"])
-    assert translator["weight"].shape == (384, 1280) and translator["bias"].shape == (384,)
+    tensors = ["weight", "bias", "fold_weight", "fold_bias"]
+    translator, _ = read_tensors(results / "translators/conse_minilm/efficientnet_lite0/linear.safetensors", tensors)
+    assert [translator[name].shape for name in tensors] == [(384, 1280), (384,), (5, 384, 1280), (5, 384)]
     fit = json.loads((results / "translators/conse_minilm/efficientnet_lite0/linear.json").read_text())
     assert {
         "alpha",
+        "lambda",
         "validation_cosine",
         "validation_mse",
         "validation_r2",
@@ -134,11 +136,13 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
         "n_validation",
         "alpha_curve",
     } <= set(fit)
-    assert (fit["n_train"], fit["n_validation"]) == (30, 5)
+    assert (fit["n_train"], fit["n_validation"], fit["n_held_out"], fit["folds"]) == (40, 20, 4, 5)
     scores = pd.read_parquet(results / "scores/conse_minilm/efficientnet_lite0.parquet")
     assert list(scores.columns) == [
-        "image_id", "label", "class_index", "predicted_index", "is_deg", "as_deg", "angle_original_deg", "angle_equivalent_deg",
-        "null_energy", "logit_change", "control_is_deg", "control_as_deg",
+        "image_id", "label", "class_index", "predicted_index", "fold", "is_deg", "as_deg", "as_contrast_deg",
+        "angle_original_deg", "angle_equivalent_deg", "conditional_is_deg", "conditional_as_deg", "null_energy", "logit_change",
+        "control_is_deg", "control_as_deg", "matched_is_deg", "matched_as_deg",
+        "floor_is_deg", "floor_as_deg", "floor_conditional_is_deg",
     ]  # fmt: skip
     assert list(scores["image_id"]) == list(range(20)) and scores.notna().all().all()
     assert (scores["is_deg"] > 0).all()
@@ -146,7 +150,16 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
     assert list(concepts.columns) == ["label", "concept", "n", "angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean"]
     assert len(concepts) == 19 * 30
     controls = pd.read_parquet(results / "controls/conse_minilm/efficientnet_lite0.parquet")
-    assert list(controls.columns) == ["image_id", "subspace", "dimension", "is_deg", "as_deg", "as_abs_deg"]
+    assert list(controls.columns) == [
+        "image_id",
+        "subspace",
+        "dimension",
+        "is_deg",
+        "as_deg",
+        "as_abs_deg",
+        "matched_is_deg",
+        "matched_as_deg",
+    ]
     own = controls[(controls["dimension"] == 280)].set_index(["subspace", "image_id"])
     assert set(controls["subspace"]) == {"null", "random", "row"} and len(own) == 60
     assert list(own.loc["random", "is_deg"]) == list(scores["control_is_deg"]) and list(own.loc["null", "is_deg"]) == list(scores["is_deg"])
@@ -385,7 +398,7 @@ def test_an_added_model_runs_its_own_steps_and_the_summaries(projects):
     ("pattern", "replacement", "message"),
     [
         ("  views: 2", "  veiws: 2", "params.yaml: extraction.veiws: unknown key; did you mean 'views'?"),
-        (r"- 1\.0\n", "- -1.0\n", "params.yaml: translator.alphas.0: -1.0 Input should be greater than 0"),
+        (r"- 0\.001\n", "- -1.0\n", "params.yaml: translator.lambdas.0: -1.0 Input should be greater than 0"),
         (r"tiny\]", "efficientnet_lite9]", "models.yaml: no entry 'efficientnet_lite9'.*did you mean 'efficientnet_lite"),
         (r"spaces: \[conse_minilm\]", "spaces: [clip]", "spaces.yaml: no entry 'clip'; it has conse_minilm"),
         ("study: demo", "study: ../demo", "params.yaml: study: '../demo' may hold only letters"),

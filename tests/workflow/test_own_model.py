@@ -176,7 +176,7 @@ def test_a_released_translator_takes_the_place_of_a_fitted_one_and_scores_as_its
     project.snakemake("results/demo/scores/clip_vit_l14/efficientnet_lite0.parquet")
     results = project.folder / "results/demo"
     report = json.loads((results / "translators/clip_vit_l14/efficientnet_lite0/linear.json").read_text())
-    assert (report["alpha"], report["n_train"], report["n_validation"]) == (None, 0, 2)
+    assert (report["alpha"], report["n_train"], report["n_validation"]) == (None, 0, 2)  # two images of fold 0
     scores = pd.read_parquet(results / "scores/clip_vit_l14/efficientnet_lite0.parquet")
     shards = [read_tensors(results / f"features/efficientnet_lite0/shard-0000{n}.safetensors", ["features"])[0] for n in (0, 1)]
     features = np.concatenate([shard["features"] for shard in shards]).astype(np.float64)
@@ -190,6 +190,6 @@ def test_a_released_translator_takes_the_place_of_a_fitted_one_and_scores_as_its
     np.testing.assert_allclose(scores["as_deg"], angle_deg(before, target) - angle_deg(after, target), atol=1e-5)
 
     (project.folder / "checkpoints/translators/clip_vit_l14/efficientnet_lite0.safetensors").write_bytes(b"other")
-    project.study(**study, translator={"imported": [pin], "alphas": [2.0]})
+    project.study(**study, translator={"imported": [pin], "lambdas": [2.0]})
     changed = project.run("snakemake", "--cores", "2", check=False)
     assert changed.returncode != 0 and "but translator.imported says" in changed.stdout

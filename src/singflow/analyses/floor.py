@@ -110,7 +110,18 @@ class Refits:
         self.predictors = self._fit(sums.regress(slice(0, rank), slice(rank, None)), lambdas[1])
 
     def predictor_of(self, group: int) -> Affine:
-        """The predictor that did not see a group, where fits are crossed."""
+        """The predictor that did not see a group, where fits are crossed.
+
+        Parameters
+        ----------
+        group : int
+            Its number.
+
+        Returns
+        -------
+        Affine
+            From principal to null coordinates.
+        """
         return self.predictors.maps[group if self._sums.split.crossed else WHOLE]
 
     def fit(self, rows: Rows, order: np.ndarray | None = None) -> Fits:

@@ -506,7 +506,15 @@ def _frame(accepted: list[tuple[Candidate, Inspected]], folds: int, seed: int) -
 
 
 def _folds(frame: pd.DataFrame, numbers: range, seed: int) -> dict[str, int]:
-    """The fold of every content: dealt out in turn, label by label, within a label in an order that seed and content fix."""
+    """The fold of every content: dealt out in turn, label by label, in orders and from a fold that the seed, labels and contents fix.
+
+    Contents without a split of their own come first, so that one of them at least is in the first fold.
+    """
     label_of = dict(zip(frame["sha256"][::-1], frame["label"][::-1], strict=True))
-    order = sorted(label_of, key=lambda sha256: (label_of[sha256], _rank(seed, "fold", sha256)))
-    return {sha256: numbers[place % len(numbers)] for place, sha256 in enumerate(order)}
+    open_ones = set(frame["sha256"][frame["split"] == ""])
+    order = sorted(
+        label_of, key=lambda sha256: (sha256 not in open_ones, _rank(seed, "label", label_of[sha256]), _rank(seed, "fold", sha256))
+    )
+    used = numbers[: len(order)]
+    first = int.from_bytes(_rank(seed, "first", "")) if len(open_ones) in (0, *range(len(used), len(order) + 1)) else 0
+    return {sha256: used[(first + place) % len(used)] for place, sha256 in enumerate(order)}

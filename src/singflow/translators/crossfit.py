@@ -32,6 +32,7 @@ class Split:
     whole: list[int]
     crossed: bool
 
+    @property
     def place(self) -> np.ndarray:
         """The fit that translates each image, WHOLE for that of all training images: (n,) int32."""
         return self.groups if self.crossed else np.full_like(self.groups, WHOLE)
@@ -106,7 +107,18 @@ class GroupSums:
             self._sums[key].update(features[rows], embeddings[rows])
 
     def of(self, groups: Sequence[int]) -> RidgeStatistics:
-        """Sums over all views of the images of some groups: of them a fit is made."""
+        """Sums over all views of the images of some groups: of them a fit is made.
+
+        Parameters
+        ----------
+        groups : sequence of int
+            Their numbers.
+
+        Returns
+        -------
+        RidgeStatistics
+            New sums.
+        """
         total = self._empty()
         for (group, _), sums in self._sums.items():
             if group in groups:
@@ -114,7 +126,18 @@ class GroupSums:
         return total
 
     def judging(self, group: int) -> RidgeStatistics:
-        """Sums over view 0 of the images of a group."""
+        """Sums over view 0 of the images of a group.
+
+        Parameters
+        ----------
+        group : int
+            Its number.
+
+        Returns
+        -------
+        RidgeStatistics
+            Of no rows where the group has none.
+        """
         return self._sums.get((group, True)) or self._empty()
 
     def each(self, function: Callable[[int, RidgeStatistics], RidgeStatistics]) -> GroupSums:
@@ -141,7 +164,18 @@ class GroupSums:
         return RidgeStatistics(*sums.shape, sums.origin)
 
     def regress(self, inputs: slice, targets: slice | None = None) -> GroupSums:
-        """The sums of a regression on some of the features; as `RidgeStatistics.regress` does."""
+        """The sums of a regression on some of the features.
+
+        Parameters
+        ----------
+        inputs, targets
+            As for RidgeStatistics.regress().
+
+        Returns
+        -------
+        GroupSums
+            Of the same groups.
+        """
         part = GroupSums(self.split)
         part._sums = {key: sums.regress(inputs, targets) for key, sums in self._sums.items()}
         return part
@@ -163,6 +197,11 @@ def r2_without(sums: GroupSums, penalty: float, left_out: int = WHOLE) -> float:
     -------
     float
         1 less the squared error on view 0 of what the fits did not see over that of the mean embedding.
+
+    Raises
+    ------
+    InputError
+        When the mean embedding has no error, and with fewer than two rows.
     """
     error = baseline = 0.0
     for groups, judge in sums.split.fits:

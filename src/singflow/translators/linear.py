@@ -130,12 +130,14 @@ def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:
     path = Path(path)
     whole = Translator.load(path)
     made = read_tensors(path, [])[1]
-    folds = int(made.get("folds") or 0)
-    place = fold = split(manifest, folds).place() if folds else np.full(len(manifest), WHOLE, np.int32)
+    folds = made.parsed("folds", int) if "folds" in made else 0
+    place = fold = split(manifest, folds).place if folds else np.full(len(manifest), WHOLE, np.int32)
     if made.get("in_sample") == "true":
         fold = np.where(manifest["split"] == "train", manifest["fold"], WHOLE).astype(np.int32)
     tensors = read_tensors(path, ["fold_weight", "fold_bias"])[0] if folds else {}
     maps = tuple(map(Affine, *tensors.values())) if folds else ()
+    if any(each.weight.shape != whole.weight.shape or each.bias.shape != whole.bias.shape for each in maps):
+        raise InputError(f"{path}: fold_weight and fold_bias are not of the shape of weight and bias: remove it and run the workflow again")
     if len(maps) <= place.max(initial=WHOLE):
         raise InputError(f"{path}: has translators of {len(maps)} folds, but the manifest has more: remove it and run the workflow again")
     return CrossFitted((*maps, whole), place, fold)
