@@ -12,7 +12,7 @@ from singflow.artifacts.files import write_json
 from singflow.artifacts.shards import iterate_pairs, iterate_shards, read_manifest
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.errors import InputError
-from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, cross_validate, penalties, split
+from singflow.translators.crossfit import ALL_ALIKE, WHOLE, CrossFitted, GroupSums, cross_validate, penalties, split
 from singflow.translators.linear import read_imported
 from singflow.translators.parameters import Translator
 from singflow.translators.ridge import Affine, Agreement
@@ -37,6 +37,8 @@ def fit(flags: Flags, manifest: pd.DataFrame) -> tuple[CrossFitted, list[np.ndar
     """The fitted translators, the mean embeddings that they are judged against, and what choosing the penalty showed."""
     sums = GroupSums(split(manifest, flags.folds))
     axes = row_span(each["features"] for each in iterate_shards(flags.features, "features", flags.shards, manifest))
+    if axes is not None and not axes.shape[1]:
+        raise InputError(ALL_ALIKE)
     for shard, embeddings in iterate_pairs(flags.features, flags.embeddings, flags.shards, manifest):
         features = shard["features"] if axes is None else shard["features"] @ axes
         sums.update(features, embeddings, shard["image_id"], shard["view"])

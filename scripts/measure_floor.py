@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from singflow import cli
-from singflow.analyses.floor import SCORES, Floor, Refits, Rows, deflation, label_p_values, measure, p_value
+from singflow.analyses.floor import SCORES, Floor, Refits, Rows, label_p_values, measure, p_value, predictor_penalty
 from singflow.analyses.geometry import complement, row_span
 from singflow.analyses.unique_information import unique_information
 from singflow.artifacts.files import read_json, read_names, write_json
@@ -19,8 +19,6 @@ from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import GroupSums, cross_validate, split
-
-UNDERSMOOTHED = 0.1  # of the predictor's best penalty: what a penalty hides of B a would pass for residuals
 
 
 class Flags(Floor, cli.Command):
@@ -111,9 +109,8 @@ def main(flags: Flags) -> None:
     wanted = {"principal": sums.regress(slice(0, rank)), "predictor": between} | ({"translator": sums} if released else {})
     lambdas = {name: flags.lambdas[cross_validate(each, flags.lambdas).best] for name, each in wanted.items()}
     lambdas.setdefault("translator", read_json(flags.translator)["lambda"])
-    lambdas["predictor"] *= UNDERSMOOTHED
+    lambdas["predictor"], scale = predictor_penalty(between, lambdas["predictor"]) if sums.split.crossed else (lambdas["predictor"], 1.0)
     facts = unique_information(sums, rank, (lambdas["translator"], lambdas["principal"]), flags.confidence)
-    scale = deflation(between, lambdas["predictor"]) if sums.split.crossed else 1.0
     refits = Refits(sums, rank, (lambdas["translator"], lambdas["predictor"]), sums.split.place, scale)
     leave_residuals(rows, refits)
     floors = measure(refits, rows, rows, rank, texts, codes, permutations=flags.permutations, seed=flags.seed)

@@ -144,8 +144,8 @@ def trial(seed, images_per_dimension, content, *, predictable, width=24, null_di
     sums.update(np.hstack([a, b]), z, image, np.zeros(n, dtype=int))
     between = sums.regress(slice(0, rank), slice(rank, None))
     whole, seen_alone, predictor = (cross_validate(each, LAMBDAS) for each in (sums, sums.regress(slice(0, rank)), between))
-    hidden_penalty = 0.1 * LAMBDAS[predictor.best]
-    refits = floor.Refits(sums, rank, (LAMBDAS[whole.best], hidden_penalty), sums.split.place, floor.deflation(between, hidden_penalty))
+    penalty, scale = floor.predictor_penalty(between, LAMBDAS[predictor.best])
+    refits = floor.Refits(sums, rank, (LAMBDAS[whole.best], penalty), sums.split.place, scale)
     rows = rows_of(refits, sums, a, b, z, image, 1)
     texts, codes = generator.standard_normal((4, dim)), image % 4
     floors = floor.measure(refits, rows, rows, rank, texts, codes, permutations=permutations, seed=seed)

@@ -105,10 +105,9 @@ class Subspace:
             Norms, ||P f||, in float64.
         """
         inside = features @ self.basis.astype(features.dtype)
-        squares = np.vecdot(inside, inside).astype(np.float64)
         if self.complement:
-            squares = np.maximum(np.vecdot(features, features).astype(np.float64) - squares, 0.0)
-        return np.sqrt(squares)
+            inside = features - inside @ self.basis.T.astype(features.dtype)
+        return np.sqrt(np.vecdot(inside, inside).astype(np.float64))
 
 
 def draw_subspace(null_basis: np.ndarray, case: Case, seed: int, draw: int) -> Subspace:

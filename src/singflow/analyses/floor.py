@@ -101,7 +101,7 @@ class Refits:
     """The fits of a study, and those of the same images with permuted residuals, out of the same sums.
 
     sums: of the training rows (a, b); rank: number r of principal coordinates; lambdas: penalties of translator and predictor.
-    place: (n,) the fit that scores each image of the study. scale: what permuted residuals are multiplied by, as `deflation` says.
+    place: (n,) the fit that scores each image of the study. scale: what permuted residuals are multiplied by, as `predictor_penalty` says.
     """
 
     def __init__(self, sums: GroupSums, rank: int, lambdas: tuple[float, float], place: np.ndarray, scale: float = 1.0) -> None:
@@ -346,29 +346,35 @@ def measure(
     return Floors(pd.DataFrame(rows), real, sums, by_label)
 
 
-def deflation(sums: GroupSums, penalty: float) -> float:
-    """What out-of-fold residuals are multiplied by, so that they vary as the part of b that a does not determine.
+UNDERSMOOTHED, AT_MOST = 0.1, 0.25
 
-    They also hold the error of the predictor, which permuted null components get a second time, with B a: with p degrees of freedom
-    out of n images about p / n of the variance. Where p is more than a quarter of n no correction can be relied on, and there is
-    none: floors are then too high rather than too low.
+
+def predictor_penalty(sums: GroupSums, best: float) -> tuple[float, float]:
+    """The penalty with which null coordinates are predicted, and what out-of-fold residuals are multiplied by.
+
+    What the best penalty hides of B a would pass for residuals, so a tenth of it is taken. Residuals also hold the error of the
+    predictor, which permuted null components get a second time, with B a: with p degrees of freedom out of n images about p / n of
+    the variance, which is taken off. Where p is more than a quarter of n that is too rough: the best penalty is taken then, and
+    nothing off, so that floors are too high rather than too low.
 
     Parameters
     ----------
     sums : GroupSums
         Of the regression of null coordinates on principal ones.
-    penalty : float
-        The predictor's, times the mean squared distance of the principal coordinates from their mean.
+    best : float
+        The penalty that predicts best, times the mean squared distance of the principal coordinates from their mean.
 
     Returns
     -------
-    float
-        Above 0.89, at most 1.
+    penalty : float
+        In the same units.
+    scale : float
+        From 0.89 to 1.
     """
     made = sums.of(sums.split.whole)
     spectrum = made.decompose().spectrum
-    share = np.sum(spectrum / (spectrum + penalties(made, [penalty])[0])) / np.isin(sums.split.groups, sums.split.whole).sum()
-    return float(np.sqrt(1.0 / (1.0 + share))) if share <= 0.25 else 1.0
+    share = np.sum(spectrum / (spectrum + penalties(made, [UNDERSMOOTHED * best])[0])) / np.isin(sums.split.groups, sums.split.whole).sum()
+    return (UNDERSMOOTHED * best, float(np.sqrt(1.0 / (1.0 + share)))) if share <= AT_MOST else (best, 1.0)
 
 
 def p_value(real: float, permuted: np.ndarray) -> float:

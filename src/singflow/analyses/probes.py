@@ -164,14 +164,15 @@ def _accumulate(
 ) -> dict[str, tuple[RidgeStatistics, RidgeStatistics]]:
     """Per kind of features: the statistics of the inner rows, and of those held out."""
     targets = len(roles.labels)
-    widths = zip(KINDS, (len(basis), len(translator.bias)), strict=True)
-    sums = {kind: (RidgeStatistics(width, targets), RidgeStatistics(width, targets)) for kind, width in widths}
+    sums: dict[str, tuple[RidgeStatistics, RidgeStatistics]] = {}
     for image_id, _, features in batches():
         for part, role in enumerate((roles.inner, roles.held_out)):
             mine = role[image_id]
             one_hot = np.eye(targets)[roles.codes[image_id[mine]]]
-            for kind, rows in _kinds(features[mine], basis, translator).items():
-                sums[kind][part].update(rows, one_hot)
+            for kind, rows in _kinds(features[mine], basis, translator).items() if mine.any() else ():
+                size, origin = (rows.shape[1], targets), (rows[0].astype(np.float64), np.zeros(targets))
+                both = sums.setdefault(kind, (RidgeStatistics(*size, origin), RidgeStatistics(*size, origin)))
+                both[part].update(rows, one_hot)
     return sums
 
 

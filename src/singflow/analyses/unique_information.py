@@ -53,7 +53,7 @@ def unique_information(sums: GroupSums, rank: int, lambdas: tuple[float, float],
         r2, r2_principal, delta_r2, delta_r2_low and delta_r2_high; the last two None where fewer than three groups judge.
     """
     principal = sums.regress(slice(0, rank))
-    judges = [judge for _, judge in sums.split.fits]
+    judges = [judge for _, judge in sums.split.fits if sums.judging(judge).n]
     groups = [WHOLE, *(judges if len(judges) > 2 else [])]
     r2, r2_principal = (
         np.array([r2_without(each, penalty, group) for group in groups]) for each, penalty in zip((sums, principal), lambdas, strict=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALIKE = "every held-out embedding is the mean of the training embeddings, so there is nothing to explain: add images"
+ALL_ALIKE = "the features of the training images are all alike: look at the images and at the classifier"
 WHOLE = -1  # place of the map that was fitted on all training images, and number of the group of an image that is in none
 
 
@@ -205,8 +206,9 @@ def r2_without(sums: GroupSums, penalty: float, left_out: int = WHOLE) -> float:
     """
     error = baseline = 0.0
     for groups, judge in sums.split.fits:
-        if judge != left_out:
-            made, held_out = sums.of([group for group in groups if group != left_out]), sums.judging(judge)
+        held_out = sums.judging(judge)
+        if judge != left_out and held_out.n:
+            made = sums.of([group for group in groups if group != left_out])
             translator = made.solve(*penalties(made, [penalty]))
             error += held_out.squared_error(translator)
             baseline += held_out.squared_error(Affine(np.zeros_like(translator.weight), made.embedding_mean))
@@ -315,7 +317,7 @@ def penalties(statistics: RidgeStatistics, lambdas: list[float]) -> list[float]:
     """
     scale = statistics.mean_squared_distance
     if not scale > 0 and statistics.shape[0]:
-        raise InputError("the features of the training images are all alike: look at the images and at the classifier")
+        raise InputError(ALL_ALIKE)
     return [each * scale for each in lambdas]
 
 

@@ -76,14 +76,15 @@ class RidgeStatistics:
             return
         x = features.astype(np.float64)
         z = embeddings.astype(np.float64)
-        if self.origin is None:
-            self.origin = x[0].copy(), z[0].copy()
-        x -= self.origin[0]
-        z -= self.origin[1]
-        sums = x.sum(axis=0), z.sum(axis=0)
-        for name, each in zip(("feature", "embedding"), sums, strict=True):
+        origin = self.origin or (x[0].copy(), z[0].copy())
+        with np.errstate(invalid="ignore", over="ignore"):
+            x -= origin[0]
+            z -= origin[1]
+            sums = x.sum(axis=0), z.sum(axis=0)
+        for name, each in zip(("a feature", "an embedding"), sums, strict=True):
             if not np.isfinite(each).all():
-                raise InputError(f"a {name} is NaN or infinite: look at the weights and the precision that gave it")
+                raise InputError(f"{name} is NaN or infinite: look at the weights and the precision that gave it")
+        self.origin = origin
         self.n += len(x)
         self._x += sums[0]
         self._z += sums[1]
@@ -100,8 +101,15 @@ class RidgeStatistics:
             Sums from the same origin, or of no rows.
         times : int
             1, or -1 to take them away.
+
+        Raises
+        ------
+        ValueError
+            When both have rows, and other origins.
         """
-        self.origin = self.origin or other.origin
+        if self.n and other.n and not all(map(np.array_equal, self._start, other._start)):
+            raise ValueError("sums from different origins cannot be added")
+        self.origin = other.origin if other.n else self.origin
         self.n += times * other.n
         for mine, its in ((self._x, other._x), (self._z, other._z), (self._xx, other._xx), (self._xz, other._xz)):
             mine += times * its if times != 1 else its
@@ -432,8 +440,6 @@ class Agreement:
         InputError
             When the baseline has no error.
         """
-        if baseline.squared_error == 0:
-            raise InputError("every held-out embedding is the mean of the training embeddings, so there is nothing to explain: add images")
         if baseline.squared_error == 0:
             raise InputError("every held-out embedding is the mean of the training embeddings, so there is nothing to explain: add images")
         return 1.0 - self.squared_error / baseline.squared_error
