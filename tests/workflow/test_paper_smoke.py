@@ -202,7 +202,8 @@ class Steps:
         self.study["extraction"]["device"] = "cpu"
         self.results = folder
         self.manifest = folder / "data/manifest.parquet"
-        self.run("build_manifest", "data", "seed", "threads", manifest=self.manifest, rejected=folder / "data/rejected.csv")
+        outputs = {"manifest": self.manifest, "rejected": folder / "data/rejected.csv"}
+        self.run("build_manifest", "data", "seed", "threads", folds=self.study["translator"]["folds"], **outputs)
 
     def run(self, name, *keys, **flags):
         """A step with these keys of the study, and other flags."""

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import timm
@@ -12,13 +13,17 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from singflow.artifacts.tensors import read_tensors
+from singflow.analyses.geometry import remove_null
+from singflow.analyses.metrics import angle_deg
+from singflow.artifacts.shards import read_whole
+from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.config.study import check
 from singflow.data.manifest import data_root
 from singflow.towers.classifiers import load_classifier
 from singflow.towers.weights import required
+from singflow.translators.linear import Translator
 from tests.project import ROOT, SMALL, Project
 
 PAGES = ("README.md", *(f"docs/{name}.md" for name in ("study", "own-data", "pictures", "paper", "cluster", "report")))
@@ -166,8 +171,13 @@ def test_a_photo_is_analyzed_on_the_artifacts_of_the_demo(reader):
     (command,) = [each for each in COMMANDS if each.startswith("singflow analyze")]
     output = shell(reader, command)
     (image,) = json.loads((reader.folder / "analysis/analysis.json").read_text())
-    scores = pd.read_parquet(reader.folder / "results/demo/scores/conse_minilm/efficientnet_lite0.parquet")
-    assert image["image"] == "photo.jpg" and image["is_deg"] == pytest.approx(scores["is_deg"][0], abs=1e-4)
+    results, model = reader.folder / "results/demo", "efficientnet_lite0"
+    scores = pd.read_parquet(results / f"scores/conse_minilm/{model}.parquet")
+    feature = read_whole(results / f"features/{model}", "features", 2, 20, [0]).astype(np.float64)
+    translator = Translator.load(results / f"translators/conse_minilm/{model}/linear.safetensors").astype(np.float64)
+    equivalent = remove_null(feature, read_null_basis(results / f"projectors/{model}.safetensors"))
+    expected = angle_deg(translator(feature), translator(equivalent))[0]  # by the translator of all training images
+    assert image["image"] == "photo.jpg" and image["is_deg"] == pytest.approx(expected, abs=1e-3)
     assert image["predictions"][0]["index"] == scores["predicted_index"][0]
     assert [text["text"] for text in image["texts"]] == ["a rug", "a dog"] and f"{image['is_deg']:.2f}" in output
     assert (reader.folder / "analysis/photo.png").is_file()

@@ -106,8 +106,11 @@ def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], 
             positions + offset, mean, width * 0.92, xerr=[np.maximum(mean - low, 0), np.maximum(high - mean, 0)], color=colours,
             hatch=None if number == 0 else "///", edgecolor="white" if number else "none", error_kw={"lw": 1, "capsize": 2}, label=name,
         )  # fmt: skip
-        axes.bar_label(bars, [f"{value:.1f}" for value in mean], fontsize=7, padding=2)
-        if column == "is":
+        values = [f"{value:.1f}" for value in mean]
+        if column != "is":
+            axes.bar_label(bars, values, fontsize=7, padding=2)
+        else:
+            axes.bar_label(bars, values, fontsize=7, label_type="center", color="white", fontweight="bold")
             axes.plot(rows["floor_is_mean"], positions + offset, "|", color="black", ms=13, mew=2, label=FLOOR)
     axes.set_yticks(positions, [bare(model) for model in rows.index])
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -119,7 +122,8 @@ def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], 
         ]
         said = [f"{name} (plain)" if n == 0 else f"{name} (hatched)" for n, name in enumerate(names)]
         floors, _ = axes.get_legend_handles_labels()
-        axes.legend([*handles, *floors[:1]], [*said, FLOOR], fontsize=8, loc="best")
+        shown = {"handles": [*handles, *floors[:1]], "labels": [*said, FLOOR]}
+        axes.legend(**shown, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5)
 
 
 FLOOR = "floor: IS of null components without content"
