@@ -83,7 +83,7 @@ def leave_residuals(rows: Rows, refits: Refits) -> None:
     for group in np.unique(rows.groups):
         predictor = refits.predictor_of(group)
         for images in in_blocks(np.flatnonzero(rows.groups == group), max(1, 4096 // rows.views)):
-            place = (images[:, None] * rows.views + np.arange(rows.views)).ravel()
+            place = rows.rows_of(images)
             predicted = predictor(rows.principal[place] + rows.origin[0])
             rows.residuals[place] = rows.residuals[place] - predicted
             rows.predicted[images] = predicted[:: rows.views]
@@ -105,30 +105,33 @@ def main(flags: Flags) -> None:
     sums = GroupSums(split(manifest, flags.folds))
     rows = read_rows(flags, manifest, axes, rank, sums)
     between = sums.regress(slice(0, rank), slice(rank, None))
-    released = read_json(flags.translator).of_kind("lambda", float | None) is None
+    fitted = read_json(flags.translator).of_kind("lambda", float | None)
+    released = fitted is None
     wanted = {"principal": sums.regress(slice(0, rank)), "predictor": between} | ({"translator": sums} if released else {})
     lambdas = {name: flags.lambdas[cross_validate(each, flags.lambdas).best] for name, each in wanted.items()}
-    lambdas.setdefault("translator", read_json(flags.translator)["lambda"])
+    lambdas.setdefault("translator", fitted)
     lambdas["predictor"], scale = predictor_penalty(between, lambdas["predictor"]) if sums.split.crossed else (lambdas["predictor"], 1.0)
     facts = unique_information(sums, rank, (lambdas["translator"], lambdas["principal"]), flags.confidence)
     refits = Refits(sums, rank, (lambdas["translator"], lambdas["predictor"]), sums.split.place, scale)
     leave_residuals(rows, refits)
-    floors = measure(refits, rows, rows, rank, texts, codes, permutations=flags.permutations, seed=flags.seed)
+    floors = measure(refits, rows, rank, texts, codes, permutations=flags.permutations, seed=flags.seed)
     write_parquet(flags.table, floors.table)
     of_images = {f"floor_{name}": values for name, values in floors.images.items()} | {
         name: floors.real[name] for name in SCORES if name.startswith("conditional")
     }
     write_parquet(flags.images, pd.DataFrame({"image_id": manifest["image_id"], **of_images}))
+    judged = sums.split.crossed  # in sample residuals are too small, and so are floors
     n = np.bincount(codes, minlength=len(labels))
     by_label = {"label": labels, "n": n}
     for name, sums_of in floors.labels.items():
-        by_label |= {name: sums_of[0] / n, f"floor_{name}": sums_of[1:].mean(axis=0) / n, f"p_{name}": label_p_values(sums_of)}
+        p = label_p_values(sums_of) if judged else np.nan
+        by_label |= {name: sums_of[0] / n, f"floor_{name}": sums_of[1:].mean(axis=0) / n, f"p_{name}": p}
     write_parquet(flags.labels, pd.DataFrame(by_label))
     real, permuted = floors.table.iloc[0], floors.table.iloc[1:]
     scored = {"p_is": "is_mean_deg", "p_as_abs": "as_abs_mean_deg", "p_conditional_is": "conditional_is_mean_deg"}
     report = {
         "permutations": flags.permutations,
-        **{name: p_value(real[column], permuted[column].to_numpy()) for name, column in scored.items()},
+        **{name: p_value(real[column], permuted[column].to_numpy()) if judged else None for name, column in scored.items()},
         **facts,
         "known_zero": is_known_zero(flags.head, flags.embeddings),
         "lambdas": lambdas,
@@ -136,10 +139,11 @@ def main(flags: Flags) -> None:
         "released": released,
     }
     write_json(flags.report, report)
+    shown = {name: f"{report[name]:.3f}" if judged else "not judged" for name in scored}
     cli.log.info(
-        "IS %.2f, floor %.2f (p %.3f); conditional IS %.2f, floor %.2f (p %.3f); R2 %.3f, of the principal space alone %.3f%s",
-        real["is_mean_deg"], permuted["is_mean_deg"].mean(), report["p_is"],
-        real["conditional_is_mean_deg"], permuted["conditional_is_mean_deg"].mean(), report["p_conditional_is"],
+        "IS %.2f, floor %.2f (p %s); conditional IS %.2f, floor %.2f (p %s); R2 %.3f, of the principal space alone %.3f%s",
+        real["is_mean_deg"], permuted["is_mean_deg"].mean(), shown["p_is"],
+        real["conditional_is_mean_deg"], permuted["conditional_is_mean_deg"].mean(), shown["p_conditional_is"],
         facts["r2"], facts["r2_principal"], "; a known zero" * report["known_zero"],
     )  # fmt: skip
 

@@ -40,9 +40,6 @@ class Planted:
         self.refits = floor.Refits(self.sums, rank, lambdas, self.split.place, scale)
         self.rows = rows_of(self.refits, self.sums, self.a, self.b, self.z, self.image, views)
 
-    def measure(self, permutations=4, seed=5):
-        return floor.measure(self.refits, self.rows, self.rows, self.rank, self.texts, self.codes, permutations=permutations, seed=seed)
-
 
 def rows_of(refits, sums, a, b, z, image, views):
     groups = sums.split.groups
@@ -148,7 +145,7 @@ def trial(seed, images_per_dimension, content, *, predictable, width=24, null_di
     refits = floor.Refits(sums, rank, (LAMBDAS[whole.best], penalty), sums.split.place, scale)
     rows = rows_of(refits, sums, a, b, z, image, 1)
     texts, codes = generator.standard_normal((4, dim)), image % 4
-    floors = floor.measure(refits, rows, rows, rank, texts, codes, permutations=permutations, seed=seed)
+    floors = floor.measure(refits, rows, rank, texts, codes, permutations=permutations, seed=seed)
     real, permuted = floors.table.iloc[0], floors.table.iloc[1:]
     facts = {"delta_r2": whole.r2[whole.best] - seen_alone.r2[seen_alone.best], "as_mean_deg": real["as_mean_deg"]}
     for score in ("is_mean_deg", "conditional_is_mean_deg", "as_abs_mean_deg"):

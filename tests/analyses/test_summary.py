@@ -9,6 +9,7 @@ from singflow.analyses.summary import (
     MEANING,
     NONE,
     SOME,
+    UNJUDGED,
     ZERO,
     correlate_labels,
     render_text,
@@ -95,6 +96,8 @@ def test_a_single_label_has_no_contrast(scores):
         (0, {}, EMPTY),
         (9, {"known_zero": True}, ZERO),
         (9, {}, MEANING),
+        (9, {"p_conditional_is": None, "known_zero": True}, ZERO),
+        (9, {"p_conditional_is": None}, UNJUDGED),
         (9, {"p_conditional_is": 0.06}, SOME),
         (9, {"delta_r2_low": -0.01}, SOME),
         (9, {"delta_r2_low": None}, SOME),
@@ -139,6 +142,15 @@ def test_labels_above_their_own_floor_are_flagged_and_their_false_discoveries_co
     assert table["leak_p"].tolist() == list(p.values())
     assert list(table.index[table["leaks"]]) == labels[:2]
     assert table.loc["label 01", "leak_q"] == pytest.approx(0.004 * 20 / 2)
+    assert not summarize_labels(scores, floors_of(scores, dict.fromkeys(labels, np.nan)), 0.95)["leaks"].any()
+
+
+def test_in_sample_the_text_judges_nothing_and_says_so(scores):
+    nothing = dict.fromkeys(["p_is", "p_as_abs", "p_conditional_is", "delta_r2_low", "delta_r2_high"])
+    row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"in_sample": True, "folds": 0}, FLOOR | nothing, ENTRY, **OPTIONS)
+    manifest = pd.DataFrame({"label": scores["label"], "split": "train"})
+    text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
+    assert text.count("in sample as in the paper") == 2 and UNJUDGED in text and row["p_is"] is None
 
 
 def test_labels_of_two_models_are_correlated_within_each_space():

@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 from collections import Counter
+from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -571,6 +572,16 @@ def test_images_that_the_source_holds_out_are_in_any_fold_but_the_first_and_the_
         assert set(manifest.loc[held_out, "path"]) == {f"g{i}" for i in range(9)}
         assert sizes(manifest.loc[held_out, "fold"], range(1, 5)) == [2, 2, 2, 3]
         assert sizes(manifest.loc[~held_out, "fold"], range(5)) == [3, 3, 3, 3, 3]
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_of_a_few_images_without_a_split_among_many_that_have_one_some_are_held_out_whatever_the_seed(pool, number):
+    found = [replace(each, split="train") if place >= number else each for place, each in enumerate(labelled({"cat": 7, "dog": 8}))]
+    for seed in range(40):
+        manifest, _ = build(pool, found, seed=seed)
+        held_out = manifest["split"] == "validation"
+        assert held_out.any() and set(manifest.loc[held_out, "path"]) <= {f"g{place}" for place in range(number)}
+        assert sizes(manifest["fold"], range(5)) == [3, 3, 3, 3, 3]
 
 
 @pytest.mark.parametrize("split, missing", [("train", "validation"), ("validation", "train")])

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from singflow.analyses.summary import EMPTY, MEANING, NONE, SOME, ZERO
+from singflow.analyses.summary import EMPTY, MEANING, NONE, SOME, UNJUDGED, ZERO
 from singflow.artifacts.tables import read_table
 from singflow.errors import InputError
 from singflow.report.content import machine, page_data, step_table
@@ -86,7 +86,7 @@ def test_the_verdict_says_first_what_is_above_the_floor_and_ranks_by_the_rest_on
     )
     mixed = said(rows, excess, verdicts={"a": SOME, "b": NONE})
     assert mixed[0] == (
-        "In a (weak translator) (IS 8.00°, floor 4.00°) there is some sign of it; "
+        "In a (weak translator) (IS 8.00°, floor 4.00°) there is some sign of meaning in the null space; "
         "in b (IS 6.00°, floor 4.00°) there is no sign of meaning in the null space."
     )
     assert mixed[1].startswith("The null space of a")
@@ -102,6 +102,14 @@ def test_the_known_zero_is_said_to_be_what_it_is_and_is_ranked_nowhere(p, judged
     assert not any("zero" in sentence for sentence in text[1:])
     alone = said(rows[1:], [("zero", 9, 9)], verdicts={"zero": ZERO}, p=p)
     assert len(alone) == 1
+
+
+def test_in_sample_nothing_is_said_of_a_floor():
+    rows = [("b", 1.0, 6.0, 4, "good"), ("a", 5.0, 8.0, 4, "good")]
+    text = said(rows, [("a", 3, 0), ("b", -3, 0)], verdicts={"a": UNJUDGED, "b": UNJUDGED}, p=None)
+    assert text[0].startswith("Images are scored in sample") and "floor can be trusted" in text[0] and text[1].startswith("How far")
+    alone = said(rows[:1], [("b", 9, 9)], verdicts={"b": ZERO}, p=None)
+    assert alone == ["Images are scored in sample: no floor can be trusted."]
 
 
 def test_the_verdict_names_who_leaks_most_and_whether_that_is_more_than_chance():

@@ -25,7 +25,7 @@ Matrix = np.ndarray | Scratch
 class Floor(Section):
     """What scores show where the null space carries nothing."""
 
-    permutations: int = Field(20, ge=1, description="null components without content that every score is compared with")
+    permutations: int = Field(20, ge=3, description="null components without content that every score is compared with")
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,24 @@ class Rows:
         sums = np.zeros((self.principal.shape[1], width)), np.zeros((self.embeddings.shape[1], width))
         images = np.flatnonzero(self.groups == group)
         for part in np.array_split(images, max(1, -(-len(images) * self.views // ROWS))):
-            mine, residuals = self._rows(part), self.residuals[self._rows(order[part])]
+            mine, residuals = self.rows_of(part), self.residuals[self.rows_of(order[part])]
             for total, factor in zip(sums, (self.principal, self.embeddings), strict=True):
                 total += factor[mine].T @ residuals
         return sums
 
-    def _rows(self, images: np.ndarray) -> np.ndarray:
+    def rows_of(self, images: np.ndarray) -> np.ndarray:
+        """The rows of all views of images.
+
+        Parameters
+        ----------
+        images : ndarray of int
+            Their ids.
+
+        Returns
+        -------
+        ndarray of int
+            Positions of rows, image after image.
+        """
         return (images[:, None] * self.views + np.arange(self.views)).ravel()
 
 
@@ -297,19 +309,15 @@ class Floors:
     labels: dict[str, np.ndarray]
 
 
-def measure(
-    refits: Refits, training: Rows, images: Rows, rank: int, texts: np.ndarray, codes: np.ndarray, *, permutations: int, seed: int
-) -> Floors:
+def measure(refits: Refits, images: Rows, rank: int, texts: np.ndarray, codes: np.ndarray, *, permutations: int, seed: int) -> Floors:
     """Score the images with their own null components, and with those of others.
 
     Parameters
     ----------
     refits : Refits
         Sums and fits of the training images.
-    training : Rows
-        The training images.
     images : Rows
-        The images that are scored: the same object, or others, whose residuals then are permuted among themselves.
+        The images that are scored, those of the training among them.
     rank : int
         Number r of principal coordinates.
     texts : ndarray of shape (L, m)
@@ -333,8 +341,8 @@ def measure(
     for permutation in range(-1, permutations):
         generator = np.random.default_rng([seed, permutation + 1])
         order = np.arange(n) if permutation < 0 else images.permute(generator)
-        among = None if permutation < 0 else order if images is training else training.permute(generator)
-        scored = score(refits.fit(training, among), rank, images, order, own, 1.0 if among is None else refits.scale)
+        fits, scale = (refits.fit(images), 1.0) if permutation < 0 else (refits.fit(images, order), refits.scale)
+        scored = score(fits, rank, images, order, own, scale)
         rows.append({"permutation": permutation} | scored.means(baseline))
         for name, values in (("is_deg", scored.scores["is_deg"]), ("as_abs_deg", np.abs(scored.scores["as_deg"]))):
             by_label[name][1 + permutation] = np.bincount(codes, values, labels)

@@ -24,6 +24,7 @@ class Summary(Section):
 
 
 MEANING, SOME, NONE, ZERO, EMPTY = "meaning", "some sign of meaning", "no sign of meaning", "known zero", "no null space"
+UNJUDGED = "not judged in sample"
 NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
 
 
@@ -148,14 +149,16 @@ def verdict(null_dim: int, floor: dict[str, Any], level: float) -> str:
     Returns
     -------
     str
-        `no null space`; `known zero`, of the model that the space is a function of; `meaning` where conditional removal turns images
-        more than null components without content do and the null space adds to what the principal space explains, beyond chance;
-        `some sign of meaning` where one of the two holds; `no sign of meaning`.
+        `no null space`; `known zero`, of the model that the space is a function of; `not judged in sample`; `meaning` where conditional
+        removal turns images more than null components without content do and the null space adds to what the principal space
+        explains, beyond chance; `some sign of meaning` where one of the two holds; `no sign of meaning`.
     """
     if not null_dim:
         return EMPTY
     if floor["known_zero"]:
         return ZERO
+    if floor["p_conditional_is"] is None:
+        return UNJUDGED
     gain = floor["delta_r2_low"]
     return [NONE, SOME, MEANING][(floor["p_conditional_is"] <= level) + (gain is not None and gain > 0)]
 
@@ -191,7 +194,7 @@ def summarize_labels(scores: pd.DataFrame, floors: pd.DataFrame, confidence: flo
         table[f"{column}_std"] = groups[column].std(ddof=0)
     own = floors.set_index("label").reindex(table.index)
     table["floor_is_deg_mean"], table["leak_p"] = own["floor_is_deg"], own["p_is_deg"]
-    table["leak_q"] = scipy.stats.false_discovery_control(table["leak_p"])
+    table["leak_q"] = scipy.stats.false_discovery_control(table["leak_p"]) if table["leak_p"].notna().all() else np.nan
     table["leaks"] = table["leak_q"] <= 1 - confidence
     return table.reset_index()
 
@@ -264,7 +267,8 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
     ]
     for space, group in models.groupby("space", sort=False):
         rows = group.to_dict("records")
-        lines += [f"space {space}: is it more than a null space without content would show?"]
+        way = ", in sample as in the paper" if group["in_sample"].any() else ""
+        lines += [f"space {space}{way}: is it more than a null space without content would show?"]
         lines += _aligned(
             [
                 "model",
@@ -288,10 +292,10 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
                     f"{row['validation_r2']:.2f}",
                     f"{row['is_mean']:.2f} [{row['is_low']:.2f}, {row['is_high']:.2f}]",
                     f"{row['floor_is_mean']:.2f}",
-                    f"{row['p_is']:.2g}",
+                    "-" if pd.isna(row["p_is"]) else f"{row['p_is']:.2g}",
                     f"{row['conditional_is_mean']:.2f}",
                     f"{row['floor_conditional_is_mean']:.2f}",
-                    f"{row['p_conditional_is']:.2g}",
+                    "-" if pd.isna(row["p_conditional_is"]) else f"{row['p_conditional_is']:.2g}",
                     f"{row['delta_r2']:+.3f}"
                     + ("" if pd.isna(row["delta_r2_low"]) else f" [{row['delta_r2_low']:+.3f}, {row['delta_r2_high']:+.3f}]"),
                     row["verdict"],
@@ -299,7 +303,6 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
                 for row in rows
             ],
         )
-        way = ", in sample as in the paper" if group["in_sample"].any() else ""
         lines += ["", f"space {space}: the paper's scores{way}, and the removal of random subspaces of the same size"]
         lines += _aligned(
             ["model", "AS", "|AS|", "IS/|AS|", "contrast AS", "random IS", "IS/random", "matched IS", "IS/matched"],

@@ -508,13 +508,14 @@ def _frame(accepted: list[tuple[Candidate, Inspected]], folds: int, seed: int) -
 def _folds(frame: pd.DataFrame, numbers: range, seed: int) -> dict[str, int]:
     """The fold of every content: dealt out in turn, label by label, in orders and from a fold that the seed, labels and contents fix.
 
-    Contents without a split of their own come first, so that one of them at least is in the first fold.
+    Where no content without a split of its own would be in the first fold, the dealing starts so that one is.
     """
     label_of = dict(zip(frame["sha256"][::-1], frame["label"][::-1], strict=True))
-    open_ones = set(frame["sha256"][frame["split"] == ""])
-    order = sorted(
-        label_of, key=lambda sha256: (sha256 not in open_ones, _rank(seed, "label", label_of[sha256]), _rank(seed, "fold", sha256))
-    )
+    order = sorted(label_of, key=lambda sha256: (_rank(seed, "label", label_of[sha256]), _rank(seed, "fold", sha256)))
     used = numbers[: len(order)]
-    first = int.from_bytes(_rank(seed, "first", "")) if len(open_ones) in (0, *range(len(used), len(order) + 1)) else 0
+    first = int.from_bytes(_rank(seed, "first", ""))
+    drawn = set(frame["sha256"][frame["split"] == ""])
+    places = [place for place, sha256 in enumerate(order) if sha256 in drawn]
+    if places and all((first + place) % len(used) for place in places):
+        first = -places[0]
     return {sha256: used[(first + place) % len(used)] for place, sha256 in enumerate(order)}

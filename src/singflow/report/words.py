@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from singflow.analyses.ranking import PAPER
-from singflow.analyses.summary import MEANING, NO_NULL_SPACE, NONE, SOME, ZERO
+from singflow.analyses.summary import MEANING, NO_NULL_SPACE, NONE, SOME, UNJUDGED, ZERO
 
 
 def _range(row: dict[Any, Any], name: str) -> str:
@@ -89,8 +89,9 @@ def _evidence(rows: list[dict[Any, Any]], level: float) -> str:
     said = []
     for verdict_of, words in (
         (MEANING, "{} hold{} meaning beyond what the principal space tells"),
-        (SOME, "in {} there {} some sign of it"),
+        (SOME, "in {} there {} some sign of meaning in the null space"),
         (NONE, "in {} there {} no sign of meaning in the null space"),
+        (UNJUDGED, "images are scored in sample, so no floor can be trusted and nothing {1} said of {0}"),
     ):
         found = [row for row in rows if row["verdict"] == verdict_of]
         if found:
@@ -99,14 +100,14 @@ def _evidence(rows: list[dict[Any, Any]], level: float) -> str:
             said.append(words.format(names, verb))
     text = "; ".join(said)
     for row in rows:
-        if row["verdict"] == ZERO:
+        if row["verdict"] == ZERO and not pd.isna(row["p_conditional_is"]):
             above = row["p_conditional_is"] <= level
             text += f"{'; ' if text else ''}{_named(row)}, where nothing can be hidden, " + (
                 "is above its floor, as it must not be: do not believe the others either"
                 if above
                 else f"is not above its floor, as it must be (IS {row['is_mean']:.2f}°, floor {row['floor_is_mean']:.2f}°)"
             )
-    return f"{text[:1].upper()}{text[1:]}."
+    return f"{text[:1].upper()}{text[1:]}." if text else "Images are scored in sample: no floor can be trusted."
 
 
 def _named(row: dict[Any, Any]) -> str:

@@ -222,6 +222,12 @@ class RidgeStatistics:
     def _start(self) -> tuple[np.ndarray, np.ndarray]:
         return self.origin or (np.zeros_like(self._x), np.zeros_like(self._z))
 
+    def _centred(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Means of features and embeddings, and scatter and cross-scatter about them."""
+        x, z = self._x / self.n, self._z / self.n
+        scatter, cross = self._xx - self.n * np.outer(x, x), self._xz - self.n * np.outer(x, z)
+        return self._start[0] + x, self._start[1] + z, scatter, cross
+
     def decompose(self) -> "RidgePath":
         """Every ridge solution out of one eigendecomposition.
 
@@ -237,11 +243,9 @@ class RidgeStatistics:
         """
         if self.n < 2:
             raise InputError(f"a translator needs at least two training rows, not {self.n}: add images, or lower translator.folds")
-        x, z = self._x / self.n, self._z / self.n
-        scatter = self._xx - self.n * np.outer(x, x)
+        x, z, scatter, cross = self._centred()
         eigenvalues, eigenvectors = scipy.linalg.eigh(scatter, driver="evd", overwrite_a=True, check_finite=False)
-        rotated = eigenvectors.T @ (self._xz - self.n * np.outer(x, z))
-        return RidgePath(np.maximum(eigenvalues, 0.0), eigenvectors, rotated, self._start[0] + x, self._start[1] + z)
+        return RidgePath(np.maximum(eigenvalues, 0.0), eigenvectors, eigenvectors.T @ cross, x, z)
 
     def solve(self, alpha: float) -> Affine:
         """The solution for one penalty, by Cholesky; `RidgePath.at` says what it is.
@@ -263,15 +267,12 @@ class RidgeStatistics:
         """
         if not self.n:
             raise InputError("a translator needs training rows: add images, or lower translator.folds")
-        x, z = self._x / self.n, self._z / self.n
+        x, z, penalized, cross = self._centred()
         if not len(x) or not len(z):
-            return Affine(np.zeros((len(z), len(x))), self._start[1] + z)
-        penalized = self._xx - self.n * np.outer(x, x)
+            return Affine(np.zeros((len(z), len(x))), z)
         penalized.flat[:: len(x) + 1] += alpha
-        weight = scipy.linalg.solve(
-            penalized, self._xz - self.n * np.outer(x, z), assume_a="pos", overwrite_a=True, overwrite_b=True, check_finite=False
-        ).T
-        return Affine(weight, self._start[1] + z - weight @ (self._start[0] + x))
+        weight = scipy.linalg.solve(penalized, cross, assume_a="pos", overwrite_a=True, overwrite_b=True, check_finite=False).T
+        return Affine(weight, z - weight @ x)
 
     def squared_error(self, affine: Affine) -> float:
         """Sum of squared errors of an affine map on these rows.
