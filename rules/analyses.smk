@@ -46,8 +46,10 @@ rule measure_floor:
             "floor.permutations",
             "translator.lambdas",
             "translator.folds",
+            "translator.reference",
             "summary.confidence",
         ),
+        reference=REFERENCE,
         seed=config["seed"],
     shell:
         "python scripts/measure_floor.py {params.floor} --manifest {input.manifest} --head {input.head}"

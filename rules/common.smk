@@ -12,6 +12,7 @@ from singflow.engines.stages import flags_placeholder, is_placeholder
 from singflow.errors import InputError
 from singflow.pictures.weights import generates
 from singflow.planning import costs
+from singflow.translators.reference import fingerprint
 
 FOR_DVC = is_placeholder(config["study"])  # the rules are read to write dvc.yaml
 PARAMS = "params.yaml"
@@ -83,6 +84,11 @@ def local_files(kind):
     if FOR_DVC:
         return [f"config/{kind}s.yaml", LOCAL]
     return lambda wildcards: ENTRIES[kind][wildcards[kind]].local_files()
+
+
+REFERENCE = (
+    [] if FOR_DVC else fingerprint(config["translator"]["reference"]) or []
+)  # a parameter: a change of the images that translators are fitted on re-runs what is fitted
 
 
 def shards(folder):

@@ -32,6 +32,7 @@ rule fit_translator:
         **COST,
     params:
         translator=flags("translator"),
+        reference=REFERENCE,
         study=config["study"],
     shell:
         "python scripts/fit_translator.py --study {params.study} --model {wildcards.model} --space {wildcards.space}"
@@ -55,12 +56,14 @@ rule train_translator:
         gpu=GPUS,
     params:
         training=flags("training"),
+        folder=flags("translator.reference"),
+        reference=REFERENCE,
         study=config["study"],
         device=config["extraction"]["device"],
         seed=config["seed"],
     shell:
         "python scripts/train_translator.py --study {params.study} --model {wildcards.model} --space {wildcards.space}"
-        " --kind {wildcards.kind} {params.training} --manifest {input.manifest}"
+        " --kind {wildcards.kind} {params.training} {params.folder} --manifest {input.manifest}"
         f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}}"
         f" --shards {SHARDS} --device {{params.device}} --seed {{params.seed}} --threads {THREADS}"
         " --translator {output.tensors} --report {output.report} --log {log}"

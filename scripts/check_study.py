@@ -19,7 +19,7 @@ def main(flags: Flags) -> None:
     content = read_yaml(flags.params)
     check_same_in_both(content, flags.params)
     settle(content, str(flags.params))
-    write_digests(flags.output)
+    write_digests(flags.output, flags.params)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pandas as pd
 from singflow import cli
 from singflow.analyses.ranking import agreement_rows, criterion_columns, excess_rows, order_rows, pair_rows, render_orders, shared_dimension
 from singflow.analyses.statistics import strata_of
-from singflow.analyses.summary import ZERO, Summary
+from singflow.analyses.summary import Summary
 from singflow.analyses.tables import qualify, qualify_pairs
 from singflow.artifacts.files import read_json, write_bytes
 from singflow.artifacts.shards import read_manifest
@@ -26,9 +26,9 @@ class Flags(Summary, cli.Selection):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(1)
-    summary = read_models(flags.table, [*BASIS, "verdict"])
+    summary = read_models(flags.table, [*BASIS, "known_zero", "known_leak"])
     null_dims = summary.drop_duplicates("model").set_index("model")["null_dim"].to_dict()
-    zeros = set(map(tuple, summary.loc[summary["verdict"] == ZERO, ["space", "model"]].to_numpy()))
+    controls = set(map(tuple, summary.loc[summary["known_zero"] | summary["known_leak"], ["space", "model"]].to_numpy()))
     strata = strata_of(read_manifest(flags.manifest)["label"])
     options = {"resamples": flags.resamples, "confidence": flags.confidence, "seed": flags.seed}
     excess, orders, pairs, shared = [], [], [], {}
@@ -40,7 +40,7 @@ def main(flags: Flags) -> None:
             table = read_parquet(flags.controls / space / f"{model}.parquet", "controls")
             rows = excess_rows(table, cases, null_dims[model], strata, **options)
             excess += [{"space": space, "model": model, **row} for row in rows]
-            if (space, model) not in zeros:
+            if (space, model) not in controls:
                 columns[model] = criterion_columns(table, null_dims[model], shared[space])
         orders.append(order_rows(columns, strata, **options).assign(space=space))
         pairs.append(pair_rows(columns, strata, permutations=flags.permutations, **options).assign(space=space))

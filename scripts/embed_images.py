@@ -31,6 +31,7 @@ def main(flags: Flags) -> None:
         study=flags.study,
         space=flags.space,
         **hashes,
+        tower=entry.identity,
         decode=flags.decode,
         precision=flags.precision,
         embeddings=statistics(tensors["embeddings"]),

@@ -34,6 +34,7 @@ def main(flags: Flags) -> None:
         study=flags.study,
         model=flags.model,
         weights_sha256=sha256,
+        tower=entry.identity,
         decode=flags.decode,
         precision=flags.precision,
         head_max_error=classifier.head_max_error,

@@ -27,6 +27,7 @@ def main(flags: Flags) -> None:
         model=flags.model,
         weights_sha256=weights_sha256(classifier.model),
         class_names=entry.class_names,
+        keep_classes=entry.keep_classes,
     )
     write_tensors(flags.output, {"weight": classifier.weight.numpy(), "bias": classifier.bias.numpy()}, metadata)
     cli.log.info("%s: head of %d classes on %d features", flags.model, *classifier.weight.shape)

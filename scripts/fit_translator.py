@@ -4,17 +4,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from singflow import cli
 from singflow.analyses.geometry import row_span
 from singflow.artifacts.files import write_json
-from singflow.artifacts.shards import iterate_pairs, iterate_shards, read_manifest
+from singflow.artifacts.shards import iterate_shards, read_manifest
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import ALL_ALIKE, WHOLE, CrossFitted, GroupSums, cross_validate, penalties, split
 from singflow.translators.linear import read_imported
 from singflow.translators.parameters import Translator
+from singflow.translators.reference import Paired, training_images
 from singflow.translators.ridge import Affine, Agreement
 
 
@@ -33,13 +33,13 @@ class Flags(Translator, cli.Command):
     report: Path
 
 
-def fit(flags: Flags, manifest: pd.DataFrame) -> tuple[CrossFitted, list[np.ndarray], dict[str, object]]:
+def fit(flags: Flags, images: Paired) -> tuple[CrossFitted, list[np.ndarray], dict[str, object]]:
     """The fitted translators, the mean embeddings that they are judged against, and what choosing the penalty showed."""
-    sums = GroupSums(split(manifest, flags.folds))
-    axes = row_span(each["features"] for each in iterate_shards(flags.features, "features", flags.shards, manifest))
+    sums = GroupSums(split(images.manifest, flags.folds))
+    axes = row_span(each["features"] for each in iterate_shards(images.features, "features", images.shards, images.manifest))
     if axes is not None and not axes.shape[1]:
         raise InputError(ALL_ALIKE)
-    for shard, embeddings in iterate_pairs(flags.features, flags.embeddings, flags.shards, manifest):
+    for shard, embeddings in images:
         features = shard["features"] if axes is None else shard["features"] @ axes
         sums.update(features, embeddings, shard["image_id"], shard["view"])
     validation = cross_validate(sums, flags.lambdas)
@@ -76,53 +76,62 @@ class Judgement:
         return {f"{name}_{figure}": value for figure, value in figures.items()}
 
 
-def judge(
-    flags: Flags, manifest: pd.DataFrame, translators: CrossFitted, means: list[np.ndarray], judged: dict[str, np.ndarray]
-) -> dict[str, Judgement]:
-    """Every set of images, by its name: how well their translators, which have not seen them, predict them."""
-    judgements = {name: Judgement() for name in judged}
-    for shard, embeddings in iterate_pairs(flags.features, flags.embeddings, flags.shards, manifest):
-        for name, images in judged.items():
-            rows = np.flatnonzero((shard["view"] == 0) & images[shard["image_id"]])
-            for place, mine in translators.parts(shard["image_id"][rows]):
-                features, target = shard["features"][rows[mine]].astype(np.float64), embeddings[rows[mine]]
-                judgements[name].agreement.update(translators.maps[place](features), target)
-                judgements[name].baseline.update(np.broadcast_to(means[place], target.shape), target)
-    return judgements
+def judge(images: Paired, translators: CrossFitted, means: list[np.ndarray], chosen: np.ndarray) -> Judgement:
+    """How well the translators of images that are chosen predict them."""
+    judgement = Judgement()
+    for shard, embeddings in images:
+        rows = np.flatnonzero((shard["view"] == 0) & chosen[shard["image_id"]])
+        for place, mine in translators.parts(shard["image_id"][rows]):
+            features, target = shard["features"][rows[mine]].astype(np.float64), embeddings[rows[mine]]
+            judgement.agreement.update(translators.maps[place](features), target)
+            judgement.baseline.update(np.broadcast_to(means[place], target.shape), target)
+    return judgement
 
 
-def imported(flags: Flags, manifest: pd.DataFrame, released: Affine) -> tuple[CrossFitted, list[np.ndarray], dict[str, object]]:
+def by_one(translator: Affine, images: Paired) -> CrossFitted:
+    """One translator for all images."""
+    place = np.full(len(images.manifest), WHOLE, np.int32)
+    return CrossFitted((translator,), place, place)
+
+
+def imported(flags: Flags, images: Paired, released: Affine) -> tuple[CrossFitted, list[np.ndarray], dict[str, object]]:
     """The same of a translator that was released: nothing is fitted."""
     total, n = 0.0, 0
-    for shard, embeddings in iterate_pairs(flags.features, flags.embeddings, flags.shards, manifest):
+    for shard, embeddings in images:
         shape = embeddings.shape[1], shard["features"].shape[1]
         if released.weight.shape != shape:
             raise InputError(f"the imported translator has shape {released.weight.shape}, but {flags.model} -> {flags.space} needs {shape}")
-        chosen = (manifest["split"] == "train").to_numpy()[shard["image_id"]]
+        chosen = (images.manifest["split"] == "train").to_numpy()[shard["image_id"]]
         total, n = total + embeddings[chosen].sum(axis=0, dtype=np.float64), n + int(chosen.sum())
     facts = {"alpha": None, "lambda": None, "lambda_at_edge": False, "lambdas_within_one_error": [], "n_train": 0, "alpha_curve": []}
-    place = np.full(len(manifest), WHOLE, np.int32)
-    return CrossFitted((released,), place, place), [total / n], facts
+    return by_one(released, images), [total / n], facts
 
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_manifest(flags.manifest)
+    own = Paired(read_manifest(flags.manifest), flags.features, flags.embeddings, flags.shards)
+    images = training_images(flags.reference, own)
     released = read_imported(flags.imported, flags.space, flags.model)
-    translators, means, facts = imported(flags, manifest, released) if released else fit(flags, manifest)
-    *folds, whole = translators.maps
-    held_out = (manifest["split"] == "validation").to_numpy()
-    judged = {"validation": translators.place != WHOLE if folds else held_out, "held_out": held_out}
-    validation, split_off = judge(flags, manifest, translators, means, judged).values()
-    named = {"study": flags.study, "model": flags.model, "space": flags.space, "kind": flags.kind}
-    metadata = provenance(["scipy"], **named, alpha=facts["alpha"], folds=len(folds), in_sample=not folds and released is None)
+    translators, means, facts = imported(flags, images, released) if released else fit(flags, images)
+    whole = translators.whole
+    held_out = (images.manifest["split"] == "validation").to_numpy()
+    split_off = judge(images, translators, means, held_out)
+    if flags.reference is None:
+        folds = translators.maps[:WHOLE]
+        validation = judge(images, translators, means, translators.place != WHOLE) if folds else split_off
+    else:
+        folds, validation = (), judge(own, by_one(whole, own), means[WHOLE:], np.ones(len(own.manifest), dtype=bool))
+    in_sample = not folds and released is None and flags.reference is None
+    named = {"study": flags.study, "model": flags.model, "space": flags.space, "kind": flags.kind, "reference": flags.reference}
+    metadata = provenance(["scipy"], **named, alpha=facts["alpha"], folds=len(folds), in_sample=in_sample)
     tensors = {"weight": whole.weight, "bias": whole.bias}
     if folds:
         tensors |= {"fold_weight": np.stack([each.weight for each in folds]), "fold_bias": np.stack([each.bias for each in folds])}
     write_tensors(flags.translator, {name: each.astype(np.float32) for name, each in tensors.items()}, metadata)
     report = {
+        "reference": flags.reference,
         "folds": len(folds),
-        "in_sample": not folds and released is None,
+        "in_sample": in_sample,
         **validation.facts("validation", len(whole.bias)),
         "baseline_cosine": validation.baseline.cosine,
         "n_validation": validation.agreement.n,
@@ -131,10 +140,11 @@ def main(flags: Flags) -> None:
     }
     write_json(flags.report, report | facts)
     fitted = "imported" if released else f"lambda {facts['lambda']:g}" + " (at the edge of the list)" * bool(facts["lambda_at_edge"])
+    seen = f"{len(folds)} folds" if flags.reference is None else f"fitted on {flags.reference}"
     cli.log.info(
-        "%s -> %s: %s; %d folds; held-out cosine %.3f (baseline %.3f), R2 %.3f",
+        "%s -> %s: %s; %s; held-out cosine %.3f (baseline %.3f), R2 %.3f",
         flags.model, flags.space, fitted,
-        len(folds), report["validation_cosine"], report["baseline_cosine"], report["validation_r2"],
+        seen, report["validation_cosine"], report["baseline_cosine"], report["validation_r2"],
     )  # fmt: skip
 
 

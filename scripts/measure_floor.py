@@ -1,6 +1,6 @@
 """Measure what scores show where the null space carries nothing, and what it adds to the principal space."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +14,13 @@ from singflow.analyses.geometry import complement, row_span
 from singflow.analyses.unique_information import unique_information
 from singflow.artifacts.files import read_json, read_names, write_json
 from singflow.artifacts.scratch import Scratch
-from singflow.artifacts.shards import in_blocks, iterate_pairs, iterate_shards, label_rows, read_manifest, shard_path
+from singflow.artifacts.shards import in_blocks, iterate_shards, label_rows, read_manifest, shard_path
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.errors import InputError
-from singflow.translators.crossfit import GroupSums, cross_validate, split
+from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, split
+from singflow.translators.reference import Paired, training_images
+from singflow.translators.ridge import Affine
 
 
 class Flags(Floor, cli.Command):
@@ -26,6 +28,7 @@ class Flags(Floor, cli.Command):
 
     lambdas: list[Annotated[float, Field(gt=0)]]
     folds: int
+    reference: str | None
     confidence: float
     manifest: Path
     head: Path
@@ -44,11 +47,11 @@ class Flags(Floor, cli.Command):
     report: Path
 
 
-def read_axes(flags: Flags, manifest: pd.DataFrame, basis: np.ndarray) -> tuple[np.ndarray, int]:
+def read_axes(images: Paired, basis: np.ndarray) -> tuple[np.ndarray, int]:
     """Directions of principal and then of null coordinates, as far as the images differ in them, and the number of the former."""
 
     def blocks(part: np.ndarray) -> Iterator[np.ndarray]:
-        for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
+        for shard in iterate_shards(images.features, "features", images.shards, images.manifest):
             yield shard["features"] @ part
 
     parts = [complement(basis), basis]
@@ -57,31 +60,38 @@ def read_axes(flags: Flags, manifest: pd.DataFrame, basis: np.ndarray) -> tuple[
     return np.hstack(parts).astype(np.float32), parts[0].shape[1]
 
 
-def read_rows(flags: Flags, manifest: pd.DataFrame, axes: np.ndarray, rank: int, sums: GroupSums) -> Rows:
-    """All rows in coordinates (a, b), in the order of images and views, and their sums; b stands where residuals will."""
-    n, seen, views = len(manifest), 0, 0
-    for shard, embeddings in iterate_pairs(flags.features, flags.embeddings, flags.shards, manifest):
-        if not views:
-            views = int(shard["view"].max()) + 1
-            widths = rank, embeddings.shape[1], axes.shape[1] - rank
-            principal, targets, hidden = (Scratch(flags.table.parent, n * views, width) for width in widths)
-        for part in in_blocks(np.arange(len(embeddings))):
+def read_rows(images: Paired, folder: Path, axes: np.ndarray, rank: int, sums: GroupSums, *, trains: bool) -> Rows:
+    """Coordinates (a, b) in the order of images and views; b stands where residuals will.
+
+    Images that train enter the sums, with all views. Others are read with view 0 alone, from the origin of the sums, and are permuted as
+    one group.
+    """
+    n, seen, views = len(images.manifest), 0, 0 if trains else 1
+    rows: tuple[Scratch, ...] = ()
+    for shard, embeddings in images:
+        views = views or int(shard["view"].max()) + 1
+        if not rows:
+            rows = tuple(Scratch(folder, n * views, width) for width in (rank, embeddings.shape[1], axes.shape[1] - rank))
+        principal, targets, hidden = rows
+        for part in in_blocks(np.arange(len(embeddings)) if trains else np.flatnonzero(shard["view"] == 0)):
             image_id, view = shard["image_id"][part], shard["view"][part]
             coordinates, place = shard["features"][part] @ axes, image_id * views + view
-            sums.update(coordinates, embeddings[part], image_id, view)
+            if trains:
+                sums.update(coordinates, embeddings[part], image_id, view)
             origin = sums.origin[0][:rank], sums.origin[1]
             principal[place], targets[place] = coordinates[:, :rank] - origin[0], embeddings[part] - origin[1]
             hidden[place] = coordinates[:, rank:]
             seen += len(place)
     if seen != n * views:
-        raise InputError(f"{flags.features}: holds {seen} rows, not {views} of each of {n} images: remove it and run the workflow again")
-    return Rows(principal, targets, hidden, Scratch(flags.table.parent, n, axes.shape[1] - rank), origin, sums.split.groups, views)
+        raise InputError(f"{images.features}: holds {seen} rows, not {views} of each of {n} images: remove it and run the workflow again")
+    groups = sums.split.groups if trains else np.zeros(n, dtype=np.int32)
+    return Rows(principal, targets, hidden, Scratch(folder, n, axes.shape[1] - rank), origin, groups, views)
 
 
-def leave_residuals(rows: Rows, refits: Refits) -> None:
+def leave_residuals(rows: Rows, predictor_of: Callable[[int], Affine]) -> None:
     """Split the null coordinates of all rows into what principal ones predict and the rest."""
     for group in np.unique(rows.groups):
-        predictor = refits.predictor_of(group)
+        predictor = predictor_of(group)
         for images in in_blocks(np.flatnonzero(rows.groups == group), max(1, 4096 // rows.views)):
             place = rows.rows_of(images)
             predicted = predictor(rows.principal[place] + rows.origin[0])
@@ -89,21 +99,24 @@ def leave_residuals(rows: Rows, refits: Refits) -> None:
             rows.predicted[images] = predicted[:: rows.views]
 
 
-def is_known_zero(head: Path, embeddings: Path) -> bool:
-    """Whether the model is the one of which the space's image tower is a function."""
+def known(head: Path, embeddings: Path) -> dict[str, bool]:
+    """What a null space must hold: nothing where the image tower is a function of the logits, a leak where classes were cut off."""
     (_, model), (_, space) = read_tensors(head, []), read_tensors(shard_path(embeddings, 0), [])
-    return model.get("weights_sha256") == space.get("classifier_sha256")
+    leak = model.get("keep_classes", "null") != "null"
+    return {"known_zero": not leak and model.get("weights_sha256") == space.get("classifier_sha256"), "known_leak": leak}
 
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     manifest = read_manifest(flags.manifest)
-    axes, rank = read_axes(flags, manifest, read_null_basis(flags.projector))
+    own = Paired(manifest, flags.features, flags.embeddings, flags.shards)
+    images = training_images(flags.reference, own)
+    axes, rank = read_axes(images, read_null_basis(flags.projector))
     texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
     labels = read_names(flags.names)["labels"]
     codes = label_rows(manifest, labels, flags.names)
-    sums = GroupSums(split(manifest, flags.folds))
-    rows = read_rows(flags, manifest, axes, rank, sums)
+    sums, folder = GroupSums(split(images.manifest, flags.folds)), flags.table.parent
+    training = read_rows(images, folder, axes, rank, sums, trains=True)
     between = sums.regress(slice(0, rank), slice(rank, None))
     fitted = read_json(flags.translator).of_kind("lambda", float | None)
     released = fitted is None
@@ -112,9 +125,14 @@ def main(flags: Flags) -> None:
     lambdas.setdefault("translator", fitted)
     lambdas["predictor"], scale = predictor_penalty(between, lambdas["predictor"]) if sums.split.crossed else (lambdas["predictor"], 1.0)
     facts = unique_information(sums, rank, (lambdas["translator"], lambdas["principal"]), flags.confidence)
-    refits = Refits(sums, rank, (lambdas["translator"], lambdas["predictor"]), sums.split.place, scale)
-    leave_residuals(rows, refits)
-    floors = measure(refits, rows, rank, texts, codes, permutations=flags.permutations, seed=flags.seed)
+    place = sums.split.place if images is own else np.full(len(manifest), WHOLE, np.int32)
+    refits = Refits(sums, rank, (lambdas["translator"], lambdas["predictor"]), place, scale)
+    leave_residuals(training, refits.predictor_of)
+    scored = training
+    if images is not own:
+        scored = read_rows(own, folder, axes, rank, sums, trains=False)
+        leave_residuals(scored, lambda group: refits.predictors.whole)
+    floors = measure(refits, training, scored, rank, texts, codes, permutations=flags.permutations, seed=flags.seed)
     write_parquet(flags.table, floors.table)
     of_images = {f"floor_{name}": values for name, values in floors.images.items()} | {
         name: floors.real[name] for name in SCORES if name.startswith("conditional")
@@ -133,7 +151,7 @@ def main(flags: Flags) -> None:
         "permutations": flags.permutations,
         **{name: p_value(real[column], permuted[column].to_numpy()) if judged else None for name, column in scored.items()},
         **facts,
-        "known_zero": is_known_zero(flags.head, flags.embeddings),
+        **known(flags.head, flags.embeddings),
         "lambdas": lambdas,
         "residual_scale": scale,
         "released": released,
@@ -144,7 +162,7 @@ def main(flags: Flags) -> None:
         "IS %.2f, floor %.2f (p %s); conditional IS %.2f, floor %.2f (p %s); R2 %.3f, of the principal space alone %.3f%s",
         real["is_mean_deg"], permuted["is_mean_deg"].mean(), shown["p_is"],
         real["conditional_is_mean_deg"], permuted["conditional_is_mean_deg"].mean(), shown["p_conditional_is"],
-        facts["r2"], facts["r2_principal"], "; a known zero" * report["known_zero"],
+        facts["r2"], facts["r2_principal"], "; a known zero" * report["known_zero"] + "; a known leak" * report["known_leak"],
     )  # fmt: skip
 
 

@@ -23,12 +23,19 @@ class Flags(cli.Command):
 
 
 def complete(entry: ModelEntry, registry: Path, name: str, study_classes: Path) -> ModelEntry:
-    """The entry with its class names, their number, and the hashes of its local files."""
+    """The entry with the names of its classes, their number before keep_classes, and the hashes of its local files."""
     names = read_class_list(Path(entry.class_list)) if entry.class_list else entry.class_names
     source = entry.class_list or ("class_names" if names else str(study_classes))
-    count = len(names) if names else len(read_classes(study_classes).names)
+    of_head = names or read_classes(study_classes).names
+    count = len(of_head)
     if entry.classes not in (None, count):
         raise InputError(f"{registry}: {name}: classes is {entry.classes}, but {source} has {count}: name the right file as class_list")
+    if entry.kept:
+        if entry.kept[-1] >= count:
+            raise InputError(
+                f"{registry}: {name}: keep_classes {entry.keep_classes} goes beyond the {count} classes of {source}: correct it"
+            )
+        names = [of_head[position] for position in entry.kept]
     hashes = {file: sha256_of(Path(file)) for file in entry.local_files()}
     return entry.model_copy(update={"class_list": None, "class_names": names, "classes": count, "sha256": hashes})
 

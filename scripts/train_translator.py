@@ -16,6 +16,7 @@ class Flags(Training, cli.Command):
     study: str
     model: str
     space: str
+    reference: str | None
     kind: Literal["mlp3", "mlp4", "residual"]
     manifest: Path
     features: Path
@@ -30,10 +31,13 @@ class Flags(Training, cli.Command):
 
 def main(flags: Flags) -> None:
     from singflow.translators.networks import Pairs, prepare, train
+    from singflow.translators.reference import Paired, training_images
 
     cli.limit_threads(flags.threads)
     device = prepare(flags.device, flags.threads)
-    pairs = Pairs(flags.features, flags.embeddings, flags.shards, read_manifest(flags.manifest), device)
+    own = Paired(read_manifest(flags.manifest), flags.features, flags.embeddings, flags.shards)
+    images = training_images(flags.reference, own)
+    pairs = Pairs(images.features, images.embeddings, images.shards, images.manifest, device)
     checkpoint = flags.translator.with_name(f"{flags.translator.name}.partial")
     trained = train(pairs, flags.kind, flags, flags.seed, checkpoint)
     kept = trained.losses[trained.loss]

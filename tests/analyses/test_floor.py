@@ -108,6 +108,44 @@ def test_a_permutation_scores_as_rows_that_are_made_anew_and_fitted_by_scikit_le
         np.testing.assert_allclose(scored.squared_error, expected["squared_error"], rtol=1e-4 * digits, atol=1e-5 * digits)
 
 
+@settings(max_examples=5)
+@given(st.integers(0, 2**32 - 1))
+def test_images_beside_a_reference_are_scored_by_its_translators_as_by_scikit_learn(seed):
+    reference = Planted(seed, views=2)
+    generator, n, rank = np.random.default_rng(seed), 11, reference.rank
+    a, b, z = (generator.standard_normal((n, each.shape[1])) for each in (reference.a, reference.b, reference.z))
+    refits = floor.Refits(reference.sums, rank, reference.lambdas, np.full(n, WHOLE), 0.9)
+    origin = reference.sums.origin[0][:rank], reference.sums.origin[1]
+    predicted = refits.predictors.whole(a)
+    own = floor.Rows(
+        *(each.astype(np.float32) for each in (a - origin[0], z - origin[1], b - predicted, predicted)), origin, np.zeros(n, int), 1
+    )
+    order, refitted = own.permute(generator), reference.rows.permute(generator)
+    scored = floor.score(refits.fit(reference.rows, refitted), rank, own, order, reference.texts[np.arange(n) % 3], 0.9)
+
+    def ridge(x, y, penalty):
+        return Ridge(alpha=penalty * np.mean(np.sum((x - x.mean(axis=0)) ** 2, axis=1))).fit(x, y)
+
+    trained = np.isin(reference.split.groups, reference.split.whole)[reference.image]
+    row_order = (refitted[:, None] * 2 + np.arange(2)).ravel()
+    of_group = [
+        ridge(reference.a[rows], reference.b[rows], 0.1)
+        for rows in (np.isin(reference.split.groups, made)[reference.image] for made, _ in reference.split.fits)
+    ]
+    crossed = np.stack(
+        [of_group[reference.split.groups[i]].predict(row[None])[0] for i, row in zip(reference.image, reference.a, strict=True)]
+    )
+    moved = crossed + 0.9 * (reference.b - crossed)[row_order]
+    translator = ridge(np.hstack([reference.a, moved])[trained], reference.z[trained], 0.3)
+    predictor = ridge(reference.a[trained], moved[trained], 0.1)
+    hidden = ridge(reference.a[trained], reference.b[trained], 0.1).predict(a)
+    mine = hidden + 0.9 * (b - hidden)[order]
+    original, weight = translator.predict(np.hstack([a, mine])), translator.coef_[:, rank:]
+    np.testing.assert_allclose(scored.scores["is_deg"], angle_deg(original, original - mine @ weight.T), atol=2e-4)
+    surprise = (mine - predictor.predict(a)) @ weight.T
+    np.testing.assert_allclose(scored.scores["conditional_is_deg"], angle_deg(original, original - surprise), atol=2e-4)
+
+
 def test_residuals_stay_in_their_group_and_every_image_gets_those_of_one():
     planted = Planted(0, given=9)
     order = planted.rows.permute(np.random.default_rng(1))
@@ -118,16 +156,20 @@ def test_residuals_stay_in_their_group_and_every_image_gets_those_of_one():
 def test_group_sums_that_are_filled_with_their_own_residuals_are_the_sums_they_were():
     planted = Planted(3, offset=50.0)
     moved = planted.refits._permuted(planted.rows, np.arange(len(planted.rows.groups)))
-    for before, after in zip(planted.refits.fit(planted.rows).translators.maps, planted.refits._fit(moved, 0.3).maps, strict=True):
+    for before, after in zip(planted.refits.fit(planted.rows).translators.maps, planted.refits._fit(moved, 0.3, crossed=True).maps, strict=True):
         np.testing.assert_allclose(after.weight, before.weight, atol=1e-4)
 
 
 LAMBDAS = [10.0**exponent for exponent in np.arange(-3, 3.1, 0.5)]
 
 
-def trial(seed, images_per_dimension, content, *, predictable, width=24, null_dim=10, dim=8, permutations=20):
-    """Floors of planted images, of which the null component holds `content` of the principal one's meaning."""
-    generator, n, rank = np.random.default_rng(seed), int(images_per_dimension * width), width - null_dim
+def trial(seed, images_per_dimension, content, *, predictable, width=24, null_dim=10, dim=8, permutations=20, beside=0):
+    """Floors of planted images, of which the null component holds `content` of the principal one's meaning.
+
+    beside: images that are scored in their place, with them as the reference.
+    """
+    generator, fitted, rank = np.random.default_rng(seed), int(images_per_dimension * width), width - null_dim
+    n = fitted + beside
     a = generator.standard_normal((n, rank)) * np.arange(1, rank + 1) ** -0.5
     own = generator.standard_normal((n, null_dim)) * np.arange(1, null_dim + 1) ** -0.5 * 0.7
     b = 0.4 * own + 0.6 * a @ generator.standard_normal((rank, null_dim)) / np.sqrt(rank) if predictable else own
@@ -136,16 +178,22 @@ def trial(seed, images_per_dimension, content, *, predictable, width=24, null_di
     hidden *= content * size / np.sqrt(np.mean(np.sum(hidden**2, axis=1)))
     bias = generator.standard_normal(dim)
     z = seen + hidden + 1.2 * size * bias / np.linalg.norm(bias) + 0.7 * size * generator.standard_normal((n, dim)) / np.sqrt(dim)
-    sums = GroupSums(split(manifest_of(n, 5, seed), 5))
-    image = np.arange(n)
-    sums.update(np.hstack([a, b]), z, image, np.zeros(n, dtype=int))
+    (a, other_a), (b, other_b), (z, other_z) = (np.split(each, [fitted]) for each in (a, b, z))
+    sums = GroupSums(split(manifest_of(fitted, 5, seed), 5))
+    image = np.arange(fitted)
+    sums.update(np.hstack([a, b]), z, image, np.zeros(fitted, dtype=int))
     between = sums.regress(slice(0, rank), slice(rank, None))
     whole, seen_alone, predictor = (cross_validate(each, LAMBDAS) for each in (sums, sums.regress(slice(0, rank)), between))
     penalty, scale = floor.predictor_penalty(between, LAMBDAS[predictor.best])
-    refits = floor.Refits(sums, rank, (LAMBDAS[whole.best], penalty), sums.split.place, scale)
-    rows = rows_of(refits, sums, a, b, z, image, 1)
-    texts, codes = generator.standard_normal((4, dim)), image % 4
-    floors = floor.measure(refits, rows, rank, texts, codes, permutations=permutations, seed=seed)
+    refits = floor.Refits(sums, rank, (LAMBDAS[whole.best], penalty), np.full(beside, WHOLE) if beside else sums.split.place, scale)
+    rows = scored = rows_of(refits, sums, a, b, z, image, 1)
+    if beside:
+        origin, predicted = rows.origin, refits.predictors.whole(other_a)
+        narrow = (each.astype(np.float32) for each in (other_a - origin[0], other_z - origin[1], other_b - predicted, predicted))
+        scored = floor.Rows(*narrow, origin, np.zeros(beside, dtype=int), 1)
+    texts = generator.standard_normal((4, dim))
+    codes = np.arange(len(scored.groups)) % 4
+    floors = floor.measure(refits, rows, scored, rank, texts, codes, permutations=permutations, seed=seed)
     real, permuted = floors.table.iloc[0], floors.table.iloc[1:]
     facts = {"delta_r2": whole.r2[whole.best] - seen_alone.r2[seen_alone.best], "as_mean_deg": real["as_mean_deg"]}
     for score in ("is_mean_deg", "conditional_is_mean_deg", "as_abs_mean_deg"):

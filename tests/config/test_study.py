@@ -199,7 +199,14 @@ def test_a_penalty_must_be_a_positive_finite_number(place, penalty):
 def test_folds_are_none_or_several(folds):
     assert f"params.yaml: translator.folds: {folds!r} " in refusal(changed({"translator.folds": folds}))
     for number in (0, 2, 1000):
-        assert check(changed({"translator.folds": number}), "params.yaml").translator.folds == number
+        alone = {"translator.folds": number, "translator.reference": None}
+        assert check(changed(alone), "params.yaml").translator.folds == number
+
+
+def test_a_reference_is_another_study_and_never_in_sample():
+    assert "with a reference no image is scored in sample: write folds: 5" in refusal(changed({"translator.folds": 0}))
+    assert "is results/demo, the study itself: write reference: null" in refusal(changed({"translator.reference": "results/demo"}))
+    assert check(changed({"translator.reference": "results/other"}), "params.yaml").translator.reference == "results/other"
 
 
 CONTROLS = PARAMS["controls"] | {"min_draws": 9, "max_draws": 8}

@@ -155,8 +155,8 @@ def test_the_table_adds_up(study, tmp_path):
         plan = planner(study, tmp_path, gpu)
         table = tabulate(jobs[1:], jobs, plan, STEPS).set_index("step")
         assert list(table.index) == ["extract_features", "plot_*"]
-        assert list(table["jobs"]) == [2, 2] and list(table["of"]) == [3, 2]
-        hours = sum(plan.estimate(each).seconds for each in jobs[1:3]) / 3600
+        assert list(table["jobs"]) == [3, 2] and list(table["of"]) == [4, 2]
+        hours = sum(plan.estimate(each).seconds for each in jobs[1:4]) / 3600
         assert table.at["extract_features", "GPU hours"] == pytest.approx(hours * gpu)
         assert table.at["extract_features", "core hours"] == pytest.approx(2 * hours)
         assert list(table["on"]) == ["GPU" if gpu else "CPU", "CPU"]

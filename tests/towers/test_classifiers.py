@@ -126,10 +126,10 @@ def test_dinos_linear_head_sees_the_pixels_that_it_was_trained_on(photographs):
 
 
 def test_every_demo_model_builds_with_its_weights():
-    assert len(DEMO) == 3
+    assert len(DEMO) == 4
     for name in DEMO:
         classifier = load_classifier(REGISTRY[name])
-        assert null_space(classifier.weight.numpy()).basis.shape == (1280, 280)
+        assert null_space(classifier.weight.numpy()).basis.shape == (1280, 882 if name == "animals_lite0" else 280)
 
 
 @pytest.mark.parametrize(
@@ -649,3 +649,23 @@ def test_a_timm_name_and_a_transformers_model_load_from_the_hub_cache_and_say_wh
     assert ours == pytest.approx(float(model.fc.weight.detach().double().sum()), abs=1e-9)
     assert theirs == pytest.approx(float(dinov2.classifier.weight.detach().double().sum()), abs=1e-9)
     assert size == [98, 84], "as its own image processor says"
+
+
+def test_a_head_of_some_classes_is_those_rows_of_the_head_of_all_and_explains_their_logits():
+    images = pictures(3)
+    whole, some = (load_classifier(entry_of(RESNET, classes=5, keep_classes=kept)) for kept in (None, "1-2, 4"))
+    features = some(images)
+    torch.testing.assert_close(features, whole(images), rtol=0, atol=0)
+    torch.testing.assert_close(some.logits(features), whole.logits(features)[:, [1, 2, 4]])
+    assert some.weight.shape == (3, whole.weight.shape[1]) and weights_sha256(some.model) == weights_sha256(whole.model)
+
+
+def test_classes_beyond_the_head_cannot_be_kept():
+    with pytest.raises(InputError, match="keep_classes 3-5 goes beyond the head's rows, 0 to 4: correct it"):
+        load_classifier(entry_of(RESNET, classes=5, keep_classes="3-5"))
+
+
+@pytest.mark.parametrize("kept", ["", "1", "4-2", "3,1", "1,1-4", "0-5x", "-3", "0--3"])
+def test_what_is_kept_must_be_rows_in_order(kept):
+    with pytest.raises(ValueError, match="keep_classes"):
+        entry_of(RESNET, classes=5, keep_classes=kept)

@@ -39,6 +39,10 @@ REMOTES = [
     "dvc remote default lab",
 ]
 STUDY = ["singflow study demo --check", "singflow study eva02 --output eva02.yaml"]
+REFERENCE = [
+    "snakemake --cores all --configfile config/studies/imagenet507.yaml --until extract_features embed_images",
+    "singflow pack_reference results/imagenet507 reference/again",
+]
 LAYERS = [
     "snakemake --cores all --configfile config/studies/eva02.yaml",
     "snakemake --cores all --config \"summary={'confidence': 0.9}\"",
@@ -47,7 +51,7 @@ ACCEPT = 'singflow accept plot_scores --reason "a helper has another name"'
 LIST_AGAIN = "snakemake --cores all --forcerun build_manifest"
 ARCHIVES = ["snakemake --report report.zip", "make crate"]
 SNIPPETS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)]
-FOLDER, MODELS, WORDS, TABLE, CLASSIFIERS, SPACES, PICTURES, GENERATOR = SNIPPETS
+FOLDER, MODELS, WORDS, FITTED, TABLE, CLASSIFIERS, SPACES, PICTURES, GENERATOR = SNIPPETS
 AUTHOR = {f"GIT_{role}_{what}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
@@ -109,6 +113,7 @@ def test_the_pages_have_the_commands_that_these_tests_run():
         *COMPARE,
         *REMOTES,
         STUDY[0],
+        *REFERENCE,
         *LAYERS,
         STUDY[1],
         ACCEPT,
@@ -122,7 +127,7 @@ def test_the_pages_have_the_commands_that_these_tests_run():
         *ARCHIVES,
     ] == COMMANDS
     assert [sorted(snippet) for snippet in SNIPPETS] == [
-        ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"], ["data"], ["mine", "probe"], ["siglip"], ["pictures"],
+        ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"], ["translator"], ["data"], ["mine", "probe"], ["siglip"], ["pictures"],
         ["pictures"],
     ]  # fmt: skip
 
@@ -208,6 +213,27 @@ def test_a_study_is_written_complete_and_checked(reader):
     shell(reader, STUDY[1])
     study = check(read_yaml(reader.folder / "eva02.yaml"), "eva02.yaml")
     assert (study.study, study.spaces) == ("eva02", ["eva02_l14"])
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_a_reference_is_made_of_images_and_others_are_scored_by_its_translators(reader):
+    sample, again = reader.folder / "imagenet-sample", reader.folder / "reference/again"
+    images = pd.read_csv(ROOT / "config/vocab/packaged.csv").rename(columns={"label": "class_name"})
+    shutil.copytree(data_root("packaged", "."), sample / "images")
+    images.assign(path="images/" + images["path"]).to_csv(sample / "manifest.csv", index=False)
+    shell(reader, "\n".join(REFERENCE))
+    packed, packaged = ({path.relative_to(folder) for path in folder.rglob("*.*")} for folder in (again, again.with_name("imagenet507")))
+    assert packed == packaged
+    change(reader, {"study": "beside", "models": ["efficientnet_lite0"], "translator": {"reference": "reference/again"}})
+    made = reader.folder / "results/beside"
+    shell(reader, "snakemake --cores all results/beside/scores/conse_minilm/efficientnet_lite0.parquet")
+    scores = pd.read_parquet(made / "scores/conse_minilm/efficientnet_lite0.parquet")
+    report = json.loads((made / "translators/conse_minilm/efficientnet_lite0/linear.json").read_text())
+    assert (scores["fold"] == -1).all() and report["reference"] == "reference/again" and report["n_train"] == 20
+    shutil.rmtree(made)
+    change(reader, FITTED)
+    refused = reader.run("snakemake", "--dry-run", check=False)
+    assert "translator.reference results/imagenet: results/imagenet holds no data/manifest.parquet" in refused.stdout
 
 
 def test_other_values_are_laid_over_the_study_for_one_run(reader):

@@ -110,16 +110,17 @@ class Fits:
 
 
 class Refits:
-    """The fits of a study, and those of the same images with permuted residuals, out of the same sums.
+    """The fits of training images, and those of the same images with permuted residuals, out of the same sums.
 
     sums: of the training rows (a, b); rank: number r of principal coordinates; lambdas: penalties of translator and predictor.
-    place: (n,) the fit that scores each image of the study. scale: what permuted residuals are multiplied by, as `predictor_penalty` says.
+    place: (n,) the fit that scores each image of the study, WHOLE for all with a reference. scale: what permuted residuals are
+    multiplied by, as `predictor_penalty` says.
     """
 
     def __init__(self, sums: GroupSums, rank: int, lambdas: tuple[float, float], place: np.ndarray, scale: float = 1.0) -> None:
         self._sums, self._rank, self._lambdas, self._place, self.scale = sums, rank, lambdas, place, scale
         self._hollow: GroupSums | None = None
-        self.predictors = self._fit(sums.regress(slice(0, rank), slice(rank, None)), lambdas[1])
+        self.predictors = self._fit(sums.regress(slice(0, rank), slice(rank, None)), lambdas[1], crossed=sums.split.crossed)
 
     def predictor_of(self, group: int) -> Affine:
         """The predictor that did not see a group, where fits are crossed.
@@ -153,7 +154,8 @@ class Refits:
         """
         sums = self._sums if order is None else self._permuted(rows, order)
         principal = sums.regress(slice(0, self._rank), slice(self._rank, None))
-        return Fits(self._fit(sums, self._lambdas[0]), self._fit(principal, self._lambdas[1]))
+        crossed = bool((self._place != WHOLE).any())
+        return Fits(*(self._fit(each, penalty, crossed=crossed) for each, penalty in zip((sums, principal), self._lambdas, strict=True)))
 
     def baseline(self, rows: Rows) -> np.ndarray:
         """Squared error of the mean embedding that each image's translator starts from.
@@ -175,9 +177,9 @@ class Refits:
             errors[images] = np.vecdot(difference, difference)
         return errors
 
-    def _fit(self, sums: GroupSums, penalty: float) -> CrossFitted:
-        crossed = [groups for groups, _ in sums.split.fits if sums.split.crossed]
-        made = (sums.of(groups) for groups in [*crossed, sums.split.whole])
+    def _fit(self, sums: GroupSums, penalty: float, *, crossed: bool) -> CrossFitted:
+        parts = [groups for groups, _ in sums.split.fits if crossed]
+        made = (sums.of(groups) for groups in [*parts, sums.split.whole])
         return CrossFitted(tuple(each.solve(*penalties(each, [penalty])) for each in made), self._place, self._place)
 
     def _permuted(self, rows: Rows, order: np.ndarray) -> GroupSums:
@@ -309,15 +311,19 @@ class Floors:
     labels: dict[str, np.ndarray]
 
 
-def measure(refits: Refits, images: Rows, rank: int, texts: np.ndarray, codes: np.ndarray, *, permutations: int, seed: int) -> Floors:
+def measure(
+    refits: Refits, training: Rows, images: Rows, rank: int, texts: np.ndarray, codes: np.ndarray, *, permutations: int, seed: int
+) -> Floors:
     """Score the images with their own null components, and with those of others.
 
     Parameters
     ----------
     refits : Refits
         Sums and fits of the training images.
+    training : Rows
+        The training images.
     images : Rows
-        The images that are scored, those of the training among them.
+        The images that are scored: `training` itself, or others, among which residuals are permuted as they are in the training.
     rank : int
         Number r of principal coordinates.
     texts : ndarray of shape (L, m)
@@ -341,7 +347,8 @@ def measure(refits: Refits, images: Rows, rank: int, texts: np.ndarray, codes: n
     for permutation in range(-1, permutations):
         generator = np.random.default_rng([seed, permutation + 1])
         order = np.arange(n) if permutation < 0 else images.permute(generator)
-        fits, scale = (refits.fit(images), 1.0) if permutation < 0 else (refits.fit(images, order), refits.scale)
+        refitted = None if permutation < 0 else order if training is images else training.permute(generator)
+        fits, scale = refits.fit(training, refitted), 1.0 if permutation < 0 else refits.scale
         scored = score(fits, rank, images, order, own, scale)
         rows.append({"permutation": permutation} | scored.means(baseline))
         for name, values in (("is_deg", scored.scores["is_deg"]), ("as_abs_deg", np.abs(scored.scores["as_deg"]))):

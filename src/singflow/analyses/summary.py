@@ -86,6 +86,7 @@ def summarize_model(
         "top1": top1,
         "reported_top1": entry.reported_top1,
         "top1_low": top1 is not None and expected is not None and top1_shortfall(top1, int(known.sum()), expected, top1_margin) > 0,
+        "reference": translator["reference"],
         "folds": translator["folds"],
         "in_sample": translator["in_sample"],
         "lambda": translator["lambda"],
@@ -131,7 +132,10 @@ def summarize_model(
     return row
 
 
-FLOOR = ["known_zero", "permutations", "p_is", "p_as_abs", "p_conditional_is", "r2_principal", "delta_r2", "delta_r2_low", "delta_r2_high"]
+FLOOR = [
+    "known_zero", "known_leak", "permutations", "p_is", "p_as_abs", "p_conditional_is", "r2_principal", "delta_r2", "delta_r2_low",
+    "delta_r2_high",
+]  # fmt: skip
 
 
 def verdict(null_dim: int, floor: dict[str, Any], level: float) -> str:
@@ -259,9 +263,11 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
         Text of tables/summary.txt.
     """
     percent = f"{100 * confidence:g} %"
+    reference, n_train = models[["reference", "n_train"]].iloc[0]
+    seen = f"{(manifest['split'] == 'validation').sum()} images held out"
     lines = [
         f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, "
-        f"{(manifest['split'] == 'validation').sum()} images held out; "
+        f"{seen if pd.isna(reference) else f'all out of sample: translators are fitted on {n_train} rows of the reference {reference}'}; "
         f"rank rule {models['rank_rule'].iloc[0]}, seed {models['seed'].iloc[0]}",
         "",
     ]

@@ -12,6 +12,7 @@ from singflow.commands.crate import crate
 from singflow.commands.doctor import doctor
 from singflow.commands.fetch import fetch
 from singflow.commands.import_translator import import_translator
+from singflow.commands.pack_reference import pack_reference
 from singflow.commands.plan import plan
 from singflow.commands.prefetch import prefetch
 from singflow.commands.publish import publish
@@ -27,7 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for each in (accept, analyze, crate, doctor, fetch, import_translator, plan, prefetch, publish, reproduce, resume, study, verify):
+verbs = accept, analyze, crate, doctor, fetch, import_translator, pack_reference, plan, prefetch, publish, reproduce, resume, study, verify
+for each in verbs:
     app.command(each.__name__)(each)
 for part_of_demo in (clear_lock, show_summary):
     app.command(part_of_demo.__name__, hidden=True)(part_of_demo)

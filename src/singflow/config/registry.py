@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -27,6 +27,20 @@ def _head_weights(value: str) -> str:
     raise ValueError("must be file:<path> or url:https://<address>")
 
 
+def _kept(value: str) -> str:
+    if not re.fullmatch(r"\d+(-\d+)?(, ?\d+(-\d+)?)*", value):
+        raise ValueError("must be positions and ranges of the head's rows, as in 0-397 or 0-397,500")
+    kept = _positions(value)
+    if len(kept) < 2 or sorted({*kept}) != kept:
+        raise ValueError("must name at least two rows of the head, in order and each once")
+    return value
+
+
+def _positions(value: str) -> list[int]:
+    ranges = ([int(end) for end in part.split("-")] for part in value.split(","))
+    return [position for ends in ranges for position in range(ends[0], ends[-1] + 1)]
+
+
 GENERATOR_SPACE = "ViT-L-14-quickgelu/openai"
 Weights = Annotated[str, AfterValidator(_weights)]
 HubRevision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
@@ -47,10 +61,21 @@ class Tower(Section):
 
     parameters_m: float | None = Field(None, gt=0, exclude=True, description="10^6 parameters")
     gmacs: float | None = Field(None, gt=0, exclude=True, description="10^9 multiply-adds for one view")
+    _of_tower: ClassVar[Any]
+
+    @property
+    def identity(self) -> str:
+        """What decides, besides the weights, what the tower makes of an image, as JSON."""
+        return self.model_dump_json(include=self._of_tower, exclude_none=True)
+
+
+OF_CLASSIFIER = {"source", "id", "head", "pooling", "transform", "config"}
 
 
 class ModelEntry(Tower):
     """A classifier."""
+
+    _of_tower: ClassVar[Any] = OF_CLASSIFIER
 
     source: Literal["timm", "torchvision", "transformers"] = Field(description="library that builds the architecture")
     id: str = Field(description="timm and torchvision: name.tag; transformers: the hub's name")
@@ -71,6 +96,9 @@ class ModelEntry(Tower):
     classes: int | None = Field(None, ge=2, description="classes of the head; None: as many as its class list has")
     class_list: str | None = Field(None, description="file with the head's classes in order; None: the study's data.classes")
     class_names: list[str] | None = Field(None, description="the same, written out")
+    keep_classes: Annotated[str, AfterValidator(_kept)] | None = Field(
+        None, description="rows of the head that are kept, as in 0-397 or 0-397,500; None: all"
+    )
     reported_top1: float | None = Field(None, ge=0, le=100, description="published top-1 accuracy, percent")
     reported_by: str | None = Field(None, description="who published it")
     sha256: dict[str, str] = Field(default_factory=dict, description="written by resolve_model: hashes of the local files")
@@ -92,8 +120,13 @@ class ModelEntry(Tower):
 
     @property
     def head_classes(self) -> int:
-        """Rows that the head must have."""
+        """Rows that the head must have, before keep_classes."""
         return self.classes or (len(self.class_names) if self.class_names else 1000)
+
+    @property
+    def kept(self) -> list[int] | None:
+        """Positions of the head's rows that are kept; None: all."""
+        return None if self.keep_classes is None else _positions(self.keep_classes)
 
     @property
     def expected_top1(self) -> float | None:
@@ -115,6 +148,8 @@ class ModelEntry(Tower):
 
 class ConSEEntry(Tower):
     """A space made of label sentences, weighted by a classifier's softmax."""
+
+    _of_tower: ClassVar[Any] = {"source": True, "text": True, "temperature": True, "top": True, "classifier": OF_CLASSIFIER}
 
     source: Literal["conse"]
     dim: int = Field(ge=1, description="width of the embeddings")
@@ -146,6 +181,8 @@ class OpenCLIPTransform(Section):
 
 class OpenCLIPEntry(Tower):
     """A pair of towers that open_clip builds."""
+
+    _of_tower: ClassVar[Any] = {"source", "id", "transform"}
 
     source: Literal["open_clip"]
     id: Annotated[str, Field(pattern=r"^[\w-]+(/[\w-]+)?$")] = Field(description="model/pretrained; model alone with file: or random")

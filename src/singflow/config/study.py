@@ -33,6 +33,7 @@ from singflow.report.parameters import Report
 from singflow.towers.parameters import Extraction, Prompts
 from singflow.translators.linear import read_imported
 from singflow.translators.parameters import Comparison, Projector, Training, Translator
+from singflow.translators.reference import check_reference
 
 TITLE = "The study in force, as `singflow study <name>` writes it. Every key is written out; an unknown or missing key is refused.\n"
 COLUMN = 27  # of the explanations in params.yaml
@@ -92,6 +93,12 @@ class Study(Section):
             wrong.append(f"pictures.closeup is {self.pictures.closeup}, which models does not list: write closeup: {self.models[0]}")
         if wrong:
             raise ValueError("; ".join(wrong))
+        return self
+
+    @model_validator(mode="after")
+    def _reference_is_another_study(self) -> "Study":
+        if self.translator.reference is not None and Path(self.translator.reference) == Path("results", self.study):
+            raise ValueError(f"translator.reference is {self.translator.reference}, the study itself: write reference: null, or another")
         return self
 
     @model_validator(mode="after")
@@ -305,7 +312,7 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Study, dict[str, dict[
     ------
     InputError
         A mistake in the study, an entry that a registry lacks, a space that cannot be drawn from, an imported translator that is not
-        there.
+        there, a reference that lacks a model or space.
     """
     study = check(content, origin)
     models = resolve_models(MODELS, study.models, study.weights)
@@ -313,6 +320,8 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Study, dict[str, dict[
     if study.pictures.renderer == "unclip":
         for name, entry in spaces.items():
             refuse_space(name, entry)
+    if study.translator.reference is not None:
+        check_reference(study.translator.reference, models, spaces)
     for each in study.translator.imported:
         space, _, model = each.rpartition(":")[0].partition("/")
         read_imported(study.translator.imported, space, model)

@@ -17,6 +17,7 @@ from singflow.artifacts.files import write_json
 from singflow.config.reading import explain, read_yaml
 from singflow.config.sections import Section
 from singflow.errors import InputError
+from singflow.translators.reference import fingerprint
 
 FILE = Path("results/code.json")
 ACCEPTED = Path("config/accepted.yaml")
@@ -195,15 +196,18 @@ class Code:
         return self._modules[name]
 
 
-def write_digests(path: Path = FILE) -> None:
-    """Write the digest of every step of the checkout in this folder.
+def write_digests(path: Path = FILE, params: Path = Path("params.yaml")) -> None:
+    """Write what DVC's stages depend on besides files: the digest of every step of the checkout in this folder, and the reference's.
 
     Parameters
     ----------
     path : Path
         JSON file to write.
+    params : Path
+        The study, which may name a reference.
     """
-    write_json(path, Code().digests())
+    reference = read_yaml(params)["translator"]["reference"] if params.is_file() else None
+    write_json(path, Code().digests() | {"reference": fingerprint(reference)})
 
 
 @dataclass

@@ -148,7 +148,10 @@ def _stage(rule: Rule) -> dict[str, Any]:
     body: dict[str, Any] = {
         "cmd": _dollars(" ".join(command.split())),
         "deps": [_dollars(each) for each in files if not any(each.startswith(f"{other}/") for other in files)],
-        "params": [*(key for key in keys if key.partition(".")[0] != "item"), {str(FILE): [rule.name]}],
+        "params": [
+            *(key for key in keys if key.partition(".")[0] != "item"),
+            {str(FILE): [rule.name, *(["reference"] if hasattr(params, "reference") else [])]},
+        ],
     }
     outs = [_dollars(str(each)) for each in outputs]
     body["outs"] = [each for each in outs if not _is_metrics(each)]

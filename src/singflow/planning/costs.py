@@ -15,6 +15,7 @@ from typing import Any
 
 from singflow.config.registry import ModelEntry, SpaceEntry, objection
 from singflow.towers.parameters import CPU_BATCH
+from singflow.translators.reference import reference_folder
 
 F64, F32 = 25.0, 50.0  # 10^9 multiply-adds per second and thread of matrix products
 TOWER = 25.0  # the same of a tower on a CPU: measured 10 (depthwise convolutions) to 67 (ViT-L)
@@ -65,6 +66,7 @@ class Size:
     exact_up_to: int = 100_000
     resamples: int = 2000
     permutations: int = 10_000
+    reference: tuple[int, int] = (0, 0)  # images and shards that translators are fitted on, in place of the study's
 
     @property
     def rows(self) -> int:
@@ -160,6 +162,7 @@ def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space:
         exact_up_to=study["pictures"]["exact_up_to"],
         resamples=study["summary"]["resamples"],
         permutations=study["summary"]["permutations"],
+        reference=_reference(study["translator"]["reference"]),
     )
     if None in sizes:
         size = replace(size, parameters_m=parameters, gmacs=gmacs)
@@ -211,6 +214,16 @@ def _rows(path: Path) -> int:
         return int(parquet.read_metadata(path).num_rows)
     except (OSError, ArrowException):
         return 0
+
+
+@cache
+def _reference(reference: str | None) -> tuple[int, int]:
+    """Images and shards of a reference."""
+    if reference is None:
+        return 0, 0
+    folder = reference_folder(reference)
+    shards = [len(list(each.glob("shard-*"))) for each in folder.glob("embeddings/*")]
+    return _rows(folder / "data/manifest.parquet"), max(shards, default=0)
 
 
 def _in_folders(root: Path, per_class: int | None) -> int:
@@ -474,6 +487,7 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     "plot_angle_ladder": replace(FIGURE, held=_each(390)),
     "write_report": replace(GATHERED, start=8.0, base=500, held=_each(420), disk=lambda s: 2e7),
 }
+FITTED = ("fit_translator", "train_translator", "measure_floor")
 TOWERS = ("extract_head", "extract_features", "embed_images", "embed_prompts")
 
 
@@ -508,12 +522,18 @@ def seconds(step: str, size: Size) -> float:
     float
         Seconds from start to end.
     """
-    cost = cost_of(step)
+    cost, size = cost_of(step), _read_by(step, size)
     work = cost.f64(size) / (F64 * size.threads) + cost.f32(size) / (F32 * size.threads) + cost.elements(size) / ELEMENTS
     if step == "train_translator" and size.gpu:
         work = cost.f32(size) / GPU + STEP * size.passes * size.rows / size.step_rows
     loading = LOADED * size.parameters_m if step in TOWERS else 0.0
     return cost.start + work + loading + _tower_seconds(step, size)
+
+
+def _read_by(step: str, size: Size) -> Size:
+    """The size with the images that a step reads: with a reference, what is fitted reads the larger of it and the study."""
+    images, shards = size.reference
+    return replace(size, images=images, shards=shards) if step in FITTED and images > size.images else size
 
 
 def _tower_seconds(step: str, s: Size) -> float:
@@ -544,7 +564,7 @@ def peak_mb(step: str, size: Size) -> float:
     float
         In units of 10^6 bytes.
     """
-    cost = cost_of(step)
+    cost, size = cost_of(step), _read_by(step, size)
     widths = (size.feature_dim, size.space_dim, size.classes)
     rows = sum(times * width for times, width in zip(cost.shard, widths, strict=True)) * size.shard_rows
     rows += sum(times * width for times, width in zip(cost.block, widths, strict=True)) * min(BLOCK, size.shard_rows)

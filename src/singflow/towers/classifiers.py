@@ -23,7 +23,8 @@ class Classifier(nn.Module):
 
     forward: images (n, 3, h, w) -> features (n, d). Every batch is checked: W f + b must equal the model's own
     logits. Heads may be linear layers or 1 x 1 convolutions, with or without a bias. Several heads whose logits are
-    averaged, as distilled transformers have, count as one head on their joined inputs. Threads may call it side by side.
+    averaged, as distilled transformers have, count as one head on their joined inputs. With keep_classes W and b are the rows that
+    are kept. Threads may call it side by side.
     """
 
     def __init__(self, model: nn.Module, heads: list[str], entry: ModelEntry, preprocess: Preprocess) -> None:
@@ -36,6 +37,8 @@ class Classifier(nn.Module):
         self.weight = torch.cat([weight for weight, _ in layers], dim=1) / len(layers)
         self.bias = torch.stack([bias for _, bias in layers]).mean(dim=0)
         _check_head(self.weight, self.bias, entry)
+        self._kept = slice(None) if entry.kept is None else entry.kept
+        self.weight, self.bias = self.weight[self._kept], self.bias[self._kept]
         self._gaps = [0.0]
         self._heads = len(heads)
         self._caught: dict[tuple[int, int], torch.Tensor] = {}
@@ -72,7 +75,7 @@ class Classifier(nn.Module):
                 f"{self.name} cannot run on images of {tuple(images.shape[2:])} pixels ({error}): "
                 "look at `head`, `head_weights` and `transform` of its entry"
             ) from None
-        logits = getattr(output, "logits", output)
+        logits = getattr(output, "logits", output)[:, self._kept]
         exact, logits = logits.dtype == torch.float32, logits.float()
         mine = [(threading.get_ident(), position) for position in range(self._heads)]
         if not all(key in self._caught for key in mine):
@@ -135,6 +138,8 @@ def _check_head(weight: torch.Tensor, bias: torch.Tensor, entry: ModelEntry) -> 
             f"{entry.id}: the head has {len(weight)} classes, its class list {entry.head_classes}: "
             "name a file with the head's classes in order as `class_list` in config/models.yaml"
         )
+    if entry.kept and entry.kept[-1] >= len(weight):
+        raise InputError(f"{entry.id}: keep_classes {entry.keep_classes} goes beyond the head's rows, 0 to {len(weight) - 1}: correct it")
     if entry.feature_dim not in (None, weight.shape[1]):
         raise InputError(
             f"{entry.id}: the feature has {weight.shape[1]} dimensions, its entry says {entry.feature_dim}: correct `feature_dim`"

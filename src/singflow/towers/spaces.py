@@ -165,10 +165,9 @@ def load_image_tower(entry: SpaceEntry) -> ImageTower:
 
     info = ImageNetInfo()
     sentences = [prompt_of(info.index_to_description(index, detailed=True)) for index in range(info.num_classes())]
-    if len(sentences) != entry.classifier.head_classes:
-        raise InputError(
-            f"config/spaces.yaml: conse needs an ImageNet classifier of {len(sentences)} classes, not {entry.classifier.head_classes}"
-        )
+    classes = len(entry.classifier.kept or range(entry.classifier.head_classes))
+    if len(sentences) != classes:
+        raise InputError(f"config/spaces.yaml: conse needs an ImageNet classifier of {len(sentences)} classes, not {classes}")
     return ConSE(load_classifier(entry.classifier), load_text_tower(entry), sentences, entry.temperature, entry.top)
 
 

@@ -294,7 +294,7 @@ class Pairs:
         training = self._training[tensors["image_id"]]
         held_out = ~training & (tensors["view"] == 0)
         rows = (
-            torch.from_numpy(tensors["features"]).to(self.device),
+            torch.from_numpy(tensors["features"]).float().to(self.device),
             torch.from_numpy(embeddings).to(self.device),
             np.flatnonzero(training),
             np.flatnonzero(held_out),

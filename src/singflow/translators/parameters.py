@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from singflow.config.sections import (
     Imported,
     ModelName,
+    SafePath,
     Section,
     unique,
 )
@@ -44,9 +45,18 @@ class Translator(Section):
         min_length=1,
         description="ridge penalties tried, times the mean squared distance of the features from their mean",
     )
+    reference: SafePath | None = Field(
+        None, description="results folder of a study on whose images translators are fitted; packaged: 507 ImageNet images; null: none"
+    )
     imported: list[Imported] = Field(
         [], description="released translators in place of fitted ones, as `singflow import_translator` prints them"
     )
+
+    @model_validator(mode="after")
+    def _is_crossed_on_a_reference(self) -> "Translator":
+        if self.reference is not None and not self.folds:
+            raise ValueError("with a reference no image is scored in sample: write folds: 5, or reference: null for the paper's way")
+        return self
 
 
 class Training(Section):

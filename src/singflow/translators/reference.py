@@ -1,0 +1,230 @@
+"""The images that translators are fitted on: a study's own, or those of another study's results, its reference."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from singflow.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    import pandas as pd
+
+    from singflow.artifacts.tensors import Tensors
+    from singflow.config.registry import ModelEntry, SpaceEntry
+
+PACKAGED = Path("reference/imagenet507")
+TOWER = {
+    "tower": "architecture and transform",
+    "weights_sha256": "weights",
+    "decode": "extraction.decode",
+    "precision": "extraction.precision",
+}
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Images with a model's features and their embeddings in a space: their manifest, the folders of both, and the shards of each."""
+
+    manifest: pd.DataFrame
+    features: Path
+    embeddings: Path
+    shards: int
+
+    def __iter__(self) -> Iterator[tuple[Tensors, np.ndarray]]:
+        """Shards of features with the embeddings of the same rows, as iterate_pairs() gives them."""
+        from singflow.artifacts.shards import iterate_pairs
+
+        return iterate_pairs(self.features, self.embeddings, self.shards, self.manifest)
+
+
+def reference_folder(reference: str) -> Path:
+    """Where a reference lies.
+
+    Parameters
+    ----------
+    reference : str
+        translator.reference of a study, not null.
+
+    Returns
+    -------
+    Path
+        A results folder, relative to the working directory.
+    """
+    return PACKAGED if reference == "packaged" else Path(reference)
+
+
+def _header(path: Path) -> bytes:
+    """What a safetensors file says of itself, as it is written."""
+    with path.open("rb") as file:
+        return file.read(min(int.from_bytes(file.read(8), "little"), 2**27))
+
+
+def _towers(folder: Path) -> dict[Path, dict[str, str]]:
+    """The metadata of the first shard of every folder of shards."""
+    found = {}
+    for path in sorted(folder.rglob("shard-00000.safetensors")):
+        try:
+            found[path.parent] = json.loads(_header(path))["__metadata__"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{path}: not a shard of a study: remove it, or name another translator.reference") from None
+    return found
+
+
+def check_reference(reference: str, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]) -> None:
+    """Refuse a reference that lacks a model or space of a study.
+
+    Parameters
+    ----------
+    reference : str
+        translator.reference of the study.
+    models, spaces : dict
+        Registry entries of the study, by name.
+
+    Raises
+    ------
+    InputError
+        When there is no results folder, and for every model and space that it lacks. That their weights are the same is seen when
+        they are loaded.
+    """
+    folder = reference_folder(reference)
+    if not (folder / "data/manifest.parquet").is_file():
+        raise InputError(
+            f"translator.reference {reference}: {folder} holds no data/manifest.parquet: name the results folder of a finished study"
+        )
+    wrong = []
+    entries: tuple[tuple[str, dict[str, ModelEntry] | dict[str, SpaceEntry]], ...] = (("features", models), ("embeddings", spaces))
+    for kind, wanted in entries:
+        known = {str(facts.get("tower")): str(path.relative_to(folder / kind)) for path, facts in _towers(folder / kind).items()}
+        lacking = [name for name, entry in wanted.items() if entry.identity not in known]
+        if lacking:
+            wrong.append(f"no {kind} of {', '.join(lacking)}; it has those of {', '.join(known.values()) or 'none'}")
+    if wrong:
+        raise InputError(
+            f"translator.reference {reference}: {folder} has {'; '.join(wrong)}: take these models or spaces out of the study, "
+            "add them to that study and run it, or write reference: null"
+        )
+
+
+def fingerprint(reference: str | None) -> str | None:
+    """What a step that is fitted on a reference depends on: its manifest and the headers of its shards, which hold hashes and statistics.
+
+    Parameters
+    ----------
+    reference : str or None
+        translator.reference of a study.
+
+    Returns
+    -------
+    str or None
+        SHA-256 as hexadecimal digits; None without a reference, or where it is not there.
+    """
+    manifest = reference_folder(reference or "packaged") / "data/manifest.parquet"
+    if reference is None or not manifest.is_file():
+        return None
+    folder, digest = reference_folder(reference), hashlib.sha256(manifest.read_bytes())
+    for path in sorted([*folder.glob("features/**/shard-*.safetensors"), *folder.glob("embeddings/**/shard-*.safetensors")]):
+        header = hashlib.sha256(_header(path)).hexdigest()
+        digest.update(f"{path.relative_to(folder)} {path.stat().st_size} {header}\n".encode())
+    return digest.hexdigest()
+
+
+def training_images(reference: str | None, own: Paired) -> Paired:
+    """The images that translators are fitted on.
+
+    Parameters
+    ----------
+    reference : str or None
+        translator.reference of the study.
+    own : Paired
+        The study's images.
+
+    Returns
+    -------
+    Paired
+        `own` without a reference; otherwise the reference's, of the same classifier and image tower.
+
+    Raises
+    ------
+    InputError
+        When the reference has none that were made in the same way, with the same weights.
+    """
+    from singflow.artifacts.shards import read_manifest
+
+    if reference is None:
+        return own
+    folder = reference_folder(reference)
+    features, embeddings = (_same(folder / kind, mine) for kind, mine in (("features", own.features), ("embeddings", own.embeddings)))
+    shards = len(list(features.glob("shard-*.safetensors")))
+    return Paired(read_manifest(folder / "data/manifest.parquet"), features, embeddings, shards)
+
+
+def _same(folder: Path, mine: Path) -> Path:
+    from singflow.artifacts.shards import shard_path
+    from singflow.artifacts.tensors import read_tensors
+
+    made = read_tensors(shard_path(mine, 0), [])[1]
+    towers = _towers(folder)
+    for path, facts in towers.items():
+        if all(facts.get(key) == made.get(key) for key in TOWER):
+            return path
+    near = next((path for path, facts in towers.items() if facts.get("tower") == made.get("tower")), None)
+    if near is None:
+        raise InputError(f"{folder}: has nothing of the tower that made {mine}: name another translator.reference, or null")
+    differing = ", ".join(words for key, words in TOWER.items() if towers[near].get(key) != made.get(key))
+    raise InputError(f"{near} was made with other {differing} than {mine}: run the reference's study again, or name another, or null")
+
+
+def pack(results: Path, output: Path) -> int:
+    """Copy of a study's results what a reference needs: manifest, features as float16, and embeddings.
+
+    Parameters
+    ----------
+    results : Path
+        Results folder of a study.
+    output : Path
+        Folder to write.
+
+    Returns
+    -------
+    int
+        Bytes written.
+
+    Raises
+    ------
+    InputError
+        When the study is not finished that far, `output` has files, or a feature is beyond the range of float16.
+    """
+    import numpy as np
+
+    from singflow.artifacts.files import write_bytes
+    from singflow.artifacts.shards import read_manifest
+    from singflow.artifacts.tensors import read_tensors, write_tensors
+
+    manifest = results / "data/manifest.parquet"
+    read_manifest(manifest)
+    shards = [path for kind in ("features", "embeddings") for path in sorted(results.glob(f"{kind}/**/shard-*.safetensors"))]
+    if len({path.relative_to(results).parts[0] for path in shards}) < 2:
+        raise InputError(f"{results}: holds no features and embeddings: run its study first")
+    if output.exists() and any(output.iterdir()):
+        raise InputError(f"{output}: holds files: remove it, or name another folder")
+    written = [output / "data/manifest.parquet"]
+    write_bytes(written[0], manifest.read_bytes())
+    for path in shards:
+        written.append(output / path.relative_to(results))
+        if path.is_relative_to(results / "embeddings"):
+            write_bytes(written[-1], path.read_bytes())
+            continue
+        tensors, made = read_tensors(path, ["features", "image_id", "view"])
+        with np.errstate(over="ignore"):
+            half = tensors["features"].astype(np.float16)
+        if not np.isfinite(half).all():
+            raise InputError(f"{path}: holds features beyond the range of float16: name {results} itself as the reference")
+        write_tensors(written[-1], tensors | {"features": half}, dict(made))
+    return sum(path.stat().st_size for path in written)

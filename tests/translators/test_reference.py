@@ -1,0 +1,133 @@
+"""The images that translators are fitted on: found by what made them, refused where something else did, small enough to pass on."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from singflow.artifacts.shards import iterate_shards
+from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import read_tensors, write_tensors
+from singflow.config.registry import resolve_models, resolve_spaces
+from singflow.errors import InputError
+from singflow.translators.reference import Paired, check_reference, fingerprint, pack, reference_folder, training_images
+from tests.project import ROOT
+
+MODELS = resolve_models(ROOT / "config/models.yaml", ["efficientnet_lite0", "animals_lite0", "efficientnet_lite1", "resnet50"])
+SPACES = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm", "clip_vit_l14"])
+
+
+def results_in(folder, models=("efficientnet_lite0",), spaces=("conse_minilm",), images=6, shards=2, **facts):
+    """Results of a study that has got as far as features and embeddings."""
+    generator, ids = np.random.default_rng(images), np.array_split(np.arange(images), shards)
+    kinds = {"i": (["image_id", "class_index", "fold", "width", "height"], np.arange(images)), "O": (["label", "prompt", "sha256"], "x")}
+    table = {name: value for names, value in kinds.values() for name in names}
+    paths = [f"{image}.jpg" for image in range(images)]
+    write_parquet(folder / "data/manifest.parquet", pd.DataFrame(table | {"path": paths, "split": "train"}))
+    for kind, entries in (("features", {name: MODELS[name] for name in models}), ("embeddings", {name: SPACES[name] for name in spaces})):
+        for name, entry in entries.items():
+            made = {"tower": entry.identity, "weights_sha256": entry.identity, "decode": "full", "precision": "float32"} | facts
+            made["statistics"] = f"of {images} images"
+            for shard, mine in enumerate(ids):
+                tensors = {kind: generator.standard_normal((len(mine), 5)).astype(np.float32), "image_id": mine, "view": 0 * mine}
+                write_tensors(folder / kind / name / f"shard-{shard:05d}.safetensors", tensors, made)
+    return folder
+
+
+def paired(folder, model="efficientnet_lite0", images=6, shards=2):
+    return Paired(pd.DataFrame(index=range(images)), folder / "features" / model, folder / "embeddings/conse_minilm", shards)
+
+
+def test_without_a_reference_a_study_is_fitted_on_its_own_images(tmp_path):
+    own = paired(tmp_path)
+    assert training_images(None, own) is own and fingerprint(None) is None
+
+
+def test_the_images_of_a_reference_come_with_their_own_manifest_and_shards_whatever_the_models_name(tmp_path):
+    results_in(tmp_path / "other", ("efficientnet_lite1", "efficientnet_lite0"), images=9, shards=3)
+    own = paired(results_in(tmp_path / "own", ("animals_lite0",)), "animals_lite0")
+    images = training_images(str(tmp_path / "other"), own)
+    assert (len(images.manifest), images.shards) == (9, 3) and images.features.name == "efficientnet_lite0"
+    rows = [shard["features"] for shard, _ in images]
+    expected = [read_tensors(images.features / f"shard-{shard:05d}.safetensors", ["features"])[0]["features"] for shard in range(3)]
+    np.testing.assert_array_equal(np.concatenate(rows), np.concatenate(expected))
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"weights_sha256": "others"}, "features/efficientnet_lite0 was made with other weights than"),
+        ({"decode": "reduced", "precision": "bfloat16"}, "with other extraction.decode, extraction.precision than"),
+        ({"tower": "another"}, "features: has nothing of the tower that made"),
+    ],
+)
+def test_images_that_were_made_in_another_way_are_refused(tmp_path, facts, words):
+    results_in(tmp_path / "other", **facts)
+    own = paired(results_in(tmp_path / "own"))
+    with pytest.raises(InputError, match=words):
+        training_images(str(tmp_path / "other"), own)
+
+
+def test_what_a_reference_lacks_is_said_before_anything_runs(tmp_path):
+    other = str(results_in(tmp_path / "other"))
+    known = {"efficientnet_lite0": MODELS["efficientnet_lite0"], "animals_lite0": MODELS["animals_lite0"]}
+    check_reference(other, known, {"conse_minilm": SPACES["conse_minilm"]})
+    with pytest.raises(InputError, match=r"no features of resnet50; it has those of efficientnet_lite0; no embeddings of clip_vit_l14"):
+        check_reference(other, known | {"resnet50": MODELS["resnet50"]}, SPACES)
+    with pytest.raises(InputError, match=r"results/nowhere: results/nowhere holds no data/manifest.parquet: name the results folder"):
+        check_reference("results/nowhere", known, {})
+
+
+@pytest.mark.parametrize("file", ["data/manifest.parquet", "features/efficientnet_lite0/shard-00001.safetensors"])
+def test_the_fingerprint_is_of_content_and_not_of_dates(tmp_path, file):
+    other, again = results_in(tmp_path / "other"), results_in(tmp_path / "again")
+    assert fingerprint(str(other)) == fingerprint(str(again)) is not None
+    (again / "features/efficientnet_lite0/shard-00000.safetensors").touch()
+    (again / "report.html").touch()
+    assert fingerprint(str(other)) == fingerprint(str(again))
+    results_in(tmp_path / "third", images=7)
+    shutil.copy(tmp_path / "third" / file, again / file)
+    assert fingerprint(str(other)) != fingerprint(str(again))
+    assert fingerprint("results/nowhere") is None
+
+
+def test_a_packed_reference_is_half_as_large_and_takes_the_place_of_the_study(tmp_path):
+    other = results_in(tmp_path / "other", ("efficientnet_lite0", "efficientnet_lite1"))
+    (other / "report.html").write_text("page")
+    assert pack(other, tmp_path / "packed") == sum(path.stat().st_size for path in (tmp_path / "packed").rglob("*") if path.is_file())
+    assert not (tmp_path / "packed/report.html").exists()
+    own = paired(results_in(tmp_path / "own"))
+    images, packed = (training_images(str(tmp_path / name), own) for name in ("other", "packed"))
+    for (before, targets), (after, same) in zip(images, packed, strict=True):
+        assert after["features"].dtype == np.float32
+        np.testing.assert_array_equal(after["features"], before["features"].astype(np.float16))
+        np.testing.assert_array_equal(same, targets)
+
+
+def test_a_reference_that_cannot_be_packed_is_refused(tmp_path):
+    other = results_in(tmp_path / "other")
+    pack(other, tmp_path / "packed")
+    with pytest.raises(InputError, match="packed: holds files: remove it, or name another folder"):
+        pack(other, tmp_path / "packed")
+    tensors = {"features": np.full((1, 2), 1e5, np.float32), "image_id": np.zeros(1, int), "view": np.zeros(1, int)}
+    write_tensors(other / "features/large/shard-00000.safetensors", tensors, {})
+    with pytest.raises(InputError, match=r"holds features beyond the range of float16: name .*other itself as the reference"):
+        pack(other, tmp_path / "again")
+    shutil.rmtree(other / "features")
+    with pytest.raises(InputError, match="holds no features and embeddings: run its study first"):
+        pack(other, tmp_path / "third")
+
+
+def test_the_packaged_reference_holds_the_packaged_classifiers_and_no_pictures():
+    folder = ROOT / reference_folder("packaged")
+    models = resolve_models(
+        ROOT / "config/models.yaml", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "animals_lite0"]
+    )
+    check_reference(str(folder), models, {"conse_minilm": SPACES["conse_minilm"]})
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".parquet", ".safetensors"} and sum(path.stat().st_size for path in files) < 6e6
+    manifest = pd.read_parquet(folder / "data/manifest.parquet")
+    assert len(manifest) == 507 and manifest["fold"].nunique() == 5
+    for shard in iterate_shards(folder / "features/efficientnet_lite0", "features", 1, manifest):
+        assert shard["features"].shape == (507, 1280)
