@@ -156,7 +156,9 @@ def test_residuals_stay_in_their_group_and_every_image_gets_those_of_one():
 def test_group_sums_that_are_filled_with_their_own_residuals_are_the_sums_they_were():
     planted = Planted(3, offset=50.0)
     moved = planted.refits._permuted(planted.rows, np.arange(len(planted.rows.groups)))
-    for before, after in zip(planted.refits.fit(planted.rows).translators.maps, planted.refits._fit(moved, 0.3, crossed=True).maps, strict=True):
+    for before, after in zip(
+        planted.refits.fit(planted.rows).translators.maps, planted.refits._fit(moved, 0.3, crossed=True).maps, strict=True
+    ):
         np.testing.assert_allclose(after.weight, before.weight, atol=1e-4)
 
 
@@ -215,6 +217,17 @@ def test_without_content_scores_are_at_their_floor_and_p_values_keep_their_level
     assert np.mean(found["p_is_mean_deg"] < 0.05) >= 0.03 and 0.03 <= found["labels"].mean() <= 0.07
     assert found["delta_r2"].mean() <= 0
     assert abs(found["as_mean_deg"].mean()) <= 2 * found["as_mean_deg"].std() / np.sqrt(len(found))
+
+
+@pytest.mark.parametrize("predictable", [False, True])
+def test_few_images_beside_a_reference_keep_the_level_without_content_and_show_it(predictable):
+    found = trials(400, 4, 0.0, predictable=predictable, beside=20)
+    for score in ("is_mean_deg", "conditional_is_mean_deg"):
+        assert 0.03 <= np.mean(found[f"p_{score}"] < 0.05) <= 0.07, score
+        assert abs(found[score].mean() - found[f"floor_{score}"].mean()) <= max(0.05 * found[score].mean(), 0.3), score
+    assert 0.03 <= found["labels"].mean() <= 0.07
+    found = trials(30, 4, 0.3, predictable=predictable, width=48, null_dim=20, dim=16, beside=20)
+    assert np.mean(found["p_conditional_is_mean_deg"] < 0.05) >= 0.9
 
 
 @pytest.mark.parametrize("predictable", [False, True])
