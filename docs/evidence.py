@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,7 +32,7 @@ TRIALS, PERMUTATIONS, FOLDS = 8, 20, 5
 RANK, NULL_DIM, DIM, LABELS = 28, 20, 16, 10
 WIDTH = RANK + NULL_DIM
 LAMBDAS = [10.0**exponent for exponent in np.arange(-3, 2.1, 0.5)]
-PER_DIMENSION = (2, 4, 8, 16, 32)  # images per feature dimension
+PER_DIMENSION, PAPER = (2, 4, 8, 16, 32), 10_000 / 2048  # images per feature dimension, of which translators see four fifths
 
 
 class Flags(cli.Command):
@@ -127,7 +128,7 @@ def judge(images: Images, seed: int) -> Measures:
 
 
 @cache
-def everything(seed: int, per_dimension: int, content: float = 0.0, part: str = "independent", distraction: float = 0.0) -> Measures:
+def everything(seed: int, per_dimension: int, content: float, part: str, distraction: float) -> Measures:
     """All measures of planted images; a distraction is content of the null part in which no text has a share."""
     images = plant(seed, per_dimension * WIDTH, content=content, part=part)
     if distraction:
@@ -136,6 +137,11 @@ def everything(seed: int, per_dimension: int, content: float = 0.0, part: str = 
         away -= away @ axes @ axes.T
         images = replace(images, embeddings=images.embeddings + distraction * away / rms(away))
     return judge(images, seed) | in_sample(images)
+
+
+def planted(per_dimension: int, *, content: float = 0.0, part: str = "independent", distraction: float = 0.0) -> Callable[[int], Measures]:
+    """The measures of a case, as a function of the seed."""
+    return partial(everything, per_dimension=per_dimension, content=content, part=part, distraction=distraction)
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,7 @@ def lines(axes: Axes, table: Table, score: str, along: str) -> None:
     cases = table.mean.index.to_numpy(float)
     axes.axhline(0, color="0.6", lw=0.8, zorder=0)
     for number, (name, column) in enumerate(series.items()):
-        look = {"color": colour(number), "marker": marker(number), "ms": 5, "lw": 1.4, "capsize": 2}
+        look: dict[str, Any] = {"color": colour(number), "marker": marker(number), "ms": 5, "lw": 1.4, "capsize": 2}
         axes.errorbar(cases, table.mean[column], table.error[column], label=name, **look)
     axes.set_xticks(cases, map(str, table.mean.index))
     axes.set_xlabel(along)
@@ -181,8 +187,8 @@ def against_number(axes: Axes, table: Table, score: str) -> None:
     axes.set_xscale("log", base=2)
     axes.minorticks_off()
     lines(axes, table, score, "images per feature dimension, n / d")
-    axes.axvline(8000 / 2048, color="0.6", lw=1, ls=":", zorder=0)
-    place = {"xy": (8000 / 2048, 0.07), "xycoords": ("data", "axes fraction"), "xytext": (3, 0), "textcoords": "offset points"}
+    axes.axvline(PAPER, color="0.6", lw=1, ls=":", zorder=0)
+    place: dict[str, Any] = {"xy": (PAPER, 0.07), "xycoords": ("data", "axes fraction"), "xytext": (3, 0), "textcoords": "offset points"}
     axes.annotate("the paper", **place, color="0.4", fontsize=8)
 
 
@@ -190,7 +196,7 @@ def dots(axes: Axes, table: Table, scores: dict[str, str], floors: bool = False)
     """Scores of cases, one case below the other; with their floors as open marks around them where they agree."""
     for number, (column, name) in enumerate(scores.items()):
         y = np.arange(len(table.mean)) + 0.26 * (number - (len(scores) - 1) / 2)
-        look = {"color": colour(number), "marker": marker(number), "ls": "none", "capsize": 2}
+        look: dict[str, Any] = {"color": colour(number), "marker": marker(number), "ls": "none", "capsize": 2}
         axes.errorbar(table.mean[column], y, xerr=table.error[column], label=name, **look, ms=5, zorder=3)
         if floors:
             floor = f"{column} floor"
@@ -226,8 +232,8 @@ Lines = list[list[str]]
 
 def floor() -> tuple[Figure, Lines]:
     """Nothing in the null space, and then more and more."""
-    without = Table.of({each: partial(everything, per_dimension=each) for each in PER_DIMENSION})
-    contents = Table.of({each: partial(everything, per_dimension=4, content=each) for each in (0.0, 0.1, 0.2, 0.3)})
+    without = Table.of({each: planted(each) for each in PER_DIMENSION})
+    contents = Table.of({each: planted(4, content=each) for each in (0.0, 0.1, 0.2, 0.3)})
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.1), layout="constrained", sharey=True)
     against_number(left, without, "IS")
     lines(right, contents, "IS", "planted content of the null part (principal part: 1)")
@@ -241,9 +247,7 @@ def floor() -> tuple[Figure, Lines]:
 
 def cross_fitting() -> tuple[Figure, Lines]:
     """A null part that knows no label, and one without which images are closer to theirs."""
-    plain, distracted = (
-        Table.of({each: partial(everything, per_dimension=each, distraction=size) for each in PER_DIMENSION}) for size in (0.0, 0.25)
-    )
+    plain, distracted = (Table.of({each: planted(each, distraction=size) for each in PER_DIMENSION}) for size in (0.0, 0.25))
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.4, 3.1), layout="constrained", sharey=True)
     against_number(left, plain, "AS")
     against_number(right, distracted, "AS")
@@ -286,7 +290,7 @@ def known_zero() -> tuple[Figure, Lines]:
         return f"floor {table.said(case, 'IS floor')}, {table.often(case, 'IS')}; Delta R2 {table.said(case, 'Delta R2', 3)}"
 
     return removed_and_added(
-        table, "Nothing is hidden in the last three. Of linear features that is seen;\nof ReLU features with many images it is not"
+        table, "Nothing is hidden in the last three: that is seen with linear\nfeatures, but not with ReLU features and many images"
     ), [
         [
             "a space made of the model's own logits",
@@ -336,10 +340,7 @@ def conditional_removal() -> tuple[Figure, Lines]:
     """Null parts that are predictable or constant, without content and with some."""
     cases = [(part, content) for content in (0.0, 0.3) for part in ("independent", "predictable", "constant")]
     table = Table.of(
-        {
-            f"{part}, {'content 0.3' if content else 'no content'}": partial(everything, per_dimension=8, content=content, part=part)
-            for part, content in cases
-        }
+        {f"{part}, {'content 0.3' if content else 'no content'}": planted(8, content=content, part=part) for part, content in cases}
     )
     lines_of = []
     for part, words in (("predictable", "a null part that the principal part predicts"), ("constant", "a null part that is constant")):
