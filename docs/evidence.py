@@ -23,9 +23,8 @@ from singflow.analyses.controls import Case, Subspace, draw_subspace, matched
 from singflow.analyses.floor import Refits, Rows, measure, p_value, predictor_penalty
 from singflow.analyses.geometry import null_space, random_basis
 from singflow.analyses.metrics import Removal, contrast_deg, remove, share, unit
-from singflow.analyses.unique_information import unique_information
 from singflow.figures.style import STYLE, colour, marker, save
-from singflow.translators.crossfit import GroupSums, cross_validate, penalties, split
+from singflow.translators.crossfit import GroupSums, cross_validate, penalties, r2_without, split
 from singflow.translators.ridge import Affine
 
 TRIALS, PERMUTATIONS, FOLDS = 8, 20, 5
@@ -119,8 +118,8 @@ def judge(images: Images, seed: int) -> Measures:
     arrays = images.principal - start, images.embeddings - target, images.hidden - predicted, predicted
     rows = Rows(*(each.astype(np.float32) for each in arrays), (start, target), sums.split.groups, 1)
     table = measure(refits, rows, rank, images.texts, images.codes, permutations=PERMUTATIONS, seed=seed).table
-    found = unique_information(sums, rank, (both, seen), 0.95)
-    measures = {"R2": found["r2"], "Delta R2": found["delta_r2"]}
+    r2 = r2_without(sums, both)
+    measures = {"R2": r2, "Delta R2": r2 - r2_without(sums.regress(slice(0, rank)), seen)}
     for name, column in (("IS", "is_mean_deg"), ("conditional IS", "conditional_is_mean_deg"), ("AS", "as_mean_deg")):
         real, permuted = table[column][0], table[column][1:].to_numpy()
         measures |= {name: real, f"{name} floor": permuted.mean(), f"{name} p": p_value(real, permuted)}
@@ -384,30 +383,24 @@ def contrastive_score() -> tuple[Figure, Lines]:
 FINDINGS = (floor, cross_fitting, known_zero, matched_control, conditional_removal, contrastive_score)
 
 
-def paper(divide: int) -> Lines:
-    """The paper's size without content: 10,000 images, of which every translator sees 8,000."""
+def without_content(part: str, divide: int) -> list[str]:
+    """A column: the paper's size, 10,000 images of which every translator sees 8,000, and a null part that holds nothing."""
     sizes = {name: size // divide for name, size in (("rank", 1000), ("null_dim", 1048), ("dim", 768), ("labels", 1000))}
-    columns = [["", "R2", "IS in sample", "IS, floor, p", "conditional IS, floor, p", "AS in sample", "AS, floor", "Delta R2"]]
-    for part in ("independent", "predictable"):
-        images = plant(0, 10_000 // divide, part=part, **sizes)
-        found = judge(images, 0) | in_sample(images)
-        is_, conditional = (
-            f"{found[name]:.2f}, {found[f'{name} floor']:.2f}, {found[f'{name} p']:.2f}" for name in ("IS", "conditional IS")
-        )
-        plain = (f"{found[f'{name} in sample']:.2f}" for name in ("IS", "AS"))
-        columns.append(
-            [
-                f"{part} null part",
-                f"{found['R2']:.2f}",
-                next(plain),
-                is_,
-                conditional,
-                next(plain),
-                f"{found['AS']:.2f}, {found['AS floor']:.2f}",
-                f"{found['Delta R2']:.3f}",
-            ]
-        )
-    return [list(line) for line in zip(*columns, strict=True)]
+    images = plant(0, 10_000 // divide, part=part, **sizes)
+    found = judge(images, 0) | in_sample(images)
+    said = {name: f"{value:.3f}" if name == "Delta R2" else f"{value:.2f}" for name, value in found.items()}
+    return [f"{part} null part", *(", ".join(said[name] for name in names) for names in AT_THE_PAPERS_SIZE.values())]
+
+
+AT_THE_PAPERS_SIZE = {
+    "R2": ["R2"],
+    "IS in sample": ["IS in sample"],
+    "IS, floor, p": ["IS", "IS floor", "IS p"],
+    "conditional IS, floor, p": ["conditional IS", "conditional IS floor", "conditional IS p"],
+    "AS in sample": ["AS in sample"],
+    "AS, floor": ["AS", "AS floor"],
+    "Delta R2": ["Delta R2"],
+}
 
 
 def show(table: Lines) -> None:
@@ -418,7 +411,8 @@ def show(table: Lines) -> None:
 
 def main(flags: Flags) -> None:
     if flags.paper:
-        show(paper(flags.paper))
+        columns = [["", *AT_THE_PAPERS_SIZE], *(without_content(part, flags.paper) for part in ("independent", "predictable"))]
+        show([list(line) for line in zip(*columns, strict=True)])
         return
     table = [["planted", "truth", "the plain score", "what stands beside it"]]
     for finding in FINDINGS:
