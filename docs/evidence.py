@@ -38,7 +38,7 @@ class Flags(cli.Command):
     """The planted experiments of docs/evidence.md."""
 
     figures: Path = Field(Path("docs/evidence"), description="folder of the figures")
-    paper: int = Field(0, ge=0, le=32, description="measure the paper's size instead, divided by this number (1: 16 minutes)")
+    paper: int = Field(0, ge=0, le=32, description="measure the paper's size instead, divided by this number (1: some minutes, 2.3 GB)")
 
 
 @dataclass(frozen=True)
