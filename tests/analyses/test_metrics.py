@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from singflow.analyses.geometry import null_space, random_basis, remove_null
-from singflow.analyses.metrics import Removal, angle_deg, angles_to_all_deg, remove, rescale, share, unit
+from singflow.analyses.metrics import Removal, angle_deg, angles_to_all_deg, contrast_deg, remove, rescale, share, unit
 from singflow.errors import InputError
 from singflow.translators.ridge import Affine
 
@@ -168,6 +168,32 @@ def test_angles_to_all_agree_with_angles_of_pairs():
     np.testing.assert_allclose(angles_to_all_deg(units, texts), np.transpose(pairs), atol=1e-4)
     beyond = np.float32([[1 + 1e-6]])  # as rounding leaves the norm of a unit vector
     np.testing.assert_array_equal(angles_to_all_deg(beyond, np.float32([[1], [-1]])), [[0, 180]])
+
+
+def test_contrastive_as_is_as_toward_the_own_label_less_the_mean_over_all_others():
+    generator = np.random.default_rng(0)
+    original, removed, texts = (
+        generator.standard_normal((6, 16)),
+        0.3 * generator.standard_normal((6, 16)),
+        unit(generator.standard_normal((4, 16))),
+    )
+    own = np.array([0, 1, 2, 3, 0, 2])
+    moved = np.array([[angle_deg(o, t) - angle_deg(o - r, t) for t in texts] for o, r in zip(original, removed, strict=True)])
+    expected = [scores[label] - np.delete(scores, label).mean() for scores, label in zip(moved, own, strict=True)]
+    np.testing.assert_allclose(contrast_deg(Removal(original, removed), texts.astype(np.float32), own), expected, atol=1e-4)
+    assert np.isnan(contrast_deg(Removal(original, removed), texts[:1].astype(np.float32), np.zeros(6, int))).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.floats(0.2, 1.2), st.floats(-0.9, 0.9))
+def test_a_shift_common_to_all_texts_gives_contrastive_as_0_whatever_as_it_gives(seed, labels, cone, size):
+    generator = np.random.default_rng(seed)
+    axis, aside, *axes = random_basis(16, 2 + labels, seed, 0).T
+    texts = np.cos(cone) * axis + np.sin(cone) * np.array(axes)  # on a cone around the axis
+    original = axis + generator.uniform(0.5, 2, (5, 1)) * aside
+    removal, own = Removal(original, size * axis[None] * np.ones((5, 1))), np.arange(5) % labels
+    np.testing.assert_allclose(contrast_deg(removal, texts.astype(np.float32), own), 0, atol=1e-4)
+    away = removal.attribute_score(texts[own])
+    assert (np.sign(away) == -np.sign(size)).all() if abs(size) > 0.01 else (abs(away) < 1).all()
 
 
 rows = npst.arrays(np.float64, (3, 5), elements=st.floats(-1e3, 1e3)).filter(lambda each: (np.linalg.norm(each, axis=1) > 1e-3).all())
