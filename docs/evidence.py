@@ -117,7 +117,7 @@ def judge(images: Images, seed: int) -> Measures:
     start, target = sums.origin[0][:rank], sums.origin[1]
     arrays = images.principal - start, images.embeddings - target, images.hidden - predicted, predicted
     rows = Rows(*(each.astype(np.float32) for each in arrays), (start, target), sums.split.groups, 1)
-    table = measure(refits, rows, rank, images.texts, images.codes, permutations=PERMUTATIONS, seed=seed).table
+    table = measure(refits, rows, rows, rank, images.texts, images.codes, permutations=PERMUTATIONS, seed=seed).table
     r2 = r2_without(sums, both)
     measures = {"R2": r2, "Delta R2": r2 - r2_without(sums.regress(slice(0, rank)), seen)}
     for name, column in (("IS", "is_mean_deg"), ("conditional IS", "conditional_is_mean_deg"), ("AS", "as_mean_deg")):
