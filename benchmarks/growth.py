@@ -97,7 +97,9 @@ def make_up(flags: Flags) -> None:
 
     centres, relation = normal(len(labels), flags.features), normal(flags.features, flags.dims) / np.float32(flags.features**0.5)
     shards = study["extraction"]["shards"]
-    write_tensors(RESULTS / f"features/{TWO[0]}/head.safetensors", {"weight": centres, "bias": normal(len(labels))}, facts())
+    write_tensors(
+        RESULTS / f"features/{TWO[0]}/head.safetensors", {"weight": centres, "bias": normal(len(labels))}, facts(weight_dtype="float32")
+    )
     for shard in range(shards):
         ids = np.asarray(shard_rows(len(manifest), shard, shards), dtype=np.int64)
         places = {"image_id": ids, "view": np.zeros(len(ids), dtype=np.int32)}

@@ -17,7 +17,7 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
-    from singflow.towers.classifiers import load_classifier, weights_sha256
+    from singflow.towers.classifiers import load_classifier, stored_precision, weights_sha256
 
     entry = read_model(flags.entry)
     classifier = load_classifier(entry)
@@ -28,6 +28,7 @@ def main(flags: Flags) -> None:
         weights_sha256=weights_sha256(classifier.model),
         class_names=entry.class_names,
         keep_classes=entry.keep_classes,
+        weight_dtype=stored_precision(classifier.weight),
     )
     write_tensors(flags.output, {"weight": classifier.weight.numpy(), "bias": classifier.bias.numpy()}, metadata)
     cli.log.info("%s: head of %d classes on %d features", flags.model, *classifier.weight.shape)

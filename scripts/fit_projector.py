@@ -27,7 +27,7 @@ class Flags(Projector, cli.Command):
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     head, made = read_tensors(flags.head, ["weight"])
-    split = null_space(head["weight"], flags.rule, flags.energy, flags.rank)
+    split = null_space(head["weight"], flags.rule, flags.energy, flags.rank, made["weight_dtype"])
     null_dim = split.basis.shape[1]
     largest = 0.0
     for shard in iterate_shards(flags.features, "features", flags.shards, read_manifest(flags.manifest), made["weights_sha256"]):
@@ -39,12 +39,20 @@ def main(flags: Flags) -> None:
     report = {
         "rank": split.rank,
         "null_dim": null_dim,
+        "weight_dtype": made["weight_dtype"],
+        "rank_stored": split.rank_stored,
+        "rank_float64": split.rank_float64,
         "rule": flags.rule,
         "tolerance": split.tolerance,
         "orthonormality_error": split.orthonormality_error,
         "max_logit_change": largest,
     }
     write_json(flags.report, report)
+    if split.rank_stored != split.rank_float64:
+        cli.log.info(
+            "%s: rank %d at the precision of its stored weights (%s), %d at float64",
+            flags.model, split.rank_stored, made["weight_dtype"], split.rank_float64,
+        )  # fmt: skip
     if null_dim == 0:
         cli.log.warning(
             "%s: this head has no null space by rule %s: its logits see every direction, and every score is 0", flags.model, flags.rule

@@ -1,14 +1,22 @@
+import runpy
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.linalg
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from singflow.analyses.geometry import complement, logit_change, null_energy, null_space, random_basis, remove_null, row_span
+from singflow.artifacts.files import read_json
+from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.errors import InputError
+from tests.data.manifests import whole
+from tests.project import ROOT
 
 
 @st.composite
@@ -129,6 +137,122 @@ def test_rule_centered_is_what_softmax_cannot_see(weight, seed):
 
 def test_rule_centered_finds_a_head_of_equal_rows_blind():
     assert null_space(np.full((7, 5), 0.1), "centered").rank == 0
+
+
+PRECISIONS = ["bfloat16", "float16", "float32"]
+
+
+def stored_in(precision, weight):
+    """The weight as it comes from a checkpoint of this precision: float32, each value rounded."""
+    return torch.from_numpy(weight).to(getattr(torch, precision)).float().numpy()
+
+
+def planted(last, classes=12, width=20):
+    """A head of known singular values in float64, all of them 1 but the smallest."""
+    return random_basis(classes, classes, 0, 1) @ np.diag([1.0] * (classes - 1) + [last]) @ random_basis(width, classes, 0, 2).T
+
+
+@pytest.mark.parametrize("last", [1e-7, 1e-11, 0.9 * 20 * 2**-23])
+def test_a_direction_below_float32_and_above_float64_is_null_by_rule_exact_and_principal_by_rule_exact64(last):
+    splits = {rule: null_space(planted(last), rule, stored="float32") for rule in ("exact", "exact64")}
+    assert [(split.rank, split.basis.shape, split.principal.shape) for split in splits.values()] == [
+        (11, (20, 9), (20, 11)), (12, (20, 8), (20, 12)),
+    ]  # fmt: skip
+    assert all((split.rank_stored, split.rank_float64) == (11, 12) for split in splits.values())
+    assert splits["exact"].tolerance == pytest.approx(20 * np.finfo(np.float32).eps)  # S_1 is 1
+    assert splits["exact64"].tolerance == pytest.approx(20 * np.finfo(np.float64).eps)
+    lost = splits["exact"].basis @ splits["exact"].basis.T - splits["exact64"].basis @ splits["exact64"].basis.T
+    np.testing.assert_allclose(lost, np.outer(random_basis(20, 12, 0, 2)[:, -1], random_basis(20, 12, 0, 2)[:, -1]), atol=1e-4)
+
+
+@pytest.mark.parametrize(("last", "ranks"), [(1.1 * 20 * 2**-23, (12, 12)), (1e-16, (11, 11)), (0.0, (11, 11))])
+def test_above_float32_and_below_float64_both_rules_agree(last, ranks):
+    split = null_space(planted(last), stored="float32")
+    assert (split.rank_stored, split.rank_float64) == ranks and split.rank == ranks[0]
+
+
+@pytest.mark.parametrize("rule", ["energy", "fixed", "centered"])
+def test_both_ranks_are_those_of_the_weight_whatever_the_rule(rule):
+    split = null_space(planted(1e-7), rule, energy=0.5, rank=3, stored="float32")
+    assert (split.rank_stored, split.rank_float64) == (11, 12) and split.rank <= 11
+
+
+@settings(max_examples=100)
+@given(heads())
+def test_float32_is_the_arrays_own_precision_and_its_rank_numpys(weight):
+    single = weight.astype(np.float32)
+    split = null_space(single)
+    wide = single.astype(np.float64)
+    assert split.rank == split.rank_stored == np.linalg.matrix_rank(wide, rtol=max(weight.shape) * np.finfo(np.float32).eps)
+    assert split.rank_float64 == null_space(wide).rank == null_space(single, "exact64").rank == np.linalg.matrix_rank(wide)
+
+
+@settings(max_examples=100)
+@given(st.sampled_from(PRECISIONS), st.integers(6, 40), st.integers(0, 40), st.integers(0, 2**32 - 1), st.sampled_from([0.2, 1.0]))
+def test_a_head_whose_rows_sum_to_zero_but_for_the_rounding_of_its_weights_loses_that_direction(precision, classes, more, seed, spread):
+    generator = np.random.default_rng(seed)
+    weight = generator.standard_normal((classes, classes + more + 4)) * generator.uniform(spread, 1, (classes, 1))
+    single = stored_in(precision, weight - weight.mean(axis=0))
+    split = null_space(single, stored=precision)
+    assert (split.rank, split.rank_float64) == (classes - 1, classes)
+    assert null_space(single, "exact64", stored=precision).rank == classes
+
+
+def test_a_head_trained_from_zero_loses_one_direction():
+    torch.manual_seed(0)
+    features, labels = torch.randn(200, 30).relu(), torch.randint(0, 8, (200,))
+    head = torch.nn.Linear(30, 8)
+    torch.nn.init.zeros_(head.weight)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.5, momentum=0.9)
+    for _ in range(100):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(head(features), labels).backward()
+        optimizer.step()
+    split = null_space(head.weight.detach().numpy())
+    assert (split.rank, split.rank_float64) == (7, 8)
+    assert 0 < split.singular_values[-1] < 1e-6 * split.singular_values[0]
+
+
+@pytest.mark.parametrize("stored", [None, *PRECISIONS])
+def test_a_tall_head_of_full_rank_has_no_null_space_in_any_precision(stored):
+    weight = np.random.default_rng(0).standard_normal((60, 30))
+    weight = weight if stored is None else stored_in(stored, weight)
+    split = null_space(weight, stored=stored)
+    assert (split.rank, split.rank_float64, split.basis.shape) == (30, 30, (30, 0))
+
+
+@pytest.mark.parametrize(("weight", "stored"), [(np.eye(3), "float8_e4m3fn"), (np.eye(3, dtype=int), None)])
+def test_another_precision_is_refused(weight, stored):
+    with pytest.raises(InputError, match=r"weights are stored in (float8_e4m3fn|int64), not in bfloat16, float16, float32, float64"):
+        null_space(weight, stored=stored)
+
+
+def fit_projector(folder, weight, **flags):
+    """What scripts/fit_projector.py writes of a head in two shards of features."""
+    generator = np.random.default_rng(0)
+    write_parquet(folder / "manifest.parquet", whole(pd.DataFrame({"image_id": np.arange(6), "label": "a"})))
+    facts = {"weights_sha256": "0" * 64}
+    write_tensors(folder / "head.safetensors", {"weight": weight}, facts | {"weight_dtype": "float32"})
+    for shard, image_id in enumerate(np.split(np.arange(6), 2)):
+        tensors = {"image_id": image_id, "view": np.zeros(3, np.int32)}
+        tensors["features"] = generator.standard_normal((3, weight.shape[1])).astype(np.float32)
+        write_tensors(folder / f"shard-{shard:05d}.safetensors", tensors, facts)
+    places = {"head": folder / "head.safetensors", "features": folder, "manifest": folder / "manifest.parquet"}
+    places |= {"projector": folder / "projector.safetensors", "report": folder / "projector.json"}
+    script = runpy.run_path(str(ROOT / "scripts/fit_projector.py"), run_name="x")
+    script["main"](script["Flags"](study="s", model="m", shards=2, threads=1, energy=0.99, rank=None, **places, **flags))
+    return read_json(places["report"]), read_tensors(places["projector"], ["singular_values", "null_basis"])[0]
+
+
+@pytest.mark.parametrize(("rule", "rank"), [("exact", 11), ("exact64", 12)])
+def test_both_ranks_are_recorded_whichever_counts(tmp_path, rule, rank):
+    weight = np.random.default_rng(0).standard_normal((12, 20))
+    report, tensors = fit_projector(tmp_path, (weight - weight.mean(axis=0)).astype(np.float32), rule=rule)
+    assert (report["rank"], report["rank_stored"], report["rank_float64"]) == (rank, 11, 12)
+    assert (report["null_dim"], report["weight_dtype"], report["rule"]) == (20 - rank, "float32", rule)
+    eps = np.finfo(np.float32 if rule == "exact" else np.float64).eps
+    assert report["tolerance"] == pytest.approx(20 * eps * tensors["singular_values"][0])
+    assert tensors["null_basis"].shape == (20, 20 - rank) and report["max_logit_change"] < 1e-5
 
 
 @pytest.mark.parametrize("weight", [np.zeros((0, 3)), np.zeros(3), np.array([[1.0, np.nan]]), np.array([[np.inf, 1.0]])])

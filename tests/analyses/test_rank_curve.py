@@ -153,7 +153,7 @@ def study(tmp_path):
     images = {"split": np.where(place > 0, "train", "validation"), "fold": np.where(place == WHOLE, 1, place)}
     write_parquet(tmp_path / "manifest.parquet", whole(pd.DataFrame({"image_id": np.arange(11), "label": list("abacabadabc"), **images})))
     for model, (weight, bias, features, translators, _) in data.items():
-        write_tensors(tmp_path / model / "head.safetensors", {"weight": weight, "bias": bias}, {})
+        write_tensors(tmp_path / model / "head.safetensors", {"weight": weight, "bias": bias}, {"weight_dtype": weight.dtype.name})
         tensors, metadata = {"weight": translators.whole.weight, "bias": translators.whole.bias}, {"kind": "linear"}
         if folds := translators.maps[:WHOLE]:
             tensors |= {f"fold_{name}": np.stack([getattr(each, name) for each in folds]) for name in ("weight", "bias")}

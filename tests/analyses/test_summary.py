@@ -29,7 +29,7 @@ FLOOR = {
     "known_zero": False, "permutations": 20, "p_is": 1 / 21, "p_as_abs": 0.5, "p_conditional_is": 1 / 21,
     "r2_principal": 0.25, "delta_r2": 0.05, "delta_r2_low": 0.01, "delta_r2_high": 0.09,
 }  # fmt: skip
-PROJECTOR = {"null_dim": 280, "rank": 1000, "rule": "exact"}
+PROJECTOR = {"null_dim": 280, "rank": 1000, "rule": "exact", "weight_dtype": "float32", "rank_stored": 1000, "rank_float64": 1000}
 
 
 @pytest.fixture
@@ -151,6 +151,23 @@ def test_in_sample_the_text_judges_nothing_and_says_so(scores):
     manifest = pd.DataFrame({"label": scores["label"], "split": "train"})
     text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
     assert text.count("in sample as in the paper") == 2 and UNJUDGED in text and row["p_is"] is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "end"), [("exact", " Rule exact takes the first."), ("exact64", " Rule exact64 takes the second."), ("energy", "")]
+)
+def test_the_text_says_where_the_rank_hangs_on_the_precision_and_by_how_many_directions(scores, rule, end):
+    rows = []
+    for model, rank, precision in (("a", 999, "float32"), ("b", 1000, "float32"), ("c", 990, "bfloat16")):
+        projector = PROJECTOR | {"rule": rule, "weight_dtype": precision, "rank_stored": rank}
+        row = summarize_model(scores, projector, TRANSLATOR, FLOOR, ENTRY, **OPTIONS)
+        rows += [{"space": space, "model": model, **row} for space in "st"]
+    manifest = pd.DataFrame({"label": scores["label"], "split": "train"})
+    said = "Rank at the precision of the stored weights and at float64: "
+    apart = f"{said}a 999 (float32) and 1000, 1 direction fewer; c 990 (bfloat16) and 1000, 10 directions fewer.{end}\n"
+    assert apart in render_text("mine", pd.DataFrame(rows), manifest, 0.95, 0.2)
+    alike = pd.DataFrame([row for row in rows if row["model"] == "b"])
+    assert said not in render_text("mine", alike, manifest, 0.95, 0.2)
 
 
 def test_labels_of_two_models_are_correlated_within_each_space():

@@ -111,6 +111,7 @@ def write_study(
                               "equivalent_deg": np.where(after < 0, np.nan, 41.5)}),
             )  # fmt: skip
             projector = {"null_dim": null_dim, "rank": 20, "rule": "exact"}
+            projector |= {"weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20}
             floor = {
                 "known_zero": False, "permutations": 20, "p_is": 1 / 21, "p_as_abs": 0.5, "p_conditional_is": 1 / 21,
                 "r2_principal": 0.25, "delta_r2": 0.05, "delta_r2_low": 0.01, "delta_r2_high": 0.09,

@@ -32,6 +32,7 @@ def models(rows, verdicts=None, floor=4.0, p=1 / 21):
                 "is_mean": turn, "is_low": turn - 1, "is_high": turn + 1, "is_per_control": turn / 10,
                 "as_abs_mean": size, "as_abs_low": size - 0.1, "as_abs_high": size + 0.1,
                 "verdict": (verdicts or {}).get(model, MEANING) if null_dim else EMPTY, "floor_is_mean": floor, "p_conditional_is": p,
+                "rank_rule": "exact", "weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20,
             }
             for model, size, turn, null_dim, translator in rows
         ]
@@ -153,6 +154,10 @@ def test_warnings_name_weak_translators_stand_ins_random_weights_and_low_accurac
     text = " ".join(warnings(table, {"s": "conse"}, 0.2))
     assert all(word in text for word in ("random weights", "a in s explain less than 0.2", "stand-in for CLIP", "Top-1 far below"))
     assert warnings(models([("a", 1.0, 6.0, 4, "good")]), {"s": "open_clip"}, 0.2) == []
+    lost = models([("a", 1.0, 6.0, 4, "good")]).assign(rank_stored=19)
+    assert warnings(lost, {"s": "open_clip"}, 0.2) == [
+        "Rank at the precision of the stored weights and at float64: a 19 (float32) and 20, 1 direction fewer. Rule exact takes the first."
+    ]
 
 
 def test_what_leaks_are_labels_of_several_images_above_their_own_floor_and_common_concepts():

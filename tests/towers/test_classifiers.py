@@ -21,7 +21,7 @@ from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, resolve_models
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
-from singflow.towers.classifiers import Classifier, load_classifier, weights_sha256
+from singflow.towers.classifiers import Classifier, feature_width, load_classifier, stored_precision, weights_sha256
 from singflow.towers.views import from_timm
 from tests.project import ROOT
 
@@ -130,6 +130,43 @@ def test_every_demo_model_builds_with_its_weights():
     for name in DEMO:
         classifier = load_classifier(REGISTRY[name])
         assert null_space(classifier.weight.numpy()).basis.shape == (1280, 882 if name == "animals_lite0" else 280)
+        weight = load_classifier(REGISTRY[name]).weight
+        split = null_space(weight.numpy(), stored=stored_precision(weight))
+        assert split.basis.shape == (1280, 280) and stored_precision(weight) == "float32" and split.rank_float64 == 1000
+        assert split.singular_values[-1] > 100 * split.tolerance
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_a_real_head_in_half_precision_keeps_its_rank_and_loses_the_direction_that_rounding_alone_shows(half):
+    weight = load_classifier(REGISTRY["efficientnet_lite0"]).weight
+    for head, null_dim in ((weight, 280), (weight - weight.mean(dim=0), 281)):
+        rounded = head.to(half).float()
+        split = null_space(rounded.numpy(), stored=stored_precision(rounded))
+        assert (split.basis.shape[1], split.rank_float64) == (null_dim, 1000)
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+def test_the_precision_of_a_checkpoint_is_known_though_the_model_is_loaded_in_float32(tmp_path, stored, name):
+    model = timm.create_model(RESNET, num_classes=5)
+    file = saved(tmp_path / name, {key: value.to(stored) if "fc" in key else value for key, value in model.state_dict().items()})
+    weight = load_classifier(entry_of(RESNET, file, class_names=FIVE)).weight
+    assert weight.dtype == torch.float32
+    assert stored_precision(weight) == {torch.bfloat16: "bfloat16", torch.float16: "float16"}.get(stored, "float32")
+
+
+def test_random_weights_and_means_of_several_heads_have_a_precision_too():
+    assert stored_precision(load_classifier(entry_of(RESNET)).weight) == "float32"
+    assert stored_precision(load_classifier(entry_of("deit_tiny_distilled_patch16_224.fb_in1k")).weight) == "float32"
+    huge = torch.tensor([[1e30, 1 + 2**-9]])  # beyond the range of float16, finer than bfloat16
+    assert [stored_precision(huge), stored_precision(huge[:, 1:]), stored_precision(huge[:, :1])] == ["float32", "float16", "float32"]
+
+
+def test_the_width_of_every_model_is_known_without_its_weights():
+    for name, entry in REGISTRY.items():
+        assert feature_width(entry.model_copy(update={"feature_dim": None})) == entry.feature_dim, name
+    for identifier in ("deit_tiny_distilled_patch16_224.fb_in1k", "swin_t.IMAGENET1K_V1", "mobilenetv3_large_100.ra_in1k"):
+        assert feature_width(entry_of(identifier, "hub")) == load_classifier(entry_of(identifier)).weight.shape[1]
 
 
 @pytest.mark.parametrize(

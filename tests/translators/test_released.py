@@ -9,9 +9,12 @@ import yaml
 
 from singflow.artifacts.files import sha256_of
 from singflow.artifacts.tensors import write_tensors
+from singflow.config.reading import read_yaml
+from singflow.config.registry import resolve_models
 from singflow.errors import InputError
+from singflow.towers.weights import required
 from singflow.translators.linear import read_imported
-from singflow.translators.released import read_release
+from singflow.translators.released import MODELS, read_release
 from tests import warm
 from tests.project import ROOT
 
@@ -45,7 +48,19 @@ def test_a_release_is_its_affine_map(tmp_path):
     features = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
     expected = torch.nn.functional.linear(torch.from_numpy(features), STATE["weight"], STATE["bias"]).numpy()
     np.testing.assert_allclose(read.translator(features), expected, rtol=1e-6)
-    assert (read.model, read.space_id) == ("densenet", "ViT-L-14-quickgelu/openai")
+    assert (read.model, read.model_id) == ("densenet", "torchvision/densenet121.IMAGENET1K_V1")
+    assert read.space_id == "ViT-L-14-quickgelu/openai"
+    assert read_release(release(tmp_path, model_name="timm/resnet18.a1_in1k")).model_id == "timm/resnet18.a1_in1k"
+
+
+def test_the_authors_models_exist_and_are_those_of_the_registry_but_for_deit():
+    entries = resolve_models(ROOT / "config/models.yaml", [*MODELS.values()])
+    assert [f"{each.source}/{each.id}" for each in entries.values()] == [*MODELS.values()]
+    for entry in entries.values():
+        assert required(entry)  # the library has weights of this name
+    registry = resolve_models(ROOT / "config/models.yaml", list(read_yaml(ROOT / "config/models.yaml")))
+    absent = set(MODELS.values()) - {f"{each.source}/{each.id}" for each in registry.values()}
+    assert absent == {"timm/deit3_large_patch16_224.fb_in1k"}
 
 
 @pytest.mark.parametrize(
@@ -60,6 +75,7 @@ def test_a_release_is_its_affine_map(tmp_path):
         ({"weight": torch.full((3, 5), float("nan")), "bias": torch.zeros(3)}, {}, "NaN or infinite"),
         ({"weight": Payload(), "bias": torch.zeros(3)}, {}, "best.pt: not readable as tensors"),
         (STATE, {"architecture": "mlp3"}, "architecture 'mlp3' cannot be imported"),
+        (STATE, {"model_name": "resnet18"}, "unknown model_name 'resnet18': write <source>/<id>"),
         (STATE, {"embedding_backend": "other"}, "unknown embedding_backend 'other'"),
         (STATE, {"checkpoint_file": "../best.pt"}, "must be a file name in the same folder"),
         (STATE, {"checkpoint_file": "absent.pt"}, "absent.pt: not readable"),
@@ -79,10 +95,10 @@ def run(folder, *flags):
     return warm.singflow(ROOT, "import_translator", *flags, *registries, cwd=folder)
 
 
-def wide(folder, in_dim=1024, out_dim=768):
+def wide(folder, in_dim=1024, out_dim=768, model_name="densenet"):
     generator = torch.Generator().manual_seed(0)
     state = {"weight": torch.randn(out_dim, in_dim, generator=generator), "bias": torch.randn(out_dim, generator=generator)}
-    return release(folder, state, in_dim=in_dim, out_dim=out_dim), state
+    return release(folder, state, in_dim=in_dim, out_dim=out_dim, model_name=model_name), state
 
 
 def test_the_printed_line_names_the_file_for_a_study_and_is_the_same_each_time(tmp_path):
@@ -107,11 +123,24 @@ def test_the_printed_line_names_the_file_for_a_study_and_is_the_same_each_time(t
 @pytest.mark.parametrize(
     ("flags", "shape", "message"),
     [
-        (["--model", "resnet50"], {}, "it translates 1024 features, but resnet50 has 2048: name another model"),
+        (["--model", "resnet50"], {}, "fitted for torchvision/densenet121.IMAGENET1K_V1, but resnet50 is .*: write --model densenet121,"),
+        (
+            ["--model", "densenet121"],  # as wide as DeiT's
+            {"model_name": "deit"},
+            "'deit' was fitted for timm/deit3_large_patch16_224.fb_in1k, but densenet121 is torchvision/densenet121.IMAGENET1K_V1: "
+            "write --model timm/deit3_large_patch16_224.fb_in1k, here and in the study",
+        ),
+        (["--model", "deit3_large"], {"model_name": "deit"}, "but deit3_large is timm/deit3_large_patch16_224.fb_in22k_ft_in1k"),
+        (["--model", "densenet121"], {"in_dim": 1280}, "it translates 1280 features, but densenet121 has 1024"),
+        (["--model", "timm/resnet18.a1_in1k"], {"model_name": "timm/resnet18.a1_in1k"}, "1024 features, but timm/resnet18.a1_in1k has 512"),
+        (
+            ["--model", "transformers/facebook/dinov2-large-imagenet1k-1-layer"],
+            {"model_name": "dinov2", "in_dim": 2048},
+            "known in the hub alone: write its feature_dim",
+        ),
         (["--model", "densenet121", "--space", "eva02_l14"], {}, "which eva02_l14 of .*spaces.yaml is not"),
         (["--model", "densenet121", "--space", "conse_minilm"], {}, "which conse_minilm of .*spaces.yaml is not"),
         (["--model", "densenet121"], {"out_dim": 512}, r"\(512 dimensions\), which clip_vit_l14"),
-        (["--model", "timm/resnet18.a1_in1k"], {}, "needs its feature_dim"),
         (["--model", "densnet121"], {}, "did you mean 'densenet121'"),
     ],
 )
@@ -121,6 +150,16 @@ def test_a_release_for_another_model_or_space_is_refused_without_a_file(tmp_path
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert re.search(message, done.stderr), done.stderr
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_deits_release_is_taken_for_its_own_model_which_has_no_entry(tmp_path):
+    folder, state = wide(tmp_path / "release", model_name="deit")
+    name = "timm/deit3_large_patch16_224.fb_in1k"
+    text = run(tmp_path, "--release", str(folder), "--model", name).stderr
+    pin = f"clip_vit_l14/{name}:{sha256_of(tmp_path / f'checkpoints/translators/clip_vit_l14/{name}.safetensors')[:16]}"
+    assert f"  imported: [{pin}]" in text
+    with contextlib.chdir(tmp_path):
+        np.testing.assert_array_equal(read_imported([pin], "clip_vit_l14", name).weight, state["weight"].numpy())
 
 
 def test_an_imported_file_with_nan_is_refused(tmp_path, monkeypatch):

@@ -119,7 +119,10 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
         "null_basis": ("float64", (1280, 280)),
     }
     report = json.loads((results / "projectors/efficientnet_lite0.json").read_text())
-    assert set(report) == {"rank", "null_dim", "rule", "tolerance", "orthonormality_error", "max_logit_change"}
+    assert set(report) == {"rank", "null_dim", "rule", "tolerance", "orthonormality_error", "max_logit_change"} | {
+        "weight_dtype", "rank_stored", "rank_float64",
+    }  # fmt: skip
+    assert (report["rank"], report["rank_stored"], report["rank_float64"], report["weight_dtype"]) == (1000, 1000, 1000, "float32")
     assert report["orthonormality_error"] <= 1e-12 and report["max_logit_change"] <= 1e-4
     tensors = ["weight", "bias", "fold_weight", "fold_bias"]
     translator, _ = read_tensors(results / "translators/conse_minilm/efficientnet_lite0/linear.safetensors", tensors)

@@ -145,7 +145,7 @@ def released(folder, weight, bias):
     folder.mkdir()
     torch.save({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)}, folder / "best.pt")
     facts = {
-        "model_name": "efficientnet",
+        "model_name": "timm/tf_efficientnet_lite0.in1k",
         "translator_name": "linear",
         "architecture": "linear",
         "embedding_backend": "kakao_karlo_v1_alpha_image_variations",

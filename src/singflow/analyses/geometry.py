@@ -8,6 +8,8 @@ import scipy
 
 from singflow.errors import InputError
 
+EPS = {"bfloat16": 2.0**-7, **{name: float(np.finfo(name).eps) for name in ("float16", "float32", "float64")}}
+
 
 @dataclass(frozen=True)
 class NullSpace:
@@ -16,7 +18,8 @@ class NullSpace:
     singular_values: (min(C, d),) float64, descending, of W, or of W less its mean row for rule `centered`;
     basis: (d, k) float64, orthonormal columns that span the null space; rank: d - k;
     principal: (d, rank) float64, the leading right singular vectors, which span what is left;
-    tolerance: the singular value up to which a direction counts as null.
+    tolerance: the singular value up to which a direction counts as null; rank_stored, rank_float64: ranks of W at the precision in which
+    its weights are stored and at float64, whatever the rule.
     """
 
     singular_values: np.ndarray
@@ -24,6 +27,8 @@ class NullSpace:
     principal: np.ndarray
     rank: int
     tolerance: float
+    rank_stored: int
+    rank_float64: int
 
     @property
     def orthonormality_error(self) -> float:
@@ -32,8 +37,10 @@ class NullSpace:
         return float(np.abs(gram - np.eye(len(gram))).max(initial=0.0))
 
 
-def null_space(weight: np.ndarray, rule: str = "exact", energy: float = 1.0, rank: int | None = None) -> NullSpace:
-    """Null space of a head's weight matrix W, by one of four rules.
+def null_space(
+    weight: np.ndarray, rule: str = "exact", energy: float = 1.0, rank: int | None = None, stored: str | None = None
+) -> NullSpace:
+    """Null space of a head's weight matrix W, by one of five rules.
 
     Singular values are never negative, so a head with d <= C and full rank has the null dimension 0.
 
@@ -41,15 +48,17 @@ def null_space(weight: np.ndarray, rule: str = "exact", energy: float = 1.0, ran
     ----------
     weight : ndarray of shape (C, d)
         The head's weight W; computed in float64.
-    rule : {"exact", "energy", "fixed", "centered"}
-        `exact`: the kernel of W with tolerance max(C, d) * eps * S_1. `energy`: all but the fewest leading directions that hold
-        the share `energy` of ||W||_F^2, which are never more than `exact` keeps. `fixed`: all but the `rank` leading directions.
-        `centered`: the kernel of W less its mean row, which is what softmax cannot see; its tolerance takes the larger of S_1 and
-        sqrt(C) times the norm of the mean row.
+    rule : {"exact", "exact64", "energy", "fixed", "centered"}
+        `exact`: the kernel of W at the precision in which its weights are stored (`rank_tolerance`). `exact64`: the same at float64.
+        `energy`: all but the fewest leading directions that hold the share `energy` of ||W||_F^2, which are never more than `exact`
+        keeps. `fixed`: all but the `rank` leading directions. `centered`: the kernel of W less its mean row, which is what softmax
+        cannot see; its tolerance takes the larger of S_1 and sqrt(C) times the norm of the mean row.
     energy : float
         Share, 0 to 1; for rule `energy` alone.
     rank : int, optional
         Number of leading directions kept; for rule `fixed` alone.
+    stored : {"bfloat16", "float16", "float32", "float64"}, optional
+        Precision in which the weights are stored; by default that of the array.
 
     Returns
     -------
@@ -59,7 +68,7 @@ def null_space(weight: np.ndarray, rule: str = "exact", energy: float = 1.0, ran
     Raises
     ------
     InputError
-        When the weight is no matrix, empty or not finite, or when rule `fixed` has no rank or one above min(C, d).
+        When the weight is no matrix, empty or not finite, when rule `fixed` has no rank or one above min(C, d), or for another precision.
 
     References
     ----------
@@ -67,12 +76,17 @@ def null_space(weight: np.ndarray, rule: str = "exact", energy: float = 1.0, ran
     """
     if weight.ndim != 2 or not weight.size or not np.isfinite(weight).all():
         raise InputError(f"a head's weight must be a finite, non-empty matrix, not shape {weight.shape} or with NaN")
+    stored = stored or weight.dtype.name
+    if stored not in EPS:
+        raise InputError(f"weights are stored in {stored}, not in {', '.join(EPS)}: extract the head again")
     matrix = np.asarray(weight, dtype=np.float64)
     mean = matrix.mean(axis=0) if rule == "centered" else np.zeros(matrix.shape[1])
     classes, width = matrix.shape
     _, singular, right = scipy.linalg.svd(matrix - mean, full_matrices=classes < width, check_finite=False)
+    own = scipy.linalg.svdvals(matrix, check_finite=False) if rule == "centered" else singular
+    ranks = {precision: int((own > rank_tolerance(matrix, float(own[0]), precision)).sum()) for precision in (stored, "float64")}
     scale = max(float(singular[0]), float(np.sqrt(classes) * np.linalg.norm(mean)))
-    tolerance = max(classes, width) * np.finfo(np.float64).eps * scale
+    tolerance = rank_tolerance(matrix, scale, "float64" if rule == "exact64" else stored)
     kept = int((singular > tolerance).sum())
     if rule == "energy":
         kept = min(kept, energy_rank(singular, energy))
@@ -82,7 +96,39 @@ def null_space(weight: np.ndarray, rule: str = "exact", energy: float = 1.0, ran
         kept = rank
     if rule in ("energy", "fixed"):
         tolerance = float(singular[kept]) if kept < len(singular) else 0.0
-    return NullSpace(singular, np.ascontiguousarray(right[kept:].T), right[:kept].T, kept, tolerance)
+    return NullSpace(singular, np.ascontiguousarray(right[kept:].T), right[:kept].T, kept, tolerance, ranks[stored], ranks["float64"])
+
+
+def rank_tolerance(weight: np.ndarray, largest: float, stored: str) -> float:
+    """Singular value up to which a direction cannot be told from none at the precision in which weights are stored.
+
+    From float32 on NumPy's convention, max(C, d) * eps * S_1. In half precision that is above S_1 itself (10 times, for 1000 x 1280
+    weights in bfloat16), so there it is the norm that rounding errors have, each up to eps / 2 times a weight of the mean size:
+    eps / 2 * ||W||_F * (1 / sqrt(C) + 1 / sqrt(d)).
+
+    Parameters
+    ----------
+    weight : ndarray of shape (C, d)
+        The head's weight W in float64.
+    largest : float
+        S_1.
+    stored : str
+        A key of EPS.
+
+    Returns
+    -------
+    float
+        The tolerance.
+
+    References
+    ----------
+    numpy.linalg.matrix_rank. A matrix of C x d independent errors of variance s^2 has the norm s * (sqrt(C) + sqrt(d)), nearly.
+    """
+    eps = EPS[stored]
+    if eps > EPS["float32"]:
+        classes, width = weight.shape
+        return eps / 2 * float(np.linalg.norm(weight)) * (classes**-0.5 + width**-0.5)
+    return max(weight.shape) * eps * largest
 
 
 def energy_rank(singular: np.ndarray, energy: float) -> int:

@@ -44,12 +44,14 @@ class CurveStatistics:
     and `centered` of geometry.null_space. A point of rank r keeps the r leading right singular vectors of W and removes the rest of
     the feature space, f' = V_r V_r^T f; `centered` keeps those of W less its mean row.
 
-    head: weight (C, d), bias (C,); energy: share of ||W||_F^2 that the rule `energy` keeps.
+    head: weight (C, d), bias (C,); energy: share of ||W||_F^2 that the rule `energy` keeps; stored: precision of null_space.
     """
 
-    def __init__(self, weight: np.ndarray, bias: np.ndarray, translators: CrossFitted, kept: list[float], energy: float) -> None:
+    def __init__(
+        self, weight: np.ndarray, bias: np.ndarray, translators: CrossFitted, kept: list[float], energy: float, stored: str | None = None
+    ) -> None:
         self._weight, self._bias, self._translators = weight.astype(np.float64), bias.astype(np.float64), translators
-        exact, centered = null_space(weight), null_space(weight, "centered")
+        exact, centered = null_space(weight, stored=stored), null_space(weight, "centered", stored=stored)
         ranks = {share: min(exact.rank, max(1, round(share * exact.rank))) for share in sorted(set(kept), reverse=True)}
         rules = {"exact": exact.rank, "energy": min(exact.rank, energy_rank(exact.singular_values, energy))}
         cuts = sorted({*ranks.values(), *rules.values()}, reverse=True)

@@ -81,6 +81,7 @@ def summarize_model(
         "null_dim": projector["null_dim"],
         "rank": projector["rank"],
         "rank_rule": projector["rule"],
+        **{name: projector[name] for name in ("weight_dtype", "rank_stored", "rank_float64")},
         "seed": seed,
         "weights": entry.weights.partition(":")[0],
         "top1": top1,
@@ -233,6 +234,31 @@ def correlate_labels(labels: pd.DataFrame, permutations: int, seed: int) -> pd.D
     return pd.concat(blocks, ignore_index=True)
 
 
+def rank_differences(models: pd.DataFrame) -> str:
+    """Where the rank of a head is another one at the precision of its stored weights than at float64, and by how many directions.
+
+    Parameters
+    ----------
+    models : DataFrame
+        tables/models.csv.
+
+    Returns
+    -------
+    str
+        A sentence; empty where there is no such head.
+    """
+    heads = models[models["rank_stored"] != models["rank_float64"]].drop_duplicates("model").to_dict("records")
+    if not heads:
+        return ""
+    named = [
+        f"{row['model']} {row['rank_stored']} ({row['weight_dtype']}) and {row['rank_float64']}, "
+        f"{(fewer := row['rank_float64'] - row['rank_stored'])} direction{'s' * (fewer > 1)} fewer"
+        for row in heads
+    ]
+    taken = {"exact": " Rule exact takes the first.", "exact64": " Rule exact64 takes the second."}.get(heads[0]["rank_rule"], "")
+    return f"Rank at the precision of the stored weights and at float64: {'; '.join(named)}.{taken}"
+
+
 def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return [
@@ -344,6 +370,8 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
     if models["lambda_at_edge"].any():
         named = ", ".join(models.loc[models["lambda_at_edge"], "model"].unique())
         lines.append(f"{named}: the best penalty is at the edge of translator.lambdas: extend the list.")
+    if differences := rank_differences(models):
+        lines.append(differences)
     if (models["null_dim"] == 0).any():
         names = ", ".join(models.loc[models["null_dim"] == 0, "model"].unique())
         lines.append(f"{names}: {NO_NULL_SPACE}.")

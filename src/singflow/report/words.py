@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from singflow.analyses.ranking import PAPER
-from singflow.analyses.summary import MEANING, NO_NULL_SPACE, NONE, SOME, UNJUDGED, ZERO
+from singflow.analyses.summary import MEANING, NO_NULL_SPACE, NONE, SOME, UNJUDGED, ZERO, rank_differences
 
 
 def _range(row: dict[Any, Any], name: str) -> str:
@@ -197,6 +197,8 @@ def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> lis
     said = []
     if (models["weights"] == "random").any():
         said.append("These models are untrained (random weights): the numbers show that the workflow runs, and nothing else.")
+    if differences := rank_differences(models):
+        said.append(differences)
     weak = models[models["translator"] == "weak"]
     if len(weak):
         named = _joined(f"{row.model} in {row.space}" for row in weak.itertuples())

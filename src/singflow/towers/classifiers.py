@@ -171,6 +171,43 @@ def load_classifier(entry: ModelEntry) -> Classifier:
     """
     locate(entry)
     torch.manual_seed(0)
+    model, heads, preprocess = _built(entry)
+    if entry.weights == "random":
+        for path in heads:
+            _draw(_module_at(model, path))
+    return Classifier(model, heads, entry, preprocess)
+
+
+def feature_width(entry: ModelEntry) -> int:
+    """Width of the feature, found from the architecture alone: no weights are needed, and none take memory.
+
+    Parameters
+    ----------
+    entry : ModelEntry
+        Entry of config/models.yaml.
+
+    Returns
+    -------
+    int
+        Inputs of its head, of several heads together.
+
+    Raises
+    ------
+    InputError
+        When the library cannot build the model without the hub, or its head is not linear.
+    """
+    if entry.source == "transformers" and entry.config is None:
+        raise InputError(f"{entry.id}: its width is known in the hub alone: write its feature_dim into its entry in config/models.yaml")
+    empty = entry.model_copy(update={"weights": "random"})
+    with torch.device("meta"):
+        model, heads, _ = _built(empty)
+        return sum(_linear(_module_at(model, path), path, empty)[0].shape[1] for path in heads)
+
+
+Built = tuple[nn.Module, list[str], Preprocess]
+
+
+def _built(entry: ModelEntry) -> Built:
     build = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}[entry.source]
     try:
         model, heads, preprocess = build(entry)
@@ -188,13 +225,7 @@ def load_classifier(entry: ModelEntry) -> Classifier:
         raise InputError(f"{entry.id}: its library names no head: write its path as `head` in config/models.yaml")
     if entry.head_weights:
         model, heads = _with_own_head(model, heads, entry)
-    if kind == "random":
-        for path in heads:
-            _draw(_module_at(model, path))
-    return Classifier(model, heads, entry, preprocess)
-
-
-Built = tuple[nn.Module, list[str], Preprocess]
+    return model, heads, preprocess
 
 
 def _timm(entry: ModelEntry) -> Built:
@@ -352,6 +383,23 @@ def _load_by_name(model: nn.Module, path: Path, entry: ModelEntry) -> None:
         model.load_state_dict(_read_state(path))
     except RuntimeError as error:
         raise InputError(f"{path}: not a state dict of {entry.id} with {entry.head_classes} classes: {error}") from None
+
+
+def stored_precision(weight: torch.Tensor) -> str:
+    """Precision in which weights are stored: the coarsest that holds each of them, whatever type a library loads them as.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (C, d)
+        The head's weight in float32.
+
+    Returns
+    -------
+    str
+        `bfloat16`, `float16` or `float32`.
+    """
+    halves = (torch.bfloat16, torch.float16)
+    return next((str(half).removeprefix("torch.") for half in halves if torch.equal(weight.to(half).float(), weight)), "float32")
 
 
 def weights_sha256(model: nn.Module) -> str:

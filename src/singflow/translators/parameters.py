@@ -16,7 +16,9 @@ from singflow.config.sections import (
 class Projector(Section):
     """Where the null space begins (equation 3)."""
 
-    rule: Literal["exact", "energy", "fixed", "centered"] = Field("exact", description="exact | energy | fixed | centered (paper: exact)")
+    rule: Literal["exact", "exact64", "energy", "fixed", "centered"] = Field(
+        "exact", description="exact | exact64 | energy | fixed | centered (paper: exact)"
+    )
     energy: float = Field(0.99, gt=0, le=1, description="rule energy: share of ||W||^2 in the principal space")
     rank: int | None = Field(None, ge=0, description="rule fixed: dimensions of the principal space")
 

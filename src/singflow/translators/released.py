@@ -11,6 +11,21 @@ from singflow.errors import InputError
 from singflow.translators.ridge import Affine
 
 BACKENDS = {"kakao_karlo_v1_alpha_image_variations": "ViT-L-14-quickgelu/openai"}
+MODELS = {  # configs/models.yaml of the authors' code, where it gives no weights those that their library takes then
+    "resnet": "torchvision/resnet50.IMAGENET1K_V1",
+    "dinovit1": "timm/vit_large_patch16_224.augreg_in21k_ft_in1k",
+    "bitresnet": "timm/resnetv2_50x1_bit.goog_in21k_ft_in1k",
+    "resnext": "timm/resnext101_32x8d.fb_wsl_ig1b_ft_in1k",
+    "efficientnet": "timm/tf_efficientnet_b0.ns_jft_in1k",
+    "dinov2": "transformers/facebook/dinov2-large-imagenet1k-1-layer",
+    "swin_large": "timm/swin_large_patch4_window7_224.ms_in22k_ft_in1k",
+    "deit": "timm/deit3_large_patch16_224.fb_in1k",
+    "densenet": "torchvision/densenet121.IMAGENET1K_V1",
+    "eva02_large": "timm/eva02_large_patch14_448.mim_in22k_ft_in22k_in1k",
+    "convnext": "timm/convnext_base.fb_in22k_ft_in1k",
+    "vgg16": "torchvision/vgg16.IMAGENET1K_V1",
+    "vgg19": "torchvision/vgg19.IMAGENET1K_V1",
+}
 
 
 class ReleaseMetadata(Section):
@@ -28,9 +43,10 @@ class ReleaseMetadata(Section):
 
 @dataclass(frozen=True)
 class Release:
-    """A released linear translator, the name of the model it was fitted for, and the open_clip id of its space."""
+    """A released linear translator; the model it was fitted for, by its name there and as <source>/<id>; the open_clip id of its space."""
 
     model: str
+    model_id: str
     space_id: str
     translator: Affine
 
@@ -46,12 +62,13 @@ def read_release(folder: Path) -> Release:
     Returns
     -------
     Release
-        The translator (float32), its model, and the open_clip id of its space.
+        The translator (float32), its model, and the open_clip id of its space. A model that is not the authors' may be named as
+        <source>/<id> in metadata.yaml.
 
     Raises
     ------
     InputError
-        For metadata.yaml that is missing or has other keys, another architecture than linear, an unknown space, tensors whose
+        For metadata.yaml that is missing or has other keys, another architecture than linear, an unknown model or space, tensors whose
         shapes are not the metadata's, non-finite values, and a checkpoint that holds anything but tensors or lies elsewhere.
     """
     import torch
@@ -66,6 +83,11 @@ def read_release(folder: Path) -> Release:
         raise InputError(f"{origin}: architecture {metadata.architecture!r} cannot be imported: only linear is an affine map")
     if metadata.embedding_backend not in BACKENDS:
         raise InputError(f"{origin}: unknown embedding_backend {metadata.embedding_backend!r}; known: {', '.join(BACKENDS)}")
+    if metadata.model_name not in MODELS and "/" not in metadata.model_name:
+        raise InputError(
+            f"{origin}: unknown model_name {metadata.model_name!r}: write <source>/<id>, as in timm/resnet18.a1_in1k, "
+            f"or one of the authors' names: {', '.join(MODELS)}"
+        )
     if Path(metadata.checkpoint_file).name != metadata.checkpoint_file:
         raise InputError(f"{origin}: checkpoint_file {metadata.checkpoint_file!r} must be a file name in the same folder")
     path = folder / metadata.checkpoint_file
@@ -80,4 +102,5 @@ def read_release(folder: Path) -> Release:
     arrays = {key: state[key].numpy().astype(np.float32) for key in shapes}
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise InputError(f"{path}: holds NaN or infinite values: the file is damaged")
-    return Release(metadata.model_name, BACKENDS[metadata.embedding_backend], Affine(**arrays))
+    name = metadata.model_name
+    return Release(name, MODELS.get(name, name), BACKENDS[metadata.embedding_backend], Affine(**arrays))
