@@ -127,9 +127,8 @@ def test_the_pages_have_the_commands_that_these_tests_run():
         *ARCHIVES,
     ] == COMMANDS
     assert [sorted(snippet) for snippet in SNIPPETS] == [
-        ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"], ["translator"], ["data"], ["mine", "probe"], ["siglip"],
-        ["pictures"],
-        ["pictures"],
+        ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"], ["translator"], ["data"], ["mine", "probe"],
+        ["siglip"], ["pictures"], ["pictures"],
     ]  # fmt: skip
 
 
