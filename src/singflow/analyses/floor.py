@@ -120,7 +120,7 @@ class Refits:
     def __init__(self, sums: GroupSums, rank: int, lambdas: tuple[float, float], place: np.ndarray, scale: float = 1.0) -> None:
         self._sums, self._rank, self._lambdas, self._place, self.scale = sums, rank, lambdas, place, scale
         self._hollow: GroupSums | None = None
-        self.predictors = self._fit(sums.regress(slice(0, rank), slice(rank, None)), lambdas[1], crossed=sums.split.crossed)
+        self.predictors = self._fit(sums.regress(slice(0, rank), slice(rank, None)), lambdas[1], wanted=np.append(sums.split.place, WHOLE))
 
     def predictor_of(self, group: int) -> Affine:
         """The predictor that did not see a group, where fits are crossed.
@@ -154,8 +154,7 @@ class Refits:
         """
         sums = self._sums if order is None else self._permuted(rows, order)
         principal = sums.regress(slice(0, self._rank), slice(self._rank, None))
-        crossed = bool((self._place != WHOLE).any())
-        return Fits(*(self._fit(each, penalty, crossed=crossed) for each, penalty in zip((sums, principal), self._lambdas, strict=True)))
+        return Fits(*(self._fit(each, penalty, wanted=self._place) for each, penalty in zip((sums, principal), self._lambdas, strict=True)))
 
     def baseline(self, rows: Rows) -> np.ndarray:
         """Squared error of the mean embedding that each image's translator starts from.
@@ -177,10 +176,15 @@ class Refits:
             errors[images] = np.vecdot(difference, difference)
         return errors
 
-    def _fit(self, sums: GroupSums, penalty: float, *, crossed: bool) -> CrossFitted:
-        parts = [groups for groups, _ in sums.split.fits if crossed]
-        made = (sums.of(groups) for groups in [*parts, sums.split.whole])
-        return CrossFitted(tuple(each.solve(*penalties(each, [penalty])) for each in made), self._place, self._place)
+    def _fit(self, sums: GroupSums, penalty: float, *, wanted: np.ndarray) -> CrossFitted:
+        """The fits at the places that are wanted; the others are none."""
+        parts = [groups for groups, _ in sums.split.fits if sums.split.crossed]
+        places = {*np.unique(wanted).tolist()}
+        maps = []
+        for place, groups in [*enumerate(parts), (WHOLE, sums.split.whole)]:
+            made = sums.of(groups) if place in places else None
+            maps.append(Affine(np.zeros((0, 0)), np.zeros(0)) if made is None else made.solve(*penalties(made, [penalty])))
+        return CrossFitted(tuple(maps), self._place, self._place)
 
     def _permuted(self, rows: Rows, order: np.ndarray) -> GroupSums:
         own = np.arange(len(order))

@@ -82,6 +82,7 @@ class GroupSums:
         self.split = split
         self.origin: tuple[np.ndarray, np.ndarray] | None = None
         self._sums: dict[tuple[int, bool], RidgeStatistics] = {}
+        self._total: RidgeStatistics | None = None
 
     def update(self, features: np.ndarray, embeddings: np.ndarray, image_id: np.ndarray, view: np.ndarray) -> None:
         """Add rows; those of images in no group are left out.
@@ -95,7 +96,7 @@ class GroupSums:
         image_id, view : ndarray of shape (n,)
             The image and view of each row.
         """
-        groups = self.split.groups[image_id]
+        groups, self._total = self.split.groups[image_id], None
         if self.origin is None and len(features):
             self.origin = features[0].astype(np.float64), embeddings[0].astype(np.float64)
         for key in sorted({*zip(groups.tolist(), (view == 0).tolist(), strict=True)}):
@@ -120,11 +121,21 @@ class GroupSums:
         RidgeStatistics
             New sums.
         """
-        total = self._empty()
-        for (group, _), sums in self._sums.items():
-            if group in groups:
-                total.add(sums)
-        return total
+        inside = [sums for (group, _), sums in self._sums.items() if group in groups]
+        outside = [sums for (group, _), sums in self._sums.items() if group not in groups]
+        made = self._empty()
+        if len(inside) <= len(outside) + 1:
+            for each in inside:
+                made.add(each)
+            return made
+        if self._total is None:
+            self._total = self._empty()
+            for each in self._sums.values():
+                self._total.add(each)
+        made.add(self._total)
+        for each in outside:
+            made.add(each, -1)
+        return made
 
     def judging(self, group: int) -> RidgeStatistics:
         """Sums over view 0 of the images of a group.
