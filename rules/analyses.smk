@@ -57,6 +57,29 @@ rule measure_floor:
         " --table {output.table} --images {output.images} --labels {output.labels} --report {output.report} --log {log}"
 
 
+rule measure_head_extension:
+    input:
+        manifest=f"{RESULTS}/data/manifest.parquet",
+        features=shards("features/{model}"),
+        embeddings=shards("embeddings/{space}"),
+        projector=f"{RESULTS}/projectors/{{model}}.safetensors",
+        floor=rules.measure_floor.output.report,
+    output:
+        f"{RESULTS}/head_extensions/{{space}}/{{model}}.parquet",
+    threads: THREADS
+    resources:
+        **COST,
+    params:
+        folds=config["translator"]["folds"],
+        confidence=config["summary"]["confidence"],
+    shell:
+        "python scripts/measure_head_extension.py --manifest {input.manifest}"
+        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
+        " --folds {params.folds} --projector {input.projector} --floor {input.floor} --confidence {params.confidence}"
+        f" --threads {THREADS}"
+        " --output {output} --log {log}"
+
+
 rule measure_null_removal:
     input:
         manifest=f"{RESULTS}/data/manifest.parquet",

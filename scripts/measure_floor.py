@@ -1,6 +1,5 @@
 """Measure what scores show where the null space carries nothing, and what it adds to the principal space."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.floor import SCORES, Floor, Refits, Rows, label_p_values, measure, p_value, predictor_penalty
-from singflow.analyses.geometry import complement, row_span
+from singflow.analyses.geometry import coordinate_axes
 from singflow.analyses.unique_information import unique_information
 from singflow.artifacts.files import read_json, read_names, write_json
 from singflow.artifacts.scratch import Scratch
@@ -42,19 +41,6 @@ class Flags(Floor, cli.Command):
     images: Path
     labels: Path
     report: Path
-
-
-def read_axes(flags: Flags, manifest: pd.DataFrame, basis: np.ndarray) -> tuple[np.ndarray, int]:
-    """Directions of principal and then of null coordinates, as far as the images differ in them, and the number of the former."""
-
-    def blocks(part: np.ndarray) -> Iterator[np.ndarray]:
-        for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
-            yield shard["features"] @ part
-
-    parts = [complement(basis), basis]
-    spans = [row_span(blocks(part)) for part in parts]
-    parts = [part if span is None else part @ span for part, span in zip(parts, spans, strict=True)]
-    return np.hstack(parts).astype(np.float32), parts[0].shape[1]
 
 
 def read_rows(flags: Flags, manifest: pd.DataFrame, axes: np.ndarray, rank: int, sums: GroupSums) -> Rows:
@@ -98,7 +84,10 @@ def is_known_zero(head: Path, embeddings: Path) -> bool:
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     manifest = read_manifest(flags.manifest)
-    axes, rank = read_axes(flags, manifest, read_null_basis(flags.projector))
+    axes, rank = coordinate_axes(
+        read_null_basis(flags.projector),
+        lambda: (shard["features"] for shard in iterate_shards(flags.features, "features", flags.shards, manifest)),
+    )
     texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
     labels = read_names(flags.names)["labels"]
     codes = label_rows(manifest, labels, flags.names)

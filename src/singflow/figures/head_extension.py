@@ -1,0 +1,79 @@
+"""Figure of the head extension: what a linear read-out tells against the number of null directions made visible."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
+
+from singflow.analyses.head_extension import ENOUGH
+from singflow.figures.style import STYLE, caption, colour, marker
+
+
+def head_extensions(curves: dict[str, dict[str, pd.DataFrame]], rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
+    """Per space, one row of panels against the number of visible null directions: R2 with its interval, and the gain in R2.
+
+    A model is a colour; its marker stands where 90 % of Delta R2 is reached, and at the end where nothing is gained.
+
+    Parameters
+    ----------
+    curves : dict of str to dict
+        Space -> model -> table of head_extension().
+    rows : DataFrame
+        tables/head_extensions.csv.
+    models : DataFrame
+        tables/models.csv.
+
+    Returns
+    -------
+    Figure
+        Two panels per space.
+    """
+    with plt.rc_context(STYLE):
+        height = 3.6 + 0.17 * -(-max(map(len, curves.values())) // 2)
+        figure = plt.figure(figsize=(9.5, len(curves) * height), layout="constrained")
+        for subfigure, (space, tables) in zip(figure.subfigures(len(curves), 1, squeeze=False)[:, 0], curves.items(), strict=True):
+            mine, named = (each[each["space"] == space].set_index("model") for each in (rows, models))
+            level, gain = subfigure.subplots(1, 2)
+            handles = []
+            for number, (model, curve) in enumerate(tables.items()):
+                shared = {"color": colour(number), "lw": 1.4}
+                level.fill_between(curve["directions"], curve["r2_low"], curve["r2_high"], color=colour(number), alpha=0.12, lw=0)
+                level.plot(curve["directions"], curve["r2"], **shared)
+                enough = mine.at[model, "directions_90"]
+                found = {"marker": marker(number), "ms": 6, "mec": colour(number), "mfc": "white" if pd.isna(enough) else colour(number)}
+                at = len(curve) - 1 if pd.isna(enough) else int(enough)
+                gain.plot(curve["directions"], curve["r2"] - curve["r2"].iloc[0], markevery=[at], **shared, **found)
+                handles.append(Line2D([], [], **shared, **found, label=f"{caption(model, named)}: {_said(mine.loc[model])}"))
+            gain.axhline(0, color="0.6", lw=0.8, zorder=0)
+            level.set_title("(a) R² of the embeddings, cross-fitted", loc="left")
+            gain.set_title("(b) what the null directions add to the principal space", loc="left")
+            level.set_ylabel("R²")
+            gain.set_ylabel("gain in R²")
+            for axes in (level, gain):
+                _ticks(axes, max(len(curve) - 1 for curve in tables.values()))
+            subfigure.suptitle(f"Null directions made visible, space {space}", fontsize=11)
+            subfigure.legend(handles=handles, loc="outside lower center", ncols=1 if len(handles) < 5 else 2, fontsize=8)
+        return figure
+
+
+def _said(row: pd.Series) -> str:
+    """What a model's curve comes to."""
+    if not row["null_dim"]:
+        return "no null space"
+    interval = "" if pd.isna(row["delta_r2_low"]) else f" [{row['delta_r2_low']:+.3f}, {row['delta_r2_high']:+.3f}]"
+    delta, enough = f"Delta R² {row['delta_r2']:+.3f}{interval}", row["directions_90"]
+    if pd.isna(enough):
+        return f"{delta}, nothing gained"
+    return f"{delta}, {ENOUGH:.0%} of it with {enough} of {row['null_dim']} directions".replace("%", " %")
+
+
+def _ticks(axes: Axes, most: int) -> None:
+    axes.set_xscale("symlog", base=2, linthresh=1)
+    ticks = [0, *(2**power for power in range(max(most, 1).bit_length()))]
+    axes.set_xticks(ticks, list(map(str, ticks)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(-0.15, max(most, 1) * 1.1)
+    axes.set_xlabel("null directions visible")
+    axes.grid(axis="y", color="0.92", lw=0.6)
