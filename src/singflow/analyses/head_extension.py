@@ -3,10 +3,11 @@
 W gets q more rows, orthonormal and out of ker W, so that the logits it had stay as they are; what a linear read-out then tells of the
 embeddings is set against q. A diagnostic of linear decodability, no promise of a better classifier.
 
-The rows are those that carry most of T_0 Cov(b) T_0^T, the covariance of what the null coordinates b add to the translation. Of q
-combinations of b, those tell most of T_0 b that have the span of T_0^T u_1, ..., T_0^T u_q, with u_j the leading eigenvectors of that
-matrix (reduced-rank regression: the right singular directions of T_0 Cov(b)^1/2, mapped back to b). Made orthonormal one after the
-other they serve every q: the first q rows are the best q.
+The rows are those that carry most of T_0 S T_0^T, where T_0 is the translator's part on the null coordinates b, and S their scatter
+less what the principal coordinates a predict of it: by the trace of that matrix b lowers the penalized squared error. It is not
+Cov(b), by which a copy of a in b would come first, though it adds nothing. Of q combinations of b, those lower the error most that
+have the span of T_0^T u_1, ..., T_0^T u_q, with u_j the leading eigenvectors of T_0 S T_0^T (reduced-rank regression: the right
+singular directions of T_0 S^1/2, mapped back to b). Made orthonormal one after the other they serve every q.
 """
 
 import numpy as np
@@ -22,7 +23,7 @@ ENOUGH = 0.9  # of Delta R2
 
 
 def null_directions(made: RidgeStatistics, rank: int, alpha: float) -> np.ndarray:
-    """Orthonormal null directions, those first that carry most of T_0 Cov(b) T_0^T.
+    """Orthonormal null directions: with the first q the penalized squared error is the least that any q of them give.
 
     Parameters
     ----------
@@ -36,14 +37,16 @@ def null_directions(made: RidgeStatistics, rank: int, alpha: float) -> np.ndarra
     Returns
     -------
     ndarray of shape (k, p)
-        As many columns as T_0 Cov(b) T_0^T has eigenvalues beyond rounding, so at most min(k, m).
+        As many columns as T_0 S T_0^T has eigenvalues beyond rounding, so at most min(k, m).
 
     References
     ----------
     Izenman, Reduced-rank regression for the multivariate linear model, 1975.
     """
     hidden = made.solve(alpha).weight[:, rank:]
-    carried, directions = scipy.linalg.eigh(hidden @ made.regress(slice(rank, None)).scatter @ hidden.T, check_finite=False)
+    predictor, scatter = made.regress(slice(0, rank), slice(rank, None)).solve(alpha), made.scatter
+    own = scatter[rank:, rank:] - predictor.weight @ scatter[:rank, rank:] + alpha * np.eye(hidden.shape[1])
+    carried, directions = scipy.linalg.eigh(hidden @ own @ hidden.T, check_finite=False)
     kept = carried > max(hidden.shape) * np.finfo(np.float64).eps * carried.max(initial=0.0)
     return scipy.linalg.qr(hidden.T @ directions[:, kept][:, ::-1], mode="economic", check_finite=False)[0]
 
@@ -74,7 +77,7 @@ def extended_r2(sums: GroupSums, rank: int, lambdas: tuple[float, float], left_o
     most = min(width - rank, dim)
 
     def squared_errors(made: RidgeStatistics, held_out: RidgeStatistics) -> np.ndarray:
-        (alpha,) = penalties(made, lambdas[:1])
+        (alpha,) = penalties(made, [lambdas[0]])
         basis = null_directions(made, rank, alpha)
         errors = made.project(rank, basis).nested_errors(held_out.project(rank, basis), alpha)[rank:]
         return np.pad(errors, (0, most - basis.shape[1]), mode="edge")

@@ -14,7 +14,7 @@ from singflow.figures.style import STYLE, caption, colour, marker
 def head_extensions(curves: dict[str, dict[str, pd.DataFrame]], rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
     """Per space, one row of panels against the number of visible null directions: R2 with its interval, and the gain in R2.
 
-    A model is a colour; its marker stands where 90 % of Delta R2 is reached, and at the end where nothing is gained.
+    A model is a colour; its marker stands where 90 % of Delta R2 is reached, and, hollow, at the end where Delta R2 is not above 0.
 
     Parameters
     ----------
@@ -38,14 +38,14 @@ def head_extensions(curves: dict[str, dict[str, pd.DataFrame]], rows: pd.DataFra
             level, gain = subfigure.subplots(1, 2)
             handles = []
             for number, (model, curve) in enumerate(tables.items()):
-                shared = {"color": colour(number), "lw": 1.4}
-                level.fill_between(curve["directions"], curve["r2_low"], curve["r2_high"], color=colour(number), alpha=0.12, lw=0)
-                level.plot(curve["directions"], curve["r2"], **shared)
                 enough = mine.at[model, "directions_90"]
-                found = {"marker": marker(number), "ms": 6, "mec": colour(number), "mfc": "white" if pd.isna(enough) else colour(number)}
-                at = len(curve) - 1 if pd.isna(enough) else int(enough)
-                gain.plot(curve["directions"], curve["r2"] - curve["r2"].iloc[0], markevery=[at], **shared, **found)
-                handles.append(Line2D([], [], **shared, **found, label=f"{caption(model, named)}: {_said(mine.loc[model])}"))
+                look = {"color": colour(number), "lw": 1.4, "marker": marker(number), "ms": 6}
+                look["mfc"] = "white" if pd.isna(enough) else colour(number)
+                at = [len(curve) - 1 if pd.isna(enough) else int(enough)]
+                level.fill_between(curve["directions"], curve["r2_low"], curve["r2_high"], color=colour(number), alpha=0.12, lw=0)
+                level.plot(curve["directions"], curve["r2"], markevery=at, **look)
+                gain.plot(curve["directions"], curve["r2"] - curve["r2"].iloc[0], markevery=at, **look)
+                handles.append(Line2D([], [], **look, label=f"{caption(model, named)}: {_said(mine.loc[model])}"))
             gain.axhline(0, color="0.6", lw=0.8, zorder=0)
             level.set_title("(a) R² of the embeddings, cross-fitted", loc="left")
             gain.set_title("(b) what the null directions add to the principal space", loc="left")
@@ -65,7 +65,7 @@ def _said(row: pd.Series) -> str:
     interval = "" if pd.isna(row["delta_r2_low"]) else f" [{row['delta_r2_low']:+.3f}, {row['delta_r2_high']:+.3f}]"
     delta, enough = f"Delta R² {row['delta_r2']:+.3f}{interval}", row["directions_90"]
     if pd.isna(enough):
-        return f"{delta}, nothing gained"
+        return f"{delta}, not above 0"
     return f"{delta}, {ENOUGH:.0%} of it with {enough} of {row['null_dim']} directions".replace("%", " %")
 
 
