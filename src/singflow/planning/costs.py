@@ -370,7 +370,7 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         LINEAR,
         f64=lambda s: (
             1e-9 * s.rows * s.feature_dim * (s.feature_dim + s.space_dim)
-            + 1e-9 * s.folds * s.folds * s.feature_dim**2 * (2 * s.feature_dim + 3 * s.space_dim)
+            + 1e-9 * max(s.folds, 1) ** 2 * s.feature_dim**2 * (3 * s.feature_dim + 4 * s.space_dim)
         ),
         elements=lambda s: 1e-9 * s.rows * 6 * (s.feature_dim + s.space_dim),
         shard=(16, 20, 0),
