@@ -71,6 +71,7 @@ PER_MODEL = [
     f"controls/{SPACE}/{{}}.json",
     f"scores/{SPACE}/{{}}.parquet",
     f"rank_curves/{SPACE}/{{}}.parquet",
+    f"head_extensions/{SPACE}/{{}}.parquet",
     "null_validation/{}.parquet",
     f"concepts/{SPACE}/{{}}.parquet",
     f"steering/{SPACE}/{{}}.parquet",

@@ -59,6 +59,29 @@ rule measure_floor:
         " --table {output.table} --images {output.images} --labels {output.labels} --report {output.report} --log {log}"
 
 
+rule measure_head_extension:
+    input:
+        manifest=f"{RESULTS}/data/manifest.parquet",
+        features=shards("features/{model}"),
+        embeddings=shards("embeddings/{space}"),
+        projector=f"{RESULTS}/projectors/{{model}}.safetensors",
+        floor=rules.measure_floor.output.report,
+    output:
+        f"{RESULTS}/head_extensions/{{space}}/{{model}}.parquet",
+    threads: THREADS
+    resources:
+        **COST,
+    params:
+        fitted=flags("translator.folds", "translator.reference", "summary.confidence"),
+        reference=REFERENCE,
+    shell:
+        "python scripts/measure_head_extension.py {params.fitted} --manifest {input.manifest}"
+        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
+        " --projector {input.projector} --floor {input.floor}"
+        f" --threads {THREADS}"
+        " --output {output} --log {log}"
+
+
 rule measure_null_removal:
     input:
         manifest=f"{RESULTS}/data/manifest.parquet",

@@ -8,6 +8,7 @@ localrules:
     plot_concept_scans,
     plot_controls,
     plot_rank_curves,
+    plot_head_extensions,
 
 
 rule plot_scores:
@@ -170,4 +171,22 @@ rule plot_rank_curves:
     shell:
         "python scripts/plot_rank_curves.py {params.selection}"
         f" --rank_curves {RESULTS}/rank_curves"
+        " --table {input.models} --output {output.table} --png {output.png} --pdf {output.pdf} --log {log}"
+
+
+rule plot_head_extensions:
+    input:
+        head_extensions=for_all("head_extensions/{space}/{model}.parquet"),
+        models=rules.summarize.output.models,
+    output:
+        table=table("head_extensions"),
+        png=png("head_extensions"),
+        pdf=pdf("head_extensions"),
+    resources:
+        **COST,
+    params:
+        selection=SELECTION,
+    shell:
+        "python scripts/plot_head_extensions.py {params.selection}"
+        f" --head_extensions {RESULTS}/head_extensions"
         " --table {input.models} --output {output.table} --png {output.png} --pdf {output.pdf} --log {log}"

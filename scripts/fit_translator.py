@@ -8,7 +8,7 @@ import numpy as np
 from singflow import cli
 from singflow.analyses.geometry import row_span
 from singflow.artifacts.files import write_json
-from singflow.artifacts.shards import iterate_shards, read_manifest
+from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import ALL_ALIKE, WHOLE, CrossFitted, GroupSums, cross_validate, penalties, split
@@ -36,7 +36,7 @@ class Flags(Translator, cli.Command):
 def fit(flags: Flags, images: Paired) -> tuple[CrossFitted, list[np.ndarray], dict[str, object]]:
     """The fitted translators, the mean embeddings that they are judged against, and what choosing the penalty showed."""
     sums = GroupSums(split(images.manifest, flags.folds))
-    axes = row_span(each["features"] for each in iterate_shards(images.features, "features", images.shards, images.manifest))
+    axes = row_span(images.features_alone())
     if axes is not None and not axes.shape[1]:
         raise InputError(ALL_ALIKE)
     for shard, embeddings in images:

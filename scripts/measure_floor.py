@@ -1,6 +1,6 @@
 """Measure what scores show where the null space carries nothing, and what it adds to the principal space."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +10,11 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.floor import SCORES, Floor, Refits, Rows, label_p_values, measure, p_value, predictor_penalty
-from singflow.analyses.geometry import complement, row_span
+from singflow.analyses.geometry import coordinate_axes
 from singflow.analyses.unique_information import unique_information
 from singflow.artifacts.files import read_json, read_names, write_json
 from singflow.artifacts.scratch import Scratch
-from singflow.artifacts.shards import in_blocks, iterate_shards, label_rows, read_manifest, shard_path
+from singflow.artifacts.shards import in_blocks, label_rows, read_manifest, shard_path
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.errors import InputError
@@ -45,19 +45,6 @@ class Flags(Floor, cli.Command):
     images: Path
     labels: Path
     report: Path
-
-
-def read_axes(images: Paired, basis: np.ndarray) -> tuple[np.ndarray, int]:
-    """Directions of principal and then of null coordinates, as far as the images differ in them, and the number of the former."""
-
-    def blocks(part: np.ndarray) -> Iterator[np.ndarray]:
-        for shard in iterate_shards(images.features, "features", images.shards, images.manifest):
-            yield shard["features"] @ part
-
-    parts = [complement(basis), basis]
-    spans = [row_span(blocks(part)) for part in parts]
-    parts = [part if span is None else part @ span for part, span in zip(parts, spans, strict=True)]
-    return np.hstack(parts).astype(np.float32), parts[0].shape[1]
 
 
 def read_rows(images: Paired, folder: Path, axes: np.ndarray, rank: int, sums: GroupSums, *, trains: bool) -> Rows:
@@ -111,7 +98,7 @@ def main(flags: Flags) -> None:
     manifest = read_manifest(flags.manifest)
     own = Paired(manifest, flags.features, flags.embeddings, flags.shards)
     images = training_images(flags.reference, own)
-    axes, rank = read_axes(images, read_null_basis(flags.projector))
+    axes, rank = coordinate_axes(read_null_basis(flags.projector), images.features_alone)
     texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
     labels = read_names(flags.names)["labels"]
     codes = label_rows(manifest, labels, flags.names)

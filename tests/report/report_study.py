@@ -24,7 +24,7 @@ from tests.project import ROOT
 
 HOSTILE = "<script>alert(1)</script>"
 LABELS = [HOSTILE, "<b>bold</b> & 'quoted'", "01", "None", "teapot"]
-FIGURES = ["controls", *(f"fig{number}" for number in (1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)), "rank_curves"]
+FIGURES = ["controls", *(f"fig{number}" for number in (1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)), "rank_curves", "head_extensions"]
 SETTINGS = {"resamples": 50, "confidence": 0.95, "seed": 0}
 
 

@@ -229,6 +229,25 @@ def test_sums_after_residuals_change_hands_are_those_of_rows_made_anew(seed, sca
         assert filled.squared_error(other) == pytest.approx(((other(rows) - embeddings) ** 2).sum(), rel=1e-7)
 
 
+@settings(max_examples=25)
+@given(st.integers(2, 40), st.integers(0, 9), st.integers(0, 9), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 1e3]))
+def test_the_errors_of_nested_solutions_are_those_of_each_one_fitted_by_itself(n, rank, others, seed, offset):
+    generator = np.random.default_rng(seed)
+    features, embeddings = generator.standard_normal((n + 5, rank + others)) + offset, generator.standard_normal((n + 5, 3)) - offset
+    basis = generator.standard_normal((others, generator.integers(0, others + 1)))
+    narrow = np.hstack([features[:, :rank], features[:, rank:] @ basis])
+    rows, held_out = slice(0, n), slice(n, None)
+    made, judged = (fitted(features[part], embeddings[part]).project(rank, basis) for part in (rows, held_out))
+    errors = made.nested_errors(judged, 0.7)
+    assert len(errors) == narrow.shape[1] + 1
+    for width, error in enumerate(errors):
+        plain = fitted(narrow[rows, :width], embeddings[rows]).solve(0.7)
+        expected = ((plain(narrow[held_out, :width]) - embeddings[held_out]) ** 2).sum()
+        assert error == pytest.approx(expected, rel=1e-6 if offset else 1e-9)
+    x = narrow[rows] - narrow[rows].mean(axis=0)
+    np.testing.assert_allclose(made.scatter, x.T @ x, atol=1e-5 if offset else 1e-9)
+
+
 def test_a_planted_affine_map_is_found():
     generator = np.random.default_rng(0)
     planted = Affine(generator.standard_normal((4, 9)), generator.standard_normal(4))

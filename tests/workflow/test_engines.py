@@ -59,7 +59,7 @@ def covered(files, paths):
 def test_both_engines_have_the_same_commands_inputs_and_outputs(snakemake_project):
     ours, theirs = snakemake_graph(snakemake_project), dvc_graph(snakemake_project)
     assert set(ours) == set(theirs)
-    assert len(ours) == 58
+    assert len(ours) == 61
     for command, (outputs, inputs) in ours.items():
         dvc_outputs, dvc_inputs = theirs[command]
         assert covered(outputs, dvc_outputs), command
@@ -149,6 +149,13 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
     ]  # fmt: skip
     assert list(scores["image_id"]) == list(range(20)) and scores.notna().all().all()
     assert (scores["is_deg"] > 0).all()
+    floor = json.loads((results / "floors/conse_minilm/efficientnet_lite0.json").read_text())
+    extension = pd.read_parquet(results / "head_extensions/conse_minilm/efficientnet_lite0.parquet")
+    assert extension.dtypes.map(str).to_dict() == {"directions": "int64", "r2": "float64", "r2_low": "float64", "r2_high": "float64"}
+    assert list(extension["directions"]) == list(range(len(extension))) and (extension["r2_low"] < extension["r2_high"]).all()
+    ends = extension["r2"].iloc[[0, -1]].tolist()
+    assert ends == pytest.approx([floor["r2_principal"], floor["r2"]], abs=1e-9)
+    assert len(pd.read_parquet(results / "head_extensions/conse_minilm/tiny.parquet")) == 1
     concepts = pd.read_parquet(results / "concepts/conse_minilm/efficientnet_lite0.parquet")
     assert list(concepts.columns) == ["label", "concept", "n", "angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean"]
     assert len(concepts) == 19 * 30
@@ -194,7 +201,7 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
     assert list(pictures.columns) == [*PICTURE_TYPES, "picture"] and set(pictures["renderer"]) == {"photo", "retrieval"}
     assert pictures.groupby("figure").size().to_dict() == {"photo": 3, "fig1": 6, "fig6": 6, "fig10": 6, "fig11": 8, "fig13": 12}
     assert set(pd.read_parquet(results / "pictures/conse_minilm/tiny.parquet")["figure"]) == {"photo", "fig1"}
-    for figure in (*(f"fig{number}" for number in (1, *range(3, 14), 15)), "controls", "rank_curves"):
+    for figure in (*(f"fig{number}" for number in (1, *range(3, 14), 15)), "controls", "rank_curves", "head_extensions"):
         assert (results / f"figures/{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert (results / f"figures/{figure}.pdf").read_bytes().startswith(b"%PDF")
 
@@ -202,7 +209,7 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
 TABLES = {
     "models": 2, "angle_ladder": 6,
     "labels": 38, "label_correlations": 1, "controls": 5, "orders": 9, "model_pairs": 0, "order_agreement": 8, "concepts": 380,
-    "spurious": None, "steering": 4, "translators": 10, "null_validation": 6, "rank_curves": 20, "probes": 2,
+    "spurious": None, "steering": 4, "translators": 10, "null_validation": 6, "rank_curves": 20, "head_extensions": 2, "probes": 2,
 }  # fmt: skip
 
 
@@ -390,7 +397,7 @@ def test_an_added_model_runs_its_own_steps_and_the_summaries(projects):
         f"plot_{name}"
         for name in (
             *("scores", "labels", "concepts", "null_validation", "probes", "concept_scans", "controls", "rank_curves"),
-            *("pictures", "angle_ladder"),
+            *("head_extensions", "pictures", "angle_ladder"),
         )
     }
     after_summary = {"compare_translators", "plot_translators"}

@@ -14,7 +14,7 @@ import yaml
 STORE = "files/md5"
 TABLES = [
     *("summarize", "compare_models", "list_concepts", "tabulate_steering", "compare_translators"),
-    *("plot_null_validation", "plot_angle_ladder", "plot_probes", "plot_rank_curves"),
+    *("plot_null_validation", "plot_angle_ladder", "plot_probes", "plot_rank_curves", "plot_head_extensions"),
 ]
 
 

@@ -1,6 +1,6 @@
 """The geometry of a classifier head: what its logits see and what they cannot (equations 1 to 3 and 9)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -275,6 +275,29 @@ def row_span(blocks: Iterable[np.ndarray]) -> np.ndarray | None:
     differences -= differences[0].copy()
     _, singular, right = scipy.linalg.svd(differences, full_matrices=False, check_finite=False)
     return right[singular > max(differences.shape) * np.finfo(np.float64).eps * singular.max(initial=0.0)].T
+
+
+def coordinate_axes(basis: np.ndarray, read: Callable[[], Iterable[np.ndarray]]) -> tuple[np.ndarray, int]:
+    """Directions of principal and then of null coordinates, as far as features differ in them.
+
+    Parameters
+    ----------
+    basis : ndarray of shape (d, k)
+        Orthonormal basis of the null space.
+    read : callable
+        Gives the features, each time anew: blocks of rows (n, d).
+
+    Returns
+    -------
+    axes : ndarray of shape (d, q)
+        Orthonormal columns in float32; all d of them unless there are few features.
+    rank : int
+        Number of the principal ones, which come first.
+    """
+    parts = [complement(basis), basis]
+    spans = [row_span(block @ part for block in read()) for part in parts]
+    parts = [part if span is None else part @ span for part, span in zip(parts, spans, strict=True)]
+    return np.hstack(parts).astype(np.float32), parts[0].shape[1]
 
 
 def random_basis(width: int, dimension: int, seed: int, draw: int) -> np.ndarray:

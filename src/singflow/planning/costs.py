@@ -379,6 +379,18 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         held=lambda s: 600 * s.images + _sums(s, 3 * s.fits),
         disk=lambda s: 60.0 * s.images,
     ),
+    "measure_head_extension": replace(
+        LINEAR,
+        f64=lambda s: (
+            1e-9 * s.rows * s.feature_dim * (s.feature_dim + s.space_dim)
+            + 1e-9 * max(s.folds, 1) ** 2 * s.feature_dim**2 * (3 * s.feature_dim + 4 * s.space_dim)
+        ),
+        elements=lambda s: 1e-9 * s.rows * 6 * (s.feature_dim + s.space_dim),
+        shard=(16, 20, 0),
+        square=8,
+        held=lambda s: 380 * s.images + _sums(s, 2 * s.fits),
+        disk=lambda s: 4e4,
+    ),
     "measure_null_removal": replace(
         LINEAR,
         f64=lambda s: 1e-9 * s.images * s.feature_dim * (5 * s.null_dim + s.classes),
@@ -487,7 +499,7 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     "plot_angle_ladder": replace(FIGURE, held=_each(390)),
     "write_report": replace(GATHERED, start=8.0, base=500, held=_each(420), disk=lambda s: 2e7),
 }
-FITTED = ("fit_translator", "train_translator", "measure_floor")
+FITTED = ("fit_translator", "train_translator", "measure_floor", "measure_head_extension")
 TOWERS = ("extract_head", "extract_features", "embed_images", "embed_prompts")
 
 
@@ -601,8 +613,8 @@ def disk_bytes(step: str, size: Size) -> int:
 PER_MODEL = ("resolve_model", "extract_head", "fit_projector", "validate_null_space")
 PER_SPACE = ("resolve_space", "embed_prompts")
 PER_PAIR = (
-    "fit_translator", "measure_controls", "measure_floor", "measure_null_removal", "measure_rank_curve", "scan_concepts", "steer_concepts",
-    "probe_principal", "find_neighbours", "render_pictures",
+    "fit_translator", "measure_controls", "measure_floor", "measure_head_extension", "measure_null_removal", "measure_rank_curve",
+    "scan_concepts", "steer_concepts", "probe_principal", "find_neighbours", "render_pictures",
 )  # fmt: skip
 
 

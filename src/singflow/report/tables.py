@@ -33,6 +33,7 @@ COLUMNS = {  # column of a table -> (header, explanation)
     "delta_r2": ("Delta R²", "what the null space adds to the share that the principal space explains"),
     "delta_r2_low": ("Delta R² low", "lower end of the interval"),
     "delta_r2_high": ("Delta R² high", "upper end of the interval"),
+    "directions_90": ("for 90 %", "fewest null directions that, made visible, give 90 % of Delta R²"),
     "as_contrast_mean": ("contrast AS (°)", "AS toward the own label less the mean AS toward all others"),
     "matched_is_mean": (
         "matched IS (°)",

@@ -39,6 +39,7 @@ ORDER = (
         "floors",
         "floor_images",
         "floor_labels",
+        "head_extensions",
         "scores",
         "rank_curves",
     ),

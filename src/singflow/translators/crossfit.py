@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from singflow.translators.ridge import Affine, RidgeStatistics
 if TYPE_CHECKING:
     import pandas as pd
 
+Errors = TypeVar("Errors", float, np.ndarray)
 ALIKE = "every held-out embedding is the mean of the training embeddings, so there is nothing to explain: add images"
 ALL_ALIKE = "the features of the training images are all alike: look at the images and at the classifier"
 WHOLE = -1  # place of the map that was fitted on all training images, and number of the group of an image that is in none
@@ -193,8 +194,44 @@ class GroupSums:
         return part
 
 
-def r2_without(sums: GroupSums, penalty: float, left_out: int = WHOLE) -> float:
+def explained(sums: GroupSums, squared_error: Callable[[RidgeStatistics, RidgeStatistics], Errors], left_out: int = WHOLE) -> Errors:
     """Cross-fitted share of the variation that is explained.
+
+    Parameters
+    ----------
+    sums : GroupSums
+        Sums over the rows of all groups.
+    squared_error : callable
+        Given the sums that a fit is made of and those of view 0 of the rows that judge it: the fit's sum of squared errors on the
+        latter, or those of several fits.
+    left_out : int
+        A group that neither fits nor judges; by default none.
+
+    Returns
+    -------
+    float or ndarray
+        1 less the squared error over that of the mean embedding.
+
+    Raises
+    ------
+    InputError
+        When the mean embedding has no error.
+    """
+    error: Any = 0.0
+    baseline = 0.0
+    for groups, judge in sums.split.fits:
+        held_out = sums.judging(judge)
+        if judge != left_out and held_out.n:
+            made = sums.of([group for group in groups if group != left_out])
+            error += squared_error(made, held_out)
+            baseline += held_out.squared_error(Affine(np.zeros(made.shape[::-1]), made.embedding_mean))
+    if not baseline > 0:
+        raise InputError(ALIKE)
+    return 1.0 - error / baseline
+
+
+def r2_without(sums: GroupSums, penalty: float, left_out: int = WHOLE) -> float:
+    """Cross-fitted share of the variation that a ridge regression explains.
 
     Parameters
     ----------
@@ -215,17 +252,7 @@ def r2_without(sums: GroupSums, penalty: float, left_out: int = WHOLE) -> float:
     InputError
         When the mean embedding has no error, and with fewer than two rows.
     """
-    error = baseline = 0.0
-    for groups, judge in sums.split.fits:
-        held_out = sums.judging(judge)
-        if judge != left_out and held_out.n:
-            made = sums.of([group for group in groups if group != left_out])
-            translator = made.solve(*penalties(made, [penalty]))
-            error += held_out.squared_error(translator)
-            baseline += held_out.squared_error(Affine(np.zeros_like(translator.weight), made.embedding_mean))
-    if not baseline > 0:
-        raise InputError(ALIKE)
-    return 1.0 - error / baseline
+    return explained(sums, lambda made, held_out: held_out.squared_error(made.solve(*penalties(made, [penalty]))), left_out)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,12 @@ class Paired:
 
         return iterate_pairs(self.features, self.embeddings, self.shards, self.manifest)
 
+    def features_alone(self) -> Iterator[np.ndarray]:
+        """Features (n, d) of all rows, a shard at a time."""
+        from singflow.artifacts.shards import iterate_shards
+
+        return (shard["features"] for shard in iterate_shards(self.features, "features", self.shards, self.manifest))
+
 
 def reference_folder(reference: str) -> Path:
     """Where a reference lies.

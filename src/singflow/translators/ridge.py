@@ -141,6 +141,30 @@ class RidgeStatistics:
             part.origin = self.origin[0][inputs], self.origin[1] if targets is None else self.origin[0][targets]
         return part
 
+    def project(self, rank: int, basis: np.ndarray) -> "RidgeStatistics":
+        """The sums of the same rows with fewer features.
+
+        Parameters
+        ----------
+        rank : int
+            Number r of features that stay as they are; they come first.
+        basis : ndarray of shape (d - r, p)
+            What the others become: their products with its columns.
+
+        Returns
+        -------
+        RidgeStatistics
+            New sums, of r + p features.
+        """
+
+        def narrow(rows: np.ndarray) -> np.ndarray:
+            return np.concatenate([rows[:rank], basis.T @ rows[rank:]])
+
+        new = RidgeStatistics(rank + basis.shape[1], len(self._z), (narrow(self._start[0]), self._start[1]))
+        new.n, new._x, new._z, new._zz = self.n, narrow(self._x), self._z, self._zz
+        new._xx, new._xz = narrow(narrow(self._xx).T), narrow(self._xz)
+        return new
+
     def hollow(self, rank: int, predictor: Affine, own: Products, scale: float) -> "RidgeStatistics":
         """The sums without the products of some features' residuals with other columns; `filled` adds those of other residuals.
 
@@ -228,6 +252,18 @@ class RidgeStatistics:
         scatter, cross = self._xx - self.n * np.outer(x, x), self._xz - self.n * np.outer(x, z)
         return self._start[0] + x, self._start[1] + z, scatter, cross
 
+    def _about(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        """Sums of products x x^T, x z^T and of z^T z of differences from given features and embeddings."""
+        x, z = x - self._start[0], z - self._start[1]
+        xx = self._xx - np.outer(self._x, x) - np.outer(x, self._x) + self.n * np.outer(x, x)
+        xz = self._xz - np.outer(self._x, z) - np.outer(x, self._z) + self.n * np.outer(x, z)
+        return xx, xz, self._zz - 2.0 * self._z @ z + self.n * (z @ z)
+
+    @property
+    def scatter(self) -> np.ndarray:
+        """Sums of products of the features' differences from their mean: (d, d), n times their covariance."""
+        return self._centred()[2]
+
     def decompose(self) -> "RidgePath":
         """Every ridge solution out of one eigendecomposition.
 
@@ -273,6 +309,37 @@ class RidgeStatistics:
         penalized.flat[:: len(x) + 1] += alpha
         weight = scipy.linalg.solve(penalized, cross, assume_a="pos", overwrite_a=True, overwrite_b=True, check_finite=False).T
         return Affine(weight, z - weight @ x)
+
+    def nested_errors(self, held_out: "RidgeStatistics", alpha: float) -> np.ndarray:
+        """Sum of squared errors on other rows of the solutions on the first 0, 1, 2, ..., d features, from one Cholesky factor.
+
+        With scatter + alpha I = L L^T the features L^-1 (x - mean), of which each depends on none that comes later, have the
+        solution L^-1 times the cross-scatter, from which a solution on fewer features takes the first rows.
+
+        Parameters
+        ----------
+        held_out : RidgeStatistics
+            Sums of the rows that are predicted.
+        alpha : float
+            Ridge penalty, above 0, in squared feature units.
+
+        Returns
+        -------
+        ndarray of shape (d + 1,)
+            In the order of the number of features; the first is that of the mean embedding.
+        """
+        x, z, penalized, cross = self._centred()
+        penalized.flat[:: len(x) + 1] += alpha
+        factor = scipy.linalg.cholesky(penalized, lower=True, overwrite_a=True, check_finite=False)
+
+        def whiten(rows: np.ndarray) -> np.ndarray:
+            return scipy.linalg.solve_triangular(factor, rows, lower=True, check_finite=False)
+
+        xx, xz, zz = held_out._about(x, z)
+        slope = whiten(cross)
+        quadratic = whiten(whiten(xx).T) * (slope @ slope.T)
+        steps = 2.0 * np.tril(quadratic, -1).sum(axis=1) + np.diag(quadratic) - 2.0 * np.vecdot(slope, whiten(xz))
+        return zz + np.cumsum(np.concatenate([[0.0], steps]))
 
     def squared_error(self, affine: Affine) -> float:
         """Sum of squared errors of an affine map on these rows.
@@ -359,11 +426,7 @@ class RidgePath:
         ndarray of float
             One for each alpha; without limit for the baseline, which predicts the mean embedding.
         """
-        start, n = held_out._start, held_out.n
-        x, z = self.feature_mean - start[0], self.embedding_mean - start[1]
-        xx = held_out._xx - np.outer(held_out._x, x) - np.outer(x, held_out._x) + n * np.outer(x, x)
-        xz = held_out._xz - np.outer(held_out._x, z) - np.outer(x, held_out._z) + n * np.outer(x, z)
-        zz = held_out._zz - 2.0 * held_out._z @ z + n * (z @ z)
+        xx, xz, zz = held_out._about(self.feature_mean, self.embedding_mean)
         quadratic = (self.eigenvectors.T @ xx @ self.eigenvectors) * (self.rotated @ self.rotated.T)
         linear = np.einsum("dm,dm->d", self.rotated, self.eigenvectors.T @ xz)
         shrunk = [1.0 / (self.spectrum + alpha) for alpha in alphas]
