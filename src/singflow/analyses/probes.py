@@ -186,7 +186,6 @@ def fit_logistic(
     InputError
         When the features do not vary, or one is NaN or infinite.
     """
-    from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler(copy=False)  # of blocks that are copies themselves
@@ -197,12 +196,7 @@ def fit_logistic(
     scaler.scale_[deviation <= CONSTANT * deviation.max()] = 1.0
     width, labels = rows.shape[1], int(codes[index].max()) + 1
     if len(index) * (width + labels) <= in_memory:
-        x, y = scaler.transform(rows[index]), codes[index]
-        model = LogisticRegression(tol=TOLERANCE, max_iter=ITERATIONS, warm_start=True)
-
-        def solve(penalty: float) -> np.ndarray:
-            model.set_params(C=1 / penalty).fit(x, y)
-            return np.column_stack([model.coef_, model.intercept_])
+        solve = _held(scaler.transform(rows[index]), codes[index])
     else:
         solve = _streamed(lambda block: (scaler.transform(rows[block]), codes[block]), in_blocks(index), (labels, width), threads)
     for alpha in alphas:
@@ -213,10 +207,23 @@ def fit_logistic(
         yield Affine(weight, solution[:, -1] - weight @ scaler.mean_)
 
 
+def _held(x: np.ndarray, y: np.ndarray) -> Callable[[float], np.ndarray]:
+    """What fits weights and intercepts (labels, width + 1) with a penalty, from the last solution on."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(tol=TOLERANCE, max_iter=ITERATIONS, warm_start=True)
+
+    def solve(penalty: float) -> np.ndarray:
+        model.set_params(C=1 / penalty).fit(x, y)
+        return np.column_stack([model.coef_, model.intercept_])
+
+    return solve
+
+
 def _streamed(
     read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], blocks: list[np.ndarray], shape: tuple[int, int], threads: int
 ) -> Callable[[float], np.ndarray]:
-    """What fits weights and intercepts (labels, width + 1) with a penalty, from the last solution on, out of blocks that are read."""
+    """The same out of blocks that are read anew for every step."""
     labels, width = shape
     n = sum(map(len, blocks))
     solution = np.zeros((labels, width + 1))
