@@ -220,8 +220,10 @@ def test_separable_labels_are_found_before_and_after_an_invertible_translator(cl
 def test_labels_that_only_the_null_space_tells_apart_are_not_seen_not_even_by_its_rounding(classifier):
     images = manifest(dict.fromkeys("abcd", 40), dict.fromkeys("abcd", 40))
     features = planted(images, 8, 1) + 10
-    head = np.hstack([np.zeros((4, 4)), np.random.default_rng(0).standard_normal((4, 4))])
-    for unseen in (np.eye(8)[:, :4], null_space(head).basis):
+    turned = np.vstack([np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0], np.zeros((4, 4))])
+    residue = remove_null(features[0], turned)[:, :4]
+    assert 0 < np.abs(residue).max() < 1e-13
+    for unseen in (np.eye(8)[:, :4], turned):
         blind = probed(images, features, unseen, INVERTIBLE, classifier, confidence=0.99)
         for kind in ("principal", "translated"):
             assert blind[f"accuracy_{kind}_low"] < 0.25 < blind[f"accuracy_{kind}_high"]
