@@ -1,18 +1,20 @@
 """Train linear classifiers on principal features before and after translation, and test them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from singflow import cli
-from singflow.analyses.probes import Probe, assign_roles, probe
+from singflow.analyses.geometry import remove_null
+from singflow.analyses.probes import KINDS, Matrix, Probe, Roles, assign_roles, probe
 from singflow.artifacts.files import write_json
-from singflow.artifacts.shards import iterate_shards, read_manifest
+from singflow.artifacts.scratch import Scratch
+from singflow.artifacts.shards import in_blocks, iterate_shards, read_manifest
 from singflow.artifacts.tensors import read_null_basis
-from singflow.translators.linear import Translator
-
-CHUNK = 1024
+from singflow.errors import InputError
+from singflow.translators.crossfit import CrossFitted
+from singflow.translators.linear import read_crossfitted
 
 
 class Flags(Probe, cli.Command):
@@ -28,26 +30,49 @@ class Flags(Probe, cli.Command):
     output: Path
 
 
+def read_rows(
+    flags: Flags, manifest: pd.DataFrame, roles: Roles, basis: np.ndarray, translators: CrossFitted
+) -> tuple[dict[str, Matrix], int]:
+    """Rows before and after translation, in the order of images and views, each translated by a map that has not seen it; and views."""
+    rows: dict[str, Matrix] = {}
+    seen = views = 0
+    for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
+        if not rows:
+            views = int(shard["view"].max()) + 1
+            first = roles.first_rows(views)
+            widths = len(basis), len(translators.whole.bias)
+            rows = {kind: Scratch(flags.output.parent, int(first[-1]), width) for kind, width in zip(KINDS, widths, strict=True)}
+        wanted = roles.training[shard["image_id"]] | (roles.test[shard["image_id"]] & (shard["view"] == 0))
+        for block in in_blocks(np.flatnonzero(wanted), 1024):
+            image_id = shard["image_id"][block]
+            place = first[image_id] + shard["view"][block]
+            principal = remove_null(shard["features"][block].astype(np.float64), basis)
+            rows["principal"][place], rows["translated"][place] = principal, translators(principal, image_id)
+            seen += len(place)
+    if seen != first[-1]:
+        raise InputError(f"{flags.features}: holds {seen} rows that the probe needs, not {first[-1]}: remove it and run the workflow again")
+    return rows, views
+
+
 def main(flags: Flags) -> None:
-    cli.limit_threads(flags.threads)
+    cli.limit_threads(1)  # of every product: blocks and classifiers share the threads
     manifest = read_manifest(flags.manifest)
     basis = read_null_basis(flags.projector)
-    translator = Translator.load(flags.translator)
-
-    def batches() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
-            for start in range(0, len(shard["image_id"]), CHUNK):
-                part = slice(start, start + CHUNK)
-                yield shard["image_id"][part], shard["view"][part], shard["features"][part]
-
-    report = probe(batches, assign_roles(manifest), basis, translator, flags.alphas, flags.confidence)
+    translators = read_crossfitted(flags.translator, manifest)
+    roles = assign_roles(manifest)
+    rows, views = read_rows(flags, manifest, roles, basis, translators)
+    report = probe(rows, roles, views, len(basis) - basis.shape[1], flags, flags.confidence, flags.threads)
+    report["n_labels_left_out"] = manifest["label"].nunique() - len(roles.labels)
+    report["n_test_in_sample"] = int((roles.test & (translators.place != translators.fold)).sum())
     write_json(flags.output, report)
     if report["note"]:
         cli.log.warning("%s", report["note"])
     if report["accuracy_principal"] is not None:
         cli.log.info(
-            "%d labels, %d test images: accuracy %.3f before translation, %.3f after; chance %.3f",
-            report["n_labels"], report["n_test"], report["accuracy_principal"], report["accuracy_translated"], report["chance"],
+            "%s: %d labels (%d of one image left out), %d test images (%d that the translator has seen): "
+            "accuracy %.3f before translation, %.3f after; chance %.3f",
+            report["classifier"], report["n_labels"], report["n_labels_left_out"], report["n_test"], report["n_test_in_sample"],
+            report["accuracy_principal"], report["accuracy_translated"], report["chance"],
         )  # fmt: skip
 
 

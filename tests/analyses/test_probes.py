@@ -6,42 +6,36 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+from singflow.analyses import probes
 from singflow.analyses.geometry import null_space, remove_null
-from singflow.analyses.probes import assign_roles, correlate, fit_classifiers, gather, probe
-from singflow.artifacts.files import read_json
+from singflow.analyses.probes import Probe, assign_roles, correlate, fit_logistic, fit_ridge, gather, probe
+from singflow.artifacts.files import read_json, write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import write_tensors
 from singflow.errors import InputError
-from singflow.translators.ridge import Affine, RidgeStatistics
+from singflow.translators.ridge import Affine
 from tests.data.manifests import whole
 from tests.project import ROOT
 
 ALPHAS = [1e-4, 1e-2, 1.0]
+BOTH = pytest.mark.parametrize("classifier", ["logistic", "ridge"])
 
 
 def manifest(train, validation):
     """Images of a label in a row, training images first: label -> number of images in the split."""
     rows = [(label, "train") for label in train for _ in range(train[label])]
     rows += [(label, "validation") for label in validation for _ in range(validation[label])]
-    return pd.DataFrame(rows, columns=["label", "split"]).assign(image_id=np.arange(len(rows)))
-
-
-def batches(features, views=1, size=7):
-    """A pass over features (views, n, d), image by image."""
-    image_id, view = np.repeat(np.arange(features.shape[1]), views), np.tile(np.arange(views), features.shape[1])
-    order = np.arange(len(image_id))
-
-    def start():
-        for part in np.split(order, range(size, len(order), size)):
-            yield image_id[part], view[part], features[view[part], image_id[part]]
-
-    return start
+    sha256 = [f"{row * 2654435761 % 2**32:08x}" for row in range(len(rows))]
+    return pd.DataFrame(rows, columns=["label", "split"]).assign(image_id=np.arange(len(rows)), sha256=sha256)
 
 
 def planted(images, width, seed, noise=0.1):
-    """Features whose first coordinates are the label's corner of a simplex, and noise elsewhere."""
+    """Features (1, n, width) whose first coordinates are the label's corner of a simplex, and noise elsewhere."""
     codes = pd.Categorical(images["label"]).codes
     features = noise * np.random.default_rng(seed).standard_normal((1, len(images), width))
     features[0, np.arange(len(images)), codes] += 3
@@ -52,58 +46,157 @@ INVERTIBLE = Affine(np.random.default_rng(9).standard_normal((8, 8)), np.arange(
 NOTHING = np.zeros((8, 0))
 
 
-def test_images_have_one_role_and_a_label_on_one_side_has_none():
-    images = manifest({"a": 12, "one": 1, "two": 2, "left": 4}, {"two": 1, "a": 3, "one": 2, "right": 1})
+def probed(images, features, basis, translator, classifier="logistic", alphas=ALPHAS, confidence=0.95, threads=1):
+    """What a probe gives for features (views, n, d)."""
+    roles = assign_roles(images)
+    place = [(view, image) for image in range(len(images)) for view in range(len(features)) if roles.training[image] or not view]
+    used = [each for each in place if roles.codes[each[1]] >= 0]
+    principal = remove_null(np.array([features[each] for each in used]).reshape(-1, len(basis)), basis)
+    rows = {"principal": principal.astype(np.float32), "translated": translator(principal).astype(np.float32)}
+    given = Probe(classifier=classifier, alphas=alphas)
+    return probe(rows, roles, len(features), len(basis) - basis.shape[1], given, confidence, threads)
+
+
+def test_images_have_one_role_and_a_label_of_one_image_has_none():
+    images = manifest({"a": 12, "one": 1, "two": 2, "left": 11}, {"two": 1, "a": 3, "one": 2, "single": 1, "right": 3})
     images = images.sample(frac=1, random_state=0).reset_index(drop=True).assign(image_id=np.arange(len(images)))
     roles = assign_roles(images)
-    assert roles.labels == ["a", "one", "two"]
-    assert [roles.labels[code] for code in roles.codes[roles.codes >= 0]] == images["label"][images["label"].isin(roles.labels)].tolist()
+    assert roles.labels == ["a", "left", "one", "right", "two"]
+    assert [roles.labels[code] for code in roles.codes[roles.codes >= 0]] == images["label"][images["label"] != "single"].tolist()
     assert (roles.inner.astype(int) + roles.held_out + roles.test == (roles.codes >= 0)).all()
-    assert (images["split"][roles.test] == "validation").all()
-    assert (images["split"][roles.inner | roles.held_out] == "train").all()
-    assert images["label"][roles.held_out].value_counts().to_dict() == {"a": 3, "two": 1}
+    given = images["label"].isin(["a", "one", "two"])
+    assert (images["split"][roles.test & given] == "validation").all()
+    assert (images["split"][roles.training & given] == "train").all()
+    for label, train, test in (("left", 9, 2), ("right", 2, 1)):
+        mine = images[images["label"] == label].sort_values("sha256").index
+        assert roles.test[mine].nonzero()[0].tolist() == [1, 6][:test]
+        assert roles.training[mine].sum() == train
+    assert images["label"][roles.held_out].value_counts().to_dict() == {"a": 3, "left": 2, "two": 1, "right": 1}
     mine = images[(images["label"] == "a") & (images["split"] == "train")].index
     assert roles.held_out[mine].nonzero()[0].tolist() == [1, 6, 11]
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["train", "validation"]), st.integers(0, 7)), min_size=1, max_size=40),
+    st.integers(1, 3),
+)
+def test_no_label_of_two_images_drops_out_of_the_training_or_the_test(drawn, views):
+    images = pd.DataFrame(drawn, columns=["label", "split", "content"]).assign(sha256=lambda frame: frame["content"].map(hex))
+    roles = assign_roles(images)
+    for label, mine in images.groupby("label"):
+        training, test = roles.training[mine.index], roles.test[mine.index]
+        sides, contents = mine["split"].nunique(), mine["sha256"].nunique()
+        assert (label in roles.labels) == (sides == 2 or contents > 1) == bool(training.any()) == bool(test.any())
+        if label in roles.labels:
+            assert roles.inner[mine.index].any()
+            assert (training ^ test).all()
+            assert set(roles.codes[mine.index]) == {roles.labels.index(label)}
+        if sides == 2:
+            assert (test == (mine["split"] == "validation")).all()
+        else:
+            assert not set(mine["sha256"][training]) & set(mine["sha256"][test])
+    rows = np.diff(roles.first_rows(views))
+    assert (rows == np.where(roles.training, views, np.where(roles.test, 1, 0))).all()
+
+
 @settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.integers(2, 4), st.sampled_from([1e-3, 1.0, 1e3]))
-def test_the_classifier_is_scikit_learns_ridge_on_one_hot_labels_whatever_the_unit(seed, width, labels, unit):
-    generator = np.random.default_rng(seed)
-    codes = generator.integers(0, labels, 40)
-    features = generator.standard_normal((40, width)) + codes[:, None] + 5
-    origin = unit * features[7], np.eye(labels)[codes[7]]
-    statistics, others = (RidgeStatistics(width, labels, origin) for _ in range(2))
-    for part, rows in zip((statistics, others), np.split(np.arange(40), [15]), strict=True):
-        part.update(unit * features[rows], np.eye(labels)[codes[rows]])
-    statistics.add(others)
-    scale = ((features - features.mean(0)) ** 2).sum(1).mean()
-    for alpha, ours in zip(ALPHAS, fit_classifiers(statistics, ALPHAS), strict=True):
-        theirs = Ridge(alpha=alpha * scale, solver="svd").fit(features, np.eye(labels)[codes])
+def test_ridge_is_scikit_learns_on_one_hot_labels_whatever_the_unit(seed, width, labels, unit):
+    features, codes = shifted(seed, width, labels, 55)
+    index = np.arange(40)
+    scale = ((features[:40] - features[:40].mean(0)) ** 2).sum(1).mean()
+    for alpha, ours in zip(ALPHAS, fit_ridge(unit * features, index, codes, ALPHAS), strict=True):
+        theirs = Ridge(alpha=alpha * scale, solver="svd").fit(features[:40], np.eye(labels)[codes[:40]])
         np.testing.assert_allclose(ours(unit * features), theirs.predict(features), atol=1e-7)
 
 
-def test_the_probe_is_scikit_learns_with_the_penalty_that_is_best_on_held_out_images():
+def shifted(seed, width, labels, rows):
+    """Features far from 0 around a mean for each label, and labels, of which all are among the first."""
+    generator = np.random.default_rng(seed)
+    codes = np.concatenate([np.arange(labels), generator.integers(0, labels, rows - labels)])
+    return generator.standard_normal((rows, width)) * generator.uniform(0.1, 10, width) + codes[:, None] + 5, codes
+
+
+@settings(max_examples=12)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.integers(2, 4), st.sampled_from([1e-3, 1.0, 1e3]), st.sampled_from([0, 2**27]))
+def test_logistic_is_scikit_learns_by_another_algorithm_whatever_the_unit_in_memory_and_streamed(seed, width, labels, unit, in_memory):
+    features, codes = shifted(seed, width, labels, 55)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probes, "TOLERANCE", 1e-7)
+        fitted = list(fit_logistic(unit * features, np.arange(40), codes, ALPHAS, 2, in_memory))
+    for alpha, ours in zip(ALPHAS, fitted, strict=True):
+        model = LogisticRegression(C=1 / (alpha * width), solver="newton-cholesky", tol=1e-10)
+        theirs = make_pipeline(StandardScaler(), model).fit(features[:40], codes[:40])
+        shares = scipy.special.softmax(ours(unit * features), axis=1)
+        np.testing.assert_allclose(shares, theirs.predict_proba(features), atol=2e-3)
+
+
+class Blocks:
+    """Rows that are read in blocks alone."""
+
+    def __init__(self, rows):
+        self._rows, self.shape, self.largest = rows, rows.shape, 0
+
+    def __getitem__(self, index):
+        self.largest = max(self.largest, len(index))
+        return self._rows[index]
+
+
+def test_rows_that_exceed_memory_are_streamed_and_find_what_rows_in_memory_do_whatever_the_threads():
+    generator = np.random.default_rng(0)
+    codes = generator.permutation(np.repeat(np.arange(5), 2000))
+    centres = generator.standard_normal((5, 20))
+    rows = (centres[codes] + 0.5 * generator.standard_normal((10_000, 20)) + 100).astype(np.float32)
+    index, held_out = np.arange(0, 10_000, 2), np.arange(1, 10_000, 2)
+    held, read = Blocks(rows), Blocks(rows)
+    in_memory = list(fit_logistic(held, index, codes, ALPHAS, 1, len(index) * 25))
+    streamed = list(fit_logistic(read, index, codes, ALPHAS, 1, len(index) * 25 - 1))
+    assert (held.largest, read.largest <= 4096) == (5000, True)
+    wide = rows.astype(np.float64)
+    for one, other in zip(in_memory, streamed, strict=True):
+        np.testing.assert_allclose(one(wide), other(wide), atol=0.05)
+        found = one(wide[held_out]).argmax(1), other(wide[held_out]).argmax(1)
+        assert (found[0] == found[1]).mean() > 0.999
+        assert (found[1] == codes[held_out]).mean() > 0.98
+    for again in (fit_logistic(rows, index, codes, ALPHAS, threads, 0) for threads in (2, 5)):
+        for one, other in zip(streamed, again, strict=True):
+            assert (one.weight.tobytes(), one.bias.tobytes()) == (other.weight.tobytes(), other.bias.tobytes())
+
+
+@pytest.mark.parametrize("in_memory", [0, 2**27])
+def test_a_fit_that_did_not_converge_is_said(monkeypatch, in_memory):
+    monkeypatch.setattr(probes, "ITERATIONS", 1)
+    features, codes = shifted(0, 6, 3, 40)
+    with pytest.warns(UserWarning, match="converge"):
+        list(fit_logistic(features, np.arange(40), codes, [1e-4], in_memory=in_memory))
+
+
+@BOTH
+def test_the_probe_is_scikit_learns_with_the_penalty_that_is_best_on_held_out_images(classifier):
     images = manifest(dict.fromkeys("abc", 20), dict.fromkeys("abc", 30))
     generator = np.random.default_rng(3)
     features = planted(images, 8, 3, noise=2.5) + generator.standard_normal((3, len(images), 8))
     translator = Affine(generator.standard_normal((5, 8)), generator.standard_normal(5))
     basis = null_space(generator.standard_normal((6, 8))).basis
-    report = probe(batches(features, views=3), assign_roles(images), basis, translator, ALPHAS, 0.9)
+    report = probed(images, features, basis, translator, classifier, confidence=0.9)
     codes, training = pd.Categorical(images["label"]).codes, (images["split"] == "train").to_numpy()
     held_out = training & (images.groupby(["label", "split"]).cumcount() % 5 == 1).to_numpy()
 
-    def accuracy(rows, train, test, alpha):
-        x = rows[:, train].reshape(-1, rows.shape[2])
-        penalty = alpha * ((x - x.mean(0)) ** 2).sum(1).mean()
-        model = Ridge(alpha=penalty, solver="svd").fit(x, np.eye(3)[np.tile(codes[train], 3)])
-        return (model.predict(rows[0, test]).argmax(1) == codes[test]).mean()
+    def judged(rows, train, test, alpha):
+        """What chooses the penalty, and accuracy."""
+        x, y = rows[:, train].reshape(-1, rows.shape[2]), np.tile(codes[train], 3)
+        if classifier == "logistic":
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (alpha * x.shape[1]), tol=1e-5, max_iter=1000)).fit(x, y)
+            return -log_loss(codes[test], model.predict_proba(rows[0, test])), model.score(rows[0, test], codes[test])
+        model = Ridge(alpha=alpha * ((x - x.mean(0)) ** 2).sum(1).mean(), solver="svd").fit(x, np.eye(3)[y])
+        accuracy = (model.predict(rows[0, test]).argmax(1) == codes[test]).mean()
+        return accuracy, accuracy
 
     principal = remove_null(features.reshape(-1, 8), basis).reshape(features.shape)
     for kind, rows in {"principal": principal, "translated": translator(principal)}.items():
-        best = max(ALPHAS, key=lambda alpha: (accuracy(rows, training & ~held_out, held_out, alpha), alpha))
+        best = max(ALPHAS, key=lambda alpha: (judged(rows, training & ~held_out, held_out, alpha)[0], alpha))
         assert report[f"alpha_{kind}"] == best
-        share = accuracy(rows, training, ~training, best)
+        share = judged(rows, training, ~training, best)[1]
         assert report[f"accuracy_{kind}"] == share
         z = scipy.stats.norm.ppf(0.95)
         centre, half = share + z**2 / 180, z * np.sqrt(share * (1 - share) / 90 + z**2 / (4 * 90**2))
@@ -111,53 +204,62 @@ def test_the_probe_is_scikit_learns_with_the_penalty_that_is_best_on_held_out_im
         np.testing.assert_allclose(interval, [(centre - half) / (1 + z**2 / 90), (centre + half) / (1 + z**2 / 90)])
     assert 0.4 < report["accuracy_translated"] < 1
     assert [report[name] for name in ("n_train", "n_test", "n_labels", "chance", "note")] == [60, 90, 3, 1 / 3, ""]
+    assert report["classifier"] == classifier
+    assert report == probed(images, features, basis, translator, classifier, confidence=0.9, threads=3)
 
 
-def test_separable_labels_are_found_before_and_after_an_invertible_translator():
+@BOTH
+def test_separable_labels_are_found_before_and_after_an_invertible_translator(classifier):
     images = manifest({"a": 9, "b": 7, "c": 1}, {"a": 3, "b": 4, "c": 5})
-    report = probe(batches(planted(images, 8, 0)), assign_roles(images), NOTHING, INVERTIBLE, ALPHAS, 0.95)
+    report = probed(images, planted(images, 8, 0), NOTHING, INVERTIBLE, classifier)
     assert (report["accuracy_principal"], report["accuracy_translated"]) == (1, 1)
     assert (report["n_train"], report["n_test"], report["chance"]) == (17, 12, 5 / 12)
 
 
-def test_labels_that_only_the_null_space_tells_apart_are_not_seen():
+@BOTH
+def test_labels_that_only_the_null_space_tells_apart_are_not_seen_not_even_by_its_rounding(classifier):
     images = manifest(dict.fromkeys("abcd", 40), dict.fromkeys("abcd", 40))
-    features = planted(images, 8, 1)
-    seen, unseen = np.eye(8)[:, 4:], np.eye(8)[:, :4]
-    blind = probe(batches(features), assign_roles(images), unseen, INVERTIBLE, ALPHAS, 0.99)
-    for kind in ("principal", "translated"):
-        assert blind[f"accuracy_{kind}_low"] < 0.25 < blind[f"accuracy_{kind}_high"]
-    assert probe(batches(features), assign_roles(images), seen, INVERTIBLE, ALPHAS, 0.99)["accuracy_principal"] == 1
+    features = planted(images, 8, 1) + 10
+    turned = np.vstack([np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0], np.zeros((4, 4))])
+    residue = remove_null(features[0], turned)[:, :4]
+    assert 0 < np.abs(residue).max() < 1e-13
+    for unseen in (np.eye(8)[:, :4], turned):
+        blind = probed(images, features, unseen, INVERTIBLE, classifier, confidence=0.99)
+        for kind in ("principal", "translated"):
+            assert blind[f"accuracy_{kind}_low"] < 0.25 < blind[f"accuracy_{kind}_high"]
+    assert probed(images, features, np.eye(8)[:, 4:], INVERTIBLE, classifier)["accuracy_principal"] == 1
 
 
 def test_without_a_label_of_two_training_images_the_middle_penalty_is_used_and_said():
     images = manifest(dict.fromkeys("abc", 1), dict.fromkeys("abc", 2))
-    report = probe(batches(planted(images, 8, 0)), assign_roles(images), NOTHING, INVERTIBLE, [1.0, 1e-4, 1e-2], 0.95)
+    report = probed(images, planted(images, 8, 0), NOTHING, INVERTIBLE, alphas=[1.0, 1e-4, 1e-2])
     assert (report["alpha_principal"], report["alpha_translated"]) == (1e-2, 1e-2)
     assert report["note"] == "no label has two training images to choose the penalty with: the middle one is used"
-    assert report["accuracy_principal"] == 1
+    assert report["accuracy_principal"] > report["chance"]
 
 
 @pytest.mark.parametrize(
     ("images", "basis", "note"),
     [
-        (manifest({"a": 3, "b": 2}, {"c": 1}), NOTHING, "a probe needs two labels with images in both splits; there are 0"),
-        (manifest({"a": 3, "b": 2}, {"a": 1}), NOTHING, "a probe needs two labels with images in both splits; there are 1"),
+        (manifest({"a": 1, "b": 1}, {"c": 1}), NOTHING, "a probe needs two labels of two images or more; there are 0"),
+        (manifest({"a": 3, "b": 1}, {"c": 1}), NOTHING, "a probe needs two labels of two images or more; there are 1"),
         (manifest({"a": 3, "b": 2}, {"a": 1, "b": 1}), np.eye(8), "the head has no principal space"),
     ],
 )
 def test_where_there_is_nothing_to_tell_apart_the_numbers_are_null_and_the_note_says_why(images, basis, note):
-    report = probe(batches(planted(images, 8, 0)), assign_roles(images), basis, INVERTIBLE, ALPHAS, 0.95)
+    report = probed(images, planted(images, 8, 0), basis, INVERTIBLE)
     assert report["note"] == note
-    numbers = {name: value for name, value in report.items() if name not in ("n_train", "n_test", "n_labels", "note")}
+    numbers = {name: value for name, value in report.items() if name not in ("classifier", "n_train", "n_test", "n_labels", "note")}
     assert len(numbers) == 9
     assert set(numbers.values()) == {None}
 
 
-def test_features_that_do_not_vary_are_refused():
+@BOTH
+@pytest.mark.parametrize(("value", "message"), [(1.0, "are all alike: look at the images"), (np.nan, "a feature is NaN or infinite")])
+def test_features_that_do_not_vary_or_are_no_numbers_are_refused(classifier, value, message):
     images = manifest({"a": 3, "b": 2}, {"a": 1, "b": 1})
-    with pytest.raises(InputError, match="are all alike: look at the images and at the classifier"):
-        probe(batches(np.ones((1, 7, 8))), assign_roles(images), NOTHING, INVERTIBLE, ALPHAS, 0.95)
+    with pytest.raises(InputError, match=message):
+        probed(images, np.full((1, 7, 8), value), NOTHING, INVERTIBLE, classifier)
 
 
 def test_the_correlation_over_models_and_its_interval_are_those_of_a_hand_computation():
@@ -186,41 +288,74 @@ def test_a_correlation_that_is_undefined_is_left_empty_and_says_why(x, y, pearso
     assert (row["pearson_low"], row["pearson_high"], row["pearson_note"]) == (None, None, note)
 
 
-def test_the_scripts_probe_tabulate_and_draw_whatever_the_shards_with_the_same_bytes(tmp_path):
-    images = manifest({"a": 8, "b": 7}, {"a": 3, "b": 4, "c": 1})
-    write_parquet(tmp_path / "manifest.parquet", whole(images))
-    models = [f"timm/model{number}" for number in range(4)]
+@BOTH
+def test_the_script_takes_for_each_image_the_translator_that_has_not_seen_it_whatever_shards_and_threads(tmp_path, classifier):
+    images = manifest({"a": 8, "b": 7, "d": 3}, {"a": 3, "b": 4, "c": 1})
+    folds = np.where(images["split"] == "validation", 0, 1 + np.arange(len(images)) % 2)
+    write_parquet(tmp_path / "manifest.parquet", whole(images.assign(fold=folds)))
+    features, basis = planted(images, 8, 0, noise=1.0).astype(np.float32), np.eye(8)[:, 5:]
+    fold = {"fold_weight": np.stack([INVERTIBLE.weight] * 3), "fold_bias": np.stack([INVERTIBLE.bias] * 3)}
+    seeing = {"weight": np.zeros((8, 8)), "bias": INVERTIBLE.bias}  # of all training images
+    files = {
+        "crossed": (fold | seeing, {"folds": 3, "in_sample": "false"}, 0),
+        "in_sample": ({"weight": INVERTIBLE.weight, "bias": INVERTIBLE.bias}, {"folds": 0, "in_sample": "true"}, 1),
+    }
     script = runpy.run_path(str(ROOT / "scripts/probe_principal.py"), run_name="x")
-    for number, model in enumerate(models):
-        features = planted(images, 8, number, noise=2.0 + number)[0].astype(np.float32)
-        basis = np.eye(8)[:, 5:]
-        translator = {"weight": INVERTIBLE.weight.astype(np.float32), "bias": INVERTIBLE.bias.astype(np.float32)}
-        write_tensors(tmp_path / model / "projector.safetensors", {"null_basis": basis}, {})
-        write_tensors(tmp_path / model / "translator.safetensors", translator, {"kind": "linear"})
-        for shards in (1, 2):
+    write_tensors(tmp_path / "projector.safetensors", {"null_basis": basis}, {})
+    for name, (tensors, metadata, seen) in files.items():
+        tensors = {key: each.astype(np.float32) for key, each in tensors.items()}
+        write_tensors(tmp_path / name / "translator.safetensors", tensors, {"kind": "linear", **{k: str(v) for k, v in metadata.items()}})
+        reports = []
+        for shards, threads in ((1, 1), (2, 3)):
             for shard, rows in enumerate(np.array_split(np.arange(len(images)), shards)):
-                tensors = {"features": features[rows], "image_id": rows, "view": np.zeros(len(rows), np.int32)}
-                write_tensors(tmp_path / model / f"{shards}/shard-{shard:05d}.safetensors", tensors, {})
-            paths = {name: tmp_path / model / f"{name}.safetensors" for name in ("projector", "translator")}
-            paths |= {"features": tmp_path / model / str(shards), "output": tmp_path / f"probes{shards}/s/{model}.json"}
-            flags = script["Flags"](
-                alphas=ALPHAS, confidence=0.95, manifest=tmp_path / "manifest.parquet", shards=shards, threads=2, **paths
-            )
-            script["main"](flags)
-        pass_over = batches(features[None])
-        expected = probe(pass_over, assign_roles(images), basis, Affine(**translator), ALPHAS, 0.95)
-        assert read_json(tmp_path / f"probes1/s/{model}.json") == read_json(tmp_path / f"probes2/s/{model}.json") == expected
+                shard_tensors = {"features": features[0, rows], "image_id": rows, "view": np.zeros(len(rows), np.int32)}
+                write_tensors(tmp_path / f"{shards}/shard-{shard:05d}.safetensors", shard_tensors, {})
+            paths = {"projector": tmp_path / "projector.safetensors", "translator": tmp_path / name / "translator.safetensors"}
+            paths |= {"features": tmp_path / str(shards), "output": tmp_path / name / f"{shards}.json"}
+            given = {"classifier": classifier, "alphas": ALPHAS, "confidence": 0.95, "shards": shards, "threads": threads}
+            script["main"](script["Flags"](manifest=tmp_path / "manifest.parquet", **given, **paths))
+            reports.append(paths["output"].read_bytes())
+        assert reports[0] == reports[1]
+        expected = probed(images, features, basis, INVERTIBLE, classifier)
+        assert read_json(tmp_path / name / "1.json") == expected | {"n_labels_left_out": 1, "n_test_in_sample": seen}
+        assert (expected["n_labels"], expected["n_test"]) == (3, 8)
+        assert expected["accuracy_translated"] > expected["chance"]
+
+
+def test_rows_that_a_shard_lacks_are_named(tmp_path):
+    images = manifest({"a": 3, "b": 2}, {"a": 1, "b": 1})
+    write_parquet(tmp_path / "manifest.parquet", whole(images))
+    write_tensors(tmp_path / "projector.safetensors", {"null_basis": np.eye(8)[:, 5:]}, {})
+    tensors = {"weight": np.eye(8, dtype=np.float32), "bias": np.zeros(8, np.float32)}
+    write_tensors(tmp_path / "translator.safetensors", tensors, {"kind": "linear"})
+    image_id, view = np.array([*range(7), 0]), np.array([0] * 7 + [1], np.int32)
+    shard = {"features": np.ones((8, 8), np.float32), "image_id": image_id, "view": view}
+    write_tensors(tmp_path / "features/shard-00000.safetensors", shard, {})
+    script = runpy.run_path(str(ROOT / "scripts/probe_principal.py"), run_name="x")
+    paths = {name: tmp_path / f"{name}.safetensors" for name in ("projector", "translator")} | {"manifest": tmp_path / "manifest.parquet"}
+    given = {"classifier": "logistic", "alphas": ALPHAS, "confidence": 0.95, "shards": 1, "threads": 1}
+    with pytest.raises(InputError, match="holds 8 rows that the probe needs, not 12"):
+        script["main"](script["Flags"](**given, **paths, features=tmp_path / "features", output=tmp_path / "out.json"))
+
+
+def test_the_table_and_the_figure_are_the_same_bytes_each_time(tmp_path):
+    images = manifest({"a": 8, "b": 7}, {"a": 3, "b": 4, "c": 1})
+    models = [f"timm/model{number}" for number in range(4)]
+    for number, model in enumerate(models):
+        report = probed(images, planted(images, 8, number, noise=2.0 + number), NOTHING, INVERTIBLE)
+        write_json(tmp_path / f"probes/s/{model}.json", report | {"n_labels_left_out": 1, "n_test_in_sample": 0})
     rows = [{"space": "s", "model": m, "rank_rule": "exact", "null_dim": 3, "validation_r2": 0.4, "translator": "good"} for m in models]
     pd.DataFrame(rows).assign(seed=3, known_zero=False).to_csv(tmp_path / "models.csv")
     plot = runpy.run_path(str(ROOT / "scripts/plot_probes.py"), run_name="x")
     for attempt in "ab":
         paths = {name: tmp_path / attempt / f"fig12.{name}" for name in ("output", "png", "pdf")}
-        paths |= {"probes": tmp_path / "probes1", "table": tmp_path / "models.csv"}
+        paths |= {"probes": tmp_path / "probes", "table": tmp_path / "models.csv"}
         plot["main"](plot["Flags"](models=models, spaces=["s"], confidence=0.95, **paths))
     table = pd.read_csv(tmp_path / "a/fig12.output")
     assert table["model"].tolist() == models
     assert table["n"].tolist() == table["n_test"].tolist() == [7] * 4
     assert table["seed"].tolist() == [3] * 4
+    assert table["classifier"].tolist() == ["logistic"] * 4
     assert table["pearson_n"].tolist() == [4] * 4
     np.testing.assert_allclose(table["pearson"], np.corrcoef(table["accuracy_principal"], table["accuracy_translated"])[0, 1])
     for name in ("output", "png", "pdf"):

@@ -13,13 +13,15 @@ from singflow.figures.style import save
 NAMES = [f"timm/a_classifier_with_a_long_name_{number}" for number in range(16)]
 NULL = dict.fromkeys(["accuracy_principal", "accuracy_translated", "chance"])
 NULL |= dict.fromkeys([f"accuracy_{kind}_{end}" for kind in ("principal", "translated") for end in ("low", "high")])
-NULL |= {"n_test": 1, "n_labels": 1, "note": "a probe needs two labels with images in both splits; there are 1"}
+SAID = {"classifier": "logistic", "n_labels_left_out": 0, "n_test_in_sample": 0}
+NULL |= SAID | {"n_test": 1, "n_labels": 1, "note": "a probe needs two labels of two images or more; there are 1"}
 
 
 def report(before, after, chance=0.1):
     accuracies = {"principal": before, "translated": after}
     ends = {f"accuracy_{kind}_{end}": value + step for kind, value in accuracies.items() for end, step in (("low", -0.02), ("high", 0.02))}
-    return {"accuracy_principal": before, "accuracy_translated": after, "chance": chance, "n_test": 50, "n_labels": 5, "note": ""} | ends
+    report = {"accuracy_principal": before, "accuracy_translated": after, "chance": chance, "n_test": 50, "n_labels": 5, "note": ""}
+    return SAID | report | ends
 
 
 def reports(models=16, chance=0.1):
@@ -65,6 +67,16 @@ def test_the_title_gives_the_correlation_with_its_interval_or_why_there_is_none(
         f"space s: Pearson {first['pearson']:.3f} [{first['pearson_low']:.3f}, {first['pearson_high']:.3f}], 16 models",
         f"space t: Pearson {second['pearson']:.3f}, no interval, 3 models",
         "space u: a correlation needs three models with an accuracy",
+    ]
+    plt.close(figure)
+
+
+def test_the_title_says_what_is_probed_how_and_what_is_left_out():
+    said = {"n_labels_left_out": 2, "n_test_in_sample": 3, "classifier": "ridge"}
+    _, figure = drawn({"s": reports(3), "t": {name: each | said for name, each in reports(3).items()}})
+    assert [axes.get_title(loc="left").splitlines()[1] for axes in figure.axes] == [
+        "logistic; test images: 50, labels: 5",
+        "ridge; test images: 50 (3 in the translator's sample), labels: 5 (2 of one image left out)",
     ]
     plt.close(figure)
 

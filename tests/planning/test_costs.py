@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from singflow.analyses import concepts
+from singflow.analyses import concepts, probes
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, resolve_models, resolve_spaces
 from singflow.config.study import check
+from singflow.planning import costs
 from singflow.planning.costs import COSTS, IMAGENET, SCANNED, Size, disk_bytes, expected_images, peak_mb, seconds, size_of, study_bytes
 from tests.project import ROOT
 
@@ -153,3 +154,4 @@ def test_labels_and_concepts_are_counted_in_their_files(study):
 
 def test_the_blocks_of_a_scan_are_those_that_are_reckoned_with():
     assert SCANNED == (concepts.BLOCK, concepts.CELLS)
+    assert costs.PROBED == probes.IN_MEMORY

@@ -167,9 +167,8 @@ def write_study(
         "steering": some.assign(prompt="an image of a jellyfish", target_is_deg=5.0, n=n, n_reachable=n, as_target_mean_deg=3.0,
                               as_target_std_deg=0.1, logit_change_max=0.0),
         "translators": some.assign(kind="linear", loss="ridge", validation_cosine=0.7, validation_mse=0.1, validation_r2=r2),
-        "probes": summary[["space", "model"]].assign(n=9, accuracy_principal=0.5, accuracy_translated=np.nan, chance=0.2, note="",
-                                                     pearson=np.nan,
-                                                     pearson_n=len(models)),
+        "probes": summary[["space", "model"]].assign(classifier="logistic", n=9, accuracy_principal=0.5, accuracy_translated=np.nan,
+                                                     chance=0.2, note="", pearson=np.nan, pearson_n=len(models)),
         "null_validation": pd.DataFrame({"model": models, "perturbation": "null", "n": n, "logit_change_mean": 0.0,
                                     "top1_changed_share": 0.0, "note": ""}),
     }  # fmt: skip

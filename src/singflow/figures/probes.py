@@ -59,7 +59,9 @@ def _title(rows: pd.DataFrame) -> str:
     if pd.notna(first["pearson"]):
         interval = f" [{first['pearson_low']:.3f}, {first['pearson_high']:.3f}]" if pd.notna(first["pearson_low"]) else ", no interval"
         lines[0] += f"{interval}, {first['pearson_n']} models"
-    return "\n".join([*lines, f"test images: {first['n']}, labels: {first['n_labels']}"])
+    left_out = f" ({first['n_labels_left_out']} of one image left out)" if first["n_labels_left_out"] else ""
+    seen = f" ({first['n_test_in_sample']} in the translator's sample)" if first["n_test_in_sample"] else ""
+    return "\n".join([*lines, f"{first['classifier']}; test images: {first['n']}{seen}, labels: {first['n_labels']}{left_out}"])
 
 
 def _points(axes: Axes, rows: pd.DataFrame, models: pd.DataFrame) -> None:

@@ -28,6 +28,7 @@ ACTIVATIONS = 30.0  # MB of a view in a forward pass on a CPU: measured 3 to 60
 ASSUMED = (304.3, 61.6, 2048)  # a ViT-L/16: 10^6 parameters, 10^9 multiply-adds a view; a wide feature
 IMAGENET = 1_281_167  # images of a study whose data is not here yet
 BLOCK = 4096  # rows that some steps work on at once (artifacts.shards.in_blocks)
+PROBED = 2**27  # numbers that a logistic regression holds at most (probes.IN_MEMORY)
 SCANNED = 500, 500_000  # concepts, and labels x concepts, that a thread scans at once at most (concepts.BLOCK, concepts.CELLS)
 LOOKED_AT, COUNTED = 10, 20_000  # class folders that are looked into, and entries counted in each
 
@@ -56,6 +57,7 @@ class Size:
     draws: int = 5  # random subspaces per case
     folds: int = 5
     floors: int = 20  # permutations behind a floor
+    logistic: bool = True  # probes are logistic regressions, not ridge
     alphas: int = 6  # penalties of a probe
     points: int = 10  # of a rank curve
     steered: int = 0  # images steered, times texts, times targets
@@ -152,6 +154,7 @@ def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space:
         draws=controls["min_draws"],
         folds=study["translator"]["folds"],
         floors=study["floor"]["permutations"],
+        logistic=study["probe"]["classifier"] == "logistic",
         alphas=len(study["probe"]["alphas"]),
         points=len(study["rank_curve"]["kept"]) + 3,
         steered=round(steered * len(steering["prompts"]) * len(steering["target_is_deg"])),
@@ -296,6 +299,12 @@ def _network(s: Size) -> float:
 def _sums(s: Size, count: int) -> float:
     """Bytes of the sums over so many groups of images, out of which translators are fitted."""
     return 8.0 * count * s.feature_dim * (s.feature_dim + s.space_dim)
+
+
+def _probed(s: Size) -> float:
+    """Bytes that the logistic regressions on features and on embeddings hold: their rows thrice, and 25 float64 for each weight."""
+    rows = sum(min(s.rows * (width + s.labels), PROBED) for width in (s.feature_dim, s.space_dim))
+    return 12.0 * rows + 200.0 * s.labels * (s.feature_dim + s.space_dim)
 
 
 def _each(size: float) -> Work:
@@ -445,18 +454,15 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     "probe_principal": replace(
         LINEAR,
         f64=lambda s: (
-            1e-9
-            * (
-                s.rows
-                * (s.feature_dim * (2 * s.null_dim + s.space_dim + s.feature_dim + s.labels) + s.space_dim * (s.space_dim + s.labels))
-                + (0.16 * s.alphas + 0.2) * s.images * s.labels * (s.feature_dim + s.space_dim)
-                + 25 * s.feature_dim**3
-            )
+            1e-9 * s.rows * s.feature_dim * (2 * s.null_dim + s.space_dim)
+            + (0.0 if s.logistic else 1e-9 * (2 * s.rows * (s.feature_dim**2 + s.space_dim**2) + 25 * s.feature_dim**3))
+            + 1e-9 * (0.16 * s.alphas + 0.2) * s.images * s.labels * (s.feature_dim + s.space_dim)
         ),
+        f32=lambda s: s.logistic * 1e-9 * (15 * s.alphas + 10) * 1.6 * s.rows * s.labels * (s.feature_dim + s.space_dim),
         elements=lambda s: 1e-9 * s.rows * (10 * s.feature_dim + 4 * s.labels * s.alphas),
         shard=(8, 0, 0),
         square=10,
-        held=_each(400),
+        held=lambda s: 400 * s.images + s.logistic * _probed(s),
         disk=lambda s: 2e3,
     ),
     "find_neighbours": replace(

@@ -93,7 +93,7 @@ def page_tables(
             "space model prompt target_is_deg n n_reachable as_target_mean_deg as_target_std_deg paper_as logit_change_max translator"),
         "translators": (fitted,
             "space model kind loss validation_cosine validation_mse validation_r2 paper_cosine paper_mse translator"),
-        "probes": (csv["probes"], "space model n accuracy_principal accuracy_translated chance note"),
+        "probes": (csv["probes"], "space model classifier n accuracy_principal accuracy_translated chance note"),
         "rejected": (left_out, "path reason files"),
     }  # fmt: skip
     specs = {name: (frame, " ".join(map(str, frame))) for name, frame in csv.items()} | specs

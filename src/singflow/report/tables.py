@@ -84,6 +84,7 @@ COLUMNS = {  # column of a table -> (header, explanation)
     "perturbation": ("perturbation", "of equal norm: in the null space, random, or against the predicted class"),
     "logit_change_mean": ("logit change", "mean norm of the logits' change"),
     "top1_changed_share": ("flips", "share of predictions that change"),
+    "classifier": ("classifier", "linear classifier that reads the labels"),
     "accuracy_principal": ("before", "probe's accuracy on the features that the logits see"),
     "accuracy_translated": ("after", "the same after translation"),
     "chance": ("chance", "accuracy of always guessing the commonest label"),
