@@ -239,7 +239,7 @@ def test_labels_of_another_manifest_are_refused(study):
 
 
 def run_list(folder, models, confidence=0.95, extremes=4, nearest=10):
-    basis = {"rank_rule": "exact", "null_dim": 4, "validation_r2": 0.5, "translator": "good", "seed": 0}
+    basis = {"rank_rule": "exact", "null_dim": 4, "validation_r2": 0.5, "translator": "good", "seed": 0, "marks": ""}
     pd.DataFrame([{"space": "s", "model": model, **basis} for model in models]).to_csv(folder / "models.csv", index=False)
     wanted = {"vocabulary": "v", "extremes": extremes, "nearest": nearest, "models": models, "spaces": ["s"], "confidence": confidence}
     places = {"concepts": "concepts", "table": "models.csv", "output": "concepts.csv", "spurious": "spurious.csv"}

@@ -211,7 +211,7 @@ def test_the_scripts_probe_tabulate_and_draw_whatever_the_shards_with_the_same_b
         expected = probe(pass_over, assign_roles(images), basis, Affine(**translator), ALPHAS, 0.95)
         assert read_json(tmp_path / f"probes1/s/{model}.json") == read_json(tmp_path / f"probes2/s/{model}.json") == expected
     rows = [{"space": "s", "model": m, "rank_rule": "exact", "null_dim": 3, "validation_r2": 0.4, "translator": "good"} for m in models]
-    pd.DataFrame(rows).assign(seed=3, known_zero=False).to_csv(tmp_path / "models.csv")
+    pd.DataFrame(rows).assign(seed=3, marks="").to_csv(tmp_path / "models.csv")
     plot = runpy.run_path(str(ROOT / "scripts/plot_probes.py"), run_name="x")
     for attempt in "ab":
         paths = {name: tmp_path / attempt / f"fig12.{name}" for name in ("output", "png", "pdf")}

@@ -33,11 +33,7 @@ def scan(seed, labels=LABELS, concepts=30, n=4):
 
 def study(models, spaces="s", **options):
     names = [f"timm/model_{number}" for number in range(models)]
-    rows = [
-        {"space": s, "model": m, "known_zero": False, "translator": "good" if m == names[0] else "weak", "null_dim": 9}
-        for s in spaces
-        for m in names
-    ]
+    rows = [{"space": s, "model": m, "marks": "" if m == names[0] else "weak translator", "null_dim": 9} for s in spaces for m in names]
     table = pd.DataFrame(rows)
     return {s: {m: scan(number, **options) for number, m in enumerate(names)} for s in spaces}, table
 

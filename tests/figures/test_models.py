@@ -26,7 +26,7 @@ def scores(seed, n=60):
 def table():
     columns = ["is_mean", "is_low", "is_high", "as_abs_mean", "as_abs_low", "as_abs_high", "is_per_as", "is_per_as_low", "is_per_as_high"]
     scores = dict(zip(columns, [8, 7, 9, 1, 0.8, 1.2, 8, 6, 10], strict=True)) | {"floor_is_mean": 5}
-    facts = {"known_zero": False, "translator": "weak", "null_dim": 9}
+    facts = {"marks": "weak translator", "null_dim": 9}
     rows = [{"space": s, "model": m, **facts, **scores} for s in "st" for m in "mn"]
     return pd.DataFrame(rows)
 
@@ -70,7 +70,7 @@ def control_tables(models, spaces="s", null_dim=280):
         for i, m in enumerate(models)
     ]
     table = [
-        {"space": s, "model": m, "known_zero": False, "translator": "weak" if i == 1 else "good", "null_dim": null_dim}
+        {"space": s, "model": m, "marks": "weak translator, known zero" if i == 1 else "", "null_dim": null_dim}
         for s in spaces
         for i, m in enumerate(models)
     ]

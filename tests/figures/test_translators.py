@@ -37,8 +37,8 @@ def reports(models=2, spaces=2, epochs=12):
 
 
 def table(found, weak=()):
-    rows = [{"space": s, "model": m, "translator": "weak" if (s, m) in weak else "good"} for s in found for m in found[s]]
-    return pd.DataFrame(rows, columns=["space", "model", "translator"]).assign(known_zero=False)
+    rows = [{"space": s, "model": m, "marks": "weak translator" if (s, m) in weak else ""} for s in found for m in found[s]]
+    return pd.DataFrame(rows, columns=["space", "model", "marks"])
 
 
 @pytest.mark.parametrize("draw", [fig7, fig8])
