@@ -234,5 +234,5 @@ def test_the_table_keeps_spaces_apart():
         for s, sign in (("s", 1), ("t", -1))
     }
     rows = [{"space": s, "model": m, "rank_rule": "exact", "null_dim": 3, "validation_r2": 0.4} for s in "st" for m in probes["s"]]
-    table = gather(probes, pd.DataFrame(rows).assign(translator="good", seed=0), 0.95)
+    table = gather(probes, pd.DataFrame(rows).assign(translator="good", marks="", seed=0), 0.95)
     np.testing.assert_allclose(table["pearson"], [1] * 4 + [-1] * 4)
