@@ -61,7 +61,8 @@ def main(flags: Flags) -> None:
     by_label = pd.concat(labels, ignore_index=True)
     write_table(flags.tables / "models.csv", table)
     write_table(flags.tables / "labels.csv", qualify(by_label, table))
-    correlations = correlate_labels(by_label, reliability, flags.permutations, flags.seed)
+    ranked = by_label.merge(table.loc[~table["known_zero"].astype(bool), ["space", "model"]])
+    correlations = correlate_labels(ranked, reliability, flags.permutations, flags.seed)
     write_table(flags.tables / "label_correlations.csv", qualify_pairs(correlations, table))
     write_bytes(flags.tables / "summary.txt", text.encode())
     metrics: dict[str, dict[str, object]] = {}

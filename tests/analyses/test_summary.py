@@ -174,6 +174,8 @@ def test_labels_of_two_models_are_correlated_within_each_space():
 def test_a_single_model_has_no_pair_to_correlate():
     labels = pd.DataFrame({"space": "s", "model": "a", "label": ["x", "y"], "as_abs_deg_mean": [1.0, 2.0]})
     assert correlate_labels(labels, {("s", "a"): 0.5}, 500, seed=0).empty
+    none = correlate_labels(labels[:0], {}, 500, seed=0)
+    assert none.empty and {"spearman", "ceiling", "p_holm"} <= set(none)
 
 
 @pytest.mark.parametrize(("r2", "weak"), [(0.19, True), (0.2, False), (-3.0, True)])

@@ -240,7 +240,7 @@ def correlate_labels(labels: pd.DataFrame, reliability: Mapping[tuple[str, str],
         ]
         block = pd.DataFrame(rows, columns=columns)
         blocks.append(block.assign(p_holm=holm(block["p"].to_numpy(dtype=np.float64))))
-    return pd.concat(blocks, ignore_index=True)
+    return pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame(columns=[*columns, "p_holm"])
 
 
 def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:

@@ -136,13 +136,15 @@ def _concepts(left: Axes, right: Axes, scan: pd.DataFrame, extremes: int, shade:
     shown = scan.loc[concepts]
     positions = np.arange(len(shown))
     left.errorbar(shown["angle_mean"], positions, xerr=shown["angle_std"], fmt="o", color=shade, ms=4, lw=1)
-    right.barh(positions, shown["as_mean"], 0.6, xerr=shown["as_std"], color=shade, error_kw={"lw": 1, "ecolor": "0.3"})
-    right.axvline(0, color="0.3", lw=0.8)
-    right.axvline(scan["as_mean"].mean(), color="0.3", lw=1, ls=":")
+    common = scan["as_mean"].mean()
+    spread = {"lw": 1, "ecolor": "0.3"}
+    right.barh(positions, shown["contrast"], 0.6, left=common, xerr=shown["as_std"], color=shade, error_kw=spread)
+    right.axvline(0, color="0.7", lw=0.8)
+    right.axvline(common, color="0.3", lw=1, ls=":")
     left.set_yticks(positions, concepts)
     left.set_ylim(-0.7, len(shown) - 0.3 + 0.4 * cut)
     left.set_xlabel("angle (degrees)")
-    right.set_xlabel("AS (degrees)\ndotted: mean of all concepts")
+    right.set_xlabel("AS (degrees), from its mean\nover all concepts (dotted)")
     for axes in (left, right):
         axes.grid(axis="y", color="0.92", lw=0.6)
         axes.set_axisbelow(True)

@@ -216,7 +216,8 @@ def _dimensions(axes: Axes, excess: pd.DataFrame, shown: list[str], models: list
     axes.set_xlabel("dimensions removed")
     axes.set_ylabel("IS (degrees)")
     if len(shown) < 9:  # more would hide the curves; panel (c) names every model
-        axes.legend(fontsize=7)
+        axes.set_ylim(top=axes.get_ylim()[1] * (1.05 + 0.07 * len(shown)))
+        axes.legend(fontsize=7, loc="upper left")
     axes.grid(color="0.92", lw=0.6)
 
 

@@ -84,28 +84,28 @@ def page_tables(
     left_out = rejected.assign(files=files).sort_values(["files", "reason"], kind="stable")
     specs = {
         "models": (heads,
-            "space model verdict n_images null_dim paper_null_dim top1 reported_top1 is_mean is_low is_high floor_is_mean p_is "
+            "space model marks verdict n_images null_dim paper_null_dim top1 reported_top1 is_mean is_low is_high floor_is_mean p_is "
             "conditional_is_mean floor_conditional_is_mean p_conditional_is delta_r2 delta_r2_low delta_r2_high as_mean as_contrast_mean "
-            "as_abs_mean is_per_as control_is_mean is_per_control matched_is_mean is_per_matched validation_r2 marks note"),
+            "as_abs_mean is_per_as control_is_mean is_per_control matched_is_mean is_per_matched validation_r2 note"),
         "controls": (own,
-            "space model dimension n is_deg_null is_deg_random is_deg_excess_random is_deg_excess_random_low is_deg_excess_random_high "
-            "marks"),
-        "orders": (ordered, "space criterion place model value low high n marks"),
-        "model_pairs": (named["model_pairs"], "space criterion model_a model_b difference low high p_holm differ n marks"),
-        "labels": (labels, "space model label n is_deg_mean floor_is_deg_mean leak_q leaks as_deg_mean as_abs_deg_mean marks"),
-        "label_correlations": (csv["label_correlations"], "space model_a model_b n_labels spearman ceiling p_holm marks"),
+            "space model marks dimension n is_deg_null is_deg_random is_deg_excess_random is_deg_excess_random_low "
+            "is_deg_excess_random_high"),
+        "orders": (ordered, "space criterion place model marks value low high n"),
+        "model_pairs": (named["model_pairs"], "space criterion model_a model_b marks difference low high p_holm differ n"),
+        "labels": (labels, "space model marks label n is_deg_mean floor_is_deg_mean leak_q leaks as_deg_mean as_abs_deg_mean"),
+        "label_correlations": (csv["label_correlations"], "space model_a model_b marks n_labels spearman ceiling p_holm"),
         "concepts": (csv["concepts"],
-            "space model label kind place concept n angle_mean_deg contrast_deg contrast_deg_low contrast_deg_high as_mean_deg marks"),
+            "space model marks label kind place concept n angle_mean_deg contrast_deg contrast_deg_low contrast_deg_high as_mean_deg"),
         "spurious": (csv["spurious"],
-            "space model label concept n angle_mean_deg lift_deg contrast_deg contrast_deg_low contrast_deg_high as_mean_deg marks"),
+            "space model marks label concept n angle_mean_deg lift_deg contrast_deg contrast_deg_low contrast_deg_high as_mean_deg"),
         "angle_ladder": (csv["angle_ladder"],
-            "space model path label text target_is_deg is_deg as_text_deg as_label_deg logit_change marks"),
+            "space model marks path label text target_is_deg is_deg as_text_deg as_label_deg logit_change"),
         "null_validation": (csv["null_validation"], "model perturbation n logit_change_mean top1_changed_share note"),
         "steering": (toward,
-            "space model prompt target_is_deg n n_reachable as_target_mean_deg as_target_std_deg paper_as logit_change_max marks"),
+            "space model marks prompt target_is_deg n n_reachable as_target_mean_deg as_target_std_deg paper_as logit_change_max"),
         "translators": (fitted,
-            "space model kind loss validation_cosine validation_mse validation_r2 paper_cosine paper_mse marks"),
-        "probes": (csv["probes"], "space model n accuracy_principal accuracy_translated chance note marks"),
+            "space model marks kind loss validation_cosine validation_mse validation_r2 paper_cosine paper_mse"),
+        "probes": (csv["probes"], "space model marks n accuracy_principal accuracy_translated chance note"),
         "rejected": (left_out, "path reason files"),
     }  # fmt: skip
     absent = {each for frame, _ in specs.values() for each in frame if str(each).startswith("paper_") and frame[each].isna().all()}

@@ -217,7 +217,11 @@ def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> lis
     if (models["weights"] == "random").any():
         said.append("These models are untrained (random weights): the numbers show that the workflow runs, and nothing else.")
     marks = {each: models[models["marks"].str.split(", ").map(lambda mine, each=each: each in mine)] for each in MARKS}
-    carried = {each: _joined(f"{row.model} in {row.space}" for row in rows.itertuples()) for each, rows in marks.items() if len(rows)}
+    carried = {
+        each: "; ".join(f"{_joined(mine['model'])} in {space}" for space, mine in rows.groupby("space", sort=False))
+        for each, rows in marks.items()
+        if len(rows)
+    }
     if WEAK in carried:
         said.append(
             f"{MARKS[WEAK]} Weak translators: {carried[WEAK]} explain less than {min_r2:g} of the held-out images (R²). These scores show "
