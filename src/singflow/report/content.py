@@ -20,7 +20,7 @@ from singflow.report.thumbnails import COLUMNS, figure_image, tile_side
 SECTIONS = ("models", "labels", "concepts", "pictures", "checks")  # of the page, that hold figures and tables
 WIDTH = 1600  # pixels of an embedded figure
 CRITERIA = {
-    "is_per_as": "IS/|AS| (the paper's)",
+    "is_per_as": "IS/|AS| (the paper's ratio)",
     "is_per_as_over_control": "IS/|AS| over that of random subspaces",
     "is_per_as_equal_dim": "IS/|AS| with equally many null directions",
     "is": "IS",
