@@ -21,7 +21,7 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from singflow import cli
-from singflow.analyses.concepts import block_size, scan_block
+from singflow.analyses.concepts import block_size, scan_block, summed_scores
 from singflow.analyses.geometry import random_basis
 from singflow.analyses.metrics import remove, share, unit
 from singflow.artifacts.files import write_json
@@ -147,7 +147,10 @@ def scan_all(flags: Flags, original: np.ndarray, equivalent: np.ndarray, n: np.n
     size = block_size(len(n))
     blocks = [texts[start : start + size] for start in range(0, len(texts), size)]
     with threadpool_limits(1):
-        for _ in map_ahead(lambda block: scan_block(original, equivalent, n, block), blocks, flags.threads):
+        common = None
+        if len(blocks) > 1:
+            common = sum(map_ahead(lambda block: summed_scores(original, equivalent, block), blocks, flags.threads)) / len(texts)
+        for _ in map_ahead(lambda block: scan_block(original, equivalent, n, block, common), blocks, flags.threads):
             pass
 
 
@@ -163,9 +166,10 @@ def scan_in_torch(original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, t
 
     angle = torch.rad2deg(torch.arccos((first @ targets.T).clamp(-1, 1)))
     score = angle - torch.rad2deg(torch.arccos((second @ targets.T).clamp(-1, 1)))
-    means = mean(angle), mean(score)
-    spreads = [(mean(values**2) - centre**2).clamp(min=0).sqrt() for values, centre in zip((angle, score), means, strict=True)]
-    return [each.numpy() for each in (means[0], spreads[0], means[1], spreads[1], mean(score.abs()))]
+    each = angle, score, score - score.mean(dim=1, keepdim=True)
+    means = [mean(values) for values in each]
+    spreads = [(mean(values**2) - centre**2).clamp(min=0).sqrt() for values, centre in zip(each, means, strict=True)]
+    return [each.numpy() for each in (means[0], spreads[0], means[1], spreads[1], mean(score.abs()), spreads[2])]
 
 
 def scan(flags: Flags) -> list[float]:

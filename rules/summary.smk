@@ -53,6 +53,7 @@ rule compare_models:
         controls=for_all("controls/{space}/{model}.parquet"),
         reports=for_all("controls/{space}/{model}.json"),
         models=rules.summarize.output.models,
+        paper="report/paper.yaml",
     output:
         controls=table("controls"),
         orders=table("orders"),
@@ -67,7 +68,7 @@ rule compare_models:
         seed=config["seed"],
     shell:
         "python scripts/compare_models.py {params.selection} {params.summary} --seed {params.seed}"
-        f" --manifest {RESULTS}/data/manifest.parquet --controls {RESULTS}/controls --table {{input.models}}"
+        f" --manifest {RESULTS}/data/manifest.parquet --controls {RESULTS}/controls --table {{input.models}} --paper {{input.paper}}"
         f" --tables {RESULTS}/tables"
         " --log {log}"
 

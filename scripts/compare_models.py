@@ -5,13 +5,25 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
-from singflow.analyses.ranking import agreement_rows, criterion_columns, excess_rows, order_rows, pair_rows, render_orders, shared_dimension
+from singflow.analyses.ranking import (
+    agreement_rows,
+    chart_rows,
+    criterion_columns,
+    excess_rows,
+    order_rows,
+    pair_rows,
+    render_orders,
+    shared_dimension,
+)
 from singflow.analyses.statistics import strata_of
 from singflow.analyses.summary import Summary
-from singflow.analyses.tables import qualify, qualify_pairs
+from singflow.analyses.tables import as_in_paper, qualify, qualify_pairs, together
 from singflow.artifacts.files import read_json, write_bytes
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_table
+from singflow.config.reading import read_yaml
+
+LEANS_ON = ["rank_rule", "validation_r2", "translator", "seed"]
 
 
 class Flags(Summary, cli.Selection):
@@ -20,16 +32,18 @@ class Flags(Summary, cli.Selection):
     manifest: Path
     controls: Path
     table: Path
+    paper: Path
     seed: int
     tables: Path
 
 
 def main(flags: Flags) -> None:
     cli.limit_threads(1)
-    summary = read_models(flags.table, [*BASIS, "known_zero", "known_leak"])
+    summary = read_models(flags.table, [*BASIS, "known_zero", "known_leak", "weights", "weights_id"])
+    manifest, paper = read_manifest(flags.manifest), read_yaml(flags.paper)
     null_dims = summary.drop_duplicates("model").set_index("model")["null_dim"].to_dict()
     controls = set(map(tuple, summary.loc[summary["known_zero"] | summary["known_leak"], ["space", "model"]].to_numpy()))
-    strata = strata_of(read_manifest(flags.manifest)["label"])
+    strata = strata_of(manifest["label"])
     options = {"resamples": flags.resamples, "confidence": flags.confidence, "seed": flags.seed}
     excess, orders, pairs, shared = [], [], [], {}
     for space in flags.spaces:
@@ -45,17 +59,19 @@ def main(flags: Flags) -> None:
         orders.append(order_rows(columns, strata, **options).assign(space=space))
         pairs.append(pair_rows(columns, strata, permutations=flags.permutations, **options).assign(space=space))
     order = pd.concat(orders, ignore_index=True)
-    agreement = agreement_rows(order, flags.permutations, flags.seed)
+    same = {m: paper["models"][m] for m in summary.loc[as_in_paper(summary, manifest["class_index"], paper), "model"]}
+    chart = pd.Series({model: each["ratio"] for model, each in same.items() if "ratio" in each}, dtype=float)
+    beside = chart_rows(order[order["space"] == paper["space"]], chart, flags.permutations, flags.seed)
+    agreement = pd.concat([agreement_rows(order, flags.permutations, flags.seed), beside], ignore_index=True)
+    order = qualify(order[["space", *order.columns.drop("space")]], summary)
     write_table(flags.tables / "controls.csv", qualify(pd.DataFrame(excess or {"space": [], "model": []}), summary))
-    write_table(flags.tables / "orders.csv", qualify(order[["space", *order.columns.drop("space")]], summary))
+    write_table(flags.tables / "orders.csv", order)
     pair = pd.concat(pairs, ignore_index=True)
     write_table(flags.tables / "model_pairs.csv", qualify_pairs(pair[["space", *pair.columns.drop("space")]], summary))
-    lowest = summary.sort_values("validation_r2").drop_duplicates("space").set_index("space")
-    both = [
-        min(spaces, key=lambda s: lowest.at[s, "validation_r2"]) for spaces in zip(agreement["space_a"], agreement["space_b"], strict=True)
-    ]
-    basis = lowest.loc[both, ["rank_rule", "validation_r2", "translator", "seed"]].reset_index(drop=True)
-    write_table(flags.tables / "order_agreement.csv", pd.concat([agreement, basis], axis=1))
+    ranked = summary[(summary["null_dim"] > 0) & (summary["verdict"] != ZERO)]
+    ordered = [ranked[ranked["space"].isin(spaces)] for spaces in zip(agreement["space_a"], agreement["space_b"], strict=True)]
+    basis = [{**rows.loc[rows["validation_r2"].idxmin(), LEANS_ON], "marks": together(*rows["marks"])} for rows in ordered]
+    write_table(flags.tables / "order_agreement.csv", pd.concat([agreement, pd.DataFrame(basis, columns=[*LEANS_ON, "marks"])], axis=1))
     write_bytes(flags.tables / "orders.txt", render_orders(order, agreement, shared).encode())
 
 

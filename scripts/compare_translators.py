@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from singflow import cli
+from singflow.analyses.tables import EDGE, WEAK, mark
 from singflow.artifacts.files import read_json
 from singflow.artifacts.tables import read_models, write_table
 from singflow.artifacts.tensors import read_tensors
@@ -14,7 +15,7 @@ from singflow.translators.linear import judged_as_networks_are
 FIGURES = ["validation_cosine", "validation_mse", "validation_r2"]
 COLUMNS = [
     "space", "model", "kind", "loss", "kept", *FIGURES, "baseline_cosine", "gain_cosine", "gain_r2", "parameters", "n_train", "n",
-    "translator", "seed",
+    "translator", "seed", "marks",
 ]  # fmt: skip
 
 
@@ -47,6 +48,7 @@ def main(flags: Flags) -> None:
 
 def _row(report: dict[str, Any], loss: str, linear: dict[str, Any], min_r2: float) -> dict[str, Any]:
     figures = {name: report["losses"][loss][name] for name in FIGURES}
+    weak = figures["validation_r2"] < min_r2
     return {
         "kind": report["kind"],
         "loss": loss,
@@ -58,7 +60,8 @@ def _row(report: dict[str, Any], loss: str, linear: dict[str, Any], min_r2: floa
         "parameters": report["parameters"],
         "n_train": report["n_train"],
         "n": report["n_validation"],
-        "translator": "weak" if figures["validation_r2"] < min_r2 else "good",
+        "translator": "weak" if weak else "good",
+        "marks": mark({WEAK: weak, EDGE: report.get("lambda_at_edge", False)}),
     }
 
 

@@ -36,13 +36,15 @@ def read_scan(path: Path) -> Scan:
         if found != labels or (codes[0] != order // width).any() or (codes[1] != order % width).any():
             raise InputError(f"{path}: its rows are not in the order that scan_concepts writes: remove it and run the workflow again")
         concepts += list(block["concept"][:width])
-    angle, size = np.empty((2, len(labels), len(concepts)), dtype=np.float32)
+    angle, score = np.empty((2, len(labels), len(concepts)), dtype=np.float32)
     done = 0
-    for block in iterate_row_groups(path, [], ["angle_mean", "as_abs_mean"]):
+    for block in iterate_row_groups(path, [], ["angle_mean", "as_mean"]):
         mine = slice(done, done := done + len(block) // len(labels))
-        for matrix, column in ((angle, "angle_mean"), (size, "as_abs_mean")):
+        for matrix, column in ((angle, "angle_mean"), (score, "as_mean")):
             matrix[:, mine] = block[column].to_numpy().reshape(len(labels), -1)
-    return Scan(labels, concepts, angle, size)
+    common = score.mean(axis=1, dtype=np.float64)
+    score -= common[:, None]
+    return Scan(labels, concepts, angle, score, common)
 
 
 def read_cells(path: Path, scan: Scan, cells: pd.DataFrame) -> pd.DataFrame:
@@ -60,12 +62,12 @@ def list_scan(flags: Flags, space: str, model: str) -> tuple[pd.DataFrame, pd.Da
     """Extremes and candidates for spurious cues of one scan, in one space and of one model."""
     path = flags.concepts / space / f"{model}.parquet"
     scan = read_scan(path)
-    if not scan.size.any():
+    if not scan.contrast.any():
         cli.log.info("%s in %s: nothing was removed, so AS is 0 everywhere and there are no candidates for spurious cues", model, space)
     extremes, cues = extreme_concepts(scan, flags.extremes), spurious_cues(scan, flags.nearest)
     chosen = pd.concat([extremes, cues], ignore_index=True)
     cells = read_cells(path, scan, chosen)
-    rows = pd.concat([cells[NAMES], with_intervals(cells, flags.confidence), chosen.drop(columns=NAMES)], axis=1)
+    rows = pd.concat([cells[NAMES], with_intervals(cells, scan, flags.confidence), chosen.drop(columns=NAMES)], axis=1)
     rows = rows.assign(space=space, model=model)
     return rows.iloc[: len(extremes)], rows.iloc[len(extremes) :]
 
@@ -73,11 +75,9 @@ def list_scan(flags: Flags, space: str, model: str) -> tuple[pd.DataFrame, pd.Da
 def main(flags: Flags) -> None:
     models = read_models(flags.table)
     extremes, cues = zip(*(list_scan(flags, space, model) for space in flags.spaces for model in flags.models), strict=True)
-    spread = ["as_abs_mean_deg", "as_abs_mean_deg_low", "as_abs_mean_deg_high"]
-    head = ["space", "model", "label"]
-    moved = ["as_mean_deg", "as_mean_deg_low", "as_mean_deg_high"]
-    first = [*head, "kind", "place", "concept", "n", "angle_mean_deg", *moved, *spread]
-    second = [*head, "place", "concept", "n", "angle_mean_deg", "lift_deg", *spread, "as_abs_median_deg"]
+    head, found = ["space", "model", "label"], ["concept", "n", "angle_mean_deg"]
+    moved = ["contrast_deg", "contrast_deg_low", "contrast_deg_high", "as_mean_deg", "as_abs_mean_deg"]
+    first, second = [*head, "kind", "place", *found, *moved], [*head, "place", *found, "lift_deg", *moved, "contrast_abs_median_deg"]
     write_table(flags.output, qualify(pd.concat(extremes)[first], models))
     write_table(flags.spurious, qualify(pd.concat(cues)[second], models))
     cli.log.info("%d candidates for spurious cues, for a person to check", sum(map(len, cues)))

@@ -31,10 +31,11 @@ def main(flags: Flags) -> None:
 
     effects = {model: read_parquet(flags.null_validation / f"{model}.parquet", "null_validation") for model in flags.models}
     rows = pd.concat([summarize_validation(each, flags.confidence).assign(model=model) for model, each in effects.items()])
-    table = qualify(rows[["model", *rows.columns.drop("model")]], read_models(flags.table))
+    models = read_models(flags.table)
+    table = qualify(rows[["model", *rows.columns.drop("model")]], models)
     table["note"] = np.where(table["null_dim"] == 0, NO_NULL_SPACE, "")
     write_table(flags.output, table)
-    save(fig9(effects, table, flags.confidence), flags.png, flags.pdf)
+    save(fig9(effects, table, models, flags.confidence), flags.png, flags.pdf)
 
 
 if __name__ == "__main__":

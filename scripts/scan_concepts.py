@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from singflow import cli
-from singflow.analyses.concepts import CHUNK, block_size, block_table, scan_block
+from singflow.analyses.concepts import CHUNK, block_size, block_table, scan_block, summed_scores
 from singflow.analyses.metrics import Removal, share, unit
 from singflow.artifacts.files import read_names
 from singflow.artifacts.scratch import Scratch
@@ -54,7 +54,10 @@ def main(flags: Flags) -> None:
             units[row_of[image_id]] = unit(embeddings)
     blocks = [slice(start, start + size) for start in range(0, len(concepts), size)]
     cli.limit_threads(1)  # of every product: the blocks share the threads
-    moments = map_ahead(lambda block: scan_block(*rows, n, texts[block]), blocks, flags.threads)
+    common = None
+    if len(blocks) > 1:
+        common = sum(map_ahead(lambda block: summed_scores(*rows, texts[block]), blocks, flags.threads)) / len(concepts)
+    moments = map_ahead(lambda block: scan_block(*rows, n, texts[block], common), blocks, flags.threads)
     shown = cli.progress(zip(blocks, moments, strict=True), len(blocks), "blocks of concepts", flags.output.stem)
     write_row_groups(flags.output, (block_table(labels, concepts[block], n, each) for block, each in shown))
     cli.log.info("%d labels x %d concepts over %d images", len(labels), len(concepts), len(manifest))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
+from singflow.analyses.statistics import split_half_reliability
 from singflow.analyses.summary import Summary, correlate_labels, render_text, summarize_labels, summarize_model
 from singflow.analyses.tables import qualify, qualify_pairs
 from singflow.artifacts.files import read_json, write_bytes, write_json
@@ -33,7 +34,7 @@ class Flags(Summary, cli.Selection):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(1)
-    models, labels = [], []
+    models, labels, reliability = [], [], {}
     for space in flags.spaces:
         for model in flags.models:
             scores = read_parquet(flags.scores / space / f"{model}.parquet", "scores")
@@ -54,12 +55,14 @@ def main(flags: Flags) -> None:
             each.insert(0, "model", model)
             each.insert(0, "space", space)
             labels.append(each)
+            reliability[space, model] = split_half_reliability(scores["as_deg"].abs().to_numpy(), scores["label"], flags.seed)
     table = pd.DataFrame(models)
     text = render_text(flags.study, table, read_manifest(flags.manifest), flags.confidence, flags.min_r2)
     by_label = pd.concat(labels, ignore_index=True)
     write_table(flags.tables / "models.csv", table)
     write_table(flags.tables / "labels.csv", qualify(by_label, table))
-    correlations = correlate_labels(by_label, flags.permutations, flags.seed)
+    ranked = by_label.merge(table.loc[~table["known_zero"].astype(bool), ["space", "model"]])
+    correlations = correlate_labels(ranked, reliability, flags.permutations, flags.seed)
     write_table(flags.tables / "label_correlations.csv", qualify_pairs(correlations, table))
     write_bytes(flags.tables / "summary.txt", text.encode())
     metrics: dict[str, dict[str, object]] = {}

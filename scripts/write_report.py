@@ -8,6 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from singflow import cli
+from singflow.analyses.tables import as_in_paper
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import read_parquet, read_table
@@ -80,7 +81,9 @@ def main(flags: Flags) -> None:
         for kind in ("scores", "neighbours")
     )
     entries = {space: read_space(results / f"registry/spaces/{space}.json") for space in flags.spaces}
-    tables = page_tables(csv, rejected, paper, titles, len(flags.spaces) > 1)
+    same = as_in_paper(csv["models"], manifest["class_index"], paper)
+    steered = read_yaml(flags.params)["steering"]["labels"]
+    tables = page_tables(csv, rejected, paper, same, steered, titles, len(flags.spaces) > 1)
     spaces = [
         {
             "name": space,
@@ -89,13 +92,14 @@ def main(flags: Flags) -> None:
                 own_controls(csv["controls"]),
                 csv["model_pairs"],
                 csv["orders"],
+                csv["order_agreement"],
                 space,
-                paper["substantial"],
+                paper["substantial"] if space == paper["space"] else None,
                 1 - flags.confidence,
             ),
             "leaks": what_leaks(csv["models"], csv["labels"], csv["concepts"], space),
             "ranking": ranking_chart(csv["models"], space, colours),
-            "scatter": scatter_chart(scores[space], colours, symbols),
+            "scatter": scatter_chart(scores[space], csv["models"][csv["models"]["space"] == space], colours, symbols),
         }
         for space in flags.spaces
     ]
@@ -115,6 +119,7 @@ def main(flags: Flags) -> None:
             "study": flags.study,
             "models": flags.models,
             "spaces": spaces,
+            "paper_space": paper["space"] in flags.spaces,
             "percent": f"{100 * flags.confidence:g} %",
             "warnings": warnings(csv["models"], {name: entry.source for name, entry in entries.items()}, flags.min_r2),
             "contents": [
@@ -129,7 +134,7 @@ def main(flags: Flags) -> None:
             "figures": {path.stem: embedded(path, captions[path.stem]) for path in drawn},
             "sections": sections(captions, [path.stem for path in drawn], csv),
             "image_headers": image_headers(len(flags.spaces) > 1),
-            "pearson": pearson(csv["probes"], paper),
+            "pearson": pearson(csv["probes"], paper, csv["models"][same]),
             "software": software,
             "weights": [(name, source, each["weights_sha256"]) for name, source, each in zip(names, sources, [*made, *seen], strict=True)],
             "accepted": read_accepted(flags.accepted),

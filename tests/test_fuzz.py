@@ -155,7 +155,7 @@ REGISTRIES = {
     "config/spaces.yaml": ((ROOT / "config/spaces.yaml").read_bytes(), lambda path: resolve_spaces(path, ["conse_minilm", "clip_vit_l14"])),
     "model.json": (b'{\n"source": "timm",\n"id": "a.b",\n"sha256": {}\n}', read_model),
     "space.json": (b'{\n"source": "open_clip",\n"id": "a/b",\n"dim": 3\n}', read_space),
-    "models.csv": (f"{','.join(['space', 'model', *BASIS])}\ns,m,exact,1,0.5,good,0\n".encode(), read_models),
+    "models.csv": (f"{','.join(['space', 'model', *BASIS])}\ns,m,exact,1,0.5,good,0,\n".encode(), read_models),
     "names.json": (b'{\n"labels": ["a"],\n"concepts": ["b"],\n"targets": []\n}', files.read_names),
 }  # fmt: skip
 

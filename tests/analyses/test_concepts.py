@@ -7,6 +7,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
+from sklearn.linear_model import Ridge
 
 from singflow.analyses.concepts import (
     BLOCK,
@@ -15,6 +16,7 @@ from singflow.analyses.concepts import (
     Scan,
     block_size,
     block_table,
+    contrast,
     extreme_concepts,
     lowest,
     mentions,
@@ -35,19 +37,21 @@ from tests.project import ROOT
 
 SCAN = runpy.run_path(str(ROOT / "scripts/scan_concepts.py"))
 LIST = runpy.run_path(str(ROOT / "scripts/list_concepts.py"))
-MOMENTS = ["angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean"]
+MOMENTS = ["angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean", "contrast_std"]
 
 
 def units(generator, n, dim=16):
     return unit(generator.standard_normal((n, dim)) + 0.3).astype(np.float32)
 
 
-def direct(original, equivalent, text):
-    """Moments of one label and concept in float64, out of angles that are exact."""
+def direct(original, equivalent, text, texts):
+    """Moments of one label and concept in float64, out of angles that are exact; texts: all concepts, whose angles are by arccos."""
     target = np.broadcast_to(text, original.shape)
     angle = angle_deg(original, target)
     score = angle - angle_deg(equivalent, target)
-    return [angle.mean(), angle.std(), score.mean(), score.std(), np.abs(score).mean()]
+    both, targets = [unit(each.astype(np.float64)) for each in (original, equivalent)], unit(texts.astype(np.float64))
+    before, after = (np.degrees(np.arccos(each @ targets.T)).mean(axis=1) for each in both)
+    return [angle.mean(), angle.std(), score.mean(), score.std(), np.abs(score).mean(), (score - before + after).std()]
 
 
 @settings(max_examples=20)
@@ -61,7 +65,7 @@ def test_moments_are_those_of_the_exact_angles(seed, n):
     for label, (start, stop) in enumerate(zip(stops - n, stops, strict=True)):
         for column, text in enumerate(texts):
             found = [moments[name][label, column] for name in MOMENTS]
-            np.testing.assert_allclose(found, direct(original[start:stop], equivalent[start:stop], text), rtol=0, atol=3e-5)
+            np.testing.assert_allclose(found, direct(original[start:stop], equivalent[start:stop], text, texts), rtol=0, atol=3e-5)
 
 
 def test_labels_that_end_inside_a_chunk_or_span_several_keep_their_images():
@@ -71,14 +75,14 @@ def test_labels_that_end_inside_a_chunk_or_span_several_keep_their_images():
     moments = scan_block(original, equivalent, n, texts)
     codes = np.repeat(np.arange(5), n)
     for label in range(5):
-        expected = [direct(original[codes == label], equivalent[codes == label], text) for text in texts]
+        expected = [direct(original[codes == label], equivalent[codes == label], text, texts) for text in texts]
         np.testing.assert_allclose([moments[name][label] for name in MOMENTS], np.transpose(expected), rtol=0, atol=3e-5)
 
 
 def test_without_a_null_space_every_score_is_exactly_zero():
     images = units(np.random.default_rng(0), 700, 96)
     moments = scan_block(images, images.copy(), np.array([500, 200]), units(np.random.default_rng(1), 50, 96))
-    assert not any(moments[name].any() for name in ("as_mean", "as_std", "as_abs_mean"))
+    assert not any(moments[name].any() for name in ("as_mean", "as_std", "as_abs_mean", "contrast_std"))
 
 
 @pytest.mark.parametrize(("labels", "size"), [(1, BLOCK), (1000, 500), (21_000, 23), (2 * CELLS, 1)])
@@ -95,7 +99,8 @@ def test_the_lowest_come_in_order_with_ties_by_position(values, count):
 @settings(max_examples=60)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(1, 8))
 def test_the_extremes_are_the_ends_of_the_ranking_and_no_concept_is_at_both(sizes, count):
-    scan = Scan(["a"], [str(i) for i in range(len(sizes))], np.zeros((1, len(sizes))), np.array([sizes], dtype=np.float32))
+    signs = np.where(np.arange(len(sizes)) % 2, -1, 1)
+    scan = scan_of(np.zeros((1, len(sizes))), [signs * sizes], ["a"], map(str, range(len(sizes))))
     table = extreme_concepts(scan, count)
     assert table["concept"].is_unique and len(table) == min(2 * count, len(sizes))
     strongest, weakest = (np.array(sizes)[table.loc[table["kind"] == kind, "concept"]] for kind in ("strongest", "weakest"))
@@ -117,15 +122,15 @@ def test_a_concept_names_a_label_by_whole_words(concept, label, expected):
 
 
 def scan_of(angle, size, labels=("cow", "boat"), concepts=("grass", "a cow", "water", "steel", "sand", "sky")):
-    return Scan(list(labels), list(concepts), np.array(angle, dtype=np.float32), np.array(size, dtype=np.float32))
+    return Scan(list(labels), list(concepts), np.array(angle, dtype=np.float32), np.array(size, dtype=np.float32), np.zeros(len(labels)))
 
 
 def test_a_spurious_cue_is_near_unmoved_nearer_than_to_other_labels_and_not_the_label_itself():
     cow = [50, 40, 60, 61, 80, 81]
     boat = [70, 71, 50, 60, 80, 80]
-    size = [[0.1, 0.1, 0.1, 0.1, 2, 2], [2, 2, 0.1, 5, 1, 3]]
+    size = [[0.1, -0.1, 0.1, -0.1, 2, -2], [2, -2, -0.1, -5, 1, 3]]
     table = spurious_cues(scan_of([cow, boat], size), 4)
-    found = {(row.label, row.concept): (row.place, row.lift_deg, row.as_abs_median_deg) for row in table.itertuples()}
+    found = {(row.label, row.concept): (row.place, row.lift_deg, row.contrast_abs_median_deg) for row in table.itertuples()}
     # for cow, grass: near; a cow: itself; water: nearer to boats; steel: nearer to boats; for boat, water alone is unmoved
     assert found == {(0, 0): (2, 10.0, pytest.approx(0.1)), (1, 2): (1, 5.0, 2.0)}
     assert (0, 0) not in {(row.label, row.concept) for row in spurious_cues(scan_of([cow, boat], size), 1).itertuples()}
@@ -138,20 +143,84 @@ def test_a_single_label_needs_no_lift_and_without_a_null_space_nothing_is_spurio
     assert nothing.empty and nothing.dtypes.astype(str).to_dict()["concept"] == "int64"
 
 
-def test_intervals_are_those_of_the_images_themselves():
-    scores = np.random.default_rng(0).normal(0.3, 1, 9)
-    cell = {"n": 9, "angle_mean": 70.0, "as_mean": scores.mean(), "as_std": scores.std(), "as_abs_mean": np.abs(scores).mean()}
-    row = with_intervals(pd.DataFrame([cell]), 0.9).iloc[0]
-    for name, values in (("as_mean_deg", scores), ("as_abs_mean_deg", np.abs(scores))):
-        expected = scipy.stats.t.interval(0.9, 8, values.mean(), scipy.stats.sem(values))
-        np.testing.assert_allclose(row[[f"{name}_low", f"{name}_high"]].to_numpy(float), expected, rtol=1e-12)
-
-
-def test_the_interval_of_a_size_starts_at_zero_and_one_image_has_none():
-    few = pd.DataFrame([{"n": 2, "angle_mean": 70.0, "as_mean": 1.0, "as_std": 1.0, "as_abs_mean": 1.0}])
-    assert with_intervals(few, 0.95).loc[0, "as_abs_mean_deg_low"] == 0
-    low, high = t_interval(np.array([1.0, 1.0]), np.array([0.0, 1.0]), np.array([1, 2]), 0.95)
+def test_the_interval_of_a_contrast_is_that_of_the_images_at_a_level_for_all_that_were_looked_at():
+    contrasts = np.random.default_rng(0).normal(0.3, 1, 9)
+    cell = {"label": "b", "n": 9, "angle_mean": 70.0, "as_mean": 5 + contrasts.mean(), "contrast_std": contrasts.std(), "as_abs_mean": 5.0}
+    scan = Scan(["a", "b"], list("pqr"), np.zeros((2, 3)), np.zeros((2, 3)), np.array([1.0, 5.0]))
+    row = with_intervals(pd.DataFrame([cell]), scan, 0.9).iloc[0]
+    expected = scipy.stats.t.interval(1 - 0.1 / 6, 8, contrasts.mean(), scipy.stats.sem(contrasts))
+    np.testing.assert_allclose(row[["contrast_deg_low", "contrast_deg_high"]].to_numpy(float), expected, rtol=1e-12)
+    np.testing.assert_allclose(row["contrast_deg"], contrasts.mean(), rtol=1e-12)
+    low, high = t_interval(np.array([1.0, 1.0]), np.array([0.0, 1.0]), np.array([1, 2]), 0.95, 1)
     assert np.isnan([low[0], high[0]]).all() and np.isfinite([low[1], high[1]]).all()
+
+
+def scanned(original, equivalent, n, texts, confidence=0.95):
+    """A scan of arrays, and the intervals of all its cells."""
+    labels, concepts = [f"label {i}" for i in range(len(n))], [f"concept {i}" for i in range(len(texts))]
+    cells = block_table(labels, concepts, n, scan_block(original, equivalent, n, texts))
+    score = cells["as_mean"].to_numpy().reshape(len(n), -1)
+    common = score.mean(axis=1)
+    scan = Scan(labels, concepts, cells["angle_mean"].to_numpy().reshape(score.shape), score - common[:, None], common)
+    return cells, scan, with_intervals(cells, scan, confidence)
+
+
+def test_a_shift_common_to_all_concepts_changes_no_contrast_and_no_selection():
+    """Texts in a plane, images outside of it: turning every image toward the plane brings it nearer to all texts alike."""
+    generator = np.random.default_rng(5)
+    n, texts = np.array([8, 8]), np.eye(6, dtype=np.float32)[:4]
+    heights = generator.uniform(0.2, 0.5, 16)
+    plain = 0.2 * generator.uniform(0.9, 1.1, (16, 4))
+
+    def images(turned):
+        rows = np.zeros((16, 6), dtype=np.float32)
+        rows[:, :4], rows[:, 4] = np.sin(np.radians(turned)), heights
+        rows[:, 5] = np.sqrt(1 - (rows[:, :5].astype(np.float64) ** 2).sum(axis=1))
+        return rows  # unit vectors at an angle of 90 - turned to the texts
+
+    before = np.degrees(plain)
+    moved = before + generator.normal(0, 1, before.shape)
+    shift = generator.uniform(3, 6, (16, 1))
+    contrasts, chosen = [], []
+    for after in (moved, moved + shift):
+        cells, scan, rows = scanned(images(before), images(after), n, texts)
+        contrasts.append(rows[["contrast_deg", "contrast_deg_low", "contrast_deg_high"]].to_numpy())
+        chosen.append([*extreme_concepts(scan, 2)["concept"], *spurious_cues(scan, 3)["concept"]])
+        np.testing.assert_allclose(contrast(cells), rows["contrast_deg"], atol=1e-9)
+    assert np.ptp([scanned(images(before), images(each), n, texts)[0]["as_mean"].mean() for each in (moved, moved + shift)]) > 3
+    np.testing.assert_allclose(contrasts[0], contrasts[1], rtol=0, atol=2e-4)
+    assert chosen[0] == chosen[1] and len(chosen[0]) > 8
+
+
+def selected_beyond_chance(trial, content):
+    """Whether an interval of a strongest concept excludes 0. Null components carry a direction of the space with strength `content`.
+
+    The translator is fitted, and null components are removed, fold by fold: no image is scored by a translator that saw it.
+    """
+    generator = np.random.default_rng([11, trial])
+    n, d, k, m = 240, 12, 12, 10
+    principal, null = generator.standard_normal((n, d)), generator.standard_normal((n, k))
+    z = generator.standard_normal((d, m)).T @ principal.T / 3 + content * np.outer(np.eye(m)[0], null[:, 0])
+    z = z.T + generator.standard_normal((n, m)) + 2 * np.eye(m)[1]
+    features = np.hstack([principal, null])
+    original, equivalent = np.empty((2, n, m))
+    for fold in range(4):
+        out = np.arange(n) % 4 == fold
+        fitted = Ridge(alpha=20.0).fit(features[~out], z[~out])
+        original[out] = fitted.predict(features[out])
+        equivalent[out] = original[out] - null[out] @ fitted.coef_[:, d:].T
+    labels = np.argsort(null[:, 0] > 0, kind="stable") if content else np.arange(n)
+    texts = unit(generator.standard_normal((20, m)) + 3 * np.eye(m)[1])
+    both = (unit(each[labels]).astype(np.float32) for each in (original, equivalent))
+    _, scan, rows = scanned(*both, np.full(6, n // 6), texts.astype(np.float32))
+    picked = extreme_concepts(scan, 3).query("kind == 'strongest'")
+    mine = rows.iloc[picked["label"] * 20 + picked["concept"]]
+    return bool(((mine["contrast_deg_low"] > 0) | (mine["contrast_deg_high"] < 0)).any())
+
+
+def test_without_content_the_selected_concepts_stand_out_in_at_most_a_twentieth_of_trials_and_with_it_in_most():
+    assert sum(selected_beyond_chance(trial, 0.0) for trial in range(200)) <= 10
+    assert sum(selected_beyond_chance(trial, 1.0) for trial in range(20)) >= 18
 
 
 @pytest.fixture
@@ -219,7 +288,7 @@ def test_each_image_counts_for_its_label_by_its_first_view(study):
     for label in ("boat", "cow", "fern"):
         mine = features[labels == label]
         for place, concept in ((3, "grass"), (1002, "a bell"), (1004, "concept 1004")):
-            expected = direct(mine @ turn.T, remove_null(mine, basis) @ turn.T, texts[place])
+            expected = direct(mine @ turn.T, remove_null(mine, basis) @ turn.T, texts[place], texts)
             np.testing.assert_allclose(table.loc[(label, concept), MOMENTS].to_numpy(float), expected, rtol=0, atol=3e-5)
 
 
@@ -239,7 +308,7 @@ def test_labels_of_another_manifest_are_refused(study):
 
 
 def run_list(folder, models, confidence=0.95, extremes=4, nearest=10):
-    basis = {"rank_rule": "exact", "null_dim": 4, "validation_r2": 0.5, "translator": "good", "seed": 0}
+    basis = {"rank_rule": "exact", "null_dim": 4, "validation_r2": 0.5, "translator": "good", "seed": 0, "marks": ""}
     pd.DataFrame([{"space": "s", "model": model, **basis} for model in models]).to_csv(folder / "models.csv", index=False)
     wanted = {"vocabulary": "v", "extremes": extremes, "nearest": nearest, "models": models, "spaces": ["s"], "confidence": confidence}
     places = {"concepts": "concepts", "table": "models.csv", "output": "concepts.csv", "spurious": "spurious.csv"}
@@ -259,7 +328,7 @@ def test_a_planted_cue_in_the_row_space_is_a_candidate_and_one_in_the_null_space
     angles = scan[scan["concept"] == "grass"].set_index("label")["angle_mean"]
     assert row["place"] == 1 and row["angle_mean_deg"] == angles["cow"]
     np.testing.assert_allclose(row["lift_deg"], angles.mean() - angles["cow"], atol=1e-5)
-    np.testing.assert_allclose(row["as_abs_median_deg"], cow["as_abs_mean"].median(), atol=1e-5)
+    np.testing.assert_allclose(row["contrast_abs_median_deg"], (cow["as_mean"] - cow["as_mean"].mean()).abs().median(), atol=1e-5)
 
 
 def test_every_listed_row_is_the_scans_and_says_what_it_rests_on(study):
@@ -267,17 +336,21 @@ def test_every_listed_row_is_the_scans_and_says_what_it_rests_on(study):
     table, spurious = run_list(study, ["m"])
     assert list(table["kind"].iloc[:8]) == ["strongest"] * 4 + ["weakest"] * 4 and list(table["place"].iloc[:8]) == [1, 2, 3, 4] * 2
     for label, mine in scan.groupby("label"):
-        ranked = mine.sort_values("as_abs_mean")["concept"]
+        ranked = mine.loc[(mine["as_mean"] - mine["as_mean"].mean()).abs().sort_values().index, "concept"]
         rows = table[table["label"] == label]
         assert list(rows.loc[rows["kind"] == "weakest", "concept"]) == list(ranked[:4])
         assert list(rows.loc[rows["kind"] == "strongest", "concept"]) == list(ranked[:-5:-1])
     for listed in (table, spurious):
         joined = listed.merge(scan, on=["label", "concept"], validate="many_to_one")
         assert (joined["angle_mean_deg"] == joined["angle_mean"]).all() and (joined["as_abs_mean_deg"] == joined["as_abs_mean"]).all()
-        assert (joined["as_abs_mean_deg_low"] <= joined["as_abs_mean"]).all() and (listed["null_dim"] == 4).all()
+        assert (joined["contrast_deg_low"] < joined["contrast_deg"]).all() and (listed["null_dim"] == 4).all()
     assert (spurious.groupby("label")["angle_mean_deg"].diff().dropna() >= 0).all()
-    low = table["as_mean_deg"] - scipy.stats.t.ppf(0.975, 29) * table.merge(scan, on=["label", "concept"])["as_std"] / np.sqrt(29)
-    np.testing.assert_allclose(table["as_mean_deg_low"], low)
+    cells = table.merge(scan, on=["label", "concept"])
+    np.testing.assert_allclose(
+        table["contrast_deg"], cells["as_mean"] - cells["label"].map(scan.groupby("label")["as_mean"].mean()), atol=1e-6
+    )
+    half = scipy.stats.t.isf(0.025 / (3 * 2005), 29) * cells["contrast_std"] / np.sqrt(29)
+    np.testing.assert_allclose(table["contrast_deg"] - table["contrast_deg_low"], half)
 
 
 def test_a_model_without_null_space_has_no_candidates_beside_one_that_has(study):
@@ -287,7 +360,7 @@ def test_a_model_without_null_space_has_no_candidates_beside_one_that_has(study)
     table, spurious = run_list(study, ["n", "m"])
     assert set(spurious["model"]) == {"m"}
     none = table[table["model"] == "n"]
-    assert len(none) == 12 and (none["as_abs_mean_deg"] == 0).all() and none["as_mean_deg_low"].isna().all()
+    assert len(none) == 12 and (none["as_abs_mean_deg"] == 0).all() and none["contrast_deg_low"].isna().all()
     _, spurious = run_list(study, ["n"])
     assert spurious.empty and "lift_deg" in spurious
 

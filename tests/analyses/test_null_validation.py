@@ -192,7 +192,7 @@ def test_the_scripts_validate_tabulate_and_draw_models_with_and_without_null_spa
         expected = effects_of(weight, bias, features, null_space(weight).basis, 3)["principal"]
         pd.testing.assert_frame_equal(mine, expected[mine.columns], rtol=1e-6)
 
-    basis = {"space": "s", "rank_rule": "exact", "validation_r2": 0.5, "translator": "good", "seed": 3}
+    basis = {"space": "s", "rank_rule": "exact", "validation_r2": 0.5, "translator": "good", "seed": 3, "marks": ""}
     pd.DataFrame([{"model": "wide", "null_dim": 7, **basis}, {"model": "tall", "null_dim": 0, **basis}]).to_csv(tmp_path / "models.csv")
     words = [
         "--models",

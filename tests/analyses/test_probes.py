@@ -345,7 +345,7 @@ def test_the_table_and_the_figure_are_the_same_bytes_each_time(tmp_path):
         report = probed(images, planted(images, 8, number, noise=2.0 + number), NOTHING, INVERTIBLE)
         write_json(tmp_path / f"probes/s/{model}.json", report | {"n_labels_left_out": 1, "n_test_in_sample": 0})
     rows = [{"space": "s", "model": m, "rank_rule": "exact", "null_dim": 3, "validation_r2": 0.4, "translator": "good"} for m in models]
-    pd.DataFrame(rows).assign(seed=3, known_zero=False).to_csv(tmp_path / "models.csv")
+    pd.DataFrame(rows).assign(seed=3, marks="").to_csv(tmp_path / "models.csv")
     plot = runpy.run_path(str(ROOT / "scripts/plot_probes.py"), run_name="x")
     for attempt in "ab":
         paths = {name: tmp_path / attempt / f"fig12.{name}" for name in ("output", "png", "pdf")}
@@ -369,5 +369,5 @@ def test_the_table_keeps_spaces_apart():
         for s, sign in (("s", 1), ("t", -1))
     }
     rows = [{"space": s, "model": m, "rank_rule": "exact", "null_dim": 3, "validation_r2": 0.4} for s in "st" for m in probes["s"]]
-    table = gather(probes, pd.DataFrame(rows).assign(translator="good", seed=0), 0.95)
+    table = gather(probes, pd.DataFrame(rows).assign(translator="good", marks="", seed=0), 0.95)
     np.testing.assert_allclose(table["pearson"], [1] * 4 + [-1] * 4)

@@ -181,7 +181,7 @@ def run(name, **flags):
 
 def test_the_scripts_measure_tabulate_and_draw_view_0_twice_with_the_same_bytes(study):
     folder, data = study
-    basis = {"space": "s", "rank_rule": "exact", "validation_r2": 0.1, "translator": "weak", "known_zero": False, "seed": 3}
+    basis = {"space": "s", "rank_rule": "exact", "validation_r2": 0.1, "translator": "weak", "marks": "weak translator", "seed": 3}
     models = pd.DataFrame([{"model": "timm/wide", "null_dim": 7, **basis}, {"model": "tall", "null_dim": 0, **basis}])
     models.to_csv(folder / "models.csv")
     for attempt in "ab":
@@ -210,7 +210,7 @@ def test_the_scripts_measure_tabulate_and_draw_view_0_twice_with_the_same_bytes(
 
 def test_sixteen_models_in_two_spaces_are_told_apart_and_the_rules_are_marked():
     tables = {f"a_classifier_{number}": curve(*case(number, 9, 12)) for number in range(16)}
-    rows = [{"space": s, "model": m, "translator": "good", "rank_rule": "exact", "known_zero": False} for s in "st" for m in tables]
+    rows = [{"space": s, "model": m, "translator": "good", "rank_rule": "exact", "marks": ""} for s in "st" for m in tables]
     models = pd.DataFrame(rows).assign(null_dim=3, validation_r2=0.5, seed=0)
     figure = rank_curves(gather({"s": tables, "t": tables}, models), models)
     assert len(figure.axes) == 6

@@ -1,4 +1,4 @@
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,9 @@ import scipy.stats
 from singflow.analyses.ranking import (
     CRITERIA,
     agreement_rows,
+    beside_chart,
     case_columns,
+    chart_rows,
     criterion_columns,
     excess_rows,
     order_rows,
@@ -151,15 +153,36 @@ def test_orders_agree_as_scipy_says_within_a_space_and_across_spaces(columns):
 
 
 def test_the_text_names_the_models_from_best_to_worst_and_the_agreement(columns):
-    orders = order_rows(columns, STRATA, **OPTIONS).assign(space="s")
+    orders = order_rows(columns, STRATA, **OPTIONS).assign(space="s", marks="")
+    orders.loc[orders["model"] == "b", "marks"] = "weak translator"
     text = render_orders(orders, agreement_rows(orders, 200, seed=0), {"s": 24})
     lines = {line.partition(":")[0].strip(): line.partition(": ")[2].split("  (")[0] for line in text.splitlines() if ": " in line}
-    assert [each.split()[0] for each in lines["IS/|AS| (the paper's)"].split(" > ")] in (list("cadb"), list("cdab"))
-    assert lines["|AS| over that of random subspaces, least first"].startswith("b 0.80 > c 0.8")
+    assert [each.split()[0] for each in lines["IS/|AS| (the paper's ratio)"].split(" > ")] in (["c", "a", "d", "b*"], ["c", "d", "a", "b*"])
+    assert lines["|AS| over that of random subspaces, least first"].startswith("b* 0.80 > c 0.8")
     assert "IS/|AS| with 24 null directions each" in lines and text.count("(tau ") == 4
+    assert "  *: weak translator\n" in text
 
 
 def test_a_space_without_null_spaces_has_no_order():
-    orders = order_rows({}, STRATA, **OPTIONS).assign(space=pd.Series(dtype=str))
+    orders = order_rows({}, STRATA, **OPTIONS).assign(space=pd.Series(dtype=str), marks="")
     agreement = agreement_rows(orders, 100, seed=0)
     assert len(agreement) == 0 and "no model has a null space" in render_orders(orders, agreement, {"s": None})
+
+
+def test_the_order_agrees_with_the_papers_chart_as_scipy_says_from_five_common_models_on():
+    ratios = pd.Series({"a": 5.0, "b": 4.0, "c": 9.0, "d": 1.0, "e": 2.0, "z": 7.0})
+    ours = dict(zip("abcdef", [4.0, 6.0, 8.0, 1.0, 3.0, 99.0], strict=True))
+    orders = pd.DataFrame(
+        [{"space": "s", "criterion": each, "model": m, "value": v} for each in ("is_per_as", "is") for m, v in ours.items()]
+    )
+    (row,) = chart_rows(orders, ratios, 5000, seed=0).to_dict("records")
+    mine, theirs = [ours[model] for model in "abcde"], [ratios[model] for model in "abcde"]
+    assert (row["space_a"], row["criterion_a"], row["space_b"], row["n_models"]) == ("s", "is_per_as", "paper's chart", 5)
+    assert row["spearman"] == pytest.approx(scipy.stats.spearmanr(mine, theirs).statistic)
+    assert (row["kendall"], row["kendall_p"]) == pytest.approx(tuple(scipy.stats.kendalltau(mine, theirs)))
+    every = [scipy.stats.spearmanr(mine, list(order)).statistic for order in permutations(theirs)]
+    assert row["spearman_p"] == pytest.approx(np.mean(np.abs(every) >= row["spearman"] - 1e-9), abs=0.02)
+    assert beside_chart(row).startswith("IS/|AS| beside the paper's chart, over 5 models: Spearman +0.90")
+    assert "Spearman +0.90" in render_orders(orders.assign(place=1, marks=""), pd.DataFrame([row]), {"s": None})
+    for fewer in (ratios.drop("a"), ratios[:0]):
+        assert chart_rows(orders, fewer, 100, seed=0).empty

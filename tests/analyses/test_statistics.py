@@ -12,6 +12,7 @@ from singflow.analyses.statistics import (
     interval,
     paired_p,
     rank_correlations,
+    split_half_reliability,
     strata_of,
     top1_shortfall,
 )
@@ -219,3 +220,36 @@ def test_the_shortfall_of_top1_is_what_lies_beyond_margin_and_two_standard_error
     assert top1_shortfall(0.5, 100, 80.0, 10.0) == pytest.approx(80 - 50 - 10 - 2 * 4)
     assert top1_shortfall(0.5, 10_000, 80.0, 10.0) == pytest.approx(80 - 50 - 10 - 2 * 0.4)
     assert top1_shortfall(0.95, 100, 80.0, 0.0) < 0 and top1_shortfall(0.0, 1, 50.0, 10.0) < 0
+
+
+@pytest.mark.parametrize(("n", "noise"), [(2, 1.0), (5, 2.0), (10, 0.5)])
+def test_split_halves_find_a_known_reliability(n, noise):
+    """Labels with means of variance 1 and images of variance noise^2 about them: halves correlate by 1 / (1 + noise^2 / (n / 2))."""
+    found = []
+    for trial in range(20):
+        generator = np.random.default_rng([3, trial])
+        values = np.repeat(generator.standard_normal(400), n) + noise * generator.standard_normal(400 * n)
+        found.append(split_half_reliability(values, pd.Series(np.repeat(np.arange(400), n)), trial))
+    halves = [1 / np.sqrt(1 + noise**2 / half) for half in (n // 2, n - n // 2)]
+    r = halves[0] * halves[1]
+    assert np.mean(found) == pytest.approx(2 * r / (1 + r), abs=0.01)
+    assert 2 * r / (1 + r) == pytest.approx(1 / (1 + noise**2 / n), abs=0.02)  # Spearman-Brown: that of all n images
+
+
+def test_models_that_leak_alike_correlate_up_to_their_ceiling():
+    labels = pd.Series(np.repeat(np.arange(300), 6))
+    generator = np.random.default_rng(0)
+    truth = np.repeat(generator.standard_normal(300), 6)
+    a, b = truth + generator.standard_normal(1800), 3 * (truth + 2 * generator.standard_normal(1800)) + 7
+    ceiling = np.sqrt(split_half_reliability(a, labels, 0) * split_half_reliability(b, labels, 0))
+    found = np.corrcoef([pd.Series(each).groupby(labels).mean() for each in (a, b)])[0, 1]
+    assert found == pytest.approx(ceiling, abs=0.05) and ceiling < 0.8
+
+
+def test_a_reliability_needs_two_images_of_every_label_and_is_never_negative():
+    values = np.arange(9.0)
+    assert np.isnan(split_half_reliability(values, pd.Series(list("aabbccddx")), 0))
+    assert np.isnan(split_half_reliability(values[:4], pd.Series(list("aabb")), 0))
+    assert np.isnan(split_half_reliability(np.ones(6), pd.Series(list("aabbcc")), 0))
+    assert split_half_reliability(np.array([0, 0, 5.0, 5, 9, 9]), pd.Series(list("aabbcc")), 0) == pytest.approx(1)
+    assert split_half_reliability(np.array([0, 4.0, 1, 5, 2, 6]) - 2, pd.Series(list("aabbcc")), 0) >= 0

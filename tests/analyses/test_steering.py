@@ -292,7 +292,7 @@ def test_the_scripts_steer_every_image_and_tabulate(tmp_path, study):
     steer_concepts(study)
     assert study["output"].read_bytes() == before
 
-    basis = {"rank_rule": "exact", "null_dim": 14, "validation_r2": 0.1, "translator": "weak", "seed": 3}
+    basis = {"rank_rule": "exact", "null_dim": 14, "validation_r2": 0.1, "translator": "weak", "marks": "weak translator", "seed": 3}
     pd.DataFrame([{"space": "s", "model": "m", **basis}]).to_csv(tmp_path / "models.csv")
     words = ["--models", "m", "--spaces", "s", "--steering", tmp_path / "steering", "--table", tmp_path / "models.csv"]
     run("tabulate_steering", *words, "--output", tmp_path / "steering.csv")
@@ -316,7 +316,18 @@ def test_without_prompts_the_tables_are_empty_and_have_their_columns(tmp_path, s
     table = steer_concepts(study | {"prompts": []})
     assert table.empty and list(table.dtypes.astype(str).items()) == list(COLUMNS.items())
     pd.DataFrame(
-        [{"space": "s", "model": "m", "rank_rule": "exact", "null_dim": 14, "validation_r2": 0.1, "translator": "weak", "seed": 3}]
+        [
+            {
+                "space": "s",
+                "model": "m",
+                "rank_rule": "exact",
+                "null_dim": 14,
+                "validation_r2": 0.1,
+                "translator": "weak",
+                "marks": "weak translator",
+                "seed": 3,
+            }
+        ]
     ).to_csv(tmp_path / "models.csv")
     script = runpy.run_path(str(ROOT / "scripts/tabulate_steering.py"), run_name="x")
     paths = {"steering": tmp_path / "steering", "table": tmp_path / "models.csv", "output": tmp_path / "steering.csv"}

@@ -179,16 +179,20 @@ def test_labels_of_two_models_are_correlated_within_each_space():
         for s in "st"
         for m, size in sizes.items()
     )
-    table = correlate_labels(labels, 500, seed=0).set_index(["space", "model_a", "model_b"])
+    reliability = {(s, m): {"a": 0.9, "b": 0.4, "c": np.nan}[m] for s in "st" for m in "abc"}
+    table = correlate_labels(labels, reliability, 500, seed=0).set_index(["space", "model_a", "model_b"])
     assert len(table) == 6 and (table["n_labels"] == 30).all()
     assert table.loc[("s", "a", "b"), "spearman"] == pytest.approx(1.0) and table.loc[("s", "a", "b"), "p_holm"] == pytest.approx(3 / 501)
     assert abs(table.loc[("s", "a", "c"), "spearman"]) < 0.5 and table.loc[("s", "a", "c"), "p"] > 0.01
     assert table.loc["t", "spearman"].isna().all()
+    assert table.loc[("s", "a", "b"), "ceiling"] == pytest.approx(0.6) and np.isnan(table.loc[("s", "a", "c"), "ceiling"])
 
 
 def test_a_single_model_has_no_pair_to_correlate():
     labels = pd.DataFrame({"space": "s", "model": "a", "label": ["x", "y"], "as_abs_deg_mean": [1.0, 2.0]})
-    assert correlate_labels(labels, 500, seed=0).empty
+    assert correlate_labels(labels, {("s", "a"): 0.5}, 500, seed=0).empty
+    none = correlate_labels(labels[:0], {}, 500, seed=0)
+    assert none.empty and {"spearman", "ceiling", "p_holm"} <= set(none)
 
 
 @pytest.mark.parametrize(("r2", "weak"), [(0.19, True), (0.2, False), (-3.0, True)])
@@ -197,9 +201,17 @@ def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
     manifest = pd.DataFrame({"label": scores["label"], "split": np.repeat(["validation", "train"], 20)})
     text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
     assert text.startswith("Study mine: 40 images, 2 labels, 20 images held out; rank rule exact, seed 0\n")
-    assert ("m *" in text) == ("WEAK TRANSLATOR" in text) == weak
+    assert (text.count("m*") == 2) == ("* WEAK TRANSLATOR" in text) == weak
     assert f"{row['is_mean']:.2f} [{row['is_low']:.2f}, {row['is_high']:.2f}]" in text
     assert "floor" in text and MEANING in text and max(map(len, text.splitlines())) <= 150
+
+
+def test_a_known_zero_and_a_penalty_at_the_edge_are_marked_in_both_tables_of_the_text_and_explained(scores):
+    row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"lambda_at_edge": True}, FLOOR | {"known_zero": True}, ENTRY, **OPTIONS)
+    assert row["marks"] == "known zero, penalty at the edge" and row["weights_id"] == ENTRY.id
+    text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), scores.assign(split="train"), 0.95, 0.2)
+    assert text.count("\nm~^ ") == 2
+    assert "~ m: known zero: the space is a function of its logits" in text and "^ m: the best penalty is at the edge" in text
 
 
 @pytest.mark.parametrize(

@@ -33,11 +33,7 @@ def scan(seed, labels=LABELS, concepts=30, n=4):
 
 def study(models, spaces="s", **options):
     names = [f"timm/model_{number}" for number in range(models)]
-    rows = [
-        {"space": s, "model": m, "known_zero": False, "translator": "good" if m == names[0] else "weak", "null_dim": 9}
-        for s in spaces
-        for m in names
-    ]
+    rows = [{"space": s, "model": m, "marks": "" if m == names[0] else "weak translator", "null_dim": 9} for s in spaces for m in names]
     table = pd.DataFrame(rows)
     return {s: {m: scan(number, **options) for number, m in enumerate(names)} for s in spaces}, table
 
@@ -75,15 +71,16 @@ def test_figures_are_written_twice_with_the_same_bytes_and_are_not_clipped(tmp_p
 def test_more_than_six_models_become_one_table_a_space_ranked_by_the_mean_over_models():
     scans, table = study(7)
     figure = fig5(scans, table, "goose", 4)
-    both = pd.concat(scans["s"].values())
-    ranked = both[both["label"] == "goose"].groupby("concept")["as_abs_mean"].mean().sort_values()
+    score = pd.DataFrame({m: scan.query("label == 'goose'").set_index("concept")["as_mean"] for m, scan in scans["s"].items()})
+    ranked = (score - score.mean()).abs().mean(axis=1).sort_values()
     (axes,) = panels(figure)
     assert shown(axes) == [*ranked.index[:4], *ranked.index[-4:]]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["model_0", *(f"model_{i} (weak translator)" for i in range(1, 7))]
     cells = axes.collections[0].get_array()
     for column, model in enumerate(scans["s"]):
         mine = scans["s"][model].query("label == 'goose'").set_index("concept").loc[shown(axes)]
-        np.testing.assert_allclose(cells[:, column], mine["as_mean"])
+        whole = scans["s"][model].query("label == 'goose'")["as_mean"]
+        np.testing.assert_allclose(cells[:, column], mine["as_mean"] - whole.mean())
         texts = [text.get_text() for text in axes.texts if round(text.get_position()[0] - 0.5) == column]
         assert texts == [f"{angle:.0f}" for angle in mine["angle_mean"]]
     plt.close(figure)
@@ -120,7 +117,8 @@ def test_the_nearest_concepts_are_shown_nearest_first_with_their_spread_and_scor
     whiskers = [segment[:, 0] for segment in axes.collections[0].get_segments()]
     np.testing.assert_allclose(whiskers, np.column_stack([mine["angle_mean"] - 1, mine["angle_mean"] + 1]))
     red, _, blue, _ = dots.get_facecolors().T
-    assert ((red > blue) == (mine["as_mean"] > 0)).all()
+    whole = scans["s"]["timm/model_1"].query("label == @LABELS[1]")["as_mean"]
+    assert ((red > blue) == (mine["as_mean"] > whole.mean())).all()
     plt.close(figure)
 
 
@@ -142,7 +140,8 @@ def test_eight_panels_are_shown_and_the_rest_is_named():
     assert len(panels(figure)) == 8
     said = " ".join(figure.get_supxlabel().split())
     assert said == (
-        "Not shown: model_4 in s; all models in t. The numbers are in concepts/<space>/<model>.parquet and tables/spurious.csv."
+        "Not shown: model_4 (weak translator) in s; all models in t. "
+        "The numbers are in concepts/<space>/<model>.parquet and tables/spurious.csv."
     )
     plt.close(figure)
     scans, table = study(1, labels=[f"label {number}" for number in range(9)], concepts=3)

@@ -10,7 +10,7 @@ from PIL import Image
 from singflow.errors import InputError
 from singflow.figures.concepts import fig5
 from singflow.figures.models import ORDERS, controls, covariance_ellipse, fig3, fig4
-from singflow.figures.style import save
+from singflow.figures.style import caption, save
 
 LABELS = ["goose", "a label with <b>, $x$ and a rather long name", "jeep"]
 
@@ -26,7 +26,7 @@ def scores(seed, n=60):
 def table():
     columns = ["is_mean", "is_low", "is_high", "as_abs_mean", "as_abs_low", "as_abs_high", "is_per_as", "is_per_as_low", "is_per_as_high"]
     scores = dict(zip(columns, [8, 7, 9, 1, 0.8, 1.2, 8, 6, 10], strict=True)) | {"floor_is_mean": 5}
-    facts = {"known_zero": False, "translator": "weak", "null_dim": 9}
+    facts = {"marks": "weak translator", "null_dim": 9}
     rows = [{"space": s, "model": m, **facts, **scores} for s in "st" for m in "mn"]
     return pd.DataFrame(rows)
 
@@ -70,7 +70,7 @@ def control_tables(models, spaces="s", null_dim=280):
         for i, m in enumerate(models)
     ]
     table = [
-        {"space": s, "model": m, "known_zero": False, "translator": "weak" if i == 1 else "good", "null_dim": null_dim}
+        {"space": s, "model": m, "marks": "weak translator, known zero" if i == 1 else "", "null_dim": null_dim}
         for s in spaces
         for i, m in enumerate(models)
     ]
@@ -89,7 +89,8 @@ def test_the_controls_show_every_model_by_its_excess_and_its_places():
     lines = [line for line in figure.axes[2].lines if len(line.get_xdata()) == len(ORDERS)]
     assert [list(line.get_ydata()) for line in lines] == [[(i * (k + 1)) % 16 + 1 for k in range(len(ORDERS))] for i in range(16)]
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == 16
-    assert "(weak translator)" in figure.axes[0].get_yticklabels()[1].get_text()
+    name = "a_classifier_1\n(weak translator, known zero)"
+    assert figure.axes[0].get_yticklabels()[1].get_text().startswith(name) and figure.axes[2].texts[1].get_text() == name
     plt.close(figure)
 
 
@@ -139,7 +140,8 @@ def test_figures_are_written_twice_with_the_same_bytes_and_without_dates(tmp_pat
 
 def test_the_concepts_shown_are_the_weakest_and_the_strongest(table, scans):
     figure = fig5(scans, table, "goose", 5)
-    scan = scans["s"]["m"].sort_values("as_abs_mean")["concept"]
+    size = scans["s"]["m"]["as_mean"]
+    scan = scans["s"]["m"].loc[(size - size.mean()).abs().sort_values().index, "concept"]
     shown = [tick.get_text() for tick in figure.subfigs[0].axes[0].get_yticklabels()]
     assert shown == [*scan[:5], *scan[-5:]]
     plt.close(figure)
@@ -185,4 +187,14 @@ def test_sixteen_models_are_told_apart_and_their_names_do_not_overlap(table):
     assert len(looks) == 16
     boxes = sorted((tick.get_window_extent() for tick in figure.axes[1].get_yticklabels()), key=lambda box: box.y0)
     assert all(lower.y1 <= upper.y0 for lower, upper in itertools.pairwise(boxes))
+    plt.close(figure)
+
+
+def test_a_name_carries_the_marks_of_its_model_and_of_the_space_where_they_differ(table):
+    rows = table.assign(model="timm/" + table["model"]).set_index("model")
+    assert caption("timm/m", rows) == "m (weak translator)" and caption("timm/m", rows, "\n") == "m\n(weak translator)"
+    assert caption("timm/m", rows.assign(marks="")) == "m"
+    assert caption("timm/m", rows.assign(marks=["known zero", "", "", ""])) == "m (known zero in s)"
+    figure = fig3({"s": {"m": scores(0), "n": scores(1)}}, table)
+    assert [tick.get_text() for tick in figure.axes[1].get_yticklabels()] == ["m\n(weak translator)", "n\n(weak translator)"]
     plt.close(figure)

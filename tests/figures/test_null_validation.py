@@ -31,7 +31,8 @@ def tabulate(models):
 
 
 def draw(models):
-    figure = fig9(models, tabulate(models), 0.9)
+    marks = pd.DataFrame([{"space": s, "model": model, "marks": "known zero" * (model == "n")} for model in models for s in "st"])
+    figure = fig9(models, tabulate(models), marks, 0.9)
     figure.canvas.draw()
     return figure
 
@@ -71,7 +72,7 @@ def test_medians_and_shares_stand_where_the_table_says():
     markers = [sorted(line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1) for axes in figure.axes]
     np.testing.assert_allclose(markers[0], sorted(table["logit_change_median"]))
     np.testing.assert_allclose(markers[2], sorted(100 * table["top1_changed_share"]))
-    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["m", "n"]
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["m", "n\n(known zero)"]
     plt.close(figure)
 
 

@@ -66,11 +66,7 @@ def pictures(renderer="retrieval", closeup=True, prompts=PROMPTS, images=(4, 9))
 
 
 def table(sets, null_dim=280):
-    rows = [
-        {"space": s, "model": m, "known_zero": False, "translator": "weak", "null_dim": null_dim}
-        for s, models in sets.items()
-        for m in models
-    ]
+    rows = [{"space": s, "model": m, "marks": "weak translator", "null_dim": null_dim} for s, models in sets.items() for m in models]
     return pd.DataFrame(rows)
 
 

@@ -31,7 +31,7 @@ def reports(models=16, chance=0.1):
 
 def drawn(probes):
     rows = [{"space": s, "model": m, "rank_rule": "exact", "null_dim": 3, "validation_r2": 0.1} for s in probes for m in probes[s]]
-    models = pd.DataFrame(rows).assign(translator="weak", known_zero=False, seed=0)
+    models = pd.DataFrame(rows).assign(translator="weak", marks="weak translator", seed=0)
     table = gather(probes, models, 0.9)
     return table, fig12(table, models, 0.9)
 

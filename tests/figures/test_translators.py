@@ -37,8 +37,8 @@ def reports(models=2, spaces=2, epochs=12):
 
 
 def table(found, weak=()):
-    rows = [{"space": s, "model": m, "translator": "weak" if (s, m) in weak else "good"} for s in found for m in found[s]]
-    return pd.DataFrame(rows, columns=["space", "model", "translator"]).assign(known_zero=False)
+    rows = [{"space": s, "model": m, "marks": "weak translator" if (s, m) in weak else ""} for s in found for m in found[s]]
+    return pd.DataFrame(rows, columns=["space", "model", "marks"])
 
 
 @pytest.mark.parametrize("draw", [fig7, fig8])
@@ -82,7 +82,7 @@ def test_fig7_draws_every_history_and_marks_its_best_epoch_and_the_linear_level(
     colours = {to_hex(line.get_color()).upper() for line in panels[0].lines if len(line.get_ydata()) == 12}
     assert colours == set(COLOURS[:3])
     assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == [
-        "loss MSE", "loss cosine", "loss MSE + cosine", "linear translator", "a", "b (weak translator in s)",
+        "loss MSE", "loss cosine", "loss MSE + cosine", "linear translator", "a", "b (weak translator)",
     ]  # fmt: skip
     plt.close(figure)
 

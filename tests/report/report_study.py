@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from singflow.analyses.ranking import criterion_columns, excess_rows, order_rows, pair_rows, shared_dimension
-from singflow.analyses.statistics import strata_of
+from singflow.analyses.ranking import agreement_rows, criterion_columns, excess_rows, order_rows, pair_rows, shared_dimension
+from singflow.analyses.statistics import split_half_reliability, strata_of
 from singflow.analyses.summary import correlate_labels, summarize_labels, summarize_model
 from singflow.analyses.tables import qualify, qualify_pairs
 from singflow.artifacts.files import write_bytes, write_json
@@ -75,7 +75,7 @@ def write_study(
     write_parquet(results / "data/manifest.parquet", manifest)
     write_bytes(results / "data/rejected.csv", f"path,reason\n{HOSTILE}.jpg,not an image\n".encode())
     entry = ModelEntry(source="timm", id="tiny.random", weights=weights)
-    rows, by_label, excess, orders, pairs = [], [], [], [], []
+    rows, by_label, excess, orders, pairs, reliability = [], [], [], [], [], {}
     for model in models:
         write_json(results / f"registry/models/{model}.json", entry.model_dump())
         write_tensors(
@@ -130,6 +130,7 @@ def write_study(
             }
             row = summarize_model(drawn, projector, translator, floor, entry, min_r2=0.2, top1_margin=10.0, **SETTINGS)
             rows.append({"space": space, "model": model, **row})
+            reliability[space, model] = split_half_reliability(drawn["as_deg"].abs().to_numpy(), drawn["label"], 0)
             of_labels = drawn.groupby("label")[["is_deg", "floor_is_deg"]].mean().assign(p_is_deg=1 / 21).reset_index()
             by_label.append(summarize_labels(drawn, of_labels, 0.95).assign(space=space, model=model))
             if null_dim:
@@ -151,24 +152,26 @@ def write_study(
     some = summary[["space", "model"]] if extras else summary.iloc[:0][["space", "model"]]
     correlations = labelled.iloc[:0][["space", "model"]].rename(columns={"model": "model_a"})
     if len(models) > 1:
-        correlations = qualify_pairs(correlate_labels(labelled, 99, 0), summary)
+        correlations = qualify_pairs(correlate_labels(labelled, reliability, 99, 0), summary)
     tables = {
         "models": summary,
         "labels": qualify(labelled, summary),
         "label_correlations": correlations,
         "controls": qualify(pd.DataFrame(excess or {"space": [], "model": []}), summary),
         "orders": qualify(pd.concat(orders, ignore_index=True), summary),
+        "order_agreement": agreement_rows(pd.concat(orders, ignore_index=True), 99, 0),
         "model_pairs": qualify_pairs(pd.concat(pairs, ignore_index=True), summary),
         "concepts": some.assign(label=labels[0], kind="strongest", place=1, concept=HOSTILE, n=3,
-                                angle_mean_deg=70.0, as_mean_deg=1.0, as_abs_mean_deg=1.0),
-        "spurious": some.assign(label=labels[0], concept="fur", n=3, angle_mean_deg=60.0, lift_deg=9.0, as_abs_mean_deg=0.1),
+                                angle_mean_deg=70.0, contrast_deg=1.0, as_mean_deg=1.0, as_abs_mean_deg=1.0),
+        "spurious": some.assign(label=labels[0], concept="fur", n=3, angle_mean_deg=60.0, lift_deg=9.0, contrast_deg=0.1),
         "angle_ladder": some.assign(path="photos/00000.png", label=labels[0], text="an image of a jellyfish", target_is_deg=4.0, is_deg=4.0,
                                     as_text_deg=2.0, as_label_deg=0.5, logit_change=0.0),
         "steering": some.assign(prompt="an image of a jellyfish", target_is_deg=5.0, n=n, n_reachable=n, as_target_mean_deg=3.0,
                               as_target_std_deg=0.1, logit_change_max=0.0),
-        "translators": some.assign(kind="linear", loss="ridge", validation_cosine=0.7, validation_mse=0.1, validation_r2=r2),
+        "translators": some.assign(kind="linear", loss="ridge", validation_cosine=0.7, validation_mse=0.1, validation_r2=r2, n=6),
         "probes": summary[["space", "model"]].assign(classifier="logistic", n=9, accuracy_principal=0.5, accuracy_translated=np.nan,
-                                                     chance=0.2, note="", pearson=np.nan, pearson_n=len(models)),
+                                                     chance=0.2, note="", pearson=np.nan,
+                                                     pearson_n=len(models)),
         "null_validation": pd.DataFrame({"model": models, "perturbation": "null", "n": n, "logit_change_mean": 0.0,
                                     "top1_changed_share": 0.0, "note": ""}),
     }  # fmt: skip

@@ -10,14 +10,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from singflow.analyses.ranking import CHART
 from singflow.analyses.summary import EMPTY, MEANING, NONE, SOME, UNJUDGED, ZERO
 from singflow.artifacts.tables import read_table
+from singflow.config.reading import read_yaml
 from singflow.errors import InputError
-from singflow.report.content import machine, page_data, step_table
+from singflow.report.content import machine, page_data, page_tables, pearson, step_table
 from singflow.report.page import MOST_POINTS, sample, script_json
 from singflow.report.tables import MOST_ROWS, table
 from singflow.report.thumbnails import COLUMNS, sheets, tile
 from singflow.report.words import verdict, warnings, what_leaks
+from tests.project import ROOT
 from tests.report.report_study import HOSTILE, write_page, write_study
 
 LIMITS = {"is_deg": 12.0, "as_abs_deg": 4.0}
@@ -33,6 +36,7 @@ def models(rows, verdicts=None, floor=4.0, p=1 / 21):
                 "as_abs_mean": size, "as_abs_low": size - 0.1, "as_abs_high": size + 0.1,
                 "verdict": (verdicts or {}).get(model, MEANING) if null_dim else EMPTY, "floor_is_mean": floor, "p_conditional_is": p,
                 "rank_rule": "exact", "weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20,
+                "delta_r2": 0.02, "delta_r2_low": 0.01, "delta_r2_high": 0.03, "marks": "weak translator" * (translator == "weak"),
             }
             for model, size, turn, null_dim, translator in rows
         ]
@@ -44,7 +48,7 @@ def controls(rows):
     columns = {"as_abs_deg": 1, "is_deg": 2}
     return pd.DataFrame(
         [
-            {"space": "s", "model": row[0]}
+            {"space": "s", "model": row[0], "marks": ""}
             | {f"{score}_random": 2.0 for score in columns}
             | {f"{score}_excess_random_low": row[place] - 1 for score, place in columns.items()}
             | {f"{score}_excess_random_high": row[place] + 1 for score, place in columns.items()}
@@ -67,28 +71,31 @@ def pairs(differ):
 
 ORDERS = pd.DataFrame(
     [
-        {"space": "s", "criterion": criterion, "model": model, "place": place}
+        {"space": "s", "criterion": criterion, "model": model, "place": place, "marks": ""}
         for criterion, names in (("is_per_as", "ab"), ("is_per_as_over_control", "ba"))
         for place, model in enumerate(names, 1)
     ]
 )
 
 
-def said(rows, excess, *, differ=True, orders=ORDERS, **evidence):
-    return verdict(models(rows, **evidence), controls(excess), pairs({("a", "b"): differ}), orders, "s", LIMITS, 0.05)
+ALONE = pd.DataFrame(columns=["space_a", "space_b"])
+
+
+def said(rows, excess, *, differ=True, orders=ORDERS, agreement=ALONE, limits=LIMITS, **evidence):
+    return verdict(models(rows, **evidence), controls(excess), pairs({("a", "b"): differ}), orders, agreement, "s", limits, 0.05)
 
 
 def test_the_verdict_says_first_what_is_above_the_floor_and_ranks_by_the_rest_only_where_something_is():
     rows, excess = [("b", 1.0, 6.0, 4, "good"), ("a", 5.0, 8.0, 4, "weak")], [("a", 3, 0), ("b", -3, 0)]
     text = said(rows, excess)
-    assert (
-        text[0]
-        == "A (weak translator) (IS 8.00°, floor 4.00°) and b (IS 6.00°, floor 4.00°) hold meaning beyond what the principal space tells."
+    assert text[0] == (
+        "A* (IS 8.00°, floor 4.00°, Delta R² +0.020) and b (IS 6.00°, floor 4.00°, Delta R² +0.020) "
+        "hold meaning beyond what the principal space tells."
     )
     mixed = said(rows, excess, verdicts={"a": SOME, "b": NONE})
     assert mixed[0] == (
-        "In a (weak translator) (IS 8.00°, floor 4.00°) there is some sign of meaning in the null space; "
-        "in b (IS 6.00°, floor 4.00°) there is no sign of meaning in the null space."
+        "In a* (IS 8.00°, floor 4.00°, Delta R² +0.020) there is some sign of meaning in the null space; "
+        "in b (IS 6.00°, floor 4.00°, Delta R² +0.020) there is no sign of meaning in the null space."
     )
     assert mixed[1].startswith("The null space of a")
     nothing = said(rows, excess, verdicts={"a": NONE, "b": NONE}, floor=9.0)
@@ -121,7 +128,10 @@ def test_the_verdict_names_who_leaks_most_and_whether_that_is_more_than_chance()
     assert "most in a, 5.00° [4.90, 5.10], least in b, 1.00°" in text[2] and "most in a, 8.00°" in text[3]
     assert "the null space gives more in a, less in b" in text[4] and "no more and no less beyond chance in every model" in text[4]
     assert "as we read it: a > b." in text[5] and text[5].endswith("b > a.")
-    assert text[6].startswith("On average a exceeds")
+    assert text[6] == (
+        'On average a exceeds what the paper\'s authors call "substantial" (IS above 12° or |AS| above 4°); the floor of IS is 4.00° in a.'
+    )
+    assert len(said(rows, [("a", 3, 0), ("b", -3, 0)], limits=None)) == 6
     below = said(rows, [("a", -3, 0), ("b", -3, 0)])
     assert below[1].endswith("each holds less than a random subspace of its size.")
 
@@ -130,28 +140,33 @@ def test_the_verdict_does_not_rank_what_cannot_be_told_apart():
     text = said([("a", 1.0, 6.0, 4, "good"), ("b", 1.1, 6.0, 4, "good")], [("a", 0, 0), ("b", 0, 0)], differ=False)
     assert "cannot be told apart; none holds more than a random subspace" in text[1]
     assert "does not differ beyond chance" in text[2] and "a ≈ b" in text[5] and "no model reaches" in text[6]
+    assert text[6].endswith("the floor of IS is 4.00° in b and 4.00° in a.")
 
 
 def test_the_verdict_names_models_that_are_not_told_apart_from_the_first_or_last():
     rows = [("a", 3.0, 6.0, 4, "good"), ("b", 2.5, 6.0, 4, "good"), ("c", 1.0, 5.0, 4, "good")]
-    order = pd.DataFrame([{"space": "s", "criterion": each, "model": model, "place": place}
+    order = pd.DataFrame([{"space": "s", "criterion": each, "model": model, "place": place, "marks": "weak translator" * (model == "b")}
                           for each in ("is_per_as", "is_per_as_over_control") for place, model in enumerate("abc", 1)])  # fmt: skip
     known = pairs({("a", "b"): False, ("b", "c"): False, ("a", "c"): True})
-    text = verdict(models(rows), controls([(name, -3, 0) for name in "abc"]), known, order, "s", LIMITS, 0.05)
+    text = verdict(models(rows), controls([(name, -3, 0) for name in "abc"]), known, order, ALONE, "s", LIMITS, 0.05)
     assert text[1].startswith("The null space of a (not told apart from b) holds most")
     assert "that of c (not told apart from b) least" in text[1] and "least in c (not told apart from b), 1.00°" in text[2]
-    assert text[5].endswith("a ≈ b ≈ c (yet first and last differ).")
+    assert text[5].endswith("a ≈ b* ≈ c (yet first and last differ).")
 
 
 def test_the_verdict_of_one_model_of_weak_translators_and_of_no_null_space():
     text = said([("a", 1.0, 6.0, 4, "weak"), ("blind", 0.0, 0.0, 0, "good")], [("a", -2, 0)])
-    assert text[0].startswith("blind: no null space") and "a (weak translator) holds less than a random subspace" in text[2]
+    assert text[0].startswith("blind: no null space") and "a* holds less than a random subspace" in text[2]
     assert said([("blind", 0.0, 0.0, 0, "good")], []) == [text[0]]
 
 
 def test_warnings_name_weak_translators_stand_ins_random_weights_and_low_accuracy():
     table = models([("a", 1.0, 6.0, 4, "weak")]).assign(weights="random", top1_low=True)
-    text = " ".join(warnings(table, {"s": "conse"}, 0.2))
+    other = models([("b", 1.0, 6.0, 4, "good")]).assign(marks="known zero, penalty at the edge")
+    text = " ".join(warnings(pd.concat([table, other]), {"s": "conse"}, 0.2))
+    assert (
+        "~ Known zeros: b in s. " in text and "^ The best penalty of b in s is at the edge" in text and "* Weak translators: a in s" in text
+    )
     assert all(word in text for word in ("random weights", "a in s explain less than 0.2", "stand-in for CLIP", "Top-1 far below"))
     assert warnings(models([("a", 1.0, 6.0, 4, "good")]), {"s": "open_clip"}, 0.2) == []
     lost = models([("a", 1.0, 6.0, 4, "good")]).assign(rank_stored=19)
@@ -166,7 +181,61 @@ def test_what_leaks_are_labels_of_several_images_above_their_own_floor_and_commo
     concepts = pd.DataFrame({"space": "s", "model": "a", "kind": "strongest", "concept": ["fur", "sky", "fur"], "n": [1, 2, 4]})
     (row,) = what_leaks(models([("a", 1.0, 6.0, 4, "good")]), labels, concepts, "s")
     assert (row["labels"], row["concepts"]) == (["y (6.0°, floor 2.0°)"], ["fur", "sky"])
-    assert (row["verdict"], row["floor"]) == (MEANING, "4.00°")
+    assert (row["verdict"], row["floor"], row["delta_r2"], row["delta_r2_interval"]) == (MEANING, "4.00°", "+0.020", "+0.010 to +0.030")
+
+
+def test_the_agreement_with_the_papers_chart_is_said_where_there_is_one():
+    rows, excess = [("b", 1.0, 6.0, 4, "good"), ("a", 5.0, 8.0, 4, "good")], [("a", 3, 0), ("b", -3, 0)]
+    row = {"space_a": "s", "space_b": CHART, "n_models": 6, "spearman": 0.6, "spearman_p": 0.24, "kendall": 0.4667, "kendall_p": 0.27}
+    text = said(rows, excess, agreement=pd.DataFrame([row, row | {"space_a": "t"}]))
+    words = "IS/|AS| beside the paper's chart, over 6 models: Spearman +0.60 (p 0.24), Kendall +0.47 (p 0.27)."
+    assert text.count(words) == 1 and words not in said(rows, excess)
+
+
+PAPER = read_yaml(ROOT / "report/paper.yaml")
+STEERED = {"prompt": "an image of a jellyfish", "target_is_deg": 20.0, "labels": ["sports car"], "same": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({}, True),
+        ({"same": False}, False),
+        ({"prompt": "an image of a pirate"}, False),
+        ({"labels": []}, False),
+        ({"labels": ["sports car", "jeep"]}, False),
+        ({"target_is_deg": 10.0}, False),  # shorter than the AS that the paper reaches
+    ],
+)
+def test_table_1_is_quoted_for_the_papers_models_labels_and_targets_alone(written, change, shown):
+    case = STEERED | change
+    csv = {path.stem: read_table(path) for path in (written / "results/tables").glob("*.csv")}
+    csv["models"] = csv["models"].assign(model=["resnet50", "vgg16"])
+    csv["steering"] = csv["steering"].assign(model=["resnet50", "vgg16"], prompt=case["prompt"], target_is_deg=case["target_is_deg"])
+    csv["translators"] = csv["translators"].assign(model=["resnet50", "vgg16"], n=2000)
+    same = pd.Series([case["same"], False])
+    rejected = pd.DataFrame({"path": [], "reason": []})
+    tables = page_tables(csv, rejected, PAPER, same, case["labels"], {}, several=False)
+    found = dict(zip([title for title, _ in tables["steering"].headers], tables["steering"].rows[0], strict=True))
+    assert found.get("paper AS (°)") == (12.04 if shown else None)
+    heads, fitted = ([title for title, _ in tables[name].headers] for name in ("models", "translators"))
+    assert ("paper null dimensions" in heads) == ("paper cosine" in fitted) == ("paper MSE" in fitted) == case["same"]
+    if case["same"]:
+        assert [row[fitted.index("paper MSE")] for row in tables["translators"].rows] == [0.09136, ""]  # of the first model alone
+    csv["translators"]["n"] = 1999
+    again = page_tables(csv, rejected, PAPER, same, case["labels"], {}, several=False)
+    assert "paper cosine" not in [title for title, _ in again["translators"].headers]
+
+
+def test_the_papers_correlation_is_quoted_for_its_13_models_alone():
+    charted = [model for model, each in PAPER["models"].items() if "ratio" in each]
+    probes = pd.DataFrame({"space": "clip_vit_l14", "model": charted, "pearson": 0.9, "pearson_n": 13})
+    same = probes[["space", "model"]]
+    assert pearson(probes, PAPER, same).endswith("is 0.900 over 13 models here; the paper has 0.972.")
+    for ours, theirs in ((probes[1:], same[1:]), (probes, same[1:]), (probes, same.assign(space="eva02_l14"))):
+        assert "the paper" not in pearson(ours, PAPER, theirs)
+    more = pd.concat([probes, probes[:1].assign(model="resnet18")])
+    assert "the paper" not in pearson(more, PAPER, same)
 
 
 def test_json_in_a_script_cannot_end_it_and_comes_back_the_same():

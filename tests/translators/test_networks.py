@@ -390,7 +390,7 @@ def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study,
     held_out = {"held_out_cosine": 0.5, "held_out_mse": 0.1, "held_out_r2": 0.1, "n_held_out": 50}
     linear = of_all_folds | held_out | {"alpha": 1.0, "alpha_curve": [], "n_train": 300}
     (folder / "linear.json").write_text(json.dumps(linear), encoding="utf-8")
-    pd.DataFrame({"space": ["v"], "model": ["m"], "seed": [7]}).to_csv(tmp_path / "models.csv", index=False)
+    pd.DataFrame({"space": ["v"], "model": ["m"], "seed": [7], "marks": [""]}).to_csv(tmp_path / "models.csv", index=False)
     script = load_script("compare_translators")
     flags = {"spaces": ["v"], "kinds": ["mlp3"], "translators": tmp_path / "translators", "table": tmp_path / "models.csv", "min_r2": 0.2}
     script.main(script.Flags(models=["m"], output=tmp_path / "translators.csv", **flags))

@@ -157,7 +157,17 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
     assert ends == pytest.approx([floor["r2_principal"], floor["r2"]], abs=1e-9)
     assert len(pd.read_parquet(results / "head_extensions/conse_minilm/tiny.parquet")) == 1
     concepts = pd.read_parquet(results / "concepts/conse_minilm/efficientnet_lite0.parquet")
-    assert list(concepts.columns) == ["label", "concept", "n", "angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean"]
+    assert list(concepts.columns) == [
+        "label",
+        "concept",
+        "n",
+        "angle_mean",
+        "angle_std",
+        "as_mean",
+        "as_std",
+        "as_abs_mean",
+        "contrast_std",
+    ]
     assert len(concepts) == 19 * 30
     controls = pd.read_parquet(results / "controls/conse_minilm/efficientnet_lite0.parquet")
     assert list(controls.columns) == [
@@ -219,7 +229,7 @@ def test_every_table_says_on_what_its_numbers_rest(snakemake_project, name):
     table = pd.read_csv(results / f"tables/{name}.csv", keep_default_na=False)
     assert TABLES[name] in (None, len(table))
     rule = {"rank_rule"} if name != "translators" else set()  # of translators, which know no null space
-    quality = {"translator", "validation_r2"} if name != "null_validation" else set()  # of heads alone
+    quality = {"translator", "validation_r2", "marks"} if name != "null_validation" else set()  # of heads alone
     assert {"seed"} | rule | quality <= set(table) and {"n", "n_images", "n_labels", "n_models"} & set(table)
     if quality and name != "translators":
         assert (table["translator"] == "weak").all()

@@ -9,9 +9,11 @@ import pandas as pd
 import scipy
 
 from singflow.analyses.statistics import Criterion, bootstrap_means, flipped_means, holm, interval, paired_p, rank_correlations
+from singflow.analyses.tables import legend, marked
 
 SCORES = ["is_deg", "as_abs_deg"]
 PAPER = "is_per_as"
+CHART, LEAST = "paper's chart", 5  # the authors' chart among the spaces of orders, and how many of its models make a comparison
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
@@ -273,16 +275,63 @@ def agreement_rows(orders: pd.DataFrame, permutations: int, seed: int) -> pd.Dat
     spaces = list(orders["space"].unique())
     within = [((space, PAPER), (space, criterion)) for space in spaces for criterion in CRITERIA if criterion != PAPER]
     across = [((a, criterion), (b, criterion)) for a, b in combinations(spaces, 2) for criterion in CRITERIA]
-    rows = []
-    for first, second in within + across:
-        both = wide[[first, second]].dropna().to_numpy()
-        row = dict(zip(["space_a", "criterion_a", "space_b", "criterion_b"], [*first, *second], strict=True)) | {"n_models": len(both)}
-        if len(both) > 2:
-            (_, _, spearman, p), kendall = rank_correlations(both, permutations, seed)[0], scipy.stats.kendalltau(*both.T)
-            row |= {"spearman": spearman, "spearman_p": p, "kendall": float(kendall.statistic), "kendall_p": float(kendall.pvalue)}
-        rows.append(row)
-    columns = ["space_a", "criterion_a", "space_b", "criterion_b", "n_models", "spearman", "spearman_p", "kendall", "kendall_p"]
-    return pd.DataFrame(rows, columns=columns)
+    rows = [_agreement(first, second, wide[[first, second]].dropna().to_numpy(), permutations, seed) for first, second in within + across]
+    return pd.DataFrame(rows, columns=AGREEMENT)
+
+
+AGREEMENT = ["space_a", "criterion_a", "space_b", "criterion_b", "n_models", "spearman", "spearman_p", "kendall", "kendall_p"]
+
+
+def _agreement(first: tuple[str, str], second: tuple[str, str], both: np.ndarray, permutations: int, seed: int) -> list[Any]:
+    """A row of two orders, each a space and a criterion; both: (n, 2), the models' values in the two."""
+    if len(both) < 3:
+        return [*first, *second, len(both), *[None] * 4]
+    (_, _, spearman, p), kendall = rank_correlations(both, permutations, seed)[0], scipy.stats.kendalltau(*both.T)
+    return [*first, *second, len(both), spearman, p, float(kendall.statistic), float(kendall.pvalue)]
+
+
+def chart_rows(orders: pd.DataFrame, chart: pd.Series, permutations: int, seed: int) -> pd.DataFrame:
+    """How far the order of the models by the paper's ratio agrees with the chart of 13 models in the authors' release.
+
+    Parameters
+    ----------
+    orders : DataFrame
+        tables/orders.csv, of one space.
+    chart : Series
+        The chart's ratios, by model, of those to be compared.
+    permutations : int
+        Permutations behind the p-value of Spearman's correlation.
+    seed : int
+        Seed of the permutations.
+
+    Returns
+    -------
+    DataFrame
+        A row as `agreement_rows` gives, whose second space is CHART; none where fewer than LEAST models are in both.
+    """
+    ours = orders[(orders["criterion"] == PAPER) & orders["model"].isin(chart.index)].dropna(subset=["value"])
+    both = np.column_stack([ours["value"], chart[ours["model"]]]).astype(np.float64)
+    rows = [_agreement((space, PAPER), (CHART, PAPER), both, permutations, seed) for space in ours["space"].unique() if len(both) >= LEAST]
+    return pd.DataFrame(rows, columns=AGREEMENT)
+
+
+def beside_chart(row: dict[Any, Any]) -> str:
+    """A row of `chart_rows` in words.
+
+    Parameters
+    ----------
+    row : dict
+        The row.
+
+    Returns
+    -------
+    str
+        As in `IS/|AS| beside the paper's chart, over 6 models: Spearman +0.60 (p 0.24), Kendall +0.47 (p 0.27)`.
+    """
+    return (
+        f"IS/|AS| beside the paper's chart, over {row['n_models']} models: Spearman {row['spearman']:+.2f} (p {row['spearman_p']:.2g}), "
+        f"Kendall {row['kendall']:+.2f} (p {row['kendall_p']:.2g})"
+    )
 
 
 def render_orders(orders: pd.DataFrame, agreement: pd.DataFrame, shared: dict[str, int | None]) -> str:
@@ -293,7 +342,7 @@ def render_orders(orders: pd.DataFrame, agreement: pd.DataFrame, shared: dict[st
     orders : DataFrame
         tables/orders.csv.
     agreement : DataFrame
-        What `agreement_rows` gives.
+        What `agreement_rows` and `chart_rows` give.
     shared : dict of str to int or None
         Space -> dimension at which models are compared with equally many dimensions.
 
@@ -303,7 +352,7 @@ def render_orders(orders: pd.DataFrame, agreement: pd.DataFrame, shared: dict[st
         Text of tables/orders.txt.
     """
     titles = {
-        PAPER: "IS/|AS| (the paper's)",
+        PAPER: "IS/|AS| (the paper's ratio)",
         "is_per_as_over_control": "IS/|AS| over that of random subspaces",
         "is_per_as_equal_dim": "IS/|AS| with {} null directions each",
         "is_per_control": "IS over that of random subspaces",
@@ -320,10 +369,13 @@ def render_orders(orders: pd.DataFrame, agreement: pd.DataFrame, shared: dict[st
         )
         for criterion, title in titles.items():
             placed = group[group["criterion"] == criterion].dropna(subset=["place"]).sort_values(["place", "model"])
-            listed = " > ".join(f"{row['model']} {row['value']:.2f}" for row in placed.to_dict("records"))
+            listed = " > ".join(f"{marked(row['model'], row['marks'])} {row['value']:.2f}" for row in placed.to_dict("records"))
             mine = agreement[(agreement["space_a"] == space) & (agreement["space_b"] == space) & (agreement["criterion_b"] == criterion)]
             tau = mine["kendall"].dropna()
             agreed = f"  (tau {tau.iloc[0]:+.2f})" if len(tau) else ""
             lines.append(f"  {title.format(dimension)}: {listed or 'undefined'}{agreed}")
+        beside = agreement[(agreement["space_a"] == space) & (agreement["space_b"] == CHART)]
+        lines += [f"  {beside_chart(row)}" for row in beside.to_dict("records")]
+        lines += [f"  {signs}"] if (signs := legend(group["marks"])) else []
         lines.append("")
     return "\n".join(lines) + "\n"

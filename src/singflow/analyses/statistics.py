@@ -226,6 +226,51 @@ def rank_correlations(values: np.ndarray, permutations: int, seed: int) -> list[
     return [(i, j, float(observed[i, j]), _share(np.abs(drawn[:, i, j]), abs(float(observed[i, j])))) for i, j in pairs]
 
 
+def split_half_reliability(values: np.ndarray, labels: pd.Series, seed: int, splits: int = 50) -> float:
+    """How well the labels' means of a number would correlate with those of as many other images.
+
+    The images of every label are split into halves at random; the correlation over labels of the halves' means, averaged over
+    splits, is stepped up to the whole number of images.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+        The number, for every image.
+    labels : Series of length n
+        Label of every image.
+    seed : int
+        Seeds the splits, together with n: models with the same images are split alike.
+    splits : int, optional
+        Number of splits.
+
+    Returns
+    -------
+    float
+        0 (also where halves correlate negatively) to 1; NaN where a label has a single image, with fewer than three labels, and where
+        all means of a half are equal.
+
+    References
+    ----------
+    Spearman 1910 and Brown 1910.
+    """
+    codes = pd.factorize(labels)[0]
+    n = np.bincount(codes)
+    if len(n) < 3 or n.min() < 2:
+        return float("nan")
+    generator = np.random.default_rng([seed, len(values)])
+    starts, first = np.cumsum(n) - n, n // 2
+    correlations = np.empty(splits)
+    for split in range(splits):
+        order = np.argsort(codes + generator.random(len(values)))
+        sums = np.add.reduceat(np.asarray(values, dtype=np.float64)[order], np.ravel([starts, starts + first], order="F"))
+        a, b = sums[::2] / first, sums[1::2] / (n - first)
+        a, b = a - a.mean(), b - b.mean()
+        scale = np.linalg.norm(a) * np.linalg.norm(b)
+        correlations[split] = a @ b / scale if scale > 0 else np.nan
+    r = max(float(correlations.mean()), 0.0) if np.isfinite(correlations).all() else np.nan
+    return 2 * r / (1 + r)
+
+
 def top1_shortfall(top1: float, images: int, reported: float, margin: float) -> float:
     """Percentage points by which a measured top-1 lies below the reported one, beyond what is allowed.
 

@@ -1,5 +1,6 @@
 """Tables that people read: one row per model and space, one per label, and the text that ends a run."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import scipy
 from pydantic import Field
 
 from singflow.analyses.statistics import bootstrap_means, holm, interval, rank_correlations, strata_of, top1_shortfall
+from singflow.analyses.tables import EDGE, MARKS, WEAK, ZERO, mark, marked
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import (
     Section,
@@ -23,7 +25,7 @@ class Summary(Section):
     min_r2: float = Field(0.2, le=1, allow_inf_nan=False, description="held-out R2 below which a translator is called weak")
 
 
-MEANING, SOME, NONE, ZERO, EMPTY = "meaning", "some sign of meaning", "no sign of meaning", "known zero", "no null space"
+MEANING, SOME, NONE, EMPTY = "meaning", "some sign of meaning", "no sign of meaning", "no null space"
 UNJUDGED = "not judged in sample"
 NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
 
@@ -73,6 +75,7 @@ def summarize_model(
         undefined.
     """
     size = scores["as_deg"].abs()
+    weak = translator["validation_r2"] < min_r2
     known = scores["class_index"] >= 0
     top1 = float((scores["predicted_index"] == scores["class_index"])[known].mean()) if known.any() else None
     expected = entry.expected_top1
@@ -84,6 +87,7 @@ def summarize_model(
         **{name: projector[name] for name in ("weight_dtype", "rank_stored", "rank_float64")},
         "seed": seed,
         "weights": entry.weights.partition(":")[0],
+        "weights_id": entry.id,
         "top1": top1,
         "reported_top1": entry.reported_top1,
         "top1_low": top1 is not None and expected is not None and top1_shortfall(top1, int(known.sum()), expected, top1_margin) > 0,
@@ -98,7 +102,8 @@ def summarize_model(
         "validation_r2": translator["validation_r2"],
         "n_train": translator["n_train"],
         "n_validation": translator["n_validation"],
-        "translator": "weak" if translator["validation_r2"] < min_r2 else "good",
+        "translator": "weak" if weak else "good",
+        "marks": mark({WEAK: weak, ZERO: floor["known_zero"], EDGE: translator["lambda_at_edge"]}),
         "verdict": verdict(projector["null_dim"], floor, 1 - confidence),
         **{name: floor[name] for name in FLOOR},
         "max_logit_change": float(scores["logit_change"].max()),
@@ -204,13 +209,15 @@ def summarize_labels(scores: pd.DataFrame, floors: pd.DataFrame, confidence: flo
     return table.reset_index()
 
 
-def correlate_labels(labels: pd.DataFrame, permutations: int, seed: int) -> pd.DataFrame:
+def correlate_labels(labels: pd.DataFrame, reliability: Mapping[tuple[str, str], float], permutations: int, seed: int) -> pd.DataFrame:
     """Do two models leak on the same labels? Spearman correlation of the labels' mean |AS| for every pair of models.
 
     Parameters
     ----------
     labels : DataFrame
         tables/labels.csv.
+    reliability : Mapping of float
+        Split-half reliability of the labels' mean |AS|, by space and model.
     permutations : int
         Permutations of labels behind every p-value.
     seed : int
@@ -219,19 +226,26 @@ def correlate_labels(labels: pd.DataFrame, permutations: int, seed: int) -> pd.D
     Returns
     -------
     DataFrame
-        A row per pair of models of a space: space, model_a, model_b, n_labels, spearman, p, and p_holm, which is corrected by Holm
-        for the number of pairs in a space.
+        A row per pair of models of a space: space, model_a, model_b, n_labels, spearman, ceiling, p, and p_holm, which is corrected by
+        Holm for the number of pairs in a space. The ceiling is the root of the product of both reliabilities: what the correlation
+        would be if the models leaked alike and only the images within labels made a difference.
+
+    References
+    ----------
+    Spearman 1904 (ceiling).
     """
+    columns = ["space", "model_a", "model_b", "n_labels", "spearman", "ceiling", "p"]
     blocks = []
     for space, group in labels.groupby("space", sort=False):
         wide = group.pivot(index="label", columns="model", values="as_abs_deg_mean")[list(group["model"].unique())]
+        known = [reliability[str(space), str(model)] for model in wide]
         rows = [
-            {"space": space, "model_a": wide.columns[i], "model_b": wide.columns[j], "n_labels": len(wide), "spearman": rho, "p": p}
+            [space, wide.columns[i], wide.columns[j], len(wide), rho, np.sqrt(known[i] * known[j]), p]
             for i, j, rho, p in rank_correlations(wide.to_numpy(), permutations, seed)
         ]
-        block = pd.DataFrame(rows, columns=["space", "model_a", "model_b", "n_labels", "spearman", "p"])
+        block = pd.DataFrame(rows, columns=columns)
         blocks.append(block.assign(p_holm=holm(block["p"].to_numpy(dtype=np.float64))))
-    return pd.concat(blocks, ignore_index=True)
+    return pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame(columns=[*columns, "p_holm"])
 
 
 def rank_differences(models: pd.DataFrame) -> str:
@@ -318,7 +332,7 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
             ],
             [
                 [
-                    row["model"] + (" *" if row["translator"] == "weak" else ""),
+                    marked(row["model"], row["marks"]),
                     str(row["null_dim"]),
                     "-" if pd.isna(row["top1"]) else f"{row['top1']:.3f}" + ("!" if row["top1_low"] else ""),
                     f"{row['validation_r2']:.2f}",
@@ -340,7 +354,7 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
             ["model", "AS", "|AS|", "IS/|AS|", "contrast AS", "random IS", "IS/random", "matched IS", "IS/matched"],
             [
                 [
-                    row["model"],
+                    marked(row["model"], row["marks"]),
                     f"{row['as_mean']:+.2f}",
                     f"{row['as_abs_mean']:.2f}",
                     "-" if pd.isna(row["is_per_as"]) else f"{row['is_per_as']:.1f}",
@@ -364,12 +378,13 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
         "the other labels. matched: random subspaces, of which as much is removed as the null component is long; 1: meaning is as dense.",
         "R2: share of the variation that the translator explains in images it has not seen; 0: the mean embedding does as well.",
     ]
-    zeros = models.loc[models["verdict"] == ZERO, "model"].unique()
+    zeros = models.loc[models["known_zero"], "model"].unique()
     if len(zeros):
-        lines.append(f"{', '.join(zeros)}: {ZERO}: the space is a function of its logits, so nothing can be hidden; it is ranked nowhere.")
+        named = f"{MARKS[ZERO]} {', '.join(zeros)}"
+        lines.append(f"{named}: {ZERO}: the space is a function of its logits, so nothing can be hidden; it is ranked nowhere.")
     if models["lambda_at_edge"].any():
         named = ", ".join(models.loc[models["lambda_at_edge"], "model"].unique())
-        lines.append(f"{named}: the best penalty is at the edge of translator.lambdas: extend the list.")
+        lines.append(f"{MARKS[EDGE]} {named}: the best penalty is at the edge of translator.lambdas: extend the list.")
     if differences := rank_differences(models):
         lines.append(differences)
     if (models["null_dim"] == 0).any():
@@ -388,7 +403,8 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
     if (models["translator"] == "weak").any():
         lines += [
             "",
-            f"* WEAK TRANSLATOR: held-out R2 below {min_r2:g}. It hardly beats its baseline, so these scores show how the method works,",
+            f"{MARKS[WEAK]} WEAK TRANSLATOR: held-out R2 below {min_r2:g}. It hardly beats its baseline, so these scores show how the "
+            "method works,",
             "  not what the model ignores. Give it more images (data.source, data.root) before you believe a ranking.",
         ]
     return "\n".join(lines) + "\n"

@@ -17,8 +17,8 @@ from singflow.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-BASIS = ["rank_rule", "null_dim", "validation_r2", "translator", "seed"]
-TEXTS = ["space", "model", "model_a", "model_b", "label", "concept", "path", "prompt", "text", "note", "reason", "translator"]
+BASIS = ["rank_rule", "null_dim", "validation_r2", "translator", "seed", "marks"]
+TEXTS = ["space", "model", "model_a", "model_b", "label", "concept", "path", "prompt", "text", "note", "reason", "translator", "marks"]
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -53,7 +53,7 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns named in TEXTS hold strings; only empty cells are missing values.
+        Columns named in TEXTS hold strings; only empty cells are missing values, except among marks, where they mean none.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
         raise InputError(f"{path}: not readable as CSV ({error}): {MEND}") from None
     if missing := [column for column in columns if column not in table]:
         raise InputError(f"{path}: has no column {', '.join(missing)}: {MEND}")
-    return table
+    return table.fillna({"marks": ""})
 
 
 def read_models(path: Path, columns: Sequence[str] = BASIS) -> pd.DataFrame:

@@ -11,12 +11,14 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from singflow.analyses.concepts import contrast
 from singflow.errors import check_labels
-from singflow.figures.style import STYLE, bare, caption, colour
+from singflow.figures.style import STYLE, caption, colour
 
 PANELS = 6  # of figure 5, before it becomes one table a space
 MOST_PANELS = 8  # of figure 15
 COLUMNS = 4
+CONTRAST = "contrast: AS less its mean over concepts (degrees)"
 SHADES = plt.get_cmap("RdBu_r")  # told apart under every common colour blindness, white at 0
 
 Scans = dict[str, dict[str, pd.DataFrame]]
@@ -52,10 +54,11 @@ def choose_labels(block: pd.DataFrame, wanted: list[str], most: int, key: str) -
 
 
 def fig5(scans: Scans, table: pd.DataFrame, label: str, extremes: int) -> Figure:
-    """Concept scan of one label: the mean angle to the concepts with the weakest and the strongest mean |AS|, and their AS.
+    """Concept scan of one label: the mean angle to the concepts with the weakest and the strongest contrast, and their AS.
 
-    Up to six pairs of model and space have a panel each, with standard deviations over images as whiskers and the strongest concept
-    on top. More than six become one table a space, ranked by the mean |AS| over models: angles as numbers, AS as colours.
+    The contrast of a concept is its AS less the mean over all concepts, a dotted line. Up to six pairs of model and space have a panel
+    each, with standard deviations over images as whiskers and the strongest concept on top. More than six become one table a space,
+    ranked by the mean size of the contrast over models: angles as numbers, contrasts as colours.
 
     Parameters
     ----------
@@ -73,13 +76,18 @@ def fig5(scans: Scans, table: pd.DataFrame, label: str, extremes: int) -> Figure
     Figure
         Titled with the label and its number of images.
     """
-    mine = {space: {model: scan[scan["label"] == label] for model, scan in models.items()} for space, models in scans.items()}
+    mine = {space: {model: _with_contrast(scan, label) for model, scan in models.items()} for space, models in scans.items()}
     draw = _fig5_panels if sum(map(len, mine.values())) <= PANELS else _fig5_tables
     count = int(next(iter(next(iter(mine.values())).values()))["n"].iloc[0])
     with plt.rc_context(STYLE):
         figure = draw(mine, table, extremes)
         figure.suptitle(f"{label}, {_images(count)}", fontsize=11)
         return figure
+
+
+def _with_contrast(scan: pd.DataFrame, label: str) -> pd.DataFrame:
+    mine = scan[scan["label"] == label]
+    return mine.assign(contrast=contrast(mine))
 
 
 def _images(count: int) -> str:
@@ -124,16 +132,19 @@ def _fig5_panels(scans: Scans, table: pd.DataFrame, extremes: int) -> Figure:
 
 
 def _concepts(left: Axes, right: Axes, scan: pd.DataFrame, extremes: int, shade: str) -> None:
-    concepts, cut = _extremes(scan["as_abs_mean"], extremes)
+    concepts, cut = _extremes(scan["contrast"].abs(), extremes)
     shown = scan.loc[concepts]
     positions = np.arange(len(shown))
     left.errorbar(shown["angle_mean"], positions, xerr=shown["angle_std"], fmt="o", color=shade, ms=4, lw=1)
-    right.barh(positions, shown["as_mean"], 0.6, xerr=shown["as_std"], color=shade, error_kw={"lw": 1, "ecolor": "0.3"})
-    right.axvline(0, color="0.3", lw=0.8)
+    common = scan["as_mean"].mean()
+    spread = {"lw": 1, "ecolor": "0.3"}
+    right.barh(positions, shown["contrast"], 0.6, left=common, xerr=shown["as_std"], color=shade, error_kw=spread)
+    right.axvline(0, color="0.7", lw=0.8)
+    right.axvline(common, color="0.3", lw=1, ls=":")
     left.set_yticks(positions, concepts)
     left.set_ylim(-0.7, len(shown) - 0.3 + 0.4 * cut)
     left.set_xlabel("angle (degrees)")
-    right.set_xlabel("AS (degrees)")
+    right.set_xlabel("AS (degrees), from its mean\nover all concepts (dotted)")
     for axes in (left, right):
         axes.grid(axis="y", color="0.92", lw=0.6)
         axes.set_axisbelow(True)
@@ -149,11 +160,11 @@ def _fig5_tables(scans: Scans, table: pd.DataFrame, extremes: int) -> Figure:
     shown = min(2 * extremes, len(_panels(scans)[0][2]))
     size = (4.0 + 0.5 * columns, 0.6 + (1.9 + 0.24 * shown) * len(scans))
     figure, grid = plt.subplots(len(scans), 1, figsize=size, squeeze=False, layout="constrained")
-    angles, scores, sizes = (
+    angles, scores = (
         {space: pd.DataFrame({m: scan.set_index("concept")[column] for m, scan in models.items()}) for space, models in scans.items()}
-        for column in ("angle_mean", "as_mean", "as_abs_mean")
+        for column in ("angle_mean", "contrast")
     )
-    chosen = {space: _extremes(each.mean(axis=1), extremes) for space, each in sizes.items()}
+    chosen = {space: _extremes(each.abs().mean(axis=1), extremes) for space, each in scores.items()}
     drawn = {space: scores[space].loc[concepts].to_numpy() for space, (concepts, _) in chosen.items()}
     limit = _limit(max(np.abs(cells).max() for cells in drawn.values()))
     shades = _shades(limit)
@@ -169,10 +180,10 @@ def _fig5_tables(scans: Scans, table: pd.DataFrame, extremes: int) -> Figure:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         kind = f"{extremes} weakest (below the line) and {extremes} strongest concepts" if cut else "all concepts"
-        axes.set_title(f"{space}: {kind} by mean |AS| over models\nnumbers: mean angle (degrees)", fontsize=9)
+        axes.set_title(f"{space}: {kind} by their contrast, over models\nnumbers: mean angle (degrees)", fontsize=9)
         if cut:
             axes.axhline(extremes, color="0.3", lw=1.2, ls=":")
-    figure.colorbar(shades, ax=list(grid.flat), label="mean AS (degrees)", shrink=0.6, aspect=30)
+    figure.colorbar(shades, ax=list(grid.flat), label=CONTRAST, shrink=0.6, aspect=30)
     return figure
 
 
@@ -187,8 +198,8 @@ def _shades(limit: float) -> ScalarMappable:
 def fig15(scans: Scans, table: pd.DataFrame, spurious: pd.DataFrame, labels: list[str], most: int) -> Figure:
     """Extended concept scans of some labels (figures 15 and 16): the `most` concepts nearest to each, by model and space.
 
-    Dots are mean angles with standard deviations over images as whiskers; their colour is the mean AS. At most eight panels: what is
-    left out is named in the figure.
+    Dots are mean angles with standard deviations over images as whiskers; their colour is the contrast, AS less its mean over all
+    concepts. At most eight panels: what is left out is named in the figure.
 
     Parameters
     ----------
@@ -219,7 +230,7 @@ def fig15(scans: Scans, table: pd.DataFrame, spurious: pd.DataFrame, labels: lis
         height = 1.3 + 0.155 * max(map(len, cells.values()))
         size = (1.0 + 3.9 * columns, 1.0 + height * deep * len(drawn))
         figure, grid = plt.subplots(deep * len(drawn), columns, figsize=size, sharex=True, squeeze=False, layout="constrained")
-        shades = _shades(_limit(max(each["as_mean"].abs().max() for each in cells.values())))
+        shades = _shades(_limit(max(each["contrast"].abs().max() for each in cells.values())))
         for row, label in enumerate(drawn):
             mine = grid[row * deep : (row + 1) * deep].ravel()
             for axes, (space, model, _) in zip(mine, panels, strict=False):
@@ -230,35 +241,35 @@ def fig15(scans: Scans, table: pd.DataFrame, spurious: pd.DataFrame, labels: lis
                 axes.set_title(f"{label}, {_images(int(rows['n'].iloc[0]))}\n{name}\n{space}", fontsize=8.5)
             for axes in mine[len(panels) :]:
                 axes.set_visible(False)
-        figure.colorbar(shades, ax=list(grid.flat), label="mean AS (degrees)", shrink=min(1.0, 4.0 / size[1]), aspect=20)
+        figure.colorbar(shades, ax=list(grid.flat), label=CONTRAST, shrink=min(1.0, 4.0 / size[1]), aspect=20)
         legend = [
             Line2D([], [], ls="", marker="o", mfc="0.8", mec="0.2", ms=4.5, label="mean angle; whisker: standard deviation over images"),
             Line2D([], [], ls="", marker="D", mfc="none", mec="black", ms=8, label="candidate for a spurious cue: near, yet hardly moved"),
         ]
         figure.legend(handles=legend, loc="outside upper center", ncols=2 if columns > 1 else 1, fontsize=8)
         if len(everything) > len(panels) or len(labels) > len(drawn):
-            figure.supxlabel(textwrap.fill(_left_out(scans, len(panels), labels[MOST_PANELS:]), 50 * columns), fontsize=8)
+            figure.supxlabel(textwrap.fill(_left_out(scans, table, len(panels), labels[MOST_PANELS:]), 50 * columns), fontsize=8)
         return figure
 
 
-def _left_out(scans: Scans, shown: int, labels: list[str]) -> str:
+def _left_out(scans: Scans, table: pd.DataFrame, shown: int, labels: list[str]) -> str:
     """What figure 15 does not show, of `shown` panels a label, and where it is."""
     parts = [f"labels {', '.join(labels)}"] if labels else []
     for space, models in scans.items():
-        rest = [bare(model) for model in list(models)[max(shown, 0) :]]
+        rest = [caption(model, table[table["space"] == space].set_index("model")) for model in list(models)[max(shown, 0) :]]
         parts += [f"{'all models' if len(rest) == len(models) else ', '.join(rest)} in {space}"] if rest else []
         shown -= len(models)
     return f"Not shown: {'; '.join(parts)}. The numbers are in concepts/<space>/<model>.parquet and tables/spurious.csv."
 
 
 def _nearest(scan: pd.DataFrame, label: str, most: int) -> pd.DataFrame:
-    return scan[scan["label"] == label].sort_values(["angle_mean", "concept"], kind="stable").iloc[:most]
+    return _with_contrast(scan, label).sort_values(["angle_mean", "concept"], kind="stable").iloc[:most]
 
 
 def _neighbours(axes: Axes, rows: pd.DataFrame, marked: np.ndarray, shades: ScalarMappable) -> None:
     positions = np.arange(len(rows))
     axes.errorbar(rows["angle_mean"], positions, xerr=rows["angle_std"], fmt="none", ecolor="0.55", elinewidth=0.8, zorder=1)
-    colours = shades.to_rgba(rows["as_mean"].to_numpy())
+    colours = shades.to_rgba(rows["contrast"].to_numpy())
     axes.scatter(rows["angle_mean"], positions, s=22, c=colours, edgecolors="0.2", linewidths=0.6, zorder=2)
     axes.scatter(rows["angle_mean"][marked], positions[marked], s=75, marker="D", facecolors="none", edgecolors="black", lw=1, zorder=3)
     axes.set_yticks(positions, list(rows["concept"]), fontsize=7)

@@ -112,7 +112,7 @@ def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], 
         else:
             axes.bar_label(bars, values, fontsize=7, label_type="center", color="white", fontweight="bold")
             axes.plot(rows["floor_is_mean"], positions + offset, "|", color="black", ms=13, mew=2, label=FLOOR)
-    axes.set_yticks(positions, [bare(model) for model in rows.index])
+    axes.set_yticks(positions, [caption(model, rows, "\n") for model in rows.index])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"{' and '.join(names)} ({unit})" if unit == "degrees" else names[0])
     axes.margins(x=0.15)
@@ -174,9 +174,9 @@ def controls(spaces: list[str], models: list[str], excess: pd.DataFrame, orders:
                     each.text(0.5, 0.5, "no model has a null space", ha="center", transform=each.transAxes)
                 continue
             _excess(axes[0], mine[mine["own"]].set_index("model").to_dict("index"), shown, models, rows)
-            _dimensions(axes[1], mine, shown, models)
+            _dimensions(axes[1], mine, shown, models, rows)
             ranked = orders[orders["space"] == space]
-            _places(axes[2], ranked, [model for model in shown if model in set(ranked["model"])], models)
+            _places(axes[2], ranked, [model for model in shown if model in set(ranked["model"])], models, rows)
             if len(shown) < len(models):
                 left_out = ", ".join(bare(model) for model in models if model not in shown)
                 axes[0].set_xlabel(f"{axes[0].get_xlabel()}\nno null space: {left_out}")
@@ -193,19 +193,17 @@ def _excess(axes: Axes, own: dict[Any, dict[Any, Any]], shown: list[str], models
                 middle, position + offset, xerr=[[middle - low], [high - middle]], fmt=marker(number), color=colour(number),
                 mfc=None if fill else "white", ms=6, capsize=2, lw=1.2,
             )  # fmt: skip
-    axes.set_yticks(
-        range(len(shown)), [f"{caption(model, rows).replace(' (', chr(10) + '(')}\nk = {own[model]['dimension']}" for model in shown]
-    )
+    axes.set_yticks(range(len(shown)), [caption(model, rows, "\n") + f"\nk = {own[model]['dimension']}" for model in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel("null minus random: IS (filled), |AS| (open), degrees")
     axes.grid(axis="x", color="0.92", lw=0.6)
 
 
-def _dimensions(axes: Axes, excess: pd.DataFrame, shown: list[str], models: list[str]) -> None:
+def _dimensions(axes: Axes, excess: pd.DataFrame, shown: list[str], models: list[str], table: pd.DataFrame) -> None:
     for model in shown:
         rows = excess[excess["model"] == model].sort_values("dimension")
         style: dict[str, Any] = {"color": colour(models.index(model)), "marker": marker(models.index(model)), "ms": 4, "lw": 1.2}
-        axes.plot(rows["dimension"], rows["is_deg_null"], label=bare(model), **style)
+        axes.plot(rows["dimension"], rows["is_deg_null"], label=caption(model, table), **style)
         axes.plot(rows["dimension"], rows["is_deg_random"], ls="--", mfc="white", **style)
     axes.set_xscale("log")
     ticks: list[int] = []
@@ -218,11 +216,12 @@ def _dimensions(axes: Axes, excess: pd.DataFrame, shown: list[str], models: list
     axes.set_xlabel("dimensions removed")
     axes.set_ylabel("IS (degrees)")
     if len(shown) < 9:  # more would hide the curves; panel (c) names every model
-        axes.legend(fontsize=7)
+        axes.set_ylim(top=axes.get_ylim()[1] * (1.05 + 0.07 * len(shown)))
+        axes.legend(fontsize=7, loc="upper left")
     axes.grid(color="0.92", lw=0.6)
 
 
-def _places(axes: Axes, orders: pd.DataFrame, shown: list[str], models: list[str]) -> None:
+def _places(axes: Axes, orders: pd.DataFrame, shown: list[str], models: list[str], table: pd.DataFrame) -> None:
     wide = orders.pivot(index="model", columns="criterion", values="place").astype(float)
     for model in shown:
         places = wide.loc[model, list(ORDERS)].to_numpy(dtype=float)
@@ -230,7 +229,7 @@ def _places(axes: Axes, orders: pd.DataFrame, shown: list[str], models: list[str
             range(len(ORDERS)), places, color=colour(models.index(model)), marker=marker(models.index(model)), ms=7, lw=1.6, clip_on=False
         )
         axes.annotate(
-            bare(model),
+            caption(model, table, "\n"),
             (len(ORDERS) - 1, places[-1]),
             xytext=(9, 0),
             textcoords="offset points",
@@ -283,7 +282,7 @@ def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted
             axes = grid.flat[number]
             rows = table[table["space"] == space].set_index("model")
             _violins(axes, each, labels, colour(list(scores[space]).index(model)))
-            axes.set_title(f"{caption(model, rows)}\n{space}".replace(" (", "\n("), fontsize=9 if columns <= 3 else 8)
+            axes.set_title(f"{caption(model, rows, chr(10))}\n{space}", fontsize=9 if columns <= 3 else 8)
             if number + columns >= len(panels):
                 axes.set_xlabel("|AS| (degrees)")
                 axes.tick_params(labelbottom=True)

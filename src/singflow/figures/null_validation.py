@@ -7,13 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from singflow.figures.style import COLOURS, STYLE, bare
+from singflow.figures.style import COLOURS, STYLE, caption
 
 # perturbation: its colour (none of those that the first models have elsewhere) and its marker
 LOOKS = {"null": (COLOURS[7], "o"), "random": (COLOURS[4], "s"), "principal": (COLOURS[5], "^")}
 
 
-def fig9(effects: dict[str, pd.DataFrame], table: pd.DataFrame, confidence: float) -> Figure:
+def fig9(effects: dict[str, pd.DataFrame], table: pd.DataFrame, models: pd.DataFrame, confidence: float) -> Figure:
     """What null, random and principal perturbations of equal norm do: (a) to the logits, (b) to softmax, (c) to the prediction.
 
     Markers are medians, bars the middle half of the images, lines all of them. A logit change of exactly 0 has no place on a
@@ -25,6 +25,8 @@ def fig9(effects: dict[str, pd.DataFrame], table: pd.DataFrame, confidence: floa
         What scripts/validate_null_space.py writes, by model.
     table : DataFrame
         tables/null_validation.csv.
+    models : DataFrame
+        tables/models.csv.
     confidence : float
         Coverage of the intervals of `table`, between 0 and 1, for the label of (c).
 
@@ -51,7 +53,10 @@ def fig9(effects: dict[str, pd.DataFrame], table: pd.DataFrame, confidence: floa
                 grid[2].plot([low, high], [place, place], color=colour, lw=1.5)
                 grid[2].plot(middle, place, marker, color=colour, ms=5)
         empty = table.loc[table["null_dim"] == 0, "model"].to_list()
-        grid[0].set_yticks(range(len(effects)), [bare(model) + ("\n(no null space)" if model in empty else "") for model in effects])
+        names = [caption(model, models.set_index("model"), "\n") for model in effects]
+        grid[0].set_yticks(
+            range(len(effects)), [name + "\n(no null space)" * (model in empty) for model, name in zip(effects, names, strict=True)]
+        )
         grid[0].set_ylim(len(effects) - 0.5, -0.5)
         _logarithmic(grid[0], floor, float(changes.max()), bool((changes == 0).any()))
         grid[1].set(xlabel="change of softmax\n(total variation)", xlim=(-0.03, 1.03))

@@ -213,7 +213,7 @@ def _prompts(sets: Sets, figure: str) -> list[str]:
 def _name(model: str, space: str, table: pd.DataFrame, spaces: bool) -> str:
     rows = table[table["space"] == space].set_index("model")
     none = "" if int(rows["null_dim"][model]) else "\n(no null space)"
-    return caption(model, rows).replace(" (", "\n(") + none + (f"\n{space}" if spaces else "")
+    return caption(model, rows, "\n").replace(", ", ",\n") + none + (f"\n{space}" if spaces else "")
 
 
 def _grid(title: str, rows: list[tuple[str, list[Cell]]], columns: list[str], sets: Sets) -> Figure:

@@ -102,21 +102,25 @@ def bare(model: str) -> str:
     return model.partition("/")[2] or model
 
 
-def caption(model: str, rows: pd.DataFrame) -> str:
-    """A model's name, marked when its translator is weak, and when it is the space's known zero.
+def caption(model: str, rows: pd.DataFrame, between: str = " ") -> str:
+    """A model's name with its marks, in words: a weak translator, a known zero, a penalty at the edge of those tried.
 
     Parameters
     ----------
     model : str
         Name in the study.
     rows : DataFrame
-        tables/models.csv of one space, by model.
+        tables/models.csv by model, of one space or of several.
+    between : str, optional
+        What stands between name and marks.
 
     Returns
     -------
     str
-        The name without its source.
+        The name without its source; where the marks differ by space, with the spaces.
     """
-    true = {"known zero": rows.at[model, "known_zero"], "weak translator": rows.at[model, "translator"] == "weak"}
-    marks = [mark for mark, holds in true.items() if holds]
-    return bare(model) + (f" ({', '.join(marks)})" if marks else "")
+    mine = rows.loc[[model]]
+    said = list(mine["marks"].unique())
+    if len(said) > 1:
+        said = [f"{marks} in {space}" for space, marks in zip(mine["space"], mine["marks"], strict=True) if marks]
+    return bare(model) + (f"{between}({'; '.join(said)})" if any(said) else "")

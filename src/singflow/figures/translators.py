@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from singflow.figures.style import COLOURS, STYLE, bare, caption, colour, marker
+from singflow.figures.style import COLOURS, STYLE, caption, colour, marker
 
 Reports = dict[str, dict[str, dict[str, dict[str, Any]]]]
 KINDS = {"linear": "linear", "mlp3": "3-layer MLP", "mlp4": "4-layer MLP", "residual": "residual MLP"}
@@ -82,7 +82,7 @@ def _key(figure: Figure, reports: Reports, table: pd.DataFrame) -> None:
     handles = [Line2D([], [], color=_loss_colour(loss), lw=LINE_WIDTHS[loss], label=f"loss {LOSSES[loss]}") for loss in losses]
     handles.append(Line2D([], [], color="0.45", ls="--", lw=0.9, label="linear translator"))
     models = [
-        Line2D([], [], color="0.25", ls="", marker=marker(number), label=_caption(model, table))
+        Line2D([], [], color="0.25", ls="", marker=marker(number), label=caption(model, table.set_index("model")))
         for number, model in enumerate(next(iter(reports.values())))
     ]
     figure.legend(handles=handles, loc="outside lower left", fontsize=8)
@@ -169,9 +169,3 @@ def _untrained(reports: Reports) -> Figure | None:
     figure = plt.figure(figsize=(6, 1.2))
     figure.text(0.5, 0.5, "no nonlinear translator was trained\n(comparison.models or comparison.kinds is empty)", ha="center", va="center")
     return figure
-
-
-def _caption(model: str, table: pd.DataFrame) -> str:
-    """A model's name with the spaces in which its linear translator is weak."""
-    weak = table.loc[(table["model"] == model) & (table["translator"] == "weak"), "space"]
-    return bare(model) + (f" (weak translator in {', '.join(weak)})" if len(weak) else "")

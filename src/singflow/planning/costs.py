@@ -291,6 +291,11 @@ def _candidates(s: Size) -> float:
     return 2 * s.images if s.images <= s.exact_up_to else 128 * s.images**0.5
 
 
+def _passes(s: Size) -> int:
+    """Times that scan_concepts meets every concept: twice where their mean over all is not that over one block."""
+    return 1 + (s.concepts > min(SCANNED[0], SCANNED[1] // max(s.labels, 1)))
+
+
 def _network(s: Size) -> float:
     """Weights of a nonlinear translator, the largest of the kinds."""
     return s.width * (2.0 * s.feature_dim + s.width + s.space_dim)
@@ -433,14 +438,14 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     ),
     "scan_concepts": replace(
         LINEAR,
-        f32=lambda s: 2e-9 * s.images * s.space_dim * (s.feature_dim + s.concepts),
-        elements=lambda s: 1e-9 * s.images * (14 * s.concepts + 24 * s.space_dim),
+        f32=lambda s: 2e-9 * s.images * s.space_dim * (s.feature_dim + _passes(s) * s.concepts),
+        elements=lambda s: 1e-9 * s.images * (14 * _passes(s) * s.concepts + 24 * s.space_dim),
         shard=(8, 0, 0),
         square=1,
         held=lambda s: (
-            460 * s.images + 4 * s.concepts * s.space_dim + 300 * s.threads * min(s.labels * min(s.concepts, SCANNED[0]), SCANNED[1])
+            470 * s.images + 4 * s.concepts * s.space_dim + 340 * s.threads * min(s.labels * min(s.concepts, SCANNED[0]), SCANNED[1])
         ),
-        disk=lambda s: 45.0 * s.labels * s.concepts,
+        disk=lambda s: 53.0 * s.labels * s.concepts,
     ),
     "steer_concepts": replace(
         LINEAR,

@@ -20,7 +20,7 @@ from singflow.report.thumbnails import COLUMNS, figure_image, tile_side
 SECTIONS = ("models", "labels", "concepts", "pictures", "checks")  # of the page, that hold figures and tables
 WIDTH = 1600  # pixels of an embedded figure
 CRITERIA = {
-    "is_per_as": "IS/|AS| (the paper's)",
+    "is_per_as": "IS/|AS| (the paper's ratio)",
     "is_per_as_over_control": "IS/|AS| over that of random subspaces",
     "is_per_as_equal_dim": "IS/|AS| with equally many null directions",
     "is": "IS",
@@ -35,9 +35,15 @@ Frames = dict[str, dict[str, pd.DataFrame]]
 
 
 def page_tables(
-    csv: dict[str, pd.DataFrame], rejected: pd.DataFrame, paper: dict[str, Any], titles: dict[str, str], several: bool
+    csv: dict[str, pd.DataFrame],
+    rejected: pd.DataFrame,
+    paper: dict[str, Any],
+    as_paper: pd.Series,
+    steered: list[str],
+    titles: dict[str, str],
+    several: bool,
 ) -> dict[str, Table]:
-    """The tables of the page, with the paper's numbers beside ours.
+    """The tables of the page, with the paper's numbers beside ours where these are of the same things.
 
     Parameters
     ----------
@@ -47,6 +53,10 @@ def page_tables(
         data/rejected.csv.
     paper : dict
         What report/paper.yaml holds.
+    as_paper : Series of bool
+        What `as_in_paper` says of the rows of csv["models"].
+    steered : list of str
+        Labels whose images are steered, steering.labels.
     titles : dict of str
         Titles of the tables, by name.
     several : bool
@@ -57,50 +67,60 @@ def page_tables(
     dict of Table
         By name.
     """
-    steered = csv["steering"].assign(paper_as=np.nan)
-    for model, (mean, _) in paper["table1"]["models"].items():
-        steered.loc[(steered["model"] == model) & (steered["prompt"] == paper["table1"]["prompt"]), "paper_as"] = mean
+    same = csv["models"][as_paper]
+    heads = csv["models"].assign(paper_null_dim=_papers(csv["models"], same, paper, "null_dim").astype(float))
+    toward = csv["steering"].assign(paper_as=_papers(csv["steering"], same, paper, "table1").astype(float))
+    other = (toward["prompt"] != paper["table1"]["prompt"]) | (toward["target_is_deg"] < toward["paper_as"])
+    toward.loc[other | (steered != paper["table1"]["labels"]), "paper_as"] = np.nan
     fitted = csv["translators"].copy()
-    fitted["paper_cosine"], fitted["paper_mse"] = ([paper["table2"][kind][place] for kind in fitted["kind"]] for place in (0, 1))
-    ladder = csv["angle_ladder"].copy()
-    ladder["paper_as"] = [paper["ladder"].get(target, np.nan) for target in ladder["target_is_deg"]]
+    theirs = _papers(fitted, same, paper, "weights").notna() & (fitted["n"] == paper["table2"]["images"])
+    for place, name in enumerate(("paper_cosine", "paper_mse")):
+        fitted[name] = fitted["kind"].map({kind: pair[place] for kind, pair in paper["table2"]["kinds"].items()}).where(theirs)
     labels = csv["labels"].sort_values(["leak_q", "as_abs_deg_mean"], ascending=[True, False], kind="stable")
     named = {name: csv[name].assign(criterion=csv[name]["criterion"].map(CRITERIA)) for name in ("orders", "model_pairs")}
     ordered = named["orders"].sort_values(["space", "criterion", "place"], kind="stable")
     own = own_controls(csv["controls"])
-    heads = csv["models"].assign(
-        paper_null_dim=[paper["null_dims"].get(size, np.nan) for size in csv["models"]["rank"] + csv["models"]["null_dim"]]
-    )
     files = rejected.groupby("reason")["path"].transform("size")
     left_out = rejected.assign(files=files).sort_values(["files", "reason"], kind="stable")
     specs = {
         "models": (heads,
-            "space model verdict n_images null_dim paper_null_dim top1 reported_top1 is_mean is_low is_high floor_is_mean p_is "
+            "space model marks verdict n_images null_dim paper_null_dim top1 reported_top1 is_mean is_low is_high floor_is_mean p_is "
             "conditional_is_mean floor_conditional_is_mean p_conditional_is delta_r2 delta_r2_low delta_r2_high as_mean as_contrast_mean "
-            "as_abs_mean is_per_as control_is_mean is_per_control matched_is_mean is_per_matched validation_r2 translator note"),
+            "as_abs_mean is_per_as control_is_mean is_per_control matched_is_mean is_per_matched validation_r2 note"),
         "controls": (own,
-            "space model dimension n is_deg_null is_deg_random is_deg_excess_random is_deg_excess_random_low is_deg_excess_random_high "
-            "translator"),
-        "orders": (ordered, "space criterion place model value low high n translator"),
-        "model_pairs": (named["model_pairs"], "space criterion model_a model_b difference low high p_holm differ n"),
-        "labels": (labels, "space model label n is_deg_mean floor_is_deg_mean leak_q leaks as_deg_mean as_abs_deg_mean translator"),
-        "label_correlations": (csv["label_correlations"], "space model_a model_b spearman p_holm"),
-        "concepts": (csv["concepts"], "space model label kind place concept n angle_mean_deg as_mean_deg as_abs_mean_deg translator"),
-        "spurious": (csv["spurious"], "space model label concept n angle_mean_deg lift_deg as_abs_mean_deg translator"),
-        "angle_ladder": (ladder, "space model path label text target_is_deg is_deg as_text_deg as_label_deg logit_change paper_as"),
+            "space model marks dimension n is_deg_null is_deg_random is_deg_excess_random is_deg_excess_random_low "
+            "is_deg_excess_random_high"),
+        "orders": (ordered, "space criterion place model marks value low high n"),
+        "model_pairs": (named["model_pairs"], "space criterion model_a model_b marks difference low high p_holm differ n"),
+        "labels": (labels, "space model marks label n is_deg_mean floor_is_deg_mean leak_q leaks as_deg_mean as_abs_deg_mean"),
+        "label_correlations": (csv["label_correlations"], "space model_a model_b marks n_labels spearman ceiling p_holm"),
+        "concepts": (csv["concepts"],
+            "space model marks label kind place concept n angle_mean_deg contrast_deg contrast_deg_low contrast_deg_high as_mean_deg"),
+        "spurious": (csv["spurious"],
+            "space model marks label concept n angle_mean_deg lift_deg contrast_deg contrast_deg_low contrast_deg_high as_mean_deg"),
+        "angle_ladder": (csv["angle_ladder"],
+            "space model marks path label text target_is_deg is_deg as_text_deg as_label_deg logit_change"),
         "null_validation": (csv["null_validation"], "model perturbation n logit_change_mean top1_changed_share note"),
-        "steering": (steered,
-            "space model prompt target_is_deg n n_reachable as_target_mean_deg as_target_std_deg paper_as logit_change_max translator"),
+        "steering": (toward,
+            "space model marks prompt target_is_deg n n_reachable as_target_mean_deg as_target_std_deg paper_as logit_change_max"),
         "translators": (fitted,
-            "space model kind loss validation_cosine validation_mse validation_r2 paper_cosine paper_mse translator"),
-        "probes": (csv["probes"], "space model classifier n accuracy_principal accuracy_translated chance note"),
+            "space model marks kind loss validation_cosine validation_mse validation_r2 paper_cosine paper_mse"),
+        "probes": (csv["probes"], "space model marks classifier n accuracy_principal accuracy_translated chance note"),
         "rejected": (left_out, "path reason files"),
     }  # fmt: skip
+    absent = {each for frame, _ in specs.values() for each in frame if str(each).startswith("paper_") and frame[each].isna().all()}
+    absent |= set() if several else {"space"}
     specs = {name: (frame, " ".join(map(str, frame))) for name, frame in csv.items()} | specs
     return {
-        name: table(name, titles.get(name, name), frame, [each for each in columns.split() if several or each != "space"])
+        name: table(name, titles.get(name, name), frame, [each for each in columns.split() if each not in absent])
         for name, (frame, columns) in specs.items()
     }
+
+
+def _papers(rows: pd.DataFrame, same: pd.DataFrame, paper: dict[str, Any], fact: str) -> pd.Series:
+    """A fact of the paper's models beside rows of a model and space, where these are among the `same` as the paper's."""
+    known = {(space, model): paper["models"][model].get(fact) for space, model in zip(same["space"], same["model"], strict=True)}
+    return pd.Series([known.get(each) for each in zip(rows["space"], rows["model"], strict=True)], index=rows.index)
 
 
 class Caption(NamedTuple):
@@ -201,8 +221,8 @@ def step_table(folder: Path) -> Table:
     return table("steps", "Time and memory of every step", gathered, ["step", "jobs", "seconds", "longest", "peak_mb"])
 
 
-def pearson(probes: pd.DataFrame, paper: dict[str, Any]) -> str:
-    """The correlation of figure 12, beside the paper's.
+def pearson(probes: pd.DataFrame, paper: dict[str, Any], same: pd.DataFrame) -> str:
+    """The correlation of figure 12, beside the paper's where the models are its 13 and what else matters is the paper's too.
 
     Parameters
     ----------
@@ -210,15 +230,20 @@ def pearson(probes: pd.DataFrame, paper: dict[str, Any]) -> str:
         tables/probes.csv.
     paper : dict
         What report/paper.yaml holds.
+    same : DataFrame
+        The rows of tables/models.csv for which `as_in_paper` holds.
 
     Returns
     -------
     str
         A sentence, of the first space in the table.
     """
+    charted = {model for model, each in paper["models"].items() if "ratio" in each}
+    here = probes[probes["space"] == probes["space"].iloc[0]]
+    theirs = set(here["model"]) == set(same.loc[same["space"] == here["space"].iloc[0], "model"]) == charted
     ours = probes["pearson"].iloc[0]
     found = "cannot be computed here" if pd.isna(ours) else f"is {ours:.3f} over {int(probes['pearson_n'].iloc[0])} models here"
-    return f"Pearson's correlation of the two accuracies over models {found}; the paper has {paper['pearson']} over 13."
+    return f"Pearson's correlation of the two accuracies over models {found}" + (f"; the paper has {paper['pearson']}." if theirs else ".")
 
 
 def image_headers(several: bool) -> list[str]:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from singflow.analyses.tables import marked
+
 MOST_POINTS = 60_000  # image scores that a page holds, over all models and spaces
 
 
@@ -62,7 +64,7 @@ def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray
 
 
 def ranking_chart(models: pd.DataFrame, space: str, colours: dict[str, str]) -> str:
-    """IS beside random subspaces' and |AS|, with intervals, as a plotly figure.
+    """IS beside its floor and random subspaces', and |AS|, with intervals, as a plotly figure.
 
     Parameters
     ----------
@@ -81,7 +83,7 @@ def ranking_chart(models: pd.DataFrame, space: str, colours: dict[str, str]) -> 
     from plotly.subplots import make_subplots
 
     rows = models[models["space"] == space].sort_values("as_abs_mean", kind="stable")
-    names = [html.escape(name) for name in rows["model"]]
+    names = [html.escape(marked(*each)) for each in zip(rows["model"], rows["marks"], strict=True)]
     figure = make_subplots(
         1, 2, shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=["IS: meaning that turns (°)", "|AS|: about the class (°)"]
     )
@@ -93,19 +95,25 @@ def ranking_chart(models: pd.DataFrame, space: str, colours: dict[str, str]) -> 
             error_x=error, hovertemplate="%{y}: %{x:.2f}°<extra></extra>", row=1, col=column,
         )  # fmt: skip
     figure.add_scatter(
+        x=rows["floor_is_mean"], y=names, mode="markers", name="floor: null components without content", row=1, col=1,
+        marker={"symbol": "line-ns", "size": 18, "line": {"width": 3, "color": "#111"}}, hovertemplate="floor: %{x:.2f}°<extra></extra>",
+    )  # fmt: skip
+    figure.add_scatter(
         x=rows["control_is_mean"], y=names, mode="markers", name="random subspaces of the same size", row=1, col=1,
         marker={"symbol": "diamond", "size": 11, "color": "#333"}, hovertemplate="random: %{x:.2f}°<extra></extra>",
     )  # fmt: skip
     return _json(figure, height=150 + 34 * len(rows))
 
 
-def scatter_chart(scores: dict[str, pd.DataFrame], colours: dict[str, str], symbols: dict[str, str]) -> str:
+def scatter_chart(scores: dict[str, pd.DataFrame], models: pd.DataFrame, colours: dict[str, str], symbols: dict[str, str]) -> str:
     """Figure 3a as a plotly figure: a trace a model, a point an image, in the order of the rows.
 
     Parameters
     ----------
     scores : dict of DataFrame
         Scores tables of one space, by model.
+    models : DataFrame
+        tables/models.csv of that space.
     colours, symbols : dict of str
         Colours and plotly's names of markers, by model.
 
@@ -118,9 +126,11 @@ def scatter_chart(scores: dict[str, pd.DataFrame], colours: dict[str, str], symb
 
     figure = go.Figure()
     many = sum(map(len, scores.values())) > 3000
+    marks = models.set_index("model")["marks"]
     for model, frame in scores.items():
+        name = html.escape(marked(model, marks[model]))
         trace = (go.Scattergl if many else go.Scatter)(
-            x=frame["as_deg"].to_numpy(np.float32), y=frame["is_deg"].to_numpy(np.float32), mode="markers", name=html.escape(model),
+            x=frame["as_deg"].to_numpy(np.float32), y=frame["is_deg"].to_numpy(np.float32), mode="markers", name=name,
             meta=model, marker={"color": colours[model], "symbol": symbols[model], "size": 5 if many else 7, "opacity": 0.6},
             hovertemplate="AS %{x:.2f}°, IS %{y:.2f}°<extra>" + html.escape(model) + "</extra>",
         )  # fmt: skip

@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from singflow.analyses.ranking import PAPER
-from singflow.analyses.summary import MEANING, NO_NULL_SPACE, NONE, SOME, UNJUDGED, ZERO, rank_differences
+from singflow.analyses.ranking import CHART, PAPER, beside_chart
+from singflow.analyses.summary import MEANING, NO_NULL_SPACE, NONE, SOME, UNJUDGED, rank_differences
+from singflow.analyses.tables import EDGE, MARKS, WEAK, ZERO, marked
 
 
 def _range(row: dict[Any, Any], name: str) -> str:
@@ -20,20 +21,27 @@ def _joined(names: Iterable[str]) -> str:
 
 
 def verdict(
-    models: pd.DataFrame, own: pd.DataFrame, pairs: pd.DataFrame, orders: pd.DataFrame, space: str, limits: dict[str, float], level: float
+    models: pd.DataFrame,
+    own: pd.DataFrame,
+    pairs: pd.DataFrame,
+    orders: pd.DataFrame,
+    agreement: pd.DataFrame,
+    space: str,
+    limits: dict[str, float] | None,
+    level: float,
 ) -> list[str]:
     """What the tables say of the models in one space, in sentences.
 
     Parameters
     ----------
-    models, pairs, orders : DataFrame
-        tables/models.csv, tables/model_pairs.csv and tables/orders.csv.
+    models, pairs, orders, agreement : DataFrame
+        tables/models.csv, tables/model_pairs.csv, tables/orders.csv and tables/order_agreement.csv.
     own : DataFrame
         Rows of tables/controls.csv at each null space's own dimension.
     space : str
         The space.
-    limits : dict of float
-        is_deg and as_abs_deg, in degrees, above which the paper's authors call leakage substantial.
+    limits : dict of float or None
+        is_deg and as_abs_deg, in degrees, above which the paper's authors call leakage substantial; None in another space than theirs.
     level : float
         Level of the tests, 0 to 1.
 
@@ -43,7 +51,7 @@ def verdict(
         One or more sentences each; when no model has a null space, that alone.
     """
     here = models[models["space"] == space]
-    blind = list(here.loc[here["null_dim"] == 0, "model"])
+    blind = [_named(row) for row in here[here["null_dim"] == 0].to_dict("records")]
     said = [f"{_joined(blind)}: {NO_NULL_SPACE}."] if blind else []
     measured = here[here["null_dim"] > 0].sort_values("as_abs_mean", ascending=False, kind="stable").to_dict("records")
     if not measured:
@@ -74,14 +82,18 @@ def verdict(
             f"{_order(orders, pairs, PAPER)}. By that ratio over the one of random subspaces: "
             f"{_order(orders, pairs, 'is_per_as_over_control')}."
         )
-    strong = [_named(row) for row in rows if row["is_mean"] > limits["is_deg"] or row["as_abs_mean"] > limits["as_abs_deg"]]
-    mark = (
-        f"what the paper's authors call substantial for an image (IS above {limits['is_deg']:g}° or |AS| above {limits['as_abs_deg']:g}°)"
-    )
-    said.append(
-        f"On average {_joined(strong)} exceed{'s' * (len(strong) == 1)} {mark}." if strong else f"On average no model reaches {mark}."
-    )
-    return said
+    chart = agreement[(agreement["space_a"] == space) & (agreement["space_b"] == CHART)]
+    said += [f"{beside_chart(row)}." for row in chart.to_dict("records")]
+    return said + ([_substantial(rows, limits)] if limits else [])
+
+
+def _substantial(rows: list[dict[Any, Any]], limits: dict[str, float]) -> str:
+    """The authors' word, beside the floor."""
+    strong = [row for row in rows if row["is_mean"] > limits["is_deg"] or row["as_abs_mean"] > limits["as_abs_deg"]]
+    quoted = f'what the paper\'s authors call "substantial" (IS above {limits["is_deg"]:g}° or |AS| above {limits["as_abs_deg"]:g}°)'
+    floors = _joined(f"{row['floor_is_mean']:.2f}° in {_named(row)}" for row in strong or rows)
+    who = f"{_joined(map(_named, strong))} exceed{'s' * (len(strong) == 1)}" if strong else "no model reaches"
+    return f"On average {who} {quoted}; the floor of IS is {floors}."
 
 
 def _evidence(rows: list[dict[Any, Any]], level: float) -> str:
@@ -95,7 +107,7 @@ def _evidence(rows: list[dict[Any, Any]], level: float) -> str:
     ):
         found = [row for row in rows if row["verdict"] == verdict_of]
         if found:
-            names = _joined(f"{_named(row)} (IS {row['is_mean']:.2f}°, floor {row['floor_is_mean']:.2f}°)" for row in found)
+            names = _joined(f"{_named(row)} ({_scores(row)})" for row in found)
             verb = {MEANING: "s" * (len(found) == 1)}.get(verdict_of, "is")
             said.append(words.format(names, verb))
     text = "; ".join(said)
@@ -105,13 +117,17 @@ def _evidence(rows: list[dict[Any, Any]], level: float) -> str:
             text += f"{'; ' if text else ''}{_named(row)}, where nothing can be hidden, " + (
                 "is above its floor, as it must not be: do not believe the others either"
                 if above
-                else f"is not above its floor, as it must be (IS {row['is_mean']:.2f}°, floor {row['floor_is_mean']:.2f}°)"
+                else f"is not above its floor, as it must be ({_scores(row)})"
             )
     return f"{text[:1].upper()}{text[1:]}." if text else "Images are scored in sample: no floor can be trusted."
 
 
+def _scores(row: dict[Any, Any]) -> str:
+    return f"IS {row['is_mean']:.2f}°, floor {row['floor_is_mean']:.2f}°, Delta R² {row['delta_r2']:+.3f}"
+
+
 def _named(row: dict[Any, Any]) -> str:
-    return f"{row['model']} (weak translator)" if row["translator"] == "weak" else str(row["model"])
+    return marked(row["model"], row["marks"])
 
 
 def _most_and_least(rows: list[dict[Any, Any]], pairs: pd.DataFrame, score: str, what: str) -> str:
@@ -133,14 +149,15 @@ def _pair(pairs: pd.DataFrame, criterion: str, first: str, second: str) -> dict[
 
 def _unsure(one: dict[Any, Any], rows: list[dict[Any, Any]], pairs: pd.DataFrame, score: str) -> str:
     """The models that do not differ from one beyond chance, in parentheses."""
-    alike = [row["model"] for row in rows if row is not one and not _pair(pairs, score, one["model"], row["model"])["differ"]]
+    alike = [_named(row) for row in rows if row is not one and not _pair(pairs, score, one["model"], row["model"])["differ"]]
     return f" (not told apart from {_joined(alike)})" if alike else ""
 
 
 def _beside_random(own: pd.DataFrame, score: str) -> tuple[list[str], list[str], list[str]]:
     """Models whose null space holds more than random subspaces of its size do, less, and neither beyond chance."""
     low, high = own[f"{score}_excess_random_low"], own[f"{score}_excess_random_high"]
-    return list(own["model"][low > 0]), list(own["model"][high < 0]), list(own["model"][(low <= 0) & (high >= 0)])
+    names = pd.Series([_named(row) for row in own.to_dict("records")], own.index, dtype=str)
+    return list(names[low > 0]), list(names[high < 0]), list(names[(low <= 0) & (high >= 0)])
 
 
 def _headline(rows: list[dict[Any, Any]], pairs: pd.DataFrame, own: pd.DataFrame) -> str:
@@ -171,10 +188,12 @@ def _against_chance(own: pd.DataFrame) -> str:
 
 
 def _order(orders: pd.DataFrame, pairs: pd.DataFrame, criterion: str) -> str:
-    names = list(orders[orders["criterion"] == criterion].sort_values("place")["model"])
+    placed = orders[orders["criterion"] == criterion].sort_values("place").to_dict("records")
+    names = [row["model"] for row in placed]
     signs = [" > " if _pair(pairs, criterion, *both)["differ"] else " ≈ " for both in pairwise(names)]
     hidden = " > " not in signs and _pair(pairs, criterion, names[0], names[-1])["differ"]
-    return "".join(chain.from_iterable(zip_longest(names, signs, fillvalue=""))) + (" (yet first and last differ)" if hidden else "")
+    listed = chain.from_iterable(zip_longest(map(_named, placed), signs, fillvalue=""))
+    return "".join(listed) + (" (yet first and last differ)" if hidden else "")
 
 
 def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> list[str]:
@@ -199,13 +218,24 @@ def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> lis
         said.append("These models are untrained (random weights): the numbers show that the workflow runs, and nothing else.")
     if differences := rank_differences(models):
         said.append(differences)
-    weak = models[models["translator"] == "weak"]
-    if len(weak):
-        named = _joined(f"{row.model} in {row.space}" for row in weak.itertuples())
+    marks = {each: models[models["marks"].str.split(", ").map(lambda mine, each=each: each in mine)] for each in MARKS}
+    carried = {
+        each: "; ".join(f"{_joined(mine['model'])} in {space}" for space, mine in rows.groupby("space", sort=False))
+        for each, rows in marks.items()
+        if len(rows)
+    }
+    if WEAK in carried:
         said.append(
-            f"Weak translators: {named} explain less than {min_r2:g} of the held-out images (R²). These scores show how the method "
-            "works, not what the models ignore. Give the study more images before you believe a ranking."
+            f"{MARKS[WEAK]} Weak translators: {carried[WEAK]} explain less than {min_r2:g} of the held-out images (R²). These scores show "
+            "how the method works, not what the models ignore. Give the study more images before you believe a ranking."
         )
+    if ZERO in carried:
+        said.append(
+            f"{MARKS[ZERO]} Known zeros: {carried[ZERO]}. The space is a function of the model's own logits, so its null space can hide "
+            "nothing there. It is the negative control and stands in no order and no pair."
+        )
+    if EDGE in carried:
+        said.append(f"{MARKS[EDGE]} The best penalty of {carried[EDGE]} is at the edge of translator.lambdas: a better one may lie beyond.")
     stand_ins = [name for name, source in spaces.items() if source == "conse"]
     if stand_ins:
         said.append(
@@ -222,7 +252,7 @@ def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> lis
 
 
 def what_leaks(models: pd.DataFrame, labels: pd.DataFrame, concepts: pd.DataFrame, space: str) -> list[dict[str, Any]]:
-    """One row a model, largest |AS| first: scores, floor, labels above their own floor (of three images or more, if any), and concepts.
+    """One row a model, largest |AS| first: scores, floor, Delta R², labels above their own floor (of three images, if any) and concepts.
 
     Parameters
     ----------
@@ -248,7 +278,7 @@ def what_leaks(models: pd.DataFrame, labels: pd.DataFrame, concepts: pd.DataFram
         found.append(
             {
                 "model": row["model"],
-                "weak": row["translator"] == "weak",
+                "marks": row["marks"],
                 "is": f"{row['is_mean']:.2f}°",
                 "is_interval": f"{row['is_low']:.2f} to {row['is_high']:.2f}",
                 "ratio": "" if pd.isna(row["is_per_control"]) else f"{row['is_per_control']:.2f}",
@@ -257,6 +287,8 @@ def what_leaks(models: pd.DataFrame, labels: pd.DataFrame, concepts: pd.DataFram
                 "labels": [f"{each.label} ({each.is_deg_mean:.1f}°, floor {each.floor_is_deg_mean:.1f}°)" for each in top.itertuples()],
                 "concepts": [] if blind else list(common),
                 "floor": f"{row['floor_is_mean']:.2f}°",
+                "delta_r2": f"{row['delta_r2']:+.3f}",
+                "delta_r2_interval": "" if pd.isna(row["delta_r2_low"]) else f"{row['delta_r2_low']:+.3f} to {row['delta_r2_high']:+.3f}",
                 "verdict": row["verdict"],
                 "note": NO_NULL_SPACE if blind else "",
             }
