@@ -17,7 +17,7 @@ from singflow.analyses.ranking import (
 )
 from singflow.analyses.statistics import strata_of
 from singflow.analyses.summary import Summary
-from singflow.analyses.tables import as_in_paper, qualify, qualify_pairs, together
+from singflow.analyses.tables import as_in_paper, is_control, qualify, qualify_pairs, together
 from singflow.artifacts.files import read_json, write_bytes
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_table
@@ -42,7 +42,7 @@ def main(flags: Flags) -> None:
     summary = read_models(flags.table, [*BASIS, "known_zero", "known_leak", "weights", "weights_id"])
     manifest, paper = read_manifest(flags.manifest), read_yaml(flags.paper)
     null_dims = summary.drop_duplicates("model").set_index("model")["null_dim"].to_dict()
-    controls = set(map(tuple, summary.loc[summary["known_zero"] | summary["known_leak"], ["space", "model"]].to_numpy()))
+    controls = set(map(tuple, summary.loc[is_control(summary), ["space", "model"]].to_numpy()))
     strata = strata_of(manifest["label"])
     options = {"resamples": flags.resamples, "confidence": flags.confidence, "seed": flags.seed}
     excess, orders, pairs, shared = [], [], [], {}
@@ -68,7 +68,7 @@ def main(flags: Flags) -> None:
     write_table(flags.tables / "orders.csv", order)
     pair = pd.concat(pairs, ignore_index=True)
     write_table(flags.tables / "model_pairs.csv", qualify_pairs(pair[["space", *pair.columns.drop("space")]], summary))
-    ranked = summary[(summary["null_dim"] > 0) & (summary["verdict"] != ZERO)]
+    ranked = summary[(summary["null_dim"] > 0) & ~is_control(summary)]
     ordered = [ranked[ranked["space"].isin(spaces)] for spaces in zip(agreement["space_a"], agreement["space_b"], strict=True)]
     basis = [{**rows.loc[rows["validation_r2"].idxmin(), LEANS_ON], "marks": together(*rows["marks"])} for rows in ordered]
     write_table(flags.tables / "order_agreement.csv", pd.concat([agreement, pd.DataFrame(basis, columns=[*LEANS_ON, "marks"])], axis=1))

@@ -137,6 +137,7 @@ def main(flags: Flags) -> None:
     report = {
         "permutations": flags.permutations,
         **{name: p_value(real[column], permuted[column].to_numpy()) if judged else None for name, column in scored.items()},
+        "conditional_excess_deg": float(real["conditional_is_mean_deg"] - permuted["conditional_is_mean_deg"].mean()),
         **facts,
         **known(flags.head, flags.embeddings),
         "lambdas": lambdas,

@@ -7,7 +7,7 @@ import pandas as pd
 from singflow import cli
 from singflow.analyses.statistics import split_half_reliability
 from singflow.analyses.summary import Summary, correlate_labels, render_text, summarize_labels, summarize_model
-from singflow.analyses.tables import qualify, qualify_pairs
+from singflow.analyses.tables import is_control, qualify, qualify_pairs
 from singflow.artifacts.files import read_json, write_bytes, write_json
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import read_parquet, write_table
@@ -36,13 +36,16 @@ def main(flags: Flags) -> None:
     cli.limit_threads(1)
     models, labels, reliability = [], [], {}
     for space in flags.spaces:
+        floors = {model: read_json(flags.floors / space / f"{model}.json") for model in flags.models}
+        zero = next((each for each in floors.values() if each["known_zero"]), None)
         for model in flags.models:
             scores = read_parquet(flags.scores / space / f"{model}.parquet", "scores")
             row = summarize_model(
                 scores,
                 read_json(flags.projectors / f"{model}.json"),
                 read_json(flags.translators / space / model / f"{flags.kind}.json"),
-                read_json(flags.floors / space / f"{model}.json"),
+                floors[model],
+                zero,
                 read_model(flags.entries / f"{model}.json"),
                 resamples=flags.resamples,
                 confidence=flags.confidence,
@@ -61,7 +64,7 @@ def main(flags: Flags) -> None:
     by_label = pd.concat(labels, ignore_index=True)
     write_table(flags.tables / "models.csv", table)
     write_table(flags.tables / "labels.csv", qualify(by_label, table))
-    ranked = by_label.merge(table.loc[~table["known_zero"].astype(bool), ["space", "model"]])
+    ranked = by_label.merge(table.loc[~is_control(table), ["space", "model"]])
     correlations = correlate_labels(ranked, reliability, flags.permutations, flags.seed)
     write_table(flags.tables / "label_correlations.csv", qualify_pairs(correlations, table))
     write_bytes(flags.tables / "summary.txt", text.encode())

@@ -22,11 +22,12 @@ from singflow.config.registry import ModelEntry
 OPTIONS = {"resamples": 300, "confidence": 0.95, "min_r2": 0.2, "top1_margin": 10.0, "seed": 0}
 ENTRY = ModelEntry(source="timm", id="resnet18.a1_in1k", reported_top1=70.0, reported_by="someone")
 TRANSLATOR = {
-    "alpha": 10.0, "lambda": 1.0, "lambda_at_edge": False, "folds": 5, "in_sample": False, "validation_cosine": 0.7,
+    "alpha": 10.0, "lambda": 1.0, "lambda_at_edge": False, "folds": 5, "in_sample": False, "reference": None, "validation_cosine": 0.7,
     "baseline_cosine": 0.5, "validation_r2": 0.3, "n_train": 80, "n_validation": 20,
 }  # fmt: skip
 FLOOR = {
-    "known_zero": False, "permutations": 20, "p_is": 1 / 21, "p_as_abs": 0.5, "p_conditional_is": 1 / 21,
+    "known_zero": False, "known_leak": False, "permutations": 20, "p_is": 1 / 21, "p_as_abs": 0.5, "p_conditional_is": 1 / 21,
+    "conditional_excess_deg": 2.0,
     "r2_principal": 0.25, "delta_r2": 0.05, "delta_r2_low": 0.01, "delta_r2_high": 0.09,
 }  # fmt: skip
 PROJECTOR = {"null_dim": 280, "rank": 1000, "rule": "exact", "weight_dtype": "float32", "rank_stored": 1000, "rank_float64": 1000}
@@ -57,7 +58,7 @@ def scores():
 
 
 def test_a_row_holds_the_means_their_intervals_and_the_ratios(scores):
-    row = summarize_model(scores, PROJECTOR, TRANSLATOR, FLOOR, ENTRY, **OPTIONS)
+    row = summarize_model(scores, PROJECTOR, TRANSLATOR, FLOOR, None, ENTRY, **OPTIONS)
     size = scores["as_deg"].abs()
     expected = {
         "is_mean": scores["is_deg"].mean(),
@@ -86,7 +87,7 @@ def test_a_row_holds_the_means_their_intervals_and_the_ratios(scores):
 
 
 def test_a_single_label_has_no_contrast(scores):
-    row = summarize_model(scores.assign(as_contrast_deg=np.nan), PROJECTOR, TRANSLATOR, FLOOR, ENTRY, **OPTIONS)
+    row = summarize_model(scores.assign(as_contrast_deg=np.nan), PROJECTOR, TRANSLATOR, FLOOR, None, ENTRY, **OPTIONS)
     assert row["as_contrast_mean"] is row["as_contrast_low"] is None
 
 
@@ -105,19 +106,53 @@ def test_a_single_label_has_no_contrast(scores):
     ],
 )
 def test_the_verdict_follows_from_the_floor_and_from_what_the_null_space_adds(null_dim, changed, expected):
-    assert verdict(null_dim, FLOOR | changed, 0.05) == expected
+    assert verdict(null_dim, FLOOR | changed, None, 0.05) == expected
+
+
+@pytest.mark.parametrize(
+    ("zero", "expected"),
+    [
+        ({"delta_r2": -0.1, "p_conditional_is": 0.5, "conditional_excess_deg": 9.0}, MEANING),
+        ({"delta_r2": 0.02, "p_conditional_is": 0.5, "conditional_excess_deg": 9.0}, SOME),
+        ({"delta_r2": -0.1, "p_conditional_is": 0.05, "conditional_excess_deg": 1.9}, MEANING),
+        ({"delta_r2": -0.1, "p_conditional_is": 0.05, "conditional_excess_deg": 2.1}, SOME),
+        ({"delta_r2": 0.02, "p_conditional_is": 0.01, "conditional_excess_deg": 2.1}, NONE),
+    ],
+)
+def test_only_what_lies_beyond_the_known_zero_counts(zero, expected):
+    assert verdict(9, FLOOR, FLOOR | {"known_zero": True} | zero, 0.05) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"known_zero": True, "p_conditional_is": 0.5, "delta_r2_low": -0.01}, "is at its floor and adds nothing, as it must be"),
+        (
+            {"known_zero": True, "p_conditional_is": 0.5},
+            "yet adds to a linear read-out (Delta R2 +0.050): of the others, only what lies beyond",
+        ),
+        ({"known_zero": True}, "is above its floor, as it must not be"),
+        ({"known_leak": True}, "is found to hold it, as it must be"),
+        ({"known_leak": True, "p_conditional_is": 0.5}, "is not found to hold it beyond doubt"),
+    ],
+)
+def test_the_text_says_first_whether_the_controls_came_out_as_they_must(scores, changes, words):
+    row = summarize_model(scores, PROJECTOR, TRANSLATOR, FLOOR | changes, None, ENTRY, **OPTIONS)
+    text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), scores.assign(split="train"), 0.95, 0.2)
+    (first,) = [line for line in text.splitlines() if line.startswith("Control in s: m")]
+    assert words in first and text.splitlines().index(first) == 1
 
 
 def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(scores):
     nothing = scores.assign(is_deg=0.0, as_deg=0.0, control_is_deg=0.0, control_as_deg=0.0)
-    row = summarize_model(nothing, PROJECTOR | {"null_dim": 0}, TRANSLATOR, FLOOR, ENTRY, **OPTIONS)
+    row = summarize_model(nothing, PROJECTOR | {"null_dim": 0}, TRANSLATOR, FLOOR, None, ENTRY, **OPTIONS)
     assert row["is_per_as"] is None and row["is_per_control"] is None
     assert (row["is_mean"], row["is_low"], row["is_high"]) == (0.0, 0.0, 0.0)
     assert "no null space" in row["note"]
 
 
 def test_images_outside_the_classes_give_no_top1(scores):
-    assert summarize_model(scores.assign(class_index=-1), PROJECTOR, TRANSLATOR, FLOOR, ENTRY, **OPTIONS)["top1"] is None
+    assert summarize_model(scores.assign(class_index=-1), PROJECTOR, TRANSLATOR, FLOOR, None, ENTRY, **OPTIONS)["top1"] is None
 
 
 def floors_of(scores, p):
@@ -147,7 +182,7 @@ def test_labels_above_their_own_floor_are_flagged_and_their_false_discoveries_co
 
 def test_in_sample_the_text_judges_nothing_and_says_so(scores):
     nothing = dict.fromkeys(["p_is", "p_as_abs", "p_conditional_is", "delta_r2_low", "delta_r2_high"])
-    row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"in_sample": True, "folds": 0}, FLOOR | nothing, ENTRY, **OPTIONS)
+    row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"in_sample": True, "folds": 0}, FLOOR | nothing, None, ENTRY, **OPTIONS)
     manifest = pd.DataFrame({"label": scores["label"], "split": "train"})
     text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
     assert text.count("in sample as in the paper") == 2 and UNJUDGED in text and row["p_is"] is None
@@ -160,7 +195,7 @@ def test_the_text_says_where_the_rank_hangs_on_the_precision_and_by_how_many_dir
     rows = []
     for model, rank, precision in (("a", 999, "float32"), ("b", 1000, "float32"), ("c", 990, "bfloat16")):
         projector = PROJECTOR | {"rule": rule, "weight_dtype": precision, "rank_stored": rank}
-        row = summarize_model(scores, projector, TRANSLATOR, FLOOR, ENTRY, **OPTIONS)
+        row = summarize_model(scores, projector, TRANSLATOR, FLOOR, None, ENTRY, **OPTIONS)
         rows += [{"space": space, "model": model, **row} for space in "st"]
     manifest = pd.DataFrame({"label": scores["label"], "split": "train"})
     said = "Rank at the precision of the stored weights and at float64: "
@@ -197,7 +232,7 @@ def test_a_single_model_has_no_pair_to_correlate():
 
 @pytest.mark.parametrize(("r2", "weak"), [(0.19, True), (0.2, False), (-3.0, True)])
 def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
-    row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"validation_r2": r2}, FLOOR, ENTRY, **OPTIONS)
+    row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"validation_r2": r2}, FLOOR, None, ENTRY, **OPTIONS)
     manifest = pd.DataFrame({"label": scores["label"], "split": np.repeat(["validation", "train"], 20)})
     text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
     assert text.startswith("Study mine: 40 images, 2 labels, 20 images held out; rank rule exact, seed 0\n")
@@ -207,7 +242,7 @@ def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
 
 
 def test_a_known_zero_and_a_penalty_at_the_edge_are_marked_in_both_tables_of_the_text_and_explained(scores):
-    row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"lambda_at_edge": True}, FLOOR | {"known_zero": True}, ENTRY, **OPTIONS)
+    row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"lambda_at_edge": True}, FLOOR | {"known_zero": True}, None, ENTRY, **OPTIONS)
     assert row["marks"] == "known zero, penalty at the edge" and row["weights_id"] == ENTRY.id
     text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), scores.assign(split="train"), 0.95, 0.2)
     assert text.count("\nm~^ ") == 2
@@ -220,13 +255,13 @@ def test_a_known_zero_and_a_penalty_at_the_edge_are_marked_in_both_tables_of_the
 def test_a_top1_near_the_reported_one_or_without_one_is_no_alarm(scores, reported, weights, low):
     entry = ModelEntry(source="timm", id="resnet18.a1_in1k", weights=weights, reported_top1=reported)
     close = scores.assign(predicted_index=scores["class_index"].where(scores.index < 19, 9))  # 19 of the 20 known ones
-    assert summarize_model(close, PROJECTOR, TRANSLATOR, FLOOR, entry, **OPTIONS)["top1_low"] == low
+    assert summarize_model(close, PROJECTOR, TRANSLATOR, FLOOR, None, entry, **OPTIONS)["top1_low"] == low
 
 
 @pytest.mark.parametrize(("weights", "low"), [("hub", True), ("random", False)])
 def test_a_top1_far_below_the_reported_one_is_said_loudly_unless_the_weights_are_random(scores, weights, low):
     entry = ModelEntry(source="timm", id="resnet18.a1_in1k", weights=weights, reported_top1=70.0)
-    row = summarize_model(scores.assign(predicted_index=1), PROJECTOR, TRANSLATOR, FLOOR, entry, **OPTIONS)
+    row = summarize_model(scores.assign(predicted_index=1), PROJECTOR, TRANSLATOR, FLOOR, None, entry, **OPTIONS)
     manifest = pd.DataFrame({"label": scores["label"], "split": np.repeat(["validation", "train"], 20)})
     text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
     assert ("! TOP-1 FAR BELOW WHAT IS REPORTED: m (0.0 %, reported 70 %)" in text) == low == ("0.000!" in text)

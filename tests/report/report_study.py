@@ -113,12 +113,14 @@ def write_study(
             projector = {"null_dim": null_dim, "rank": 20, "rule": "exact"}
             projector |= {"weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20}
             floor = {
-                "known_zero": False, "permutations": 20, "p_is": 1 / 21, "p_as_abs": 0.5, "p_conditional_is": 1 / 21,
+                "known_zero": False, "known_leak": False, "conditional_excess_deg": 2.0,
+                "permutations": 20, "p_is": 1 / 21, "p_as_abs": 0.5, "p_conditional_is": 1 / 21,
                 "r2_principal": 0.25, "delta_r2": 0.05, "delta_r2_low": 0.01, "delta_r2_high": 0.09,
             }  # fmt: skip
             translator = {
                 "alpha": 1.0,
                 "folds": 4,
+                "reference": None,
                 "in_sample": False,
                 "lambda": 1.0,
                 "lambda_at_edge": False,

@@ -35,6 +35,8 @@ def models(rows, verdicts=None, floor=4.0, p=1 / 21):
                 "is_mean": turn, "is_low": turn - 1, "is_high": turn + 1, "is_per_control": turn / 10,
                 "as_abs_mean": size, "as_abs_low": size - 0.1, "as_abs_high": size + 0.1,
                 "verdict": (verdicts or {}).get(model, MEANING) if null_dim else EMPTY, "floor_is_mean": floor, "p_conditional_is": p,
+                "conditional_is_mean": 3.0, "floor_conditional_is_mean": 2.5,
+                "known_zero": (verdicts or {}).get(model) == ZERO, "known_leak": model == "leak",
                 "rank_rule": "exact", "weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20,
                 "delta_r2": 0.02, "delta_r2_low": 0.01, "delta_r2_high": 0.03, "marks": "weak translator" * (translator == "weak"),
             }
@@ -102,13 +104,14 @@ def test_the_verdict_says_first_what_is_above_the_floor_and_ranks_by_the_rest_on
     assert "no sign of meaning" in nothing[0] and nothing[1].startswith("How far an image moves")
 
 
-@pytest.mark.parametrize(("p", "judged"), [(0.5, "is not above its floor, as it must be"), (0.01, "do not believe the others either")])
-def test_the_known_zero_is_said_to_be_what_it_is_and_is_ranked_nowhere(p, judged):
-    rows = [("a", 5.0, 8.0, 4, "good"), ("zero", 9.0, 9.0, 4, "good")]
-    text = said(rows, [("a", 3, 0), ("zero", 9, 9)], verdicts={"zero": ZERO}, p=p)
-    assert "zero, where nothing can be hidden" in text[0] and judged in text[0]
-    assert not any("zero" in sentence for sentence in text[1:])
-    alone = said(rows[1:], [("zero", 9, 9)], verdicts={"zero": ZERO}, p=p)
+@pytest.mark.parametrize(("p", "judged"), [(0.5, "is at its floor"), (0.01, "is above its floor, as it must not be")])
+def test_controls_are_said_first_and_ranked_nowhere(p, judged):
+    rows = [("a", 5.0, 8.0, 4, "good"), ("zero", 9.0, 9.0, 4, "good"), ("leak", 9.0, 9.0, 4, "good")]
+    text = said(rows, [("a", 3, 0), ("zero", 9, 9), ("leak", 9, 9)], verdicts={"zero": ZERO}, p=p)
+    assert text[0].startswith(f"zero, where nothing can be hidden, {judged}") and text[1].startswith("leak, whose null space holds")
+    assert "is found to hold it, as it must be" in text[1] and text[2].startswith("A ")
+    assert not any("zero" in sentence or "leak" in sentence for sentence in text[2:])
+    alone = said(rows[1:2], [("zero", 9, 9)], verdicts={"zero": ZERO}, p=p)
     assert len(alone) == 1
 
 

@@ -9,7 +9,7 @@ import scipy
 from pydantic import Field
 
 from singflow.analyses.statistics import bootstrap_means, holm, interval, rank_correlations, strata_of, top1_shortfall
-from singflow.analyses.tables import EDGE, MARKS, WEAK, ZERO, mark, marked
+from singflow.analyses.tables import EDGE, LEAK, MARKS, WEAK, ZERO, mark, marked
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import (
     Section,
@@ -27,6 +27,7 @@ class Summary(Section):
 
 MEANING, SOME, NONE, EMPTY = "meaning", "some sign of meaning", "no sign of meaning", "no null space"
 UNJUDGED = "not judged in sample"
+BEYOND = "of the others, only what lies beyond that counts"
 NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
 
 
@@ -35,6 +36,7 @@ def summarize_model(
     projector: dict[str, Any],
     translator: dict[str, Any],
     floor: dict[str, Any],
+    zero: dict[str, Any] | None,
     entry: ModelEntry,
     *,
     resamples: int,
@@ -55,6 +57,8 @@ def summarize_model(
         The report of the translator, translators/<space>/<model>/<kind>.json.
     floor : dict
         The report of the floor, floors/<space>/<model>.json.
+    zero : dict or None
+        That of the space's known zero, if the study has it.
     entry : ModelEntry
         The model's entry of the registry.
     resamples : int
@@ -103,8 +107,8 @@ def summarize_model(
         "n_train": translator["n_train"],
         "n_validation": translator["n_validation"],
         "translator": "weak" if weak else "good",
-        "marks": mark({WEAK: weak, ZERO: floor["known_zero"], EDGE: translator["lambda_at_edge"]}),
-        "verdict": verdict(projector["null_dim"], floor, 1 - confidence),
+        "marks": mark({WEAK: weak, ZERO: floor["known_zero"], LEAK: floor["known_leak"], EDGE: translator["lambda_at_edge"]}),
+        "verdict": verdict(projector["null_dim"], floor, zero, 1 - confidence),
         **{name: floor[name] for name in FLOOR},
         "max_logit_change": float(scores["logit_change"].max()),
         "null_energy_mean": float(scores["null_energy"].mean()),
@@ -144,8 +148,11 @@ FLOOR = [
 ]  # fmt: skip
 
 
-def verdict(null_dim: int, floor: dict[str, Any], level: float) -> str:
+def verdict(null_dim: int, floor: dict[str, Any], zero: dict[str, Any] | None, level: float) -> str:
     """What is to be said of a null space; never from IS alone.
+
+    Floors and Delta R2 speak of information beyond a linear read-out. How much of it there is where nothing can be hidden, the known
+    zero shows, and only what lies beyond that counts.
 
     Parameters
     ----------
@@ -153,6 +160,8 @@ def verdict(null_dim: int, floor: dict[str, Any], level: float) -> str:
         Its dimension.
     floor : dict
         The report of the floor.
+    zero : dict or None
+        That of the space's known zero, if the study has it.
     level : float
         Level of the tests, 0 to 1.
 
@@ -161,7 +170,8 @@ def verdict(null_dim: int, floor: dict[str, Any], level: float) -> str:
     str
         `no null space`; `known zero`, of the model that the space is a function of; `not judged in sample`; `meaning` where conditional
         removal turns images more than null components without content do and the null space adds to what the principal space
-        explains, beyond chance; `some sign of meaning` where one of the two holds; `no sign of meaning`.
+        explains, both beyond chance and beyond the known zero; `some sign of meaning` where one of the two holds; `no sign of
+        meaning`.
     """
     if not null_dim:
         return EMPTY
@@ -169,8 +179,52 @@ def verdict(null_dim: int, floor: dict[str, Any], level: float) -> str:
         return ZERO
     if floor["p_conditional_is"] is None:
         return UNJUDGED
-    gain = floor["delta_r2_low"]
-    return [NONE, SOME, MEANING][(floor["p_conditional_is"] <= level) + (gain is not None and gain > 0)]
+    least_gain = least_turn = 0.0
+    if zero is not None:
+        least_gain = max(least_gain, zero["delta_r2"])
+        least_turn = zero["conditional_excess_deg"] if zero["p_conditional_is"] <= level else least_turn
+    turned = floor["p_conditional_is"] <= level and floor["conditional_excess_deg"] > least_turn
+    gained = floor["delta_r2_low"] is not None and floor["delta_r2_low"] > least_gain
+    return [NONE, SOME, MEANING][turned + gained]
+
+
+def controls_said(models: pd.DataFrame, space: str, level: float) -> list[str]:
+    """Whether the controls in a space came out as they must.
+
+    Parameters
+    ----------
+    models : DataFrame
+        tables/models.csv.
+    space : str
+        The space.
+    level : float
+        Level of the tests, 0 to 1.
+
+    Returns
+    -------
+    list of str
+        A sentence for each control.
+    """
+    said = []
+    for row in models[(models["space"] == space) & models["p_conditional_is"].notna() & (models["null_dim"] > 0)].to_dict("records"):
+        name, gain = marked(row["model"], row["marks"]), f"Delta R2 {row['delta_r2']:+.3f}"
+        turn = f"conditional IS {row['conditional_is_mean']:.2f}, floor {row['floor_conditional_is_mean']:.2f}"
+        if row["known_zero"]:
+            if row["p_conditional_is"] <= level:
+                found = f"is above its floor, as it must not be ({turn}; {gain}): {BEYOND}."
+            elif row["delta_r2_low"] > 0:
+                found = f"is at its floor ({turn}), yet adds to a linear read-out ({gain}): {BEYOND}."
+            else:
+                found = f"is at its floor and adds nothing, as it must be ({turn}; {gain})."
+            said.append(f"{name}, where nothing can be hidden, {found}")
+        if row["known_leak"]:
+            found = (
+                f"is found to hold it, as it must be ({turn}; {gain})."
+                if row["verdict"] == MEANING
+                else f'is not found to hold it beyond doubt ({turn}; {gain}): this study misses what is there, so its "{NONE}" says little.'
+            )
+            said.append(f"{name}, whose null space holds what tells other classes apart, {found}")
+    return said
 
 
 def summarize_labels(scores: pd.DataFrame, floors: pd.DataFrame, confidence: float) -> pd.DataFrame:
@@ -309,8 +363,10 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
         f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, "
         f"{seen if pd.isna(reference) else f'all out of sample: translators are fitted on {n_train} rows of the reference {reference}'}; "
         f"rank rule {models['rank_rule'].iloc[0]}, seed {models['seed'].iloc[0]}",
-        "",
     ]
+    for name in models["space"].unique():
+        lines += [f"Control in {name}: {each}" for each in controls_said(models, name, 1 - confidence)]
+    lines.append("")
     for space, group in models.groupby("space", sort=False):
         rows = group.to_dict("records")
         way = ", in sample as in the paper" if group["in_sample"].any() else ""
@@ -373,7 +429,7 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
         "floor: the same of null components that carry nothing: residuals of other images, to which the translator is fitted anew.",
         "p: how often such components turn images as far or farther. cond. IS: what turns when the null component is replaced by its",
         "prediction from the principal one. Delta R2: what the null space adds to the share that the principal space explains.",
-        f"verdict: {MEANING} where cond. IS is above its floor and Delta R2 above 0 beyond chance, {SOME} where one of them is.",
+        f"verdict: {MEANING}: cond. IS is above its floor and Delta R2 above 0, beyond chance and the known zero; {SOME}: one is.",
         "AS: how much closer removal brings an image to its own label; |AS|: its size whatever its sign; contrast AS: less the mean over",
         "the other labels. matched: random subspaces, of which as much is removed as the null component is long; 1: meaning is as dense.",
         "R2: share of the variation that the translator explains in images it has not seen; 0: the mean embedding does as well.",
@@ -382,6 +438,10 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
     if len(zeros):
         named = f"{MARKS[ZERO]} {', '.join(zeros)}"
         lines.append(f"{named}: {ZERO}: the space is a function of its logits, so nothing can be hidden; it is ranked nowhere.")
+    leaks = models.loc[models["known_leak"], "model"].unique()
+    if len(leaks):
+        named = f"{MARKS[LEAK]} {', '.join(leaks)}"
+        lines.append(f"{named}: {LEAK}: its head keeps some classes, and what tells the others apart is hidden; it is ranked nowhere.")
     if models["lambda_at_edge"].any():
         named = ", ".join(models.loc[models["lambda_at_edge"], "model"].unique())
         lines.append(f"{MARKS[EDGE]} {named}: the best penalty is at the edge of translator.lambdas: extend the list.")

@@ -10,8 +10,24 @@ from singflow.artifacts.tables import BASIS
 if TYPE_CHECKING:
     import pandas as pd
 
-WEAK, ZERO, EDGE = "weak translator", "known zero", "penalty at the edge"
-MARKS = {WEAK: "*", ZERO: "~", EDGE: "^"}  # what a model carries in words, and beside its name in running text
+WEAK, ZERO, LEAK, EDGE = "weak translator", "known zero", "known leak", "penalty at the edge"
+MARKS = {WEAK: "*", ZERO: "~", LEAK: "+", EDGE: "^"}  # what a model carries in words, and beside its name in running text
+
+
+def is_control(models: pd.DataFrame) -> pd.Series:
+    """Which models are a control, known zero or known leak: they stand in no order and no pair.
+
+    Parameters
+    ----------
+    models : DataFrame
+        tables/models.csv.
+
+    Returns
+    -------
+    Series of bool
+        For every row of the models.
+    """
+    return models["known_zero"].astype(bool) | models["known_leak"].astype(bool)
 
 
 def mark(holds: dict[str, bool]) -> str:

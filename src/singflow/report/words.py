@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from singflow.analyses.ranking import CHART, PAPER, beside_chart
-from singflow.analyses.summary import MEANING, NO_NULL_SPACE, NONE, SOME, UNJUDGED, rank_differences
-from singflow.analyses.tables import EDGE, MARKS, WEAK, ZERO, marked
+from singflow.analyses.summary import MEANING, NO_NULL_SPACE, NONE, SOME, UNJUDGED, controls_said, rank_differences
+from singflow.analyses.tables import EDGE, LEAK, MARKS, WEAK, ZERO, marked
 
 
 def _range(row: dict[Any, Any], name: str) -> str:
@@ -56,10 +56,11 @@ def verdict(
     measured = here[here["null_dim"] > 0].sort_values("as_abs_mean", ascending=False, kind="stable").to_dict("records")
     if not measured:
         return said
-    said.append(_evidence(measured, level))
-    rows = [row for row in measured if row["verdict"] != ZERO]
+    said += controls_said(here, space, level)
+    rows = [row for row in measured if not (row["known_zero"] or row["known_leak"])]
+    said += [_evidence(rows)] if rows else []
     if not rows:
-        return said
+        return said or ["Images are scored in sample: no floor can be trusted."]
     pairs, orders = pairs[pairs["space"] == space], orders[orders["space"] == space]
     own = own[(own["space"] == space) & own["model"].isin([row["model"] for row in rows])]
     if any(row["verdict"] in (MEANING, SOME) for row in rows):
@@ -96,8 +97,8 @@ def _substantial(rows: list[dict[Any, Any]], limits: dict[str, float]) -> str:
     return f"On average {who} {quoted}; the floor of IS is {floors}."
 
 
-def _evidence(rows: list[dict[Any, Any]], level: float) -> str:
-    """What is more than null spaces without content would show; the known zero is the negative control."""
+def _evidence(rows: list[dict[Any, Any]]) -> str:
+    """What is more than null spaces without content would show."""
     said = []
     for verdict_of, words in (
         (MEANING, "{} hold{} meaning beyond what the principal space tells"),
@@ -111,15 +112,7 @@ def _evidence(rows: list[dict[Any, Any]], level: float) -> str:
             verb = {MEANING: "s" * (len(found) == 1)}.get(verdict_of, "is")
             said.append(words.format(names, verb))
     text = "; ".join(said)
-    for row in rows:
-        if row["verdict"] == ZERO and not pd.isna(row["p_conditional_is"]):
-            above = row["p_conditional_is"] <= level
-            text += f"{'; ' if text else ''}{_named(row)}, where nothing can be hidden, " + (
-                "is above its floor, as it must not be: do not believe the others either"
-                if above
-                else f"is not above its floor, as it must be ({_scores(row)})"
-            )
-    return f"{text[:1].upper()}{text[1:]}." if text else "Images are scored in sample: no floor can be trusted."
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _scores(row: dict[Any, Any]) -> str:
@@ -233,6 +226,11 @@ def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> lis
         said.append(
             f"{MARKS[ZERO]} Known zeros: {carried[ZERO]}. The space is a function of the model's own logits, so its null space can hide "
             "nothing there. It is the negative control and stands in no order and no pair."
+        )
+    if LEAK in carried:
+        said.append(
+            f"{MARKS[LEAK]} Known leaks: {carried[LEAK]}. Such a head keeps some of its classes, so its null space holds what tells the "
+            "others apart. It is the positive control and stands in no order and no pair."
         )
     if EDGE in carried:
         said.append(f"{MARKS[EDGE]} The best penalty of {carried[EDGE]} is at the edge of translator.lambdas: a better one may lie beyond.")
