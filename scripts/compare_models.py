@@ -6,7 +6,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.analyses.ranking import agreement_rows, criterion_columns, excess_rows, order_rows, pair_rows, render_orders, shared_dimension
-from singflow.analyses.statistics import strata_of
+from singflow.analyses.statistics import Sample
 from singflow.analyses.summary import ZERO, Summary
 from singflow.analyses.tables import qualify, qualify_pairs
 from singflow.artifacts.files import read_json, write_bytes
@@ -29,7 +29,7 @@ def main(flags: Flags) -> None:
     summary = read_models(flags.table, [*BASIS, "verdict"])
     null_dims = summary.drop_duplicates("model").set_index("model")["null_dim"].to_dict()
     zeros = set(map(tuple, summary.loc[summary["verdict"] == ZERO, ["space", "model"]].to_numpy()))
-    strata = strata_of(read_manifest(flags.manifest)["label"])
+    sample = Sample.of(read_manifest(flags.manifest)["label"], flags.resample)
     options = {"resamples": flags.resamples, "confidence": flags.confidence, "seed": flags.seed}
     excess, orders, pairs, shared = [], [], [], {}
     for space in flags.spaces:
@@ -38,12 +38,12 @@ def main(flags: Flags) -> None:
         columns = {}
         for model, cases in reports.items():  # a table at a time: one takes a kilobyte an image
             table = read_parquet(flags.controls / space / f"{model}.parquet", "controls")
-            rows = excess_rows(table, cases, null_dims[model], strata, **options)
+            rows = excess_rows(table, cases, null_dims[model], sample, **options)
             excess += [{"space": space, "model": model, **row} for row in rows]
             if (space, model) not in zeros:
                 columns[model] = criterion_columns(table, null_dims[model], shared[space])
-        orders.append(order_rows(columns, strata, **options).assign(space=space))
-        pairs.append(pair_rows(columns, strata, permutations=flags.permutations, **options).assign(space=space))
+        orders.append(order_rows(columns, sample, **options).assign(space=space))
+        pairs.append(pair_rows(columns, sample, **options).assign(space=space))
     order = pd.concat(orders, ignore_index=True)
     agreement = agreement_rows(order, flags.permutations, flags.seed)
     write_table(flags.tables / "controls.csv", qualify(pd.DataFrame(excess or {"space": [], "model": []}), summary))

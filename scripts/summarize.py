@@ -48,6 +48,7 @@ def main(flags: Flags) -> None:
                 min_r2=flags.min_r2,
                 top1_margin=flags.top1_margin,
                 seed=flags.seed,
+                resample=flags.resample,
             )
             models.append({"space": space, "model": model, **row})
             each = summarize_labels(scores, read_parquet(flags.floor_labels / space / f"{model}.parquet", "floor_labels"), flags.confidence)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from singflow.analyses.statistics import Criterion, bootstrap_means, flipped_means, holm, interval, paired_p, rank_correlations
+from singflow.analyses.statistics import Criterion, Sample, holm, linearized, rank_correlations, t_test
 
 SCORES = ["is_deg", "as_abs_deg"]
 PAPER = "is_per_as"
@@ -31,6 +31,17 @@ CRITERIA: dict[str, tuple[Criterion, bool]] = {
     "as_abs_excess": (lambda m: m[..., 1] - m[..., 3], False),
     "as_abs_per_control": (lambda m: _ratio(m[..., 1], m[..., 3]), False),
 }
+RATIOS = {name for name in CRITERIA if "_per_" in name}
+
+
+def _log(criterion: Criterion) -> Criterion:
+    """The logarithm of a criterion, NaN where it is not above 0."""
+
+    def value(means: np.ndarray) -> np.ndarray:
+        found = criterion(means)
+        return np.log(found, out=np.full(np.shape(found), np.nan), where=found > 0)
+
+    return value
 
 
 def shared_dimension(controls: Iterable[pd.DataFrame]) -> int | None:
@@ -94,7 +105,7 @@ def criterion_columns(controls: pd.DataFrame, null_dim: int, shared: int | None)
 
 
 def excess_rows(
-    controls: pd.DataFrame, report: list[dict[str, Any]], null_dim: int, strata: np.ndarray, *, resamples: int, confidence: float, seed: int
+    controls: pd.DataFrame, report: list[dict[str, Any]], null_dim: int, sample: Sample, *, resamples: int, confidence: float, seed: int
 ) -> list[dict[str, Any]]:
     """Rows of tables/controls.csv for one model and space: null removal against random and row-space removal, by dimension.
 
@@ -110,10 +121,10 @@ def excess_rows(
         Its cases: subspace, dimension, draws, stable, is_deg_spread and as_abs_deg_spread.
     null_dim : int
         Dimension of the model's null space.
-    strata : ndarray of shape (n,)
-        Stratum of every image by image_id, codes from 0.
+    sample : Sample
+        What the images are a sample of.
     resamples : int
-        Bootstrap resamples of the images.
+        Bootstrap resamples.
     confidence : float
         Coverage of the intervals, 0 to 1.
     seed : int
@@ -132,22 +143,23 @@ def excess_rows(
     dimensions = sorted({dimension for _, dimension in drawn})
     columns = {(kind, dimension): case_columns(controls, kind, dimension) for dimension in dimensions for kind in ("null", "random", "row")}
     parts = [columns[kind, d] if kind == "null" else columns["null", d] - columns[kind, d] for kind, d in columns]
-    together = bootstrap_means(np.hstack(parts), strata, resamples, seed)  # drawing images takes the time: once for all cases
+    together = sample.means(np.hstack(parts), resamples, seed)  # drawing images takes the time: once for all cases
     samples = dict(zip(columns, np.hsplit(together, len(parts)), strict=True))
     rows = []
     for dimension in dimensions:
-        row: dict[str, Any] = {"dimension": dimension, "own": dimension == null_dim, "n": len(strata)}
+        row: dict[str, Any] = {"dimension": dimension, "own": dimension == null_dim, "n": len(sample.codes)}
         null = columns["null", dimension]
         for position, score in enumerate(SCORES):
             row[f"{score}_null"] = null[:, position].mean()
-            row[f"{score}_null_low"], row[f"{score}_null_high"] = interval(samples["null", dimension][:, position], confidence)
+            low, high = sample.interval(row[f"{score}_null"], samples["null", dimension][:, position], confidence)
+            row[f"{score}_null_low"], row[f"{score}_null_high"] = low, high
         for other in ("random", "row"):
             case = drawn.get((other, dimension))
             values, spread = columns[other, dimension], samples[other, dimension]
             for position, score in enumerate(SCORES):
                 row[f"{score}_{other}"] = values[:, position].mean()
                 middle = (null - values)[:, position].mean()
-                low, high = interval(spread[:, position], confidence)
+                low, high = sample.interval(middle, spread[:, position], confidence)
                 wide = _spread_of_draws(case, score, confidence) if case else np.nan
                 row[f"{score}_excess_{other}"] = middle
                 row[f"{score}_excess_{other}_low"] = middle - np.hypot(middle - low, wide)
@@ -166,17 +178,17 @@ def _spread_of_draws(case: dict[str, Any], score: str, confidence: float) -> flo
     return float(quantile * case[f"{score}_spread"] * np.sqrt(1 + 1 / case["draws"]))
 
 
-def order_rows(columns: dict[str, np.ndarray], strata: np.ndarray, *, resamples: int, confidence: float, seed: int) -> pd.DataFrame:
+def order_rows(columns: dict[str, np.ndarray], sample: Sample, *, resamples: int, confidence: float, seed: int) -> pd.DataFrame:
     """Every model's value, interval and place by every criterion, one row each.
 
     Parameters
     ----------
     columns : dict of str to ndarray of shape (n, 6)
         Model -> `criterion_columns` on the same images, for models with a null space.
-    strata : ndarray of shape (n,)
-        Stratum of every image by image_id, codes from 0.
+    sample : Sample
+        What the images are a sample of.
     resamples : int
-        Bootstrap resamples of the images.
+        Bootstrap resamples.
     confidence : float
         Coverage of the intervals, 0 to 1.
     seed : int
@@ -190,9 +202,9 @@ def order_rows(columns: dict[str, np.ndarray], strata: np.ndarray, *, resamples:
     """
     rows = []
     for model, each in columns.items():
-        means, samples = each.mean(axis=0), bootstrap_means(each, strata, resamples, seed)
+        means, samples = each.mean(axis=0), sample.means(each, resamples, seed)
         for criterion, (value, _) in CRITERIA.items():
-            low, high = interval(value(samples), confidence)
+            low, high = sample.interval(value(means), value(samples), confidence)
             rows.append({"criterion": criterion, "model": model, "n": len(each), "value": float(value(means)), "low": low, "high": high})
     table = pd.DataFrame(rows, columns=["criterion", "model", "n", "value", "low", "high"])
     places = _oriented(table).groupby(table["criterion"]).rank(method="min", ascending=False)
@@ -205,45 +217,43 @@ def _oriented(table: pd.DataFrame) -> pd.Series:
     return table["value"].astype(float) * sign.astype(float)
 
 
-def pair_rows(
-    columns: dict[str, np.ndarray], strata: np.ndarray, *, resamples: int, permutations: int, confidence: float, seed: int
-) -> pd.DataFrame:
+def pair_rows(columns: dict[str, np.ndarray], sample: Sample, *, resamples: int, confidence: float, seed: int) -> pd.DataFrame:
     """Differences between models on the same images by every criterion: with interval, p-value, and p corrected by Holm.
 
-    The interval is by bootstrap, the p-value by exchanging two models' scores on random images. The correction is for the
-    number of pairs within a criterion.
+    The interval is by bootstrap. The p-value is that of a paired t test on what each image adds to the difference, of logarithms
+    where the criterion is a ratio: it holds its level where two models with one ratio have levels that differ. The correction is for
+    the number of pairs within a criterion.
 
     Parameters
     ----------
     columns : dict of str to ndarray of shape (n, 6)
         Model -> `criterion_columns` on the same images, for models with a null space.
-    strata : ndarray of shape (n,)
-        Stratum of every image by image_id, codes from 0.
+    sample : Sample
+        What the images are a sample of.
     resamples : int
-        Bootstrap resamples of the images.
-    permutations : int
-        Permutations behind every p-value.
+        Bootstrap resamples.
     confidence : float
         Coverage of the intervals, 0 to 1; its complement is the level of the tests.
     seed : int
-        Seed of the bootstrap and of the permutations.
+        Seed of the bootstrap.
 
     Returns
     -------
     DataFrame
         criterion, model_a, model_b, n, difference (a less b), low, high, p, p_holm and differ (whether p_holm is within the level).
     """
-    samples = {model: bootstrap_means(each, strata, resamples, seed) for model, each in columns.items()}
-    flipped = {model: flipped_means(each, permutations, seed) for model, each in columns.items()}
-    means = {model: each.mean(axis=0) for model, each in columns.items()}
+    samples = {model: sample.means(each, resamples, seed) for model, each in columns.items()}
     names = ["criterion", "model_a", "model_b", "n", "difference", "low", "high", "p"]
     rows = []
     for criterion, (value, _) in CRITERIA.items():
+        tested = _log(value) if criterion in RATIOS else value
+        at = {model: float(value(each.mean(axis=0))) for model, each in columns.items()}
+        test = {model: (float(tested(each.mean(axis=0))), linearized(each, tested)) for model, each in columns.items()}
         for a, b in combinations(columns, 2):
-            low, high = interval(value(samples[a]) - value(samples[b]), confidence)
-            difference = float(value(means[a]) - value(means[b]))
-            p = paired_p(means[a], means[b], flipped[a] - flipped[b], value)
-            rows.append(dict(zip(names, [criterion, a, b, len(strata), difference, low, high, p], strict=True)))
+            difference = at[a] - at[b]
+            low, high = sample.interval(difference, value(samples[a]) - value(samples[b]), confidence)
+            p = t_test(test[a][0] - test[b][0], sample.error(test[a][1] - test[b][1]), sample.freedom)
+            rows.append(dict(zip(names, [criterion, a, b, len(sample.codes), difference, low, high, p], strict=True)))
     table = pd.DataFrame(rows, columns=names)
     corrected = [holm(group.to_numpy()) for _, group in table.groupby("criterion", sort=False)["p"]]
     table["p_holm"] = np.concatenate(corrected) if corrected else np.array([])

@@ -1,13 +1,13 @@
 """Tables that people read: one row per model and space, one per label, and the text that ends a run."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import scipy
 from pydantic import Field
 
-from singflow.analyses.statistics import bootstrap_means, holm, interval, rank_correlations, strata_of, top1_shortfall
+from singflow.analyses.statistics import Sample, holm, rank_correlations, top1_shortfall
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import (
     Section,
@@ -17,8 +17,11 @@ from singflow.config.sections import (
 class Summary(Section):
     """The tables."""
 
-    resamples: int = Field(2000, ge=100, description="bootstrap resamples of the images behind every interval")
-    permutations: int = Field(10000, ge=100, description="permutations behind every p-value")
+    resample: Literal["images", "classes"] = Field(
+        "images", description="what the images are a sample of: images of these labels, or labels, which are then drawn whole (10 or more)"
+    )
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples behind every interval")
+    permutations: int = Field(10000, ge=100, description="permutations behind the p-value of a rank correlation")
     confidence: float = Field(0.95, gt=0, lt=1, description="coverage of the intervals; its complement is the level of the tests")
     min_r2: float = Field(0.2, le=1, allow_inf_nan=False, description="held-out R2 below which a translator is called weak")
 
@@ -40,6 +43,7 @@ def summarize_model(
     min_r2: float,
     top1_margin: float,
     seed: int,
+    resample: str = "images",
 ) -> dict[str, Any]:
     """One row of tables/models.csv.
 
@@ -65,11 +69,13 @@ def summarize_model(
         Percentage points by which top-1 may lie below the reported one, besides two standard errors.
     seed : int
         The study's seed, also of the bootstrap.
+    resample : {"images", "classes"}, optional
+        What is resampled: images within labels, or labels with all of their images.
 
     Returns
     -------
     dict
-        The row's columns but space and model. Angles in degrees; intervals by bootstrap over images within labels; None where
+        The row's columns but space and model. Angles in degrees; intervals by bootstrap; None where
         undefined.
     """
     size = scores["as_deg"].abs()
@@ -115,18 +121,17 @@ def summarize_model(
     }
     if scores["as_contrast_deg"].notna().all():
         columns["as_contrast"] = scores["as_contrast_deg"]
-    samples = dict(
-        zip(columns, bootstrap_means(np.column_stack(list(columns.values())), strata_of(scores["label"]), resamples, seed).T, strict=True)
-    )
+    sample = Sample.of(scores["label"], resample)
+    samples = dict(zip(columns, sample.means(np.column_stack(list(columns.values())), resamples, seed).T, strict=True))
     for name, values in columns.items():
         row[f"{name}_mean"] = float(values.mean())
-        row[f"{name}_low"], row[f"{name}_high"] = map(float, interval(samples[name], confidence))
+        row[f"{name}_low"], row[f"{name}_high"] = map(float, sample.interval(values.mean(), samples[name], confidence))
     row |= {} if "as_contrast" in columns else dict.fromkeys(["as_contrast_mean", "as_contrast_low", "as_contrast_high"])
     for name, below in (("is_per_as", "as_abs"), ("is_per_control", "control_is"), ("is_per_matched", "matched_is")):
         row |= {name: None, f"{name}_low": None, f"{name}_high": None}
         if row[f"{below}_mean"] > 0:
             row[name] = row["is_mean"] / row[f"{below}_mean"]
-            row[f"{name}_low"], row[f"{name}_high"] = map(float, interval(samples["is"] / samples[below], confidence))
+            row[f"{name}_low"], row[f"{name}_high"] = map(float, sample.interval(row[name], samples["is"] / samples[below], confidence))
     row["note"] = NO_NULL_SPACE if projector["null_dim"] == 0 else ""
     return row
 
