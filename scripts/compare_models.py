@@ -5,13 +5,22 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
-from singflow.analyses.ranking import agreement_rows, criterion_columns, excess_rows, order_rows, pair_rows, render_orders, shared_dimension
+from singflow.analyses.ranking import (
+    agreement_rows,
+    criterion_columns,
+    criterion_refits,
+    excess_rows,
+    order_rows,
+    pair_rows,
+    render_orders,
+    shared_dimension,
+)
 from singflow.analyses.statistics import Sample
 from singflow.analyses.summary import ZERO, Summary
 from singflow.analyses.tables import qualify, qualify_pairs
 from singflow.artifacts.files import read_json, write_bytes
 from singflow.artifacts.shards import read_manifest
-from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_table
+from singflow.artifacts.tables import BASIS, read_models, read_parquet, read_refits, write_table
 
 
 class Flags(Summary, cli.Selection):
@@ -19,6 +28,7 @@ class Flags(Summary, cli.Selection):
 
     manifest: Path
     controls: Path
+    refits: Path
     table: Path
     seed: int
     tables: Path
@@ -29,7 +39,8 @@ def main(flags: Flags) -> None:
     summary = read_models(flags.table, [*BASIS, "verdict"])
     null_dims = summary.drop_duplicates("model").set_index("model")["null_dim"].to_dict()
     zeros = set(map(tuple, summary.loc[summary["verdict"] == ZERO, ["space", "model"]].to_numpy()))
-    sample = Sample.of(read_manifest(flags.manifest)["label"], flags.resample)
+    manifest = read_manifest(flags.manifest)
+    sample = Sample.of(manifest["label"], flags.resample)
     options = {"resamples": flags.resamples, "confidence": flags.confidence, "seed": flags.seed}
     excess, orders, pairs, shared = [], [], [], {}
     for space in flags.spaces:
@@ -38,10 +49,12 @@ def main(flags: Flags) -> None:
         columns = {}
         for model, cases in reports.items():  # a table at a time: one takes a kilobyte an image
             table = read_parquet(flags.controls / space / f"{model}.parquet", "controls")
-            rows = excess_rows(table, cases, null_dims[model], sample, **options)
+            refits = read_refits(flags.refits / space / model)
+            rows = excess_rows(table, cases, null_dims[model], sample, refits, **options)
             excess += [{"space": space, "model": model, **row} for row in rows]
             if (space, model) not in zeros:
-                columns[model] = criterion_columns(table, null_dims[model], shared[space])
+                fits = criterion_refits(refits, manifest["image_id"], null_dims[model], shared[space])
+                columns[model] = criterion_columns(table, null_dims[model], shared[space]) + fits
         orders.append(order_rows(columns, sample, **options).assign(space=space))
         pairs.append(pair_rows(columns, sample, **options).assign(space=space))
     order = pd.concat(orders, ignore_index=True)

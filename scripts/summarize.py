@@ -9,7 +9,7 @@ from singflow.analyses.summary import Summary, correlate_labels, render_text, su
 from singflow.analyses.tables import qualify, qualify_pairs
 from singflow.artifacts.files import read_json, write_bytes, write_json
 from singflow.artifacts.shards import read_manifest
-from singflow.artifacts.tables import read_parquet, write_table
+from singflow.artifacts.tables import read_parquet, read_refits, write_table
 from singflow.config.registry import read_model
 
 
@@ -26,6 +26,7 @@ class Flags(Summary, cli.Selection):
     scores: Path
     floors: Path
     floor_labels: Path
+    refits: Path
     seed: int
     tables: Path
     metrics: Path
@@ -43,6 +44,7 @@ def main(flags: Flags) -> None:
                 read_json(flags.translators / space / model / f"{flags.kind}.json"),
                 read_json(flags.floors / space / f"{model}.json"),
                 read_model(flags.entries / f"{model}.json"),
+                read_refits(flags.refits / space / model),
                 resamples=flags.resamples,
                 confidence=flags.confidence,
                 min_r2=flags.min_r2,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from singflow.analyses.statistics import Criterion, Sample, holm, linearized, rank_correlations, t_test
+from singflow.analyses.statistics import Criterion, Sample, holm, linearized, rank_correlations, t_test, through_fits
 
 SCORES = ["is_deg", "as_abs_deg"]
 PAPER = "is_per_as"
@@ -104,14 +104,60 @@ def criterion_columns(controls: pd.DataFrame, null_dim: int, shared: int | None)
     return np.hstack([case_columns(controls, subspace, dimension) for subspace, dimension in cases])
 
 
+def criterion_refits(refits: pd.DataFrame | None, image_id: pd.Series, null_dim: int, shared: int | None) -> np.ndarray:
+    """What images add through the fits to the means that CRITERIA take.
+
+    Parameters
+    ----------
+    refits : DataFrame or None
+        refits/<space>/<model>.parquet; None where nothing is refitted.
+    image_id : Series of length n
+        Images.
+    null_dim, shared
+        As for criterion_columns().
+
+    Returns
+    -------
+    ndarray of shape (n, 6)
+        To be added to criterion_columns() before the means are resampled.
+    """
+    return through_fits(refits, image_id, ranked_columns(null_dim, shared))
+
+
+def ranked_columns(null_dim: int, shared: int | None) -> list[str]:
+    """Names, in refits/<space>/<model>.*, of the scores whose means CRITERIA take.
+
+    Parameters
+    ----------
+    null_dim, shared
+        As for criterion_columns().
+
+    Returns
+    -------
+    list of str
+        Six, in the order of criterion_columns().
+    """
+    prefixes = ["", "control_", "" if shared == null_dim else f"part_{shared}_"]
+    return [prefix + score for prefix in prefixes for score in SCORES]
+
+
 def excess_rows(
-    controls: pd.DataFrame, report: list[dict[str, Any]], null_dim: int, sample: Sample, *, resamples: int, confidence: float, seed: int
+    controls: pd.DataFrame,
+    report: list[dict[str, Any]],
+    null_dim: int,
+    sample: Sample,
+    refits: pd.DataFrame | None = None,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """Rows of tables/controls.csv for one model and space: null removal against random and row-space removal, by dimension.
 
     The interval of an excess holds the spread over images and that over subspaces: a null space that is like any other subspace
     has an excess whose interval covers 0. Both halves are added in quadrature; the second is that of one further draw, Student t
-    with draws - 1 degrees of freedom.
+    with draws - 1 degrees of freedom. They hold the refit too, but for the excess over parts of the row space, and over random subspaces
+    of other dimensions than the null space's own.
 
     Parameters
     ----------
@@ -123,6 +169,8 @@ def excess_rows(
         Dimension of the model's null space.
     sample : Sample
         What the images are a sample of.
+    refits : DataFrame, optional
+        refits/<space>/<model>.parquet; without it intervals hold the images alone.
     resamples : int
         Bootstrap resamples.
     confidence : float
@@ -143,7 +191,8 @@ def excess_rows(
     dimensions = sorted({dimension for _, dimension in drawn})
     columns = {(kind, dimension): case_columns(controls, kind, dimension) for dimension in dimensions for kind in ("null", "random", "row")}
     parts = [columns[kind, d] if kind == "null" else columns["null", d] - columns[kind, d] for kind, d in columns]
-    together = sample.means(np.hstack(parts), resamples, seed)  # drawing images takes the time: once for all cases
+    through = [_through(refits, controls, kind, dimension, null_dim) for kind, dimension in columns]
+    together = sample.means(np.hstack(parts) + np.hstack(through), resamples, seed)  # drawing images takes the time: once for all cases
     samples = dict(zip(columns, np.hsplit(together, len(parts)), strict=True))
     rows = []
     for dimension in dimensions:
@@ -168,6 +217,15 @@ def excess_rows(
             row[f"{other}_stable"] = bool(case and case["stable"])
         rows.append(row)
     return rows
+
+
+def _through(refits: pd.DataFrame | None, controls: pd.DataFrame, kind: str, dimension: int, null_dim: int) -> np.ndarray:
+    """What images add through the fits to scores after null removal, or to their excess: (n, 2)."""
+    image_id = pd.Series(np.sort(controls["image_id"].unique()))
+    own, part, random = (through_fits(refits, image_id, [p + s for s in SCORES]) for p in ("", f"part_{dimension}_", "control_"))
+    if kind == "null":
+        return own if dimension == null_dim else part
+    return own - random if (kind, dimension) == ("random", null_dim) else np.zeros_like(own)
 
 
 def _spread_of_draws(case: dict[str, Any], score: str, confidence: float) -> float:

@@ -1,6 +1,6 @@
 """Uncertainty of what is averaged over images, and tests of differences between models and labels."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -40,6 +40,28 @@ def strata_of(labels: pd.Series) -> np.ndarray:
         single[np.flatnonzero(~single)[np.argmin(sizes[~single])]] = True
     merged = np.where(single, len(sizes), np.arange(len(sizes)))
     return np.unique(merged[codes], return_inverse=True)[1]
+
+
+def through_fits(refits: pd.DataFrame | None, image_id: pd.Series, columns: Sequence[str | None]) -> np.ndarray:
+    """What images add to mean scores through the translators that are fitted to them.
+
+    Parameters
+    ----------
+    refits : DataFrame or None
+        refits/<space>/<model>.parquet; None where nothing is refitted.
+    image_id : Series of length n
+        Images.
+    columns : sequence of str or None
+        Columns that are wanted; None for one that no fit changes.
+
+    Returns
+    -------
+    ndarray of shape (n, c)
+        To be added to scores before their means are resampled; 0 for what is not known.
+    """
+    none = pd.DataFrame(index=image_id)
+    rows = none if refits is None else refits.set_index("image_id").reindex(image_id, fill_value=0.0)
+    return np.column_stack([rows[column] if column in rows else np.zeros(len(rows)) for column in columns])
 
 
 def bootstrap_means(columns: np.ndarray, strata: np.ndarray, resamples: int, seed: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import pandas as pd
 import scipy
 from pydantic import Field
 
-from singflow.analyses.statistics import Sample, holm, rank_correlations, top1_shortfall
+from singflow.analyses.statistics import Sample, holm, rank_correlations, through_fits, top1_shortfall
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import (
     Section,
@@ -37,6 +37,7 @@ def summarize_model(
     translator: dict[str, Any],
     floor: dict[str, Any],
     entry: ModelEntry,
+    refits: pd.DataFrame | None = None,
     *,
     resamples: int,
     confidence: float,
@@ -59,6 +60,8 @@ def summarize_model(
         The report of the floor, floors/<space>/<model>.json.
     entry : ModelEntry
         The model's entry of the registry.
+    refits : DataFrame, optional
+        What images add to mean scores through the fit, refits/<space>/<model>.parquet; without it intervals hold the images alone.
     resamples : int
         Bootstrap resamples of the images.
     confidence : float
@@ -88,6 +91,7 @@ def summarize_model(
         "rank": projector["rank"],
         "rank_rule": projector["rule"],
         "seed": seed,
+        "intervals": resample if refits is None else f"{resample}, refit",
         "weights": entry.weights.partition(":")[0],
         "top1": top1,
         "reported_top1": entry.reported_top1,
@@ -122,7 +126,8 @@ def summarize_model(
     if scores["as_contrast_deg"].notna().all():
         columns["as_contrast"] = scores["as_contrast_deg"]
     sample = Sample.of(scores["label"], resample)
-    samples = dict(zip(columns, sample.means(np.column_stack(list(columns.values())), resamples, seed).T, strict=True))
+    drawn = np.column_stack(list(columns.values())) + through_fits(refits, scores["image_id"], [REFITS.get(name) for name in columns])
+    samples = dict(zip(columns, sample.means(drawn, resamples, seed).T, strict=True))
     for name, values in columns.items():
         row[f"{name}_mean"] = float(values.mean())
         row[f"{name}_low"], row[f"{name}_high"] = map(float, sample.interval(values.mean(), samples[name], confidence))
@@ -136,6 +141,10 @@ def summarize_model(
     return row
 
 
+REFITS = {  # columns of refits/<space>/<model>.parquet
+    "is": "is_deg", "as": "as_deg", "as_abs": "as_abs_deg", "as_contrast": "as_contrast_deg", "conditional_is": "conditional_is_deg",
+    "control_is": "control_is_deg", "control_as": "control_as_deg", "matched_is": "matched_is_deg",
+}  # fmt: skip
 FLOOR = ["known_zero", "permutations", "p_is", "p_as_abs", "p_conditional_is", "r2_principal", "delta_r2", "delta_r2_low", "delta_r2_high"]
 
 

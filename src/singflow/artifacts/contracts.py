@@ -26,6 +26,11 @@ COLUMNS = {  # of the tables of rows, with their kinds
         "floor_labels": {
             "i": "n", "O": "label", "f": "is_deg floor_is_deg p_is_deg as_abs_deg floor_as_abs_deg p_as_abs_deg",
         },
+        "refits": {
+            "i": "image_id",
+            "f": "is_deg as_deg as_abs_deg as_contrast_deg conditional_is_deg"
+            " control_is_deg control_as_deg control_as_abs_deg matched_is_deg",
+        },
         "neighbours": {"i": "image_id original_id equivalent_id", "f": "original_deg equivalent_deg"},
         "null_validation": {"i": "image_id", "O": "perturbation", "f": "norm logit_change softmax_change", "b": "top1_changed"},
         "pictures": {"O": "figure picture"},

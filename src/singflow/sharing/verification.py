@@ -39,6 +39,7 @@ ORDER = (
         "floors",
         "floor_images",
         "floor_labels",
+        "refits",
         "scores",
         "rank_curves",
     ),
