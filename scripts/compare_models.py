@@ -12,6 +12,7 @@ from singflow.analyses.ranking import (
     excess_rows,
     order_rows,
     pair_rows,
+    ranked_columns,
     render_orders,
     shared_dimension,
 )
@@ -46,17 +47,19 @@ def main(flags: Flags) -> None:
     for space in flags.spaces:
         reports = {model: read_json(flags.controls / space / f"{model}.json")["cases"] for model in flags.models if null_dims[model]}
         shared[space] = shared_dimension(map(pd.DataFrame, reports.values()))
-        columns = {}
+        columns, lambdas = {}, {}
         for model, cases in reports.items():  # a table at a time: one takes a kilobyte an image
             table = read_parquet(flags.controls / space / f"{model}.parquet", "controls")
             refits = read_refits(flags.refits / space / model)
             rows = excess_rows(table, cases, null_dims[model], sample, refits, **options)
             excess += [{"space": space, "model": model, **row} for row in rows]
             if (space, model) not in zeros:
+                tried = pd.DataFrame(read_json(flags.refits / space / f"{model}.json")["lambdas"] or [{}])
+                lambdas[model] = tried.reindex(columns=ranked_columns(null_dims[model], shared[space])).to_numpy(dtype=float)
                 fits = criterion_refits(refits, manifest["image_id"], null_dims[model], shared[space])
                 columns[model] = criterion_columns(table, null_dims[model], shared[space]) + fits
-        orders.append(order_rows(columns, sample, **options).assign(space=space))
-        pairs.append(pair_rows(columns, sample, **options).assign(space=space))
+        orders.append(order_rows(columns, sample, lambdas, **options).assign(space=space))
+        pairs.append(pair_rows(columns, sample, lambdas, **options).assign(space=space))
     order = pd.concat(orders, ignore_index=True)
     agreement = agreement_rows(order, flags.permutations, flags.seed)
     write_table(flags.tables / "controls.csv", qualify(pd.DataFrame(excess or {"space": [], "model": []}), summary))

@@ -127,7 +127,7 @@ def main(flags: Flags) -> None:
             found = influences(images, images, fits, each, texts, codes, scores, predictors if prefix == "conditional_" else ())
             columns |= {prefix + name: values for name, values in found.items()}
         ranked = {prefix: each for prefix, each in parts.items() if prefix not in ("conditional_", "matched_")}
-        for penalty in translator["lambdas_within_one_error"]:
+        for penalty in sorted(translator["lambdas_within_one_error"], key=lambda each: each != translator["lambda"]):
             maps = maps_of(sums, penalty)
             means = {prefix: mean_scores(images, maps, each, texts, codes) for prefix, each in ranked.items()}
             table.append({"lambda": penalty} | {prefix + name: value for prefix, each in means.items() for name, value in each.items()})

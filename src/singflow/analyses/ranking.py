@@ -155,9 +155,9 @@ def excess_rows(
     """Rows of tables/controls.csv for one model and space: null removal against random and row-space removal, by dimension.
 
     The interval of an excess holds the spread over images and that over subspaces: a null space that is like any other subspace
-    has an excess whose interval covers 0. Both halves are added in quadrature; the second is that of one further draw, Student t
-    with draws - 1 degrees of freedom. They hold the refit too, but for the excess over parts of the row space, and over random subspaces
-    of other dimensions than the null space's own.
+    has an excess whose interval covers 0. The error of one further draw is added in quadrature, and the quantile is Student's t with
+    the degrees of freedom that the two together have (Satterthwaite). Intervals hold the refit too, but for the excess over parts of
+    the row space, and over random subspaces of other dimensions than the null space's own.
 
     Parameters
     ----------
@@ -209,10 +209,11 @@ def excess_rows(
                 row[f"{score}_{other}"] = values[:, position].mean()
                 middle = (null - values)[:, position].mean()
                 low, high = sample.interval(middle, spread[:, position], confidence)
-                wide = _spread_of_draws(case, score, confidence) if case else np.nan
+                error = _error_of_draw(case, score) if case else np.nan
                 row[f"{score}_excess_{other}"] = middle
-                row[f"{score}_excess_{other}_low"] = middle - np.hypot(middle - low, wide)
-                row[f"{score}_excess_{other}_high"] = middle + np.hypot(high - middle, wide)
+                for end, half in (("low", middle - low), ("high", high - middle)):
+                    reach = _with_draws(half, sample.freedom, error, case["draws"] - 1 if case else 0, confidence)
+                    row[f"{score}_excess_{other}_{end}"] = middle + (reach if end == "high" else -reach)
             row[f"{other}_draws"] = case["draws"] if case else 0
             row[f"{other}_stable"] = bool(case and case["stable"])
         rows.append(row)
@@ -228,15 +229,45 @@ def _through(refits: pd.DataFrame | None, controls: pd.DataFrame, kind: str, dim
     return own - random if (kind, dimension) == ("random", null_dim) else np.zeros_like(own)
 
 
-def _spread_of_draws(case: dict[str, Any], score: str, confidence: float) -> float:
-    """Half-width of the prediction interval of one further draw's mean; 0 for the whole row space, which is one."""
-    if case["draws"] < 2:
-        return 0.0
-    quantile = scipy.stats.t.ppf((1 + confidence) / 2, case["draws"] - 1)
-    return float(quantile * case[f"{score}_spread"] * np.sqrt(1 + 1 / case["draws"]))
+def _error_of_draw(case: dict[str, Any], score: str) -> float:
+    """Standard error of what one further draw's mean is expected to be; 0 for the whole row space, which is one."""
+    draws = case["draws"]
+    return float(case[f"{score}_spread"] * np.sqrt(1 + 1 / draws)) if draws > 1 else 0.0
 
 
-def order_rows(columns: dict[str, np.ndarray], sample: Sample, *, resamples: int, confidence: float, seed: int) -> pd.DataFrame:
+def _with_draws(half: float, freedom: int, error: float, draws_freedom: int, confidence: float) -> float:
+    """Half an interval over images, widened by an independent error with few degrees of freedom of its own."""
+    tail = (1 + confidence) / 2
+    images = half / scipy.stats.t.ppf(tail, max(freedom, 1))
+    total = images**2 + error**2
+    if not total > 0:
+        return float(np.sqrt(total))
+    together = total**2 / (images**4 / max(freedom, 1) + error**4 / max(draws_freedom, 1))
+    return float(scipy.stats.t.ppf(tail, together) * np.sqrt(total))
+
+
+def same_order(first: np.ndarray, second: np.ndarray, criterion: Criterion) -> np.ndarray:
+    """Whether two models keep their order by a criterion with other penalties.
+
+    Parameters
+    ----------
+    first, second : ndarray of shape (k, 6), ndarray of shape (l, 6)
+        Means of each model with k and l penalties, the best one first.
+    criterion : callable
+        Maps means (..., 6) to values (...).
+
+    Returns
+    -------
+    ndarray of shape (k, l)
+        1 where their order is that with the best penalties, 0 where it is not; NaN where the criterion is undefined.
+    """
+    difference = criterion(first)[:, None] - criterion(second)
+    return np.where(np.isfinite(difference), np.sign(difference) == np.sign(difference[0, 0]), np.nan)
+
+
+def order_rows(
+    columns: dict[str, np.ndarray], sample: Sample, lambdas: dict[str, np.ndarray], *, resamples: int, confidence: float, seed: int
+) -> pd.DataFrame:
     """Every model's value, interval and place by every criterion, one row each.
 
     Parameters
@@ -245,6 +276,8 @@ def order_rows(columns: dict[str, np.ndarray], sample: Sample, *, resamples: int
         Model -> `criterion_columns` on the same images, for models with a null space.
     sample : Sample
         What the images are a sample of.
+    lambdas : dict of str to ndarray of shape (k, 6)
+        Model -> means with each penalty that is as good as its best, that one first; NaN where nothing is refitted.
     resamples : int
         Bootstrap resamples.
     confidence : float
@@ -255,16 +288,21 @@ def order_rows(columns: dict[str, np.ndarray], sample: Sample, *, resamples: int
     Returns
     -------
     DataFrame
-        criterion, model, n, value, low, high (an interval over images) and place (1 is best; models with equal values share one,
-        and one without a value has none).
+        criterion, model, n, value, low, high, place (1 is best; models with equal values share one, and one without a value has none)
+        and stable_over_lambdas: of all choices of a penalty for every model, the share with which the model stays before and behind
+        the same others; NaN where nothing is refitted.
     """
     rows = []
     for model, each in columns.items():
         means, samples = each.mean(axis=0), sample.means(each, resamples, seed)
         for criterion, (value, _) in CRITERIA.items():
             low, high = sample.interval(value(means), value(samples), confidence)
-            rows.append({"criterion": criterion, "model": model, "n": len(each), "value": float(value(means)), "low": low, "high": high})
-    table = pd.DataFrame(rows, columns=["criterion", "model", "n", "value", "low", "high"])
+            others = [lambdas[other] for other in columns if other != model]
+            kept = [same_order(lambdas[model], other, value).mean(axis=1) for other in others]
+            stable = np.prod(kept, axis=0).mean() if kept else np.nan  # penalties of others are chosen independently
+            row = {"criterion": criterion, "model": model, "n": len(each), "value": float(value(means)), "low": low, "high": high}
+            rows.append(row | {"stable_over_lambdas": stable})
+    table = pd.DataFrame(rows, columns=["criterion", "model", "n", "value", "low", "high", "stable_over_lambdas"])
     places = _oriented(table).groupby(table["criterion"]).rank(method="min", ascending=False)
     return table.assign(place=places.astype("Int64"))
 
@@ -275,7 +313,9 @@ def _oriented(table: pd.DataFrame) -> pd.Series:
     return table["value"].astype(float) * sign.astype(float)
 
 
-def pair_rows(columns: dict[str, np.ndarray], sample: Sample, *, resamples: int, confidence: float, seed: int) -> pd.DataFrame:
+def pair_rows(
+    columns: dict[str, np.ndarray], sample: Sample, lambdas: dict[str, np.ndarray], *, resamples: int, confidence: float, seed: int
+) -> pd.DataFrame:
     """Differences between models on the same images by every criterion: with interval, p-value, and p corrected by Holm.
 
     The interval is by bootstrap. The p-value is that of a paired t test on what each image adds to the difference, of logarithms
@@ -288,6 +328,8 @@ def pair_rows(columns: dict[str, np.ndarray], sample: Sample, *, resamples: int,
         Model -> `criterion_columns` on the same images, for models with a null space.
     sample : Sample
         What the images are a sample of.
+    lambdas : dict of str to ndarray of shape (k, 6)
+        Model -> means with each penalty that is as good as its best, that one first; NaN where nothing is refitted.
     resamples : int
         Bootstrap resamples.
     confidence : float
@@ -298,10 +340,11 @@ def pair_rows(columns: dict[str, np.ndarray], sample: Sample, *, resamples: int,
     Returns
     -------
     DataFrame
-        criterion, model_a, model_b, n, difference (a less b), low, high, p, p_holm and differ (whether p_holm is within the level).
+        criterion, model_a, model_b, n, difference (a less b), low, high, p, stable_over_lambdas (of all choices of two penalties, the
+        share with which they keep their order; NaN where nothing is refitted), p_holm and differ (whether p_holm is within the level).
     """
     samples = {model: sample.means(each, resamples, seed) for model, each in columns.items()}
-    names = ["criterion", "model_a", "model_b", "n", "difference", "low", "high", "p"]
+    names = ["criterion", "model_a", "model_b", "n", "difference", "low", "high", "p", "stable_over_lambdas"]
     rows = []
     for criterion, (value, _) in CRITERIA.items():
         tested = _log(value) if criterion in RATIOS else value
@@ -311,7 +354,8 @@ def pair_rows(columns: dict[str, np.ndarray], sample: Sample, *, resamples: int,
             difference = at[a] - at[b]
             low, high = sample.interval(difference, value(samples[a]) - value(samples[b]), confidence)
             p = t_test(test[a][0] - test[b][0], sample.error(test[a][1] - test[b][1]), sample.freedom)
-            rows.append(dict(zip(names, [criterion, a, b, len(sample.codes), difference, low, high, p], strict=True)))
+            stable = same_order(lambdas[a], lambdas[b], value).mean()
+            rows.append(dict(zip(names, [criterion, a, b, len(sample.codes), difference, low, high, p, stable], strict=True)))
     table = pd.DataFrame(rows, columns=names)
     corrected = [holm(group.to_numpy()) for _, group in table.groupby("criterion", sort=False)["p"]]
     table["p_holm"] = np.concatenate(corrected) if corrected else np.array([])

@@ -67,6 +67,7 @@ COLUMNS = {  # column of a table -> (header, explanation)
     "p_holm": ("p (Holm)", "p-value corrected for the number of comparisons"),
     "differ": ("differ", "the difference is beyond chance"),
     "value": ("value", "the model's value by the criterion"),
+    "stable_over_lambdas": ("stable", "share of the penalties that are as good as the best with which the order stays"),
     "spearman": ("Spearman", "rank correlation of the labels' leakage"),
     "prompt": ("prompt", "text that features are steered toward"),
     "target_is_deg": ("IS wanted (°)", "image score that the step is calibrated to"),
