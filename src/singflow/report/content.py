@@ -82,7 +82,7 @@ def page_tables(
             "space model dimension n is_deg_null is_deg_random is_deg_excess_random is_deg_excess_random_low is_deg_excess_random_high "
             "translator"),
         "orders": (ordered, "space criterion place model value low high n translator"),
-        "model_pairs": (named["model_pairs"], "space criterion model_a model_b difference low high p_holm differ n"),
+        "model_pairs": (named["model_pairs"], "space criterion model_a model_b difference low high p_holm differ stable_over_lambdas n"),
         "labels": (labels, "space model label n is_deg_mean floor_is_deg_mean leak_q leaks as_deg_mean as_abs_deg_mean translator"),
         "label_correlations": (csv["label_correlations"], "space model_a model_b spearman p_holm"),
         "concepts": (csv["concepts"], "space model label kind place concept n angle_mean_deg as_mean_deg as_abs_mean_deg translator"),
