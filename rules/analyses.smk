@@ -82,6 +82,35 @@ rule measure_head_extension:
         " --output {output} --log {log}"
 
 
+rule measure_refits:
+    input:
+        manifest=f"{RESULTS}/data/manifest.parquet",
+        features=shards("features/{model}"),
+        embeddings=shards("embeddings/{space}"),
+        projector=f"{RESULTS}/projectors/{{model}}.safetensors",
+        translator=f"{RESULTS}/translators/{{space}}/{{model}}/{KIND}.json",
+        floor=rules.measure_floor.output.report,
+        texts=f"{RESULTS}/prompts/{{space}}.safetensors",
+        names=f"{RESULTS}/prompts/{{space}}.json",
+    output:
+        table=f"{RESULTS}/refits/{{space}}/{{model}}.parquet",
+        report=f"{RESULTS}/refits/{{space}}/{{model}}.json",
+    threads: THREADS
+    resources:
+        **COST,
+    params:
+        refits=flags("translator.folds", "translator.reference", "controls.dimensions"),
+        reference=REFERENCE,
+        seed=config["seed"],
+    shell:
+        "python scripts/measure_refits.py {params.refits} --manifest {input.manifest}"
+        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
+        " --projector {input.projector} --translator {input.translator} --floor {input.floor}"
+        " --texts {input.texts} --names {input.names}"
+        f" --seed {{params.seed}} --threads {THREADS}"
+        " --table {output.table} --report {output.report} --log {log}"
+
+
 rule measure_null_removal:
     input:
         manifest=f"{RESULTS}/data/manifest.parquet",

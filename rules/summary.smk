@@ -23,6 +23,8 @@ rule summarize:
         scores=for_all("scores/{space}/{model}.parquet"),
         floors=for_all("floors/{space}/{model}.json"),
         floor_labels=for_all("floor_labels/{space}/{model}.parquet"),
+        refits=for_all("refits/{space}/{model}.parquet"),
+        refit_reports=for_all("refits/{space}/{model}.json"),
     output:
         models=table("models"),
         labels=table("labels"),
@@ -42,7 +44,7 @@ rule summarize:
         " --top1_margin {params.margin}"
         f" --manifest {RESULTS}/data/manifest.parquet --entries {RESULTS}/registry/models --projectors {RESULTS}/projectors"
         f" --translators {RESULTS}/translators --kind {KIND} --scores {RESULTS}/scores"
-        f" --floors {RESULTS}/floors --floor_labels {RESULTS}/floor_labels"
+        f" --floors {RESULTS}/floors --floor_labels {RESULTS}/floor_labels --refits {RESULTS}/refits"
         f" --tables {RESULTS}/tables"
         " --metrics {output.metrics} --log {log}"
 
@@ -52,6 +54,8 @@ rule compare_models:
         manifest=f"{RESULTS}/data/manifest.parquet",
         controls=for_all("controls/{space}/{model}.parquet"),
         reports=for_all("controls/{space}/{model}.json"),
+        refits=for_all("refits/{space}/{model}.parquet"),
+        refit_reports=for_all("refits/{space}/{model}.json"),
         models=rules.summarize.output.models,
         paper="report/paper.yaml",
     output:
@@ -68,7 +72,7 @@ rule compare_models:
         seed=config["seed"],
     shell:
         "python scripts/compare_models.py {params.selection} {params.summary} --seed {params.seed}"
-        f" --manifest {RESULTS}/data/manifest.parquet --controls {RESULTS}/controls --table {{input.models}} --paper {{input.paper}}"
+        f" --manifest {RESULTS}/data/manifest.parquet --controls {RESULTS}/controls --refits {RESULTS}/refits --table {{input.models}} --paper {{input.paper}}"
         f" --tables {RESULTS}/tables"
         " --log {log}"
 

@@ -9,18 +9,20 @@ from singflow.analyses.ranking import (
     agreement_rows,
     chart_rows,
     criterion_columns,
+    criterion_refits,
     excess_rows,
     order_rows,
     pair_rows,
+    ranked_columns,
     render_orders,
     shared_dimension,
 )
-from singflow.analyses.statistics import strata_of
+from singflow.analyses.statistics import Sample
 from singflow.analyses.summary import Summary
 from singflow.analyses.tables import as_in_paper, is_control, qualify, qualify_pairs, together
 from singflow.artifacts.files import read_json, write_bytes
 from singflow.artifacts.shards import read_manifest
-from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_table
+from singflow.artifacts.tables import BASIS, read_models, read_parquet, read_refits, write_table
 from singflow.config.reading import read_yaml
 
 LEANS_ON = ["rank_rule", "validation_r2", "translator", "seed"]
@@ -31,6 +33,7 @@ class Flags(Summary, cli.Selection):
 
     manifest: Path
     controls: Path
+    refits: Path
     table: Path
     paper: Path
     seed: int
@@ -43,21 +46,25 @@ def main(flags: Flags) -> None:
     manifest, paper = read_manifest(flags.manifest), read_yaml(flags.paper)
     null_dims = summary.drop_duplicates("model").set_index("model")["null_dim"].to_dict()
     controls = set(map(tuple, summary.loc[is_control(summary), ["space", "model"]].to_numpy()))
-    strata = strata_of(manifest["label"])
+    sample = Sample.of(manifest["label"], flags.resample)
     options = {"resamples": flags.resamples, "confidence": flags.confidence, "seed": flags.seed}
     excess, orders, pairs, shared = [], [], [], {}
     for space in flags.spaces:
         reports = {model: read_json(flags.controls / space / f"{model}.json")["cases"] for model in flags.models if null_dims[model]}
         shared[space] = shared_dimension(map(pd.DataFrame, reports.values()))
-        columns = {}
+        columns, lambdas = {}, {}
         for model, cases in reports.items():  # a table at a time: one takes a kilobyte an image
             table = read_parquet(flags.controls / space / f"{model}.parquet", "controls")
-            rows = excess_rows(table, cases, null_dims[model], strata, **options)
+            refits = read_refits(flags.refits / space / model)
+            rows = excess_rows(table, cases, null_dims[model], sample, refits, **options)
             excess += [{"space": space, "model": model, **row} for row in rows]
             if (space, model) not in controls:
-                columns[model] = criterion_columns(table, null_dims[model], shared[space])
-        orders.append(order_rows(columns, strata, **options).assign(space=space))
-        pairs.append(pair_rows(columns, strata, permutations=flags.permutations, **options).assign(space=space))
+                tried = pd.DataFrame(read_json(flags.refits / space / f"{model}.json")["lambdas"] or [{}])
+                lambdas[model] = tried.reindex(columns=ranked_columns(null_dims[model], shared[space])).to_numpy(dtype=float)
+                fits = criterion_refits(refits, manifest["image_id"], null_dims[model], shared[space])
+                columns[model] = criterion_columns(table, null_dims[model], shared[space]) + fits
+        orders.append(order_rows(columns, sample, lambdas, **options).assign(space=space))
+        pairs.append(pair_rows(columns, sample, lambdas, **options).assign(space=space))
     order = pd.concat(orders, ignore_index=True)
     same = {m: paper["models"][m] for m in summary.loc[as_in_paper(summary, manifest["class_index"], paper), "model"]}
     chart = pd.Series({model: each["ratio"] for model, each in same.items() if "ratio" in each}, dtype=float)

@@ -10,7 +10,7 @@ from singflow.analyses.summary import Summary, correlate_labels, render_text, su
 from singflow.analyses.tables import is_control, qualify, qualify_pairs
 from singflow.artifacts.files import read_json, write_bytes, write_json
 from singflow.artifacts.shards import read_manifest
-from singflow.artifacts.tables import read_parquet, write_table
+from singflow.artifacts.tables import read_parquet, read_refits, write_table
 from singflow.config.registry import read_model
 
 
@@ -27,6 +27,7 @@ class Flags(Summary, cli.Selection):
     scores: Path
     floors: Path
     floor_labels: Path
+    refits: Path
     seed: int
     tables: Path
     metrics: Path
@@ -47,11 +48,13 @@ def main(flags: Flags) -> None:
                 floors[model],
                 zero,
                 read_model(flags.entries / f"{model}.json"),
+                read_refits(flags.refits / space / model),
                 resamples=flags.resamples,
                 confidence=flags.confidence,
                 min_r2=flags.min_r2,
                 top1_margin=flags.top1_margin,
                 seed=flags.seed,
+                resample=flags.resample,
             )
             models.append({"space": space, "model": model, **row})
             each = summarize_labels(scores, read_parquet(flags.floor_labels / space / f"{model}.parquet", "floor_labels"), flags.confidence)

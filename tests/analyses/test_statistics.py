@@ -6,16 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from singflow.analyses.statistics import (
+    Sample,
     bootstrap_means,
-    flipped_means,
     holm,
     interval,
-    paired_p,
+    linearized,
     rank_correlations,
+    slope,
     split_half_reliability,
     strata_of,
+    t_test,
     top1_shortfall,
 )
+from singflow.errors import InputError
 
 
 def covered(draw, truth, trials=1000, resamples=400):
@@ -75,27 +78,14 @@ def test_the_seed_decides_and_blocks_do_not(monkeypatch):
     values, strata = np.random.default_rng(0).standard_normal((30, 2)), np.repeat([0, 1, 2], 10)
     whole = bootstrap_means(values, strata, 200, seed=1)
     assert not np.array_equal(whole, bootstrap_means(values, strata, 200, seed=2))
-    flipped = flipped_means(values, 50, seed=1)
     monkeypatch.setattr("singflow.analyses.statistics.CELLS", 100)
-    monkeypatch.setattr("singflow.analyses.statistics.SIGNS", 100)
     np.testing.assert_allclose(bootstrap_means(values, strata, 200, seed=1), whole, rtol=1e-12)
-    again = flipped_means(values, 50, seed=1)
-    assert again.shape == flipped.shape == (50, 2)
-    for means in (flipped, again):
-        np.testing.assert_allclose(means.mean(axis=0), 0, atol=0.2)
 
 
 def test_every_column_has_an_interval_of_its_own():
     samples = np.arange(101)[:, None] * [1.0, 10.0]
     low, high = interval(samples, 0.9)
     np.testing.assert_allclose([low, high], [[5, 50], [95, 950]])
-
-
-def test_an_order_as_large_as_the_observed_one_counts_whatever_the_rounding():
-    first, second = np.array([0.3]), np.array([0.1])
-    below, above = (np.full((3, 1), (0.3 - 0.1) * factor) for factor in (1 - 1e-12, 1 - 1e-6))
-    assert paired_p(first, second, below, lambda means: means[..., 0]) == 1.0
-    assert paired_p(first, second, above, lambda means: means[..., 0]) == 0.25
 
 
 def test_strata_that_are_resampled_apart_have_the_spread_of_strata_resampled_together(monkeypatch):
@@ -133,48 +123,68 @@ def test_no_stratum_has_one_image_and_no_label_is_split(labels):
     assert pd.DataFrame({"label": labels, "code": codes}).groupby("label")["code"].nunique().max() == 1
 
 
-def mean_of(means):
-    return means[..., 0]
-
-
 def ratio(means):
     return means[..., 0] / means[..., 1]
 
 
-def pair_p(a, b, criterion, permutations=200, seed=0):
-    flipped = flipped_means(a, permutations, seed) - flipped_means(b, permutations, seed)
-    return paired_p(a.mean(axis=0), b.mean(axis=0), flipped, criterion)
+def test_slopes_are_the_derivative_and_zero_for_means_that_do_not_count():
+    np.testing.assert_allclose(slope(ratio, np.array([8.0, 2.0, np.nan])), [0.5, -2.0, 0.0], rtol=1e-8)
+    values = np.random.default_rng(0).gamma(9.0, size=(50, 2))
+    top, bottom = values.mean(axis=0)
+    expected = (values[:, 0] - top / bottom * values[:, 1]) / bottom
+    np.testing.assert_allclose(linearized(np.column_stack([values, np.full(50, np.nan)]), ratio), expected, atol=1e-8)
 
 
-def test_the_paired_test_of_a_mean_is_scipys_sign_flip_test():
-    generator = np.random.default_rng(3)
-    a = generator.gamma(3.0, size=40)
-    b = a + generator.normal(0.25, 1.0, 40)
-    ours = pair_p(a[:, None], b[:, None], mean_of, permutations=20000)
-    theirs = scipy.stats.permutation_test(
-        (a - b,), np.mean, permutation_type="samples", n_resamples=20000, rng=np.random.default_rng(0)
-    ).pvalue
-    assert 0.01 < theirs < 0.5 and ours == pytest.approx(theirs, abs=0.015)
+def test_the_standard_error_of_one_stratum_and_its_t_test_are_scipys():
+    values = np.random.default_rng(1).gamma(2.0, size=40)
+    sample = Sample(np.zeros(40, dtype=int))
+    assert sample.error(values) == pytest.approx(scipy.stats.sem(values))
+    assert t_test(values.mean() - 1.7, sample.error(values), sample.freedom) == pytest.approx(scipy.stats.ttest_1samp(values, 1.7).pvalue)
+    assert t_test(0.0, 0.0, 5) == 1.0 and t_test(1.0, 0.0, 5) == 0.0 and np.isnan(t_test(np.nan, 1.0, 5))
 
 
-@pytest.mark.parametrize("criterion", [mean_of, ratio])
-def test_the_paired_test_holds_its_level(criterion):
-    p = []
-    for trial in range(1000):
-        generator = np.random.default_rng([1, trial])
-        shared = generator.gamma(4.0, size=(60, 2))
-        p.append(pair_p(shared * generator.gamma(5.0, 0.2, (60, 2)), shared * generator.gamma(5.0, 0.2, (60, 2)), criterion, seed=trial))
-    for level in (0.05, 0.2):
-        assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=3 * np.sqrt(level / 1000))
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_standard_error_is_the_spread_of_the_resampled_means(whole):
+    generator = np.random.default_rng(2)
+    codes = np.sort(generator.integers(0, 30, 300))
+    values = generator.standard_normal(30)[codes] + generator.standard_normal(300)
+    sample = Sample(codes, whole)
+    assert sample.means(values[:, None], 4000, seed=0).std() == pytest.approx(sample.error(values), rel=0.05)
+    assert sample.freedom == (29 if whole else 270)
 
 
-@pytest.mark.parametrize("criterion", [mean_of, ratio])
-def test_the_paired_test_finds_a_real_difference_under_shared_image_effects(criterion):
-    generator = np.random.default_rng(0)
-    shared = generator.gamma(4.0, size=(200, 2))
-    a, b = shared + generator.normal(0, 0.1, (200, 2)), shared * [1.05, 1.0] + generator.normal(0, 0.1, (200, 2))
-    assert pair_p(a, b, criterion, permutations=999) == 1 / 1000
-    assert pair_p(a, a, criterion) == 1.0
+def test_a_class_drawn_whole_is_one_draw_however_many_images_it_has():
+    values = np.random.default_rng(3).standard_normal(20)
+    labels = pd.Series([f"label {n}" for n in range(20)])
+    once, thrice = (Sample.of(pd.concat([labels] * times), "classes") for times in (1, 3))
+    assert thrice.error(np.tile(values, 3)) == pytest.approx(once.error(values)) == pytest.approx(scipy.stats.sem(values))
+    np.testing.assert_allclose(thrice.means(np.tile(values, 3)[:, None], 50, seed=0), once.means(values[:, None], 50, seed=0))
+
+
+def test_too_few_labels_are_no_sample_of_labels():
+    with pytest.raises(InputError, match=r"summary.resample: classes .* 9 are too few .* write images"):
+        Sample.of(pd.Series(list("abcdefghi") * 5), "classes")
+    assert Sample.of(pd.Series(list("abcdefghij") * 5), "classes").freedom == 9
+
+
+def test_intervals_are_wider_by_students_t():
+    samples = np.linspace(-1, 3, 101)
+    low, high = Sample(np.arange(8), whole=True).interval(0.5, samples, 0.95)
+    wider = scipy.stats.t.ppf(0.975, 7) / scipy.stats.norm.ppf(0.975)
+    assert (low, high) == pytest.approx((0.5 - wider * 1.4, 0.5 + wider * 2.4))
+
+
+@pytest.mark.parametrize("labels", [10, 40])
+def test_intervals_over_classes_cover_the_mean_of_all_classes_in_93_to_97_percent_of_1500_trials(labels):
+    hits = 0
+    for trial in range(1500):
+        generator = np.random.default_rng([8, trial])
+        codes = np.arange(5 * labels) % labels
+        values = (generator.gamma(9.0, 1 / 9, labels)[codes] + generator.normal(0, 0.5, len(codes)))[:, None]
+        sample = Sample(codes, whole=True)
+        low, high = sample.interval(values.mean(axis=0), sample.means(values, 500, seed=trial), 0.95)
+        hits += low[0] <= 1.0 <= high[0]
+    assert 0.93 <= hits / 1500 <= 0.97
 
 
 def test_holms_correction_by_hand():

@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from singflow.analyses.ranking import agreement_rows, criterion_columns, excess_rows, order_rows, pair_rows, shared_dimension
-from singflow.analyses.statistics import split_half_reliability, strata_of
+from singflow.analyses.statistics import Sample, split_half_reliability, strata_of
 from singflow.analyses.summary import correlate_labels, summarize_labels, summarize_model
 from singflow.analyses.tables import qualify, qualify_pairs
 from singflow.artifacts.files import write_bytes, write_json
@@ -144,12 +144,13 @@ def write_study(
                 )
                 spread = {"dimension": null_dim, "draws": 5, "stable": True, "is_deg_spread": 0.1, "as_abs_deg_spread": 0.1}
                 cases = [{"subspace": name, **spread} for name, *_ in parts]
-                found = excess_rows(controls[model], cases, null_dim, strata_of(manifest["label"]), **SETTINGS)
+                found = excess_rows(controls[model], cases, null_dim, Sample(strata_of(manifest["label"])), **SETTINGS)
                 excess += [{"space": space, "model": model, **each} for each in found]
-        shared, strata = shared_dimension(controls.values()), strata_of(manifest["label"])
+        shared, sample = shared_dimension(controls.values()), Sample(strata_of(manifest["label"]))
         columns = {model: criterion_columns(table, null_dims[models.index(model)], shared) for model, table in controls.items()}
-        orders.append(order_rows(columns, strata, **SETTINGS).assign(space=space))
-        pairs.append(pair_rows(columns, strata, permutations=99, **SETTINGS).assign(space=space))
+        lambdas = {model: each.mean(axis=0, keepdims=True) for model, each in columns.items()}
+        orders.append(order_rows(columns, sample, lambdas, **SETTINGS).assign(space=space))
+        pairs.append(pair_rows(columns, sample, lambdas, **SETTINGS).assign(space=space))
     summary, labelled = pd.DataFrame(rows), pd.concat(by_label, ignore_index=True)
     some = summary[["space", "model"]] if extras else summary.iloc[:0][["space", "model"]]
     correlations = labelled.iloc[:0][["space", "model"]].rename(columns={"model": "model_a"})

@@ -19,6 +19,16 @@ def fitted(features, embeddings, cuts=(), origin=None):
     return statistics
 
 
+def test_the_inverse_is_that_of_the_penalized_scatter():
+    generator = np.random.default_rng(0)
+    features = generator.standard_normal((30, 6)) + 5
+    statistics = fitted(features, generator.standard_normal((30, 2)))
+    centred = features - features.mean(axis=0)
+    np.testing.assert_allclose(statistics.inverse(2.0), np.linalg.inv(centred.T @ centred + 2.0 * np.eye(6)), rtol=1e-9)
+    np.testing.assert_allclose(statistics.feature_mean, features.mean(axis=0))
+    assert statistics.regress(slice(0, 0)).inverse(1.0).shape == (0, 0)
+
+
 @settings(max_examples=25)
 @given(st.integers(2, 60), st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**32 - 1), st.floats(0, 20))
 def test_every_alpha_of_the_path_is_scikit_learns_ridge(n, width, dim, seed, offset):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from singflow.analyses.statistics import Criterion, bootstrap_means, flipped_means, holm, interval, paired_p, rank_correlations
+from singflow.analyses.statistics import Criterion, Sample, holm, linearized, rank_correlations, t_test, through_fits
 from singflow.analyses.tables import legend, marked
 
 SCORES = ["is_deg", "as_abs_deg"]
@@ -33,6 +33,17 @@ CRITERIA: dict[str, tuple[Criterion, bool]] = {
     "as_abs_excess": (lambda m: m[..., 1] - m[..., 3], False),
     "as_abs_per_control": (lambda m: _ratio(m[..., 1], m[..., 3]), False),
 }
+RATIOS = {name for name in CRITERIA if "_per_" in name}
+
+
+def _log(criterion: Criterion) -> Criterion:
+    """The logarithm of a criterion, NaN where it is not above 0."""
+
+    def value(means: np.ndarray) -> np.ndarray:
+        found = criterion(means)
+        return np.log(found, out=np.full(np.shape(found), np.nan), where=found > 0)
+
+    return value
 
 
 def shared_dimension(controls: Iterable[pd.DataFrame]) -> int | None:
@@ -95,14 +106,60 @@ def criterion_columns(controls: pd.DataFrame, null_dim: int, shared: int | None)
     return np.hstack([case_columns(controls, subspace, dimension) for subspace, dimension in cases])
 
 
+def criterion_refits(refits: pd.DataFrame | None, image_id: pd.Series, null_dim: int, shared: int | None) -> np.ndarray:
+    """What images add through the fits to the means that CRITERIA take.
+
+    Parameters
+    ----------
+    refits : DataFrame or None
+        refits/<space>/<model>.parquet; None where nothing is refitted.
+    image_id : Series of length n
+        Images.
+    null_dim, shared
+        As for criterion_columns().
+
+    Returns
+    -------
+    ndarray of shape (n, 6)
+        To be added to criterion_columns() before the means are resampled.
+    """
+    return through_fits(refits, image_id, ranked_columns(null_dim, shared))
+
+
+def ranked_columns(null_dim: int, shared: int | None) -> list[str]:
+    """Names, in refits/<space>/<model>.*, of the scores whose means CRITERIA take.
+
+    Parameters
+    ----------
+    null_dim, shared
+        As for criterion_columns().
+
+    Returns
+    -------
+    list of str
+        Six, in the order of criterion_columns().
+    """
+    prefixes = ["", "control_", "" if shared == null_dim else f"part_{shared}_"]
+    return [prefix + score for prefix in prefixes for score in SCORES]
+
+
 def excess_rows(
-    controls: pd.DataFrame, report: list[dict[str, Any]], null_dim: int, strata: np.ndarray, *, resamples: int, confidence: float, seed: int
+    controls: pd.DataFrame,
+    report: list[dict[str, Any]],
+    null_dim: int,
+    sample: Sample,
+    refits: pd.DataFrame | None = None,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """Rows of tables/controls.csv for one model and space: null removal against random and row-space removal, by dimension.
 
     The interval of an excess holds the spread over images and that over subspaces: a null space that is like any other subspace
-    has an excess whose interval covers 0. Both halves are added in quadrature; the second is that of one further draw, Student t
-    with draws - 1 degrees of freedom.
+    has an excess whose interval covers 0. The error of one further draw is added in quadrature, and the quantile is Student's t with
+    the degrees of freedom that the two together have (Satterthwaite). Intervals hold the refit too, but for the excess over parts of
+    the row space, and over random subspaces of other dimensions than the null space's own.
 
     Parameters
     ----------
@@ -112,10 +169,12 @@ def excess_rows(
         Its cases: subspace, dimension, draws, stable, is_deg_spread and as_abs_deg_spread.
     null_dim : int
         Dimension of the model's null space.
-    strata : ndarray of shape (n,)
-        Stratum of every image by image_id, codes from 0.
+    sample : Sample
+        What the images are a sample of.
+    refits : DataFrame, optional
+        refits/<space>/<model>.parquet; without it intervals hold the images alone.
     resamples : int
-        Bootstrap resamples of the images.
+        Bootstrap resamples.
     confidence : float
         Coverage of the intervals, 0 to 1.
     seed : int
@@ -134,51 +193,95 @@ def excess_rows(
     dimensions = sorted({dimension for _, dimension in drawn})
     columns = {(kind, dimension): case_columns(controls, kind, dimension) for dimension in dimensions for kind in ("null", "random", "row")}
     parts = [columns[kind, d] if kind == "null" else columns["null", d] - columns[kind, d] for kind, d in columns]
-    together = bootstrap_means(np.hstack(parts), strata, resamples, seed)  # drawing images takes the time: once for all cases
+    through = [_through(refits, controls, kind, dimension, null_dim) for kind, dimension in columns]
+    together = sample.means(np.hstack(parts) + np.hstack(through), resamples, seed)  # drawing images takes the time: once for all cases
     samples = dict(zip(columns, np.hsplit(together, len(parts)), strict=True))
     rows = []
     for dimension in dimensions:
-        row: dict[str, Any] = {"dimension": dimension, "own": dimension == null_dim, "n": len(strata)}
+        row: dict[str, Any] = {"dimension": dimension, "own": dimension == null_dim, "n": len(sample.codes)}
         null = columns["null", dimension]
         for position, score in enumerate(SCORES):
             row[f"{score}_null"] = null[:, position].mean()
-            row[f"{score}_null_low"], row[f"{score}_null_high"] = interval(samples["null", dimension][:, position], confidence)
+            low, high = sample.interval(row[f"{score}_null"], samples["null", dimension][:, position], confidence)
+            row[f"{score}_null_low"], row[f"{score}_null_high"] = low, high
         for other in ("random", "row"):
             case = drawn.get((other, dimension))
             values, spread = columns[other, dimension], samples[other, dimension]
             for position, score in enumerate(SCORES):
                 row[f"{score}_{other}"] = values[:, position].mean()
                 middle = (null - values)[:, position].mean()
-                low, high = interval(spread[:, position], confidence)
-                wide = _spread_of_draws(case, score, confidence) if case else np.nan
+                low, high = sample.interval(middle, spread[:, position], confidence)
+                error = _error_of_draw(case, score) if case else np.nan
                 row[f"{score}_excess_{other}"] = middle
-                row[f"{score}_excess_{other}_low"] = middle - np.hypot(middle - low, wide)
-                row[f"{score}_excess_{other}_high"] = middle + np.hypot(high - middle, wide)
+                for end, half in (("low", middle - low), ("high", high - middle)):
+                    reach = _with_draws(half, sample.freedom, error, case["draws"] - 1 if case else 0, confidence)
+                    row[f"{score}_excess_{other}_{end}"] = middle + (reach if end == "high" else -reach)
             row[f"{other}_draws"] = case["draws"] if case else 0
             row[f"{other}_stable"] = bool(case and case["stable"])
         rows.append(row)
     return rows
 
 
-def _spread_of_draws(case: dict[str, Any], score: str, confidence: float) -> float:
-    """Half-width of the prediction interval of one further draw's mean; 0 for the whole row space, which is one."""
-    if case["draws"] < 2:
-        return 0.0
-    quantile = scipy.stats.t.ppf((1 + confidence) / 2, case["draws"] - 1)
-    return float(quantile * case[f"{score}_spread"] * np.sqrt(1 + 1 / case["draws"]))
+def _through(refits: pd.DataFrame | None, controls: pd.DataFrame, kind: str, dimension: int, null_dim: int) -> np.ndarray:
+    """What images add through the fits to scores after null removal, or to their excess: (n, 2)."""
+    image_id = pd.Series(np.sort(controls["image_id"].unique()))
+    own, part, random = (through_fits(refits, image_id, [p + s for s in SCORES]) for p in ("", f"part_{dimension}_", "control_"))
+    if kind == "null":
+        return own if dimension == null_dim else part
+    return own - random if (kind, dimension) == ("random", null_dim) else np.zeros_like(own)
 
 
-def order_rows(columns: dict[str, np.ndarray], strata: np.ndarray, *, resamples: int, confidence: float, seed: int) -> pd.DataFrame:
+def _error_of_draw(case: dict[str, Any], score: str) -> float:
+    """Standard error of what one further draw's mean is expected to be; 0 for the whole row space, which is one."""
+    draws = case["draws"]
+    return float(case[f"{score}_spread"] * np.sqrt(1 + 1 / draws)) if draws > 1 else 0.0
+
+
+def _with_draws(half: float, freedom: int, error: float, draws_freedom: int, confidence: float) -> float:
+    """Half an interval over images, widened by an independent error with few degrees of freedom of its own."""
+    tail = (1 + confidence) / 2
+    images = half / scipy.stats.t.ppf(tail, max(freedom, 1))
+    total = images**2 + error**2
+    if not total > 0:
+        return float(np.sqrt(total))
+    together = total**2 / (images**4 / max(freedom, 1) + error**4 / max(draws_freedom, 1))
+    return float(scipy.stats.t.ppf(tail, together) * np.sqrt(total))
+
+
+def same_order(first: np.ndarray, second: np.ndarray, criterion: Criterion) -> np.ndarray:
+    """Whether two models keep their order by a criterion with other penalties.
+
+    Parameters
+    ----------
+    first, second : ndarray of shape (k, 6), ndarray of shape (l, 6)
+        Means of each model with k and l penalties, the best one first.
+    criterion : callable
+        Maps means (..., 6) to values (...).
+
+    Returns
+    -------
+    ndarray of shape (k, l)
+        1 where their order is that with the best penalties, 0 where it is not; NaN where the criterion is undefined.
+    """
+    difference = criterion(first)[:, None] - criterion(second)
+    return np.where(np.isfinite(difference), np.sign(difference) == np.sign(difference[0, 0]), np.nan)
+
+
+def order_rows(
+    columns: dict[str, np.ndarray], sample: Sample, lambdas: dict[str, np.ndarray], *, resamples: int, confidence: float, seed: int
+) -> pd.DataFrame:
     """Every model's value, interval and place by every criterion, one row each.
 
     Parameters
     ----------
     columns : dict of str to ndarray of shape (n, 6)
         Model -> `criterion_columns` on the same images, for models with a null space.
-    strata : ndarray of shape (n,)
-        Stratum of every image by image_id, codes from 0.
+    sample : Sample
+        What the images are a sample of.
+    lambdas : dict of str to ndarray of shape (k, 6)
+        Model -> means with each penalty that is as good as its best, that one first; NaN where nothing is refitted.
     resamples : int
-        Bootstrap resamples of the images.
+        Bootstrap resamples.
     confidence : float
         Coverage of the intervals, 0 to 1.
     seed : int
@@ -187,16 +290,21 @@ def order_rows(columns: dict[str, np.ndarray], strata: np.ndarray, *, resamples:
     Returns
     -------
     DataFrame
-        criterion, model, n, value, low, high (an interval over images) and place (1 is best; models with equal values share one,
-        and one without a value has none).
+        criterion, model, n, value, low, high, place (1 is best; models with equal values share one, and one without a value has none)
+        and stable_over_lambdas: of all choices of a penalty for every model, the share with which the model stays before and behind
+        the same others; NaN where nothing is refitted.
     """
     rows = []
     for model, each in columns.items():
-        means, samples = each.mean(axis=0), bootstrap_means(each, strata, resamples, seed)
+        means, samples = each.mean(axis=0), sample.means(each, resamples, seed)
         for criterion, (value, _) in CRITERIA.items():
-            low, high = interval(value(samples), confidence)
-            rows.append({"criterion": criterion, "model": model, "n": len(each), "value": float(value(means)), "low": low, "high": high})
-    table = pd.DataFrame(rows, columns=["criterion", "model", "n", "value", "low", "high"])
+            low, high = sample.interval(value(means), value(samples), confidence)
+            others = [lambdas[other] for other in columns if other != model]
+            kept = [same_order(lambdas[model], other, value).mean(axis=1) for other in others]
+            stable = np.prod(kept, axis=0).mean() if kept else np.nan  # penalties of others are chosen independently
+            row = {"criterion": criterion, "model": model, "n": len(each), "value": float(value(means)), "low": low, "high": high}
+            rows.append(row | {"stable_over_lambdas": stable})
+    table = pd.DataFrame(rows, columns=["criterion", "model", "n", "value", "low", "high", "stable_over_lambdas"])
     places = _oriented(table).groupby(table["criterion"]).rank(method="min", ascending=False)
     return table.assign(place=places.astype("Int64"))
 
@@ -208,44 +316,48 @@ def _oriented(table: pd.DataFrame) -> pd.Series:
 
 
 def pair_rows(
-    columns: dict[str, np.ndarray], strata: np.ndarray, *, resamples: int, permutations: int, confidence: float, seed: int
+    columns: dict[str, np.ndarray], sample: Sample, lambdas: dict[str, np.ndarray], *, resamples: int, confidence: float, seed: int
 ) -> pd.DataFrame:
     """Differences between models on the same images by every criterion: with interval, p-value, and p corrected by Holm.
 
-    The interval is by bootstrap, the p-value by exchanging two models' scores on random images. The correction is for the
-    number of pairs within a criterion.
+    The interval is by bootstrap. The p-value is that of a paired t test on what each image adds to the difference, of logarithms
+    where the criterion is a ratio: it holds its level where two models with one ratio have levels that differ. The correction is for
+    the number of pairs within a criterion.
 
     Parameters
     ----------
     columns : dict of str to ndarray of shape (n, 6)
         Model -> `criterion_columns` on the same images, for models with a null space.
-    strata : ndarray of shape (n,)
-        Stratum of every image by image_id, codes from 0.
+    sample : Sample
+        What the images are a sample of.
+    lambdas : dict of str to ndarray of shape (k, 6)
+        Model -> means with each penalty that is as good as its best, that one first; NaN where nothing is refitted.
     resamples : int
-        Bootstrap resamples of the images.
-    permutations : int
-        Permutations behind every p-value.
+        Bootstrap resamples.
     confidence : float
         Coverage of the intervals, 0 to 1; its complement is the level of the tests.
     seed : int
-        Seed of the bootstrap and of the permutations.
+        Seed of the bootstrap.
 
     Returns
     -------
     DataFrame
-        criterion, model_a, model_b, n, difference (a less b), low, high, p, p_holm and differ (whether p_holm is within the level).
+        criterion, model_a, model_b, n, difference (a less b), low, high, p, stable_over_lambdas (of all choices of two penalties, the
+        share with which they keep their order; NaN where nothing is refitted), p_holm and differ (whether p_holm is within the level).
     """
-    samples = {model: bootstrap_means(each, strata, resamples, seed) for model, each in columns.items()}
-    flipped = {model: flipped_means(each, permutations, seed) for model, each in columns.items()}
-    means = {model: each.mean(axis=0) for model, each in columns.items()}
-    names = ["criterion", "model_a", "model_b", "n", "difference", "low", "high", "p"]
+    samples = {model: sample.means(each, resamples, seed) for model, each in columns.items()}
+    names = ["criterion", "model_a", "model_b", "n", "difference", "low", "high", "p", "stable_over_lambdas"]
     rows = []
     for criterion, (value, _) in CRITERIA.items():
+        tested = _log(value) if criterion in RATIOS else value
+        at = {model: float(value(each.mean(axis=0))) for model, each in columns.items()}
+        test = {model: (float(tested(each.mean(axis=0))), linearized(each, tested)) for model, each in columns.items()}
         for a, b in combinations(columns, 2):
-            low, high = interval(value(samples[a]) - value(samples[b]), confidence)
-            difference = float(value(means[a]) - value(means[b]))
-            p = paired_p(means[a], means[b], flipped[a] - flipped[b], value)
-            rows.append(dict(zip(names, [criterion, a, b, len(strata), difference, low, high, p], strict=True)))
+            difference = at[a] - at[b]
+            low, high = sample.interval(difference, value(samples[a]) - value(samples[b]), confidence)
+            p = t_test(test[a][0] - test[b][0], sample.error(test[a][1] - test[b][1]), sample.freedom)
+            stable = same_order(lambdas[a], lambdas[b], value).mean()
+            rows.append(dict(zip(names, [criterion, a, b, len(sample.codes), difference, low, high, p, stable], strict=True)))
     table = pd.DataFrame(rows, columns=names)
     corrected = [holm(group.to_numpy()) for _, group in table.groupby("criterion", sort=False)["p"]]
     table["p_holm"] = np.concatenate(corrected) if corrected else np.array([])

@@ -1,14 +1,18 @@
 """Uncertainty of what is averaged over images, and tests of differences between models and labels."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import scipy
+from numpy.typing import ArrayLike
+
+from singflow.errors import InputError
 
 STRATA, CELLS = 20_000, 100_000  # images whose strata are resampled together, and numbers drawn at once: they stay in the cache
-SIGNS = 4_000_000  # random signs held at once
+LEAST = 10  # labels that are resampled whole
 
 Criterion = Callable[[np.ndarray], np.ndarray]
 
@@ -36,6 +40,28 @@ def strata_of(labels: pd.Series) -> np.ndarray:
         single[np.flatnonzero(~single)[np.argmin(sizes[~single])]] = True
     merged = np.where(single, len(sizes), np.arange(len(sizes)))
     return np.unique(merged[codes], return_inverse=True)[1]
+
+
+def through_fits(refits: pd.DataFrame | None, image_id: pd.Series, columns: Sequence[str | None]) -> np.ndarray:
+    """What images add to mean scores through the translators that are fitted to them.
+
+    Parameters
+    ----------
+    refits : DataFrame or None
+        refits/<space>/<model>.parquet; None where nothing is refitted.
+    image_id : Series of length n
+        Images.
+    columns : sequence of str or None
+        Columns that are wanted; None for one that no fit changes.
+
+    Returns
+    -------
+    ndarray of shape (n, c)
+        To be added to scores before their means are resampled; 0 for what is not known.
+    """
+    none = pd.DataFrame(index=image_id)
+    rows = none if refits is None else refits.set_index("image_id").reindex(image_id, fill_value=0.0)
+    return np.column_stack([rows[column] if column in rows else np.zeros(len(rows)) for column in columns])
 
 
 def bootstrap_means(columns: np.ndarray, strata: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -85,6 +111,118 @@ def bootstrap_means(columns: np.ndarray, strata: np.ndarray, resamples: int, see
     return means
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What images are a sample of, which decides how they are resampled.
+
+    codes: (n,) from 0, the stratum of each image, or its label. whole: labels are drawn, with all of their images; otherwise images
+    are drawn within their stratum.
+    """
+
+    codes: np.ndarray
+    whole: bool = False
+
+    @classmethod
+    def of(cls, labels: pd.Series, resample: str) -> "Sample":
+        """The sample that images with these labels are.
+
+        Parameters
+        ----------
+        labels : Series of length n
+            Label of every image.
+        resample : {"images", "classes"}
+            What is drawn: images of these labels, or labels.
+
+        Returns
+        -------
+        Sample
+            With the labels' strata, or the labels themselves.
+
+        Raises
+        ------
+        InputError
+            With too few labels to be a sample of labels.
+        """
+        if resample == "images":
+            return cls(strata_of(labels))
+        codes = pd.factorize(labels)[0]
+        if codes.max() + 1 < LEAST:
+            raise InputError(
+                f"summary.resample: classes takes labels as the sample, and {codes.max() + 1} are too few for an interval: "
+                f"{LEAST} are needed; write images"
+            )
+        return cls(codes, whole=True)
+
+    @property
+    def freedom(self) -> int:
+        """Degrees of freedom of a standard error."""
+        groups = int(self.codes.max()) + 1
+        return groups - 1 if self.whole else len(self.codes) - groups
+
+    def means(self, columns: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+        """Means of columns over what is resampled.
+
+        Parameters
+        ----------
+        columns, resamples, seed
+            As for bootstrap_means().
+
+        Returns
+        -------
+        ndarray of shape (resamples, c)
+            Means over images in float64.
+        """
+        if not self.whole:
+            return bootstrap_means(columns, self.codes, resamples, seed)
+        n = np.bincount(self.codes)
+        sums = np.column_stack([*(np.bincount(self.codes, column) for column in np.asarray(columns).T), n])
+        drawn = bootstrap_means(sums, np.zeros(len(n), dtype=np.int64), resamples, seed)
+        return drawn[:, :-1] / drawn[:, -1:]
+
+    def interval(self, value: ArrayLike, samples: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+        """Percentile interval, widened for few degrees of freedom by the ratio of Student's t to the normal quantile.
+
+        Parameters
+        ----------
+        value : float or ndarray of shape (...)
+            What the samples are of, as it is.
+        samples : ndarray of shape (resamples, ...)
+            Resampled values.
+        confidence : float
+            Coverage, 0 to 1.
+
+        Returns
+        -------
+        low, high : ndarray of shape (...)
+            Ends of the interval, NaN where a sample is undefined.
+        """
+        tail = (1 + confidence) / 2
+        wider = scipy.stats.t.ppf(tail, max(self.freedom, 1)) / scipy.stats.norm.ppf(tail)
+        low, high = interval(samples, confidence)
+        return value + wider * (low - value), value + wider * (high - value)
+
+    def error(self, values: np.ndarray) -> float:
+        """Standard error of a mean over images.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n,)
+            A number of every image.
+
+        Returns
+        -------
+        float
+            With as many degrees of freedom as the sample has.
+        """
+        n = np.bincount(self.codes)
+        if self.whole:
+            sums = np.bincount(self.codes, values - values.mean())
+            return float(np.sqrt(len(n) / (len(n) - 1) * np.sum(sums**2)) / len(values))
+        means = np.bincount(self.codes, values) / n
+        squares = np.bincount(self.codes, (values - means[self.codes]) ** 2)
+        return float(np.sqrt(np.sum(squares * n / np.maximum(n - 1, 1))) / len(values))
+
+
 def _blocks(total: int, width: int, most: int) -> Iterator[slice]:
     """Slices of `total` rows of `width` numbers: at most `most` numbers, but at least a row."""
     step = max(1, most // max(width, 1))
@@ -111,58 +249,66 @@ def interval(samples: np.ndarray, confidence: float) -> tuple[np.ndarray, np.nda
     return low, high
 
 
-def flipped_means(columns: np.ndarray, permutations: int, seed: int) -> np.ndarray:
-    """Means of columns after each image's row was given a random sign.
+def slope(criterion: Criterion, means: np.ndarray) -> np.ndarray:
+    """Derivative of a criterion with respect to the means that it takes, by central differences.
 
-    For two models a and b, half the difference of their flipped means is what exchanging them on random images adds to or takes
-    from their common mean.
+    Parameters
+    ----------
+    criterion : callable
+        Maps means (..., c) to values (...).
+    means : ndarray of shape (c,)
+        Where it is taken.
+
+    Returns
+    -------
+    ndarray of shape (c,)
+        The derivative, 0 for means that the criterion does not look at.
+    """
+    step = 1e-5 * np.maximum(np.abs(np.nan_to_num(means)), 1e-3)
+    up, down = criterion(means + np.diag(step)), criterion(means - np.diag(step))
+    return (up - down) / (2.0 * step)
+
+
+def linearized(columns: np.ndarray, criterion: Criterion) -> np.ndarray:
+    """What each image adds to a criterion of the means, to first order (the delta method).
 
     Parameters
     ----------
     columns : ndarray of shape (n, c)
         Numbers of every image.
-    permutations : int
-        Number of draws of the signs.
-    seed : int
-        Seeds the signs, together with n: models with as many images get the same ones.
-
-    Returns
-    -------
-    ndarray of shape (permutations, c)
-        Means in float64.
-    """
-    generator = np.random.default_rng([seed, len(columns)])
-    wide = np.asarray(columns, dtype=np.float64)
-    blocks = []
-    for part in _blocks(permutations, len(wide), SIGNS):
-        signs = generator.integers(0, 2, (part.stop - part.start, len(wide)), dtype=np.int8).astype(np.float64) * 2 - 1
-        blocks.append(signs @ wide / len(wide))
-    return np.concatenate(blocks)
-
-
-def paired_p(first: np.ndarray, second: np.ndarray, flipped: np.ndarray, criterion: Criterion) -> float:
-    """Two-sided p-value that two models on the same images differ in a criterion of their means.
-
-    Under the null hypothesis the two may be exchanged on every image.
-
-    Parameters
-    ----------
-    first, second : ndarray of shape (c,)
-        Means of the two models.
-    flipped : ndarray of shape (permutations, c)
-        Difference of their `flipped_means`.
     criterion : callable
         Maps means (..., c) to values (...).
 
     Returns
     -------
-    float
-        p-value that counts the observed order as one of the permutations; NaN where the observed difference is undefined.
+    ndarray of shape (n,)
+        Numbers whose mean varies as the criterion does; NaN where it is undefined.
     """
-    middle = (first + second) / 2.0
-    drawn = np.abs(criterion(middle + flipped / 2.0) - criterion(middle - flipped / 2.0))
-    observed = abs(float(criterion(first) - criterion(second)))
-    return _share(drawn, observed)
+    slopes = slope(criterion, columns.mean(axis=0))
+    used = slopes != 0
+    return np.asarray(columns[:, used] @ slopes[used])
+
+
+def t_test(difference: float, error: float, freedom: int) -> float:
+    """Two-sided p-value of a difference by Student's t.
+
+    Parameters
+    ----------
+    difference : float
+        The difference.
+    error : float
+        Its standard error.
+    freedom : int
+        Degrees of freedom.
+
+    Returns
+    -------
+    float
+        1 where there is no difference at all; NaN where it is undefined.
+    """
+    if not np.isfinite(difference):
+        return float("nan")
+    return float(2 * scipy.stats.t.sf(np.inf if not error else abs(difference) / error, max(freedom, 1))) if difference else 1.0
 
 
 def _share(drawn: np.ndarray, observed: float) -> float:

@@ -1,14 +1,14 @@
 """Tables that people read: one row per model and space, one per label, and the text that ends a run."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import scipy
 from pydantic import Field
 
-from singflow.analyses.statistics import bootstrap_means, holm, interval, rank_correlations, strata_of, top1_shortfall
+from singflow.analyses.statistics import Sample, holm, rank_correlations, through_fits, top1_shortfall
 from singflow.analyses.tables import EDGE, LEAK, MARKS, WEAK, ZERO, mark, marked
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import (
@@ -19,8 +19,11 @@ from singflow.config.sections import (
 class Summary(Section):
     """The tables."""
 
-    resamples: int = Field(2000, ge=100, description="bootstrap resamples of the images behind every interval")
-    permutations: int = Field(10000, ge=100, description="permutations behind every p-value")
+    resample: Literal["images", "classes"] = Field(
+        "images", description="what the images are a sample of: images of these labels, or labels, which are then drawn whole (10 or more)"
+    )
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples behind every interval")
+    permutations: int = Field(10000, ge=100, description="permutations behind the p-value of a rank correlation")
     confidence: float = Field(0.95, gt=0, lt=1, description="coverage of the intervals; its complement is the level of the tests")
     min_r2: float = Field(0.2, le=1, allow_inf_nan=False, description="held-out R2 below which a translator is called weak")
 
@@ -38,12 +41,14 @@ def summarize_model(
     floor: dict[str, Any],
     zero: dict[str, Any] | None,
     entry: ModelEntry,
+    refits: pd.DataFrame | None = None,
     *,
     resamples: int,
     confidence: float,
     min_r2: float,
     top1_margin: float,
     seed: int,
+    resample: str = "images",
 ) -> dict[str, Any]:
     """One row of tables/models.csv.
 
@@ -61,6 +66,8 @@ def summarize_model(
         That of the space's known zero, if the study has it.
     entry : ModelEntry
         The model's entry of the registry.
+    refits : DataFrame, optional
+        What images add to mean scores through the fit, refits/<space>/<model>.parquet; without it intervals hold the images alone.
     resamples : int
         Bootstrap resamples of the images.
     confidence : float
@@ -71,11 +78,13 @@ def summarize_model(
         Percentage points by which top-1 may lie below the reported one, besides two standard errors.
     seed : int
         The study's seed, also of the bootstrap.
+    resample : {"images", "classes"}, optional
+        What is resampled: images within labels, or labels with all of their images.
 
     Returns
     -------
     dict
-        The row's columns but space and model. Angles in degrees; intervals by bootstrap over images within labels; None where
+        The row's columns but space and model. Angles in degrees; intervals by bootstrap; None where
         undefined.
     """
     size = scores["as_deg"].abs()
@@ -90,6 +99,7 @@ def summarize_model(
         "rank_rule": projector["rule"],
         **{name: projector[name] for name in ("weight_dtype", "rank_stored", "rank_float64")},
         "seed": seed,
+        "intervals": resample if refits is None else f"{resample}, refit",
         "weights": entry.weights.partition(":")[0],
         "weights_id": entry.id,
         "top1": top1,
@@ -126,22 +136,26 @@ def summarize_model(
     }
     if scores["as_contrast_deg"].notna().all():
         columns["as_contrast"] = scores["as_contrast_deg"]
-    samples = dict(
-        zip(columns, bootstrap_means(np.column_stack(list(columns.values())), strata_of(scores["label"]), resamples, seed).T, strict=True)
-    )
+    sample = Sample.of(scores["label"], resample)
+    drawn = np.column_stack(list(columns.values())) + through_fits(refits, scores["image_id"], [REFITS.get(name) for name in columns])
+    samples = dict(zip(columns, sample.means(drawn, resamples, seed).T, strict=True))
     for name, values in columns.items():
         row[f"{name}_mean"] = float(values.mean())
-        row[f"{name}_low"], row[f"{name}_high"] = map(float, interval(samples[name], confidence))
+        row[f"{name}_low"], row[f"{name}_high"] = map(float, sample.interval(values.mean(), samples[name], confidence))
     row |= {} if "as_contrast" in columns else dict.fromkeys(["as_contrast_mean", "as_contrast_low", "as_contrast_high"])
     for name, below in (("is_per_as", "as_abs"), ("is_per_control", "control_is"), ("is_per_matched", "matched_is")):
         row |= {name: None, f"{name}_low": None, f"{name}_high": None}
         if row[f"{below}_mean"] > 0:
             row[name] = row["is_mean"] / row[f"{below}_mean"]
-            row[f"{name}_low"], row[f"{name}_high"] = map(float, interval(samples["is"] / samples[below], confidence))
+            row[f"{name}_low"], row[f"{name}_high"] = map(float, sample.interval(row[name], samples["is"] / samples[below], confidence))
     row["note"] = NO_NULL_SPACE if projector["null_dim"] == 0 else ""
     return row
 
 
+REFITS = {  # columns of refits/<space>/<model>.parquet
+    "is": "is_deg", "as": "as_deg", "as_abs": "as_abs_deg", "as_contrast": "as_contrast_deg", "conditional_is": "conditional_is_deg",
+    "control_is": "control_is_deg", "control_as": "control_as_deg", "matched_is": "matched_is_deg",
+}  # fmt: skip
 FLOOR = [
     "known_zero", "known_leak", "permutations", "p_is", "p_as_abs", "p_conditional_is", "r2_principal", "delta_r2", "delta_r2_low",
     "delta_r2_high",

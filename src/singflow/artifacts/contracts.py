@@ -27,6 +27,11 @@ COLUMNS = {  # of the tables of rows, with their kinds
             "i": "n", "O": "label", "f": "is_deg floor_is_deg p_is_deg as_abs_deg floor_as_abs_deg p_as_abs_deg",
         },
         "head_extensions": {"i": "directions", "f": "r2 r2_low r2_high"},
+        "refits": {
+            "i": "image_id",
+            "f": "is_deg as_deg as_abs_deg as_contrast_deg conditional_is_deg"
+            " control_is_deg control_as_deg control_as_abs_deg matched_is_deg",
+        },
         "neighbours": {"i": "image_id original_id equivalent_id", "f": "original_deg equivalent_deg"},
         "null_validation": {"i": "image_id", "O": "perturbation", "f": "norm logit_change softmax_change", "b": "top1_changed"},
         "pictures": {"O": "figure picture"},

@@ -92,6 +92,11 @@ class Size:
         return sum(2 + (each <= self.feature_dim - self.null_dim) for each in wanted)
 
     @property
+    def parts(self) -> list[int]:
+        """Dimensions of the parts of the null space that are compared."""
+        return [each for each in self.dimensions if each < self.null_dim]
+
+    @property
     def fits(self) -> int:
         """Translators of a model in a space."""
         return self.folds + 1
@@ -393,6 +398,24 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         held=lambda s: 600 * s.images + _sums(s, 3 * s.fits),
         disk=lambda s: 60.0 * s.images,
     ),
+    "measure_refits": replace(
+        LINEAR,
+        f64=lambda s: (
+            1e-9 * s.rows * s.feature_dim * (s.feature_dim + s.space_dim)
+            + 1e-9 * 2 * s.fits * s.feature_dim**2 * (1.4 * s.feature_dim + 2 * s.space_dim)
+        ),
+        f32=lambda s: (
+            1e-9 * s.feature_dim * s.space_dim * (s.images * (40 + 12 * len(s.parts)) + s.rows * (9 + 2 * len(s.parts)))
+            + 1e-9
+            * s.feature_dim
+            * (s.rows * s.feature_dim * (8 + len(s.parts)) + 16 * s.images * s.null_dim + 8 * s.images * sum(s.parts))
+        ),
+        elements=lambda s: 1e-9 * s.images * s.space_dim * (150 + 60 * len(s.parts)) + 2e-9 * s.images * s.labels,
+        shard=(16, 20, 0),
+        square=4,
+        held=lambda s: 600 * s.images + _sums(s, 3 * s.fits),
+        disk=lambda s: 8.0 * s.images * (10 + 2 * len(s.parts)),
+    ),
     "measure_head_extension": replace(
         LINEAR,
         f64=lambda s: (
@@ -510,7 +533,7 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     "plot_angle_ladder": replace(FIGURE, held=_each(390)),
     "write_report": replace(GATHERED, start=8.0, base=500, held=_each(420), disk=lambda s: 2e7),
 }
-FITTED = ("fit_translator", "train_translator", "measure_floor", "measure_head_extension")
+FITTED = ("fit_translator", "train_translator", "measure_floor", "measure_head_extension", "measure_refits")
 TOWERS = ("extract_head", "extract_features", "embed_images", "embed_prompts")
 
 
@@ -624,8 +647,8 @@ def disk_bytes(step: str, size: Size) -> int:
 PER_MODEL = ("resolve_model", "extract_head", "fit_projector", "validate_null_space")
 PER_SPACE = ("resolve_space", "embed_prompts")
 PER_PAIR = (
-    "fit_translator", "measure_controls", "measure_floor", "measure_head_extension", "measure_null_removal", "measure_rank_curve",
-    "scan_concepts", "steer_concepts", "probe_principal", "find_neighbours", "render_pictures",
+    "fit_translator", "measure_controls", "measure_floor", "measure_head_extension", "measure_refits", "measure_null_removal",
+    "measure_rank_curve", "scan_concepts", "steer_concepts", "probe_principal", "find_neighbours", "render_pictures",
 )  # fmt: skip
 
 

@@ -91,7 +91,8 @@ def page_tables(
             "space model marks dimension n is_deg_null is_deg_random is_deg_excess_random is_deg_excess_random_low "
             "is_deg_excess_random_high"),
         "orders": (ordered, "space criterion place model marks value low high n"),
-        "model_pairs": (named["model_pairs"], "space criterion model_a model_b marks difference low high p_holm differ n"),
+        "model_pairs": (named["model_pairs"],
+            "space criterion model_a model_b marks difference low high p_holm differ stable_over_lambdas n"),
         "labels": (labels, "space model marks label n is_deg_mean floor_is_deg_mean leak_q leaks as_deg_mean as_abs_deg_mean"),
         "label_correlations": (csv["label_correlations"], "space model_a model_b marks n_labels spearman ceiling p_holm"),
         "concepts": (csv["concepts"],

@@ -76,6 +76,7 @@ COLUMNS = {  # column of a table -> (header, explanation)
     "p_holm": ("p (Holm)", "p-value corrected for the number of comparisons"),
     "differ": ("differ", "the difference is beyond chance"),
     "value": ("value", "the model's value by the criterion"),
+    "stable_over_lambdas": ("stable", "share of the penalties that are as good as the best with which the order stays"),
     "n_labels": ("labels", "labels that are ranked"),
     "spearman": ("Spearman", "rank correlation of the labels' mean |AS|"),
     "ceiling": (

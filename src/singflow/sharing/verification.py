@@ -40,6 +40,7 @@ ORDER = (
         "floor_images",
         "floor_labels",
         "head_extensions",
+        "refits",
         "scores",
         "rank_curves",
     ),

@@ -238,6 +238,11 @@ class RidgeStatistics:
         return float(np.trace(self._xx) / self.n - np.sum((self._x / self.n) ** 2))
 
     @property
+    def feature_mean(self) -> np.ndarray:
+        """Mean features (d,)."""
+        return self._start[0] + self._x / self.n
+
+    @property
     def embedding_mean(self) -> np.ndarray:
         """Mean embedding (m,): the baseline that predicts it for every image."""
         return self._start[1] + self._z / self.n
@@ -309,6 +314,26 @@ class RidgeStatistics:
         penalized.flat[:: len(x) + 1] += alpha
         weight = scipy.linalg.solve(penalized, cross, assume_a="pos", overwrite_a=True, overwrite_b=True, check_finite=False).T
         return Affine(weight, z - weight @ x)
+
+    def inverse(self, alpha: float) -> np.ndarray:
+        """The inverse of the features' penalized scatter: how a solution answers to a row.
+
+        Parameters
+        ----------
+        alpha : float
+            Ridge penalty, above 0, in squared feature units.
+
+        Returns
+        -------
+        ndarray of shape (d, d)
+            In float64.
+        """
+        penalized = self._centred()[2]
+        penalized.flat[:: len(penalized) + 1] += alpha
+        if not len(penalized):
+            return penalized
+        inverse, _ = scipy.linalg.lapack.dpotri(scipy.linalg.lapack.dpotrf(penalized, lower=1)[0], lower=1)
+        return np.tril(inverse) + np.tril(inverse, -1).T
 
     def nested_errors(self, held_out: "RidgeStatistics", alpha: float) -> np.ndarray:
         """Sum of squared errors on other rows of the solutions on the first 0, 1, 2, ..., d features, from one Cholesky factor.

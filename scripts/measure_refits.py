@@ -1,0 +1,146 @@
+"""Measure what the fit of the translators adds to the uncertainty of mean scores, and what scores are at penalties that are as good."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from singflow import cli
+from singflow.analyses.controls import Case, draw_subspace
+from singflow.analyses.geometry import complement, row_span
+from singflow.analyses.refits import (
+    DRAWS,
+    RANKED,
+    SCORES,
+    Fit,
+    Images,
+    Inside,
+    Part,
+    fits_of,
+    influences,
+    maps_of,
+    mean_scores,
+    null_part,
+    surprise,
+)
+from singflow.artifacts.files import read_json, read_names, write_json
+from singflow.artifacts.scratch import Scratch
+from singflow.artifacts.shards import in_blocks, label_rows, read_manifest
+from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import read_null_basis, read_tensors
+from singflow.translators.crossfit import WHOLE, GroupSums, split
+from singflow.translators.reference import Paired, training_images
+
+
+class Flags(cli.Command):
+    """Measure what the fit of the translators adds to the uncertainty of mean scores, and what scores are at penalties that are as good."""
+
+    folds: int
+    reference: str | None
+    dimensions: list[Annotated[int, Field(ge=1)]]
+    manifest: Path
+    features: Path
+    embeddings: Path
+    shards: int
+    projector: Path
+    translator: Path
+    floor: Path
+    texts: Path
+    names: Path
+    seed: int
+    threads: int
+    table: Path
+    report: Path
+
+
+def read_axes(images: Paired, basis: np.ndarray, *, few: bool) -> tuple[np.ndarray, int]:
+    """Directions of principal and then of null coordinates, and the number of the former; `few`: those in which all features lie."""
+
+    def spanned(part: np.ndarray) -> np.ndarray:
+        if not few or (span := row_span(block @ part for block in images.features_alone())) is None:
+            return part
+        shared = (next(images.features_alone())[0] @ part).astype(np.float64)  # what all have in common
+        shared -= span @ (span.T @ shared)
+        length = np.linalg.norm(shared)
+        return part @ (np.column_stack([span, shared / length]) if length > 0 and span.shape[1] < len(span) else span)
+
+    parts = [spanned(part) for part in (complement(basis), basis)]
+    return np.hstack(parts).astype(np.float32), parts[0].shape[1]
+
+
+def read_images(pairs: Paired, folder: Path, axes: np.ndarray, sums: GroupSums | None) -> tuple[Scratch, Scratch, int]:
+    """Coordinates (a, b) and embeddings of all rows, in the order of images and views, and the number of views; they enter the sums."""
+    rows: tuple[Scratch, ...] = ()
+    for shard, embeddings in pairs:
+        views = int(shard["view"].max()) + 1
+        rows = rows or tuple(Scratch(folder, len(pairs.manifest) * views, width) for width in (axes.shape[1], embeddings.shape[1]))
+        for part in in_blocks(np.arange(len(embeddings))):
+            image_id, view, coordinates = shard["image_id"][part], shard["view"][part], shard["features"][part] @ axes
+            if sums is not None:
+                sums.update(coordinates, embeddings[part], image_id, view)
+            rows[0][image_id * views + view], rows[1][image_id * views + view] = coordinates, embeddings[part]
+    return *rows, views
+
+
+def removals(flags: Flags, axes: np.ndarray, rank: int, basis: np.ndarray, predictors: list[Fit]) -> dict[str, list[Part]]:
+    """What is removed, by the prefix of its scores: the null component, and other subspaces as measure_controls draws them."""
+
+    def drawn(kind: str, dimension: int, rescaled: bool = False) -> list[Part]:
+        subspaces = [draw_subspace(basis, Case(kind, dimension, False), flags.seed, draw) for draw in range(DRAWS)]
+        return [Inside(axes.T @ each.basis, each.complement, rank if rescaled else None) for each in subspaces]
+
+    own = basis.shape[1]
+    return {
+        "": [null_part(rank)],
+        "conditional_": [surprise(rank, predictors)],
+        "control_": drawn("random", own),
+        "matched_": drawn("random", own, rescaled=True),
+        **{f"part_{dimension}_": drawn("null", dimension) for dimension in flags.dimensions if dimension < own},
+    }
+
+
+def main(flags: Flags) -> None:
+    cli.limit_threads(flags.threads)
+    manifest = read_manifest(flags.manifest)
+    basis = read_null_basis(flags.projector)
+    translator = read_json(flags.translator)
+    fitted = bool(flags.folds and basis.shape[1] and translator.of_kind("lambda", float | None) is not None)
+    refit = fitted and flags.reference is None  # a reference stays as it is, whatever images are scored
+    columns, table = dict.fromkeys([prefix + name for prefix, names in SCORES.items() for name in names], 0.0), []
+    if fitted:
+        names = read_names(flags.names)["labels"]
+        texts, codes = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"], label_rows(manifest, names, flags.names)
+        own, folder = Paired(manifest, flags.features, flags.embeddings, flags.shards), flags.table.parent
+        training = training_images(flags.reference, own)
+        axes, rank = read_axes(training, basis, few=refit)
+        sums = GroupSums(split(training.manifest, flags.folds))
+        features, targets, views = read_images(training, folder, axes, sums)
+        if not refit:
+            features, targets, views = read_images(own, folder, axes, None)
+        alone = np.full(len(manifest), WHOLE, np.int32)
+        images = Images(features, targets, *((sums.split.place, sums.split.groups) if refit else (alone, alone)), views)
+        penalty = read_json(flags.floor).of_kind("lambdas", dict)["predictor"]
+        predictors = fits_of(sums.regress(slice(0, rank), slice(rank, None)), penalty) if refit else []
+        parts = removals(flags, axes, rank, basis, predictors)
+        fits = fits_of(sums, translator["lambda"]) if refit else []
+        for prefix, each in parts.items() if refit else ():
+            scores = SCORES.get(prefix, RANKED)
+            found = influences(images, images, fits, each, texts, codes, scores, predictors if prefix == "conditional_" else ())
+            columns |= {prefix + name: values for name, values in found.items()}
+        ranked = {prefix: each for prefix, each in parts.items() if prefix not in ("conditional_", "matched_")}
+        for penalty in sorted(translator["lambdas_within_one_error"], key=lambda each: each != translator["lambda"]):
+            maps = maps_of(sums, penalty)
+            means = {prefix: mean_scores(images, maps, each, texts, codes) for prefix, each in ranked.items()}
+            table.append({"lambda": penalty} | {prefix + name: value for prefix, each in means.items() for name, value in each.items()})
+    write_parquet(flags.table, pd.DataFrame({"image_id": manifest["image_id"], **columns}))
+    write_json(flags.report, {"refit": refit, "draws": DRAWS, "lambdas": table})
+    shown = np.std(columns["is_deg"]) / np.sqrt(len(manifest))
+    cli.log.info(
+        "standard error of the mean IS out of the fit alone: %.3f degrees; %d penalties within one standard error", shown, len(table)
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)
