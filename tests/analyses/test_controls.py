@@ -12,6 +12,7 @@ from singflow.analyses.controls import Case, ControlScores, Subspace, cases, dra
 from singflow.analyses.geometry import null_space, random_basis
 from singflow.analyses.metrics import Removal, angle_deg, remove
 from singflow.analyses.ranking import excess_rows
+from singflow.analyses.statistics import Sample
 from singflow.artifacts.files import write_json
 from singflow.artifacts.shards import shard_path
 from singflow.artifacts.tables import write_parquet
@@ -246,8 +247,8 @@ def excess(basis, features, translator, labels, texts):
         tables.append(scores.table(np.arange(len(features)), case))
         spread = dict(zip(["is_deg_spread", "_", "as_abs_deg_spread"], scores.spread_deg, strict=True))
         report.append({"subspace": case.subspace, "dimension": case.dimension, "draws": scores.draws, "stable": True, **spread})
-    strata = np.unique(labels, return_inverse=True)[1]
-    (row,) = excess_rows(pd.concat(tables), report, basis.shape[1], strata, resamples=300, confidence=0.95, seed=0)
+    sample = Sample(np.unique(labels, return_inverse=True)[1])
+    (row,) = excess_rows(pd.concat(tables), report, basis.shape[1], sample, resamples=300, confidence=0.95, seed=0)
     return row
 
 

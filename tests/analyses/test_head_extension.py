@@ -203,7 +203,15 @@ def test_the_fewest_directions_give_90_percent_of_what_all_add(r2, fewest):
 def models_of(rows):
     """tables/models.csv of rows (space, model, null dimensions, Delta R2)."""
     table = pd.DataFrame(rows, columns=["space", "model", "null_dim", "delta_r2"])
-    facts = {"n_images": 20, "rank_rule": "exact", "validation_r2": 0.1, "translator": "weak", "known_zero": False, "seed": 3}
+    facts = {
+        "n_images": 20,
+        "rank_rule": "exact",
+        "validation_r2": 0.1,
+        "translator": "weak",
+        "known_zero": False,
+        "seed": 3,
+        "marks": "weak translator",
+    }
     return table.assign(delta_r2_low=table["delta_r2"] - 0.01, delta_r2_high=table["delta_r2"] + 0.01, **facts)
 
 
@@ -239,7 +247,7 @@ def test_the_scripts_measure_tabulate_and_draw_twice_with_the_same_bytes(tmp_pat
             paths = {"manifest": tmp_path / "manifest.parquet", "features": tmp_path / model, "embeddings": tmp_path / "s"}
             paths |= {"projector": tmp_path / model / "basis.safetensors", "floor": tmp_path / "floor.json"}
             output = tmp_path / attempt / f"s/{model}.parquet"
-            run("measure_head_extension", shards=2, folds=4, confidence=0.9, threads=2, output=output, **paths)
+            run("measure_head_extension", shards=2, folds=4, reference=None, confidence=0.9, threads=2, output=output, **paths)
             axes, rank = coordinate_axes(null_space(weight).basis, lambda model=model: [features[model]])
             sums = GroupSums(split(manifest, 4))
             sums.update(features[model] @ axes, embeddings, image, view)

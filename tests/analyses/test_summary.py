@@ -60,7 +60,7 @@ def scores():
 def test_intervals_hold_the_fit_where_it_is_known_and_say_what_they_hold(scores):
     through = np.linspace(-9, 9, len(scores))
     refits = pd.DataFrame({"image_id": scores["image_id"], "is_deg": through - through.mean()})
-    alone, both = (summarize_model(scores, PROJECTOR, TRANSLATOR, FLOOR, ENTRY, each, **OPTIONS) for each in (None, refits))
+    alone, both = (summarize_model(scores, PROJECTOR, TRANSLATOR, FLOOR, None, ENTRY, each, **OPTIONS) for each in (None, refits))
     assert (alone["intervals"], both["intervals"]) == ("images", "images, refit")
     assert both["is_mean"] == alone["is_mean"] and both["is_high"] - both["is_low"] > 1.5 * (alone["is_high"] - alone["is_low"])
     assert (both["as_low"], both["as_high"]) == (alone["as_low"], alone["as_high"])

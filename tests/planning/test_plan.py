@@ -160,6 +160,6 @@ def test_the_table_adds_up(study, tmp_path):
         assert table.at["extract_features", "GPU hours"] == pytest.approx(hours * gpu)
         assert table.at["extract_features", "core hours"] == pytest.approx(2 * hours)
         assert list(table["on"]) == ["GPU" if gpu else "CPU", "CPU"]
-        assert list(table["time and memory"]) == ["2 estimated", "2 estimated"]
+        assert list(table["time and memory"]) == ["3 estimated", "2 estimated"]
     done = tabulate([], jobs, plan, STEPS)
     assert list(done["time and memory"]) == ["done", "done"] and done[["core hours", "disk GB"]].sum().sum() == 0

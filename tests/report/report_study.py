@@ -130,7 +130,7 @@ def write_study(
                 "n_train": n,
                 "n_validation": 6,
             }
-            row = summarize_model(drawn, projector, translator, floor, entry, min_r2=0.2, top1_margin=10.0, **SETTINGS)
+            row = summarize_model(drawn, projector, translator, floor, None, entry, min_r2=0.2, top1_margin=10.0, **SETTINGS)
             rows.append({"space": space, "model": model, **row})
             reliability[space, model] = split_half_reliability(drawn["as_deg"].abs().to_numpy(), drawn["label"], 0)
             of_labels = drawn.groupby("label")[["is_deg", "floor_is_deg"]].mean().assign(p_is_deg=1 / 21).reset_index()

@@ -78,7 +78,7 @@ class Study:
 
     def flags(self, out, **changes):
         flags = settings(**changes).model_dump() | {
-            "study": "s", "model": "m", "space": "v", "kind": "mlp3", "manifest": self.folder / "manifest.parquet",
+            "study": "s", "model": "m", "space": "v", "kind": "mlp3", "reference": None, "manifest": self.folder / "manifest.parquet",
             "features": self.folder / "features", "embeddings": self.folder / "embeddings", "shards": 2, "device": "cpu", "seed": 0,
             "threads": 1, "translator": out / "mlp3.safetensors", "report": out / "mlp3.json",
         }  # fmt: skip

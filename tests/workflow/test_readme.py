@@ -223,7 +223,7 @@ def test_a_reference_is_made_of_images_and_others_are_scored_by_its_translators(
     images.assign(path="images/" + images["path"]).to_csv(sample / "manifest.csv", index=False)
     shell(reader, "\n".join(REFERENCE))
     packed, packaged = ({path.relative_to(folder) for path in folder.rglob("*.*")} for folder in (again, again.with_name("imagenet507")))
-    assert packed == packaged
+    assert packed >= packaged
     change(reader, {"study": "beside", "models": ["efficientnet_lite0"], "translator": {"reference": "reference/again"}})
     made = reader.folder / "results/beside"
     shell(reader, "snakemake --cores all results/beside/scores/conse_minilm/efficientnet_lite0.parquet")

@@ -107,7 +107,7 @@ def iterate_shards(folder: Path, tensor: str, shards: int, manifest: pd.DataFram
     Yields
     ------
     dict of ndarray
-        `tensor` of shape (rows, width), float32, `image_id` and `view` of shape (rows,).
+        `tensor` of shape (rows, width), float32 where it is float16, `image_id` and `view` of shape (rows,).
 
     Raises
     ------
@@ -127,7 +127,7 @@ def iterate_shards(folder: Path, tensor: str, shards: int, manifest: pd.DataFram
         if len(identifiers) and not 0 <= identifiers.min() <= identifiers.max() < len(manifest):
             raise InputError(f"{path}: holds images that the manifest does not: {MEND}")
         np.add.at(seen, identifiers[tensors["view"] == 0], 1)
-        yield tensors | {tensor: tensors[tensor].astype(np.float32, copy=False)}
+        yield tensors | {tensor: tensors[tensor].astype(np.promote_types(tensors[tensor].dtype, np.float32), copy=False)}
     if not (seen == 1).all():
         wrong = int(np.flatnonzero(seen != 1)[0])
         raise InputError(

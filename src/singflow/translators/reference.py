@@ -44,7 +44,13 @@ class Paired:
         return iterate_pairs(self.features, self.embeddings, self.shards, self.manifest)
 
     def features_alone(self) -> Iterator[np.ndarray]:
-        """Features (n, d) of all rows, a shard at a time."""
+        """Features of all rows, a shard at a time.
+
+        Returns
+        -------
+        iterator of ndarray of shape (n, d)
+            In float32.
+        """
         from singflow.artifacts.shards import iterate_shards
 
         return (shard["features"] for shard in iterate_shards(self.features, "features", self.shards, self.manifest))
