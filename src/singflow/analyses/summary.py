@@ -1,5 +1,6 @@
 """Tables that people read: one row per model and space, one per label, and the text that ends a run."""
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -379,7 +380,8 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
         f"rank rule {models['rank_rule'].iloc[0]}, seed {models['seed'].iloc[0]}",
     ]
     for name in models["space"].unique():
-        lines += [f"Control in {name}: {each}" for each in controls_said(models, name, 1 - confidence)]
+        for each in controls_said(models, name, 1 - confidence):
+            lines += textwrap.wrap(f"Control in {name}: {each}", 130, subsequent_indent="  ")
     lines.append("")
     for space, group in models.groupby("space", sort=False):
         rows = group.to_dict("records")
