@@ -86,6 +86,19 @@ def leave_residuals(rows: Rows, predictor_of: Callable[[int], Affine]) -> None:
             rows.predicted[images] = predicted[:: rows.views]
 
 
+def choose(sums: GroupSums, rank: int, tried: list[float], fitted: float | None) -> tuple[dict[str, float], float]:
+    """Penalties of the translator (that of the fit, if there is one), of that of a, and of the predictor; and the scale of residuals."""
+
+    def best_of(regression: GroupSums) -> float:
+        return tried[cross_validate(regression, tried).best]
+
+    lambdas = {"translator": best_of(sums) if fitted is None else fitted, "principal": best_of(sums.regress(slice(0, rank)))}
+    between = sums.regress(slice(0, rank), slice(rank, None))
+    best = best_of(between)
+    lambdas["predictor"], scale = predictor_penalty(between, best) if sums.split.crossed else (best, 1.0)
+    return lambdas, scale
+
+
 def known(head: Path, embeddings: Path) -> dict[str, bool]:
     """What a null space must hold: nothing where the image tower is a function of the logits, a leak where classes were cut off."""
     (_, model), (_, space) = read_tensors(head, []), read_tensors(shard_path(embeddings, 0), [])
@@ -104,13 +117,9 @@ def main(flags: Flags) -> None:
     codes = label_rows(manifest, labels, flags.names)
     sums, folder = GroupSums(split(images.manifest, flags.folds)), flags.table.parent
     training = read_rows(images, folder, axes, rank, sums, trains=True)
-    between = sums.regress(slice(0, rank), slice(rank, None))
     fitted = read_json(flags.translator).of_kind("lambda", float | None)
     released = fitted is None
-    wanted = {"principal": sums.regress(slice(0, rank)), "predictor": between} | ({"translator": sums} if released else {})
-    lambdas = {name: flags.lambdas[cross_validate(each, flags.lambdas).best] for name, each in wanted.items()}
-    lambdas.setdefault("translator", fitted)
-    lambdas["predictor"], scale = predictor_penalty(between, lambdas["predictor"]) if sums.split.crossed else (lambdas["predictor"], 1.0)
+    lambdas, scale = choose(sums, rank, flags.lambdas, fitted)
     facts = unique_information(sums, rank, (lambdas["translator"], lambdas["principal"]), flags.confidence)
     place = sums.split.place if images is own else np.full(len(manifest), WHOLE, np.int32)
     refits = Refits(sums, rank, (lambdas["translator"], lambdas["predictor"]), place, scale)

@@ -246,25 +246,6 @@ def test_a_regression_on_some_features_is_cross_validated_as_that_of_their_colum
     assert r2_without(study.sums().regress(inputs, targets), 0.1, 2) == pytest.approx(r2_without(part.sums(), 0.1, 2), abs=1e-10)
 
 
-def test_sums_that_a_function_makes_of_every_group_are_fitted_and_judge_nothing():
-    study = Study(5, given=5)
-    sums, asked = study.sums(), []
-
-    def drop_view_0(group, all_views):
-        asked.append((group, all_views.n))
-        all_views.add(sums.judging(group), times=-1)
-        return all_views
-
-    made = sums.each(drop_view_0)
-    assert asked == [(number, unseen.sum()) for number, unseen in enumerate(study.unseen)]
-    rows = study.training & ~study.unseen[2] & (study.view == 1)
-    others = made.of([0, 1, 3])
-    theirs = study.ridge(0.1, rows)
-    np.testing.assert_allclose(others.solve(*penalties(others, [0.1])).weight, theirs.coef_, atol=1e-9)
-    assert others.n == rows.sum() and made.judging(2).n == 0
-    assert sums.of([2]).n == study.unseen[2].sum()
-
-
 def manifest_of(*images):
     return pd.DataFrame(images, columns=["split", "fold"])
 

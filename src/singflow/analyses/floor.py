@@ -16,7 +16,7 @@ from singflow.analyses.metrics import Removal
 from singflow.artifacts.scratch import Scratch
 from singflow.config.sections import Section
 from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, penalties
-from singflow.translators.ridge import Affine, RidgeStatistics
+from singflow.translators.ridge import Affine, Products, RidgeStatistics
 
 ROWS = 4096  # looked at at once
 Matrix = np.ndarray | Scratch
@@ -119,8 +119,8 @@ class Refits:
 
     def __init__(self, sums: GroupSums, rank: int, lambdas: tuple[float, float], place: np.ndarray, scale: float = 1.0) -> None:
         self._sums, self._rank, self._lambdas, self._place, self.scale = sums, rank, lambdas, place, scale
-        self._hollow: GroupSums | None = None
-        self.predictors = self._fit(sums.regress(slice(0, rank), slice(rank, None)), lambdas[1], wanted=np.append(sums.split.place, WHOLE))
+        self._hollow: dict[int, RidgeStatistics] = {}
+        self.predictors = self._placed({place: self._predictor(sums.of(groups)) for place, groups in self._groups_of().items()})
 
     def predictor_of(self, group: int) -> Affine:
         """The predictor that did not see a group, where fits are crossed.
@@ -152,9 +152,11 @@ class Refits:
         Fits
             As if all rows had been summed again.
         """
-        sums = self._sums if order is None else self._permuted(rows, order)
-        principal = sums.regress(slice(0, self._rank), slice(self._rank, None))
-        return Fits(*(self._fit(each, penalty, wanted=self._place) for each, penalty in zip((sums, principal), self._lambdas, strict=True)))
+        used = {place: groups for place, groups in self._groups_of().items() if (self._place == place).any()}
+        translators, predictors = {}, {}
+        for place, made in self._made(used, rows, order):
+            translators[place], predictors[place] = made.solve(*penalties(made, [self._lambdas[0]])), self._predictor(made)
+        return Fits(self._placed(translators), self._placed(predictors))
 
     def baseline(self, rows: Rows) -> np.ndarray:
         """Squared error of the mean embedding that each image's translator starts from.
@@ -176,27 +178,44 @@ class Refits:
             errors[images] = np.vecdot(difference, difference)
         return errors
 
-    def _fit(self, sums: GroupSums, penalty: float, *, wanted: np.ndarray) -> CrossFitted:
-        """The fits at the places that are wanted; the others are none."""
-        parts = [groups for groups, _ in sums.split.fits if sums.split.crossed]
-        places = {*np.unique(wanted).tolist()}
-        maps = []
-        for place, groups in [*enumerate(parts), (WHOLE, sums.split.whole)]:
-            made = sums.of(groups) if place in places else None
-            maps.append(Affine(np.zeros((0, 0)), np.zeros(0)) if made is None else made.solve(*penalties(made, [penalty])))
-        return CrossFitted(tuple(maps), self._place, self._place)
+    def _groups_of(self) -> dict[int, list[int]]:
+        """The groups that the fit of each place is made of."""
+        split = self._sums.split
+        crossed = {place: groups for place, (groups, _) in enumerate(split.fits)} if split.crossed else {}
+        return crossed | {WHOLE: split.whole}
 
-    def _permuted(self, rows: Rows, order: np.ndarray) -> GroupSums:
-        own = np.arange(len(order))
+    def _placed(self, maps: dict[int, Affine]) -> CrossFitted:
+        """Maps by their place; what scores no image is nothing."""
+        nothing = Affine(np.zeros((0, 0)), np.zeros(0))
+        return CrossFitted(tuple(maps.get(place, nothing) for place in self._groups_of()), self._place, self._place)
 
-        def hollow(group: int, sums: RidgeStatistics) -> RidgeStatistics:
-            return sums.hollow(self._rank, self.predictor_of(group), rows.cross_sums(group, own), self.scale)
+    def _predictor(self, made: RidgeStatistics) -> Affine:
+        between = made.regress(slice(0, self._rank), slice(self._rank, None))
+        return between.solve(*penalties(between, [self._lambdas[1]]))
 
-        def filled(group: int, sums: RidgeStatistics) -> RidgeStatistics:
-            return sums.filled(self._rank, self.predictor_of(group), rows.cross_sums(group, order), self.scale)
+    def _made(self, used: dict[int, list[int]], rows: Rows, order: np.ndarray | None) -> Iterator[tuple[int, RidgeStatistics]]:
+        """The sums that each fit is made of; those of a permutation are made anew each time, which takes less memory than to keep them."""
+        if order is None:
+            yield from ((place, self._sums.of(groups)) for place, groups in used.items())
+            return
+        whole, total = self._sums.split.whole, self._sums.of([])
+        products = {group: rows.cross_sums(group, order) for group in whole}
+        for group in whole:
+            total.add(self._filled(group, rows, products[group]))
+        for place, groups in used.items():
+            made = self._sums.of([])
+            made.add(total)
+            for group in whole:
+                if group not in groups:
+                    made.add(self._filled(group, rows, products[group]), -1)
+            yield place, made
 
-        self._hollow = self._hollow or self._sums.each(hollow)
-        return self._hollow.each(filled)
+    def _filled(self, group: int, rows: Rows, products: Products) -> RidgeStatistics:
+        predictor = self.predictor_of(group)
+        if group not in self._hollow:
+            own = rows.cross_sums(group, np.arange(len(rows.groups)))
+            self._hollow[group] = self._sums.of([group]).hollow(self._rank, predictor, own, self.scale)
+        return self._hollow[group].filled(self._rank, predictor, products, self.scale)
 
 
 def removals(
@@ -354,6 +373,7 @@ def measure(
         refitted = None if permutation < 0 else order if training is images else training.permute(generator)
         fits, scale = refits.fit(training, refitted), 1.0 if permutation < 0 else refits.scale
         scored = score(fits, rank, images, order, own, scale)
+        del fits
         rows.append({"permutation": permutation} | scored.means(baseline))
         for name, values in (("is_deg", scored.scores["is_deg"]), ("as_abs_deg", np.abs(scored.scores["as_deg"]))):
             by_label[name][1 + permutation] = np.bincount(codes, values, labels)

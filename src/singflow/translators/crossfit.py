@@ -153,23 +153,6 @@ class GroupSums:
         """
         return self._sums.get((group, True)) or self._empty()
 
-    def each(self, function: Callable[[int, RidgeStatistics], RidgeStatistics]) -> GroupSums:
-        """Other sums of the same groups, over all views.
-
-        Parameters
-        ----------
-        function : callable
-            Gives the sums of a group, out of its number and the sums that it has.
-
-        Returns
-        -------
-        GroupSums
-            The function's results; they can be fitted, and judge nothing.
-        """
-        made = GroupSums(self.split)
-        made._sums = {(group, False): function(group, self.of([group])) for group in sorted({group for group, _ in self._sums})}
-        return made
-
     def _empty(self) -> RidgeStatistics:
         if not self._sums:
             raise InputError("no image is in the training set: a translator needs some")
