@@ -88,7 +88,7 @@ def removals(flags: Flags, axes: np.ndarray, rank: int, basis: np.ndarray, predi
     """What is removed, by the prefix of its scores: the null component, and other subspaces as measure_controls draws them."""
 
     def drawn(kind: str, dimension: int, rescaled: bool = False) -> list[Part]:
-        subspaces = [draw_subspace(basis, Case(kind, dimension, False), flags.seed, draw) for draw in range(DRAWS)]
+        subspaces = [draw_subspace(basis, Case(kind, dimension, False), flags.seed, draw) for draw in range(DRAWS[kind])]
         return [Inside(axes.T @ each.basis, each.complement, rank if rescaled else None) for each in subspaces]
 
     own = basis.shape[1]

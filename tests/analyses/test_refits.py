@@ -25,7 +25,7 @@ def test_slopes_are_the_derivatives_of_the_scores():
     original, removed = generator.standard_normal((2, 7, DIM)) * [[[3.0]], [[1.0]]]
     texts, own = generator.standard_normal((4, DIM)), np.arange(7) % 4
     texts = (texts / np.linalg.norm(texts, axis=1, keepdims=True)).astype(np.float32)
-    found = refits.slopes(Removal(original, removed), texts, own)
+    found = refits.slopes(Removal(original, removed), texts, own, NAMES)
     assert list(found) == NAMES
     for axis in range(DIM):
         step = 1e-2 * np.eye(DIM)[axis]
@@ -34,9 +34,9 @@ def test_slopes_are_the_derivatives_of_the_scores():
             for which, slope in enumerate(slopes):
                 up, down = (scores_of(each[which], texts, own)[name] for each in ends)
                 np.testing.assert_allclose(slope[:, axis], (up - down) / 2e-2, atol=0.15, err_msg=name)
-    still = refits.slopes(Removal(original, np.zeros_like(removed)), texts, own)
+    still = refits.slopes(Removal(original, np.zeros_like(removed)), texts, own, NAMES)
     assert all(np.isfinite(each).all() for slopes in still.values() for each in slopes)
-    assert list(refits.slopes(Removal(original, removed), texts[:1], np.zeros(7, dtype=int))) == NAMES[:3]
+    assert list(refits.slopes(Removal(original, removed), texts[:1], np.zeros(7, dtype=int), NAMES)) == NAMES[:3]
 
 
 class World:

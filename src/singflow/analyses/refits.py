@@ -18,9 +18,9 @@ from singflow.artifacts.scratch import Scratch
 from singflow.translators.crossfit import WHOLE, GroupSums, penalties
 from singflow.translators.ridge import Affine, RidgeStatistics
 
-ROWS = 2048  # looked at at once
+ROWS = 512  # looked at at once
 POWER = 1.75  # of the factor by which residuals shrink where a row was fitted to
-DRAWS = 2  # random subspaces that stand for all: of one dimension they answer to a refit alike
+DRAWS = {"random": 2, "null": 1}  # subspaces that stand for all of a kind and dimension: they answer to a refit alike
 SCORES = {  # whose means get intervals, by what is removed
     "": ["is_deg", "as_deg", "as_abs_deg", "as_contrast_deg"],
     "conditional_": ["is_deg"],
@@ -232,7 +232,7 @@ def _toward_all(vectors: np.ndarray, texts: np.ndarray, weights: np.ndarray) -> 
     return -np.degrees(over @ texts - np.sum(over * cosines, axis=1, keepdims=True) * u) / np.linalg.norm(vectors, axis=1)[:, None]
 
 
-def slopes(removal: Removal, texts: np.ndarray, own: np.ndarray) -> dict[str, Slope]:
+def slopes(removal: Removal, texts: np.ndarray, own: np.ndarray, names: Sequence[str]) -> dict[str, Slope]:
     """Derivatives of the scores of images with respect to the translated features, and to the part that is removed from them.
 
     Parameters
@@ -243,27 +243,29 @@ def slopes(removal: Removal, texts: np.ndarray, own: np.ndarray) -> dict[str, Sl
         Unit embeddings of the labels.
     own : ndarray of int, shape (n,)
         Row of texts for each image.
+    names : sequence of str
+        Scores that are wanted, of is_deg, as_deg, as_abs_deg and as_contrast_deg.
 
     Returns
     -------
     dict of str to ndarray of shape (n, m), ndarray of shape (n, m)
-        Of is_deg, as_deg, as_abs_deg and, with two labels or more, as_contrast_deg.
+        Of these scores; nothing of as_contrast_deg where there is one label.
     """
-    original, equivalent, texts = removal.original.astype(np.float64), removal.equivalent, texts.astype(np.float64)
-    turned, back = _toward(original, equivalent), _toward(equivalent, original)
-    before, after = _toward(original, texts[own]), _toward(equivalent, texts[own])
-    sign = np.sign(removal.attribute_score(texts[own]))[:, None]
-    found = {
-        "is_deg": (turned + back, -back),
-        "as_deg": (before - after, after),
-        "as_abs_deg": (sign * (before - after), sign * after),
-    }
-    if len(texts) > 1:
+    original, equivalent = removal.original.astype(np.float64), removal.equivalent
+    found = {}
+    if "is_deg" in names:
+        back = _toward(equivalent, original)
+        found["is_deg"] = _toward(original, equivalent) + back, -back
+    if {"as_deg", "as_abs_deg"} & set(names):
+        before, after = (_toward(each, texts[own]) for each in (original, equivalent))
+        sign = np.sign(removal.attribute_score(texts[own]))[:, None]
+        found |= {"as_deg": (before - after, after), "as_abs_deg": (sign * (before - after), sign * after)}
+    if "as_contrast_deg" in names and len(texts) > 1:
         weights = np.full((len(own), len(texts)), -1.0 / (len(texts) - 1))
         weights[np.arange(len(own)), own] = 1.0
-        before, after = _toward_all(original, texts, weights), _toward_all(equivalent, texts, weights)
-        found["as_contrast_deg"] = (before - after, after)
-    return found
+        before, after = (_toward_all(each, texts.astype(np.float64), weights) for each in (original, equivalent))
+        found["as_contrast_deg"] = before - after, after
+    return {name: found[name] for name in names if name in found}
 
 
 def scored(images: Images, maps: Sequence[Affine], part: Part) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray, Removal]]:
@@ -353,49 +355,66 @@ class Derivative:
             self.bias[place] += slope.sum(axis=0)
         self.weight[place] += slope.astype(np.float32).T @ inputs
 
-    def carried(self, training: Images, inputs: slice, residuals: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
-        """What each training image adds, through the maps that are fitted to it, to the sum of the scores.
-
-        The maps that saw an image are like the one that did not see it, but for the image itself: with its leverage q there, they
-        leave 1 / (1 + q) of its residual, and M x shrinks alike: the power 2. Residuals are smaller than errors, which with few images a
-        dimension asks for the power 1.5 (HC2); but scores are not linear, and what is of second order counts twice here. POWER lies
-        between: intervals cover in planted trials, and are too wide rather than too narrow where the null space has no content.
+    def of_unseen(self, group: int) -> Slope:
+        """Derivative of the sum of the scores with respect to a change that all maps but a group's own share.
 
         Parameters
         ----------
-        training : Images
-            The training images.
-        inputs : slice
-            Which of their features are the maps' inputs.
-        residuals : callable
-            Of the number of a group, and of rows: what its map leaves of the targets, (k, out).
+        group : int
+            Number of the group.
 
         Returns
         -------
-        ndarray of shape (n,)
-            Mean 0 over the images that maps are fitted to, and 0 for others.
-
-        References
-        ----------
-        Jaeckel 1972; Efron 2014.
+        ndarray of shape (out, in), ndarray of shape (out,)
+            That of all training images changes by less, having more rows.
         """
-        carried = np.zeros(len(training.group))
-        for group in np.unique(training.group[training.group != WHOLE]):
-            unseen = self.fits[group]
-            share = np.array([*(np.arange(len(self.fits) - 1) != group), unseen.n / self.fits[WHOLE].n])
-            weight, bias = np.tensordot(share.astype(np.float32), self.weight, 1), share @ self.bias / unseen.n
-            for chosen in training.blocks(np.flatnonzero(training.group == group)):
-                rows = training.rows_of(chosen)
-                features = training.features[rows]
-                centred = features[:, inputs] - unseen.mean.astype(np.float32)
-                solved = centred @ unseen.inverse
-                left = residuals(group, rows)
-                leverage = np.vecdot(solved, centred) + 1.0 / unseen.n
-                each = (np.vecdot(left @ weight, solved) + left @ bias) / (1.0 + leverage) ** POWER
-                carried[chosen] = each.reshape(-1, training.views).sum(axis=1)
-        fitted = training.group != WHOLE
-        carried[fitted] -= carried[fitted].mean()
-        return carried
+        share = np.array([*(np.arange(len(self.fits) - 1) != group), self.fits[group].n / self.fits[WHOLE].n])
+        return np.tensordot(share.astype(np.float32), self.weight, 1), share @ self.bias
+
+
+def carried(
+    derivatives: dict[str, Derivative], training: Images, inputs: slice, residuals: Callable[[int, np.ndarray], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What each training image adds, through the maps that are fitted to it, to sums of scores.
+
+    The maps that saw an image are like the one that did not see it, but for the image itself: with its leverage q there, they leave
+    1 / (1 + q) of its residual, and M x shrinks alike: the power 2. Residuals are smaller than errors, which with few images a
+    dimension asks for the power 1.5 (HC2); but scores are not linear, and what is of second order counts twice here. POWER lies
+    between: intervals cover in planted trials, and are too wide rather than too narrow where the null space has no content.
+
+    Parameters
+    ----------
+    derivatives : dict of str to Derivative
+        Of each score, with respect to the same maps.
+    training : Images
+        The training images.
+    inputs : slice
+        Which of their features are the maps' inputs.
+    residuals : callable
+        Of the number of a group, and of rows: what its map leaves of the targets, (k, out).
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n,)
+        Of each score; mean 0 over the images that maps are fitted to, and 0 for others.
+
+    References
+    ----------
+    Jaeckel 1972; Efron 2014.
+    """
+    found, fitted = {name: np.zeros(len(training.group)) for name in derivatives}, training.group != WHOLE
+    fits = next(iter(derivatives.values())).fits
+    for group in np.unique(training.group[fitted]):
+        unseen, slopes_of = fits[group], {name: each.of_unseen(group) for name, each in derivatives.items()}
+        for chosen in training.blocks(np.flatnonzero(training.group == group)):
+            rows = training.rows_of(chosen)
+            centred = training.features[rows][:, inputs] - unseen.mean.astype(np.float32)
+            solved, left = centred @ unseen.inverse, residuals(group, rows)
+            shrunk = (1.0 + np.vecdot(solved, centred) + 1.0 / unseen.n) ** POWER
+            for name, (weight, bias) in slopes_of.items():
+                each = (np.vecdot(left @ weight, solved) + left @ bias / unseen.n) / shrunk
+                found[name][chosen] = each.reshape(-1, training.views).sum(axis=1)
+    return {name: np.where(fitted, each - each[fitted].mean(), 0.0) for name, each in found.items()}
 
 
 def influences(
@@ -430,14 +449,14 @@ def influences(
         where these are others.
     """
     rank = len(predictors[0].mean) if predictors else 0
-    direct, through = {name: Derivative(translators) for name in names}, {name: Derivative(predictors) for name in names if predictors}
+    known = [name for name in names if len(texts) > 1 or name != "as_contrast_deg"]
+    direct, through = {name: Derivative(translators) for name in known}, {name: Derivative(predictors) for name in known if predictors}
     for part in parts:
         for place, chosen, features, taken, removal in scored(images, [each.map for each in translators], part):
-            for name, (of_original, of_removed) in slopes(removal, texts, codes[chosen]).items():
-                if name in direct:
-                    direct[name].add(place, of_original / len(parts), features, affine=True)
-                    direct[name].add(place, of_removed / len(parts), taken, affine=False)
-                if name in through:
+            for name, (of_original, of_removed) in slopes(removal, texts, codes[chosen], known).items():
+                direct[name].add(place, of_original / len(parts), features, affine=True)
+                direct[name].add(place, of_removed / len(parts), taken, affine=False)
+                if predictors:
                     hidden = translators[place].map.weight[:, rank:]
                     through[name].add(place, -of_removed @ hidden / len(parts), features[:, :rank], affine=True)
 
@@ -448,5 +467,6 @@ def influences(
         features = training.features[rows]
         return features[:, rank:] - predictors[group].map(features[:, :rank])
 
-    found = {name: each.carried(training, slice(None), of_embeddings) for name, each in direct.items()}
-    return {name: each + through[name].carried(training, slice(0, rank), of_null) if through else each for name, each in found.items()}
+    found = carried(direct, training, slice(None), of_embeddings)
+    added = carried(through, training, slice(0, rank), of_null) if through else {}
+    return {name: each + added.get(name, 0.0) for name, each in found.items()}
