@@ -59,7 +59,7 @@ def covered(files, paths):
 def test_both_engines_have_the_same_commands_inputs_and_outputs(snakemake_project):
     ours, theirs = snakemake_graph(snakemake_project), dvc_graph(snakemake_project)
     assert set(ours) == set(theirs)
-    assert len(ours) == 58
+    assert len(ours) == 60
     for command, (outputs, inputs) in ours.items():
         dvc_outputs, dvc_inputs = theirs[command]
         assert covered(outputs, dvc_outputs), command
@@ -145,6 +145,10 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
         "floor_is_deg", "floor_as_deg", "floor_conditional_is_deg",
     ]  # fmt: skip
     assert list(scores["image_id"]) == list(range(20)) and scores.notna().all().all()
+    refits = pd.read_parquet(results / "refits/conse_minilm/efficientnet_lite0.parquet")
+    best = json.loads((results / "refits/conse_minilm/efficientnet_lite0.json").read_text())["lambdas"][0]
+    assert list(refits["image_id"]) == list(range(20)) and abs(refits["is_deg"].mean()) < 1e-9 < refits["is_deg"].std()
+    assert best["is_deg"] == pytest.approx(scores["is_deg"].mean(), abs=1e-4) and best["lambda"] == fit["lambda"]
     assert (scores["is_deg"] > 0).all()
     concepts = pd.read_parquet(results / "concepts/conse_minilm/efficientnet_lite0.parquet")
     assert list(concepts.columns) == ["label", "concept", "n", "angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean"]
