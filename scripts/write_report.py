@@ -8,6 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from singflow import cli
+from singflow.analyses.summary import seen_by_translators
 from singflow.analyses.tables import as_in_paper
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.shards import read_manifest
@@ -126,8 +127,9 @@ def main(flags: Flags) -> None:
                 ("summary", "Summary"), ("models", "Models"), ("labels", "Labels"), ("concepts", "Concepts"), ("images", "Images"),
                 ("pictures", "Pictures"), ("checks", "Trust"), ("provenance", "Provenance"),
             ],
+            "seen": seen_by_translators(csv["models"], manifest),
             "counts": {
-                "images": len(manifest), "labels": manifest["label"].nunique(), "held_out": int((manifest["split"] == "validation").sum()),
+                "images": len(manifest), "labels": manifest["label"].nunique(),
                 "rejected": len(rejected), "found": len(manifest) + len(rejected), "shown": len(shown),
             },
             "tables": tables,

@@ -342,6 +342,27 @@ def rank_differences(models: pd.DataFrame) -> str:
     return f"Rank at the precision of the stored weights and at float64: {'; '.join(named)}.{taken}"
 
 
+def seen_by_translators(models: pd.DataFrame, manifest: pd.DataFrame) -> str:
+    """Which images translators have seen.
+
+    Parameters
+    ----------
+    models : DataFrame
+        tables/models.csv.
+    manifest : DataFrame
+        The manifest of the images.
+
+    Returns
+    -------
+    str
+        As in `4 images held out`.
+    """
+    reference, n_train = models[["reference", "n_train"]].iloc[0]
+    if pd.isna(reference):
+        return f"{(manifest['split'] == 'validation').sum()} images held out"
+    return f"all out of sample: translators are fitted on {n_train} rows of the reference {reference}"
+
+
 def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return [
@@ -372,11 +393,8 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
         Text of tables/summary.txt.
     """
     percent = f"{100 * confidence:g} %"
-    reference, n_train = models[["reference", "n_train"]].iloc[0]
-    seen = f"{(manifest['split'] == 'validation').sum()} images held out"
     lines = [
-        f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, "
-        f"{seen if pd.isna(reference) else f'all out of sample: translators are fitted on {n_train} rows of the reference {reference}'}; "
+        f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, {seen_by_translators(models, manifest)}; "
         f"rank rule {models['rank_rule'].iloc[0]}, seed {models['seed'].iloc[0]}",
     ]
     for name in models["space"].unique():

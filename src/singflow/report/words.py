@@ -56,7 +56,7 @@ def verdict(
     measured = here[here["null_dim"] > 0].sort_values("as_abs_mean", ascending=False, kind="stable").to_dict("records")
     if not measured:
         return said
-    said += controls_said(here, space, level)
+    said += [each.replace("R2", "R²") for each in controls_said(here, space, level)]
     rows = [row for row in measured if not (row["known_zero"] or row["known_leak"])]
     said += [_evidence(rows)] if rows else []
     if not rows:
