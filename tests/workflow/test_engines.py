@@ -437,7 +437,7 @@ def test_a_bad_study_stops_snakemake_before_any_job(tmp_path, pattern, replaceme
     done = project.run("snakemake", "--cores", "1", check=False)
     assert done.returncode == 1
     assert re.search(message, done.stdout), done.stdout[-2000:]
-    assert not list(project.folder.rglob("*.parquet"))
+    assert not list((project.folder / "results").rglob("*.parquet"))
 
 
 def test_an_unknown_key_stops_dvc_at_its_first_step(tmp_path):

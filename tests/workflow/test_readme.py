@@ -166,7 +166,7 @@ def test_make_demo_ends_with_the_table_and_the_paths_of_the_figures(reader):
     assert re.search(r"efficientnet_lite0\* +280 +0\.9", end)
     assert re.search(r"IS/\|AS\| over that of random subspaces: efficientnet_lite[01]\* \d", end)
     figures = re.findall(r"^results/demo/figures/\w+\.png$", end, flags=re.MULTILINE)
-    assert len(figures) == 15 and all((reader.folder / figure).is_file() for figure in figures)
+    assert len(figures) == 16 and all((reader.folder / figure).is_file() for figure in figures)
     assert end.splitlines()[-1] == "results/demo/report.html" and "<h1>" in (reader.folder / "results/demo/report.html").read_text()
     assert "pytest --numprocesses" in shell(reader, "make --dry-run test")
 
