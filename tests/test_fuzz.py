@@ -432,7 +432,17 @@ SPOILT = [
     ("measure_null_removal", "floors.parquet", pd.DataFrame(FLOORS).drop(columns="floor_is_deg")),
 ]
 SHARED = {"manifest": "manifest.parquet", "features": "features", "shards": 1, "threads": 1}
-FIT = {"kind": "linear", "folds": 2, "lambdas": 1, "imported": None, "study": "s", "model": "m", "space": "s", "embeddings": "features"}
+FIT = {
+    "kind": "linear",
+    "folds": 2,
+    "lambdas": 1,
+    "reference": "None",
+    "imported": None,
+    "study": "s",
+    "model": "m",
+    "space": "s",
+    "embeddings": "features",
+}
 SCAN = {"projector": "basis.safetensors", "translator": "linear.safetensors", "texts": "prompts.safetensors", "names": "names.json"}
 SCORE = {"head": "head.safetensors", "controls": "controls.parquet", "floors": "floors.parquet"}
 FLAGS = {
