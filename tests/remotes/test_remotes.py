@@ -70,6 +70,8 @@ def published(checkout, remote):
         while not remote.objects():
             assert publication.poll() is None, publication.communicate()[0]
         publication.kill()
+    if len(remote.objects()) > 1:  # however late the kill came, something is missing
+        remote.writer.delete(max(remote.objects()))
     checkout.left, checkout.left_damaged = remote.objects(), damaged(remote)
     if "://" not in remote.writer.url:
         remote.writer.tear(min(checkout.left))
