@@ -197,11 +197,14 @@ NUMERICS = [
     "ridge path: times as long as one Ridge fit",
     "ridge path: times faster than a loop over Ridge",
     "ridge path: peak memory of streamed rows (GB)",
+    "floor: times as long as one ridge path",
+    "floor: peak memory (GB)",
 ]
 
 
 def test_every_figure_of_the_numerical_core_is_measured_and_held_to_its_mark(load, capsys):
     sizes = {"images": 200, "features": 32, "null": 8, "dims": 16, "labels": 5, "concepts": 20, "alphas": 3, "rows": 5000, "square": 64}
+    sizes |= {"floor_images": 60, "permutations": 3}
     finished = run("numerics", *(f"--{name}={size}" for name, size in (sizes | {"repeats": 1, "threads": 1, "ease": 1e6}).items()))
     assert finished.returncode == 0, finished.stdout + finished.stderr[-3000:]
     for name in NUMERICS:
