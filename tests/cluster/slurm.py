@@ -19,6 +19,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd", "mariadb-in
 NODES = {"nodea": 17001, "nodeb": 17002}
 MEGABYTES = 32000
 GPUS = 2
+DATABASE_PORT = "--port=17012"
 
 SLURM_CONF = f"""{MARK}
 ClusterName=trial
@@ -103,10 +104,11 @@ class Slurm:
 
     def start(self) -> None:
         """All daemons, from an empty state, with the account `trial`."""
+        _end_what_a_killed_run_left()
         self._configure()
         self._start_munge()
         self._start_database()
-        wait_for(self._accounting_answers, "slurmdbd answers")
+        wait_for(self._accounting_answers, "slurmdbd answers", self.logs)
         self.ask("sacctmgr", "-i", "add", "cluster", "trial", check=False)
         self.ask("sacctmgr", "-i", "add", "account", "trial", "Cluster=trial")
         self.ask("sacctmgr", "-i", "add", "user", "root", "Account=trial")
@@ -169,7 +171,9 @@ class Slurm:
 
     def logs(self) -> str:
         """The ends of the daemons' logs."""
-        return "".join(f"\n== {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in sorted(self.folder.glob("*.log")))
+        return "".join(
+            f"\n== {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in sorted(self.folder.glob("*.[lo][ou][gt]"))
+        )
 
     def _accounting_answers(self) -> bool:
         """Start slurmdbd where it is not running: the first query to a new MariaDB 11.8 can fail, and slurmdbd then gives up."""
@@ -216,14 +220,27 @@ class Slurm:
         )  # fmt: skip
         socket = self.folder / "mariadb.sock"
         self._start(
-            "mariadbd", "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={socket}", "--port=17012",
+            "mariadbd", "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={socket}", DATABASE_PORT,
             "--bind-address=127.0.0.1", f"--pid-file={self.folder}/mariadb.pid",
         )  # fmt: skip
         grant = "CREATE USER slurm@localhost IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_accounting.* TO slurm@localhost;"
         grant += grant.replace("localhost", "'127.0.0.1'")
         client = ["mariadb", "--no-defaults", "-u", "root", f"--socket={socket}", "-e"]
-        wait_for(lambda: self.ask(*client, "SELECT 1", check=False).returncode == 0, "the database answers")
+        wait_for(lambda: self.ask(*client, "SELECT 1", check=False).returncode == 0, "the database answers", self.logs)
         self.ask(*client, grant)
+
+
+def _end_what_a_killed_run_left() -> None:
+    """Daemons of a test run that was killed, which hold the ports: `missing` has seen that no other Slurm is on this machine."""
+    daemons = ("slurmctld", "slurmd", "slurmdbd", "slurmscriptd")
+    left = [
+        each
+        for each in psutil.process_iter(["name", "cmdline"])
+        if each.info["name"] in daemons or DATABASE_PORT in (each.info["cmdline"] or [])
+    ]
+    for each in left:
+        _kill(each)
+    psutil.wait_procs(left, timeout=PATIENCE)
 
 
 def _kill(process: psutil.Process) -> None:
