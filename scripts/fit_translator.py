@@ -76,16 +76,17 @@ class Judgement:
         return {f"{name}_{figure}": value for figure, value in figures.items()}
 
 
-def judge(images: Paired, translators: CrossFitted, means: list[np.ndarray], chosen: np.ndarray) -> Judgement:
-    """How well the translators of images that are chosen predict them."""
-    judgement = Judgement()
+def judge(images: Paired, translators: CrossFitted, means: list[np.ndarray], *chosen: np.ndarray) -> list[Judgement]:
+    """How well the translators of images predict them, for each choice of images."""
+    judgements = [Judgement() for _ in chosen]
     for shard, embeddings in images:
-        rows = np.flatnonzero((shard["view"] == 0) & chosen[shard["image_id"]])
-        for place, mine in translators.parts(shard["image_id"][rows]):
-            features, target = shard["features"][rows[mine]].astype(np.float64), embeddings[rows[mine]]
-            judgement.agreement.update(translators.maps[place](features), target)
-            judgement.baseline.update(np.broadcast_to(means[place], target.shape), target)
-    return judgement
+        for judgement, wanted in zip(judgements, chosen, strict=True):
+            rows = np.flatnonzero((shard["view"] == 0) & wanted[shard["image_id"]])
+            for place, mine in translators.parts(shard["image_id"][rows]):
+                features, target = shard["features"][rows[mine]].astype(np.float64), embeddings[rows[mine]]
+                judgement.agreement.update(translators.maps[place](features), target)
+                judgement.baseline.update(np.broadcast_to(means[place], target.shape), target)
+    return judgements
 
 
 def by_one(translator: Affine, images: Paired) -> CrossFitted:
@@ -115,12 +116,12 @@ def main(flags: Flags) -> None:
     translators, means, facts = imported(flags, images, released) if released else fit(flags, images)
     whole = translators.whole
     held_out = (images.manifest["split"] == "validation").to_numpy()
-    split_off = judge(images, translators, means, held_out)
     if flags.reference is None:
         folds = translators.maps[:WHOLE]
-        validation = judge(images, translators, means, translators.place != WHOLE) if folds else split_off
+        split_off, validation = judge(images, translators, means, held_out, translators.place != WHOLE if folds else held_out)
     else:
-        folds, validation = (), judge(own, by_one(whole, own), means[WHOLE:], np.ones(len(own.manifest), dtype=bool))
+        folds, (split_off,) = (), judge(images, translators, means, held_out)
+        (validation,) = judge(own, by_one(whole, own), means[WHOLE:], np.ones(len(own.manifest), dtype=bool))
     in_sample = not folds and released is None and flags.reference is None
     named = {"study": flags.study, "model": flags.model, "space": flags.space, "kind": flags.kind, "reference": flags.reference}
     metadata = provenance(["scipy"], **named, alpha=facts["alpha"], folds=len(folds), in_sample=in_sample)

@@ -36,7 +36,8 @@ def results_in(folder, models=("efficientnet_lite0",), spaces=("conse_minilm",),
 
 
 def paired(folder, model="efficientnet_lite0", images=6, shards=2):
-    return Paired(pd.DataFrame(index=range(images)), folder / "features" / model, folder / "embeddings/conse_minilm", shards)
+    manifest = pd.DataFrame({"path": [f"{image}.jpg" for image in range(images)], "sha256": [f"own {image}" for image in range(images)]})
+    return Paired(manifest, folder / "features" / model, folder / "embeddings/conse_minilm", shards)
 
 
 def test_without_a_reference_a_study_is_fitted_on_its_own_images(tmp_path):
@@ -66,6 +67,14 @@ def test_images_that_were_made_in_another_way_are_refused(tmp_path, facts, words
     results_in(tmp_path / "other", **facts)
     own = paired(results_in(tmp_path / "own"))
     with pytest.raises(InputError, match=words):
+        training_images(str(tmp_path / "other"), own)
+
+
+def test_an_image_of_the_study_is_never_in_its_reference(tmp_path):
+    results_in(tmp_path / "other")
+    own = paired(results_in(tmp_path / "own"))
+    own.manifest.loc[[2, 4], "sha256"] = "x"
+    with pytest.raises(InputError, match=r"other: holds 2 of the study's images, 2.jpg among them, which would be scored in sample"):
         training_images(str(tmp_path / "other"), own)
 
 

@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import save_file
 
 from singflow.analyses.geometry import remove_null
@@ -219,7 +220,9 @@ def test_a_study_is_written_complete_and_checked(reader):
 def test_a_reference_is_made_of_images_and_others_are_scored_by_its_translators(reader):
     sample, again = reader.folder / "imagenet-sample", reader.folder / "reference/again"
     images = pd.read_csv(ROOT / "config/vocab/packaged.csv").rename(columns={"label": "class_name"})
-    shutil.copytree(data_root("packaged", "."), sample / "images")
+    (sample / "images").mkdir(parents=True)
+    for path in images["path"]:  # of other content, as a study's own images are not to be in its reference
+        Image.open(data_root("packaged", ".") / path).resize((260, 260)).save(sample / "images" / path)
     images.assign(path="images/" + images["path"]).to_csv(sample / "manifest.csv", index=False)
     shell(reader, "\n".join(REFERENCE))
     packed, packaged = ({path.relative_to(folder) for path in folder.rglob("*.*")} for folder in (again, again.with_name("imagenet507")))

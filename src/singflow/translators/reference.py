@@ -165,7 +165,7 @@ def training_images(reference: str | None, own: Paired) -> Paired:
     Raises
     ------
     InputError
-        When the reference has none that were made in the same way, with the same weights.
+        When the reference has none that were made in the same way, with the same weights, or holds an image of the study.
     """
     from singflow.artifacts.shards import read_manifest
 
@@ -173,8 +173,14 @@ def training_images(reference: str | None, own: Paired) -> Paired:
         return own
     folder = reference_folder(reference)
     features, embeddings = (_same(folder / kind, mine) for kind, mine in (("features", own.features), ("embeddings", own.embeddings)))
-    shards = len(list(features.glob("shard-*.safetensors")))
-    return Paired(read_manifest(folder / "data/manifest.parquet"), features, embeddings, shards)
+    manifest = read_manifest(folder / "data/manifest.parquet")
+    shared = own.manifest["sha256"].isin(manifest["sha256"])
+    if shared.any():
+        raise InputError(
+            f"{folder}: holds {shared.sum()} of the study's images, {own.manifest['path'][shared].iloc[0]} among them, which would be scored "
+            "in sample: take them out of the study, or write translator.reference: null"
+        )
+    return Paired(manifest, features, embeddings, len(list(features.glob("shard-*.safetensors"))))
 
 
 def _same(folder: Path, mine: Path) -> Path:
