@@ -177,8 +177,8 @@ def training_images(reference: str | None, own: Paired) -> Paired:
     shared = own.manifest["sha256"].isin(manifest["sha256"])
     if shared.any():
         raise InputError(
-            f"{folder}: holds {shared.sum()} of the study's images, {own.manifest['path'][shared].iloc[0]} among them, which would be scored "
-            "in sample: take them out of the study, or write translator.reference: null"
+            f"{folder}: holds {shared.sum()} of the study's images, {own.manifest['path'][shared].iloc[0]} among them, which would be "
+            "scored in sample: take them out of the study, or write translator.reference: null"
         )
     return Paired(manifest, features, embeddings, len(list(features.glob("shard-*.safetensors"))))
 
