@@ -115,11 +115,11 @@ def judge(images: Images, seed: int) -> Measures:
     refits = Refits(sums, rank, (both, penalty), sums.split.place, scale)
     predicted = refits.predictors(images.principal, np.arange(len(images.codes)))
     start, target = sums.origin[0][:rank], sums.origin[1]
-    arrays = images.principal - start, images.embeddings - target, images.hidden - predicted, predicted
+    arrays = np.hstack([images.principal - start, images.embeddings - target]), images.hidden - predicted, predicted
     rows = Rows(*(each.astype(np.float32) for each in arrays), (start, target), sums.split.groups, 1)
-    table = measure(refits, rows, rows, rank, images.texts, images.codes, permutations=PERMUTATIONS, seed=seed).table
-    r2 = r2_without(sums, both)
-    measures = {"R2": r2, "Delta R2": r2 - r2_without(sums.regress(slice(0, rank)), seen)}
+    table = measure(refits, rows, rows, images.texts, images.codes, permutations=PERMUTATIONS, seed=seed).table
+    r2 = r2_without(sums, both)[0]
+    measures = {"R2": r2, "Delta R2": r2 - r2_without(sums.regress(slice(0, rank)), seen)[0]}
     for name, column in (("IS", "is_mean_deg"), ("conditional IS", "conditional_is_mean_deg"), ("AS", "as_mean_deg")):
         real, permuted = table[column][0], table[column][1:].to_numpy()
         measures |= {name: real, f"{name} floor": permuted.mean(), f"{name} p": p_value(real, permuted)}

@@ -18,7 +18,7 @@ from singflow.artifacts.shards import in_blocks, label_rows, read_manifest, shar
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.errors import InputError
-from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, split
+from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, cross_validate_alike, split
 from singflow.translators.reference import Paired, training_images
 from singflow.translators.ridge import Affine
 
@@ -58,21 +58,21 @@ def read_rows(images: Paired, folder: Path, axes: np.ndarray, rank: int, sums: G
     for shard, embeddings in images:
         views = views or int(shard["view"].max()) + 1
         if not rows:
-            rows = tuple(Scratch(folder, n * views, width) for width in (rank, embeddings.shape[1], axes.shape[1] - rank))
-        principal, targets, hidden = rows
+            rows = tuple(Scratch(folder, n * views, width) for width in (rank + embeddings.shape[1], axes.shape[1] - rank))
+        known, hidden = rows
         for part in in_blocks(np.arange(len(embeddings)) if trains else np.flatnonzero(shard["view"] == 0)):
             image_id, view = shard["image_id"][part], shard["view"][part]
             coordinates, place = shard["features"][part] @ axes, image_id * views + view
             if trains:
                 sums.update(coordinates, embeddings[part], image_id, view)
             origin = sums.origin[0][:rank], sums.origin[1]
-            principal[place], targets[place] = coordinates[:, :rank] - origin[0], embeddings[part] - origin[1]
+            known[place] = np.hstack([coordinates[:, :rank] - origin[0], embeddings[part] - origin[1]])
             hidden[place] = coordinates[:, rank:]
             seen += len(place)
     if seen != n * views:
         raise InputError(f"{images.features}: holds {seen} rows, not {views} of each of {n} images: remove it and run the workflow again")
     groups = sums.split.groups if trains else np.zeros(n, dtype=np.int32)
-    return Rows(principal, targets, hidden, Scratch(folder, n, axes.shape[1] - rank), origin, groups, views)
+    return Rows(known, hidden, Scratch(folder, n, axes.shape[1] - rank), origin, groups, views)
 
 
 def leave_residuals(rows: Rows, predictor_of: Callable[[int], Affine]) -> None:
@@ -81,21 +81,17 @@ def leave_residuals(rows: Rows, predictor_of: Callable[[int], Affine]) -> None:
         predictor = predictor_of(group)
         for images in in_blocks(np.flatnonzero(rows.groups == group), max(1, 4096 // rows.views)):
             place = rows.rows_of(images)
-            predicted = predictor(rows.principal[place] + rows.origin[0])
+            predicted = predictor(rows.known[place][:, : len(rows.origin[0])] + rows.origin[0])
             rows.residuals[place] = rows.residuals[place] - predicted
             rows.predicted[images] = predicted[:: rows.views]
 
 
 def choose(sums: GroupSums, rank: int, tried: list[float], fitted: float | None) -> tuple[dict[str, float], float]:
     """Penalties of the translator (that of the fit, if there is one), of that of a, and of the predictor; and the scale of residuals."""
-
-    def best_of(regression: GroupSums) -> float:
-        return tried[cross_validate(regression, tried).best]
-
-    lambdas = {"translator": best_of(sums) if fitted is None else fitted, "principal": best_of(sums.regress(slice(0, rank)))}
-    between = sums.regress(slice(0, rank), slice(rank, None))
-    best = best_of(between)
-    lambdas["predictor"], scale = predictor_penalty(between, best) if sums.split.crossed else (best, 1.0)
+    seen, between = (sums.regress(slice(0, rank), targets) for targets in (None, slice(rank, None)))
+    principal, predictor = (tried[each.best] for each in cross_validate_alike([seen, between], tried))
+    lambdas = {"translator": tried[cross_validate(sums, tried).best] if fitted is None else fitted, "principal": principal}
+    lambdas["predictor"], scale = predictor_penalty(between, predictor) if sums.split.crossed else (predictor, 1.0)
     return lambdas, scale
 
 
@@ -128,7 +124,7 @@ def main(flags: Flags) -> None:
     if images is not own:
         scored = read_rows(own, folder, axes, rank, sums, trains=False)
         leave_residuals(scored, lambda group: refits.predictors.whole)
-    floors = measure(refits, training, scored, rank, texts, codes, permutations=flags.permutations, seed=flags.seed)
+    floors = measure(refits, training, scored, texts, codes, permutations=flags.permutations, seed=flags.seed, threads=flags.threads)
     write_parquet(flags.table, floors.table)
     of_images = {f"floor_{name}": values for name, values in floors.images.items()} | {
         name: floors.real[name] for name in SCORES if name.startswith("conditional")

@@ -59,7 +59,7 @@ def read_axes(images: Paired, basis: np.ndarray, *, few: bool) -> tuple[np.ndarr
     """Directions of principal and then of null coordinates, and the number of the former; `few`: those in which all features lie."""
 
     def spanned(part: np.ndarray) -> np.ndarray:
-        if not few or (span := row_span(block @ part for block in images.features_alone())) is None:
+        if not few or (span := row_span(block[: part.shape[1]] @ part for block in images.features_alone())) is None:
             return part
         shared = (next(images.features_alone())[0] @ part).astype(np.float64)  # what all have in common
         shared -= span @ (span.T @ shared)

@@ -48,8 +48,13 @@ def rows_of(refits, sums, a, b, z, image, views):
         mine = groups[image] == group
         predicted[mine] = refits.predictor_of(group)(a[mine])
     origin = sums.origin[0][: a.shape[1]], sums.origin[1]
-    narrow = [each.astype(np.float32) for each in (a - origin[0], z - origin[1], b - predicted, predicted[::views])]
+    known = np.hstack([a - origin[0], z - origin[1]])
+    narrow = [each.astype(np.float32) for each in (known, b - predicted, predicted[::views])]
     return floor.Rows(*narrow, origin, groups, views)
+
+
+def anew(refits, rows, order):
+    return refits.refit(refits.emptied(rows), rows, order)
 
 
 def slow(planted, order, scale):
@@ -99,8 +104,8 @@ def test_a_permutation_scores_as_rows_that_are_made_anew_and_fitted_by_scikit_le
     planted = Planted(seed, **setting)
     order = planted.rows.permute(np.random.default_rng(seed))
     for chosen, scale in ((order, planted.refits.scale), (np.arange(len(order)), 1.0)):
-        fits = planted.refits.fit(planted.rows, order if chosen is order else None)
-        scored = floor.score(fits, planted.rank, planted.rows, chosen, planted.texts[planted.codes], scale)
+        fits = anew(planted.refits, planted.rows, order) if chosen is order else planted.refits.fit()
+        scored = floor.score(fits, planted.split.place, planted.rows, chosen, planted.texts[planted.codes], scale)
         expected = slow(planted, chosen, scale)
         digits = 100 if "offset" in setting else 1  # features and embeddings are float32
         for name in floor.SCORES:
@@ -117,11 +122,10 @@ def test_images_beside_a_reference_are_scored_by_its_translators_as_by_scikit_le
     refits = floor.Refits(reference.sums, rank, reference.lambdas, np.full(n, WHOLE), 0.9)
     origin = reference.sums.origin[0][:rank], reference.sums.origin[1]
     predicted = refits.predictors.whole(a)
-    own = floor.Rows(
-        *(each.astype(np.float32) for each in (a - origin[0], z - origin[1], b - predicted, predicted)), origin, np.zeros(n, int), 1
-    )
+    known = np.hstack([a - origin[0], z - origin[1]])
+    own = floor.Rows(*(each.astype(np.float32) for each in (known, b - predicted, predicted)), origin, np.zeros(n, int), 1)
     order, refitted = own.permute(generator), reference.rows.permute(generator)
-    scored = floor.score(refits.fit(reference.rows, refitted), rank, own, order, reference.texts[np.arange(n) % 3], 0.9)
+    scored = floor.score(anew(refits, reference.rows, refitted), refits.place, own, order, reference.texts[np.arange(n) % 3], 0.9)
 
     def ridge(x, y, penalty):
         return Ridge(alpha=penalty * np.mean(np.sum((x - x.mean(axis=0)) ** 2, axis=1))).fit(x, y)
@@ -155,10 +159,12 @@ def test_residuals_stay_in_their_group_and_every_image_gets_those_of_one():
 
 def test_fits_with_residuals_that_stay_where_they_are_are_the_fits_they_were():
     planted = Planted(3, offset=50.0)
-    before, after = (planted.refits.fit(planted.rows, order) for order in (None, np.arange(len(planted.rows.groups))))
-    for name in ("translators", "predictors"):
-        for first, second in zip(getattr(before, name).maps, getattr(after, name).maps, strict=True):
-            np.testing.assert_allclose(second.weight, first.weight, atol=1e-4)
+    before, after = planted.refits.fit(), anew(planted.refits, planted.rows, np.arange(len(planted.rows.groups)))
+    for place, first in before.items():
+        second = after[place]
+        for name in ("visible", "predicted"):
+            np.testing.assert_allclose(getattr(second, name).weight, getattr(first, name).weight, atol=1e-4)
+        np.testing.assert_allclose(second.hidden, first.hidden, atol=1e-4)
 
 
 LAMBDAS = [10.0**exponent for exponent in np.arange(-3, 3.1, 0.5)]
@@ -190,11 +196,12 @@ def trial(seed, images_per_dimension, content, *, predictable, width=24, null_di
     rows = scored = rows_of(refits, sums, a, b, z, image, 1)
     if beside:
         origin, predicted = rows.origin, refits.predictors.whole(other_a)
-        narrow = (each.astype(np.float32) for each in (other_a - origin[0], other_z - origin[1], other_b - predicted, predicted))
+        known = np.hstack([other_a - origin[0], other_z - origin[1]])
+        narrow = (each.astype(np.float32) for each in (known, other_b - predicted, predicted))
         scored = floor.Rows(*narrow, origin, np.zeros(beside, dtype=int), 1)
     texts = generator.standard_normal((4, dim))
     codes = np.arange(len(scored.groups)) % 4
-    floors = floor.measure(refits, rows, scored, rank, texts, codes, permutations=permutations, seed=seed)
+    floors = floor.measure(refits, rows, scored, texts, codes, permutations=permutations, seed=seed)
     real, permuted = floors.table.iloc[0], floors.table.iloc[1:]
     facts = {"delta_r2": whole.r2[whole.best] - seen_alone.r2[seen_alone.best], "as_mean_deg": real["as_mean_deg"]}
     for score in ("is_mean_deg", "conditional_is_mean_deg", "as_abs_mean_deg"):
@@ -256,7 +263,7 @@ def test_a_null_component_that_knows_no_label_leaves_the_cross_fitted_as_at_zero
             sums.update(np.hstack([a, b]), z, np.arange(n), np.zeros(n, dtype=int))
             refits = floor.Refits(sums, rank, (0.01, 1.0), sums.split.place)
             rows = rows_of(refits, sums, a, b, z, np.arange(n), 1)
-            scored = floor.score(refits.fit(rows), rank, rows, np.arange(n), texts[codes])
+            scored = floor.score(refits.fit(), refits.place, rows, np.arange(n), texts[codes])
             train = sums.split.groups == 0 if not folds else np.ones(n, dtype=bool)
             found.append(scored.scores["as_deg"][train].mean())
     for found, is_zero in ((crossed, True), (in_sample, False)):

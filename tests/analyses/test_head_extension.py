@@ -118,7 +118,7 @@ def planted(seed, content, *, rank=14, null_dim=10, dim=8, per_dimension=4, nois
 
 def curve_of(sums, rank):
     lambdas = tuple(LAMBDAS[cross_validate(each, LAMBDAS).best] for each in (sums, sums.regress(slice(0, rank))))
-    return extended_r2(sums, rank, lambdas)
+    return extended_r2(sums, rank, lambdas)[0]
 
 
 @pytest.mark.parametrize("contents", [1, 3])

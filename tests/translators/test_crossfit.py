@@ -190,7 +190,7 @@ def test_the_cross_fitted_share_is_that_of_scikit_learns_predictions_of_what_the
     assert r2_without(study.sums(), penalty) == pytest.approx(1 - error / baseline, abs=1e-10)
     for group, unseen in enumerate(study.unseen if study.folds else []):
         error, baseline = study.errors(penalty, left_out=unseen).sum(axis=0)
-        assert r2_without(study.sums(), penalty, group) == pytest.approx(1 - error / baseline, abs=1e-10)
+        assert r2_without(study.sums(), penalty, [WHOLE, group])[1] == pytest.approx(1 - error / baseline, abs=1e-10)
 
 
 def test_a_group_that_is_left_out_takes_no_part():
@@ -198,7 +198,7 @@ def test_a_group_that_is_left_out_takes_no_part():
     rows = study.unseen[1]
     other.embeddings[rows] += 100
     other.features[rows] *= -3
-    assert r2_without(other.sums(), 0.1, 1) == pytest.approx(r2_without(study.sums(), 0.1, 1), abs=1e-10)
+    assert r2_without(other.sums(), 0.1, [1]) == pytest.approx(r2_without(study.sums(), 0.1, [1]), abs=1e-10)
     assert abs(r2_without(other.sums(), 0.1) - r2_without(study.sums(), 0.1)) > 0.1
 
 
@@ -243,7 +243,7 @@ def test_a_regression_on_some_features_is_cross_validated_as_that_of_their_colum
     found, expected = (cross_validate(sums, LAMBDAS) for sums in (study.sums().regress(inputs, targets), part.sums()))
     np.testing.assert_allclose(found.errors, expected.errors, rtol=1e-9)
     np.testing.assert_allclose(found.baseline, expected.baseline, rtol=1e-9)
-    assert r2_without(study.sums().regress(inputs, targets), 0.1, 2) == pytest.approx(r2_without(part.sums(), 0.1, 2), abs=1e-10)
+    assert r2_without(study.sums().regress(inputs, targets), 0.1, [2]) == pytest.approx(r2_without(part.sums(), 0.1, [2]), abs=1e-10)
 
 
 def manifest_of(*images):

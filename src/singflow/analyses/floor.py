@@ -7,18 +7,22 @@ carries nothing: the translator is fitted to it anew, and scored as the real one
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 
 from singflow.analyses.metrics import Removal
 from singflow.artifacts.scratch import Scratch
 from singflow.config.sections import Section
+from singflow.parallel import map_ahead
 from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, penalties
-from singflow.translators.ridge import Affine, Products, RidgeStatistics
+from singflow.translators.partitioned import Halves, Partitioned
+from singflow.translators.ridge import Affine, RidgeStatistics
 
-ROWS = 4096  # looked at at once
+ROWS = 2048  # looked at at once
 Matrix = np.ndarray | Scratch
 
 
@@ -32,12 +36,11 @@ class Floor(Section):
 class Rows:
     """Images in the order of their ids, `views` rows each.
 
-    principal: (n * views, r) and embeddings: (n * views, m), less their origins (r,) and (m,), and residuals: (n * views, k), all
+    known: (n * views, r + m) float32, principal coordinates and embeddings, less their origins (r,) and (m,); residuals: (n * views, k)
     float32. predicted: (n, k) float32, B a of view 0. groups: (n,) within which images are permuted.
     """
 
-    principal: Matrix
-    embeddings: Matrix
+    known: Matrix
     residuals: Matrix
     predicted: Matrix
     origin: tuple[np.ndarray, np.ndarray]
@@ -61,7 +64,7 @@ class Rows:
         drawn[np.argsort(self.groups, kind="stable")] = np.lexsort((generator.random(len(self.groups)), self.groups))
         return drawn
 
-    def cross_sums(self, group: int, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def cross_sums(self, group: int, order: np.ndarray) -> np.ndarray:
         """Sums over a group of principal coordinates and embeddings times residuals.
 
         Parameters
@@ -73,16 +76,13 @@ class Rows:
 
         Returns
         -------
-        ndarray of shape (r, k), ndarray of shape (m, k)
+        ndarray of shape (r + m, k)
             In float64, out of float32 products of blocks of rows.
         """
-        width = self.residuals.shape[1]
-        sums = np.zeros((self.principal.shape[1], width)), np.zeros((self.embeddings.shape[1], width))
+        sums = np.zeros((self.known.shape[1], self.residuals.shape[1]))
         images = np.flatnonzero(self.groups == group)
         for part in np.array_split(images, max(1, -(-len(images) * self.views // ROWS))):
-            mine, residuals = self.rows_of(part), self.residuals[self.rows_of(order[part])]
-            for total, factor in zip(sums, (self.principal, self.embeddings), strict=True):
-                total += factor[mine].T @ residuals
+            sums += self.known[self.rows_of(part)].T @ self.residuals[self.rows_of(order[part])]
         return sums
 
     def rows_of(self, images: np.ndarray) -> np.ndarray:
@@ -101,12 +101,7 @@ class Rows:
         return (images[:, None] * self.views + np.arange(self.views)).ravel()
 
 
-@dataclass(frozen=True)
-class Fits:
-    """Translators of (a, b), and predictors of b from a; both for the same places."""
-
-    translators: CrossFitted
-    predictors: CrossFitted
+Fits = dict[int, Halves]  # by place
 
 
 class Refits:
@@ -118,9 +113,10 @@ class Refits:
     """
 
     def __init__(self, sums: GroupSums, rank: int, lambdas: tuple[float, float], place: np.ndarray, scale: float = 1.0) -> None:
-        self._sums, self._rank, self._lambdas, self._place, self.scale = sums, rank, lambdas, place, scale
-        self._hollow: dict[int, RidgeStatistics] = {}
-        self.predictors = self._placed({place: self._predictor(sums.of(groups)) for place, groups in self._groups_of().items()})
+        self._sums, self._rank, self._lambdas, self.place, self.scale = sums, rank, lambdas, place, scale
+        self._own = {where: Partitioned.of(sums.of(groups), rank) for where, groups in self._used().items()}
+        maps = [self._predictor(sums.of(groups)) for groups in self._groups_of().values()]
+        self.predictors = CrossFitted(tuple(maps), place, place)
 
     def predictor_of(self, group: int) -> Affine:
         """The predictor that did not see a group, where fits are crossed.
@@ -137,26 +133,68 @@ class Refits:
         """
         return self.predictors.maps[group if self._sums.split.crossed else WHOLE]
 
-    def fit(self, rows: Rows, order: np.ndarray | None = None) -> Fits:
-        """Translators and predictors, fitted anew.
+    def fit(self) -> Fits:
+        """Translators and their reading of the prediction of null coordinates.
+
+        Returns
+        -------
+        dict of int to Halves
+            By the place of the images that they score.
+        """
+        return {place: own.solve(self._lambdas) for place, own in self._own.items()}
+
+    def emptied(self, rows: Rows) -> dict[int, Partitioned]:
+        """What the fits are made of, without the products of residuals with what stands beside them.
 
         Parameters
         ----------
         rows : Rows
             The training images, with the residuals that predictor_of() leaves.
-        order : ndarray of int, shape (n,), optional
-            The image whose residuals each image gets; by default its own.
 
         Returns
         -------
-        Fits
+        dict of int to Partitioned
+            By the place of the images that the fits score.
+        """
+        emptied, total, own = {}, self._sums.of([]), np.arange(len(rows.groups))
+        for group in self._sums.split.whole:
+            sums = self._sums.of([group])
+            emptied[group] = sums.hollow(self._rank, self.predictor_of(group), rows.cross_sums(group, own), self.scale)
+            total.add(emptied[group])
+        found = {}
+        for place, groups in self._used().items():
+            made = self._sums.of([])
+            made.add(total)
+            for group in emptied.keys() - set(groups):
+                made.add(emptied[group], -1)
+            found[place] = Partitioned.of(made, self._rank, self._own[place].path)
+        return found
+
+    def refit(self, emptied: dict[int, Partitioned], rows: Rows, order: np.ndarray) -> Fits:
+        """The same fits with residuals of other images.
+
+        Parameters
+        ----------
+        emptied : dict of int to Partitioned
+            As emptied() gives it.
+        rows : Rows
+            The training images.
+        order : ndarray of int, shape (n,)
+            The image whose residuals each image gets.
+
+        Returns
+        -------
+        dict of int to Halves
             As if all rows had been summed again.
         """
-        used = {place: groups for place, groups in self._groups_of().items() if (self._place == place).any()}
-        translators, predictors = {}, {}
-        for place, made in self._made(used, rows, order):
-            translators[place], predictors[place] = made.solve(*penalties(made, [self._lambdas[0]])), self._predictor(made)
-        return Fits(self._placed(translators), self._placed(predictors))
+        changes = {group: self._changes(group, rows, order) for group in self._sums.split.whole}
+        total = [np.sum(each, axis=0) for each in zip(*changes.values(), strict=True)]
+        fits = {}
+        for place, groups in self._used().items():
+            others = [change for group, change in changes.items() if group not in groups]
+            mixed, squares = (each - sum(other[number] for other in others) for number, each in enumerate(total))
+            fits[place] = emptied[place].solve(self._lambdas, (mixed, squares))
+        return fits
 
     def baseline(self, rows: Rows) -> np.ndarray:
         """Squared error of the mean embedding that each image's translator starts from.
@@ -171,10 +209,10 @@ class Refits:
         ndarray of shape (n,)
             Of view 0.
         """
-        errors = np.empty(len(rows.groups))
+        errors, groups_of = np.empty(len(rows.groups)), self._groups_of()
         for place, images in self.predictors.parts(np.arange(len(errors))):
-            groups = self._sums.split.fits[place][0] if place != WHOLE else self._sums.split.whole
-            difference = rows.embeddings[images * rows.views] + rows.origin[1] - self._sums.of(groups).embedding_mean
+            embeddings = rows.known[images * rows.views][:, self._rank :]
+            difference = embeddings + rows.origin[1] - self._sums.of(groups_of[place]).embedding_mean
             errors[images] = np.vecdot(difference, difference)
         return errors
 
@@ -184,57 +222,36 @@ class Refits:
         crossed = {place: groups for place, (groups, _) in enumerate(split.fits)} if split.crossed else {}
         return crossed | {WHOLE: split.whole}
 
-    def _placed(self, maps: dict[int, Affine]) -> CrossFitted:
-        """Maps by their place; what scores no image is nothing."""
-        nothing = Affine(np.zeros((0, 0)), np.zeros(0))
-        return CrossFitted(tuple(maps.get(place, nothing) for place in self._groups_of()), self._place, self._place)
+    def _used(self) -> dict[int, list[int]]:
+        """The same of the fits that score an image."""
+        return {place: groups for place, groups in self._groups_of().items() if (self.place == place).any()}
 
     def _predictor(self, made: RidgeStatistics) -> Affine:
         between = made.regress(slice(0, self._rank), slice(self._rank, None))
         return between.solve(*penalties(between, [self._lambdas[1]]))
 
-    def _made(self, used: dict[int, list[int]], rows: Rows, order: np.ndarray | None) -> Iterator[tuple[int, RidgeStatistics]]:
-        """The sums that each fit is made of; those of a permutation are made anew each time, which takes less memory than to keep them."""
-        if order is None:
-            yield from ((place, self._sums.of(groups)) for place, groups in used.items())
-            return
-        whole, total = self._sums.split.whole, self._sums.of([])
-        products = {group: rows.cross_sums(group, order) for group in whole}
-        for group in whole:
-            total.add(self._filled(group, rows, products[group]))
-        for place, groups in used.items():
-            made = self._sums.of([])
-            made.add(total)
-            for group in whole:
-                if group not in groups:
-                    made.add(self._filled(group, rows, products[group]), -1)
-            yield place, made
-
-    def _filled(self, group: int, rows: Rows, products: Products) -> RidgeStatistics:
-        predictor = self.predictor_of(group)
-        if group not in self._hollow:
-            own = rows.cross_sums(group, np.arange(len(rows.groups)))
-            self._hollow[group] = self._sums.of([group]).hollow(self._rank, predictor, own, self.scale)
-        return self._hollow[group].filled(self._rank, predictor, products, self.scale)
+    def _changes(self, group: int, rows: Rows, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the residuals of a group add to sums of (a, z) times b*, and of b* times b*; float32."""
+        mixed = (self.scale * rows.cross_sums(group, order)).astype(np.float32)
+        cross = self.predictor_of(group).weight.astype(np.float32) @ mixed[: self._rank]
+        return mixed, cross + cross.T
 
 
 def removals(
-    fits: Fits, rank: int, rows: Rows, images: np.ndarray, order: np.ndarray, scale: float
-) -> Iterator[tuple[np.ndarray, Removal, Removal]]:
-    """Null removal and conditional removal of images, view 0, with residuals of others.
+    fits: Fits, place: np.ndarray, rows: Rows, order: np.ndarray, scale: float
+) -> Iterator[tuple[np.ndarray, np.ndarray, Removal, Removal]]:
+    """Null removal and conditional removal of all images, view 0, with residuals of others.
 
     Conditional removal takes away what the principal coordinates do not predict: f'' = f - V_0 (b - B a).
 
     Parameters
     ----------
-    fits : Fits
-        Translators and predictors of the same permutation.
-    rank : int
-        Number r of principal coordinates.
+    fits : dict of int to Halves
+        Of the same permutation.
+    place : ndarray of int, shape (n,)
+        The fit that scores each image.
     rows : Rows
         The images.
-    images : ndarray of int
-        Positions of those that are wanted.
     order : ndarray of int, shape (n,)
         The image whose residuals each image gets.
     scale : float
@@ -244,21 +261,20 @@ def removals(
     ------
     images : ndarray of int
         Positions of the images of a block.
+    embeddings : ndarray of shape (k, m)
+        Theirs, float32.
     null, conditional : Removal
         Of these images.
     """
-    for place, chosen in fits.translators.parts(images):
-        translator, predictor = fits.translators.maps[place], fits.predictors.maps[place]
-        seen, hidden = translator.weight[:, :rank], translator.weight[:, rank:]
-        start = rows.origin[0]
-        visible = Affine(seen, translator.bias + seen @ start).astype(np.float32)
-        predicted = Affine(hidden @ predictor.weight, hidden @ (predictor.bias + predictor.weight @ start)).astype(np.float32)
-        narrow = hidden.T.astype(np.float32)
-        for part in np.array_split(images[chosen], max(1, -(-len(chosen) // ROWS))):
-            principal = rows.principal[part * rows.views]
-            removed = (rows.predicted[part] + np.float32(scale) * rows.residuals[order[part] * rows.views]) @ narrow
-            original = visible(principal) + removed
-            yield part, Removal(original, removed), Removal(original, removed - predicted(principal))
+    rank = len(rows.origin[0])
+    for where, fit in fits.items():
+        images = np.flatnonzero(place == where)
+        for part in np.array_split(images, -(-len(images) // ROWS)):
+            known = rows.known[part * rows.views]
+            principal, embeddings = known[:, :rank], known[:, rank:] + rows.origin[1]
+            removed = (rows.predicted[part] + np.float32(scale) * rows.residuals[order[part] * rows.views]) @ fit.hidden.T
+            original = fit.visible(principal) + removed
+            yield part, embeddings, Removal(original, removed), Removal(original, removed - fit.predicted(principal))
 
 
 SCORES = ["is_deg", "as_deg", "conditional_is_deg", "conditional_as_deg"]
@@ -293,12 +309,12 @@ class Scored:
         }
 
 
-def score(fits: Fits, rank: int, rows: Rows, order: np.ndarray, texts: np.ndarray, scale: float = 1.0) -> Scored:
+def score(fits: Fits, place: np.ndarray, rows: Rows, order: np.ndarray, texts: np.ndarray, scale: float = 1.0) -> Scored:
     """Score all images with residuals of others.
 
     Parameters
     ----------
-    fits, rank, rows, order, scale
+    fits, place, rows, order, scale
         As for removals().
     texts : ndarray of shape (n, m)
         Text embedding of each image's label.
@@ -310,11 +326,11 @@ def score(fits: Fits, rank: int, rows: Rows, order: np.ndarray, texts: np.ndarra
     """
     n = len(rows.groups)
     scores, error = {name: np.empty(n) for name in SCORES}, np.empty(n)
-    for part, null, conditional in removals(fits, rank, rows, np.arange(n), order, scale):
+    for part, embeddings, null, conditional in removals(fits, place, rows, order, scale):
         scores["is_deg"][part], scores["as_deg"][part] = null.image_score(), null.attribute_score(texts[part])
         scores["conditional_is_deg"][part] = conditional.image_score()
         scores["conditional_as_deg"][part] = conditional.attribute_score(texts[part])
-        difference = null.original - rows.embeddings[part * rows.views] - rows.origin[1]
+        difference = null.original - embeddings
         error[part] = np.vecdot(difference, difference)
     return Scored(scores, error)
 
@@ -335,7 +351,7 @@ class Floors:
 
 
 def measure(
-    refits: Refits, training: Rows, images: Rows, rank: int, texts: np.ndarray, codes: np.ndarray, *, permutations: int, seed: int
+    refits: Refits, training: Rows, images: Rows, texts: np.ndarray, codes: np.ndarray, *, permutations: int, seed: int, threads: int = 1
 ) -> Floors:
     """Score the images with their own null components, and with those of others.
 
@@ -347,8 +363,6 @@ def measure(
         The training images.
     images : Rows
         The images that are scored: `training` itself, or others, among which residuals are permuted as they are in the training.
-    rank : int
-        Number r of principal coordinates.
     texts : ndarray of shape (L, m)
         Text embeddings of the labels.
     codes : ndarray of int, shape (n,)
@@ -357,6 +371,8 @@ def measure(
         How many.
     seed : int
         Of the permutations.
+    threads : int
+        Permutations at a time, each with one thread of BLAS.
 
     Returns
     -------
@@ -364,25 +380,27 @@ def measure(
         Of all images.
     """
     n, labels = len(codes), len(texts)
-    own, rows, baseline = texts[codes], [], refits.baseline(images)
-    sums = {name: np.zeros(n) for name in SCORES}
-    by_label = {name: np.zeros((1 + permutations, labels)) for name in ("is_deg", "as_abs_deg")}
-    for permutation in range(-1, permutations):
+    own, baseline = texts[codes], refits.baseline(images)
+    real = score(refits.fit(), refits.place, images, np.arange(n), own)
+    emptied = refits.emptied(training)
+
+    def permuted(permutation: int) -> Scored:
         generator = np.random.default_rng([seed, permutation + 1])
-        order = np.arange(n) if permutation < 0 else images.permute(generator)
-        refitted = None if permutation < 0 else order if training is images else training.permute(generator)
-        fits, scale = refits.fit(training, refitted), 1.0 if permutation < 0 else refits.scale
-        scored = score(fits, rank, images, order, own, scale)
-        del fits
-        rows.append({"permutation": permutation} | scored.means(baseline))
-        for name, values in (("is_deg", scored.scores["is_deg"]), ("as_abs_deg", np.abs(scored.scores["as_deg"]))):
-            by_label[name][1 + permutation] = np.bincount(codes, values, labels)
-        if permutation < 0:
-            real = scored.scores
-        else:
-            for name, values in scored.scores.items():
-                sums[name] += values / permutations
-    return Floors(pd.DataFrame(rows), real, sums, by_label)
+        order = images.permute(generator)
+        fits = refits.refit(emptied, training, order if training is images else training.permute(generator))
+        return score(fits, refits.place, images, order, own, refits.scale)
+
+    rows, sums = [], {name: np.zeros(n) for name in SCORES}
+    by_label: dict[str, list[np.ndarray]] = {"is_deg": [], "as_abs_deg": []}
+    with threadpool_limits(1):
+        for permutation, scored in enumerate(chain([real], map_ahead(permuted, range(permutations), threads, 1)), -1):
+            rows.append({"permutation": permutation} | scored.means(baseline))
+            for name, values in (("is_deg", scored.scores["is_deg"]), ("as_abs_deg", np.abs(scored.scores["as_deg"]))):
+                by_label[name].append(np.bincount(codes, values, labels))
+            if scored is not real:
+                for name, values in scored.scores.items():
+                    sums[name] += values / permutations
+    return Floors(pd.DataFrame(rows), real.scores, sums, {name: np.stack(each) for name, each in by_label.items()})
 
 
 UNDERSMOOTHED, AT_MOST = 0.1, 0.25

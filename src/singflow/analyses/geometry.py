@@ -295,7 +295,7 @@ def coordinate_axes(basis: np.ndarray, read: Callable[[], Iterable[np.ndarray]])
         Number of the principal ones, which come first.
     """
     parts = [complement(basis), basis]
-    spans = [row_span(block @ part for block in read()) for part in parts]
+    spans = [row_span(block[: part.shape[1]] @ part for block in read()) for part in parts]
     parts = [part if span is None else part @ span for part, span in zip(parts, spans, strict=True)]
     return np.hstack(parts).astype(np.float32), parts[0].shape[1]
 

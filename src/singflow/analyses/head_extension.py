@@ -10,6 +10,8 @@ have the span of T_0^T u_1, ..., T_0^T u_q, with u_j the leading eigenvectors of
 singular directions of T_0 S^1/2, mapped back to b). Made orthonormal one after the other they serve every q.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pandas as pd
 import scipy
@@ -44,14 +46,14 @@ def null_directions(made: RidgeStatistics, rank: int, alpha: float) -> np.ndarra
     Izenman, Reduced-rank regression for the multivariate linear model, 1975.
     """
     hidden = made.solve(alpha).weight[:, rank:]
-    predictor, scatter = made.regress(slice(0, rank), slice(rank, None)).solve(alpha), made.scatter
+    predictor, scatter = made.regress(slice(0, rank), slice(rank, None)).solve(alpha), made.centred()[2]
     own = scatter[rank:, rank:] - predictor.weight @ scatter[:rank, rank:] + alpha * np.eye(hidden.shape[1])
     carried, directions = scipy.linalg.eigh(hidden @ own @ hidden.T, check_finite=False)
     kept = carried > max(hidden.shape) * np.finfo(np.float64).eps * carried.max(initial=0.0)
     return scipy.linalg.qr(hidden.T @ directions[:, kept][:, ::-1], mode="economic", check_finite=False)[0]
 
 
-def extended_r2(sums: GroupSums, rank: int, lambdas: tuple[float, float], left_out: int = WHOLE) -> np.ndarray:
+def extended_r2(sums: GroupSums, rank: int, lambdas: tuple[float, float], left_out: Sequence[int] = (WHOLE,)) -> np.ndarray:
     """Cross-fitted share of the variation that is explained with 0, 1, 2, ... null directions visible.
 
     Every fit chooses its directions from its own training rows. With any directions the penalty is as large as the translator's of
@@ -65,25 +67,30 @@ def extended_r2(sums: GroupSums, rank: int, lambdas: tuple[float, float], left_o
         Number r of principal coordinates.
     lambdas : tuple of float
         Penalties of the translator of (a, b), and of that of a.
-    left_out : int
-        A group that neither fits nor judges; by default none.
+    left_out : sequence of int
+        Groups that neither fit nor judge, in turn; WHOLE for none.
 
     Returns
     -------
-    ndarray of shape (1 + min(k, m),)
+    ndarray of shape (len(left_out), 1 + min(k, m))
         By the number of directions; where a fit has no further one to show, it stays as it is.
     """
     width, dim = sums.of([]).shape
     most = min(width - rank, dim)
 
-    def squared_errors(made: RidgeStatistics, held_out: RidgeStatistics) -> np.ndarray:
+    def fit(made: RidgeStatistics) -> Callable[[RidgeStatistics], np.ndarray]:
         (alpha,) = penalties(made, [lambdas[0]])
         basis = null_directions(made, rank, alpha)
-        errors = made.project(rank, basis).nested_errors(held_out.project(rank, basis), alpha)[rank:]
-        return np.pad(errors, (0, most - basis.shape[1]), mode="edge")
+        fitted = made.project(rank, basis)
 
-    principal = r2_without(sums.regress(slice(0, rank)), lambdas[1], left_out)
-    return np.array([principal, *(explained(sums, squared_errors, left_out)[1:] if most else [])])
+        def squared_errors(held_out: RidgeStatistics) -> np.ndarray:
+            errors = fitted.nested_errors(held_out.project(rank, basis), alpha)[rank:]
+            return np.pad(errors, (0, most - basis.shape[1]), mode="edge")
+
+        return squared_errors
+
+    principal = r2_without(sums.regress(slice(0, rank)), lambdas[1], left_out)[:, None]
+    return np.hstack([principal, explained(sums, fit, left_out)[:, 1:]]) if most else principal
 
 
 def head_extension(sums: GroupSums, rank: int, lambdas: tuple[float, float], confidence: float) -> pd.DataFrame:
@@ -103,8 +110,7 @@ def head_extension(sums: GroupSums, rank: int, lambdas: tuple[float, float], con
         coordinates: directions, r2, and r2_low and r2_high by the delete-a-group jackknife, directions chosen anew; missing where
         fewer than three groups judge, as with one translator, in sample, that is judged by the held-out images.
     """
-    judges = [judge for _, judge in sums.split.fits if sums.judging(judge).n]
-    r2, *without = (extended_r2(sums, rank, lambdas, group) for group in [WHOLE, *(judges if len(judges) > 2 else [])])
+    r2, *without = extended_r2(sums, rank, lambdas, sums.left_out)
     intervals = [jackknife(float(estimate), [each[place] for each in without], confidence) for place, estimate in enumerate(r2)]
     low, high = np.array(intervals, dtype=float).T
     return pd.DataFrame({"directions": np.arange(len(r2)), "r2": r2, "r2_low": low, "r2_high": high})

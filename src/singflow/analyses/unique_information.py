@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-import scipy
+import scipy.special
 
-from singflow.translators.crossfit import WHOLE, GroupSums, r2_without
+from singflow.translators.crossfit import GroupSums, r2_without
 
 
 def jackknife(estimate: float, without: Sequence[float], confidence: float) -> tuple[float, float] | tuple[None, None]:
@@ -29,7 +29,7 @@ def jackknife(estimate: float, without: Sequence[float], confidence: float) -> t
     if groups < 3:
         return None, None
     error = np.sqrt((groups - 1) ** 2 / groups * np.var(without, ddof=1))
-    reach = scipy.stats.t.ppf((1 + confidence) / 2, groups - 1) * error
+    reach = scipy.special.stdtrit(groups - 1, (1 + confidence) / 2) * error
     return float(estimate - reach), float(estimate + reach)
 
 
@@ -52,11 +52,8 @@ def unique_information(sums: GroupSums, rank: int, lambdas: tuple[float, float],
     dict
         r2, r2_principal, delta_r2, delta_r2_low and delta_r2_high; the last two None where fewer than three groups judge.
     """
-    principal = sums.regress(slice(0, rank))
-    judges = [judge for _, judge in sums.split.fits if sums.judging(judge).n]
-    groups = [WHOLE, *(judges if len(judges) > 2 else [])]
     r2, r2_principal = (
-        np.array([r2_without(each, penalty, group) for group in groups]) for each, penalty in zip((sums, principal), lambdas, strict=True)
+        r2_without(each, penalty, sums.left_out) for each, penalty in zip((sums, sums.regress(slice(0, rank))), lambdas, strict=True)
     )
     delta = r2 - r2_principal
     low, high = jackknife(float(delta[0]), delta[1:].tolist(), confidence)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from singflow.errors import InputError
-from singflow.translators.ridge import Affine, RidgeStatistics
+from singflow.translators.ridge import Affine, RidgePath, RidgeStatistics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,6 +153,12 @@ class GroupSums:
         """
         return self._sums.get((group, True)) or self._empty()
 
+    @property
+    def left_out(self) -> list[int]:
+        """What a delete-a-group jackknife leaves out in turn: nothing, WHOLE, and each group that judges, where at least three do."""
+        judges = [judge for _, judge in self.split.fits if self.judging(judge).n]
+        return [WHOLE, *(judges if len(judges) > 2 else [])]
+
     def _empty(self) -> RidgeStatistics:
         if not self._sums:
             raise InputError("no image is in the training set: a translator needs some")
@@ -177,57 +183,65 @@ class GroupSums:
         return part
 
 
-def explained(sums: GroupSums, squared_error: Callable[[RidgeStatistics, RidgeStatistics], Errors], left_out: int = WHOLE) -> Errors:
-    """Cross-fitted share of the variation that is explained.
+Judged = Callable[[RidgeStatistics], Errors]  # sum of squared errors on rows that these are the sums of
+
+
+def explained(sums: GroupSums, fit: Callable[[RidgeStatistics], Judged[Errors]], left_out: Sequence[int] = (WHOLE,)) -> np.ndarray:
+    """Cross-fitted share of the variation that is explained, also where a group neither fits nor judges.
+
+    What is left out with one judge and judges with the other left out has the same fit, which is made once.
 
     Parameters
     ----------
     sums : GroupSums
         Sums over the rows of all groups.
-    squared_error : callable
-        Given the sums that a fit is made of and those of view 0 of the rows that judge it: the fit's sum of squared errors on the
-        latter, or those of several fits.
-    left_out : int
-        A group that neither fits nor judges; by default none.
+    fit : callable
+        Given the sums that a fit is made of: what gives its sum of squared errors, or those of several fits, on the rows that judge it.
+    left_out : sequence of int
+        Groups that are left out in turn; WHOLE for none.
 
     Returns
     -------
-    float or ndarray
-        1 less the squared error over that of the mean embedding.
+    ndarray of shape (len(left_out), ...)
+        1 less the squared error on view 0 of what the fits did not see over that of the mean embedding.
 
     Raises
     ------
     InputError
         When the mean embedding has no error.
     """
-    error: Any = 0.0
-    baseline = 0.0
-    for groups, judge in sums.split.fits:
-        held_out = sums.judging(judge)
-        if judge != left_out and held_out.n:
-            made = sums.of([group for group in groups if group != left_out])
-            error += squared_error(made, held_out)
-            baseline += held_out.squared_error(Affine(np.zeros(made.shape[::-1]), made.embedding_mean))
-    if not baseline > 0:
+    uses: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    for row, left in enumerate(left_out):
+        for groups, judge in sums.split.fits:
+            if judge != left and sums.judging(judge).n:
+                uses.setdefault(tuple(group for group in groups if group != left), []).append((row, judge))
+    error: list[Any] = [0.0] * len(left_out)
+    baseline = np.zeros(len(left_out))
+    for kept, judges in uses.items():
+        made = sums.of(kept)
+        squared_error, mean = fit(made), made.embedding_mean
+        for row, judge in judges:
+            held_out = sums.judging(judge)
+            error[row] = error[row] + squared_error(held_out)
+            baseline[row] += held_out.squared_distance(mean)
+    if not (baseline > 0).all():
         raise InputError(ALIKE)
-    return 1.0 - error / baseline
+    return np.stack([1.0 - each / of for each, of in zip(error, baseline, strict=True)])
 
 
-def r2_without(sums: GroupSums, penalty: float, left_out: int = WHOLE) -> float:
-    """Cross-fitted share of the variation that a ridge regression explains.
+def r2_without(sums: GroupSums, penalty: float, left_out: Sequence[int] = (WHOLE,)) -> np.ndarray:
+    """Cross-fitted share of the variation that a ridge regression explains, also without groups.
 
     Parameters
     ----------
-    sums : GroupSums
-        Sums over the rows of all groups.
+    sums, left_out
+        As for explained().
     penalty : float
         Times the mean squared distance of a fit's features from their mean it is the ridge penalty.
-    left_out : int
-        A group that neither fits nor judges; by default none.
 
     Returns
     -------
-    float
+    ndarray of shape (len(left_out),)
         1 less the squared error on view 0 of what the fits did not see over that of the mean embedding.
 
     Raises
@@ -235,7 +249,12 @@ def r2_without(sums: GroupSums, penalty: float, left_out: int = WHOLE) -> float:
     InputError
         When the mean embedding has no error, and with fewer than two rows.
     """
-    return explained(sums, lambda made, held_out: held_out.squared_error(made.solve(*penalties(made, [penalty]))), left_out)
+
+    def fit(made: RidgeStatistics) -> Judged[float]:
+        translator = made.solve(*penalties(made, [penalty]))
+        return lambda held_out: held_out.squared_error(translator)
+
+    return explained(sums, fit, left_out)
 
 
 @dataclass(frozen=True)
@@ -306,14 +325,35 @@ def cross_validate(sums: GroupSums, lambdas: list[float]) -> Validation:
     InputError
         When the features of a fit do not vary, and with fewer than two rows.
     """
+    return cross_validate_alike([sums], lambdas)[0]
+
+
+def cross_validate_alike(regressions: Sequence[GroupSums], lambdas: list[float]) -> list[Validation]:
+    """The same for several regressions on the same features, which are decomposed once.
+
+    Parameters
+    ----------
+    regressions : sequence of GroupSums
+        Sums that differ in what is predicted alone.
+    lambdas : list of float
+        As for cross_validate().
+
+    Returns
+    -------
+    list of Validation
+        In the order of the regressions.
+    """
     errors, baseline, n = [], [], []
-    for groups, judge in sums.split.fits:
-        made, held_out = sums.of(groups), sums.judging(judge)
-        path = made.decompose()
-        errors.append(path.squared_errors(held_out, penalties(made, lambdas)))
-        baseline.append(path.squared_errors(held_out, [np.inf])[0])
-        n.append(held_out.n)
-    return Validation(lambdas, np.array(errors), np.array(baseline), np.array(n))
+    for groups, judge in regressions[0].split.fits:
+        path: RidgePath | None = None
+        for sums in regressions:
+            made, held_out = sums.of(groups), sums.judging(judge)
+            path = path.toward(made) if path else made.decompose()
+            errors.append(path.squared_errors(held_out, penalties(made, lambdas)))
+            baseline.append(held_out.squared_distance(made.embedding_mean))
+            n.append(held_out.n)
+    several = len(regressions)
+    return [Validation(lambdas, *(np.array(each[start::several]) for each in (errors, baseline, n))) for start in range(several)]
 
 
 def penalties(statistics: RidgeStatistics, lambdas: list[float]) -> list[float]:

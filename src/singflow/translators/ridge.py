@@ -39,9 +39,6 @@ class Affine:
         return embeddings
 
 
-Products = tuple[np.ndarray, np.ndarray]
-
-
 class RidgeStatistics:
     """Sums over rows that determine every ridge solution and its error on other rows, in float64; memory does not grow with the rows.
 
@@ -165,8 +162,8 @@ class RidgeStatistics:
         new._xx, new._xz = narrow(narrow(self._xx).T), narrow(self._xz)
         return new
 
-    def hollow(self, rank: int, predictor: Affine, own: Products, scale: float) -> "RidgeStatistics":
-        """The sums without the products of some features' residuals with other columns; `filled` adds those of other residuals.
+    def hollow(self, rank: int, predictor: Affine, own: np.ndarray, scale: float) -> "RidgeStatistics":
+        """The sums without the products of some features' residuals with other columns; `Partitioned` adds those of other residuals.
 
         Parameters
         ----------
@@ -174,8 +171,8 @@ class RidgeStatistics:
             Number r of features a that come first; the k others are b = B a + e with a predictor B and residuals e.
         predictor : Affine
             B: weight (k, r), bias (k,).
-        own : ndarray of shape (r, k), ndarray of shape (m, k)
-            Sums of a e^T and of z e^T; a and z less their origins.
+        own : ndarray of shape (r + m, k)
+            Sums of a e^T, and below them of z e^T; a and z less their origins.
         scale : float
             What residuals are multiplied by.
 
@@ -190,41 +187,16 @@ class RidgeStatistics:
         slope = weight @ self._x[seen]
         explained = slope + self.n * constant
         residual = self._x[hidden] - explained
-        mean, offset, cross = np.outer(constant, slope), np.outer(constant, residual), weight @ own[0]
+        mean, offset, cross = np.outer(constant, slope), np.outer(constant, residual), weight @ own[seen]
         predicted = weight @ self._xx[seen, seen] @ weight.T + mean + mean.T + self.n * np.outer(constant, constant)
         squares = self._xx[hidden, hidden] - predicted - (cross + cross.T + offset + offset.T)
         new = RidgeStatistics(*self.shape, self.origin)
         new.add(self)
         new._x[hidden] = explained + scale * residual
-        new._xx[seen, hidden] -= own[0]
+        new._xx[seen, hidden] -= own[seen]
         new._xx[hidden, seen] = new._xx[seen, hidden].T
         new._xx[hidden, hidden] = predicted + scale * (offset + offset.T) + scale**2 * squares
-        new._xz[hidden] -= own[1].T
-        return new
-
-    def filled(self, rank: int, predictor: Affine, products: Products, scale: float) -> "RidgeStatistics":
-        """The sums after residuals changed hands among the rows: no row is summed again.
-
-        Parameters
-        ----------
-        rank, predictor, scale
-            As `hollow` had them when it made these sums.
-        products : ndarray of shape (r, k), ndarray of shape (m, k)
-            Sums of a e^T and of z e^T, as the residuals are now.
-
-        Returns
-        -------
-        RidgeStatistics
-            New sums of the same rows.
-        """
-        seen, hidden = slice(0, rank), slice(rank, None)
-        new = RidgeStatistics(*self.shape, self.origin)
-        new.add(self)
-        new._xx[seen, hidden] += scale * products[0]
-        new._xx[hidden, seen] = new._xx[seen, hidden].T
-        cross = scale * (predictor.weight @ products[0])
-        new._xx[hidden, hidden] += cross + cross.T
-        new._xz[hidden] += scale * products[1].T
+        new._xz[hidden] -= own[hidden].T
         return new
 
     @property
@@ -251,8 +223,18 @@ class RidgeStatistics:
     def _start(self) -> tuple[np.ndarray, np.ndarray]:
         return self.origin or (np.zeros_like(self._x), np.zeros_like(self._z))
 
-    def _centred(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Means of features and embeddings, and scatter and cross-scatter about them."""
+    def centred(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Means, and sums of products about them.
+
+        Returns
+        -------
+        feature_mean : ndarray of shape (d,)
+        embedding_mean : ndarray of shape (m,)
+        scatter : ndarray of shape (d, d)
+            n times the covariance of the features.
+        cross : ndarray of shape (d, m)
+            n times that of features and embeddings.
+        """
         x, z = self._x / self.n, self._z / self.n
         scatter, cross = self._xx - self.n * np.outer(x, x), self._xz - self.n * np.outer(x, z)
         return self._start[0] + x, self._start[1] + z, scatter, cross
@@ -263,11 +245,6 @@ class RidgeStatistics:
         xx = self._xx - np.outer(self._x, x) - np.outer(x, self._x) + self.n * np.outer(x, x)
         xz = self._xz - np.outer(self._x, z) - np.outer(x, self._z) + self.n * np.outer(x, z)
         return xx, xz, self._zz - 2.0 * self._z @ z + self.n * (z @ z)
-
-    @property
-    def scatter(self) -> np.ndarray:
-        """Sums of products of the features' differences from their mean: (d, d), n times their covariance."""
-        return self._centred()[2]
 
     def decompose(self) -> "RidgePath":
         """Every ridge solution out of one eigendecomposition.
@@ -284,7 +261,7 @@ class RidgeStatistics:
         """
         if self.n < 2:
             raise InputError(f"a translator needs at least two training rows, not {self.n}: add images, or lower translator.folds")
-        x, z, scatter, cross = self._centred()
+        x, z, scatter, cross = self.centred()
         eigenvalues, eigenvectors = scipy.linalg.eigh(scatter, driver="evd", overwrite_a=True, check_finite=False)
         return RidgePath(np.maximum(eigenvalues, 0.0), eigenvectors, eigenvectors.T @ cross, x, z)
 
@@ -308,11 +285,12 @@ class RidgeStatistics:
         """
         if not self.n:
             raise InputError("a translator needs training rows: add images, or lower translator.folds")
-        x, z, penalized, cross = self._centred()
+        x, z, penalized, cross = self.centred()
         if not len(x) or not len(z):
             return Affine(np.zeros((len(z), len(x))), z)
         penalized.flat[:: len(x) + 1] += alpha
-        weight = scipy.linalg.solve(penalized, cross, assume_a="pos", overwrite_a=True, overwrite_b=True, check_finite=False).T
+        factor = scipy.linalg.cho_factor(penalized.T, overwrite_a=True, check_finite=False)
+        weight = scipy.linalg.cho_solve(factor, cross, check_finite=False).T
         return Affine(weight, z - weight @ x)
 
     def inverse(self, alpha: float) -> np.ndarray:
@@ -328,7 +306,7 @@ class RidgeStatistics:
         ndarray of shape (d, d)
             In float64.
         """
-        penalized = self._centred()[2]
+        penalized = self.centred()[2]
         penalized.flat[:: len(penalized) + 1] += alpha
         if not len(penalized):
             return penalized
@@ -353,7 +331,7 @@ class RidgeStatistics:
         ndarray of shape (d + 1,)
             In the order of the number of features; the first is that of the mean embedding.
         """
-        x, z, penalized, cross = self._centred()
+        x, z, penalized, cross = self.centred()
         penalized.flat[:: len(x) + 1] += alpha
         factor = scipy.linalg.cholesky(penalized, lower=True, overwrite_a=True, check_finite=False)
 
@@ -384,6 +362,22 @@ class RidgeStatistics:
         inner = self._zz - 2.0 * np.vdot(weight, self._xz.T) + np.vdot(weight @ self._xx, weight)
         return float(inner + 2.0 * offset @ (weight @ self._x - self._z) + self.n * offset @ offset)
 
+    def squared_distance(self, embedding: np.ndarray) -> float:
+        """Sum of squared distances of the embeddings from one: the error of the baseline, which predicts it for every image.
+
+        Parameters
+        ----------
+        embedding : ndarray of shape (m,)
+            What is predicted.
+
+        Returns
+        -------
+        float
+            Over rows and coordinates.
+        """
+        offset = embedding - self._start[1]
+        return float(self._zz - 2.0 * offset @ self._z + self.n * offset @ offset)
+
     def path(self, alphas: Iterable[float]) -> Iterator[Affine]:
         """The solution for each penalty, from one factorization; `RidgePath.at` says what it is.
 
@@ -413,6 +407,22 @@ class RidgePath:
     rotated: np.ndarray
     feature_mean: np.ndarray
     embedding_mean: np.ndarray
+
+    def toward(self, sums: RidgeStatistics) -> "RidgePath":
+        """The solutions of a regression of other embeddings on the same features.
+
+        Parameters
+        ----------
+        sums : RidgeStatistics
+            Of the same features, and the other embeddings.
+
+        Returns
+        -------
+        RidgePath
+            Without another eigendecomposition.
+        """
+        x, z, _, cross = sums.centred()
+        return RidgePath(self.spectrum, self.eigenvectors, self.eigenvectors.T @ cross, x, z)
 
     def at(self, alpha: float) -> Affine:
         """The minimizer of sum ||T f + c - z||^2 + alpha ||T||^2.
@@ -449,7 +459,7 @@ class RidgePath:
         Returns
         -------
         ndarray of float
-            One for each alpha; without limit for the baseline, which predicts the mean embedding.
+            One for each alpha.
         """
         xx, xz, zz = held_out._about(self.feature_mean, self.embedding_mean)
         quadratic = (self.eigenvectors.T @ xx @ self.eigenvectors) * (self.rotated @ self.rotated.T)
