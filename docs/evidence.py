@@ -20,7 +20,7 @@ from scipy.special import softmax
 
 from singflow import cli
 from singflow.analyses.controls import Case, Subspace, draw_subspace, matched
-from singflow.analyses.floor import Refits, Rows, measure, p_value, predictor_penalty
+from singflow.analyses.floor import Fitted, Rows, measure, p_value, predictor_penalty, score
 from singflow.analyses.geometry import null_space, random_basis
 from singflow.analyses.metrics import Removal, contrast_deg, remove, share, unit
 from singflow.figures.style import STYLE, colour, marker, save
@@ -112,12 +112,14 @@ def judge(images: Images, seed: int) -> Measures:
     between = sums.regress(slice(0, rank), slice(rank, None))
     both, seen, predictor = (LAMBDAS[cross_validate(each, LAMBDAS).best] for each in (sums, sums.regress(slice(0, rank)), between))
     penalty, scale = predictor_penalty(between, predictor)
-    refits = Refits(sums, rank, (both, penalty), sums.split.place, scale)
-    predicted = refits.predictors(images.principal, np.arange(len(images.codes)))
+    fitted = Fitted(sums, rank, (both, penalty), sums.split.place, scale)
+    predicted = fitted.predictors(images.principal, np.arange(len(images.codes)))
     start, target = sums.origin[0][:rank], sums.origin[1]
     arrays = np.hstack([images.principal - start, images.embeddings - target]), images.hidden - predicted, predicted
     rows = Rows(*(each.astype(np.float32) for each in arrays), (start, target), sums.split.groups, 1)
-    table = measure(refits, rows, rows, images.texts, images.codes, permutations=PERMUTATIONS, seed=seed).table
+    place, texts = sums.split.place, images.texts
+    real, exchange = score(fitted.fit(), place, rows, texts[images.codes]), fitted.exchange(rows)
+    table = measure(real, exchange, rows, rows, place, texts, images.codes, permutations=PERMUTATIONS, seed=seed).table
     r2 = r2_without(sums, both)[0]
     measures = {"R2": r2, "Delta R2": r2 - r2_without(sums.regress(slice(0, rank)), seen)[0]}
     for name, column in (("IS", "is_mean_deg"), ("conditional IS", "conditional_is_mean_deg"), ("AS", "as_mean_deg")):

@@ -1,6 +1,5 @@
 """Measure what scores show where the null space carries nothing, and what it adds to the principal space."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,7 @@ import pandas as pd
 from pydantic import Field
 
 from singflow import cli
-from singflow.analyses.floor import SCORES, Floor, Refits, Rows, label_p_values, measure, p_value, predictor_penalty
+from singflow.analyses.floor import SCORES, Fitted, Floor, Rows, label_p_values, measure, p_value, predictor_penalty, score
 from singflow.analyses.geometry import coordinate_axes
 from singflow.analyses.unique_information import unique_information
 from singflow.artifacts.files import read_json, read_names, write_json
@@ -75,10 +74,9 @@ def read_rows(images: Paired, folder: Path, axes: np.ndarray, rank: int, sums: G
     return Rows(known, hidden, Scratch(folder, n, axes.shape[1] - rank), origin, groups, views)
 
 
-def leave_residuals(rows: Rows, predictor_of: Callable[[int], Affine]) -> None:
+def leave_residuals(rows: Rows, predictors: dict[int, Affine]) -> None:
     """Split the null coordinates of all rows into what principal ones predict and the rest."""
-    for group in np.unique(rows.groups):
-        predictor = predictor_of(group)
+    for group, predictor in predictors.items():
         for images in in_blocks(np.flatnonzero(rows.groups == group), max(1, 4096 // rows.views)):
             place = rows.rows_of(images)
             predicted = predictor(rows.known[place][:, : len(rows.origin[0])] + rows.origin[0])
@@ -114,35 +112,37 @@ def main(flags: Flags) -> None:
     sums, folder = GroupSums(split(images.manifest, flags.folds)), flags.table.parent
     training = read_rows(images, folder, axes, rank, sums, trains=True)
     fitted = read_json(flags.translator).of_kind("lambda", float | None)
-    released = fitted is None
+    released, judged = fitted is None, sums.split.crossed  # in sample residuals are too small, and so are floors
     lambdas, scale = choose(sums, rank, flags.lambdas, fitted)
     facts = unique_information(sums, rank, (lambdas["translator"], lambdas["principal"]), flags.confidence)
     place = sums.split.place if images is own else np.full(len(manifest), WHOLE, np.int32)
-    refits = Refits(sums, rank, (lambdas["translator"], lambdas["predictor"]), place, scale)
-    leave_residuals(training, refits.predictor_of)
+    fits = Fitted(sums, rank, (lambdas["translator"], lambdas["predictor"]), place, scale)
+    leave_residuals(training, {group: fits.predictor_of(group) for group in np.unique(training.groups)})
     scored = training
     if images is not own:
         scored = read_rows(own, folder, axes, rank, sums, trains=False)
-        leave_residuals(scored, lambda group: refits.predictors.whole)
-    floors = measure(refits, training, scored, texts, codes, permutations=flags.permutations, seed=flags.seed, threads=flags.threads)
+        leave_residuals(scored, {0: fits.predictors.whole})
+    real, exchange = score(fits.fit(), place, scored, texts[codes]), fits.exchange(training)
+    del sums, fits  # permutations take their memory
+    numbers = {"permutations": flags.permutations, "seed": flags.seed, "threads": flags.threads}
+    floors = measure(real, exchange, training, scored, place, texts, codes, **numbers)
     write_parquet(flags.table, floors.table)
     of_images = {f"floor_{name}": values for name, values in floors.images.items()} | {
         name: floors.real[name] for name in SCORES if name.startswith("conditional")
     }
     write_parquet(flags.images, pd.DataFrame({"image_id": manifest["image_id"], **of_images}))
-    judged = sums.split.crossed  # in sample residuals are too small, and so are floors
     n = np.bincount(codes, minlength=len(labels))
     by_label = {"label": labels, "n": n}
     for name, sums_of in floors.labels.items():
         p = label_p_values(sums_of) if judged else np.nan
         by_label |= {name: sums_of[0] / n, f"floor_{name}": sums_of[1:].mean(axis=0) / n, f"p_{name}": p}
     write_parquet(flags.labels, pd.DataFrame(by_label))
-    real, permuted = floors.table.iloc[0], floors.table.iloc[1:]
-    scored = {"p_is": "is_mean_deg", "p_as_abs": "as_abs_mean_deg", "p_conditional_is": "conditional_is_mean_deg"}
+    first, permuted = floors.table.iloc[0], floors.table.iloc[1:]
+    compared = {"p_is": "is_mean_deg", "p_as_abs": "as_abs_mean_deg", "p_conditional_is": "conditional_is_mean_deg"}
     report = {
         "permutations": flags.permutations,
-        **{name: p_value(real[column], permuted[column].to_numpy()) if judged else None for name, column in scored.items()},
-        "conditional_excess_deg": float(real["conditional_is_mean_deg"] - permuted["conditional_is_mean_deg"].mean()),
+        **{name: p_value(first[column], permuted[column].to_numpy()) if judged else None for name, column in compared.items()},
+        "conditional_excess_deg": float(first["conditional_is_mean_deg"] - permuted["conditional_is_mean_deg"].mean()),
         **facts,
         **known(flags.head, flags.embeddings),
         "lambdas": lambdas,
@@ -150,11 +150,11 @@ def main(flags: Flags) -> None:
         "released": released,
     }
     write_json(flags.report, report)
-    shown = {name: f"{report[name]:.3f}" if judged else "not judged" for name in scored}
+    shown = {name: f"{report[name]:.3f}" if judged else "not judged" for name in compared}
     cli.log.info(
         "IS %.2f, floor %.2f (p %s); conditional IS %.2f, floor %.2f (p %s); R2 %.3f, of the principal space alone %.3f%s",
-        real["is_mean_deg"], permuted["is_mean_deg"].mean(), shown["p_is"],
-        real["conditional_is_mean_deg"], permuted["conditional_is_mean_deg"].mean(), shown["p_conditional_is"],
+        first["is_mean_deg"], permuted["is_mean_deg"].mean(), shown["p_is"],
+        first["conditional_is_mean_deg"], permuted["conditional_is_mean_deg"].mean(), shown["p_conditional_is"],
         facts["r2"], facts["r2_principal"], "; a known zero" * report["known_zero"] + "; a known leak" * report["known_leak"],
     )  # fmt: skip
 

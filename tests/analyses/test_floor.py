@@ -37,24 +37,24 @@ class Planted:
         self.sums = GroupSums(self.split)
         self.sums.update(np.hstack([self.a, self.b]), self.z, self.image, self.view)
         self.texts, self.codes = generator.standard_normal((3, dim)), np.arange(n) % 3
-        self.refits = floor.Refits(self.sums, rank, lambdas, self.split.place, scale)
-        self.rows = rows_of(self.refits, self.sums, self.a, self.b, self.z, self.image, views)
+        self.fitted = floor.Fitted(self.sums, rank, lambdas, self.split.place, scale)
+        self.rows = rows_of(self.fitted, self.sums, self.a, self.b, self.z, self.image, views)
 
 
-def rows_of(refits, sums, a, b, z, image, views):
+def rows_of(fitted, sums, a, b, z, image, views):
     groups = sums.split.groups
     predicted = np.empty_like(b)
     for group in np.unique(groups):
         mine = groups[image] == group
-        predicted[mine] = refits.predictor_of(group)(a[mine])
+        predicted[mine] = fitted.predictor_of(group)(a[mine])
     origin = sums.origin[0][: a.shape[1]], sums.origin[1]
     known = np.hstack([a - origin[0], z - origin[1]])
     narrow = [each.astype(np.float32) for each in (known, b - predicted, predicted[::views])]
     return floor.Rows(*narrow, origin, groups, views)
 
 
-def anew(refits, rows, order):
-    return refits.refit(refits.emptied(rows), rows, order)
+def anew(fitted, rows, order):
+    return fitted.exchange(rows).fit(rows, order)
 
 
 def slow(planted, order, scale):
@@ -103,9 +103,9 @@ def slow(planted, order, scale):
 def test_a_permutation_scores_as_rows_that_are_made_anew_and_fitted_by_scikit_learn(seed, setting):
     planted = Planted(seed, **setting)
     order = planted.rows.permute(np.random.default_rng(seed))
-    for chosen, scale in ((order, planted.refits.scale), (np.arange(len(order)), 1.0)):
-        fits = anew(planted.refits, planted.rows, order) if chosen is order else planted.refits.fit()
-        scored = floor.score(fits, planted.split.place, planted.rows, chosen, planted.texts[planted.codes], scale)
+    for chosen, scale in ((order, setting.get("scale", 1.0)), (np.arange(len(order)), 1.0)):
+        fits = anew(planted.fitted, planted.rows, order) if chosen is order else planted.fitted.fit()
+        scored = floor.score(fits, planted.split.place, planted.rows, planted.texts[planted.codes], chosen, scale)
         expected = slow(planted, chosen, scale)
         digits = 100 if "offset" in setting else 1  # features and embeddings are float32
         for name in floor.SCORES:
@@ -119,13 +119,13 @@ def test_images_beside_a_reference_are_scored_by_its_translators_as_by_scikit_le
     reference = Planted(seed, views=2)
     generator, n, rank = np.random.default_rng(seed), 11, reference.rank
     a, b, z = (generator.standard_normal((n, each.shape[1])) for each in (reference.a, reference.b, reference.z))
-    refits = floor.Refits(reference.sums, rank, reference.lambdas, np.full(n, WHOLE), 0.9)
+    fitted = floor.Fitted(reference.sums, rank, reference.lambdas, np.full(n, WHOLE), 0.9)
     origin = reference.sums.origin[0][:rank], reference.sums.origin[1]
-    predicted = refits.predictors.whole(a)
+    predicted = fitted.predictors.whole(a)
     known = np.hstack([a - origin[0], z - origin[1]])
     own = floor.Rows(*(each.astype(np.float32) for each in (known, b - predicted, predicted)), origin, np.zeros(n, int), 1)
     order, refitted = own.permute(generator), reference.rows.permute(generator)
-    scored = floor.score(anew(refits, reference.rows, refitted), refits.place, own, order, reference.texts[np.arange(n) % 3], 0.9)
+    scored = floor.score(anew(fitted, reference.rows, refitted), np.full(n, WHOLE), own, reference.texts[np.arange(n) % 3], order, 0.9)
 
     def ridge(x, y, penalty):
         return Ridge(alpha=penalty * np.mean(np.sum((x - x.mean(axis=0)) ** 2, axis=1))).fit(x, y)
@@ -159,12 +159,26 @@ def test_residuals_stay_in_their_group_and_every_image_gets_those_of_one():
 
 def test_fits_with_residuals_that_stay_where_they_are_are_the_fits_they_were():
     planted = Planted(3, offset=50.0)
-    before, after = planted.refits.fit(), anew(planted.refits, planted.rows, np.arange(len(planted.rows.groups)))
+    before, after = (dict(fits) for fits in (planted.fitted.fit(), anew(planted.fitted, planted.rows, np.arange(len(planted.rows.groups)))))
     for place, first in before.items():
         second = after[place]
         for name in ("visible", "predicted"):
             np.testing.assert_allclose(getattr(second, name).weight, getattr(first, name).weight, atol=1e-4)
         np.testing.assert_allclose(second.hidden, first.hidden, atol=1e-4)
+
+
+def test_the_number_of_threads_changes_no_byte():
+    planted = Planted(1, n=240)
+    place, texts = planted.split.place, planted.texts
+    real, exchange = floor.score(planted.fitted.fit(), place, planted.rows, texts[planted.codes]), planted.fitted.exchange(planted.rows)
+    one, four = (
+        floor.measure(real, exchange, planted.rows, planted.rows, place, texts, planted.codes, permutations=9, seed=0, threads=threads)
+        for threads in (1, 4)
+    )
+    pd.testing.assert_frame_equal(one.table, four.table, check_exact=True)
+    for name in ("images", "labels"):
+        for score, values in getattr(one, name).items():
+            np.testing.assert_array_equal(getattr(four, name)[score], values)
 
 
 LAMBDAS = [10.0**exponent for exponent in np.arange(-3, 3.1, 0.5)]
@@ -192,16 +206,18 @@ def trial(seed, images_per_dimension, content, *, predictable, width=24, null_di
     between = sums.regress(slice(0, rank), slice(rank, None))
     whole, seen_alone, predictor = (cross_validate(each, LAMBDAS) for each in (sums, sums.regress(slice(0, rank)), between))
     penalty, scale = floor.predictor_penalty(between, LAMBDAS[predictor.best])
-    refits = floor.Refits(sums, rank, (LAMBDAS[whole.best], penalty), np.full(beside, WHOLE) if beside else sums.split.place, scale)
-    rows = scored = rows_of(refits, sums, a, b, z, image, 1)
+    place = np.full(beside, WHOLE) if beside else sums.split.place
+    fitted = floor.Fitted(sums, rank, (LAMBDAS[whole.best], penalty), place, scale)
+    rows = scored = rows_of(fitted, sums, a, b, z, image, 1)
     if beside:
-        origin, predicted = rows.origin, refits.predictors.whole(other_a)
+        origin, predicted = rows.origin, fitted.predictors.whole(other_a)
         known = np.hstack([other_a - origin[0], other_z - origin[1]])
         narrow = (each.astype(np.float32) for each in (known, other_b - predicted, predicted))
         scored = floor.Rows(*narrow, origin, np.zeros(beside, dtype=int), 1)
     texts = generator.standard_normal((4, dim))
     codes = np.arange(len(scored.groups)) % 4
-    floors = floor.measure(refits, rows, scored, texts, codes, permutations=permutations, seed=seed)
+    real = floor.score(fitted.fit(), place, scored, texts[codes])
+    floors = floor.measure(real, fitted.exchange(rows), rows, scored, place, texts, codes, permutations=permutations, seed=seed)
     real, permuted = floors.table.iloc[0], floors.table.iloc[1:]
     facts = {"delta_r2": whole.r2[whole.best] - seen_alone.r2[seen_alone.best], "as_mean_deg": real["as_mean_deg"]}
     for score in ("is_mean_deg", "conditional_is_mean_deg", "as_abs_mean_deg"):
@@ -261,9 +277,9 @@ def test_a_null_component_that_knows_no_label_leaves_the_cross_fitted_as_at_zero
         for folds, found in ((5, crossed), (0, in_sample)):
             sums = GroupSums(split(manifest_of(n, 5, seed), folds))
             sums.update(np.hstack([a, b]), z, np.arange(n), np.zeros(n, dtype=int))
-            refits = floor.Refits(sums, rank, (0.01, 1.0), sums.split.place)
-            rows = rows_of(refits, sums, a, b, z, np.arange(n), 1)
-            scored = floor.score(refits.fit(), refits.place, rows, np.arange(n), texts[codes])
+            fitted = floor.Fitted(sums, rank, (0.01, 1.0), sums.split.place)
+            rows = rows_of(fitted, sums, a, b, z, np.arange(n), 1)
+            scored = floor.score(fitted.fit(), sums.split.place, rows, texts[codes])
             train = sums.split.groups == 0 if not folds else np.ones(n, dtype=bool)
             found.append(scored.scores["as_deg"][train].mean())
     for found, is_zero in ((crossed, True), (in_sample, False)):

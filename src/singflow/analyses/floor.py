@@ -5,7 +5,7 @@ predicts of it, B a, and a residual e. Residuals of other images, b* = B a + e_p
 carries nothing: the translator is fitted to it anew, and scored as the real one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -22,7 +22,7 @@ from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, penalti
 from singflow.translators.partitioned import Halves, Partitioned
 from singflow.translators.ridge import Affine, RidgeStatistics
 
-ROWS = 2048  # looked at at once
+ROWS = 1024  # looked at at once
 Matrix = np.ndarray | Scratch
 
 
@@ -101,11 +101,57 @@ class Rows:
         return (images[:, None] * self.views + np.arange(self.views)).ravel()
 
 
-Fits = dict[int, Halves]  # by place
+Fits = Iterable[tuple[int, Halves]]  # by the place of the images that they score; made one after the other
 
 
-class Refits:
-    """The fits of training images, and those of the same images with permuted residuals, out of the same sums.
+@dataclass(frozen=True)
+class Exchange:
+    """Fits of the training images with residuals of others.
+
+    emptied: what the fit of each place is made of, without the products of residuals with what stands beside them; groups: the groups
+    that it is made of; predictors: weights B (k, r) float32 of every group; lambdas, scale: as those of Fitted.
+    """
+
+    emptied: dict[int, Partitioned]
+    groups: dict[int, list[int]]
+    predictors: dict[int, np.ndarray]
+    lambdas: tuple[float, float]
+    scale: float
+
+    def fit(self, rows: Rows, order: np.ndarray) -> Iterator[tuple[int, Halves]]:
+        """Translators and their reading of the prediction of null coordinates.
+
+        Parameters
+        ----------
+        rows : Rows
+            The training images, with the residuals that Fitted.predictor_of() leaves.
+        order : ndarray of int, shape (n,)
+            The image whose residuals each image gets.
+
+        Yields
+        ------
+        place : int
+            Of the images that a fit scores.
+        fit : Halves
+            As if all rows had been summed again.
+        """
+        changes = {group: self._changes(group, rows, order) for group in self.predictors}
+        total = [np.sum(each, axis=0) for each in zip(*changes.values(), strict=True)]
+        for place, emptied in self.emptied.items():
+            others = [change for group, change in changes.items() if group not in self.groups[place]]
+            mixed, squares = (each - sum(other[number] for other in others) for number, each in enumerate(total))
+            yield place, emptied.solve(self.lambdas, (mixed, squares))
+
+    def _changes(self, group: int, rows: Rows, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the residuals of a group add to sums of (a, z) times b*, and of b* times b*; float32."""
+        predictor = self.predictors[group]
+        mixed = (self.scale * rows.cross_sums(group, order)).astype(np.float32)
+        cross = predictor @ mixed[: predictor.shape[1]]
+        return mixed, cross + cross.T
+
+
+class Fitted:
+    """The fits of training images.
 
     sums: of the training rows (a, b); rank: number r of principal coordinates; lambdas: penalties of translator and predictor.
     place: (n,) the fit that scores each image of the study, WHOLE for all with a reference. scale: what permuted residuals are
@@ -113,9 +159,12 @@ class Refits:
     """
 
     def __init__(self, sums: GroupSums, rank: int, lambdas: tuple[float, float], place: np.ndarray, scale: float = 1.0) -> None:
-        self._sums, self._rank, self._lambdas, self.place, self.scale = sums, rank, lambdas, place, scale
-        self._own = {where: Partitioned.of(sums.of(groups), rank) for where, groups in self._used().items()}
-        maps = [self._predictor(sums.of(groups)) for groups in self._groups_of().values()]
+        crossed = {fit: groups for fit, (groups, _) in enumerate(sums.split.fits)} if sums.split.crossed else {}
+        groups_of = crossed | {WHOLE: sums.split.whole}
+        self._sums, self._rank, self._lambdas, self._scale = sums, rank, lambdas, scale
+        self._used = {fit: groups for fit, groups in groups_of.items() if (place == fit).any()}
+        self._own = {fit: Partitioned.of(sums.of(groups), rank) for fit, groups in self._used.items()}
+        maps = [self._predictor(sums.of(groups)) for groups in groups_of.values()]
         self.predictors = CrossFitted(tuple(maps), place, place)
 
     def predictor_of(self, group: int) -> Affine:
@@ -133,18 +182,20 @@ class Refits:
         """
         return self.predictors.maps[group if self._sums.split.crossed else WHOLE]
 
-    def fit(self) -> Fits:
+    def fit(self) -> Iterator[tuple[int, Halves]]:
         """Translators and their reading of the prediction of null coordinates.
 
-        Returns
-        -------
-        dict of int to Halves
-            By the place of the images that they score.
+        Yields
+        ------
+        place : int
+            Of the images that a fit scores.
+        fit : Halves
+            It.
         """
-        return {place: own.solve(self._lambdas) for place, own in self._own.items()}
+        yield from ((place, own.solve(self._lambdas)) for place, own in self._own.items())
 
-    def emptied(self, rows: Rows) -> dict[int, Partitioned]:
-        """What the fits are made of, without the products of residuals with what stands beside them.
+    def exchange(self, rows: Rows) -> Exchange:
+        """What it takes to fit with residuals of other images.
 
         Parameters
         ----------
@@ -153,128 +204,61 @@ class Refits:
 
         Returns
         -------
-        dict of int to Partitioned
-            By the place of the images that the fits score.
+        Exchange
+            Which does without the sums.
         """
         emptied, total, own = {}, self._sums.of([]), np.arange(len(rows.groups))
         for group in self._sums.split.whole:
             sums = self._sums.of([group])
-            emptied[group] = sums.hollow(self._rank, self.predictor_of(group), rows.cross_sums(group, own), self.scale)
+            emptied[group] = sums.hollow(self._rank, self.predictor_of(group), rows.cross_sums(group, own), self._scale)
             total.add(emptied[group])
         found = {}
-        for place, groups in self._used().items():
+        for place, groups in self._used.items():
             made = self._sums.of([])
             made.add(total)
             for group in emptied.keys() - set(groups):
                 made.add(emptied[group], -1)
             found[place] = Partitioned.of(made, self._rank, self._own[place].path)
-        return found
-
-    def refit(self, emptied: dict[int, Partitioned], rows: Rows, order: np.ndarray) -> Fits:
-        """The same fits with residuals of other images.
-
-        Parameters
-        ----------
-        emptied : dict of int to Partitioned
-            As emptied() gives it.
-        rows : Rows
-            The training images.
-        order : ndarray of int, shape (n,)
-            The image whose residuals each image gets.
-
-        Returns
-        -------
-        dict of int to Halves
-            As if all rows had been summed again.
-        """
-        changes = {group: self._changes(group, rows, order) for group in self._sums.split.whole}
-        total = [np.sum(each, axis=0) for each in zip(*changes.values(), strict=True)]
-        fits = {}
-        for place, groups in self._used().items():
-            others = [change for group, change in changes.items() if group not in groups]
-            mixed, squares = (each - sum(other[number] for other in others) for number, each in enumerate(total))
-            fits[place] = emptied[place].solve(self._lambdas, (mixed, squares))
-        return fits
-
-    def baseline(self, rows: Rows) -> np.ndarray:
-        """Squared error of the mean embedding that each image's translator starts from.
-
-        Parameters
-        ----------
-        rows : Rows
-            The images of the study.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Of view 0.
-        """
-        errors, groups_of = np.empty(len(rows.groups)), self._groups_of()
-        for place, images in self.predictors.parts(np.arange(len(errors))):
-            embeddings = rows.known[images * rows.views][:, self._rank :]
-            difference = embeddings + rows.origin[1] - self._sums.of(groups_of[place]).embedding_mean
-            errors[images] = np.vecdot(difference, difference)
-        return errors
-
-    def _groups_of(self) -> dict[int, list[int]]:
-        """The groups that the fit of each place is made of."""
-        split = self._sums.split
-        crossed = {place: groups for place, (groups, _) in enumerate(split.fits)} if split.crossed else {}
-        return crossed | {WHOLE: split.whole}
-
-    def _used(self) -> dict[int, list[int]]:
-        """The same of the fits that score an image."""
-        return {place: groups for place, groups in self._groups_of().items() if (self.place == place).any()}
+        predictors = {group: self.predictor_of(group).weight.astype(np.float32) for group in emptied}
+        return Exchange(found, self._used, predictors, self._lambdas, self._scale)
 
     def _predictor(self, made: RidgeStatistics) -> Affine:
         between = made.regress(slice(0, self._rank), slice(self._rank, None))
         return between.solve(*penalties(between, [self._lambdas[1]]))
 
-    def _changes(self, group: int, rows: Rows, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the residuals of a group add to sums of (a, z) times b*, and of b* times b*; float32."""
-        mixed = (self.scale * rows.cross_sums(group, order)).astype(np.float32)
-        cross = self.predictor_of(group).weight.astype(np.float32) @ mixed[: self._rank]
-        return mixed, cross + cross.T
-
 
 def removals(
     fits: Fits, place: np.ndarray, rows: Rows, order: np.ndarray, scale: float
-) -> Iterator[tuple[np.ndarray, np.ndarray, Removal, Removal]]:
+) -> Iterator[tuple[np.ndarray, Halves, np.ndarray, Removal, Removal]]:
     """Null removal and conditional removal of all images, view 0, with residuals of others.
 
     Conditional removal takes away what the principal coordinates do not predict: f'' = f - V_0 (b - B a).
 
     Parameters
     ----------
-    fits : dict of int to Halves
-        Of the same permutation.
-    place : ndarray of int, shape (n,)
-        The fit that scores each image.
-    rows : Rows
-        The images.
-    order : ndarray of int, shape (n,)
-        The image whose residuals each image gets.
-    scale : float
-        What residuals are multiplied by.
+    fits, place, rows, order, scale
+        As for score().
 
     Yields
     ------
     images : ndarray of int
         Positions of the images of a block.
+    fit : Halves
+        What scores them.
     embeddings : ndarray of shape (k, m)
         Theirs, float32.
     null, conditional : Removal
         Of these images.
     """
     rank = len(rows.origin[0])
-    for where, fit in fits.items():
+    for where, fit in fits:
         images = np.flatnonzero(place == where)
         for part in np.array_split(images, -(-len(images) // ROWS)):
             known = rows.known[part * rows.views]
             principal, embeddings = known[:, :rank], known[:, rank:] + rows.origin[1]
             removed = (rows.predicted[part] + np.float32(scale) * rows.residuals[order[part] * rows.views]) @ fit.hidden.T
             original = fit.visible(principal) + removed
-            yield part, embeddings, Removal(original, removed), Removal(original, removed - fit.predicted(principal))
+            yield part, fit, embeddings, Removal(original, removed), Removal(original, removed - fit.predicted(principal))
 
 
 SCORES = ["is_deg", "as_deg", "conditional_is_deg", "conditional_as_deg"]
@@ -282,42 +266,44 @@ SCORES = ["is_deg", "as_deg", "conditional_is_deg", "conditional_as_deg"]
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of all images, each (n,) float64 in degrees, by the names of SCORES; squared_error: (n,) of the translation."""
+    """Scores of all images, each (n,) float64 in degrees, by the names of SCORES.
+
+    squared_error: (n,) of the translation; baseline: (n,) of the mean embedding that each image's translator starts from.
+    """
 
     scores: dict[str, np.ndarray]
     squared_error: np.ndarray
+    baseline: np.ndarray
 
-    def means(self, baseline: np.ndarray) -> dict[str, float]:
-        """The row of a floor's table.
-
-        Parameters
-        ----------
-        baseline : ndarray of shape (n,)
-            Squared error of the mean embedding that each image's translator starts from.
-
-        Returns
-        -------
-        dict
-            Means over images in degrees, and R2.
-        """
+    @property
+    def means(self) -> dict[str, float]:
+        """The row of a floor's table: means over images in degrees, and R2."""
         return {
             "is_mean_deg": float(self.scores["is_deg"].mean()),
             "as_mean_deg": float(self.scores["as_deg"].mean()),
             "as_abs_mean_deg": float(np.abs(self.scores["as_deg"]).mean()),
             "conditional_is_mean_deg": float(self.scores["conditional_is_deg"].mean()),
-            "r2": float(1.0 - self.squared_error.sum() / baseline.sum()),
+            "r2": float(1.0 - self.squared_error.sum() / self.baseline.sum()),
         }
 
 
-def score(fits: Fits, place: np.ndarray, rows: Rows, order: np.ndarray, texts: np.ndarray, scale: float = 1.0) -> Scored:
-    """Score all images with residuals of others.
+def score(fits: Fits, place: np.ndarray, rows: Rows, texts: np.ndarray, order: np.ndarray | None = None, scale: float = 1.0) -> Scored:
+    """Score all images.
 
     Parameters
     ----------
-    fits, place, rows, order, scale
-        As for removals().
+    fits : iterable of int and Halves
+        Of the same permutation, by place.
+    place : ndarray of int, shape (n,)
+        The fit that scores each image.
+    rows : Rows
+        The images.
     texts : ndarray of shape (n, m)
         Text embedding of each image's label.
+    order : ndarray of int, shape (n,), optional
+        The image whose residuals each image gets; by default its own.
+    scale : float
+        What residuals are multiplied by.
 
     Returns
     -------
@@ -325,14 +311,15 @@ def score(fits: Fits, place: np.ndarray, rows: Rows, order: np.ndarray, texts: n
         Of all images.
     """
     n = len(rows.groups)
-    scores, error = {name: np.empty(n) for name in SCORES}, np.empty(n)
-    for part, embeddings, null, conditional in removals(fits, place, rows, order, scale):
+    scores, error, baseline = {name: np.empty(n) for name in SCORES}, np.empty(n), np.empty(n)
+    for part, fit, embeddings, null, conditional in removals(fits, place, rows, np.arange(n) if order is None else order, scale):
         scores["is_deg"][part], scores["as_deg"][part] = null.image_score(), null.attribute_score(texts[part])
         scores["conditional_is_deg"][part] = conditional.image_score()
         scores["conditional_as_deg"][part] = conditional.attribute_score(texts[part])
-        difference = null.original - embeddings
-        error[part] = np.vecdot(difference, difference)
-    return Scored(scores, error)
+        for found, predicted in ((error, null.original), (baseline, fit.embedding_mean)):
+            difference = embeddings - predicted
+            found[part] = np.vecdot(difference, difference)
+    return Scored(scores, error, baseline)
 
 
 @dataclass(frozen=True)
@@ -351,18 +338,23 @@ class Floors:
 
 
 def measure(
-    refits: Refits, training: Rows, images: Rows, texts: np.ndarray, codes: np.ndarray, *, permutations: int, seed: int, threads: int = 1
-) -> Floors:
-    """Score the images with their own null components, and with those of others.
+    real: Scored, exchange: Exchange, training: Rows, images: Rows, place: np.ndarray, texts: np.ndarray, codes: np.ndarray, *,
+    permutations: int, seed: int, threads: int = 1,
+) -> Floors:  # fmt: skip
+    """Set the images' scores beside those of their null components with residuals of others.
 
     Parameters
     ----------
-    refits : Refits
-        Sums and fits of the training images.
+    real : Scored
+        The images with their own.
+    exchange : Exchange
+        Fits of the training images.
     training : Rows
         The training images.
     images : Rows
         The images that are scored: `training` itself, or others, among which residuals are permuted as they are in the training.
+    place : ndarray of int, shape (n,)
+        The fit that scores each image.
     texts : ndarray of shape (L, m)
         Text embeddings of the labels.
     codes : ndarray of int, shape (n,)
@@ -372,29 +364,26 @@ def measure(
     seed : int
         Of the permutations.
     threads : int
-        Permutations at a time, each with one thread of BLAS.
+        Permutations at a time, each with one thread of BLAS, so that their number changes nothing.
 
     Returns
     -------
     Floors
         Of all images.
     """
-    n, labels = len(codes), len(texts)
-    own, baseline = texts[codes], refits.baseline(images)
-    real = score(refits.fit(), refits.place, images, np.arange(n), own)
-    emptied = refits.emptied(training)
+    own, labels = texts[codes], len(texts)
 
     def permuted(permutation: int) -> Scored:
         generator = np.random.default_rng([seed, permutation + 1])
         order = images.permute(generator)
-        fits = refits.refit(emptied, training, order if training is images else training.permute(generator))
-        return score(fits, refits.place, images, order, own, refits.scale)
+        fits = exchange.fit(training, order if training is images else training.permute(generator))
+        return score(fits, place, images, own, order, exchange.scale)
 
-    rows, sums = [], {name: np.zeros(n) for name in SCORES}
+    rows, sums = [], {name: np.zeros(len(codes)) for name in SCORES}
     by_label: dict[str, list[np.ndarray]] = {"is_deg": [], "as_abs_deg": []}
     with threadpool_limits(1):
         for permutation, scored in enumerate(chain([real], map_ahead(permuted, range(permutations), threads, 1)), -1):
-            rows.append({"permutation": permutation} | scored.means(baseline))
+            rows.append({"permutation": permutation} | scored.means)
             for name, values in (("is_deg", scored.scores["is_deg"]), ("as_abs_deg", np.abs(scored.scores["as_deg"]))):
                 by_label[name].append(np.bincount(codes, values, labels))
             if scored is not real:

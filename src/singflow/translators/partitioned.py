@@ -15,12 +15,13 @@ class Halves:
     """A translator by the halves of its inputs, and how it reads a prediction of one from the other; float32.
 
     visible: T_a a + c of principal coordinates a, less their origin; hidden: T_b, (m, k), of null coordinates b; predicted: T_b (B a + d)
-    with the ridge prediction B a + d of b.
+    with the ridge prediction B a + d of b. embedding_mean: (m,), of the rows that it was fitted to.
     """
 
     visible: Affine
     hidden: np.ndarray
     predicted: Affine
+    embedding_mean: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -92,26 +93,29 @@ class Partitioned:
             When the inputs do not vary.
         """
         axes, az, rank = self.path.eigenvectors.astype(np.float32), self.path.rotated, len(self.start)
-        ab, bb, zb = self.ab, self.bb, self.zb
+        ab, rest, hidden = self.ab, self.bb.copy(), self.zb
         if changes is not None:
             mixed, squares = changes
             ab = ab + axes.T @ mixed[:rank].astype(np.float32)
-            bb, zb = bb + squares, zb + mixed[rank:]
-        seen = self.path.spectrum.sum() / self.n
-        both = seen + np.trace(bb) / self.n
-        if not both > 0 or not (seen > 0 or not rank):
+            rest += squares
+            hidden = hidden + mixed[rank:]
+        energy = self.path.spectrum.sum() / self.n
+        both = energy + np.trace(rest) / self.n
+        if not both > 0 or not (energy > 0 or not rank):
             raise InputError(ALL_ALIKE)
-        answer, predicting = (1.0 / (self.path.spectrum + penalty) for penalty in (lambdas[0] * both, lambdas[1] * seen))
+        answer, predicting = (1.0 / (self.path.spectrum + penalty) for penalty in (lambdas[0] * both, lambdas[1] * energy))
         shrunk = np.sqrt(answer)[:, None] * ab
-        rest = bb - shrunk.T @ shrunk
+        rest -= shrunk.T @ shrunk
         rest.flat[:: len(rest) + 1] += lambdas[0] * both
-        hidden = zb - (answer[:, None] * az).T @ ab
+        narrow = ab.astype(np.float32)
+        hidden = hidden - (az.T * answer).astype(np.float32) @ narrow
         if len(rest):
             factor = scipy.linalg.cho_factor(rest.T, overwrite_a=True, check_finite=False)
             hidden = scipy.linalg.cho_solve(factor, hidden.T, overwrite_b=True, check_finite=False).T
-        narrow = hidden.astype(np.float32)
-        through = narrow @ ab.T.astype(np.float32)
+        weight = hidden.astype(np.float32)
+        through = weight @ narrow.T
         visible, predicted = (half.astype(np.float32) @ axes.T for half in ((az.T - through) * answer, through * predicting))
         middle, constant = self.path.feature_mean - self.start, hidden @ self.null_mean
         biases = self.path.embedding_mean - constant - visible @ middle, constant - predicted @ middle
-        return Halves(Affine(visible, biases[0].astype(np.float32)), narrow, Affine(predicted, biases[1].astype(np.float32)))
+        seen, guessed = (Affine(*each).astype(np.float32) for each in zip((visible, predicted), biases, strict=True))
+        return Halves(seen, weight, guessed, self.path.embedding_mean)
