@@ -102,6 +102,11 @@ class Size:
         return self.folds + 1
 
     @property
+    def visible_dim(self) -> int:
+        """Dimensions of a feature outside the null space."""
+        return self.feature_dim - self.null_dim
+
+    @property
     def results(self) -> int:
         """Per-image results that a step gathers: images times models times spaces."""
         return self.images * self.models * self.spaces
@@ -385,17 +390,23 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         LINEAR,
         f64=lambda s: (
             1e-9 * s.rows * s.feature_dim * (s.feature_dim + s.space_dim)
-            + 1e-9 * s.fits * s.feature_dim**2 * (4 * s.feature_dim + 2 * s.space_dim)
-            + 1e-9 * (s.floors + s.folds) * s.fits * s.feature_dim**2 * (0.6 * s.feature_dim + 1.5 * s.space_dim)
+            + 1e-9 * s.fits * s.visible_dim**2 * (4 * s.visible_dim + s.feature_dim + s.space_dim)
+            + 1e-9 * s.fits * s.folds * s.feature_dim**2 * (0.1 * s.feature_dim + 2 * s.space_dim)
+            + 1e-9 * s.floors * s.fits * s.null_dim**2 * (0.2 * s.null_dim + 0.5 * s.visible_dim + s.space_dim)
         ),
         f32=lambda s: (
-            1e-9 * s.rows * (s.feature_dim**2 + s.floors * s.null_dim * (s.classes + s.space_dim))
-            + 1e-9 * s.floors * s.images * s.space_dim * (s.feature_dim + s.classes)
+            1e-9 * s.rows * (s.feature_dim**2 + s.floors * s.null_dim * (s.visible_dim + s.space_dim))
+            + 1e-9 * s.floors * s.fits * s.visible_dim * (s.null_dim * s.feature_dim + 2 * s.feature_dim * s.space_dim)
+            + 1e-9 * s.floors * s.images * s.space_dim * (s.feature_dim + s.visible_dim)
         ),
-        elements=lambda s: 1e-9 * (s.rows * 6 * (s.feature_dim + s.space_dim) + s.floors * s.images * 60 * s.space_dim),
+        elements=lambda s: 1e-9 * (s.rows * 6 * (s.feature_dim + s.space_dim) + s.floors * s.images * 60 * s.space_dim / s.threads),
         shard=(16, 20, 0),
         square=4,
-        held=lambda s: 600 * s.images + _sums(s, 3 * s.fits),
+        held=lambda s: (
+            600 * s.images
+            + _sums(s, 2 * s.fits)
+            + s.threads * (4 * s.fits * s.null_dim * (s.feature_dim + s.space_dim) + 14 * s.feature_dim**2)
+        ),
         disk=lambda s: 60.0 * s.images,
     ),
     "measure_refits": replace(
