@@ -23,11 +23,12 @@ from singflow.analyses.controls import Case, Subspace, draw_subspace, matched
 from singflow.analyses.floor import Fitted, Rows, measure, p_value, predictor_penalty, score
 from singflow.analyses.geometry import null_space, random_basis
 from singflow.analyses.metrics import Removal, contrast_deg, remove, share, unit
+from singflow.analyses.unique_information import unique_information
 from singflow.figures.style import STYLE, colour, marker, save
-from singflow.translators.crossfit import GroupSums, cross_validate, penalties, r2_without, split
+from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, cross_validate, penalties, r2_without, split
 from singflow.translators.ridge import Affine
 
-TRIALS, PERMUTATIONS, FOLDS = 8, 20, 5
+TRIALS, PERMUTATIONS, FOLDS, LEVEL = 8, 20, 5, 0.05
 RANK, NULL_DIM, DIM, LABELS = 28, 20, 16, 10
 WIDTH = RANK + NULL_DIM
 LAMBDAS = [10.0**exponent for exponent in np.arange(-3, 2.1, 0.5)]
@@ -38,6 +39,8 @@ class Flags(cli.Command):
     """The planted experiments of docs/evidence.md."""
 
     figures: Path = Field(Path("docs/evidence"), description="folder of the figures")
+    output: Path = Field(Path("src/singflow/planning/power.csv"), description="file that --power writes")
+    power: int = Field(0, ge=0, description="write planning/power.csv instead, out of so many trials (100: half an hour of one core)")
     paper: int = Field(0, ge=0, le=32, description="measure the paper's size instead, divided by this number (1: some minutes, 2.3 GB)")
 
 
@@ -58,6 +61,10 @@ class Images:
         sums = GroupSums(split(pd.DataFrame({"fold": fold, "split": np.where(fold, "train", "validation")}), folds))
         sums.update(np.hstack([self.principal, self.hidden]), self.embeddings, np.arange(n), np.zeros(n, dtype=int))
         return sums
+
+    def part(self, rows: slice) -> "Images":
+        """Some of them."""
+        return Images(self.principal[rows], self.hidden[rows], self.embeddings[rows], self.texts, self.codes[rows])
 
 
 def rms(rows: np.ndarray) -> float:
@@ -106,25 +113,36 @@ def in_sample(images: Images) -> Measures:
     return {"IS in sample": float(removal.image_score().mean()), "AS in sample": float(attribute.mean())}
 
 
-def judge(images: Images, seed: int) -> Measures:
-    """Cross-fitted mean scores with their floors, and Delta R2: what scripts/measure_floor.py does with files."""
+def judge(images: Images, seed: int, photos: Images | None = None) -> Measures:
+    """Cross-fitted mean scores with their floors, and Delta R2: what scripts/measure_floor.py does with files.
+
+    photos: others that are scored, with the images as their reference.
+    """
     sums, rank = images.sums(FOLDS), images.principal.shape[1]
-    between = sums.regress(slice(0, rank), slice(rank, None))
-    both, seen, predictor = (LAMBDAS[cross_validate(each, LAMBDAS).best] for each in (sums, sums.regress(slice(0, rank)), between))
+    seen, between = (sums.regress(slice(0, rank), targets) for targets in (None, slice(rank, None)))
+    lambdas, alone, predictor = (LAMBDAS[cross_validate(each, LAMBDAS).best] for each in (sums, seen, between))
     penalty, scale = predictor_penalty(between, predictor)
-    fitted = Fitted(sums, rank, (both, penalty), sums.split.place, scale)
-    predicted = fitted.predictors(images.principal, np.arange(len(images.codes)))
+    place = np.full(len(photos.codes), WHOLE) if photos else sums.split.place
+    fitted = Fitted(sums, rank, (lambdas, penalty), place, scale)
     start, target = sums.origin[0][:rank], sums.origin[1]
-    arrays = np.hstack([images.principal - start, images.embeddings - target]), images.hidden - predicted, predicted
-    rows = Rows(*(each.astype(np.float32) for each in arrays), (start, target), sums.split.groups, 1)
-    place, texts = sums.split.place, images.texts
-    real, exchange = score(fitted.fit(), place, rows, texts[images.codes]), fitted.exchange(rows)
-    table = measure(real, exchange, rows, rows, place, texts, images.codes, permutations=PERMUTATIONS, seed=seed).table
-    r2 = r2_without(sums, both)[0]
-    measures = {"R2": r2, "Delta R2": r2 - r2_without(sums.regress(slice(0, rank)), seen)[0]}
+
+    def rows_of(given: Images, predictors: CrossFitted, groups: np.ndarray) -> Rows:
+        predicted = predictors(given.principal, np.arange(len(groups)))
+        arrays = np.hstack([given.principal - start, given.embeddings - target]), given.hidden - predicted, predicted
+        return Rows(*(each.astype(np.float32) for each in arrays), (start, target), groups, 1)
+
+    maps = tuple(fitted.predictor_of(group) for group in range(FOLDS))
+    rows = scored = rows_of(images, CrossFitted(maps, sums.split.groups, sums.split.groups), sums.split.groups)
+    if photos:
+        scored = rows_of(photos, fitted.predictors, np.zeros(len(place), dtype=int))
+    texts, codes = images.texts, (photos or images).codes
+    real, exchange = score(fitted.fit(), place, scored, texts[codes]), fitted.exchange(rows)
+    table = measure(real, exchange, rows, scored, place, texts, codes, permutations=PERMUTATIONS, seed=seed).table
+    facts = unique_information(sums, rank, (lambdas, alone), 1 - LEVEL)
+    measures = {"R2": facts["r2"], "Delta R2": facts["delta_r2"], "Delta R2 low": facts["delta_r2_low"]}
     for name, column in (("IS", "is_mean_deg"), ("conditional IS", "conditional_is_mean_deg"), ("AS", "as_mean_deg")):
-        real, permuted = table[column][0], table[column][1:].to_numpy()
-        measures |= {name: real, f"{name} floor": permuted.mean(), f"{name} p": p_value(real, permuted)}
+        first, permuted = table[column][0], table[column][1:].to_numpy()
+        measures |= {name: first, f"{name} floor": permuted.mean(), f"{name} p": p_value(first, permuted)}
     return measures
 
 
@@ -394,6 +412,41 @@ def without_content(part: str, divide: int) -> list[str]:
     return [f"{part} null part", *(", ".join(said[name] for name in names) for names in AT_THE_PAPERS_SIZE.values())]
 
 
+HOW_MANY, MANY, PHOTOS, OFTEN = (0.5, 1, 2, 4, 8, 16), 500, 20, 0.9
+CONTENTS = (0.0, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7, 1.0)
+
+
+COLUMNS = {
+    "per_dimension": "images per feature dimension",
+    "r2_share": "share of the best R2",
+    "leak": "smallest leak",
+    "leak_photos": f"smallest leak in {PHOTOS} photos beside them",
+    "leak_both": "smallest leak, Delta R2 above 0 as well",
+}
+
+
+def power(per_dimension: float, trials: int) -> list[str]:
+    """A row: what so many images show, the share of the R2 that many more would give, and the smallest leaks that are found.
+
+    A leak is the share of the embeddings' variance that the null part alone tells. It is found where conditional IS is above its floor in
+    OFTEN of the trials: that of the images, of PHOTOS others beside them as their reference; or where Delta R2 is above 0 as well.
+    """
+    n, found, share = int(per_dimension * WIDTH), {}, 0.0
+    most = r2_without(plant(0, MANY * WIDTH).sums(FOLDS), LAMBDAS[0])[0]
+    for content in CONTENTS:
+        drawn = [plant(seed, n + PHOTOS, content=content) for seed in range(trials)]
+        parts = [(images.part(slice(0, n)), images.part(slice(n, None))) for images in drawn]
+        alone, beside = zip(*((judge(a, seed), judge(a, seed, b)) for seed, (a, b) in enumerate(parts)), strict=True)
+        above, few = (np.array([each["conditional IS p"] < LEVEL for each in judged]) for judged in (alone, beside))
+        added = np.array([each["Delta R2 low"] > 0 for each in alone])
+        leak = content**2 / np.mean([np.var(images.embeddings, axis=0).sum() for images in drawn])
+        found[leak] = np.mean([above, few, above & added], axis=1)
+        if not content:
+            share = np.mean([each["R2"] for each in alone]) / most
+    least = [next((f"{leak:.3f}" for leak, often in found.items() if leak and often[column] >= OFTEN), "") for column in range(3)]
+    return [f"{per_dimension:g}", f"{share:.2f}", *least]
+
+
 AT_THE_PAPERS_SIZE = {
     "R2": ["R2"],
     "IS in sample": ["IS in sample"],
@@ -412,6 +465,11 @@ def show(table: Lines) -> None:
 
 
 def main(flags: Flags) -> None:
+    if flags.power:
+        rows = pd.DataFrame([power(each, flags.power) for each in HOW_MANY], columns=list(COLUMNS))
+        rows.to_csv(flags.output, index=False)
+        show([list(COLUMNS.values()), *rows.to_numpy().tolist()])
+        return
     if flags.paper:
         columns = [["", *AT_THE_PAPERS_SIZE], *(without_content(part, flags.paper) for part in ("independent", "predictable"))]
         show([list(line) for line in zip(*columns, strict=True)])

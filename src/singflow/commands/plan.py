@@ -46,6 +46,9 @@ def plan(
     print(f"\n{len(waiting)} of {len(every)} jobs to run, {len(every) - len(waiting)} done")
     print(f"{total['GPU hours']:.1f} GPU-hours, {total['core hours']:.1f} core-hours in all (those beside a GPU too)")
     print(f"{total['disk GB']:.1f} GB to write, {free:.0f} GB free")
+    if study.translator.folds and planner.images:
+        print("\nWhat the images that translators are fitted on can show, by planted data (docs/planning.md):")
+        print("\n".join(f"{', '.join(names)}: {told}" for told, names in planner.shows().items()))
     if not gpu and study.extraction.device != "cpu" and device is None:
         print("There is no GPU here, so none is reckoned with: --device cuda shows a run with one")
 

@@ -16,7 +16,7 @@ from singflow.artifacts.tables import parquet_errors
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import ModelEntry, SpaceEntry
 from singflow.errors import InputError
-from singflow.planning import costs
+from singflow.planning import costs, power
 from singflow.planning.costs import Size
 
 if TYPE_CHECKING:
@@ -171,6 +171,21 @@ class Planner:
     def _size(self, wildcards: Mapping[str, str]) -> Size:
         model, space = self._models.get(wildcards.get("model", "")), self._spaces.get(wildcards.get("space", ""))
         return costs.size_of(self._study, self.images, model, space, self.gpu)
+
+    def shows(self) -> dict[str, list[str]]:
+        """What the images that translators are fitted on can show.
+
+        Returns
+        -------
+        dict of str to list of str
+            The models of which it is true, by what is told.
+        """
+        found: dict[str, list[str]] = {}
+        for model in self._models:
+            size = self._size({"model": model})
+            told = power.told(size.reference[0] or size.images, size.feature_dim, photos=bool(size.reference[0]))
+            found.setdefault(told, []).append(model)
+        return found
 
     def estimate(self, job: Job) -> Estimate:
         """Time and memory as Snakemake measured them, where the same job has run on as many images and views, or as expected.

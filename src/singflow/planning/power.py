@@ -1,0 +1,36 @@
+"""What so many images can show: a curve out of planted data, which `python docs/evidence.py --power` writes."""
+
+from pathlib import Path
+
+TABLE, ADVISED = Path(__file__).with_name("power.csv"), 4.0  # images a dimension
+
+
+def told(images: int, width: int, *, photos: bool) -> str:
+    """What translators that are fitted on images can show, in words.
+
+    Parameters
+    ----------
+    images : int
+        Images that translators are fitted on.
+    width : int
+        Dimensions of the features.
+    photos : bool
+        Whether others are scored, beside which these are the reference.
+
+    Returns
+    -------
+    str
+        By the row of the table with as many images a dimension, or the next with fewer.
+    """
+    import pandas as pd
+
+    table, column = pd.read_csv(TABLE, index_col="per_dimension"), "leak_photos" if photos else "leak"
+    ratio = images / width
+    below = table.index[table.index <= ratio]
+    row = table.loc[below.max() if len(below) else table.index.min()]
+    said = f"{images:,} images, {ratio:.1g} per feature dimension: "
+    said += "R2 about" if len(below) else "R2 below"
+    said += f" {row['r2_share']:.0%} of the best, leaks from {row[column]:.0%} of the meaning are found"
+    if ratio < ADVISED:
+        said += f"; {ADVISED * width:,.0f} images: {table.at[ADVISED, 'r2_share']:.0%}, leaks from {table.at[ADVISED, column]:.0%}"
+    return said
