@@ -33,7 +33,7 @@ AVERAGED = re.compile(r"(^|[._-])(ema|swa|averaged?)([._-]|$)")
 
 
 def brief(error: Exception) -> str:
-    """An error of PyTorch's or of another library for a message, in one line.
+    """An error of PyTorch's or of another library for a message, in one line of 300 letters at most.
 
     Parameters
     ----------
@@ -43,10 +43,10 @@ def brief(error: Exception) -> str:
     Returns
     -------
     str
-        Its kind and its first line, without torch.load's advice to run code of the file.
+        Its kind and its words, without torch.load's advice to run code of the file.
     """
-    line = "it is not one of tensors alone" if "weights_only" in str(error) else str(error).partition("\n")[0][:300]
-    return printable(f"{type(error).__name__}: {line}")
+    words = "it is not one of tensors alone" if "weights_only" in str(error) else " ".join(str(error).split())[:300]
+    return printable(f"{type(error).__name__}: {words}")
 
 
 def some(names: Iterable[Any]) -> str:

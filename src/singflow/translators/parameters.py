@@ -44,7 +44,10 @@ class Translator(Section):
 
     kind: Literal["linear"] = Field("linear", description="linear: ridge regression (paper: linear)")
     folds: Annotated[int, AfterValidator(_crossed)] = Field(
-        5, ge=0, le=100, description="an image is scored by a translator fitted on the other folds; 0: one translator, in sample (paper: 0)"
+        5,
+        ge=0,
+        le=1000,
+        description="an image is scored by a translator fitted on the other folds; 0: one translator, in sample (paper: 0)",
     )
     lambdas: list[Annotated[float, Field(**PENALTY)]] = Field(
         [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0],
