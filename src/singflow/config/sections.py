@@ -19,7 +19,7 @@ MOST_AT_ONCE = 2**14  # rows of a batch: no device is faster with more
 WIDEST = 2**17  # features, dimensions: no network is wider
 MOST_SHOWN = 1000  # things in a figure or a cell of a table: no page has room for more
 MOST_IMAGES = 10**9  # no collection has more
-PENALTY = {"ge": 1e-9, "le": 1e9}  # of a ridge, times the variance: beyond, float64 tells its fits from none and from zero no more
+PENALTY = {"ge": 1e-6, "le": 1e9}  # of a ridge, times the variance: the sums of millions of rows have rounding of 1e-9 of it
 MODEL = rf"(?:(?:timm|torchvision)/{NAME}|transformers/{NAME}(?:/{NAME})?|{NAME})"
 
 
