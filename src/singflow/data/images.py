@@ -83,9 +83,7 @@ def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Im
             if image.width * image.height > max_pixels:
                 raise Unusable(f"absurdly large: {image.width} x {image.height} pixels, data.max_pixels is {max_pixels}")
             if max(image.size) > MOST_OBLONG * min(image.size):
-                raise Unusable(
-                    f"absurdly oblong: {image.width} x {image.height} pixels, more than {MOST_OBLONG} times as long as wide: cut it"
-                )
+                raise Unusable(f"absurdly oblong: {image.width} x {image.height} pixels, more than {MOST_OBLONG} to 1: cut it")
             if least_side:
                 image.draft(None, (least_side, least_side))
             image.load()

@@ -162,8 +162,8 @@ def _parts(content: Any, own: State) -> list[_Part]:
     """The parts of a checkpoint that have most names of a model: its dicts, as they are or after one prefix."""
     found: list[tuple[int, _Part]] = []
     for key, state in state_dicts(content).items():
-        words = [name.split(".") for name in state]
-        for prefix in {"".join(f"{word}." for word in each[:depth]) for each in words for depth in range(min(len(each), DEEPEST))}:
+        ends = {name: [0, *(dot.end() for dot in re.finditer(r"\.", name))][:DEEPEST] for name in state}
+        for prefix in dict.fromkeys(name[:end] for name in state for end in ends[name] if name[end:] in own):
             inside = {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
             beside = [name for name in state if not name.startswith(prefix)]
             place = ".".join(each for each in (key, prefix.rstrip(".")) if each)
