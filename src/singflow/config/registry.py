@@ -110,8 +110,8 @@ class ProcessorTransform(Section):
     image_processor_type: str
     size: Side | dict[str, Side] | None = None
     crop_size: Side | dict[str, Side] | None = None
-    image_mean: list[Annotated[float, Field(ge=0, le=255)]] | None = None
-    image_std: list[Annotated[float, Field(ge=0.001, le=255)]] | None = None
+    image_mean: Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)] | None = None
+    image_std: Annotated[list[Annotated[float, Field(ge=0.001, le=255)]], Field(min_length=3, max_length=3)] | None = None
 
 
 TRANSFORMS: dict[str, type[Section]] = {"timm": TimmTransform, "transformers": ProcessorTransform}

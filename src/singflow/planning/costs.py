@@ -509,7 +509,7 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         GATHERED,
         base=400,
         elements=lambda s: 1e-9 * s.results * (12 * s.resamples + 1500),
-        held=_each(480),
+        held=lambda s: 480 * s.images + 8 * s.permutations * s.models**2,
         disk=lambda s: 300.0 * s.labels * s.models * s.spaces,
     ),
     "compare_models": replace(
