@@ -3,6 +3,8 @@
 The examples are the same in every run. To look further: `FUZZ=20000 pytest tests/test_fuzz.py` draws as many others for each test.
 """
 
+import argparse
+import io
 import os
 import signal
 
@@ -10,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -19,13 +21,14 @@ from singflow.artifacts import shards as sharding
 from singflow.artifacts import tensors as tensor_files
 from singflow.artifacts.tables import BASIS, read_models
 from singflow.config.reading import read_yaml
-from singflow.config.registry import read_model, read_space, resolve_models, resolve_spaces
+from singflow.config.registry import ModelEntry, read_model, read_space, resolve_models, resolve_spaces
 from singflow.config.study import check
 from singflow.data import manifest as data
 from singflow.data.images import FORMATS, Unusable, decode
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError, printable
 from singflow.photo.study import read_artifacts, read_texts
+from singflow.planning.costs import COSTS, disk_bytes, peak_mb, seconds, size_of
 from singflow.translators.linear import Translator, read_crossfitted
 from singflow.translators.networks import Network, load_network
 from singflow.translators.released import read_release
@@ -123,6 +126,22 @@ def test_a_damaged_photo_is_decoded_or_unusable_for_a_printable_reason(content, 
         assert image.mode == "RGB" and image.width * image.height <= max_pixels
 
 
+SIDES = [1, 2, 49, 50, 51, 100, 2500, 65_000]
+
+
+@bounded
+@given(st.sampled_from(SIDES), st.sampled_from(SIDES), st.sampled_from(["PNG", "BMP", "GIF", "TIFF"]), st.sampled_from([10**8, 10**5]))
+def test_a_photo_of_any_sides_is_one_that_a_tower_can_resize_or_unusable(width, height, kind, max_pixels):
+    assume(width * height <= 10**7)
+    try:
+        image = decode(encoded(Image.new("L", (width, height)), kind), max_pixels)
+    except Unusable as reason:
+        assert "absurdly " in str(reason)
+    else:
+        resized = max(image.size) * 256 // min(image.size) * 256
+        assert image.size == (width, height) and width * height <= max_pixels and resized <= 50 * 256**2
+
+
 @pytest.mark.parametrize("kind", ["EPS", "PDF", "PPM", "JPEG2000", "ICO", "TGA", "PCX", "SGI", "DIB"])
 def test_no_other_format_is_opened_whatever_pillow_can_read(kind):
     with pytest.raises(Unusable, match=f"not an image, or none of {', '.join(FORMATS)}: convert it"):
@@ -146,6 +165,145 @@ PARAMS = (ROOT / "params.yaml").read_bytes()
 @given(damaged(PARAMS, YAML))
 def test_a_damaged_study_is_checked_or_refused(tmp_path, content):
     judge(of(tmp_path, "params.yaml", content), lambda path: check(read_yaml(path), str(path)))
+
+
+HUGE = [10**12, 10**30, 1e12, 1e300, float("inf"), float("nan")]
+NUMBERS = st.one_of(
+    st.sampled_from([*HUGE, 0, -1, 1, 2, 10**3, 10**5, 1e-300, 1e-12, 1e-6, 0.5, True, None]),
+    st.integers(),
+    st.floats(),
+)
+
+
+@settings(bounded, max_examples=4 * MANY)
+@given(st.data())
+def test_a_study_of_any_numbers_is_refused_or_its_costs_are_reckoned(monkeypatch, data):
+    monkeypatch.chdir(ROOT)
+    study = read_yaml("params.yaml")
+    for _ in range(data.draw(st.integers(1, 3))):
+        section = data.draw(st.sampled_from([name for name, each in study.items() if isinstance(each, dict)]))
+        key = data.draw(st.sampled_from(sorted(study[section])))
+        number = data.draw(NUMBERS)
+        study[section][key] = [number] if isinstance(study[section][key], list) else number
+    if judge("params.yaml", lambda origin: check(study, origin)):
+        models = resolve_models("config/models.yaml", study["models"])
+        spaces = resolve_spaces("config/spaces.yaml", study["spaces"])
+        for model, space in zip([None, *models.values()], [None, *spaces.values()], strict=False):
+            size = size_of(study, 10**6, model, space)
+            for step in COSTS:
+                assert all(0 <= cost(step, size) < 1e16 for cost in (seconds, peak_mb, disk_bytes)), step
+
+
+VALUE = st.recursive(
+    st.one_of(NUMBERS, st.sampled_from(["112", "bicubic", "center", "", 8, 96, 112])),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(["height", "width", "shortest_edge"]), inner)),
+    max_leaves=4,
+)
+RESNET = "test_resnet.r160_in1k"
+PROCESSED = {"image_processor_type": "BitImageProcessor"}
+KEYS_OF = {
+    "timm": ["input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode"],
+    "transformers": ["size", "crop_size", "image_mean", "image_std"],
+    "open_clip": ["size", "mean", "std", "interpolation", "resize_mode"],
+}
+
+
+@pytest.mark.parametrize("source", KEYS_OF)
+@settings(bounded, max_examples=2 * MANY)
+@given(st.data())
+def test_a_transform_of_any_values_is_refused_or_makes_finite_pixels(tmp_path, source, data):
+    import timm
+    import transformers
+
+    from singflow.towers.views import from_open_clip, from_processor, from_timm
+
+    one = st.sampled_from([112, [3, 96, 64], [0.5, 0.5, 0.5], [0.25, 0.5, 1], {"height": 64, "width": 64}, 0.9, "bicubic"])
+    transform = data.draw(st.dictionaries(st.sampled_from(KEYS_OF[source]), st.one_of(one, VALUE), min_size=1, max_size=3))
+    entry = {"source": source, "id": "a.b" if source == "timm" else "a/b", "transform": transform}
+    entry |= {"dim": 3} if source == "open_clip" else {}
+    entry["transform"] = transform | (PROCESSED if source == "transformers" else {})
+    path, found = of(tmp_path, "entries.yaml", yaml.safe_dump({"mine": entry}).encode()), []
+    resolve = resolve_spaces if source == "open_clip" else resolve_models
+    if not judge(path, lambda path: found.append(resolve(path, ["mine"])["mine"].transform)):
+        return
+    changes = found[0]
+    if source == "timm":
+        whole = from_timm(timm.create_model(RESNET), changes).whole
+    elif source == "open_clip":
+        whole = from_open_clip(changes.model_dump(exclude_none=True)).whole
+    else:
+        settings_of = {key: each for key, each in changes.items() if key != "image_processor_type"}
+        try:
+            whole = from_processor(transformers.BitImageProcessor(**settings_of)).whole
+        except (ValueError, TypeError, KeyError, IndexError):  # which load_classifier calls by the model's name
+            return
+    assert whole(SMALL.convert("RGB")).isfinite().all()
+
+
+# Checkpoints
+
+
+WEIGHTS = {"0.weight": np.ones((4, 3), np.float32), "0.bias": np.ones(4, np.float32), "1.weight": np.ones((2, 4), np.float32)}
+OWN = ModelEntry(source="timm", id="a.b", weights="file:mine.pth", classes=2)
+WRAPPED = [
+    lambda state: state,
+    lambda state: {"model": state, "epoch": 3},
+    lambda state: {"state_dict": {f"module.{name}": each for name, each in state.items()}, "args": argparse.Namespace(lr=0.1)},
+    lambda state: {"teacher": state, "student": {f"backbone.{name}": each for name, each in state.items()}},
+]
+
+
+def load_own(path):
+    from torch import nn
+
+    from singflow.towers.checkpoints import load_checkpoint
+
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2, bias=False))
+    load_checkpoint(model, path, OWN, ["1"])
+    return model
+
+
+@pytest.mark.parametrize("form", range(len(WRAPPED)))
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@bounded
+@given(st.data())
+def test_a_damaged_checkpoint_is_loaded_or_refused_and_never_run(tmp_path, kind, form, data):
+    import torch
+    from safetensors.torch import save
+
+    state, file = {name: torch.from_numpy(each) for name, each in WEIGHTS.items()}, io.BytesIO()
+    if kind == "safetensors":
+        content = save(state)
+    else:
+        torch.save(WRAPPED[form](state), file, _use_new_zipfile_serialization=kind == "zip")
+        content = file.getvalue()
+    refused = []
+
+    def load(path):
+        try:
+            load_own(path)
+        except InputError as error:
+            refused.append(str(error))
+            raise
+
+    judge(of(tmp_path, "mine.pth", data.draw(damaged(content, [*BYTES, b"c__builtin__\nexec\n", b"<html>"]))), load)
+    assert not any("weights_only" in each for each in refused)
+
+
+NAMED = st.sampled_from([*WEIGHTS, *(f"module.{name}" for name in WEIGHTS), "model", "ema", "0", "", ".", "a" * 300, "\x1b[31m", 7, None])
+SHAPED = st.sampled_from([(), (0,), (4,), (4, 3), (2, 4), (3, 4), (7, 4)])
+
+
+@settings(bounded, max_examples=2 * MANY)
+@given(st.data())
+def test_a_checkpoint_of_any_names_shapes_and_nesting_is_loaded_or_refused(tmp_path, data):
+    import torch
+
+    leaf = st.one_of(SHAPED.map(torch.ones), NUMBERS, st.just("text"))
+    content = data.draw(st.recursive(leaf, lambda inner: st.one_of(st.dictionaries(NAMED, inner, max_size=6), st.lists(inner, max_size=2))))
+    torch.save(content, tmp_path / "mine.pth")
+    if judge(tmp_path / "mine.pth", load_own):
+        assert all(each.isfinite().all() for each in load_own(tmp_path / "mine.pth").state_dict().values())
 
 
 NAMES = ["resnet50", "efficientnet_lite0", "dinov2_large", "dinovit_linear"]

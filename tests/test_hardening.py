@@ -16,11 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from singflow.artifacts import files
+from singflow.commands.analyze import read_image
 from singflow.config.reading import read_yaml
-from singflow.config.study import Study, check
+from singflow.config.study import Study, check, settle
 from singflow.data.images import FORMATS, read_unchanged
 from singflow.data.manifest import build_manifest, inspect, list_folder, list_table, read_classes
+from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError
+from singflow.towers.checkpoints import read_checkpoint
 from singflow.towers.text_cache import TextCache
 from tests.project import ROOT
 
@@ -346,3 +349,40 @@ def test_no_message_carries_control_characters_or_broken_text_to_the_terminal(ho
 def test_the_readme_names_the_formats_that_are_read():
     readme = (ROOT / "README.md").read_text(encoding="utf-8").upper()
     assert all(name in readme for name in FORMATS)
+
+
+# Pipes and devices
+
+
+LISTS = {
+    "vocabulary": read_vocabulary,
+    "classes": read_classes,
+    "study": read_yaml,
+    "table.csv": lambda path: list_table(path, "label", CLASSES),
+    "table.parquet": lambda path: list_table(path, "label", CLASSES),
+    "photo.jpg": lambda path: read_image(path, 100),
+    "weights.pth": read_checkpoint,
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("device", [None, "/dev/zero", "/dev/urandom", "/dev/stdin"])
+def test_a_pipe_or_a_device_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path, name, device):
+    path = tmp_path / name
+    if device:
+        path.symlink_to(device)
+    else:
+        os.mkfifo(path)
+    with pytest.raises(InputError, match=rf"{name}: .*(not a regular file|no such weight file)"):
+        LISTS[name](path)
+
+
+@pytest.mark.parametrize("place", ["data.table", "data.classes", "concepts.vocabulary"])
+def test_a_pipe_that_a_study_names_is_refused_before_its_first_step(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(ROOT)
+    os.mkfifo(tmp_path / "pipe")
+    section, key = place.split(".")
+    study = read_yaml("params.yaml")
+    study[section][key] = str(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: not a regular file, but a pipe or a device: name a file"):
+        settle(study, "params.yaml")

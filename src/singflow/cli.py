@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,17 @@ from singflow.errors import InputError
 log = logging.getLogger("singflow")
 
 
+GRACE = 5.0  # seconds that a program which is told to end has for removing files half written
+
 Item = TypeVar("Item")
+
+
+class Stopped(SystemExit):
+    """A signal told the program to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.words = f"stopped by {signal.Signals(number).name}"
 
 
 class Command(Section):
@@ -73,6 +85,9 @@ def run(main: Callable[[Flags], None], schema: type[Flags]) -> None:
 def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[None]:
     """What a program has around its work: a log, model hubs looked for in their caches alone, and an end with one message.
 
+    SIGTERM and SIGINT (Ctrl-C) end the work where it is, so that files half written are removed, and GRACE seconds later, where
+    threads or a library are still at work, the process.
+
     Parameters
     ----------
     log_file : Path, optional
@@ -85,7 +100,7 @@ def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[
     None
     """
     gc.set_threshold(100_000, 50, 50)  # at Python's own, seeking garbage takes a quarter of the time of loading libraries
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that files half written are removed
+    _heed_signals()
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     logging.raiseExceptions = False  # a line that the log has no room for is on the terminal
@@ -102,6 +117,9 @@ def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         yield
+    except Stopped as stopped:
+        log.error(stopped.words)
+        raise
     except InputError as error:
         log.error("error: %s", error)
         sys.exit(1)
@@ -111,6 +129,32 @@ def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[
         else:
             log.exception("a defect of this program, not of your input:")
         sys.exit(1)
+
+
+def _heed_signals() -> None:
+    """See to it that the program ends within GRACE seconds when it is told to, whatever its threads do."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def stop(number: int, _: object) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(number)
+
+    def end() -> None:
+        number = os.read(reading, 1)[0]  # which the interpreter writes at once, also while the main thread is in a library
+        while number not in (signal.SIGTERM, signal.SIGINT):
+            number = os.read(reading, 1)[0]
+        time.sleep(GRACE)
+        log.error(Stopped(number).words)
+        os._exit(128 + number)
+
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # a signal to a child of a library's is not one to this
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, stop)
+    threading.Thread(target=end, daemon=True).start()
 
 
 def _parse(schema: type[Flags]) -> Flags:

@@ -6,11 +6,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+AHEAD = 4  # items a thread, that work ahead of the consumer
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int = 4) -> Iterator[Result]:
+def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int = AHEAD) -> Iterator[Result]:
     """Like map, in order, with threads that work ahead of the consumer.
 
     Parameters

@@ -5,6 +5,8 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from singflow.errors import InputError
+
 
 class Answer(NamedTuple):
     """What a command said. ok: it ended with status 0 in time; out: its output; words: its complaint in one line."""
@@ -36,6 +38,29 @@ def ask(*command: str, seconds: float = 10) -> Answer:
     except OSError as error:
         return Answer(False, "", f"{command[0]}: {error.strerror}")
     return Answer(done.returncode == 0, done.stdout, "; ".join(dict.fromkeys((done.stderr or done.stdout).split("\n"))).strip("; "))
+
+
+def regular(path: Path) -> Path:
+    """Refuse a pipe or a device, which may never end.
+
+    Parameters
+    ----------
+    path : Path
+        Something to be read; it need not be there.
+
+    Returns
+    -------
+    Path
+        The same path.
+
+    Raises
+    ------
+    InputError
+        When it is there, and neither a file nor a folder.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: not a regular file, but a pipe or a device: name a file")
+    return path
 
 
 def existing(path: Path) -> Path:

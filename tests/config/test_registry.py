@@ -585,3 +585,50 @@ def test_a_key_that_the_source_would_ignore_is_refused(tmp_path, source, identif
     (tmp_path / "models.yaml").write_text(yaml.safe_dump({"m": {"source": source, "id": identifier, key: value}}))
     with pytest.raises(InputError, match=rf"{key} would be ignored: {source} models have none"):
         resolve_models(tmp_path / "models.yaml", ["m"])
+
+
+@pytest.mark.parametrize(("written", "size"), [(112, [3, 112, 112]), ([3, 96, 160], [3, 96, 160])])
+def test_the_side_of_a_square_is_enough_for_its_size(resolve_with, written, size):
+    assert resolve_with(MODELS, {"transform": {"input_size": written}}).transform == {"input_size": size}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_size": [224, 224]}, r"input_size: .*must be \[3, <height>, <width>\] in pixels, or one number for a square"),
+        ({"input_size": [1, 224, 224]}, r"input_size: .*must be \[3, <height>"),
+        ({"input_size": 10**9}, r"input_size\.1: 1000000000 .*less than or equal to 4096"),
+        ({"input_size": [3, 0, 9]}, r"input_size\.1: 0 .*greater than or equal to 1"),
+        ({"input_size": "112"}, r"input_size: '112' .*valid list"),
+        ({"input_size": True}, "input_size: True .*valid list"),
+        ({"std": [0, 0, 0]}, r"std\.0: 0 .*greater than or equal to 0\.001"),
+        ({"std": [0.2, 0.2]}, "std: .*at least 3 items"),
+        ({"mean": [0.5, float("nan"), 0.5]}, r"mean\.1: nan "),
+        ({"mean": [123.7, 116.3, 103.5]}, r"mean\.0: 123\.7 .*less than or equal to 1"),
+        ({"crop_pct": 0}, r"crop_pct: 0 .*greater than or equal to 0\.25"),
+        ({"crop_pct": float("inf")}, "crop_pct: inf "),
+        ({"interpolation": "random"}, "interpolation: 'random' .*'nearest', 'lanczos', 'bilinear', 'bicubic', 'box' or 'hamming'"),
+        ({"crop_mode": "nonsense"}, "crop_mode: 'nonsense' .*'center', 'squash' or 'border'"),
+        ({"size": 96, "crop": 0.9}, "crop, size is none of crop_mode, crop_pct, input_size, interpolation, mean, std"),
+    ],
+)
+def test_a_transform_that_no_image_survives_is_refused_at_its_place(resolve_with, change, message):
+    with pytest.raises(InputError, match=f"efficientnet_lite0: transform.*{message}"):
+        resolve_with(MODELS, {"transform": change})
+
+
+@pytest.mark.parametrize(
+    "change", [{"image_std": [0, 0, 0]}, {"image_mean": [float("nan")] * 3}, {"size": {"shortest_edge": 10**9}}, {"crop_size": 0}], ids=str
+)
+def test_an_image_processor_that_no_image_survives_is_refused_at_its_place(resolve_with, change):
+    (key,) = change
+    given = read_yaml(MODELS)["dinov2_large"]["transform"] | change
+    with pytest.raises(InputError, match=rf"dinov2_large: transform\.{key}"):
+        resolve_with(MODELS, {"transform": given}, "dinov2_large")
+
+
+@pytest.mark.parametrize("change", [{"std": [0, 0, 0]}, {"mean": [float("nan")] * 3}, {"size": 10**9}, {"size": [224, 0]}], ids=str)
+def test_a_transform_of_open_clip_that_no_image_survives_is_refused_at_its_place(resolve_with, change):
+    (key,) = change
+    with pytest.raises(InputError, match=rf"clip_vit_l14: transform\.{key}"):
+        resolve_with(SPACES, {"transform": change}, "clip_vit_l14")

@@ -255,3 +255,12 @@ def test_a_crop_of_any_size_holds_no_pixel_from_outside_its_box(key, width, heig
     columns, rows = np.asarray(crop)[..., 0] // 4, np.asarray(crop)[..., 1] // 8
     assert int(box.left * 64) <= columns.min() and columns.max() < np.ceil(box.right * 64)
     assert int(box.top * 32) <= rows.min() and rows.max() < np.ceil(box.bottom * 32)
+
+
+@pytest.mark.parametrize("size", [(1, 51), (51, 1), (1, 9999)])
+def test_a_thread_of_pixels_that_no_tower_could_resize_is_refused_unread(size):
+    content = encoded(Image.new("RGB", size), "PNG")
+    for damaged in (content, content[:-20]):
+        with pytest.raises(Unusable, match=f"absurdly oblong: {size[0]} x {size[1]} pixels, more than 50 to 1: cut it"):
+            decode(damaged, LIMIT)
+    assert decode(encoded(Image.new("RGB", (2, 100)), "PNG"), LIMIT).size == (2, 100)

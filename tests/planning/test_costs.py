@@ -11,6 +11,7 @@ from singflow.analyses import concepts, probes
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, resolve_models, resolve_spaces
 from singflow.config.study import check
+from singflow.parallel import AHEAD
 from singflow.planning import costs
 from singflow.planning.costs import COSTS, IMAGENET, SCANNED, Size, disk_bytes, expected_images, peak_mb, seconds, size_of, study_bytes
 from tests.project import ROOT
@@ -68,6 +69,18 @@ def test_features_take_the_bytes_that_their_tensors_have():
     rows = 10_000
     tensors = rows * SIZE.feature_dim * 4 + rows * 8 + rows * 4
     assert disk_bytes("extract_features", SIZE) == tensors
+
+
+@pytest.mark.parametrize("step", ["extract_features", "embed_images"])
+def test_the_views_that_wait_for_a_tower_are_reckoned_with(step):
+    one, many = (replace(SIZE, images=20, views=views, threads=2, feature_dim=1, space_dim=1) for views in (1, 100))
+    assert 1e6 * (peak_mb(step, many) - peak_mb(step, one)) > 99 * 2 * AHEAD * 4 * 3 * 224**2
+
+
+def test_a_wide_translator_takes_the_memory_of_its_weights_gradients_and_moments():
+    narrow, wide = (replace(SIZE, width=width) for width in (256, 2**14))
+    weights = 2**14 * (2**14 + 2 * SIZE.feature_dim)
+    assert 1e6 * (peak_mb("train_translator", wide) - peak_mb("train_translator", narrow)) > 4 * 4 * weights
 
 
 def test_a_larger_model_takes_longer_and_more_memory(study):

@@ -78,7 +78,7 @@ def test_the_authors_models_exist_and_are_those_of_the_registry_but_for_deit():
         (STATE, {"model_name": "resnet18"}, "unknown model_name 'resnet18': write <source>/<id>"),
         (STATE, {"embedding_backend": "other"}, "unknown embedding_backend 'other'"),
         (STATE, {"checkpoint_file": "../best.pt"}, "must be a file name in the same folder"),
-        (STATE, {"checkpoint_file": "absent.pt"}, "absent.pt: not readable"),
+        (STATE, {"checkpoint_file": "absent.pt"}, "absent.pt: no such weight file"),
         (STATE, {"in_dim": "5"}, "in_dim: '5'"),
         (STATE, {"more": 1}, "more: unknown key"),
     ],

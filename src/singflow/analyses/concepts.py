@@ -14,7 +14,7 @@ from pydantic import Field
 
 from singflow.analyses.metrics import angles_to_all_deg
 from singflow.artifacts.scratch import Scratch
-from singflow.config.sections import SafePath, Section
+from singflow.config.sections import MOST_SHOWN, SafePath, Section
 
 
 class Concepts(Section):
@@ -23,8 +23,8 @@ class Concepts(Section):
     vocabulary: SafePath = Field(
         "config/vocab/concepts.txt", description="one phrase a line (paper: 30); also broden_style.txt, imagenet_names.txt"
     )
-    extremes: int = Field(5, ge=1, description="strongest and weakest concepts listed per label")
-    nearest: int = Field(5, ge=1, description="nearest concepts per label among which spurious cues are sought")
+    extremes: int = Field(5, ge=1, le=MOST_SHOWN, description="strongest and weakest concepts listed per label")
+    nearest: int = Field(5, ge=1, le=MOST_SHOWN, description="nearest concepts per label among which spurious cues are sought")
 
 
 CHUNK = 1024

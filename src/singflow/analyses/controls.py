@@ -9,19 +9,21 @@ from pydantic import Field, model_validator
 
 from singflow.analyses.geometry import orthonormal, random_basis
 from singflow.analyses.metrics import Removal, share
-from singflow.config.sections import Section
+from singflow.config.sections import WIDEST, Section
 from singflow.translators.ridge import Affine
+
+MOST_SUBSPACES = 1000  # drawn at random: their mean angle is known to a hundredth of a degree by then
 
 
 class Controls(Section):
     """Removal of other subspaces: what the loss of dimensions alone does."""
 
-    dimensions: list[Annotated[int, Field(ge=1)]] = Field(
+    dimensions: list[Annotated[int, Field(ge=1, le=WIDEST)]] = Field(
         [8, 24, 64, 128, 280, 536, 1048, 3096], description="compare models at these dimensions too, as far as each null space has them"
     )
-    min_draws: int = Field(5, ge=2, description="random subspaces removed at least")
-    max_draws: int = Field(20, ge=2, description="random subspaces removed at most")
-    tolerance_deg: float = Field(0.1, gt=0, description="degrees; drawing stops at this standard error of the mean IS over draws")
+    min_draws: int = Field(5, ge=2, le=MOST_SUBSPACES, description="random subspaces removed at least")
+    max_draws: int = Field(20, ge=2, le=MOST_SUBSPACES, description="random subspaces removed at most")
+    tolerance_deg: float = Field(0.1, gt=0, le=180, description="degrees; drawing stops at this standard error of the mean IS over draws")
 
     @model_validator(mode="after")
     def _ordered(self) -> "Controls":

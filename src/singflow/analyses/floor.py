@@ -29,7 +29,7 @@ Matrix = np.ndarray | Scratch
 class Floor(Section):
     """What scores show where the null space carries nothing."""
 
-    permutations: int = Field(20, ge=3, description="null components without content that every score is compared with")
+    permutations: int = Field(20, ge=3, le=10000, description="null components without content that every score is compared with")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from singflow.analyses.tables import qualify
 from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.shards import in_blocks
 from singflow.config.sections import (
+    PENALTY,
     Section,
 )
 from singflow.errors import InputError
@@ -29,7 +30,7 @@ class Probe(Section):
     classifier: Literal["logistic", "ridge"] = Field(
         "logistic", description="logistic (regression on standardized features) | ridge (on one-hot labels; paper: not said)"
     )
-    alphas: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+    alphas: list[Annotated[float, Field(**PENALTY)]] = Field(
         [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0], min_length=1, description="penalties tried, times the total variance of what is fitted"
     )
 

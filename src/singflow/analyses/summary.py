@@ -13,6 +13,7 @@ from singflow.analyses.statistics import Sample, holm, rank_correlations, throug
 from singflow.analyses.tables import EDGE, LEAK, MARKS, WEAK, ZERO, mark, marked
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import (
+    MOST_DRAWS,
     Section,
 )
 
@@ -23,10 +24,10 @@ class Summary(Section):
     resample: Literal["images", "classes"] = Field(
         "images", description="what the images are a sample of: images of these labels, or labels, which are then drawn whole (10 or more)"
     )
-    resamples: int = Field(2000, ge=100, description="bootstrap resamples behind every interval")
-    permutations: int = Field(10000, ge=100, description="permutations behind the p-value of a rank correlation")
+    resamples: int = Field(2000, ge=100, le=MOST_DRAWS, description="bootstrap resamples behind every interval")
+    permutations: int = Field(10000, ge=100, le=MOST_DRAWS, description="permutations behind the p-value of a rank correlation")
     confidence: float = Field(0.95, gt=0, lt=1, description="coverage of the intervals; its complement is the level of the tests")
-    min_r2: float = Field(0.2, le=1, allow_inf_nan=False, description="held-out R2 below which a translator is called weak")
+    min_r2: float = Field(0.2, ge=-1, le=1, description="held-out R2 below which a translator is called weak")
 
 
 MEANING, SOME, NONE, EMPTY = "meaning", "some sign of meaning", "no sign of meaning", "no null space"

@@ -28,13 +28,13 @@ def analyze(
     text: Annotated[list[str] | None, typer.Option(help="Text that the images are compared with, word for word; may be repeated.")] = None,
     results: Annotated[Path | None, typer.Option(help="Folder of the study; by default that of the study in params.yaml.")] = None,
     output: Annotated[Path, typer.Option(help="Folder that is written to.")] = Path("analysis"),
-    concepts: Annotated[int, typer.Option(min=1, help="Concepts listed as gained, and as lost.")] = 8,
+    concepts: Annotated[int, typer.Option(min=1, max=1000, help="Concepts listed as gained, and as lost.")] = 8,
     classes: Annotated[
         Path | None,
         typer.Option(help="The study's data.classes; by default that of params.yaml, and with --results config/vocab/imagenet_1k.csv."),
     ] = None,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Pixels; larger images are refused unread.")] = 10**8,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of every numerical step.")] = 2,
+    max_pixels: Annotated[int, typer.Option(min=1, max=10**9, help="Pixels; larger images are refused unread.")] = 10**8,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of every numerical step.")] = 2,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU when there is one.")] = "auto",
 ) -> None:
     """Say what a model's head ignores in single images, with the artifacts of a finished study.
@@ -97,10 +97,10 @@ def analyze(
 
 def read_image(path: Path, max_pixels: int) -> Image.Image:
     """An upright RGB image. Raises InputError that names the file and the reason."""
-    from singflow.data.images import Unusable, decode
+    from singflow.data.images import Unusable, decode, read
 
     try:
-        return decode(path.read_bytes(), max_pixels)
+        return decode(read(path, max_pixels), max_pixels)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     except Unusable as error:

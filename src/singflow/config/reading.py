@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from singflow.errors import InputError
+from singflow.system import regular
 
 MOST_VALUES = 100_000  # in a YAML file
 SHORT = reprlib.Repr()  # values in messages
@@ -49,13 +50,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         written twice, and aliases that stand for more than MOST_VALUES values (a ValueError inside), count as not valid.
     """
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)  # noqa: S506
+        content = yaml.load(regular(Path(path)).read_text(encoding="utf-8"), _Loader)  # noqa: S506
         if isinstance(content, dict) and _size(content, {}) > MOST_VALUES:
             raise ValueError("its aliases (*name) stand for too many values: write them out")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: not readable: {error.strerror}") from None
+    except InputError:
+        raise
     except RecursionError:
         raise InputError(f"{path}: not valid YAML: nested too deeply, or an alias (*name) stands inside what it names") from None
     except Exception as error:  # noqa: BLE001 (YAML's constructors raise whatever a damaged value provokes)

@@ -6,10 +6,10 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from singflow.config.reading import explain, read_yaml
-from singflow.config.sections import LOCAL, Section
+from singflow.config.sections import LOCAL, WIDEST, Section
 from singflow.errors import InputError
 
 
@@ -27,7 +27,12 @@ def _head_weights(value: str) -> str:
     raise ValueError("must be file:<path> or url:https://<address>")
 
 
+MOST_CLASSES = 10**6  # no head has more
+
+
 def _kept(value: str) -> str:
+    if len(value) > 1000 or any(int(end) >= MOST_CLASSES for end in re.findall(r"\d+", value)):
+        raise ValueError(f"must name rows of a head, which has {MOST_CLASSES} classes at most, in 1000 characters at most")
     if not re.fullmatch(r"\d+(-\d+)?(, ?\d+(-\d+)?)*", value):
         raise ValueError("must be positions and ranges of the head's rows, as in 0-397 or 0-397,500")
     kept = _positions(value)
@@ -47,7 +52,7 @@ HubRevision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
 
 _HUB_WORD = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 ID_FORMS = {
-    "timm": (r"[\w-]+\.[\w.-]+", "pinned as name.tag, for example resnet50.a1_in1k"),
+    "timm": (r"[\w-]+(\.[\w.-]+)?", "pinned as name.tag, for example resnet50.a1_in1k"),
     "torchvision": (r"\w+\.(?!DEFAULT$)\w+", "pinned as name.WEIGHTS, for example resnet50.IMAGENET1K_V1"),
     "transformers": (
         rf"(?!.*(\.\.|--|\.git$))(?=.{{1,96}}$){_HUB_WORD}(/{_HUB_WORD})?",
@@ -59,8 +64,8 @@ ID_FORMS = {
 class Tower(Section):
     """The size of the network that runs over the images, for costs alone: no step depends on it, so it is never written out."""
 
-    parameters_m: float | None = Field(None, gt=0, exclude=True, description="10^6 parameters")
-    gmacs: float | None = Field(None, gt=0, exclude=True, description="10^9 multiply-adds for one view")
+    parameters_m: float | None = Field(None, gt=0, le=1e6, exclude=True, description="10^6 parameters")
+    gmacs: float | None = Field(None, gt=0, le=1e6, exclude=True, description="10^9 multiply-adds for one view")
     _of_tower: ClassVar[Any]
 
     @property
@@ -69,6 +74,48 @@ class Tower(Section):
         return self.model_dump_json(include=self._of_tower, exclude_none=True)
 
 
+Side = Annotated[int, Field(ge=8, le=4096)]  # pixels; the largest towers take 1024
+Mean = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=3, max_length=3)]  # of pixels from 0 to 1
+Std = Annotated[list[Annotated[float, Field(ge=0.001, le=1)]], Field(min_length=3, max_length=3)]
+
+
+def _square(value: Any) -> Any:
+    return [3, value, value] if type(value) is int else value
+
+
+def _channels_first(value: list[int]) -> list[int]:
+    if len(value) != 3 or value[0] != 3:
+        raise ValueError("must be [3, <height>, <width>] in pixels, or one number for a square")
+    return value
+
+
+class TimmTransform(Section):
+    """Changes to the evaluation transform of a timm model."""
+
+    input_size: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], BeforeValidator(_square), AfterValidator(_channels_first)] | None = (
+        None
+    )
+    mean: Mean | None = None
+    std: Std | None = None
+    interpolation: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] | None = None
+    crop_pct: Annotated[float, Field(ge=0.25, le=4)] | None = None
+    crop_mode: Literal["center", "squash", "border"] | None = None
+
+
+class ProcessorTransform(Section):
+    """Settings of an image processor of transformers, of which those that every one has are checked."""
+
+    model_config = ConfigDict(extra="allow")
+
+    image_processor_type: str
+    size: Side | dict[str, Side] | None = None
+    crop_size: Side | dict[str, Side] | None = None
+    image_mean: Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)] | None = None
+    image_std: Annotated[list[Annotated[float, Field(ge=0.001, le=255)]], Field(min_length=3, max_length=3)] | None = None
+
+
+TRANSFORMS: dict[str, type[Section]] = {"timm": TimmTransform, "transformers": ProcessorTransform}
+OF_TRANSFORM = ["input_size", "mean", "std", "interpolation", "crop_pct"]
 OF_CLASSIFIER = {"source", "id", "head", "pooling", "transform", "config"}
 
 
@@ -78,9 +125,14 @@ class ModelEntry(Tower):
     _of_tower: ClassVar[Any] = OF_CLASSIFIER
 
     source: Literal["timm", "torchvision", "transformers"] = Field(description="library that builds the architecture")
-    id: str = Field(description="timm and torchvision: name.tag; transformers: the hub's name")
+    id: str = Field(
+        description="timm, torchvision: name.tag (timm with file: and a whole transform: name alone); transformers: the hub's name"
+    )
     revision: HubRevision | None = Field(None, description="branch, tag or commit in the hub; None: main")
     weights: Weights = Field("hub", description="hub, random, package:<distribution> or file:<path>")
+    checkpoint_key: str | None = Field(
+        None, min_length=1, description="part of the file that weights: file: names, as in state_dict_ema, where the model is in several"
+    )
     head: str | list[str] | None = Field(None, description="path of the head inside the model, or of several that are averaged")
     head_weights: Annotated[str, AfterValidator(_head_weights)] | None = Field(
         None, description="file:<path> or url:<address> of a linear head, weight (C, d) and perhaps bias (C,), put in place of the model's"
@@ -89,11 +141,12 @@ class ModelEntry(Tower):
         "own", description="feature under head_weights: the model's own; class token, then mean patch; or the two interleaved"
     )
     transform: dict[str, Any] | None = Field(
-        None, description="timm: changes to the evaluation transform; transformers without the hub: the image processor"
+        None,
+        description="timm: changes to the evaluation transform; transformers without the hub: the image processor",
     )
     config: dict[str, Any] | None = Field(None, description="transformers without the hub: the configuration")
-    feature_dim: int | None = Field(None, ge=1, description="width of the feature, checked when given")
-    classes: int | None = Field(None, ge=2, description="classes of the head; None: as many as its class list has")
+    feature_dim: int | None = Field(None, ge=1, le=WIDEST, description="width of the feature, checked when given")
+    classes: int | None = Field(None, ge=2, le=MOST_CLASSES, description="classes of the head; None: as many as its class list has")
     class_list: str | None = Field(None, description="file with the head's classes in order; None: the study's data.classes")
     class_names: list[str] | None = Field(None, description="the same, written out")
     keep_classes: Annotated[str, AfterValidator(_kept)] | None = Field(
@@ -103,17 +156,36 @@ class ModelEntry(Tower):
     reported_by: str | None = Field(None, description="who published it")
     sha256: dict[str, str] = Field(default_factory=dict, description="written by resolve_model: hashes of the local files")
 
+    @field_validator("transform")
+    @classmethod
+    def _possible(cls, value: dict[str, Any] | None, known: ValidationInfo) -> dict[str, Any] | None:
+        schema = TRANSFORMS.get(known.data.get("source", ""))
+        if value is None or schema is None:
+            return value
+        if schema is TimmTransform and (wrong := sorted(set(value) - set(schema.model_fields))):
+            raise ValueError(f"{', '.join(wrong)} is none of {', '.join(sorted(schema.model_fields))}")
+        return schema.model_validate(value, strict=True).model_dump(exclude_unset=True)
+
     @model_validator(mode="after")
     def _consistent(self) -> "ModelEntry":
         pattern, form = ID_FORMS[self.source]
-        if not re.fullmatch(pattern, self.id):
+        tagless = self.source == "timm" and "." not in self.id
+        if not re.fullmatch(pattern, self.id) or (tagless and not self.weights.startswith("file:")):
             raise ValueError(f"id {self.id!r} must be {form}")
+        if tagless and (absent := [key for key in OF_TRANSFORM if (self.transform or {}).get(key) is None]):
+            raise ValueError(
+                f"id {self.id!r} has no tag, which would say how images are prepared: write a tag, as in resnet50.a1_in1k, or, as in the "
+                f"training of your weights, {', '.join(absent)} under transform, for example transform: {{input_size: 224, "
+                "mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], interpolation: bicubic, crop_pct: 0.95}"
+            )
         if self.pooling != "own" and (self.source != "timm" or not self.head_weights):
             raise ValueError(f"pooling {self.pooling} is for a timm vision transformer under head_weights")
         unused = {"timm": ["config"], "torchvision": ["config", "revision", "transform"], "transformers": []}[self.source]
         ignored = [key for key in unused if getattr(self, key) is not None]
         if ignored:
             raise ValueError(f"{', '.join(ignored)} would be ignored: {self.source} models have none: remove it")
+        if self.checkpoint_key and not self.weights.startswith("file:"):
+            raise ValueError("checkpoint_key is the part of a file of your own that is taken: write weights: file:<path>, or remove it")
         if self.class_list and self.class_names:
             raise ValueError("class_list and class_names say the same: write one of them")
         return self
@@ -152,10 +224,10 @@ class ConSEEntry(Tower):
     _of_tower: ClassVar[Any] = {"source": True, "text": True, "temperature": True, "top": True, "classifier": OF_CLASSIFIER}
 
     source: Literal["conse"]
-    dim: int = Field(ge=1, description="width of the embeddings")
+    dim: int = Field(ge=1, le=WIDEST, description="width of the embeddings")
     text: Annotated[str, Field(pattern=r"^package:.+$")] = Field(description="sentence encoder, as package:<distribution>")
     classifier: ModelEntry = Field(description="ImageNet classifier whose softmax weights the sentences")
-    temperature: float = Field(gt=0, description="divides the logits")
+    temperature: float = Field(ge=0.001, le=1000, description="divides the logits")
     top: int = Field(ge=1, le=1000, description="classes that take part")
 
     def local_files(self) -> list[str]:
@@ -172,9 +244,9 @@ class ConSEEntry(Tower):
 class OpenCLIPTransform(Section):
     """Changes to the evaluation transform of an open_clip model."""
 
-    size: int | Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
-    mean: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
-    std: Annotated[list[float], Field(min_length=3, max_length=3)] | None = None
+    size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
+    mean: Mean | None = None
+    std: Std | None = None
     interpolation: Literal["bicubic", "bilinear"] | None = None
     resize_mode: Literal["shortest", "longest", "squash"] | None = None
 
@@ -188,7 +260,7 @@ class OpenCLIPEntry(Tower):
     id: Annotated[str, Field(pattern=r"^[\w-]+(/[\w-]+)?$")] = Field(description="model/pretrained; model alone with file: or random")
     weights: Weights = Field("hub", description="hub, random or file:<path>")
     transform: OpenCLIPTransform | None = Field(None, description="changes to the evaluation transform")
-    dim: int = Field(ge=1, description="width of the embeddings")
+    dim: int = Field(ge=1, le=WIDEST, description="width of the embeddings")
     sha256: dict[str, str] = Field(default_factory=dict, description="written by resolve_space: hashes of the local files")
 
     @model_validator(mode="after")

@@ -11,10 +11,21 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 LOCAL = "checkpoints"  # folder of the user's own files, which both engines watch
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+MOST_LETTERS = 100  # of a name: several become one file name, and file systems take 255 bytes
+# Upper bounds of numbers, with what lies beyond them.
+MOST_THREADS = 1024  # no machine has more
+MOST_DRAWS = 100_000  # resamples, permutations, epochs: no number that is shown gains a digit
+MOST_AT_ONCE = 2**14  # rows of a batch: no device is faster with more
+WIDEST = 2**17  # features, dimensions: no network is wider
+MOST_SHOWN = 1000  # things in a figure or a cell of a table: no page has room for more
+MOST_IMAGES = 10**9  # no collection has more
+PENALTY = {"ge": 1e-6, "le": 1e9}  # of a ridge, times the variance: the sums of millions of rows have rounding of 1e-9 of it
 MODEL = rf"(?:(?:timm|torchvision)/{NAME}|transformers/{NAME}(?:/{NAME})?|{NAME})"
 
 
 def _refuse(value: str, pattern: str, allowed: str) -> str:
+    if len(value) > MOST_LETTERS:
+        raise ValueError(f"has {len(value)} characters: may have {MOST_LETTERS}, because it becomes a file name")
     if not re.fullmatch(pattern, value):
         raise ValueError(f"may hold only {allowed}, because it becomes a file name")
     return value
@@ -122,4 +133,6 @@ Imported = Annotated[Text, AfterValidator(_imported)]
 class Section(BaseModel):
     """A section of params.yaml: unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, json_schema_serialization_defaults_required=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False, json_schema_serialization_defaults_required=True
+    )

@@ -23,14 +23,15 @@ from singflow.analyses.summary import Summary
 from singflow.artifacts.files import write_bytes
 from singflow.config.reading import explain, read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
-from singflow.config.sections import ModelName, Name, Section, unique
+from singflow.config.sections import MOST_THREADS, ModelName, Name, Section, unique
 from singflow.data.parameters import Data
 from singflow.errors import InputError
 from singflow.figures.parameters import PlotConcepts, PlotConceptScans, PlotLabels
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.weights import refuse_space
 from singflow.report.parameters import Report
-from singflow.towers.parameters import Extraction, Prompts
+from singflow.system import regular
+from singflow.towers.parameters import MOST_SHARDS, Extraction, Prompts
 from singflow.translators.linear import read_imported
 from singflow.translators.parameters import Comparison, Projector, Training, Translator
 from singflow.translators.reference import check_reference
@@ -47,7 +48,7 @@ class Study(Section):
 
     study: Name = Field(description="name of the folder under results/")
     seed: int = Field(0, ge=0, lt=2**32, description="the only source of randomness (any whole number)")
-    threads: int = Field(1, ge=1, description="threads of every numerical step; sums, so the last digits, depend on them")
+    threads: int = Field(1, ge=1, le=MOST_THREADS, description="threads of every numerical step; sums, so the last digits, depend on them")
     models: Annotated[list[ModelName], Field(min_length=1), AfterValidator(unique)] = Field(
         description="names in config/models.yaml, or <source>/<id> as in timm/resnet18.a1_in1k; the paper compares five"
     )
@@ -174,7 +175,7 @@ def complete(differences: Mapping[str, Any]) -> dict[str, Any]:
     """
     study = _filled(differences, Study)
     shards = study["extraction"].get("shards")
-    if "shard_ids" not in differences.get("extraction", {}) and isinstance(shards, int):
+    if "shard_ids" not in differences.get("extraction", {}) and isinstance(shards, int) and shards <= MOST_SHARDS:
         study["extraction"]["shard_ids"] = [f"{shard:05d}" for shard in range(shards)]
     first = study["models"][:1] if isinstance(study.get("models"), list) else []
     study["comparison"] = {"models": first} | study["comparison"]
@@ -311,10 +312,12 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Study, dict[str, dict[
     Raises
     ------
     InputError
-        A mistake in the study, an entry that a registry lacks, a space that cannot be drawn from, an imported translator that is not
-        there, a reference that lacks a model or space.
+        A mistake in the study, a list that is a pipe, an entry that a registry lacks, a space that cannot be drawn from, an imported
+        translator that is not there, a reference that lacks a model or space.
     """
     study = check(content, origin)
+    for named in (study.data.table, study.data.classes, study.concepts.vocabulary):
+        regular(Path(named or "."))
     models = resolve_models(MODELS, study.models, study.weights)
     spaces = resolve_spaces(SPACES, study.spaces, study.weights)
     if study.pictures.renderer == "unclip":

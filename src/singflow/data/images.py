@@ -15,6 +15,7 @@ Image.MAX_IMAGE_PIXELS = None  # decode() has its own limit, checked before any 
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # others have decoders that run programs, or that few look after
 MOST_BYTES = (8, 2**26)  # of a file: a pixel's, four channels of 16 bits, and those of everything else
+MOST_OBLONG = 50  # times its shorter side: towers resize that one to theirs, and the image grows with the longer
 LONGEST_ASPECT = 4.0 / 3.0
 
 
@@ -73,7 +74,7 @@ def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Im
     Raises
     ------
     Unusable
-        With the reason: empty, not an image of FORMATS, too large, truncated, 32-bit pixels.
+        With the reason: empty, not an image of FORMATS, too large, too oblong, truncated, 32-bit pixels.
     """
     if not content:
         raise Unusable("empty file")
@@ -81,6 +82,8 @@ def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Im
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise Unusable(f"absurdly large: {image.width} x {image.height} pixels, data.max_pixels is {max_pixels}")
+            if max(image.size) > MOST_OBLONG * min(image.size):
+                raise Unusable(f"absurdly oblong: {image.width} x {image.height} pixels, more than {MOST_OBLONG} to 1: cut it")
             if least_side:
                 image.draft(None, (least_side, least_side))
             image.load()

@@ -17,6 +17,7 @@ import numpy as np
 from singflow.data.images import Unusable, decode, read
 from singflow.errors import InputError, printable
 from singflow.parallel import map_ahead
+from singflow.system import regular
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,7 +165,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+            return pd.read_csv(regular(path), dtype=str, keep_default_na=False, index_col=False)
     except pd.errors.ParserWarning:
         raise InputError(f"{path}: rows have more cells than the header: quote commas inside cells, remove those at line ends") from None
     except FileNotFoundError:
@@ -288,8 +289,10 @@ def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[C
 
     if table.suffix.lower() in (".parquet", ".pq"):
         try:
-            frame = pd.read_parquet(table)
+            frame = pd.read_parquet(regular(table))
             frame = frame.astype(object).where(frame.notna(), "").astype(str)
+        except InputError:
+            raise
         except Exception as error:  # noqa: BLE001 (pyarrow raises whatever damaged bytes provoke)
             raise InputError(f"{table}: not readable as Parquet ({error}): write it anew, or as CSV") from None
     else:

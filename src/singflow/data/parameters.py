@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from singflow.config.sections import (
+    MOST_IMAGES,
     SafePath,
     Section,
     Text,
@@ -24,6 +25,6 @@ class Data(Section):
     )
     label_column: Text = Field("label", min_length=1, description="column of the table that holds the label")
     classes: SafePath = Field("config/vocab/imagenet_1k.csv", description="the heads' classes in order: class_index, synset, name")
-    per_class: int | None = Field(None, ge=1, description="images drawn per label; null: all (paper: 10)")
-    max_pixels: int = Field(100000000, ge=1, description="pixels; larger images are rejected unread")
+    per_class: int | None = Field(None, ge=1, le=MOST_IMAGES, description="images drawn per label; null: all (paper: 10)")
+    max_pixels: int = Field(100000000, ge=1, le=10**9, description="pixels; larger images are rejected unread")
     max_rejected_fraction: float = Field(0.05, ge=0, le=1, description="share of unusable files that stops the run")

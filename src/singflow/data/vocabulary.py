@@ -4,6 +4,7 @@ from pathlib import Path
 
 from singflow.data.manifest import read_classes
 from singflow.errors import InputError, printable
+from singflow.system import regular
 
 
 def read_vocabulary(path: Path) -> list[str]:
@@ -25,7 +26,7 @@ def read_vocabulary(path: Path) -> list[str]:
         For blank or repeated lines, control characters, and an empty or unreadable file.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = regular(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as UTF-8 text ({error}): name or save it anew") from None
     if not lines:

@@ -26,7 +26,7 @@ from singflow.errors import InputError
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.weights import generates, generator_files
 from singflow.planning import costs
-from singflow.system import existing, in_bytes
+from singflow.system import existing, in_bytes, regular
 from singflow.towers.weights import FETCH, PackageFile, WeightFile, required
 
 NAMED = ("python", "snakemake", "dvc", "torch", "snakemake-executor-plugin-slurm")
@@ -235,8 +235,8 @@ def _looked_into(data: Data) -> str:
         root = data_root(data.source, data.root)
         if data.source == "folder":
             return f"{root}: {_first_class(root)} is its first class"
-        path = root / _first_row(Path(str(data.table)), data.label_column)
-        with path.open("rb") as file:
+        path = root / _first_row(regular(Path(str(data.table))), data.label_column)
+        with regular(path).open("rb") as file:
             file.read(1)
     except OSError as error:
         mend = "correct data.root, data.table or its paths, or the permissions of these files"

@@ -147,6 +147,8 @@ def load_pipeline(folder: Path, device: "torch.device", dtype: "torch.dtype") ->
 def _load_part(kind: Any, folder: Path, device: "torch.device", dtype: "torch.dtype") -> Any:
     import torch
 
+    from singflow.towers.checkpoints import brief
+
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of the generator: {MEND}")
     try:
@@ -155,7 +157,7 @@ def _load_part(kind: Any, folder: Path, device: "torch.device", dtype: "torch.dt
         safe = None if any(folder.glob("*.safetensors")) else False
         model, keys = kind.from_pretrained(folder, local_files_only=True, use_safetensors=safe, output_loading_info=True)
     except Exception as error:  # noqa: BLE001 (torch, safetensors, tokenizers and the two libraries each raise kinds of their own)
-        raise InputError(f"{folder}: not readable as {kind.__name__} ({error}): {MEND}") from None
+        raise InputError(f"{folder}: not readable as {kind.__name__} ({brief(error)}): {MEND}") from None
     if keys["missing_keys"]:
         raise InputError(f"{folder}: its weights lack {', '.join(sorted(keys['missing_keys'])[:3])}: {MEND}")
     model.to(device, dtype).eval()

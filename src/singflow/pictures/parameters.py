@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from singflow.config.sections import (
+    MOST_IMAGES,
+    MOST_SHOWN,
     Listed,
     ModelName,
     Section,
@@ -29,9 +31,9 @@ class Pictures(Section):
         "main", description="branch, tag or commit of the generator in the hub"
     )
     dtype: Literal["float16", "float32"] = Field("float16", description="float16 | float32: precision of the generator; float32 on a CPU")
-    decoder_steps: int = Field(25, ge=2, description="denoising steps of its decoder")
-    super_res_steps: int = Field(7, ge=2, description="denoising steps of its super-resolution")
-    guidance: float = Field(8.0, ge=1, allow_inf_nan=False, description="guidance scale of its decoder; 1: none")
+    decoder_steps: int = Field(25, ge=2, le=1000, description="denoising steps of its decoder")
+    super_res_steps: int = Field(7, ge=2, le=1000, description="denoising steps of its super-resolution")
+    guidance: float = Field(8.0, ge=1, le=100, description="guidance scale of its decoder; 1: none")
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], AfterValidator(unique)] = Field(
         [0, 1, 2],
         min_length=1,
@@ -40,9 +42,11 @@ class Pictures(Section):
     images: Annotated[list[Listed], AfterValidator(unique)] = Field(
         [], description="images shown, by their path in the manifest; none: drawn by the seed"
     )
-    count: int = Field(3, ge=1, description="images drawn when none are named")
+    count: int = Field(3, ge=1, le=MOST_SHOWN, description="images drawn when none are named")
     closeup: ModelName = Field(description="model that figures 6, 10, 11 and 13 look at (paper: ResNet50)")
     ladder_is_deg: Annotated[list[Annotated[float, Field(gt=0, lt=180)]], AfterValidator(unique)] = Field(
         [4.0, 10.8, 23.0, 29.0, 36.2], min_length=1, description="degrees; IS of the steps of figure 10 (paper: these)"
     )
-    exact_up_to: int = Field(100000, ge=1, description="images up to which neighbours are searched exactly; above, by an approximate index")
+    exact_up_to: int = Field(
+        100000, ge=1, le=MOST_IMAGES, description="images up to which neighbours are searched exactly; above, by an approximate index"
+    )

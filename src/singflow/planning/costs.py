@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from singflow.config.registry import ModelEntry, SpaceEntry, objection
+from singflow.parallel import AHEAD
 from singflow.towers.parameters import CPU_BATCH
 from singflow.translators.reference import reference_folder
 
@@ -25,6 +26,7 @@ STEP = 0.002  # seconds of a training step on a GPU, which small matrices do not
 DECODE, PREPARE, CROP = 0.002, 0.0025, 0.0012  # seconds of one thread: decode a photo of 500 x 400 pixels, its view 0, a further view
 LOADED = 0.015  # seconds to build, load and hash a million parameters
 ACTIVATIONS = 30.0  # MB of a view in a forward pass on a CPU: measured 3 to 60
+PIXELS = 1.2  # MB of a view of 224 x 224 pixels that waits for the tower, with what making it leaves: measured
 ASSUMED = (304.3, 61.6, 2048)  # a ViT-L/16: 10^6 parameters, 10^9 multiply-adds a view; a wide feature
 IMAGENET = 1_281_167  # images of a study whose data is not here yet
 BLOCK = 4096  # rows that some steps work on at once (artifacts.shards.in_blocks)
@@ -372,7 +374,7 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         elements=lambda s: 1e-9 * s.passes * s.rows * (20 * s.width + _network(s) / 100),
         shard=(8, 8, 0),
         square=1,
-        held=_each(300),
+        held=lambda s: 300 * s.images + 28 * _network(s),
         disk=lambda s: 4.0 * _network(s),
     ),
     "measure_controls": replace(
@@ -518,7 +520,7 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         GATHERED,
         base=400,
         elements=lambda s: 1e-9 * s.results * (12 * s.resamples + 1500),
-        held=_each(480),
+        held=lambda s: 480 * s.images + 8 * s.permutations * s.models**2,
         disk=lambda s: 300.0 * s.labels * s.models * s.spaces,
     ),
     "compare_models": replace(
@@ -631,10 +633,12 @@ def peak_mb(step: str, size: Size) -> float:
 
 
 def _tower_bytes(step: str, s: Size) -> float:
-    """Memory of a tower: its weights twice while they are read (of a space: both towers), and what a forward pass holds."""
+    """Memory of a tower: its weights twice while they are read (of a space: both towers), a forward pass, and views that wait."""
     at_once = s.threads * min(s.batch, CPU_BATCH)
-    activations = ACTIVATIONS * at_once if step in ("extract_features", "embed_images") and not s.gpu else 0.0
-    return 1e6 * (8 * s.parameters_m * (1.4 if step.startswith("embed") else 1.0) + activations)
+    images = step in ("extract_features", "embed_images")
+    activations = ACTIVATIONS * at_once if images and not s.gpu else 0.0
+    decoded = PIXELS * s.views * s.threads * (AHEAD + 1) if images else 0.0
+    return 1e6 * (8 * s.parameters_m * (1.4 if step.startswith("embed") else 1.0) + activations + decoded)
 
 
 def disk_bytes(step: str, size: Size) -> int:

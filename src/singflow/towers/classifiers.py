@@ -1,6 +1,5 @@
 """Classifiers: built from a registry entry, and the input of their head caught."""
 
-import argparse
 import hashlib
 import threading
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import nn
 
 from singflow.config.registry import ModelEntry
 from singflow.errors import InputError
+from singflow.towers.checkpoints import brief, load_checkpoint, read_checkpoint, some, state_dicts
 from singflow.towers.views import Preprocess, from_processor, from_timm, from_torchvision
 from singflow.towers.weights import LocalFile, PackageFile, UrlFile, locate, torchvision_weights
 
@@ -214,13 +214,15 @@ def _built(entry: ModelEntry) -> Built:
     except InputError:
         raise
     except Exception as error:  # noqa: BLE001 (three libraries, each with kinds of its own)
-        raise InputError(f"{entry.id}: {entry.source} cannot build it ({type(error).__name__}: {error})") from None
+        raise InputError(f"{entry.id}: {entry.source} cannot build it ({brief(error)})") from None
+    heads = [entry.head] if isinstance(entry.head, str) else entry.head or heads
     kind, _, target = entry.weights.partition(":")
     if kind == "package":
         _load_in_order(model, PackageFile(target).find(), entry)
     elif kind == "file":
-        _load_by_name(model, LocalFile(target, entry.sha256.get(target)).find(), entry)
-    heads = [entry.head] if isinstance(entry.head, str) else entry.head or heads
+        load_checkpoint(model, LocalFile(target, entry.sha256.get(target)).find(), entry, heads)
+    if entry.weights != "random":
+        check_finite(model, entry.id)
     if not heads:
         raise InputError(f"{entry.id}: its library names no head: write its path as `head` in config/models.yaml")
     if entry.head_weights:
@@ -236,14 +238,14 @@ def _timm(entry: ModelEntry) -> Built:
         near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
         raise InputError(f"timm has no architecture {name!r}" + (f"; near: {', '.join(near)}" if near else ""))
     known = timm.list_pretrained(f"{name}.*")
-    if entry.id not in known:
+    if entry.id not in (name, *known):
         raise InputError(
-            f"timm has no weights {entry.id!r}; it has {', '.join(known) or 'none'} "
-            "(with weights of your own, name those you started from: they decide how images are prepared)"
+            f"timm has no weights {entry.id!r}; it has {', '.join(known) or 'none'} (with weights of your own, name those you started "
+            f"from, which decide how images are prepared, or the architecture alone, id: {name}, and its transform)"
         )
     hub = entry.weights == "hub"
     published: Any = timm.get_pretrained_cfg(entry.id)
-    overlay = {"hf_hub_id": f"{published.hf_hub_id}@{entry.revision}"} if entry.revision else None
+    overlay = {"hf_hub_id": f"{published.hf_hub_id}@{entry.revision}"} if entry.revision and published else None
     classes = 0 if entry.head_weights else None if hub else entry.head_classes
     model: Any = timm.create_model(entry.id, pretrained=hub, num_classes=classes, pretrained_cfg_overlay=overlay)
     named = model.pretrained_cfg.get("classifier") or ()
@@ -332,11 +334,13 @@ def _with_own_head(model: Any, heads: list[str], entry: ModelEntry) -> tuple[nn.
 def _fill(head: nn.Linear, entry: ModelEntry) -> None:
     kind, _, target = str(entry.head_weights).partition(":")
     path = UrlFile(target).find() if kind == "url" else LocalFile(target, entry.sha256.get(target)).find()
-    state = _read_state(Path(str(path)))
-    weights = [tensor for tensor in state.values() if tensor.ndim == 2]
-    biases = [tensor for tensor in state.values() if tensor.ndim == 1]
-    if len(weights) != 1 or len(biases) > 1 or len(weights) + len(biases) != len(state):
-        raise InputError(f"{path}: a head file holds one weight (C, d) and at most one bias (C,), not {', '.join(state)}")
+    found = state_dicts(read_checkpoint(Path(str(path))))
+    like_heads = [each for each in found.values() if sorted(tensor.ndim for tensor in each.values()) in ([2], [1, 2])]
+    if len(like_heads) != 1:
+        held = "; ".join(some(each) for each in found.values()) or "no tensors"
+        raise InputError(f"{path}: a head file holds one weight (C, d) and at most one bias (C,), not {held}: save the head alone")
+    state = like_heads[0]
+    weights, biases = ([tensor for tensor in state.values() if tensor.ndim == dimensions] for dimensions in (2, 1))
     if weights[0].shape != head.weight.shape:
         raise InputError(
             f"{path}: the head's weight has shape {tuple(weights[0].shape)}, but {entry.id} with pooling {entry.pooling} has "
@@ -356,33 +360,33 @@ def _draw(head: nn.Module) -> None:
         nn.init.zeros_(bias)
 
 
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a checkpoint, bare or under `state_dict` or `model`; pickled code is refused."""
-    from timm.models import load_state_dict
-
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            state = load_state_dict(str(path), use_ema=False)
-    except Exception as error:  # noqa: BLE001 (damaged archives and refused pickles surface as many kinds)
-        raise InputError(f"{path}: not readable as tensors ({type(error).__name__}: {error})") from None
-    if not state or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise InputError(f"{path}: must hold a state dict of tensors alone")
-    return state
-
-
 def _load_in_order(model: nn.Module, path: Path, entry: ModelEntry) -> None:
     """Load a state dict of another library's names: same tensors in the same order."""
-    own, state = model.state_dict(), _read_state(path)
+    own, state = model.state_dict(), next(iter(state_dicts(read_checkpoint(path)).values()), {})
     if [tuple(tensor.shape) for tensor in own.values()] != [tuple(tensor.shape) for tensor in state.values()]:
         raise InputError(f"{path}: its tensors are not those of {entry.id}, in order and shape")
     model.load_state_dict(dict(zip(own, state.values(), strict=True)))
 
 
-def _load_by_name(model: nn.Module, path: Path, entry: ModelEntry) -> None:
-    try:
-        model.load_state_dict(_read_state(path))
-    except RuntimeError as error:
-        raise InputError(f"{path}: not a state dict of {entry.id} with {entry.head_classes} classes: {error}") from None
+def check_finite(model: nn.Module, name: str) -> None:
+    """Refuse damaged weights.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With its weights.
+    name : str
+        What the message calls it.
+
+    Raises
+    ------
+    InputError
+        When a parameter holds NaN or infinite values, or a buffer NaN; masks are buffers, and may be infinite.
+    """
+    parameters = dict(model.named_parameters())
+    for key, tensor in model.state_dict().items():
+        if not (torch.isfinite(tensor).all() if key in parameters else not torch.isnan(tensor).any()):
+            raise InputError(f"{name}: the weights hold NaN or infinite values, in {key}: they are damaged: copy or download them again")
 
 
 def stored_precision(weight: torch.Tensor) -> str:

@@ -1,29 +1,32 @@
 """How images and texts become features and embeddings."""
 
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from singflow.config.sections import (
+    MOST_AT_ONCE,
     SafePath,
     Section,
     Template,
 )
 
 CPU_BATCH = 8  # views per forward pass of one thread, at most
+MOST_VIEWS = 100  # of an image, which are held at once; crops beyond that many show nothing new
+MOST_SHARDS = 99999  # their names have five digits
 
 
 class Extraction(Section):
     """How images become features and embeddings."""
 
-    views: int = Field(4, ge=1, description="views per image: the whole image, then random crops (paper: 1)")
-    crop_area: list[float] = Field(
+    views: int = Field(4, ge=1, le=MOST_VIEWS, description="views per image: the whole image, then random crops (paper: 1)")
+    crop_area: list[Annotated[float, Field(ge=0, le=1)]] = Field(
         [0.3, 1.0], min_length=2, max_length=2, description="share of the image's area in a crop: smallest, largest"
     )
-    shards: int = Field(1, ge=1, le=99999, description="jobs that the images of a model are split into")
+    shards: int = Field(1, ge=1, le=MOST_SHARDS, description="jobs that the images of a model are split into")
     shard_ids: list[str] = Field(["00000"], description="the shards' names, 00000 up (DVC cannot count)")
-    batch_size: int = Field(8, ge=1, description="views per forward pass; on a CPU at most 8 a thread")
+    batch_size: int = Field(8, ge=1, le=MOST_AT_ONCE, description="views per forward pass; on a CPU at most 8 a thread")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto (a GPU when there is one) | cpu | cuda")
     decode: Literal["full", "reduced"] = Field(
         "full", description="full | reduced (JPEGs at 1/2, 1/4 or 1/8 where every view is still shrunk; paper: full)"
@@ -48,5 +51,5 @@ class Prompts(Section):
         ["an image of a {}"], min_length=1, description="{} is the label; several are averaged at unit norm (paper: this one)"
     )
     concept_templates: list[Template] = Field(["{}"], min_length=1, description="{} is the concept")
-    batch_size: int = Field(64, ge=1, description="texts per forward pass")
+    batch_size: int = Field(64, ge=1, le=MOST_AT_ONCE, description="texts per forward pass")
     cache: SafePath = Field(".cache/prompts", description="folder that keeps embedded texts, found again by their content")

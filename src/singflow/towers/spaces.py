@@ -12,7 +12,8 @@ from torch import nn
 from singflow.config.registry import ConSEEntry, OpenCLIPEntry, SpaceEntry
 from singflow.data.manifest import prompt_of
 from singflow.errors import InputError
-from singflow.towers.classifiers import Classifier, load_classifier
+from singflow.towers.checkpoints import brief, read_checkpoint
+from singflow.towers.classifiers import Classifier, check_finite, load_classifier
 from singflow.towers.views import Preprocess, from_open_clip
 from singflow.towers.weights import locate, open_clip_tag
 
@@ -226,7 +227,11 @@ def _open_clip(entry: OpenCLIPEntry) -> Any:
     try:
         built = open_clip.create_model(model, pretrained=weights, pretrained_text=False, force_preprocess_cfg=changes)
     except Exception as error:  # noqa: BLE001 (torch, the hub client and open_clip each raise kinds of their own)
-        raise InputError(f"{entry.id}: open_clip cannot build it from {entry.weights} ({type(error).__name__}: {error})") from None
+        if kind == "file":
+            read_checkpoint(paths[0])
+        raise InputError(f"{entry.id}: open_clip cannot build it from {entry.weights} ({brief(error)})") from None
+    if kind != "random":
+        check_finite(built, entry.id)
     return built.eval()
 
 

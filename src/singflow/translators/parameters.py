@@ -5,6 +5,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from singflow.config.sections import (
+    MOST_AT_ONCE,
+    MOST_DRAWS,
+    PENALTY,
+    WIDEST,
     Imported,
     ModelName,
     SafePath,
@@ -20,7 +24,7 @@ class Projector(Section):
         "exact", description="exact | exact64 | energy | fixed | centered (paper: exact)"
     )
     energy: float = Field(0.99, gt=0, le=1, description="rule energy: share of ||W||^2 in the principal space")
-    rank: int | None = Field(None, ge=0, description="rule fixed: dimensions of the principal space")
+    rank: int | None = Field(None, ge=0, le=WIDEST, description="rule fixed: dimensions of the principal space")
 
     @model_validator(mode="after")
     def _has_rank(self) -> "Projector":
@@ -40,9 +44,12 @@ class Translator(Section):
 
     kind: Literal["linear"] = Field("linear", description="linear: ridge regression (paper: linear)")
     folds: Annotated[int, AfterValidator(_crossed)] = Field(
-        5, ge=0, description="an image is scored by a translator fitted on the other folds; 0: one translator, in sample (paper: 0)"
+        5,
+        ge=0,
+        le=1000,
+        description="an image is scored by a translator fitted on the other folds; 0: one translator, in sample (paper: 0)",
     )
-    lambdas: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+    lambdas: list[Annotated[float, Field(**PENALTY)]] = Field(
         [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0],
         min_length=1,
         description="ridge penalties tried, times the mean squared distance of the features from their mean",
@@ -67,13 +74,13 @@ class Training(Section):
     losses: Annotated[list[Literal["mse", "cosine", "both"]], AfterValidator(unique)] = Field(
         ["mse", "cosine", "both"], min_length=1, description="losses tried; the lowest held-out MSE is kept (paper: all three)"
     )
-    width: int = Field(256, ge=1, description="units of the hidden layers")
+    width: int = Field(256, ge=1, le=2**14, description="units of the hidden layers")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of hidden units dropped in training")
-    learning_rate: float = Field(0.001, gt=0, description="AdamW's step size")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay")
-    batch_size: int = Field(128, ge=2, description="rows per step")
-    epochs: int = Field(100, ge=1, description="passes over the training rows at most")
-    patience: int = Field(8, ge=1, description="epochs without a better held-out loss that end the training")
+    learning_rate: float = Field(0.001, gt=0, le=1, description="AdamW's step size")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's decoupled weight decay")
+    batch_size: int = Field(128, ge=2, le=MOST_AT_ONCE, description="rows per step")
+    epochs: int = Field(100, ge=1, le=MOST_DRAWS, description="passes over the training rows at most")
+    patience: int = Field(8, ge=1, le=MOST_DRAWS, description="epochs without a better held-out loss that end the training")
 
 
 class Comparison(Section):

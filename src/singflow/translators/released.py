@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from singflow.config.reading import explain, read_yaml
-from singflow.config.sections import Section
+from singflow.config.sections import WIDEST, Section
 from singflow.errors import InputError
 from singflow.translators.ridge import Affine
 
@@ -35,9 +37,9 @@ class ReleaseMetadata(Section):
     translator_name: str
     architecture: str
     embedding_backend: str
-    in_dim: int
-    out_dim: int
-    hidden_dim: int
+    in_dim: Annotated[int, Field(ge=1, le=WIDEST)]
+    out_dim: Annotated[int, Field(ge=1, le=WIDEST)]
+    hidden_dim: Annotated[int, Field(ge=0, le=WIDEST)]
     checkpoint_file: str
 
 
@@ -74,6 +76,8 @@ def read_release(folder: Path) -> Release:
     import torch
     from pydantic import ValidationError
 
+    from singflow.towers.checkpoints import read_checkpoint
+
     origin = folder / "metadata.yaml"
     try:
         metadata = ReleaseMetadata.model_validate(read_yaml(origin), strict=True)
@@ -91,10 +95,7 @@ def read_release(folder: Path) -> Release:
     if Path(metadata.checkpoint_file).name != metadata.checkpoint_file:
         raise InputError(f"{origin}: checkpoint_file {metadata.checkpoint_file!r} must be a file name in the same folder")
     path = folder / metadata.checkpoint_file
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 (missing and damaged archives and refused pickles surface as many kinds)
-        raise InputError(f"{path}: not readable as tensors ({type(error).__name__}: {error})") from None
+    state = read_checkpoint(path)
     shapes = {"weight": (metadata.out_dim, metadata.in_dim), "bias": (metadata.out_dim,)}
     found = {key: tuple(value.shape) for key, value in state.items() if isinstance(value, torch.Tensor)} if isinstance(state, dict) else {}
     if found != shapes or len(state) != len(shapes):

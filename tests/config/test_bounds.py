@@ -1,0 +1,104 @@
+"""Every number that people write has bounds on both sides, so that none brings a step down or lets it run for ever."""
+
+import copy
+import importlib
+import math
+import pkgutil
+
+import pytest
+
+import singflow
+from singflow import cli
+from singflow.config.reading import read_yaml
+from singflow.config.registry import MOST_CLASSES, ModelEntry
+from singflow.config.sections import MOST_LETTERS, Section
+from singflow.config.study import Study, check, complete
+from singflow.errors import InputError
+from tests.project import ROOT
+
+PARAMS = read_yaml(ROOT / "params.yaml")
+
+
+def parameter_classes():
+    """All sections of the package, but for the flags that engines write."""
+    for module in pkgutil.walk_packages(singflow.__path__, "singflow."):
+        importlib.import_module(module.name)
+    found, waiting = set(), [Section]
+    while waiting:
+        waiting += (of_each := waiting.pop().__subclasses__())
+        found |= {each for each in of_each if each.__module__.startswith("singflow.") and not issubclass(each, cli.Command)}
+    return sorted(found, key=lambda each: each.__qualname__)
+
+
+def numbers(node, place):
+    """Places and schemas of all numbers of a JSON schema."""
+    if isinstance(node, dict):
+        if node.get("type") in ("integer", "number"):
+            yield place, node
+        for key, value in node.items():
+            if key not in ("default", "$defs", "const", "enum"):
+                yield from numbers(value, f"{place}.{key}" if key not in ("properties", "items", "anyOf") else place)
+    if isinstance(node, list):
+        for each in node:
+            yield from numbers(each, place)
+
+
+def test_every_number_of_every_parameter_class_has_finite_bounds_on_both_sides():
+    classes = parameter_classes()
+    found = [each for section in classes for each in numbers(section.model_json_schema(), section.__qualname__)]
+    assert {Study, ModelEntry} < set(classes) and len(found) > 60, "the walk finds them"
+    for place, schema in found:
+        lower = schema.get("minimum", schema.get("exclusiveMinimum"))
+        upper = schema.get("maximum", schema.get("exclusiveMaximum"))
+        assert lower is not None and upper is not None and math.isfinite(lower) and math.isfinite(upper), place
+
+
+def numeric_places():
+    for section, values in PARAMS.items():
+        for key, value in values.items() if isinstance(values, dict) else [(None, values)]:
+            first = value[0] if isinstance(value, list) and value else value
+            if type(first) in (int, float) or (section, key) in (("data", "per_class"), ("projector", "rank")):
+                yield section, key
+
+
+@pytest.mark.parametrize("number", [10**30, -(10**30), 1e300, -1e300, 1e-300, float("nan"), float("inf"), float("-inf")], ids=str)
+def test_no_absurd_number_is_taken_anywhere(number):
+    places = list(numeric_places())
+    assert len(places) > 45
+    for section, key in places:
+        study = copy.deepcopy(PARAMS)
+        inside, name = (study, section) if key is None else (study[section], key)
+        many = isinstance(inside[name], list)
+        inside[name] = [number] if many else number
+        place = f"{section}.{key}" if key else section
+        if number == 1e-300 and place in TINY:
+            check(study, "params.yaml")
+            continue
+        with pytest.raises(InputError, match=rf"params\.yaml: {place}"):
+            check(study, "params.yaml")
+
+
+TINY = {  # of which as little as one likes is possible
+    "data.max_rejected_fraction", "extraction.top1_margin", "training.dropout", "training.learning_rate", "training.weight_decay",
+    "projector.energy", "controls.tolerance_deg", "summary.confidence", "summary.min_r2", "rank_curve.kept", "pictures.ladder_is_deg",
+    "steering.target_is_deg",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["study", "models", "spaces"])
+def test_a_name_that_no_file_system_takes_is_refused(place):
+    name = "x" * (MOST_LETTERS + 1)
+    with pytest.raises(InputError, match=f"{place}.*has {MOST_LETTERS + 1} characters: may have {MOST_LETTERS}, because it becomes a file"):
+        check(PARAMS | {place: name if place == "study" else [name]}, "params.yaml")
+    assert check(PARAMS | {"study": name[1:]}, "params.yaml").study == name[1:]
+
+
+def test_an_absurd_number_of_shards_is_refused_and_not_counted_out():
+    with pytest.raises(InputError, match=r"extraction\.shards: 1000000000000 .*less than or equal to 99999"):
+        check(complete(PARAMS | {"extraction": {"shards": 10**12}}), "mine.yaml")
+
+
+@pytest.mark.parametrize("kept", [f"0-{10**12}", f"0-{MOST_CLASSES}", "9" * 5000, ", ".join(map(str, range(999)))])
+def test_absurd_rows_of_a_head_are_refused_and_not_counted_out(kept):
+    with pytest.raises(ValueError, match="must name rows of a head, which has 1000000 classes at most, in 1000 characters at most"):
+        ModelEntry(source="timm", id="a.b", keep_classes=kept)
