@@ -6,9 +6,12 @@ import subprocess
 import sys
 
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 import pytest
 
 from singflow.figures.style import STYLE, save
+from singflow.planning.power import TABLE
 from tests.project import ROOT
 
 PAGE = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
@@ -58,3 +61,17 @@ def test_the_papers_size_is_measured_by_the_command_of_the_page_here_a_small_par
     assert part == "1"
     printed = run(f"{whole} 32", tmp_path)
     assert re.sub(NUMBER, "#", printed) == re.sub(NUMBER, "#", TABLES[1]) and len(COMMANDS) == len(TABLES) == 2
+
+
+def test_what_so_many_images_show_is_measured_by_the_command_of_the_planning_page_here_in_few_trials(tmp_path):
+    page = (ROOT / "docs/planning.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"python docs/evidence.py --power \d+", page)
+    printed = run(command.rsplit(" ", 1)[0] + " 2", tmp_path, "--output", tmp_path / "power.csv")
+    said = [[word.strip() for word in line.strip("|").split("|")] for line in printed.splitlines()]
+    quoted = [line for line in page.splitlines() if line.startswith("| images per feature dimension")]
+    assert printed.splitlines()[0] == quoted[0]
+    written = pd.read_csv(tmp_path / "power.csv", dtype=str, keep_default_na=False)
+    assert written.to_numpy().tolist() == said[2:]
+    kept = pd.read_csv(TABLE)
+    assert written["per_dimension"].tolist() == [f"{each:g}" for each in kept["per_dimension"]]
+    np.testing.assert_allclose(written["r2_share"].astype(float), kept["r2_share"], atol=0.1)

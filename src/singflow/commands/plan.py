@@ -47,7 +47,7 @@ def plan(
     print(f"{total['GPU hours']:.1f} GPU-hours, {total['core hours']:.1f} core-hours in all (those beside a GPU too)")
     print(f"{total['disk GB']:.1f} GB to write, {free:.0f} GB free")
     if study.translator.folds and planner.images:
-        print("\nWhat the images that translators are fitted on can show, by planted data (docs/planning.md):")
+        print("\nWhat the images that translators are fitted on can show, if features vary as planted ones do (docs/planning.md):")
         print("\n".join(f"{', '.join(names)}: {told}" for told, names in planner.shows().items()))
     if not gpu and study.extraction.device != "cpu" and device is None:
         print("There is no GPU here, so none is reckoned with: --device cuda shows a run with one")

@@ -28,9 +28,11 @@ def told(images: int, width: int, *, photos: bool) -> str:
     ratio = images / width
     below = table.index[table.index <= ratio]
     row = table.loc[below.max() if len(below) else table.index.min()]
-    said = f"{images:,} images, {ratio:.1g} per feature dimension: "
-    said += "R2 about" if len(below) else "R2 below"
-    said += f" {row['r2_share']:.0%} of the best, leaks from {row[column]:.0%} of the meaning are found"
+    if len(below):
+        shown = f"R2 about {row['r2_share']:.0%} of the best, leaks from {row[column]:.0%} of the meaning are found"
+    else:
+        shown = f"R2 below {row['r2_share']:.0%} of the best, no leak below {row[column]:.0%} of the meaning is found"
+    said = f"{images:,} images, {ratio:,.{0 if ratio >= 10 else 1}f} per feature dimension: {shown}"
     if ratio < ADVISED:
         said += f"; {ADVISED * width:,.0f} images: {table.at[ADVISED, 'r2_share']:.0%}, leaks from {table.at[ADVISED, column]:.0%}"
     return said
