@@ -25,14 +25,14 @@ def told(images: int, width: int, *, photos: bool) -> str:
     import pandas as pd
 
     table, column = pd.read_csv(TABLE, index_col="per_dimension"), "leak_photos" if photos else "leak"
-    ratio = images / width
+    ratio, digits = images / width, 0 if images >= 10 * width else 1
     below = table.index[table.index <= ratio]
     row = table.loc[below.max() if len(below) else table.index.min()]
     if len(below):
         shown = f"R2 about {row['r2_share']:.0%} of the best, leaks from {row[column]:.0%} of the meaning are found"
     else:
         shown = f"R2 below {row['r2_share']:.0%} of the best, no leak below {row[column]:.0%} of the meaning is found"
-    said = f"{images:,} images, {ratio:,.{0 if ratio >= 10 else 1}f} per feature dimension: {shown}"
+    said = f"{images:,} images, {ratio:,.{digits}f} per feature dimension: {shown}"
     if ratio < ADVISED:
         said += f"; {ADVISED * width:,.0f} images: {table.at[ADVISED, 'r2_share']:.0%}, leaks from {table.at[ADVISED, column]:.0%}"
     return said
