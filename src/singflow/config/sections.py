@@ -9,6 +9,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from singflow.errors import printable
+
 LOCAL = "checkpoints"  # folder of the user's own files, which both engines watch
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 MODEL = rf"(?:(?:timm|torchvision)/{NAME}|transformers/{NAME}(?:/{NAME})?|{NAME})"
@@ -67,6 +69,40 @@ def unique(values: Values) -> Values:
     if repeated:
         raise ValueError(f"lists {', '.join(map(str, repeated))} more than once")
     return values
+
+
+def phrases(values: list[str], unit: str = "name") -> list[str]:
+    """Refuse a list of names or phrases in which one is blank, holds control characters or is there twice.
+
+    Parameters
+    ----------
+    values : list of str
+        In any spelling: surplus spaces do not count, and capitals and underscores make no other phrase.
+    unit : str
+        What messages call a place in the list.
+
+    Returns
+    -------
+    list of str
+        In order, with single spaces between words.
+
+    Raises
+    ------
+    ValueError
+        With the place, counted from 1, and the fix.
+    """
+    first: dict[str, int] = {}
+    plain = [" ".join(value.split()) for value in values]
+    for number, phrase in enumerate(plain, start=1):
+        if not phrase:
+            raise ValueError(f"{unit} {number} is blank: remove it")
+        if phrase != printable(phrase):
+            raise ValueError(f"{unit} {number} holds control characters: {phrase!r}: remove them")
+        key = phrase.replace("_", " ").casefold()
+        if key in first:
+            raise ValueError(f"{unit} {number} repeats {phrase!r} of {unit} {first[key]}: remove one of them")
+        first[key] = number
+    return plain
 
 
 def _listed(value: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from singflow.config.registry import ModelEntry, SpaceEntry, objection
+from singflow.data.reading import class_folders
 from singflow.towers.parameters import CPU_BATCH
 from singflow.translators.reference import reference_folder
 
@@ -236,18 +237,10 @@ def _reference(reference: str | None) -> tuple[int, int]:
 
 def _in_folders(root: Path, per_class: int | None) -> int:
     """Images in class folders, perhaps below train and val, as far as the first entries of some folders tell; 0: no such folder."""
-    top = _folders(root)
-    splits = [each for each in top if each.name in ("train", "val", "validation")]
-    total = 0.0
-    for folders in map(_folders, splits) if splits and len(splits) == len(top) else [top]:
-        looked_at = folders[:: -(-len(folders) // LOOKED_AT)] if folders else []
-        counts = [sum(1 for _ in islice(folder.iterdir(), COUNTED)) for folder in looked_at]
-        total += len(folders) * sum(min(count, per_class or count) for count in counts) / max(len(counts), 1)
-    return round(total)
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    folders = class_folders(root) if root.is_dir() else []
+    looked_at = folders[:: -(-len(folders) // LOOKED_AT)] if folders else []
+    counts = [sum(1 for _ in islice(folder.iterdir(), COUNTED)) for folder in looked_at]
+    return round(len(folders) * sum(min(count, per_class or count) for count in counts) / max(len(counts), 1))
 
 
 @cache
