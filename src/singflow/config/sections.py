@@ -95,12 +95,12 @@ def phrases(values: list[str], unit: str = "name") -> list[str]:
     plain = [" ".join(value.split()) for value in values]
     for number, phrase in enumerate(plain, start=1):
         if not phrase:
-            raise ValueError(f"{unit} {number} is blank: remove it")
+            raise ValueError(f"{unit} {number} is blank: fill or remove it")
         if phrase != printable(phrase):
             raise ValueError(f"{unit} {number} holds control characters: {phrase!r}: remove them")
         key = phrase.replace("_", " ").casefold()
         if key in first:
-            raise ValueError(f"{unit} {number} repeats {phrase!r} of {unit} {first[key]}: remove one of them")
+            raise ValueError(f"{unit} {number} repeats {phrase!r} of {unit} {first[key]}: rename or remove one of them")
         first[key] = number
     return plain
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from singflow.cli import log
+from singflow.config.sections import phrases
 from singflow.data.images import Unusable, decode, read
 from singflow.data.reading import SPLIT_FOLDERS, below_splits, is_litter, iterate_rows, of_system, subfolders
 from singflow.errors import InputError, printable
@@ -120,18 +121,18 @@ def read_classes(path: Path) -> Classes:
     Raises
     ------
     InputError
-        Unless the indices are 0..C-1 and the names distinct; also for an unreadable file, a missing column, no classes, and a synset
-        that stands for two of them.
+        Unless the indices are 0..C-1 and the names are as phrases() takes them; also for an unreadable file, a missing column, no
+        classes, and a synset that stands for two of them.
     """
     rows = [row for _, row in iterate_rows(path, dict.fromkeys(("class_index", "synset", "name"), ""))]
     if [row["class_index"] for row in rows] != [str(i) for i in range(len(rows))]:
         raise InputError(f"{path}: class_index must count 0, 1, 2, ... in order, as the heads do")
     if not rows:
         raise InputError(f"{path}: holds no classes")
-    names = [row["name"] for row in rows]
-    repeated = [name for name, count in Counter(map(_normal, names)).items() if count > 1]
-    if repeated or not all(map(_normal, names)):
-        raise InputError(f"{path}: every class needs a name of its own; repeated or blank: {', '.join(repeated) or 'blank'}")
+    try:
+        names = phrases([row["name"] for row in rows], "row")
+    except ValueError as error:
+        raise InputError(f"{path}: {error}: every class needs a name of its own") from None
     index = {_normal(name): i for i, name in enumerate(names)}
     for i, synset in enumerate(_normal(row["synset"]) for row in rows):
         if synset and index.setdefault(synset, i) != i:
@@ -297,7 +298,7 @@ def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[C
     needed = {"path": "the image's path relative to data.root", label_column: "data.label_column"}
     for number, row in iterate_rows(table, needed, ("class_index", "prompt", "split")):
         where = f"{table}: line {number} ({row['path']})"
-        if litter := next(filter(of_system, re.split(r"[/\\]", row["path"])), None):
+        if litter := next(filter(of_system, row["path"].replace("\\", "/").split("/")), None):
             skipped[litter] += 1
             continue
         index = _class_index(row["class_index"], where, classes) if row.get("class_index", "").strip() else None

@@ -10,8 +10,8 @@ from singflow.errors import InputError
 SEPARATORS = (",", ";", "\t")  # of cells, the first that splits the header into the columns that are needed
 BLANK = "".join(SEPARATORS) + " \r\n"
 SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation"}
-SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".localized", "icon\r"}
-SYSTEM_FOLDERS = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
+SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".localized", "icon\r")
+OF_SYSTEM = {*SYSTEM_FILES, "__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
 WORKBOOKS = {b"PK\x03\x04": "an Excel workbook (.xlsx) or another zip archive", b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)"}
 
 Row = dict[str, str]
@@ -30,7 +30,7 @@ def of_system(name: str) -> bool:
     bool
         True for `.DS_Store`, `Thumbs.db`, `._a.jpg`, `__MACOSX` and their like.
     """
-    return name.startswith("._") or name.lower() in SYSTEM_FILES | SYSTEM_FOLDERS
+    return name.startswith("._") or name.lower() in OF_SYSTEM
 
 
 def is_litter(name: str) -> bool:
