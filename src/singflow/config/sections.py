@@ -4,6 +4,7 @@ One class per section. The same classes check params.yaml, write the JSON schema
 Snakefile validates against, and parse the flags of the scripts.
 """
 
+import os
 import re
 from typing import Annotated, Any, TypeVar
 
@@ -39,9 +40,27 @@ def _model_name(value: str) -> str:
 
 
 def _shell_safe(value: str) -> str:
+    value = at_home(value)
     if not value or re.search(r'["$`\\\x00-\x1f\x7f]', value):
-        raise ValueError('must be a path without ", $, `, \\ or control characters, because it becomes part of a command')
+        windows = ": write / for \\ (under WSL, C:\\ is /mnt/c/)" if "\\" in value else ""
+        raise ValueError(f'must be a path without ", $, `, \\ or control characters, because it becomes part of a command{windows}')
     return value
+
+
+def at_home(path: str) -> str:
+    """A path with the home folder in place of a leading `~`.
+
+    Parameters
+    ----------
+    path : str
+        Any path.
+
+    Returns
+    -------
+    str
+        The path, as it is where it has no `~` of a user of this machine.
+    """
+    return os.path.expanduser(path)  # noqa: PTH111 (which takes the ./ off other paths)
 
 
 Values = TypeVar("Values", bound=list[Any])
