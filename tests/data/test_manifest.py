@@ -24,6 +24,7 @@ from singflow.data.manifest import (
     Refusal,
     build_manifest,
     data_root,
+    fill,
     inspect,
     list_folder,
     list_table,
@@ -119,6 +120,30 @@ def test_a_faulty_list_of_classes_is_refused_with_file_and_fault(tmp_path, conte
     with pytest.raises(InputError) as error:
         read_classes(path)
     assert str(path) in str(error.value) and message in str(error.value)
+
+
+# The texts of labels
+
+
+@pytest.mark.parametrize(
+    "article, names",
+    [
+        (
+            "an",
+            "Egyptian cat|ear|Irish setter|otter|umbrella|upright|usher|unimportant thing|onesie|hourglass|heirloom|honest face|éclair|8",
+        ),
+        ("a", "tench|European gallinule|unicycle|uniform|used car|utility pole|UK plug|one-way street|ewe|yurt|house|hon|honeycomb|_x|犬|"),
+    ],
+)
+def test_a_template_with_either_article_takes_the_one_that_is_said(article, names):
+    for name in names.split("|"):
+        assert fill("an image of a(n) {}, a(n) {} alone", name) == f"an image of {article} {name}, {article} {name} alone"
+
+
+@given(st.text(), st.text(st.characters(exclude_characters="()")))
+def test_no_other_template_is_changed_by_what_it_is_filled_with(name, template):
+    assert fill(f"{template}a {{}}", name) == template.replace("{}", name) + f"a {name}"
+    assert prompt_of(name) == "an image of a " + name
 
 
 # A folder

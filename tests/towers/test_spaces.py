@@ -480,6 +480,12 @@ def test_one_template_gives_the_embedding_itself(towers):
     np.testing.assert_allclose(ours, embed([f"a photo of a {name}" for name in NAMES]), rtol=0, atol=2e-7)
 
 
+def test_a_template_with_either_article_is_embedded_as_it_is_said(towers):
+    embed = towers[1].embed
+    ours = embed_templates(embed, ["owl", "cat"], ["an image of a(n) {}"], {})
+    np.testing.assert_array_equal(ours, embed_templates(embed, ["an owl", "a cat"], ["an image of {}"], {}))
+
+
 def test_a_text_of_its_own_is_not_changed_by_templates(towers):
     embed = towers[1].embed
     own = {"dog": "the good old {} dog", "bridge": "a bridge of wood"}

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 PACKAGED_IMAGES = ("foolbox", "foolbox/data")
 ABSENT = f"unreadable: {os.strerror(errno.ENOENT)}"
 OUTSIDE = "outside the data root: paths are relative to it and without .."
+VOWEL = re.compile(r"(?!eu|ewe|one\b|once\b|u(ni(?!n|m)|[st][aei]|[ks]\b))[aeiou]|8|hour|heir|honest|honou?r", re.IGNORECASE)
 MOST_REASONS = 4  # that a message tells
 TRIED = 50  # paths that are looked for elsewhere
 
@@ -179,7 +181,30 @@ def prompt_of(label: str) -> str:
     ----------
     Section 3.4 of the paper.
     """
-    return f"an image of a {label}"
+    return fill("an image of a {}", label)
+
+
+def fill(template: str, name: str) -> str:
+    """The text of a template for a name.
+
+    `{}` stands for the name, and `a(n) {}` for the name behind `an` where it begins with a vowel's sound, else behind `a`. It does
+    with a, e, i, o or u, unless it begins like `European`, `unicorn`, `user`, `utility` or `one`, and with `hour`, `heir`,
+    `honest`, `honour` and 8.
+
+    Parameters
+    ----------
+    template : str
+        As in "an image of a(n) {}".
+    name : str
+        A label or concept.
+
+    Returns
+    -------
+    str
+        As in "an image of an Egyptian cat".
+    """
+    letters = unicodedata.normalize("NFD", name)
+    return template.replace("a(n) {}", f"{'an' if VOWEL.match(letters) else 'a'} {{}}").replace("{}", name)
 
 
 def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from singflow.config.registry import ConSEEntry, OpenCLIPEntry, SpaceEntry
-from singflow.data.manifest import prompt_of
+from singflow.data.manifest import fill, prompt_of
 from singflow.errors import InputError
 from singflow.towers.classifiers import Classifier, load_classifier
 from singflow.towers.views import Preprocess, from_open_clip
@@ -265,7 +265,7 @@ def embed_templates(embed: Encode, names: list[str], templates: list[str], own: 
     names : list of str
         Labels or concepts.
     templates : list of str
-        Texts in which `{}` stands for the name.
+        As fill() takes them.
     own : dict
         Texts, by name, for names that have one of their own, which no template changes.
 
@@ -274,7 +274,7 @@ def embed_templates(embed: Encode, names: list[str], templates: list[str], own: 
     ndarray of shape (len(names), m)
         Float32.
     """
-    texts = [[own[name]] * len(templates) if name in own else [t.replace("{}", name) for t in templates] for name in names]
+    texts = [[own[name]] * len(templates) if name in own else [fill(template, name) for template in templates] for name in names]
     embeddings = embed([text for each in texts for text in each])
     mean = embeddings.reshape(len(names), len(templates), -1).mean(axis=1, dtype=np.float64)
     mean /= np.sqrt(np.einsum("nm,nm->n", mean, mean))[:, None]
