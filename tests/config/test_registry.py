@@ -32,7 +32,14 @@ SIZES = ("parameters_m", "gmacs")
 URL = "url:https://somewhere.org/head.pth"
 
 
-BAD_LISTS = [["cat", " ", "dog"], ["cat", "dog", "Cat"], ["sea lion", "sea_lion"], ["cat", "d\x1bog"], ["straße", "STRASSE"], ["a b", " a  b"]]
+BAD_LISTS = [
+    ["cat", " ", "dog"],
+    ["cat", "dog", "Cat"],
+    ["sea lion", "sea_lion"],
+    ["cat", "d\x1bog"],
+    ["straße", "STRASSE"],
+    ["a b", " a  b"],
+]
 
 
 @pytest.fixture
