@@ -24,6 +24,7 @@ ELEMENTS = 0.8  # 10^9 elements per second of elementwise float64 work, whatever
 GPU = 3900.0  # 10^9 multiply-adds per second of a tower on a GPU
 STEP = 0.002  # seconds of a training step on a GPU, which small matrices do not fill: not measured
 DECODE, PREPARE, CROP = 0.002, 0.0025, 0.0012  # seconds of one thread: decode a photo of 500 x 400 pixels, its view 0, a further view
+TEXT = 0.08  # forward passes of a space's image tower that a text costs: those of ViT-L/14 with its text tower, and of the packaged space
 LOADED = 0.015  # seconds to build, load and hash a million parameters
 ACTIVATIONS = 30.0  # MB of a view in a forward pass on a CPU: measured 3 to 60
 ASSUMED = (304.3, 61.6, 2048)  # a ViT-L/16: 10^6 parameters, 10^9 multiply-adds a view; a wide feature
@@ -582,7 +583,7 @@ def _tower_seconds(step: str, s: Size) -> float:
         return s.shard_rows * (forward + (DECODE + PREPARE + CROP * (s.views - 1)) / (s.views * s.threads))
     return {
         "build_manifest": s.images * DECODE / s.threads,
-        "embed_prompts": 0.002 * (s.labels + s.concepts),
+        "embed_prompts": TEXT * forward * (s.labels + s.concepts),
         "render_pictures": s.pictures * (3.0 if s.gpu else 300.0),
         "write_report": min(s.images, 10_000) * DECODE / s.threads,
     }.get(step, 0.0)
