@@ -394,6 +394,7 @@ def test_a_missing_column_is_named_with_the_columns_there_are(tmp_path):
         ("table.csv", None, "no such file"),
         ("table.csv", b"", "not readable as CSV"),
         ("table.csv", b"path,label\n", "holds no rows"),
+        ("table.csv", "\u2028,\u2003\n".encode(), "has no column 'path' (the image's path relative to data.root); it has none"),
         ("table.csv", b"path,label\n\xff.png,cat\n", "not readable as CSV"),
         ("table.parquet", None, "no such file"),
         ("table.parquet", b"path,label\n", "not readable as Parquet"),

@@ -159,7 +159,7 @@ def iterate_rows(path: Path, needed: Mapping[str, str], optional: tuple[str, ...
         For a file that cannot be read, a column that is missing or there twice, and a row with more cells than the header.
     """
     rows = _parquet_rows(path) if path.suffix.lower() in (".parquet", ".pq") else _csv_rows(path, needed)
-    _, header = next(rows)
+    _, header = next(rows, (1, []))
     places = _places(path, header, needed, optional)
     for number, cells in rows:
         if len(cells) > len(header):
