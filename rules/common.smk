@@ -5,7 +5,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from singflow.config.sections import LOCAL
-from singflow.config.study import layered, settle, typed
+from singflow.config.study import expand_home, layered, settle, typed
 from singflow.engines.code import ACCEPTED, Code
 from singflow.engines.flags import at, spell
 from singflow.engines.stages import flags_placeholder, is_placeholder
@@ -20,6 +20,7 @@ CODE = Code(Path(workflow.basedir))
 
 if not FOR_DVC:
     typed(config, workflow.config_settings.config)
+    expand_home(config)
     try:
         CODE.accepted  # is read here, where a mistake in it can be told
         STUDY, ENTRIES = settle(config, PARAMS)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from singflow import cli
 from singflow.artifacts.tables import write_csv, write_parquet
-from singflow.data.manifest import build_manifest, data_root, list_folder, list_table, read_classes
+from singflow.data.manifest import Refusal, build_manifest, data_root, list_folder, list_table, read_classes
 from singflow.data.parameters import Data
 from singflow.errors import InputError
 
@@ -31,18 +31,24 @@ def main(flags: Flags) -> None:
         raise InputError(f"data.source {flags.source} needs data.table: a CSV or Parquet file")
     else:
         candidates, rejected = list_table(Path(flags.table), flags.label_column, classes)
-    manifest, rejected = build_manifest(
-        root,
-        candidates,
-        rejected,
-        per_class=flags.per_class,
-        folds=flags.folds or UNCROSSED,
-        max_pixels=flags.max_pixels,
-        max_rejected_fraction=flags.max_rejected_fraction,
-        seed=flags.seed,
-        threads=flags.threads,
-        progress=partial(cli.progress, unit="images", description="decode"),
-    )
+    refused = (flags.log or flags.rejected).with_name("rejected.csv")  # Snakemake removes the outputs of a step that fails
+    try:
+        manifest, rejected = build_manifest(
+            root,
+            candidates,
+            rejected,
+            per_class=flags.per_class,
+            folds=flags.folds or UNCROSSED,
+            max_pixels=flags.max_pixels,
+            max_rejected_fraction=flags.max_rejected_fraction,
+            seed=flags.seed,
+            threads=flags.threads,
+            progress=partial(cli.progress, unit="images", description="decode"),
+        )
+    except Refusal as error:
+        write_csv(refused, ["path", "reason"], error.rejected)
+        raise InputError(f"{error}\n  all are listed in {refused}") from None
+    refused.unlink(missing_ok=True)
     write_csv(flags.rejected, ["path", "reason"], rejected)
     write_parquet(flags.manifest, manifest)
     held_out = int((manifest["split"] == "validation").sum())

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from singflow import cli
 from singflow.config.reading import check_same_in_both, read_yaml
-from singflow.config.study import settle
+from singflow.config.study import expand_home, settle
 from singflow.engines.code import write_digests
+from singflow.errors import InputError
 
 
 class Flags(cli.Command):
@@ -18,6 +19,8 @@ class Flags(cli.Command):
 def main(flags: Flags) -> None:
     content = read_yaml(flags.params)
     check_same_in_both(content, flags.params)
+    if keys := expand_home(content):
+        raise InputError(f"{flags.params}: {', '.join(keys)}: DVC knows no ~: `singflow study {flags.params}` writes it out")
     settle(content, str(flags.params))
     write_digests(flags.output, flags.params)
 

@@ -38,7 +38,7 @@ def main(flags: Flags) -> None:
     from singflow.towers.spaces import LIBRARIES, embed_templates, load_text_tower
 
     concepts = read_vocabulary(flags.vocabulary)
-    torch.set_num_threads(flags.threads)
+    torch.set_num_threads(1)
     prompts = read_manifest(flags.manifest).drop_duplicates("label").set_index("label")["prompt"].sort_index()
     labels = list(prompts.index)
     own = {label: prompt for label, prompt in prompts.items() if prompt != prompt_of(label)}
@@ -54,11 +54,12 @@ def main(flags: Flags) -> None:
         "code": Code().digest("embed_prompts"),
         "software": provenance([*packages, "tokenizers", *package])["software"],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
-        "threads": flags.threads,
         "batch_size": flags.batch_size,
     }
     shown = partial(cli.progress, unit="chunks of texts", description=flags.space)
-    embed = TextCache(Path(flags.cache), facts, partial(tower.embed, batch_size=flags.batch_size), shown)
+    side_by_side = flags.threads if device.type == "cpu" else 1
+    run = partial(tower.embed, batch_size=flags.batch_size, threads=side_by_side)
+    embed = TextCache(Path(flags.cache), facts, run, shown, flags.batch_size * side_by_side)
     tensors = {
         "label_embeddings": embed_templates(embed, labels, flags.label_templates, own),
         "concept_embeddings": embed_templates(embed, concepts, flags.concept_templates, {}),

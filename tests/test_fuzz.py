@@ -4,6 +4,7 @@ The examples are the same in every run. To look further: `FUZZ=20000 pytest test
 """
 
 import argparse
+import csv
 import io
 import os
 import signal
@@ -365,7 +366,9 @@ def test_a_table_of_any_types_is_listed_or_refused(tmp_path, columns):
     found = []
     judge(path, lambda path: found.append(data.list_table(path, "label", CLASSES)))
     for candidates, rejected in found:
-        assert len(candidates) + len(rejected) == 2
+        assert len(candidates) + len(rejected) == sum(
+            any(value is not None for value in row) for row in zip(*columns.values(), strict=True)
+        )
         assert all(not each.path.startswith("/") and ".." not in each.path.split("/") for each in candidates)
 
 
@@ -619,3 +622,119 @@ def test_a_script_ends_with_one_message_and_writes_nothing(tmp_path, script, vic
     done = warm.run(ROOT / f"scripts/{script}.py", *words, cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.startswith(f"error: {victim}: ") and files.MEND in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1 and not list(tmp_path.rglob("out/*"))
+
+
+# Folders and tables as people and their machines leave them
+
+
+LITTER = ["Thumbs.db", "desktop.ini", ".DS_Store", "._1.png", "__MACOSX", ".thumbnails", "@eaDir", ".ipynb_checkpoints", "tHUMBS.dB"]
+PARTS = st.sampled_from(["cat", "Dog_house", "train", "Val", "a b", "é", *LITTER])
+ABSENT_ROOTS = st.sampled_from(["", "photos/", "old/photos/", "/mnt/x/", "C:\\photos\\", "x" * 300 + "/", "a/../", "\\\\server\\share\\"])
+
+
+@bounded
+@given(st.sets(st.lists(PARTS, min_size=1, max_size=3).map("/".join), max_size=6), st.booleans())
+def test_whatever_lies_about_is_a_class_a_reject_or_skipped_as_litter(tmp_path_factory, folders, loose):
+    root = tmp_path_factory.mktemp("tree")
+    for folder in folders:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for place in [root / folder for folder in folders]:
+        for name in ["1.png", *LITTER]:
+            if not (place / name).exists():  # a folder may have the name already
+                (place / name).write_bytes(b"x")
+    if loose:
+        (root / "loose.png").write_bytes(b"x")
+    listed = []
+    judge(root, lambda root: listed.append(data.list_folder(root, CLASSES)))
+    for found, rejected in listed:
+        paths = [each.path for each in found] + [path for path, _ in rejected]
+        litter = {name.lower() for name in LITTER}
+        wanted = {str(path.relative_to(root)) for path in [*root.rglob("1.png"), *root.glob("loose.png")]}
+        assert sorted(paths) == sorted(path for path in wanted if not litter & {name.lower() for name in path.split("/")})
+
+
+CELLS = st.sampled_from(
+    ["", " ", "cat", "my_cat", "a, b", "a;b", "a\tb", 'say "x"', "Val", "TRAIN", "test", "1", "-1", ".DS_Store", "b.jpg"]
+)
+
+
+@bounded
+@given(
+    st.permutations(["Path", " LABEL", "Split ", "class_index", "more"]),
+    st.lists(st.lists(CELLS, max_size=6), max_size=6),
+    st.sampled_from([",", ";", "\t", "|"]),
+    st.sampled_from(["", "\ufeff", "\n\n", ",,\n", "sep=;\n", "PK\x03\x04", "PAR1"]),
+    st.sampled_from(["utf-8", "utf-16", "cp1252"]),
+)
+def test_a_table_of_a_spreadsheet_is_listed_or_refused_by_name(tmp_path, header, rows, separator, start, encoding):
+    text = io.StringIO()
+    csv.writer(text, delimiter=separator).writerows([header, *rows])
+    path = of(tmp_path, "table.csv", (start + text.getvalue()).encode(encoding, "replace"))
+    listed = []
+    judge(path, lambda path: listed.append(data.list_table(path, "label", CLASSES)))
+    for found, rejected in listed:
+        assert 0 < len(found) + len(rejected) <= sum(any(map(str.strip, row)) for row in rows)
+        assert all("_" not in each.label and each.split in ("", "train", "validation") for each in found)
+
+
+@bounded
+@given(st.lists(st.tuples(ABSENT_ROOTS, st.sampled_from(["cat/a.png", "a.png", "cat\\a.png", "b.png"])), min_size=1, max_size=30))
+def test_paths_that_lead_nowhere_take_a_few_printable_lines(tmp_path, paths):
+    of(tmp_path / "photos", "a.png", b"x")
+    table = tmp_path / "table.csv"
+    pd.DataFrame({"path": [prefix + path for prefix, path in paths], "label": "cat"}).to_csv(table, index=False)
+    found, rejected = data.list_table(table, "label", CLASSES)
+    options = {"per_class": None, "folds": 2, "max_pixels": 10**6, "max_rejected_fraction": 0.0, "seed": 0, "threads": 1}
+    with pytest.raises(data.Refusal) as refused:
+        data.build_manifest(tmp_path / "photos", found, rejected, **options, progress=lambda items, _: items)
+    lines = str(refused.value).split("\n")
+    assert len(lines) < 10 and all(line == printable(line) for line in lines) and len(refused.value.rejected) == len(paths)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """Five pictures, of each of which there may be any number of copies."""
+    root = tmp_path_factory.mktemp("copies")
+    for number in range(5):
+        Image.new("RGB", (3, 3), (number, 0, 0)).save(root / f"{number}", "PNG")
+        for copy in range(5):
+            (root / f"{copy} of {number}").symlink_to(root / f"{number}")
+    return root
+
+
+@bounded
+@given(
+    st.dictionaries(
+        st.tuples(st.integers(0, 4), st.integers(0, 4)),
+        st.tuples(st.sampled_from(["", "train", "validation"]), st.sampled_from(["cat", "dog"])),
+    ),
+    st.none() | st.integers(1, 3),
+    st.integers(2, 4),
+    st.integers(0, 9),
+)
+def test_no_content_is_on_both_sides_of_a_split_or_in_two_folds(few, files, per_class, folds, seed):
+    found = [data.Candidate(f"{copy} of {number}", label, -1, "", split) for (number, copy), (split, label) in files.items()]
+    options = {"max_pixels": 100, "max_rejected_fraction": 0.0, "threads": 1, "progress": lambda items, _: items}
+    try:
+        manifest, rejected = data.build_manifest(few, found, [], per_class=per_class, folds=folds, seed=seed, **options)
+    except InputError:
+        return
+    assert (manifest.groupby("sha256")[["split", "fold"]].nunique() == 1).all(axis=None)
+    assert sorted([*manifest["path"], *(path for path, _ in rejected)]) == sorted(each.path for each in found)
+    given = {each.path: each.split for each in found}
+    assert all(given[row.path] in ("", row.split) for row in manifest.itertuples())
+
+
+@bounded
+@given(st.lists(st.sampled_from(["cat", "Dog", "sea_lion", "sea lion", " ", "", "\t", "\x1b", "DOG", "œuf"]), max_size=6))
+def test_a_list_is_read_alike_from_a_file_and_written_out(tmp_path, names):
+    path = of(tmp_path, "list.txt", "\n".join(names).encode())
+    while names and not names[-1].strip():
+        names.pop()
+    read = judge(path, read_vocabulary, "write one phrase a line", "remove it", "remove them", "rename or remove one of them")
+    try:
+        ModelEntry(source="timm", id="a.b", class_names=names)
+    except ValueError:
+        assert not read
+    else:
+        assert read or not names

@@ -1,6 +1,8 @@
 import json
+import re
 
 import open_clip
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -21,12 +23,23 @@ from singflow.config.registry import (
     resolve_spaces,
     with_hashes,
 )
+from singflow.data.vocabulary import read_class_list
 from singflow.errors import InputError
 from tests.project import ROOT
 
 MODELS, SPACES = ROOT / "config/models.yaml", ROOT / "config/spaces.yaml"
 SIZES = ("parameters_m", "gmacs")
 URL = "url:https://somewhere.org/head.pth"
+
+
+BAD_LISTS = [
+    ["cat", " ", "dog"],
+    ["cat", "dog", "Cat"],
+    ["sea lion", "sea_lion"],
+    ["cat", "d\x1bog"],
+    ["straße", "STRASSE"],
+    ["a b", " a  b"],
+]
 
 
 @pytest.fixture
@@ -333,6 +346,18 @@ def test_the_classes_are_named_once(resolve_with, checkpoints):
 def test_the_head_has_as_many_classes_as_the_entry_says(resolve_with):
     assert resolve_with(MODELS, {}).head_classes == 1000
     assert resolve_with(MODELS, {"class_names": ["cat", "dog", "owl"]}).head_classes == 3
+
+
+@pytest.mark.parametrize("names", BAD_LISTS)
+def test_written_out_classes_are_refused_where_a_file_of_them_is_and_for_the_same_reason(tmp_path, resolve_with, names):
+    (tmp_path / "text.txt").write_text("\n".join(names), encoding="utf-8")
+    pd.DataFrame({"class_index": range(len(names)), "synset": "", "name": names}).to_csv(tmp_path / "table.csv", index=False)
+    with pytest.raises(InputError) as written_out:
+        resolve_with(MODELS, {"class_names": names})
+    reason = re.search(r"name \d .*remove (it|them|one of them)$", str(written_out.value))[0]
+    for file, unit in (("text.txt", "line"), ("table.csv", "row")):
+        with pytest.raises(InputError, match=re.escape(f"{file}: {re.sub('name (?=[0-9])', f'{unit} ', reason)}")):
+            read_class_list(tmp_path / file)
     assert resolve_with(MODELS, {"classes": 7}).head_classes == 7
 
 
@@ -448,6 +473,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_valid_one(resolve_with):
         (MODELS, {"feature_dim": "1280"}),
         (MODELS, {"classes": 1}),
         (MODELS, {"class_names": "cat"}),
+        *((MODELS, {"class_names": names}) for names in BAD_LISTS),
         (MODELS, {"transform": [224]}),
         (MODELS, {"reported_top1": 100.1}),
         (MODELS, {"reported_top1": float("nan")}),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from singflow.config.reading import check_same_in_both, read_yaml
-from singflow.config.study import Study, check, complete, json_schema, render, typed
+from singflow.config.study import Study, check, complete, expand_home, json_schema, render, typed
 from singflow.errors import InputError
 from tests.project import ROOT, Project
 
@@ -299,6 +299,30 @@ def test_a_path_that_the_shell_would_read_is_refused_with_the_path(place, path):
 def test_a_path_with_spaces_quotes_and_unicode_is_accepted(path):
     study = check(changed({"data.root": path, "data.table": path, "concepts.vocabulary": path}), "params.yaml")
     assert (study.data.root, study.data.table, study.concepts.vocabulary) == (path, path, path)
+
+
+def test_a_path_of_windows_is_told_which_slash_to_write(tmp_path):
+    assert "write / for \\ (under WSL, C:\\ is /mnt/c/)" in refusal(changed({"data.root": "C:\\photos"}))
+    (tmp_path / "params.yaml").write_text('data:\n  root: "C:\\photos"\n')
+    with pytest.raises(InputError, match=r"unknown escape character 'p'(.|\n)*: write / for \\ in paths"):
+        read_yaml(tmp_path / "params.yaml")
+
+
+HOMES = ["data.root", "data.table", "data.classes", "concepts.vocabulary", "prompts.cache", "translator.reference"]
+
+
+def test_every_path_of_a_study_may_lie_in_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    study = changed(dict.fromkeys(HOMES, "~/mine"))
+    checked, changes = check(study, "params.yaml").model_dump(), expand_home(study)
+    for place in HOMES:
+        section, key = place.split(".")
+        assert study[section][key] == checked[section][key] == "/home/ada/mine"
+    assert sorted(changes) == sorted(HOMES) and expand_home(study) == []
+    sections = {name: getattr(field.annotation, "model_fields", {}) for name, field in Study.model_fields.items()}
+    fields = {f"{name}.{key}": f"{each.annotation} {each.metadata}" for name, section in sections.items() for key, each in section.items()}
+    assert {place for place, words in fields.items() if "_shell_safe" in words} == set(HOMES)
+    assert expand_home({"data": None, "prompts": {}, "concepts": {"vocabulary": 7}}) == []
 
 
 @pytest.mark.parametrize("place", ["models", "spaces"])

@@ -21,14 +21,17 @@ from singflow.data.images import FORMATS
 from singflow.data.manifest import (
     Candidate,
     Inspected,
+    Refusal,
     build_manifest,
     data_root,
+    fill,
     inspect,
     list_folder,
     list_table,
     prompt_of,
     read_classes,
 )
+from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
 from tests import PATIENCE, warm
@@ -103,8 +106,9 @@ def test_a_class_is_found_by_synset_and_by_name_in_any_spelling():
         (b"class_index,name\n0,a\n", "has no column 'synset'; it has class_index, name"),
         (b"class_index,synset,name\n1,n1,a\n0,n2,b\n", "must count 0, 1, 2"),
         (b"class_index,synset,name\n0,n1,a\n2,n2,b\n", "must count 0, 1, 2"),
-        (b"class_index,synset,name\n0,n1,sea lion\n1,n2,Sea_Lion\n", "repeated or blank: sea lion"),
-        (b"class_index,synset,name\n0,n1,a\n1,n2, \n", "every class needs a name of its own"),
+        (b"class_index,synset,name\n0,n1,sea lion\n1,n2,Sea_Lion\n", "row 2 repeats 'Sea_Lion' of row 1"),
+        (b"class_index,synset,name\n0,n1,a\n1,n2, \n", "row 2 is blank: fill or remove it: every class needs a name of its own"),
+        (b"class_index,synset,name\n0,n1,a\n1,n2,\x1bb\n", "row 2 holds control characters"),
         (b"class_index,synset,name\n0,n1,a\n1,n1,b\n", "n1"),
         (b"class_index,synset,name\n", "no classes"),
     ],
@@ -116,6 +120,30 @@ def test_a_faulty_list_of_classes_is_refused_with_file_and_fault(tmp_path, conte
     with pytest.raises(InputError) as error:
         read_classes(path)
     assert str(path) in str(error.value) and message in str(error.value)
+
+
+# The texts of labels
+
+
+@pytest.mark.parametrize(
+    "article, names",
+    [
+        (
+            "an",
+            "Egyptian cat|ear|Irish setter|otter|umbrella|upright|usher|unimportant thing|onesie|hourglass|heirloom|honest face|éclair|8",
+        ),
+        ("a", "tench|European gallinule|unicycle|uniform|used car|utility pole|UK plug|one-way street|ewe|yurt|house|hon|honeycomb|_x|犬|"),
+    ],
+)
+def test_a_template_with_either_article_takes_the_one_that_is_said(article, names):
+    for name in names.split("|"):
+        assert fill("an image of a(n) {}, a(n) {} alone", name) == f"an image of {article} {name}, {article} {name} alone"
+
+
+@given(st.text(), st.text(st.characters(exclude_characters="()")))
+def test_no_other_template_is_changed_by_what_it_is_filled_with(name, template):
+    assert fill(f"{template}a {{}}", name) == template.replace("{}", name) + f"a {name}"
+    assert prompt_of(name) == "an image of a " + name
 
 
 # A folder
@@ -239,6 +267,43 @@ def test_a_folder_name_of_underscores_alone_is_no_label(tmp_path):
     assert [path for path, _ in rejected] == ["__/b.png"]
 
 
+LITTER = [
+    *(".DS_Store", "Thumbs.db", "THUMBS.DB", "desktop.ini", "._a.png", ".directory", "@eaDir/a.png", "$RECYCLE.BIN/a.png"),
+    *(".ipynb_checkpoints/a-checkpoint.png", ".thumbnails/normal/a.png", "__MACOSX/cat/._a.png", ".hidden.png"),
+]
+
+
+@pytest.mark.parametrize("split", ["", "train/"])
+@pytest.mark.parametrize("below", ["", "cat/", "cat/deep/"])
+def test_litter_is_neither_a_class_nor_rejected_and_the_log_says_how_much(tmp_path, caplog, below, split):
+    tree(tmp_path, f"{split}cat/a.png", f"{split}cat/deep/b.png", *(f"val/{path}" for path in ("cat/c.png",) if split))
+    tree(tmp_path, *(f"{place}{path}" for place in {split + below, ""} for path in LITTER))
+    caplog.set_level("INFO")
+    found, rejected = list_folder(tmp_path, CLASSES)
+    assert {c.path for c in found} - {"val/cat/c.png"} == {f"{split}cat/a.png", f"{split}cat/deep/b.png"}
+    assert {c.label for c in found} == {"cat"} and {c.split for c in found} == ({"train", "validation"} if split else {""})
+    assert rejected == []
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"{len(LITTER) * len({split + below, ''})} files and folders skipped") and ".DS_Store" in line
+
+
+def test_nothing_is_said_where_nothing_is_skipped_and_a_hidden_folder_may_hold_the_root(tmp_path, caplog):
+    found, _ = list_folder(tree(tmp_path / ".data", "cat/a.png"), CLASSES)
+    assert [c.path for c in found] == ["cat/a.png"] and not caplog.records
+
+
+@pytest.mark.parametrize("folders", [("Train", "Val"), ("TRAIN", "Validation")])
+def test_train_and_val_may_have_capitals(tmp_path, folders):
+    found, _ = list_folder(tree(tmp_path, f"{folders[0]}/tench/a.png", f"{folders[1]}/tench/b.png"), CLASSES)
+    assert [(c.label, c.split) for c in found] == [("tench", "train"), ("tench", "validation")]
+
+
+def test_a_root_that_is_a_class_folder_is_said_to_be_one(tmp_path):
+    tree(tmp_path, "a.png", "b.png")
+    with pytest.raises(InputError, match=r"2 of its files lie in none: name the folder above as data\.root, or move them"):
+        list_folder(tmp_path, CLASSES)
+
+
 def test_a_missing_or_empty_folder_is_named(tmp_path):
     with pytest.raises(InputError, match=r"data\.root .*/missing: no such folder"):
         data_root("folder", str(tmp_path / "missing"))
@@ -329,8 +394,9 @@ def test_a_missing_column_is_named_with_the_columns_there_are(tmp_path):
         ("table.csv", None, "no such file"),
         ("table.csv", b"", "not readable as CSV"),
         ("table.csv", b"path,label\n", "holds no rows"),
+        ("table.csv", "\u2028,\u2003\n".encode(), "has no column 'path' (the image's path relative to data.root); it has none"),
         ("table.csv", b"path,label\n\xff.png,cat\n", "not readable as CSV"),
-        ("table.parquet", None, "not readable as Parquet"),
+        ("table.parquet", None, "no such file"),
         ("table.parquet", b"path,label\n", "not readable as Parquet"),
     ],
 )
@@ -369,6 +435,79 @@ def test_a_control_character_in_a_listed_path_or_label_is_rejected(tmp_path):
     found, rejected = listed(tmp_path, [{"path": "a\nb.png", "label": "cat"}, {"path": "c.png", "label": "c\nat"}])
     assert found == []
     assert "rename the file" in rejected[0][1] and rejected[1] == ("c.png", "no printable label")
+
+
+def text_table(tmp_path: Path, content: str, label_column: str = "label"):
+    (tmp_path / "table.csv").write_bytes(content.encode())
+    return list_table(tmp_path / "table.csv", label_column, CLASSES)
+
+
+@pytest.mark.parametrize("name", [path for path in LITTER if path not in (".hidden.png", ".directory") and path[1:2] not in "it"])
+def test_litter_in_a_table_is_skipped_and_what_is_hidden_is_taken_at_its_word(tmp_path, caplog, name):
+    caplog.set_level("INFO")
+    found, rejected = listed(tmp_path, [{"path": path, "label": "cat"} for path in (f"cat/{name}", f"x\\{name}", ".hidden/.a.png")])
+    assert [c.path for c in found] == [".hidden/.a.png"] and rejected == []
+    assert "2 files and folders skipped" in caplog.text
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("header", ["path,label,split", "Path, LABEL ,Split", "\ufeffPATH,Label,SPLIT"])
+def test_separators_capitals_and_blank_rows_of_spreadsheets_are_understood(tmp_path, separator, end, header):
+    lines = ["", ",,", header, "", "a.png,my_cat,Val", ",,", " , ,", 'b.png,"a, b; c\td",TRAIN', "c.png,my cat,", ",,", ",,,,", "", ""]
+    content = end.join(lines).replace('"a, b; c\td"', "*").replace(",", separator).replace("*", '"a, b; c\td"')
+    if separator == "\t":
+        content = content.replace(" \t \t", " \t\t")
+    if header.startswith("\ufeff"):
+        content = "\ufeff" + content.replace("\ufeff", "")
+    found, rejected = text_table(tmp_path, content)
+    assert [(c.path, c.label, c.split) for c in found] == [("a.png", "my cat", "validation"), ("c.png", "my cat", "")]
+    assert rejected == [("b.png", "no printable label")]  # for the tab in it
+    with pytest.raises(InputError, match=r"line 5 \(a\.png\): split 'Test' is neither train nor validation \(val\)"):
+        text_table(tmp_path, content.replace("Val", "Test"))
+
+
+@pytest.mark.parametrize("content", ["path,label\n,\n\n,,,\n", "path;label\n;\n"])
+def test_a_table_of_blank_rows_holds_no_rows(tmp_path, content):
+    with pytest.raises(InputError, match=r"table\.csv: holds no rows"):
+        text_table(tmp_path, content)
+
+
+def test_blank_rows_of_parquet_are_skipped_too(tmp_path):
+    rows = [{"path": "a.png", "label": "cat"}, {"path": None, "label": " "}, {"path": "b.png", "label": "cat"}]
+    found, rejected = listed(tmp_path, rows, "parquet")
+    assert [c.path for c in found] == ["a.png", "b.png"] and rejected == []
+
+
+def test_a_row_that_is_short_has_empty_cells(tmp_path):
+    found, rejected = text_table(tmp_path, "path,label,split\na.png,cat\nb.png\n")
+    assert [(c.path, c.split) for c in found] == [("a.png", "")] and rejected == [("b.png", "no printable label")]
+
+
+def test_a_column_that_is_there_twice_is_refused_unless_one_is_spelled_as_asked_for(tmp_path):
+    with pytest.raises(InputError, match=r"table\.csv: has 2 columns 'path'"):
+        text_table(tmp_path, "Path,PATH,label\na.png,b.png,cat\n")
+    found, _ = text_table(tmp_path, "Path,path,label\na.png,b.png,cat\n")
+    assert [c.path for c in found] == ["b.png"]
+    assert [c.label for c in text_table(tmp_path, "path,Animal\na.png,cat\n", "animal")[0]] == ["cat"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "xlsx", "xls", "ods", "txt"])
+@pytest.mark.parametrize("start, kind", [(b"PK\x03\x04", r"\.xlsx"), (b"\xd0\xcf\x11\xe0", r"\.xls"), (b"PAR1", "Parquet")])
+def test_a_workbook_is_named_for_what_it_is(tmp_path, suffix, start, kind):
+    path = tmp_path / f"table.{suffix}"
+    path.write_bytes(start + b"\x14\0\6\0\xff")
+    for read in (lambda: list_table(path, "label", CLASSES), lambda: read_classes(path), lambda: read_vocabulary(path)):
+        with pytest.raises(InputError, match=rf"table\.{suffix}: is .*{kind}.*: (save it as text, a table as CSV|let its name end)"):
+            read()
+
+
+def test_underscores_are_spaces_in_labels_of_tables_as_in_those_of_folders(tmp_path):
+    tree(tmp_path, "my_own_cat/a.png", "Great_White_Shark/b.png")
+    table, _ = listed(tmp_path, [{"path": path, "label": Path(path).parts[0]} for path in ("Great_White_Shark/b.png", "my_own_cat/a.png")])
+    assert table == list_folder(tmp_path, CLASSES)[0]
+    given, _ = listed(tmp_path, [{"path": "a.png", "label": "my_fish", "class_index": 3}])
+    assert given == [Candidate("a.png", "my fish", 3, "an image of a my fish")]
 
 
 # The manifest
@@ -592,6 +731,52 @@ def test_a_study_without_one_of_the_splits_is_refused(pool, split, missing):
         build(pool, labelled({"cat": 1}))
 
 
+@pytest.mark.parametrize("copies", [(1, 2, 3, 1, 4, 1, 3), (5, 1, 1), (2, 1, 2, 1, 2)])
+def test_copies_are_together_where_folds_of_single_images_would_part_them(tmp_path, copies):
+    for number, many in enumerate(copies):
+        for copy in range(many):
+            picture(tmp_path / f"{'cat' if copy % 2 else 'dog'}/{copy} of {number}.png", number)
+    names = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")]
+    for seed in range(20):
+        manifest, _ = build(tmp_path, candidates(*names), folds=3, seed=seed)
+        assert len(manifest) == sum(copies) and manifest["sha256"].nunique() == len(copies)
+        assert (manifest.groupby("sha256")[["split", "fold"]].nunique() == 1).all(axis=None)
+
+
+@pytest.mark.parametrize("per_class", [None, 3])
+def test_of_copies_on_both_given_sides_those_in_train_are_left_out_and_others_drawn(tmp_path, caplog, per_class):
+    for number in range(5):
+        picture(tmp_path / f"cat/{number}.png", number)
+    picture(tmp_path / "cat/held out.png", 9)
+    picture(tmp_path / "dog/copy.png", 9)
+    held_out, copied = candidates("cat/held out.png", split="validation"), candidates("dog/copy.png", split="train")
+    twin = replace(copied[0], path="cat/0 held out.png", split="validation")
+    picture(tmp_path / twin.path, 0)
+    found = [*candidates(*(f"cat/{number}.png" for number in range(5)), split="train"), *held_out, *copied, twin]
+    for seed in range(10):
+        manifest, rejected = build(tmp_path, found, per_class=per_class, seed=seed, max_rejected_fraction=0.0)
+        assert (manifest.groupby("sha256")["split"].nunique() == 1).all()
+        assert set(manifest.loc[manifest["split"] == "validation", "path"]) == {"cat/held out.png", "cat/0 held out.png"}
+        assert (manifest["split"] == "train").sum() == (per_class or 4)
+        left_out = {("dog/copy.png", "a copy of cat/held out.png, which is held out")}
+        assert left_out <= set(rejected)
+        assert {c.path for c in found} == {*manifest["path"], *(path for path, _ in rejected)}
+    assert "images of train are left out: they are copies, byte for byte, of images that are held out" in caplog.text
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_copy_without_a_split_takes_that_of_the_copy_with_one(tmp_path, split):
+    for number in range(6):
+        picture(tmp_path / f"cat/{number}.png", number)
+    picture(tmp_path / "cat/given.png", 0)
+    found = [*candidates(*(f"cat/{number}.png" for number in range(6))), *candidates("cat/given.png", split=split)]
+    for seed in range(20):
+        manifest, _ = build(tmp_path, found, seed=seed)
+        side = manifest.set_index("path")["split"]
+        assert side["cat/0.png"] == side["cat/given.png"] == split
+        assert (manifest.groupby("sha256")["fold"].nunique() == 1).all()
+
+
 @pytest.mark.parametrize("label", ["cat", "dog"])
 def test_copies_of_one_image_are_in_one_fold_and_on_one_side_of_the_split(tmp_path, label):
     (tmp_path / label).mkdir()
@@ -619,7 +804,7 @@ def test_a_study_of_copies_of_one_image_is_refused(tmp_path):
         build(tmp_path, candidates(*(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png"))))
 
 
-def test_too_many_unusable_files_stop_the_run_with_the_whole_list(pool):
+def test_too_many_unusable_files_stop_the_run_with_the_reasons(pool):
     bad = [Candidate("b0", "cat", -1, ""), Candidate("b1", "dog", -1, ""), Candidate("b3", "dog", -1, "")]
     found = labelled({"cat": 4, "dog": 4}) + bad
     loose = [("loose.png", "not in a class folder")]
@@ -629,8 +814,64 @@ def test_too_many_unusable_files_stop_the_run_with_the_whole_list(pool):
         build(pool, found, loose, max_rejected_fraction=0.33)
     first, *listing = str(error.value).splitlines()
     assert first.startswith("4 of 12 files are unusable, more than data.max_rejected_fraction (0.33)")
-    assert listing == [f"  {path}: {reason}" for path, reason in sorted(rejected)]
+    assert listing == [*(f"  {path}: {reason}" for path, reason in sorted(rejected)), f"  looked for {pool}/b3"]
     assert [path for path, _ in sorted(rejected)] == ["b0", "b1", "b3", "loose.png"]
+    assert error.value.rejected == sorted(rejected)
+
+
+def refused(root: Path, found: list[Candidate], rejected=()) -> list[str]:
+    with pytest.raises(Refusal) as error:
+        build(root, found, rejected, max_rejected_fraction=0.1)
+    assert len(error.value.rejected) == len(found) + len(rejected)
+    lines = str(error.value).splitlines()
+    assert len(lines) < 10
+    return lines
+
+
+def test_a_thousand_absent_files_take_a_few_lines(tmp_path):
+    first, reason, *rest = refused(tmp_path, candidates(*(f"cat/{number:04}.png" for number in range(1000))))
+    assert first.startswith("1000 of 1000 files are unusable")
+    assert reason == "  cat/0000.png and 999 others: unreadable: No such file or directory"
+    assert rest == [f"  looked for {tmp_path}/cat/0000.png"]
+
+
+def test_reasons_are_told_by_how_many_files_they_hold_for_and_the_rare_ones_counted(pool):
+    reasons = [(f"f{number}", f"reason {'abcdefg'[number % 7]} {number}") for number in range(12)]
+    lines = refused(pool, [], reasons)
+    assert lines[1:3] == ["  f0 and 1 others: reason a 0", "  f1 and 1 others: reason b 1"]
+    assert lines[5:] == ["  4 more for 3 other reasons"]
+
+
+@pytest.mark.parametrize(
+    "root, listed_as, mend",
+    [
+        ("photos", "photos/cat/{}", "write data.root: {tmp}"),
+        ("photos", "old/place/cat/{}", "take old/place/ off the paths"),
+        ("photos/cat", "cat/{}", "write data.root: {tmp}/photos"),
+        (".", "cat/{}", "write data.root: {tmp}/photos"),
+        ("photos", "/mnt/old/cat/{}", "take /mnt/old/ off the paths"),
+        ("photos", "cat\\{}", "write / for \\ in the paths"),
+        ("photos", "C:\\old\\cat\\{}", "write / for \\ in the paths and take C:/old/ off the paths"),
+        ("photos", "photos\\cat\\{}", "write data.root: {tmp} and write / for \\ in the paths"),
+    ],
+)
+def test_a_wrong_root_or_prefix_is_told_with_the_one_that_fits(tmp_path, root, listed_as, mend):
+    names = [f"{number}.png" for number in range(4)]
+    tree(tmp_path, *(f"photos/cat/{name}" for name in names))
+    table = tmp_path / "table.csv"
+    pd.DataFrame({"path": [listed_as.format(name) for name in [*names, "away.png"]], "label": "cat"}).to_csv(table, index=False)
+    lines = refused(tmp_path / root, *list_table(table, "label", CLASSES))
+    assert lines[-1] == f"  4 of 5 tried are elsewhere, as {tmp_path}/photos/cat/0.png: {mend.format(tmp=tmp_path)}"
+    assert lines[-2].startswith("  looked for ")
+
+
+def test_paths_too_long_for_a_name_are_told_like_others(tmp_path):
+    lines = refused(tmp_path, [*candidates("cat/a.png"), Candidate("x" * 300, "cat", -1, "")])
+    assert lines[1:] == [
+        "  cat/a.png: unreadable: No such file or directory",
+        f"  {'x' * 300}: unreadable: File name too long",
+        f"  looked for {tmp_path}/cat/a.png",
+    ]
 
 
 def test_files_not_drawn_do_not_count_as_unusable(pool):
@@ -750,3 +991,5 @@ def test_the_script_ends_with_the_list_and_without_output_when_all_files_are_bad
     for name, reason in (("empty", "empty file"), ("text", "not an image"), ("cut", "")):
         assert f"\n  my cat/{name}; $(x).png: {reason}" in result.stderr
     assert list((tmp_path / "out").iterdir()) == []
+    assert f"all are listed in {tmp_path / 'logs' / 'rejected.csv'}" in result.stderr
+    assert len((tmp_path / "logs" / "rejected.csv").read_text().splitlines()) == 4

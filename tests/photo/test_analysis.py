@@ -1,8 +1,10 @@
 """A study of a few random parts, written by hand: what the script says of an image is recomputed from its files alone."""
 
+import inspect
 import itertools
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -236,6 +238,20 @@ def test_a_text_is_found_word_for_word_and_an_average_is_the_embedding_of_no_tex
         one["a moose"], tensors["label_embeddings"][1]
     )
     assert list(stored_texts(names, tensors, ["this {}", "that {}"], ["some {}", "{}"], prompts)) == ["fur", "a moose"]
+
+
+def test_a_text_is_found_with_the_article_that_its_template_gave_it():
+    names = {"labels": ["owl", "cat"], "concepts": ["ear"], "targets": []}
+    tensors = {f"{kind}_embeddings": unit_rows(len(names[f"{kind}s"]), 4, seed) for seed, kind in enumerate(("label", "concept"))}
+    prompts = {"owl": "an image of a owl", "cat": "an image of a cat"}
+    assert list(stored_texts(names, tensors, ["see a(n) {}"], ["a(n) {}"], prompts)) == ["an ear", "see an owl", "see a cat"]
+
+
+def test_what_is_written_by_default_is_ignored_by_git(tmp_path):
+    output = inspect.signature(command).parameters["output"].default / "analysis.json"
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    assert subprocess.run(["git", "check-ignore", "-q", output], cwd=tmp_path, check=False).returncode == 0
 
 
 def test_a_head_without_null_space_scores_zero_and_it_is_said(study, capsys):

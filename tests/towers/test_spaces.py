@@ -110,7 +110,12 @@ def test_conse_is_the_softmax_weighted_mean_of_the_likeliest_sentences():
     sentences = generator.standard_normal((30, 8)).astype(np.float32)
     sentences /= np.linalg.norm(sentences, axis=1, keepdims=True)
     asked = []
-    text = TextTower(torch.nn.Identity(), lambda texts: asked.extend(texts) or torch.from_numpy(sentences[list(map(int, texts))]), 8)
+
+    def encode(texts):
+        asked.extend(texts)
+        return torch.from_numpy(sentences[list(map(int, texts))])
+
+    text = TextTower(torch.nn.Identity(), lambda texts: (texts, [1] * len(texts)), encode, 8)
     logits = generator.standard_normal((5, 30)).astype(np.float32) * 3
     tower = ConSE(Logits(), text, list(map(str, range(30))), temperature=2.0, top=4)
     ours = tower(torch.from_numpy(logits)).numpy()
@@ -452,7 +457,8 @@ def test_the_papers_spaces_are_built_as_their_weights_want_them(name):
     assert (tuple(normalize.mean), tuple(normalize.std)) == (tag["mean"], tag["std"]) == (CLIP_MEAN, CLIP_STD)
     with torch.inference_mode():
         assert tower(preprocess.whole(picture(300, 200))[None].to("meta")).shape == (1, 768)
-    assert load_text_tower(entry, torch.device("meta"))._encode(TEXTS).shape == (len(TEXTS), 768)
+    texts = load_text_tower(entry, torch.device("meta"))
+    assert texts._encode(texts._tokenize(TEXTS)[0]).shape == (len(TEXTS), 768)
 
 
 def unit(matrix):
@@ -480,6 +486,12 @@ def test_one_template_gives_the_embedding_itself(towers):
     np.testing.assert_allclose(ours, embed([f"a photo of a {name}" for name in NAMES]), rtol=0, atol=2e-7)
 
 
+def test_a_template_with_either_article_is_embedded_as_it_is_said(towers):
+    embed = towers[1].embed
+    ours = embed_templates(embed, ["owl", "cat"], ["an image of a(n) {}"], {})
+    np.testing.assert_array_equal(ours, embed_templates(embed, ["an owl", "a cat"], ["an image of {}"], {}))
+
+
 def test_a_text_of_its_own_is_not_changed_by_templates(towers):
     embed = towers[1].embed
     own = {"dog": "the good old {} dog", "bridge": "a bridge of wood"}
@@ -494,6 +506,37 @@ def test_neither_the_order_of_templates_nor_that_of_names_matters(towers):
     reference = embed_templates(embed, NAMES, TEMPLATES, {})
     np.testing.assert_allclose(embed_templates(embed, NAMES, TEMPLATES[::-1], {}), reference, rtol=0, atol=1e-6)
     np.testing.assert_allclose(embed_templates(embed, NAMES[::-1], TEMPLATES, {})[::-1], reference, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("packaged", [True, False])
+def test_neither_the_order_of_texts_nor_passes_side_by_side_change_a_byte(towers, entry, packaged):
+    embed = (load_text_tower(entry) if packaged else towers[1]).embed
+    texts = [f"{'a very long-haired ' * (number % 4)}{name} {number}" for number in range(12) for name in NAMES]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        reference = embed(texts, batch_size=8)
+        for seed in range(3):
+            order = np.random.default_rng(seed).permutation(len(texts))
+            again = embed([texts[row] for row in order], batch_size=8, threads=1 + seed)
+            assert again.tobytes() == reference[order].tobytes()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_batch_is_padded_to_texts_of_like_numbers_of_tokens():
+    batches = []
+
+    def tokenize(texts):
+        return texts, [text.count("-") for text in texts]
+
+    def encode(texts):
+        batches.append(sorted(tokenize(texts)[1]))
+        return torch.ones(len(texts), 8)
+
+    texts = [f"{'w' * (40 - number)}{'-' * number}" for number in range(40)]
+    TextTower(torch.nn.Identity(), tokenize, encode, 8).embed(texts[::-1] + texts[::2], batch_size=10)
+    assert sum(batches, []) == sorted(number for number in [*range(40), *range(0, 40, 2)])  # noqa: RUF017
 
 
 @settings(max_examples=60)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from singflow.errors import InputError
-from singflow.towers.text_cache import CHUNK, TextCache
+from singflow.towers.text_cache import CHUNK, MANY, TextCache
 from tests import PATIENCE
 
 
@@ -22,7 +22,7 @@ class Tower:
 
 
 def cache_of(folder, tower, **facts):
-    return TextCache(folder, {"weights_sha256": "a", "batch_size": 64, **facts}, tower, lambda chunks, total: chunks)
+    return TextCache(folder, {"weights_sha256": "a", "batch_size": 64, **facts}, tower, lambda chunks, total: chunks, 10)
 
 
 def words(count):
@@ -46,12 +46,25 @@ def test_appended_lines_embed_the_last_chunk_and_what_is_new_alone(tmp_path):
     np.testing.assert_array_equal(longer, Tower()(words(3 * CHUNK + 1)))
 
 
-@pytest.mark.parametrize("changed", [{"weights_sha256": "b"}, {"batch_size": 32}, {"threads": 1}])
+@pytest.mark.parametrize("changed", [{"weights_sha256": "b"}, {"batch_size": 32}, {"device": "cpu"}])
 def test_another_fact_is_another_embedding(tmp_path, changed):
     cache_of(tmp_path, Tower())(words(3))
     tower = Tower()
     cache_of(tmp_path, tower, **changed)(words(3))
     assert len(tower.seen) == 1
+
+
+def test_many_new_texts_are_announced_with_the_time_that_they_take_and_a_few_are_not(tmp_path, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    clock = iter([0.0, 30.0])
+    monkeypatch.setattr("singflow.towers.text_cache.time.perf_counter", lambda: next(clock))
+    cache_of(tmp_path, Tower())(words((MANY - 1) * CHUNK))
+    assert not caplog.records
+    told, tower = (2 * MANY - 1) * CHUNK, Tower()
+    cache_of(tmp_path, tower)(words(told))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == f"{MANY * CHUNK} of {told} texts are new: embedding them takes about {MANY * CHUNK / 10 * 30 / 60:.1f} minutes"
+    assert [len(seen) for seen in tower.seen] == [10, *[CHUNK] * MANY]
 
 
 def test_the_order_and_the_ends_of_texts_are_part_of_their_name(tmp_path):

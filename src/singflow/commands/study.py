@@ -20,12 +20,13 @@ def study(
     from singflow.artifacts.files import write_bytes
     from singflow.config.reading import read_yaml
     from singflow.config.study import check as check_study
-    from singflow.config.study import complete, render
+    from singflow.config.study import complete, expand_home, render
 
     path = Path(name) if Path(name).suffix else STUDIES / f"{name}.yaml"
     if not path.is_file():
         raise InputError(f"{path}: no such file: {STUDIES} has {', '.join(sorted(each.stem for each in STUDIES.glob('*.yaml')))}")
     content = complete(read_yaml(path))
+    expand_home(content)
     check_study(content, str(path))
     text = render(content).encode()
     if not check:

@@ -62,7 +62,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except RecursionError:
         raise InputError(f"{path}: not valid YAML: nested too deeply, or an alias (*name) stands inside what it names") from None
     except Exception as error:  # noqa: BLE001 (YAML's constructors raise whatever a damaged value provokes)
-        raise InputError(f"{path}: not valid YAML: {error}") from None
+        hint = ": write / for \\ in paths" if "unknown escape character" in str(error) else ""
+        raise InputError(f"{path}: not valid YAML: {error}{hint}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping of keys to values")
     return content

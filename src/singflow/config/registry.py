@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from singflow.config.reading import explain, read_yaml
-from singflow.config.sections import LOCAL, WIDEST, Section
+from singflow.config.sections import LOCAL, WIDEST, Section, phrases
 from singflow.errors import InputError
 
 
@@ -148,7 +148,7 @@ class ModelEntry(Tower):
     feature_dim: int | None = Field(None, ge=1, le=WIDEST, description="width of the feature, checked when given")
     classes: int | None = Field(None, ge=2, le=MOST_CLASSES, description="classes of the head; None: as many as its class list has")
     class_list: str | None = Field(None, description="file with the head's classes in order; None: the study's data.classes")
-    class_names: list[str] | None = Field(None, description="the same, written out")
+    class_names: Annotated[list[str], AfterValidator(phrases)] | None = Field(None, description="the same, written out")
     keep_classes: Annotated[str, AfterValidator(_kept)] | None = Field(
         None, description="rows of the head that are kept, as in 0-397 or 0-397,500; None: all"
     )

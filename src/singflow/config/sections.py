@@ -4,10 +4,13 @@ One class per section. The same classes check params.yaml, write the JSON schema
 Snakefile validates against, and parse the flags of the scripts.
 """
 
+import os
 import re
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from singflow.errors import printable
 
 LOCAL = "checkpoints"  # folder of the user's own files, which both engines watch
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
@@ -48,9 +51,27 @@ def _model_name(value: str) -> str:
 
 
 def _shell_safe(value: str) -> str:
+    value = at_home(value)
     if not value or re.search(r'["$`\\\x00-\x1f\x7f]', value):
-        raise ValueError('must be a path without ", $, `, \\ or control characters, because it becomes part of a command')
+        windows = ": write / for \\ (under WSL, C:\\ is /mnt/c/)" if "\\" in value else ""
+        raise ValueError(f'must be a path without ", $, `, \\ or control characters, because it becomes part of a command{windows}')
     return value
+
+
+def at_home(path: str) -> str:
+    """A path with the home folder in place of a leading `~`.
+
+    Parameters
+    ----------
+    path : str
+        Any path.
+
+    Returns
+    -------
+    str
+        The path, as it is where it has no `~` of a user of this machine.
+    """
+    return os.path.expanduser(path)  # noqa: PTH111 (which takes the ./ off other paths)
 
 
 Values = TypeVar("Values", bound=list[Any])
@@ -78,6 +99,40 @@ def unique(values: Values) -> Values:
     if repeated:
         raise ValueError(f"lists {', '.join(map(str, repeated))} more than once")
     return values
+
+
+def phrases(values: list[str], unit: str = "name") -> list[str]:
+    """Refuse a list of names or phrases in which one is blank, holds control characters or is there twice.
+
+    Parameters
+    ----------
+    values : list of str
+        In any spelling: surplus spaces do not count, and capitals and underscores make no other phrase.
+    unit : str
+        What messages call a place in the list.
+
+    Returns
+    -------
+    list of str
+        In order, with single spaces between words.
+
+    Raises
+    ------
+    ValueError
+        With the place, counted from 1, and the fix.
+    """
+    first: dict[str, int] = {}
+    plain = [" ".join(value.split()) for value in values]
+    for number, phrase in enumerate(plain, start=1):
+        if not phrase:
+            raise ValueError(f"{unit} {number} is blank: fill or remove it")
+        if phrase != printable(phrase):
+            raise ValueError(f"{unit} {number} holds control characters: {phrase!r}: remove them")
+        key = phrase.replace("_", " ").casefold()
+        if key in first:
+            raise ValueError(f"{unit} {number} repeats {phrase!r} of {unit} {first[key]}: rename or remove one of them")
+        first[key] = number
+    return plain
 
 
 def _listed(value: str) -> str:

@@ -21,9 +21,10 @@ from singflow.analyses.rank_curve import RankCurve
 from singflow.analyses.steering import Steering
 from singflow.analyses.summary import Summary
 from singflow.artifacts.files import write_bytes
+from singflow.config.public import PATHS
 from singflow.config.reading import explain, read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
-from singflow.config.sections import MOST_THREADS, ModelName, Name, Section, unique
+from singflow.config.sections import MOST_THREADS, ModelName, Name, Section, at_home, unique
 from singflow.data.parameters import Data
 from singflow.errors import InputError
 from singflow.figures.parameters import PlotConcepts, PlotConceptScans, PlotLabels
@@ -184,6 +185,29 @@ def complete(differences: Mapping[str, Any]) -> dict[str, Any]:
     return _filled(study, Study)
 
 
+def expand_home(content: dict[str, Any]) -> list[str]:
+    """Put the home folder in place of a leading `~` in paths, which engines do not know (in place).
+
+    Parameters
+    ----------
+    content : dict
+        A study, unchecked.
+
+    Returns
+    -------
+    list of str
+        Keys, as in `data.root`, whose values changed.
+    """
+    changed = []
+    for section, key in (*PATHS, ("translator", "reference")):
+        inner = content.get(section)
+        value = inner.get(key) if isinstance(inner, dict) else None
+        if isinstance(inner, dict) and isinstance(value, str) and at_home(value) != value:
+            inner[key] = at_home(value)
+            changed.append(f"{section}.{key}")
+    return changed
+
+
 def _filled(given: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]:
     filled: dict[str, Any] = {}
     for name, field in section.model_fields.items():
@@ -280,9 +304,10 @@ def read_layers(path: Path) -> dict[str, Any]:
         The study, unchecked.
     """
     content = read_yaml(path)
-    if content.keys() >= Study.model_fields.keys() or path == PARAMS or not PARAMS.is_file():
-        return content
-    return _laid_over(content, read_yaml(PARAMS))
+    if not (content.keys() >= Study.model_fields.keys() or path == PARAMS or not PARAMS.is_file()):
+        content = _laid_over(content, read_yaml(PARAMS))
+    expand_home(content)
+    return content
 
 
 def _laid_over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:

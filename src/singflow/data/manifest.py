@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import os
-import warnings
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from singflow.cli import log
+from singflow.config.sections import phrases
 from singflow.data.images import Unusable, decode, read
+from singflow.data.reading import SPLIT_FOLDERS, below_splits, is_litter, iterate_rows, of_system, subfolders
 from singflow.errors import InputError, printable
 from singflow.parallel import map_ahead
-from singflow.system import regular
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation"}
 PACKAGED_IMAGES = ("foolbox", "foolbox/data")
+ABSENT = f"unreadable: {os.strerror(errno.ENOENT)}"
+OUTSIDE = "outside the data root: paths are relative to it and without .."
+VOWEL = re.compile(r"(?!eu|ewe|one\b|once\b|u(ni(?!n|m)|[st][aei]|[ks]\b))[aeiou]|8|hour|heir|honest|honou?r", re.IGNORECASE)
+MOST_REASONS = 4  # that a message tells
+TRIED = 50  # paths that are looked for elsewhere
 
 
 @dataclass(frozen=True)
@@ -115,23 +123,20 @@ def read_classes(path: Path) -> Classes:
     Raises
     ------
     InputError
-        Unless the indices are 0..C-1 and the names distinct; also for an unreadable file, a missing column, no classes, and a synset
-        that stands for two of them.
+        Unless the indices are 0..C-1 and the names are as phrases() takes them; also for an unreadable file, a missing column, no
+        classes, and a synset that stands for two of them.
     """
-    frame = _read_csv(path)
-    for column in ("class_index", "synset", "name"):
-        if column not in frame:
-            raise InputError(f"{path}: has no column {column!r}; it has {', '.join(frame.columns)}")
-    if list(frame["class_index"]) != [str(i) for i in range(len(frame))]:
+    rows = [row for _, row in iterate_rows(path, dict.fromkeys(("class_index", "synset", "name"), ""))]
+    if [row["class_index"] for row in rows] != [str(i) for i in range(len(rows))]:
         raise InputError(f"{path}: class_index must count 0, 1, 2, ... in order, as the heads do")
-    if frame.empty:
+    if not rows:
         raise InputError(f"{path}: holds no classes")
-    names = list(frame["name"])
-    repeated = [name for name, count in Counter(map(_normal, names)).items() if count > 1]
-    if repeated or not all(map(_normal, names)):
-        raise InputError(f"{path}: every class needs a name of its own; repeated or blank: {', '.join(repeated) or 'blank'}")
+    try:
+        names = phrases([row["name"] for row in rows], "row")
+    except ValueError as error:
+        raise InputError(f"{path}: {error}: every class needs a name of its own") from None
     index = {_normal(name): i for i, name in enumerate(names)}
-    for i, synset in enumerate(map(_normal, frame["synset"])):
+    for i, synset in enumerate(_normal(row["synset"]) for row in rows):
         if synset and index.setdefault(synset, i) != i:
             raise InputError(f"{path}: {synset} stands for two classes, {names[index[synset]]!r} and {names[i]!r}")
     return Classes(names, index)
@@ -159,21 +164,6 @@ def head_classes(manifest: pd.DataFrame, names: list[str] | None) -> np.ndarray:
     return np.array([index.get(_normal(label), -1) for label in manifest["label"]], dtype=np.int32)
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(regular(path), dtype=str, keep_default_na=False, index_col=False)
-    except pd.errors.ParserWarning:
-        raise InputError(f"{path}: rows have more cells than the header: quote commas inside cells, remove those at line ends") from None
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError, OverflowError) as error:
-        raise InputError(f"{path}: not readable as CSV ({error}): save it anew as comma-separated UTF-8") from None
-
-
 def prompt_of(label: str) -> str:
     """The text that stands for a label in the space.
 
@@ -191,7 +181,30 @@ def prompt_of(label: str) -> str:
     ----------
     Section 3.4 of the paper.
     """
-    return f"an image of a {label}"
+    return fill("an image of a {}", label)
+
+
+def fill(template: str, name: str) -> str:
+    """The text of a template for a name.
+
+    `{}` stands for the name, and `a(n) {}` for the name behind `an` where it begins with a vowel's sound, else behind `a`. It does
+    with a, e, i, o or u, unless it begins like `European`, `unicorn`, `user`, `utility` or `one`, and with `hour`, `heir`,
+    `honest`, `honour` and 8.
+
+    Parameters
+    ----------
+    template : str
+        As in "an image of a(n) {}".
+    name : str
+        A label or concept.
+
+    Returns
+    -------
+    str
+        As in "an image of an Egyptian cat".
+    """
+    letters = unicodedata.normalize("NFD", name)
+    return template.replace("a(n) {}", f"{'an' if VOWEL.match(letters) else 'a'} {{}}").replace("{}", name)
 
 
 def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected]:
@@ -208,7 +221,8 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
     Returns
     -------
     found : list of Candidate
-        Files in class folders, whatever they hold.
+        Files in class folders, whatever they hold. What is hidden or an operating system's own (`.DS_Store`, `Thumbs.db`) is skipped,
+        and the log says how many.
     rejected : list of tuple
         Path and reason of all others: files that lie in no class folder are rejected, never skipped.
 
@@ -217,30 +231,33 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
     InputError
         For a folder without files in class folders, and for one with other folders beside train and val.
     """
-    top = {path.name for path in root.iterdir() if path.is_dir()}
-    others = sorted(map(printable, top - set(SPLIT_FOLDERS)))
-    if "train" in top and len(top & set(SPLIT_FOLDERS)) > 1 and others:
+    top = subfolders(root)
+    splits = {SPLIT_FOLDERS.get(each.name.lower()) for each in top} - {None}
+    others = [printable(each.name) for each in top if each.name.lower() not in SPLIT_FOLDERS]
+    if len(splits) == 2 and others:
         raise InputError(f"data.root {root}: holds other folders beside train and val: {', '.join(others)}: move them out of it")
-    depth = 1 if top and top <= set(SPLIT_FOLDERS) else 0
+    depth = int(below_splits(top))
     found: list[Candidate] = []
+    skipped: Counter[str] = Counter()
     rejected: Rejected = []
     visited: set[str] = set()
 
     def unlisted(error: OSError) -> None:
         rejected.append((printable(str(Path(error.filename).relative_to(root))), f"unreadable: {error.strerror}"))
 
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=unlisted):
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=unlisted):
         real = os.path.realpath(folder)
         parts = Path(folder).relative_to(root).parts
         if real in visited:
-            subfolders.clear()
+            folders.clear()
             rejected.append((printable(str(PurePosixPath(*parts))), "a link to a folder that is listed already"))
             continue
         visited.add(real)
-        subfolders.sort()
+        skipped.update(filter(is_litter, (*folders, *files)))
+        folders[:] = sorted(each for each in folders if not is_litter(each))
         label, index = _label_of(parts[depth], classes) if len(parts) > depth else ("", -1)
         prompt = prompt_of(label)
-        for name in sorted(files):
+        for name in sorted(each for each in files if not is_litter(each)):
             path = str(PurePosixPath(*parts, name))
             if path != printable(path):
                 rejected.append((printable(path), "name is not UTF-8 or holds control characters: rename the file"))
@@ -249,15 +266,27 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
             elif not label:
                 rejected.append((path, "no printable label"))
             else:
-                found.append(Candidate(path, label, index, prompt, SPLIT_FOLDERS[parts[0]] if depth else ""))
+                found.append(Candidate(path, label, index, prompt, SPLIT_FOLDERS[parts[0].lower()] if depth else ""))
+    _tell_skipped(skipped)
     if not found:
-        raise InputError(f"data.root {root}: holds no images in class folders (<root>/<class>/<image>)")
+        loose = f"; {len(rejected)} of its files lie in none: name the folder above as data.root, or move them" if rejected else ""
+        raise InputError(f"data.root {root}: holds no images in class folders (<root>/<class>/<image>){loose}")
     return found, rejected
+
+
+def _tell_skipped(skipped: Counter[str]) -> None:
+    if skipped:
+        named = ", ".join(printable(name) for name in sorted(skipped, key=lambda name: (-skipped[name], name))[:5])
+        log.info("%d files and folders skipped that are hidden or an operating system's own: %s", skipped.total(), named)
 
 
 def _label_of(folder: str, classes: Classes) -> tuple[str, int]:
     index = classes.find(folder)
-    return (classes.names[index] if index >= 0 else folder.replace("_", " ").strip()), index
+    return (classes.names[index] if index >= 0 else _in_plain_words(folder)), index
+
+
+def _in_plain_words(label: str) -> str:
+    return label.replace("_", " ").strip()
 
 
 def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[Candidate], Rejected]:
@@ -275,7 +304,8 @@ def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[C
     Returns
     -------
     found : list of Candidate
-        Rows that can be used, in order.
+        Rows that can be used, in order. Blank ones, and what an operating system leaves among images, are skipped, the latter with
+        their number in the log.
     rejected : list of tuple
         Path and reason of the others.
 
@@ -285,38 +315,26 @@ def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[C
         For an unreadable or empty table, a missing column, a class_index outside the classes, an unknown split, or a label with two
         prompts.
     """
-    import pandas as pd
-
-    if table.suffix.lower() in (".parquet", ".pq"):
-        try:
-            frame = pd.read_parquet(regular(table))
-            frame = frame.astype(object).where(frame.notna(), "").astype(str)
-        except InputError:
-            raise
-        except Exception as error:  # noqa: BLE001 (pyarrow raises whatever damaged bytes provoke)
-            raise InputError(f"{table}: not readable as Parquet ({error}): write it anew, or as CSV") from None
-    else:
-        frame = _read_csv(table)
-    for column, key in (("path", "the image's path relative to data.root"), (label_column, "data.label_column")):
-        if column not in frame:
-            raise InputError(f"{table}: has no column {column!r} ({key}); it has {', '.join(map(str, frame.columns))}")
-    if frame.empty:
-        raise InputError(f"{table}: holds no rows")
     found: list[Candidate] = []
     rejected: Rejected = []
     prompts: dict[str, str] = {}
     listed: set[str] = set()
-    for number, row in enumerate(frame.to_dict("records"), start=2):
+    skipped: Counter[str] = Counter()
+    needed = {"path": "the image's path relative to data.root", label_column: "data.label_column"}
+    for number, row in iterate_rows(table, needed, ("class_index", "prompt", "split")):
         where = f"{table}: line {number} ({row['path']})"
-        index = _class_index(row["class_index"], where, classes) if row.get("class_index") else None
-        label = row[label_column].strip()
+        if litter := next(filter(of_system, row["path"].replace("\\", "/").split("/")), None):
+            skipped[litter] += 1
+            continue
+        index = _class_index(row["class_index"], where, classes) if row.get("class_index", "").strip() else None
+        label = row[label_column]
         if index is None:
             index = classes.find(label)
             label = classes.names[index] if index >= 0 else label
-        label = label or (classes.names[index] if index >= 0 else "")
-        split = row.get("split", "")
+        label = _in_plain_words(label) or (classes.names[index] if index >= 0 else "")
+        split = row.get("split", "").strip().lower()
         if split not in ("", *SPLIT_FOLDERS):
-            raise InputError(f"{where}: split {split!r} is neither train nor validation")
+            raise InputError(f"{where}: split {row['split']!r} is neither train nor validation (val): write one of them, or nothing")
         reason = _refusal(row["path"], label, listed)
         if reason:
             rejected.append((printable(row["path"]), reason))
@@ -326,6 +344,9 @@ def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[C
         if prompts.setdefault(label, prompt) != prompt:
             raise InputError(f"{where}: label {label!r} has two prompts, {prompts[label]!r} and {prompt!r}: give it one")
         found.append(Candidate(row["path"], label, index, prompt, SPLIT_FOLDERS.get(split, "")))
+    _tell_skipped(skipped)
+    if not found and not rejected:
+        raise InputError(f"{table}: holds no rows")
     return found, rejected
 
 
@@ -344,7 +365,7 @@ def _class_index(text: str, where: str, classes: Classes) -> int:
 def _refusal(path: str, label: str, listed: set[str]) -> str:
     parts = PurePosixPath(path).parts
     if not path or PurePosixPath(path).is_absolute() or ".." in parts:
-        return "outside the data root: paths are relative to it and without .."
+        return OUTSIDE
     if path != printable(path):
         return "name is not printable UTF-8: rename the file"
     if not label or not label.isprintable():
@@ -410,6 +431,9 @@ def build_manifest(
     and so that they differ in size, and in each label's share, as little as can be. Where the source has no split of its own,
     fold 0 is held out.
 
+    Copies of one image are on one side of the split, always: where the source puts them on both, those in train are left out, and a
+    copy without a split takes that of the others.
+
     Parameters
     ----------
     root : Path
@@ -443,15 +467,17 @@ def build_manifest(
 
     Raises
     ------
+    Refusal
+        When more than max_rejected_fraction of the files are unusable, or all.
     InputError
-        When more than max_rejected_fraction of the files are unusable, with the list; when none is usable; and when a split is empty.
+        When a split is empty.
     """
     pools: dict[tuple[str, str], list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda c: _rank(seed, "draw", c.path)):
         pools.setdefault((candidate.label, candidate.split), []).append(candidate)
     accepted: list[tuple[Candidate, Inspected]] = []
     counts: Counter[tuple[str, str]] = Counter()
-    unusable = list(rejected)
+    unusable, copies = list(rejected), {}
     while True:
         batch = []
         for key, waiting in pools.items():
@@ -467,15 +493,76 @@ def build_manifest(
                 counts[candidate.label, candidate.split] += 1
             else:
                 unusable.append((candidate.path, result))
-    judged = len(accepted) + len(unusable)
+        held_out = {image.sha256: candidate.path for candidate, image in accepted if candidate.split == "validation"}
+        for candidate, image in accepted:
+            if candidate.split == "train" and image.sha256 in held_out:
+                copies[candidate.path] = f"a copy of {held_out[image.sha256]}, which is held out"
+                counts[candidate.label, candidate.split] -= 1
+        accepted = [(candidate, image) for candidate, image in accepted if candidate.path not in copies]
+    judged = len(accepted) + len(copies) + len(unusable)
     if len(unusable) > max_rejected_fraction * judged or not accepted:
-        listing = "\n".join(f"  {path}: {reason}" for path, reason in sorted(unusable))
-        raise InputError(
+        told = [
             f"{len(unusable)} of {judged} files are unusable, more than data.max_rejected_fraction ({max_rejected_fraction}) allows: "
-            f"mend or remove them, or raise the limit\n{listing}"
-        )
+            "mend or remove them, or raise the limit",
+            *_reasons(unusable),
+            *_elsewhere(root, [path for path, reason in unusable if reason in (ABSENT, OUTSIDE)]),
+        ]
+        raise Refusal("\n  ".join(told), sorted(unusable))
+    if copies:
+        log.warning("%d images of train are left out: they are copies, byte for byte, of images that are held out", len(copies))
     undrawn = [(c.path, f"not drawn: data.per_class is {per_class}") for waiting in pools.values() for c in waiting]
-    return _frame(accepted, folds, seed), sorted(unusable + undrawn)
+    return _frame(accepted, folds, seed), sorted([*unusable, *copies.items(), *undrawn])
+
+
+class Refusal(InputError):
+    """Too many files are unusable; `rejected` has the path and reason of each, of which the message tells the most common."""
+
+    def __init__(self, message: str, rejected: Rejected) -> None:
+        super().__init__(message)
+        self.rejected = rejected
+
+
+def _reasons(unusable: Rejected) -> Iterator[str]:
+    """A line for each of the most common reasons, which are alike when they differ by numbers alone."""
+    alike: dict[str, Rejected] = {}
+    for path, reason in sorted(unusable):
+        alike.setdefault(re.sub(r"\d+", "0", reason), []).append((path, reason))
+    common = sorted(alike.values(), key=len, reverse=True)
+    for (path, reason), *others in common[:MOST_REASONS]:
+        yield f"{path}{f' and {len(others)} others' if others else ''}: {reason}"
+    if rest := common[MOST_REASONS:]:
+        yield f"{sum(map(len, rest))} more for {len(rest)} other reasons"
+
+
+def _elsewhere(root: Path, absent: list[str]) -> Iterator[str]:
+    """Where files that are not at their place are: under a folder above or below the root, or without the first folders of their paths."""
+    if not absent:
+        return
+    tried = sorted(absent)[:: -(-len(absent) // TRIED)]
+    first, slashed = tried[0], "\\" in tried[0] and not _is_file(root / tried[0])
+
+    def place(folder: Path, dropped: int, path: str) -> Path:
+        return folder.joinpath(*PurePosixPath(path.replace("\\", "/") if slashed else path).parts[dropped:])
+
+    dropping = [(root, dropped) for dropped in range(int(not slashed), len(place(Path(), 0, first).parts))]
+    moving = [(folder, 0) for folder in (*root.absolute().parents, *subfolders(root))]
+    choices = dropping if PurePosixPath(first).is_absolute() else [*moving, *dropping]
+    found = {choice: [path for path in tried if _is_file(place(*choice, path))] for choice in choices}
+    folder, dropped = max(found, key=lambda choice: len(found[choice]), default=(root, 0))
+    yield f"looked for {root / first}"
+    if not (there := found.get((folder, dropped))):
+        return
+    mends = [f"write data.root: {folder}"] if folder != root else []
+    mends += ["write / for \\ in the paths"] if slashed else []
+    mends += [f"take {Path(*place(Path(), 0, there[0]).parts[:dropped])}/ off the paths"] if dropped else []
+    yield f"{len(there)} of {len(tried)} tried are elsewhere, as {place(folder, dropped, there[0])}: {' and '.join(mends)}"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # for instance a name that is too long
+        return False
 
 
 def _frame(accepted: list[tuple[Candidate, Inspected]], folds: int, seed: int) -> pd.DataFrame:
@@ -496,6 +583,8 @@ def _frame(accepted: list[tuple[Candidate, Inspected]], folds: int, seed: int) -
             "sha256": [image.sha256 for _, image in accepted],
         }
     )
+    given = {image.sha256: candidate.split for candidate, image in accepted if candidate.split}
+    frame["split"] = [given.get(sha256, "") for sha256 in frame["sha256"]]
     held_out = frame["split"] == "validation"
     for rows, numbers in ((~held_out, range(folds)), (held_out, range(1, folds))):
         fold_of = _folds(frame[rows], numbers, seed)

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from singflow.config.sections import phrases
 from singflow.data.manifest import read_classes
-from singflow.errors import InputError, printable
-from singflow.system import regular
+from singflow.data.reading import refuse_workbook
+from singflow.errors import InputError
 
 
 def read_vocabulary(path: Path) -> list[str]:
@@ -13,7 +14,7 @@ def read_vocabulary(path: Path) -> list[str]:
     Parameters
     ----------
     path : Path
-        UTF-8 text, one phrase a line.
+        UTF-8 text, one phrase a line; blank lines at the end do not count.
 
     Returns
     -------
@@ -23,25 +24,21 @@ def read_vocabulary(path: Path) -> list[str]:
     Raises
     ------
     InputError
-        For blank or repeated lines, control characters, and an empty or unreadable file.
+        For blank lines before the last phrase, repeated ones, control characters, and an empty or unreadable file.
     """
+    refuse_workbook(path)
     try:
-        lines = regular(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as UTF-8 text ({error}): name or save it anew") from None
+    while lines and not lines[-1].strip():
+        lines.pop()
     if not lines:
         raise InputError(f"{path}: holds no concepts: write one phrase a line")
-    first: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        phrase = " ".join(line.split())
-        if not phrase:
-            raise InputError(f"{path}: line {number} is blank: remove it")
-        if phrase != printable(phrase):
-            raise InputError(f"{path}: line {number} holds control characters: {phrase!r}: remove them")
-        if phrase.casefold() in first:
-            raise InputError(f"{path}: line {number} repeats {phrase!r} of line {first[phrase.casefold()]}: remove one of them")
-        first[phrase.casefold()] = number
-    return [" ".join(line.split()) for line in lines]
+    try:
+        return phrases(lines, "line")
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def read_class_list(path: Path) -> list[str]:

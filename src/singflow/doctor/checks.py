@@ -1,6 +1,5 @@
 """What of a run will work on this machine or its cluster, and how to mend what will not."""
 
-import csv
 import importlib.metadata
 import itertools
 import os
@@ -9,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -17,8 +15,9 @@ from packaging.specifiers import SpecifierSet
 from singflow.config.registry import ConSEEntry, ModelEntry, SpaceEntry, resolve_models, resolve_spaces
 from singflow.config.sections import LOCAL
 from singflow.config.study import Study, check, read_layers
-from singflow.data.manifest import SPLIT_FOLDERS, data_root
+from singflow.data.manifest import data_root
 from singflow.data.parameters import Data
+from singflow.data.reading import class_folders, iterate_rows
 from singflow.doctor.dvc import check_dvc
 from singflow.doctor.findings import Finding
 from singflow.doctor.slurm import check_cluster, check_controller
@@ -245,46 +244,19 @@ def _looked_into(data: Data) -> str:
 
 
 def _first_class(root: Path) -> str:
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    if folders and set(folders) <= set(SPLIT_FOLDERS):
-        folders = sorted(f"{split}/{entry.name}" for split in folders for entry in os.scandir(root / split) if entry.is_dir())
+    folders = class_folders(root)
     if not folders:
         raise InputError(f"data.root {root}: holds no class folders: images are expected at <root>/<class>/<image>")
-    next(os.scandir(root / folders[0]), None)
-    return folders[0]
+    next(os.scandir(folders[0]), None)
+    return str(folders[0].relative_to(root))
 
 
 def _first_row(table: Path, label_column: str) -> str:
     """The path in the first row of a table. Raises InputError when it lacks a column or a row."""
-    if table.suffix.lower() in (".parquet", ".pq"):
-        columns, row = _first_of_parquet(table)
-    else:
-        try:
-            with table.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file)
-                row = next(reader, {})
-                columns = list(reader.fieldnames or [])
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{table}: not readable as CSV: {error}") from None
-    lacking = [name for name in ("path", label_column) if name not in columns]
-    if lacking:
-        has = ", ".join(columns) or "none"
-        raise InputError(f"{table}: has no column {', '.join(lacking)}; it has {has}: correct it, or data.label_column")
-    if not row:
+    first = next(iterate_rows(table, {"path": "the image's path relative to data.root", label_column: "data.label_column"}), None)
+    if first is None:
         raise InputError(f"{table}: holds no rows")
-    return str(row["path"])
-
-
-def _first_of_parquet(table: Path) -> tuple[list[str], dict[str, Any]]:
-    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
-
-    with table.open("rb") as opened:
-        try:
-            file = parquet.ParquetFile(opened)
-            first = next(file.iter_batches(batch_size=1), None)
-        except ArrowException as error:
-            raise InputError(f"{table}: not readable as Parquet: {error}") from None
-        return file.schema_arrow.names, first.to_pylist()[0] if first else {}
+    return first[1]["path"]
 
 
 def estimate(study: Study, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]) -> int:

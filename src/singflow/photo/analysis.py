@@ -8,7 +8,7 @@ import scipy
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
 from singflow.analyses.metrics import Removal, angle_deg, remove
 from singflow.artifacts.tensors import Tensors
-from singflow.data.manifest import prompt_of
+from singflow.data.manifest import fill, prompt_of
 from singflow.translators.ridge import Affine
 
 LIKELIEST = 5
@@ -105,7 +105,7 @@ def stored_texts(
     tensors : dict of ndarray
         Their embeddings, of shape (number of texts, m), from prompts/<space>.safetensors.
     label_templates, concept_templates : list of str
-        Templates that the study filled, in which {} stands for the label or concept.
+        Templates that the study filled, as fill() takes them.
     prompts : dict of str
         The labels' texts in the manifest, by label.
 
@@ -116,13 +116,13 @@ def stored_texts(
     """
     stored = dict(zip(names["targets"], tensors.get("target_embeddings", []), strict=True))
     if len(concept_templates) == 1:
-        filled = [concept_templates[0].replace("{}", concept) for concept in names["concepts"]]
+        filled = [fill(concept_templates[0], concept) for concept in names["concepts"]]
         stored |= dict(zip(filled, tensors["concept_embeddings"], strict=True))
     for label, embedding in zip(names["labels"], tensors["label_embeddings"], strict=True):
         if prompts[label] != prompt_of(label):
             stored[prompts[label]] = embedding
         elif len(label_templates) == 1:
-            stored[label_templates[0].replace("{}", label)] = embedding
+            stored[fill(label_templates[0], label)] = embedding
     return stored
 
 

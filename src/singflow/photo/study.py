@@ -17,7 +17,7 @@ from singflow.artifacts.files import Facts, read_json, read_names
 from singflow.artifacts.tables import iterate_row_groups, read_models
 from singflow.artifacts.tensors import Tensors, read_null_basis, read_tensors
 from singflow.config.registry import read_model, read_space
-from singflow.data.manifest import head_classes, prompt_of
+from singflow.data.manifest import fill, head_classes, prompt_of
 from singflow.data.vocabulary import read_class_list
 from singflow.errors import InputError
 from singflow.photo.analysis import Artifacts, Setting, stored_texts
@@ -164,7 +164,7 @@ class Texts:
         rows = np.flatnonzero(head_classes(pd.DataFrame({"label": self.labels}), class_names) == index)
         name = self.labels[rows[0]] if len(rows) else class_names[index]
         own = len(rows) and self.prompts[name] != prompt_of(name)
-        text = templates[0].replace("{}", name) if len(templates) == 1 else f"{name} ({len(templates)} templates)"
+        text = fill(templates[0], name) if len(templates) == 1 else f"{name} ({len(templates)} templates)"
         embedding = self.tensors["label_embeddings"][rows[0]] if len(rows) else embed_templates(self.embed, [name], templates, {})[0]
         return self.prompts[name] if own else text, embedding
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from singflow.config.registry import ModelEntry, SpaceEntry, objection
+from singflow.data.reading import class_folders
 from singflow.parallel import AHEAD
 from singflow.towers.parameters import CPU_BATCH
 from singflow.translators.reference import reference_folder
@@ -24,6 +25,7 @@ ELEMENTS = 0.8  # 10^9 elements per second of elementwise float64 work, whatever
 GPU = 3900.0  # 10^9 multiply-adds per second of a tower on a GPU
 STEP = 0.002  # seconds of a training step on a GPU, which small matrices do not fill: not measured
 DECODE, PREPARE, CROP = 0.002, 0.0025, 0.0012  # seconds of one thread: decode a photo of 500 x 400 pixels, its view 0, a further view
+TEXT = 0.08  # forward passes of a space's image tower that a text costs: those of ViT-L/14 with its text tower, and of the packaged space
 LOADED = 0.015  # seconds to build, load and hash a million parameters
 ACTIVATIONS = 30.0  # MB of a view in a forward pass on a CPU: measured 3 to 60
 PIXELS = 1.2  # MB of a view of 224 x 224 pixels that waits for the tower, with what making it leaves: measured
@@ -243,18 +245,10 @@ def _reference(reference: str | None) -> tuple[int, int]:
 
 def _in_folders(root: Path, per_class: int | None) -> int:
     """Images in class folders, perhaps below train and val, as far as the first entries of some folders tell; 0: no such folder."""
-    top = _folders(root)
-    splits = [each for each in top if each.name in ("train", "val", "validation")]
-    total = 0.0
-    for folders in map(_folders, splits) if splits and len(splits) == len(top) else [top]:
-        looked_at = folders[:: -(-len(folders) // LOOKED_AT)] if folders else []
-        counts = [sum(1 for _ in islice(folder.iterdir(), COUNTED)) for folder in looked_at]
-        total += len(folders) * sum(min(count, per_class or count) for count in counts) / max(len(counts), 1)
-    return round(total)
-
-
-def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    folders = class_folders(root) if root.is_dir() else []
+    looked_at = folders[:: -(-len(folders) // LOOKED_AT)] if folders else []
+    counts = [sum(1 for _ in islice(folder.iterdir(), COUNTED)) for folder in looked_at]
+    return round(len(folders) * sum(min(count, per_class or count) for count in counts) / max(len(counts), 1))
 
 
 @cache
@@ -602,7 +596,7 @@ def _tower_seconds(step: str, s: Size) -> float:
         return s.shard_rows * (forward + (DECODE + PREPARE + CROP * (s.views - 1)) / (s.views * s.threads))
     return {
         "build_manifest": s.images * DECODE / s.threads,
-        "embed_prompts": 0.002 * (s.labels + s.concepts),
+        "embed_prompts": TEXT * forward * (s.labels + s.concepts),
         "render_pictures": s.pictures * (3.0 if s.gpu else 300.0),
         "write_report": min(s.images, 10_000) * DECODE / s.threads,
     }.get(step, 0.0)

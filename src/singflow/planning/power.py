@@ -24,15 +24,16 @@ def told(images: int, width: int, *, photos: bool) -> str:
     """
     import pandas as pd
 
-    table, column = pd.read_csv(TABLE, index_col="per_dimension"), "leak_photos" if photos else "leak"
+    table, column = pd.read_csv(TABLE), "leak_photos" if photos else "leak"
     ratio, digits = images / width, 0 if images >= 10 * width else 1
-    below = table.index[table.index <= ratio]
-    row = table.loc[below.max() if len(below) else table.index.min()]
-    if len(below):
+    reached = table[table["per_dimension"] <= ratio]
+    row = table.iloc[max(len(reached) - 1, 0)].to_dict()
+    advised = table.set_index("per_dimension").loc[ADVISED].to_dict()
+    if len(reached):
         shown = f"R2 about {row['r2_share']:.0%} of the best, leaks from {row[column]:.0%} of the meaning are found"
     else:
         shown = f"R2 below {row['r2_share']:.0%} of the best, no leak below {row[column]:.0%} of the meaning is found"
     said = f"{images:,} images, {ratio:,.{digits}f} per feature dimension: {shown}"
     if ratio < ADVISED:
-        said += f"; {ADVISED * width:,.0f} images: {table.at[ADVISED, 'r2_share']:.0%}, leaks from {table.at[ADVISED, column]:.0%}"
+        said += f"; {ADVISED * width:,.0f} images: {advised['r2_share']:.0%}, leaks from {advised[column]:.0%}"
     return said

@@ -48,8 +48,8 @@ class Prompts(Section):
     """The texts that stand for labels and concepts in a space."""
 
     label_templates: list[Template] = Field(
-        ["an image of a {}"], min_length=1, description="{} is the label; several are averaged at unit norm (paper: this one)"
+        ["an image of a {}"], min_length=1, description="{} is the label, a(n) {} a or an before it; several are averaged (paper: this one)"
     )
-    concept_templates: list[Template] = Field(["{}"], min_length=1, description="{} is the concept")
+    concept_templates: list[Template] = Field(["{}"], min_length=1, description="{} is the concept, a(n) {} a or an before it")
     batch_size: int = Field(64, ge=1, le=MOST_AT_ONCE, description="texts per forward pass")
     cache: SafePath = Field(".cache/prompts", description="folder that keeps embedded texts, found again by their content")

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from singflow.config.registry import ConSEEntry, OpenCLIPEntry, SpaceEntry
-from singflow.data.manifest import prompt_of
+from singflow.data.manifest import fill, prompt_of
 from singflow.errors import InputError
+from singflow.parallel import map_ahead
 from singflow.towers.checkpoints import brief, read_checkpoint
 from singflow.towers.classifiers import Classifier, check_finite, load_classifier
 from singflow.towers.views import Preprocess, from_open_clip
@@ -20,6 +21,7 @@ from singflow.towers.weights import locate, open_clip_tag
 LIBRARIES = {"conse": ["sentence-transformers", "transformers"], "open_clip": ["open_clip_torch"]}
 
 Encode = Callable[[list[str]], np.ndarray]
+Tokenize = Callable[[list[str]], tuple[Any, list[int]]]
 
 
 class ImageTower(nn.Module):
@@ -98,17 +100,20 @@ class CLIPImages(ImageTower):
 
 
 class TextTower(nn.Module):
-    """Texts -> embeddings (n, m) float32, in batches; texts that do not fit the tower are refused, not cut."""
+    """Texts -> embeddings (n, m) float32, in batches; texts that do not fit the tower are refused, not cut.
 
-    def __init__(self, module: nn.Module, encode: Callable[[list[str]], torch.Tensor], dim: int) -> None:
+    tokenize: gives a batch out of texts, and each text's number of tokens. encode: gives embeddings (n, m) of a batch.
+    """
+
+    def __init__(self, module: nn.Module, tokenize: Tokenize, encode: Callable[[Any], torch.Tensor], dim: int) -> None:
         super().__init__()
         self.module = module.eval()
-        self._encode = encode
+        self._tokenize = tokenize
+        self._encode = torch.inference_mode()(encode)
         self.dim = dim
 
-    @torch.inference_mode()
-    def embed(self, texts: list[str], batch_size: int = 64) -> np.ndarray:
-        """Embed texts, by batches of like lengths: a batch costs what its longest text does.
+    def embed(self, texts: list[str], batch_size: int = 64, threads: int = 1) -> np.ndarray:
+        """Embed texts, by batches of as many tokens: a batch costs what its longest text does. Their order changes no byte.
 
         Parameters
         ----------
@@ -116,6 +121,8 @@ class TextTower(nn.Module):
             n texts, at least one.
         batch_size : int
             Texts per forward pass.
+        threads : int
+            Forward passes side by side. Where PyTorch has one thread, their number changes no byte.
 
         Returns
         -------
@@ -127,9 +134,11 @@ class TextTower(nn.Module):
         InputError
             When the width is not the registry's, and for a text that is too long for an open_clip tower.
         """
-        order = np.argsort([len(text) for text in texts], kind="stable")
-        batches = [[texts[row] for row in order[start : start + batch_size]] for start in range(0, len(texts), batch_size)]
-        sorted_embeddings = nn.functional.normalize(torch.cat([self._encode(batch) for batch in batches]).float(), dim=1).cpu().numpy()
+        lengths = self._tokenize(texts)[1]
+        order = sorted(range(len(texts)), key=lambda row: (lengths[row], texts[row]))
+        parts = ([texts[row] for row in order[start : start + batch_size]] for start in range(0, len(texts), batch_size))
+        encoded = map_ahead(self._encode, (self._tokenize(part)[0] for part in parts), threads)  # tokenizers are not made for threads
+        sorted_embeddings = nn.functional.normalize(torch.cat(list(encoded)).float(), dim=1).cpu().numpy()
         _check_width(sorted_embeddings.shape[1], self.dim)
         embeddings = np.empty_like(sorted_embeddings)
         embeddings[order] = sorted_embeddings
@@ -202,15 +211,18 @@ def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> Te
     model.visual = nn.Identity()
     model.to(device)
 
-    def encode(texts: list[str]) -> torch.Tensor:
+    def numbered(texts: list[str]) -> tuple[torch.Tensor, list[int]]:
         tokens, longer = tokenize(texts), tokenize(texts, context_length=tokenize.context_length + 1)
         cut = (tokens != longer[:, : tokens.shape[1]]).any(dim=1)
         if cut.any():
             raise InputError(f"the text tower takes {tokens.shape[1]} tokens; shorten the text {texts[int(cut.int().argmax())][:60]!r}...")
+        return tokens, [tokens.shape[1]] * len(texts)
+
+    def encode(tokens: torch.Tensor) -> torch.Tensor:
         embeddings: torch.Tensor = model.encode_text(tokens.to(device))
         return embeddings
 
-    return TextTower(model, encode, entry.dim)
+    return TextTower(model, numbered, encode, entry.dim)
 
 
 def _open_clip(entry: OpenCLIPEntry) -> Any:
@@ -237,16 +249,23 @@ def _open_clip(entry: OpenCLIPEntry) -> Any:
 
 def _sentence_encoder(entry: ConSEEntry, device: torch.device) -> TextTower:
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.util import batch_to_device
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     model = SentenceTransformer(str(_package_model(entry.text.removeprefix("package:"))), device=str(device), local_files_only=True)
 
-    def encode(texts: list[str]) -> torch.Tensor:
-        embeddings: torch.Tensor = model.encode(texts, convert_to_tensor=True, show_progress_bar=False, batch_size=len(texts))
+    prepare = getattr(model, "preprocess", None) or model.tokenize  # its name before sentence-transformers 6
+
+    def tokenize(texts: list[str]) -> tuple[dict[str, torch.Tensor], list[int]]:
+        batch = prepare(texts)
+        return batch, batch["attention_mask"].sum(dim=1).tolist()
+
+    def encode(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        embeddings: torch.Tensor = model(batch_to_device(batch, device))["sentence_embedding"]
         return embeddings
 
-    return TextTower(model, encode, entry.dim)
+    return TextTower(model, tokenize, encode, entry.dim)
 
 
 def _package_model(distribution: str) -> Path:
@@ -270,7 +289,7 @@ def embed_templates(embed: Encode, names: list[str], templates: list[str], own: 
     names : list of str
         Labels or concepts.
     templates : list of str
-        Texts in which `{}` stands for the name.
+        As fill() takes them.
     own : dict
         Texts, by name, for names that have one of their own, which no template changes.
 
@@ -279,7 +298,7 @@ def embed_templates(embed: Encode, names: list[str], templates: list[str], own: 
     ndarray of shape (len(names), m)
         Float32.
     """
-    texts = [[own[name]] * len(templates) if name in own else [t.replace("{}", name) for t in templates] for name in names]
+    texts = [[own[name]] * len(templates) if name in own else [fill(template, name) for template in templates] for name in names]
     embeddings = embed([text for each in texts for text in each])
     mean = embeddings.reshape(len(names), len(templates), -1).mean(axis=1, dtype=np.float64)
     mean /= np.sqrt(np.einsum("nm,nm->n", mean, mean))[:, None]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +15,23 @@ from singflow.cli import log
 from singflow.errors import InputError
 
 CHUNK = 1024
+MANY = 4  # chunks
 
 
 @dataclass(frozen=True)
 class TextCache:
     """A folder of chunks of embedded texts, each named by the hash of all that decides its bytes.
 
-    facts: what decides them besides the texts, as JSON can hold it: weights, batch size, versions, device, threads.
+    facts: what decides them besides the texts, as JSON can hold it: weights, batch size, versions, device.
     embed: gives embeddings (n, m) of n texts. progress: wraps the chunks while they are worked on; gets them and their number.
+    at_once: texts of which `embed` makes full use, by which the time that many will take is measured.
     """
 
     folder: Path
     facts: dict[str, Any]
     embed: Callable[[list[str]], np.ndarray]
     progress: Callable[[Iterable[list[str]], int], Iterable[list[str]]]
+    at_once: int
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         """Embeddings (n, m) of n texts: `embed` sees only chunks that are not in the folder, or damaged there.
@@ -36,11 +40,25 @@ class TextCache:
         byte for byte what embedding again would give. Raises InputError when the folder cannot be written to.
         """
         chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
+        self._tell_time([chunk for chunk in chunks if not self._path(chunk).exists()], len(texts))
         return np.concatenate([self._chunk(chunk) for chunk in self.progress(chunks, len(chunks))])
 
-    def _chunk(self, texts: list[str]) -> np.ndarray:
+    def _tell_time(self, new: list[list[str]], total: int) -> None:
+        """Say how long many texts will take, before they are embedded."""
+        if len(new) < MANY:
+            return
+        sample, started = new[0][: self.at_once], time.perf_counter()
+        self.embed(sample)
+        many = sum(map(len, new))
+        minutes = (time.perf_counter() - started) / len(sample) * many / 60
+        log.info("%d of %d texts are new: embedding them takes about %.1f minutes", many, total, minutes)
+
+    def _path(self, texts: list[str]) -> Path:
         key = hashlib.sha256(json.dumps({**self.facts, "texts": texts}, sort_keys=True).encode()).hexdigest()
-        path = self.folder / f"{key}.safetensors"
+        return self.folder / f"{key}.safetensors"
+
+    def _chunk(self, texts: list[str]) -> np.ndarray:
+        path = self._path(texts)
         if path.exists():
             try:
                 tensors, metadata = read_tensors(path, ["embeddings"])

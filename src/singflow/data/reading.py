@@ -1,0 +1,229 @@
+"""Reading the tables, lists and folders of images that people make, and telling them what is wrong with them."""
+
+import csv
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from singflow.errors import InputError
+from singflow.system import regular
+
+SEPARATORS = (",", ";", "\t")  # of cells, the first that splits the header into the columns that are needed
+BLANK = "".join(SEPARATORS) + " \r\n"
+SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation"}
+SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".localized", "icon\r")
+OF_SYSTEM = {*SYSTEM_FILES, "__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
+WORKBOOKS = {b"PK\x03\x04": "an Excel workbook (.xlsx) or another zip archive", b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)"}
+
+Row = dict[str, str]
+
+
+def of_system(name: str) -> bool:
+    """Whether a file or folder is one that an operating system leaves among images.
+
+    Parameters
+    ----------
+    name : str
+        Its name, in any case, without a path.
+
+    Returns
+    -------
+    bool
+        True for `.DS_Store`, `Thumbs.db`, `._a.jpg`, `__MACOSX` and their like.
+    """
+    return name.startswith("._") or name.lower() in OF_SYSTEM
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder is none of a folder of images: hidden, or of the operating system.
+
+    Parameters
+    ----------
+    name : str
+        Its name, without a path.
+
+    Returns
+    -------
+    bool
+        True for names that start with a dot, and for those of an operating system.
+    """
+    return name.startswith(".") or of_system(name)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Folders in a folder of images, without litter.
+
+    Parameters
+    ----------
+    folder : Path
+        Any folder.
+
+    Returns
+    -------
+    list of Path
+        In order of names.
+
+    Raises
+    ------
+    OSError
+        When it cannot be listed.
+    """
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if Path(entry.path).is_dir() and not is_litter(entry.name))
+
+
+def below_splits(folders: list[Path]) -> bool:
+    """Whether the class folders lie one level lower, below train and val.
+
+    Parameters
+    ----------
+    folders : list of Path
+        All subfolders of the data root.
+
+    Returns
+    -------
+    bool
+        True where they all are train or val, in any case.
+    """
+    return bool(folders) and all(each.name.lower() in SPLIT_FOLDERS for each in folders)
+
+
+def class_folders(root: Path) -> list[Path]:
+    """The folders of the classes.
+
+    Parameters
+    ----------
+    root : Path
+        The data root.
+
+    Returns
+    -------
+    list of Path
+        Its subfolders, or those of its train and val where it has no others.
+
+    Raises
+    ------
+    OSError
+        When a folder cannot be listed.
+    """
+    top = subfolders(root)
+    return [inner for split in top for inner in subfolders(split)] if below_splits(top) else top
+
+
+def refuse_workbook(path: Path) -> None:
+    """Refuse a file that is no text for what it is.
+
+    Parameters
+    ----------
+    path : Path
+        A table or list that should be text.
+
+    Raises
+    ------
+    InputError
+        When there is no such file, it cannot be read, or it is a pipe, a device, a workbook or a Parquet file.
+    """
+    try:
+        with regular(path).open("rb") as file:
+            start = file.read(4)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: not readable as UTF-8 text or CSV ({error.strerror}): name or save it anew") from None
+    if start in WORKBOOKS:
+        raise InputError(f"{path}: is {WORKBOOKS[start]}: save it as text, a table as CSV UTF-8, and name that file")
+    if start == b"PAR1":
+        raise InputError(f"{path}: is a Parquet file: let its name end in .parquet")
+
+
+def iterate_rows(path: Path, needed: Mapping[str, str], optional: tuple[str, ...] = ()) -> Iterator[tuple[int, Row]]:
+    """Rows of a table, without those of which every cell is blank.
+
+    Parameters
+    ----------
+    path : Path
+        Parquet where its name ends in .parquet or .pq, else CSV in UTF-8 with commas, semicolons or tabs between its cells.
+    needed : mapping
+        Names of columns that it must have, whose capitals and outer spaces do not matter, and what each is, for messages.
+    optional : tuple of str
+        Names of columns that it may have.
+
+    Yields
+    ------
+    tuple of int and dict of str
+        Number of the row's line, the header's being 1 in Parquet, and its cells as text by the names that were asked for; one that
+        is missing is empty.
+
+    Raises
+    ------
+    InputError
+        For a file that cannot be read, a column that is missing or there twice, and a row with more cells than the header.
+    """
+    rows = _parquet_rows(path) if path.suffix.lower() in (".parquet", ".pq") else _csv_rows(path, needed)
+    _, header = next(rows, (1, []))
+    places = _places(path, header, needed, optional)
+    for number, cells in rows:
+        if len(cells) > len(header):
+            raise InputError(
+                f"{path}: rows have more cells than the header (line {number}): quote commas inside cells, remove those at line ends"
+            )
+        yield number, {name: cells[place] if place < len(cells) else "" for name, place in places.items()}
+
+
+def _places(path: Path, header: list[str], needed: Mapping[str, str], optional: tuple[str, ...]) -> dict[str, int]:
+    """Place of each column that is needed or there."""
+    places = {}
+    for name in (*needed, *optional):
+        exact = [place for place, title in enumerate(header) if title == name]
+        found = exact or [place for place, title in enumerate(header) if _plain(title) == _plain(name)]
+        if len(found) > 1:
+            raise InputError(f"{path}: has {len(found)} columns {name!r}: name one of them otherwise")
+        if found:
+            places[name] = found[0]
+        elif name in needed:
+            what = f" ({needed[name]})" if needed[name] else ""
+            raise InputError(f"{path}: has no column {name!r}{what}; it has {', '.join(filter(str.strip, header)) or 'none'}")
+    return places
+
+
+def _plain(title: str) -> str:
+    return title.strip().casefold()
+
+
+def _csv_rows(path: Path, needed: Mapping[str, str]) -> Iterator[tuple[int, list[str]]]:
+    refuse_workbook(path)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = next((line for line in file if line.strip(BLANK)), None)
+            if header is None:
+                raise InputError(f"{path}: not readable as CSV: it is empty: name or save it anew")
+            wanted = {_plain(name) for name in needed}
+            fits = (each for each in SEPARATORS if wanted <= {_plain(title) for title in next(csv.reader([header], delimiter=each))})
+            separator = next(fits, ",")
+            file.seek(0)
+            reader = csv.reader(file, delimiter=separator, strict=True)
+            for cells in reader:
+                if any(map(str.strip, cells)):
+                    yield reader.line_num, cells
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise InputError(f"{path}: not readable as CSV ({error}): save it anew as comma-separated UTF-8") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    from pyarrow import parquet  # type: ignore[import-untyped]
+
+    regular(path)
+    try:
+        file = parquet.ParquetFile(path)
+        yield 1, file.schema_arrow.names
+        number = 1
+        for batch in file.iter_batches():
+            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                number += 1
+                cells = ["" if value is None or value != value else str(value) for value in values]
+                if any(map(str.strip, cells)):
+                    yield number, cells
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except Exception as error:  # noqa: BLE001 (pyarrow raises whatever damaged bytes provoke)
+        raise InputError(f"{path}: not readable as Parquet ({error}): write it anew, or as CSV") from None
