@@ -630,7 +630,7 @@ def refitted(
     Returns
     -------
     dict of str to ndarray of shape (n,)
-        Of each score, out of once().
+        Of each score, out of once(); of those of conditional_ with the chance of the scored images.
     """
     weights, rank = signs(images.group, seed), len(predictors[0].mean)
     unseen = surprise(rank, pulled(predictors, images, weights, null=True))
@@ -645,5 +645,11 @@ def refitted(
             given = predictors if prefix == "conditional_" else ()
             added = influences(images, images, translators, maps, each, texts, codes, SCORES.get(prefix, RANKED), given)
             found[-1] |= {prefix + name: values for name, values in added.items()}
-    halves, moved = (np.stack(list(each.values()), axis=-1) for each in found)
-    return dict(zip(found[0], once(halves, moved, weights).T, strict=True))
+    kept: dict[str, np.ndarray] = {}
+    for two_fits in (False, True):  # what two fits do together first order misses: their scores keep the chance of the scored images
+        names = [name for name in found[0] if name.startswith("conditional_") == two_fits]
+        halves, moved = (np.stack([each[name] for name in names], axis=-1) for each in found)
+        if two_fits:
+            halves, moved = (np.broadcast_to(each.mean(axis=0), each.shape) for each in (halves, moved))
+        kept |= dict(zip(names, once(halves, moved, weights).T, strict=True))
+    return {name: kept[name] for name in found[0]}
