@@ -12,17 +12,15 @@ from singflow.analyses.controls import Case, draw_subspace
 from singflow.analyses.geometry import complement, row_span
 from singflow.analyses.refits import (
     DRAWS,
-    RANKED,
     SCORES,
-    Fit,
     Images,
     Inside,
     Part,
     fits_of,
-    influences,
     maps_of,
     mean_scores,
     null_part,
+    refitted,
     surprise,
 )
 from singflow.artifacts.files import read_json, read_names, write_json
@@ -32,6 +30,7 @@ from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.translators.crossfit import WHOLE, GroupSums, split
 from singflow.translators.reference import Paired, training_images
+from singflow.translators.ridge import Affine
 
 
 class Flags(cli.Command):
@@ -84,7 +83,7 @@ def read_images(pairs: Paired, folder: Path, axes: np.ndarray, sums: GroupSums |
     return *rows, views
 
 
-def removals(flags: Flags, axes: np.ndarray, rank: int, basis: np.ndarray, predictors: list[Fit]) -> dict[str, list[Part]]:
+def removals(flags: Flags, axes: np.ndarray, rank: int, basis: np.ndarray, predictors: list[Affine]) -> dict[str, list[Part]]:
     """What is removed, by the prefix of its scores: the null component, and other subspaces as measure_controls draws them."""
 
     def drawn(kind: str, dimension: int, rescaled: bool = False) -> list[Part]:
@@ -123,12 +122,9 @@ def main(flags: Flags) -> None:
         images = Images(features, targets, *((sums.split.place, sums.split.groups) if refit else (alone, alone)), views)
         penalty = read_json(flags.floor).of_kind("lambdas", dict)["predictor"]
         predictors = fits_of(sums.regress(slice(0, rank), slice(rank, None)), penalty) if refit else []
-        parts = removals(flags, axes, rank, basis, predictors)
-        fits = fits_of(sums, translator["lambda"]) if refit else []
-        for prefix, each in parts.items() if refit else ():
-            scores = SCORES.get(prefix, RANKED)
-            found = influences(images, images, fits, each, texts, codes, scores, predictors if prefix == "conditional_" else ())
-            columns |= {prefix + name: values for name, values in found.items()}
+        parts = removals(flags, axes, rank, basis, [each.map for each in predictors])
+        if refit:
+            columns |= refitted(images, fits_of(sums, translator["lambda"]), predictors, parts, texts, codes, flags.seed)
         ranked = {prefix: each for prefix, each in parts.items() if prefix not in ("conditional_", "matched_")}
         for penalty in sorted(translator["lambdas_within_one_error"], key=lambda each: each != translator["lambda"]):
             maps = maps_of(sums, penalty)

@@ -66,7 +66,7 @@ class World:
             features.append(np.hstack([mine[:, :RANK], 0.6 * mine[:, :RANK] @ self.between + 0.5 * mine[:, RANK:]]).astype(np.float32))
         return features, z.astype(np.float32), codes, texts.astype(np.float32)
 
-    def measure(self, features, z, codes, texts, *, seed, keep=None, through=True, views=1):
+    def measure(self, features, z, codes, texts, *, seed, keep=None, through=refits.refitted, views=1):
         """Scores of every image by name, and what it adds through the fits; fitted without the image that is not kept."""
         n = len(codes)
         fold = np.random.default_rng(seed).permutation(n) % 5
@@ -79,11 +79,11 @@ class World:
         images = refits.Images(features, z, sums.split.place, sums.split.groups, views)
         parts = {
             "": [refits.null_part(RANK)],
-            "conditional_": [refits.surprise(RANK, predictors)],
+            "conditional_": [refits.surprise(RANK, [each.map for each in predictors])],
             "control_": [refits.Inside(each) for each in self.subspaces],
             "matched_": [refits.Inside(each, rank=RANK) for each in self.subspaces],
         }
-        scores, added = {}, {}
+        scores = {}
         for prefix, names in refits.SCORES.items():
             scores |= {prefix + name: np.zeros(n) for name in names}
             for part in parts[prefix]:
@@ -91,11 +91,18 @@ class World:
                     found = scores_of(removal, texts, codes[chosen])
                     for name in names:
                         scores[prefix + name][chosen] += found[name] / len(parts[prefix])
-            if through:
-                given = predictors if prefix == "conditional_" else ()
-                found = refits.influences(images, images, fits, parts[prefix], texts, codes, names, given)
-                added |= {prefix + name: each for name, each in found.items()}
+        added = through(images, fits, predictors, parts, texts, codes, seed) if through else {}
         return pd.DataFrame(scores), pd.DataFrame(added)
+
+
+def to_first_order(images, fits, predictors, parts, texts, codes, seed):
+    """What images add before what their spread counts twice is taken off."""
+    maps, found = [each.map for each in fits], {}
+    for prefix, names in refits.SCORES.items():
+        given = predictors if prefix == "conditional_" else ()
+        each = refits.influences(images, images, fits, maps, parts[prefix], texts, codes, names, given)
+        found |= {prefix + name: halves.sum(axis=0) for name, halves in each.items()}
+    return found
 
 
 @pytest.mark.parametrize("views", [1, 2])
@@ -103,10 +110,10 @@ def test_what_an_image_adds_is_what_mean_scores_lose_without_it(views):
     world, n, dropped = World(0, content=0.5), 240, 40
     (features,), z, codes, texts = world.draw(1, n * views)
     codes = codes[:n]
-    scores, added = world.measure(features, z, codes, texts, seed=1, views=views)
+    scores, added = world.measure(features, z, codes, texts, seed=1, views=views, through=to_first_order)
     lost = []
     for image in range(dropped):
-        without, _ = world.measure(features, z, codes, texts, seed=1, keep=np.arange(n) != image, through=False, views=views)
+        without, _ = world.measure(features, z, codes, texts, seed=1, keep=np.arange(n) != image, through=None, views=views)
         lost.append((scores - without).sum())
     lost = pd.DataFrame(lost)
     for name in added:
@@ -125,13 +132,63 @@ def test_an_image_that_nothing_is_fitted_to_adds_nothing():
     sums.update(features, z, np.arange(n), np.zeros(n, dtype=int))
     images = refits.Images(features, z, sums.split.place, sums.split.groups, 1)
     fits = refits.fits_of(sums, 0.1)
-    added = refits.influences(images, images, fits, [refits.null_part(RANK)], texts, codes, ["is_deg"])["is_deg"]
+    maps = [each.map for each in fits]
+    added = refits.influences(images, images, fits, maps, [refits.null_part(RANK)], texts, codes, ["is_deg"])["is_deg"].sum(axis=0)
     assert (images.group[held_out] == WHOLE).all() and (added[held_out] == 0).all() and (added[~held_out] != 0).all()
     alone = refits.Images(
         features, z, np.where(held_out, 0, images.place), images.group, 1
     )  # scored by a fold's fit: what the whole one adds
-    other = refits.influences(alone, images, fits, [refits.null_part(RANK)], texts, codes, ["is_deg"])["is_deg"]
+    other = refits.influences(alone, images, fits, maps, [refits.null_part(RANK)], texts, codes, ["is_deg"])["is_deg"].sum(axis=0)
     assert not np.allclose(added, other)
+
+
+def test_what_is_counted_twice_is_taken_off_of_every_combination_of_scores_alike():
+    """Two scores with a part in common: noise of the images that are scored, and a part that training images make in pairs."""
+    generator, n = np.random.default_rng(0), 400
+    mixing = np.array([[1.0, 0.6], [0.0, 1.0]])
+    weights = refits.signs(np.arange(n) % 5, 3)
+    assert (weights != 0).sum() == n / 2 and set(weights) == {-1.0, 0.0, 1.0}
+
+    def spread(numbers):
+        return numbers.T @ numbers / n
+
+    own, noise = generator.standard_normal((n, 2)), generator.standard_normal((2, n, 2))
+    halves = np.stack([own + each for each in noise]) / 2 @ mixing
+    found = refits.once(halves, halves, weights)
+    np.testing.assert_allclose(spread(found), spread(own @ mixing), atol=0.25)
+    assert (spread(halves.sum(axis=0)) > 1.3 * spread(found)).all()
+    pairs = np.triu(generator.standard_normal((n, n)), 1) / np.sqrt(n)
+    pairs += pairs.T
+    sums, answers = pairs.sum(axis=1), pairs @ weights
+    halves, moved = (np.repeat(np.stack([a, own[:, 1]], axis=1)[None] @ mixing / 2, 2, axis=0) for a in (sums, sums + answers))
+    kept = refits.once(halves, moved, weights) @ np.linalg.inv(mixing)
+    np.testing.assert_allclose(np.diag(spread(kept)), [np.mean(sums**2) - np.mean(pairs**2) * n / 2, np.mean(own[:, 1] ** 2)], rtol=0.2)
+    other = np.array([[2.0, 5.0], [-1.0, 3.0]])
+    np.testing.assert_allclose(refits.once(halves @ other, moved @ other, weights), refits.once(halves, moved, weights) @ other, atol=1e-6)
+    still = refits.once(np.zeros((2, n, 2)), np.zeros((2, n, 2)), weights)
+    assert still.shape == (n, 2) and (still == 0).all()
+
+
+def test_maps_are_pulled_as_a_fit_with_other_weights_is():
+    world, n, image = World(0, content=0.5), 2000, 17
+    (features,), z, _, _ = world.draw(1, n)
+    fold = np.arange(n) % 5
+    sums = GroupSums(split(pd.DataFrame({"split": np.where(fold == 0, "validation", "train"), "fold": fold}), 5))
+    sums.update(features, z, np.arange(n), np.zeros(n, dtype=int))
+    images, between = refits.Images(features, z, sums.split.place, sums.split.groups, 1), sums.regress(slice(0, RANK), slice(RANK, None))
+    less = GroupSums(sums.split)
+    kept = np.arange(n) != image
+    less.update(features[kept], z[kept], np.flatnonzero(kept), np.zeros(n - 1, dtype=int))
+    for null, whole, without in ((False, sums, less), (True, between, less.regress(slice(0, RANK), slice(RANK, None)))):
+        fits, exact = refits.fits_of(whole, 0.05), refits.maps_of(without, 0.05)
+        pulled = refits.pulled(fits, images, -1.0 * ~kept, null=null)
+        for place, (fit, moved, lost) in enumerate(zip(fits, pulled, exact, strict=True)):
+            if place == fold[image]:
+                np.testing.assert_array_equal(moved.weight, fit.map.weight)
+                continue
+            for part in ("weight", "bias"):
+                change, wanted = (getattr(each, part) - getattr(fit.map, part) for each in (moved, lost))
+                assert np.linalg.norm(change - wanted) < 0.25 * np.linalg.norm(wanted), (null, place, part)
 
 
 RATIO = {
@@ -141,10 +198,10 @@ RATIO = {
 }
 
 
-@pytest.mark.parametrize("classes", [0.0, 0.6])
-def test_intervals_cover_what_new_images_and_new_fits_give_in_93_to_97_percent(classes):
+@pytest.mark.parametrize(("content", "classes", "n"), [(0.6, 0.0, 120), (0.6, 0.6, 120), (0.0, 0.0, 60)])
+def test_intervals_cover_what_new_images_and_new_fits_give_in_93_to_97_percent(content, classes, n):
     """150 trials: within the chance of so few (three standard errors) of 93 to 97 percent, and the images alone do not."""
-    world, n, trials = World(3, content=0.6, labels=20 if classes else 6, classes=classes), 120, 150
+    world, trials = World(3, content=content, labels=20 if classes else 6, classes=classes), 150
     values, ends, alone = [], [], []
 
     def all_of(means, names):
@@ -159,15 +216,21 @@ def test_intervals_cover_what_new_images_and_new_fits_give_in_93_to_97_percent(c
         values.append(value)
         for found, columns in ((ends, scores + added), (alone, scores)):
             found.append(sample.interval(value, all_of(sample.means(columns.to_numpy(), 300, trial), names), 0.95))
-    truth = np.mean(values, axis=0)
+    truth, names = np.mean(values, axis=0), [*names, *RATIO]
     covered, without = (np.mean([(low <= truth) & (truth <= high) for low, high in each], axis=0) for each in (ends, alone))
-    assert 0.93 <= covered.mean() <= 0.975 and (covered >= 0.89).all(), dict(zip([*names, *RATIO], covered, strict=True))
-    assert without[0] < 0.88 and without.mean() < covered.mean() - 0.05
+    assert 0.93 <= covered.mean() <= 0.97 and (covered >= 0.867).all(), dict(zip(names, covered, strict=True))
+    assert without[0] < 0.88 and without.mean() < covered.mean() - 0.04
+    wider = pd.Series(np.mean(np.diff(ends, axis=1), axis=(0, 1)) / (2 * 1.96 * np.std(values, axis=0)), names)
+    assert (wider[["is_deg", "as_deg", "as_abs_deg", "conditional_is_deg"]] < 1.2).all(), wider
 
 
-def test_two_models_with_equal_scores_differ_in_at_most_7_percent_with_the_fits_and_far_more_often_without():
-    """The same images and embeddings, features that are equally good: by symmetry every criterion is the same."""
-    world, n, trials = World(4, content=0.6), 240, 60
+@pytest.mark.parametrize(("content", "least"), [(0.0, 0.01), (0.6, 0.02)])
+def test_two_models_with_equal_scores_differ_in_at_most_7_percent_with_the_fits_and_far_more_often_without(content, least):
+    """The same images and embeddings, features that are equally good: by symmetry every criterion is the same.
+
+    Without content models differ by second order alone; were that counted twice, 0.7 and 1.4 percent of 200 trials would be the levels.
+    """
+    world, n, trials = World(4, content=content), 60, 100
     p, alone = [], []
     for trial in range(trials):
         features, z, codes, texts = world.draw(trial, n, models=2)
@@ -180,4 +243,5 @@ def test_two_models_with_equal_scores_differ_in_at_most_7_percent_with_the_fits_
             into.append(table.set_index("criterion")["p"])
     levels, without = ((pd.DataFrame(each) <= 0.05).mean() for each in (p, alone))
     assert set(levels.index) == set(CRITERIA) >= RATIOS
-    assert levels.mean() <= 0.07 and without.mean() > 0.15, levels
+    assert least <= levels.mean() <= 0.07, levels
+    assert without.mean() > 0.15, without

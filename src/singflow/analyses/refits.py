@@ -3,7 +3,8 @@
 A mean score depends on the images that are scored, and on those that the translators were fitted to. To first order the second part is a
 sum over training images too: r^T (G M) x, with the residual r that a translator leaves which did not see the image, its features x less
 their mean, M = (scatter + alpha)^-1, and G the derivative of the scores with respect to the translator. Added to an image's own score it
-makes numbers whose mean over resampled images varies as the mean score does over new images and new fits.
+makes numbers whose mean over resampled images varies as the mean score does over new images and new fits: once what is of second order,
+which is in two images' numbers or in an image's and its own score, no longer counts twice.
 
 Features are x = (a, b) here, principal and null coordinates, as in analyses/floor.py.
 """
@@ -19,7 +20,7 @@ from singflow.translators.crossfit import WHOLE, GroupSums, penalties
 from singflow.translators.ridge import Affine, RidgeStatistics
 
 ROWS = 512  # looked at at once
-POWER = 1.75  # of the factor by which residuals shrink where a row was fitted to
+POWER = 1.4  # of the factor by which residuals shrink where a row was fitted to
 DRAWS = {"random": 2, "null": 1}  # subspaces that stand for all of a kind and dimension: they answer to a refit alike
 SCORES = {  # whose means get intervals, by what is removed
     "": ["is_deg", "as_deg", "as_abs_deg", "as_contrast_deg"],
@@ -168,15 +169,15 @@ def null_part(rank: int) -> Part:
     return lambda features, place: np.hstack([np.zeros_like(features[:, :rank]), features[:, rank:]])
 
 
-def surprise(rank: int, predictors: Sequence[Fit]) -> Part:
+def surprise(rank: int, predictors: Sequence[Affine]) -> Part:
     """What conditional removal takes from features: (0, b - B a).
 
     Parameters
     ----------
     rank : int
         Number r of principal coordinates.
-    predictors : sequence of Fit
-        B of every place.
+    predictors : sequence of Affine
+        B of every place, in float32.
 
     Returns
     -------
@@ -185,7 +186,7 @@ def surprise(rank: int, predictors: Sequence[Fit]) -> Part:
     """
 
     def part(features: np.ndarray, place: int) -> np.ndarray:
-        rest = features[:, rank:] - predictors[place].map(features[:, :rank])
+        rest = features[:, rank:] - predictors[place](features[:, :rank])
         return np.hstack([np.zeros_like(features[:, :rank]), rest])
 
     return part
@@ -325,24 +326,31 @@ def mean_scores(images: Images, maps: Sequence[Affine], parts: Sequence[Part], t
     return dict(zip(RANKED, (total / (len(parts) * len(codes))).tolist(), strict=True))
 
 
-class Derivative:
-    """Derivative of the sum of a score over images with respect to affine maps, one for each place.
+def _shares(fits: Sequence[Fit], group: int) -> np.ndarray:
+    """How much each map answers to an image of a group, as against one of the folds' maps that saw it."""
+    return np.array([*(np.arange(len(fits) - 1) != group), fits[group].n / fits[WHOLE].n])
 
-    fits: the maps. weight: (places, out, in) float32; bias: (places, out), of the maps' value at the mean of their inputs.
+
+class Derivative:
+    """Derivative of the sums of a score over two halves of images with respect to affine maps, one for each place.
+
+    fits: the maps. weight: (2, places, out, in) float32; bias: (2, places, out), of the maps' value at the mean of their inputs.
     """
 
     def __init__(self, fits: Sequence[Fit]) -> None:
         self.fits = fits
-        self.weight = np.zeros((len(fits), *fits[0].map.weight.shape), np.float32)
-        self.bias = np.zeros((len(fits), len(fits[0].map.bias)))
+        self.weight = np.zeros((2, len(fits), *fits[0].map.weight.shape), np.float32)
+        self.bias = np.zeros((2, len(fits), len(fits[0].map.bias)))
 
-    def add(self, place: int, slope: np.ndarray, inputs: np.ndarray, *, affine: bool) -> None:
+    def add(self, place: int, half: np.ndarray, slope: np.ndarray, inputs: np.ndarray, *, affine: bool) -> None:
         """Add images.
 
         Parameters
         ----------
         place : int
             Of their map.
+        half : ndarray of int, shape (k,)
+            0 or 1.
         slope : ndarray of shape (k, out)
             Derivative of their scores with respect to what the map makes of them.
         inputs : ndarray of shape (k, in)
@@ -352,11 +360,13 @@ class Derivative:
         """
         if affine:
             inputs = inputs - self.fits[place].mean.astype(np.float32)
-            self.bias[place] += slope.sum(axis=0)
-        self.weight[place] += slope.astype(np.float32).T @ inputs
+        for number in range(2):
+            mine = slope[half == number]
+            self.bias[number, place] += affine * mine.sum(axis=0)
+            self.weight[number, place] += mine.astype(np.float32).T @ inputs[half == number]
 
     def of_unseen(self, group: int) -> Slope:
-        """Derivative of the sum of the scores with respect to a change that all maps but a group's own share.
+        """Derivative of the sums of the scores with respect to a change that all maps but a group's own share.
 
         Parameters
         ----------
@@ -365,22 +375,86 @@ class Derivative:
 
         Returns
         -------
-        ndarray of shape (out, in), ndarray of shape (out,)
+        ndarray of shape (2, out, in), ndarray of shape (2, out)
             That of all training images changes by less, having more rows.
         """
-        share = np.array([*(np.arange(len(self.fits) - 1) != group), self.fits[group].n / self.fits[WHOLE].n])
-        return np.tensordot(share.astype(np.float32), self.weight, 1), share @ self.bias
+        share = _shares(self.fits, group)
+        return np.tensordot(share.astype(np.float32), self.weight, (0, 1)), share @ self.bias
 
 
-def carried(
-    derivatives: dict[str, Derivative], training: Images, inputs: slice, residuals: Callable[[int, np.ndarray], np.ndarray]
-) -> dict[str, np.ndarray]:
-    """What each training image adds, through the maps that are fitted to it, to sums of scores.
+def pulls(fits: Sequence[Fit], training: Images, *, null: bool) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """How much each training row pulls at the maps that are fitted to it: what the maps would lose without it.
 
     The maps that saw an image are like the one that did not see it, but for the image itself: with its leverage q there, they leave
-    1 / (1 + q) of its residual, and M x shrinks alike: the power 2. Residuals are smaller than errors, which with few images a
-    dimension asks for the power 1.5 (HC2); but scores are not linear, and what is of second order counts twice here. POWER lies
-    between: intervals cover in planted trials, and are too wide rather than too narrow where the null space has no content.
+    1 / (1 + q) of its residual, and M x shrinks alike: the power 2. Residuals are smaller than errors, which asks for 1.5 (HC2) where
+    features are given; but they are drawn as embeddings are, and the jackknife's 1 makes too much of that. POWER lies between, where
+    intervals cover in planted trials.
+
+    Parameters
+    ----------
+    fits : sequence of Fit
+        Of every place.
+    training : Images
+        The training images.
+    null : bool
+        Whether the maps predict null coordinates from principal ones; otherwise embeddings from all.
+
+    Yields
+    ------
+    group : int
+        Of a block of images.
+    chosen : ndarray of int
+        Their ids.
+    left : ndarray of shape (k, out), solved : ndarray of shape (k, in)
+        Of each of their rows: the pull at the weight is the outer product of the two, and at the map's value at the mean of its inputs
+        it is left over the number of rows.
+
+    References
+    ----------
+    MacKinnon and White 1985.
+    """
+    width = len(fits[0].mean)
+    for group in np.unique(training.group[training.group != WHOLE]):
+        unseen = fits[group]
+        for chosen in training.blocks(np.flatnonzero(training.group == group)):
+            rows = training.rows_of(chosen)
+            features = training.features[rows]
+            inputs, targets = features[:, :width], features[:, width:] if null else training.embeddings[rows]
+            centred = inputs - unseen.mean.astype(np.float32)
+            solved = centred @ unseen.inverse
+            shrunk = (1.0 + np.vecdot(solved, centred) + 1.0 / unseen.n) ** POWER
+            yield group, chosen, (targets - unseen.map(inputs)) / shrunk[:, None], solved
+
+
+def pulled(fits: Sequence[Fit], training: Images, weights: np.ndarray, *, null: bool) -> list[Affine]:
+    """The maps where training images weigh more, or less, to first order.
+
+    Parameters
+    ----------
+    fits, training, null
+        As for pulls().
+    weights : ndarray of shape (n,)
+        What the weight 1 of each image grows by.
+
+    Returns
+    -------
+    list of Affine
+        Of every place, in float32.
+    """
+    weight, bias = (np.zeros((len(fits), *shape), np.float32) for shape in (fits[0].map.weight.shape, fits[0].map.bias.shape))
+    for group, chosen, left, solved in pulls(fits, training, null=null):
+        left = left * np.repeat(weights[chosen], training.views)[:, None]
+        more, shift = left.T @ solved, left.sum(axis=0) / fits[group].n
+        share = _shares(fits, group)
+        for place in np.flatnonzero(share):
+            weight[place] += np.float32(share[place]) * more
+            bias[place] += share[place] * shift
+    moved = zip(fits, weight, bias, strict=True)
+    return [Affine(each.map.weight + more, each.map.bias + (shift - more @ each.mean).astype(np.float32)) for each, more, shift in moved]
+
+
+def carried(derivatives: dict[str, Derivative], training: Images, *, null: bool) -> dict[str, np.ndarray]:
+    """What each training image adds, through the maps that are fitted to it, to sums of scores over two halves of images.
 
     Parameters
     ----------
@@ -388,40 +462,34 @@ def carried(
         Of each score, with respect to the same maps.
     training : Images
         The training images.
-    inputs : slice
-        Which of their features are the maps' inputs.
-    residuals : callable
-        Of the number of a group, and of rows: what its map leaves of the targets, (k, out).
+    null : bool
+        As for pulls().
 
     Returns
     -------
-    dict of str to ndarray of shape (n,)
+    dict of str to ndarray of shape (2, n)
         Of each score; mean 0 over the images that maps are fitted to, and 0 for others.
 
     References
     ----------
     Jaeckel 1972; Efron 2014.
     """
-    found, fitted = {name: np.zeros(len(training.group)) for name in derivatives}, training.group != WHOLE
-    fits = next(iter(derivatives.values())).fits
-    for group in np.unique(training.group[fitted]):
-        unseen, slopes_of = fits[group], {name: each.of_unseen(group) for name, each in derivatives.items()}
-        for chosen in training.blocks(np.flatnonzero(training.group == group)):
-            rows = training.rows_of(chosen)
-            centred = training.features[rows][:, inputs] - unseen.mean.astype(np.float32)
-            solved, left = centred @ unseen.inverse, residuals(group, rows)
-            shrunk = (1.0 + np.vecdot(solved, centred) + 1.0 / unseen.n) ** POWER
-            for name, (weight, bias) in slopes_of.items():
-                each = (np.vecdot(left @ weight, solved) + left @ bias / unseen.n) / shrunk
-                found[name][chosen] = each.reshape(-1, training.views).sum(axis=1)
-    return {name: np.where(fitted, each - each[fitted].mean(), 0.0) for name, each in found.items()}
+    found, fitted = {name: np.zeros((2, len(training.group))) for name in derivatives}, training.group != WHOLE
+    fits, at = next(iter(derivatives.values())).fits, WHOLE
+    for group, chosen, left, solved in pulls(fits, training, null=null):
+        if group != at:
+            at, slopes_of = group, {name: each.of_unseen(group) for name, each in derivatives.items()}
+        for name, (weight, bias) in slopes_of.items():
+            each = np.vecdot(left @ weight, solved) + bias @ left.T / fits[group].n
+            found[name][:, chosen] = each.reshape(2, -1, training.views).sum(axis=2)
+    return {name: np.where(fitted, each - each[:, fitted].mean(axis=1, keepdims=True), 0.0) for name, each in found.items()}
 
 
 def influences(
-    images: Images, training: Images, translators: Sequence[Fit], parts: Sequence[Part], texts: np.ndarray, codes: np.ndarray,
-    names: Sequence[str], predictors: Sequence[Fit] = (),
+    images: Images, training: Images, translators: Sequence[Fit], maps: Sequence[Affine], parts: Sequence[Part], texts: np.ndarray,
+    codes: np.ndarray, names: Sequence[str], predictors: Sequence[Fit] = (),
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """What training images add to mean scores through the fits.
+    """What training images add to mean scores through the fits, as far as it shows in either half of the images of every label.
 
     Parameters
     ----------
@@ -431,6 +499,8 @@ def influences(
         Those that are fitted to; the same, or others.
     translators : sequence of Fit
         Of every place.
+    maps : sequence of Affine
+        What images are scored with: the translators' own maps, or others close to them.
     parts : sequence of callable
         What is removed, in turn; scores are means over them.
     texts : ndarray of shape (L, m)
@@ -444,29 +514,142 @@ def influences(
 
     Returns
     -------
-    dict of str to ndarray of shape (n of training,)
-        In degrees, to be added to each image's own score, as far as the mean over images goes; times n of training over n of images
-        where these are others.
+    dict of str to ndarray of shape (2, n of training)
+        In degrees, of which the sum is to be added to each image's own score, as far as the mean over images goes; times n of training
+        over n of images where these are others.
     """
     rank = len(predictors[0].mean) if predictors else 0
     known = [name for name in names if len(texts) > 1 or name != "as_contrast_deg"]
+    halves = np.empty(len(codes), dtype=int)
+    halves[np.lexsort((codes, images.place))] = np.arange(len(codes)) % 2
     direct, through = {name: Derivative(translators) for name in known}, {name: Derivative(predictors) for name in known if predictors}
     for part in parts:
-        for place, chosen, features, taken, removal in scored(images, [each.map for each in translators], part):
+        for place, chosen, features, taken, removal in scored(images, maps, part):
+            half = halves[chosen]
             for name, (of_original, of_removed) in slopes(removal, texts, codes[chosen], known).items():
-                direct[name].add(place, of_original / len(parts), features, affine=True)
-                direct[name].add(place, of_removed / len(parts), taken, affine=False)
+                direct[name].add(place, half, of_original / len(parts), features, affine=True)
+                direct[name].add(place, half, of_removed / len(parts), taken, affine=False)
                 if predictors:
-                    hidden = translators[place].map.weight[:, rank:]
-                    through[name].add(place, -of_removed @ hidden / len(parts), features[:, :rank], affine=True)
-
-    def of_embeddings(group: int, rows: np.ndarray) -> np.ndarray:
-        return training.embeddings[rows] - translators[group].map(training.features[rows])
-
-    def of_null(group: int, rows: np.ndarray) -> np.ndarray:
-        features = training.features[rows]
-        return features[:, rank:] - predictors[group].map(features[:, :rank])
-
-    found = carried(direct, training, slice(None), of_embeddings)
-    added = carried(through, training, slice(0, rank), of_null) if through else {}
+                    hidden = maps[place].weight[:, rank:]
+                    through[name].add(place, half, -of_removed @ hidden / len(parts), features[:, :rank], affine=True)
+    found = carried(direct, training, null=False)
+    added = carried(through, training, null=True) if through else {}
     return {name: each + added.get(name, 0.0) for name, each in found.items()}
+
+
+def signs(group: np.ndarray, seed: int) -> np.ndarray:
+    """Weights that move the maps as the chance of which images were drawn does: 1 or -1 at random for half of the images, 0 for others.
+
+    Parameters
+    ----------
+    group : ndarray of shape (n,)
+        As in Images; images that nothing is fitted to have 0.
+    seed : int
+        Seeds the draw, together with n.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Weights as `pulled` takes them.
+    """
+    generator, drawn = np.random.default_rng([seed, len(group)]), np.zeros(len(group))
+    chosen = generator.permutation(np.flatnonzero(group != WHOLE))[::2]
+    drawn[chosen] = generator.choice([-1.0, 1.0], len(chosen))
+    return drawn
+
+
+def _products(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Symmetric sums of products over the rows of two arrays (n, c): (c, c)."""
+    products = first.T @ second
+    return (products + products.T) / 2.0
+
+
+def _scaled(numbers: np.ndarray, products: np.ndarray, scale: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Numbers (n, c), of which each combination is scaled by what part of its sum of squares the products (c, c) make."""
+    u, s, v = np.linalg.svd(numbers, full_matrices=False)
+    kept = s > 1e-7 * s.max()
+    white = v[kept].T / s[kept]
+    part, axes = np.linalg.eigh(white.T @ products @ white)
+    return u[:, kept] @ (axes * scale(part)) @ axes.T @ (s[kept, None] * v[kept])
+
+
+def once(halves: np.ndarray, moved: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """What images add through the fits, without what their spread counts twice.
+
+    Two things are twice in their spread. The derivative of mean scores varies with the images that are scored, as do these images' own
+    scores: only what two halves of them agree on is the fit's. And what two training images do together is in what each of them adds:
+    half of it is taken off (Efron and Stein). What an image does together with those that the weights move is the difference which that
+    makes to what it adds; at most all that it adds is of this kind. Both are done to all combinations of scores alike, so that
+    differences and ratios keep their pairing.
+
+    Parameters
+    ----------
+    halves : ndarray of shape (2, n, c)
+        What images add to scores, out of influences().
+    moved : ndarray of shape (2, n, c)
+        The same with the maps as the weights move them.
+    weights : ndarray of shape (n,)
+        Out of signs().
+
+    Returns
+    -------
+    ndarray of shape (n, c)
+        To be added to the images' own scores before their means are resampled.
+
+    References
+    ----------
+    Efron and Stein 1981.
+    """
+    agreed = _scaled(halves.sum(axis=0), 4.0 * _products(*halves), lambda part: np.sqrt(np.maximum(part, 0.0)))
+    pairs = 4.0  # of an image that weighs and one that does not: a quarter of all
+    together = pairs * 4.0 * _products(*(moved - halves)[:, weights == 0])
+    return _scaled(agreed, together, lambda part: np.sqrt(1.0 - np.clip(part, 0.0, 1.0) / 2.0))
+
+
+def refitted(
+    images: Images, translators: Sequence[Fit], predictors: Sequence[Fit], parts: dict[str, list[Part]], texts: np.ndarray,
+    codes: np.ndarray, seed: int,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """What images add to mean scores through the translators that are fitted to them.
+
+    Parameters
+    ----------
+    images : Images
+        Those that are scored and fitted to.
+    translators, predictors : sequence of Fit
+        Of every place.
+    parts : dict of str to list of callable
+        What is removed, by the prefix of its scores; those of conditional_ are what the predictors do not predict.
+    texts : ndarray of shape (L, m)
+        Unit embeddings of the labels.
+    codes : ndarray of int, shape (n,)
+        Row of texts for each image.
+    seed : int
+        As for signs().
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n,)
+        Of each score, out of once(); of those of conditional_ with the chance of the scored images.
+    """
+    weights, rank = signs(images.group, seed), len(predictors[0].mean)
+    unseen = surprise(rank, pulled(predictors, images, weights, null=True))
+    cases = (
+        ([each.map for each in translators], parts),
+        (pulled(translators, images, weights, null=False), parts | {"conditional_": [unseen]}),
+    )
+    found: list[dict[str, np.ndarray]] = []
+    for maps, removed in cases:
+        found.append({})
+        for prefix, each in removed.items():
+            given = predictors if prefix == "conditional_" else ()
+            added = influences(images, images, translators, maps, each, texts, codes, SCORES.get(prefix, RANKED), given)
+            found[-1] |= {prefix + name: values for name, values in added.items()}
+    kept: dict[str, np.ndarray] = {}
+    for two_fits in (False, True):  # what two fits do together first order misses: their scores keep the chance of the scored images
+        names = [name for name in found[0] if name.startswith("conditional_") == two_fits]
+        halves, moved = (np.stack([each[name] for name in names], axis=-1) for each in found)
+        if two_fits:
+            halves, moved = (np.broadcast_to(each.mean(axis=0), each.shape) for each in (halves, moved))
+        kept |= dict(zip(names, once(halves, moved, weights).T, strict=True))
+    return {name: kept[name] for name in found[0]}

@@ -412,15 +412,15 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
             + 1e-9 * 2 * s.fits * s.feature_dim**2 * (1.4 * s.feature_dim + 2 * s.space_dim)
         ),
         f32=lambda s: (
-            1e-9 * s.feature_dim * s.space_dim * (s.images * (40 + 12 * len(s.parts)) + s.rows * (9 + 2 * len(s.parts)))
+            1e-9 * s.feature_dim * s.space_dim * (s.images * (80 + 20 * len(s.parts)) + s.rows * (40 + 8 * len(s.parts)))
             + 1e-9
             * s.feature_dim
-            * (s.rows * s.feature_dim * (8 + len(s.parts)) + 16 * s.images * s.null_dim + 8 * s.images * sum(s.parts))
+            * (s.rows * s.feature_dim * (16 + 2 * len(s.parts)) + 32 * s.images * s.null_dim + 12 * s.images * sum(s.parts))
         ),
-        elements=lambda s: 1e-9 * s.images * s.space_dim * (150 + 60 * len(s.parts)) + 2e-9 * s.images * s.labels,
+        elements=lambda s: 1e-9 * s.images * s.space_dim * (300 + 100 * len(s.parts)) + 4e-9 * s.images * s.labels,
         shard=(16, 20, 0),
         square=4,
-        held=lambda s: 600 * s.images + _sums(s, 3 * s.fits),
+        held=lambda s: 600 * s.images + _sums(s, 4 * s.fits),
         disk=lambda s: 8.0 * s.images * (10 + 2 * len(s.parts)),
     ),
     "measure_head_extension": replace(
