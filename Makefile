@@ -1,4 +1,4 @@
-# make demo   environment and the study in params.yaml
+# make demo, run   environment and the study in params.yaml, with one line about its progress
 # make test   environment and all tests; PYTEST="tests/analyses" passes options
 # make quick  the tests of the package and the scripts, without whole studies
 # make soak   what takes longest: kills at random moments, the smoke study of all models, every benchmark, more fuzzing (docs/testing.md)
@@ -18,13 +18,11 @@ QUICK = $(filter-out $(addprefix tests/,browser cluster faults remotes soak warm
 COMMANDS := doctor plan prefetch resume publish fetch verify reproduce
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test quick soak coverage check audit bench finished crate dvc.yaml $(COMMANDS)
+.PHONY: demo run test quick soak coverage check audit bench finished crate dvc.yaml $(COMMANDS)
 .DEFAULT_GOAL := demo
 
-demo: .venv/demo
-	@singflow clear_lock
-	snakemake --cores $(CORES) --rerun-incomplete --quiet rules host; status=$$?; rm -f .snakemake/demo; exit $$status
-	@singflow show_summary
+demo run: .venv/demo
+	@singflow run --cores $(CORES) $(RUN)
 
 test: .venv/test
 	$(ALONE) pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST)

@@ -7,7 +7,6 @@ import typer
 from singflow.cli import prepared
 from singflow.commands.accept import accept
 from singflow.commands.analyze import analyze
-from singflow.commands.clear_lock import clear_lock
 from singflow.commands.crate import crate
 from singflow.commands.doctor import doctor
 from singflow.commands.fetch import fetch
@@ -18,6 +17,7 @@ from singflow.commands.prefetch import prefetch
 from singflow.commands.publish import publish
 from singflow.commands.reproduce import reproduce
 from singflow.commands.resume import resume
+from singflow.commands.run import run
 from singflow.commands.show_summary import show_summary
 from singflow.commands.study import study
 from singflow.commands.verify import verify
@@ -28,11 +28,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-verbs = accept, analyze, crate, doctor, fetch, import_translator, pack_reference, plan, prefetch, publish, reproduce, resume, study, verify
+verbs = (
+    accept, analyze, crate, doctor, fetch, import_translator, pack_reference, plan, prefetch, publish, reproduce, resume, run, show_summary,
+    study, verify,
+)  # fmt: skip
 for each in verbs:
     app.command(each.__name__)(each)
-for part_of_demo in (clear_lock, show_summary):
-    app.command(part_of_demo.__name__, hidden=True)(part_of_demo)
 
 
 def main() -> None:

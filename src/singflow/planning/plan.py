@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from singflow.artifacts.tables import parquet_errors
@@ -171,6 +172,21 @@ class Planner:
     def _size(self, wildcards: Mapping[str, str]) -> Size:
         model, space = self._models.get(wildcards.get("model", "")), self._spaces.get(wildcards.get("space", ""))
         return costs.size_of(self._study, self.images, model, space, self.gpu)
+
+    def mean_seconds(self, step: str) -> float:
+        """Expected seconds of a step's job, whatever its model and space.
+
+        Parameters
+        ----------
+        step : str
+            Its name.
+
+        Returns
+        -------
+        float
+            Mean over the models and spaces of the study.
+        """
+        return fmean(costs.seconds(step, self._size({"model": model, "space": space})) for model in self._models for space in self._spaces)
 
     def estimate(self, job: Job) -> Estimate:
         """Time and memory as Snakemake measured them, where the same job has run on as many images and views, or as expected.
