@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
-TOLD = ("stats", "jobid", "job_id", "rule_name", "wildcards", "log", "aux_logs")
+TOLD = ("stats", "jobid", "job_id", "rule_name", "wildcards", "log")
 
 
 @dataclass

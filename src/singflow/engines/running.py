@@ -1,6 +1,7 @@
 """A run of Snakemake: what it has done, what it does, how long it may take, and what its failed steps said."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ SILENCE = 30.0  # seconds without a line, where there is no terminal
 PATIENCE = 10.0  # seconds that steps have to end when they are told to
 MOST_NAMES = 3  # of steps that a line names
 MOST_LINES = 5  # of a step that ended without a message of its own
+PROFILE = "Using workflow specific profile"  # what Snakemake begins with
+HINTS = {"SIGKILL": ": is there memory enough? --cores 1 takes less"}
 
 
 @dataclass
@@ -47,14 +50,17 @@ class Run:
             As snakemake_logger_plugin_singflow writes it.
         """
         kind = event["event"]
-        if kind == "run_info":
+        if event["text"] and event["level"] == "INFO":  # a dry run
+            self.said.append(event["text"])
+            self.whole = False
+        elif kind == "run_info":
             counts = {step: count for step, count in event["stats"].items() if _is_step(step)}
             self.total, self.work = sum(counts.values()), sum(count * self.expected(step) for step, count in counts.items())
             self.whole = "all" in event["stats"]
         elif kind == "job_info" and _is_step(event["rule_name"]):
             self.jobs[event["jobid"]] = event
             self.results = Path(*Path(event["log"][0]).parts[:2])
-            self.running[event["jobid"]] = " ".join([event["rule_name"], *event["wildcards"].values()])
+            self.running[event["jobid"]] = _name(event)
             self.failed.pop(event["jobid"], None)
         elif kind == "job_error":
             self.failed[event["jobid"]] = event
@@ -95,19 +101,25 @@ class Run:
         list of str
             A message each.
         """
-        rest = [line for line in printed.replace("\r", "\n").splitlines() if line.strip()]
+        rest = [line for line in printed.replace("\r", "\n").splitlines() if line.strip() and not line.startswith(PROFILE)]
         messages = []
         for event in self.failed.values():
-            logs = [Path(log) for log in [*event["log"], *event.get("aux_logs", [])]]
+            logs = [Path(log) for log in event["log"]]
             written = [log for log in logs if log.is_file() and log.stat().st_size and log.stat().st_mtime >= self.started - 1]
-            said = [part for log in written if (part := _last_words(log))] or rest[-MOST_LINES:]
-            name = " ".join([event["rule_name"], *event["wildcards"].values()])
+            own = [text for text in self.said if any(str(log) in text for log in logs)]
+            killed = [f"it was killed by {name}{HINTS.get(name, '')}" for name in re.findall(r"died with <Signals\.(\w+)", "".join(own))]
+            said = killed or list(filter(None, map(_last_words, written))) or rest[-MOST_LINES:]
+            name = _name(self.jobs.get(event["jobid"], event))
             messages.append("\n".join([f"{name} failed:", *said, *(f"its log: {log}" for log in written)]))
         return messages or self.said or rest
 
 
 def _is_step(rule: str) -> bool:
     return Path("scripts", f"{rule}.py").is_file()
+
+
+def _name(job: dict[str, Any]) -> str:
+    return " ".join([job["rule_name"], *job.get("wildcards", {}).values()])
 
 
 def _about(seconds: float) -> str:

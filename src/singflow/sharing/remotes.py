@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -91,6 +92,8 @@ def repository() -> Iterator[Any]:
     from dvc.repo import Repo, lock_repo  # type: ignore[import-untyped]
 
     write_digests()
+    for name in ("dvc", "dvc_data"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # of what lacks, messages here tell
     try:
         with Repo() as repo, lock_repo(repo):
             if LOCK_BEFORE.exists():
