@@ -266,7 +266,7 @@ def test_a_missing_artifact_is_named_with_the_command_that_makes_it(study, part)
             r"--model 'timm/tiny.nets': the study in .* has other, timm/tiny.net; did you mean 'timm/tiny.net'\?",
         ),
         ({"space": "conse_minlm"}, r"--space 'conse_minlm': the study in .* has conse_minilm; did you mean 'conse_minilm'\?"),
-        ({"results": Path("nowhere")}, r"nowhere/registry/models: holds no model: run the study with `snakemake --cores all`, or name its"),
+        ({"results": Path("nowhere")}, r"nowhere/registry/models: holds no model: run the study with `singflow run`, or name its"),
     ],
 )
 def test_what_the_study_does_not_have_is_refused_with_what_it_has(study, flags, message):

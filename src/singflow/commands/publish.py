@@ -8,7 +8,6 @@ import typer
 
 from singflow.cli import log, progress
 from singflow.commands.options import PARAMS, Remote
-from singflow.errors import InputError
 
 
 def publish(
@@ -21,13 +20,12 @@ def publish(
     from singflow.config.study import own_files, settle
     from singflow.data.manifest import data_root
     from singflow.sharing.publishing import check_committed, check_given, check_images, check_unchanged, commit
-    from singflow.sharing.remotes import check_idle, nothing_to_do, remove_damaged, repository, sizes, working_remote
+    from singflow.sharing.remotes import check_finished, check_idle, remove_damaged, repository, sizes, working_remote
 
     study, entries = settle(read_yaml(PARAMS), str(PARAMS))
     check_idle()
     check_committed(study.study)
-    if not nothing_to_do():
-        raise InputError("the run is not finished: `snakemake --dry-run` lists what is left, `snakemake --cores all` does it")
+    check_finished()
     with repository() as repo:
         remote = working_remote(repo.config, remote, write=True)
         check_given(repo, own_files(study, entries))

@@ -78,7 +78,7 @@ def registry_entry(results: Path, kind: str, name: str) -> Path:
     folder = results / "registry" / f"{kind}s"
     known = sorted(path.relative_to(folder).as_posix().removesuffix(".json") for path in folder.rglob("*.json"))
     if not known:
-        raise InputError(f"{folder}: holds no {kind}: run the study with `snakemake --cores all`, or name its folder with --results")
+        raise InputError(f"{folder}: holds no {kind}: run the study with `singflow run`, or name its folder with --results")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         guess = f"; did you mean {near[0]!r}?" if near else ""

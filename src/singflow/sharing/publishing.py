@@ -153,7 +153,7 @@ def check_unchanged(repo: Any) -> None:
     def doubts(out: str) -> Iterator[tuple[str, str]]:
         record = records[out]
         if not record or (record.endtime != Path(out).stat().st_mtime and found.get(out) != hashed(out)):
-            yield out, "is not as its step left it: remove it, and run `snakemake --cores all`"
+            yield out, "is not as its step left it: remove it, and run `singflow run`"
             return
         for name, checksum in (record.input_checksums or {}).items():
             if hashed(name) != checksum:
