@@ -4,10 +4,9 @@ import html
 import json
 import re
 import shutil
-
-import numpy as np
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image

@@ -1,5 +1,6 @@
 """`singflow run`: one line about the progress, the step's own message when one fails, an end within seconds, and the summary."""
 
+import json
 import os
 import pty
 import re
@@ -90,9 +91,7 @@ def test_further_options_and_layers_reach_snakemake(project):
     assert re.search(r"^rule plot_concepts:$", listed, flags=re.MULTILINE) and "Study demo" not in listed
     only = project.run(*RUN, "--", "results/demo/figures/fig5.png").stdout
     assert "1 of 1 steps" in only and "Study demo" not in only, "the tables may not be those of this study"
-    (project.folder / "overlay.yaml").write_text(
-        "study: layered\nmodels: [tiny]\ncomparison: {models: []}\npictures: {closeup: tiny}\n"
-    )
+    (project.folder / "overlay.yaml").write_text("study: layered\nmodels: [tiny]\ncomparison: {models: []}\npictures: {closeup: tiny}\n")
     layered = project.run(*RUN, "--configfile", "overlay.yaml").stdout
     assert "Study layered" in layered and layered.rstrip().endswith("results/layered/report.html")
 
@@ -117,3 +116,31 @@ def test_an_interrupted_run_ends_within_seconds_and_the_next_goes_on(project, te
     (project.folder / "go").touch()
     assert project.run(*RUN).stdout.rstrip().endswith("results/demo/report.html")
     assert "Nothing to be done" in project.snakemake("--dry-run")
+
+
+PROBE = """
+import atexit, json, sys
+
+def tell():
+    if any("scripts/" in word for word in sys.argv[:1]):
+        from threadpoolctl import threadpool_info
+        counts = [each["num_threads"] for each in threadpool_info()]
+        counts += [sys.modules["torch"].get_num_threads()] if "torch" in sys.modules else []
+        with open("threads", "a") as file:
+            file.write(json.dumps([sys.argv[0], counts]) + "\\n")
+
+atexit.register(tell)
+"""
+
+
+def test_with_one_core_every_step_has_one_thread_whatever_the_environment_says(project, tmp_path):
+    (tmp_path / "probe").mkdir()
+    (tmp_path / "probe/sitecustomize.py").write_text(PROBE)
+    steps = ["fit_projector", "embed_prompts", "plot_concepts", "extract_head"]
+    several = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "2")
+    path = f"{project.folder / 'src'}:{tmp_path / 'probe'}"
+    command = ("singflow", "run", "--cores", "1", "--", "--forcerun", *steps, "--until", *steps)
+    project.run(*command, warm_start=False, PYTHONPATH=path, **several)
+    told = [json.loads(line) for line in (project.folder / "threads").read_text().splitlines()]
+    assert {script for script, _ in told} == {f"scripts/{step}.py" for step in steps}
+    assert all(set(counts) == {1} for _, counts in told), told

@@ -82,7 +82,9 @@ class Run:
         """
         if not self.total:
             return "looking for what is to be done"
-        left = f", {_about((time.time() - self.started) * (self.work / self.worked - 1))} left" if self.worked and self.done < self.total else ""
+        left = ""
+        if self.worked and self.done < self.total:
+            left = f", {_about((time.time() - self.started) * (self.work / self.worked - 1))} left"
         names = list(self.running.values())
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
         now = f": {', '.join(names[:MOST_NAMES])}{more}" if names else ""
@@ -123,7 +125,9 @@ def _name(job: dict[str, Any]) -> str:
 
 
 def _about(seconds: float) -> str:
-    return f"about {seconds:.0f} s" if seconds < 90 else f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
 def _last_words(log: Path) -> str:

@@ -78,7 +78,8 @@ def check_given(repo: Any, own: Iterable[str]) -> None:
         One is in neither.
     """
     root = Path(repo.root_dir)
-    needed = {Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps if dep.protocol == "local"} | {root / name for name in own}
+    needed = {Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps if dep.protocol == "local"}
+    needed |= {root / name for name in own}
     inside = sorted(str(path.relative_to(root)) for path in needed if path.is_relative_to(root) and path.exists())
     outs = [Path(out.fs_path) for out in repo.index.outs]
     others = [Path(name) for name in git("ls-files", "--others", "-z", "--", *inside)]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from singflow.config.reading import read_yaml
-from singflow.doctor.dvc import check_lock, check_remote
 from singflow.config.study import PARAMS
+from singflow.doctor.dvc import check_lock, check_remote
 from singflow.engines.code import write_digests
 from singflow.engines.stages import FIRST
 from singflow.errors import InputError
