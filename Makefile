@@ -1,4 +1,4 @@
-# make demo, run   environment and the study in params.yaml, with one line about its progress
+# make demo, run   environment and the study in params.yaml, with one line about its progress; RUN="--configfile <file>" passes options
 # make test   environment and all tests; PYTEST="tests/analyses" passes options
 # make quick  the tests of the package and the scripts, without whole studies
 # make soak   what takes longest: kills at random moments, the smoke study of all models, every benchmark, more fuzzing (docs/testing.md)

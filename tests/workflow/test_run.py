@@ -6,6 +6,7 @@ import pty
 import re
 import signal
 import subprocess
+import sys
 import time
 
 import psutil
@@ -89,6 +90,8 @@ def test_what_snakemake_refuses_is_said_in_its_words(project):
 def test_further_options_and_layers_reach_snakemake(project):
     listed = project.run(*RUN, "--", "--dry-run").stdout
     assert re.search(r"^rule plot_concepts:$", listed, flags=re.MULTILINE) and "Study demo" not in listed
+    not_active = {"PATH": "/usr/bin:/bin", "warm_start": False}
+    assert "rule plot_concepts:" in project.run(sys.executable, "-m", "singflow", "run", "--", "--dry-run", **not_active).stdout
     only = project.run(*RUN, "--", "results/demo/figures/fig5.png").stdout
     assert "1 of 1 steps" in only and "Study demo" not in only, "the tables may not be those of this study"
     (project.folder / "overlay.yaml").write_text("study: layered\nmodels: [tiny]\ncomparison: {models: []}\npictures: {closeup: tiny}\n")

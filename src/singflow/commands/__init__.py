@@ -1,6 +1,9 @@
 """The console command `singflow <verb>`: what people do before, beside and after a run."""
 
+import os
+import shutil
 import sys
+from pathlib import Path
 
 import typer
 
@@ -38,5 +41,7 @@ for each in verbs:
 
 def main() -> None:
     """Run the command that the words of the command line name."""
+    if not shutil.which("snakemake"):  # called by its path, in an environment that is not active
+        os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with prepared(offline="prefetch" not in sys.argv[1:2]):
         app()
