@@ -1,4 +1,4 @@
-# make demo   environment and the study in params.yaml
+# make demo, run   environment and the study in params.yaml, with one line about its progress; RUN="--configfile <file>" passes options
 # make test   environment and all tests; PYTEST="tests/analyses" passes options
 # make quick  the tests of the package and the scripts, without whole studies
 # make soak   what takes longest: kills at random moments, the smoke study of all models, every benchmark, more fuzzing (docs/testing.md)
@@ -15,16 +15,14 @@ BIN := .venv/bin
 # Processes of tests that run side by side have a thread each: more would wait for each other.
 ALONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 QUICK = $(filter-out $(addprefix tests/,browser cluster faults remotes soak warm workflow),$(patsubst %/,%,$(wildcard tests/*/))) $(wildcard tests/test_*.py)
-COMMANDS := doctor plan prefetch resume publish fetch verify reproduce
+COMMANDS := doctor plan prefetch resume publish fetch verify reproduce crate
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test quick soak coverage check audit bench finished crate dvc.yaml $(COMMANDS)
+.PHONY: demo run test quick soak coverage check audit bench dvc.yaml $(COMMANDS)
 .DEFAULT_GOAL := demo
 
-demo: .venv/demo
-	@singflow clear_lock
-	snakemake --cores $(CORES) --rerun-incomplete --quiet rules host; status=$$?; rm -f .snakemake/demo; exit $$status
-	@singflow show_summary
+demo run: .venv/demo
+	@singflow run --cores $(CORES) $(RUN)
 
 test: .venv/test
 	$(ALONE) pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
@@ -60,13 +58,6 @@ bench: .venv/demo
 upper = $(shell echo $(1) | tr a-z A-Z)
 $(COMMANDS): .venv/demo
 	singflow $@ $($(call upper,$@))
-
-finished: .venv/demo
-	@snakemake --dry-run 2>&1 | grep -q "Nothing to be done" \
-	  || { echo "error: the run is not finished: run 'snakemake --cores $(CORES)' first" >&2; exit 1; }
-
-crate: finished
-	singflow crate $(CRATE)
 
 dvc.yaml: .venv/demo
 	python -m singflow.engines.stages

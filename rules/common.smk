@@ -4,13 +4,12 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from singflow.config.sections import LOCAL
 from singflow.config.study import expand_home, layered, settle, typed
 from singflow.engines.code import ACCEPTED, Code
 from singflow.engines.flags import at, spell
 from singflow.engines.stages import flags_placeholder, is_placeholder
 from singflow.errors import InputError
-from singflow.pictures.weights import generates
+from singflow.pictures.weights import generates, own_generator_files
 from singflow.planning import costs
 from singflow.translators.reference import fingerprint
 
@@ -81,9 +80,9 @@ def entry_of(kind):
 
 
 def local_files(kind):
-    """Files of the user's own that a model or space is made of. DVC watches the registry and the folder whole."""
+    """Files of the user's own that a model or space is made of. DVC watches the registry whole."""
     if FOR_DVC:
-        return [f"config/{kind}s.yaml", LOCAL]
+        return f"config/{kind}s.yaml"
     return lambda wildcards: ENTRIES[kind][wildcards[kind]].local_files()
 
 
@@ -110,14 +109,7 @@ def for_all(pattern):
 
 def generator_files(wildcards):
     """Files of a generator of the user's own."""
-    if FOR_DVC:
-        return LOCAL
-    folder = Path(config["pictures"]["generator"])
-    return (
-        sorted(map(str, filter(Path.is_file, folder.rglob("*"))))
-        if folder.parts[0] == LOCAL
-        else []
-    )
+    return [] if FOR_DVC else own_generator_files(STUDY.pictures)
 
 
 def translators_of(wildcards):

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from singflow import cli
+from singflow.commands import app
 from singflow.config.reading import read_yaml
 from singflow.config.sections import Section
 from singflow.config.study import Study, check
 from singflow.errors import InputError
-from tests import PATIENCE
+from tests import PATIENCE, warm
 from tests.project import ROOT
 
 PARAMS = read_yaml(ROOT / "params.yaml")
@@ -29,6 +30,7 @@ from pathlib import Path
 from pydantic import Field
 
 from singflow import cli
+from singflow.commands import app
 from singflow.errors import InputError
 from singflow.artifacts.files import atomic
 
@@ -317,3 +319,43 @@ def test_every_blas_is_limited_whatever_the_environment_says():
     several = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "2")
     said = subprocess.run([sys.executable, "-c", program], env=os.environ | several, check=True, stdout=subprocess.PIPE, text=True).stdout
     assert said == "{1}\n"
+
+
+def into_a_closed_pipe(*command, cwd=ROOT):
+    """What a program complains of when nobody reads its output, and its status."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=cwd, timeout=PATIENCE)
+    finally:
+        os.close(writer)
+    return done.stderr, done.returncode
+
+
+VERBS = sorted(command.name for command in app.registered_commands)
+STEPS = sorted((ROOT / "scripts").glob("*.py"))
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_every_command_explains_itself_and_leaves_quietly_when_nobody_reads(verb):
+    words = [*filter(None, [verb]), "--help"]
+    shown = warm.singflow(ROOT, *words, COLUMNS="200")
+    assert shown.returncode == 0 and "Usage:" in shown.stdout and shown.stderr == ""
+    assert into_a_closed_pipe(sys.executable, "-m", "singflow", *words)[0] == ""
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda path: path.stem)
+def test_every_step_explains_itself(step):
+    shown = warm.run(step, "--help")
+    assert shown.returncode == 0 and shown.stdout.startswith(f"usage: {step.name}") and shown.stderr == ""
+
+
+def test_what_prints_leaves_quietly_when_nobody_reads(tmp_path):
+    assert into_a_closed_pipe(sys.executable, STEPS[0], "--help")[0] == ""
+    tables = tmp_path / "results/demo/tables"
+    tables.mkdir(parents=True)
+    for name in ("summary", "orders"):
+        (tables / f"{name}.txt").write_text("a row\n" * 10_000)
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    complaint, status = into_a_closed_pipe(sys.executable, "-m", "singflow", "show_summary", cwd=tmp_path)
+    assert complaint == "" and status != 0

@@ -76,9 +76,23 @@ def run(main: Callable[[Flags], None], schema: type[Flags]) -> None:
     schema : type of Command
         Class of the flags, which are read from the command line.
     """
-    flags = _parse(schema)
+    with _readers_permitting():
+        flags = _parse(schema)
     with prepared(flags.log):
         main(flags)
+
+
+@contextmanager
+def _readers_permitting() -> Iterator[None]:
+    """End without a word where what reads the output, as `head` does, has had enough of it."""
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+            sys.exit(128 + signal.SIGPIPE)
 
 
 @contextmanager
@@ -116,7 +130,8 @@ def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[
     for noisy in ("httpx", "httpx2", "urllib3", "filelock", "fontTools", "sentence_transformers", "timm"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        yield
+        with _readers_permitting():
+            yield
     except Stopped as stopped:
         log.error(stopped.words)
         raise

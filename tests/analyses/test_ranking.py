@@ -258,10 +258,20 @@ def test_the_text_names_the_models_from_best_to_worst_and_the_agreement(columns)
     orders.loc[orders["model"] == "b", "marks"] = "weak translator"
     text = render_orders(orders, agreement_rows(orders, 200, seed=0), {"s": 24})
     lines = {line.partition(":")[0].strip(): line.partition(": ")[2].split("  (")[0] for line in text.splitlines() if ": " in line}
-    assert [each.split()[0] for each in lines["IS/|AS| (the paper's ratio)"].split(" > ")] in (["c", "a", "d", "b*"], ["c", "d", "a", "b*"])
-    assert lines["|AS| over that of random subspaces, least first"].startswith("b* 0.80 > c 0.8")
-    assert "IS/|AS| with 24 null directions each" in lines and text.count("(tau ") == 4
+    ranked, apart = lines["IS/|AS| (the paper's ratio)"].split("; not ranked: ")
+    assert [each.split()[0] for each in ranked.split(" > ")] in (["c", "a", "d"], ["c", "d", "a"]) and apart.startswith("b* ")
+    assert lines["|AS| over that of random subspaces, least first"].startswith("c 0.8")
+    assert "IS/|AS| with 24 null directions each" in lines and "(tau " not in text
     assert "  *: weak translator\n" in text
+    good = render_orders(orders.assign(marks=""), agreement_rows(orders, 200, seed=0), {"s": 24})
+    assert good.count("(tau ") == 4 and "b 0.80 > c 0.8" in good and "not ranked" not in good
+
+
+def test_where_every_translator_is_weak_nothing_is_ranked(columns):
+    orders = order_rows(columns, STRATA, best(columns), **OPTIONS).assign(space="s", marks="weak translator")
+    text = render_orders(orders, agreement_rows(orders, 200, seed=0), {"s": 24})
+    assert text.startswith("Models in space s, in no order, because every translator is weak\n")
+    assert " > " not in text and "(tau " not in text and "first" not in text and "IS/|AS| (the paper's ratio): a* " in text
 
 
 def test_a_space_without_null_spaces_has_no_order():

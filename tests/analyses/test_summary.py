@@ -161,7 +161,12 @@ def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(sco
 
 
 def test_images_outside_the_classes_give_no_top1(scores):
-    assert summarize_model(scores.assign(class_index=-1), PROJECTOR, TRANSLATOR, FLOOR, None, ENTRY, **OPTIONS)["top1"] is None
+    manifest, explained = scores.assign(split="train"), "top-1 -: no image has a label that is a class of the model"
+    row = summarize_model(scores.assign(class_index=-1), PROJECTOR, TRANSLATOR, FLOOR, None, ENTRY, **OPTIONS)
+    assert row["top1"] is None
+    assert explained in render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
+    known = summarize_model(scores, PROJECTOR, TRANSLATOR, FLOOR, None, ENTRY, **OPTIONS)
+    assert explained not in render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **known}]), manifest, 0.95, 0.2)
 
 
 def floors_of(scores, p):

@@ -53,10 +53,9 @@ def on(event, arguments):
         if fault["cut"]:
             newest = max(glob.glob(fault["cut"], recursive=True, include_hidden=True), key=os.path.getmtime)  # noqa: PTH207 (few imports)
             os.truncate(newest, os.path.getsize(newest) // 2)  # noqa: PTH202 (few imports)
-        if fault["orphans"]:
-            for process in reversed(ancestors()):
-                os.kill(process, signal.SIGKILL)
-        else:
+        for process in reversed(ancestors()):
+            os.kill(process, signal.SIGKILL)
+        if not fault["orphans"]:
             os.killpg(0, signal.SIGKILL)
 
 

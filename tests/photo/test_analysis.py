@@ -19,14 +19,14 @@ import yaml
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from singflow.artifacts.files import write_json
+from singflow.artifacts.files import sha256_of, write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.commands.analyze import analyze as command
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, resolve_spaces
 from singflow.errors import InputError
-from singflow.photo.analysis import Analysis, Movement, Prediction, Setting, describe, stored_texts
+from singflow.photo.analysis import Analysis, Movement, Neighbour, Prediction, Setting, describe, stored_texts
 from singflow.photo.figure import draw_image
 from singflow.towers.classifiers import load_classifier, weights_sha256
 from singflow.towers.spaces import load_text_tower
@@ -41,7 +41,7 @@ MODEL, N = "timm/tiny.net", 40
 PARTS = ["features/timm/tiny.net/head.safetensors", "projectors/timm/tiny.net.safetensors", "projectors/timm/tiny.net.json"]
 PARTS += [f"translators/conse_minilm/timm/tiny.net/linear.{kind}" for kind in ("safetensors", "json")]
 PARTS += ["prompts/conse_minilm.safetensors", "prompts/conse_minilm.json", "scores/conse_minilm/timm/tiny.net.parquet"]
-PARTS += ["tables/models.csv", "data/manifest.parquet"]
+PARTS += ["tables/models.csv", "data/manifest.parquet", "params.yaml"]
 
 
 def unit_rows(count, width, seed):
@@ -57,7 +57,27 @@ def write_prompts(folder, labels=FIVE, templates=("an image of a {}",), tower="n
     write_tensors(folder / "prompts/conse_minilm.safetensors", tensors, made)
     write_json(folder / "prompts/conse_minilm.json", {"labels": list(labels), "concepts": CONCEPTS, "targets": [TARGET]})
     prompts = ["a moose" if label == "elk" else f"an image of a {label}" for label in labels]
-    write_parquet(folder / "data/manifest.parquet", pd.DataFrame({"label": labels, "prompt": prompts}))
+    write_photos(folder, list(labels), prompts)
+
+
+def write_photos(folder, labels, prompts):
+    """A manifest, the photos that it lists, and embeddings of two views in two shards."""
+    names = [f"{number}.png" for number in range(len(labels))]
+    for number, name in enumerate(names):
+        path = folder.parents[1] / "photos" / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (20 + number, 30), (40 * number, 90, 200)).save(path)
+    n = range(len(labels))
+    manifest = pd.DataFrame({"image_id": np.arange(len(labels)), "path": names, "label": labels, "class_index": np.int32(-1)})
+    manifest = manifest.assign(prompt=prompts, split="train", fold=np.int32(0), width=np.int32(20), height=np.int32(30))
+    manifest["sha256"] = [sha256_of(folder.parents[1] / "photos" / name) for name in names]
+    write_parquet(folder / "data/manifest.parquet", manifest)
+    data = {"source": "folder", "root": "photos"}
+    (folder / "params.yaml").write_text(yaml.safe_dump({"data": data, "extraction": {"shards": 2}}))
+    for shard, images in enumerate(np.array_split(np.array(n), 2)):
+        ids, view = np.repeat(images, 2), np.tile([0, 1], len(images)).astype(np.int32)
+        tensors = {"embeddings": unit_rows(2 * len(labels), SPACE.dim, 6)[np.repeat(2 * images, 2) + view], "image_id": ids, "view": view}
+        write_tensors(folder / f"embeddings/conse_minilm/shard-0000{shard}.safetensors", tensors, {})
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +185,32 @@ def test_every_number_is_that_of_a_direct_computation(study):
         "study": "tiny", "model": MODEL, "space": "conse_minilm", "rank_rule": "exact", "null_dim": len(feature) - 5,
         "validation_r2": 0.125, "translator": "weak", "n_images": N, "note": "",
     }  # fmt: skip
+
+
+def test_the_nearest_photos_are_those_of_a_direct_search_and_never_the_photo_itself(study, capsys):
+    own = study.folder / "photos/2.png"
+    for image, among in (("one.png", range(5)), ("photos/2.png", (0, 1, 3, 4))):
+        (record,) = study(image)
+        *_, before, after = recompute(study.folder, image)
+        embeddings = unit_rows(10, SPACE.dim, 6)[::2]
+        for found, point in zip(record["nearest"], (before, after), strict=True):
+            angles = {number: degrees(point, embeddings[number]) for number in among}
+            best = min(angles, key=angles.get)
+            assert (found["image_id"], found["path"]) == (best, f"{best}.png")
+            assert found["angle_deg"] == pytest.approx(angles[best], abs=2e-4)
+        assert f"nearest photo of the study: {record['nearest'][0]['path']} (" in capsys.readouterr().out
+    assert own.is_file()
+
+
+def test_photos_and_embeddings_that_are_not_here_are_left_out_and_that_is_said(study, caplog):
+    whole = study("one.png")[0]
+    shutil.rmtree(study.folder / "photos")
+    (record,) = study("one.png", output="without")
+    assert record["nearest"] == whole["nearest"]
+    assert (study.folder / "out/one.png").read_bytes() != (study.folder / "without/one.png").read_bytes()
+    shutil.rmtree(study.results / "embeddings")
+    (record,) = study("one.png", output="none")
+    assert record["nearest"] == [] and "embeddings/conse_minilm: not here, so the nearest photos are left out" in caplog.text
 
 
 @pytest.mark.parametrize("count", [2, 50])
@@ -282,7 +328,7 @@ def test_a_missing_artifact_is_named_with_the_command_that_makes_it(study, part)
             r"--model 'timm/tiny.nets': the study in .* has other, timm/tiny.net; did you mean 'timm/tiny.net'\?",
         ),
         ({"space": "conse_minlm"}, r"--space 'conse_minlm': the study in .* has conse_minilm; did you mean 'conse_minilm'\?"),
-        ({"results": Path("nowhere")}, r"nowhere/registry/models: holds no model: run the study with `snakemake --cores all`, or name its"),
+        ({"results": Path("nowhere")}, r"nowhere/registry/models: holds no model: run the study with `singflow run`, or name its"),
     ],
 )
 def test_what_the_study_does_not_have_is_refused_with_what_it_has(study, flags, message):
@@ -325,7 +371,7 @@ def test_artifacts_that_do_not_fit_together_are_refused(study):
     write_tensors(study.results / PARTS[1], {"null_basis": np.eye(7)}, {})
     with pytest.raises(InputError, match="differ in width: run the study again"):
         study("one.png")
-    write_parquet(study.results / PARTS[9], pd.DataFrame({"label": ["ant"], "prompt": ["an image of a ant"]}))
+    write_photos(study.results, ["ant"], ["an image of a ant"])
     with pytest.raises(InputError, match=r"prompts/conse_minilm.safetensors: holds other texts than its names and the manifest"):
         study("one.png")
 
@@ -338,6 +384,7 @@ def analysis_of(text, gained, lost):
     return Analysis(
         predictions, 0.1, 1e-6, 8.0, 50.0, 75.0, toward(text, 3.0), [toward(text, -2.0), toward("a rug", 0.0)],
         [toward(text, 8.0 - row) for row in range(gained)], [toward(text, row - 8.0) for row in range(lost)],
+        [Neighbour(3, f"{text}/{text}.jpg", 40.0), Neighbour(4, "4.jpg", 41.5)],
     )  # fmt: skip
 
 
@@ -352,8 +399,10 @@ SETTING = Setting("a_study", MODEL, "conse_minilm", "exact", 280, 0.01, "weak", 
 @pytest.mark.parametrize("text", ["cat", "a long phrase of many words with <b>, $x$ and more " * 3, "W" * 90])
 @pytest.mark.parametrize("size", [(40, 160), (160, 30)])
 def test_no_text_of_the_picture_overlaps_another_or_leaves_the_page(text, size):
-    figure = draw_image(Image.new("RGB", size, "tan"), f"{text}.png", analysis_of(text, 8, 3), SETTING)
+    near = [Image.new("RGB", size, "navy"), None]
+    figure = draw_image(Image.new("RGB", size, "tan"), f"{text}.png", analysis_of(text, 8, 3), SETTING, near)
     figure.canvas.draw()
+    assert {"nearest before (40.0°)", "nearest after (41.5°)"} <= {each.get_title() for each in figure.axes}
     axes = [axis for each in figure.axes[1:] for axis in (each.xaxis, each.yaxis)]
     unseen = {id(tick.label1) for axis in axes for tick in axis.get_major_ticks() if not inside(axis, tick.get_loc())}
     shown = [each for each in figure.findobj(plt.Text) if each.get_visible() and each.get_text() and id(each) not in unseen]
@@ -381,5 +430,6 @@ def test_the_words_name_a_weak_translator_and_list_three_concepts_either_way():
     assert "WEAK TRANSLATOR, held-out R2 0.01" in weak
     assert "IS is above 50 %, |AS| above 75 % of the study's 1 image\n" in weak
     assert "toward 'cat': AS +3.00 degrees (63.0 to 60.0)" in weak
-    assert weak.endswith("  gained: cat +8.00, cat +7.00, cat +6.00\n  lost: none")
+    assert "  gained: cat +8.00, cat +7.00, cat +6.00\n  lost: none\n" in weak
+    assert weak.endswith("  nearest photo of the study: cat/cat.jpg (40.0 degrees); after null removal: 4.jpg (41.5 degrees)")
     assert "WEAK" not in describe("photo.jpg", analysis_of("cat", 0, 0), Setting(**(vars(SETTING) | {"translator": "good"})))

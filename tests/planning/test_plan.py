@@ -163,3 +163,11 @@ def test_the_table_adds_up(study, tmp_path):
         assert list(table["time and memory"]) == ["3 estimated", "2 estimated"]
     done = tabulate([], jobs, plan, STEPS)
     assert list(done["time and memory"]) == ["done", "done"] and done[["core hours", "disk GB"]].sum().sum() == 0
+
+
+def test_the_mean_seconds_of_a_step_are_those_of_its_jobs(study, tmp_path):
+    mine = planner(study, tmp_path)
+    jobs = [
+        Job("extract_features", False, False, 1, 0.0, {"model": model}, tmp_path / study["study"] / "none") for model in study["models"]
+    ]
+    assert mine.mean_seconds("extract_features") == pytest.approx(np.mean([mine.estimate(job).seconds for job in jobs]))

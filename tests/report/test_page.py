@@ -4,6 +4,7 @@ import html
 import json
 import re
 import shutil
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -88,15 +89,15 @@ def said(rows, excess, *, differ=True, orders=ORDERS, agreement=ALONE, limits=LI
 
 
 def test_the_verdict_says_first_what_is_above_the_floor_and_ranks_by_the_rest_only_where_something_is():
-    rows, excess = [("b", 1.0, 6.0, 4, "good"), ("a", 5.0, 8.0, 4, "weak")], [("a", 3, 0), ("b", -3, 0)]
+    rows, excess = [("b", 1.0, 6.0, 4, "good"), ("a", 5.0, 8.0, 4, "good")], [("a", 3, 0), ("b", -3, 0)]
     text = said(rows, excess)
     assert text[0] == (
-        "A* (IS 8.00°, floor 4.00°, Delta R² +0.020) and b (IS 6.00°, floor 4.00°, Delta R² +0.020) "
+        "A (IS 8.00°, floor 4.00°, Delta R² +0.020) and b (IS 6.00°, floor 4.00°, Delta R² +0.020) "
         "hold meaning beyond what the principal space tells."
     )
     mixed = said(rows, excess, verdicts={"a": SOME, "b": NONE})
     assert mixed[0] == (
-        "In a* (IS 8.00°, floor 4.00°, Delta R² +0.020) there is some sign of meaning in the null space; "
+        "In a (IS 8.00°, floor 4.00°, Delta R² +0.020) there is some sign of meaning in the null space; "
         "in b (IS 6.00°, floor 4.00°, Delta R² +0.020) there is no sign of meaning in the null space."
     )
     assert mixed[1].startswith("The null space of a")
@@ -148,19 +149,45 @@ def test_the_verdict_does_not_rank_what_cannot_be_told_apart():
 
 def test_the_verdict_names_models_that_are_not_told_apart_from_the_first_or_last():
     rows = [("a", 3.0, 6.0, 4, "good"), ("b", 2.5, 6.0, 4, "good"), ("c", 1.0, 5.0, 4, "good")]
-    order = pd.DataFrame([{"space": "s", "criterion": each, "model": model, "place": place, "marks": "weak translator" * (model == "b")}
+    order = pd.DataFrame([{"space": "s", "criterion": each, "model": model, "place": place, "marks": "penalty at the edge" * (model == "b")}
                           for each in ("is_per_as", "is_per_as_over_control") for place, model in enumerate("abc", 1)])  # fmt: skip
     known = pairs({("a", "b"): False, ("b", "c"): False, ("a", "c"): True})
     text = verdict(models(rows), controls([(name, -3, 0) for name in "abc"]), known, order, ALONE, "s", LIMITS, 0.05)
     assert text[1].startswith("The null space of a (not told apart from b) holds most")
     assert "that of c (not told apart from b) least" in text[1] and "least in c (not told apart from b), 1.00°" in text[2]
-    assert text[5].endswith("a ≈ b* ≈ c (yet first and last differ).")
+    assert text[5].endswith("a ≈ b^ ≈ c (yet first and last differ).")
 
 
 def test_the_verdict_of_one_model_of_weak_translators_and_of_no_null_space():
-    text = said([("a", 1.0, 6.0, 4, "weak"), ("blind", 0.0, 0.0, 0, "good")], [("a", -2, 0)])
-    assert text[0].startswith("blind: no null space") and "a* holds less than a random subspace" in text[2]
+    text = said([("a", 1.0, 6.0, 4, "good"), ("blind", 0.0, 0.0, 0, "good")], [("a", -2, 0)])
+    assert text[0].startswith("blind: no null space") and "a holds less than a random subspace" in text[2]
     assert said([("blind", 0.0, 0.0, 0, "good")], []) == [text[0]]
+
+
+RANKING = ("most", " > ", " ≈ ", "least", "Order", "told apart")
+
+
+def test_weak_translators_are_ranked_nowhere_and_the_page_begins_with_that_where_all_are():
+    rows, excess = [("b", 1.0, 6.0, 4, "weak"), ("a", 5.0, 8.0, 4, "weak")], [("a", 3, 0), ("b", -3, 0)]
+    orders = ORDERS.assign(marks="weak translator")
+    text = said(rows, excess, orders=orders)
+    assert text[0].startswith("Every translator is weak: ") and text[1].startswith("A* (IS 8.00°")
+    assert not [sentence for sentence in text if any(word in sentence for word in RANKING)]
+    orders = ORDERS.assign(marks=["", "weak translator", "weak translator", ""])
+    text = said([("b", 1.0, 6.0, 4, "weak"), ("a", 5.0, 8.0, 4, "good")], excess, orders=orders)
+    assert "b*: a weak translator, so in no order." in text and any(sentence.startswith("In a, removing") for sentence in text)
+    assert not [sentence for sentence in text if any(word in sentence for word in RANKING)]
+
+
+def test_of_many_models_the_first_sentence_says_names_and_counts():
+    names = "abcdef"
+    rows = [(name, 3.0 - 0.1 * place, 6.0, 4, "good") for place, name in enumerate(names)]
+    orders = pd.DataFrame([{"space": "s", "criterion": each, "model": name, "place": place, "marks": ""}
+                           for each in ("is_per_as", "is_per_as_over_control") for place, name in enumerate(names, 1)])  # fmt: skip
+    known = pairs({(a, b): (a, b) == ("a", "f") for a, b in combinations(names, 2)})
+    text = verdict(models(rows), controls([(name, -3, 0) for name in names]), known, orders, ALONE, "s", LIMITS, 0.05)
+    assert text[0] == "A, b, c, d, e and f hold meaning beyond what the principal space tells."
+    assert text[1].startswith("The null space of a (not told apart from 4 others) holds most about an image's class, that of f (not")
 
 
 def test_warnings_name_weak_translators_stand_ins_random_weights_and_low_accuracy():

@@ -2,6 +2,7 @@
 
 import html
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -33,8 +34,9 @@ def test_the_study_is_finished_by_exactly_the_files_that_the_archive_asks_for(sn
 
 def test_the_archive_satisfies_the_profile_and_holds_a_workflow_that_resolves(snakemake_project, tmp_path, monkeypatch):
     crate, folder = tmp_path / "demo.crate.zip", tmp_path / "unpacked"
-    output = snakemake_project.run("singflow", "crate", "--output", str(crate)).stdout
-    assert re.search(r"demo\.crate\.zip: \d+\.\d MiB, \d+ files\.", output)
+    output = snakemake_project.run("singflow", "crate", "--output", str(crate), "--date", "2026-01-02").stdout
+    left_out = r"\d+ results, \d+\.\d MiB of tensors and pictures, were left out\."
+    assert re.search(rf"demo\.crate\.zip: \d+\.\d MiB, \d+ files\. {left_out} The image files", output)
     assert issues(crate, monkeypatch, tmp_path / "cache") == []
     with zipfile.ZipFile(crate) as archive:
         names = set(archive.namelist())
@@ -43,6 +45,17 @@ def test_the_archive_satisfies_the_profile_and_holds_a_workflow_that_resolves(sn
     for path in folder.rglob("*"):
         assert path.is_dir() or str(snakemake_project.folder).encode() not in path.read_bytes(), path
     snakemake_project.run("bash", "-c", f"cd '{folder}' && snakemake --dry-run", PYTHONPATH=str(folder / "src"))
+
+
+def test_what_one_engine_made_is_finished_although_the_other_knows_nothing_of_it(published, tmp_path):
+    project = published.copy(tmp_path / "checkout")
+    shutil.rmtree(project.folder / ".snakemake/metadata")
+    (project.folder / "results/demo/data/manifest.parquet").touch()
+    assert "Nothing to be done" not in project.snakemake("--dry-run")
+    assert "demo.crate.zip: " in project.run("make", "-o", ".venv/demo", "crate").stdout
+    project.edit("params.yaml", "extremes: 8", "extremes: 7")
+    refused = project.run("make", "-o", ".venv/demo", "crate", "CRATE=--output again.zip", check=False)
+    assert refused.returncode != 0 and "error: the run is not finished: `snakemake --dry-run` lists what is left" in refused.stdout
 
 
 def test_snakemake_report_shows_every_figure_and_table_with_its_caption_and_without_a_network(snakemake_project, tmp_path):

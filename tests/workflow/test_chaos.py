@@ -58,7 +58,7 @@ def test_the_demo_killed_at_any_moment_ends_in_the_artifacts_of_an_undisturbed_o
 def test_a_lock_that_a_killed_demo_of_this_machine_did_not_leave_is_respected(snakemake_project, tmp_path):
     project = snakemake_project.copy(tmp_path / "locked")
     project.edit("params.yaml", "extremes: 8", "extremes: 7")
-    locks, owner = (project.folder / ".snakemake" / name for name in ("locks", "demo"))
+    locks, owner = (project.folder / ".snakemake" / name for name in ("locks", "run"))
     locks.mkdir(exist_ok=True)
     (locks / "0.output.lock").write_text("results/demo/figures/fig5.png\n")
     for name in (None, f"not-{platform.node()}"):
@@ -89,4 +89,4 @@ def at_work(snakemake_project, tmp_path):
 def test_a_second_demo_is_refused_while_the_first_is_at_work(at_work):
     refused = at_work.run(*DEMO, check=False, warm_start=False)
     assert refused.returncode != 0 and "Snakemake is at work in this folder already" in refused.stdout
-    assert (at_work.folder / ".snakemake/demo").is_file()
+    assert (at_work.folder / ".snakemake/run").is_file()

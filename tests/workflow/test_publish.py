@@ -7,9 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
+from dvc.repo import Repo
+
+from singflow.errors import InputError
+from singflow.sharing.publishing import check_given
 
 STORE = "files/md5"
 TABLES = [
@@ -111,10 +116,6 @@ REFUSALS = {
         lambda p: p.edit("src/singflow/analyses/controls.py", '"""', '"""Edited. '),
         "error: changed since the last commit: src/singflow/analyses/controls.py",
     ),
-    "not given": (
-        lambda p: (p.folder / "checkpoints/mine.pth").write_bytes(b"weights"),
-        r"error: steps depend on what is neither in git nor in DVC: checkpoints/mine.pth: `git add checkpoints/mine.pth`, `dvc add",
-    ),
     "damaged result": (
         lambda p: flip(p.folder / "results/demo/features/tiny/shard-00001.safetensors"),
         r"error: results/demo/features/tiny/shard-00001.safetensors has changed since results/demo/\S+ was computed from it",
@@ -128,6 +129,22 @@ REFUSALS = {
     "remote away": (remote("ssh://nobody@127.0.0.1:9/store"), r"error: local \(ssh://nobody@127.0.0.1:9/store\) cannot be reached"),
     "remote for reading": (remote("http://127.0.0.1:9/store"), "error: .*(cannot be reached|is for reading only)"),
 }
+
+
+def test_publish_asks_for_the_files_that_the_study_is_made_of_and_for_no_other(publisher, monkeypatch, tmp_path):
+    mine = "checkpoints/mine.pth"
+    (publisher.folder / mine).write_bytes(b"weights")
+    assert "pushed to remote local" in publisher.command("publish")
+    monkeypatch.chdir(publisher.folder)
+    with Repo() as repo:
+        for name, advice in ((mine, f"`dvc add {mine}`"), ("words.txt", "`git add words.txt`, `dvc add words.txt` where it is large")):
+            Path(name).write_bytes(b"weights")
+            with pytest.raises(InputError, match=re.escape(f"neither in git nor in DVC: {name}: {advice}")):
+                check_given(repo, [name])
+    publisher.dvc("add", mine)
+    with Repo() as repo:
+        check_given(repo, [mine])
+    publisher.run("git", "add", f"{mine}.dvc")  # which git does not ignore
 
 
 @pytest.mark.parametrize("name", REFUSALS)
@@ -190,6 +207,20 @@ def test_a_damaged_object_in_the_local_cache_is_replaced_on_either_side(publishe
     shutil.rmtree(publisher.store)
     publisher.command("publish")
     assert object_of(publisher, figure).read_bytes() == (published.folder / figure).read_bytes()
+
+
+@pytest.mark.parametrize("place", ["empty", "absent"])
+def test_a_remote_that_has_nothing_of_the_study_is_told_in_one_line(publisher, tmp_path, place):
+    (publisher.folder / "checkpoints/mine.pth").write_bytes(b"weights")
+    publisher.dvc("add", "checkpoints/mine.pth")
+    publisher.commit()
+    reader, store = publisher.clone(tmp_path / "reader"), tmp_path / place
+    if place == "empty":
+        store.mkdir()
+    reader.dvc("remote", "modify", "--local", "local", "url", str(store))
+    refused = reader.run("singflow", "fetch", check=False)
+    assert refused.returncode == 1
+    assert re.fullmatch(rf"error: remote local \({store}\) has nothing of this study: is it the right one\? [ -~]+\n", refused.stdout)
 
 
 def test_fetch_replaces_nothing_of_ones_own(published, tmp_path):

@@ -9,7 +9,7 @@ import pandas as pd
 import scipy
 
 from singflow.analyses.statistics import Criterion, Sample, holm, linearized, rank_correlations, t_test, through_fits
-from singflow.analyses.tables import legend, marked
+from singflow.analyses.tables import WEAK, legend, marked
 
 SCORES = ["is_deg", "as_abs_deg"]
 PAPER = "is_per_as"
@@ -447,7 +447,7 @@ def beside_chart(row: dict[Any, Any]) -> str:
 
 
 def render_orders(orders: pd.DataFrame, agreement: pd.DataFrame, shared: dict[str, int | None]) -> str:
-    """Does the order of the models survive the controls? One line per criterion, best model first.
+    """Does the order of the models survive the controls? One line per criterion, best model first; weak translators are not ranked.
 
     Parameters
     ----------
@@ -468,7 +468,7 @@ def render_orders(orders: pd.DataFrame, agreement: pd.DataFrame, shared: dict[st
         "is_per_as_over_control": "IS/|AS| over that of random subspaces",
         "is_per_as_equal_dim": "IS/|AS| with {} null directions each",
         "is_per_control": "IS over that of random subspaces",
-        "as_abs_per_control": "|AS| over that of random subspaces, least first",
+        "as_abs_per_control": "|AS| over that of random subspaces",
     }
     lines = []
     for space, dimension in shared.items():
@@ -476,16 +476,23 @@ def render_orders(orders: pd.DataFrame, agreement: pd.DataFrame, shared: dict[st
         if group.empty:
             lines += [f"Space {space}: no model has a null space, so there is nothing to order", ""]
             continue
-        lines.append(
-            f"Order of the models in space {space}, best first (tau: agreement with the paper's criterion, 1 the same, -1 reversed)"
-        )
+        weak = group["marks"].str.contains(WEAK)
+        if weak.all():
+            lines.append(f"Models in space {space}, in no order, because every translator is weak")
+        else:
+            lines.append(
+                f"Order of the models in space {space}, best first (tau: agreement with the paper's criterion, 1 the same, -1 reversed)"
+            )
         for criterion, title in titles.items():
             placed = group[group["criterion"] == criterion].dropna(subset=["place"]).sort_values(["place", "model"])
-            listed = " > ".join(f"{marked(row['model'], row['marks'])} {row['value']:.2f}" for row in placed.to_dict("records"))
+            named = placed.assign(text=[f"{marked(row['model'], row['marks'])} {row['value']:.2f}" for row in placed.to_dict("records")])
+            ranked, apart = named.loc[~weak, "text"], named.loc[weak, "text"].sort_values()
+            listed = "; not ranked: ".join(filter(None, [" > ".join(ranked), ", ".join(apart)]))
             mine = agreement[(agreement["space_a"] == space) & (agreement["space_b"] == space) & (agreement["criterion_b"] == criterion)]
             tau = mine["kendall"].dropna()
-            agreed = f"  (tau {tau.iloc[0]:+.2f})" if len(tau) else ""
-            lines.append(f"  {title.format(dimension)}: {listed or 'undefined'}{agreed}")
+            agreed = f"  (tau {tau.iloc[0]:+.2f})" if len(tau) and not weak.any() else ""
+            way = ", least first" if criterion.startswith("as_abs") and not weak.all() else ""
+            lines.append(f"  {title.format(dimension)}{way}: {listed or 'undefined'}{agreed}")
         beside = agreement[(agreement["space_a"] == space) & (agreement["space_b"] == CHART)]
         lines += [f"  {beside_chart(row)}" for row in beside.to_dict("records")]
         lines += [f"  {signs}"] if (signs := legend(group["marks"])) else []

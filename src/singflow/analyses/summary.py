@@ -469,6 +469,8 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
         "the other labels. matched: random subspaces, of which as much is removed as the null component is long; 1: meaning is as dense.",
         "R2: share of the variation that the translator explains in images it has not seen; 0: the mean embedding does as well.",
     ]
+    if models["top1"].isna().any():
+        lines.append("top-1 -: no image has a label that is a class of the model, so that nothing can be right or wrong.")
     zeros = models.loc[models["known_zero"], "model"].unique()
     if len(zeros):
         named = f"{MARKS[ZERO]} {', '.join(zeros)}"

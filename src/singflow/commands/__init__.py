@@ -1,13 +1,15 @@
 """The console command `singflow <verb>`: what people do before, beside and after a run."""
 
+import os
+import shutil
 import sys
+from pathlib import Path
 
 import typer
 
 from singflow.cli import prepared
 from singflow.commands.accept import accept
 from singflow.commands.analyze import analyze
-from singflow.commands.clear_lock import clear_lock
 from singflow.commands.crate import crate
 from singflow.commands.doctor import doctor
 from singflow.commands.fetch import fetch
@@ -18,6 +20,7 @@ from singflow.commands.prefetch import prefetch
 from singflow.commands.publish import publish
 from singflow.commands.reproduce import reproduce
 from singflow.commands.resume import resume
+from singflow.commands.run import run
 from singflow.commands.show_summary import show_summary
 from singflow.commands.study import study
 from singflow.commands.verify import verify
@@ -28,14 +31,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-verbs = accept, analyze, crate, doctor, fetch, import_translator, pack_reference, plan, prefetch, publish, reproduce, resume, study, verify
+verbs = (
+    accept, analyze, crate, doctor, fetch, import_translator, pack_reference, plan, prefetch, publish, reproduce, resume, run, show_summary,
+    study, verify,
+)  # fmt: skip
 for each in verbs:
     app.command(each.__name__)(each)
-for part_of_demo in (clear_lock, show_summary):
-    app.command(part_of_demo.__name__, hidden=True)(part_of_demo)
 
 
 def main() -> None:
     """Run the command that the words of the command line name."""
+    if not shutil.which("snakemake"):  # called by its path, in an environment that is not active
+        os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with prepared(offline="prefetch" not in sys.argv[1:2]):
         app()

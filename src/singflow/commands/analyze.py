@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -41,12 +42,12 @@ def analyze(
 
     Writes analysis.json and one picture per image, and prints a few lines about each.
     """
-    from singflow.artifacts.files import write_json
+    from singflow.artifacts.files import sha256_of, write_json
     from singflow.config.reading import read_yaml
     from singflow.config.study import check
     from singflow.photo.analysis import analyze as analyze_feature
     from singflow.photo.analysis import describe, predict
-    from singflow.photo.study import load_model, read_artifacts, read_texts, registry_entry
+    from singflow.photo.study import load_model, read_artifacts, read_photos, read_texts, registry_entry
 
     if results is None:
         study = check(read_yaml(PARAMS), str(PARAMS))
@@ -73,6 +74,9 @@ def analyze(
     picked = pick_device(device)
     stored, concepts_of_study = read_texts(results, space, space_entry, picked)
     artifacts, weights = read_artifacts(results, model, space, classes, concepts_of_study, stored.tensors["concept_embeddings"])
+    photos = read_photos(results, space)
+    if not photos.folder.is_dir():
+        log.warning("%s: not here, so the nearest photos are left out: `make fetch` brings it", photos.folder)
     classifier = load_model(model_entry, weights, results / f"features/{model}/head.safetensors", picked)
     log.info("model and artifacts loaded in %.1f s", time.perf_counter() - started)
     wanted = dict(zip(text, stored.embed(text), strict=True)) if text else {}
@@ -86,8 +90,9 @@ def analyze(
         seconds += time.perf_counter() - started
         predicted = stored.of_class(predict(features, artifacts)[0].index, artifacts.class_names)
         started = time.perf_counter()
-        analysis = analyze_feature(features, artifacts, predicted, wanted, concepts)
-        save(draw_image(photo, path.name, analysis, artifacts.setting), picture)
+        analysis = analyze_feature(features, artifacts, predicted, wanted, concepts, partial(photos.nearest, sha256_of(path)))
+        near = [photos.picture(each, max_pixels) for each in analysis.nearest]
+        save(draw_image(photo, path.name, analysis, artifacts.setting, near), picture)
         records.append({"image": str(path), "picture": picture.name, **asdict(analysis), "setting": asdict(artifacts.setting)})
         seconds += time.perf_counter() - started
         print(describe(str(path), analysis, artifacts.setting))

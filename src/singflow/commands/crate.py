@@ -25,11 +25,13 @@ def crate(
     """Pack a finished study and the workflow that made it into one archive, a Workflow Run RO-Crate."""
     from singflow.config.study import check, read_layers
     from singflow.sharing.crate import check_license, collect, describe, write_crate
+    from singflow.sharing.remotes import check_finished
 
     check_license(license)
     output = output or Path(f"{check(read_layers(params), str(params)).study}.crate.zip")
     if output.exists():
         raise InputError(f"{output}: is there already: remove it, or give another --output")
+    check_finished(params)
     study, files, cut, found = collect(params, with_tensors=with_tensors)
     absent = [path for path in found if path.as_posix() not in files]
     size = sum(path.stat().st_size for path in absent) / 2**20

@@ -20,8 +20,9 @@ def fetch(
     """Fetch a published study, whole or the small parts of it, so that neither engine has anything left to do."""
     from singflow.config.reading import read_yaml
     from singflow.config.study import check
+    from singflow.engines.code import write_digests
     from singflow.engines.stages import FIRST
-    from singflow.sharing.fetching import check_nothing_lost, check_same_study, download, inputs, place, wanted
+    from singflow.sharing.fetching import check_nothing_lost, check_same_study, check_there, download, inputs, place, wanted
     from singflow.sharing.remotes import artifacts, check_idle, nothing_to_do, repository, sizes, snakemake, working_remote
 
     study = check(read_yaml(PARAMS), str(PARAMS))
@@ -31,9 +32,11 @@ def fetch(
         everything = artifacts(repo, study.study)
         kept = wanted(everything, tier)
         remote = working_remote(repo.config, remote, write=False)
+        check_there(repo, kept, remote)
         images = None if tier == "features" or study.data.source == "packaged" else Path(study.data.root)
         if given := inputs(repo, images):
             repo.pull(targets=given, remote=remote)
+            write_digests()
         check_same_study(repo)
         check_nothing_lost(repo, everything, results)
         for each in download(repo, kept, remote):

@@ -8,7 +8,6 @@ import typer
 
 from singflow.cli import log, progress
 from singflow.commands.options import PARAMS, Remote
-from singflow.errors import InputError
 
 
 def publish(
@@ -18,19 +17,18 @@ def publish(
     """Record a finished study with DVC and push it to a remote, unless something of it is not as it should be."""
     from singflow.artifacts.shards import read_manifest
     from singflow.config.reading import read_yaml
-    from singflow.config.study import check
+    from singflow.config.study import own_files, settle
     from singflow.data.manifest import data_root
     from singflow.sharing.publishing import check_committed, check_given, check_images, check_unchanged, commit
-    from singflow.sharing.remotes import check_idle, nothing_to_do, remove_damaged, repository, sizes, working_remote
+    from singflow.sharing.remotes import check_finished, check_idle, remove_damaged, repository, sizes, working_remote
 
-    study = check(read_yaml(PARAMS), str(PARAMS))
+    study, entries = settle(read_yaml(PARAMS), str(PARAMS))
     check_idle()
     check_committed(study.study)
-    if not nothing_to_do():
-        raise InputError("the run is not finished: `snakemake --dry-run` lists what is left, `snakemake --cores all` does it")
+    check_finished()
     with repository() as repo:
         remote = working_remote(repo.config, remote, write=True)
-        check_given(repo)
+        check_given(repo, own_files(study, entries))
         check_unchanged(repo)
         manifest = read_manifest(Path("results", study.study, "data/manifest.parquet"))
         bar = partial(progress, total=len(manifest), unit="images", description="hashing images")

@@ -10,10 +10,14 @@ def show_summary(params: Params = PARAMS) -> None:
     """Print the table of a finished study, the order of its models, and the paths of its figures and of its report."""
     from singflow.config.study import check, read_layers
 
-    results = Path("results") / check(read_layers(params), str(params)).study
+    print_summary(Path("results") / check(read_layers(params), str(params)).study)
+
+
+def print_summary(results: Path) -> None:
+    """Print what a finished study says. Raises InputError when it is not finished."""
     try:
         for name in ("summary", "orders"):
             print((results / "tables" / f"{name}.txt").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{results}: the study has not been run: snakemake --cores all") from None
+        raise InputError(f"{results}: the study has not been run: singflow run") from None
     print("\n".join(map(str, [*sorted((results / "figures").glob("*.png")), *results.glob("report.html")])))

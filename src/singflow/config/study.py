@@ -29,11 +29,11 @@ from singflow.data.parameters import Data
 from singflow.errors import InputError
 from singflow.figures.parameters import PlotConcepts, PlotConceptScans, PlotLabels
 from singflow.pictures.parameters import Pictures
-from singflow.pictures.weights import refuse_space
+from singflow.pictures.weights import own_generator_files, refuse_space
 from singflow.report.parameters import Report
 from singflow.system import regular
 from singflow.towers.parameters import MOST_SHARDS, Extraction, Prompts
-from singflow.translators.linear import read_imported
+from singflow.translators.linear import imported_path, read_imported
 from singflow.translators.parameters import Comparison, Projector, Training, Translator
 from singflow.translators.reference import check_reference
 
@@ -354,6 +354,26 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Study, dict[str, dict[
         space, _, model = each.rpartition(":")[0].partition("/")
         read_imported(study.translator.imported, space, model)
     return study, {"model": models, "space": spaces}
+
+
+def own_files(study: Study, entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Files of the user's own, in checkpoints/, that a study is made of.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+    entries : Mapping
+        Registry entries, as settle() gives them.
+
+    Returns
+    -------
+    list of str
+        Paths of weights, heads, class lists, imported translators and the files of the generator, sorted.
+    """
+    named = [file for group in entries.values() for entry in group.values() for file in entry.local_files()]
+    places = [each.rpartition(":")[0].partition("/") for each in study.translator.imported]
+    return sorted({*named, *(str(imported_path(space, model)) for space, _, model in places), *own_generator_files(study.pictures)})
 
 
 def layered(content: dict[str, Any], origin: str, *, main: bool) -> str:

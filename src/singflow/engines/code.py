@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -13,9 +14,10 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from singflow.artifacts.files import write_json
+from singflow.artifacts.files import sha256_of, write_json
 from singflow.config.reading import explain, read_yaml
 from singflow.config.sections import Section
+from singflow.config.study import own_files, settle
 from singflow.errors import InputError
 from singflow.translators.reference import fingerprint
 
@@ -197,17 +199,21 @@ class Code:
 
 
 def write_digests(path: Path = FILE, params: Path = Path("params.yaml")) -> None:
-    """Write what DVC's stages depend on besides files: the digest of every step of the checkout in this folder, and the reference's.
+    """Write what DVC's stages depend on besides files: digests of every step of the checkout in this folder, the reference, and own files.
 
     Parameters
     ----------
     path : Path
         JSON file to write.
     params : Path
-        The study, which may name a reference.
+        The study, which may name a reference, and be made of files in checkpoints/; what is not there has no digest.
     """
-    reference = read_yaml(params)["translator"]["reference"] if params.is_file() else None
-    write_json(path, Code().digests() | {"reference": fingerprint(reference)})
+    content = read_yaml(params) if params.is_file() else {}
+    own = None
+    with suppress(InputError):  # of a study that cannot run here
+        own = "".join(f"{file} {sha256_of(Path(file))}\n" for file in own_files(*settle(content, str(params))))
+    others = {"reference": fingerprint(content.get("translator", {}).get("reference")), "own_files": own}
+    write_json(path, Code().digests() | others)
 
 
 @dataclass

@@ -134,6 +134,7 @@ def _stage(rule: Rule) -> dict[str, Any]:
         log=rule.expand_log(wildcards),
         threads="$(threads)",
     )
+    own = {"local", "generator"} & set(inputs.keys())  # of which DVC, whose lists of files cannot hang on the study, gets a digest
     bundles = {text: dict(each.split("=") for each in text.split()) for text in BUNDLE.findall(command)}
     (bundle,) = bundles.values() or [{}]
     shape: dict[str, Any] = {name: _key(ITEMS[name]) for name in names}
@@ -150,7 +151,7 @@ def _stage(rule: Rule) -> dict[str, Any]:
         "deps": [_dollars(each) for each in files if not any(each.startswith(f"{other}/") for other in files)],
         "params": [
             *(key for key in keys if key.partition(".")[0] != "item"),
-            {str(FILE): [rule.name, *(["reference"] if hasattr(params, "reference") else [])]},
+            {str(FILE): [rule.name, *(["reference"] if hasattr(params, "reference") else []), *(["own_files"] if own else [])]},
         ],
     }
     outs = [_dollars(str(each)) for each in outputs]

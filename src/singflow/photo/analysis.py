@@ -1,5 +1,6 @@
 """What a model's head ignores in one image: its prediction, its scores, and the concepts that null removal brings near or takes away."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,11 +71,21 @@ class Movement:
 
 
 @dataclass(frozen=True)
+class Neighbour:
+    """A photo of the study, by its path in the manifest; angle_deg: from its embedding to a translated feature."""
+
+    image_id: int
+    path: str
+    angle_deg: float
+
+
+@dataclass(frozen=True)
 class Analysis:
     """Null removal in one image.
 
     predictions: the likeliest classes; null_energy: ||P_0 f||^2 / ||f||^2; logit_change: norm; predicted: toward the predicted class;
-    texts: toward the texts asked for; gained, lost: the concepts with the most positive and the most negative AS, strongest first.
+    texts: toward the texts asked for; gained, lost: the concepts with the most positive and the most negative AS, strongest first;
+    nearest: the study's photos nearest to the translated feature before and after null removal; none where its embeddings are not here.
     Percentiles: of IS, and of |AS| toward the predicted class, among the study's images (|AS| toward their labels), 0 to 100; None for
     a head without null space, where all scores are 0.
     """
@@ -89,6 +100,7 @@ class Analysis:
     texts: list[Movement]
     gained: list[Movement]
     lost: list[Movement]
+    nearest: list[Neighbour]
 
 
 def stored_texts(
@@ -148,7 +160,12 @@ def predict(features: np.ndarray, artifacts: Artifacts) -> list[Prediction]:
 
 
 def analyze(
-    features: np.ndarray, artifacts: Artifacts, predicted: tuple[str, np.ndarray], texts: dict[str, np.ndarray], extremes: int
+    features: np.ndarray,
+    artifacts: Artifacts,
+    predicted: tuple[str, np.ndarray],
+    texts: dict[str, np.ndarray],
+    extremes: int,
+    nearest: Callable[[np.ndarray], list[Neighbour]],
 ) -> Analysis:
     """Null removal in one image, scored as measure_null_removal scores it.
 
@@ -164,6 +181,8 @@ def analyze(
         Embedding by text that is asked for.
     extremes : int
         Most concepts listed either way.
+    nearest : callable
+        Gives the study's photos nearest to points (2, m), one each.
 
     Returns
     -------
@@ -186,6 +205,7 @@ def analyze(
         texts=_movements(removal, list(texts), np.array(list(texts.values()))) if texts else [],
         gained=sorted((each for each in concepts if each.as_deg > 0), key=lambda each: -each.as_deg)[:extremes],
         lost=sorted((each for each in concepts if each.as_deg < 0), key=lambda each: each.as_deg)[:extremes],
+        nearest=nearest(np.concatenate([removal.original, removal.equivalent])),
     )
 
 
@@ -242,6 +262,9 @@ def describe(image: str, analysis: Analysis, setting: Setting) -> str:
     ]
     for name, concepts in (("gained", analysis.gained), ("lost", analysis.lost)):
         lines.append(f"  {name}: " + (", ".join(f"{each.text} {each.as_deg:+.2f}" for each in concepts[:3]) or "none"))
+    if analysis.nearest:
+        before, after = (f"{each.path} ({each.angle_deg:.1f} degrees)" for each in analysis.nearest)
+        lines.append(f"  nearest photo of the study: {before}; after null removal: {after}")
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """The picture of one image's analysis."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -9,24 +10,24 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
-from PIL import Image
+from PIL import Image, ImageOps
 
 from singflow.figures.style import COLOURS, STYLE, bare
 from singflow.photo.analysis import Analysis, Movement, Setting, prediction_lines, score_lines
 
-PHOTO_PIXELS = 900  # longest side; what the page shows at 200 dots per inch
+PHOTO_PIXELS, TILE_PIXELS = 900, 400  # longest side; what the page shows at 200 dots per inch
 BEFORE, AFTER = "0.35", COLOURS[0]
 NEARER, FARTHER = COLOURS[2], COLOURS[5]
 
 # The page in inches: margins, photo, words, and room for texts beside axes. Texts are broken at their measured width.
 WIDTH, MARGIN, GAP = 10.5, 0.15, 0.25
-PHOTO, NAMES = 3.8, 2.0
+PHOTO, NAMES, TILE = 3.8, 2.0, 1.75
 LINE, AXIS, TITLE = 0.17, 0.5, 0.3
 WORDS_PT, NAMES_PT, TITLE_PT = 8.5, 8.0, 11.0
 
 
-def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setting) -> Figure:
-    """One page on an image: the photo, its prediction and scores in words, angles before and after null removal, and concepts.
+def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setting, near: Sequence[Image.Image | None] = ()) -> Figure:
+    """One page on an image: the photo, those nearest to it, prediction and scores in words, angles before and after, and concepts.
 
     Parameters
     ----------
@@ -38,6 +39,8 @@ def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setti
         Its scores.
     setting : Setting
         What they rest on; a weak translator and a head without null space are named in the words.
+    near : sequence of Image or None
+        The photos of `analysis.nearest`; None: not here.
 
     Returns
     -------
@@ -55,7 +58,9 @@ def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setti
         words_height = 1.3 * LINE * (title.count("\n") + 1) + LINE * (words.count("\n") + 1) + GAP
         plot_height, bars_height = 1.5 * LINE * (lines.sum() + 0.4), 1.3 * LINE * (most + 0.4)
         photo_height = PHOTO * min(1.0, photo.height / photo.width)
-        top = max(photo_height + GAP, words_height + TITLE + plot_height + AXIS)
+        paths = [_lines(each.path, TILE, FontProperties(size=NAMES_PT)) for each in analysis.nearest]
+        near_height = TITLE + TILE + LINE * max(map(len, paths)) + GAP if paths else 0.0
+        top = max(photo_height + GAP + near_height, words_height + TITLE + plot_height + AXIS)
         height = MARGIN + top + TITLE + bars_height + AXIS
         figure = plt.figure(figsize=(WIDTH, height))
 
@@ -63,7 +68,11 @@ def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setti
             """Axes whose upper left corner is x, y inches from the page's."""
             return figure.add_axes((x / WIDTH, 1 - (y + deep) / height, width / WIDTH, deep / height))
 
-        _photo(axes_at(MARGIN, MARGIN, PHOTO, top - GAP), photo)
+        _photo(axes_at(MARGIN, MARGIN, PHOTO, photo_height if paths else top - GAP), photo)
+        for place, (found, picture, path) in enumerate(zip(analysis.nearest, near, paths, strict=True)):
+            axes = axes_at(MARGIN + place * (PHOTO - TILE), MARGIN + photo_height + GAP + TITLE, TILE, TILE)
+            axes.set_title(f"nearest {('before', 'after')[place]} ({found.angle_deg:.1f}\N{DEGREE SIGN})", fontsize=NAMES_PT)
+            _near(axes, picture, path)
         heading: dict[str, Any] = {"va": "top", "transform": figure.transFigure, "linespacing": 1.3}
         figure.text(left / WIDTH, 1 - MARGIN / height, title, fontsize=TITLE_PT, fontweight="bold", **heading)
         below = MARGIN + 1.3 * LINE * (title.count("\n") + 1)
@@ -128,6 +137,18 @@ def _photo(axes: Axes, photo: Image.Image) -> None:
     axes.imshow(small)
     axes.set_anchor("N")
     axes.set_axis_off()
+
+
+def _near(axes: Axes, photo: Image.Image | None, path: list[str]) -> None:
+    """A photo of the study above its path."""
+    if photo is None:
+        axes.text(0.5, 0.5, "not here", ha="center", va="center", transform=axes.transAxes, color="0.4")
+    else:
+        axes.imshow(ImageOps.pad(photo, (TILE_PIXELS, TILE_PIXELS), color="white"))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(photo is None)
+    axes.set_xlabel("\n".join(path), fontsize=NAMES_PT)
 
 
 def _rows(axes: Axes, names: list[str], lines: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import difflib
 import time
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,17 +14,22 @@ from singflow import cli
 from singflow.analyses.metrics import share
 from singflow.analyses.summary import NO_NULL_SPACE
 from singflow.artifacts.files import Facts, read_json, read_names
+from singflow.artifacts.shards import iterate_whole, read_manifest
 from singflow.artifacts.tables import iterate_row_groups, read_models
 from singflow.artifacts.tensors import Tensors, read_null_basis, read_tensors
+from singflow.config.reading import read_yaml
 from singflow.config.registry import read_model, read_space
-from singflow.data.manifest import fill, head_classes, prompt_of
+from singflow.data.images import read_unchanged
+from singflow.data.manifest import data_root, fill, head_classes, prompt_of
 from singflow.data.vocabulary import read_class_list
 from singflow.errors import InputError
-from singflow.photo.analysis import Artifacts, Setting, stored_texts
+from singflow.photo.analysis import Artifacts, Neighbour, Setting, stored_texts
+from singflow.pictures.neighbours import contents, nearest
 from singflow.translators.linear import Translator
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     from singflow.towers.classifiers import Classifier
     from singflow.towers.spaces import TextTower
@@ -78,7 +83,7 @@ def registry_entry(results: Path, kind: str, name: str) -> Path:
     folder = results / "registry" / f"{kind}s"
     known = sorted(path.relative_to(folder).as_posix().removesuffix(".json") for path in folder.rglob("*.json"))
     if not known:
-        raise InputError(f"{folder}: holds no {kind}: run the study with `snakemake --cores all`, or name its folder with --results")
+        raise InputError(f"{folder}: holds no {kind}: run the study with `singflow run`, or name its folder with --results")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         guess = f"; did you mean {near[0]!r}?" if near else ""
@@ -167,6 +172,86 @@ class Texts:
         text = fill(templates[0], name) if len(templates) == 1 else f"{name} ({len(templates)} templates)"
         embedding = self.tensors["label_embeddings"][rows[0]] if len(rows) else embed_templates(self.embed, [name], templates, {})[0]
         return self.prompts[name] if own else text, embedding
+
+
+@dataclass
+class Photos:
+    """The study's photos: their embeddings in a space, and their files, which need not be here.
+
+    folder: of the embeddings' shards, of which there are so many; root: what the manifest's paths are relative to.
+    """
+
+    manifest: pd.DataFrame
+    folder: Path
+    shards: int
+    root: Path
+
+    def nearest(self, sha256: str, points: np.ndarray) -> list[Neighbour]:
+        """The photo nearest to each point, exactly; none of the content asked about.
+
+        Parameters
+        ----------
+        sha256 : str
+            Hash of the file that the points come from.
+        points : ndarray of shape (n, m)
+            Translated features.
+
+        Returns
+        -------
+        list of Neighbour
+            One each; empty where the embeddings are not here, or there is no other photo.
+        """
+        if not self.folder.is_dir():
+            return []
+        content = contents(self.manifest["sha256"])
+        same = np.flatnonzero(self.manifest["sha256"] == sha256)
+        own = np.full(len(points), same[0] if len(same) else -1)
+        gallery = partial(iterate_whole, self.folder, "embeddings", self.shards, self.manifest)
+        found = nearest(points, own, gallery, content, 1)
+        pairs = zip(found.image_id[:, 0].tolist(), found.angle_deg[:, 0].tolist(), strict=True)
+        return [Neighbour(number, self.manifest["path"][number], angle) for number, angle in pairs if number >= 0]
+
+    def picture(self, photo: Neighbour, max_pixels: int) -> "Image.Image | None":
+        """A photo of the study.
+
+        Parameters
+        ----------
+        photo : Neighbour
+            Which one.
+        max_pixels : int
+            Pixels; a larger one is not read.
+
+        Returns
+        -------
+        PIL.Image.Image or None
+            None where its file is not here, or is another by now.
+        """
+        try:
+            return read_unchanged(self.root, photo.path, self.manifest["sha256"][photo.image_id], max_pixels)
+        except InputError:
+            return None
+
+
+def read_photos(results: Path, space: str) -> Photos:
+    """The study's photos.
+
+    Parameters
+    ----------
+    results : Path
+        Folder of the study.
+    space : str
+        Name of the space.
+
+    Returns
+    -------
+    Photos
+        Whose embeddings and files need not be here.
+    """
+    params = read_yaml(existing(results / "params.yaml"))
+    data = params["data"]
+    root = Path(data["root"]) if data["source"] != "packaged" else data_root("packaged", "")
+    manifest = read_manifest(existing(results / "data/manifest.parquet"))
+    return Photos(manifest, results / "embeddings" / space, params["extraction"]["shards"], root)
 
 
 def read_texts(results: Path, space: str, entry: Path, device: "torch.device") -> tuple[Texts, list[str]]:

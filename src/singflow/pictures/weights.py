@@ -1,7 +1,7 @@
 """Weights of the generator that draws pictures."""
 
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from singflow.config.registry import SpaceEntry, objection
 from singflow.config.sections import LOCAL
@@ -55,6 +55,23 @@ def generator_files(pictures: Pictures) -> list[WeightFile]:
         for part, each in files.items()
         for names in each
     ]
+
+
+def own_generator_files(pictures: Pictures) -> list[str]:
+    """Files of a generator of the user's own.
+
+    Parameters
+    ----------
+    pictures : Pictures
+        Parameters, which name the generator.
+
+    Returns
+    -------
+    list of str
+        Paths, sorted; none where the generator is the hub's.
+    """
+    folder = Path(pictures.generator)
+    return sorted(map(str, filter(Path.is_file, folder.rglob("*")))) if folder.parts[0] == LOCAL else []
 
 
 def refuse_space(space: str, entry: SpaceEntry) -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from singflow.artifacts.tables import parquet_errors
@@ -186,6 +187,21 @@ class Planner:
             told = power.told(size.reference[0] or size.images, size.feature_dim, photos=bool(size.reference[0]))
             found.setdefault(told, []).append(model)
         return found
+
+    def mean_seconds(self, step: str) -> float:
+        """Expected seconds of a step's job, whatever its model and space.
+
+        Parameters
+        ----------
+        step : str
+            Its name.
+
+        Returns
+        -------
+        float
+            Mean over the models and spaces of the study.
+        """
+        return fmean(costs.seconds(step, self._size({"model": model, "space": space})) for model in self._models for space in self._spaces)
 
     def estimate(self, job: Job) -> Estimate:
         """Time and memory as Snakemake measured them, where the same job has run on as many images and views, or as expected.

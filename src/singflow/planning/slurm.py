@@ -95,15 +95,15 @@ def own_jobs(folder: Path, study: str) -> dict[str, str]:
     }
 
 
-def running_snakemake(folder: Path, params: Path) -> int | None:
+def running_snakemake(folder: Path, params: Path | None = None) -> int | None:
     """A process on this machine that runs Snakemake in `folder` on this study's file.
 
     Parameters
     ----------
     folder : Path
         Absolute path of the checkout.
-    params : Path
-        File of the study, as the command line names it.
+    params : Path, optional
+        File of the study, as the command line names it; by default any.
 
     Returns
     -------
@@ -115,7 +115,8 @@ def running_snakemake(folder: Path, params: Path) -> int | None:
         with suppress(psutil.Error):
             command = process.cmdline()
             main = any(Path(word).name == "snakemake" for word in command[:2]) and "--mode" not in command
-            if main and Path(process.cwd()) == folder and [b for a, b in pairwise(command) if a == "--configfile"] == named:
+            asked = params is None or [b for a, b in pairwise(command) if a == "--configfile"] == named
+            if main and asked and Path(process.cwd()) == folder:
                 return process.pid
     return None
 

@@ -10,6 +10,8 @@ from singflow.analyses.ranking import CHART, PAPER, beside_chart
 from singflow.analyses.summary import MEANING, NO_NULL_SPACE, NONE, SOME, UNJUDGED, controls_said, rank_differences
 from singflow.analyses.tables import EDGE, LEAK, MARKS, WEAK, ZERO, marked
 
+MOST = 3  # models that a sentence says numbers of, or lists beside another
+
 
 def _range(row: dict[Any, Any], name: str) -> str:
     return f"{row[f'{name}_mean']:.2f}° [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
@@ -61,22 +63,28 @@ def verdict(
     said += [_evidence(rows)] if rows else []
     if not rows:
         return said or ["Images are scored in sample: no floor can be trusted."]
-    pairs, orders = pairs[pairs["space"] == space], orders[orders["space"] == space]
+    ranked, weak = ([row for row in rows if row["translator"] == each] for each in ("good", "weak"))
+    if weak and ranked:
+        said.append(f"{_joined(map(_named, weak))}: a weak translator, so in no order.")
+    elif weak:
+        said.insert(0, "Every translator is weak: the numbers show how the method works, not what the models ignore, and rank nothing.")
+    pairs, orders = pairs[pairs["space"] == space], orders[(orders["space"] == space) & ~orders["marks"].str.contains(WEAK)]
     own = own[(own["space"] == space) & own["model"].isin([row["model"] for row in rows])]
-    if any(row["verdict"] in (MEANING, SOME) for row in rows):
-        said.append(_headline(rows, pairs, own))
-    if len(rows) == 1:
-        said.append(
-            f"In {_named(rows[0])}, removing what no logit sees moves an image by {_range(rows[0], 'as_abs')} toward or away from its "
-            f"own label (|AS|), and turns its meaning by {_range(rows[0], 'is')} (IS)."
-        )
+    if ranked and any(row["verdict"] in (MEANING, SOME) for row in ranked):
+        said.append(_headline(ranked, pairs, own[own["model"].isin([row["model"] for row in ranked])]))
+    if len(ranked) > 1:
+        said += [
+            _most_and_least(ranked, pairs, "as_abs", "How far an image moves toward or away from its own label (|AS|)"),
+            _most_and_least(ranked, pairs, "is", "How far its whole meaning turns (IS)"),
+        ]
     else:
         said += [
-            _most_and_least(rows, pairs, "as_abs", "How far an image moves toward or away from its own label (|AS|)"),
-            _most_and_least(rows, pairs, "is", "How far its whole meaning turns (IS)"),
+            f"In {_named(row)}, removing what no logit sees moves an image by {_range(row, 'as_abs')} toward or away from its "
+            f"own label (|AS|), and turns its meaning by {_range(row, 'is')} (IS)."
+            for row in ranked
         ]
     said.append(_against_chance(own))
-    if len(rows) > 1:
+    if len(ranked) > 1:
         said.append(
             "Order of the models, best first: much may turn, but little about the class (≈: neighbours that cannot be told apart). "
             "By IS/|AS|, the ratio of the paper's figure 3 as we read it: "
@@ -108,7 +116,7 @@ def _evidence(rows: list[dict[Any, Any]]) -> str:
     ):
         found = [row for row in rows if row["verdict"] == verdict_of]
         if found:
-            names = _joined(f"{_named(row)} ({_scores(row)})" for row in found)
+            names = _joined(f"{_named(row)} ({_scores(row)})" if len(rows) <= MOST else _named(row) for row in found)
             verb = {MEANING: "s" * (len(found) == 1)}.get(verdict_of, "is")
             said.append(words.format(names, verb))
     text = "; ".join(said)
@@ -143,7 +151,7 @@ def _pair(pairs: pd.DataFrame, criterion: str, first: str, second: str) -> dict[
 def _unsure(one: dict[Any, Any], rows: list[dict[Any, Any]], pairs: pd.DataFrame, score: str) -> str:
     """The models that do not differ from one beyond chance, in parentheses."""
     alike = [_named(row) for row in rows if row is not one and not _pair(pairs, score, one["model"], row["model"])["differ"]]
-    return f" (not told apart from {_joined(alike)})" if alike else ""
+    return f" (not told apart from {_joined(alike) if len(alike) <= MOST else f'{len(alike)} others'})" if alike else ""
 
 
 def _beside_random(own: pd.DataFrame, score: str) -> tuple[list[str], list[str], list[str]]:

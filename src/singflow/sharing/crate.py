@@ -118,7 +118,7 @@ def finished(study: Study) -> Path:
     missing = [each for each in final_files(_text(Path("dvc.yaml"))) if not (results / each).is_file()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise InputError(f"{results}: the study is not finished, there is no {', '.join(missing[:3])}{more}: run `snakemake --cores all`")
+        raise InputError(f"{results}: the study is not finished, there is no {', '.join(missing[:3])}{more}: run `singflow run`")
     return results
 
 

@@ -113,6 +113,30 @@ def check_nothing_lost(repo: Any, kept: Iterable[Artifact], results: Path) -> No
         raise InputError(f"results here differ from the published ones: {listed(other)}: `make publish` or move {results} away first")
 
 
+def check_there(repo: Any, kept: Iterable[Artifact], remote: str) -> None:
+    """Check that a remote has something of the study, where the cache lacks it.
+
+    Parameters
+    ----------
+    repo : dvc.repo.Repo
+        DVC's view of the checkout.
+    kept : iterable of Artifact
+        What is wanted.
+    remote : str
+        Name of the remote.
+
+    Raises
+    ------
+    InputError
+        It has nothing of it.
+    """
+    source, cache = repo.cloud.get_remote_odb(remote), repo.cache.local
+    lacking = [each.md5 for each in kept if not cache.exists(each.md5)]
+    if lacking and not source.oids_exist(lacking):
+        mend = f"is it the right one? `dvc remote modify --local {remote} url <folder or address>`"
+        raise InputError(f"remote {remote} ({repo.config['remote'][remote]['url']}) has nothing of this study: {mend}")
+
+
 def download(repo: Any, kept: list[Artifact], remote: str) -> list[Artifact]:
     """Bring objects into the cache, each with its hash checked.
 
@@ -142,9 +166,6 @@ def download(repo: Any, kept: list[Artifact], remote: str) -> list[Artifact]:
     lost = [each for each in kept if each.md5 in failed or not cache.exists(each.md5)]
     if lost:
         faults = [(each.path, source.oid_to_path(each.md5), _fault(source, each.md5, each.md5 in in_folder)) for each in lost]
-        if {fault for _, _, fault in faults} == {"missing"} and len(lost) == len(kept):
-            mend = f"is it the right one? `dvc remote modify --local {remote} url <folder or address>`"
-            raise InputError(f"remote {remote} ({source.path}) has nothing of this study: {mend}")
         named = [f"{path}: its object {place} is {fault} in remote {remote}" for path, place, fault in faults[:MOST_NAMES]]
         more = [f"and {len(lost) - MOST_NAMES} more"] if len(lost) > MOST_NAMES else []
         raise InputError("\n".join([*named, *more, HEAL]))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singflow.artifacts.files import sha256_of, write_bytes
+from singflow.config.sections import LOCAL
 from singflow.engines.stages import FIRST
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
@@ -61,13 +62,15 @@ def check_committed(study: str) -> None:
         raise InputError(f"changed since the last commit: {listed(changed)}: commit it, so that others get what the results were made of")
 
 
-def check_given(repo: Any) -> None:
+def check_given(repo: Any, own: Iterable[str]) -> None:
     """Check that every file that a step depends on is in git or in DVC, which give it to others.
 
     Parameters
     ----------
     repo : dvc.repo.Repo
         DVC's view of the checkout.
+    own : iterable of str
+        Files in checkpoints/ that the study is made of.
 
     Raises
     ------
@@ -76,6 +79,7 @@ def check_given(repo: Any) -> None:
     """
     root = Path(repo.root_dir)
     needed = {Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps if dep.protocol == "local"}
+    needed |= {root / name for name in own}
     inside = sorted(str(path.relative_to(root)) for path in needed if path.is_relative_to(root) and path.exists())
     outs = [Path(out.fs_path) for out in repo.index.outs]
     others = [Path(name) for name in git("ls-files", "--others", "-z", "--", *inside)]
@@ -85,7 +89,8 @@ def check_given(repo: Any) -> None:
         if path.suffix != ".dvc" and path.name != ".gitignore" and not any((root / path).is_relative_to(out) for out in outs)
     ]
     if alone:
-        mend = f"`git add {alone[0]}`, `dvc add {alone[0]}` where it is large, or move it away"
+        ignored = Path(alone[0]).parts[0] == LOCAL
+        mend = f"`dvc add {alone[0]}`" if ignored else f"`git add {alone[0]}`, `dvc add {alone[0]}` where it is large, or move it away"
         raise InputError(f"steps depend on what is neither in git nor in DVC: {listed(alone)}: {mend}")
 
 
@@ -149,7 +154,7 @@ def check_unchanged(repo: Any) -> None:
     def doubts(out: str) -> Iterator[tuple[str, str]]:
         record = records[out]
         if not record or (record.endtime != Path(out).stat().st_mtime and found.get(out) != hashed(out)):
-            yield out, "is not as its step left it: remove it, and run `snakemake --cores all`"
+            yield out, "is not as its step left it: remove it, and run `singflow run`"
             return
         for name, checksum in (record.input_checksums or {}).items():
             if hashed(name) != checksum:

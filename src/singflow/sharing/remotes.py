@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from singflow.config.reading import read_yaml
+from singflow.config.study import PARAMS
 from singflow.doctor.dvc import check_lock, check_remote
 from singflow.engines.code import write_digests
+from singflow.engines.stages import FIRST
 from singflow.errors import InputError
 from singflow.system import ask, in_bytes
 
@@ -91,6 +94,8 @@ def repository() -> Iterator[Any]:
     from dvc.repo import Repo, lock_repo  # type: ignore[import-untyped]
 
     write_digests()
+    for name in ("dvc", "dvc_data"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # of what lacks, messages here tell
     try:
         with Repo() as repo, lock_repo(repo):
             if LOCK_BEFORE.exists():
@@ -299,16 +304,43 @@ def snakemake(*options: str) -> str:
     """
     answer = ask("snakemake", *options, seconds=3600)
     if not answer.ok:
-        raise InputError(f"snakemake {' '.join(options)}: {answer.words}")
+        raise InputError(f"snakemake {' '.join(options)}: {answer.out.strip() or answer.words}")  # a dry run complains on standard output
     return answer.out
 
 
-def nothing_to_do() -> bool:
+def nothing_to_do(params: Path = PARAMS) -> bool:
     """Whether Snakemake has nothing left to do.
+
+    Parameters
+    ----------
+    params : Path
+        File of the study.
 
     Returns
     -------
     bool
         What its dry run says.
     """
-    return "Nothing to be done" in snakemake("--dry-run")
+    return "Nothing to be done" in snakemake("--dry-run", *([] if params == PARAMS else ["--configfile", str(params)]))
+
+
+def check_finished(params: Path = PARAMS) -> None:
+    """Check that one of the engines has nothing left to do; of what the other one made, an engine may know nothing.
+
+    Parameters
+    ----------
+    params : Path
+        File of the study; DVC knows that in params.yaml alone.
+
+    Raises
+    ------
+    InputError
+        Both have something left to do.
+    """
+    if nothing_to_do(params):
+        return
+    if params == PARAMS and LOCK.is_file():
+        with repository() as repo:
+            if repo.status().keys() <= {FIRST}:
+                return
+    raise InputError("the run is not finished: `snakemake --dry-run` lists what is left, `singflow run` does it")

@@ -1,0 +1,74 @@
+"""A study, run on this machine."""
+
+import platform
+import signal
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from singflow.cli import log
+from singflow.commands.options import PARAMS
+from singflow.errors import InputError
+
+OWNER = Path(".snakemake/run")  # names the machine on which a run has locked this folder
+LOCKS = Path(".snakemake/locks")
+
+
+def run(
+    options: Annotated[list[str] | None, typer.Argument(help="After `--`: further options and targets of snakemake.")] = None,
+    cores: Annotated[str, typer.Option(help="Cores that steps use at a time, a number or all.")] = "all",
+    configfile: Annotated[Path, typer.Option(help="The study: a complete params.yaml, or what is laid over params.yaml.")] = PARAMS,
+) -> None:
+    """Run a study with one line about its progress, and print what it found; after an interruption it goes on where it stopped."""
+    from singflow.commands.show_summary import print_summary
+    from singflow.config.study import read_layers, settle
+    from singflow.engines.running import Run, follow
+    from singflow.planning.plan import Planner
+
+    study, entries = settle(content := read_layers(configfile), str(configfile))
+    planner = Planner(content, entries["model"], entries["space"], Path("results"), gpu=study.extraction.device != "cpu")
+    progress = Run(cache(planner.mean_seconds))
+    clear_lock(configfile)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(128 + signal.SIGHUP))
+    layer = [] if configfile == PARAMS else ["--configfile", str(configfile)]
+    try:
+        status, printed = follow(["snakemake", "--cores", cores, "--rerun-incomplete", *layer, *(options or [])], progress)
+    except KeyboardInterrupt:
+        log.info("stopped with %d of %d steps done: run the same again, and it goes on there", progress.done, progress.total)
+        raise typer.Exit(130) from None
+    finally:
+        if not any(LOCKS.glob("*.lock")):
+            OWNER.unlink(missing_ok=True)
+    if status:
+        for message in progress.complaints(printed):
+            log.error("error: %s", message)
+        raise typer.Exit(1)
+    for message in progress.said:
+        print(message)
+    if progress.whole:
+        print_summary(progress.results or Path("results", study.study))
+
+
+def clear_lock(params: Path) -> None:
+    """Take away the locks that a killed run of this machine left, so that the next one goes on where it stopped; no other lock.
+
+    Ends with an error while Snakemake is at work on the study.
+    """
+    from singflow.artifacts.files import write_bytes
+    from singflow.planning.slurm import running_snakemake
+
+    if process := running_snakemake(Path.cwd(), params):
+        raise InputError(f"Snakemake is at work in this folder already (process {process}): wait for its end, then run the same again")
+    here = platform.node()
+    locks = list(LOCKS.glob("*.lock"))
+    if locks and OWNER.is_file() and OWNER.read_text(encoding="utf-8") == here and not running_snakemake(Path.cwd()):
+        log.info("the run before was killed: going on where it stopped")
+        for lock in locks:
+            lock.unlink()
+        locks = []
+    if not locks:
+        write_bytes(OWNER, here.encode())

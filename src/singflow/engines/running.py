@@ -1,0 +1,232 @@
+"""A run of Snakemake: what it has done, what it does, how long it may take, and what its failed steps said."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+POLL = 0.2  # seconds between two looks at what happens
+SILENCE = 30.0  # seconds without a line, where there is no terminal
+PATIENCE = 10.0  # seconds that steps have to end when they are told to
+MOST_NAMES = 3  # of steps that a line names
+MOST_LINES = 5  # of a step that ended without a message of its own
+PROFILE = "Using workflow specific profile"  # what Snakemake begins with
+HINTS = {"SIGKILL": ": is there memory enough? --cores 1 takes less"}
+
+
+@dataclass
+class Run:
+    """What a run's events have told so far. expected: seconds of a step, by its name, of which only the proportions matter."""
+
+    expected: Callable[[str], float]
+    started: float = field(default_factory=time.time)
+    total: int = 0
+    done: int = 0
+    work: float = 0.0
+    worked: float = 0.0
+    jobs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    running: dict[int, str] = field(default_factory=dict)
+    failed: dict[int, dict[str, Any]] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    whole: bool = True  # whether nothing of the study is left to do once it ends well
+    results: Path | None = None  # folder of the study, once a step has begun
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Note an event.
+
+        Parameters
+        ----------
+        event : dict
+            As snakemake_logger_plugin_singflow writes it.
+        """
+        kind = event["event"]
+        if event["text"] and event["level"] == "INFO":  # a dry run
+            self.said.append(event["text"])
+            self.whole = False
+        elif kind == "run_info":
+            counts = {step: count for step, count in event["stats"].items() if _is_step(step)}
+            self.total, self.work = sum(counts.values()), sum(count * self.expected(step) for step, count in counts.items())
+            self.whole = "all" in event["stats"]
+        elif kind == "job_info" and _is_step(event["rule_name"]):
+            self.jobs[event["jobid"]] = event
+            self.results = Path(*Path(event["log"][0]).parts[:2])
+            self.running[event["jobid"]] = _name(event)
+            self.failed.pop(event["jobid"], None)
+        elif kind == "job_error":
+            self.failed[event["jobid"]] = event
+            self.running.pop(event["jobid"], None)
+        elif kind == "job_finished" and event["job_id"] in self.jobs:
+            self.running.pop(event["job_id"], None)
+            self.done += 1
+            self.worked += self.expected(self.jobs[event["job_id"]]["rule_name"])
+        elif event["text"]:
+            self.said.append(event["text"])
+
+    def line(self) -> str:
+        """The state of the run.
+
+        Returns
+        -------
+        str
+            Steps done of all, about how long the others take, and what runs now.
+        """
+        if not self.total:
+            return "looking for what is to be done"
+        left = ""
+        if self.worked and self.done < self.total:
+            left = f", {_about((time.time() - self.started) * (self.work / self.worked - 1))} left"
+        names = list(self.running.values())
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        now = f": {', '.join(names[:MOST_NAMES])}{more}" if names else ""
+        return f"{self.done} of {self.total} steps{left}{now}"
+
+    def complaints(self, printed: str) -> list[str]:
+        """What went wrong: of each step that failed its name, what it said last and its log; else what Snakemake said.
+
+        Parameters
+        ----------
+        printed : str
+            What Snakemake and the steps wrote to their standard error.
+
+        Returns
+        -------
+        list of str
+            A message each.
+        """
+        rest = [line for line in printed.replace("\r", "\n").splitlines() if line.strip() and not line.startswith(PROFILE)]
+        messages = []
+        for event in self.failed.values():
+            logs = [Path(log) for log in event["log"]]
+            written = [log for log in logs if log.is_file() and log.stat().st_size and log.stat().st_mtime >= self.started - 1]
+            own = [text for text in self.said if any(str(log) in text for log in logs)]
+            killed = [f"it was killed by {name}{HINTS.get(name, '')}" for name in re.findall(r"died with <Signals\.(\w+)", "".join(own))]
+            said = killed or list(filter(None, map(_last_words, written))) or rest[-MOST_LINES:]
+            name = _name(self.jobs.get(event["jobid"], event))
+            messages.append("\n".join([f"{name} failed:", *said, *(f"its log: {log}" for log in written)]))
+        return messages or self.said or rest
+
+
+def _is_step(rule: str) -> bool:
+    return Path("scripts", f"{rule}.py").is_file()
+
+
+def _name(job: dict[str, Any]) -> str:
+    return " ".join([job["rule_name"], *job.get("wildcards", {}).values()])
+
+
+def _about(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
+def _last_words(log: Path) -> str:
+    """The message that a step ended with, or its last lines."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    if errors:
+        return "\n".join(lines[errors[-1] :])
+    defects = [line for line in lines if line.startswith("a defect of this program")]
+    return f"{defects[-1]} {lines[-1]}" if defects else "\n".join(lines[-MOST_LINES:])
+
+
+def follow(command: Sequence[str], run: Run) -> tuple[int, str]:
+    """Run Snakemake with one line about it: live on a terminal, elsewhere one for every tenth of the steps and after 30 s of silence.
+
+    Whatever ends this ends Snakemake and its steps, which leave no half file.
+
+    Parameters
+    ----------
+    command : sequence of str
+        Snakemake with its options, but for its logger.
+    run : Run
+        Is told all events.
+
+    Returns
+    -------
+    status : int
+        Exit status of Snakemake.
+    printed : str
+        What it and the steps wrote to their standard error.
+    """
+    with tempfile.TemporaryDirectory(prefix="singflow-run-") as folder, _display() as show:
+        events, errors = Path(folder, "events"), Path(folder, "errors")
+        events.touch()
+        program, *options = command
+        words = [program, "--logger", "singflow", "--logger-singflow-events", str(events), *options]
+        with events.open(encoding="utf-8") as told, errors.open("wb") as printed:
+            process = subprocess.Popen(words, stderr=printed, stdin=subprocess.DEVNULL, process_group=0)
+            try:
+                ended, part = False, ""
+                while not ended:
+                    ended = process.poll() is not None
+                    *lines, part = (part + told.read()).split("\n")
+                    for line in lines:
+                        run.take(json.loads(line))
+                    show(run)
+                    time.sleep(0 if ended else POLL)
+            finally:
+                _stop(process)
+        return process.returncode, errors.read_text(encoding="utf-8", errors="replace")
+
+
+@contextmanager
+def _display() -> Iterator[Callable[[Run], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+    from rich.table import Column
+
+    console = Console(stderr=True, force_terminal=sys.stderr.isatty(), highlight=False, markup=False, soft_wrap=True)
+    if console.is_interactive:
+        text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+        with Progress(SpinnerColumn(), BarColumn(20), text, console=console, transient=True) as live:
+            task = live.add_task("", total=None)
+            yield lambda run: live.update(task, description=run.line(), completed=run.done, total=run.total or None)
+        return
+    tenth, last = -1, time.monotonic()
+
+    def show(run: Run) -> None:
+        nonlocal tenth, last
+        reached = 10 * run.done // run.total if run.total else -1
+        if reached > tenth or time.monotonic() - last > SILENCE:
+            print(run.line(), file=sys.stderr, flush=True)
+            tenth, last = reached, time.monotonic()
+
+    yield show
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End Snakemake as Ctrl-C does, and its steps, each told once; whatever is left after a while, or at a second Ctrl-C, is killed."""
+    if process.poll() is not None:
+        return
+    told: set[int] = set()
+    family = []
+    until = time.monotonic() + PATIENCE
+    try:
+        process.send_signal(signal.SIGINT)
+        while process.poll() is None and time.monotonic() < until:
+            with suppress(psutil.Error):
+                family = psutil.Process(process.pid).children(recursive=True)
+            for each in family:
+                if each.pid not in told:
+                    told.add(each.pid)
+                    with suppress(psutil.Error):
+                        each.terminate()
+            time.sleep(POLL)
+    finally:
+        for each in family if process.poll() is None else []:
+            with suppress(psutil.Error):
+                each.kill()
+        if process.poll() is None:
+            process.kill()
+        process.wait()

@@ -1,0 +1,150 @@
+"""`singflow run`: one line about the progress, the step's own message when one fails, an end within seconds, and the summary."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+RUN = ("singflow", "run", "--cores", "2")
+STEP = "scripts/plot_concepts.py"
+WAIT = "    import os\n    os.system('touch began; until test -e go; do sleep 0.1; done')\n    paths = "
+PROGRESS = re.compile(r"^(\d+) of (\d+) steps", flags=re.MULTILINE)
+
+
+@pytest.fixture
+def project(snakemake_project, tmp_path):
+    """A finished study of whose steps some are to be done again."""
+    copy = snakemake_project.copy(tmp_path / "run")
+    copy.edit("params.yaml", "extremes: 8", "extremes: 7")
+    return copy
+
+
+def test_a_run_into_a_pipe_says_little_and_ends_with_the_summary(project):
+    said = project.run(*RUN).stdout
+    begin, end = said.split("Study demo: 20 images")
+    lines = begin.splitlines()
+    assert 2 <= len(lines) <= 12 and all(map(PROGRESS.match, lines)), begin
+    (done, total), (first, _) = PROGRESS.findall(lines[-1])[0], PROGRESS.findall(lines[0])[0]
+    assert first == "0" and done == total and "left" not in lines[-1]
+    assert not re.search(r"[\x00-\x09\x0b-\x1f]", said)
+    assert end.rstrip().splitlines()[-1] == "results/demo/report.html"
+    again = project.run(*RUN).stdout
+    assert not PROGRESS.search(again) and again.rstrip().endswith("results/demo/report.html")
+    assert "Nothing to be done" in project.snakemake("--dry-run") and not list((project.folder / ".snakemake/locks").iterdir())
+
+
+def test_a_run_on_a_terminal_has_one_line_that_lives(project):
+    master, terminal = pty.openpty()
+    variables = project.environment(COLUMNS="100", TERM="xterm")
+    with subprocess.Popen(RUN, cwd=project.folder, env=variables, stdout=subprocess.DEVNULL, stderr=terminal) as process:
+        os.close(terminal)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(master, 2**16)
+            except OSError:  # the terminal's last user has gone
+                break
+        assert process.wait() == 0
+    os.close(master)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"\d of \d+ steps", text) and text.strip("\r\n ").count("\n") <= 1, text
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("raise InputError('words.txt: line 3: a word twice: remove one')", "error: words.txt: line 3: a word twice: remove one"),
+        ("raise KeyError('absent')", "a defect of this program, not of your input: KeyError: 'absent'"),
+        ("os.kill(os.getpid(), 9)", "it was killed by SIGKILL: is there memory enough?"),
+    ],
+    ids=["input", "defect", "killed"],
+)
+def test_the_message_of_a_step_that_failed_comes_last(project, fault, message):
+    project.edit(STEP, "    paths = ", f"    import os\n    from singflow.errors import InputError\n    {fault}\n    paths = ")
+    for command in (RUN, ("make", "-o", ".venv/demo", "demo")):
+        failed = project.run(*command, check=False)
+        said = [line for line in failed.stdout.splitlines() if not line.startswith("make: ")]
+        last = said[said.index("error: plot_concepts failed:") + 1 :]
+        assert failed.returncode != 0 and message in last[0] and len(last) <= 2, failed.stdout
+        assert "Traceback" not in failed.stdout and "RuleException" not in failed.stdout
+    assert last[1:] == ([] if "kill" in fault else ["its log: results/demo/logs/plot_concepts.log"])
+
+
+def test_what_snakemake_refuses_is_said_in_its_words(project):
+    refused = project.run(*RUN, "--", "results/demo/figures/fig99.png", check=False)
+    assert refused.returncode == 1 and "fig99.png" in refused.stdout and "Traceback" not in refused.stdout
+    unknown = project.run(*RUN, "--", "--no-such-option", check=False)
+    assert unknown.returncode == 1 and "--no-such-option" in unknown.stdout
+    project.edit("params.yaml", "extremes: 7", "extremes: many")
+    wrong = project.run(*RUN, check=False)
+    assert wrong.returncode == 1 and wrong.stdout.startswith("error: params.yaml: plot_concepts.extremes: 'many'")
+
+
+def test_further_options_and_layers_reach_snakemake(project):
+    listed = project.run(*RUN, "--", "--dry-run").stdout
+    assert re.search(r"^rule plot_concepts:$", listed, flags=re.MULTILINE) and "Study demo" not in listed
+    not_active = {"PATH": "/usr/bin:/bin", "warm_start": False}
+    assert "rule plot_concepts:" in project.run(sys.executable, "-m", "singflow", "run", "--", "--dry-run", **not_active).stdout
+    only = project.run(*RUN, "--", "results/demo/figures/fig5.png").stdout
+    assert "1 of 1 steps" in only and "Study demo" not in only, "the tables may not be those of this study"
+    (project.folder / "overlay.yaml").write_text("study: layered\nmodels: [tiny]\ncomparison: {models: []}\npictures: {closeup: tiny}\n")
+    layered = project.run(*RUN, "--configfile", "overlay.yaml").stdout
+    assert "Study layered" in layered and layered.rstrip().endswith("results/layered/report.html")
+
+
+@pytest.mark.parametrize("terminated", [False, True], ids=["SIGINT", "SIGTERM"])
+def test_an_interrupted_run_ends_within_seconds_and_the_next_goes_on(project, terminated, tmp_path):
+    project.edit(STEP, "    paths = ", WAIT)
+    with (tmp_path / "said").open("w+") as said:
+        environment = project.environment(warm_start=False)
+        process = subprocess.Popen(RUN, cwd=project.folder, env=environment, stdout=said, stderr=said, start_new_session=True)
+        while not (project.folder / "began").exists():
+            assert process.poll() is None, (tmp_path / "said").read_text()
+            time.sleep(0.1)
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM if terminated else signal.SIGINT)
+        assert process.wait(20) == (143 if terminated else 130)
+        said.seek(0)
+        text = said.read()
+    assert psutil.wait_procs(family, timeout=5)[1] == []
+    assert "Traceback" not in text and "KeyboardInterrupt" not in text and "failed" not in text
+    assert terminated or re.search(r"^stopped with \d+ of \d+ steps done: run the same again, and it goes on there$", text, re.MULTILINE)
+    (project.folder / "go").touch()
+    assert project.run(*RUN).stdout.rstrip().endswith("results/demo/report.html")
+    assert "Nothing to be done" in project.snakemake("--dry-run")
+
+
+PROBE = """
+import atexit, json, sys
+
+def tell():
+    if any("scripts/" in word for word in sys.argv[:1]):
+        from threadpoolctl import threadpool_info
+        counts = [each["num_threads"] for each in threadpool_info()]
+        counts += [sys.modules["torch"].get_num_threads()] if "torch" in sys.modules else []
+        with open("threads", "a") as file:
+            file.write(json.dumps([sys.argv[0], counts]) + "\\n")
+
+atexit.register(tell)
+"""
+
+
+def test_with_one_core_every_step_has_one_thread_whatever_the_environment_says(project, tmp_path):
+    (tmp_path / "probe").mkdir()
+    (tmp_path / "probe/sitecustomize.py").write_text(PROBE)
+    steps = {"fit_projector": "projectors/tiny.safetensors", "embed_prompts": "prompts/conse_minilm.safetensors",
+             "extract_head": "features/tiny/head.safetensors", "plot_concepts": "figures/fig5.png"}  # fmt: skip
+    several = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "2")
+    path = f"{project.folder / 'src'}:{tmp_path / 'probe'}"
+    command = ("singflow", "run", "--cores", "1", "--", "--force", *(f"results/demo/{each}" for each in steps.values()))
+    project.run(*command, warm_start=False, PYTHONPATH=path, **several)
+    told = [json.loads(line) for line in (project.folder / "threads").read_text().splitlines()]
+    assert {script for script, _ in told} >= {f"scripts/{step}.py" for step in steps}
+    assert all(set(counts) == {1} for _, counts in told), told
