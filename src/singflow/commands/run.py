@@ -32,8 +32,10 @@ def run(
     planner = Planner(content, entries["model"], entries["space"], Path("results"), gpu=study.extraction.device != "cpu")
     progress = Run(cache(planner.mean_seconds))
     clear_lock(configfile)
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
-        signal.signal(signal.SIGHUP, lambda *_: sys.exit(128 + signal.SIGHUP))
+    signal.set_wakeup_fd(-1)  # Snakemake and its steps are ended first, however long that takes
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # SIGHUP is ignored under nohup
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else lambda number, _: sys.exit(128 + number))
     layer = [] if configfile == PARAMS else ["--configfile", str(configfile)]
     try:
         status, printed = follow(["snakemake", "--cores", cores, "--rerun-incomplete", *layer, *(options or [])], progress)
