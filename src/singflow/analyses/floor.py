@@ -7,6 +7,7 @@ carries nothing: the translator is fitted to it anew, and scored as the real one
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 from itertools import chain
 
 import numpy as np
@@ -22,7 +23,7 @@ from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, penalti
 from singflow.translators.partitioned import Halves, Partitioned
 from singflow.translators.ridge import Affine, RidgeStatistics
 
-ROWS = 1024  # looked at at once
+ROWS = 512  # looked at at once
 Matrix = np.ndarray | Scratch
 
 
@@ -136,7 +137,7 @@ class Exchange:
             As if all rows had been summed again.
         """
         changes = {group: self._changes(group, rows, order) for group in self.predictors}
-        total = [np.sum(each, axis=0) for each in zip(*changes.values(), strict=True)]
+        total = [reduce(np.add, each) for each in zip(*changes.values(), strict=True)]
         for place, emptied in self.emptied.items():
             others = [change for group, change in changes.items() if group not in self.groups[place]]
             mixed, squares = (each - sum(other[number] for other in others) for number, each in enumerate(total))
@@ -145,7 +146,7 @@ class Exchange:
     def _changes(self, group: int, rows: Rows, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What the residuals of a group add to sums of (a, z) times b*, and of b* times b*; float32."""
         predictor = self.predictors[group]
-        mixed = (self.scale * rows.cross_sums(group, order)).astype(np.float32)
+        mixed = rows.cross_sums(group, order).astype(np.float32) * np.float32(self.scale)
         cross = predictor @ mixed[: predictor.shape[1]]
         return mixed, cross + cross.T
 

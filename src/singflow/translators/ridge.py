@@ -236,7 +236,9 @@ class RidgeStatistics:
             n times that of features and embeddings.
         """
         x, z = self._x / self.n, self._z / self.n
-        scatter, cross = self._xx - self.n * np.outer(x, x), self._xz - self.n * np.outer(x, z)
+        scatter, cross = np.outer(-self.n * x, x), np.outer(-self.n * x, z)
+        scatter += self._xx
+        cross += self._xz
         return self._start[0] + x, self._start[1] + z, scatter, cross
 
     def _about(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
