@@ -1,6 +1,7 @@
 import os
 import re
 import shutil
+import signal
 
 import pytest
 from filelock import FileLock
@@ -16,6 +17,8 @@ settings.load_profile("untimed")
 
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: what is tested would ignore it too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         warm.announce()
 

@@ -312,12 +312,12 @@ HOMES = ["data.root", "data.table", "data.classes", "concepts.vocabulary", "prom
 
 
 def test_every_path_of_a_study_may_lie_in_the_home_folder(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("HOME", "/users/ada")
     study = changed(dict.fromkeys(HOMES, "~/mine"))
     checked, changes = check(study, "params.yaml").model_dump(), expand_home(study)
     for place in HOMES:
         section, key = place.split(".")
-        assert study[section][key] == checked[section][key] == "/home/ada/mine"
+        assert study[section][key] == checked[section][key] == "/users/ada/mine"
     assert sorted(changes) == sorted(HOMES) and expand_home(study) == []
     sections = {name: getattr(field.annotation, "model_fields", {}) for name, field in Study.model_fields.items()}
     fields = {f"{name}.{key}": f"{each.annotation} {each.metadata}" for name, section in sections.items() for key, each in section.items()}

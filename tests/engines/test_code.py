@@ -54,7 +54,11 @@ def test_a_step_has_a_digest_of_its_own(before):
         (METRICS, r'"""[^"]*"""', '"""Another docstring."""'),
         (METRICS, r"\) -> np\.ndarray:", ") -> 'np.ndarray | None':"),
         (METRICS, r"$", "\n\ndef new(a: int) -> int:\n    return a\n"),
-        ("src/singflow/analyses/summary.py", r"2000, ge=100, le=[\w.]+, description=\"[^\"]*\"", '999, ge=100, description="other words"'),
+        (
+            "src/singflow/analyses/summary.py",
+            r"2000, ge=100, le=[\w.]+, description=\"[^\"]*\"",
+            '999, ge=100, le=MOST_DRAWS, description="other words"',
+        ),
         ("src/singflow/config/study.py", r"class Study", "class Unused(Section):\n    key: int = 1\n\n\nclass Study"),
         ("src/singflow/artifacts/contracts.py", r"TENSORS = \{", 'TENSORS = {"new": ("f", 2), '),
         ("src/singflow/commands/plan.py", r"def plan", "def other() -> None:\n    ...\n\n\ndef plan"),

@@ -230,7 +230,7 @@ def test_the_order_of_the_losses_does_not_matter(study):
 
 def test_a_training_that_runs_away_is_refused_with_its_mend(study):
     with pytest.raises(InputError, match=r"loss mse is not finite in epoch \d: lower training.learning_rate .* raise training.batch_size"):
-        study.train(learning_rate=1e30)
+        train(study.pairs(), "mlp3", settings().model_copy(update={"learning_rate": 1e30}), 0, study.folder / "unused.partial")
 
 
 def test_a_study_without_held_out_images_is_refused(study):

@@ -21,7 +21,7 @@ from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.config.study import check
-from singflow.data.manifest import data_root
+from singflow.data.manifest import data_root, fill
 from singflow.towers.classifiers import load_classifier
 from singflow.towers.weights import required
 from singflow.translators.linear import Translator
@@ -52,7 +52,7 @@ ACCEPT = 'singflow accept plot_scores --reason "a helper has another name"'
 LIST_AGAIN = "snakemake --cores all --forcerun build_manifest"
 ARCHIVES = ["snakemake --report report.zip", "make crate"]
 SNIPPETS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)]
-FOLDER, MODELS, WORDS, FITTED, TABLE, CLASSIFIERS, SPACES, PICTURES, GENERATOR = SNIPPETS
+FOLDER, MODELS, WORDS, FITTED, TABLE, CLASSIFIERS, SPACES, ARTICLES, PICTURES, GENERATOR = SNIPPETS
 AUTHOR = {f"GIT_{role}_{what}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
@@ -128,8 +128,8 @@ def test_the_pages_have_the_commands_that_these_tests_run():
         *ARCHIVES,
     ] == COMMANDS
     assert [sorted(snippet) for snippet in SNIPPETS] == [
-        ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"], ["translator"], ["data"], ["mine", "probe"],
-        ["siglip"], ["pictures"], ["pictures"],
+        ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"], ["translator"], ["data"], ["mine", "probe", "scratch"],
+        ["siglip"], ["prompts"], ["pictures"], ["pictures"],
     ]  # fmt: skip
 
 
@@ -281,6 +281,7 @@ def test_the_registry_snippets_are_valid_and_build(reader, monkeypatch):
     assert load_classifier(swin.model_copy(update={"weights": "random"})).weight.shape == (1000, 768)
     assert str(required(vit)[0]) == "google/vit-base-patch16-224: config.json"
     (space,) = resolve_spaces("own_spaces.yaml", list(SPACES)).values()
+    assert [fill(each, "Egyptian cat") for each in ARTICLES["prompts"]["label_templates"]] == ["an image of an Egyptian cat"]
     assert str(required(space)[0]).startswith("timm/ViT-B-16-SigLIP")
 
 

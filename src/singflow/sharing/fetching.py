@@ -132,7 +132,7 @@ def check_there(repo: Any, kept: Iterable[Artifact], remote: str) -> None:
     """
     source, cache = repo.cloud.get_remote_odb(remote), repo.cache.local
     lacking = [each.md5 for each in kept if not cache.exists(each.md5)]
-    if lacking and not source.oids_exist(lacking):
+    if lacking and not any(source.fs.exists(source.oid_to_path(md5)) for md5 in lacking):  # oids_exist removes what is damaged
         mend = f"is it the right one? `dvc remote modify --local {remote} url <folder or address>`"
         raise InputError(f"remote {remote} ({repo.config['remote'][remote]['url']}) has nothing of this study: {mend}")
 
