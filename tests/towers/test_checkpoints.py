@@ -171,7 +171,7 @@ OTHERS = {
     "module": (whole_module, r"a pickled tests\.towers\.test_checkpoints\.Mine, .*as a whole module saved by torch\.save\(model\) does"),
     "module inside": (module_in_a_dict, r"a pickled tests\.towers\.test_checkpoints\.Mine"),
     "script": (script, r"a program of TorchScript: .*state_dict\(\)"),
-    "path": (lambda path: torch.save({"w": torch.ones(1), "p": pathlib.PurePosixPath("x")}, path), r"a pickled pathlib\.(_local\.)?PurePosixPath"),
+    "path": (lambda path: torch.save({"w": torch.ones(1), "p": pathlib.PurePosixPath("x")}, path), r"a pickled pathlib\S*\.PurePosixPath"),
     "cut": (cut, "damaged, cut short, or of another kind .*: copy or download it again"),
     "noise": (of_bytes(bytes(range(200, 256)) * 9), "damaged, cut short, or of another kind"),
     "safetensors cut": (of_bytes(b"\x40" + b"\0" * 7 + b'{"w": 1'), "damaged, cut short, or of another kind"),

@@ -128,8 +128,8 @@ def test_the_pages_have_the_commands_that_these_tests_run():
         *ARCHIVES,
     ] == COMMANDS
     assert [sorted(snippet) for snippet in SNIPPETS] == [
-        ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"], ["translator"], ["data"], ["mine", "probe", "scratch"],
-        ["siglip"], ["prompts"], ["pictures"], ["pictures"],
+        ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"], ["translator"], ["data"],
+        ["mine", "probe", "scratch"], ["siglip"], ["prompts"], ["pictures"], ["pictures"],
     ]  # fmt: skip
 
 
