@@ -62,18 +62,18 @@ def test_a_mistake_in_a_layer_is_named(layered):
 
 def test_the_home_folder_stands_for_a_tilde_in_snakemake_and_is_written_out_for_dvc(tmp_path):
     project = Project(tmp_path / "checkout")
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home/mine.csv").write_text("path,label\n")
-    home = {"HOME": str(tmp_path / "home")}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/mine.csv").write_text("path,label\n")
+    home = {"HOME": str(tmp_path / "mine")}
     project.study(data={"source": "table", "root": "~/photos", "table": "~/mine.csv"})
     said = project.snakemake("--dry-run", "--printshellcmds", "build_manifest", **home)
-    assert f"--root {tmp_path}/home/photos --table {tmp_path}/home/mine.csv" in said and "~" not in said
+    assert f"--root {tmp_path}/mine/photos --table {tmp_path}/mine/mine.csv" in said and "~" not in said
     step = ("python", "scripts/check_study.py", "--params", "params.yaml", "--output", "code.json")
     refused = project.run(*step, check=False, **home)
     mend = "params.yaml: data.root, data.table: DVC knows no ~: `singflow study params.yaml` writes it out"
     assert refused.returncode == 1 and mend in refused.stdout
     project.command("study", "params.yaml", **home)
-    assert yaml.safe_load((project.folder / "params.yaml").read_text())["data"]["root"] == f"{tmp_path}/home/photos"
+    assert yaml.safe_load((project.folder / "params.yaml").read_text())["data"]["root"] == f"{tmp_path}/mine/photos"
     project.run(*step, **home)
 
 
