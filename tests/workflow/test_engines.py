@@ -423,7 +423,7 @@ def test_an_added_model_runs_its_own_steps_and_the_summaries(projects):
     ("pattern", "replacement", "message"),
     [
         ("  views: 2", "  veiws: 2", "params.yaml: extraction.veiws: unknown key; did you mean 'views'?"),
-        (r"- 0\.001\n", "- -1.0\n", "params.yaml: translator.lambdas.0: -1.0 Input should be greater than or equal to 1e-06"),
+        (r"- 0\.001\n", "- -1.0\n", "params.yaml: translator.lambdas.0: -1.0 Input should be greater than or equal to 0.000001"),
         (r"tiny\]", "efficientnet_lite9]", "models.yaml: no entry 'efficientnet_lite9'.*did you mean 'efficientnet_lite"),
         (r"spaces: \[conse_minilm\]", "spaces: [clip]", "spaces.yaml: no entry 'clip'; it has conse_minilm"),
         ("study: demo", "study: ../demo", "params.yaml: study: '../demo' may hold only letters"),
