@@ -53,13 +53,13 @@ def packaged():
 
 @pytest.fixture(scope="session")
 def snakemake_project(tmp_path_factory, worker_id):
-    """A finished study, by Snakemake: computed once for all processes of a test run, each of which has a copy of its own."""
+    """A finished study, by `singflow run`: computed once for all processes of a test run, each of which has a copy of its own."""
     folder = tmp_path_factory.mktemp("snakemake")
     once = folder if worker_id == "master" else folder.parents[1] / "snakemake"
     with FileLock(once.with_suffix(".lock")):
         if not (once / "results/demo/report.html").exists():
             once.mkdir(exist_ok=True)
-            Project(once).snakemake()
+            Project(once).run("singflow", "run", "--cores", "2", warm_start=False)
     return Project.at(once if once == folder else shutil.copytree(once, folder, symlinks=True, dirs_exist_ok=True))
 
 

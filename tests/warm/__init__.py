@@ -1,4 +1,4 @@
-"""Programs that tests start in forks of one process, which has their libraries loaded, instead of in new ones (server.py)."""
+"""Programs that tests start in forks of one process, which has their libraries loaded, as `singflow run` starts steps (engines/forks)."""
 
 import atexit
 import hashlib
@@ -7,14 +7,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import FileLock
 
+from singflow.engines.forks import CLIENT, LIBRARIES, SERVER
 from tests import PATIENCE
 
 FOLDER = Path(__file__).parent
+ENGINES = [
+    "rocrate.rocrate", "dvc.cli", "dvc.repo", "dvc.commands.repro", "dvc.commands.status", "snakemake.cli", "snakemake.workflow",
+    "snakemake.report", "snakemake_executor_plugin_slurm",
+]  # fmt: skip
 COLD = "SINGFLOW_COLD" in os.environ  # every program in a new process, which can be measured (make coverage)
 
 
@@ -34,7 +40,7 @@ def environment(**loading: str) -> dict[str, str]:
     """
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     if COLD:
-        return {"PATH": path}
+        return {"PATH": path, "SINGFLOW_COLD": "1"}
     folder = Path(os.environ["SINGFLOW_WARM"])
     address = folder / hashlib.sha256(repr(sorted(loading.items())).encode()).hexdigest()[:8]
     with FileLock(address.with_suffix(".lock")):
@@ -42,13 +48,15 @@ def environment(**loading: str) -> dict[str, str]:
             with (folder / "alive").open("rb") as alive, address.with_suffix(".log").open("wb") as log:
                 known = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
                 variables = known | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | loading
-                command = [sys.executable, "-Ps", FOLDER / "server.py", address]
+                command = [sys.executable, "-Ps", SERVER, address, "0", *LIBRARIES, *ENGINES]
                 server = subprocess.Popen(command, stdin=alive, stdout=log, stderr=log, env=variables, start_new_session=True)
             while not address.exists():
                 assert server.poll() is None, address.with_suffix(".log").read_text()
+                time.sleep(0.1)
     return {
         "PATH": f"{FOLDER / 'bin'}:{path}",
-        "SINGFLOW_WARM_ASK": str(FOLDER / "ask.py"),
+        "SINGFLOW_COLD": "1",  # in which `singflow run` has no such process of its own
+        "SINGFLOW_WARM_ASK": str(CLIENT),
         "SINGFLOW_WARM_PYTHON": sys.executable,
         "SINGFLOW_WARM_SOCKET": str(address),
     }
@@ -68,5 +76,5 @@ def _run(
     program: Path, words: Iterable[object], source: Path, cwd: Path | None, variables: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
     known = os.environ | environment() | {"PYTHONPATH": str(source)} | variables
-    command = [sys.executable, *([] if COLD else ["-IS", FOLDER / "ask.py"]), program, *map(str, words)]
+    command = [sys.executable, *([] if COLD else ["-IS", CLIENT, known["SINGFLOW_WARM_SOCKET"]]), program, *map(str, words)]
     return subprocess.run(command, cwd=cwd, env=known, capture_output=True, text=True, timeout=PATIENCE)

@@ -21,6 +21,9 @@ def run(
     options: Annotated[list[str] | None, typer.Argument(help="After `--`: further options and targets of snakemake.")] = None,
     cores: Annotated[str, typer.Option(help="Cores that steps use at a time, a number or all.")] = "all",
     configfile: Annotated[Path, typer.Option(help="The study: a complete params.yaml, or what is laid over params.yaml.")] = PARAMS,
+    cold: Annotated[
+        bool, typer.Option("--cold", envvar="SINGFLOW_COLD", help="Start Python anew for every step, which takes longer.")
+    ] = False,
 ) -> None:
     """Run a study with one line about its progress, and print what it found; after an interruption it goes on where it stopped."""
     from singflow.commands.show_summary import print_summary
@@ -38,7 +41,7 @@ def run(
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else lambda number, _: sys.exit(128 + number))
     layer = [] if configfile == PARAMS else ["--configfile", str(configfile)]
     try:
-        status, printed = follow(["snakemake", "--cores", cores, "--rerun-incomplete", *layer, *(options or [])], progress)
+        status, printed = follow(["snakemake", "--cores", cores, "--rerun-incomplete", *layer, *(options or [])], progress, cold=cold)
     except KeyboardInterrupt:
         log.info("stopped with %d of %d steps done: run the same again, and it goes on there", progress.done, progress.total)
         raise typer.Exit(130) from None

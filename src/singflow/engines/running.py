@@ -1,6 +1,8 @@
 """A run of Snakemake: what it has done, what it does, how long it may take, and what its failed steps said."""
 
+import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -14,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from singflow.artifacts.files import write_bytes
+from singflow.engines.forks import FEWEST, Forks, possible
 
 POLL = 0.2  # seconds between two looks at what happens
 SILENCE = 30.0  # seconds without a line, where there is no terminal
@@ -37,6 +42,7 @@ class Run:
     jobs: dict[int, dict[str, Any]] = field(default_factory=dict)
     running: dict[int, str] = field(default_factory=dict)
     failed: dict[int, dict[str, Any]] = field(default_factory=dict)
+    used: dict[str, dict[str, Any]] = field(default_factory=dict)  # what steps took that were forks, by their log
     said: list[str] = field(default_factory=list)
     whole: bool = True  # whether nothing of the study is left to do once it ends well
     results: Path | None = None  # folder of the study, once a step has begun
@@ -62,15 +68,28 @@ class Run:
             self.results = Path(*Path(event["log"][0]).parts[:2])
             self.running[event["jobid"]] = _name(event)
             self.failed.pop(event["jobid"], None)
+        elif kind == "used":
+            self.used[event["words"][event["words"].index("--log") + 1]] = event
         elif kind == "job_error":
             self.failed[event["jobid"]] = event
             self.running.pop(event["jobid"], None)
         elif kind == "job_finished" and event["job_id"] in self.jobs:
             self.running.pop(event["job_id"], None)
             self.done += 1
+            self._measured(self.jobs[event["job_id"]]["log"][0])
             self.worked += self.expected(self.jobs[event["job_id"]]["rule_name"])
         elif event["text"]:
             self.said.append(event["text"])
+
+    def _measured(self, log: str) -> None:
+        """Put what a fork took into its benchmark, in which Snakemake, that looks at its own descendants, has what its client took."""
+        used = self.used.pop(log, None)
+        path = Path(log.replace("/logs/", "/benchmarks/", 1)).with_suffix(".tsv")
+        if used and path.is_file():
+            (row,) = csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t")
+            known = {name: row[name] for name in ("s", "h:m:s")} | {"max_rss": f"{used['rss_mb']:.2f}", "cpu_time": f"{used['cpu_s']:.2f}"}
+            row = dict.fromkeys(row, "NA") | known | {"mean_load": f"{100 * used['cpu_s'] / max(float(row['s']), 0.01):.2f}"}
+            write_bytes(path, "".join("\t".join(line) + "\n" for line in (row, row.values())).encode())
 
     def line(self) -> str:
         """The state of the run.
@@ -140,7 +159,7 @@ def _last_words(log: Path) -> str:
     return f"{defects[-1]} {lines[-1]}" if defects else "\n".join(lines[-MOST_LINES:])
 
 
-def follow(command: Sequence[str], run: Run) -> tuple[int, str]:
+def follow(command: Sequence[str], run: Run, *, cold: bool = False) -> tuple[int, str]:
     """Run Snakemake with one line about it: live on a terminal, elsewhere one for every tenth of the steps and after 30 s of silence.
 
     Whatever ends this ends Snakemake and its steps, which leave no half file.
@@ -151,6 +170,8 @@ def follow(command: Sequence[str], run: Run) -> tuple[int, str]:
         Snakemake with its options, but for its logger.
     run : Run
         Is told all events.
+    cold : bool
+        Whether every step is a new process of Python, and not a fork of one that has its libraries loaded.
 
     Returns
     -------
@@ -164,8 +185,13 @@ def follow(command: Sequence[str], run: Run) -> tuple[int, str]:
         events.touch()
         program, *options = command
         words = [program, "--logger", "singflow", "--logger-singflow-events", str(events), *options]
+        forks = None if cold or not possible() else Forks(Path(folder))
+        path = os.environ["PATH"] if forks is None else f"{forks.bin}:{os.environ['PATH']}"
+        lives = [] if forks is None else [forks.held]
         with events.open(encoding="utf-8") as told, errors.open("wb") as printed:
-            process = subprocess.Popen(words, stderr=printed, stdin=subprocess.DEVNULL, process_group=0)
+            process = subprocess.Popen(
+                words, stderr=printed, stdin=subprocess.DEVNULL, process_group=0, env=os.environ | {"PATH": path}, pass_fds=lives
+            )
             try:
                 ended, part = False, ""
                 while not ended:
@@ -173,10 +199,14 @@ def follow(command: Sequence[str], run: Run) -> tuple[int, str]:
                     *lines, part = (part + told.read()).split("\n")
                     for line in lines:
                         run.take(json.loads(line))
+                    if forks and not forks.server and run.total >= FEWEST:
+                        forks.start(process.pid, events)
                     show(run)
                     time.sleep(0 if ended else POLL)
             finally:
                 _stop(process)
+                if forks:
+                    forks.end()
         return process.returncode, errors.read_text(encoding="utf-8", errors="replace")
 
 

@@ -1,0 +1,138 @@
+"""Starts programs in forks of one process that has their libraries loaded: what a start of Python costs is paid once.
+
+`python -Ps fork_server.py <socket> <group> <module> ...` loads modules, and what programs (paths that end in .py) import, as far as they
+are there, and listens until its standard input and the last program end. fork_client.py asks it; a program has the working folder, the
+environment and the files of its client, which ends as it ends, and is killed when its client is. Clients of another process group than
+`group` (0: any) start their programs themselves. Prints a line of JSON for every program that ended: its words, the seconds that its
+processors took, and its largest memory in MB.
+"""
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+
+def serve(listener: socket.socket, parent: int, group: int) -> list[str] | None:
+    """Start what is asked for until `parent` and all programs end: in the fork, the program's words; None at the end."""
+    callers: dict[int, tuple[int, socket.socket, list[str]]] = {}  # by the descriptor of a program's process
+    open_for_more = True
+    with selectors.DefaultSelector() as ready:
+        ready.register(listener, selectors.EVENT_READ, "new")
+        ready.register(parent, selectors.EVENT_READ, "end")
+        while open_for_more or callers:
+            for key, _ in sorted(ready.select(), key=lambda event: event[0].data == "new"):  # last: it may reuse a descriptor
+                if key.data == "end":
+                    open_for_more = False
+                    ready.unregister(parent)
+                    ready.unregister(listener)
+                    listener.close()
+                elif key.data != "new":
+                    process = key.fd if key.data == "ended" else key.data
+                    if process in callers:
+                        number, caller, words = callers.pop(process)
+                        ready.unregister(process)
+                        ready.unregister(caller)
+                        finish(number, caller, words, lost=key.data != "ended")
+                        os.close(process)
+                elif open_for_more:
+                    caller, _ = listener.accept()
+                    said, files, _, _ = socket.recv_fds(caller, 2**20, 3)
+                    if not said or (group and group_of(caller) != group):
+                        caller.close()
+                    elif number := os.fork():
+                        process = os.pidfd_open(number)
+                        callers[process] = number, caller, json.loads(said)["words"]
+                        ready.register(process, selectors.EVENT_READ, "ended")
+                        ready.register(caller, selectors.EVENT_READ, process)
+                        caller.send(str(number).encode())
+                    else:
+                        listener.close()
+                        caller.close()
+                        for other, (_, socket_of_other, _) in callers.items():
+                            os.close(other)
+                            socket_of_other.close()
+                        return become(json.loads(said), files)
+                    for file in files:
+                        os.close(file)
+    return None
+
+
+def group_of(caller: socket.socket) -> int:
+    """The process group of a client; 0 when it has ended."""
+    with suppress(ProcessLookupError):
+        return os.getpgid(int.from_bytes(caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), sys.byteorder))
+    return 0
+
+
+def finish(number: int, caller: socket.socket, words: list[str], *, lost: bool) -> None:
+    """Tell a client how its program ended, and what that took; kill the program first where the client is lost."""
+    if lost:
+        with suppress(ProcessLookupError):
+            os.killpg(number, signal.SIGKILL)
+    _, status, usage = os.wait4(number, 0)
+    used = {"words": words, "cpu_s": usage.ru_utime + usage.ru_stime, "rss_mb": usage.ru_maxrss / 1024}
+    print(json.dumps({"event": "used", "level": "", "text": ""} | used), flush=True)
+    with suppress(OSError):
+        caller.send(str(os.waitstatus_to_exitcode(status)).encode())
+    caller.close()
+
+
+def become(asked: dict[str, Any], files: list[int]) -> list[str]:
+    """Take on what the caller has: its files, folder, environment and mask. Returns the program's words."""
+    os.setsid()
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    os.umask(asked["umask"])
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    words = asked["words"]
+    sys.argv[:], sys.orig_argv[:] = words, [sys.executable, *words]
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [str(Path(words[0]).absolute().parent), *filter(None, paths)]
+    return words
+
+
+def leave(program: str) -> NoReturn:
+    """Run a program and end as Python would after it, but without taking all that is loaded apart."""
+    status = 0
+    try:
+        runpy.run_path(program, run_name="__main__")
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if status and not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)
+    except BaseException:  # noqa: BLE001 (whatever the program raised, as in a process of its own)
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BrokenPipeError):
+            stream.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    address, group, *modules = sys.argv[1:]
+    for name in modules:
+        with suppress(ImportError):
+            runpy.run_path(name) if name.endswith(".py") else importlib.import_module(name)
+    gc.freeze()  # else the collector of every fork writes to, and so copies, all of this memory
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listening.bind(address)
+    listening.listen(64)
+    if program := serve(listening, 0, int(group)):
+        leave(program[0])

@@ -1,0 +1,182 @@
+"""Programs as forks of a process that has their libraries loaded: what a caller gives and gets is what a process of its own would."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from singflow.engines.forks import CLIENT, FEWEST, SERVER
+from tests import PATIENCE
+from tests.warm import FOLDER
+
+TELL = """
+import json, os, sys
+print(json.dumps([os.getpid(), sys.argv, os.getcwd(), os.environ["WORD"], os.umask(0), "decimal" in sys.modules, sys.stdin.read()]))
+print("complaint", file=sys.stderr)
+sys.exit(7)
+"""
+WAIT = """
+import pathlib, signal, sys, time
+def told(number, frame):
+    pathlib.Path("told").write_text(signal.Signals(number).name)
+    sys.exit(128 + number)
+signal.signal(signal.SIGTERM, told)
+pathlib.Path("began").touch()
+while not pathlib.Path("go").exists():
+    time.sleep(0.05)
+"""
+
+
+def until(happened):
+    """Wait for what must come."""
+    started = time.monotonic()
+    while not happened():
+        assert time.monotonic() - started < PATIENCE
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a server for a process group (0: for any); what is given back ends it, once its last program has."""
+    servers = []
+
+    def begin(group=0):
+        address = tmp_path / "socket"
+        server = subprocess.Popen(
+            [sys.executable, "-Ps", SERVER, address, str(group), "decimal"], stdin=subprocess.PIPE, stdout=(tmp_path / "used").open("wb")
+        )
+        servers.append(server)
+        until(lambda: address.exists())
+        return server
+
+    yield begin
+    for server in servers:
+        server.kill()
+        server.communicate()
+
+
+@pytest.fixture
+def client(tmp_path):
+    """Asks for a program of the text given."""
+
+    def ask(text, *words, **options):
+        (tmp_path / "program.py").write_text(text)
+        command = [sys.executable, "-IS", CLIENT, tmp_path / "socket", "program.py", *words]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, cwd=tmp_path, text=True, env=os.environ | {"WORD": "a b"}, **pipes, **options)
+
+    return ask
+
+
+def test_a_program_has_what_its_caller_has_with_or_without_a_server(start, client, tmp_path):
+    mask = os.umask(0o027)
+    try:
+        alone = client(TELL, "x y", "--z")
+        said = [alone.communicate("given", timeout=PATIENCE)]
+        start()
+        forked = client(TELL, "x y", "--z")
+        said.append(forked.communicate("given", timeout=PATIENCE))
+    finally:
+        os.umask(mask)
+    expected = [["program.py", "x y", "--z"], str(tmp_path), "a b", 0o027]
+    for process, (out, err), loaded in zip((alone, forked), said, (False, True), strict=True):
+        told = json.loads(out)
+        assert process.returncode == 7 and err == "complaint\n"
+        assert told[1:] == [*expected, loaded, "given"], "what the server has loaded is there, and nothing else differs"
+        assert (told[0] == process.pid) is not loaded
+    (used,) = map(json.loads, (tmp_path / "used").read_text().splitlines())
+    assert used["words"] == ["program.py", "x y", "--z"] and used["cpu_s"] > 0 and 1 < used["rss_mb"] < 1000
+
+
+def test_another_process_group_starts_its_programs_itself(start, client):
+    start(group=os.getpgrp())
+    own, other = client(TELL), client(TELL, process_group=0)
+    assert json.loads(own.communicate("", timeout=PATIENCE)[0])[0] != own.pid
+    assert json.loads(other.communicate("", timeout=PATIENCE)[0])[0] == other.pid
+
+
+def test_a_signal_reaches_the_program(start, client, tmp_path):
+    start()
+    process = client(WAIT)
+    until((tmp_path / "began").exists)
+    process.terminate()
+    assert process.wait(PATIENCE) == 143 and (tmp_path / "told").read_text() == "SIGTERM"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_program_that_is_killed_is_told_of_as_killed(start, client, how):
+    start()
+    process = client(f"import os\nos.kill(os.getpid(), {how})")
+    assert process.wait(PATIENCE) == -how
+
+
+def test_a_program_ends_with_its_client_and_the_server_after_the_last_one(start, client, tmp_path):
+    server = start()
+    process = client("import os\nprint(os.getpid(), flush=True)\n" + WAIT)
+    until((tmp_path / "began").exists)
+    number = int(process.stdout.readline())
+    process.kill()
+    until(lambda: not Path("/proc", str(number)).exists())
+    (tmp_path / "began").unlink()
+    last = client(WAIT)
+    until((tmp_path / "began").exists)
+    server.stdin.close()
+    with pytest.raises(subprocess.TimeoutExpired):
+        server.wait(0.5)
+    late = client(TELL)
+    assert json.loads(late.communicate("", timeout=PATIENCE)[0])[0] == late.pid, "nothing new is begun"
+    (tmp_path / "go").touch()
+    assert last.wait(PATIENCE) == 0 and server.wait(PATIENCE) == 0
+
+
+def test_the_benchmark_of_a_step_is_that_of_its_fork(snakemake_project):
+    paths = sorted((snakemake_project.folder / "results/demo/benchmarks").rglob("*.tsv"))
+    rows = [next(csv.DictReader(path.read_text().splitlines(), delimiter="\t")) for path in paths]
+    forks = [row for row in rows if row["max_uss"] == "NA"]
+    assert len(forks) > FEWEST and all(float(row["max_rss"]) > 100 and float(row["cpu_time"]) > 0 for row in forks)
+
+
+PLOTS = ["plot_concepts", "plot_controls", "plot_scores", "plot_labels", "plot_null_validation", "plot_pictures", "plot_probes",
+         "plot_rank_curves", "plot_translators", "plot_angle_ladder", "plot_concept_scans", "plot_head_extensions"]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_of_forks_that_is_told_to_end_ends_them_with_a_word(snakemake_project, tmp_path, number):
+    project = snakemake_project.copy(tmp_path / "run")
+    for step, until_there, done in (("plot_concepts", "loaded", "waits"), ("write_report", "go", "began")):
+        wait = f"import os, time\nopen({done!r}, 'w').close()\nwhile not os.path.exists({until_there!r}):\n    time.sleep(0.1)\n"
+        script = project.folder / f"scripts/{step}.py"
+        text, count = re.subn(r"^def main.*\n", rf"\g<0>{textwrap.indent(wait, ' ' * 4)}", script.read_text(), flags=re.MULTILINE)
+        assert count == 1
+        script.write_text(text)
+    (tmp_path / "tmp").mkdir()
+    variables = project.environment(warm_start=False, TMPDIR=str(tmp_path / "tmp"))
+    command = ["singflow", "run", "--cores", "1", "--", "--forcerun", *PLOTS]
+    with (tmp_path / "said").open("w+") as said:
+        process = subprocess.Popen(command, cwd=project.folder, env=variables, stdout=said, stderr=said, start_new_session=True)
+        until(lambda: process.poll() is not None or any((tmp_path / "tmp").glob("*/socket")))
+        (project.folder / "loaded").touch()
+        until(lambda: process.poll() is not None or (project.folder / "began").exists())
+        family = psutil.Process(process.pid).children(recursive=True)
+        forks = [each for each in family if any(SERVER.name in word for word in each.cmdline())]
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 128 + number
+        said.seek(0)
+        text = said.read()
+    assert len(forks) == 2, "the process that forks, and a step"
+    assert psutil.wait_procs(family, timeout=PATIENCE)[1] == [] and "Traceback" not in text
+    assert "stopped by SIGTERM" in (project.folder / "results/demo/logs/write_report.log").read_text()
+    assert not list((project.folder / "results").rglob(".*.html*"))
+
+
+def test_programs_of_the_tests_can_be_started():
+    assert all(os.access(path, os.X_OK) for path in (FOLDER / "bin").iterdir()), "else a slower one of the same name is"
