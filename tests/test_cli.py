@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -197,6 +198,17 @@ def test_a_step_that_is_told_to_end_does_so_within_seconds_with_one_line(tmp_pat
     assert (tmp_path / "step.log").read_text() == f"at work\n{said}"
     assert not (tmp_path / "half.json").exists()
     assert kind != "waits" or list(tmp_path.iterdir()) == [tmp_path / "step.log"], "of others the next write removes the litter"
+
+
+def test_ctrl_c_while_libraries_are_loaded_ends_a_command_without_a_traceback(tmp_path):
+    (tmp_path / "typer.py").write_text("import time\nprint('began', flush=True)\ntime.sleep(9999)\n")
+    variables = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [Path(sys.executable).with_name("singflow"), "plan"]
+    process = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "began\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == -signal.SIGINT and said == ""
 
 
 def test_a_signal_to_a_child_does_not_end_its_parent(tmp_path):
