@@ -19,7 +19,6 @@ from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, cross_validate_alike, split
 from singflow.translators.reference import Paired, training_images
-from singflow.translators.ridge import Affine
 
 
 class Flags(Floor, cli.Command):
@@ -70,18 +69,8 @@ def read_rows(images: Paired, folder: Path, axes: np.ndarray, rank: int, sums: G
             seen += len(place)
     if seen != n * views:
         raise InputError(f"{images.features}: holds {seen} rows, not {views} of each of {n} images: remove it and run the workflow again")
-    groups = sums.split.groups if trains else np.zeros(n, dtype=np.int32)
-    return Rows(known, hidden, Scratch(folder, n, axes.shape[1] - rank), origin, groups, views)
-
-
-def leave_residuals(rows: Rows, predictors: dict[int, Affine]) -> None:
-    """Split the null coordinates of all rows into what principal ones predict and the rest."""
-    for group, predictor in predictors.items():
-        for images in in_blocks(np.flatnonzero(rows.groups == group), max(1, 4096 // rows.views)):
-            place = rows.rows_of(images)
-            predicted = predictor(rows.known[place][:, : len(rows.origin[0])] + rows.origin[0])
-            rows.residuals[place] = rows.residuals[place] - predicted
-            rows.predicted[images] = predicted[:: rows.views]
+    groups = sums.split.groups if trains else np.full(n, WHOLE, dtype=np.int32)
+    return Rows(known, hidden, Scratch(folder, n, axes.shape[1] - rank), Scratch(folder, n, rank), origin, groups, views)
 
 
 def choose(sums: GroupSums, rank: int, tried: list[float], fitted: float | None) -> tuple[dict[str, float], float]:
@@ -114,14 +103,14 @@ def main(flags: Flags) -> None:
     fitted = read_json(flags.translator).of_kind("lambda", float | None)
     released, judged = fitted is None, sums.split.crossed  # in sample residuals are too small, and so are floors
     lambdas, scale = choose(sums, rank, flags.lambdas, fitted)
-    facts = unique_information(sums, rank, (lambdas["translator"], lambdas["principal"]), flags.confidence)
+    facts = unique_information(sums, rank, (lambdas["translator"], lambdas["principal"]), flags.confidence, flags.threads)
     place = sums.split.place if images is own else np.full(len(manifest), WHOLE, np.int32)
     fits = Fitted(sums, rank, (lambdas["translator"], lambdas["predictor"]), place, scale)
-    leave_residuals(training, {group: fits.predictor_of(group) for group in np.unique(training.groups)})
+    fits.leave_residuals(training)
     scored = training
     if images is not own:
         scored = read_rows(own, folder, axes, rank, sums, trains=False)
-        leave_residuals(scored, {0: fits.predictors.whole})
+        fits.leave_residuals(scored)
     real, exchange = score(fits.fit(), place, scored, texts[codes]), fits.exchange(training)
     del sums, fits  # permutations take their memory
     numbers = {"permutations": flags.permutations, "seed": flags.seed, "threads": flags.threads}

@@ -38,19 +38,17 @@ class Planted:
         self.sums.update(np.hstack([self.a, self.b]), self.z, self.image, self.view)
         self.texts, self.codes = generator.standard_normal((3, dim)), np.arange(n) % 3
         self.fitted = floor.Fitted(self.sums, rank, lambdas, self.split.place, scale)
-        self.rows = rows_of(self.fitted, self.sums, self.a, self.b, self.z, self.image, views)
+        self.rows = rows_of(self.fitted, self.sums, self.a, self.b, self.z, self.split.groups, views)
 
 
-def rows_of(fitted, sums, a, b, z, image, views):
-    groups = sums.split.groups
-    predicted = np.empty_like(b)
-    for group in np.unique(groups):
-        mine = groups[image] == group
-        predicted[mine] = fitted.predictor_of(group)(a[mine])
+def rows_of(fitted, sums, a, b, z, groups, views):
+    """Rows in float32, split by the fits, as measure_floor has them."""
     origin = sums.origin[0][: a.shape[1]], sums.origin[1]
-    known = np.hstack([a - origin[0], z - origin[1]])
-    narrow = [each.astype(np.float32) for each in (known, b - predicted, predicted[::views])]
-    return floor.Rows(*narrow, origin, groups, views)
+    known, hidden = (np.asarray(each, np.float32) for each in (np.hstack([a - origin[0], z - origin[1]]), b.copy()))
+    predicted, rotated = (np.empty((len(groups), each.shape[1]), np.float32) for each in (b, a))
+    rows = floor.Rows(known, hidden, predicted, rotated, origin, groups, views)
+    fitted.leave_residuals(rows)
+    return rows
 
 
 def anew(fitted, rows, order):
@@ -120,10 +118,7 @@ def test_images_beside_a_reference_are_scored_by_its_translators_as_by_scikit_le
     generator, n, rank = np.random.default_rng(seed), 11, reference.rank
     a, b, z = (generator.standard_normal((n, each.shape[1])) for each in (reference.a, reference.b, reference.z))
     fitted = floor.Fitted(reference.sums, rank, reference.lambdas, np.full(n, WHOLE), 0.9)
-    origin = reference.sums.origin[0][:rank], reference.sums.origin[1]
-    predicted = fitted.predictors.whole(a)
-    known = np.hstack([a - origin[0], z - origin[1]])
-    own = floor.Rows(*(each.astype(np.float32) for each in (known, b - predicted, predicted)), origin, np.zeros(n, int), 1)
+    own = rows_of(fitted, reference.sums, a, b, z, np.full(n, WHOLE), 1)
     order, refitted = own.permute(generator), reference.rows.permute(generator)
     scored = floor.score(anew(fitted, reference.rows, refitted), np.full(n, WHOLE), own, reference.texts[np.arange(n) % 3], order, 0.9)
 
@@ -208,12 +203,9 @@ def trial(seed, images_per_dimension, content, *, predictable, width=24, null_di
     penalty, scale = floor.predictor_penalty(between, LAMBDAS[predictor.best])
     place = np.full(beside, WHOLE) if beside else sums.split.place
     fitted = floor.Fitted(sums, rank, (LAMBDAS[whole.best], penalty), place, scale)
-    rows = scored = rows_of(fitted, sums, a, b, z, image, 1)
+    rows = scored = rows_of(fitted, sums, a, b, z, sums.split.groups, 1)
     if beside:
-        origin, predicted = rows.origin, fitted.predictors.whole(other_a)
-        known = np.hstack([other_a - origin[0], other_z - origin[1]])
-        narrow = (each.astype(np.float32) for each in (known, other_b - predicted, predicted))
-        scored = floor.Rows(*narrow, origin, np.zeros(beside, dtype=int), 1)
+        scored = rows_of(fitted, sums, other_a, other_b, other_z, np.full(beside, WHOLE), 1)
     texts = generator.standard_normal((4, dim))
     codes = np.arange(len(scored.groups)) % 4
     real = floor.score(fitted.fit(), place, scored, texts[codes])
@@ -278,7 +270,7 @@ def test_a_null_component_that_knows_no_label_leaves_the_cross_fitted_as_at_zero
             sums = GroupSums(split(manifest_of(n, 5, seed), folds))
             sums.update(np.hstack([a, b]), z, np.arange(n), np.zeros(n, dtype=int))
             fitted = floor.Fitted(sums, rank, (0.01, 1.0), sums.split.place)
-            rows = rows_of(fitted, sums, a, b, z, np.arange(n), 1)
+            rows = rows_of(fitted, sums, a, b, z, sums.split.groups, 1)
             scored = floor.score(fitted.fit(), sums.split.place, rows, texts[codes])
             train = sums.split.groups == 0 if not folds else np.ones(n, dtype=bool)
             found.append(scored.scores["as_deg"][train].mean())

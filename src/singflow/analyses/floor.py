@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from singflow.analyses.metrics import Removal
 from singflow.artifacts.scratch import Scratch
+from singflow.artifacts.shards import in_blocks
 from singflow.config.sections import Section
 from singflow.parallel import map_ahead
 from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, penalties
@@ -38,12 +39,15 @@ class Rows:
     """Images in the order of their ids, `views` rows each.
 
     known: (n * views, r + m) float32, principal coordinates and embeddings, less their origins (r,) and (m,); residuals: (n * views, k)
-    float32. predicted: (n, k) float32, B a of view 0. groups: (n,) within which images are permuted.
+    float32, null coordinates until Fitted.leave_residuals(), which also fills, of view 0 of the images that are scored, predicted:
+    (n, k) float32, B a, and rotated: (n, r) float32, principal coordinates as Halves takes them. groups: (n,) within which images are
+    permuted, WHOLE where the fit of all training images scores them.
     """
 
     known: Matrix
     residuals: Matrix
     predicted: Matrix
+    rotated: Matrix
     origin: tuple[np.ndarray, np.ndarray]
     groups: np.ndarray
     views: int
@@ -168,6 +172,27 @@ class Fitted:
         maps = [self._predictor(sums.of(groups)) for groups in groups_of.values()]
         self.predictors = CrossFitted(tuple(maps), place, place)
 
+    def leave_residuals(self, rows: Rows) -> None:
+        """Split the null coordinates of all rows into what principal ones predict and the rest.
+
+        Parameters
+        ----------
+        rows : Rows
+            Changed in place.
+        """
+        rank = self._rank
+        for group in np.unique(rows.groups):
+            predictor, own = self.predictor_of(group), self._own.get(self._place(group))
+            for images in in_blocks(np.flatnonzero(rows.groups == group), max(1, 4096 // rows.views)):
+                at = rows.rows_of(images)
+                principal = rows.known[at, :rank]
+                predicted = predictor(principal + rows.origin[0])
+                rows.residuals[at] = rows.residuals[at] - predicted
+                if own:
+                    middle = (own.path.feature_mean - rows.origin[0]).astype(np.float32)
+                    rows.predicted[images] = predicted[:: rows.views]
+                    rows.rotated[images] = (principal[:: rows.views] - middle) @ own.path.eigenvectors.astype(np.float32)
+
     def predictor_of(self, group: int) -> Affine:
         """The predictor that did not see a group, where fits are crossed.
 
@@ -181,7 +206,7 @@ class Fitted:
         Affine
             From principal to null coordinates.
         """
-        return self.predictors.maps[group if self._sums.split.crossed else WHOLE]
+        return self.predictors.maps[self._place(group)]
 
     def fit(self) -> Iterator[tuple[int, Halves]]:
         """Translators and their reading of the prediction of null coordinates.
@@ -223,43 +248,12 @@ class Fitted:
         predictors = {group: self.predictor_of(group).weight.astype(np.float32) for group in emptied}
         return Exchange(found, self._used, predictors, self._lambdas, self._scale)
 
+    def _place(self, group: int) -> int:
+        return group if self._sums.split.crossed else WHOLE
+
     def _predictor(self, made: RidgeStatistics) -> Affine:
         between = made.regress(slice(0, self._rank), slice(self._rank, None))
         return between.solve(*penalties(between, [self._lambdas[1]]))
-
-
-def removals(
-    fits: Fits, place: np.ndarray, rows: Rows, order: np.ndarray, scale: float
-) -> Iterator[tuple[np.ndarray, Halves, np.ndarray, Removal, Removal]]:
-    """Null removal and conditional removal of all images, view 0, with residuals of others.
-
-    Conditional removal takes away what the principal coordinates do not predict: f'' = f - V_0 (b - B a).
-
-    Parameters
-    ----------
-    fits, place, rows, order, scale
-        As for score().
-
-    Yields
-    ------
-    images : ndarray of int
-        Positions of the images of a block.
-    fit : Halves
-        What scores them.
-    embeddings : ndarray of shape (k, m)
-        Theirs, float32.
-    null, conditional : Removal
-        Of these images.
-    """
-    rank = len(rows.origin[0])
-    for where, fit in fits:
-        images = np.flatnonzero(place == where)
-        for part in np.array_split(images, -(-len(images) // ROWS)):
-            known = rows.known[part * rows.views]
-            principal, embeddings = known[:, :rank], known[:, rank:] + rows.origin[1]
-            removed = (rows.predicted[part] + np.float32(scale) * rows.residuals[order[part] * rows.views]) @ fit.hidden.T
-            original = fit.visible(principal) + removed
-            yield part, fit, embeddings, Removal(original, removed), Removal(original, removed - fit.predicted(principal))
 
 
 SCORES = ["is_deg", "as_deg", "conditional_is_deg", "conditional_as_deg"]
@@ -289,7 +283,7 @@ class Scored:
 
 
 def score(fits: Fits, place: np.ndarray, rows: Rows, texts: np.ndarray, order: np.ndarray | None = None, scale: float = 1.0) -> Scored:
-    """Score all images.
+    """Score all images, view 0: null removal, and conditional removal, which takes away what the principal coordinates do not predict.
 
     Parameters
     ----------
@@ -311,15 +305,21 @@ def score(fits: Fits, place: np.ndarray, rows: Rows, texts: np.ndarray, order: n
     Scored
         Of all images.
     """
-    n = len(rows.groups)
+    n, rank = len(rows.groups), len(rows.origin[0])
+    order = np.arange(n) if order is None else order
     scores, error, baseline = {name: np.empty(n) for name in SCORES}, np.empty(n), np.empty(n)
-    for part, fit, embeddings, null, conditional in removals(fits, place, rows, np.arange(n) if order is None else order, scale):
-        scores["is_deg"][part], scores["as_deg"][part] = null.image_score(), null.attribute_score(texts[part])
-        scores["conditional_is_deg"][part] = conditional.image_score()
-        scores["conditional_as_deg"][part] = conditional.attribute_score(texts[part])
-        for found, predicted in ((error, null.original), (baseline, fit.embedding_mean)):
-            difference = embeddings - predicted
-            found[part] = np.vecdot(difference, difference)
+    for where, fit in fits:
+        images = np.flatnonzero(place == where)
+        for part in np.array_split(images, -(-len(images) // ROWS)):
+            rotated, embeddings = rows.rotated[part], rows.known[part * rows.views, rank:] + rows.origin[1]
+            removed = (rows.predicted[part] + np.float32(scale) * rows.residuals[order[part] * rows.views]) @ fit.hidden.T
+            original = fit.visible(rotated) + removed
+            for kind, removal in (("", Removal(original, removed)), ("conditional_", Removal(original, removed - fit.predicted(rotated)))):
+                scores[f"{kind}is_deg"][part] = removal.image_score()
+                scores[f"{kind}as_deg"][part] = removal.attribute_score(texts[part])
+            for found, predicted in ((error, original), (baseline, fit.embedding_mean)):
+                difference = embeddings - predicted
+                found[part] = np.vecdot(difference, difference)
     return Scored(scores, error, baseline)
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from singflow.errors import InputError
+from singflow.parallel import map_ahead
 from singflow.translators.ridge import Affine, RidgePath, RidgeStatistics
 
 if TYPE_CHECKING:
@@ -130,9 +132,10 @@ class GroupSums:
                 made.add(each)
             return made
         if self._total is None:
-            self._total = self._empty()
+            total = self._empty()
             for each in self._sums.values():
-                self._total.add(each)
+                total.add(each)
+            self._total = total
         made.add(self._total)
         for each in outside:
             made.add(each, -1)
@@ -186,7 +189,9 @@ class GroupSums:
 Judged = Callable[[RidgeStatistics], Errors]  # sum of squared errors on rows that these are the sums of
 
 
-def explained(sums: GroupSums, fit: Callable[[RidgeStatistics], Judged[Errors]], left_out: Sequence[int] = (WHOLE,)) -> np.ndarray:
+def explained(
+    sums: GroupSums, fit: Callable[[RidgeStatistics], Judged[Errors]], left_out: Sequence[int] = (WHOLE,), threads: int = 1
+) -> np.ndarray:
     """Cross-fitted share of the variation that is explained, also where a group neither fits nor judges.
 
     What is left out with one judge and judges with the other left out has the same fit, which is made once.
@@ -199,6 +204,8 @@ def explained(sums: GroupSums, fit: Callable[[RidgeStatistics], Judged[Errors]],
         Given the sums that a fit is made of: what gives its sum of squared errors, or those of several fits, on the rows that judge it.
     left_out : sequence of int
         Groups that are left out in turn; WHOLE for none.
+    threads : int
+        Fits at a time, each with one thread of BLAS, so that their number changes nothing.
 
     Returns
     -------
@@ -215,26 +222,32 @@ def explained(sums: GroupSums, fit: Callable[[RidgeStatistics], Judged[Errors]],
         for groups, judge in sums.split.fits:
             if judge != left and sums.judging(judge).n:
                 uses.setdefault(tuple(group for group in groups if group != left), []).append((row, judge))
-    error: list[Any] = [0.0] * len(left_out)
-    baseline = np.zeros(len(left_out))
-    for kept, judges in uses.items():
+
+    def judged(kept: tuple[int, ...]) -> list[tuple[Errors, float]]:
         made = sums.of(kept)
         squared_error, mean = fit(made), made.embedding_mean
-        for row, judge in judges:
-            held_out = sums.judging(judge)
-            error[row] = error[row] + squared_error(held_out)
-            baseline[row] += held_out.squared_distance(mean)
+        del made  # judging takes its memory
+        held_out = [sums.judging(judge) for _, judge in uses[kept]]
+        return [(squared_error(each), each.squared_distance(mean)) for each in held_out]
+
+    error: list[Any] = [0.0] * len(left_out)
+    baseline = np.zeros(len(left_out))
+    with threadpool_limits(1):
+        for judges, found in zip(uses.values(), map_ahead(judged, uses, threads, 1), strict=True):
+            for (row, _), (squared_error, squared_distance) in zip(judges, found, strict=True):
+                error[row] = error[row] + squared_error
+                baseline[row] += squared_distance
     if not (baseline > 0).all():
         raise InputError(ALIKE)
     return np.stack([1.0 - each / of for each, of in zip(error, baseline, strict=True)])
 
 
-def r2_without(sums: GroupSums, penalty: float, left_out: Sequence[int] = (WHOLE,)) -> np.ndarray:
+def r2_without(sums: GroupSums, penalty: float, left_out: Sequence[int] = (WHOLE,), threads: int = 1) -> np.ndarray:
     """Cross-fitted share of the variation that a ridge regression explains, also without groups.
 
     Parameters
     ----------
-    sums, left_out
+    sums, left_out, threads
         As for explained().
     penalty : float
         Times the mean squared distance of a fit's features from their mean it is the ridge penalty.
@@ -254,7 +267,7 @@ def r2_without(sums: GroupSums, penalty: float, left_out: Sequence[int] = (WHOLE
         translator = made.solve(*penalties(made, [penalty]))
         return lambda held_out: held_out.squared_error(translator)
 
-    return explained(sums, fit, left_out)
+    return explained(sums, fit, left_out, threads)
 
 
 @dataclass(frozen=True)
