@@ -9,7 +9,10 @@ from sklearn.linear_model import Ridge
 
 from singflow.analyses import floor
 from singflow.analyses.metrics import angle_deg
+from singflow.analyses.unique_information import unique_information
 from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, split
+
+LAMBDAS = [10.0**exponent for exponent in np.arange(-3, 3.1, 0.5)]
 
 
 def manifest_of(n, folds, seed, given=0):
@@ -164,19 +167,40 @@ def test_fits_with_residuals_that_stay_where_they_are_are_the_fits_they_were():
 
 def test_the_number_of_threads_changes_no_byte():
     planted = Planted(1, n=240)
-    place, texts = planted.split.place, planted.texts
-    real, exchange = floor.score(planted.fitted.fit(), place, planted.rows, texts[planted.codes]), planted.fitted.exchange(planted.rows)
-    one, four = (
-        floor.measure(real, exchange, planted.rows, planted.rows, place, texts, planted.codes, permutations=9, seed=0, threads=threads)
-        for threads in (1, 4)
-    )
+    place, texts, sums = planted.split.place, planted.texts, planted.sums
+
+    def run(threads):
+        lambdas, scale = floor.choose_penalties(sums, planted.rank, LAMBDAS, None, threads)
+        facts = unique_information(sums, planted.rank, (lambdas["translator"], lambdas["principal"]), 0.95, threads)
+        fitted = floor.Fitted(sums, planted.rank, (lambdas["translator"], lambdas["predictor"]), place, scale, threads)
+        rows = rows_of(fitted, sums, planted.a, planted.b, planted.z, planted.split.groups, planted.views)
+        real, exchange = floor.score(fitted.fit(), place, rows, texts[planted.codes]), fitted.exchange(rows)
+        given = {"permutations": 9, "seed": 0, "threads": threads}
+        return lambdas, scale, facts, floor.measure(real, exchange, rows, rows, place, texts, planted.codes, **given)
+
+    (*chosen, one), (*anew, four) = run(1), run(4)
+    assert chosen == anew
     pd.testing.assert_frame_equal(one.table, four.table, check_exact=True)
     for name in ("images", "labels"):
         for score, values in getattr(one, name).items():
             np.testing.assert_array_equal(getattr(four, name)[score], values)
 
 
-LAMBDAS = [10.0**exponent for exponent in np.arange(-3, 3.1, 0.5)]
+def test_tables_and_p_values_are_those_of_the_permutations():
+    real, permuted = {"is_mean_deg": 3.0, "as_abs_mean_deg": 1.0, "conditional_is_mean_deg": 2.0}, [4.0, 0.0, 0.5]
+    table = pd.DataFrame([real, *(dict.fromkeys(real, value) for value in permuted)])
+    images = {name: np.full(4, place) for place, name in enumerate(floor.SCORES)}
+    labels = {"is_deg": np.array([[6.0, 2.0], [3.0, 1.0], [3.0, 2.0], [6.0, 3.0]])}
+    floors = floor.Floors(table, {name: -values for name, values in images.items()}, images, labels)
+    facts = {"permutations": 3, "p_is": 0.5, "p_as_abs": 0.5, "p_conditional_is": 0.5, "conditional_excess_deg": 0.5}
+    assert floors.facts(judged=True) == facts
+    assert floors.facts(judged=False) == facts | dict.fromkeys(["p_is", "p_as_abs", "p_conditional_is"])
+    by_image = floors.of_images(np.arange(4)).iloc[3].to_dict()
+    assert by_image == {"image_id": 3, "conditional_is_deg": -2, "conditional_as_deg": -3} | {f"floor_{n}": v[0] for n, v in images.items()}
+    by_label = floors.of_labels(["a", "b"], np.array([3, 1]), judged=True)
+    assert by_label[["label", "n", "is_deg", "floor_is_deg"]].to_numpy().tolist() == [["a", 3, 2.0, 4 / 3], ["b", 1, 2.0, 2.0]]
+    assert by_label["p_is_deg"].tolist() == floor.label_p_values(labels["is_deg"]).tolist()
+    assert floors.of_labels(["a", "b"], np.array([3, 1]), judged=False)["p_is_deg"].isna().all()
 
 
 def trial(seed, images_per_dimension, content, *, predictable, width=24, null_dim=10, dim=8, permutations=20, beside=0):

@@ -34,7 +34,7 @@ def jackknife(estimate: float, without: Sequence[float], confidence: float) -> t
 
 
 def unique_information(
-    sums: GroupSums, rank: int, lambdas: tuple[float, float], confidence: float, threads: int = 1
+    sums: GroupSums, rank: int, lambdas: tuple[float, float], confidence: float, threads: int | None = None
 ) -> dict[str, float | None]:
     """Delta R2 with its interval.
 
@@ -48,8 +48,8 @@ def unique_information(
         Penalties of the translator of (a, b), and of that of a.
     confidence : float
         Coverage of the interval, 0 to 1.
-    threads : int
-        Fits at a time.
+    threads : int, optional
+        Fits at a time, as map_apart() takes it.
 
     Returns
     -------

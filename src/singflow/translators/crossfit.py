@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from singflow.errors import InputError
-from singflow.parallel import map_ahead
-from singflow.translators.ridge import Affine, RidgePath, RidgeStatistics
+from singflow.parallel import map_apart
+from singflow.translators.ridge import Affine, RidgeStatistics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,7 +189,7 @@ Judged = Callable[[RidgeStatistics], Errors]  # sum of squared errors on rows th
 
 
 def explained(
-    sums: GroupSums, fit: Callable[[RidgeStatistics], Judged[Errors]], left_out: Sequence[int] = (WHOLE,), threads: int = 1
+    sums: GroupSums, fit: Callable[[RidgeStatistics], Judged[Errors]], left_out: Sequence[int] = (WHOLE,), threads: int | None = None
 ) -> np.ndarray:
     """Cross-fitted share of the variation that is explained, also where a group neither fits nor judges.
 
@@ -204,8 +203,8 @@ def explained(
         Given the sums that a fit is made of: what gives its sum of squared errors, or those of several fits, on the rows that judge it.
     left_out : sequence of int
         Groups that are left out in turn; WHOLE for none.
-    threads : int
-        Fits at a time, each with one thread of BLAS, so that their number changes nothing.
+    threads : int, optional
+        Fits at a time, as map_apart() takes it.
 
     Returns
     -------
@@ -232,17 +231,16 @@ def explained(
 
     error: list[Any] = [0.0] * len(left_out)
     baseline = np.zeros(len(left_out))
-    with threadpool_limits(1):
-        for judges, found in zip(uses.values(), map_ahead(judged, uses, threads, 1), strict=True):
-            for (row, _), (squared_error, squared_distance) in zip(judges, found, strict=True):
-                error[row] = error[row] + squared_error
-                baseline[row] += squared_distance
+    for judges, found in zip(uses.values(), map_apart(judged, uses, threads), strict=True):
+        for (row, _), (squared_error, squared_distance) in zip(judges, found, strict=True):
+            error[row] = error[row] + squared_error
+            baseline[row] += squared_distance
     if not (baseline > 0).all():
         raise InputError(ALIKE)
     return np.stack([1.0 - each / of for each, of in zip(error, baseline, strict=True)])
 
 
-def r2_without(sums: GroupSums, penalty: float, left_out: Sequence[int] = (WHOLE,), threads: int = 1) -> np.ndarray:
+def r2_without(sums: GroupSums, penalty: float, left_out: Sequence[int] = (WHOLE,), threads: int | None = None) -> np.ndarray:
     """Cross-fitted share of the variation that a ridge regression explains, also without groups.
 
     Parameters
@@ -318,7 +316,7 @@ class Validation:
         return [each for each, mean in zip(self.lambdas, means.mean(axis=0), strict=True) if mean <= limit]
 
 
-def cross_validate(sums: GroupSums, lambdas: list[float]) -> Validation:
+def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = None) -> Validation:
     """Squared errors of every fit on the group that judges it, for all penalties.
 
     Parameters
@@ -327,6 +325,8 @@ def cross_validate(sums: GroupSums, lambdas: list[float]) -> Validation:
         Sums over the rows of all groups.
     lambdas : list of float
         Penalties, times the mean squared distance of a fit's features from their mean.
+    threads : int, optional
+        Fits at a time, as map_apart() takes it.
 
     Returns
     -------
@@ -338,17 +338,17 @@ def cross_validate(sums: GroupSums, lambdas: list[float]) -> Validation:
     InputError
         When the features of a fit do not vary, and with fewer than two rows.
     """
-    return cross_validate_alike([sums], lambdas)[0]
+    return cross_validate_alike([sums], lambdas, threads)[0]
 
 
-def cross_validate_alike(regressions: Sequence[GroupSums], lambdas: list[float]) -> list[Validation]:
+def cross_validate_alike(regressions: Sequence[GroupSums], lambdas: list[float], threads: int | None = None) -> list[Validation]:
     """The same for several regressions on the same features, which are decomposed once.
 
     Parameters
     ----------
     regressions : sequence of GroupSums
         Sums that differ in what is predicted alone.
-    lambdas : list of float
+    lambdas, threads
         As for cross_validate().
 
     Returns
@@ -356,17 +356,18 @@ def cross_validate_alike(regressions: Sequence[GroupSums], lambdas: list[float])
     list of Validation
         In the order of the regressions.
     """
-    errors, baseline, n = [], [], []
-    for groups, judge in regressions[0].split.fits:
-        path: RidgePath | None = None
+
+    def judged(fit: tuple[list[int], int]) -> list[tuple[np.ndarray, float, int]]:
+        (groups, judge), path, found = fit, None, []
         for sums in regressions:
             made, held_out = sums.of(groups), sums.judging(judge)
             path = path.toward(made) if path else made.decompose()
-            errors.append(path.squared_errors(held_out, penalties(made, lambdas)))
-            baseline.append(held_out.squared_distance(made.embedding_mean))
-            n.append(held_out.n)
-    several = len(regressions)
-    return [Validation(lambdas, *(np.array(each[start::several]) for each in (errors, baseline, n))) for start in range(several)]
+            errors = path.squared_errors(held_out, penalties(made, lambdas))
+            found.append((errors, held_out.squared_distance(made.embedding_mean), held_out.n))
+        return found
+
+    by_regression = zip(*map_apart(judged, regressions[0].split.fits, threads), strict=True)
+    return [Validation(lambdas, *map(np.array, zip(*of_fits, strict=True))) for of_fits in by_regression]
 
 
 def penalties(statistics: RidgeStatistics, lambdas: list[float]) -> list[float]:
