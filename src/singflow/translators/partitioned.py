@@ -109,7 +109,7 @@ class Partitioned:
             factor = scipy.linalg.cho_factor(rest, overwrite_a=True, check_finite=False)
             hidden = scipy.linalg.cho_solve(factor, hidden.T, overwrite_b=True, check_finite=False).T
         weight = hidden.astype(np.float32)
-        through, constant = weight @ narrow.T, hidden @ self.null_mean
-        seen = Affine((path.rotated.T - through) * answer, path.embedding_mean - constant)
-        guessed = Affine(through * predicting, constant)
+        through, constant = narrow @ weight.T, hidden @ self.null_mean
+        seen = Affine(((path.rotated - through) * answer[:, None]).T, path.embedding_mean - constant)
+        guessed = Affine((through * predicting[:, None]).T, constant)
         return Halves(seen.astype(np.float32), weight, guessed.astype(np.float32), path.embedding_mean)
