@@ -17,7 +17,7 @@ from singflow.analyses.ranking import (
     render_orders,
     shared_dimension,
 )
-from singflow.analyses.statistics import Sample
+from singflow.analyses.statistics import Sample, reference_labels
 from singflow.analyses.summary import Summary
 from singflow.analyses.tables import as_in_paper, is_control, qualify, qualify_pairs, together
 from singflow.artifacts.files import read_json, write_bytes
@@ -46,7 +46,9 @@ def main(flags: Flags) -> None:
     manifest, paper = read_manifest(flags.manifest), read_yaml(flags.paper)
     null_dims = summary.drop_duplicates("model").set_index("model")["null_dim"].to_dict()
     controls = set(map(tuple, summary.loc[is_control(summary), ["space", "model"]].to_numpy()))
-    sample = Sample.of(manifest["label"], flags.resample)
+    refitted = (read_refits(flags.refits / space / model) for space in flags.spaces for model in flags.models)
+    beside = reference_labels(next((each for each in refitted if each is not None), None))  # all have one reference, or none has
+    sample = Sample.of(manifest["label"], flags.resample, beside)
     options = {"resamples": flags.resamples, "confidence": flags.confidence, "seed": flags.seed}
     excess, orders, pairs, shared = [], [], [], {}
     for space in flags.spaces:
@@ -61,8 +63,8 @@ def main(flags: Flags) -> None:
             if (space, model) not in controls:
                 tried = pd.DataFrame(read_json(flags.refits / space / f"{model}.json")["lambdas"] or [{}])
                 lambdas[model] = tried.reindex(columns=ranked_columns(null_dims[model], shared[space])).to_numpy(dtype=float)
-                fits = criterion_refits(refits, manifest["image_id"], null_dims[model], shared[space])
-                columns[model] = criterion_columns(table, null_dims[model], shared[space]) + fits
+                fits = criterion_refits(refits, manifest["image_id"], null_dims[model], shared[space], sample)
+                columns[model] = sample.rows(criterion_columns(table, null_dims[model], shared[space])) + fits
         orders.append(order_rows(columns, sample, lambdas, **options).assign(space=space))
         pairs.append(pair_rows(columns, sample, lambdas, **options).assign(space=space))
     order = pd.concat(orders, ignore_index=True)

@@ -105,34 +105,33 @@ def main(flags: Flags) -> None:
     manifest = read_manifest(flags.manifest)
     basis = read_null_basis(flags.projector)
     translator = read_json(flags.translator)
-    fitted = bool(flags.folds and basis.shape[1] and translator.of_kind("lambda", float | None) is not None)
-    refit = fitted and flags.reference is None  # a reference stays as it is, whatever images are scored
+    refit = bool(flags.folds and basis.shape[1] and translator.of_kind("lambda", float | None) is not None)
     columns, table = dict.fromkeys([prefix + name for prefix, names in SCORES.items() for name in names], 0.0), []
-    if fitted:
+    own = training = Paired(manifest, flags.features, flags.embeddings, flags.shards)
+    if refit:
         names = read_names(flags.names)["labels"]
         texts, codes = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"], label_rows(manifest, names, flags.names)
-        own, folder = Paired(manifest, flags.features, flags.embeddings, flags.shards), flags.table.parent
-        training = training_images(flags.reference, own)
-        axes, rank = read_axes(training, basis, few=refit)
+        training, folder = training_images(flags.reference, own), flags.table.parent
+        axes, rank = read_axes(training, basis, few=training is own)  # other images have features beyond those directions
         sums = GroupSums(split(training.manifest, flags.folds))
         features, targets, views = read_images(training, folder, axes, sums)
-        if not refit:
+        images = fitted = Images(features, targets, sums.split.place, sums.split.groups, views)
+        if training is not own:
             features, targets, views = read_images(own, folder, axes, None)
-        alone = np.full(len(manifest), WHOLE, np.int32)
-        images = Images(features, targets, *((sums.split.place, sums.split.groups) if refit else (alone, alone)), views)
-        penalty = read_json(flags.floor).of_kind("lambdas", dict)["predictor"]
-        predictors = fits_of(sums.regress(slice(0, rank), slice(rank, None)), penalty) if refit else []
+            alone = np.full(len(manifest), WHOLE, np.int32)
+            images = Images(features, targets, alone, alone, views)
+        predictors = fits_of(sums.regress(slice(0, rank), slice(rank, None)), read_json(flags.floor).of_kind("lambdas", dict)["predictor"])
         parts = removals(flags, axes, rank, basis, [each.map for each in predictors])
-        if refit:
-            columns |= refitted(images, fits_of(sums, translator["lambda"]), predictors, parts, texts, codes, flags.seed)
+        columns |= refitted(images, fitted, fits_of(sums, translator["lambda"]), predictors, parts, texts, codes, flags.seed)
         ranked = {prefix: each for prefix, each in parts.items() if prefix not in ("conditional_", "matched_")}
         for penalty in sorted(translator["lambdas_within_one_error"], key=lambda each: each != translator["lambda"]):
             maps = maps_of(sums, penalty)
             means = {prefix: mean_scores(images, maps, each, texts, codes) for prefix, each in ranked.items()}
             table.append({"lambda": penalty} | {prefix + name: value for prefix, each in means.items() for name, value in each.items()})
-    write_parquet(flags.table, pd.DataFrame({"image_id": manifest["image_id"], **columns}))
+    known = {"reference": training is not own, "image_id": training.manifest["image_id"], "label": training.manifest["label"]}
+    write_parquet(flags.table, pd.DataFrame(known | columns))
     write_json(flags.report, {"refit": refit, "draws": DRAWS, "lambdas": table})
-    shown = np.std(columns["is_deg"]) / np.sqrt(len(manifest))
+    shown = np.std(columns["is_deg"]) / np.sqrt(len(training.manifest))
     cli.log.info(
         "standard error of the mean IS out of the fit alone: %.3f degrees; %d penalties within one standard error", shown, len(table)
     )

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import combinations, permutations, product
 
 import numpy as np
@@ -189,17 +190,44 @@ def test_intervals_hold_what_images_add_through_the_fits():
     names = ranked_columns(9, 4)
     assert names == ["is_deg", "as_abs_deg", "control_is_deg", "control_as_abs_deg", "part_4_is_deg", "part_4_as_abs_deg"]
     assert ranked_columns(9, 9)[4:] == ["is_deg", "as_abs_deg"]
-    refits = pd.DataFrame({"image_id": np.arange(N)[::-1]} | {name: (position + 1) * through[::-1] for position, name in enumerate(names)})
-    added = criterion_refits(refits, pd.Series(np.arange(N)), 9, 4)
+    known = {"reference": False, "image_id": np.arange(N)[::-1], "label": "a"}
+    refits = pd.DataFrame(known | {name: (position + 1) * through[::-1] for position, name in enumerate(names)})
+    added = criterion_refits(refits, pd.Series(np.arange(N)), 9, 4, STRATA)
     np.testing.assert_array_equal(added, np.outer(through, [1, 2, 3, 4, 5, 6]))
-    assert (criterion_refits(None, pd.Series(np.arange(N)), 9, 4) == 0).all()
+    assert (criterion_refits(None, pd.Series(np.arange(N)), 9, 4, STRATA) == 0).all()
     cases = [
         {"subspace": s, "dimension": 9, "draws": 1, "stable": True, "is_deg_spread": 0, "as_abs_deg_spread": 0} for s in ("null", "random")
     ]
-    (found,) = excess_rows(table, cases, 9, STRATA, refits, **OPTIONS | {"resamples": 4000})
-    for column, values in (("is_deg_null", null + through), ("is_deg_excess_random", null - random + (1 - 3) * through)):
-        reach = scipy.stats.t.ppf(0.975, N - 3) * STRATA.error(values)
-        assert (found[f"{column}_high"] - found[f"{column}_low"]) / 2 == pytest.approx(reach, rel=0.1)
+    beside, reversed_ = replace(STRATA, reference=Sample(np.zeros(N, dtype=int))), through[::-1]
+    below = criterion_refits(refits.assign(reference=True), pd.Series(np.arange(N)), 9, 4, beside)
+    np.testing.assert_array_equal(below, np.vstack([np.zeros((N, 6)), np.outer(reversed_, [1, 2, 3, 4, 5, 6])]))
+    assert criterion_refits(None, pd.Series(np.arange(N)), 9, 4, beside).shape == (2 * N, 6)
+    for sample, given, own, other in (
+        (STRATA, refits, null + through, null - random + (1 - 3) * through),
+        (beside, refits.assign(reference=True), np.append(null, reversed_), np.append(null - random, (1 - 3) * reversed_)),
+    ):
+        (found,) = excess_rows(table, cases, 9, sample, given, **OPTIONS | {"resamples": 4000})
+        for column, values in (("is_deg_null", own), ("is_deg_excess_random", other)):
+            reach = scipy.stats.t.ppf(0.975, N - 3) * sample.error(values)
+            assert (found[f"{column}_high"] - found[f"{column}_low"]) / 2 == pytest.approx(reach, rel=0.1)
+
+
+def test_models_are_compared_on_the_same_draws_of_their_reference(columns):
+    beside = replace(STRATA, reference=Sample(np.zeros(90, dtype=int)))
+    added = np.random.default_rng(0).normal(0, 3.0, (90, 6))
+    added -= added.mean(axis=0)
+    alone = {model: columns[model] for model in "ab"}
+    shared = {model: np.vstack([each, added]) for model, each in alone.items()}
+    opposed = shared | {"b": np.vstack([columns["b"], -added])}
+    found = []
+    for sample, each in ((STRATA, alone), (beside, shared), (beside, opposed)):
+        orders, pairs = (rows(each, sample, best(alone), **OPTIONS).set_index("criterion") for rows in (order_rows, pair_rows))
+        own = orders[orders["model"] == "a"]
+        found.append([*pairs.loc["is", ["difference", "p", "low", "high"]], *(own["high"] - own["low"])])
+    without, same, other = np.array(found, dtype=float)
+    np.testing.assert_allclose(same[:4], without[:4])
+    assert other[0] == without[0] and other[1] > without[1] and other[3] - other[2] > 1.5 * (without[3] - without[2])
+    assert (same[4:] > 1.1 * without[4:]).all()
 
 
 def test_orders_are_as_stable_as_all_choices_of_penalties_say():

@@ -1,5 +1,7 @@
 """What the fit adds to the uncertainty of mean scores: beside derivatives, fits without an image, and new images and fits in each trial."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,17 +68,23 @@ class World:
             features.append(np.hstack([mine[:, :RANK], 0.6 * mine[:, :RANK] @ self.between + 0.5 * mine[:, RANK:]]).astype(np.float32))
         return features, z.astype(np.float32), codes, texts.astype(np.float32)
 
-    def measure(self, features, z, codes, texts, *, seed, keep=None, through=refits.refitted, views=1):
-        """Scores of every image by name, and what it adds through the fits; fitted without the image that is not kept."""
-        n = len(codes)
-        fold = np.random.default_rng(seed).permutation(n) % 5
+    def measure(self, features, z, codes, texts, *, seed, keep=None, through=refits.refitted, views=1, reference=None):
+        """Scores of every image by name, and what it adds through the fits, or what those of a reference add.
+
+        Fitted to the images, or to the reference's features and embeddings, without the image that is not kept.
+        """
+        seen, embeddings = (features, z) if reference is None else reference
+        k, n = len(seen) // views, len(codes)
+        fold = np.random.default_rng(seed).permutation(k) % 5
         manifest = pd.DataFrame({"split": np.where(fold == 0, "validation", "train"), "fold": fold})
-        sums, image, view = GroupSums(split(manifest, 5)), np.repeat(np.arange(n), views), np.tile(np.arange(views), n)
+        sums, image, view = GroupSums(split(manifest, 5)), np.repeat(np.arange(k), views), np.tile(np.arange(views), k)
         rows = slice(None) if keep is None else keep[image]
-        sums.update(features[rows], z[rows], image[rows], view[rows])
+        sums.update(seen[rows], embeddings[rows], image[rows], view[rows])
         fits, between = refits.fits_of(sums, PENALTIES[0]), sums.regress(slice(0, RANK), slice(RANK, None))
         predictors = refits.fits_of(between, PENALTIES[1])
-        images = refits.Images(features, z, sums.split.place, sums.split.groups, views)
+        images = training = refits.Images(seen, embeddings, sums.split.place, sums.split.groups, views)
+        if reference is not None:
+            images = refits.Images(features, z, *np.full((2, n), WHOLE), views)
         parts = {
             "": [refits.null_part(RANK)],
             "conditional_": [refits.surprise(RANK, [each.map for each in predictors])],
@@ -91,29 +99,35 @@ class World:
                     found = scores_of(removal, texts, codes[chosen])
                     for name in names:
                         scores[prefix + name][chosen] += found[name] / len(parts[prefix])
-        added = through(images, fits, predictors, parts, texts, codes, seed) if through else {}
+        added = through(images, training, fits, predictors, parts, texts, codes, seed) if through else {}
         return pd.DataFrame(scores), pd.DataFrame(added)
 
 
-def to_first_order(images, fits, predictors, parts, texts, codes, seed):
+def stacked(scores, added, beside):
+    """Rows as a sample takes them: added to each other, or one below the other."""
+    return pd.concat([scores, added])[list(scores)] if beside else scores + added
+
+
+def to_first_order(images, training, fits, predictors, parts, texts, codes, seed):
     """What images add before what their spread counts twice is taken off."""
     maps, found = [each.map for each in fits], {}
     for prefix, names in refits.SCORES.items():
         given = predictors if prefix == "conditional_" else ()
-        each = refits.influences(images, images, fits, maps, parts[prefix], texts, codes, names, given)
+        each = refits.influences(images, training, fits, maps, parts[prefix], texts, codes, names, given)
         found |= {prefix + name: halves.sum(axis=0) for name, halves in each.items()}
     return found
 
 
-@pytest.mark.parametrize("views", [1, 2])
-def test_what_an_image_adds_is_what_mean_scores_lose_without_it(views):
+@pytest.mark.parametrize(("views", "beside"), [(1, False), (2, False), (1, True), (2, True)])
+def test_what_an_image_adds_is_what_mean_scores_lose_without_it(views, beside):
     world, n, dropped = World(0, content=0.5), 240, 40
     (features,), z, codes, texts = world.draw(1, n * views)
-    codes = codes[:n]
-    scores, added = world.measure(features, z, codes, texts, seed=1, views=views, through=to_first_order)
+    codes, others = codes[:n], world.draw(2, n * views)
+    given = {"seed": 1, "views": views, "reference": (others[0][0], others[1]) if beside else None}
+    scores, added = world.measure(features, z, codes, texts, through=to_first_order, **given)
     lost = []
     for image in range(dropped):
-        without, _ = world.measure(features, z, codes, texts, seed=1, keep=np.arange(n) != image, through=None, views=views)
+        without, _ = world.measure(features, z, codes, texts, keep=np.arange(n) != image, through=None, **given)
         lost.append((scores - without).sum())
     lost = pd.DataFrame(lost)
     for name in added:
@@ -198,9 +212,15 @@ RATIO = {
 }
 
 
-@pytest.mark.parametrize(("content", "classes", "n"), [(0.6, 0.0, 120), (0.6, 0.6, 120), (0.0, 0.0, 60)])
-def test_intervals_cover_what_new_images_and_new_fits_give_in_93_to_97_percent(content, classes, n):
-    """150 trials: within the chance of so few (three standard errors) of 93 to 97 percent, and the images alone do not."""
+@pytest.mark.parametrize(
+    ("content", "classes", "n", "reference"),
+    [(0.6, 0.0, 120, 0), (0.6, 0.6, 120, 0), (0.0, 0.0, 60, 0), (0.6, 0.0, 60, 60), (0.6, 0.6, 120, 120)],
+)
+def test_intervals_cover_what_new_images_and_new_fits_give_in_93_to_97_percent(content, classes, n, reference):
+    """150 trials: within the chance of so few (three standard errors) of 93 to 97 percent, and the images alone do not.
+
+    Fitted to the images themselves, or to a new reference in every trial.
+    """
     world, trials = World(3, content=content, labels=20 if classes else 6, classes=classes), 150
     values, ends, alone = [], [], []
 
@@ -210,12 +230,15 @@ def test_intervals_cover_what_new_images_and_new_fits_give_in_93_to_97_percent(c
 
     for trial in range(trials):
         (features,), z, codes, texts = world.draw(trial, n)
-        scores, added = world.measure(features, z, codes, texts, seed=trial)
+        (seen,), embeddings, groups, _ = world.draw(10_000 + trial, reference)
+        given = {"reference": (seen, embeddings)} if reference else {}
+        scores, added = world.measure(features, z, codes, texts, seed=trial, **given)
         sample, names = Sample(codes, bool(classes)), list(scores)
+        beside = replace(sample, reference=Sample(groups, bool(classes))) if reference else sample
         value = all_of(scores.mean().to_numpy()[None], names)[0]
         values.append(value)
-        for found, columns in ((ends, scores + added), (alone, scores)):
-            found.append(sample.interval(value, all_of(sample.means(columns.to_numpy(), 300, trial), names), 0.95))
+        for found, of, columns in ((ends, beside, stacked(scores, added, reference)), (alone, sample, scores)):
+            found.append(of.interval(value, all_of(of.means(columns.to_numpy(), 300, trial), names), 0.95))
     truth, names = np.mean(values, axis=0), [*names, *RATIO]
     covered, without = (np.mean([(low <= truth) & (truth <= high) for low, high in each], axis=0) for each in (ends, alone))
     assert 0.93 <= covered.mean() <= 0.97 and (covered >= 0.867).all(), dict(zip(names, covered, strict=True))
@@ -224,8 +247,8 @@ def test_intervals_cover_what_new_images_and_new_fits_give_in_93_to_97_percent(c
     assert (wider[["is_deg", "as_deg", "as_abs_deg", "conditional_is_deg"]] < 1.2).all(), wider
 
 
-@pytest.mark.parametrize(("content", "least"), [(0.0, 0.01), (0.6, 0.02)])
-def test_two_models_with_equal_scores_differ_in_at_most_7_percent_with_the_fits_and_far_more_often_without(content, least):
+@pytest.mark.parametrize(("content", "reference", "least"), [(0.0, 0, 0.01), (0.6, 0, 0.02), (0.6, 60, 0.02)])
+def test_two_models_with_equal_scores_differ_in_at_most_7_percent_with_the_fits_and_far_more_often_without(content, reference, least):
     """The same images and embeddings, features that are equally good: by symmetry every criterion is the same.
 
     Without content models differ by second order alone; were that counted twice, 0.7 and 1.4 percent of 200 trials would be the levels.
@@ -234,12 +257,16 @@ def test_two_models_with_equal_scores_differ_in_at_most_7_percent_with_the_fits_
     p, alone = [], []
     for trial in range(trials):
         features, z, codes, texts = world.draw(trial, n, models=2)
-        found = [world.measure(each, z, codes, texts, seed=trial) for each in features]
+        seen, embeddings, groups, _ = world.draw(10_000 + trial, reference, models=2)
+        given = [{"reference": (each, embeddings)} if reference else {} for each in seen]
+        found = [world.measure(each, z, codes, texts, seed=trial, **other) for each, other in zip(features, given, strict=True)]
+        sample = Sample(codes, reference=Sample(groups) if reference else None)
         names = ["is_deg", "as_abs_deg", "control_is_deg", "control_as_abs_deg", "is_deg", "as_abs_deg"]
         for into, through in ((p, True), (alone, False)):
-            columns = {m: (s + a if through else s)[names].to_numpy() for m, (s, a) in zip("ab", found, strict=True)}
+            rows = [stacked(s, a if through else 0 * a, reference) for s, a in found]
+            columns = {model: each[names].to_numpy() for model, each in zip("ab", rows, strict=True)}
             lambdas = {model: each.mean(axis=0, keepdims=True) for model, each in columns.items()}
-            table = pair_rows(columns, Sample(codes), lambdas, resamples=2, confidence=0.95, seed=0)
+            table = pair_rows(columns, sample, lambdas, resamples=2, confidence=0.95, seed=0)
             into.append(table.set_index("criterion")["p"])
     levels, without = ((pd.DataFrame(each) <= 0.05).mean() for each in (p, alone))
     assert set(levels.index) == set(CRITERIA) >= RATIOS

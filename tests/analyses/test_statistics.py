@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -132,7 +134,8 @@ def test_slopes_are_the_derivative_and_zero_for_means_that_do_not_count():
     values = np.random.default_rng(0).gamma(9.0, size=(50, 2))
     top, bottom = values.mean(axis=0)
     expected = (values[:, 0] - top / bottom * values[:, 1]) / bottom
-    np.testing.assert_allclose(linearized(np.column_stack([values, np.full(50, np.nan)]), ratio), expected, atol=1e-8)
+    found = linearized(np.column_stack([values, np.full(50, np.nan)]), np.array([top, bottom, np.nan]), ratio)
+    np.testing.assert_allclose(found, expected, atol=1e-8)
 
 
 def test_the_standard_error_of_one_stratum_and_its_t_test_are_scipys():
@@ -153,6 +156,23 @@ def test_the_standard_error_is_the_spread_of_the_resampled_means(whole):
     assert sample.freedom == (29 if whole else 270)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_images_of_a_reference_are_drawn_beside_and_independently_of_as_many_images(whole):
+    generator, codes = np.random.default_rng(2), np.sort(np.arange(300) % 30)
+    values, added = generator.standard_normal((2, 300)) + generator.standard_normal((2, 30))[:, codes]
+    added -= added.mean()
+    sample = Sample(codes, whole, Sample(codes, whole))
+    both = np.concatenate([values, added])
+    assert sample.mean(both[:, None]) == pytest.approx(values.mean()) and sample.rows(values[:, None]).shape == (600, 1)
+    assert sample.error(both) == pytest.approx(np.hypot(sample.alone.error(values), sample.alone.error(added)))
+    opposed = np.concatenate([values, values.mean() - values])  # would cancel if both were drawn alike
+    for each in (both, opposed):
+        assert sample.means(each[:, None], 4000, seed=0).std() == pytest.approx(sample.error(each), rel=0.05)
+    alone = sample.alone.means(values[:, None], 50, seed=0)
+    np.testing.assert_array_equal(sample.means(sample.rows(values[:, None]), 50, seed=0), alone)
+    assert replace(sample, reference=Sample(codes[:40], whole)).freedom < sample.freedom == sample.alone.freedom
+
+
 def test_a_class_drawn_whole_is_one_draw_however_many_images_it_has():
     values = np.random.default_rng(3).standard_normal(20)
     labels = pd.Series([f"label {n}" for n in range(20)])
@@ -164,7 +184,10 @@ def test_a_class_drawn_whole_is_one_draw_however_many_images_it_has():
 def test_too_few_labels_are_no_sample_of_labels():
     with pytest.raises(InputError, match=r"summary.resample: classes .* 9 are too few .* write images"):
         Sample.of(pd.Series(list("abcdefghi") * 5), "classes")
-    assert Sample.of(pd.Series(list("abcdefghij") * 5), "classes").freedom == 9
+    ten = pd.Series(list("abcdefghij") * 5)
+    with pytest.raises(InputError, match=r"9 are too few .* 10 are needed, of the study as of its reference"):
+        Sample.of(ten, "classes", pd.Series(list("abcdefghi") * 5))
+    assert Sample.of(ten, "classes").freedom == 9 and Sample.of(ten, "classes", ten).reference.whole
 
 
 def test_intervals_are_wider_by_students_t():

@@ -59,11 +59,14 @@ def scores():
 
 def test_intervals_hold_the_fit_where_it_is_known_and_say_what_they_hold(scores):
     through = np.linspace(-9, 9, len(scores))
-    refits = pd.DataFrame({"image_id": scores["image_id"], "is_deg": through - through.mean()})
-    alone, both = (summarize_model(scores, PROJECTOR, TRANSLATOR, FLOOR, None, ENTRY, each, **OPTIONS) for each in (None, refits))
-    assert (alone["intervals"], both["intervals"]) == ("images", "images, refit")
-    assert both["is_mean"] == alone["is_mean"] and both["is_high"] - both["is_low"] > 1.5 * (alone["is_high"] - alone["is_low"])
-    assert (both["as_low"], both["as_high"]) == (alone["as_low"], alone["as_high"])
+    known = {"reference": False, "image_id": scores["image_id"], "label": scores["label"]}
+    refits = pd.DataFrame(known | {"is_deg": through - through.mean()})
+    others = pd.concat([refits.assign(reference=True)] * 3)
+    alone, *both = (summarize_model(scores, PROJECTOR, TRANSLATOR, FLOOR, None, ENTRY, each, **OPTIONS) for each in (None, refits, others))
+    for each, wider in zip(both, (1.5, 1.2), strict=True):
+        assert (alone["intervals"], each["intervals"]) == ("images", "images, refit")
+        assert each["is_mean"] == alone["is_mean"] and each["is_high"] - each["is_low"] > wider * (alone["is_high"] - alone["is_low"])
+        assert (each["as_low"], each["as_high"]) == (alone["as_low"], alone["as_high"])
 
 
 def test_a_row_holds_the_means_their_intervals_and_the_ratios(scores):

@@ -49,6 +49,13 @@ def test_no_cost_falls_when_a_study_grows(step, field):
         assert 0 <= cost(step, SIZE) <= cost(step, larger)
 
 
+@pytest.mark.parametrize("step", ["measure_refits", "summarize", "compare_models"])
+def test_intervals_beside_a_reference_take_its_images_too(step):
+    beside = replace(SIZE, reference=(3 * SIZE.images, SIZE.shards))
+    assert seconds(step, SIZE) < seconds(step, beside) and peak_mb(step, SIZE) < peak_mb(step, beside)
+    assert disk_bytes("measure_refits", beside) == 3 * disk_bytes("measure_refits", SIZE)
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_more_shards_never_need_more_and_a_gpu_or_a_core_never_takes_longer(step):
     many = replace(SIZE, shards=10)

@@ -229,10 +229,14 @@ def test_a_reference_is_made_of_images_and_others_are_scored_by_its_translators(
     assert packed >= packaged
     change(reader, {"study": "beside", "models": ["efficientnet_lite0"], "translator": {"reference": "reference/again"}})
     made = reader.folder / "results/beside"
-    shell(reader, "snakemake --cores all results/beside/scores/conse_minilm/efficientnet_lite0.parquet")
+    shell(reader, "snakemake --cores all results/beside/tables/models.csv")
     scores = pd.read_parquet(made / "scores/conse_minilm/efficientnet_lite0.parquet")
     report = json.loads((made / "translators/conse_minilm/efficientnet_lite0/linear.json").read_text())
     assert (scores["fold"] == -1).all() and report["reference"] == "reference/again" and report["n_train"] == 20
+    refits = pd.read_parquet(made / "refits/conse_minilm/efficientnet_lite0.parquet")
+    assert refits["reference"].all() and list(refits["image_id"]) == list(range(20)) and refits["is_deg"].std() > 0.01
+    assert set(refits["label"]) == set(pd.read_parquet(again / "data/manifest.parquet")["label"])
+    assert list(pd.read_csv(made / "tables/models.csv")["intervals"]) == ["images, refit"]
     shutil.rmtree(made)
     change(reader, FITTED)
     refused = reader.run("snakemake", "--dry-run", check=False)

@@ -106,7 +106,7 @@ def criterion_columns(controls: pd.DataFrame, null_dim: int, shared: int | None)
     return np.hstack([case_columns(controls, subspace, dimension) for subspace, dimension in cases])
 
 
-def criterion_refits(refits: pd.DataFrame | None, image_id: pd.Series, null_dim: int, shared: int | None) -> np.ndarray:
+def criterion_refits(refits: pd.DataFrame | None, image_id: pd.Series, null_dim: int, shared: int | None, sample: Sample) -> np.ndarray:
     """What images add through the fits to the means that CRITERIA take.
 
     Parameters
@@ -117,13 +117,15 @@ def criterion_refits(refits: pd.DataFrame | None, image_id: pd.Series, null_dim:
         Images.
     null_dim, shared
         As for criterion_columns().
+    sample : Sample
+        What the images are a sample of, with the k images of its reference.
 
     Returns
     -------
-    ndarray of shape (n, 6)
-        To be added to criterion_columns() before the means are resampled.
+    ndarray of shape (n + k, 6)
+        To be added to the sample's rows of criterion_columns() before the means are resampled.
     """
-    return through_fits(refits, image_id, ranked_columns(null_dim, shared))
+    return through_fits(refits, image_id, ranked_columns(null_dim, shared), sample)
 
 
 def ranked_columns(null_dim: int, shared: int | None) -> list[str]:
@@ -193,8 +195,9 @@ def excess_rows(
     dimensions = sorted({dimension for _, dimension in drawn})
     columns = {(kind, dimension): case_columns(controls, kind, dimension) for dimension in dimensions for kind in ("null", "random", "row")}
     parts = [columns[kind, d] if kind == "null" else columns["null", d] - columns[kind, d] for kind, d in columns]
-    through = [_through(refits, controls, kind, dimension, null_dim) for kind, dimension in columns]
-    together = sample.means(np.hstack(parts) + np.hstack(through), resamples, seed)  # drawing images takes the time: once for all cases
+    through = [_through(refits, controls, kind, dimension, null_dim, sample) for kind, dimension in columns]
+    numbers = sample.rows(np.hstack(parts)) + np.hstack(through)
+    together = sample.means(numbers, resamples, seed)  # drawing images takes the time: once for all cases
     samples = dict(zip(columns, np.hsplit(together, len(parts)), strict=True))
     rows = []
     for dimension in dimensions:
@@ -222,10 +225,10 @@ def excess_rows(
     return rows
 
 
-def _through(refits: pd.DataFrame | None, controls: pd.DataFrame, kind: str, dimension: int, null_dim: int) -> np.ndarray:
-    """What images add through the fits to scores after null removal, or to their excess: (n, 2)."""
+def _through(refits: pd.DataFrame | None, controls: pd.DataFrame, kind: str, dimension: int, null_dim: int, sample: Sample) -> np.ndarray:
+    """What images add through the fits to scores after null removal, or to their excess: (n + k, 2)."""
     image_id = pd.Series(np.sort(controls["image_id"].unique()))
-    own, part, random = (through_fits(refits, image_id, [p + s for s in SCORES]) for p in ("", f"part_{dimension}_", "control_"))
+    own, part, random = (through_fits(refits, image_id, [p + s for s in SCORES], sample) for p in ("", f"part_{dimension}_", "control_"))
     if kind == "null":
         return own if dimension == null_dim else part
     return own - random if (kind, dimension) == ("random", null_dim) else np.zeros_like(own)
@@ -274,8 +277,8 @@ def order_rows(
 
     Parameters
     ----------
-    columns : dict of str to ndarray of shape (n, 6)
-        Model -> `criterion_columns` on the same images, for models with a null space.
+    columns : dict of str to ndarray of shape (n + k, 6)
+        Model -> the sample's rows of `criterion_columns` on the same images, for models with a null space.
     sample : Sample
         What the images are a sample of.
     lambdas : dict of str to ndarray of shape (k, 6)
@@ -296,13 +299,13 @@ def order_rows(
     """
     rows = []
     for model, each in columns.items():
-        means, samples = each.mean(axis=0), sample.means(each, resamples, seed)
+        means, samples = sample.mean(each), sample.means(each, resamples, seed)
         for criterion, (value, _) in CRITERIA.items():
             low, high = sample.interval(value(means), value(samples), confidence)
             others = [lambdas[other] for other in columns if other != model]
             kept = [same_order(lambdas[model], other, value).mean(axis=1) for other in others]
             stable = np.prod(kept, axis=0).mean() if kept else np.nan  # penalties of others are chosen independently
-            row = {"criterion": criterion, "model": model, "n": len(each), "value": float(value(means)), "low": low, "high": high}
+            row = {"criterion": criterion, "model": model, "n": len(sample.codes), "value": float(value(means)), "low": low, "high": high}
             rows.append(row | {"stable_over_lambdas": stable})
     table = pd.DataFrame(rows, columns=["criterion", "model", "n", "value", "low", "high", "stable_over_lambdas"])
     places = _oriented(table).groupby(table["criterion"]).rank(method="min", ascending=False)
@@ -326,8 +329,8 @@ def pair_rows(
 
     Parameters
     ----------
-    columns : dict of str to ndarray of shape (n, 6)
-        Model -> `criterion_columns` on the same images, for models with a null space.
+    columns : dict of str to ndarray of shape (n + k, 6)
+        Model -> the sample's rows of `criterion_columns` on the same images, for models with a null space.
     sample : Sample
         What the images are a sample of.
     lambdas : dict of str to ndarray of shape (k, 6)
@@ -346,12 +349,13 @@ def pair_rows(
         share with which they keep their order; NaN where nothing is refitted), p_holm and differ (whether p_holm is within the level).
     """
     samples = {model: sample.means(each, resamples, seed) for model, each in columns.items()}
+    means = {model: sample.mean(each) for model, each in columns.items()}
     names = ["criterion", "model_a", "model_b", "n", "difference", "low", "high", "p", "stable_over_lambdas"]
     rows = []
     for criterion, (value, _) in CRITERIA.items():
         tested = _log(value) if criterion in RATIOS else value
-        at = {model: float(value(each.mean(axis=0))) for model, each in columns.items()}
-        test = {model: (float(tested(each.mean(axis=0))), linearized(each, tested)) for model, each in columns.items()}
+        at = {model: float(value(each)) for model, each in means.items()}
+        test = {model: (float(tested(means[model])), linearized(each, means[model], tested)) for model, each in columns.items()}
         for a, b in combinations(columns, 2):
             difference = at[a] - at[b]
             low, high = sample.interval(difference, value(samples[a]) - value(samples[b]), confidence)

@@ -607,15 +607,17 @@ def once(halves: np.ndarray, moved: np.ndarray, weights: np.ndarray) -> np.ndarr
 
 
 def refitted(
-    images: Images, translators: Sequence[Fit], predictors: Sequence[Fit], parts: dict[str, list[Part]], texts: np.ndarray,
-    codes: np.ndarray, seed: int,
+    images: Images, training: Images, translators: Sequence[Fit], predictors: Sequence[Fit], parts: dict[str, list[Part]],
+    texts: np.ndarray, codes: np.ndarray, seed: int,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """What images add to mean scores through the translators that are fitted to them.
 
     Parameters
     ----------
     images : Images
-        Those that are scored and fitted to.
+        Those that are scored.
+    training : Images
+        Those that are fitted to; the same, or those of a reference.
     translators, predictors : sequence of Fit
         Of every place.
     parts : dict of str to list of callable
@@ -623,27 +625,28 @@ def refitted(
     texts : ndarray of shape (L, m)
         Unit embeddings of the labels.
     codes : ndarray of int, shape (n,)
-        Row of texts for each image.
+        Row of texts for each image that is scored.
     seed : int
         As for signs().
 
     Returns
     -------
-    dict of str to ndarray of shape (n,)
-        Of each score, out of once(); of those of conditional_ with the chance of the scored images.
+    dict of str to ndarray of shape (n of training,)
+        Numbers whose mean varies as the mean of a score does over new fits: out of once(); of scores of conditional_ with the chance of
+        the scored images.
     """
-    weights, rank = signs(images.group, seed), len(predictors[0].mean)
-    unseen = surprise(rank, pulled(predictors, images, weights, null=True))
+    weights, rank = signs(training.group, seed), len(predictors[0].mean)
+    unseen = surprise(rank, pulled(predictors, training, weights, null=True))
     cases = (
         ([each.map for each in translators], parts),
-        (pulled(translators, images, weights, null=False), parts | {"conditional_": [unseen]}),
+        (pulled(translators, training, weights, null=False), parts | {"conditional_": [unseen]}),
     )
     found: list[dict[str, np.ndarray]] = []
     for maps, removed in cases:
         found.append({})
         for prefix, each in removed.items():
             given = predictors if prefix == "conditional_" else ()
-            added = influences(images, images, translators, maps, each, texts, codes, SCORES.get(prefix, RANKED), given)
+            added = influences(images, training, translators, maps, each, texts, codes, SCORES.get(prefix, RANKED), given)
             found[-1] |= {prefix + name: values for name, values in added.items()}
     kept: dict[str, np.ndarray] = {}
     for two_fits in (False, True):  # what two fits do together first order misses: their scores keep the chance of the scored images
@@ -652,4 +655,4 @@ def refitted(
         if two_fits:
             halves, moved = (np.broadcast_to(each.mean(axis=0), each.shape) for each in (halves, moved))
         kept |= dict(zip(names, once(halves, moved, weights).T, strict=True))
-    return {name: kept[name] for name in found[0]}
+    return {name: kept[name] * len(training.group) / len(codes) for name in found[0]}

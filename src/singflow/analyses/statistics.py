@@ -42,7 +42,23 @@ def strata_of(labels: pd.Series) -> np.ndarray:
     return np.unique(merged[codes], return_inverse=True)[1]
 
 
-def through_fits(refits: pd.DataFrame | None, image_id: pd.Series, columns: Sequence[str | None]) -> np.ndarray:
+def reference_labels(refits: pd.DataFrame | None) -> pd.Series | None:
+    """Labels of the images of a reference.
+
+    Parameters
+    ----------
+    refits : DataFrame or None
+        As for through_fits().
+
+    Returns
+    -------
+    Series or None
+        None where translators are fitted on the study's own images, or nothing is refitted.
+    """
+    return None if refits is None or not refits["reference"].any() else refits.loc[refits["reference"], "label"]
+
+
+def through_fits(refits: pd.DataFrame | None, image_id: pd.Series, columns: Sequence[str | None], sample: "Sample") -> np.ndarray:
     """What images add to mean scores through the translators that are fitted to them.
 
     Parameters
@@ -50,18 +66,25 @@ def through_fits(refits: pd.DataFrame | None, image_id: pd.Series, columns: Sequ
     refits : DataFrame or None
         refits/<space>/<model>.parquet; None where nothing is refitted.
     image_id : Series of length n
-        Images.
+        Images that are scored.
     columns : sequence of str or None
         Columns that are wanted; None for one that no fit changes.
+    sample : Sample
+        What the images are a sample of, with the k images of its reference.
 
     Returns
     -------
-    ndarray of shape (n, c)
-        To be added to scores before their means are resampled; 0 for what is not known.
+    ndarray of shape (n + k, c)
+        To be added to the sample's rows of scores before their means are resampled; 0 for what is not known.
     """
-    none = pd.DataFrame(index=image_id)
-    rows = none if refits is None else refits.set_index("image_id").reindex(image_id, fill_value=0.0)
-    return np.column_stack([rows[column] if column in rows else np.zeros(len(rows)) for column in columns])
+    n = len(image_id)
+    rows = sample.rows(np.zeros((n, len(columns))))
+    if refits is not None:
+        own, others = refits[~refits["reference"]].set_index("image_id"), refits[refits["reference"]]
+        for position, column in enumerate(columns):
+            if column in refits:
+                rows[:n, position], rows[n:, position] = own[column].reindex(image_id, fill_value=0.0), others[column]
+    return rows
 
 
 def bootstrap_means(columns: np.ndarray, strata: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -116,14 +139,16 @@ class Sample:
     """What images are a sample of, which decides how they are resampled.
 
     codes: (n,) from 0, the stratum of each image, or its label. whole: labels are drawn, with all of their images; otherwise images
-    are drawn within their stratum.
+    are drawn within their stratum. reference: what k other images are a sample of, which translators are fitted on and which are drawn
+    independently; their rows follow those of the images, and the mean over them is added.
     """
 
     codes: np.ndarray
     whole: bool = False
+    reference: "Sample | None" = None
 
     @classmethod
-    def of(cls, labels: pd.Series, resample: str) -> "Sample":
+    def of(cls, labels: pd.Series, resample: str, reference: pd.Series | None = None) -> "Sample":
         """The sample that images with these labels are.
 
         Parameters
@@ -132,6 +157,8 @@ class Sample:
             Label of every image.
         resample : {"images", "classes"}
             What is drawn: images of these labels, or labels.
+        reference : Series of length k, optional
+            Label of every image of a reference.
 
         Returns
         -------
@@ -143,28 +170,67 @@ class Sample:
         InputError
             With too few labels to be a sample of labels.
         """
+        beside = None if reference is None else cls.of(reference, resample)
         if resample == "images":
-            return cls(strata_of(labels))
+            return cls(strata_of(labels), reference=beside)
         codes = pd.factorize(labels)[0]
         if codes.max() + 1 < LEAST:
             raise InputError(
                 f"summary.resample: classes takes labels as the sample, and {codes.max() + 1} are too few for an interval: "
-                f"{LEAST} are needed; write images"
+                f"{LEAST} are needed, of the study as of its reference; write images"
             )
-        return cls(codes, whole=True)
+        return cls(codes, whole=True, reference=beside)
 
     @property
     def freedom(self) -> int:
-        """Degrees of freedom of a standard error."""
+        """Degrees of freedom of a standard error; beside a reference at least these."""
         groups = int(self.codes.max()) + 1
-        return groups - 1 if self.whole else len(self.codes) - groups
+        own = groups - 1 if self.whole else len(self.codes) - groups
+        return own if self.reference is None else min(own, self.reference.freedom)
+
+    @property
+    def alone(self) -> "Sample":
+        """The sample without its reference."""
+        return Sample(self.codes, self.whole)
+
+    def rows(self, columns: np.ndarray) -> np.ndarray:
+        """Numbers of images with rows of 0 below, for those of the reference.
+
+        Parameters
+        ----------
+        columns : ndarray of shape (n, c)
+            Numbers of every image.
+
+        Returns
+        -------
+        ndarray of shape (n + k, c)
+            As means() and error() take them.
+        """
+        return np.pad(columns, ((0, len(self.reference.codes) if self.reference else 0), (0, 0)))
+
+    def mean(self, columns: np.ndarray) -> np.ndarray:
+        """Means of columns over images.
+
+        Parameters
+        ----------
+        columns : ndarray of shape (n + k, c)
+            Numbers of every row; those of the reference have the mean 0.
+
+        Returns
+        -------
+        ndarray of shape (c,)
+            The means.
+        """
+        return np.asarray(columns[: len(self.codes)].mean(axis=0))
 
     def means(self, columns: np.ndarray, resamples: int, seed: int) -> np.ndarray:
         """Means of columns over what is resampled.
 
         Parameters
         ----------
-        columns, resamples, seed
+        columns : ndarray of shape (n + k, c)
+            Numbers of every row.
+        resamples, seed
             As for bootstrap_means().
 
         Returns
@@ -172,6 +238,9 @@ class Sample:
         ndarray of shape (resamples, c)
             Means over images in float64.
         """
+        if self.reference is not None:
+            own, added = np.split(np.asarray(columns), [len(self.codes)])
+            return self.alone.means(own, resamples, seed) + self.reference.means(added, resamples, seed + 1)
         if not self.whole:
             return bootstrap_means(columns, self.codes, resamples, seed)
         n = np.bincount(self.codes)
@@ -206,14 +275,17 @@ class Sample:
 
         Parameters
         ----------
-        values : ndarray of shape (n,)
-            A number of every image.
+        values : ndarray of shape (n + k,)
+            A number of every row.
 
         Returns
         -------
         float
             With as many degrees of freedom as the sample has.
         """
+        if self.reference is not None:
+            own, added = np.split(values, [len(self.codes)])
+            return float(np.hypot(self.alone.error(own), self.reference.error(added)))
         n = np.bincount(self.codes)
         if self.whole:
             sums = np.bincount(self.codes, values - values.mean())
@@ -269,13 +341,15 @@ def slope(criterion: Criterion, means: np.ndarray) -> np.ndarray:
     return (up - down) / (2.0 * step)
 
 
-def linearized(columns: np.ndarray, criterion: Criterion) -> np.ndarray:
+def linearized(columns: np.ndarray, means: np.ndarray, criterion: Criterion) -> np.ndarray:
     """What each image adds to a criterion of the means, to first order (the delta method).
 
     Parameters
     ----------
     columns : ndarray of shape (n, c)
         Numbers of every image.
+    means : ndarray of shape (c,)
+        Where the criterion is taken.
     criterion : callable
         Maps means (..., c) to values (...).
 
@@ -284,7 +358,7 @@ def linearized(columns: np.ndarray, criterion: Criterion) -> np.ndarray:
     ndarray of shape (n,)
         Numbers whose mean varies as the criterion does; NaN where it is undefined.
     """
-    slopes = slope(criterion, columns.mean(axis=0))
+    slopes = slope(criterion, means)
     used = slopes != 0
     return np.asarray(columns[:, used] @ slopes[used])
 

@@ -9,7 +9,7 @@ import pandas as pd
 import scipy
 from pydantic import Field
 
-from singflow.analyses.statistics import Sample, holm, rank_correlations, through_fits, top1_shortfall
+from singflow.analyses.statistics import Sample, holm, rank_correlations, reference_labels, through_fits, top1_shortfall
 from singflow.analyses.tables import EDGE, LEAK, MARKS, WEAK, ZERO, mark, marked
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import (
@@ -138,8 +138,9 @@ def summarize_model(
     }
     if scores["as_contrast_deg"].notna().all():
         columns["as_contrast"] = scores["as_contrast_deg"]
-    sample = Sample.of(scores["label"], resample)
-    drawn = np.column_stack(list(columns.values())) + through_fits(refits, scores["image_id"], [REFITS.get(name) for name in columns])
+    sample = Sample.of(scores["label"], resample, reference_labels(refits))
+    through = through_fits(refits, scores["image_id"], [REFITS.get(name) for name in columns], sample)
+    drawn = sample.rows(np.column_stack(list(columns.values()))) + through
     samples = dict(zip(columns, sample.means(drawn, resamples, seed).T, strict=True))
     for name, values in columns.items():
         row[f"{name}_mean"] = float(values.mean())

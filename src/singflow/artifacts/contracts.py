@@ -28,7 +28,7 @@ COLUMNS = {  # of the tables of rows, with their kinds
         },
         "head_extensions": {"i": "directions", "f": "r2 r2_low r2_high"},
         "refits": {
-            "i": "image_id",
+            "i": "image_id", "O": "label", "b": "reference",
             "f": "is_deg as_deg as_abs_deg as_contrast_deg conditional_is_deg"
             " control_is_deg control_as_deg control_as_abs_deg matched_is_deg",
         },

@@ -421,7 +421,7 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         shard=(16, 20, 0),
         square=4,
         held=lambda s: 600 * s.images + _sums(s, 4 * s.fits),
-        disk=lambda s: 8.0 * s.images * (10 + 2 * len(s.parts)),
+        disk=lambda s: 8.0 * (s.reference[0] or s.images) * (11 + 2 * len(s.parts)),
     ),
     "measure_head_extension": replace(
         LINEAR,
@@ -541,6 +541,7 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     "write_report": replace(GATHERED, start=8.0, base=500, held=_each(420), disk=lambda s: 2e7),
 }
 FITTED = ("fit_translator", "train_translator", "measure_floor", "measure_head_extension", "measure_refits")
+RESAMPLED = ("summarize", "compare_models")
 TOWERS = ("extract_head", "extract_features", "embed_images", "embed_prompts")
 
 
@@ -584,8 +585,10 @@ def seconds(step: str, size: Size) -> float:
 
 
 def _read_by(step: str, size: Size) -> Size:
-    """The size with the images that a step reads: with a reference, what is fitted reads the larger of it and the study."""
+    """The size with the images that a step reads: with a reference, what is fitted reads the larger of it and the study; tables both."""
     images, shards = size.reference
+    if step in RESAMPLED:
+        return replace(size, images=size.images + images)
     return replace(size, images=images, shards=shards) if step in FITTED and images > size.images else size
 
 
