@@ -23,7 +23,7 @@ from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, cross_v
 from singflow.translators.partitioned import Halves, Partitioned
 from singflow.translators.ridge import Affine, RidgeStatistics
 
-ROWS = 512  # looked at at once
+ROWS = 2048  # looked at at once
 Matrix = np.ndarray | Scratch
 
 
