@@ -23,6 +23,7 @@ from singflow.commands.publish import publish
 from singflow.commands.reproduce import reproduce
 from singflow.commands.resume import resume
 from singflow.commands.run import run
+from singflow.commands.search import search
 from singflow.commands.show_summary import show_summary
 from singflow.commands.study import study
 from singflow.commands.translators import translators
@@ -36,7 +37,7 @@ app = typer.Typer(
 )
 verbs = (
     accept, analyze, crate, doctor, export_translator, fetch, import_texts, import_translator, pack_reference, plan, prefetch, publish,
-    reproduce, resume, run, show_summary, study, translators, verify,
+    reproduce, resume, run, search, show_summary, study, translators, verify,
 )  # fmt: skip
 for each in verbs:
     app.command(each.__name__)(each)

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationEr
 from singflow.analyses.concepts import Concepts
 from singflow.analyses.controls import Controls
 from singflow.analyses.floor import Floor
+from singflow.analyses.null_energy import NullEnergy
 from singflow.analyses.probes import Probe
 from singflow.analyses.rank_curve import RankCurve
 from singflow.analyses.steering import Steering
@@ -74,6 +75,7 @@ class Study(Section):
     probe: Probe
     pictures: Pictures
     summary: Summary
+    null_energy: NullEnergy
     plot_labels: PlotLabels
     plot_concepts: PlotConcepts
     plot_concept_scans: PlotConceptScans
