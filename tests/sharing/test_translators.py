@@ -153,13 +153,13 @@ def test_what_a_study_lacks_is_said(checkout):
     with pytest.raises(InputError, match=f"results/s has translators of {SPACE}/{LITE0}: name one"):
         of_study(checkout / "results/s", SPACE, "resnet50")
     (checkout / f"results/s/embeddings/{SPACE}/shard-00000.safetensors").unlink()
-    with pytest.raises(InputError, match="embeddings/conse_minilm/shard-00000.safetensors: not here.*make fetch"):
+    with pytest.raises(InputError, match=r"embeddings/conse_minilm/shard-00000.safetensors: not here.*make fetch"):
         of_study(checkout / "results/s", SPACE, LITE0)
     with pytest.raises(
         InputError, match="the packaged reference has no resnet50 for conse_minilm; it has efficientnet_lite0 for conse_minilm"
     ):
         fit_packaged(SPACE, "resnet50")
-    with pytest.raises(InputError, match="does not say what it was fitted for.*export_translator"):
+    with pytest.raises(InputError, match=r"does not say what it was fitted for.*export_translator"):
         read_exported(checkout / f"results/s/translators/{SPACE}/{LITE0}/linear.safetensors")
 
 

@@ -199,6 +199,14 @@ def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_what_there_is(monkeyp
     assert [pick_device(wanted).type for wanted in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
 
 
+def test_an_apple_gpu_is_taken_when_it_is_asked_for_but_not_for_double_precision(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="device is mps, but PyTorch sees no Apple GPU"):
+        pick_device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("mps").type == "mps" and pick_device("mps", float64=True) == pick_device("auto") == CPU
+
+
 def test_statistics_are_of_rows_and_count_what_is_not_finite():
     found = statistics(np.array([[3.0, 4.0], [0.0, 1.0], [0.0, 0.0]], dtype=np.float32))
     assert found == {"norm_mean": 2.0, "norm_min": 0.0, "norm_max": 5.0, "zero_share": 0.5, "non_finite": 0}

@@ -120,7 +120,7 @@ def test_ready_texts_are_found_by_the_space_and_refused_when_it_is_another_by_no
     write_ready(ready_path("clip_vit_l14", "colours"), texts, entry.identity)
     found = read_ready("clip_vit_l14", entry)
     assert found.keys() == texts.keys() and all(np.array_equal(found[each], texts[each]) for each in texts)
-    with pytest.raises(InputError, match="colours.safetensors: is of another space than clip_vit_l14 is now"):
+    with pytest.raises(InputError, match=r"colours\.safetensors: is of another space than clip_vit_l14 is now"):
         read_ready("clip_vit_l14", SPACES["eva02_l14"])
 
 

@@ -137,7 +137,9 @@ def test_of_a_folder_of_releases_the_one_of_the_model_is_taken_by_its_id_and_a_n
     assert read_offered(tmp_path, "timm/deit3_large_patch16_224.fb_in1k").translator.bias[0] == 4
     with pytest.raises(InputError, match="architecture 'residual' cannot be imported: only linear is an affine map"):
         read_offered(tmp_path, MODELS["eva02_large"])
-    with pytest.raises(InputError, match="no translator of timm/resnet18.a1_in1k; it has those of deit, densenet, eva02_large, swin_large"):
+    with pytest.raises(
+        InputError, match=r"no translator of timm/resnet18\.a1_in1k; it has those of deit, densenet, eva02_large, swin_large"
+    ):
         read_offered(tmp_path, "timm/resnet18.a1_in1k")
     release(tmp_path / "mine", model_name="resnet18.a1_in1k")  # an id of timm's without its source
     assert read_offered(tmp_path, "timm/resnet18.a1_in1k").model_id == "timm/resnet18.a1_in1k"

@@ -168,7 +168,7 @@ def fit_packaged(space: str, model: str) -> Exported:
         )
     folders = PACKAGED / "features" / model, PACKAGED / "embeddings" / space
     images = Paired(read_manifest(PACKAGED / "data/manifest.parquet"), *folders, len(list(folders[0].glob("shard-*.safetensors"))))
-    settings = Settings()
+    settings = Settings.model_validate({})
     sums = GroupSums(split(images.manifest, settings.folds))
     axes = row_span(images.features_alone())
     for shard, embeddings in images:
@@ -254,7 +254,12 @@ def _exported(
         space_id(space[1]),
         of_model["weights_sha256"],
         of_space["weights_sha256"],
-        *(figures[key] for key in FIGURES[:-1]),
+        figures["validation_r2"],
+        figures["validation_cosine"],
+        figures["baseline_cosine"],
+        figures["n_train"],
+        figures["n_validation"],
+        figures["lambda"],
         learned,
         of_space.get("classifier_sha256") == of_model["weights_sha256"],
     )

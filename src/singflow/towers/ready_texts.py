@@ -44,10 +44,10 @@ class _Words(pickle.Unpickler):
 
 def _texts(file: zipfile.ZipFile, name: str) -> list[str]:
     stream = io.BytesIO(file.read(f"{name}.npy"))
-    version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
+    version = np.lib.format.read_magic(stream)
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-    shape, _, kind = read(stream)  # type: ignore[operator]
-    if kind != object:
+    shape, _, kind = read(stream)
+    if kind.kind != "O":
         stream.seek(0)
         return [str(each) for each in np.load(stream, allow_pickle=False)]
     found = getattr(_Words(stream).load(), "texts", None)

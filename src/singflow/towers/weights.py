@@ -524,7 +524,7 @@ def published_at(entry: ModelEntry) -> str | None:
     if entry.source == "torchvision":
         return str(torchvision_weights(entry).url)
     known = timm.get_pretrained_cfg(entry.id) if entry.source == "timm" else None
-    return known.url or None if known else None
+    return str(known.url) if known and known.url else None
 
 
 def _torchvision_files(entry: ModelEntry) -> list[WeightFile]:

@@ -180,8 +180,8 @@ def read_exported(path: Path) -> Release:
             f"{path}: does not say what it was fitted for, as a translator of a study's results does not: "
             "write one that does with `singflow export_translator`"
         )
-    model, space, *hashes = map(str, facts)
-    return Release(model, model, space, translator, *hashes, {key: made[key] for key in FIGURES if key in made})
+    model, space, weights, tower = map(str, facts)
+    return Release(model, model, space, translator, weights, tower, {key: made[key] for key in FIGURES if key in made})
 
 
 def _affine(path: Path, weight: str, bias: str, holds: str, shape: tuple[int, int] | None = None) -> Affine:
