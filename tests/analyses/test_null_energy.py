@@ -81,5 +81,5 @@ def test_without_two_sets_or_a_null_space_there_is_nothing_to_say():
 def test_labels_that_are_in_both_lists_or_nowhere_are_refused():
     with pytest.raises(ValidationError, match="odd cannot be usual and unusual"):
         NullEnergy(usual_labels=["even", "odd"], unusual_labels=["odd"])
-    with pytest.raises(InputError, match="labels that no image has: evem, odt"):
-        two_sets(planted(), ["evem"], ["odd", "odt"])
+    with pytest.raises(InputError, match="labels that no image has: none, odt"):
+        two_sets(planted(), ["none"], ["odd", "odt"])
