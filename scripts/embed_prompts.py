@@ -53,11 +53,7 @@ def main(flags: Flags) -> None:
         "weights_sha256": weights,
         "code": Code().digest("embed_prompts"),
         "software": provenance([*packages, "tokenizers", *package])["software"],
-        "device": {
-            "cuda": torch.cuda.get_device_name,
-            "mps": str,
-            "cpu": lambda _: torch.backends.cpu.get_cpu_capability(),
-        }[device.type](device),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
         "batch_size": flags.batch_size,
     }
     shown = partial(cli.progress, unit="chunks of texts", description=flags.space)

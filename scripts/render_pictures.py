@@ -119,7 +119,7 @@ def main(flags: Flags) -> None:
         from singflow.towers.device import pick_device
 
         torch.set_num_threads(flags.threads)
-        generator = load_generator(flags, pick_device(flags.device, float64=True))
+        generator = load_generator(flags, pick_device(flags.device))
         progress = partial(cli.progress, unit="pictures", description=f"{flags.model} in {flags.space}")
         rows += generate(pictures, flags.seeds, generator.render, progress)
     else:

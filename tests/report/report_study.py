@@ -133,7 +133,7 @@ def write_study(
                 "n_validation": 6,
             }
             row = summarize_model(drawn, projector, translator, floor, None, entry, min_r2=0.2, top1_margin=10.0, **SETTINGS)
-            found = {name: drawn["label"] for name in ("label", "translated", "equivalent", "embedding")}
+            found = dict.fromkeys(("label", "translated", "equivalent", "embedding"), drawn["label"])
             row |= summarize_zero_shot(pd.DataFrame(found)) | summarize_null_energy(drawn, null_dim, [], [], SETTINGS["confidence"])
             rows.append({"space": space, "model": model, **row})
             reliability[space, model] = split_half_reliability(drawn["as_deg"].abs().to_numpy(), drawn["label"], 0)

@@ -11,6 +11,7 @@ from singflow.artifacts.files import sha256_of
 from singflow.artifacts.tensors import write_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models
+from singflow.config.study import complete, settle
 from singflow.errors import InputError
 from singflow.towers.weights import required
 from singflow.translators.linear import read_imported
@@ -90,6 +91,12 @@ def test_what_is_not_a_linear_release_is_refused_and_its_code_not_run(tmp_path, 
     assert not (tmp_path / "executed").exists()
 
 
+B16 = """
+clip_vit_b16:  # of config/spaces.yaml, where no study of the project names it
+  source: open_clip
+  id: ViT-B-16-quickgelu/openai
+  dim: 512
+"""
 ALIGNED = {"W": torch.arange(12.0).reshape(3, 4), "b": torch.tensor([1.0, 0.5, -1.0])}
 
 
@@ -148,7 +155,8 @@ def test_of_a_folder_of_releases_the_one_of_the_model_is_taken_by_its_id_and_a_n
 
 
 def run(folder, *flags):
-    registries = ["--models", ROOT / "config/models.yaml", "--spaces", ROOT / "config/spaces.yaml"]
+    (folder / "spaces.yaml").write_text((ROOT / "config/spaces.yaml").read_text() + B16)
+    registries = ["--models", ROOT / "config/models.yaml", "--spaces", folder / "spaces.yaml"]
     return warm.singflow(ROOT, "import_translator", *flags, *registries, cwd=folder)
 
 
@@ -270,3 +278,26 @@ def test_an_imported_file_with_nan_is_refused(tmp_path, monkeypatch):
     write_tensors(path, {"weight": np.full((2, 3), np.nan, np.float32), "bias": np.zeros(2, np.float32)}, {"kind": "linear"})
     with pytest.raises(InputError, match="weight holds NaN"):
         read_imported([f"s/m:{sha256_of(path)[:16]}"], "s", "m")
+
+
+def test_an_imported_file_is_taken_for_the_model_and_space_that_it_was_imported_for_alone(tmp_path, monkeypatch):
+    (tmp_path / "config").symlink_to(ROOT / "config")
+    (tmp_path / "reference").symlink_to(ROOT / "reference")
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "checkpoints/translators/clip_vit_l14"
+    arrays = {"weight": np.ones((768, 1280), np.float32), "bias": np.zeros(768, np.float32)}
+    made = {"kind": "linear", "model": "efficientnet_lite0", "space": "clip_vit_l14"}
+    write_tensors(folder / "efficientnet_lite0.safetensors", arrays, made)
+    (folder / "efficientnet_lite1.safetensors").write_bytes((folder / "efficientnet_lite0.safetensors").read_bytes())  # as wide
+    pin = sha256_of(folder / "efficientnet_lite0.safetensors")[:16]
+    models = ["efficientnet_lite0", "efficientnet_lite1"]
+    study = {"study": "s", "models": models, "spaces": ["clip_vit_l14"], "pictures": {"renderer": "retrieval"}}
+    for model in models:
+        content = complete(study | {"translator": {"imported": [f"clip_vit_l14/{model}:{pin}"]}})
+        if model == "efficientnet_lite0":
+            assert settle(content, "params.yaml")[0].translator.imported
+            continue
+        with pytest.raises(
+            InputError, match=r"lite1\.safetensors: was imported for efficientnet_lite0 and clip_vit_l14, not for efficientnet_lite1"
+        ):
+            settle(content, "params.yaml")

@@ -5,15 +5,36 @@ import torch
 from singflow.errors import InputError
 
 
-def pick_device(wanted: str, *, float64: bool = False) -> torch.device:
+def pick_device(wanted: str) -> torch.device:
     """The device to run on.
 
     Parameters
     ----------
     wanted : str
-        cpu, cuda, mps (an Apple GPU), or auto: the NVIDIA GPU when there is one.
-    float64 : bool
-        Whether the work needs double precision, which Apple GPUs lack: then mps stands for the CPU.
+        cpu, cuda, or auto: the GPU when there is one; mps counts as auto.
+
+    Returns
+    -------
+    torch.device
+        cpu or cuda.
+
+    Raises
+    ------
+    InputError
+        For cuda when PyTorch sees no GPU.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("extraction.device is cuda, but PyTorch sees no GPU: write auto or cpu")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def pick_tower_device(wanted: str) -> torch.device:
+    """The device that images go through towers on, in single precision: the only work for which Apple GPUs are taken.
+
+    Parameters
+    ----------
+    wanted : str
+        mps, for an Apple GPU, or what pick_device takes. All else that is told mps runs on the CPU.
 
     Returns
     -------
@@ -23,12 +44,10 @@ def pick_device(wanted: str, *, float64: bool = False) -> torch.device:
     Raises
     ------
     InputError
-        For cuda or mps when PyTorch sees no such GPU.
+        For mps when PyTorch sees no Apple GPU, and as pick_device does.
     """
-    if wanted == "mps" and not torch.backends.mps.is_available():
+    if wanted != "mps":
+        return pick_device(wanted)
+    if not torch.backends.mps.is_available():
         raise InputError("extraction.device is mps, but PyTorch sees no Apple GPU: write auto or cpu")
-    if wanted == "mps":
-        return torch.device("cpu" if float64 else "mps")
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("extraction.device is cuda, but PyTorch sees no GPU: write auto or cpu")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    return torch.device("mps")

@@ -345,7 +345,7 @@ def prepare(device: str, threads: int) -> torch.device:
     Parameters
     ----------
     device : str
-        auto, cpu, cuda or mps, as pick_device takes it.
+        auto, cpu or cuda, as pick_device takes it.
     threads : int
         Threads of PyTorch on the CPU.
 
@@ -358,7 +358,7 @@ def prepare(device: str, threads: int) -> torch.device:
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.use_deterministic_algorithms(True, warn_only=True)
-    return pick_device(device, float64=True)
+    return pick_device(device)
 
 
 def train(pairs: Pairs, kind: str, settings: Training, seed: int, checkpoint: Path) -> Trained:
