@@ -1,6 +1,8 @@
 """Embedded texts of others: each form as it is, of the right space or refused, nothing in a file run."""
 
+import io
 import os
+import pickle
 import re
 import zipfile
 
@@ -45,6 +47,20 @@ def test_words_pickled_or_not_are_classes_and_the_mean_prompt_is_taken(tmp_path)
         np.testing.assert_allclose(np.stack(list(texts.values())), unit(embeddings[:, 3].astype(np.float64)), atol=1e-6)
 
 
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_lists_of_many_texts_in_every_form_that_numpy_has_written(tmp_path, protocol):
+    words = [f"word {number} é 犬" for number in range(2500)] + ["x" * 300]
+    array = np.array(words, dtype=object)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|O", "fortran_order": False, "shape": array.shape})
+    embeddings = io.BytesIO()
+    np.save(embeddings, np.random.default_rng(0).standard_normal((len(words), 4)))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("classes.npy", header.getvalue() + pickle.dumps(array, protocol))
+        file.writestr("embeddings.npy", embeddings.getvalue())
+    assert list(read_npz(tmp_path / "a.npz")) == words
+
+
 def test_without_a_mean_prompt_the_prompts_are_averaged_at_unit_norm(tmp_path):
     embeddings = np.random.default_rng(0).standard_normal((3, 2, 8)) * [[[1.0], [100.0]]]
     np.savez(tmp_path / "a.npz", classes=["red", "green", "blue"], prompts=["one", "two"], embeddings=embeddings)
@@ -73,7 +89,7 @@ def test_prompts_with_braces_are_filled_and_a_plain_list_is_its_texts(tmp_path):
         ({"classes": ["a", "b"], "embeddings": np.full((2, 4), np.nan)}, "holds NaN"),
         ({"classes": ["a", "b"]}, "not readable as text embeddings"),
         ({"classes": np.array([1, "b"], dtype=object), "embeddings": np.ones((2, 4))}, "no list of texts"),
-        ({"classes": np.array([Payload()], dtype=object), "embeddings": np.ones((1, 4))}, r"it holds posix\.system"),
+        ({"classes": np.array([Payload()], dtype=object), "embeddings": np.ones((1, 4))}, "no list of texts"),
         ({"classes": ["a"], "embeddings": np.array([Payload()], dtype=object)}, "allow_pickle"),
     ],
 )

@@ -2,10 +2,10 @@
 
 import io
 import json
-import pickle
+import pickletools
 import zipfile
+from itertools import dropwhile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,27 +19,10 @@ from singflow.towers.spaces import TextTower
 
 SAMPLE = 64  # texts that are embedded again, to see whether the file is of this space
 MEAN = "mean"  # the name of the mean over prompts in the authors' release
+BESIDE_TEXTS = {  # what a pickled list of texts and the array around it have besides
+    *("EMPTY_LIST", "MARK", "APPEND", "APPENDS", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "FRAME", "TUPLE", "BUILD", "STOP"),
+}
 Texts = dict[str, np.ndarray]
-
-
-class _Listed:
-    """What stands for an array of texts: only what it lists is taken over, and nothing of NumPy's runs."""
-
-    texts: Any = None
-
-    def __init__(self, *_: object) -> None: ...
-
-    def __setstate__(self, state: Any) -> None:
-        self.texts = state[-1] if isinstance(state, tuple) else None
-
-
-class _Words(pickle.Unpickler):
-    """Reads a pickled array of texts, and refuses all else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module.partition(".")[0], name) in {("numpy", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}:
-            return _Listed
-        raise pickle.UnpicklingError(f"it holds {module}.{name}")
 
 
 def _texts(file: zipfile.ZipFile, name: str) -> list[str]:
@@ -50,9 +33,21 @@ def _texts(file: zipfile.ZipFile, name: str) -> list[str]:
     if kind.kind != "O":
         stream.seek(0)
         return [str(each) for each in np.load(stream, allow_pickle=False)]
-    found = getattr(_Words(stream).load(), "texts", None)
-    if not isinstance(found, list) or shape != (len(found),) or not all(isinstance(each, str) for each in found):
-        raise pickle.UnpicklingError("it is no list of texts")
+    found = _listed(stream)
+    if shape != (len(found),):
+        raise ValueError(f"{name} is of shape {shape}, but lists {len(found)} texts")
+    return found
+
+
+def _listed(stream: io.BytesIO) -> list[str]:
+    """The texts of a pickled array of texts: they are read off its instructions, of which none is carried out."""
+    instructions = ((each.name, argument) for each, argument, _ in pickletools.genops(stream))
+    found = []
+    for name, argument in dropwhile(lambda each: each[0] != "EMPTY_LIST", instructions):
+        if name.endswith("UNICODE"):
+            found.append(str(argument))
+        elif name not in BESIDE_TEXTS:
+            raise ValueError("it is no list of texts")
     return found
 
 
@@ -73,14 +68,14 @@ def read_npz(path: Path) -> Texts:
     Raises
     ------
     InputError
-        For any other file; what it holds besides numbers and texts is never run.
+        For any other file; what it holds besides numbers and texts is not run.
     """
     try:
         with zipfile.ZipFile(path) as file:
             names = {each.removesuffix(".npy") for each in file.namelist()}
             embeddings = np.load(io.BytesIO(file.read("embeddings.npy")), allow_pickle=False).astype(np.float64)
             classes, prompts = (_texts(file, each) if each in names else [] for each in ("classes", "prompts"))
-    except Exception as error:  # noqa: BLE001 (zip, NumPy and pickle each raise kinds of their own)
+    except Exception as error:  # noqa: BLE001 (zip and NumPy raise many kinds)
         raise InputError(
             f"{path}: not readable as text embeddings ({brief(error)}): it must be an .npz of embeddings, and of classes or prompts"
         ) from None
