@@ -33,11 +33,12 @@ def search(
     from singflow.cli import limit_threads
     from singflow.config.reading import read_yaml
     from singflow.config.registry import read_space
+    from singflow.config.study import check
     from singflow.photo.study import existing, read_texts, registry_entry
     from singflow.towers.ready_texts import read_ready
     from singflow.translators.linear import read_crossfitted
 
-    results = results or Path("results") / read_yaml(PARAMS)["study"]
+    results = results or Path("results") / check(read_yaml(PARAMS), str(PARAMS)).study
     study = read_yaml(existing(results / "params.yaml"))
     model, space = model or study["models"][0], space or study["spaces"][0]
     registry_entry(results, "model", model)

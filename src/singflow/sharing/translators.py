@@ -70,7 +70,7 @@ def at_hand(results: Path = Path("results")) -> Iterator[AtHand]:
     imported = Path(LOCAL) / "translators"
     for path in sorted(imported.glob("*/**/*.safetensors")):
         made = read_tensors(path, [])[1]
-        figures = {key: json.loads(made[key]) for key in ("validation_r2", "n_train") if key in made}
+        figures = {key: made.parsed(key, kind) for key, kind in (("validation_r2", float), ("n_train", int)) if key in made}
         space, model = made["space"], made["model"]
         weights = made.get("weights_sha256")
         yield AtHand("imported", space, model, figures.get("validation_r2"), figures.get("n_train"), weights, sha256_of(path))
