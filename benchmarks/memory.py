@@ -70,6 +70,7 @@ PER_MODEL = [
     f"controls/{SPACE}/{{}}.parquet",
     f"controls/{SPACE}/{{}}.json",
     f"scores/{SPACE}/{{}}.parquet",
+    f"zero_shot/{SPACE}/{{}}.parquet",
     f"rank_curves/{SPACE}/{{}}.parquet",
     f"head_extensions/{SPACE}/{{}}.parquet",
     "null_validation/{}.parquet",

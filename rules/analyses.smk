@@ -137,6 +137,28 @@ rule measure_null_removal:
         " --output {output} --log {log}"
 
 
+rule measure_zero_shot:
+    input:
+        manifest=f"{RESULTS}/data/manifest.parquet",
+        features=shards("features/{model}"),
+        embeddings=shards("embeddings/{space}"),
+        projector=f"{RESULTS}/projectors/{{model}}.safetensors",
+        translator=f"{RESULTS}/translators/{{space}}/{{model}}/{KIND}.safetensors",
+        texts=f"{RESULTS}/prompts/{{space}}.safetensors",
+        names=f"{RESULTS}/prompts/{{space}}.json",
+    output:
+        f"{RESULTS}/zero_shot/{{space}}/{{model}}.parquet",
+    threads: THREADS
+    resources:
+        **COST,
+    shell:
+        "python scripts/measure_zero_shot.py --manifest {input.manifest}"
+        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
+        " --projector {input.projector} --translator {input.translator} --texts {input.texts} --names {input.names}"
+        f" --threads {THREADS}"
+        " --output {output} --log {log}"
+
+
 rule measure_rank_curve:
     input:
         manifest=f"{RESULTS}/data/manifest.parquet",

@@ -21,6 +21,7 @@ rule summarize:
         projectors=for_all("projectors/{model}.json"),
         translators=for_all(f"translators/{{space}}/{{model}}/{KIND}.json"),
         scores=for_all("scores/{space}/{model}.parquet"),
+        zero_shot=for_all("zero_shot/{space}/{model}.parquet"),
         floors=for_all("floors/{space}/{model}.json"),
         floor_labels=for_all("floor_labels/{space}/{model}.parquet"),
         refits=for_all("refits/{space}/{model}.parquet"),
@@ -37,13 +38,14 @@ rule summarize:
         study=config["study"],
         selection=SELECTION,
         summary=flags("summary"),
+        null_energy=flags("null_energy"),
         margin=config["extraction"]["top1_margin"],
         seed=config["seed"],
     shell:
-        "python scripts/summarize.py --study {params.study} {params.selection} {params.summary} --seed {params.seed}"
+        "python scripts/summarize.py --study {params.study} {params.selection} {params.summary} {params.null_energy} --seed {params.seed}"
         " --top1_margin {params.margin}"
         f" --manifest {RESULTS}/data/manifest.parquet --entries {RESULTS}/registry/models --projectors {RESULTS}/projectors"
-        f" --translators {RESULTS}/translators --kind {KIND} --scores {RESULTS}/scores"
+        f" --translators {RESULTS}/translators --kind {KIND} --scores {RESULTS}/scores --zero_shot {RESULTS}/zero_shot"
         f" --floors {RESULTS}/floors --floor_labels {RESULTS}/floor_labels --refits {RESULTS}/refits"
         f" --tables {RESULTS}/tables"
         " --metrics {output.metrics} --log {log}"

@@ -5,16 +5,18 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
+from singflow.analyses.null_energy import NullEnergy, summarize_null_energy
 from singflow.analyses.statistics import split_half_reliability
 from singflow.analyses.summary import Summary, correlate_labels, render_text, summarize_labels, summarize_model
 from singflow.analyses.tables import is_control, qualify, qualify_pairs
+from singflow.analyses.zero_shot import summarize_zero_shot
 from singflow.artifacts.files import read_json, write_bytes, write_json
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import read_parquet, read_refits, write_table
 from singflow.config.registry import read_model
 
 
-class Flags(Summary, cli.Selection):
+class Flags(Summary, NullEnergy, cli.Selection):
     """Gather the scores of all models and spaces into tables, metrics.json and the text that ends a run."""
 
     study: str
@@ -25,6 +27,7 @@ class Flags(Summary, cli.Selection):
     translators: Path
     kind: str
     scores: Path
+    zero_shot: Path
     floors: Path
     floor_labels: Path
     refits: Path
@@ -56,6 +59,8 @@ def main(flags: Flags) -> None:
                 seed=flags.seed,
                 resample=flags.resample,
             )
+            row |= summarize_zero_shot(read_parquet(flags.zero_shot / space / f"{model}.parquet", "zero_shot"))
+            row |= summarize_null_energy(scores, row["null_dim"], flags.usual_labels, flags.unusual_labels, flags.confidence)
             models.append({"space": space, "model": model, **row})
             each = summarize_labels(scores, read_parquet(flags.floor_labels / space / f"{model}.parquet", "floor_labels"), flags.confidence)
             each.insert(0, "model", model)

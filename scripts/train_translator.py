@@ -22,7 +22,7 @@ class Flags(Training, cli.Command):
     features: Path
     embeddings: Path
     shards: int
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["auto", "cpu", "cuda", "mps"]
     seed: int
     threads: int
     translator: Path

@@ -586,6 +586,8 @@ SPOILT = [
     ("fit_translator", "manifest.parquet", MANIFEST.drop(columns="fold")),
     ("scan_concepts", "names.json", NAMES_OF_TEXTS | {"labels": None}),
     ("scan_concepts", "linear.safetensors", LINEAR | ONE_FOLD, {"kind": "linear", "folds": "1"}),
+    ("measure_zero_shot", "names.json", NAMES_OF_TEXTS | {"labels": ["a"]}),
+    ("measure_zero_shot", "linear.safetensors", LINEAR, CROSSED[1]),
     ("measure_null_removal", "head.safetensors", HEAD, {}),
     ("measure_null_removal", "linear.safetensors", LINEAR, CROSSED[1]),
     ("measure_null_removal", "controls.parquet", pd.DataFrame(RANDOM | {"dimension": 2})),
@@ -609,6 +611,7 @@ SCORE = {"head": "head.safetensors", "controls": "controls.parquet", "floors": "
 FLAGS = {
     "fit_translator": FIT | {"translator": "out/x", "report": "out/y"},
     "scan_concepts": SCAN | {"output": "out/x"},
+    "measure_zero_shot": SCAN | {"embeddings": "features", "output": "out/x"},
     "measure_null_removal": SCAN | SCORE | {"output": "out/x"},
 }
 

@@ -256,6 +256,8 @@ def test_a_package_that_is_not_installed_fails():
         ("cuda", [], False, "fail"),
         ("auto", [], True, "warn"),
         ("cuda", [], True, "warn"),
+        ("mps", ["Apple GPU"], False, "ok"),
+        ("mps", [], False, "fail"),
     ],
 )
 def test_a_gpu_is_missed_where_the_study_wants_one_and_slurm_has_none_to_give(device, gpus, slurm, status):
@@ -268,7 +270,8 @@ def test_a_gpu_is_missed_where_the_study_wants_one_and_slurm_has_none_to_give(de
 def test_the_gpus_named_are_those_of_pytorch():
     import torch
 
-    assert len(visible_gpus()) == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    assert len(visible_gpus("auto")) == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    assert len(visible_gpus("mps")) == int(torch.backends.mps.is_available())
 
 
 # Weights

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from singflow.analyses.null_energy import summarize_null_energy
 from singflow.analyses.ranking import agreement_rows, criterion_columns, excess_rows, order_rows, pair_rows, shared_dimension
 from singflow.analyses.statistics import Sample, split_half_reliability, strata_of
 from singflow.analyses.summary import correlate_labels, summarize_labels, summarize_model
 from singflow.analyses.tables import qualify, qualify_pairs
+from singflow.analyses.zero_shot import summarize_zero_shot
 from singflow.artifacts.files import write_bytes, write_json
 from singflow.artifacts.tables import write_parquet, write_table
 from singflow.artifacts.tensors import provenance, write_tensors
@@ -131,6 +133,8 @@ def write_study(
                 "n_validation": 6,
             }
             row = summarize_model(drawn, projector, translator, floor, None, entry, min_r2=0.2, top1_margin=10.0, **SETTINGS)
+            found = dict.fromkeys(("label", "translated", "equivalent", "embedding"), drawn["label"])
+            row |= summarize_zero_shot(pd.DataFrame(found)) | summarize_null_energy(drawn, null_dim, [], [], SETTINGS["confidence"])
             rows.append({"space": space, "model": model, **row})
             reliability[space, model] = split_half_reliability(drawn["as_deg"].abs().to_numpy(), drawn["label"], 0)
             of_labels = drawn.groupby("label")[["is_deg", "floor_is_deg"]].mean().assign(p_is_deg=1 / 21).reset_index()

@@ -10,7 +10,7 @@ from singflow.analyses.metrics import remove, share
 from singflow.config.registry import ModelEntry
 from singflow.errors import InputError
 from singflow.towers.classifiers import load_classifier
-from singflow.towers.device import pick_device
+from singflow.towers.device import pick_device, pick_tower_device
 from singflow.towers.extraction import fold_batch_norms, run_views, statistics
 from singflow.towers.views import Views, from_timm
 from singflow.translators.ridge import RidgeStatistics
@@ -197,6 +197,14 @@ def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_what_there_is(monkeyp
         pick_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert [pick_device(wanted).type for wanted in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
+
+
+def test_an_apple_gpu_is_taken_when_it_is_asked_for_for_towers_alone(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="device is mps, but PyTorch sees no Apple GPU"):
+        pick_tower_device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_tower_device("mps").type == "mps" and pick_tower_device("auto") == pick_device("mps") == CPU
 
 
 def test_statistics_are_of_rows_and_count_what_is_not_finite():

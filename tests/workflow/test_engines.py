@@ -59,7 +59,7 @@ def covered(files, paths):
 def test_both_engines_have_the_same_commands_inputs_and_outputs(snakemake_project):
     ours, theirs = snakemake_graph(snakemake_project), dvc_graph(snakemake_project)
     assert set(ours) == set(theirs)
-    assert len(ours) == 63
+    assert len(ours) == 65
     for command, (outputs, inputs) in ours.items():
         dvc_outputs, dvc_inputs = theirs[command]
         assert covered(outputs, dvc_outputs), command
@@ -148,6 +148,9 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
         "floor_is_deg", "floor_as_deg", "floor_conditional_is_deg",
     ]  # fmt: skip
     assert list(scores["image_id"]) == list(range(20)) and scores.notna().all().all()
+    zero_shot = pd.read_parquet(results / "zero_shot/conse_minilm/efficientnet_lite0.parquet")
+    assert list(zero_shot.columns) == ["image_id", "label", "translated", "equivalent", "embedding"]
+    assert list(zero_shot["label"]) == list(scores["label"]) and (zero_shot["embedding"] == zero_shot["label"]).mean() > 0.8
     refits = pd.read_parquet(results / "refits/conse_minilm/efficientnet_lite0.parquet")
     best = json.loads((results / "refits/conse_minilm/efficientnet_lite0.json").read_text())["lambdas"][0]
     assert list(refits["image_id"]) == list(range(20)) and abs(refits["is_deg"].mean()) < 1e-9 < refits["is_deg"].std()
@@ -337,6 +340,7 @@ def test_an_edit_of_code_re_runs_exactly_the_steps_that_it_can_change(projects, 
     [
         (r"permutations: 4", "permutations: 5", {f"measure_floor@conse_minilm-{model}" for model in MODELS}),
         (r"extremes: 8", "extremes: 7", {"plot_concepts"}),
+        (r"unusual_labels: \[\]", "unusual_labels: [goose]", {"summarize"}),
         (
             r"target_is_deg: \[5.0",
             "target_is_deg: [6.0",

@@ -50,6 +50,11 @@ LAYERS = [
 ]
 ACCEPT = 'singflow accept plot_scores --reason "a helper has another name"'
 LIST_AGAIN = "snakemake --cores all --forcerun build_manifest"
+TRANSLATORS = [
+    "singflow translators",
+    "singflow export_translator export/lite0 --model efficientnet_lite0 --space conse_minilm",
+    'singflow search "a dog" --model efficientnet_lite0 --space conse_minilm',
+]
 ARCHIVES = ["snakemake --report report.zip", "make crate"]
 SNIPPETS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)]
 FOLDER, MODELS, WORDS, FITTED, TABLE, CLASSIFIERS, SPACES, ARTICLES, PICTURES, GENERATOR = SNIPPETS
@@ -120,6 +125,7 @@ def test_the_pages_have_the_commands_that_these_tests_run():
         ACCEPT,
         LIST_AGAIN,
         "make prefetch",
+        *TRANSLATORS,
         "singflow study paper_smoke",
         "snakemake --cores all",
         "cat results/paper_smoke/tables/summary.txt",
@@ -187,6 +193,16 @@ def test_a_photo_is_analyzed_on_the_artifacts_of_the_demo(reader):
     assert image["predictions"][0]["index"] == scores["predicted_index"][0]
     assert [text["text"] for text in image["texts"]] == ["a rug", "a dog"] and f"{image['is_deg']:.2f}" in output
     assert (reader.folder / "analysis/photo.png").is_file()
+
+
+def test_translators_are_listed_and_passed_on_and_the_demos_images_are_searched(reader):
+    listed, exported, found = (shell(reader, command) for command in TRANSLATORS)
+    assert re.search(r"^results/demo +conse_minilm +efficientnet_lite0 ", listed, flags=re.MULTILINE)
+    assert re.search(r"export/lite0/translator.safetensors: R2 0\.2\d", exported)
+    taken = "singflow import_translator --release export/lite0 --model efficientnet_lite0 --space conse_minilm"
+    assert "imported: [conse_minilm/efficientnet_lite0:" in shell(reader, taken)
+    assert "'a dog' in conse_minilm, by efficientnet_lite0: 20 images" in found
+    assert len(re.findall(r"^ +\d+ +\d+ +[+-]\d+ +\d+\.\d\d +\d+\.\d\d +\d+  .*, imagenet_\d+_\d+\.jpg$", found, flags=re.MULTILINE)) >= 10
 
 
 def test_prefetch_lists_what_the_study_needs(reader):

@@ -36,6 +36,7 @@ COLUMNS = {  # of the tables of rows, with their kinds
         "null_validation": {"i": "image_id", "O": "perturbation", "f": "norm logit_change softmax_change", "b": "top1_changed"},
         "pictures": {"O": "figure picture"},
         "rank_curves": {"O": "point", "f": "kept", "i": "rank null_dim"},
+        "zero_shot": {"i": "image_id", "O": "label translated equivalent embedding"},
         "steering": {
             "i": "image_id", "O": "label prompt", "b": "reachable",
             "f": "target_is_deg step is_deg as_target_deg as_label_deg logit_change",

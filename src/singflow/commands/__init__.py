@@ -12,7 +12,9 @@ from singflow.commands.accept import accept
 from singflow.commands.analyze import analyze
 from singflow.commands.crate import crate
 from singflow.commands.doctor import doctor
+from singflow.commands.export_translator import export_translator
 from singflow.commands.fetch import fetch
+from singflow.commands.import_texts import import_texts
 from singflow.commands.import_translator import import_translator
 from singflow.commands.pack_reference import pack_reference
 from singflow.commands.plan import plan
@@ -21,8 +23,10 @@ from singflow.commands.publish import publish
 from singflow.commands.reproduce import reproduce
 from singflow.commands.resume import resume
 from singflow.commands.run import run
+from singflow.commands.search import search
 from singflow.commands.show_summary import show_summary
 from singflow.commands.study import study
+from singflow.commands.translators import translators
 from singflow.commands.verify import verify
 
 app = typer.Typer(
@@ -32,8 +36,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 verbs = (
-    accept, analyze, crate, doctor, fetch, import_translator, pack_reference, plan, prefetch, publish, reproduce, resume, run, show_summary,
-    study, verify,
+    accept, analyze, crate, doctor, export_translator, fetch, import_texts, import_translator, pack_reference, plan, prefetch, publish,
+    reproduce, resume, run, search, show_summary, study, translators, verify,
 )  # fmt: skip
 for each in verbs:
     app.command(each.__name__)(each)

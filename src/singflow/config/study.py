@@ -16,11 +16,13 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationEr
 from singflow.analyses.concepts import Concepts
 from singflow.analyses.controls import Controls
 from singflow.analyses.floor import Floor
+from singflow.analyses.null_energy import NullEnergy
 from singflow.analyses.probes import Probe
 from singflow.analyses.rank_curve import RankCurve
 from singflow.analyses.steering import Steering
 from singflow.analyses.summary import Summary
 from singflow.artifacts.files import write_bytes
+from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import PATHS
 from singflow.config.reading import explain, read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
@@ -74,6 +76,7 @@ class Study(Section):
     probe: Probe
     pictures: Pictures
     summary: Summary
+    null_energy: NullEnergy
     plot_labels: PlotLabels
     plot_concepts: PlotConcepts
     plot_concept_scans: PlotConceptScans
@@ -338,7 +341,7 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Study, dict[str, dict[
     ------
     InputError
         A mistake in the study, a list that is a pipe, an entry that a registry lacks, a space that cannot be drawn from, an imported
-        translator that is not there, a reference that lacks a model or space.
+        translator that is not there, or was imported for another model or space, a reference that lacks a model or space.
     """
     study = check(content, origin)
     for named in (study.data.table, study.data.classes, study.concepts.vocabulary):
@@ -353,6 +356,13 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Study, dict[str, dict[
     for each in study.translator.imported:
         space, _, model = each.rpartition(":")[0].partition("/")
         read_imported(study.translator.imported, space, model)
+        path = imported_path(space, model)
+        made = read_tensors(path, [])[1]
+        if (made.get("space"), made.get("model")) != (space, model):
+            raise InputError(
+                f"{path}: was imported for {made.get('model')} and {made.get('space')}, not for {model} and {space}: "
+                "import the one that was fitted for them with `singflow import_translator`"
+            )
     return study, {"model": models, "space": spaces}
 
 

@@ -59,7 +59,7 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
     else:
         device = study.extraction.device
         yield Finding("study", "ok", f"{study.study} in {params} is valid; models: {len(study.models)}, spaces: {len(study.spaces)}")
-        yield check_gpu(device, study.threads, visible_gpus() if device != "cpu" else [], controller.status == "ok")
+        yield check_gpu(device, study.threads, visible_gpus(device) if device != "cpu" else [], controller.status == "ok")
         yield check_weights(*entries, study.pictures)
         data = check_data(study.data)
         yield data
@@ -118,14 +118,23 @@ def _complaint(name: str, version: str | None, allowed: SpecifierSet) -> list[st
     return [] if allowed.contains(version, prereleases=True) else [f"{name} is {version}, {allowed} is needed"]
 
 
-def visible_gpus() -> list[str]:
+def visible_gpus(device: str) -> list[str]:
     """Names of the GPUs that PyTorch sees.
+
+    Parameters
+    ----------
+    device : str
+        extraction.device: with `mps` Apple's are meant.
 
     Returns
     -------
     list of str
         Empty without a GPU.
     """
+    if device == "mps":
+        from torch.backends.mps import is_available as has_apple
+
+        return ["Apple GPU, on which this workflow is untested"] if has_apple() else []
     from torch.cuda import device_count, get_device_name, is_available
 
     return [get_device_name(each) for each in range(device_count())] if is_available() else []
@@ -137,7 +146,7 @@ def check_gpu(device: str, threads: int, gpus: list[str], slurm: bool) -> Findin
     Parameters
     ----------
     device : str
-        extraction.device: `auto`, `cpu` or `cuda`.
+        extraction.device: `auto`, `cpu`, `cuda` or `mps`.
     threads : int
         Threads of every numerical step.
     gpus : list of str
@@ -156,8 +165,9 @@ def check_gpu(device: str, threads: int, gpus: list[str], slurm: bool) -> Findin
         return Finding("GPU", "ok", ", ".join(gpus))
     if slurm:
         return Finding("GPU", "warn", "PyTorch sees none on this machine", "on a login node that is as it should be: see GPU request")
-    if device == "cuda":
-        return Finding("GPU", "fail", "PyTorch sees none, but extraction.device is cuda", "write extraction.device: auto in params.yaml")
+    if device in ("cuda", "mps"):
+        missing = f"PyTorch sees none, but extraction.device is {device}"
+        return Finding("GPU", "fail", missing, "write extraction.device: auto in params.yaml")
     slower = f"about {costs.GPU / (costs.TOWER * threads):.0f} times as long as on a data centre's GPU"
     return Finding("GPU", "warn", f"PyTorch sees none: classifiers and spaces run on the CPU, {slower}", "see `make plan` for the hours")
 

@@ -44,7 +44,7 @@ def check_cluster(profile: Path, device: str) -> Iterator[Finding]:
     profile : Path
         slurm/config.yaml.
     device : str
-        extraction.device: `auto`, `cpu` or `cuda`.
+        extraction.device: `auto`, `cpu`, `cuda` or `mps`.
 
     Yields
     ------

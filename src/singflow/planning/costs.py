@@ -446,6 +446,15 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         held=_each(600),
         disk=lambda s: 150.0 * s.images,
     ),
+    "measure_zero_shot": replace(
+        LINEAR,
+        f32=lambda s: 1e-9 * s.images * s.space_dim * (2 * s.feature_dim + 3 * s.labels),
+        elements=lambda s: 1e-9 * s.images * (8 * s.space_dim + 4 * s.labels),
+        shard=(8, 8, 0),
+        square=2,
+        held=_each(600),
+        disk=lambda s: 20.0 * s.images,
+    ),
     "measure_rank_curve": replace(
         LINEAR,
         f64=lambda s: (
@@ -660,7 +669,7 @@ PER_MODEL = ("resolve_model", "extract_head", "fit_projector", "validate_null_sp
 PER_SPACE = ("resolve_space", "embed_prompts")
 PER_PAIR = (
     "fit_translator", "measure_controls", "measure_floor", "measure_head_extension", "measure_refits", "measure_null_removal",
-    "measure_rank_curve", "scan_concepts", "steer_concepts", "probe_principal", "find_neighbours", "render_pictures",
+    "measure_zero_shot", "measure_rank_curve", "scan_concepts", "steer_concepts", "probe_principal", "find_neighbours", "render_pictures",
 )  # fmt: skip
 
 

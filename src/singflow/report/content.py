@@ -86,7 +86,8 @@ def page_tables(
         "models": (heads,
             "space model marks verdict n_images null_dim paper_null_dim top1 reported_top1 is_mean is_low is_high floor_is_mean p_is "
             "conditional_is_mean floor_conditional_is_mean p_conditional_is delta_r2 delta_r2_low delta_r2_high as_mean as_contrast_mean "
-            "as_abs_mean is_per_as control_is_mean is_per_control matched_is_mean is_per_matched validation_r2 note"),
+            "as_abs_mean is_per_as control_is_mean is_per_control matched_is_mean is_per_matched validation_r2 "
+            "zero_shot zero_shot_equivalent zero_shot_space null_energy_mean null_energy_auc note"),
         "controls": (own,
             "space model marks dimension n is_deg_null is_deg_random is_deg_excess_random is_deg_excess_random_low "
             "is_deg_excess_random_high"),

@@ -26,6 +26,15 @@ COLUMNS = {  # column of a table -> (header, explanation)
         "penalty at the edge: a better one may lie beyond those tried",
     ),
     "validation_r2": ("translator R²", "share of the held-out variation that the translator explains"),
+    "zero_shot": ("zero-shot", "share of images whose translated feature is nearest to the text of their own label"),
+    "zero_shot_equivalent": ("zero-shot without null", "the same without the null component"),
+    "zero_shot_space": ("zero-shot of the space", "the same of the images' own embeddings, without any translator"),
+    "null_energy_mean": ("null energy", "mean share of the feature's squared length that no logit sees"),
+    "null_energy_auc": (
+        "AUC of null energy",
+        "as a detector of unusual images (no class of the head, or null_energy in params.yaml): share of pairs in which the unusual one "
+        "has more; 0.5: it tells nothing",
+    ),
     "is_mean": ("IS (°)", "image score: how far meaning turns when the null component is removed"),
     "is_low": ("IS low", "lower end of the interval"),
     "is_high": ("IS high", "upper end of the interval"),

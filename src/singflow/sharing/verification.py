@@ -42,6 +42,7 @@ ORDER = (
         "head_extensions",
         "refits",
         "scores",
+        "zero_shot",
         "rank_curves",
     ),
     *("null_validation", "concepts", "steering", "probes", "neighbours", "pictures", "tables", "metrics.json", "orders.txt", "summary.txt"),
@@ -52,6 +53,7 @@ BLOCK = 4096  # rows that are compared at once
 LEVELS = 16  # of 255, by which any pixel may differ
 PIXELS = 0.02  # share of a picture's pixels that may differ by more: an edge that moves by a part of a pixel
 CHOICES = (
+    *("translated", "equivalent", "embedding"),
     *("predicted_index", "top1_changed", "reachable", "original_id", "equivalent_id", "neighbour_id"),
     *("place", "concept", "leaks", "differ"),
 )

@@ -27,7 +27,9 @@ class Extraction(Section):
     shards: int = Field(1, ge=1, le=MOST_SHARDS, description="jobs that the images of a model are split into")
     shard_ids: list[str] = Field(["00000"], description="the shards' names, 00000 up (DVC cannot count)")
     batch_size: int = Field(8, ge=1, le=MOST_AT_ONCE, description="views per forward pass; on a CPU at most 8 a thread")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto (a GPU when there is one) | cpu | cuda")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="auto (an NVIDIA GPU when there is one) | cpu | cuda | mps (an Apple GPU; untested)"
+    )
     decode: Literal["full", "reduced"] = Field(
         "full", description="full | reduced (JPEGs at 1/2, 1/4 or 1/8 where every view is still shrunk; paper: full)"
     )

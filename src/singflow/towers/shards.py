@@ -60,13 +60,13 @@ def run_shard(flags: ShardFlags, tower: nn.Module, preprocess: Preprocess, name:
     import torch
 
     from singflow.data.manifest import data_root
-    from singflow.towers.device import pick_device
+    from singflow.towers.device import pick_tower_device
     from singflow.towers.extraction import fold_batch_norms, run_views
     from singflow.towers.views import Views
 
     manifest = read_parquet(flags.manifest)
     rows = manifest.iloc[list(shard_rows(len(manifest), flags.shard, flags.shards))]
-    device = pick_device(flags.device)
+    device = pick_tower_device(flags.device)
     fold_batch_norms(tower, preprocess.size)
     outputs, image_id, view = run_views(
         rows,

@@ -501,6 +501,32 @@ def torchvision_weights(entry: ModelEntry) -> Any:
     return available[tag]
 
 
+def published_at(entry: ModelEntry) -> str | None:
+    """Where a model's weights were published first, which is one address for two libraries that have the same ones.
+
+    Parameters
+    ----------
+    entry : ModelEntry
+        An entry whose source is timm, torchvision or transformers.
+
+    Returns
+    -------
+    str or None
+        The address of the file; None where the library does not say.
+
+    Raises
+    ------
+    InputError
+        For a model or weights that torchvision does not have.
+    """
+    import timm
+
+    if entry.source == "torchvision":
+        return str(torchvision_weights(entry).url)
+    known = timm.get_pretrained_cfg(entry.id) if entry.source == "timm" else None
+    return str(known.url) if known and known.url else None
+
+
 def _torchvision_files(entry: ModelEntry) -> list[WeightFile]:
     return [UrlFile(torchvision_weights(entry).url)]
 

@@ -1,16 +1,25 @@
-"""Translators of the authors' release."""
+"""Linear translators that others have released: the authors of the paper, those of Text-to-concept, and users of this workflow."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import Field
 
+from singflow.artifacts.tensors import read_tensors
 from singflow.config.reading import explain, read_yaml
+from singflow.config.registry import ModelEntry, OpenCLIPEntry, SpaceEntry
 from singflow.config.sections import WIDEST, Section
 from singflow.errors import InputError
+from singflow.translators.linear import Translator
 from singflow.translators.ridge import Affine
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BACKENDS = {"kakao_karlo_v1_alpha_image_variations": "ViT-L-14-quickgelu/openai"}
 MODELS = {  # configs/models.yaml of the authors' code, where it gives no weights those that their library takes then
@@ -43,14 +52,171 @@ class ReleaseMetadata(Section):
     checkpoint_file: str
 
 
+ALIGNERS = {  # pretrained_aligners/ of Text-to-concept
+    "pytorch_resnet18": "torchvision/resnet18.IMAGENET1K_V1",
+    "dino_vits8": "timm/vit_small_patch8_224.dino",
+}
+ALIGNER_SPACE = "ViT-B-16-quickgelu/openai"
+EXPORTED = "translator.safetensors"
+FIGURES = ("validation_r2", "validation_cosine", "baseline_cosine", "n_train", "n_validation", "lambda", "fitted_on")
+
+
 @dataclass(frozen=True)
 class Release:
-    """A released linear translator; the model it was fitted for, by its name there and as <source>/<id>; the open_clip id of its space."""
+    """A released linear translator, and what it was fitted for.
+
+    model: the classifier's name there; model_id: the same as <source>/<id>, None where the file does not say; space_id: its space, as
+    space_id() names it; weights_sha256, space_sha256: hashes of the classifier's weights and of the image tower's, where the file says
+    them; figures: how good it is, as the file says.
+    """
 
     model: str
-    model_id: str
+    model_id: str | None
     space_id: str
     translator: Affine
+    weights_sha256: str | None = None
+    space_sha256: str | None = None
+    figures: dict[str, str] = field(default_factory=dict)
+
+
+def space_id(entry: SpaceEntry) -> str:
+    """What a space is, whatever its name in config/spaces.yaml.
+
+    Parameters
+    ----------
+    entry : ConSEEntry or OpenCLIPEntry
+        Its entry.
+
+    Returns
+    -------
+    str
+        The id of an open_clip space; all that makes a ConSE space, as JSON.
+    """
+    return entry.id if isinstance(entry, OpenCLIPEntry) else entry.identity
+
+
+def read_offered(path: Path, model_id: str) -> Release:
+    """Read a translator in whichever form it is offered.
+
+    Parameters
+    ----------
+    path : Path
+        A folder of one translator of the authors' release, or the folder of all of them; an aligner of Text-to-concept (.pth); what
+        `singflow export_translator` wrote, the file or its folder.
+    model_id : str
+        <source>/<id> of the model that it is wanted for, which chooses among those of a folder.
+
+    Returns
+    -------
+    Release
+        The translator.
+
+    Raises
+    ------
+    InputError
+        As the reader of each form does, and when a folder holds none for the model.
+    """
+    if path.is_file():
+        return read_exported(path) if path.suffix == ".safetensors" else read_aligner(path)
+    if (path / EXPORTED).is_file():
+        return read_exported(path / EXPORTED)
+    if (path / "metadata.yaml").is_file() or not path.is_dir():
+        return read_release(path)
+    found = {origin.parent: _released_for(_metadata(origin)) for origin in sorted(path.glob("**/metadata.yaml"))}
+    mine = [folder for folder, name in found.items() if MODELS.get(name, name) == model_id]
+    linear = [folder for folder in mine if _metadata(folder / "metadata.yaml").architecture == "linear"]
+    if not mine:
+        raise InputError(f"{path}: holds no translator of {model_id}; it has those of {', '.join(sorted({*found.values()})) or 'none'}")
+    return read_release((linear or mine)[0])
+
+
+def read_aligner(path: Path) -> Release:
+    """Read an aligner of Text-to-concept, an affine map into OpenAI's CLIP ViT-B/16 that its file holds as W (m, d) and b (m,).
+
+    The file of an aligner names neither its model nor its space. By how it is trained there, features and embeddings are divided by
+    their standard deviation, and what is saved has that folded in.
+
+    Parameters
+    ----------
+    path : Path
+        The file; by its name it is one of those that come with Text-to-concept, or any other.
+
+    Returns
+    -------
+    Release
+        The translator (float32).
+
+    Raises
+    ------
+    InputError
+        For a file that holds anything but these two tensors, in shapes that make an affine map, and for non-finite values.
+    """
+    return Release(path.stem, ALIGNERS.get(path.stem), ALIGNER_SPACE, _affine(path, "W", "b", "an aligner of Text-to-concept holds"))
+
+
+def read_exported(path: Path) -> Release:
+    """Read what `singflow export_translator` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        Its safetensors file.
+
+    Returns
+    -------
+    Release
+        The translator (float32).
+
+    Raises
+    ------
+    InputError
+        For any other file, one that is damaged, and one that does not say what it was fitted for.
+    """
+    translator = Translator.load(path)
+    made = read_tensors(path, [])[1]
+    facts = [made.get(key) for key in ("model_id", "space_id", "weights_sha256", "space_sha256")]
+    if None in facts:
+        raise InputError(
+            f"{path}: does not say what it was fitted for, as a translator of a study's results does not: "
+            "write one that does with `singflow export_translator`"
+        )
+    model, space, weights, tower = map(str, facts)
+    return Release(model, model, space, translator, weights, tower, {key: made[key] for key in FIGURES if key in made})
+
+
+def _affine(path: Path, weight: str, bias: str, holds: str, shape: tuple[int, int] | None = None) -> Affine:
+    """Two tensors of a checkpoint, and no others; in the given shape of the weight, if any."""
+    import torch
+
+    from singflow.towers.checkpoints import read_checkpoint
+
+    state = read_checkpoint(path)
+    tensors = state if isinstance(state, dict) else {}
+    found = {key: tuple(value.shape) for key, value in tensors.items() if isinstance(value, torch.Tensor)}
+    rows, columns = shape or (*found.get(weight, ()), 0, 0)[:2]
+    wanted = {weight: (rows, columns), bias: (rows,)}
+    if found != wanted or len(tensors) != len(wanted) or not rows or not columns:
+        asked = wanted if shape else f"{weight} (m, d) and {bias} (m,) alone"
+        raise InputError(f"{path}: holds tensors {found}, but {holds} {asked}")
+    arrays = [tensors[key].numpy(force=True).astype(np.float32) for key in wanted]
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise InputError(f"{path}: holds NaN or infinite values: the file is damaged")
+    return Affine(*arrays)
+
+
+def _metadata(origin: Path) -> ReleaseMetadata:
+    from pydantic import ValidationError
+
+    try:
+        return ReleaseMetadata.model_validate(read_yaml(origin), strict=True)
+    except ValidationError as error:
+        raise InputError(explain(error, ReleaseMetadata, str(origin))) from None
+
+
+def _released_for(metadata: ReleaseMetadata) -> str:
+    """The name of its model: an id of timm's is known by its tag."""
+    name = metadata.model_name
+    return f"timm/{name}" if "." in name and "/" not in name else name
 
 
 def read_release(folder: Path) -> Release:
@@ -73,35 +239,141 @@ def read_release(folder: Path) -> Release:
         For metadata.yaml that is missing or has other keys, another architecture than linear, an unknown model or space, tensors whose
         shapes are not the metadata's, non-finite values, and a checkpoint that holds anything but tensors or lies elsewhere.
     """
-    import torch
-    from pydantic import ValidationError
-
-    from singflow.towers.checkpoints import read_checkpoint
-
     origin = folder / "metadata.yaml"
-    try:
-        metadata = ReleaseMetadata.model_validate(read_yaml(origin), strict=True)
-    except ValidationError as error:
-        raise InputError(explain(error, ReleaseMetadata, str(origin))) from None
+    metadata = _metadata(origin)
     if metadata.architecture != "linear":
         raise InputError(f"{origin}: architecture {metadata.architecture!r} cannot be imported: only linear is an affine map")
     if metadata.embedding_backend not in BACKENDS:
         raise InputError(f"{origin}: unknown embedding_backend {metadata.embedding_backend!r}; known: {', '.join(BACKENDS)}")
-    if metadata.model_name not in MODELS and "/" not in metadata.model_name:
+    name = _released_for(metadata)
+    if name not in MODELS and "/" not in name:
         raise InputError(
-            f"{origin}: unknown model_name {metadata.model_name!r}: write <source>/<id>, as in timm/resnet18.a1_in1k, "
+            f"{origin}: unknown model_name {name!r}: write <source>/<id>, as in timm/resnet18.a1_in1k, "
             f"or one of the authors' names: {', '.join(MODELS)}"
         )
     if Path(metadata.checkpoint_file).name != metadata.checkpoint_file:
         raise InputError(f"{origin}: checkpoint_file {metadata.checkpoint_file!r} must be a file name in the same folder")
-    path = folder / metadata.checkpoint_file
-    state = read_checkpoint(path)
-    shapes = {"weight": (metadata.out_dim, metadata.in_dim), "bias": (metadata.out_dim,)}
-    found = {key: tuple(value.shape) for key, value in state.items() if isinstance(value, torch.Tensor)} if isinstance(state, dict) else {}
-    if found != shapes or len(state) != len(shapes):
-        raise InputError(f"{path}: holds tensors {found}, but {origin} says {shapes}")
-    arrays = {key: state[key].numpy().astype(np.float32) for key in shapes}
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise InputError(f"{path}: holds NaN or infinite values: the file is damaged")
-    name = metadata.model_name
-    return Release(name, MODELS.get(name, name), BACKENDS[metadata.embedding_backend], Affine(**arrays))
+    shape = (metadata.out_dim, metadata.in_dim)
+    translator = _affine(folder / metadata.checkpoint_file, "weight", "bias", f"{origin} says", shape)
+    return Release(name, MODELS.get(name, name), BACKENDS[metadata.embedding_backend], translator)
+
+
+def check_model(release: Release, origin: Path, name: str, entry: ModelEntry, known: Mapping[str, str]) -> str | None:
+    """Refuse a translator that was fitted for another classifier.
+
+    Parameters
+    ----------
+    release : Release
+        The translator.
+    origin : Path
+        Where it comes from, for the message.
+    name : str
+        The classifier's name in the study.
+    entry : ModelEntry
+        Its entry of the registry.
+    known : Mapping of str
+        Names of the registry's classifiers by their <source>/<id>, for the message.
+
+    Returns
+    -------
+    str or None
+        What could not be checked.
+
+    Raises
+    ------
+    InputError
+        When the features are as wide as others, when the weights are others by their hash, where both are known, and otherwise when the
+        model is another: neither of the same id, nor with weights of the same published file.
+    """
+    from singflow.towers.classifiers import feature_width, load_classifier
+
+    own = f"{entry.source}/{entry.id}"
+    here = None
+    if release.weights_sha256:
+        here = _hash_here(entry, lambda: load_classifier(entry).model)
+        if here and here != release.weights_sha256:
+            raise InputError(
+                f"{origin}: it was fitted for {release.model_id} with weights {release.weights_sha256[:12]}, but {name} is {own} with "
+                f"weights {here[:12]}: name the model that it was fitted for with --model, or fit one for {name}"
+            )
+    if not here and release.model_id and not _same_weights(entry, release.model_id):
+        raise InputError(
+            f"{origin}: {release.model!r} was fitted for {release.model_id}, but {name} is {own}: "
+            f"write --model {known.get(release.model_id, release.model_id)}, here and in the study"
+        )
+    width, columns = entry.feature_dim or feature_width(entry), release.translator.weight.shape[1]
+    if width != columns:
+        raise InputError(f"{origin}: it translates {columns} features, but {name} has {width}: it was fitted for another head")
+    if release.model_id is None:
+        return f"{origin} does not say which model it was fitted for: that it was {own} is your word; its width is right"
+    if release.weights_sha256 and not here:
+        return f"the weights of {name} are not here: that they are those it was fitted for was not checked"
+    if not release.weights_sha256 and (entry.weights.startswith("file:") or entry.head_weights):
+        return f"{name} has weights of your own: this translator was fitted for the published ones of {release.model_id}"
+    return None
+
+
+def check_space(release: Release, origin: Path, name: str, entry: SpaceEntry) -> str | None:
+    """Refuse a translator into another space.
+
+    Parameters
+    ----------
+    release : Release
+        The translator.
+    origin : Path
+        Where it comes from, for the message.
+    name : str
+        The space's name in the study.
+    entry : ConSEEntry or OpenCLIPEntry
+        Its entry of the registry.
+
+    Returns
+    -------
+    str or None
+        What could not be checked.
+
+    Raises
+    ------
+    InputError
+        When the space is another, or as wide as another, or its image tower has other weights by their hash, where both are known.
+    """
+    from singflow.towers.spaces import load_image_tower
+
+    rows = len(release.translator.weight)
+    if space_id(entry) != release.space_id or entry.dim != rows:
+        known = f"open_clip's {release.space_id}" if "{" not in release.space_id else f"the space {release.space_id}"
+        raise InputError(f"{origin}: it translates into {known} ({rows} dimensions), which {name} is not")
+    if not release.space_sha256:
+        return None
+    here = _hash_here(entry, lambda: load_image_tower(entry))
+    if here and here != release.space_sha256:
+        raise InputError(
+            f"{origin}: its space has weights {release.space_sha256[:12]}, but those of {name} are {here[:12]}: restore them, or name the "
+            "space that it was fitted for with --space"
+        )
+    return None if here else f"the weights of {name} are not here: that they are those of its space was not checked"
+
+
+def _hash_here(entry: ModelEntry | SpaceEntry, load: Callable[[], nn.Module]) -> str | None:
+    """Hash of a tower's weights; None where they are not here."""
+    from singflow.towers.classifiers import weights_sha256
+    from singflow.towers.weights import locate
+
+    try:
+        locate(entry)
+    except InputError:
+        return None
+    return weights_sha256(load())
+
+
+def _same_weights(entry: ModelEntry, model_id: str) -> bool:
+    """Whether an entry has the id, or published weights of the same file under another name: timm has some of torchvision's."""
+    from singflow.towers.weights import published_at
+
+    source, _, identifier = model_id.partition("/")
+    if (entry.source, entry.id) == (source, identifier):
+        return True
+    if source not in ("timm", "torchvision") or entry.weights != "hub":
+        return False
+    other = entry.model_copy(update={"source": source, "id": identifier})
+    return published_at(entry) == published_at(other) is not None

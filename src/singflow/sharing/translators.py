@@ -1,0 +1,346 @@
+"""Translators that are at hand, and one of them as a file with a card that others can take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from singflow.analyses.geometry import row_span
+from singflow.artifacts.files import Facts, read_json, sha256_of, write_bytes
+from singflow.artifacts.shards import read_manifest, shard_path
+from singflow.artifacts.tensors import SCHEMA_VERSION, read_tensors, write_tensors
+from singflow.config.registry import read_model, read_space, resolve_models, resolve_spaces
+from singflow.config.sections import LOCAL
+from singflow.errors import InputError
+from singflow.translators.crossfit import GroupSums, cross_validate, penalties, split
+from singflow.translators.linear import Translator
+from singflow.translators.parameters import Translator as Settings
+from singflow.translators.reference import PACKAGED, Paired
+from singflow.translators.released import EXPORTED, FIGURES, space_id
+from singflow.translators.ridge import Affine, Agreement
+
+if TYPE_CHECKING:
+    from singflow.config.registry import ModelEntry, SpaceEntry
+
+MODELS, SPACES = Path("config/models.yaml"), Path("config/spaces.yaml")
+LEARNED_FROM = {"study": "the images of study {}", "packaged": "507 ImageNet images, one a class (the packaged reference)"}
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """A translator, and what is known of it: None where nobody said.
+
+    origin: packaged, imported, or a results folder; r2: share of the variation explained in images it has not seen; rows: it was fitted
+    on; weights_sha256: of the classifier; sha256: of the file that it is in, if it is in one.
+    """
+
+    origin: str
+    space: str
+    model: str
+    r2: float | None
+    rows: int | None
+    weights_sha256: str | None
+    sha256: str | None
+
+
+def at_hand(results: Path = Path("results")) -> Iterator[AtHand]:
+    """Translators of the packaged reference, imported ones, and those of studies.
+
+    Parameters
+    ----------
+    results : Path
+        Folder of the studies' results.
+
+    Yields
+    ------
+    AtHand
+        In this order, by space and model.
+
+    Raises
+    ------
+    InputError
+        When a file is damaged.
+    """
+    for space, model in packaged():
+        fitted = fit_packaged(space, model)
+        yield AtHand("packaged", space, model, fitted.r2, fitted.rows, fitted.weights_sha256, None)
+    imported = Path(LOCAL) / "translators"
+    for path in sorted(imported.glob("*/**/*.safetensors")):
+        made = read_tensors(path, [])[1]
+        figures = {key: made.parsed(key, kind) for key, kind in (("validation_r2", float), ("n_train", int)) if key in made}
+        space, model = made["space"], made["model"]
+        weights = made.get("weights_sha256")
+        yield AtHand("imported", space, model, figures.get("validation_r2"), figures.get("n_train"), weights, sha256_of(path))
+    for report in sorted(results.glob("*/translators/*/**/linear.json")):
+        study, tensors = results / report.relative_to(results).parts[0], report.with_suffix(".safetensors")
+        if not tensors.is_file():
+            continue
+        space, *model_parts = report.parent.relative_to(study / "translators").parts
+        model, facts = "/".join(model_parts), read_json(report)
+        shard = shard_path(study / "features" / model, 0)
+        weights = read_tensors(shard, [])[1].get("weights_sha256") if shard.is_file() else None
+        r2, rows = facts.of_kind("validation_r2", float), facts.of_kind("n_train", int)
+        yield AtHand(str(study), space, model, r2, rows, weights, sha256_of(tensors))
+
+
+def packaged() -> list[tuple[str, str]]:
+    """Spaces and models of the packaged reference.
+
+    Returns
+    -------
+    list of tuple of str
+        Space and model.
+    """
+    names = [
+        sorted(path.parent.relative_to(PACKAGED / kind).as_posix() for path in (PACKAGED / kind).rglob("shard-00000.safetensors"))
+        for kind in ("embeddings", "features")
+    ]
+    return [(space, model) for space in names[0] for model in names[1]]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A translator to be passed on, what it was fitted for, and how good it is.
+
+    model_id: <source>/<id>; space_id: as released.space_id() has it; r2, cosine, baseline: of images that it has not seen; zero:
+    whether the space is a function of the model's own logits.
+    """
+
+    translator: Affine
+    model: str
+    space: str
+    model_id: str
+    space_id: str
+    weights_sha256: str
+    space_sha256: str
+    r2: float
+    cosine: float
+    baseline: float
+    rows: int
+    images: int
+    penalty: float | None
+    fitted_on: str
+    zero: bool
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The header of its file; no software versions, so that the same translator is the same file everywhere."""
+        figures = (self.r2, self.cosine, self.baseline, self.rows, self.images, self.penalty)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "linear",
+            "model": self.model,
+            "space": self.space,
+            "model_id": self.model_id,
+            "space_id": self.space_id,
+            "weights_sha256": self.weights_sha256,
+            "space_sha256": self.space_sha256,
+            **{key: json.dumps(value) for key, value in zip(FIGURES, figures, strict=False)},
+            "fitted_on": self.fitted_on,
+        }
+
+
+def fit_packaged(space: str, model: str) -> Exported:
+    """The translator of the packaged reference, fitted as a study with the default parameters fits it.
+
+    Parameters
+    ----------
+    space, model : str
+        Of packaged().
+
+    Returns
+    -------
+    Exported
+        R2 and cosines are those of the folds' translators on images of the other folds.
+
+    Raises
+    ------
+    InputError
+        When the reference has no such space or model.
+    """
+    if (space, model) not in packaged():
+        known = ", ".join(f"{each} for {name}" for name, each in packaged()) or "nothing"
+        raise InputError(
+            f"the packaged reference has no {model} for {space}; it has {known}: name a study's results with --results, or one of these"
+        )
+    folders = PACKAGED / "features" / model, PACKAGED / "embeddings" / space
+    images = Paired(read_manifest(PACKAGED / "data/manifest.parquet"), *folders, len(list(folders[0].glob("shard-*.safetensors"))))
+    settings = Settings.model_validate({})
+    sums = GroupSums(split(images.manifest, settings.folds))
+    axes = row_span(images.features_alone())
+    for shard, embeddings in images:
+        features = shard["features"] if axes is None else shard["features"] @ axes
+        sums.update(features, embeddings, shard["image_id"], shard["view"])
+    validation = cross_validate(sums, settings.lambdas)
+    best = settings.lambdas[validation.best]
+    folds = [sums.of(groups) for groups, _ in sums.split.fits]
+    maps = [each.solve(*penalties(each, [best])) for each in folds]
+    agreement, baseline = Agreement(), Agreement()
+    for shard, embeddings in images:
+        features = shard["features"].astype("float64") if axes is None else shard["features"] @ axes
+        for fold, (translator, fitted) in enumerate(zip(maps, folds, strict=True)):
+            rows = (sums.split.groups[shard["image_id"]] == fold) & (shard["view"] == 0)
+            agreement.update(translator(features[rows]), embeddings[rows])
+            baseline.update(embeddings[rows] * 0 + fitted.embedding_mean, embeddings[rows])
+    whole = sums.of(sums.split.whole)
+    translator = whole.solve(*penalties(whole, [best]))
+    if axes is not None:
+        translator = Affine(translator.weight @ axes.T, translator.bias)
+    models, spaces = resolve_models(MODELS, [model]), resolve_spaces(SPACES, [space])
+    made = tuple(read_tensors(shard_path(folder, 0), [])[1] for folder in folders)
+    figures = Facts(PACKAGED, {
+        "validation_r2": agreement.r2(baseline), "validation_cosine": agreement.cosine, "baseline_cosine": baseline.cosine,
+        "n_train": whole.n, "n_validation": agreement.n, "lambda": best,
+    })  # fmt: skip
+    return _exported(translator.astype("float32"), (space, spaces[space]), (model, models[model]), made, figures, LEARNED_FROM["packaged"])
+
+
+def of_study(results: Path, space: str, model: str) -> Exported:
+    """The translator of a finished study, fitted on all of its training images.
+
+    Parameters
+    ----------
+    results : Path
+        Results folder of the study.
+    space, model : str
+        Their names in the study.
+
+    Returns
+    -------
+    Exported
+        With the figures of translators/<space>/<model>/linear.json.
+
+    Raises
+    ------
+    InputError
+        When the study has no such translator, or its features or embeddings are not here.
+    """
+    path = results / f"translators/{space}/{model}/linear.safetensors"
+    if not path.is_file():
+        known = sorted(each.parent.relative_to(results / "translators").as_posix() for each in results.glob("translators/**/linear.json"))
+        raise InputError(
+            f"{path}: no such file; {results} has translators of {', '.join(known) or 'nothing'}: name one of them with --space and --model"
+        )
+    shards = [shard_path(results / kind / name, 0) for kind, name in (("features", model), ("embeddings", space))]
+    if absent := [shard for shard in shards if not shard.is_file()]:
+        raise InputError(f"{absent[0]}: not here, and it says with which weights the translator was fitted: `make fetch` brings it")
+    facts, made = read_json(path.with_suffix(".json")), tuple(read_tensors(shard, [])[1] for shard in shards)
+    entries = read_space(results / f"registry/spaces/{space}.json"), read_model(results / f"registry/models/{model}.json")
+    learned = LEARNED_FROM["study"].format(read_tensors(path, [])[1]["study"])
+    if facts["reference"] is not None:
+        learned = LEARNED_FROM["packaged"] if facts["reference"] == "packaged" else f"the images of {facts['reference']}"
+    elif not facts["n_train"]:
+        learned = "images that its makers chose: it was imported"
+    return _exported(Translator.load(path), (space, entries[0]), (model, entries[1]), made, facts, learned)
+
+
+def _exported(
+    translator: Affine,
+    space: tuple[str, SpaceEntry],
+    model: tuple[str, ModelEntry],
+    made: tuple[Facts, ...],
+    figures: Facts,
+    learned: str,
+) -> Exported:
+    of_model, of_space = made
+    return Exported(
+        translator,
+        model[0],
+        space[0],
+        f"{model[1].source}/{model[1].id}",
+        space_id(space[1]),
+        of_model["weights_sha256"],
+        of_space["weights_sha256"],
+        figures["validation_r2"],
+        figures["validation_cosine"],
+        figures["baseline_cosine"],
+        figures["n_train"],
+        figures["n_validation"],
+        figures["lambda"],
+        learned,
+        of_space.get("classifier_sha256") == of_model["weights_sha256"],
+    )
+
+
+def export(exported: Exported, folder: Path) -> Path:
+    """Write a translator and its card.
+
+    Parameters
+    ----------
+    exported : Exported
+        The translator.
+    folder : Path
+        Where to write them, as a model hub has them: translator.safetensors and README.md.
+
+    Returns
+    -------
+    Path
+        The translator's file.
+    """
+    path = folder / EXPORTED
+    write_tensors(path, {"weight": exported.translator.weight, "bias": exported.translator.bias}, exported.metadata)
+    write_bytes(folder / "README.md", card(exported).encode())
+    return path
+
+
+def card(exported: Exported) -> str:
+    """What a translator is, from what it was made, how good it is and how it is used, in Markdown for a model hub.
+
+    Parameters
+    ----------
+    exported : Exported
+        The translator.
+
+    Returns
+    -------
+    str
+        Text of README.md.
+    """
+    each, (rows, columns) = exported, exported.translator.weight.shape
+    penalty = "" if each.penalty is None else f" by ridge regression with lambda {each.penalty:g}, chosen by cross-validation,"
+    zero = "\n**Known zero.** This space is a function of the model's own logits, so the null space can hide nothing in it.\n"
+    return f"""---
+library_name: singflow
+tags: [translator, null-space, vision-language, linear]
+base_model: {each.model_id}
+---
+
+# {each.model} to {each.space}
+
+A linear map T f + c from the features of an image classifier, as its head takes them, to a vision-language space.
+{zero if each.zero else ""}
+| | |
+| --- | --- |
+| model | `{each.model_id}`, {columns} features |
+| its weights | SHA-256 `{each.weights_sha256}`, as `singflow` counts it |
+| space | `{each.space_id}`, {rows} dimensions |
+| its image tower | SHA-256 `{each.space_sha256}` |
+| file | `{EXPORTED}`: weight ({rows}, {columns}) and bias ({rows},), float32 |
+
+## From what
+
+Fitted{penalty} on {each.rows} rows of features and embeddings: {each.fitted_on}.
+
+## How good
+
+On {each.images} images, each translated by a fit that had not seen it: R² {each.r2:.4f} (the mean embedding: 0), cosine
+{each.cosine:.4f} (the mean embedding: {each.baseline:.4f}).
+
+## How to use
+
+```sh
+singflow import_translator --release <this folder> --model {each.model} --space {each.space}
+```
+
+prints the line for `params.yaml`. Another model, other weights or another space are refused. In Python:
+
+```python
+from safetensors.numpy import load_file
+
+translator = load_file("{EXPORTED}")
+embedding = features @ translator["weight"].T + translator["bias"]  # features (n, {columns}) -> embeddings (n, {rows})
+```
+"""

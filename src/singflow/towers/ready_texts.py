@@ -1,0 +1,196 @@
+"""Texts whose embeddings others have computed: read from their files, and found again by the space that they are of."""
+
+import io
+import json
+import pickletools
+import zipfile
+from itertools import dropwhile
+from pathlib import Path
+
+import numpy as np
+
+from singflow.artifacts.tensors import SCHEMA_VERSION, read_tensors, write_tensors
+from singflow.config.registry import SpaceEntry
+from singflow.config.sections import LOCAL
+from singflow.data.manifest import fill
+from singflow.errors import InputError
+from singflow.towers.checkpoints import brief
+from singflow.towers.spaces import TextTower
+
+SAMPLE = 64  # texts that are embedded again, to see whether the file is of this space
+MEAN = "mean"  # the name of the mean over prompts in the authors' release
+BESIDE_TEXTS = {  # what a pickled list of texts and the array around it have besides
+    *("EMPTY_LIST", "MARK", "APPEND", "APPENDS", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "FRAME", "TUPLE", "BUILD", "STOP"),
+}
+Texts = dict[str, np.ndarray]
+
+
+def _texts(file: zipfile.ZipFile, name: str) -> list[str]:
+    stream = io.BytesIO(file.read(f"{name}.npy"))
+    version = np.lib.format.read_magic(stream)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    shape, _, kind = read(stream)
+    if kind.kind != "O":
+        stream.seek(0)
+        return [str(each) for each in np.load(stream, allow_pickle=False)]
+    found = _listed(stream)
+    if shape != (len(found),):
+        raise ValueError(f"{name} is of shape {shape}, but lists {len(found)} texts")
+    return found
+
+
+def _listed(stream: io.BytesIO) -> list[str]:
+    """The texts of a pickled array of texts: they are read off its instructions, of which none is carried out."""
+    instructions = ((each.name, argument) for each, argument, _ in pickletools.genops(stream))
+    found = []
+    for name, argument in dropwhile(lambda each: each[0] != "EMPTY_LIST", instructions):
+        if name.endswith("UNICODE"):
+            found.append(str(argument))
+        elif name not in BESIDE_TEXTS:
+            raise ValueError("it is no list of texts")
+    return found
+
+
+def read_npz(path: Path) -> Texts:
+    """Text embeddings in the form that the authors' release and users of Text-to-concept have them.
+
+    Parameters
+    ----------
+    path : Path
+        An .npz with `embeddings` (C, m), or (C, P, m) and then `prompts` (P,); `classes` (C,) are the texts, without them `prompts`.
+
+    Returns
+    -------
+    dict of ndarray of shape (m,)
+        Unit embedding, float32, by text: each prompt filled with each class, where prompts have a {}; otherwise the class, whose
+        embedding is that of the prompt `mean` if there is one, else the mean over the unit embeddings of its prompts.
+
+    Raises
+    ------
+    InputError
+        For any other file; what it holds besides numbers and texts is not run.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = {each.removesuffix(".npy") for each in file.namelist()}
+            embeddings = np.load(io.BytesIO(file.read("embeddings.npy")), allow_pickle=False).astype(np.float64)
+            classes, prompts = (_texts(file, each) if each in names else [] for each in ("classes", "prompts"))
+    except Exception as error:  # noqa: BLE001 (zip and NumPy raise many kinds)
+        raise InputError(
+            f"{path}: not readable as text embeddings ({brief(error)}): it must be an .npz of embeddings, and of classes or prompts"
+        ) from None
+    texts = classes or prompts
+    shape = (len(texts), *([len(prompts)] if embeddings.ndim == 3 else []))
+    if embeddings.ndim not in (2, 3) or embeddings.shape[:-1] != shape or not embeddings.size:
+        raise InputError(
+            f"{path}: embeddings has shape {embeddings.shape}, but there are {len(classes)} classes and {len(prompts)} prompts"
+        )
+    lengths = np.sqrt(np.einsum("...m,...m->...", embeddings, embeddings))
+    if not (np.isfinite(embeddings).all() and (lengths > 0).all()):
+        raise InputError(f"{path}: holds NaN, infinite values or an embedding of zeros: the file is damaged")
+    embeddings /= lengths[..., None]
+    if embeddings.ndim == 3 and all("{}" in each for each in prompts):
+        texts, embeddings = [fill(prompt, each) for each in classes for prompt in prompts], embeddings.reshape(-1, embeddings.shape[-1])
+    elif embeddings.ndim == 3:
+        embeddings = embeddings[:, prompts.index(MEAN)] if MEAN in prompts else embeddings.mean(axis=1)
+        embeddings /= np.sqrt(np.einsum("nm,nm->n", embeddings, embeddings))[:, None]
+    if len({*texts}) < len(texts):
+        raise InputError(f"{path}: repeats a text: remove one of the two")
+    return dict(zip(texts, embeddings.astype(np.float32), strict=True))
+
+
+def check_texts(path: Path, texts: Texts, name: str, entry: SpaceEntry, tower: TextTower | None) -> None:
+    """Refuse texts of another space.
+
+    Parameters
+    ----------
+    path : Path
+        Where they come from, for the message.
+    texts : dict of ndarray of shape (m,)
+        Embedding by text.
+    name : str
+        The space's name.
+    entry : ConSEEntry or OpenCLIPEntry
+        Its entry of the registry.
+    tower : TextTower or None
+        Its text tower, which embeds some of the texts again: most must be nearest to themselves. None where its weights are not here.
+
+    Raises
+    ------
+    InputError
+        When the width is another, or the tower says so.
+    """
+    width = len(next(iter(texts.values())))
+    if width != entry.dim:
+        raise InputError(f"{path}: its embeddings have {width} dimensions, but {name} has {entry.dim}: name the space that they are of")
+    chosen = list(texts)[:SAMPLE]
+    if tower is None or len(chosen) < 2:
+        return
+    nearest = (tower.embed(chosen) @ np.stack([texts[each] for each in chosen]).T).argmax(axis=1)
+    same = int((nearest == np.arange(len(chosen))).sum())
+    if 2 * same <= len(chosen):
+        raise InputError(
+            f"{path}: only {same} of {len(chosen)} texts are nearest to themselves when {name} embeds them: they are of another space"
+        )
+
+
+def ready_path(space: str, name: str) -> Path:
+    """Where ready texts lie.
+
+    Parameters
+    ----------
+    space, name : str
+        Names of the space and of the texts' file.
+
+    Returns
+    -------
+    Path
+        checkpoints/texts/<space>/<name>.safetensors, relative to the working directory.
+    """
+    return Path(LOCAL) / "texts" / space / f"{name}.safetensors"
+
+
+def write_ready(path: Path, texts: Texts, identity: str) -> None:
+    """Keep texts for a space.
+
+    Parameters
+    ----------
+    path : Path
+        As ready_path() gives it.
+    texts : dict of ndarray of shape (m,)
+        Embedding by text.
+    identity : str
+        What the space is, as its entry's `identity`.
+    """
+    metadata = {"schema_version": SCHEMA_VERSION, "space_identity": identity, "texts": json.dumps(list(texts))}
+    write_tensors(path, {"embeddings": np.stack(list(texts.values()))}, metadata)
+
+
+def read_ready(space: str, entry: SpaceEntry) -> Texts:
+    """All texts that are ready for a space.
+
+    Parameters
+    ----------
+    space : str
+        Its name.
+    entry : ConSEEntry or OpenCLIPEntry
+        Its entry.
+
+    Returns
+    -------
+    dict of ndarray of shape (m,)
+        Unit embedding, float32, by text; empty where there are none.
+
+    Raises
+    ------
+    InputError
+        When a file is damaged, or of a space that had this name before.
+    """
+    found: Texts = {}
+    for path in sorted(ready_path(space, "x").parent.glob("*.safetensors")):
+        tensors, made = read_tensors(path, ["embeddings"])
+        names = made.parsed("texts", list)
+        if made["space_identity"] != entry.identity or tensors["embeddings"].shape != (len(names), entry.dim):
+            raise InputError(f"{path}: is of another space than {space} is now: remove it, or import it again for its own")
+        found |= dict(zip(names, tensors["embeddings"], strict=True))
+    return found
