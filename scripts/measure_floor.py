@@ -8,18 +8,16 @@ import pandas as pd
 from pydantic import Field
 
 from singflow import cli
-from singflow.analyses.floor import SCORES, Fitted, Floor, Rows, label_p_values, measure, p_value, predictor_penalty, score
+from singflow.analyses.fitting import choose, leave_residuals, read_rows
+from singflow.analyses.floor import SCORES, Fitted, Floor, label_p_values, measure, p_value, score
 from singflow.analyses.geometry import coordinate_axes
 from singflow.analyses.unique_information import unique_information
 from singflow.artifacts.files import read_json, read_names, write_json
-from singflow.artifacts.scratch import Scratch
-from singflow.artifacts.shards import in_blocks, label_rows, read_manifest, shard_path
+from singflow.artifacts.shards import label_rows, read_manifest, shard_path
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
-from singflow.errors import InputError
-from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, cross_validate_alike, split
+from singflow.translators.crossfit import WHOLE, GroupSums, split
 from singflow.translators.reference import Paired, training_images
-from singflow.translators.ridge import Affine
 
 
 class Flags(Floor, cli.Command):
@@ -44,53 +42,6 @@ class Flags(Floor, cli.Command):
     images: Path
     labels: Path
     report: Path
-
-
-def read_rows(images: Paired, folder: Path, axes: np.ndarray, rank: int, sums: GroupSums, *, trains: bool) -> Rows:
-    """Coordinates (a, b) in the order of images and views; b stands where residuals will.
-
-    Images that train enter the sums, with all views. Others are read with view 0 alone, from the origin of the sums, and are permuted as
-    one group.
-    """
-    n, seen, views = len(images.manifest), 0, 0 if trains else 1
-    rows: tuple[Scratch, ...] = ()
-    for shard, embeddings in images:
-        views = views or int(shard["view"].max()) + 1
-        if not rows:
-            rows = tuple(Scratch(folder, n * views, width) for width in (rank + embeddings.shape[1], axes.shape[1] - rank))
-        known, hidden = rows
-        for part in in_blocks(np.arange(len(embeddings)) if trains else np.flatnonzero(shard["view"] == 0)):
-            image_id, view = shard["image_id"][part], shard["view"][part]
-            coordinates, place = shard["features"][part] @ axes, image_id * views + view
-            if trains:
-                sums.update(coordinates, embeddings[part], image_id, view)
-            origin = sums.origin[0][:rank], sums.origin[1]
-            known[place] = np.hstack([coordinates[:, :rank] - origin[0], embeddings[part] - origin[1]])
-            hidden[place] = coordinates[:, rank:]
-            seen += len(place)
-    if seen != n * views:
-        raise InputError(f"{images.features}: holds {seen} rows, not {views} of each of {n} images: remove it and run the workflow again")
-    groups = sums.split.groups if trains else np.zeros(n, dtype=np.int32)
-    return Rows(known, hidden, Scratch(folder, n, axes.shape[1] - rank), origin, groups, views)
-
-
-def leave_residuals(rows: Rows, predictors: dict[int, Affine]) -> None:
-    """Split the null coordinates of all rows into what principal ones predict and the rest."""
-    for group, predictor in predictors.items():
-        for images in in_blocks(np.flatnonzero(rows.groups == group), max(1, 4096 // rows.views)):
-            place = rows.rows_of(images)
-            predicted = predictor(rows.known[place][:, : len(rows.origin[0])] + rows.origin[0])
-            rows.residuals[place] = rows.residuals[place] - predicted
-            rows.predicted[images] = predicted[:: rows.views]
-
-
-def choose(sums: GroupSums, rank: int, tried: list[float], fitted: float | None) -> tuple[dict[str, float], float]:
-    """Penalties of the translator (that of the fit, if there is one), of that of a, and of the predictor; and the scale of residuals."""
-    seen, between = (sums.regress(slice(0, rank), targets) for targets in (None, slice(rank, None)))
-    principal, predictor = (tried[each.best] for each in cross_validate_alike([seen, between], tried))
-    lambdas = {"translator": tried[cross_validate(sums, tried).best] if fitted is None else fitted, "principal": principal}
-    lambdas["predictor"], scale = predictor_penalty(between, predictor) if sums.split.crossed else (predictor, 1.0)
-    return lambdas, scale
 
 
 def known(head: Path, embeddings: Path) -> dict[str, bool]:
