@@ -1,0 +1,261 @@
+"""What training images say of single photos: their translator, their own scores, and null components without content; kept by content.
+
+The floor of a photo is what its scores are with the null component of no photo: what its principal coordinates predict of it, and the
+residual of a training image, scored by a translator that was fitted to training images with residuals of others. It is the floor of a
+study with a reference (analyses/floor.py), where the residuals that are scored come from the study's images.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from singflow import cli
+from singflow.analyses.fitting import choose, fit_translators, leave_residuals, read_rows
+from singflow.analyses.floor import Exchange, Fits, Fitted, Rows, removals
+from singflow.analyses.geometry import coordinate_axes, null_energy
+from singflow.analyses.metrics import Removal, share
+from singflow.artifacts.shards import iterate_whole
+from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
+from singflow.errors import InputError
+from singflow.parallel import map_ahead
+from singflow.translators.crossfit import WHOLE, GroupSums, split
+from singflow.translators.partitioned import Halves
+from singflow.translators.reference import Paired, fingerprint
+from singflow.translators.ridge import Affine
+
+RESIDUALS = 64  # of training images, drawn for each refitted translator
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How translators and floors are fitted, as in a study. lambdas: penalties tried; fitted: that of a translator that is there."""
+
+    folds: int
+    lambdas: tuple[float, ...]
+    fitted: float | None
+    permutations: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Null components without content.
+
+    axes: (d, r + k) float32, directions of principal, then of null coordinates; origin: (r,), from where principal ones are given;
+    predictor: of null from principal coordinates; real: the translator of all training images; permuted: those refitted, none where every
+    translator has seen all images; residuals: (permutations, RESIDUALS, k) float32, that the photo gets with each.
+    """
+
+    axes: np.ndarray
+    origin: np.ndarray
+    predictor: Affine
+    real: Halves
+    permuted: list[Halves]
+    residuals: np.ndarray
+
+    def scores(self, features: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Conditional removal of the photo's own null component, and both removals of those without content.
+
+        Parameters
+        ----------
+        features : ndarray of shape (1, d)
+            The photo's feature.
+
+        Returns
+        -------
+        conditional_is_deg : float
+            Degrees.
+        floor_is_deg, floor_conditional_is_deg : ndarray of shape (permutations, RESIDUALS)
+            Degrees.
+        """
+        rank = len(self.origin)
+        coordinates = features @ self.axes
+        known, hidden = coordinates[:, :rank] - self.origin.astype(np.float32), coordinates[:, rank:]
+        predicted = self.predictor(known + self.origin).astype(np.float32)
+
+        def score(fit: Halves, residuals: np.ndarray) -> np.ndarray:
+            n = len(residuals)
+            rows = Rows(
+                np.repeat(np.hstack([known, np.zeros((1, len(fit.hidden)), np.float32)]), n, axis=0),
+                residuals, np.repeat(predicted, n, axis=0), (self.origin, np.zeros(len(fit.hidden))), np.zeros(n, np.int32), 1,
+            )  # fmt: skip
+            return np.stack(_image_scores([(WHOLE, fit)], np.full(n, WHOLE), rows, 1.0))
+
+        own = score(self.real, hidden - predicted)[1, 0]
+        floors = [score(fit, each) for fit, each in zip(self.permuted, self.residuals, strict=True)]
+        null, conditional = np.stack(floors, axis=1) if floors else np.empty((2, 0, RESIDUALS))
+        return float(own), null, conditional
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training images say. translator: of all of them; r2: cross-validated; is_deg, conditional_is_deg, null_energy: (n,) of view 0
+    of the images, each scored by a translator that did not see it, where there are folds."""
+
+    translator: Affine
+    r2: float
+    is_deg: np.ndarray
+    conditional_is_deg: np.ndarray
+    null_energy: np.ndarray
+    floor: Floor
+
+
+def _image_scores(fits: Fits, place: np.ndarray, rows: Rows, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """IS of null removal and of conditional removal of all images, (n,) each."""
+    n = len(rows.groups)
+    scores = np.empty((2, n))
+    for part, _, _, null, conditional in removals(fits, place, rows, np.arange(n), scale):
+        scores[:, part] = null.image_score(), conditional.image_score()
+    return scores[0], scores[1]
+
+
+def train(images: Paired, basis: np.ndarray, settings: Settings, scratch: Path, threads: int) -> Trained:
+    """Fit translators and floors to training images, as fit_translator and measure_floor do.
+
+    Parameters
+    ----------
+    images : Paired
+        The training images.
+    basis : ndarray of shape (d, k)
+        Orthonormal basis of the null space.
+    settings : Settings
+        How they are fitted.
+    scratch : Path
+        Folder for what is too large for memory.
+    threads : int
+        Permutations at a time.
+
+    Returns
+    -------
+    Trained
+        In the types of a study's files.
+    """
+    tried = list(settings.lambdas)
+    crossed, _, facts = fit_translators(images, settings.folds, tried)
+    crossed = crossed.each(lambda each: each.astype(np.float32))
+    removed = crossed.each(lambda each: share(each, basis).astype(np.float32))
+    whole = iterate_whole(images.features, "features", images.shards, images.manifest)
+    n = len(images.manifest)
+    is_deg, energy = np.empty(n), np.empty(n)
+    for image_id, features in whole:
+        is_deg[image_id] = Removal(crossed(features, image_id), removed(features, image_id)).image_score()
+        energy[image_id] = null_energy(features, basis)
+    axes, rank = coordinate_axes(basis, images.features_alone)
+    sums = GroupSums(split(images.manifest, settings.folds))
+    rows = read_rows(images, scratch, axes, rank, sums, trains=True)
+    lambdas, scale = choose(sums, rank, tried, facts["lambda"] if settings.fitted is None else settings.fitted)
+    both = lambdas["translator"], lambdas["predictor"]
+    fits = Fitted(sums, rank, both, sums.split.place, scale)
+    leave_residuals(rows, {group: fits.predictor_of(group) for group in np.unique(rows.groups)})
+    conditional = _image_scores(fits.fit(), sums.split.place, rows, 1.0)[1]
+    r2 = max(facts["alpha_curve"], key=lambda each: each["validation_r2"])["validation_r2"]
+    final = Fitted(sums, rank, both, np.array([WHOLE]), scale)
+    ((_, real),) = final.fit()
+    permutations = settings.permutations if sums.split.crossed else 0
+    generators = [np.random.default_rng([settings.seed, number + 1]) for number in range(permutations)]
+    permuted = list(_refits(final.exchange(rows), rows, generators, threads))
+    drawn = np.array([generator.integers(n, size=RESIDUALS) for generator in generators], np.int64).reshape(permutations, RESIDUALS)
+    residuals = np.float32(scale) * rows.residuals[drawn * rows.views]
+    floor = Floor(axes, rows.origin[0], final.predictors.whole, real, permuted, residuals)
+    return Trained(crossed.whole, r2, is_deg, conditional, energy, floor)
+
+
+def _refits(exchange: Exchange, rows: Rows, generators: list[np.random.Generator], threads: int) -> Iterator[Halves]:
+    """A translator for each generator, fitted to training images with residuals of others."""
+    with threadpool_limits(1):
+        for fits in map_ahead(lambda each: list(exchange.fit(rows, rows.permute(each))), generators, threads, 1):
+            yield from (fit for _, fit in fits)
+
+
+def trained(folder: Path, images: Paired, basis: np.ndarray, settings: Settings, cache: Path, threads: int) -> Trained:
+    """What train() gives, kept in a file that is named by all that decides it.
+
+    Parameters
+    ----------
+    folder : Path
+        Results folder of the training images.
+    images, basis, settings, threads
+        As for train().
+    cache : Path
+        Folder of such files, which may be removed at any time.
+
+    Returns
+    -------
+    Trained
+        Of the file, where it is there and whole.
+    """
+    decides = {
+        "images": [fingerprint(str(folder)), images.features.as_posix(), images.embeddings.as_posix()],
+        "basis": hashlib.sha256(np.ascontiguousarray(basis)).hexdigest(),
+        "settings": asdict(settings) | {"residuals": RESIDUALS},
+        "code": code_digest("analyses", "translators", "photo"),
+        "software": provenance(["scipy"])["software"],
+    }
+    path = cache / f"{hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()}.safetensors"
+    if path.is_file():
+        try:
+            return _read(path)
+        except InputError as error:
+            cli.log.warning("%s; it is made again", error)
+    started = time.perf_counter()
+    made = train(images, basis, settings, cache, threads)
+    _write(path, made)
+    seconds = time.perf_counter() - started
+    cli.log.info("translators and floors fitted to %d images in %.1f s, and kept in %s", len(made.is_deg), seconds, cache)
+    return made
+
+
+def code_digest(*rooms: str) -> str:
+    """Digest of the code of rooms of the package.
+
+    Parameters
+    ----------
+    *rooms : str
+        Their names.
+
+    Returns
+    -------
+    str
+        SHA-256 as hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for path in (path for room in rooms for path in sorted((Path(__file__).parents[1] / room).glob("*.py"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+HALVES = ("visible_weight", "visible_bias", "hidden", "predicted_weight", "predicted_bias", "embedding_means")
+NUMBERS = ("is_deg", "conditional_is_deg", "null_energy")
+PARTS = ("weight", "bias", *NUMBERS, "axes", "origin", "predictor_weight", "predictor_bias", "residuals", *HALVES)
+
+
+def _write(path: Path, made: Trained) -> None:
+    floor = made.floor
+    halves = [
+        (each.visible.weight, each.visible.bias, each.hidden, each.predicted.weight, each.predicted.bias, each.embedding_mean)
+        for each in (floor.real, *floor.permuted)
+    ]
+    arrays = [
+        made.translator.weight, made.translator.bias, *(getattr(made, name) for name in NUMBERS),
+        floor.axes, floor.origin, floor.predictor.weight, floor.predictor.bias, floor.residuals,
+        *map(np.stack, zip(*halves, strict=True)),
+    ]  # fmt: skip
+    write_tensors(path, dict(zip(PARTS, arrays, strict=True)), provenance(["scipy"], r2=made.r2))
+
+
+def _read(path: Path) -> Trained:
+    tensors, made = read_tensors(path, PARTS)
+    real, *permuted = (
+        Halves(Affine(seen, constant), hidden, Affine(reading, start), mean)
+        for seen, constant, hidden, reading, start, mean in zip(*(tensors[name] for name in HALVES), strict=True)
+    )
+    predictor = Affine(tensors["predictor_weight"], tensors["predictor_bias"])
+    floor = Floor(tensors["axes"], tensors["origin"], predictor, real, permuted, tensors["residuals"])
+    translator = Affine(tensors["weight"], tensors["bias"])
+    return Trained(translator, made.parsed("r2", float), *(tensors[name] for name in NUMBERS), floor)
