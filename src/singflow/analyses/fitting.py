@@ -122,7 +122,8 @@ def read_rows(images: Paired, folder: Path, axes: np.ndarray, rank: int, sums: G
             coordinates, place = shard["features"][part] @ axes, image_id * views + view
             if trains:
                 sums.update(coordinates, embeddings[part], image_id, view)
-            origin = sums.origin[0][:rank], sums.origin[1]
+            first = sums.origin or (coordinates[0], embeddings[0])
+            origin = first[0][:rank], first[1]
             known[place] = np.hstack([coordinates[:, :rank] - origin[0], embeddings[part] - origin[1]])
             hidden[place] = coordinates[:, rank:]
             seen += len(place)

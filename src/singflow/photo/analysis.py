@@ -1,7 +1,7 @@
 """What a model's head ignores in one image: its scores, the classes and texts that removal moves, and how far it can be steered."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -211,7 +211,7 @@ class Analysis:
     @property
     def conditional_is_deg(self) -> float | None:
         """IS of conditional removal, in degrees."""
-        return self.conditional and self.conditional.deg
+        return self.conditional.deg if self.conditional else None
 
 
 def stored_texts(
@@ -313,10 +313,11 @@ def analyze_feature(
         rows = zip(names, *scores.tolist(), (scores[2] - means).tolist(), strict=True)
         return [Movement(*row) for row in rows]
 
-    of_classes = movements(artifacts.class_texts, classes, True)
+    of_classes = movements(artifacts.class_names, classes, True)
     of_concepts = movements(artifacts.concepts, _scores(removal, artifacts.concept_embeddings), False)
     embeddings = np.array(list(texts.values())).reshape(len(texts), -1)
-    toward, usual, energy = of_classes[predictions[0].index], artifacts.usual, float(null_energy(features, artifacts.basis)[0])
+    best, usual, energy = predictions[0].index, artifacts.usual, float(null_energy(features, artifacts.basis)[0])
+    toward = replace(of_classes[best], text=artifacts.class_texts[best])
     ranked = artifacts.basis.shape[1] > 0
     null, conditional = _beside(features, artifacts, float(removal.image_score()[0]))
     return Analysis(

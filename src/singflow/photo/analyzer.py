@@ -17,8 +17,9 @@ from singflow.analyses.summary import Summary
 from singflow.artifacts.files import Facts
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tensors import read_tensors
+from singflow.config.sections import Section
 from singflow.errors import InputError
-from singflow.photo.analysis import Analysis, Artifacts, Setting, Steered, Usual, analyze_feature, steer_feature
+from singflow.photo.analysis import Analysis, Artifacts, Neighbour, Setting, Steered, Usual, analyze_feature, steer_feature
 from singflow.photo.fits import Floor, Settings, trained
 from singflow.photo.study import Known, Photos, note_of, read_study
 from singflow.photo.towers import CLASSES, MAX_PIXELS, MODELS, SPACES, Classifier, Space, open_image
@@ -70,7 +71,7 @@ class Result(Analysis):
         """
         from singflow.photo.figure import draw_image
 
-        near = [self.photos.picture(each, MAX_PIXELS) for each in self.nearest] if self.photos else []
+        near = [self.photos.picture(each, MAX_PIXELS) for each in self.nearest] if self.photos and self.photos.root else []
         return draw_image(self.image, Path(self.name).name, self, self.setting, near)
 
     def __repr__(self) -> str:
@@ -98,7 +99,7 @@ class Analyzer:
         translator: str | Path | None = None,
         models: str | Path = MODELS,
         spaces: str | Path = SPACES,
-        classes: str | Path = CLASSES,
+        classes: str | Path | None = None,
         device: str = "auto",
         threads: int = 1,
         cache: str | Path = CACHE,
@@ -115,8 +116,10 @@ class Analyzer:
             A finished study, whose translator is taken.
         translator : str or Path, optional
             A file with a linear translator, which is taken.
-        models, spaces, classes : str or Path
-            The registries, and the class list of a head that names none.
+        models, spaces : str or Path
+            The registries.
+        classes : str or Path, optional
+            Class list of a head that names none; by default that of the study, or of ImageNet.
         device : str
             auto, cpu or cuda.
         threads : int
@@ -137,8 +140,8 @@ class Analyzer:
         if results is not None and translator is not None:
             raise InputError(f"--results {results} and --translator {translator}: name one of them, whose translator is taken")
         if results is not None:
-            return cls(read_study(Path(results), model, space, Path(classes), device, threads, Path(cache)))
-        classifier = Classifier.load(model, models=models, classes=classes, device=device)
+            return cls(read_study(Path(results), model, space, None if classes is None else Path(classes), device, threads, Path(cache)))
+        classifier = Classifier.load(model, models=models, classes=classes or CLASSES, device=device)
         into = Space.load(space, spaces=spaces, device=device)
         if translator is not None:
             return cls(_by_file(Path(translator), classifier, into))
@@ -183,11 +186,27 @@ class Analyzer:
         sha256 = hashlib.sha256(content).hexdigest()
         features = known.classifier.features(photo, max_pixels)
         wanted = dict(zip(texts, known.texts.embed(list(texts)), strict=True)) if texts else {}
-        near = partial(known.photos.nearest, sha256) if known.photos else lambda _: []
         note = IN_SAMPLE if sha256 in known.seen else ""
-        analysis = analyze_feature(features, known.artifacts, wanted, extremes, near, note)
+        analysis = analyze_feature(features, known.artifacts, wanted, extremes, partial(self.nearest, sha256=sha256), note)
         called = name or (str(image) if isinstance(image, str | Path) else "image")
         return Result(**vars(analysis), name=called, setting=known.artifacts.setting, image=photo, features=features, photos=known.photos)
+
+    def nearest(self, points: np.ndarray, sha256: str = "") -> list[Neighbour]:
+        """The photos of the study or the reference that are nearest to points of the space.
+
+        Parameters
+        ----------
+        points : ndarray of shape (n, m)
+            Embeddings.
+        sha256 : str
+            Hash of a file, which is never given.
+
+        Returns
+        -------
+        list of Neighbour
+            One each; none where the embeddings are not here.
+        """
+        return self.known.photos.nearest(sha256, points) if self.known.photos else []
 
     def steer(self, photo: Result, text: str, is_deg: float) -> Steered:
         """Steer a photo's feature toward a text, inside the null space, until its meaning is turned by an angle; logits stay.
@@ -209,8 +228,13 @@ class Analyzer:
         return steer_feature(photo.features, self.known.artifacts, text, self.known.texts.embed([text])[0], is_deg)
 
 
+def _default(section: type[Section], key: str) -> Any:
+    """What a study has where it says nothing."""
+    return section.model_fields[key].default
+
+
 def _setting(classifier: Classifier, space: Space, source: str, basis: np.ndarray, r2: float | None, images: int, note: str) -> Setting:
-    quality = "unknown" if r2 is None else "good" if r2 >= Summary().min_r2 else "weak"
+    quality = "unknown" if r2 is None else "good" if r2 >= _default(Summary, "min_r2") else "weak"
     return Setting(classifier.name, space.name, source, "exact", basis.shape[1], r2, quality, f"reference's {images} images", images, note)
 
 
@@ -223,18 +247,22 @@ def _by_reference(reference: str, classifier: Classifier, space: Space, threads:
         raise InputError(_no_translator(folder, classifier, space))
     manifest = read_manifest(folder / "data/manifest.parquet")
     images = Paired(manifest, features, embeddings, len(list(features.glob("shard-*.safetensors"))))
-    basis = null_space(classifier.weight, stored=classifier.weight_dtype).basis
-    fitted = TranslatorParameters()
-    settings = Settings(fitted.folds, tuple(fitted.lambdas), None, FloorParameters().permutations, 0)
-    fits = trained(folder, images, basis, settings, cache, threads)
+    folds, lambdas = (_default(TranslatorParameters, name) for name in ("folds", "lambdas"))
+    settings = Settings(folds, tuple(lambdas), None, _default(FloorParameters, "permutations"), 0)
+    head = hashlib.sha256(classifier.weight.tobytes() + classifier.weight_dtype.encode()).hexdigest()
+    fits = trained(folder, images, head, lambda: _null_basis(classifier), settings, cache, threads)
     setting = _setting(
-        classifier, space, f"fitted on the {len(manifest)} images of {folder}", basis, fits.r2, len(manifest),
-        note_of(basis, embeddings, classifier),
+        classifier, space, f"fitted on the {len(manifest)} images of {folder}", fits.basis, fits.r2, len(manifest),
+        note_of(fits.basis, embeddings, classifier),
     )  # fmt: skip
     usual = Usual(fits.is_deg, fits.conditional_is_deg, fits.null_energy)
-    artifacts = _artifacts(setting, classifier, space, basis, fits.translator, usual, fits.floor)
-    photos = Photos(manifest, embeddings, images.shards, folder)
+    artifacts = _artifacts(setting, classifier, space, fits.basis, fits.translator, usual, fits.floor)
+    photos = Photos(manifest, embeddings, images.shards, None)
     return Known(classifier, space.texts, artifacts, photos, frozenset(manifest["sha256"]))
+
+
+def _null_basis(classifier: Classifier) -> np.ndarray:
+    return null_space(classifier.weight, stored=classifier.weight_dtype).basis
 
 
 def _artifacts(
@@ -251,7 +279,7 @@ def _by_file(path: Path, classifier: Classifier, space: Space) -> Known:
     """A model and a space by a translator's file."""
     translator = Translator.load(path)
     check_pair(path, translator, classifier, space)
-    basis = null_space(classifier.weight, stored=classifier.weight_dtype).basis
+    basis = _null_basis(classifier)
     setting = _setting(classifier, space, str(path), basis, None, 0, note_of(basis, Path(), classifier))
     return Known(classifier, space.texts, _artifacts(setting, classifier, space, basis, translator, None, None), None, frozenset())
 

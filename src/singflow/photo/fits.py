@@ -8,7 +8,7 @@ study with a reference (analyses/floor.py), where the residuals that are scored 
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -95,9 +95,13 @@ class Floor:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training images say. translator: of all of them; r2: cross-validated; is_deg, conditional_is_deg, null_energy: (n,) of view 0
-    of the images, each scored by a translator that did not see it, where there are folds."""
+    """What training images say.
 
+    basis: (d, k), of the null space; translator: of all images; r2: cross-validated; is_deg, conditional_is_deg, null_energy: (n,) of view
+    0 of the images, each scored by a translator that did not see it, where there are folds.
+    """
+
+    basis: np.ndarray
     translator: Affine
     r2: float
     is_deg: np.ndarray
@@ -163,7 +167,7 @@ def train(images: Paired, basis: np.ndarray, settings: Settings, scratch: Path, 
     drawn = np.array([generator.integers(n, size=RESIDUALS) for generator in generators], np.int64).reshape(permutations, RESIDUALS)
     residuals = np.float32(scale) * rows.residuals[drawn * rows.views]
     floor = Floor(axes, rows.origin[0], final.predictors.whole, real, permuted, residuals)
-    return Trained(crossed.whole, r2, is_deg, conditional, energy, floor)
+    return Trained(basis, crossed.whole, r2, is_deg, conditional, energy, floor)
 
 
 def _refits(exchange: Exchange, rows: Rows, generators: list[np.random.Generator], threads: int) -> Iterator[Halves]:
@@ -173,15 +177,21 @@ def _refits(exchange: Exchange, rows: Rows, generators: list[np.random.Generator
             yield from (fit for _, fit in fits)
 
 
-def trained(folder: Path, images: Paired, basis: np.ndarray, settings: Settings, cache: Path, threads: int) -> Trained:
+def trained(
+    folder: Path, images: Paired, head: str, split_head: Callable[[], np.ndarray], settings: Settings, cache: Path, threads: int
+) -> Trained:
     """What train() gives, kept in a file that is named by all that decides it.
 
     Parameters
     ----------
     folder : Path
         Results folder of the training images.
-    images, basis, settings, threads
+    images, settings, threads
         As for train().
+    head : str
+        Digest of what the null space is made from.
+    split_head : callable
+        Gives the orthonormal basis of the null space, (d, k).
     cache : Path
         Folder of such files, which may be removed at any time.
 
@@ -192,7 +202,7 @@ def trained(folder: Path, images: Paired, basis: np.ndarray, settings: Settings,
     """
     decides = {
         "images": [fingerprint(str(folder)), images.features.as_posix(), images.embeddings.as_posix()],
-        "basis": hashlib.sha256(np.ascontiguousarray(basis)).hexdigest(),
+        "head": head,
         "settings": asdict(settings) | {"residuals": RESIDUALS},
         "code": code_digest("analyses", "translators", "photo"),
         "software": provenance(["scipy"])["software"],
@@ -204,7 +214,8 @@ def trained(folder: Path, images: Paired, basis: np.ndarray, settings: Settings,
         except InputError as error:
             cli.log.warning("%s; it is made again", error)
     started = time.perf_counter()
-    made = train(images, basis, settings, cache, threads)
+    with threadpool_limits(1):  # matrices are small, and threads of BLAS that wait for each other take longer where cores are shared
+        made = train(images, split_head(), settings, cache, threads)
     _write(path, made)
     seconds = time.perf_counter() - started
     cli.log.info("translators and floors fitted to %d images in %.1f s, and kept in %s", len(made.is_deg), seconds, cache)
@@ -232,7 +243,7 @@ def code_digest(*rooms: str) -> str:
 
 HALVES = ("visible_weight", "visible_bias", "hidden", "predicted_weight", "predicted_bias", "embedding_means")
 NUMBERS = ("is_deg", "conditional_is_deg", "null_energy")
-PARTS = ("weight", "bias", *NUMBERS, "axes", "origin", "predictor_weight", "predictor_bias", "residuals", *HALVES)
+PARTS = ("null_basis", "weight", "bias", *NUMBERS, "axes", "origin", "predictor_weight", "predictor_bias", "residuals", *HALVES)
 
 
 def _write(path: Path, made: Trained) -> None:
@@ -242,7 +253,7 @@ def _write(path: Path, made: Trained) -> None:
         for each in (floor.real, *floor.permuted)
     ]
     arrays = [
-        made.translator.weight, made.translator.bias, *(getattr(made, name) for name in NUMBERS),
+        made.basis, made.translator.weight, made.translator.bias, *(getattr(made, name) for name in NUMBERS),
         floor.axes, floor.origin, floor.predictor.weight, floor.predictor.bias, floor.residuals,
         *map(np.stack, zip(*halves, strict=True)),
     ]  # fmt: skip
@@ -258,4 +269,5 @@ def _read(path: Path) -> Trained:
     predictor = Affine(tensors["predictor_weight"], tensors["predictor_bias"])
     floor = Floor(tensors["axes"], tensors["origin"], predictor, real, permuted, tensors["residuals"])
     translator = Affine(tensors["weight"], tensors["bias"])
-    return Trained(translator, made.parsed("r2", float), *(tensors[name] for name in NUMBERS), floor)
+    numbers = {name: tensors[name] for name in NUMBERS}
+    return Trained(tensors["null_basis"], translator, made.parsed("r2", float), floor=floor, **numbers)

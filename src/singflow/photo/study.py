@@ -1,6 +1,7 @@
 """A finished study, read for single images: its artifacts, its texts and its model."""
 
 import difflib
+import hashlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from singflow.errors import InputError
 from singflow.photo.analysis import Artifacts, Neighbour, Setting, Usual, stored_texts
 from singflow.photo.fits import Settings, trained
 from singflow.photo.texts import Texts, text_of
-from singflow.photo.towers import Classifier, pick
+from singflow.photo.towers import CLASSES, Classifier, pick
 from singflow.pictures.neighbours import contents, nearest
 from singflow.translators.linear import Translator
 from singflow.translators.reference import Paired, reference_folder, training_images
@@ -109,13 +110,14 @@ class Known:
 class Photos:
     """The study's photos: their embeddings in a space, and their files, which need not be here.
 
-    folder: of the embeddings' shards, of which there are so many; root: what the manifest's paths are relative to.
+    folder: of the embeddings' shards, of which there are so many; root: what the manifest's paths are relative to, None where the files are
+    nowhere.
     """
 
     manifest: pd.DataFrame
     folder: Path
     shards: int
-    root: Path
+    root: Path | None
 
     def nearest(self, sha256: str, points: np.ndarray) -> list[Neighbour]:
         """The photo nearest to each point, exactly; none of the content asked about.
@@ -157,6 +159,8 @@ class Photos:
         PIL.Image.Image or None
             None where its file is not here, or is another by now.
         """
+        if self.root is None:
+            return None
         try:
             return read_unchanged(self.root, photo.path, self.manifest["sha256"][photo.image_id], max_pixels)
         except InputError:
@@ -222,7 +226,7 @@ def read_texts(results: Path, space: str, device: "torch.device", class_names: l
     if prompts.keys() != set(names["labels"]) or any(len(tensors[kind]) != len(names[f"{kind.split('_')[0]}s"]) for kind in kinds):
         raise InputError(f"{path}: holds other texts than its names and the manifest: remove it and run the workflow again")
     templates, of_concepts = (made.parsed(f"{kind}_templates", list) for kind in ("label", "concept"))
-    labels = {}
+    labels: dict[int, tuple[str, np.ndarray]] = {}
     for label, row, embedding in zip(names["labels"], head_rows(names["labels"], class_names), tensors["label_embeddings"], strict=True):
         own = prompts[label] if prompts[label] != prompt_of(label) else text_of(label, templates)
         labels |= {int(row): (own, embedding)} if row >= 0 else {}
@@ -250,7 +254,7 @@ def head_rows(labels: list[str], class_names: list[str]) -> np.ndarray:
     return head_classes(pd.DataFrame({"label": labels}), class_names)
 
 
-def read_study(results: Path, model: str, space: str, classes: Path, device: str, threads: int, cache: Path) -> Known:
+def read_study(results: Path, model: str, space: str, classes: Path | None, device: str, threads: int, cache: Path) -> Known:
     """What the study knows of a model and a space.
 
     Parameters
@@ -259,8 +263,8 @@ def read_study(results: Path, model: str, space: str, classes: Path, device: str
         Folder of the study.
     model, space : str
         Their names.
-    classes : Path
-        Class list of a head that does not name its classes itself.
+    classes : Path, optional
+        Class list of a head that does not name its classes itself; by default the study's.
     device : str
         auto, cpu or cuda.
     threads : int
@@ -282,6 +286,7 @@ def read_study(results: Path, model: str, space: str, classes: Path, device: str
     entries = {kind: registry_entry(results, kind, name) for kind, name in (("model", model), ("space", space))}
     head_path = existing(results / f"features/{model}/head.safetensors")
     head, made = read_tensors(head_path, ["weight", "bias"])
+    classes = classes or Path(read_yaml(existing(results / "params.yaml"))["data"].get("classes", CLASSES))
     class_names = made.parsed("class_names", list | None) or read_class_list(classes)
     if len(class_names) != len(head["weight"]):
         raise InputError(
@@ -310,7 +315,10 @@ def read_study(results: Path, model: str, space: str, classes: Path, device: str
     if not photos.folder.is_dir():
         log.warning("%s: not here, so the nearest photos are left out: `make fetch` brings it", photos.folder)
     images = study_images(results, model, photos)
-    fits = images and trained(*images, basis, study_settings(results, report), cache, threads)
+    fits = None
+    if images:
+        digest = hashlib.sha256(basis.tobytes()).hexdigest()
+        fits = trained(*images, digest, lambda: basis, study_settings(results, report), cache, threads)
     setting = Setting(
         model=model,
         space=space,

@@ -2,6 +2,8 @@
 
 from singflow.photo.analysis import Analysis, Beside, Movement, Reach, Setting
 
+SHARE = 0.05  # of null components without content that may turn the meaning as far as one that is more than its floor
+
 
 def describe(image: str, analysis: Analysis, setting: Setting) -> str:
     """The analysis in a few lines of text.
@@ -140,15 +142,11 @@ def beside_line(name: str, score: Beside, setting: Setting) -> str:
     str
         One line, in degrees.
     """
-    parts = [f"{name} {score.deg:.2f} degrees"]
+    line = f"{name} {score.deg:.2f} degrees"
     if score.floor_deg is not None and score.floor_share is not None:
-        parts.append(
-            f"null components without content by {score.floor_deg:.2f} [{score.floor_low_deg:.2f}, {score.floor_high_deg:.2f}], "
-            f"{100 * score.floor_share:.0f} % of them as far"
-        )
-    if score.percentile is not None:
-        parts.append(f"above {score.percentile:.0f} % of the {setting.images}")
-    return "; ".join(parts)
+        than = "more" if score.floor_share < SHARE else "no more"
+        line += f", {than} than its floor ({score.floor_deg:.2f}, from {score.floor_low_deg:.2f} to {score.floor_high_deg:.2f})"
+    return line if score.percentile is None else f"{line}; above {score.percentile:.0f} % of the {setting.images}"
 
 
 def energy_lines(analysis: Analysis, setting: Setting) -> list[str]:
