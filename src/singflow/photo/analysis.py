@@ -315,7 +315,7 @@ def analyze_feature(
 
     of_classes = movements(artifacts.class_names, classes, True)
     of_concepts = movements(artifacts.concepts, _scores(removal, artifacts.concept_embeddings), False)
-    embeddings = np.array(list(texts.values())).reshape(len(texts), -1)
+    wanted = _scores(removal, np.stack(list(texts.values()))) if texts else np.empty((3, 0))
     best, usual, energy = predictions[0].index, artifacts.usual, float(null_energy(features, artifacts.basis)[0])
     toward = replace(of_classes[best], text=artifacts.class_texts[best])
     ranked = artifacts.basis.shape[1] > 0
@@ -330,7 +330,7 @@ def analyze_feature(
         logit_change=float(logit_change(artifacts.head["weight"], features, remove_null(features, artifacts.basis))[0]),
         as_abs_percentile=percentile(np.abs(usual.as_deg), abs(toward.as_deg)) if usual and usual.as_deg is not None and ranked else None,
         predicted=toward,
-        texts=movements(list(texts), _scores(removal, embeddings), False) if texts else [],
+        texts=movements(list(texts), wanted, False),
         reach=[reach(features, artifacts, text, embedding) for text, embedding in texts.items()],
         classes_gained=_extremes(of_classes, "as_contrast_deg", extremes, 1),
         classes_lost=_extremes(of_classes, "as_contrast_deg", extremes, -1),

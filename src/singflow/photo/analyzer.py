@@ -17,6 +17,7 @@ from singflow.analyses.summary import Summary
 from singflow.artifacts.files import Facts
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tensors import read_tensors
+from singflow.config.registry import OpenCLIPEntry
 from singflow.config.sections import Section
 from singflow.errors import InputError
 from singflow.photo.analysis import Analysis, Artifacts, Neighbour, Setting, Steered, Usual, analyze_feature, steer_feature
@@ -69,10 +70,14 @@ class Result(Analysis):
         matplotlib.figure.Figure
             10.5 inches wide.
         """
+        import matplotlib.pyplot as plt
+
         from singflow.photo.figure import draw_image
 
         near = [self.photos.picture(each, MAX_PIXELS) for each in self.nearest] if self.photos and self.photos.root else []
-        return draw_image(self.image, Path(self.name).name, self, self.setting, near)
+        figure = draw_image(self.image, Path(self.name).name, self, self.setting, near)
+        plt.close(figure)  # a notebook shows it once, as what a cell gives
+        return figure
 
     def __repr__(self) -> str:
         return describe(self.name, self, self.setting)
@@ -280,7 +285,8 @@ def _by_file(path: Path, classifier: Classifier, space: Space) -> Known:
     translator = Translator.load(path)
     check_pair(path, translator, classifier, space)
     basis = _null_basis(classifier)
-    setting = _setting(classifier, space, str(path), basis, None, 0, note_of(basis, Path(), classifier))
+    r2 = read_tensors(path, [])[1].get("validation_r2")
+    setting = _setting(classifier, space, str(path), basis, None if r2 is None else float(r2), 0, note_of(basis, Path(), classifier))
     return Known(classifier, space.texts, _artifacts(setting, classifier, space, basis, translator, None, None), None, frozenset())
 
 
@@ -308,26 +314,28 @@ def check_pair(path: Path, translator: Translator, classifier: Classifier, space
     shape = (space.entry.dim, classifier.weight.shape[1])
     if translator.weight.shape != shape:
         raise InputError(f"{path}: has shape {translator.weight.shape}, but {classifier.name} -> {space.name} needs {shape}: name its own")
-    if made.get("space", space.name) != space.name:
-        raise InputError(f"{path}: translates into {made['space']}, not {space.name}: write --space {made['space']}")
-    weights = _weights(path, made)
+    into = made.get("space_id", made.get("space", space.name))
+    if into not in (space.name, space.entry.id if isinstance(space.entry, OpenCLIPEntry) else space.entry.identity):
+        raise InputError(f"{path}: translates into {into}, not {space.name}: write --space with the name of its space")
+    weights = made.get("weights_sha256") or _study_weights(path, made)
     if weights is not None:
         if weights != classifier.weights_sha256:
-            raise InputError(f"{path}: was fitted for {made['model']} with other weights than {classifier.name} has: name its model")
+            raise InputError(
+                f"{path}: was fitted for other weights ({weights[:12]}) than {classifier.name} has ({classifier.weights_sha256[:12]}): "
+                "name the model that it was fitted for with --model"
+            )
         return
-    released = made.get("released_for", made.get("model", classifier.name))
+    released = made.get("model_id", made.get("released_for", made.get("model", classifier.name)))
     wanted = RELEASED.get(released, released)
     if wanted not in (mine, classifier.name):
         raise InputError(f"{path}: was made for {wanted}, but {classifier.name} is {mine}: write --model {wanted}")
 
 
-def _weights(path: Path, made: Facts) -> str | None:
-    """Hash of the model's weights, by the file or by the study that it lies in."""
+def _study_weights(path: Path, made: Facts) -> str | None:
+    """Hash of the model's weights, by the head of the study that a translator lies in."""
     study = next((each.parent for each in path.parents if each.name == "translators"), None)
     head = study / f"features/{made.get('model')}/head.safetensors" if study else None
-    if head and head.is_file():
-        return read_tensors(head, [])[1].get("weights_sha256")
-    return made.get("model_weights_sha256")
+    return read_tensors(head, [])[1]["weights_sha256"] if head and head.is_file() else None
 
 
 def _no_translator(folder: Path, classifier: Classifier, space: Space) -> str:
