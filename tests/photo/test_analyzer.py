@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,29 +22,9 @@ from singflow.photo import fits
 from singflow.photo.analyzer import IN_SAMPLE, Analyzer, check_pair
 from singflow.photo.study import KNOWN_ZERO
 from singflow.translators.linear import Translator
-from tests.project import Project
+from tests.photo.conftest import MODEL, SCORES, SPACE
 
-MODEL, SPACE = "efficientnet_lite0", "conse_minilm"
-SCORES = f"results/demo/scores/{SPACE}/{MODEL}.parquet"
 TEXTS = ["a rug", "an image of a jellyfish"]
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """The scores of a study of the packaged images, whose translators are fitted on the packaged reference."""
-    project = Project(tmp_path_factory.mktemp("project"))
-    differences = {"models": [MODEL], "comparison": {"models": []}, "extraction": {"views": 1}, "translator": {"reference": "packaged"}}
-    project.study(**differences | {"floor": {"permutations": 20}, "pictures": {"closeup": MODEL}})
-    project.snakemake(SCORES, "results/demo/tables/models.csv", "results/demo/params.yaml")
-    return project
-
-
-@pytest.fixture(scope="module")
-def home(project):
-    """The working directory of all tests here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project.folder)
-        yield project.folder
 
 
 @pytest.fixture(scope="module")
@@ -224,16 +203,6 @@ def test_what_was_fitted_is_kept_and_made_again_where_the_file_is_damaged(home, 
     file.write_bytes(file.read_bytes()[:5000])
     assert Analyzer.load(MODEL, cache=tmp_path).analyze(photos[0]).to_dict() == first
     assert "not readable as safetensors" in caplog.text and "it is made again" in caplog.text
-
-
-def test_a_first_photo_takes_five_seconds_of_one_core_and_a_further_one_a_third(home, analyzer, photos):
-    started = time.process_time()
-    again = Analyzer.load(MODEL)
-    again.analyze(photos[0], TEXTS)
-    first = time.process_time()
-    for photo in photos[1:6]:
-        again.analyze(photo, TEXTS)
-    assert first - started < 5.0 and (time.process_time() - first) / 5 < 0.3
 
 
 def test_the_command_says_it_in_words_or_as_json_and_loads_the_model_once(home, photos, capsys, tmp_path, monkeypatch):
