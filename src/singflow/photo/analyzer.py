@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -347,32 +347,23 @@ def _no_translator(folder: Path, classifier: Classifier, space: Space) -> str:
     )
 
 
-@overload
-def analyze(images: "Photo", model: str = ..., texts: Sequence[str] = ..., **options: Any) -> Result: ...
-@overload
-def analyze(images: "Sequence[Photo]", model: str = ..., texts: Sequence[str] = ..., **options: Any) -> list[Result]: ...
-def analyze(images: Any, model: str = "efficientnet_lite0", texts: Sequence[str] = (), **options: Any) -> Result | list[Result]:
-    """Say what a model's head ignores in a photo, or in several.
+def analyze(image: "Photo", model: str = "efficientnet_lite0", texts: Sequence[str] = (), **options: Any) -> Result:
+    """Say what a model's head ignores in one photo; an Analyzer is loaded once for many.
 
     Parameters
     ----------
-    images : str, Path, bytes or PIL.Image.Image, or a sequence of them
-        Photos.
+    image : str, Path, bytes or PIL.Image.Image
+        Path of a file, content of a file, or an image.
     model : str
         Name in the registry, or <source>/<id>.
     texts : sequence of str
-        Texts that they are compared with.
+        Texts that it is compared with.
     **options : Any
         As Analyzer.load() takes them: space, reference, results, translator, ...
 
     Returns
     -------
-    Result or list of Result
-        A list for a sequence.
+    Result
+        Scores.
     """
-    from PIL import Image
-
-    analyzer = Analyzer.load(model, **options)
-    if isinstance(images, str | Path | bytes | Image.Image):
-        return analyzer.analyze(images, texts)
-    return [analyzer.analyze(image, texts) for image in images]
+    return Analyzer.load(model, **options).analyze(image, texts)
