@@ -286,7 +286,7 @@ def _by_file(path: Path, classifier: Classifier, space: Space) -> Known:
     check_pair(path, translator, classifier, space)
     basis = _null_basis(classifier)
     r2 = read_tensors(path, [])[1].get("validation_r2")
-    setting = _setting(classifier, space, str(path), basis, None if r2 is None else float(r2), 0, note_of(basis, Path(), classifier))
+    setting = _setting(classifier, space, str(path), basis, None if r2 is None else float(r2), 0, note_of(basis, None, classifier))
     return Known(classifier, space.texts, _artifacts(setting, classifier, space, basis, translator, None, None), None, frozenset())
 
 

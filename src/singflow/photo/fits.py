@@ -165,7 +165,7 @@ def train(images: Paired, basis: np.ndarray, settings: Settings, scratch: Path, 
     ((_, real),) = final.fit()
     drawn = list(_refits(fits.exchange(rows), rows, settings, threads)) if sums.split.crossed else []
     permuted = [fit for fit, _ in drawn]
-    held = np.array([images for _, images in drawn], np.int64).reshape(len(drawn), -1)
+    held = np.array([images for _, images in drawn], np.int64).reshape(len(drawn), len(drawn[0][1]) if drawn else 0)
     residuals = np.float32(scale) * rows.residuals[held * rows.views]
     floor = Floor(axes, rows.origin[0], final.predictors.whole, real, permuted, residuals)
     return Trained(basis, crossed.whole, r2, is_deg, conditional, energy, floor)
