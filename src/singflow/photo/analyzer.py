@@ -3,6 +3,7 @@
 import hashlib
 import html
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -255,13 +256,15 @@ def _by_reference(reference: str, classifier: Classifier, space: Space, threads:
     folds, lambdas = (_default(TranslatorParameters, name) for name in ("folds", "lambdas"))
     settings = Settings(folds, tuple(lambdas), None, _default(FloorParameters, "permutations"), 0)
     head = hashlib.sha256(classifier.weight.tobytes() + classifier.weight_dtype.encode()).hexdigest()
-    fits = trained(folder, images, head, lambda: _null_basis(classifier), settings, cache, threads)
+    with ThreadPoolExecutor(1) as pool:  # texts on one core, fits on another
+        texts = pool.submit(space.texts.of_classes, classifier.class_names)
+        fits = trained(folder, images, head, lambda: _null_basis(classifier), settings, cache, threads)
     setting = _setting(
         classifier, space, f"fitted on the {len(manifest)} images of {folder}", fits.basis, fits.r2, len(manifest),
         note_of(fits.basis, embeddings, classifier),
     )  # fmt: skip
     usual = Usual(fits.is_deg, fits.conditional_is_deg, fits.null_energy)
-    artifacts = _artifacts(setting, classifier, space, fits.basis, fits.translator, usual, fits.floor)
+    artifacts = _artifacts(setting, classifier, texts.result(), fits.basis, fits.translator, usual, fits.floor)
     photos = Photos(manifest, embeddings, images.shards, None)
     return Known(classifier, space.texts, artifacts, photos, frozenset(manifest["sha256"]))
 
@@ -271,13 +274,22 @@ def _null_basis(classifier: Classifier) -> np.ndarray:
 
 
 def _artifacts(
-    setting: Setting, classifier: Classifier, space: Space, basis: np.ndarray, translator: Affine, usual: Usual | None, floor: Floor | None
-) -> Artifacts:
-    none = np.empty((0, space.entry.dim), np.float32)
+    setting: Setting, classifier: Classifier, texts: tuple[list[str], np.ndarray], basis: np.ndarray, translator: Affine,
+    usual: Usual | None, floor: Floor | None,
+) -> Artifacts:  # fmt: skip
     return Artifacts(
-        setting, classifier.head, classifier.class_names, *space.texts.of_classes(classifier.class_names), basis, translator,
-        share(translator, basis), [], none, usual, floor,
-    )  # fmt: skip
+        setting,
+        classifier.head,
+        classifier.class_names,
+        *texts,
+        basis,
+        translator,
+        share(translator, basis),
+        [],
+        texts[1][:0],
+        usual,
+        floor,
+    )
 
 
 def _by_file(path: Path, classifier: Classifier, space: Space) -> Known:
@@ -287,7 +299,8 @@ def _by_file(path: Path, classifier: Classifier, space: Space) -> Known:
     basis = _null_basis(classifier)
     r2 = read_tensors(path, [])[1].get("validation_r2")
     setting = _setting(classifier, space, str(path), basis, None if r2 is None else float(r2), 0, note_of(basis, None, classifier))
-    return Known(classifier, space.texts, _artifacts(setting, classifier, space, basis, translator, None, None), None, frozenset())
+    texts = space.texts.of_classes(classifier.class_names)
+    return Known(classifier, space.texts, _artifacts(setting, classifier, texts, basis, translator, None, None), None, frozenset())
 
 
 def check_pair(path: Path, translator: Translator, classifier: Classifier, space: Space) -> None:
