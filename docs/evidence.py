@@ -25,7 +25,7 @@ from singflow.analyses.geometry import null_space, random_basis
 from singflow.analyses.metrics import Removal, contrast_deg, remove, share, unit
 from singflow.analyses.unique_information import unique_information
 from singflow.figures.style import STYLE, colour, marker, save
-from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, cross_validate, penalties, r2_without, split
+from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, penalties, r2_without, split
 from singflow.translators.ridge import Affine
 
 TRIALS, PERMUTATIONS, FOLDS, LEVEL = 8, 20, 5, 0.05
@@ -126,15 +126,16 @@ def judge(images: Images, seed: int, photos: Images | None = None) -> Measures:
     fitted = Fitted(sums, rank, (lambdas, penalty), place, scale)
     start, target = sums.origin[0][:rank], sums.origin[1]
 
-    def rows_of(given: Images, predictors: CrossFitted, groups: np.ndarray) -> Rows:
-        predicted = predictors(given.principal, np.arange(len(groups)))
-        arrays = np.hstack([given.principal - start, given.embeddings - target]), given.hidden - predicted, predicted
-        return Rows(*(each.astype(np.float32) for each in arrays), (start, target), groups, 1)
+    def rows_of(given: Images, groups: np.ndarray) -> Rows:
+        known = np.hstack([given.principal - start, given.embeddings - target]).astype(np.float32)
+        hidden = given.hidden.astype(np.float32)
+        rows = Rows(known, hidden, np.empty_like(hidden), known[:, :rank].copy(), (start, target), groups, 1)
+        fitted.leave_residuals(rows)
+        return rows
 
-    maps = tuple(fitted.predictor_of(group) for group in range(FOLDS))
-    rows = scored = rows_of(images, CrossFitted(maps, sums.split.groups, sums.split.groups), sums.split.groups)
+    rows = scored = rows_of(images, sums.split.groups)
     if photos:
-        scored = rows_of(photos, fitted.predictors, np.zeros(len(place), dtype=int))
+        scored = rows_of(photos, place)
     texts, codes = images.texts, (photos or images).codes
     real, exchange = score(fitted.fit(), place, scored, texts[codes]), fitted.exchange(rows)
     table = measure(real, exchange, rows, scored, place, texts, codes, permutations=PERMUTATIONS, seed=seed).table

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pandas as pd
 from pydantic import Field
 
 from singflow import cli
-from singflow.analyses.fitting import choose, leave_residuals, read_rows
-from singflow.analyses.floor import SCORES, Fitted, Floor, label_p_values, measure, p_value, score
+from singflow.analyses.fitting import read_rows
+from singflow.analyses.floor import Fitted, Floor, choose_penalties, measure, score
 from singflow.analyses.geometry import coordinate_axes
 from singflow.analyses.unique_information import unique_information
 from singflow.artifacts.files import read_json, read_names, write_json
@@ -64,36 +63,25 @@ def main(flags: Flags) -> None:
     training = read_rows(images, folder, axes, rank, sums, trains=True)
     fitted = read_json(flags.translator).of_kind("lambda", float | None)
     released, judged = fitted is None, sums.split.crossed  # in sample residuals are too small, and so are floors
-    lambdas, scale = choose(sums, rank, flags.lambdas, fitted)
-    facts = unique_information(sums, rank, (lambdas["translator"], lambdas["principal"]), flags.confidence)
+    lambdas, scale = choose_penalties(sums, rank, flags.lambdas, fitted, flags.threads)
+    facts = unique_information(sums, rank, (lambdas["translator"], lambdas["principal"]), flags.confidence, flags.threads)
     place = sums.split.place if images is own else np.full(len(manifest), WHOLE, np.int32)
-    fits = Fitted(sums, rank, (lambdas["translator"], lambdas["predictor"]), place, scale)
-    leave_residuals(training, {group: fits.predictor_of(group) for group in np.unique(training.groups)})
+    fits = Fitted(sums, rank, (lambdas["translator"], lambdas["predictor"]), place, scale, flags.threads)
+    fits.leave_residuals(training)
     scored = training
     if images is not own:
         scored = read_rows(own, folder, axes, rank, sums, trains=False)
-        leave_residuals(scored, {0: fits.predictors.whole})
+        fits.leave_residuals(scored)
     real, exchange = score(fits.fit(), place, scored, texts[codes]), fits.exchange(training)
     del sums, fits  # permutations take their memory
     numbers = {"permutations": flags.permutations, "seed": flags.seed, "threads": flags.threads}
     floors = measure(real, exchange, training, scored, place, texts, codes, **numbers)
-    write_parquet(flags.table, floors.table)
-    of_images = {f"floor_{name}": values for name, values in floors.images.items()} | {
-        name: floors.real[name] for name in SCORES if name.startswith("conditional")
-    }
-    write_parquet(flags.images, pd.DataFrame({"image_id": manifest["image_id"], **of_images}))
     n = np.bincount(codes, minlength=len(labels))
-    by_label = {"label": labels, "n": n}
-    for name, sums_of in floors.labels.items():
-        p = label_p_values(sums_of) if judged else np.nan
-        by_label |= {name: sums_of[0] / n, f"floor_{name}": sums_of[1:].mean(axis=0) / n, f"p_{name}": p}
-    write_parquet(flags.labels, pd.DataFrame(by_label))
-    first, permuted = floors.table.iloc[0], floors.table.iloc[1:]
-    compared = {"p_is": "is_mean_deg", "p_as_abs": "as_abs_mean_deg", "p_conditional_is": "conditional_is_mean_deg"}
+    write_parquet(flags.table, floors.table)
+    write_parquet(flags.images, floors.of_images(manifest["image_id"].to_numpy()))
+    write_parquet(flags.labels, floors.of_labels(labels, n, judged))
     report = {
-        "permutations": flags.permutations,
-        **{name: p_value(first[column], permuted[column].to_numpy()) if judged else None for name, column in compared.items()},
-        "conditional_excess_deg": float(first["conditional_is_mean_deg"] - permuted["conditional_is_mean_deg"].mean()),
+        **floors.facts(judged),
         **facts,
         **known(flags.head, flags.embeddings),
         "lambdas": lambdas,
@@ -101,11 +89,12 @@ def main(flags: Flags) -> None:
         "released": released,
     }
     write_json(flags.report, report)
-    shown = {name: f"{report[name]:.3f}" if judged else "not judged" for name in compared}
+    first, permuted = floors.table.iloc[0], floors.table.iloc[1:].mean()
+    shown = [f"{report[name]:.3f}" if judged else "not judged" for name in ("p_is", "p_conditional_is")]
     cli.log.info(
         "IS %.2f, floor %.2f (p %s); conditional IS %.2f, floor %.2f (p %s); R2 %.3f, of the principal space alone %.3f%s",
-        first["is_mean_deg"], permuted["is_mean_deg"].mean(), shown["p_is"],
-        first["conditional_is_mean_deg"], permuted["conditional_is_mean_deg"].mean(), shown["p_conditional_is"],
+        first["is_mean_deg"], permuted["is_mean_deg"], shown[0],
+        first["conditional_is_mean_deg"], permuted["conditional_is_mean_deg"], shown[1],
         facts["r2"], facts["r2_principal"], "; a known zero" * report["known_zero"] + "; a known leak" * report["known_leak"],
     )  # fmt: skip
 

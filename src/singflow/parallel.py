@@ -6,6 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
 AHEAD = 4  # items a thread, that work ahead of the consumer
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -41,3 +43,27 @@ def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads
         finally:
             for future in pending:
                 future.cancel()
+
+
+def map_apart(function: Callable[[Item], Result], items: Iterable[Item], threads: int | None) -> Iterator[Result]:
+    """Like map, in order, with threads that have one thread of BLAS each, so that their number changes no result.
+
+    Parameters
+    ----------
+    function : callable
+        Called with one item.
+    items : iterable
+        Taken as they are needed.
+    threads : int or None
+        Items at a time; None for one after the other with BLAS as it is, which takes less memory.
+
+    Yields
+    ------
+    Result
+        What `function` gives, in the order of the items.
+    """
+    if threads is None:
+        yield from map(function, items)
+        return
+    with threadpool_limits(1):
+        yield from map_ahead(function, items, threads, 1)

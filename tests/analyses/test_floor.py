@@ -9,7 +9,10 @@ from sklearn.linear_model import Ridge
 
 from singflow.analyses import floor
 from singflow.analyses.metrics import angle_deg
+from singflow.analyses.unique_information import unique_information
 from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, split
+
+LAMBDAS = [10.0**exponent for exponent in np.arange(-3, 3.1, 0.5)]
 
 
 def manifest_of(n, folds, seed, given=0):
@@ -38,19 +41,17 @@ class Planted:
         self.sums.update(np.hstack([self.a, self.b]), self.z, self.image, self.view)
         self.texts, self.codes = generator.standard_normal((3, dim)), np.arange(n) % 3
         self.fitted = floor.Fitted(self.sums, rank, lambdas, self.split.place, scale)
-        self.rows = rows_of(self.fitted, self.sums, self.a, self.b, self.z, self.image, views)
+        self.rows = rows_of(self.fitted, self.sums, self.a, self.b, self.z, self.split.groups, views)
 
 
-def rows_of(fitted, sums, a, b, z, image, views):
-    groups = sums.split.groups
-    predicted = np.empty_like(b)
-    for group in np.unique(groups):
-        mine = groups[image] == group
-        predicted[mine] = fitted.predictor_of(group)(a[mine])
+def rows_of(fitted, sums, a, b, z, groups, views):
+    """Rows in float32, split by the fits, as measure_floor has them."""
     origin = sums.origin[0][: a.shape[1]], sums.origin[1]
-    known = np.hstack([a - origin[0], z - origin[1]])
-    narrow = [each.astype(np.float32) for each in (known, b - predicted, predicted[::views])]
-    return floor.Rows(*narrow, origin, groups, views)
+    known, hidden = (np.asarray(each, np.float32) for each in (np.hstack([a - origin[0], z - origin[1]]), b.copy()))
+    predicted, rotated = (np.empty((len(groups), each.shape[1]), np.float32) for each in (b, a))
+    rows = floor.Rows(known, hidden, predicted, rotated, origin, groups, views)
+    fitted.leave_residuals(rows)
+    return rows
 
 
 def anew(fitted, rows, order):
@@ -120,10 +121,7 @@ def test_images_beside_a_reference_are_scored_by_its_translators_as_by_scikit_le
     generator, n, rank = np.random.default_rng(seed), 11, reference.rank
     a, b, z = (generator.standard_normal((n, each.shape[1])) for each in (reference.a, reference.b, reference.z))
     fitted = floor.Fitted(reference.sums, rank, reference.lambdas, np.full(n, WHOLE), 0.9)
-    origin = reference.sums.origin[0][:rank], reference.sums.origin[1]
-    predicted = fitted.predictors.whole(a)
-    known = np.hstack([a - origin[0], z - origin[1]])
-    own = floor.Rows(*(each.astype(np.float32) for each in (known, b - predicted, predicted)), origin, np.zeros(n, int), 1)
+    own = rows_of(fitted, reference.sums, a, b, z, np.full(n, WHOLE), 1)
     order, refitted = own.permute(generator), reference.rows.permute(generator)
     scored = floor.score(anew(fitted, reference.rows, refitted), np.full(n, WHOLE), own, reference.texts[np.arange(n) % 3], order, 0.9)
 
@@ -169,19 +167,40 @@ def test_fits_with_residuals_that_stay_where_they_are_are_the_fits_they_were():
 
 def test_the_number_of_threads_changes_no_byte():
     planted = Planted(1, n=240)
-    place, texts = planted.split.place, planted.texts
-    real, exchange = floor.score(planted.fitted.fit(), place, planted.rows, texts[planted.codes]), planted.fitted.exchange(planted.rows)
-    one, four = (
-        floor.measure(real, exchange, planted.rows, planted.rows, place, texts, planted.codes, permutations=9, seed=0, threads=threads)
-        for threads in (1, 4)
-    )
+    place, texts, sums = planted.split.place, planted.texts, planted.sums
+
+    def run(threads):
+        lambdas, scale = floor.choose_penalties(sums, planted.rank, LAMBDAS, None, threads)
+        facts = unique_information(sums, planted.rank, (lambdas["translator"], lambdas["principal"]), 0.95, threads)
+        fitted = floor.Fitted(sums, planted.rank, (lambdas["translator"], lambdas["predictor"]), place, scale, threads)
+        rows = rows_of(fitted, sums, planted.a, planted.b, planted.z, planted.split.groups, planted.views)
+        real, exchange = floor.score(fitted.fit(), place, rows, texts[planted.codes]), fitted.exchange(rows)
+        given = {"permutations": 9, "seed": 0, "threads": threads}
+        return lambdas, scale, facts, floor.measure(real, exchange, rows, rows, place, texts, planted.codes, **given)
+
+    (*chosen, one), (*anew, four) = run(1), run(4)
+    assert chosen == anew
     pd.testing.assert_frame_equal(one.table, four.table, check_exact=True)
     for name in ("images", "labels"):
         for score, values in getattr(one, name).items():
             np.testing.assert_array_equal(getattr(four, name)[score], values)
 
 
-LAMBDAS = [10.0**exponent for exponent in np.arange(-3, 3.1, 0.5)]
+def test_tables_and_p_values_are_those_of_the_permutations():
+    real, permuted = {"is_mean_deg": 3.0, "as_abs_mean_deg": 1.0, "conditional_is_mean_deg": 2.0}, [4.0, 0.0, 0.5]
+    table = pd.DataFrame([real, *(dict.fromkeys(real, value) for value in permuted)])
+    images = {name: np.full(4, place) for place, name in enumerate(floor.SCORES)}
+    labels = {"is_deg": np.array([[6.0, 2.0], [3.0, 1.0], [3.0, 2.0], [6.0, 3.0]])}
+    floors = floor.Floors(table, {name: -values for name, values in images.items()}, images, labels)
+    facts = {"permutations": 3, "p_is": 0.5, "p_as_abs": 0.5, "p_conditional_is": 0.5, "conditional_excess_deg": 0.5}
+    assert floors.facts(judged=True) == facts
+    assert floors.facts(judged=False) == facts | dict.fromkeys(["p_is", "p_as_abs", "p_conditional_is"])
+    by_image = floors.of_images(np.arange(4)).iloc[3].to_dict()
+    assert by_image == {"image_id": 3, "conditional_is_deg": -2, "conditional_as_deg": -3} | {f"floor_{n}": v[0] for n, v in images.items()}
+    by_label = floors.of_labels(["a", "b"], np.array([3, 1]), judged=True)
+    assert by_label[["label", "n", "is_deg", "floor_is_deg"]].to_numpy().tolist() == [["a", 3, 2.0, 4 / 3], ["b", 1, 2.0, 2.0]]
+    assert by_label["p_is_deg"].tolist() == floor.label_p_values(labels["is_deg"]).tolist()
+    assert floors.of_labels(["a", "b"], np.array([3, 1]), judged=False)["p_is_deg"].isna().all()
 
 
 def trial(seed, images_per_dimension, content, *, predictable, width=24, null_dim=10, dim=8, permutations=20, beside=0):
@@ -208,12 +227,9 @@ def trial(seed, images_per_dimension, content, *, predictable, width=24, null_di
     penalty, scale = floor.predictor_penalty(between, LAMBDAS[predictor.best])
     place = np.full(beside, WHOLE) if beside else sums.split.place
     fitted = floor.Fitted(sums, rank, (LAMBDAS[whole.best], penalty), place, scale)
-    rows = scored = rows_of(fitted, sums, a, b, z, image, 1)
+    rows = scored = rows_of(fitted, sums, a, b, z, sums.split.groups, 1)
     if beside:
-        origin, predicted = rows.origin, fitted.predictors.whole(other_a)
-        known = np.hstack([other_a - origin[0], other_z - origin[1]])
-        narrow = (each.astype(np.float32) for each in (known, other_b - predicted, predicted))
-        scored = floor.Rows(*narrow, origin, np.zeros(beside, dtype=int), 1)
+        scored = rows_of(fitted, sums, other_a, other_b, other_z, np.full(beside, WHOLE), 1)
     texts = generator.standard_normal((4, dim))
     codes = np.arange(len(scored.groups)) % 4
     real = floor.score(fitted.fit(), place, scored, texts[codes])
@@ -278,7 +294,7 @@ def test_a_null_component_that_knows_no_label_leaves_the_cross_fitted_as_at_zero
             sums = GroupSums(split(manifest_of(n, 5, seed), folds))
             sums.update(np.hstack([a, b]), z, np.arange(n), np.zeros(n, dtype=int))
             fitted = floor.Fitted(sums, rank, (0.01, 1.0), sums.split.place)
-            rows = rows_of(fitted, sums, a, b, z, np.arange(n), 1)
+            rows = rows_of(fitted, sums, a, b, z, sums.split.groups, 1)
             scored = floor.score(fitted.fit(), sums.split.place, rows, texts[codes])
             train = sums.split.groups == 0 if not folds else np.ones(n, dtype=bool)
             found.append(scored.scores["as_deg"][train].mean())

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from singflow.artifacts import files, tables
 from singflow.artifacts import shards as sharding
 from singflow.artifacts import tensors as tensor_files
+from singflow.artifacts.scratch import Scratch
 from singflow.errors import InputError
 
 DTYPES = ["float32", "float64", "int64", "int32"]
@@ -458,3 +459,13 @@ def test_a_full_disk_is_named_and_nothing_is_lost_or_left(small_disk, kind):
     assert str(read(path)) == str(before)
     (small_disk / "rest").unlink()
     write(path)
+
+
+@pytest.mark.parametrize("rows", [slice(1, 3), [2, 0], (np.array([2, 0]), slice(1, None)), 1, slice(None)], ids=str)
+def test_what_is_read_of_a_matrix_in_a_file_is_a_copy_that_holds_no_mapping(tmp_path, rows):
+    matrix, expected = Scratch(tmp_path, 3, 2), np.arange(6, dtype=np.float32).reshape(3, 2)
+    matrix[:] = expected
+    read = matrix[rows]
+    assert type(read) is np.ndarray and read.flags.owndata and read.tolist() == expected[rows].tolist()
+    read[:] = -1
+    assert matrix[:].tolist() == expected.tolist()

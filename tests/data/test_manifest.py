@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from singflow.data.images import FORMATS
 from singflow.data.manifest import (
@@ -33,7 +34,7 @@ from singflow.data.manifest import (
 )
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError
-from singflow.parallel import map_ahead
+from singflow.parallel import map_ahead, map_apart
 from tests import PATIENCE, warm
 from tests.project import ROOT
 
@@ -924,6 +925,16 @@ def test_map_ahead_takes_at_most_4_items_a_thread_more_than_it_gave(threads, con
     assert list(islice(results, consumed)) == list(range(consumed))
     results.close()
     assert consumed <= next(taken) <= consumed + 4 * threads
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(None, 2), (1, 1), (3, 1)])
+def test_map_apart_leaves_a_thread_of_blas_to_each_of_its_threads_and_then_as_many_as_before(threads, expected):
+    def blas(item):
+        return item, {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        assert list(map_apart(blas, range(4), threads)) == [(item, {expected}) for item in range(4)]
+        assert blas(0) == (0, {2})
 
 
 def test_map_ahead_works_in_all_its_threads_at_once():

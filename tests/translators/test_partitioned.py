@@ -19,6 +19,10 @@ def summed(rows, embeddings, origin=None):
     return sums
 
 
+def rotated(partitioned, a):
+    return (a - partitioned.path.feature_mean) @ partitioned.path.eigenvectors
+
+
 class Planted:
     """Rows (a, b) whose b is B a + e with a given B, sums without the residuals' products, and what other residuals add."""
 
@@ -75,22 +79,23 @@ def test_translators_and_their_reading_of_the_prediction_are_scikit_learns(seed,
         return Ridge(alpha=scaled * np.mean(np.sum((x - x.mean(axis=0)) ** 2, axis=1))).fit(x, y)
 
     both, tolerance = ridge(rows, planted.z, penalty), 2e-5 * (1 + abs(offset))
-    hidden, start = both.coef_[:, rank:], planted.sums.origin[0][:rank]
+    hidden, seen = both.coef_[:, rank:], rotated(own, planted.a)
     np.testing.assert_allclose(halves.hidden, hidden, atol=1e-5)
     visible = rows[:, :rank] @ both.coef_[:, :rank].T + both.intercept_
-    np.testing.assert_allclose(halves.visible(planted.a - start), visible, atol=tolerance)
+    np.testing.assert_allclose(halves.visible(seen), visible, atol=tolerance)
     predicted = ridge(planted.a, rows[:, rank:], 0.3).predict(planted.a) if rank else np.tile(rows[:, rank:].mean(axis=0), (N, 1))
-    np.testing.assert_allclose(halves.predicted(planted.a - start), predicted @ hidden.T, atol=tolerance)
+    np.testing.assert_allclose(halves.predicted(seen), predicted @ hidden.T, atol=tolerance)
 
 
 def test_a_model_without_a_null_space_has_a_visible_half_alone():
     generator = np.random.default_rng(0)
     rows, embeddings = generator.standard_normal((N, 5)), generator.standard_normal((N, DIM))
     sums = summed(rows, embeddings)
-    halves = Partitioned.of(sums, 5).solve((0.1, 0.1))
+    own = Partitioned.of(sums, 5)
+    halves, seen = own.solve((0.1, 0.1)), rotated(own, rows)
     fitted = sums.solve(0.1 * sums.mean_squared_distance)
-    np.testing.assert_allclose(halves.visible(rows - rows[0]), fitted(rows), atol=1e-5)
-    assert halves.hidden.shape == (DIM, 0) and not halves.predicted(rows - rows[0]).any()
+    np.testing.assert_allclose(halves.visible(seen), fitted(rows), atol=1e-5)
+    assert halves.hidden.shape == (DIM, 0) and not halves.predicted(seen).any()
 
 
 @pytest.mark.parametrize("alike", [slice(None), slice(0, 2)])

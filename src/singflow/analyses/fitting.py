@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from singflow.analyses.floor import Rows, predictor_penalty
+from singflow.analyses.floor import Rows
 from singflow.analyses.geometry import row_span
 from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.shards import in_blocks
@@ -18,7 +18,6 @@ from singflow.translators.crossfit import (
     CrossFitted,
     GroupSums,
     cross_validate,
-    cross_validate_alike,
     penalties,
     split,
 )
@@ -124,56 +123,10 @@ def read_rows(images: Paired, folder: Path, axes: np.ndarray, rank: int, sums: G
                 sums.update(coordinates, embeddings[part], image_id, view)
             first = sums.origin or (coordinates[0], embeddings[0])
             origin = first[0][:rank], first[1]
-            known[place] = np.hstack([coordinates[:, :rank] - origin[0], embeddings[part] - origin[1]])
+            known[place] = np.hstack([coordinates[:, :rank], embeddings[part]]) - np.concatenate(origin).astype(np.float32)
             hidden[place] = coordinates[:, rank:]
             seen += len(place)
     if seen != n * views:
         raise InputError(f"{images.features}: holds {seen} rows, not {views} of each of {n} images: remove it and run the workflow again")
-    groups = sums.split.groups if trains else np.zeros(n, dtype=np.int32)
-    return Rows(known, hidden, Scratch(folder, n, axes.shape[1] - rank), origin, groups, views)
-
-
-def leave_residuals(rows: Rows, predictors: dict[int, Affine]) -> None:
-    """Split the null coordinates of all rows into what principal ones predict and the rest.
-
-    Parameters
-    ----------
-    rows : Rows
-        Of images, with null coordinates in place of residuals; they are changed.
-    predictors : dict of Affine
-        From principal to null coordinates, by the group of images that each serves.
-    """
-    for group, predictor in predictors.items():
-        for images in in_blocks(np.flatnonzero(rows.groups == group), max(1, 4096 // rows.views)):
-            place = rows.rows_of(images)
-            predicted = predictor(rows.known[place][:, : len(rows.origin[0])] + rows.origin[0])
-            rows.residuals[place] = rows.residuals[place] - predicted
-            rows.predicted[images] = predicted[:: rows.views]
-
-
-def choose(sums: GroupSums, rank: int, tried: list[float], fitted: float | None) -> tuple[dict[str, float], float]:
-    """Penalties of regressions on coordinates (a, b), and the scale of residuals.
-
-    Parameters
-    ----------
-    sums : GroupSums
-        Of the training images.
-    rank : int
-        Number of principal coordinates a.
-    tried : list of float
-        Penalties that are tried.
-    fitted : float or None
-        The penalty of the translator; None: it is chosen here.
-
-    Returns
-    -------
-    lambdas : dict of float
-        Of `translator`, of that of a alone, `principal`, and of the `predictor` of b.
-    scale : float
-        What residuals of other images are multiplied by.
-    """
-    seen, between = (sums.regress(slice(0, rank), targets) for targets in (None, slice(rank, None)))
-    principal, predictor = (tried[each.best] for each in cross_validate_alike([seen, between], tried))
-    lambdas = {"translator": tried[cross_validate(sums, tried).best] if fitted is None else fitted, "principal": principal}
-    lambdas["predictor"], scale = predictor_penalty(between, predictor) if sums.split.crossed else (predictor, 1.0)
-    return lambdas, scale
+    groups = sums.split.groups if trains else np.full(n, WHOLE, dtype=np.int32)
+    return Rows(known, hidden, Scratch(folder, n, axes.shape[1] - rank), Scratch(folder, n, rank), origin, groups, views)

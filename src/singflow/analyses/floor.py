@@ -13,17 +13,17 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from threadpoolctl import threadpool_limits
 
 from singflow.analyses.metrics import Removal
 from singflow.artifacts.scratch import Scratch
+from singflow.artifacts.shards import in_blocks
 from singflow.config.sections import Section
-from singflow.parallel import map_ahead
-from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, penalties
+from singflow.parallel import map_apart
+from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, cross_validate, cross_validate_alike, penalties
 from singflow.translators.partitioned import Halves, Partitioned
-from singflow.translators.ridge import Affine, RidgeStatistics
+from singflow.translators.ridge import Affine, RidgePath, RidgeStatistics
 
-ROWS = 512  # looked at at once
+ROWS = 2048  # looked at at once
 Matrix = np.ndarray | Scratch
 
 
@@ -38,12 +38,15 @@ class Rows:
     """Images in the order of their ids, `views` rows each.
 
     known: (n * views, r + m) float32, principal coordinates and embeddings, less their origins (r,) and (m,); residuals: (n * views, k)
-    float32. predicted: (n, k) float32, B a of view 0. groups: (n,) within which images are permuted.
+    float32, null coordinates until Fitted.leave_residuals(), which also fills, of view 0 of the images that are scored, predicted:
+    (n, k) float32, B a, and rotated: (n, r) float32, principal coordinates as Halves takes them. groups: (n,) within which images are
+    permuted, WHOLE where the fit of all training images scores them.
     """
 
     known: Matrix
     residuals: Matrix
     predicted: Matrix
+    rotated: Matrix
     origin: tuple[np.ndarray, np.ndarray]
     groups: np.ndarray
     views: int
@@ -156,17 +159,41 @@ class Fitted:
 
     sums: of the training rows (a, b); rank: number r of principal coordinates; lambdas: penalties of translator and predictor.
     place: (n,) the fit that scores each image of the study, WHOLE for all with a reference. scale: what permuted residuals are
-    multiplied by, as `predictor_penalty` says.
+    multiplied by, as `predictor_penalty` says. threads: fits at a time, as map_apart() takes it.
     """
 
-    def __init__(self, sums: GroupSums, rank: int, lambdas: tuple[float, float], place: np.ndarray, scale: float = 1.0) -> None:
+    def __init__(
+        self, sums: GroupSums, rank: int, lambdas: tuple[float, float], place: np.ndarray, scale: float = 1.0, threads: int | None = None
+    ) -> None:
         crossed = {fit: groups for fit, (groups, _) in enumerate(sums.split.fits)} if sums.split.crossed else {}
         groups_of = crossed | {WHOLE: sums.split.whole}
-        self._sums, self._rank, self._lambdas, self._scale = sums, rank, lambdas, scale
+        self._sums, self._rank, self._lambdas, self._scale, self._threads = sums, rank, lambdas, scale, threads
         self._used = {fit: groups for fit, groups in groups_of.items() if (place == fit).any()}
-        self._own = {fit: Partitioned.of(sums.of(groups), rank) for fit, groups in self._used.items()}
-        maps = [self._predictor(sums.of(groups)) for groups in groups_of.values()]
+        parted = map_apart(lambda groups: Partitioned.of(sums.of(groups), rank), self._used.values(), threads)
+        self._own = dict(zip(self._used, parted, strict=True))
+        maps = map_apart(lambda groups: self._predictor(sums.of(groups)), groups_of.values(), threads)
         self.predictors = CrossFitted(tuple(maps), place, place)
+
+    def leave_residuals(self, rows: Rows) -> None:
+        """Split the null coordinates of all rows into what principal ones predict and the rest.
+
+        Parameters
+        ----------
+        rows : Rows
+            Changed in place.
+        """
+        rank = self._rank
+        for group in np.unique(rows.groups):
+            predictor, own = self.predictor_of(group), self._own.get(self._place(group))
+            for images in in_blocks(np.flatnonzero(rows.groups == group), max(1, 4096 // rows.views)):
+                at = rows.rows_of(images)
+                principal = rows.known[at, :rank]
+                predicted = predictor(principal + rows.origin[0])
+                rows.residuals[at] = rows.residuals[at] - predicted
+                if own:
+                    middle = (own.path.feature_mean - rows.origin[0]).astype(np.float32)
+                    rows.predicted[images] = predicted[:: rows.views]
+                    rows.rotated[images] = (principal[:: rows.views] - middle) @ own.path.eigenvectors.astype(np.float32)
 
     def predictor_of(self, group: int) -> Affine:
         """The predictor that did not see a group, where fits are crossed.
@@ -181,7 +208,7 @@ class Fitted:
         Affine
             From principal to null coordinates.
         """
-        return self.predictors.maps[group if self._sums.split.crossed else WHOLE]
+        return self.predictors.maps[self._place(group)]
 
     def fit(self) -> Iterator[tuple[int, Halves]]:
         """Translators and their reading of the prediction of null coordinates.
@@ -208,58 +235,37 @@ class Fitted:
         Exchange
             Which does without the sums.
         """
-        emptied, total, own = {}, self._sums.of([]), np.arange(len(rows.groups))
-        for group in self._sums.split.whole:
-            sums = self._sums.of([group])
-            emptied[group] = sums.hollow(self._rank, self.predictor_of(group), rows.cross_sums(group, own), self._scale)
-            total.add(emptied[group])
-        found = {}
-        for place, groups in self._used.items():
+        own, whole = np.arange(len(rows.groups)), self._sums.split.whole
+
+        def empty(group: int) -> RidgeStatistics:
+            return self._sums.of([group]).hollow(self._rank, self.predictor_of(group), rows.cross_sums(group, own), self._scale)
+
+        emptied, total = dict(zip(whole, map_apart(empty, whole, self._threads), strict=True)), self._sums.of([])
+        for each in emptied.values():
+            total.add(each)
+
+        def part(place: int) -> Partitioned:
             made = self._sums.of([])
             made.add(total)
-            for group in emptied.keys() - set(groups):
+            for group in emptied.keys() - set(self._used[place]):
                 made.add(emptied[group], -1)
-            found[place] = Partitioned.of(made, self._rank, self._own[place].path)
+            return Partitioned.of(made, self._rank, self._own[place].path)
+
+        found = dict(zip(self._used, map_apart(part, self._used, self._threads), strict=True))
         predictors = {group: self.predictor_of(group).weight.astype(np.float32) for group in emptied}
         return Exchange(found, self._used, predictors, self._lambdas, self._scale)
+
+    @property
+    def paths(self) -> dict[int, RidgePath]:
+        """The regression on principal coordinates of each place, in whose axes Halves take them."""
+        return {place: own.path for place, own in self._own.items()}
+
+    def _place(self, group: int) -> int:
+        return group if self._sums.split.crossed else WHOLE
 
     def _predictor(self, made: RidgeStatistics) -> Affine:
         between = made.regress(slice(0, self._rank), slice(self._rank, None))
         return between.solve(*penalties(between, [self._lambdas[1]]))
-
-
-def removals(
-    fits: Fits, place: np.ndarray, rows: Rows, order: np.ndarray, scale: float
-) -> Iterator[tuple[np.ndarray, Halves, np.ndarray, Removal, Removal]]:
-    """Null removal and conditional removal of all images, view 0, with residuals of others.
-
-    Conditional removal takes away what the principal coordinates do not predict: f'' = f - V_0 (b - B a).
-
-    Parameters
-    ----------
-    fits, place, rows, order, scale
-        As for score().
-
-    Yields
-    ------
-    images : ndarray of int
-        Positions of the images of a block.
-    fit : Halves
-        What scores them.
-    embeddings : ndarray of shape (k, m)
-        Theirs, float32.
-    null, conditional : Removal
-        Of these images.
-    """
-    rank = len(rows.origin[0])
-    for where, fit in fits:
-        images = np.flatnonzero(place == where)
-        for part in np.array_split(images, -(-len(images) // ROWS)):
-            known = rows.known[part * rows.views]
-            principal, embeddings = known[:, :rank], known[:, rank:] + rows.origin[1]
-            removed = (rows.predicted[part] + np.float32(scale) * rows.residuals[order[part] * rows.views]) @ fit.hidden.T
-            original = fit.visible(principal) + removed
-            yield part, fit, embeddings, Removal(original, removed), Removal(original, removed - fit.predicted(principal))
 
 
 SCORES = ["is_deg", "as_deg", "conditional_is_deg", "conditional_as_deg"]
@@ -289,7 +295,7 @@ class Scored:
 
 
 def score(fits: Fits, place: np.ndarray, rows: Rows, texts: np.ndarray, order: np.ndarray | None = None, scale: float = 1.0) -> Scored:
-    """Score all images.
+    """Score all images, view 0: null removal, and conditional removal, which takes away what the principal coordinates do not predict.
 
     Parameters
     ----------
@@ -311,15 +317,21 @@ def score(fits: Fits, place: np.ndarray, rows: Rows, texts: np.ndarray, order: n
     Scored
         Of all images.
     """
-    n = len(rows.groups)
+    n, rank, start = len(rows.groups), len(rows.origin[0]), rows.origin[1].astype(np.float32)
+    order = np.arange(n) if order is None else order
     scores, error, baseline = {name: np.empty(n) for name in SCORES}, np.empty(n), np.empty(n)
-    for part, fit, embeddings, null, conditional in removals(fits, place, rows, np.arange(n) if order is None else order, scale):
-        scores["is_deg"][part], scores["as_deg"][part] = null.image_score(), null.attribute_score(texts[part])
-        scores["conditional_is_deg"][part] = conditional.image_score()
-        scores["conditional_as_deg"][part] = conditional.attribute_score(texts[part])
-        for found, predicted in ((error, null.original), (baseline, fit.embedding_mean)):
-            difference = embeddings - predicted
-            found[part] = np.vecdot(difference, difference)
+    for where, fit in fits:
+        images = np.flatnonzero(place == where)
+        for part in np.array_split(images, -(-len(images) // ROWS)):
+            rotated, embeddings = rows.rotated[part], rows.known[part * rows.views, rank:]
+            removed = (rows.predicted[part] + np.float32(scale) * rows.residuals[order[part] * rows.views]) @ fit.hidden.T
+            original = fit.visible(rotated) + removed
+            for kind, removal in (("", Removal(original, removed)), ("conditional_", Removal(original, removed - fit.predicted(rotated)))):
+                scores[f"{kind}is_deg"][part] = removal.image_score()
+                scores[f"{kind}as_deg"][part] = removal.attribute_score(texts[part])
+            for found, predicted in ((error, original), (baseline, fit.embedding_mean.astype(np.float32))):
+                difference = embeddings - (predicted - start)
+                found[part] = np.vecdot(difference, difference)
     return Scored(scores, error, baseline)
 
 
@@ -336,6 +348,66 @@ class Floors:
     real: dict[str, np.ndarray]
     images: dict[str, np.ndarray]
     labels: dict[str, np.ndarray]
+
+    def of_images(self, image_id: np.ndarray) -> pd.DataFrame:
+        """A row for each image.
+
+        Parameters
+        ----------
+        image_id : ndarray of shape (n,)
+            Their ids.
+
+        Returns
+        -------
+        DataFrame
+            floor_images/<space>/<model>.parquet.
+        """
+        own = {name: self.real[name] for name in SCORES if name.startswith("conditional")}
+        return pd.DataFrame({"image_id": image_id} | {f"floor_{name}": values for name, values in self.images.items()} | own)
+
+    def of_labels(self, labels: list[str], n: np.ndarray, judged: bool) -> pd.DataFrame:
+        """A row for each label.
+
+        Parameters
+        ----------
+        labels : list of str
+            Their L names.
+        n : ndarray of shape (L,)
+            Images of each.
+        judged : bool
+            Whether there are p-values: floors in sample are too low.
+
+        Returns
+        -------
+        DataFrame
+            floor_labels/<space>/<model>.parquet.
+        """
+        columns: dict[str, object] = {"label": labels, "n": n}
+        for name, sums in self.labels.items():
+            p = label_p_values(sums) if judged else np.nan
+            columns |= {name: sums[0] / n, f"floor_{name}": sums[1:].mean(axis=0) / n, f"p_{name}": p}
+        return pd.DataFrame(columns)
+
+    def facts(self, judged: bool) -> dict[str, float | None]:
+        """How often null components without content score as high or higher, and how much lower their conditional IS is.
+
+        Parameters
+        ----------
+        judged : bool
+            As for of_labels().
+
+        Returns
+        -------
+        dict
+            permutations; p_is, p_as_abs and p_conditional_is, None where nothing is judged; and conditional_excess_deg.
+        """
+        first, permuted = self.table.iloc[0], self.table.iloc[1:]
+        compared = {"p_is": "is_mean_deg", "p_as_abs": "as_abs_mean_deg", "p_conditional_is": "conditional_is_mean_deg"}
+        return {
+            "permutations": len(permuted),
+            **{name: p_value(first[column], permuted[column].to_numpy()) if judged else None for name, column in compared.items()},
+            "conditional_excess_deg": float(first["conditional_is_mean_deg"] - permuted["conditional_is_mean_deg"].mean()),
+        }
 
 
 def measure(
@@ -365,7 +437,7 @@ def measure(
     seed : int
         Of the permutations.
     threads : int
-        Permutations at a time, each with one thread of BLAS, so that their number changes nothing.
+        Permutations at a time.
 
     Returns
     -------
@@ -382,14 +454,13 @@ def measure(
 
     rows, sums = [], {name: np.zeros(len(codes)) for name in SCORES}
     by_label: dict[str, list[np.ndarray]] = {"is_deg": [], "as_abs_deg": []}
-    with threadpool_limits(1):
-        for permutation, scored in enumerate(chain([real], map_ahead(permuted, range(permutations), threads, 1)), -1):
-            rows.append({"permutation": permutation} | scored.means)
-            for name, values in (("is_deg", scored.scores["is_deg"]), ("as_abs_deg", np.abs(scored.scores["as_deg"]))):
-                by_label[name].append(np.bincount(codes, values, labels))
-            if scored is not real:
-                for name, values in scored.scores.items():
-                    sums[name] += values / permutations
+    for permutation, scored in enumerate(chain([real], map_apart(permuted, range(permutations), threads)), -1):
+        rows.append({"permutation": permutation} | scored.means)
+        for name, values in (("is_deg", scored.scores["is_deg"]), ("as_abs_deg", np.abs(scored.scores["as_deg"]))):
+            by_label[name].append(np.bincount(codes, values, labels))
+        if scored is not real:
+            for name, values in scored.scores.items():
+                sums[name] += values / permutations
     return Floors(pd.DataFrame(rows), real.scores, sums, {name: np.stack(each) for name, each in by_label.items()})
 
 
@@ -422,6 +493,38 @@ def predictor_penalty(sums: GroupSums, best: float) -> tuple[float, float]:
     spectrum = made.decompose().spectrum
     share = np.sum(spectrum / (spectrum + penalties(made, [UNDERSMOOTHED * best])[0])) / np.isin(sums.split.groups, sums.split.whole).sum()
     return (UNDERSMOOTHED * best, float(np.sqrt(1.0 / (1.0 + share)))) if share <= AT_MOST else (best, 1.0)
+
+
+def choose_penalties(
+    sums: GroupSums, rank: int, tried: list[float], fitted: float | None, threads: int | None = None
+) -> tuple[dict[str, float], float]:
+    """Penalties of a floor's regressions, and the scale of its residuals.
+
+    Parameters
+    ----------
+    sums : GroupSums
+        Over rows (a, b) of principal and null coordinates, and embeddings.
+    rank : int
+        Number r of principal coordinates.
+    tried : list of float
+        Penalties, times the mean squared distance of a fit's inputs from their mean.
+    fitted : float or None
+        That of the translator, where it was chosen already.
+    threads : int, optional
+        Fits of the principal coordinates at a time, as map_apart() takes it.
+
+    Returns
+    -------
+    lambdas : dict of str to float
+        Those of the translator, of that of the principal coordinates alone, and of the predictor of null coordinates.
+    scale : float
+        What residuals are multiplied by, as predictor_penalty() says; 1 in sample.
+    """
+    seen, between = (sums.regress(slice(0, rank), targets) for targets in (None, slice(rank, None)))
+    principal, predictor = (tried[each.best] for each in cross_validate_alike([seen, between], tried, threads))
+    lambdas = {"translator": tried[cross_validate(sums, tried).best] if fitted is None else fitted, "principal": principal}
+    lambdas["predictor"], scale = predictor_penalty(between, predictor) if sums.split.crossed else (predictor, 1.0)
+    return lambdas, scale
 
 
 def p_value(real: float, permuted: np.ndarray) -> float:

@@ -33,7 +33,9 @@ def jackknife(estimate: float, without: Sequence[float], confidence: float) -> t
     return float(estimate - reach), float(estimate + reach)
 
 
-def unique_information(sums: GroupSums, rank: int, lambdas: tuple[float, float], confidence: float) -> dict[str, float | None]:
+def unique_information(
+    sums: GroupSums, rank: int, lambdas: tuple[float, float], confidence: float, threads: int | None = None
+) -> dict[str, float | None]:
     """Delta R2 with its interval.
 
     Parameters
@@ -46,6 +48,8 @@ def unique_information(sums: GroupSums, rank: int, lambdas: tuple[float, float],
         Penalties of the translator of (a, b), and of that of a.
     confidence : float
         Coverage of the interval, 0 to 1.
+    threads : int, optional
+        Fits at a time, as map_apart() takes it.
 
     Returns
     -------
@@ -53,7 +57,8 @@ def unique_information(sums: GroupSums, rank: int, lambdas: tuple[float, float],
         r2, r2_principal, delta_r2, delta_r2_low and delta_r2_high; the last two None where fewer than three groups judge.
     """
     r2, r2_principal = (
-        r2_without(each, penalty, sums.left_out) for each, penalty in zip((sums, sums.regress(slice(0, rank))), lambdas, strict=True)
+        r2_without(each, penalty, sums.left_out, threads)
+        for each, penalty in zip((sums, sums.regress(slice(0, rank))), lambdas, strict=True)
     )
     delta = r2 - r2_principal
     low, high = jackknife(float(delta[0]), delta[1:].tolist(), confidence)

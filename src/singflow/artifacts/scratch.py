@@ -30,7 +30,8 @@ class Scratch:
         return np.memmap(self._file, np.float32, "r+", shape=self.shape) if all(self.shape) else np.empty(self.shape, np.float32)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        return np.array(self._map()[rows])
+        taken = np.asarray(self._map())[rows]
+        return taken if taken.base is None else taken.copy()
 
     def __setitem__(self, rows: Any, values: np.ndarray) -> None:
         self._map()[rows] = values

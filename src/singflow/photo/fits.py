@@ -18,8 +18,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from singflow import cli
-from singflow.analyses.fitting import choose, fit_translators, leave_residuals, read_rows
-from singflow.analyses.floor import Exchange, Fitted, Rows, score
+from singflow.analyses.fitting import fit_translators, read_rows
+from singflow.analyses.floor import Exchange, Fitted, Rows, choose_penalties, score
 from singflow.analyses.geometry import coordinate_axes, null_energy
 from singflow.analyses.metrics import Removal, share
 from singflow.artifacts.shards import iterate_whole
@@ -29,7 +29,7 @@ from singflow.parallel import map_ahead
 from singflow.translators.crossfit import WHOLE, GroupSums, split
 from singflow.translators.partitioned import Halves
 from singflow.translators.reference import Paired, fingerprint
-from singflow.translators.ridge import Affine
+from singflow.translators.ridge import Affine, RidgePath
 
 RESIDUALS = 64  # of training images that a refitted translator has not seen, at most
 
@@ -143,21 +143,48 @@ def train(images: Paired, basis: np.ndarray, settings: Settings, scratch: Path, 
     axes, rank = coordinate_axes(basis, images.features_alone)
     sums = GroupSums(split(images.manifest, settings.folds))
     rows = read_rows(images, scratch, axes, rank, sums, trains=True)
-    lambdas, scale = choose(sums, rank, tried, facts["lambda"] if settings.fitted is None else settings.fitted)
+    lambdas, scale = choose_penalties(sums, rank, tried, facts["lambda"] if settings.fitted is None else settings.fitted)
     both = lambdas["translator"], lambdas["predictor"]
     fits = Fitted(sums, rank, both, sums.split.place, scale)
-    leave_residuals(rows, {group: fits.predictor_of(group) for group in np.unique(rows.groups)})
+    fits.leave_residuals(rows)
     toward = np.ones((n, len(crossed.whole.bias)), np.float32)  # AS is not asked for
     conditional = score(fits.fit(), sums.split.place, rows, toward).scores["conditional_is_deg"]
     r2 = max(facts["alpha_curve"], key=lambda each: each["validation_r2"])["validation_r2"]
     final = Fitted(sums, rank, both, np.array([WHOLE]), scale)
-    ((_, real),) = final.fit()
+    ((_, rotated),) = final.fit()
+    real = straight(rotated, final.paths[WHOLE], rows.origin[0])
     drawn = list(_refits(fits.exchange(rows), rows, settings, threads)) if sums.split.crossed else []
     permuted = [fit for fit, _ in drawn]
     held = np.array([images for _, images in drawn], np.int64).reshape(len(drawn), len(drawn[0][1]) if drawn else 0)
     residuals = np.float32(scale) * rows.residuals[held * rows.views]
     floor = Floor(axes, rows.origin[0], final.predictors.whole, real, permuted, residuals)
     return Trained(basis, crossed.whole, r2, is_deg, conditional, energy, floor)
+
+
+def straight(fit: Halves, path: RidgePath, origin: np.ndarray) -> Halves:
+    """A translator that takes principal coordinates as they are, less their origin.
+
+    Parameters
+    ----------
+    fit : Halves
+        It, that takes them in the axes of its path.
+    path : RidgePath
+        Of the same fit.
+    origin : ndarray of shape (r,)
+        From where coordinates are given.
+
+    Returns
+    -------
+    Halves
+        The same translator.
+    """
+    axes, middle = path.eigenvectors.astype(np.float32), (path.feature_mean - origin).astype(np.float32)
+
+    def turned(half: Affine) -> Affine:
+        weight = half.weight @ axes.T
+        return Affine(weight, half.bias - weight @ middle)
+
+    return replace(fit, visible=turned(fit.visible), predicted=turned(fit.predicted))
 
 
 def _refits(exchange: Exchange, rows: Rows, settings: Settings, threads: int) -> Iterator[tuple[Halves, np.ndarray]]:
@@ -169,6 +196,7 @@ def _refits(exchange: Exchange, rows: Rows, settings: Settings, threads: int) ->
         generator = np.random.default_rng([settings.seed, number + 1])
         order, place = rows.permute(generator), places[number % len(places)]
         ((_, fit),) = replace(exchange, emptied={place: exchange.emptied[place]}).fit(rows, order)
+        fit = straight(fit, exchange.emptied[place].path, rows.origin[0])
         return fit, generator.choice(np.flatnonzero(rows.groups == place), min(least, RESIDUALS), replace=False)
 
     yield from map_ahead(refit, range(settings.permutations), threads, 1)

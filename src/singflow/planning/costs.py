@@ -387,12 +387,12 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         f64=lambda s: (
             1e-9 * s.rows * s.feature_dim * (s.feature_dim + s.space_dim)
             + 1e-9 * s.fits * s.visible_dim**2 * (4 * s.visible_dim + s.feature_dim + s.space_dim)
-            + 1e-9 * s.fits * s.folds * s.feature_dim**2 * (0.1 * s.feature_dim + 2 * s.space_dim)
+            + 1e-9 * s.fits * s.folds * s.feature_dim**2 * (0.1 * s.feature_dim + 0.8 * s.space_dim)
             + 1e-9 * s.floors * s.fits * s.null_dim**2 * (0.2 * s.null_dim + 0.5 * s.visible_dim + s.space_dim)
         ),
         f32=lambda s: (
             1e-9 * s.rows * (s.feature_dim**2 + s.floors * s.null_dim * (s.visible_dim + s.space_dim))
-            + 1e-9 * s.floors * s.fits * s.visible_dim * (s.null_dim * s.feature_dim + 2 * s.feature_dim * s.space_dim)
+            + 1e-9 * s.floors * s.fits * s.visible_dim * s.null_dim * (s.feature_dim + 2 * s.space_dim)
             + 1e-9 * s.floors * s.images * s.space_dim * (s.feature_dim + s.visible_dim)
         ),
         elements=lambda s: 1e-9 * (s.rows * 6 * (s.feature_dim + s.space_dim) + s.floors * s.images * 60 * s.space_dim / s.threads),

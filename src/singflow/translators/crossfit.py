@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from singflow.errors import InputError
-from singflow.translators.ridge import Affine, RidgePath, RidgeStatistics
+from singflow.parallel import map_apart
+from singflow.translators.ridge import Affine, RidgeStatistics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,9 +131,10 @@ class GroupSums:
                 made.add(each)
             return made
         if self._total is None:
-            self._total = self._empty()
+            total = self._empty()
             for each in self._sums.values():
-                self._total.add(each)
+                total.add(each)
+            self._total = total
         made.add(self._total)
         for each in outside:
             made.add(each, -1)
@@ -186,7 +188,9 @@ class GroupSums:
 Judged = Callable[[RidgeStatistics], Errors]  # sum of squared errors on rows that these are the sums of
 
 
-def explained(sums: GroupSums, fit: Callable[[RidgeStatistics], Judged[Errors]], left_out: Sequence[int] = (WHOLE,)) -> np.ndarray:
+def explained(
+    sums: GroupSums, fit: Callable[[RidgeStatistics], Judged[Errors]], left_out: Sequence[int] = (WHOLE,), threads: int | None = None
+) -> np.ndarray:
     """Cross-fitted share of the variation that is explained, also where a group neither fits nor judges.
 
     What is left out with one judge and judges with the other left out has the same fit, which is made once.
@@ -199,6 +203,8 @@ def explained(sums: GroupSums, fit: Callable[[RidgeStatistics], Judged[Errors]],
         Given the sums that a fit is made of: what gives its sum of squared errors, or those of several fits, on the rows that judge it.
     left_out : sequence of int
         Groups that are left out in turn; WHOLE for none.
+    threads : int, optional
+        Fits at a time, as map_apart() takes it.
 
     Returns
     -------
@@ -215,26 +221,31 @@ def explained(sums: GroupSums, fit: Callable[[RidgeStatistics], Judged[Errors]],
         for groups, judge in sums.split.fits:
             if judge != left and sums.judging(judge).n:
                 uses.setdefault(tuple(group for group in groups if group != left), []).append((row, judge))
-    error: list[Any] = [0.0] * len(left_out)
-    baseline = np.zeros(len(left_out))
-    for kept, judges in uses.items():
+
+    def judged(kept: tuple[int, ...]) -> list[tuple[Errors, float]]:
         made = sums.of(kept)
         squared_error, mean = fit(made), made.embedding_mean
-        for row, judge in judges:
-            held_out = sums.judging(judge)
-            error[row] = error[row] + squared_error(held_out)
-            baseline[row] += held_out.squared_distance(mean)
+        del made  # judging takes its memory
+        held_out = [sums.judging(judge) for _, judge in uses[kept]]
+        return [(squared_error(each), each.squared_distance(mean)) for each in held_out]
+
+    error: list[Any] = [0.0] * len(left_out)
+    baseline = np.zeros(len(left_out))
+    for judges, found in zip(uses.values(), map_apart(judged, uses, threads), strict=True):
+        for (row, _), (squared_error, squared_distance) in zip(judges, found, strict=True):
+            error[row] = error[row] + squared_error
+            baseline[row] += squared_distance
     if not (baseline > 0).all():
         raise InputError(ALIKE)
     return np.stack([1.0 - each / of for each, of in zip(error, baseline, strict=True)])
 
 
-def r2_without(sums: GroupSums, penalty: float, left_out: Sequence[int] = (WHOLE,)) -> np.ndarray:
+def r2_without(sums: GroupSums, penalty: float, left_out: Sequence[int] = (WHOLE,), threads: int | None = None) -> np.ndarray:
     """Cross-fitted share of the variation that a ridge regression explains, also without groups.
 
     Parameters
     ----------
-    sums, left_out
+    sums, left_out, threads
         As for explained().
     penalty : float
         Times the mean squared distance of a fit's features from their mean it is the ridge penalty.
@@ -254,7 +265,7 @@ def r2_without(sums: GroupSums, penalty: float, left_out: Sequence[int] = (WHOLE
         translator = made.solve(*penalties(made, [penalty]))
         return lambda held_out: held_out.squared_error(translator)
 
-    return explained(sums, fit, left_out)
+    return explained(sums, fit, left_out, threads)
 
 
 @dataclass(frozen=True)
@@ -305,7 +316,7 @@ class Validation:
         return [each for each, mean in zip(self.lambdas, means.mean(axis=0), strict=True) if mean <= limit]
 
 
-def cross_validate(sums: GroupSums, lambdas: list[float]) -> Validation:
+def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = None) -> Validation:
     """Squared errors of every fit on the group that judges it, for all penalties.
 
     Parameters
@@ -314,6 +325,8 @@ def cross_validate(sums: GroupSums, lambdas: list[float]) -> Validation:
         Sums over the rows of all groups.
     lambdas : list of float
         Penalties, times the mean squared distance of a fit's features from their mean.
+    threads : int, optional
+        Fits at a time, as map_apart() takes it.
 
     Returns
     -------
@@ -325,17 +338,17 @@ def cross_validate(sums: GroupSums, lambdas: list[float]) -> Validation:
     InputError
         When the features of a fit do not vary, and with fewer than two rows.
     """
-    return cross_validate_alike([sums], lambdas)[0]
+    return cross_validate_alike([sums], lambdas, threads)[0]
 
 
-def cross_validate_alike(regressions: Sequence[GroupSums], lambdas: list[float]) -> list[Validation]:
+def cross_validate_alike(regressions: Sequence[GroupSums], lambdas: list[float], threads: int | None = None) -> list[Validation]:
     """The same for several regressions on the same features, which are decomposed once.
 
     Parameters
     ----------
     regressions : sequence of GroupSums
         Sums that differ in what is predicted alone.
-    lambdas : list of float
+    lambdas, threads
         As for cross_validate().
 
     Returns
@@ -343,17 +356,18 @@ def cross_validate_alike(regressions: Sequence[GroupSums], lambdas: list[float])
     list of Validation
         In the order of the regressions.
     """
-    errors, baseline, n = [], [], []
-    for groups, judge in regressions[0].split.fits:
-        path: RidgePath | None = None
+
+    def judged(fit: tuple[list[int], int]) -> list[tuple[np.ndarray, float, int]]:
+        (groups, judge), path, found = fit, None, []
         for sums in regressions:
             made, held_out = sums.of(groups), sums.judging(judge)
             path = path.toward(made) if path else made.decompose()
-            errors.append(path.squared_errors(held_out, penalties(made, lambdas)))
-            baseline.append(held_out.squared_distance(made.embedding_mean))
-            n.append(held_out.n)
-    several = len(regressions)
-    return [Validation(lambdas, *(np.array(each[start::several]) for each in (errors, baseline, n))) for start in range(several)]
+            errors = path.squared_errors(held_out, penalties(made, lambdas))
+            found.append((errors, held_out.squared_distance(made.embedding_mean), held_out.n))
+        return found
+
+    by_regression = zip(*map_apart(judged, regressions[0].split.fits, threads), strict=True)
+    return [Validation(lambdas, *map(np.array, zip(*of_fits, strict=True))) for of_fits in by_regression]
 
 
 def penalties(statistics: RidgeStatistics, lambdas: list[float]) -> list[float]:

@@ -14,8 +14,8 @@ from singflow.translators.ridge import Affine, RidgePath, RidgeStatistics
 class Halves:
     """A translator by the halves of its inputs, and how it reads a prediction of one from the other; float32.
 
-    visible: T_a a + c of principal coordinates a, less their origin; hidden: T_b, (m, k), of null coordinates b; predicted: T_b (B a + d)
-    with the ridge prediction B a + d of b. embedding_mean: (m,), of the rows that it was fitted to.
+    visible: T_a a + c of principal coordinates a, less their mean and in the axes of Partitioned.path; hidden: T_b, (m, k), of null
+    coordinates b; predicted: T_b (B a + d) with the ridge prediction B a + d of b. embedding_mean: (m,), of the rows that it was fitted to.
     """
 
     visible: Affine
@@ -28,14 +28,12 @@ class Halves:
 class Partitioned:
     """Sums over rows (a, b) and embeddings z, about their means, in the axes in which the scatter of a is diagonal; float64.
 
-    n: rows. path: of the regression of z on a. null_mean: (k,) of b. start: (r,), from where a is given to the translators.
-    ab: (r, k), in these axes; bb: (k, k); zb: (m, k).
+    n: rows. path: of the regression of z on a. null_mean: (k,) of b. ab: (r, k), in these axes; bb: (k, k); zb: (m, k).
     """
 
     n: int
     path: RidgePath
     null_mean: np.ndarray
-    start: np.ndarray
     ab: np.ndarray
     bb: np.ndarray
     zb: np.ndarray
@@ -65,9 +63,8 @@ class Partitioned:
         """
         path = path or sums.regress(slice(0, rank)).decompose()
         features, _, scatter, cross = sums.centred()
-        start = sums.origin[0][:rank] if sums.origin else np.zeros(rank)
         ab = path.eigenvectors.T @ scatter[:rank, rank:]
-        return cls(sums.n, path, features[rank:], start, ab, scatter[rank:, rank:].copy(), cross[rank:].T.copy())
+        return cls(sums.n, path, features[rank:], ab, scatter[rank:, rank:].copy(), cross[rank:].T.copy())
 
     def solve(self, lambdas: tuple[float, float], changes: tuple[np.ndarray, np.ndarray] | None = None) -> Halves:
         """The translator of (a, b), and its reading of the prediction of b from a.
@@ -80,7 +77,7 @@ class Partitioned:
         lambdas : tuple of float
             Penalties of translator and prediction, times the mean squared distance of their inputs from their mean.
         changes : ndarray of shape (r + m, k), ndarray of shape (k, k), optional
-            What is added to the sums of (a, z) times b, and to those of b times b; means stay.
+            What is added to the sums of (a, z) times b, and to those of b times b; float32. Means stay.
 
         Returns
         -------
@@ -92,30 +89,27 @@ class Partitioned:
         InputError
             When the inputs do not vary.
         """
-        axes, az, rank = self.path.eigenvectors.astype(np.float32), self.path.rotated, len(self.start)
-        ab, rest, hidden = self.ab, self.bb.copy(), self.zb
+        path, rank, ab, rest, hidden = self.path, len(self.ab), self.ab, self.bb.copy(), self.zb
         if changes is not None:
             mixed, squares = changes
-            ab = ab + axes.T @ mixed[:rank].astype(np.float32)
+            ab = ab + path.eigenvectors.T.astype(np.float32) @ mixed[:rank]
             rest += squares
             hidden = hidden + mixed[rank:]
-        energy = self.path.spectrum.sum() / self.n
+        energy = path.spectrum.sum() / self.n
         both = energy + np.trace(rest) / self.n
         if not both > 0 or not (energy > 0 or not rank):
             raise InputError(ALL_ALIKE)
-        answer, predicting = (1.0 / (self.path.spectrum + penalty) for penalty in (lambdas[0] * both, lambdas[1] * energy))
-        shrunk = np.sqrt(answer)[:, None] * ab
-        rest -= shrunk.T @ shrunk
-        rest.flat[:: len(rest) + 1] += lambdas[0] * both
+        answer, predicting = (1.0 / (path.spectrum + penalty) for penalty in (lambdas[0] * both, lambdas[1] * energy))
         narrow = ab.astype(np.float32)
-        hidden = hidden - (az.T * answer).astype(np.float32) @ narrow
+        hidden = hidden - (path.rotated.T * answer).astype(np.float32) @ narrow
         if len(rest):
-            factor = scipy.linalg.cho_factor(rest.T, overwrite_a=True, check_finite=False)
+            rest.flat[:: len(rest) + 1] += lambdas[0] * both
+            shrunk = (np.sqrt(answer)[:, None] * ab).T
+            rest = scipy.linalg.blas.dsyrk(-1.0, shrunk, beta=1.0, c=rest.T, overwrite_c=True)  # the upper triangle
+            factor = scipy.linalg.cho_factor(rest, overwrite_a=True, check_finite=False)
             hidden = scipy.linalg.cho_solve(factor, hidden.T, overwrite_b=True, check_finite=False).T
         weight = hidden.astype(np.float32)
-        through = weight @ narrow.T
-        visible, predicted = (half.astype(np.float32) @ axes.T for half in ((az.T - through) * answer, through * predicting))
-        middle, constant = self.path.feature_mean - self.start, hidden @ self.null_mean
-        biases = self.path.embedding_mean - constant - visible @ middle, constant - predicted @ middle
-        seen, guessed = (Affine(*each).astype(np.float32) for each in zip((visible, predicted), biases, strict=True))
-        return Halves(seen, weight, guessed, self.path.embedding_mean)
+        through, constant = narrow @ weight.T, hidden @ self.null_mean
+        seen = Affine(((path.rotated - through) * answer[:, None]).T, path.embedding_mean - constant)
+        guessed = Affine((through * predicting[:, None]).T, constant)
+        return Halves(seen.astype(np.float32), weight, guessed.astype(np.float32), path.embedding_mean)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy
@@ -31,6 +32,11 @@ class Affine:
             Arrays that have the type already are shared, not copied.
         """
         return Affine(self.weight.astype(dtype, copy=False), self.bias.astype(dtype, copy=False))
+
+    @cached_property
+    def gram(self) -> np.ndarray:
+        """T^T T, (d, d): with it an error on sums takes no product of matrices."""
+        return self.weight.T @ self.weight
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Embeddings (n, m) of features (n, d)."""
@@ -187,15 +193,16 @@ class RidgeStatistics:
         slope = weight @ self._x[seen]
         explained = slope + self.n * constant
         residual = self._x[hidden] - explained
-        mean, offset, cross = np.outer(constant, slope), np.outer(constant, residual), weight @ own[seen]
-        predicted = weight @ self._xx[seen, seen] @ weight.T + mean + mean.T + self.n * np.outer(constant, constant)
-        squares = self._xx[hidden, hidden] - predicted - (cross + cross.T + offset + offset.T)
+        shrinks = 1.0 - scale**2
+        half = np.outer(constant, shrinks * (slope + 0.5 * self.n * constant) + scale * (1.0 - scale) * residual)
+        half += weight @ (0.5 * shrinks * self._xx[seen, seen] @ weight.T - scale**2 * own[seen])
         new = RidgeStatistics(*self.shape, self.origin)
         new.add(self)
         new._x[hidden] = explained + scale * residual
         new._xx[seen, hidden] -= own[seen]
         new._xx[hidden, seen] = new._xx[seen, hidden].T
-        new._xx[hidden, hidden] = predicted + scale * (offset + offset.T) + scale**2 * squares
+        new._xx[hidden, hidden] *= scale**2
+        new._xx[hidden, hidden] += half + half.T
         new._xz[hidden] -= own[hidden].T
         return new
 
@@ -361,7 +368,7 @@ class RidgeStatistics:
         """
         weight, start = affine.weight, self._start
         offset = affine.bias + weight @ start[0] - start[1]
-        inner = self._zz - 2.0 * np.vdot(weight, self._xz.T) + np.vdot(weight @ self._xx, weight)
+        inner = self._zz - 2.0 * np.vdot(weight.T, self._xz) + np.vdot(affine.gram, self._xx)
         return float(inner + 2.0 * offset @ (weight @ self._x - self._z) + self.n * offset @ offset)
 
     def squared_distance(self, embedding: np.ndarray) -> float:
