@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from singflow import cli
-from singflow.analyses.geometry import row_span
+from singflow.analyses.fitting import fit_translators
 from singflow.artifacts.files import write_json
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.errors import InputError
-from singflow.translators.crossfit import ALL_ALIKE, WHOLE, CrossFitted, GroupSums, cross_validate, penalties, split
+from singflow.translators.crossfit import WHOLE, CrossFitted
 from singflow.translators.linear import read_imported
 from singflow.translators.parameters import Translator
 from singflow.translators.reference import Paired, training_images
@@ -31,37 +31,6 @@ class Flags(Translator, cli.Command):
     threads: int
     translator: Path
     report: Path
-
-
-def fit(flags: Flags, images: Paired) -> tuple[CrossFitted, list[np.ndarray], dict[str, object]]:
-    """The fitted translators, the mean embeddings that they are judged against, and what choosing the penalty showed."""
-    sums = GroupSums(split(images.manifest, flags.folds))
-    axes = row_span(images.features_alone())
-    if axes is not None and not axes.shape[1]:
-        raise InputError(ALL_ALIKE)
-    for shard, embeddings in images:
-        features = shard["features"] if axes is None else shard["features"] @ axes
-        sums.update(features, embeddings, shard["image_id"], shard["view"])
-    validation = cross_validate(sums, flags.lambdas)
-    best = flags.lambdas[validation.best]
-    made = [sums.of(groups) for groups, _ in sums.split.fits if sums.split.crossed] + [sums.of(sums.split.whole)]
-    maps = tuple(each.solve(*penalties(each, [best])) for each in made)
-    if axes is not None:
-        maps = tuple(Affine(each.weight @ axes.T, each.bias) for each in maps)
-    (alpha,) = penalties(made[WHOLE], [best])
-    dim = len(maps[WHOLE].bias)
-    errors = validation.errors.sum(axis=0) / (validation.n.sum() * dim)
-    curve = zip(flags.lambdas, penalties(made[WHOLE], flags.lambdas), errors.tolist(), validation.r2.tolist(), strict=True)
-    facts = {
-        "alpha": alpha,
-        "lambda": best,
-        "lambda_at_edge": validation.at_edge,
-        "lambdas_within_one_error": validation.within_one_error,
-        "n_train": made[WHOLE].n,
-        "alpha_curve": [dict(zip(("lambda", "alpha", "validation_mse", "validation_r2"), each, strict=True)) for each in curve],
-    }
-    place = sums.split.place
-    return CrossFitted(maps, place, place), [each.embedding_mean for each in made], facts
 
 
 @dataclass
@@ -113,7 +82,7 @@ def main(flags: Flags) -> None:
     own = Paired(read_manifest(flags.manifest), flags.features, flags.embeddings, flags.shards)
     images = training_images(flags.reference, own)
     released = read_imported(flags.imported, flags.space, flags.model)
-    translators, means, facts = imported(flags, images, released) if released else fit(flags, images)
+    translators, means, facts = imported(flags, images, released) if released else fit_translators(images, flags.folds, flags.lambdas)
     whole = translators.whole
     held_out = (images.manifest["split"] == "validation").to_numpy()
     if flags.reference is None:

@@ -7,15 +7,14 @@ import numpy as np
 from pydantic import Field
 
 from singflow import cli
-from singflow.analyses.floor import Fitted, Floor, Rows, choose_penalties, measure, score
+from singflow.analyses.fitting import read_rows
+from singflow.analyses.floor import Fitted, Floor, choose_penalties, measure, score
 from singflow.analyses.geometry import coordinate_axes
 from singflow.analyses.unique_information import unique_information
 from singflow.artifacts.files import read_json, read_names, write_json
-from singflow.artifacts.scratch import Scratch
-from singflow.artifacts.shards import in_blocks, label_rows, read_manifest, shard_path
+from singflow.artifacts.shards import label_rows, read_manifest, shard_path
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
-from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE, GroupSums, split
 from singflow.translators.reference import Paired, training_images
 
@@ -42,34 +41,6 @@ class Flags(Floor, cli.Command):
     images: Path
     labels: Path
     report: Path
-
-
-def read_rows(images: Paired, folder: Path, axes: np.ndarray, rank: int, sums: GroupSums, *, trains: bool) -> Rows:
-    """Coordinates (a, b) in the order of images and views; b stands where residuals will.
-
-    Images that train enter the sums, with all views. Others are read with view 0 alone, from the origin of the sums, and are permuted as
-    one group.
-    """
-    n, seen, views = len(images.manifest), 0, 0 if trains else 1
-    rows: tuple[Scratch, ...] = ()
-    for shard, embeddings in images:
-        views = views or int(shard["view"].max()) + 1
-        if not rows:
-            rows = tuple(Scratch(folder, n * views, width) for width in (rank + embeddings.shape[1], axes.shape[1] - rank))
-        known, hidden = rows
-        for part in in_blocks(np.arange(len(embeddings)) if trains else np.flatnonzero(shard["view"] == 0)):
-            image_id, view = shard["image_id"][part], shard["view"][part]
-            coordinates, place = shard["features"][part] @ axes, image_id * views + view
-            if trains:
-                sums.update(coordinates, embeddings[part], image_id, view)
-            origin = sums.origin[0][:rank], sums.origin[1]
-            known[place] = np.hstack([coordinates[:, :rank], embeddings[part]]) - np.concatenate(origin).astype(np.float32)
-            hidden[place] = coordinates[:, rank:]
-            seen += len(place)
-    if seen != n * views:
-        raise InputError(f"{images.features}: holds {seen} rows, not {views} of each of {n} images: remove it and run the workflow again")
-    groups = sums.split.groups if trains else np.full(n, WHOLE, dtype=np.int32)
-    return Rows(known, hidden, Scratch(folder, n, axes.shape[1] - rank), Scratch(folder, n, rank), origin, groups, views)
 
 
 def known(head: Path, embeddings: Path) -> dict[str, bool]:

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from singflow.artifacts import files
-from singflow.commands.analyze import read_image
 from singflow.config.reading import read_yaml
 from singflow.config.study import Study, check, settle
 from singflow.data.images import FORMATS, read_unchanged
 from singflow.data.manifest import build_manifest, inspect, list_folder, list_table, read_classes
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError
+from singflow.photo.towers import open_image
 from singflow.towers.checkpoints import read_checkpoint
 from singflow.towers.text_cache import TextCache
 from tests.project import ROOT
@@ -360,7 +360,7 @@ LISTS = {
     "study": read_yaml,
     "table.csv": lambda path: list_table(path, "label", CLASSES),
     "table.parquet": lambda path: list_table(path, "label", CLASSES),
-    "photo.jpg": lambda path: read_image(path, 100),
+    "photo.jpg": lambda path: open_image(path, 100),
     "weights.pth": read_checkpoint,
 }
 

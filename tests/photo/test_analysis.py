@@ -1,10 +1,8 @@
 """A study of a few random parts, written by hand: what the script says of an image is recomputed from its files alone."""
 
-import inspect
 import itertools
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -23,11 +21,13 @@ from singflow.artifacts.files import sha256_of, write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.commands.analyze import analyze as command
+from singflow.commands.analyze import stems
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, resolve_spaces
 from singflow.errors import InputError
-from singflow.photo.analysis import Analysis, Movement, Neighbour, Prediction, Setting, describe, stored_texts
+from singflow.photo.analysis import Analysis, Beside, Movement, Neighbour, Prediction, Reach, Setting, stored_texts
 from singflow.photo.figure import draw_image
+from singflow.photo.words import describe
 from singflow.towers.classifiers import load_classifier, weights_sha256
 from singflow.towers.spaces import load_text_tower
 from tests.project import ROOT
@@ -100,7 +100,9 @@ def made(tmp_path_factory):
     write_json(results / PARTS[4], {"validation_r2": 0.125})
     write_prompts(results)
     generator = np.random.default_rng(5)
-    write_parquet(results / PARTS[7], pd.DataFrame({"is_deg": generator.uniform(0, 90, N), "as_deg": generator.normal(0, 4, N)}))
+    scores = {"is_deg": generator.uniform(0, 90, N), "as_deg": generator.normal(0, 4, N)}
+    scores |= {"conditional_is_deg": generator.uniform(0, 90, N), "null_energy": generator.uniform(0, 1, N)}
+    write_parquet(results / PARTS[7], pd.DataFrame(scores))
     (results / "tables").mkdir()
     (results / PARTS[8]).write_text(f"space,model,translator\nconse_minilm,{MODEL},weak\nother,{MODEL},good\n", encoding="utf-8")
     for name, size in (("one.png", (200, 160)), ("two.jpg", (90, 240))):
@@ -117,8 +119,10 @@ def study(made, tmp_path, monkeypatch):
     def analyze(*images, output="out", **flags):
         given = {"model": MODEL, "space": "conse_minilm", "results": tmp_path / "results/tiny", "output": tmp_path / output, "threads": 1}
         given |= flags
-        command(images=[tmp_path / image for image in images], **given)
-        return json.loads((given["output"] / "analysis.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+        paths = [tmp_path / image for image in images]
+        command(images=paths, **given)
+        files = [given["output"] / f"{name}.json" for name in stems(paths)]
+        return [json.loads(file.read_text(encoding="utf-8"), parse_constant=pytest.fail) for file in files]
 
     analyze.folder = tmp_path
     analyze.results = tmp_path / "results/tiny"
@@ -150,9 +154,8 @@ def movement(text, before, after, embedding):
 
 def assert_movement(ours, theirs):
     assert ours["text"] == theirs["text"]
-    assert [ours[key] for key in sorted(ours) if key != "text"] == pytest.approx(
-        [theirs[key] for key in sorted(theirs) if key != "text"], abs=2e-4
-    )
+    keys = sorted(theirs.keys() - {"text"})
+    assert [ours[key] for key in keys] == pytest.approx([theirs[key] for key in keys], abs=2e-4)
 
 
 def test_every_number_is_that_of_a_direct_computation(study):
@@ -165,7 +168,8 @@ def test_every_number_is_that_of_a_direct_computation(study):
     assert [each["probability"] for each in record["predictions"]] == pytest.approx(scipy.special.softmax(logits)[order], abs=1e-5)
     assert record["null_energy"] == pytest.approx(1 - (equivalent @ equivalent) / (feature @ feature), abs=1e-5)
     assert 0.1 < record["null_energy"] < 1 and 0 <= record["logit_change"] < 1e-4
-    assert record["is_deg"] == pytest.approx(degrees(before, after), abs=2e-4) and record["is_deg"] > 5
+    assert record["removal"]["deg"] == pytest.approx(degrees(before, after), abs=2e-4) and record["removal"]["deg"] > 5
+    assert record["conditional"] is record["removal"]["floor_deg"] is None
     best = order[0]
     text = "a moose" if FIVE[best] == "elk" else f"an image of a {FIVE[best]}"
     assert_movement(record["predicted"], movement(text, before, after, prompts["label_embeddings"][best]))
@@ -179,11 +183,14 @@ def test_every_number_is_that_of_a_direct_computation(study):
         assert_movement(ours, movement(text, before, after, embedding))
     scores = pd.read_parquet(study.results / PARTS[7])
     size = abs(record["predicted"]["as_deg"])
-    assert record["is_percentile"] == pytest.approx(scipy.stats.percentileofscore(scores["is_deg"], record["is_deg"], "mean"))
+    place = scipy.stats.percentileofscore(scores["is_deg"], record["removal"]["deg"], "mean")
+    assert record["removal"]["percentile"] == pytest.approx(place)
+    assert record["null_energy_percentile"] == scipy.stats.percentileofscore(scores["null_energy"], record["null_energy"], "mean")
+    assert record["null_energy_usual"] == pytest.approx(np.percentile(scores["null_energy"], [5, 95]))
     assert record["as_abs_percentile"] == pytest.approx(scipy.stats.percentileofscore(scores["as_deg"].abs(), size, "mean"))
     assert record["setting"] == {
-        "study": "tiny", "model": MODEL, "space": "conse_minilm", "rank_rule": "exact", "null_dim": len(feature) - 5,
-        "validation_r2": 0.125, "translator": "weak", "n_images": N, "note": "",
+        "source": "study tiny", "model": MODEL, "space": "conse_minilm", "rank_rule": "exact", "null_dim": len(feature) - 5,
+        "validation_r2": 0.125, "translator": "weak", "images": f"study's {N} images", "n_images": N, "note": "",
     }  # fmt: skip
 
 
@@ -198,7 +205,7 @@ def test_the_nearest_photos_are_those_of_a_direct_search_and_never_the_photo_its
             best = min(angles, key=angles.get)
             assert (found["image_id"], found["path"]) == (best, f"{best}.png")
             assert found["angle_deg"] == pytest.approx(angles[best], abs=2e-4)
-        assert f"nearest photo of the study: {record['nearest'][0]['path']} (" in capsys.readouterr().out
+        assert f"nearest photo of the study's 40 images: {record['nearest'][0]['path']} (" in capsys.readouterr().out
     assert own.is_file()
 
 
@@ -215,7 +222,7 @@ def test_photos_and_embeddings_that_are_not_here_are_left_out_and_that_is_said(s
 
 @pytest.mark.parametrize("count", [2, 50])
 def test_gained_and_lost_are_the_extremes_with_their_sign(study, count):
-    (record,) = study("one.png", concepts=count)
+    (record,) = study("one.png", extremes=count)
     *_, before, after = recompute(study.folder, "one.png")
     embeddings = read_tensors(study.results / PARTS[5], ["concept_embeddings"])[0]["concept_embeddings"]
     every = [movement(text, before, after, embedding) for text, embedding in zip(CONCEPTS, embeddings, strict=True)]
@@ -231,27 +238,26 @@ def test_gained_and_lost_are_the_extremes_with_their_sign(study, count):
 def test_several_images_at_once_are_each_alone_and_a_second_run_gives_the_same_bytes(study, capsys):
     (study.folder / "two.jpg").rename(study.folder / "ONE.jpg")
     together = study("ONE.jpg", "one.png")
-    assert [each["picture"] for each in together] == ["ONE.png", "one-2.png"]
     assert [each["image"] for each in together] == [str(study.folder / name) for name in ("ONE.jpg", "one.png")]
     said = capsys.readouterr().out
     (alone,) = study("one.png", output="alone")
-    assert alone | {"picture": "one-2.png"} == together[1] and alone["predicted"] != together[0]["predicted"]
+    assert alone == together[1] and alone["predicted"] != together[0]["predicted"]
     assert said.endswith(capsys.readouterr().out)
     assert (study.folder / "alone/one.png").read_bytes() == (study.folder / "out/one-2.png").read_bytes()
     study("ONE.jpg", "one.png", output="again")
-    assert sorted(path.name for path in (study.folder / "out").iterdir()) == ["ONE.png", "analysis.json", "one-2.png"]
+    assert sorted(path.name for path in (study.folder / "out").iterdir()) == ["ONE.json", "ONE.png", "one-2.json", "one-2.png"]
     for path in (study.folder / "out").iterdir():
         assert path.read_bytes() == (study.folder / "again" / path.name).read_bytes(), path.name
 
 
-def test_without_results_the_study_of_params_yaml_is_meant(study):
+def test_classes_are_those_of_the_study_or_of_the_list_that_is_named(study):
     head, facts = read_tensors(study.results / PARTS[0], ["weight", "bias"])
     write_tensors(study.results / PARTS[0], head, facts | {"class_names": "null"})
-    params = read_yaml(ROOT / "params.yaml") | {"study": "tiny"}
+    params = read_yaml(study.results / "params.yaml")
     params["data"]["classes"] = "mine.csv"
-    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    (study.results / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     Path("mine.csv").write_text("class_index,synset,name\n" + "".join(f"{i},,{name}\n" for i, name in enumerate(FIVE)), encoding="utf-8")
-    (record,) = study("one.png", results=None, output="by_params")
+    (record,) = study("one.png", output="by_params")
     assert record == study("one.png", classes=Path("mine.csv"))[0]
     Path("four.csv").write_text("class_index,synset,name\n0,,ant\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"four.csv: holds 1 classes, but .*head.safetensors has 5: name the study's with --classes"):
@@ -293,21 +299,17 @@ def test_a_text_is_found_with_the_article_that_its_template_gave_it():
     assert list(stored_texts(names, tensors, ["see a(n) {}"], ["a(n) {}"], prompts)) == ["an ear", "see an owl", "see a cat"]
 
 
-def test_what_is_written_by_default_is_ignored_by_git(tmp_path):
-    output = inspect.signature(command).parameters["output"].default / "analysis.json"
-    shutil.copy(ROOT / ".gitignore", tmp_path)
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    assert subprocess.run(["git", "check-ignore", "-q", output], cwd=tmp_path, check=False).returncode == 0
-
-
 def test_a_head_without_null_space_scores_zero_and_it_is_said(study, capsys):
     width = len(read_tensors(study.results / PARTS[1], ["null_basis"])[0]["null_basis"])
     write_tensors(study.results / PARTS[1], {"null_basis": np.zeros((width, 0))}, {})
     (record,) = study("one.png", text=["concept 1"])
-    assert [record[key] for key in ("is_deg", "null_energy", "logit_change")] == [0.0] * 3
-    assert record["is_percentile"] is record["as_abs_percentile"] is None and record["gained"] == record["lost"] == []
+    assert [record["removal"]["deg"], record["null_energy"], record["logit_change"]] == [0.0] * 3
+    assert record["removal"]["percentile"] is record["as_abs_percentile"] is None and record["gained"] == record["lost"] == []
+    assert record["reach"][0]["limit_deg"] == 0.0
     assert record["predicted"]["as_deg"] == record["texts"][0]["as_deg"] == 0.0
-    assert record["setting"]["note"] in capsys.readouterr().out and record["setting"]["note"].startswith("no null space")
+    said = capsys.readouterr().out
+    assert "steered toward 'concept 1': the null space offers no way there" in said
+    assert record["setting"]["note"] in said and record["setting"]["note"].startswith("no null space")
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -378,13 +380,16 @@ def test_artifacts_that_do_not_fit_together_are_refused(study):
 
 def analysis_of(text, gained, lost):
     def toward(text, score):
-        return Movement(text, 60.0 + score, 60.0, score)
+        return Movement(text, 60.0 + score, 60.0, score, score + 0.5)
 
     predictions = [Prediction(index, text, 0.2) for index in range(5)]
+    near, far = [toward(text, 8.0 - row) for row in range(gained)], [toward(text, row - 8.0) for row in range(lost)]
     return Analysis(
-        predictions, 0.1, 1e-6, 8.0, 50.0, 75.0, toward(text, 3.0), [toward(text, -2.0), toward("a rug", 0.0)],
-        [toward(text, 8.0 - row) for row in range(gained)], [toward(text, row - 8.0) for row in range(lost)],
-        [Neighbour(3, f"{text}/{text}.jpg", 40.0), Neighbour(4, "4.jpg", 41.5)],
+        predictions=predictions, removal=Beside(8.0, 50.0, 6.0, 4.0, 9.0, 0.2), conditional=Beside(7.0, 75.0, 6.0, 4.0, 6.5, 0.01),
+        null_energy=0.1, null_energy_percentile=30.0, null_energy_usual=(0.09, 0.15), logit_change=1e-6, as_abs_percentile=75.0,
+        predicted=toward(text, 3.0), texts=[toward(text, -2.0), toward("a rug", 0.0)], reach=[Reach(text, 60.0, 50.0, 20.0, 90.0, 1.5)],
+        classes_gained=near, classes_lost=far, gained=far, lost=near,
+        nearest=[Neighbour(3, f"{text}/{text}.jpg", 40.0), Neighbour(4, "4.jpg", 41.5)], note="",
     )  # fmt: skip
 
 
@@ -393,7 +398,7 @@ def inside(axis, place):
     return low <= place <= high
 
 
-SETTING = Setting("a_study", MODEL, "conse_minilm", "exact", 280, 0.01, "weak", 1, "")
+SETTING = Setting(MODEL, "conse_minilm", "study a_study", "exact", 280, 0.01, "weak", "study's 1 image", 1, "")
 
 
 @pytest.mark.parametrize("text", ["cat", "a long phrase of many words with <b>, $x$ and more " * 3, "W" * 90])
@@ -428,8 +433,20 @@ def test_the_words_name_a_weak_translator_and_list_three_concepts_either_way():
     weak = describe("photo.jpg", analysis_of("cat", 5, 0), SETTING)
     assert weak.startswith("photo.jpg: cat (20.0 %)\n")
     assert "WEAK TRANSLATOR, held-out R2 0.01" in weak
-    assert "IS is above 50 %, |AS| above 75 % of the study's 1 image\n" in weak
-    assert "toward 'cat': AS +3.00 degrees (63.0 to 60.0)" in weak
-    assert "  gained: cat +8.00, cat +7.00, cat +6.00\n  lost: none\n" in weak
-    assert weak.endswith("  nearest photo of the study: cat/cat.jpg (40.0 degrees); after null removal: 4.jpg (41.5 degrees)")
+    lines = [
+        "null removal turns its meaning by IS 8.00 degrees, no more than its floor (6.00, from 4.00 to 9.00); "
+        "above 50 % of the study's 1 image",
+        "conditional removal by 7.00 degrees, more than its floor (6.00, from 4.00 to 6.50); above 75 % of the study's 1 image",
+        "|AS| toward the predicted class 3.00 degrees, above 75 % of the study's 1 image",
+        "classes gained: cat +8.50, cat +7.50, cat +6.50",
+        "classes lost: none",
+        "toward 'cat': AS +3.00 degrees (63.0 to 60.0), +3.50 beyond the other classes",
+        "concepts gained: none",
+        "concepts lost: cat +8.00, cat +7.00, cat +6.00",
+        "steered toward 'cat': from 60.0 to 50.0 degrees with the same logits, turned by 20.0, by 1.5 times its null component",
+        "null energy 10.0 %, above 30 % of the study's 1 image, where 9.0 to 15.0 % is usual; logits change by 1.0e-06",
+    ]
+    said = iter(weak.splitlines())
+    assert [line for line in lines if f"  {line}" not in said] == []  # all of them, in this order
+    assert weak.endswith("  nearest photo of the study's 1 image: cat/cat.jpg (40.0 degrees); after null removal: 4.jpg (41.5 degrees)")
     assert "WEAK" not in describe("photo.jpg", analysis_of("cat", 0, 0), Setting(**(vars(SETTING) | {"translator": "good"})))

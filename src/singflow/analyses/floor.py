@@ -21,7 +21,7 @@ from singflow.config.sections import Section
 from singflow.parallel import map_apart
 from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, cross_validate, cross_validate_alike, penalties
 from singflow.translators.partitioned import Halves, Partitioned
-from singflow.translators.ridge import Affine, RidgeStatistics
+from singflow.translators.ridge import Affine, RidgePath, RidgeStatistics
 
 ROWS = 2048  # looked at at once
 Matrix = np.ndarray | Scratch
@@ -254,6 +254,11 @@ class Fitted:
         found = dict(zip(self._used, map_apart(part, self._used, self._threads), strict=True))
         predictors = {group: self.predictor_of(group).weight.astype(np.float32) for group in emptied}
         return Exchange(found, self._used, predictors, self._lambdas, self._scale)
+
+    @property
+    def paths(self) -> dict[int, RidgePath]:
+        """The regression on principal coordinates of each place, in whose axes Halves take them."""
+        return {place: own.path for place, own in self._own.items()}
 
     def _place(self, group: int) -> int:
         return group if self._sums.split.crossed else WHOLE

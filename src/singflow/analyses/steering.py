@@ -87,6 +87,31 @@ class NullDirections:
         limit[exists] = angle_deg(self.embeddings[exists], self.translated[exists])
         return limit
 
+    def nearest(self, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How near a text the way leads, by the cosine's maximum in the plane of e and T v.
+
+        Parameters
+        ----------
+        text : ndarray of shape (m,)
+            Text embedding of any norm.
+
+        Returns
+        -------
+        is_deg : ndarray of shape (n,)
+            The IS at which the text is nearest, in degrees; the limit where the way comes nearer all along; 0 where there is none.
+        angle_deg : ndarray of shape (n,)
+            The angle to the text there.
+        """
+        ahead = unit(self.embeddings)
+        exists = self.vectors.any(axis=1)
+        across = np.zeros_like(ahead)
+        aside = self.translated[exists] - np.vecdot(self.translated[exists], ahead[exists])[:, None] * ahead[exists]
+        across[exists] = unit(aside)
+        turn = np.degrees(np.arctan2(across @ unit(text), ahead @ unit(text)))
+        turn = np.where(exists, np.minimum(turn, self.limit_deg()), 0.0)
+        there = np.cos(np.radians(turn))[:, None] * ahead + np.sin(np.radians(turn))[:, None] * across
+        return turn, angle_deg(there, text)
+
     def step(self, target_is_deg: float) -> np.ndarray:
         """The step whose IS is the target, by the sine rule in the plane of e and T v.
 

@@ -80,21 +80,44 @@ def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Im
         raise Unusable("empty file")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise Unusable(f"absurdly large: {image.width} x {image.height} pixels, data.max_pixels is {max_pixels}")
-            if max(image.size) > MOST_OBLONG * min(image.size):
-                raise Unusable(f"absurdly oblong: {image.width} x {image.height} pixels, more than {MOST_OBLONG} to 1: cut it")
-            if least_side:
-                image.draft(None, (least_side, least_side))
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _rgb(image)
+            return upright(image, max_pixels, least_side)
     except Unusable:
         raise
     except UnidentifiedImageError:
         raise Unusable(f"not an image, or none of {', '.join(FORMATS)}: convert it") from None
     except Exception as error:  # noqa: BLE001 (Pillow's decoders raise whatever a damaged file provokes)
         raise Unusable(f"truncated or corrupt: {printable(str(error))}") from None
+
+
+def upright(image: Image.Image, max_pixels: int, least_side: int | None = None) -> Image.Image:
+    """An image as upright 8-bit RGB; transparency is laid over white.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Of any mode; its pixels need not be loaded.
+    max_pixels, least_side
+        As decode takes them.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB.
+
+    Raises
+    ------
+    Unusable
+        With the reason: too large, too oblong, 32-bit pixels.
+    """
+    if image.width * image.height > max_pixels:
+        raise Unusable(f"absurdly large: {image.width} x {image.height} pixels, data.max_pixels is {max_pixels}")
+    if max(image.size) > MOST_OBLONG * min(image.size):
+        raise Unusable(f"absurdly oblong: {image.width} x {image.height} pixels, more than {MOST_OBLONG} to 1: cut it")
+    if least_side:
+        image.draft(None, (least_side, least_side))
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    return _rgb(image)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from singflow.artifacts.files import sha256_of
+from singflow.config.registry import ModelEntry
 from singflow.config.sections import phrases
 from singflow.data.manifest import read_classes
 from singflow.data.reading import refuse_workbook
@@ -55,3 +57,43 @@ def read_class_list(path: Path) -> list[str]:
         In order.
     """
     return read_classes(path).names if path.suffix.lower() == ".csv" else read_vocabulary(path)
+
+
+def complete(entry: ModelEntry, registry: Path, name: str, study_classes: Path) -> ModelEntry:
+    """A model's entry with the names of its classes, their number before keep_classes, and the hashes of its local files.
+
+    Parameters
+    ----------
+    entry : ModelEntry
+        As the registry has it.
+    registry : Path
+        config/models.yaml, for messages.
+    name : str
+        Name of the model.
+    study_classes : Path
+        Class list of a head that names none.
+
+    Returns
+    -------
+    ModelEntry
+        A copy.
+
+    Raises
+    ------
+    InputError
+        When the entry and the list differ in the number of classes.
+    """
+    names = read_class_list(Path(entry.class_list)) if entry.class_list else entry.class_names
+    source = entry.class_list or ("class_names" if names else str(study_classes))
+    of_head = names or read_classes(study_classes).names
+    count = len(of_head)
+    if entry.classes not in (None, count):
+        raise InputError(f"{registry}: {name}: classes is {entry.classes}, but {source} has {count}: name the right file as class_list")
+    if entry.kept:
+        if entry.kept[-1] >= count:
+            raise InputError(
+                f"{registry}: {name}: keep_classes {entry.keep_classes} goes beyond the {count} classes of {source}: correct it"
+            )
+        names = [of_head[position] for position in entry.kept]
+    hashes = {file: sha256_of(Path(file)) for file in entry.local_files()}
+    return entry.model_copy(update={"class_list": None, "class_names": names, "classes": count, "sha256": hashes})

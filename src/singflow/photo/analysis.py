@@ -1,54 +1,76 @@
-"""What a model's head ignores in one image: its prediction, its scores, and the concepts that null removal brings near or takes away."""
+"""What a model's head ignores in one image: its scores, the classes and texts that removal moves, and how far it can be steered."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy
 
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
 from singflow.analyses.metrics import Removal, angle_deg, remove
+from singflow.analyses.steering import NullDirections, null_directions, steer
 from singflow.artifacts.tensors import Tensors
 from singflow.data.manifest import fill, prompt_of
+from singflow.photo.fits import Floor
 from singflow.translators.ridge import Affine
 
 LIKELIEST = 5
 CHUNK = 4096  # texts whose angles are computed at once
+USUAL = (5.0, 95.0)  # percentiles between which a number is usual
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What an analysis rests on. translator: `weak` or `good`, as tables/models.csv says; note: said of a head without null space."""
+    """What an analysis rests on.
 
-    study: str
+    source: where the translator is from, in words; validation_r2: None where it is not known; translator: `weak`, `good` or `unknown`;
+    n_images: those that percentiles are among, and images: what they are called; note: what else must be known, or nothing.
+    """
+
     model: str
     space: str
+    source: str
     rank_rule: str
     null_dim: int
-    validation_r2: float
+    validation_r2: float | None
     translator: str
+    images: str
     n_images: int
     note: str
 
 
 @dataclass(frozen=True)
-class Artifacts:
-    """A model and a space of a finished study.
+class Usual:
+    """Scores of the images that a photo is compared with, (n,) each, in degrees but for null_energy; as_deg only of a study's."""
 
-    head: weight (C, d), bias (C,); class_names: C of them; basis: V_0 (d, k); removed: T V_0 V_0^T;
-    concept_embeddings: (P, m); is_deg, as_deg: (n,) degrees, the scores of the study's images.
+    is_deg: np.ndarray
+    conditional_is_deg: np.ndarray
+    null_energy: np.ndarray
+    as_deg: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """A model and a space, and what is known of them.
+
+    head: weight (C, d), bias (C,); class_names: C of them, with their texts and embeddings (C, m); basis: V_0 (d, k); removed:
+    T V_0 V_0^T; concepts: P of a study, with embeddings (P, m); usual: None where no images are known; floor: None where the images
+    that the translator was fitted on are not here.
     """
 
     setting: Setting
     head: Tensors
     class_names: list[str]
+    class_texts: list[str]
+    class_embeddings: np.ndarray
     basis: np.ndarray
     translator: Affine
     removed: Affine
     concepts: list[str]
     concept_embeddings: np.ndarray
-    is_deg: np.ndarray
-    as_deg: np.ndarray
+    usual: Usual | None
+    floor: Floor | None
 
 
 @dataclass(frozen=True)
@@ -62,17 +84,89 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Movement:
-    """A text and the image's angles to it before and after null removal, in degrees; as_deg: AS (equation 7), the first less the second."""
+    """A text and the image's angles to it before and after null removal, in degrees.
+
+    as_deg: AS (equation 7), the first less the second; as_contrast_deg: AS less the mean AS toward all other classes of the head.
+    """
 
     text: str
     angle_original_deg: float
     angle_equivalent_deg: float
     as_deg: float
+    as_contrast_deg: float
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A score beside its floor, in degrees.
+
+    percentile: among the images that it is compared with, 0 to 100. floor_deg: mean over null components without content; floor_low_deg,
+    floor_high_deg: between which 90 percent of them are; floor_share: of them, how many turn the meaning as much or more, 0 to 1. None
+    where it is not known.
+    """
+
+    deg: float
+    percentile: float | None = None
+    floor_deg: float | None = None
+    floor_low_deg: float | None = None
+    floor_high_deg: float | None = None
+    floor_share: float | None = None
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far a photo can be steered toward a text along the gradient inside the null space, where no step changes a logit.
+
+    angle_deg: from where; nearest_deg: how near; is_deg: by turning the meaning so far; limit_deg: the IS that no step reaches; step:
+    how long the step is, in norms of the photo's null component, None where the text is nearest at the limit.
+    """
+
+    text: str
+    angle_deg: float
+    nearest_deg: float
+    is_deg: float
+    limit_deg: float
+    step: float | None
+
+
+@dataclass(frozen=True)
+class Steered:
+    """A photo's feature steered toward a text to an IS.
+
+    feature (d,) float32 and embedding (m,) float64 are what it becomes. angle_original_deg, angle_deg: to the text before and after;
+    as_deg: the first less the second; step: in norms of the photo's null component; logit_change: largest change of a logit;
+    top1_changed: whether the likeliest class is another. reachable: whether the IS is below the limit; where it is not, the photo
+    stays as it is.
+    """
+
+    text: str
+    target_is_deg: float
+    reachable: bool
+    limit_deg: float
+    is_deg: float
+    angle_original_deg: float
+    angle_deg: float
+    as_deg: float
+    step: float
+    logit_change: float
+    top1_changed: bool
+    feature: np.ndarray
+    embedding: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the arrays, as JSON can hold it.
+
+        Returns
+        -------
+        dict
+            By the names of the fields.
+        """
+        return {name: value for name, value in asdict(self).items() if not isinstance(value, np.ndarray)}
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A photo of the study, by its path in the manifest; angle_deg: from its embedding to a translated feature."""
+    """A photo of the study or reference, by its path in the manifest; angle_deg: from its embedding to a translated feature."""
 
     image_id: int
     path: str
@@ -83,24 +177,41 @@ class Neighbour:
 class Analysis:
     """Null removal in one image.
 
-    predictions: the likeliest classes; null_energy: ||P_0 f||^2 / ||f||^2; logit_change: norm; predicted: toward the predicted class;
-    texts: toward the texts asked for; gained, lost: the concepts with the most positive and the most negative AS, strongest first;
-    nearest: the study's photos nearest to the translated feature before and after null removal; none where its embeddings are not here.
-    Percentiles: of IS, and of |AS| toward the predicted class, among the study's images (|AS| toward their labels), 0 to 100; None for
-    a head without null space, where all scores are 0.
+    predictions: the likeliest classes; removal, conditional: IS of null removal and of conditional removal, the latter None where the
+    training images are not here; null_energy: ||P_0 f||^2 / ||f||^2, with the range that is usual; logit_change: norm; predicted: toward
+    the predicted class; texts: toward the texts asked for, and reach: how far it can be steered toward them; classes_gained,
+    classes_lost: by contrastive AS, all classes of the head; gained, lost: a study's concepts by AS; strongest first. nearest: the
+    photos nearest to the translated feature before and after null removal; none where their embeddings are not here. as_abs_percentile:
+    of |AS| toward the predicted class among a study's images (toward their labels). note: what is special about the photo, or nothing.
     """
 
     predictions: list[Prediction]
+    removal: Beside
+    conditional: Beside | None
     null_energy: float
+    null_energy_percentile: float | None
+    null_energy_usual: tuple[float, float] | None
     logit_change: float
-    is_deg: float
-    is_percentile: float | None
     as_abs_percentile: float | None
     predicted: Movement
     texts: list[Movement]
+    reach: list[Reach]
+    classes_gained: list[Movement]
+    classes_lost: list[Movement]
     gained: list[Movement]
     lost: list[Movement]
     nearest: list[Neighbour]
+    note: str
+
+    @property
+    def is_deg(self) -> float:
+        """IS of null removal, in degrees."""
+        return self.removal.deg
+
+    @property
+    def conditional_is_deg(self) -> float | None:
+        """IS of conditional removal, in degrees."""
+        return self.conditional.deg if self.conditional else None
 
 
 def stored_texts(
@@ -138,51 +249,53 @@ def stored_texts(
     return stored
 
 
-def predict(features: np.ndarray, artifacts: Artifacts) -> list[Prediction]:
+def predict(features: np.ndarray, head: Tensors, class_names: Sequence[str]) -> list[Prediction]:
     """The likeliest classes of one image.
 
     Parameters
     ----------
     features : ndarray of shape (1, d)
         The image's feature.
-    artifacts : Artifacts
-        The model.
+    head : dict of ndarray
+        weight (C, d) and bias (C,).
+    class_names : sequence of str
+        C names.
 
     Returns
     -------
     list of Prediction
         At most five, likeliest first.
     """
-    logits = features @ artifacts.head["weight"].T + artifacts.head["bias"]
+    logits = features @ head["weight"].T + head["bias"]
     probabilities = scipy.special.softmax(logits[0].astype(np.float64))
     order = np.argsort(-logits[0], kind="stable")[:LIKELIEST]
-    return [Prediction(int(i), artifacts.class_names[i], float(probabilities[i])) for i in order]
+    return [Prediction(int(i), class_names[i], float(probabilities[i])) for i in order]
 
 
-def analyze(
+def analyze_feature(
     features: np.ndarray,
     artifacts: Artifacts,
-    predicted: tuple[str, np.ndarray],
     texts: dict[str, np.ndarray],
     extremes: int,
     nearest: Callable[[np.ndarray], list[Neighbour]],
+    note: str = "",
 ) -> Analysis:
-    """Null removal in one image, scored as measure_null_removal scores it.
+    """Null removal in one image, scored as measure_null_removal and measure_floor score it.
 
     Parameters
     ----------
     features : ndarray of shape (1, d)
         The image's feature.
     artifacts : Artifacts
-        A model and a space of the study.
-    predicted : tuple of str and ndarray of shape (m,)
-        Text and embedding of the predicted class.
+        A model and a space.
     texts : dict of ndarray of shape (m,)
         Embedding by text that is asked for.
     extremes : int
-        Most concepts listed either way.
+        Most classes and concepts listed either way.
     nearest : callable
-        Gives the study's photos nearest to points (2, m), one each.
+        Gives the photos nearest to points (2, m), one each.
+    note : str
+        What is special about the photo.
 
     Returns
     -------
@@ -190,22 +303,150 @@ def analyze(
         Scores of the image.
     """
     removal = remove(features, artifacts.translator, artifacts.removed)
-    (toward,) = _movements(removal, [predicted[0]], predicted[1][None])
-    concepts = _movements(removal, artifacts.concepts, artifacts.concept_embeddings)
-    image_score = float(removal.image_score()[0])
+    predictions = predict(features, artifacts.head, artifacts.class_names)
+    classes = _scores(removal, artifacts.class_embeddings)
+    others = classes[2].sum()
+
+    def movements(names: Sequence[str], scores: np.ndarray, among: bool) -> list[Movement]:
+        """Texts with their scores (3, p); `among`: the texts are the classes that a contrast leaves out one of."""
+        means = (others - scores[2]) / max(1, classes.shape[1] - 1) if among else np.full(len(names), others / classes.shape[1])
+        rows = zip(names, *scores.tolist(), (scores[2] - means).tolist(), strict=True)
+        return [Movement(*row) for row in rows]
+
+    of_classes = movements(artifacts.class_names, classes, True)
+    of_concepts = movements(artifacts.concepts, _scores(removal, artifacts.concept_embeddings), False)
+    wanted = _scores(removal, np.stack(list(texts.values()))) if texts else np.empty((3, 0))
+    best, usual, energy = predictions[0].index, artifacts.usual, float(null_energy(features, artifacts.basis)[0])
+    toward = replace(of_classes[best], text=artifacts.class_texts[best])
     ranked = artifacts.basis.shape[1] > 0
+    null, conditional = _beside(features, artifacts, float(removal.image_score()[0]))
     return Analysis(
-        predictions=predict(features, artifacts),
-        null_energy=float(null_energy(features, artifacts.basis)[0]),
+        predictions=predictions,
+        removal=null,
+        conditional=conditional,
+        null_energy=energy,
+        null_energy_percentile=percentile(usual.null_energy, energy) if usual and ranked else None,
+        null_energy_usual=tuple(np.percentile(usual.null_energy, USUAL).tolist()) if usual and ranked else None,
         logit_change=float(logit_change(artifacts.head["weight"], features, remove_null(features, artifacts.basis))[0]),
-        is_deg=image_score,
-        is_percentile=percentile(artifacts.is_deg, image_score) if ranked else None,
-        as_abs_percentile=percentile(np.abs(artifacts.as_deg), abs(toward.as_deg)) if ranked else None,
+        as_abs_percentile=percentile(np.abs(usual.as_deg), abs(toward.as_deg)) if usual and usual.as_deg is not None and ranked else None,
         predicted=toward,
-        texts=_movements(removal, list(texts), np.array(list(texts.values()))) if texts else [],
-        gained=sorted((each for each in concepts if each.as_deg > 0), key=lambda each: -each.as_deg)[:extremes],
-        lost=sorted((each for each in concepts if each.as_deg < 0), key=lambda each: each.as_deg)[:extremes],
+        texts=movements(list(texts), wanted, False),
+        reach=[reach(features, artifacts, text, embedding) for text, embedding in texts.items()],
+        classes_gained=_extremes(of_classes, "as_contrast_deg", extremes, 1),
+        classes_lost=_extremes(of_classes, "as_contrast_deg", extremes, -1),
+        gained=_extremes(of_concepts, "as_deg", extremes, 1),
+        lost=_extremes(of_concepts, "as_deg", extremes, -1),
         nearest=nearest(np.concatenate([removal.original, removal.equivalent])),
+        note=note,
+    )
+
+
+def _beside(features: np.ndarray, artifacts: Artifacts, is_deg: float) -> tuple[Beside, Beside | None]:
+    """IS of null removal and of conditional removal beside their floors, and among the images that are known."""
+    usual, floor = artifacts.usual, artifacts.floor
+    if not artifacts.basis.shape[1]:
+        return Beside(is_deg), Beside(0.0) if floor else None
+    conditional, *floors = floor.scores(features) if floor else (None, np.empty(0), np.empty(0))
+    known = (usual.is_deg, usual.conditional_is_deg) if usual else (np.empty(0), np.empty(0))
+
+    def beside(score: float, among: np.ndarray, draws: np.ndarray) -> Beside:
+        place = percentile(among, score) if len(among) else None
+        if not draws.size:
+            return Beside(score, place)
+        low, high = np.percentile(draws, USUAL).tolist()
+        return Beside(score, place, float(draws.mean()), low, high, float(np.mean(draws >= score)))
+
+    return beside(is_deg, known[0], floors[0]), None if conditional is None else beside(conditional, known[1], floors[1])
+
+
+def _extremes(movements: list[Movement], score: str, most: int, sign: int) -> list[Movement]:
+    """Those whose score has a sign, strongest first."""
+    chosen = (each for each in movements if sign * getattr(each, score) > 0)
+    return sorted(chosen, key=lambda each: -sign * getattr(each, score))[:most]
+
+
+def _directions(features: np.ndarray, artifacts: Artifacts, embedding: np.ndarray) -> NullDirections:
+    wide = artifacts.translator.astype(np.float64)
+    return null_directions(features, wide, artifacts.basis, wide.weight @ artifacts.basis, embedding)
+
+
+def _null_norm(features: np.ndarray, artifacts: Artifacts) -> float:
+    return float(np.linalg.norm(features.astype(np.float64) @ artifacts.basis))
+
+
+def reach(features: np.ndarray, artifacts: Artifacts, text: str, embedding: np.ndarray) -> Reach:
+    """How far a photo can be steered toward a text with its logits unchanged.
+
+    Parameters
+    ----------
+    features : ndarray of shape (1, d)
+        The photo's feature.
+    artifacts : Artifacts
+        A model and a space.
+    text : str
+        The text.
+    embedding : ndarray of shape (m,)
+        Its embedding.
+
+    Returns
+    -------
+    Reach
+        By closed forms.
+    """
+    directions = _directions(features, artifacts, embedding)
+    (turn,), (near,) = directions.nearest(embedding)
+    (limit,) = directions.limit_deg()
+    (step,) = directions.step(float(turn))
+    norm = _null_norm(features, artifacts)
+    length = None if np.isnan(step) or not norm else float(step) / norm
+    return Reach(text, float(angle_deg(directions.embeddings, embedding)[0]), float(near), float(turn), float(limit), length)
+
+
+def steer_feature(features: np.ndarray, artifacts: Artifacts, text: str, embedding: np.ndarray, target_is_deg: float) -> Steered:
+    """Steer a photo's feature toward a text inside the null space.
+
+    Parameters
+    ----------
+    features : ndarray of shape (1, d)
+        The photo's feature.
+    artifacts : Artifacts
+        A model and a space.
+    text : str
+        The text.
+    embedding : ndarray of shape (m,)
+        Its embedding.
+    target_is_deg : float
+        How far the meaning is turned, in degrees.
+
+    Returns
+    -------
+    Steered
+        Measured on the feature as it becomes in float32.
+    """
+    directions = _directions(features, artifacts, embedding)
+    (limit,), step = directions.limit_deg(), directions.step(target_is_deg)
+    reachable = not np.isnan(step[0])
+    step = np.where(np.isnan(step), 0.0, step)
+    moved = steer(features, directions.vectors, step)
+    before, after = directions.embeddings, artifacts.translator.astype(np.float64)(moved.astype(np.float64))
+    angles = [float(angle_deg(each, embedding)[0]) for each in (before, after)]
+    weight, bias = (artifacts.head[name].astype(np.float64) for name in ("weight", "bias"))
+    logits = [(each.astype(np.float64) @ weight.T + bias)[0] for each in (features, moved)]
+    norm = _null_norm(features, artifacts)
+    return Steered(
+        text=text,
+        target_is_deg=target_is_deg,
+        reachable=reachable,
+        limit_deg=float(limit),
+        is_deg=float(angle_deg(before, after)[0]),
+        angle_original_deg=angles[0],
+        angle_deg=angles[1],
+        as_deg=angles[0] - angles[1],
+        step=float(step[0]) / norm if norm else 0.0,
+        logit_change=float(np.abs(logits[1] - logits[0]).max()),
+        top1_changed=bool(logits[0].argmax() != logits[1].argmax()),
+        feature=moved[0],
+        embedding=after[0],
     )
 
 
@@ -227,105 +468,11 @@ def percentile(scores: np.ndarray, score: float) -> float:
     return 50.0 * float(np.mean(scores < score) + np.mean(scores <= score))
 
 
-def _movements(removal: Removal, texts: list[str], embeddings: np.ndarray) -> list[Movement]:
-    """One image's movement toward each text; embeddings (p, m)."""
+def _scores(removal: Removal, embeddings: np.ndarray) -> np.ndarray:
+    """One image's angles to texts (p, m) before and after removal, and AS: (3, p) degrees."""
+    blocks = range(0, len(embeddings), CHUNK)
     before, after = (
-        np.concatenate([angle_deg(side, embeddings[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)])
+        np.concatenate([np.empty(0), *(angle_deg(side, embeddings[start : start + CHUNK]) for start in blocks)])
         for side in (removal.original, removal.equivalent)
     )
-    return [Movement(text, float(a), float(b), float(a - b)) for text, a, b in zip(texts, before, after, strict=True)]
-
-
-def describe(image: str, analysis: Analysis, setting: Setting) -> str:
-    """The analysis in a few lines of text.
-
-    Parameters
-    ----------
-    image : str
-        What the image is called.
-    analysis : Analysis
-        Its scores.
-    setting : Setting
-        What they rest on.
-
-    Returns
-    -------
-    str
-        Lines.
-    """
-    likeliest, others = prediction_lines(analysis)
-    lines = [
-        f"{image}: {likeliest}",
-        f"  {others}",
-        *(f"  {line}" for line in score_lines(analysis, setting)),
-        *(f"  toward {each.text!r}: {movement_line(each)}" for each in [analysis.predicted, *analysis.texts]),
-    ]
-    for name, concepts in (("gained", analysis.gained), ("lost", analysis.lost)):
-        lines.append(f"  {name}: " + (", ".join(f"{each.text} {each.as_deg:+.2f}" for each in concepts[:3]) or "none"))
-    if analysis.nearest:
-        before, after = (f"{each.path} ({each.angle_deg:.1f} degrees)" for each in analysis.nearest)
-        lines.append(f"  nearest photo of the study: {before}; after null removal: {after}")
-    return "\n".join(lines)
-
-
-def prediction_lines(analysis: Analysis) -> tuple[str, str]:
-    """The likeliest class, and those that follow, in words.
-
-    Parameters
-    ----------
-    analysis : Analysis
-        Of one image.
-
-    Returns
-    -------
-    likeliest, others : str
-        A line each.
-    """
-    first, *others = [f"{each.name} ({100 * each.probability:.1f} %)" for each in analysis.predictions]
-    return first, f"then {', '.join(others)}"
-
-
-def movement_line(movement: Movement) -> str:
-    """AS and the angles behind it, in words.
-
-    Parameters
-    ----------
-    movement : Movement
-        Toward one text.
-
-    Returns
-    -------
-    str
-        One line, in degrees.
-    """
-    return f"AS {movement.as_deg:+.2f} degrees ({movement.angle_original_deg:.1f} to {movement.angle_equivalent_deg:.1f})"
-
-
-def score_lines(analysis: Analysis, setting: Setting) -> list[str]:
-    """Scores and what they rest on, in words.
-
-    Parameters
-    ----------
-    analysis : Analysis
-        Of one image.
-    setting : Setting
-        What it rests on; a weak translator is named.
-
-    Returns
-    -------
-    list of str
-        Lines.
-    """
-    lines = [f"IS {analysis.is_deg:.2f} degrees, |AS| toward the predicted class {abs(analysis.predicted.as_deg):.2f} degrees"]
-    if analysis.is_percentile is not None and analysis.as_abs_percentile is not None:
-        lines.append(
-            f"IS is above {analysis.is_percentile:.0f} %, |AS| above {analysis.as_abs_percentile:.0f} % "
-            f"of the study's {setting.n_images} image{'s' if setting.n_images != 1 else ''}"
-        )
-    lines += [setting.note] if setting.note else []
-    lines.append(f"null energy {100 * analysis.null_energy:.1f} %, logits change by {analysis.logit_change:.1e}")
-    if setting.translator == "weak":
-        lines.append(
-            f"WEAK TRANSLATOR, held-out R2 {setting.validation_r2:.2f}: this shows how the method works, not what the model ignores"
-        )
-    return lines
+    return np.stack([before, after, before - after])

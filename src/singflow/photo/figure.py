@@ -13,7 +13,8 @@ from matplotlib.textpath import text_to_path
 from PIL import Image, ImageOps
 
 from singflow.figures.style import COLOURS, STYLE, bare
-from singflow.photo.analysis import Analysis, Movement, Setting, prediction_lines, score_lines
+from singflow.photo.analysis import Analysis, Movement, Setting
+from singflow.photo.words import energy_lines, prediction_lines, reach_line, removal_lines
 
 PHOTO_PIXELS, TILE_PIXELS = 900, 400  # longest side; what the page shows at 200 dots per inch
 BEFORE, AFTER = "0.35", COLOURS[0]
@@ -27,7 +28,9 @@ WORDS_PT, NAMES_PT, TITLE_PT = 8.5, 8.0, 11.0
 
 
 def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setting, near: Sequence[Image.Image | None] = ()) -> Figure:
-    """One page on an image: the photo, those nearest to it, prediction and scores in words, angles before and after, and concepts.
+    """One page on an image: the photo, those nearest to it, scores in words, angles to texts, and what removal brings near or takes away.
+
+    Classes are shown by contrastive AS, and a study's concepts by AS.
 
     Parameters
     ----------
@@ -40,7 +43,7 @@ def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setti
     setting : Setting
         What they rest on; a weak translator and a head without null space are named in the words.
     near : sequence of Image or None
-        The photos of `analysis.nearest`; None: not here.
+        The photos of `analysis.nearest`, where they are shown; None: not here.
 
     Returns
     -------
@@ -48,20 +51,23 @@ def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setti
         The page, 10.5 inches wide.
     """
     texts = [analysis.predicted, *analysis.texts]
-    sides = [analysis.gained, analysis.lost]
+    panels = [("class", "as_contrast_deg", "AS less its mean over classes (degrees)", [analysis.classes_gained, analysis.classes_lost])]
+    if analysis.gained or analysis.lost:
+        panels.append(("concept", "as_deg", "AS (degrees)", [analysis.gained, analysis.lost]))
+    nearest = analysis.nearest if near else []
     with plt.rc_context(STYLE):
         left = MARGIN + PHOTO + GAP
         title, words = _words(name, analysis, setting, WIDTH - MARGIN - left)
         names, lines = _broken([f"class: {analysis.predicted.text}", *(each.text for each in analysis.texts)])
-        panels = [_broken([each.text for each in side]) for side in sides]
-        most = max(1.0, *(rows.sum() for _, rows in panels))
+        broken = [[_broken([each.text for each in side]) for side in sides] for *_, sides in panels]
+        most = [max(1.0, *(rows.sum() for _, rows in each)) for each in broken]
         words_height = 1.3 * LINE * (title.count("\n") + 1) + LINE * (words.count("\n") + 1) + GAP
-        plot_height, bars_height = 1.5 * LINE * (lines.sum() + 0.4), 1.3 * LINE * (most + 0.4)
+        plot_height, bars_heights = 1.5 * LINE * (lines.sum() + 0.4), [1.3 * LINE * (each + 0.4) for each in most]
         photo_height = PHOTO * min(1.0, photo.height / photo.width)
-        paths = [_lines(each.path, TILE, FontProperties(size=NAMES_PT)) for each in analysis.nearest]
+        paths = [_lines(each.path, TILE, FontProperties(size=NAMES_PT)) for each in nearest]
         near_height = TITLE + TILE + LINE * max(map(len, paths)) + GAP if paths else 0.0
         top = max(photo_height + GAP + near_height, words_height + TITLE + plot_height + AXIS)
-        height = MARGIN + top + TITLE + bars_height + AXIS
+        height = MARGIN + top + sum(TITLE + each + AXIS for each in bars_heights)
         figure = plt.figure(figsize=(WIDTH, height))
 
         def axes_at(x: float, y: float, width: float, deep: float) -> Axes:
@@ -69,7 +75,7 @@ def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setti
             return figure.add_axes((x / WIDTH, 1 - (y + deep) / height, width / WIDTH, deep / height))
 
         _photo(axes_at(MARGIN, MARGIN, PHOTO, photo_height if paths else top - GAP), photo)
-        for place, (found, picture, path) in enumerate(zip(analysis.nearest, near, paths, strict=True)):
+        for place, (found, picture, path) in enumerate(zip(nearest, near, paths, strict=True)):
             axes = axes_at(MARGIN + place * (PHOTO - TILE), MARGIN + photo_height + GAP + TITLE, TILE, TILE)
             axes.set_title(f"nearest {('before', 'after')[place]} ({found.angle_deg:.1f}\N{DEGREE SIGN})", fontsize=NAMES_PT)
             _near(axes, picture, path)
@@ -79,24 +85,29 @@ def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setti
         figure.text(left / WIDTH, 1 - below / height, words, fontsize=WORDS_PT, **heading)
         axes = axes_at(left + NAMES, MARGIN + words_height + TITLE, WIDTH - MARGIN - left - NAMES, plot_height)
         _dumbbell(axes, texts, names, lines)
-        longest = max((abs(each.as_deg) for side in sides for each in side), default=1.0)
-        half = (WIDTH - 2 * MARGIN - GAP) / 2
-        for place, (side, (labels, rows)) in enumerate(zip(sides, panels, strict=True)):
-            axes = axes_at(MARGIN + place * (half + GAP) + NAMES, MARGIN + top + TITLE, half - NAMES, bars_height)
-            axes.set_title(("gained: nearer after null removal", "lost: farther after null removal")[place])
-            _bars(axes, side, labels, rows, longest, (NEARER, FARTHER)[place])
-            axes.set_ylim(most + 0.2, -0.2)
+        half, below = (WIDTH - 2 * MARGIN - GAP) / 2, MARGIN + top + TITLE
+        for (kind, score, unit, sides), labels_of, deep, rows_shown in zip(panels, broken, bars_heights, most, strict=True):
+            longest = max((abs(getattr(each, score)) for side in sides for each in side), default=1.0)
+            for place, (side, (labels, rows)) in enumerate(zip(sides, labels_of, strict=True)):
+                axes = axes_at(MARGIN + place * (half + GAP) + NAMES, below, half - NAMES, deep)
+                axes.set_title(f"{kind} {('gained: nearer', 'lost: farther')[place]} after null removal")
+                _bars(axes, side, score, labels, rows, longest, (NEARER, FARTHER)[place])
+                axes.set_xlabel(unit if side else "")
+                axes.set_ylim(rows_shown + 0.2, -0.2)
+            below += deep + AXIS + TITLE
         return figure
 
 
 def _words(name: str, analysis: Analysis, setting: Setting, width: float) -> tuple[str, str]:
     """Headline and text, in lines of at most `width` inches."""
+    known = "" if setting.validation_r2 is None else f", held-out R2 {setting.validation_r2:.2f}"
     basis = (
-        f"study {setting.study}, {bare(setting.model)}, {setting.space}; rank rule {setting.rank_rule}, null dimension {setting.null_dim}; "
-        f"{setting.translator} translator, held-out R2 {setting.validation_r2:.2f}"
+        f"{bare(setting.model)}, {setting.space}; rank rule {setting.rank_rule}, null dimension {setting.null_dim}; "
+        f"{setting.translator} translator, {setting.source}{known}"
     )
     likeliest, others = prediction_lines(analysis)
-    lines = [name, others, *score_lines(analysis, setting), basis]
+    ways = [f"steered toward {each.text!r}: {reach_line(each)}" for each in analysis.reach]
+    lines = [name, others, *removal_lines(analysis, setting), *ways, *energy_lines(analysis, setting), basis]
     title = _lines(likeliest, width, FontProperties(size=TITLE_PT, weight="bold"))
     return "\n".join(title), "\n".join(part for line in lines for part in _lines(line, width, FontProperties(size=WORDS_PT)))
 
@@ -180,21 +191,20 @@ def _dumbbell(axes: Axes, texts: list[Movement], names: list[str], lines: np.nda
     axes.legend(handles=marks, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, borderaxespad=0.2)
 
 
-def _bars(axes: Axes, concepts: list[Movement], names: list[str], lines: np.ndarray, longest: float, colour: str) -> None:
-    if not concepts:
+def _bars(axes: Axes, texts: list[Movement], score: str, names: list[str], lines: np.ndarray, longest: float, colour: str) -> None:
+    if not texts:
         axes.text(0.5, 0.5, "none", ha="center", va="center", transform=axes.transAxes, color="0.4")
         axes.set_xticks([])
         axes.set_yticks([])
         return
     places = _rows(axes, names, lines)
-    values = np.array([each.as_deg for each in concepts])
+    values = np.array([getattr(each, score) for each in texts])
     axes.barh(places, values, 0.7, color=colour)
     axes.axvline(0, color="0.3", lw=0.8)
     side = np.sign(values[0])
     axes.set_xlim(*sorted((0.0, side * 2.1 * longest)))
-    axes.set_xlabel("AS (degrees)")
     if side < 0:
         axes.invert_xaxis()
-    for place, each in zip(places, concepts, strict=True):
-        numbers = f"{each.as_deg:+.2f}  ({each.angle_original_deg:.1f} to {each.angle_equivalent_deg:.1f})"
-        axes.annotate(numbers, (each.as_deg, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
+    for place, value, each in zip(places, values, texts, strict=True):
+        numbers = f"{value:+.2f}  ({each.angle_original_deg:.1f} to {each.angle_equivalent_deg:.1f})"
+        axes.annotate(numbers, (value, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5)

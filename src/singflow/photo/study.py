@@ -1,38 +1,39 @@
 """A finished study, read for single images: its artifacts, its texts and its model."""
 
 import difflib
-import time
+import hashlib
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from singflow import cli
 from singflow.analyses.metrics import share
 from singflow.analyses.summary import NO_NULL_SPACE
 from singflow.artifacts.files import Facts, read_json, read_names
-from singflow.artifacts.shards import iterate_whole, read_manifest
+from singflow.artifacts.shards import iterate_whole, read_manifest, shard_path
 from singflow.artifacts.tables import iterate_row_groups, read_models
-from singflow.artifacts.tensors import Tensors, read_null_basis, read_tensors
+from singflow.artifacts.tensors import read_null_basis, read_tensors
+from singflow.cli import log
 from singflow.config.reading import read_yaml
 from singflow.config.registry import read_model, read_space
 from singflow.data.images import read_unchanged
-from singflow.data.manifest import data_root, fill, head_classes, prompt_of
+from singflow.data.manifest import data_root, head_classes, prompt_of
 from singflow.data.vocabulary import read_class_list
 from singflow.errors import InputError
-from singflow.photo.analysis import Artifacts, Neighbour, Setting, stored_texts
+from singflow.photo.analysis import Artifacts, Neighbour, Setting, Usual, stored_texts
+from singflow.photo.fits import Settings, trained
+from singflow.photo.texts import Texts, text_of
+from singflow.photo.towers import CLASSES, Classifier, pick
 from singflow.pictures.neighbours import contents, nearest
 from singflow.translators.linear import Translator
+from singflow.translators.reference import Paired, reference_folder, training_images
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
-
-    from singflow.towers.classifiers import Classifier
-    from singflow.towers.spaces import TextTower
 
 
 def existing(path: Path) -> Path:
@@ -91,100 +92,32 @@ def registry_entry(results: Path, kind: str, name: str) -> Path:
     return folder / f"{name}.json"
 
 
-@dataclass
-class Texts:
-    """Embeddings of texts: those that the study has, and those of the space's text tower, loaded for the first that it lacks.
+KNOWN_ZERO = "KNOWN ZERO: the space is a function of this model's logits, so nothing is hidden, and what is measured is error"
 
-    labels: the study's; tensors: of prompts/<space>.safetensors, whose metadata is `made`; prompts: the labels' texts in the manifest.
-    """
 
-    path: Path
-    entry: Path
-    labels: list[str]
-    tensors: Tensors
-    made: Facts
-    prompts: dict[str, str]
-    stored: dict[str, np.ndarray]
-    device: "torch.device"
+@dataclass(frozen=True)
+class Known:
+    """A classifier with what is known of it in a space, texts of the space, photos beside it, and hashes of the images fitted on."""
 
-    @cached_property
-    def tower(self) -> "TextTower":
-        """The tower that embedded the study's texts.
-
-        Raises
-        ------
-        InputError
-            When its weights are other ones now than those that the study's embeddings were made with.
-        """
-        from singflow.towers.classifiers import weights_sha256
-        from singflow.towers.spaces import load_text_tower
-
-        started = time.perf_counter()
-        tower = load_text_tower(read_space(self.entry), self.device)
-        if weights_sha256(tower.module) != self.made["weights_sha256"]:
-            raise InputError(
-                f"{self.path}: was made with other weights of the text tower than are here now: remove it and run the study again"
-            )
-        cli.log.info("text tower loaded in %.1f s", time.perf_counter() - started)
-        return tower
-
-    def embed(self, texts: list[str]) -> np.ndarray:
-        """Unit embeddings; each new text alone, so that it does not depend on the others.
-
-        Parameters
-        ----------
-        texts : list of str
-            At least one.
-
-        Returns
-        -------
-        ndarray of shape (n, m)
-            In the order of the texts.
-        """
-        for text in texts:
-            if text not in self.stored:
-                self.stored[text] = self.tower.embed([text])[0]
-        return np.stack([self.stored[text] for text in texts])
-
-    def of_class(self, index: int, class_names: list[str]) -> tuple[str, np.ndarray]:
-        """What stands for a class of the head: the label of the study that names the class, or its templates.
-
-        Parameters
-        ----------
-        index : int
-            Row of the head.
-        class_names : list of str
-            The head's classes, in the order of its rows.
-
-        Returns
-        -------
-        text : str
-            What the class is called: its text, or its name and the number of templates.
-        embedding : ndarray of shape (m,)
-            Its embedding.
-        """
-        from singflow.towers.spaces import embed_templates
-
-        templates = self.made.parsed("label_templates", list)
-        rows = np.flatnonzero(head_classes(pd.DataFrame({"label": self.labels}), class_names) == index)
-        name = self.labels[rows[0]] if len(rows) else class_names[index]
-        own = len(rows) and self.prompts[name] != prompt_of(name)
-        text = fill(templates[0], name) if len(templates) == 1 else f"{name} ({len(templates)} templates)"
-        embedding = self.tensors["label_embeddings"][rows[0]] if len(rows) else embed_templates(self.embed, [name], templates, {})[0]
-        return self.prompts[name] if own else text, embedding
+    classifier: Classifier
+    texts: Texts
+    artifacts: Artifacts
+    photos: "Photos | None"
+    seen: frozenset[str]
 
 
 @dataclass
 class Photos:
     """The study's photos: their embeddings in a space, and their files, which need not be here.
 
-    folder: of the embeddings' shards, of which there are so many; root: what the manifest's paths are relative to.
+    folder: of the embeddings' shards, of which there are so many; root: what the manifest's paths are relative to, None where the files are
+    nowhere.
     """
 
     manifest: pd.DataFrame
     folder: Path
     shards: int
-    root: Path
+    root: Path | None
 
     def nearest(self, sha256: str, points: np.ndarray) -> list[Neighbour]:
         """The photo nearest to each point, exactly; none of the content asked about.
@@ -226,6 +159,8 @@ class Photos:
         PIL.Image.Image or None
             None where its file is not here, or is another by now.
         """
+        if self.root is None:
+            return None
         try:
             return read_unchanged(self.root, photo.path, self.manifest["sha256"][photo.image_id], max_pixels)
         except InputError:
@@ -254,7 +189,7 @@ def read_photos(results: Path, space: str) -> Photos:
     return Photos(manifest, results / "embeddings" / space, params["extraction"]["shards"], root)
 
 
-def read_texts(results: Path, space: str, entry: Path, device: "torch.device") -> tuple[Texts, list[str]]:
+def read_texts(results: Path, space: str, device: "torch.device", class_names: list[str]) -> tuple[Texts, list[str], np.ndarray]:
     """The study's texts in a space, and its concepts.
 
     Parameters
@@ -263,17 +198,19 @@ def read_texts(results: Path, space: str, entry: Path, device: "torch.device") -
         Folder of the study.
     space : str
         Name of the space.
-    entry : Path
-        The space's resolved registry entry.
     device : torch.device
         Where the text tower runs, if it is needed.
+    class_names : list of str
+        The head's classes, in the order of its rows.
 
     Returns
     -------
     texts : Texts
         Embeddings of the study's texts.
     concepts : list of str
-        In the order of their embeddings.
+        P of them.
+    embeddings : ndarray of shape (P, m)
+        Of the concepts.
 
     Raises
     ------
@@ -288,14 +225,36 @@ def read_texts(results: Path, space: str, entry: Path, device: "torch.device") -
     prompts = dict(manifest.astype(str).drop_duplicates("label").itertuples(index=False, name=None))
     if prompts.keys() != set(names["labels"]) or any(len(tensors[kind]) != len(names[f"{kind.split('_')[0]}s"]) for kind in kinds):
         raise InputError(f"{path}: holds other texts than its names and the manifest: remove it and run the workflow again")
-    templates = [made.parsed(f"{kind}_templates", list) for kind in ("label", "concept")]
-    stored = stored_texts(names, tensors, templates[0], templates[1], prompts)
-    return Texts(path, entry, names["labels"], tensors, made, prompts, stored, device), names["concepts"]
+    templates, of_concepts = (made.parsed(f"{kind}_templates", list) for kind in ("label", "concept"))
+    labels: dict[int, tuple[str, np.ndarray]] = {}
+    for label, row, embedding in zip(names["labels"], head_rows(names["labels"], class_names), tensors["label_embeddings"], strict=True):
+        own = prompts[label] if prompts[label] != prompt_of(label) else text_of(label, templates)
+        labels |= {int(row): (own, embedding)} if row >= 0 else {}
+    stored = stored_texts(names, tensors, templates, of_concepts, prompts)
+    entry = read_space(registry_entry(results, "space", space))
+    texts = Texts(entry, device, templates, stored, labels, (path, made["weights_sha256"]))
+    return texts, names["concepts"], tensors.get("concept_embeddings", np.empty((0, entry.dim), np.float32))
 
 
-def read_artifacts(
-    results: Path, model: str, space: str, classes: Path, concepts: list[str], embeddings: np.ndarray
-) -> tuple[Artifacts, str]:
+def head_rows(labels: list[str], class_names: list[str]) -> np.ndarray:
+    """Rows of the head that labels name.
+
+    Parameters
+    ----------
+    labels : list of str
+        Of a study.
+    class_names : list of str
+        The head's classes.
+
+    Returns
+    -------
+    ndarray of int
+        -1 for a label that is none of them.
+    """
+    return head_classes(pd.DataFrame({"label": labels}), class_names)
+
+
+def read_study(results: Path, model: str, space: str, classes: Path | None, device: str, threads: int, cache: Path) -> Known:
     """What the study knows of a model and a space.
 
     Parameters
@@ -304,27 +263,30 @@ def read_artifacts(
         Folder of the study.
     model, space : str
         Their names.
-    classes : Path
-        Class list of a head that does not name its classes itself.
-    concepts : list of str
-        The study's concepts.
-    embeddings : ndarray of shape (P, m)
-        Embeddings of the concepts.
+    classes : Path, optional
+        Class list of a head that does not name its classes itself; by default the study's.
+    device : str
+        auto, cpu or cuda.
+    threads : int
+        Of what is fitted.
+    cache : Path
+        Folder of what was fitted.
 
     Returns
     -------
-    artifacts : Artifacts
-        The model and the space.
-    weights_sha256 : str
-        Hash of the model's weights.
+    Known
+        The model and the space. What needs the study's features and embeddings is left out, with a warning, where they are not here.
 
     Raises
     ------
     InputError
-        When class list and head, or the widths of the artifacts, do not agree, or when tables/models.csv lacks the pair.
+        When class list and head, or the widths of the artifacts, do not agree, when tables/models.csv lacks the pair, or when the
+        model's weights are others by now.
     """
+    entries = {kind: registry_entry(results, kind, name) for kind, name in (("model", model), ("space", space))}
     head_path = existing(results / f"features/{model}/head.safetensors")
     head, made = read_tensors(head_path, ["weight", "bias"])
+    classes = classes or Path(read_yaml(existing(results / "params.yaml"))["data"].get("classes", CLASSES))
     class_names = made.parsed("class_names", list | None) or read_class_list(classes)
     if len(class_names) != len(head["weight"]):
         raise InputError(
@@ -335,60 +297,117 @@ def read_artifacts(
     rule = read_json(existing(basis_path.with_name(f"{basis_path.stem}.json"))).of_kind("rule", str)
     folder = results / f"translators/{space}/{model}"
     translator = Translator.load(existing(folder / "linear.safetensors"))
+    report = read_json(existing(folder / "linear.json"))
+    texts, concepts, embeddings = read_texts(results, space, pick(device), class_names)
     if not translator.weight.shape[1] == len(basis) == head["weight"].shape[1] or len(translator.weight) != embeddings.shape[1]:
         raise InputError(f"{head_path}, {basis_path}, {folder} and the prompts of {space} differ in width: run the study again")
     table = existing(results / "tables/models.csv")
     models = read_models(table, ["translator"]).set_index(["space", "model"])["translator"]
     if (space, model) not in models:
         raise InputError(f"{table}: has no row for {space} and {model}: remove it and run the workflow again")
-    columns = ["is_deg", "as_deg"]
+    columns = ["is_deg", "conditional_is_deg", "null_energy", "as_deg"]
     scores = pd.concat(iterate_row_groups(existing(results / f"scores/{space}/{model}.parquet"), [], columns))
-    null_dim = basis.shape[1]
+    entry = read_model(entries["model"]).model_copy(update={"class_names": class_names})
+    classifier = Classifier.of(entry, model, classes, device)
+    if classifier.weights_sha256 != made["weights_sha256"]:
+        raise InputError(f"{head_path}: was made with other weights than the model has now: restore them, or run the study again")
+    photos = read_photos(results, space)
+    if not photos.folder.is_dir():
+        log.warning("%s: not here, so the nearest photos are left out: `make fetch` brings it", photos.folder)
+    images = study_images(results, model, photos)
+    fits = None
+    if images:
+        digest = hashlib.sha256(basis.tobytes()).hexdigest()
+        fits = trained(*images, digest, lambda: basis, study_settings(results, report), cache, threads)
     setting = Setting(
-        study=made["study"],
         model=model,
         space=space,
+        source=f"study {made['study']}",
         rank_rule=rule,
-        null_dim=null_dim,
-        validation_r2=read_json(existing(folder / "linear.json")).of_kind("validation_r2", int | float),
+        null_dim=basis.shape[1],
+        validation_r2=report.of_kind("validation_r2", int | float),
         translator=str(models[space, model]),
+        images=f"study's {len(scores)} image{'s' if len(scores) != 1 else ''}",
         n_images=len(scores),
-        note="" if null_dim else NO_NULL_SPACE,
+        note=note_of(basis, photos.folder, classifier),
     )
-    is_deg, as_deg = (scores[column].to_numpy() for column in columns)
-    removed = share(translator, basis)
-    return Artifacts(setting, head, class_names, basis, translator, removed, concepts, embeddings, is_deg, as_deg), made["weights_sha256"]
+    artifacts = Artifacts(
+        setting, head, class_names, *texts.of_classes(class_names), basis, translator, share(translator, basis), concepts, embeddings,
+        Usual(*(scores[column].to_numpy() for column in columns)), fits.floor if fits else None,
+    )  # fmt: skip
+    seen = frozenset(images[1].manifest["sha256"]) if images else frozenset(photos.manifest["sha256"])
+    return Known(classifier, texts, artifacts, photos, seen)
 
 
-def load_model(entry: Path, weights: str, head: Path, device: "torch.device") -> "Classifier":
-    """The classifier whose head the study has.
+def study_images(results: Path, model: str, photos: Photos) -> tuple[Path, Paired] | None:
+    """The images that a study's translators are fitted on.
 
     Parameters
     ----------
-    entry : Path
-        The model's resolved registry entry.
-    weights : str
-        SHA-256 of the weights that the study was made with.
-    head : Path
-        The head's file, for the message.
-    device : torch.device
-        Where the classifier runs.
+    results : Path
+        Folder of the study.
+    model : str
+        Name of the model.
+    photos : Photos
+        The study's, with their embeddings in the space.
 
     Returns
     -------
-    Classifier
-        On the device, in channels-last memory format.
-
-    Raises
-    ------
-    InputError
-        When its weights are others by now.
+    folder : Path
+        Results folder of these images.
+    images : Paired
+        Them; None, with a warning, where features or embeddings are not here.
     """
-    import torch
+    own = Paired(photos.manifest, results / f"features/{model}", photos.folder, photos.shards)
+    absent = [path for path in (own.features, own.embeddings) if not shard_path(path, 0).is_file()]
+    if absent:
+        log.warning("%s: holds no shards, so conditional removal and floors are left out: `make fetch` brings them", absent[0])
+        return None
+    reference = read_yaml(results / "params.yaml")["translator"]["reference"]
+    return reference_folder(reference) if reference else results, training_images(reference, own)
 
-    from singflow.towers.classifiers import load_classifier, weights_sha256
 
-    classifier = load_classifier(read_model(entry))
-    if weights_sha256(classifier.model) != weights:
-        raise InputError(f"{head}: was made with other weights than the model has now: restore them, or run the study again")
-    return classifier.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def study_settings(results: Path, report: Facts) -> Settings:
+    """How a study's translators and floors are fitted.
+
+    Parameters
+    ----------
+    results : Path
+        Folder of the study.
+    report : Facts
+        linear.json of the translator.
+
+    Returns
+    -------
+    Settings
+        As params.yaml says.
+    """
+    params = read_yaml(results / "params.yaml")
+    translator = params["translator"]
+    lambdas, fitted = tuple(translator["lambdas"]), report.of_kind("lambda", float | None)
+    return Settings(translator["folds"], lambdas, fitted, params["floor"]["permutations"], params["seed"])
+
+
+def note_of(basis: np.ndarray, embeddings: Path | None, classifier: Classifier) -> str:
+    """What must be known of a model in a space.
+
+    Parameters
+    ----------
+    basis : ndarray of shape (d, k)
+        Orthonormal basis of the null space.
+    embeddings : Path or None
+        Shards of embeddings in the space, where they are known; they need not be here.
+    classifier : Classifier
+        The model.
+
+    Returns
+    -------
+    str
+        That there is no null space, or nothing that it could hide; empty for other models.
+    """
+    if not basis.shape[1]:
+        return NO_NULL_SPACE
+    shard = shard_path(embeddings, 0) if embeddings else None
+    made = read_tensors(shard, [])[1] if shard and shard.is_file() else {}
+    zero = made.get("classifier_sha256") == classifier.weights_sha256 and classifier.entry.kept is None
+    return KNOWN_ZERO if zero else ""

@@ -89,6 +89,27 @@ def _towers(folder: Path) -> dict[Path, dict[str, str]]:
     return found
 
 
+def made_by(folder: Path, tower: str, weights_sha256: str | None = None) -> Path | None:
+    """The shards that a tower made.
+
+    Parameters
+    ----------
+    folder : Path
+        Features or embeddings of a results folder.
+    tower : str
+        Identity of the tower's registry entry.
+    weights_sha256 : str, optional
+        Hash of its weights; any by default.
+
+    Returns
+    -------
+    Path or None
+        Their folder.
+    """
+    found = (path for path, facts in _towers(folder).items() if facts.get("tower") == tower)
+    return next((path for path in found if weights_sha256 in (None, _towers(path)[path]["weights_sha256"])), None)
+
+
 def check_reference(reference: str, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]) -> None:
     """Refuse a reference that lacks a model or space of a study.
 

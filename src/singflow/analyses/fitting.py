@@ -1,0 +1,132 @@
+"""Translators and floors fitted to images: what is read of them, and which penalties are taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from singflow.analyses.floor import Rows
+from singflow.analyses.geometry import row_span
+from singflow.artifacts.scratch import Scratch
+from singflow.artifacts.shards import in_blocks
+from singflow.errors import InputError
+from singflow.translators.crossfit import (
+    ALL_ALIKE,
+    WHOLE,
+    CrossFitted,
+    GroupSums,
+    cross_validate,
+    penalties,
+    split,
+)
+from singflow.translators.ridge import Affine
+
+if TYPE_CHECKING:
+    from singflow.translators.reference import Paired
+
+
+def fit_translators(images: Paired, folds: int, lambdas: list[float]) -> tuple[CrossFitted, list[np.ndarray], dict[str, Any]]:
+    """Translators of the folds of images, and that of all of them, by the penalty that predicts best out of fold.
+
+    Parameters
+    ----------
+    images : Paired
+        The training images.
+    folds, lambdas
+        As in the section translator of a study.
+
+    Returns
+    -------
+    translators : CrossFitted
+        In float64.
+    means : list of ndarray of shape (m,)
+        The mean embeddings that they are judged against.
+    facts : dict
+        What choosing the penalty showed, as translators/<space>/<model>/linear.json has it.
+
+    Raises
+    ------
+    InputError
+        When all features are alike.
+    """
+    sums = GroupSums(split(images.manifest, folds))
+    axes = row_span(images.features_alone())
+    if axes is not None and not axes.shape[1]:
+        raise InputError(ALL_ALIKE)
+    for shard, embeddings in images:
+        features = shard["features"] if axes is None else shard["features"] @ axes
+        sums.update(features, embeddings, shard["image_id"], shard["view"])
+    validation = cross_validate(sums, lambdas)
+    best = lambdas[validation.best]
+    made = [sums.of(groups) for groups, _ in sums.split.fits if sums.split.crossed] + [sums.of(sums.split.whole)]
+    maps = tuple(each.solve(*penalties(each, [best])) for each in made)
+    if axes is not None:
+        maps = tuple(Affine(each.weight @ axes.T, each.bias) for each in maps)
+    (alpha,) = penalties(made[WHOLE], [best])
+    dim = len(maps[WHOLE].bias)
+    errors = validation.errors.sum(axis=0) / (validation.n.sum() * dim)
+    curve = zip(lambdas, penalties(made[WHOLE], lambdas), errors.tolist(), validation.r2.tolist(), strict=True)
+    facts = {
+        "alpha": alpha,
+        "lambda": best,
+        "lambda_at_edge": validation.at_edge,
+        "lambdas_within_one_error": validation.within_one_error,
+        "n_train": made[WHOLE].n,
+        "alpha_curve": [dict(zip(("lambda", "alpha", "validation_mse", "validation_r2"), each, strict=True)) for each in curve],
+    }
+    place = sums.split.place
+    return CrossFitted(maps, place, place), [each.embedding_mean for each in made], facts
+
+
+def read_rows(images: Paired, folder: Path, axes: np.ndarray, rank: int, sums: GroupSums, *, trains: bool) -> Rows:
+    """Coordinates (a, b) in the order of images and views; b stands where residuals will.
+
+    Images that train enter the sums, with all views. Others are read with view 0 alone, from the origin of the sums, and are permuted as
+    one group.
+
+    Parameters
+    ----------
+    images : Paired
+        The images.
+    folder : Path
+        Where matrices lie that are too large for memory.
+    axes, rank
+        As coordinate_axes() gives them.
+    sums : GroupSums
+        Of the training images.
+    trains : bool
+        Whether these are the training images, which are added to the sums.
+
+    Returns
+    -------
+    Rows
+        Of the images.
+
+    Raises
+    ------
+    InputError
+        When views are missing.
+    """
+    n, seen, views = len(images.manifest), 0, 0 if trains else 1
+    rows: tuple[Scratch, ...] = ()
+    for shard, embeddings in images:
+        views = views or int(shard["view"].max()) + 1
+        if not rows:
+            rows = tuple(Scratch(folder, n * views, width) for width in (rank + embeddings.shape[1], axes.shape[1] - rank))
+        known, hidden = rows
+        for part in in_blocks(np.arange(len(embeddings)) if trains else np.flatnonzero(shard["view"] == 0)):
+            image_id, view = shard["image_id"][part], shard["view"][part]
+            coordinates, place = shard["features"][part] @ axes, image_id * views + view
+            if trains:
+                sums.update(coordinates, embeddings[part], image_id, view)
+            first = sums.origin or (coordinates[0], embeddings[0])
+            origin = first[0][:rank], first[1]
+            known[place] = np.hstack([coordinates[:, :rank], embeddings[part]]) - np.concatenate(origin).astype(np.float32)
+            hidden[place] = coordinates[:, rank:]
+            seen += len(place)
+    if seen != n * views:
+        raise InputError(f"{images.features}: holds {seen} rows, not {views} of each of {n} images: remove it and run the workflow again")
+    groups = sums.split.groups if trains else np.full(n, WHOLE, dtype=np.int32)
+    return Rows(known, hidden, Scratch(folder, n, axes.shape[1] - rank), Scratch(folder, n, rank), origin, groups, views)

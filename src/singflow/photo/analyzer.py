@@ -1,0 +1,382 @@
+"""Single photos: a model and a space loaded once, by the packaged reference, a finished study or a translator's file."""
+
+import hashlib
+import html
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from singflow.analyses.floor import Floor as FloorParameters
+from singflow.analyses.geometry import null_space
+from singflow.analyses.metrics import share
+from singflow.analyses.summary import Summary
+from singflow.artifacts.files import Facts
+from singflow.artifacts.shards import read_manifest
+from singflow.artifacts.tensors import read_tensors
+from singflow.config.registry import OpenCLIPEntry
+from singflow.config.sections import Section
+from singflow.errors import InputError
+from singflow.photo.analysis import Analysis, Artifacts, Neighbour, Setting, Steered, Usual, analyze_feature, steer_feature
+from singflow.photo.fits import Floor, Settings, trained
+from singflow.photo.study import Known, Photos, note_of, read_study
+from singflow.photo.towers import CLASSES, MAX_PIXELS, MODELS, SPACES, Classifier, Space, open_image
+from singflow.photo.words import describe
+from singflow.translators.linear import Translator
+from singflow.translators.parameters import Translator as TranslatorParameters
+from singflow.translators.reference import Paired, made_by, reference_folder
+from singflow.translators.released import MODELS as RELEASED
+from singflow.translators.ridge import Affine
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    Photo = str | Path | bytes | Image.Image
+
+CACHE = Path(".cache/photo")
+IN_SAMPLE = "IN SAMPLE: this photo is among the images that the translator was fitted on"
+
+
+@dataclass(frozen=True, repr=False)
+class Result(Analysis):
+    """What a model's head ignores in one photo. Scores are as in Analysis; image: the photo; features: (1, d) float32."""
+
+    name: str
+    setting: Setting
+    image: "Image.Image" = field(compare=False)
+    features: np.ndarray = field(compare=False)
+    photos: Photos | None = field(compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Scores and what they rest on, as JSON can hold them.
+
+        Returns
+        -------
+        dict
+            `image`, the fields of Analysis, and `setting`.
+        """
+        scores = Analysis(**{each.name: getattr(self, each.name) for each in fields(Analysis)})
+        return {"image": self.name, **asdict(scores), "setting": asdict(self.setting)}
+
+    def figure(self) -> "Figure":
+        """The photo, its scores in words, and the texts and classes that removal moves.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            10.5 inches wide.
+        """
+        import matplotlib.pyplot as plt
+
+        from singflow.photo.figure import draw_image
+
+        near = [self.photos.picture(each, MAX_PIXELS) for each in self.nearest] if self.photos and self.photos.root else []
+        figure = draw_image(self.image, Path(self.name).name, self, self.setting, near)
+        plt.close(figure)  # a notebook shows it once, as what a cell gives
+        return figure
+
+    def __repr__(self) -> str:
+        return describe(self.name, self, self.setting)
+
+    def _repr_html_(self) -> str:
+        first, *lines = (html.escape(line.strip()) for line in repr(self).splitlines())
+        return f"<b>{first}</b><ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>"
+
+
+@dataclass
+class Analyzer:
+    """A model and a space, loaded once for many photos. Threads may call it side by side."""
+
+    known: Known
+
+    @classmethod
+    def load(
+        cls,
+        model: str = "efficientnet_lite0",
+        space: str = "conse_minilm",
+        *,
+        reference: str = "packaged",
+        results: str | Path | None = None,
+        translator: str | Path | None = None,
+        models: str | Path = MODELS,
+        spaces: str | Path = SPACES,
+        classes: str | Path | None = None,
+        device: str = "auto",
+        threads: int = 1,
+        cache: str | Path = CACHE,
+    ) -> Self:
+        """Load a classifier, its null space, and a translator into a space.
+
+        Parameters
+        ----------
+        model, space : str
+            Names in the registries, or of the study; a model also as <source>/<id>, as in timm/resnet18.a1_in1k.
+        reference : str
+            Results folder on whose images the translator is fitted; packaged: 507 ImageNet images.
+        results : str or Path, optional
+            A finished study, whose translator is taken.
+        translator : str or Path, optional
+            A file with a linear translator, which is taken.
+        models, spaces : str or Path
+            The registries.
+        classes : str or Path, optional
+            Class list of a head that names none; by default that of the study, or of ImageNet.
+        device : str
+            auto, cpu or cuda.
+        threads : int
+            Permutations at a time, where floors are not in the cache.
+        cache : str or Path
+            Folder of translators and floors that were fitted before.
+
+        Returns
+        -------
+        Analyzer
+            Ready for photos.
+
+        Raises
+        ------
+        InputError
+            When parts are missing, do not fit together, or there is no translator of the model.
+        """
+        if results is not None and translator is not None:
+            raise InputError(f"--results {results} and --translator {translator}: name one of them, whose translator is taken")
+        if results is not None:
+            return cls(read_study(Path(results), model, space, None if classes is None else Path(classes), device, threads, Path(cache)))
+        classifier = Classifier.load(model, models=models, classes=classes or CLASSES, device=device)
+        into = Space.load(space, spaces=spaces, device=device)
+        if translator is not None:
+            return cls(_by_file(Path(translator), classifier, into))
+        return cls(_by_reference(reference, classifier, into, threads, Path(cache)))
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """Head, null space, translator, floor, and scores of known images."""
+        return self.known.artifacts
+
+    def analyze(
+        self, image: "Photo", texts: Sequence[str] = (), *, name: str = "", extremes: int = 8, max_pixels: int = MAX_PIXELS
+    ) -> Result:
+        """Say what the head ignores in a photo.
+
+        Parameters
+        ----------
+        image : str, Path, bytes or PIL.Image.Image
+            Path of a file, content of a file, or an image.
+        texts : sequence of str
+            Texts that it is compared with, word for word.
+        name : str
+            What the photo is called; its path by default.
+        extremes : int
+            Most classes and concepts listed either way.
+        max_pixels : int
+            Pixels; a larger image is refused.
+
+        Returns
+        -------
+        Result
+            Scores.
+
+        Raises
+        ------
+        InputError
+            When the image cannot be used.
+        """
+        known = self.known
+        photo = open_image(image, max_pixels)
+        content = image if isinstance(image, bytes) else Path(image).read_bytes() if isinstance(image, str | Path) else b""
+        sha256 = hashlib.sha256(content).hexdigest()
+        features = known.classifier.features(photo, max_pixels)
+        wanted = dict(zip(texts, known.texts.embed(list(texts)), strict=True)) if texts else {}
+        note = IN_SAMPLE if sha256 in known.seen else ""
+        analysis = analyze_feature(features, known.artifacts, wanted, extremes, partial(self.nearest, sha256=sha256), note)
+        called = name or (str(image) if isinstance(image, str | Path) else "image")
+        return Result(**vars(analysis), name=called, setting=known.artifacts.setting, image=photo, features=features, photos=known.photos)
+
+    def nearest(self, points: np.ndarray, sha256: str = "") -> list[Neighbour]:
+        """The photos of the study or the reference that are nearest to points of the space.
+
+        Parameters
+        ----------
+        points : ndarray of shape (n, m)
+            Embeddings.
+        sha256 : str
+            Hash of a file, which is never given.
+
+        Returns
+        -------
+        list of Neighbour
+            One each; none where the embeddings are not here.
+        """
+        return self.known.photos.nearest(sha256, points) if self.known.photos else []
+
+    def steer(self, photo: Result, text: str, is_deg: float) -> Steered:
+        """Steer a photo's feature toward a text, inside the null space, until its meaning is turned by an angle; logits stay.
+
+        Parameters
+        ----------
+        photo : Result
+            What analyze() gave.
+        text : str
+            Where to.
+        is_deg : float
+            Degrees; `photo.reach` has how far is possible, for texts that it was asked about.
+
+        Returns
+        -------
+        Steered
+            Feature and embedding after it, and what changed.
+        """
+        return steer_feature(photo.features, self.known.artifacts, text, self.known.texts.embed([text])[0], is_deg)
+
+
+def _default(section: type[Section], key: str) -> Any:
+    """What a study has where it says nothing."""
+    return section.model_fields[key].default
+
+
+def _setting(classifier: Classifier, space: Space, source: str, basis: np.ndarray, r2: float | None, images: int, note: str) -> Setting:
+    quality = "unknown" if r2 is None else "good" if r2 >= _default(Summary, "min_r2") else "weak"
+    return Setting(classifier.name, space.name, source, "exact", basis.shape[1], r2, quality, f"reference's {images} images", images, note)
+
+
+def _by_reference(reference: str, classifier: Classifier, space: Space, threads: int, cache: Path) -> Known:
+    """A model and a space by the images of a reference."""
+    folder = reference_folder(reference)
+    features = made_by(folder / "features", classifier.entry.identity, classifier.weights_sha256)
+    embeddings = made_by(folder / "embeddings", space.entry.identity)
+    if features is None or embeddings is None:
+        raise InputError(_no_translator(folder, classifier, space))
+    manifest = read_manifest(folder / "data/manifest.parquet")
+    images = Paired(manifest, features, embeddings, len(list(features.glob("shard-*.safetensors"))))
+    folds, lambdas = (_default(TranslatorParameters, name) for name in ("folds", "lambdas"))
+    settings = Settings(folds, tuple(lambdas), None, _default(FloorParameters, "permutations"), 0)
+    head = hashlib.sha256(classifier.weight.tobytes() + classifier.weight_dtype.encode()).hexdigest()
+    with ThreadPoolExecutor(1) as pool:  # texts on one core, fits on another
+        texts = pool.submit(space.texts.of_classes, classifier.class_names)
+        fits = trained(folder, images, head, lambda: _null_basis(classifier), settings, cache, threads)
+    setting = _setting(
+        classifier, space, f"fitted on the {len(manifest)} images of {folder}", fits.basis, fits.r2, len(manifest),
+        note_of(fits.basis, embeddings, classifier),
+    )  # fmt: skip
+    usual = Usual(fits.is_deg, fits.conditional_is_deg, fits.null_energy)
+    artifacts = _artifacts(setting, classifier, texts.result(), fits.basis, fits.translator, usual, fits.floor)
+    photos = Photos(manifest, embeddings, images.shards, None)
+    return Known(classifier, space.texts, artifacts, photos, frozenset(manifest["sha256"]))
+
+
+def _null_basis(classifier: Classifier) -> np.ndarray:
+    return null_space(classifier.weight, stored=classifier.weight_dtype).basis
+
+
+def _artifacts(
+    setting: Setting, classifier: Classifier, texts: tuple[list[str], np.ndarray], basis: np.ndarray, translator: Affine,
+    usual: Usual | None, floor: Floor | None,
+) -> Artifacts:  # fmt: skip
+    return Artifacts(
+        setting,
+        classifier.head,
+        classifier.class_names,
+        *texts,
+        basis,
+        translator,
+        share(translator, basis),
+        [],
+        texts[1][:0],
+        usual,
+        floor,
+    )
+
+
+def _by_file(path: Path, classifier: Classifier, space: Space) -> Known:
+    """A model and a space by a translator's file."""
+    translator = Translator.load(path)
+    check_pair(path, translator, classifier, space)
+    basis = _null_basis(classifier)
+    r2 = read_tensors(path, [])[1].get("validation_r2")
+    setting = _setting(classifier, space, str(path), basis, None if r2 is None else float(r2), 0, note_of(basis, None, classifier))
+    texts = space.texts.of_classes(classifier.class_names)
+    return Known(classifier, space.texts, _artifacts(setting, classifier, texts, basis, translator, None, None), None, frozenset())
+
+
+def check_pair(path: Path, translator: Translator, classifier: Classifier, space: Space) -> None:
+    """Refuse a translator of another model or space: by the hash of the model's weights, or the id that it was released for.
+
+    Parameters
+    ----------
+    path : Path
+        Its file.
+    translator : Translator
+        It.
+    classifier : Classifier
+        The model.
+    space : Space
+        The space.
+
+    Raises
+    ------
+    InputError
+        When it was made for others, or is of another shape. Names alone may differ.
+    """
+    made = read_tensors(path, [])[1]
+    mine = f"{classifier.entry.source}/{classifier.entry.id}"
+    shape = (space.entry.dim, classifier.weight.shape[1])
+    if translator.weight.shape != shape:
+        raise InputError(f"{path}: has shape {translator.weight.shape}, but {classifier.name} -> {space.name} needs {shape}: name its own")
+    into = made.get("space_id", made.get("space", space.name))
+    if into not in (space.name, space.entry.id if isinstance(space.entry, OpenCLIPEntry) else space.entry.identity):
+        raise InputError(f"{path}: translates into {into}, not {space.name}: write --space with the name of its space")
+    weights = made.get("weights_sha256") or _study_weights(path, made)
+    if weights is not None:
+        if weights != classifier.weights_sha256:
+            raise InputError(
+                f"{path}: was fitted for other weights ({weights[:12]}) than {classifier.name} has ({classifier.weights_sha256[:12]}): "
+                "name the model that it was fitted for with --model"
+            )
+        return
+    released = made.get("model_id", made.get("released_for", made.get("model", classifier.name)))
+    wanted = RELEASED.get(released, released)
+    if wanted not in (mine, classifier.name):
+        raise InputError(f"{path}: was made for {wanted}, but {classifier.name} is {mine}: write --model {wanted}")
+
+
+def _study_weights(path: Path, made: Facts) -> str | None:
+    """Hash of the model's weights, by the head of the study that a translator lies in."""
+    study = next((each.parent for each in path.parents if each.name == "translators"), None)
+    head = study / f"features/{made.get('model')}/head.safetensors" if study else None
+    return read_tensors(head, [])[1]["weights_sha256"] if head and head.is_file() else None
+
+
+def _no_translator(folder: Path, classifier: Classifier, space: Space) -> str:
+    return (
+        f"no translator of {classifier.name} into {space.name} is at hand: {folder} has no images of both with these weights. "
+        f"Two ways to get one: run a study with models: [{classifier.name}] and spaces: [{space.name}] (`singflow study`, "
+        "`singflow run`) and name its results with --results; or take one that was released for it (`singflow import_translator`) "
+        "and name its file with --translator"
+    )
+
+
+def analyze(image: "Photo", model: str = "efficientnet_lite0", texts: Sequence[str] = (), **options: Any) -> Result:
+    """Say what a model's head ignores in one photo; an Analyzer is loaded once for many.
+
+    Parameters
+    ----------
+    image : str, Path, bytes or PIL.Image.Image
+        Path of a file, content of a file, or an image.
+    model : str
+        Name in the registry, or <source>/<id>.
+    texts : sequence of str
+        Texts that it is compared with.
+    **options : Any
+        As Analyzer.load() takes them: space, reference, results, translator, ...
+
+    Returns
+    -------
+    Result
+        Scores.
+    """
+    return Analyzer.load(model, **options).analyze(image, texts)

@@ -1,0 +1,143 @@
+"""Embeddings of texts in a space: those that are at hand, and those of its text tower, loaded for the first that is lacking."""
+
+import time
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from singflow import cli
+from singflow.artifacts.tensors import provenance
+from singflow.config.registry import ConSEEntry, SpaceEntry
+from singflow.data.manifest import fill
+from singflow.errors import InputError
+from singflow.photo.fits import code_digest
+from singflow.towers.text_cache import TextCache
+
+if TYPE_CHECKING:
+    import torch
+
+    from singflow.towers.spaces import TextTower
+
+CACHE = Path(".cache/prompts")  # prompts.cache of a study
+BATCH = 64
+
+
+def text_of(name: str, templates: list[str]) -> str:
+    """What a class is called.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    templates : list of str
+        As fill() takes them.
+
+    Returns
+    -------
+    str
+        Its text, or its name and the number of templates.
+    """
+    return fill(templates[0], name) if len(templates) == 1 else f"{name} ({len(templates)} templates)"
+
+
+@dataclass
+class Texts:
+    """Embeddings of texts in a space.
+
+    templates: of classes. stored: embeddings by text. labels: text and embedding of a study's labels, by row of the head.
+    made: a file of stored embeddings, and the hash of the weights that it was made with.
+    """
+
+    entry: SpaceEntry
+    device: "torch.device"
+    templates: list[str]
+    stored: dict[str, np.ndarray] = field(default_factory=dict)
+    labels: dict[int, tuple[str, np.ndarray]] = field(default_factory=dict)
+    made: tuple[Path, str] | None = None
+
+    @cached_property
+    def _loaded(self) -> "tuple[TextTower, str]":
+        from singflow.towers.classifiers import weights_sha256
+        from singflow.towers.spaces import load_text_tower
+
+        started = time.perf_counter()
+        tower = load_text_tower(self.entry, self.device)
+        weights = weights_sha256(tower.module)
+        if self.made and weights != self.made[1]:
+            raise InputError(
+                f"{self.made[0]}: was made with other weights of the text tower than are here now: remove it and run the study again"
+            )
+        cli.log.info("text tower loaded in %.1f s", time.perf_counter() - started)
+        return tower, weights
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        """Unit embeddings; each new text alone, so that it does not depend on the others.
+
+        Parameters
+        ----------
+        texts : list of str
+            At least one.
+
+        Returns
+        -------
+        ndarray of shape (n, m)
+            In the order of the texts.
+
+        Raises
+        ------
+        InputError
+            When the tower's weights are other ones now than those that stored embeddings were made with.
+        """
+        for text in texts:
+            if text not in self.stored:
+                self.stored[text] = self._loaded[0].embed([text])[0]
+        return np.stack([self.stored[text] for text in texts])
+
+    def of_classes(self, names: list[str]) -> tuple[list[str], np.ndarray]:
+        """What stands for the classes of a head: the label of the study that names a class, or the class in its templates.
+
+        Parameters
+        ----------
+        names : list of str
+            The head's classes, in the order of its rows.
+
+        Returns
+        -------
+        texts : list of str
+            What each class is called: its text, or its name and the number of templates.
+        embeddings : ndarray of shape (C, m)
+            Their embeddings.
+        """
+        from singflow.towers.spaces import embed_templates
+
+        texts = [text_of(name, self.templates) for name in names]
+        others = [row for row in range(len(names)) if row not in self.labels]
+        embeddings = np.empty((len(names), self.entry.dim), np.float32)
+        if others:
+            embeddings[others] = embed_templates(self._kept(), [names[row] for row in others], self.templates, {})
+        for row, (text, embedding) in self.labels.items():
+            texts[row], embeddings[row] = text, embedding
+        return texts, embeddings
+
+    def _kept(self) -> TextCache:
+        """The tower, with what it embedded kept in a folder, as embed_prompts keeps it."""
+        import torch
+
+        from singflow.towers.spaces import LIBRARIES
+
+        tower, weights = self._loaded
+        conse = isinstance(self.entry, ConSEEntry)
+        named = self.entry.text if isinstance(self.entry, ConSEEntry) else self.entry.id
+        packages = ["torch", "tokenizers", *LIBRARIES[self.entry.source], *([named.removeprefix("package:")] if conse else [])]
+        facts = {
+            "tower": named,
+            "weights_sha256": weights,
+            "code": code_digest("towers"),
+            "software": provenance(packages)["software"],
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
+            "batch_size": BATCH,
+        }
+        return TextCache(CACHE, facts, partial(tower.embed, batch_size=BATCH), lambda chunks, _: chunks, BATCH)

@@ -1,0 +1,293 @@
+"""Classifiers and spaces by their names in the registries, with arrays in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from singflow.config.registry import ModelEntry, SpaceEntry, resolve_models, resolve_spaces
+from singflow.data.images import Unusable, decode, read, upright
+from singflow.data.vocabulary import complete, read_class_list
+from singflow.errors import InputError
+from singflow.photo.analysis import Prediction, predict
+from singflow.photo.texts import Texts
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from singflow.artifacts.tensors import Tensors
+    from singflow.towers import classifiers, spaces
+
+    Photo = str | Path | bytes | Image.Image
+
+MODELS, SPACES, CLASSES = Path("config/models.yaml"), Path("config/spaces.yaml"), Path("config/vocab/imagenet_1k.csv")
+MAX_PIXELS = 10**8
+
+
+def open_image(image: Photo, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An image as upright 8-bit RGB, whatever it comes as.
+
+    Parameters
+    ----------
+    image : str, Path, bytes or PIL.Image.Image
+        Path of a file, content of a file, or an image.
+    max_pixels : int
+        Limit on width times height, in pixels.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB.
+
+    Raises
+    ------
+    InputError
+        With the file and the reason: unreadable, not an image, too large, too oblong, damaged.
+    """
+    named = f"{image}: " if isinstance(image, str | Path) else "this image: "
+    try:
+        if isinstance(image, str | Path):
+            return decode(read(Path(image), max_pixels), max_pixels)
+        return decode(image, max_pixels) if isinstance(image, bytes) else upright(image.copy(), max_pixels)
+    except OSError as error:
+        raise InputError(f"{named}{error.strerror}") from None
+    except Unusable as error:
+        raise InputError(f"{named}{error}") from None
+
+
+def pick(wanted: str) -> torch.device:
+    """A device, on which products are of full precision from now on.
+
+    Parameters
+    ----------
+    wanted : str
+        auto, cpu or cuda.
+
+    Returns
+    -------
+    torch.device
+        cpu or cuda.
+    """
+    import torch
+
+    from singflow.towers.device import pick_device
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return pick_device(wanted)
+
+
+@dataclass
+class Classifier:
+    """A classifier with its head as arrays.
+
+    weight (C, d), bias (C,): of the head, float32. class_names: C of them. weights_sha256: of all weights; weight_dtype: precision in
+    which the head's are stored.
+    """
+
+    name: str
+    entry: ModelEntry
+    weight: np.ndarray
+    bias: np.ndarray
+    class_names: list[str]
+    weights_sha256: str
+    weight_dtype: str
+    tower: classifiers.Classifier
+    device: torch.device
+
+    @classmethod
+    def load(cls, name: str, *, models: str | Path = MODELS, classes: str | Path = CLASSES, device: str = "auto") -> Self:
+        """Load a classifier whose weights are here.
+
+        Parameters
+        ----------
+        name : str
+            In the registry, or <source>/<id>, as in timm/resnet18.a1_in1k.
+        models : str or Path
+            The registry.
+        classes : str or Path
+            Class list of a head whose entry names none.
+        device : str
+            auto, cpu or cuda.
+
+        Returns
+        -------
+        Classifier
+            In evaluation mode.
+
+        Raises
+        ------
+        InputError
+            For an unknown name, and for weights that are not here, damaged, or do not fit the entry.
+        """
+        entry = complete(resolve_models(models, [name])[name], Path(models), name, Path(classes))
+        return cls.of(entry, name, Path(classes), device)
+
+    @classmethod
+    def of(cls, entry: ModelEntry, name: str, classes: Path, device: str = "auto") -> Self:
+        """Load the classifier of a resolved entry.
+
+        Parameters
+        ----------
+        entry : ModelEntry
+            As resolve_model writes it.
+        name : str
+            What the classifier is called.
+        classes : Path
+            Class list of a head whose entry names none.
+        device : str
+            auto, cpu or cuda.
+
+        Returns
+        -------
+        Classifier
+            In evaluation mode.
+
+        Raises
+        ------
+        InputError
+            When the weights are not here, are damaged, or do not fit the entry.
+        """
+        import torch
+
+        from singflow.towers.classifiers import load_classifier, stored_precision, weights_sha256
+
+        tower, on = load_classifier(entry), pick(device)
+        names = entry.class_names or read_class_list(classes)
+        facts = tower.weight.numpy(), tower.bias.numpy(), names, weights_sha256(tower.model), stored_precision(tower.weight)
+        return cls(name, entry, *facts, tower.to(on).to(memory_format=torch.channels_last), on)  # type: ignore[call-overload]
+
+    @property
+    def head(self) -> Tensors:
+        """weight (C, d) and bias (C,)."""
+        return {"weight": self.weight, "bias": self.bias}
+
+    def features(self, images: Photo | Sequence[Photo], max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """The inputs of the head, for the model's own evaluation transform.
+
+        Parameters
+        ----------
+        images : str, Path, bytes or PIL.Image.Image, or a sequence of them
+            n images.
+        max_pixels : int
+            Limit on width times height, in pixels.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            Float32.
+        """
+        return _embedded(self.tower, images, self.device, max_pixels)
+
+    def predict(self, features: np.ndarray) -> list[list[Prediction]]:
+        """The likeliest classes of features.
+
+        Parameters
+        ----------
+        features : ndarray of shape (n, d)
+            Features of images.
+
+        Returns
+        -------
+        list of list of Prediction
+            At most five each, likeliest first.
+        """
+        return [predict(row[None], self.head, self.class_names) for row in features]
+
+
+@dataclass
+class Space:
+    """A vision-language space: images and texts as vectors of one width."""
+
+    name: str
+    entry: SpaceEntry
+    texts: Texts
+    device: torch.device
+
+    @classmethod
+    def load(cls, name: str = "conse_minilm", *, spaces: str | Path = SPACES, device: str = "auto") -> Self:
+        """Find a space; its towers, whose weights must be here, are loaded when they are first needed.
+
+        Parameters
+        ----------
+        name : str
+            In the registry.
+        spaces : str or Path
+            The registry.
+        device : str
+            auto, cpu or cuda.
+
+        Returns
+        -------
+        Space
+            Without towers so far.
+
+        Raises
+        ------
+        InputError
+            For an unknown name.
+        """
+        entry, on = resolve_spaces(spaces, [name])[name], pick(device)
+        return cls(name, entry, Texts(entry, on, ["an image of a {}"]), on)
+
+    @cached_property
+    def tower(self) -> spaces.ImageTower:
+        """The image tower."""
+        from singflow.towers.spaces import load_image_tower
+
+        return load_image_tower(self.entry).to(self.device)
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeddings of texts.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            n texts, at least one.
+
+        Returns
+        -------
+        ndarray of shape (n, m)
+            Float32, of unit norm.
+        """
+        return self.texts.embed(list(texts))
+
+    def embed_images(self, images: Photo | Sequence[Photo], max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """Embeddings of images.
+
+        Parameters
+        ----------
+        images : str, Path, bytes or PIL.Image.Image, or a sequence of them
+            n images.
+        max_pixels : int
+            Limit on width times height, in pixels.
+
+        Returns
+        -------
+        ndarray of shape (n, m)
+            Float32, of the norms that the tower gives.
+        """
+        return _embedded(self.tower, images, self.device, max_pixels)
+
+
+def _embedded(
+    tower: classifiers.Classifier | spaces.ImageTower,
+    images: Photo | Sequence[Photo],
+    device: torch.device,
+    max_pixels: int,
+) -> np.ndarray:
+    """What a tower gives of view 0 of each image, one after the other, so that none depends on the others."""
+    import torch
+    from PIL import Image
+
+    rows = []
+    with torch.inference_mode():
+        for image in [images] if isinstance(images, str | Path | bytes | Image.Image) else images:
+            view = tower.preprocess.whole(open_image(image, max_pixels))[None].to(device, memory_format=torch.channels_last)
+            rows.append(tower(view).float().cpu().numpy())
+    return np.concatenate(rows)
