@@ -28,7 +28,7 @@ from singflow.data import manifest as data
 from singflow.data.images import FORMATS, Unusable, decode
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError, printable
-from singflow.photo.study import read_artifacts, read_texts
+from singflow.photo.study import read_stored
 from singflow.planning.costs import COSTS, disk_bytes, peak_mb, seconds, size_of
 from singflow.translators.linear import Translator, read_crossfitted
 from singflow.translators.networks import Network, load_network
@@ -508,13 +508,16 @@ def finished(tmp_path_factory):
     tensor_files.write_tensors(folder / "translators/s/m/linear.safetensors", *CROSSED)
     files.write_json(folder / "translators/s/m/linear.json", {"validation_r2": 0.5})
     files.write_bytes(folder / "tables/models.csv", b"space,model,translator\ns,m,good\n")
-    tables.write_parquet(folder / "scores/s/m.parquet", pd.DataFrame({"is_deg": [0.5], "as_deg": [1.5]}))
+    tables.write_parquet(
+        folder / "scores/s/m.parquet", pd.DataFrame({"is_deg": [0.5], "conditional_is_deg": [0.2], "null_energy": [0.1], "as_deg": [1.5]})
+    )
+    entry = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]
+    files.write_bytes(folder / "registry/spaces/s.json", entry.model_dump_json().encode())
 
     def read(_=None):
         import torch
 
-        texts, concepts = read_texts(folder, "s", folder, torch.device("cpu"))
-        read_artifacts(folder, "m", "s", ROOT / "config/vocab/imagenet_1k.csv", concepts, texts.tensors["concept_embeddings"])
+        read_stored(folder, "m", "s", ROOT / "config/vocab/imagenet_1k.csv", torch.device("cpu"))
 
     read()
     return folder, read

@@ -15,7 +15,7 @@ from singflow.analyses.summary import NO_NULL_SPACE
 from singflow.artifacts.files import Facts, read_json, read_names
 from singflow.artifacts.shards import iterate_whole, read_manifest, shard_path
 from singflow.artifacts.tables import iterate_row_groups, read_models
-from singflow.artifacts.tensors import read_null_basis, read_tensors
+from singflow.artifacts.tensors import Tensors, read_null_basis, read_tensors
 from singflow.cli import log
 from singflow.config.reading import read_yaml
 from singflow.config.registry import read_model, read_space
@@ -28,6 +28,7 @@ from singflow.photo.fits import Settings, trained
 from singflow.photo.texts import Texts, text_of
 from singflow.photo.towers import CLASSES, Classifier, pick
 from singflow.pictures.neighbours import contents, nearest
+from singflow.towers.ready_texts import read_ready
 from singflow.translators.linear import Translator
 from singflow.translators.reference import Paired, reference_folder, training_images
 
@@ -232,7 +233,7 @@ def read_texts(results: Path, space: str, device: "torch.device", class_names: l
         labels |= {int(row): (own, embedding)} if row >= 0 else {}
     stored = stored_texts(names, tensors, templates, of_concepts, prompts)
     entry = read_space(registry_entry(results, "space", space))
-    texts = Texts(entry, device, templates, stored, labels, (path, made["weights_sha256"]))
+    texts = Texts(entry, device, templates, read_ready(space, entry) | stored, labels, (path, made["weights_sha256"]))
     return texts, names["concepts"], tensors.get("concept_embeddings", np.empty((0, entry.dim), np.float32))
 
 
@@ -252,6 +253,86 @@ def head_rows(labels: list[str], class_names: list[str]) -> np.ndarray:
         -1 for a label that is none of them.
     """
     return head_classes(pd.DataFrame({"label": labels}), class_names)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a study's files say of a model and a space: `head` and `translator` with their widths checked, `quality` of the translator."""
+
+    study: str
+    head: Tensors
+    weights_sha256: str
+    class_names: list[str]
+    basis: np.ndarray
+    rule: str
+    translator: Translator
+    report: Facts
+    quality: str
+    texts: Texts
+    concepts: list[str]
+    concept_embeddings: np.ndarray
+    scores: pd.DataFrame
+
+
+def read_stored(results: Path, model: str, space: str, classes: Path | None, device: "torch.device") -> Stored:
+    """Read what a study's files say of a model and a space.
+
+    Parameters
+    ----------
+    results : Path
+        Folder of the study.
+    model, space : str
+        Their names.
+    classes : Path, optional
+        Class list of a head that does not name its classes itself; by default the study's.
+    device : torch.device
+        Where the text tower runs, if it is needed.
+
+    Returns
+    -------
+    Stored
+        It.
+
+    Raises
+    ------
+    InputError
+        When class list and head, or the widths of the artifacts, do not agree, or when tables/models.csv lacks the pair.
+    """
+    head_path = existing(results / f"features/{model}/head.safetensors")
+    head, made = read_tensors(head_path, ["weight", "bias"])
+    classes = classes or Path(read_yaml(existing(results / "params.yaml"))["data"].get("classes", CLASSES))
+    class_names = made.parsed("class_names", list | None) or read_class_list(classes)
+    if len(class_names) != len(head["weight"]):
+        raise InputError(
+            f"{classes}: holds {len(class_names)} classes, but {head_path} has {len(head['weight'])}: name the study's with --classes"
+        )
+    basis_path = existing(results / f"projectors/{model}.safetensors")
+    basis = read_null_basis(basis_path)
+    folder = results / f"translators/{space}/{model}"
+    translator = Translator.load(existing(folder / "linear.safetensors"))
+    texts, concepts, embeddings = read_texts(results, space, device, class_names)
+    if not translator.weight.shape[1] == len(basis) == head["weight"].shape[1] or len(translator.weight) != embeddings.shape[1]:
+        raise InputError(f"{head_path}, {basis_path}, {folder} and the prompts of {space} differ in width: run the study again")
+    table = existing(results / "tables/models.csv")
+    models = read_models(table, ["translator"]).set_index(["space", "model"])["translator"]
+    if (space, model) not in models:
+        raise InputError(f"{table}: has no row for {space} and {model}: remove it and run the workflow again")
+    columns = ["is_deg", "conditional_is_deg", "null_energy", "as_deg"]
+    return Stored(
+        study=made["study"],
+        head=head,
+        weights_sha256=made["weights_sha256"],
+        class_names=class_names,
+        basis=basis,
+        rule=read_json(existing(basis_path.with_name(f"{basis_path.stem}.json"))).of_kind("rule", str),
+        translator=translator,
+        report=read_json(existing(folder / "linear.json")),
+        quality=str(models[space, model]),
+        texts=texts,
+        concepts=concepts,
+        concept_embeddings=embeddings,
+        scores=pd.concat(iterate_row_groups(existing(results / f"scores/{space}/{model}.parquet"), [], columns))[columns],
+    )
 
 
 def read_study(results: Path, model: str, space: str, classes: Path | None, device: str, threads: int, cache: Path) -> Known:
@@ -280,36 +361,15 @@ def read_study(results: Path, model: str, space: str, classes: Path | None, devi
     Raises
     ------
     InputError
-        When class list and head, or the widths of the artifacts, do not agree, when tables/models.csv lacks the pair, or when the
-        model's weights are others by now.
+        As read_stored() does, or when the model's weights are others by now.
     """
     entries = {kind: registry_entry(results, kind, name) for kind, name in (("model", model), ("space", space))}
-    head_path = existing(results / f"features/{model}/head.safetensors")
-    head, made = read_tensors(head_path, ["weight", "bias"])
-    classes = classes or Path(read_yaml(existing(results / "params.yaml"))["data"].get("classes", CLASSES))
-    class_names = made.parsed("class_names", list | None) or read_class_list(classes)
-    if len(class_names) != len(head["weight"]):
-        raise InputError(
-            f"{classes}: holds {len(class_names)} classes, but {head_path} has {len(head['weight'])}: name the study's with --classes"
-        )
-    basis_path = existing(results / f"projectors/{model}.safetensors")
-    basis = read_null_basis(basis_path)
-    rule = read_json(existing(basis_path.with_name(f"{basis_path.stem}.json"))).of_kind("rule", str)
-    folder = results / f"translators/{space}/{model}"
-    translator = Translator.load(existing(folder / "linear.safetensors"))
-    report = read_json(existing(folder / "linear.json"))
-    texts, concepts, embeddings = read_texts(results, space, pick(device), class_names)
-    if not translator.weight.shape[1] == len(basis) == head["weight"].shape[1] or len(translator.weight) != embeddings.shape[1]:
-        raise InputError(f"{head_path}, {basis_path}, {folder} and the prompts of {space} differ in width: run the study again")
-    table = existing(results / "tables/models.csv")
-    models = read_models(table, ["translator"]).set_index(["space", "model"])["translator"]
-    if (space, model) not in models:
-        raise InputError(f"{table}: has no row for {space} and {model}: remove it and run the workflow again")
-    columns = ["is_deg", "conditional_is_deg", "null_energy", "as_deg"]
-    scores = pd.concat(iterate_row_groups(existing(results / f"scores/{space}/{model}.parquet"), [], columns))
-    entry = read_model(entries["model"]).model_copy(update={"class_names": class_names})
-    classifier = Classifier.of(entry, model, classes, device)
-    if classifier.weights_sha256 != made["weights_sha256"]:
+    stored = read_stored(results, model, space, classes, pick(device))
+    basis, names = stored.basis, stored.class_names
+    entry = read_model(entries["model"]).model_copy(update={"class_names": names})
+    classifier = Classifier.of(entry, model, CLASSES, device)
+    if classifier.weights_sha256 != stored.weights_sha256:
+        head_path = results / f"features/{model}/head.safetensors"
         raise InputError(f"{head_path}: was made with other weights than the model has now: restore them, or run the study again")
     photos = read_photos(results, space)
     if not photos.folder.is_dir():
@@ -318,25 +378,26 @@ def read_study(results: Path, model: str, space: str, classes: Path | None, devi
     fits = None
     if images:
         digest = hashlib.sha256(basis.tobytes()).hexdigest()
-        fits = trained(*images, digest, lambda: basis, study_settings(results, report), cache, threads)
+        fits = trained(*images, digest, lambda: basis, study_settings(results, stored.report), cache, threads)
+    n = len(stored.scores)
     setting = Setting(
         model=model,
         space=space,
-        source=f"study {made['study']}",
-        rank_rule=rule,
+        source=f"study {stored.study}",
+        rank_rule=stored.rule,
         null_dim=basis.shape[1],
-        validation_r2=report.of_kind("validation_r2", int | float),
-        translator=str(models[space, model]),
-        images=f"study's {len(scores)} image{'s' if len(scores) != 1 else ''}",
-        n_images=len(scores),
+        validation_r2=stored.report.of_kind("validation_r2", int | float),
+        translator=stored.quality,
+        images=f"study's {n} image{'s' if n != 1 else ''}",
+        n_images=n,
         note=note_of(basis, photos.folder, classifier),
     )
     artifacts = Artifacts(
-        setting, head, class_names, *texts.of_classes(class_names), basis, translator, share(translator, basis), concepts, embeddings,
-        Usual(*(scores[column].to_numpy() for column in columns)), fits.floor if fits else None,
+        setting, stored.head, names, *stored.texts.of_classes(names), basis, stored.translator, share(stored.translator, basis),
+        stored.concepts, stored.concept_embeddings, Usual(*stored.scores.to_numpy().T), fits.floor if fits else None,
     )  # fmt: skip
     seen = frozenset(images[1].manifest["sha256"]) if images else frozenset(photos.manifest["sha256"])
-    return Known(classifier, texts, artifacts, photos, seen)
+    return Known(classifier, stored.texts, artifacts, photos, seen)
 
 
 def study_images(results: Path, model: str, photos: Photos) -> tuple[Path, Paired] | None:

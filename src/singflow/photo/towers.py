@@ -16,6 +16,7 @@ from singflow.data.vocabulary import complete, read_class_list
 from singflow.errors import InputError
 from singflow.photo.analysis import Prediction, predict
 from singflow.photo.texts import Texts
+from singflow.towers.ready_texts import read_ready
 
 if TYPE_CHECKING:
     import torch
@@ -233,7 +234,7 @@ class Space:
             For an unknown name.
         """
         entry, on = resolve_spaces(spaces, [name])[name], pick(device)
-        return cls(name, entry, Texts(entry, on, ["an image of a {}"]), on)
+        return cls(name, entry, Texts(entry, on, ["an image of a {}"], read_ready(name, entry)), on)
 
     @cached_property
     def tower(self) -> spaces.ImageTower:
