@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 
-def serve(listener: socket.socket, parent: int, group: int) -> list[str] | None:
+def _serve(listener: socket.socket, parent: int, group: int) -> list[str] | None:
     """Start what is asked for until `parent` and all programs end: in the fork, the program's words; None at the end."""
     callers: dict[int, tuple[int, socket.socket, list[str]]] = {}  # by the descriptor of a program's process
     open_for_more = True
@@ -43,12 +43,12 @@ def serve(listener: socket.socket, parent: int, group: int) -> list[str] | None:
                         number, caller, words = callers.pop(process)
                         ready.unregister(process)
                         ready.unregister(caller)
-                        finish(number, caller, words, lost=key.data != "ended")
+                        _finish(number, caller, words, lost=key.data != "ended")
                         os.close(process)
                 elif open_for_more:
                     caller, _ = listener.accept()
                     said, files, _, _ = socket.recv_fds(caller, 2**20, 3)
-                    if not said or (group and group_of(caller) != group):
+                    if not said or (group and _group_of(caller) != group):
                         caller.close()
                     elif number := os.fork():
                         process = os.pidfd_open(number)
@@ -62,20 +62,20 @@ def serve(listener: socket.socket, parent: int, group: int) -> list[str] | None:
                         for other, (_, socket_of_other, _) in callers.items():
                             os.close(other)
                             socket_of_other.close()
-                        return become(json.loads(said), files)
+                        return _become(json.loads(said), files)
                     for file in files:
                         os.close(file)
     return None
 
 
-def group_of(caller: socket.socket) -> int:
+def _group_of(caller: socket.socket) -> int:
     """The process group of a client; 0 when it has ended."""
     with suppress(ProcessLookupError):
         return os.getpgid(int.from_bytes(caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), sys.byteorder))
     return 0
 
 
-def finish(number: int, caller: socket.socket, words: list[str], *, lost: bool) -> None:
+def _finish(number: int, caller: socket.socket, words: list[str], *, lost: bool) -> None:
     """Tell a client how its program ended, and what that took; kill the program first where the client is lost."""
     if lost:
         with suppress(ProcessLookupError):
@@ -88,7 +88,7 @@ def finish(number: int, caller: socket.socket, words: list[str], *, lost: bool) 
     caller.close()
 
 
-def become(asked: dict[str, Any], files: list[int]) -> list[str]:
+def _become(asked: dict[str, Any], files: list[int]) -> list[str]:
     """Take on what the caller has: its files, folder, environment and mask. Returns the program's words."""
     os.setsid()
     for number, file in enumerate(files):
@@ -105,7 +105,7 @@ def become(asked: dict[str, Any], files: list[int]) -> list[str]:
     return words
 
 
-def leave(program: str) -> NoReturn:
+def _leave(program: str) -> NoReturn:
     """Run a program and end as Python would after it, but without taking all that is loaded apart."""
     status = 0
     try:
@@ -134,5 +134,5 @@ if __name__ == "__main__":
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(address)
     listening.listen(64)
-    if program := serve(listening, 0, int(group)):
-        leave(program[0])
+    if program := _serve(listening, 0, int(group)):
+        _leave(program[0])
