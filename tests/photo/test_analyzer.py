@@ -1,10 +1,8 @@
 """Real weights, the packaged reference, and a study on the same reference in which the photos are images."""
 
 import json
-import re
 import shutil
-import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,39 +11,20 @@ import pytest
 from PIL import Image
 
 import singflow
-from singflow.analyses.floor import Floor, removals
-from singflow.analyses.metrics import angle_deg, contrast_deg, remove
-from singflow.analyses.steering import null_directions
+from singflow.analyses.metrics import angle_deg
+from singflow.artifacts.files import sha256_of
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.cli import limit_threads
+from singflow.commands.analyze import analyze as command
+from singflow.config.registry import ModelEntry
 from singflow.errors import InputError
 from singflow.photo import fits
-from singflow.photo.analyzer import IN_SAMPLE, Analyzer
+from singflow.photo.analyzer import IN_SAMPLE, Analyzer, check_pair
 from singflow.photo.study import KNOWN_ZERO
-from singflow.translators.crossfit import WHOLE
-from tests.project import ROOT, SMALL, Project
+from singflow.translators.linear import Translator
+from tests.photo.conftest import MODEL, SCORES, SPACE
 
-MODEL, SPACE = "efficientnet_lite0", "conse_minilm"
-SCORES = f"results/demo/scores/{SPACE}/{MODEL}.parquet"
 TEXTS = ["a rug", "an image of a jellyfish"]
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """The scores of a study of the packaged images, whose translators are fitted on the packaged reference."""
-    project = Project(tmp_path_factory.mktemp("project"))
-    differences = {"models": [MODEL], "comparison": {"models": []}, "extraction": {"views": 1}, "translator": {"reference": "packaged"}}
-    project.study(**differences | {"floor": {"permutations": 20}, "pictures": {"closeup": MODEL}})
-    project.snakemake(SCORES, f"results/demo/tables/models.csv")
-    return project
-
-
-@pytest.fixture(scope="module")
-def home(project):
-    """The working directory of all tests here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project.folder)
-        yield project.folder
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +51,191 @@ def test_the_numbers_are_those_of_a_study_in_which_the_photo_is_an_image(results
     for name in ours:
         assert np.abs(ours[name] - scores[name]).max() < 1e-5, name
     assert [each.predictions[0].index for each in results] == list(scores["predicted_index"])
+
+
+def test_attribute_scores_are_those_of_the_study(results):
+    scores, labels = pd.read_parquet(SCORES), json.loads(Path(f"results/demo/prompts/{SPACE}.json").read_text())["labels"]
+    for row, (result, label) in enumerate(zip(results, scores["label"], strict=True)):
+        own = labels.index(label)
+        toward = np.array([each.as_deg for each in result.texts])
+        assert abs(toward[own] - scores["as_deg"][row]) < 1e-5
+        assert abs(toward[own] - np.delete(toward, own).mean() - scores["as_contrast_deg"][row]) < 1.5e-5  # the study's in float32
+
+
+def test_floors_are_those_of_the_study_but_for_whose_residuals_are_scored(results):
+    scores = pd.read_parquet(SCORES)
+    for side, column in (("removal", "floor_is_deg"), ("conditional", "floor_conditional_is_deg")):
+        ours = np.array([getattr(each, side).floor_deg for each in results])
+        assert ours.mean() == pytest.approx(scores[column].mean(), rel=0.05)  # with residuals that the translators have seen it is 0.13
+        assert np.corrcoef(ours, scores[column])[0, 1] > 0.7
+
+
+def test_a_null_component_is_scored_by_translators_that_have_not_seen_it(analyzer, results):
+    floor, features = analyzer.artifacts.floor, results[0].features
+    conditional, null, without = floor.scores(features)
+    assert null.shape == without.shape == (20, 64) and conditional == results[0].conditional_is_deg
+    rank = len(floor.origin)
+    a = (features @ floor.axes)[:, :rank].astype(np.float64)
+    for fit, residuals, scores in zip(floor.permuted, floor.residuals, null, strict=True):
+        hidden = (floor.predictor(a) + residuals) @ fit.hidden.T.astype(np.float64)
+        original = fit.visible.astype(np.float64)(a - floor.origin) + hidden
+        assert angle_deg(original, original - hidden) == pytest.approx(scores, abs=2e-4)
+    assert results[0].removal.floor_deg == null.mean() and results[0].removal.floor_share == np.mean(null >= results[0].is_deg)
+
+
+def test_a_finished_study_on_the_same_reference_gives_the_same(analyzer, photos, home):
+    ours, theirs = (each.analyze(photos[0], TEXTS) for each in (analyzer, Analyzer.load(MODEL, results="results/demo")))
+    for side in ("removal", "conditional"):
+        mine, other = (vars(getattr(each, side)) for each in (ours, theirs))
+        assert {k: v for k, v in mine.items() if k != "percentile"} == pytest.approx(
+            {k: v for k, v in other.items() if k != "percentile"}, abs=1e-5
+        )
+    assert theirs.setting.source == "study demo" and theirs.setting.images == "study's 20 images"
+    assert (
+        [each.text for each in theirs.classes_gained] == [each.text for each in ours.classes_gained] and theirs.gained and not ours.gained
+    )
+
+
+def test_steering_keeps_the_logits_and_comes_no_nearer_than_it_says(analyzer, results, photos):
+    photo = analyzer.analyze(photos[3], TEXTS)
+    embedding = analyzer.known.texts.embed(["a rug"])[0]
+    (way, other) = photo.reach
+    steered = [analyzer.steer(photo, "a rug", angle) for angle in np.linspace(0.5, way.limit_deg - 0.5, 60)]
+    assert max(each.logit_change for each in steered) < 1e-4 and not any(each.top1_changed for each in steered)
+    assert all(each.reachable and abs(each.is_deg - each.target_is_deg) < 1e-3 for each in steered)
+    assert min(each.angle_deg for each in steered) == pytest.approx(way.nearest_deg, abs=0.05) and other.text == TEXTS[1]
+    there = analyzer.steer(photo, "a rug", way.is_deg)
+    assert there.angle_deg == pytest.approx(way.nearest_deg, abs=1e-4) and there.step == pytest.approx(way.step, rel=1e-6)
+    assert angle_deg(there.embedding, embedding) == pytest.approx(there.angle_deg) and there.angle_original_deg == way.angle_deg
+    weight = analyzer.known.classifier.weight.astype(np.float64)
+    assert np.abs(weight @ (there.feature.astype(np.float64) - photo.features[0])).max() == pytest.approx(there.logit_change)
+    beyond = analyzer.steer(photo, "a rug", way.limit_deg + 1)
+    assert not beyond.reachable and beyond.is_deg == beyond.logit_change == beyond.step == 0.0
+    json.dumps(there.to_dict(), allow_nan=False)
+
+
+def test_a_photo_that_the_translator_was_fitted_on_is_named(analyzer, photos):
+    seen = Analyzer(replace(analyzer.known, seen=frozenset({sha256_of(photos[0])})))
+    assert IN_SAMPLE in repr(seen.analyze(photos[0])) and IN_SAMPLE not in repr(seen.analyze(photos[1]))
+
+
+def test_a_photo_is_a_path_its_content_or_an_image(analyzer, photos, results):
+    image = Image.open(photos[0])
+    for photo in (str(photos[0]), photos[0].read_bytes(), image, image.convert("RGBA")):
+        assert analyzer.analyze(photo).is_deg == results[0].is_deg
+    with pytest.raises(InputError, match="this image: truncated or corrupt"):
+        analyzer.analyze(photos[0].read_bytes()[:5000])
+    with pytest.raises(InputError, match="this image: absurdly large"):
+        analyzer.analyze(Image.new("RGB", (200, 200)), max_pixels=100)
+
+
+def test_the_space_s_own_classifier_is_a_known_zero_and_a_head_of_some_classes_has_their_names(home, photos):
+    assert KNOWN_ZERO in repr(Analyzer.load("efficientnet_lite2").analyze(photos[0]))
+    animals = Analyzer.load("animals_lite0")
+    assert animals.artifacts.setting.note == "" and len(animals.artifacts.class_names) == 398
+    assert animals.analyze(photos[0]).predictions[0].name == "bull mastiff"
+
+
+def test_a_model_without_a_translator_is_told_how_to_get_one(home):
+    with pytest.raises(InputError) as refused:
+        Analyzer.load("tiny")
+    for words in ("no translator of tiny into conse_minilm", "`singflow study`", "--results", "import_translator`", "--translator"):
+        assert words in str(refused.value)
+
+
+def write_translator(path, **made):
+    tensors = read_tensors(Path(f"results/demo/translators/{SPACE}/{MODEL}/linear.safetensors"), ["weight", "bias"])[0]
+    write_tensors(path, tensors, {"kind": "linear", **made})
+    return path
+
+
+def test_a_translator_s_file_is_taken_for_its_own_model_whatever_that_is_called(analyzer, photos, home, tmp_path):
+    classifier, space = analyzer.known.classifier, singflow.Space.load()
+    study = Path(f"results/demo/translators/{SPACE}/{MODEL}/linear.safetensors")
+    renamed = replace(classifier, name="mine")
+    identity = f"timm/{classifier.entry.id}"
+    exported = {"weights_sha256": classifier.weights_sha256, "space_id": space.entry.identity, "model_id": "timm/other.name"}
+    fits = [{}, {"model": MODEL, "space": SPACE}, {"released_for": identity}, {"model_id": identity}, exported]
+    for number, made in enumerate(fits):
+        path = write_translator(tmp_path / f"{number}.safetensors", **made)
+        check_pair(path, Translator.load(path), classifier if made.get("model") else renamed, space)
+    check_pair(study, Translator.load(study), renamed, space)
+    deit = replace(classifier, name="deit3", entry=ModelEntry(source="timm", id="deit3_large_patch16_224.fb_in1k"))
+    path = write_translator(tmp_path / "deit.safetensors", released_for="deit", space=SPACE)
+    check_pair(path, Translator.load(path), deit, space)
+    wrong = [
+        (
+            replace(deit, entry=ModelEntry(source="timm", id="deit3_large_patch16_224.fb_in22k_ft_in1k")),
+            path,
+            "was made for timm/deit3_large_patch16_224.fb_in1k",
+        ),
+        (replace(renamed, weights_sha256="0" * 64), study, "was fitted for other weights"),
+        (classifier, write_translator(tmp_path / "a.safetensors", released_for="efficientnet"), "was made for timm/tf_efficientnet_b0"),
+        (
+            classifier,
+            write_translator(tmp_path / "b.safetensors", **exported | {"weights_sha256": "0" * 64}),
+            "was fitted for other weights",
+        ),
+        (classifier, write_translator(tmp_path / "c.safetensors", space="clip_vit_l14"), "translates into clip_vit_l14, not conse_minilm"),
+        (
+            replace(classifier, weight=np.zeros((2, 7))),
+            study,
+            r"has shape \(384, 1280\), but efficientnet_lite0 -> conse_minilm needs \(384, 7\)",
+        ),
+    ]
+    for model, file, words in wrong:
+        with pytest.raises(InputError, match=words):
+            check_pair(file, Translator.load(file), model, space)
+    taken = Analyzer.load(MODEL, translator=study).analyze(photos[0], TEXTS)
+    assert taken.is_deg == pytest.approx(analyzer.analyze(photos[0]).is_deg, abs=1e-5) and taken.conditional is None
+    assert taken.removal.percentile is taken.removal.floor_deg is None and len(taken.reach) == 2 and "floor" not in repr(taken)
+    with pytest.raises(InputError, match="name one of them"):
+        Analyzer.load(MODEL, translator=study, results="results/demo")
+
+
+def test_what_was_fitted_is_kept_and_made_again_where_the_file_is_damaged(home, analyzer, photos, tmp_path, monkeypatch, caplog):
+    first = Analyzer.load(MODEL, cache=tmp_path).analyze(photos[0]).to_dict()
+    assert first == analyzer.analyze(photos[0]).to_dict()
+    (file,) = tmp_path.iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(fits, "train", lambda *_: pytest.fail("fitted again"))
+        assert Analyzer.load(MODEL, cache=tmp_path).analyze(photos[0]).to_dict() == first
+    file.write_bytes(file.read_bytes()[:5000])
+    assert Analyzer.load(MODEL, cache=tmp_path).analyze(photos[0]).to_dict() == first
+    assert "not readable as safetensors" in caplog.text and "it is made again" in caplog.text
+
+
+def test_the_command_says_it_in_words_or_as_json_and_loads_the_model_once(home, photos, capsys, tmp_path, monkeypatch):
+    shutil.copy(photos[0], tmp_path / "photo.jpg")
+    loads = []
+    monkeypatch.setattr(
+        Analyzer, "load", classmethod(lambda cls, *a, load=Analyzer.load.__func__, **k: loads.append(a) or load(cls, *a, **k))
+    )
+    given = [tmp_path / "photo.jpg", photos[1]]
+    command(images=given, model=MODEL, text=TEXTS, as_json=True, output=tmp_path / "out", threads=1)
+    records = json.loads(capsys.readouterr().out)
+    assert len(loads) == 1 and [each["image"] for each in records] == [str(each) for each in given]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        f"{name}.{end}" for name in ("photo", photos[1].stem) for end in ("json", "png")
+    )
+    assert json.loads((tmp_path / "out/photo.json").read_text()) == records[0]
+    command(images=given, model=MODEL, text=TEXTS, threads=1)
+    said = capsys.readouterr()
+    parts = [
+        "bull mastiff (",
+        "null removal turns its meaning by IS",
+        "conditional removal by",
+        "classes gained",
+        "toward 'a rug'",
+        "steered toward 'a rug'",
+        "null energy",
+    ]
+    places = [said.out.index(part) for part in parts]
+    assert places == sorted(places) and "2/2" in said.err and "image" not in said.out.splitlines()[0].replace("imagenet", "")
+
+
+def test_names_are_escaped_in_notebooks(analyzer, photos):
+    result = analyzer.analyze(photos[0], ["<script>"], name="<b>photo</b>")
+    page = result._repr_html_()
+    assert "<script>" not in page and "&lt;script&gt;" in page and page.startswith("<b>&lt;b&gt;photo")
+    assert repr(result).startswith("<b>photo</b>: bull mastiff")

@@ -1,15 +1,17 @@
 """What training images say of single photos: their translator, their own scores, and null components without content; kept by content.
 
 The floor of a photo is what its scores are with the null component of no photo: what its principal coordinates predict of it, and the
-residual of a training image, scored by a translator that was fitted to training images with residuals of others. It is the floor of a
-study with a reference (analyses/floor.py), where the residuals that are scored come from the study's images.
+residual of a training image, scored by a translator that was fitted to other training images with residuals of each other. It has not
+seen the residual, as that of the photo has not seen the photo's: in sample it would turn by a tenth more. So it is the floor of a
+study with a reference (analyses/floor.py), but that the residuals which are scored come from the reference's images, there from the
+study's, and that a translator is fitted to all folds but one.
 """
 
 import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,7 @@ from singflow.translators.partitioned import Halves
 from singflow.translators.reference import Paired, fingerprint
 from singflow.translators.ridge import Affine
 
-RESIDUALS = 64  # of training images, drawn for each refitted translator
+RESIDUALS = 64  # of training images that a refitted translator has not seen, at most
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Floor:
 
     axes: (d, r + k) float32, directions of principal, then of null coordinates; origin: (r,), from where principal ones are given;
     predictor: of null from principal coordinates; real: the translator of all training images; permuted: those refitted, none where every
-    translator has seen all images; residuals: (permutations, RESIDUALS, k) float32, that the photo gets with each.
+    translator has seen all images; residuals: (permutations, s, k) float32, that each of them has not seen, and the photo gets.
     """
 
     axes: np.ndarray
@@ -71,7 +73,7 @@ class Floor:
         -------
         conditional_is_deg : float
             Degrees.
-        floor_is_deg, floor_conditional_is_deg : ndarray of shape (permutations, RESIDUALS)
+        floor_is_deg, floor_conditional_is_deg : ndarray of shape (permutations, s)
             Degrees.
         """
         rank = len(self.origin)
@@ -89,7 +91,7 @@ class Floor:
 
         own = score(self.real, hidden - predicted)[1, 0]
         floors = [score(fit, each) for fit, each in zip(self.permuted, self.residuals, strict=True)]
-        null, conditional = np.stack(floors, axis=1) if floors else np.empty((2, 0, RESIDUALS))
+        null, conditional = np.stack(floors, axis=1) if floors else np.empty((2, 0, 0))
         return float(own), null, conditional
 
 
@@ -161,20 +163,26 @@ def train(images: Paired, basis: np.ndarray, settings: Settings, scratch: Path, 
     r2 = max(facts["alpha_curve"], key=lambda each: each["validation_r2"])["validation_r2"]
     final = Fitted(sums, rank, both, np.array([WHOLE]), scale)
     ((_, real),) = final.fit()
-    permutations = settings.permutations if sums.split.crossed else 0
-    generators = [np.random.default_rng([settings.seed, number + 1]) for number in range(permutations)]
-    permuted = list(_refits(final.exchange(rows), rows, generators, threads))
-    drawn = np.array([generator.integers(n, size=RESIDUALS) for generator in generators], np.int64).reshape(permutations, RESIDUALS)
-    residuals = np.float32(scale) * rows.residuals[drawn * rows.views]
+    drawn = list(_refits(fits.exchange(rows), rows, settings, threads)) if sums.split.crossed else []
+    permuted = [fit for fit, _ in drawn]
+    held = np.array([images for _, images in drawn], np.int64).reshape(len(drawn), -1)
+    residuals = np.float32(scale) * rows.residuals[held * rows.views]
     floor = Floor(axes, rows.origin[0], final.predictors.whole, real, permuted, residuals)
     return Trained(basis, crossed.whole, r2, is_deg, conditional, energy, floor)
 
 
-def _refits(exchange: Exchange, rows: Rows, generators: list[np.random.Generator], threads: int) -> Iterator[Halves]:
-    """A translator for each generator, fitted to training images with residuals of others."""
-    with threadpool_limits(1):
-        for fits in map_ahead(lambda each: list(exchange.fit(rows, rows.permute(each))), generators, threads, 1):
-            yield from (fit for _, fit in fits)
+def _refits(exchange: Exchange, rows: Rows, settings: Settings, threads: int) -> Iterator[tuple[Halves, np.ndarray]]:
+    """For each permutation a translator, fitted with residuals of others without one fold in turn, and images of that fold."""
+    places = sorted(exchange.emptied)
+    least = min(int((rows.groups == place).sum()) for place in places)
+
+    def refit(number: int) -> tuple[Halves, np.ndarray]:
+        generator = np.random.default_rng([settings.seed, number + 1])
+        order, place = rows.permute(generator), places[number % len(places)]
+        ((_, fit),) = replace(exchange, emptied={place: exchange.emptied[place]}).fit(rows, order)
+        return fit, generator.choice(np.flatnonzero(rows.groups == place), min(least, RESIDUALS), replace=False)
+
+    yield from map_ahead(refit, range(settings.permutations), threads, 1)
 
 
 def trained(
@@ -203,7 +211,7 @@ def trained(
     decides = {
         "images": [fingerprint(str(folder)), images.features.as_posix(), images.embeddings.as_posix()],
         "head": head,
-        "settings": asdict(settings) | {"residuals": RESIDUALS},
+        "settings": asdict(settings),
         "code": code_digest("analyses", "translators", "photo"),
         "software": provenance(["scipy"])["software"],
     }
