@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from singflow.artifacts.tables import read_models, read_parquet
@@ -37,6 +38,7 @@ WAITING = 100  # people at most
 KEPT = 4  # models that stay loaded
 HOUR = 3600  # seconds for which photos and what was found in them are kept at most
 EXAMPLES = 6
+PACKAGED = Path("config/vocab/packaged.csv")
 WORDS = "a beach\na dog"
 # The browser itself refuses to ask anyone else for anything.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; frame-ancestors 'self'"
@@ -240,6 +242,19 @@ def steer(seen: Seen, text: str, is_deg: float, max_pixels: int) -> str:
     )
 
 
+def example_photos() -> list[tuple[str, Path]]:
+    """Photos of the foolbox package, for those who have none at hand.
+
+    Returns
+    -------
+    list of (str, Path)
+        Label and file.
+    """
+    listed = pd.read_csv(PACKAGED)
+    folder = data_root("packaged", "")
+    return [(row.label, folder / row.path) for row in listed[:: len(listed) // EXAMPLES][:EXAMPLES].itertuples()]
+
+
 def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
     """The page.
 
@@ -259,19 +274,11 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
     """
     import gradio as gr
 
-    class Photo(gr.Image):
-        """Gives the path of what was dropped, unread: the gate for images is singflow's own."""
-
-        is_template = True
-
-        def preprocess(self, payload: Any) -> str | None:
-            return payload and payload.path
-
     def analyse(photo: str | None, model: str, space: str, words: str) -> tuple[Any, ...]:
         try:
             seen, said = look(desk, model, space, photo, words, max_pixels)
         except InputError as error:
-            refused = f'<article class="sing"><p class="refused" role="alert">{html.escape(str(error))}</p></article>'
+            refused = f'<p class="sing refused" role="alert">{html.escape(str(error))}</p>'
             return refused, None, gr.update(visible=False), gr.update(), gr.update(), ""
         texts = [each.text for each in seen.result.reach]
         if not texts:
@@ -298,16 +305,16 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
         seen = gr.State(time_to_live=HOUR)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                photo = Photo(label="Photo", sources=["upload", "clipboard"], height=300, buttons=[], elem_id="photo")
+                photo: Any = gr.Image(label="Photo", sources=["upload", "clipboard"], height=300, buttons=[], elem_id="photo")
+                photo.preprocess = lambda file: file and file.path  # unread: the gate for images is singflow's own
                 gr.HTML(f'<p class="sing hint">JPEG, PNG, WebP, GIF (its first picture), BMP or TIFF, up to {max_mb} MB.</p>')
                 words = gr.Textbox(WORDS, label="Words, one text a line", lines=3, max_lines=6, elem_id="words")
                 model = gr.Dropdown(desk.models, value=desk.models[0], label="Model", elem_id="model", filterable=False)
                 space = gr.Dropdown(desk.spaces, value=desk.spaces[0], label="Space", elem_id="space", filterable=False)
                 button = gr.Button("Say what it ignores", variant="primary", elem_id="look")
-                root = data_root("packaged", "")
-                examples = [str(path) for path in sorted(root.glob("*.jpg"))[:EXAMPLES]]
-                if examples:
-                    gr.Examples(examples, photo, label="Or take one of these", examples_per_page=EXAMPLES)
+                gr.HTML('<p class="sing hint">Or take one of these:</p>')
+                with gr.Row(elem_id="examples"):
+                    examples = [(gr.Button(label, icon=path, size="sm", min_width=80), path) for label, path in example_photos()]
             with gr.Column(scale=5, min_width=320):
                 said = gr.HTML('<p class="sing hint">Drop a photo, and what the classifier ignores in it is said here.</p>', elem_id="said")
                 with gr.Column(visible=False, elem_id="steering") as steering:
@@ -316,10 +323,13 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
                     slider = gr.Slider(0, 1, 0, step=0.1, label="Turn its meaning by (degrees)", elem_id="turn", buttons=[])
                     way = gr.HTML(elem_id="way")
         queued: dict[str, Any] = {"concurrency_id": "photos", "concurrency_limit": 1, "api_visibility": "private"}
-        gr.on([photo.upload, photo.input, button.click, words.submit, model.input, space.input], analyse, [photo, model, space, words],
-              [said, seen, steering, toward, slider, way], **queued)  # fmt: skip
-        toward.input(turned, [seen, toward], [slider, way], **queued)
-        slider.release(move, [seen, toward, slider], [way], show_progress="hidden", trigger_mode="always_last", **queued)
+        for example, path in examples:
+            example.click(partial(str, path), outputs=photo, queue=False, show_progress="hidden", api_visibility="private")
+        looked = [photo.change, button.click, words.submit, model.input, space.input]
+        found = [said, seen, steering, toward, slider, way]
+        gr.on(looked, analyse, [photo, model, space, words], found, show_progress_on=said, **queued)
+        toward.input(turned, [seen, toward], [slider, way], show_progress="hidden", **queued)
+        slider.input(move, [seen, toward, slider], [way], show_progress="hidden", trigger_mode="always_last", **queued)
     return page.queue(max_size=WAITING, api_open=False)
 
 
@@ -363,6 +373,8 @@ def application(desk: Desk, host: str, max_mb: int, max_pixels: int) -> "FastAPI
     around.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", host] if is_own(host) else ["*"])
     font = ["system-ui", "sans-serif"]
     theme = gr.themes.Default(primary_hue="blue", font=font, font_mono=["ui-monospace", "monospace"])
+    fill = {"button_primary_background_fill": "*primary_700", "button_primary_background_fill_hover": "*primary_800"}
+    theme.set(**fill, **{f"{name}_dark": colour for name, colour in fill.items()})
     return gr.mount_gradio_app(
         around, blocks(desk, max_mb, max_pixels), "/", server_name=host, footer_links=[], run_history=False, ssr_mode=False,
         show_error=False, max_file_size=max_mb * 10**6, enable_monitoring=False, pwa=False, mcp_server=False, theme=theme,

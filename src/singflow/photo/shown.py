@@ -146,17 +146,16 @@ def _beside(name: str, score: Beside, usual: np.ndarray, setting: Setting, unit:
     place = "" if score.percentile is None else f", above {score.percentile:.0f} % of the {setting.images}"
 
     def draw(axes: Axes) -> None:
-        axes.hist(usual, bins=30, color="0.6", alpha=0.6, label=f"the {setting.images}")
+        axes.hist(usual, bins=30, color="0.6", alpha=0.6)
         if score.floor_deg is not None:
-            axes.axvspan(score.floor_low_deg, score.floor_high_deg, color=FLOOR, alpha=0.25, lw=0, label="floor: no content")
+            axes.axvspan(score.floor_low_deg, score.floor_high_deg, color=FLOOR, alpha=0.25, lw=0)
             axes.axvline(score.floor_deg, color=FLOOR, lw=1.2, ls="--")
-        axes.axvline(score.deg, color=PHOTO, lw=2.5, label="this photo")
+        axes.axvline(score.deg, color=PHOTO, lw=2.5)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlabel({"°": "degrees", " %": "percent"}[unit])
-        axes.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, handlelength=1.2, columnspacing=1.0)
 
-    return name, chart(draw, f"{name}: this photo has {score.deg:.1f}{unit}{place}{floor}", 3.6, 1.9)
+    return name, chart(draw, f"{name}: this photo has {score.deg:.1f}{unit}{place}{floor}", 2.8, 1.6)
 
 
 def steered(way: Reach, path: Sequence[tuple[float, float]], now: Steered, before: Sequence[Prediction], after: Sequence[Prediction],
@@ -203,8 +202,8 @@ def steered(way: Reach, path: Sequence[tuple[float, float]], now: Steered, befor
         f"{a.name} {100 * a.probability:.1f} % and {100 * b.probability:.1f} %" for a, b in zip(before, after, strict=True)
     )
     charts = [
-        ("Where the photo goes", chart(draw_way, said, 3.6, 2.3)),
-        ("What the classifier says", chart(draw_logits, f"Likeliest classes before and after: {likeliest}", 3.9, 2.3)),
+        ("Where the photo goes", chart(draw_way, said, 3.3, 2.3)),
+        ("What the classifier says", chart(draw_logits, f"Likeliest classes before and after: {likeliest}", 3.6, 2.3)),
     ]
     picture = near and (near[0], thumbnail(near[1]))
     return TEMPLATES.get_template("steering.html").render(way=way, now=now, top=after[0], charts=charts, near=picture)
