@@ -202,8 +202,8 @@ def steered(way: Reach, path: Sequence[tuple[float, float]], now: Steered, befor
         f"{a.name} {100 * a.probability:.1f} % and {100 * b.probability:.1f} %" for a, b in zip(before, after, strict=True)
     )
     charts = [
-        ("Where the photo goes", chart(draw_way, said, 3.3, 2.3)),
-        ("What the classifier says", chart(draw_logits, f"Likeliest classes before and after: {likeliest}", 3.6, 2.3)),
+        ("Where the photo goes", chart(draw_way, said, 3.4, 2.3)),
+        ("What the classifier says", chart(draw_logits, f"Likeliest classes before and after: {likeliest}", 3.4, 2.3)),
     ]
     picture = near and (near[0], thumbnail(near[1]))
     return TEMPLATES.get_template("steering.html").render(way=way, now=now, top=after[0], charts=charts, near=picture)
