@@ -339,3 +339,27 @@ def test_without_prompts_the_tables_are_empty_and_have_their_columns(tmp_path, s
 def test_embeddings_of_other_prompts_are_refused(study):
     with pytest.raises(InputError, match=r"prompts\.json: its targets are .*jellyfish.*, not steering\.prompts \['a jeep'\]"):
         steer_concepts(study | {"prompts": ["a jeep"]})
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=30)
+def test_no_step_leads_nearer_than_the_closed_form_says_and_its_own_step_leads_there(seed):
+    _, basis, translator, features, text = planted(seed)
+    directions = directions_of(basis, translator, features, text)
+    turn, near = directions.nearest(text)
+    steps = np.concatenate([[0.0], np.geomspace(1e-3, 1e5, 4000)])
+    tried = directions.embeddings[:, None] + steps[:, None] * directions.translated[:, None]
+    least = np.stack([angle_deg(each, text) for each in tried]).min(axis=1)
+    assert (near <= least + 1e-6).all() and np.abs(near - least).max() < 0.05
+    for row, angle in enumerate(turn):
+        (step,) = directions.step(angle)[[row]]
+        if not np.isnan(step):  # else the text is nearest at the limit
+            there = directions.embeddings[row] + step * directions.translated[row]
+            assert angle_deg(there, text) == pytest.approx(near[row], abs=1e-6)
+
+
+def test_without_a_null_space_nothing_comes_nearer():
+    _, _, translator, features, text = planted(0)
+    directions = directions_of(np.empty((features.shape[1], 0)), translator, features, text)
+    turn, near = directions.nearest(text)
+    assert (turn == 0).all() and np.allclose(near, angle_deg(directions.embeddings, text))

@@ -7,19 +7,23 @@ import shutil
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import jupytext
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 
 import singflow
 from singflow.artifacts.tensors import read_tensors
+from singflow.data.manifest import data_root
 from tests.photo.conftest import MODEL, SCORES
 from tests.project import ROOT
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/api.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+NUMBER = r"[-+]?\d+\.?\d*(?:e-\d+)?"
 HEAVY = {"torch", "numpy", "pandas", "scipy", "PIL", "matplotlib", "pydantic", "yaml", "typer"}
 
 
@@ -57,8 +61,20 @@ def test_the_notebook_runs_from_a_photo_to_the_study_s_table(reader, capsys, mon
         value = eval(compile(ast.Expression(last.value), "photo.py", "eval"), names) if isinstance(last, ast.Expr) else None  # noqa: S307
         if not isinstance(last, ast.Expr):
             exec(compile(ast.Module([last], []), "photo.py", "exec"), names)  # noqa: S102
-    assert len(cells) == 9 and MODEL in value.columns and "folding chair" in names["result"]._repr_html_()
+    assert len(cells) == 8 and MODEL in value.columns and "folding chair" in names["result"]._repr_html_()
     assert "turned by 40.0" in capsys.readouterr().out and len(names["table"]) == 10
+
+
+def test_the_guide_quotes_what_the_command_says(home):
+    page = (ROOT / "docs/own-data.md").read_text(encoding="utf-8")
+    temple, chair = re.findall(r"```\n((?:photo|chair)\.jpg: .*?)```", page, flags=re.DOTALL)
+    photos = Path(sklearn.__file__).parent / "datasets/images/china.jpg", data_root("packaged", "") / "imagenet_01_559.jpg"
+    analyzer = singflow.Analyzer.load(MODEL)
+    for quoted, photo, texts in zip((temple, chair), photos, (["a rug", "a temple"], []), strict=True):
+        said = repr(analyzer.analyze(photo, texts, name=quoted.partition(":")[0])).splitlines()
+        for line, ours in zip(quoted.splitlines(), said, strict=quoted is temple):
+            assert re.sub(NUMBER, "#", line) == re.sub(NUMBER, "#", ours)
+            assert np.allclose(*([float(each) for each in re.findall(NUMBER, words)] for words in (line, ours)), atol=1.1)
 
 
 def test_a_study_s_files_are_found_by_their_names(home):

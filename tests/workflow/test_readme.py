@@ -105,7 +105,7 @@ def test_the_pages_have_the_commands_that_these_tests_run():
         "make demo",
         "make test",
         *OWN,
-        'singflow analyze photo.jpg --model efficientnet_lite0 --space conse_minilm --text "a rug" --text "a dog"',
+        'singflow analyze photo.jpg --model efficientnet_lite0 --text "a rug" --text "a temple"',
         'make plan PLAN="--device cuda"',
         "snakemake --profile slurm",
         "dvc repro",
@@ -172,20 +172,23 @@ def test_make_demo_ends_with_the_table_and_the_paths_of_the_figures(reader):
     assert "pytest --numprocesses" in shell(reader, "make --dry-run test")
 
 
-def test_a_photo_is_analyzed_on_the_artifacts_of_the_demo(reader):
+def test_a_photo_is_analyzed_without_a_study_and_on_the_artifacts_of_the_demo(reader):
     shutil.copy(data_root("packaged", ".") / pd.read_csv(ROOT / "config/vocab/packaged.csv")["path"][0], reader.folder / "photo.jpg")
     (command,) = [each for each in COMMANDS if each.startswith("singflow analyze")]
-    output = shell(reader, command)
-    (image,) = json.loads((reader.folder / "analysis/analysis.json").read_text())
+    assert re.search(
+        r"^photo.jpg: bull mastiff.*more than its floor.*toward 'a temple'", shell(reader, command), flags=re.DOTALL | re.MULTILINE
+    )
+    output = shell(reader, f"{command} --results results/demo --output analysis")
+    image = json.loads((reader.folder / "analysis/photo.json").read_text())
     results, model = reader.folder / "results/demo", "efficientnet_lite0"
     scores = pd.read_parquet(results / f"scores/conse_minilm/{model}.parquet")
     feature = read_whole(results / f"features/{model}", "features", 2, 20, [0]).astype(np.float64)
     translator = Translator.load(results / f"translators/conse_minilm/{model}/linear.safetensors").astype(np.float64)
     equivalent = remove_null(feature, read_null_basis(results / f"projectors/{model}.safetensors"))
     expected = angle_deg(translator(feature), translator(equivalent))[0]  # by the translator of all training images
-    assert image["image"] == "photo.jpg" and image["is_deg"] == pytest.approx(expected, abs=1e-3)
+    assert image["image"] == "photo.jpg" and image["removal"]["deg"] == pytest.approx(expected, abs=1e-3)
     assert image["predictions"][0]["index"] == scores["predicted_index"][0]
-    assert [text["text"] for text in image["texts"]] == ["a rug", "a dog"] and f"{image['is_deg']:.2f}" in output
+    assert [text["text"] for text in image["texts"]] == ["a rug", "a temple"] and f"IS {image['removal']['deg']:.2f}" in output
     assert (reader.folder / "analysis/photo.png").is_file()
 
 

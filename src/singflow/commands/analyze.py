@@ -76,7 +76,8 @@ def analyze(
     if as_json:
         json.dump(records, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
         print()
-    log.info("%d images, %.2f s each%s", len(images), (time.perf_counter() - started) / len(images), f", into {output}" if output else "")
+    each = (time.perf_counter() - started) / len(images)
+    log.info("%d image%s, %.2f s each%s", len(images), "s"[: len(images) > 1], each, f", into {output}" if output else "")
 
 
 def stems(images: list[Path]) -> list[str]:

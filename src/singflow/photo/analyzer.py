@@ -3,10 +3,11 @@
 import hashlib
 import html
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -255,13 +256,15 @@ def _by_reference(reference: str, classifier: Classifier, space: Space, threads:
     folds, lambdas = (_default(TranslatorParameters, name) for name in ("folds", "lambdas"))
     settings = Settings(folds, tuple(lambdas), None, _default(FloorParameters, "permutations"), 0)
     head = hashlib.sha256(classifier.weight.tobytes() + classifier.weight_dtype.encode()).hexdigest()
-    fits = trained(folder, images, head, lambda: _null_basis(classifier), settings, cache, threads)
+    with ThreadPoolExecutor(1) as pool:  # texts on one core, fits on another
+        texts = pool.submit(space.texts.of_classes, classifier.class_names)
+        fits = trained(folder, images, head, lambda: _null_basis(classifier), settings, cache, threads)
     setting = _setting(
         classifier, space, f"fitted on the {len(manifest)} images of {folder}", fits.basis, fits.r2, len(manifest),
         note_of(fits.basis, embeddings, classifier),
     )  # fmt: skip
     usual = Usual(fits.is_deg, fits.conditional_is_deg, fits.null_energy)
-    artifacts = _artifacts(setting, classifier, space, fits.basis, fits.translator, usual, fits.floor)
+    artifacts = _artifacts(setting, classifier, texts.result(), fits.basis, fits.translator, usual, fits.floor)
     photos = Photos(manifest, embeddings, images.shards, None)
     return Known(classifier, space.texts, artifacts, photos, frozenset(manifest["sha256"]))
 
@@ -271,13 +274,22 @@ def _null_basis(classifier: Classifier) -> np.ndarray:
 
 
 def _artifacts(
-    setting: Setting, classifier: Classifier, space: Space, basis: np.ndarray, translator: Affine, usual: Usual | None, floor: Floor | None
-) -> Artifacts:
-    none = np.empty((0, space.entry.dim), np.float32)
+    setting: Setting, classifier: Classifier, texts: tuple[list[str], np.ndarray], basis: np.ndarray, translator: Affine,
+    usual: Usual | None, floor: Floor | None,
+) -> Artifacts:  # fmt: skip
     return Artifacts(
-        setting, classifier.head, classifier.class_names, *space.texts.of_classes(classifier.class_names), basis, translator,
-        share(translator, basis), [], none, usual, floor,
-    )  # fmt: skip
+        setting,
+        classifier.head,
+        classifier.class_names,
+        *texts,
+        basis,
+        translator,
+        share(translator, basis),
+        [],
+        texts[1][:0],
+        usual,
+        floor,
+    )
 
 
 def _by_file(path: Path, classifier: Classifier, space: Space) -> Known:
@@ -286,8 +298,9 @@ def _by_file(path: Path, classifier: Classifier, space: Space) -> Known:
     check_pair(path, translator, classifier, space)
     basis = _null_basis(classifier)
     r2 = read_tensors(path, [])[1].get("validation_r2")
-    setting = _setting(classifier, space, str(path), basis, None if r2 is None else float(r2), 0, note_of(basis, Path(), classifier))
-    return Known(classifier, space.texts, _artifacts(setting, classifier, space, basis, translator, None, None), None, frozenset())
+    setting = _setting(classifier, space, str(path), basis, None if r2 is None else float(r2), 0, note_of(basis, None, classifier))
+    texts = space.texts.of_classes(classifier.class_names)
+    return Known(classifier, space.texts, _artifacts(setting, classifier, texts, basis, translator, None, None), None, frozenset())
 
 
 def check_pair(path: Path, translator: Translator, classifier: Classifier, space: Space) -> None:
@@ -347,32 +360,23 @@ def _no_translator(folder: Path, classifier: Classifier, space: Space) -> str:
     )
 
 
-@overload
-def analyze(images: "Photo", model: str = ..., texts: Sequence[str] = ..., **options: Any) -> Result: ...
-@overload
-def analyze(images: "Sequence[Photo]", model: str = ..., texts: Sequence[str] = ..., **options: Any) -> list[Result]: ...
-def analyze(images: Any, model: str = "efficientnet_lite0", texts: Sequence[str] = (), **options: Any) -> Result | list[Result]:
-    """Say what a model's head ignores in a photo, or in several.
+def analyze(image: "Photo", model: str = "efficientnet_lite0", texts: Sequence[str] = (), **options: Any) -> Result:
+    """Say what a model's head ignores in one photo; an Analyzer is loaded once for many.
 
     Parameters
     ----------
-    images : str, Path, bytes or PIL.Image.Image, or a sequence of them
-        Photos.
+    image : str, Path, bytes or PIL.Image.Image
+        Path of a file, content of a file, or an image.
     model : str
         Name in the registry, or <source>/<id>.
     texts : sequence of str
-        Texts that they are compared with.
+        Texts that it is compared with.
     **options : Any
         As Analyzer.load() takes them: space, reference, results, translator, ...
 
     Returns
     -------
-    Result or list of Result
-        A list for a sequence.
+    Result
+        Scores.
     """
-    from PIL import Image
-
-    analyzer = Analyzer.load(model, **options)
-    if isinstance(images, str | Path | bytes | Image.Image):
-        return analyzer.analyze(images, texts)
-    return [analyzer.analyze(image, texts) for image in images]
+    return Analyzer.load(model, **options).analyze(image, texts)

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from singflow import cli
 from singflow.analyses.fitting import choose, fit_translators, leave_residuals, read_rows
-from singflow.analyses.floor import Exchange, Fits, Fitted, Rows, removals
+from singflow.analyses.floor import Exchange, Fitted, Rows, score
 from singflow.analyses.geometry import coordinate_axes, null_energy
 from singflow.analyses.metrics import Removal, share
 from singflow.artifacts.shards import iterate_whole
@@ -82,12 +82,9 @@ class Floor:
         predicted = self.predictor(known + self.origin).astype(np.float32)
 
         def score(fit: Halves, residuals: np.ndarray) -> np.ndarray:
-            n = len(residuals)
-            rows = Rows(
-                np.repeat(np.hstack([known, np.zeros((1, len(fit.hidden)), np.float32)]), n, axis=0),
-                residuals, np.repeat(predicted, n, axis=0), (self.origin, np.zeros(len(fit.hidden))), np.zeros(n, np.int32), 1,
-            )  # fmt: skip
-            return np.stack(_image_scores([(WHOLE, fit)], np.full(n, WHOLE), rows, 1.0))
+            removed = (predicted + residuals) @ fit.hidden.T
+            original = fit.visible(known) + removed
+            return np.stack([Removal(original, each).image_score() for each in (removed, removed - fit.predicted(known))])
 
         own = score(self.real, hidden - predicted)[1, 0]
         floors = [score(fit, each) for fit, each in zip(self.permuted, self.residuals, strict=True)]
@@ -110,15 +107,6 @@ class Trained:
     conditional_is_deg: np.ndarray
     null_energy: np.ndarray
     floor: Floor
-
-
-def _image_scores(fits: Fits, place: np.ndarray, rows: Rows, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """IS of null removal and of conditional removal of all images, (n,) each."""
-    n = len(rows.groups)
-    scores = np.empty((2, n))
-    for part, _, _, null, conditional in removals(fits, place, rows, np.arange(n), scale):
-        scores[:, part] = null.image_score(), conditional.image_score()
-    return scores[0], scores[1]
 
 
 def train(images: Paired, basis: np.ndarray, settings: Settings, scratch: Path, threads: int) -> Trained:
@@ -159,13 +147,14 @@ def train(images: Paired, basis: np.ndarray, settings: Settings, scratch: Path, 
     both = lambdas["translator"], lambdas["predictor"]
     fits = Fitted(sums, rank, both, sums.split.place, scale)
     leave_residuals(rows, {group: fits.predictor_of(group) for group in np.unique(rows.groups)})
-    conditional = _image_scores(fits.fit(), sums.split.place, rows, 1.0)[1]
+    toward = np.ones((n, len(crossed.whole.bias)), np.float32)  # AS is not asked for
+    conditional = score(fits.fit(), sums.split.place, rows, toward).scores["conditional_is_deg"]
     r2 = max(facts["alpha_curve"], key=lambda each: each["validation_r2"])["validation_r2"]
     final = Fitted(sums, rank, both, np.array([WHOLE]), scale)
     ((_, real),) = final.fit()
     drawn = list(_refits(fits.exchange(rows), rows, settings, threads)) if sums.split.crossed else []
     permuted = [fit for fit, _ in drawn]
-    held = np.array([images for _, images in drawn], np.int64).reshape(len(drawn), -1)
+    held = np.array([images for _, images in drawn], np.int64).reshape(len(drawn), len(drawn[0][1]) if drawn else 0)
     residuals = np.float32(scale) * rows.residuals[held * rows.views]
     floor = Floor(axes, rows.origin[0], final.predictors.whole, real, permuted, residuals)
     return Trained(basis, crossed.whole, r2, is_deg, conditional, energy, floor)

@@ -388,15 +388,15 @@ def study_settings(results: Path, report: Facts) -> Settings:
     return Settings(translator["folds"], lambdas, fitted, params["floor"]["permutations"], params["seed"])
 
 
-def note_of(basis: np.ndarray, embeddings: Path, classifier: Classifier) -> str:
+def note_of(basis: np.ndarray, embeddings: Path | None, classifier: Classifier) -> str:
     """What must be known of a model in a space.
 
     Parameters
     ----------
     basis : ndarray of shape (d, k)
         Orthonormal basis of the null space.
-    embeddings : Path
-        Shards of embeddings in the space, which need not be here.
+    embeddings : Path or None
+        Shards of embeddings in the space, where they are known; they need not be here.
     classifier : Classifier
         The model.
 
@@ -407,7 +407,7 @@ def note_of(basis: np.ndarray, embeddings: Path, classifier: Classifier) -> str:
     """
     if not basis.shape[1]:
         return NO_NULL_SPACE
-    shard = shard_path(embeddings, 0)
-    made = read_tensors(shard, [])[1] if shard.is_file() else {}
+    shard = shard_path(embeddings, 0) if embeddings else None
+    made = read_tensors(shard, [])[1] if shard and shard.is_file() else {}
     zero = made.get("classifier_sha256") == classifier.weights_sha256 and classifier.entry.kept is None
     return KNOWN_ZERO if zero else ""

@@ -101,10 +101,8 @@ class Classifier:
     device: torch.device
 
     @classmethod
-    def load(
-        cls, name: str, *, models: str | Path = MODELS, classes: str | Path = CLASSES, device: str = "auto", weights: str = "registry"
-    ) -> Self:
-        """Load a classifier, never from the network.
+    def load(cls, name: str, *, models: str | Path = MODELS, classes: str | Path = CLASSES, device: str = "auto") -> Self:
+        """Load a classifier whose weights are here.
 
         Parameters
         ----------
@@ -116,8 +114,6 @@ class Classifier:
             Class list of a head whose entry names none.
         device : str
             auto, cpu or cuda.
-        weights : str
-            `random` takes the place of the entry's.
 
         Returns
         -------
@@ -129,7 +125,7 @@ class Classifier:
         InputError
             For an unknown name, and for weights that are not here, damaged, or do not fit the entry.
         """
-        entry = complete(resolve_models(models, [name], weights)[name], Path(models), name, Path(classes))
+        entry = complete(resolve_models(models, [name])[name], Path(models), name, Path(classes))
         return cls.of(entry, name, Path(classes), device)
 
     @classmethod
@@ -155,7 +151,7 @@ class Classifier:
         Raises
         ------
         InputError
-            When the weights or classes do not fit.
+            When the weights are not here, are damaged, or do not fit the entry.
         """
         import torch
 
@@ -163,8 +159,6 @@ class Classifier:
 
         tower, on = load_classifier(entry), pick(device)
         names = entry.class_names or read_class_list(classes)
-        if len(names) != len(tower.weight):
-            raise InputError(f"{classes}: holds {len(names)} classes, but the head of {name} has {len(tower.weight)}: name another list")
         facts = tower.weight.numpy(), tower.bias.numpy(), names, weights_sha256(tower.model), stored_precision(tower.weight)
         return cls(name, entry, *facts, tower.to(on).to(memory_format=torch.channels_last), on)  # type: ignore[call-overload]
 
@@ -217,7 +211,7 @@ class Space:
 
     @classmethod
     def load(cls, name: str = "conse_minilm", *, spaces: str | Path = SPACES, device: str = "auto") -> Self:
-        """Find a space; its towers are loaded, never from the network, when they are first needed.
+        """Find a space; its towers, whose weights must be here, are loaded when they are first needed.
 
         Parameters
         ----------
