@@ -125,7 +125,7 @@ def test_a_photo_is_dropped_words_are_typed_and_the_slider_is_moved(visit, photo
     press(page)
     page.wait_for_selector("#toward >> text=a lighthouse")
     settled(page)
-    assert "<b>a rug</b>" in page.locator("#said").inner_text() and page.locator("#said b").count() == 0
+    assert "<b>a rug</b>" in page.locator("#moved").inner_text() and page.locator("#moved b").count() == 0
     still = picture(page)
     slider = page.locator("#turn input[type=range]")
     slider.focus()
@@ -188,7 +188,7 @@ def test_a_file_of_100_mb_is_refused_in_words(visit, photos, tmp_path):
     with (tmp_path / "large.bmp").open("wb") as file:
         file.truncate(100 * 10**6)
     drop(page, tmp_path / "large.bmp")
-    page.wait_for_selector("[data-testid=toast-body] >> text=/50/")
+    page.wait_for_selector("[data-testid=toast-body] >> text=maximum allowed size of 50 ")
     assert page.locator("#said .verdict").count() == 0
 
 

@@ -135,7 +135,7 @@ def texts_of(words: str) -> list[str]:
     return texts
 
 
-def look(desk: Desk, model: str, space: str, photo: str | None, words: str, max_pixels: int) -> tuple[Seen, str]:
+def look(desk: Desk, model: str, space: str, photo: str | None, words: str, max_pixels: int) -> tuple[Seen, str, str]:
     """Analyze the photo that a user dropped.
 
     Parameters
@@ -155,8 +155,8 @@ def look(desk: Desk, model: str, space: str, photo: str | None, words: str, max_
     -------
     seen : Seen
         The photo.
-    said : str
-        HTML.
+    said, moved : str
+        HTML, as analysed() gives it.
 
     Raises
     ------
@@ -176,7 +176,7 @@ def look(desk: Desk, model: str, space: str, photo: str | None, words: str, max_
     result = analyzer.analyze(content, texts, name="this photo", max_pixels=max_pixels)
     seen = Seen(analyzer, replace(result, image=Image.new("RGB", (1, 1))), hashlib.sha256(content).hexdigest())
     pictures = _drawn(desk, seen, model, space) or _nearest(result, max_pixels)
-    return seen, analysed(result, result.setting, analyzer.artifacts.usual, pictures)
+    return seen, *analysed(result, result.setting, analyzer.artifacts.usual, pictures)
 
 
 def _drawn(desk: Desk, seen: Seen, model: str, space: str) -> list[tuple[str, Image.Image | None]]:
@@ -252,7 +252,7 @@ def example_photos() -> list[tuple[str, Path]]:
     """
     listed = pd.read_csv(PACKAGED)
     folder = data_root("packaged", "")
-    return [(row.label, folder / row.path) for row in listed[:: len(listed) // EXAMPLES][:EXAMPLES].itertuples()]
+    return [(str(label), folder / str(path)) for label, path in zip(listed["label"], listed["path"], strict=True)][::3][:EXAMPLES]
 
 
 def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
@@ -276,14 +276,15 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
 
     def analyse(photo: str | None, model: str, space: str, words: str) -> tuple[Any, ...]:
         try:
-            seen, said = look(desk, model, space, photo, words, max_pixels)
+            seen, said, moved = look(desk, model, space, photo, words, max_pixels)
         except InputError as error:
             refused = f'<p class="sing refused" role="alert">{html.escape(str(error))}</p>'
-            return refused, None, gr.update(visible=False), gr.update(), gr.update(), ""
+            return refused, "", None, gr.update(visible=False), gr.update(), gr.update(), ""
         texts = [each.text for each in seen.result.reach]
         if not texts:
-            return said, seen, gr.update(visible=False), gr.update(), gr.update(), ""
-        return said, seen, gr.update(visible=True), gr.update(choices=texts, value=texts[0]), *turned(seen, texts[0])
+            return said, moved, seen, gr.update(visible=False), gr.update(), gr.update(), ""
+        choices = gr.update(choices=texts, value=texts[0])
+        return said, moved, seen, gr.update(visible=True), choices, *turned(seen, texts[0])
 
     def turned(seen: Seen | None, text: str) -> tuple[Any, str]:
         """The slider at its start, and what it shows."""
@@ -322,11 +323,12 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
                     toward = gr.Radio([], label="Toward", elem_id="toward")
                     slider = gr.Slider(0, 1, 0, step=0.1, label="Turn its meaning by (degrees)", elem_id="turn", buttons=[])
                     way = gr.HTML(elem_id="way")
+                moved = gr.HTML(elem_id="moved")
         queued: dict[str, Any] = {"concurrency_id": "photos", "concurrency_limit": 1, "api_visibility": "private"}
         for example, path in examples:
             example.click(partial(str, path), outputs=photo, queue=False, show_progress="hidden", api_visibility="private")
         looked = [photo.change, button.click, words.submit, model.input, space.input]
-        found = [said, seen, steering, toward, slider, way]
+        found = [said, moved, seen, steering, toward, slider, way]
         gr.on(looked, analyse, [photo, model, space, words], found, show_progress_on=said, **queued)
         toward.input(turned, [seen, toward], [slider, way], show_progress="hidden", **queued)
         slider.input(move, [seen, toward, slider], [way], show_progress="hidden", trigger_mode="always_last", **queued)
@@ -377,7 +379,7 @@ def application(desk: Desk, host: str, max_mb: int, max_pixels: int) -> "FastAPI
     theme.set(**fill, **{f"{name}_dark": colour for name, colour in fill.items()})
     return gr.mount_gradio_app(
         around, blocks(desk, max_mb, max_pixels), "/", server_name=host, footer_links=[], run_history=False, ssr_mode=False,
-        show_error=False, max_file_size=max_mb * 10**6, enable_monitoring=False, pwa=False, mcp_server=False, theme=theme,
+        show_error=False, max_file_size=max_mb * 2**20, enable_monitoring=False, pwa=False, mcp_server=False, theme=theme,
         css_paths=[Path(__file__).with_name("page.css")],
     )  # fmt: skip
 

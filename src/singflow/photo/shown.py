@@ -99,12 +99,15 @@ def verdict(analysis: Analysis, setting: Setting) -> tuple[str, str]:
         return "unknown", "This head ignores nothing: it has no null space."
     if score.floor_share is None:
         return "unknown", f"What it ignores turns the photo's meaning by {score.deg:.1f}°; how much of that is chance is not known."
+    name = "conditional removal" if analysis.conditional else "null removal"
     if score.floor_share < SHARE:
-        return "meaning", "What it ignores in this photo holds meaning: its removal turns the meaning more than chance would."
-    return "none", "No sign of meaning in what it ignores in this photo: its removal turns the meaning no more than chance would."
+        return "meaning", f"A sign of meaning in what it ignores in this photo: {name} turns it more than chance does in 19 of 20 photos."
+    return "none", f"No sign of meaning in what it ignores in this photo: {name} turns it no more than chance would."
 
 
-def analysed(analysis: Analysis, setting: Setting, usual: Usual | None, pictures: Sequence[tuple[str, Image.Image | None]]) -> str:
+def analysed(
+    analysis: Analysis, setting: Setting, usual: Usual | None, pictures: Sequence[tuple[str, Image.Image | None]]
+) -> tuple[str, str]:
     """All that the page says of a photo.
 
     Parameters
@@ -120,8 +123,8 @@ def analysed(analysis: Analysis, setting: Setting, usual: Usual | None, pictures
 
     Returns
     -------
-    str
-        HTML.
+    said, moved : str
+        HTML: the verdict, and what removal brings near and takes away.
     """
     mark, sentence = verdict(analysis, setting)
     charts = []
@@ -133,11 +136,13 @@ def analysed(analysis: Analysis, setting: Setting, usual: Usual | None, pictures
         charts.append(_beside("null energy", energy, 100 * usual.null_energy, setting, " %"))
     sides = [("as_contrast_deg", "Classes", analysis.classes_gained, analysis.classes_lost)]
     sides += [("as_deg", "Concepts", analysis.gained, analysis.lost)] if analysis.gained or analysis.lost else []
-    return TEMPLATES.get_template("analysis.html").render(
-        analysis=analysis, setting=setting, mark=mark, sentence=sentence, charts=charts, likeliest=prediction_lines(analysis),
-        lines=[*removal_lines(analysis, setting), *energy_lines(analysis, setting)], movement_line=movement_line, sides=sides,
+    said = TEMPLATES.get_template("analysis.html").render(
+        setting=setting, mark=mark, sentence=sentence, charts=charts, likeliest=prediction_lines(analysis),
+        lines=[*removal_lines(analysis, setting), *energy_lines(analysis, setting)],
         pictures=[(caption, picture and thumbnail(picture)) for caption, picture in pictures],
     )  # fmt: skip
+    texts = [analysis.predicted, *analysis.texts]
+    return said, TEMPLATES.get_template("movements.html").render(texts=texts, movement_line=movement_line, sides=sides)
 
 
 def _beside(name: str, score: Beside, usual: np.ndarray, setting: Setting, unit: str = "°") -> tuple[str, str]:
@@ -147,7 +152,7 @@ def _beside(name: str, score: Beside, usual: np.ndarray, setting: Setting, unit:
 
     def draw(axes: Axes) -> None:
         axes.hist(usual, bins=30, color="0.6", alpha=0.6)
-        if score.floor_deg is not None:
+        if score.floor_deg is not None and score.floor_low_deg is not None and score.floor_high_deg is not None:
             axes.axvspan(score.floor_low_deg, score.floor_high_deg, color=FLOOR, alpha=0.25, lw=0)
             axes.axvline(score.floor_deg, color=FLOOR, lw=1.2, ls="--")
         axes.axvline(score.deg, color=PHOTO, lw=2.5)
