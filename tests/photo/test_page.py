@@ -15,6 +15,7 @@ from singflow.commands.app import app as command
 from singflow.errors import InputError
 from singflow.photo.analysis import Beside
 from singflow.photo.page import Desk, is_own, look, steer, texts_of
+from singflow.photo.shown import verdict
 from tests.photo.test_analysis import MODEL, made, study  # noqa: F401 (fixtures)
 from tests.project import ROOT
 

@@ -298,7 +298,9 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
             return ""
         return steer(seen, text, is_deg, max_pixels)
 
-    with gr.Blocks(title="SING: what a classifier does not see", analytics_enabled=False, delete_cache=(HOUR // 6, HOUR)) as page:
+    with gr.Blocks(
+        title="SING: what a classifier does not see", analytics_enabled=False, fill_width=True, delete_cache=(HOUR // 6, HOUR)
+    ) as page:
         gr.HTML(
             '<header class="sing"><h1>What does a classifier not see in your photo?</h1><p>A classifier ends in a matrix. What that maps '
             "to zero, its null space, changes no logit. Here that part of a photo is removed, and turned toward your words.</p></header>"
