@@ -15,7 +15,7 @@ from tests import PATIENCE
 from tests.browser.test_report_browser import check_width_and_access
 from tests.project import ROOT
 
-WAIT = 30 * 1000  # milliseconds
+WAIT = PATIENCE * 1000  # milliseconds
 WATCHED = """
 import sys
 
@@ -245,3 +245,14 @@ def test_only_this_machine_is_listened_to(server):
     port = urlsplit(server).port
     listening = {each.laddr.ip for each in psutil.net_connections("tcp") if each.laddr.port == port and each.status == "LISTEN"}
     assert listening == {"127.0.0.1"}
+
+
+def test_make_app_passes_options():
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-n", "-o", ".venv/app", "app", "APP=--port 0"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split("\n")[-2] == "singflow app --port 0"

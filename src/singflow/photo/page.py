@@ -103,7 +103,20 @@ class Seen:
     ways: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def way(self, text: str) -> tuple[Reach, float]:
-        """How far the photo can be steered toward a text, and the largest IS of the slider, in degrees."""
+        """How far the photo can be steered toward a text.
+
+        Parameters
+        ----------
+        text : str
+            One of those that it was analyzed with.
+
+        Returns
+        -------
+        reach : Reach
+            By closed forms.
+        most : float
+            The largest IS of the slider, in degrees.
+        """
         reach = next(each for each in self.result.reach if each.text == text)
         return reach, np.floor(10 * min(reach.is_deg, 0.99 * reach.limit_deg)) / 10
 
