@@ -1,4 +1,5 @@
 # make demo, run   environment and the study in params.yaml, with one line about its progress; RUN="--configfile <file>" passes options
+# make app    environment with the local page, and the page: drop a photo on it; APP="--port 8000" passes options
 # make test   environment and all tests; PYTEST="tests/analyses" passes options
 # make quick  the tests of the package and the scripts, without whole studies
 # make soak   what takes longest: kills at random moments, the smoke study of all models, every benchmark, more fuzzing (docs/testing.md)
@@ -18,11 +19,14 @@ QUICK = $(filter-out $(addprefix tests/,browser cluster faults remotes soak warm
 COMMANDS := doctor plan prefetch resume publish fetch verify reproduce crate
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo run test quick soak coverage check audit bench dvc.yaml $(COMMANDS)
+.PHONY: demo run app test quick soak coverage check audit bench dvc.yaml $(COMMANDS)
 .DEFAULT_GOAL := demo
 
 demo run: .venv/demo
 	@singflow run --cores $(CORES) $(RUN)
+
+app: .venv/app
+	@singflow app $(APP)
 
 test: .venv/test
 	$(ALONE) pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
@@ -69,6 +73,10 @@ dvc.yaml: .venv/demo
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
+.venv/app: .venv/demo
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[app]'
+	@touch $@
+
 .venv/test: .venv/demo
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,check]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[app,test,check]'
 	@touch $@

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from singflow import cli
-from singflow.commands import app
+from singflow.commands import program
 from singflow.config.reading import read_yaml
 from singflow.config.sections import Section
 from singflow.config.study import Study, check
@@ -31,7 +31,7 @@ from pathlib import Path
 from pydantic import Field
 
 from singflow import cli
-from singflow.commands import app
+from singflow.commands import program
 from singflow.errors import InputError
 from singflow.artifacts.files import atomic
 
@@ -344,7 +344,7 @@ def into_a_closed_pipe(*command, cwd=ROOT):
     return done.stderr, done.returncode
 
 
-VERBS = sorted(command.name for command in app.registered_commands)
+VERBS = sorted(command.name for command in program.registered_commands)
 STEPS = sorted((ROOT / "scripts").glob("*.py"))
 
 

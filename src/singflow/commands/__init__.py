@@ -10,6 +10,7 @@ import typer
 from singflow.cli import prepared
 from singflow.commands.accept import accept
 from singflow.commands.analyze import analyze
+from singflow.commands.app import app
 from singflow.commands.crate import crate
 from singflow.commands.doctor import doctor
 from singflow.commands.export_translator import export_translator
@@ -29,18 +30,18 @@ from singflow.commands.study import study
 from singflow.commands.translators import translators
 from singflow.commands.verify import verify
 
-app = typer.Typer(
+program = typer.Typer(
     help="What classifiers do not see: before, beside and after a run of the workflow.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 verbs = (
-    accept, analyze, crate, doctor, export_translator, fetch, import_texts, import_translator, pack_reference, plan, prefetch, publish,
-    reproduce, resume, run, search, show_summary, study, translators, verify,
+    accept, analyze, app, crate, doctor, export_translator, fetch, import_texts, import_translator, pack_reference, plan, prefetch,
+    publish, reproduce, resume, run, search, show_summary, study, translators, verify,
 )  # fmt: skip
 for each in verbs:
-    app.command(each.__name__)(each)
+    program.command(each.__name__)(each)
 
 
 def main() -> None:
@@ -48,4 +49,4 @@ def main() -> None:
     if not shutil.which("snakemake"):  # called by its path, in an environment that is not active
         os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with prepared(offline="prefetch" not in sys.argv[1:2]):
-        app()
+        program()

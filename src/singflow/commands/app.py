@@ -1,0 +1,47 @@
+"""A local page on which photos are dropped."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from singflow.cli import limit_threads
+from singflow.commands.options import Models, Spaces
+from singflow.errors import InputError
+
+
+def app(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Model that is offered; may be repeated. By default all of the reference or the study.")
+    ] = None,
+    space: Annotated[list[str] | None, typer.Option(help="Space that is offered; may be repeated. By default all of them.")] = None,
+    reference: Annotated[
+        str, typer.Option(help="Results folder on whose images translators are fitted; packaged: 507 ImageNet images.")
+    ] = "packaged",
+    results: Annotated[
+        Path | None, typer.Option(help="Results folder of a finished study, whose translators are taken and photos shown.")
+    ] = None,
+    models: Models = Path("config/models.yaml"),
+    spaces: Spaces = Path("config/spaces.yaml"),
+    host: Annotated[str, typer.Option(help="Address to listen on. Others than 127.0.0.1 let in whoever reaches it.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")] = 7860,
+    max_mb: Annotated[int, typer.Option(min=1, max=1000, help="Megabytes of a photo; larger files are refused.")] = 50,
+    max_pixels: Annotated[int, typer.Option(min=1, max=10**9, help="Pixels; larger images are refused unread.")] = 10**8,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of every numerical step.")] = 2,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU when there is one.")] = "auto",
+) -> None:
+    """Open a local page: drop a photo, and see what a model's head ignores in it.
+
+    Ctrl-C ends it. Nothing that is dropped leaves this machine, and it is removed in the end.
+    """
+    if find_spec("gradio") is None:
+        raise InputError("the page needs Gradio: install it with `make app`, or pip install 'singflow[app]'")
+    import torch
+
+    from singflow.photo.page import Desk, serve
+
+    limit_threads(threads)
+    torch.set_num_threads(threads)
+    desk = Desk.open(reference, results, model or [], space or [], models=models, spaces=spaces, device=device, threads=threads)
+    serve(desk, host, port, max_mb=max_mb, max_pixels=max_pixels)

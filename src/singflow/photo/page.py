@@ -1,0 +1,453 @@
+"""The local page on which photos are dropped: what it holds, and the server that listens on one address."""
+
+import hashlib
+import html
+import ipaddress
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from singflow.artifacts.tables import read_models, read_parquet
+from singflow.cli import log
+from singflow.config.reading import read_yaml
+from singflow.data.images import Unusable, read
+from singflow.data.manifest import data_root
+from singflow.errors import InputError
+from singflow.photo.analysis import Reach
+from singflow.photo.analyzer import Analyzer, Result
+from singflow.photo.shown import analysed, steered
+from singflow.photo.towers import open_image
+from singflow.translators.reference import reference_folder
+
+if TYPE_CHECKING:
+    import gradio as gr
+    from fastapi import FastAPI
+
+MOST_TEXTS, MOST_LETTERS = 20, 200  # asked for at once, and of one of them
+POINTS = 24  # of the way toward a text
+WAITING = 100  # people at most
+KEPT = 4  # models that stay loaded
+HOUR = 3600  # seconds for which photos and what was found in them are kept at most
+EXAMPLES = 6
+PACKAGED = Path("config/vocab/packaged.csv")
+WORDS = "a beach\na dog"
+# The browser itself refuses to ask anyone else for anything.
+POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; frame-ancestors 'self'"
+
+
+@dataclass
+class Desk:
+    """What the page offers. load: gives the analyzer of a model and a space; results: a study, whose photos are shown."""
+
+    models: list[str]
+    spaces: list[str]
+    load: Callable[[str, str], Analyzer]
+    results: Path | None
+
+    @classmethod
+    def open(cls, reference: str, results: Path | None, names: Sequence[str], into: Sequence[str], **parts: Any) -> Self:
+        """Find what can be offered, and load the first of it.
+
+        Parameters
+        ----------
+        reference : str
+            Results folder on whose images translators are fitted.
+        results : Path or None
+            A finished study, in place of the reference.
+        names, into : sequence of str
+            Models and spaces that are offered; by default all of the study or reference.
+        **parts : Any
+            As Analyzer.load() takes them: models and spaces (the registries), device, threads.
+
+        Returns
+        -------
+        Desk
+            Ready for photos.
+
+        Raises
+        ------
+        InputError
+            When there is nothing to offer, or the first model and space cannot be loaded.
+        """
+        if results is None:
+            folder, known = reference_folder(reference), list(read_yaml(Path(parts["models"])))
+            shards = {kind: [path.name for path in sorted((folder / kind).glob("*"))] for kind in ("features", "embeddings")}
+            offered = [name for name in known if name in shards["features"]], shards["embeddings"]
+        else:
+            table = read_models(results / "tables/models.csv", [])
+            folder, offered = results, (list(table["model"].unique()), list(table["space"].unique()))
+        models, spaces = list(names) or offered[0], list(into) or offered[1]
+        if not models or not spaces:
+            raise InputError(f"{folder}: holds no model or space that could be offered: name them with --model and --space")
+        load = lru_cache(KEPT)(partial(Analyzer.load, reference=reference, results=results, **parts))
+        load(models[0], spaces[0])
+        return cls(models, spaces, load, results)
+
+
+@dataclass
+class Seen:
+    """A photo that one user looks at. ways: how far toward each text, and the way there, filled when it is first asked for."""
+
+    analyzer: Analyzer
+    result: Result
+    sha256: str
+    ways: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+    def way(self, text: str) -> tuple[Reach, float]:
+        """How far the photo can be steered toward a text.
+
+        Parameters
+        ----------
+        text : str
+            One of those that it was analyzed with.
+
+        Returns
+        -------
+        reach : Reach
+            By closed forms.
+        most : float
+            The largest IS of the slider, in degrees.
+        """
+        reach = next(each for each in self.result.reach if each.text == text)
+        return reach, np.floor(10 * min(reach.is_deg, 0.99 * reach.limit_deg)) / 10
+
+
+def texts_of(words: str) -> list[str]:
+    """Texts out of lines that a user typed.
+
+    Parameters
+    ----------
+    words : str
+        One text a line.
+
+    Returns
+    -------
+    list of str
+        Each once.
+
+    Raises
+    ------
+    InputError
+        When they are too many or too long.
+    """
+    texts = list(dict.fromkeys(filter(None, (line.strip() for line in words.splitlines()))))
+    if len(texts) > MOST_TEXTS:
+        raise InputError(f"{len(texts)} texts are more than the {MOST_TEXTS} that are looked at at once: leave some out")
+    for text in texts:
+        if len(text) > MOST_LETTERS:
+            raise InputError(f"{text[:30]}…: has {len(text)} letters, more than {MOST_LETTERS}: shorten it")
+    return texts
+
+
+def look(desk: Desk, model: str, space: str, photo: str | None, words: str, max_pixels: int) -> tuple[Seen, str, str]:
+    """Analyze the photo that a user dropped.
+
+    Parameters
+    ----------
+    desk : Desk
+        What is offered.
+    model, space : str
+        Of it.
+    photo : str or None
+        Path of the photo.
+    words : str
+        One text a line.
+    max_pixels : int
+        Pixels; a larger photo is refused.
+
+    Returns
+    -------
+    seen : Seen
+        The photo.
+    said, moved : str
+        HTML, as analysed() gives it.
+
+    Raises
+    ------
+    InputError
+        When there is no photo, or it or the words cannot be used.
+    """
+    if photo is None:
+        raise InputError("no photo so far: drop or choose one")
+    if model not in desk.models or space not in desk.spaces:
+        raise InputError(f"{model} in {space}: is not offered here")
+    texts = texts_of(words)
+    try:
+        content = read(Path(photo), max_pixels)
+    except (OSError, Unusable) as error:
+        raise InputError(f"this photo: {error if isinstance(error, Unusable) else error.strerror}") from None
+    analyzer = desk.load(model, space)
+    result = analyzer.analyze(content, texts, name="this photo", max_pixels=max_pixels)
+    seen = Seen(analyzer, replace(result, image=Image.new("RGB", (1, 1))), hashlib.sha256(content).hexdigest())
+    pictures = _drawn(desk, seen, model, space) or _nearest(result, max_pixels)
+    return seen, *analysed(result, result.setting, analyzer.artifacts.usual, pictures)
+
+
+def _drawn(desk: Desk, seen: Seen, model: str, space: str) -> list[tuple[str, Image.Image | None]]:
+    """Karlo's pictures before and after null removal, where the photo is one that the study drew."""
+    photos = seen.result.photos
+    path = desk.results / f"pictures/{space}/{model}.parquet" if desk.results else None
+    if photos is None or path is None or not path.is_file():
+        return []
+    ids = np.flatnonzero(photos.manifest["sha256"] == seen.sha256)
+    drawn = read_parquet(path)
+    drawn = drawn[(drawn["figure"] == "fig1") & (drawn["renderer"] == "unclip") & drawn["image_id"].isin(ids)]
+    sides = [drawn[drawn["change"] == change].head(1) for change in ("original", "null removed")]
+    if any(side.empty for side in sides):
+        return []
+    captions = ("drawn by Karlo, before", "drawn by Karlo, after null removal")
+    return [(caption, open_image(side["picture"].iloc[0])) for caption, side in zip(captions, sides, strict=True)]
+
+
+def _nearest(result: Result, max_pixels: int) -> list[tuple[str, Image.Image | None]]:
+    """The photos of the study that are nearest before and after null removal."""
+    if result.photos is None or result.photos.root is None:
+        return []
+    names = ("nearest photo before", "nearest photo after null removal")
+    return [
+        (f"{name}: {each.path}, {each.angle_deg:.1f}°", result.photos.picture(each, max_pixels))
+        for name, each in zip(names, result.nearest, strict=False)
+    ]
+
+
+def steer(seen: Seen, text: str, is_deg: float, max_pixels: int) -> str:
+    """Steer a photo toward a text inside the null space.
+
+    Parameters
+    ----------
+    seen : Seen
+        The photo.
+    text : str
+        One of the texts that it was analyzed with.
+    is_deg : float
+        How far its meaning is turned, in degrees.
+    max_pixels : int
+        Pixels; a larger photo is not shown.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    analyzer, (reach, most) = seen.analyzer, seen.way(text)
+    now = analyzer.steer(seen.result, text, min(is_deg, most))
+    if text not in seen.ways:
+        steps = (analyzer.steer(seen.result, text, each) for each in np.linspace(0, most, POINTS))
+        seen.ways[text] = [(each.is_deg, each.angle_deg) for each in steps]
+    classifier = analyzer.known.classifier
+    before, after = classifier.predict(np.stack([seen.result.features[0], now.feature]))
+    probabilities = {each.index: each for each in after}
+    near = (
+        _nearest(replace(seen.result, nearest=analyzer.nearest(now.embedding[None], seen.sha256)), max_pixels) if seen.result.photos else []
+    )
+    shown = [(f"nearest photo now{caption.removeprefix('nearest photo before')}", picture) for caption, picture in near if picture]
+    return steered(
+        reach, seen.ways[text], now, before, [probabilities.get(each.index, each) for each in before], shown[0] if shown else None
+    )
+
+
+def example_photos() -> list[tuple[str, Path]]:
+    """Photos of the foolbox package, for those who have none at hand.
+
+    Returns
+    -------
+    list of (str, Path)
+        Label and file.
+    """
+    listed = pd.read_csv(PACKAGED)
+    folder = data_root("packaged", "")
+    return [(str(label), folder / str(path)) for label, path in zip(listed["label"], listed["path"], strict=True)][::3][:EXAMPLES]
+
+
+def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
+    """The page.
+
+    Parameters
+    ----------
+    desk : Desk
+        What it offers.
+    max_mb : int
+        Megabytes of a photo at most, for what the page says.
+    max_pixels : int
+        Pixels; a larger photo is refused.
+
+    Returns
+    -------
+    gradio.Blocks
+        With a queue, in which one photo is looked at at a time.
+    """
+    import gradio as gr
+
+    def analyse(photo: str | None, model: str, space: str, words: str) -> tuple[Any, ...]:
+        try:
+            seen, said, moved = look(desk, model, space, photo, words, max_pixels)
+        except InputError as error:
+            refused = f'<p class="sing refused" role="alert">{html.escape(str(error))}</p>'
+            return refused, "", None, gr.update(visible=False), gr.update(), gr.update(), ""
+        texts = [each.text for each in seen.result.reach]
+        if not texts:
+            return said, moved, seen, gr.update(visible=False), gr.update(), gr.update(), ""
+        choices = gr.update(choices=texts, value=texts[0])
+        return said, moved, seen, gr.update(visible=True), choices, *turned(seen, texts[0])
+
+    def turned(seen: Seen | None, text: str) -> tuple[Any, str]:
+        """The slider at its start, and what it shows."""
+        if seen is None or text not in [each.text for each in seen.result.reach]:
+            return gr.update(), ""
+        most = seen.way(text)[1]
+        return gr.update(value=0, maximum=max(most, 0.1), interactive=most > 0), steer(seen, text, 0, max_pixels)
+
+    def move(seen: Seen | None, text: str, is_deg: float) -> str:
+        if seen is None or text not in [each.text for each in seen.result.reach]:
+            return ""
+        return steer(seen, text, is_deg, max_pixels)
+
+    with gr.Blocks(
+        title="SING: what a classifier does not see", analytics_enabled=False, fill_width=True, delete_cache=(HOUR // 6, HOUR)
+    ) as page:
+        gr.HTML(
+            '<header class="sing"><h1>What does a classifier not see in your photo?</h1><p>A classifier ends in a matrix. What that maps '
+            "to zero, its null space, changes no logit. Here that part of a photo is removed, and turned toward your words.</p></header>"
+        )
+        seen = gr.State(time_to_live=HOUR)
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                photo: Any = gr.Image(label="Photo", sources=["upload", "clipboard"], height=300, buttons=[], elem_id="photo")
+                photo.preprocess = lambda file: file and file.path  # unread: the gate for images is singflow's own
+                gr.HTML(f'<p class="sing hint">JPEG, PNG, WebP, GIF (its first picture), BMP or TIFF, up to {max_mb} MB.</p>')
+                words = gr.Textbox(WORDS, label="Words, one text a line", lines=3, max_lines=6, elem_id="words")
+                model = gr.Dropdown(desk.models, value=desk.models[0], label="Model", elem_id="model", filterable=False)
+                space = gr.Dropdown(desk.spaces, value=desk.spaces[0], label="Space", elem_id="space", filterable=False)
+                button = gr.Button("Say what it ignores", variant="primary", elem_id="look")
+                gr.HTML('<p class="sing hint">Or take one of these:</p>')
+                with gr.Row(elem_id="examples"):
+                    examples = [(gr.Button(label, icon=path, size="sm", min_width=80), path) for label, path in example_photos()]
+            with gr.Column(scale=5, min_width=320):
+                said = gr.HTML('<p class="sing hint">Drop a photo, and what the classifier ignores in it is said here.</p>', elem_id="said")
+                with gr.Column(visible=False, elem_id="steering") as steering:
+                    gr.HTML('<div class="sing"><h2>Steer it where the classifier does not look</h2></div>')
+                    toward = gr.Radio([], label="Toward", elem_id="toward")
+                    slider = gr.Slider(0, 1, 0, step=0.1, label="Turn its meaning by (degrees)", elem_id="turn", buttons=[])
+                    way = gr.HTML(elem_id="way")
+                moved = gr.HTML(elem_id="moved")
+        queued: dict[str, Any] = {"concurrency_id": "photos", "concurrency_limit": 1, "api_visibility": "private"}
+        for example, path in examples:
+            example.click(partial(str, path), outputs=photo, queue=False, show_progress="hidden", api_visibility="private")
+        looked = [photo.change, button.click, words.submit, model.input, space.input]
+        found = [said, moved, seen, steering, toward, slider, way]
+        gr.on(looked, analyse, [photo, model, space, words], found, show_progress_on=said, **queued)
+        toward.input(turned, [seen, toward], [slider, way], show_progress="hidden", **queued)
+        slider.input(move, [seen, toward, slider], [way], show_progress="hidden", trigger_mode="always_last", **queued)
+    return page.queue(max_size=WAITING, api_open=False)
+
+
+def application(desk: Desk, host: str, max_mb: int, max_pixels: int) -> "FastAPI":
+    """The page as an application for a web server.
+
+    Parameters
+    ----------
+    desk : Desk
+        What it offers.
+    host : str
+        Address that it listens on. Where that is this machine's own, pages of other names are not answered.
+    max_mb, max_pixels : int
+        Largest file, in megabytes, and largest image, in pixels.
+
+    Returns
+    -------
+    fastapi.FastAPI
+        Which asks no other host for anything, and lets a browser ask none.
+    """
+    import gradio as gr
+    from fastapi import FastAPI
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    class Guarded:
+        """Adds the policy to every answer."""
+
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async def answer(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
+                await send(message)
+
+            await self.app(scope, receive, answer)
+
+    around = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    around.add_middleware(Guarded)
+    around.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", host] if is_own(host) else ["*"])
+    font = ["system-ui", "sans-serif"]
+    theme = gr.themes.Default(primary_hue="blue", font=font, font_mono=["ui-monospace", "monospace"])
+    fill = {"button_primary_background_fill": "*primary_700", "button_primary_background_fill_hover": "*primary_800"}
+    theme.set(**fill, **{f"{name}_dark": colour for name, colour in fill.items()})
+    return gr.mount_gradio_app(
+        around, blocks(desk, max_mb, max_pixels), "/", server_name=host, footer_links=[], run_history=False, ssr_mode=False,
+        show_error=False, max_file_size=max_mb * 2**20, enable_monitoring=False, pwa=False, mcp_server=False, theme=theme,
+        css_paths=[Path(__file__).with_name("page.css")],
+    )  # fmt: skip
+
+
+def is_own(host: str) -> bool:
+    """Whether an address is reached by this machine alone.
+
+    Parameters
+    ----------
+    host : str
+        Name or number.
+
+    Returns
+    -------
+    bool
+        True for localhost and loopback addresses.
+    """
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def serve(desk: Desk, host: str, port: int, *, max_mb: int, max_pixels: int) -> None:
+    """Listen until Ctrl-C.
+
+    Parameters
+    ----------
+    desk : Desk
+        What the page offers.
+    host : str
+        Address to listen on.
+    port : int
+        0: a free one.
+    max_mb, max_pixels : int
+        As application() takes them.
+
+    Raises
+    ------
+    InputError
+        When the address cannot be listened on.
+    """
+    import uvicorn
+
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise InputError(f"--host {host} --port {port}: {error.strerror}: name another") from None
+    with listening, tempfile.TemporaryDirectory(prefix="singflow-app-") as folder:
+        os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+        app = application(desk, host, max_mb, max_pixels)
+        if not is_own(host):
+            log.warning("whoever reaches %s can use the page: it asks for no password", host)
+        log.info("the page is at http://%s:%d/ until Ctrl-C", f"[{host}]" if ":" in host else host, listening.getsockname()[1])
+        uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=2)).run([listening])

@@ -1,0 +1,214 @@
+"""One photo's analysis as pieces of a web page: HTML with charts that take the page's colours."""
+
+import base64
+import html
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from singflow.figures.style import COLOURS, STYLE
+from singflow.photo.analysis import Analysis, Beside, Prediction, Reach, Setting, Steered, Usual
+from singflow.photo.words import SHARE, energy_lines, movement_line, prediction_lines, removal_lines
+
+THUMBNAIL = 320  # pixels of a longest side
+INK = "#123456"  # stands for the page's colour of texts, light or dark
+PHOTO, FLOOR, BEFORE = COLOURS[5], COLOURS[0], COLOURS[4]
+CHART: dict[Any, Any] = STYLE | {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "singflow",
+    **dict.fromkeys(["text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"], INK),
+}
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+
+
+def chart(draw: Callable[[Axes], None], said: str, width: float, height: float) -> str:
+    """A chart as an SVG element.
+
+    Parameters
+    ----------
+    draw : callable
+        Draws on axes.
+    said : str
+        What it shows, in words.
+    width, height : float
+        Inches.
+
+    Returns
+    -------
+    str
+        Whose texts and axes have the colour of the texts around it.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context(CHART):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure.add_subplot())
+        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    picture = buffer.getvalue()
+    picture = picture[picture.index("<svg") :].replace(INK, "currentColor")
+    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{html.escape(said)}">', picture, count=1)
+
+
+def thumbnail(picture: Image.Image) -> str:
+    """A small picture inside a page.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+        Mode RGB.
+
+    Returns
+    -------
+    str
+        A data URL.
+    """
+    small = picture.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=85)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def verdict(analysis: Analysis, setting: Setting) -> tuple[str, str]:
+    """Whether what is ignored in a photo holds meaning, in words.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of one photo.
+    setting : Setting
+        What it rests on.
+
+    Returns
+    -------
+    mark, sentence : str
+        `meaning`, `none` or `unknown`; and the verdict.
+    """
+    score = analysis.conditional or analysis.removal
+    if not setting.null_dim:
+        return "unknown", "This head ignores nothing: it has no null space."
+    if score.floor_share is None:
+        return "unknown", f"What it ignores turns the photo's meaning by {score.deg:.1f}°; how much of that is chance is not known."
+    name = "conditional removal" if analysis.conditional else "null removal"
+    if score.floor_share < SHARE:
+        return "meaning", f"A sign of meaning in what it ignores in this photo: {name} turns it more than chance does in 19 of 20 photos."
+    return "none", f"No sign of meaning in what it ignores in this photo: {name} turns it no more than chance would."
+
+
+def analysed(
+    analysis: Analysis, setting: Setting, usual: Usual | None, pictures: Sequence[tuple[str, Image.Image | None]]
+) -> tuple[str, str]:
+    """All that the page says of a photo.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of one photo.
+    setting : Setting
+        What it rests on.
+    usual : Usual or None
+        Scores of the images that it is compared with.
+    pictures : sequence of (str, PIL.Image.Image or None)
+        Captions and pictures before and after null removal; None: not here.
+
+    Returns
+    -------
+    said, moved : str
+        HTML: the verdict, and what removal brings near and takes away.
+    """
+    mark, sentence = verdict(analysis, setting)
+    charts = []
+    if usual is not None and setting.null_dim:
+        charts.append(_beside("null removal (IS)", analysis.removal, usual.is_deg, setting))
+        if analysis.conditional:
+            charts.append(_beside("conditional removal (IS)", analysis.conditional, usual.conditional_is_deg, setting))
+        energy = Beside(100 * analysis.null_energy, analysis.null_energy_percentile)
+        charts.append(_beside("null energy", energy, 100 * usual.null_energy, setting, " %"))
+    sides = [("as_contrast_deg", "Classes", analysis.classes_gained, analysis.classes_lost)]
+    sides += [("as_deg", "Concepts", analysis.gained, analysis.lost)] if analysis.gained or analysis.lost else []
+    said = TEMPLATES.get_template("analysis.html").render(
+        setting=setting, mark=mark, sentence=sentence, charts=charts, likeliest=prediction_lines(analysis),
+        lines=[*removal_lines(analysis, setting), *energy_lines(analysis, setting)],
+        pictures=[(caption, picture and thumbnail(picture)) for caption, picture in pictures],
+    )  # fmt: skip
+    texts = [analysis.predicted, *analysis.texts]
+    return said, TEMPLATES.get_template("movements.html").render(texts=texts, movement_line=movement_line, sides=sides)
+
+
+def _beside(name: str, score: Beside, usual: np.ndarray, setting: Setting, unit: str = "°") -> tuple[str, str]:
+    """A score among those of known images: a chart, and what it is called."""
+    floor = "" if score.floor_deg is None else f"; its floor is {score.floor_deg:.1f}{unit}"
+    place = "" if score.percentile is None else f", above {score.percentile:.0f} % of the {setting.images}"
+
+    def draw(axes: Axes) -> None:
+        axes.hist(usual, bins=30, color="0.6", alpha=0.6)
+        if score.floor_deg is not None and score.floor_low_deg is not None and score.floor_high_deg is not None:
+            axes.axvspan(score.floor_low_deg, score.floor_high_deg, color=FLOOR, alpha=0.25, lw=0)
+            axes.axvline(score.floor_deg, color=FLOOR, lw=1.2, ls="--")
+        axes.axvline(score.deg, color=PHOTO, lw=2.5)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel({"°": "degrees", " %": "percent"}[unit])
+
+    return name, chart(draw, f"{name}: this photo has {score.deg:.1f}{unit}{place}{floor}", 2.8, 1.6)
+
+
+def steered(way: Reach, path: Sequence[tuple[float, float]], now: Steered, before: Sequence[Prediction], after: Sequence[Prediction],
+            near: tuple[str, Image.Image] | None) -> str:  # fmt: skip
+    """A photo steered toward a text, with its logits.
+
+    Parameters
+    ----------
+    way : Reach
+        How far it can be steered.
+    path : sequence of (float, float)
+        By how much its meaning is turned, and its angle to the text, in degrees.
+    now : Steered
+        Where it is.
+    before, after : sequence of Prediction
+        The likeliest classes of the photo, and of what it became.
+    near : (str, PIL.Image.Image) or None
+        Caption and picture of the photo that is nearest to where it is.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+
+    def draw_way(axes: Axes) -> None:
+        axes.plot(*zip(*path, strict=True), color=INK, lw=1.2, alpha=0.6)
+        axes.scatter([now.is_deg], [now.angle_deg], s=70, color=PHOTO, zorder=3)
+        axes.set_xlabel("meaning turned by (degrees)")
+        axes.set_ylabel("to the text (degrees)")
+
+    def draw_logits(axes: Axes) -> None:
+        places = np.arange(len(before))
+        axes.barh(places - 0.2, [100 * each.probability for each in before], 0.36, color=BEFORE, label="the photo")
+        axes.barh(places + 0.2, [100 * each.probability for each in after], 0.36, color=PHOTO, label="steered")
+        axes.set_yticks(places, [each.name if len(each.name) < 26 else f"{each.name[:24]}…" for each in before])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("probability (percent)")
+        axes.legend(fontsize=7, loc="lower right")
+
+    said = f"Angle to {way.text!r} by how far the meaning is turned: {now.angle_deg:.1f}° at {now.is_deg:.1f}°, {way.angle_deg:.1f}° at 0°"
+    likeliest = ", ".join(
+        f"{a.name} {100 * a.probability:.1f} % and {100 * b.probability:.1f} %" for a, b in zip(before, after, strict=True)
+    )
+    charts = [
+        ("Where the photo goes", chart(draw_way, said, 3.4, 2.3)),
+        ("What the classifier says", chart(draw_logits, f"Likeliest classes before and after: {likeliest}", 3.4, 2.3)),
+    ]
+    picture = near and (near[0], thumbnail(near[1]))
+    return TEMPLATES.get_template("steering.html").render(way=way, now=now, top=after[0], charts=charts, near=picture)

@@ -1,0 +1,258 @@
+"""The local page in a real browser: a photo dropped, words typed, the slider moved; and what is no photo."""
+
+import http.client
+import re
+import signal
+import subprocess
+import sys
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+
+from singflow.data.manifest import data_root
+from tests import PATIENCE
+from tests.browser.test_report_browser import check_width_and_access
+from tests.project import ROOT
+
+WAIT = PATIENCE * 1000  # milliseconds
+WATCHED = """
+import sys
+
+def watch(event, arguments):
+    if event == "socket.connect" and arguments[1][0] not in ("127.0.0.1", "::1"):
+        print("asked elsewhere:", arguments[1], flush=True)
+    if event == "socket.getaddrinfo" and arguments[0] not in ("127.0.0.1", "localhost", None):
+        print("asked elsewhere:", arguments[0], flush=True)
+
+sys.addaudithook(watch)
+from singflow.commands import main
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Address of the page; at the end it stops at Ctrl-C, without a traceback, and has asked no other host for anything."""
+    folder = tmp_path_factory.mktemp("page")
+    for name in ("config", "reference"):
+        (folder / name).symlink_to(ROOT / name)
+    said = folder / "said"
+    with said.open("w") as out:
+        command = [sys.executable, "-c", WATCHED, "app", "--port", "0", "--threads", "1"]
+        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out)
+    try:
+        yield address_of(process, said)
+    finally:
+        process.send_signal(signal.SIGINT)
+        status = process.wait(PATIENCE)
+    told = said.read_text()
+    assert status in (0, 128 + signal.SIGINT), told
+    assert "Traceback" not in told and "asked elsewhere" not in told, told
+
+
+def address_of(process, said):
+    """Where the page is, once it says so."""
+    while process.poll() is None:
+        if found := re.search(r"the page is at (http://\S+)", said.read_text()):
+            return found[1]
+        try:
+            process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            continue
+    pytest.fail(said.read_text())
+
+
+@pytest.fixture
+def visit(browser, server):
+    """Open the page as a user of its own; at the end no other host may have been asked for, and nothing may have gone wrong."""
+    wrong: list[str] = []
+    contexts = []
+
+    def opened(width=1280, colours="light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=colours)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT)
+        page.on("request", lambda request: request.url.startswith((server, "data:", "blob:")) or wrong.append(request.url))
+        page.on("websocket", lambda socket: wrong.append(socket.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
+        page.goto(server)
+        page.wait_for_selector("#look")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return sorted(data_root("packaged", "").glob("imagenet_*.jpg"))
+
+
+def drop(page, file):
+    page.locator("#photo input[type=file]").set_input_files(file)
+
+
+def press(page):
+    page.locator("#look").click()
+
+
+def settled(page):
+    """Wait until what is on the screen is no longer worked at."""
+    page.wait_for_function("![...document.querySelectorAll('[data-testid=status-tracker]')].some(e => !e.classList.contains('hide'))")
+
+
+def analysed(page, file):
+    drop(page, file)
+    page.wait_for_selector("#said .verdict")
+    page.wait_for_selector("#way .logits")
+    settled(page)
+
+
+@pytest.mark.parametrize(("width", "colours"), [(1280, "light"), (1280, "dark"), (375, "light"), (375, "dark")])
+def test_a_photo_is_dropped_words_are_typed_and_the_slider_is_moved(visit, photos, width, colours):
+    page = visit(width, colours)
+    check_width_and_access(page, width)
+    analysed(page, photos[3])
+    assert "It sees: buckeye" in page.locator("#said h2").first.inner_text()
+    assert page.locator("#said svg[role=img]").count() == 3
+    assert "507 images" in page.locator("#said").inner_text()
+    page.locator("#words textarea").fill("a lighthouse\n<b>a rug</b>\n")
+    press(page)
+    page.wait_for_selector("#toward >> text=a lighthouse")
+    settled(page)
+    assert "<b>a rug</b>" in page.locator("#moved").inner_text() and page.locator("#moved b").count() == 0
+    still = picture(page)
+    slider = page.locator("#turn input[type=range]")
+    slider.focus()
+    for _ in range(5):
+        page.keyboard.press("PageUp")
+    page.wait_for_function("before => document.querySelector('#way svg').outerHTML !== before", arg=still)
+    turned = float(slider.input_value())
+    page.wait_for_selector(f"#way >> text=Turned by {turned:.1f}°")
+    said = page.locator("#way").inner_text()
+    angle, first = map(float, re.search(r"is ([\d.]+)° from “a lighthouse” \(it was ([\d.]+)°", said).groups())
+    assert turned > 1 and angle < first
+    assert 0 < float(page.locator("#way .logits").inner_text()) < 1e-4 and "still sees buckeye" in said
+    page.locator("#toward label", has_text="a rug").click()
+    page.wait_for_selector("#way >> text=from “<b>a rug</b>”")
+    settled(page)
+    check_width_and_access(page, width)
+
+
+def picture(page):
+    return page.locator("#way svg").first.evaluate("node => node.outerHTML")
+
+
+def test_all_is_done_from_the_keyboard(visit):
+    page = visit()
+    example = page.locator("#examples button").first
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if example.evaluate("node => node === document.activeElement"):
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#said .verdict")
+    assert f"It sees: {example.inner_text().strip()}" in page.locator("#said h2").first.inner_text()
+
+
+def test_what_is_no_photo_is_refused_in_words_and_a_photo_after_it_is_not(visit, photos, tmp_path):
+    page = visit()
+    press(page)
+    page.wait_for_selector("#said >> text=no photo so far")
+    for name, content, reason in [
+        ("broken.jpg", photos[0].read_bytes()[:3000], "truncated or corrupt"),
+        ("text.png", b"no picture", "not an image, or none of BMP, GIF, JPEG"),
+        ("empty.webp", b"", "empty file"),
+    ]:
+        (tmp_path / name).write_bytes(content)
+        drop(page, tmp_path / name)
+        page.wait_for_selector(f"#said .refused[role=alert] >> text={reason}")
+        assert not page.locator("#steering").is_visible()
+        settled(page)
+        page.get_by_label("Clear").or_(page.get_by_label("Remove Image")).first.click()
+        page.wait_for_selector("#photo input[type=file]", state="attached")
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    drop(page, tmp_path / "bomb.png")
+    page.wait_for_selector("#said .refused >> text=absurdly large: 20000 x 20000 pixels")
+    page.get_by_label("Clear").or_(page.get_by_label("Remove Image")).first.click()
+    analysed(page, photos[3])
+
+
+def test_a_file_of_100_mb_is_refused_in_words(visit, photos, tmp_path):
+    page = visit()
+    with (tmp_path / "large.bmp").open("wb") as file:
+        file.truncate(100 * 10**6)
+    drop(page, tmp_path / "large.bmp")
+    page.wait_for_selector("[data-testid=toast-body] >> text=maximum allowed size of 50 ")
+    assert page.locator("#said .verdict").count() == 0
+
+
+def test_of_an_animated_gif_the_first_picture_is_looked_at(visit, photos, tmp_path):
+    first, *others = (Image.open(path).convert("RGB") for path in photos[3:6])
+    first.save(tmp_path / "moving.gif", save_all=True, append_images=others, duration=100, loop=0)
+    page = visit()
+    analysed(page, tmp_path / "moving.gif")
+    assert "It sees: buckeye" in page.locator("#said h2").first.inner_text()
+
+
+def test_too_many_and_too_long_words_are_refused_in_words(visit, photos):
+    page = visit()
+    for words, reason in (("\n".join(map(str, range(21))), "21 texts are more than"), ("a" * 201, "has 201 letters")):
+        page.locator("#words textarea").fill(words)
+        drop(page, photos[0]) if not page.locator("#photo img").count() else press(page)
+        page.wait_for_selector(f"#said .refused >> text={reason}")
+    page.locator("#words textarea").fill("")
+    press(page)
+    page.wait_for_selector("#said .verdict")
+    assert not page.locator("#steering").is_visible()
+
+
+def test_ten_at_once_are_answered_each_with_its_own_photo(visit, photos):
+    pages = [visit() for _ in range(10)]
+    for page, photo in zip(pages, photos, strict=False):
+        drop(page, photo)
+    seen = []
+    for page in pages:
+        page.wait_for_selector("#said .verdict")
+        seen.append(page.locator("#said h2").first.inner_text())
+    assert len(set(seen)) > 8
+    assert "It sees: buckeye" in seen[3]
+
+
+def ask(server, path, **headers):
+    place = urlsplit(server)
+    connection = http.client.HTTPConnection(place.hostname, place.port, timeout=PATIENCE)
+    connection.request("GET", path, headers=headers)
+    return connection.getresponse()
+
+
+def test_files_of_the_machine_other_names_and_other_hosts_are_refused(server):
+    for path in ("/gradio_api/file=config/models.yaml", f"/gradio_api/file={ROOT}/params.yaml", "/gradio_api/file=/etc/hostname"):
+        assert ask(server, path).status in (403, 404)
+    assert ask(server, "/", Host="elsewhere.example.org").status == 400
+    policy = ask(server, "/").getheader("content-security-policy")
+    assert policy.startswith("default-src 'self' ") and "http" not in policy
+
+
+def test_only_this_machine_is_listened_to(server):
+    import psutil
+
+    port = urlsplit(server).port
+    listening = {each.laddr.ip for each in psutil.net_connections("tcp") if each.laddr.port == port and each.status == "LISTEN"}
+    assert listening == {"127.0.0.1"}
+
+
+def test_make_app_passes_options():
+    done = subprocess.run(
+        ["make", "--no-print-directory", "-n", "-o", ".venv/app", "app", "APP=--port 0"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split("\n")[-2] == "singflow app --port 0"

@@ -1,0 +1,132 @@
+"""What the local page says of a photo, of a study whose photos and pictures are here."""
+
+import base64
+import io
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from singflow.artifacts.tables import write_parquet
+from singflow.commands.app import app as command
+from singflow.errors import InputError
+from singflow.photo.analysis import Beside
+from singflow.photo.page import Desk, is_own, look, steer, texts_of
+from singflow.photo.shown import verdict
+from tests.photo.test_analysis import MODEL, made, study  # noqa: F401 (fixtures)
+from tests.project import ROOT
+
+PARTS = {"models": ROOT / "config/models.yaml", "spaces": ROOT / "config/spaces.yaml", "device": "cpu", "threads": 1}
+BEE = "an image of a bee"
+
+
+@pytest.fixture
+def desk(study):  # noqa: F811
+    return Desk.open("packaged", study.results, [], [], **PARTS)
+
+
+def pictures(said):
+    """Colours in the middle of the pictures on the page, by caption."""
+    found = {}
+    for data, caption in re.findall(r'<img src="data:image/webp;base64,([^"]*)" alt="([^"]*)"', said):
+        image = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+        found[caption] = image.getpixel((image.width // 2, image.height // 2))
+    return found
+
+
+def test_the_study_s_photos_that_are_nearest_are_shown(study, desk):  # noqa: F811
+    assert desk.models == [MODEL] and desk.spaces == ["conse_minilm", "other"]
+    seen, said, moved = look(desk, MODEL, "conse_minilm", str(study.folder / "one.png"), f"{BEE}\n\n {BEE} \nconcept 3", 10**6)
+    shown = pictures(said)
+    assert len(shown) == 2
+    for (caption, colour), near, side in zip(shown.items(), seen.result.nearest, ("before", "after null removal"), strict=True):
+        assert caption == f"nearest photo {side}: {near.path}, {near.angle_deg:.1f}°"
+        assert np.abs(np.subtract(colour, (40 * near.image_id, 90, 200))).max() <= 12
+    assert [each.text for each in seen.result.reach] == [BEE, "concept 3"]
+    assert moved.count("<li>") == 3 and "concept 3" in moved
+    (caption,) = pictures(steer(seen, BEE, 5.0, 10**6))
+    assert caption.startswith("nearest photo now: ")
+
+
+def test_karlo_s_pictures_are_shown_of_a_photo_that_the_study_drew(study, desk):  # noqa: F811
+    colours = {"original": (250, 10, 10), "null removed": (10, 250, 10)}
+    rows = []
+    for change, colour in colours.items():
+        buffer = io.BytesIO()
+        Image.new("RGB", (32, 32), colour).save(buffer, "PNG")
+        rows += [{"figure": "fig1", "image_id": 2, "change": change, "renderer": "unclip", "picture": buffer.getvalue()}]
+    write_parquet(study.results / f"pictures/conse_minilm/{MODEL}.parquet", pd.DataFrame(rows))
+    shown = pictures(look(desk, MODEL, "conse_minilm", str(study.folder / "photos/2.png"), "", 10**6)[1])
+    assert list(shown) == ["drawn by Karlo, before", "drawn by Karlo, after null removal"]
+    assert all(np.abs(np.subtract(*pair)).max() <= 12 for pair in zip(shown.values(), colours.values(), strict=True))
+    shown = pictures(look(desk, MODEL, "conse_minilm", str(study.folder / "photos/3.png"), "", 10**6)[1])
+    assert len(shown) == 2 and all(caption.startswith("nearest photo") for caption in shown)
+
+
+def test_steering_shows_where_the_photo_is_and_goes_no_farther_than_the_slider(study, desk):  # noqa: F811
+    seen, *_ = look(desk, MODEL, "conse_minilm", str(study.folder / "one.png"), BEE, 10**6)
+    reach, most = seen.way(BEE)
+    assert 0 < most <= reach.is_deg
+    for turned, shown in ((0.0, 0.0), (most / 2, most / 2), (90.0, most)):
+        said = steer(seen, BEE, turned, 10**6)
+        assert f"Turned by {shown:.1f}°" in said
+        assert float(re.search(r'class="logits">([^<]*)<', said)[1]) < 1e-4
+    angles = [angle for _, angle in seen.ways[BEE]]
+    assert angles == sorted(angles, reverse=True) and angles[0] == pytest.approx(reach.angle_deg, abs=1e-4)
+
+
+def test_what_is_not_offered_and_words_that_are_too_many_are_refused(study, desk):  # noqa: F811
+    for model, space in (("efficientnet_lite0", "conse_minilm"), (MODEL, "clip")):
+        with pytest.raises(InputError, match="is not offered here"):
+            look(desk, model, space, str(study.folder / "one.png"), "", 10**6)
+    with pytest.raises(InputError, match="absurdly large: 200 x 160 pixels"):
+        look(desk, MODEL, "conse_minilm", str(study.folder / "one.png"), "", 1000)
+    assert texts_of("a\n\n b \na") == ["a", "b"]
+    with pytest.raises(InputError, match="21 texts are more than the 20"):
+        texts_of("\n".join(map(str, range(21))))
+
+
+def test_a_study_without_models_is_refused(study, tmp_path):  # noqa: F811
+    (study.results / "tables/models.csv").write_text("space,model\n")
+    with pytest.raises(InputError, match="holds no model or space that could be offered"):
+        Desk.open("packaged", study.results, [], [], **PARTS)
+
+
+def test_an_address_that_is_taken_or_is_none_is_refused(study):  # noqa: F811
+    for host, words in (("192.0.2.1", "name another"), ("no such name", "name another")):
+        with pytest.raises(InputError, match=words):
+            command(results=study.results, host=host, port=0, threads=1)
+
+
+def test_own_addresses():
+    assert all(map(is_own, ("127.0.0.1", "127.0.0.2", "::1", "localhost")))
+    assert not any(map(is_own, ("0.0.0.0", "::", "192.0.2.1", "elsewhere.example.org")))  # noqa: S104
+
+
+def test_text_of_the_data_stays_text(study):  # noqa: F811
+    hostile = "<script>alert(1)</script>"
+    names = study.results / "prompts/conse_minilm.json"
+    names.write_text(names.read_text().replace('"concept 3"', f'"{hostile}"'))
+    desk = Desk.open("packaged", study.results, [], [], **PARTS)
+    seen, said, moved = look(desk, MODEL, "conse_minilm", str(study.folder / "one.png"), hostile, 10**6)
+    told = said + moved + steer(seen, hostile, 3.0, 10**6)
+    assert "<script" not in told and told.count("&lt;script&gt;") > 3
+
+
+@pytest.mark.parametrize(
+    ("share", "null_dim", "mark", "words"),
+    [
+        (0.04, 10, "meaning", "A sign of meaning"),
+        (0.05, 10, "none", "No sign of meaning"),
+        (None, 10, "unknown", "how much of that is chance is not known"),
+        (None, 0, "unknown", "ignores nothing"),
+    ],
+)
+def test_the_verdict_is_that_of_conditional_removal_beside_its_floor(study, desk, share, null_dim, mark, words):  # noqa: F811
+    seen, *_ = look(desk, MODEL, "conse_minilm", str(study.folder / "one.png"), "", 10**6)
+    analysis = replace(seen.result, removal=Beside(20.0, floor_share=0.5), conditional=Beside(10.0, floor_share=share))
+    given, sentence = verdict(analysis, replace(seen.result.setting, null_dim=null_dim))
+    assert given == mark and words in sentence
