@@ -11,26 +11,32 @@ import sys
 
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-address, *words = sys.argv[1:]
-mask = os.umask(0)
-os.umask(mask)
-asked = {"words": words, "folder": os.getcwd(), "environment": dict(os.environ), "umask": mask}
-with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
-    try:
-        server.connect(address)
-        socket.send_fds(server, [json.dumps(asked).encode()], [0, 1, 2])
-        number = int(server.recv(64))
-    except (OSError, ValueError):  # there is none, or it serves others
-        os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 (the words are the caller's own)
-    for each in PASSED_ON:
-        if signal.getsignal(each) is not signal.SIG_IGN:
-            signal.signal(each, lambda told, _: os.kill(number, told))
-    said = server.recv(64)
-if not said:
-    sys.exit("the process that starts programs has ended")
-status = int(said)
-if status < 0:
-    if -status in PASSED_ON:
-        signal.signal(-status, signal.SIG_DFL)
-    os.kill(os.getpid(), -status)
-sys.exit(status)
+
+def _ask(address: str, words: list[str]) -> bytes:
+    """What the server says of the program's end."""
+    mask = os.umask(0)
+    os.umask(mask)
+    asked = {"words": words, "folder": os.getcwd(), "environment": dict(os.environ), "umask": mask}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+        try:
+            server.connect(address)
+            socket.send_fds(server, [json.dumps(asked).encode()], [0, 1, 2])
+            number = int(server.recv(64))
+        except (OSError, ValueError):  # there is none, or it serves others
+            os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 (the words are the caller's own)
+        for each in PASSED_ON:
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                signal.signal(each, lambda told, _: os.kill(number, told))
+        return server.recv(64)
+
+
+if __name__ == "__main__":
+    said = _ask(sys.argv[1], sys.argv[2:])
+    if not said:
+        sys.exit("the process that starts programs has ended")
+    status = int(said)
+    if status < 0:
+        if -status in PASSED_ON:
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    sys.exit(status)
