@@ -1,12 +1,16 @@
 """The local page in a real browser: a photo dropped, words typed, the slider moved; and what is no photo."""
 
 import http.client
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -31,16 +35,16 @@ main()
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """Address of the page; at the end it stops at Ctrl-C, without a traceback, and has asked no other host for anything."""
-    folder = tmp_path_factory.mktemp("page")
+@contextmanager
+def serving(folder, *options):
+    """Address of a page; at the end it stops at Ctrl-C, without a traceback, leaves no file, and has asked no other host for anything."""
     for name in ("config", "reference"):
         (folder / name).symlink_to(ROOT / name)
-    said = folder / "said"
+    said, temporary = folder / "said", folder / "temporary"
+    temporary.mkdir()
     with said.open("w") as out:
-        command = [sys.executable, "-c", WATCHED, "app", "--port", "0", "--threads", "1"]
-        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out)
+        command = [sys.executable, "-c", WATCHED, "app", "--port", "0", "--threads", "1", *options]
+        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, env=os.environ | {"TMPDIR": str(temporary)})
     try:
         yield address_of(process, said)
     finally:
@@ -48,7 +52,15 @@ def server(tmp_path_factory):
         status = process.wait(PATIENCE)
     told = said.read_text()
     assert status in (0, 128 + signal.SIGINT), told
-    assert "Traceback" not in told and "asked elsewhere" not in told, told
+    assert not re.search("Traceback|asked elsewhere|graceful", told), told
+    assert list(temporary.rglob("*.*")) == []
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Address of the page that these tests share."""
+    with serving(tmp_path_factory.mktemp("page")) as address:
+        yield address
 
 
 def address_of(process, said):
@@ -183,13 +195,15 @@ def test_what_is_no_photo_is_refused_in_words_and_a_photo_after_it_is_not(visit,
     analysed(page, photos[3])
 
 
-def test_a_file_of_100_mb_is_refused_in_words(visit, photos, tmp_path):
+def test_a_file_of_100_mb_is_refused_in_words(visit, server, tmp_path):
     page = visit()
     with (tmp_path / "large.bmp").open("wb") as file:
         file.truncate(100 * 10**6)
     drop(page, tmp_path / "large.bmp")
     page.wait_for_selector("[data-testid=toast-body] >> text=maximum allowed size of 50 ")
     assert page.locator("#said .verdict").count() == 0
+    with (tmp_path / "large.bmp").open("rb") as file:  # past the page's own look at the size
+        assert httpx.post(f"{server}gradio_api/upload", files={"files": file}, timeout=PATIENCE).status_code == 413
 
 
 def test_of_an_animated_gif_the_first_picture_is_looked_at(visit, photos, tmp_path):
@@ -256,3 +270,15 @@ def test_make_app_passes_options():
         check=True,
     )
     assert done.stdout.split("\n")[-2] == "singflow app --port 0"
+
+
+def test_it_ends_at_once_while_a_page_is_open_and_a_photo_is_looked_at(browser, photos, tmp_path):
+    with serving(tmp_path) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.wait_for_selector("#look", timeout=WAIT)
+        drop(page, photos[0])
+        page.wait_for_selector("#photo img", timeout=WAIT)
+        began = time.monotonic()
+    assert time.monotonic() - began < 60
+    page.close()

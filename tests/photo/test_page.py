@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -99,6 +100,12 @@ def test_an_address_that_is_taken_or_is_none_is_refused(study):  # noqa: F811
     for host, words in (("192.0.2.1", "name another"), ("no such name", "name another")):
         with pytest.raises(InputError, match=words):
             command(results=study.results, host=host, port=0, threads=1)
+
+
+def test_without_gradio_it_is_said_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(InputError, match="install it with `make app`"):
+        command()
 
 
 def test_own_addresses():

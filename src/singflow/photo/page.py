@@ -1,8 +1,10 @@
 """The local page on which photos are dropped: what it holds, and the server that listens on one address."""
 
+import asyncio
 import hashlib
 import html
 import ipaddress
+import logging
 import os
 import socket
 import tempfile
@@ -449,5 +451,12 @@ def serve(desk: Desk, host: str, port: int, *, max_mb: int, max_pixels: int) -> 
         app = application(desk, host, max_mb, max_pixels)
         if not is_own(host):
             log.warning("whoever reaches %s can use the page: it asks for no password", host)
+        logging.getLogger("uvicorn.error").addFilter(_meant)
         log.info("the page is at http://%s:%d/ until Ctrl-C", f"[{host}]" if ":" in host else host, listening.getsockname()[1])
         uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=2)).run([listening])
+
+
+def _meant(record: logging.LogRecord) -> bool:
+    """Whether a line of the server's log is worth reading: not that a page was still open when it ended."""
+    ended = record.exc_info and record.exc_info[0] is asyncio.CancelledError
+    return not ended and "graceful shutdown" not in str(record.msg)
