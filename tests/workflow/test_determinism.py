@@ -41,4 +41,4 @@ def test_the_number_of_cores_changes_no_command(tmp_path):
     few, many = (project.snakemake("--dry-run", "--printshellcmds", "--cores", cores) for cores in ("1", "64"))
     assert re.search(r"threads: 4\n", many) and not re.search(r"threads: 4\n", few)
     commands = [sorted(re.findall(r"python scripts/.*", output)) for output in (few, many)]
-    assert commands[0] == commands[1] and len(commands[0]) == 63
+    assert commands[0] == commands[1] and len(commands[0]) == 65

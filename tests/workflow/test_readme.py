@@ -300,7 +300,8 @@ def test_the_registry_snippets_are_valid_and_build(reader, monkeypatch):
     probe = load_classifier(entries["probe"].model_copy(update=names | {"weights": "file:checkpoints/backbone.safetensors"}))
     assert probe.weight.shape == (3, 384)
     bare = re.findall(r"`((?:torchvision|transformers)/\S+)`", TEXT)
-    swin, vit = resolve_models("own_models.yaml", bare).values()
+    found = resolve_models("own_models.yaml", bare)
+    swin, vit = (found[name] for name in ("torchvision/swin_t.IMAGENET1K_V1", "transformers/google/vit-base-patch16-224"))
     assert load_classifier(swin.model_copy(update={"weights": "random"})).weight.shape == (1000, 768)
     assert str(required(vit)[0]) == "google/vit-base-patch16-224: config.json"
     (space,) = resolve_spaces("own_spaces.yaml", list(SPACES)).values()
