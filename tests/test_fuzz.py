@@ -385,7 +385,7 @@ def test_a_folder_of_damaged_photos_gives_a_whole_manifest_or_none(tmp_path_fact
     try:
         manifest, rejected = data.build_manifest(folder, found, rejected, **options, seed=0, threads=1, progress=lambda items, _: items)
     except InputError as error:
-        assert "files are unusable" in str(error) and "mend or remove them" in str(error)
+        assert "files are unusable" in str(error) and "fix or remove them" in str(error)
     else:
         assert len(manifest) + len(rejected) == 2 + len(contents)
         assert set(manifest["fold"]) == {0, 1} and (manifest.groupby("sha256")["fold"].nunique() == 1).all()

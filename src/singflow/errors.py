@@ -1,4 +1,4 @@
-"""The one exception that means 'the input is at fault', with the mend in its message."""
+"""The one exception that means 'the input is at fault', with the fix in its message."""
 
 import difflib
 import unicodedata

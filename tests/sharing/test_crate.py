@@ -224,5 +224,5 @@ def test_a_result_that_cannot_be_read_is_named(checkout, monkeypatch):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr("singflow.sharing.crate.sha256_of", broken)
-    with pytest.raises(InputError, match=r"results/demo/benchmarks/summarize\.tsv: not readable \(Input/output error\): mend the file"):
+    with pytest.raises(InputError, match=r"results/demo/benchmarks/summarize\.tsv: not readable \(Input/output error\): fix the file"):
         collect(Path("params.yaml"))

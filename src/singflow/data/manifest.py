@@ -503,7 +503,7 @@ def build_manifest(
     if len(unusable) > max_rejected_fraction * judged or not accepted:
         told = [
             f"{len(unusable)} of {judged} files are unusable, more than data.max_rejected_fraction ({max_rejected_fraction}) allows: "
-            "mend or remove them, or raise the limit",
+            "fix or remove them, or raise the limit",
             *_reasons(unusable),
             *_elsewhere(root, [path for path, reason in unusable if reason in (ABSENT, OUTSIDE)]),
         ]

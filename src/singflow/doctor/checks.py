@@ -1,4 +1,4 @@
-"""What of a run will work on this machine or its cluster, and how to mend what will not."""
+"""What of a run will work on this machine or its cluster, and how to fix what will not."""
 
 import importlib.metadata
 import itertools

@@ -207,7 +207,7 @@ def collect(params: Path, *, with_tensors: bool = False) -> tuple[Study, dict[st
         try:
             rows.append((path.as_posix(), path.stat().st_size, sha256_of(path), included))
         except OSError as error:
-            raise InputError(f"{path}: not readable ({error.strerror}): mend the file, or remove it and run the workflow again") from None
+            raise InputError(f"{path}: not readable ({error.strerror}): fix the file, or remove it and run the workflow again") from None
     listing = pd.DataFrame(rows, columns=["path", "bytes", "sha256", "included"])
     files["files.csv"] = listing.to_csv(index=False, lineterminator="\n").encode()
     return study, files, cut, found
