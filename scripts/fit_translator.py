@@ -1,12 +1,11 @@
 """Fit translators from features to embeddings: one for each fold, that never sees the fold's images, and one of all training images."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from singflow import cli
-from singflow.analyses.fitting import fit_translators
+from singflow.analyses.fitting import fit_translators, judge
 from singflow.artifacts.files import write_json
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tensors import provenance, write_tensors
@@ -15,7 +14,7 @@ from singflow.translators.crossfit import WHOLE, CrossFitted
 from singflow.translators.linear import read_imported
 from singflow.translators.parameters import Translator
 from singflow.translators.reference import Paired, training_images
-from singflow.translators.ridge import Affine, Agreement
+from singflow.translators.ridge import Affine
 
 
 class Flags(Translator, cli.Command):
@@ -31,31 +30,6 @@ class Flags(Translator, cli.Command):
     threads: int
     translator: Path
     report: Path
-
-
-@dataclass
-class Judgement:
-    """Agreement of view 0 of images with their embeddings, and that of the mean embeddings of the images their translators saw."""
-
-    agreement: Agreement = field(default_factory=Agreement)
-    baseline: Agreement = field(default_factory=Agreement)
-
-    def facts(self, name: str, dim: int) -> dict[str, float]:
-        figures = {"cosine": self.agreement.cosine, "mse": self.agreement.mse(dim), "r2": self.agreement.r2(self.baseline)}
-        return {f"{name}_{figure}": value for figure, value in figures.items()}
-
-
-def judge(images: Paired, translators: CrossFitted, means: list[np.ndarray], *chosen: np.ndarray) -> list[Judgement]:
-    """How well the translators of images predict them, for each choice of images."""
-    judgements = [Judgement() for _ in chosen]
-    for shard, embeddings in images:
-        for judgement, wanted in zip(judgements, chosen, strict=True):
-            rows = np.flatnonzero((shard["view"] == 0) & wanted[shard["image_id"]])
-            for place, mine in translators.parts(shard["image_id"][rows]):
-                features, target = shard["features"][rows[mine]].astype(np.float64), embeddings[rows[mine]]
-                judgement.agreement.update(translators.maps[place](features), target)
-                judgement.baseline.update(np.broadcast_to(means[place], target.shape), target)
-    return judgements
 
 
 def by_one(translator: Affine, images: Paired) -> CrossFitted:

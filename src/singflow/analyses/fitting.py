@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from singflow.translators.crossfit import (
     penalties,
     split,
 )
-from singflow.translators.ridge import Affine
+from singflow.translators.ridge import Affine, Agreement
 
 if TYPE_CHECKING:
     from singflow.translators.reference import Paired
@@ -78,6 +79,62 @@ def fit_translators(images: Paired, folds: int, lambdas: list[float]) -> tuple[C
     }
     place = sums.split.place
     return CrossFitted(maps, place, place), [each.embedding_mean for each in made], facts
+
+
+@dataclass
+class Judgement:
+    """Agreement of view 0 of images with their embeddings, and that of the mean embeddings of the images their translators saw."""
+
+    agreement: Agreement = field(default_factory=Agreement)
+    baseline: Agreement = field(default_factory=Agreement)
+
+    def facts(self, name: str, dim: int) -> dict[str, float]:
+        """The figures of a report.
+
+        Parameters
+        ----------
+        name : str
+            What they begin with.
+        dim : int
+            Width m of the space.
+
+        Returns
+        -------
+        dict of float
+            Cosine, mean squared error and R2.
+        """
+        figures = {"cosine": self.agreement.cosine, "mse": self.agreement.mse(dim), "r2": self.agreement.r2(self.baseline)}
+        return {f"{name}_{figure}": value for figure, value in figures.items()}
+
+
+def judge(images: Paired, translators: CrossFitted, means: list[np.ndarray], *chosen: np.ndarray) -> list[Judgement]:
+    """How well the translators of images predict them, for each choice of images.
+
+    Parameters
+    ----------
+    images : Paired
+        The images.
+    translators : CrossFitted
+        Of these images.
+    means : list of ndarray of shape (m,)
+        The mean embedding that each translator is judged against.
+    *chosen : ndarray of bool, shape (n,)
+        Images of a choice.
+
+    Returns
+    -------
+    list of Judgement
+        One each.
+    """
+    judgements = [Judgement() for _ in chosen]
+    for shard, embeddings in images:
+        for judgement, wanted in zip(judgements, chosen, strict=True):
+            rows = np.flatnonzero((shard["view"] == 0) & wanted[shard["image_id"]])
+            for place, mine in translators.parts(shard["image_id"][rows]):
+                features, target = shard["features"][rows[mine]].astype(np.float64), embeddings[rows[mine]]
+                judgement.agreement.update(translators.maps[place](features), target)
+                judgement.baseline.update(np.broadcast_to(means[place], target.shape), target)
+    return judgements
 
 
 def read_rows(images: Paired, folder: Path, axes: np.ndarray, rank: int, sums: GroupSums, *, trains: bool) -> Rows:

@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from singflow.analyses.geometry import row_span
+from singflow.analyses.fitting import fit_translators, judge
 from singflow.artifacts.files import Facts, read_json, sha256_of, write_bytes
 from singflow.artifacts.shards import read_manifest, shard_path
 from singflow.artifacts.tensors import SCHEMA_VERSION, read_tensors, write_tensors
 from singflow.config.registry import read_model, read_space, resolve_models, resolve_spaces
 from singflow.config.sections import LOCAL
+from singflow.config.study import MODELS, SPACES
 from singflow.errors import InputError
-from singflow.translators.crossfit import GroupSums, cross_validate, penalties, split
+from singflow.translators.crossfit import WHOLE
 from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translator as Settings
 from singflow.translators.reference import PACKAGED, Paired
 from singflow.translators.released import EXPORTED, FIGURES, space_id
-from singflow.translators.ridge import Affine, Agreement
+from singflow.translators.ridge import Affine
 
 if TYPE_CHECKING:
     from singflow.config.registry import ModelEntry, SpaceEntry
 
-MODELS, SPACES = Path("config/models.yaml"), Path("config/spaces.yaml")
 LEARNED_FROM = {"study": "the images of study {}", "packaged": "507 ImageNet images, one a class (the packaged reference)"}
 
 
@@ -169,33 +169,17 @@ def fit_packaged(space: str, model: str) -> Exported:
     folders = PACKAGED / "features" / model, PACKAGED / "embeddings" / space
     images = Paired(read_manifest(PACKAGED / "data/manifest.parquet"), *folders, len(list(folders[0].glob("shard-*.safetensors"))))
     settings = Settings.model_validate({})
-    sums = GroupSums(split(images.manifest, settings.folds))
-    axes = row_span(images.features_alone())
-    for shard, embeddings in images:
-        features = shard["features"] if axes is None else shard["features"] @ axes
-        sums.update(features, embeddings, shard["image_id"], shard["view"])
-    validation = cross_validate(sums, settings.lambdas)
-    best = settings.lambdas[validation.best]
-    folds = [sums.of(groups) for groups, _ in sums.split.fits]
-    maps = [each.solve(*penalties(each, [best])) for each in folds]
-    agreement, baseline = Agreement(), Agreement()
-    for shard, embeddings in images:
-        features = shard["features"].astype("float64") if axes is None else shard["features"] @ axes
-        for fold, (translator, fitted) in enumerate(zip(maps, folds, strict=True)):
-            rows = (sums.split.groups[shard["image_id"]] == fold) & (shard["view"] == 0)
-            agreement.update(translator(features[rows]), embeddings[rows])
-            baseline.update(embeddings[rows] * 0 + fitted.embedding_mean, embeddings[rows])
-    whole = sums.of(sums.split.whole)
-    translator = whole.solve(*penalties(whole, [best]))
-    if axes is not None:
-        translator = Affine(translator.weight @ axes.T, translator.bias)
+    translators, means, facts = fit_translators(images, settings.folds, settings.lambdas)
+    (found,) = judge(images, translators, means, translators.place != WHOLE)
     models, spaces = resolve_models(MODELS, [model]), resolve_spaces(SPACES, [space])
     made = tuple(read_tensors(shard_path(folder, 0), [])[1] for folder in folders)
     figures = Facts(PACKAGED, {
-        "validation_r2": agreement.r2(baseline), "validation_cosine": agreement.cosine, "baseline_cosine": baseline.cosine,
-        "n_train": whole.n, "n_validation": agreement.n, "lambda": best,
+        **found.facts("validation", len(translators.whole.bias)), "baseline_cosine": found.baseline.cosine,
+        "n_train": facts["n_train"], "n_validation": found.agreement.n, "lambda": facts["lambda"],
     })  # fmt: skip
-    return _exported(translator.astype("float32"), (space, spaces[space]), (model, models[model]), made, figures, LEARNED_FROM["packaged"])
+    return _exported(
+        translators.whole.astype("float32"), (space, spaces[space]), (model, models[model]), made, figures, LEARNED_FROM["packaged"]
+    )
 
 
 def of_study(results: Path, space: str, model: str) -> Exported:

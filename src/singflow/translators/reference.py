@@ -106,8 +106,8 @@ def made_by(folder: Path, tower: str, weights_sha256: str | None = None) -> Path
     Path or None
         Their folder.
     """
-    found = (path for path, facts in _towers(folder).items() if facts.get("tower") == tower)
-    return next((path for path in found if weights_sha256 in (None, _towers(path)[path]["weights_sha256"])), None)
+    wanted = {"tower": tower} | ({} if weights_sha256 is None else {"weights_sha256": weights_sha256})
+    return next((path for path, facts in _towers(folder).items() if wanted.items() <= facts.items()), None)
 
 
 def check_reference(reference: str, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]) -> None:
