@@ -49,10 +49,12 @@ def start(tmp_path):
     """Starts a server for a process group (0: for any); what is given back ends it, once its last program has."""
     servers = []
 
-    def begin(group=0):
+    def begin(group=0, *modules):
         address = tmp_path / "socket"
         server = subprocess.Popen(
-            [sys.executable, "-Ps", SERVER, address, str(group), "decimal"], stdin=subprocess.PIPE, stdout=(tmp_path / "used").open("wb")
+            [sys.executable, "-Ps", SERVER, address, str(group), "decimal", *modules],
+            stdin=subprocess.PIPE,
+            stdout=(tmp_path / "used").open("wb"),
         )
         servers.append(server)
         until(lambda: address.exists())
@@ -102,6 +104,41 @@ def test_another_process_group_starts_its_programs_itself(start, client):
     own, other = client(TELL), client(TELL, process_group=0)
     assert json.loads(own.communicate("", timeout=PATIENCE)[0])[0] != own.pid
     assert json.loads(other.communicate("", timeout=PATIENCE)[0])[0] == other.pid
+
+
+@pytest.fixture
+def loading(start, tmp_path):
+    """A server that loads libraries until there is a file `loaded`."""
+    slow = tmp_path / "slow.py"
+    slow.write_text("import os, time\nopen('began loading', 'w').close()\nwhile not os.path.exists('loaded'):\n    time.sleep(0.05)\n")
+    here = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        server = start(0, str(slow), "fractions")
+    finally:
+        os.chdir(here)
+    until((tmp_path / "began loading").exists)
+    return server
+
+
+def test_programs_wait_while_libraries_are_loaded_and_one_that_is_ended_meanwhile_harms_none(loading, client, tmp_path):
+    waiting, ended = client(TELL), client(TELL)
+    with pytest.raises(subprocess.TimeoutExpired):
+        ended.wait(0.5)
+    ended.terminate()
+    assert ended.wait(PATIENCE) == -signal.SIGTERM
+    (tmp_path / "loaded").touch()
+    assert json.loads(waiting.communicate("", timeout=PATIENCE)[0])[0] != waiting.pid
+    later = client(TELL)
+    assert json.loads(later.communicate("", timeout=PATIENCE)[0])[0] != later.pid
+
+
+def test_a_server_that_is_ended_while_it_loads_ends_and_programs_run_alone(loading, client, tmp_path):
+    waiting = client(TELL)
+    loading.stdin.close()
+    (tmp_path / "loaded").touch()
+    assert loading.wait(PATIENCE) == 0
+    assert json.loads(waiting.communicate("", timeout=PATIENCE)[0])[0] == waiting.pid
 
 
 def test_a_signal_reaches_the_program(start, client, tmp_path):

@@ -1,8 +1,8 @@
 """Starts programs in forks of one process that has their libraries loaded: what a start of Python costs is paid once.
 
 `python -Ps fork_server.py <socket> <group> <module> ...` loads modules, and what programs (paths that end in .py) import, as far as they
-are there, and listens until its standard input and the last program end. fork_client.py asks it; a program has the working folder, the
-environment and the files of its client, which ends as it ends, and is killed when its client is. Clients of another process group than
+are there, while clients wait, and serves them until its standard input and the last program end. fork_client.py asks it; a program has the
+working folder, the environment and the files of its client, which ends as it ends, and is killed when its client is. Clients of another process group than
 `group` (0: any) start their programs themselves. Prints a line of JSON for every program that ended: its words, the seconds that its
 processors took, and its largest memory in MB.
 """
@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import selectors
 import signal
 import socket
@@ -55,7 +56,8 @@ def _serve(listener: socket.socket, parent: int, group: int) -> list[str] | None
                         callers[process] = number, caller, json.loads(said)["words"]
                         ready.register(process, selectors.EVENT_READ, "ended")
                         ready.register(caller, selectors.EVENT_READ, process)
-                        caller.send(str(number).encode())
+                        with suppress(OSError):  # it ended while it waited
+                            caller.send(str(number).encode())
                     else:
                         listener.close()
                         caller.close()
@@ -127,12 +129,14 @@ def _leave(program: str) -> NoReturn:
 
 if __name__ == "__main__":
     address, group, *modules = sys.argv[1:]
-    for name in modules:
-        with suppress(ImportError):
-            runpy.run_path(name) if name.endswith(".py") else importlib.import_module(name)
-    gc.freeze()  # else the collector of every fork writes to, and so copies, all of this memory
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(address)
     listening.listen(64)
+    for name in modules:
+        if select.select([0], [], [], 0)[0]:
+            sys.exit()
+        with suppress(ImportError):
+            runpy.run_path(name) if name.endswith(".py") else importlib.import_module(name)
+    gc.freeze()  # else the collector of every fork writes to, and so copies, all of this memory
     if program := _serve(listening, 0, int(group)):
         _leave(program[0])

@@ -38,7 +38,7 @@ def possible() -> bool:
 
 
 class Forks:
-    """A `python` that starts the steps of one Snakemake as forks, once start() was called and has loaded what they need.
+    """A `python` that starts the steps of one Snakemake as forks, once start() was called.
 
     folder: private, empty and there as long as this is used.
     """
@@ -54,7 +54,7 @@ class Forks:
         program.chmod(0o700)
 
     def start(self, group: int, events: Path) -> None:
-        """Load what steps need, in a process of its own; until that is done they start as ever.
+        """Load what steps need, in a process of its own, for which they wait; those that began before start as ever.
 
         Parameters
         ----------
@@ -75,8 +75,6 @@ class Forks:
         os.close(self.alive)
         os.close(self.held)
         if self.server:
-            if not self.socket.exists():
-                self.server.kill()
             try:
                 self.server.wait(PATIENCE)
             except subprocess.TimeoutExpired:
