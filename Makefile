@@ -35,7 +35,8 @@ quick: .venv/test
 	$(ALONE) pytest --numprocesses 3 --dist loadfile $(PYTEST) $(QUICK) tests/workflow/test_plan.py
 
 soak: .venv/test
-	FUZZ=300 pytest $(PYTEST) tests/soak tests/test_fuzz.py
+	pytest $(PYTEST) tests/soak
+	FUZZ=300 pytest $(PYTEST) -m hypothesis tests
 
 coverage: .venv/test
 	SINGFLOW_COLD=1 pytest --numprocesses 2 --dist loadfile --cov --cov-fail-under=95 $(PYTEST) $(QUICK) tests/workflow/test_sharing.py tests/workflow/test_publish.py

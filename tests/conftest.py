@@ -12,7 +12,7 @@ from singflow.data.manifest import build_manifest, data_root, list_table, read_c
 from tests import warm
 from tests.project import ELSEWHERE, ROOT, Project
 
-settings.register_profile("untimed", deadline=None)
+settings.register_profile("untimed", deadline=None, derandomize="FUZZ" not in os.environ)
 settings.load_profile("untimed")
 
 

@@ -39,7 +39,7 @@ from tests.data.test_images import encoded
 from tests.project import ROOT
 
 MANY = int(os.environ.get("FUZZ", 40))
-bounded = settings(max_examples=MANY, derandomize="FUZZ" not in os.environ, suppress_health_check=[HealthCheck.function_scoped_fixture])
+bounded = settings(max_examples=MANY, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CLASSES = data.read_classes(ROOT / "config/vocab/imagenet_1k.csv")
 MAGIC = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\xff\xff\xff\x7fWEBP", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"PAR1"]
 BYTES = [b"\0", b"\xff", b"\x1b[31m", b"\n", *MAGIC]

@@ -313,7 +313,7 @@ def accepted(**changes):
     return True
 
 
-@settings(derandomize=True, max_examples=300)
+@settings(max_examples=300)
 @given(HOSTILE)
 def test_names_that_are_accepted_are_single_plain_words_and_paths_survive_double_quotes(word):
     names = {"study": word, "spaces": [word]}

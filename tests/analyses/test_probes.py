@@ -128,7 +128,8 @@ def test_logistic_is_scikit_learns_by_another_algorithm_whatever_the_unit_in_mem
         model = LogisticRegression(C=1 / (alpha * width), solver="newton-cholesky", tol=1e-10)
         theirs = make_pipeline(StandardScaler(), model).fit(features[:40], codes[:40])
         shares = scipy.special.softmax(ours(unit * features), axis=1)
-        np.testing.assert_allclose(shares, theirs.predict_proba(features), atol=2e-3)
+        # both stop at a loss that rounding no longer tells from the least: weights are then as near as the root of that over the penalty
+        np.testing.assert_allclose(shares, theirs.predict_proba(features), atol=2e-4 / np.sqrt(alpha))
 
 
 class Blocks:

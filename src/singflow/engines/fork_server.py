@@ -2,9 +2,9 @@
 
 `python -Ps fork_server.py <socket> <group> <module> ...` loads modules, and what programs (paths that end in .py) import, as far as they
 are there, while clients wait, and serves them until its standard input and the last program end. fork_client.py asks it; a program has the
-working folder, the environment and the files of its client, which ends as it ends, and is killed when its client is. Clients of another process group than
-`group` (0: any) start their programs themselves. Prints a line of JSON for every program that ended: its words, the seconds that its
-processors took, and its largest memory in MB.
+working folder, the environment and the files of its client, which ends as it ends, and is killed when its client is. Clients of another
+process group than `group` (0: any) start their programs themselves. Prints a line of JSON for every program that ended: its words, the
+seconds that its processors took, and its largest memory in MB.
 """
 
 import atexit
