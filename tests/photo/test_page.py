@@ -137,12 +137,14 @@ def test_text_of_the_data_stays_text(study):  # noqa: F811
         ("0.0.0.0", "elsewhere.example.org", 200),  # noqa: S104
     ],
 )
-def test_a_page_for_this_machine_alone_is_answered_under_its_own_names_alone(desk, host, name, status):
+def test_a_page_for_this_machine_alone_is_answered_under_its_own_names_alone(desk, host, name, status, monkeypatch):
+    monkeypatch.chdir(ROOT)
     with TestClient(application(desk, host, 1, 10**6)) as client:
         assert client.get("/", headers={"host": name}).status_code == status
 
 
-def test_models_are_offered_that_a_reference_has_and_the_registry_knows(study, tmp_path):  # noqa: F811
+def test_models_are_offered_that_a_reference_has_and_the_registry_knows(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
     folder = tmp_path / "reference"
     for name in ("features/timm/test_resnet.r160_in1k", "features/not_in_the_registry", "embeddings/conse_minilm"):
         write_tensors(folder / name / "shard-00000.safetensors", {}, {"tower": name})

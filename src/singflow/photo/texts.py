@@ -1,6 +1,7 @@
 """Embeddings of texts in a space: those that are at hand, and those of its text tower, loaded for the first that is lacking."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -41,6 +42,29 @@ def text_of(name: str, templates: list[str]) -> str:
         Its text, or its name and the number of templates.
     """
     return fill(templates[0], name) if len(templates) == 1 else f"{name} ({len(templates)} templates)"
+
+
+def worded(texts: Sequence[str]) -> list[str]:
+    """Texts that are asked about.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        Of a user.
+
+    Returns
+    -------
+    list of str
+        The same.
+
+    Raises
+    ------
+    InputError
+        When one is blank.
+    """
+    if not all(text.strip() for text in texts):
+        raise InputError("a text that photos are compared with (--text) is blank: write words, or leave it out")
+    return list(texts)
 
 
 @dataclass
