@@ -164,7 +164,7 @@ def test_the_space_s_own_classifier_is_a_known_zero_and_a_head_of_some_classes_h
 def test_what_is_asked_for_and_cannot_be_is_refused_before_anything_is_loaded(home, monkeypatch):
     monkeypatch.setattr(singflow.Classifier, "load", lambda *_, **__: pytest.fail("loaded"))
     for options, words in (
-        ({"reference": "nowhere"}, "--reference: nowhere holds no data/manifest.parquet: name the results folder"),
+        ({"reference": "nowhere"}, "--reference nowhere: holds no data/manifest.parquet: name the results folder"),
         ({"translator": "none.safetensors"}, "--translator none.safetensors: no such file: name an imported"),
         ({"texts": ["a rug", " "]}, r"a text that photos are compared with \(--text\) is blank: write words"),
         ({"model": "timm/resnet18.a1_in1k"}, "no translator of timm/resnet18.a1_in1k into conse_minilm is at hand"),

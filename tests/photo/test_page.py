@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import write_tensors
 from singflow.commands.app import app as command
@@ -100,6 +101,15 @@ def test_a_study_without_models_is_refused(study, tmp_path):  # noqa: F811
         Desk.open("packaged", study.results, [], [], **PARTS)
 
 
+def test_results_that_are_not_there_are_refused(tmp_path):
+    for options, words in (
+        ({"results": tmp_path}, r"models\.csv: no such file: make it"),
+        ({"reference": str(tmp_path)}, "name the results"),
+    ):
+        with pytest.raises(InputError, match=words):
+            command(**{"threads": 1, "models": PARTS["models"]} | options)
+
+
 def test_an_address_that_is_taken_or_is_none_is_refused(study):  # noqa: F811
     for host, words in (("192.0.2.1", "name another"), ("no such name", "name another")):
         with pytest.raises(InputError, match=words):
@@ -148,6 +158,7 @@ def test_models_are_offered_that_a_reference_has_and_the_registry_knows(tmp_path
     folder = tmp_path / "reference"
     for name in ("features/timm/test_resnet.r160_in1k", "features/not_in_the_registry", "embeddings/conse_minilm"):
         write_tensors(folder / name / "shard-00000.safetensors", {}, {"tower": name})
+    write_bytes(folder / "data/manifest.parquet", b"")
     with pytest.raises(InputError, match=r"no translator of timm/test_resnet.r160_in1k into conse_minilm is at hand"):
         Desk.open(str(folder), None, [], [], **PARTS)  # the first that is offered
 

@@ -179,8 +179,10 @@ def test_the_card_says_whose_images_a_studys_translator_was_fitted_on(checkout, 
 
 def test_what_a_study_lacks_is_said(checkout):
     study(checkout / "results/s")
-    with pytest.raises(InputError, match=f"results/s has translators of {SPACE}/{LITE0}: name one"):
+    with pytest.raises(InputError, match=f"results/s has no such translator: it has {SPACE}/{LITE0}: name one"):
         of_study(checkout / "results/s", SPACE, "resnet50")
+    with pytest.raises(InputError, match="nowhere has no such translator: name a finished study's with --results"):
+        of_study(checkout / "nowhere", SPACE, LITE0)
     (checkout / f"results/s/embeddings/{SPACE}/shard-00000.safetensors").unlink()
     with pytest.raises(InputError, match=r"embeddings/conse_minilm/shard-00000.safetensors: not here.*make fetch"):
         of_study(checkout / "results/s", SPACE, LITE0)

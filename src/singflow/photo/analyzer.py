@@ -373,7 +373,7 @@ def _study_weights(path: Path, made: Facts) -> str | None:
 def _paired(folder: Path, model: str, identity: str, space: Space, weights_sha256: str | None = None) -> tuple[Path, Path]:
     """Features and embeddings of a reference's images by a model, of any weights by default, and a space."""
     if not (folder / "data/manifest.parquet").is_file():
-        raise InputError(f"--reference: {folder} holds no data/manifest.parquet: name the results folder of a finished study, or packaged")
+        raise InputError(f"--reference {folder}: holds no data/manifest.parquet: name the results folder of a finished study, or packaged")
     features, embeddings = made_by(folder / "features", identity, weights_sha256), made_by(folder / "embeddings", space.entry.identity)
     if features is None or embeddings is None:
         raise InputError(

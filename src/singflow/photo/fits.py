@@ -135,11 +135,11 @@ def train(images: Paired, split_head: Callable[[], np.ndarray], settings: Settin
     n, sums = len(images.manifest), GroupSums(split(images.manifest, settings.folds))
     with ThreadPoolExecutor(threads) as pool:
         fitting = pool.submit(fit_translators, images, settings.folds, tried)
-        placing = pool.submit(_place, images, split_head, sums, scratch)
+        placing = pool.submit(_coordinates, images, split_head, sums, scratch)
     (crossed, _, facts), (basis, axes, rank, rows) = fitting.result(), placing.result()
     crossed = crossed.each(lambda each: each.astype(np.float32))
     with ThreadPoolExecutor(1) as pool:
-        scoring = pool.submit(_score, images, crossed, basis)
+        scoring = pool.submit(_usual, images, crossed, basis)
         lambdas, scale = choose_penalties(sums, rank, tried, facts["lambda"] if settings.fitted is None else settings.fitted, threads)
         both = lambdas["translator"], lambdas["predictor"]
         fits = Fitted(sums, rank, both, sums.split.place, scale, threads)
@@ -159,7 +159,7 @@ def train(images: Paired, split_head: Callable[[], np.ndarray], settings: Settin
     return Trained(basis, crossed.whole, r2, is_deg, conditional, energy, floor)
 
 
-def _place(
+def _coordinates(
     images: Paired, split_head: Callable[[], np.ndarray], sums: GroupSums, scratch: Path
 ) -> tuple[np.ndarray, np.ndarray, int, Rows]:
     """Null space, axes and rank of principal and null coordinates, and the images' rows in them, which enter the sums."""
@@ -168,7 +168,7 @@ def _place(
     return basis, axes, rank, read_rows(images, scratch, axes, rank, sums, trains=True)
 
 
-def _score(images: Paired, crossed: CrossFitted, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _usual(images: Paired, crossed: CrossFitted, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """IS and null energy of view 0 of the images."""
     removed = crossed.each(lambda each: share(each, basis).astype(np.float32))
     is_deg, energy = np.empty(len(images.manifest)), np.empty(len(images.manifest))

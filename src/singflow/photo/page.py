@@ -27,6 +27,7 @@ from singflow.errors import InputError
 from singflow.photo.analysis import Reach
 from singflow.photo.analyzer import Analyzer, Result
 from singflow.photo.shown import analysis_html, steering_html
+from singflow.photo.study import existing
 from singflow.photo.towers import open_image
 from singflow.translators.reference import reference_folder, towers_in
 
@@ -85,11 +86,11 @@ class Desk:
             of_models, of_spaces = towers_in(folder)
             offered = [name for name in of_models if name in known or "/" in name], of_spaces
         else:
-            table = read_models(results / "tables/models.csv", [])
+            table = read_models(existing(results / "tables/models.csv"), [])
             folder, offered = results, (list(table["model"].unique()), list(table["space"].unique()))
         models, spaces = list(names) or offered[0], list(into) or offered[1]
         if not models or not spaces:
-            raise InputError(f"{folder}: holds no model or space that could be offered: name them with --model and --space")
+            raise InputError(f"{folder}: holds no model or space that could be offered: name the results folder of a finished study")
         load = lru_cache(KEPT)(partial(Analyzer.load, reference=reference, results=results, **parts))
         load(models[0], spaces[0])
         return cls(models, spaces, load, results)

@@ -204,9 +204,8 @@ def of_study(results: Path, space: str, model: str) -> Exported:
     path = results / f"translators/{space}/{model}/linear.safetensors"
     if not path.is_file():
         known = sorted(each.parent.relative_to(results / "translators").as_posix() for each in results.glob("translators/**/linear.json"))
-        raise InputError(
-            f"{path}: no such file; {results} has translators of {', '.join(known) or 'nothing'}: name one of them with --space and --model"
-        )
+        fix = f"it has {', '.join(known)}: name one of them with --space and --model" if known else "name a finished study's with --results"
+        raise InputError(f"{path}: no such file, so {results} has no such translator: {fix}")
     shards = [shard_path(results / kind / name, 0) for kind, name in (("features", model), ("embeddings", space))]
     if absent := [shard for shard in shards if not shard.is_file()]:
         raise InputError(f"{absent[0]}: not here, and it says with which weights the translator was fitted: `make fetch` brings it")
