@@ -211,12 +211,13 @@ def test_make_app_opens_the_page(reader):
     with said.open("w") as out:
         process = subprocess.Popen(
             ["make", "app", "APP=--port 0 --threads 1"],
-            cwd=reader.folder, env=reader.environment(warm_start=False), stdout=out, stderr=out, start_new_session=True,
+            cwd=reader.folder, env=reader.environment(), stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
     try:
         page = httpx.get(address_of(process, said), timeout=PATIENCE)
     finally:
-        os.killpg(process.pid, signal.SIGINT)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
         process.wait(PATIENCE)
     assert page.status_code == 200 and "SING: what a classifier does not see" in page.text, said.read_text()
 
