@@ -11,7 +11,7 @@ from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE, CrossFitted
-from singflow.translators.linear import read_imported
+from singflow.translators.linear import check_weights, read_imported
 from singflow.translators.parameters import Translator
 from singflow.translators.reference import Paired, training_images
 from singflow.translators.ridge import Affine
@@ -56,6 +56,8 @@ def main(flags: Flags) -> None:
     own = Paired(read_manifest(flags.manifest), flags.features, flags.embeddings, flags.shards)
     images = training_images(flags.reference, own)
     released = read_imported(flags.imported, flags.space, flags.model)
+    if released:
+        check_weights(flags.space, flags.model, flags.features, flags.embeddings)
     translators, means, facts = imported(flags, images, released) if released else fit_translators(images, flags.folds, flags.lambdas)
     whole = translators.whole
     held_out = (images.manifest["split"] == "validation").to_numpy()

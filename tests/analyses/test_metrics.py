@@ -180,7 +180,7 @@ def test_contrastive_as_is_as_toward_the_own_label_less_the_mean_over_all_others
     own = np.array([0, 1, 2, 3, 0, 2])
     moved = np.array([[angle_deg(o, t) - angle_deg(o - r, t) for t in texts] for o, r in zip(original, removed, strict=True)])
     expected = [scores[label] - np.delete(scores, label).mean() for scores, label in zip(moved, own, strict=True)]
-    np.testing.assert_allclose(contrast_deg(Removal(original, removed), texts.astype(np.float32), own), expected, atol=1e-4)
+    np.testing.assert_allclose(contrast_deg(Removal(original, removed), texts.astype(np.float32), own), expected, atol=1e-6)
     assert np.isnan(contrast_deg(Removal(original, removed), texts[:1].astype(np.float32), np.zeros(6, int))).all()
 
 

@@ -26,7 +26,7 @@ import sys
 def watch(event, arguments):
     if event == "socket.connect" and arguments[1][0] not in ("127.0.0.1", "::1"):
         print("asked elsewhere:", arguments[1], flush=True)
-    if event == "socket.getaddrinfo" and arguments[0] not in ("127.0.0.1", "localhost", None):
+    if event == "socket.getaddrinfo" and arguments[0] not in ("127.0.0.1", "0.0.0.0", "localhost", None):
         print("asked elsewhere:", arguments[0], flush=True)
 
 sys.addaudithook(watch)
@@ -261,15 +261,11 @@ def test_only_this_machine_is_listened_to(server):
     assert listening == {"127.0.0.1"}
 
 
-def test_make_app_passes_options():
-    done = subprocess.run(
-        ["make", "--no-print-directory", "-n", "-o", ".venv/app", "app", "APP=--port 0"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split("\n")[-2] == "singflow app --port 0"
+def test_beyond_this_machine_it_says_that_there_is_no_password_and_answers_under_every_name(tmp_path):
+    with serving(tmp_path, "--host", "0.0.0.0") as address:  # noqa: S104
+        assert ask(address, "/", Host="elsewhere.example.org").status == 200
+    said = (tmp_path / "said").read_text()
+    assert said.index("whoever reaches 0.0.0.0 can use the page: it asks for no password") < said.index("the page is at")
 
 
 def test_it_ends_at_once_while_a_page_is_open_and_a_photo_is_looked_at(browser, photos, tmp_path):

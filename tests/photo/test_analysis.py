@@ -276,7 +276,7 @@ def test_texts_that_the_study_lacks_are_embedded_by_its_text_tower(study):
     pair = tower.embed([template.replace("{}", name) for template in templates])
     assert_movement(record["predicted"], movement(f"{name} (2 templates)", before, after, pair.mean(axis=0)))
     write_prompts(study.results, labels, templates, "other weights")
-    with pytest.raises(InputError, match=r"prompts/conse_minilm.safetensors: was made with other weights of the text tower"):
+    with pytest.raises(InputError, match=r"prompts/conse_minilm.safetensors: was made with weights other weight of the text tower"):
         study("one.png")
 
 

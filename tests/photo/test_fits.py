@@ -16,7 +16,7 @@ IMAGES = Paired(
 
 def trained(folds, null_dim, folder):
     basis = np.eye(1280)[:, :null_dim]
-    return train(IMAGES, basis, Settings(folds, (1.0,), None, 3, 0), folder, 1)
+    return train(IMAGES, lambda: basis, Settings(folds, (1.0,), None, 3, 0), folder, 1)
 
 
 def test_in_sample_there_is_no_floor_but_conditional_removal(tmp_path):

@@ -1,7 +1,9 @@
 """What the local page says of a photo, of a study whose photos and pictures are here."""
 
 import base64
+import html
 import io
+import json
 import re
 import sys
 from dataclasses import replace
@@ -10,12 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
+from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import write_tensors
 from singflow.commands.app import app as command
 from singflow.errors import InputError
 from singflow.photo.analysis import Beside
-from singflow.photo.page import Desk, is_own, look, steer, texts_of
+from singflow.photo.page import Desk, application, is_own, look, steer, texts_of
 from singflow.photo.shown import verdict
 from tests.photo.test_analysis import MODEL, made, study  # noqa: F401 (fixtures)
 from tests.project import ROOT
@@ -96,6 +101,15 @@ def test_a_study_without_models_is_refused(study, tmp_path):  # noqa: F811
         Desk.open("packaged", study.results, [], [], **PARTS)
 
 
+def test_results_that_are_not_there_are_refused(tmp_path):
+    for options, words in (
+        ({"results": tmp_path}, r"models\.csv: no such file: make it"),
+        ({"reference": str(tmp_path)}, "name the results"),
+    ):
+        with pytest.raises(InputError, match=words):
+            command(**{"threads": 1, "models": PARTS["models"]} | options)
+
+
 def test_an_address_that_is_taken_or_is_none_is_refused(study):  # noqa: F811
     for host, words in (("192.0.2.1", "name another"), ("no such name", "name another")):
         with pytest.raises(InputError, match=words):
@@ -114,13 +128,39 @@ def test_own_addresses():
 
 
 def test_text_of_the_data_stays_text(study):  # noqa: F811
-    hostile = "<script>alert(1)</script>"
+    hostile = "<script>alert(1)</script> \\d \\1 \u200b"
     names = study.results / "prompts/conse_minilm.json"
-    names.write_text(names.read_text().replace('"concept 3"', f'"{hostile}"'))
+    names.write_text(names.read_text().replace('"concept 3"', json.dumps(hostile)))
     desk = Desk.open("packaged", study.results, [], [], **PARTS)
     seen, said, moved = look(desk, MODEL, "conse_minilm", str(study.folder / "one.png"), hostile, 10**6)
     told = said + moved + steer(seen, hostile, 3.0, 10**6)
-    assert "<script" not in told and told.count("&lt;script&gt;") > 3
+    assert "<script" not in told and told.count(html.escape(hostile)) > 3
+
+
+@pytest.mark.parametrize(
+    ("host", "name", "status"),
+    [
+        ("127.0.0.1", "127.0.0.1:7860", 200),
+        ("127.0.0.1", "elsewhere.example.org", 400),
+        ("::1", "[::1]:7860", 200),
+        ("::1", "elsewhere.example.org", 400),
+        ("0.0.0.0", "elsewhere.example.org", 200),  # noqa: S104
+    ],
+)
+def test_a_page_for_this_machine_alone_is_answered_under_its_own_names_alone(desk, host, name, status, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with TestClient(application(desk, host, 1, 10**6)) as client:
+        assert client.get("/", headers={"host": name}).status_code == status
+
+
+def test_models_are_offered_that_a_reference_has_and_the_registry_knows(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    folder = tmp_path / "reference"
+    for name in ("features/timm/test_resnet.r160_in1k", "features/not_in_the_registry", "embeddings/conse_minilm"):
+        write_tensors(folder / name / "shard-00000.safetensors", {}, {"tower": name})
+    write_bytes(folder / "data/manifest.parquet", b"")
+    with pytest.raises(InputError, match=r"no translator of timm/test_resnet.r160_in1k into conse_minilm is at hand"):
+        Desk.open(str(folder), None, [], [], **PARTS)  # the first that is offered
 
 
 @pytest.mark.parametrize(

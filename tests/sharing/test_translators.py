@@ -53,14 +53,19 @@ def study(folder, n_train=40, reference=None, model=LITE0):
     return arrays
 
 
-def test_the_packaged_reference_is_fitted_as_the_step_fits_it(checkout):
-    lambdas = Translator().lambdas
-    done = warm.run(
+def fit(checkout, *imported):
+    """The step on the packaged reference as if it were a study."""
+    return warm.run(
         ROOT / "scripts/fit_translator.py", "--study", "s", "--model", LITE0, "--space", SPACE, "--kind", "linear", "--folds", 5,
-        "--lambdas", *lambdas, "--reference", "None", "--imported", "--manifest", PACKAGED / "data/manifest.parquet",
-        "--features", PACKAGED / "features" / LITE0, "--embeddings", PACKAGED / "embeddings" / SPACE, "--shards", 1, "--threads", 1,
+        "--lambdas", *Translator().lambdas, "--reference", "None", "--imported", *imported,
+        "--manifest", PACKAGED / "data/manifest.parquet", "--features", PACKAGED / "features" / LITE0,
+        "--embeddings", PACKAGED / "embeddings" / SPACE, "--shards", 1, "--threads", 1,
         "--translator", "t.safetensors", "--report", "t.json", cwd=checkout,
     )  # fmt: skip
+
+
+def test_the_packaged_reference_is_fitted_as_the_step_fits_it(checkout):
+    done = fit(checkout)
     assert done.returncode == 0, done.stderr
     fitted, report = fit_packaged(SPACE, LITE0), json.loads((checkout / "t.json").read_text())
     tensors = load_file(checkout / "t.safetensors")
@@ -120,6 +125,24 @@ def test_another_model_other_weights_and_another_space_are_refused(checkout):
     assert not (checkout / "checkpoints").exists()
 
 
+def test_a_study_takes_an_imported_translator_for_the_weights_that_it_was_fitted_for_alone(checkout):
+    export(fit_packaged(SPACE, LITE0), checkout / "mine")
+    assert warm.singflow(ROOT, "import_translator", "--release", "mine", "--model", LITE0, "--space", SPACE, cwd=checkout).returncode == 0
+    path = checkout / f"checkpoints/translators/{SPACE}/{LITE0}.safetensors"
+    done = fit(checkout, f"{SPACE}/{LITE0}:{sha256_of(path)[:16]}")
+    assert done.returncode == 0 and "imported" in done.stderr, done.stderr
+    tensors, made = read_tensors(path, ["weight", "bias"])
+    assert {"weights_sha256", "space_sha256"} <= made.keys()
+    for key, name, shards in (("weights_sha256", LITE0, "features"), ("space_sha256", SPACE, "embeddings")):
+        write_tensors(path, tensors, {**made, key: "0" * 64})
+        (checkout / "t.safetensors").unlink(missing_ok=True)
+        done = fit(checkout, f"{SPACE}/{LITE0}:{sha256_of(path)[:16]}")
+        assert done.returncode == 1 and f"{LITE0}.safetensors: was fitted for weights 000000000000 of {name}" in done.stderr, done.stderr
+        assert f"{shards}/{name} was made with" in done.stderr and not (checkout / "t.safetensors").exists()
+    write_tensors(path, tensors, {key: value for key, value in made.items() if not key.endswith("sha256")})  # as of the authors' release
+    assert fit(checkout, f"{SPACE}/{LITE0}:{sha256_of(path)[:16]}").returncode == 0
+
+
 def test_a_translator_of_a_study_is_exported_with_its_figures_and_its_card_says_them(checkout):
     arrays = study(checkout / "results/s")
     path = export(of_study(checkout / "results/s", SPACE, LITE0), checkout / "out")
@@ -128,6 +151,11 @@ def test_a_translator_of_a_study_is_exported_with_its_figures_and_its_card_says_
     read = read_exported(path)
     np.testing.assert_array_equal(read.translator.weight, arrays["weight"])
     assert (read.model_id, read.weights_sha256) == ("timm/tf_efficientnet_lite0.in1k", HASH)
+    (checkout / "mine").mkdir()
+    (checkout / "mine/README.md").write_text("# Mine")
+    with pytest.raises(InputError, match=r"mine/README.md: is no card of a translator, and would be replaced by one: name another folder"):
+        export(of_study(checkout / "results/s", SPACE, LITE0), checkout / "mine")
+    assert not (checkout / "mine/translator.safetensors").exists()
     text = (checkout / "out/README.md").read_text()
     assert yaml.safe_load(text.split("---")[1])["base_model"] == "timm/tf_efficientnet_lite0.in1k"
     for said in ("the images of study s", "on 40 rows", "On 10 images", "R² 0.2500", "lambda 3", HASH, "(384, 1280)"):
@@ -139,8 +167,9 @@ def test_a_translator_of_a_study_is_exported_with_its_figures_and_its_card_says_
     ("facts", "words"),
     [
         ({"reference": "packaged"}, "507 ImageNet images"),
-        ({"reference": "results/o"}, "images of results/o"),
+        ({"reference": "/home/ada/results/o"}, "features and embeddings: the images of study o."),
         ({"n_train": 0}, "it was imported"),
+        ({"n_train": 0, "reference": "packaged"}, "it was imported"),
     ],
 )
 def test_the_card_says_whose_images_a_studys_translator_was_fitted_on(checkout, facts, words):
@@ -150,8 +179,10 @@ def test_the_card_says_whose_images_a_studys_translator_was_fitted_on(checkout, 
 
 def test_what_a_study_lacks_is_said(checkout):
     study(checkout / "results/s")
-    with pytest.raises(InputError, match=f"results/s has translators of {SPACE}/{LITE0}: name one"):
+    with pytest.raises(InputError, match=f"results/s has no such translator: it has {SPACE}/{LITE0}: name one"):
         of_study(checkout / "results/s", SPACE, "resnet50")
+    with pytest.raises(InputError, match="nowhere has no such translator: name a finished study's with --results"):
+        of_study(checkout / "nowhere", SPACE, LITE0)
     (checkout / f"results/s/embeddings/{SPACE}/shard-00000.safetensors").unlink()
     with pytest.raises(InputError, match=r"embeddings/conse_minilm/shard-00000.safetensors: not here.*make fetch"):
         of_study(checkout / "results/s", SPACE, LITE0)

@@ -117,13 +117,16 @@ def test_a_file_that_is_no_archive_or_a_damaged_one_is_refused(tmp_path):
 def test_texts_are_of_a_space_if_its_tower_finds_them_again(tower, tmp_path):
     entry, words = SPACES["conse_minilm"], ["a beach", "a dog", "a rug", "a violin", "a snowy mountain"]
     right = dict(zip(words, tower.embed(words), strict=True))
-    check_texts(tmp_path, right, "conse_minilm", entry, tower)
+    assert check_texts(tmp_path, right, "conse_minilm", entry, tower) is None
     near = dict(zip(words, tower.embed([f"a photo of {each}" for each in words]), strict=True))  # as a mean over prompts is near
     check_texts(tmp_path, near, "conse_minilm", entry, tower)
     other = dict(zip(words, unit(np.random.default_rng(0).standard_normal((5, 384))).astype(np.float32), strict=True))
     with pytest.raises(InputError, match="texts are nearest to themselves when conse_minilm embeds them: they are of another space"):
         check_texts(tmp_path, other, "conse_minilm", entry, tower)
-    check_texts(tmp_path, other, "conse_minilm", entry, None)
+    said = "is your word: {}, so their width, 384, is all that was compared"
+    doubt = check_texts(tmp_path, other, "conse_minilm", entry, None)
+    assert said.format("the text tower of conse_minilm is not here to embed some of them again") in doubt
+    assert said.format("one text is too few to tell") in check_texts(tmp_path, {"a dog": right["a dog"]}, "conse_minilm", entry, tower)
     with pytest.raises(InputError, match="384 dimensions, but clip_vit_l14 has 768"):
         check_texts(tmp_path, right, "clip_vit_l14", SPACES["clip_vit_l14"], None)
 

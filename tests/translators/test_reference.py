@@ -104,8 +104,12 @@ def test_the_fingerprint_is_of_content_and_not_of_dates(tmp_path, file):
 def test_a_packed_reference_is_half_as_large_and_takes_the_place_of_the_study(tmp_path):
     other = results_in(tmp_path / "other", ("efficientnet_lite0", "efficientnet_lite1"))
     (other / "report.html").write_text("page")
+    write_tensors(other / "prompts/conse_minilm.safetensors", {"label_embeddings": np.ones((2, 3), np.float32)}, {"space": "conse_minilm"})
+    (other / "prompts/conse_minilm.json").write_text("{}")
     assert pack(other, tmp_path / "packed") == sum(path.stat().st_size for path in (tmp_path / "packed").rglob("*") if path.is_file())
     assert not (tmp_path / "packed/report.html").exists()
+    for text in other.glob("prompts/*"):
+        assert (tmp_path / "packed/prompts" / text.name).read_bytes() == text.read_bytes()
     own = paired(results_in(tmp_path / "own"))
     images, packed = (training_images(str(tmp_path / name), own) for name in ("other", "packed"))
     for (before, targets), (after, same) in zip(images, packed, strict=True):
@@ -135,7 +139,7 @@ def test_the_packaged_reference_holds_the_packaged_classifiers_and_no_pictures()
     )
     check_reference(str(folder), models, {"conse_minilm": SPACES["conse_minilm"]})
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".parquet", ".safetensors"} and sum(path.stat().st_size for path in files) < 6e6
+    assert {path.suffix for path in files} == {".parquet", ".safetensors", ".json"} and sum(path.stat().st_size for path in files) < 7.5e6
     manifest = pd.read_parquet(folder / "data/manifest.parquet")
     assert len(manifest) == 507 and manifest["fold"].nunique() == 5
     for shard in iterate_shards(folder / "features/efficientnet_lite0", "features", 1, manifest):

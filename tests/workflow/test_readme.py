@@ -1,10 +1,14 @@
 """Every command and every snippet of the README and of the pages that it links to, run as a reader would."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,6 +29,8 @@ from singflow.data.manifest import data_root, fill
 from singflow.towers.classifiers import load_classifier
 from singflow.towers.weights import required
 from singflow.translators.linear import Translator
+from tests import PATIENCE
+from tests.browser.test_app import address_of
 from tests.project import ROOT, SMALL, Project
 
 PAGES = ("README.md", *(f"docs/{name}.md" for name in ("study", "own-data", "pictures", "paper", "cluster", "report")))
@@ -41,7 +47,7 @@ REMOTES = [
 ]
 STUDY = ["singflow study demo --check", "singflow study eva02 --output eva02.yaml"]
 REFERENCE = [
-    "snakemake --cores all --configfile config/studies/imagenet507.yaml --until extract_features embed_images",
+    "snakemake --cores all --configfile config/studies/imagenet507.yaml --until extract_features embed_images embed_prompts",
     "singflow pack_reference results/imagenet507 reference/again",
 ]
 LAYERS = [
@@ -196,6 +202,24 @@ def test_a_photo_is_analyzed_without_a_study_and_on_the_artifacts_of_the_demo(re
     assert image["predictions"][0]["index"] == scores["predicted_index"][0]
     assert [text["text"] for text in image["texts"]] == ["a rug", "a temple"] and f"IS {image['removal']['deg']:.2f}" in output
     assert (reader.folder / "analysis/photo.png").is_file()
+
+
+def test_make_app_opens_the_page(reader):
+    assert "`make app` opens [a page]" in TEXT
+    (reader.folder / ".venv/app").touch()
+    said = reader.folder / "said"
+    with said.open("w") as out:
+        process = subprocess.Popen(
+            ["make", "app", "APP=--port 0 --threads 1"],
+            cwd=reader.folder, env=reader.environment(), stdout=out, stderr=out, start_new_session=True,
+        )  # fmt: skip
+    try:
+        page = httpx.get(address_of(process, said), timeout=PATIENCE)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+        process.wait(PATIENCE)
+    assert page.status_code == 200 and "SING: what a classifier does not see" in page.text, said.read_text()
 
 
 def test_translators_are_listed_and_passed_on_and_the_demos_images_are_searched(reader):

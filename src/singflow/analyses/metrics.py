@@ -217,7 +217,7 @@ def contrast_deg(removal: Removal, texts: np.ndarray, own: np.ndarray) -> np.nda
     removal : Removal
         Of n rows.
     texts : ndarray of shape (L, m)
-        Unit embeddings of the labels in float32.
+        Embeddings of the labels, of any norm.
     own : ndarray of int, shape (n,)
         The row of texts that stands for each row's label.
 
@@ -226,13 +226,15 @@ def contrast_deg(removal: Removal, texts: np.ndarray, own: np.ndarray) -> np.nda
     ndarray of shape (n,)
         Degrees; NaN where there is no other label.
     """
-    units = [unit(each).astype(np.float32) for each in (removal.original, removal.equivalent)]
-    scores = angles_to_all_deg(units[0], texts)
-    scores -= angles_to_all_deg(units[1], texts)
-    mine = scores[np.arange(len(own)), own].astype(np.float64)
+    contrast, toward = np.full(len(own), np.nan), unit(texts).T
     if len(texts) < 2:
-        return np.full(len(own), np.nan)
-    return mine - (scores.sum(axis=1, dtype=np.float64) - mine) / (len(texts) - 1)
+        return contrast
+    for part, (o, r) in _wide(removal.original, removal.removed):
+        before, after = (np.degrees(np.arccos(np.clip(unit(each) @ toward, -1.0, 1.0))) for each in (o, o - r))
+        scores = before - after
+        mine = scores[np.arange(len(scores)), own[part]]
+        contrast[part] = mine - (scores.sum(axis=1) - mine) / (len(texts) - 1)
+    return contrast
 
 
 def _angles(area2: np.ndarray, product: np.ndarray, *squares: np.ndarray) -> np.ndarray:

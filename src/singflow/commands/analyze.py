@@ -4,12 +4,12 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from singflow.cli import limit_threads, log, progress
-from singflow.commands.options import Models, Spaces
+from singflow.commands.options import Device, Models, Spaces
 from singflow.errors import InputError
 
 
@@ -33,8 +33,8 @@ def analyze(
         typer.Option(help="Class list of a head that names none; by default the study's data.classes, or config/vocab/imagenet_1k.csv."),
     ] = None,
     max_pixels: Annotated[int, typer.Option(min=1, max=10**9, help="Pixels; larger images are refused unread.")] = 10**8,
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of every numerical step.")] = 2,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU when there is one.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of the towers, and of what is fitted first.")] = 2,
+    device: Device = "auto",
 ) -> None:
     """Say what a model's head ignores in single photos.
 
@@ -55,11 +55,12 @@ def analyze(
             output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {output}: {error.strerror}: name another folder") from None
-    limit_threads(threads)
+    limit_threads(1)  # a photo's matrices are small: threads would wait for each other longer than they work
     torch.set_num_threads(threads)
     started = time.perf_counter()
     parts: dict[str, Any] = {"models": models, "spaces": spaces, "classes": classes, "device": device, "threads": threads}
-    analyzer = Analyzer.load(model, space, reference=reference, results=results, translator=translator, **parts)
+    parts |= {"reference": reference, "results": results, "translator": translator, "texts": text or []}
+    analyzer = Analyzer.load(model, space, **parts)
     log.info("model and translator loaded in %.1f s", time.perf_counter() - started)
 
     started = time.perf_counter()

@@ -2,12 +2,12 @@
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from singflow.cli import limit_threads
-from singflow.commands.options import Models, Spaces
+from singflow.commands.options import Device, Models, Spaces
 from singflow.errors import InputError
 
 
@@ -28,8 +28,8 @@ def app(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")] = 7860,
     max_mb: Annotated[int, typer.Option(min=1, max=1000, help="Megabytes of a photo; larger files are refused.")] = 50,
     max_pixels: Annotated[int, typer.Option(min=1, max=10**9, help="Pixels; larger images are refused unread.")] = 10**8,
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of every numerical step.")] = 2,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU when there is one.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of the towers, and of what is fitted first.")] = 2,
+    device: Device = "auto",
 ) -> None:
     """Open a local page: drop a photo, and see what a model's head ignores in it.
 
@@ -41,7 +41,7 @@ def app(
 
     from singflow.photo.page import Desk, serve
 
-    limit_threads(threads)
+    limit_threads(1)  # as in analyze
     torch.set_num_threads(threads)
     desk = Desk.open(reference, results, model or [], space or [], models=models, spaces=spaces, device=device, threads=threads)
     serve(desk, host, port, max_mb=max_mb, max_pixels=max_pixels)

@@ -30,10 +30,10 @@ def import_texts(
         locate(entry)
     except InputError:
         tower = None
-        log.warning("the text tower of %s is not here: that %s is of it is your word; the width is right", space, file)
     else:
         tower = load_text_tower(entry)
-    check_texts(file, texts, space, entry, tower)
+    if doubt := check_texts(file, texts, space, entry, tower):
+        log.warning(doubt)
     path = ready_path(space, file.stem)
     write_ready(path, texts, entry.identity)
     log.info("%s: %d texts of %s, from %r to %r", path, len(texts), space, next(iter(texts)), next(reversed(texts)))

@@ -44,7 +44,7 @@ def import_translator(
         "space": space,
         "kind": "linear",
         "released_for": found.model,
-        **({"weights_sha256": found.weights_sha256} if found.weights_sha256 else {}),
+        **{key: value for key, value in (("weights_sha256", found.weights_sha256), ("space_sha256", found.space_sha256)) if value},
         **found.figures,
     }
     write_tensors(path, {"weight": found.translator.weight, "bias": found.translator.bias}, metadata)

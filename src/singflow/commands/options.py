@@ -1,7 +1,7 @@
 """Options that several commands have."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,4 +10,8 @@ PARAMS = Path("params.yaml")
 Params = Annotated[Path, typer.Option(help="The study, a complete params.yaml.")]
 Models = Annotated[Path, typer.Option(help="Registry of the models.")]
 Spaces = Annotated[Path, typer.Option(help="Registry of the spaces.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"],
+    typer.Option(help="Where towers run. auto: an NVIDIA GPU when there is one; mps: an Apple GPU, untested."),
+]
 Remote = Annotated[str | None, typer.Option(help="DVC remote; by default the default one.")]

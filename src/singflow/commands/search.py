@@ -32,6 +32,7 @@ def search(
     from singflow.artifacts.tensors import read_null_basis
     from singflow.cli import limit_threads
     from singflow.config.reading import read_yaml
+    from singflow.config.registry import read_space
     from singflow.config.study import check
     from singflow.photo.study import existing, read_texts, registry_entry
     from singflow.translators.linear import read_crossfitted
@@ -40,13 +41,13 @@ def search(
     study = read_yaml(existing(results / "params.yaml"))
     model, space = model or study["models"][0], space or study["spaces"][0]
     registry_entry(results, "model", model)
-    registry_entry(results, "space", space)
+    entry = read_space(registry_entry(results, "space", space))
     limit_threads(threads)
     manifest = read_manifest(existing(results / "data/manifest.parquet"))
     basis = read_null_basis(existing(results / f"projectors/{model}.safetensors"))
     translators = read_crossfitted(existing(results / f"translators/{space}/{model}/linear.safetensors"), manifest)
     existing(results / f"features/{model}/shard-00000.safetensors")
-    texts = read_texts(results, space, torch.device("cpu"), [])[0]
+    texts = read_texts(results, space, entry, torch.device("cpu"), [])[0]
     wanted = texts.embed([text])[0]
     removed = translators.each(lambda each: share(each, basis).astype(np.float32))
 

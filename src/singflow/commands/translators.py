@@ -11,8 +11,10 @@ def translators(
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
     """List the translators of the packaged reference, imported ones, and those of the studies under results/."""
+    from singflow.cli import limit_threads
     from singflow.sharing.translators import at_hand
 
+    limit_threads(1)
     found = list(at_hand())
     if as_json:
         print(json.dumps([asdict(each) for each in found], indent=2))

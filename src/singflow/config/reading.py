@@ -54,7 +54,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         if isinstance(content, dict) and _size(content, {}) > MOST_VALUES:
             raise ValueError("its aliases (*name) stand for too many values: write them out")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file: run this in the folder of the repository, or name another") from None
     except OSError as error:
         raise InputError(f"{path}: not readable: {error.strerror}") from None
     except InputError:

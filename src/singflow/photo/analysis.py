@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,12 @@ class Artifacts:
     concept_embeddings: np.ndarray
     usual: Usual | None
     floor: Floor | None
+
+    @cached_property
+    def steering(self) -> tuple[Affine, np.ndarray]:
+        """The translator T in float64, and T V_0, (m, k)."""
+        wide = self.translator.astype(np.float64)
+        return wide, wide.weight @ self.basis
 
 
 @dataclass(frozen=True)
@@ -366,8 +373,8 @@ def _extremes(movements: list[Movement], score: str, most: int, sign: int) -> li
 
 
 def _directions(features: np.ndarray, artifacts: Artifacts, embedding: np.ndarray) -> NullDirections:
-    wide = artifacts.translator.astype(np.float64)
-    return null_directions(features, wide, artifacts.basis, wide.weight @ artifacts.basis, embedding)
+    translator, of_null = artifacts.steering
+    return null_directions(features, translator, artifacts.basis, of_null, embedding)
 
 
 def _null_norm(features: np.ndarray, artifacts: Artifacts) -> float:
@@ -428,7 +435,7 @@ def steer_feature(features: np.ndarray, artifacts: Artifacts, text: str, embeddi
     reachable = not np.isnan(step[0])
     step = np.where(np.isnan(step), 0.0, step)
     moved = steer(features, directions.vectors, step)
-    before, after = directions.embeddings, artifacts.translator.astype(np.float64)(moved.astype(np.float64))
+    before, after = directions.embeddings, artifacts.steering[0](moved.astype(np.float64))
     angles = [float(angle_deg(each, embedding)[0]) for each in (before, after)]
     weight, bias = (artifacts.head[name].astype(np.float64) for name in ("weight", "bias"))
     logits = [(each.astype(np.float64) @ weight.T + bias)[0] for each in (features, moved)]

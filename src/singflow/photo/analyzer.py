@@ -4,7 +4,7 @@ import hashlib
 import html
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,12 +18,13 @@ from singflow.analyses.summary import Summary
 from singflow.artifacts.files import Facts
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tensors import read_tensors
-from singflow.config.registry import OpenCLIPEntry
+from singflow.config.registry import OpenCLIPEntry, resolve_models
 from singflow.config.sections import Section
 from singflow.errors import InputError
 from singflow.photo.analysis import Analysis, Artifacts, Neighbour, Setting, Steered, Usual, analyze_feature, steer_feature
 from singflow.photo.fits import Floor, Settings, trained
-from singflow.photo.study import Known, Photos, note_of, read_study
+from singflow.photo.study import Known, Photos, note_of, read_study, read_texts
+from singflow.photo.texts import Texts, worded
 from singflow.photo.towers import CLASSES, MAX_PIXELS, MODELS, SPACES, Classifier, Space, open_image
 from singflow.photo.words import describe
 from singflow.translators.linear import Translator
@@ -109,6 +110,7 @@ class Analyzer:
         device: str = "auto",
         threads: int = 1,
         cache: str | Path = CACHE,
+        texts: Sequence[str] = (),
     ) -> Self:
         """Load a classifier, its null space, and a translator into a space.
 
@@ -127,11 +129,13 @@ class Analyzer:
         classes : str or Path, optional
             Class list of a head that names none; by default that of the study, or of ImageNet.
         device : str
-            auto, cpu or cuda.
+            auto, cpu, cuda or mps.
         threads : int
-            Permutations at a time, where floors are not in the cache.
+            Fits at a time, where translators and floors are not in the cache.
         cache : str or Path
             Folder of translators and floors that were fitted before.
+        texts : sequence of str
+            Texts that photos will be compared with: they are embedded while a reference's translators are fitted.
 
         Returns
         -------
@@ -143,15 +147,20 @@ class Analyzer:
         InputError
             When parts are missing, do not fit together, or there is no translator of the model.
         """
+        asked = worded(texts)
         if results is not None and translator is not None:
             raise InputError(f"--results {results} and --translator {translator}: name one of them, whose translator is taken")
         if results is not None:
             return cls(read_study(Path(results), model, space, None if classes is None else Path(classes), device, threads, Path(cache)))
+        into, entry = Space.load(space, spaces=spaces, device=device), resolve_models(models, [model])[model]
+        if translator is None:
+            _paired(reference_folder(reference), model, entry.identity, into)
+        elif not Path(translator).is_file():
+            raise InputError(f"--translator {translator}: no such file: name an imported translator, or one of a study's")
         classifier = Classifier.load(model, models=models, classes=classes or CLASSES, device=device)
-        into = Space.load(space, spaces=spaces, device=device)
         if translator is not None:
             return cls(_by_file(Path(translator), classifier, into))
-        return cls(_by_reference(reference, classifier, into, threads, Path(cache)))
+        return cls(_by_reference(reference, classifier, into, threads, Path(cache), asked))
 
     @property
     def artifacts(self) -> Artifacts:
@@ -191,7 +200,8 @@ class Analyzer:
         content = image if isinstance(image, bytes) else Path(image).read_bytes() if isinstance(image, str | Path) else b""
         sha256 = hashlib.sha256(content).hexdigest()
         features = known.classifier.features(photo, max_pixels)
-        wanted = dict(zip(texts, known.texts.embed(list(texts)), strict=True)) if texts else {}
+        asked = worded(texts)
+        wanted = dict(zip(asked, known.texts.embed(asked), strict=True)) if asked else {}
         note = IN_SAMPLE if sha256 in known.seen else ""
         analysis = analyze_feature(features, known.artifacts, wanted, extremes, partial(self.nearest, sha256=sha256), note)
         called = name or (str(image) if isinstance(image, str | Path) else "image")
@@ -244,29 +254,38 @@ def _setting(classifier: Classifier, space: Space, source: str, basis: np.ndarra
     return Setting(classifier.name, space.name, source, "exact", basis.shape[1], r2, quality, f"reference's {images} images", images, note)
 
 
-def _by_reference(reference: str, classifier: Classifier, space: Space, threads: int, cache: Path) -> Known:
+def _by_reference(reference: str, classifier: Classifier, space: Space, threads: int, cache: Path, asked: list[str]) -> Known:
     """A model and a space by the images of a reference."""
     folder = reference_folder(reference)
-    features = made_by(folder / "features", classifier.entry.identity, classifier.weights_sha256)
-    embeddings = made_by(folder / "embeddings", space.entry.identity)
-    if features is None or embeddings is None:
-        raise InputError(_no_translator(folder, classifier, space))
+    features, embeddings = _paired(folder, classifier.name, classifier.entry.identity, space, classifier.weights_sha256)
     manifest = read_manifest(folder / "data/manifest.parquet")
     images = Paired(manifest, features, embeddings, len(list(features.glob("shard-*.safetensors"))))
     folds, lambdas = (_default(TranslatorParameters, name) for name in ("folds", "lambdas"))
     settings = Settings(folds, tuple(lambdas), None, _default(FloorParameters, "permutations"), 0)
     head = hashlib.sha256(classifier.weight.tobytes() + classifier.weight_dtype.encode()).hexdigest()
-    with ThreadPoolExecutor(1) as pool:  # texts on one core, fits on another
-        texts = pool.submit(space.texts.of_classes, classifier.class_names)
+    texts = _texts(folder, embeddings.relative_to(folder / "embeddings").as_posix(), classifier, space)
+    with ThreadPoolExecutor(1) as pool:  # the tower of texts on one core, fits on another
+        of_classes = pool.submit(texts.of_classes, classifier.class_names)
+        embedded = pool.submit(texts.embed, asked) if asked else None
         fits = trained(folder, images, head, lambda: _null_basis(classifier), settings, cache, threads)
+    if embedded:
+        embedded.result()
     setting = _setting(
         classifier, space, f"fitted on the {len(manifest)} images of {folder}", fits.basis, fits.r2, len(manifest),
         note_of(fits.basis, embeddings, classifier),
     )  # fmt: skip
     usual = Usual(fits.is_deg, fits.conditional_is_deg, fits.null_energy)
-    artifacts = _artifacts(setting, classifier, texts.result(), fits.basis, fits.translator, usual, fits.floor)
+    artifacts = _artifacts(setting, classifier, of_classes.result(), fits.basis, fits.translator, usual, fits.floor)
     photos = Photos(manifest, embeddings, images.shards, None)
-    return Known(classifier, space.texts, artifacts, photos, frozenset(manifest["sha256"]))
+    return Known(classifier, texts, artifacts, photos, frozenset(manifest["sha256"]))
+
+
+def _texts(folder: Path, name: str, classifier: Classifier, space: Space) -> Texts:
+    """Texts of a space, with the embeddings that a reference has of its texts."""
+    if not (folder / f"prompts/{name}.safetensors").is_file():
+        return space.texts
+    theirs, *_ = read_texts(folder, name, space.entry, space.device, classifier.class_names)
+    return replace(space.texts, stored=theirs.stored, made=theirs.made)
 
 
 def _null_basis(classifier: Classifier) -> np.ndarray:
@@ -351,13 +370,18 @@ def _study_weights(path: Path, made: Facts) -> str | None:
     return read_tensors(head, [])[1]["weights_sha256"] if head and head.is_file() else None
 
 
-def _no_translator(folder: Path, classifier: Classifier, space: Space) -> str:
-    return (
-        f"no translator of {classifier.name} into {space.name} is at hand: {folder} has no images of both with these weights. "
-        f"Two ways to get one: run a study with models: [{classifier.name}] and spaces: [{space.name}] (`singflow study`, "
-        "`singflow run`) and name its results with --results; or take one that was released for it (`singflow import_translator`) "
-        "and name its file with --translator"
-    )
+def _paired(folder: Path, model: str, identity: str, space: Space, weights_sha256: str | None = None) -> tuple[Path, Path]:
+    """Features and embeddings of a reference's images by a model, of any weights by default, and a space."""
+    if not (folder / "data/manifest.parquet").is_file():
+        raise InputError(f"--reference {folder}: holds no data/manifest.parquet: name the results folder of a finished study, or packaged")
+    features, embeddings = made_by(folder / "features", identity, weights_sha256), made_by(folder / "embeddings", space.entry.identity)
+    if features is None or embeddings is None:
+        raise InputError(
+            f"no translator of {model} into {space.name} is at hand: {folder} has no images of both with these weights. Two ways to get "
+            f"one: run a study with models: [{model}] and spaces: [{space.name}] (`singflow study`, `singflow run`) and name its results "
+            "with --results; or take one that was released for it (`singflow import_translator`) and name its file with --translator"
+        )
+    return features, embeddings
 
 
 def analyze(image: "Photo", model: str = "efficientnet_lite0", texts: Sequence[str] = (), **options: Any) -> Result:
@@ -379,4 +403,4 @@ def analyze(image: "Photo", model: str = "efficientnet_lite0", texts: Sequence[s
     Result
         Scores.
     """
-    return Analyzer.load(model, **options).analyze(image, texts)
+    return Analyzer.load(model, texts=texts, **options).analyze(image, texts)

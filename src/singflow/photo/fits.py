@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from singflow.artifacts.shards import iterate_whole
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
-from singflow.translators.crossfit import WHOLE, GroupSums, split
+from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, split
 from singflow.translators.partitioned import Halves
 from singflow.translators.reference import Paired, fingerprint
 from singflow.translators.ridge import Affine, RidgePath
@@ -109,21 +110,21 @@ class Trained:
     floor: Floor
 
 
-def train(images: Paired, basis: np.ndarray, settings: Settings, scratch: Path, threads: int) -> Trained:
+def train(images: Paired, split_head: Callable[[], np.ndarray], settings: Settings, scratch: Path, threads: int) -> Trained:
     """Fit translators and floors to training images, as fit_translator and measure_floor do.
 
     Parameters
     ----------
     images : Paired
         The training images.
-    basis : ndarray of shape (d, k)
-        Orthonormal basis of the null space.
+    split_head : callable
+        Gives the orthonormal basis of the null space, (d, k).
     settings : Settings
         How they are fitted.
     scratch : Path
         Folder for what is too large for memory.
     threads : int
-        Permutations at a time.
+        Fits at a time.
 
     Returns
     -------
@@ -131,26 +132,23 @@ def train(images: Paired, basis: np.ndarray, settings: Settings, scratch: Path, 
         In the types of a study's files.
     """
     tried = list(settings.lambdas)
-    crossed, _, facts = fit_translators(images, settings.folds, tried)
+    n, sums = len(images.manifest), GroupSums(split(images.manifest, settings.folds))
+    with ThreadPoolExecutor(threads) as pool:
+        fitting = pool.submit(fit_translators, images, settings.folds, tried)
+        placing = pool.submit(_coordinates, images, split_head, sums, scratch)
+    (crossed, _, facts), (basis, axes, rank, rows) = fitting.result(), placing.result()
     crossed = crossed.each(lambda each: each.astype(np.float32))
-    removed = crossed.each(lambda each: share(each, basis).astype(np.float32))
-    whole = iterate_whole(images.features, "features", images.shards, images.manifest)
-    n = len(images.manifest)
-    is_deg, energy = np.empty(n), np.empty(n)
-    for image_id, features in whole:
-        is_deg[image_id] = Removal(crossed(features, image_id), removed(features, image_id)).image_score()
-        energy[image_id] = null_energy(features, basis)
-    axes, rank = coordinate_axes(basis, images.features_alone)
-    sums = GroupSums(split(images.manifest, settings.folds))
-    rows = read_rows(images, scratch, axes, rank, sums, trains=True)
-    lambdas, scale = choose_penalties(sums, rank, tried, facts["lambda"] if settings.fitted is None else settings.fitted)
-    both = lambdas["translator"], lambdas["predictor"]
-    fits = Fitted(sums, rank, both, sums.split.place, scale)
+    with ThreadPoolExecutor(1) as pool:
+        scoring = pool.submit(_usual, images, crossed, basis)
+        lambdas, scale = choose_penalties(sums, rank, tried, facts["lambda"] if settings.fitted is None else settings.fitted, threads)
+        both = lambdas["translator"], lambdas["predictor"]
+        fits = Fitted(sums, rank, both, sums.split.place, scale, threads)
+    is_deg, energy = scoring.result()
     fits.leave_residuals(rows)
     toward = np.ones((n, len(crossed.whole.bias)), np.float32)  # AS is not asked for
     conditional = score(fits.fit(), sums.split.place, rows, toward).scores["conditional_is_deg"]
     r2 = max(facts["alpha_curve"], key=lambda each: each["validation_r2"])["validation_r2"]
-    final = Fitted(sums, rank, both, np.array([WHOLE]), scale)
+    final = Fitted(sums, rank, both, np.array([WHOLE]), scale, threads)
     ((_, rotated),) = final.fit()
     real = straight(rotated, final.paths[WHOLE], rows.origin[0])
     drawn = list(_refits(fits.exchange(rows), rows, settings, threads)) if sums.split.crossed else []
@@ -159,6 +157,25 @@ def train(images: Paired, basis: np.ndarray, settings: Settings, scratch: Path, 
     residuals = np.float32(scale) * rows.residuals[held * rows.views]
     floor = Floor(axes, rows.origin[0], final.predictors.whole, real, permuted, residuals)
     return Trained(basis, crossed.whole, r2, is_deg, conditional, energy, floor)
+
+
+def _coordinates(
+    images: Paired, split_head: Callable[[], np.ndarray], sums: GroupSums, scratch: Path
+) -> tuple[np.ndarray, np.ndarray, int, Rows]:
+    """Null space, axes and rank of principal and null coordinates, and the images' rows in them, which enter the sums."""
+    basis = split_head()
+    axes, rank = coordinate_axes(basis, images.features_alone)
+    return basis, axes, rank, read_rows(images, scratch, axes, rank, sums, trains=True)
+
+
+def _usual(images: Paired, crossed: CrossFitted, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """IS and null energy of view 0 of the images."""
+    removed = crossed.each(lambda each: share(each, basis).astype(np.float32))
+    is_deg, energy = np.empty(len(images.manifest)), np.empty(len(images.manifest))
+    for image_id, features in iterate_whole(images.features, "features", images.shards, images.manifest):
+        is_deg[image_id] = Removal(crossed(features, image_id), removed(features, image_id)).image_score()
+        energy[image_id] = null_energy(features, basis)
+    return is_deg, energy
 
 
 def straight(fit: Halves, path: RidgePath, origin: np.ndarray) -> Halves:
@@ -211,12 +228,10 @@ def trained(
     ----------
     folder : Path
         Results folder of the training images.
-    images, settings, threads
+    images, split_head, settings, threads
         As for train().
     head : str
         Digest of what the null space is made from.
-    split_head : callable
-        Gives the orthonormal basis of the null space, (d, k).
     cache : Path
         Folder of such files, which may be removed at any time.
 
@@ -240,7 +255,7 @@ def trained(
             cli.log.warning("%s; it is made again", error)
     started = time.perf_counter()
     with threadpool_limits(1):  # matrices are small, and threads of BLAS that wait for each other take longer where cores are shared
-        made = train(images, split_head(), settings, cache, threads)
+        made = train(images, split_head, settings, cache, threads)
     _write(path, made)
     seconds = time.perf_counter() - started
     cli.log.info("translators and floors fitted to %d images in %.1f s, and kept in %s", len(made.is_deg), seconds, cache)

@@ -26,9 +26,10 @@ from singflow.data.manifest import data_root
 from singflow.errors import InputError
 from singflow.photo.analysis import Reach
 from singflow.photo.analyzer import Analyzer, Result
-from singflow.photo.shown import analysed, steered
+from singflow.photo.shown import analysis_html, steering_html
+from singflow.photo.study import existing
 from singflow.photo.towers import open_image
-from singflow.translators.reference import reference_folder
+from singflow.translators.reference import reference_folder, towers_in
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -81,15 +82,15 @@ class Desk:
             When there is nothing to offer, or the first model and space cannot be loaded.
         """
         if results is None:
-            folder, known = reference_folder(reference), list(read_yaml(Path(parts["models"])))
-            shards = {kind: [path.name for path in sorted((folder / kind).glob("*"))] for kind in ("features", "embeddings")}
-            offered = [name for name in known if name in shards["features"]], shards["embeddings"]
+            folder, known = reference_folder(reference), read_yaml(Path(parts["models"]))
+            of_models, of_spaces = towers_in(folder)
+            offered = [name for name in of_models if name in known or "/" in name], of_spaces
         else:
-            table = read_models(results / "tables/models.csv", [])
+            table = read_models(existing(results / "tables/models.csv"), [])
             folder, offered = results, (list(table["model"].unique()), list(table["space"].unique()))
         models, spaces = list(names) or offered[0], list(into) or offered[1]
         if not models or not spaces:
-            raise InputError(f"{folder}: holds no model or space that could be offered: name them with --model and --space")
+            raise InputError(f"{folder}: holds no model or space that could be offered: name the results folder of a finished study")
         load = lru_cache(KEPT)(partial(Analyzer.load, reference=reference, results=results, **parts))
         load(models[0], spaces[0])
         return cls(models, spaces, load, results)
@@ -171,7 +172,7 @@ def look(desk: Desk, model: str, space: str, photo: str | None, words: str, max_
     seen : Seen
         The photo.
     said, moved : str
-        HTML, as analysed() gives it.
+        HTML, as analysis_html() gives it.
 
     Raises
     ------
@@ -191,7 +192,7 @@ def look(desk: Desk, model: str, space: str, photo: str | None, words: str, max_
     result = analyzer.analyze(content, texts, name="this photo", max_pixels=max_pixels)
     seen = Seen(analyzer, replace(result, image=Image.new("RGB", (1, 1))), hashlib.sha256(content).hexdigest())
     pictures = _drawn(desk, seen, model, space) or _nearest(result, max_pixels)
-    return seen, *analysed(result, result.setting, analyzer.artifacts.usual, pictures)
+    return seen, *analysis_html(result, result.setting, analyzer.artifacts.usual, pictures)
 
 
 def _drawn(desk: Desk, seen: Seen, model: str, space: str) -> list[tuple[str, Image.Image | None]]:
@@ -201,6 +202,8 @@ def _drawn(desk: Desk, seen: Seen, model: str, space: str) -> list[tuple[str, Im
     if photos is None or path is None or not path.is_file():
         return []
     ids = np.flatnonzero(photos.manifest["sha256"] == seen.sha256)
+    if not len(ids):
+        return []
     drawn = read_parquet(path)
     drawn = drawn[(drawn["figure"] == "fig1") & (drawn["renderer"] == "unclip") & drawn["image_id"].isin(ids)]
     sides = [drawn[drawn["change"] == change].head(1) for change in ("original", "null removed")]
@@ -252,7 +255,7 @@ def steer(seen: Seen, text: str, is_deg: float, max_pixels: int) -> str:
         _nearest(replace(seen.result, nearest=analyzer.nearest(now.embedding[None], seen.sha256)), max_pixels) if seen.result.photos else []
     )
     shown = [(f"nearest photo now{caption.removeprefix('nearest photo before')}", picture) for caption, picture in near if picture]
-    return steered(
+    return steering_html(
         reach, seen.ways[text], now, before, [probabilities.get(each.index, each) for each in before], shown[0] if shown else None
     )
 
@@ -289,7 +292,7 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
     """
     import gradio as gr
 
-    def analyse(photo: str | None, model: str, space: str, words: str) -> tuple[Any, ...]:
+    def analyze(photo: str | None, model: str, space: str, words: str) -> tuple[Any, ...]:
         try:
             seen, said, moved = look(desk, model, space, photo, words, max_pixels)
         except InputError as error:
@@ -346,7 +349,7 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
             example.click(partial(str, path), outputs=photo, queue=False, show_progress="hidden", api_visibility="private")
         looked = [photo.change, button.click, words.submit, model.input, space.input]
         found = [said, moved, seen, steering, toward, slider, way]
-        gr.on(looked, analyse, [photo, model, space, words], found, show_progress_on=said, **queued)
+        gr.on(looked, analyze, [photo, model, space, words], found, show_progress_on=said, **queued)
         toward.input(turned, [seen, toward], [slider, way], show_progress="hidden", **queued)
         slider.input(move, [seen, toward, slider], [way], show_progress="hidden", trigger_mode="always_last", **queued)
     return page.queue(max_size=WAITING, api_open=False)
@@ -389,7 +392,7 @@ def application(desk: Desk, host: str, max_mb: int, max_pixels: int) -> "FastAPI
 
     around = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     around.add_middleware(Guarded)
-    around.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", host] if is_own(host) else ["*"])
+    around.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", in_url(host)] if is_own(host) else ["*"])
     font = ["system-ui", "sans-serif"]
     theme = gr.themes.Default(primary_hue="blue", font=font, font_mono=["ui-monospace", "monospace"])
     fill = {"button_primary_background_fill": "*primary_700", "button_primary_background_fill_hover": "*primary_800"}
@@ -399,6 +402,22 @@ def application(desk: Desk, host: str, max_mb: int, max_pixels: int) -> "FastAPI
         show_error=False, max_file_size=max_mb * 2**20, enable_monitoring=False, pwa=False, mcp_server=False, theme=theme,
         css_paths=[Path(__file__).with_name("page.css")],
     )  # fmt: skip
+
+
+def in_url(host: str) -> str:
+    """An address as it stands in a URL.
+
+    Parameters
+    ----------
+    host : str
+        Name or number.
+
+    Returns
+    -------
+    str
+        A number of IPv6 in brackets.
+    """
+    return f"[{host}]" if ":" in host else host
 
 
 def is_own(host: str) -> bool:
@@ -452,7 +471,7 @@ def serve(desk: Desk, host: str, port: int, *, max_mb: int, max_pixels: int) -> 
         if not is_own(host):
             log.warning("whoever reaches %s can use the page: it asks for no password", host)
         logging.getLogger("uvicorn.error").addFilter(_meant)
-        log.info("the page is at http://%s:%d/ until Ctrl-C", f"[{host}]" if ":" in host else host, listening.getsockname()[1])
+        log.info("the page is at http://%s:%d/ until Ctrl-C", in_url(host), listening.getsockname()[1])
         uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=2)).run([listening])
 
 

@@ -56,7 +56,8 @@ def chart(draw: Callable[[Axes], None], said: str, width: float, height: float) 
         figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     picture = buffer.getvalue()
     picture = picture[picture.index("<svg") :].replace(INK, "currentColor")
-    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{html.escape(said)}">', picture, count=1)
+    label = html.escape(said)  # put in by a function, as a backslash in it would mean something in a pattern
+    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda svg: f'<svg {svg[1]} role="img" aria-label="{label}">', picture, count=1)
 
 
 def thumbnail(picture: Image.Image) -> str:
@@ -101,11 +102,12 @@ def verdict(analysis: Analysis, setting: Setting) -> tuple[str, str]:
         return "unknown", f"What it ignores turns the photo's meaning by {score.deg:.1f}°; how much of that is chance is not known."
     name = "conditional removal" if analysis.conditional else "null removal"
     if score.floor_share < SHARE:
-        return "meaning", f"A sign of meaning in what it ignores in this photo: {name} turns it more than chance does in 19 of 20 photos."
+        most = f"{1 / SHARE - 1:.0f} of {1 / SHARE:.0f}"
+        return "meaning", f"A sign of meaning in what it ignores in this photo: {name} turns it more than chance does in {most} photos."
     return "none", f"No sign of meaning in what it ignores in this photo: {name} turns it no more than chance would."
 
 
-def analysed(
+def analysis_html(
     analysis: Analysis, setting: Setting, usual: Usual | None, pictures: Sequence[tuple[str, Image.Image | None]]
 ) -> tuple[str, str]:
     """All that the page says of a photo.
@@ -163,8 +165,8 @@ def _beside(name: str, score: Beside, usual: np.ndarray, setting: Setting, unit:
     return name, chart(draw, f"{name}: this photo has {score.deg:.1f}{unit}{place}{floor}", 2.8, 1.6)
 
 
-def steered(way: Reach, path: Sequence[tuple[float, float]], now: Steered, before: Sequence[Prediction], after: Sequence[Prediction],
-            near: tuple[str, Image.Image] | None) -> str:  # fmt: skip
+def steering_html(way: Reach, path: Sequence[tuple[float, float]], now: Steered, before: Sequence[Prediction], after: Sequence[Prediction],
+                  near: tuple[str, Image.Image] | None) -> str:  # fmt: skip
     """A photo steered toward a text, with its logits.
 
     Parameters
@@ -202,7 +204,7 @@ def steered(way: Reach, path: Sequence[tuple[float, float]], now: Steered, befor
         axes.set_xlabel("probability (percent)")
         axes.legend(fontsize=7, loc="lower right")
 
-    said = f"Angle to {way.text!r} by how far the meaning is turned: {now.angle_deg:.1f}° at {now.is_deg:.1f}°, {way.angle_deg:.1f}° at 0°"
+    said = f"Angle to “{way.text}” by how far the meaning is turned: {now.angle_deg:.1f}° at {now.is_deg:.1f}°, {way.angle_deg:.1f}° at 0°"
     likeliest = ", ".join(
         f"{a.name} {100 * a.probability:.1f} % and {100 * b.probability:.1f} %" for a, b in zip(before, after, strict=True)
     )

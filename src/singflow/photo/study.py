@@ -18,7 +18,7 @@ from singflow.artifacts.tables import iterate_row_groups, read_models
 from singflow.artifacts.tensors import Tensors, read_null_basis, read_tensors
 from singflow.cli import log
 from singflow.config.reading import read_yaml
-from singflow.config.registry import read_model, read_space
+from singflow.config.registry import SpaceEntry, read_model, read_space
 from singflow.data.images import read_unchanged
 from singflow.data.manifest import data_root, head_classes, prompt_of
 from singflow.data.vocabulary import read_class_list
@@ -26,7 +26,7 @@ from singflow.errors import InputError
 from singflow.photo.analysis import Artifacts, Neighbour, Setting, Usual, stored_texts
 from singflow.photo.fits import Settings, trained
 from singflow.photo.texts import Texts, text_of
-from singflow.photo.towers import CLASSES, Classifier, pick
+from singflow.photo.towers import CLASSES, Classifier
 from singflow.pictures.neighbours import contents, nearest
 from singflow.towers.ready_texts import read_ready
 from singflow.translators.linear import Translator
@@ -190,7 +190,9 @@ def read_photos(results: Path, space: str) -> Photos:
     return Photos(manifest, results / "embeddings" / space, params["extraction"]["shards"], root)
 
 
-def read_texts(results: Path, space: str, device: "torch.device", class_names: list[str]) -> tuple[Texts, list[str], np.ndarray]:
+def read_texts(
+    results: Path, space: str, entry: SpaceEntry, device: "torch.device", class_names: list[str]
+) -> tuple[Texts, list[str], np.ndarray]:
     """The study's texts in a space, and its concepts.
 
     Parameters
@@ -199,6 +201,8 @@ def read_texts(results: Path, space: str, device: "torch.device", class_names: l
         Folder of the study.
     space : str
         Name of the space.
+    entry : ConSEEntry or OpenCLIPEntry
+        Its entry.
     device : torch.device
         Where the text tower runs, if it is needed.
     class_names : list of str
@@ -232,8 +236,7 @@ def read_texts(results: Path, space: str, device: "torch.device", class_names: l
         own = prompts[label] if prompts[label] != prompt_of(label) else text_of(label, templates)
         labels |= {int(row): (own, embedding)} if row >= 0 else {}
     stored = stored_texts(names, tensors, templates, of_concepts, prompts)
-    entry = read_space(registry_entry(results, "space", space))
-    texts = Texts(entry, device, templates, read_ready(space, entry) | stored, labels, (path, made["weights_sha256"]))
+    texts = Texts(entry, device, templates, stored, read_ready(space, entry), labels, (path, made["weights_sha256"]))
     return texts, names["concepts"], tensors.get("concept_embeddings", np.empty((0, entry.dim), np.float32))
 
 
@@ -310,7 +313,8 @@ def read_stored(results: Path, model: str, space: str, classes: Path | None, dev
     basis = read_null_basis(basis_path)
     folder = results / f"translators/{space}/{model}"
     translator = Translator.load(existing(folder / "linear.safetensors"))
-    texts, concepts, embeddings = read_texts(results, space, device, class_names)
+    entry = read_space(registry_entry(results, "space", space))
+    texts, concepts, embeddings = read_texts(results, space, entry, device, class_names)
     if not translator.weight.shape[1] == len(basis) == head["weight"].shape[1] or len(translator.weight) != embeddings.shape[1]:
         raise InputError(f"{head_path}, {basis_path}, {folder} and the prompts of {space} differ in width: run the study again")
     table = existing(results / "tables/models.csv")
@@ -347,7 +351,7 @@ def read_study(results: Path, model: str, space: str, classes: Path | None, devi
     classes : Path, optional
         Class list of a head that does not name its classes itself; by default the study's.
     device : str
-        auto, cpu or cuda.
+        auto, cpu, cuda or mps.
     threads : int
         Of what is fitted.
     cache : Path
@@ -363,8 +367,10 @@ def read_study(results: Path, model: str, space: str, classes: Path | None, devi
     InputError
         As read_stored() does, or when the model's weights are others by now.
     """
+    from singflow.towers.device import pick_device
+
     entries = {kind: registry_entry(results, kind, name) for kind, name in (("model", model), ("space", space))}
-    stored = read_stored(results, model, space, classes, pick(device))
+    stored = read_stored(results, model, space, classes, pick_device(device))
     basis, names = stored.basis, stored.class_names
     entry = read_model(entries["model"]).model_copy(update={"class_names": names})
     classifier = Classifier.of(entry, model, CLASSES, device)

@@ -1,6 +1,7 @@
 """Embeddings of texts in a space: those that are at hand, and those of its text tower, loaded for the first that is lacking."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -43,18 +44,43 @@ def text_of(name: str, templates: list[str]) -> str:
     return fill(templates[0], name) if len(templates) == 1 else f"{name} ({len(templates)} templates)"
 
 
+def worded(texts: Sequence[str]) -> list[str]:
+    """Texts that are asked about.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        Of a user.
+
+    Returns
+    -------
+    list of str
+        The same.
+
+    Raises
+    ------
+    InputError
+        When one is blank.
+    """
+    if not all(text.strip() for text in texts):
+        raise InputError("a text that photos are compared with (--text) is blank: write words, or leave it out")
+    return list(texts)
+
+
 @dataclass
 class Texts:
     """Embeddings of texts in a space.
 
-    templates: of classes. stored: embeddings by text. labels: text and embedding of a study's labels, by row of the head.
-    made: a file of stored embeddings, and the hash of the weights that it was made with.
+    templates: of classes. stored: embeddings by text, of the space's own tower; ready: of others, taken where a text is asked about.
+    labels: text and embedding of a study's labels, by row of the head. made: a file of stored embeddings, and the hash of the weights
+    that it was made with.
     """
 
     entry: SpaceEntry
     device: "torch.device"
     templates: list[str]
     stored: dict[str, np.ndarray] = field(default_factory=dict)
+    ready: dict[str, np.ndarray] = field(default_factory=dict)
     labels: dict[int, tuple[str, np.ndarray]] = field(default_factory=dict)
     made: tuple[Path, str] | None = None
 
@@ -68,7 +94,8 @@ class Texts:
         weights = weights_sha256(tower.module)
         if self.made and weights != self.made[1]:
             raise InputError(
-                f"{self.made[0]}: was made with other weights of the text tower than are here now: remove it and run the study again"
+                f"{self.made[0]}: was made with weights {self.made[1][:12]} of the text tower, but those here are {weights[:12]}: "
+                "install the former again, or run the study again"
             )
         cli.log.info("text tower loaded in %.1f s", time.perf_counter() - started)
         return tower, weights
@@ -91,10 +118,11 @@ class Texts:
         InputError
             When the tower's weights are other ones now than those that stored embeddings were made with.
         """
+        known = self.ready | self.stored
         for text in texts:
-            if text not in self.stored:
-                self.stored[text] = self._loaded[0].embed([text])[0]
-        return np.stack([self.stored[text] for text in texts])
+            if text not in known:
+                known[text] = self.stored[text] = self._loaded[0].embed([text])[0]
+        return np.stack([known[text] for text in texts])
 
     def of_classes(self, names: list[str]) -> tuple[list[str], np.ndarray]:
         """What stands for the classes of a head: the label of the study that names a class, or the class in its templates.
@@ -117,10 +145,16 @@ class Texts:
         others = [row for row in range(len(names)) if row not in self.labels]
         embeddings = np.empty((len(names), self.entry.dim), np.float32)
         if others:
-            embeddings[others] = embed_templates(self._kept(), [names[row] for row in others], self.templates, {})
+            embeddings[others] = embed_templates(self._of_tower, [names[row] for row in others], self.templates, {})
         for row, (text, embedding) in self.labels.items():
             texts[row], embeddings[row] = text, embedding
         return texts, embeddings
+
+    def _of_tower(self, texts: list[str]) -> np.ndarray:
+        """Stored embeddings, and those of the tower for texts that lack one."""
+        lacking = [text for text in texts if text not in self.stored]
+        known = self.stored | (dict(zip(lacking, self._kept()(lacking), strict=True)) if lacking else {})
+        return np.stack([known[text] for text in texts])
 
     def _kept(self) -> TextCache:
         """The tower, with what it embedded kept in a folder, as embed_prompts keeps it."""

@@ -63,24 +63,24 @@ def open_image(image: Photo, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def pick(wanted: str) -> torch.device:
-    """A device, on which products are of full precision from now on.
+    """The device that images go through towers on; products are of full precision from now on.
 
     Parameters
     ----------
     wanted : str
-        auto, cpu or cuda.
+        auto, cpu, cuda or mps.
 
     Returns
     -------
     torch.device
-        cpu or cuda.
+        cpu, cuda or mps.
     """
     import torch
 
-    from singflow.towers.device import pick_device
+    from singflow.towers.device import pick_tower_device
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    return pick_device(wanted)
+    return pick_tower_device(wanted)
 
 
 @dataclass
@@ -114,7 +114,7 @@ class Classifier:
         classes : str or Path
             Class list of a head whose entry names none.
         device : str
-            auto, cpu or cuda.
+            auto, cpu, cuda or mps.
 
         Returns
         -------
@@ -142,7 +142,7 @@ class Classifier:
         classes : Path
             Class list of a head whose entry names none.
         device : str
-            auto, cpu or cuda.
+            auto, cpu, cuda or mps.
 
         Returns
         -------
@@ -221,7 +221,7 @@ class Space:
         spaces : str or Path
             The registry.
         device : str
-            auto, cpu or cuda.
+            auto, cpu, cuda or mps.
 
         Returns
         -------
@@ -233,8 +233,10 @@ class Space:
         InputError
             For an unknown name.
         """
+        from singflow.towers.device import pick_device
+
         entry, on = resolve_spaces(spaces, [name])[name], pick(device)
-        return cls(name, entry, Texts(entry, on, ["an image of a {}"], read_ready(name, entry)), on)
+        return cls(name, entry, Texts(entry, pick_device(device), ["an image of a {}"], ready=read_ready(name, entry)), on)
 
     @cached_property
     def tower(self) -> spaces.ImageTower:

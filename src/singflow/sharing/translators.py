@@ -19,13 +19,14 @@ from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE
 from singflow.translators.linear import Translator
 from singflow.translators.parameters import Translator as Settings
-from singflow.translators.reference import PACKAGED, Paired
+from singflow.translators.reference import PACKAGED, Paired, towers_in
 from singflow.translators.released import EXPORTED, FIGURES, space_id
 from singflow.translators.ridge import Affine
 
 if TYPE_CHECKING:
     from singflow.config.registry import ModelEntry, SpaceEntry
 
+CARD = "---\nlibrary_name: singflow"  # how a card begins
 LEARNED_FROM = {"study": "the images of study {}", "packaged": "507 ImageNet images, one a class (the packaged reference)"}
 
 
@@ -94,11 +95,8 @@ def packaged() -> list[tuple[str, str]]:
     list of tuple of str
         Space and model.
     """
-    names = [
-        sorted(path.parent.relative_to(PACKAGED / kind).as_posix() for path in (PACKAGED / kind).rglob("shard-00000.safetensors"))
-        for kind in ("embeddings", "features")
-    ]
-    return [(space, model) for space in names[0] for model in names[1]]
+    models, spaces = towers_in(PACKAGED)
+    return [(space, model) for space in spaces for model in models]
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,8 @@ class Exported:
     @property
     def metadata(self) -> dict[str, str]:
         """The header of its file; no software versions, so that the same translator is the same file everywhere."""
-        figures = (self.r2, self.cosine, self.baseline, self.rows, self.images, self.penalty)
+        *figures, fitted_on = FIGURES
+        values = (self.r2, self.cosine, self.baseline, self.rows, self.images, self.penalty)
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": "linear",
@@ -138,8 +137,8 @@ class Exported:
             "space_id": self.space_id,
             "weights_sha256": self.weights_sha256,
             "space_sha256": self.space_sha256,
-            **{key: json.dumps(value) for key, value in zip(FIGURES, figures, strict=False)},
-            "fitted_on": self.fitted_on,
+            **{key: json.dumps(value) for key, value in zip(figures, values, strict=True)},
+            fitted_on: self.fitted_on,
         }
 
 
@@ -205,19 +204,20 @@ def of_study(results: Path, space: str, model: str) -> Exported:
     path = results / f"translators/{space}/{model}/linear.safetensors"
     if not path.is_file():
         known = sorted(each.parent.relative_to(results / "translators").as_posix() for each in results.glob("translators/**/linear.json"))
-        raise InputError(
-            f"{path}: no such file; {results} has translators of {', '.join(known) or 'nothing'}: name one of them with --space and --model"
-        )
+        fix = f"it has {', '.join(known)}: name one of them with --space and --model" if known else "name a finished study's with --results"
+        raise InputError(f"{path}: no such file, so {results} has no such translator: {fix}")
     shards = [shard_path(results / kind / name, 0) for kind, name in (("features", model), ("embeddings", space))]
     if absent := [shard for shard in shards if not shard.is_file()]:
         raise InputError(f"{absent[0]}: not here, and it says with which weights the translator was fitted: `make fetch` brings it")
     facts, made = read_json(path.with_suffix(".json")), tuple(read_tensors(shard, [])[1] for shard in shards)
     entries = read_space(results / f"registry/spaces/{space}.json"), read_model(results / f"registry/models/{model}.json")
-    learned = LEARNED_FROM["study"].format(read_tensors(path, [])[1]["study"])
-    if facts["reference"] is not None:
-        learned = LEARNED_FROM["packaged"] if facts["reference"] == "packaged" else f"the images of {facts['reference']}"
-    elif not facts["n_train"]:
+    reference = facts["reference"]
+    if not facts["n_train"]:
         learned = "images that its makers chose: it was imported"
+    elif reference == "packaged":
+        learned = LEARNED_FROM["packaged"]
+    else:  # of a reference's folder the name alone: where it lies is nobody else's business
+        learned = LEARNED_FROM["study"].format(Path(reference).name if reference else read_tensors(path, [])[1]["study"])
     return _exported(Translator.load(path), (space, entries[0]), (model, entries[1]), made, facts, learned)
 
 
@@ -263,10 +263,17 @@ def export(exported: Exported, folder: Path) -> Path:
     -------
     Path
         The translator's file.
+
+    Raises
+    ------
+    InputError
+        When the folder holds another README.md.
     """
-    path = folder / EXPORTED
+    path, readme = folder / EXPORTED, folder / "README.md"
+    if readme.exists() and not readme.read_bytes().startswith(CARD.encode()):
+        raise InputError(f"{readme}: is no card of a translator, and would be replaced by one: name another folder")
     write_tensors(path, {"weight": exported.translator.weight, "bias": exported.translator.bias}, exported.metadata)
-    write_bytes(folder / "README.md", card(exported).encode())
+    write_bytes(readme, card(exported).encode())
     return path
 
 
@@ -286,8 +293,7 @@ def card(exported: Exported) -> str:
     each, (rows, columns) = exported, exported.translator.weight.shape
     penalty = "" if each.penalty is None else f" by ridge regression with lambda {each.penalty:g}, chosen by cross-validation,"
     zero = "\n**Known zero.** This space is a function of the model's own logits, so the null space can hide nothing in it.\n"
-    return f"""---
-library_name: singflow
+    return f"""{CARD}
 tags: [translator, null-space, vision-language, linear]
 base_model: {each.model_id}
 ---

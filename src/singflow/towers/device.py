@@ -24,7 +24,7 @@ def pick_device(wanted: str) -> torch.device:
         For cuda when PyTorch sees no GPU.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("extraction.device is cuda, but PyTorch sees no GPU: write auto or cpu")
+        raise InputError("device is cuda, but PyTorch sees no GPU: write auto or cpu")
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -49,5 +49,5 @@ def pick_tower_device(wanted: str) -> torch.device:
     if wanted != "mps":
         return pick_device(wanted)
     if not torch.backends.mps.is_available():
-        raise InputError("extraction.device is mps, but PyTorch sees no Apple GPU: write auto or cpu")
+        raise InputError("device is mps, but PyTorch sees no Apple GPU: write auto or cpu")
     return torch.device("mps")

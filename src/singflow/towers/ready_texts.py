@@ -99,7 +99,7 @@ def read_npz(path: Path) -> Texts:
     return dict(zip(texts, embeddings.astype(np.float32), strict=True))
 
 
-def check_texts(path: Path, texts: Texts, name: str, entry: SpaceEntry, tower: TextTower | None) -> None:
+def check_texts(path: Path, texts: Texts, name: str, entry: SpaceEntry, tower: TextTower | None) -> str | None:
     """Refuse texts of another space.
 
     Parameters
@@ -115,6 +115,11 @@ def check_texts(path: Path, texts: Texts, name: str, entry: SpaceEntry, tower: T
     tower : TextTower or None
         Its text tower, which embeds some of the texts again: most must be nearest to themselves. None where its weights are not here.
 
+    Returns
+    -------
+    str or None
+        What could not be checked: a file of this form does not say of which space it is.
+
     Raises
     ------
     InputError
@@ -125,13 +130,15 @@ def check_texts(path: Path, texts: Texts, name: str, entry: SpaceEntry, tower: T
         raise InputError(f"{path}: its embeddings have {width} dimensions, but {name} has {entry.dim}: name the space that they are of")
     chosen = list(texts)[:SAMPLE]
     if tower is None or len(chosen) < 2:
-        return
+        why = f"the text tower of {name} is not here to embed some of them again" if tower is None else "one text is too few to tell"
+        return f"{path}: that its embeddings are of {name} is your word: {why}, so their width, {width}, is all that was compared"
     nearest = (tower.embed(chosen) @ np.stack([texts[each] for each in chosen]).T).argmax(axis=1)
     same = int((nearest == np.arange(len(chosen))).sum())
     if 2 * same <= len(chosen):
         raise InputError(
             f"{path}: only {same} of {len(chosen)} texts are nearest to themselves when {name} embeds them: they are of another space"
         )
+    return None
 
 
 def ready_path(space: str, name: str) -> Path:

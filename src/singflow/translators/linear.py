@@ -107,6 +107,34 @@ def read_imported(imported: list[str], space: str, model: str) -> Translator | N
     return Translator.load(path)
 
 
+def check_weights(space: str, model: str, features: Path, embeddings: Path) -> None:
+    """Refuse an imported translator of other weights than features and embeddings were made with; a file may not say of which it is.
+
+    Parameters
+    ----------
+    space, model : str
+        Their names in the study.
+    features, embeddings : Path
+        Folders of shards, whose headers have the hashes of the weights.
+
+    Raises
+    ------
+    InputError
+        When the classifier's weights or the image tower's are others.
+    """
+    from singflow.artifacts.shards import shard_path
+
+    path = imported_path(space, model)
+    made = read_tensors(path, [])[1]
+    for key, name, shards in (("weights_sha256", model, features), ("space_sha256", space, embeddings)):
+        here = read_tensors(shard_path(shards, 0), [])[1]["weights_sha256"]
+        if made.get(key, here) != here:
+            raise InputError(
+                f"{path}: was fitted for weights {made[key][:12]} of {name}, but {shards} was made with {here[:12]}: restore the former, "
+                f"import a translator of the latter, or take {space}/{model} out of translator.imported"
+            )
+
+
 def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:
     """The translators of a file, of which each image of a study has the one that did not see it.
 

@@ -89,6 +89,26 @@ def _towers(folder: Path) -> dict[Path, dict[str, str]]:
     return found
 
 
+def towers_in(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the models and spaces whose features and embeddings a results folder holds.
+
+    Parameters
+    ----------
+    folder : Path
+        Of a study or a reference.
+
+    Returns
+    -------
+    models, spaces : list of str
+        Sorted.
+    """
+    models, spaces = (
+        sorted(path.parent.relative_to(folder / kind).as_posix() for path in (folder / kind).rglob("shard-00000.safetensors"))
+        for kind in ("features", "embeddings")
+    )
+    return models, spaces
+
+
 def made_by(folder: Path, tower: str, weights_sha256: str | None = None) -> Path | None:
     """The shards that a tower made.
 
@@ -221,7 +241,7 @@ def _same(folder: Path, mine: Path) -> Path:
 
 
 def pack(results: Path, output: Path) -> int:
-    """Copy of a study's results what a reference needs: manifest, features as float16, and embeddings.
+    """Copy of a study's results what a reference needs: manifest, features as float16, and embeddings of images and texts.
 
     Parameters
     ----------
@@ -253,11 +273,11 @@ def pack(results: Path, output: Path) -> int:
         raise InputError(f"{results}: holds no features and embeddings: run its study first")
     if output.exists() and any(output.iterdir()):
         raise InputError(f"{output}: holds files: remove it, or name another folder")
-    written = [output / "data/manifest.parquet"]
-    write_bytes(written[0], manifest.read_bytes())
-    for path in shards:
+    written = []
+    texts = [path for kind in ("json", "safetensors") for path in sorted(results.glob(f"prompts/**/[!.]*.{kind}"))]
+    for path in [manifest, *texts, *shards]:
         written.append(output / path.relative_to(results))
-        if path.is_relative_to(results / "embeddings"):
+        if not path.is_relative_to(results / "features"):
             write_bytes(written[-1], path.read_bytes())
             continue
         tensors, made = read_tensors(path, ["features", "image_id", "view"])

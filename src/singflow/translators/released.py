@@ -116,6 +116,8 @@ def read_offered(path: Path, model_id: str) -> Release:
     InputError
         As the reader of each form does, and when a folder holds none for the model.
     """
+    if not path.exists():
+        raise InputError(f"--release {path}: no such file or folder: name what was released, or its folder")
     if path.is_file():
         return read_exported(path) if path.suffix == ".safetensors" else read_aligner(path)
     if (path / EXPORTED).is_file():
