@@ -143,9 +143,9 @@ def train(images: Paired, basis: np.ndarray, settings: Settings, scratch: Path, 
     axes, rank = coordinate_axes(basis, images.features_alone)
     sums = GroupSums(split(images.manifest, settings.folds))
     rows = read_rows(images, scratch, axes, rank, sums, trains=True)
-    lambdas, scale = choose_penalties(sums, rank, tried, facts["lambda"] if settings.fitted is None else settings.fitted)
+    lambdas, scale, paths = choose_penalties(sums, rank, tried, facts["lambda"] if settings.fitted is None else settings.fitted)
     both = lambdas["translator"], lambdas["predictor"]
-    fits = Fitted(sums, rank, both, sums.split.place, scale)
+    fits = Fitted(sums, rank, both, sums.split.place, scale, paths=paths)
     fits.leave_residuals(rows)
     toward = np.ones((n, len(crossed.whole.bias)), np.float32)  # AS is not asked for
     conditional = score(fits.fit(), sums.split.place, rows, toward).scores["conditional_is_deg"]
