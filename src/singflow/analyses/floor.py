@@ -16,7 +16,7 @@ from pydantic import Field
 
 from singflow.analyses.metrics import Removal
 from singflow.artifacts.scratch import Scratch
-from singflow.artifacts.shards import in_blocks
+from singflow.artifacts.shards import in_blocks, rows_of
 from singflow.config.sections import Section
 from singflow.parallel import map_apart
 from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, cross_validate, cross_validate_alike, penalties
@@ -86,23 +86,8 @@ class Rows:
         sums = np.zeros((self.known.shape[1], self.residuals.shape[1]))
         images = np.flatnonzero(self.groups == group)
         for part in np.array_split(images, max(1, -(-len(images) * self.views // ROWS))):
-            sums += self.known[self.rows_of(part)].T @ self.residuals[self.rows_of(order[part])]
+            sums += self.known[rows_of(part, self.views)].T @ self.residuals[rows_of(order[part], self.views)]
         return sums
-
-    def rows_of(self, images: np.ndarray) -> np.ndarray:
-        """The rows of all views of images.
-
-        Parameters
-        ----------
-        images : ndarray of int
-            Their ids.
-
-        Returns
-        -------
-        ndarray of int
-            Positions of rows, image after image.
-        """
-        return (images[:, None] * self.views + np.arange(self.views)).ravel()
 
 
 Fits = Iterable[tuple[int, Halves]]  # by the place of the images that they score; made one after the other
@@ -189,7 +174,7 @@ class Fitted:
         for group in np.unique(rows.groups):
             predictor, own = self.predictor_of(group), self._own.get(self._place(group))
             for images in in_blocks(np.flatnonzero(rows.groups == group), max(1, 4096 // rows.views)):
-                at = rows.rows_of(images)
+                at = rows_of(images, rows.views)
                 principal = rows.known[at, :rank]
                 predicted = predictor(principal + rows.origin[0])
                 rows.residuals[at] = rows.residuals[at] - predicted

@@ -319,8 +319,11 @@ class RidgeStatistics:
         penalized.flat[:: len(penalized) + 1] += alpha
         if not len(penalized):
             return penalized
-        inverse, _ = scipy.linalg.lapack.dpotri(scipy.linalg.lapack.dpotrf(penalized, lower=1)[0], lower=1)
-        return np.tril(inverse) + np.tril(inverse, -1).T
+        factor, _ = scipy.linalg.lapack.dpotrf(penalized.T, lower=1, overwrite_a=1)  # zero above the diagonal, as its inverse below is
+        inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
+        inverse += inverse.T
+        inverse.flat[:: len(inverse) + 1] /= 2.0
+        return inverse
 
     def nested_errors(self, held_out: "RidgeStatistics", alpha: float) -> np.ndarray:
         """Sum of squared errors on other rows of the solutions on the first 0, 1, 2, ..., d features, from one Cholesky factor.
