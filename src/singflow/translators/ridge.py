@@ -113,9 +113,11 @@ class RidgeStatistics:
         if self.n and other.n and not all(map(np.array_equal, self._start, other._start)):
             raise ValueError("sums from different origins cannot be added")
         self.origin = other.origin if other.n else self.origin
+        combine = np.add if times == 1 else np.subtract
+        for name in ("_x", "_z", "_xx", "_xz"):
+            mine, its = getattr(self, name), getattr(other, name)
+            setattr(self, name, combine(mine, its, out=mine) if self.n or times != 1 else its.copy())
         self.n += times * other.n
-        for mine, its in ((self._x, other._x), (self._z, other._z), (self._xx, other._xx), (self._xz, other._xz)):
-            mine += times * its if times != 1 else its
         self._zz += times * other._zz
 
     def regress(self, inputs: slice, targets: slice | None = None) -> "RidgeStatistics":
