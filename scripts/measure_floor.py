@@ -63,17 +63,17 @@ def main(flags: Flags) -> None:
     training = read_rows(images, folder, axes, rank, sums, trains=True)
     fitted = read_json(flags.translator).of_kind("lambda", float | None)
     released, judged = fitted is None, sums.split.crossed  # in sample residuals are too small, and so are floors
-    lambdas, scale = choose_penalties(sums, rank, flags.lambdas, fitted, flags.threads)
+    lambdas, scale, paths = choose_penalties(sums, rank, flags.lambdas, fitted, flags.threads)
     facts = unique_information(sums, rank, (lambdas["translator"], lambdas["principal"]), flags.confidence, flags.threads)
     place = sums.split.place if images is own else np.full(len(manifest), WHOLE, np.int32)
-    fits = Fitted(sums, rank, (lambdas["translator"], lambdas["predictor"]), place, scale, flags.threads)
+    fits = Fitted(sums, rank, (lambdas["translator"], lambdas["predictor"]), place, scale, flags.threads, paths)
     fits.leave_residuals(training)
     scored = training
     if images is not own:
         scored = read_rows(own, folder, axes, rank, sums, trains=False)
         fits.leave_residuals(scored)
     real, exchange = score(fits.fit(), place, scored, texts[codes]), fits.exchange(training)
-    del sums, fits  # permutations take their memory
+    del sums, fits, paths  # permutations take their memory
     numbers = {"permutations": flags.permutations, "seed": flags.seed, "threads": flags.threads}
     floors = measure(real, exchange, training, scored, place, texts, codes, **numbers)
     n = np.bincount(codes, minlength=len(labels))

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from singflow import cli
+from singflow.analyses.fitting import read_coordinates
 from singflow.analyses.geometry import coordinate_axes
 from singflow.analyses.head_extension import enough, head_extension
 from singflow.artifacts.files import Facts, read_json
-from singflow.artifacts.shards import in_blocks, read_manifest
+from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis
 from singflow.translators.crossfit import GroupSums, split
@@ -38,9 +37,8 @@ def main(flags: Flags) -> None:
     lambdas = Facts(flags.floor, read_json(flags.floor).of_kind("lambdas", dict))
     axes, rank = coordinate_axes(read_null_basis(flags.projector), images.features_alone)
     sums = GroupSums(split(images.manifest, flags.folds))
-    for shard, embeddings in images:
-        for part in in_blocks(np.arange(len(embeddings))):
-            sums.update(shard["features"][part] @ axes, embeddings[part], shard["image_id"][part], shard["view"][part])
+    for _ in read_coordinates(images, axes, sums):
+        pass
     curve = head_extension(sums, rank, (lambdas.of_kind("translator", float), lambdas.of_kind("principal", float)), flags.confidence)
     write_parquet(flags.output, curve)
     first, last, fewest = curve.iloc[0], curve.iloc[-1], enough(curve)

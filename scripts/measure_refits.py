@@ -1,5 +1,7 @@
 """Measure what the fit of the translators adds to the uncertainty of mean scores, and what scores are at penalties that are as good."""
 
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +11,7 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.controls import Case, draw_subspace
+from singflow.analyses.fitting import read_coordinates
 from singflow.analyses.geometry import complement, row_span
 from singflow.analyses.refits import (
     DRAWS,
@@ -25,7 +28,7 @@ from singflow.analyses.refits import (
 )
 from singflow.artifacts.files import read_json, read_names, write_json
 from singflow.artifacts.scratch import Scratch
-from singflow.artifacts.shards import in_blocks, label_rows, read_manifest
+from singflow.artifacts.shards import label_rows, read_manifest
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.translators.crossfit import WHOLE, GroupSums, split
@@ -54,13 +57,16 @@ class Flags(cli.Command):
     report: Path
 
 
-def read_axes(images: Paired, basis: np.ndarray, *, few: bool) -> tuple[np.ndarray, int]:
-    """Directions of principal and then of null coordinates, and the number of the former; `few`: those in which all features lie."""
+def read_axes(images: Sequence[Paired], basis: np.ndarray) -> tuple[np.ndarray, int]:
+    """Directions of principal and then of null coordinates, as far as features of any of the images lie in them; number of the former."""
+
+    def features() -> Iterator[np.ndarray]:
+        return chain.from_iterable(each.features_alone() for each in images)
 
     def spanned(part: np.ndarray) -> np.ndarray:
-        if not few or (span := row_span(block[: part.shape[1]] @ part for block in images.features_alone())) is None:
+        if (span := row_span(block[: part.shape[1]] @ part for block in features())) is None:
             return part
-        shared = (next(images.features_alone())[0] @ part).astype(np.float64)  # what all have in common
+        shared = (next(features())[0] @ part).astype(np.float64)  # what all have in common
         shared -= span @ (span.T @ shared)
         length = np.linalg.norm(shared)
         return part @ (np.column_stack([span, shared / length]) if length > 0 and span.shape[1] < len(span) else span)
@@ -69,17 +75,12 @@ def read_axes(images: Paired, basis: np.ndarray, *, few: bool) -> tuple[np.ndarr
     return np.hstack(parts).astype(np.float32), parts[0].shape[1]
 
 
-def read_images(pairs: Paired, folder: Path, axes: np.ndarray, sums: GroupSums | None) -> tuple[Scratch, Scratch, int]:
-    """Coordinates (a, b) and embeddings of all rows, in the order of images and views, and the number of views; they enter the sums."""
+def read_images(pairs: Paired, folder: Path, axes: np.ndarray, sums: GroupSums | None, wanted: int = 0) -> tuple[Scratch, Scratch, int]:
+    """Coordinates (a, b) and embeddings of the views wanted (0: all), by image and view, and their number; they enter the sums."""
     rows: tuple[Scratch, ...] = ()
-    for shard, embeddings in pairs:
-        views = int(shard["view"].max()) + 1
+    for views, place, coordinates, embeddings in read_coordinates(pairs, axes, sums, wanted):
         rows = rows or tuple(Scratch(folder, len(pairs.manifest) * views, width) for width in (axes.shape[1], embeddings.shape[1]))
-        for part in in_blocks(np.arange(len(embeddings))):
-            image_id, view, coordinates = shard["image_id"][part], shard["view"][part], shard["features"][part] @ axes
-            if sums is not None:
-                sums.update(coordinates, embeddings[part], image_id, view)
-            rows[0][image_id * views + view], rows[1][image_id * views + view] = coordinates, embeddings[part]
+        rows[0][place], rows[1][place] = coordinates, embeddings
     return *rows, views
 
 
@@ -112,20 +113,21 @@ def main(flags: Flags) -> None:
         names = read_names(flags.names)["labels"]
         texts, codes = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"], label_rows(manifest, names, flags.names)
         training, folder = training_images(flags.reference, own), flags.table.parent
-        axes, rank = read_axes(training, basis, few=training is own)  # other images have features beyond those directions
+        axes, rank = read_axes([training] if training is own else [training, own], basis)
         sums = GroupSums(split(training.manifest, flags.folds))
         features, targets, views = read_images(training, folder, axes, sums)
         images = fitted = Images(features, targets, sums.split.place, sums.split.groups, views)
         if training is not own:
-            features, targets, views = read_images(own, folder, axes, None)
+            features, targets, views = read_images(own, folder, axes, None, wanted=1)
             alone = np.full(len(manifest), WHOLE, np.int32)
             images = Images(features, targets, alone, alone, views)
         predictors = fits_of(sums.regress(slice(0, rank), slice(rank, None)), read_json(flags.floor).of_kind("lambdas", dict)["predictor"])
         parts = removals(flags, axes, rank, basis, [each.map for each in predictors])
-        columns |= refitted(images, fitted, fits_of(sums, translator["lambda"]), predictors, parts, texts, codes, flags.seed)
+        translators = fits_of(sums, translator["lambda"])
+        columns |= refitted(images, fitted, translators, predictors, parts, texts, codes, flags.seed)
         ranked = {prefix: each for prefix, each in parts.items() if prefix not in ("conditional_", "matched_")}
         for penalty in sorted(translator["lambdas_within_one_error"], key=lambda each: each != translator["lambda"]):
-            maps = maps_of(sums, penalty)
+            maps = [each.map for each in translators] if penalty == translator["lambda"] else maps_of(sums, penalty)
             means = {prefix: mean_scores(images, maps, each, texts, codes) for prefix, each in ranked.items()}
             table.append({"lambda": penalty} | {prefix + name: value for prefix, each in means.items() for name, value in each.items()})
     known = {"reference": training is not own, "image_id": training.manifest["image_id"], "label": training.manifest["label"]}

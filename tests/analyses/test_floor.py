@@ -170,9 +170,9 @@ def test_the_number_of_threads_changes_no_byte():
     place, texts, sums = planted.split.place, planted.texts, planted.sums
 
     def run(threads):
-        lambdas, scale = floor.choose_penalties(sums, planted.rank, LAMBDAS, None, threads)
+        lambdas, scale, paths = floor.choose_penalties(sums, planted.rank, LAMBDAS, None, threads)
         facts = unique_information(sums, planted.rank, (lambdas["translator"], lambdas["principal"]), 0.95, threads)
-        fitted = floor.Fitted(sums, planted.rank, (lambdas["translator"], lambdas["predictor"]), place, scale, threads)
+        fitted = floor.Fitted(sums, planted.rank, (lambdas["translator"], lambdas["predictor"]), place, scale, threads, paths)
         rows = rows_of(fitted, sums, planted.a, planted.b, planted.z, planted.split.groups, planted.views)
         real, exchange = floor.score(fitted.fit(), place, rows, texts[planted.codes]), fitted.exchange(rows)
         given = {"permutations": 9, "seed": 0, "threads": threads}

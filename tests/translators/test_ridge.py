@@ -221,7 +221,7 @@ def test_the_errors_of_nested_solutions_are_those_of_each_one_fitted_by_itself(n
     narrow = np.hstack([features[:, :rank], features[:, rank:] @ basis])
     rows, held_out = slice(0, n), slice(n, None)
     made, judged = (fitted(features[part], embeddings[part]).project(rank, basis) for part in (rows, held_out))
-    errors = made.nested_errors(judged, 0.7)
+    errors = made.nested_errors(0.7)(judged)
     assert len(errors) == narrow.shape[1] + 1
     for width, error in enumerate(errors):
         plain = fitted(narrow[rows, :width], embeddings[rows]).solve(0.7)

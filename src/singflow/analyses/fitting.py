@@ -25,6 +25,8 @@ from singflow.translators.crossfit import (
 from singflow.translators.ridge import Affine, Agreement
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from singflow.translators.reference import Paired
 
 
@@ -137,6 +139,51 @@ def judge(images: Paired, translators: CrossFitted, means: list[np.ndarray], *ch
     return judgements
 
 
+def read_coordinates(
+    images: Paired, axes: np.ndarray, sums: GroupSums | None = None, views: int = 0
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Coordinates of all rows, by the block.
+
+    Parameters
+    ----------
+    images : Paired
+        n images.
+    axes : ndarray of shape (d, p)
+        Orthonormal columns in float32.
+    sums : GroupSums, optional
+        What every block is added to before it is given.
+    views : int
+        Views of each image that are read, from 0; all by default.
+
+    Yields
+    ------
+    views : int
+        How many there are.
+    rows : ndarray of int, shape (k,)
+        Where rows lie in a matrix of n * views: image after image.
+    coordinates : ndarray of shape (k, p)
+        Theirs.
+    embeddings : ndarray of shape (k, m)
+        Of the same rows.
+
+    Raises
+    ------
+    InputError
+        When views are missing.
+    """
+    n, seen = len(images.manifest), 0
+    for shard, embeddings in images:
+        views = views or int(shard["view"].max()) + 1
+        for part in in_blocks(np.flatnonzero(shard["view"] < views)):
+            image_id, view, coordinates = shard["image_id"][part], shard["view"][part], shard["features"][part] @ axes
+            if sums is not None:
+                sums.update(coordinates, embeddings[part], image_id, view)
+            seen += len(part)
+            yield views, image_id * views + view, coordinates, embeddings[part]
+    if seen != n * views:
+        raise InputError(f"{images.features}: holds {seen} rows, not {views} of each of {n} images: remove it and run the workflow again")
+
+
 def read_rows(images: Paired, folder: Path, axes: np.ndarray, rank: int, sums: GroupSums, *, trains: bool) -> Rows:
     """Coordinates (a, b) in the order of images and views; b stands where residuals will.
 
@@ -166,24 +213,14 @@ def read_rows(images: Paired, folder: Path, axes: np.ndarray, rank: int, sums: G
     InputError
         When views are missing.
     """
-    n, seen, views = len(images.manifest), 0, 0 if trains else 1
+    n = len(images.manifest)
     rows: tuple[Scratch, ...] = ()
-    for shard, embeddings in images:
-        views = views or int(shard["view"].max()) + 1
-        if not rows:
-            rows = tuple(Scratch(folder, n * views, width) for width in (rank + embeddings.shape[1], axes.shape[1] - rank))
+    for views, place, coordinates, embeddings in read_coordinates(images, axes, *((sums,) if trains else (None, 1))):
+        rows = rows or tuple(Scratch(folder, n * views, width) for width in (rank + embeddings.shape[1], axes.shape[1] - rank))
         known, hidden = rows
-        for part in in_blocks(np.arange(len(embeddings)) if trains else np.flatnonzero(shard["view"] == 0)):
-            image_id, view = shard["image_id"][part], shard["view"][part]
-            coordinates, place = shard["features"][part] @ axes, image_id * views + view
-            if trains:
-                sums.update(coordinates, embeddings[part], image_id, view)
-            first = sums.origin or (coordinates[0], embeddings[0])
-            origin = first[0][:rank], first[1]
-            known[place] = np.hstack([coordinates[:, :rank], embeddings[part]]) - np.concatenate(origin).astype(np.float32)
-            hidden[place] = coordinates[:, rank:]
-            seen += len(place)
-    if seen != n * views:
-        raise InputError(f"{images.features}: holds {seen} rows, not {views} of each of {n} images: remove it and run the workflow again")
+        first = sums.origin or (coordinates[0], embeddings[0])
+        origin = first[0][:rank], first[1]
+        known[place] = np.hstack([coordinates[:, :rank], embeddings]) - np.concatenate(origin).astype(np.float32)
+        hidden[place] = coordinates[:, rank:]
     groups = sums.split.groups if trains else np.full(n, WHOLE, dtype=np.int32)
     return Rows(known, hidden, Scratch(folder, n, axes.shape[1] - rank), Scratch(folder, n, rank), origin, groups, views)

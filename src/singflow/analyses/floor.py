@@ -5,7 +5,7 @@ predicts of it, B a, and a residual e. Residuals of other images, b* = B a + e_p
 carries nothing: the translator is fitted to it anew, and scored as the real one.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import chain
@@ -16,7 +16,7 @@ from pydantic import Field
 
 from singflow.analyses.metrics import Removal
 from singflow.artifacts.scratch import Scratch
-from singflow.artifacts.shards import in_blocks
+from singflow.artifacts.shards import in_blocks, rows_of
 from singflow.config.sections import Section
 from singflow.parallel import map_apart
 from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, cross_validate, cross_validate_alike, penalties
@@ -86,23 +86,8 @@ class Rows:
         sums = np.zeros((self.known.shape[1], self.residuals.shape[1]))
         images = np.flatnonzero(self.groups == group)
         for part in np.array_split(images, max(1, -(-len(images) * self.views // ROWS))):
-            sums += self.known[self.rows_of(part)].T @ self.residuals[self.rows_of(order[part])]
+            sums += self.known[rows_of(part, self.views)].T @ self.residuals[rows_of(order[part], self.views)]
         return sums
-
-    def rows_of(self, images: np.ndarray) -> np.ndarray:
-        """The rows of all views of images.
-
-        Parameters
-        ----------
-        images : ndarray of int
-            Their ids.
-
-        Returns
-        -------
-        ndarray of int
-            Positions of rows, image after image.
-        """
-        return (images[:, None] * self.views + np.arange(self.views)).ravel()
 
 
 Fits = Iterable[tuple[int, Halves]]  # by the place of the images that they score; made one after the other
@@ -159,17 +144,20 @@ class Fitted:
 
     sums: of the training rows (a, b); rank: number r of principal coordinates; lambdas: penalties of translator and predictor.
     place: (n,) the fit that scores each image of the study, WHOLE for all with a reference. scale: what permuted residuals are
-    multiplied by, as `predictor_penalty` says. threads: fits at a time, as map_apart() takes it.
+    multiplied by, as `predictor_penalty` says. threads: fits at a time, as map_apart() takes it. paths: the regressions of embeddings on
+    principal coordinates, of the folds' fits, where choose_penalties() has made them.
     """
 
     def __init__(
-        self, sums: GroupSums, rank: int, lambdas: tuple[float, float], place: np.ndarray, scale: float = 1.0, threads: int | None = None
-    ) -> None:
+        self, sums: GroupSums, rank: int, lambdas: tuple[float, float], place: np.ndarray, scale: float = 1.0,
+        threads: int | None = None, paths: Sequence[RidgePath] = (),
+    ) -> None:  # fmt: skip
         crossed = {fit: groups for fit, (groups, _) in enumerate(sums.split.fits)} if sums.split.crossed else {}
         groups_of = crossed | {WHOLE: sums.split.whole}
         self._sums, self._rank, self._lambdas, self._scale, self._threads = sums, rank, lambdas, scale, threads
         self._used = {fit: groups for fit, groups in groups_of.items() if (place == fit).any()}
-        parted = map_apart(lambda groups: Partitioned.of(sums.of(groups), rank), self._used.values(), threads)
+        known = dict(enumerate(paths))
+        parted = map_apart(lambda fit: Partitioned.of(sums.of(self._used[fit]), rank, known.get(fit)), self._used, threads)
         self._own = dict(zip(self._used, parted, strict=True))
         maps = map_apart(lambda groups: self._predictor(sums.of(groups)), groups_of.values(), threads)
         self.predictors = CrossFitted(tuple(maps), place, place)
@@ -186,7 +174,7 @@ class Fitted:
         for group in np.unique(rows.groups):
             predictor, own = self.predictor_of(group), self._own.get(self._place(group))
             for images in in_blocks(np.flatnonzero(rows.groups == group), max(1, 4096 // rows.views)):
-                at = rows.rows_of(images)
+                at = rows_of(images, rows.views)
                 principal = rows.known[at, :rank]
                 predicted = predictor(principal + rows.origin[0])
                 rows.residuals[at] = rows.residuals[at] - predicted
@@ -490,14 +478,15 @@ def predictor_penalty(sums: GroupSums, best: float) -> tuple[float, float]:
         From 0.89 to 1.
     """
     made = sums.of(sums.split.whole)
-    spectrum = made.decompose().spectrum
-    share = np.sum(spectrum / (spectrum + penalties(made, [UNDERSMOOTHED * best])[0])) / np.isin(sums.split.groups, sums.split.whole).sum()
+    (alpha,) = penalties(made, [UNDERSMOOTHED * best])
+    freedom = made.shape[0] - alpha * np.trace(made.inverse(alpha))
+    share = freedom / np.isin(sums.split.groups, sums.split.whole).sum()
     return (UNDERSMOOTHED * best, float(np.sqrt(1.0 / (1.0 + share)))) if share <= AT_MOST else (best, 1.0)
 
 
 def choose_penalties(
     sums: GroupSums, rank: int, tried: list[float], fitted: float | None, threads: int | None = None
-) -> tuple[dict[str, float], float]:
+) -> tuple[dict[str, float], float, list[RidgePath]]:
     """Penalties of a floor's regressions, and the scale of its residuals.
 
     Parameters
@@ -519,12 +508,15 @@ def choose_penalties(
         Those of the translator, of that of the principal coordinates alone, and of the predictor of null coordinates.
     scale : float
         What residuals are multiplied by, as predictor_penalty() says; 1 in sample.
+    paths : list of RidgePath
+        The regressions of embeddings on principal coordinates, of every fold's fit.
     """
     seen, between = (sums.regress(slice(0, rank), targets) for targets in (None, slice(rank, None)))
-    principal, predictor = (tried[each.best] for each in cross_validate_alike([seen, between], tried, threads))
+    paths = list(map_apart(lambda fit: seen.of(fit[0]).decompose(), sums.split.fits, threads))
+    principal, predictor = (tried[each.best] for each in cross_validate_alike([seen, between], tried, threads, paths))
     lambdas = {"translator": tried[cross_validate(sums, tried).best] if fitted is None else fitted, "principal": principal}
     lambdas["predictor"], scale = predictor_penalty(between, predictor) if sums.split.crossed else (predictor, 1.0)
-    return lambdas, scale
+    return lambdas, scale, paths if sums.split.crossed else []
 
 
 def p_value(real: float, permuted: np.ndarray) -> float:

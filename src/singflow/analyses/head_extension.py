@@ -45,12 +45,12 @@ def null_directions(made: RidgeStatistics, rank: int, alpha: float) -> np.ndarra
     ----------
     Izenman, Reduced-rank regression for the multivariate linear model, 1975.
     """
-    hidden = made.solve(alpha).weight[:, rank:]
-    predictor, scatter = made.regress(slice(0, rank), slice(rank, None)).solve(alpha), made.centred()[2]
-    own = scatter[rank:, rank:] - predictor.weight @ scatter[:rank, rank:] + alpha * np.eye(hidden.shape[1])
-    carried, directions = scipy.linalg.eigh(hidden @ own @ hidden.T, check_finite=False)
-    kept = carried > max(hidden.shape) * np.finfo(np.float64).eps * carried.max(initial=0.0)
-    return scipy.linalg.qr(hidden.T @ directions[:, kept][:, ::-1], mode="economic", check_finite=False)[0]
+    factor, slope = made.whiten(alpha)
+    own, slope = factor[rank:, rank:], slope[rank:]  # S + alpha = L L^T with this L, and T_0^T is L^-T times this slope
+    carried, directions = scipy.linalg.eigh(slope.T @ slope, check_finite=False)
+    kept = carried > max(slope.shape) * np.finfo(np.float64).eps * carried.max(initial=0.0)
+    hidden = scipy.linalg.solve_triangular(own, slope @ directions[:, kept][:, ::-1], lower=True, trans=1, check_finite=False)
+    return scipy.linalg.qr(hidden, mode="economic", overwrite_a=True, check_finite=False)[0]
 
 
 def extended_r2(sums: GroupSums, rank: int, lambdas: tuple[float, float], left_out: Sequence[int] = (WHOLE,)) -> np.ndarray:
@@ -81,10 +81,10 @@ def extended_r2(sums: GroupSums, rank: int, lambdas: tuple[float, float], left_o
     def fit(made: RidgeStatistics) -> Callable[[RidgeStatistics], np.ndarray]:
         (alpha,) = penalties(made, [lambdas[0]])
         basis = null_directions(made, rank, alpha)
-        fitted = made.project(rank, basis)
+        nested_errors = made.project(rank, basis).nested_errors(alpha)
 
         def squared_errors(held_out: RidgeStatistics) -> np.ndarray:
-            errors = fitted.nested_errors(held_out.project(rank, basis), alpha)[rank:]
+            errors = nested_errors(held_out.project(rank, basis))[rank:]
             return np.pad(errors, (0, most - basis.shape[1]), mode="edge")
 
         return squared_errors

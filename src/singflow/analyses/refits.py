@@ -11,11 +11,13 @@ Features are x = (a, b) here, principal and null coordinates, as in analyses/flo
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
 from singflow.analyses.metrics import Removal, unit
 from singflow.artifacts.scratch import Scratch
+from singflow.artifacts.shards import rows_of
 from singflow.translators.crossfit import WHOLE, GroupSums, penalties
 from singflow.translators.ridge import Affine, RidgeStatistics
 
@@ -118,21 +120,6 @@ class Images:
     place: np.ndarray
     group: np.ndarray
     views: int
-
-    def rows_of(self, images: np.ndarray) -> np.ndarray:
-        """The rows of all views of images.
-
-        Parameters
-        ----------
-        images : ndarray of int
-            Their ids.
-
-        Returns
-        -------
-        ndarray of int
-            Positions of rows, image after image.
-        """
-        return (images[:, None] * self.views + np.arange(self.views)).ravel()
 
     def blocks(self, images: np.ndarray) -> Iterator[np.ndarray]:
         """Images by the block.
@@ -334,13 +321,14 @@ def _shares(fits: Sequence[Fit], group: int) -> np.ndarray:
 class Derivative:
     """Derivative of the sums of a score over two halves of images with respect to affine maps, one for each place.
 
-    fits: the maps. weight: (2, places, out, in) float32; bias: (2, places, out), of the maps' value at the mean of their inputs.
+    fits: the maps. By the place of those that are applied, weight: (2, out, in) float32; bias: (2, out), of the maps' value at the mean of
+    their inputs.
     """
 
     def __init__(self, fits: Sequence[Fit]) -> None:
         self.fits = fits
-        self.weight = np.zeros((2, len(fits), *fits[0].map.weight.shape), np.float32)
-        self.bias = np.zeros((2, len(fits), len(fits[0].map.bias)))
+        self.weight: dict[int, np.ndarray] = {}
+        self.bias: dict[int, np.ndarray] = {}
 
     def add(self, place: int, half: np.ndarray, slope: np.ndarray, inputs: np.ndarray, *, affine: bool) -> None:
         """Add images.
@@ -360,10 +348,13 @@ class Derivative:
         """
         if affine:
             inputs = inputs - self.fits[place].mean.astype(np.float32)
+        if place not in self.weight:
+            out, width = self.fits[place].map.weight.shape
+            self.weight[place], self.bias[place] = np.zeros((2, out, width), np.float32), np.zeros((2, out))
         for number in range(2):
             mine = slope[half == number]
-            self.bias[number, place] += affine * mine.sum(axis=0)
-            self.weight[number, place] += mine.astype(np.float32).T @ inputs[half == number]
+            self.bias[place][number] += affine * mine.sum(axis=0)
+            self.weight[place][number] += mine.astype(np.float32).T @ inputs[half == number]
 
     def of_unseen(self, group: int) -> Slope:
         """Derivative of the sums of the scores with respect to a change that all maps but a group's own share.
@@ -379,7 +370,8 @@ class Derivative:
             That of all training images changes by less, having more rows.
         """
         share = _shares(self.fits, group)
-        return np.tensordot(share.astype(np.float32), self.weight, (0, 1)), share @ self.bias
+        weight, bias = ([share[place].astype(each.dtype) * each for place, each in of.items()] for of in (self.weight, self.bias))
+        return reduce(np.add, weight), reduce(np.add, bias)
 
 
 def pulls(fits: Sequence[Fit], training: Images, *, null: bool) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
@@ -417,7 +409,7 @@ def pulls(fits: Sequence[Fit], training: Images, *, null: bool) -> Iterator[tupl
     for group in np.unique(training.group[training.group != WHOLE]):
         unseen = fits[group]
         for chosen in training.blocks(np.flatnonzero(training.group == group)):
-            rows = training.rows_of(chosen)
+            rows = rows_of(chosen, training.views)
             features = training.features[rows]
             inputs, targets = features[:, :width], features[:, width:] if null else training.embeddings[rows]
             centred = inputs - unseen.mean.astype(np.float32)

@@ -192,6 +192,24 @@ def iterate_whole(
             yield each["image_id"][block], each[tensor][block]
 
 
+def rows_of(images: np.ndarray, views: int) -> np.ndarray:
+    """The rows of images in a matrix that holds all views of image 0, then of image 1, and so on.
+
+    Parameters
+    ----------
+    images : ndarray of int
+        Their ids.
+    views : int
+        Rows of each image.
+
+    Returns
+    -------
+    ndarray of int
+        Positions of rows, image after image.
+    """
+    return (images[:, None] * views + np.arange(views)).ravel()
+
+
 def label_rows(manifest: pd.DataFrame, labels: Sequence[str], origin: Path) -> np.ndarray:
     """The place of every image's label among the labels.
 

@@ -140,9 +140,10 @@ def train(images: Paired, split_head: Callable[[], np.ndarray], settings: Settin
     crossed = crossed.each(lambda each: each.astype(np.float32))
     with ThreadPoolExecutor(1) as pool:
         scoring = pool.submit(_usual, images, crossed, basis)
-        lambdas, scale = choose_penalties(sums, rank, tried, facts["lambda"] if settings.fitted is None else settings.fitted, threads)
+        fitted = facts["lambda"] if settings.fitted is None else settings.fitted
+        lambdas, scale, paths = choose_penalties(sums, rank, tried, fitted, threads)
         both = lambdas["translator"], lambdas["predictor"]
-        fits = Fitted(sums, rank, both, sums.split.place, scale, threads)
+        fits = Fitted(sums, rank, both, sums.split.place, scale, threads, paths)
     is_deg, energy = scoring.result()
     fits.leave_residuals(rows)
     toward = np.ones((n, len(crossed.whole.bias)), np.float32)  # AS is not asked for

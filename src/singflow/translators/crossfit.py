@@ -10,7 +10,7 @@ import numpy as np
 
 from singflow.errors import InputError
 from singflow.parallel import map_apart
-from singflow.translators.ridge import Affine, RidgeStatistics
+from singflow.translators.ridge import Affine, RidgePath, RidgeStatistics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -341,7 +341,9 @@ def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = 
     return cross_validate_alike([sums], lambdas, threads)[0]
 
 
-def cross_validate_alike(regressions: Sequence[GroupSums], lambdas: list[float], threads: int | None = None) -> list[Validation]:
+def cross_validate_alike(
+    regressions: Sequence[GroupSums], lambdas: list[float], threads: int | None = None, paths: Sequence[RidgePath] = ()
+) -> list[Validation]:
     """The same for several regressions on the same features, which are decomposed once.
 
     Parameters
@@ -350,6 +352,8 @@ def cross_validate_alike(regressions: Sequence[GroupSums], lambdas: list[float],
         Sums that differ in what is predicted alone.
     lambdas, threads
         As for cross_validate().
+    paths : sequence of RidgePath
+        The solutions of every fit of the first regression, where they are known.
 
     Returns
     -------
@@ -357,16 +361,16 @@ def cross_validate_alike(regressions: Sequence[GroupSums], lambdas: list[float],
         In the order of the regressions.
     """
 
-    def judged(fit: tuple[list[int], int]) -> list[tuple[np.ndarray, float, int]]:
-        (groups, judge), path, found = fit, None, []
+    def judged(fit: int) -> list[tuple[np.ndarray, float, int]]:
+        (groups, judge), path, found = regressions[0].split.fits[fit], None, []
         for sums in regressions:
             made, held_out = sums.of(groups), sums.judging(judge)
-            path = path.toward(made) if path else made.decompose()
+            path = path.toward(made) if path else paths[fit] if paths else made.decompose()
             errors = path.squared_errors(held_out, penalties(made, lambdas))
             found.append((errors, held_out.squared_distance(made.embedding_mean), held_out.n))
         return found
 
-    by_regression = zip(*map_apart(judged, regressions[0].split.fits, threads), strict=True)
+    by_regression = zip(*map_apart(judged, range(len(regressions[0].split.fits)), threads), strict=True)
     return [Validation(lambdas, *map(np.array, zip(*of_fits, strict=True))) for of_fits in by_regression]
 
 

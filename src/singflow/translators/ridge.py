@@ -1,6 +1,6 @@
 """Affine maps from features to embeddings: ridge regression out of streamed sums (equation 4), and how well they agree."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -113,9 +113,11 @@ class RidgeStatistics:
         if self.n and other.n and not all(map(np.array_equal, self._start, other._start)):
             raise ValueError("sums from different origins cannot be added")
         self.origin = other.origin if other.n else self.origin
+        combine = np.add if times == 1 else np.subtract
+        for name in ("_x", "_z", "_xx", "_xz"):
+            mine, its = getattr(self, name), getattr(other, name)
+            setattr(self, name, combine(mine, its, out=mine) if self.n or times != 1 else its.copy())
         self.n += times * other.n
-        for mine, its in ((self._x, other._x), (self._z, other._z), (self._xx, other._xx), (self._xz, other._xz)):
-            mine += times * its if times != 1 else its
         self._zz += times * other._zz
 
     def regress(self, inputs: slice, targets: slice | None = None) -> "RidgeStatistics":
@@ -319,39 +321,60 @@ class RidgeStatistics:
         penalized.flat[:: len(penalized) + 1] += alpha
         if not len(penalized):
             return penalized
-        inverse, _ = scipy.linalg.lapack.dpotri(scipy.linalg.lapack.dpotrf(penalized, lower=1)[0], lower=1)
-        return np.tril(inverse) + np.tril(inverse, -1).T
+        factor, _ = scipy.linalg.lapack.dpotrf(penalized.T, lower=1, overwrite_a=1)  # zero above the diagonal, as its inverse below is
+        inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
+        inverse += inverse.T
+        inverse.flat[:: len(inverse) + 1] /= 2.0
+        return inverse
 
-    def nested_errors(self, held_out: "RidgeStatistics", alpha: float) -> np.ndarray:
-        """Sum of squared errors on other rows of the solutions on the first 0, 1, 2, ..., d features, from one Cholesky factor.
-
-        With scatter + alpha I = L L^T the features L^-1 (x - mean), of which each depends on none that comes later, have the
-        solution L^-1 times the cross-scatter, from which a solution on fewer features takes the first rows.
+    def whiten(self, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+        """The Cholesky factor L of the features' penalized scatter, and L^-1 times the cross-scatter: the solution on features L^-1 x.
 
         Parameters
         ----------
-        held_out : RidgeStatistics
-            Sums of the rows that are predicted.
         alpha : float
             Ridge penalty, above 0, in squared feature units.
 
         Returns
         -------
-        ndarray of shape (d + 1,)
-            In the order of the number of features; the first is that of the mean embedding.
+        factor : ndarray of shape (d, d)
+            Lower triangle.
+        slope : ndarray of shape (d, m)
+            From it a solution on fewer features, the first ones, takes the first rows.
         """
-        x, z, penalized, cross = self.centred()
-        penalized.flat[:: len(x) + 1] += alpha
-        factor = scipy.linalg.cholesky(penalized, lower=True, overwrite_a=True, check_finite=False)
+        _, _, penalized, cross = self.centred()
+        penalized.flat[:: len(penalized) + 1] += alpha
+        factor = scipy.linalg.cholesky(penalized.T, lower=True, overwrite_a=True, check_finite=False)
+        return factor, scipy.linalg.solve_triangular(factor, cross, lower=True, check_finite=False)
 
-        def whiten(rows: np.ndarray) -> np.ndarray:
-            return scipy.linalg.solve_triangular(factor, rows, lower=True, check_finite=False)
+    def nested_errors(self, alpha: float) -> "Callable[[RidgeStatistics], np.ndarray]":
+        """The solutions on the first 0, 1, 2, ..., d features, from one Cholesky factor, as they err on other rows.
 
-        xx, xz, zz = held_out._about(x, z)
-        slope = whiten(cross)
-        quadratic = whiten(whiten(xx).T) * (slope @ slope.T)
-        steps = 2.0 * np.tril(quadratic, -1).sum(axis=1) + np.diag(quadratic) - 2.0 * np.vecdot(slope, whiten(xz))
-        return zz + np.cumsum(np.concatenate([[0.0], steps]))
+        With scatter + alpha I = L L^T each of the features L^-1 (x - mean) depends on none that comes later.
+
+        Parameters
+        ----------
+        alpha : float
+            Ridge penalty, above 0, in squared feature units.
+
+        Returns
+        -------
+        callable
+            Of the sums of rows: sums of squared errors on them, (d + 1,), in the order of the number of features; the first is that of the
+            mean embedding.
+        """
+        (factor, slope), x, z = self.whiten(alpha), self.feature_mean, self.embedding_mean
+        gram = slope @ slope.T
+
+        def errors(held_out: "RidgeStatistics") -> np.ndarray:
+            xx, xz, zz = held_out._about(x, z)
+            quadratic = scipy.linalg.lapack.dsygst(xx.T, factor, lower=1, overwrite_a=1)[0] if len(x) else xx  # L^-1 xx L^-T, lower half
+            quadratic *= gram
+            linear = np.vecdot(slope, scipy.linalg.solve_triangular(factor, xz, lower=True, check_finite=False))
+            steps = 2.0 * np.tril(quadratic, -1).sum(axis=1) + np.diag(quadratic) - 2.0 * linear
+            return zz + np.cumsum(np.concatenate([[0.0], steps]))
+
+        return errors
 
     def squared_error(self, affine: Affine) -> float:
         """Sum of squared errors of an affine map on these rows.
