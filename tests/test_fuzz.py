@@ -766,7 +766,7 @@ NUMBERS = [
     b"\x80" + b"\xff" * 11,
     b"\xff" * 12,
     b"\x80" + bytes(10) + b"\x7f",
-]  # as sizes are written, also beyond 2**33 and below 0
+]  # sizes, as they are written
 HEADERS = [b"\0" * 512, b"ustar\x0000", *NUMBERS, *(b"LKxgSXV21345670"[i : i + 1] for i in range(15)), b"../../etc/passwd", *BYTES]
 
 

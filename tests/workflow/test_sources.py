@@ -88,7 +88,8 @@ def made(project):
         project.snakemake(*TARGETS)
         manifest = read_manifest(project.folder / "results/demo/data/manifest.parquet")
         flags = SimpleNamespace(source=data["source"], root=project.folder / data["root"], max_pixels=10**8, threads=2)
-        found[name] = project.artifacts(), manifest, json.loads(project.command(*SEARCH)), thumbnails(flags, manifest)
+        said = project.command(*SEARCH)
+        found[name] = project.artifacts(), manifest, json.loads(said[said.index("{") :]), thumbnails(flags, manifest)
     return found
 
 

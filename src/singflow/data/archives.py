@@ -489,7 +489,7 @@ def _group(path: Path, _state: tuple[int, int], number: int) -> Any:
     """The images of a row group, each content once, however often it stands there."""
     column = image_column(_open(path), path)
     leaf = f"{column}.bytes"
-    return _open(path, read_dictionary=[leaf]).read_row_group(number, columns=[leaf]).column(0)
+    return _open(path, read_dictionary=[leaf], pre_buffer=False, buffer_size=2**16).read_row_group(number, columns=[leaf]).column(0)
 
 
 def read_row(path: Path, row: int) -> bytes:
@@ -517,7 +517,7 @@ def read_row(path: Path, row: int) -> bytes:
     facts = path.stat()
     state = (facts.st_mtime_ns, facts.st_size)
     with _parquet_errors():
-        with _reading:  # so that no row group is read twice, and GROUPS + 1 are in memory at most
+        with _reading:  # so that no row group is read twice, and one at a time
             starts = _starts(path, state)
             number = bisect_right(starts, row) - 1
             if not 0 <= number < len(starts) - 1:
