@@ -20,7 +20,9 @@ from singflow.data.manifest import data_root, read_classes
 from singflow.errors import InputError
 from singflow.photo.analysis import Neighbour
 from singflow.photo.study import read_photos
+from singflow.sharing.fetching import check_same_study
 from singflow.sharing.publishing import check_images
+from singflow.sharing.remotes import repository
 from tests.project import ROOT, Project
 
 CLASSES = read_classes(ROOT / "config/vocab/imagenet_1k.csv")
@@ -134,7 +136,7 @@ def test_an_image_that_changed_in_an_archive_is_named_before_it_is_used_or_publi
         read_unchanged(root, first, 10**8)
 
 
-def test_both_engines_list_the_images_again_when_an_archive_changed_and_not_when_it_was_touched_or_is_away(project):
+def test_both_engines_list_the_images_again_when_an_archive_changed_and_not_when_it_was_touched_or_is_away(project, monkeypatch):
     project.study(models=["tiny"], data=SOURCES["webdataset"])
     manifest, images = "results/demo/data/manifest.parquet", project.folder / "images"
     project.snakemake(manifest)
@@ -159,3 +161,19 @@ def test_both_engines_list_the_images_again_when_an_archive_changed_and_not_when
     project.snakemake(manifest)
     assert len(read_manifest(project.folder / manifest)) == 21
     assert stale() == (False, False)
+    monkeypatch.chdir(project.folder)
+    check_as_published()
+    images.rename(images.with_name("away"))
+    (project.folder / manifest).unlink()
+    images.mkdir()
+    check_as_published()  # as in a fresh clone
+    shutil.copy(images.with_name("away") / "wds-00000.tar", images)
+    with pytest.raises(InputError, match=r"not as the published study had it: results/code\.json: archives"):
+        check_as_published()
+
+
+def check_as_published():
+    """What `singflow fetch` checks of the stage that lists the images."""
+    with repository() as repo:
+        stages = [stage for stage in repo.index.stages if stage.name == "build_manifest"]
+        check_same_study(SimpleNamespace(index=SimpleNamespace(outs=repo.index.outs, stages=stages)))
