@@ -6,9 +6,11 @@ those of the processor, which other programs on the machine hardly change. Print
 time grows faster than the images, or its memory by more than the tables that it reads and writes.
 """
 
+import io
 import math
 import os
 import resource
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -45,6 +47,7 @@ class Flags(cli.Command):
     features: int = Field(256, ge=2, description="dimensions of the features")
     dims: int = Field(128, ge=2, description="dimensions of the space")
     labels: int = Field(100, ge=2, description="labels, which are the classes of the head")
+    archives: int = Field(0, ge=0, description="tars that the images are in, of the form of a folder tree (0: a folder)")
     steps: list[str] = Field([], description="steps that are measured (default: all); what they read must be made by steps before them")
     index_up_to: int = Field(
         100_000, ge=0, description="images up to which find_neighbours runs; above, its table is made up: it takes hours"
@@ -62,7 +65,7 @@ def prepare(images: int, flags: Flags) -> None:
     project(
         TWO,
         dict.fromkeys(TWO, entry),
-        data={"per_class": None},
+        data={"per_class": None} | ({"source": "archive", "archives": ["*.tar"]} if flags.archives else {}),
         extraction={"shards": shards, "shard_ids": [f"{shard:05d}" for shard in range(shards)]},
         controls={"dimensions": []},
         rank_curve={"kept": [1.0, 0.5]},
@@ -77,10 +80,21 @@ def prepare(images: int, flags: Flags) -> None:
     generator = np.random.default_rng(0)
     Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save("tiny.jpg")
     content = Path("tiny.jpg").read_bytes()
+    places = [(f"{labels[number % len(labels)]}/{number}.jpg", content + str(number).encode()) for number in range(images)]
+    if flags.archives:
+        Path("images").mkdir()
+        for number in range(flags.archives):
+            with tarfile.open(f"images/{number:05d}.tar", "w") as tar:
+                for name, each in places[number :: flags.archives]:
+                    info = tarfile.TarInfo(name)
+                    info.size = len(each)
+                    tar.addfile(info, io.BytesIO(each))
+                    tar.members.clear()
+        return
     for label in labels:
         Path("images", label).mkdir(parents=True)
-    for number in range(images):
-        Path("images", labels[number % len(labels)], f"{number}.jpg").write_bytes(content + str(number).encode())
+    for name, each in places:
+        Path("images", name).write_bytes(each)
 
 
 def make_up(flags: Flags) -> None:

@@ -1,11 +1,12 @@
 import re
+from functools import cache
 from math import ceil
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from singflow.config.study import expand_home, layered, settle, typed
-from singflow.engines.code import ACCEPTED, Code
+from singflow.engines.code import ACCEPTED, Code, archives_of
 from singflow.engines.flags import at, spell
 from singflow.engines.stages import flags_placeholder, is_placeholder
 from singflow.errors import InputError
@@ -89,6 +90,14 @@ def local_files(kind):
 REFERENCE = (
     [] if FOR_DVC else fingerprint(config["translator"]["reference"]) or []
 )  # a parameter: a change of the images that translators are fitted on re-runs what is fitted
+
+
+def archives(wildcards):
+    """What tells the archives of images from others, as a parameter: a change of them re-runs what lists them."""
+    return [] if FOR_DVC else archives_here() or []
+
+
+archives_here = cache(lambda: archives_of(config))
 
 
 def shards(folder):

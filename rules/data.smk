@@ -62,6 +62,7 @@ rule build_manifest:
     params:
         data=flags("data"),
         folds=config["translator"]["folds"],
+        archives=archives,
         seed=config["seed"],
     shell:
         "python scripts/build_manifest.py {params.data} --folds {params.folds}"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from singflow import cli
 from singflow.artifacts.tables import write_csv, write_parquet
-from singflow.data.manifest import Refusal, build_manifest, data_root, list_folder, list_table, read_classes
+from singflow.data.archives import ATTRIBUTE
+from singflow.data.manifest import Refusal, build_manifest, data_root, list_archives, list_folder, list_table, read_classes
 from singflow.data.parameters import Data
 from singflow.errors import InputError
 
@@ -25,7 +26,10 @@ class Flags(Data, cli.Command):
 def main(flags: Flags) -> None:
     root = data_root(flags.source, flags.root)
     classes = read_classes(Path(flags.classes))
-    if flags.source == "folder":
+    of_archives = None
+    if flags.source == "archive":
+        candidates, rejected, of_archives = list_archives(root, flags.archives, flags.label_column, classes)
+    elif flags.source == "folder":
         candidates, rejected = list_folder(root, classes)
     elif flags.table is None:
         raise InputError(f"data.source {flags.source} needs data.table: a CSV or Parquet file")
@@ -50,6 +54,8 @@ def main(flags: Flags) -> None:
         raise InputError(f"{error}\n  all are listed in {refused}") from None
     refused.unlink(missing_ok=True)
     write_csv(flags.rejected, ["path", "reason"], rejected)
+    if of_archives:
+        manifest.attrs[ATTRIBUTE] = of_archives
     write_parquet(flags.manifest, manifest)
     held_out = int((manifest["split"] == "validation").sum())
     cli.log.info("%d images under %d labels, %d held out; %d left out", len(manifest), manifest["label"].nunique(), held_out, len(rejected))

@@ -109,8 +109,7 @@ def main(flags: Flags) -> None:
 
     @cache
     def photo(image_id: int) -> bytes:
-        row = manifest.iloc[image_id]
-        return encode(read_unchanged(root, row["path"], row["sha256"], flags.max_pixels), "JPEG")
+        return encode(read_unchanged(root, manifest.iloc[image_id], flags.max_pixels), "JPEG")
 
     rows = list(photos(chosen["image_id"], chosen["label"], photo))
     if renderer == "unclip":

@@ -157,7 +157,7 @@ def thumbnails(flags: Flags, images: pd.DataFrame) -> list[str]:
     root, side = data_root(flags.source, flags.root), tile_side(len(images))
 
     def small(row: Any) -> Image.Image:
-        return tile(read_unchanged(root, row.path, row.sha256, flags.max_pixels), side)
+        return tile(read_unchanged(root, row, flags.max_pixels), side)
 
     progress = partial(cli.progress, total=len(images), unit="images", description="thumbnails")
     return sheets(progress(map_ahead(small, images.itertuples(index=False), flags.threads)), side)

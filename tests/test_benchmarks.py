@@ -188,6 +188,10 @@ def test_the_growth_of_real_steps_is_measured():
     growing(run("growth", *GROWTH, "--steps", *steps), steps)
 
 
+def test_the_growth_of_a_manifest_of_archives_is_measured():
+    growing(run("growth", *GROWTH, "--archives", 3, "--steps", "build_manifest"), ["build_manifest"])
+
+
 NUMERICS = [
     "scoring: share of the machine's rate of products",
     "scoring: times faster than a batched version",

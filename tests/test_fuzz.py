@@ -34,6 +34,7 @@ from singflow.translators.linear import Translator, read_crossfitted
 from singflow.translators.networks import Network, load_network
 from singflow.translators.released import read_release
 from tests import PATIENCE, warm
+from tests.data import archives as made
 from tests.data.manifests import whole
 from tests.data.test_images import encoded
 from tests.project import ROOT
@@ -744,3 +745,57 @@ def test_a_list_is_read_alike_from_a_file_and_written_out(tmp_path, names):
         assert not read
     else:
         assert read or not names
+
+
+# Archives of images
+
+
+def packed(path):
+    """A tar of two class folders and WebDataset's files, or a Parquet file; in the form that its name says."""
+    contents = [made.picture(number, ("PNG", "JPEG")[number % 2]) for number in range(6)]
+    if path.suffix == ".parquet":
+        made.write_rows(path, contents, [0, 1, 2, 0, 1, 2], ["cat", "dog", "goldfish"])
+    else:
+        stated = {f"shard/{number}.{ending}": b"%d" % number for number in range(6) for ending in ("cls", "json") if path.stem == "stated"}
+        made.pack(path, {f"{('cat', 'dog')[number % 2]}/{number}.png": each for number, each in enumerate(contents)} | stated)
+    return path.read_bytes()
+
+
+NUMBERS = [
+    b"9" * 11,
+    b"\x80" + b"\xff" * 11,
+    b"\xff" * 12,
+    b"\x80" + bytes(10) + b"\x7f",
+]  # sizes, as they are written
+HEADERS = [b"\0" * 512, b"ustar\x0000", *NUMBERS, *(b"LKxgSXV21345670"[i : i + 1] for i in range(15)), b"../../etc/passwd", *BYTES]
+
+
+def resealed(content):
+    """A tar whose headers have the checksums of what is in them now, so that what they say is believed."""
+    sealed = bytearray(content)
+    for start in range(0, len(sealed) - 511, 512):
+        if sealed[start + 257 : start + 262] == b"ustar":
+            sealed[start + 148 : start + 156] = b" " * 8
+            sealed[start + 148 : start + 156] = b"%06o\0 " % sum(sealed[start : start + 512])
+    return bytes(sealed)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ["tree.tar", "stated.tar", "rows.parquet"])
+@bounded
+@given(st.data())
+def test_a_damaged_archive_is_refused_by_name_or_its_damaged_images_are_rejected(tmp_path, name, data_):
+    path = tmp_path / name
+    content = data_.draw(damaged(packed(path), HEADERS))
+    path.write_bytes(resealed(content) if data_.draw(st.booleans()) else content)
+    try:
+        found, rejected, _ = data.list_archives(tmp_path, [name], "label", CLASSES)
+    except InputError as error:
+        assert name in str(error) and "\n" not in str(error) and str(error) == printable(str(error))
+        return
+    assert found or rejected
+    for image in found:
+        assert image.archive == name and image.path.startswith(f"{name}/") and ".." not in image.path.split("/")
+        seen = data.inspect(tmp_path, image, 10**6)
+        assert isinstance(seen, data.Inspected) or (seen and seen == printable(seen))
+    assert all(reason == printable(reason) and where == printable(where) for where, reason in rejected)

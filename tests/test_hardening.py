@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Annotated, Literal, get_args, get_origin
 
 import numpy as np
@@ -19,7 +20,7 @@ from singflow.artifacts import files
 from singflow.config.reading import read_yaml
 from singflow.config.study import Study, check, settle
 from singflow.data.images import FORMATS, read_unchanged
-from singflow.data.manifest import build_manifest, inspect, list_folder, list_table, read_classes
+from singflow.data.manifest import Candidate, build_manifest, inspect, list_folder, list_table, read_classes
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError
 from singflow.photo.towers import open_image
@@ -42,6 +43,7 @@ def run(program, *arguments, **options):
 
 SCRIPT = """
 import sys
+from types import SimpleNamespace
 from pathlib import Path
 from singflow import cli
 from singflow.artifacts.files import write_bytes, write_json
@@ -100,6 +102,7 @@ def test_a_results_folder_that_is_a_file_is_named(tmp_path, flag):
 
 WRITER = """
 import sys
+from types import SimpleNamespace
 from pathlib import Path
 from singflow.artifacts.files import write_bytes
 for _ in range(60):
@@ -126,7 +129,7 @@ def test_of_two_that_write_one_artifact_at_once_a_whole_one_is_there_at_every_mo
 @pytest.mark.parametrize("then", [0, 4_000_000_000], ids=["1970", "2096"])
 def test_whatever_the_clock_says_content_alone_decides(tmp_path, then):
     Image.new("RGB", (4, 4), "red").save(tmp_path / "a.png")
-    seen = inspect(tmp_path / "a.png", 100)
+    seen = inspect(tmp_path, Candidate("a.png", "", -1, ""), 100)
     embedded = []
 
     def embed(texts):
@@ -139,7 +142,7 @@ def test_whatever_the_clock_says_content_alone_decides(tmp_path, then):
     litter.touch()
     for each in [*tmp_path.rglob("*")]:
         os.utime(each, (then, then))
-    assert read_unchanged(tmp_path, "a.png", seen.sha256, 100).size == (4, 4)
+    assert read_unchanged(tmp_path, SimpleNamespace(path="a.png", sha256=seen.sha256), 100).size == (4, 4)
     cache(["a", "b"])
     assert embedded == ["a", "b"]
     files.write_bytes(tmp_path / "artifact", b"whole")
@@ -200,9 +203,9 @@ def test_the_work_of_listing_and_drawing_grows_no_faster_than_the_files(tmp_path
 def test_a_file_larger_than_any_image_of_max_pixels_is_not_read(tmp_path):
     with (tmp_path / "sparse.png").open("wb") as file:
         file.truncate(2**42)
-    assert inspect(tmp_path / "sparse.png", 10**8) == f"absurdly large: {2**42} bytes, data.max_pixels is {10**8}"
+    assert inspect(tmp_path, Candidate("sparse.png", "", -1, ""), 10**8) == f"absurdly large: {2**42} bytes, data.max_pixels is {10**8}"
     with pytest.raises(InputError, match=r"sparse\.png: absurdly large: .* run build_manifest again"):
-        read_unchanged(tmp_path, "sparse.png", "0", 10**8)
+        read_unchanged(tmp_path, SimpleNamespace(path="sparse.png", sha256="0"), 10**8)
 
 
 def test_a_table_reaches_out_of_the_root_by_nothing_but_links_that_lie_in_it(tmp_path):

@@ -900,7 +900,7 @@ def test_a_file_that_vanished_or_cannot_be_read_is_rejected_as_unreadable(tmp_pa
 def test_a_named_pipe_is_rejected_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     results: list[Inspected | str] = []
-    worker = Thread(target=lambda: results.append(inspect(tmp_path / "pipe", 100)), daemon=True)
+    worker = Thread(target=lambda: results.append(inspect(tmp_path, Candidate("pipe", "", -1, ""), 100)), daemon=True)
     worker.start()
     worker.join(PATIENCE)
     finished = list(results)

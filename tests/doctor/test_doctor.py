@@ -47,6 +47,7 @@ from singflow.doctor.slurm import (  # fmt: skip
 from singflow.errors import InputError
 from singflow.system import ask, existing, in_bytes
 from tests import warm
+from tests.data.archives import pack, write_rows
 from tests.project import ROOT
 
 PARAMS = read_yaml(ROOT / "params.yaml")
@@ -359,6 +360,18 @@ def test_data_that_can_be_read_passes(photos, monkeypatch):
     assert looked_into(source="folder", root="splits").found == "splits: train/a_cat is its first class"
     monkeypatch.chdir(ROOT)
     assert looked_into().status == "ok"
+
+
+def test_archives_that_can_be_read_pass_with_their_number_and_size(here):
+    pack(Path("data/b.tar"), {"cat/1.jpg": b"x" * 3000})
+    write_rows(Path("data/a.parquet"), [b"x" * 500], [0])
+    size = sum(path.stat().st_size for path in Path("data").iterdir()) / 1000
+    found = looked_into(source="archive", root="data", archives=["*"])
+    assert (found.status, found.found) == ("ok", f"data: 2 archives, {size:.3g} kB; a.parquet, the first of them, can be read")
+    Path("data/a.parquet").write_bytes(b"PAR1")
+    for pattern, message in {"*": "data/a.parquet: not readable as Parquet", "*.zip": "data.archives: *.zip: no file below data"}.items():
+        found = looked_into(source="archive", root="data", archives=[pattern])
+        assert found.status == "fail" and found.found.startswith(message)
 
 
 @pytest.mark.parametrize(

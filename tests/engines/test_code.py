@@ -267,7 +267,7 @@ def test_the_first_stage_of_dvc_writes_the_digests_and_refuses_a_study_that_is_n
     options = ("--params", "params.yaml", "--output", "code.json")
     done = warm.run(ROOT / "scripts/check_study.py", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "code.json").read_text().count("\n") == len(STEPS) + 4
+    assert (tmp_path / "code.json").read_text().count("\n") == len(STEPS) + 5
     for pattern, replacement, message in (
         ("resamples: 2000", "resamples: 1e3", "summary.resamples is '1e3' to Snakemake, and 1000.0 to DVC"),
         ("seed: 0", "seed: 012", "seed is 10 to Snakemake, and 12 to DVC"),

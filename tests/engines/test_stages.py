@@ -67,7 +67,11 @@ def test_every_stage_runs_its_script_and_depends_on_its_code():
     for name in others:
         body = stages[name].get("do", stages[name])
         assert shlex.split(body["cmd"])[:2] == ["python", f"scripts/{name}.py"]
-        more = ["reference"] * (name in needing) + ["own_files"] * (name in ("resolve_model", "resolve_space", "render_pictures"))
+        more = (
+            ["reference"] * (name in needing)
+            + ["archives"] * (name == "build_manifest")
+            + ["own_files"] * (name in ("resolve_model", "resolve_space", "render_pictures"))
+        )
         assert {"results/code.json": [name, *more]} in body["params"]
         assert not [dep for dep in body["deps"] if dep.startswith(("src/", "scripts/"))]
 

@@ -14,6 +14,7 @@ from singflow.config.study import check
 from singflow.parallel import AHEAD
 from singflow.planning import costs
 from singflow.planning.costs import COSTS, IMAGENET, SCANNED, Size, disk_bytes, expected_images, peak_mb, seconds, size_of, study_bytes
+from tests.data.archives import pack, write_rows
 from tests.project import ROOT
 
 STEPS = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
@@ -142,10 +143,25 @@ def test_images_of_a_folder_are_told_from_a_few_class_folders(study, tmp_path, b
     assert expected_images(study | {"data": data}, tmp_path) == len(below) * 40 * (per_class or 3)
 
 
+@pytest.mark.parametrize("per_class", [None, 2])
+def test_images_of_archives_are_told_from_the_beginnings_of_some(study, tmp_path, per_class):
+    for number in range(3):
+        samples = {f"{row:04d}.{ending}": b"x" * 700 for row in range(2000) for ending in ("cls", "jpg")}
+        pack(tmp_path / f"{number}.tar", samples)
+    for number in range(20):
+        write_rows(tmp_path / f"{number}.parquet", [b"x"] * 50, [0] * 50)
+    pack(tmp_path / "small.tar", {"a.jpg": b"x", "b.JPEG": b"x", "c.txt": b"x"})
+    (tmp_path / "cut.tar").write_bytes(b"x" * 999)
+    for pattern, images in {"?.tar": 6000, "*.parquet": 1000, "small.tar": 2, "cut.tar": IMAGENET if per_class is None else 2000}.items():
+        data = study["data"] | {"source": "archive", "root": str(tmp_path), "archives": [pattern], "per_class": per_class}
+        expected = min(images, 2 * 1000) if per_class else images
+        assert expected_images(study | {"data": data}, tmp_path) == pytest.approx(expected, rel=0.02)
+
+
 @pytest.mark.parametrize(("per_class", "images"), [(None, IMAGENET), (10, 10_000)])
-@pytest.mark.parametrize("source", ["folder", "table"])
+@pytest.mark.parametrize("source", ["folder", "table", "archive"])
 def test_data_that_is_not_here_counts_as_imagenet(study, tmp_path, per_class, images, source):
-    data = study["data"] | {"source": source, "root": "not/here", "table": "not/here.csv", "per_class": per_class}
+    data = study["data"] | {"source": source, "root": "not/here", "table": "not/here.csv", "archives": ["*.tar"], "per_class": per_class}
     assert expected_images(study | {"data": data}, tmp_path) == images
 
 

@@ -55,6 +55,7 @@ LAYERS = [
     "snakemake --cores all --config \"summary={'confidence': 0.9}\"",
 ]
 ACCEPT = 'singflow accept plot_scores --reason "a helper has another name"'
+PACK = ["tar -cf shards/photos.tar photos", OWN[1], "snakemake --cores all results/mine/data/manifest.parquet"]
 LIST_AGAIN = "snakemake --cores all --forcerun build_manifest"
 TRANSLATORS = [
     "singflow translators",
@@ -63,7 +64,7 @@ TRANSLATORS = [
 ]
 ARCHIVES = ["snakemake --report report.zip", "make crate"]
 SNIPPETS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)]
-FOLDER, MODELS, WORDS, FITTED, TABLE, CLASSIFIERS, SPACES, ARTICLES, PICTURES, GENERATOR = SNIPPETS
+FOLDER, MODELS, WORDS, FITTED, TABLE, ARCHIVE, CLASSIFIERS, SPACES, ARTICLES, PICTURES, GENERATOR = SNIPPETS
 AUTHOR = {f"GIT_{role}_{what}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
@@ -130,6 +131,7 @@ def test_the_pages_have_the_commands_that_these_tests_run():
         STUDY[1],
         ACCEPT,
         LIST_AGAIN,
+        *PACK,
         "make prefetch",
         *TRANSLATORS,
         "singflow study paper_smoke",
@@ -140,7 +142,7 @@ def test_the_pages_have_the_commands_that_these_tests_run():
         *ARCHIVES,
     ] == COMMANDS
     assert [sorted(snippet) for snippet in SNIPPETS] == [
-        ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"], ["translator"], ["data"],
+        ["data", "models", "study"], ["models"], ["concepts", "prompts", "steering"], ["translator"], ["data"], ["data"],
         ["mine", "probe", "scratch"], ["siglip"], ["prompts"], ["pictures"], ["pictures"],
     ]  # fmt: skip
 
@@ -456,3 +458,17 @@ def test_own_images_in_a_table(reader):
     assert manifest.groupby("label").size().to_dict() == {"bird": 10, "other": 10}
     assert set(manifest["prompt"]) == {"an image of a bird", "an image of a other"}
     assert (manifest["class_index"] == -1).all()
+
+
+def test_own_images_in_a_tar(reader):
+    listed = pd.read_csv(ROOT / "config/vocab/packaged.csv")
+    for path, label in zip(listed["path"], listed["label"], strict=True):
+        (reader.folder / "photos" / label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(data_root("packaged", ".") / path, reader.folder / "photos" / label / path)
+    (reader.folder / "shards").mkdir()
+    write_own_study(reader, FOLDER, ARCHIVE)
+    shell(reader, "\n".join(PACK))
+    manifest = pd.read_parquet(reader.folder / "results/mine/data/manifest.parquet")
+    expected = pd.Series(listed["label"].to_numpy(), "shards/photos.tar/photos/" + listed["label"] + "/" + listed["path"])
+    found = manifest.set_index("shards/" + manifest["path"])["label"]
+    assert found[expected.index].equals(expected) and set(manifest["archive"]) == {"photos.tar"}

@@ -12,6 +12,7 @@ COLUMNS = {  # of the tables of rows, with their kinds
     table: {name: kind for kind, names in kinds.items() for name in names.split()}
     for table, kinds in {
         "manifest": {"i": "image_id class_index fold width height", "O": "path label prompt split sha256"},
+        "archived": {"i": "offset bytes", "O": "archive"},
         "scores": {
             "i": "image_id class_index predicted_index fold", "O": "label",
             "f": "is_deg as_deg as_contrast_deg angle_original_deg angle_equivalent_deg null_energy logit_change"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from singflow.artifacts.files import MEND
-from singflow.artifacts.tables import read_parquet
+from singflow.artifacts.tables import check_columns, read_parquet
 from singflow.artifacts.tensors import Tensors, read_tensors
 from singflow.errors import InputError
 
@@ -36,10 +36,15 @@ def read_manifest(path: Path) -> pd.DataFrame:
         When it cannot be read, lacks a column, or its images are not 0, 1, 2, ... below the data root; the message names it.
     """
     manifest = read_parquet(path, "manifest")
+    if "archive" in manifest:
+        check_columns(path, manifest, "archived")
     if not np.array_equal(manifest["image_id"], np.arange(len(manifest))):
         raise InputError(f"{path}: image_id does not count 0, 1, 2, ...: {MEND}")
-    for place in manifest["path"][manifest["path"].str.contains(r"^/|(?:^|/)\.\.(?:/|$)", na=True)]:
-        raise InputError(f"{path}: {place!r} leads out of the data root: {MEND}")
+    for column in {"path", "archive"} & set(manifest):
+        for place in manifest[column][manifest[column].str.contains(r"^/|(?:^|/)\.\.(?:/|$)", na=True)]:
+            raise InputError(f"{path}: {place!r} leads out of the data root: {MEND}")
+    if "archive" in manifest and (manifest[["offset", "bytes"]] < 0).to_numpy().any():
+        raise InputError(f"{path}: has a place in an archive below 0: {MEND}")
     return manifest
 
 

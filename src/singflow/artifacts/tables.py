@@ -145,10 +145,31 @@ def read_parquet(path: Path, kind: str | None = None) -> pd.DataFrame:
 
     with parquet_errors(path):
         frame = pd.read_parquet(path)
-    for column, letter in COLUMNS[kind].items() if kind else ():
+    if kind:
+        check_columns(path, frame, kind)
+    return frame
+
+
+def check_columns(path: Path, frame: pd.DataFrame, kind: str) -> None:
+    """Check that a table has the columns of its kind.
+
+    Parameters
+    ----------
+    path : Path
+        Its file, for the message.
+    frame : DataFrame
+        The table.
+    kind : str
+        Key of COLUMNS.
+
+    Raises
+    ------
+    InputError
+        When it lacks a column or has it with another type; the message names the file.
+    """
+    for column, letter in COLUMNS[kind].items():
         if column not in frame or (len(frame) and frame[column].dtype.kind != letter):
             raise InputError(f"{path}: has no column {column!r} of {KINDS[letter]}: {MEND}")
-    return frame
 
 
 def read_refits(path: Path) -> pd.DataFrame | None:

@@ -42,6 +42,7 @@ def fetch(
         for each in download(repo, kept, remote):
             log.warning("%s: its object in the local cache was damaged, and is replaced", each.path)
         place(kept)
+        write_digests()  # again, of a study whose archives are not here: its manifest tells of them
         left = {stage: what for stage, what in repo.status().items() if stage != FIRST} if tier == "features" else {}
     if left:
         raise InputError(f"DVC is not satisfied: {left}: remove what is not the study's from {results}")

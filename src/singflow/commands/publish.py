@@ -32,7 +32,7 @@ def publish(
         check_unchanged(repo)
         manifest = read_manifest(Path("results", study.study, "data/manifest.parquet"))
         bar = partial(progress, total=len(manifest), unit="images", description="hashing images")
-        check_images(data_root(study.data.source, study.data.root), manifest, study.threads, bar)
+        check_images(data_root(study.data.source, study.data.root), manifest, study.data.max_pixels, study.threads, bar)
         kept = commit(repo, study.study)
         for each in remove_damaged(repo.cloud.get_remote_odb(remote), kept) if repair else []:
             log.warning("%s: its object in remote %s was damaged, and is replaced", each.path, remote)

@@ -84,8 +84,10 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _table_is_named(self) -> "Study":
-        if self.data.source != "folder" and self.data.table is None:
+        if self.data.source in ("packaged", "table") and self.data.table is None:
             raise ValueError(f"data.source {self.data.source} needs data.table: a CSV or Parquet file")
+        if self.data.source == "archive" and not self.data.archives:
+            raise ValueError("data.source archive needs data.archives: tar or Parquet files, or globs, as in archives: [train-*.tar]")
         return self
 
     @model_validator(mode="after")

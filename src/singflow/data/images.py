@@ -5,10 +5,12 @@ import io
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from singflow.data import archives
 from singflow.errors import InputError, printable
 
 Image.MAX_IMAGE_PIXELS = None  # decode() has its own limit, checked before any pixel is read
@@ -45,12 +47,60 @@ def read(path: Path, max_pixels: int) -> bytes:
     Unusable
         For what is not a regular file, or too large for an image of max_pixels.
     """
+    _check_size(_size(path), max_pixels)
+    return path.read_bytes()
+
+
+def _size(path: Path) -> int:
     facts = path.stat()
     if not stat.S_ISREG(facts.st_mode):
         raise Unusable("unreadable: not a regular file")
-    if facts.st_size > MOST_BYTES[0] * max_pixels + MOST_BYTES[1]:
-        raise Unusable(f"absurdly large: {facts.st_size} bytes, data.max_pixels is {max_pixels}")
-    return path.read_bytes()
+    return facts.st_size
+
+
+def _check_size(size: int, max_pixels: int) -> None:
+    if size > MOST_BYTES[0] * max_pixels + MOST_BYTES[1]:
+        raise Unusable(f"absurdly large: {size} bytes, data.max_pixels is {max_pixels}")
+
+
+def read_image(root: Path, image: Any, max_pixels: int) -> bytes:
+    """The file of an image of the study, wherever it lies: below the data root, or in an archive there.
+
+    Parameters
+    ----------
+    root : Path
+        The data root.
+    image : object
+        A row of the manifest, or what is to become one: its attributes path and, of an image in an archive, archive, offset and
+        bytes are used.
+    max_pixels : int
+        As read() takes it.
+
+    Returns
+    -------
+    bytes
+        Its content.
+
+    Raises
+    ------
+    OSError
+        When it cannot be read.
+    Unusable
+        As read() does, and for a part of an archive that is not there.
+    """
+    if not getattr(image, "archive", ""):
+        return read(root / image.path, max_pixels)
+    path = root / image.archive
+    _size(path)
+    _check_size(image.bytes, max_pixels)
+    try:
+        if not archives.is_parquet(image.archive):
+            return archives.read_bytes(path, image.offset, image.bytes)
+        found = archives.read_row(path, image.offset)
+    except archives.Damaged as error:
+        raise Unusable(f"unreadable: {error}") from None
+    _check_size(len(found), max_pixels)
+    return found
 
 
 def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Image.Image:
@@ -131,17 +181,15 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def read_unchanged(root: Path, name: str, sha256: str, max_pixels: int, least_side: int | None = None) -> Image.Image:
+def read_unchanged(root: Path, row: Any, max_pixels: int, least_side: int | None = None) -> Image.Image:
     """Read and decode an image of the manifest.
 
     Parameters
     ----------
     root : Path
         Folder that the manifest's paths are relative to.
-    name : str
-        Path of the image, relative to root.
-    sha256 : str
-        Hash of the file, as the manifest has it.
+    row : object
+        Row of the manifest, whose columns are its attributes.
     max_pixels : int
         Limit on an image's width times height, in pixels.
     least_side : int, optional
@@ -157,11 +205,11 @@ def read_unchanged(root: Path, name: str, sha256: str, max_pixels: int, least_si
     InputError
         When it vanished or changed since the manifest was built.
     """
-    path = root / name
+    path = root / row.path
     again = "run build_manifest again (snakemake --forcerun build_manifest)"
     try:
-        content = read(path, max_pixels)
-        if hashlib.sha256(content).hexdigest() != sha256:
+        content = read_image(root, row, max_pixels)
+        if hashlib.sha256(content).hexdigest() != row.sha256:
             raise InputError(f"{path}: has changed since the manifest was built: {again}")
         return decode(content, max_pixels, least_side)
     except OSError as error:

@@ -5,20 +5,34 @@ from __future__ import annotations
 import errno
 import hashlib
 import importlib.metadata
+import json
 import os
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from singflow.cli import log
 from singflow.config.sections import phrases
-from singflow.data.images import Unusable, decode, read
+from singflow.data.archives import (
+    SIDECARS,
+    TAR,
+    Damaged,
+    Member,
+    find_archives,
+    fingerprint,
+    is_image,
+    is_parquet,
+    parquet_rows,
+    tar_members,
+)
+from singflow.data.images import Unusable, decode, read_image
 from singflow.data.reading import SPLIT_FOLDERS, below_splits, is_litter, iterate_rows, of_system, subfolders
 from singflow.errors import InputError, printable
 from singflow.parallel import map_ahead
@@ -59,13 +73,20 @@ class Classes:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An image file before it is opened. split is empty when it is to be drawn; path is relative to the root."""
+    """An image file before it is opened. split is empty when it is to be drawn; path is relative to the root.
+
+    Of one in an archive, whose path is that of the archive and its name there: archive: its path; offset: of its first byte in a tar, or
+    its row in a Parquet file; bytes: its size, -1 where it is not known.
+    """
 
     path: str
     label: str
     class_index: int
     prompt: str
     split: str = ""
+    archive: str = ""
+    offset: int = 0
+    bytes: int = -1
 
 
 Rejected = list[tuple[str, str]]
@@ -81,7 +102,7 @@ def data_root(source: str, root: str) -> Path:
     Parameters
     ----------
     source : str
-        packaged, folder or table.
+        packaged, folder, table or archive.
     root : str
         data.root of the study; not read for packaged.
 
@@ -373,6 +394,211 @@ def _refusal(path: str, label: str, listed: set[str]) -> str:
     return "listed twice" if str(PurePosixPath(path)) in listed else ""
 
 
+OF_SPLIT = re.compile(rf"(?:^|[/_.-])({'|'.join(SPLIT_FOLDERS)})(?=[/_.-])", re.IGNORECASE)  # in the path of an archive
+NO_CLASS = "not in a class folder"
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """An image in a tar: the folders above it, the archives' own names among them, and the label that is stated beside it."""
+
+    archive: str
+    member: Member
+    folders: tuple[str, ...]
+    stated: str | None
+
+    @property
+    def path(self) -> str:
+        return f"{self.archive}/{self.member.name}"
+
+
+def list_archives(root: Path, patterns: list[str], label_column: str, classes: Classes) -> tuple[list[Candidate], Rejected, str]:
+    """List the images in tar and Parquet files.
+
+    Parameters
+    ----------
+    root : Path
+        The data root.
+    patterns : list of str
+        Files or globs relative to it.
+    label_column : str
+        Column of a Parquet file, or key of a .json beside an image, that holds the label.
+    classes : Classes
+        The heads' classes, which numbers stand for.
+
+    Returns
+    -------
+    found : list of Candidate
+        Images with a label: that of their row; that of the .cls or .json beside them where a tar has such; else that of their folder as
+        list_folder() finds it, without folders that are above all of them, and without any that of the archive. Splits are those of
+        their folders, or where some archives' paths name train and others val these.
+    rejected : list of tuple
+        Path and reason of the others. What is hidden or an operating system's own, and sidecars of images, are skipped, and the log says
+        how many.
+    fingerprint : str
+        Of the archives.
+
+    Raises
+    ------
+    InputError
+        As find_archives() and parquet_rows() do, for archives that are cut or damaged, and for those without images.
+    """
+    archives = find_archives(root, patterns)
+    rejected: Rejected = []
+    skipped: Counter[str] = Counter()
+    splits = {archive: SPLIT_FOLDERS[named[1].lower()] for archive in archives if (named := OF_SPLIT.search(archive))}
+    if len(set(splits.values())) < 2:
+        splits = {}
+    candidates: list[Candidate] = []
+    images: list[_Image] = []
+    damaged = []
+    for archive in archives:
+        try:
+            if is_parquet(archive):
+                found = parquet_rows(root / archive, label_column)
+                names = found.names if found.names and not _count_classes(found.names, classes) else None
+                for row, value in enumerate(found.labels):
+                    path, (label, index) = f"{archive}/{row:09d}", _of_cell(value, names, classes)
+                    if index is None:
+                        rejected.append((path, label))
+                    else:
+                        candidates.append(Candidate(path, label, index, prompt_of(label), splits.get(archive, ""), archive, row))
+            else:
+                images += _images(archive, tar_members(root / archive), label_column, rejected, skipped)
+        except Damaged as error:
+            damaged.append(f"{root / archive}: {error}")
+        except OSError as error:
+            damaged.append(f"{root / archive}: not readable: {error.strerror}")
+    _tell_skipped(skipped)
+    if damaged:
+        more = f" and {len(damaged) - MOST_REASONS} more" if len(damaged) > MOST_REASONS else ""
+        raise InputError("\n".join(damaged[:MOST_REASONS]) + more)
+    candidates += _label_images(images, classes, splits, rejected)
+    if not candidates and not rejected:
+        raise InputError(f"data.archives: {', '.join(archives[:MOST_REASONS])}: no image in them: name archives of images")
+    return candidates, rejected, fingerprint(root, archives)
+
+
+def _images(archive: str, members: Iterable[Member], label_column: str, rejected: Rejected, skipped: Counter[str]) -> Iterator[_Image]:
+    """Images of a tar; what else is in it is counted in `skipped` or, with a reason, goes to `rejected`."""
+    found: dict[str, Member] = {}
+    stated: dict[tuple[str, str], str] = {}
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}  # one object for many images
+    for member in members:
+        parts = [part for part in member.name.split("/") if part not in ("", ".")]
+        name = "/".join(parts)
+        place = printable(f"{archive}/{name}")
+        if litter := next(filter(is_litter, filter("..".__ne__, parts)), None):
+            skipped[litter] += 1
+        elif ".." in parts or not parts:
+            rejected.append((place, OUTSIDE))
+        elif place != f"{archive}/{name}":
+            rejected.append((place, "name is not UTF-8 or holds control characters: rename the file"))
+        elif member.unusable:
+            rejected.append((place, member.unusable))
+        else:
+            if name in found:
+                rejected.append((place, "a later member of the tar has its name, and replaces it"))
+            found[name] = Member(name, member.offset, member.size)
+            if (text := _stated(member, label_column)) is not None:
+                stated[_sample(name), PurePosixPath(name).suffix.lower()] = text
+    samples = {_sample(name) for name in found if is_image(name)}
+    of_one_class = not any("/" in name for name in found)  # and called as it, as ImageNet has them
+    own = (_without_ending(PurePosixPath(archive).name),) if of_one_class else ()
+    for name, member in found.items():
+        sample = _sample(name)
+        if not is_image(name) and sample in samples:
+            skipped[f"*{PurePosixPath(name).suffix.lower()}"] += 1
+            continue
+        label = next((stated[sample, suffix] for suffix in SIDECARS if (sample, suffix) in stated), None)
+        folders = tuple(_without_ending(each) for each in PurePosixPath(name).parts[:-1]) or own
+        yield _Image(archive, member, known.setdefault(folders, folders), label)
+
+
+def _without_ending(folder: str) -> str:
+    return folder[: -len(TAR[0])] if folder.lower().endswith(TAR) else folder
+
+
+def _sample(name: str) -> str:
+    """What the members of a WebDataset sample have in common: the name up to the first dot."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + file.partition(".")[0]
+
+
+def _stated(member: Member, label_column: str) -> str | None:
+    """The label in a .cls, or in a .json under the name of the label column."""
+    try:
+        if member.name.lower().endswith(".cls"):
+            return member.head.decode().strip() or None
+        value = json.loads(member.head)[label_column] if member.head else None
+        return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None
+
+
+def _label_images(images: list[_Image], classes: Classes, splits: dict[str, str], rejected: Rejected) -> Iterator[Candidate]:
+    """Images with their labels; those without go to `rejected`."""
+    stated = any(image.stated is not None for image in images)
+    above, depth = _above({image.folders for image in images} - {()})
+    for image in images:
+        folders = image.folders[above:]
+        split = splits.get(image.archive, "")
+        if stated:
+            label, index = _of_number(image.stated, classes) if image.stated is not None else ("no label: no .cls or .json beside it", None)
+        else:
+            label, index = _label_of(folders[depth], classes) if len(folders) > depth else (NO_CLASS, None)
+            split = SPLIT_FOLDERS[folders[0].lower()] if depth and folders else split
+        if index is None:
+            rejected.append((image.path, label))
+        elif not label:
+            rejected.append((image.path, "no printable label"))
+        else:
+            member = image.member
+            yield Candidate(image.path, label, index, prompt_of(label), split, image.archive, member.offset, member.size)
+
+
+def _above(folders: set[tuple[str, ...]]) -> tuple[int, int]:
+    """How many folders are above all class folders, and whether those of train and val are the next."""
+    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False)))
+    above = shared - 1 if len(folders) == 1 else shared
+    tops = {each[above].lower() for each in folders if len(each) > above}
+    return above, int(bool(tops) and tops <= SPLIT_FOLDERS.keys() and len(folders) > 1)
+
+
+def _of_number(text: str, classes: Classes) -> tuple[str, int | None]:
+    """Label and class of a number, which counts the classes, or of a name; for a number that is none the reason and None."""
+    text = text.strip()
+    if re.fullmatch(r"[+-]?[0-9]+", text):
+        number = int(text) if len(text) < 10 else -1
+        if not 0 <= number < len(classes.names):
+            return f"no label: {printable(text[:20])} is none of the {len(classes.names)} classes of data.classes", None
+        return classes.names[number], number
+    return _of_text(text, classes)
+
+
+def _of_text(text: str, classes: Classes) -> tuple[str, int | None]:
+    """Label and class of a name; for one that cannot be shown the reason and None."""
+    label, index = _label_of(text, classes)
+    return (label, index) if label and label.isprintable() else ("no printable label", None)
+
+
+def _of_cell(value: Any, names: list[str] | None, classes: Classes) -> tuple[str, int | None]:
+    """Label and class of a value of a column whose numbers count the names, or without these the classes."""
+    if isinstance(value, str):
+        return _of_text(value, classes)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return "no label: neither a number nor a text", None
+    if names is None:
+        return _of_number(str(value), classes)
+    return _of_text(names[value], classes) if 0 <= value < len(names) else (f"no label: {value} is none of its column's {len(names)}", None)
+
+
+def _count_classes(names: list[str], classes: Classes) -> bool:
+    """Whether names are those of the heads' classes in their order, some perhaps spelled otherwise, as `tench, Tinca tinca` is."""
+    same = sum(number in (classes.find(name), classes.find(name.partition(",")[0])) for number, name in enumerate(names))
+    return len(names) == len(classes.names) and 2 * same > len(names)
+
+
 def _rank(seed: int, purpose: str, key: str) -> bytes:
     return hashlib.blake2b(f"{seed}|{purpose}|{key}".encode(), digest_size=16).digest()
 
@@ -384,15 +610,18 @@ class Inspected:
     width: int
     height: int
     sha256: str
+    bytes: int
 
 
-def inspect(path: Path, max_pixels: int) -> Inspected | str:
+def inspect(root: Path, image: Candidate, max_pixels: int) -> Inspected | str:
     """Decode an image once.
 
     Parameters
     ----------
-    path : Path
-        The file.
+    root : Path
+        Folder that its path is relative to.
+    image : Candidate
+        The image.
     max_pixels : int
         Limit on an image's width times height, in pixels.
 
@@ -402,13 +631,13 @@ def inspect(path: Path, max_pixels: int) -> Inspected | str:
         Its upright size and hash, or the reason why it is unusable.
     """
     try:
-        content = read(path, max_pixels)
-        image = decode(content, max_pixels)
+        content = read_image(root, image, max_pixels)
+        decoded = decode(content, max_pixels)
     except OSError as error:
         return f"unreadable: {error.strerror}"
     except Unusable as error:
         return str(error)
-    return Inspected(image.width, image.height, hashlib.sha256(content).hexdigest())
+    return Inspected(decoded.width, decoded.height, hashlib.sha256(content).hexdigest(), len(content))
 
 
 def build_manifest(
@@ -439,7 +668,7 @@ def build_manifest(
     root : Path
         Folder that the candidates' paths are relative to.
     candidates : list of Candidate
-        What list_folder or list_table found.
+        What list_folder, list_table or list_archives found.
     rejected : list of tuple
         Path and reason of what they rejected; it counts as unusable.
     per_class : int or None
@@ -461,7 +690,8 @@ def build_manifest(
     -------
     manifest : DataFrame
         One image a row, in order of paths: image_id (0, 1, 2, ...), path, label, class_index, prompt, split (train or validation),
-        fold (0 to folds - 1; an image that the source itself holds out is not in fold 0), width and height in pixels, sha256.
+        fold (0 to folds - 1; an image that the source itself holds out is not in fold 0), width and height in pixels, sha256; of images
+        in archives also archive, offset and bytes.
     rejected : list of tuple
         Path and reason of every file left out, unusable or not drawn.
 
@@ -486,7 +716,8 @@ def build_manifest(
             del waiting[:take]
         if not batch:
             break
-        results = map_ahead(lambda c: inspect(root / c.path, max_pixels), batch, threads)
+        batch.sort(key=lambda c: (c.archive, c.offset))  # archives are read from their beginnings to their ends
+        results = map_ahead(lambda c: inspect(root, c, max_pixels), batch, threads)
         for candidate, result in zip(batch, progress(results, len(batch)), strict=True):
             if isinstance(result, Inspected):
                 accepted.append((candidate, result))
@@ -583,6 +814,10 @@ def _frame(accepted: list[tuple[Candidate, Inspected]], folds: int, seed: int) -
             "sha256": [image.sha256 for _, image in accepted],
         }
     )
+    if any(candidate.archive for candidate, _ in accepted):
+        frame["archive"] = [candidate.archive for candidate, _ in accepted]
+        frame["offset"] = pd.Series([candidate.offset for candidate, _ in accepted], dtype="int64")
+        frame["bytes"] = pd.Series([image.bytes for _, image in accepted], dtype="int64")
     given = {image.sha256: candidate.split for candidate, image in accepted if candidate.split}
     frame["split"] = [given.get(sha256, "") for sha256 in frame["sha256"]]
     held_out = frame["split"] == "validation"

@@ -15,6 +15,7 @@ from packaging.specifiers import SpecifierSet
 from singflow.config.registry import ConSEEntry, ModelEntry, SpaceEntry, resolve_models, resolve_spaces
 from singflow.config.sections import LOCAL
 from singflow.config.study import Study, check, read_layers
+from singflow.data.archives import Damaged, find_archives, is_parquet, parquet_rows, tar_members
 from singflow.data.manifest import data_root
 from singflow.data.parameters import Data
 from singflow.data.reading import class_folders, iterate_rows
@@ -244,6 +245,8 @@ def _looked_into(data: Data) -> str:
         root = data_root(data.source, data.root)
         if data.source == "folder":
             return f"{root}: {_first_class(root)} is its first class"
+        if data.source == "archive":
+            return f"{root}: {_archives(root, data)}"
         path = root / _first_row(regular(Path(str(data.table))), data.label_column)
         with regular(path).open("rb") as file:
             file.read(1)
@@ -259,6 +262,21 @@ def _first_class(root: Path) -> str:
         raise InputError(f"data.root {root}: holds no class folders: images are expected at <root>/<class>/<image>")
     next(os.scandir(folders[0]), None)
     return str(folders[0].relative_to(root))
+
+
+def _archives(root: Path, data: Data) -> str:
+    """How many archives there are, and how large; the first has been looked into. Raises InputError when one is none."""
+    archives = find_archives(root, data.archives)
+    size = in_bytes(sum((root / archive).stat().st_size for archive in archives))
+    first = root / archives[0]
+    try:
+        if is_parquet(archives[0]):
+            parquet_rows(first, data.label_column)
+        else:
+            next(tar_members(first), None)
+    except Damaged as error:
+        raise InputError(f"{first}: {error}") from None
+    return f"{len(archives)} archives, {size}; {archives[0]}, the first of them, can be read"
 
 
 def _first_row(table: Path, label_column: str) -> str:

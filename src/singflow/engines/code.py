@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
@@ -18,6 +18,7 @@ from singflow.artifacts.files import sha256_of, write_json
 from singflow.config.reading import explain, read_yaml
 from singflow.config.sections import Section
 from singflow.config.study import own_files, settle
+from singflow.data import archives
 from singflow.errors import InputError
 from singflow.translators.reference import fingerprint
 
@@ -199,21 +200,41 @@ class Code:
 
 
 def write_digests(path: Path = FILE, params: Path = Path("params.yaml")) -> None:
-    """Write what DVC's stages depend on besides files: digests of every step of the checkout in this folder, the reference, and own files.
+    """Write what DVC's stages depend on besides files: digests of every step of this folder's checkout, reference, archives, own files.
 
     Parameters
     ----------
     path : Path
         JSON file to write.
     params : Path
-        The study, which may name a reference, and be made of files in checkpoints/; what is not there has no digest.
+        The study, which may name a reference or archives, and be made of files in checkpoints/; what is not there has no digest.
     """
     content = read_yaml(params) if params.is_file() else {}
-    own = None
+    own = state = None
     with suppress(InputError):  # of a study that cannot run here
         own = "".join(f"{file} {sha256_of(Path(file))}\n" for file in own_files(*settle(content, str(params))))
-    others = {"reference": fingerprint(content.get("translator", {}).get("reference")), "own_files": own}
+        state = archives_of(content)
+    others = {"reference": fingerprint(content.get("translator", {}).get("reference")), "archives": state, "own_files": own}
     write_json(path, Code().digests() | others)
+
+
+def archives_of(study: Mapping[str, Any]) -> str | None:
+    """The state of a study's archives.
+
+    Parameters
+    ----------
+    study : Mapping
+        Content of params.yaml.
+
+    Returns
+    -------
+    str or None
+        As archives.state() gives it; None for a study of other sources.
+    """
+    data = study["data"]
+    if data["source"] != "archive":
+        return None
+    return archives.state(Path(data["root"]), data["archives"], Path("results", study["study"], "data/manifest.parquet"))
 
 
 @dataclass

@@ -151,7 +151,13 @@ def _stage(rule: Rule) -> dict[str, Any]:
         "deps": [_dollars(each) for each in files if not any(each.startswith(f"{other}/") for other in files)],
         "params": [
             *(key for key in keys if key.partition(".")[0] != "item"),
-            {str(FILE): [rule.name, *(["reference"] if hasattr(params, "reference") else []), *(["own_files"] if own else [])]},
+            {
+                str(FILE): [
+                    rule.name,
+                    *(name for name in ("reference", "archives") if hasattr(params, name)),
+                    *(["own_files"] if own else []),
+                ]
+            },
         ],
     }
     outs = [_dollars(str(each)) for each in outputs]

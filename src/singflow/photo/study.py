@@ -163,7 +163,7 @@ class Photos:
         if self.root is None:
             return None
         try:
-            return read_unchanged(self.root, photo.path, self.manifest["sha256"][photo.image_id], max_pixels)
+            return read_unchanged(self.root, self.manifest.iloc[photo.image_id], max_pixels)
         except InputError:
             return None
 

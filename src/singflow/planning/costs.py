@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from singflow.config.registry import ModelEntry, SpaceEntry, objection
+from singflow.data import archives
 from singflow.data.reading import class_folders
 from singflow.parallel import AHEAD
 from singflow.towers.parameters import CPU_BATCH
@@ -34,7 +35,7 @@ IMAGENET = 1_281_167  # images of a study whose data is not here yet
 BLOCK = 4096  # rows that some steps work on at once (artifacts.shards.in_blocks)
 PROBED = 2**27  # numbers that a logistic regression holds at most (probes.IN_MEMORY)
 SCANNED = 500, 500_000  # concepts, and labels x concepts, that a thread scans at once at most (concepts.BLOCK, concepts.CELLS)
-LOOKED_AT, COUNTED = 10, 20_000  # class folders that are looked into, and entries counted in each
+LOOKED_AT, COUNTED = 10, 20_000  # class folders, or archives, that are looked into, and entries counted in each folder
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space:
 
 
 def expected_images(study: dict[str, Any], results: Path) -> int:
-    """Images of the study: those of its manifest, or an estimate that reads no more than a table or a few folders.
+    """Images of the study: those of its manifest, or an estimate that reads no more than a table, or some of a few folders or archives.
 
     Data that is not here yet counts as ImageNet's training images, or per_class of every class.
 
@@ -211,6 +212,9 @@ def expected_images(study: dict[str, Any], results: Path) -> int:
     per_class, classes = data["per_class"], _lines(data["classes"]) - 1
     if data["source"] == "folder":
         found = _in_folders(Path(data["root"]), per_class)
+    elif data["source"] == "archive":
+        found = archives.expected(Path(data["root"]), data["archives"], LOOKED_AT)
+        found = min(found, (per_class or found) * classes)
     else:
         table = Path(data["table"])
         if not table.is_file():

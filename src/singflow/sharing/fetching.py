@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from singflow.artifacts.files import md5_of
+from singflow.artifacts.files import md5_of, read_json
+from singflow.engines.code import FILE
 from singflow.engines.stages import FIRST
 from singflow.errors import InputError
 from singflow.sharing.remotes import MOST_NAMES, TIERS, Artifact, Tier, is_damaged, listed, remove_damaged
@@ -51,15 +52,18 @@ def check_same_study(repo: Any) -> None:
         They are not, or the study was published when its steps depended on files of code.
     """
     made = {out.fs_path for out in repo.index.outs if out.stage.name != FIRST}
+    absent = [] if read_json(FILE).get("archives") else ["archives"]  # which cannot be compared where they are not
     changed = set()
     for stage in repo.index.stages:
         if stage.changed_stage():
             changed.add(stage.addressing)
         for dep in stage.deps:
             if not any(path == dep.fs_path or path.startswith(f"{dep.fs_path}/") for path in made):
-                changed |= {
-                    f"{file}: {', '.join(what)}" if isinstance(what, dict) else file for file, what in dep.workspace_status().items()
+                status = {
+                    file: [key for key in what if key not in absent] if isinstance(what, dict) else True
+                    for file, what in dep.workspace_status().items()
                 }
+                changed |= {f"{file}: {', '.join(what)}" if isinstance(what, list) else file for file, what in status.items() if what}
     if changed:
         raise InputError(
             f"not as the published study had it: {listed(changed)}: `git diff` shows your changes, `git checkout <tag or commit>` goes back"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singflow.artifacts.files import sha256_of, write_bytes
 from singflow.config.sections import LOCAL
+from singflow.data.images import Unusable, read_image
 from singflow.engines.stages import FIRST
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
@@ -94,7 +97,9 @@ def check_given(repo: Any, own: Iterable[str]) -> None:
         raise InputError(f"steps depend on what is neither in git nor in DVC: {listed(alone)}: {mend}")
 
 
-def check_images(root: Path, manifest: pd.DataFrame, threads: int, progress: Callable[[Iterable[str]], Iterable[str]]) -> None:
+def check_images(
+    root: Path, manifest: pd.DataFrame, max_pixels: int, threads: int, progress: Callable[[Iterable[str]], Iterable[str]]
+) -> None:
     """Check that the images are those that the manifest lists.
 
     Parameters
@@ -102,7 +107,9 @@ def check_images(root: Path, manifest: pd.DataFrame, threads: int, progress: Cal
     root : Path
         Folder that the manifest's paths are relative to.
     manifest : DataFrame
-        Columns path and sha256.
+        Of the study.
+    max_pixels : int
+        Limit on an image's width times height, in pixels, which decides how many bytes it may have.
     threads : int
         Images hashed at once.
     progress : callable
@@ -115,10 +122,12 @@ def check_images(root: Path, manifest: pd.DataFrame, threads: int, progress: Cal
     """
 
     def mistake(row: Any) -> str:
-        path = root / row.path
-        return "" if path.is_file() and sha256_of(path) == row.sha256 else row.path
+        with suppress(OSError, Unusable):
+            if hashlib.sha256(read_image(root, row, max_pixels)).hexdigest() == row.sha256:
+                return ""
+        return row.path
 
-    wrong = list(filter(None, progress(map_ahead(mistake, manifest[["path", "sha256"]].itertuples(index=False), threads))))
+    wrong = list(filter(None, progress(map_ahead(mistake, manifest.itertuples(index=False), threads))))
     if wrong:
         raise InputError(
             f"{root}: changed or gone since the study listed its images: {listed(wrong)}: "

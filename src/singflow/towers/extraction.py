@@ -111,7 +111,7 @@ def run_views(
     Parameters
     ----------
     rows : DataFrame
-        Rows of the manifest: image_id, path and sha256 are used.
+        Rows of the manifest: image_id, path, sha256 and the place in an archive are used.
     root : Path
         Folder that their paths are relative to.
     views : Views
@@ -154,7 +154,7 @@ def run_views(
     at_once = batch_size
 
     def load(row: Any) -> torch.Tensor:
-        return views(read_unchanged(root, row.path, row.sha256, max_pixels, views.least_side), row.image_id)
+        return views(read_unchanged(root, row, max_pixels, views.least_side), row.image_id)
 
     @torch.inference_mode()
     def run(batch: torch.Tensor) -> np.ndarray:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from singflow import cli
-from singflow.artifacts.shards import shard_rows
-from singflow.artifacts.tables import read_parquet
+from singflow.artifacts.shards import read_manifest, shard_rows
 from singflow.artifacts.tensors import Tensors
 from singflow.towers.parameters import Extraction
 
@@ -64,7 +63,7 @@ def run_shard(flags: ShardFlags, tower: nn.Module, preprocess: Preprocess, name:
     from singflow.towers.extraction import fold_batch_norms, run_views
     from singflow.towers.views import Views
 
-    manifest = read_parquet(flags.manifest)
+    manifest = read_manifest(flags.manifest)
     rows = manifest.iloc[list(shard_rows(len(manifest), flags.shard, flags.shards))]
     device = pick_tower_device(flags.device)
     fold_batch_norms(tower, preprocess.size)

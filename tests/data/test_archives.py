@@ -1,0 +1,422 @@
+import os
+import subprocess
+import tarfile
+import tracemalloc
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from singflow.data import archives
+from singflow.data.archives import find_archives, fingerprint, state
+from singflow.data.images import read_image
+from singflow.data.manifest import build_manifest, inspect, list_archives, list_folder, read_classes
+from singflow.data.parameters import Data
+from singflow.errors import InputError
+from singflow.parallel import map_ahead
+from tests.data.archives import add, pack, picture, write_rows
+from tests.project import ROOT
+
+CLASSES = read_classes(ROOT / "config/vocab/imagenet_1k.csv")
+
+
+def listed(root, *patterns, label_column="label"):
+    found, rejected, _ = list_archives(root, list(patterns or ["*.tar"]), label_column, CLASSES)
+    return {each.path: each for each in found}, dict(rejected)
+
+
+def labels(root, *patterns, **options):
+    found, rejected = listed(root, *patterns, **options)
+    assert rejected == {}
+    return {path: (each.label, each.class_index, each.split) for path, each in found.items()}
+
+
+# Labels and splits of tars
+
+
+def test_a_tar_of_a_folder_tree_is_labelled_as_the_folder_is(tmp_path):
+    tree = {"n01440764/a.png": 1, "my_cat/b.PNG": 2, "my_cat/deep/c.jpeg": 3}
+    for name, shade in tree.items():
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(picture(shade))
+    expected = {each.path: (each.label, each.class_index, "") for each in list_folder(tmp_path / "photos", CLASSES)[0]}
+    for around in ("", "./", "photos/", "/data/imagenet/"):
+        pack(tmp_path / "all.tar", {around + name: picture(shade) for name, shade in tree.items()})
+        above = "/".join(part for part in around.split("/") if part not in ("", "."))
+        got = labels(tmp_path)
+        assert got == {"/".join(filter(None, ["all.tar", above, path])): each for path, each in expected.items()}
+
+
+def test_folders_of_train_and_val_in_a_tar_decide_the_split_and_so_do_names_of_archives(tmp_path):
+    pack(tmp_path / "all.tar", {"d/train/cat/a.png": b"a", "d/train/dog/b.png": b"b", "d/Val/cat/c.png": b"c"})
+    assert [each[::2] for each in labels(tmp_path).values()] == [("cat", "train"), ("dog", "train"), ("cat", "validation")]
+    (tmp_path / "all.tar").unlink()
+    for name in ("imagenet-train-0000.tar", "imagenet-validation-00.tar"):
+        pack(tmp_path / name, {"cat/a.png": name.encode(), "dog/b.png": name.encode()})
+    assert [each[2] for each in labels(tmp_path).values()] == ["train", "train", "validation", "validation"]
+    assert {each[2] for each in labels(tmp_path, "*train*").values()} == {""}, "one of them alone decides nothing"
+    assert {each[2] for each in labels(tmp_path, "*[0-9]0.tar").values()} == {"train", "validation"}
+
+
+def test_the_class_of_a_tar_without_folders_is_its_name_and_tars_in_a_tar_are_read_in_place(tmp_path):
+    for number, name in enumerate(["n01440764", "n01443537"]):
+        pack(tmp_path / f"{name}.tar", {f"{name}_{row}.JPEG": picture(2 * number + row, "JPEG") for row in range(2)})
+    expected = ["tench", "tench", "goldfish", "goldfish"]
+    assert [each[0] for each in labels(tmp_path).values()] == expected
+    pack(tmp_path / "outer/ILSVRC2012_img_train.tar", {path.name: path.read_bytes() for path in sorted(tmp_path.glob("n*.tar"))})
+    found, _ = listed(tmp_path / "outer")
+    assert [each.label for each in found.values()] == expected
+    assert list(found)[3] == "ILSVRC2012_img_train.tar/n01443537.tar/n01443537_1.JPEG"
+    assert [read_image(tmp_path / "outer", each, 10**6) for each in found.values()] == [picture(shade, "JPEG") for shade in range(4)]
+
+
+def test_what_lies_in_no_class_folder_of_a_tree_is_rejected_as_in_a_folder(tmp_path):
+    pack(tmp_path / "all.tar", {"d/cat/a.png": b"a", "d/dog/b.png": b"b", "d/loose.png": b"c", "README": b"d"})
+    found, rejected = listed(tmp_path)
+    assert {each.label for each in found.values()} == {"cat", "dog"}
+    assert rejected == {"all.tar/d/loose.png": "not in a class folder", "all.tar/README": "not in a class folder"}
+
+
+def sample(key, **members):
+    return {f"{key}.{ending}": content for ending, content in members.items()}
+
+
+def test_samples_of_webdataset_shards_have_the_label_beside_them(tmp_path, caplog):
+    first = sample("a/0", jpg=b"x", cls=b"3\n", json=b'{"label": 9}') | sample("1", cls=b"cock", txt=b"caption", PNG=b"y")
+    pack(tmp_path / "shard-0.tar", first)
+    second = sample("0", json=b'{"animal": 0}', webp=b"z") | sample("1", **{"left.jpg": b"l", "right.jpg": b"r", "cls": b"my_cat"})
+    pack(tmp_path / "shard-1.tar", second)
+    with caplog.at_level("INFO"):
+        got = labels(tmp_path, label_column="animal")
+    assert got == {
+        "shard-0.tar/a/0.jpg": ("tiger shark", 3, ""),
+        "shard-0.tar/1.PNG": ("cock", CLASSES.find("cock"), ""),
+        "shard-1.tar/0.webp": ("tench", 0, ""),
+        "shard-1.tar/1.left.jpg": ("my cat", -1, ""),
+        "shard-1.tar/1.right.jpg": ("my cat", -1, ""),
+    }
+    assert "6 files and folders skipped" in caplog.text and "*.cls" in caplog.text
+
+
+BAD = "none of the 1000 classes of data.classes"
+
+
+@pytest.mark.parametrize(
+    ("stated", "reason"),
+    [
+        ({}, "no label: no .cls or .json beside it"),
+        ({"cls": b"1000"}, f"no label: 1000 is {BAD}"),
+        ({"cls": b"-1"}, f"no label: -1 is {BAD}"),
+        ({"cls": b"9" * 5000}, f"no label: {'9' * 20} is {BAD}"),
+        ({"cls": b"\xff"}, "no label: no .cls or .json beside it"),
+        ({"cls": b"1" * 2**17}, "no label: no .cls or .json beside it"),
+        ({"cls": b"a\0b"}, "no printable label"),
+        ({"json": b"[" * 50_000}, "no label: no .cls or .json beside it"),
+        ({"json": b'{"label": [1]}'}, "no label: no .cls or .json beside it"),
+        ({"json": b'{"label": true}'}, "no label: no .cls or .json beside it"),
+    ],
+)
+def test_a_sample_without_a_label_that_can_be_used_is_rejected(tmp_path, stated, reason):
+    pack(tmp_path / "shard.tar", sample("0", jpg=b"x", cls=b"0") | sample("1", jpg=b"y", **stated))
+    found, rejected = listed(tmp_path)
+    assert list(found) == ["shard.tar/0.jpg"] and rejected == {"shard.tar/1.jpg": reason}
+
+
+# Members that are no images
+
+
+def test_members_that_cannot_be_read_safely_are_rejected_each_with_its_reason(tmp_path, caplog):
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        add(tar, "cat", type=tarfile.DIRTYPE)
+        add(tar, "cat/first.png", b"old")
+        for name in ("cat/first.png", "dog/Last.PNG"):
+            add(tar, name, b"new")
+        add(tar, "cat/../../etc/passwd.png", b"x")
+        add(tar, "cat/soft.png", type=tarfile.SYMTYPE, linkname="/etc/passwd")
+        add(tar, "cat/hard.png", type=tarfile.LNKTYPE, linkname="cat/first.png")
+        add(tar, "cat/device.png", type=tarfile.CHRTYPE)
+        add(tar, "cat/pipe.png", type=tarfile.FIFOTYPE)
+        add(tar, "cat/line\nbreak.png", b"x")
+        add(tar, b"cat/\xff.png".decode("utf-8", "surrogateescape"), b"x")
+        for name in ("cat/._first.png", "cat/.DS_Store", "__MACOSX/cat/a.png", ".git/x.png"):
+            add(tar, name, b"x")
+        add(tar, "cat/notes.txt", b"x")
+    with caplog.at_level("INFO"):
+        found, rejected = listed(tmp_path)
+    assert {path: read_image(tmp_path, each, 100) for path, each in found.items()} == {
+        "all.tar/cat/first.png": b"new",
+        "all.tar/dog/Last.PNG": b"new",
+        "all.tar/cat/notes.txt": b"x",
+    }
+    link, name = (
+        "a link in a tar: pack it with tar --dereference --hard-dereference",
+        "name is not UTF-8 or holds control characters: rename the file",
+    )
+    assert rejected == {
+        "all.tar/cat/first.png": "a later member of the tar has its name, and replaces it",
+        "all.tar/cat/../../etc/passwd.png": "outside the data root: paths are relative to it and without ..",
+        "all.tar/cat/soft.png": link,
+        "all.tar/cat/hard.png": link,
+        "all.tar/cat/device.png": "not a regular file",
+        "all.tar/cat/pipe.png": "not a regular file",
+        "all.tar/cat/line\\nbreak.png": name,
+        "all.tar/cat/\\udcff.png": name,
+    }
+    assert "4 files and folders skipped" in caplog.text
+
+
+def test_a_sparse_member_is_rejected(tmp_path):
+    with (tmp_path / "hole.png").open("wb") as file:
+        file.truncate(2**20)
+        file.write(b"x")
+    pack(tmp_path / "more/b.tar", {"cat/a.png": b"a"})
+    subprocess.run(["tar", "-C", tmp_path, "--sparse", "-cf", tmp_path / "more/a.tar", "hole.png"], check=True)
+    assert listed(tmp_path / "more")[1] == {"a.tar/hole.png": "a sparse file of a tar: pack it without --sparse"}
+
+
+# Archives that cannot be used
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: b"", "not readable as tar .empty file.: it is cut or damaged: fetch or pack it anew"),
+        (lambda content: b"no tar" * 200, "not readable as tar"),
+        (lambda content: content[:700], "all.tar: .*it is cut or damaged"),
+        (lambda content: content[:1024], "no end of the archive, and no member, at byte 1024: it is cut"),
+        (lambda content: content[:1100], "all.tar: .*it is cut or damaged"),
+        (
+            lambda content: content[:1024] + b"x" + content[1025:],
+            "no end of the archive, and no member, at byte 1024: it is cut or damaged",
+        ),
+        (lambda content: content * 2, "goes on after its end at byte 2048, as joined tars do: keep them apart, and name each"),
+    ],
+    ids=["empty", "text", "in an image", "between members", "in a header", "flipped", "joined"],
+)
+def test_a_cut_or_damaged_tar_is_named_with_the_fix_and_none_of_it_is_used(tmp_path, damage, message):
+    pack(tmp_path / "all.tar", {"cat/a.png": b"a" * 400, "cat/b.png": b"b" * 400})
+    (tmp_path / "all.tar").write_bytes(damage((tmp_path / "all.tar").read_bytes()))
+    with pytest.raises(InputError, match=f"^{tmp_path}/all.tar: .*{message.partition('all.tar: ')[2] or message}"):
+        listed(tmp_path)
+
+
+def test_all_damaged_archives_are_named_at_once(tmp_path):
+    for number in range(6):
+        (tmp_path / f"{number}.tar").write_bytes(b"x" * 600)
+    write_rows(tmp_path / "7.parquet", [b"x"], [1])
+    (tmp_path / "7.parquet").write_bytes((tmp_path / "7.parquet").read_bytes()[:-9])
+    with pytest.raises(InputError) as refused:
+        listed(tmp_path, "*")
+    assert [line.partition(": ")[0] for line in str(refused.value).splitlines()] == [f"{tmp_path}/{number}.tar" for number in range(4)]
+    assert str(refused.value).endswith(" and 3 more")
+
+
+def test_headers_that_claim_more_than_there_is_are_refused_unread(tmp_path):
+    with tarfile.open(tmp_path / "all.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        add(tar, "cat/a.png", b"a", pax_headers={"comment": "x" * 2**21})
+    with pytest.raises(InputError, match="a header of 2097"):
+        listed(tmp_path)
+    with tarfile.open(tmp_path / "all.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        tar.fileobj.write(tarfile.TarInfo("cat/a.png").tobuf())
+        info = tarfile.TarInfo("cat/b.png")
+        info.size = 2**60
+        tar.fileobj.write(info.tobuf(tarfile.GNU_FORMAT))
+    with pytest.raises(InputError, match=r"all\.tar: .*: it is cut or damaged"):
+        listed(tmp_path)
+
+
+@pytest.mark.parametrize(("ending", "command"), [("gz", "gunzip"), ("bz2", "bunzip2"), ("xz", "unxz")])
+@pytest.mark.parametrize("name", ["all.tar.{}", "all.tar"])
+def test_a_compressed_tar_is_refused_with_what_unpacks_it(tmp_path, ending, command, name):
+    path = tmp_path / name.format(ending)
+    with tarfile.open(path, f"w:{ending}") as tar:
+        add(tar, "cat/a.png", b"a")
+    with pytest.raises(InputError, match=rf"{path.name}: is compressed, .*: unpack it with `{command} -k {path.name}`, and name the \.tar"):
+        listed(tmp_path, path.name)
+
+
+def test_patterns_that_fit_nothing_or_no_archives_are_refused(tmp_path):
+    pack(tmp_path / "a.tar", {"cat/a.png": b"a"})
+    (tmp_path / "._a.tar").touch()
+    (tmp_path / "a.txt").write_text("text")
+    os.mkfifo(tmp_path / "pipe.tar")
+    for pattern, message in {
+        "b*.tar": "data.archives: b*.tar: no file below",
+        "*.txt": "a.txt: neither a .tar nor a .parquet file",
+        "pipe.tar": "pipe.tar: not a regular file, but a pipe",
+    }.items():
+        with pytest.raises(InputError) as refused:
+            listed(tmp_path, pattern)
+        assert message in str(refused.value)
+    assert find_archives(tmp_path, ["a*.tar", "a.tar"]) == ["a.tar"]
+    pack(tmp_path / "empty.tar", {})
+    with pytest.raises(InputError, match=r"empty\.tar: no image in them"):
+        listed(tmp_path, "empty.tar")
+
+
+@pytest.mark.parametrize("name", ["/data/a.tar", "../a.tar", "a/../b.tar", "~/a.tar", "a\\b.tar", "-a.tar", "", "a\nb", "**.tar", "."])
+def test_archives_are_named_below_the_root(name):
+    with pytest.raises(ValueError, match="archives"):
+        Data(source="archive", archives=[name])
+
+
+# Parquet
+
+
+def test_labels_of_a_parquet_file_are_names_of_its_schema_classes_or_texts(tmp_path):
+    files = {
+        "names": ([1, 0, 2], ["my_cat", "tench, Tinca tinca", "goldfish"], ["tench, Tinca tinca", "my cat", "goldfish"], [-1, -1, 1]),
+        "classes": ([0, 1, 3], None, ["tench", "goldfish", "tiger shark"], [0, 1, 3]),
+        "imagenet": ([0, 1, 3], [f"{name}, of a kind" for name in CLASSES.names], ["tench", "goldfish", "tiger shark"], [0, 1, 3]),
+        "texts": (["n01440764", "my_cat", "3"], None, ["tench", "my cat", "3"], [0, -1, -1]),
+    }
+    for name, (cells, names, expected, indices) in files.items():
+        write_rows(tmp_path / f"{name}.parquet", [b"x"] * 3, cells, names)
+        got = labels(tmp_path, f"{name}.parquet")
+        assert got == {f"{name}.parquet/{row:09d}": (expected[row], indices[row], "") for row in range(3)}
+
+
+def test_rows_without_a_label_or_an_image_are_rejected(tmp_path):
+    write_rows(
+        tmp_path / "a.parquet", [picture(0), None, {"bytes": None, "path": "/etc/passwd"}, picture(1), picture(2)], [0, 0, 0, None, -1]
+    )
+    found, rejected = listed(tmp_path, "a.parquet")
+    assert rejected == {
+        "a.parquet/000000003": "no label: neither a number nor a text",
+        "a.parquet/000000004": f"no label: -1 is {BAD}",
+    }
+    first, *others = [inspect(tmp_path, each, 10**6) for each in found.values()]
+    assert (first.width, first.height, first.bytes) == (8, 6, len(picture(0)))
+    assert others == ["unreadable: a row without an image's bytes: write the images into the file, as Dataset.push_to_hub does"] * 2
+    write_rows(tmp_path / "b.parquet", [b"x"], [2], ["cat", "dog"])
+    assert listed(tmp_path, "b.parquet")[1] == {"b.parquet/000000000": "no label: 2 is none of its column's 2"}
+
+
+def test_a_parquet_file_without_one_column_of_images_or_labels_is_refused(tmp_path):
+    pixels = pa.array([{"bytes": b"x"}], pa.struct([("bytes", pa.binary())]))
+    write_rows(tmp_path / "a.parquet", [b"x"], [0], mask=pixels)
+    assert labels(tmp_path, "a.parquet")
+    table = parquet.read_table(tmp_path / "a.parquet").rename_columns(["left", "label", "right"])
+    parquet.write_table(table, tmp_path / "b.parquet")
+    parquet.write_table(table.select(["label"]), tmp_path / "c.parquet")
+    for name, column, message in [
+        ("a", "animal", "a.parquet: has no column 'animal' .data.label_column.; it has image, label, mask"),
+        ("b", "label", "b.parquet: has several columns of images: left, right: write the file with one that is called image"),
+        ("c", "label", "c.parquet: has no column of images .bytes, path.: write the file with one that is called image"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            listed(tmp_path, f"{name}.parquet", label_column=column)
+    parquet.write_table(table.select(["label", "right"]), tmp_path / "d.parquet")
+    assert read_image(tmp_path, listed(tmp_path, "d.parquet")[0]["d.parquet/000000000"], 100) == b"x"
+
+
+def test_a_row_group_that_is_too_large_is_refused(tmp_path, monkeypatch):
+    write_rows(tmp_path / "a.parquet", [b"x" * 1000] * 4, [0] * 4, group=4)
+    monkeypatch.setattr(archives, "MOST_GROUP", 900)
+    with pytest.raises(InputError, match=r"a row group has \d+ bytes of images, .* write it anew with fewer rows in each"):
+        listed(tmp_path, "a.parquet")
+
+
+# What is read, and how much of it at once
+
+
+def test_the_pass_over_a_tar_reads_headers_alone_and_an_image_is_read_where_it_lies(tmp_path):
+    with (tmp_path / "big.tar").open("wb") as file:  # of 1,000 members, and 20 GB that the disk does not have
+        for number in range(1000):
+            info = tarfile.TarInfo(f"cat/{number:04d}.png")
+            info.size = 20 * 10**6
+            file.write(info.tobuf(tarfile.GNU_FORMAT))
+            file.write(picture(number))
+            file.seek(-(-info.size // 512) * 512 - len(picture(number)), os.SEEK_CUR)
+        file.write(bytes(10240))
+    tracemalloc.start()
+    found, rejected = listed(tmp_path)
+    listing = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    content = read_image(tmp_path, found["big.tar/cat/0777.png"], 10**8)
+    reading = tracemalloc.get_traced_memory()[1] - tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(found) == 1000 and not rejected
+    assert content.startswith(picture(777)) and len(content) == 20 * 10**6
+    assert listing < 4 * 10**6 and reading < 21 * 10**6
+
+
+def test_row_groups_are_read_once_in_order_and_memory_is_bounded_by_a_few(tmp_path):
+    size, rows = 2 * 10**5, 60
+    contents = [os.urandom(size) for _ in range(rows)]
+    for number in range(2):
+        write_rows(tmp_path / f"{number}.parquet", contents[30 * number : 30 * number + 30], list(range(30)), group=10)
+    found, _ = listed(tmp_path, "*.parquet")
+    archives._group.cache_clear()
+    before, most = pa.total_allocated_bytes(), 0
+    for number, content in enumerate(map_ahead(lambda each: read_image(tmp_path, each, 10**6), found.values(), 2)):
+        assert content == contents[number]
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert archives._group.cache_info().misses == 6, "row groups are read again"
+    assert most < 6.5 * 10 * size  # two that are kept, and what one takes while it is read
+    assert read_image(tmp_path, found["0.parquet/000000003"], 10**6) == contents[3]
+
+
+def test_a_content_that_stands_in_many_rows_is_in_memory_once(tmp_path):
+    write_rows(tmp_path / "a.parquet", [b"x" * 10**6] * 500, [0] * 500, group=500)
+    assert (tmp_path / "a.parquet").stat().st_size < 2 * 10**6
+    found, _ = listed(tmp_path, "a.parquet")
+    archives._group.cache_clear()
+    before = pa.total_allocated_bytes()
+    assert read_image(tmp_path, found["a.parquet/000000499"], 10**6) == b"x" * 10**6
+    assert pa.total_allocated_bytes() - before < 10**7
+
+
+def test_an_archive_that_was_replaced_is_not_read_from_memory(tmp_path):
+    write_rows(tmp_path / "a.parquet", [picture(1)], [0])
+    (image,) = listed(tmp_path, "a.parquet")[0].values()
+    assert read_image(tmp_path, image, 100) == picture(1)
+    write_rows(tmp_path / "a.parquet", [picture(2)], [0])
+    os.utime(tmp_path / "a.parquet", ns=(1, 1))
+    assert read_image(tmp_path, image, 100) == picture(2)
+
+
+def test_a_manifest_of_archives_has_their_places_and_damaged_images_are_rejected(tmp_path):
+    pack(tmp_path / "a.tar", {f"{label}/{row}.png": picture(row + 10 * len(label)) for label in ("cat", "rabbit") for row in range(4)})
+    pack(tmp_path / "b.tar", {"cat/x.png": picture(99, "JPEG")[:300], "cat/y.png": b"no image"})
+    found, rejected, _ = list_archives(tmp_path, ["*.tar"], "label", CLASSES)
+    options = {"per_class": None, "folds": 2, "max_pixels": 100, "seed": 0, "threads": 2, "progress": lambda items, total: items}
+    manifest, rejected = build_manifest(tmp_path, found, rejected, max_rejected_fraction=0.2, **options)
+    assert len(manifest) == 8 and [path for path, _ in rejected] == ["b.tar/cat/x.png", "b.tar/cat/y.png"]
+    assert list(manifest.columns[-3:]) == ["archive", "offset", "bytes"] and list(manifest.dtypes[-2:]) == ["int64", "int64"]
+    content = (tmp_path / "a.tar").read_bytes()
+    for row in manifest.itertuples():
+        assert content[row.offset : row.offset + row.bytes] == read_image(tmp_path, row, 100) and row.archive == "a.tar"
+    drawn, rest = build_manifest(tmp_path, found, [], max_rejected_fraction=1, **options | {"per_class": 1})
+    assert drawn["label"].value_counts().to_dict() == {"cat": 1, "rabbit": 1} and len(rest) == 8
+
+
+# What the engines see
+
+
+def test_a_fingerprint_is_of_names_and_contents_alone_and_is_kept_where_archives_are_not_here(tmp_path):
+    pack(tmp_path / "data/a.tar", {"cat/a.png": b"a"})
+    first = state(tmp_path / "data", ["*.tar"], tmp_path / "manifest.parquet")
+    os.utime(tmp_path / "data/a.tar", (1, 1))
+    assert state(tmp_path / "data", ["a.*"], tmp_path / "manifest.parquet") == first == fingerprint(tmp_path / "data", ["a.tar"])
+    frame = pd.DataFrame({"path": ["a"]})
+    frame.attrs[archives.ATTRIBUTE] = first
+    frame.to_parquet(tmp_path / "manifest.parquet")
+    assert state(tmp_path / "absent", ["*.tar"], tmp_path / "manifest.parquet") == first
+    assert state(tmp_path / "absent", ["*.tar"], tmp_path / "none.parquet") is None
+    (tmp_path / "data/a.tar").rename(tmp_path / "data/b.tar")
+    assert state(tmp_path / "data", ["*.tar"], tmp_path / "manifest.parquet") != first
+
+
+@pytest.mark.parametrize("place", [0, -1, "length"])
+def test_a_large_archive_is_told_by_its_size_and_samples(tmp_path, place):
+    content = bytearray(os.urandom(3 * 2**20))
+    (tmp_path / "a.tar").write_bytes(content)
+    first = fingerprint(tmp_path, ["a.tar"])
+    if place == "length":
+        content.append(0)
+    else:
+        content[place] ^= 1
+    (tmp_path / "a.tar").write_bytes(content)
+    assert fingerprint(tmp_path, ["a.tar"]) != first
