@@ -72,6 +72,7 @@ class Code:
     def __init__(self, root: Path = Path()) -> None:
         self._root = root
         self._modules: dict[str, _Module | None] = {}
+        self._digests: dict[str, str] = {}
         self._loaded: dict[str, list[_Part]] = {}
 
     @cached_property
@@ -130,6 +131,8 @@ class Code:
         step : str
             Name of a file in scripts/, without its ending.
         """
+        if step in self._digests:
+            return self._digests[step]
         waiting = list(_Module.read(self._root / f"scripts/{step}.py").parts)
         seen: set[int] = set()
         lines: set[str] = set()
@@ -139,13 +142,15 @@ class Code:
                 continue
             seen.add(id(part))
             lines.add(part.content)
-            for name, meaning in self._uses(part):
+            part.uses = list(self._uses(part)) if part.uses is None else part.uses
+            for name, meaning in part.uses:
                 if isinstance(meaning, str):
                     lines.add(f"{part.content} {name} {meaning}")
                 else:
                     lines |= {f"{part.content} {name} {target.content}" for target in meaning}
                     waiting += meaning
-        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+        self._digests[step] = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+        return self._digests[step]
 
     def _uses(self, part: _Part) -> Iterator[tuple[str, list[_Part] | str]]:
         """Names in a statement that something else stands behind: the statements, or in another package the name there."""
@@ -247,6 +252,7 @@ class _Part:
 
     module: _Module
     statement: ast.stmt
+    uses: list[tuple[str, list[_Part] | str]] | None = None  # what its names mean, once a step has reached it
 
     @cached_property
     def content(self) -> str:
