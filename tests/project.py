@@ -179,19 +179,26 @@ class Project:
         return done
 
     def killed(self, *command: str, fault: dict[str, Any]) -> str:
-        """Run a command until it is killed at the moment of `fault` (faults/sitecustomize.py); what it said."""
+        """Run a command until it is killed at the moment of `fault` (faults/sitecustomize.py); what it said.
+
+        cold, in `fault`: whether its programs are new processes, as they are where one of them is to go on without the others.
+        """
         once = self.folder / ".snakemake/fault"
         once.parent.mkdir(exist_ok=True)
         once.touch()
-        order = {"nth": 1, "cut": "", "orphans": False, "once": str(once)} | fault
-        variables = self.environment(warm_start=False)
+        order = {"nth": 1, "cut": "", "orphans": False, "cold": False, "once": str(once)} | fault
+        variables = self.environment(warm_start=not (order["cold"] or order["orphans"]))
         variables |= {"PYTHONPATH": f"{variables['PYTHONPATH']}:{FAULTS}", "FAULT": json.dumps(order)}
-        with tempfile.TemporaryFile("w+") as said:  # not a pipe, which those that go on would hold open
-            process = subprocess.Popen(command, cwd=self.folder, env=variables, stdout=said, stderr=said, start_new_session=True)
-            status = process.wait(PATIENCE)
+        variables |= {"SINGFLOW_WARM_FIRST": str(FAULTS / "sitecustomize.py")}
+        with tempfile.TemporaryFile("w+") as said:  # a pipe ends when all have, which some are not to
+            out = said if order["orphans"] else subprocess.PIPE
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=variables, stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            )
+            told = process.communicate(timeout=PATIENCE)[0]
             said.seek(0)
-            told = said.read()
-        assert status == -signal.SIGKILL and not once.exists(), f"{command} was not killed at {fault}:\n{told[-6000:]}"
+            told = said.read() if told is None else told
+        assert process.returncode == -signal.SIGKILL and not once.exists(), f"{command} was not killed at {fault}:\n{told[-6000:]}"
         return told
 
     def snakemake(self, *options: str, **kwargs) -> str:
