@@ -17,7 +17,7 @@ import pytest
 from singflow.config.reading import read_yaml
 from singflow.config.study import complete, render
 from singflow.engines.acceptance import render as render_accepted
-from singflow.engines.code import ACCEPTED
+from singflow.engines.code import ACCEPTED, FILE
 from singflow.engines.stages import FIRST
 from tests import PATIENCE, warm
 
@@ -179,19 +179,26 @@ class Project:
         return done
 
     def killed(self, *command: str, fault: dict[str, Any]) -> str:
-        """Run a command until it is killed at the moment of `fault` (faults/sitecustomize.py); what it said."""
+        """Run a command until it is killed at the moment of `fault` (faults/sitecustomize.py); what it said.
+
+        cold, in `fault`: whether its programs are new processes, as they are where one of them is to go on without the others.
+        """
         once = self.folder / ".snakemake/fault"
         once.parent.mkdir(exist_ok=True)
         once.touch()
-        order = {"nth": 1, "cut": "", "orphans": False, "once": str(once)} | fault
-        variables = self.environment(warm_start=False)
+        order = {"nth": 1, "cut": "", "orphans": False, "cold": False, "once": str(once)} | fault
+        variables = self.environment(warm_start=not (order["cold"] or order["orphans"]))
         variables |= {"PYTHONPATH": f"{variables['PYTHONPATH']}:{FAULTS}", "FAULT": json.dumps(order)}
-        with tempfile.TemporaryFile("w+") as said:  # not a pipe, which those that go on would hold open
-            process = subprocess.Popen(command, cwd=self.folder, env=variables, stdout=said, stderr=said, start_new_session=True)
-            status = process.wait(PATIENCE)
+        variables |= {"SINGFLOW_WARM_FIRST": str(FAULTS / "sitecustomize.py")}
+        with tempfile.TemporaryFile("w+") as said:  # a pipe ends when all have, which some are not to
+            out = said if order["orphans"] else subprocess.PIPE
+            process = subprocess.Popen(
+                command, cwd=self.folder, env=variables, stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            )
+            told = process.communicate(timeout=PATIENCE)[0]
             said.seek(0)
-            told = said.read()
-        assert status == -signal.SIGKILL and not once.exists(), f"{command} was not killed at {fault}:\n{told[-6000:]}"
+            told = said.read() if told is None else told
+        assert process.returncode == -signal.SIGKILL and not once.exists(), f"{command} was not killed at {fault}:\n{told[-6000:]}"
         return told
 
     def snakemake(self, *options: str, **kwargs) -> str:
@@ -228,7 +235,7 @@ class Project:
 
     def changed(self) -> set[str]:
         """Stages that DVC calls changed but for the one that always runs, named as planned() names them."""
-        self.dvc("repro", FIRST)
+        self.run("python", f"scripts/{FIRST}.py", "--params", "params.yaml", "--output", str(FILE))  # as the stage does
         stages = json.loads(self.dvc("status", "--json").strip().splitlines()[-1])
         names = [re.sub(r"@study$|-(?:steering|floor|translator)0$", "", stage).partition("@") for stage in stages]
         return {_named(name, values.split("-") if values else []) for name, _, values in names if name != FIRST}

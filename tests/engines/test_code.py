@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from singflow.engines.acceptance import render
-from singflow.engines.code import ACCEPTED, Acceptance, Code
+from singflow.engines.code import ACCEPTED, KEPT, Acceptance, Code
 from singflow.errors import InputError
 from tests import warm
 from tests.project import ROOT
@@ -45,6 +45,21 @@ def stale(tree, before):
 def test_a_step_has_a_digest_of_its_own(before):
     assert list(before) == STEPS and len(set(before.values())) == len(STEPS)
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in before.values())
+
+
+def test_digests_are_kept_until_any_code_is_another(tree, before, monkeypatch):
+    assert Code(tree).digests() == before
+    with monkeypatch.context() as patch:
+        patch.setattr(Code, "_computed", None)
+        assert Code(tree).digests() == before and Code(tree).digest("summarize") == before["summarize"]
+    for broken in ("{", '{"of": 1}'):
+        (tree / KEPT).write_text(broken)
+        assert Code(tree).digests() == before
+    (tree / KEPT).unlink()
+    (tree / "scripts/unfinished.py").write_text("def main(:")
+    assert Code(tree).digest("summarize") == before["summarize"] and not (tree / KEPT).exists()
+    with pytest.raises(SyntaxError):
+        Code(tree).computed()
 
 
 @pytest.mark.parametrize(
@@ -229,7 +244,7 @@ def test_what_python_loads_for_a_step_is_among_the_modules_that_its_digest_knows
         )
         loaded = {name for name in done.stdout.split() if (ROOT / "src" / Path(*name.split("."))).with_suffix(".py").is_file()}
         code = Code(ROOT)
-        code.digest(step)
+        code._computed(step)
         known = {name for name, module in code._modules.items() if module}
         assert loaded - known <= {"singflow.artifacts.contracts", "singflow.config.study"}
 

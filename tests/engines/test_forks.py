@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -186,13 +185,21 @@ PLOTS = ["plot_concepts", "plot_controls", "plot_scores", "plot_labels", "plot_n
          "plot_rank_curves", "plot_translators", "plot_angle_ladder", "plot_concept_scans", "plot_head_extensions"]  # fmt: skip
 
 
+WAITS = """
+    import os, time
+    mark, until = ("began", "go") if os.path.exists("waits") else ("waits", "loaded")  # the first of all steps, and the one after it
+    open(mark, "w").close()
+    while not os.path.exists(until):
+        time.sleep(0.1)
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_of_forks_that_is_told_to_end_ends_them_with_a_word(snakemake_project, tmp_path, number):
     project = snakemake_project.copy(tmp_path / "run")
-    for step, until_there, done in (("plot_concepts", "loaded", "waits"), ("write_report", "go", "began")):
-        wait = f"import os, time\nopen({done!r}, 'w').close()\nwhile not os.path.exists({until_there!r}):\n    time.sleep(0.1)\n"
+    for step in PLOTS:
         script = project.folder / f"scripts/{step}.py"
-        text, count = re.subn(r"^def main.*\n", rf"\g<0>{textwrap.indent(wait, ' ' * 4)}", script.read_text(), flags=re.MULTILINE)
+        text, count = re.subn(r"^def main.*\n", lambda main: main[0] + WAITS, script.read_text(), flags=re.MULTILINE)
         assert count == 1
         script.write_text(text)
     (tmp_path / "tmp").mkdir()
@@ -211,8 +218,9 @@ def test_a_run_of_forks_that_is_told_to_end_ends_them_with_a_word(snakemake_proj
         text = said.read()
     assert len(forks) == 2, "the process that forks, and a step"
     assert psutil.wait_procs(family, timeout=PATIENCE)[1] == [] and "Traceback" not in text
-    assert "stopped by SIGTERM" in (project.folder / "results/demo/logs/write_report.log").read_text()
-    assert not list((project.folder / "results").rglob(".*.html*"))
+    logs = [(project.folder / f"results/demo/logs/{step}.log").read_text() for step in PLOTS]
+    assert sum("stopped by SIGTERM" in log for log in logs) == 1
+    assert not [path for path in (project.folder / "results").rglob(".*") if path.is_file()]
 
 
 def test_programs_of_the_tests_can_be_started():

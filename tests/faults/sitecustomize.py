@@ -4,6 +4,7 @@ FAULT is JSON: `program`, a part of the command line; `event` and `path`, what P
 pattern of its first argument that is a path); `nth` time that it does; `cut`, a pattern of the newest file that is left half as
 long, or nothing; `orphans`, whether only this process' ancestors die, up to the session's first, and it goes on. `once`, a file:
 with it the order is gone.
+A new process of Python imports this at its start; a fork of the tests' server (../warm) runs it, with the program's words after it.
 EVENTS, a file, receives a line for every change of a file: program, event, path.
 """
 
@@ -11,6 +12,7 @@ import glob
 import json
 import os
 import re
+import runpy
 import signal
 import sys
 from contextlib import suppress
@@ -20,13 +22,18 @@ command = " ".join(sys.orig_argv)
 
 
 def ancestors():
-    """This process' ancestors within its session, the nearest first."""
-    found, process = [], os.getppid()
-    while process > 1 and os.getsid(process) == os.getsid(0):
-        found.append(process)
+    """This process' ancestors within its session, the nearest first; above a fork, what asked for it and its ancestors."""
+    found, process, clients = [], os.getpid(), list(map(int, os.environ.get("SINGFLOW_WARM_CLIENTS", "").split()))
+    while True:
         with open(f"/proc/{process}/stat") as file:  # noqa: PTH123 (few imports)
-            process = int(file.read().rpartition(")")[2].split()[1])
-    return found
+            above = int(file.read().rpartition(")")[2].split()[1])
+        if above > 1 and os.getsid(above) == os.getsid(process):
+            process = above
+        elif clients:
+            process = clients.pop(0)
+        else:
+            return found
+        found.append(process)
 
 
 def on(event, arguments):
@@ -53,13 +60,18 @@ def on(event, arguments):
         if fault["cut"]:
             newest = max(glob.glob(fault["cut"], recursive=True, include_hidden=True), key=os.path.getmtime)  # noqa: PTH207 (few imports)
             os.truncate(newest, os.path.getsize(newest) // 2)  # noqa: PTH202 (few imports)
-        for process in reversed(ancestors()):
-            os.kill(process, signal.SIGKILL)
-        if not fault["orphans"]:
-            os.killpg(0, signal.SIGKILL)
+        family = [*reversed(ancestors()), os.getpid()]
+        kill, numbers = (os.kill, family[:-1]) if fault["orphans"] else (os.killpg, list(dict.fromkeys(map(os.getpgid, family))))
+        for number in numbers:
+            with suppress(ProcessLookupError):  # the server was faster
+                kill(number, signal.SIGKILL)
 
 
 fault = json.loads(os.environ.get("FAULT", "null"))
 if (fault and fault["program"] in command) or "EVENTS" in os.environ:
     fault = fault if fault and fault["program"] in command else None
     sys.addaudithook(on)
+if __name__ == "__main__":
+    del sys.argv[0], sys.orig_argv[1]
+    sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))  # noqa: PTH100, PTH120 (few imports)
+    runpy.run_path(sys.argv[0], run_name="__main__")

@@ -11,17 +11,30 @@ from singflow.artifacts.tensors import read_tensors
 from tests.project import Project
 from tests.workflow.test_engines import dvc_graph
 
-LAYERS = ("--configfile", "overlay.yaml", "--config", "summary={'confidence': 0.9}", "plot_concepts={'extremes': 3}")
+OVERLAY = """\
+study: layered
+models: [tiny]
+extraction: {views: 1, shards: 1, shard_ids: ['00000']}
+comparison: {models: []}
+pictures: {closeup: tiny}
+"""
+FILE = ("--configfile", "overlay.yaml")
+VALUES = ("--config", "summary={'confidence': 0.9}", "plot_concepts={'extremes': 3}")
+LAYERS = (*FILE, *VALUES)
 
 
 @pytest.fixture(scope="module")
 def layered(snakemake_project, tmp_path_factory):
     project = snakemake_project.copy(tmp_path_factory.mktemp("layered") / "checkout")
-    (project.folder / "overlay.yaml").write_text("study: layered\nmodels: [tiny]\ncomparison: {models: []}\npictures: {closeup: tiny}\n")
+    (project.folder / "overlay.yaml").write_text(OVERLAY)
     project.before = project.artifacts()
-    project.snakemake(*LAYERS)
+    project.said = project.run("singflow", "run", "--cores", "2", *FILE, "--", *VALUES).stdout
     project.results = project.folder / "results/layered"
     return project
+
+
+def test_a_run_of_a_layered_study_ends_with_its_summary(layered):
+    assert "Study layered" in layered.said and layered.said.rstrip().endswith("results/layered/report.html")
 
 
 def test_every_artifact_and_the_page_say_the_layers_values(layered):

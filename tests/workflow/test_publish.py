@@ -289,7 +289,7 @@ PUBLISHING = {  # moments, found by listing every change of a file that publish 
     },
     "as a stage is committed": {"event": "open", "path": r"rwlock$", "nth": 9},
     "within a record of a run": {"event": "os.rename", "path": r"/cache/runs/.*/\.", "nth": 9, "cut": ".dvc/cache/runs/??/*/.*"},
-    "before dvc.lock is written": {"event": "open", "path": "dvc.lock$"},
+    "before dvc.lock is written": {"event": "open", "path": "dvc.lock$", "cold": True},
     "within dvc.lock": {"event": "os.remove", "path": "dvc.lock.before$", "nth": 2, "cut": "dvc.lock"},
     "before an object lies in the remote": {"event": "open", "path": r"/store/files/md5/\w\w/\.", "nth": 5},
     "within an object of the remote": {
@@ -301,7 +301,7 @@ FETCHING = {
     "within an object of the cache": {
         "event": "os.rename", "path": r"/cache/files/md5/\w\w/\.", "nth": 5, "cut": ".dvc/cache/files/md5/??/.*",
     },
-    "before a result lies in its place": {"event": "open", "path": "/results/demo/", "nth": 9},
+    "before a result lies in its place": {"event": "open", "path": "/results/demo/", "nth": 9, "cold": True},
     "within a result": {"event": "os.rename", "path": "/results/demo/", "nth": 9, "cut": "results/demo/**/.*"},
     "as a stage is checked out": {"event": "open", "path": r"rwlock$", "nth": 9},
     "between the records for Snakemake": {"program": "--touch", "event": "open", "path": "/metadata/", "nth": 9},

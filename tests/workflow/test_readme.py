@@ -416,7 +416,7 @@ def test_own_images_in_folders_with_an_own_model_and_own_words(reader, tmp_path)
         shutil.copy(packaged / row["path"], folder / f"a 'photo' & {position};.jpg")
     (reader.folder / "photos/golden_retriever/broken.jpg").write_bytes((packaged / table["path"][0]).read_bytes()[:5000])
     (reader.folder / "config/vocab/mine.txt").write_text("a rug\n<script>alert(1)</script>\n")
-    write_own_study(reader, FOLDER, MODELS, WORDS)
+    write_own_study(reader, {"extraction": {"views": 1, "shards": 1}, "comparison": {"models": []}}, FOLDER, MODELS, WORDS)
     shell(reader, "\n".join(OWN), HF_HUB_CACHE=hub_with_resnet18(tmp_path))
     results = reader.folder / "results/mine"
     summary = (results / "tables/summary.txt").read_text()

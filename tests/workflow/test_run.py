@@ -87,16 +87,13 @@ def test_what_snakemake_refuses_is_said_in_its_words(project):
     assert wrong.returncode == 1 and wrong.stdout.startswith("error: params.yaml: plot_concepts.extremes: 'many'")
 
 
-def test_further_options_and_layers_reach_snakemake(project):
+def test_further_options_reach_snakemake(project):  # test_layered runs a study of layers
     listed = project.run(*RUN, "--", "--dry-run").stdout
     assert re.search(r"^rule plot_concepts:$", listed, flags=re.MULTILINE) and "Study demo" not in listed
     not_active = {"PATH": "/usr/bin:/bin", "warm_start": False}
     assert "rule plot_concepts:" in project.run(sys.executable, "-m", "singflow", "run", "--", "--dry-run", **not_active).stdout
     only = project.run(*RUN, "--", "results/demo/figures/fig5.png").stdout
     assert "1 of 1 steps" in only and "Study demo" not in only, "the tables may not be those of this study"
-    (project.folder / "overlay.yaml").write_text("study: layered\nmodels: [tiny]\ncomparison: {models: []}\npictures: {closeup: tiny}\n")
-    layered = project.run(*RUN, "--configfile", "overlay.yaml").stdout
-    assert "Study layered" in layered and layered.rstrip().endswith("results/layered/report.html")
 
 
 @pytest.mark.parametrize("terminated", [False, True], ids=["SIGINT", "SIGTERM"])

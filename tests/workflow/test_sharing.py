@@ -41,7 +41,8 @@ def study(snakemake_project, tmp_path_factory):
     project.edit("params.yaml", "confidence: 0.95", "confidence: 0.9")
     shell(project, blocks("Change a study")[0])
     project.second = project.artifacts()
-    project.study("narrow", models=["tiny"], comparison={"models": []}, summary={"resamples": 200, "confidence": 0.9})
+    summary = {"resamples": 200, "confidence": 0.9}
+    project.study("narrow", models=["tiny"], extraction={"views": 1}, comparison={"models": []}, summary=summary)
     shell(project, blocks("Another study")[0])
     project.numbers = shell(project, blocks("Another study")[1])
     shell(project, blocks("Translators and projectors in another project")[3])

@@ -44,6 +44,7 @@ def reproduce(
         if study.data.source != "packaged" and not (clone / images).is_dir():
             log.warning("data.root %s: neither git nor DVC gives it: the images are read from here", images)
             (clone / images).symlink_to(images.absolute())
+        (clone / "dvc.lock").unlink(missing_ok=True)  # which DVC reads and writes whole after every step
         run(clone, "dvc", "repro", "--force")
         compared = subprocess.run(
             [sys.executable, "-m", "singflow", "verify", "--results", str(clone / "results" / study.study)], check=False

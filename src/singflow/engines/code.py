@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from singflow.artifacts.files import sha256_of, write_json
+from singflow.artifacts.files import read_json, sha256_of, write_json
 from singflow.config.reading import explain, read_yaml
 from singflow.config.sections import Section
 from singflow.config.study import own_files, settle
@@ -24,6 +24,7 @@ from singflow.translators.reference import fingerprint
 
 FILE = Path("results/code.json")
 ACCEPTED = Path("config/accepted.yaml")
+KEPT = Path(".cache/code.json")  # digests of the code that was here last, since to compute them takes as long as all else at a start
 DIGEST = "^[0-9a-f]{64}$"
 PACKAGE = "singflow"
 CHECKS = {f"{PACKAGE}.config.study", f"{PACKAGE}.artifacts.contracts"}  # modules that can stop a step, and not change what it writes
@@ -88,7 +89,7 @@ class Code:
         dict of str
             By the name of the step's script, in alphabetical order.
         """
-        return {path.stem: self._computed(path.stem) for path in sorted((self._root / "scripts").glob("*.py"))}
+        return self._kept or {path.stem: self._computed(path.stem) for path in self._scripts()}
 
     def digests(self) -> dict[str, str]:
         """What computed() gives, with the digest of the code that made the artifacts where other code was accepted.
@@ -113,7 +114,27 @@ class Code:
         str
             SHA-256 as hexadecimal digits.
         """
-        return self._made_with(step, self._computed(step))
+        return self._made_with(step, self._kept.get(step) or self._computed(step))
+
+    def _scripts(self) -> list[Path]:
+        return sorted((self._root / "scripts").glob("*.py"))
+
+    @cached_property
+    def _kept(self) -> dict[str, str]:
+        """What computed() gives, out of a file as long as no code is another; nothing when a file of code cannot be parsed."""
+        files = [*self._scripts(), *sorted((self._root / "src" / PACKAGE).rglob("*.py"))]
+        code = [f"{path.relative_to(self._root)} {sha256_of(path)}\n" for path in files]
+        of = hashlib.sha256("".join([*code, sha256_of(Path(__file__))]).encode()).hexdigest()
+        with suppress(InputError, KeyError):
+            known = read_json(self._root / KEPT)
+            if known["of"] == of:
+                return dict(known["digests"])
+        with suppress(SyntaxError):
+            digests = {path.stem: self._computed(path.stem) for path in self._scripts()}
+            with suppress(OSError):
+                write_json(self._root / KEPT, {"of": of, "digests": digests})
+            return digests
+        return {}
 
     def _made_with(self, step: str, digest: str) -> str:
         known = self.accepted.get(step)
@@ -140,7 +161,8 @@ class Code:
                 continue
             seen.add(id(part))
             lines.add(part.content)
-            for name, meaning in self._uses(part):
+            part.uses = list(self._uses(part)) if part.uses is None else part.uses
+            for name, meaning in part.uses:
                 if isinstance(meaning, str):
                     lines.add(f"{part.content} {name} {meaning}")
                 else:
@@ -268,6 +290,7 @@ class _Part:
 
     module: _Module
     statement: ast.stmt
+    uses: list[tuple[str, list[_Part] | str]] | None = None  # what its names mean, once a step has reached it
 
     @cached_property
     def content(self) -> str:
