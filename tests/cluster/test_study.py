@@ -22,8 +22,9 @@ with Repo().lock:
 
 @pytest.fixture(scope="module")
 def finished(slurm, tmp_path_factory):
-    """The study that tests run on this machine, run on Slurm while another process holds DVC's lock."""
+    """The study that tests run on this machine, run on Slurm while another process holds DVC's lock; the first job of each rule anew."""
     project = ClusterProject(tmp_path_factory.mktemp("cluster"))
+    project.anew("snakemake", *(path.stem for path in (project.folder / "scripts").glob("*.py")))
     with subprocess.Popen([sys.executable, "-c", HELD], cwd=project.folder, stdin=-1, stdout=-1, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
         assert "Unable to acquire lock" in project.run("dvc", "commit", "--force", check=False).stdout
