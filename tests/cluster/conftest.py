@@ -136,11 +136,12 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
-    """A small study, run on this machine up to where its five shards of features begin."""
+    """A small study, run on this machine up to where its five shards of features begin, and the space with which they are compared."""
     project = ClusterProject(tmp_path_factory.mktemp("prepared"))
     project.study(models=["tiny"], extraction={"views": 2, "shards": 5}, comparison={"models": []})
     project.edit("scripts/extract_features.py", "from singflow import cli", "import gate\nfrom singflow import cli")
-    project.snakemake("results/demo/registry/models/tiny.json", "results/demo/data/manifest.parquet")
+    space = [target.replace("features/tiny", "embeddings/conse_minilm") for target in targets(5)]
+    project.snakemake("results/demo/registry/models/tiny.json", "results/demo/prompts/conse_minilm.safetensors", *space)
     return project
 
 
