@@ -63,14 +63,14 @@ def test_a_time_limit_a_node_that_fails_and_a_controller_that_restarts(slurm, pr
     lost = [shard for shard in nodes if nodes[shard] != nodes[slow]]
     (undisturbed,) = {*nodes} - {slow, *lost}
 
-    slurm.ask("scontrol", "update", f"JobId={number_of(slurm, slow)}", "EndTime=now+1")
-    project.order(undisturbed)
     failing = nodes[lost[0]]
     slurm.kill(failing)
     slurm.wait_until_down(failing)
     slurm.start_node(failing)
     slurm.kill("slurmctld")
     slurm.start_controller()
+    project.order(undisturbed)
+    slurm.ask("scontrol", "update", f"JobId={number_of(slurm, slow)}", "EndTime=now+1")  # last: a controller forgets what came within seconds
 
     assert running.ended() == 0, running.said[-4000:]
     assert project.shards() == {name: content for name, content in reference.items() if name < "shard-00004"}

@@ -71,7 +71,7 @@ def published(checkout, remote):
 
 
 def kill_while_it_pushes(checkout, remote):
-    """A publication that leaves a part of its objects. Into a folder DVC copies them under their own names, so that one may be left half."""
+    """A publication that leaves a part of its objects. Into a folder DVC copies them by their own names, so that one may be left half."""
     with publish(checkout, remote, sys.executable, "-m", "singflow") as publication:
         while not remote.objects():
             assert publication.poll() is None, publication.communicate()[0]
