@@ -70,7 +70,7 @@ def test_a_time_limit_a_node_that_fails_and_a_controller_that_restarts(slurm, pr
     slurm.kill("slurmctld")
     slurm.start_controller()
     project.order(undisturbed)
-    slurm.ask("scontrol", "update", f"JobId={number_of(slurm, slow)}", "EndTime=now+1")  # last: a controller forgets what came within seconds
+    slurm.ask("scontrol", "update", f"JobId={number_of(slurm, slow)}", "EndTime=now+1")  # what came just before a controller's end is lost
 
     assert running.ended() == 0, running.said[-4000:]
     assert project.shards() == {name: content for name, content in reference.items() if name < "shard-00004"}
