@@ -131,9 +131,9 @@ class Project:
         """The environment that `make` would make, of this test run's programs; the server of the tests starts them."""
         programs = self.folder / ".venv/bin"
         programs.mkdir(parents=True)
+        ours = self.environment()["PATH"]
         for path in (Path(sys.prefix) / "bin").iterdir():
-            ours = warm.FOLDER / "bin" / path.name
-            (programs / path.name).symlink_to(ours if ours.exists() else path)
+            (programs / path.name).symlink_to(shutil.which(path.name, path=ours) or path)
         activate = programs / "activate"
         activate.unlink()
         activate.write_text((Path(sys.prefix) / "bin/activate").read_text().replace(sys.prefix, str(programs.parent)))

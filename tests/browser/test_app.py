@@ -36,14 +36,18 @@ main()
 
 
 @contextmanager
-def serving(folder, *options):
-    """Address of a page; at the end it stops at Ctrl-C, without a traceback, leaves no file, and has asked no other host for anything."""
+def serving(folder, cache):
+    """Address of a page; at the end it stops at Ctrl-C, without a traceback, leaves no file, and has asked no other host for anything.
+
+    cache: a folder for what is fitted before the page is there.
+    """
     for name in ("config", "reference"):
         (folder / name).symlink_to(ROOT / name)
+    (folder / ".cache").symlink_to(cache)
     said, temporary = folder / "said", folder / "temporary"
     temporary.mkdir()
     with said.open("w") as out:
-        command = [sys.executable, "-c", WATCHED, "app", "--port", "0", "--threads", "1", *options]
+        command = [sys.executable, "-c", WATCHED, "app", "--port", "0", "--threads", "1"]
         process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, env=os.environ | {"TMPDIR": str(temporary)})
     try:
         yield address_of(process, said)
@@ -57,9 +61,14 @@ def serving(folder, *options):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def server(cache, tmp_path_factory):
     """Address of the page that these tests share."""
-    with serving(tmp_path_factory.mktemp("page")) as address:
+    with serving(tmp_path_factory.mktemp("page"), cache) as address:
         yield address
 
 
@@ -268,8 +277,8 @@ def test_beyond_this_machine_it_says_that_there_is_no_password_and_answers_under
     assert said.index("whoever reaches 0.0.0.0 can use the page: it asks for no password") < said.index("the page is at")
 
 
-def test_it_ends_at_once_while_a_page_is_open_and_a_photo_is_looked_at(browser, photos, tmp_path):
-    with serving(tmp_path) as address:
+def test_it_ends_at_once_while_a_page_is_open_and_a_photo_is_looked_at(browser, photos, cache, tmp_path):
+    with serving(tmp_path, cache) as address:
         page = browser.new_page()
         page.goto(address)
         page.wait_for_selector("#look", timeout=WAIT)

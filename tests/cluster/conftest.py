@@ -12,14 +12,15 @@ from tests import PATIENCE
 from tests.cluster.slurm import Slurm, missing, wait_for
 from tests.project import Project, without
 
-FAULTS = Path(__file__).parent / "faults"
+BIN, FAULTS = (Path(__file__).parent / name for name in ("bin", "faults"))
 SNAKEMAKE = ("snakemake", "--profile", "slurm")
 
 
 class ClusterProject(Project):
-    """A project with the profile of a site, this trial Slurm, whose shards tests can hold just before they are moved into place."""
+    """A project with the profile of a site, this trial Slurm, whose shards tests can hold just before they are moved into place.
 
-    warm = False  # a job is what Slurm starts, and holds to its limits
+    What its jobs start are forks of the server of the tests, outside of what Slurm watches, but for what a test wants anew (bin/python).
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -39,8 +40,17 @@ class ClusterProject(Project):
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def anew(self, *kinds: str) -> Path:
+        """Have the next of each kind be a new process, with all that its job starts. Returns the folder of those that have not come yet.
+
+        kinds: rules, or snakemake where it is started here; a kind that is named twice stands for the next two.
+        """
+        for number, kind in enumerate(kinds):
+            (self.gate / f"anew/{kind}.{number}").mkdir(parents=True)
+        return self.gate / "anew"
+
     def hold(self, *shards: int) -> None:
-        """Hold the next attempt at these shards when it has written them (faults/sitecustomize.py)."""
+        """Hold the next attempt at these shards when it has written them (faults/gate.py)."""
         for shard in shards:
             (self.gate / f"{shard}.hold").touch()
 
@@ -54,6 +64,10 @@ class ClusterProject(Project):
         wait_for(lambda: len(self.held()) >= count, f"{count} shards are held in {self.folder}")
         return list(self.held())
 
+    def held_anew(self) -> list[int]:
+        """The held shards whose steps are new processes."""
+        return [shard for shard, process in self.held().items() if "--shard" in psutil.Process(process).cmdline()]
+
     def order(self, shard: int, what: str = "go") -> None:
         """Let a held shard go on, be cut in half, or take memory without end."""
         path = self.gate / f"{shard}.order"
@@ -62,7 +76,8 @@ class ClusterProject(Project):
 
     def environment(self, warm_start: bool | None = None, **variables: str) -> dict[str, str]:
         inherited = super().environment(warm_start, **variables)
-        return inherited | {"PYTHONPATH": f"{inherited['PYTHONPATH']}:{FAULTS}", "GATE": str(self.gate)}
+        path = f"{BIN}:{inherited['PATH']}" if "SINGFLOW_WARM_SOCKET" in inherited else inherited["PATH"]
+        return inherited | {"PATH": path, "PYTHONPATH": f"{inherited['PYTHONPATH']}:{FAULTS}", "GATE": str(self.gate)}
 
     def start(self, *command: str) -> "Running":
         """Run a command in the background."""
@@ -121,10 +136,12 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
-    """A small study, run on this machine up to where its five shards of features begin."""
+    """A small study, run on this machine up to where its five shards of features begin, and the space with which they are compared."""
     project = ClusterProject(tmp_path_factory.mktemp("prepared"))
     project.study(models=["tiny"], extraction={"views": 2, "shards": 5}, comparison={"models": []})
-    project.snakemake("results/demo/registry/models/tiny.json", "results/demo/data/manifest.parquet", warm_start=True)
+    project.edit("scripts/extract_features.py", "from singflow import cli", "import gate\nfrom singflow import cli")
+    space = [target.replace("features/tiny", "embeddings/conse_minilm") for target in targets(5)]
+    project.snakemake("results/demo/registry/models/tiny.json", "results/demo/prompts/conse_minilm.safetensors", *space)
     return project
 
 
@@ -132,7 +149,7 @@ def prepared(tmp_path_factory):
 def reference(prepared, tmp_path_factory):
     """The bytes of the shards as this machine computes them without Slurm."""
     project = prepared.copy(tmp_path_factory.mktemp("reference") / "project")
-    project.snakemake(*targets(5), warm_start=True)
+    project.snakemake(*targets(5))
     return project.shards()
 
 

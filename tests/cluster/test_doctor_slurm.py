@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 
 import pytest
 import yaml
@@ -186,10 +185,10 @@ def test_a_controller_that_hangs_does_not_hang_the_doctor(awkward):
 
 def test_the_script_says_of_a_cluster_what_works(slurm, tmp_path):
     project = ClusterProject(tmp_path)
-    done = project.run(sys.executable, "-m", "singflow", "doctor")
+    done = project.run("singflow", "doctor")
     for name in CHECKS:
         assert f"ok      {name:<16}" in done.stdout, done.stdout
     assert done.stdout.endswith(" 0 failed\n")
     project.edit("slurm/config.yaml", "  # slurm_partition: my_partition", "  slurm_partition: fast")
-    done = project.run(sys.executable, "-m", "singflow", "doctor", check=False)
+    done = project.run("singflow", "doctor", check=False)
     assert done.returncode == 1 and "fail    partition       the cluster has no fast\n" in done.stdout

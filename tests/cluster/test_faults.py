@@ -25,8 +25,11 @@ def history(slurm, shard, since):
 
 def test_jobs_that_are_cancelled_killed_or_too_large_are_run_again(slurm, project, reference):
     project.hold(*range(5))
+    project.anew("extract_features", "extract_features")
     running = project.start(*SNAKEMAKE, *targets(5))
-    cancelled, killed, large, undisturbed = project.wait_for_held(4)
+    project.wait_for_held(4)
+    cancelled, large = project.held_anew()
+    killed, undisturbed = project.held().keys() - {cancelled, large}
     assert len(slurm.jobs("RUNNING")) == 4 and len(slurm.jobs("PENDING")) == 1, "with four GPUs the fifth job waits"
     first = min(map(int, slurm.jobs()))
 
@@ -50,25 +53,29 @@ def test_jobs_that_are_cancelled_killed_or_too_large_are_run_again(slurm, projec
 
 
 def test_a_time_limit_a_node_that_fails_and_a_controller_that_restarts(slurm, project, reference):
-    project.hold(0, 1, 2)
-    running = project.start(*SNAKEMAKE, *targets(3))
-    project.wait_for_held(3)
+    project.hold(*range(4))
+    project.anew("extract_features")
+    running = project.start(*SNAKEMAKE, *targets(4))
+    project.wait_for_held(4)
     first = min(map(int, slurm.jobs()))
-    nodes = {shard: slurm.ask("squeue", "-h", "-j", number_of(slurm, shard), "-o", "%N").stdout.strip() for shard in range(3)}
-    slow = next(shard for shard in range(3) if list(nodes.values()).count(nodes[shard]) == 1)  # alone on its node
-    lost = [shard for shard in range(3) if shard != slow]
+    nodes = {shard: slurm.ask("squeue", "-h", "-j", number_of(slurm, shard), "-o", "%N").stdout.strip() for shard in range(4)}
+    (slow,) = project.held_anew()
+    lost = [shard for shard in nodes if nodes[shard] != nodes[slow]]
+    (undisturbed,) = {*nodes} - {slow, *lost}
 
-    slurm.ask("scontrol", "update", f"JobId={number_of(slurm, slow)}", "TimeLimit=1")
     failing = nodes[lost[0]]
     slurm.kill(failing)
     slurm.wait_until_down(failing)
     slurm.start_node(failing)
     slurm.kill("slurmctld")
     slurm.start_controller()
+    project.order(undisturbed)
+    slurm.ask("scontrol", "update", f"JobId={number_of(slurm, slow)}", "EndTime=now+1")  # what came just before a controller's end is lost
 
     assert running.ended() == 0, running.said[-4000:]
-    assert project.shards() == {name: content for name, content in reference.items() if name < "shard-00003"}
+    assert project.shards() == {name: content for name, content in reference.items() if name < "shard-00004"}
     assert [state for state, _ in history(slurm, slow, first)] == ["TIMEOUT", "COMPLETED"]
+    assert [state for state, _ in history(slurm, undisturbed, first)] == ["COMPLETED"]
     for shard in lost:
         lost_by, again = (state for state, _ in history(slurm, shard, first))
         assert lost_by in ("NODE_FAIL", "FAILED") and again == "COMPLETED"  # FAILED: the end of its step was heard before the node's
@@ -76,6 +83,7 @@ def test_a_time_limit_a_node_that_fails_and_a_controller_that_restarts(slurm, pr
 
 def test_snakemake_killed_is_refused_until_resumed_and_no_job_runs_twice(slurm, project, reference):
     project.hold(0)
+    project.anew("extract_features")
     running = project.start(*SNAKEMAKE, *targets(1))
     project.wait_for_held(1)
     old = number_of(slurm, 0)
@@ -85,7 +93,8 @@ def test_snakemake_killed_is_refused_until_resumed_and_no_job_runs_twice(slurm, 
     assert again.ended() == 1 and "LockException" in again.said
     assert slurm.jobs("RUNNING") == {old: slurm.jobs()[old]}, "the job of the killed Snakemake goes on"
 
-    resumed = project.start("singflow", "resume")
+    project.anew("snakemake", "snakemake")  # one unlocks
+    resumed = project.start(f"{sys.prefix}/bin/singflow", "resume")
     project.wait_for_shards(resumed)
     assert f"cancelling job {old} (rule_extract_features_wildcards_tiny_00000)" in resumed.said
     refused = project.start("singflow", "resume")
@@ -98,9 +107,11 @@ def test_snakemake_killed_is_refused_until_resumed_and_no_job_runs_twice(slurm, 
 
 def test_what_an_old_copy_still_does_spoils_nothing(slurm, project, reference):
     project.hold(0, 1)
+    project.anew("extract_features")
     running = project.start(*SNAKEMAKE, *targets(2))
     project.wait_for_held(2)
-    stopped, goes_on = number_of(slurm, 0), number_of(slurm, 1)
+    (anew,) = project.held_anew()
+    stopped, goes_on = number_of(slurm, anew), number_of(slurm, 1 - anew)
     running.kill()
     project.run("snakemake", "--unlock")
     naive = project.start(*SNAKEMAKE, *targets(2))
@@ -109,7 +120,7 @@ def test_what_an_old_copy_still_does_spoils_nothing(slurm, project, reference):
     assert {name: content for name, content in project.shards().items() if name in finished} == finished
 
     slurm.ask("scancel", stopped)
-    project.order(1)
+    project.order(1 - anew)
     wait_for(lambda: not slurm.jobs(), f"jobs {stopped} and {goes_on} have ended")
     assert project.shards() == finished
     assert "Nothing to be done" in project.snakemake("--dry-run", *targets(2))
@@ -137,7 +148,7 @@ def test_a_full_disk_is_named_and_one_rerun_of_the_same_command_completes(slurm,
 
 def test_controllers_hand_over_and_wait_for_the_jobs_of_the_last_one(slurm, project, reference):
     project.hold(0)
-    (project.folder / ".venv").symlink_to(sys.prefix)
+    project.equip()
     started = project.start("bash", "slurm/controller.sh")
     assert started.ended() == 0 and "controller: job " in started.said, started.said
     project.wait_for_held(1)

@@ -22,9 +22,9 @@ WRITABLE = pytest.mark.parametrize("remote", ["directory", "ssh", "s3"], indirec
 FAR = pytest.mark.parametrize("remote", ["ssh", "s3"], indirect=True)
 
 
-def start(project, name, *options):
-    """A script in the background."""
-    command = [sys.executable, "-m", "singflow", name, *options]
+def publish(project, remote, *program):
+    """A publication in the background."""
+    command = [*program, "publish", "--remote", remote.name]
     return subprocess.Popen(
         command, cwd=project.folder, env=project.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -62,28 +62,31 @@ def reader(published, remote, folder):
 
 @pytest.fixture(scope="module")
 def published(checkout, remote):
-    """The checkout after a publication that was killed while it pushed, and a second one; what the first left in the remote.
-
-    Into a folder DVC copies objects under their own names, so that one may be left there half.
-    """
-    with start(checkout, "publish", "--remote", remote.writer.name) as publication:
-        while not remote.objects():
-            assert publication.poll() is None, publication.communicate()[0]
-        publication.kill()
-    if len(remote.objects()) > 1:  # however late the kill came, something is missing
-        remote.writer.delete(max(remote.objects()))
-    checkout.left, checkout.left_damaged = remote.objects(), damaged(remote)
-    if "://" not in remote.writer.url:
-        remote.writer.tear(min(checkout.left))
+    """The checkout after a publication; before it, where this remote can be pushed to, one was killed while it did so."""
+    if remote.writer is remote:
+        kill_while_it_pushes(checkout, remote)
     checkout.said = make(checkout, PUBLISH, remote.writer).stdout
     checkout.commit()
     return checkout
 
 
+def kill_while_it_pushes(checkout, remote):
+    """A publication that leaves a part of its objects. Into a folder DVC copies them by their own names, so that one may be left half."""
+    with publish(checkout, remote, sys.executable, "-m", "singflow") as publication:
+        while not remote.objects():
+            assert publication.poll() is None, publication.communicate()[0]
+        publication.kill()
+    if len(remote.objects()) > 1:  # however late the kill came, something is missing
+        remote.delete(max(remote.objects()))
+    checkout.left, checkout.left_damaged = remote.objects(), damaged(remote)
+    if "://" not in remote.url:
+        remote.tear(min(checkout.left))
+
+
 @WRITABLE
 def test_a_publication_killed_while_it_pushes_is_completed_by_the_next(published, remote):
     assert 0 < len(published.left) < len(remote.objects())
-    assert published.left_damaged == set() or "://" not in remote.writer.url
+    assert published.left_damaged == set() or "://" not in remote.url
     assert remote.objects() == set(md5s(published).values()) and damaged(remote) == set()
     assert re.search(rf"pushed to remote {remote.name}; tiers.*: metrics .* MB, translators .* MB, features .* MB", published.said)
 
@@ -136,7 +139,7 @@ def test_two_who_publish_at_once_lose_nothing(published, remote, tmp_path):
         project.commit()
     for md5 in remote.objects():
         remote.delete(md5)
-    publications = [start(project, "publish", "--remote", remote.name) for project in checkouts]
+    publications = [publish(project, remote, "singflow") for project in checkouts]
     said = [each.communicate(timeout=PATIENCE)[0] for each in publications]
     assert [each.returncode for each in publications] == [0, 0], said
     own = {hashlib.md5(bytes([number]) * 10**6, usedforsecurity=False).hexdigest() for number in (0, 1)}

@@ -19,7 +19,8 @@ from tests import PATIENCE
 FOLDER = Path(__file__).parent
 ENGINES = [
     "rocrate.rocrate", "dvc.cli", "dvc.repo", "dvc.commands.repro", "dvc.commands.status", "snakemake.cli", "snakemake.workflow",
-    "snakemake.report", "snakemake_executor_plugin_slurm", "dvc.cli.parser", "networkx", "scmrepo.git", "smart_open", "typer",
+    "snakemake.report", "snakemake_executor_plugin_slurm", "dvc.cli.parser", "networkx", "scmrepo.git", "smart_open", "typer", "sshfs",
+    "s3fs", "dvc_http",
 ]  # fmt: skip
 COLD = "SINGFLOW_COLD" in os.environ  # every program in a new process, which can be measured (make coverage)
 

@@ -9,12 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-arguments = sys.orig_argv
+gate = Path(os.environ["GATE"])
 fsync = os.fsync
 
 
 def held(handle):
-    shard = str(int(arguments[arguments.index("--shard") + 1]))
+    shard = str(int(sys.argv[sys.argv.index("--shard") + 1]))
     try:
         (gate / f"{shard}.hold").rename(gate / f"{shard}.used")
     except FileNotFoundError:
@@ -34,6 +34,4 @@ def held(handle):
     return fsync(handle)
 
 
-if "scripts/extract_features.py" in arguments and "GATE" in os.environ:
-    gate = Path(os.environ["GATE"])
-    os.fsync = held
+os.fsync = held
