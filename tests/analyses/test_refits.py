@@ -1,6 +1,8 @@
 """What the fit adds to the uncertainty of mean scores: beside derivatives, fits without an image, and new images and fits in each trial."""
 
+import runpy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from singflow.analyses.metrics import Removal, contrast_deg
 from singflow.analyses.ranking import CRITERIA, RATIOS, pair_rows
 from singflow.analyses.statistics import Sample
 from singflow.translators.crossfit import WHOLE, GroupSums, split
+from tests.project import ROOT
 
 NAMES = refits.SCORES[""]
 RANK, NULL_DIM, DIM = 9, 6, 5
@@ -272,3 +275,14 @@ def test_two_models_with_equal_scores_differ_in_at_most_7_percent_with_the_fits_
     assert set(levels.index) == set(CRITERIA) >= RATIOS
     assert least <= levels.mean() <= 0.07, levels
     assert without.mean() > 0.15, without
+
+
+def test_coordinates_beside_a_reference_hold_the_features_of_both_and_no_more():
+    generator, (basis, _) = np.random.default_rng(0), np.linalg.qr(np.random.default_rng(1).standard_normal((40, 25)))
+    read_axes = runpy.run_path(str(ROOT / "scripts/measure_refits.py"))["read_axes"]
+    both = [generator.standard_normal((n, 40), dtype=np.float32) + 3 for n in (6, 4)]
+    axes, rank = read_axes([SimpleNamespace(features_alone=lambda each=each: iter([each])) for each in both], basis)
+    assert (axes.shape[1], rank) == (20, 10)
+    np.testing.assert_allclose(axes[:, :rank].T @ basis, 0, atol=1e-6)
+    for features in both:
+        np.testing.assert_allclose(features @ axes @ axes.T, features, atol=1e-5)
