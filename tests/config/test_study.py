@@ -166,7 +166,7 @@ def test_a_key_that_lacks_a_letter_is_refused_with_the_nearest_valid_name(place)
 
 
 def test_a_key_like_no_other_is_refused_with_the_valid_ones():
-    assert "data.zzzzzz: unknown key; valid keys are classes, label_column, max_pixels" in refusal(changed({"data.zzzzzz": 1}))
+    assert "data.zzzzzz: unknown key; valid keys are archives, classes, label_column, max_pixels" in refusal(changed({"data.zzzzzz": 1}))
 
 
 @given(st.sampled_from(SECTIONS), st.text(), st.none() | st.integers() | st.text() | st.lists(st.integers()))

@@ -403,13 +403,11 @@ class _Image:
     """An image in a tar: the folders above it, the archives' own names among them, and the label that is stated beside it."""
 
     archive: str
-    member: Member
+    path: str
+    offset: int
+    bytes: int
     folders: tuple[str, ...]
     stated: str | None
-
-    @property
-    def path(self) -> str:
-        return f"{self.archive}/{self.member.name}"
 
 
 def list_archives(root: Path, patterns: list[str], label_column: str, classes: Classes) -> tuple[list[Candidate], Rejected, str]:
@@ -450,6 +448,7 @@ def list_archives(root: Path, patterns: list[str], label_column: str, classes: C
     if len(set(splits.values())) < 2:
         splits = {}
     candidates: list[Candidate] = []
+    prompts: dict[str, tuple[str, str]] = {}
     images: list[_Image] = []
     damaged = []
     for archive in archives:
@@ -462,7 +461,8 @@ def list_archives(root: Path, patterns: list[str], label_column: str, classes: C
                     if index is None:
                         rejected.append((path, label))
                     else:
-                        candidates.append(Candidate(path, label, index, prompt_of(label), splits.get(archive, ""), archive, row))
+                        label, prompt = prompts.setdefault(label, (label, prompt_of(label)))  # one text for many images
+                        candidates.append(Candidate(path, label, index, prompt, splits.get(archive, ""), archive, row))
             else:
                 images += _images(archive, tar_members(root / archive), label_column, rejected, skipped)
         except Damaged as error:
@@ -473,7 +473,7 @@ def list_archives(root: Path, patterns: list[str], label_column: str, classes: C
     if damaged:
         more = f" and {len(damaged) - MOST_REASONS} more" if len(damaged) > MOST_REASONS else ""
         raise InputError("\n".join(damaged[:MOST_REASONS]) + more)
-    candidates += _label_images(images, classes, splits, rejected)
+    candidates += _label_images(images, classes, splits, prompts, rejected)
     if not candidates and not rejected:
         raise InputError(f"data.archives: {', '.join(archives[:MOST_REASONS])}: no image in them: name archives of images")
     return candidates, rejected, fingerprint(root, archives)
@@ -512,7 +512,7 @@ def _images(archive: str, members: Iterable[Member], label_column: str, rejected
             continue
         label = next((stated[sample, suffix] for suffix in SIDECARS if (sample, suffix) in stated), None)
         folders = tuple(_without_ending(each) for each in PurePosixPath(name).parts[:-1]) or own
-        yield _Image(archive, member, known.setdefault(folders, folders), label)
+        yield _Image(archive, f"{archive}/{name}", member.offset, member.size, known.setdefault(folders, folders), label)
 
 
 def _without_ending(folder: str) -> str:
@@ -536,11 +536,15 @@ def _stated(member: Member, label_column: str) -> str | None:
         return None
 
 
-def _label_images(images: list[_Image], classes: Classes, splits: dict[str, str], rejected: Rejected) -> Iterator[Candidate]:
-    """Images with their labels; those without go to `rejected`."""
+def _label_images(
+    images: list[_Image], classes: Classes, splits: dict[str, str], prompts: dict[str, tuple[str, str]], rejected: Rejected
+) -> Iterator[Candidate]:
+    """Images with their labels, and those of `prompts`, taken off the list; those without go to `rejected`."""
     stated = any(image.stated is not None for image in images)
     above, depth = _above({image.folders for image in images} - {()})
-    for image in images:
+    images.reverse()
+    while images:
+        image = images.pop()
         folders = image.folders[above:]
         split = splits.get(image.archive, "")
         if stated:
@@ -553,8 +557,8 @@ def _label_images(images: list[_Image], classes: Classes, splits: dict[str, str]
         elif not label:
             rejected.append((image.path, "no printable label"))
         else:
-            member = image.member
-            yield Candidate(image.path, label, index, prompt_of(label), split, image.archive, member.offset, member.size)
+            label, prompt = prompts.setdefault(label, (label, prompt_of(label)))
+            yield Candidate(image.path, label, index, prompt, split, image.archive, image.offset, image.bytes)
 
 
 def _above(folders: set[tuple[str, ...]]) -> tuple[int, int]:
