@@ -761,13 +761,13 @@ def packed(path):
     return path.read_bytes()
 
 
-NUMBERS = [
+TAR_NUMBERS = [
     b"9" * 11,
     b"\x80" + b"\xff" * 11,
     b"\xff" * 12,
     b"\x80" + bytes(10) + b"\x7f",
 ]  # sizes, as they are written
-HEADERS = [b"\0" * 512, b"ustar\x0000", *NUMBERS, *(b"LKxgSXV21345670"[i : i + 1] for i in range(15)), b"../../etc/passwd", *BYTES]
+HEADERS = [b"\0" * 512, b"ustar\x0000", *TAR_NUMBERS, *(b"LKxgSXV21345670"[i : i + 1] for i in range(15)), b"../../etc/passwd", *BYTES]
 
 
 def resealed(content):

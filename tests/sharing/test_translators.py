@@ -167,7 +167,7 @@ def test_a_translator_of_a_study_is_exported_with_its_figures_and_its_card_says_
     ("facts", "words"),
     [
         ({"reference": "packaged"}, "507 ImageNet images"),
-        ({"reference": "/home/ada/results/o"}, "features and embeddings: the images of study o."),
+        ({"reference": "/elsewhere/results/o"}, "features and embeddings: the images of study o."),
         ({"n_train": 0}, "it was imported"),
         ({"n_train": 0, "reference": "packaged"}, "it was imported"),
     ],
