@@ -1,6 +1,5 @@
 """Score every image after other subspaces are removed: parts of the null space, random ones, parts of the row space."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from singflow.artifacts.shards import iterate_whole, label_rows, read_manifest
 from singflow.artifacts.tables import write_parquet, write_row_groups
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.translators.linear import read_crossfitted
-from singflow.translators.ridge import Affine
 
 ROWS = 4096  # features looked at at once
 SHARES = 4e8  # bytes of the translators' shares that are held at once
@@ -42,20 +40,14 @@ def main(flags: Flags) -> None:
     translators = read_crossfitted(flags.translator, manifest)
     texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
     text_of = label_rows(manifest, read_names(flags.names)["labels"], flags.names)
-    linear = translators.each(lambda each: Affine(each.weight, np.zeros_like(each.bias)))
     scores = {case: ControlScores(len(manifest)) for case in cases(*basis.shape, flags.dimensions)}
 
     def wants_more(case: Case) -> bool:
         done, least = scores[case], 1 if case.single else flags.min_draws
         return done.draws < least or (done.error_deg > flags.tolerance_deg and done.draws < flags.max_draws)
 
-    def taken(subspace: Subspace) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        if len(manifest) < len(translators.whole.bias):  # fewer rows to project than the translators have
-            return lambda features, image_id: linear(subspace.part(features), image_id)
-        return translators.each(lambda each: subspace.share(each).astype(np.float32))
-
     def score(drawn: dict[Case, Subspace]) -> None:
-        shares = {case: taken(subspace) for case, subspace in drawn.items()}
+        shares = {case: translators.each(lambda each, s=subspace: s.share(each).astype(np.float32)) for case, subspace in drawn.items()}
         for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest, size=ROWS):
             original, targets = translators(features, image_id), texts[text_of[image_id]]
             for case, share in shares.items():

@@ -297,9 +297,8 @@ def test_the_whole_null_space_gives_the_scores_of_null_removal(tmp_path):
     np.testing.assert_allclose(mine["as_deg"], angle_deg(before, targets) - angle_deg(after, targets), atol=1e-3)
 
 
-@pytest.mark.parametrize("n", [30, DIM - 1])  # more and fewer than the embedding has dimensions
-def test_every_image_is_scored_by_the_translator_that_did_not_see_it_also_after_matched_removal(tmp_path, n):
-    basis, features, translator, labels, texts = planted(1.0, 1.0, n=n)
+def test_every_image_is_scored_by_the_translator_that_did_not_see_it_also_after_matched_removal(tmp_path):
+    basis, features, translator, labels, texts = planted(1.0, 1.0, n=30)
     generator = np.random.default_rng(1)
     factors = generator.uniform(0.2, 2, (3, DIM, 1)).astype(np.float32)
     of_folds = [Affine(factor * translator.weight, np.full(DIM, number, np.float32)) for number, factor in enumerate(factors)]

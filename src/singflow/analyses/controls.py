@@ -93,23 +93,6 @@ class Subspace:
         within = share(translator, self.basis)
         return Affine(translator.weight.astype(np.float64) - within.weight, within.bias) if self.complement else within
 
-    def part(self, features: np.ndarray) -> np.ndarray:
-        """The parts of features that lie in the subspace.
-
-        Parameters
-        ----------
-        features : ndarray of shape (n, d)
-            Features f.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-            P f in the features' type, computed in float64.
-        """
-        wide = features.astype(np.float64)
-        inside = (wide @ self.basis) @ self.basis.T
-        return (wide - inside if self.complement else inside).astype(features.dtype)
-
     def length(self, features: np.ndarray) -> np.ndarray:
         """Norms of the parts of features that lie in the subspace.
 
