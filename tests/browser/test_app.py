@@ -36,7 +36,7 @@ main()
 
 
 @contextmanager
-def serving(folder, cache):
+def serving(folder, cache, *options):
     """Address of a page; at the end it stops at Ctrl-C, without a traceback, leaves no file, and has asked no other host for anything.
 
     cache: a folder for what is fitted before the page is there.
@@ -47,7 +47,7 @@ def serving(folder, cache):
     said, temporary = folder / "said", folder / "temporary"
     temporary.mkdir()
     with said.open("w") as out:
-        command = [sys.executable, "-c", WATCHED, "app", "--port", "0", "--threads", "1"]
+        command = [sys.executable, "-c", WATCHED, "app", "--port", "0", "--threads", "1", *options]
         process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, env=os.environ | {"TMPDIR": str(temporary)})
     try:
         yield address_of(process, said)
@@ -270,8 +270,8 @@ def test_only_this_machine_is_listened_to(server):
     assert listening == {"127.0.0.1"}
 
 
-def test_beyond_this_machine_it_says_that_there_is_no_password_and_answers_under_every_name(tmp_path):
-    with serving(tmp_path, "--host", "0.0.0.0") as address:  # noqa: S104
+def test_beyond_this_machine_it_says_that_there_is_no_password_and_answers_under_every_name(cache, tmp_path):
+    with serving(tmp_path, cache, "--host", "0.0.0.0") as address:  # noqa: S104
         assert ask(address, "/", Host="elsewhere.example.org").status == 200
     said = (tmp_path / "said").read_text()
     assert said.index("whoever reaches 0.0.0.0 can use the page: it asks for no password") < said.index("the page is at")
