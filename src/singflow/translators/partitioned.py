@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 
 from singflow.errors import InputError
 from singflow.translators.crossfit import ALL_ALIKE
@@ -104,10 +103,9 @@ class Partitioned:
         hidden = hidden - (path.rotated.T * answer).astype(np.float32) @ narrow
         if len(rest):
             rest.flat[:: len(rest) + 1] += lambdas[0] * both
-            shrunk = (np.sqrt(answer)[:, None] * ab).T
-            rest = scipy.linalg.blas.dsyrk(-1.0, shrunk, beta=1.0, c=rest.T, overwrite_c=True)  # the upper triangle
-            factor = scipy.linalg.cho_factor(rest, overwrite_a=True, check_finite=False)
-            hidden = scipy.linalg.cho_solve(factor, hidden.T, overwrite_b=True, check_finite=False).T
+            shrunk = np.sqrt(answer)[:, None] * ab
+            rest -= shrunk.T @ shrunk
+            hidden = np.linalg.solve(rest, hidden.T).T  # beside other fits, which would wait for SciPy's solvers
         weight = hidden.astype(np.float32)
         through, constant = narrow @ weight.T, hidden @ self.null_mean
         seen = Affine(((path.rotated - through) * answer[:, None]).T, path.embedding_mean - constant)

@@ -273,11 +273,11 @@ class RidgeStatistics:
         if self.n < 2:
             raise InputError(f"a translator needs at least two training rows, not {self.n}: add images, or lower translator.folds")
         x, z, scatter, cross = self.centred()
-        eigenvalues, eigenvectors = scipy.linalg.eigh(scatter, driver="evd", overwrite_a=True, check_finite=False)
+        eigenvalues, eigenvectors = np.linalg.eigh(scatter)
         return RidgePath(np.maximum(eigenvalues, 0.0), eigenvectors, eigenvectors.T @ cross, x, z)
 
     def solve(self, alpha: float) -> Affine:
-        """The solution for one penalty, by Cholesky; `RidgePath.at` says what it is.
+        """The solution for one penalty; `RidgePath.at` says what it is.
 
         Parameters
         ----------
@@ -300,8 +300,7 @@ class RidgeStatistics:
         if not len(x) or not len(z):
             return Affine(np.zeros((len(z), len(x))), z)
         penalized.flat[:: len(x) + 1] += alpha
-        factor = scipy.linalg.cho_factor(penalized.T, overwrite_a=True, check_finite=False)
-        weight = scipy.linalg.cho_solve(factor, cross, check_finite=False).T
+        weight = np.linalg.solve(penalized, cross).T  # beside other fits, which would wait for SciPy's solvers
         return Affine(weight, z - weight @ x)
 
     def inverse(self, alpha: float) -> np.ndarray:
