@@ -105,7 +105,7 @@ class Partitioned:
             rest.flat[:: len(rest) + 1] += lambdas[0] * both
             shrunk = np.sqrt(answer)[:, None] * ab
             rest -= shrunk.T @ shrunk
-            hidden = np.linalg.solve(rest, hidden.T).T  # beside other fits, which would wait for SciPy's solvers
+            hidden = np.ascontiguousarray(np.linalg.solve(rest, hidden.T).T)  # beside other fits, which would wait for SciPy's solvers
         weight = hidden.astype(np.float32)
         through, constant = narrow @ weight.T, hidden @ self.null_mean
         seen = Affine(((path.rotated - through) * answer[:, None]).T, path.embedding_mean - constant)

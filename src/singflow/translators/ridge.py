@@ -300,7 +300,7 @@ class RidgeStatistics:
         if not len(x) or not len(z):
             return Affine(np.zeros((len(z), len(x))), z)
         penalized.flat[:: len(x) + 1] += alpha
-        weight = np.linalg.solve(penalized, cross).T  # beside other fits, which would wait for SciPy's solvers
+        weight = np.ascontiguousarray(np.linalg.solve(penalized, cross).T)  # beside other fits, which would wait for SciPy's solvers
         return Affine(weight, z - weight @ x)
 
     def inverse(self, alpha: float) -> np.ndarray:
