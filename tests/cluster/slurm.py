@@ -40,7 +40,7 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 ReturnToService=2
-SlurmdTimeout=10
+SlurmdTimeout=600
 KillWait=5
 MessageTimeout=5
 SchedulerParameters=bf_interval=1,sched_interval=5,batch_sched_delay=0
@@ -146,10 +146,10 @@ class Slurm:
             for each in [*step.children(recursive=True), step]:
                 _kill(each)
 
-    def wait_until_down(self, node: str) -> None:
-        """Return once the controller has given a node up. Its log says so; `sinfo` can repeat an answer of the same second for minutes."""
-        log = self.folder / "slurmctld.log"
-        wait_for(lambda: f"Nodes {node} not responding, setting DOWN" in log.read_text(), f"{node} is down", self.logs)
+    def fail(self, node: str) -> None:
+        """A node loses its power, and the controller gives it up, as it would by itself after SlurmdTimeout."""
+        self.kill(node)
+        self.ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=failed")
 
     def steps(self, node: str) -> list[psutil.Process]:
         """The processes in which the jobs of a node run."""

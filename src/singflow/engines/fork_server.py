@@ -80,8 +80,9 @@ def _group_of(caller: socket.socket) -> int:
 def _finish(number: int, caller: socket.socket, words: list[str], *, lost: bool) -> None:
     """Tell a client how its program ended, and what that took; kill the program first where the client is lost."""
     if lost:
-        with suppress(ProcessLookupError):
-            os.killpg(number, signal.SIGKILL)
+        for kill in (os.killpg, os.kill):  # it may not have a group of its own yet
+            with suppress(ProcessLookupError):
+                kill(number, signal.SIGKILL)
     _, status, usage = os.wait4(number, 0)
     used = {"words": words, "cpu_s": usage.ru_utime + usage.ru_stime, "rss_mb": usage.ru_maxrss / 1024}
     print(json.dumps({"event": "used", "level": "", "text": ""} | used), flush=True)
