@@ -54,6 +54,7 @@ def start(tmp_path):
             [sys.executable, "-Ps", SERVER, address, str(group), "decimal", *modules],
             stdin=subprocess.PIPE,
             stdout=(tmp_path / "used").open("wb"),
+            cwd=tmp_path,
         )
         servers.append(server)
         until(lambda: address.exists())
@@ -110,12 +111,7 @@ def loading(start, tmp_path):
     """A server that loads libraries until there is a file `loaded`."""
     slow = tmp_path / "slow.py"
     slow.write_text("import os, time\nopen('began loading', 'w').close()\nwhile not os.path.exists('loaded'):\n    time.sleep(0.05)\n")
-    here = Path.cwd()
-    os.chdir(tmp_path)
-    try:
-        server = start(0, str(slow), "fractions")
-    finally:
-        os.chdir(here)
+    server = start(0, str(slow), "fractions")
     until((tmp_path / "began loading").exists)
     return server
 

@@ -326,7 +326,7 @@ def test_touching_every_file_re_runs_nothing(snakemake_project, dvc_project, tmp
             "analyses/metrics.py",
             r"def angles_to_all_deg\(.*",
             "def angles_to_all_deg(*given):\n    return 1\n\n\n",
-            {"scan_concepts"},
+            {"scan_concepts", "measure_null_removal"},
         ),
     ],
 )

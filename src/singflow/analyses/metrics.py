@@ -226,12 +226,12 @@ def contrast_deg(removal: Removal, texts: np.ndarray, own: np.ndarray) -> np.nda
     ndarray of shape (n,)
         Degrees; NaN where there is no other label.
     """
-    contrast, toward = np.full(len(own), np.nan), unit(texts).T
+    contrast, toward = np.full(len(own), np.nan), unit(texts)
     if len(texts) < 2:
         return contrast
     for part, (o, r) in _wide(removal.original, removal.removed):
-        before, after = (np.degrees(np.arccos(np.clip(unit(each) @ toward, -1.0, 1.0))) for each in (o, o - r))
-        scores = before - after
+        scores = angles_to_all_deg(unit(o), toward)
+        scores -= angles_to_all_deg(unit(o - r), toward)
         mine = scores[np.arange(len(scores)), own[part]]
         contrast[part] = mine - (scores.sum(axis=1) - mine) / (len(texts) - 1)
     return contrast
@@ -285,20 +285,20 @@ def remove(features: np.ndarray, translator: Affine, removed: Affine) -> Removal
 def angles_to_all_deg(units: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """Angles between every embedding and every text.
 
-    By arccos of one float32 matrix product: good to 1e-4 degrees between 5 and 175 degrees, where images and texts lie.
+    By arccos of one matrix product: in float32 good to 1e-4 degrees between 5 and 175 degrees, where images and texts lie.
 
     Parameters
     ----------
     units : ndarray of shape (n, m)
-        Unit embeddings in float32.
+        Unit embeddings, float32 or float64.
     texts : ndarray of shape (p, m)
-        Unit text embeddings in float32.
+        Unit text embeddings of the same type.
 
     Returns
     -------
     ndarray of shape (n, p)
-        Degrees in float32.
+        Degrees in that type.
     """
     angles = units @ texts.T
     np.arccos(np.clip(angles, -1.0, 1.0, out=angles), out=angles)
-    return np.multiply(angles, np.float32(180.0 / np.pi), out=angles)
+    return np.multiply(angles, 180.0 / np.pi, out=angles)
