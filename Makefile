@@ -71,13 +71,13 @@ dvc.yaml: .venv/demo
 .venv/demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=<path> ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable .
 	@touch $@
 
 .venv/app: .venv/demo
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[app]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[app]'
 	@touch $@
 
 .venv/test: .venv/demo
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[app,test,check]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[app,test,check]'
 	@touch $@
