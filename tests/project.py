@@ -1,6 +1,7 @@
 """The project as tests see it, and copies of it in which they run its engines."""
 
 import atexit
+import compileall
 import json
 import os
 import re
@@ -84,11 +85,13 @@ def _pristine() -> Path:
     remotes = re.split(r"^(?=\[)", (folder / ".dvc/config").read_text(), flags=re.MULTILINE)
     local = "".join(part for part in remotes if not part.startswith("['remote") or "local" in part.splitlines()[0])
     (folder / ".dvc/config").write_text(re.sub(r"^(    remote = ).*", r"\g<1>local", local, flags=re.MULTILINE))
+    compileall.compile_dir(folder / "src", quiet=1)  # else every program would, where Python is told to write no bytecode
     return folder
 
 
 ROOT = _pristine()
 FILES = (ROOT.parent / "files").read_text().splitlines()  # without what programs that ran there left
+COMPILED = [str(path.relative_to(ROOT)) for path in (ROOT / "src").rglob("*.pyc")]
 
 
 def without(part: str) -> NoReturn:
@@ -103,7 +106,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        _copy(ROOT, FILES, folder)
+        _copy(ROOT, [*FILES, *COMPILED], folder)
         self.study()
         (folder / "config/models.yaml").open("a").write(TINY_MODEL)
         for command in ("git init -q", "git add -A", "git -c user.name=t -c user.email=t@example.org commit -qm t"):

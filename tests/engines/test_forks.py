@@ -43,6 +43,24 @@ def until(happened):
         time.sleep(0.05)
 
 
+MADE = "import decimal, weakref\nweakref.finalize(decimal.Context, print, 'an object of the server', flush=True)\n"
+LEAVES = """
+import atexit, decimal, logging.handlers, multiprocessing, os, tempfile, threading, time, weakref
+
+def linger(word):
+    time.sleep(0.5)
+    os.write(1, word)
+
+logging.root.addHandler(logging.handlers.MemoryHandler(9, target=logging.StreamHandler()))
+logging.warning("kept back until the end")
+temporary = tempfile.TemporaryDirectory(dir=".", prefix="temporary")
+weakref.finalize(decimal.Decimal, os.write, 1, b"object ")
+atexit.register(os.write, 1, b"function ")
+multiprocessing.get_context("fork").Process(target=linger, args=[b"child "]).start()
+threading.Thread(target=linger, args=[b"thread "]).start()
+"""
+
+
 @pytest.fixture
 def start(tmp_path):
     """Starts a server for a process group (0: for any); what is given back ends it, once its last program has."""
@@ -97,6 +115,19 @@ def test_a_program_has_what_its_caller_has_with_or_without_a_server(start, clien
         assert (told[0] == process.pid) is not loaded
     (used,) = map(json.loads, (tmp_path / "used").read_text().splitlines())
     assert used["words"] == ["program.py", "x y", "--z"] and used["cpu_s"] > 0 and 1 < used["rss_mb"] < 1000
+
+
+def test_at_its_end_a_program_does_what_it_registered_and_not_what_the_server_did(start, client, tmp_path):
+    (tmp_path / "made.py").write_text(MADE)
+    server = start(0, "logging.handlers", "multiprocessing.util", "made.py")
+    process = client(LEAVES)
+    out, err = process.communicate("", timeout=PATIENCE)
+    assert process.returncode == 0 and err == "kept back until the end\n"
+    assert sorted(out.split()) == ["child", "function", "object", "thread"]
+    assert not list(tmp_path.glob("temporary*"))
+    server.stdin.close()
+    assert server.wait(PATIENCE) == 0
+    assert "an object of the server" in (tmp_path / "used").read_text(), "it sees to that itself"
 
 
 def test_another_process_group_starts_its_programs_itself(start, client):

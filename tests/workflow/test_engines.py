@@ -425,6 +425,12 @@ def test_an_added_model_runs_its_own_steps_and_the_summaries(projects):
     assert {job for job in dvc_project.changed() if "lite1" not in job} == gather | figures | PAGE | STUDY
 
 
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    """A checkout without results, whose study each test writes anew."""
+    return Project(tmp_path_factory.mktemp("untouched"))
+
+
 @pytest.mark.parametrize(
     ("pattern", "replacement", "message"),
     [
@@ -437,8 +443,9 @@ def test_an_added_model_runs_its_own_steps_and_the_summaries(projects):
         ("config/vocab/concepts.txt", "config/vocab/no such.txt", "Missing input files for rule embed_prompts"),
     ],
 )
-def test_a_bad_study_stops_snakemake_before_any_job(tmp_path, pattern, replacement, message):
-    project = Project(tmp_path)
+def test_a_bad_study_stops_snakemake_before_any_job(untouched, pattern, replacement, message):
+    project = untouched
+    project.study()
     project.edit("params.yaml", pattern, replacement)
     done = project.run("snakemake", "--cores", "1", check=False)
     assert done.returncode == 1
@@ -446,8 +453,9 @@ def test_a_bad_study_stops_snakemake_before_any_job(tmp_path, pattern, replaceme
     assert not list((project.folder / "results").rglob("*.parquet"))
 
 
-def test_an_unknown_key_stops_dvc_at_its_first_step(tmp_path):
-    project = Project(tmp_path)
+def test_an_unknown_key_stops_dvc_at_its_first_step(untouched):
+    project = untouched
+    project.study()
     (project.folder / "params.yaml").open("a").write("\nunheard_of: 1\n")
     done = project.run("dvc", "repro", check=False)
     assert done.returncode != 0

@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import threading
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -94,6 +95,8 @@ def _finish(number: int, caller: socket.socket, words: list[str], *, lost: bool)
 def _become(asked: dict[str, Any], files: list[int]) -> list[str]:
     """Take on what the caller has: its files, folder, environment and mask. Returns the program's words."""
     os.setsid()
+    for each in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        each.atexit = False  # of an object that the server made, which sees to it at its own end
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -109,7 +112,10 @@ def _become(asked: dict[str, Any], files: list[int]) -> list[str]:
 
 
 def _leave(program: str) -> NoReturn:
-    """Run a program and end as Python would after it, but without taking all that is loaded apart."""
+    """Run a program and end as Python would after it, but without taking all that is loaded apart.
+
+    What libraries register with atexit while they are loaded is done, for it serves the program: logs are flushed, children joined.
+    """
     status = 0
     try:
         runpy.run_path(program, run_name="__main__")
