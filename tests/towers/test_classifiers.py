@@ -639,22 +639,29 @@ import json, sys
 from singflow.towers.classifiers import load_classifier
 from singflow.errors import InputError
 from singflow.config.registry import ModelEntry
-for each in sys.argv[1:]:
+for each in sys.stdin:
     try:
         classifier = load_classifier(ModelEntry.model_validate_json(each))
-        print(json.dumps([float(classifier.weight.double().sum()), *classifier.preprocess.size]))
+        print(json.dumps([float(classifier.weight.double().sum()), *classifier.preprocess.size]), flush=True)
     except InputError as error:
-        print(json.dumps(str(error)))
+        print(json.dumps(str(error)), flush=True)
 """
 
 
-def hub(cache, *entries):
-    """For each entry, loaded in a new process, the sum of its head's weights and the size of its images, or why it was refused."""
-    environment = os.environ | {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", HUB, *(entry.model_dump_json() for entry in entries)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+@pytest.fixture
+def hub(tmp_path):
+    """For each entry, loaded in a process whose hub cache is hub/, the sum of its head's weights and its images' size, or a refusal."""
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HUB], env=environment, text=True, cwd=ROOT, **pipes) as process:
+
+        def load(*entries):
+            for entry in entries:
+                process.stdin.write(entry.model_dump_json() + "\n")
+            process.stdin.flush()
+            return [json.loads(process.stdout.readline()) for _ in entries]
+
+        yield load
 
 
 def snapshot(cache, repository):
@@ -666,11 +673,11 @@ def snapshot(cache, repository):
     return folder
 
 
-def test_a_timm_name_and_a_transformers_model_load_from_the_hub_cache_and_say_what_is_missing_without_it(tmp_path):
+def test_a_timm_name_and_a_transformers_model_load_from_the_hub_cache_and_say_what_is_missing_without_it(tmp_path, hub):
     timms = resolve_models(ROOT / "config/models.yaml", ["timm/resnet18.a1_in1k"])["timm/resnet18.a1_in1k"]
     dino = REGISTRY["dinov2_large"].model_copy(update={"config": None, "transform": None, "feature_dim": 64, "classes": 7})
-    for entry, said, file in zip((timms, dino), hub(tmp_path / "empty", timms, dino), ("model.safetensors", "config.json"), strict=True):
-        assert f"{entry.id}: {file} is not in the hub cache {tmp_path / 'empty'}" in said and "make prefetch" in said
+    for entry, said, file in zip((timms, dino), hub(timms, dino), ("model.safetensors", "config.json"), strict=True):
+        assert f"{entry.id}: {file} is not in the hub cache {tmp_path / 'hub'}" in said and "make prefetch" in said
 
     model = timm.create_model("resnet18.a1_in1k", pretrained=False)
     folder = snapshot(tmp_path / "hub", "timm/resnet18.a1_in1k")
@@ -681,7 +688,7 @@ def test_a_timm_name_and_a_transformers_model_load_from_the_hub_cache_and_say_wh
     folder = snapshot(tmp_path / "hub", dino.id)
     dinov2.save_pretrained(folder)
     transformers.BitImageProcessor(size={"shortest_edge": 100}, crop_size={"height": 84, "width": 98}).save_pretrained(folder)
-    (ours, _, _), (theirs, *size) = hub(tmp_path / "hub", timms, dino)
+    (ours, _, _), (theirs, *size) = hub(timms, dino)
     assert ours == pytest.approx(float(model.fc.weight.detach().double().sum()), abs=1e-9)
     assert theirs == pytest.approx(float(dinov2.classifier.weight.detach().double().sum()), abs=1e-9)
     assert size == [98, 84], "as its own image processor says"

