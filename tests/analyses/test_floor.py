@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 from singflow.analyses import floor
 from singflow.analyses.metrics import angle_deg
 from singflow.analyses.unique_information import unique_information
-from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, split
+from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, cross_validate_alike, split
 
 LAMBDAS = [10.0**exponent for exponent in np.arange(-3, 3.1, 0.5)]
 
@@ -186,6 +186,19 @@ def test_the_number_of_threads_changes_no_byte():
             np.testing.assert_array_equal(getattr(four, name)[score], values)
 
 
+def test_scores_do_not_depend_on_how_many_rows_are_looked_at_at_once(monkeypatch):
+    planted = Planted(2, n=90)
+
+    def scored():
+        found = floor.score(planted.fitted.fit(), planted.split.place, planted.rows, planted.texts[planted.codes])
+        return np.stack([*found.scores.values(), found.squared_error, found.baseline])
+
+    whole = scored()
+    for rows in (7, 40):  # fewer than a fold's images, and more
+        monkeypatch.setattr(floor, "ROWS", rows)
+        np.testing.assert_allclose(scored(), whole, rtol=1e-4, atol=1e-4)
+
+
 def test_tables_and_p_values_are_those_of_the_permutations():
     real, permuted = {"is_mean_deg": 3.0, "as_abs_mean_deg": 1.0, "conditional_is_mean_deg": 2.0}, [4.0, 0.0, 0.5]
     table = pd.DataFrame([real, *(dict.fromkeys(real, value) for value in permuted)])
@@ -222,11 +235,12 @@ def trial(seed, images_per_dimension, content, *, predictable, width=24, null_di
     sums = GroupSums(split(manifest_of(fitted, 5, seed), 5))
     image = np.arange(fitted)
     sums.update(np.hstack([a, b]), z, image, np.zeros(fitted, dtype=int))
-    between = sums.regress(slice(0, rank), slice(rank, None))
-    whole, seen_alone, predictor = (cross_validate(each, LAMBDAS) for each in (sums, sums.regress(slice(0, rank)), between))
+    alone, between = sums.regress(slice(0, rank)), sums.regress(slice(0, rank), slice(rank, None))
+    paths = [alone.of(groups).decompose() for groups, _ in sums.split.fits]
+    whole, (seen_alone, predictor) = cross_validate(sums, LAMBDAS), cross_validate_alike([alone, between], LAMBDAS, paths=paths)
     penalty, scale = floor.predictor_penalty(between, LAMBDAS[predictor.best])
     place = np.full(beside, WHOLE) if beside else sums.split.place
-    fitted = floor.Fitted(sums, rank, (LAMBDAS[whole.best], penalty), place, scale)
+    fitted = floor.Fitted(sums, rank, (LAMBDAS[whole.best], penalty), place, scale, paths=paths)
     rows = scored = rows_of(fitted, sums, a, b, z, sums.split.groups, 1)
     if beside:
         scored = rows_of(fitted, sums, other_a, other_b, other_z, np.full(beside, WHOLE), 1)

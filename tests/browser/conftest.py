@@ -54,11 +54,26 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"file://{folder}/results/report.html"
 
 
+@pytest.fixture(scope="session")
+def tabs(browser) -> Iterator[dict[bool, object]]:
+    """A tab with WebGL and one without: each keeps the code that it has read."""
+    contexts = {webgl: browser.new_context() for webgl in (True, False)}
+    contexts[False].add_init_script(WITHOUT_WEBGL)
+    yield {webgl: context.new_page() for webgl, context in contexts.items()}
+    for context in contexts.values():
+        context.close()
+
+
 @pytest.fixture
-def load(browser, address):
+def load(tabs, address):
     """Open the page at a width; at the end nothing may have been said, gone wrong or been asked for elsewhere."""
     said: list[str] = []
-    contexts = []
+    heard = {
+        "console": lambda message: said.append(f"console: {message.text}") if "GL Driver Message" not in message.text else None,
+        "pageerror": lambda error: said.append(f"error: {error}"),
+        "dialog": lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()),
+    }
+    opened = []
 
     def watch(route):
         if not route.request.url.startswith(("file://", "blob:", "data:")):
@@ -67,21 +82,22 @@ def load(browser, address):
         else:
             route.continue_()
 
-    def opened(width: int = 1280, at: str = address, webgl: bool = True):
-        context = browser.new_context(viewport={"width": width, "height": 900})
-        contexts.append(context)
-        if not webgl:
-            context.add_init_script(WITHOUT_WEBGL)
-        context.route("**/*", watch)
-        page = context.new_page()
-        page.on("console", lambda message: said.append(f"console: {message.text}") if "GL Driver Message" not in message.text else None)
-        page.on("pageerror", lambda error: said.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    def load(width: int = 1280, at: str = address, webgl: bool = True):
+        page = tabs[webgl]
+        opened.append(page)
+        page.route("**/*", watch)
+        for event, handler in heard.items():
+            page.on(event, handler)
+        page.set_viewport_size({"width": width, "height": 900})
+        page.mouse.move(0, 0)
         page.goto(at)
         page.wait_for_selector("body[data-ready=yes]")
         return page
 
-    yield opened
-    for context in contexts:
-        context.close()
+    yield load
+    for page in opened:
+        page.goto("about:blank")
+        page.unroute_all()
+        for event, handler in heard.items():
+            page.remove_listener(event, handler)
     assert said == []

@@ -84,16 +84,23 @@ def address_of(process, said):
     pytest.fail(said.read_text())
 
 
-@pytest.fixture
-def visit(browser, server):
-    """Open the page as a user of its own; at the end no other host may have been asked for, and nothing may have gone wrong."""
-    wrong: list[str] = []
-    contexts = []
+@pytest.fixture(scope="module")
+def context(browser):
+    """What the pages of these tests share: what the browser has read of their code."""
+    context = browser.new_context()
+    yield context
+    context.close()
 
-    def opened(width=1280, colours="light"):
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=colours)
-        contexts.append(context)
+
+@pytest.fixture
+def visit(context, server):
+    """Open the page in a tab of its own; at the end no other host may have been asked for, and nothing may have gone wrong."""
+    wrong: list[str] = []
+    pages = []
+
+    def opened():
         page = context.new_page()
+        pages.append(page)
         page.set_default_timeout(WAIT)
         page.on("request", lambda request: request.url.startswith((server, "data:", "blob:")) or wrong.append(request.url))
         page.on("websocket", lambda socket: wrong.append(socket.url))
@@ -104,8 +111,8 @@ def visit(browser, server):
         return page
 
     yield opened
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     assert wrong == []
 
 
@@ -134,10 +141,22 @@ def analysed(page, file):
     settled(page)
 
 
-@pytest.mark.parametrize(("width", "colours"), [(1280, "light"), (1280, "dark"), (375, "light"), (375, "dark")])
-def test_a_photo_is_dropped_words_are_typed_and_the_slider_is_moved(visit, photos, width, colours):
-    page = visit(width, colours)
-    check_width_and_access(page, width)
+def look_like(page, width, colours):
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=colours)
+    page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=colours == "dark")
+
+
+def check_every_look(page):
+    """On a wide and a narrow screen, in light and in dark."""
+    for width, colours in ((1280, "light"), (1280, "dark"), (375, "light"), (375, "dark")):
+        look_like(page, width, colours)
+        check_width_and_access(page, width)
+
+
+def test_a_photo_is_dropped_words_are_typed_and_the_slider_is_moved(visit, photos):
+    page = visit()
+    check_every_look(page)  # and what follows on the last of them
     analysed(page, photos[3])
     assert "It sees: buckeye" in page.locator("#said h2").first.inner_text()
     assert page.locator("#said svg[role=img]").count() == 3
@@ -147,6 +166,7 @@ def test_a_photo_is_dropped_words_are_typed_and_the_slider_is_moved(visit, photo
     page.wait_for_selector("#toward >> text=a lighthouse")
     settled(page)
     assert "<b>a rug</b>" in page.locator("#moved").inner_text() and page.locator("#moved b").count() == 0
+    look_like(page, 1280, "light")
     still = picture(page)
     slider = page.locator("#turn input[type=range]")
     slider.focus()
@@ -162,7 +182,7 @@ def test_a_photo_is_dropped_words_are_typed_and_the_slider_is_moved(visit, photo
     page.locator("#toward label", has_text="a rug").click()
     page.wait_for_selector("#way >> text=from “<b>a rug</b>”")
     settled(page)
-    check_width_and_access(page, width)
+    check_every_look(page)
 
 
 def picture(page):
@@ -235,15 +255,15 @@ def test_too_many_and_too_long_words_are_refused_in_words(visit, photos):
     assert not page.locator("#steering").is_visible()
 
 
-def test_ten_at_once_are_answered_each_with_its_own_photo(visit, photos):
-    pages = [visit() for _ in range(10)]
+def test_several_at_once_are_answered_each_with_its_own_photo(visit, photos):
+    pages = [visit() for _ in range(4)]
     for page, photo in zip(pages, photos, strict=False):
         drop(page, photo)
     seen = []
     for page in pages:
         page.wait_for_selector("#said .verdict")
         seen.append(page.locator("#said h2").first.inner_text())
-    assert len(set(seen)) > 8
+    assert len(set(seen)) == 4
     assert "It sees: buckeye" in seen[3]
 
 
@@ -270,20 +290,17 @@ def test_only_this_machine_is_listened_to(server):
     assert listening == {"127.0.0.1"}
 
 
-def test_beyond_this_machine_it_says_that_there_is_no_password_and_answers_under_every_name(cache, tmp_path):
+def test_beyond_this_machine_it_says_that_there_is_no_password_answers_under_every_name_and_ends_at_once(context, photos, cache, tmp_path):
+    """While a page is open and a photo is looked at."""
     with serving(tmp_path, cache, "--host", "0.0.0.0") as address:  # noqa: S104
         assert ask(address, "/", Host="elsewhere.example.org").status == 200
-    said = (tmp_path / "said").read_text()
-    assert said.index("whoever reaches 0.0.0.0 can use the page: it asks for no password") < said.index("the page is at")
-
-
-def test_it_ends_at_once_while_a_page_is_open_and_a_photo_is_looked_at(browser, photos, cache, tmp_path):
-    with serving(tmp_path, cache) as address:
-        page = browser.new_page()
-        page.goto(address)
+        page = context.new_page()
+        page.goto(address.replace("0.0.0.0", "127.0.0.1"))  # noqa: S104
         page.wait_for_selector("#look", timeout=WAIT)
         drop(page, photos[0])
         page.wait_for_selector("#photo img", timeout=WAIT)
         began = time.monotonic()
     assert time.monotonic() - began < 60
     page.close()
+    said = (tmp_path / "said").read_text()
+    assert said.index("whoever reaches 0.0.0.0 can use the page: it asks for no password") < said.index("the page is at")

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from singflow.analyses.metrics import Removal
 from singflow.artifacts.scratch import Scratch
-from singflow.artifacts.shards import in_blocks, rows_of
+from singflow.artifacts.shards import in_blocks, rows_of, together
 from singflow.config.sections import Section
 from singflow.parallel import map_apart
 from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, cross_validate, cross_validate_alike, penalties
@@ -308,18 +308,22 @@ def score(fits: Fits, place: np.ndarray, rows: Rows, texts: np.ndarray, order: n
     n, rank, start = len(rows.groups), len(rows.origin[0]), rows.origin[1].astype(np.float32)
     order = np.arange(n) if order is None else order
     scores, error, baseline = {name: np.empty(n) for name in SCORES}, np.empty(n), np.empty(n)
-    for where, fit in fits:
-        images = np.flatnonzero(place == where)
-        for part in np.array_split(images, -(-len(images) // ROWS)):
-            rotated, embeddings = rows.rotated[part], rows.known[part * rows.views, rank:]
-            removed = (rows.predicted[part] + np.float32(scale) * rows.residuals[order[part] * rows.views]) @ fit.hidden.T
-            original = fit.visible(rotated) + removed
-            for kind, removal in (("", Removal(original, removed)), ("conditional_", Removal(original, removed - fit.predicted(rotated)))):
-                scores[f"{kind}is_deg"][part] = removal.image_score()
-                scores[f"{kind}as_deg"][part] = removal.attribute_score(texts[part])
-            for found, predicted in ((error, original), (baseline, fit.embedding_mean.astype(np.float32))):
-                difference = embeddings - (predicted - start)
-                found[part] = np.vecdot(difference, difference)
+
+    def translated() -> Iterator[tuple[np.ndarray, ...]]:
+        for where, fit in fits:
+            images = np.flatnonzero(place == where)
+            for part in np.array_split(images, -(-len(images) // ROWS)):
+                rotated, embeddings = rows.rotated[part], rows.known[part * rows.views, rank:]
+                removed = (rows.predicted[part] + np.float32(scale) * rows.residuals[order[part] * rows.views]) @ fit.hidden.T
+                original = fit.visible(rotated) + removed
+                middle = embeddings - (fit.embedding_mean.astype(np.float32) - start)
+                yield part, original, removed, removed - fit.predicted(rotated), embeddings - (original - start), middle
+
+    for part, original, removed, surprising, missed, middle in together(translated(), ROWS):
+        for kind, removal in (("", Removal(original, removed)), ("conditional_", Removal(original, surprising))):
+            scores[f"{kind}is_deg"][part] = removal.image_score()
+            scores[f"{kind}as_deg"][part] = removal.attribute_score(texts[part])
+        error[part], baseline[part] = np.vecdot(missed, missed), np.vecdot(middle, middle)
     return Scored(scores, error, baseline)
 
 
@@ -400,7 +404,7 @@ class Floors:
 
 def measure(
     real: Scored, exchange: Exchange, training: Rows, images: Rows, place: np.ndarray, texts: np.ndarray, codes: np.ndarray, *,
-    permutations: int, seed: int, threads: int = 1,
+    permutations: int, seed: int, threads: int | None = None,
 ) -> Floors:  # fmt: skip
     """Set the images' scores beside those of their null components with residuals of others.
 
@@ -424,8 +428,8 @@ def measure(
         How many.
     seed : int
         Of the permutations.
-    threads : int
-        Permutations at a time.
+    threads : int, optional
+        Permutations at a time, as map_apart() takes it.
 
     Returns
     -------

@@ -243,12 +243,12 @@ def _error_of_draw(case: dict[str, Any], score: str) -> float:
 def _with_draws(half: float, freedom: int, error: float, draws_freedom: int, confidence: float) -> float:
     """Half an interval over images, widened by an independent error with few degrees of freedom of its own."""
     tail = (1 + confidence) / 2
-    images = half / scipy.stats.t.ppf(tail, max(freedom, 1))
+    images = half / scipy.special.stdtrit(max(freedom, 1), tail)
     total = images**2 + error**2
     if not total > 0:
         return float(np.sqrt(total))
     together = total**2 / (images**4 / max(freedom, 1) + error**4 / max(draws_freedom, 1))
-    return float(scipy.stats.t.ppf(tail, together) * np.sqrt(total))
+    return float(scipy.special.stdtrit(together, tail) * np.sqrt(total))
 
 
 def same_order(first: np.ndarray, second: np.ndarray, criterion: Criterion) -> np.ndarray:

@@ -266,7 +266,7 @@ class Sample:
             Ends of the interval, NaN where a sample is undefined.
         """
         tail = (1 + confidence) / 2
-        wider = scipy.stats.t.ppf(tail, max(self.freedom, 1)) / scipy.stats.norm.ppf(tail)
+        wider = scipy.special.stdtrit(max(self.freedom, 1), tail) / scipy.special.ndtri(tail)  # of Student and of Gauss
         low, high = interval(samples, confidence)
         return value + wider * (low - value), value + wider * (high - value)
 
@@ -382,7 +382,7 @@ def t_test(difference: float, error: float, freedom: int) -> float:
     """
     if not np.isfinite(difference):
         return float("nan")
-    return float(2 * scipy.stats.t.sf(np.inf if not error else abs(difference) / error, max(freedom, 1))) if difference else 1.0
+    return float(2 * scipy.special.stdtr(max(freedom, 1), -(np.inf if not error else abs(difference) / error))) if difference else 1.0
 
 
 def _share(drawn: np.ndarray, observed: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -213,6 +213,35 @@ def rows_of(images: np.ndarray, views: int) -> np.ndarray:
         Positions of rows, image after image.
     """
     return (images[:, None] * views + np.arange(views)).ravel()
+
+
+def together(blocks: Iterable[tuple[np.ndarray, ...]], rows: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """Small blocks of rows as large ones.
+
+    Parameters
+    ----------
+    blocks : iterable of tuple of ndarray
+        Arrays of one length.
+    rows : int
+        As many or more, and less than a block more, are put together; fewer in the last.
+
+    Yields
+    ------
+    tuple of ndarray
+        The arrays of neighbouring blocks, one below the other.
+    """
+    waiting: list[tuple[np.ndarray, ...]] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(len(each[0]) for each in waiting) >= rows:
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(blocks: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    return blocks[0] if len(blocks) == 1 else tuple(map(np.concatenate, zip(*blocks, strict=True)))
 
 
 def label_rows(manifest: pd.DataFrame, labels: Sequence[str], origin: Path) -> np.ndarray:
