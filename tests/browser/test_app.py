@@ -145,6 +145,7 @@ def look_like(page, width, colours):
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=colours)
     page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=colours == "dark")
+    page.wait_for_function("() => !document.getAnimations().some(each => each instanceof CSSTransition)")  # colours between the two
 
 
 def check_every_look(page):
