@@ -15,8 +15,8 @@ def remote(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def checkout(remote, request, tmp_path_factory):
-    """A finished study whose git knows the remote; without the remote's server no study is computed."""
-    project = request.getfixturevalue("snakemake_project").copy(tmp_path_factory.mktemp("checkout") / "project")
+    """A published study whose git knows this remote, too; without the remote's server no study is computed."""
+    project = request.getfixturevalue("published").copy(tmp_path_factory.mktemp("checkout") / "project")
     for each in {remote, remote.writer}:
         for command in each.commands:
             project.dvc(*command)

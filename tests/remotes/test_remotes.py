@@ -51,9 +51,9 @@ def damaged(remote):
     return {md5 for md5 in remote.objects() if hashlib.md5(remote.read(md5), usedforsecurity=False).hexdigest() != md5}
 
 
-def reader(published, remote, folder):
+def reader(publisher, remote, folder):
     """A clone, and in it what its user keeps out of git."""
-    project = published.clone(folder)
+    project = publisher.clone(folder)
     for command in remote.commands:
         if "--local" in command:
             project.dvc(*command)
@@ -61,7 +61,7 @@ def reader(published, remote, folder):
 
 
 @pytest.fixture(scope="module")
-def published(checkout, remote):
+def publisher(checkout, remote):
     """The checkout after a publication; before it, where this remote can be pushed to, one was killed while it did so."""
     if remote.writer is remote:
         kill_while_it_pushes(checkout, remote)
@@ -84,24 +84,24 @@ def kill_while_it_pushes(checkout, remote):
 
 
 @WRITABLE
-def test_a_publication_killed_while_it_pushes_is_completed_by_the_next(published, remote):
-    assert 0 < len(published.left) < len(remote.objects())
-    assert published.left_damaged == set() or "://" not in remote.url
-    assert remote.objects() == set(md5s(published).values()) and damaged(remote) == set()
-    assert re.search(rf"pushed to remote {remote.name}; tiers.*: metrics .* MB, translators .* MB, features .* MB", published.said)
+def test_a_publication_killed_while_it_pushes_is_completed_by_the_next(publisher, remote):
+    assert 0 < len(publisher.left) < len(remote.objects())
+    assert publisher.left_damaged == set() or "://" not in remote.url
+    assert remote.objects() == set(md5s(publisher).values()) and damaged(remote) == set()
+    assert re.search(rf"pushed to remote {remote.name}; tiers.*: metrics .* MB, translators .* MB, features .* MB", publisher.said)
 
 
-def test_a_colleague_fetches_the_same_bytes(published, remote, tmp_path):
-    colleague = reader(published, remote, tmp_path / "colleague")
+def test_a_colleague_fetches_the_same_bytes(publisher, remote, tmp_path):
+    colleague = reader(publisher, remote, tmp_path / "colleague")
     assert "nothing is left to do" in colleague.command("fetch", "--remote", remote.name)
-    assert colleague.artifacts() == published.artifacts()
+    assert colleague.artifacts() == publisher.artifacts()
 
 
-def test_what_is_damaged_or_missing_there_is_never_taken_and_is_healed(published, remote, tmp_path):
-    figure, table = (md5s(published)[path] for path in (FIGURE, TABLE))
+def test_what_is_damaged_or_missing_there_is_never_taken_and_is_healed(publisher, remote, tmp_path):
+    figure, table = (md5s(publisher)[path] for path in (FIGURE, TABLE))
     remote.flip(figure)
     remote.delete(table)
-    colleague = reader(published, remote, tmp_path / "colleague")
+    colleague = reader(publisher, remote, tmp_path / "colleague")
     pulled = colleague.run("dvc", "pull", "--remote", remote.name, FIGURE, TABLE, check=False)
     for done in (pulled, make(colleague, FETCH, remote, check=False)):
         assert done.returncode != 0 and FIGURE in done.stdout and TABLE in done.stdout
@@ -110,29 +110,29 @@ def test_what_is_damaged_or_missing_there_is_never_taken_and_is_healed(published
         assert not {figure, table} & cached
     assert re.search(rf"{FIGURE}: its object \S+ is damaged in remote {remote.name}", done.stdout)
     assert re.search(rf"{TABLE}: its object \S+ is missing in remote {remote.name}", done.stdout)
-    said = make(published, REPAIR, remote.writer).stdout
+    said = make(publisher, REPAIR, remote.writer).stdout
     assert f"{FIGURE}: its object in remote {remote.writer.name} was damaged, and is replaced" in said and " 2 pushed" in said
-    assert remote.objects() == set(md5s(published).values()) and damaged(remote) == set()
+    assert remote.objects() == set(md5s(publisher).values()) and damaged(remote) == set()
 
 
-def test_without_verify_dvc_takes_what_is_damaged_and_fetch_refuses_the_remote(published, remote, tmp_path):
-    figure = md5s(published)[FIGURE]
-    colleague = reader(published, remote, tmp_path / "colleague")
+def test_without_verify_dvc_takes_what_is_damaged_and_fetch_refuses_the_remote(publisher, remote, tmp_path):
+    figure = md5s(publisher)[FIGURE]
+    colleague = reader(publisher, remote, tmp_path / "colleague")
     colleague.dvc("remote", "modify", "--local", remote.name, "verify", "false")
     remote.flip(figure)
     try:
         colleague.dvc("pull", "--remote", remote.name, FIGURE)
     finally:
         remote.flip(figure)
-    assert (colleague.folder / FIGURE).read_bytes() != (published.folder / FIGURE).read_bytes()
+    assert (colleague.folder / FIGURE).read_bytes() != (publisher.folder / FIGURE).read_bytes()
     done = colleague.run("singflow", "fetch", "--remote", remote.name, check=False)
     assert done.returncode != 0 and f"`dvc remote modify {remote.name} verify true`" in done.stdout
 
 
 @FAR
-def test_two_who_publish_at_once_lose_nothing(published, remote, tmp_path):
+def test_two_who_publish_at_once_lose_nothing(publisher, remote, tmp_path):
     (add,) = re.findall(r"```sh\n(dvc add .*?)```", DOCUMENTATION, flags=re.DOTALL)
-    checkouts = [published.copy(tmp_path / name) for name in ("first", "second")]
+    checkouts = [publisher.copy(tmp_path / name) for name in ("first", "second")]
     for number, project in enumerate(checkouts):
         (project.folder / "own.bin").write_bytes(bytes([number]) * 10**6)
         project.run("sh", "-euc", add.replace("checkpoints/mine.pth", "own.bin"))
@@ -143,23 +143,23 @@ def test_two_who_publish_at_once_lose_nothing(published, remote, tmp_path):
     said = [each.communicate(timeout=PATIENCE)[0] for each in publications]
     assert [each.returncode for each in publications] == [0, 0], said
     own = {hashlib.md5(bytes([number]) * 10**6, usedforsecurity=False).hexdigest() for number in (0, 1)}
-    assert remote.objects() == set(md5s(published).values()) | own and damaged(remote) == set()
+    assert remote.objects() == set(md5s(publisher).values()) | own and damaged(remote) == set()
 
 
 @pytest.mark.parametrize("remote", ["http"], indirect=True)
-def test_a_public_remote_takes_nothing(published, remote):
-    done = published.run("singflow", "publish", "--remote", remote.name, check=False)
+def test_a_public_remote_takes_nothing(publisher, remote):
+    done = publisher.run("singflow", "publish", "--remote", remote.name, check=False)
     assert done.returncode != 0 and f"remote {remote.name} " in done.stdout and "is for reading only" in done.stdout
     assert requests.put(f"{remote.url}/files/md5/00/{'0' * 30}", data=b"x", timeout=PATIENCE).status_code == 403
 
 
 @pytest.mark.parametrize("remote", ["directory"], indirect=True)
-def test_a_group_shares_one_cache_as_documented(published, remote, tmp_path):
+def test_a_group_shares_one_cache_as_documented(publisher, remote, tmp_path):
     setup, relink = re.search(r"## One cache.*?```sh\n(.*?)```.*?```sh\n(.*?)```", DOCUMENTATION, re.DOTALL).groups()
     for given, ours in {"/shared": str(tmp_path), "chgrp lab": f"chgrp {tmp_path.group()}", "/scratch": str(tmp_path)}.items():
         assert given in setup
         setup = setup.replace(given, ours)
-    project = published.copy(tmp_path / "publisher")
+    project = publisher.copy(tmp_path / "publisher")
     project.run("sh", "-euc", setup)
     project.commit()
     assert check_shared_cache(project.folder, Config(str(project.folder / ".dvc"))["cache"]).status == "ok"
@@ -169,7 +169,7 @@ def test_a_group_shares_one_cache_as_documented(published, remote, tmp_path):
     colleague.command("fetch", "--remote", remote.name, "--tier", "metrics")
     assert (colleague.folder / FIGURE).resolve() == (project.folder / FIGURE).resolve()
     assert {(project.folder / path).resolve().is_relative_to(tmp_path / "dvc-cache") for path in md5s(project)} == {True}
-    assert project.artifacts() == published.artifacts()
+    assert project.artifacts() == publisher.artifacts()
     assert "Nothing to be done" in project.snakemake("--dry-run") and project.changed() == set()
     assert check_shared_cache(project.folder, Config(str(project.folder / ".dvc"))["cache"]).status == "ok"
 

@@ -28,8 +28,13 @@ def publisher(published, tmp_path):
     """The publisher's checkout, free to be changed."""
     project = published.copy(tmp_path / "publisher")
     project.store = shutil.copytree(published.store, tmp_path / "store")
-    project.dvc("remote", "modify", "--local", "local", "url", str(project.store))
+    point(project, project.store)
     return project
+
+
+def point(project, store):
+    """What `dvc remote modify --local local url <store>` writes."""
+    (project.folder / ".dvc/config.local").write_text(f"['remote \"local\"']\n    url = {store}\n")
 
 
 def object_of(project, path):
@@ -55,19 +60,17 @@ def test_what_is_published_is_fetched_and_nothing_is_computed_again(published, t
     assert "git add dvc.lock results/demo/metrics.json" in published.said
     reader = published.clone(tmp_path / "reader")
     assert "nothing is left to do" in reader.command("fetch")
-    assert "Nothing to be done" in reader.snakemake("--dry-run")
     assert reader.changed() == set()
     assert "Nothing to be done" in reader.snakemake() and reader.ran_by_dvc(reader.dvc("repro")) == []
     assert {path.read_bytes() for path in (reader.folder / "results/demo/logs").rglob("*.log")} <= {b""}  # no step has run
     assert reader.artifacts() == published.artifacts()
     assert reader.run("git", "status", "--short").stdout == ""
 
-    reader.edit("params.yaml", "extremes: 8", "extremes: 7")
+    other = reader.copy(tmp_path / "other")
+    for project in (reader, other):
+        project.edit("params.yaml", "extremes: 8", "extremes: 7")
     assert reader.planned(direct=False) == {"plot_concepts", "write_report", "resolve_study"}
     assert reader.changed() == {"plot_concepts", "resolve_study"}, "of the page DVC hears when these have run"
-    other = published.clone(tmp_path / "other")
-    other.command("fetch")
-    other.edit("params.yaml", "extremes: 8", "extremes: 7")
     reader.snakemake()
     other.dvc("repro")
     ours, theirs = reader.artifacts(), other.artifacts()
@@ -107,7 +110,7 @@ def lock_of_snakemake(project):
 
 
 def remote(url):
-    return lambda project: project.dvc("remote", "modify", "--local", "local", "url", url)
+    return lambda project: point(project, url)
 
 
 REFUSALS = {
@@ -179,7 +182,7 @@ def test_damaged_and_missing_objects_are_named_and_healed(published, publisher, 
     flip(object_of(publisher, figure))
     object_of(publisher, table).unlink()
     reader = published.clone(tmp_path / "reader")
-    reader.dvc("remote", "modify", "--local", "local", "url", str(publisher.store))
+    point(reader, publisher.store)
     done = reader.run("make", "-o", ".venv/demo", "fetch", check=False)
     assert done.returncode != 0 and "Traceback" not in done.stdout
     assert f"{figure}: its object {object_of(publisher, figure)} is damaged in remote local" in done.stdout
@@ -209,18 +212,17 @@ def test_a_damaged_object_in_the_local_cache_is_replaced_on_either_side(publishe
     assert object_of(publisher, figure).read_bytes() == (published.folder / figure).read_bytes()
 
 
-@pytest.mark.parametrize("place", ["empty", "absent"])
-def test_a_remote_that_has_nothing_of_the_study_is_told_in_one_line(publisher, tmp_path, place):
+def test_a_remote_that_has_nothing_of_the_study_is_told_in_one_line(publisher, tmp_path):
     (publisher.folder / "checkpoints/mine.pth").write_bytes(b"weights")
     publisher.dvc("add", "checkpoints/mine.pth")
     publisher.commit()
-    reader, store = publisher.clone(tmp_path / "reader"), tmp_path / place
-    if place == "empty":
-        store.mkdir()
-    reader.dvc("remote", "modify", "--local", "local", "url", str(store))
-    refused = reader.run("singflow", "fetch", check=False)
-    assert refused.returncode == 1
-    assert re.fullmatch(rf"error: remote local \({store}\) has nothing of this study: is it the right one\? [ -~]+\n", refused.stdout)
+    reader = publisher.clone(tmp_path / "reader")
+    (tmp_path / "empty").mkdir()
+    for store in (tmp_path / "empty", tmp_path / "absent"):
+        point(reader, store)
+        refused = reader.run("singflow", "fetch", check=False)
+        assert refused.returncode == 1
+        assert re.fullmatch(rf"error: remote local \({store}\) has nothing of this study: is it the right one\? [ -~]+\n", refused.stdout)
 
 
 def test_fetch_replaces_nothing_of_ones_own(published, tmp_path):
@@ -245,10 +247,9 @@ def test_a_publication_of_an_older_version_is_refused_with_the_way_to_it(publish
     del lock["stages"]["resolve_study"], lock["stages"]["plot_scores@study"]
     lock["stages"]["plot_fig3@study"] = {"cmd": "python scripts/plot_fig3.py", "deps": [{"path": "src/singflow/store.py", "md5": "0" * 32}]}
     (reader.folder / "dvc.lock").write_text(yaml.safe_dump(lock))
-    for command in ("fetch", "verify"):
+    for command in ("verify", "fetch"):
         done = reader.run("singflow", command, check=False)
         assert done.returncode == 1 and "Traceback" not in done.stdout
-    done = reader.run("singflow", "fetch", check=False)
     assert "dvc.lock: was written when steps depended on files of code, as src/singflow/store.py" in done.stdout
     assert "`git checkout <tag or commit>` of that publication fetches it" in done.stdout
 
@@ -314,7 +315,7 @@ def publisher_killed(published, tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     project = published.copy(folder / "publisher")
     project.store = folder / "store"
-    project.dvc("remote", "modify", "--local", "local", "url", str(project.store))
+    point(project, project.store)
     shutil.rmtree(project.folder / ".dvc/cache")
     (project.folder / "dvc.lock").unlink()
     project.held, project.left = {}, set()
@@ -332,7 +333,7 @@ def test_publish_killed_at_any_moment_loses_nothing_and_completes_when_run_again
     assert publisher_killed.left != set()
     publisher_killed.commit()
     reader = publisher_killed.clone(publisher_killed.folder.with_name("reader"))
-    reader.dvc("remote", "modify", "--local", "local", "url", str(publisher_killed.store))
+    point(reader, publisher_killed.store)
     reader.command("fetch")
     assert reader.artifacts() == before and litter(publisher_killed) == []
 
@@ -351,17 +352,13 @@ def test_fetch_killed_at_any_moment_loses_nothing_and_completes_when_run_again(p
     assert reader.changed() == set() and "Nothing to be done" in reader.snakemake("--dry-run")
 
 
-def test_a_list_that_dvc_was_killed_writing_leaves_nothing_out(publisher, published):
+def test_a_list_that_dvc_was_killed_writing_leaves_nothing_out_and_a_record_stops_nobody(publisher, published):
     shutil.rmtree(publisher.store)
     assert publisher.run("python", "-c", KILLED_LISTING, check=False).returncode == -signal.SIGKILL
-    publisher.command("publish")
-    there, published_there = ({path.name for path in each.store.rglob("*") if path.is_file()} for each in (publisher, published))
-    assert there == published_there and len(there) > 9
-
-
-def test_a_record_that_dvc_was_killed_writing_stops_nobody(publisher):
     (publisher.folder / ".dvc/tmp/rwlock").write_text('{"results')
     assert "pushed to remote local" in publisher.command("publish")
+    there, published_there = ({path.name for path in each.store.rglob("*") if path.is_file()} for each in (publisher, published))
+    assert there == published_there and len(there) > 9
 
 
 def test_two_who_publish_at_once_lose_nothing(publisher, tmp_path):
@@ -377,6 +374,6 @@ def test_two_who_publish_at_once_lose_nothing(publisher, tmp_path):
     codes = sorted(command.returncode for command in commands)
     assert codes[0] == 0 and (codes[1] == 0 or any("lock" in text for text in said)), said
     reader = publisher.clone(tmp_path / "reader")
-    reader.dvc("remote", "modify", "--local", "local", "url", str(publisher.store))
+    point(reader, publisher.store)
     reader.command("fetch")
     assert reader.artifacts() == publisher.artifacts()

@@ -31,7 +31,7 @@ from singflow.towers.weights import required
 from singflow.translators.linear import Translator
 from tests import PATIENCE
 from tests.browser.test_app import address_of
-from tests.project import ROOT, SMALL, Project
+from tests.project import ROOT, SMALL
 
 PAGES = ("README.md", *(f"docs/{name}.md" for name in ("study", "own-data", "pictures", "paper", "cluster", "report")))
 TEXT = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)  # of the other pages, tests of their own run the commands
@@ -96,10 +96,12 @@ def shell(project, command, **environment):
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory):
-    """A checkout with an environment."""
-    project = Project(tmp_path_factory.mktemp("reader"))
+def reader(snakemake_project, tmp_path_factory):
+    """A checkout with an environment, and a study of which the last steps are left to do."""
+    project = snakemake_project.copy(tmp_path_factory.mktemp("reader") / "checkout")
     project.equip()
+    for name in ("figures/fig3.png", "report.html"):
+        (project.folder / "results/demo" / name).unlink()
     return project
 
 

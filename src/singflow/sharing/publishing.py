@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,8 @@ def check_unchanged(repo: Any) -> None:
 def commit(repo: Any, study: str) -> list[Artifact]:
     """Record all results in dvc.lock and copy them into DVC's cache; what was damaged there is replaced. The results stay untouched.
 
-    Steps that the study has no more, as those of models taken out of it, leave dvc.lock: their results do not count as published.
+    `dvc commit --force` would do so too, but record anew what is recorded already, which takes most of its time. Steps that the study has
+    no more, as those of models taken out of it, leave dvc.lock: their results do not count as published.
 
     Parameters
     ----------
@@ -196,14 +198,21 @@ def commit(repo: Any, study: str) -> list[Artifact]:
     list of Artifact
         Those of the study.
     """
-    from dvc.utils.serialize import modify_yaml  # type: ignore[import-untyped]
+    from dvc.utils.serialize import load_yaml, modify_yaml  # type: ignore[import-untyped]
 
     write_bytes(LOCK_BEFORE, LOCK.read_bytes() if LOCK.exists() else b"")
-    repo.commit(force=True, relink=False)
-    names = {stage.name for stage in repo.index.stages if stage.cmd is not None}
-    with modify_yaml(LOCK) as recorded:
-        for name in recorded["stages"].keys() - names:
-            del recorded["stages"][name]
+    changed = []
+    for stage in repo.index.stages:
+        if any(stage.changed_entries()):
+            stage.save()
+            changed.append(stage)
+        stage.commit(relink=False)
+    for file, stages in groupby(changed, key=lambda stage: stage.dvcfile):
+        file.dump_stages(list(stages), update_pipeline=False)
+    if left := load_yaml(LOCK)["stages"].keys() - {stage.name for stage in repo.index.stages if stage.cmd is not None}:
+        with modify_yaml(LOCK) as recorded:
+            for name in left:
+                del recorded["stages"][name]
     LOCK_BEFORE.unlink()
     kept = artifacts(repo, study)
     for each in remove_damaged(repo.cache.local, kept):

@@ -6,6 +6,8 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -92,7 +94,10 @@ def repository() -> Iterator[Any]:
     """
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.repo import Repo, lock_repo  # type: ignore[import-untyped]
+    from dvc.utils.serialize import LOADERS, parse_yaml  # type: ignore[import-untyped]
 
+    parsed = cache(parse_yaml)
+    LOADERS[".yaml"] = lambda path, fs: deepcopy(parsed(fs.cat_file(path), path))  # DVC parses params.yaml anew for every step
     write_digests()
     for name in ("dvc", "dvc_data"):
         logging.getLogger(name).setLevel(logging.ERROR)  # of what lacks, messages here tell
