@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -234,6 +235,11 @@ def test_rank_correlations_are_scipys_and_permutation_p_agrees_with_theory():
         assert p == pytest.approx(theirs.pvalue, abs=0.015)
 
 
+def test_an_order_that_no_permutation_has_is_counted_once():
+    same = np.column_stack([np.arange(15.0), np.arange(15.0) ** 3])
+    assert rank_correlations(same, 99, seed=0)[0][2:] == (pytest.approx(1), 1 / 100)
+
+
 def test_the_permutation_test_of_rank_correlations_holds_its_level():
     p = [rank_correlations(np.random.default_rng([2, t]).gamma(1.0, size=(25, 2)), 200, seed=t)[0][3] for t in range(1000)]
     for level in (0.05, 0.2):
@@ -267,6 +273,22 @@ def test_split_halves_find_a_known_reliability(n, noise):
     r = halves[0] * halves[1]
     assert np.mean(found) == pytest.approx(2 * r / (1 + r), abs=0.01)
     assert 2 * r / (1 + r) == pytest.approx(1 / (1 + noise**2 / n), abs=0.02)  # Spearman-Brown: that of all n images
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_the_reliability_of_labels_of_different_sizes_is_that_of_all_their_halvings(unit):
+    labels = np.repeat(list("abcd"), [2, 3, 4, 5])
+    values = np.random.default_rng(1).standard_normal(14) + 2.0 * np.repeat([0, 1, 3, 2], [2, 3, 4, 5])
+    halvings = []  # of every label: the means of its halves
+    for label in "abcd":
+        own = values[labels == label]
+        halves = (np.isin(np.arange(len(own)), chosen) for chosen in combinations(range(len(own)), len(own) // 2))
+        halvings.append([(own[half].mean(), own[~half].mean()) for half in halves])
+    r = np.mean([np.corrcoef(np.transpose(halving))[0, 1] for halving in product(*halvings)])
+    mixed = np.random.default_rng(2).permutation(14)
+    found = split_half_reliability(unit * values[mixed], pd.Series(labels[mixed]), 0, splits=2000)
+    assert found == pytest.approx(2 * r / (1 + r), abs=0.002) and found < 0.99
+    assert found == split_half_reliability(unit * values[mixed], pd.Series(labels[mixed]), 0, splits=2000)
 
 
 def test_models_that_leak_alike_correlate_up_to_their_ceiling():
