@@ -93,13 +93,16 @@ def context(browser):
 
 
 @pytest.fixture
-def visit(context, server):
-    """Open the page in a tab of its own; at the end no other host may have been asked for, and nothing may have gone wrong."""
+def visit(browser, context, server):
+    """Open the page in a tab of its own; at the end no other host may have been asked for, and nothing may have gone wrong.
+
+    apart: as another user, since a browser has at most six connections to a host, and every page that waits has one.
+    """
     wrong: list[str] = []
     pages = []
 
-    def opened():
-        page = context.new_page()
+    def opened(*, apart=False):
+        page = browser.new_page() if apart else context.new_page()
         pages.append(page)
         page.set_default_timeout(WAIT)
         page.on("request", lambda request: request.url.startswith((server, "data:", "blob:")) or wrong.append(request.url))
@@ -257,7 +260,7 @@ def test_too_many_and_too_long_words_are_refused_in_words(visit, photos):
 
 
 def test_ten_at_once_are_answered_each_with_its_own_photo(visit, photos):
-    pages = [visit() for _ in range(10)]
+    pages = [visit(apart=True) for _ in range(10)]
     for page, photo in zip(pages, photos, strict=False):
         drop(page, photo)
     seen = []
