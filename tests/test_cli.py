@@ -174,8 +174,9 @@ KINDS = {
 }
 
 def main(flags):
-    with atomic(Path("half.json")) as temporary:
+    with atomic(Path("half.json")) as temporary, cli.scratch("photos-") as folder:
         temporary.write_text("half")
+        Path(folder, "photo").touch()
         cli.log.info("at work")
         KINDS[flags.kind]()
 
@@ -185,9 +186,10 @@ cli.run(main, Flags)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 @pytest.mark.parametrize("kind", ["waits", "waits for its threads", "is in a library", "heeds nothing"])
-def test_a_step_that_is_told_to_end_does_so_within_seconds_with_one_line(tmp_path, kind, number):
+def test_a_step_that_is_told_to_end_does_so_within_seconds_with_one_line(tmp_path, tmp_path_factory, kind, number):
     command = [sys.executable, "-c", ENDLESS, "--kind", kind, "--log", "step.log"]
-    step = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    temporary = tmp_path_factory.mktemp("temporary")
+    step = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=os.environ | {"TMPDIR": str(temporary)})
     assert step.stderr.readline() == "at work\n"
     time.sleep(0.5)
     step.send_signal(number)
@@ -196,7 +198,7 @@ def test_a_step_that_is_told_to_end_does_so_within_seconds_with_one_line(tmp_pat
     assert time.monotonic() - started < cli.GRACE + 20, "on a busy machine"
     assert step.returncode == 128 + number and said == f"stopped by {number.name}\n"
     assert (tmp_path / "step.log").read_text() == f"at work\n{said}"
-    assert not (tmp_path / "half.json").exists()
+    assert not (tmp_path / "half.json").exists() and not list(temporary.iterdir())
     assert kind != "waits" or list(tmp_path.iterdir()) == [tmp_path / "step.log"], "of others the next write removes the litter"
 
 

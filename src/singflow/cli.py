@@ -4,8 +4,10 @@ import argparse
 import gc
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +24,7 @@ log = logging.getLogger("singflow")
 
 
 GRACE = 5.0  # seconds that a program which is told to end has for removing files half written
+_scratches: list[str] = []
 
 Item = TypeVar("Item")
 
@@ -146,6 +149,25 @@ def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[
         sys.exit(1)
 
 
+@contextmanager
+def scratch(prefix: str) -> Iterator[str]:
+    """A temporary folder that goes when the program ends, also where it is told to and its threads are still at work.
+
+    Parameters
+    ----------
+    prefix : str
+        Of the folder's name.
+
+    Yields
+    ------
+    str
+        The folder.
+    """
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        _scratches.append(folder)
+        yield folder
+
+
 def _heed_signals() -> None:
     """See to it that the program ends within GRACE seconds when it is told to, whatever its threads do."""
     reading, writing = os.pipe()
@@ -161,6 +183,8 @@ def _heed_signals() -> None:
         while number not in (signal.SIGTERM, signal.SIGINT):
             number = os.read(reading, 1)[0]
         time.sleep(GRACE)
+        for folder in _scratches:
+            shutil.rmtree(folder, ignore_errors=True)
         log.error(Stopped(number).words)
         os._exit(128 + number)
 

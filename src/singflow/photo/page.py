@@ -7,7 +7,6 @@ import ipaddress
 import logging
 import os
 import socket
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -19,7 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from singflow.artifacts.tables import read_models, read_parquet
-from singflow.cli import log
+from singflow.cli import log, scratch
 from singflow.config.reading import read_yaml
 from singflow.data.images import Unusable, read
 from singflow.data.manifest import data_root
@@ -465,7 +464,7 @@ def serve(desk: Desk, host: str, port: int, *, max_mb: int, max_pixels: int) -> 
         listening = socket.create_server(address[:2], family=family)
     except OSError as error:
         raise InputError(f"--host {host} --port {port}: {error.strerror}: name another") from None
-    with listening, tempfile.TemporaryDirectory(prefix="singflow-app-") as folder:
+    with listening, scratch("singflow-app-") as folder:
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         app = application(desk, host, max_mb, max_pixels)
         if not is_own(host):
