@@ -51,6 +51,7 @@ check: .venv/test audit
 	mypy
 	lint-imports
 	snakefmt --check Snakefile rules
+	hadolint Containerfile
 	codespell
 	singflow study demo --check  # what is given to users is the demo
 	python -m singflow.engines.stages --check

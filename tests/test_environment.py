@@ -60,6 +60,34 @@ def test_every_requirement_is_pinned_within_its_range_except_torch_and_torchvisi
             assert pins[name] in requirement.specifier
 
 
+def test_the_image_installs_what_the_makefile_does_for_studies_clusters_and_the_page():
+    recipe = (ROOT / "Containerfile").read_text()
+    (base,) = re.findall(r"^FROM docker\.io/library/python:([\d.]+)-slim-\w+$", recipe, flags=re.MULTILINE)
+    (conda,) = [each.removeprefix("python") for each in ENVIRONMENT if isinstance(each, str) and each.startswith("python")]
+    assert SpecifierSet(conda).contains(base)
+    (packages,) = re.findall(r"apt-get install --yes --no-install-recommends (.*?) \\", recipe)
+    assert set(packages.split()) == {each for each in ENVIRONMENT if each in ("git", "make")}
+    makefile = (ROOT / "Makefile").read_text()
+    (steps,) = re.findall(r"^RUN pip install (.*)", recipe, flags=re.MULTILINE)
+    (theirs,) = re.findall(r"pip install (.*'\.\[\$\(EXTRAS\)\]')", makefile)
+    assert steps == theirs.replace("--quiet --no-compile", "--no-cache-dir").replace("$(EXTRAS)", "cluster,app")
+    copied = re.findall(r"^COPY (.*) \S+$", recipe, flags=re.MULTILINE)
+    assert all((ROOT / each).exists() for names in copied for each in names.split())
+    assert {PROJECT["readme"], "pyproject.toml", "constraints.txt", "src"} <= {each for names in copied for each in names.split()}
+
+
+def test_the_catalog_file_has_what_the_catalog_of_workflows_reads():
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert usage["report"] is True and set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert set(usage["mandatory-flags"]) == {"desc", "flags"} and "make workflow" in usage["mandatory-flags"]["desc"]
+    smk = [path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]]
+    assert usage["software-stack-deployment"] == {
+        "conda": any("conda:" in each for each in smk),
+        "singularity": any("container:" in each for each in smk),
+        "singularity+conda": False,
+    }
+
+
 def test_the_supported_python_is_the_makefiles():
     assert SpecifierSet(PROJECT["requires-python"]).contains("3.11")
     assert "sys.version_info < (3, 11)" in (ROOT / "Makefile").read_text()

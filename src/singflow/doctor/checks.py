@@ -88,7 +88,9 @@ def check_versions(distribution: str = "singflow", extras: Sequence[str] = ("dem
     Finding
         `ok` or `fail`.
     """
-    mend = f"make the environment again: `rm -r .venv && make .venv/{'workflow' if 'cluster' in extras else 'demo'}`"
+    mend = "make the environment again: `rm -r .venv && make .venv/demo`"
+    if "cluster" in extras:
+        mend = f"`make workflow`; where that does not help, {mend}"
     try:
         described = importlib.metadata.metadata(distribution)
     except importlib.metadata.PackageNotFoundError:
