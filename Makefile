@@ -1,4 +1,5 @@
 # make demo, run   environment and the study in params.yaml, with one line about its progress; RUN="--configfile <file>" passes options
+# make workflow   environment with all that studies and clusters may ask for beyond the demo (docs/installation.md)
 # make app    environment with the local page, and the page: drop a photo on it; APP="--port 8000" passes options
 # make test   environment and all tests; PYTEST="tests/analyses" passes options
 # make quick  the tests of the package and the scripts, without whole studies
@@ -16,14 +17,17 @@ BIN := .venv/bin
 # Processes of tests that run side by side have a thread each: more would wait for each other.
 ALONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 QUICK = $(filter-out $(addprefix tests/,browser cluster faults remotes soak warm workflow),$(patsubst %/,%,$(wildcard tests/*/))) $(wildcard tests/test_*.py)
-COMMANDS := doctor plan prefetch resume publish fetch verify reproduce crate
+BEFORE := doctor plan
+COMMANDS := prefetch resume publish fetch verify reproduce crate
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo run app test quick soak coverage check audit bench dvc.yaml $(COMMANDS)
+.PHONY: demo run workflow app test quick soak coverage check audit bench dvc.yaml $(BEFORE) $(COMMANDS)
 .DEFAULT_GOAL := demo
 
 demo run: .venv/demo
 	@singflow run --cores $(CORES) $(RUN)
+
+workflow: .venv/workflow
 
 app: .venv/app
 	@singflow app $(APP)
@@ -47,6 +51,7 @@ check: .venv/test audit
 	mypy
 	lint-imports
 	snakefmt --check Snakefile rules
+	hadolint Containerfile
 	codespell
 	singflow study demo --check  # what is given to users is the demo
 	python -m singflow.engines.stages --check
@@ -57,11 +62,13 @@ check: .venv/test audit
 audit: .venv/test
 	python tests/audit.py $(AUDIT)
 
-bench: .venv/demo
+bench: .venv/workflow
 	@missed=0; for each in numerics kernels memory scan extraction engines startup; do python benchmarks/$$each.py || missed=1; done; exit $$missed
 
 upper = $(shell echo $(1) | tr a-z A-Z)
-$(COMMANDS): .venv/demo
+$(BEFORE): .venv/demo
+$(COMMANDS): .venv/workflow
+$(BEFORE) $(COMMANDS):
 	singflow $@ $($(call upper,$@))
 
 dvc.yaml: .venv/demo
@@ -71,14 +78,14 @@ dvc.yaml: .venv/demo
 .venv/demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=<path> ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[demo]'
 	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # on all cores, as pip does not; what is no code of this Python stays
 	@touch $@
 
-.venv/app: .venv/demo
-	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[app]'
-	@touch $@
-
-.venv/test: .venv/demo
-	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[app,test,check]'
-	@touch $@
+.venv/workflow .venv/app .venv/test: .venv/demo
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@ $(WITH)
+.venv/workflow: EXTRAS = cluster
+.venv/app: EXTRAS = app
+.venv/test: EXTRAS = all,test,check
+.venv/test: WITH = .venv/workflow .venv/app

@@ -1,6 +1,27 @@
+from importlib.util import find_spec
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.20")
+
+HERE = workflow.current_basedir.get_path_or_uri(secret_free=True)
+
+if workflow.modifier.namespace:
+    raise WorkflowError(
+        f"{HERE} is no module: its rules work in their own folder. Let a rule of yours run it, "
+        "as docs/installation.md shows, and take files of its results/ as input"
+    )
+if Path.cwd() != Path(HERE).resolve():
+    raise WorkflowError(
+        f"this workflow works in its own folder, not in {Path.cwd()}: add `--directory {HERE}`. A study of your own is a file, "
+        "`--configfile <file>`; results are in results/, which may be a link to another drive; `git clone` makes a second checkout"
+    )
+if not find_spec("singflow"):
+    raise WorkflowError(
+        f"singflow is not installed beside this snakemake: run `make workflow` in {HERE} and use .venv/bin/snakemake"
+    )
 
 
 configfile: "params.yaml"

@@ -92,7 +92,7 @@ def dvc_project(published, tmp_path_factory, elsewhere):
     folder = tmp_path_factory.mktemp("deuxième essai") / "clone"
     mask = os.umask(0o077)
     try:
-        said = published.run("make", "-o", ".venv/demo", "reproduce", f"REPRODUCE=--folder '{folder}'", **elsewhere).stdout
+        said = published.run("make", "-o", ".venv/workflow", "reproduce", f"REPRODUCE=--folder '{folder}'", **elsewhere).stdout
     finally:
         os.umask(mask)
     project = Project.at(folder)

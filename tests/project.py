@@ -140,7 +140,7 @@ class Project:
         activate = programs / "activate"
         activate.unlink()
         activate.write_text((Path(sys.prefix) / "bin/activate").read_text().replace(sys.prefix, str(programs.parent)))
-        for stamp in ("demo", "test"):
+        for stamp in ("demo", "workflow", "test"):
             (programs.parent / stamp).touch()
 
     def clone(self, folder: Path) -> "Project":

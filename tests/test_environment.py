@@ -15,16 +15,39 @@ ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependenci
 PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#"))
 
 
+EXTRAS = {name: [Requirement(each) for each in named] for name, named in PROJECT["optional-dependencies"].items()}
+PRIVATE = {"snakemake", "dvc", "diffusers", "foolbox", "itables", "timm", "open_clip_torch", "sentence-transformers", "gradio"}
+
+
 def requirements():
-    extras = PROJECT["optional-dependencies"].values()
-    return [Requirement(each) for each in [*PROJECT["dependencies"], *(each for extra in extras for each in extra)]]
+    core = [Requirement(each) for each in PROJECT["dependencies"]]
+    return [each for each in [*core, *(each for extra in EXTRAS.values() for each in extra)] if each.name != "singflow"]
+
+
+def reached(extra):
+    """The extra, and those that it names in turn."""
+    return {extra}.union(*(reached(inner) for each in EXTRAS[extra] if each.name == "singflow" for inner in each.extras))
 
 
 def test_the_conda_environment_installs_the_project_with_its_extras_and_constraints():
     conda = [each for each in ENVIRONMENT if isinstance(each, str)]
     (pip,) = [each["pip"] for each in ENVIRONMENT if isinstance(each, dict)]
     assert f"python{PROJECT['requires-python']},<3.14" in conda and "pip" in conda
-    assert pip == ["-c constraints.txt", f"-e .[{','.join(PROJECT['optional-dependencies'])}]"]
+    assert pip == ["-c constraints.txt", "-e .[all,test,check]"]
+
+
+def test_extras_name_extras_that_there_are_and_the_makefile_s_environments_hold_what_their_targets_need():
+    assert reached("all") == EXTRAS.keys() - {"test", "check"} and reached("test") == {"all", "test"} | reached("all")
+    assert reached("cluster") == {"cluster", "workflow", "demo"} and reached("app") == {"app", "demo"} and reached("demo") == {"demo"}
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.findall(r"--editable '\.\[(.*)\]'", makefile) == ["demo", "$(EXTRAS)"]
+    made = dict(re.findall(r"^\.venv/(\w+): EXTRAS = (.*)", makefile, flags=re.MULTILINE))
+    assert made == {"workflow": "cluster", "app": "app", "test": "all,test,check"}
+
+
+def test_what_is_used_by_its_internals_has_an_upper_bound():
+    bounded = {each.name for each in requirements() if any(bound.operator == "<" for bound in each.specifier)}
+    assert bounded == PRIVATE
 
 
 def test_every_requirement_is_pinned_within_its_range_except_torch_and_torchvision():
@@ -35,6 +58,34 @@ def test_every_requirement_is_pinned_within_its_range_except_torch_and_torchvisi
             assert name not in pins and requirement.specifier and "==" not in str(requirement.specifier)
         else:
             assert pins[name] in requirement.specifier
+
+
+def test_the_image_installs_what_the_makefile_does_for_studies_clusters_and_the_page():
+    recipe = (ROOT / "Containerfile").read_text()
+    (base,) = re.findall(r"^FROM docker\.io/library/python:([\d.]+)-slim-\w+$", recipe, flags=re.MULTILINE)
+    (conda,) = [each.removeprefix("python") for each in ENVIRONMENT if isinstance(each, str) and each.startswith("python")]
+    assert SpecifierSet(conda).contains(base)
+    (packages,) = re.findall(r"apt-get install --yes --no-install-recommends (.*?) \\", recipe)
+    assert set(packages.split()) == {each for each in ENVIRONMENT if each in ("git", "make")}
+    makefile = (ROOT / "Makefile").read_text()
+    (steps,) = re.findall(r"^RUN pip install (.*)", recipe, flags=re.MULTILINE)
+    (theirs,) = re.findall(r"pip install (.*'\.\[\$\(EXTRAS\)\]')", makefile)
+    assert steps == theirs.replace("--quiet --no-compile", "--no-cache-dir").replace("$(EXTRAS)", "cluster,app")
+    copied = re.findall(r"^COPY (.*) \S+$", recipe, flags=re.MULTILINE)
+    assert all((ROOT / each).exists() for names in copied for each in names.split())
+    assert {PROJECT["readme"], "pyproject.toml", "constraints.txt", "src"} <= {each for names in copied for each in names.split()}
+
+
+def test_the_catalog_file_has_what_the_catalog_of_workflows_reads():
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert usage["report"] is True and set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert set(usage["mandatory-flags"]) == {"desc", "flags"} and "make workflow" in usage["mandatory-flags"]["desc"]
+    smk = [path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]]
+    assert usage["software-stack-deployment"] == {
+        "conda": any("conda:" in each for each in smk),
+        "singularity": any("container:" in each for each in smk),
+        "singularity+conda": False,
+    }
 
 
 def test_the_supported_python_is_the_makefiles():

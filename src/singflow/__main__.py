@@ -1,11 +1,18 @@
 """The console command, also as `python -m singflow`: until it heeds signals itself, Ctrl-C ends it as it ends other programs."""
 
 import signal
+import sys
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from singflow.commands import main
+from singflow.extras import MissingExtra, explained
+
+try:
+    with explained():
+        from singflow.commands import main
+except MissingExtra as error:
+    sys.exit(f"error: {error}")
 
 if __name__ == "__main__":
     main()

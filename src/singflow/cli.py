@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from singflow.config.sections import Section
 from singflow.errors import InputError
+from singflow.extras import explained
 
 log = logging.getLogger("singflow")
 
@@ -133,7 +134,7 @@ def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[
     for noisy in ("httpx", "httpx2", "urllib3", "filelock", "fontTools", "sentence_transformers", "timm"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        with _readers_permitting():
+        with _readers_permitting(), explained():
             yield
     except Stopped as stopped:
         log.error(stopped.words)

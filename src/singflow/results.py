@@ -14,6 +14,7 @@ from singflow.artifacts.tables import read_parquet
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.reading import read_yaml
 from singflow.errors import InputError
+from singflow.extras import explained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,10 +59,11 @@ class Study:
         InputError
             When the study has none of this name; the message has the nearest.
         """
-        import pandas as pd
-
         path = self._find(name, "csv", "parquet")
-        return pd.read_csv(path) if path.suffix == ".csv" else read_parquet(path)
+        with explained():
+            import pandas as pd
+
+            return pd.read_csv(path) if path.suffix == ".csv" else read_parquet(path)
 
     def tensors(self, name: str) -> dict[str, np.ndarray]:
         """Tensors of the study.

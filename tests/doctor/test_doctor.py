@@ -240,6 +240,15 @@ def test_a_version_outside_its_range_or_a_missing_distribution_is_named(distribu
     assert distribution(python=">=9").found.startswith("python is 3.")
 
 
+def test_what_an_extra_names_must_be_there_where_a_run_needs_it_and_fit_where_it_does_not(distribution):
+    numpy = importlib.metadata.version("numpy")
+    assert distribution("absent; extra == 'demo'").found == "absent is not installed"
+    assert distribution("absent; extra == 'app'", "numpy<1; extra == 'app'").found == f"numpy is {numpy}, <1 is needed"
+    assert distribution("absent; extra == 'cluster'").status == "ok"
+    found = check_versions("tried", ("demo", "cluster"))
+    assert found.found == "absent is not installed" and found.mend.startswith("`make workflow`")
+
+
 def test_a_package_that_is_not_installed_fails():
     assert check_versions("no-such-distribution").found == "no-such-distribution is not installed in this environment"
 
@@ -521,6 +530,12 @@ def test_a_remote_that_never_answers_does_not_hang_the_doctor(here):
 def test_a_remote_whose_client_is_not_installed_fails_with_its_name(here):
     found = remote(here, *at("oss://bucket/data"))
     assert found.status == "fail" and found.mend == "pip install dvc-oss"
+
+
+def test_without_dvc_results_are_kept_by_snakemake_alone(here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dvc", None)
+    (found,) = check_dvc(here, 0)
+    assert found.status == "absent" and "dvc is not installed: pip install 'singflow[workflow]' brings it" in found.found
 
 
 def test_dvc_is_checked_where_there_is_a_repository_that_can_be_read(here):

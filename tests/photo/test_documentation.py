@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from importlib import import_module
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import jupytext
@@ -15,6 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import singflow
 from singflow.artifacts.tensors import read_tensors
@@ -24,6 +27,15 @@ from tests.project import ROOT
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/api.md").read_text(encoding="utf-8"), flags=re.DOTALL)
 NUMBER = r"[-+]?\d+\.?\d*(?:e-\d+)?"
+CORE = """
+import sys
+refused = set(sys.argv.pop().split())
+class Guard:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in refused:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Guard())
+"""  # Python as if these libraries were not installed
 HEAVY = {"torch", "numpy", "pandas", "scipy", "PIL", "matplotlib", "pydantic", "yaml", "typer"}
 
 
@@ -106,3 +118,39 @@ def test_the_public_names_are_typed_and_are_what_their_modules_have():
     assert all(getattr(singflow, name) is getattr(import_module(module), name) for name, module in named.items())
     with pytest.raises(AttributeError, match="module 'singflow' has no attribute 'analyse'"):
         _ = singflow.analyse
+
+
+def libraries_beyond_the_core():
+    """Names of all that can be imported here and that neither this distribution nor what it requires without extras installs."""
+    core, waiting = set(), ["singflow"]
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        needed = [] if name in core else map(Requirement, requires(name) or [])
+        waiting += [each.name for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
+        core.add(name)
+    assert len(core) < 12
+    return " ".join(name for name, whose in packages_distributions().items() if not core & set(map(canonicalize_name, whose)))
+
+
+def without_extras(code):
+    return subprocess.run([sys.executable, "-c", CORE + code, libraries_beyond_the_core()], capture_output=True, text=True)
+
+
+def test_the_core_alone_loads_a_translator_and_scores_arrays_as_the_page_says(home):
+    done = without_extras(f"import singflow\n{BLOCKS[-1]}\nprint(len(scores))")
+    assert done.returncode == 0, done.stderr
+    scores, counted = done.stdout.strip().rsplit("\n", 1)
+    assert counted == "20" and 0 < float(scores.strip("[]").split()[0]) < 180
+
+
+def test_what_the_core_lacks_is_said_with_the_extra_that_brings_it(home):
+    wanted = {
+        "import singflow; singflow.Classifier": "ImportError",
+        "import singflow; singflow.load_study('results/demo').table('tables/models')": "ImportError",
+        "from singflow.extras import check_installed; check_installed('gradio')": "ImportError",
+    }
+    found = [without_extras(f"try:\n    {code}\nexcept {kind} as error:\n    print(error)").stdout for code, kind in wanted.items()]
+    named = [re.fullmatch(r"(\w+) is not installed: pip install 'singflow\[(\w+)\]' brings it .*\n", each).groups() for each in found]
+    assert named == [("PIL", "demo"), ("pandas", "demo"), ("gradio", "app")]
+    verb = without_extras("import runpy\nsys.argv[1:] = ['analyze']\nrunpy.run_module('singflow', run_name='__main__')")
+    assert verb.returncode == 1 and verb.stderr.startswith("error: typer is not installed: pip install 'singflow[demo]'"), verb.stderr

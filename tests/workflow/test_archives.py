@@ -52,9 +52,9 @@ def test_what_one_engine_made_is_finished_although_the_other_knows_nothing_of_it
     shutil.rmtree(project.folder / ".snakemake/metadata")
     (project.folder / "results/demo/data/manifest.parquet").touch()
     assert "Nothing to be done" not in project.snakemake("--dry-run")
-    assert "demo.crate.zip: " in project.run("make", "-o", ".venv/demo", "crate").stdout
+    assert "demo.crate.zip: " in project.run("make", "-o", ".venv/workflow", "crate").stdout
     project.edit("params.yaml", "extremes: 8", "extremes: 7")
-    refused = project.run("make", "-o", ".venv/demo", "crate", "CRATE=--output again.zip", check=False)
+    refused = project.run("make", "-o", ".venv/workflow", "crate", "CRATE=--output again.zip", check=False)
     assert refused.returncode != 0 and "error: the run is not finished: `snakemake --dry-run` lists what is left" in refused.stdout
 
 

@@ -159,7 +159,7 @@ def test_publish_refuses_and_names_what_is_wrong(publisher, name):
         publisher.commit()
         lock = None
     held = spoil(publisher)
-    done = publisher.run("make", "-o", ".venv/demo", "publish", check=False)
+    done = publisher.run("make", "-o", ".venv/workflow", "publish", check=False)
     assert done.returncode != 0 and re.search(message, done.stdout), done.stdout[-2000:]
     assert "Traceback" not in done.stdout
     assert (publisher.folder / "dvc.lock").read_bytes() == lock if lock else not (publisher.folder / "dvc.lock").exists()
@@ -170,7 +170,7 @@ def test_a_changed_input_is_found_by_its_content_whatever_its_time_stamp(publish
     (publisher.folder / "dvc.lock").unlink()
     flip(publisher.folder / "config/vocab/concepts.txt")
     publisher.commit()
-    done = publisher.run("make", "-o", ".venv/demo", "publish", check=False)
+    done = publisher.run("make", "-o", ".venv/workflow", "publish", check=False)
     assert done.returncode != 0
     assert re.search(
         r"error: config/vocab/concepts.txt has changed since results/demo/prompts/\S+ was computed from it: restore it, or run", done.stdout
@@ -183,7 +183,7 @@ def test_damaged_and_missing_objects_are_named_and_healed(published, publisher, 
     object_of(publisher, table).unlink()
     reader = published.clone(tmp_path / "reader")
     point(reader, publisher.store)
-    done = reader.run("make", "-o", ".venv/demo", "fetch", check=False)
+    done = reader.run("make", "-o", ".venv/workflow", "fetch", check=False)
     assert done.returncode != 0 and "Traceback" not in done.stdout
     assert f"{figure}: its object {object_of(publisher, figure)} is damaged in remote local" in done.stdout
     assert f"{table}: its object {object_of(publisher, table)} is missing in remote local" in done.stdout
@@ -230,15 +230,15 @@ def test_fetch_replaces_nothing_of_ones_own(published, tmp_path):
     reader.command("fetch", "--tier", "metrics")
     table = reader.folder / "results/demo/tables/labels.csv"
     table.write_text("mine\n")
-    done = reader.run("make", "-o", ".venv/demo", "fetch", check=False)
+    done = reader.run("make", "-o", ".venv/workflow", "fetch", check=False)
     assert done.returncode != 0 and "error: results here differ from the published ones: results/demo/tables/labels.csv" in done.stdout
     assert table.read_text() == "mine\n"
     table.unlink()
     reader.edit("params.yaml", "extremes: 8", "extremes: 7")
-    done = reader.run("make", "-o", ".venv/demo", "fetch", check=False)
+    done = reader.run("make", "-o", ".venv/workflow", "fetch", check=False)
     assert done.returncode != 0 and re.search(r"error: not as the published study had it: .*params.yaml", done.stdout)
     reader.edit("params.yaml", "study: demo", "study: other")
-    assert "no such study has been published in this commit" in reader.run("make", "-o", ".venv/demo", "fetch", check=False).stdout
+    assert "no such study has been published in this commit" in reader.run("make", "-o", ".venv/workflow", "fetch", check=False).stdout
 
 
 def test_a_publication_of_an_older_version_is_refused_with_the_way_to_it(published, tmp_path):

@@ -16,7 +16,7 @@ from tests.project import ROOT, Project
 
 LINEAR = "translators/conse_minilm/efficientnet_lite0/linear.safetensors"
 SECTIONS = dict(part.split("\n", 1) for part in (ROOT / "docs/versions.md").read_text().split("\n## ")[1:])
-MAKE = 'make() { command make -o .venv/demo "$@"; }\n'
+MAKE = 'make() { command make -o .venv/workflow "$@"; }\n'
 
 
 def blocks(section, language="sh"):

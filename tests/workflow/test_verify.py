@@ -13,7 +13,7 @@ from tests.project import ROOT
 GUIDE = (ROOT / "docs/reproducibility.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", GUIDE, flags=re.DOTALL) for line in block.splitlines()]
 OLDER_PROCESSOR = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "OPENBLAS_CORETYPE": "Nehalem"}
-MAKE = 'make() { command make -o .venv/demo "$@"; }\n'
+MAKE = 'make() { command make -o .venv/workflow "$@"; }\n'
 SCORES = "scores/conse_minilm/efficientnet_lite0.parquet"
 
 

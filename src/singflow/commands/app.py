@@ -1,6 +1,5 @@
 """A local page on which photos are dropped."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from singflow.cli import limit_threads
 from singflow.commands.options import Device, Models, Spaces
-from singflow.errors import InputError
+from singflow.extras import check_installed
 
 
 def app(
@@ -35,8 +34,7 @@ def app(
 
     Ctrl-C ends it. Nothing that is dropped leaves this machine, and it is removed in the end.
     """
-    if find_spec("gradio") is None:
-        raise InputError("the page needs Gradio: install it with `make app`, or pip install 'singflow[app]'")
+    check_installed("gradio")
     import torch
 
     from singflow.photo.page import Desk, serve

@@ -5,7 +5,7 @@ import itertools
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
         What a check found.
     """
     controller = check_controller()
-    yield check_versions()
+    yield check_versions(extras=("demo", "cluster") if controller.status == "ok" else ("demo",))
     device, estimated = "auto", 0
     try:
         study = check(read_layers(params), str(params))
@@ -73,13 +73,15 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
         yield from check_cluster(profile, device)
 
 
-def check_versions(distribution: str = "singflow") -> Finding:
+def check_versions(distribution: str = "singflow", extras: Sequence[str] = ("demo",)) -> Finding:
     """Whether Python and the installed distributions are what a distribution requires.
 
     Parameters
     ----------
     distribution : str
         Its name.
+    extras : sequence of str
+        Extras of it that are needed; what others name must fit where it is installed.
 
     Returns
     -------
@@ -87,6 +89,8 @@ def check_versions(distribution: str = "singflow") -> Finding:
         `ok` or `fail`.
     """
     mend = "make the environment again: `rm -r .venv && make .venv/demo`"
+    if "cluster" in extras:
+        mend = f"`make workflow`; where that does not help, {mend}"
     try:
         described = importlib.metadata.metadata(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -95,9 +99,11 @@ def check_versions(distribution: str = "singflow") -> Finding:
     needed += map(Requirement, described.get_all("Requires-Dist") or [])
     found, wrong = {}, []
     for each in needed:
-        if each.marker is None or each.marker.evaluate({"extra": ""}):
-            found[each.name] = _version(each.name)
-            wrong += _complaint(each.name, found[each.name], each.specifier)
+        wanted = each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *extras))
+        version = _version(each.name)
+        if wanted or version:
+            found[each.name] = version
+            wrong += _complaint(each.name, version, each.specifier)
     if wrong:
         return Finding("versions", "fail", "; ".join(wrong), mend)
     named = ", ".join(f"{name} {found[name]}" for name in NAMED if name in found)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from singflow.doctor.findings import Finding
+from singflow.extras import MissingExtra, check_installed
 from singflow.system import ask, existing, in_bytes, writable
 
 LINKS = ("reflink", "hardlink", "symlink")
@@ -29,6 +30,11 @@ def check_dvc(root: Path, estimated: int) -> Iterator[Finding]:
     Finding
         What a check found.
     """
+    try:
+        check_installed("dvc")
+    except MissingExtra as error:
+        yield Finding("DVC", "absent", f"results are kept by Snakemake alone: {error}")
+        return
     from dvc.config import Config, ConfigError  # type: ignore[import-untyped]
 
     if not (root / ".dvc").is_dir():
