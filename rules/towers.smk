@@ -18,7 +18,7 @@ rule extract_features:
         manifest=f"{RESULTS}/data/manifest.parquet",
     output:
         f"{RESULTS}/features/{{model}}/shard-{{shard}}.safetensors",
-    threads: THREADS
+    threads: DECODERS
     resources:
         **COST,
         gpu=GPUS,
@@ -37,7 +37,7 @@ rule embed_images:
         manifest=f"{RESULTS}/data/manifest.parquet",
     output:
         f"{RESULTS}/embeddings/{{space}}/shard-{{shard}}.safetensors",
-    threads: THREADS
+    threads: DECODERS
     resources:
         **COST,
         gpu=GPUS,

@@ -13,7 +13,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int = AHEAD) -> Iterator[Result]:
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int = AHEAD, most: int | None = None
+) -> Iterator[Result]:
     """Like map, in order, with threads that work ahead of the consumer.
 
     Parameters
@@ -26,15 +28,19 @@ def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads
         Threads that work.
     ahead : int
         They are at most `ahead` * `threads` items ahead of the consumer.
+    most : int, optional
+        Further limit on these items; `threads` of them are always allowed.
 
     Yields
     ------
     Result
         What `function` gives, in the order of the items.
     """
-    waiting = iter(items)
+    waiting, count = iter(items), ahead * threads
+    if most is not None:
+        count = min(count, max(most, threads))
     with ThreadPoolExecutor(threads) as pool:
-        pending: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(waiting, ahead * threads))
+        pending: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(waiting, count))
         try:
             while pending:
                 result = pending.popleft().result()

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import yaml
 
-from singflow.doctor.slurm import check_cluster, check_controller
+from singflow.doctor.slurm import check_cluster, check_controller, write_partition_file
 from tests.cluster.conftest import ClusterProject
 from tests.cluster.slurm import wait_for
 
@@ -118,6 +118,24 @@ def test_more_gpus_than_there_are_fail_with_the_words_of_the_scheduler(slurm, ch
     assert checked(None, {"gpu": 0})["GPU request"].status == "warn"
 
 
+def test_qos_reservation_and_an_account_for_one_partition_are_looked_up(slurm, checked):
+    slurm.ask("sacctmgr", "-i", "add", "qos", "fast")
+    slurm.ask("sacctmgr", "-i", "add", "account", "gold", "Cluster=trial")
+    slurm.ask("sacctmgr", "-i", "add", "user", "root", "Account=gold", "Partition=paid")
+    slurm.ask("sacctmgr", "-i", "modify", "user", "root", "where", "account=trial", "set", "qos+=fast")
+    slurm.ask("scontrol", "create", "reservation=course", "starttime=now", "duration=9", "users=root", "nodes=nodea", "flags=ignore_jobs")
+    try:
+        found = checked({"slurm_account": "trial"}, slurm_qos="fast", slurm_reservation="course")
+        assert [found[name].status for name in ("account", "QOS", "reservation")] == ["ok", "ok", "ok"]
+        found = checked({"slurm_account": "gold"}, slurm_qos="fast", slurm_reservation="exam")
+        assert found["account"].found == "gold in gpu: the account does not hold in this partition"
+        assert "gold (in paid)" in found["account"].mend and found["QOS"].found == "fast: not a QOS of account gold"
+        assert found["reservation"].mend.endswith("one of these: course")
+        assert "Requested reservation is invalid" in found["GPU request"].found
+    finally:
+        slurm.ask("scontrol", "delete", "reservation=course")
+
+
 def test_a_profile_that_waits_for_ever_is_remarked_on(slurm, checked):
     found = checked(slurm_status_command="sacct")["status command"]
     assert found.status == "warn" and "squeue" in found.mend
@@ -159,6 +177,14 @@ def test_a_cluster_without_accounting_that_forgets_soon_is_remarked_on(awkward, 
     assert "make resume" in found["status command"].mend
     found = checked({"slurm_partition": "gpu"})["status command"]
     assert found.status == "fail" and "MinJobAge is 60 s" in found.found and "checks: 20 in the profile" in found.mend
+
+
+def test_a_first_partition_file_sends_jobs_to_where_they_run(awkward, checked, tmp_path):
+    path = tmp_path / "partitions.yaml"
+    write_partition_file(path)
+    found = checked({"slurm_account": "any"}, {"gpu": 0, "gres": "gpu:1"}, slurm_partition_config=str(path))
+    assert found["partition file"].found.startswith("jobs without a GPU: cpu; extract_features, ")
+    assert found["partition"].found == "cpu (at most infinite); gpu (at most 1:00:00)" and found["GPU request"].status == "ok"
 
 
 def test_partitions_that_are_down_without_gpus_or_not_named_fail(awkward, checked):

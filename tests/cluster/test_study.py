@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from singflow.planning.calibration import read_reports
 from tests.cluster.conftest import SNAKEMAKE, ClusterProject, targets
 from tests.cluster.slurm import wait_for
 from tests.project import ROOT
@@ -86,6 +87,23 @@ def test_a_site_that_wants_gres_takes_a_sign_away(project, reference, slurm):
     project.order(0)
     assert running.ended() == 0, running.said[-4000:]
     assert project.shards() == {"shard-00000.safetensors": reference["shard-00000.safetensors"]}
+
+
+def test_partitions_by_file_arrays_under_a_limit_and_a_home_that_cannot_be_made_give_the_same_bytes(project, reference, slurm):
+    project.command("doctor", "--write-partitions", "slurm/partitions.yaml")
+    profile = project.folder / "slurm/config.yaml"
+    site = "slurm-partition-config: slurm/partitions.yaml\nslurm-array-jobs: extract_features\nslurm-array-limit: 3\n"
+    site += "slurm-efficiency-report: true\n"
+    profile.write_text(profile.read_text() + site)
+    running = project.start(
+        "env", "HOME=/proc/absent", f"XDG_CACHE_HOME={project.folder}/.cache", *SNAKEMAKE, *targets(5), "results/demo/params.yaml"
+    )
+    assert running.ended() == 0, running.said[-4000:]
+    assert project.shards() == reference
+    assert running.said.count("Submitted array job") == 2 and "Auto-selected partition 'gpu'" in running.said
+    used = read_reports((project.folder / ".snakemake/efficiency").iterdir())["extract_features"]
+    assert 0 < used.jobs <= 5 and used.asked_mb > used.peak_mb, "those that Slurm had counted when Snakemake ended"
+    assert f"Slurm counted for extract_features ({used.jobs} jobs): at most " in project.command("plan", "--from", "results/demo")
 
 
 QSUB = """#!/usr/bin/env bash

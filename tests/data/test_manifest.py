@@ -927,6 +927,15 @@ def test_map_ahead_takes_at_most_4_items_a_thread_more_than_it_gave(threads, con
     assert consumed <= next(taken) <= consumed + 4 * threads
 
 
+@pytest.mark.parametrize(("most", "ahead"), [(0, 3), (2, 3), (5, 5), (99, 12)])
+def test_map_ahead_takes_no_more_than_it_is_told_but_one_for_each_thread(most, ahead):
+    taken = count()
+    results = map_ahead(lambda item: item, (next(taken) for _ in range(100)), 3, most=most)
+    assert next(results) == 0
+    results.close()
+    assert next(taken) == 1 + ahead
+
+
 @pytest.mark.parametrize(("threads", "expected"), [(None, 2), (1, 1), (3, 1)])
 def test_map_apart_leaves_a_thread_of_blas_to_each_of_its_threads_and_then_as_many_as_before(threads, expected):
     def blas(item):

@@ -1,6 +1,7 @@
 import contextlib
 import http.server
 import importlib.metadata
+import math
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from dvc.config import Config
 from dvc.repo import Repo
+from snakemake_executor_plugin_slurm.partitions import read_partition_file
 
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
@@ -34,13 +36,19 @@ from singflow.doctor.checks import (  # fmt: skip
 from singflow.doctor.dvc import check_cache, check_dvc, check_lock, check_remote, check_shared_cache, check_state, file_system, mounts
 from singflow.doctor.findings import Finding
 from singflow.doctor.slurm import (  # fmt: skip
+    GPU_RULES,
+    Association,
     Job,
     check_account,
     check_accounting,
     check_cores,
     check_partition,
+    check_qos,
+    check_reservation,
     check_status_command,
+    choose_partitions,
     jobs_of,
+    partition_file,
     read_partitions,
     slurm_settings,
 )
@@ -667,8 +675,11 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={port}
 """
-LISTED = "gpu*|1:00:00|8000|4|gpu:a100:4|up\ngpu*|1:00:00|9000|64|gpu:h100:2,nic:1|up\ncpu|infinite|8000|128|(null)|up\n"
-LISTED += "old|1-00:00:00|8000|4|(null)|down\n"
+LISTED = """gpu*|1:00:00|8000+|4|gpu:a100:4(S:0,1)|up|ib,avx
+gpu*|1:00:00|9000|64+|gpu:h100:2,nic:1|up|(null)
+cpu|infinite|8000|128|(null)|up|(null)
+old|1-00:00:00|8000|4|(null)|down|(null)
+"""
 
 
 def jobs(default=None, **rules):
@@ -680,7 +691,7 @@ def test_settings_and_partitions_are_read_as_slurm_prints_them():
     assert (settings["MinJobAge"], settings["SelectType"], settings["SLURM_VERSION"]) == ("300 sec", "select/linear", "24.11.5")
     partitions = read_partitions(LISTED)
     assert [(name, each.up, each.default, each.limit, each.gpus) for name, each in partitions.items()] == [
-        ("gpu", True, True, "1:00:00", ["gpu:a100:4", "gpu:h100:2"]),
+        ("gpu", True, True, "1:00:00", ["gpu:a100:4(S:0,1)", "gpu:h100:2"]),
         ("cpu", True, False, "infinite", []),
         ("old", False, False, "1-00:00:00", []),
     ]
@@ -783,20 +794,98 @@ def test_a_cluster_without_a_default_needs_a_partition_named():
     assert found.status == "fail" and "no default" in found.found
 
 
+def test_a_partition_file_says_what_the_executor_reads_in_it(tmp_path):
+    path = tmp_path / "partitions.yaml"
+    listed = LISTED + "short|30:00|500|2|gpu:2|up|(null)\nlong|2-12:00:00|500|2|(null)|up|(null)\n"
+    path.write_text(partition_file(read_partitions(listed)), encoding="utf-8")
+    limits = {each.name: each.limits for each in read_partition_file(path)}
+    assert list(limits) == ["gpu", "cpu", "short", "long"], "old is down"
+    assert [each.max_runtime for each in limits.values()] == [60, math.inf, 30, 3600]
+    gpu = limits["gpu"]
+    assert (gpu.max_mem_mb, gpu.max_threads, gpu.max_gpu, gpu.available_gpu_models) == (9000, 64, 4, ["a100", "h100"])
+    assert gpu.available_constraints == ["avx", "ib"] and limits["cpu"].available_constraints is None
+    assert (limits["cpu"].max_gpu, limits["short"].max_gpu, limits["short"].available_gpu_models) == (0, 2, None)
+
+
+def test_jobs_are_sent_by_a_partition_file_as_the_executor_sends_them(tmp_path):
+    path = tmp_path / "partitions.yaml"
+    path.write_text(partition_file(read_partitions(LISTED)), encoding="utf-8")
+    sent, found = choose_partitions(jobs({"runtime": 10}, train_translator={"gpu": 0, "slurm_partition": "old"}), path)
+    assert found.status == "ok" and found.found.startswith(
+        "jobs without a GPU: cpu; extract_features, embed_images, render_pictures: gpu, "
+    )
+    assert [job.resources["slurm_partition"] for job in sent] == ["cpu", "gpu", "old"]
+    sent, found = choose_partitions(jobs({"gpu_model": "'v100'"}), path)
+    assert found.status == "fail" and "takes extract_features, " in found.found and "available_gpu_models" in found.mend
+    for wrong in ("partitions: {gpu: {max_gpus: 1}}", "gpu: {max_gpu: 1}", "partitions: {gpu: 1}", "partitions: [gpu]", "{"):
+        path.write_text(wrong)
+        kept, found = choose_partitions(jobs(), path)
+        assert (found.status, kept) == ("fail", jobs()) and str(path) in found.found
+    assert choose_partitions(jobs(), tmp_path / "absent.yaml")[1].status == "fail"
+
+
+def test_a_partition_file_is_never_overwritten_and_needs_a_slurm(tree):
+    done = warm.singflow(ROOT, "doctor", "--write-partitions", "partitions.yaml", cwd=tree, PATH="")
+    assert done.returncode == 1 and "sinfo: No such file or directory: run this on a machine of a Slurm cluster" in done.stderr
+    assert not (tree / "partitions.yaml").exists()
+    (tree / "partitions.yaml").write_text("mine")
+    done = warm.singflow(ROOT, "doctor", "--write-partitions", "partitions.yaml", cwd=tree, PATH="")
+    assert done.returncode == 1 and "partitions.yaml: is there already" in done.stderr
+    assert (tree / "partitions.yaml").read_text() == "mine"
+
+
+MINE = [Association("lab", "", frozenset({"normal", "fast"})), Association("paid", "gpus", frozenset({"normal"}))]
+
+
 @pytest.mark.parametrize(
-    ("named", "accounts", "status", "said"),
+    ("named", "associations", "status", "said"),
     [
-        ("Lab", ["lab", "other"], "ok", "Lab"),
-        (None, ["lab"], "warn", "the profile names none: it is guessed for every job"),
-        ("mine", ["lab", "other"], "fail", "mine: not an account of "),
+        ("Lab", MINE, "ok", "Lab"),
+        ("Lab,paid", MINE, "ok", "Lab, paid"),
+        (None, MINE, "warn", "the profile names none: it is guessed for every job"),
+        ("mine", MINE, "fail", "mine: not an account of "),
+        ("paid", MINE, "fail", "paid in gpu: the account does not hold in this partition"),
         ("lab", [], "warn", "lab; Slurm lists none for "),
         ("lab", None, "ok", "lab; accounting is off, so none is asked for"),
     ],
 )
-def test_accounts_must_be_the_users_own(named, accounts, status, said):
-    found = check_account(jobs({"slurm_account": named} if named else None), accounts)
+def test_accounts_must_be_the_users_own(named, associations, status, said):
+    found = check_account(jobs({"slurm_account": named} if named else None), associations, "gpu")
     assert found.status == status and found.found.startswith(said)
-    assert ("lab" in found.mend) == (accounts is not None and accounts != [] and status != "ok")
+    assert ("lab, paid (in gpus)" in found.mend) == (associations == MINE and status != "ok")
+
+
+def test_an_account_that_holds_in_one_partition_is_used_there_alone():
+    rules = {rule: {"slurm_account": "paid", "slurm_partition": "GPUS"} for rule in GPU_RULES}
+    assert check_account(jobs({"slurm_account": "lab"}, **rules), MINE, "gpu").status == "ok"
+    one = rules | {"embed_images": {"slurm_account": "paid", "slurm_partition": "gpus,cpu"}}
+    assert check_account(jobs({"slurm_account": "lab"}, **one), MINE, "gpu").found.startswith("paid in cpu: ")
+
+
+@pytest.mark.parametrize(
+    ("common", "for_all", "status", "said"),
+    [
+        ({"qos": "fast"}, {}, "ok", "fast"),
+        ({"slurm_account": "Lab"}, {"slurm-qos": "Fast"}, "ok", "Fast"),
+        ({"slurm_account": "paid", "qos": "normal"}, {"slurm-qos": "fast"}, "fail", "fast: not a QOS of account paid"),
+        ({"qos": "slow"}, {}, "fail", "slow: not a QOS of "),
+    ],
+)
+def test_a_qos_must_be_one_of_the_account_and_that_for_all_jobs_wins(common, for_all, status, said):
+    made = jobs_of({"default-resources": common} | for_all, Path("config.yaml"))
+    found = check_qos(made, MINE)
+    assert (found.status, found.found[: len(said)]) == (status, said)
+    assert check_qos(made, None).status == "fail"
+    assert all(f"--qos={for_all.get('slurm-qos', common.get('qos'))}" in job.options() for job in made)
+
+
+def test_a_reservation_must_be_there_and_may_be_to_come():
+    listed = "ReservationName=now StartTime=a EndTime=2026-11-27T15:21:04 Users=root State=ACTIVE\n"
+    listed += "ReservationName=soon StartTime=2026-11-28T08:00:00 EndTime=b State=INACTIVE BurstBuffer=(null)\n"
+    assert [check_reservation(name, listed).status for name in ("now", "soon", "never")] == ["ok", "warn", "fail"]
+    assert check_reservation("soon", listed).found.endswith("begins 2026-11-28T08:00:00")
+    assert check_reservation("never", listed).mend.endswith("one of these: now, soon")
+    assert check_reservation("now", "No reservations in the system\n").mend.endswith("one of these: none")
 
 
 def test_a_slurm_that_does_not_answer_is_a_failed_check(tree):

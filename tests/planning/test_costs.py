@@ -85,6 +85,14 @@ def test_the_views_that_wait_for_a_tower_are_reckoned_with(step):
     assert 1e6 * (peak_mb(step, many) - peak_mb(step, one)) > 99 * 2 * AHEAD * 4 * 3 * 224**2
 
 
+@pytest.mark.parametrize("step", ["extract_features", "embed_images"])
+def test_threads_that_decode_take_time_off_a_gpu_job_and_a_bounded_memory(step):
+    job = replace(SIZE, gpu=True, views=100)
+    assert seconds(step, replace(job, decoders=8)) < seconds(step, job) == seconds(step, replace(job, threads=8))
+    few, many = (peak_mb(step, replace(job, decoders=decoders)) for decoders in (8, 16))
+    assert 1e6 * (many - few) < 3 * 16 * 100 * 4 * 3 * 224**2, "an image that waits for each, and one in work, not four that wait"
+
+
 def test_a_wide_translator_takes_the_memory_of_its_weights_gradients_and_moments():
     narrow, wide = (replace(SIZE, width=width) for width in (256, 2**14))
     weights = 2**14 * (2**14 + 2 * SIZE.feature_dim)

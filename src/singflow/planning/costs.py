@@ -17,7 +17,7 @@ from singflow.config.registry import ModelEntry, SpaceEntry, objection
 from singflow.data import archives
 from singflow.data.reading import class_folders
 from singflow.parallel import AHEAD
-from singflow.towers.parameters import CPU_BATCH
+from singflow.towers.parameters import CPU_BATCH, WAITING_BYTES
 from singflow.translators.reference import reference_folder
 
 F64, F32 = 25.0, 50.0  # 10^9 multiply-adds per second and thread of matrix products
@@ -29,6 +29,7 @@ DECODE, PREPARE, CROP = 0.002, 0.0025, 0.0012  # seconds of one thread: decode a
 TEXT = 0.08  # forward passes of a space's image tower that a text costs: those of ViT-L/14 with its text tower, and of the packaged space
 LOADED = 0.015  # seconds to build, load and hash a million parameters
 ACTIVATIONS = 30.0  # MB of a view in a forward pass on a CPU: measured 3 to 60
+VIEW = 4 * 3 * 224**2  # bytes of a view
 PIXELS = 1.2  # MB of a view of 224 x 224 pixels that waits for the tower, with what making it leaves: measured
 ASSUMED = (304.3, 61.6, 2048)  # a ViT-L/16: 10^6 parameters, 10^9 multiply-adds a view; a wide feature
 IMAGENET = 1_281_167  # images of a study whose data is not here yet
@@ -54,6 +55,7 @@ class Size:
     gmacs: float = 0.0
     assumed: bool = False  # the tower's size, or the feature's, is not known
     threads: int = 2
+    decoders: int = 2  # threads that decode images for a tower
     gpu: bool = False
     batch: int = 32  # views per forward pass
     models: int = 1
@@ -161,6 +163,7 @@ def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space:
         concepts=_lines(study["concepts"]["vocabulary"]),
         assumed=any(each is None for each in (*sizes, model.feature_dim if model else 0)),
         threads=study["threads"],
+        decoders=extraction["decode_threads"] or study["threads"],
         gpu=gpu,
         batch=extraction["batch_size"],
         models=len(study["models"]),
@@ -609,7 +612,7 @@ def _tower_seconds(step: str, s: Size) -> float:
     """Seconds of decoding photos, of running a tower over them or over texts, and of drawing pictures."""
     forward = s.gmacs / (GPU if s.gpu else TOWER * s.threads)
     if step in ("extract_features", "embed_images"):
-        return s.shard_rows * (forward + (DECODE + PREPARE + CROP * (s.views - 1)) / (s.views * s.threads))
+        return s.shard_rows * (forward + (DECODE + PREPARE + CROP * (s.views - 1)) / (s.views * s.decoders))
     return {
         "build_manifest": s.images * DECODE / s.threads,
         "embed_prompts": TEXT * forward * (s.labels + s.concepts),
@@ -647,7 +650,8 @@ def _tower_bytes(step: str, s: Size) -> float:
     at_once = s.threads * min(s.batch, CPU_BATCH)
     images = step in ("extract_features", "embed_images")
     activations = ACTIVATIONS * at_once if images and not s.gpu else 0.0
-    decoded = PIXELS * s.views * s.threads * (AHEAD + 1) if images else 0.0
+    waiting = min(AHEAD * s.decoders, max(s.decoders, WAITING_BYTES // (s.views * VIEW)))
+    decoded = PIXELS * s.views * (waiting + s.decoders) if images else 0.0
     return 1e6 * (8 * s.parameters_m * (1.4 if step.startswith("embed") else 1.0) + activations + decoded)
 
 

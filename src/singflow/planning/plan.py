@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import subprocess
 import sys
@@ -18,12 +17,14 @@ from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import ModelEntry, SpaceEntry
 from singflow.errors import InputError
 from singflow.planning import costs, power
+from singflow.planning.benchmarks import read_benchmark
+from singflow.planning.calibration import Calibration
 from singflow.planning.costs import Size
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SOURCES = ("measured", "estimated", "assumed")
+SOURCES = ("measured", "calibrated", "estimated", "assumed")
 
 
 @dataclass(frozen=True)
@@ -101,36 +102,6 @@ def parse_jobs(listing: str, local: set[str]) -> list[Job]:
     return jobs
 
 
-def read_benchmark(path: Path) -> tuple[float, float]:
-    """What a benchmark file of Snakemake's says of time and memory.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    seconds : float
-        Mean of its rows.
-    peak_mb : float
-        Highest peak memory, in units of 10^6 bytes; 0 for a job too short to be looked at.
-
-    Raises
-    ------
-    InputError
-        When the file is not one.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        seconds = [float(row["s"]) for row in rows]
-        peaks = [float(row["max_rss"]) * 2**20 / 1e6 for row in rows if row["max_rss"] not in ("-", "NA")]
-        return sum(seconds) / len(seconds), max(peaks, default=0.0)
-    except (OSError, KeyError, ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{path}: not a benchmark file of Snakemake ({error!r}): remove it") from None
-
-
 def made_of(folder: Path) -> tuple[int, int, int] | None:
     """What the results of a study are made of.
 
@@ -156,12 +127,22 @@ def made_of(folder: Path) -> tuple[int, int, int] | None:
 
 
 class Planner:
-    """Costs of the jobs of a valid study. results: the folder of all studies; gpu: whether steps that can use a GPU have one."""
+    """Costs of the jobs of a valid study.
+
+    results: the folder of all studies; gpu: whether steps that can use a GPU have one; calibrations: by how much costs are off, by step.
+    """
 
     def __init__(
-        self, study: dict[str, Any], models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry], results: Path, gpu: bool
+        self,
+        study: dict[str, Any],
+        models: Mapping[str, ModelEntry],
+        spaces: Mapping[str, SpaceEntry],
+        results: Path,
+        gpu: bool,
+        calibrations: Mapping[str, Calibration] | None = None,
     ) -> None:
         self.gpu = gpu
+        self._calibrations = calibrations or {}
         self._study, self._models, self._spaces, self._own = study, models, spaces, results / study["study"]
         self.images = costs.expected_images(study, self._own)
         whole = self._size({})
@@ -206,7 +187,8 @@ class Planner:
     def estimate(self, job: Job) -> Estimate:
         """Time and memory as Snakemake measured them, where the same job has run on as many images and views, or as expected.
 
-        What was measured in another study counts for jobs of one model or space, not for those that gather all.
+        What was measured in another study counts for jobs of one model or space, not for those that gather all. What is expected is
+        multiplied by what the step's calibration says of time and of memory; a job whose time is, is called calibrated.
 
         Parameters
         ----------
@@ -223,9 +205,14 @@ class Planner:
         for folder in self._comparable:
             file = folder / job.benchmark.relative_to(self._own)
             if file.is_file() and (job.wildcards or folder == self._own):
-                return Estimate(*read_benchmark(file), disk, "measured")
+                took = read_benchmark(file)
+                return Estimate(took.seconds, took.peak_mb, disk, "measured")
         source = "assumed" if size.assumed else "estimated"
-        return Estimate(costs.seconds(job.step, size), costs.peak_mb(job.step, size), disk, source)
+        known = self._calibrations.get(job.step, Calibration(0, None, None))
+        if known.seconds and source == "estimated":
+            source = "calibrated"
+        seconds, peak_mb = costs.seconds(job.step, size) * (known.seconds or 1), costs.peak_mb(job.step, size) * (known.megabytes or 1)
+        return Estimate(seconds, peak_mb, disk, source)
 
 
 def _group(step: str) -> str:

@@ -45,8 +45,8 @@ def ask(*command: str) -> str:
     return answer.out
 
 
-def foreign_runs(logs: Path, study: str) -> set[str]:
-    """Names that Snakemake gave to the jobs of runs in this folder which had nothing to do with the study.
+def runs(logs: Path, study: str) -> tuple[set[str], set[str]]:
+    """Names that Snakemake gave to the jobs of runs in this folder.
 
     Parameters
     ----------
@@ -57,11 +57,14 @@ def foreign_runs(logs: Path, study: str) -> set[str]:
 
     Returns
     -------
-    set of str
-        Run IDs, which are the names of their jobs in Slurm.
+    own, foreign : set of str
+        Run IDs, which are the names of their jobs in Slurm: of runs that had to do with the study, and of all others.
     """
-    texts = [path.read_text(encoding="utf-8", errors="replace") for path in logs.glob("*.snakemake.log")]
-    return {name for text in texts if f"results/{study}/" not in text for name in RUN.findall(text)}
+    named: tuple[set[str], set[str]] = set(), set()
+    for path in logs.glob("*.snakemake.log"):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        named[f"results/{study}/" not in text].update(RUN.findall(text))
+    return named
 
 
 def own_jobs(folder: Path, study: str) -> dict[str, str]:
@@ -86,7 +89,7 @@ def own_jobs(folder: Path, study: str) -> dict[str, str]:
     InputError
         As ask does.
     """
-    foreign = foreign_runs(folder / ".snakemake/log", study)
+    _, foreign = runs(folder / ".snakemake/log", study)
     listed = [line.split("|") for line in ask("squeue", "--me", "--noheader", "--format", "%i|%j|%k|%Z").splitlines()]
     return {
         number: comment

@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from singflow.data.images import read_unchanged
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
-from singflow.towers.parameters import CPU_BATCH
+from singflow.towers.parameters import CPU_BATCH, WAITING_BYTES
 from singflow.towers.views import Views
 
 log = logging.getLogger("singflow")
@@ -97,6 +97,7 @@ def run_views(
     device: torch.device,
     batch_size: int,
     threads: int,
+    decode_threads: int | None = None,
     max_pixels: int,
     precision: Literal["float32", "bfloat16"] = "float32",
     progress: Callable[[Iterable[torch.Tensor], int], Iterable[torch.Tensor]],
@@ -104,7 +105,8 @@ def run_views(
     """Run a tower over every view of every image, decoding ahead in threads.
 
     On a CPU as many forward passes as there are threads run side by side, of CPU_BATCH views at most and one thread each, so that
-    the outputs do not depend on `threads`; on a GPU one runs at a time. The last batch is filled up to the batch size, so that a
+    the outputs do not depend on `threads`; on a GPU one runs at a time, while the next batches are copied to it. The last
+    batch is filled up to the batch size, so that a
     row's value does not depend on where batches end. When the GPU's memory is too small, batches are halved from there on; a row
     then differs by rounding alone. For the whole process, PyTorch's own threads are set to 1 and TF32 is turned off.
 
@@ -123,7 +125,9 @@ def run_views(
     batch_size : int
         Views per forward pass; at most CPU_BATCH on a CPU.
     threads : int
-        Threads that decode, and on a CPU forward passes side by side.
+        Forward passes side by side on a CPU.
+    decode_threads : int, optional
+        Threads that decode; by default `threads`. At most WAITING_BYTES of views wait, but for one image a thread.
     max_pixels : int
         Limit on an image's width times height, in pixels.
     precision : str
@@ -164,8 +168,10 @@ def run_views(
             result, at_once = _within_memory(forward, full, device, at_once)
         return result[: len(batch)].float().numpy()
 
-    loaded = progress(map_ahead(load, rows.itertuples(index=False), threads), len(rows))
-    outputs = list(map_ahead(run, _batches(loaded, batch_size), side_by_side, ahead=2))
+    width, height = views.preprocess.size
+    most = WAITING_BYTES // (views.count * 3 * height * width * torch.float32.itemsize)
+    loaded = progress(map_ahead(load, rows.itertuples(index=False), decode_threads or threads, most=most), len(rows))
+    outputs = list(map_ahead(run, _uploaded(_batches(loaded, batch_size), device), side_by_side, ahead=2))
     matrix = np.concatenate(outputs).astype(np.float32, copy=False)
     identifiers = np.repeat(rows["image_id"].to_numpy(np.int64), views.count)
     finite = np.isfinite(matrix).all(axis=1)
@@ -227,3 +233,19 @@ def _batches(chunks: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor
                 held.clear()
     if held:
         yield torch.stack(held)
+
+
+def _uploaded(batches: Iterable[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
+    """Batches on a GPU, copied from pinned memory in a stream beside the tower's; elsewhere, or without room, as they are."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    stream = torch.cuda.Stream(device)
+    for batch in batches:
+        try:
+            with torch.cuda.stream(stream):
+                copy = batch.pin_memory().to(device, non_blocking=True)
+            stream.synchronize()
+        except torch.OutOfMemoryError:
+            copy = batch
+        yield copy

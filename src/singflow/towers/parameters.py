@@ -7,12 +7,14 @@ from pydantic import Field, model_validator
 
 from singflow.config.sections import (
     MOST_AT_ONCE,
+    MOST_THREADS,
     SafePath,
     Section,
     Template,
 )
 
 CPU_BATCH = 8  # views per forward pass of one thread, at most
+WAITING_BYTES = 2**29  # of decoded views that wait for a tower, at most; an image a thread may always wait
 MOST_VIEWS = 100  # of an image, which are held at once; crops beyond that many show nothing new
 MOST_SHARDS = 99999  # their names have five digits
 
@@ -27,6 +29,9 @@ class Extraction(Section):
     shards: int = Field(1, ge=1, le=MOST_SHARDS, description="jobs that the images of a model are split into")
     shard_ids: list[str] = Field(["00000"], description="the shards' names, 00000 up (DVC cannot count)")
     batch_size: int = Field(8, ge=1, le=MOST_AT_ONCE, description="views per forward pass; on a CPU at most 8 a thread")
+    decode_threads: int | None = Field(
+        None, ge=1, le=MOST_THREADS, description="threads that decode images, for a GPU's sake; null: as many as threads (changes no digit)"
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="auto (an NVIDIA GPU when there is one) | cpu | cuda | mps (an Apple GPU; untested)"
     )

@@ -75,6 +75,7 @@ def run_shard(flags: ShardFlags, tower: nn.Module, preprocess: Preprocess, name:
         device=device,
         batch_size=flags.batch_size,
         threads=flags.threads,
+        decode_threads=flags.decode_threads,
         max_pixels=flags.max_pixels,
         precision=flags.precision,
         progress=partial(cli.progress, unit="images", description=f"{name} {flags.shard + 1}/{flags.shards}"),

@@ -1,0 +1,44 @@
+"""Benchmark files of Snakemake, in which each job says what it took."""
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+from singflow.errors import InputError
+
+
+class Benchmark(NamedTuple):
+    """What a job took. peak_mb: in units of 10^6 bytes; 0 for a job too short to be looked at; fork: a step of `singflow run`."""
+
+    seconds: float
+    peak_mb: float
+    fork: bool
+
+
+def read_benchmark(path: Path) -> Benchmark:
+    """What a benchmark file of Snakemake's says of time and memory.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    Benchmark
+        Mean seconds of its rows, and their highest peak.
+
+    Raises
+    ------
+    InputError
+        When the file is not one.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        seconds = [float(row["s"]) for row in rows]
+        peaks = [float(row["max_rss"]) * 2**20 / 1e6 for row in rows if row["max_rss"] not in ("-", "NA")]
+        forks = [row.get("max_vms") == "NA" and row["max_rss"] != "NA" for row in rows]
+        return Benchmark(sum(seconds) / len(seconds), max(peaks, default=0.0), any(forks))
+    except (OSError, KeyError, ValueError, ZeroDivisionError) as error:
+        raise InputError(f"{path}: not a benchmark file of Snakemake ({error!r}): remove it") from None

@@ -1,0 +1,163 @@
+"""What the jobs of a study took against what was reckoned: by how much the costs of a step are off on the machines that ran it."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from singflow.config.reading import read_yaml
+from singflow.config.registry import ModelEntry, SpaceEntry, resolve_models, resolve_spaces
+from singflow.config.study import complete
+from singflow.errors import InputError
+from singflow.planning import costs
+from singflow.planning.benchmarks import read_benchmark
+
+JOB_MB = 370.0  # of the two processes of Snakemake in a Slurm job, by measurement
+ON_GPU = ("extract_features", "embed_images", "train_translator", "render_pictures")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a step's jobs took over what was reckoned. seconds, megabytes: None where start, or libraries, are most of it."""
+
+    jobs: int
+    seconds: float | None
+    megabytes: float | None
+
+
+@dataclass(frozen=True)
+class Used:
+    """What Slurm counted of a step's jobs, Snakemake in them included. asked_mb, peak_mb: the most of a job; busy: share of their CPUs."""
+
+    jobs: int
+    asked_mb: float
+    peak_mb: float
+    busy: float
+
+
+def read_reports(paths: Iterable[Path]) -> dict[str, Used]:
+    """What efficiency reports of the Slurm executor say of steps that had jobs of their own.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Its CSV files.
+
+    Returns
+    -------
+    dict of Used
+        By step.
+
+    Raises
+    ------
+    InputError
+        When a file is not such a report.
+    """
+    rows: dict[str, list[tuple[float, float, float, float]]] = {}
+    for path in paths:
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    if named := re.fullmatch(r"rule_(\w+?)(?:_wildcards_.*)?", row["RuleName"]):
+                        busy, cores = float(row["TotalCPU_sec"]), float(row["Elapsed_sec"]) * float(row["NCPUS"])
+                        asked, peak = (float(row[key]) * 2**20 / 1e6 for key in ("RequestedMem_MB", "MaxRSS_MB"))
+                        rows.setdefault(named[1], []).append((asked, peak, busy, cores))
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: not an efficiency report of the Slurm executor with rule names ({error!r}): remove it") from None
+    found = {}
+    for step, jobs in rows.items():
+        asked_mb, peaks, seconds, core_seconds = (list(column) for column in zip(*jobs, strict=True))
+        found[step] = Used(len(jobs), max(asked_mb), max(peaks), sum(seconds) / max(sum(core_seconds), 1.0))
+    return found
+
+
+def calibrate(folder: Path, registries: tuple[Path, Path], gpu: bool, used: Mapping[str, Used]) -> dict[str, Calibration]:
+    """Compare the benchmark files of a study with what its jobs were reckoned to take.
+
+    Parameters
+    ----------
+    folder : Path
+        results/<study>.
+    registries : tuple of Path
+        Of models and of spaces, which have the sizes of its towers.
+    gpu : bool
+        Whether its steps that can use a GPU had one, where its extraction.device allows it.
+    used : Mapping of Used
+        What Slurm counted, by step: of memory, where benchmark files do not tell.
+
+    Returns
+    -------
+    dict of Calibration
+        By step. Left out are models of unknown size, and where the study kept to the CPU, steps that would run on a GPU.
+
+    Raises
+    ------
+    InputError
+        When the folder holds no study that has run, or a file in it is damaged.
+    """
+    study = complete(read_yaml(folder / "params.yaml"))  # of an older version, with the keys that it had
+    files = sorted((folder / "benchmarks").rglob("*.tsv"))
+    if not files:
+        raise InputError(f"{folder}: holds no benchmarks/: run the study with Snakemake first, or name another one")
+    models = resolve_models(registries[0], study["models"], study["weights"])
+    spaces = resolve_spaces(registries[1], study["spaces"], study["weights"])
+    images = costs.expected_images(study, folder)
+    had_gpu = gpu and study["extraction"]["device"] != "cpu"
+    taken: dict[str, list[_Job]] = {}
+    for path in files:
+        step, _, place = str(path.relative_to(folder / "benchmarks").with_suffix("")).partition("/")
+        if not (step in ON_GPU and gpu and not had_gpu):
+            size = costs.size_of(study, images, *_subject(step, place, models, spaces), had_gpu)
+            if not size.assumed:
+                taken.setdefault(step, []).append(_job(step, size, path))
+    return {step: _compared(jobs, used.get(step)) for step, jobs in taken.items()}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Seconds and MB of a job, as measured (MB 0: not), and as reckoned, with what of them does not depend on its size."""
+
+    seconds: float
+    expected: float
+    start: float
+    megabytes: float
+    expected_mb: float
+    base_mb: float
+
+
+def _job(step: str, size: costs.Size, path: Path) -> _Job:
+    took = read_benchmark(path)
+    cost, expected = costs.cost_of(step), costs.seconds(step, size)
+    megabytes = 0.0 if took.fork else took.peak_mb  # a fork holds the libraries of all steps, and was started before
+    return _Job(took.seconds, expected - cost.start * took.fork, cost.start, megabytes, costs.peak_mb(step, size), cost.base)
+
+
+def _compared(jobs: list[_Job], used: Used | None) -> Calibration:
+    expected, start = sum(job.expected for job in jobs), sum(job.start for job in jobs)
+    seconds = sum(job.seconds for job in jobs) / expected if expected >= 2 * start else None
+    known = [job for job in jobs if job.megabytes]
+    if known:
+        most, reckoned, base = (max(getattr(job, name) for job in known) for name in ("megabytes", "expected_mb", "base_mb"))
+    else:
+        most, reckoned, base = (
+            used.peak_mb - JOB_MB if used else 0.0,
+            *(max(getattr(job, name) for job in jobs) for name in ("expected_mb", "base_mb")),
+        )
+    return Calibration(len(jobs), seconds, most / reckoned if most > 0 and reckoned >= 2 * base else None)
+
+
+def _subject(
+    step: str, place: str, models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
+) -> tuple[ModelEntry | None, SpaceEntry | None]:
+    """The model and the space that a job was about, by the place of its benchmark file: [space/][model/][kind or shard]."""
+    of_a_model = step in costs.PER_MODEL or step == "extract_features"
+    space = None if of_a_model else _leading(place, spaces)
+    model = _leading(place[len(space) + 1 :] if space else place, models)
+    return models.get(model or ""), spaces.get(space or "")
+
+
+def _leading(place: str, names: Iterable[str]) -> str | None:
+    return max((name for name in names if f"{place}/".startswith(f"{name}/")), key=len, default=None)

@@ -1,0 +1,110 @@
+from pathlib import Path
+
+import pytest
+
+from singflow.config.reading import read_yaml
+from singflow.config.registry import resolve_models, resolve_spaces
+from singflow.errors import InputError
+from singflow.planning.calibration import JOB_MB, Calibration, Used, calibrate, read_reports
+from singflow.planning.costs import cost_of, peak_mb, seconds, size_of
+from singflow.planning.plan import Job, Planner
+from tests.planning.test_plan import TSV, finish
+from tests.project import ROOT
+
+IMAGES = 40_000
+REGISTRIES = Path("config/models.yaml"), Path("config/spaces.yaml")
+MODEL = "efficientnet_lite0"
+FORK = "s\th:m:s\tmax_rss\tmax_vms\n{}\t0:00:10\t{}\tNA\n"
+REPORT = """,JobID,RuleName,NCPUS,Elapsed_sec,TotalCPU_sec,MaxRSS_MB,RequestedMem_MB
+0,7.0,rule_extract_features_wildcards_tiny_00000,2,100,150,1000,4000
+1,8_2.0,rule_extract_features,2,100.0,50.0,2000.0,4000.0
+2,9.0,rule_model,4,50,100,500,8000
+3,10.0,,4,50,100,500,8000
+"""
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    return read_yaml("params.yaml")
+
+
+@pytest.fixture
+def pilot(study, tmp_path):
+    """A study that has run as it was reckoned, but for what a test writes."""
+    folder = tmp_path / "pilot"
+    finish(folder, IMAGES, 1)
+    (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    return folder
+
+
+def size(study, step, gpu=False):
+    model = resolve_models("config/models.yaml", [MODEL])[MODEL]
+    space = resolve_spaces("config/spaces.yaml", study["spaces"])["conse_minilm"]
+    return size_of(study, IMAGES, model, None if step.startswith("extract") else space, gpu)
+
+
+def took(pilot, place, seconds, megabytes, form=TSV):
+    path = pilot / f"benchmarks/{place}.tsv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(form.format(seconds, megabytes if megabytes == "-" else megabytes * 1e6 / 2**20))
+
+
+def test_a_step_is_off_by_what_its_jobs_took_over_what_was_reckoned(study, pilot):
+    step = "extract_features"
+    expected = size(study, step)
+    took(pilot, f"{step}/{MODEL}/00000", 3 * seconds(step, expected), 0.5 * peak_mb(step, expected))
+    took(pilot, "fit_translator/conse_minilm/" + MODEL, 2 * seconds("fit_translator", size(study, "")), "-")
+    found = calibrate(pilot, REGISTRIES, False, {})
+    assert found[step] == Calibration(1, pytest.approx(3), pytest.approx(0.5))
+    assert found["fit_translator"] == Calibration(1, pytest.approx(2), None)
+
+
+def test_what_start_and_libraries_take_does_not_tell_and_forks_do_not_tell_of_memory(study, pilot):
+    took(pilot, "resolve_study", 9, 900)
+    expected = size(study, "")
+    step, place = "measure_controls", f"measure_controls/conse_minilm/{MODEL}"
+    took(pilot, place, 2 * (seconds(step, expected) - cost_of(step).start), 9000, FORK)
+    found = calibrate(pilot, REGISTRIES, False, {})
+    assert found["resolve_study"] == Calibration(1, None, None)
+    assert found[step] == Calibration(1, pytest.approx(2), None)
+    used = {step: Used(1, 0.0, 1.5 * peak_mb(step, expected) + JOB_MB, 0.0)}
+    assert calibrate(pilot, REGISTRIES, False, used)[step].megabytes == pytest.approx(1.5), "as Slurm counted it"
+
+
+def test_a_cpu_tells_nothing_of_a_gpu(study, pilot):
+    step = "extract_features"
+    took(pilot, f"{step}/{MODEL}/00000", 2 * seconds(step, size(study, step, gpu=True)), "-")
+    assert calibrate(pilot, REGISTRIES, True, {})[step].seconds == pytest.approx(2)
+    path = pilot / "params.yaml"
+    path.write_text(path.read_text().replace("device: auto", "device: cpu"))
+    assert calibrate(pilot, REGISTRIES, True, {}) == {}
+    assert step in calibrate(pilot, REGISTRIES, False, {})
+
+
+def test_a_plan_multiplies_by_it_and_says_so(study, tmp_path):
+    models, spaces = resolve_models("config/models.yaml", study["models"]), resolve_spaces("config/spaces.yaml", study["spaces"])
+    planners = [Planner(study, models, spaces, tmp_path, False, known) for known in (None, {"fit_projector": Calibration(3, 2.0, None)})]
+    for step, times, source in (("fit_projector", 2, "calibrated"), ("extract_head", 1, "estimated")):
+        job = Job(step, False, False, 1, 0.0, {"model": MODEL}, tmp_path / study["study"] / "none.tsv")
+        before, after = (planner.estimate(job) for planner in planners)
+        assert (after.seconds, after.peak_mb, after.source) == (times * before.seconds, before.peak_mb, source)
+
+
+def test_efficiency_reports_are_summed_by_step(tmp_path):
+    path = tmp_path / "efficiency_report_x.csv"
+    path.write_text(REPORT)
+    found = read_reports([path])
+    megabyte = 2**20 / 1e6
+    assert found["extract_features"] == Used(2, 4000 * megabyte, 2000 * megabyte, 0.5)
+    assert set(found) == {"extract_features", "model"}
+    path.write_text(REPORT.replace("RuleName", "JobName"))
+    with pytest.raises(InputError, match=r"efficiency_report_x\.csv: not an efficiency report"):
+        read_reports([path])
+
+
+def test_a_folder_without_benchmarks_is_refused(pilot, tmp_path):
+    with pytest.raises(InputError, match="pilot: holds no benchmarks/: run the study with Snakemake first"):
+        calibrate(pilot, REGISTRIES, False, {})
+    with pytest.raises(InputError, match=r"absent/params\.yaml"):
+        calibrate(tmp_path / "absent", REGISTRIES, False, {})
