@@ -35,6 +35,7 @@ from singflow.pictures.weights import own_generator_files, refuse_space
 from singflow.report.parameters import Report
 from singflow.system import regular
 from singflow.towers.parameters import MOST_SHARDS, Extraction, Prompts
+from singflow.translators.curves import check_tensorboard
 from singflow.translators.linear import imported_path, read_imported
 from singflow.translators.parameters import Comparison, Projector, Training, Translator
 from singflow.translators.reference import check_reference
@@ -342,10 +343,12 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Study, dict[str, dict[
     Raises
     ------
     InputError
-        A mistake in the study, a list that is a pipe, an entry that a registry lacks, a space that cannot be drawn from, an imported
+        A mistake in the study, TensorBoard asked for and not installed, a list that is a pipe, an entry that a registry lacks, a space that cannot be drawn from, an imported
         translator that is not there, or was imported for another model or space, a reference that lacks a model or space.
     """
     study = check(content, origin)
+    if study.training.history == "tensorboard":
+        check_tensorboard()
     for named in (study.data.table, study.data.classes, study.concepts.vocabulary):
         regular(Path(named or "."))
     models = resolve_models(MODELS, study.models, study.weights)
