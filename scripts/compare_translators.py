@@ -1,4 +1,4 @@
-"""Gather the linear and nonlinear translators' held-out figures into table 2, a row per space, model, kind and loss, and into metrics."""
+"""Gather the translators' held-out figures into table 2, a row per space, model, kind and loss, and into metrics."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ COLUMNS = [
 
 
 class Flags(cli.Selection):
-    """Gather the linear and nonlinear translators' held-out figures into table 2, a row per space, model, kind and loss, and into metrics."""
+    """Gather the translators' held-out figures into table 2, a row per space, model, kind and loss, and into metrics."""
 
     kinds: list[str]
     translators: Path

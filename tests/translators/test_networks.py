@@ -73,7 +73,9 @@ class Study:
         return Pairs(self.folder / "features", self.folder / "embeddings", 2, self.manifest, torch.device("cpu"))
 
     def train(self, kind="mlp3", seed=0, checkpoint=None, **changes):
-        return train(self.pairs(), kind, settings(**changes), seed, checkpoint or self.folder / "unused.partial", lambda loss, history: None)
+        return train(
+            self.pairs(), kind, settings(**changes), seed, checkpoint or self.folder / "unused.partial", lambda loss, history: None
+        )
 
     def predict(self, network, rows):
         with torch.inference_mode():
@@ -234,7 +236,14 @@ def test_the_order_of_the_losses_does_not_matter(study):
 
 def test_a_training_that_runs_away_is_refused_with_its_mend(study):
     with pytest.raises(InputError, match=r"loss mse is not finite in epoch \d: lower training.learning_rate .* raise training.batch_size"):
-        train(study.pairs(), "mlp3", settings().model_copy(update={"learning_rate": 1e30}), 0, study.folder / "unused.partial", lambda loss, history: None)
+        train(
+            study.pairs(),
+            "mlp3",
+            settings().model_copy(update={"learning_rate": 1e30}),
+            0,
+            study.folder / "unused.partial",
+            lambda loss, history: None,
+        )
 
 
 def test_a_study_without_held_out_images_is_refused(study):
@@ -392,7 +401,9 @@ def drawn(folder):
     events = EventAccumulator(str(file)).Reload()
     curves = {name: events.Scalars(name) for name in events.Tags()["scalars"]}
     points = zip(*curves.values(), strict=True)
-    return [{"epoch": each[0].step} | {name: pytest.approx(point.value) for name, point in zip(curves, each, strict=True)} for each in points]
+    return [
+        {"epoch": each[0].step} | {name: pytest.approx(point.value) for name, point in zip(curves, each, strict=True)} for each in points
+    ]
 
 
 def test_without_tensorboard_a_study_that_asks_for_it_is_refused(monkeypatch):
