@@ -122,15 +122,16 @@ rule compare_translators:
             space=config["spaces"],
             model=config["comparison"]["models"],
         ),
-        models=rules.summarize.output.models,
     output:
-        table("translators"),
+        table=table("translators"),
+        metrics=f"{RESULTS}/tables/translators.json",
     resources:
         **COST,
     params:
         selection=COMPARISON,
         min_r2=config["summary"]["min_r2"],
+        seed=config["seed"],
     shell:
-        "python scripts/compare_translators.py {params.selection} --min_r2 {params.min_r2}"
+        "python scripts/compare_translators.py {params.selection} --min_r2 {params.min_r2} --seed {params.seed}"
         f" --translators {RESULTS}/translators"
-        " --table {input.models} --output {output} --log {log}"
+        " --output {output.table} --metrics {output.metrics} --log {log}"

@@ -1,4 +1,4 @@
-"""Gather the linear and nonlinear translators' held-out figures into table 2: a row per space, model, kind and loss."""
+"""Gather the translators' held-out figures into table 2, a row per space, model, kind and loss, and into metrics."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,8 @@ import pandas as pd
 
 from singflow import cli
 from singflow.analyses.tables import EDGE, WEAK, mark
-from singflow.artifacts.files import read_json
-from singflow.artifacts.tables import read_models, write_table
+from singflow.artifacts.files import read_json, write_json
+from singflow.artifacts.tables import write_table
 from singflow.artifacts.tensors import read_tensors
 from singflow.translators.linear import judged_as_networks_are
 
@@ -20,18 +20,18 @@ COLUMNS = [
 
 
 class Flags(cli.Selection):
-    """Gather the linear and nonlinear translators' held-out figures into table 2: a row per space, model, kind and loss."""
+    """Gather the translators' held-out figures into table 2, a row per space, model, kind and loss, and into metrics."""
 
     kinds: list[str]
     translators: Path
-    table: Path
     min_r2: float
+    seed: int
     output: Path
+    metrics: Path
 
 
 def main(flags: Flags) -> None:
-    seeds = read_models(flags.table, ["seed"]).set_index(["space", "model"])["seed"]
-    rows = []
+    rows, metrics = [], {}
     for space in flags.spaces:
         for model in flags.models:
             folder = flags.translators / space / model
@@ -40,10 +40,18 @@ def main(flags: Flags) -> None:
             reports = [linear | {"kind": "linear", "loss": "ridge", "parameters": sum(each.size for each in weights.values())}]
             reports[0]["losses"] = {"ridge": linear}
             reports += [read_json(folder / f"{kind}.json") for kind in flags.kinds]
-            shared = {"space": space, "model": model, "seed": seeds[space, model]}
+            shared = {"space": space, "model": model, "seed": flags.seed}
             rows += [shared | _row(report, loss, linear, flags.min_r2) for report in reports for loss in report["losses"]]
+            metrics.setdefault(space, {})[model] = {report["kind"]: _held_out(report) for report in reports}
     write_table(flags.output, pd.DataFrame(rows, columns=COLUMNS))
+    write_json(flags.metrics, metrics)
     cli.log.info("%d models, %d spaces: %d rows", len(flags.models), len(flags.spaces), len(rows))
+
+
+def _held_out(report: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Held-out figures of each loss, and again of the one that is kept, by which settings are compared whatever the loss."""
+    figures = {loss: {name: each[name] for name in FIGURES} for loss, each in report["losses"].items()}
+    return figures | {"kept": figures[report["loss"]]}
 
 
 def _row(report: dict[str, Any], loss: str, linear: dict[str, Any], min_r2: float) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class Flags(Training, cli.Command):
 
 
 def main(flags: Flags) -> None:
+    from singflow.translators.curves import Curves
     from singflow.translators.networks import Pairs, prepare, train
     from singflow.translators.reference import Paired, training_images
 
@@ -39,7 +40,8 @@ def main(flags: Flags) -> None:
     images = training_images(flags.reference, own)
     pairs = Pairs(images.features, images.embeddings, images.shards, images.manifest, device)
     checkpoint = flags.translator.with_name(f"{flags.translator.name}.partial")
-    trained = train(pairs, flags.kind, flags, flags.seed, checkpoint)
+    with Curves(flags.log.with_suffix("") if flags.log and flags.history == "tensorboard" else None) as curves:
+        trained = train(pairs, flags.kind, flags, flags.seed, checkpoint, curves.extend)
     kept = trained.losses[trained.loss]
     metadata = provenance(
         ["torch"],

@@ -62,7 +62,7 @@ def test_every_requirement_is_pinned_within_its_range_except_torch_and_torchvisi
 
 def test_the_image_installs_what_the_makefile_does_for_studies_clusters_and_the_page():
     recipe = (ROOT / "Containerfile").read_text()
-    (base,) = re.findall(r"^FROM docker\.io/library/python:([\d.]+)-slim-\w+$", recipe, flags=re.MULTILINE)
+    (base,) = re.findall(r"^FROM python:([\d.]+)-slim-\w+$", recipe, flags=re.MULTILINE)
     (conda,) = [each.removeprefix("python") for each in ENVIRONMENT if isinstance(each, str) and each.startswith("python")]
     assert SpecifierSet(conda).contains(base)
     (packages,) = re.findall(r"apt-get install --yes --no-install-recommends (.*?) \\", recipe)

@@ -2,6 +2,7 @@
 
 import getpass
 import grp
+import json
 import os
 import re
 import shutil
@@ -235,4 +236,18 @@ def http(folder: Path) -> Iterator[Remote]:
             yield remote
 
 
-KINDS: dict[str, Callable] = {each.__name__: each for each in (directory, ssh, s3, http)}
+@contextmanager
+def webdav(folder: Path) -> Iterator[Remote]:
+    """A WebDAV server with one user."""
+    port, store = free_port(), folder / "store"
+    store.mkdir()
+    settings = {
+        "host": "127.0.0.1", "port": port, "provider_mapping": {"/studies": str(store)},
+        "simple_dc": {"user_mapping": {"*": {"someone": {"password": "something"}}}},
+    }  # fmt: skip
+    (folder / "wsgidav.json").write_text(json.dumps(settings))
+    with serving(port, folder, str(Path(sys.executable).with_name("wsgidav")), "--config", str(folder / "wsgidav.json")):
+        yield Folder(store, "dav", f"webdav://127.0.0.1:{port}/studies", user="someone", password="something")  # noqa: S106
+
+
+KINDS: dict[str, Callable] = {each.__name__: each for each in (directory, ssh, s3, http, webdav)}

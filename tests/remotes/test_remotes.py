@@ -18,7 +18,7 @@ from tests.project import ROOT
 FIGURE, TABLE = "results/demo/figures/fig3.png", "results/demo/tables/labels.csv"
 DOCUMENTATION = (ROOT / "docs/sharing.md").read_text()
 PUBLISH, FETCH, REPAIR = re.findall(r"^make .*", DOCUMENTATION, flags=re.MULTILINE)
-WRITABLE = pytest.mark.parametrize("remote", ["directory", "ssh", "s3"], indirect=True)
+WRITABLE = pytest.mark.parametrize("remote", ["directory", "ssh", "s3", "webdav"], indirect=True)
 FAR = pytest.mark.parametrize("remote", ["ssh", "s3"], indirect=True)
 
 
@@ -115,6 +115,7 @@ def test_what_is_damaged_or_missing_there_is_never_taken_and_is_healed(publisher
     assert remote.objects() == set(md5s(publisher).values()) and damaged(remote) == set()
 
 
+@pytest.mark.parametrize("remote", ["directory", "ssh", "s3", "http"], indirect=True)
 def test_without_verify_dvc_takes_what_is_damaged_and_fetch_refuses_the_remote(publisher, remote, tmp_path):
     figure = md5s(publisher)[FIGURE]
     colleague = reader(publisher, remote, tmp_path / "colleague")
@@ -177,4 +178,4 @@ def test_a_group_shares_one_cache_as_documented(publisher, remote, tmp_path):
 def test_the_documentation_installs_extras_that_there_are():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     (named,) = re.findall(r"pip install -c constraints.txt -e '\.\[(.*)\]'", DOCUMENTATION)
-    assert named == "ssh,s3" and {"ssh", "s3"} <= extras.keys()
+    assert named == "ssh,s3,gs,azure,webdav" and set(named.split(",")) <= set(extras)

@@ -1,6 +1,8 @@
+import copy
 import importlib.util
 import json
 import re
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,10 +13,14 @@ from scipy.special import erf
 from scipy.stats import zscore
 from sklearn.metrics import mean_squared_error, r2_score
 from sklearn.metrics.pairwise import paired_cosine_distances
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from singflow.artifacts.files import read_json
 from singflow.artifacts.tensors import read_tensors, write_tensors
+from singflow.config.reading import read_yaml
+from singflow.config.study import settle
 from singflow.errors import InputError
+from singflow.extras import MissingExtra
 from singflow.translators import networks
 from singflow.translators.networks import LOSSES, Network, Pairs, best_epoch, load_network, train
 from singflow.translators.parameters import Training
@@ -70,7 +76,9 @@ class Study:
         return Pairs(self.folder / "features", self.folder / "embeddings", 2, self.manifest, torch.device("cpu"))
 
     def train(self, kind="mlp3", seed=0, checkpoint=None, **changes):
-        return train(self.pairs(), kind, settings(**changes), seed, checkpoint or self.folder / "unused.partial")
+        return train(
+            self.pairs(), kind, settings(**changes), seed, checkpoint or self.folder / "unused.partial", lambda loss, history: None
+        )
 
     def predict(self, network, rows):
         with torch.inference_mode():
@@ -81,6 +89,7 @@ class Study:
             "study": "s", "model": "m", "space": "v", "kind": "mlp3", "reference": None, "manifest": self.folder / "manifest.parquet",
             "features": self.folder / "features", "embeddings": self.folder / "embeddings", "shards": 2, "device": "cpu", "seed": 0,
             "threads": 1, "translator": out / "mlp3.safetensors", "report": out / "mlp3.json",
+            "log": out / "logs/mlp3.log",
         }  # fmt: skip
         return flags | {name: value for name, value in changes.items() if name in flags}
 
@@ -88,7 +97,7 @@ class Study:
 def settings(**changes):
     values = {
         "losses": ["mse"], "width": 32, "dropout": 0.1, "learning_rate": 0.01, "weight_decay": 0.01, "batch_size": 32, "epochs": 4,
-        "patience": 8,
+        "patience": 8, "history": "report",
     }  # fmt: skip
     return Training(**values | {name: value for name, value in changes.items() if name in values})
 
@@ -230,7 +239,14 @@ def test_the_order_of_the_losses_does_not_matter(study):
 
 def test_a_training_that_runs_away_is_refused_with_its_mend(study):
     with pytest.raises(InputError, match=r"loss mse is not finite in epoch \d: lower training.learning_rate .* raise training.batch_size"):
-        train(study.pairs(), "mlp3", settings().model_copy(update={"learning_rate": 1e30}), 0, study.folder / "unused.partial")
+        train(
+            study.pairs(),
+            "mlp3",
+            settings().model_copy(update={"learning_rate": 1e30}),
+            0,
+            study.folder / "unused.partial",
+            lambda loss, history: None,
+        )
 
 
 def test_a_study_without_held_out_images_is_refused(study):
@@ -354,7 +370,7 @@ def test_a_killed_training_goes_on_where_it_was_and_ends_in_the_same_bytes(study
     wanted = {"losses": ["mse", "cosine"], "epochs": 5, "patience": 5}
     script = load_script("train_translator")
     script.main(script.Flags(**study.flags(tmp_path / "whole", **wanted)))
-    flags = study.flags(tmp_path / "killed", **wanted)
+    flags = study.flags(tmp_path / "killed", history="tensorboard", **wanted)
     words = [["--" + name, *map(str, value if isinstance(value, list) else [value])] for name, value in flags.items()]
     command = ["python", str(ROOT / "scripts/train_translator.py"), *(word for group in words for word in group)]
     state = tmp_path / "killed/mlp3.safetensors.partial"
@@ -376,8 +392,29 @@ def test_a_killed_training_goes_on_where_it_was_and_ends_in_the_same_bytes(study
     assert seen == [("cosine", 3), ("cosine", 4), ("cosine", 5)]
     for name in ("mlp3.safetensors", "mlp3.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert not list((tmp_path / "whole").glob("*.partial"))
+    assert not list((tmp_path / "whole").glob("*.partial")) and not (tmp_path / "whole/logs/mlp3").exists()
     assert not state.exists()
+    told = {loss: figures["history"] for loss, figures in read_json(flags["report"])["losses"].items()}
+    assert {loss: drawn(tmp_path / "killed/logs/mlp3" / loss) for loss in told} == told
+
+
+def drawn(folder):
+    """What TensorBoard shows of a training: its records, by epoch."""
+    (file,) = folder.iterdir()
+    events = EventAccumulator(str(file)).Reload()
+    curves = {name: events.Scalars(name) for name in events.Tags()["scalars"]}
+    points = zip(*curves.values(), strict=True)
+    return [
+        {"epoch": each[0].step} | {name: pytest.approx(point.value) for name, point in zip(curves, each, strict=True)} for each in points
+    ]
+
+
+def test_without_tensorboard_a_study_that_asks_for_it_is_refused(monkeypatch):
+    content = read_yaml(ROOT / "params.yaml") | {"training": {"history": "tensorboard"}}
+    settle(copy.deepcopy(content), "params.yaml")
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(MissingExtra, match=r"tensorboard is not installed: pip install 'singflow\[tensorboard\]'"):
+        settle(content, "params.yaml")
 
 
 def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study, tmp_path):
@@ -390,10 +427,9 @@ def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study,
     held_out = {"held_out_cosine": 0.5, "held_out_mse": 0.1, "held_out_r2": 0.1, "n_held_out": 50}
     linear = of_all_folds | held_out | {"alpha": 1.0, "alpha_curve": [], "n_train": 300}
     (folder / "linear.json").write_text(json.dumps(linear), encoding="utf-8")
-    pd.DataFrame({"space": ["v"], "model": ["m"], "seed": [7], "marks": [""]}).to_csv(tmp_path / "models.csv", index=False)
     script = load_script("compare_translators")
-    flags = {"spaces": ["v"], "kinds": ["mlp3"], "translators": tmp_path / "translators", "table": tmp_path / "models.csv", "min_r2": 0.2}
-    script.main(script.Flags(models=["m"], output=tmp_path / "translators.csv", **flags))
+    flags = {"spaces": ["v"], "kinds": ["mlp3"], "translators": tmp_path / "translators", "min_r2": 0.2, "seed": 7}
+    script.main(script.Flags(models=["m"], output=tmp_path / "translators.csv", metrics=tmp_path / "translators.json", **flags))
     table = pd.read_csv(tmp_path / "translators.csv")
     report = read_json(folder / "mlp3.json")
     assert list(zip(table["kind"], table["loss"], table["kept"], strict=True)) == [
@@ -406,5 +442,11 @@ def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study,
     assert {"weak", "good"} == set(table["translator"])
     assert (table["n"] == 50).all()
     assert (table["seed"] == 7).all()
-    script.main(script.Flags(models=[], output=tmp_path / "none.csv", **flags))
+    metrics = read_json(tmp_path / "translators.json")["v"]["m"]
+    rows = {(kind, loss): figures for kind, losses in metrics.items() for loss, figures in losses.items()}
+    assert rows.pop(("mlp3", "kept")) == rows["mlp3", report["loss"]] and rows.pop(("linear", "kept")) == rows["linear", "ridge"]
+    figures = ["validation_cosine", "validation_mse", "validation_r2"]
+    assert rows == {(row["kind"], row["loss"]): row[figures].to_dict() for _, row in table.iterrows()}
+    script.main(script.Flags(models=[], output=tmp_path / "none.csv", metrics=tmp_path / "none.json", **flags))
+    assert read_json(tmp_path / "none.json") == {}
     assert (tmp_path / "none.csv").read_text() == (tmp_path / "translators.csv").read_text().splitlines(keepends=True)[0]

@@ -6,6 +6,7 @@ Snakefile validates against, and parse the flags of the scripts.
 
 import os
 import re
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
@@ -72,6 +73,26 @@ def at_home(path: str) -> str:
         The path, as it is where it has no `~` of a user of this machine.
     """
     return os.path.expanduser(path)  # noqa: PTH111 (which takes the ./ off other paths)
+
+
+def outside(path: str) -> Path:
+    """Where a folder lies that a study names and neither git nor DVC need have: images, results of another study.
+
+    `dvc exp run --temp` and `--queue` compute in a checkout of their own below .dvc/tmp/exps of the one in which they were started. A
+    relative path is meant from the latter.
+
+    Parameters
+    ----------
+    path : str
+        Absolute, or relative to the checkout.
+
+    Returns
+    -------
+    Path
+        As given where this is no such checkout.
+    """
+    started, below, _ = Path.cwd().as_posix().partition("/.dvc/tmp/exps/")
+    return Path(started, path) if below else Path(path)
 
 
 Values = TypeVar("Values", bound=list[Any])

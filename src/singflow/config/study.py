@@ -29,6 +29,7 @@ from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.config.sections import MOST_THREADS, ModelName, Name, Section, at_home, unique
 from singflow.data.parameters import Data
 from singflow.errors import InputError
+from singflow.extras import check_installed
 from singflow.figures.parameters import PlotConcepts, PlotConceptScans, PlotLabels
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.weights import own_generator_files, refuse_space
@@ -342,10 +343,15 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Study, dict[str, dict[
     Raises
     ------
     InputError
-        A mistake in the study, a list that is a pipe, an entry that a registry lacks, a space that cannot be drawn from, an imported
-        translator that is not there, or was imported for another model or space, a reference that lacks a model or space.
+        A mistake in the study, a list that is a pipe, an entry that a registry lacks, a space that
+        cannot be drawn from, an imported translator that is not there, or was imported for another model or space, a reference that lacks
+        a model or space.
+    MissingExtra
+        When the study wants the history of trainings for TensorBoard and that is not installed.
     """
     study = check(content, origin)
+    if study.training.history == "tensorboard":
+        check_installed("tensorboard")
     for named in (study.data.table, study.data.classes, study.concepts.vocabulary):
         regular(Path(named or "."))
     models = resolve_models(MODELS, study.models, study.weights)

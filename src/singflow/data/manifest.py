@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from singflow.cli import log
-from singflow.config.sections import phrases
+from singflow.config.sections import outside, phrases
 from singflow.data.archives import (
     SIDECARS,
     TAR,
@@ -109,7 +109,7 @@ def data_root(source: str, root: str) -> Path:
     Returns
     -------
     Path
-        For packaged, the images' folder in the installed distribution; otherwise root.
+        For packaged, the images' folder in the installed distribution; otherwise root, as outside() finds it.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def data_root(source: str, root: str) -> Path:
             return Path(str(importlib.metadata.distribution(name).locate_file(folder)))
         except importlib.metadata.PackageNotFoundError:
             raise InputError(f"data.source packaged needs the distribution {name}: pip install {name}") from None
-    path = Path(root)
+    path = outside(root)
     if not path.is_dir():
         raise InputError(f"data.root {root}: no such folder: correct data.root in params.yaml")
     return path

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from singflow.artifacts.files import read_json, sha256_of, write_json
 from singflow.config.reading import explain, read_yaml
-from singflow.config.sections import Section
+from singflow.config.sections import Section, outside
 from singflow.config.study import own_files, settle
 from singflow.data import archives
 from singflow.errors import InputError
@@ -256,7 +256,7 @@ def archives_of(study: Mapping[str, Any]) -> str | None:
     data = study["data"]
     if data["source"] != "archive":
         return None
-    return archives.state(Path(data["root"]), data["archives"], Path("results", study["study"], "data/manifest.parquet"))
+    return archives.state(outside(data["root"]), data["archives"], Path("results", study["study"], "data/manifest.parquet"))
 
 
 @dataclass

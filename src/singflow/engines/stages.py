@@ -19,6 +19,7 @@ ITEMS = {"space": "spaces", "model": "models", "kind": "comparison.kinds", "shar
 PLACEHOLDER = re.compile(r"\$\(([\w.]+)\)")  # braces would be wildcards
 BUNDLE = re.compile(r"\$\(item\.flags ([^)]*)\)")
 ITEM = re.compile(r"\$\(item\.\w+\)")
+IN_GIT = "/metrics.json"  # metrics that DVC leaves to git
 
 
 def is_placeholder(value: Any) -> bool:
@@ -162,7 +163,7 @@ def _stage(rule: Rule) -> dict[str, Any]:
     }
     outs = [_dollars(str(each)) for each in outputs]
     body["outs"] = [each for each in outs if not _is_metrics(each)]
-    if metrics := [{each: {"cache": False}} for each in outs if _is_metrics(each)]:
+    if metrics := [{each: {"cache": False}} if each.endswith(IN_GIT) else each for each in outs if _is_metrics(each)]:
         body["metrics"] = metrics
     if names:
         return {"matrix": shape | ({of_bundle: [values]} if bundle else {})} | body
@@ -187,7 +188,7 @@ def _place(path: str, names: list[str]) -> str:
 
 
 def _is_metrics(path: str) -> bool:
-    return path.endswith("/metrics.json")
+    return path.endswith((IN_GIT, "/tables/translators.json"))
 
 
 def pipeline(file: Path) -> str:

@@ -361,7 +361,7 @@ def prepare(device: str, threads: int) -> torch.device:
     return pick_device(device)
 
 
-def train(pairs: Pairs, kind: str, settings: Training, seed: int, checkpoint: Path) -> Trained:
+def train(pairs: Pairs, kind: str, settings: Training, seed: int, checkpoint: Path, tell: Callable[[str, History], None]) -> Trained:
     """Train a translator by each loss with AdamW and early stopping, and keep the one with the lowest held-out MSE.
 
     Parameters
@@ -377,6 +377,8 @@ def train(pairs: Pairs, kind: str, settings: Training, seed: int, checkpoint: Pa
     checkpoint : Path
         File that holds the state after every epoch. A training that finds its own goes on from there; one of other data, settings,
         code or software, or a damaged one, is ignored with a warning in the log. The caller removes it.
+    tell : callable
+        Gets a loss, and the records of its epochs so far: after every epoch, and of what a training that goes on had before.
 
     Returns
     -------
@@ -398,6 +400,7 @@ def train(pairs: Pairs, kind: str, settings: Training, seed: int, checkpoint: Pa
     with torch.random.fork_rng([pairs.device] if pairs.device.type == "cuda" else []):
         for loss in settings.losses:
             if loss in finished:
+                tell(loss, finished[loss]["history"])
                 continue
             run = _start(moments, kind, loss, settings, seed, pairs.device)
             if loss == state["loss"]:
@@ -408,6 +411,7 @@ def train(pairs: Pairs, kind: str, settings: Training, seed: int, checkpoint: Pa
                 record = _run_epoch(run, pairs, settings, seed)
                 parts = run.arrays() | {f"kept/{name}": array for name, array in kept.items()}
                 _write_checkpoint(checkpoint, key, {"loss": loss, "history": run.history, "finished": finished}, parts)
+                tell(loss, run.history)
                 if time.monotonic() - told >= 10:
                     told = time.monotonic()
                     log.info(
@@ -546,7 +550,7 @@ def _seed(seed: int, epoch: int) -> int:
 def _key(moments: Moments, kind: str, settings: Training, seed: int, device: torch.device) -> str:
     """Hash of everything that decides a training's result."""
     decides = {
-        "settings": {name: getattr(settings, name) for name in Training.model_fields},
+        "settings": {name: getattr(settings, name) for name in Training.model_fields if name != "history"},
         "software": provenance(["torch"])["software"],
         "code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
         "data": moments.sha256,

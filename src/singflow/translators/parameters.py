@@ -81,6 +81,9 @@ class Training(Section):
     batch_size: int = Field(128, ge=2, le=MOST_AT_ONCE, description="rows per step")
     epochs: int = Field(100, ge=1, le=MOST_DRAWS, description="passes over the training rows at most")
     patience: int = Field(8, ge=1, le=MOST_DRAWS, description="epochs without a better held-out loss that end the training")
+    history: Literal["report", "tensorboard"] = Field(
+        "report", description="where losses by epoch go: report (translators/) | tensorboard (logs/ too; needs the extra tensorboard)"
+    )
 
 
 class Comparison(Section):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from singflow.config.sections import outside
 from singflow.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ def reference_folder(reference: str) -> Path:
     Returns
     -------
     Path
-        A results folder, relative to the working directory.
+        A results folder, as outside() finds it.
     """
-    return PACKAGED if reference == "packaged" else Path(reference)
+    return PACKAGED if reference == "packaged" else outside(reference)
 
 
 def _header(path: Path) -> bytes:

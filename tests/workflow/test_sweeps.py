@@ -1,0 +1,85 @@
+"""Settings of the nonlinear translators, compared by DVC's experiments: the commands of docs/versions.md, run as a reader would."""
+
+import csv
+import io
+import json
+import re
+import shlex
+
+import pytest
+from PIL import Image
+
+from singflow.data.manifest import data_root
+from singflow.engines.code import archives_of
+from singflow.translators.reference import PACKAGED, reference_folder
+from tests.project import Project
+from tests.workflow.test_sharing import blocks, shell
+
+TABLE = "results/demo/tables/translators.json"
+ERROR = "conse_minilm.efficientnet_lite0.mlp3.kept.validation_mse"
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """A study of one model, its translators computed and committed, and after that a queue of four settings."""
+    project = Project(tmp_path_factory.mktemp("sweep") / "project")
+    project.study(models=["efficientnet_lite0"], extraction={"views": 1}, comparison={"kinds": ["mlp3"]})
+    project.commit()
+    shell(project, blocks("Sweeps")[0])
+    project.baseline = error(project)
+    shell(project, blocks("Sweeps")[2])
+    return project
+
+
+def error(project):
+    """Held-out error of the network that is kept, by its report."""
+    return json.loads((project.folder / "results/demo/translators/conse_minilm/efficientnet_lite0/mlp3.json").read_text())["validation_mse"]
+
+
+def test_a_queue_of_settings_is_computed_and_the_best_by_held_out_error_comes_first(sweep):
+    words = shlex.split(blocks("Sweeps")[3])
+    shown = list(csv.DictReader(io.StringIO(sweep.run(*words, "--csv").stdout)))
+    ran = [row for row in shown if row["Experiment"]]
+    settings = {(row["training.width"], row["training.learning_rate"]) for row in ran}
+    assert len(ran) == 4 and settings == {(width, rate) for width in ("16", "64") for rate in ("0.001", "0.01")}
+    assert sweep.baseline == error(sweep) == float(shown[0][ERROR])
+    errors = [float(row[ERROR]) for row in ran]
+    assert errors == sorted(errors) and len(set(errors)) == 4
+    assert re.findall(r"\[([\w-]+)\]", sweep.run(*words).stdout) == [row["Experiment"] for row in ran]
+    for name in ("width", "learning_rate"):
+        sweep.edit("params.yaml", rf"(?<=\n)  {name}: [\d.]+", f"  {name}: {ran[0][f'training.{name}']}")
+    said = sweep.dvc("repro", "compare_translators@study")
+    assert error(sweep) == errors[0] and sweep.ran_by_dvc(said) == []
+
+
+def test_what_only_translators_need_is_all_that_a_setting_computes_again(sweep):
+    said = sweep.run(*shlex.split(blocks("Sweeps")[1])).stdout
+    assert sweep.ran_by_dvc(said) == ["train_translator@conse_minilm-efficientnet_lite0-mlp3-translator0", "compare_translators@study"]
+    shown = json.loads(sweep.dvc("metrics", "show", "--json", TABLE))[""]["data"][TABLE]["data"]
+    assert shown["conse_minilm"]["efficientnet_lite0"]["mlp3"]["kept"]["validation_mse"] == error(sweep)
+
+
+@pytest.mark.parametrize("root", ["photos", "../photos"])
+def test_relative_images_are_found_from_a_temporary_checkout(tmp_path, root):
+    project = Project(tmp_path / "project")
+    for number, folder in enumerate(("cat", "dog", "dog")):
+        image = project.folder / root / folder / f"{number}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(image)
+    project.study(data={"source": "folder", "root": root})
+    project.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qam", "t")  # without images
+    assert "3 images" in project.dvc("exp", "run", "--temp", "build_manifest")
+
+
+def test_what_lies_outside_is_looked_for_where_the_experiment_was_started(tmp_path, monkeypatch):
+    checkout = tmp_path / ".dvc/tmp/exps/standalone/tmp1"
+    for folder in (checkout, tmp_path / "photos", tmp_path / "results/other"):
+        folder.mkdir(parents=True)
+    (tmp_path / "photos/a.tar").write_bytes(b"tar")
+    study = {"study": "demo", "data": {"source": "archive", "root": "photos", "archives": ["a.tar"]}}
+    monkeypatch.chdir(tmp_path)
+    here = archives_of(study)
+    monkeypatch.chdir(checkout)
+    assert archives_of(study) == here is not None
+    assert data_root("folder", "photos") == tmp_path / "photos" and data_root("folder", str(tmp_path)) == tmp_path
+    assert reference_folder("results/other") == tmp_path / "results/other" and reference_folder("packaged") == PACKAGED
