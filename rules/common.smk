@@ -30,7 +30,11 @@ if not FOR_DVC:
 
 RESULTS = f"results/{config['study']}"
 THREADS = config["threads"]
-DECODERS = THREADS if FOR_DVC else max(THREADS, config["extraction"]["decode_threads"] or THREADS)
+DECODERS = (
+    THREADS
+    if FOR_DVC
+    else max(THREADS, config["extraction"]["decode_threads"] or THREADS)
+)
 SHARDS = config["extraction"]["shards"]
 KIND = config["translator"]["kind"]
 GPUS = 0 if config["extraction"]["device"] == "cpu" else 1
