@@ -410,7 +410,8 @@ def drawn(folder):
 
 
 def test_without_tensorboard_a_study_that_asks_for_it_is_refused(monkeypatch):
-    content = read_yaml(ROOT / "params.yaml") | {"training": {"history": "tensorboard"}}
+    content = read_yaml(ROOT / "params.yaml")
+    content["training"]["history"] = "tensorboard"
     settle(copy.deepcopy(content), "params.yaml")
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(MissingExtra, match=r"tensorboard is not installed: pip install 'singflow\[tensorboard\]'"):
