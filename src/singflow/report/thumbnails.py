@@ -99,5 +99,5 @@ def figure_image(image: Image.Image, width: int) -> tuple[str, int, int]:
 
 def _webp(image: Image.Image, quality: int = 50) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=quality, method=4)
+    image.save(buffer, "WEBP", quality=quality, method=2)
     return base64.b64encode(buffer.getvalue()).decode()
