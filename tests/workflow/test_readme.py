@@ -62,6 +62,10 @@ TRANSLATORS = [
     "singflow export_translator export/lite0 --model efficientnet_lite0 --space conse_minilm",
     'singflow search "a dog" --model efficientnet_lite0 --space conse_minilm',
 ]
+SITE = [  # the first needs a Slurm: tests/cluster runs it
+    "singflow doctor --write-partitions slurm/partitions.yaml",
+    "singflow plan --params large.yaml --device cuda --from results/pilot",
+]
 ARCHIVES = ["snakemake --report report.zip", "make crate"]
 SNIPPETS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)]
 FOLDER, MODELS, WORDS, FITTED, TABLE, ARCHIVE, CLASSIFIERS, SPACES, ARTICLES, PICTURES, GENERATOR = SNIPPETS
@@ -140,6 +144,7 @@ def test_the_pages_have_the_commands_that_these_tests_run():
         "snakemake --cores all",
         "cat results/paper_smoke/tables/summary.txt",
         "singflow import_translator --release checkpoints/released/densenet/linear --model densenet121",
+        *SITE,
         "snakemake --profile slurm --configfile config/studies/eva02.yaml",
         *ARCHIVES,
     ] == COMMANDS
@@ -249,6 +254,11 @@ def test_doctor_and_plan_say_what_the_study_finds_here_and_costs(reader):
         assert re.search(rf"^ok +{name} ", said, flags=re.MULTILINE), said
     table = shell(reader, 'make plan PLAN="--device cuda"')
     assert re.search(r"^ *extract_features +\d+ +4 ", table, flags=re.MULTILINE) and "GPU-hours" in table
+    shutil.copy(reader.folder / "params.yaml", reader.folder / "large.yaml")
+    (reader.folder / "results/pilot").symlink_to("demo")
+    said = shell(reader, SITE[1])
+    assert "Measured in results/pilot, taken to have run with a GPU" in said and "so only reckoned here: " in said
+    (reader.folder / "results/pilot").unlink()
 
 
 @pytest.mark.usefixtures("unchanged")
