@@ -39,6 +39,8 @@ def test_the_conda_environment_installs_the_project_with_its_extras_and_constrai
 def test_extras_name_extras_that_there_are_and_the_makefile_s_environments_hold_what_their_targets_need():
     assert reached("all") == EXTRAS.keys() - {"test", "check"} and reached("test") == {"all", "test"} | reached("all")
     assert reached("cluster") == {"cluster", "workflow", "demo"} and reached("app") == {"app", "demo"} and reached("demo") == {"demo"}
+    table = re.findall(r"^\| (`.*?) \|", (ROOT / "docs/installation.md").read_text().partition("| environment |")[0], flags=re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(table))) == sorted(EXTRAS.keys() - {"test", "check"})
     makefile = (ROOT / "Makefile").read_text()
     assert re.findall(r"--editable '\.\[(.*)\]'", makefile) == ["demo", "$(EXTRAS)"]
     made = dict(re.findall(r"^\.venv/(\w+): EXTRAS = (.*)", makefile, flags=re.MULTILINE))

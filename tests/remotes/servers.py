@@ -1,5 +1,6 @@
 """DVC remotes of every kind that users are offered, served on this machine by the real programs."""
 
+import base64
 import getpass
 import grp
 import json
@@ -14,8 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import boto3
 import psutil
+import pytest
+from adlfs import AzureBlobFileSystem
+from fsspec import AbstractFileSystem
+from gcsfs.core import GCSFileSystem
+from s3fs import S3FileSystem
 
 from tests import PATIENCE
 from tests.cluster.slurm import wait_for
@@ -129,28 +134,27 @@ class Folder(Remote):
 
 
 class Bucket(Remote):
-    """A remote in S3. client: of boto3."""
+    """A remote in a bucket. filesystem: fsspec's; path: of the bucket, and a folder in it."""
 
-    def __init__(self, client, bucket: str, name: str, **settings: str) -> None:
-        super().__init__(name, f"s3://{bucket}/store", **settings)
-        self.client, self.bucket = client, bucket
+    def __init__(self, filesystem: AbstractFileSystem, scheme: str, path: str, name: str, **settings: str) -> None:
+        super().__init__(name, f"{scheme}://{path}", **settings)
+        self.filesystem, self.path = filesystem, path
 
     def objects(self) -> set[str]:
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
-        keys = [each["Key"] for page in pages for each in page.get("Contents", [])]
-        return {"".join(found.groups()) for key in keys if (found := OBJECT.search(key))}
+        self.filesystem.invalidate_cache()
+        return {"".join(found.groups()) for key in self.filesystem.find(self.path) if (found := OBJECT.search(key))}
 
     def read(self, md5: str) -> bytes:
-        return self.client.get_object(**self._key(md5))["Body"].read()
+        return self.filesystem.cat_file(self._path(md5))
 
     def write(self, md5: str, content: bytes) -> None:
-        self.client.put_object(**self._key(md5), Body=content)
+        self.filesystem.pipe_file(self._path(md5), content)
 
     def delete(self, md5: str) -> None:
-        self.client.delete_object(**self._key(md5))
+        self.filesystem.rm_file(self._path(md5))
 
-    def _key(self, md5: str) -> dict[str, str]:
-        return {"Bucket": self.bucket, "Key": f"store/files/md5/{md5[:2]}/{md5[2:]}"}
+    def _path(self, md5: str) -> str:
+        return f"{self.path}/files/md5/{md5[:2]}/{md5[2:]}"
 
 
 def program(name: str, package: str) -> str:
@@ -216,11 +220,9 @@ def s3(folder: Path) -> Iterator[Remote]:
     keys = {"access_key_id": "someone", "secret_access_key": "something"}
     address = f"http://127.0.0.1:{port}"
     with serving(port, folder, str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)):
-        client = boto3.client(
-            "s3", endpoint_url=address, region_name="us-east-1", **{f"aws_{name}": value for name, value in keys.items()}
-        )  # fmt: skip
-        client.create_bucket(Bucket="studies")
-        yield Bucket(client, "studies", "cloud", endpointurl=address, **keys)
+        filesystem = S3FileSystem(key="someone", secret="something", endpoint_url=address)  # noqa: S106
+        filesystem.mkdir("studies")
+        yield Bucket(filesystem, "s3", "studies/store", "cloud", endpointurl=address, **keys)
 
 
 @contextmanager
@@ -250,4 +252,32 @@ def webdav(folder: Path) -> Iterator[Remote]:
         yield Folder(store, "dav", f"webdav://127.0.0.1:{port}/studies", user="someone", password="something")  # noqa: S106
 
 
-KINDS: dict[str, Callable] = {each.__name__: each for each in (directory, ssh, s3, http, webdav)}
+@contextmanager
+def gs(folder: Path) -> Iterator[Remote]:
+    """An emulator of Google Cloud Storage with one bucket, which is open to all."""
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    options = ("--data-dir", str(folder), "start", "--quiet", "--host", "127.0.0.1", "--port", str(port), "--default-bucket", "studies")
+    ((variable, value),) = re.findall(r"`(GCSFS_\w+)=(\w+)`", (ROOT / "docs/sharing.md").read_text())
+    emulator = str(Path(sys.executable).with_name("gcp-storage-emulator"))
+    with serving(port, folder, emulator, *options), pytest.MonkeyPatch.context() as patch:
+        patch.setenv(variable, value)
+        filesystem = GCSFileSystem(token="anon", endpoint_url=address)  # noqa: S106
+        remote = Bucket(filesystem, "gs", "studies/store", "google", endpointurl=address, credentialpath="")
+        remote.commands[-1][-2:] = ["allow_anonymous_login", "true"]
+        yield remote
+
+
+@contextmanager
+def azure(folder: Path) -> Iterator[Remote]:
+    """Azurite, Microsoft's emulator of Azure Blob Storage, with one account and one container."""
+    port, key = free_port(), base64.b64encode(b"something").decode()
+    options = ("--location", str(folder), "--blobPort", str(port), "--silent", "--disableTelemetry", "--skipApiVersionCheck")
+    connection = f"AccountName=someone;AccountKey={key};BlobEndpoint=http://127.0.0.1:{port}/someone"
+    with serving(port, folder, "env", f"AZURITE_ACCOUNTS=someone:{key}", program("azurite-blob", "npm's azurite"), *options):
+        filesystem = AzureBlobFileSystem(connection_string=connection)
+        filesystem.mkdir("studies")
+        yield Bucket(filesystem, "azure", "studies/store", "blobs", connection_string=connection)
+
+
+KINDS: dict[str, Callable] = {each.__name__: each for each in (directory, ssh, s3, http, webdav, gs, azure)}

@@ -18,7 +18,7 @@ from tests.project import ROOT
 FIGURE, TABLE = "results/demo/figures/fig3.png", "results/demo/tables/labels.csv"
 DOCUMENTATION = (ROOT / "docs/sharing.md").read_text()
 PUBLISH, FETCH, REPAIR = re.findall(r"^make .*", DOCUMENTATION, flags=re.MULTILINE)
-WRITABLE = pytest.mark.parametrize("remote", ["directory", "ssh", "s3", "webdav"], indirect=True)
+WRITABLE = pytest.mark.parametrize("remote", ["directory", "ssh", "s3", "webdav", "gs", "azure"], indirect=True)
 FAR = pytest.mark.parametrize("remote", ["ssh", "s3"], indirect=True)
 
 

@@ -7,6 +7,7 @@ import textwrap
 
 import pytest
 
+from tests import warm
 from tests.project import ROOT
 
 PAGE = (ROOT / "docs/installation.md").read_text(encoding="utf-8")
@@ -15,9 +16,8 @@ PLACE = "/data/singflow"
 
 def snakemake(folder, *options, **variables):
     folder.mkdir(exist_ok=True)
-    return subprocess.run(
-        ["snakemake", *options], cwd=folder, env=os.environ | variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    known = os.environ | warm.environment() | {"PYTHONPATH": f"{ROOT}/src"} | variables
+    return subprocess.run(["snakemake", *options], cwd=folder, env=known, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.mark.parametrize("options", [["--snakefile", f"{ROOT}/Snakefile"], ["--snakefile", f"{ROOT}/Snakefile", "--directory", "there"]])
@@ -36,7 +36,8 @@ def test_a_module_of_it_is_refused_with_what_to_do(tmp_path):
 
 def test_a_snakemake_without_the_package_says_so(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['singflow'] = None\n")
-    done = snakemake(tmp_path, "--dry-run", "-s", f"{ROOT}/Snakefile", "--directory", str(ROOT), PYTHONPATH=str(tmp_path))
+    anew = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
+    done = snakemake(tmp_path, "--dry-run", "-s", f"{ROOT}/Snakefile", "--directory", str(ROOT), **anew)
     assert done.returncode == 1 and f"singflow is not installed beside this snakemake: run `make workflow` in {ROOT}" in done.stdout
 
 

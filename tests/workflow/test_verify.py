@@ -4,11 +4,14 @@ import fcntl
 import os
 import re
 import shutil
+from collections import Counter
+from pathlib import Path
 
 import pandas as pd
+from dvc.repo import Repo
 from safetensors.numpy import load_file
 
-from tests.project import ROOT
+from tests.project import ROOT, Project
 
 GUIDE = (ROOT / "docs/reproducibility.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", GUIDE, flags=re.DOTALL) for line in block.splitlines()]
@@ -39,6 +42,22 @@ def test_the_commands_of_the_guide_say_that_all_is_identical(published, tmp_path
         last = published.run("bash", "-euc", MAKE + command).stdout.splitlines()[-1]
         assert re.fullmatch(r"the same: (\d+) artifacts: \1 identical", last), last
     assert "singflow reproduce" in published.run("bash", "-euc", f"{MAKE}{COMMANDS[-1]} --dry-run").stdout
+
+
+def test_the_guide_counts_the_artifacts_of_the_demo(tmp_path):
+    project = Project(tmp_path / "project")
+    shutil.copy(ROOT / "params.yaml", project.folder)
+    results = project.folder / "results/demo"
+    with Repo(str(project.folder)) as repo:
+        outs = [Path(out.fs_path) for out in repo.index.outs]
+    counts = Counter(out.relative_to(results).parts[0] for out in outs if out.is_relative_to(results))
+    said = re.findall(
+        r"^(?:(NOT the same|the same): (\d+) artifacts|([\w.]+)): (\d+) identical(?:, (\d+) different)?$", GUIDE, flags=re.MULTILINE
+    )
+    assert len(said) == 8
+    for verdict, total, folder, identical, different in said:
+        expected = counts.total() if verdict else counts[folder]
+        assert int(identical) + int(different or 0) == expected == int(total or expected), (verdict, folder)
 
 
 def test_nothing_is_written_and_no_lock_is_waited_for(published):

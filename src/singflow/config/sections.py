@@ -76,7 +76,7 @@ def at_home(path: str) -> str:
 
 
 def outside(path: str) -> Path:
-    """Where a folder lies that a study names and neither git nor DVC need have: images, results of another study.
+    """Where something lies that neither git nor DVC need have: images, results of another study, what is kept between runs.
 
     `dvc exp run --temp` and `--queue` compute in a checkout of their own below .dvc/tmp/exps of the one in which they were started. A
     relative path is meant from the latter.

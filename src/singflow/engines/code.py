@@ -125,14 +125,15 @@ class Code:
         files = [*self._scripts(), *sorted((self._root / "src" / PACKAGE).rglob("*.py"))]
         code = [f"{path.relative_to(self._root)} {sha256_of(path)}\n" for path in files]
         of = hashlib.sha256("".join([*code, sha256_of(Path(__file__))]).encode()).hexdigest()
+        file = self._root / outside(str(KEPT))
         with suppress(InputError, KeyError):
-            known = read_json(self._root / KEPT)
+            known = read_json(file)
             if known["of"] == of:
                 return dict(known["digests"])
         with suppress(SyntaxError):
             digests = {path.stem: self._computed(path.stem) for path in self._scripts()}
             with suppress(OSError):
-                write_json(self._root / KEPT, {"of": of, "digests": digests})
+                write_json(file, {"of": of, "digests": digests})
             return digests
         return {}
 
