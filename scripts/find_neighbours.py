@@ -37,7 +37,7 @@ def main(flags: Flags) -> None:
     removed = translators.each(lambda each: share(each, basis).astype(np.float32))
 
     gallery = partial(iterate_whole, flags.embeddings, "embeddings", flags.shards, manifest)
-    index = Index(gallery, content, flags.threads) if len(manifest) > flags.exact_up_to else None
+    index = Index(gallery, content, flags.output.parent) if len(manifest) > flags.exact_up_to else None
     blocks = []
     for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest):
         removal = Removal(translators(features, image_id), removed(features, image_id))
