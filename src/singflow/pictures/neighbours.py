@@ -10,10 +10,10 @@ import pandas as pd
 
 from singflow.analyses.metrics import angle_deg, unit
 from singflow.artifacts.scratch import Scratch
+from singflow.pictures.parameters import CELL, PROBES
 
 QUERIES, CANDIDATES = 1024, 8192  # rows of a block of cosines: 32 MiB
 PAIRS = 16384  # pairs whose angles are computed at once
-CELL, PROBES = 400, 192  # images in a cell of an index, and cells that are searched for a point
 SAMPLE = 20  # images for each cell that the cells are found by
 
 Block = tuple[np.ndarray, np.ndarray]  # image ids (n,) and their embeddings (n, m)
