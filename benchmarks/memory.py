@@ -118,7 +118,7 @@ def project(models: list[str], entries: dict[str, Any], **changes: dict[str, Any
         study[section]["labels"] = []
     for section, keys in changes.items():
         study[section] |= keys
-    Path("params.yaml").write_text(yaml.safe_dump(study))
+    Path("params.yaml").write_text(json.dumps(study))  # YAML too, and to every reader the same: PyYAML leaves 00008 bare
     Path("config/models.yaml").write_text(yaml.safe_dump(entries))
 
 
