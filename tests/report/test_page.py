@@ -311,7 +311,7 @@ def test_a_page_of_16_models_and_imagenets_labels_holds_a_few_megabytes_of_table
     drawn = drawn.assign(predicted_index=0, original_id=shown - 1, equivalent_id=shown + 1)
     paths = pd.DataFrame({"path": [f"n01440764/n01440764_{number:05d}.JPEG" for number in range(n)], "label": "great white shark"})
     frames = {space: dict.fromkeys(models, drawn) for space in spaces}
-    assert len(script_json(page_data(paths, shown, frames, frames, dict.fromkeys(models, ["great white shark"])))) < 2.5e6
+    assert len(script_json(page_data(paths, shown, frames, frames, {model: ["great white shark"] for model in models}))) < 2.5e6
     rows = pd.DataFrame({"space": "clip_vit_l14", "model": models[0], "label": "great white shark", "kind": "strongest", "place": 1,
                          "concept": "a photo taken under water", "n": 1300}, index=range(20 * MOST_ROWS))  # fmt: skip
     rows[["angle_mean_deg", "contrast_deg", "contrast_deg_low", "contrast_deg_high", "as_mean_deg"]] = 12.34
