@@ -517,7 +517,7 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     "find_neighbours": replace(
         LINEAR,
         f32=lambda s: 1e-9 * s.space_dim * (s.images * (2 * _candidates(s) + 3 * _cells(s)) + 200 * s.threads * _cells(s) ** 2),
-        elements=lambda s: 1e-9 * s.images * (_candidates(s) + 2 * _cells(s) + 100 * s.space_dim),
+        elements=lambda s: 1e-9 * s.images * (2.5 * _candidates(s) + 2 * _cells(s) + 100 * s.space_dim),
         shard=(8, 90, 0),
         square=1,
         held=lambda s: s.images * (460 + 0.3 * s.space_dim),
