@@ -73,6 +73,10 @@ PER_MODEL = [
     f"zero_shot/{SPACE}/{{}}.parquet",
     f"rank_curves/{SPACE}/{{}}.parquet",
     f"head_extensions/{SPACE}/{{}}.parquet",
+    f"floors/{SPACE}/{{}}.json",
+    f"floor_labels/{SPACE}/{{}}.parquet",
+    f"refits/{SPACE}/{{}}.parquet",
+    f"refits/{SPACE}/{{}}.json",
     "null_validation/{}.parquet",
     f"concepts/{SPACE}/{{}}.parquet",
     f"steering/{SPACE}/{{}}.parquet",
@@ -114,7 +118,7 @@ def project(models: list[str], entries: dict[str, Any], **changes: dict[str, Any
         study[section]["labels"] = []
     for section, keys in changes.items():
         study[section] |= keys
-    Path("params.yaml").write_text(yaml.safe_dump(study))
+    Path("params.yaml").write_text(json.dumps(study))  # YAML too, and to every reader the same: PyYAML leaves 00008 bare
     Path("config/models.yaml").write_text(yaml.safe_dump(entries))
 
 

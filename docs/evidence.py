@@ -137,7 +137,7 @@ def judge(images: Images, seed: int, photos: Images | None = None) -> Measures:
     if photos:
         scored = rows_of(photos, place)
     texts, codes = images.texts, (photos or images).codes
-    real, exchange = score(fitted.fit(), place, scored, texts[codes]), fitted.exchange(rows)
+    real, exchange = score(fitted.fit(), place, scored, texts, codes), fitted.exchange(rows)
     table = measure(real, exchange, rows, scored, place, texts, codes, permutations=PERMUTATIONS, seed=seed).table
     facts = unique_information(sums, rank, (lambdas, alone), 1 - LEVEL)
     measures = {"R2": facts["r2"], "Delta R2": facts["delta_r2"], "Delta R2 low": facts["delta_r2_low"]}

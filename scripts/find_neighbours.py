@@ -1,5 +1,6 @@
 """Find the real image nearest to every image's translated feature, before and after its null component is removed."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import pandas as pd
 
 from singflow import cli
 from singflow.analyses.metrics import Removal, share
-from singflow.artifacts.shards import iterate_whole, read_manifest
+from singflow.artifacts.shards import iterate_whole, read_manifest, together
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis
 from singflow.pictures.neighbours import Index, contents, nearest
 from singflow.translators.linear import read_crossfitted
+
+AT_ONCE = 25_000  # images searched for at once, for which each cell of an index is read
 
 
 class Flags(cli.Command):
@@ -37,11 +40,16 @@ def main(flags: Flags) -> None:
     removed = translators.each(lambda each: share(each, basis).astype(np.float32))
 
     gallery = partial(iterate_whole, flags.embeddings, "embeddings", flags.shards, manifest)
-    index = Index(gallery, content, flags.threads) if len(manifest) > flags.exact_up_to else None
+    index = Index(gallery, content, flags.output.parent) if len(manifest) > flags.exact_up_to else None
+
+    def translated() -> Iterator[tuple[np.ndarray, ...]]:
+        for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest):
+            removal = Removal(translators(features, image_id), removed(features, image_id))
+            yield image_id, removal.original, removal.equivalent
+
     blocks = []
-    for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest):
-        removal = Removal(translators(features, image_id), removed(features, image_id))
-        points, own = np.concatenate([removal.original, removal.equivalent]), np.tile(image_id, 2)
+    for image_id, *both in together(translated(), AT_ONCE):
+        points, own = np.concatenate(both), np.tile(image_id, 2)
         found = index.nearest(points, own, 1) if index else nearest(points, own, gallery, content, 1)
         ids, angles = found.image_id.reshape(2, -1), found.angle_deg.reshape(2, -1)
         columns = {

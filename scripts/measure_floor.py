@@ -72,7 +72,7 @@ def main(flags: Flags) -> None:
     if images is not own:
         scored = read_rows(own, folder, axes, rank, sums, trains=False)
         fits.leave_residuals(scored)
-    real, exchange = score(fits.fit(), place, scored, texts[codes]), fits.exchange(training)
+    real, exchange = score(fits.fit(), place, scored, texts, codes), fits.exchange(training)
     del sums, fits, paths  # permutations take their memory
     numbers = {"permutations": flags.permutations, "seed": flags.seed, "threads": flags.threads}
     floors = measure(real, exchange, training, scored, place, texts, codes, **numbers)

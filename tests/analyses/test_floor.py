@@ -106,7 +106,7 @@ def test_a_permutation_scores_as_rows_that_are_made_anew_and_fitted_by_scikit_le
     order = planted.rows.permute(np.random.default_rng(seed))
     for chosen, scale in ((order, setting.get("scale", 1.0)), (np.arange(len(order)), 1.0)):
         fits = anew(planted.fitted, planted.rows, order) if chosen is order else planted.fitted.fit()
-        scored = floor.score(fits, planted.split.place, planted.rows, planted.texts[planted.codes], chosen, scale)
+        scored = floor.score(fits, planted.split.place, planted.rows, planted.texts, planted.codes, chosen, scale)
         expected = slow(planted, chosen, scale)
         digits = 100 if "offset" in setting else 1  # features and embeddings are float32
         for name in floor.SCORES:
@@ -123,7 +123,7 @@ def test_images_beside_a_reference_are_scored_by_its_translators_as_by_scikit_le
     fitted = floor.Fitted(reference.sums, rank, reference.lambdas, np.full(n, WHOLE), 0.9)
     own = rows_of(fitted, reference.sums, a, b, z, np.full(n, WHOLE), 1)
     order, refitted = own.permute(generator), reference.rows.permute(generator)
-    scored = floor.score(anew(fitted, reference.rows, refitted), np.full(n, WHOLE), own, reference.texts[np.arange(n) % 3], order, 0.9)
+    scored = floor.score(anew(fitted, reference.rows, refitted), np.full(n, WHOLE), own, reference.texts, np.arange(n) % 3, order, 0.9)
 
     def ridge(x, y, penalty):
         return Ridge(alpha=penalty * np.mean(np.sum((x - x.mean(axis=0)) ** 2, axis=1))).fit(x, y)
@@ -174,7 +174,7 @@ def test_the_number_of_threads_changes_no_byte():
         facts = unique_information(sums, planted.rank, (lambdas["translator"], lambdas["principal"]), 0.95, threads)
         fitted = floor.Fitted(sums, planted.rank, (lambdas["translator"], lambdas["predictor"]), place, scale, threads, paths)
         rows = rows_of(fitted, sums, planted.a, planted.b, planted.z, planted.split.groups, planted.views)
-        real, exchange = floor.score(fitted.fit(), place, rows, texts[planted.codes]), fitted.exchange(rows)
+        real, exchange = floor.score(fitted.fit(), place, rows, texts, planted.codes), fitted.exchange(rows)
         given = {"permutations": 9, "seed": 0, "threads": threads}
         return lambdas, scale, facts, floor.measure(real, exchange, rows, rows, place, texts, planted.codes, **given)
 
@@ -190,13 +190,26 @@ def test_scores_do_not_depend_on_how_many_rows_are_looked_at_at_once(monkeypatch
     planted = Planted(2, n=90)
 
     def scored():
-        found = floor.score(planted.fitted.fit(), planted.split.place, planted.rows, planted.texts[planted.codes])
+        found = floor.score(planted.fitted.fit(), planted.split.place, planted.rows, planted.texts, planted.codes)
         return np.stack([*found.scores.values(), found.squared_error, found.baseline])
 
     whole = scored()
     for rows in (7, 40):  # fewer than a fold's images, and more
         monkeypatch.setattr(floor, "ROWS", rows)
         np.testing.assert_allclose(scored(), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_label_texts_are_looked_up_for_a_block_of_images_at_once(monkeypatch):
+    planted, asked = Planted(2, n=90), []
+
+    class Texts(np.ndarray):
+        def __getitem__(self, rows):
+            asked.append(np.size(rows))
+            return np.asarray(super().__getitem__(rows))
+
+    monkeypatch.setattr(floor, "ROWS", 7)
+    floor.score(planted.fitted.fit(), planted.split.place, planted.rows, planted.texts.view(Texts), planted.codes)
+    assert sum(asked) >= 90 and max(asked) < 30
 
 
 def test_tables_and_p_values_are_those_of_the_permutations():
@@ -246,7 +259,7 @@ def trial(seed, images_per_dimension, content, *, predictable, width=24, null_di
         scored = rows_of(fitted, sums, other_a, other_b, other_z, np.full(beside, WHOLE), 1)
     texts = generator.standard_normal((4, dim))
     codes = np.arange(len(scored.groups)) % 4
-    real = floor.score(fitted.fit(), place, scored, texts[codes])
+    real = floor.score(fitted.fit(), place, scored, texts, codes)
     floors = floor.measure(real, fitted.exchange(rows), rows, scored, place, texts, codes, permutations=permutations, seed=seed)
     real, permuted = floors.table.iloc[0], floors.table.iloc[1:]
     facts = {"delta_r2": whole.r2[whole.best] - seen_alone.r2[seen_alone.best], "as_mean_deg": real["as_mean_deg"]}
@@ -309,7 +322,7 @@ def test_a_null_component_that_knows_no_label_leaves_the_cross_fitted_as_at_zero
             sums.update(np.hstack([a, b]), z, np.arange(n), np.zeros(n, dtype=int))
             fitted = floor.Fitted(sums, rank, (0.01, 1.0), sums.split.place)
             rows = rows_of(fitted, sums, a, b, z, sums.split.groups, 1)
-            scored = floor.score(fitted.fit(), sums.split.place, rows, texts[codes])
+            scored = floor.score(fitted.fit(), sums.split.place, rows, texts, codes)
             train = sums.split.groups == 0 if not folds else np.ones(n, dtype=bool)
             found.append(scored.scores["as_deg"][train].mean())
     for found, is_zero in ((crossed, True), (in_sample, False)):

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 
 from singflow.analyses.metrics import unit
 from singflow.pictures import neighbours
@@ -78,20 +79,36 @@ def test_every_angle_is_found_in_order_and_none_is_missing(raw, count, blocks):
         assert np.isnan(found.angle_deg[row][len(order) :]).all()
 
 
-def test_the_index_finds_what_exact_search_finds():
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_index_finds_what_exact_search_finds(monkeypatch, tmp_path, count):
+    monkeypatch.setattr(neighbours, "CELL", 40)
     centres = normal(40, 32)
     embeddings = np.concatenate([each + 0.3 * normal(50, 32, number) for number, each in enumerate(centres, 1)])
     content, own = np.arange(2000), np.arange(0, 2000, 9)
     content[1999] = 3
-    exact = nearest(embeddings[own], own, gallery_of(embeddings), content, 4)
-    found = Index(gallery_of(embeddings), content, 1).nearest(embeddings[own], own, 4)
-    assert (found.image_id == exact.image_id).mean() > 0.98 and not (found.image_id == own[:, None]).any()
-    same = found.image_id == exact.image_id
-    assert found.angle_deg[same] == pytest.approx(exact.angle_deg[same], abs=1e-4)
-    again = Index(gallery_of(embeddings, 1), content, 1).nearest(embeddings[own], own, 4)
-    assert np.array_equal(again.image_id, found.image_id)
+    exact = nearest(embeddings[own], own, gallery_of(embeddings), content, count)
+    for probes, share in ((50, 1.0), (8, 0.98), (1, 0.5)):
+        monkeypatch.setattr(neighbours, "PROBES", probes)
+        found = Index(gallery_of(embeddings), content, tmp_path).nearest(embeddings[own], own, count)
+        same = found.image_id == exact.image_id
+        assert share <= same.mean() and (probes > 1 or same.mean() < 1) and not (found.image_id == own[:, None]).any()
+        assert found.angle_deg[same] == pytest.approx(exact.angle_deg[same], abs=1e-4)
 
 
-def test_the_index_of_a_single_image_finds_it_and_nothing_else():
-    found = Index(gallery_of(normal(1, 8), 1), np.arange(1), 1).nearest(normal(2, 8, 1), np.array([-1, 0]), 2)
+def test_the_index_finds_the_same_however_the_gallery_is_cut_and_with_any_number_of_threads(monkeypatch, tmp_path):
+    monkeypatch.setattr(neighbours, "CELL", 30)
+    monkeypatch.setattr(neighbours, "PROBES", 6)
+    embeddings, points = normal(5000, 48), normal(700, 48, 1)
+    found = []
+    for blocks, threads, size in ((1, 1, 8192), (7, 2, 8192), (7, 3, 5)):
+        monkeypatch.setattr(neighbours, "QUERIES", size)
+        with threadpool_limits(threads):
+            found.append(Index(gallery_of(embeddings, blocks), np.arange(5000), tmp_path).nearest(points, np.full(700, -1), 3))
+    for each in found[1:]:
+        assert np.array_equal(each.image_id, found[0].image_id) and np.array_equal(each.angle_deg, found[0].angle_deg)
+
+
+def test_the_index_of_a_single_image_finds_it_and_nothing_else(tmp_path):
+    found = Index(gallery_of(normal(1, 8), 1), np.arange(1), tmp_path).nearest(normal(2, 8, 1), np.array([-1, 0]), 2)
     assert found.image_id.tolist() == [[0, -1], [-1, -1]]
+    assert not any(tmp_path.iterdir())

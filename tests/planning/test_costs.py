@@ -93,6 +93,14 @@ def test_threads_that_decode_take_time_off_a_gpu_job_and_a_bounded_memory(step):
     assert 1e6 * (many - few) < 3 * 16 * 100 * 4 * 3 * 224**2, "an image that waits for each, and one in work, not four that wait"
 
 
+def test_an_index_of_neighbours_takes_time_as_the_images_grow_and_holds_no_embeddings():
+    small, large = (replace(SIZE, images=images, shards=images // 5000) for images in (160_000, IMAGENET))
+    ratio = large.images / small.images
+    assert ratio**0.9 < seconds("find_neighbours", large) / seconds("find_neighbours", small) < ratio**1.1
+    grown = 1e6 * (peak_mb("find_neighbours", large) - peak_mb("find_neighbours", small))
+    assert grown < 1.0 * SIZE.space_dim * (large.images - small.images)  # a quarter of the embeddings
+
+
 def test_a_wide_translator_takes_the_memory_of_its_weights_gradients_and_moments():
     narrow, wide = (replace(SIZE, width=width) for width in (256, 2**14))
     weights = 2**14 * (2**14 + 2 * SIZE.feature_dim)

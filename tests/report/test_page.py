@@ -303,6 +303,21 @@ def test_of_more_images_than_a_page_takes_a_sample_is_drawn_by_the_seed():
     assert np.array_equal(drawn, sample(10_000, 32, 10_000, 0)) and not np.array_equal(drawn, sample(10_000, 32, 10_000, 1))
 
 
+def test_a_page_of_16_models_and_imagenets_labels_holds_a_few_megabytes_of_tables_and_scores():
+    n, spaces, models = 100_000, ["clip_vit_l14", "siglip"], [f"torchvision/model_{number}.IMAGENET1K_V1" for number in range(16)]
+    shown = sample(n, len(spaces) * len(models), 10_000, 0)
+    columns = ["is_deg", "as_deg", "angle_original_deg", "angle_equivalent_deg", "original_deg", "equivalent_deg"]
+    drawn = pd.DataFrame(np.random.default_rng(0).uniform(10, 90, (len(shown), len(columns))), columns=columns)
+    drawn = drawn.assign(predicted_index=0, original_id=shown - 1, equivalent_id=shown + 1)
+    paths = pd.DataFrame({"path": [f"n01440764/n01440764_{number:05d}.JPEG" for number in range(n)], "label": "great white shark"})
+    frames = {space: dict.fromkeys(models, drawn) for space in spaces}
+    assert len(script_json(page_data(paths, shown, frames, frames, {model: ["great white shark"] for model in models}))) < 2.5e6
+    rows = pd.DataFrame({"space": "clip_vit_l14", "model": models[0], "label": "great white shark", "kind": "strongest", "place": 1,
+                         "concept": "a photo taken under water", "n": 1300}, index=range(20 * MOST_ROWS))  # fmt: skip
+    rows[["angle_mean_deg", "contrast_deg", "contrast_deg_low", "contrast_deg_high", "as_mean_deg"]] = 12.34
+    assert len(script_json(table("t", "T", rows, list(rows)).rows)) < 1e6
+
+
 def test_neighbours_are_positions_among_the_images_shown_or_paths():
     manifest = pd.DataFrame({"path": list("pqrst"), "label": "x"})
     columns = {

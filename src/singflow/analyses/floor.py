@@ -282,7 +282,9 @@ class Scored:
         }
 
 
-def score(fits: Fits, place: np.ndarray, rows: Rows, texts: np.ndarray, order: np.ndarray | None = None, scale: float = 1.0) -> Scored:
+def score(
+    fits: Fits, place: np.ndarray, rows: Rows, texts: np.ndarray, codes: np.ndarray, order: np.ndarray | None = None, scale: float = 1.0
+) -> Scored:
     """Score all images, view 0: null removal, and conditional removal, which takes away what the principal coordinates do not predict.
 
     Parameters
@@ -293,8 +295,10 @@ def score(fits: Fits, place: np.ndarray, rows: Rows, texts: np.ndarray, order: n
         The fit that scores each image.
     rows : Rows
         The images.
-    texts : ndarray of shape (n, m)
-        Text embedding of each image's label.
+    texts : ndarray of shape (L, m)
+        Text embeddings of the labels.
+    codes : ndarray of int, shape (n,)
+        Row of texts for each image.
     order : ndarray of int, shape (n,), optional
         The image whose residuals each image gets; by default its own.
     scale : float
@@ -322,7 +326,7 @@ def score(fits: Fits, place: np.ndarray, rows: Rows, texts: np.ndarray, order: n
     for part, original, removed, surprising, missed, middle in together(translated(), ROWS):
         for kind, removal in (("", Removal(original, removed)), ("conditional_", Removal(original, surprising))):
             scores[f"{kind}is_deg"][part] = removal.image_score()
-            scores[f"{kind}as_deg"][part] = removal.attribute_score(texts[part])
+            scores[f"{kind}as_deg"][part] = removal.attribute_score(texts[codes[part]])
         error[part], baseline[part] = np.vecdot(missed, missed), np.vecdot(middle, middle)
     return Scored(scores, error, baseline)
 
@@ -436,13 +440,13 @@ def measure(
     Floors
         Of all images.
     """
-    own, labels = texts[codes], len(texts)
+    labels = len(texts)
 
     def permuted(permutation: int) -> Scored:
         generator = np.random.default_rng([seed, permutation + 1])
         order = images.permute(generator)
         fits = exchange.fit(training, order if training is images else training.permute(generator))
-        return score(fits, place, images, own, order, exchange.scale)
+        return score(fits, place, images, texts, codes, order, exchange.scale)
 
     rows, sums = [], {name: np.zeros(len(codes)) for name in SCORES}
     by_label: dict[str, list[np.ndarray]] = {"is_deg": [], "as_abs_deg": []}

@@ -146,8 +146,8 @@ def train(images: Paired, split_head: Callable[[], np.ndarray], settings: Settin
         fits = Fitted(sums, rank, both, sums.split.place, scale, threads, paths)
     is_deg, energy = scoring.result()
     fits.leave_residuals(rows)
-    toward = np.ones((n, len(crossed.whole.bias)), np.float32)  # AS is not asked for
-    conditional = score(fits.fit(), sums.split.place, rows, toward).scores["conditional_is_deg"]
+    toward = np.ones((1, len(crossed.whole.bias)), np.float32), np.zeros(n, np.int32)  # AS is not asked for
+    conditional = score(fits.fit(), sums.split.place, rows, *toward).scores["conditional_is_deg"]
     r2 = max(facts["alpha_curve"], key=lambda each: each["validation_r2"])["validation_r2"]
     final = Fitted(sums, rank, both, np.array([WHOLE]), scale, threads)
     ((_, rotated),) = final.fit()

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from singflow.analyses.metrics import angle_deg, unit
+from singflow.artifacts.scratch import Scratch
+from singflow.pictures.parameters import CELL, PROBES
 
 QUERIES, CANDIDATES = 1024, 8192  # rows of a block of cosines: 32 MiB
 PAIRS = 16384  # pairs whose angles are computed at once
-SPARE = 8  # neighbours that an index is asked for beyond those wanted
+SAMPLE = 20  # images for each cell that the cells are found by
 
 Block = tuple[np.ndarray, np.ndarray]  # image ids (n,) and their embeddings (n, m)
 Gallery = Callable[[], Iterable[Block]]
@@ -70,12 +73,12 @@ def nearest(points: np.ndarray, own: np.ndarray, gallery: Gallery, content: np.n
         Image ids and angles in degrees, nearest first.
     """
     best = pd.DataFrame({"row": np.array([], dtype=np.int64), "image_id": np.array([], dtype=np.int64), "angle_deg": np.array([])})
-    units = unit(points).astype(np.float32)
+    units = _unit(points)
     floor = np.full(len(points), -2.0, dtype=np.float32)  # cosine of the count-th nearest so far
     rounding = np.float32(units.shape[1] * np.finfo(np.float32).eps)
     mine = np.where(own >= 0, content[own], -1)
     for image_id, embeddings in _distinct(gallery(), content):
-        theirs = unit(embeddings).astype(np.float32)
+        theirs = _unit(embeddings)
         found = [best]
         for start in range(0, len(units), QUERIES):
             rows = slice(start, start + QUERIES)
@@ -112,33 +115,42 @@ def _arrays(best: pd.DataFrame, n: int, count: int) -> Neighbours:
 
 
 class Index:
-    """An inverted-file index of a large gallery (faiss): nearly the nearest images, in far less time than all pairs take.
+    """Nearly the nearest images of a large gallery, in a time for each point that does not grow with the gallery.
 
-    Holds all embeddings in float32, in as many cells as the square root of the number of images; 64 cells are searched for a point.
+    k-means (faiss) cuts the gallery into cells of about CELL images; a point is compared with the images of the PROBES cells whose
+    centres are nearest to it, by a matrix product for each cell and all points that look into it. Up to CELL * PROBES images these are
+    all cells. The embeddings lie in a scratch file, cell by cell, so that memory does not grow with their number.
+
+    Parameters
+    ----------
+    gallery : callable
+        Gives the images' embeddings in blocks: image ids (b,) and embeddings (b, m).
+    content : ndarray of int64, of shape (N,)
+        As contents() gives it.
+    folder : Path
+        Where the scratch file lies, of 4 * N * m bytes.
     """
 
-    def __init__(self, gallery: Gallery, content: np.ndarray, threads: int) -> None:
-        import faiss
-
-        faiss.omp_set_num_threads(threads)
-        distinct = int((content == np.arange(len(content))).sum())
-        cells = max(1, round(np.sqrt(distinct)))
-        sample, size = [], min(distinct, 64 * cells)
-        stride = max(1, distinct // size)
+    def __init__(self, gallery: Gallery, content: np.ndarray, folder: Path) -> None:
+        own = content == np.arange(len(content))
+        cells = max(1, round(own.sum() / CELL))
+        stride = max(1, len(content) // (SAMPLE * cells))
+        sample = np.concatenate([_unit(embeddings[image_id % stride == 0]) for image_id, embeddings in _distinct(gallery(), content)])
+        self._centres = _centres(sample, min(cells, len(sample)))
+        cell = np.full(len(content), len(self._centres))
         for image_id, embeddings in _distinct(gallery(), content):
-            sample.append(embeddings[image_id % stride == 0])
-        training = unit(np.concatenate(sample)).astype(np.float32)
-        self._content = content
-        width = training.shape[1]
-        self._index: Any = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, min(cells, len(training)), faiss.METRIC_INNER_PRODUCT)
-        self._index.train(training)
+            cell[image_id] = (_unit(embeddings) @ self._centres.T).argmax(axis=1)
+        self._image_id = np.argsort(cell, kind="stable")[: own.sum()]
+        self._starts = np.searchsorted(cell[self._image_id], np.arange(len(self._centres) + 1))
+        place = np.full(len(content), -1)
+        place[self._image_id] = np.arange(len(self._image_id))
+        self._place = place[content]
+        self._units = Scratch(folder, len(self._image_id), sample.shape[1])
         for image_id, embeddings in _distinct(gallery(), content):
-            self._index.add_with_ids(unit(embeddings).astype(np.float32), image_id)
-        self._index.make_direct_map(True)
-        self._index.nprobe = min(64, self._index.nlist)
+            self._units[place[image_id]] = _unit(embeddings)
 
     def nearest(self, points: np.ndarray, own: np.ndarray, count: int) -> Neighbours:
-        """As nearest(), except that a neighbour in a cell that is not probed is missed.
+        """As nearest(), except that an image in a cell that is not probed is missed.
 
         Parameters
         ----------
@@ -150,12 +162,54 @@ class Index:
         Neighbours
             Image ids and angles in degrees, nearest first.
         """
-        found = self._index.search(unit(points).astype(np.float32), count + SPARE)[1]
-        mine = np.where(own >= 0, self._content[own], -1)
-        row, column = np.nonzero((found >= 0) & (found != mine[:, None]))
-        image_id = found[row, column]
-        ids, place = np.unique(image_id, return_inverse=True)
-        angles = _angles(points, self._index.reconstruct_batch(ids), row, place)
-        ranked = pd.DataFrame({"row": row, "image_id": image_id, "angle_deg": angles})
+        units, mine = _unit(points), np.where(own >= 0, self._place[own], -1)
+        floor = np.full(len(points), -1.5, dtype=np.float32)  # cosine of the count-th nearest so far
+        rounding = np.float32(units.shape[1] * np.finfo(np.float32).eps)
+        found = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))]
+        visitors, starts = self._visits(units)
+        for cell, (first, end) in enumerate(pairwise(self._starts)):
+            theirs = self._units[first:end]
+            size = max(1, QUERIES * CANDIDATES // max(1, len(theirs)))
+            for start in range(starts[cell], starts[cell + 1] if len(theirs) else 0, size):
+                rows = visitors[start : min(start + size, starts[cell + 1])]
+                cosines = units[rows] @ theirs.T
+                among = (mine[rows] >= first) & (mine[rows] < end)
+                cosines[among, mine[rows][among] - first] = -2.0
+                better = cosines.max(axis=1) >= floor[rows] - rounding
+                rows, cosines = rows[better], cosines[better]
+                if len(theirs) >= count:
+                    floor[rows] = np.maximum(floor[rows], np.partition(cosines, -count, axis=1)[:, -count])
+                row, column = np.nonzero(cosines >= floor[rows, None] - rounding)
+                found.append((rows[row], first + column, cosines[row, column]))
+        row, place, cosine = map(np.concatenate, zip(*found, strict=True))
+        near = cosine >= floor[row] - rounding
+        row, kept, column = row[near], *np.unique(place[near], return_inverse=True)
+        angles = _angles(points, self._units[kept], row, column)
+        ranked = pd.DataFrame({"row": row, "image_id": self._image_id[kept][column], "angle_deg": angles})
         ranked = ranked.sort_values(["row", "angle_deg", "image_id"], ignore_index=True)
         return _arrays(ranked[ranked.groupby("row").cumcount() < count], len(points), count)
+
+    def _visits(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points cell by cell, each in the cells that it looks into, and the places at which the cells begin."""
+        cells = len(self._centres)
+        probes = min(PROBES, cells)
+        probed = np.empty((len(units), probes), dtype=np.int32)
+        for start in range(0, len(units), QUERIES):
+            cosines = units[start : start + QUERIES] @ self._centres.T
+            probed[start : start + QUERIES] = np.argpartition(cosines, cells - probes, axis=1)[:, cells - probes :]
+        order = np.argsort(probed, axis=None, kind="stable")
+        return order // probes, np.searchsorted(probed.ravel()[order], np.arange(cells + 1))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return unit(vectors).astype(np.float32)
+
+
+def _centres(sample: np.ndarray, cells: int) -> np.ndarray:
+    """Unit vectors in the middle of so many cells, the same with any number of threads."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    clustering = faiss.Kmeans(sample.shape[1], cells, niter=10, spherical=True, min_points_per_centroid=1)
+    clustering.train(sample)
+    return np.asarray(clustering.centroids)

@@ -15,6 +15,8 @@ from singflow.config.sections import (
     unique,
 )
 
+CELL, PROBES = 400, 192  # images in a cell of an index, and cells that are searched for a point
+
 
 class Pictures(Section):
     """Pictures of what the null space holds (section 3.2 of the supplement)."""

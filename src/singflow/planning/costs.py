@@ -17,6 +17,7 @@ from singflow.config.registry import ModelEntry, SpaceEntry, objection
 from singflow.data import archives
 from singflow.data.reading import class_folders
 from singflow.parallel import AHEAD
+from singflow.pictures.parameters import CELL, PROBES
 from singflow.towers.parameters import CPU_BATCH, WAITING_BYTES
 from singflow.translators.reference import reference_folder
 
@@ -291,17 +292,14 @@ class Cost:
     disk: Work = lambda s: 0.0
 
 
-def _neighbour_products(s: Size) -> float:
-    """10^9 multiply-adds of all pairs, or of an index: its training, adding to it and, three times as slow, 64 cells a point."""
-    if s.images <= s.exact_up_to:
-        return 2e-9 * s.images**2 * s.space_dim
-    cells = s.images**0.5
-    return 1e-9 * s.space_dim * (25 * 64 * cells**2 + s.images * cells + 3 * 2 * s.images * 64 * s.images / cells)
-
-
 def _candidates(s: Size) -> float:
-    """Images whose cosines with a point and its counterpart are looked through."""
-    return 2 * s.images if s.images <= s.exact_up_to else 128 * s.images**0.5
+    """Images whose cosines with a point are computed."""
+    return s.images if s.images <= s.exact_up_to else min(s.images, CELL * PROBES)
+
+
+def _cells(s: Size) -> float:
+    """Cells of an index; 0 where neighbours are searched exactly."""
+    return 0.0 if s.images <= s.exact_up_to else s.images / CELL
 
 
 def _passes(s: Size) -> int:
@@ -518,11 +516,11 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     ),
     "find_neighbours": replace(
         LINEAR,
-        f32=_neighbour_products,
-        elements=lambda s: 1e-9 * s.images * (_candidates(s) + 100 * s.space_dim),
+        f32=lambda s: 1e-9 * s.space_dim * (s.images * (2 * _candidates(s) + 3 * _cells(s)) + 200 * s.threads * _cells(s) ** 2),
+        elements=lambda s: 1e-9 * s.images * (2.5 * _candidates(s) + 2 * _cells(s) + 100 * s.space_dim),
         shard=(8, 90, 0),
         square=1,
-        held=lambda s: s.images * (420 + (5.5 * s.space_dim if s.images > s.exact_up_to else 0)),
+        held=lambda s: s.images * (460 + 0.3 * s.space_dim),
         disk=lambda s: 40.0 * s.images,
     ),
     "render_pictures": replace(LINEAR, start=5.0, base=600, shard=(8, 8, 0), held=_each(810), disk=lambda s: 1.5e5 * (s.pictures or 30)),

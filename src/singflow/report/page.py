@@ -12,7 +12,7 @@ import pandas as pd
 
 from singflow.analyses.tables import marked
 
-MOST_POINTS = 60_000  # image scores that a page holds, over all models and spaces
+MOST_POINTS = 20_000  # image scores that a page holds, over all models and spaces
 
 
 def script_json(content: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-MOST_ROWS = 20_000  # rows of a table that a page holds
+MOST_ROWS = 5_000  # rows of a table that a page holds
 
 COLUMNS = {  # column of a table -> (header, explanation)
     "model": ("model", "classifier"),
