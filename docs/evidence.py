@@ -41,7 +41,7 @@ class Flags(cli.Command):
     figures: Path = Field(Path("docs/evidence"), description="folder of the figures")
     output: Path = Field(Path("src/singflow/planning/power.csv"), description="file that --power writes")
     power: int = Field(0, ge=0, description="write planning/power.csv instead, out of so many trials (100: half an hour of one core)")
-    paper: int = Field(0, ge=0, le=32, description="measure the paper's size instead, divided by this number (1: some minutes, 2.3 GB)")
+    paper: int = Field(0, ge=0, le=32, description="measure the paper's size instead, divided by this number (1: three minutes, 1.9 GB)")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from singflow.analyses.ranking import (
     agreement_rows,
     chart_rows,
     criterion_columns,
+    criterion_parts,
     criterion_refits,
     excess_rows,
     order_rows,
@@ -46,15 +47,15 @@ def main(flags: Flags) -> None:
     manifest, paper = read_manifest(flags.manifest), read_yaml(flags.paper)
     null_dims = summary.drop_duplicates("model").set_index("model")["null_dim"].to_dict()
     controls = set(map(tuple, summary.loc[is_control(summary), ["space", "model"]].to_numpy()))
-    refitted = (read_refits(flags.refits / space / model) for space in flags.spaces for model in flags.models)
-    beside = reference_labels(next((each for each in refitted if each is not None), None))  # all have one reference, or none has
+    measured = (read_refits(flags.refits / space / model) for space in flags.spaces for model in flags.models)
+    beside = reference_labels(next((each for each in measured if each is not None), None))  # all have one reference, or none has
     sample = Sample.of(manifest["label"], flags.resample, beside)
     options = {"resamples": flags.resamples, "confidence": flags.confidence, "seed": flags.seed}
     excess, orders, pairs, shared = [], [], [], {}
     for space in flags.spaces:
         reports = {model: read_json(flags.controls / space / f"{model}.json")["cases"] for model in flags.models if null_dims[model]}
         shared[space] = shared_dimension(map(pd.DataFrame, reports.values()))
-        columns, lambdas = {}, {}
+        columns, fits, parts, lambdas = {}, {}, {}, {}
         for model, cases in reports.items():  # a table at a time: one takes a kilobyte an image
             table = read_parquet(flags.controls / space / f"{model}.parquet", "controls")
             refits = read_refits(flags.refits / space / model)
@@ -63,10 +64,12 @@ def main(flags: Flags) -> None:
             if (space, model) not in controls:
                 tried = pd.DataFrame(read_json(flags.refits / space / f"{model}.json")["lambdas"] or [{}])
                 lambdas[model] = tried.reindex(columns=ranked_columns(null_dims[model], shared[space])).to_numpy(dtype=float)
-                fits = criterion_refits(refits, manifest["image_id"], null_dims[model], shared[space], sample)
-                columns[model] = sample.rows(criterion_columns(table, null_dims[model], shared[space])) + fits
-        orders.append(order_rows(columns, sample, lambdas, **options).assign(space=space))
-        pairs.append(pair_rows(columns, sample, lambdas, **options).assign(space=space))
+                through = refits, manifest["image_id"], null_dims[model], shared[space], sample
+                fits[model], parts[model] = criterion_refits(*through), criterion_parts(*through)
+                columns[model] = sample.rows(criterion_columns(table, null_dims[model], shared[space]))
+        pairs.append(pair_rows(columns, parts, sample, lambdas, **options).assign(space=space))
+        refitted = {model: each + fits[model] for model, each in columns.items()}
+        orders.append(order_rows(refitted, sample, lambdas, **options).assign(space=space))
     order = pd.concat(orders, ignore_index=True)
     same = {m: paper["models"][m] for m in summary.loc[as_in_paper(summary, manifest["class_index"], paper), "model"]}
     chart = pd.Series({model: each["ratio"] for model, each in same.items() if "ratio" in each}, dtype=float)

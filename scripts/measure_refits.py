@@ -15,6 +15,8 @@ from singflow.analyses.fitting import read_coordinates
 from singflow.analyses.geometry import complement, row_span
 from singflow.analyses.refits import (
     DRAWS,
+    PARTS,
+    RANKED,
     SCORES,
     Images,
     Inside,
@@ -107,7 +109,9 @@ def main(flags: Flags) -> None:
     basis = read_null_basis(flags.projector)
     translator = read_json(flags.translator)
     refit = bool(flags.folds and basis.shape[1] and translator.of_kind("lambda", float | None) is not None)
-    columns, table = dict.fromkeys([prefix + name for prefix, names in SCORES.items() for name in names], 0.0), []
+    scores = [prefix + name for prefix, names in SCORES.items() for name in names]
+    compared = [f"{prefix}{name}_{part}" for prefix in ("", "control_") for name in RANKED for part in PARTS]
+    columns, table = dict.fromkeys([*scores, *compared], 0.0), []
     own = training = Paired(manifest, flags.features, flags.embeddings, flags.shards)
     if refit:
         names = read_names(flags.names)["labels"]

@@ -14,6 +14,7 @@ from singflow.analyses.ranking import (
     case_columns,
     chart_rows,
     criterion_columns,
+    criterion_parts,
     criterion_refits,
     excess_rows,
     order_rows,
@@ -22,6 +23,7 @@ from singflow.analyses.ranking import (
     render_orders,
     shared_dimension,
 )
+from singflow.analyses.refits import PARTS
 from singflow.analyses.statistics import Sample
 
 OPTIONS = {"resamples": 400, "confidence": 0.95, "seed": 0}
@@ -32,6 +34,11 @@ STRATA = Sample(np.repeat([0, 1, 2], 20))
 def best(columns):
     """Means with the best penalty alone."""
     return {model: each.mean(axis=0, keepdims=True) for model, each in columns.items()}
+
+
+def nothing(columns):
+    """What images add through fits that none of them changes."""
+    return {model: np.zeros((4, *each.shape)) for model, each in columns.items()}
 
 
 def controls(scores):
@@ -96,7 +103,7 @@ def test_places_follow_the_better_direction_and_ties_share_one(columns):
 
 
 def test_pairs_are_tested_on_the_same_images_and_corrected_for_their_number(columns):
-    pairs = pair_rows(columns, STRATA, best(columns), **OPTIONS).set_index(["criterion", "model_a", "model_b"])
+    pairs = pair_rows(columns, nothing(columns), STRATA, best(columns), **OPTIONS).set_index(["criterion", "model_a", "model_b"])
     assert len(pairs) == len(CRITERIA) * 6
     for a, b in combinations("abcd", 2):
         row = pairs.loc["is", a, b]
@@ -107,7 +114,7 @@ def test_pairs_are_tested_on_the_same_images_and_corrected_for_their_number(colu
     same, apart = pairs.loc["is", "a", "d"], columns["a"][:, 0] - columns["d"][:, 0]
     error = Sample(STRATA.codes).error(apart)
     assert same["low"] < 0 < same["high"] and same["p"] == pytest.approx(2 * scipy.stats.t.sf(abs(apart.mean()) / error, N - 3))
-    assert len(pair_rows({}, STRATA, {}, **OPTIONS)) == 0
+    assert len(pair_rows({}, {}, STRATA, {}, **OPTIONS)) == 0
 
 
 @pytest.mark.parametrize("classes", [0, 20])
@@ -123,7 +130,8 @@ def test_equal_ratios_at_levels_that_differ_fivefold_are_told_apart_in_3_to_7_pe
             return level * np.array([10, 1, 15, 1.5, 5, 0.5]) * generator.gamma(4.0, 0.25, (n, 6)) * own
 
         drawn = {"a": model(5.0), "b": model(1.0), "c": model(1.0)}
-        for row in pair_rows(drawn, Sample(codes, bool(classes)), best(drawn), **OPTIONS | {"resamples": 2}).to_dict("records"):
+        pairs = pair_rows(drawn, nothing(drawn), Sample(codes, bool(classes)), best(drawn), **OPTIONS | {"resamples": 2})
+        for row in pairs.to_dict("records"):
             if (row["model_a"], row["model_b"]) == (("a", "b") if row["criterion"] in RATIOS else ("b", "c")):
                 p[row["criterion"]].append(row["p"])
     levels = {criterion: np.mean(np.array(each) <= 0.05) for criterion, each in p.items()}
@@ -135,7 +143,7 @@ def test_a_real_difference_of_ratios_is_found_at_levels_that_differ_fivefold():
     generator = np.random.default_rng(0)
     noise = generator.gamma(9.0, 1 / 9, (2, N, 6))
     drawn = {"a": noise[0] * [50, 5, 50, 5, 50, 5], "b": noise[1] * [14, 1, 14, 1, 14, 1]}
-    pairs = pair_rows(drawn, STRATA, best(drawn), **OPTIONS)
+    pairs = pair_rows(drawn, nothing(drawn), STRATA, best(drawn), **OPTIONS)
     assert pairs.set_index("criterion").at["is_per_as", "p"] < 1e-3
 
 
@@ -202,6 +210,10 @@ def test_intervals_hold_what_images_add_through_the_fits():
     below = criterion_refits(refits.assign(reference=True), pd.Series(np.arange(N)), 9, 4, beside)
     np.testing.assert_array_equal(below, np.vstack([np.zeros((N, 6)), np.outer(reversed_, [1, 2, 3, 4, 5, 6])]))
     assert criterion_refits(None, pd.Series(np.arange(N)), 9, 4, beside).shape == (2 * N, 6)
+    halved = refits.assign(**{f"{name}_{part}": refits[name] * times for name in names for times, part in enumerate(PARTS)})
+    parts = criterion_parts(halved.assign(reference=True), pd.Series(np.arange(N)), 9, 4, beside)
+    assert parts.dtype == np.float32 and criterion_parts(None, pd.Series(np.arange(N)), 9, 4, beside).shape == parts.shape
+    np.testing.assert_allclose(parts, below * np.arange(4)[:, None, None], rtol=1e-6)
     for sample, given, own, other in (
         (STRATA, refits, null + through, null - random + (1 - 3) * through),
         (beside, refits.assign(reference=True), np.append(null, reversed_), np.append(null - random, (1 - 3) * reversed_)),
@@ -210,6 +222,30 @@ def test_intervals_hold_what_images_add_through_the_fits():
         for column, values in (("is_deg_null", own), ("is_deg_excess_random", other)):
             reach = scipy.stats.t.ppf(0.975, N - 3) * sample.error(values)
             assert (found[f"{column}_high"] - found[f"{column}_low"]) / 2 == pytest.approx(reach, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("shared", "answered", "factor"), [(1.0, 0.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.125, np.sqrt(0.875)), (1.0, 9.0, np.sqrt(0.5))]
+)
+def test_a_pair_counts_once_what_its_difference_gets_through_the_fits(columns, shared, answered, factor):
+    """Both models share noise of the images that are scored, and what training images do together: neither is in the difference."""
+    generator = np.random.default_rng(1)
+    common, own = 40 * generator.standard_normal((2, 2, N, 6))
+    own[1] = shared * own[0] + (1 - shared) * _orthogonal(own[0], generator)
+    alone = {model: columns[model] for model in "ad"}
+    answers = np.sqrt(answered) * own
+    fits = {"a": np.concatenate([common + own, common + answers]), "d": np.concatenate([common, common])}
+    row = pair_rows(alone, fits, STRATA, best(alone), **OPTIONS | {"resamples": 4000}).set_index("criterion").loc["is"]
+    values = alone["a"][:, 0] - alone["d"][:, 0] + factor * own.sum(axis=0)[:, 0]
+    error = STRATA.error(values)
+    assert row["p"] == pytest.approx(2 * scipy.stats.t.sf(abs(row["difference"]) / error, N - 3), rel=1e-4)
+    assert (row["high"] - row["low"]) / 2 == pytest.approx(scipy.stats.t.ppf(0.975, N - 3) * error, rel=0.1)
+
+
+def _orthogonal(rows, generator):
+    """Random rows, in every column at right angles to the given ones."""
+    drawn = generator.standard_normal(rows.shape)
+    return drawn - rows * np.sum(drawn * rows, axis=0) / np.sum(rows**2, axis=0)
 
 
 def test_models_are_compared_on_the_same_draws_of_their_reference(columns):
@@ -221,7 +257,8 @@ def test_models_are_compared_on_the_same_draws_of_their_reference(columns):
     opposed = shared | {"b": np.vstack([columns["b"], -added])}
     found = []
     for sample, each in ((STRATA, alone), (beside, shared), (beside, opposed)):
-        orders, pairs = (rows(each, sample, best(alone), **OPTIONS).set_index("criterion") for rows in (order_rows, pair_rows))
+        orders = order_rows(each, sample, best(alone), **OPTIONS).set_index("criterion")
+        pairs = pair_rows(each, nothing(each), sample, best(alone), **OPTIONS).set_index("criterion")
         own = orders[orders["model"] == "a"]
         found.append([*pairs.loc["is", ["difference", "p", "low", "high"]], *(own["high"] - own["low"])])
     without, same, other = np.array(found, dtype=float)
@@ -235,7 +272,9 @@ def test_orders_are_as_stable_as_all_choices_of_penalties_say():
     lambdas = {model: generator.gamma(2.0, size=(k, 6)) for model, k in zip("abc", (1, 3, 4), strict=True)}
     columns = {model: np.tile(each[0], (N, 1)) + generator.normal(0, 0.01, (N, 6)) for model, each in lambdas.items()}
     orders = order_rows(columns, STRATA, lambdas, **OPTIONS).set_index(["criterion", "model"])["stable_over_lambdas"]
-    pairs = pair_rows(columns, STRATA, lambdas, **OPTIONS).set_index(["criterion", "model_a", "model_b"])["stable_over_lambdas"]
+    pairs = pair_rows(columns, nothing(columns), STRATA, lambdas, **OPTIONS).set_index(["criterion", "model_a", "model_b"])[
+        "stable_over_lambdas"
+    ]
     for criterion, (value, _) in CRITERIA.items():
         at = {model: value(each) for model, each in lambdas.items()}
         choices = list(product(*at.values()))
@@ -250,7 +289,7 @@ def test_orders_are_as_stable_as_all_choices_of_penalties_say():
     assert 0 < orders.min() < 1
     unknown = {model: np.full((1, 6), np.nan) for model in "abc"}
     assert order_rows(columns, STRATA, unknown, **OPTIONS)["stable_over_lambdas"].isna().all()
-    assert pair_rows(columns, STRATA, unknown, **OPTIONS)["stable_over_lambdas"].isna().all()
+    assert pair_rows(columns, nothing(columns), STRATA, unknown, **OPTIONS)["stable_over_lambdas"].isna().all()
 
 
 def test_a_row_space_that_is_too_small_leaves_its_columns_empty():

@@ -10,7 +10,7 @@ import pytest
 
 from singflow.analyses import refits
 from singflow.analyses.metrics import Removal, contrast_deg
-from singflow.analyses.ranking import CRITERIA, RATIOS, pair_rows
+from singflow.analyses.ranking import CRITERIA, RATIOS, criterion_parts, pair_rows
 from singflow.analyses.statistics import Sample
 from singflow.translators.crossfit import WHOLE, GroupSums, split
 from tests.project import ROOT
@@ -108,7 +108,7 @@ class World:
 
 def stacked(scores, added, beside):
     """Rows as a sample takes them: added to each other, or one below the other."""
-    return pd.concat([scores, added])[list(scores)] if beside else scores + added
+    return pd.concat([scores, added])[list(scores)] if beside else scores + added[list(scores)]
 
 
 def to_first_order(images, training, fits, predictors, parts, texts, codes, seed):
@@ -171,19 +171,23 @@ def test_what_is_counted_twice_is_taken_off_of_every_combination_of_scores_alike
 
     own, noise = generator.standard_normal((n, 2)), generator.standard_normal((2, n, 2))
     halves = np.stack([own + each for each in noise]) / 2 @ mixing
-    found = refits.once(halves, halves, weights)
+    found = refits.once(halves, np.zeros_like(halves))
     np.testing.assert_allclose(spread(found), spread(own @ mixing), atol=0.25)
     assert (spread(halves.sum(axis=0)) > 1.3 * spread(found)).all()
     pairs = np.triu(generator.standard_normal((n, n)), 1) / np.sqrt(n)
     pairs += pairs.T
     sums, answers = pairs.sum(axis=1), pairs @ weights
     halves, moved = (np.repeat(np.stack([a, own[:, 1]], axis=1)[None] @ mixing / 2, 2, axis=0) for a in (sums, sums + answers))
-    kept = refits.once(halves, moved, weights) @ np.linalg.inv(mixing)
+    answered = refits.answers(halves, moved, weights)
+    kept = refits.once(halves, answered) @ np.linalg.inv(mixing)
     np.testing.assert_allclose(np.diag(spread(kept)), [np.mean(sums**2) - np.mean(pairs**2) * n / 2, np.mean(own[:, 1] ** 2)], rtol=0.2)
     other = np.array([[2.0, 5.0], [-1.0, 3.0]])
-    np.testing.assert_allclose(refits.once(halves @ other, moved @ other, weights), refits.once(halves, moved, weights) @ other, atol=1e-6)
-    still = refits.once(np.zeros((2, n, 2)), np.zeros((2, n, 2)), weights)
-    assert still.shape == (n, 2) and (still == 0).all()
+    np.testing.assert_allclose(refits.once(halves @ other, answered @ other), refits.once(halves, answered) @ other, atol=1e-6)
+    for combination in np.eye(2):
+        alone = refits.once(halves @ combination[:, None], answered @ combination[:, None])[:, 0]
+        np.testing.assert_allclose(refits.factor_once(halves @ combination, answered @ combination) * halves.sum(0) @ combination, alone)
+    still = refits.once(np.zeros((2, n, 2)), np.zeros((2, n, 2)))
+    assert still.shape == (n, 2) and (still == 0).all() and refits.factor_once(*np.zeros((2, 2, n))) == 0
 
 
 def test_maps_are_pulled_as_a_fit_with_other_weights_is():
@@ -250,11 +254,12 @@ def test_intervals_cover_what_new_images_and_new_fits_give_in_93_to_97_percent(c
     assert (wider[["is_deg", "as_deg", "as_abs_deg", "conditional_is_deg"]] < 1.2).all(), wider
 
 
-@pytest.mark.parametrize(("content", "reference", "least"), [(0.0, 0, 0.01), (0.6, 0, 0.02), (0.6, 60, 0.02)])
-def test_two_models_with_equal_scores_differ_in_at_most_7_percent_with_the_fits_and_far_more_often_without(content, reference, least):
+@pytest.mark.parametrize(("content", "reference"), [(0.0, 0), (0.6, 0), (0.6, 60)])
+def test_two_models_with_equal_scores_differ_in_3_to_7_percent_with_the_fits_and_far_more_often_without(content, reference):
     """The same images and embeddings, features that are equally good: by symmetry every criterion is the same.
 
-    Without content models differ by second order alone; were that counted twice, 0.7 and 1.4 percent of 200 trials would be the levels.
+    100 trials: within the chance of so few (in the mean over criteria, one and a half percent) of 3 to 7. Without content models differ by
+    second order alone: were that taken off of each model's scores and not of the difference, the level would be 2 percent.
     """
     world, n, trials = World(4, content=content), 60, 100
     p, alone = [], []
@@ -263,17 +268,18 @@ def test_two_models_with_equal_scores_differ_in_at_most_7_percent_with_the_fits_
         seen, embeddings, groups, _ = world.draw(10_000 + trial, reference, models=2)
         given = [{"reference": (each, embeddings)} if reference else {} for each in seen]
         found = [world.measure(each, z, codes, texts, seed=trial, **other) for each, other in zip(features, given, strict=True)]
-        sample = Sample(codes, reference=Sample(groups) if reference else None)
+        sample, image_id = Sample(codes, reference=Sample(groups) if reference else None), pd.Series(np.arange(n))
         names = ["is_deg", "as_abs_deg", "control_is_deg", "control_as_abs_deg", "is_deg", "as_abs_deg"]
-        for into, through in ((p, True), (alone, False)):
-            rows = [stacked(s, a if through else 0 * a, reference) for s, a in found]
-            columns = {model: each[names].to_numpy() for model, each in zip("ab", rows, strict=True)}
-            lambdas = {model: each.mean(axis=0, keepdims=True) for model, each in columns.items()}
-            table = pair_rows(columns, sample, lambdas, resamples=2, confidence=0.95, seed=0)
+        columns = {model: sample.rows(scores[names].to_numpy()) for model, (scores, _) in zip("ab", found, strict=True)}
+        lambdas = {model: each[:n].mean(axis=0, keepdims=True) for model, each in columns.items()}
+        tables = [added.assign(image_id=np.arange(len(added)), reference=bool(reference)) for _, added in found]
+        fits = {model: criterion_parts(each, image_id, NULL_DIM, NULL_DIM, sample) for model, each in zip("ab", tables, strict=True)}
+        for into, through in ((p, fits), (alone, {model: 0 * each for model, each in fits.items()})):
+            table = pair_rows(columns, through, sample, lambdas, resamples=2, confidence=0.95, seed=0)
             into.append(table.set_index("criterion")["p"])
     levels, without = ((pd.DataFrame(each) <= 0.05).mean() for each in (p, alone))
     assert set(levels.index) == set(CRITERIA) >= RATIOS
-    assert least <= levels.mean() <= 0.07, levels
+    assert 0.015 <= levels.mean() <= 0.085, levels
     assert without.mean() > 0.15, without
 
 

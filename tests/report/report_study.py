@@ -154,7 +154,8 @@ def write_study(
         columns = {model: criterion_columns(table, null_dims[models.index(model)], shared) for model, table in controls.items()}
         lambdas = {model: each.mean(axis=0, keepdims=True) for model, each in columns.items()}
         orders.append(order_rows(columns, sample, lambdas, **SETTINGS).assign(space=space))
-        pairs.append(pair_rows(columns, sample, lambdas, **SETTINGS).assign(space=space))
+        fits = {model: np.zeros((4, *each.shape)) for model, each in columns.items()}
+        pairs.append(pair_rows(columns, fits, sample, lambdas, **SETTINGS).assign(space=space))
     summary, labelled = pd.DataFrame(rows), pd.concat(by_label, ignore_index=True)
     some = summary[["space", "model"]] if extras else summary.iloc[:0][["space", "model"]]
     correlations = labelled.iloc[:0][["space", "model"]].rename(columns={"model": "model_a"})

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
+from singflow.analyses.refits import PARTS, factor_once
 from singflow.analyses.statistics import Criterion, Sample, holm, linearized, rank_correlations, t_test, through_fits
 from singflow.analyses.tables import WEAK, legend, marked
 
@@ -126,6 +127,25 @@ def criterion_refits(refits: pd.DataFrame | None, image_id: pd.Series, null_dim:
         To be added to the sample's rows of criterion_columns() before the means are resampled.
     """
     return through_fits(refits, image_id, ranked_columns(null_dim, shared), sample)
+
+
+def criterion_parts(refits: pd.DataFrame | None, image_id: pd.Series, null_dim: int, shared: int | None, sample: Sample) -> np.ndarray:
+    """What criterion_refits() is made of, out of which a difference of models takes what it needs.
+
+    Parameters
+    ----------
+    refits, image_id, null_dim, shared, sample
+        As for criterion_refits().
+
+    Returns
+    -------
+    ndarray of shape (4, n + k, 6)
+        float32; in the order of refits.PARTS.
+    """
+    names, rows = ranked_columns(null_dim, shared), []
+    for part in PARTS:
+        rows.append(through_fits(refits, image_id, [f"{name}_{part}" for name in names], sample).astype(np.float32))
+    return np.stack(rows)
 
 
 def ranked_columns(null_dim: int, shared: int | None) -> list[str]:
@@ -319,18 +339,28 @@ def _oriented(table: pd.DataFrame) -> pd.Series:
 
 
 def pair_rows(
-    columns: dict[str, np.ndarray], sample: Sample, lambdas: dict[str, np.ndarray], *, resamples: int, confidence: float, seed: int
+    columns: dict[str, np.ndarray],
+    fits: dict[str, np.ndarray],
+    sample: Sample,
+    lambdas: dict[str, np.ndarray],
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
 ) -> pd.DataFrame:
     """Differences between models on the same images by every criterion: with interval, p-value, and p corrected by Holm.
 
     The interval is by bootstrap. The p-value is that of a paired t test on what each image adds to the difference, of logarithms
-    where the criterion is a ratio: it holds its level where two models with one ratio have levels that differ. The correction is for
-    the number of pairs within a criterion.
+    where the criterion is a ratio: it holds its level where two models with one ratio have levels that differ. What images add through
+    the fits is rid of what counts twice in the difference itself: much of what two models share cancels there, while what training
+    images do together does not. The correction is for the number of pairs within a criterion.
 
     Parameters
     ----------
     columns : dict of str to ndarray of shape (n + k, 6)
         Model -> the sample's rows of `criterion_columns` on the same images, for models with a null space.
+    fits : dict of str to ndarray of shape (4, n + k, 6)
+        Model -> what `criterion_parts` gives.
     sample : Sample
         What the images are a sample of.
     lambdas : dict of str to ndarray of shape (k, 6)
@@ -348,18 +378,21 @@ def pair_rows(
         criterion, model_a, model_b, n, difference (a less b), low, high, p, stable_over_lambdas (of all choices of two penalties, the
         share with which they keep their order; NaN where nothing is refitted), p_holm and differ (whether p_holm is within the level).
     """
-    samples = {model: sample.means(each, resamples, seed) for model, each in columns.items()}
+    samples = {m: np.split(sample.means(np.hstack([columns[m], fits[m][:2].sum(0)]), resamples, seed), 2, axis=1) for m in columns}
     means = {model: sample.mean(each) for model, each in columns.items()}
     names = ["criterion", "model_a", "model_b", "n", "difference", "low", "high", "p", "stable_over_lambdas"]
     rows = []
     for criterion, (value, _) in CRITERIA.items():
         tested = _log(value) if criterion in RATIOS else value
         at = {model: float(value(each)) for model, each in means.items()}
-        test = {model: (float(tested(means[model])), linearized(each, means[model], tested)) for model, each in columns.items()}
+        test = {m: [tested(means[m]), *(linearized(each, means[m], tested) for each in (columns[m], fits[m]))] for m in columns}
         for a, b in combinations(columns, 2):
             difference = at[a] - at[b]
-            low, high = sample.interval(difference, value(samples[a]) - value(samples[b]), confidence)
-            p = t_test(test[a][0] - test[b][0], sample.error(test[a][1] - test[b][1]), sample.freedom)
+            apart, own, parts = (first - second for first, second in zip(test[a], test[b], strict=True))
+            factor = factor_once(parts[:2], parts[2:])
+            drawn = [value(scores + factor * through) for scores, through in (samples[a], samples[b])]
+            low, high = sample.interval(difference, drawn[0] - drawn[1], confidence)
+            p = t_test(float(apart), sample.error(own + factor * parts[:2].sum(axis=0)), sample.freedom)
             stable = same_order(lambdas[a], lambdas[b], value).mean()
             rows.append(dict(zip(names, [criterion, a, b, len(sample.codes), difference, low, high, p, stable], strict=True)))
     table = pd.DataFrame(rows, columns=names)

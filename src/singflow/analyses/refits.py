@@ -31,6 +31,8 @@ SCORES = {  # whose means get intervals, by what is removed
     "matched_": ["is_deg"],
 }
 RANKED = ["is_deg", "as_abs_deg"]  # by which models are compared
+PARTS = ["half_a", "half_b", "answer_a", "answer_b"]  # of what an image adds to them: as each half shows it, and what weights change of it
+PAIRS = 4.0  # all pairs of images are so many times those of an image that weighs and one that does not
 Matrix = np.ndarray | Scratch
 Slope = tuple[np.ndarray, np.ndarray]
 
@@ -565,14 +567,8 @@ def _scaled(numbers: np.ndarray, products: np.ndarray, scale: Callable[[np.ndarr
     return u[:, kept] @ (axes * scale(part)) @ axes.T @ (s[kept, None] * v[kept])
 
 
-def once(halves: np.ndarray, moved: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """What images add through the fits, without what their spread counts twice.
-
-    Two things are twice in their spread. The derivative of mean scores varies with the images that are scored, as do these images' own
-    scores: only what two halves of them agree on is the fit's. And what two training images do together is in what each of them adds:
-    half of it is taken off (Efron and Stein). What an image does together with those that the weights move is the difference which that
-    makes to what it adds; at most all that it adds is of this kind. Both are done to all combinations of scores alike, so that
-    differences and ratios keep their pairing.
+def answers(halves: np.ndarray, moved: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """What images add together with those that the weights move.
 
     Parameters
     ----------
@@ -585,6 +581,29 @@ def once(halves: np.ndarray, moved: np.ndarray, weights: np.ndarray) -> np.ndarr
 
     Returns
     -------
+    ndarray of shape (2, n, c)
+        The difference, and 0 for the images that weigh.
+    """
+    return np.where(weights[:, None] == 0, moved - halves, 0.0)
+
+
+def once(halves: np.ndarray, answered: np.ndarray) -> np.ndarray:
+    """What images add through the fits, without what their spread counts twice.
+
+    Two things are twice in their spread. The derivative of mean scores varies with the images that are scored, as do these images' own
+    scores: only what two halves of them agree on is the fit's. And what two training images do together is in what each of them adds:
+    half of it is taken off (Efron and Stein); at most all that an image adds is of this kind. Both are done to all combinations of scores
+    alike, so that differences and ratios keep their pairing.
+
+    Parameters
+    ----------
+    halves : ndarray of shape (2, n, c)
+        What images add to scores, out of influences().
+    answered : ndarray of shape (2, n, c)
+        Out of answers().
+
+    Returns
+    -------
     ndarray of shape (n, c)
         To be added to the images' own scores before their means are resampled.
 
@@ -593,9 +612,28 @@ def once(halves: np.ndarray, moved: np.ndarray, weights: np.ndarray) -> np.ndarr
     Efron and Stein 1981.
     """
     agreed = _scaled(halves.sum(axis=0), 4.0 * _products(*halves), lambda part: np.sqrt(np.maximum(part, 0.0)))
-    pairs = 4.0  # of an image that weighs and one that does not: a quarter of all
-    together = pairs * 4.0 * _products(*(moved - halves)[:, weights == 0])
-    return _scaled(agreed, together, lambda part: np.sqrt(1.0 - np.clip(part, 0.0, 1.0) / 2.0))
+    return _scaled(agreed, PAIRS * 4.0 * _products(*answered), lambda part: np.sqrt(1.0 - np.clip(part, 0.0, 1.0) / 2.0))
+
+
+def factor_once(halves: np.ndarray, answered: np.ndarray) -> float:
+    """The same for one combination of scores, which may be of several models: by what its numbers are to be multiplied.
+
+    What once() takes off of many combinations together is too little for those that are mostly of second order, as are differences of
+    models: shares that chance makes larger than all, or negative, are cut off, and the more combinations, the more of these.
+
+    Parameters
+    ----------
+    halves, answered : ndarray of shape (2, n)
+        As for once().
+
+    Returns
+    -------
+    float
+        0 to about 1.
+    """
+    whole, agreed = np.sum(halves.sum(axis=0) ** 2), max(4.0 * float(np.vecdot(*halves)), 0.0)
+    together = np.clip(PAIRS * 4.0 * np.vecdot(*answered), 0.0, agreed)
+    return float(np.sqrt((agreed - together / 2.0) / whole)) if whole > 0 else 0.0
 
 
 def refitted(
@@ -625,7 +663,7 @@ def refitted(
     -------
     dict of str to ndarray of shape (n of training,)
         Numbers whose mean varies as the mean of a score does over new fits: out of once(); of scores of conditional_ with the chance of
-        the scored images.
+        the scored images. Of the scores by which models are compared also what once() takes, in float32: <score>_<part> of PARTS.
     """
     weights, rank = signs(training.group, seed), len(predictors[0].mean)
     unseen = surprise(rank, pulled(predictors, training, weights, null=True))
@@ -646,5 +684,10 @@ def refitted(
         halves, moved = (np.stack([each[name] for name in names], axis=-1) for each in found)
         if two_fits:
             halves, moved = (np.broadcast_to(each.mean(axis=0), each.shape) for each in (halves, moved))
-        kept |= dict(zip(names, once(halves, moved, weights).T, strict=True))
-    return {name: kept[name] * len(training.group) / len(codes) for name in found[0]}
+        answered = answers(halves, moved, weights)
+        kept |= dict(zip(names, once(halves, answered).T, strict=True))
+        for position, name in enumerate(names):
+            if not two_fits and name.endswith(tuple(RANKED)) and not name.startswith("matched_"):
+                of_both = (each[..., position].astype(np.float32) for each in (*halves, *answered))
+                kept |= {f"{name}_{part}": each for part, each in zip(PARTS, of_both, strict=True)}
+    return {name: each * (len(training.group) / len(codes)) for name, each in kept.items()}

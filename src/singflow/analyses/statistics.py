@@ -346,7 +346,7 @@ def linearized(columns: np.ndarray, means: np.ndarray, criterion: Criterion) -> 
 
     Parameters
     ----------
-    columns : ndarray of shape (n, c)
+    columns : ndarray of shape (..., c)
         Numbers of every image.
     means : ndarray of shape (c,)
         Where the criterion is taken.
@@ -355,12 +355,12 @@ def linearized(columns: np.ndarray, means: np.ndarray, criterion: Criterion) -> 
 
     Returns
     -------
-    ndarray of shape (n,)
+    ndarray of shape (...)
         Numbers whose mean varies as the criterion does; NaN where it is undefined.
     """
     slopes = slope(criterion, means)
     used = slopes != 0
-    return np.asarray(columns[:, used] @ slopes[used])
+    return np.asarray(columns[..., used] @ slopes[used])
 
 
 def t_test(difference: float, error: float, freedom: int) -> float:

@@ -31,7 +31,10 @@ COLUMNS = {  # of the tables of rows, with their kinds
         "refits": {
             "i": "image_id", "O": "label", "b": "reference",
             "f": "is_deg as_deg as_abs_deg as_contrast_deg conditional_is_deg"
-            " control_is_deg control_as_deg control_as_abs_deg matched_is_deg",
+            " control_is_deg control_as_deg control_as_abs_deg matched_is_deg"
+            " is_deg_half_a is_deg_half_b is_deg_answer_a is_deg_answer_b as_abs_deg_half_a as_abs_deg_half_b as_abs_deg_answer_a"
+            " as_abs_deg_answer_b control_is_deg_half_a control_is_deg_half_b control_is_deg_answer_a control_is_deg_answer_b"
+            " control_as_abs_deg_half_a control_as_abs_deg_half_b control_as_abs_deg_answer_a control_as_abs_deg_answer_b",
         },
         "neighbours": {"i": "image_id original_id equivalent_id", "f": "original_deg equivalent_deg"},
         "null_validation": {"i": "image_id", "O": "perturbation", "f": "norm logit_change softmax_change", "b": "top1_changed"},

@@ -426,7 +426,7 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         shard=(16, 20, 0),
         square=4,
         held=lambda s: 600 * s.images + _sums(s, 4 * s.fits),
-        disk=lambda s: 8.0 * (s.reference[0] or s.images) * (11 + 2 * len(s.parts)),
+        disk=lambda s: 8.0 * (s.reference[0] or s.images) * (19 + 6 * len(s.parts)),
     ),
     "measure_head_extension": replace(
         LINEAR,
@@ -535,7 +535,7 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         GATHERED,
         base=400,
         elements=lambda s: 1e-9 * s.results * (36 * s.resamples + 10 * s.permutations),
-        held=lambda s: s.images * (300 + 120 * s.cases + 50 * s.models),
+        held=lambda s: s.images * (300 + 120 * s.cases + 230 * s.models),
         disk=lambda s: 2e4 * s.models * s.spaces,
     ),
     "list_concepts": replace(
