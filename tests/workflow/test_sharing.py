@@ -87,7 +87,9 @@ def test_three_commands_tell_what_a_change_did(study):
             f"results/demo/{name}": content for name, content in results.items() if re.fullmatch(r"figures/\w+\.png", name)
         }
     assert study.run("git", "status", "--short").stdout == ""
-    assert re.findall(r"^study/\S+ ", study.numbers, flags=re.MULTILINE) == ["study/demo-1 ", "study/demo-2 ", "study/narrow-1 "]
+    listed = re.findall(r"^(study/\S+) +results/(\S+) ", study.numbers, flags=re.MULTILINE)
+    studies = {"study/demo-1": "demo", "study/demo-2": "demo", "study/narrow-1": "narrow"}
+    assert {*listed} == {(tag, f"{name}/{file}") for tag, name in studies.items() for file in ("metrics.json", "tables/translators.json")}
 
 
 def test_a_tag_gives_its_study_back_whatever_came_after(study, tmp_path):
