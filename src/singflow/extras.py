@@ -34,7 +34,7 @@ def explained() -> Iterator[None]:
         library = (error.name or "").partition(".")[0]
         if extra := _extra_of(library):
             raise MissingExtra(
-                f"{library} is not installed: pip install 'singflow[{extra}]' brings it (docs/installation.md says which extra is for what)"
+                f"{library} is not installed: in the checkout, pip install -c constraints.txt -e '.[{extra}]' (docs/installation.md)"
             ) from error
         raise
 

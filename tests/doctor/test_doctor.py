@@ -543,7 +543,9 @@ def test_a_remote_whose_client_is_not_installed_fails_with_its_name(here):
 def test_without_dvc_results_are_kept_by_snakemake_alone(here, monkeypatch):
     monkeypatch.setitem(sys.modules, "dvc", None)
     (found,) = check_dvc(here, 0)
-    assert found.status == "absent" and "dvc is not installed: pip install 'singflow[workflow]' brings it" in found.found
+    assert (
+        found.status == "absent" and "dvc is not installed: in the checkout, pip install -c constraints.txt -e '.[workflow]'" in found.found
+    )
 
 
 def test_dvc_is_checked_where_there_is_a_repository_that_can_be_read(here):

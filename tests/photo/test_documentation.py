@@ -150,7 +150,12 @@ def test_what_the_core_lacks_is_said_with_the_extra_that_brings_it(home):
         "from singflow.extras import check_installed; check_installed('gradio')": "ImportError",
     }
     found = [without_extras(f"try:\n    {code}\nexcept {kind} as error:\n    print(error)").stdout for code, kind in wanted.items()]
-    named = [re.fullmatch(r"(\w+) is not installed: pip install 'singflow\[(\w+)\]' brings it .*\n", each).groups() for each in found]
+    named = [
+        re.fullmatch(r"(\w+) is not installed: in the checkout, pip install -c constraints.txt -e '\.\[(\w+)\]' .*\n", each).groups()
+        for each in found
+    ]
     assert named == [("PIL", "demo"), ("pandas", "demo"), ("gradio", "app")]
     verb = without_extras("import runpy\nsys.argv[1:] = ['analyze']\nrunpy.run_module('singflow', run_name='__main__')")
-    assert verb.returncode == 1 and verb.stderr.startswith("error: typer is not installed: pip install 'singflow[demo]'"), verb.stderr
+    assert verb.returncode == 1 and verb.stderr.startswith(
+        "error: typer is not installed: in the checkout, pip install -c constraints.txt -e '.[demo]'"
+    ), verb.stderr

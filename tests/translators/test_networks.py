@@ -414,7 +414,9 @@ def test_without_tensorboard_a_study_that_asks_for_it_is_refused(monkeypatch):
     content["training"]["history"] = "tensorboard"
     settle(copy.deepcopy(content), "params.yaml")
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(MissingExtra, match=r"tensorboard is not installed: pip install 'singflow\[tensorboard\]'"):
+    with pytest.raises(
+        MissingExtra, match=r"tensorboard is not installed: in the checkout, pip install -c constraints.txt -e '\.\[tensorboard\]'"
+    ):
         settle(content, "params.yaml")
 
 
