@@ -18,7 +18,7 @@ import pytest
 from singflow.config.reading import read_yaml
 from singflow.config.study import complete, render
 from singflow.engines.acceptance import render as render_accepted
-from singflow.engines.code import ACCEPTED, FILE
+from singflow.engines.code import ACCEPTED, FILE, KEPT, Code
 from singflow.engines.stages import FIRST
 from tests import PATIENCE, warm
 
@@ -86,6 +86,7 @@ def _pristine() -> Path:
     local = "".join(part for part in remotes if not part.startswith("['remote") or "local" in part.splitlines()[0])
     (folder / ".dvc/config").write_text(re.sub(r"^(    remote = ).*", r"\g<1>local", local, flags=re.MULTILINE))
     compileall.compile_dir(folder / "src", quiet=1)  # else every program would, where Python is told to write no bytecode
+    Code(folder).computed()  # which keeps the digests of all code for every copy
     return folder
 
 
@@ -108,10 +109,9 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        _copy(ROOT, [*FILES, *COMPILED], folder)
+        _copy(ROOT, [*FILES, *COMPILED, str(KEPT)], folder)
         self.study()
         (folder / "config/models.yaml").open("a").write(TINY_MODEL)
-        (folder / ".cache").mkdir()
         (folder / ".cache/prompts").symlink_to(PROMPTS)
         for command in ("git init -q", "git add -A", "git -c user.name=t -c user.email=t@example.org commit -qm t"):
             subprocess.run(command.split(), cwd=folder, check=True)
