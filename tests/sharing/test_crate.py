@@ -211,7 +211,7 @@ def test_the_command_never_overwrites_and_knows_names_of_licences(checkout):
 
 def test_an_archive_that_cannot_be_written_leaves_nothing(checkout):
     program = "from tests.sharing.test_crate import Path, export; export(Path('out/study.zip'))"
-    command = ["bash", "-c", f'ulimit -f 8; {sys.executable} -c "{program}"']
+    command = ["bash", "-c", f'ulimit -f 8; {sys.executable} -B -c "{program}"']
     full = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(CHECKOUT)})
     assert full.returncode == 1 and "InputError: out/study.zip: cannot be written, File too large" in full.stderr
     assert list(Path("out").iterdir()) == []
