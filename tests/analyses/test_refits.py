@@ -258,10 +258,9 @@ def test_intervals_cover_what_new_images_and_new_fits_give_in_93_to_97_percent(c
 def test_two_models_with_equal_scores_differ_in_3_to_7_percent_with_the_fits_and_far_more_often_without(content, reference):
     """The same images and embeddings, features that are equally good: by symmetry every criterion is the same.
 
-    100 trials: within the chance of so few (in the mean over criteria, one and a half percent) of 3 to 7. Without content models differ by
-    second order alone: were that taken off of each model's scores and not of the difference, the level would be 2 percent.
+    In the mean over criteria. Without content models differ by second order alone: were that taken off of each model's scores and not of the difference, the level would be 2 percent.
     """
-    world, n, trials = World(4, content=content), 60, 100
+    world, n, trials = World(4, content=content), 60, 300
     p, alone = [], []
     for trial in range(trials):
         features, z, codes, texts = world.draw(trial, n, models=2)
@@ -279,7 +278,7 @@ def test_two_models_with_equal_scores_differ_in_3_to_7_percent_with_the_fits_and
             into.append(table.set_index("criterion")["p"])
     levels, without = ((pd.DataFrame(each) <= 0.05).mean() for each in (p, alone))
     assert set(levels.index) == set(CRITERIA) >= RATIOS
-    assert 0.015 <= levels.mean() <= 0.085, levels
+    assert 0.03 <= levels.mean() <= 0.07, levels
     assert without.mean() > 0.15, without
 
 

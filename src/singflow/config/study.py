@@ -343,9 +343,8 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Study, dict[str, dict[
     Raises
     ------
     InputError
-        A mistake in the study, a list that is a pipe, an entry that a registry lacks, a space that
-        cannot be drawn from, an imported translator that is not there, or was imported for another model or space, a reference that lacks
-        a model or space.
+        A mistake in the study, a list that is a pipe, an entry that a registry lacks, a space that cannot be drawn from, an imported
+        translator that is not there, or was imported for another model or space, a reference that lacks a model or space.
     MissingExtra
         When the study wants the history of trainings for TensorBoard and that is not installed.
     """
