@@ -258,7 +258,8 @@ def test_intervals_cover_what_new_images_and_new_fits_give_in_93_to_97_percent(c
 def test_two_models_with_equal_scores_differ_in_3_to_7_percent_with_the_fits_and_far_more_often_without(content, reference):
     """The same images and embeddings, features that are equally good: by symmetry every criterion is the same.
 
-    In the mean over criteria. Without content models differ by second order alone: were that taken off of each model's scores and not of the difference, the level would be 2 percent.
+    In the mean over criteria. Without content models differ by second order alone: were that taken off of each
+    model's scores and not of the difference, the level would be 2 percent.
     """
     world, n, trials = World(4, content=content), 60, 300
     p, alone = [], []
