@@ -20,7 +20,7 @@ def publish(
     from singflow.config.study import own_files, settle
     from singflow.data.manifest import data_root
     from singflow.sharing.publishing import check_committed, check_given, check_images, check_unchanged, commit
-    from singflow.sharing.remotes import check_finished, check_idle, remove_damaged, repository, sizes, working_remote
+    from singflow.sharing.remotes import check_finished, check_idle, remove_damaged, remove_torn, repository, sizes, working_remote
 
     study, entries = settle(read_yaml(PARAMS), str(PARAMS))
     check_idle()
@@ -34,7 +34,9 @@ def publish(
         bar = partial(progress, total=len(manifest), unit="images", description="hashing images")
         check_images(data_root(study.data.source, study.data.root), manifest, study.data.max_pixels, study.threads, bar)
         kept = commit(repo, study.study)
-        for each in remove_damaged(repo.cloud.get_remote_odb(remote), kept) if repair else []:
+        there = repo.cloud.get_remote_odb(remote)
+        remove_torn(repo, there)
+        for each in remove_damaged(there, kept) if repair else []:
             log.warning("%s: its object in remote %s was damaged, and is replaced", each.path, remote)
         pushed = repo.push(remote=remote)
     print(

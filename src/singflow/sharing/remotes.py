@@ -24,6 +24,7 @@ TIERS: tuple[Tier, ...] = ("metrics", "translators", "features")
 READ = re.compile(r"(tables|figures)/|[^/]+\.(json|html)$")
 SHARD = re.compile(r"(features|embeddings)/.*/shard-\d+\.safetensors$")
 MOST_NAMES = 5  # that a message lists
+WHOLE = ("local", "s3", "gs", "azure")  # kinds of remotes where a killed publication leaves nothing half that DVC takes for whole
 LOCK = Path("dvc.lock")
 RWLOCK = Path(".dvc/tmp/rwlock")  # who reads and writes what, which DVC does not write whole
 CACHE = Path(".dvc/cache")
@@ -236,6 +237,33 @@ def remove_damaged(odb: Any, kept: Iterable[Artifact]) -> list[Artifact]:
     for each in damaged:
         odb.fs.remove(odb.oid_to_path(each.md5))
     return damaged
+
+
+def remove_torn(repo: Any, odb: Any) -> None:
+    """Remove what a killed publication left half in a remote, so that it comes there again; DVC takes what is there for whole.
+
+    An object is half where it has another size than in the cache. Object stores take an object whole or not at all, and in a folder DVC
+    looks at the content of what it did not write-protect yet: these are not asked.
+
+    Parameters
+    ----------
+    repo : dvc.repo.Repo
+        DVC's view of the checkout.
+    odb : dvc_data.hashfile.db.HashFileDB
+        The remote.
+    """
+    if odb.fs.protocol in WHOLE:
+        return
+    cache = repo.cache.local
+    md5s = sorted({used.value for among in repo.used_objs(push=True).values() for used in among if cache.exists(used.value)})
+    places = [odb.oid_to_path(md5) for md5 in md5s]
+    for md5, place, there in zip(md5s, places, odb.fs.info(places, return_exceptions=True), strict=True):
+        if isinstance(there, FileNotFoundError):
+            continue
+        if isinstance(there, Exception):
+            raise there
+        if there["size"] != cache.fs.size(cache.oid_to_path(md5)):
+            odb.fs.remove(place)
 
 
 def check_idle() -> None:
