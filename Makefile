@@ -21,7 +21,7 @@ BEFORE := doctor plan
 COMMANDS := prefetch resume publish fetch verify reproduce crate
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo run workflow app test quick soak coverage check audit bench dvc.yaml $(BEFORE) $(COMMANDS)
+.PHONY: demo run workflow app test quick soak coverage check types style workflows audit bench dvc.yaml $(BEFORE) $(COMMANDS)
 .DEFAULT_GOAL := demo
 
 demo run: .venv/demo
@@ -45,14 +45,20 @@ soak: .venv/test
 coverage: .venv/test
 	SINGFLOW_COLD=1 pytest --numprocesses 2 --dist loadfile --cov --cov-fail-under=95 $(PYTEST) $(QUICK) tests/workflow/test_sharing.py tests/workflow/test_publish.py
 
-check: .venv/test audit
-	ruff check .
-	ruff format --check .
+check: types style workflows audit
+
+types: .venv/test
 	mypy
 	lint-imports
+
+style: .venv/test
+	ruff check .
+	ruff format --check .
 	snakefmt --check Snakefile rules
 	hadolint Containerfile
 	codespell
+
+workflows: .venv/test
 	singflow study demo --check  # what is given to users is the demo
 	python -m singflow.engines.stages --check
 	snakemake --dry-run >/dev/null 2>&1 || snakemake --dry-run
@@ -79,7 +85,7 @@ dvc.yaml: .venv/demo
 	@$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=<path> ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[demo]'
-	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # on all cores, as pip does not; what is no code of this Python stays
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib src || true  # on all cores, as pip does not; what is no code of this Python stays
 	@touch $@
 
 .venv/workflow .venv/app .venv/test: .venv/demo

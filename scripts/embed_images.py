@@ -16,14 +16,18 @@ def main(flags: Flags) -> None:
     import torch
 
     from singflow.towers.classifiers import weights_sha256
+    from singflow.towers.device import pick_tower_device
     from singflow.towers.extraction import statistics
-    from singflow.towers.spaces import LIBRARIES, ConSE, load_image_tower
+    from singflow.towers.spaces import LIBRARIES, ConSE, load_image_tower, text_facts
+    from singflow.towers.text_cache import CACHE, TextCache
 
     torch.set_num_threads(flags.threads)
     entry = read_space(flags.entry)
     tower = load_image_tower(entry)
     hashes = {"weights_sha256": weights_sha256(tower)}  # before the tower is changed to run faster
-    if isinstance(tower, ConSE):
+    if isinstance(tower, ConSE):  # every shard needs much the same sentences
+        facts = text_facts(entry, weights_sha256(tower.text.module), pick_tower_device(flags.device), batch_size=1)
+        tower.embed = TextCache(CACHE, facts, tower.text.embed, lambda chunks, _: chunks, at_once=1)
         hashes["classifier_sha256"] = weights_sha256(tower.classifier.model)
     _, tensors = run_shard(flags, tower, tower.preprocess, flags.space, "embeddings")
     metadata = provenance(

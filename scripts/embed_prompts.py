@@ -7,10 +7,9 @@ from singflow import cli
 from singflow.artifacts.files import write_json
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tensors import provenance, write_tensors
-from singflow.config.registry import ConSEEntry, read_space
+from singflow.config.registry import read_space
 from singflow.data.manifest import prompt_of
 from singflow.data.vocabulary import read_vocabulary
-from singflow.engines.code import Code
 from singflow.towers.parameters import Prompts
 from singflow.towers.text_cache import TextCache
 
@@ -35,7 +34,7 @@ def main(flags: Flags) -> None:
 
     from singflow.towers.classifiers import weights_sha256
     from singflow.towers.device import pick_device
-    from singflow.towers.spaces import LIBRARIES, embed_templates, load_text_tower
+    from singflow.towers.spaces import LIBRARIES, embed_templates, load_text_tower, text_facts
 
     concepts = read_vocabulary(flags.vocabulary)
     torch.set_num_threads(1)
@@ -47,15 +46,7 @@ def main(flags: Flags) -> None:
     tower = load_text_tower(entry, device)
     packages = ["torch", *LIBRARIES[entry.source]]
     weights = weights_sha256(tower.module)
-    package = [entry.text.removeprefix("package:")] if isinstance(entry, ConSEEntry) else []
-    facts = {
-        "tower": entry.text if isinstance(entry, ConSEEntry) else entry.id,
-        "weights_sha256": weights,
-        "code": Code().digest("embed_prompts"),
-        "software": provenance([*packages, "tokenizers", *package])["software"],
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
-        "batch_size": flags.batch_size,
-    }
+    facts = text_facts(entry, weights, device, flags.batch_size)
     shown = partial(cli.progress, unit="chunks of texts", description=flags.space)
     side_by_side = flags.threads if device.type == "cpu" else 1
     run = partial(tower.embed, batch_size=flags.batch_size, threads=side_by_side)

@@ -71,10 +71,10 @@ class World:
             features.append(np.hstack([mine[:, :RANK], 0.6 * mine[:, :RANK] @ self.between + 0.5 * mine[:, RANK:]]).astype(np.float32))
         return features, z.astype(np.float32), codes, texts.astype(np.float32)
 
-    def measure(self, features, z, codes, texts, *, seed, keep=None, through=refits.refitted, views=1, reference=None):
+    def measure(self, features, z, codes, texts, *, seed, keep=None, through=refits.refitted, views=1, reference=None, prefixes=None):
         """Scores of every image by name, and what it adds through the fits, or what those of a reference add.
 
-        Fitted to the images, or to the reference's features and embeddings, without the image that is not kept.
+        Fitted to the images, or to the reference's features and embeddings, without the image that is not kept. prefixes: of scores wanted.
         """
         seen, embeddings = (features, z) if reference is None else reference
         k, n = len(seen) // views, len(codes)
@@ -95,7 +95,9 @@ class World:
             "matched_": [refits.Inside(each, rank=RANK) for each in self.subspaces],
         }
         scores = {}
-        for prefix, names in refits.SCORES.items():
+        parts = {prefix: each for prefix, each in parts.items() if prefix in (prefixes or parts)}
+        for prefix in parts:
+            names = refits.SCORES[prefix]
             scores |= {prefix + name: np.zeros(n) for name in names}
             for part in parts[prefix]:
                 for _, chosen, _, _, removal in refits.scored(images, [each.map for each in fits], part):
@@ -267,7 +269,10 @@ def test_two_models_with_equal_scores_differ_in_3_to_7_percent_with_the_fits_and
         features, z, codes, texts = world.draw(trial, n, models=2)
         seen, embeddings, groups, _ = world.draw(10_000 + trial, reference, models=2)
         given = [{"reference": (each, embeddings)} if reference else {} for each in seen]
-        found = [world.measure(each, z, codes, texts, seed=trial, **other) for each, other in zip(features, given, strict=True)]
+        found = [
+            world.measure(each, z, codes, texts, seed=trial, prefixes=["", "conditional_", "control_"], **other)
+            for each, other in zip(features, given, strict=True)
+        ]
         sample, image_id = Sample(codes, reference=Sample(groups) if reference else None), pd.Series(np.arange(n))
         names = ["is_deg", "as_abs_deg", "control_is_deg", "control_as_abs_deg", "is_deg", "as_abs_deg"]
         columns = {model: sample.rows(scores[names].to_numpy()) for model, (scores, _) in zip("ab", found, strict=True)}

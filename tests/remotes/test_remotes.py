@@ -72,7 +72,7 @@ def publisher(checkout, remote):
 
 
 def kill_while_it_pushes(checkout, remote):
-    """A publication that leaves a part of its objects. Where they are files, DVC sends them by their own names, so that one may be left half."""
+    """A publication that leaves a part of its objects. Files DVC sends by their own names, so that one of them may be left half."""
     with publish(checkout, remote, sys.executable, "-m", "singflow") as publication:
         while not remote.objects():
             assert publication.poll() is None, publication.communicate()[0]
@@ -92,13 +92,7 @@ def test_a_publication_killed_while_it_pushes_is_completed_by_the_next(publisher
     assert re.search(rf"pushed to remote {remote.name}; tiers.*: metrics .* MB, translators .* MB, features .* MB", publisher.said)
 
 
-def test_a_colleague_fetches_the_same_bytes(publisher, remote, tmp_path):
-    colleague = reader(publisher, remote, tmp_path / "colleague")
-    assert "nothing is left to do" in colleague.command("fetch", "--remote", remote.name)
-    assert colleague.artifacts() == publisher.artifacts()
-
-
-def test_what_is_damaged_or_missing_there_is_never_taken_and_is_healed(publisher, remote, tmp_path):
+def test_what_is_damaged_or_missing_there_is_never_taken_and_is_healed_and_a_colleague_fetches_the_same_bytes(publisher, remote, tmp_path):
     figure, table = (md5s(publisher)[path] for path in (FIGURE, TABLE))
     remote.flip(figure)
     remote.delete(table)
@@ -114,6 +108,8 @@ def test_what_is_damaged_or_missing_there_is_never_taken_and_is_healed(publisher
     said = make(publisher, REPAIR, remote.writer).stdout
     assert f"{FIGURE}: its object in remote {remote.writer.name} was damaged, and is replaced" in said and " 2 pushed" in said
     assert remote.objects() == set(md5s(publisher).values()) and damaged(remote) == set()
+    assert "nothing is left to do" in colleague.command("fetch", "--remote", remote.name)
+    assert colleague.artifacts() == publisher.artifacts()
 
 
 @pytest.mark.parametrize("remote", ["directory", "ssh", "s3", "http"], indirect=True)

@@ -22,6 +22,7 @@ from singflow.config.registry import OpenCLIPEntry, resolve_spaces
 from singflow.errors import InputError
 from singflow.towers.extraction import run_views
 from singflow.towers.spaces import ConSE, ImageTower, TextTower, _package_model, embed_templates, load_image_tower, load_text_tower
+from singflow.towers.text_cache import TextCache
 from singflow.towers.views import Views
 from singflow.towers.weights import open_clip_tag
 from tests.project import ROOT
@@ -105,7 +106,7 @@ class Logits(torch.nn.Module):
         return features
 
 
-def test_conse_is_the_softmax_weighted_mean_of_the_likeliest_sentences():
+def test_conse_is_the_softmax_weighted_mean_of_the_likeliest_sentences(tmp_path):
     generator = np.random.default_rng(0)
     sentences = generator.standard_normal((30, 8)).astype(np.float32)
     sentences /= np.linalg.norm(sentences, axis=1, keepdims=True)
@@ -126,6 +127,12 @@ def test_conse_is_the_softmax_weighted_mean_of_the_likeliest_sentences():
         best = np.argsort(-z)[:4]
         mean = (weight[best, None] * sentences[best]).sum(0)
         np.testing.assert_allclose(row, mean / np.linalg.norm(mean), atol=1e-6)
+    for embeds in (True, False):
+        asked.clear()
+        tower = ConSE(Logits(), text, list(map(str, range(30))), temperature=2.0, top=4)
+        tower.embed = TextCache(tmp_path, {}, text.embed, lambda chunks, _: chunks, at_once=1)
+        assert torch.equal(tower(torch.from_numpy(logits)), torch.from_numpy(ours))
+        assert bool(asked) is embeds, "another shard finds sentences again"
 
 
 def test_label_sentences_keep_single_precision_where_images_are_embedded_in_half(entry):

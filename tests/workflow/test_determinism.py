@@ -29,6 +29,7 @@ def test_elsewhere_everything_differs_that_could_leak_into_an_artifact(snakemake
 
 def test_the_other_engine_elsewhere_writes_the_same_bytes_and_reproduce_says_so(snakemake_project, dvc_project):
     assert re.fullmatch(r"the same: (\d+) artifacts: \1 identical", dvc_project.said.splitlines()[-1])
+    assert not (dvc_project.folder / ".cache/prompts").is_symlink(), "no text that others embedded was found there"
     ours, theirs = snakemake_project.artifacts(), dvc_project.artifacts()
     assert set(ours) == set(theirs)
     assert [name for name in ours if ours[name] != theirs[name]] == []

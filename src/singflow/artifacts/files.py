@@ -263,3 +263,22 @@ def md5_of(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def code_digest(*rooms: str) -> str:
+    """Digest of the code of rooms of the package.
+
+    Parameters
+    ----------
+    *rooms : str
+        Their names.
+
+    Returns
+    -------
+    str
+        SHA-256 as hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for path in (path for room in rooms for path in sorted((Path(__file__).parents[1] / room).glob("*.py"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -23,6 +23,7 @@ from singflow.analyses.fitting import fit_translators, read_rows
 from singflow.analyses.floor import Exchange, Fitted, Rows, choose_penalties, score
 from singflow.analyses.geometry import coordinate_axes, null_energy
 from singflow.analyses.metrics import Removal, share
+from singflow.artifacts.files import code_digest
 from singflow.artifacts.shards import iterate_whole
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.errors import InputError
@@ -261,25 +262,6 @@ def trained(
     seconds = time.perf_counter() - started
     cli.log.info("translators and floors fitted to %d images in %.1f s, and kept in %s", len(made.is_deg), seconds, cache)
     return made
-
-
-def code_digest(*rooms: str) -> str:
-    """Digest of the code of rooms of the package.
-
-    Parameters
-    ----------
-    *rooms : str
-        Their names.
-
-    Returns
-    -------
-    str
-        SHA-256 as hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    for path in (path for room in rooms for path in sorted((Path(__file__).parents[1] / room).glob("*.py"))):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 HALVES = ("visible_weight", "visible_bias", "hidden", "predicted_weight", "predicted_bias", "embedding_means")

@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from singflow import cli
-from singflow.artifacts.tensors import provenance
-from singflow.config.registry import ConSEEntry, SpaceEntry
+from singflow.config.registry import SpaceEntry
 from singflow.data.manifest import fill
 from singflow.errors import InputError
-from singflow.photo.fits import code_digest
-from singflow.towers.text_cache import TextCache
+from singflow.towers.text_cache import CACHE, TextCache
 
 if TYPE_CHECKING:
     import torch
 
     from singflow.towers.spaces import TextTower
 
-CACHE = Path(".cache/prompts")  # prompts.cache of a study
 BATCH = 64
 
 
@@ -158,20 +155,8 @@ class Texts:
 
     def _kept(self) -> TextCache:
         """The tower, with what it embedded kept in a folder, as embed_prompts keeps it."""
-        import torch
-
-        from singflow.towers.spaces import LIBRARIES
+        from singflow.towers.spaces import text_facts
 
         tower, weights = self._loaded
-        conse = isinstance(self.entry, ConSEEntry)
-        named = self.entry.text if isinstance(self.entry, ConSEEntry) else self.entry.id
-        packages = ["torch", "tokenizers", *LIBRARIES[self.entry.source], *([named.removeprefix("package:")] if conse else [])]
-        facts = {
-            "tower": named,
-            "weights_sha256": weights,
-            "code": code_digest("towers"),
-            "software": provenance(packages)["software"],
-            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
-            "batch_size": BATCH,
-        }
+        facts = text_facts(self.entry, weights, self.device, BATCH)
         return TextCache(CACHE, facts, partial(tower.embed, batch_size=BATCH), lambda chunks, _: chunks, BATCH)

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from singflow.artifacts.files import code_digest
+from singflow.artifacts.tensors import provenance
 from singflow.config.registry import ConSEEntry, OpenCLIPEntry, SpaceEntry
 from singflow.data.manifest import fill, prompt_of
 from singflow.errors import InputError
@@ -35,7 +37,8 @@ class ConSE(ImageTower):
 
     forward: images (n, 3, h, w) -> the mean of the label sentences' embeddings over the `top` likeliest classes,
     weighted by softmax(logits / temperature), at unit norm: (n, m). A sentence, of as many as there are classes, is embedded when
-    its class is first among the likeliest, alone, so that no number depends on the other images.
+    its class is first among the likeliest, alone, so that no number depends on the other images; `embed` does so, which may be replaced
+    by one that finds again what it embedded.
     """
 
     def __init__(self, classifier: Classifier, text: "TextTower", sentences: list[str], temperature: float, top: int) -> None:
@@ -43,6 +46,7 @@ class ConSE(ImageTower):
         self.classifier = classifier
         self.preprocess = classifier.preprocess
         self.text = text
+        self.embed: Encode = text.embed
         self.sentences = sentences
         self.temperature = temperature
         self.top = top
@@ -67,7 +71,7 @@ class ConSE(ImageTower):
         weights, classes = torch.softmax(logits / self.temperature, dim=1).topk(self.top)
         with torch.autocast(images.device.type, enabled=False):  # texts keep single precision, whatever that of images
             for missing in set(classes.flatten().tolist()) - self.known:  # by two threads at once: the same numbers, written twice
-                self.embedded[missing] = torch.from_numpy(self.text.embed([self.sentences[missing]])[0])
+                self.embedded[missing] = torch.from_numpy(self.embed([self.sentences[missing]])[0])
                 self.known.add(missing)
         mean = torch.einsum("nk,nkm->nm", weights, self.embedded[classes])
         return nn.functional.normalize(mean, dim=1)
@@ -285,6 +289,37 @@ def _package_model(distribution: str) -> Path:
     if len(roots) != 1:
         raise InputError(f"config/spaces.yaml: package:{distribution} holds {len(roots)} sentence encoders, not one")
     return roots[0]
+
+
+def text_facts(entry: SpaceEntry, weights: str, device: torch.device, batch_size: int) -> dict[str, Any]:
+    """What decides the bytes of embedded texts besides the texts, as TextCache takes it.
+
+    Parameters
+    ----------
+    entry : ConSEEntry or OpenCLIPEntry
+        Resolved entry of config/spaces.yaml.
+    weights : str
+        Hash of the text tower's weights.
+    device : torch.device
+        Where it runs.
+    batch_size : int
+        Texts per forward pass.
+
+    Returns
+    -------
+    dict
+        Tower, weights, code, versions, kind of processor, batch size.
+    """
+    named = entry.text if isinstance(entry, ConSEEntry) else entry.id
+    package = [named.removeprefix("package:")] if isinstance(entry, ConSEEntry) else []
+    return {
+        "tower": named,
+        "weights_sha256": weights,
+        "code": code_digest("towers"),
+        "software": provenance(["torch", "tokenizers", *LIBRARIES[entry.source], *package])["software"],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
+        "batch_size": batch_size,
+    }
 
 
 def embed_templates(embed: Encode, names: list[str], templates: list[str], own: dict[str, str]) -> np.ndarray:

@@ -13,7 +13,9 @@ import numpy as np
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.cli import log
 from singflow.errors import InputError
+from singflow.towers.parameters import Prompts
 
+CACHE = Path(Prompts.model_fields["cache"].default)
 CHUNK = 1024
 MANY = 4  # chunks
 
