@@ -461,11 +461,50 @@ def test_a_full_disk_is_named_and_nothing_is_lost_or_left(small_disk, kind):
     write(path)
 
 
-@pytest.mark.parametrize("rows", [slice(1, 3), [2, 0], (np.array([2, 0]), slice(1, None)), 1, slice(None)], ids=str)
-def test_what_is_read_of_a_matrix_in_a_file_is_a_copy_that_holds_no_mapping(tmp_path, rows):
-    matrix, expected = Scratch(tmp_path, 3, 2), np.arange(6, dtype=np.float32).reshape(3, 2)
+ROWS = [
+    slice(1, 3),
+    slice(None),
+    slice(9, 2, -3),
+    [2, 0],
+    [1, 4, 8],
+    [3, 3],
+    [0, 39],
+    1,
+    (np.array([2, 0]), slice(1, None)),
+    np.array([[5], [7]]),
+]
+
+
+@pytest.mark.parametrize("rows", [*ROWS, np.array([], int)], ids=str)
+def test_what_is_read_of_a_matrix_in_a_file_is_a_copy(tmp_path, rows):
+    matrix, expected = Scratch(tmp_path, 40, 2), np.arange(80, dtype=np.float32).reshape(40, 2)
     matrix[:] = expected
     read = matrix[rows]
-    assert type(read) is np.ndarray and read.flags.owndata and read.tolist() == expected[rows].tolist()
+    assert type(read) is np.ndarray and read.dtype == np.float32 and read.tolist() == expected[rows].tolist()
     read[:] = -1
     assert matrix[:].tolist() == expected.tolist()
+    with pytest.raises(IndexError, match="40"):
+        matrix[[0, 40]]
+
+
+READS = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from singflow.artifacts.scratch import Scratch
+matrix = Scratch(Path(sys.argv[1]), 400_000, 256)
+for start in range(0, 400_000, 10_000):
+    matrix[start : start + 10_000] = np.full((10_000, 256), start, np.float32)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+order = np.random.default_rng(0).permutation(400_000)
+for start in range(0, 40_000, 10_000):
+    rows = order[start : start + 10_000]
+    assert (matrix[rows][:, 0] == rows // 10_000 * 10_000).all()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_rows_from_all_over_a_large_matrix_need_the_memory_of_these_rows_alone(tmp_path):
+    done = subprocess.run([sys.executable, "-c", READS, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 60, "MB; the rows have 10, the matrix 410"

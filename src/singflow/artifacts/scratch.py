@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
+SPARSE, SPAN_BYTES = 8, 2**26  # up to one row wanted in so many, what lies between them is read with them
+
 
 class Scratch:
     """A float32 matrix (rows, width) in a file without a name beside a step's output, which the system removes however the step ends.
 
-    Rows are read and written by an index or a slice; what has been read is no longer mapped, so that it does not count as memory.
+    Rows are read and written by an index or a slice. What is read is not mapped: the system would map megabytes around each row, which
+    count as memory.
     """
 
     def __init__(self, folder: Path, rows: int, width: int) -> None:
@@ -26,12 +29,31 @@ class Scratch:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def _map(self) -> np.ndarray:
-        return np.memmap(self._file, np.float32, "r+", shape=self.shape) if all(self.shape) else np.empty(self.shape, np.float32)
-
     def __getitem__(self, rows: Any) -> np.ndarray:
-        taken = np.asarray(self._map())[rows]
-        return taken if taken.base is None else taken.copy()
+        if isinstance(rows, tuple):
+            return self[rows[0]][..., rows[1]].copy()
+        wanted = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self):
+            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {len(self)}")
+        flat = wanted.reshape(-1)
+        span = np.arange(flat[0], flat[-1] + 1) if flat.size else flat
+        near = flat.size < span.size <= SPARSE * flat.size and 4 * span.size * self.shape[1] <= SPAN_BYTES
+        taken = self._read(span)[flat - flat[0]] if near and (np.diff(flat) > 0).all() else self._read(flat)
+        return taken.reshape(*wanted.shape, self.shape[1])
+
+    def _read(self, wanted: np.ndarray) -> np.ndarray:
+        """Read rows, those that follow one another in one go."""
+        taken = np.empty((len(wanted), self.shape[1]), np.float32)
+        if not taken.size:
+            return taken
+        number, width, into = self._file.fileno(), 4 * self.shape[1], taken.reshape(-1).view(np.uint8).data
+        starts = [0, *(np.flatnonzero(np.diff(wanted) != 1) + 1).tolist()]
+        for start, end, first in zip(starts, [*starts[1:], len(wanted)], wanted[starts].tolist(), strict=True):
+            done, size = 0, (end - start) * width
+            while done < size:  # the system gives at most 2 GB at once
+                done += os.preadv(number, [into[start * width + done : end * width]], first * width + done)
+        return taken
 
     def __setitem__(self, rows: Any, values: np.ndarray) -> None:
-        self._map()[rows] = values
+        if all(self.shape):
+            np.memmap(self._file, np.float32, "r+", shape=self.shape)[rows] = values

@@ -305,7 +305,8 @@ def _violins(axes: Axes, scores: pd.DataFrame, labels: list[str], shade: str) ->
             for body in bodies:
                 body.set(facecolor=shade, edgecolor=shade, alpha=0.35)
             axes.plot(np.median(sizes), position, "|", color=shade, ms=9, mew=2)
-        axes.scatter(sizes, np.full(len(sizes), position), s=7, color=shade, alpha=0.7, linewidths=0)
+        many = len(sizes) > 500  # which a PDF would hold one by one
+        axes.scatter(sizes, np.full(len(sizes), position), s=7, color=shade, alpha=0.7, linewidths=0, rasterized=many)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(-0.7, len(labels) - 0.3)
     axes.grid(axis="y", color="0.92", lw=0.6)
