@@ -24,7 +24,7 @@ TIERS: tuple[Tier, ...] = ("metrics", "translators", "features")
 READ = re.compile(r"(tables|figures)/|[^/]+\.(json|html)$")
 SHARD = re.compile(r"(features|embeddings)/.*/shard-\d+\.safetensors$")
 MOST_NAMES = 5  # that a message lists
-WHOLE = ("local", "s3", "gs", "azure")  # kinds of remotes where a killed publication leaves nothing half that DVC takes for whole
+HALVES = ("ssh", "webdav", "webdavs")  # kinds of remotes whose servers keep the half of a file whose sender was killed
 LOCK = Path("dvc.lock")
 RWLOCK = Path(".dvc/tmp/rwlock")  # who reads and writes what, which DVC does not write whole
 CACHE = Path(".dvc/cache")
@@ -242,8 +242,8 @@ def remove_damaged(odb: Any, kept: Iterable[Artifact]) -> list[Artifact]:
 def remove_torn(repo: Any, odb: Any) -> None:
     """Remove what a killed publication left half in a remote, so that it comes there again; DVC takes what is there for whole.
 
-    An object is half where it has another size than in the cache. Object stores take an object whole or not at all, and in a folder DVC
-    looks at the content of what it did not write-protect yet: these are not asked.
+    An object is half where it has another size than in the cache. Only servers that keep halves are asked: object stores take an object
+    whole or not at all, and in a folder DVC looks at the content of what it did not write-protect yet.
 
     Parameters
     ----------
@@ -252,7 +252,7 @@ def remove_torn(repo: Any, odb: Any) -> None:
     odb : dvc_data.hashfile.db.HashFileDB
         The remote.
     """
-    if odb.fs.protocol in WHOLE:
+    if odb.fs.protocol not in HALVES:
         return
     cache = repo.cache.local
     md5s = sorted({used.value for among in repo.used_objs(push=True).values() for used in among if cache.exists(used.value)})
@@ -262,7 +262,7 @@ def remove_torn(repo: Any, odb: Any) -> None:
             continue
         if isinstance(there, Exception):
             raise there
-        if there["size"] != cache.fs.size(cache.oid_to_path(md5)):
+        if there["size"] not in (None, cache.fs.size(cache.oid_to_path(md5))):  # None: the server does not tell
             odb.fs.remove(place)
 
 

@@ -105,10 +105,10 @@ def run_views(
     """Run a tower over every view of every image, decoding ahead in threads.
 
     On a CPU as many forward passes as there are threads run side by side, of CPU_BATCH views at most and one thread each, so that
-    the outputs do not depend on `threads`; on a GPU one runs at a time, while the next batches are copied to it.
-    The last batch is filled up to the batch size, so that a row's value does not depend on where batches end. When the
-    GPU's memory is too small, batches are halved from there on; a row
-    then differs by rounding alone. For the whole process, PyTorch's own threads are set to 1 and TF32 is turned off.
+    the outputs do not depend on `threads`; on a GPU one runs at a time, while the next batches are copied to it. The last batch is
+    filled up to the batch size, so that a row's value does not depend on where batches end. When the GPU's memory is too small,
+    batches are halved from there on; a row then differs by rounding alone. For the whole process, PyTorch's own threads are set to 1
+    and TF32 is turned off.
 
     Parameters
     ----------
