@@ -117,6 +117,20 @@ def test_a_program_has_what_its_caller_has_with_or_without_a_server(start, clien
     assert used["words"] == ["program.py", "x y", "--z"] and used["cpu_s"] > 0 and 1 < used["rss_mb"] < 1000
 
 
+def test_what_a_program_took_is_told_at_once_and_not_piece_by_piece_among_lines_of_others(tmp_path):
+    reader, writer = os.pipe2(os.O_DIRECT)  # which keeps apart what is written at once
+    with os.fdopen(reader, "rb", buffering=0) as told:
+        command = [sys.executable, "-Ps", SERVER, tmp_path / "socket", "0"]
+        server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=writer, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+        os.close(writer)
+        until((tmp_path / "socket").exists)
+        (tmp_path / "program.py").touch()
+        ask = [sys.executable, "-IS", CLIENT, tmp_path / "socket", "program.py"]
+        subprocess.run(ask, cwd=tmp_path, stdin=subprocess.DEVNULL, check=True, timeout=PATIENCE)
+        assert told.read(2**16).endswith(b"}\n")
+        server.communicate(timeout=PATIENCE)
+
+
 def test_at_its_end_a_program_does_what_it_registered_and_not_what_the_server_did(start, client, tmp_path):
     (tmp_path / "made.py").write_text(MADE)
     server = start(0, "logging.handlers", "multiprocessing.util", "made.py")

@@ -86,7 +86,8 @@ def _finish(number: int, caller: socket.socket, words: list[str], *, lost: bool)
                 kill(number, signal.SIGKILL)
     _, status, usage = os.wait4(number, 0)
     used = {"words": words, "cpu_s": usage.ru_utime + usage.ru_stime, "rss_mb": usage.ru_maxrss / 1024}
-    print(json.dumps({"event": "used", "level": "", "text": ""} | used), flush=True)
+    line = json.dumps({"event": "used", "level": "", "text": ""} | used) + "\n"
+    os.write(1, line.encode())  # at once, for others add lines to the same file
     with suppress(OSError):
         caller.send(str(os.waitstatus_to_exitcode(status)).encode())
     caller.close()
