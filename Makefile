@@ -14,8 +14,8 @@
 PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
-# Processes of tests that run side by side have a thread each: more would wait for each other.
-ALONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# Processes of tests that run side by side have a thread each: more would wait for each other, and where a step has more, they wait asleep.
+ALONE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 QUICK = $(filter-out $(addprefix tests/,browser cluster faults remotes soak warm workflow),$(patsubst %/,%,$(wildcard tests/*/))) $(wildcard tests/test_*.py)
 BEFORE := doctor plan
 COMMANDS := prefetch resume publish fetch verify reproduce crate
@@ -33,10 +33,10 @@ app: .venv/app
 	@singflow app $(APP)
 
 test: .venv/test
-	$(ALONE) pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	$(ALONE) pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 quick: .venv/test
-	$(ALONE) pytest --numprocesses 3 --dist loadfile $(PYTEST) $(QUICK) tests/workflow/test_plan.py
+	$(ALONE) pytest --numprocesses 4 --dist loadfile $(PYTEST) $(QUICK) tests/workflow/test_plan.py
 
 soak: .venv/test
 	pytest $(PYTEST) tests/soak

@@ -1,3 +1,4 @@
+import gc
 import os
 import re
 import shutil
@@ -39,6 +40,10 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_collection_modifyitems(items):
     """Files whose tests run engines come first: they take longest, and one that began last would leave the other processes idle."""
     items.sort(key=lambda item: item.path.parent.name not in ("cluster", "workflow"))
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what has been loaded stays, and need not be looked at again in every collection
 
 
 @pytest.fixture(scope="session")
