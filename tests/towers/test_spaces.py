@@ -153,6 +153,13 @@ def embed_packaged(tower, packaged):
     return embeddings
 
 
+def test_label_sentences_are_embedded_where_the_image_tower_was_moved_to(entry):
+    text = load_image_tower(entry).to("meta").text  # as to a GPU, after loading; this device holds no numbers
+    text.module.register_forward_pre_hook(lambda module, given: pytest.fail(str(given[0]["input_ids"].device)))
+    with pytest.raises(pytest.fail.Exception, match=r"^meta$"):
+        text.embed(["a photo of a tench"])
+
+
 def test_the_image_tower_puts_packaged_images_near_their_own_labels(entry, packaged):
     _, manifest = packaged
     tower = load_image_tower(entry)

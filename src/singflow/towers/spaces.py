@@ -270,7 +270,7 @@ def _sentence_encoder(entry: ConSEEntry, device: torch.device) -> TextTower:
         return batch, lengths
 
     def encode(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        embeddings: torch.Tensor = model(batch_to_device(batch, device))["sentence_embedding"]
+        embeddings: torch.Tensor = model(batch_to_device(batch, model.device))["sentence_embedding"]  # where it was moved to
         return embeddings
 
     return TextTower(model, tokenize, encode, entry.dim)
