@@ -363,8 +363,8 @@ def test_every_step_explains_itself(step):
 
 
 def test_what_prints_leaves_quietly_when_nobody_reads(tmp_path):
-    for program in ([STEPS[0]], ["-m", "singflow"], ["-m", "singflow", "run"]):
-        assert into_a_closed_pipe(sys.executable, *program, "--help")[0] == ""
+    for words in ([STEPS[0]], ["-m", "singflow"], ["-m", "singflow", "run"]):
+        assert into_a_closed_pipe(sys.executable, *words, "--help")[0] == ""
     tables = tmp_path / "results/demo/tables"
     tables.mkdir(parents=True)
     for name in ("summary", "orders"):
