@@ -5,7 +5,7 @@
 # make quick  the tests of the package and the scripts, without whole studies
 # make soak   what takes longest: kills at random moments, the smoke study of all models, every benchmark, more fuzzing (docs/testing.md)
 # make check  environment, linters, types, and known vulnerabilities of what is installed (make audit)
-# make coverage   the tests of the package alone but for its forks, of publish and of fetch, each program a new process, and the share of lines and branches that they run
+# make coverage   all tests, and the share of lines and branches of the package that they run
 # make bench  speed and growth of the numerical core, extraction, start of scripts; peak memory of every step at the paper's largest size and of a
 #             scan of 100,000 words; the engines' own time on large studies: each beside what it is compared to (docs/performance.md)
 # make dvc.yaml   what is derived and in git: the stages of dvc.yaml out of the rules, the schema of params.yaml, and params.yaml itself
@@ -42,8 +42,8 @@ soak: .venv/test
 	pytest $(PYTEST) tests/soak
 	FUZZ=300 pytest $(PYTEST) -m hypothesis tests
 
-coverage: .venv/test
-	SINGFLOW_COLD=1 pytest --numprocesses 2 --dist loadfile --cov --cov-fail-under=95 --ignore tests/engines/test_forks.py $(PYTEST) $(QUICK) tests/workflow/test_sharing.py tests/workflow/test_publish.py
+coverage: override PYTEST += --cov --cov-fail-under=95
+coverage: test
 
 check: types style workflows audit
 

@@ -19,7 +19,7 @@ from tests.warm import FOLDER
 
 TELL = """
 import json, os, sys
-print(json.dumps([os.getpid(), sys.argv, os.getcwd(), os.environ["WORD"], os.umask(0), "decimal" in sys.modules, sys.stdin.read()]))
+print(json.dumps([os.getpid(), sys.argv, os.getcwd(), os.environ["WORD"], os.umask(0), "colorsys" in sys.modules, sys.stdin.read()]))
 print("complaint", file=sys.stderr)
 sys.exit(7)
 """
@@ -43,9 +43,9 @@ def until(happened):
         time.sleep(0.05)
 
 
-MADE = "import decimal, weakref\nweakref.finalize(decimal.Context, print, 'an object of the server', flush=True)\n"
+MADE = "import colorsys, weakref\nweakref.finalize(colorsys.rgb_to_hls, print, 'an object of the server', flush=True)\n"
 LEAVES = """
-import atexit, decimal, logging.handlers, multiprocessing, os, tempfile, threading, time, weakref
+import atexit, colorsys, logging.handlers, multiprocessing, os, tempfile, threading, time, weakref
 
 def linger(word):
     time.sleep(0.5)
@@ -54,7 +54,7 @@ def linger(word):
 logging.root.addHandler(logging.handlers.MemoryHandler(9, target=logging.StreamHandler()))
 logging.warning("kept back until the end")
 temporary = tempfile.TemporaryDirectory(dir=".", prefix="temporary")
-weakref.finalize(decimal.Decimal, os.write, 1, b"object ")
+weakref.finalize(colorsys.hls_to_rgb, os.write, 1, b"object ")
 atexit.register(os.write, 1, b"function ")
 multiprocessing.get_context("fork").Process(target=linger, args=[b"child "]).start()
 threading.Thread(target=linger, args=[b"thread "]).start()
@@ -69,7 +69,7 @@ def start(tmp_path):
     def begin(group=0, *modules):
         address = tmp_path / "socket"
         server = subprocess.Popen(
-            [sys.executable, "-Ps", SERVER, address, str(group), "decimal", *modules],
+            [sys.executable, "-Ps", SERVER, address, str(group), "colorsys", *modules],
             stdin=subprocess.PIPE,
             stdout=(tmp_path / "used").open("wb"),
             cwd=tmp_path,

@@ -22,7 +22,6 @@ ENGINES = [
     "snakemake.report", "snakemake_executor_plugin_slurm", "dvc.cli.parser", "networkx", "scmrepo.git", "smart_open", "typer", "sshfs",
     "s3fs", "dvc_http",
 ]  # fmt: skip
-COLD = "SINGFLOW_COLD" in os.environ  # every program in a new process, which can be measured (make coverage)
 
 
 def announce() -> None:
@@ -40,8 +39,6 @@ def environment(**loading: str) -> dict[str, str]:
     loading: variables that libraries read while they are loaded; there is a server for each choice of them.
     """
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    if COLD:
-        return {"PATH": path, "SINGFLOW_COLD": "1"}
     folder = Path(os.environ["SINGFLOW_WARM"])
     address = folder / hashlib.sha256(repr(sorted(loading.items())).encode()).hexdigest()[:8]
     with FileLock(address.with_suffix(".lock")):
@@ -77,5 +74,5 @@ def _run(
     program: Path, words: Iterable[object], source: Path, cwd: Path | None, variables: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
     known = os.environ | environment() | {"PYTHONPATH": str(source)} | variables
-    command = [sys.executable, *([] if COLD else ["-IS", CLIENT, known["SINGFLOW_WARM_SOCKET"]]), program, *map(str, words)]
+    command = [sys.executable, "-IS", CLIENT, known["SINGFLOW_WARM_SOCKET"], program, *map(str, words)]
     return subprocess.run(command, cwd=cwd, env=known, capture_output=True, text=True, timeout=PATIENCE)
