@@ -7,9 +7,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from tests import PATIENCE
-from tests.cluster.slurm import Slurm, missing, wait_for
+from tests.cluster.slurm import CONFIG, Slurm, missing, wait_for
 from tests.project import Project, without
 
 BIN, FAULTS = (Path(__file__).parent / name for name in ("bin", "faults"))
@@ -121,17 +122,19 @@ class Running:
             raise AssertionError(f"still running after {PATIENCE} s: {self.said[-4000:]}") from None
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def slurm(tmp_path_factory):
-    """A real Slurm of two nodes with two GPUs each."""
+    """A real Slurm of two nodes with two GPUs each, once no other test run of this machine has one."""
     if reason := missing():
         without(reason)
     trial = Slurm(tmp_path_factory.mktemp("slurm"))
-    try:
-        trial.start()
-        yield trial
-    finally:
-        trial.stop()
+    CONFIG.mkdir(exist_ok=True)
+    with FileLock(CONFIG / "trial.lock"):
+        try:
+            trial.start()
+            yield trial
+        finally:
+            trial.stop()
 
 
 @pytest.fixture(scope="session")

@@ -190,7 +190,6 @@ class Slurm:
     def _configure(self) -> None:
         (self.folder / "state").mkdir()
         nodes = [NODE.format(name=name, port=port, memory=MEGABYTES, gpus=GPUS) for name, port in NODES.items()]
-        CONFIG.mkdir(exist_ok=True)
         (CONFIG / "slurm.conf").write_text(SLURM_CONF.format(folder=self.folder, nodes="\n".join(nodes)))
         (CONFIG / "gres.conf").write_text(GRES_CONF)
         database = CONFIG / "slurmdbd.conf"
@@ -231,7 +230,7 @@ class Slurm:
 
 
 def _end_what_a_killed_run_left() -> None:
-    """Daemons of a test run that was killed, which hold the ports: `missing` has seen that no other Slurm is on this machine."""
+    """Daemons of a test run that was killed, which hold the ports: no other Slurm is on this machine, and no other test run has one."""
     daemons = ("slurmctld", "slurmd", "slurmdbd", "slurmscriptd")
     left = [
         each

@@ -52,7 +52,7 @@ def check_dvc(root: Path, estimated: int) -> Iterator[Finding]:
     yield check_lock(root / ".dvc/tmp/lock")
 
 
-def check_remote(root: Path, config: Any, seconds: float = 20) -> Finding:
+def check_remote(root: Path, config: Any, seconds: float = 60) -> Finding:
     """Whether the default remote answers in time.
 
     Parameters
@@ -62,7 +62,7 @@ def check_remote(root: Path, config: Any, seconds: float = 20) -> Finding:
     config : dvc.config.Config
         DVC's configuration.
     seconds : float
-        Time that a remote on another machine has for its answer.
+        Time that a remote on another machine has for its answer, the start of the process that asks included.
 
     Returns
     -------
