@@ -48,6 +48,7 @@ def pytest_collection_finish():
     gc.freeze()  # what has been loaded stays, and need not be looked at again in every collection
 
 
+@pytest.hookimpl(trylast=True)  # after the file's own fixtures
 def pytest_runtest_teardown(item, nextitem):
     if (nextitem is None or nextitem.path != item.path) and platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)  # what a file's tests needed, which extraction lets no process give back (towers/extraction)
