@@ -22,7 +22,7 @@ from singflow.analyses.statistics import Sample, reference_labels
 from singflow.analyses.summary import Summary
 from singflow.analyses.tables import as_in_paper, is_control, qualify, qualify_pairs, together
 from singflow.artifacts.files import read_json, write_bytes
-from singflow.artifacts.shards import read_manifest
+from singflow.artifacts.shards import read_index
 from singflow.artifacts.tables import BASIS, read_models, read_parquet, read_refits, write_table
 from singflow.config.reading import read_yaml
 
@@ -44,7 +44,7 @@ class Flags(Summary, cli.Selection):
 def main(flags: Flags) -> None:
     cli.limit_threads(1)
     summary = read_models(flags.table, [*BASIS, "known_zero", "known_leak", "weights", "weights_id"])
-    manifest, paper = read_manifest(flags.manifest), read_yaml(flags.paper)
+    manifest, paper = read_index(flags.manifest), read_yaml(flags.paper)
     null_dims = summary.drop_duplicates("model").set_index("model")["null_dim"].to_dict()
     controls = set(map(tuple, summary.loc[is_control(summary), ["space", "model"]].to_numpy()))
     measured = (read_refits(flags.refits / space / model) for space in flags.spaces for model in flags.models)

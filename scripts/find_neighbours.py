@@ -9,7 +9,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.analyses.metrics import Removal, share
-from singflow.artifacts.shards import iterate_whole, read_manifest, together
+from singflow.artifacts.shards import iterate_whole, read_index, together
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis
 from singflow.pictures.neighbours import Index, contents, nearest
@@ -34,7 +34,7 @@ class Flags(cli.Command):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_manifest(flags.manifest)
+    manifest = read_index(flags.manifest, "sha256")
     content = contents(manifest["sha256"])
     translators, basis = read_crossfitted(flags.translator, manifest), read_null_basis(flags.projector)
     removed = translators.each(lambda each: share(each, basis).astype(np.float32))

@@ -5,7 +5,7 @@ from pathlib import Path
 from singflow import cli
 from singflow.analyses.geometry import logit_change, null_space, remove_null
 from singflow.artifacts.files import write_json
-from singflow.artifacts.shards import in_blocks, iterate_shards, read_manifest
+from singflow.artifacts.shards import in_blocks, iterate_shards, read_index
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
 from singflow.translators.parameters import Projector
 
@@ -30,7 +30,7 @@ def main(flags: Flags) -> None:
     split = null_space(head["weight"], flags.rule, flags.energy, flags.rank, made["weight_dtype"])
     null_dim = split.basis.shape[1]
     largest = 0.0
-    for shard in iterate_shards(flags.features, "features", flags.shards, read_manifest(flags.manifest), made["weights_sha256"]):
+    for shard in iterate_shards(flags.features, "features", flags.shards, read_index(flags.manifest), made["weights_sha256"]):
         for features in in_blocks(shard["features"]):
             change = logit_change(head["weight"], features, remove_null(features, split.basis))
             largest = max(largest, float(change.max(initial=0.0)))

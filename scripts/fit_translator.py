@@ -7,13 +7,12 @@ import numpy as np
 from singflow import cli
 from singflow.analyses.fitting import fit_translators, judge
 from singflow.artifacts.files import write_json
-from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.errors import InputError
 from singflow.translators.crossfit import WHOLE, CrossFitted
 from singflow.translators.linear import check_weights, read_imported
 from singflow.translators.parameters import Translator
-from singflow.translators.reference import Paired, training_images
+from singflow.translators.reference import Paired, study_and_training
 from singflow.translators.ridge import Affine
 
 
@@ -53,8 +52,7 @@ def imported(flags: Flags, images: Paired, released: Affine) -> tuple[CrossFitte
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    own = Paired(read_manifest(flags.manifest), flags.features, flags.embeddings, flags.shards)
-    images = training_images(flags.reference, own)
+    own, images = study_and_training(flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference)
     released = read_imported(flags.imported, flags.space, flags.model)
     if released:
         check_weights(flags.space, flags.model, flags.features, flags.embeddings)

@@ -8,7 +8,7 @@ from singflow import cli
 from singflow.analyses.controls import Case, Controls, ControlScores, Subspace, cases, draw_subspace, empty_table, matched
 from singflow.analyses.metrics import Removal
 from singflow.artifacts.files import read_names, write_json
-from singflow.artifacts.shards import iterate_whole, label_rows, read_manifest
+from singflow.artifacts.shards import iterate_whole, label_rows, read_index
 from singflow.artifacts.tables import write_parquet, write_row_groups
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.translators.linear import read_crossfitted
@@ -35,7 +35,7 @@ class Flags(Controls, cli.Command):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_manifest(flags.manifest)
+    manifest = read_index(flags.manifest)
     basis = read_null_basis(flags.projector)
     translators = read_crossfitted(flags.translator, manifest)
     texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]

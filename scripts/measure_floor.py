@@ -12,11 +12,11 @@ from singflow.analyses.floor import Fitted, Floor, choose_penalties, measure, sc
 from singflow.analyses.geometry import coordinate_axes
 from singflow.analyses.unique_information import unique_information
 from singflow.artifacts.files import read_json, read_names, write_json
-from singflow.artifacts.shards import label_rows, read_manifest, shard_path
+from singflow.artifacts.shards import label_rows, shard_path
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.translators.crossfit import WHOLE, GroupSums, split
-from singflow.translators.reference import Paired, training_images
+from singflow.translators.reference import study_and_training
 
 
 class Flags(Floor, cli.Command):
@@ -52,9 +52,8 @@ def known(head: Path, embeddings: Path) -> dict[str, bool]:
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_manifest(flags.manifest)
-    own = Paired(manifest, flags.features, flags.embeddings, flags.shards)
-    images = training_images(flags.reference, own)
+    own, images = study_and_training(flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference)
+    manifest = own.manifest
     axes, rank = coordinate_axes(read_null_basis(flags.projector), images.features_alone)
     texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
     labels = read_names(flags.names)["labels"]

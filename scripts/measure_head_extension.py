@@ -7,11 +7,10 @@ from singflow.analyses.fitting import read_coordinates
 from singflow.analyses.geometry import coordinate_axes
 from singflow.analyses.head_extension import enough, head_extension
 from singflow.artifacts.files import Facts, read_json
-from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis
 from singflow.translators.crossfit import GroupSums, split
-from singflow.translators.reference import Paired, training_images
+from singflow.translators.reference import study_and_training
 
 
 class Flags(cli.Command):
@@ -32,8 +31,7 @@ class Flags(cli.Command):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    own = Paired(read_manifest(flags.manifest), flags.features, flags.embeddings, flags.shards)
-    images = training_images(flags.reference, own)
+    _, images = study_and_training(flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference)
     lambdas = Facts(flags.floor, read_json(flags.floor).of_kind("lambdas", dict))
     axes, rank = coordinate_axes(read_null_basis(flags.projector), images.features_alone)
     sums = GroupSums(split(images.manifest, flags.folds))

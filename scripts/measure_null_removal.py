@@ -9,7 +9,7 @@ from singflow import cli
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
 from singflow.analyses.metrics import Removal, contrast_deg, share
 from singflow.artifacts.files import read_names
-from singflow.artifacts.shards import iterate_whole, label_rows, read_manifest
+from singflow.artifacts.shards import iterate_whole, label_rows, read_index
 from singflow.artifacts.tables import iterate_row_groups, read_parquet, write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.data.manifest import head_classes
@@ -59,7 +59,7 @@ def read_floors(path: Path, image_id: pd.Series) -> pd.DataFrame:
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_manifest(flags.manifest)
+    manifest = read_index(flags.manifest)
     head, made = read_tensors(flags.head, ["weight", "bias"])
     manifest = manifest.assign(class_index=head_classes(manifest, made.parsed("class_names", list | None)))
     basis = read_null_basis(flags.projector)

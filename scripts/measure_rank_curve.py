@@ -5,7 +5,7 @@ from pathlib import Path
 from singflow import cli
 from singflow.analyses.rank_curve import CurveStatistics, RankCurve
 from singflow.artifacts.files import read_names
-from singflow.artifacts.shards import iterate_whole, label_rows, read_manifest
+from singflow.artifacts.shards import iterate_whole, label_rows, read_index
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors
 from singflow.translators.linear import read_crossfitted
@@ -28,7 +28,7 @@ class Flags(RankCurve, cli.Command):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_manifest(flags.manifest)
+    manifest = read_index(flags.manifest)
     head, made = read_tensors(flags.head, ["weight", "bias"])
     translators = read_crossfitted(flags.translator, manifest)
     texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]

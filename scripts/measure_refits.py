@@ -30,11 +30,11 @@ from singflow.analyses.refits import (
 )
 from singflow.artifacts.files import read_json, read_names, write_json
 from singflow.artifacts.scratch import Scratch
-from singflow.artifacts.shards import label_rows, read_manifest
+from singflow.artifacts.shards import label_rows
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.translators.crossfit import WHOLE, GroupSums, split
-from singflow.translators.reference import Paired, training_images
+from singflow.translators.reference import Paired, study_and_training
 from singflow.translators.ridge import Affine
 
 
@@ -105,25 +105,25 @@ def removals(flags: Flags, axes: np.ndarray, rank: int, basis: np.ndarray, predi
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_manifest(flags.manifest)
     basis = read_null_basis(flags.projector)
     translator = read_json(flags.translator)
     refit = bool(flags.folds and basis.shape[1] and translator.of_kind("lambda", float | None) is not None)
     scores = [prefix + name for prefix, names in SCORES.items() for name in names]
     compared = [f"{prefix}{name}_{part}" for prefix in ("", "control_") for name in RANKED for part in PARTS]
     columns, table = dict.fromkeys([*scores, *compared], 0.0), []
-    own = training = Paired(manifest, flags.features, flags.embeddings, flags.shards)
+    paths = flags.manifest, flags.features, flags.embeddings, flags.shards
+    own, training = study_and_training(*paths, flags.reference if refit else None)
     if refit:
         names = read_names(flags.names)["labels"]
-        texts, codes = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"], label_rows(manifest, names, flags.names)
-        training, folder = training_images(flags.reference, own), flags.table.parent
+        texts, codes = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"], label_rows(own.manifest, names, flags.names)
+        folder = flags.table.parent
         axes, rank = read_axes([training] if training is own else [training, own], basis)
         sums = GroupSums(split(training.manifest, flags.folds))
         features, targets, views = read_images(training, folder, axes, sums)
         images = fitted = Images(features, targets, sums.split.place, sums.split.groups, views)
         if training is not own:
             features, targets, views = read_images(own, folder, axes, None, wanted=1)
-            alone = np.full(len(manifest), WHOLE, np.int32)
+            alone = np.full(len(own.manifest), WHOLE, np.int32)
             images = Images(features, targets, alone, alone, views)
         predictors = fits_of(sums.regress(slice(0, rank), slice(rank, None)), read_json(flags.floor).of_kind("lambdas", dict)["predictor"])
         parts = removals(flags, axes, rank, basis, [each.map for each in predictors])

@@ -9,7 +9,7 @@ from singflow import cli
 from singflow.analyses.metrics import Removal, share
 from singflow.analyses.zero_shot import nearest_texts, summarize_zero_shot
 from singflow.artifacts.files import read_names
-from singflow.artifacts.shards import iterate_whole, label_rows, read_manifest
+from singflow.artifacts.shards import iterate_whole, label_rows, read_index
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.translators.linear import read_crossfitted
@@ -34,7 +34,7 @@ class Flags(cli.Command):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_manifest(flags.manifest)
+    manifest = read_index(flags.manifest)
     basis, translators = read_null_basis(flags.projector), read_crossfitted(flags.translator, manifest)
     removed = translators.each(lambda each: share(each, basis).astype(np.float32))
     texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]

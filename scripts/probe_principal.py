@@ -10,7 +10,7 @@ from singflow.analyses.geometry import remove_null
 from singflow.analyses.probes import KINDS, Matrix, Probe, Roles, assign_roles, probe
 from singflow.artifacts.files import write_json
 from singflow.artifacts.scratch import Scratch
-from singflow.artifacts.shards import in_blocks, iterate_shards, read_manifest
+from singflow.artifacts.shards import in_blocks, iterate_shards, read_index
 from singflow.artifacts.tensors import read_null_basis
 from singflow.errors import InputError
 from singflow.translators.crossfit import CrossFitted
@@ -56,7 +56,7 @@ def read_rows(
 
 def main(flags: Flags) -> None:
     cli.limit_threads(1)  # of every product: blocks and classifiers share the threads
-    manifest = read_manifest(flags.manifest)
+    manifest = read_index(flags.manifest, "sha256")
     basis = read_null_basis(flags.projector)
     translators = read_crossfitted(flags.translator, manifest)
     roles = assign_roles(manifest)

@@ -9,7 +9,7 @@ from singflow.analyses.concepts import CHUNK, block_size, block_table, scan_bloc
 from singflow.analyses.metrics import Removal, share, unit
 from singflow.artifacts.files import read_names
 from singflow.artifacts.scratch import Scratch
-from singflow.artifacts.shards import iterate_whole, label_rows, read_manifest
+from singflow.artifacts.shards import iterate_whole, label_rows, read_index
 from singflow.artifacts.tables import write_row_groups
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.parallel import map_ahead
@@ -36,7 +36,7 @@ def main(flags: Flags) -> None:
     Images are translated once, into files.
     """
     cli.limit_threads(flags.threads)
-    manifest = read_manifest(flags.manifest)
+    manifest = read_index(flags.manifest)
     basis = read_null_basis(flags.projector)
     translators = read_crossfitted(flags.translator, manifest)
     texts = read_tensors(flags.texts, ["concept_embeddings"])[0]["concept_embeddings"]

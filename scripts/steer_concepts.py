@@ -9,7 +9,7 @@ import pandas as pd
 from singflow import cli
 from singflow.analyses.steering import Steering, null_directions, steering_scores
 from singflow.artifacts.files import read_names
-from singflow.artifacts.shards import iterate_whole, label_rows, read_manifest
+from singflow.artifacts.shards import iterate_whole, label_rows, read_index
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.errors import InputError, check_labels
@@ -47,7 +47,7 @@ class Flags(Steering, cli.Command):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    manifest = read_manifest(flags.manifest)
+    manifest = read_index(flags.manifest)
     check_labels(flags.labels, manifest["label"].unique(), "steering.labels")
     names = read_names(flags.names)
     if names["targets"] != flags.prompts:

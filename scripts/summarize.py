@@ -11,7 +11,7 @@ from singflow.analyses.summary import Summary, correlate_labels, render_text, su
 from singflow.analyses.tables import is_control, qualify, qualify_pairs
 from singflow.analyses.zero_shot import summarize_zero_shot
 from singflow.artifacts.files import read_json, write_bytes, write_json
-from singflow.artifacts.shards import read_manifest
+from singflow.artifacts.shards import read_index
 from singflow.artifacts.tables import read_parquet, read_refits, write_table
 from singflow.config.registry import read_model
 
@@ -68,7 +68,7 @@ def main(flags: Flags) -> None:
             labels.append(each)
             reliability[space, model] = split_half_reliability(scores["as_deg"].abs().to_numpy(), scores["label"], flags.seed)
     table = pd.DataFrame(models)
-    text = render_text(flags.study, table, read_manifest(flags.manifest), flags.confidence, flags.min_r2)
+    text = render_text(flags.study, table, read_index(flags.manifest), flags.confidence, flags.min_r2)
     by_label = pd.concat(labels, ignore_index=True)
     write_table(flags.tables / "models.csv", table)
     write_table(flags.tables / "labels.csv", qualify(by_label, table))

@@ -5,7 +5,6 @@ from typing import Literal
 
 from singflow import cli
 from singflow.artifacts.files import write_json
-from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tensors import provenance, write_tensors
 from singflow.translators.parameters import Training
 
@@ -32,12 +31,11 @@ class Flags(Training, cli.Command):
 def main(flags: Flags) -> None:
     from singflow.translators.curves import Curves
     from singflow.translators.networks import Pairs, prepare, train
-    from singflow.translators.reference import Paired, training_images
+    from singflow.translators.reference import study_and_training
 
     cli.limit_threads(flags.threads)
     device = prepare(flags.device, flags.threads)
-    own = Paired(read_manifest(flags.manifest), flags.features, flags.embeddings, flags.shards)
-    images = training_images(flags.reference, own)
+    _, images = study_and_training(flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference)
     pairs = Pairs(images.features, images.embeddings, images.shards, images.manifest, device)
     checkpoint = flags.translator.with_name(f"{flags.translator.name}.partial")
     with Curves(flags.log.with_suffix("") if flags.log and flags.history == "tensorboard" else None) as curves:

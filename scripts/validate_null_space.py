@@ -7,7 +7,7 @@ import pandas as pd
 
 from singflow import cli
 from singflow.analyses.null_validation import PERTURBATIONS, effect, perturb
-from singflow.artifacts.shards import iterate_whole, read_manifest
+from singflow.artifacts.shards import iterate_whole, read_index
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 
@@ -33,7 +33,7 @@ def main(flags: Flags) -> None:
     weight, bias = head["weight"].astype(np.float64), head["bias"].astype(np.float64)
     basis = read_null_basis(flags.projector)
     blocks = []
-    for image_id, features in iterate_whole(flags.features, "features", flags.shards, read_manifest(flags.manifest), size=ROWS):
+    for image_id, features in iterate_whole(flags.features, "features", flags.shards, read_index(flags.manifest), size=ROWS):
         for name, perturbation in zip(PERTURBATIONS, perturb(features, image_id, weight, bias, basis, flags.seed), strict=True):
             effects = effect(features, perturbation, weight, bias)
             effects.insert(0, "image_id", image_id)

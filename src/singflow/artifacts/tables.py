@@ -121,7 +121,7 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
         frame.to_parquet(temporary, index=False)
 
 
-def read_parquet(path: Path, kind: str | None = None) -> pd.DataFrame:
+def read_parquet(path: Path, kind: str | None = None, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """Read a table of rows.
 
     Parameters
@@ -130,11 +130,13 @@ def read_parquet(path: Path, kind: str | None = None) -> pd.DataFrame:
         A Parquet file.
     kind : str, optional
         Key of COLUMNS, whose columns it must have; not checked by default.
+    columns : sequence of str, optional
+        Columns that are wanted; all by default.
 
     Returns
     -------
     DataFrame
-        All columns.
+        These columns.
 
     Raises
     ------
@@ -142,15 +144,17 @@ def read_parquet(path: Path, kind: str | None = None) -> pd.DataFrame:
         When it cannot be read, or lacks a column of its kind or has it with another type; the message names the file.
     """
     import pandas as pd
+    from pyarrow import parquet  # type: ignore[import-untyped]
 
     with parquet_errors(path):
-        frame = pd.read_parquet(path)
+        wanted = None if columns is None else [name for name in parquet.read_schema(path).names if name in columns]
+        frame = pd.read_parquet(path, columns=wanted)
     if kind:
-        check_columns(path, frame, kind)
+        check_columns(path, frame, kind, columns)
     return frame
 
 
-def check_columns(path: Path, frame: pd.DataFrame, kind: str) -> None:
+def check_columns(path: Path, frame: pd.DataFrame, kind: str, columns: Sequence[str] | None = None) -> None:
     """Check that a table has the columns of its kind.
 
     Parameters
@@ -161,6 +165,8 @@ def check_columns(path: Path, frame: pd.DataFrame, kind: str) -> None:
         The table.
     kind : str
         Key of COLUMNS.
+    columns : sequence of str, optional
+        Those that it must have; all of its kind by default.
 
     Raises
     ------
@@ -168,6 +174,8 @@ def check_columns(path: Path, frame: pd.DataFrame, kind: str) -> None:
         When it lacks a column or has it with another type; the message names the file.
     """
     for column, letter in COLUMNS[kind].items():
+        if columns is not None and column not in columns:
+            continue
         if column not in frame or (len(frame) and frame[column].dtype.kind != letter):
             raise InputError(f"{path}: has no column {column!r} of {KINDS[letter]}: {MEND}")
 
@@ -205,7 +213,7 @@ def write_row_groups(path: Path, frames: Iterable[pd.DataFrame]) -> None:
     frames : iterable of DataFrame
         At least one, all with the same columns; categories are written as the strings that they stand for.
     """
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
     from pyarrow import parquet
 
     def plain(frame: pd.DataFrame) -> Any:

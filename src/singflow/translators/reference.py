@@ -189,6 +189,36 @@ def fingerprint(reference: str | None) -> str | None:
     return digest.hexdigest()
 
 
+def study_and_training(manifest: Path, features: Path, embeddings: Path, shards: int, reference: str | None) -> tuple[Paired, Paired]:
+    """The images of a study, and those that its translators are fitted on.
+
+    Parameters
+    ----------
+    manifest : Path
+        data/manifest.parquet of the study.
+    features, embeddings : Path
+        Folders of the shards of a model and of a space.
+    shards : int
+        How many there are of each.
+    reference : str or None
+        translator.reference of the study.
+
+    Returns
+    -------
+    own, training : Paired
+        With the columns of read_index(); the same without a reference.
+
+    Raises
+    ------
+    InputError
+        As read_index() and training_images() do.
+    """
+    from singflow.artifacts.shards import read_index
+
+    own = Paired(read_index(manifest, *([] if reference is None else ["sha256"])), features, embeddings, shards)
+    return own, training_images(reference, own)
+
+
 def training_images(reference: str | None, own: Paired) -> Paired:
     """The images that translators are fitted on.
 
@@ -209,17 +239,19 @@ def training_images(reference: str | None, own: Paired) -> Paired:
     InputError
         When the reference has none that were made in the same way, with the same weights, or holds an image of the study.
     """
-    from singflow.artifacts.shards import read_manifest
+    from singflow.artifacts.shards import read_index, read_manifest
 
     if reference is None:
         return own
     folder = reference_folder(reference)
     features, embeddings = (_same(folder / kind, mine) for kind, mine in (("features", own.features), ("embeddings", own.embeddings)))
-    manifest = read_manifest(folder / "data/manifest.parquet")
+    path = folder / "data/manifest.parquet"
+    manifest = read_index(path, "sha256")
     shared = own.manifest["sha256"].isin(manifest["sha256"])
     if shared.any():
+        known = read_manifest(path)["path"][manifest["sha256"].isin(own.manifest["sha256"])]
         raise InputError(
-            f"{folder}: holds {shared.sum()} of the study's images, {own.manifest['path'][shared].iloc[0]} among them, which would be "
+            f"{folder}: holds {shared.sum()} of the study's images, its {known.iloc[0]} among them, which would be "
             "scored in sample: take them out of the study, or write translator.reference: null"
         )
     return Paired(manifest, features, embeddings, len(list(features.glob("shard-*.safetensors"))))

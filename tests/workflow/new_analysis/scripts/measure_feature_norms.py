@@ -6,7 +6,7 @@ import numpy as np
 from singflow.analyses.feature_norms import FeatureNorms, by_label, norms
 
 from singflow import cli
-from singflow.artifacts.shards import iterate_whole, read_manifest
+from singflow.artifacts.shards import iterate_whole, read_index
 from singflow.artifacts.tables import write_parquet
 
 
@@ -20,7 +20,7 @@ class Flags(FeatureNorms, cli.Command):
 
 
 def main(flags: Flags) -> None:
-    manifest = read_manifest(flags.manifest)
+    manifest = read_index(flags.manifest)
     found = np.empty(len(manifest))
     for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest):
         found[image_id] = norms(features, flags.order)
