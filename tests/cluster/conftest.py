@@ -122,11 +122,16 @@ class Running:
             raise AssertionError(f"still running after {PATIENCE} s: {self.said[-4000:]}") from None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def parts():
+    """What Slurm needs is looked for first, before a study is computed that is to be compared with one on Slurm."""
+    if reason := missing():
+        without(reason)
+
+
 @pytest.fixture(scope="package")
 def slurm(tmp_path_factory):
     """A real Slurm of two nodes with two GPUs each, once no other test run of this machine has one."""
-    if reason := missing():
-        without(reason)
     trial = Slurm(tmp_path_factory.mktemp("slurm"))
     CONFIG.mkdir(exist_ok=True)
     with FileLock(CONFIG / "trial.lock"):

@@ -92,13 +92,13 @@ def test_the_verdict_says_first_what_is_above_the_floor_and_ranks_by_the_rest_on
     rows, excess = [("b", 1.0, 6.0, 4, "good"), ("a", 5.0, 8.0, 4, "good")], [("a", 3, 0), ("b", -3, 0)]
     text = said(rows, excess)
     assert text[0] == (
-        "A (IS 8.00°, floor 4.00°, Delta R² +0.020) and b (IS 6.00°, floor 4.00°, Delta R² +0.020) "
+        "A (conditional IS 3.00°, floor 2.50°; Delta R² +0.020) and b (conditional IS 3.00°, floor 2.50°; Delta R² +0.020) "
         "hold meaning beyond what the principal space tells."
     )
     mixed = said(rows, excess, verdicts={"a": SOME, "b": NONE})
     assert mixed[0] == (
-        "In a (IS 8.00°, floor 4.00°, Delta R² +0.020) there is some sign of meaning in the null space; "
-        "in b (IS 6.00°, floor 4.00°, Delta R² +0.020) there is no sign of meaning in the null space."
+        "In a (conditional IS 3.00°, floor 2.50°; Delta R² +0.020) there is some sign of meaning in the null space; "
+        "in b (conditional IS 3.00°, floor 2.50°; Delta R² +0.020) there is no sign of meaning in the null space."
     )
     assert mixed[1].startswith("The null space of a")
     nothing = said(rows, excess, verdicts={"a": NONE, "b": NONE}, floor=9.0)
@@ -211,6 +211,7 @@ def test_what_leaks_are_labels_of_several_images_above_their_own_floor_and_commo
     concepts = pd.DataFrame({"space": "s", "model": "a", "kind": "strongest", "concept": ["fur", "sky", "fur"], "n": [1, 2, 4]})
     (row,) = what_leaks(models([("a", 1.0, 6.0, 4, "good")]), labels, concepts, "s")
     assert (row["labels"], row["concepts"]) == (["y (6.0°, floor 2.0°)"], ["fur", "sky"])
+    assert (row["conditional_is"], row["conditional_floor"]) == ("3.00°", "floor 2.50°")
     assert (row["verdict"], row["floor"], row["delta_r2"], row["delta_r2_interval"]) == (MEANING, "4.00°", "+0.020", "+0.010 to +0.030")
 
 

@@ -124,7 +124,9 @@ def _evidence(rows: list[dict[Any, Any]]) -> str:
 
 
 def _scores(row: dict[Any, Any]) -> str:
-    return f"IS {row['is_mean']:.2f}°, floor {row['floor_is_mean']:.2f}°, Delta R² {row['delta_r2']:+.3f}"
+    return (
+        f"conditional IS {row['conditional_is_mean']:.2f}°, floor {row['floor_conditional_is_mean']:.2f}°; Delta R² {row['delta_r2']:+.3f}"
+    )
 
 
 def _named(row: dict[Any, Any]) -> str:
@@ -293,6 +295,8 @@ def what_leaks(models: pd.DataFrame, labels: pd.DataFrame, concepts: pd.DataFram
                 "labels": [f"{each.label} ({each.is_deg_mean:.1f}°, floor {each.floor_is_deg_mean:.1f}°)" for each in top.itertuples()],
                 "concepts": [] if blind else list(common),
                 "floor": f"{row['floor_is_mean']:.2f}°",
+                "conditional_is": f"{row['conditional_is_mean']:.2f}°",
+                "conditional_floor": f"floor {row['floor_conditional_is_mean']:.2f}°",
                 "delta_r2": f"{row['delta_r2']:+.3f}",
                 "delta_r2_interval": "" if pd.isna(row["delta_r2_low"]) else f"{row['delta_r2_low']:+.3f} to {row['delta_r2_high']:+.3f}",
                 "verdict": row["verdict"],
