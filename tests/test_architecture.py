@@ -1,6 +1,8 @@
-"""docs/architecture.md against the code: the rooms that it lists, and the files and steps that it names."""
+"""docs/architecture.md against the code: the rooms that it lists, and the files and steps that it names; what imports load."""
 
 import re
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 
 import grimp
@@ -22,6 +24,23 @@ def test_imports_have_no_circle(monkeypatch):
     graph = grimp.build_graph("singflow", cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     assert len(list(TopologicalSorter(imports).static_order())) == len(imports) > 60
+
+
+HEAVY = {"torch", "timm", "open_clip", "transformers", "diffusers", "sklearn", "matplotlib", "plotly", "snakemake", "dvc"}
+STEPS = f"""
+import runpy, sys
+from pathlib import Path
+for step in sorted(Path("scripts").glob("*.py")):
+    runpy.run_path(str(step), run_name="imported")
+    print(step.stem, *{HEAVY} & set(sys.modules))
+"""
+
+
+def test_no_step_loads_a_heavy_library_before_it_uses_it():
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS], cwd=ROOT, env={"PYTHONPATH": str(ROOT / "src")}, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 
 
 def test_every_file_that_the_page_names_is_there():
