@@ -203,6 +203,7 @@ def test_in_sample_the_text_judges_nothing_and_says_so(scores):
     manifest = pd.DataFrame({"label": scores["label"], "split": "train"})
     text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
     assert text.count("in sample as in the paper") == 2 and UNJUDGED in text and row["p_is"] is None
+    assert row["marks"] == "in sample" and text.count("\nm# ") == 2 and "# m: in sample: the translator has seen the images" in text
 
 
 @pytest.mark.parametrize(

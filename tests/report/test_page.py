@@ -199,6 +199,10 @@ def test_warnings_name_weak_translators_stand_ins_random_weights_and_low_accurac
     )
     assert all(word in text for word in ("random weights", "a in s explain less than 0.2", "stand-in for CLIP", "Top-1 far below"))
     assert warnings(models([("a", 1.0, 6.0, 4, "good")]), {"s": "open_clip"}, 0.2) == []
+    seen = models([("a", 1.0, 6.0, 4, "good")]).assign(marks="in sample")
+    assert warnings(seen, {"s": "open_clip"}, 0.2) == [
+        "# In sample, as in the paper: the translator of a in s has seen the images that it translates."
+    ]
     lost = models([("a", 1.0, 6.0, 4, "good")]).assign(rank_stored=19)
     assert warnings(lost, {"s": "open_clip"}, 0.2) == [
         "Rank at the precision of the stored weights and at float64: a 19 (float32) and 20, 1 direction fewer. Rule exact takes the first."

@@ -10,7 +10,7 @@ import scipy
 from pydantic import Field
 
 from singflow.analyses.statistics import Sample, holm, rank_correlations, reference_labels, through_fits, top1_shortfall
-from singflow.analyses.tables import EDGE, LEAK, MARKS, WEAK, ZERO, mark, marked
+from singflow.analyses.tables import EDGE, LEAK, MARKS, SEEN, WEAK, ZERO, mark, marked
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import (
     MOST_DRAWS,
@@ -119,7 +119,15 @@ def summarize_model(
         "n_train": translator["n_train"],
         "n_validation": translator["n_validation"],
         "translator": "weak" if weak else "good",
-        "marks": mark({WEAK: weak, ZERO: floor["known_zero"], LEAK: floor["known_leak"], EDGE: translator["lambda_at_edge"]}),
+        "marks": mark(
+            {
+                WEAK: weak,
+                ZERO: floor["known_zero"],
+                LEAK: floor["known_leak"],
+                EDGE: translator["lambda_at_edge"],
+                SEEN: translator["in_sample"],
+            }
+        ),
         "verdict": verdict(projector["null_dim"], floor, zero, 1 - confidence),
         **{name: floor[name] for name in FLOOR},
         "max_logit_change": float(scores["logit_change"].max()),
@@ -483,6 +491,9 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
     if models["lambda_at_edge"].any():
         named = ", ".join(models.loc[models["lambda_at_edge"], "model"].unique())
         lines.append(f"{MARKS[EDGE]} {named}: the best penalty is at the edge of translator.lambdas: extend the list.")
+    if models["in_sample"].any():
+        named = ", ".join(models.loc[models["in_sample"], "model"].unique())
+        lines.append(f"{MARKS[SEEN]} {named}: {SEEN}: the translator has seen the images that it translates, as in the paper.")
     if differences := rank_differences(models):
         lines.append(differences)
     if (models["null_dim"] == 0).any():

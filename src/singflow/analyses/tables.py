@@ -10,8 +10,8 @@ from singflow.artifacts.tables import BASIS
 if TYPE_CHECKING:
     import pandas as pd
 
-WEAK, ZERO, LEAK, EDGE = "weak translator", "known zero", "known leak", "penalty at the edge"
-MARKS = {WEAK: "*", ZERO: "~", LEAK: "+", EDGE: "^"}  # what a model carries in words, and beside its name in running text
+WEAK, ZERO, LEAK, EDGE, SEEN = "weak translator", "known zero", "known leak", "penalty at the edge", "in sample"
+MARKS = {WEAK: "*", ZERO: "~", LEAK: "+", EDGE: "^", SEEN: "#"}  # what a model carries in words, and beside its name in running text
 
 
 def is_control(models: pd.DataFrame) -> pd.Series:

@@ -103,7 +103,7 @@ def bare(model: str) -> str:
 
 
 def caption(model: str, rows: pd.DataFrame, between: str = " ") -> str:
-    """A model's name with its marks, in words: a weak translator, a known zero, a penalty at the edge of those tried.
+    """A model's name with its marks, in words: a weak translator, a known zero, a penalty at the edge, in sample.
 
     Parameters
     ----------

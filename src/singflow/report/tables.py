@@ -23,7 +23,7 @@ COLUMNS = {  # column of a table -> (header, explanation)
     "marks": (
         "marks",
         "weak translator: explains too little of the held-out images to be trusted; known zero: in this space nothing can be hidden; "
-        "penalty at the edge: a better one may lie beyond those tried",
+        "penalty at the edge: a better one may lie beyond those tried; in sample: the translator has seen the images, as in the paper",
     ),
     "validation_r2": ("translator R²", "share of the held-out variation that the translator explains"),
     "zero_shot": ("zero-shot", "share of images whose translated feature is nearest to the text of their own label"),

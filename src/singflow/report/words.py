@@ -8,7 +8,7 @@ import pandas as pd
 
 from singflow.analyses.ranking import CHART, PAPER, beside_chart
 from singflow.analyses.summary import MEANING, NO_NULL_SPACE, NONE, SOME, UNJUDGED, controls_said, rank_differences
-from singflow.analyses.tables import EDGE, LEAK, MARKS, WEAK, ZERO, marked
+from singflow.analyses.tables import EDGE, LEAK, MARKS, SEEN, WEAK, ZERO, marked
 
 MOST = 3  # models that a sentence says numbers of, or lists beside another
 
@@ -244,6 +244,8 @@ def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> lis
         )
     if EDGE in carried:
         said.append(f"{MARKS[EDGE]} The best penalty of {carried[EDGE]} is at the edge of translator.lambdas: a better one may lie beyond.")
+    if SEEN in carried:
+        said.append(f"{MARKS[SEEN]} In sample, as in the paper: the translator of {carried[SEEN]} has seen the images that it translates.")
     stand_ins = [name for name, source in spaces.items() if source == "conse"]
     if stand_ins:
         said.append(
