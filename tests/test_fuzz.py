@@ -464,7 +464,7 @@ def test_damaged_tables_of_rows_are_read_or_refused_with_the_mend(tmp_path, data
     content = written(tables.write_parquet, MANIFEST)(tmp_path)
     path = of(tmp_path, "manifest.parquet", data.draw(damaged(content, BYTES)))
     by_group, by_label = lambda path: list(tables.iterate_row_groups(path, ["label"])), lambda path: tables.read_rows(path, "label", ["a"])
-    for read in (sharding.read_manifest, by_group, by_label):
+    for read in (sharding.read_manifest, sharding.read_index, by_group, by_label):
         judge(path, read, files.MEND)
 
 
@@ -481,6 +481,20 @@ def test_a_column_that_is_missing_or_of_another_type_is_named_with_the_mend(tmp_
     tables.write_parquet(path, data.draw(st.sampled_from([frame.drop(columns=victim), frame.assign(**{victim: values[other]})])))
     with pytest.raises(InputError, match=rf"t\.parquet: has no column '{victim}' of \w+.*: {files.MEND}"):
         tables.read_parquet(path, kind)
+
+
+def test_an_index_holds_what_is_asked_for_of_the_manifest_and_is_checked_alike(tmp_path):
+    path, columns = tmp_path / "m.parquet", {*sharding.INDEX, "sha256"}
+    tables.write_parquet(path, MANIFEST)
+    expected = MANIFEST[[name for name in MANIFEST if name in columns]]
+    pd.testing.assert_frame_equal(sharding.read_index(path, "sha256"), expected, check_dtype=False)
+    assert {*sharding.read_index(path)} == {*sharding.INDEX} < {*MANIFEST}
+    tables.write_parquet(path, MANIFEST.drop(columns="sha256"))
+    with pytest.raises(InputError, match=rf"m\.parquet: has no column 'sha256' of texts: {files.MEND}"):
+        sharding.read_index(path, "sha256")
+    tables.write_parquet(path, MANIFEST.assign(image_id=MANIFEST["image_id"] + 1))
+    with pytest.raises(InputError, match=r"m\.parquet: image_id does not count 0, 1, 2"):
+        sharding.read_index(path)
 
 
 @pytest.mark.parametrize("place", ["/etc/x.jpg", "../x.jpg", "a/../../x.jpg", "a/..", ".."])

@@ -23,6 +23,7 @@ COLUMNS = {  # column of a table -> (header, explanation)
     "marks": (
         "marks",
         "weak translator: explains too little of the held-out images to be trusted; known zero: in this space nothing can be hidden; "
+        "known leak: what tells some classes apart was hidden on purpose; "
         "penalty at the edge: a better one may lie beyond those tried; in sample: the translator has seen the images, as in the paper",
     ),
     "validation_r2": ("translator R²", "share of the held-out variation that the translator explains"),
