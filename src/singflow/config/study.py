@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationEr
 
 from singflow.analyses.concepts import Concepts
 from singflow.analyses.controls import Controls
-from singflow.analyses.floor import Floor
+from singflow.analyses.evidence import Evidence
 from singflow.analyses.null_energy import NullEnergy
 from singflow.analyses.probes import Probe
 from singflow.analyses.rank_curve import RankCurve
@@ -68,7 +68,7 @@ class Study(Section):
     projector: Projector
     translator: Translator
     controls: Controls
-    floor: Floor
+    evidence: Evidence
     rank_curve: RankCurve
     concepts: Concepts
     steering: Steering
