@@ -17,6 +17,7 @@ class Flags(Data, cli.Command):
     """List, draw, decode once and split the images of a study."""
 
     folds: int
+    reference: str | None = None
     seed: int
     threads: int
     manifest: Path
@@ -47,6 +48,7 @@ def main(flags: Flags) -> None:
             max_rejected_fraction=flags.max_rejected_fraction,
             seed=flags.seed,
             threads=flags.threads,
+            referenced=flags.reference is not None,
             progress=partial(cli.progress, unit="images", description="decode"),
         )
     except Refusal as error:

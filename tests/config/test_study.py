@@ -1,6 +1,8 @@
 import copy
+import itertools
 import json
 import re
+import shutil
 
 import pytest
 import yaml
@@ -8,8 +10,9 @@ from dvc.utils.serialize import modify_yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from singflow.commands.study import study as write_study
 from singflow.config.reading import check_same_in_both, read_yaml
-from singflow.config.study import Study, check, complete, expand_home, json_schema, render, typed
+from singflow.config.study import Study, check, complete, expand_home, json_schema, read_layers, render, typed
 from singflow.errors import InputError
 from tests.project import ROOT, Project
 
@@ -63,7 +66,8 @@ def test_a_study_holds_differences_from_the_defaults_alone(path):
     defaults = complete({key: differences[key] for key in ("study", "models")})
     for name, value in differences.items():
         for key, each in value.items() if isinstance(value, dict) else [(None, value)]:
-            if name not in ("study", "models") and (name, key) not in (("comparison", "models"), ("pictures", "closeup")):
+            derived = ("comparison", "models"), ("pictures", "closeup"), ("translator", "reference")
+            if name not in ("study", "models") and (name, key) not in derived:
                 assert each != (defaults[name] if key is None else defaults[name][key]), (name, key)
 
 
@@ -104,6 +108,131 @@ def test_what_follows_from_another_key_follows_it_unless_it_is_given():
     study = complete(given | {"unheard_of": 1})
     assert (study["extraction"]["shard_ids"], study["comparison"]["models"], study["pictures"]["closeup"]) == (["1"], [], "a")
     assert list(study) == [*Study.model_fields, "unheard_of"]
+
+
+LITE0, LITE1, LITE2, ANIMALS = "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "animals_lite0"
+
+
+@pytest.mark.parametrize(
+    ("models", "sections", "reference", "joined"),
+    [
+        ([LITE0], {}, "packaged", [LITE2, ANIMALS]),
+        ([LITE0, LITE1], {"translator": None, "controls": None, "extraction": None}, "packaged", [LITE2, ANIMALS]),
+        ([ANIMALS, LITE2], {}, "packaged", []),
+        ([LITE2], {"translator": {"folds": 0}}, "packaged", [ANIMALS]),
+        ([LITE0], {"translator": {"reference": None}}, None, [LITE2, ANIMALS]),
+        ([LITE0], {"translator": {"reference": "results/mine"}}, "results/mine", [LITE2, ANIMALS]),
+        ([LITE0], {"controls": {"known": "none"}}, "packaged", []),
+        ([LITE0, "resnet50"], {}, None, []),
+        (["timm/tf_efficientnet_lite0.in1k"], {}, None, []),  # the hub's weights, which may be others
+        ([LITE0], {"spaces": ["clip_vit_l14"]}, None, []),
+        ([LITE0], {"spaces": ["conse_minilm", "clip_vit_l14"]}, None, []),
+        ([LITE0], {"weights": "random"}, None, []),
+        ([LITE0], {"extraction": {"precision": "bfloat16"}}, None, []),
+        ([LITE0], {"extraction": {"decode": "reduced"}}, None, []),
+        (["efficientnet_lite9"], {}, None, []),
+        ([7], {}, None, []),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_study_of_packaged_models_gets_the_packaged_reference_and_the_known_controls(monkeypatch, models, sections, reference, joined):
+    monkeypatch.chdir(ROOT)
+    study = complete({"study": "mine", "models": models} | sections)
+    assert study["translator"]["reference"] == reference
+    assert study["models"] == [*models, *joined] and study["pictures"]["closeup"] == models[0]
+
+
+def test_known_controls_are_found_by_what_they_are_and_not_by_name(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    (tmp_path / "reference").symlink_to(ROOT / "reference")
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "config/models.yaml"
+    path.write_text(path.read_text().replace(f"{LITE2}:", "words:").replace(f"{ANIMALS}:", "beasts:"))
+    assert complete({"study": "mine", "models": [LITE0]})["models"] == [LITE0, "words", "beasts"]
+    path.write_text(path.read_text().replace("keep_classes: 0-397", "classes: 1000"))
+    assert complete({"study": "mine", "models": [LITE0]})["models"] == [LITE0, "words"]
+
+
+def test_the_demo_has_two_models_and_two_controls():
+    demo = complete(read_yaml(ROOT / "config/studies/demo.yaml"))
+    assert (demo["models"], demo["translator"]["reference"]) == ([LITE0, LITE1, LITE2, ANIMALS], "packaged")
+
+
+def test_the_paper_to_the_letter_differs_from_the_paper_in_its_folds_alone():
+    paper, letter = (read_yaml(ROOT / f"config/studies/{name}.yaml") for name in ("paper", "paper_letter"))
+    assert letter == paper | {"study": "paper_letter", "translator": paper["translator"] | {"folds": 0}}
+
+
+def test_studies_of_other_models_can_be_laid_over_the_demo(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for path in (ROOT / "config/studies").glob("*.yaml"):
+        laid = check(read_layers(path), path.name)
+        assert laid.translator.reference == ("packaged" if laid.study == "demo" else None), path
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch, caplog):
+    """`singflow study` of a text: params.yaml, or the refusal, and the log."""
+    monkeypatch.chdir(ROOT)
+    caplog.set_level("INFO")
+
+    def write(text, check=False):
+        (tmp_path / "mine.yaml").write_text(text)
+        caplog.clear()
+        try:
+            write_study(str(tmp_path / "mine.yaml"), tmp_path / "params.yaml", check=check)
+        except InputError as error:
+            return str(error), caplog.messages
+        return read_yaml(tmp_path / "params.yaml"), caplog.messages
+
+    return write
+
+
+def test_what_was_chosen_is_said_in_one_line_with_how_to_choose_otherwise(written):
+    text = f"study: mine\nmodels: [{LITE0}]\n"
+    study, (line,) = written(text)
+    assert study["models"] == [LITE0, LITE2, ANIMALS] and study["translator"]["reference"] == "packaged"
+    assert "fitted on 507 packaged ImageNet images (on your own: write translator.reference: null); " in line
+    assert f"{LITE2} and {ANIMALS} join the models as known controls (without: controls.known: none)" in line
+    assert written(text, check=True)[1] == [] == written(render(study))[1]
+    assert written(f"{text}translator: {{reference: null}}\ncontrols: {{known: none}}\n")[1] == []
+    assert f": {ANIMALS} joins the models" in written(f"study: mine\nmodels: [{LITE2}]\ntranslator: {{reference: null}}")[1][0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("study: mine\n", "models: missing: write the classifiers to look into, as in `models: [efficientnet_lite0]`"),
+        ("study: mine\nmodels: []\n", "models: missing: write the classifiers to look into, as in `models: [efficientnet_lite0]`"),
+        ("models: [efficientnet_lite0]\n", "study: missing: write a name for its folder below results/, as in `study: mine`"),
+        ("study: mine\nmodels: [efficientnet_lite9]\n", "no entry 'efficientnet_lite9': did you mean 'efficientnet_lite"),
+        ("study: mine\nmodels: [timm/resnet18]\n", "id 'resnet18' must be pinned as name.tag"),
+        ("study: mine\nmodels: [resnet50]\nspaces: [clip]\n", "spaces.yaml: no entry 'clip': "),
+    ],
+)
+def test_a_study_without_models_or_of_unknown_ones_is_refused_when_it_is_written(written, tmp_path, text, words):
+    assert words in written(text)[0] and not (tmp_path / "params.yaml").exists()
+
+
+def test_a_model_whose_file_is_not_there_yet_may_be_written_down(written, tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "config/models.yaml").open("a") as registry:
+        registry.write("own: {source: timm, id: resnet18.a1_in1k, weights: file:checkpoints/own.pth}\n")
+    assert written("study: mine\nmodels: [own]\n")[0]["models"] == ["own"]
+
+
+def test_a_study_of_an_older_version_is_refused_with_the_command_that_writes_it_anew(written):
+    old = copy.deepcopy(PARAMS)
+    old["floor"] = {"permutations": 20}
+    del old["evidence"], old["controls"]["known"]
+    missing = "missing; every key must be written out: `singflow study params.yaml` does it"
+    assert sorted(refusal(old).splitlines()) == [
+        f"params.yaml: controls.known: {missing}",
+        f"params.yaml: evidence: {missing}",
+        "params.yaml: floor: of an older version, evidence took its place: `singflow study params.yaml` writes the study anew",
+    ]
+    assert written(yaml.safe_dump(old))[0] == PARAMS
 
 
 @pytest.mark.parametrize(
@@ -198,13 +327,11 @@ def test_a_penalty_must_be_a_positive_finite_number(place, penalty):
 @pytest.mark.parametrize("folds", [1, -1, 2.0, "5", True, None])
 def test_folds_are_none_or_several(folds):
     assert f"params.yaml: translator.folds: {folds!r} " in refusal(changed({"translator.folds": folds}))
-    for number in (0, 2, 1000):
-        alone = {"translator.folds": number, "translator.reference": None}
-        assert check(changed(alone), "params.yaml").translator.folds == number
+    for number, reference in itertools.product((0, 2, 1000), (None, "packaged")):
+        assert check(changed({"translator.folds": number, "translator.reference": reference}), "params.yaml").translator.folds == number
 
 
-def test_a_reference_is_another_study_and_never_in_sample():
-    assert "with a reference no image is scored in sample: write folds: 5" in refusal(changed({"translator.folds": 0}))
+def test_a_reference_is_another_study():
     assert "is results/demo, the study itself: write reference: null" in refusal(changed({"translator.reference": "results/demo"}))
     assert check(changed({"translator.reference": "results/other"}), "params.yaml").translator.reference == "results/other"
 
@@ -223,7 +350,7 @@ CONTROLS = PARAMS["controls"] | {"min_draws": 9, "max_draws": 8}
         {"projector.rank": -1}, {"translator.lambdas": []}, {"translator.folds": 1}, {"translator.kind": "mlp"}, {"controls.min_draws": 1},
         {"summary.resamples": 99}, {"summary.confidence": 1.0}, {"summary.min_r2": 1.5}, {"plot_concepts.extremes": 0},
         {"concepts.vocabulary": None}, {"controls.dimensions": [0]}, {"controls.tolerance_deg": 0.0}, {"controls": CONTROLS},
-        {"floor.permutations": 0}, {"rank_curve.kept": []}, {"rank_curve.kept": [1.5]}, {"concepts.nearest": 0},
+        {"evidence.draws": 1}, {"evidence.margin": -0.1}, {"controls.known": "some"}, {"rank_curve.kept": []}, {"rank_curve.kept": [1.5]}, {"concepts.nearest": 0},
         {"steering.target_is_deg": []}, {"steering.target_is_deg": [180.0]}, {"steering.target_is_deg": [5.0, 5.0]},
         {"steering.prompts": ["a", "a"]},
         {"training.losses": []}, {"training.losses": ["mse", "mse"]}, {"training.dropout": 1.0}, {"comparison.kinds": ["mlp5"]},

@@ -728,8 +728,16 @@ def test_of_a_few_images_without_a_split_among_many_that_have_one_some_are_held_
 def test_a_study_without_one_of_the_splits_is_refused(pool, split, missing):
     with pytest.raises(InputError, match=f"no image is in the split {missing}"):
         build(pool, [Candidate(f"g{i}", "cat", -1, "", split) for i in range(4)])
-    with pytest.raises(InputError, match="no image is in the split train"):
+
+
+def test_one_image_is_enough_with_a_reference_alone_and_two_are_without(pool):
+    with pytest.raises(InputError, match=r"^1 image, (.*): at least 2 are needed, .*: add images, or write translator.reference: packaged"):
         build(pool, labelled({"cat": 1}))
+    manifest, _ = build(pool, labelled({"cat": 1}), referenced=True)
+    assert len(manifest) == 1
+    for seed in range(5):
+        manifest, _ = build(pool, labelled({"cat": 1, "dog": 1}), seed=seed)
+        assert sorted(zip(manifest["split"], manifest["fold"] == 0, strict=True)) == [("train", False), ("validation", True)]
 
 
 @pytest.mark.parametrize("copies", [(1, 2, 3, 1, 4, 1, 3), (5, 1, 1), (2, 1, 2, 1, 2)])
@@ -801,7 +809,7 @@ def test_copies_of_one_image_are_in_one_fold_and_on_one_side_of_the_split(tmp_pa
 def test_a_study_of_copies_of_one_image_is_refused(tmp_path):
     for number in range(6):
         picture(tmp_path / f"{'cat' if number % 2 else 'dog'}/{number}.png", 0)
-    with pytest.raises(InputError, match="no image is in the split train"):
+    with pytest.raises(InputError, match="^1 image in 6 copies, "):
         build(tmp_path, candidates(*(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png"))))
 
 

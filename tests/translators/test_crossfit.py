@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from singflow.errors import InputError
-from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums, Validation, cross_validate, penalties, r2_without, split
+from singflow.translators.crossfit import (
+    WHOLE,
+    CrossFitted,
+    GroupSums,
+    Validation,
+    cross_validate,
+    penalties,
+    r2_without,
+    split,
+)
+from singflow.translators.crossfit import ridge as solved
 from singflow.translators.ridge import Affine
 
 LAMBDAS = [1e-4, 1e-2, 0.1, 1.0, 10.0]
@@ -182,6 +192,17 @@ def test_without_any_feature_there_is_nothing_to_penalize_and_the_mean_embedding
     assert r2_without(sums, 1.0) == 0
 
 
+@pytest.mark.parametrize("setting", [{"n": 2, "folds": 2}, {"n": 2, "folds": 0}, {"n": 3, "folds": 3, "given": 1}])
+def test_what_is_fitted_on_a_single_row_predicts_its_embedding_for_every_image(setting):
+    sums = Study(0, views=1, **setting).sums()
+    made = sums.of(sums.split.fits[0][0])
+    assert made.n == 1 and not solved(made, 1.0).weight.any()
+    np.testing.assert_array_equal(solved(made, 1.0).bias, made.embedding_mean)
+    validation = cross_validate(sums, LAMBDAS)
+    assert validation.errors.any() and not validation.r2.any() and not validation.at_edge
+    assert r2_without(sums, 1.0) == pytest.approx(0, abs=1e-12)
+
+
 @pytest.mark.parametrize("setting", [{}, {"given": 9}, {"folds": 0}, {"views": 1}])
 @pytest.mark.parametrize("penalty", [1e-3, 1.0])
 def test_the_cross_fitted_share_is_that_of_scikit_learns_predictions_of_what_the_fits_did_not_see(setting, penalty):
@@ -285,7 +306,7 @@ def test_a_fold_without_training_images_keeps_its_place_and_judges_nothing():
     "images", [[("validation", 0)] * 3, [("train", 1)] * 3, [("train", 1), ("validation", 2), ("validation", 3)], [("validation", 1)]]
 )
 def test_training_images_in_fewer_than_two_folds_are_refused(images):
-    message = r"cross-fitting needs training images in at least two folds: add images, or write translator\.folds: 0"
+    message = r"cross-fitting needs training images in at least two folds: add images, or write translator\.reference: packaged"
     with pytest.raises(InputError, match=message):
         split(manifest_of(*images), 4)
 

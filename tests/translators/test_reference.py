@@ -74,7 +74,7 @@ def test_an_image_of_the_study_is_never_in_its_reference(tmp_path):
     results_in(tmp_path / "other")
     own = paired(results_in(tmp_path / "own"))
     own.manifest.loc[[2, 4], "sha256"] = "x"
-    with pytest.raises(InputError, match=r"other: holds 2 of the study's images, its 0.jpg among them, which would be scored in sample"):
+    with pytest.raises(InputError, match=r"other: holds 2 of the study's images, its 0.jpg among them, which would be scored in sample: write translator.reference: null"):
         training_images(str(tmp_path / "other"), own)
 
 

@@ -1,7 +1,7 @@
 """Controls of null removal: what the loss of other subspaces, of the same or of fewer dimensions, does to meaning."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,11 @@ MOST_SUBSPACES = 1000  # drawn at random: their mean angle is known to a hundred
 
 
 class Controls(Section):
-    """Removal of other subspaces: what the loss of dimensions alone does."""
+    """Controls: models whose answer is known, and the removal of other subspaces."""
 
+    known: Literal["auto", "none"] = Field(
+        "auto", description="auto: `singflow study` adds the known zero and the known leak to a study of packaged classifiers | none"
+    )
     dimensions: list[Annotated[int, Field(ge=1, le=WIDEST)]] = Field(
         [8, 24, 64, 128, 280, 536, 1048, 3096], description="compare models at these dimensions too, as far as each null space has them"
     )

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from singflow.analyses.floor import Rows
 from singflow.analyses.geometry import row_span
-from singflow.artifacts.scratch import Scratch
-from singflow.artifacts.shards import in_blocks
 from singflow.errors import InputError
 from singflow.translators.crossfit import (
     ALL_ALIKE,
@@ -20,7 +17,7 @@ from singflow.translators.crossfit import (
     GroupSums,
     cross_validate,
     penalties,
-    split,
+    ridge,
 )
 from singflow.translators.ridge import Affine, Agreement
 
@@ -54,7 +51,7 @@ def fit_translators(images: Paired, folds: int, lambdas: list[float]) -> tuple[C
     InputError
         When all features are alike.
     """
-    sums = GroupSums(split(images.manifest, folds))
+    sums = GroupSums(images.split(folds))
     axes = row_span(images.features_alone())
     if axes is not None and not axes.shape[1]:
         raise InputError(ALL_ALIKE)
@@ -64,7 +61,7 @@ def fit_translators(images: Paired, folds: int, lambdas: list[float]) -> tuple[C
     validation = cross_validate(sums, lambdas)
     best = lambdas[validation.best]
     made = [sums.of(groups) for groups, _ in sums.split.fits if sums.split.crossed] + [sums.of(sums.split.whole)]
-    maps = tuple(each.solve(*penalties(each, [best])) for each in made)
+    maps = tuple(ridge(each, best) for each in made)
     if axes is not None:
         maps = tuple(Affine(each.weight @ axes.T, each.bias) for each in maps)
     (alpha,) = penalties(made[WHOLE], [best])
@@ -137,90 +134,3 @@ def judge(images: Paired, translators: CrossFitted, means: list[np.ndarray], *ch
                 judgement.agreement.update(translators.maps[place](features), target)
                 judgement.baseline.update(np.broadcast_to(means[place], target.shape), target)
     return judgements
-
-
-def read_coordinates(
-    images: Paired, axes: np.ndarray, sums: GroupSums | None = None, views: int = 0
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Coordinates of all rows, by the block.
-
-    Parameters
-    ----------
-    images : Paired
-        n images.
-    axes : ndarray of shape (d, p)
-        Orthonormal columns in float32.
-    sums : GroupSums, optional
-        What every block is added to before it is given.
-    views : int
-        Views of each image that are read, from 0; all by default.
-
-    Yields
-    ------
-    views : int
-        How many there are.
-    rows : ndarray of int, shape (k,)
-        Where rows lie in a matrix of n * views: image after image.
-    coordinates : ndarray of shape (k, p)
-        Theirs.
-    embeddings : ndarray of shape (k, m)
-        Of the same rows.
-
-    Raises
-    ------
-    InputError
-        When views are missing.
-    """
-    n, seen = len(images.manifest), 0
-    for shard, embeddings in images:
-        views = views or int(shard["view"].max()) + 1
-        for part in in_blocks(np.flatnonzero(shard["view"] < views)):
-            image_id, view, coordinates = shard["image_id"][part], shard["view"][part], shard["features"][part] @ axes
-            if sums is not None:
-                sums.update(coordinates, embeddings[part], image_id, view)
-            seen += len(part)
-            yield views, image_id * views + view, coordinates, embeddings[part]
-    if seen != n * views:
-        raise InputError(f"{images.features}: holds {seen} rows, not {views} of each of {n} images: remove it and run the workflow again")
-
-
-def read_rows(images: Paired, folder: Path, axes: np.ndarray, rank: int, sums: GroupSums, *, trains: bool) -> Rows:
-    """Coordinates (a, b) in the order of images and views; b stands where residuals will.
-
-    Images that train enter the sums, with all views. Others are read with view 0 alone, from the origin of the sums, and are permuted as
-    one group.
-
-    Parameters
-    ----------
-    images : Paired
-        The images.
-    folder : Path
-        Where matrices lie that are too large for memory.
-    axes, rank
-        As coordinate_axes() gives them.
-    sums : GroupSums
-        Of the training images.
-    trains : bool
-        Whether these are the training images, which are added to the sums.
-
-    Returns
-    -------
-    Rows
-        Of the images.
-
-    Raises
-    ------
-    InputError
-        When views are missing.
-    """
-    n = len(images.manifest)
-    rows: tuple[Scratch, ...] = ()
-    for views, place, coordinates, embeddings in read_coordinates(images, axes, *((sums,) if trains else (None, 1))):
-        rows = rows or tuple(Scratch(folder, n * views, width) for width in (rank + embeddings.shape[1], axes.shape[1] - rank))
-        known, hidden = rows
-        first = sums.origin or (coordinates[0], embeddings[0])
-        origin = first[0][:rank], first[1]
-        known[place] = np.hstack([coordinates[:, :rank], embeddings]) - np.concatenate(origin).astype(np.float32)
-        hidden[place] = coordinates[:, rank:]
-    groups = sums.split.groups if trains else np.full(n, WHOLE, dtype=np.int32)
-    return Rows(known, hidden, Scratch(folder, n, axes.shape[1] - rank), Scratch(folder, n, rank), origin, groups, views)

@@ -9,6 +9,10 @@ from singflow.commands.options import PARAMS
 from singflow.errors import InputError
 
 STUDIES = Path("config/studies")
+NEEDED = {
+    "study": "a name for its folder below results/, as in `study: mine`",
+    "models": "the classifiers to look into, as in `models: [efficientnet_lite0]` (names of config/models.yaml, or timm/<name>.<tag>)",
+}
 
 
 def study(
@@ -19,17 +23,26 @@ def study(
     """Write a study into params.yaml, complete, with what every key means."""
     from singflow.artifacts.files import write_bytes
     from singflow.config.reading import read_yaml
+    from singflow.cli import log
+    from singflow.config.registry import resolve_models, resolve_spaces
+    from singflow.config.study import MODELS, SPACES, complete, expand_home, render, told
     from singflow.config.study import check as check_study
-    from singflow.config.study import complete, expand_home, render
 
     path = Path(name) if Path(name).suffix else STUDIES / f"{name}.yaml"
     if not path.is_file():
         raise InputError(f"{path}: no such file: {STUDIES} has {', '.join(sorted(each.stem for each in STUDIES.glob('*.yaml')))}")
-    content = complete(read_yaml(path))
+    given = read_yaml(path)
+    if lines := [f"{path}: {key}: missing: write {example}" for key, example in NEEDED.items() if not given.get(key)]:
+        raise InputError("\n".join(lines))
+    content = complete(given)
     expand_home(content)
-    check_study(content, str(path))
+    checked = check_study(content, str(path))
+    resolve_models(MODELS, checked.models, checked.weights, files=False)
+    resolve_spaces(SPACES, checked.spaces, checked.weights, files=False)
     text = render(content).encode()
     if not check:
         write_bytes(output, text)
+        if line := told(given, content):
+            log.info("%s: %s", path, line)
     elif not output.is_file() or output.read_bytes() != text:
         raise InputError(f"{output}: is not the study {name}: `singflow study {name}` writes it")

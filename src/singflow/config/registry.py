@@ -205,6 +205,11 @@ class ModelEntry(Tower):
         """The reported top-1 (percent) that these weights should come near; None for random ones."""
         return None if self.weights == "random" else self.reported_top1
 
+    def is_that_of(self, space: "SpaceEntry") -> bool:
+        """Whether a space is a function of this model's logits, which makes the model its known zero."""
+        own = isinstance(space, ConSEEntry) and (space.classifier.identity, space.classifier.weights) == (self.identity, self.weights)
+        return own and self.kept is None
+
     def local_files(self) -> list[str]:
         """Files of the user's own that the model is made of.
 
@@ -289,7 +294,7 @@ SpaceEntry = ConSEEntry | OpenCLIPEntry
 Entry = TypeVar("Entry", ModelEntry, ConSEEntry, OpenCLIPEntry)
 
 
-def resolve_models(path: str | Path, names: list[str], weights: str = "registry") -> dict[str, ModelEntry]:
+def resolve_models(path: str | Path, names: list[str], weights: str = "registry", *, files: bool = True) -> dict[str, ModelEntry]:
     """Entries of the named models; `<source>/<id>` needs none.
 
     Parameters
@@ -300,6 +305,8 @@ def resolve_models(path: str | Path, names: list[str], weights: str = "registry"
         Names in it, or `<source>/<id>`.
     weights : str
         `random` takes the place of every entry's weights; with `registry` they stay.
+    files : bool
+        Whether local files must be there.
 
     Returns
     -------
@@ -320,11 +327,12 @@ def resolve_models(path: str | Path, names: list[str], weights: str = "registry"
             content, origin = _named(registry, name, path, "or <source>/<id>, as in timm/resnet18.a1_in1k"), f"{path}: {name}"
         entry = _validated(content, ModelEntry, origin)
         entries[name] = entry.model_copy(update={"weights": "random"}) if weights == "random" else entry
-        _check_local(entries[name].local_files(), origin)
+        if files:
+            _check_local(entries[name].local_files(), origin)
     return entries
 
 
-def resolve_spaces(path: str | Path, names: list[str], weights: str = "registry") -> dict[str, SpaceEntry]:
+def resolve_spaces(path: str | Path, names: list[str], weights: str = "registry", *, files: bool = True) -> dict[str, SpaceEntry]:
     """Entries of the named spaces.
 
     Parameters
@@ -335,6 +343,8 @@ def resolve_spaces(path: str | Path, names: list[str], weights: str = "registry"
         Names in it.
     weights : str
         `random` takes the place of every entry's weights, in a ConSE space of its classifier's; with `registry` they stay.
+    files : bool
+        Whether local files must be there.
 
     Returns
     -------
@@ -355,7 +365,8 @@ def resolve_spaces(path: str | Path, names: list[str], weights: str = "registry"
         elif weights == "random":
             entry = entry.model_copy(update={"weights": "random"})
         entries[name] = entry
-        _check_local(entry.local_files(), f"{path}: {name}")
+        if files:
+            _check_local(entry.local_files(), f"{path}: {name}")
     return entries
 
 
@@ -443,9 +454,9 @@ def _read(path: Path) -> Any:
 def _named(registry: dict[str, Any], name: str, path: str | Path, otherwise: str) -> Any:
     if name not in registry:
         known = [str(each) for each in registry]
-        near = difflib.get_close_matches(name, known, n=1)
-        guess = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"{path}: no entry {name!r}; it has {', '.join(known)} {otherwise}".rstrip() + guess)
+        near = difflib.get_close_matches(name, known)
+        guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise InputError(f"{path}: no entry {name!r}: {guess}it has {', '.join(known)} {otherwise}".rstrip())
     return registry[name]
 
 

@@ -25,7 +25,7 @@ from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import PATHS
 from singflow.config.reading import explain, read_yaml
-from singflow.config.registry import resolve_models, resolve_spaces
+from singflow.config.registry import ConSEEntry, ModelEntry, SpaceEntry, resolve_models, resolve_spaces
 from singflow.config.sections import MOST_THREADS, ModelName, Name, Section, at_home, unique
 from singflow.data.parameters import Data
 from singflow.errors import InputError
@@ -38,13 +38,14 @@ from singflow.system import regular
 from singflow.towers.parameters import MOST_SHARDS, Extraction, Prompts
 from singflow.translators.linear import imported_path, read_imported
 from singflow.translators.parameters import Comparison, Projector, Training, Translator
-from singflow.translators.reference import check_reference
+from singflow.translators.reference import PACKAGED, check_reference, lacking
 
 TITLE = "The study in force, as `singflow study <name>` writes it. Every key is written out; an unknown or missing key is refused.\n"
 COLUMN = 27  # of the explanations in params.yaml
 FLOW = 60  # characters of a list that stands on one line
 PARAMS, MODELS, SPACES = Path("params.yaml"), Path("config/models.yaml"), Path("config/spaces.yaml")
 RUNNING = "SINGFLOW_STUDY"  # variable of the environment: the digest of the study that a run began with
+RETIRED = {"floor": "evidence"}  # sections of older versions, and what took their place
 
 
 class Study(Section):
@@ -139,10 +140,14 @@ def check(content: dict[str, Any], origin: str) -> Study:
         Every mistake, a line each.
     """
     absent = [
+        f"{origin}: {key}: of an older version, {RETIRED[key]} took its place: `singflow study {origin}` writes the study anew"
+        for key in content.keys() & RETIRED
+    ]
+    absent += [
         f"{origin}: {key}: missing; every key must be written out: `singflow study {origin}` does it" for key in _absent(content, Study)
     ]
     try:
-        study = Study.model_validate(content, strict=True)
+        study = Study.model_validate({key: value for key, value in content.items() if key not in RETIRED}, strict=True)
     except ValidationError as error:
         raise InputError("\n".join([explain(error, Study, origin), *absent])) from None
     if absent:
@@ -168,27 +173,84 @@ def complete(differences: Mapping[str, Any]) -> dict[str, Any]:
     """A study out of its differences from the defaults, in the order of the classes; what is not a key of a study stays, at the end.
 
     What follows from another key follows it, unless it is given: the names of the shards from their number, and from the models the
-    one that pictures look at and for which translators are compared.
+    one that pictures look at and for which translators are compared. Where all models and spaces are packaged, the packaged reference
+    is taken unless a reference is given, and the known zero and the known leak join the models unless controls.known is none.
 
     Parameters
     ----------
     differences : Mapping
-        Keys and sections of params.yaml that are given.
+        Keys and sections of params.yaml that are given; sections of older versions are left out.
 
     Returns
     -------
     dict
         The content of a params.yaml, not yet checked; a key without a default that is not given is absent.
     """
-    study = _filled(differences, Study)
+    differences = {key: value for key, value in differences.items() if key not in RETIRED}
+    study = filled(differences)
     shards = study["extraction"].get("shards")
-    if "shard_ids" not in differences.get("extraction", {}) and isinstance(shards, int) and shards <= MOST_SHARDS:
+    if "shard_ids" not in (differences.get("extraction") or {}) and isinstance(shards, int) and shards <= MOST_SHARDS:
         study["extraction"]["shard_ids"] = [f"{shard:05d}" for shard in range(shards)]
     first = study["models"][:1] if isinstance(study.get("models"), list) else []
     study["comparison"] = {"models": first} | study["comparison"]
     if first:
         study["pictures"].setdefault("closeup", first[0])
-    return _filled(study, Study)
+    if towers := _packaged(study):
+        if "reference" not in (differences.get("translator") or {}):
+            study["translator"]["reference"] = "packaged"
+        if study["controls"]["known"] == "auto":
+            study["models"] = [*study["models"], *_known_controls(*towers)]
+    return filled(study)
+
+
+def told(differences: Mapping[str, Any], study: Mapping[str, Any]) -> str:
+    """What complete() has chosen for a study of packaged models, and how to choose otherwise.
+
+    Parameters
+    ----------
+    differences : Mapping
+        Keys and sections that are given.
+    study : Mapping
+        What complete() made of them.
+
+    Returns
+    -------
+    str
+        A line; empty where nothing was chosen.
+    """
+    words = []
+    if "reference" not in (differences.get("translator") or {}) and study["translator"]["reference"] is not None:
+        words.append("translators are fitted on 507 packaged ImageNet images (on your own: write translator.reference: null)")
+    if joined := [model for model in study["models"] if model not in differences["models"]]:
+        words.append(f"{' and '.join(joined)} join{'s' * (len(joined) == 1)} the models as known controls (without: controls.known: none)")
+    return "; ".join(words)
+
+
+def _packaged(study: Mapping[str, Any]) -> tuple[dict[str, ModelEntry], dict[str, SpaceEntry]] | None:
+    """Registry entries of the models and spaces of a study, unchecked; None unless the packaged reference holds all that they make."""
+    models, spaces = study.get("models"), study["spaces"]
+    if not models or study["weights"] != "registry" or not all(isinstance(each, list) for each in (models, spaces)):
+        return None
+    try:
+        found = resolve_models(MODELS, list(map(str, models))), resolve_spaces(SPACES, list(map(str, spaces)))
+    except InputError:
+        return None
+    weights = [entry.weights for entry in found[0].values()]
+    weights += [entry.classifier.weights if isinstance(entry, ConSEEntry) else entry.weights for entry in found[1].values()]
+    made = {key: str(study["extraction"][key]) for key in ("decode", "precision")}
+    return found if all(each.startswith("package:") for each in weights) and not lacking(PACKAGED, *found, **made) else None
+
+
+def _known_controls(models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]) -> list[str]:
+    """The first packaged model of each kind whose answer is known, known zero and known leak, where the study has none of that kind."""
+    registry = read_yaml(MODELS)
+    packaged = [name for name, entry in registry.items() if isinstance(entry, dict) and str(entry.get("weights")).startswith("package:")]
+    known = {name: entry for name, entry in resolve_models(MODELS, packaged).items() if not lacking(PACKAGED, {name: entry}, {})}
+    joined: list[str] = []
+    for kind in (lambda entry: any(map(entry.is_that_of, spaces.values())), lambda entry: entry.kept is not None):
+        if not any(map(kind, models.values())):
+            joined += [name for name, entry in known.items() if kind(entry)][:1]
+    return joined
 
 
 def expand_home(content: dict[str, Any]) -> list[str]:
@@ -214,16 +276,30 @@ def expand_home(content: dict[str, Any]) -> list[str]:
     return changed
 
 
-def _filled(given: Mapping[str, Any], section: type[BaseModel]) -> dict[str, Any]:
-    filled: dict[str, Any] = {}
+def filled(given: Mapping[str, Any], section: type[BaseModel] = Study) -> dict[str, Any]:
+    """A section with the defaults of all keys that are not given.
+
+    Parameters
+    ----------
+    given : Mapping
+        Keys that are given.
+    section : type of BaseModel
+        Class of the section; by default the whole study.
+
+    Returns
+    -------
+    dict
+        In the order of the class; what is no key of it stays, at the end.
+    """
+    made: dict[str, Any] = {}
     for name, field in section.model_fields.items():
         if inner := _section(field.annotation):
-            filled[name] = _filled(given.get(name) or {}, inner)
+            made[name] = filled(given.get(name) or {}, inner)
         elif name in given:
-            filled[name] = given[name]
+            made[name] = given[name]
         elif not field.is_required():
-            filled[name] = copy.deepcopy(field.default)
-    return filled | {name: value for name, value in given.items() if name not in filled}
+            made[name] = copy.deepcopy(field.default)
+    return made | {name: value for name, value in given.items() if name not in made}
 
 
 def typed(content: dict[str, Any], words: Mapping[str, Any], section: type[BaseModel] = Study) -> None:

@@ -656,6 +656,7 @@ def build_manifest(
     seed: int,
     threads: int,
     progress: Callable[[Iterable[Inspected | str], int], Iterable[Inspected | str]],
+    referenced: bool = False,
 ) -> tuple[pd.DataFrame, Rejected]:
     """The manifest, and every file left out with its reason; together they are all that was found.
 
@@ -689,6 +690,8 @@ def build_manifest(
         Threads that decode.
     progress : callable
         Wraps the stream of results of inspect; is called with it and their number.
+    referenced : bool
+        Whether translators are fitted on a reference, so that one image is enough.
 
     Returns
     -------
@@ -704,7 +707,7 @@ def build_manifest(
     Refusal
         When more than max_rejected_fraction of the files are unusable, or all.
     InputError
-        When a split is empty.
+        For a single image that is not referenced, and when a split of several is empty.
     """
     pools: dict[tuple[str, str], list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda c: _rank(seed, "draw", c.path)):
@@ -746,6 +749,12 @@ def build_manifest(
     if copies:
         log.warning("%d images of train are left out: they are copies, byte for byte, of images that are held out", len(copies))
     undrawn = [(c.path, f"not drawn: data.per_class is {per_class}") for waiting in pools.values() for c in waiting]
+    if len({image.sha256 for _, image in accepted}) == 1 and not referenced:
+        raise InputError(
+            f"1 image{f' in {len(accepted)} copies' * (len(accepted) > 1)}, {accepted[0][0].path}: at least 2 are needed, because an image is "
+            "scored by a translator that was fitted on others: add images, or write translator.reference: packaged, or that of a study "
+            "with the same models and spaces"
+        )
     return _frame(accepted, folds, seed), sorted([*unusable, *copies.items(), *undrawn])
 
 
@@ -830,7 +839,7 @@ def _frame(accepted: list[tuple[Candidate, Inspected]], folds: int, seed: int) -
         frame.loc[rows, "fold"] = frame.loc[rows, "sha256"].map(fold_of).astype("int32")
     drawn = frame["split"] == ""
     frame.loc[drawn, "split"] = np.where(frame.loc[drawn, "fold"] == 0, "validation", "train")
-    for split in ("train", "validation"):
+    for split in ("train", "validation") if frame["sha256"].nunique() > 1 else ():
         if not (frame["split"] == split).any():
             raise InputError(f"no image is in the split {split}: a translator needs both; add images or a {split} folder")
     return frame

@@ -68,7 +68,10 @@ def split(manifest: pd.DataFrame, folds: int) -> Split:
     groups = np.where(train | (fold == 0), fold, WHOLE).astype(np.int32)
     numbers = np.unique(groups[groups >= 0]).tolist()
     if len(numbers) < 2:
-        raise InputError("cross-fitting needs training images in at least two folds: add images, or write translator.folds: 0")
+        raise InputError(
+            "cross-fitting needs training images in at least two folds: add images, or write translator.reference: packaged, "
+            "or that of a study with the same models and spaces"
+        )
     fits = [([other for other in numbers if other != number], number) for number in range(max(numbers) + 1)]
     return Split(groups, fits, numbers, crossed=True)
 
@@ -262,7 +265,7 @@ def r2_without(sums: GroupSums, penalty: float, left_out: Sequence[int] = (WHOLE
     """
 
     def fit(made: RidgeStatistics) -> Judged[float]:
-        translator = made.solve(*penalties(made, [penalty]))
+        translator = ridge(made, penalty)
         return lambda held_out: held_out.squared_error(translator)
 
     return explained(sums, fit, left_out, threads)
@@ -289,8 +292,9 @@ class Validation:
 
     @property
     def at_edge(self) -> bool:
-        """Whether the best lambda is the least or the largest of several, so that a better one may lie beyond."""
-        return len(self.lambdas) > 1 and self.lambdas[self.best] in (min(self.lambdas), max(self.lambdas))
+        """Whether the best lambda is the least or the largest of several that differ, so that a better one may lie beyond."""
+        differ = np.ptp(self.errors.sum(axis=0)) > 0
+        return bool(differ) and self.lambdas[self.best] in (min(self.lambdas), max(self.lambdas))
 
     @property
     def r2(self) -> np.ndarray:
@@ -336,7 +340,7 @@ def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = 
     Raises
     ------
     InputError
-        When the features of a fit do not vary, and with fewer than two rows.
+        When the features of a fit of several rows do not vary.
     """
     return cross_validate_alike([sums], lambdas, threads)[0]
 
@@ -365,7 +369,7 @@ def cross_validate_alike(
         (groups, judge), path, found = regressions[0].split.fits[fit], None, []
         for sums in regressions:
             made, held_out = sums.of(groups), sums.judging(judge)
-            path = path.toward(made) if path else paths[fit] if paths else made.decompose()
+            path = path.toward(made) if path else paths[fit] if paths else _path(made)
             errors = path.squared_errors(held_out, penalties(made, lambdas))
             found.append((errors, held_out.squared_distance(made.embedding_mean), held_out.n))
         return found
@@ -387,17 +391,52 @@ def penalties(statistics: RidgeStatistics, lambdas: list[float]) -> list[float]:
     Returns
     -------
     list of float
-        Penalties, in the order of lambdas.
+        Penalties, in the order of lambdas; lambdas themselves for a single row, which has no distance.
 
     Raises
     ------
     InputError
-        When the features do not vary.
+        When the features of several rows do not vary.
     """
+    if statistics.n == 1:
+        return list(lambdas)
     scale = statistics.mean_squared_distance
     if not scale > 0 and statistics.shape[0]:
         raise InputError(ALL_ALIKE)
     return [each * scale for each in lambdas]
+
+
+def ridge(statistics: RidgeStatistics, penalty: float) -> Affine:
+    """The ridge regression of some rows; of a single row, its embedding whatever the features are.
+
+    Parameters
+    ----------
+    statistics : RidgeStatistics
+        Of the rows that are fitted.
+    penalty : float
+        Times the mean squared distance of the features from their mean.
+
+    Returns
+    -------
+    Affine
+        The solution in float64.
+
+    Raises
+    ------
+    InputError
+        As penalties() does, and without rows.
+    """
+    if statistics.n == 1:
+        return Affine(np.zeros(statistics.shape[::-1]), statistics.embedding_mean)
+    return statistics.solve(*penalties(statistics, [penalty]))
+
+
+def _path(statistics: RidgeStatistics) -> RidgePath:
+    """The solutions for all penalties; of a single row, that of ridge() for every one."""
+    if statistics.n != 1:
+        return statistics.decompose()
+    width = statistics.shape[0]
+    return RidgePath(np.zeros(width), np.eye(width), np.zeros(statistics.shape), statistics.feature_mean, statistics.embedding_mean)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Translator(Section):
         5,
         ge=0,
         le=1000,
-        description="an image is scored by a translator fitted on the other folds; 0: one translator, in sample (paper: 0)",
+        description="an image is scored by a translator of the other folds; 0: one for all, in sample unless there is a reference (paper: 0)",
     )
     lambdas: list[Annotated[float, Field(**PENALTY)]] = Field(
         [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0],
@@ -60,12 +60,6 @@ class Translator(Section):
     imported: list[Imported] = Field(
         [], description="released translators in place of fitted ones, as `singflow import_translator` prints them"
     )
-
-    @model_validator(mode="after")
-    def _is_crossed_on_a_reference(self) -> "Translator":
-        if self.reference is not None and not self.folds:
-            raise ValueError("with a reference no image is scored in sample: write folds: 5, or reference: null for the paper's way")
-        return self
 
 
 class Training(Section):

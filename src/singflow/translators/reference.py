@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from singflow.artifacts.tensors import Tensors
     from singflow.config.registry import ModelEntry, SpaceEntry
+    from singflow.translators.crossfit import Split
 
 PACKAGED = Path("reference/imagenet507")
 TOWER = {
@@ -31,12 +32,16 @@ TOWER = {
 
 @dataclass(frozen=True)
 class Paired:
-    """Images with a model's features and their embeddings in a space: their manifest, the folders of both, and the shards of each."""
+    """Images with a model's features and their embeddings in a space: their manifest, the folders of both, and the shards of each.
+
+    reference: whether these are the images of a reference, none of which the study scores.
+    """
 
     manifest: pd.DataFrame
     features: Path
     embeddings: Path
     shards: int
+    reference: bool = False
 
     def __iter__(self) -> Iterator[tuple[Tensors, np.ndarray]]:
         """Shards of features with the embeddings of the same rows, as iterate_pairs() gives them."""
@@ -55,6 +60,23 @@ class Paired:
         from singflow.artifacts.shards import iterate_shards
 
         return (shard["features"] for shard in iterate_shards(self.features, "features", self.shards, self.manifest))
+
+    def split(self, folds: int) -> Split:
+        """How translators are fitted on these images: on a reference always by the folds of its manifest.
+
+        Parameters
+        ----------
+        folds : int
+            translator.folds of the study.
+
+        Returns
+        -------
+        Split
+            As crossfit.split() gives it.
+        """
+        from singflow.translators.crossfit import split
+
+        return split(self.manifest, folds or int(self.reference))
 
 
 def reference_folder(reference: str) -> Path:
@@ -131,6 +153,31 @@ def made_by(folder: Path, tower: str, weights_sha256: str | None = None) -> Path
     return next((path for path, facts in _towers(folder).items() if wanted.items() <= facts.items()), None)
 
 
+def lacking(folder: Path, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], **made: str) -> dict[str, list[str]]:
+    """The models and spaces whose features and embeddings a results folder does not hold.
+
+    Parameters
+    ----------
+    folder : Path
+        Of a study or a reference.
+    models, spaces : dict
+        Registry entries, by name.
+    **made : str
+        What else its shards must say of themselves, as in precision="float32".
+
+    Returns
+    -------
+    dict of list of str
+        Names under `features` and `embeddings`; without a key where nothing is lacking.
+    """
+    entries: tuple[tuple[str, dict[str, ModelEntry] | dict[str, SpaceEntry]], ...] = (("features", models), ("embeddings", spaces))
+    absent = {}
+    for kind, wanted in entries:
+        held = {facts.get("tower") for facts in _towers(folder / kind).values() if made.items() <= facts.items()}
+        absent[kind] = [name for name, entry in wanted.items() if entry.identity not in held]
+    return {kind: names for kind, names in absent.items() if names}
+
+
 def check_reference(reference: str, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]) -> None:
     """Refuse a reference that lacks a model or space of a study.
 
@@ -153,12 +200,9 @@ def check_reference(reference: str, models: dict[str, ModelEntry], spaces: dict[
             f"translator.reference {reference}: {folder} holds no data/manifest.parquet: name the results folder of a finished study"
         )
     wrong = []
-    entries: tuple[tuple[str, dict[str, ModelEntry] | dict[str, SpaceEntry]], ...] = (("features", models), ("embeddings", spaces))
-    for kind, wanted in entries:
-        known = {str(facts.get("tower")): str(path.relative_to(folder / kind)) for path, facts in _towers(folder / kind).items()}
-        lacking = [name for name, entry in wanted.items() if entry.identity not in known]
-        if lacking:
-            wrong.append(f"no {kind} of {', '.join(lacking)}; it has those of {', '.join(known.values()) or 'none'}")
+    for kind, names in lacking(folder, models, spaces).items():
+        known = [str(path.relative_to(folder / kind)) for path in _towers(folder / kind)]
+        wrong.append(f"no {kind} of {', '.join(names)}; it has those of {', '.join(known) or 'none'}")
     if wrong:
         raise InputError(
             f"translator.reference {reference}: {folder} has {'; '.join(wrong)}: take these models or spaces out of the study, "
@@ -252,9 +296,9 @@ def training_images(reference: str | None, own: Paired) -> Paired:
         known = read_manifest(path)["path"][manifest["sha256"].isin(own.manifest["sha256"])]
         raise InputError(
             f"{folder}: holds {shared.sum()} of the study's images, its {known.iloc[0]} among them, which would be "
-            "scored in sample: take them out of the study, or write translator.reference: null"
+            "scored in sample: write translator.reference: null, or take these images out of the study"
         )
-    return Paired(manifest, features, embeddings, len(list(features.glob("shard-*.safetensors"))))
+    return Paired(manifest, features, embeddings, len(list(features.glob("shard-*.safetensors"))), reference=True)
 
 
 def _same(folder: Path, mine: Path) -> Path:
