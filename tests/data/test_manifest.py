@@ -809,7 +809,7 @@ def test_copies_of_one_image_are_in_one_fold_and_on_one_side_of_the_split(tmp_pa
 def test_a_study_of_copies_of_one_image_is_refused(tmp_path):
     for number in range(6):
         picture(tmp_path / f"{'cat' if number % 2 else 'dog'}/{number}.png", 0)
-    with pytest.raises(InputError, match="^1 image in 6 copies, "):
+    with pytest.raises(InputError, match=r"^1 image in 6 copies, "):
         build(tmp_path, candidates(*(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png"))))
 
 

@@ -6,12 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from singflow.artifacts.files import read_json
 from singflow.artifacts.shards import iterate_shards
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.registry import resolve_models, resolve_spaces
 from singflow.errors import InputError
+from singflow.translators.crossfit import WHOLE
+from singflow.translators.linear import read_crossfitted
 from singflow.translators.reference import Paired, check_reference, fingerprint, pack, reference_folder, training_images
+from tests import warm
 from tests.project import ROOT
 
 MODELS = resolve_models(ROOT / "config/models.yaml", ["efficientnet_lite0", "animals_lite0", "efficientnet_lite1", "resnet50"])
@@ -45,6 +49,58 @@ def test_without_a_reference_a_study_is_fitted_on_its_own_images(tmp_path):
     assert training_images(None, own) is own and fingerprint(None) is None
 
 
+def fitted(folder, reference, folds):
+    """What fit_translator writes for a study in folder/own: the report, and the translators as its images have them."""
+    own, names = folder / "own", {"features": "efficientnet_lite0", "embeddings": "conse_minilm"}
+    flags = {"kind": "linear", "folds": folds, "reference": reference, "study": "own"}
+    flags |= (
+        {"model": "efficientnet_lite0", "space": "conse_minilm"}
+        | {kind: own / kind / name for kind, name in names.items()}
+        | {"manifest": own / "data/manifest.parquet", "shards": 1}
+    )
+    flags |= {"threads": 1, "translator": own / "linear.safetensors", "report": own / "linear.json"}
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    done = warm.run(ROOT / "scripts/fit_translator.py", *words, "--imported", "--lambdas", "0.1", "1.0", "10.0", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return read_json(own / "linear.json"), read_crossfitted(own / "linear.safetensors", pd.read_parquet(own / "data/manifest.parquet"))
+
+
+def with_splits(folder, folds, images):
+    """The results of a study whose images are dealt out to folds, of which 0 is held out; contents of their own."""
+    path = folder / "data/manifest.parquet"
+    fold = np.arange(images, dtype=np.int32) % folds
+    contents = [f"{folder.name} {image}" for image in range(images)]
+    splits = np.where(fold == 0, "validation", "train")
+    write_parquet(path, pd.read_parquet(path).assign(fold=fold, split=splits, sha256=contents))
+
+
+@pytest.mark.parametrize("own", [1, 6])
+def test_with_a_reference_no_image_is_in_sample_and_all_of_the_reference_train_whatever_the_folds(tmp_path, own):
+    with_splits(results_in(tmp_path / "other", images=9), 3, 9)
+    with_splits(results_in(tmp_path / "own", images=own, shards=1), 5, own)
+    (none, first), (five, second) = (fitted(tmp_path, "other", folds) for folds in (0, 5))
+    facts = {"in_sample": False, "folds": 0, "n_train": 9, "n_validation": own, "n_held_out": 3}
+    assert none == five and facts.items() <= none.items()
+    np.testing.assert_array_equal(first.whole.weight, second.whole.weight)
+    assert (first.place == WHOLE).all() and (first.fold == WHOLE).all()
+    alone, translators = fitted(tmp_path, None, 0) if own > 1 else (None, None)
+    assert alone is None or (alone["in_sample"] and alone["n_train"] == 4 and (translators.fold >= 0).sum() == 4)
+
+
+@pytest.mark.parametrize(("images", "folds"), [(2, 2), (3, 3), (2, 0)])
+def test_translators_of_too_few_images_are_their_mean_embedding(tmp_path, images, folds):
+    with_splits(results_in(tmp_path / "own", images=images, shards=1), folds or 2, images)
+    report, translators = fitted(tmp_path, None, folds)
+    assert report["folds"] == folds and report["n_validation"] == (images if folds else 1)
+    embeddings = read_tensors(tmp_path / "own/embeddings/conse_minilm/shard-00000.safetensors", ["embeddings"])[0]["embeddings"]
+    if images == 2:
+        assert report["validation_r2"] == report["held_out_r2"] == 0 and not report["lambda_at_edge"]
+        for number, each in enumerate(translators.maps[:-1] if folds else translators.maps):
+            assert not each.weight.any()
+            np.testing.assert_allclose(each.bias, embeddings[1 - number], rtol=1e-6)
+    assert np.isfinite(report["validation_cosine"]) and np.isfinite(translators.whole.weight).all()
+
+
 def test_the_images_of_a_reference_come_with_their_own_manifest_and_shards_whatever_the_models_name(tmp_path):
     results_in(tmp_path / "other", ("efficientnet_lite1", "efficientnet_lite0"), images=9, shards=3)
     own = paired(results_in(tmp_path / "own", ("animals_lite0",)), "animals_lite0")
@@ -74,7 +130,8 @@ def test_an_image_of_the_study_is_never_in_its_reference(tmp_path):
     results_in(tmp_path / "other")
     own = paired(results_in(tmp_path / "own"))
     own.manifest.loc[[2, 4], "sha256"] = "x"
-    with pytest.raises(InputError, match=r"other: holds 2 of the study's images, its 0.jpg among them, which would be scored in sample: write translator.reference: null"):
+    words = r"other: holds 2 of the study's images, its 0.jpg among them, which would be scored in sample: write translator.reference: null"
+    with pytest.raises(InputError, match=words):
         training_images(str(tmp_path / "other"), own)
 
 

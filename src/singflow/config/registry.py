@@ -206,7 +206,18 @@ class ModelEntry(Tower):
         return None if self.weights == "random" else self.reported_top1
 
     def is_that_of(self, space: "SpaceEntry") -> bool:
-        """Whether a space is a function of this model's logits, which makes the model its known zero."""
+        """Whether a space is a function of this model's logits, which makes the model its known zero.
+
+        Parameters
+        ----------
+        space : ConSEEntry or OpenCLIPEntry
+            The space.
+
+        Returns
+        -------
+        bool
+            True where the space's classifier is this model, with the same weights and all its classes.
+        """
         own = isinstance(space, ConSEEntry) and (space.classifier.identity, space.classifier.weights) == (self.identity, self.weights)
         return own and self.kept is None
 

@@ -237,8 +237,9 @@ def _packaged(study: Mapping[str, Any]) -> tuple[dict[str, ModelEntry], dict[str
         return None
     weights = [entry.weights for entry in found[0].values()]
     weights += [entry.classifier.weights if isinstance(entry, ConSEEntry) else entry.weights for entry in found[1].values()]
-    made = {key: str(study["extraction"][key]) for key in ("decode", "precision")}
-    return found if all(each.startswith("package:") for each in weights) and not lacking(PACKAGED, *found, **made) else None
+    decode, precision = (str(study["extraction"][key]) for key in ("decode", "precision"))
+    absent = lacking(PACKAGED, *found, decode=decode, precision=precision)
+    return found if all(each.startswith("package:") for each in weights) and not absent else None
 
 
 def _known_controls(models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]) -> list[str]:

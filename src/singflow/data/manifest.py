@@ -751,9 +751,9 @@ def build_manifest(
     undrawn = [(c.path, f"not drawn: data.per_class is {per_class}") for waiting in pools.values() for c in waiting]
     if len({image.sha256 for _, image in accepted}) == 1 and not referenced:
         raise InputError(
-            f"1 image{f' in {len(accepted)} copies' * (len(accepted) > 1)}, {accepted[0][0].path}: at least 2 are needed, because an image is "
-            "scored by a translator that was fitted on others: add images, or write translator.reference: packaged, or that of a study "
-            "with the same models and spaces"
+            f"1 image{f' in {len(accepted)} copies' * (len(accepted) > 1)}, {accepted[0][0].path}: at least 2 are needed, because an "
+            "image is scored by a translator that was fitted on others: add images, or write translator.reference: packaged, or the "
+            "results folder of a study with the same models and spaces"
         )
     return _frame(accepted, folds, seed), sorted([*unusable, *copies.items(), *undrawn])
 

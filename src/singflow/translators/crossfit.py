@@ -70,7 +70,7 @@ def split(manifest: pd.DataFrame, folds: int) -> Split:
     if len(numbers) < 2:
         raise InputError(
             "cross-fitting needs training images in at least two folds: add images, or write translator.reference: packaged, "
-            "or that of a study with the same models and spaces"
+            "or the results folder of a study with the same models and spaces"
         )
     fits = [([other for other in numbers if other != number], number) for number in range(max(numbers) + 1)]
     return Split(groups, fits, numbers, crossed=True)

@@ -47,7 +47,7 @@ class Translator(Section):
         5,
         ge=0,
         le=1000,
-        description="an image is scored by a translator of the other folds; 0: one for all, in sample unless there is a reference (paper: 0)",
+        description="an image is scored by a translator of the other folds; 0: one for all, in sample without a reference (paper: 0)",
     )
     lambdas: list[Annotated[float, Field(**PENALTY)]] = Field(
         [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0],
