@@ -22,8 +22,8 @@ def study(
 ) -> None:
     """Write a study into params.yaml, complete, with what every key means."""
     from singflow.artifacts.files import write_bytes
-    from singflow.config.reading import read_yaml
     from singflow.cli import log
+    from singflow.config.reading import read_yaml
     from singflow.config.registry import resolve_models, resolve_spaces
     from singflow.config.study import MODELS, SPACES, complete, expand_home, render, told
     from singflow.config.study import check as check_study
