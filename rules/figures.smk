@@ -142,7 +142,6 @@ rule plot_concept_scans:
 rule plot_controls:
     input:
         controls=rules.compare_models.output.controls,
-        orders=rules.compare_models.output.orders,
         models=rules.summarize.output.models,
     output:
         png=png("controls"),
@@ -152,7 +151,7 @@ rule plot_controls:
     params:
         selection=SELECTION,
     shell:
-        "python scripts/plot_controls.py {params.selection} --controls {input.controls} --orders {input.orders}"
+        "python scripts/plot_controls.py {params.selection} --controls {input.controls}"
         " --table {input.models} --png {output.png} --pdf {output.pdf} --log {log}"
 
 

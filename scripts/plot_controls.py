@@ -1,4 +1,4 @@
-"""Draw the controls: excess over random subspaces, IS by dimension, and the models' order by several criteria."""
+"""Draw the removal of random subspaces: excess over random subspaces, and IS by dimension."""
 
 from pathlib import Path
 
@@ -7,10 +7,9 @@ from singflow.artifacts.tables import read_table
 
 
 class Flags(cli.Selection):
-    """Draw the controls: excess over random subspaces, IS by dimension, and the models' order by several criteria."""
+    """Draw the removal of random subspaces: excess over random subspaces, and IS by dimension."""
 
     controls: Path
-    orders: Path
     table: Path
     png: Path
     pdf: Path
@@ -20,8 +19,8 @@ def main(flags: Flags) -> None:
     from singflow.figures.models import controls
     from singflow.figures.style import save
 
-    excess, orders, table = (read_table(path) for path in (flags.controls, flags.orders, flags.table))
-    save(controls(flags.spaces, flags.models, excess, orders, table), flags.png, flags.pdf)
+    excess, table = read_table(flags.controls), read_table(flags.table)
+    save(controls(flags.spaces, flags.models, excess, table), flags.png, flags.pdf)
 
 
 if __name__ == "__main__":

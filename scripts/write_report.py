@@ -9,7 +9,7 @@ from PIL import Image
 
 from singflow import cli
 from singflow.analyses.summary import seen_by_translators
-from singflow.analyses.tables import as_in_paper
+from singflow.analyses.tables import as_in_paper, legend
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.shards import read_manifest
 from singflow.artifacts.tables import read_parquet, read_table
@@ -23,10 +23,11 @@ from singflow.data.vocabulary import read_class_list
 from singflow.engines.code import read_accepted
 from singflow.parallel import map_ahead
 from singflow.report.content import (
+    DRAWN_OF,
+    SECTIONS,
     embedded,
     image_headers,
     machine,
-    own_controls,
     page_data,
     page_tables,
     pearson,
@@ -34,11 +35,16 @@ from singflow.report.content import (
     sections,
     step_table,
 )
-from singflow.report.page import libraries, ranking_chart, render, sample, scatter_chart
+from singflow.report.page import BESIDE, VERDICTS, evidence_picture, evidence_rows, libraries, render, sample, scatter_chart
 from singflow.report.parameters import Report
+from singflow.report.tables import table
 from singflow.report.thumbnails import sheets, tile, tile_side
-from singflow.report.words import verdict, warnings, what_leaks
+from singflow.report.words import below_the_table, steering_said, verdicts, warnings
 
+CONTENTS = {
+    "summary": "Verdicts", "models": "Models", "labels": "Labels", "concepts": "Concepts", "images": "Images", "pictures": "Pictures",
+    "checks": "Trust", "provenance": "Provenance",
+}  # fmt: skip
 SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star"]
 
 
@@ -75,7 +81,7 @@ def main(flags: Flags) -> None:
     manifest, rejected = read_manifest(results / "data/manifest.parquet"), read_table(results / "data/rejected.csv")
     paper = read_yaml(flags.paper)
     shown = sample(len(manifest), len(flags.models) * len(flags.spaces), flags.max_images, flags.seed)
-    colours = {model: colour(number) for number, model in enumerate(flags.models)}
+    colours = {model: colour(number).replace("#000000", "#808080") for number, model in enumerate(flags.models)}  # black is lost on dark
     symbols = {model: SYMBOLS[number % len(SYMBOLS)] for number, model in enumerate(flags.models)}
     scores, neighbours = (
         flags.each(lambda s, m, kind=kind: read_parquet(results / kind / s / f"{m}.parquet", kind).iloc[shown])
@@ -85,22 +91,16 @@ def main(flags: Flags) -> None:
     same = as_in_paper(csv["models"], manifest["class_index"], paper)
     steered = read_yaml(flags.params)["steering"]["labels"]
     tables = page_tables(csv, rejected, paper, same, steered, titles, len(flags.spaces) > 1)
+    own = {name: {space: csv[name][csv[name]["space"] == space] for space in flags.spaces} for name in ("models", "model_pairs", "orders")}
     spaces = [
         {
             "name": space,
-            "verdict": verdict(
-                csv["models"],
-                own_controls(csv["controls"]),
-                csv["model_pairs"],
-                csv["orders"],
-                csv["order_agreement"],
-                space,
-                paper["substantial"] if space == paper["space"] else None,
-                1 - flags.confidence,
-            ),
-            "leaks": what_leaks(csv["models"], csv["labels"], csv["concepts"], space),
-            "ranking": ranking_chart(csv["models"], space, colours),
-            "scatter": scatter_chart(scores[space], csv["models"][csv["models"]["space"] == space], colours, symbols),
+            "verdicts": verdicts(own["models"][space]),
+            "picture": evidence_picture(own["models"][space]),
+            "rows": evidence_rows(own["models"][space]),
+            "table": table(f"verdicts-{space}", "", own["models"][space], [*VERDICTS, *BESIDE]),
+            "below": below_the_table(own["models"][space], own["model_pairs"][space], own["orders"][space], csv["order_agreement"]),
+            "scatter": scatter_chart(scores[space], own["models"][space], colours, symbols),
         }
         for space in flags.spaces
     ]
@@ -113,7 +113,9 @@ def main(flags: Flags) -> None:
     sources = [f"{entry.source}: {entry.id}, {entry.weights}" for entry in models] + [entry.source for entry in entries.values()]
     names = [*flags.models, *flags.spaces]
     software = sorted({pair for each in [*made, *seen] for pair in each.parsed("software", dict).items()})
-    drawn = [path for path in flags.figures if captions[path.stem].section]
+    untold = csv.keys() - tables.keys()  # tables that have nothing to tell
+    drawn = [path for path in flags.figures if captions[path.stem].section and DRAWN_OF.get(path.stem, path.stem) not in untold]
+    parts = sections(captions, [path.stem for path in drawn], [name for name in csv if name in tables])
     page = render(
         flags.template,
         {
@@ -122,11 +124,9 @@ def main(flags: Flags) -> None:
             "spaces": spaces,
             "paper_space": paper["space"] in flags.spaces,
             "percent": f"{100 * flags.confidence:g} %",
+            "legend": legend(csv["models"]["marks"]),
             "warnings": warnings(csv["models"], {name: entry.source for name, entry in entries.items()}, flags.min_r2),
-            "contents": [
-                ("summary", "Summary"), ("models", "Models"), ("labels", "Labels"), ("concepts", "Concepts"), ("images", "Images"),
-                ("pictures", "Pictures"), ("checks", "Trust"), ("provenance", "Provenance"),
-            ],
+            "contents": [(name, title) for name, title in CONTENTS.items() if name in parts or name not in SECTIONS],
             "seen": seen_by_translators(csv["models"], manifest),
             "counts": {
                 "images": len(manifest), "labels": manifest["label"].nunique(),
@@ -134,9 +134,12 @@ def main(flags: Flags) -> None:
             },
             "tables": tables,
             "figures": {path.stem: embedded(path, captions[path.stem]) for path in drawn},
-            "sections": sections(captions, [path.stem for path in drawn], csv),
+            "sections": parts,
             "image_headers": image_headers(len(flags.spaces) > 1),
-            "pearson": pearson(csv["probes"], paper, csv["models"][same]),
+            "said": {
+                "steering": steering_said(csv["steering"], csv["models"], flags.confidence),
+                "probes": pearson(csv["probes"], paper, csv["models"][same]),
+            },
             "software": software,
             "weights": [(name, source, each["weights_sha256"]) for name, source, each in zip(names, sources, [*made, *seen], strict=True)],
             "accepted": read_accepted(flags.accepted),

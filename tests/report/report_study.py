@@ -11,10 +11,10 @@ import pandas as pd
 from PIL import Image
 
 from singflow.analyses.null_energy import summarize_null_energy
-from singflow.analyses.ranking import agreement_rows, criterion_columns, excess_rows, order_rows, pair_rows, shared_dimension
+from singflow.analyses.ranking import agreement_rows, excess_rows, order_rows, pair_rows
 from singflow.analyses.statistics import Sample, split_half_reliability, strata_of
-from singflow.analyses.summary import correlate_labels, summarize_labels, summarize_model
-from singflow.analyses.tables import qualify, qualify_pairs
+from singflow.analyses.summary import correlate_labels, judge, summarize_labels, summarize_model
+from singflow.analyses.tables import is_control, qualify, qualify_pairs
 from singflow.analyses.zero_shot import summarize_zero_shot
 from singflow.artifacts.files import write_bytes, write_json
 from singflow.artifacts.tables import write_parquet, write_table
@@ -55,10 +55,12 @@ def write_study(
     null_dims: Sequence[int] = (12, 12),
     weights: str = "hub",
     r2: float = 0.4,
+    found: Sequence[float] = (0.05, 0.0),
+    kinds: Sequence[str] = ("", ""),
     extras: bool = True,
     photo: Callable[[int], Image.Image] = flat,
 ) -> None:
-    """Write the artifacts. extras: tables 1 and 2, the ladder and the concepts have rows."""
+    """Write the artifacts. found: D of every model; kinds: known_zero or known_leak; extras: whether tables of extras have rows."""
     generator, results = np.random.default_rng(0), folder / "results"
     hashes = []
     for number in range(n):
@@ -77,7 +79,7 @@ def write_study(
     write_parquet(results / "data/manifest.parquet", manifest)
     write_bytes(results / "data/rejected.csv", f"path,reason\n{HOSTILE}.jpg,not an image\n".encode())
     entry = ModelEntry(source="timm", id="tiny.random", weights=weights)
-    rows, by_label, excess, orders, pairs, reliability = [], [], [], [], [], {}
+    rows, by_label, excess, pairs, reliability = [], [], [], [], {}
     for model in models:
         write_json(results / f"registry/models/{model}.json", entry.model_dump())
         write_tensors(
@@ -87,7 +89,7 @@ def write_study(
         conse = {"source": "conse", "dim": 8, "text": "package:x", "classifier": entry.model_dump(), "temperature": 2.0, "top": 10}
         write_json(results / f"registry/spaces/{space}.json", conse)
         write_tensors(results / f"embeddings/{space}/shard-00000.safetensors", {"embeddings": np.eye(2, dtype=np.float32)}, facts())
-        controls = {}
+        mine, reports = [], {}
         for place, (model, null_dim) in enumerate(zip(models, null_dims, strict=True)):
             scale = (1 + place) * (null_dim > 0)
             drawn = pd.DataFrame(
@@ -100,7 +102,7 @@ def write_study(
                     "fold": np.arange(n) % 5, "as_contrast_deg": scale * generator.normal(0, 1, n) if len(labels) > 1 else np.nan,
                     "matched_is_deg": generator.uniform(6, 9, n), "matched_as_deg": generator.normal(0, 2, n),
                     "conditional_is_deg": scale * generator.uniform(3, 8, n), "conditional_as_deg": scale * generator.normal(0, 1, n),
-                    "floor_is_deg": scale * generator.uniform(3, 5, n), "floor_as_deg": 0.0, "floor_conditional_is_deg": scale * 3.0,
+                    "floor_is_deg": scale * generator.uniform(3, 5, n),
                 }
             )  # fmt: skip
             write_parquet(results / f"scores/{space}/{model}.parquet", drawn)
@@ -114,11 +116,8 @@ def write_study(
             )  # fmt: skip
             projector = {"null_dim": null_dim, "rank": 20, "rule": "exact"}
             projector |= {"weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20}
-            floor = {
-                "known_zero": False, "known_leak": False, "conditional_excess_deg": 2.0,
-                "permutations": 20, "p_is": 1 / 21, "p_as_abs": 0.5, "p_conditional_is": 1 / 21,
-                "r2_principal": 0.25, "delta_r2": 0.05, "delta_r2_low": 0.01, "delta_r2_high": 0.09,
-            }  # fmt: skip
+            d = found[place] if null_dim else None
+            reports[model] = evidence(d, n, kinds[place])
             translator = {
                 "alpha": 1.0,
                 "folds": 4,
@@ -132,31 +131,29 @@ def write_study(
                 "n_train": n,
                 "n_validation": 6,
             }
-            row = summarize_model(drawn, projector, translator, floor, None, entry, min_r2=0.2, top1_margin=10.0, **SETTINGS)
-            found = dict.fromkeys(("label", "translated", "equivalent", "embedding"), drawn["label"])
-            row |= summarize_zero_shot(pd.DataFrame(found)) | summarize_null_energy(drawn, null_dim, [], [], SETTINGS["confidence"])
-            rows.append({"space": space, "model": model, **row})
+            row = summarize_model(drawn, projector, translator, reports[model], entry, min_r2=0.2, top1_margin=10.0, **SETTINGS)
+            named = dict.fromkeys(("label", "translated", "equivalent", "embedding"), drawn["label"])
+            row |= summarize_zero_shot(pd.DataFrame(named)) | summarize_null_energy(drawn, null_dim, [], [], SETTINGS["confidence"])
+            mine.append({"space": space, "model": model, **row})
             reliability[space, model] = split_half_reliability(drawn["as_deg"].abs().to_numpy(), drawn["label"], 0)
-            of_labels = drawn.groupby("label")[["is_deg", "floor_is_deg"]].mean().assign(p_is_deg=1 / 21).reset_index()
-            by_label.append(summarize_labels(drawn, of_labels, 0.95).assign(space=space, model=model))
+            by_label.append(summarize_labels(drawn).assign(space=space, model=model))
             if null_dim:
                 control = drawn["control_is_deg"], drawn["control_as_deg"].abs()
                 parts = [("null", drawn["is_deg"], drawn["as_deg"].abs()), ("random", *control), ("row", *control)]
                 case = {"image_id": np.arange(n), "dimension": null_dim, "as_deg": 0.0}
-                controls[model] = pd.concat(
+                removed = pd.concat(
                     pd.DataFrame({**case, "subspace": name, "is_deg": turn, "as_abs_deg": size}) for name, turn, size in parts
                 )
                 spread = {"dimension": null_dim, "draws": 5, "stable": True, "is_deg_spread": 0.1, "as_abs_deg_spread": 0.1}
                 cases = [{"subspace": name, **spread} for name, *_ in parts]
-                found = excess_rows(controls[model], cases, null_dim, Sample(strata_of(manifest["label"])), **SETTINGS)
-                excess += [{"space": space, "model": model, **each} for each in found]
-        shared, sample = shared_dimension(controls.values()), Sample(strata_of(manifest["label"]))
-        columns = {model: criterion_columns(table, null_dims[models.index(model)], shared) for model, table in controls.items()}
-        lambdas = {model: each.mean(axis=0, keepdims=True) for model, each in columns.items()}
-        orders.append(order_rows(columns, sample, lambdas, **SETTINGS).assign(space=space))
-        fits = {model: np.zeros((4, *each.shape)) for model, each in columns.items()}
-        pairs.append(pair_rows(columns, fits, sample, lambdas, **SETTINGS).assign(space=space))
+                beyond = excess_rows(removed, cases, null_dim, Sample(strata_of(manifest["label"])), **SETTINGS)
+                excess += [{"space": space, "model": model, **each} for each in beyond]
+        judge(mine, SETTINGS["confidence"])
+        rows += mine
+        tested = {model: each for model, each in reports.items() if not (each["known_zero"] or each["known_leak"])}
+        pairs.append(pair_rows(tested, SETTINGS["confidence"]).assign(space=space))
     summary, labelled = pd.DataFrame(rows), pd.concat(by_label, ignore_index=True)
+    orders = order_rows(summary[(summary["null_dim"] > 0) & ~is_control(summary)])
     some = summary[["space", "model"]] if extras else summary.iloc[:0][["space", "model"]]
     correlations = labelled.iloc[:0][["space", "model"]].rename(columns={"model": "model_a"})
     if len(models) > 1:
@@ -166,8 +163,8 @@ def write_study(
         "labels": qualify(labelled, summary),
         "label_correlations": correlations,
         "controls": qualify(pd.DataFrame(excess or {"space": [], "model": []}), summary),
-        "orders": qualify(pd.concat(orders, ignore_index=True), summary),
-        "order_agreement": agreement_rows(pd.concat(orders, ignore_index=True), 99, 0),
+        "orders": qualify(orders, summary),
+        "order_agreement": agreement_rows(orders, pd.Series(dtype=float), "s", 99, 0),
         "model_pairs": qualify_pairs(pd.concat(pairs, ignore_index=True), summary),
         "concepts": some.assign(label=labels[0], kind="strongest", place=1, concept=HOSTILE, n=3,
                                 angle_mean_deg=70.0, contrast_deg=1.0, as_mean_deg=1.0, as_abs_mean_deg=1.0),
@@ -175,11 +172,13 @@ def write_study(
         "angle_ladder": some.assign(path="photos/00000.png", label=labels[0], text="an image of a jellyfish", target_is_deg=4.0, is_deg=4.0,
                                     as_text_deg=2.0, as_label_deg=0.5, logit_change=0.0),
         "steering": some.assign(prompt="an image of a jellyfish", target_is_deg=5.0, n=n, n_reachable=n, as_target_mean_deg=3.0,
-                              as_target_std_deg=0.1, logit_change_max=0.0),
+                              as_target_std_deg=0.1, logit_change_max=0.0, note=""),
         "translators": some.assign(kind="linear", loss="ridge", validation_cosine=0.7, validation_mse=0.1, validation_r2=r2, n=6),
-        "probes": summary[["space", "model"]].assign(classifier="logistic", n=9, accuracy_principal=0.5, accuracy_translated=np.nan,
-                                                     chance=0.2, note="", pearson=np.nan,
+        "probes": summary[["space", "model"]].assign(classifier="logistic", n=9, accuracy_principal=0.5 if extras else np.nan,
+                                                     accuracy_translated=np.nan, chance=0.2, note="", pearson=np.nan,
                                                      pearson_n=len(models)),
+        "head_extensions": summary[["space", "model", "n_evidence", "unique_r2", "unique_r2_low", "unique_r2_high"]],
+        "rank_curves": some.assign(point="exact", kept=0.5, removed_dim=12, n=n, is_mean_deg=5.0),
         "null_validation": pd.DataFrame({"model": models, "perturbation": "null", "n": n, "logit_change_mean": 0.0,
                                     "top1_changed_share": 0.0, "note": ""}),
     }  # fmt: skip
@@ -187,6 +186,19 @@ def write_study(
         write_table(results / f"tables/{name}.csv", frame)
     for name in FIGURES:
         write_bytes(results / f"figures/{name}.png", drawing())
+
+
+def evidence(d: float | None, n: int, kind: str) -> dict[str, object]:
+    """The report of the test, of a D (None: no null space) with an interval of 0.01 on either side."""
+    low, high = (None, None) if d is None else (d - 0.01, d + 0.01)
+    without = [] if d is None else [d + 0.003, d, d, d - 0.003]
+    size = {"unique_r2": d, "unique_r2_low": low, "unique_r2_high": high, "unique_r2_without": without}
+    turns = {f"turn{end}_deg": None if d is None else max(each, 0.0) * 200 for end, each in (("", d), ("_low", low), ("_high", high))}
+    return size | turns | {
+        "n": n, "r2_words": 0.9, "margin": 0.005, "p": None if d is None else 0.5 if d < 0.01 else 0.001, "floor_is_deg": 4.0,
+        "floor_is_sd": 0.1, "detectable": None if d is None else 0.03, "blind_unique_r2": None if d is None else 0.001,
+        "known_zero": kind == "known_zero", "known_leak": kind == "known_leak",
+    }  # fmt: skip
 
 
 def facts(**more: object) -> dict[str, str]:

@@ -4,7 +4,6 @@ import html
 import json
 import re
 import shutil
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -12,219 +11,160 @@ import pytest
 from PIL import Image
 
 from singflow.analyses.ranking import CHART
-from singflow.analyses.summary import EMPTY, MEANING, NONE, SOME, UNJUDGED, ZERO
+from singflow.analyses.summary import FOUND, MEANING, NOTHING, ZERO, said
+from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tables import read_table
 from singflow.config.reading import read_yaml
 from singflow.errors import InputError
-from singflow.report.content import machine, page_data, page_tables, pearson, step_table
-from singflow.report.page import MOST_POINTS, sample, script_json
-from singflow.report.tables import MOST_ROWS, table
-from singflow.report.thumbnails import COLUMNS, sheets, tile
-from singflow.report.words import verdict, warnings, what_leaks
+from singflow.report.content import SHOWN, machine, page_data, page_tables, pearson, step_table
+from singflow.report.page import MOST_POINTS, VERDICTS, evidence_picture, evidence_rows, sample, script_json
+from singflow.report.tables import COLUMNS, MOST_ROWS, table
+from singflow.report.thumbnails import COLUMNS as TILES
+from singflow.report.thumbnails import sheets, tile
+from singflow.report.words import below_the_table, blind_said, pairs_said, steering_said, verdicts, warnings
 from tests.project import ROOT
 from tests.report.report_study import HOSTILE, write_page, write_study
 
-LIMITS = {"is_deg": 12.0, "as_abs_deg": 4.0}
+
+def models(*rows):
+    """tables/models.csv of a space; a row: (model, verdict, D or None), and what else differs."""
+    found = []
+    for (model, verdict, d), *more in rows:
+        row = {
+            "space": "s", "model": model, "verdict": verdict, "null_dim": 4, "n_per_dim": 2.0, "weights": "hub", "marks": "",
+            "validation_r2": 0.4, "r2_words": 0.9, "is_mean": 7.0, "floor_is_mean": 6.5, "as_mean": 0.5, "as_abs_mean": 1.0,
+            "is_per_as": 7.0, "top1_low": False,
+            "unique_r2": d, "unique_r2_low": None if d is None else d - 0.01, "unique_r2_high": None if d is None else d + 0.01,
+            "margin": 0.005, "p_holm": 0.01, "turn_deg": 9.0, "detectable": 0.03, "blind_unique_r2": 0.001,
+            "known_zero": verdict == ZERO, "known_leak": verdict == FOUND,
+            "rank_rule": "exact", "weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20,
+        }  # fmt: skip
+        found.append(row | (more[0] if more else {}))
+    return pd.DataFrame(found)
 
 
-def models(rows, verdicts=None, floor=4.0, p=1 / 21):
-    """tables/models.csv of rows (model, |AS|, IS, null dimensions, translator); verdicts: by model, where they are not `meaning`."""
-    return pd.DataFrame(
-        [
-            {
-                "space": "s", "model": model, "null_dim": null_dim, "translator": translator, "weights": "hub", "top1_low": False,
-                "is_mean": turn, "is_low": turn - 1, "is_high": turn + 1, "is_per_control": turn / 10,
-                "as_abs_mean": size, "as_abs_low": size - 0.1, "as_abs_high": size + 0.1,
-                "verdict": (verdicts or {}).get(model, MEANING) if null_dim else EMPTY, "floor_is_mean": floor, "p_conditional_is": p,
-                "conditional_is_mean": 3.0, "floor_conditional_is_mean": 2.5,
-                "known_zero": (verdicts or {}).get(model) == ZERO, "known_leak": model == "leak",
-                "rank_rule": "exact", "weight_dtype": "float32", "rank_stored": 20, "rank_float64": 20,
-                "delta_r2": 0.02, "delta_r2_low": 0.01, "delta_r2_high": 0.03, "marks": "weak translator" * (translator == "weak"),
-            }
-            for model, size, turn, null_dim, translator in rows
-        ]
-    )  # fmt: skip
-
-
-def controls(rows):
-    """Own rows of tables/controls.csv of rows (model, excess of |AS|, excess of IS), each with a margin of 1."""
-    columns = {"as_abs_deg": 1, "is_deg": 2}
-    return pd.DataFrame(
-        [
-            {"space": "s", "model": row[0], "marks": ""}
-            | {f"{score}_random": 2.0 for score in columns}
-            | {f"{score}_excess_random_low": row[place] - 1 for score, place in columns.items()}
-            | {f"{score}_excess_random_high": row[place] + 1 for score, place in columns.items()}
-            for row in rows
-        ]
-    )
-
-
-def pairs(differ):
-    """tables/model_pairs.csv of {(model, model): whether they differ, by every criterion}."""
-    criteria = ["as_abs", "is", "is_per_as", "is_per_as_over_control"]
-    return pd.DataFrame(
-        [
-            {"space": "s", "criterion": criterion, "model_a": a, "model_b": b, "p_holm": 0.01, "differ": known}
-            for criterion in criteria
-            for (a, b), known in differ.items()
-        ]
-    )
-
-
-ORDERS = pd.DataFrame(
-    [
-        {"space": "s", "criterion": criterion, "model": model, "place": place, "marks": ""}
-        for criterion, names in (("is_per_as", "ab"), ("is_per_as_over_control", "ba"))
-        for place, model in enumerate(names, 1)
-    ]
+FOUR = models(
+    (("leak", FOUND, 0.06), {"detectable": None, "marks": "known leak"}),
+    (("zero", ZERO, 0.0), {"marks": "known zero"}),
+    (("a", MEANING, 0.04),),
+    (("b", NOTHING, 0.0),),
 )
 
 
-ALONE = pd.DataFrame(columns=["space_a", "space_b"])
+def test_the_page_opens_with_the_verdict_of_every_model_and_controls_come_last():
+    rows = {row["model"]: row for row in FOUR.to_dict("records")}
+    assert verdicts(FOUR) == [said(rows[name]) for name in ("a", "b", "leak", "zero")]
+    assert verdicts(FOUR)[1] == "b: nothing found. A leak of 3 % of the meaning would have been seen."
 
 
-def said(rows, excess, *, differ=True, orders=ORDERS, agreement=ALONE, limits=LIMITS, **evidence):
-    return verdict(models(rows, **evidence), controls(excess), pairs({("a", "b"): differ}), orders, agreement, "s", limits, 0.05)
+def test_the_picture_places_d_margin_and_detectable_size_on_one_scale_and_sets_controls_apart():
+    picture = evidence_picture(FOUR)
+    rows = {row["name"]: row for row in picture["rows"]}
+    assert list(rows) == ["a", "b", "leak+", "zero~"] and [row["control"] for row in rows.values()] == [False, False, True, True]
+    ticks = {text: place for place, text in picture["ticks"]}
+    percent = (ticks["6 %"] - ticks["0 %"]) / 6
+
+    def at(share):
+        return pytest.approx(ticks["0 %"] + 100 * share * percent, abs=0.03)
+
+    assert (picture["zero"], picture["margin"], picture["margin_text"]) == (at(0), at(0.005), "0.5 %")
+    assert [rows["a"][name] for name in ("low", "d", "high", "seen")] == [at(0.03), at(0.04), at(0.05), at(0.03)]
+    assert rows["leak+"]["seen"] is None and rows["a"]["text"] == "D 4.00 %; from 3.00 %; to 5.00 %; smallest leak found 3.00 %"
+    places = [place for row in picture["rows"] for place in (row["d"], row["low"], row["high"], row["seen"]) if place is not None]
+    assert all(0 <= place <= 100 for place in places)
+    unknown = evidence_picture(models((("a", "no null space", None), {"detectable": None})))
+    assert [unknown["rows"][0][name] for name in ("d", "low", "high", "seen")] == [None] * 4
 
 
-def test_the_verdict_says_first_what_is_above_the_floor_and_ranks_by_the_rest_only_where_something_is():
-    rows, excess = [("b", 1.0, 6.0, 4, "good"), ("a", 5.0, 8.0, 4, "good")], [("a", 3, 0), ("b", -3, 0)]
-    text = said(rows, excess)
-    assert text[0] == (
-        "A (conditional IS 3.00°, floor 2.50°; Delta R² +0.020) and b (conditional IS 3.00°, floor 2.50°; Delta R² +0.020) "
-        "hold meaning beyond what the principal space tells."
-    )
-    mixed = said(rows, excess, verdicts={"a": SOME, "b": NONE})
-    assert mixed[0] == (
-        "In a (conditional IS 3.00°, floor 2.50°; Delta R² +0.020) there is some sign of meaning in the null space; "
-        "in b (conditional IS 3.00°, floor 2.50°; Delta R² +0.020) there is no sign of meaning in the null space."
-    )
-    assert mixed[1].startswith("The null space of a")
-    nothing = said(rows, excess, verdicts={"a": NONE, "b": NONE}, floor=9.0)
-    assert "no sign of meaning" in nothing[0] and nothing[1].startswith("How far an image moves")
+def test_the_first_table_has_the_same_numbers_and_a_dash_where_there_is_none():
+    first, *_, zero = evidence_rows(FOUR)
+    assert list(first) == list(VERDICTS)
+    assert list(first.values()) == ["a", MEANING, "4", "2", "0.40", "0.90", "7.0", "6.5", "4.0 %", "3.0 %", "5.0 %", "9", "3 %"]
+    assert zero["model"] == "zero~" and zero["unique_r2"] == "0.0 %"
+    assert evidence_rows(models((("a", "no null space", None), {"turn_deg": None})))[0]["turn_deg"] == "-"
 
 
-@pytest.mark.parametrize(("p", "judged"), [(0.5, "is at its floor"), (0.01, "is above its floor, as it must not be")])
-def test_controls_are_said_first_and_ranked_nowhere(p, judged):
-    rows = [("a", 5.0, 8.0, 4, "good"), ("zero", 9.0, 9.0, 4, "good"), ("leak", 9.0, 9.0, 4, "good")]
-    text = said(rows, [("a", 3, 0), ("zero", 9, 9), ("leak", 9, 9)], verdicts={"zero": ZERO}, p=p)
-    assert text[0].startswith(f"zero, where nothing can be hidden, {judged}") and text[1].startswith("leak, whose null space holds")
-    assert "is found to hold it, as it must be" in text[1] and text[2].startswith("A ")
-    assert not any("zero" in sentence or "leak" in sentence for sentence in text[2:])
-    alone = said(rows[1:2], [("zero", 9, 9)], verdicts={"zero": ZERO}, p=p)
-    assert len(alone) == 1
+NONE = pd.DataFrame(columns=["space_a", "space_b"])
 
 
-def test_in_sample_nothing_is_said_of_a_floor():
-    rows = [("b", 1.0, 6.0, 4, "good"), ("a", 5.0, 8.0, 4, "good")]
-    text = said(rows, [("a", 3, 0), ("b", -3, 0)], verdicts={"a": UNJUDGED, "b": UNJUDGED}, p=None)
-    assert text[0].startswith("Images are scored in sample") and "floor can be trusted" in text[0] and text[1].startswith("How far")
-    alone = said(rows[:1], [("b", 9, 9)], verdicts={"b": ZERO}, p=None)
-    assert alone == ["Images are scored in sample: no floor can be trusted."]
+def test_below_the_table_stand_the_papers_scores_and_its_order_alone():
+    orders = pd.DataFrame({"space": "s", "place": [2, 1], "model": ["a", "b"], "value": [7.0, 9.0], "marks": ""})
+    text = below_the_table(FOUR, pd.DataFrame(columns=["difference"]), orders, NONE)
+    assert text[0].endswith(": a +0.50°, 1.00°, 7.0; b +0.50°, 1.00°, 7.0; leak+ +0.50°, 1.00°, 7.0; zero~ +0.50°, 1.00°, 7.0.")
+    assert text[1] == "The paper's order in space s, by IS/|AS|: b 9.00 > a 7.00." and text[2].startswith("Blind check") and len(text) == 3
+    row = {"space_a": "s", "space_b": CHART, "n_models": 6, "spearman": 0.6, "spearman_p": 0.24, "kendall": 0.4667, "kendall_p": 0.27}
+    charted = below_the_table(FOUR, pd.DataFrame(columns=["difference"]), orders, pd.DataFrame([row, row | {"space_a": "t"}]))
+    words = "IS/|AS| beside the paper's chart, over 6 models: Spearman +0.60 (p 0.24), Kendall +0.47 (p 0.27)."
+    assert charted.count(words) == 1
+    alone = below_the_table(FOUR[2:3], pd.DataFrame(columns=["difference"]), orders[:1], NONE)
+    assert len(alone) == 2 and "order" not in " ".join(alone)
 
 
-def test_the_verdict_names_who_leaks_most_and_whether_that_is_more_than_chance():
-    rows = [("b", 1.0, 6.0, 4, "good"), ("a", 5.0, 8.0, 4, "good")]
-    text = said(rows, [("a", 3, 0), ("b", -3, 0)])
-    assert text[1].startswith("The null space of a holds most about an image's class, that of b least; more than a random subspace")
-    assert text[1].endswith(": a.")
-    assert "most in a, 5.00° [4.90, 5.10], least in b, 1.00°" in text[2] and "most in a, 8.00°" in text[3]
-    assert "the null space gives more in a, less in b" in text[4] and "no more and no less beyond chance in every model" in text[4]
-    assert "as we read it: a > b." in text[5] and text[5].endswith("b > a.")
-    assert text[6] == (
-        'On average a exceeds what the paper\'s authors call "substantial" (IS above 12° or |AS| above 4°); the floor of IS is 4.00° in a.'
-    )
-    assert len(said(rows, [("a", 3, 0), ("b", -3, 0)], limits=None)) == 6
-    below = said(rows, [("a", -3, 0), ("b", -3, 0)])
-    assert below[1].endswith("each holds less than a random subspace of its size.")
+def pairs(*rows):
+    return pd.DataFrame(rows, columns=["model_a", "model_b", "difference", "low", "high", "p_holm", "differ"])
 
 
-def test_the_verdict_does_not_rank_what_cannot_be_told_apart():
-    text = said([("a", 1.0, 6.0, 4, "good"), ("b", 1.1, 6.0, 4, "good")], [("a", 0, 0), ("b", 0, 0)], differ=False)
-    assert "cannot be told apart; none holds more than a random subspace" in text[1]
-    assert "does not differ beyond chance" in text[2] and "a ≈ b" in text[5] and "no model reaches" in text[6]
-    assert text[6].endswith("the floor of IS is 4.00° in b and 4.00° in a.")
+def test_pairs_of_models_are_compared_by_d_in_one_sentence():
+    assert pairs_said(pairs()) == []
+    two = pairs(["a", "b", -0.02, -0.05, 0.01, 0.2, False], ["a", "c", 0.01, -0.02, 0.04, 0.4, False])
+    assert pairs_said(two) == ["By D, a, b and c cannot be told apart. The largest difference is 2.00 % [-1.00, 5.00], p = 0.2."]
+    more = pairs(["a", "b", -0.03, -0.04, -0.02, 0.001, True], ["a", "c", 0.01, -0.02, 0.04, 0.4, False])
+    assert pairs_said(more) == ["By D, 1 of 2 pairs of models differ: b above a by 3.00 % [2.00, 4.00], p = 0.001."]
+    many = pairs(*(["a", name, 0.03, 0.02, 0.04, 0.001, True] for name in "bcdef"))
+    assert pairs_said(many)[0].count(" above ") == 3 and pairs_said(many)[0].endswith("; and others.")
 
 
-def test_the_verdict_names_models_that_are_not_told_apart_from_the_first_or_last():
-    rows = [("a", 3.0, 6.0, 4, "good"), ("b", 2.5, 6.0, 4, "good"), ("c", 1.0, 5.0, 4, "good")]
-    order = pd.DataFrame([{"space": "s", "criterion": each, "model": model, "place": place, "marks": "penalty at the edge" * (model == "b")}
-                          for each in ("is_per_as", "is_per_as_over_control") for place, model in enumerate("abc", 1)])  # fmt: skip
-    known = pairs({("a", "b"): False, ("b", "c"): False, ("a", "c"): True})
-    text = verdict(models(rows), controls([(name, -3, 0) for name in "abc"]), known, order, ALONE, "s", LIMITS, 0.05)
-    assert text[1].startswith("The null space of a (not told apart from b) holds most")
-    assert "that of c (not told apart from b) least" in text[1] and "least in c (not told apart from b), 1.00°" in text[2]
-    assert text[5].endswith("a ≈ b^ ≈ c (yet first and last differ).")
+def test_the_blind_check_is_said_once_and_is_a_warning_where_it_passes_the_margin():
+    (sentence,) = blind_said(FOUR)
+    assert "The largest D is 0.10 % (b); the margin is 0.5 %." in sentence
+    assert blind_said(FOUR.assign(blind_unique_r2=np.nan)) == []
+    passed = models((("a", MEANING, 0.04), {"blind_unique_r2": 0.006}), (("b", NOTHING, 0.0),))
+    (warning,) = warnings(passed, {"s": "open_clip"}, 0.2)
+    assert warning.startswith("The blind check exceeds the margin: a in s.") and "proves nothing" in warning
+    assert "0.60 % (a)" in blind_said(passed)[0]
 
 
-def test_the_verdict_of_one_model_of_weak_translators_and_of_no_null_space():
-    text = said([("a", 1.0, 6.0, 4, "good"), ("blind", 0.0, 0.0, 0, "good")], [("a", -2, 0)])
-    assert text[0].startswith("blind: no null space") and "a holds less than a random subspace" in text[2]
-    assert said([("blind", 0.0, 0.0, 0, "good")], []) == [text[0]]
+def steering(**change):
+    rows = [
+        {"space": "s", "model": model, "prompt": "x", "target_is_deg": target, "n": 20, "n_reachable": 20, "as_target_mean_deg": target / 2}
+        for model in ("zero", "a", "b")
+        for target in (5.0, 10.0)
+    ]
+    return pd.DataFrame(rows).assign(as_target_std_deg=0.3, **change)
 
 
-RANKING = ("most", " > ", " ≈ ", "least", "Order", "told apart")
-
-
-def test_weak_translators_are_ranked_nowhere_and_the_page_begins_with_that_where_all_are():
-    rows, excess = [("b", 1.0, 6.0, 4, "weak"), ("a", 5.0, 8.0, 4, "weak")], [("a", 3, 0), ("b", -3, 0)]
-    orders = ORDERS.assign(marks="weak translator")
-    text = said(rows, excess, orders=orders)
-    assert text[0].startswith("Every translator is weak: ") and text[1].startswith("A* (conditional IS 3.00°")
-    assert not [sentence for sentence in text if any(word in sentence for word in RANKING)]
-    orders = ORDERS.assign(marks=["", "weak translator", "weak translator", ""])
-    text = said([("b", 1.0, 6.0, 4, "weak"), ("a", 5.0, 8.0, 4, "good")], excess, orders=orders)
-    assert "b*: a weak translator, so in no order." in text and any(sentence.startswith("In a, removing") for sentence in text)
-    assert not [sentence for sentence in text if any(word in sentence for word in RANKING)]
-
-
-def test_of_many_models_the_first_sentence_says_names_and_counts():
-    names = "abcdef"
-    rows = [(name, 3.0 - 0.1 * place, 6.0, 4, "good") for place, name in enumerate(names)]
-    orders = pd.DataFrame([{"space": "s", "criterion": each, "model": name, "place": place, "marks": ""}
-                           for each in ("is_per_as", "is_per_as_over_control") for place, name in enumerate(names, 1)])  # fmt: skip
-    known = pairs({(a, b): (a, b) == ("a", "f") for a, b in combinations(names, 2)})
-    text = verdict(models(rows), controls([(name, -3, 0) for name in names]), known, orders, ALONE, "s", LIMITS, 0.05)
-    assert text[0] == "A, b, c, d, e and f hold meaning beyond what the principal space tells."
-    assert text[1].startswith("The null space of a (not told apart from 4 others) holds most about an image's class, that of f (not")
+def test_the_steering_table_says_where_it_tells_no_models_apart():
+    text = steering_said(steering(), FOUR, 0.95)
+    assert text.startswith("All 3 models reach every target, and the 95 % intervals of their mean AS overlap.")
+    assert text.endswith("zero, a known zero, is steered as far as the others. So steering is no evidence of hidden meaning.")
+    assert "known zero" not in steering_said(steering(), FOUR[2:], 0.95)
+    assert steering_said(steering(n_reachable=[20, 20, 20, 19, 20, 20]), FOUR, 0.95) == ""
+    apart = [2.5, 5.0, 2.5, 5.25, 2.5, 5.0]  # half an interval is 2.09 * 0.3 / sqrt(20) = 0.14
+    assert steering_said(steering(as_target_mean_deg=apart), FOUR, 0.95) != ""
+    apart[3] = 5.3
+    assert steering_said(steering(as_target_mean_deg=apart), FOUR, 0.95) == ""
+    assert steering_said(steering()[:2], FOUR, 0.95) == "" == steering_said(steering()[:0], FOUR, 0.95)
 
 
 def test_warnings_name_weak_translators_stand_ins_random_weights_and_low_accuracy():
-    table = models([("a", 1.0, 6.0, 4, "weak")]).assign(weights="random", top1_low=True)
-    other = models([("b", 1.0, 6.0, 4, "good")]).assign(marks="known zero, penalty at the edge")
-    text = " ".join(warnings(pd.concat([table, other]), {"s": "conse"}, 0.2))
-    assert (
-        "~ Known zeros: b in s. " in text and "^ The best penalty of b in s is at the edge" in text and "* Weak translators: a in s" in text
-    )
-    assert all(word in text for word in ("random weights", "a in s explain less than 0.2", "stand-in for CLIP", "Top-1 far below"))
-    assert warnings(models([("a", 1.0, 6.0, 4, "good")]), {"s": "open_clip"}, 0.2) == []
-    seen = models([("a", 1.0, 6.0, 4, "good")]).assign(marks="in sample")
-    assert warnings(seen, {"s": "open_clip"}, 0.2) == [
+    marked = models((("a", MEANING, 0.04), {"weights": "random", "top1_low": True, "marks": "weak translator"}),
+                    (("b", MEANING, 0.04), {"marks": "known zero, penalty at the edge"}))  # fmt: skip
+    text = " ".join(warnings(marked, {"s": "conse"}, 0.2))
+    assert "^ The best penalty of b in s is at the edge" in text and "* Weak translators: a in s." in text
+    assert all(word in text for word in ("random weights", "less than 0.2", "stand-in for CLIP", "Top-1 is far below the reported value"))
+    plain = models((("a", MEANING, 0.04),))
+    assert warnings(plain, {"s": "open_clip"}, 0.2) == []
+    assert warnings(plain.assign(marks="in sample"), {"s": "open_clip"}, 0.2) == [
         "# In sample, as in the paper: the translator of a in s has seen the images that it translates."
     ]
-    lost = models([("a", 1.0, 6.0, 4, "good")]).assign(rank_stored=19)
-    assert warnings(lost, {"s": "open_clip"}, 0.2) == [
+    assert warnings(plain.assign(rank_stored=19), {"s": "open_clip"}, 0.2) == [
         "Rank at the precision of the stored weights and at float64: a 19 (float32) and 20, 1 direction fewer. Rule exact takes the first."
     ]
 
 
-def test_what_leaks_are_labels_of_several_images_above_their_own_floor_and_common_concepts():
-    degrees = {"is_deg_mean": [30.0, 6.0, 8.0], "floor_is_deg_mean": [1.0, 2.0, 9.0], "leaks": [True, True, False]}
-    labels = pd.DataFrame({"space": "s", "model": "a", "label": ["x", "y", "z"], "n": [1, 3, 3], **degrees})
-    concepts = pd.DataFrame({"space": "s", "model": "a", "kind": "strongest", "concept": ["fur", "sky", "fur"], "n": [1, 2, 4]})
-    (row,) = what_leaks(models([("a", 1.0, 6.0, 4, "good")]), labels, concepts, "s")
-    assert (row["labels"], row["concepts"]) == (["y (6.0°, floor 2.0°)"], ["fur", "sky"])
-    assert (row["conditional_is"], row["conditional_floor"]) == ("3.00°", "floor 2.50°")
-    assert (row["verdict"], row["floor"], row["delta_r2"], row["delta_r2_interval"]) == (MEANING, "4.00°", "+0.020", "+0.010 to +0.030")
-
-
-def test_the_agreement_with_the_papers_chart_is_said_where_there_is_one():
-    rows, excess = [("b", 1.0, 6.0, 4, "good"), ("a", 5.0, 8.0, 4, "good")], [("a", 3, 0), ("b", -3, 0)]
-    row = {"space_a": "s", "space_b": CHART, "n_models": 6, "spearman": 0.6, "spearman_p": 0.24, "kendall": 0.4667, "kendall_p": 0.27}
-    text = said(rows, excess, agreement=pd.DataFrame([row, row | {"space_a": "t"}]))
-    words = "IS/|AS| beside the paper's chart, over 6 models: Spearman +0.60 (p 0.24), Kendall +0.47 (p 0.27)."
-    assert text.count(words) == 1 and words not in said(rows, excess)
+def test_every_explained_column_is_shown_and_every_shown_one_explained():
+    steps = {"step", "jobs", "seconds", "longest", "peak_mb"}
+    assert set(COLUMNS) - steps == {column for columns in SHOWN.values() for column in columns.split()}
 
 
 PAPER = read_yaml(ROOT / "report/paper.yaml")
@@ -281,10 +221,10 @@ def test_json_in_a_script_cannot_end_it_and_comes_back_the_same():
 
 def test_tables_keep_texts_as_they_are_and_round_numbers(tmp_path):
     path = tmp_path / "t.csv"
-    path.write_text("label,n,p_holm,leaks,note\n01,3,0.000123456,True,\nNone,4,,False,x\n")
-    found = table("t", "T", read_table(path), ["label", "n", "p_holm", "leaks", "note", "absent"])
+    path.write_text("label,n,p_holm,differ,note,low\n01,3,0.000123456,True,,\nNone,4,,False,x,\n")
+    found = table("t", "T", read_table(path), ["label", "n", "p_holm", "differ", "note", "low", "absent"])
     assert found.rows == [["01", 3, 0.0001235, "yes", ""], ["None", 4, "", "no", "x"]]
-    assert [title for title, _ in found.headers] == ["label", "images", "p (Holm)", "leaks", "note"]
+    assert [title for title, _ in found.headers] == ["label", "images", "p (Holm)", "differ", "note"]
     with pytest.raises(InputError, match=r"missing\.csv"):
         read_table(tmp_path / "missing.csv")
 
@@ -341,7 +281,7 @@ def test_neighbours_are_positions_among_the_images_shown_or_paths():
 
 
 def test_thumbnails_show_the_whole_image_in_reading_order():
-    tiles = [tile(Image.new("RGB", (20, 10), (number % 256, 0, 0)), 8) for number in range(COLUMNS**2 + 1)]
+    tiles = [tile(Image.new("RGB", (20, 10), (number % 256, 0, 0)), 8) for number in range(TILES**2 + 1)]
     assert tiles[0].size == (8, 8) and tiles[0].getpixel((0, 0)) == (255, 255, 255) and tiles[9].getpixel((4, 4)) == (9, 0, 0)
     assert len(sheets(tiles, 8)) == 2 and sheets([], 8) == []
 
@@ -385,6 +325,25 @@ def written(tmp_path_factory):
 def own(written, tmp_path):
     """A copy of it."""
     return shutil.copytree(written, tmp_path / "own")
+
+
+def test_a_part_that_tells_nothing_is_not_on_the_page(tmp_path, written):
+    full = (written / "results/report.html").read_text()
+    parts = ("t-probes", "fig12", "t-orders", "t-spurious", "t-angle_ladder", "t-label_correlations", "t-rejected")
+    assert all(f'id="{part}"' in full for part in parts) and "figure 10" not in " ".join(re.findall(r"<h3.*?</h3>", full))
+    write_study(tmp_path, models=("m1",), null_dims=(12,), extras=False)
+    write_bytes(tmp_path / "results/data/rejected.csv", b"path,reason\n")
+    page = write_page(tmp_path, models=("m1",))
+    assert not any(f'id="{part}"' in page for part in parts)
+    text = re.sub(r"<(script|style|pre).*?</\1>", "", page, flags=re.DOTALL)
+    assert not re.search(r"Pearson|\bnan\b|\bNone%", text)
+
+
+def test_the_page_opens_with_sentence_picture_and_table_in_this_order(written):
+    page = html.unescape((written / "results/report.html").read_text())
+    sentence = "m1: the null space holds meaning that the logits do not tell: 5.0 % of the meaning, a turn of 10 degrees."
+    places = [page.index(each) for each in (sentence, 'class="picture"', 'class="plain numbers"', "The paper's scores", 'id="models"')]
+    assert places == sorted(places) and page.index('<section id="summary">') < places[0]
 
 
 def test_what_a_run_took_is_a_page_among_the_logs_and_the_report_is_the_same_in_every_run(own):

@@ -1,4 +1,4 @@
-"""Figures that compare models, over images and labels: figures 3 and 4 (and 14), and the controls that the paper lacks."""
+"""Figures that compare models, over images and labels: figures 3 and 4 (and 14), and the removal of random subspaces."""
 
 from typing import Any
 
@@ -111,7 +111,9 @@ def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], 
             axes.bar_label(bars, values, fontsize=7, padding=2)
         else:
             axes.bar_label(bars, values, fontsize=7, label_type="center", color="white", fontweight="bold")
-            axes.plot(rows["floor_is_mean"], positions + offset, "|", color="black", ms=13, mew=2, label=FLOOR)
+            known = rows["floor_is_mean"].notna().to_numpy()
+            if known.any():
+                axes.plot(rows["floor_is_mean"][known], (positions + offset)[known], "|", color="black", ms=13, mew=2, label=FLOOR)
     axes.set_yticks(positions, [caption(model, rows, "\n") for model in rows.index])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"{' and '.join(names)} ({unit})" if unit == "degrees" else names[0])
@@ -121,23 +123,17 @@ def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], 
             Rectangle((0, 0), 1, 1, facecolor="0.5", hatch=None if n == 0 else "///", edgecolor="white") for n in range(len(columns))
         ]
         said = [f"{name} (plain)" if n == 0 else f"{name} (hatched)" for n, name in enumerate(names)]
-        floors, _ = axes.get_legend_handles_labels()
-        shown = {"handles": [*handles, *floors[:1]], "labels": [*said, FLOOR]}
+        floors, texts = axes.get_legend_handles_labels()
+        drawn = [handle for handle, name in zip(floors, texts, strict=True) if name == FLOOR]
+        shown = {"handles": [*handles, *drawn], "labels": [*said, *[FLOOR] * len(drawn)]}
         axes.legend(**shown, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5)
 
 
-FLOOR = "floor: IS of null components without content"
-ORDERS = {
-    "is_per_as": "IS/|AS|\n(paper)",
-    "is_per_as_over_control": "IS/|AS| over\nrandom's",
-    "is_per_as_equal_dim": "IS/|AS| at equal\ndimension",
-    "is_per_control": "IS over\nrandom's",
-    "as_abs_per_control": "|AS| over random's,\nleast first",
-}
+FLOOR = "floor: null components that tell nothing"
 
 
-def controls(spaces: list[str], models: list[str], excess: pd.DataFrame, orders: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """Per space, one row: (a) excess over random subspaces, (b) IS against the dimensions removed, (c) the models' places.
+def controls(spaces: list[str], models: list[str], excess: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """Per space, one row: (a) excess over random subspaces, (b) IS against the dimensions removed.
 
     Models without a null space are named and left out.
 
@@ -147,36 +143,29 @@ def controls(spaces: list[str], models: list[str], excess: pd.DataFrame, orders:
         Names, in the study's order; a model's place gives its colour and marker.
     excess : DataFrame
         tables/controls.csv.
-    orders : DataFrame
-        tables/orders.csv.
     table : DataFrame
         tables/models.csv.
 
     Returns
     -------
     Figure
-        A row of three panels per space.
+        A row of two panels per space.
     """
     with plt.rc_context(STYLE):
         height = max(3.6, 1.7 + 0.4 * len(models))
-        figure, grid = plt.subplots(
-            len(spaces), 3, figsize=(13.5, height * len(spaces)), squeeze=False, width_ratios=[1.2, 1.1, 1.5], layout="constrained"
-        )
+        figure, grid = plt.subplots(len(spaces), 2, figsize=(9.5, height * len(spaces)), squeeze=False, layout="constrained")
         for axes, space in zip(grid, spaces, strict=True):
             rows = table[table["space"] == space].set_index("model")
             shown = [model for model in models if int(rows["null_dim"][model]) > 0]
             mine = excess[excess["space"] == space]
             axes[0].set_title(f"(a) null minus random, {space}", loc="left")
             axes[1].set_title("(b) null (solid) and random (dashed) parts", loc="left")
-            axes[2].set_title("(c) the models' order by five criteria", loc="left")
             if not shown:
                 for each in axes:
                     each.text(0.5, 0.5, "no model has a null space", ha="center", transform=each.transAxes)
                 continue
             _excess(axes[0], mine[mine["own"]].set_index("model").to_dict("index"), shown, models, rows)
             _dimensions(axes[1], mine, shown, models, rows)
-            ranked = orders[orders["space"] == space]
-            _places(axes[2], ranked, [model for model in shown if model in set(ranked["model"])], models, rows)
             if len(shown) < len(models):
                 left_out = ", ".join(bare(model) for model in models if model not in shown)
                 axes[0].set_xlabel(f"{axes[0].get_xlabel()}\nno null space: {left_out}")
@@ -215,33 +204,10 @@ def _dimensions(axes: Axes, excess: pd.DataFrame, shown: list[str], models: list
     axes.set_ylim(bottom=0)
     axes.set_xlabel("dimensions removed")
     axes.set_ylabel("IS (degrees)")
-    if len(shown) < 9:  # more would hide the curves; panel (c) names every model
+    if len(shown) < 9:  # more would hide the curves; panel (a) has the same colours
         axes.set_ylim(top=axes.get_ylim()[1] * (1.05 + 0.07 * len(shown)))
         axes.legend(fontsize=7, loc="upper left")
     axes.grid(color="0.92", lw=0.6)
-
-
-def _places(axes: Axes, orders: pd.DataFrame, shown: list[str], models: list[str], table: pd.DataFrame) -> None:
-    wide = orders.pivot(index="model", columns="criterion", values="place").astype(float)
-    for model in shown:
-        places = wide.loc[model, list(ORDERS)].to_numpy(dtype=float)
-        axes.plot(
-            range(len(ORDERS)), places, color=colour(models.index(model)), marker=marker(models.index(model)), ms=7, lw=1.6, clip_on=False
-        )
-        axes.annotate(
-            caption(model, table, "\n"),
-            (len(ORDERS) - 1, places[-1]),
-            xytext=(9, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            annotation_clip=False,
-        )
-    axes.set_xticks(range(len(ORDERS)), list(ORDERS.values()), fontsize=7)
-    axes.set_yticks(range(1, len(shown) + 1))
-    axes.set_ylim(len(shown) + 0.3, 0.7)
-    axes.set_ylabel("place (1 is best)")
-    axes.grid(axis="y", color="0.92", lw=0.6)
 
 
 def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted: list[str]) -> Figure:

@@ -13,23 +13,38 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from singflow.analyses.summary import controls_last
+from singflow.analyses.tables import LEAK, ZERO
 from singflow.errors import InputError
 from singflow.report.tables import Table, table
 from singflow.report.thumbnails import COLUMNS, figure_image, tile_side
 
 SECTIONS = ("models", "labels", "concepts", "pictures", "checks")  # of the page, that hold figures and tables
 WIDTH = 1600  # pixels of an embedded figure
-CRITERIA = {
-    "is_per_as": "IS/|AS| (the paper's ratio)",
-    "is_per_as_over_control": "IS/|AS| over that of random subspaces",
-    "is_per_as_equal_dim": "IS/|AS| with equally many null directions",
-    "is": "IS",
-    "is_excess": "IS less that of random subspaces",
-    "is_per_control": "IS over that of random subspaces",
-    "as_abs": "|AS|, least first",
-    "as_abs_excess": "|AS| less that of random subspaces, least first",
-    "as_abs_per_control": "|AS| over that of random subspaces, least first",
+SHOWN = {  # columns of the tables
+    "models": "space model marks verdict n_images n_evidence n_per_dim null_dim paper_null_dim top1 reported_top1 validation_r2 r2_words "
+    "is_mean is_low is_high floor_is_mean unique_r2 unique_r2_low unique_r2_high margin p_holm turn_deg detectable blind_unique_r2 "
+    "conditional_is_mean as_mean as_contrast_mean as_abs_mean is_per_as control_is_mean is_per_control matched_is_mean is_per_matched "
+    "zero_shot zero_shot_equivalent zero_shot_space null_energy_mean null_energy_auc note",
+    "controls": "space model marks dimension n is_deg_null is_deg_random is_deg_excess_random is_deg_excess_random_low "
+    "is_deg_excess_random_high",
+    "orders": "space place model marks value low high n",
+    "model_pairs": "space model_a model_b marks difference low high p_holm differ",
+    "head_extensions": "space model marks n_evidence unique_r2 unique_r2_low unique_r2_high directions_90",
+    "labels": "space model marks label n is_deg_mean floor_is_deg_mean as_deg_mean as_abs_deg_mean",
+    "label_correlations": "space model_a model_b marks n_labels spearman ceiling p_holm",
+    "concepts": "space model marks label kind place concept n angle_mean_deg contrast_deg contrast_deg_low contrast_deg_high as_mean_deg",
+    "spurious": "space model marks label concept n angle_mean_deg lift_deg contrast_deg contrast_deg_low contrast_deg_high as_mean_deg",
+    "angle_ladder": "space model marks path label text target_is_deg is_deg as_text_deg as_label_deg logit_change",
+    "null_validation": "model perturbation n logit_change_mean top1_changed_share note",
+    "steering": "space model marks prompt target_is_deg n n_reachable as_target_mean_deg as_target_std_deg paper_as logit_change_max note",
+    "rank_curves": "space model marks point kept removed_dim n logit_change_mean top1_changed is_mean_deg as_mean_deg as_abs_mean_deg",
+    "translators": "space model marks kind loss validation_cosine validation_mse validation_r2 paper_cosine paper_mse",
+    "probes": "space model marks classifier n accuracy_principal accuracy_translated chance note",
+    "rejected": "path reason files",
 }
+NEEDED = {"probes": "accuracy_principal", "head_extensions": "unique_r2", "label_correlations": "spearman"}  # without it a row is empty
+DRAWN_OF = {"fig12": "probes"}  # figures that stand with a table of another name
 
 Frames = dict[str, dict[str, pd.DataFrame]]
 
@@ -43,7 +58,7 @@ def page_tables(
     titles: dict[str, str],
     several: bool,
 ) -> dict[str, Table]:
-    """The tables of the page, with the paper's numbers beside ours where these are of the same things.
+    """The tables of the page that have something to tell, with the paper's numbers beside ours where these are of the same things.
 
     Parameters
     ----------
@@ -65,10 +80,11 @@ def page_tables(
     Returns
     -------
     dict of Table
-        By name.
+        By name; without tables that have no rows.
     """
     same = csv["models"][as_paper]
-    heads = csv["models"].assign(paper_null_dim=_papers(csv["models"], same, paper, "null_dim").astype(float))
+    heads = controls_last(csv["models"])
+    heads = heads.assign(paper_null_dim=_papers(heads, same, paper, "null_dim").astype(float))
     toward = csv["steering"].assign(paper_as=_papers(csv["steering"], same, paper, "table1").astype(float))
     other = (toward["prompt"] != paper["table1"]["prompt"]) | (toward["target_is_deg"] < toward["paper_as"])
     toward.loc[other | (steered != paper["table1"]["labels"]), "paper_as"] = np.nan
@@ -76,47 +92,25 @@ def page_tables(
     theirs = _papers(fitted, same, paper, "weights").notna() & (fitted["n"] == paper["table2"]["images"])
     for place, name in enumerate(("paper_cosine", "paper_mse")):
         fitted[name] = fitted["kind"].map({kind: pair[place] for kind, pair in paper["table2"]["kinds"].items()}).where(theirs)
-    labels = csv["labels"].sort_values(["leak_q", "as_abs_deg_mean"], ascending=[True, False], kind="stable")
-    named = {name: csv[name].assign(criterion=csv[name]["criterion"].map(CRITERIA)) for name in ("orders", "model_pairs")}
-    ordered = named["orders"].sort_values(["space", "criterion", "place"], kind="stable")
-    own = own_controls(csv["controls"])
+    labels = csv["labels"].assign(control=csv["labels"]["marks"].str.contains(f"{ZERO}|{LEAK}"))
+    ordered = csv["orders"].dropna(subset=["place"])
     files = rejected.groupby("reason")["path"].transform("size")
-    left_out = rejected.assign(files=files).sort_values(["files", "reason"], kind="stable")
-    specs = {
-        "models": (heads,
-            "space model marks verdict n_images null_dim paper_null_dim top1 reported_top1 is_mean is_low is_high floor_is_mean p_is "
-            "conditional_is_mean floor_conditional_is_mean p_conditional_is delta_r2 delta_r2_low delta_r2_high as_mean as_contrast_mean "
-            "as_abs_mean is_per_as control_is_mean is_per_control matched_is_mean is_per_matched validation_r2 "
-            "zero_shot zero_shot_equivalent zero_shot_space null_energy_mean null_energy_auc note"),
-        "controls": (own,
-            "space model marks dimension n is_deg_null is_deg_random is_deg_excess_random is_deg_excess_random_low "
-            "is_deg_excess_random_high"),
-        "orders": (ordered, "space criterion place model marks value low high n"),
-        "model_pairs": (named["model_pairs"],
-            "space criterion model_a model_b marks difference low high p_holm differ stable_over_lambdas n"),
-        "labels": (labels, "space model marks label n is_deg_mean floor_is_deg_mean leak_q leaks as_deg_mean as_abs_deg_mean"),
-        "label_correlations": (csv["label_correlations"], "space model_a model_b marks n_labels spearman ceiling p_holm"),
-        "concepts": (csv["concepts"],
-            "space model marks label kind place concept n angle_mean_deg contrast_deg contrast_deg_low contrast_deg_high as_mean_deg"),
-        "spurious": (csv["spurious"],
-            "space model marks label concept n angle_mean_deg lift_deg contrast_deg contrast_deg_low contrast_deg_high as_mean_deg"),
-        "angle_ladder": (csv["angle_ladder"],
-            "space model marks path label text target_is_deg is_deg as_text_deg as_label_deg logit_change"),
-        "null_validation": (csv["null_validation"], "model perturbation n logit_change_mean top1_changed_share note"),
-        "steering": (toward,
-            "space model marks prompt target_is_deg n n_reachable as_target_mean_deg as_target_std_deg paper_as logit_change_max"),
-        "translators": (fitted,
-            "space model marks kind loss validation_cosine validation_mse validation_r2 paper_cosine paper_mse"),
-        "probes": (csv["probes"], "space model marks classifier n accuracy_principal accuracy_translated chance note"),
-        "rejected": (left_out, "path reason files"),
-    }  # fmt: skip
-    absent = {each for frame, _ in specs.values() for each in frame if str(each).startswith("paper_") and frame[each].isna().all()}
-    absent |= set() if several else {"space"}
-    specs = {name: (frame, " ".join(map(str, frame))) for name, frame in csv.items()} | specs
-    return {
-        name: table(name, titles.get(name, name), frame, [each for each in columns.split() if each not in absent])
-        for name, (frame, columns) in specs.items()
+    frames = csv | {
+        "models": heads,
+        "steering": toward,
+        "translators": fitted,
+        "labels": labels.sort_values(["control", "as_abs_deg_mean"], ascending=[True, False], kind="stable"),
+        "model_pairs": csv["model_pairs"].round({"low": 5, "high": 5}),
+        "controls": own_controls(csv["controls"]),
+        "orders": ordered[ordered["space"].duplicated(keep=False)].sort_values(["space", "place"], kind="stable"),
+        "rejected": rejected.assign(files=files).sort_values(["files", "reason"], kind="stable"),
     }
+    frames |= {name: frames[name].dropna(subset=[column]) for name, column in NEEDED.items() if column in frames[name]}
+    shown = {
+        name: table(name, titles.get(name, name), frames[name], [each for each in columns.split() if several or each != "space"])
+        for name, columns in SHOWN.items()
+    }
+    return {name: each for name, each in shown.items() if each.rows}
 
 
 def _papers(rows: pd.DataFrame, same: pd.DataFrame, paper: dict[str, Any], fact: str) -> pd.Series:
@@ -177,26 +171,16 @@ def sections(captions: dict[str, Caption], figures: Iterable[str], tables: Itera
     Returns
     -------
     dict of list of tuple
-        By section, pairs of `figure` or `table`, and a name.
+        By section, pairs of `figure` or `table`, and a name; without sections that have neither.
     """
     parts = [(captions[name], kind, name) for kind, names in (("figure", figures), ("table", tables)) for name in names]
     parts.sort(key=lambda part: part[0].place)
-    return {section: [(kind, name) for caption, kind, name in parts if caption.section == section] for section in SECTIONS}
+    found = {section: [(kind, name) for caption, kind, name in parts if caption.section == section] for section in SECTIONS}
+    return {section: each for section, each in found.items() if each}
 
 
 def own_controls(controls: pd.DataFrame) -> pd.DataFrame:
-    """The rows of controls at each null space's own dimension.
-
-    Parameters
-    ----------
-    controls : DataFrame
-        tables/controls.csv.
-
-    Returns
-    -------
-    DataFrame
-        No rows when no model has a null space.
-    """
+    """The rows of tables/controls.csv at each null space's own dimension; none when no model has a null space."""
     return controls[controls["own"].astype(bool)] if "own" in controls else controls
 
 
@@ -224,7 +208,7 @@ def step_table(folder: Path) -> Table:
 
 
 def pearson(probes: pd.DataFrame, paper: dict[str, Any], same: pd.DataFrame) -> str:
-    """The correlation of figure 12, beside the paper's where the models are its 13 and what else matters is the paper's too.
+    """The correlation over the models of accuracies before and after translation, beside the paper's where the study is like the paper's.
 
     Parameters
     ----------
@@ -238,14 +222,16 @@ def pearson(probes: pd.DataFrame, paper: dict[str, Any], same: pd.DataFrame) -> 
     Returns
     -------
     str
-        A sentence, of the first space in the table.
+        A sentence, of the first space in the table; empty where it cannot be computed.
     """
+    ours = probes["pearson"].iloc[0]
+    if pd.isna(ours):
+        return ""
     charted = {model for model, each in paper["models"].items() if "ratio" in each}
     here = probes[probes["space"] == probes["space"].iloc[0]]
     theirs = set(here["model"]) == set(same.loc[same["space"] == here["space"].iloc[0], "model"]) == charted
-    ours = probes["pearson"].iloc[0]
-    found = "cannot be computed here" if pd.isna(ours) else f"is {ours:.3f} over {int(probes['pearson_n'].iloc[0])} models here"
-    return f"Pearson's correlation of the two accuracies over models {found}" + (f"; the paper has {paper['pearson']}." if theirs else ".")
+    found = f"Pearson's correlation of the two accuracies is {ours:.3f} over {int(probes['pearson_n'].iloc[0])} models here"
+    return found + (f"; the paper has {paper['pearson']}." if theirs else ".")
 
 
 def image_headers(several: bool) -> list[str]:

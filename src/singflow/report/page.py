@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from singflow.analyses.summary import controls_last
 from singflow.analyses.tables import marked
 
 MOST_POINTS = 20_000  # image scores that a page holds, over all models and spaces
@@ -63,46 +64,65 @@ def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray
     return np.sort(np.random.default_rng([seed, n_images]).choice(n_images, most, replace=False))
 
 
-def ranking_chart(models: pd.DataFrame, space: str, colours: dict[str, str]) -> str:
-    """IS beside its floor and random subspaces', and |AS|, with intervals, as a plotly figure.
+def evidence_picture(models: pd.DataFrame) -> dict[str, Any]:
+    """D of the models of a space with its interval, beside the margin and the smallest leak that would have been found.
 
     Parameters
     ----------
     models : DataFrame
-        tables/models.csv.
-    space : str
-        The space that is drawn.
-    colours : dict of str
-        Colours by model.
+        Rows of one space in tables/models.csv.
 
     Returns
     -------
-    str
-        JSON that may stand inside a script element.
+    dict
+        Places from left to right in percent of the width: zero, margin, ticks (place and text), and for each model, controls last: name,
+        verdict, control (whether it is one), d, low and high (None where unknown), seen (the smallest leak found; None: none), and text.
     """
-    from plotly.subplots import make_subplots
+    from matplotlib.ticker import MaxNLocator
 
-    rows = models[models["space"] == space].sort_values("as_abs_mean", kind="stable")
-    names = [html.escape(marked(*each)) for each in zip(rows["model"], rows["marks"], strict=True)]
-    figure = make_subplots(
-        1, 2, shared_yaxes=True, horizontal_spacing=0.06, subplot_titles=["IS: meaning that turns (°)", "|AS|: about the class (°)"]
-    )
-    for column, score in enumerate(("is", "as_abs"), 1):
-        mean = rows[f"{score}_mean"]
-        error = {"array": rows[f"{score}_high"] - mean, "arrayminus": mean - rows[f"{score}_low"], "color": "#333"}
-        figure.add_bar(
-            x=mean, y=names, orientation="h", showlegend=False, marker_color=[colours[model] for model in rows["model"]],
-            error_x=error, hovertemplate="%{y}: %{x:.2f}°<extra></extra>", row=1, col=column,
-        )  # fmt: skip
-    figure.add_scatter(
-        x=rows["floor_is_mean"], y=names, mode="markers", name="floor: null components without content", row=1, col=1,
-        marker={"symbol": "line-ns", "size": 18, "line": {"width": 3, "color": "#111"}}, hovertemplate="floor: %{x:.2f}°<extra></extra>",
-    )  # fmt: skip
-    figure.add_scatter(
-        x=rows["control_is_mean"], y=names, mode="markers", name="random subspaces of the same size", row=1, col=1,
-        marker={"symbol": "diamond", "size": 11, "color": "#333"}, hovertemplate="random: %{x:.2f}°<extra></extra>",
-    )  # fmt: skip
-    return _json(figure, height=150 + 34 * len(rows))
+    ends = models[["unique_r2", "unique_r2_low", "unique_r2_high", "detectable", "margin"]].astype(float)
+    bottom, top = min(0.0, np.nanmin(ends)), np.nanmax(ends)
+    span = 1.06 * (top - bottom)
+
+    def place(value: float) -> float | None:
+        return None if pd.isna(value) else round(3 + 94 * (value - bottom) / span, 2)
+
+    rows = [
+        {
+            "name": marked(row["model"], row["marks"]),
+            "verdict": row["verdict"],
+            "control": bool(row["known_zero"] or row["known_leak"]),
+            **{name: place(row[column]) for name, column in PLACES.items()},
+            "text": "; ".join(f"{what} {100 * row[column]:z.2f} %" for what, column in SPOKEN.items() if pd.notna(row[column])),
+        }
+        for row in controls_last(models).to_dict("records")
+    ]
+    ticks = [tick for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(bottom, top) if bottom <= tick <= bottom + span]
+    return {
+        "zero": place(0.0),
+        "margin": place(ends["margin"].iloc[0]),
+        "margin_text": f"{100 * ends['margin'].iloc[0]:g} %",
+        "ticks": [(place(tick), f"{100 * tick:g} %") for tick in ticks],
+        "rows": rows,
+    }
+
+
+PLACES = {"d": "unique_r2", "low": "unique_r2_low", "high": "unique_r2_high", "seen": "detectable"}
+SPOKEN = {"D": "unique_r2", "from": "unique_r2_low", "to": "unique_r2_high", "smallest leak found": "detectable"}
+VERDICTS = {  # columns of the first table -> how a cell is written
+    "model": "", "verdict": "", "null_dim": "d", "n_per_dim": ".2g", "validation_r2": ".2f", "r2_words": ".2f", "is_mean": ".1f",
+    "floor_is_mean": ".1f", "unique_r2": "z.1%", "unique_r2_low": "z.1%", "unique_r2_high": "z.1%", "turn_deg": ".0f", "detectable": ".0%",
+}  # fmt: skip
+BESIDE = ["marks", "margin", "p_holm", "as_mean", "as_abs_mean", "is_per_as"]  # in the CSV of the first table alone
+
+
+def evidence_rows(models: pd.DataFrame) -> list[dict[str, str]]:
+    """Cells of the first table, controls last; - where there is no number."""
+    return [
+        {name: "-" if pd.isna(row[name]) else format(row[name], form).replace("%", " %") for name, form in VERDICTS.items()}
+        | {"model": marked(row["model"], row["marks"])}
+        for row in controls_last(models).to_dict("records")
+    ]
 
 
 def scatter_chart(scores: dict[str, pd.DataFrame], models: pd.DataFrame, colours: dict[str, str], symbols: dict[str, str]) -> str:
@@ -135,18 +155,14 @@ def scatter_chart(scores: dict[str, pd.DataFrame], models: pd.DataFrame, colours
             hovertemplate="AS %{x:.2f}°, IS %{y:.2f}°<extra>" + html.escape(model) + "</extra>",
         )  # fmt: skip
         figure.add_trace(trace)
-    figure.update_xaxes(title="AS toward the image's own label (°)", zeroline=True, zerolinecolor="#999")
-    figure.update_yaxes(title="IS (°)", rangemode="tozero")
-    return _json(figure, height=480)
-
-
-def _json(figure: Any, height: int) -> str:
-    figure.update_layout(
-        template=None, height=height, margin={"l": 60, "r": 20, "t": 40, "b": 50}, font={"size": 13, "family": "system-ui, sans-serif"},
-        legend={"orientation": "h", "y": -0.22, "yanchor": "top"}, hovermode="closest", paper_bgcolor="white", plot_bgcolor="white",
+    grid = {"gridcolor": "rgba(128, 128, 128, .25)", "automargin": True}
+    figure.update_xaxes(title="AS toward the image's own label (°)", zeroline=True, zerolinecolor="#999", **grid)
+    figure.update_yaxes(title="IS (°)", rangemode="tozero", **grid)
+    figure.update_layout(  # the page gives the colour of text, which depends on the reader's scheme
+        template=None, height=480, margin={"l": 60, "r": 20, "t": 40, "b": 50}, font={"size": 13, "family": "system-ui, sans-serif"},
+        legend={"orientation": "h", "y": -0.22, "yanchor": "top"}, hovermode="closest", paper_bgcolor="rgba(0, 0, 0, 0)",
+        plot_bgcolor="rgba(0, 0, 0, 0)",
     )  # fmt: skip
-    figure.update_xaxes(gridcolor="#e5e5e5", automargin=True)
-    figure.update_yaxes(gridcolor="#e5e5e5", automargin=True)
     return script_json(json.loads(figure.to_json()))
 
 

@@ -8,85 +8,81 @@ import numpy as np
 import pandas as pd
 
 MOST_ROWS = 5_000  # rows of a table that a page holds
+DECIMALS = dict.fromkeys(["unique_r2", "unique_r2_low", "unique_r2_high", "blind_unique_r2", "difference"], 5)  # beyond, D is rounding
 
 COLUMNS = {  # column of a table -> (header, explanation)
     "model": ("model", "classifier"),
     "space": ("space", "vision-language space that features are translated into"),
     "label": ("label", "class or group that the images are filed under"),
-    "n": ("images", "images behind the numbers"),
-    "n_images": ("images", "images behind the numbers"),
-    "null_dim": ("null dimensions", "directions of the feature that no logit sees"),
-    "paper_null_dim": ("paper null dimensions", "the paper's"),
-    "top1": ("top-1", "share of labelled images that the classifier names rightly"),
-    "reported_top1": ("reported top-1 (%)", "published accuracy on ImageNet's validation set"),
-    "translator": ("translator", "weak: explains too little of the held-out images to be trusted"),
     "marks": (
         "marks",
-        "weak translator: explains too little of the held-out images to be trusted; known zero: in this space nothing can be hidden; "
-        "known leak: what tells some classes apart was hidden on purpose; "
-        "penalty at the edge: a better one may lie beyond those tried; in sample: the translator has seen the images, as in the paper",
+        "weak translator: explains too little of the held-out images to be trusted; known zero: the null space can hide nothing in this "
+        "space; known leak: the null space hides what tells some classes apart; penalty at the edge: a better one may lie beyond those "
+        "tried; in sample: the translator has seen the images, as in the paper",
     ),
-    "validation_r2": ("translator R²", "share of the held-out variation that the translator explains"),
+    "verdict": ("verdict", "what the test of D says"),
+    "n": ("images", "images behind the numbers"),
+    "n_images": ("images", "images of the study"),
+    "n_evidence": ("images of the test", "images of the study and of its reference, which the test of D uses"),
+    "n_per_dim": ("images per dimension", "images of the test for each dimension of the feature; below 1 only large leaks are found"),
+    "null_dim": ("null dimensions", "directions of the feature that no logit sees"),
+    "paper_null_dim": ("paper null dimensions", "the paper's"),
+    "top1": ("top-1", "share of labelled images whose class the classifier predicts"),
+    "reported_top1": ("reported top-1 (%)", "published accuracy on ImageNet's validation set"),
+    "validation_r2": ("R²", "share of the held-out variation that the translator explains"),
+    "r2_words": ("R² of words", "share of the variation that the texts of the model's own predicted classes explain"),
+    "is_mean": ("IS (°)", "image score: how far meaning turns when the null component is removed"),
+    "is_low": ("IS low", "lower end of the interval"),
+    "is_high": ("IS high", "upper end of the interval"),
+    "floor_is_mean": ("floor (°)", "IS of null components that tell nothing"),
+    "unique_r2": ("D", "share of the variation of meaning that the null space tells and the logits do not"),
+    "unique_r2_low": ("D low", "lower end of the interval"),
+    "unique_r2_high": ("D high", "upper end of the interval"),
+    "margin": ("margin", "D up to here is not called meaning"),
+    "p_holm": ("p (Holm)", "p-value corrected for the number of comparisons"),
+    "turn_deg": ("turn (°)", "D as an angle, to compare with IS"),
+    "detectable": ("detectable", "smallest planted leak that this study finds; empty: not even 10 %"),
+    "blind_unique_r2": ("blind check", "D where nothing can be found: the target is the model's own words in another spelling"),
+    "conditional_is_mean": ("conditional IS (°)", "IS when the null component is replaced by its prediction from the principal one"),
+    "as_mean": ("AS (°)", "attribute score: how much nearer null removal brings an image to its own label"),
+    "as_contrast_mean": ("contrast AS (°)", "AS toward the own label minus the mean AS toward all others"),
+    "as_abs_mean": ("|AS| (°)", "size of the attribute score, whatever its sign"),
+    "is_per_as": ("IS/|AS|", "the ratio of the paper's figure 3, as we read it"),
+    "control_is_mean": ("random IS (°)", "IS when random subspaces of the same size are removed"),
+    "is_per_control": ("IS/random", "below 1: less than the size of the null space alone would give"),
+    "matched_is_mean": ("matched IS (°)", "IS when random subspaces lose as much of every feature as the null component is long"),
+    "is_per_matched": ("IS/matched", "below 1: less than a part of the feature of that length gives elsewhere"),
     "zero_shot": ("zero-shot", "share of images whose translated feature is nearest to the text of their own label"),
     "zero_shot_equivalent": ("zero-shot without null", "the same without the null component"),
-    "zero_shot_space": ("zero-shot of the space", "the same of the images' own embeddings, without any translator"),
+    "zero_shot_space": ("zero-shot of the space", "the same for the images' own embeddings, without any translator"),
     "null_energy_mean": ("null energy", "mean share of the feature's squared length that no logit sees"),
     "null_energy_auc": (
         "AUC of null energy",
         "as a detector of unusual images (no class of the head, or null_energy in params.yaml): share of pairs in which the unusual one "
         "has more; 0.5: it tells nothing",
     ),
-    "is_mean": ("IS (°)", "image score: how far meaning turns when the null component is removed"),
-    "is_low": ("IS low", "lower end of the interval"),
-    "is_high": ("IS high", "upper end of the interval"),
-    "verdict": ("verdict", "what floor and Delta R² together say"),
-    "floor_is_mean": ("floor (°)", "IS of null components that carry nothing beyond the principal one"),
-    "p_is": ("p", "how often such components turn images as far as the real ones, or farther"),
-    "conditional_is_mean": ("conditional IS (°)", "IS when the null component is replaced by its prediction from the principal one"),
-    "floor_conditional_is_mean": ("its floor (°)", "conditional IS of null components that carry nothing"),
-    "p_conditional_is": ("its p", "how often such components turn images as far, or farther"),
-    "delta_r2": ("Delta R²", "what the null space adds to the share that the principal space explains"),
-    "delta_r2_low": ("Delta R² low", "lower end of the interval"),
-    "delta_r2_high": ("Delta R² high", "upper end of the interval"),
-    "directions_90": ("for 90 %", "fewest null directions that, made visible, give 90 % of Delta R²"),
-    "as_contrast_mean": ("contrast AS (°)", "AS toward the own label less the mean AS toward all others"),
-    "matched_is_mean": (
-        "matched IS (°)",
-        "IS when random subspaces lose as much of every feature as the null component is long",
-    ),
-    "is_per_matched": ("IS/matched", "below 1: less meaning than a part of the feature of that length holds elsewhere"),
-    "as_mean": ("AS (°)", "attribute score: how much nearer that brings an image to its own label"),
-    "as_abs_mean": ("|AS| (°)", "size of the attribute score, whatever its sign"),
-    "is_per_as": ("IS/|AS|", "the ratio of the paper's figure 3, as we read it"),
-    "control_is_mean": ("random IS (°)", "IS when random subspaces of the same size are removed"),
-    "is_per_control": ("IS/random", "below 1: less meaning than the size of the null space alone would hold"),
     "note": ("note", "what else to know"),
+    "directions_90": ("for 90 %", "fewest null directions that give 90 % of D when they are made visible"),
     "is_deg_mean": ("IS (°)", "mean image score"),
     "as_deg_mean": ("AS (°)", "mean attribute score toward the label"),
     "as_abs_deg_mean": ("|AS| (°)", "mean size of the attribute score"),
-    "floor_is_deg_mean": ("floor (°)", "mean IS of the label's images with null components that carry nothing"),
-    "leak_q": ("q", "false discovery rate of: IS above the label's own floor"),
-    "leaks": ("leaks", "IS is above the label's own floor, beyond chance"),
+    "floor_is_deg_mean": ("floor (°)", "mean IS of the label's images with null components that tell nothing"),
     "concept": ("concept", "phrase of the vocabulary"),
     "kind": ("kind", "strongest or weakest concept of the label; or the translator's architecture"),
     "place": ("place", "1 is first"),
     "angle_mean_deg": ("angle (°)", "mean angle between images and concept; smaller is nearer"),
-    "as_mean_deg": ("AS (°)", "mean attribute score toward the concept"),
-    "as_abs_mean_deg": ("|AS| (°)", "mean size of the attribute score toward the concept"),
-    "contrast_deg": ("contrast (°)", "AS toward the concept less the mean AS toward all concepts of the vocabulary"),
+    "as_mean_deg": ("AS (°)", "mean attribute score, toward the concept or the label"),
+    "contrast_deg": ("contrast (°)", "AS toward the concept minus the mean AS toward all concepts of the vocabulary"),
     "contrast_deg_low": ("contrast low", "lower end of the interval, which holds for all concepts and labels together"),
     "contrast_deg_high": ("contrast high", "upper end of that interval"),
-    "lift_deg": ("nearer by (°)", "how much nearer the label's images are to the concept than the average label's"),
-    "criterion": ("criterion", "by which models are compared"),
+    "lift_deg": ("nearer by (°)", "how much nearer the label's images are to the concept than the average label's images"),
     "model_a": ("model A", "first of the two"),
     "model_b": ("model B", "second of the two"),
-    "difference": ("A − B", "difference by the criterion"),
+    "difference": ("A − B", "difference of D"),
+    "value": ("IS/|AS|", "the ratio of the paper's figure 3, as we read it"),
     "low": ("low", "lower end of the interval"),
     "high": ("high", "upper end of the interval"),
-    "p_holm": ("p (Holm)", "p-value corrected for the number of comparisons"),
     "differ": ("differ", "the difference is beyond chance"),
-    "value": ("value", "the model's value by the criterion"),
-    "stable_over_lambdas": ("stable", "share of the penalties that are as good as the best with which the order stays"),
     "n_labels": ("labels", "labels that are ranked"),
     "spearman": ("Spearman", "rank correlation of the labels' mean |AS|"),
     "ceiling": (
@@ -121,9 +117,15 @@ COLUMNS = {  # column of a table -> (header, explanation)
     "dimension": ("dimensions", "directions removed"),
     "is_deg_null": ("null IS (°)", "IS when that many null directions are removed"),
     "is_deg_random": ("random IS (°)", "IS when random subspaces of that size are removed"),
-    "is_deg_excess_random": ("excess (°)", "null less random"),
+    "is_deg_excess_random": ("excess (°)", "null minus random"),
     "is_deg_excess_random_low": ("low", "lower end of the interval"),
     "is_deg_excess_random_high": ("high", "upper end of the interval"),
+    "point": ("point", "a share of the head's directions, or a rank rule"),
+    "kept": ("kept", "share of the leading directions that are kept"),
+    "removed_dim": ("dimensions removed", "directions removed"),
+    "top1_changed": ("flips", "share of predictions that change"),
+    "is_mean_deg": ("IS (°)", "mean image score"),
+    "as_abs_mean_deg": ("|AS| (°)", "mean size of the attribute score"),
     "path": ("file", "path below the data root"),
     "reason": ("reason", "why it was left out"),
     "files": ("files", "files left out for this reason"),
@@ -137,13 +139,18 @@ COLUMNS = {  # column of a table -> (header, explanation)
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page: rows of plain values, of `total` in the file, under headers (title, explanation)."""
+    """A table of the page: columns, and rows of plain values, of `total` in the file."""
 
     name: str
     caption: str
-    headers: list[tuple[str, str]]
+    columns: list[str]
     rows: list[list[Any]]
     total: int
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """Title and explanation of every column."""
+        return [COLUMNS.get(column, (column.replace("_", " "), "")) for column in self.columns]
 
 
 def table(name: str, caption: str, frame: pd.DataFrame, columns: Iterable[str]) -> Table:
@@ -160,7 +167,7 @@ def table(name: str, caption: str, frame: pd.DataFrame, columns: Iterable[str]) 
     frame : DataFrame
         Rows of the table.
     columns : iterable of str
-        Columns shown, in this order, of those that the frame has.
+        Columns shown, in this order, where the frame has a value in them.
 
     Returns
     -------
@@ -168,9 +175,10 @@ def table(name: str, caption: str, frame: pd.DataFrame, columns: Iterable[str]) 
         Its total counts all rows of the frame.
     """
     kept = frame if len(frame) <= MOST_ROWS else _first_rows(frame.reset_index(drop=True))
-    shown = [column for column in columns if column in frame]
+    kept = kept.round(DECIMALS)
+    shown = [column for column in columns if column in frame and (frame[column].notna() & (frame[column] != "")).any()]
     rows = [[_plain(value) for value in row] for row in kept[shown].itertuples(index=False, name=None)]
-    return Table(name, caption, [COLUMNS.get(column, (column.replace("_", " "), "")) for column in shown], rows, len(frame))
+    return Table(name, caption, shown, rows if shown else [], len(frame))
 
 
 def _first_rows(frame: pd.DataFrame) -> pd.DataFrame:
