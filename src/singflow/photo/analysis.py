@@ -11,14 +11,15 @@ import scipy
 from singflow.analyses.geometry import logit_change, null_energy, remove_null
 from singflow.analyses.metrics import Removal, angle_deg, remove
 from singflow.analyses.steering import NullDirections, null_directions, steer
+from singflow.analyses.tables import ZERO
 from singflow.artifacts.tensors import Tensors
 from singflow.data.manifest import fill, prompt_of
-from singflow.photo.fits import Floor
+from singflow.photo.fits import Trained, attribute_scores
 from singflow.translators.ridge import Affine
 
 LIKELIEST = 5
 CHUNK = 4096  # texts whose angles are computed at once
-USUAL = (5.0, 95.0)  # percentiles between which a number is usual
+CHANCE = (2.5, 97.5)  # percentiles of the draws between which AS toward a text lies without content
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Setting:
     """What an analysis rests on.
 
     source: where the translator is from, in words; validation_r2: None where it is not known; translator: `weak`, `good` or `unknown`;
-    n_images: those that percentiles are among, and images: what they are called; note: what else must be known, or nothing.
+    n_images: those that percentiles are among, and images: what they are called; verdict: on the model, as in a study's table, and said:
+    in a sentence; both are empty where it is not known.
     """
 
     model: str
@@ -38,17 +40,16 @@ class Setting:
     translator: str
     images: str
     n_images: int
-    note: str
+    verdict: str
+    said: str
 
 
 @dataclass(frozen=True)
 class Usual:
-    """Scores of the images that a photo is compared with, (n,) each, in degrees but for null_energy; as_deg only of a study's."""
+    """Scores of the images that a photo is compared with, (n,) each: is_deg in degrees, and null_energy."""
 
     is_deg: np.ndarray
-    conditional_is_deg: np.ndarray
     null_energy: np.ndarray
-    as_deg: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Artifacts:
     """A model and a space, and what is known of them.
 
     head: weight (C, d), bias (C,); class_names: C of them, with their texts and embeddings (C, m); basis: V_0 (d, k); removed:
-    T V_0 V_0^T; concepts: P of a study, with embeddings (P, m); usual: None where no images are known; floor: None where the images
+    T V_0 V_0^T; concepts: P of a study, with embeddings (P, m); usual: None where no images are known; fits: None where the images
     that the translator was fitted on are not here.
     """
 
@@ -71,7 +72,7 @@ class Artifacts:
     concepts: list[str]
     concept_embeddings: np.ndarray
     usual: Usual | None
-    floor: Floor | None
+    fits: Trained | None
 
     @cached_property
     def steering(self) -> tuple[Affine, np.ndarray]:
@@ -94,6 +95,7 @@ class Movement:
     """A text and the image's angles to it before and after null removal, in degrees.
 
     as_deg: AS (equation 7), the first less the second; as_contrast_deg: AS less the mean AS toward all other classes of the head.
+    chance_low_deg, chance_high_deg: between which AS lies for null components that tell nothing, None where that is not known.
     """
 
     text: str
@@ -101,23 +103,8 @@ class Movement:
     angle_equivalent_deg: float
     as_deg: float
     as_contrast_deg: float
-
-
-@dataclass(frozen=True)
-class Beside:
-    """A score beside its floor, in degrees.
-
-    percentile: among the images that it is compared with, 0 to 100. floor_deg: mean over null components without content; floor_low_deg,
-    floor_high_deg: between which 90 percent of them are; floor_share: of them, how many turn the meaning as much or more, 0 to 1. None
-    where it is not known.
-    """
-
-    deg: float
-    percentile: float | None = None
-    floor_deg: float | None = None
-    floor_low_deg: float | None = None
-    floor_high_deg: float | None = None
-    floor_share: float | None = None
+    chance_low_deg: float | None = None
+    chance_high_deg: float | None = None
 
 
 @dataclass(frozen=True)
@@ -184,41 +171,33 @@ class Neighbour:
 class Analysis:
     """Null removal in one image.
 
-    predictions: the likeliest classes; removal, conditional: IS of null removal and of conditional removal, the latter None where the
-    training images are not here; null_energy: ||P_0 f||^2 / ||f||^2, with the range that is usual; logit_change: norm; predicted: toward
-    the predicted class; texts: toward the texts asked for, and reach: how far it can be steered toward them; classes_gained,
-    classes_lost: by contrastive AS, all classes of the head; gained, lost: a study's concepts by AS; strongest first. nearest: the
-    photos nearest to the translated feature before and after null removal; none where their embeddings are not here. as_abs_percentile:
-    of |AS| toward the predicted class among a study's images (toward their labels). note: what is special about the photo, or nothing.
+    predictions: the likeliest classes; is_deg: IS of null removal; is_percentile, null_energy_percentile: among known images;
+    chance_is_deg: mean IS of null components that tell nothing; null_energy: ||P_0 f||^2 / ||f||^2; logit_change: norm; unlike: why nothing
+    can be said about the image, or nothing. predicted: toward the predicted class; texts: toward the texts asked for, and reach: how far
+    it can be steered toward them. judged: whether it is known what chance does; only then are there classes_gained, classes_lost (by
+    contrastive AS, of all classes of the head) and gained, lost (of a study's concepts, by AS): those beyond chance, strongest first.
+    nearest: the photos nearest to the translated feature before and after null removal; none where their embeddings are not here. note:
+    what else is special about the photo, or nothing. None stands for what is not known.
     """
 
     predictions: list[Prediction]
-    removal: Beside
-    conditional: Beside | None
+    is_deg: float
+    is_percentile: float | None
+    chance_is_deg: float | None
     null_energy: float
     null_energy_percentile: float | None
-    null_energy_usual: tuple[float, float] | None
     logit_change: float
-    as_abs_percentile: float | None
+    unlike: str
     predicted: Movement
     texts: list[Movement]
     reach: list[Reach]
+    judged: bool
     classes_gained: list[Movement]
     classes_lost: list[Movement]
     gained: list[Movement]
     lost: list[Movement]
     nearest: list[Neighbour]
     note: str
-
-    @property
-    def is_deg(self) -> float:
-        """IS of null removal, in degrees."""
-        return self.removal.deg
-
-    @property
-    def conditional_is_deg(self) -> float | None:
-        """IS of conditional removal, in degrees."""
-        return self.conditional.deg if self.conditional else None
 
 
 def stored_texts(
@@ -287,7 +266,7 @@ def analyze_feature(
     nearest: Callable[[np.ndarray], list[Neighbour]],
     note: str = "",
 ) -> Analysis:
-    """Null removal in one image, scored as measure_null_removal and measure_floor score it.
+    """Null removal in one image, scored as measure_null_removal scores it.
 
     Parameters
     ----------
@@ -311,65 +290,70 @@ def analyze_feature(
     """
     removal = remove(features, artifacts.translator, artifacts.removed)
     predictions = predict(features, artifacts.head, artifacts.class_names)
-    classes = _scores(removal, artifacts.class_embeddings)
-    others = classes[2].sum()
-
-    def movements(names: Sequence[str], scores: np.ndarray, among: bool) -> list[Movement]:
-        """Texts with their scores (3, p); `among`: the texts are the classes that a contrast leaves out one of."""
-        means = (others - scores[2]) / max(1, classes.shape[1] - 1) if among else np.full(len(names), others / classes.shape[1])
-        rows = zip(names, *scores.tolist(), (scores[2] - means).tolist(), strict=True)
-        return [Movement(*row) for row in rows]
-
-    of_classes = movements(artifacts.class_names, classes, True)
-    of_concepts = movements(artifacts.concepts, _scores(removal, artifacts.concept_embeddings), False)
-    wanted = _scores(removal, np.stack(list(texts.values()))) if texts else np.empty((3, 0))
-    best, usual, energy = predictions[0].index, artifacts.usual, float(null_energy(features, artifacts.basis)[0])
-    toward = replace(of_classes[best], text=artifacts.class_texts[best])
-    ranked = artifacts.basis.shape[1] > 0
-    null, conditional = _beside(features, artifacts, float(removal.image_score()[0]))
+    ranked, usual, fits = artifacts.basis.shape[1] > 0, artifacts.usual, artifacts.fits
+    unlike = fits.unlike(features) if fits and ranked else ""
+    drawn = fits.floor.removal(features) if fits and ranked and not unlike else None
+    judged = drawn is not None and artifacts.setting.verdict != ZERO
+    wanted = np.stack(list(texts.values())) if texts else artifacts.class_embeddings[:0]
+    embeddings = [artifacts.class_embeddings, artifacts.concept_embeddings, wanted]
+    of_classes, *scores = [_scores(removal, each) for each in embeddings]
+    chance, *chances = [attribute_scores(drawn, each) if drawn and judged else np.empty((0, len(each))) for each in embeddings]
+    contrast, mean = _contrast(of_classes[2:])[0], of_classes[2].mean()
+    classes = _movements(artifacts.class_names, of_classes, contrast, chance)
+    concepts, asked = (
+        _movements(names, each, each[2] - mean, drawn_as)
+        for names, each, drawn_as in zip((artifacts.concepts, list(texts)), scores, chances, strict=True)
+    )
+    gained, lost = _beyond(classes, contrast, _contrast(chance), extremes)
+    concepts_gained, concepts_lost = _beyond(concepts, scores[0][2], chances[0], extremes)
+    is_deg, energy = float(removal.image_score()[0]), float(null_energy(features, artifacts.basis)[0])
+    best = predictions[0].index
     return Analysis(
         predictions=predictions,
-        removal=null,
-        conditional=conditional,
+        is_deg=is_deg,
+        is_percentile=percentile(usual.is_deg, is_deg) if usual and ranked else None,
+        chance_is_deg=float(drawn.image_score().mean()) if drawn else None,
         null_energy=energy,
         null_energy_percentile=percentile(usual.null_energy, energy) if usual and ranked else None,
-        null_energy_usual=tuple(np.percentile(usual.null_energy, USUAL).tolist()) if usual and ranked else None,
         logit_change=float(logit_change(artifacts.head["weight"], features, remove_null(features, artifacts.basis))[0]),
-        as_abs_percentile=percentile(np.abs(usual.as_deg), abs(toward.as_deg)) if usual and usual.as_deg is not None and ranked else None,
-        predicted=toward,
-        texts=movements(list(texts), wanted, False),
+        unlike=unlike,
+        predicted=replace(classes[best], text=artifacts.class_texts[best]),
+        texts=asked,
         reach=[reach(features, artifacts, text, embedding) for text, embedding in texts.items()],
-        classes_gained=_extremes(of_classes, "as_contrast_deg", extremes, 1),
-        classes_lost=_extremes(of_classes, "as_contrast_deg", extremes, -1),
-        gained=_extremes(of_concepts, "as_deg", extremes, 1),
-        lost=_extremes(of_concepts, "as_deg", extremes, -1),
+        judged=judged,
+        classes_gained=gained,
+        classes_lost=lost,
+        gained=concepts_gained,
+        lost=concepts_lost,
         nearest=nearest(np.concatenate([removal.original, removal.equivalent])),
         note=note,
     )
 
 
-def _beside(features: np.ndarray, artifacts: Artifacts, is_deg: float) -> tuple[Beside, Beside | None]:
-    """IS of null removal and of conditional removal beside their floors, and among the images that are known."""
-    usual, floor = artifacts.usual, artifacts.floor
-    if not artifacts.basis.shape[1]:
-        return Beside(is_deg), Beside(0.0) if floor else None
-    conditional, *floors = floor.scores(features) if floor else (None, np.empty(0), np.empty(0))
-    known = (usual.is_deg, usual.conditional_is_deg) if usual else (np.empty(0), np.empty(0))
-
-    def beside(score: float, among: np.ndarray, draws: np.ndarray) -> Beside:
-        place = percentile(among, score) if len(among) else None
-        if not draws.size:
-            return Beside(score, place)
-        low, high = np.percentile(draws, USUAL).tolist()
-        return Beside(score, place, float(draws.mean()), low, high, float(np.mean(draws >= score)))
-
-    return beside(is_deg, known[0], floors[0]), None if conditional is None else beside(conditional, known[1], floors[1])
+def _contrast(scores: np.ndarray) -> np.ndarray:
+    """AS (n, C) toward classes, less the mean toward all others."""
+    return scores - (scores.sum(axis=1, keepdims=True) - scores) / max(1, scores.shape[1] - 1)
 
 
-def _extremes(movements: list[Movement], score: str, most: int, sign: int) -> list[Movement]:
-    """Those whose score has a sign, strongest first."""
-    chosen = (each for each in movements if sign * getattr(each, score) > 0)
-    return sorted(chosen, key=lambda each: -sign * getattr(each, score))[:most]
+def _movements(names: Sequence[str], scores: np.ndarray, contrast: np.ndarray, chance: np.ndarray) -> list[Movement]:
+    """Texts with their scores (3, p), their contrastive AS (p,), and AS (draws, p) of null components that tell nothing."""
+    low, high = np.percentile(chance, CHANCE, axis=0).tolist() if len(chance) else [[None] * len(names)] * 2
+    rows = zip(names, *scores.tolist(), contrast.tolist(), low, high, strict=True)
+    return [Movement(*row) for row in rows]
+
+
+def _beyond(movements: list[Movement], scores: np.ndarray, chance: np.ndarray, most: int) -> tuple[list[Movement], ...]:
+    """Texts gained and lost: their score (p,) is farther from its mean over draws than that of any draw (n, p) toward any text."""
+    if not chance.size:
+        return [], []
+    middle, n = chance.mean(axis=0), len(chance)
+    least = np.abs(chance - middle).max() * n / (n - 1)  # of a draw from the mean of the others
+    found = []
+    for sign in (1.0, -1.0):
+        order = np.argsort(-sign * scores, kind="stable")
+        chosen = order[(sign * (scores - middle) > least)[order] & (sign * scores > 0)[order]]
+        found.append([movements[row] for row in chosen[:most]])
+    return tuple(found)
 
 
 def _directions(features: np.ndarray, artifacts: Artifacts, embedding: np.ndarray) -> NullDirections:

@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from singflow.analyses.floor import Floor as FloorParameters
-from singflow.analyses.geometry import null_space
+from singflow.analyses.evidence import Evidence, Words, measure
+from singflow.analyses.floor import Head
+from singflow.analyses.geometry import complement, null_space
 from singflow.analyses.metrics import share
-from singflow.analyses.summary import Summary
-from singflow.artifacts.files import Facts
-from singflow.artifacts.shards import read_manifest
+from singflow.analyses.readout import Blocks
+from singflow.analyses.summary import EMPTY, NO_NULL_SPACE, Summary, judge, said
+from singflow.artifacts.files import Facts, sha256_of
+from singflow.artifacts.shards import read_manifest, shard_path
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import OpenCLIPEntry, resolve_models
 from singflow.config.sections import Section
+from singflow.data.manifest import read_classes
 from singflow.errors import InputError
 from singflow.photo.analysis import Analysis, Artifacts, Neighbour, Setting, Steered, Usual, analyze_feature, steer_feature
-from singflow.photo.fits import Floor, Settings, trained
-from singflow.photo.study import Known, Photos, note_of, read_study, read_texts
+from singflow.photo.fits import Settings, Trained, trained
+from singflow.photo.study import Known, Photos, read_study, read_texts
 from singflow.photo.texts import Texts, worded
 from singflow.photo.towers import CLASSES, MAX_PIXELS, MODELS, SPACES, Classifier, Space, open_image
 from singflow.photo.words import describe
@@ -131,9 +134,9 @@ class Analyzer:
         device : str
             auto, cpu, cuda or mps.
         threads : int
-            Fits at a time, where translators and floors are not in the cache.
+            Fits at a time, where there is nothing in the cache.
         cache : str or Path
-            Folder of translators and floors that were fitted before.
+            Folder of what was fitted before.
         texts : sequence of str
             Texts that photos will be compared with: they are embedded while a reference's translators are fitted.
 
@@ -164,7 +167,7 @@ class Analyzer:
 
     @property
     def artifacts(self) -> Artifacts:
-        """Head, null space, translator, floor, and scores of known images."""
+        """Head, null space, translator, and what known images say."""
         return self.known.artifacts
 
     def analyze(
@@ -249,9 +252,12 @@ def _default(section: type[Section], key: str) -> Any:
     return section.model_fields[key].default
 
 
-def _setting(classifier: Classifier, space: Space, source: str, basis: np.ndarray, r2: float | None, images: int, note: str) -> Setting:
+def _setting(
+    classifier: Classifier, space: Space, source: str, basis: np.ndarray, r2: float | None, images: int, verdict: tuple[str, str]
+) -> Setting:
     quality = "unknown" if r2 is None else "good" if r2 >= _default(Summary, "min_r2") else "weak"
-    return Setting(classifier.name, space.name, source, "exact", basis.shape[1], r2, quality, f"reference's {images} images", images, note)
+    named = f"reference's {images} images"
+    return Setting(classifier.name, space.name, source, "exact", basis.shape[1], r2, quality, named, images, *verdict)
 
 
 def _by_reference(reference: str, classifier: Classifier, space: Space, threads: int, cache: Path, asked: list[str]) -> Known:
@@ -259,25 +265,57 @@ def _by_reference(reference: str, classifier: Classifier, space: Space, threads:
     folder = reference_folder(reference)
     features, embeddings = _paired(folder, classifier.name, classifier.entry.identity, space, classifier.weights_sha256)
     manifest = read_manifest(folder / "data/manifest.parquet")
-    images = Paired(manifest, features, embeddings, len(list(features.glob("shard-*.safetensors"))))
+    images = Paired(manifest, features, embeddings, len(list(features.glob("shard-*.safetensors"))), reference=True)
     folds, lambdas = (_default(TranslatorParameters, name) for name in ("folds", "lambdas"))
-    settings = Settings(folds, tuple(lambdas), None, _default(FloorParameters, "permutations"), 0)
-    head = hashlib.sha256(classifier.weight.tobytes() + classifier.weight_dtype.encode()).hexdigest()
+    margin, draws, confidence = _default(Evidence, "margin"), _default(Evidence, "draws"), _default(Summary, "confidence")
+    settings, names = Settings(folds, tuple(lambdas), None, draws, 0), classifier.class_names
     texts = _texts(folder, embeddings.relative_to(folder / "embeddings").as_posix(), classifier, space)
+    made_of = {
+        "head": hashlib.sha256(classifier.weight.tobytes() + classifier.bias.tobytes() + classifier.weight_dtype.encode()).hexdigest(),
+        "words": [names, texts.templates, space.entry.identity, sha256_of(CLASSES)],
+        "test": [margin, confidence],
+    }
+
+    def head() -> Head:
+        basis = _null_basis(classifier)
+        return Head(classifier.weight, classifier.bias, complement(basis), basis)
+
     with ThreadPoolExecutor(1) as pool:  # the tower of texts on one core, fits on another
-        of_classes = pool.submit(texts.of_classes, classifier.class_names)
+
+        def find(blocks: Blocks) -> tuple[Words, dict[str, Any]]:
+            spelled = pool.submit(lambda: texts.spellings(names, read_classes(CLASSES))).result()
+            found = measure(
+                blocks, *spelled, lambdas=lambdas, margin=margin, draws=draws, confidence=confidence, seed=settings.seed, threads=threads
+            )
+            return found.words, found.facts
+
+        of_classes = pool.submit(texts.of_classes, names)
         embedded = pool.submit(texts.embed, asked) if asked else None
-        fits = trained(folder, images, head, lambda: _null_basis(classifier), settings, cache, threads)
+        fits = trained(folder, images, made_of, head, find, settings, cache, threads)
     if embedded:
         embedded.result()
-    setting = _setting(
-        classifier, space, f"fitted on the {len(manifest)} images of {folder}", fits.basis, fits.r2, len(manifest),
-        note_of(fits.basis, embeddings, classifier),
-    )  # fmt: skip
-    usual = Usual(fits.is_deg, fits.conditional_is_deg, fits.null_energy)
-    artifacts = _artifacts(setting, classifier, of_classes.result(), fits.basis, fits.translator, usual, fits.floor)
+    verdict = _verdict(fits, classifier, embeddings, confidence)
+    setting = _setting(classifier, space, f"fitted on the {len(manifest)} images of {folder}", fits.basis, fits.r2, len(manifest), verdict)
+    usual = Usual(fits.is_deg, fits.null_energy)
+    artifacts = _artifacts(setting, classifier, of_classes.result(), fits.basis, fits.translator, usual, fits)
     photos = Photos(manifest, embeddings, images.shards, None)
     return Known(classifier, texts, artifacts, photos, frozenset(manifest["sha256"]))
+
+
+def _verdict(fits: Trained, classifier: Classifier, embeddings: Path, confidence: float) -> tuple[str, str]:
+    """The verdict on a model by a reference, as a study gives it, and its sentence."""
+    leak, made = classifier.entry.kept is not None, read_tensors(shard_path(embeddings, 0), [])[1]
+    row = fits.facts | {
+        "model": classifier.name,
+        "marks": "",
+        "null_dim": fits.basis.shape[1],
+        "validation_r2": fits.r2,
+        "in_sample": False,
+        "known_zero": not leak and made.get("classifier_sha256") == classifier.weights_sha256,
+        "known_leak": leak,
+    }
+    judge([row], confidence)
+    return row["verdict"], said(row)
 
 
 def _texts(folder: Path, name: str, classifier: Classifier, space: Space) -> Texts:
@@ -294,7 +332,7 @@ def _null_basis(classifier: Classifier) -> np.ndarray:
 
 def _artifacts(
     setting: Setting, classifier: Classifier, texts: tuple[list[str], np.ndarray], basis: np.ndarray, translator: Affine,
-    usual: Usual | None, floor: Floor | None,
+    usual: Usual | None, fits: Trained | None,
 ) -> Artifacts:  # fmt: skip
     return Artifacts(
         setting,
@@ -307,7 +345,7 @@ def _artifacts(
         [],
         texts[1][:0],
         usual,
-        floor,
+        fits,
     )
 
 
@@ -317,7 +355,8 @@ def _by_file(path: Path, classifier: Classifier, space: Space) -> Known:
     check_pair(path, translator, classifier, space)
     basis = _null_basis(classifier)
     r2 = read_tensors(path, [])[1].get("validation_r2")
-    setting = _setting(classifier, space, str(path), basis, None if r2 is None else float(r2), 0, note_of(basis, None, classifier))
+    verdict = ("", "") if basis.shape[1] else (EMPTY, NO_NULL_SPACE)
+    setting = _setting(classifier, space, str(path), basis, None if r2 is None else float(r2), 0, verdict)
     texts = space.texts.of_classes(classifier.class_names)
     return Known(classifier, space.texts, _artifacts(setting, classifier, texts, basis, translator, None, None), None, frozenset())
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from singflow.figures.style import COLOURS, STYLE, bare
 from singflow.photo.analysis import Analysis, Movement, Setting
-from singflow.photo.words import energy_lines, prediction_lines, reach_line, removal_lines
+from singflow.photo.words import prediction_lines, reach_line, score_lines, word_lines, zero_lines
 
 PHOTO_PIXELS, TILE_PIXELS = 900, 400  # longest side; what the page shows at 200 dots per inch
 BEFORE, AFTER = "0.35", COLOURS[0]
@@ -30,7 +30,7 @@ WORDS_PT, NAMES_PT, TITLE_PT = 8.5, 8.0, 11.0
 def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setting, near: Sequence[Image.Image | None] = ()) -> Figure:
     """One page on an image: the photo, those nearest to it, scores in words, angles to texts, and what removal brings near or takes away.
 
-    Classes are shown by contrastive AS, and a study's concepts by AS.
+    Classes are shown by contrastive AS, and a study's concepts by AS, where removal moves one of them more than chance does.
 
     Parameters
     ----------
@@ -52,8 +52,8 @@ def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setti
     """
     texts = [analysis.predicted, *analysis.texts]
     panels = [("class", "as_contrast_deg", "AS less its mean over classes (degrees)", [analysis.classes_gained, analysis.classes_lost])]
-    if analysis.gained or analysis.lost:
-        panels.append(("concept", "as_deg", "AS (degrees)", [analysis.gained, analysis.lost]))
+    panels += [("concept", "as_deg", "AS (degrees)", [analysis.gained, analysis.lost])]
+    panels = [each for each in panels if any(each[-1])]
     nearest = analysis.nearest if near else []
     with plt.rc_context(STYLE):
         left = MARGIN + PHOTO + GAP
@@ -107,7 +107,7 @@ def _words(name: str, analysis: Analysis, setting: Setting, width: float) -> tup
     )
     likeliest, others = prediction_lines(analysis)
     ways = [f"steered toward {each.text!r}: {reach_line(each)}" for each in analysis.reach]
-    lines = [name, others, *removal_lines(analysis, setting), *ways, *energy_lines(analysis, setting), basis]
+    lines = [*zero_lines(setting), name, others, *score_lines(analysis, setting), *word_lines(analysis), *ways, basis]
     title = _lines(likeliest, width, FontProperties(size=TITLE_PT, weight="bold"))
     return "\n".join(title), "\n".join(part for line in lines for part in _lines(line, width, FontProperties(size=WORDS_PT)))
 

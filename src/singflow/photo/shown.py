@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from singflow.figures.style import COLOURS, STYLE
-from singflow.photo.analysis import Analysis, Beside, Prediction, Reach, Setting, Steered, Usual
-from singflow.photo.words import SHARE, energy_lines, movement_line, prediction_lines, removal_lines
+from singflow.photo.analysis import Analysis, Prediction, Reach, Setting, Steered, Usual
+from singflow.photo.words import movement_line, prediction_lines, score_lines, word_lines, zero_lines
 
 THUMBNAIL = 320  # pixels of a longest side
 INK = "#123456"  # stands for the page's colour of texts, light or dark
-PHOTO, FLOOR, BEFORE = COLOURS[5], COLOURS[0], COLOURS[4]
+PHOTO, BEFORE = COLOURS[5], COLOURS[4]
 CHART: dict[Any, Any] = STYLE | {
     "svg.fonttype": "none",
     "svg.hashsalt": "singflow",
@@ -80,33 +80,6 @@ def thumbnail(picture: Image.Image) -> str:
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def verdict(analysis: Analysis, setting: Setting) -> tuple[str, str]:
-    """Whether what is ignored in a photo holds meaning, in words.
-
-    Parameters
-    ----------
-    analysis : Analysis
-        Of one photo.
-    setting : Setting
-        What it rests on.
-
-    Returns
-    -------
-    mark, sentence : str
-        `meaning`, `none` or `unknown`; and the verdict.
-    """
-    score = analysis.conditional or analysis.removal
-    if not setting.null_dim:
-        return "unknown", "This head ignores nothing: it has no null space."
-    if score.floor_share is None:
-        return "unknown", f"What it ignores turns the photo's meaning by {score.deg:.1f}°; how much of that is chance is not known."
-    name = "conditional removal" if analysis.conditional else "null removal"
-    if score.floor_share < SHARE:
-        most = f"{1 / SHARE - 1:.0f} of {1 / SHARE:.0f}"
-        return "meaning", f"A sign of meaning in what it ignores in this photo: {name} turns it more than chance does in {most} photos."
-    return "none", f"No sign of meaning in what it ignores in this photo: {name} turns it no more than chance would."
-
-
 def analysis_html(
     analysis: Analysis, setting: Setting, usual: Usual | None, pictures: Sequence[tuple[str, Image.Image | None]]
 ) -> tuple[str, str]:
@@ -126,43 +99,36 @@ def analysis_html(
     Returns
     -------
     said, moved : str
-        HTML: the verdict, and what removal brings near and takes away.
+        HTML: scores and the verdict on the model, and what removal brings near and takes away.
     """
-    mark, sentence = verdict(analysis, setting)
     charts = []
     if usual is not None and setting.null_dim:
-        charts.append(_beside("null removal (IS)", analysis.removal, usual.is_deg, setting))
-        if analysis.conditional:
-            charts.append(_beside("conditional removal (IS)", analysis.conditional, usual.conditional_is_deg, setting))
-        energy = Beside(100 * analysis.null_energy, analysis.null_energy_percentile)
-        charts.append(_beside("null energy", energy, 100 * usual.null_energy, setting, " %"))
+        charts.append(_among("how far null removal turns it (IS)", analysis.is_deg, analysis.is_percentile, usual.is_deg, setting, "°"))
+        energy = 100 * analysis.null_energy, analysis.null_energy_percentile, 100 * usual.null_energy
+        charts.append(_among("null energy", *energy, setting, " %"))
     sides = [("as_contrast_deg", "Classes", analysis.classes_gained, analysis.classes_lost)]
-    sides += [("as_deg", "Concepts", analysis.gained, analysis.lost)] if analysis.gained or analysis.lost else []
+    sides += [("as_deg", "Concepts", analysis.gained, analysis.lost)]
     said = TEMPLATES.get_template("analysis.html").render(
-        setting=setting, mark=mark, sentence=sentence, charts=charts, likeliest=prediction_lines(analysis),
-        lines=[*removal_lines(analysis, setting), *energy_lines(analysis, setting)],
-        pictures=[(caption, picture and thumbnail(picture)) for caption, picture in pictures],
+        setting=setting, charts=charts, likeliest=prediction_lines(analysis), first=zero_lines(setting),
+        lines=score_lines(analysis, setting), pictures=[(caption, picture and thumbnail(picture)) for caption, picture in pictures],
     )  # fmt: skip
-    texts = [analysis.predicted, *analysis.texts]
-    return said, TEMPLATES.get_template("movements.html").render(texts=texts, movement_line=movement_line, sides=sides)
+    shown = [each for each in sides if each[2] or each[3]]
+    texts, words = [analysis.predicted, *analysis.texts], [] if shown else word_lines(analysis)
+    return said, TEMPLATES.get_template("movements.html").render(texts=texts, movement_line=movement_line, sides=shown, words=words)
 
 
-def _beside(name: str, score: Beside, usual: np.ndarray, setting: Setting, unit: str = "°") -> tuple[str, str]:
+def _among(name: str, score: float, percentile: float | None, usual: np.ndarray, setting: Setting, unit: str) -> tuple[str, str]:
     """A score among those of known images: a chart, and what it is called."""
-    floor = "" if score.floor_deg is None else f"; its floor is {score.floor_deg:.1f}{unit}"
-    place = "" if score.percentile is None else f", above {score.percentile:.0f} % of the {setting.images}"
 
     def draw(axes: Axes) -> None:
         axes.hist(usual, bins=30, color="0.6", alpha=0.6)
-        if score.floor_deg is not None and score.floor_low_deg is not None and score.floor_high_deg is not None:
-            axes.axvspan(score.floor_low_deg, score.floor_high_deg, color=FLOOR, alpha=0.25, lw=0)
-            axes.axvline(score.floor_deg, color=FLOOR, lw=1.2, ls="--")
-        axes.axvline(score.deg, color=PHOTO, lw=2.5)
+        axes.axvline(score, color=PHOTO, lw=2.5)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlabel({"°": "degrees", " %": "percent"}[unit])
 
-    return name, chart(draw, f"{name}: this photo has {score.deg:.1f}{unit}{place}{floor}", 2.8, 1.6)
+    place = f", more than in {percentile:.0f} % of the {setting.images}"
+    return name, chart(draw, f"{name}: this photo has {score:.1f}{unit}{place}", 2.8, 1.6)
 
 
 def steering_html(way: Reach, path: Sequence[tuple[float, float]], now: Steered, before: Sequence[Prediction], after: Sequence[Prediction],

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from singflow.analyses.evidence import Words
+from singflow.analyses.floor import Head
+from singflow.analyses.geometry import complement
 from singflow.analyses.metrics import share
-from singflow.analyses.summary import NO_NULL_SPACE
-from singflow.artifacts.files import Facts, read_json, read_names
+from singflow.analyses.summary import said
+from singflow.artifacts.files import MEND, Facts, read_json, read_names, sha256_of
 from singflow.artifacts.shards import iterate_whole, read_manifest, shard_path
 from singflow.artifacts.tables import iterate_row_groups, read_models
 from singflow.artifacts.tensors import Tensors, read_null_basis, read_tensors
@@ -91,9 +94,6 @@ def registry_entry(results: Path, kind: str, name: str) -> Path:
         guess = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(f"--{kind} {name!r}: the study in {results} has {', '.join(known)}{guess}")
     return folder / f"{name}.json"
-
-
-KNOWN_ZERO = "KNOWN ZERO: the space is a function of this model's logits, so nothing is hidden, and what is measured is error"
 
 
 @dataclass(frozen=True)
@@ -258,9 +258,15 @@ def head_rows(labels: list[str], class_names: list[str]) -> np.ndarray:
     return head_classes(pd.DataFrame({"label": labels}), class_names)
 
 
+SAID = ["turn_deg", "unique_r2", "blind_unique_r2", "margin", "detectable"]  # what the sentence on a model takes
+
+
 @dataclass(frozen=True)
 class Stored:
-    """What a study's files say of a model and a space: `head` and `translator` with their widths checked, `quality` of the translator."""
+    """What a study's files say of a model and a space.
+
+    head, translator: with their widths checked; quality: of the translator; verdict: on the model, and said: in a sentence.
+    """
 
     study: str
     head: Tensors
@@ -271,6 +277,8 @@ class Stored:
     translator: Translator
     report: Facts
     quality: str
+    verdict: str
+    said: str
     texts: Texts
     concepts: list[str]
     concept_embeddings: np.ndarray
@@ -318,10 +326,16 @@ def read_stored(results: Path, model: str, space: str, classes: Path | None, dev
     if not translator.weight.shape[1] == len(basis) == head["weight"].shape[1] or len(translator.weight) != embeddings.shape[1]:
         raise InputError(f"{head_path}, {basis_path}, {folder} and the prompts of {space} differ in width: run the study again")
     table = existing(results / "tables/models.csv")
-    models = read_models(table, ["translator"]).set_index(["space", "model"])["translator"]
-    if (space, model) not in models:
-        raise InputError(f"{table}: has no row for {space} and {model}: remove it and run the workflow again")
-    columns = ["is_deg", "conditional_is_deg", "null_energy", "as_deg"]
+    models = read_models(table, ["translator", "verdict", *SAID])
+    rows = models[(models["space"] == space) & (models["model"] == model)]
+    if rows.empty:
+        raise InputError(f"{table}: has no row for {space} and {model}: {MEND}")
+    row = {str(name): value for name, value in rows.iloc[0].items()}
+    try:
+        sentence = said(row | {"marks": ""})
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{table}: its row of {space} and {model} is damaged ({error}): {MEND}") from None
+    columns = ["is_deg", "null_energy"]
     return Stored(
         study=made["study"],
         head=head,
@@ -331,7 +345,9 @@ def read_stored(results: Path, model: str, space: str, classes: Path | None, dev
         rule=read_json(existing(basis_path.with_name(f"{basis_path.stem}.json"))).of_kind("rule", str),
         translator=translator,
         report=read_json(existing(folder / "linear.json")),
-        quality=str(models[space, model]),
+        quality=str(row["translator"]),
+        verdict=str(row["verdict"]),
+        said=sentence,
         texts=texts,
         concepts=concepts,
         concept_embeddings=embeddings,
@@ -383,8 +399,12 @@ def read_study(results: Path, model: str, space: str, classes: Path | None, devi
     images = study_images(results, model, photos)
     fits = None
     if images:
-        digest = hashlib.sha256(basis.tobytes()).hexdigest()
-        fits = trained(*images, digest, lambda: basis, study_settings(results, stored.report), cache, threads)
+        path = existing(results / f"evidence/{space}/{model}.safetensors")
+        tensors, _ = read_tensors(path, ["class_embeddings", "word_weights", "offset"])
+        made_of = {"basis": hashlib.sha256(basis.tobytes()).hexdigest(), "words": sha256_of(path)}
+        head = Head(stored.head["weight"], stored.head["bias"], complement(basis), basis)
+        settings = study_settings(results, stored.report)
+        fits = trained(*images, made_of, lambda: head, lambda _: (Words.read(tensors), {}), settings, cache, threads)
     n = len(stored.scores)
     setting = Setting(
         model=model,
@@ -396,11 +416,12 @@ def read_study(results: Path, model: str, space: str, classes: Path | None, devi
         translator=stored.quality,
         images=f"study's {n} image{'s' if n != 1 else ''}",
         n_images=n,
-        note=note_of(basis, photos.folder, classifier),
+        verdict=stored.verdict,
+        said=stored.said,
     )
     artifacts = Artifacts(
         setting, stored.head, names, *stored.texts.of_classes(names), basis, stored.translator, share(stored.translator, basis),
-        stored.concepts, stored.concept_embeddings, Usual(*stored.scores.to_numpy().T), fits.floor if fits else None,
+        stored.concepts, stored.concept_embeddings, Usual(*stored.scores.to_numpy().T), fits,
     )  # fmt: skip
     seen = frozenset(images[1].manifest["sha256"]) if images else frozenset(photos.manifest["sha256"])
     return Known(classifier, stored.texts, artifacts, photos, seen)
@@ -428,7 +449,7 @@ def study_images(results: Path, model: str, photos: Photos) -> tuple[Path, Paire
     own = Paired(photos.manifest, results / f"features/{model}", photos.folder, photos.shards)
     absent = [path for path in (own.features, own.embeddings) if not shard_path(path, 0).is_file()]
     if absent:
-        log.warning("%s: holds no shards, so conditional removal and floors are left out: `make fetch` brings them", absent[0])
+        log.warning("%s: holds no shards, so it is not known what chance does: `make fetch` brings them", absent[0])
         return None
     reference = read_yaml(results / "params.yaml")["translator"]["reference"]
     return reference_folder(reference) if reference else results, training_images(reference, own)
@@ -452,29 +473,4 @@ def study_settings(results: Path, report: Facts) -> Settings:
     params = read_yaml(results / "params.yaml")
     translator = params["translator"]
     lambdas, fitted = tuple(translator["lambdas"]), report.of_kind("lambda", float | None)
-    return Settings(translator["folds"], lambdas, fitted, params["floor"]["permutations"], params["seed"])
-
-
-def note_of(basis: np.ndarray, embeddings: Path | None, classifier: Classifier) -> str:
-    """What must be known of a model in a space.
-
-    Parameters
-    ----------
-    basis : ndarray of shape (d, k)
-        Orthonormal basis of the null space.
-    embeddings : Path or None
-        Shards of embeddings in the space, where they are known; they need not be here.
-    classifier : Classifier
-        The model.
-
-    Returns
-    -------
-    str
-        That there is no null space, or nothing that it could hide; empty for other models.
-    """
-    if not basis.shape[1]:
-        return NO_NULL_SPACE
-    shard = shard_path(embeddings, 0) if embeddings else None
-    made = read_tensors(shard, [])[1] if shard and shard.is_file() else {}
-    zero = made.get("classifier_sha256") == classifier.weights_sha256 and classifier.entry.kept is None
-    return KNOWN_ZERO if zero else ""
+    return Settings(translator["folds"], lambdas, fitted, params["evidence"]["draws"], params["seed"])

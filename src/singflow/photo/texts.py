@@ -11,7 +11,7 @@ import numpy as np
 
 from singflow import cli
 from singflow.config.registry import SpaceEntry
-from singflow.data.manifest import fill
+from singflow.data.manifest import Classes, fill
 from singflow.errors import InputError
 from singflow.towers.text_cache import CACHE, TextCache
 
@@ -146,6 +146,31 @@ class Texts:
         for row, (text, embedding) in self.labels.items():
             texts[row], embeddings[row] = text, embedding
         return texts, embeddings
+
+    def spellings(self, names: list[str], listed: Classes) -> tuple[np.ndarray, np.ndarray]:
+        """The classes of a head as own words are made of them, and the same classes in other words: as embed_classes embeds them.
+
+        Parameters
+        ----------
+        names : list of str
+            The head's classes, in the order of its rows.
+        listed : Classes
+            A list of classes, of which a space may have sentences.
+
+        Returns
+        -------
+        texts, others : ndarray of shape (C, m)
+            Unit embeddings.
+        """
+        from singflow.towers.spaces import class_sentences, embed_templates
+
+        whole = listed.names if set(names) <= set(listed.names) else names  # embedded once for all heads that are parts of it
+        rows = [{name: row for row, name in enumerate(whole)}[name] for name in names]
+        sentences = class_sentences(self.entry, listed) if whole is listed.names else {}
+        bare = ["a photo of a {}"] if self.templates == ["{}"] else ["{}"]
+        texts = embed_templates(self._of_tower, whole, self.templates, sentences)
+        others = embed_templates(self._of_tower, whole, self.templates if sentences else bare, {})
+        return texts[rows].astype(np.float64), others[rows].astype(np.float64)
 
     def _of_tower(self, texts: list[str]) -> np.ndarray:
         """Stored embeddings, and those of the tower for texts that lack one."""

@@ -1,8 +1,9 @@
 """One image's analysis in words."""
 
-from singflow.photo.analysis import Analysis, Beside, Movement, Reach, Setting
+from singflow.analyses.tables import ZERO
+from singflow.photo.analysis import Analysis, Movement, Reach, Setting
 
-SHARE = 0.05  # of null components without content that may turn the meaning as far as one that is more than its floor
+LISTED = 3  # texts gained or lost, in a line
 
 
 def describe(image: str, analysis: Analysis, setting: Setting) -> str:
@@ -20,104 +21,61 @@ def describe(image: str, analysis: Analysis, setting: Setting) -> str:
     Returns
     -------
     str
-        Lines.
+        Lines. A known zero says that it is one before all else.
     """
     likeliest, others = prediction_lines(analysis)
-    lines = [others, *removal_lines(analysis, setting), *(f"classes {line}" for line in _named(analysis, "as_contrast_deg", "classes_"))]
+    lines = [others, *score_lines(analysis, setting), *word_lines(analysis)]
     lines += [f"toward {each.text!r}: {movement_line(each)}" for each in [analysis.predicted, *analysis.texts]]
-    lines += [f"concepts {line}" for line in _named(analysis, "as_deg", "")] if analysis.gained or analysis.lost else []
     lines += [f"steered toward {each.text!r}: {reach_line(each)}" for each in analysis.reach]
-    lines += energy_lines(analysis, setting)
     if analysis.nearest:
         before, after = (f"{each.path} ({each.angle_deg:.1f} degrees)" for each in analysis.nearest)
         lines.append(f"nearest photo of the {setting.images}: {before}; after null removal: {after}")
-    return "\n".join([f"{image}: {likeliest}", *(f"  {line}" for line in lines)])
+    return "\n".join([*zero_lines(setting), f"{image}: {likeliest}", *(f"  {line}" for line in lines)])
 
 
-def _named(analysis: Analysis, score: str, kind: str) -> list[str]:
-    """The strongest classes or concepts either way, with their scores."""
-    return [
-        f"{name}: " + (", ".join(f"{each.text} {getattr(each, score):+.2f}" for each in getattr(analysis, kind + name)[:3]) or "none")
-        for name in ("gained", "lost")
-    ]
+def zero_lines(setting: Setting) -> list[str]:
+    """That the model is a known zero, where it is one."""
+    return [setting.said] if setting.verdict == ZERO else []
 
 
 def prediction_lines(analysis: Analysis) -> tuple[str, str]:
-    """The likeliest class, and those that follow, in words.
-
-    Parameters
-    ----------
-    analysis : Analysis
-        Of one image.
-
-    Returns
-    -------
-    likeliest, others : str
-        A line each.
-    """
+    """The likeliest class, and those that follow, in words: a line each."""
     first, *others = [f"{each.name} ({100 * each.probability:.1f} %)" for each in analysis.predictions]
     return first, f"then {', '.join(others)}"
 
 
 def movement_line(movement: Movement) -> str:
-    """AS and the angles behind it, in words.
-
-    Parameters
-    ----------
-    movement : Movement
-        Toward one text.
-
-    Returns
-    -------
-    str
-        One line, in degrees.
-    """
-    angles = f"{movement.angle_original_deg:.1f} to {movement.angle_equivalent_deg:.1f}"
-    return f"AS {movement.as_deg:+.2f} degrees ({angles}), {movement.as_contrast_deg:+.2f} beyond the other classes"
+    """AS, the angles behind it, and what chance gives, in degrees."""
+    line = f"AS {movement.as_deg:+.2f} degrees ({movement.angle_original_deg:.1f} to {movement.angle_equivalent_deg:.1f})"
+    if movement.chance_low_deg is None:
+        return line
+    return f"{line}; chance gives {movement.chance_low_deg:+.2f} to {movement.chance_high_deg:+.2f}"
 
 
 def reach_line(way: Reach) -> str:
-    """How far a photo can be steered, in words.
-
-    Parameters
-    ----------
-    way : Reach
-        Toward one text.
-
-    Returns
-    -------
-    str
-        One line, in degrees.
-    """
+    """How far a photo can be steered toward one text, in degrees."""
     if not way.limit_deg:
         return "the null space offers no way there"
     far = "which no step quite reaches" if way.step is None else f"by {way.step:.1f} times its null component"
     return f"from {way.angle_deg:.1f} to {way.nearest_deg:.1f} degrees with the same logits, turned by {way.is_deg:.1f}, {far}"
 
 
-def removal_lines(analysis: Analysis, setting: Setting) -> list[str]:
-    """How far removal turns the meaning, in words.
+def verdict_line(setting: Setting) -> str:
+    """The verdict on the model, and whose images give it."""
+    if not setting.said:
+        return "no verdict on the model: the images that the translator was fitted on are not here"
+    return f"by the {setting.images}: {setting.said}" if setting.n_images else setting.said
 
-    Parameters
-    ----------
-    analysis : Analysis
-        Of one image.
-    setting : Setting
-        What it rests on; a weak translator is named.
 
-    Returns
-    -------
-    list of str
-        Lines.
-    """
-    lines = [beside_line("null removal turns its meaning by IS", analysis.removal, setting)]
-    lines += [beside_line("conditional removal by", analysis.conditional, setting)] if analysis.conditional else []
-    if analysis.as_abs_percentile is not None:
-        size = abs(analysis.predicted.as_deg)
-        lines.append(
-            f"|AS| toward the predicted class {size:.2f} degrees, above {analysis.as_abs_percentile:.0f} % of the {setting.images}"
-        )
-    lines += [each for each in (analysis.note, setting.note) if each]
+def score_lines(analysis: Analysis, setting: Setting) -> list[str]:
+    """What can be said at all, the verdict on the model, and how far removal turns the translation."""
+    lines = [f"NOTHING CAN BE SAID about this photo by the {setting.images}: {analysis.unlike}"] if analysis.unlike else []
+    lines += [verdict_line(setting)] if setting.verdict != ZERO else []
+    chance = "" if analysis.chance_is_deg is None else f"; a null component that tells nothing turns it by {analysis.chance_is_deg:.2f}"
+    place, energy_place = (_place(each, setting) for each in (analysis.is_percentile, analysis.null_energy_percentile))
+    lines.append(f"null removal turns its translation by IS {analysis.is_deg:.2f} degrees{place}{chance}")
+    lines.append(f"null energy {100 * analysis.null_energy:.1f} %{energy_place}; logits change by {analysis.logit_change:.1e}")
+    lines += [analysis.note] if analysis.note else []
     if setting.translator == "weak":
         lines.append(
             f"WEAK TRANSLATOR, held-out R2 {setting.validation_r2:.2f}: this shows how the method works, not what the model ignores"
@@ -125,48 +83,19 @@ def removal_lines(analysis: Analysis, setting: Setting) -> list[str]:
     return lines
 
 
-def beside_line(name: str, score: Beside, setting: Setting) -> str:
-    """A score beside its floor and among known images, in words.
-
-    Parameters
-    ----------
-    name : str
-        What stands before it.
-    score : Beside
-        It.
-    setting : Setting
-        What the images are called.
-
-    Returns
-    -------
-    str
-        One line, in degrees.
-    """
-    line = f"{name} {score.deg:.2f} degrees"
-    if score.floor_deg is not None and score.floor_share is not None:
-        than = "more" if score.floor_share < SHARE else "no more"
-        line += f", {than} than its floor ({score.floor_deg:.2f}, from {score.floor_low_deg:.2f} to {score.floor_high_deg:.2f})"
-    return line if score.percentile is None else f"{line}; above {score.percentile:.0f} % of the {setting.images}"
+def _place(percentile: float | None, setting: Setting) -> str:
+    return "" if percentile is None else f", more than in {percentile:.0f} % of the {setting.images}"
 
 
-def energy_lines(analysis: Analysis, setting: Setting) -> list[str]:
-    """Null energy and what is usual, in words.
-
-    Parameters
-    ----------
-    analysis : Analysis
-        Of one image.
-    setting : Setting
-        What the images are called that it is compared with.
-
-    Returns
-    -------
-    list of str
-        Lines.
-    """
-    usual = ""
-    if analysis.null_energy_usual is not None:
-        low, high = (100 * each for each in analysis.null_energy_usual)
-        place = f"above {analysis.null_energy_percentile:.0f} % of the {setting.images}"
-        usual = f", {place}, where {low:.1f} to {high:.1f} % is usual"
-    return [f"null energy {100 * analysis.null_energy:.1f} %{usual}; logits change by {analysis.logit_change:.1e}"]
+def word_lines(analysis: Analysis) -> list[str]:
+    """The classes and concepts that removal brings near or takes away more than chance does, where that is known."""
+    if not analysis.judged:
+        return []
+    lists = [("classes gained", "as_contrast_deg", analysis.classes_gained), ("classes lost", "as_contrast_deg", analysis.classes_lost)]
+    lists += [("concepts gained", "as_deg", analysis.gained), ("concepts lost", "as_deg", analysis.lost)]
+    found = [
+        f"{name} beyond chance: {', '.join(f'{each.text} {getattr(each, score):+.2f}' for each in texts[:LISTED])}"
+        for name, score, texts in lists
+        if texts
+    ]
+    return found or ["no word is gained or lost beyond chance"]
