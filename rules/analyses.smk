@@ -23,92 +23,64 @@ rule measure_controls:
         " --output {output.scores} --report {output.report} --log {log}"
 
 
-rule measure_floor:
+rule measure_evidence:
+    input:
+        manifest=f"{RESULTS}/data/manifest.parquet",
+        head=f"{RESULTS}/features/{{model}}/head.safetensors",
+        classes=f"{RESULTS}/classes/{{space}}/{{model}}.safetensors",
+        features=shards("features/{model}"),
+        embeddings=shards("embeddings/{space}"),
+        projector=f"{RESULTS}/projectors/{{model}}.safetensors",
+        translator=f"{RESULTS}/translators/{{space}}/{{model}}/{KIND}.json",
+        texts=f"{RESULTS}/prompts/{{space}}.safetensors",
+        names=f"{RESULTS}/prompts/{{space}}.json",
+    output:
+        report=f"{RESULTS}/evidence/{{space}}/{{model}}.json",
+        planted=f"{RESULTS}/evidence/{{space}}/{{model}}.parquet",
+        words=f"{RESULTS}/evidence/{{space}}/{{model}}.safetensors",
+        images=f"{RESULTS}/evidence_images/{{space}}/{{model}}.parquet",
+    threads: THREADS
+    resources:
+        **COST,
+    params:
+        study=config["study"],
+        evidence=flags("evidence"),
+        fitted=flags("translator.lambdas", "translator.folds", "translator.reference", "summary.confidence"),
+        reference=REFERENCE,
+        seed=config["seed"],
+    shell:
+        "python scripts/measure_evidence.py --study {params.study} --space {wildcards.space} --model {wildcards.model}"
+        " {params.evidence} {params.fitted} --manifest {input.manifest} --head {input.head} --classes {input.classes}"
+        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
+        " --projector {input.projector} --translator {input.translator} --texts {input.texts} --names {input.names}"
+        f" --seed {{params.seed}} --threads {THREADS}"
+        " --report {output.report} --planted {output.planted} --words {output.words} --images {output.images} --log {log}"
+
+
+rule measure_head_extension:
     input:
         manifest=f"{RESULTS}/data/manifest.parquet",
         head=f"{RESULTS}/features/{{model}}/head.safetensors",
         features=shards("features/{model}"),
         embeddings=shards("embeddings/{space}"),
         projector=f"{RESULTS}/projectors/{{model}}.safetensors",
-        translator=f"{RESULTS}/translators/{{space}}/{{model}}/{KIND}.json",
-        texts=f"{RESULTS}/prompts/{{space}}.safetensors",
-        names=f"{RESULTS}/prompts/{{space}}.json",
-    output:
-        table=f"{RESULTS}/floors/{{space}}/{{model}}.parquet",
-        report=f"{RESULTS}/floors/{{space}}/{{model}}.json",
-        images=f"{RESULTS}/floor_images/{{space}}/{{model}}.parquet",
-        labels=f"{RESULTS}/floor_labels/{{space}}/{{model}}.parquet",
-    threads: THREADS
-    resources:
-        **COST,
-    params:
-        floor=flags(
-            "floor.permutations",
-            "translator.lambdas",
-            "translator.folds",
-            "translator.reference",
-            "summary.confidence",
-        ),
-        reference=REFERENCE,
-        seed=config["seed"],
-    shell:
-        "python scripts/measure_floor.py {params.floor} --manifest {input.manifest} --head {input.head}"
-        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
-        " --projector {input.projector} --translator {input.translator} --texts {input.texts} --names {input.names}"
-        f" --seed {{params.seed}} --threads {THREADS}"
-        " --table {output.table} --images {output.images} --labels {output.labels} --report {output.report} --log {log}"
-
-
-rule measure_head_extension:
-    input:
-        manifest=f"{RESULTS}/data/manifest.parquet",
-        features=shards("features/{model}"),
-        embeddings=shards("embeddings/{space}"),
-        projector=f"{RESULTS}/projectors/{{model}}.safetensors",
-        floor=rules.measure_floor.output.report,
+        evidence=rules.measure_evidence.output.report,
+        words=rules.measure_evidence.output.words,
     output:
         f"{RESULTS}/head_extensions/{{space}}/{{model}}.parquet",
     threads: THREADS
     resources:
         **COST,
     params:
-        fitted=flags("translator.folds", "translator.reference", "summary.confidence"),
-        reference=REFERENCE,
-    shell:
-        "python scripts/measure_head_extension.py {params.fitted} --manifest {input.manifest}"
-        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
-        " --projector {input.projector} --floor {input.floor}"
-        f" --threads {THREADS}"
-        " --output {output} --log {log}"
-
-
-rule measure_refits:
-    input:
-        manifest=f"{RESULTS}/data/manifest.parquet",
-        features=shards("features/{model}"),
-        embeddings=shards("embeddings/{space}"),
-        projector=f"{RESULTS}/projectors/{{model}}.safetensors",
-        translator=f"{RESULTS}/translators/{{space}}/{{model}}/{KIND}.json",
-        floor=rules.measure_floor.output.report,
-        texts=f"{RESULTS}/prompts/{{space}}.safetensors",
-        names=f"{RESULTS}/prompts/{{space}}.json",
-    output:
-        table=f"{RESULTS}/refits/{{space}}/{{model}}.parquet",
-        report=f"{RESULTS}/refits/{{space}}/{{model}}.json",
-    threads: THREADS
-    resources:
-        **COST,
-    params:
-        refits=flags("translator.folds", "translator.reference", "controls.dimensions"),
+        fitted=flags("translator.reference", "summary.confidence"),
         reference=REFERENCE,
         seed=config["seed"],
     shell:
-        "python scripts/measure_refits.py {params.refits} --manifest {input.manifest}"
+        "python scripts/measure_head_extension.py {params.fitted} --manifest {input.manifest} --head {input.head}"
         f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
-        " --projector {input.projector} --translator {input.translator} --floor {input.floor}"
-        " --texts {input.texts} --names {input.names}"
+        " --projector {input.projector} --evidence {input.evidence} --words {input.words}"
         f" --seed {{params.seed}} --threads {THREADS}"
-        " --table {output.table} --report {output.report} --log {log}"
+        " --output {output} --log {log}"
 
 
 rule measure_null_removal:
@@ -121,7 +93,7 @@ rule measure_null_removal:
         texts=f"{RESULTS}/prompts/{{space}}.safetensors",
         names=f"{RESULTS}/prompts/{{space}}.json",
         controls=rules.measure_controls.output.scores,
-        floors=rules.measure_floor.output.images,
+        evidence=rules.measure_evidence.output.images,
     output:
         f"{RESULTS}/scores/{{space}}/{{model}}.parquet",
     threads: THREADS
@@ -132,7 +104,7 @@ rule measure_null_removal:
         f" --features {RESULTS}/features/{{wildcards.model}} --shards {SHARDS}"
         " --projector {input.projector} --translator {input.translator}"
         " --texts {input.texts} --names {input.names} --controls {input.controls}"
-        " --floors {input.floors}"
+        " --evidence {input.evidence}"
         f" --threads {THREADS}"
         " --output {output} --log {log}"
 

@@ -22,10 +22,7 @@ rule summarize:
         translators=for_all(f"translators/{{space}}/{{model}}/{KIND}.json"),
         scores=for_all("scores/{space}/{model}.parquet"),
         zero_shot=for_all("zero_shot/{space}/{model}.parquet"),
-        floors=for_all("floors/{space}/{model}.json"),
-        floor_labels=for_all("floor_labels/{space}/{model}.parquet"),
-        refits=for_all("refits/{space}/{model}.parquet"),
-        refit_reports=for_all("refits/{space}/{model}.json"),
+        evidence=for_all("evidence/{space}/{model}.json"),
     output:
         models=table("models"),
         labels=table("labels"),
@@ -46,7 +43,7 @@ rule summarize:
         " --top1_margin {params.margin}"
         f" --manifest {RESULTS}/data/manifest.parquet --entries {RESULTS}/registry/models --projectors {RESULTS}/projectors"
         f" --translators {RESULTS}/translators --kind {KIND} --scores {RESULTS}/scores --zero_shot {RESULTS}/zero_shot"
-        f" --floors {RESULTS}/floors --floor_labels {RESULTS}/floor_labels --refits {RESULTS}/refits"
+        f" --evidence {RESULTS}/evidence"
         f" --tables {RESULTS}/tables"
         " --metrics {output.metrics} --log {log}"
 
@@ -56,8 +53,7 @@ rule compare_models:
         manifest=f"{RESULTS}/data/manifest.parquet",
         controls=for_all("controls/{space}/{model}.parquet"),
         reports=for_all("controls/{space}/{model}.json"),
-        refits=for_all("refits/{space}/{model}.parquet"),
-        refit_reports=for_all("refits/{space}/{model}.json"),
+        evidence=for_all("evidence/{space}/{model}.json"),
         models=rules.summarize.output.models,
         paper="report/paper.yaml",
     output:
@@ -74,7 +70,7 @@ rule compare_models:
         seed=config["seed"],
     shell:
         "python scripts/compare_models.py {params.selection} {params.summary} --seed {params.seed}"
-        f" --manifest {RESULTS}/data/manifest.parquet --controls {RESULTS}/controls --refits {RESULTS}/refits --table {{input.models}} --paper {{input.paper}}"
+        f" --manifest {RESULTS}/data/manifest.parquet --controls {RESULTS}/controls --evidence {RESULTS}/evidence --table {{input.models}} --paper {{input.paper}}"
         f" --tables {RESULTS}/tables"
         " --log {log}"
 

@@ -71,3 +71,24 @@ rule embed_prompts:
         ' --manifest {input.manifest} --vocabulary "{input.vocabulary}" {params.prompts} {params.targets}'
         f" --device {{params.device}} --threads {THREADS}"
         " --output {output.tensors} --names {output.names} --log {log}"
+
+
+rule embed_classes:
+    input:
+        entry=f"{RESULTS}/registry/spaces/{{space}}.json",
+        head=f"{RESULTS}/features/{{model}}/head.safetensors",
+        classes=value("data.classes"),
+    output:
+        f"{RESULTS}/classes/{{space}}/{{model}}.safetensors",
+    threads: THREADS
+    resources:
+        **COST,
+    params:
+        study=config["study"],
+        prompts=flags("prompts"),
+        device=config["extraction"]["device"],
+    shell:
+        "python scripts/embed_classes.py --study {params.study} --space {wildcards.space} --model {wildcards.model} --entry {input.entry}"
+        ' --head {input.head} --classes "{input.classes}" {params.prompts}'
+        f" --device {{params.device}} --threads {THREADS}"
+        " --output {output} --log {log}"

@@ -1,50 +1,64 @@
-"""Measure how much a linear read-out tells of the embeddings when some null directions of the head are made visible."""
+"""Measure how much a read-out tells of the embeddings when some null directions of the head are made visible."""
 
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from singflow import cli
-from singflow.analyses.fitting import read_coordinates
-from singflow.analyses.geometry import coordinate_axes
+from singflow.analyses.evidence import Spread, Words, remainders
+from singflow.analyses.floor import Head, whole_images
+from singflow.analyses.geometry import complement
 from singflow.analyses.head_extension import enough, head_extension
-from singflow.artifacts.files import Facts, read_json
+from singflow.analyses.readout import read_out
+from singflow.artifacts.files import read_json
 from singflow.artifacts.tables import write_parquet
-from singflow.artifacts.tensors import read_null_basis
-from singflow.translators.crossfit import GroupSums, split
+from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.translators.reference import study_and_training
 
 
 class Flags(cli.Command):
-    """Measure how much a linear read-out tells of the embeddings when some null directions of the head are made visible."""
+    """Measure how much a read-out tells of the embeddings when some null directions of the head are made visible."""
 
     reference: str | None
+    confidence: float
     manifest: Path
+    head: Path
     features: Path
     embeddings: Path
     shards: int
-    folds: int
     projector: Path
-    floor: Path
-    confidence: float
+    evidence: Path
+    words: Path
+    seed: int
     threads: int
     output: Path
 
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    _, images = study_and_training(flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference)
-    lambdas = Facts(flags.floor, read_json(flags.floor).of_kind("lambdas", dict))
-    axes, rank = coordinate_axes(read_null_basis(flags.projector), images.features_alone)
-    sums = GroupSums(split(images.manifest, flags.folds))
-    for _ in read_coordinates(images, axes, sums):
-        pass
-    curve = head_extension(sums, rank, (lambdas.of_kind("translator", float), lambdas.of_kind("principal", float)), flags.confidence)
+    own, training = study_and_training(flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference)
+    basis = read_null_basis(flags.projector)
+    tensors, _ = read_tensors(flags.head, ["weight", "bias"])
+    head = Head(tensors["weight"], tensors["bias"], complement(basis), basis)
+    spoken, _ = read_tensors(flags.words, ["class_embeddings", "word_weights", "offset"])
+    lambdas = read_json(flags.evidence).of_kind("lambdas", dict | None)
+    curve = pd.DataFrame({"directions": [0], "unique_r2": [0.0], "unique_r2_low": [np.nan], "unique_r2_high": [np.nan]})
+    if lambdas:
+
+        def blocks():
+            return chain.from_iterable(whole_images(each, head) for each in ([training] if training is own else [training, own]))
+
+        words = Words.read(spoken)
+        readouts = read_out(blocks, remainders(words), flags.seed, flags.threads)
+        penalties = lambdas["without_null"], lambdas["with_null"]
+        curve = head_extension(readouts, Spread(blocks), penalties, min(basis.shape[1], len(words.offset)), flags.confidence)
     write_parquet(flags.output, curve)
-    first, last, fewest = curve.iloc[0], curve.iloc[-1], enough(curve)
+    last, fewest = curve.iloc[-1], enough(curve)
     cli.log.info(
-        "R2 %.3f without and %.3f with %d null directions%s%s",
-        first["r2"], last["r2"], last["directions"],
-        "" if fewest is None else f", of which {fewest} give 90 % of the difference",
-        "" if sums.split.crossed else "; of one translator, on the held-out images",
+        "D %.4f with %d null directions%s", last["unique_r2"], last["directions"],
+        "" if fewest is None else f", of which {fewest} give 90 % of it",
     )  # fmt: skip
 
 

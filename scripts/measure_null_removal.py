@@ -31,7 +31,7 @@ class Flags(cli.Command):
     texts: Path
     names: Path
     controls: Path
-    floors: Path
+    evidence: Path
     threads: int
     output: Path
 
@@ -49,12 +49,12 @@ def read_controls(path: Path, null_dim: int, image_id: pd.Series) -> pd.DataFram
     return own.reindex(image_id, fill_value=0.0).rename(columns={"is_deg": "control_is_deg", "as_deg": "control_as_deg"})
 
 
-def read_floors(path: Path, image_id: pd.Series) -> pd.DataFrame:
-    """Conditional scores of every image, and the means of its scores over null components without content."""
-    floors = read_parquet(path, "floor_images").set_index("image_id")
-    if not floors.index.equals(pd.Index(image_id)):
+def read_evidence(path: Path, image_id: pd.Series) -> pd.DataFrame:
+    """Conditional scores of every image, and its floor of IS."""
+    evidence = read_parquet(path, "evidence_images").set_index("image_id")
+    if not evidence.index.equals(pd.Index(image_id)):
         raise InputError(f"{path}: holds other images than the manifest: remove it and run the workflow again")
-    return floors
+    return evidence
 
 
 def main(flags: Flags) -> None:
@@ -69,7 +69,7 @@ def main(flags: Flags) -> None:
     text_of = label_rows(manifest, labels, flags.names)
     class_index = manifest["class_index"].to_numpy()
     removed = translators.each(lambda each: share(each, basis).astype(np.float32))
-    beside = read_controls(flags.controls, basis.shape[1], manifest["image_id"]).join(read_floors(flags.floors, manifest["image_id"]))
+    beside = read_controls(flags.controls, basis.shape[1], manifest["image_id"]).join(read_evidence(flags.evidence, manifest["image_id"]))
     blocks = []
     for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest, size=ROWS):
         removal = Removal(translators(features, image_id), removed(features, image_id))
@@ -90,7 +90,7 @@ def main(flags: Flags) -> None:
             "null_energy": null_energy(features, basis),
             "logit_change": logit_change(head["weight"], features, remove_null(features, basis)),
             **own[["control_is_deg", "control_as_deg", "matched_is_deg", "matched_as_deg"]],
-            **own[["floor_is_deg", "floor_as_deg", "floor_conditional_is_deg"]],
+            "floor_is_deg": own["floor_is_deg"],
         }
         blocks.append(pd.DataFrame({name: np.asarray(values) for name, values in columns.items()}))
     scores = pd.concat(blocks, ignore_index=True)

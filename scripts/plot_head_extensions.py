@@ -21,7 +21,7 @@ def main(flags: Flags) -> None:
     from singflow.figures.head_extension import head_extensions
     from singflow.figures.style import save
 
-    models = read_models(flags.table, [*BASIS, "n_images", "delta_r2", "delta_r2_low", "delta_r2_high", "known_zero"])
+    models = read_models(flags.table, [*BASIS, "n_evidence", "unique_r2", "unique_r2_low", "unique_r2_high", "known_zero"])
     curves = flags.each(lambda s, m: read_parquet(flags.head_extensions / s / f"{m}.parquet", "head_extensions"))
     rows = gather(curves, models)
     write_table(flags.output, rows)

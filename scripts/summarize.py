@@ -7,12 +7,12 @@ import pandas as pd
 from singflow import cli
 from singflow.analyses.null_energy import NullEnergy, summarize_null_energy
 from singflow.analyses.statistics import split_half_reliability
-from singflow.analyses.summary import Summary, correlate_labels, render_text, summarize_labels, summarize_model
+from singflow.analyses.summary import Summary, correlate_labels, judge, render_text, summarize_labels, summarize_model
 from singflow.analyses.tables import is_control, qualify, qualify_pairs
 from singflow.analyses.zero_shot import summarize_zero_shot
 from singflow.artifacts.files import read_json, write_bytes, write_json
 from singflow.artifacts.shards import read_index
-from singflow.artifacts.tables import read_parquet, read_refits, write_table
+from singflow.artifacts.tables import read_parquet, write_table
 from singflow.config.registry import read_model
 
 
@@ -28,9 +28,7 @@ class Flags(Summary, NullEnergy, cli.Selection):
     kind: str
     scores: Path
     zero_shot: Path
-    floors: Path
-    floor_labels: Path
-    refits: Path
+    evidence: Path
     seed: int
     tables: Path
     metrics: Path
@@ -40,18 +38,15 @@ def main(flags: Flags) -> None:
     cli.limit_threads(1)
     models, labels, reliability = [], [], {}
     for space in flags.spaces:
-        floors = {model: read_json(flags.floors / space / f"{model}.json") for model in flags.models}
-        zero = next((each for each in floors.values() if each["known_zero"]), None)
+        rows = []
         for model in flags.models:
             scores = read_parquet(flags.scores / space / f"{model}.parquet", "scores")
             row = summarize_model(
                 scores,
                 read_json(flags.projectors / f"{model}.json"),
                 read_json(flags.translators / space / model / f"{flags.kind}.json"),
-                floors[model],
-                zero,
+                read_json(flags.evidence / space / f"{model}.json"),
                 read_model(flags.entries / f"{model}.json"),
-                read_refits(flags.refits / space / model),
                 resamples=flags.resamples,
                 confidence=flags.confidence,
                 min_r2=flags.min_r2,
@@ -61,12 +56,14 @@ def main(flags: Flags) -> None:
             )
             row |= summarize_zero_shot(read_parquet(flags.zero_shot / space / f"{model}.parquet", "zero_shot"))
             row |= summarize_null_energy(scores, row["null_dim"], flags.usual_labels, flags.unusual_labels, flags.confidence)
-            models.append({"space": space, "model": model, **row})
-            each = summarize_labels(scores, read_parquet(flags.floor_labels / space / f"{model}.parquet", "floor_labels"), flags.confidence)
+            rows.append({"space": space, "model": model, **row})
+            each = summarize_labels(scores)
             each.insert(0, "model", model)
             each.insert(0, "space", space)
             labels.append(each)
             reliability[space, model] = split_half_reliability(scores["as_deg"].abs().to_numpy(), scores["label"], flags.seed)
+        judge(rows, flags.confidence)
+        models += rows
     table = pd.DataFrame(models)
     text = render_text(flags.study, table, read_index(flags.manifest), flags.confidence, flags.min_r2)
     by_label = pd.concat(labels, ignore_index=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +21,6 @@ from singflow.translators.crossfit import (
 from singflow.translators.ridge import Affine, Agreement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from singflow.translators.reference import Paired
 
 

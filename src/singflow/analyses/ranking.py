@@ -1,6 +1,5 @@
-"""Comparison of models: excess over control, orders by several criteria, paired tests, and how far orders agree."""
+"""Comparison of models: by D on the same folds, by the paper's ratio, and with the removal of random subspaces."""
 
-from collections.abc import Iterable
 from itertools import combinations
 from typing import Any
 
@@ -8,61 +7,13 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from singflow.analyses.refits import PARTS, factor_once
-from singflow.analyses.statistics import Criterion, Sample, holm, linearized, rank_correlations, t_test, through_fits
+from singflow.analyses.evidence import jackknife
+from singflow.analyses.statistics import Sample, holm, rank_correlations
 from singflow.analyses.tables import WEAK, legend, marked
 
 SCORES = ["is_deg", "as_abs_deg"]
 PAPER = "is_per_as"
-CHART, LEAST = "paper's chart", 5  # the authors' chart among the spaces of orders, and how many of its models make a comparison
-
-
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    return np.divide(top, bottom, out=np.full(np.broadcast(top, bottom).shape, np.nan), where=bottom != 0)
-
-
-# Means (..., 6): IS and |AS| of the null space, of random subspaces of its dimension, of its parts of the dimension that all
-# models share. The flag says whether a higher value is the better one.
-CRITERIA: dict[str, tuple[Criterion, bool]] = {
-    PAPER: (lambda m: _ratio(m[..., 0], m[..., 1]), True),
-    "is_per_as_over_control": (lambda m: _ratio(_ratio(m[..., 0], m[..., 1]), _ratio(m[..., 2], m[..., 3])), True),
-    "is_per_as_equal_dim": (lambda m: _ratio(m[..., 4], m[..., 5]), True),
-    "is": (lambda m: m[..., 0], True),
-    "is_excess": (lambda m: m[..., 0] - m[..., 2], True),
-    "is_per_control": (lambda m: _ratio(m[..., 0], m[..., 2]), True),
-    "as_abs": (lambda m: m[..., 1], False),
-    "as_abs_excess": (lambda m: m[..., 1] - m[..., 3], False),
-    "as_abs_per_control": (lambda m: _ratio(m[..., 1], m[..., 3]), False),
-}
-RATIOS = {name for name in CRITERIA if "_per_" in name}
-
-
-def _log(criterion: Criterion) -> Criterion:
-    """The logarithm of a criterion, NaN where it is not above 0."""
-
-    def value(means: np.ndarray) -> np.ndarray:
-        found = criterion(means)
-        return np.log(found, out=np.full(np.shape(found), np.nan), where=found > 0)
-
-    return value
-
-
-def shared_dimension(controls: Iterable[pd.DataFrame]) -> int | None:
-    """The largest dimension at which parts of every null space were removed.
-
-    Parameters
-    ----------
-    controls : iterable of DataFrame
-        One a model, with columns subspace and dimension.
-
-    Returns
-    -------
-    int or None
-        None when there is no such dimension.
-    """
-    sets = [set(table.loc[table["subspace"] == "null", "dimension"]) for table in controls]
-    common = set.intersection(*sets) if sets else set()
-    return int(max(common)) if common else None
+CHART, LEAST = "paper's chart", 5  # the authors' chart among the spaces, and how many of its models make a comparison
 
 
 def case_columns(controls: pd.DataFrame, subspace: str, dimension: int | None) -> np.ndarray:
@@ -86,91 +37,11 @@ def case_columns(controls: pd.DataFrame, subspace: str, dimension: int | None) -
     return rows[SCORES].to_numpy() if len(rows) else np.full((controls["image_id"].nunique(), 2), np.nan)
 
 
-def criterion_columns(controls: pd.DataFrame, null_dim: int, shared: int | None) -> np.ndarray:
-    """The columns whose means CRITERIA take.
-
-    Parameters
-    ----------
-    controls : DataFrame
-        The controls table of one model and space.
-    null_dim : int
-        Dimension of the model's null space.
-    shared : int or None
-        Dimension at which models are compared with equally many dimensions; the last two columns are NaN without one.
-
-    Returns
-    -------
-    ndarray of shape (n, 6)
-        Degrees, ordered by image_id.
-    """
-    cases = [("null", null_dim), ("random", null_dim), ("null", shared)]
-    return np.hstack([case_columns(controls, subspace, dimension) for subspace, dimension in cases])
-
-
-def criterion_refits(refits: pd.DataFrame | None, image_id: pd.Series, null_dim: int, shared: int | None, sample: Sample) -> np.ndarray:
-    """What images add through the fits to the means that CRITERIA take.
-
-    Parameters
-    ----------
-    refits : DataFrame or None
-        refits/<space>/<model>.parquet; None where nothing is refitted.
-    image_id : Series of length n
-        Images.
-    null_dim, shared
-        As for criterion_columns().
-    sample : Sample
-        What the images are a sample of, with the k images of its reference.
-
-    Returns
-    -------
-    ndarray of shape (n + k, 6)
-        To be added to the sample's rows of criterion_columns() before the means are resampled.
-    """
-    return through_fits(refits, image_id, ranked_columns(null_dim, shared), sample)
-
-
-def criterion_parts(refits: pd.DataFrame | None, image_id: pd.Series, null_dim: int, shared: int | None, sample: Sample) -> np.ndarray:
-    """What criterion_refits() is made of, out of which a difference of models takes what it needs.
-
-    Parameters
-    ----------
-    refits, image_id, null_dim, shared, sample
-        As for criterion_refits().
-
-    Returns
-    -------
-    ndarray of shape (4, n + k, 6)
-        float32; in the order of refits.PARTS.
-    """
-    names, rows = ranked_columns(null_dim, shared), []
-    for part in PARTS:
-        rows.append(through_fits(refits, image_id, [f"{name}_{part}" for name in names], sample).astype(np.float32))
-    return np.stack(rows)
-
-
-def ranked_columns(null_dim: int, shared: int | None) -> list[str]:
-    """Names, in refits/<space>/<model>.*, of the scores whose means CRITERIA take.
-
-    Parameters
-    ----------
-    null_dim, shared
-        As for criterion_columns().
-
-    Returns
-    -------
-    list of str
-        Six, in the order of criterion_columns().
-    """
-    prefixes = ["", "control_", "" if shared == null_dim else f"part_{shared}_"]
-    return [prefix + score for prefix in prefixes for score in SCORES]
-
-
 def excess_rows(
     controls: pd.DataFrame,
     report: list[dict[str, Any]],
     null_dim: int,
     sample: Sample,
-    refits: pd.DataFrame | None = None,
     *,
     resamples: int,
     confidence: float,
@@ -180,8 +51,7 @@ def excess_rows(
 
     The interval of an excess holds the spread over images and that over subspaces: a null space that is like any other subspace
     has an excess whose interval covers 0. The error of one further draw is added in quadrature, and the quantile is Student's t with
-    the degrees of freedom that the two together have (Satterthwaite). Intervals hold the refit too, but for the excess over parts of
-    the row space, and over random subspaces of other dimensions than the null space's own.
+    the degrees of freedom that the two together have (Satterthwaite).
 
     Parameters
     ----------
@@ -193,8 +63,6 @@ def excess_rows(
         Dimension of the model's null space.
     sample : Sample
         What the images are a sample of.
-    refits : DataFrame, optional
-        refits/<space>/<model>.parquet; without it intervals hold the images alone.
     resamples : int
         Bootstrap resamples.
     confidence : float
@@ -215,9 +83,7 @@ def excess_rows(
     dimensions = sorted({dimension for _, dimension in drawn})
     columns = {(kind, dimension): case_columns(controls, kind, dimension) for dimension in dimensions for kind in ("null", "random", "row")}
     parts = [columns[kind, d] if kind == "null" else columns["null", d] - columns[kind, d] for kind, d in columns]
-    through = [_through(refits, controls, kind, dimension, null_dim, sample) for kind, dimension in columns]
-    numbers = sample.rows(np.hstack(parts)) + np.hstack(through)
-    together = sample.means(numbers, resamples, seed)  # drawing images takes the time: once for all cases
+    together = sample.means(np.hstack(parts), resamples, seed)  # drawing images takes the time: once for all cases
     samples = dict(zip(columns, np.hsplit(together, len(parts)), strict=True))
     rows = []
     for dimension in dimensions:
@@ -245,15 +111,6 @@ def excess_rows(
     return rows
 
 
-def _through(refits: pd.DataFrame | None, controls: pd.DataFrame, kind: str, dimension: int, null_dim: int, sample: Sample) -> np.ndarray:
-    """What images add through the fits to scores after null removal, or to their excess: (n + k, 2)."""
-    image_id = pd.Series(np.sort(controls["image_id"].unique()))
-    own, part, random = (through_fits(refits, image_id, [p + s for s in SCORES], sample) for p in ("", f"part_{dimension}_", "control_"))
-    if kind == "null":
-        return own if dimension == null_dim else part
-    return own - random if (kind, dimension) == ("random", null_dim) else np.zeros_like(own)
-
-
 def _error_of_draw(case: dict[str, Any], score: str) -> float:
     """Standard error of what one further draw's mean is expected to be; 0 for the whole row space, which is one."""
     draws = case["draws"]
@@ -271,183 +128,68 @@ def _with_draws(half: float, freedom: int, error: float, draws_freedom: int, con
     return float(scipy.special.stdtrit(together, tail) * np.sqrt(total))
 
 
-def same_order(first: np.ndarray, second: np.ndarray, criterion: Criterion) -> np.ndarray:
-    """Whether two models keep their order by a criterion with other penalties.
+def pair_rows(reports: dict[str, dict[str, Any]], confidence: float) -> pd.DataFrame:
+    """Differences of D between models on the same folds, by the delete-a-fold jackknife.
 
     Parameters
     ----------
-    first, second : ndarray of shape (k, 6), ndarray of shape (l, 6)
-        Means of each model with k and l penalties, the best one first.
-    criterion : callable
-        Maps means (..., 6) to values (...).
-
-    Returns
-    -------
-    ndarray of shape (k, l)
-        1 where their order is that with the best penalties, 0 where it is not; NaN where the criterion is undefined.
-    """
-    difference = criterion(first)[:, None] - criterion(second)
-    return np.where(np.isfinite(difference), np.sign(difference) == np.sign(difference[0, 0]), np.nan)
-
-
-def order_rows(
-    columns: dict[str, np.ndarray], sample: Sample, lambdas: dict[str, np.ndarray], *, resamples: int, confidence: float, seed: int
-) -> pd.DataFrame:
-    """Every model's value, interval and place by every criterion, one row each.
-
-    Parameters
-    ----------
-    columns : dict of str to ndarray of shape (n + k, 6)
-        Model -> the sample's rows of `criterion_columns` on the same images, for models with a null space.
-    sample : Sample
-        What the images are a sample of.
-    lambdas : dict of str to ndarray of shape (k, 6)
-        Model -> means with each penalty that is as good as its best, that one first; NaN where nothing is refitted.
-    resamples : int
-        Bootstrap resamples.
-    confidence : float
-        Coverage of the intervals, 0 to 1.
-    seed : int
-        Seed of the bootstrap.
-
-    Returns
-    -------
-    DataFrame
-        criterion, model, n, value, low, high, place (1 is best; models with equal values share one, and one without a value has none)
-        and stable_over_lambdas: of all choices of a penalty for every model, the share with which the model stays before and behind
-        the same others; NaN where nothing is refitted.
-    """
-    rows = []
-    for model, each in columns.items():
-        means, samples = sample.mean(each), sample.means(each, resamples, seed)
-        for criterion, (value, _) in CRITERIA.items():
-            low, high = sample.interval(value(means), value(samples), confidence)
-            others = [lambdas[other] for other in columns if other != model]
-            kept = [same_order(lambdas[model], other, value).mean(axis=1) for other in others]
-            stable = np.prod(kept, axis=0).mean() if kept else np.nan  # penalties of others are chosen independently
-            row = {"criterion": criterion, "model": model, "n": len(sample.codes), "value": float(value(means)), "low": low, "high": high}
-            rows.append(row | {"stable_over_lambdas": stable})
-    table = pd.DataFrame(rows, columns=["criterion", "model", "n", "value", "low", "high", "stable_over_lambdas"])
-    places = _oriented(table).groupby(table["criterion"]).rank(method="min", ascending=False)
-    return table.assign(place=places.astype("Int64"))
-
-
-def _oriented(table: pd.DataFrame) -> pd.Series:
-    """The values of criteria, turned so that the higher is the better."""
-    sign = table["criterion"].map({name: 1.0 if higher else -1.0 for name, (_, higher) in CRITERIA.items()})
-    return table["value"].astype(float) * sign.astype(float)
-
-
-def pair_rows(
-    columns: dict[str, np.ndarray],
-    fits: dict[str, np.ndarray],
-    sample: Sample,
-    lambdas: dict[str, np.ndarray],
-    *,
-    resamples: int,
-    confidence: float,
-    seed: int,
-) -> pd.DataFrame:
-    """Differences between models on the same images by every criterion: with interval, p-value, and p corrected by Holm.
-
-    The interval is by bootstrap. The p-value is that of a paired t test on what each image adds to the difference, of logarithms
-    where the criterion is a ratio: it holds its level where two models with one ratio have levels that differ. What images add through
-    the fits is rid of what counts twice in the difference itself: much of what two models share cancels there, while what training
-    images do together does not. The correction is for the number of pairs within a criterion.
-
-    Parameters
-    ----------
-    columns : dict of str to ndarray of shape (n + k, 6)
-        Model -> the sample's rows of `criterion_columns` on the same images, for models with a null space.
-    fits : dict of str to ndarray of shape (4, n + k, 6)
-        Model -> what `criterion_parts` gives.
-    sample : Sample
-        What the images are a sample of.
-    lambdas : dict of str to ndarray of shape (k, 6)
-        Model -> means with each penalty that is as good as its best, that one first; NaN where nothing is refitted.
-    resamples : int
-        Bootstrap resamples.
+    reports : dict of dict
+        Model -> evidence/<space>/<model>.json, of models with the same images.
     confidence : float
         Coverage of the intervals, 0 to 1; its complement is the level of the tests.
-    seed : int
-        Seed of the bootstrap.
 
     Returns
     -------
     DataFrame
-        criterion, model_a, model_b, n, difference (a less b), low, high, p, stable_over_lambdas (of all choices of two penalties, the
-        share with which they keep their order; NaN where nothing is refitted), p_holm and differ (whether p_holm is within the level).
+        model_a, model_b, difference (D of a less D of b), low, high, p (two-sided), p_holm (corrected by Holm for the number of pairs)
+        and differ (whether p_holm is within the level). Models without an interval are left out.
     """
-    samples = {m: np.split(sample.means(np.hstack([columns[m], fits[m][:2].sum(0)]), resamples, seed), 2, axis=1) for m in columns}
-    means = {model: sample.mean(each) for model, each in columns.items()}
-    names = ["criterion", "model_a", "model_b", "n", "difference", "low", "high", "p", "stable_over_lambdas"]
+    known = {model: each for model, each in reports.items() if each["unique_r2_low"] is not None}
     rows = []
-    for criterion, (value, _) in CRITERIA.items():
-        tested = _log(value) if criterion in RATIOS else value
-        at = {model: float(value(each)) for model, each in means.items()}
-        test = {m: [tested(means[m]), *(linearized(each, means[m], tested) for each in (columns[m], fits[m]))] for m in columns}
-        for a, b in combinations(columns, 2):
-            difference = at[a] - at[b]
-            apart, own, parts = (first - second for first, second in zip(test[a], test[b], strict=True))
-            factor = factor_once(parts[:2], parts[2:])
-            drawn = [value(scores + factor * through) for scores, through in (samples[a], samples[b])]
-            low, high = sample.interval(difference, drawn[0] - drawn[1], confidence)
-            p = t_test(float(apart), sample.error(own + factor * parts[:2].sum(axis=0)), sample.freedom)
-            stable = same_order(lambdas[a], lambdas[b], value).mean()
-            rows.append(dict(zip(names, [criterion, a, b, len(sample.codes), difference, low, high, p, stable], strict=True)))
-    table = pd.DataFrame(rows, columns=names)
-    corrected = [holm(group.to_numpy()) for _, group in table.groupby("criterion", sort=False)["p"]]
-    table["p_holm"] = np.concatenate(corrected) if corrected else np.array([])
+    for a, b in combinations(known, 2):
+        without = np.subtract(known[a]["unique_r2_without"], known[b]["unique_r2_without"])
+        found = jackknife(known[a]["unique_r2"] - known[b]["unique_r2"], without.tolist(), confidence)
+        above = found.p(0.0)
+        rows.append([a, b, found.unique_r2, found.low, found.high, 2 * min(above, 1 - above) if found.error else 1.0])
+    table = pd.DataFrame(rows, columns=["model_a", "model_b", "difference", "low", "high", "p"])
+    table["p_holm"] = holm(table["p"].to_numpy(dtype=np.float64))
     return table.assign(differ=table["p_holm"] <= 1 - confidence)
 
 
-def agreement_rows(orders: pd.DataFrame, permutations: int, seed: int) -> pd.DataFrame:
-    """How far orders of models agree: every criterion with the paper's within a space, and every criterion across spaces.
+def order_rows(models: pd.DataFrame) -> pd.DataFrame:
+    """The order of models by the paper's ratio IS/|AS|, the highest first.
+
+    Parameters
+    ----------
+    models : DataFrame
+        Rows of tables/models.csv, of models that are ranked.
+
+    Returns
+    -------
+    DataFrame
+        space, place (1 is first; models with equal values share one, and one without a value has none), model, value, low, high, n.
+    """
+    names = {PAPER: "value", f"{PAPER}_low": "low", f"{PAPER}_high": "high", "n_images": "n"}
+    table = models[["space", "model", *names]].rename(columns=names).astype({"value": float, "low": float, "high": float})
+    places = table.groupby("space", sort=False)["value"].rank(method="min", ascending=False).astype("Int64")
+    table.insert(1, "place", places)
+    return table.reset_index(drop=True)
+
+
+AGREEMENT = ["space_a", "space_b", "n_models", "spearman", "spearman_p", "kendall", "kendall_p"]
+
+
+def agreement_rows(orders: pd.DataFrame, chart: pd.Series, charted: str, permutations: int, seed: int) -> pd.DataFrame:
+    """How far orders by IS/|AS| agree: those of two spaces, and one with the chart of 13 models in the authors' release.
 
     Parameters
     ----------
     orders : DataFrame
         tables/orders.csv.
-    permutations : int
-        Permutations behind the p-value of Spearman's correlation.
-    seed : int
-        Seed of the permutations.
-
-    Returns
-    -------
-    DataFrame
-        space_a, criterion_a, space_b, criterion_b, n_models, and Spearman's correlation with a permutation p-value and Kendall's
-        tau-b with SciPy's: spearman, spearman_p, kendall, kendall_p. All over the models that have a value in both orders, the
-        correlations empty for fewer than three. Criteria are turned so that the higher is the better.
-    """
-    wide = orders.assign(oriented=_oriented(orders)).pivot(index="model", columns=["space", "criterion"], values="oriented")
-    spaces = list(orders["space"].unique())
-    within = [((space, PAPER), (space, criterion)) for space in spaces for criterion in CRITERIA if criterion != PAPER]
-    across = [((a, criterion), (b, criterion)) for a, b in combinations(spaces, 2) for criterion in CRITERIA]
-    rows = [_agreement(first, second, wide[[first, second]].dropna().to_numpy(), permutations, seed) for first, second in within + across]
-    return pd.DataFrame(rows, columns=AGREEMENT)
-
-
-AGREEMENT = ["space_a", "criterion_a", "space_b", "criterion_b", "n_models", "spearman", "spearman_p", "kendall", "kendall_p"]
-
-
-def _agreement(first: tuple[str, str], second: tuple[str, str], both: np.ndarray, permutations: int, seed: int) -> list[Any]:
-    """A row of two orders, each a space and a criterion; both: (n, 2), the models' values in the two."""
-    if len(both) < 3:
-        return [*first, *second, len(both), *[None] * 4]
-    (_, _, spearman, p), kendall = rank_correlations(both, permutations, seed)[0], scipy.stats.kendalltau(*both.T)
-    return [*first, *second, len(both), spearman, p, float(kendall.statistic), float(kendall.pvalue)]
-
-
-def chart_rows(orders: pd.DataFrame, chart: pd.Series, permutations: int, seed: int) -> pd.DataFrame:
-    """How far the order of the models by the paper's ratio agrees with the chart of 13 models in the authors' release.
-
-    Parameters
-    ----------
-    orders : DataFrame
-        tables/orders.csv, of one space.
     chart : Series
         The chart's ratios, by model, of those to be compared.
+    charted : str
+        The space of the chart.
     permutations : int
         Permutations behind the p-value of Spearman's correlation.
     seed : int
@@ -456,82 +198,60 @@ def chart_rows(orders: pd.DataFrame, chart: pd.Series, permutations: int, seed: 
     Returns
     -------
     DataFrame
-        A row as `agreement_rows` gives, whose second space is CHART; none where fewer than LEAST models are in both.
+        space_a, space_b (CHART for the chart, beside which there must be LEAST models), n_models, and Spearman's correlation with a
+        permutation p-value and Kendall's tau-b with SciPy's, over the models that have a value in both; empty for fewer than three.
     """
-    ours = orders[(orders["criterion"] == PAPER) & orders["model"].isin(chart.index)].dropna(subset=["value"])
-    both = np.column_stack([ours["value"], chart[ours["model"]]]).astype(np.float64)
-    rows = [_agreement((space, PAPER), (CHART, PAPER), both, permutations, seed) for space in ours["space"].unique() if len(both) >= LEAST]
-    return pd.DataFrame(rows, columns=AGREEMENT)
+    wide = orders.pivot(index="model", columns="space", values="value")
+    pairs = [(a, b, wide[[a, b]].dropna().to_numpy(dtype=np.float64)) for a, b in combinations(orders["space"].unique(), 2)]
+    if charted in wide:
+        ours = wide[charted].dropna()
+        both = ours.index.intersection(chart.index)
+        if len(both) >= LEAST:
+            pairs.append((charted, CHART, np.column_stack([ours[both], chart[both]]).astype(np.float64)))
+    return pd.DataFrame([_agreement(*pair, permutations, seed) for pair in pairs], columns=AGREEMENT)
+
+
+def _agreement(first: str, second: str, both: np.ndarray, permutations: int, seed: int) -> list[Any]:
+    """A row of two orders; both: (n, 2), the models' values in the two."""
+    if len(both) < 3:
+        return [first, second, len(both), *[None] * 4]
+    (_, _, spearman, p), kendall = rank_correlations(both, permutations, seed)[0], scipy.stats.kendalltau(*both.T)
+    return [first, second, len(both), spearman, p, float(kendall.statistic), float(kendall.pvalue)]
 
 
 def beside_chart(row: dict[Any, Any]) -> str:
-    """A row of `chart_rows` in words.
-
-    Parameters
-    ----------
-    row : dict
-        The row.
-
-    Returns
-    -------
-    str
-        As in `IS/|AS| beside the paper's chart, over 6 models: Spearman +0.60 (p 0.24), Kendall +0.47 (p 0.27)`.
-    """
+    """A row of `agreement_rows` beside the chart, in words."""
     return (
         f"IS/|AS| beside the paper's chart, over {row['n_models']} models: Spearman {row['spearman']:+.2f} (p {row['spearman_p']:.2g}), "
         f"Kendall {row['kendall']:+.2f} (p {row['kendall_p']:.2g})"
     )
 
 
-def render_orders(orders: pd.DataFrame, agreement: pd.DataFrame, shared: dict[str, int | None]) -> str:
-    """Does the order of the models survive the controls? One line per criterion, best model first; weak translators are not ranked.
+def render_orders(orders: pd.DataFrame, agreement: pd.DataFrame) -> str:
+    """The order of the models by the paper's ratio, a line for each space with several models; weak translators are not ranked.
 
     Parameters
     ----------
     orders : DataFrame
         tables/orders.csv.
     agreement : DataFrame
-        What `agreement_rows` and `chart_rows` give.
-    shared : dict of str to int or None
-        Space -> dimension at which models are compared with equally many dimensions.
+        What `agreement_rows` gives.
 
     Returns
     -------
     str
         Text of tables/orders.txt.
     """
-    titles = {
-        PAPER: "IS/|AS| (the paper's ratio)",
-        "is_per_as_over_control": "IS/|AS| over that of random subspaces",
-        "is_per_as_equal_dim": "IS/|AS| with {} null directions each",
-        "is_per_control": "IS over that of random subspaces",
-        "as_abs_per_control": "|AS| over that of random subspaces",
-    }
     lines = []
-    for space, dimension in shared.items():
-        group = orders[orders["space"] == space]
-        if group.empty:
-            lines += [f"Space {space}: no model has a null space, so there is nothing to order", ""]
-            continue
+    for space, group in orders.dropna(subset=["place"]).groupby("space", sort=False):
         weak = group["marks"].str.contains(WEAK)
-        if weak.all():
-            lines.append(f"Models in space {space}, in no order, because every translator is weak")
-        else:
-            lines.append(
-                f"Order of the models in space {space}, best first (tau: agreement with the paper's criterion, 1 the same, -1 reversed)"
-            )
-        for criterion, title in titles.items():
-            placed = group[group["criterion"] == criterion].dropna(subset=["place"]).sort_values(["place", "model"])
-            named = placed.assign(text=[f"{marked(row['model'], row['marks'])} {row['value']:.2f}" for row in placed.to_dict("records")])
-            ranked, apart = named.loc[~weak, "text"], named.loc[weak, "text"].sort_values()
-            listed = "; not ranked: ".join(filter(None, [" > ".join(ranked), ", ".join(apart)]))
-            mine = agreement[(agreement["space_a"] == space) & (agreement["space_b"] == space) & (agreement["criterion_b"] == criterion)]
-            tau = mine["kendall"].dropna()
-            agreed = f"  (tau {tau.iloc[0]:+.2f})" if len(tau) and not weak.any() else ""
-            way = ", least first" if criterion.startswith("as_abs") and not weak.all() else ""
-            lines.append(f"  {title.format(dimension)}{way}: {listed or 'undefined'}{agreed}")
+        if (~weak).sum() < 2:
+            continue
+        placed = group.sort_values(["place", "model"])
+        named = placed.assign(text=[f"{marked(row['model'], row['marks'])} {row['value']:.2f}" for row in placed.to_dict("records")])
+        apart = f"; not ranked: {', '.join(named.loc[weak, 'text'].sort_values())}" if weak.any() else ""
+        lines.append(f"The paper's order in space {space}, by IS/|AS|: {' > '.join(named.loc[~weak, 'text'])}{apart}")
         beside = agreement[(agreement["space_a"] == space) & (agreement["space_b"] == CHART)]
         lines += [f"  {beside_chart(row)}" for row in beside.to_dict("records")]
         lines += [f"  {signs}"] if (signs := legend(group["marks"])) else []
-        lines.append("")
-    return "\n".join(lines) + "\n"
+    return "".join(f"{line}\n" for line in lines)

@@ -1,6 +1,6 @@
 """Uncertainty of what is averaged over images, and tests of differences between models and labels."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -13,8 +13,6 @@ from singflow.errors import InputError
 
 STRATA, CELLS = 20_000, 100_000  # images whose strata are resampled together, and numbers drawn at once: they stay in the cache
 LEAST = 10  # labels that are resampled whole
-
-Criterion = Callable[[np.ndarray], np.ndarray]
 
 
 def strata_of(labels: pd.Series) -> np.ndarray:
@@ -40,51 +38,6 @@ def strata_of(labels: pd.Series) -> np.ndarray:
         single[np.flatnonzero(~single)[np.argmin(sizes[~single])]] = True
     merged = np.where(single, len(sizes), np.arange(len(sizes)))
     return np.unique(merged[codes], return_inverse=True)[1]
-
-
-def reference_labels(refits: pd.DataFrame | None) -> pd.Series | None:
-    """Labels of the images of a reference.
-
-    Parameters
-    ----------
-    refits : DataFrame or None
-        As for through_fits().
-
-    Returns
-    -------
-    Series or None
-        None where translators are fitted on the study's own images, or nothing is refitted.
-    """
-    return None if refits is None or not refits["reference"].any() else refits.loc[refits["reference"], "label"]
-
-
-def through_fits(refits: pd.DataFrame | None, image_id: pd.Series, columns: Sequence[str | None], sample: "Sample") -> np.ndarray:
-    """What images add to mean scores through the translators that are fitted to them.
-
-    Parameters
-    ----------
-    refits : DataFrame or None
-        refits/<space>/<model>.parquet; None where nothing is refitted.
-    image_id : Series of length n
-        Images that are scored.
-    columns : sequence of str or None
-        Columns that are wanted; None for one that no fit changes.
-    sample : Sample
-        What the images are a sample of, with the k images of its reference.
-
-    Returns
-    -------
-    ndarray of shape (n + k, c)
-        To be added to the sample's rows of scores before their means are resampled; 0 for what is not known.
-    """
-    n = len(image_id)
-    rows = sample.rows(np.zeros((n, len(columns))))
-    if refits is not None:
-        own, others = refits[~refits["reference"]].set_index("image_id"), refits[refits["reference"]]
-        for position, column in enumerate(columns):
-            if column in refits:
-                rows[:n, position], rows[n:, position] = own[column].reindex(image_id, fill_value=0.0), others[column]
-    return rows
 
 
 def bootstrap_means(columns: np.ndarray, strata: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -139,16 +92,14 @@ class Sample:
     """What images are a sample of, which decides how they are resampled.
 
     codes: (n,) from 0, the stratum of each image, or its label. whole: labels are drawn, with all of their images; otherwise images
-    are drawn within their stratum. reference: what k other images are a sample of, which translators are fitted on and which are drawn
-    independently; their rows follow those of the images, and the mean over them is added.
+    are drawn within their stratum.
     """
 
     codes: np.ndarray
     whole: bool = False
-    reference: "Sample | None" = None
 
     @classmethod
-    def of(cls, labels: pd.Series, resample: str, reference: pd.Series | None = None) -> "Sample":
+    def of(cls, labels: pd.Series, resample: str) -> "Sample":
         """The sample that images with these labels are.
 
         Parameters
@@ -157,8 +108,6 @@ class Sample:
             Label of every image.
         resample : {"images", "classes"}
             What is drawn: images of these labels, or labels.
-        reference : Series of length k, optional
-            Label of every image of a reference.
 
         Returns
         -------
@@ -170,66 +119,29 @@ class Sample:
         InputError
             With too few labels to be a sample of labels.
         """
-        beside = None if reference is None else cls.of(reference, resample)
         if resample == "images":
-            return cls(strata_of(labels), reference=beside)
+            return cls(strata_of(labels))
         codes = pd.factorize(labels)[0]
         if codes.max() + 1 < LEAST:
             raise InputError(
                 f"summary.resample: classes takes labels as the sample, and {codes.max() + 1} are too few for an interval: "
-                f"{LEAST} are needed, of the study as of its reference; write images"
+                f"{LEAST} are needed; write images"
             )
-        return cls(codes, whole=True, reference=beside)
+        return cls(codes, whole=True)
 
     @property
     def freedom(self) -> int:
-        """Degrees of freedom of a standard error; beside a reference at least these."""
+        """Degrees of freedom of a standard error."""
         groups = int(self.codes.max()) + 1
-        own = groups - 1 if self.whole else len(self.codes) - groups
-        return own if self.reference is None else min(own, self.reference.freedom)
-
-    @property
-    def alone(self) -> "Sample":
-        """The sample without its reference."""
-        return Sample(self.codes, self.whole)
-
-    def rows(self, columns: np.ndarray) -> np.ndarray:
-        """Numbers of images with rows of 0 below, for those of the reference.
-
-        Parameters
-        ----------
-        columns : ndarray of shape (n, c)
-            Numbers of every image.
-
-        Returns
-        -------
-        ndarray of shape (n + k, c)
-            As means() and error() take them.
-        """
-        return np.pad(columns, ((0, len(self.reference.codes) if self.reference else 0), (0, 0)))
-
-    def mean(self, columns: np.ndarray) -> np.ndarray:
-        """Means of columns over images.
-
-        Parameters
-        ----------
-        columns : ndarray of shape (n + k, c)
-            Numbers of every row; those of the reference have the mean 0.
-
-        Returns
-        -------
-        ndarray of shape (c,)
-            The means.
-        """
-        return np.asarray(columns[: len(self.codes)].mean(axis=0))
+        return groups - 1 if self.whole else len(self.codes) - groups
 
     def means(self, columns: np.ndarray, resamples: int, seed: int) -> np.ndarray:
         """Means of columns over what is resampled.
 
         Parameters
         ----------
-        columns : ndarray of shape (n + k, c)
-            Numbers of every row.
+        columns : ndarray of shape (n, c)
+            Numbers of every image.
         resamples, seed
             As for bootstrap_means().
 
@@ -238,9 +150,6 @@ class Sample:
         ndarray of shape (resamples, c)
             Means over images in float64.
         """
-        if self.reference is not None:
-            own, added = np.split(np.asarray(columns), [len(self.codes)])
-            return self.alone.means(own, resamples, seed) + self.reference.means(added, resamples, seed + 1)
         if not self.whole:
             return bootstrap_means(columns, self.codes, resamples, seed)
         n = np.bincount(self.codes)
@@ -270,30 +179,6 @@ class Sample:
         low, high = interval(samples, confidence)
         return value + wider * (low - value), value + wider * (high - value)
 
-    def error(self, values: np.ndarray) -> float:
-        """Standard error of a mean over images.
-
-        Parameters
-        ----------
-        values : ndarray of shape (n + k,)
-            A number of every row.
-
-        Returns
-        -------
-        float
-            With as many degrees of freedom as the sample has.
-        """
-        if self.reference is not None:
-            own, added = np.split(values, [len(self.codes)])
-            return float(np.hypot(self.alone.error(own), self.reference.error(added)))
-        n = np.bincount(self.codes)
-        if self.whole:
-            sums = np.bincount(self.codes, values - values.mean())
-            return float(np.sqrt(len(n) / (len(n) - 1) * np.sum(sums**2)) / len(values))
-        means = np.bincount(self.codes, values) / n
-        squares = np.bincount(self.codes, (values - means[self.codes]) ** 2)
-        return float(np.sqrt(np.sum(squares * n / np.maximum(n - 1, 1))) / len(values))
-
 
 def _blocks(total: int, width: int, most: int) -> Iterator[slice]:
     """Slices of `total` rows of `width` numbers: at most `most` numbers, but at least a row."""
@@ -319,70 +204,6 @@ def interval(samples: np.ndarray, confidence: float) -> tuple[np.ndarray, np.nda
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(samples, [tail, 1.0 - tail], axis=0)
     return low, high
-
-
-def slope(criterion: Criterion, means: np.ndarray) -> np.ndarray:
-    """Derivative of a criterion with respect to the means that it takes, by central differences.
-
-    Parameters
-    ----------
-    criterion : callable
-        Maps means (..., c) to values (...).
-    means : ndarray of shape (c,)
-        Where it is taken.
-
-    Returns
-    -------
-    ndarray of shape (c,)
-        The derivative, 0 for means that the criterion does not look at.
-    """
-    step = 1e-5 * np.maximum(np.abs(np.nan_to_num(means)), 1e-3)
-    up, down = criterion(means + np.diag(step)), criterion(means - np.diag(step))
-    return (up - down) / (2.0 * step)
-
-
-def linearized(columns: np.ndarray, means: np.ndarray, criterion: Criterion) -> np.ndarray:
-    """What each image adds to a criterion of the means, to first order (the delta method).
-
-    Parameters
-    ----------
-    columns : ndarray of shape (..., c)
-        Numbers of every image.
-    means : ndarray of shape (c,)
-        Where the criterion is taken.
-    criterion : callable
-        Maps means (..., c) to values (...).
-
-    Returns
-    -------
-    ndarray of shape (...)
-        Numbers whose mean varies as the criterion does; NaN where it is undefined.
-    """
-    slopes = slope(criterion, means)
-    used = slopes != 0
-    return np.asarray(columns[..., used] @ slopes[used])
-
-
-def t_test(difference: float, error: float, freedom: int) -> float:
-    """Two-sided p-value of a difference by Student's t.
-
-    Parameters
-    ----------
-    difference : float
-        The difference.
-    error : float
-        Its standard error.
-    freedom : int
-        Degrees of freedom.
-
-    Returns
-    -------
-    float
-        1 where there is no difference at all; NaN where it is undefined.
-    """
-    if not np.isfinite(difference):
-        return float("nan")
-    return float(2 * scipy.special.stdtr(max(freedom, 1), -(np.inf if not error else abs(difference) / error))) if difference else 1.0
 
 
 def _share(drawn: np.ndarray, observed: float) -> float:

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import scipy
 from pydantic import Field
 
-from singflow.analyses.statistics import Sample, holm, rank_correlations, reference_labels, through_fits, top1_shortfall
-from singflow.analyses.tables import EDGE, LEAK, MARKS, SEEN, WEAK, ZERO, mark, marked
+from singflow.analyses.evidence import ROUNDING
+from singflow.analyses.statistics import Sample, holm, rank_correlations, top1_shortfall
+from singflow.analyses.tables import EDGE, LEAK, MARKS, SEEN, WEAK, ZERO, is_control, mark, marked
 from singflow.config.registry import ModelEntry
 from singflow.config.sections import (
     MOST_DRAWS,
@@ -30,20 +30,19 @@ class Summary(Section):
     min_r2: float = Field(0.2, ge=-1, le=1, description="held-out R2 below which a translator is called weak")
 
 
-MEANING, SOME, NONE, EMPTY = "meaning", "some sign of meaning", "no sign of meaning", "no null space"
-UNJUDGED = "not judged in sample"
-BEYOND = "of the others, only what lies beyond that counts"
+MEANING, TRACE, NOTHING, UNTOLD = "meaning", "trace", "nothing found", "cannot tell"
+FOUND, MISSED = f"{LEAK}: found", f"{LEAK}: missed"
+EMPTY, UNJUDGED = "no null space", "in sample: no verdict"
 NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
+ANGLES = {"is", "as_abs", "control_is", "conditional_is", "matched_is"}  # which are never below 0
 
 
 def summarize_model(
     scores: pd.DataFrame,
     projector: dict[str, Any],
     translator: dict[str, Any],
-    floor: dict[str, Any],
-    zero: dict[str, Any] | None,
+    evidence: dict[str, Any],
     entry: ModelEntry,
-    refits: pd.DataFrame | None = None,
     *,
     resamples: int,
     confidence: float,
@@ -52,7 +51,7 @@ def summarize_model(
     seed: int,
     resample: str = "images",
 ) -> dict[str, Any]:
-    """One row of tables/models.csv.
+    """One row of tables/models.csv, without what is said of all models of a space together: p_holm and verdict.
 
     Parameters
     ----------
@@ -62,16 +61,12 @@ def summarize_model(
         The report of the projector, projectors/<model>.json.
     translator : dict
         The report of the translator, translators/<space>/<model>/<kind>.json.
-    floor : dict
-        The report of the floor, floors/<space>/<model>.json.
-    zero : dict or None
-        That of the space's known zero, if the study has it.
+    evidence : dict
+        The report of the test, evidence/<space>/<model>.json.
     entry : ModelEntry
         The model's entry of the registry.
-    refits : DataFrame, optional
-        What images add to mean scores through the fit, refits/<space>/<model>.parquet; without it intervals hold the images alone.
     resamples : int
-        Bootstrap resamples of the images.
+        Bootstrap resamples of the images; the translator is held.
     confidence : float
         Coverage of the intervals, 0 to 1.
     min_r2 : float
@@ -89,7 +84,6 @@ def summarize_model(
         The row's columns but space and model. Angles in degrees; intervals by bootstrap; None where
         undefined.
     """
-    size = scores["as_deg"].abs()
     weak = translator["validation_r2"] < min_r2
     known = scores["class_index"] >= 0
     top1 = float((scores["predicted_index"] == scores["class_index"])[known].mean()) if known.any() else None
@@ -101,7 +95,7 @@ def summarize_model(
         "rank_rule": projector["rule"],
         **{name: projector[name] for name in ("weight_dtype", "rank_stored", "rank_float64")},
         "seed": seed,
-        "intervals": resample if refits is None else f"{resample}, refit",
+        "intervals": resample,
         "weights": entry.weights.partition(":")[0],
         "weights_id": entry.id,
         "top1": top1,
@@ -122,169 +116,149 @@ def summarize_model(
         "marks": mark(
             {
                 WEAK: weak,
-                ZERO: floor["known_zero"],
-                LEAK: floor["known_leak"],
+                ZERO: evidence["known_zero"],
+                LEAK: evidence["known_leak"],
                 EDGE: translator["lambda_at_edge"],
                 SEEN: translator["in_sample"],
             }
         ),
-        "verdict": verdict(projector["null_dim"], floor, zero, 1 - confidence),
-        **{name: floor[name] for name in FLOOR},
+        "n_evidence": evidence["n"],
+        "n_per_dim": evidence["n"] / (projector["rank"] + projector["null_dim"]),
+        **{name: evidence[name] for name in EVIDENCE},
+        "floor_is_mean": evidence["floor_is_deg"],
+        "floor_is_sd": evidence["floor_is_sd"],
         "max_logit_change": float(scores["logit_change"].max()),
         "null_energy_mean": float(scores["null_energy"].mean()),
     }
     columns = {
         "is": scores["is_deg"],
         "as": scores["as_deg"],
-        "as_abs": size,
+        "as_abs": scores["as_deg"].abs(),
         "control_is": scores["control_is_deg"],
         "control_as": scores["control_as_deg"],
-        "floor_is": scores["floor_is_deg"],
         "conditional_is": scores["conditional_is_deg"],
-        "floor_conditional_is": scores["floor_conditional_is_deg"],
         "matched_is": scores["matched_is_deg"],
     }
     if scores["as_contrast_deg"].notna().all():
         columns["as_contrast"] = scores["as_contrast_deg"]
-    sample = Sample.of(scores["label"], resample, reference_labels(refits))
-    through = through_fits(refits, scores["image_id"], [REFITS.get(name) for name in columns], sample)
-    drawn = sample.rows(np.column_stack(list(columns.values()))) + through
-    samples = dict(zip(columns, sample.means(drawn, resamples, seed).T, strict=True))
+    sample = Sample.of(scores["label"], resample)
+    samples = dict(zip(columns, sample.means(np.column_stack(list(columns.values())), resamples, seed).T, strict=True))
     for name, values in columns.items():
         row[f"{name}_mean"] = float(values.mean())
-        row[f"{name}_low"], row[f"{name}_high"] = map(float, sample.interval(values.mean(), samples[name], confidence))
+        low, high = map(float, sample.interval(values.mean(), samples[name], confidence))
+        row[f"{name}_low"], row[f"{name}_high"] = max(low, 0.0) if name in ANGLES else low, high
     row |= {} if "as_contrast" in columns else dict.fromkeys(["as_contrast_mean", "as_contrast_low", "as_contrast_high"])
     for name, below in (("is_per_as", "as_abs"), ("is_per_control", "control_is"), ("is_per_matched", "matched_is")):
         row |= {name: None, f"{name}_low": None, f"{name}_high": None}
         if row[f"{below}_mean"] > 0:
             row[name] = row["is_mean"] / row[f"{below}_mean"]
-            row[f"{name}_low"], row[f"{name}_high"] = map(float, sample.interval(row[name], samples["is"] / samples[below], confidence))
+            low, high = map(float, sample.interval(row[name], samples["is"] / samples[below], confidence))
+            row[f"{name}_low"], row[f"{name}_high"] = max(low, 0.0), high
     row["note"] = NO_NULL_SPACE if projector["null_dim"] == 0 else ""
     return row
 
 
-REFITS = {  # columns of refits/<space>/<model>.parquet
-    "is": "is_deg", "as": "as_deg", "as_abs": "as_abs_deg", "as_contrast": "as_contrast_deg", "conditional_is": "conditional_is_deg",
-    "control_is": "control_is_deg", "control_as": "control_as_deg", "matched_is": "matched_is_deg",
-}  # fmt: skip
-FLOOR = [
-    "known_zero", "known_leak", "permutations", "p_is", "p_as_abs", "p_conditional_is", "r2_principal", "delta_r2", "delta_r2_low",
-    "delta_r2_high",
+EVIDENCE = [
+    "known_zero", "known_leak", "r2_words", "unique_r2", "unique_r2_low", "unique_r2_high", "margin", "p", "turn_deg", "turn_low_deg",
+    "turn_high_deg", "detectable", "blind_unique_r2",
 ]  # fmt: skip
 
 
-def verdict(null_dim: int, floor: dict[str, Any], zero: dict[str, Any] | None, level: float) -> str:
-    """What is to be said of a null space; never from IS alone.
+def judge(rows: list[dict[str, Any]], confidence: float) -> None:
+    """Add p_holm and verdict to the rows of one space, in place.
 
-    Floors and Delta R2 speak of information beyond a linear read-out. How much of it there is where nothing can be hidden, the known
-    zero shows, and only what lies beyond that counts.
+    p is corrected by Holm for the number of models in the space that are no control; a control is judged by its own p.
 
     Parameters
     ----------
-    null_dim : int
-        Its dimension.
-    floor : dict
-        The report of the floor.
-    zero : dict or None
-        That of the space's known zero, if the study has it.
+    rows : list of dict
+        As summarize_model() gives them.
+    confidence : float
+        Its complement is the level of the test, 0 to 1.
+    """
+    tested = [row["p"] is not None and not (row["known_zero"] or row["known_leak"]) for row in rows]
+    p = np.array([np.nan if row["p"] is None else row["p"] for row in rows], dtype=np.float64)
+    corrected = np.where(tested, holm(np.where(tested, p, np.nan)), p)
+    for row, each in zip(rows, corrected, strict=True):
+        row["p_holm"] = None if np.isnan(each) else float(each)
+        row["verdict"] = verdict(row, 1 - confidence)
+
+
+def verdict(row: Mapping[str, Any], level: float) -> str:
+    """What is to be said of a null space; never from IS.
+
+    Parameters
+    ----------
+    row : dict
+        Of tables/models.csv.
     level : float
-        Level of the tests, 0 to 1.
+        Level of the test, 0 to 1.
 
     Returns
     -------
     str
-        `no null space`; `known zero`, of the model that the space is a function of; `not judged in sample`; `meaning` where conditional
-        removal turns images more than null components without content do and the null space adds to what the principal space
-        explains, both beyond chance and beyond the known zero; `some sign of meaning` where one of the two holds; `no sign of
-        meaning`.
+        `no null space`; `known zero`, of the model that the space is a function of; `in sample: no verdict`; `meaning` where D exceeds the
+        margin beyond chance; `trace` where the interval of D is above 0; `nothing found`, where the smallest leak that the study finds is
+        known; `cannot tell`. Of a known leak, whether its meaning was found or missed.
     """
-    if not null_dim:
+    if not row["null_dim"]:
         return EMPTY
-    if floor["known_zero"]:
+    if row["known_zero"]:
         return ZERO
-    if floor["p_conditional_is"] is None:
+    if row["in_sample"]:
         return UNJUDGED
-    least_gain = least_turn = 0.0
-    if zero is not None:
-        least_gain = max(least_gain, zero["delta_r2"])
-        least_turn = zero["conditional_excess_deg"] if zero["p_conditional_is"] <= level else least_turn
-    turned = floor["p_conditional_is"] <= level and floor["conditional_excess_deg"] > least_turn
-    gained = floor["delta_r2_low"] is not None and floor["delta_r2_low"] > least_gain
-    return [NONE, SOME, MEANING][turned + gained]
+    if row["unique_r2_low"] is None or row["validation_r2"] <= 0:
+        return UNTOLD
+    if row["p_holm"] <= level:
+        return FOUND if row["known_leak"] else MEANING
+    if row["known_leak"]:
+        return MISSED
+    if row["unique_r2_low"] > ROUNDING:
+        return TRACE
+    return UNTOLD if row["detectable"] is None else NOTHING
 
 
-def controls_said(models: pd.DataFrame, space: str, level: float) -> list[str]:
-    """Whether the controls in a space came out as they must.
-
-    Parameters
-    ----------
-    models : DataFrame
-        tables/models.csv.
-    space : str
-        The space.
-    level : float
-        Level of the tests, 0 to 1.
-
-    Returns
-    -------
-    list of str
-        A sentence for each control.
-    """
-    said = []
-    for row in models[(models["space"] == space) & models["p_conditional_is"].notna() & (models["null_dim"] > 0)].to_dict("records"):
-        name, gain = marked(row["model"], row["marks"]), f"Delta R2 {row['delta_r2']:+.3f}"
-        turn = f"conditional IS {row['conditional_is_mean']:.2f}, floor {row['floor_conditional_is_mean']:.2f}"
-        if row["known_zero"]:
-            if row["p_conditional_is"] <= level:
-                found = f"is above its floor, as it must not be ({turn}; {gain}): {BEYOND}."
-            elif row["delta_r2_low"] > 0:
-                found = f"is at its floor ({turn}), yet adds to a linear read-out ({gain}): {BEYOND}."
-            else:
-                found = f"is at its floor and adds nothing, as it must be ({turn}; {gain})."
-            said.append(f"{name}, where nothing can be hidden, {found}")
-        if row["known_leak"]:
-            found = (
-                f"is found to hold it, as it must be ({turn}; {gain})."
-                if row["verdict"] == MEANING
-                else f'is not found to hold it beyond doubt ({turn}; {gain}): this study misses what is there, so its "{NONE}" says little.'
-            )
-            said.append(f"{name}, whose null space holds what tells other classes apart, {found}")
-    return said
+def said(row: Mapping[Any, Any]) -> str:
+    """The verdict on a model in a sentence for a reader who has not seen the terms."""
+    name = marked(row["model"], row["marks"])
+    size = "" if pd.isna(row["turn_deg"]) else f"{100 * row['unique_r2']:.1f} % of the meaning, a turn of {row['turn_deg']:.0f} degrees"
+    blind = pd.notna(row["blind_unique_r2"]) and row["blind_unique_r2"] > row["margin"]
+    doubt = " The blind check exceeds the margin, so imperfect words may explain this." if blind else ""
+    return (
+        name
+        + {
+            EMPTY: ": the head has no null space. The logits see every direction.",
+            ZERO: ": known zero. The space is a function of this model's logits, so its null space can hide nothing.",
+            UNJUDGED: ": no verdict, because the translator has seen the images that it translates.",
+            MEANING: f": the null space holds meaning that the logits do not tell: {size}.{doubt}",
+            TRACE: f": a trace. The null space adds a little ({size}), but not beyond the margin of {100 * row['margin']:g} %.{doubt}",
+            NOTHING: f": nothing found. A leak of {100 * (row['detectable'] or 0):g} % of the meaning would have been seen.",
+            UNTOLD: ": this study cannot tell. It would miss even a leak of 10 % of the meaning. Give it more images.",
+            FOUND: f": known leak, found as it should be: {size}.",
+            MISSED: ": known leak, missed. This study misses what is there, so “nothing found” says little.",
+        }[row["verdict"]]
+    )
 
 
-def summarize_labels(scores: pd.DataFrame, floors: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Per label: number of images, and mean and standard deviation (divisor n) of IS, AS and |AS| in degrees.
+def summarize_labels(scores: pd.DataFrame) -> pd.DataFrame:
+    """Per label: number of images, mean and standard deviation (divisor n) of IS, AS and |AS|, and the mean floor of IS, in degrees.
 
     Parameters
     ----------
     scores : DataFrame
         The scores of every image, of one model and space.
-    floors : DataFrame
-        Labels beside their floors, floor_labels/<space>/<model>.parquet.
-    confidence : float
-        Its complement is the level of the tests.
 
     Returns
     -------
     DataFrame
-        label, n, mean and std of is_deg, as_deg and as_abs_deg; floor_is_deg; leak_p: one-sided p-value that the IS of its images lies
-        above their floor; leak_q: the same with the false discovery rate among the labels controlled; leaks: leak_q at most
-        1 - confidence.
-
-    References
-    ----------
-    Benjamini and Hochberg 1995 (leak_q).
+        label, n, mean and std of is_deg, as_deg and as_abs_deg, and floor_is_deg_mean.
     """
-    frame = scores.assign(as_abs_deg=scores["as_deg"].abs())
-    groups = frame.groupby("label", sort=True)
+    groups = scores.assign(as_abs_deg=scores["as_deg"].abs()).groupby("label", sort=True)
     table = pd.DataFrame({"n": groups.size()})
     for column in ("is_deg", "as_deg", "as_abs_deg"):
         table[f"{column}_mean"] = groups[column].mean()
         table[f"{column}_std"] = groups[column].std(ddof=0)
-    own = floors.set_index("label").reindex(table.index)
-    table["floor_is_deg_mean"], table["leak_p"] = own["floor_is_deg"], own["p_is_deg"]
-    table["leak_q"] = scipy.stats.false_discovery_control(table["leak_p"]) if table["leak_p"].notna().all() else np.nan
-    table["leaks"] = table["leak_q"] <= 1 - confidence
+    table["floor_is_deg_mean"] = groups["floor_is_deg"].mean()
     return table.reset_index()
 
 
@@ -373,6 +347,15 @@ def seen_by_translators(models: pd.DataFrame, manifest: pd.DataFrame) -> str:
     return f"all out of sample: translators are fitted on {n_train} rows of the reference {reference}"
 
 
+def controls_last(models: pd.DataFrame) -> pd.DataFrame:
+    """Rows of tables/models.csv with the controls behind the others."""
+    return models.loc[is_control(models).sort_values(kind="stable").index]
+
+
+def _number(value: Any, digits: int) -> str:
+    return "-" if pd.isna(value) else f"{round(value, digits) + 0.0:.{digits}f}"  # without -0.000
+
+
 def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return [
@@ -406,77 +389,46 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
     lines = [
         f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, {seen_by_translators(models, manifest)}; "
         f"rank rule {models['rank_rule'].iloc[0]}, seed {models['seed'].iloc[0]}",
+        "",
     ]
-    for name in models["space"].unique():
-        for each in controls_said(models, name, 1 - confidence):
-            lines += textwrap.wrap(f"Control in {name}: {each}", 130, subsequent_indent="  ")
-    lines.append("")
     for space, group in models.groupby("space", sort=False):
-        rows = group.to_dict("records")
-        way = ", in sample as in the paper" if group["in_sample"].any() else ""
-        lines += [f"space {space}{way}: is it more than a null space without content would show?"]
+        rows = controls_last(group).to_dict("records")
+        lines.append(f"Space {space}: does the null space tell what the logits do not?")
         lines += _aligned(
-            [
-                "model",
-                "null dim",
-                "top-1",
-                "R2",
-                f"IS [{percent}]",
-                "floor",
-                "p",
-                "cond. IS",
-                "floor",
-                "p",
-                f"Delta R2 [{percent}]",
-                "verdict",
-            ],
+            ["model", "null dim", "n per dim", "R2 (words)", "IS", "floor", f"D [{percent}]", "turn", "detectable", "verdict"],
             [
                 [
-                    marked(row["model"], row["marks"]),
+                    marked(row["model"], row["marks"]) + ("!" if row["top1_low"] else ""),
                     str(row["null_dim"]),
-                    "-" if pd.isna(row["top1"]) else f"{row['top1']:.3f}" + ("!" if row["top1_low"] else ""),
-                    f"{row['validation_r2']:.2f}",
-                    f"{row['is_mean']:.2f} [{row['is_low']:.2f}, {row['is_high']:.2f}]",
-                    f"{row['floor_is_mean']:.2f}",
-                    "-" if pd.isna(row["p_is"]) else f"{row['p_is']:.2g}",
-                    f"{row['conditional_is_mean']:.2f}",
-                    f"{row['floor_conditional_is_mean']:.2f}",
-                    "-" if pd.isna(row["p_conditional_is"]) else f"{row['p_conditional_is']:.2g}",
-                    f"{row['delta_r2']:+.3f}"
-                    + ("" if pd.isna(row["delta_r2_low"]) else f" [{row['delta_r2_low']:+.3f}, {row['delta_r2_high']:+.3f}]"),
+                    f"{row['n_per_dim']:.2g}",
+                    f"{row['validation_r2']:.2f} ({_number(row['r2_words'], 2)})",
+                    f"{row['is_mean']:.1f}",
+                    f"{row['floor_is_mean']:.1f}",
+                    _number(row["unique_r2"], 3)
+                    + (
+                        ""
+                        if pd.isna(row["unique_r2_low"])
+                        else f" [{_number(row['unique_r2_low'], 3)}, {_number(row['unique_r2_high'], 3)}]"
+                    ),
+                    _number(row["turn_deg"], 0),
+                    "-" if pd.isna(row["detectable"]) else f"{100 * row['detectable']:g} %",
                     row["verdict"],
                 ]
                 for row in rows
             ],
         )
-        lines += ["", f"space {space}: the paper's scores{way}, and the removal of random subspaces of the same size"]
-        lines += _aligned(
-            ["model", "AS", "|AS|", "IS/|AS|", "contrast AS", "random IS", "IS/random", "matched IS", "IS/matched"],
-            [
-                [
-                    marked(row["model"], row["marks"]),
-                    f"{row['as_mean']:+.2f}",
-                    f"{row['as_abs_mean']:.2f}",
-                    "-" if pd.isna(row["is_per_as"]) else f"{row['is_per_as']:.1f}",
-                    "-" if pd.isna(row["as_contrast_mean"]) else f"{row['as_contrast_mean']:+.2f}",
-                    f"{row['control_is_mean']:.2f}",
-                    "-" if pd.isna(row["is_per_control"]) else f"{row['is_per_control']:.2f}",
-                    f"{row['matched_is_mean']:.2f}",
-                    "-" if pd.isna(row["is_per_matched"]) else f"{row['is_per_matched']:.2f}",
-                ]
-                for row in rows
-            ],
-        )
+        lines.append("The paper's scores (AS, |AS|, IS/|AS|): " + "; ".join(
+            f"{marked(row['model'], row['marks'])} {row['as_mean']:+.2f}, {row['as_abs_mean']:.2f}, {_number(row['is_per_as'], 1)}"
+            for row in rows
+        ))  # fmt: skip
+        lines.append("")
+        lines += [line for row in rows for line in textwrap.wrap(said(row), 130, subsequent_indent="  ")]
         lines.append("")
     lines += [
-        "All scores in degrees. IS: how far meaning turns when the null component, which no logit sees, is removed.",
-        "floor: the same of null components that carry nothing: residuals of other images, to which the translator is fitted anew.",
-        "p: how often such components turn images as far or farther. cond. IS: what turns when the null component is replaced by its",
-        "prediction from the principal one. Delta R2: what the null space adds to the share that the principal space explains.",
-        f"verdict: {MEANING}: cond. IS is above its floor and Delta R2 above 0, beyond chance and the known zero; {SOME}: one is.",
-        "AS: how much closer removal brings an image to its own label; |AS|: its size whatever its sign; contrast AS: less the mean over",
-        "the other labels. matched: random subspaces, of which as much is removed as the null component is long; 1: meaning is as dense.",
-        "R2: share of the variation that the translator explains in images it has not seen; 0: the mean embedding does as well.",
+        "IS: how far meaning turns, in degrees, when the null component is removed, which no logit sees. floor: the same angle for a null",
+        "component that tells nothing. D: what the null space adds to all that the logits tell, as a share of the variance of meaning.",
+        "turn: D in degrees. detectable: the smallest planted leak that this study finds. n per dim: images for each feature dimension.",
+        "R2: share of meaning that the translator explains in images it has not seen; in brackets what the model's own words explain.",
     ]
     if models["top1"].isna().any():
         lines.append("top-1 -: no image has a label that is a class of the model, so that nothing can be right or wrong.")

@@ -7,6 +7,8 @@ TENSORS = {  # kind and dimensions of the artifacts' tensors
     "fold_bias": ("f", 2),
     **dict.fromkeys(["features", "embeddings", "weight", "null_basis"], ("f", 2)),
     **dict.fromkeys(["label_embeddings", "concept_embeddings", "target_embeddings"], ("f", 2)),
+    **dict.fromkeys(["class_embeddings", "other_embeddings"], ("f", 2)),
+    **dict.fromkeys(["word_weights", "offset"], ("f", 1)),
 }
 COLUMNS = {  # of the tables of rows, with their kinds
     table: {name: kind for kind, names in kinds.items() for name in names.split()}
@@ -17,25 +19,12 @@ COLUMNS = {  # of the tables of rows, with their kinds
             "i": "image_id class_index predicted_index fold", "O": "label",
             "f": "is_deg as_deg as_contrast_deg angle_original_deg angle_equivalent_deg null_energy logit_change"
             " control_is_deg control_as_deg matched_is_deg matched_as_deg"
-            " conditional_is_deg conditional_as_deg floor_is_deg floor_as_deg floor_conditional_is_deg",
+            " conditional_is_deg conditional_as_deg floor_is_deg",
         },
         "controls": {"i": "image_id dimension", "O": "subspace", "f": "is_deg as_deg as_abs_deg matched_is_deg matched_as_deg"},
-        "floor_images": {
-            "i": "image_id",
-            "f": "conditional_is_deg conditional_as_deg floor_is_deg floor_as_deg floor_conditional_is_deg floor_conditional_as_deg",
-        },
-        "floor_labels": {
-            "i": "n", "O": "label", "f": "is_deg floor_is_deg p_is_deg as_abs_deg floor_as_abs_deg p_as_abs_deg",
-        },
-        "head_extensions": {"i": "directions", "f": "r2 r2_low r2_high"},
-        "refits": {
-            "i": "image_id", "O": "label", "b": "reference",
-            "f": "is_deg as_deg as_abs_deg as_contrast_deg conditional_is_deg"
-            " control_is_deg control_as_deg control_as_abs_deg matched_is_deg"
-            " is_deg_half_a is_deg_half_b is_deg_answer_a is_deg_answer_b as_abs_deg_half_a as_abs_deg_half_b as_abs_deg_answer_a"
-            " as_abs_deg_answer_b control_is_deg_half_a control_is_deg_half_b control_is_deg_answer_a control_is_deg_answer_b"
-            " control_as_abs_deg_half_a control_as_abs_deg_half_b control_as_abs_deg_answer_a control_as_abs_deg_answer_b",
-        },
+        "evidence": {"i": "draw", "f": "share unique_r2 unique_r2_low p"},
+        "evidence_images": {"i": "image_id", "f": "floor_is_deg conditional_is_deg conditional_as_deg"},
+        "head_extensions": {"i": "directions", "f": "unique_r2 unique_r2_low unique_r2_high"},
         "neighbours": {"i": "image_id original_id equivalent_id", "f": "original_deg equivalent_deg"},
         "null_validation": {"i": "image_id", "O": "perturbation", "f": "norm logit_change softmax_change", "b": "top1_changed"},
         "pictures": {"O": "figure picture"},

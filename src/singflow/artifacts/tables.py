@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singflow.artifacts.contracts import COLUMNS, KINDS
-from singflow.artifacts.files import MEND, atomic, read_json, write_bytes
+from singflow.artifacts.files import MEND, atomic, write_bytes
 from singflow.errors import InputError
 
 if TYPE_CHECKING:
@@ -178,29 +178,6 @@ def check_columns(path: Path, frame: pd.DataFrame, kind: str, columns: Sequence[
             continue
         if column not in frame or (len(frame) and frame[column].dtype.kind != letter):
             raise InputError(f"{path}: has no column {column!r} of {KINDS[letter]}: {MEND}")
-
-
-def read_refits(path: Path) -> pd.DataFrame | None:
-    """Read what images add to mean scores through the fits.
-
-    Parameters
-    ----------
-    path : Path
-        refits/<space>/<model>, without an ending.
-
-    Returns
-    -------
-    DataFrame or None
-        None where nothing is refitted.
-
-    Raises
-    ------
-    InputError
-        As read_parquet does.
-    """
-    return (
-        read_parquet(path.with_name(f"{path.name}.parquet"), "refits") if read_json(path.with_name(f"{path.name}.json"))["refit"] else None
-    )
 
 
 def write_row_groups(path: Path, frames: Iterable[pd.DataFrame]) -> None:

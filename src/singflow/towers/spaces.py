@@ -12,7 +12,7 @@ from torch import nn
 from singflow.artifacts.files import code_digest
 from singflow.artifacts.tensors import provenance
 from singflow.config.registry import ConSEEntry, OpenCLIPEntry, SpaceEntry
-from singflow.data.manifest import fill, prompt_of
+from singflow.data.manifest import Classes, fill, prompt_of
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
 from singflow.towers.checkpoints import brief, read_checkpoint
@@ -175,14 +175,42 @@ def load_image_tower(entry: SpaceEntry) -> ImageTower:
     if isinstance(entry, OpenCLIPEntry):
         model = _open_clip(entry)
         return CLIPImages(model.visual, from_open_clip(model.visual.preprocess_cfg)).eval()
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo()
-    sentences = [prompt_of(info.index_to_description(index, detailed=True)) for index in range(info.num_classes())]
+    sentences = _imagenet_sentences()
     classes = len(entry.classifier.kept or range(entry.classifier.head_classes))
     if len(sentences) != classes:
         raise InputError(f"config/spaces.yaml: conse needs an ImageNet classifier of {len(sentences)} classes, not {classes}")
     return ConSE(load_classifier(entry.classifier), load_text_tower(entry), sentences, entry.temperature, entry.top)
+
+
+def _imagenet_sentences() -> list[str]:
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    return [prompt_of(info.index_to_description(index, detailed=True)) for index in range(info.num_classes())]
+
+
+def class_sentences(entry: SpaceEntry, classes: Classes) -> dict[str, str]:
+    """The texts by which a space itself knows classes.
+
+    Parameters
+    ----------
+    entry : ConSEEntry or OpenCLIPEntry
+        Resolved entry of config/spaces.yaml.
+    classes : Classes
+        A list of classes.
+
+    Returns
+    -------
+    dict of str
+        By name: the sentences of a ConSE space, where the classes are ImageNet's in its order; otherwise none.
+    """
+    if not isinstance(entry, ConSEEntry):
+        return {}
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    synsets = [classes.find(info.index_to_label_name(index)) for index in range(info.num_classes())]
+    return dict(zip(classes.names, _imagenet_sentences(), strict=True)) if synsets == list(range(len(classes.names))) else {}
 
 
 def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> TextTower:

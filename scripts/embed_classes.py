@@ -1,0 +1,68 @@
+"""Embed the texts of a head's classes, of which a model's own words are made, and the same classes in other words."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from singflow import cli
+from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
+from singflow.config.registry import read_space
+from singflow.data.manifest import read_classes
+from singflow.towers.parameters import Prompts
+from singflow.towers.text_cache import TextCache
+
+
+class Flags(Prompts, cli.Command):
+    """Embed the texts of a head's classes, of which a model's own words are made, and the same classes in other words."""
+
+    study: str
+    space: str
+    model: str
+    entry: Path
+    head: Path
+    classes: Path
+    device: str
+    threads: int
+    output: Path
+
+
+def main(flags: Flags) -> None:
+    import torch
+
+    from singflow.towers.classifiers import weights_sha256
+    from singflow.towers.device import pick_device
+    from singflow.towers.spaces import LIBRARIES, class_sentences, embed_templates, load_text_tower, text_facts
+
+    head, made = read_tensors(flags.head, ["weight"])
+    listed = read_classes(flags.classes)
+    names = made.parsed("class_names", list | None) or listed.names
+    entry = read_space(flags.entry)
+    names = names if len(names) == len(head["weight"]) else []  # of another list of classes: they are not known
+    whole = listed.names if set(names) <= set(listed.names) else names  # embedded once for all heads that are parts of it
+    rows = [{name: row for row, name in enumerate(whole)}[name] for name in names]
+    torch.set_num_threads(1)
+    device = pick_device(flags.device)
+    tower = load_text_tower(entry, device)
+    weights = weights_sha256(tower.module)
+    side_by_side = flags.threads if device.type == "cpu" else 1
+    run = partial(tower.embed, batch_size=flags.batch_size, threads=side_by_side)
+    shown = partial(cli.progress, unit="chunks of texts", description=flags.space)
+    facts = text_facts(entry, weights, device, flags.batch_size)
+    embed = TextCache(Path(flags.cache), facts, run, shown, flags.batch_size * side_by_side)
+    bare = ["a photo of a {}"] if flags.label_templates == ["{}"] else ["{}"]
+    sentences = class_sentences(entry, listed) if whole is listed.names else {}
+    spellings = ([flags.label_templates, sentences], [flags.label_templates if sentences else bare, {}])
+    tensors = {
+        name: embed_templates(embed, whole, *spelling)[rows] if names else np.zeros((0, tower.dim), np.float32)
+        for name, spelling in zip(("class_embeddings", "other_embeddings"), spellings, strict=True)
+    }
+    metadata = provenance(
+        ["torch", *LIBRARIES[entry.source]], study=flags.study, space=flags.space, model=flags.model, weights_sha256=weights
+    )
+    write_tensors(flags.output, tensors, metadata)
+    cli.log.info("%s: texts of %d classes of %s", flags.space, len(names), flags.model)
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)

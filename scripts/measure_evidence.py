@@ -1,0 +1,120 @@
+"""Test whether the null component tells of an image what the logits do not, and what the study could have seen."""
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from singflow import cli
+from singflow.analyses.evidence import Evidence, measure, turn_deg
+from singflow.analyses.floor import Head, Rows, answers, floor, image_scores, refit, whole_images
+from singflow.analyses.geometry import complement, coordinate_axes
+from singflow.analyses.readout import Block
+from singflow.artifacts.files import read_json, read_names, write_json
+from singflow.artifacts.shards import label_rows, shard_path
+from singflow.artifacts.tables import write_parquet
+from singflow.artifacts.tensors import provenance, read_null_basis, read_tensors, write_tensors
+from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, split
+from singflow.translators.reference import study_and_training
+
+
+class Flags(Evidence, cli.Command):
+    """Test whether the null component tells of an image what the logits do not, and what the study could have seen."""
+
+    lambdas: list[Annotated[float, Field(gt=0)]]
+    folds: int
+    reference: str | None
+    confidence: float
+    study: str
+    space: str
+    model: str
+    manifest: Path
+    head: Path
+    classes: Path
+    features: Path
+    embeddings: Path
+    shards: int
+    projector: Path
+    translator: Path
+    texts: Path
+    names: Path
+    seed: int
+    threads: int
+    report: Path
+    planted: Path
+    words: Path
+    images: Path
+
+
+def known(head: Path, embeddings: Path) -> dict[str, bool]:
+    """What a null space must hold: nothing where the image tower is a function of the logits, a leak where classes were cut off."""
+    (_, model), (_, space) = read_tensors(head, []), read_tensors(shard_path(embeddings, 0), [])
+    leak = model.get("keep_classes", "null") != "null"
+    return {"known_zero": not leak and model.get("weights_sha256") == space.get("classifier_sha256"), "known_leak": leak}
+
+
+def main(flags: Flags) -> None:
+    cli.limit_threads(flags.threads)
+    own, training = study_and_training(flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference)
+    pool = [training] if training is own else [training, own]
+    basis = read_null_basis(flags.projector)
+    tensors, _ = read_tensors(flags.head, ["weight", "bias"])
+    head = Head(tensors["weight"], tensors["bias"], complement(basis), basis)
+    spelled, _ = read_tensors(flags.classes, ["class_embeddings", "other_embeddings"])
+    texts, others = (spelled[name].astype(np.float64) if len(spelled[name]) else None for name in ("class_embeddings", "other_embeddings"))
+
+    def blocks() -> Iterator[Block]:
+        return chain.from_iterable(whole_images(each, head) for each in pool)
+
+    found = measure(
+        blocks, texts, others, lambdas=flags.lambdas, margin=flags.margin, draws=flags.draws, confidence=flags.confidence,
+        seed=flags.seed, threads=flags.threads,
+    )  # fmt: skip
+    n, facts = len(own.manifest), found.facts
+    labels = read_names(flags.names)["labels"]
+    label_texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"][label_rows(own.manifest, labels, flags.names)]
+    floors, spread, conditional, r2 = np.zeros(n), 0.0, np.zeros((2, n)), 0.0
+    if basis.shape[1]:
+        axes, rank = coordinate_axes(basis, lambda: chain.from_iterable(each.features_alone() for each in pool))
+        sums, folder = GroupSums(split(training.manifest, flags.folds)), flags.report.parent
+        rows = Rows.read(training, head, axes, found.words, folder, sums)
+        scored = rows if training is own else Rows.read(own, head, axes, found.words, folder, None)
+        fitted = read_json(flags.translator).of_kind("lambda", float | None)
+        tried = flags.lambdas if fitted is None else [fitted]  # an imported translator has no penalty
+        validation = cross_validate(sums, tried, flags.threads)
+        r2, groups = float(validation.r2[validation.best]), sums.split.groups
+        place = sums.split.place if training is own else np.full(n, WHOLE, np.int32)
+        fits = answers(sums, place, rank, tried[validation.best], flags.lambdas, flags.threads)
+        del sums
+        predictors = {each: fit.predictor for each, fit in fits.items()}
+        conditional = image_scores(scored, rows.origin, place, rank, refit(rows, groups, fits, None), predictors, label_texts)
+        floors, spread = floor(rows, groups, scored, place, rank, fits, draws=flags.draws, seed=flags.seed, threads=flags.threads)
+    turns = {f"turn{end}_deg": turn_deg(facts[f"unique_r2{end}"], found.words, r2) for end in ("", "_low", "_high")}
+    dims = {"principal_dim": basis.shape[0] - basis.shape[1], "null_dim": basis.shape[1]}
+    report = {
+        **facts,
+        **dims,
+        "r2": r2,
+        **turns,
+        "floor_is_deg": float(floors.mean()),
+        "floor_is_sd": spread,
+        **known(flags.head, flags.embeddings),
+    }
+    columns = {"image_id": own.manifest["image_id"], "floor_is_deg": floors}
+    write_parquet(flags.images, pd.DataFrame(columns | dict(zip(("conditional_is_deg", "conditional_as_deg"), conditional, strict=True))))
+    write_parquet(flags.planted, found.planted)
+    saved = {"class_embeddings": spelled["class_embeddings"], "word_weights": found.words.weights, "offset": found.words.offset}
+    write_tensors(flags.words, saved, provenance([], study=flags.study, space=flags.space, model=flags.model))
+    write_json(flags.report, report)
+    cli.log.info(
+        "D %s, margin %g, p %s; smallest leak found %s; blind check %s; floor of IS %.2f degrees",
+        *(facts[name] for name in ("unique_r2", "margin", "p", "detectable", "blind_unique_r2")), report["floor_is_deg"],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    cli.run(main, Flags)
