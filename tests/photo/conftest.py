@@ -11,7 +11,7 @@ def project(tmp_path_factory):
     """The scores of a study of the packaged images, whose translators are fitted on the packaged reference."""
     project = Project(tmp_path_factory.mktemp("project"))
     differences = {"models": [MODEL], "comparison": {"models": []}, "extraction": {"views": 1}, "translator": {"reference": "packaged"}}
-    project.study(**differences | {"floor": {"permutations": 20}, "pictures": {"closeup": MODEL}})
+    project.study(**differences | {"controls": {"known": "none"}, "pictures": {"closeup": MODEL}})
     project.snakemake(SCORES, "results/demo/tables/models.csv", "results/demo/params.yaml")
     return project
 

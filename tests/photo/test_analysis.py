@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -25,7 +26,7 @@ from singflow.commands.analyze import stems
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, resolve_spaces
 from singflow.errors import InputError
-from singflow.photo.analysis import Analysis, Beside, Movement, Neighbour, Prediction, Reach, Setting, stored_texts
+from singflow.photo.analysis import Analysis, Movement, Neighbour, Prediction, Reach, Setting, _beyond, stored_texts
 from singflow.photo.figure import draw_image
 from singflow.photo.words import describe
 from singflow.towers.classifiers import load_classifier, weights_sha256
@@ -38,6 +39,10 @@ TARGET = "an image of a jellyfish"
 ENTRY = ModelEntry(source="timm", id="test_resnet.r160_in1k", weights="random", class_names=FIVE)
 SPACE = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]
 MODEL, N = "timm/tiny.net", 40
+MODELS = f"""space,model,translator,marks,verdict,turn_deg,unique_r2,blind_unique_r2,margin,detectable
+conse_minilm,{MODEL},weak,weak translator,nothing found,0.0,-0.001,0.0001,0.005,0.03
+other,{MODEL},good,,known zero,0.0,0.0,,0.005,
+"""
 PARTS = ["features/timm/tiny.net/head.safetensors", "projectors/timm/tiny.net.safetensors", "projectors/timm/tiny.net.json"]
 PARTS += [f"translators/conse_minilm/timm/tiny.net/linear.{kind}" for kind in ("safetensors", "json")]
 PARTS += ["prompts/conse_minilm.safetensors", "prompts/conse_minilm.json", "scores/conse_minilm/timm/tiny.net.parquet"]
@@ -100,11 +105,9 @@ def made(tmp_path_factory):
     write_json(results / PARTS[4], {"validation_r2": 0.125})
     write_prompts(results)
     generator = np.random.default_rng(5)
-    scores = {"is_deg": generator.uniform(0, 90, N), "as_deg": generator.normal(0, 4, N)}
-    scores |= {"conditional_is_deg": generator.uniform(0, 90, N), "null_energy": generator.uniform(0, 1, N)}
-    write_parquet(results / PARTS[7], pd.DataFrame(scores))
+    write_parquet(results / PARTS[7], pd.DataFrame({"is_deg": generator.uniform(0, 90, N), "null_energy": generator.uniform(0, 1, N)}))
     (results / "tables").mkdir()
-    (results / PARTS[8]).write_text(f"space,model,translator\nconse_minilm,{MODEL},weak\nother,{MODEL},good\n", encoding="utf-8")
+    (results / PARTS[8]).write_text(MODELS, encoding="utf-8")
     for name, size in (("one.png", (200, 160)), ("two.jpg", (90, 240))):
         Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(folder / name)
     return folder
@@ -168,8 +171,8 @@ def test_every_number_is_that_of_a_direct_computation(study):
     assert [each["probability"] for each in record["predictions"]] == pytest.approx(scipy.special.softmax(logits)[order], abs=1e-5)
     assert record["null_energy"] == pytest.approx(1 - (equivalent @ equivalent) / (feature @ feature), abs=1e-5)
     assert 0.1 < record["null_energy"] < 1 and 0 <= record["logit_change"] < 1e-4
-    assert record["removal"]["deg"] == pytest.approx(degrees(before, after), abs=2e-4) and record["removal"]["deg"] > 5
-    assert record["conditional"] is record["removal"]["floor_deg"] is None
+    assert record["is_deg"] == pytest.approx(degrees(before, after), abs=2e-4) and record["is_deg"] > 5
+    assert record["chance_is_deg"] is None and not record["judged"] and record["unlike"] == ""
     best = order[0]
     text = "a moose" if FIVE[best] == "elk" else f"an image of a {FIVE[best]}"
     assert_movement(record["predicted"], movement(text, before, after, prompts["label_embeddings"][best]))
@@ -182,15 +185,12 @@ def test_every_number_is_that_of_a_direct_computation(study):
     for ours, (text, embedding) in zip(record["texts"], embeddings.items(), strict=True):
         assert_movement(ours, movement(text, before, after, embedding))
     scores = pd.read_parquet(study.results / PARTS[7])
-    size = abs(record["predicted"]["as_deg"])
-    place = scipy.stats.percentileofscore(scores["is_deg"], record["removal"]["deg"], "mean")
-    assert record["removal"]["percentile"] == pytest.approx(place)
+    assert record["is_percentile"] == pytest.approx(scipy.stats.percentileofscore(scores["is_deg"], record["is_deg"], "mean"))
     assert record["null_energy_percentile"] == scipy.stats.percentileofscore(scores["null_energy"], record["null_energy"], "mean")
-    assert record["null_energy_usual"] == pytest.approx(np.percentile(scores["null_energy"], [5, 95]))
-    assert record["as_abs_percentile"] == pytest.approx(scipy.stats.percentileofscore(scores["as_deg"].abs(), size, "mean"))
     assert record["setting"] == {
         "source": "study tiny", "model": MODEL, "space": "conse_minilm", "rank_rule": "exact", "null_dim": len(feature) - 5,
-        "validation_r2": 0.125, "translator": "weak", "images": f"study's {N} images", "n_images": N, "note": "",
+        "validation_r2": 0.125, "translator": "weak", "images": f"study's {N} images", "n_images": N, "verdict": "nothing found",
+        "said": f"{MODEL}: nothing found. A leak of 3 % of the meaning would have been seen.",
     }  # fmt: skip
 
 
@@ -220,19 +220,32 @@ def test_photos_and_embeddings_that_are_not_here_are_left_out_and_that_is_said(s
     assert record["nearest"] == [] and "embeddings/conse_minilm: not here, so the nearest photos are left out" in caplog.text
 
 
-@pytest.mark.parametrize("count", [2, 50])
-def test_gained_and_lost_are_the_extremes_with_their_sign(study, count):
-    (record,) = study("one.png", extremes=count)
-    *_, before, after = recompute(study.folder, "one.png")
-    embeddings = read_tensors(study.results / PARTS[5], ["concept_embeddings"])[0]["concept_embeddings"]
-    every = [movement(text, before, after, embedding) for text, embedding in zip(CONCEPTS, embeddings, strict=True)]
-    every.sort(key=lambda each: -each["as_deg"])
-    positive = sum(each["as_deg"] > 0 for each in every)
-    assert 2 < positive < len(every) - 2
-    for ours, theirs in ((record["gained"], every[:positive][:count]), (record["lost"], every[positive:][::-1][:count])):
-        assert len(ours) == len(theirs) == min(count, len(theirs))
-        for one, other in zip(ours, theirs, strict=True):
-            assert_movement(one, other)
+def movements_of(scores):
+    return [Movement(f"text {row}", 60.0 + score, 60.0, score, score) for row, score in enumerate(scores)]
+
+
+def test_texts_are_gained_or_lost_where_no_draw_is_as_far_from_the_others_toward_any_text():
+    generator = np.random.default_rng(2)
+    chance = generator.normal(0, 0.2, (20, 30)) + np.linspace(-1, 1, 30)
+    middle = chance.mean(axis=0)
+    least = max(abs(chance[draw] - np.delete(chance, draw, 0).mean(axis=0)).max() for draw in range(20))
+    scores = middle.copy()
+    scores[[3, 5, 20, 25]] = middle[[3, 5, 20, 25]] + np.array([-1.01, 1.01, 1.01, 0.99]) * least
+    scores[28] = middle[28] - 1.2 * least  # less than chance, but still nearer
+    gained, lost = _beyond(movements_of(scores), scores, chance, 5)
+    assert [each.text for each in lost] == ["text 3"] and middle[28] > 1.3 * least
+    assert [each.text for each in gained] == [f"text {row}" for row in sorted((5, 20), key=lambda row: -scores[row]) if scores[row] > 0]
+    assert len(_beyond(movements_of(scores), scores, chance, 1)[0]) == 1
+    assert _beyond(movements_of(scores), scores, chance[:0], 5) == ([], [])
+
+
+def test_of_draws_and_a_photo_that_are_alike_one_in_all_lists_a_text():
+    generator = np.random.default_rng(3)
+    listed = 0
+    for _ in range(300):
+        scores, *chance = generator.normal(0, 1, (21, 40))
+        listed += any(_beyond(movements_of(scores), scores, np.array(chance), 5))
+    assert 3 < listed <= 26  # 300 / 21 or fewer, as a list needs the sign as well
 
 
 def test_several_images_at_once_are_each_alone_and_a_second_run_gives_the_same_bytes(study, capsys):
@@ -301,15 +314,35 @@ def test_a_text_is_found_with_the_article_that_its_template_gave_it():
 
 def test_a_head_without_null_space_scores_zero_and_it_is_said(study, capsys):
     width = len(read_tensors(study.results / PARTS[1], ["null_basis"])[0]["null_basis"])
+    (study.results / PARTS[8]).write_text(MODELS.replace("nothing found", "no null space"), encoding="utf-8")
     write_tensors(study.results / PARTS[1], {"null_basis": np.zeros((width, 0))}, {})
     (record,) = study("one.png", text=["concept 1"])
-    assert [record["removal"]["deg"], record["null_energy"], record["logit_change"]] == [0.0] * 3
-    assert record["removal"]["percentile"] is record["as_abs_percentile"] is None and record["gained"] == record["lost"] == []
+    assert [record["is_deg"], record["null_energy"], record["logit_change"]] == [0.0] * 3
+    assert record["is_percentile"] is record["null_energy_percentile"] is None and record["gained"] == record["lost"] == []
     assert record["reach"][0]["limit_deg"] == 0.0
     assert record["predicted"]["as_deg"] == record["texts"][0]["as_deg"] == 0.0
     said = capsys.readouterr().out
     assert "steered toward 'concept 1': the null space offers no way there" in said
-    assert record["setting"]["note"] in said and record["setting"]["note"].startswith("no null space")
+    assert record["setting"]["said"] in said and "the head has no null space" in record["setting"]["said"]
+
+
+def test_a_known_zero_says_that_it_is_one_before_all_else(study, capsys):
+    (study.results / PARTS[8]).write_text(MODELS.replace("nothing found", "known zero"), encoding="utf-8")
+    (record,) = study("one.png")
+    first, second, *others = capsys.readouterr().out.splitlines()
+    assert (
+        first
+        == record["setting"]["said"]
+        == f"{MODEL}: known zero. The space is a function of this model's logits, so its null space can hide nothing."
+    )
+    assert second.startswith(str(study.folder / "one.png")) and not any("known zero" in each for each in others)
+
+
+@pytest.mark.parametrize(("old", "new"), [("nothing found", "a verdict of old"), ("-0.001", "x"), ("0.005", "y")])
+def test_a_verdict_that_cannot_be_read_is_refused(study, old, new):
+    (study.results / PARTS[8]).write_text(MODELS.replace(old, new).replace("0.0,-0.001", f"5.0,{new}" if old == "x" else "0.0,-0.001"))
+    with pytest.raises(InputError, match=r"models.csv: its row of conse_minilm and timm/tiny.net is damaged"):
+        study("one.png")
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -366,7 +399,7 @@ def test_other_weights_than_the_heads_are_refused(study):
 
 def test_artifacts_that_do_not_fit_together_are_refused(study):
     shutil.copy(study.results / PARTS[8], study.folder / "models.csv")
-    (study.results / PARTS[8]).write_text("space,model,translator\nother,tiny,good\n", encoding="utf-8")
+    (study.results / PARTS[8]).write_text(MODELS.replace(f"conse_minilm,{MODEL}", "conse_minilm,tiny"), encoding="utf-8")
     with pytest.raises(InputError, match=r"models.csv: has no row for conse_minilm and timm/tiny.net"):
         study("one.png")
     shutil.copy(study.folder / "models.csv", study.results / PARTS[8])
@@ -385,9 +418,9 @@ def analysis_of(text, gained, lost):
     predictions = [Prediction(index, text, 0.2) for index in range(5)]
     near, far = [toward(text, 8.0 - row) for row in range(gained)], [toward(text, row - 8.0) for row in range(lost)]
     return Analysis(
-        predictions=predictions, removal=Beside(8.0, 50.0, 6.0, 4.0, 9.0, 0.2), conditional=Beside(7.0, 75.0, 6.0, 4.0, 6.5, 0.01),
-        null_energy=0.1, null_energy_percentile=30.0, null_energy_usual=(0.09, 0.15), logit_change=1e-6, as_abs_percentile=75.0,
-        predicted=toward(text, 3.0), texts=[toward(text, -2.0), toward("a rug", 0.0)], reach=[Reach(text, 60.0, 50.0, 20.0, 90.0, 1.5)],
+        predictions=predictions, is_deg=8.0, is_percentile=50.0, chance_is_deg=6.0, null_energy=0.1, null_energy_percentile=30.0,
+        logit_change=1e-6, unlike="", predicted=replace(toward(text, 3.0), chance_low_deg=-1.0, chance_high_deg=2.0),
+        texts=[toward(text, -2.0), toward("a rug", 0.0)], reach=[Reach(text, 60.0, 50.0, 20.0, 90.0, 1.5)], judged=True,
         classes_gained=near, classes_lost=far, gained=far, lost=near,
         nearest=[Neighbour(3, f"{text}/{text}.jpg", 40.0), Neighbour(4, "4.jpg", 41.5)], note="",
     )  # fmt: skip
@@ -398,7 +431,7 @@ def inside(axis, place):
     return low <= place <= high
 
 
-SETTING = Setting(MODEL, "conse_minilm", "study a_study", "exact", 280, 0.01, "weak", "study's 1 image", 1, "")
+SETTING = Setting(MODEL, "conse_minilm", "study a_study", "exact", 280, 0.01, "weak", "study's 1 image", 1, "trace", "tiny: a trace.")
 
 
 @pytest.mark.parametrize("text", ["cat", "a long phrase of many words with <b>, $x$ and more " * 3, "W" * 90])
@@ -434,19 +467,22 @@ def test_the_words_name_a_weak_translator_and_list_three_concepts_either_way():
     assert weak.startswith("photo.jpg: cat (20.0 %)\n")
     assert "WEAK TRANSLATOR, held-out R2 0.01" in weak
     lines = [
-        "null removal turns its meaning by IS 8.00 degrees, no more than its floor (6.00, from 4.00 to 9.00); "
-        "above 50 % of the study's 1 image",
-        "conditional removal by 7.00 degrees, more than its floor (6.00, from 4.00 to 6.50); above 75 % of the study's 1 image",
-        "|AS| toward the predicted class 3.00 degrees, above 75 % of the study's 1 image",
-        "classes gained: cat +8.50, cat +7.50, cat +6.50",
-        "classes lost: none",
-        "toward 'cat': AS +3.00 degrees (63.0 to 60.0), +3.50 beyond the other classes",
-        "concepts gained: none",
-        "concepts lost: cat +8.00, cat +7.00, cat +6.00",
+        "by the study's 1 image: tiny: a trace.",
+        "null removal turns its translation by IS 8.00 degrees, more than in 50 % of the study's 1 image; "
+        "a null component that tells nothing turns it by 6.00",
+        "null energy 10.0 %, more than in 30 % of the study's 1 image; logits change by 1.0e-06",
+        "classes gained beyond chance: cat +8.50, cat +7.50, cat +6.50",
+        "concepts lost beyond chance: cat +8.00, cat +7.00, cat +6.00",
+        "toward 'cat': AS +3.00 degrees (63.0 to 60.0); chance gives -1.00 to +2.00",
+        "toward 'a rug': AS +0.00 degrees (60.0 to 60.0)",
         "steered toward 'cat': from 60.0 to 50.0 degrees with the same logits, turned by 20.0, by 1.5 times its null component",
-        "null energy 10.0 %, above 30 % of the study's 1 image, where 9.0 to 15.0 % is usual; logits change by 1.0e-06",
     ]
     said = iter(weak.splitlines())
     assert [line for line in lines if f"  {line}" not in said] == []  # all of them, in this order
     assert weak.endswith("  nearest photo of the study's 1 image: cat/cat.jpg (40.0 degrees); after null removal: 4.jpg (41.5 degrees)")
     assert "WEAK" not in describe("photo.jpg", analysis_of("cat", 0, 0), Setting(**(vars(SETTING) | {"translator": "good"})))
+    none = analysis_of("cat", 0, 0)
+    assert "no word is gained or lost beyond chance" in describe("photo.jpg", none, SETTING)
+    beyond = describe("photo.jpg", replace(none, judged=False, unlike="its null energy is high"), SETTING)
+    assert "NOTHING CAN BE SAID about this photo by the study's 1 image: its null energy is high" in beyond and "gained" not in beyond
+    assert "no verdict on the model: the images" in describe("photo.jpg", none, replace(SETTING, verdict="", said=""))

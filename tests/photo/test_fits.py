@@ -1,10 +1,16 @@
-"""What training images say of photos, where there are no folds or no null space."""
+"""What training images say of photos: the floor of words, what is beyond the images, and no null space."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from singflow.artifacts.shards import read_manifest
-from singflow.photo.fits import Settings, train
+from singflow.analyses.evidence import Words
+from singflow.analyses.floor import Head
+from singflow.analyses.geometry import complement
+from singflow.analyses.metrics import angle_deg
+from singflow.artifacts.shards import iterate_whole, read_manifest
+from singflow.photo.fits import Settings, attribute_scores, train
 from singflow.translators.reference import Paired
 from tests.project import ROOT
 
@@ -12,29 +18,69 @@ FOLDER = ROOT / "reference/imagenet507"
 IMAGES = Paired(
     read_manifest(FOLDER / "data/manifest.parquet"), FOLDER / "features/efficientnet_lite0", FOLDER / "embeddings/conse_minilm", 1
 )
+WEIGHT = np.random.default_rng(0).standard_normal((7, 1280)).astype(np.float32)
 
 
 def trained(folds, null_dim, folder):
+    """Of images whose model has seven classes without names, so that own words are the mean embedding."""
     basis = np.eye(1280)[:, :null_dim]
-    return train(IMAGES, lambda: basis, Settings(folds, (1.0,), None, 3, 0), folder, 1)
+    head = Head(WEIGHT - WEIGHT @ basis.astype(np.float32) @ basis.T.astype(np.float32), np.zeros(7, np.float32), complement(basis), basis)
+    settings = Settings(folds, (1.0,), None, 3, 0)
+    return train(IMAGES, lambda: head, lambda blocks: (Words.fit(blocks, None), {}), settings, folder, 1)
 
 
-def test_in_sample_there_is_no_floor_but_conditional_removal(tmp_path):
+def read(tensor):
+    return np.concatenate([rows for _, rows in iterate_whole(getattr(IMAGES, tensor), tensor, 1, IMAGES.manifest)]).astype(np.float64)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return trained(5, 40, tmp_path_factory.mktemp("scratch"))
+
+
+def test_the_floor_is_that_of_ridge_regressions_on_embeddings_whose_remainder_has_random_signs(made):
+    features, embeddings = read("features"), read("embeddings")
+    x, mean = features - features.mean(axis=0), embeddings.mean(axis=0)
+    scatter = x.T @ x
+    penalized = scatter + np.trace(scatter) / len(x) * np.eye(1280)
+    photo = features[:1].astype(np.float32)
+    drawn = made.floor.removal(photo)
+    texts = np.random.default_rng(1).standard_normal((5, 384))
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    ours = attribute_scores(drawn, texts)
+    for draw in range(3):
+        signs = np.random.default_rng([0, 3, draw]).choice([-1.0, 1.0], len(x))
+        z = mean + (embeddings - mean) * signs[:, None]
+        weight = np.linalg.solve(penalized, x.T @ (z - z.mean(axis=0)))
+        original = x[:1] @ weight + z.mean(axis=0)
+        equivalent = original - features[:1, :40] @ weight[:40]
+        assert drawn.image_score()[draw] == pytest.approx(angle_deg(original, equivalent)[0], abs=2e-3)
+        for text, found in zip(texts, ours[draw], strict=True):
+            wanted = angle_deg(original, text[None]) - angle_deg(equivalent, text[None])
+            assert found == pytest.approx(wanted[0], abs=2e-3)
+
+
+def test_a_photo_whose_null_component_is_beyond_those_of_the_images_is_named(made):
+    features = read("features").astype(np.float32)
+    beyond = [made.unlike(row[None]) for row in features]
+    assert 0 < sum(map(bool, beyond)) <= 0.04 * len(features)
+    photo = features[next(row for row, said in enumerate(beyond) if not said)][None].copy()
+    for stretch in (0.0, 50.0):
+        other = photo.copy()
+        other[:, :40] *= stretch
+        assert "null energy" in made.unlike(other) and "is outside their range" in made.unlike(other)
+    turned = photo.copy()
+    turned[:, :40] *= -1
+    assert "points away from theirs" in made.unlike(turned)
+    assert "points away from theirs" not in replace(made, facing=np.array([-1.0, 1.0])).unlike(turned)
+
+
+def test_one_translator_for_all_images_is_fitted_where_there_are_no_folds(tmp_path):
     made = trained(0, 40, tmp_path)
-    own, *floors = made.floor.scores(np.ones((1, 1280), np.float32))
-    assert own > 0 and all(each.shape == (0, 0) for each in floors) and not made.floor.permuted
-    assert (made.is_deg > 0).any() and made.null_energy.shape == (507,)
-
-
-def test_a_floor_is_made_of_folds_that_its_translators_have_not_seen(tmp_path):
-    floor = trained(5, 40, tmp_path).floor
-    assert len(floor.permuted) == 3 and floor.residuals.shape[:2] == (3, 64) and len(np.unique(floor.residuals[0], axis=0)) == 64
-    means = [each.embedding_mean for each in floor.permuted]  # of all folds but the first, the second and the third
-    of_all = floor.real.embedding_mean
-    assert all(np.linalg.norm(mean - of_all) > 1e-4 for mean in means) and np.linalg.norm(means[0] - means[1]) > 1e-4
+    assert (made.is_deg > 0).any() and made.null_energy.shape == (507,) and made.floor.weight.shape[0] == 3
 
 
 def test_without_a_null_space_every_score_is_zero(tmp_path):
     made = trained(5, 0, tmp_path)
-    assert made.is_deg.max() == made.conditional_is_deg.max() == made.null_energy.max() == 0.0
-    assert 0.1 < made.r2 < 0.5 and made.floor.scores(np.ones((1, 1280), np.float32))[0] == pytest.approx(0.0)
+    assert made.is_deg.max() == made.null_energy.max() == made.floor.removal(np.ones((1, 1280), np.float32)).image_score().max() == 0.0
+    assert 0.1 < made.r2 < 0.5

@@ -19,9 +19,9 @@ from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import write_tensors
 from singflow.commands.app import app as command
 from singflow.errors import InputError
-from singflow.photo.analysis import Beside
+from singflow.photo.analysis import Movement
 from singflow.photo.page import Desk, application, is_own, look, steer, texts_of
-from singflow.photo.shown import verdict
+from singflow.photo.shown import analysis_html
 from tests.photo.test_analysis import MODEL, made, study  # noqa: F401 (fixtures)
 from tests.project import ROOT
 
@@ -163,17 +163,20 @@ def test_models_are_offered_that_a_reference_has_and_the_registry_knows(tmp_path
         Desk.open(str(folder), None, [], [], **PARTS)  # the first that is offered
 
 
-@pytest.mark.parametrize(
-    ("share", "null_dim", "mark", "words"),
-    [
-        (0.04, 10, "meaning", "A sign of meaning"),
-        (0.05, 10, "none", "No sign of meaning"),
-        (None, 10, "unknown", "how much of that is chance is not known"),
-        (None, 0, "unknown", "ignores nothing"),
-    ],
-)
-def test_the_verdict_is_that_of_conditional_removal_beside_its_floor(study, desk, share, null_dim, mark, words):  # noqa: F811
-    seen, *_ = look(desk, MODEL, "conse_minilm", str(study.folder / "one.png"), "", 10**6)
-    analysis = replace(seen.result, removal=Beside(20.0, floor_share=0.5), conditional=Beside(10.0, floor_share=share))
-    given, sentence = verdict(analysis, replace(seen.result.setting, null_dim=null_dim))
-    assert given == mark and words in sentence
+def test_the_page_says_what_can_be_said_before_the_verdict_and_lists_words_beyond_chance_alone(study, desk):  # noqa: F811
+    seen, said, moved = look(desk, MODEL, "conse_minilm", str(study.folder / "one.png"), "", 10**6)
+    assert '<p class="said">by the study&#39;s 40 images: timm/tiny.net: nothing found.' in said and said.count("<figure>") == 4
+    assert "beyond chance" not in moved
+    word = Movement("a kite", 60.0, 58.0, 2.0, 1.5)
+    for changes, words in (
+        ({"judged": True}, ["no word is gained or lost beyond chance"]),
+        ({"judged": True, "classes_lost": [word]}, ["Classes lost beyond chance", "a kite", "+1.50°"]),
+        ({"judged": True, "gained": [word]}, ["Concepts gained beyond chance", "a kite", "+2.00°"]),
+    ):
+        moved = analysis_html(replace(seen.result, **changes), seen.result.setting, None, [])[1]
+        assert all(each in moved for each in words)
+    beyond = replace(seen.result, unlike="its null energy is high")
+    assert '<p class="said">NOTHING CAN BE SAID about this photo' in analysis_html(beyond, beyond.setting, None, [])[0]
+    zero = replace(seen.result.setting, verdict="known zero", said="tiny: known zero.")
+    page = analysis_html(seen.result, zero, None, [])[0]
+    assert page.index("tiny: known zero.") < page.index("It sees:") and page.count("known zero") == 1
