@@ -1,6 +1,6 @@
 """Affine maps from features to embeddings: ridge regression out of streamed sums (equation 4), and how well they agree."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -146,68 +146,6 @@ class RidgeStatistics:
             part.origin = self.origin[0][inputs], self.origin[1] if targets is None else self.origin[0][targets]
         return part
 
-    def project(self, rank: int, basis: np.ndarray) -> "RidgeStatistics":
-        """The sums of the same rows with fewer features.
-
-        Parameters
-        ----------
-        rank : int
-            Number r of features that stay as they are; they come first.
-        basis : ndarray of shape (d - r, p)
-            What the others become: their products with its columns.
-
-        Returns
-        -------
-        RidgeStatistics
-            New sums, of r + p features.
-        """
-
-        def narrow(rows: np.ndarray) -> np.ndarray:
-            return np.concatenate([rows[:rank], basis.T @ rows[rank:]])
-
-        new = RidgeStatistics(rank + basis.shape[1], len(self._z), (narrow(self._start[0]), self._start[1]))
-        new.n, new._x, new._z, new._zz = self.n, narrow(self._x), self._z, self._zz
-        new._xx, new._xz = narrow(narrow(self._xx).T), narrow(self._xz)
-        return new
-
-    def hollow(self, rank: int, predictor: Affine, own: np.ndarray, scale: float) -> "RidgeStatistics":
-        """The sums without the products of some features' residuals with other columns; `Partitioned` adds those of other residuals.
-
-        Parameters
-        ----------
-        rank : int
-            Number r of features a that come first; the k others are b = B a + e with a predictor B and residuals e.
-        predictor : Affine
-            B: weight (k, r), bias (k,).
-        own : ndarray of shape (r + m, k)
-            Sums of a e^T, and below them of z e^T; a and z less their origins.
-        scale : float
-            What residuals are multiplied by.
-
-        Returns
-        -------
-        RidgeStatistics
-            New sums.
-        """
-        seen, hidden = slice(0, rank), slice(rank, None)
-        start, weight = self._start[0], predictor.weight
-        constant = predictor.bias + weight @ start[seen] - start[hidden]
-        slope = weight @ self._x[seen]
-        explained = slope + self.n * constant
-        residual = self._x[hidden] - explained
-        shrinks = 1.0 - scale**2
-        half = np.outer(constant, shrinks * (slope + 0.5 * self.n * constant) + scale * (1.0 - scale) * residual)
-        half += weight @ (0.5 * shrinks * self._xx[seen, seen] @ weight.T - scale**2 * own[seen])
-        new = RidgeStatistics(*self.shape, self.origin)
-        new.add(self)
-        new._x[hidden] = explained + scale * residual
-        new._xx[seen, hidden] -= own[seen]
-        new._xx[hidden, seen] = new._xx[seen, hidden].T
-        new._xx[hidden, hidden] *= scale**2
-        new._xx[hidden, hidden] += half + half.T
-        new._xz[hidden] -= own[hidden].T
-        return new
-
     @property
     def shape(self) -> tuple[int, int]:
         """Widths d of the features and m of the embeddings."""
@@ -325,55 +263,6 @@ class RidgeStatistics:
         inverse += inverse.T
         inverse.flat[:: len(inverse) + 1] /= 2.0
         return inverse
-
-    def whiten(self, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-        """The Cholesky factor L of the features' penalized scatter, and L^-1 times the cross-scatter: the solution on features L^-1 x.
-
-        Parameters
-        ----------
-        alpha : float
-            Ridge penalty, above 0, in squared feature units.
-
-        Returns
-        -------
-        factor : ndarray of shape (d, d)
-            Lower triangle.
-        slope : ndarray of shape (d, m)
-            From it a solution on fewer features, the first ones, takes the first rows.
-        """
-        _, _, penalized, cross = self.centred()
-        penalized.flat[:: len(penalized) + 1] += alpha
-        factor = scipy.linalg.cholesky(penalized.T, lower=True, overwrite_a=True, check_finite=False)
-        return factor, scipy.linalg.solve_triangular(factor, cross, lower=True, check_finite=False)
-
-    def nested_errors(self, alpha: float) -> "Callable[[RidgeStatistics], np.ndarray]":
-        """The solutions on the first 0, 1, 2, ..., d features, from one Cholesky factor, as they err on other rows.
-
-        With scatter + alpha I = L L^T each of the features L^-1 (x - mean) depends on none that comes later.
-
-        Parameters
-        ----------
-        alpha : float
-            Ridge penalty, above 0, in squared feature units.
-
-        Returns
-        -------
-        callable
-            Of the sums of rows: sums of squared errors on them, (d + 1,), in the order of the number of features; the first is that of the
-            mean embedding.
-        """
-        (factor, slope), x, z = self.whiten(alpha), self.feature_mean, self.embedding_mean
-        gram = slope @ slope.T
-
-        def errors(held_out: "RidgeStatistics") -> np.ndarray:
-            xx, xz, zz = held_out._about(x, z)
-            quadratic = scipy.linalg.lapack.dsygst(xx.T, factor, lower=1, overwrite_a=1)[0] if len(x) else xx  # L^-1 xx L^-T, lower half
-            quadratic *= gram
-            linear = np.vecdot(slope, scipy.linalg.solve_triangular(factor, xz, lower=True, check_finite=False))
-            steps = 2.0 * np.tril(quadratic, -1).sum(axis=1) + np.diag(quadratic) - 2.0 * linear
-            return zz + np.cumsum(np.concatenate([[0.0], steps]))
-
-        return errors
 
     def squared_error(self, affine: Affine) -> float:
         """Sum of squared errors of an affine map on these rows.
