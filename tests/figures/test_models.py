@@ -9,7 +9,7 @@ from PIL import Image
 
 from singflow.errors import InputError
 from singflow.figures.concepts import fig5
-from singflow.figures.models import ORDERS, controls, covariance_ellipse, fig3, fig4
+from singflow.figures.models import FLOOR, controls, covariance_ellipse, fig3, fig4
 from singflow.figures.style import caption, save
 
 LABELS = ["goose", "a label with <b>, $x$ and a rather long name", "jeep"]
@@ -50,7 +50,7 @@ def scans():
 
 
 def control_tables(models, spaces="s", null_dim=280):
-    """What tables/controls.csv, orders.csv and models.csv hold for some models."""
+    """What tables/controls.csv and models.csv hold for some models."""
     ends = ["", "_low", "_high"]
     excess = [
         {"space": s, "model": m, "dimension": d, "own": d == null_dim, "is_deg_null": d / 40, "is_deg_random": d / 30 + i / 4}
@@ -63,47 +63,49 @@ def control_tables(models, spaces="s", null_dim=280):
         for i, m in enumerate(models)
         for d in (8, 24, 280)
     ]
-    orders = [
-        {"space": s, "criterion": c, "model": m, "value": 1.0, "place": (i * (k + 1)) % len(models) + 1}
-        for s in spaces
-        for k, c in enumerate(ORDERS)
-        for i, m in enumerate(models)
-    ]
     table = [
         {"space": s, "model": m, "marks": "weak translator, known zero" if i == 1 else "", "null_dim": null_dim}
         for s in spaces
         for i, m in enumerate(models)
     ]
-    return pd.DataFrame(excess), pd.DataFrame(orders), pd.DataFrame(table)
+    return pd.DataFrame(excess), pd.DataFrame(table)
 
 
-def test_the_controls_show_every_model_by_its_excess_and_its_places():
+def test_the_controls_show_every_model_by_its_excess_and_its_dimensions():
     models = [f"a_classifier_{number}" for number in range(16)]
-    excess, orders, table = control_tables(models, "st")
-    figure = controls(["s", "t"], models, excess, orders, table)
+    excess, table = control_tables(models, "st")
+    figure = controls(["s", "t"], models, excess, table)
     figure.canvas.draw()
-    for axes in (figure.axes[0], figure.axes[3]):
+    for axes in (figure.axes[0], figure.axes[2]):
         assert [tick.get_text().split("\n")[0] for tick in axes.get_yticklabels()] == models
         boxes = sorted((tick.get_window_extent() for tick in axes.get_yticklabels()), key=lambda box: box.y0)
         assert all(lower.y1 <= upper.y0 for lower, upper in itertools.pairwise(boxes))
-    lines = [line for line in figure.axes[2].lines if len(line.get_xdata()) == len(ORDERS)]
-    assert [list(line.get_ydata()) for line in lines] == [[(i * (k + 1)) % 16 + 1 for k in range(len(ORDERS))] for i in range(16)]
-    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 16
-    name = "a_classifier_1\n(weak translator, known zero)"
-    assert figure.axes[0].get_yticklabels()[1].get_text().startswith(name) and figure.axes[2].texts[1].get_text() == name
+    lines = [line for line in figure.axes[1].lines if line.get_linestyle() == "-"]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(lines) == 16
+    assert all(list(line.get_xdata()) == [8, 24, 280] and list(line.get_ydata()) == [0.2, 0.6, 7.0] for line in lines)
+    assert figure.axes[0].get_yticklabels()[1].get_text().startswith("a_classifier_1\n(weak translator, known zero)")
     plt.close(figure)
 
 
 def test_a_model_without_null_space_is_named_and_left_out_of_the_controls(tmp_path):
-    excess, orders, table = control_tables(["m", "n"])
+    excess, table = control_tables(["m", "n"])
     table.loc[table["model"] == "n", "null_dim"] = 0
-    keep = excess["model"] == "m"
-    figure = controls(["s"], ["m", "n"], excess[keep], orders[orders["model"] == "m"], table)
+    figure = controls(["s"], ["m", "n"], excess[excess["model"] == "m"], table)
     assert "no null space: n" in figure.axes[0].get_xlabel() and len(figure.axes[0].get_yticklabels()) == 1
     save(figure, tmp_path / "a.png", tmp_path / "a.pdf")
-    figure = controls(["s"], ["m", "n"], excess[:0], orders[:0], table.assign(null_dim=0))
+    figure = controls(["s"], ["m", "n"], excess[:0], table.assign(null_dim=0))
     assert figure.axes[0].texts[0].get_text() == "no model has a null space"
     plt.close(figure)
+
+
+def test_a_floor_is_drawn_where_it_is_known(table):
+    both = {"s": {"m": scores(0), "n": scores(1)}}
+    for floors, drawn in (([5.0, np.nan], [5.0]), ([np.nan, np.nan], [])):
+        rows = table[table["space"] == "s"].assign(floor_is_mean=floors)
+        bars = fig3(both, rows).axes[1]
+        assert [x for line in bars.lines if line.get_label() == FLOOR for x in line.get_xdata()] == drawn
+        assert [text.get_text() for text in bars.get_legend().get_texts()].count(FLOOR) == len(drawn)
+    plt.close("all")
 
 
 def test_the_ellipse_holds_its_share_of_a_normal_cloud():
