@@ -32,12 +32,12 @@ from singflow.config.registry import ModelEntry, resolve_spaces
 from singflow.errors import InputError
 
 TWO = MODELS[:2]
-MADE_UP = ("resolve_model", "resolve_space", "extract_head", "extract_features", "embed_images", "embed_prompts")
+MADE_UP = ("resolve_model", "resolve_space", "extract_head", "extract_features", "embed_images", "embed_prompts", "embed_classes")
 STEEP = 1.5  # times what a line through the two smaller sizes says for the largest
 SLACK_S, SLACK_MB = 5.0, 60.0  # differences between runs of one command
 COPIES = 3.0  # of its tables that a step may hold
 # Bytes an image that a step may hold too: lists of files and hashes, what an image adds to every score, rows that fit in memory.
-LISTED = {"build_manifest": 850.0, "render_pictures": 400.0, "measure_refits": 600.0, "probe_principal": 300.0}
+LISTED = {"build_manifest": 850.0, "render_pictures": 400.0, "probe_principal": 300.0}
 INDEXED = 150.0  # more where images are in archives: the place of each
 
 
@@ -69,7 +69,7 @@ def prepare(images: int, flags: Flags) -> None:
         controls={"dimensions": []},
         rank_curve={"kept": [1.0, 0.5]},
         translator={"lambdas": [0.01, 1.0, 100.0]},
-        floor={"permutations": 3},
+        evidence={"draws": 3},
         steering={"prompts": ["an image of a jellyfish"], "target_is_deg": [10.0]},
         probe={"alphas": [0.01, 1.0]},
         pictures={"exact_up_to": 1000},
@@ -128,6 +128,8 @@ def make_up(flags: Flags) -> None:
         "target_embeddings": unit(normal(len(targets), flags.dims)),
     }
     write_tensors(RESULTS / f"prompts/{SPACE}.safetensors", {name: each.astype(np.float32) for name, each in texts.items()}, facts())
+    classes = {"class_embeddings": centres @ relation, "other_embeddings": centres @ relation + normal(len(labels), flags.dims)}
+    write_tensors(RESULTS / f"classes/{SPACE}/{TWO[0]}.safetensors", {name: unit(each).astype(np.float32) for name, each in classes.items()}, facts())
     write_json(RESULTS / f"prompts/{SPACE}.json", {"labels": labels, "concepts": concepts, "targets": targets})
     write_json(RESULTS / f"registry/models/{TWO[0]}.json", read_yaml("config/models.yaml")[TWO[0]])
     space = resolve_spaces("config/spaces.yaml", [SPACE])[SPACE].model_dump() | {"dim": flags.dims}

@@ -58,10 +58,12 @@ TOWERS = {
     "extract_features": TOWER.format("classifiers", "load_classifier", "read_model"),
     "embed_images": TOWER.format("spaces", "load_image_tower", "read_space"),
     "embed_prompts": TOWER.format("spaces", "load_text_tower", "read_space"),
+    "embed_classes": TOWER.format("spaces", "load_text_tower", "read_space"),
 }
 WIDENED = {
     f"embeddings/{SPACE}/shard-00000.safetensors": ["embeddings", "image_id", "view"],
     f"prompts/{SPACE}.safetensors": ["label_embeddings", "concept_embeddings", "target_embeddings"],
+    f"classes/{SPACE}/{MODELS[0]}.safetensors": ["class_embeddings", "other_embeddings"],
 }
 PER_MODEL = [
     "registry/models/{}.json",
@@ -73,10 +75,7 @@ PER_MODEL = [
     f"zero_shot/{SPACE}/{{}}.parquet",
     f"rank_curves/{SPACE}/{{}}.parquet",
     f"head_extensions/{SPACE}/{{}}.parquet",
-    f"floors/{SPACE}/{{}}.json",
-    f"floor_labels/{SPACE}/{{}}.parquet",
-    f"refits/{SPACE}/{{}}.parquet",
-    f"refits/{SPACE}/{{}}.json",
+    f"evidence/{SPACE}/{{}}.json",
     "null_validation/{}.parquet",
     f"concepts/{SPACE}/{{}}.parquet",
     f"steering/{SPACE}/{{}}.parquet",

@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {  # differences of a study that takes seconds
     "models": ["efficientnet_lite0", "tiny"],
     "extraction": {"views": 2, "shards": 2},
     "controls": {"max_draws": 5},
-    "floor": {"permutations": 4},
+    "evidence": {"draws": 4},
     "training": {"epochs": 3},
     "summary": {"resamples": 200},
 }
@@ -244,7 +244,7 @@ class Project:
         """Stages that DVC calls changed but for the one that always runs, named as planned() names them."""
         self.run("python", f"scripts/{FIRST}.py", "--params", "params.yaml", "--output", str(FILE))  # as the stage does
         stages = json.loads(self.dvc("status", "--json").strip().splitlines()[-1])
-        names = [re.sub(r"@study$|-(?:steering|floor|translator)0$", "", stage).partition("@") for stage in stages]
+        names = [re.sub(r"@study$|-(?:steering|translator)0$", "", stage).partition("@") for stage in stages]
         return {_named(name, values.split("-") if values else []) for name, _, values in names if name != FIRST}
 
 

@@ -63,7 +63,7 @@ def test_every_step_is_measured_in_its_order_unless_some_are_named(load, monkeyp
     before = {Path(command[1]).stem: each for each, command in pairwise(did) if each[0] != sys.executable}
     assert before == {"fit_translator": "widen", "summarize": memory.PER_MODEL[0], "plot_pictures": memory.PICTURED[0]}
     towers = {Path(command[1]).stem: each[3] for command, each in pairwise(did) if each[1] == "-c"}
-    entries = ["registry/models/model00.json"] * 2 + ["registry/spaces/conse_minilm.json"] * 2
+    entries = ["registry/models/model00.json"] * 2 + ["registry/spaces/conse_minilm.json"] * 3
     assert towers == {step: str(memory.RESULTS / entry) for step, entry in zip(memory.TOWERS, entries, strict=True)}
     with pytest.raises(InputError, match=r"--steps: dvc\.yaml has no fit_projektor: name some of check_study, "):
         memory.main(memory.Flags(images=20, steps=["fit_projector", "fit_projektor"]))
@@ -201,14 +201,14 @@ NUMERICS = [
     "ridge path: times as long as one Ridge fit",
     "ridge path: times faster than a loop over Ridge",
     "ridge path: peak memory of streamed rows (GB)",
-    "floor: times as long as one ridge path",
-    "floor: peak memory (GB)",
+    "evidence: times as long as one ridge path",
+    "evidence: peak memory (GB)",
 ]
 
 
 def test_every_figure_of_the_numerical_core_is_measured_and_held_to_its_mark(load, capsys):
     sizes = {"images": 200, "features": 32, "null": 8, "dims": 16, "labels": 5, "concepts": 20, "alphas": 3, "rows": 5000, "square": 64}
-    sizes |= {"floor_images": 60, "permutations": 3}
+    sizes |= {"evidence_images": 60, "draws": 3}
     finished = run("numerics", *(f"--{name}={size}" for name, size in (sizes | {"repeats": 1, "threads": 1, "ease": 1e6}).items()))
     assert finished.returncode == 0, finished.stdout + finished.stderr[-3000:]
     for name in NUMERICS:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from singflow.analyses import concepts, probes
+from singflow.analyses import concepts, evidence, probes, readout
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, resolve_models, resolve_spaces
 from singflow.config.study import check
@@ -50,11 +50,24 @@ def test_no_cost_falls_when_a_study_grows(step, field):
         assert 0 <= cost(step, SIZE) <= cost(step, larger)
 
 
-@pytest.mark.parametrize("step", ["measure_refits", "summarize", "compare_models"])
-def test_intervals_beside_a_reference_take_its_images_too(step):
+@pytest.mark.parametrize("step", ["measure_evidence", "measure_head_extension", "summarize", "compare_models"])
+def test_what_is_tested_beside_a_reference_takes_its_images_too_and_writes_no_more(step):
     beside = replace(SIZE, reference=(3 * SIZE.images, SIZE.shards))
     assert seconds(step, SIZE) < seconds(step, beside) and peak_mb(step, SIZE) < peak_mb(step, beside)
-    assert disk_bytes("measure_refits", beside) == 3 * disk_bytes("measure_refits", SIZE)
+    assert disk_bytes(step, beside) == disk_bytes(step, SIZE)
+
+
+@pytest.mark.parametrize("step", ["measure_evidence", "measure_head_extension"])
+def test_the_test_takes_no_more_memory_where_images_are_many_but_for_bytes_of_each(step):
+    few, many = (replace(SIZE, images=images, shards=images // 5000) for images in (20_000, IMAGENET))
+    assert 0 < 1e6 * (peak_mb(step, many) - peak_mb(step, few)) <= 400 * (IMAGENET - 20_000)
+
+
+def test_few_images_are_read_out_by_kernels_which_grow_with_them_and_many_by_sums_which_do_not():
+    none, few, twice, many, more = (seconds("measure_evidence", replace(SIZE, images=n)) for n in (1, 1000, 2000, 10_000, 20_000))
+    assert twice - none > 3 * (few - none) and more < 1.5 * many
+    assert costs.FEATURES == readout.FEATURES and costs.FLEXIBLE == readout.FLEXIBLE and costs.CLASSES == readout.CLASSES
+    assert costs.NOISE == evidence.MOST_NOISE
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -37,12 +37,17 @@ IMAGENET = 1_281_167  # images of a study whose data is not here yet
 BLOCK = 4096  # rows that some steps work on at once (artifacts.shards.in_blocks)
 PROBED = 2**27  # numbers that a logistic regression holds at most (probes.IN_MEMORY)
 SCANNED = 500, 500_000  # concepts, and labels x concepts, that a thread scans at once at most (concepts.BLOCK, concepts.CELLS)
+FEATURES, FLEXIBLE, CLASSES = 3072, 1024, 1365  # of a read-out in the form of sums (analyses/readout.py)
+NOISE = 64  # columns of a planted leak at most (evidence.MOST_NOISE)
+SEARCHED, USED = 5, 3  # penalties that a read-out in the form of sums is fitted with, and those of them that some target chooses: measured
+EIGEN = 6.0  # a decomposition of n x n, in multiply-adds of n^3, with what is made of it: measured
 LOOKED_AT, COUNTED = 10, 20_000  # class folders, or archives, that are looked into, and entries counted in each folder
 
 
 @dataclass(frozen=True)
 class Size:
-    """What the cost of a job depends on. A tower's parameters_m (10^6) and gmacs (10^9 multiply-adds a view); 0: no tower."""
+    """What the cost of a job depends on. A tower's parameters_m (10^6) and gmacs (10^9 multiply-adds a view), and of_space: those of the
+    space's tower; 0: no tower."""
 
     images: int
     views: int = 1
@@ -54,6 +59,7 @@ class Size:
     space_dim: int = 768
     parameters_m: float = 0.0
     gmacs: float = 0.0
+    of_space: tuple[float, float] = (0.0, 0.0)
     assumed: bool = False  # the tower's size, or the feature's, is not known
     threads: int = 2
     decoders: int = 2  # threads that decode images for a tower
@@ -64,7 +70,8 @@ class Size:
     dimensions: tuple[int, ...] = ()  # of controls
     draws: int = 5  # random subspaces per case
     folds: int = 5
-    floors: int = 20  # permutations behind a floor
+    planted: int = 20  # planted leaks of each size, and random signs behind a floor
+    lambdas: int = 13  # penalties tried
     logistic: bool = True  # probes are logistic regressions, not ridge
     alphas: int = 6  # penalties of a probe
     points: int = 10  # of a rank curve
@@ -98,11 +105,6 @@ class Size:
         """Subspaces that controls compare: each dimension up to the null space's, in the null, the row and the whole space."""
         wanted = {*(each for each in self.dimensions if each < self.null_dim), *([self.null_dim] if self.null_dim else [])}
         return sum(2 + (each <= self.feature_dim - self.null_dim) for each in wanted)
-
-    @property
-    def parts(self) -> list[int]:
-        """Dimensions of the parts of the null space that are compared."""
-        return [each for each in self.dimensions if each < self.null_dim]
 
     @property
     def fits(self) -> int:
@@ -172,7 +174,8 @@ def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space:
         dimensions=tuple(controls["dimensions"]),
         draws=controls["min_draws"],
         folds=study["translator"]["folds"],
-        floors=study["floor"]["permutations"],
+        planted=study["evidence"]["draws"],
+        lambdas=len(study["translator"]["lambdas"]),
         logistic=study["probe"]["classifier"] == "logistic",
         alphas=len(study["probe"]["alphas"]),
         points=len(study["rank_curve"]["kept"]) + 3,
@@ -190,7 +193,9 @@ def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space:
         size = replace(size, parameters_m=parameters, gmacs=gmacs)
     if model is not None:
         size = replace(size, feature_dim=model.feature_dim or wide, classes=model.head_classes)
-    return size if space is None else replace(size, space_dim=space.dim)
+    if space is not None:
+        size = replace(size, space_dim=space.dim, of_space=(space.parameters_m or parameters, space.gmacs or gmacs))
+    return size
 
 
 def expected_images(study: dict[str, Any], results: Path) -> int:
@@ -317,6 +322,74 @@ def _sums(s: Size, count: int) -> float:
     return 8.0 * count * s.feature_dim * (s.feature_dim + s.space_dim)
 
 
+def _kernels(s: Size) -> bool:
+    """Whether read-outs have the form of kernels."""
+    return s.images < max(FEATURES, s.feature_dim)
+
+
+def _features(s: Size) -> int:
+    """Features of a read-out in the form of sums, null coordinates among them."""
+    return max(FEATURES, s.feature_dim + FLEXIBLE)
+
+
+def _columns(s: Size) -> float:
+    """Columns that measure_evidence reads out: the remainder, that of the blind check, and planted leaks."""
+    return 2.0 * s.space_dim + 3 * s.planted * min(NOISE, s.space_dim)
+
+
+def _judged(s: Size) -> tuple[int, int]:
+    """Folds, and pairs of folds, that are left out of a fit in turn; without cross-fitting there are 5 in the manifest."""
+    folds = s.folds or 5
+    return folds, folds * (folds - 1) // 2 if folds > 2 else 0
+
+
+def _summed(s: Size, columns: float) -> float:
+    """Multiply-adds that make what read-outs of so many columns are fitted from: kernels, or sums over features."""
+    if _kernels(s):
+        return float(s.images**2 * (2 * s.visible_dim + 3 * s.classes + s.null_dim))
+    roots = 3 * min(s.classes, CLASSES)
+    return s.images * (_features(s) * (_features(s) + columns) + roots**2) + EIGEN * roots**3
+
+
+def _fitted(s: Size, columns: float) -> float:
+    """Multiply-adds of both read-outs of so many columns, fitted without each fold with several penalties, and without each pair."""
+    folds, pairs = _judged(s)
+    if _kernels(s):
+        fits, judges = s.images * (folds - 1) / folds, s.images / folds
+        once = EIGEN * fits**3 + fits**2 * columns
+        return 2 * (folds * (once + s.lambdas * judges * fits * columns) + pairs * (once + 2 * USED * judges * fits * columns))
+    work = 0.0
+    for width in (_features(s) - s.null_dim, _features(s)):
+        once = width**3 / 3 + width**2 * columns
+        work += folds * SEARCHED * (once + width**2 * columns) + pairs * USED * (once + 2 * width**2 * columns)
+    return work
+
+
+def _nested(s: Size) -> float:
+    """Multiply-adds of read-outs of the remainder with a growing number of null directions, without each fold and each pair."""
+    folds, pairs = _judged(s)
+    if _kernels(s):
+        fits = s.images * (folds - 1) / folds
+        return (folds + pairs) * (EIGEN * fits**3 + 3 * fits**3 + fits**2 * (3 * s.space_dim + 2 * s.null_dim) + EIGEN * s.null_dim**3)
+    width, narrow = _features(s), _features(s) - s.null_dim + min(s.null_dim, s.space_dim)
+    plain = (width - s.null_dim) ** 2 * (width / 3 + 3 * s.space_dim)
+    once = width**2 * (width / 6 + s.space_dim) + s.null_dim**2 * s.space_dim + EIGEN * s.space_dim**3 + narrow**3 / 6
+    return (folds + pairs) * (plain + once) + (folds + 2 * pairs) * narrow**3
+
+
+def _read_out(s: Size, columns: float) -> float:
+    """Bytes that read-outs of so many columns hold while some fits are made."""
+    if _kernels(s):
+        return 8.0 * s.images * (6 * s.images + 4 * columns + 2 * s.feature_dim)
+    width = _features(s)
+    return 8.0 * width * (_judged(s)[0] * (width + columns) + s.threads * (2 * width + 5 * columns))
+
+
+def _blocks(s: Size, times: int) -> float:
+    """Multiply-adds that give the coordinates and logits of all images so many times."""
+    return times * s.images * s.feature_dim * (s.feature_dim + 2.0 * s.classes)
+
+
 def _probed(s: Size) -> float:
     """Bytes that the logistic regressions on features and on embeddings hold: their rows thrice, and 25 float64 for each weight."""
     rows = sum(min(s.rows * (width + s.labels), PROBED) for width in (s.feature_dim, s.space_dim))
@@ -343,6 +416,7 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     "extract_features": replace(TOWER_STEP, shard=(8, 0, 0), held=_each(300), disk=lambda s: s.shard_rows * (4.0 * s.feature_dim + 12)),
     "embed_images": replace(TOWER_STEP, shard=(0, 8, 0), held=_each(300), disk=lambda s: s.shard_rows * (4.0 * s.space_dim + 12)),
     "embed_prompts": replace(TOWER_STEP, start=10.0, base=800, disk=lambda s: 4.0 * (s.labels + s.concepts) * s.space_dim),
+    "embed_classes": replace(TOWER_STEP, start=10.0, base=800, disk=lambda s: 8.0 * s.classes * s.space_dim),
     "fit_projector": replace(
         LINEAR,
         f64=lambda s: 1e-9 * (s.rows * s.feature_dim * (2 * s.null_dim + s.classes) + 10 * s.classes * s.feature_dim**2),
@@ -387,58 +461,40 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         held=lambda s: s.images * (420 + 46 * s.cases) + 4e8,
         disk=lambda s: 46.0 * s.cases * s.images,
     ),
-    "measure_floor": replace(
+    "measure_evidence": replace(
         LINEAR,
         f64=lambda s: (
-            1e-9 * s.rows * s.feature_dim * (s.feature_dim + s.space_dim)
-            + 1e-9 * s.fits * s.visible_dim**2 * (4 * s.visible_dim + s.feature_dim + s.space_dim)
-            + 1e-9 * s.fits * s.folds * s.feature_dim**2 * (0.1 * s.feature_dim + 0.8 * s.space_dim)
-            + 1e-9 * s.floors * s.fits * s.null_dim**2 * (0.2 * s.null_dim + 0.5 * s.visible_dim + s.space_dim)
+            1e-9 * (_summed(s, _columns(s)) + _fitted(s, _columns(s)) + (28 * s.images + 4 * s.rows) * s.classes * s.space_dim)
+            + 1e-9 * s.rows * s.feature_dim * (s.feature_dim + s.space_dim)
+            + 1e-9 * s.fits * (EIGEN * (s.feature_dim**3 + s.visible_dim**3) + s.feature_dim**2 * (s.feature_dim + 4 * s.space_dim))
         ),
         f32=lambda s: (
-            1e-9 * s.rows * (s.feature_dim**2 + s.floors * s.null_dim * (s.visible_dim + s.space_dim))
-            + 1e-9 * s.floors * s.fits * s.visible_dim * s.null_dim * (s.feature_dim + 2 * s.space_dim)
-            + 1e-9 * s.floors * s.images * s.space_dim * (s.feature_dim + s.visible_dim)
+            1e-9 * (_blocks(s, 8) + 2 * s.rows * s.feature_dim**2)
+            + 1e-9 * s.planted * s.feature_dim * s.space_dim * (s.rows + s.images + s.fits * s.feature_dim)
         ),
-        elements=lambda s: 1e-9 * (s.rows * 6 * (s.feature_dim + s.space_dim) + s.floors * s.images * 60 * s.space_dim / s.threads),
-        shard=(16, 20, 0),
-        square=4,
+        elements=lambda s: 1e-9 * ((7 * s.images + s.rows) * 60 * s.classes + s.planted * s.images * 40 * s.space_dim),
+        shard=(8, 8, 0),
+        block=(8, 24, 40),
+        square=2,
         held=lambda s: (
-            600 * s.images
-            + _sums(s, 2 * s.fits)
-            + s.threads * (4 * s.fits * s.null_dim * (s.feature_dim + s.space_dim) + 14 * s.feature_dim**2)
+            350 * s.images
+            + max(
+                _read_out(s, _columns(s)),
+                _sums(s, 3 * s.fits) + 4 * s.threads * s.fits * s.feature_dim * (s.feature_dim + s.space_dim),
+            )
         ),
-        disk=lambda s: 60.0 * s.images,
-    ),
-    "measure_refits": replace(
-        LINEAR,
-        f64=lambda s: (
-            1e-9 * s.rows * s.feature_dim * (s.feature_dim + s.space_dim)
-            + 1e-9 * 2 * s.fits * s.feature_dim**2 * (1.4 * s.feature_dim + 2 * s.space_dim)
-        ),
-        f32=lambda s: (
-            1e-9 * s.feature_dim * s.space_dim * (s.images * (80 + 20 * len(s.parts)) + s.rows * (40 + 8 * len(s.parts)))
-            + 1e-9
-            * s.feature_dim
-            * (s.rows * s.feature_dim * (16 + 2 * len(s.parts)) + 32 * s.images * s.null_dim + 12 * s.images * sum(s.parts))
-        ),
-        elements=lambda s: 1e-9 * s.images * s.space_dim * (300 + 100 * len(s.parts)) + 4e-9 * s.images * s.labels,
-        shard=(16, 20, 0),
-        square=4,
-        held=lambda s: 600 * s.images + _sums(s, 4 * s.fits),
-        disk=lambda s: 8.0 * (s.reference[0] or s.images) * (19 + 6 * len(s.parts)),
+        disk=lambda s: 32.0 * s.images + 4.0 * s.classes * s.space_dim + 4e4,
     ),
     "measure_head_extension": replace(
         LINEAR,
-        f64=lambda s: (
-            1e-9 * s.rows * s.feature_dim * (s.feature_dim + s.space_dim)
-            + 1e-9 * max(s.folds, 1) ** 2 * s.feature_dim**2 * (3 * s.feature_dim + 4 * s.space_dim)
-        ),
-        elements=lambda s: 1e-9 * s.rows * 6 * (s.feature_dim + s.space_dim),
-        shard=(16, 20, 0),
-        square=8,
-        held=lambda s: 380 * s.images + _sums(s, 2 * s.fits),
-        disk=lambda s: 4e4,
+        f64=lambda s: 1e-9 * (_summed(s, s.space_dim) + _nested(s) + 4 * s.images * s.classes * s.space_dim),
+        f32=lambda s: 1e-9 * _blocks(s, 4),
+        elements=lambda s: 60e-9 * s.images * s.classes,
+        shard=(8, 8, 0),
+        block=(8, 24, 40),
+        square=2,
+        held=lambda s: 350 * s.images + _read_out(replace(s, threads=1), s.space_dim),
+        disk=lambda s: 1e4 + 32.0 * min(s.null_dim, s.space_dim),
     ),
     "measure_null_removal": replace(
         LINEAR,
@@ -554,9 +610,9 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     "plot_angle_ladder": replace(FIGURE, held=_each(390)),
     "write_report": replace(GATHERED, start=8.0, base=500, held=_each(420), disk=lambda s: 2e7),
 }
-FITTED = ("fit_translator", "train_translator", "measure_floor", "measure_head_extension", "measure_refits")
-RESAMPLED = ("summarize", "compare_models")
-TOWERS = ("extract_head", "extract_features", "embed_images", "embed_prompts")
+FITTED = ("fit_translator", "train_translator")
+BOTH = ("measure_evidence", "measure_head_extension", "summarize", "compare_models")
+TOWERS = ("extract_head", "extract_features", "embed_images", "embed_prompts", "embed_classes")
 
 
 def cost_of(step: str) -> Cost:
@@ -599,11 +655,13 @@ def seconds(step: str, size: Size) -> float:
 
 
 def _read_by(step: str, size: Size) -> Size:
-    """The size with the images that a step reads: with a reference, what is fitted reads the larger of it and the study; tables both."""
-    images, shards = size.reference
-    if step in RESAMPLED:
-        return replace(size, images=size.images + images)
-    return replace(size, images=images, shards=shards) if step in FITTED and images > size.images else size
+    """The size with the images and the tower that a step reads: with a reference, fits have the larger of it and the study; tests have both."""
+    if step == "embed_classes":
+        return replace(size, parameters_m=size.of_space[0], gmacs=size.of_space[1])
+    images, shards = max(size.reference, (size.images, size.shards))
+    if step in BOTH:
+        return replace(size, images=size.images + size.reference[0], shards=shards)
+    return replace(size, images=images, shards=shards) if step in FITTED else size
 
 
 def _tower_seconds(step: str, s: Size) -> float:
@@ -614,6 +672,7 @@ def _tower_seconds(step: str, s: Size) -> float:
     return {
         "build_manifest": s.images * DECODE / s.threads,
         "embed_prompts": TEXT * forward * (s.labels + s.concepts),
+        "embed_classes": TEXT * forward * 2 * s.classes,
         "render_pictures": s.pictures * (3.0 if s.gpu else 300.0),
         "write_report": min(s.images, 10_000) * DECODE / s.threads,
     }.get(step, 0.0)
@@ -674,7 +733,7 @@ def disk_bytes(step: str, size: Size) -> int:
 PER_MODEL = ("resolve_model", "extract_head", "fit_projector", "validate_null_space")
 PER_SPACE = ("resolve_space", "embed_prompts")
 PER_PAIR = (
-    "fit_translator", "measure_controls", "measure_floor", "measure_head_extension", "measure_refits", "measure_null_removal",
+    "embed_classes", "fit_translator", "measure_controls", "measure_evidence", "measure_head_extension", "measure_null_removal",
     "measure_zero_shot", "measure_rank_curve", "scan_concepts", "steer_concepts", "probe_principal", "find_neighbours", "render_pictures",
 )  # fmt: skip
 

@@ -155,7 +155,7 @@ class Planner:
         return costs.size_of(self._study, self.images, model, space, self.gpu)
 
     def shows(self) -> dict[str, list[str]]:
-        """What the images that translators are fitted on can show.
+        """What leaks the study could see.
 
         Returns
         -------
@@ -165,7 +165,7 @@ class Planner:
         found: dict[str, list[str]] = {}
         for model in self._models:
             size = self._size({"model": model})
-            told = power.told(size.reference[0] or size.images, size.feature_dim, photos=bool(size.reference[0]))
+            told = power.told(size.images + size.reference[0], size.feature_dim)
             found.setdefault(told, []).append(model)
         return found
 

@@ -26,25 +26,8 @@ from singflow.errors import InputError
 from singflow.sharing.remotes import MOST_NAMES, listed, working_remote
 
 ORDER = (
-    *(
-        "params.yaml",
-        "registry",
-        "data",
-        "features",
-        "embeddings",
-        "prompts",
-        "projectors",
-        "translators",
-        "controls",
-        "floors",
-        "floor_images",
-        "floor_labels",
-        "head_extensions",
-        "refits",
-        "scores",
-        "zero_shot",
-        "rank_curves",
-    ),
+    *("params.yaml", "registry", "data", "features", "embeddings", "prompts", "classes", "projectors", "translators", "controls"),
+    *("evidence", "evidence_images", "head_extensions", "scores", "zero_shot", "rank_curves"),
     *("null_validation", "concepts", "steering", "probes", "neighbours", "pictures", "tables", "metrics.json", "orders.txt", "summary.txt"),
     *("figures", "report.html"),
 )
@@ -55,7 +38,7 @@ PIXELS = 0.02  # share of a picture's pixels that may differ by more: an edge th
 CHOICES = (
     *("translated", "equivalent", "embedding"),
     *("predicted_index", "top1_changed", "reachable", "original_id", "equivalent_id", "neighbour_id"),
-    *("place", "concept", "leaks", "differ"),
+    *("place", "concept", "differ"),
 )
 CHOSEN = 0.01  # share of a table's rows, rounded up, in which a column of CHOICES may differ
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")
