@@ -1,39 +1,43 @@
+import importlib
 import re
 
 import pandas as pd
 import pytest
 
-from singflow.planning.power import TABLE, told
+from singflow.planning.power import ADVISED, TABLE, told
 from tests.project import ROOT
 
 
 @pytest.fixture(scope="module")
-def table():
-    return pd.read_csv(TABLE, index_col="per_dimension", dtype=str, keep_default_na=False)
+def leaks():
+    return pd.read_csv(TABLE, index_col="images_per_dim")["leak"]
 
 
-def test_the_page_shows_the_table_that_plan_reads(table):
+def test_more_images_show_smaller_leaks(leaks):
+    assert leaks.index.is_monotonic_increasing and leaks.fillna(1).is_monotonic_decreasing
+    assert leaks[ADVISED] < leaks.fillna(1).iloc[0]
+
+
+def test_the_table_is_made_by_the_program_that_it_names(leaks, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    program = importlib.import_module("evidence")
+    assert leaks.index.tolist() == list(program.PER_DIMENSION)
+    assert program.smallest_leak(0.5, 10) == pytest.approx(leaks[0.5], rel=1.1)
+
+
+def test_the_page_shows_the_table_that_plan_reads(leaks):
     page = (ROOT / "docs/planning.md").read_text(encoding="utf-8")
-    (rows,) = re.findall(r"\| images per feature dimension .*\n\| ---.*\n((?:\|.*\n)+)", page)
-    assert [[word.strip() for word in row.strip("|").split("|")] for row in rows.splitlines()] == table.reset_index().to_numpy().tolist()
+    rows = re.findall(r"^\| ([\d.]+) \| (?:([\d.]+) %|none) \|$", page, flags=re.MULTILINE)
+    assert [(f"{each:g}", "" if leak != leak else f"{100 * leak:g}") for each, leak in leaks.items()] == rows
 
 
-def test_more_images_show_more(table):
-    numbers = table.apply(pd.to_numeric)
-    assert numbers["r2_share"].is_monotonic_increasing and numbers["r2_share"].between(0, 1).all()
-    assert (numbers["leak"].iloc[::2].is_monotonic_decreasing) and (numbers["leak_both"].dropna().is_monotonic_decreasing)
-    assert (numbers["leak_both"].fillna(1) >= numbers["leak"]).all()
+@pytest.mark.parametrize(("images", "row"), [(507, 0.25), (1_280, 1), (5_119, 2), (5_120, 4), (1_281_167, 16)])
+def test_what_images_can_show_is_told_by_the_row_that_they_reach(images, row, leaks):
+    said = told(images, 1280)
+    shown = "not even a large leak would be found" if leaks[row] != leaks[row] else f"a leak of {100 * leaks[row]:g} % of the meaning"
+    assert said.startswith(f"{images:,} images") and shown in said.partition(";")[0]
+    assert ("; 5,120 images: a leak of" in said) == (images < 5_120)
 
 
-@pytest.mark.parametrize(
-    ("images", "photos", "words"),
-    [
-        (507, True, ["507 images, 0.4 per feature dimension: R2 below", "no leak below 35% of", "5,120 images", "leaks from 2%"]),
-        (1_280, False, ["1,280 images, 1.0 per feature dimension: R2 about 55% of the best", "leaks from 10% of", "5,120 images"]),
-        (1_281_167, False, ["1,001 per feature dimension: R2 about 96%"]),
-    ],
-)
-def test_what_images_can_show_is_told_by_the_row_that_they_reach(images, photos, words):
-    said = told(images, 1280, photos=photos)
-    assert all(word in said for word in words), said
-    assert ("5,120" in said) == (images < 5_120)
+def test_fewer_images_than_the_table_has_show_nothing():
+    assert "0.0 per feature dimension: not even a large leak would be found" in told(20, 1280)

@@ -1,21 +1,19 @@
-"""What so many images can show: a curve out of planted data, which `python docs/evidence.py --power` writes."""
+"""What a study could see, before it runs: a table of leaks planted on made-up features, by `python docs/evidence.py --power 20`."""
 
 from pathlib import Path
 
 TABLE, ADVISED = Path(__file__).with_name("power.csv"), 4.0  # images a dimension
 
 
-def told(images: int, width: int, *, photos: bool) -> str:
-    """What translators that are fitted on images can show, in words.
+def told(images: int, width: int) -> str:
+    """The smallest leak that the test finds in so many images, in words.
 
     Parameters
     ----------
     images : int
-        Images that translators are fitted on.
+        Images that the test uses, with those of a reference.
     width : int
         Dimensions of the features.
-    photos : bool
-        Whether others are scored, beside which these are the reference.
 
     Returns
     -------
@@ -24,16 +22,14 @@ def told(images: int, width: int, *, photos: bool) -> str:
     """
     import pandas as pd
 
-    table, column = pd.read_csv(TABLE), "leak_photos" if photos else "leak"
+    table = pd.read_csv(TABLE, index_col="images_per_dim")["leak"]
     ratio, digits = images / width, 0 if images >= 10 * width else 1
-    reached = table[table["per_dimension"] <= ratio]
-    row = table.iloc[max(len(reached) - 1, 0)].to_dict()
-    advised = table.set_index("per_dimension").loc[ADVISED].to_dict()
-    if len(reached):
-        shown = f"R2 about {row['r2_share']:.0%} of the best, leaks from {row[column]:.0%} of the meaning are found"
-    else:
-        shown = f"R2 below {row['r2_share']:.0%} of the best, no leak below {row[column]:.0%} of the meaning is found"
-    said = f"{images:,} images, {ratio:,.{digits}f} per feature dimension: {shown}"
+    said = f"{images:,} images, {ratio:,.{digits}f} per feature dimension: {_found(table[table.index <= ratio].iloc[-1:].max())}"
     if ratio < ADVISED:
-        said += f"; {ADVISED * width:,.0f} images: {advised['r2_share']:.0%}, leaks from {advised[column]:.0%}"
+        said += f"; {ADVISED * width:,.0f} images: {_found(table[ADVISED])}"
     return said
+
+
+def _found(leak: float) -> str:
+    """A cell of the table in words; NaN: not even the largest leak that was planted."""
+    return f"a leak of {100 * leak:g} % of the meaning would be found, a smaller one perhaps" if leak == leak else "not even a large leak would be found"
