@@ -185,11 +185,9 @@ class Spread:
                 n, total, square = self._sums.get(fold, (0, np.zeros(z.shape[1]), 0.0))
                 self._sums[fold] = n + len(rows), total + rows.sum(axis=0), square + float(np.vdot(rows, rows))
 
-    @property
-    def fits(self) -> bool:
-        """Whether every fold can be left out with two images left to fit on."""
-        n = [each[0] for each in self._sums.values()]
-        return len(n) > 1 and sum(n) - max(n) > 1
+    def can_leave(self, folds: int) -> bool:
+        """Whether any so many folds can be left out with two images left to fit on."""
+        return sum(sorted(each[0] for each in self._sums.values())[:-folds]) > 1
 
     def of(self, left_out: tuple[int, ...]) -> np.ndarray:
         """For each fold that is left out, about the mean of the others."""
@@ -230,8 +228,8 @@ def unique_r2(
     gains = [each[best, :, targets].sum(axis=1) for each, best in zip(errors, chosen, strict=True)]
     total = sum(float(spread.of((fold,)).sum()) for fold in folds)
     whole = (gains[0] - gains[1]) / (total * variance)
-    parts, totals = np.zeros((len(folds), len(targets))), np.zeros(len(folds))
-    for first, second in combinations(range(len(folds)), 2) if len(folds) > 2 else []:
+    parts, totals, refits = np.zeros((len(folds), len(targets))), np.zeros(len(folds)), spread.can_leave(2)
+    for first, second in combinations(range(len(folds)), 2) if refits else []:
         left_out = folds[first], folds[second]
         judged = spread.of(left_out)
         for place, other in ((second, 0), (first, 1)):  # without the one, the other judges
@@ -241,7 +239,7 @@ def unique_r2(
             found = readouts.errors(which, left_out, [lambdas[each] for each in used])
             for place, other in ((second, 0), (first, 1)):
                 parts[place] += sign * found[other, at, targets]
-    without = parts / (totals[:, None] * variance) if len(folds) > 2 else np.empty((0, len(targets)))
+    without = parts / (totals[:, None] * variance) if refits else np.empty((0, len(targets)))
     return [jackknife(each, without[:, target].tolist(), confidence) for target, each in enumerate(whole)], chosen
 
 
@@ -350,14 +348,14 @@ def measure(
     Returns
     -------
     Found
-        Numbers of D are None where there are fewer than two folds, or none of them has two images to fit on.
+        Numbers of D are None where a fold cannot be left out with two images left to fit on, those of its interval where two cannot.
     """
     words, scale, first = Words.fit(blocks, texts), Scale.of(blocks), next(iter(blocks()))
     spread, rank, k = Spread(blocks), first.principal.shape[1], first.null.shape[1]
     facts: dict[str, Any] = {"n": words.n, "r2_words": words.r2 if texts is not None else None, "margin": margin}
     table = pd.DataFrame({"share": [], "draw": np.array([], dtype=np.int64), "unique_r2": [], "unique_r2_low": [], "p": []})
     unknown = dict.fromkeys(["unique_r2", "unique_r2_low", "unique_r2_high", "p", "detectable", "blind_unique_r2"])
-    if not k or not spread.fits or not words.variance > 0:
+    if not k or not spread.can_leave(1) or not words.variance > 0:
         return Found(facts | unknown | {"lambdas": None}, table, words)
     kernels = few_images(words.n, rank + k) if kernels is None else kernels
     planted = Planted.draw(blocks, words, scale, draws, seed, MOST_NOISE if kernels else max(1, MOST_COLUMNS // (3 * draws)))

@@ -53,14 +53,14 @@ def head_extension(readouts: Kernels | Sums, spread: Spread, lambdas: tuple[floa
         return np.column_stack([np.zeros(len(left_out)), plain[:, None] - with_null])
 
     whole = sum(gains((fold,))[0] for fold in folds) / sum(spread.of((fold,))[0] for fold in folds)
-    parts, totals = np.zeros((len(folds), len(whole))), np.zeros(len(folds))
-    for first, second in combinations(range(len(folds)), 2) if len(folds) > 2 else []:
+    parts, totals, refits = np.zeros((len(folds), len(whole))), np.zeros(len(folds)), spread.can_leave(2)
+    for first, second in combinations(range(len(folds)), 2) if refits else []:
         left_out = folds[first], folds[second]
         found, total = gains(left_out), spread.of(left_out)
         for place, judge in ((second, 0), (first, 1)):  # without the one, the other judges
             parts[place] += found[judge]
             totals[place] += total[judge]
-    without = parts / totals[:, None] if len(folds) > 2 else np.empty((0, len(whole)))
+    without = parts / totals[:, None] if refits else np.empty((0, len(whole)))
     estimates = [jackknife(float(each), without[:, place].tolist(), confidence) for place, each in enumerate(whole)]
     low, high = ([getattr(each, name) for each in estimates] for name in ("low", "high"))
     columns = {"directions": np.arange(len(whole)), "unique_r2": whole, "unique_r2_low": low, "unique_r2_high": high}

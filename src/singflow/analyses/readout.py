@@ -149,7 +149,8 @@ class Kernels:
             outer = kernel[np.ix_(test, train)]
             read = (outer - outer.mean(axis=1)[:, None] - means + mean) @ vectors
             missed = columns[test] - middle
-            solved = (rotated / (spectrum + each * spectrum.sum() / len(train))[:, None] for each in lambdas)
+            shrunk = (spectrum + each * spectrum.sum() / len(train) for each in lambdas)
+            solved = (np.divide(rotated, each[:, None], out=np.zeros_like(rotated), where=each[:, None] > 0) for each in shrunk)
             found.append([((read @ each - missed) ** 2).sum(axis=0) @ self._groups for each in solved])
         return np.array(found)
 

@@ -1,0 +1,181 @@
+"""The flexible read-outs against scikit-learn's kernel ridge regression, and both forms against each other."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import Ridge
+
+from singflow.analyses.readout import (
+    PLAIN,
+    WITH_NULL,
+    Block,
+    Features,
+    Kernels,
+    Scale,
+    Sums,
+    Targets,
+    _arccosine,
+    few_images,
+    null_directions,
+    read_out,
+)
+
+LAMBDAS = [0.01, 0.1, 1.0, 10.0, 100.0]
+
+
+def planted(n=90, r=12, k=7, classes=9, m=5, seed=0, leak=1.0):
+    """Images whose embeddings are a nonlinear function of a, and of b where `leak` is not 0."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.standard_normal((n, r)) + 3.0, rng.standard_normal((n, k)) - 5.0
+    logits = 2.0 * (a - 3.0) @ rng.standard_normal((r, classes))
+    z = np.tanh((a - 3.0) @ rng.standard_normal((r, m))) + leak * (b + 5.0) @ rng.standard_normal((k, m)) + 0.2 * rng.standard_normal((n, m)) + 2.0
+    return Block(a.astype(np.float32), b.astype(np.float32), logits.astype(np.float32), z.astype(np.float32), np.arange(n) % 5)
+
+
+def parts(block, size=40):
+    def blocks():
+        for start in range(0, len(block.fold), size):
+            rows = slice(start, start + size)
+            yield Block(block.principal[rows], block.null[rows], block.logits[rows], block.embeddings[rows], block.fold[rows])
+
+    return blocks
+
+
+def embeddings(block):
+    m = block.embeddings.shape[1]
+    return Targets(lambda part, _: part.embeddings, np.ones((m, 1)), np.ones(1))
+
+
+def explicit(block, features):
+    x = features.of(block).astype(np.float64)
+    return {PLAIN: x[:, : features.width], WITH_NULL: x}
+
+
+def test_sums_are_ridge_regression_on_the_features_for_every_fold_and_pair_of_folds():
+    block = planted()
+    features = Features.draw(parts(block), 0, 64)
+    x, z = explicit(block, features), block.embeddings.astype(np.float64)
+    sums = Sums(parts(block), embeddings(block), features)
+    for which in (PLAIN, WITH_NULL):
+        for left_out in ((2,), (0, 3)):
+            train = ~np.isin(block.fold, left_out)
+            spread = ((x[which][train] - x[which][train].mean(0)) ** 2).sum(1).mean()
+            found = sums.errors(which, left_out, LAMBDAS)
+            for place, fold in enumerate(left_out):
+                judged = block.fold == fold
+                wanted = [((Ridge(alpha=each * spread).fit(x[which][train], z[train]).predict(x[which][judged]) - z[judged]) ** 2).sum() for each in LAMBDAS]
+                np.testing.assert_allclose(found[place, :, 0], wanted, rtol=1e-6)
+
+
+def test_kernels_are_kernel_ridge_regression_with_an_intercept():
+    block = planted()
+    kernels, z = Kernels(parts(block), embeddings(block)), block.embeddings.astype(np.float64)
+    for which in (PLAIN, WITH_NULL):
+        kernel, left_out = kernels._kernels[which], (1, 4)
+        train = ~np.isin(block.fold, left_out)
+        centre = np.eye(train.sum()) - 1 / train.sum()
+        inner = centre @ kernel[np.ix_(train, train)] @ centre
+        found = kernels.errors(which, left_out, LAMBDAS)
+        for place, fold in enumerate(left_out):
+            judged = block.fold == fold
+            outer = (kernel[np.ix_(judged, train)] - kernel[np.ix_(train, train)].mean(0)) @ centre
+            for at, each in enumerate(LAMBDAS):
+                model = KernelRidge(alpha=each * np.trace(inner) / train.sum(), kernel="precomputed").fit(inner, z[train] - z[train].mean(0))
+                wanted = ((model.predict(outer) + z[train].mean(0) - z[judged]) ** 2).sum()
+                assert found[place, at, 0] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_both_forms_give_the_same_errors():
+    block = planted(n=200)
+    kernels = Kernels(parts(block), embeddings(block))
+    sums = Sums(parts(block), embeddings(block), Features.draw(parts(block), 0, 4096))
+    for which in (PLAIN, WITH_NULL):
+        found, wanted = (each.errors(which, (0, 1), [0.1, 1.0, 10.0]) for each in (sums, kernels))
+        np.testing.assert_allclose(found, wanted, rtol=0.02)
+
+
+def test_the_kernel_of_relu_units_is_the_limit_of_many():
+    rows = np.random.default_rng(0).standard_normal((6, 4))
+    units = np.random.default_rng(1).standard_normal((5, 400_000))
+    made = np.maximum(rows @ units[:-1] + 0.5 * units[-1], 0.0)
+    np.testing.assert_allclose(_arccosine(rows), 2 * made @ made.T / units.shape[1], rtol=0.02)
+
+
+def test_flexible_blocks_have_equal_mean_square_and_b_has_the_scale_of_a():
+    block = planted(n=150)
+    features = Features.draw(parts(block), 3, 64)
+    x = features.of(block).astype(np.float64)
+    x -= x.mean(0)
+    square = (x**2).sum(0) / len(x)
+    r, h = block.principal.shape[1], features.units.shape[1]
+    widths = [r, features.width - r - h, h]
+    assert [part.sum() for part in np.split(square[: features.width], np.cumsum(widths)[:-1])] == pytest.approx([1.0, 3.0, 1.0], rel=1e-4)
+    ratio = np.var(block.null, axis=0).sum() / np.var(block.principal, axis=0).sum()
+    assert square[features.width :].sum() == pytest.approx(ratio, rel=1e-4)
+
+
+def test_many_classes_are_compressed_before_their_leading_parts_are_taken(monkeypatch):
+    monkeypatch.setattr("singflow.analyses.readout.CLASSES", 6)
+    features = Features.draw(parts(planted()), 0, 64)
+    assert features.sketch.shape == (9, 6)
+    assert np.isfinite(features.of(planted())).all()
+
+
+def test_blocks_of_any_size_give_the_same_errors():
+    block = planted()
+    for form in (lambda size: Kernels(parts(block, size), embeddings(block)), lambda size: Sums(parts(block, size), embeddings(block), Features.draw(parts(block, size), 0, 64))):
+        whole, small = (form(size).errors(WITH_NULL, (0,), LAMBDAS) for size in (90, 7))
+        np.testing.assert_allclose(small, whole, rtol=1e-4)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10_000), st.permutations(LAMBDAS))
+def test_the_search_finds_the_best_penalty_in_any_order(seed, lambdas):
+    block = planted(seed=seed, n=60)
+    sums = Sums(parts(block), embeddings(block), Features.draw(parts(block), 0, 48))
+    looked = sums.select(WITH_NULL, lambdas).sum(axis=1)[:, 0]
+    whole = np.array([sum(sums.errors(WITH_NULL, (fold,), [each])[0, 0, 0] for fold in sums.folds) for each in lambdas])
+    rising = np.diff(whole[np.argsort(lambdas)]) > 0
+    if (np.diff(rising.astype(int)) >= 0).all():  # one valley, as a search downhill takes for granted
+        assert looked.argmin() == whole.argmin()
+    np.testing.assert_allclose(looked[np.isfinite(looked)], whole[np.isfinite(looked)], rtol=1e-9)
+
+
+@pytest.mark.parametrize("form", ["kernels", "sums"])
+def test_nested_errors_are_those_of_the_directions_themselves(form):
+    block = planted()
+    features = Features.draw(parts(block), 0, 64)
+    readouts = Kernels(parts(block), embeddings(block)) if form == "kernels" else Sums(parts(block), embeddings(block), features)
+    left_out, penalty = (0, 2), 0.3
+    found = readouts.nested(left_out, penalty)
+    whole = readouts.errors(WITH_NULL, left_out, [penalty])[:, 0, 0]
+    assert found.shape == (2, 1 + 5)
+    np.testing.assert_allclose(found[:, -1], whole, rtol=1e-6)  # five columns move in five directions
+    assert (found[:, 0] > found[:, -1]).all()
+
+
+def test_null_directions_lower_the_penalized_error_most():
+    rng = np.random.default_rng(0)
+    b, z = rng.standard_normal((60, 6)), rng.standard_normal((60, 3))
+    alpha, gram = 2.0, b.T @ b + 2.0 * np.eye(6)
+    factor = np.linalg.cholesky(gram)
+    basis = null_directions(factor, np.linalg.solve(factor, b.T @ z))
+
+    def gain(directions):
+        part = b @ directions
+        return np.trace((part.T @ z).T @ np.linalg.solve(part.T @ part + alpha * np.eye(directions.shape[1]), part.T @ z))
+
+    np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-12)
+    for q in (1, 2):
+        others = [np.linalg.qr(rng.standard_normal((6, q)))[0] for _ in range(500)]
+        assert gain(basis[:, :q]) > max(map(gain, others))
+
+
+def test_kernels_are_taken_where_images_are_fewer_than_features():
+    block = planted()
+    assert isinstance(read_out(parts(block), embeddings(block), 0), Kernels)
+    assert isinstance(read_out(parts(block), embeddings(block), 0, kernels=False), Sums)
+    assert few_images(3071, 512) and not few_images(3072, 512) and few_images(4000, 4096)
+    assert Scale.of(parts(block)).square == pytest.approx(np.var(block.principal, axis=0).sum(), rel=1e-5)
