@@ -11,8 +11,8 @@
 # %% [markdown]
 # # From a photo to a study's table
 #
-# What does a classifier not see in one photo, and is that more than what it does not see in other images? This needs the environment of
-# `make demo` and no network; the last part also its results.
+# What does a classifier ignore in one photo, and does its null space hold meaning at all? This needs the environment of `make demo` and no
+# network. The last part also needs the results of `make demo`.
 
 # %%
 import os
@@ -39,12 +39,12 @@ result
 result.figure()
 
 # %% [markdown]
-# Removing the null component changes no logit. It turns the meaning of the photo, but so do null components that carry nothing: the
-# floor. Only what lies above it is evidence.
+# Removing the null component changes no logit. It turns the translation of the photo, but a null component that tells nothing turns it almost
+# as far. Whether the null space holds meaning is a question about the model, which one photo cannot answer.
 
 # %%
-for name, score in (("null removal", result.removal), ("conditional removal", result.conditional)):
-    print(f"{name}: {score.deg:.1f} degrees, floor {score.floor_deg:.1f}; {100 * score.floor_share:.0f} % of what is empty turns it as far")
+print(f"IS {result.is_deg:.1f} degrees; a null component that tells nothing gives {result.chance_is_deg:.1f}")
+print(result.setting.said)
 
 # %% [markdown]
 # ## Steering it
@@ -59,19 +59,19 @@ for angle in (5.0, 10.0, 20.0, 40.0):
 # %% [markdown]
 # ## Many photos
 #
-# A photo says little. Over many, the mean score has a floor, a p-value and an interval: that is a study.
+# A photo says little. A study tests the model on many photos, and says how small a leak it would have seen.
 
 # %%
 import pandas as pd
 
 photos = sorted(photo.parent.glob("imagenet_0*.jpg"))
-table = pd.DataFrame([analyzer.analyze(path).to_dict()["removal"] for path in photos])
-table[["deg", "floor_deg"]].mean()
+table = pd.DataFrame([analyzer.analyze(path).to_dict() for path in photos])
+table[["is_deg", "chance_is_deg", "null_energy"]].mean()
 
 # %%
 study = singflow.load_study("results/demo")
 scores = study.table("scores/conse_minilm/efficientnet_lite0")
-scores[["is_deg", "floor_is_deg", "conditional_is_deg", "floor_conditional_is_deg"]].mean()
+scores[["is_deg", "floor_is_deg"]].mean()
 
 # %%
 study.table("tables/models").set_index("model").T

@@ -134,7 +134,7 @@ def test_text_of_the_data_stays_text(study):  # noqa: F811
     desk = Desk.open("packaged", study.results, [], [], **PARTS)
     seen, said, moved = look(desk, MODEL, "conse_minilm", str(study.folder / "one.png"), hostile, 10**6)
     told = said + moved + steer(seen, hostile, 3.0, 10**6)
-    assert "<script" not in told and told.count(html.escape(hostile)) > 3
+    assert "<script" not in told and told.count(html.escape(hostile)) > 2
 
 
 @pytest.mark.parametrize(
