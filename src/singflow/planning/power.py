@@ -32,4 +32,6 @@ def told(images: int, width: int) -> str:
 
 def _found(leak: float) -> str:
     """A cell of the table in words; NaN: not even the largest leak that was planted."""
-    return f"a leak of {100 * leak:g} % of the meaning would be found, a smaller one perhaps" if leak == leak else "not even a large leak would be found"
+    if leak != leak:
+        return "not even a large leak would be found"
+    return f"a leak of {100 * leak:g} % of the meaning would be found, a smaller one perhaps"
