@@ -25,7 +25,9 @@ from singflow.data.manifest import data_root
 from tests.photo.conftest import MODEL, SCORES
 from tests.project import ROOT
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/api.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+BLOCKS, (README,) = (
+    re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL) for page in ("docs/api.md", "README.md")
+)
 NUMBER = r"[-+]?\d+\.?\d*(?:e-\d+)?"
 CORE = """
 import sys
@@ -61,6 +63,11 @@ def test_the_examples_of_the_page_run_one_after_the_other(reader, capsys):
     assert names["features"].shape == (20, 1280) and names["rank"] == 1000 and list(names["models"]["model"]) == [MODEL]
     public = set(re.findall(r"singflow\.(\w+)", "".join(BLOCKS))) | {"NullSpace", "Removal", "Result", "Steered", "Study", "InputError"}
     assert public == set(singflow.__all__)
+
+
+def test_the_example_of_the_readme_runs(reader, capsys):
+    exec(compile(README, "README.md", "exec"), {})  # noqa: S102
+    assert capsys.readouterr().out.startswith("efficientnet_lite0: nothing found.") and (reader / "photo.png").is_file()
 
 
 def test_the_notebook_runs_from_a_photo_to_the_study_s_table(reader, capsys, monkeypatch):
