@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from singflow.translators.ridge import Affine, RidgePath, RidgeStatistics
 if TYPE_CHECKING:
     import pandas as pd
 
-Errors = TypeVar("Errors", float, np.ndarray)
 ALIKE = "every held-out embedding is the mean of the training embeddings, so there is nothing to explain: add images"
 ALL_ALIKE = "the features of the training images are all alike: look at the images and at the classifier"
 WHOLE = -1  # place of the map that was fitted on all training images, and number of the group of an image that is in none
@@ -158,20 +157,14 @@ class GroupSums:
         """
         return self._sums.get((group, True)) or self._empty()
 
-    @property
-    def left_out(self) -> list[int]:
-        """What a delete-a-group jackknife leaves out in turn: nothing, WHOLE, and each group that judges, where at least three do."""
-        judges = [judge for _, judge in self.split.fits if self.judging(judge).n]
-        return [WHOLE, *(judges if len(judges) > 2 else [])]
-
     def _empty(self) -> RidgeStatistics:
         if not self._sums:
             raise InputError("no image is in the training set: a translator needs some")
         sums = next(iter(self._sums.values()))
         return RidgeStatistics(*sums.shape, sums.origin)
 
-    def regress(self, inputs: slice, targets: slice | None = None) -> GroupSums:
-        """The sums of a regression on some of the features.
+    def regress(self, inputs: slice, targets: slice) -> GroupSums:
+        """The sums of a regression of some of the features on others.
 
         Parameters
         ----------
@@ -186,89 +179,6 @@ class GroupSums:
         part = GroupSums(self.split)
         part._sums = {key: sums.regress(inputs, targets) for key, sums in self._sums.items()}
         return part
-
-
-Judged = Callable[[RidgeStatistics], Errors]  # sum of squared errors on rows that these are the sums of
-
-
-def explained(
-    sums: GroupSums, fit: Callable[[RidgeStatistics], Judged[Errors]], left_out: Sequence[int] = (WHOLE,), threads: int | None = None
-) -> np.ndarray:
-    """Cross-fitted share of the variation that is explained, also where a group neither fits nor judges.
-
-    What is left out with one judge and judges with the other left out has the same fit, which is made once.
-
-    Parameters
-    ----------
-    sums : GroupSums
-        Sums over the rows of all groups.
-    fit : callable
-        Given the sums that a fit is made of: what gives its sum of squared errors, or those of several fits, on the rows that judge it.
-    left_out : sequence of int
-        Groups that are left out in turn; WHOLE for none.
-    threads : int, optional
-        Fits at a time, as map_apart() takes it.
-
-    Returns
-    -------
-    ndarray of shape (len(left_out), ...)
-        1 less the squared error on view 0 of what the fits did not see over that of the mean embedding.
-
-    Raises
-    ------
-    InputError
-        When the mean embedding has no error.
-    """
-    uses: dict[tuple[int, ...], list[tuple[int, int]]] = {}
-    for row, left in enumerate(left_out):
-        for groups, judge in sums.split.fits:
-            if judge != left and sums.judging(judge).n:
-                uses.setdefault(tuple(group for group in groups if group != left), []).append((row, judge))
-
-    def judged(kept: tuple[int, ...]) -> list[tuple[Errors, float]]:
-        made = sums.of(kept)
-        squared_error, mean = fit(made), made.embedding_mean
-        del made  # judging takes its memory
-        held_out = [sums.judging(judge) for _, judge in uses[kept]]
-        return [(squared_error(each), each.squared_distance(mean)) for each in held_out]
-
-    error: list[Any] = [0.0] * len(left_out)
-    baseline = np.zeros(len(left_out))
-    for judges, found in zip(uses.values(), map_apart(judged, uses, threads), strict=True):
-        for (row, _), (squared_error, squared_distance) in zip(judges, found, strict=True):
-            error[row] = error[row] + squared_error
-            baseline[row] += squared_distance
-    if not (baseline > 0).all():
-        raise InputError(ALIKE)
-    return np.stack([1.0 - each / of for each, of in zip(error, baseline, strict=True)])
-
-
-def r2_without(sums: GroupSums, penalty: float, left_out: Sequence[int] = (WHOLE,), threads: int | None = None) -> np.ndarray:
-    """Cross-fitted share of the variation that a ridge regression explains, also without groups.
-
-    Parameters
-    ----------
-    sums, left_out, threads
-        As for explained().
-    penalty : float
-        Times the mean squared distance of a fit's features from their mean it is the ridge penalty.
-
-    Returns
-    -------
-    ndarray of shape (len(left_out),)
-        1 less the squared error on view 0 of what the fits did not see over that of the mean embedding.
-
-    Raises
-    ------
-    InputError
-        When the mean embedding has no error, and with fewer than two rows.
-    """
-
-    def fit(made: RidgeStatistics) -> Judged[float]:
-        translator = ridge(made, penalty)
-        return lambda held_out: held_out.squared_error(translator)
-
-    return explained(sums, fit, left_out, threads)
 
 
 @dataclass(frozen=True)
@@ -342,40 +252,13 @@ def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = 
     InputError
         When the features of a fit of several rows do not vary.
     """
-    return cross_validate_alike([sums], lambdas, threads)[0]
 
+    def judged(fit: tuple[list[int], int]) -> tuple[np.ndarray, float, int]:
+        made, held_out = sums.of(fit[0]), sums.judging(fit[1])
+        errors = _path(made).squared_errors(held_out, penalties(made, lambdas))
+        return errors, held_out.squared_distance(made.embedding_mean), held_out.n
 
-def cross_validate_alike(
-    regressions: Sequence[GroupSums], lambdas: list[float], threads: int | None = None, paths: Sequence[RidgePath] = ()
-) -> list[Validation]:
-    """The same for several regressions on the same features, which are decomposed once.
-
-    Parameters
-    ----------
-    regressions : sequence of GroupSums
-        Sums that differ in what is predicted alone.
-    lambdas, threads
-        As for cross_validate().
-    paths : sequence of RidgePath
-        The solutions of every fit of the first regression, where they are known.
-
-    Returns
-    -------
-    list of Validation
-        In the order of the regressions.
-    """
-
-    def judged(fit: int) -> list[tuple[np.ndarray, float, int]]:
-        (groups, judge), path, found = regressions[0].split.fits[fit], None, []
-        for sums in regressions:
-            made, held_out = sums.of(groups), sums.judging(judge)
-            path = path.toward(made) if path else paths[fit] if paths else _path(made)
-            errors = path.squared_errors(held_out, penalties(made, lambdas))
-            found.append((errors, held_out.squared_distance(made.embedding_mean), held_out.n))
-        return found
-
-    by_regression = zip(*map_apart(judged, range(len(regressions[0].split.fits)), threads), strict=True)
-    return [Validation(lambdas, *map(np.array, zip(*of_fits, strict=True))) for of_fits in by_regression]
+    return Validation(lambdas, *map(np.array, zip(*map_apart(judged, sums.split.fits, threads), strict=True)))
 
 
 def penalties(statistics: RidgeStatistics, lambdas: list[float]) -> list[float]:

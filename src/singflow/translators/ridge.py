@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import scipy
@@ -32,11 +31,6 @@ class Affine:
             Arrays that have the type already are shared, not copied.
         """
         return Affine(self.weight.astype(dtype, copy=False), self.bias.astype(dtype, copy=False))
-
-    @cached_property
-    def gram(self) -> np.ndarray:
-        """T^T T, (d, d): with it an error on sums takes no product of matrices."""
-        return self.weight.T @ self.weight
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Embeddings (n, m) of features (n, d)."""
@@ -120,30 +114,24 @@ class RidgeStatistics:
         self.n += times * other.n
         self._zz += times * other._zz
 
-    def regress(self, inputs: slice, targets: slice | None = None) -> "RidgeStatistics":
-        """The sums of a regression on some of the features.
+    def regress(self, inputs: slice, targets: slice) -> "RidgeStatistics":
+        """The sums of a regression of some of the features on others.
 
         Parameters
         ----------
-        inputs : slice
-            The features that predict.
-        targets : slice, optional
-            The features that are predicted; by default the embeddings.
+        inputs, targets : slice
+            The features that predict, and those that are predicted.
 
         Returns
         -------
         RidgeStatistics
             Copies of the sums.
         """
-        dim = len(self._z) if targets is None else len(self._x[targets])
-        part = RidgeStatistics(len(self._x[inputs]), dim)
+        part = RidgeStatistics(len(self._x[inputs]), len(self._x[targets]))
         part.n, part._x[:], part._xx[:] = self.n, self._x[inputs], self._xx[inputs, inputs]
-        if targets is None:
-            part._z[:], part._xz[:], part._zz = self._z, self._xz[inputs], self._zz
-        else:
-            part._z[:], part._xz[:], part._zz = self._x[targets], self._xx[inputs, targets], float(np.trace(self._xx[targets, targets]))
+        part._z[:], part._xz[:], part._zz = self._x[targets], self._xx[inputs, targets], float(np.trace(self._xx[targets, targets]))
         if self.origin is not None:
-            part.origin = self.origin[0][inputs], self.origin[1] if targets is None else self.origin[0][targets]
+            part.origin = self.origin[0][inputs], self.origin[0][targets]
         return part
 
     @property
@@ -264,24 +252,6 @@ class RidgeStatistics:
         inverse.flat[:: len(inverse) + 1] /= 2.0
         return inverse
 
-    def squared_error(self, affine: Affine) -> float:
-        """Sum of squared errors of an affine map on these rows.
-
-        Parameters
-        ----------
-        affine : Affine
-            T (m, d) and c (m,).
-
-        Returns
-        -------
-        float
-            Sum over rows and coordinates of (T f + c - z)^2.
-        """
-        weight, start = affine.weight, self._start
-        offset = affine.bias + weight @ start[0] - start[1]
-        inner = self._zz - 2.0 * np.vdot(weight.T, self._xz) + np.vdot(affine.gram, self._xx)
-        return float(inner + 2.0 * offset @ (weight @ self._x - self._z) + self.n * offset @ offset)
-
     def squared_distance(self, embedding: np.ndarray) -> float:
         """Sum of squared distances of the embeddings from one: the error of the baseline, which predicts it for every image.
 
@@ -327,22 +297,6 @@ class RidgePath:
     rotated: np.ndarray
     feature_mean: np.ndarray
     embedding_mean: np.ndarray
-
-    def toward(self, sums: RidgeStatistics) -> "RidgePath":
-        """The solutions of a regression of other embeddings on the same features.
-
-        Parameters
-        ----------
-        sums : RidgeStatistics
-            Of the same features, and the other embeddings.
-
-        Returns
-        -------
-        RidgePath
-            Without another eigendecomposition.
-        """
-        x, z, _, cross = sums.centred()
-        return RidgePath(self.spectrum, self.eigenvectors, self.eigenvectors.T @ cross, x, z)
 
     def at(self, alpha: float) -> Affine:
         """The minimizer of sum ||T f + c - z||^2 + alpha ||T||^2.
