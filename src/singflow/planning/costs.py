@@ -38,7 +38,7 @@ BLOCK = 4096  # rows that some steps work on at once (artifacts.shards.in_blocks
 PROBED = 2**27  # numbers that a logistic regression holds at most (probes.IN_MEMORY)
 SCANNED = 500, 500_000  # concepts, and labels x concepts, that a thread scans at once at most (concepts.BLOCK, concepts.CELLS)
 FEATURES, FLEXIBLE, CLASSES = 3072, 1024, 1365  # of a read-out in the form of sums (analyses/readout.py)
-NOISE = 64  # columns of a planted leak at most (evidence.MOST_NOISE)
+NOISE, PLANTED = 64, 960  # columns of a planted leak, and of all of them in the form of sums, at most (evidence.MOST_NOISE, MOST_COLUMNS)
 SEARCHED, USED = 5, 3  # penalties that a read-out in the form of sums is fitted with, and those of them that some target chooses: measured
 EIGEN = 6.0  # a decomposition of n x n, in multiply-adds of n^3, with what is made of it: measured
 LOOKED_AT, COUNTED = 10, 20_000  # class folders, or archives, that are looked into, and entries counted in each folder
@@ -334,7 +334,8 @@ def _features(s: Size) -> int:
 
 def _columns(s: Size) -> float:
     """Columns that measure_evidence reads out: the remainder, that of the blind check, and planted leaks."""
-    return 2.0 * s.space_dim + 3 * s.planted * min(NOISE, s.space_dim)
+    width = NOISE if _kernels(s) else min(NOISE, max(1, PLANTED // (3 * s.planted)))
+    return 2.0 * s.space_dim + 3 * s.planted * min(width, s.space_dim)
 
 
 def _judged(s: Size) -> tuple[int, int]:
