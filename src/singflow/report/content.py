@@ -180,7 +180,18 @@ def sections(captions: dict[str, Caption], figures: Iterable[str], tables: Itera
 
 
 def own_controls(controls: pd.DataFrame) -> pd.DataFrame:
-    """The rows of tables/controls.csv at each null space's own dimension; none when no model has a null space."""
+    """The rows of tables/controls.csv at each null space's own dimension.
+
+    Parameters
+    ----------
+    controls : DataFrame
+        The table.
+
+    Returns
+    -------
+    DataFrame
+        No rows when no model has a null space.
+    """
     return controls[controls["own"].astype(bool)] if "own" in controls else controls
 
 

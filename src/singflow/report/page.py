@@ -117,7 +117,18 @@ BESIDE = ["marks", "margin", "p_holm", "as_mean", "as_abs_mean", "is_per_as"]  #
 
 
 def evidence_rows(models: pd.DataFrame) -> list[dict[str, str]]:
-    """Cells of the first table, controls last; - where there is no number."""
+    """Cells of the first table.
+
+    Parameters
+    ----------
+    models : DataFrame
+        Rows of one space in tables/models.csv.
+
+    Returns
+    -------
+    list of dict
+        For each model, controls last: texts by the columns of VERDICTS; - where there is no number.
+    """
     return [
         {name: "-" if pd.isna(row[name]) else format(row[name], form).replace("%", " %") for name, form in VERDICTS.items()}
         | {"model": marked(row["model"], row["marks"])}

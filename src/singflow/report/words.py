@@ -19,7 +19,18 @@ def _joined(names: Iterable[str]) -> str:
 
 
 def verdicts(models: pd.DataFrame) -> list[str]:
-    """A sentence for every model of a space, controls last."""
+    """The verdicts of a space in plain words.
+
+    Parameters
+    ----------
+    models : DataFrame
+        Rows of one space in tables/models.csv.
+
+    Returns
+    -------
+    list of str
+        A sentence or two for every model, controls last.
+    """
     rows: list[dict[str, Any]] = controls_last(models).to_dict("records")  # type: ignore[assignment]
     return [said(row) for row in rows]
 
