@@ -57,13 +57,37 @@ class Floor:
     constant: np.ndarray
 
     def removal(self, features: np.ndarray) -> Removal:
-        """Null removal of one feature (1, d) by every translator, a row each."""
+        """Null removal of one feature by every translator.
+
+        Parameters
+        ----------
+        features : ndarray of shape (1, d)
+            The photo's feature.
+
+        Returns
+        -------
+        Removal
+            A row for every draw.
+        """
         (x,) = features @ self.axes
         return Removal(x @ self.weight + self.constant, x[self.rank :] @ self.weight[:, self.rank :])
 
 
 def attribute_scores(removal: Removal, texts: np.ndarray) -> np.ndarray:
-    """AS of every row toward every text (p, m): (n, p) degrees."""
+    """AS of every row toward every text.
+
+    Parameters
+    ----------
+    removal : Removal
+        Of n rows.
+    texts : ndarray of shape (p, m)
+        Unit embeddings.
+
+    Returns
+    -------
+    ndarray of shape (n, p)
+        Degrees.
+    """
     before, after = (angles_to_all_deg(unit(each).astype(np.float32), texts) for each in (removal.original, removal.equivalent))
     return before - after
 
@@ -88,7 +112,18 @@ class Trained:
     facts: dict[str, Any]
 
     def unlike(self, features: np.ndarray) -> str:
-        """How the null component of a photo's feature (1, d) is beyond those of the images; empty where it is not."""
+        """How the null component of a photo is beyond those of the images.
+
+        Parameters
+        ----------
+        features : ndarray of shape (1, d)
+            The photo's feature.
+
+        Returns
+        -------
+        str
+            In words; empty where it is not.
+        """
         (energy,), (faces,) = null_energy(features, self.basis), facing(features, self.basis, self.middle)
         low, high = np.percentile(self.null_energy, RANGE).tolist()
         if not low <= energy <= high:
@@ -99,7 +134,22 @@ class Trained:
 
 
 def facing(features: np.ndarray, basis: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    """Cosine (n,) between the null components of features (n, d) and a null component (d,); 0 where one of them is 0."""
+    """Cosine between the null components of features and another null component.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+        Features f.
+    basis : ndarray of shape (d, k)
+        Orthonormal basis of the null space.
+    middle : ndarray of shape (d,)
+        The other null component.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        From -1 to 1; 0 where one of the two is zero.
+    """
     hidden = features.astype(np.float64) @ basis
     length = np.linalg.norm(hidden, axis=1) * np.linalg.norm(middle)
     return hidden @ (basis.T @ middle) / np.where(length > 0, length, 1.0)

@@ -60,7 +60,7 @@ def reach_line(way: Reach) -> str:
     return f"from {way.angle_deg:.1f} to {way.nearest_deg:.1f} degrees with the same logits, turned by {way.is_deg:.1f}, {far}"
 
 
-def verdict_line(setting: Setting) -> str:
+def _verdict_line(setting: Setting) -> str:
     """The verdict on the model, and whose images give it."""
     if not setting.said:
         return "no verdict on the model: the images that the translator was fitted on are not here"
@@ -70,7 +70,7 @@ def verdict_line(setting: Setting) -> str:
 def score_lines(analysis: Analysis, setting: Setting) -> list[str]:
     """What can be said at all, the verdict on the model, and how far removal turns the translation."""
     lines = [f"NOTHING CAN BE SAID about this photo by the {setting.images}: {analysis.unlike}"] if analysis.unlike else []
-    lines += [verdict_line(setting)] if setting.verdict != ZERO else []
+    lines += [_verdict_line(setting)] if setting.verdict != ZERO else []
     chance = "" if analysis.chance_is_deg is None else f"; a null component that tells nothing turns it by {analysis.chance_is_deg:.2f}"
     place, energy_place = (_place(each, setting) for each in (analysis.is_percentile, analysis.null_energy_percentile))
     lines.append(f"null removal turns its translation by IS {analysis.is_deg:.2f} degrees{place}{chance}")
