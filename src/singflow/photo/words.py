@@ -34,18 +34,51 @@ def describe(image: str, analysis: Analysis, setting: Setting) -> str:
 
 
 def zero_lines(setting: Setting) -> list[str]:
-    """That the model is a known zero, where it is one."""
+    """That the model is a known zero, where it is one.
+
+    Parameters
+    ----------
+    setting : Setting
+        What it rests on.
+
+    Returns
+    -------
+    list of str
+        A line, or none.
+    """
     return [setting.said] if setting.verdict == ZERO else []
 
 
 def prediction_lines(analysis: Analysis) -> tuple[str, str]:
-    """The likeliest class, and those that follow, in words: a line each."""
+    """The likeliest class, and those that follow, in words.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of one image.
+
+    Returns
+    -------
+    likeliest, others : str
+        A line each.
+    """
     first, *others = [f"{each.name} ({100 * each.probability:.1f} %)" for each in analysis.predictions]
     return first, f"then {', '.join(others)}"
 
 
 def movement_line(movement: Movement) -> str:
-    """AS, the angles behind it, and what chance gives, in degrees."""
+    """AS, the angles behind it, and what chance gives, in words.
+
+    Parameters
+    ----------
+    movement : Movement
+        Toward one text.
+
+    Returns
+    -------
+    str
+        One line, in degrees.
+    """
     line = f"AS {movement.as_deg:+.2f} degrees ({movement.angle_original_deg:.1f} to {movement.angle_equivalent_deg:.1f})"
     if movement.chance_low_deg is None:
         return line
@@ -53,7 +86,18 @@ def movement_line(movement: Movement) -> str:
 
 
 def reach_line(way: Reach) -> str:
-    """How far a photo can be steered toward one text, in degrees."""
+    """How far a photo can be steered, in words.
+
+    Parameters
+    ----------
+    way : Reach
+        Toward one text.
+
+    Returns
+    -------
+    str
+        One line, in degrees.
+    """
     if not way.limit_deg:
         return "the null space offers no way there"
     far = "which no step quite reaches" if way.step is None else f"by {way.step:.1f} times its null component"
@@ -68,7 +112,20 @@ def _verdict_line(setting: Setting) -> str:
 
 
 def score_lines(analysis: Analysis, setting: Setting) -> list[str]:
-    """What can be said at all, the verdict on the model, and how far removal turns the translation."""
+    """What can be said at all, the verdict on the model, and how far removal turns the translation.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of one image.
+    setting : Setting
+        What it rests on.
+
+    Returns
+    -------
+    list of str
+        Lines; a weak translator is named.
+    """
     lines = [f"NOTHING CAN BE SAID about this photo by the {setting.images}: {analysis.unlike}"] if analysis.unlike else []
     lines += [_verdict_line(setting)] if setting.verdict != ZERO else []
     chance = "" if analysis.chance_is_deg is None else f"; a null component that tells nothing turns it by {analysis.chance_is_deg:.2f}"
@@ -88,7 +145,18 @@ def _place(percentile: float | None, setting: Setting) -> str:
 
 
 def word_lines(analysis: Analysis) -> list[str]:
-    """The classes and concepts that removal brings near or takes away more than chance does, where that is known."""
+    """The classes and concepts that removal brings near or takes away more than chance does.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        Of one image.
+
+    Returns
+    -------
+    list of str
+        Lines; none where it is not known what chance does.
+    """
     if not analysis.judged:
         return []
     lists = [("classes gained", "as_contrast_deg", analysis.classes_gained), ("classes lost", "as_contrast_deg", analysis.classes_lost)]
