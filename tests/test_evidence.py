@@ -1,77 +1,94 @@
-"""docs/evidence.md against the script that makes its numbers and figures."""
+"""docs/evidence.md against the program that makes its numbers and figures."""
 
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from singflow.figures.style import STYLE, save
-from singflow.planning.power import TABLE
+from singflow.analyses.evidence import SHARES, Words
 from tests.project import ROOT
 
 PAGE = (ROOT / "docs/evidence.md").read_text(encoding="utf-8")
+KEPT = pd.read_csv(ROOT / "docs/evidence/level.csv")
 TABLES = re.findall(r"(?:^\|.*\n)+", PAGE, flags=re.MULTILINE)
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()]
-FIGURES = re.findall(r"!\[.+\]\((evidence/\w+\.png)\)", PAGE)
 NUMBER = r"-?\d+\.?\d*"
+WORLD = ["features", "images", "width", "function", "noise", "leak"]
 
 
-def run(command, folder, *more):
+def run(command, *more):
     program, script, *flags = command.split()
     assert (program, script) == ("python", "docs/evidence.py")
-    words = [sys.executable, ROOT / script, *flags, *more]
-    return subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True).stdout
+    return subprocess.run([sys.executable, script, *flags, *more], cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """An empty folder in which the page's first command ran, and what it said."""
+def commands():
+    return [line for block in re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def program():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "docs")
+        yield importlib.import_module("evidence")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, commands):
+    """A folder in which the page's first command ran, and what it said."""
     folder = tmp_path_factory.mktemp("evidence")
-    return folder, run(COMMANDS[0], folder)
+    shutil.copy(ROOT / "docs/evidence/level.csv", folder)
+    return folder, run(commands[0], "--folder", folder)
 
 
 def test_the_page_quotes_what_its_command_prints(made):
-    _, printed = made
-    assert re.sub(NUMBER, "#", printed) == re.sub(NUMBER, "#", TABLES[0])
-    for found, quoted in zip(re.findall(NUMBER, printed), re.findall(NUMBER, TABLES[0]), strict=True):
+    printed = made[1].split("\n\n")
+    assert [re.sub(NUMBER, "#", each).strip() for each in printed] == [re.sub(NUMBER, "#", each).strip() for each in TABLES]
+    for found, quoted in zip(re.findall(NUMBER, made[1]), re.findall(NUMBER, "".join(TABLES)), strict=True):
         last = 10.0 ** -len(quoted.partition(".")[2])
         assert float(found) == pytest.approx(float(quoted), abs=1.01 * last), (found, quoted)  # another processor rounds otherwise
 
 
-def test_every_figure_is_shown_once_small_and_the_same_bytes_when_made_again(made, monkeypatch):
-    folder, _ = made
-    names = sorted(path.relative_to(folder / "docs").as_posix() for path in (folder / "docs/evidence").iterdir())
-    assert sorted(FIGURES) == names == sorted(f"evidence/{path.name}" for path in (ROOT / "docs/evidence").iterdir())
+def test_every_figure_is_made_small_and_shown_once(made):
+    names = sorted(path.name for path in made[0].glob("*.png"))
+    assert names == sorted(path.name for path in (ROOT / "docs/evidence").glob("*.png"))
+    assert sorted(re.findall(r"!\[.+\]\(evidence/(\w+\.png)\)", PAGE)) == names
     assert all(path.stat().st_size < 100_000 for path in (ROOT / "docs/evidence").iterdir())
-    monkeypatch.syspath_prepend(ROOT / "docs")
-    evidence = importlib.import_module("evidence")
-    assert sorted(f"evidence/{finding.__name__}.png" for finding in evidence.FINDINGS) == names
-    with plt.rc_context(STYLE):
-        save(evidence.matched_control()[0], folder / "again.png")
-    assert (folder / "again.png").read_bytes() == (folder / "docs/evidence/matched_control.png").read_bytes()
 
 
-def test_the_papers_size_is_measured_by_the_command_of_the_page_here_a_small_part_of_it(tmp_path):
-    whole, part = COMMANDS[1].rsplit(" ", 1)
-    assert part == "1"
-    printed = run(f"{whole} 32", tmp_path)
-    assert re.sub(NUMBER, "#", printed) == re.sub(NUMBER, "#", TABLES[1]) and len(COMMANDS) == len(TABLES) == 2
+def test_level_and_power_are_measured_by_the_command_of_the_page_here_in_few_draws(tmp_path, commands):
+    command, draws = commands[1].rsplit(" ", 1)
+    assert command.endswith("--level") and (KEPT["draws"] == int(draws)).all()
+    run(command, "3", "--features", "made-up n/d 4", "--folder", tmp_path)
+    found, kept = pd.read_csv(tmp_path / "level.csv"), KEPT[KEPT["features"] == "made-up n/d 4"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found[WORLD], kept[WORLD])
+    null = found["leak"] == 0
+    assert (found["meaning"][null] == 0).all()
+    assert (found["trace"][null & (found["function"] != "quadratic")] == 0).all()
+    assert found["trace"].iloc[-1] == 1
+    np.testing.assert_allclose(found["unique_r2"], kept["unique_r2"], atol=0.01)
 
 
-def test_what_so_many_images_show_is_measured_by_the_command_of_the_planning_page_here_in_few_trials(tmp_path):
-    page = (ROOT / "docs/planning.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"python docs/evidence.py --power \d+", page)
-    printed = run(command.rsplit(" ", 1)[0] + " 2", tmp_path, "--output", tmp_path / "power.csv")
-    said = [[word.strip() for word in line.strip("|").split("|")] for line in printed.splitlines()]
-    quoted = [line for line in page.splitlines() if line.startswith("| images per feature dimension")]
-    assert printed.splitlines()[0] == quoted[0]
-    written = pd.read_csv(tmp_path / "power.csv", dtype=str, keep_default_na=False)
-    assert written.to_numpy().tolist() == said[2:]
-    kept = pd.read_csv(TABLE)
-    assert written["per_dimension"].tolist() == [f"{each:g}" for each in kept["per_dimension"]]
-    np.testing.assert_allclose(written["r2_share"].astype(float), kept["r2_share"], atol=0.1)
+def test_the_kept_table_has_every_world_and_holds_its_level(program):
+    assert list(KEPT["features"].unique()) == list(program.FEATURES)
+    null, leaks = KEPT[KEPT["leak"] == 0], KEPT[KEPT["leak"] > 0]
+    assert set(leaks["leak"]) == set(SHARES[1:]) and (KEPT["draws"] >= 100).all()
+    assert len(null.drop_duplicates(WORLD)) == len(null) == len(program.FEATURES) * null["function"].nunique() * null["noise"].nunique()
+    assert (null["meaning"] <= 0.05).all()
+    excepted = {("animals_lite0", "quadratic"), ("made-up n/d 4", "quadratic"), ("efficientnet_lite0", "tanh")}  # as the page says
+    traced = null[null["trace"] > 0.1]
+    assert set(zip(traced["features"], traced["function"], strict=True)) == excepted and (traced["unique_r2"] < 0.005).all()
+
+
+def test_the_remainder_is_that_of_the_workflow(program):
+    images = program.made_up(2, 32)
+    texts, of_world = program.worlds(images, 0)
+    embeddings = list(of_world.values())
+    for z, rest in zip(embeddings, program.remainder(images, texts, embeddings), strict=True):
+        blocks = images.blocks(z)
+        np.testing.assert_allclose(rest, Words.fit(blocks, texts).remainder(*blocks()), atol=1e-10)
