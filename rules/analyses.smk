@@ -13,7 +13,12 @@ rule measure_controls:
     resources:
         **COST,
     params:
-        controls=flags("controls"),
+        controls=flags(
+            "controls.dimensions",
+            "controls.min_draws",
+            "controls.max_draws",
+            "controls.tolerance_deg",
+        ),
         seed=config["seed"],
     shell:
         "python scripts/measure_controls.py {params.controls} --manifest {input.manifest}"
@@ -45,7 +50,12 @@ rule measure_evidence:
     params:
         study=config["study"],
         evidence=flags("evidence"),
-        fitted=flags("translator.lambdas", "translator.folds", "translator.reference", "summary.confidence"),
+        fitted=flags(
+            "translator.lambdas",
+            "translator.folds",
+            "translator.reference",
+            "summary.confidence",
+        ),
         reference=REFERENCE,
         seed=config["seed"],
     shell:

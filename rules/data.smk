@@ -61,11 +61,11 @@ rule build_manifest:
         **COST,
     params:
         data=flags("data"),
-        folds=config["translator"]["folds"],
+        fitted=flags("translator.folds", "translator.reference"),
         archives=archives,
         seed=config["seed"],
     shell:
-        "python scripts/build_manifest.py {params.data} --folds {params.folds}"
+        "python scripts/build_manifest.py {params.data} {params.fitted}"
         f" --seed {{params.seed}} --threads {THREADS}"
         " --manifest {output.manifest} --rejected {output.rejected}"
         " --log {log}"

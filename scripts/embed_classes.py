@@ -32,15 +32,13 @@ def main(flags: Flags) -> None:
 
     from singflow.towers.classifiers import weights_sha256
     from singflow.towers.device import pick_device
-    from singflow.towers.spaces import LIBRARIES, class_sentences, embed_templates, load_text_tower, text_facts
+    from singflow.towers.spaces import LIBRARIES, class_spellings, load_text_tower, text_facts
 
     head, made = read_tensors(flags.head, ["weight"])
     listed = read_classes(flags.classes)
     names = made.parsed("class_names", list | None) or listed.names
     entry = read_space(flags.entry)
     names = names if len(names) == len(head["weight"]) else []  # of another list of classes: they are not known
-    whole = listed.names if set(names) <= set(listed.names) else names  # embedded once for all heads that are parts of it
-    rows = [{name: row for row, name in enumerate(whole)}[name] for name in names]
     torch.set_num_threads(1)
     device = pick_device(flags.device)
     tower = load_text_tower(entry, device)
@@ -50,13 +48,8 @@ def main(flags: Flags) -> None:
     shown = partial(cli.progress, unit="chunks of texts", description=flags.space)
     facts = text_facts(entry, weights, device, flags.batch_size)
     embed = TextCache(Path(flags.cache), facts, run, shown, flags.batch_size * side_by_side)
-    bare = ["a photo of a {}"] if flags.label_templates == ["{}"] else ["{}"]
-    sentences = class_sentences(entry, listed) if whole is listed.names else {}
-    spellings = ([flags.label_templates, sentences], [flags.label_templates if sentences else bare, {}])
-    tensors = {
-        name: embed_templates(embed, whole, *spelling)[rows] if names else np.zeros((0, tower.dim), np.float32)
-        for name, spelling in zip(("class_embeddings", "other_embeddings"), spellings, strict=True)
-    }
+    spellings = class_spellings(embed, names, listed, entry, flags.label_templates) if names else [np.zeros((0, tower.dim), np.float32)] * 2
+    tensors = dict(zip(("class_embeddings", "other_embeddings"), spellings, strict=True))
     metadata = provenance(
         ["torch", *LIBRARIES[entry.source]], study=flags.study, space=flags.space, model=flags.model, weights_sha256=weights
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from singflow import cli
-from singflow.analyses.controls import Case, Controls, ControlScores, Subspace, cases, draw_subspace, empty_table, matched
+from singflow.analyses.controls import Case, ControlScores, Removals, Subspace, cases, draw_subspace, empty_table, matched
 from singflow.analyses.metrics import Removal
 from singflow.artifacts.files import read_names, write_json
 from singflow.artifacts.shards import iterate_whole, label_rows, read_index
@@ -17,7 +17,7 @@ ROWS = 4096  # features looked at at once
 SHARES = 4e8  # bytes of the translators' shares that are held at once
 
 
-class Flags(Controls, cli.Command):
+class Flags(Removals, cli.Command):
     """Score every image after other subspaces are removed: parts of the null space, random ones, parts of the row space."""
 
     manifest: Path

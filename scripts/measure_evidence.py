@@ -18,7 +18,7 @@ from singflow.artifacts.files import read_json, read_names, write_json
 from singflow.artifacts.shards import label_rows, shard_path
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import provenance, read_null_basis, read_tensors, write_tensors
-from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, split
+from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate
 from singflow.translators.reference import study_and_training
 
 
@@ -80,7 +80,7 @@ def main(flags: Flags) -> None:
     floors, spread, conditional, r2 = np.zeros(n), 0.0, np.zeros((2, n)), 0.0
     if basis.shape[1]:
         axes, rank = coordinate_axes(basis, lambda: chain.from_iterable(each.features_alone() for each in pool))
-        sums, folder = GroupSums(split(training.manifest, flags.folds)), flags.report.parent
+        sums, folder = GroupSums(training.split(flags.folds)), flags.report.parent
         rows = Rows.read(training, head, axes, found.words, folder, sums)
         scored = rows if training is own else Rows.read(own, head, axes, found.words, folder, None)
         fitted = read_json(flags.translator).of_kind("lambda", float | None)

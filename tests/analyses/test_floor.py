@@ -95,7 +95,7 @@ def test_the_floor_is_the_mean_over_signs_and_says_how_much_they_spread(tmp_path
 
 def test_conditional_removal_takes_away_what_principal_coordinates_do_not_predict(tmp_path):
     images = Images(leak=0.3)
-    words, rows, scored, groups, place, rank, fits = fitted(images, tmp_path)
+    _, rows, scored, groups, place, rank, fits = fitted(images, tmp_path)
     texts = np.random.default_rng(5).standard_normal((60, 6))
     predictors = {each: fit.predictor for each, fit in fits.items()}
     found = image_scores(scored, rows.origin, place, rank, refit(rows, groups, fits, None), predictors, texts)
@@ -103,7 +103,10 @@ def test_conditional_removal_takes_away_what_principal_coordinates_do_not_predic
     fold, first = images.manifest["fold"].to_numpy()[images.image], images.view == 0
 
     def error(penalty):
-        return sum(((ridge(a[fold != k], b[fold != k], penalty).predict(a[first & (fold == k)]) - b[first & (fold == k)]) ** 2).sum() for k in range(3))
+        return sum(
+            ((ridge(a[fold != k], b[fold != k], penalty).predict(a[first & (fold == k)]) - b[first & (fold == k)]) ** 2).sum()
+            for k in range(3)
+        )
 
     best = min(LAMBDAS, key=error)
     for k in range(3):
@@ -142,7 +145,7 @@ def test_what_own_words_explain_wholly_is_its_own_floor(tmp_path):
 def test_images_beside_a_reference_are_scored_by_the_fit_of_all_its_images(tmp_path):
     images, others = Images(seed=1), Images(seed=2, n=9, views=3)
     others.head, others.x = images.head, others.x @ others.basis @ images.basis.T.astype(np.float32)
-    words, rows, scored, groups, place, rank, fits = fitted(images, tmp_path, scored=others)
+    _, rows, scored, groups, place, rank, fits = fitted(images, tmp_path, scored=others)
     found = image_scores(scored, rows.origin, place, rank, refit(rows, groups, fits, None))[0]
     model, first = ridge(images.x.astype(np.float64), images.z, PENALTY), others.x[others.view == 0]
     whole = model.predict(first)

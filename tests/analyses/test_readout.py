@@ -30,7 +30,12 @@ def planted(n=90, r=12, k=7, classes=9, m=5, seed=0, leak=1.0):
     rng = np.random.default_rng(seed)
     a, b = rng.standard_normal((n, r)) + 3.0, rng.standard_normal((n, k)) - 5.0
     logits = 2.0 * (a - 3.0) @ rng.standard_normal((r, classes))
-    z = np.tanh((a - 3.0) @ rng.standard_normal((r, m))) + leak * (b + 5.0) @ rng.standard_normal((k, m)) + 0.2 * rng.standard_normal((n, m)) + 2.0
+    z = (
+        np.tanh((a - 3.0) @ rng.standard_normal((r, m)))
+        + leak * (b + 5.0) @ rng.standard_normal((k, m))
+        + 0.2 * rng.standard_normal((n, m))
+        + 2.0
+    )
     return Block(a.astype(np.float32), b.astype(np.float32), logits.astype(np.float32), z.astype(np.float32), np.arange(n) % 5)
 
 
@@ -65,7 +70,10 @@ def test_sums_are_ridge_regression_on_the_features_for_every_fold_and_pair_of_fo
             found = sums.errors(which, left_out, LAMBDAS)
             for place, fold in enumerate(left_out):
                 judged = block.fold == fold
-                wanted = [((Ridge(alpha=each * spread).fit(x[which][train], z[train]).predict(x[which][judged]) - z[judged]) ** 2).sum() for each in LAMBDAS]
+                wanted = [
+                    ((Ridge(alpha=each * spread).fit(x[which][train], z[train]).predict(x[which][judged]) - z[judged]) ** 2).sum()
+                    for each in LAMBDAS
+                ]
                 np.testing.assert_allclose(found[place, :, 0], wanted, rtol=1e-6)
 
 
@@ -82,7 +90,9 @@ def test_kernels_are_kernel_ridge_regression_with_an_intercept():
             judged = block.fold == fold
             outer = (kernel[np.ix_(judged, train)] - kernel[np.ix_(train, train)].mean(0)) @ centre
             for at, each in enumerate(LAMBDAS):
-                model = KernelRidge(alpha=each * np.trace(inner) / train.sum(), kernel="precomputed").fit(inner, z[train] - z[train].mean(0))
+                model = KernelRidge(alpha=each * np.trace(inner) / train.sum(), kernel="precomputed").fit(
+                    inner, z[train] - z[train].mean(0)
+                )
                 wanted = ((model.predict(outer) + z[train].mean(0) - z[judged]) ** 2).sum()
                 assert found[place, at, 0] == pytest.approx(wanted, rel=1e-6)
 
@@ -123,11 +133,16 @@ def test_many_classes_are_compressed_before_their_leading_parts_are_taken(monkey
     assert np.isfinite(features.of(planted())).all()
 
 
-def test_blocks_of_any_size_give_the_same_errors():
-    block = planted()
-    for form in (lambda size: Kernels(parts(block, size), embeddings(block)), lambda size: Sums(parts(block, size), embeddings(block), Features.draw(parts(block, size), 0, 64))):
-        whole, small = (form(size).errors(WITH_NULL, (0,), LAMBDAS) for size in (90, 7))
-        np.testing.assert_allclose(small, whole, rtol=1e-4)
+@pytest.mark.parametrize("form", ["kernels", "sums"])
+def test_blocks_of_any_size_give_the_same_errors(form):
+    block, errors = planted(), []
+    for size in (90, 7):
+        blocks = parts(block, size)
+        readouts = (
+            Kernels(blocks, embeddings(block)) if form == "kernels" else Sums(blocks, embeddings(block), Features.draw(blocks, 0, 64))
+        )
+        errors.append(readouts.errors(WITH_NULL, (0,), LAMBDAS))
+    np.testing.assert_allclose(*errors, rtol=1e-4)
 
 
 @settings(deadline=None, max_examples=20)

@@ -9,7 +9,19 @@ import pytest
 import scipy
 from sklearn.kernel_ridge import KernelRidge
 
-from singflow.analyses.evidence import SHARES, Planted, Spread, Words, detectable, jackknife, measure, own_words, remainders, turn_deg, unique_r2
+from singflow.analyses.evidence import (
+    SHARES,
+    Planted,
+    Spread,
+    Words,
+    detectable,
+    jackknife,
+    measure,
+    own_words,
+    remainders,
+    turn_deg,
+    unique_r2,
+)
 from singflow.analyses.readout import Block, Features, Kernels, Scale, Sums
 
 LAMBDAS = [0.01, 0.1, 1.0, 10.0, 100.0]

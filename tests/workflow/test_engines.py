@@ -4,6 +4,7 @@ import json
 import os
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -145,23 +146,39 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
         "image_id", "label", "class_index", "predicted_index", "fold", "is_deg", "as_deg", "as_contrast_deg",
         "angle_original_deg", "angle_equivalent_deg", "conditional_is_deg", "conditional_as_deg", "null_energy", "logit_change",
         "control_is_deg", "control_as_deg", "matched_is_deg", "matched_as_deg",
-        "floor_is_deg", "floor_as_deg", "floor_conditional_is_deg",
+        "floor_is_deg",
     ]  # fmt: skip
     assert list(scores["image_id"]) == list(range(20)) and scores.notna().all().all()
     zero_shot = pd.read_parquet(results / "zero_shot/conse_minilm/efficientnet_lite0.parquet")
     assert list(zero_shot.columns) == ["image_id", "label", "translated", "equivalent", "embedding"]
     assert list(zero_shot["label"]) == list(scores["label"]) and (zero_shot["embedding"] == zero_shot["label"]).mean() > 0.8
-    refits = pd.read_parquet(results / "refits/conse_minilm/efficientnet_lite0.parquet")
-    best = json.loads((results / "refits/conse_minilm/efficientnet_lite0.json").read_text())["lambdas"][0]
-    assert list(refits["image_id"]) == list(range(20)) and abs(refits["is_deg"].mean()) < 1e-9 < refits["is_deg"].std()
-    assert best["is_deg"] == pytest.approx(scores["is_deg"].mean(), abs=1e-4) and best["lambda"] == fit["lambda"]
     assert (scores["is_deg"] > 0).all()
-    floor = json.loads((results / "floors/conse_minilm/efficientnet_lite0.json").read_text())
+    classes, _ = read_tensors(results / "classes/conse_minilm/efficientnet_lite0.safetensors", ["class_embeddings", "other_embeddings"])
+    named = ["class_embeddings", "word_weights", "offset"]
+    words, _ = read_tensors(results / "evidence/conse_minilm/efficientnet_lite0.safetensors", named)
+    assert {name: each.shape for name, each in words.items()} == {"class_embeddings": (1000, 384), "word_weights": (5,), "offset": (384,)}
+    assert np.array_equal(words["class_embeddings"], classes["class_embeddings"])
+    np.testing.assert_allclose(np.linalg.norm([*classes.values()], axis=2), 1.0, atol=1e-5)
+    evidence = json.loads((results / "evidence/conse_minilm/efficientnet_lite0.json").read_text())
+    assert set(evidence) == {
+        "n", "principal_dim", "null_dim", "r2", "r2_words", "unique_r2", "unique_r2_low", "unique_r2_high", "unique_r2_without",
+        "margin", "p", "turn_deg", "turn_low_deg", "turn_high_deg", "floor_is_deg", "floor_is_sd", "detectable", "blind_unique_r2", "lambdas",
+        "known_zero", "known_leak",
+    }  # fmt: skip
+    assert (evidence["n"], evidence["principal_dim"], evidence["null_dim"]) == (20, 1000, 280)
+    assert evidence["unique_r2_low"] < evidence["unique_r2"] < evidence["unique_r2_high"] and len(evidence["unique_r2_without"]) == 5
+    images = pd.read_parquet(results / "evidence_images/conse_minilm/efficientnet_lite0.parquet")
+    assert list(images.columns) == ["image_id", "floor_is_deg", "conditional_is_deg", "conditional_as_deg"]
+    assert all(images[column].equals(scores[column]) for column in images)
+    assert images["floor_is_deg"].mean() == pytest.approx(evidence["floor_is_deg"], abs=1e-9)
+    planted = pd.read_parquet(results / "evidence/conse_minilm/efficientnet_lite0.parquet")
+    assert list(planted.columns) == ["share", "draw", "unique_r2", "unique_r2_low", "p"]
+    assert planted.groupby("share").size().to_dict() == {0.0: 4, 0.01: 4, 0.03: 4, 0.1: 4}
     extension = pd.read_parquet(results / "head_extensions/conse_minilm/efficientnet_lite0.parquet")
-    assert extension.dtypes.map(str).to_dict() == {"directions": "int64", "r2": "float64", "r2_low": "float64", "r2_high": "float64"}
-    assert list(extension["directions"]) == list(range(len(extension))) and (extension["r2_low"] < extension["r2_high"]).all()
-    ends = extension["r2"].iloc[[0, -1]].tolist()
-    assert ends == pytest.approx([floor["r2_principal"], floor["r2"]], abs=1e-9)
+    kinds = {"directions": "int64"} | dict.fromkeys(["unique_r2", "unique_r2_low", "unique_r2_high"], "float64")
+    assert extension.dtypes.map(str).to_dict() == kinds
+    assert list(extension["directions"]) == list(range(281)) and (extension["unique_r2_low"] <= extension["unique_r2_high"]).all()
+    assert extension["unique_r2"].iloc[[0, -1]].tolist() == pytest.approx([0.0, evidence["unique_r2"]], abs=1e-6)
     assert len(pd.read_parquet(results / "head_extensions/conse_minilm/tiny.parquet")) == 1
     concepts = pd.read_parquet(results / "concepts/conse_minilm/efficientnet_lite0.parquet")
     assert list(concepts.columns) == [
@@ -225,7 +242,7 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
 
 TABLES = {
     "models": 2, "angle_ladder": 6,
-    "labels": 38, "label_correlations": 1, "controls": 5, "orders": 9, "model_pairs": 0, "order_agreement": 8, "concepts": 380,
+    "labels": 38, "label_correlations": 1, "controls": 5, "orders": 1, "model_pairs": 0, "order_agreement": 0, "concepts": 380,
     "spurious": None, "steering": 4, "translators": 10, "null_validation": 6, "rank_curves": 20, "head_extensions": 2, "probes": 2,
 }  # fmt: skip
 
@@ -237,7 +254,8 @@ def test_every_table_says_on_what_its_numbers_rest(snakemake_project, name):
     assert TABLES[name] in (None, len(table))
     rule = {"rank_rule"} if name != "translators" else set()  # of translators, which know no null space
     quality = {"translator", "validation_r2", "marks"} if name != "null_validation" else set()  # of heads alone
-    assert {"seed"} | rule | quality <= set(table) and {"n", "n_images", "n_labels", "n_models"} & set(table)
+    number = {"n", "n_images", "n_labels", "n_models"} & set(table) or name == "model_pairs"  # n_evidence in models.csv
+    assert {"seed"} | rule | quality <= set(table) and number
     if quality and name != "translators":
         assert (table["translator"] == "weak").all()
 
@@ -340,7 +358,7 @@ def test_an_edit_of_code_re_runs_exactly_the_steps_that_it_can_change(projects, 
 @pytest.mark.parametrize(
     ("pattern", "replacement", "steps"),
     [
-        (r"permutations: 4", "permutations: 5", {f"measure_floor@conse_minilm-{model}" for model in MODELS}),
+        (r"draws: 4", "draws: 5", {f"measure_evidence@conse_minilm-{model}" for model in MODELS}),
         (r"extremes: 8", "extremes: 7", {"plot_concepts"}),
         (r"unusual_labels: \[\]", "unusual_labels: [goose]", {"summarize"}),
         (
@@ -368,7 +386,7 @@ def test_one_changed_parameter_re_runs_exactly_its_steps(projects, pattern, repl
     ("pattern", "replacement", "first", "later"),
     [
         (r"resamples: 200", "resamples: 300", {"summarize"}, {"compare_models"}),
-        (r"- 1\.0\n", "- 2.0\n", *({f"{step}@conse_minilm-{model}" for model in MODELS} for step in ("fit_translator", "measure_floor"))),
+        (r"- 1\.0\n", "- 2.0\n", *({f"{step}@conse_minilm-{model}" for model in MODELS} for step in ("fit_translator", "measure_evidence"))),
         (
             r"an image of a jellyfish",
             "a jeep",

@@ -22,7 +22,13 @@ ERROR = "conse_minilm.efficientnet_lite0.mlp3.kept.validation_mse"
 def sweep(tmp_path_factory):
     """A study of one model, its translators computed and committed, and after that a queue of four settings."""
     project = Project(tmp_path_factory.mktemp("sweep") / "project")
-    project.study(models=["efficientnet_lite0"], extraction={"views": 1}, comparison={"kinds": ["mlp3"]})
+    project.study(
+        models=["efficientnet_lite0"],
+        extraction={"views": 1},
+        comparison={"kinds": ["mlp3"]},
+        translator={"reference": None},
+        controls={"known": "none"},
+    )
     project.commit()
     shell(project, blocks("Sweeps")[0])
     project.baseline = error(project)

@@ -15,12 +15,9 @@ from singflow.translators.ridge import Affine
 MOST_SUBSPACES = 1000  # drawn at random: their mean angle is known to a hundredth of a degree by then
 
 
-class Controls(Section):
-    """Controls: models whose answer is known, and the removal of other subspaces."""
+class Removals(Section):
+    """Removal of other subspaces: what the loss of dimensions alone does."""
 
-    known: Literal["auto", "none"] = Field(
-        "auto", description="auto: `singflow study` adds the known zero and the known leak to a study of packaged classifiers | none"
-    )
     dimensions: list[Annotated[int, Field(ge=1, le=WIDEST)]] = Field(
         [8, 24, 64, 128, 280, 536, 1048, 3096], description="compare models at these dimensions too, as far as each null space has them"
     )
@@ -29,10 +26,18 @@ class Controls(Section):
     tolerance_deg: float = Field(0.1, gt=0, le=180, description="degrees; drawing stops at this standard error of the mean IS over draws")
 
     @model_validator(mode="after")
-    def _ordered(self) -> "Controls":
+    def _ordered(self) -> "Removals":
         if self.max_draws < self.min_draws:
             raise ValueError(f"max_draws ({self.max_draws}) is below min_draws ({self.min_draws})")
         return self
+
+
+class Controls(Removals):
+    """Controls: models whose answer is known, and the removal of other subspaces."""
+
+    known: Literal["auto", "none"] = Field(
+        "auto", description="auto: `singflow study` adds the known zero and the known leak to a study of packaged classifiers | none"
+    )
 
 
 SUBSPACES = ["null", "random", "row"]

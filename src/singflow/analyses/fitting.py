@@ -1,4 +1,4 @@
-"""Translators and floors fitted to images: what is read of them, and which penalties are taken."""
+"""Translators fitted to images, and how well they agree with them."""
 
 from __future__ import annotations
 

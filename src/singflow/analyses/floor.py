@@ -17,7 +17,7 @@ from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.shards import in_blocks
 from singflow.errors import InputError
 from singflow.parallel import map_apart
-from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, penalties
+from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, penalties, ridge
 from singflow.translators.reference import Paired
 from singflow.translators.ridge import Affine
 
@@ -144,9 +144,7 @@ def answers(sums: GroupSums, place: np.ndarray, rank: int, penalty: float, lambd
     def answer(groups: list[int]) -> Answer:
         made, predicting = sums.of(groups), between.of(groups)
         (alpha,) = penalties(made, [penalty])
-        return Answer(
-            groups, made.inverse(alpha).astype(np.float32), made.feature_mean, made.n, predicting.solve(*penalties(predicting, [best]))
-        )
+        return Answer(groups, made.inverse(alpha).astype(np.float32), made.feature_mean, made.n, ridge(predicting, best))
 
     return dict(zip(used, map_apart(answer, used.values(), threads), strict=True))
 

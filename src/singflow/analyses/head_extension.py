@@ -45,11 +45,8 @@ def head_extension(readouts: Kernels | Sums, spread: Spread, lambdas: tuple[floa
     def gains(left_out: tuple[int, ...]) -> np.ndarray:
         plain = readouts.errors(PLAIN, left_out, [lambdas[0]])[:, 0, 0]
         nested = readouts.nested(left_out, lambdas[1])[:, 1:]
-        with_null = (
-            np.pad(nested, ((0, 0), (0, max(most - nested.shape[1], 0))), mode="edge")[:, :most]
-            if nested.size
-            else np.empty((len(left_out), 0))
-        )
+        nested = nested if nested.size else plain[:, None]
+        with_null = np.pad(nested, ((0, 0), (0, max(most - nested.shape[1], 0))), mode="edge")[:, :most]
         return np.column_stack([np.zeros(len(left_out)), plain[:, None] - with_null])
 
     whole = sum(gains((fold,))[0] for fold in folds) / sum(spread.of((fold,))[0] for fold in folds)

@@ -347,6 +347,15 @@ def seen_by_translators(models: pd.DataFrame, manifest: pd.DataFrame) -> str:
     return f"all out of sample: translators are fitted on {n_train} rows of the reference {reference}"
 
 
+def paper_scores(models: pd.DataFrame) -> str:
+    """The paper's scores of the models of a space, in one line."""
+    listed = [
+        f"{marked(row['model'], row['marks'])} {row['as_mean']:+.2f}, {row['as_abs_mean']:.2f}, {_number(row['is_per_as'], 1)}"
+        for row in controls_last(models).to_dict("records")
+    ]
+    return f"The paper's scores (AS, |AS|, IS/|AS|), which decide nothing here: {'; '.join(listed)}"
+
+
 def controls_last(models: pd.DataFrame) -> pd.DataFrame:
     """Rows of tables/models.csv with the controls behind the others."""
     return models.loc[is_control(models).sort_values(kind="stable").index]
@@ -417,11 +426,7 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
                 for row in rows
             ],
         )
-        lines.append("The paper's scores (AS, |AS|, IS/|AS|): " + "; ".join(
-            f"{marked(row['model'], row['marks'])} {row['as_mean']:+.2f}, {row['as_abs_mean']:.2f}, {_number(row['is_per_as'], 1)}"
-            for row in rows
-        ))  # fmt: skip
-        lines.append("")
+        lines += [paper_scores(group), ""]
         lines += [line for row in rows for line in textwrap.wrap(said(row), 130, subsequent_indent="  ")]
         lines.append("")
     lines += [
@@ -430,8 +435,6 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
         "turn: D in degrees. detectable: the smallest planted leak that this study finds. n per dim: images for each feature dimension.",
         "R2: share of meaning that the translator explains in images it has not seen; in brackets what the model's own words explain.",
     ]
-    if models["top1"].isna().any():
-        lines.append("top-1 -: no image has a label that is a class of the model, so that nothing can be right or wrong.")
     zeros = models.loc[models["known_zero"], "model"].unique()
     if len(zeros):
         named = f"{MARKS[ZERO]} {', '.join(zeros)}"

@@ -162,15 +162,10 @@ class Texts:
         texts, others : ndarray of shape (C, m)
             Unit embeddings.
         """
-        from singflow.towers.spaces import class_sentences, embed_templates
+        from singflow.towers.spaces import class_spellings
 
-        whole = listed.names if set(names) <= set(listed.names) else names  # embedded once for all heads that are parts of it
-        rows = [{name: row for row, name in enumerate(whole)}[name] for name in names]
-        sentences = class_sentences(self.entry, listed) if whole is listed.names else {}
-        bare = ["a photo of a {}"] if self.templates == ["{}"] else ["{}"]
-        texts = embed_templates(self._of_tower, whole, self.templates, sentences)
-        others = embed_templates(self._of_tower, whole, self.templates if sentences else bare, {})
-        return texts[rows].astype(np.float64), others[rows].astype(np.float64)
+        texts, others = class_spellings(self._of_tower, names, listed, self.entry, self.templates)
+        return texts.astype(np.float64), others.astype(np.float64)
 
     def _of_tower(self, texts: list[str]) -> np.ndarray:
         """Stored embeddings, and those of the tower for texts that lack one."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, SpaceEntry, resolve_models, resolve_spaces
-from singflow.config.study import complete
+from singflow.config.study import filled
 from singflow.errors import InputError
 from singflow.planning import costs
 from singflow.planning.benchmarks import read_benchmark
@@ -98,7 +98,7 @@ def calibrate(folder: Path, registries: tuple[Path, Path], gpu: bool, used: Mapp
     InputError
         When the folder holds no study that has run, or a file in it is damaged.
     """
-    study = complete(read_yaml(folder / "params.yaml"))  # of an older version, with the keys that it had
+    study = filled(read_yaml(folder / "params.yaml"))  # of an older version, with the keys that it had
     files = sorted((folder / "benchmarks").rglob("*.tsv"))
     if not files:
         raise InputError(f"{folder}: holds no benchmarks/: run the study with Snakemake first, or name another one")

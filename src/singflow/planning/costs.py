@@ -656,7 +656,7 @@ def seconds(step: str, size: Size) -> float:
 
 
 def _read_by(step: str, size: Size) -> Size:
-    """The size with the images and the tower that a step reads: with a reference, fits have the larger of it and the study; tests have both."""
+    """The size with the tower and images that a step reads: with a reference, fits have the larger of it and the study, tests have both."""
     if step == "embed_classes":
         return replace(size, parameters_m=size.of_space[0], gmacs=size.of_space[1])
     images, shards = max(size.reference, (size.images, size.shards))

@@ -7,8 +7,8 @@ import pandas as pd
 import scipy
 
 from singflow.analyses.ranking import render_orders
-from singflow.analyses.summary import controls_last, rank_differences, said
-from singflow.analyses.tables import EDGE, MARKS, SEEN, WEAK, marked
+from singflow.analyses.summary import controls_last, paper_scores, rank_differences, said
+from singflow.analyses.tables import EDGE, MARKS, SEEN, WEAK
 
 MOST = 3  # pairs of models that a sentence names
 
@@ -50,12 +50,7 @@ def below_the_table(models: pd.DataFrame, pairs: pd.DataFrame, orders: pd.DataFr
     list of str
         A paragraph each.
     """
-    scores = "; ".join(
-        f"{marked(row['model'], row['marks'])} {row['as_mean']:+.2f}°, {row['as_abs_mean']:.2f}°, "
-        + ("-" if pd.isna(row["is_per_as"]) else f"{row['is_per_as']:.1f}")
-        for row in controls_last(models).to_dict("records")
-    )
-    paragraphs = [f"The paper's scores (AS, |AS|, IS/|AS|), which decide nothing here: {scores}."]
+    paragraphs = [f"{paper_scores(models)}."]
     paragraphs += [f"{line.strip()}." for line in render_orders(orders, agreement).splitlines()]
     return [*paragraphs, *pairs_said(pairs), *blind_said(models)]
 

@@ -66,17 +66,25 @@ class Tolerance(NamedTuple):
 TOLERANCES = (
     Tolerance("registry/|data/", ".*", 0, 0, "itself", "copied, not computed"),
     Tolerance("features/.*/head", ".*", 0, 1e-6, "its row's norm", "copied; random weights are drawn by the processor's kernels"),
-    Tolerance("features/|embeddings/|prompts/|classes/|evidence/", "features|.*embeddings", 0, 1e-4, "its row's norm", "a network's float32 sums"),
+    Tolerance(
+        "features/|embeddings/|prompts/|classes/|evidence/", "features|.*embeddings", 0, 1e-4, "its row's norm", "a network's float32 sums"
+    ),
     Tolerance("projectors/", "null_basis", 1e-6, 0, "itself", "sine of the largest angle between the spans: a basis is free to rotate"),
     Tolerance("projectors/", "singular_values|tolerance", 0, 1e-6, "itself", "float64 sums"),
     Tolerance(
-        "translators/.*/linear.safetensors|evidence/.*.safetensors", ".*",
-        0, 1e-2, "its tensor's root mean square", "a linear system of such features",
+        "translators/.*/linear.safetensors|evidence/.*.safetensors",
+        ".*",
+        0,
+        1e-2,
+        "its tensor's root mean square",
+        "a linear system of such features",
     ),  # fmt: skip
     Tolerance("translators/.*.safetensors", ".*", 0, 1e-1, "its tensor's root mean square", "rounding that training makes larger"),
     Tolerance(r".*\.txt", ".*", 1e-1, 1e-3, "itself", "rounded for print"),
     Tolerance(r".*", ".*(logit|max_error|orthonormality).*", 1e-3, 1e-3, "itself", "logits; for null parts rounding alone"),
-    Tolerance(r".*", "p|.*_p|p_holm|.*(spearman|kendall|pearson).*", 2e-2, 0, "itself", "p-values, some by permutations, in which ties fall"),
+    Tolerance(
+        r".*", "p|.*_p|p_holm|.*(spearman|kendall|pearson).*", 2e-2, 0, "itself", "p-values, some by permutations, in which ties fall"
+    ),
     Tolerance(r".*", ".*(mse|loss).*", 0, 1e-2, "itself", "mean squares of small numbers"),
     Tolerance(r".*", ".*(r2|cosine|energy|share|accuracy|gain|top1).*", 1e-3, 0, "itself", "shares and cosines"),
     Tolerance(r".*", ".*", 1e-2, 1e-3, "itself", "degrees, and what follows from them"),

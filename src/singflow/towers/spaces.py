@@ -213,6 +213,37 @@ def class_sentences(entry: SpaceEntry, classes: Classes) -> dict[str, str]:
     return dict(zip(classes.names, _imagenet_sentences(), strict=True)) if synsets == list(range(len(classes.names))) else {}
 
 
+def class_spellings(
+    embed: Encode, names: list[str], listed: Classes, entry: SpaceEntry, templates: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The classes of a head as own words are made of them, and the same classes in other words.
+
+    Parameters
+    ----------
+    embed : callable
+        Gives unit embeddings (n, m) of n texts.
+    names : list of str
+        The head's classes, in the order of its rows.
+    listed : Classes
+        A list of classes, of which a space may have sentences.
+    entry : ConSEEntry or OpenCLIPEntry
+        Resolved entry of config/spaces.yaml.
+    templates : list of str
+        As fill() takes them.
+
+    Returns
+    -------
+    texts, others : ndarray of shape (C, m)
+        Unit embeddings: the space's own sentences and the filled templates, or where it has none the filled templates and bare names.
+    """
+    whole = listed.names if set(names) <= set(listed.names) else names  # embedded once for all heads that are parts of it
+    rows = [{name: row for row, name in enumerate(whole)}[name] for name in names]
+    sentences = class_sentences(entry, listed) if whole is listed.names else {}
+    bare = ["a photo of a {}"] if templates == ["{}"] else ["{}"]
+    texts = embed_templates(embed, whole, templates, sentences)
+    return texts[rows], embed_templates(embed, whole, templates if sentences else bare, {})[rows]
+
+
 def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> TextTower:
     """The text tower of a space; the image tower is not kept.
 

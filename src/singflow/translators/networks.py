@@ -248,7 +248,7 @@ class Pairs:
         Raises
         ------
         InputError
-            With fewer than two training rows, without held-out images, or for shards that do not fit together.
+            Without training rows, without held-out images, or for shards that do not fit together.
         """
         digest = hashlib.sha256(self._training.data)
         features, embeddings = _Spread(), _Spread()
@@ -260,9 +260,9 @@ class Pairs:
                 rows = chosen[start : start + BLOCK]
                 features.update(shard["features"][rows])
                 embeddings.update(targets[rows])
-        if features.n < 2 or self._training.all():
+        if not features.n or self._training.all():
             raise InputError(
-                f"a translator needs at least two training rows and one held-out image, not {features.n} and "
+                f"a translator needs at least one training row and one held-out image, not {features.n} and "
                 f"{(~self._training).sum()}: add images"
             )
         return Moments(features.n, *features.mean_and_scale(), *embeddings.mean_and_scale(), digest.hexdigest())
