@@ -1,18 +1,26 @@
+import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from singflow.analyses.statistics import Sample
 from singflow.analyses.summary import (
     EMPTY,
+    FOUND,
     MEANING,
-    NONE,
-    SOME,
+    MISSED,
+    NOTHING,
+    TRACE,
     UNJUDGED,
+    UNTOLD,
     ZERO,
     correlate_labels,
+    judge,
     render_text,
+    said,
     summarize_labels,
     summarize_model,
     verdict,
@@ -25,11 +33,14 @@ TRANSLATOR = {
     "alpha": 10.0, "lambda": 1.0, "lambda_at_edge": False, "folds": 5, "in_sample": False, "reference": None, "validation_cosine": 0.7,
     "baseline_cosine": 0.5, "validation_r2": 0.3, "n_train": 80, "n_validation": 20,
 }  # fmt: skip
-FLOOR = {
-    "known_zero": False, "known_leak": False, "permutations": 20, "p_is": 1 / 21, "p_as_abs": 0.5, "p_conditional_is": 1 / 21,
-    "conditional_excess_deg": 2.0,
-    "r2_principal": 0.25, "delta_r2": 0.05, "delta_r2_low": 0.01, "delta_r2_high": 0.09,
+EVIDENCE = {
+    "n": 640, "known_zero": False, "known_leak": False, "r2_words": 0.4, "unique_r2": 0.06, "unique_r2_low": 0.03, "unique_r2_high": 0.09,
+    "margin": 0.005, "p": 0.01, "turn_deg": 9.0, "turn_low_deg": 6.0, "turn_high_deg": 12.0, "detectable": 0.03, "blind_unique_r2": 0.001,
+    "floor_is_deg": 4.6, "floor_is_sd": 0.1,
 }  # fmt: skip
+UNMEASURED = dict.fromkeys(
+    ["unique_r2", "unique_r2_low", "unique_r2_high", "p", "turn_deg", "turn_low_deg", "turn_high_deg", "detectable", "blind_unique_r2"]
+)
 PROJECTOR = {"null_dim": 280, "rank": 1000, "rule": "exact", "weight_dtype": "float32", "rank_stored": 1000, "rank_float64": 1000}
 
 
@@ -52,25 +63,34 @@ def scores():
             "matched_is_deg": generator.gamma(9.0, size=40),
             "floor_is_deg": generator.gamma(6.0, size=40),
             "conditional_is_deg": generator.gamma(7.0, size=40),
-            "floor_conditional_is_deg": generator.gamma(5.0, size=40),
         }
     )
 
 
-def test_intervals_hold_the_fit_where_it_is_known_and_say_what_they_hold(scores):
-    through = np.linspace(-9, 9, len(scores))
-    known = {"reference": False, "image_id": scores["image_id"], "label": scores["label"]}
-    refits = pd.DataFrame(known | {"is_deg": through - through.mean()})
-    others = pd.concat([refits.assign(reference=True)] * 3)
-    alone, *both = (summarize_model(scores, PROJECTOR, TRANSLATOR, FLOOR, None, ENTRY, each, **OPTIONS) for each in (None, refits, others))
-    for each, wider in zip(both, (1.5, 1.2), strict=True):
-        assert (alone["intervals"], each["intervals"]) == ("images", "images, refit")
-        assert each["is_mean"] == alone["is_mean"] and each["is_high"] - each["is_low"] > wider * (alone["is_high"] - alone["is_low"])
-        assert (each["as_low"], each["as_high"]) == (alone["as_low"], alone["as_high"])
+def summarized(scores, evidence=(), translator=(), projector=(), entry=ENTRY, **options):
+    """The row of a model that differs from the usual one."""
+    return summarize_model(
+        scores, PROJECTOR | dict(projector), TRANSLATOR | dict(translator), EVIDENCE | dict(evidence), entry, **OPTIONS | options
+    )
 
 
-def test_a_row_holds_the_means_their_intervals_and_the_ratios(scores):
-    row = summarize_model(scores, PROJECTOR, TRANSLATOR, FLOOR, None, ENTRY, **OPTIONS)
+def text_of(scores, **rows):
+    """The text of models of one space, by name, as summarize writes it."""
+    models = [{"space": "s", "model": name, **row} for name, row in rows.items()]
+    judge(models, 0.95)
+    return render_text("mine", pd.DataFrame(models), scores.assign(split="train"), 0.95, 0.2)
+
+
+def cells(text):
+    """Rows of the table in a text, in order, as lists of cells; the first is the header."""
+    lines = text.split("\n")
+    start = next(number for number, line in enumerate(lines) if line.startswith("Space s:")) + 1
+    end = next(number for number, line in enumerate(lines) if line.startswith("The paper's scores"))
+    return [re.split(r"\s{2,}", line.strip()) for line in lines[start:end]]
+
+
+def test_a_row_holds_the_means_their_intervals_the_ratios_and_what_the_test_found(scores):
+    row = summarized(scores)
     size = scores["as_deg"].abs()
     expected = {
         "is_mean": scores["is_deg"].mean(),
@@ -80,147 +100,194 @@ def test_a_row_holds_the_means_their_intervals_and_the_ratios(scores):
         "is_per_as": scores["is_deg"].mean() / size.mean(),
         "is_per_control": scores["is_deg"].mean() / scores["control_is_deg"].mean(),
         "is_per_matched": scores["is_deg"].mean() / scores["matched_is_deg"].mean(),
-        "floor_is_mean": scores["floor_is_deg"].mean(),
         "conditional_is_mean": scores["conditional_is_deg"].mean(),
-        "floor_conditional_is_mean": scores["floor_conditional_is_deg"].mean(),
         "as_contrast_mean": scores["as_contrast_deg"].mean(),
-        "delta_r2": 0.05,
+        "floor_is_mean": 4.6,
+        "floor_is_sd": 0.1,
+        "n_images": 40,
+        "n_evidence": 640,
+        "n_per_dim": 0.5,
         "top1": 15 / 20,
         "max_logit_change": 1e-6,
-    }
+    } | {name: each for name, each in EVIDENCE.items() if name not in ("n", "floor_is_deg", "floor_is_sd")}
     assert {name: row[name] for name in expected} == pytest.approx(expected)
-    for name in ("is", "as", "as_abs", "control_is", "control_as"):
+    for name in ("is", "as", "as_abs", "control_is", "control_as", "conditional_is", "matched_is", "as_contrast"):
         assert row[f"{name}_low"] < row[f"{name}_mean"] < row[f"{name}_high"]
     within = scores.groupby("label")["is_deg"].var() * scores.groupby("label").size()
     half = 1.96 * math.sqrt(within.sum()) / 40
     assert row["is_high"] - row["is_low"] == pytest.approx(2 * half, rel=0.2)
     assert row["is_per_as_low"] < row["is_per_as"] < row["is_per_as_high"] and row["seed"] == 0
-    assert (row["translator"], row["verdict"], row["note"]) == ("good", MEANING, "")
+    assert (row["translator"], row["note"], row["intervals"], row["weights_id"]) == ("good", "", "images", ENTRY.id)
+    assert json.loads(json.dumps(row, allow_nan=False)) == row  # for metrics.json
+
+
+def test_no_interval_of_an_angle_goes_below_0_and_those_of_signed_scores_may(scores):
+    rare = np.array([0.01, 0.01, 0.01, 9.0])  # an interval about the mean that is wider than the mean
+    few = scores.iloc[:4].assign(is_deg=rare, as_deg=-rare, control_is_deg=rare, conditional_is_deg=rare, matched_is_deg=rare)
+    sample = Sample.of(few["label"], "images")
+    plain, _ = sample.interval(rare.mean(), sample.means(rare[:, None], 300, 0)[:, 0], 0.95)
+    row = summarized(few)
+    assert plain < 0 and [row[f"{name}_low"] for name in ("is", "as_abs", "control_is", "conditional_is", "matched_is")] == [0.0] * 5
+    assert row["as_mean"] < 0 < row["as_high"] == pytest.approx(-plain)
 
 
 def test_a_single_label_has_no_contrast(scores):
-    row = summarize_model(scores.assign(as_contrast_deg=np.nan), PROJECTOR, TRANSLATOR, FLOOR, None, ENTRY, **OPTIONS)
-    assert row["as_contrast_mean"] is row["as_contrast_low"] is None
-
-
-@pytest.mark.parametrize(
-    ("null_dim", "changed", "expected"),
-    [
-        (0, {}, EMPTY),
-        (9, {"known_zero": True}, ZERO),
-        (9, {}, MEANING),
-        (9, {"p_conditional_is": None, "known_zero": True}, ZERO),
-        (9, {"p_conditional_is": None}, UNJUDGED),
-        (9, {"p_conditional_is": 0.06}, SOME),
-        (9, {"delta_r2_low": -0.01}, SOME),
-        (9, {"delta_r2_low": None}, SOME),
-        (9, {"p_conditional_is": 1.0, "delta_r2_low": 0.0}, NONE),
-    ],
-)
-def test_the_verdict_follows_from_the_floor_and_from_what_the_null_space_adds(null_dim, changed, expected):
-    assert verdict(null_dim, FLOOR | changed, None, 0.05) == expected
-
-
-@pytest.mark.parametrize(
-    ("zero", "expected"),
-    [
-        ({"delta_r2": -0.1, "p_conditional_is": 0.5, "conditional_excess_deg": 9.0}, MEANING),
-        ({"delta_r2": 0.02, "p_conditional_is": 0.5, "conditional_excess_deg": 9.0}, SOME),
-        ({"delta_r2": -0.1, "p_conditional_is": 0.05, "conditional_excess_deg": 1.9}, MEANING),
-        ({"delta_r2": -0.1, "p_conditional_is": 0.05, "conditional_excess_deg": 2.1}, SOME),
-        ({"delta_r2": 0.02, "p_conditional_is": 0.01, "conditional_excess_deg": 2.1}, NONE),
-    ],
-)
-def test_only_what_lies_beyond_the_known_zero_counts(zero, expected):
-    assert verdict(9, FLOOR, FLOOR | {"known_zero": True} | zero, 0.05) == expected
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"known_zero": True, "p_conditional_is": 0.5, "delta_r2_low": -0.01}, "is at its floor and adds nothing, as it must be"),
-        (
-            {"known_zero": True, "p_conditional_is": 0.5},
-            "yet adds to a linear read-out (Delta R2 +0.050): of the others, only what lies beyond",
-        ),
-        ({"known_zero": True}, "is above its floor, as it must not be"),
-        ({"known_leak": True}, "is found to hold it, as it must be"),
-        ({"known_leak": True, "p_conditional_is": 0.5}, "is not found to hold it beyond doubt"),
-    ],
-)
-def test_the_text_says_first_whether_the_controls_came_out_as_they_must(scores, changes, words):
-    row = summarize_model(scores, PROJECTOR, TRANSLATOR, FLOOR | changes, None, ENTRY, **OPTIONS)
-    text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), scores.assign(split="train"), 0.95, 0.2)
-    first = text.partition("\n\n")[0].splitlines()[1:]
-    assert first[0].startswith("Control in s: m") and words in " ".join(map(str.strip, first))
+    row = summarized(scores.assign(as_contrast_deg=np.nan))
+    assert row["as_contrast_mean"] is row["as_contrast_low"] is row["as_contrast_high"] is None
 
 
 def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(scores):
-    nothing = scores.assign(is_deg=0.0, as_deg=0.0, control_is_deg=0.0, control_as_deg=0.0)
-    row = summarize_model(nothing, PROJECTOR | {"null_dim": 0}, TRANSLATOR, FLOOR, None, ENTRY, **OPTIONS)
-    assert row["is_per_as"] is None and row["is_per_control"] is None
-    assert (row["is_mean"], row["is_low"], row["is_high"]) == (0.0, 0.0, 0.0)
-    assert "no null space" in row["note"]
+    angles = ["is_deg", "as_deg", "control_is_deg", "control_as_deg", "conditional_is_deg", "matched_is_deg"]
+    row = summarized(
+        scores.assign(**dict.fromkeys(angles, 0.0)), UNMEASURED | {"floor_is_deg": 0.0, "floor_is_sd": 0.0}, (), {"null_dim": 0}
+    )
+    assert [row[name] for name in ("is_per_as", "is_per_control", "is_per_matched", "is_per_as_low")] == [None] * 4
+    assert (row["is_mean"], row["is_low"], row["is_high"]) == (0.0, 0.0, 0.0) and "no null space" in row["note"]
+    text = text_of(scores, m=row)
+    assert cells(text)[1] == ["m", "0", "0.64", "0.30 (0.40)", "0.0", "0.0", "-", "-", "-", EMPTY]
+    assert "m: the head has no null space. The logits see every direction.\n" in text and f"m: {row['note']}.\n" in text
 
 
-def test_images_outside_the_classes_give_no_top1(scores):
-    manifest, explained = scores.assign(split="train"), "top-1 -: no image has a label that is a class of the model"
-    row = summarize_model(scores.assign(class_index=-1), PROJECTOR, TRANSLATOR, FLOOR, None, ENTRY, **OPTIONS)
-    assert row["top1"] is None
-    assert explained in render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
-    known = summarize_model(scores, PROJECTOR, TRANSLATOR, FLOOR, None, ENTRY, **OPTIONS)
-    assert explained not in render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **known}]), manifest, 0.95, 0.2)
+# Verdicts
 
 
-def floors_of(scores, p):
-    """Labels beside their floors; p: p-values by label."""
-    return scores.groupby("label")[["floor_is_deg"]].mean().assign(p_is_deg=pd.Series(p)).reset_index()
+LEVEL = 0.05
+CLEAR = {
+    "null_dim": 280, "known_zero": False, "known_leak": False, "in_sample": False, "validation_r2": 0.3, "unique_r2_low": 0.03,
+    "p_holm": 0.01, "detectable": 0.03,
+}  # fmt: skip
+DOUBTFUL = CLEAR | {"p_holm": 0.06}
+LOW = {"p_holm": 1.0, "unique_r2_low": -0.01}
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (CLEAR, MEANING),
+        (CLEAR | {"p_holm": LEVEL}, MEANING),
+        (CLEAR | {"unique_r2_low": -0.01, "detectable": None}, MEANING),
+        (DOUBTFUL, TRACE),
+        (DOUBTFUL | {"detectable": None}, TRACE),
+        (DOUBTFUL | {"unique_r2_low": 1e-7}, NOTHING),
+        (CLEAR | LOW, NOTHING),
+        (CLEAR | LOW | {"detectable": 0.1}, NOTHING),
+        (CLEAR | LOW | {"detectable": None}, UNTOLD),
+    ],
+)
+def test_the_verdict_follows_from_d_its_interval_and_what_the_study_could_have_seen(row, expected):
+    assert verdict(row, LEVEL) == expected
+
+
+FIRST = [  # what decides, from the first on
+    ({"null_dim": 0}, EMPTY),
+    ({"known_zero": True}, ZERO),
+    ({"in_sample": True}, UNJUDGED),
+    ({"unique_r2_low": None, "p_holm": 1.0}, UNTOLD),
+    ({"validation_r2": 0.0}, UNTOLD),
+]
+
+
+@pytest.mark.parametrize("place", range(len(FIRST)))
+@pytest.mark.parametrize("rest", [CLEAR, DOUBTFUL, CLEAR | LOW, CLEAR | {"known_leak": True}])
+def test_what_forbids_a_verdict_comes_before_all_that_it_forbids(place, rest):
+    alone, expected = FIRST[place]
+    assert verdict(rest | alone, LEVEL) == expected
+    row = dict(rest)
+    for change, _ in reversed(FIRST[place:]):
+        row |= change
+    assert verdict(row, LEVEL) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({}, FOUND), ({"p_holm": 0.06}, MISSED), (LOW, MISSED), (LOW | {"detectable": None}, MISSED)],
+)
+def test_a_known_leak_is_found_or_missed(changes, expected):
+    assert verdict(CLEAR | {"known_leak": True} | changes, LEVEL) == expected
+
+
+def test_the_score_is_never_asked():
+    class Asked(dict):
+        def __getitem__(self, key):
+            assert key in CLEAR
+            return super().__getitem__(key)
+
+    assert verdict(Asked(CLEAR | LOW | {"is_mean": 90.0, "floor_is_mean": 1.0, "conditional_is_mean": 90.0}), LEVEL) == NOTHING
+
+
+def judged(**p):
+    """Rows of one space with these p-values, by name; a name that begins with zero or leak is that control."""
+    rows = [
+        CLEAR | {"model": name, "p": each, "known_zero": name.startswith("zero"), "known_leak": name.startswith("leak")}
+        for name, each in p.items()
+    ]
+    judge(rows, 0.95)
+    return {row["model"]: (row["p_holm"] if row["p_holm"] is None else pytest.approx(row["p_holm"]), row["verdict"]) for row in rows}
+
+
+def test_p_is_corrected_for_the_models_of_a_space_and_controls_are_judged_by_their_own():
+    assert judged(a=0.02, b=0.03, zero=0.001, leak_1=0.04, c=0.9, leak_2=0.06) == {
+        "a": (0.06, TRACE), "b": (0.06, TRACE), "zero": (0.001, ZERO), "leak_1": (0.04, FOUND), "c": (0.9, TRACE), "leak_2": (0.06, MISSED),
+    }  # fmt: skip
+    assert judged(a=0.02, zero=0.001, leak=0.04)["a"] == (0.02, MEANING)
+    assert judged(a=0.02, b=0.024) == {"a": (0.04, MEANING), "b": (0.04, MEANING)}
+
+
+def test_a_model_that_was_not_tested_counts_for_nothing():
+    rows = [CLEAR | {"p": 0.03}, CLEAR | {"p": None, "unique_r2_low": None}, CLEAR | {"p": None, "null_dim": 0, "unique_r2_low": None}]
+    judge(rows, 0.95)
+    assert [row["verdict"] for row in rows] == [MEANING, UNTOLD, EMPTY]
+    assert [row["p_holm"] for row in rows] == [0.03, None, None]
+
+
+@pytest.mark.parametrize(
+    ("expected", "changes", "words"),
+    [
+        (EMPTY, {}, "m: the head has no null space. The logits see every direction."),
+        (ZERO, {}, "m: known zero. The space is a function of this model's logits, so its null space can hide nothing."),
+        (UNJUDGED, {}, "m: no verdict, because the translator has seen the images that it translates."),
+        (MEANING, {}, "m: the null space holds meaning that the logits do not tell: 6.2 % of the meaning, a turn of 9 degrees."),
+        (
+            TRACE, {"unique_r2": 0.004, "turn_deg": 2.4},
+            "m: a trace. The null space adds a little (0.4 % of the meaning, a turn of 2 degrees), but not beyond the margin of 0.5 %.",
+        ),
+        (NOTHING, {"detectable": 0.03}, "m: nothing found. A leak of 3 % of the meaning would have been seen."),
+        (UNTOLD, {"detectable": None}, "m: this study cannot tell. It would miss even a leak of 10 %, or its translator explains nothing. Give it more images."),
+        (FOUND, {}, "m: known leak, found as it should be: 6.2 % of the meaning, a turn of 9 degrees."),
+        (MISSED, {}, "m: known leak, missed. This study misses what is there, so “nothing found” says little."),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("missing", [None, np.nan])
+def test_the_verdict_is_a_sentence_for_who_has_not_seen_the_terms(expected, changes, words, missing):
+    row = EVIDENCE | {"model": "m", "marks": "", "unique_r2": 0.0617, "validation_r2": 0.3, "verdict": expected} | changes
+    if expected in (EMPTY, UNTOLD):
+        row |= dict.fromkeys(UNMEASURED, missing)  # a table of several models has NaN where a row alone has None
+    assert said(row) == words
+    assert said(row | {"marks": "weak translator, known leak"}) == "m*+" + said(row)[1:]
+
+
+@pytest.mark.parametrize("expected", [MEANING, TRACE, NOTHING, FOUND])
+def test_a_blind_check_beyond_the_margin_is_a_doubt_about_what_is_found(expected):
+    doubt = " The blind check exceeds the margin, so imperfect words may explain this."
+    row = EVIDENCE | {"model": "m", "marks": "", "verdict": expected}
+    assert said(row | {"blind_unique_r2": 0.006}) == said(row) + doubt * (expected in (MEANING, TRACE))
+    for silent in (0.005, -0.1, None, np.nan):
+        assert said(row | {"blind_unique_r2": silent}) == said(row)
+
+
+# Labels
 
 
 def test_label_rows_are_the_moments_of_their_images(scores):
-    table = summarize_labels(scores, floors_of(scores, {"a": 0.5, "b": 0.5}), 0.95).set_index("label")
+    table = summarize_labels(scores).set_index("label")
     mine = scores[scores["label"] == "a"]
+    assert list(table) == [
+        "n", "is_deg_mean", "is_deg_std", "as_deg_mean", "as_deg_std", "as_abs_deg_mean", "as_abs_deg_std", "floor_is_deg_mean",
+    ]  # fmt: skip
     assert table.loc["a", "n"] == 10 and list(table.index) == ["a", "b"]
     assert table.loc["a", "as_abs_deg_mean"] == pytest.approx(mine["as_deg"].abs().mean())
     assert table.loc["a", "is_deg_std"] == pytest.approx(np.std(mine["is_deg"]))
     assert table.loc["a", "floor_is_deg_mean"] == pytest.approx(mine["floor_is_deg"].mean())
-
-
-def test_labels_above_their_own_floor_are_flagged_and_their_false_discoveries_controlled():
-    labels = [f"label {i:02d}" for i in range(20)]
-    scores = pd.DataFrame({"label": labels, "is_deg": 1.0, "as_deg": 0.5, "floor_is_deg": 0.5})
-    p = dict(zip(labels, [0.001, 0.004, *np.linspace(0.03, 1, 18)], strict=True))
-    table = summarize_labels(scores, floors_of(scores, p).sample(frac=1, random_state=0), 0.95).set_index("label")
-    assert table["leak_p"].tolist() == list(p.values())
-    assert list(table.index[table["leaks"]]) == labels[:2]
-    assert table.loc["label 01", "leak_q"] == pytest.approx(0.004 * 20 / 2)
-    assert not summarize_labels(scores, floors_of(scores, dict.fromkeys(labels, np.nan)), 0.95)["leaks"].any()
-
-
-def test_in_sample_the_text_judges_nothing_and_says_so(scores):
-    nothing = dict.fromkeys(["p_is", "p_as_abs", "p_conditional_is", "delta_r2_low", "delta_r2_high"])
-    row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"in_sample": True, "folds": 0}, FLOOR | nothing, None, ENTRY, **OPTIONS)
-    manifest = pd.DataFrame({"label": scores["label"], "split": "train"})
-    text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
-    assert text.count("in sample as in the paper") == 2 and UNJUDGED in text and row["p_is"] is None
-    assert row["marks"] == "in sample" and text.count("\nm# ") == 2 and "# m: in sample: the translator has seen the images" in text
-
-
-@pytest.mark.parametrize(
-    ("rule", "end"), [("exact", " Rule exact takes the first."), ("exact64", " Rule exact64 takes the second."), ("energy", "")]
-)
-def test_the_text_says_where_the_rank_hangs_on_the_precision_and_by_how_many_directions(scores, rule, end):
-    rows = []
-    for model, rank, precision in (("a", 999, "float32"), ("b", 1000, "float32"), ("c", 990, "bfloat16")):
-        projector = PROJECTOR | {"rule": rule, "weight_dtype": precision, "rank_stored": rank}
-        row = summarize_model(scores, projector, TRANSLATOR, FLOOR, None, ENTRY, **OPTIONS)
-        rows += [{"space": space, "model": model, **row} for space in "st"]
-    manifest = pd.DataFrame({"label": scores["label"], "split": "train"})
-    said = "Rank at the precision of the stored weights and at float64: "
-    apart = f"{said}a 999 (float32) and 1000, 1 direction fewer; c 990 (bfloat16) and 1000, 10 directions fewer.{end}\n"
-    assert apart in render_text("mine", pd.DataFrame(rows), manifest, 0.95, 0.2)
-    alike = pd.DataFrame([row for row in rows if row["model"] == "b"])
-    assert said not in render_text("mine", alike, manifest, 0.95, 0.2)
 
 
 def test_labels_of_two_models_are_correlated_within_each_space():
@@ -248,23 +315,94 @@ def test_a_single_model_has_no_pair_to_correlate():
     assert none.empty and {"spearman", "ceiling", "p_holm"} <= set(none)
 
 
+# The text that ends a run
+
+
+def test_one_table_says_of_every_model_what_was_found_and_what_could_have_been_and_a_sentence_what_it_means(scores):
+    row = summarized(scores.assign(is_deg=5.56))
+    text = text_of(scores, m=row)
+    assert text.startswith("Study mine: 40 images, 2 labels, 0 images held out; rank rule exact, seed 0\n\nSpace s: does the null space ")
+    assert cells(text) == [
+        ["model", "null dim", "n per dim", "R2 (words)", "IS", "floor", "D [95 %]", "turn", "detectable", "verdict"],
+        ["m", "280", "0.5", "0.30 (0.40)", "5.6", "4.6", "0.060 [0.030, 0.090]", "9", "3 %", MEANING],
+    ]
+    assert f"m {row['as_mean']:+.2f}, {row['as_abs_mean']:.2f}, {row['is_per_as']:.1f}\n" in text
+    assert text.count("m: the null space holds meaning that the logits do not tell: 6.0 % of the meaning, a turn of 9 degrees.\n") == 1
+    explained = text.rpartition("degrees.\n\n")[2]
+    for column in ("IS: ", "floor: ", "D: ", "turn: ", "detectable: ", "n per dim: ", "R2: "):
+        assert explained.count(column) == 1
+    assert max(map(len, text.splitlines())) <= 150
+
+
+def test_what_is_not_known_is_a_dash_and_no_zero_has_a_minus(scores):
+    none = {"unique_r2": -1e-4, "unique_r2_low": -4e-4, "unique_r2_high": 4e-4, "p": 1.0, "turn_deg": 0.0, "detectable": None}
+    table = cells(text_of(scores, a=summarized(scores, none | {"r2_words": None}), b=summarized(scores, UNMEASURED)))
+    assert table[1][6:] == ["0.000 [0.000, 0.000]", "0", "-", UNTOLD] and table[1][3] == "0.30 (-)"
+    assert table[2][6:] == ["-", "-", "-", UNTOLD]
+    assert cells(text_of(scores, m=summarized(scores, {}, {"validation_r2": -0.003})))[1][3] == "0.00 (0.40)"
+
+
+@pytest.mark.parametrize(("n", "shown"), [(64, "0.05"), (640, "0.5"), (12_800, "10"), (1_281_167, "1001")])
+def test_images_for_each_dimension_are_a_plain_number(scores, n, shown):
+    assert cells(text_of(scores, m=summarized(scores, {"n": n})))[1][2] == shown
+
+
+def test_controls_stand_last_with_their_marks_and_are_explained(scores):
+    rows = {
+        "leak": summarized(scores, {"known_leak": True}),
+        "b": summarized(scores),
+        "zero": summarized(scores, {"known_zero": True}, {"lambda_at_edge": True}),
+        "a": summarized(scores),
+    }
+    assert [rows[name]["marks"] for name in rows] == ["known leak", "", "known zero, penalty at the edge", ""]
+    text = text_of(scores, **rows)
+    assert [(row[0], row[-1]) for row in cells(text)[1:]] == [("b", MEANING), ("a", MEANING), ("leak+", FOUND), ("zero~^", ZERO)]
+    sentences = re.findall(r"^([\w+~^]+): (?:the null|known)", text.partition("The paper's scores")[2], re.MULTILINE)
+    assert sentences == ["b", "a", "leak+", "zero~^"]
+    assert "~ zero: known zero: the space is a function of its logits" in text and "^ zero: the best penalty is at the edge" in text
+    assert "+ leak: known leak: its head keeps some classes" in text
+
+
+def test_in_sample_the_text_judges_nothing_and_says_so(scores):
+    row = summarized(scores, {}, {"in_sample": True, "folds": 0})
+    text = text_of(scores, m=row)
+    assert row["marks"] == "in sample" and cells(text)[1][0] == "m#" and cells(text)[1][-1] == UNJUDGED
+    assert "\nm#: no verdict, because the translator has seen" in text and "# m: in sample: the translator has seen the images" in text
+
+
+@pytest.mark.parametrize(
+    ("rule", "end"), [("exact", " Rule exact takes the first."), ("exact64", " Rule exact64 takes the second."), ("energy", "")]
+)
+def test_the_text_says_where_the_rank_hangs_on_the_precision_and_by_how_many_directions(scores, rule, end):
+    rows = {
+        model: summarized(scores, projector={"rule": rule, "weight_dtype": precision, "rank_stored": rank})
+        for model, rank, precision in (("a", 999, "float32"), ("b", 1000, "float32"), ("c", 990, "bfloat16"))
+    }
+    start = "Rank at the precision of the stored weights and at float64: "
+    apart = f"{start}a 999 (float32) and 1000, 1 direction fewer; c 990 (bfloat16) and 1000, 10 directions fewer.{end}\n"
+    assert apart in text_of(scores, **rows)
+    assert start not in text_of(scores, b=rows["b"])
+
+
 @pytest.mark.parametrize(("r2", "weak"), [(0.19, True), (0.2, False), (-3.0, True)])
 def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
-    row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"validation_r2": r2}, FLOOR, None, ENTRY, **OPTIONS)
-    manifest = pd.DataFrame({"label": scores["label"], "split": np.repeat(["validation", "train"], 20)})
-    text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
-    assert text.startswith("Study mine: 40 images, 2 labels, 20 images held out; rank rule exact, seed 0\n")
-    assert (text.count("m*") == 2) == ("* WEAK TRANSLATOR" in text) == weak
-    assert f"{row['is_mean']:.2f} [{row['is_low']:.2f}, {row['is_high']:.2f}]" in text
-    assert "floor" in text and MEANING in text and max(map(len, text.splitlines())) <= 150
+    text = text_of(scores, m=summarized(scores, {}, {"validation_r2": r2}))
+    assert (cells(text)[1][0] == "m*") == ("* WEAK TRANSLATOR: held-out R2 below 0.2." in text) == weak
+    assert cells(text)[1][-1] == (UNTOLD if r2 < 0 else MEANING)
 
 
-def test_a_known_zero_and_a_penalty_at_the_edge_are_marked_in_both_tables_of_the_text_and_explained(scores):
-    row = summarize_model(scores, PROJECTOR, TRANSLATOR | {"lambda_at_edge": True}, FLOOR | {"known_zero": True}, None, ENTRY, **OPTIONS)
-    assert row["marks"] == "known zero, penalty at the edge" and row["weights_id"] == ENTRY.id
-    text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), scores.assign(split="train"), 0.95, 0.2)
-    assert text.count("\nm~^ ") == 2
-    assert "~ m: known zero: the space is a function of its logits" in text and "^ m: the best penalty is at the edge" in text
+def test_images_outside_the_classes_give_no_top1_and_no_alarm(scores):
+    row = summarized(scores.assign(class_index=-1))
+    assert row["top1"] is None and not row["top1_low"] and "TOP-1" not in text_of(scores, m=row)
+
+
+def test_the_text_says_where_translators_have_their_images_from(scores):
+    held_out = scores.assign(split=np.repeat(["validation", "train"], 20))
+    rows = [{"space": "s", "model": "m", **summarized(scores, {}, {"reference": given})} for given in (None, "packaged")]
+    judge(rows, 0.95)
+    own, reference = (render_text("mine", pd.DataFrame([row]), held_out, 0.95, 0.2).partition("\n")[0] for row in rows)
+    assert ", 20 images held out; " in own
+    assert ", all out of sample: translators are fitted on 80 rows of the reference packaged; " in reference
 
 
 @pytest.mark.parametrize(
@@ -273,14 +411,12 @@ def test_a_known_zero_and_a_penalty_at_the_edge_are_marked_in_both_tables_of_the
 def test_a_top1_near_the_reported_one_or_without_one_is_no_alarm(scores, reported, weights, low):
     entry = ModelEntry(source="timm", id="resnet18.a1_in1k", weights=weights, reported_top1=reported)
     close = scores.assign(predicted_index=scores["class_index"].where(scores.index < 19, 9))  # 19 of the 20 known ones
-    assert summarize_model(close, PROJECTOR, TRANSLATOR, FLOOR, None, entry, **OPTIONS)["top1_low"] == low
+    assert summarized(close, entry=entry)["top1_low"] == low
 
 
 @pytest.mark.parametrize(("weights", "low"), [("hub", True), ("random", False)])
 def test_a_top1_far_below_the_reported_one_is_said_loudly_unless_the_weights_are_random(scores, weights, low):
     entry = ModelEntry(source="timm", id="resnet18.a1_in1k", weights=weights, reported_top1=70.0)
-    row = summarize_model(scores.assign(predicted_index=1), PROJECTOR, TRANSLATOR, FLOOR, None, entry, **OPTIONS)
-    manifest = pd.DataFrame({"label": scores["label"], "split": np.repeat(["validation", "train"], 20)})
-    text = render_text("mine", pd.DataFrame([{"space": "s", "model": "m", **row}]), manifest, 0.95, 0.2)
-    assert ("! TOP-1 FAR BELOW WHAT IS REPORTED: m (0.0 %, reported 70 %)" in text) == low == ("0.000!" in text)
+    text = text_of(scores, m=summarized(scores.assign(predicted_index=1), entry=entry))
+    assert ("! TOP-1 FAR BELOW WHAT IS REPORTED: m (0.0 %, reported 70 %)" in text) == low == (cells(text)[1][0] == "m!")
     assert ("RANDOM WEIGHTS" in text) == (weights == "random")

@@ -233,7 +233,7 @@ def said(row: Mapping[Any, Any]) -> str:
             MEANING: f": the null space holds meaning that the logits do not tell: {size}.{doubt}",
             TRACE: f": a trace. The null space adds a little ({size}), but not beyond the margin of {100 * row['margin']:g} %.{doubt}",
             NOTHING: f": nothing found. A leak of {100 * (row['detectable'] or 0):g} % of the meaning would have been seen.",
-            UNTOLD: ": this study cannot tell. It would miss even a leak of 10 % of the meaning. Give it more images.",
+            UNTOLD: ": this study cannot tell. It would miss even a leak of 10 %, or its translator explains nothing. Give it more images.",
             FOUND: f": known leak, found as it should be: {size}.",
             MISSED: ": known leak, missed. This study misses what is there, so “nothing found” says little.",
         }[row["verdict"]]
@@ -409,8 +409,8 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
                 [
                     marked(row["model"], row["marks"]) + ("!" if row["top1_low"] else ""),
                     str(row["null_dim"]),
-                    f"{row['n_per_dim']:.2g}",
-                    f"{row['validation_r2']:.2f} ({_number(row['r2_words'], 2)})",
+                    f"{row['n_per_dim']:.{'2g' if row['n_per_dim'] < 10 else '0f'}}",
+                    f"{_number(row['validation_r2'], 2)} ({_number(row['r2_words'], 2)})",
                     f"{row['is_mean']:.1f}",
                     f"{row['floor_is_mean']:.1f}",
                     _number(row["unique_r2"], 3)
