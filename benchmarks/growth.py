@@ -129,7 +129,8 @@ def make_up(flags: Flags) -> None:
     }
     write_tensors(RESULTS / f"prompts/{SPACE}.safetensors", {name: each.astype(np.float32) for name, each in texts.items()}, facts())
     classes = {"class_embeddings": centres @ relation, "other_embeddings": centres @ relation + normal(len(labels), flags.dims)}
-    write_tensors(RESULTS / f"classes/{SPACE}/{TWO[0]}.safetensors", {name: unit(each).astype(np.float32) for name, each in classes.items()}, facts())
+    classes = {name: unit(each).astype(np.float32) for name, each in classes.items()}
+    write_tensors(RESULTS / f"classes/{SPACE}/{TWO[0]}.safetensors", classes, facts())
     write_json(RESULTS / f"prompts/{SPACE}.json", {"labels": labels, "concepts": concepts, "targets": targets})
     write_json(RESULTS / f"registry/models/{TWO[0]}.json", read_yaml("config/models.yaml")[TWO[0]])
     space = resolve_spaces("config/spaces.yaml", [SPACE])[SPACE].model_dump() | {"dim": flags.dims}

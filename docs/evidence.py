@@ -19,7 +19,7 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.controls import Case, Subspace, draw_subspace, matched
-from singflow.analyses.evidence import ROUNDING, Estimate, Evidence, Planted, Spread, Words, detectable, own_words, unique_r2
+from singflow.analyses.evidence import RESOLUTION, Estimate, Evidence, Planted, Spread, Words, detectable, own_words, unique_r2
 from singflow.analyses.geometry import null_space, random_basis
 from singflow.analyses.metrics import Removal, contrast_deg, remove, share, unit
 from singflow.analyses.readout import Block, Blocks, Features, Scale, Sums, Targets, read_out, softmax
@@ -181,7 +181,7 @@ def level(name: str, draws: int, at_once: int = 20) -> Iterator[dict[str, Any]]:
             "noise": noise,
             "leak": leak,
             "draws": draws,
-            "trace": np.mean([one.low > ROUNDING for one in each]),
+            "trace": np.mean([one.low > RESOLUTION for one in each]),
             "meaning": np.mean([one.p(MARGIN) <= 1 - CONFIDENCE for one in each]),
             "unique_r2": np.mean([one.unique_r2 for one in each]),
         }
@@ -358,7 +358,7 @@ def linear_or_flexible() -> list[int]:
     targets = Targets(lambda *_: columns, np.kron(np.eye(DRAWS), np.ones((DIM, 1))), np.ones(DRAWS))
     plain = Features(Scale.of(blocks), None, [np.empty((len(images.texts), 0))] * 3, np.empty((images.block.principal.shape[1] + 1, 0)))
     linear = unique_r2(Sums(blocks, targets, plain), targets.variance, Spread(blocks), LAMBDAS, CONFIDENCE)[0]
-    return [sum(each.low > ROUNDING for each in estimates) for estimates in (linear, judge(images, planted))]
+    return [sum(each.low > RESOLUTION for each in estimates) for estimates in (linear, judge(images, planted))]
 
 
 def over(measure: Callable[[int], list[float]]) -> list[str]:

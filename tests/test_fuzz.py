@@ -587,7 +587,7 @@ HEAD = {"weight": np.eye(2, 3, dtype=np.float32), "bias": np.ones(2)}
 NAMES_OF_TEXTS = {"labels": ["a", "b"], "concepts": ["c"], "targets": []}
 EMBEDDED = {"label_embeddings": np.eye(2, 4, dtype=np.float32), "concept_embeddings": np.eye(1, 4, dtype=np.float32)}
 RANDOM = dict.fromkeys(contracts.COLUMNS["controls"], 0.5) | {"image_id": [0, 1], "dimension": 1, "subspace": "random"}
-FLOORS = dict.fromkeys(contracts.COLUMNS["floor_images"], 0.5) | {"image_id": [0, 1]}
+TESTED = dict.fromkeys(contracts.COLUMNS["evidence_images"], 0.5) | {"image_id": [0, 1]}
 ARTIFACTS = {
     "manifest.parquet": (tables.write_parquet, MANIFEST),
     "basis.safetensors": (tensor_files.write_tensors, {"null_basis": np.eye(3)[:, 2:]}, {}),
@@ -596,7 +596,7 @@ ARTIFACTS = {
     "names.json": (files.write_json, NAMES_OF_TEXTS),
     "head.safetensors": (tensor_files.write_tensors, HEAD, {"class_names": '["a", "b"]'}),
     "controls.parquet": (tables.write_parquet, pd.DataFrame(RANDOM)),
-    "floors.parquet": (tables.write_parquet, pd.DataFrame(FLOORS)),
+    "evidence.parquet": (tables.write_parquet, pd.DataFrame(TESTED)),
 }
 ONE_FOLD = {name: each[:1] for name, each in FOLDS.items()}
 SPOILT = [
@@ -609,8 +609,8 @@ SPOILT = [
     ("measure_null_removal", "head.safetensors", HEAD, {}),
     ("measure_null_removal", "linear.safetensors", LINEAR, CROSSED[1]),
     ("measure_null_removal", "controls.parquet", pd.DataFrame(RANDOM | {"dimension": 2})),
-    ("measure_null_removal", "floors.parquet", pd.DataFrame(FLOORS | {"image_id": [0, 2]})),
-    ("measure_null_removal", "floors.parquet", pd.DataFrame(FLOORS).drop(columns="floor_is_deg")),
+    ("measure_null_removal", "evidence.parquet", pd.DataFrame(TESTED | {"image_id": [0, 2]})),
+    ("measure_null_removal", "evidence.parquet", pd.DataFrame(TESTED).drop(columns="floor_is_deg")),
 ]
 SHARED = {"manifest": "manifest.parquet", "features": "features", "shards": 1, "threads": 1}
 FIT = {
@@ -625,7 +625,7 @@ FIT = {
     "embeddings": "features",
 }
 SCAN = {"projector": "basis.safetensors", "translator": "linear.safetensors", "texts": "prompts.safetensors", "names": "names.json"}
-SCORE = {"head": "head.safetensors", "controls": "controls.parquet", "floors": "floors.parquet"}
+SCORE = {"head": "head.safetensors", "controls": "controls.parquet", "evidence": "evidence.parquet"}
 FLAGS = {
     "fit_translator": FIT | {"translator": "out/x", "report": "out/y"},
     "scan_concepts": SCAN | {"output": "out/x"},

@@ -252,7 +252,10 @@ def test_a_model_that_was_not_tested_counts_for_nothing():
             "m: a trace. The null space adds a little (0.4 % of the meaning, a turn of 2 degrees), but not beyond the margin of 0.5 %.",
         ),
         (NOTHING, {"detectable": 0.03}, "m: nothing found. A leak of 3 % of the meaning would have been seen."),
-        (UNTOLD, {"detectable": None}, "m: this study cannot tell. It would miss even a leak of 10 %, or its translator explains nothing. Give it more images."),
+        (
+            UNTOLD, {"detectable": None},
+            "m: this study cannot tell. It would miss even a leak of 10 %, or its translator explains nothing. Give it more images.",
+        ),
         (FOUND, {}, "m: known leak, found as it should be: 6.2 % of the meaning, a turn of 9 degrees."),
         (MISSED, {}, "m: known leak, missed. This study misses what is there, so “nothing found” says little."),
     ],

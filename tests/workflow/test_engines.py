@@ -386,7 +386,11 @@ def test_one_changed_parameter_re_runs_exactly_its_steps(projects, pattern, repl
     ("pattern", "replacement", "first", "later"),
     [
         (r"resamples: 200", "resamples: 300", {"summarize"}, {"compare_models"}),
-        (r"- 1\.0\n", "- 2.0\n", *({f"{step}@conse_minilm-{model}" for model in MODELS} for step in ("fit_translator", "measure_evidence"))),
+        (
+            r"- 1\.0\n",
+            "- 2.0\n",
+            *({f"{step}@conse_minilm-{model}" for model in MODELS} for step in ("fit_translator", "measure_evidence")),
+        ),
         (
             r"an image of a jellyfish",
             "a jeep",

@@ -22,7 +22,7 @@ SHARP, FLAT, TOP = (0.5, 1.0, 2.0), 4.0, 10  # temperatures of own words; classe
 WORDS = len(SHARP) + 2
 SHARES = (0.0, 0.01, 0.03, 0.1)  # planted leaks, as shares of the embeddings' variance
 FOUND = 0.9  # of the planted leaks of a share, where a study is said to find them
-ROUNDING = 1e-6  # of D, out of float32 features
+RESOLUTION = 5e-4  # of D, to the digits in which it is shown: an interval is above 0 where its lower end is above this
 MOST_NOISE = 64  # columns of planted noise
 MOST_COLUMNS = 960  # of all planted leaks, in the form of sums
 
@@ -417,7 +417,7 @@ def detectable(planted: pd.DataFrame) -> float | None:
     float or None
         Share of the embeddings' variance; None where not even the largest is found.
     """
-    often = (planted["unique_r2_low"] > ROUNDING).groupby(planted["share"]).mean()
+    often = (planted["unique_r2_low"] > RESOLUTION).groupby(planted["share"]).mean()
     found = None
     for share in sorted((each for each in often.index if each > 0), reverse=True):
         if often[share] < FOUND:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from singflow.analyses.evidence import ROUNDING
+from singflow.analyses.evidence import RESOLUTION
 from singflow.analyses.statistics import Sample, holm, rank_correlations, top1_shortfall
 from singflow.analyses.tables import EDGE, LEAK, MARKS, SEEN, WEAK, ZERO, is_control, mark, marked
 from singflow.config.registry import ModelEntry
@@ -213,7 +213,7 @@ def verdict(row: Mapping[str, Any], level: float) -> str:
         return FOUND if row["known_leak"] else MEANING
     if row["known_leak"]:
         return MISSED
-    if row["unique_r2_low"] > ROUNDING:
+    if row["unique_r2_low"] > RESOLUTION:
         return TRACE
     return UNTOLD if row["detectable"] is None else NOTHING
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from singflow.analyses.evidence import ROUNDING
+from singflow.analyses.evidence import RESOLUTION
 from singflow.analyses.head_extension import ENOUGH
 from singflow.figures.style import STYLE, caption, colour, marker
 
@@ -43,7 +43,7 @@ def head_extensions(curves: dict[str, dict[str, pd.DataFrame]], rows: pd.DataFra
             axes = subfigure.subplots()
             handles = []
             for number, (model, curve) in enumerate(tables.items()):
-                above = found[model]["unique_r2_low"] > ROUNDING
+                above = found[model]["unique_r2_low"] > RESOLUTION
                 look: dict[str, Any] = {"color": colour(number), "lw": 1.4, "marker": marker(number), "ms": 6}
                 look["mfc"] = colour(number) if above else "white"
                 at = [int(found[model]["directions_90"]) if above else len(curve) - 1]
@@ -67,7 +67,7 @@ def _said(row: dict[str, Any]) -> str:
         return "too few images"
     d, low, high = (100 * row[f"unique_r2{end}"] for end in ("", "_low", "_high"))
     size = f"D {d:z.2f} % " + ("(no interval)" if pd.isna(low) else f"[{low:z.2f}, {high:z.2f}]")
-    if not row["unique_r2_low"] > ROUNDING:
+    if not row["unique_r2_low"] > RESOLUTION:
         return f"{size}, not beyond chance"
     return f"{size}, {100 * ENOUGH:g} % of it with {row['directions_90']} of {row['null_dim']} directions"
 
