@@ -522,7 +522,8 @@ def finished(tmp_path_factory):
     files.write_json(folder / "projectors/m.json", {"rule": "exact"})
     tensor_files.write_tensors(folder / "translators/s/m/linear.safetensors", *CROSSED)
     files.write_json(folder / "translators/s/m/linear.json", {"validation_r2": 0.5})
-    files.write_bytes(folder / "tables/models.csv", b"space,model,translator\ns,m,good\n")
+    judged = b"translator,verdict,turn_deg,unique_r2,blind_unique_r2,margin,detectable\ns,m,good,meaning,9.5,0.06,0.001,0.005,0.03\n"
+    files.write_bytes(folder / "tables/models.csv", b"space,model," + judged)
     tables.write_parquet(
         folder / "scores/s/m.parquet", pd.DataFrame({"is_deg": [0.5], "conditional_is_deg": [0.2], "null_energy": [0.1], "as_deg": [1.5]})
     )
@@ -587,6 +588,7 @@ HEAD = {"weight": np.eye(2, 3, dtype=np.float32), "bias": np.ones(2)}
 NAMES_OF_TEXTS = {"labels": ["a", "b"], "concepts": ["c"], "targets": []}
 EMBEDDED = {"label_embeddings": np.eye(2, 4, dtype=np.float32), "concept_embeddings": np.eye(1, 4, dtype=np.float32)}
 RANDOM = dict.fromkeys(contracts.COLUMNS["controls"], 0.5) | {"image_id": [0, 1], "dimension": 1, "subspace": "random"}
+SPELLED = dict.fromkeys(["class_embeddings", "other_embeddings"], np.eye(2, 4, dtype=np.float32))
 TESTED = dict.fromkeys(contracts.COLUMNS["evidence_images"], 0.5) | {"image_id": [0, 1]}
 ARTIFACTS = {
     "manifest.parquet": (tables.write_parquet, MANIFEST),
@@ -597,6 +599,7 @@ ARTIFACTS = {
     "head.safetensors": (tensor_files.write_tensors, HEAD, {"class_names": '["a", "b"]'}),
     "controls.parquet": (tables.write_parquet, pd.DataFrame(RANDOM)),
     "evidence.parquet": (tables.write_parquet, pd.DataFrame(TESTED)),
+    "classes.safetensors": (tensor_files.write_tensors, SPELLED, {}),
 }
 ONE_FOLD = {name: each[:1] for name, each in FOLDS.items()}
 SPOILT = [
@@ -611,6 +614,9 @@ SPOILT = [
     ("measure_null_removal", "controls.parquet", pd.DataFrame(RANDOM | {"dimension": 2})),
     ("measure_null_removal", "evidence.parquet", pd.DataFrame(TESTED | {"image_id": [0, 2]})),
     ("measure_null_removal", "evidence.parquet", pd.DataFrame(TESTED).drop(columns="floor_is_deg")),
+    ("measure_evidence", "classes.safetensors", {"class_embeddings": SPELLED["class_embeddings"]}, {}),
+    ("measure_evidence", "classes.safetensors", SPELLED | {"other_embeddings": np.full((2, 4), np.nan, np.float32)}, {}),
+    ("measure_evidence", "basis.safetensors", {"null_basis": np.eye(3)[0]}, {}),
 ]
 SHARED = {"manifest": "manifest.parquet", "features": "features", "shards": 1, "threads": 1}
 FIT = {
@@ -625,12 +631,16 @@ FIT = {
     "embeddings": "features",
 }
 SCAN = {"projector": "basis.safetensors", "translator": "linear.safetensors", "texts": "prompts.safetensors", "names": "names.json"}
-SCORE = {"head": "head.safetensors", "controls": "controls.parquet", "evidence": "evidence.parquet"}
+HEADED = {"head": "head.safetensors"}
+SCORE = HEADED | {"controls": "controls.parquet", "evidence": "evidence.parquet"}
+WRITTEN = {name: f"out/{name}" for name in ("report", "planted", "words", "images")}
+TEST = {"margin": 0.005, "draws": 2, "confidence": 0.95, "seed": 0, "classes": "classes.safetensors"}
 FLAGS = {
     "fit_translator": FIT | {"translator": "out/x", "report": "out/y"},
     "scan_concepts": SCAN | {"output": "out/x"},
     "measure_zero_shot": SCAN | {"embeddings": "features", "output": "out/x"},
     "measure_null_removal": SCAN | SCORE | {"output": "out/x"},
+    "measure_evidence": {name: FIT[name] for name in FIT if name not in ("kind", "imported")} | SCAN | HEADED | TEST | WRITTEN,
 }
 
 
