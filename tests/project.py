@@ -244,7 +244,7 @@ class Project:
         """Stages that DVC calls changed but for the one that always runs, named as planned() names them."""
         self.run("python", f"scripts/{FIRST}.py", "--params", "params.yaml", "--output", str(FILE))  # as the stage does
         stages = json.loads(self.dvc("status", "--json").strip().splitlines()[-1])
-        names = [re.sub(r"@study$|-(?:steering|translator)0$", "", stage).partition("@") for stage in stages]
+        names = [re.sub(r"@study$|-(?:steering|controls|translator)0(?=-|$)", "", stage).partition("@") for stage in stages]
         return {_named(name, values.split("-") if values else []) for name, _, values in names if name != FIRST}
 
 

@@ -162,8 +162,8 @@ def test_the_artifacts_fulfil_the_contract(snakemake_project):
     evidence = json.loads((results / "evidence/conse_minilm/efficientnet_lite0.json").read_text())
     assert set(evidence) == {
         "n", "principal_dim", "null_dim", "r2", "r2_words", "unique_r2", "unique_r2_low", "unique_r2_high", "unique_r2_without",
-        "margin", "p", "turn_deg", "turn_low_deg", "turn_high_deg", "floor_is_deg", "floor_is_sd", "detectable", "blind_unique_r2", "lambdas",
-        "known_zero", "known_leak",
+        "margin", "p", "turn_deg", "turn_low_deg", "turn_high_deg", "floor_is_deg", "floor_is_sd", "detectable", "blind_unique_r2",
+        "lambdas", "known_zero", "known_leak",
     }  # fmt: skip
     assert (evidence["n"], evidence["principal_dim"], evidence["null_dim"]) == (20, 1000, 280)
     assert evidence["unique_r2_low"] < evidence["unique_r2"] < evidence["unique_r2_high"] and len(evidence["unique_r2_without"]) == 5
@@ -254,7 +254,7 @@ def test_every_table_says_on_what_its_numbers_rest(snakemake_project, name):
     assert TABLES[name] in (None, len(table))
     rule = {"rank_rule"} if name != "translators" else set()  # of translators, which know no null space
     quality = {"translator", "validation_r2", "marks"} if name != "null_validation" else set()  # of heads alone
-    number = {"n", "n_images", "n_labels", "n_models"} & set(table) or name == "model_pairs"  # n_evidence in models.csv
+    number = {"n", "n_images", "n_evidence", "n_labels", "n_models"} & set(table) or name == "model_pairs"  # n_evidence in models.csv
     assert {"seed"} | rule | quality <= set(table) and number
     if quality and name != "translators":
         assert (table["translator"] == "weak").all()
