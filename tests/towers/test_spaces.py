@@ -1,7 +1,9 @@
+import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,14 +19,28 @@ from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from torchvision import transforms
 
+from singflow.artifacts.tensors import read_tensors, write_tensors
 from singflow.config.reading import read_yaml
 from singflow.config.registry import OpenCLIPEntry, resolve_spaces
+from singflow.data.manifest import read_classes
 from singflow.errors import InputError
+from singflow.towers.classifiers import weights_sha256
 from singflow.towers.extraction import run_views
-from singflow.towers.spaces import ConSE, ImageTower, TextTower, _package_model, embed_templates, load_image_tower, load_text_tower
+from singflow.towers.spaces import (
+    ConSE,
+    ImageTower,
+    TextTower,
+    _package_model,
+    class_sentences,
+    class_spellings,
+    embed_templates,
+    load_image_tower,
+    load_text_tower,
+)
 from singflow.towers.text_cache import TextCache
 from singflow.towers.views import Views
 from singflow.towers.weights import open_clip_tag
+from tests import warm
 from tests.project import ROOT
 
 SMALL, WIDTH, CONTEXT = "ViT-S-32-alt", 256, 77
@@ -590,3 +606,80 @@ def test_templates_give_unit_norm_and_the_mean_of_the_texts_whatever_the_embeddi
         said = [texts[label]] if label in texts else [f"{label} number {number}" for number in range(templates)]
         np.testing.assert_allclose(row, unit(np.mean([known[text].astype(np.float64) for text in said], axis=0)), rtol=0, atol=1e-6)
     assert set(known) == {f"{label} number {n}" for label in labels if label not in texts for n in range(templates)} | set(texts.values())
+
+
+# Texts of a head's classes
+
+
+CLASSES = ROOT / "config/vocab/imagenet_1k.csv"
+IMAGENET = read_classes(CLASSES)
+TEMPLATE = "an image of a {}"
+
+
+def test_a_space_of_sentences_knows_imagenets_classes_in_its_order_and_no_other_list(entry, tmp_path):
+    sentences = class_sentences(entry, IMAGENET)
+    assert list(sentences) == IMAGENET.names and len(set(sentences.values())) > 990
+    assert all(sentence.startswith("an image of a") for sentence in sentences.values())
+    assert sentences["goldfish"].startswith("an image of a goldfish, Carassius auratus") and len(sentences["goldfish"]) > 40
+    assert class_sentences(space(), IMAGENET) == {}
+    header, *lines = CLASSES.read_text().splitlines()
+    first, second = (line.partition(",")[2] for line in lines[:2])
+    for change in ([f"0,{second}", f"1,{first}", *lines[2:]], lines[:10]):
+        (tmp_path / "classes.csv").write_text("\n".join([header, *change]) + "\n")
+        assert class_sentences(entry, read_classes(tmp_path / "classes.csv")) == {}
+
+
+@pytest.fixture(scope="module")
+def spelled(entry, tmp_path_factory):
+    """Texts of a head's classes as embed_classes writes them, given the number of its rows and the names of its classes."""
+    folder = tmp_path_factory.mktemp("classes")
+    (folder / "space.json").write_text(entry.model_dump_json())
+
+    def embed(rows, names=None, template=TEMPLATE):
+        write_tensors(folder / "head.safetensors", {"weight": np.ones((rows, 2))}, {"class_names": json.dumps(names)})
+        words = ["--study", "s", "--space", "conse_minilm", "--model", "m", "--entry", "space.json", "--head", "head.safetensors"]
+        words += ["--classes", str(CLASSES), "--device", "cpu", "--threads", "2", "--batch_size", "64", "--cache", "cache"]
+        words += ["--label_templates", template, "--concept_templates", "{}", "--output", "classes.safetensors"]
+        done = warm.run(ROOT / "scripts/embed_classes.py", *words, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        return read_tensors(folder / "classes.safetensors", ["class_embeddings", "other_embeddings"])
+
+    return embed
+
+
+def test_classes_of_imagenet_are_the_spaces_sentences_and_in_other_words_the_templates(entry, spelled):
+    found, made = spelled(1000)
+    tower, rows = load_text_tower(entry), [0, 1, 397, 609, 999]
+    names = [IMAGENET.names[row] for row in rows]
+    sentences = class_sentences(entry, IMAGENET)
+    assert found["class_embeddings"].shape == found["other_embeddings"].shape == (1000, 384)
+    np.testing.assert_allclose(found["class_embeddings"][rows], tower.embed([sentences[name] for name in names]), atol=1e-6)
+    np.testing.assert_allclose(found["other_embeddings"][rows], embed_templates(tower.embed, names, [TEMPLATE], {}), atol=1e-6)
+    assert made["weights_sha256"] == weights_sha256(tower.module)
+    part, _ = spelled(3, ["jeep", "goldfish", "tench"])  # some of them, in an order of their own
+    some = [IMAGENET.names.index(name) for name in ("jeep", "goldfish", "tench")]
+    for name, each in part.items():
+        np.testing.assert_array_equal(each, found[name][some])
+
+
+@pytest.mark.parametrize(("template", "other"), [(TEMPLATE, "{}"), ("{}", "a photo of a {}")])
+def test_classes_of_other_names_are_the_templates_and_in_other_words_bare_names_or_a_photo(entry, spelled, template, other):
+    names = ["goldfish", "an old jeep"]  # one of them is ImageNet's, but the list is not
+    found, _ = spelled(2, names, template)
+    embed = load_text_tower(entry).embed
+    np.testing.assert_allclose(found["class_embeddings"], embed_templates(embed, names, [template], {}), atol=1e-6)
+    np.testing.assert_allclose(found["other_embeddings"], embed_templates(embed, names, [other], {}), atol=1e-6)
+    assert (np.vecdot(*found.values()) < 0.99).all()
+
+
+@pytest.mark.parametrize(("rows", "names"), [(7, None), (3, ["cat", "dog"])])
+def test_a_head_that_is_not_of_the_classes_listed_has_no_texts(spelled, rows, names):
+    found, _ = spelled(rows, names)
+    assert {name: each.shape for name, each in found.items()} == {"class_embeddings": (0, 384), "other_embeddings": (0, 384)}
+
+
+def test_an_open_clip_space_has_no_sentences_of_its_own(towers):
+    listed = replace(IMAGENET, names=IMAGENET.names[:3])
+    texts, others = class_spellings(towers[1].embed, ["goldfish", "tench"], listed, space(), [TEMPLATE])
+    for found, template in ((texts, TEMPLATE), (others, "{}")):
+        np.testing.assert_allclose(found, embed_templates(towers[1].embed, ["goldfish", "tench"], [template], {}), atol=1e-6)
