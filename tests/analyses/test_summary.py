@@ -168,7 +168,8 @@ LOW = {"p_holm": 1.0, "unique_r2_low": -0.01}
         (CLEAR | {"unique_r2_low": -0.01, "detectable": None}, MEANING),
         (DOUBTFUL, TRACE),
         (DOUBTFUL | {"detectable": None}, TRACE),
-        (DOUBTFUL | {"unique_r2_low": 1e-7}, NOTHING),
+        (DOUBTFUL | {"unique_r2_low": 0.0006}, TRACE),
+        (DOUBTFUL | {"unique_r2_low": 0.0004}, NOTHING),  # shown as 0.0 %
         (CLEAR | LOW, NOTHING),
         (CLEAR | LOW | {"detectable": 0.1}, NOTHING),
         (CLEAR | LOW | {"detectable": None}, UNTOLD),
