@@ -24,7 +24,7 @@ SHARES = (0.0, 0.01, 0.03, 0.1)  # planted leaks, as shares of the embeddings' v
 FOUND = 0.9  # of the planted leaks of a share, where a study is said to find them
 RESOLUTION = 5e-4  # of D, to the digits in which it is shown: an interval is above 0 where its lower end is above this
 MOST_NOISE = 64  # columns of planted noise
-MOST_COLUMNS = 960  # of all planted leaks, in the form of sums
+MOST_COLUMNS = 480  # of all planted leaks, in the form of sums
 
 
 class Evidence(Section):
@@ -197,7 +197,12 @@ class Spread:
 
 
 def unique_r2(
-    readouts: ReadOuts, variance: np.ndarray, spread: Spread, lambdas: Sequence[float], confidence: float
+    readouts: ReadOuts,
+    variance: np.ndarray,
+    spread: Spread,
+    lambdas: Sequence[float],
+    confidence: float,
+    intervals: np.ndarray | None = None,
 ) -> tuple[list[Estimate], np.ndarray]:
     """D of every target, with intervals by refits that leave a fold out of both the fits and the judges.
 
@@ -213,6 +218,8 @@ def unique_r2(
         Penalties, times the mean squared distance of the features from their mean; each read-out has its own for each target.
     confidence : float
         Coverage of the intervals, 0 to 1.
+    intervals : ndarray of bool, shape (targets,), optional
+        Which targets have an interval; by default all.
 
     Returns
     -------
@@ -221,26 +228,28 @@ def unique_r2(
     chosen : ndarray of int, shape (2, targets)
         Positions of the penalties without and with the null coordinates.
     """
-    folds = readouts.folds
-    errors = [readouts.select(which, lambdas) for which in (PLAIN, WITH_NULL)]
-    chosen = np.stack([each.sum(axis=1).argmin(axis=0) for each in errors])
-    targets = np.arange(chosen.shape[1])
-    gains = [each[best, :, targets].sum(axis=1) for each, best in zip(errors, chosen, strict=True)]
+    folds, targets = readouts.folds, np.arange(len(variance))
+    intervals = np.ones(len(variance), dtype=bool) if intervals is None else intervals
+    (plain, without_null), (full, with_null) = (readouts.select(which, lambdas) for which in (PLAIN, WITH_NULL))
     total = sum(float(spread.of((fold,)).sum()) for fold in folds)
-    whole = (gains[0] - gains[1]) / (total * variance)
-    parts, totals, refits = np.zeros((len(folds), len(targets))), np.zeros(len(folds)), spread.can_leave(2)
+    whole = (without_null - with_null).sum(axis=0) / (total * variance)
+    parts, totals, refits = np.zeros((len(folds), len(targets))), np.zeros(len(folds)), spread.can_leave(2) and len(folds) > 2
     for first, second in combinations(range(len(folds)), 2) if refits else []:
         left_out = folds[first], folds[second]
         judged = spread.of(left_out)
         for place, other in ((second, 0), (first, 1)):  # without the one, the other judges
             totals[place] += judged[other]
-        for which, sign in ((PLAIN, 1.0), (WITH_NULL, -1.0)):
-            used, at = np.unique(chosen[which], return_inverse=True)
-            found = readouts.errors(which, left_out, [lambdas[each] for each in used])
+        for which, chosen, sign in ((PLAIN, plain, 1.0), (WITH_NULL, full, -1.0)):
+            used, at = np.unique(chosen[intervals], return_inverse=True)
+            wanted = (used[:, None] == chosen) & intervals
+            found = readouts.errors(which, left_out, [lambdas[each] for each in used], wanted)
             for place, other in ((second, 0), (first, 1)):
-                parts[place] += sign * found[other, at, targets]
+                parts[place, intervals] += sign * found[other, at, targets[intervals]]
     without = parts / (totals[:, None] * variance) if refits else np.empty((0, len(targets)))
-    return [jackknife(each, without[:, target].tolist(), confidence) for target, each in enumerate(whole)], chosen
+    estimates = [
+        jackknife(float(each), without[:, target].tolist() if intervals[target] else [], confidence) for target, each in enumerate(whole)
+    ]
+    return estimates, np.stack([plain, full])
 
 
 @dataclass(frozen=True)
@@ -373,9 +382,12 @@ def measure(
         lambda block, start: np.hstack([each(block, start) for each in columns]), scipy.linalg.block_diag(*groups), np.array(variance)
     )
     readouts = read_out(blocks, targets, seed, threads, kernels)
-    estimates, chosen = unique_r2(readouts, targets.variance, spread, lambdas, confidence)
+    spelled = len(variance) > 1 + draws * len(SHARES)
+    estimates, chosen = unique_r2(
+        readouts, targets.variance, spread, lambdas, confidence, np.array([not (spelled and each == 1) for each in range(len(variance))])
+    )
     real, *rest = estimates
-    blind_d = rest.pop(0).unique_r2 if len(variance) > 1 + draws * len(SHARES) else None
+    blind_d = rest.pop(0).unique_r2 if spelled else None
     rows = [
         {"share": share, "draw": draw, "unique_r2": each.unique_r2, "unique_r2_low": each.low, "p": each.p(margin)}
         for (draw, share), each in zip(((draw, share) for draw in range(draws) for share in SHARES), rest, strict=True)

@@ -8,7 +8,6 @@ where there are many. Both take images in blocks and judge every fold by fits th
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +21,7 @@ OFFSET = 0.5  # of the ReLU units, beside features of mean square 1
 FEATURES = 3072  # of the read-outs in the form of sums, b among them
 FLEXIBLE = 1024  # of these at least are softmax features and ReLU units
 CLASSES = 1365  # whose softmax features are taken as they are; more are compressed first
+LOOKED = 2  # folds on which penalties are chosen in the form of sums
 PLAIN, WITH_NULL = 0, 1
 
 
@@ -65,11 +65,16 @@ class ReadOuts(Protocol):
 
     folds: list[int]
 
-    def select(self, which: int, lambdas: Sequence[float]) -> np.ndarray:
-        """Squared errors by penalty, fold and target, summed over images and columns; infinite for penalties that need no look."""
+    def select(self, which: int, lambdas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        """Position of the penalty of every target (targets,), and with it squared errors (folds, targets), summed over images and columns."""
 
-    def errors(self, which: int, left_out: tuple[int, ...], lambdas: Sequence[float]) -> np.ndarray:
-        """Squared errors (len(left_out), len(lambdas), targets) on folds that are left out of a fit."""
+    def errors(
+        self, which: int, left_out: tuple[int, ...], lambdas: Sequence[float], wanted: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Squared errors (len(left_out), len(lambdas), targets) on folds that are left out of a fit.
+
+        wanted: (len(lambdas), targets) bool; the errors of targets that are not wanted may be infinite.
+        """
 
 
 @dataclass(frozen=True)
@@ -129,12 +134,14 @@ class Kernels:
             flexible += _normed(roots @ roots.T)
         self._kernels = flexible, flexible + self._null @ self._null.T
 
-    def select(self, which: int, lambdas: Sequence[float]) -> np.ndarray:
+    def select(self, which: int, lambdas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """As ReadOuts has it; every penalty is looked at."""
-        return np.stack([self.errors(which, (fold,), lambdas)[0] for fold in self.folds], axis=1)
+        errors = np.stack([self.errors(which, (fold,), lambdas)[0] for fold in self.folds], axis=1)
+        chosen = errors.sum(axis=1).argmin(axis=0)
+        return chosen, errors[chosen, :, np.arange(len(chosen))].T
 
-    def errors(self, which: int, left_out: tuple[int, ...], lambdas: Sequence[float]) -> np.ndarray:
-        """As ReadOuts has it."""
+    def errors(self, which: int, left_out: tuple[int, ...], lambdas: Sequence[float], wanted: np.ndarray | None = None) -> np.ndarray:
+        """As ReadOuts has it; all errors are made."""
         kernel, train = self._kernels[which], np.flatnonzero(~np.isin(self._fold, left_out))
         inner = kernel[np.ix_(train, train)]
         means, mean = inner.mean(axis=0), inner.mean()
@@ -299,12 +306,15 @@ class Moments:
         self.xt += x.T @ t
         self.tt += np.einsum("nc,nc->c", t, t)
 
-    def about(self, x: np.ndarray, t: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """x x^T, x t^T and t^2 of the first features, about given means."""
-        mine = self.x[:width]
-        xx = self.xx[:width, :width] - np.outer(mine, x) - np.outer(x, mine) + self.n * np.outer(x, x)
-        xt = self.xt[:width] - np.outer(mine, t) - np.outer(x, self.t) + self.n * np.outer(x, t)
-        return xx, xt, self.tt - 2.0 * t * self.t + self.n * t * t
+    def about(self, x: np.ndarray, t: np.ndarray, width: int, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """x x^T, x t^T and t^2 of the first features and of some columns, about the means x (width,) and t (c,)."""
+        mine, t, own = self.x[:width], t[columns], self.t[columns]
+        xx = np.outer(mine, -x)
+        xx += xx.T
+        xx += self.n * np.outer(x, x)
+        xx += self.xx[:width, :width]
+        xt = self.xt[:width, columns] - np.outer(mine, t) - np.outer(x, own - self.n * t)
+        return xx, xt, self.tt[columns] - 2.0 * t * own + self.n * t * t
 
 
 class Sums:
@@ -337,37 +347,48 @@ class Sums:
             cross += each.xt[:width]
         return x, t, scatter, cross, float(np.trace(scatter)) / n
 
-    def select(self, which: int, lambdas: Sequence[float]) -> np.ndarray:
-        """As ReadOuts has it: from the middle penalty on, down to the least error of every target."""
-        found = np.full((len(lambdas), len(self.folds), self._groups.shape[1]), np.inf)
-        order = np.argsort(lambdas)
-        wanted = {len(order) // 2}
-        while wanted:
-            (place, *_) = sorted(wanted)
-            looked = [lambdas[order[place]]]
-            found[order[place]] = list(map_apart(partial(self._judged, which, looked), self.folds, self._threads))
-            total = found[order].sum(axis=1)
-            best = np.unique(np.argmin(total, axis=0))
-            around = {each + step for each in best.tolist() for step in (-1, 1)}
-            wanted = {each for each in around if 0 <= each < len(order) and not np.isfinite(total[each, 0])}
-        return found
+    def select(self, which: int, lambdas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        """As ReadOuts has it: from the middle penalty on downhill, for every target, on the first LOOKED folds."""
+        order, targets = np.argsort(lambdas), self._groups.shape[1]
+        found, some = np.full((len(lambdas), targets), np.inf), self.folds[:LOOKED]
+        wanted = np.zeros((len(lambdas), targets), dtype=bool)
+        wanted[len(lambdas) // 2] = True
+        while wanted.any():
+            place = int(np.flatnonzero(wanted.any(axis=1))[0])
+            made = self._side_by_side(which, [(fold,) for fold in some], [lambdas[order[place]]], wanted[place : place + 1])
+            found[place, wanted[place]] = np.sum(made, axis=0)[0, 0, wanted[place]]
+            best, wanted = found.argmin(axis=0), np.zeros_like(wanted)
+            for step in (-1, 1):
+                beside = best + step
+                inside = np.flatnonzero((beside >= 0) & (beside < len(lambdas)))
+                wanted[beside[inside], inside] |= ~np.isfinite(found[beside[inside], inside])
+        chosen = order[found.argmin(axis=0)]
+        used = np.unique(chosen)
+        made = self._side_by_side(which, [(fold,) for fold in self.folds], [lambdas[each] for each in used], used[:, None] == chosen)
+        at = np.searchsorted(used, chosen)
+        return chosen, np.stack([each[0, at, np.arange(targets)] for each in made])
 
-    def errors(self, which: int, left_out: tuple[int, ...], lambdas: Sequence[float]) -> np.ndarray:
-        """As ReadOuts has it."""
-        width = self._width(which)
+    def _side_by_side(
+        self, which: int, left_out: Sequence[tuple[int, ...]], lambdas: Sequence[float], wanted: np.ndarray
+    ) -> list[np.ndarray]:
+        return list(map_apart(lambda each: self.errors(which, each, lambdas, wanted), left_out, self._threads))
+
+    def errors(self, which: int, left_out: tuple[int, ...], lambdas: Sequence[float], wanted: np.ndarray | None = None) -> np.ndarray:
+        """As ReadOuts has it; nothing is made of columns that no wanted target has."""
+        width, targets = self._width(which), self._groups.shape[1]
         x, t, scatter, cross, scale = self._fitted(left_out, width)
-        found = np.empty((len(left_out), len(lambdas), self._groups.shape[1]))
+        found = np.full((len(left_out), len(lambdas), targets), np.inf)
+        diagonal = scatter.diagonal().copy()
         for place, penalty in enumerate(lambdas):
-            solved = np.linalg.solve(scatter + penalty * scale * np.eye(width), cross)
+            mine = np.ones(targets, dtype=bool) if wanted is None else wanted[place]
+            columns = np.flatnonzero((self._groups[:, mine] != 0).any(axis=1))
+            scatter.flat[:: width + 1] = diagonal + penalty * scale
+            solved = np.linalg.solve(scatter, cross[:, columns])
             for judge, fold in enumerate(left_out):
-                xx, xt, tt = self._moments[fold].about(x, t, width)
-                found[judge, place] = (
-                    tt - 2.0 * np.einsum("pc,pc->c", solved, xt) + np.einsum("pc,pc->c", solved, xx @ solved)
-                ) @ self._groups
+                xx, xt, tt = self._moments[fold].about(x, t, width, columns)
+                missed = tt - 2.0 * np.einsum("pc,pc->c", solved, xt) + np.einsum("pc,pc->c", solved, xx @ solved)
+                found[judge, place, mine] = missed @ self._groups[np.ix_(columns, mine)]
         return found
-
-    def _judged(self, which: int, lambdas: Sequence[float], fold: int) -> np.ndarray:
-        return self.errors(which, (fold,), lambdas)[0, 0]
 
     def nested(self, left_out: tuple[int, ...], penalty: float) -> np.ndarray:
         """As Kernels has it."""
@@ -386,13 +407,13 @@ class Sums:
         white = scipy.linalg.solve_triangular(factor, narrow(cross), lower=True, check_finite=False)
         found = []
         for fold in left_out:
-            xx, xt, tt = self._moments[fold].about(x, t, width)
-            xx, xt = narrow(narrow(xx).T), narrow(xt[:, chosen])
+            xx, xt, tt = self._moments[fold].about(x, t, width, np.flatnonzero(chosen))
+            xx, xt = narrow(narrow(xx).T), narrow(xt)
             half = scipy.linalg.solve_triangular(factor, xx, lower=True, check_finite=False)
             square = scipy.linalg.solve_triangular(factor, half.T, lower=True, check_finite=False) * (white @ white.T)
             linear = np.vecdot(scipy.linalg.solve_triangular(factor, xt, lower=True, check_finite=False), white)
             steps = 2.0 * np.tril(square, -1).sum(axis=1) + np.diag(square) - 2.0 * linear
-            found.append(tt[chosen].sum() + np.cumsum(np.concatenate([[0.0], steps]))[rank:])
+            found.append(tt.sum() + np.cumsum(np.concatenate([[0.0], steps]))[rank:])
         return np.array(found)
 
 
