@@ -8,12 +8,13 @@ from singflow import cli
 from singflow.analyses.ranking import agreement_rows, excess_rows, order_rows, pair_rows, render_orders
 from singflow.analyses.statistics import Sample
 from singflow.analyses.summary import Summary
-from singflow.analyses.tables import as_in_paper, is_control, qualify, qualify_pairs
+from singflow.analyses.tables import as_in_paper, is_control, qualify, qualify_pairs, together
 from singflow.artifacts.files import read_json, write_bytes
 from singflow.artifacts.shards import read_index
 from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_table
 from singflow.config.reading import read_yaml
 
+LEANS_ON = ["rank_rule", "validation_r2", "translator", "seed"]
 RANKED = ["known_zero", "known_leak", "weights", "weights_id", "n_images", "is_per_as", "is_per_as_low", "is_per_as_high"]
 
 
@@ -54,7 +55,9 @@ def main(flags: Flags) -> None:
     write_table(flags.tables / "controls.csv", qualify(pd.DataFrame(excess or {"space": [], "model": []}), summary))
     write_table(flags.tables / "orders.csv", order)
     write_table(flags.tables / "model_pairs.csv", qualify_pairs(pair[["space", *pair.columns.drop("space")]], summary))
-    write_table(flags.tables / "order_agreement.csv", agreement)
+    ordered = [ranked[ranked["space"].isin(spaces)] for spaces in zip(agreement["space_a"], agreement["space_b"], strict=True)]
+    basis = [{**rows.loc[rows["validation_r2"].idxmin(), LEANS_ON], "marks": together(*rows["marks"])} for rows in ordered]
+    write_table(flags.tables / "order_agreement.csv", pd.concat([agreement, pd.DataFrame(basis, columns=[*LEANS_ON, "marks"])], axis=1))
     write_bytes(flags.tables / "orders.txt", render_orders(order, agreement).encode())
 
 

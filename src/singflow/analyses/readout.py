@@ -66,7 +66,7 @@ class ReadOuts(Protocol):
     folds: list[int]
 
     def select(self, which: int, lambdas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """Position of the penalty of every target (targets,), and with it squared errors (folds, targets), summed over images and columns."""
+        """Position of the penalty of every target (targets,), and with it squared errors (folds, targets) over images and columns."""
 
     def errors(
         self, which: int, left_out: tuple[int, ...], lambdas: Sequence[float], wanted: np.ndarray | None = None

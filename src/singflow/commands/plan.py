@@ -73,8 +73,8 @@ def plan(
                 f"Slurm counted for {step} ({jobs.jobs} jobs): at most {jobs.peak_mb / 1e3:.1f} of {jobs.asked_mb / 1e3:.1f} GB asked,"
                 f" {100 * jobs.busy:.0f} % of the CPUs"
             )
-    if study.translator.folds and planner.images:
-        print("\nWhat the images that translators are fitted on can show, if features vary as planted ones do (docs/planning.md):")
+    if planner.images and (study.translator.folds or study.translator.reference):
+        print("\nWhat the test of meaning would find, if features vary as made-up ones do (docs/planning.md):")
         print("\n".join(f"{', '.join(names)}: {told}" for told, names in planner.shows().items()))
     if not gpu and study.extraction.device != "cpu" and device is None:
         print("There is no GPU here, so none is reckoned with: --device cuda shows a run with one")
