@@ -15,7 +15,7 @@ from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_ta
 from singflow.config.reading import read_yaml
 
 LEANS_ON = ["rank_rule", "validation_r2", "translator", "seed"]
-RANKED = ["known_zero", "known_leak", "weights", "weights_id", "n_images", "is_per_as", "is_per_as_low", "is_per_as_high"]
+RANKED = ["known_zero", "known_leak", "in_sample", "weights", "weights_id", "n_images", "is_per_as", "is_per_as_low", "is_per_as_high"]
 
 
 class Flags(Summary, cli.Selection):
@@ -45,7 +45,8 @@ def main(flags: Flags) -> None:
             options = {"resamples": flags.resamples, "confidence": flags.confidence, "seed": flags.seed}
             rows = excess_rows(table, cases, null_dims[model], sample, **options)
             excess += [{"space": space, "model": model, **row} for row in rows]
-        reports = {model: read_json(flags.evidence / space / f"{model}.json") for model in ranked.loc[ranked["space"] == space, "model"]}
+        judged = ranked.loc[(ranked["space"] == space) & ~ranked["in_sample"].astype(bool), "model"]
+        reports = {model: read_json(flags.evidence / space / f"{model}.json") for model in judged}
         pairs.append(pair_rows(reports, flags.confidence).assign(space=space))
     order = order_rows(ranked)
     same = {m: paper["models"][m] for m in summary.loc[as_in_paper(summary, manifest["class_index"], paper), "model"]}

@@ -68,9 +68,7 @@ class ReadOuts(Protocol):
     def select(self, which: int, lambdas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """Position of the penalty of every target (targets,), and with it squared errors (folds, targets) over images and columns."""
 
-    def errors(
-        self, which: int, left_out: tuple[int, ...], lambdas: Sequence[float], wanted: np.ndarray | None = None
-    ) -> np.ndarray:
+    def errors(self, which: int, left_out: tuple[int, ...], lambdas: Sequence[float], wanted: np.ndarray | None = None) -> np.ndarray:
         """Squared errors (len(left_out), len(lambdas), targets) on folds that are left out of a fit.
 
         wanted: (len(lambdas), targets) bool; the errors of targets that are not wanted may be infinite.

@@ -350,7 +350,7 @@ def seen_by_translators(models: pd.DataFrame, manifest: pd.DataFrame) -> str:
 def paper_scores(models: pd.DataFrame) -> str:
     """The paper's scores of the models of a space, in one line."""
     listed = [
-        f"{marked(row['model'], row['marks'])} {row['as_mean']:+.2f}, {row['as_abs_mean']:.2f}, {_number(row['is_per_as'], 1)}"
+        f"{marked(row['model'], row['marks'])} {row['as_mean']:+z.2f}, {row['as_abs_mean']:.2f}, {_number(row['is_per_as'], 1)}"
         for row in controls_last(models).to_dict("records")
     ]
     return f"The paper's scores (AS, |AS|, IS/|AS|), which decide nothing here: {'; '.join(listed)}"
@@ -361,8 +361,13 @@ def controls_last(models: pd.DataFrame) -> pd.DataFrame:
     return models.loc[is_control(models).sort_values(kind="stable").index]
 
 
+def per_dimension(images: float) -> str:
+    """Images for each feature dimension, in two digits or whole."""
+    return f"{images:.2g}" if images < 10 else f"{images:.0f}"
+
+
 def _number(value: Any, digits: int) -> str:
-    return "-" if pd.isna(value) else f"{round(value, digits) + 0.0:.{digits}f}"  # without -0.000
+    return "-" if pd.isna(value) else f"{value:z.{digits}f}"
 
 
 def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
@@ -409,7 +414,7 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
                 [
                     marked(row["model"], row["marks"]) + ("!" if row["top1_low"] else ""),
                     str(row["null_dim"]),
-                    f"{row['n_per_dim']:.{'2g' if row['n_per_dim'] < 10 else '0f'}}",
+                    per_dimension(row["n_per_dim"]),
                     f"{_number(row['validation_r2'], 2)} ({_number(row['r2_words'], 2)})",
                     f"{row['is_mean']:.1f}",
                     f"{row['floor_is_mean']:.1f}",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from singflow.analyses.summary import controls_last
+from singflow.analyses.summary import controls_last, per_dimension
 from singflow.analyses.tables import marked
 
 MOST_POINTS = 20_000  # image scores that a page holds, over all models and spaces
@@ -110,7 +110,7 @@ def evidence_picture(models: pd.DataFrame) -> dict[str, Any]:
 PLACES = {"d": "unique_r2", "low": "unique_r2_low", "high": "unique_r2_high", "seen": "detectable"}
 SPOKEN = {"D": "unique_r2", "from": "unique_r2_low", "to": "unique_r2_high", "smallest leak found": "detectable"}
 VERDICTS = {  # columns of the first table -> how a cell is written
-    "model": "", "verdict": "", "null_dim": "d", "n_per_dim": ".2g", "validation_r2": ".2f", "r2_words": ".2f", "is_mean": ".1f",
+    "model": "", "verdict": "", "null_dim": "d", "n_per_dim": "", "validation_r2": "z.2f", "r2_words": "z.2f", "is_mean": ".1f",
     "floor_is_mean": ".1f", "unique_r2": "z.1%", "unique_r2_low": "z.1%", "unique_r2_high": "z.1%", "turn_deg": ".0f", "detectable": ".0%",
 }  # fmt: skip
 BESIDE = ["marks", "margin", "p_holm", "as_mean", "as_abs_mean", "is_per_as"]  # in the CSV of the first table alone
@@ -131,7 +131,7 @@ def evidence_rows(models: pd.DataFrame) -> list[dict[str, str]]:
     """
     return [
         {name: "-" if pd.isna(row[name]) else format(row[name], form).replace("%", " %") for name, form in VERDICTS.items()}
-        | {"model": marked(row["model"], row["marks"])}
+        | {"model": marked(row["model"], row["marks"]), "n_per_dim": per_dimension(row["n_per_dim"])}
         for row in controls_last(models).to_dict("records")
     ]
 
