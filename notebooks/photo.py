@@ -39,8 +39,8 @@ result
 result.figure()
 
 # %% [markdown]
-# Removing the null component changes no logit. It turns the translation of the photo, but a null component that tells nothing turns it almost
-# as far. Whether the null space holds meaning is a question about the model, which one photo cannot answer.
+# Removing the null component changes no logit. It turns the translation of the photo, but a null component that tells nothing turns it
+# almost as far. Whether the null space holds meaning is a question about the model, which one photo cannot answer.
 
 # %%
 print(f"IS {result.is_deg:.1f} degrees; a null component that tells nothing gives {result.chance_is_deg:.1f}")

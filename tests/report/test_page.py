@@ -90,7 +90,7 @@ NONE = pd.DataFrame(columns=["space_a", "space_b"])
 def test_below_the_table_stand_the_papers_scores_and_its_order_alone():
     orders = pd.DataFrame({"space": "s", "place": [2, 1], "model": ["a", "b"], "value": [7.0, 9.0], "marks": ""})
     text = below_the_table(FOUR, pd.DataFrame(columns=["difference"]), orders, NONE)
-    assert text[0].endswith(": a +0.50°, 1.00°, 7.0; b +0.50°, 1.00°, 7.0; leak+ +0.50°, 1.00°, 7.0; zero~ +0.50°, 1.00°, 7.0.")
+    assert text[0].endswith(": a +0.50, 1.00, 7.0; b +0.50, 1.00, 7.0; leak+ +0.50, 1.00, 7.0; zero~ +0.50, 1.00, 7.0.")
     assert text[1] == "The paper's order in space s, by IS/|AS|: b 9.00 > a 7.00." and text[2].startswith("Blind check") and len(text) == 3
     row = {"space_a": "s", "space_b": CHART, "n_models": 6, "spearman": 0.6, "spearman_p": 0.24, "kendall": 0.4667, "kendall_p": 0.27}
     charted = below_the_table(FOUR, pd.DataFrame(columns=["difference"]), orders, pd.DataFrame([row, row | {"space_a": "t"}]))
