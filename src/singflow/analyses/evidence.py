@@ -54,15 +54,13 @@ def own_words(logits: np.ndarray, texts: np.ndarray) -> list[np.ndarray]:
     ----------
     Norouzi et al. 2014 (ConSE).
     """
-    spoken = []
-    for temperature in (*SHARP, FLAT):
-        weights = softmax(logits, temperature)
-        if temperature != FLAT and weights.shape[1] > TOP:
-            few = np.argpartition(weights, -TOP, axis=1)[:, :-TOP]
-            np.put_along_axis(weights, few, 0.0, axis=1)
-        mean = weights @ texts
-        spoken.append(mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), np.finfo(np.float64).tiny))
-    return [*spoken, texts[logits.argmax(axis=1)]]
+    n, classes = logits.shape
+    top = np.argpartition(logits, -TOP, axis=1)[:, -TOP:] if classes > TOP else np.broadcast_to(np.arange(classes), (n, classes))
+    likeliest, said = np.take_along_axis(logits, top, axis=1), texts[top]
+    means = [np.einsum("nk,nkm->nm", softmax(likeliest, temperature), said) for temperature in SHARP]  # but for their length
+    means.append(softmax(logits, FLAT) @ texts)
+    lengths = [np.maximum(np.linalg.norm(each, axis=1, keepdims=True), np.finfo(np.float64).tiny) for each in means]
+    return [*(each / length for each, length in zip(means, lengths, strict=True)), texts[logits.argmax(axis=1)]]
 
 
 @dataclass(frozen=True)
