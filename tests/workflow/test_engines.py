@@ -415,7 +415,7 @@ def test_one_changed_registry_entry_re_runs_its_model_alone(projects):
     assert snakemake_project.planned() == {"resolve_model@tiny"}
     extraction = {"extract_head@tiny", "extract_features@00000-tiny", "extract_features@00001-tiny"}
     planned = snakemake_project.planned(direct=False)
-    assert extraction <= planned and not [job for job in planned if "lite0" in job or job.startswith(("build_manifest", "embed"))]
+    assert extraction <= planned and not [job for job in planned if "lite0" in job or job.startswith(("build_manifest", "embed_images", "embed_prompts"))]
     dvc_project.dvc("repro", "resolve_model")
     assert dvc_project.changed() == extraction | {"summarize"} | PAGE  # which compares top-1 with what the entry reports
 
@@ -459,7 +459,7 @@ def untouched(tmp_path_factory):
         ("  views: 2", "  veiws: 2", "params.yaml: extraction.veiws: unknown key; did you mean 'views'?"),
         (r"- 0\.001\n", "- -1.0\n", "params.yaml: translator.lambdas.0: -1.0 Input should be greater than or equal to 0.000001"),
         (r"tiny\]", "efficientnet_lite9]", "models.yaml: no entry 'efficientnet_lite9'.*did you mean 'efficientnet_lite"),
-        (r"spaces: \[conse_minilm\]", "spaces: [clip]", "spaces.yaml: no entry 'clip'; it has conse_minilm"),
+        (r"spaces: \[conse_minilm\]", "spaces: [clip]", "spaces.yaml: no entry 'clip': it has conse_minilm"),
         ("study: demo", "study: ../demo", "params.yaml: study: '../demo' may hold only letters"),
         ("study: demo", "study: a;touch$(x)", "params.yaml: study: 'a;touch\\$\\(x\\)' may hold only letters"),
         ("config/vocab/concepts.txt", "config/vocab/no such.txt", "Missing input files for rule embed_prompts"),

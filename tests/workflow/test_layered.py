@@ -50,8 +50,8 @@ def test_every_artifact_and_the_page_say_the_layers_values(layered):
     assert list(pd.read_csv(layered.results / "tables/models.csv")["model"]) == ["tiny"]
     assert list(json.loads((layered.results / "metrics.json").read_text())["conse_minilm"]) == ["tiny"]
     page = (layered.results / "report.html").read_text()
-    assert "Study layered" in page and "90 % intervals" in page and "confidence: 0.9" in page and "extremes: 3" in page
-    assert "95 % intervals" not in page and "Study demo" not in page
+    assert "Study layered" in page and "90 % interval" in page and "confidence: 0.9" in page and "extremes: 3" in page
+    assert "95 % interval" not in page and "Study demo" not in page
 
 
 def test_a_layered_study_leaves_the_other_one_alone_and_is_finished(layered):
