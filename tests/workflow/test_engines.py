@@ -415,7 +415,8 @@ def test_one_changed_registry_entry_re_runs_its_model_alone(projects):
     assert snakemake_project.planned() == {"resolve_model@tiny"}
     extraction = {"extract_head@tiny", "extract_features@00000-tiny", "extract_features@00001-tiny"}
     planned = snakemake_project.planned(direct=False)
-    assert extraction <= planned and not [job for job in planned if "lite0" in job or job.startswith(("build_manifest", "embed_images", "embed_prompts"))]
+    others = ("build_manifest", "embed_images", "embed_prompts")
+    assert extraction <= planned and not [job for job in planned if "lite0" in job or job.startswith(others)]
     dvc_project.dvc("repro", "resolve_model")
     assert dvc_project.changed() == extraction | {"summarize"} | PAGE  # which compares top-1 with what the entry reports
 
