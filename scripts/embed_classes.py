@@ -7,7 +7,7 @@ import numpy as np
 
 from singflow import cli
 from singflow.artifacts.tensors import provenance, read_tensors, write_tensors
-from singflow.config.registry import read_space
+from singflow.config.registry import OpenCLIPEntry, read_space
 from singflow.data.manifest import read_classes
 from singflow.towers.parameters import Prompts
 from singflow.towers.text_cache import TextCache
@@ -38,17 +38,20 @@ def main(flags: Flags) -> None:
     listed = read_classes(flags.classes)
     names = made.parsed("class_names", list | None) or listed.names
     entry = read_space(flags.entry)
-    names = names if len(names) == len(head["weight"]) else []  # of another list of classes: they are not known
-    torch.set_num_threads(1)
-    device = pick_device(flags.device)
-    tower = load_text_tower(entry, device)
-    weights = weights_sha256(tower.module)
-    side_by_side = flags.threads if device.type == "cpu" else 1
-    run = partial(tower.embed, batch_size=flags.batch_size, threads=side_by_side)
-    shown = partial(cli.progress, unit="chunks of texts", description=flags.space)
-    facts = text_facts(entry, weights, device, flags.batch_size)
-    embed = TextCache(Path(flags.cache), facts, run, shown, flags.batch_size * side_by_side)
-    spellings = class_spellings(embed, names, listed, entry, flags.label_templates) if names else [np.zeros((0, tower.dim), np.float32)] * 2
+    untrained = isinstance(entry, OpenCLIPEntry) and entry.weights == "random"
+    names = names if len(names) == len(head["weight"]) and not untrained else []  # of another list of classes, or texts that say nothing
+    spellings, weights = [np.zeros((0, entry.dim), np.float32)] * 2, ""
+    if names:
+        torch.set_num_threads(1)
+        device = pick_device(flags.device)
+        tower = load_text_tower(entry, device)
+        weights = weights_sha256(tower.module)
+        side_by_side = flags.threads if device.type == "cpu" else 1
+        run = partial(tower.embed, batch_size=flags.batch_size, threads=side_by_side)
+        shown = partial(cli.progress, unit="chunks of texts", description=flags.space)
+        facts = text_facts(entry, weights, device, flags.batch_size)
+        embed = TextCache(Path(flags.cache), facts, run, shown, flags.batch_size * side_by_side)
+        spellings = class_spellings(embed, names, listed, entry, flags.label_templates)
     tensors = dict(zip(("class_embeddings", "other_embeddings"), spellings, strict=True))
     metadata = provenance(
         ["torch", *LIBRARIES[entry.source]], study=flags.study, space=flags.space, model=flags.model, weights_sha256=weights
