@@ -108,7 +108,7 @@ def page_tables(
     frames |= {name: frames[name].dropna(subset=[column]) for name, column in NEEDED.items() if column in frames[name]}
     shown = {
         name: table(name, titles.get(name, name), frames[name], [each for each in columns.split() if several or each != "space"])
-        for name, columns in ({name: " ".join(frame) for name, frame in frames.items()} | SHOWN).items()
+        for name, columns in ({name: " ".join(map(str, frame)) for name, frame in frames.items()} | SHOWN).items()
     }
     return {name: each for name, each in shown.items() if each.rows}
 
