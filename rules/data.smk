@@ -61,11 +61,12 @@ rule build_manifest:
         **COST,
     params:
         data=flags("data"),
-        fitted=flags("translator.folds", "translator.reference"),
+        folds=config["translator"]["folds"],
+        fitted_on=config["translator"]["reference"],
         archives=archives,
         seed=config["seed"],
     shell:
-        "python scripts/build_manifest.py {params.data} {params.fitted}"
+        'python scripts/build_manifest.py {params.data} --folds {params.folds} --reference "{params.fitted_on}"'
         f" --seed {{params.seed}} --threads {THREADS}"
         " --manifest {output.manifest} --rejected {output.rejected}"
         " --log {log}"

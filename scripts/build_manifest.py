@@ -48,7 +48,7 @@ def main(flags: Flags) -> None:
             max_rejected_fraction=flags.max_rejected_fraction,
             seed=flags.seed,
             threads=flags.threads,
-            referenced=flags.reference is not None,
+            referenced=bool(flags.reference),
             progress=partial(cli.progress, unit="images", description="decode"),
         )
     except Refusal as error:

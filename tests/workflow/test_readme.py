@@ -208,7 +208,7 @@ def test_a_photo_is_analyzed_without_a_study_and_on_the_artifacts_of_the_demo(re
     expected = angle_deg(translator(feature), translator(equivalent))[0]  # by the translator of all training images
     assert image["image"] == "photo.jpg" and image["is_deg"] == pytest.approx(expected, abs=1e-3)
     assert image["predictions"][0]["index"] == scores["predicted_index"][0]
-    assert [text["text"] for text in image["texts"]] == ["a rug", "a temple"] and f"IS {image['removal']['deg']:.2f}" in output
+    assert [text["text"] for text in image["texts"]] == ["a rug", "a temple"] and f"IS {image['is_deg']:.2f}" in output
     assert (reader.folder / "analysis/photo.png").is_file()
 
 
