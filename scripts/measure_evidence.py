@@ -72,7 +72,7 @@ def main(flags: Flags) -> None:
 
     found = measure(
         blocks, texts, others, lambdas=flags.lambdas, margin=flags.margin, draws=flags.draws, confidence=flags.confidence,
-        seed=flags.seed, threads=flags.threads,
+        seed=flags.seed,
     )  # fmt: skip
     n, facts = len(own.manifest), found.facts
     labels = read_names(flags.names)["labels"]

@@ -51,7 +51,7 @@ def main(flags: Flags) -> None:
             return chain.from_iterable(whole_images(each, head) for each in ([training] if training is own else [training, own]))
 
         words = Words.read(spoken)
-        readouts = read_out(blocks, remainders(words), flags.seed, flags.threads)
+        readouts = read_out(blocks, remainders(words), flags.seed)
         penalties = lambdas["without_null"], lambdas["with_null"]
         curve = head_extension(readouts, Spread(blocks), penalties, min(basis.shape[1], len(words.offset)), flags.confidence)
     write_parquet(flags.output, curve)

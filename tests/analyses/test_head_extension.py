@@ -41,7 +41,7 @@ def curve_of(images, penalties=(0.01, 0.01), kernels=True):
     def blocks():
         return [images]
 
-    readouts = read_out(blocks, remainders(Words.fit(blocks, None)), 0, 1, kernels)
+    readouts = read_out(blocks, remainders(Words.fit(blocks, None)), 0, kernels)
     return head_extension(readouts, Spread(blocks), penalties, min(images.null.shape[1], images.embeddings.shape[1]), 0.9)
 
 

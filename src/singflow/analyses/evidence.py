@@ -326,7 +326,6 @@ def measure(
     draws: int,
     confidence: float,
     seed: int,
-    threads: int | None = None,
     kernels: bool | None = None,
 ) -> Found:
     """The test of a model in a space.
@@ -347,8 +346,6 @@ def measure(
         Coverage of the intervals, 0 to 1.
     seed : int
         Of planted leaks and of random features.
-    threads : int, optional
-        Fits at a time in the form of sums, as map_apart() takes it.
     kernels : bool, optional
         Whether the form of kernels is taken; by default where images are fewer than features.
 
@@ -379,7 +376,7 @@ def measure(
     targets = Targets(
         lambda block, start: np.hstack([each(block, start) for each in columns]), scipy.linalg.block_diag(*groups), np.array(variance)
     )
-    readouts = read_out(blocks, targets, seed, threads, kernels)
+    readouts = read_out(blocks, targets, seed, kernels)
     spelled = len(variance) > 1 + draws * len(SHARES)
     estimates, chosen = unique_r2(
         readouts, targets.variance, spread, lambdas, confidence, np.array([not (spelled and each == 1) for each in range(len(variance))])

@@ -6,6 +6,7 @@ remainder of the true embeddings, with a random sign for every image. The coordi
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,17 @@ class Head:
 
     def block(self, features: np.ndarray, embeddings: np.ndarray, fold: np.ndarray) -> Block:
         """Features (n, d) as the test takes them; logits are those of the principal component alone, whatever the rank rule."""
-        a, b = (features @ part.astype(np.float32) for part in (self.principal, self.null))
-        logits = features @ self.weight.T + self.bias - b @ (self.weight @ self.null).astype(np.float32).T
-        return Block(a, b, logits, embeddings, fold)
+        coordinates = features @ self._axes
+        a, b = np.split(coordinates, [self.principal.shape[1]], axis=1)
+        return Block(a, b, features @ self.weight.T + self.bias - b @ self._unseen, embeddings, fold)
+
+    @cached_property
+    def _axes(self) -> np.ndarray:
+        return np.hstack([self.principal, self.null]).astype(np.float32)
+
+    @cached_property
+    def _unseen(self) -> np.ndarray:
+        return (self.weight @ self.null).astype(np.float32).T
 
 
 def whole_images(images: Paired, head: Head) -> Iterator[Block]:

@@ -14,7 +14,6 @@ import numpy as np
 import scipy
 
 from singflow.analyses.geometry import random_basis
-from singflow.parallel import map_apart
 
 TEMPERATURES = (1.0, 2.0, 4.0)  # of the softmax features
 OFFSET = 0.5  # of the ReLU units, beside features of mean square 1
@@ -314,12 +313,21 @@ class Moments:
         xt = self.xt[:width, columns] - np.outer(mine, t) - np.outer(x, own - self.n * t)
         return xx, xt, self.tt[columns] - 2.0 * t * own + self.n * t * t
 
+    def squared_errors(self, weight: np.ndarray, x: np.ndarray, t: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Squared errors (c,) of some columns, read out by a weight (p, c) of the first features about the means x (p,) and t (c,)."""
+        width = len(weight)
+        own, moved, read = self.t[columns], x @ weight, self.x[:width] @ weight
+        linear = np.einsum("pc,pc->c", weight, self.xt[:width, columns]) - read * t - moved * (own - self.n * t)
+        product = self.xx[:width, :width].astype(np.float32) @ weight.astype(np.float32)  # half the time, and digits enough for errors
+        square = np.einsum("pc,pc->c", weight, product) - 2.0 * read * moved + self.n * moved**2
+        return self.tt[columns] - 2.0 * t * own + self.n * t * t - 2.0 * linear + square
+
 
 class Sums:
     """The read-outs where images are many: sums over features for each fold, whose memory does not grow with the images."""
 
-    def __init__(self, blocks: Blocks, targets: Targets, features: Features, threads: int | None = None) -> None:
-        self._groups, self._flexible, self._threads = targets.groups, features.width, threads
+    def __init__(self, blocks: Blocks, targets: Targets, features: Features) -> None:
+        self._groups, self._flexible = targets.groups, features.width
         self._moments: dict[int, Moments] = {}
         start, origin = 0, None
         for block in blocks():
@@ -348,43 +356,43 @@ class Sums:
     def select(self, which: int, lambdas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """As ReadOuts has it: from the middle penalty on downhill, for every target, on the first LOOKED folds."""
         order, targets = np.argsort(lambdas), self._groups.shape[1]
-        found, some = np.full((len(lambdas), targets), np.inf), self.folds[:LOOKED]
+        made = np.full((len(lambdas), len(self.folds), targets), np.inf)
+
+        def make(fold: int, places: Sequence[int], wanted: np.ndarray) -> None:
+            found = self.errors(which, (self.folds[fold],), [lambdas[order[place]] for place in places], wanted)[0]
+            made[places, fold] = np.where(wanted, found, made[places, fold])
+
         wanted = np.zeros((len(lambdas), targets), dtype=bool)
         wanted[len(lambdas) // 2] = True
         while wanted.any():
-            place = int(np.flatnonzero(wanted.any(axis=1))[0])
-            made = self._side_by_side(which, [(fold,) for fold in some], [lambdas[order[place]]], wanted[place : place + 1])
-            found[place, wanted[place]] = np.sum(made, axis=0)[0, 0, wanted[place]]
-            best, wanted = found.argmin(axis=0), np.zeros_like(wanted)
+            places = np.flatnonzero(wanted.any(axis=1))[:1]
+            for fold in range(len(self.folds))[:LOOKED]:
+                make(fold, places, wanted[places])
+            looked = made[:, :LOOKED].sum(axis=1)
+            best, wanted = looked.argmin(axis=0), np.zeros_like(wanted)
             for step in (-1, 1):
                 beside = best + step
                 inside = np.flatnonzero((beside >= 0) & (beside < len(lambdas)))
-                wanted[beside[inside], inside] |= ~np.isfinite(found[beside[inside], inside])
-        chosen = order[found.argmin(axis=0)]
-        used = np.unique(chosen)
-        made = self._side_by_side(which, [(fold,) for fold in self.folds], [lambdas[each] for each in used], used[:, None] == chosen)
-        at = np.searchsorted(used, chosen)
-        return chosen, np.stack([each[0, at, np.arange(targets)] for each in made])
-
-    def _side_by_side(
-        self, which: int, left_out: Sequence[tuple[int, ...]], lambdas: Sequence[float], wanted: np.ndarray
-    ) -> list[np.ndarray]:
-        return list(map_apart(lambda each: self.errors(which, each, lambdas, wanted), left_out, self._threads))
+                wanted[beside[inside], inside] |= ~np.isfinite(looked[beside[inside], inside])
+        used = np.unique(best)
+        for fold in range(len(self.folds))[LOOKED:]:
+            make(fold, used, used[:, None] == best)
+        return order[best], made[best, :, np.arange(targets)].T
 
     def errors(self, which: int, left_out: tuple[int, ...], lambdas: Sequence[float], wanted: np.ndarray | None = None) -> np.ndarray:
         """As ReadOuts has it; nothing is made of columns that no wanted target has."""
         width, targets = self._width(which), self._groups.shape[1]
         x, t, scatter, cross, scale = self._fitted(left_out, width)
         found = np.full((len(left_out), len(lambdas), targets), np.inf)
-        diagonal = scatter.diagonal().copy()
         for place, penalty in enumerate(lambdas):
             mine = np.ones(targets, dtype=bool) if wanted is None else wanted[place]
             columns = np.flatnonzero((self._groups[:, mine] != 0).any(axis=1))
-            scatter.flat[:: width + 1] = diagonal + penalty * scale
-            solved = np.linalg.solve(scatter, cross[:, columns])
+            penalized = scatter.copy()
+            penalized.flat[:: width + 1] += penalty * scale
+            factor = scipy.linalg.cho_factor(penalized.T, lower=True, overwrite_a=True, check_finite=False)
+            solved = scipy.linalg.cho_solve(factor, cross[:, columns], check_finite=False)
             for judge, fold in enumerate(left_out):
-                xx, xt, tt = self._moments[fold].about(x, t, width, columns)
-                missed = tt - 2.0 * np.einsum("pc,pc->c", solved, xt) + np.einsum("pc,pc->c", solved, xx @ solved)
+                missed = self._moments[fold].squared_errors(solved, x, t[columns], columns)
                 found[judge, place, mine] = missed @ self._groups[np.ix_(columns, mine)]
         return found
 
@@ -415,7 +423,7 @@ class Sums:
         return np.array(found)
 
 
-def read_out(blocks: Blocks, targets: Targets, seed: int, threads: int | None = None, kernels: bool | None = None) -> Kernels | Sums:
+def read_out(blocks: Blocks, targets: Targets, seed: int, kernels: bool | None = None) -> Kernels | Sums:
     """The read-outs in the form that suits the number of images.
 
     Parameters
@@ -426,8 +434,6 @@ def read_out(blocks: Blocks, targets: Targets, seed: int, threads: int | None = 
         What is read out.
     seed : int
         Of random features in the form of sums.
-    threads : int, optional
-        Fits at a time in the form of sums, as map_apart() takes it.
     kernels : bool, optional
         Whether the form is that of kernels; by default where images are fewer than features.
 
@@ -439,7 +445,7 @@ def read_out(blocks: Blocks, targets: Targets, seed: int, threads: int | None = 
     if kernels is None:
         first = next(iter(blocks()))
         kernels = few_images(sum(len(each.fold) for each in blocks()), first.principal.shape[1] + first.null.shape[1])
-    return Kernels(blocks, targets) if kernels else Sums(blocks, targets, Features.draw(blocks, seed), threads)
+    return Kernels(blocks, targets) if kernels else Sums(blocks, targets, Features.draw(blocks, seed))
 
 
 def few_images(n: int, width: int) -> bool:

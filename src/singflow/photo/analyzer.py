@@ -284,9 +284,7 @@ def _by_reference(reference: str, classifier: Classifier, space: Space, threads:
 
         def find(blocks: Blocks) -> tuple[Words, dict[str, Any]]:
             spelled = pool.submit(lambda: texts.spellings(names, read_classes(CLASSES))).result()
-            found = measure(
-                blocks, *spelled, lambdas=lambdas, margin=margin, draws=draws, confidence=confidence, seed=settings.seed, threads=threads
-            )
+            found = measure(blocks, *spelled, lambdas=lambdas, margin=margin, draws=draws, confidence=confidence, seed=settings.seed)
             return found.words, found.facts
 
         of_classes = pool.submit(texts.of_classes, names)

@@ -361,8 +361,8 @@ def _fitted(s: Size, columns: float) -> float:
         return 2 * (folds * (once + s.lambdas * judges * fits * columns) + pairs * (once + 2 * USED * judges * fits * columns))
     work = 0.0
     for width in (_features(s) - s.null_dim, _features(s)):
-        once = width**3 / 3 + width**2 * columns
-        work += folds * SEARCHED * (once + width**2 * columns) + pairs * USED * (once + 2 * width**2 * columns)
+        solved, judged = width**2 * columns, width**2 * columns / 2  # errors are judged in float32
+        work += folds * SEARCHED * (width**3 / 6 + solved + judged) + pairs * (USED * width**3 / 6 + solved + 2 * judged)
     return work
 
 
@@ -383,7 +383,7 @@ def _read_out(s: Size, columns: float) -> float:
     if _kernels(s):
         return 8.0 * s.images * (6 * s.images + 4 * columns + 2 * s.feature_dim)
     width = _features(s)
-    return 8.0 * width * (_judged(s)[0] * (width + columns) + s.threads * (2 * width + 5 * columns))
+    return 8.0 * width * (_judged(s)[0] * (width + columns) + 2.5 * width + 5 * columns)
 
 
 def _blocks(s: Size, times: int) -> float:
@@ -494,7 +494,7 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         shard=(8, 8, 0),
         block=(8, 24, 40),
         square=2,
-        held=lambda s: 350 * s.images + _read_out(replace(s, threads=1), s.space_dim),
+        held=lambda s: 350 * s.images + _read_out(s, s.space_dim),
         disk=lambda s: 1e4 + 32.0 * min(s.null_dim, s.space_dim),
     ),
     "measure_null_removal": replace(
