@@ -358,7 +358,7 @@ class Sums:
         order, targets = np.argsort(lambdas), self._groups.shape[1]
         made = np.full((len(lambdas), len(self.folds), targets), np.inf)
 
-        def make(fold: int, places: Sequence[int], wanted: np.ndarray) -> None:
+        def make(fold: int, places: np.ndarray, wanted: np.ndarray) -> None:
             found = self.errors(which, (self.folds[fold],), [lambdas[order[place]] for place in places], wanted)[0]
             made[places, fold] = np.where(wanted, found, made[places, fold])
 
