@@ -425,7 +425,8 @@ def test_a_path_that_the_shell_would_read_is_refused_with_the_path(place, path):
 
 @pytest.mark.parametrize("path", ["my images", "it's", "größe/図", "../x", "/data/x", "a;b", "a&b", "~x", "a*"])
 def test_a_path_with_spaces_quotes_and_unicode_is_accepted(path):
-    study = check(changed({"data.root": path, "data.table": path, "concepts.vocabulary": path}), "params.yaml")
+    paths = {"data.root": path, "data.table": path, "concepts.vocabulary": path}
+    study = check(changed({"data.source": "table"} | paths), "params.yaml")
     assert (study.data.root, study.data.table, study.concepts.vocabulary) == (path, path, path)
 
 
@@ -441,7 +442,7 @@ HOMES = ["data.root", "data.table", "data.classes", "concepts.vocabulary", "prom
 
 def test_every_path_of_a_study_may_lie_in_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/users/ada")
-    study = changed(dict.fromkeys(HOMES, "~/mine"))
+    study = changed({"data.source": "table"} | dict.fromkeys(HOMES, "~/mine"))
     checked, changes = check(study, "params.yaml").model_dump(), expand_home(study)
     for place in HOMES:
         section, key = place.split(".")
@@ -463,6 +464,11 @@ def test_a_source_that_reads_a_table_needs_one():
     for source in ("table", "packaged"):
         assert f"data.source {source} needs data.table" in refusal(changed({"data.source": source, "data.table": None}))
     assert check(changed({"data.source": "folder", "data.table": None}), "params.yaml").data.table is None
+
+
+def test_a_folder_that_is_not_read_is_refused():
+    message = refusal(changed({"data.root": "photos"}))
+    assert "data.root is photos, but data.source packaged studies the packaged images: write data.source: folder" in message
 
 
 def test_the_rule_fixed_needs_a_rank():

@@ -85,7 +85,10 @@ class Study(Section):
     report: Report
 
     @model_validator(mode="after")
-    def _table_is_named(self) -> "Study":
+    def _images_are_named(self) -> "Study":
+        if self.data.source == "packaged" and self.data.root != ".":
+            mend = "write data.source: folder (one folder a class), table or archive"
+            raise ValueError(f"data.root is {self.data.root}, but data.source packaged studies the packaged images: {mend}")
         if self.data.source in ("packaged", "table") and self.data.table is None:
             raise ValueError(f"data.source {self.data.source} needs data.table: a CSV or Parquet file")
         if self.data.source == "archive" and not self.data.archives:
@@ -222,7 +225,8 @@ def told(differences: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     if "reference" not in (differences.get("translator") or {}) and study["translator"]["reference"] is not None:
         words.append("translators are fitted on 507 packaged ImageNet images (on your own: write translator.reference: null)")
     if joined := [model for model in study["models"] if model not in differences["models"]]:
-        words.append(f"{' and '.join(joined)} join{'s' * (len(joined) == 1)} the models as known controls (without: controls.known: none)")
+        join = "joins the models as a known control" if len(joined) == 1 else "join the models as known controls"
+        words.append(f"{' and '.join(joined)} {join} (without: controls.known: none)")
     return "; ".join(words)
 
 
