@@ -56,6 +56,13 @@ def test_a_difference_is_judged_by_itself_and_not_by_what_both_models_share():
     assert not apart["differ"] and apart["high"] - apart["low"] > 10 * (row["high"] - row["low"])
 
 
+def test_a_difference_that_no_digit_shows_is_none_however_sure():
+    shared = np.random.default_rng(2).normal(0.2, 0.3, 5)
+    for by, differ in ((0.0004, False), (0.002, True)):
+        (row,) = pair_rows({"a": report(shared + by + np.arange(5) * 1e-6), "b": report(shared)}, 0.95).to_dict("records")
+        assert row["p_holm"] < 1e-6 and row["differ"] == differ
+
+
 @pytest.mark.parametrize("sizes", [[100] * 5, [140, 60, 100, 90, 110]])
 def test_models_of_equal_d_differ_in_3_to_7_percent_of_2000_trials_and_any_of_three_pairs_in_at_most_6(sizes):
     p, any_pair = [], []

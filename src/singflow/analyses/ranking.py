@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from singflow.analyses.evidence import jackknife
+from singflow.analyses.evidence import RESOLUTION, jackknife
 from singflow.analyses.statistics import Sample, holm, rank_correlations
 from singflow.analyses.tables import WEAK, legend, marked
 
@@ -142,7 +142,8 @@ def pair_rows(reports: dict[str, dict[str, Any]], confidence: float) -> pd.DataF
     -------
     DataFrame
         model_a, model_b, difference (D of a less D of b), low, high, p (two-sided), p_holm (corrected by Holm for the number of pairs)
-        and differ (whether p_holm is within the level). Models without an interval are left out.
+        and differ (whether p_holm is within the level and the interval farther from 0 than RESOLUTION). Models without an interval are left
+        out.
     """
     known = {model: each for model, each in reports.items() if each["unique_r2_low"] is not None}
     rows = []
@@ -153,7 +154,8 @@ def pair_rows(reports: dict[str, dict[str, Any]], confidence: float) -> pd.DataF
         rows.append([a, b, found.unique_r2, found.low, found.high, 2 * min(above, 1 - above) if found.error else 1.0])
     table = pd.DataFrame(rows, columns=["model_a", "model_b", "difference", "low", "high", "p"])
     table["p_holm"] = holm(table["p"].to_numpy(dtype=np.float64))
-    return table.assign(differ=table["p_holm"] <= 1 - confidence)
+    nearest = np.maximum(table["low"].to_numpy(dtype=np.float64), -table["high"].to_numpy(dtype=np.float64))
+    return table.assign(differ=(table["p_holm"] <= 1 - confidence) & (nearest > RESOLUTION))
 
 
 def order_rows(models: pd.DataFrame) -> pd.DataFrame:
