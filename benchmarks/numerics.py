@@ -247,7 +247,7 @@ def write_study(flags: Flags, folder: Path) -> list[str]:
     for name, each in tensors.items():
         write_tensors(folder / f"{name}.safetensors", each, {"weights_sha256": "0", "keep_classes": "null"})
     write_json(folder / "names.json", {"labels": labels, "concepts": [], "targets": []})
-    write_json(folder / "translator.json", {"lambda": 0.1})
+    write_json(folder / "translator.json", {"lambda": 0.1, "alpha_curve": [{"lambda": 0.1, "validation_r2": 0.5}]})
     columns = {"image_id": np.arange(n), "path": "", "label": [labels[each % len(labels)] for each in range(n)], "fold": np.arange(n) % 5}
     texts = {"prompt": "", "split": np.where(np.arange(n) % 5 == 0, "validation", "train"), "sha256": ""}
     write_parquet(folder / "manifest.parquet", pd.DataFrame(columns | texts | dict.fromkeys(["class_index", "width", "height"], 1)))

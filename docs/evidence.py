@@ -101,6 +101,7 @@ FEATURES: dict[str, Callable[[], Images]] = {
     "animals_lite0": partial(packaged, "animals_lite0", "efficientnet_lite0"),
     "made-up n/d 4": partial(made_up, 4, 128),
     "made-up n/d 16": partial(made_up, 16, 48),
+    "made-up n/d 16, sums": partial(made_up, 16, 256),  # more images than the form of kernels takes
 }
 LEAKS = (0.01, 0.03, 0.1)
 

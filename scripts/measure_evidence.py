@@ -57,6 +57,16 @@ def known(head: Path, embeddings: Path) -> dict[str, bool]:
     return {"known_zero": not leak and model.get("weights_sha256") == space.get("classifier_sha256"), "known_leak": leak}
 
 
+def validated(sums: GroupSums, flags: Flags) -> tuple[float, float]:
+    """Penalty of the translator and the cross-validated R2 that it chose; an imported translator has neither, so they are found here."""
+    translator = read_json(flags.translator)
+    penalty = translator.of_kind("lambda", float | None)
+    if penalty is None:
+        validation = cross_validate(sums, flags.lambdas, flags.threads)
+        return flags.lambdas[validation.best], float(validation.r2[validation.best])
+    return penalty, next(point["validation_r2"] for point in translator["alpha_curve"] if point["lambda"] == penalty)
+
+
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     own, training = study_and_training(flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference)
@@ -83,12 +93,10 @@ def main(flags: Flags) -> None:
         sums, folder = GroupSums(training.split(flags.folds)), flags.report.parent
         rows = Rows.read(training, head, axes, found.words, folder, sums)
         scored = rows if training is own else Rows.read(own, head, axes, found.words, folder, None)
-        fitted = read_json(flags.translator).of_kind("lambda", float | None)
-        tried = flags.lambdas if fitted is None else [fitted]  # an imported translator has no penalty
-        validation = cross_validate(sums, tried, flags.threads)
-        r2, groups = float(validation.r2[validation.best]), sums.split.groups
+        penalty, r2 = validated(sums, flags)
+        groups = sums.split.groups
         place = sums.split.place if training is own else np.full(n, WHOLE, np.int32)
-        fits = answers(sums, place, rank, tried[validation.best], flags.lambdas, flags.threads)
+        fits = answers(sums, place, rank, penalty, flags.lambdas, flags.threads)
         del sums
         predictors = {each: fit.predictor for each, fit in fits.items()}
         conditional = image_scores(scored, rows.origin, place, rank, refit(rows, groups, fits, None), predictors, label_texts)
