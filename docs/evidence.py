@@ -101,7 +101,7 @@ FEATURES: dict[str, Callable[[], Images]] = {
     "animals_lite0": partial(packaged, "animals_lite0", "efficientnet_lite0"),
     "made-up n/d 4": partial(made_up, 4, 128),
     "made-up n/d 16": partial(made_up, 16, 48),
-    "made-up n/d 16, sums": partial(made_up, 16, 256),  # more images than the form of kernels takes
+    "made-up n/d 16 large": partial(made_up, 16, 256),  # more images than the form of kernels takes
 }
 LEAKS = (0.01, 0.03, 0.1)
 
@@ -229,7 +229,7 @@ def draw_level(found: pd.DataFrame) -> Figure:
         meaning = 100 * mine.groupby("function", sort=False)["meaning"].max()
         axis.plot(meaning, range(len(functions)), marker="x", color="black", label="meaning, any noise", **look)
         axis.axvline(10, color="0.6", lw=1, ls=":")
-        axis.set(xlim=(-6, 106), title=name.replace("efficientnet_", ""), xlabel="% of draws")
+        axis.set(xlim=(-6, 106), title=name.replace("efficientnet_", "").replace(" n/d", "\nn/d"), xlabel="% of draws")
         axis.set_yticks(range(len(functions)), functions)
         axis.grid(axis="y", color="0.93")
     axes[0, 0].invert_yaxis()

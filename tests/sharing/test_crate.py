@@ -170,6 +170,7 @@ def test_files_outside_the_checkout_come_to_the_top(path, expected):
 def test_no_folder_of_this_machine_is_in_the_archive(checkout, tmp_path):
     shutil.move("config/vocab/packaged.csv", tmp_path / "photos.csv")
     (tmp_path / "secret").mkdir()
+    set_param("  source: packaged  ", "  source: table  ")
     set_param("  root: .  ", f"  root: {tmp_path}/secret  ")
     set_param("table: config/vocab/packaged.csv", f"table: {tmp_path}/photos.csv")
     assert public_params(Path("params.yaml"))[1] == ["data.root", "data.table"]

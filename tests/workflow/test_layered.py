@@ -106,7 +106,7 @@ def test_every_text_reaches_the_commands_of_both_engines_as_it_is(tmp_path):
     ]
     project = Project(tmp_path)
     project.study(
-        data={"label_column": "{label}", "root": "a {model} folder"},
+        data={"source": "table", "label_column": "{label}", "root": "a {model} folder"},
         prompts={"label_templates": [f"{text} {{}}" for text in texts]},
         steering={"prompts": texts, "labels": texts},
         plot_labels={"labels": texts},

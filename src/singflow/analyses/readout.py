@@ -354,7 +354,7 @@ class Sums:
         return x, t, scatter, cross, float(np.trace(scatter)) / n
 
     def select(self, which: int, lambdas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """As ReadOuts has it: from the middle penalty on downhill, for every target, on the first LOOKED folds."""
+        """As ReadOuts has it: every second penalty and then the best one's neighbours, for every target, on the first LOOKED folds."""
         order, targets = np.argsort(lambdas), self._groups.shape[1]
         made = np.full((len(lambdas), len(self.folds), targets), np.inf)
 
@@ -363,9 +363,9 @@ class Sums:
             made[places, fold] = np.where(wanted, found, made[places, fold])
 
         wanted = np.zeros((len(lambdas), targets), dtype=bool)
-        wanted[len(lambdas) // 2] = True
+        wanted[::2] = True
         while wanted.any():
-            places = np.flatnonzero(wanted.any(axis=1))[:1]
+            places = np.flatnonzero(wanted.any(axis=1))
             for fold in range(len(self.folds))[:LOOKED]:
                 make(fold, places, wanted[places])
             looked = made[:, :LOOKED].sum(axis=1)
