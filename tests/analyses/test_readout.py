@@ -1,5 +1,7 @@
 """The flexible read-outs against scikit-learn's kernel ridge regression, and both forms against each other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 
 from singflow.analyses.readout import (
+    LOOKED,
     PLAIN,
     WITH_NULL,
     Block,
@@ -75,6 +78,20 @@ def test_sums_are_ridge_regression_on_the_features_for_every_fold_and_pair_of_fo
                     for each in LAMBDAS
                 ]
                 np.testing.assert_allclose(found[place, :, 0], wanted, rtol=1e-5)
+
+
+def test_sums_choose_the_best_penalty_where_the_error_has_two_minima():
+    block, rng, lambdas = planted(n=200, seed=2, leak=0.0), np.random.default_rng(2), np.logspace(-3, 3, 13).tolist()
+    quadratic = ((block.principal - 3.0) @ rng.standard_normal((12, 5))) ** 2
+    noisy = quadratic + quadratic.std() * rng.standard_normal(quadratic.shape)
+    block = replace(block, embeddings=noisy.astype(np.float32))
+    sums = Sums(parts(block), embeddings(block), Features.draw(parts(block), 0, 120))
+    by_fold = np.stack([sums.errors(PLAIN, (fold,), lambdas)[0, :, 0] for fold in sums.folds])
+    looked = by_fold[:LOOKED].sum(axis=0)
+    assert (np.diff(np.sign(np.diff(looked))) > 0).sum() == 2  # minima
+    (chosen,), errors = sums.select(PLAIN, lambdas)
+    assert chosen == looked.argmin()
+    np.testing.assert_allclose(errors[:, 0], by_fold[:, chosen], rtol=1e-12)
 
 
 def test_kernels_are_kernel_ridge_regression_with_an_intercept():
@@ -151,9 +168,11 @@ def test_the_search_finds_the_best_penalty_in_any_order(seed, lambdas):
     block = planted(seed=seed, n=60)
     sums = Sums(parts(block), embeddings(block), Features.draw(parts(block), 0, 48))
     chosen, errors = sums.select(WITH_NULL, lambdas)
-    some = np.array([sum(sums.errors(WITH_NULL, (fold,), [each])[0, 0, 0] for fold in sums.folds[:2]) for each in lambdas])
-    rising = np.diff(some[np.argsort(lambdas)]) > 0
-    if (np.diff(rising.astype(int)) >= 0).all():  # one valley, as a search downhill takes for granted
+    some = np.array([sum(sums.errors(WITH_NULL, (fold,), [each])[0, 0, 0] for fold in sums.folds[:LOOKED]) for each in lambdas])
+    order = np.argsort(lambdas)
+    assert some[chosen[0]] <= some[order[::2]].min() * (1 + 1e-9)
+    rising = np.diff(some[order]) > 0
+    if (np.diff(rising.astype(int)) >= 0).all():  # one minimum
         assert some[chosen[0]] == pytest.approx(some.min(), rel=1e-9)
     whole = [sums.errors(WITH_NULL, (fold,), [lambdas[chosen[0]]])[0, 0, 0] for fold in sums.folds]
     np.testing.assert_allclose(errors[:, 0], whole, rtol=1e-9)

@@ -318,7 +318,7 @@ class Moments:
         width = len(weight)
         own, moved, read = self.t[columns], x @ weight, self.x[:width] @ weight
         linear = np.einsum("pc,pc->c", weight, self.xt[:width, columns]) - read * t - moved * (own - self.n * t)
-        product = self.xx[:width, :width].astype(np.float32) @ weight.astype(np.float32)  # half the time, and digits enough for errors
+        product = self.xx[:width, :width].astype(np.float32) @ weight.astype(np.float32)  # the largest product: digits enough for errors
         square = np.einsum("pc,pc->c", weight, product) - 2.0 * read * moved + self.n * moved**2
         return self.tt[columns] - 2.0 * t * own + self.n * t * t - 2.0 * linear + square
 

@@ -106,9 +106,10 @@ def page_tables(
         "rejected": rejected.assign(files=files).sort_values(["files", "reason"], kind="stable"),
     }
     frames |= {name: frames[name].dropna(subset=[column]) for name, column in NEEDED.items() if column in frames[name]}
+    columns = {name: list(map(str, frame)) for name, frame in frames.items()} | {name: each.split() for name, each in SHOWN.items()}
     shown = {
-        name: table(name, titles.get(name, name), frames[name], [each for each in columns.split() if several or each != "space"])
-        for name, columns in ({name: " ".join(map(str, frame)) for name, frame in frames.items()} | SHOWN).items()
+        name: table(name, titles.get(name, name), frames[name], [each for each in named if several or each != "space"])
+        for name, named in columns.items()
     }
     return {name: each for name, each in shown.items() if each.rows}
 
