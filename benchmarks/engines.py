@@ -36,15 +36,25 @@ COMMANDS = {
 class Flags(cli.Command):
     """The engines' own time on the graphs of complete studies."""
 
-    studies: list[str] = Field(["paper", "sweep"], min_length=1, description="names of files in config/studies/")
+    studies: list[str] = Field(
+        ["paper", "sweep"], min_length=1, description="names of files in config/studies/"
+    )
     repeats: int = Field(3, ge=1, description="times that every command is run")
-    limit_s: float = Field(10.0, gt=0, description="seconds that a command on the first study may take")
+    limit_s: float = Field(
+        10.0, gt=0, description="seconds that a command on the first study may take"
+    )
 
 
 def run(*command: str) -> float:
     """Seconds that a command takes. Raises InputError with its words when it fails."""
     started = time.perf_counter()
-    done = subprocess.run([BIN / command[0], *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        [BIN / command[0], *command[1:]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise InputError(f"{' '.join(command)}: {done.stdout[-3000:]}")
     return time.perf_counter() - started
@@ -54,7 +64,13 @@ def prepare(study: Path) -> int:
     """Make the working folder a repository in which the study has been computed; returns the number of its artifacts."""
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
-    listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-coz", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     for name in filter(None, listed.split("\0")):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, name)
@@ -92,13 +108,21 @@ def main(flags: Flags) -> None:
     for study in flags.studies:
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
-            rows.append({"study": study, "artifacts": prepare(Path("config/studies", f"{study}.yaml")), **measure(flags.repeats)})
+            rows.append(
+                {
+                    "study": study,
+                    "artifacts": prepare(Path("config/studies", f"{study}.yaml")),
+                    **measure(flags.repeats),
+                }
+            )
             os.chdir(ROOT)
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format="%.1f"))
     slowest = table[list(COMMANDS)].iloc[0].astype(float)
     if slowest.max() > flags.limit_s:
-        raise InputError(f"{flags.studies[0]}: {slowest.idxmax()} takes {slowest.max():.1f} s, above the limit of {flags.limit_s:g} s")
+        raise InputError(
+            f"{flags.studies[0]}: {slowest.idxmax()} takes {slowest.max():.1f} s, above the limit of {flags.limit_s:g} s"
+        )
 
 
 if __name__ == "__main__":

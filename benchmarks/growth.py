@@ -17,7 +17,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from memory import MODELS, PER_MODEL, PICTURED, RESULTS, ROOT, SPACE, commands, measure, multiply, project
+from memory import (
+    MODELS,
+    PER_MODEL,
+    PICTURED,
+    RESULTS,
+    ROOT,
+    SPACE,
+    commands,
+    measure,
+    multiply,
+    project,
+)
 from PIL import Image
 from pydantic import Field
 
@@ -32,7 +43,15 @@ from singflow.config.registry import ModelEntry, resolve_spaces
 from singflow.errors import InputError
 
 TWO = MODELS[:2]
-MADE_UP = ("resolve_model", "resolve_space", "extract_head", "extract_features", "embed_images", "embed_prompts", "embed_classes")
+MADE_UP = (
+    "resolve_model",
+    "resolve_space",
+    "extract_head",
+    "extract_features",
+    "embed_images",
+    "embed_prompts",
+    "embed_classes",
+)
 STEEP = 1.5  # times what a line through the two smaller sizes says for the largest
 SLACK_S, SLACK_MB = 5.0, 60.0  # differences between runs of one command
 COPIES = 3.0  # of its tables that a step may hold
@@ -44,13 +63,24 @@ INDEXED = 150.0  # more where images are in archives: the place of each
 class Flags(cli.Command):
     """Growth of time and memory with the number of images."""
 
-    rows: list[int] = Field([20_000, 160_000, 1_280_000], min_length=3, description="numbers of images, ascending, at least three")
+    rows: list[int] = Field(
+        [20_000, 160_000, 1_280_000],
+        min_length=3,
+        description="numbers of images, ascending, at least three",
+    )
     shard: int = Field(5_000, ge=20, description="images in a shard")
     features: int = Field(256, ge=2, description="dimensions of the features")
     dims: int = Field(128, ge=2, description="dimensions of the space")
     labels: int = Field(100, ge=2, description="labels, which are the classes of the head")
-    archives: int = Field(0, ge=0, description="tars that the images are in, of the form of a folder tree (0: a folder)")
-    steps: list[str] = Field([], description="steps that are measured (default: all); what they read must be made by steps before them")
+    archives: int = Field(
+        0,
+        ge=0,
+        description="tars that the images are in, of the form of a folder tree (0: a folder)",
+    )
+    steps: list[str] = Field(
+        [],
+        description="steps that are measured (default: all); what they read must be made by steps before them",
+    )
     folder: Path = Field(Path(tempfile.gettempdir()), description="folder for the temporary one")
 
 
@@ -59,12 +89,18 @@ def prepare(images: int, flags: Flags) -> None:
     labels = [f"label {number:03d}" for number in range(flags.labels)]
     shards = max(1, images // flags.shard)
     entry = ModelEntry(
-        source="timm", id="test_resnet.r160_in1k", weights="random", feature_dim=flags.features, classes=len(labels), class_names=labels
+        source="timm",
+        id="test_resnet.r160_in1k",
+        weights="random",
+        feature_dim=flags.features,
+        classes=len(labels),
+        class_names=labels,
     ).model_dump()
     project(
         TWO,
         dict.fromkeys(TWO, entry),
-        data={"per_class": None} | ({"source": "archive", "archives": ["*.tar"]} if flags.archives else {}),
+        data={"per_class": None}
+        | ({"source": "archive", "archives": ["*.tar"]} if flags.archives else {}),
         extraction={"shards": shards, "shard_ids": [f"{shard:05d}" for shard in range(shards)]},
         controls={"dimensions": []},
         rank_curve={"kept": [1.0, 0.5]},
@@ -79,7 +115,10 @@ def prepare(images: int, flags: Flags) -> None:
     generator = np.random.default_rng(0)
     Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save("tiny.jpg")
     content = Path("tiny.jpg").read_bytes()
-    places = [(f"{labels[number % len(labels)]}/{number}.jpg", content + str(number).encode()) for number in range(images)]
+    places = [
+        (f"{labels[number % len(labels)]}/{number}.jpg", content + str(number).encode())
+        for number in range(images)
+    ]
     if flags.archives:
         Path("images").mkdir()
         for number in range(flags.archives):
@@ -100,26 +139,50 @@ def make_up(flags: Flags) -> None:
     """Write what the steps that run a tower would write for the manifest: features around a mean per label, and embeddings T f + noise."""
     generator = np.random.default_rng(1)
     study, manifest = read_yaml("params.yaml"), read_parquet(RESULTS / "data/manifest.parquet")
-    labels, codes = sorted(manifest["label"].unique()), pd.factorize(manifest["label"], sort=True)[0]
+    labels, codes = (
+        sorted(manifest["label"].unique()),
+        pd.factorize(manifest["label"], sort=True)[0],
+    )
 
     def normal(*shape: int) -> np.ndarray:
         return generator.standard_normal(shape, dtype=np.float32)
 
     def facts(**more: object) -> dict[str, str]:
-        return provenance(["torch"], weights_sha256="0", class_names=labels, head_max_error=0.0, top1=None, top1_images=0, **more)
+        return provenance(
+            ["torch"],
+            weights_sha256="0",
+            class_names=labels,
+            head_max_error=0.0,
+            top1=None,
+            top1_images=0,
+            **more,
+        )
 
-    centres, relation = normal(len(labels), flags.features), normal(flags.features, flags.dims) / np.float32(flags.features**0.5)
+    centres, relation = (
+        normal(len(labels), flags.features),
+        normal(flags.features, flags.dims) / np.float32(flags.features**0.5),
+    )
     shards = study["extraction"]["shards"]
     write_tensors(
-        RESULTS / f"features/{TWO[0]}/head.safetensors", {"weight": centres, "bias": normal(len(labels))}, facts(weight_dtype="float32")
+        RESULTS / f"features/{TWO[0]}/head.safetensors",
+        {"weight": centres, "bias": normal(len(labels))},
+        facts(weight_dtype="float32"),
     )
     for shard in range(shards):
         ids = np.asarray(shard_rows(len(manifest), shard, shards), dtype=np.int64)
         places = {"image_id": ids, "view": np.zeros(len(ids), dtype=np.int32)}
         features = centres[codes[ids]] + normal(len(ids), flags.features)
         embeddings = features @ relation + np.float32(0.3) * normal(len(ids), flags.dims)
-        write_tensors(shard_path(RESULTS / f"features/{TWO[0]}", shard), {"features": features, **places}, facts())
-        write_tensors(shard_path(RESULTS / f"embeddings/{SPACE}", shard), {"embeddings": embeddings, **places}, facts())
+        write_tensors(
+            shard_path(RESULTS / f"features/{TWO[0]}", shard),
+            {"features": features, **places},
+            facts(),
+        )
+        write_tensors(
+            shard_path(RESULTS / f"embeddings/{SPACE}", shard),
+            {"embeddings": embeddings, **places},
+            facts(),
+        )
     concepts = Path(study["concepts"]["vocabulary"]).read_text(encoding="utf-8").split("\n")[:-1]
     targets = study["steering"]["prompts"]
     texts = {
@@ -127,11 +190,21 @@ def make_up(flags: Flags) -> None:
         "concept_embeddings": unit(normal(len(concepts), flags.dims)),
         "target_embeddings": unit(normal(len(targets), flags.dims)),
     }
-    write_tensors(RESULTS / f"prompts/{SPACE}.safetensors", {name: each.astype(np.float32) for name, each in texts.items()}, facts())
-    classes = {"class_embeddings": centres @ relation, "other_embeddings": centres @ relation + normal(len(labels), flags.dims)}
+    write_tensors(
+        RESULTS / f"prompts/{SPACE}.safetensors",
+        {name: each.astype(np.float32) for name, each in texts.items()},
+        facts(),
+    )
+    classes = {
+        "class_embeddings": centres @ relation,
+        "other_embeddings": centres @ relation + normal(len(labels), flags.dims),
+    }
     classes = {name: unit(each).astype(np.float32) for name, each in classes.items()}
     write_tensors(RESULTS / f"classes/{SPACE}/{TWO[0]}.safetensors", classes, facts())
-    write_json(RESULTS / f"prompts/{SPACE}.json", {"labels": labels, "concepts": concepts, "targets": targets})
+    write_json(
+        RESULTS / f"prompts/{SPACE}.json",
+        {"labels": labels, "concepts": concepts, "targets": targets},
+    )
     write_json(RESULTS / f"registry/models/{TWO[0]}.json", read_yaml("config/models.yaml")[TWO[0]])
     space = resolve_spaces("config/spaces.yaml", [SPACE])[SPACE].model_dump() | {"dim": flags.dims}
     write_json(RESULTS / f"registry/spaces/{SPACE}.json", space)
@@ -146,8 +219,15 @@ def busy() -> float:
 def table_bytes(command: list[str], images: int) -> float:
     """Bytes an image, in memory, of the tables that a command reads and writes."""
     named = {Path(word) for word in command if word.startswith(str(RESULTS))}
-    tables = {file for path in named for file in [path, *path.rglob("*")] if file.suffix == ".parquet" and "concepts" not in file.parts}
-    sizes = [int(pd.read_parquet(file).memory_usage(deep=True, index=False).sum()) for file in tables]
+    tables = {
+        file
+        for path in named
+        for file in [path, *path.rglob("*")]
+        if file.suffix == ".parquet" and "concepts" not in file.parts
+    }
+    sizes = [
+        int(pd.read_parquet(file).memory_usage(deep=True, index=False).sum()) for file in tables
+    ]
     return sum(sizes) / images
 
 
@@ -168,7 +248,9 @@ def run_steps(images: int, flags: Flags) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "s", "MB", "tables"]).set_index("step")
 
 
-def judge(sizes: list[int], seconds: np.ndarray, peaks: np.ndarray, tables: float, listed: float = 0.0) -> dict[str, object]:
+def judge(
+    sizes: list[int], seconds: np.ndarray, peaks: np.ndarray, tables: float, listed: float = 0.0
+) -> dict[str, object]:
     """How time and memory of a step grow: seconds, peaks (MB), each of the last three sizes; tables, listed: bytes an image.
 
     exponent: of the time beyond the start, from the two steps between the sizes (NaN where the smaller is lost in noise).
@@ -183,7 +265,9 @@ def judge(sizes: list[int], seconds: np.ndarray, peaks: np.ndarray, tables: floa
         "B/image": max(grown, 0.0),
         "tables B/image": tables,
         "linear": bool(seconds[-1] <= STEEP * line + SLACK_S),
-        "flat": bool(peaks[-1] - peaks[0] <= SLACK_MB + (COPIES * tables + listed) * (last - first) / 1e6),
+        "flat": bool(
+            peaks[-1] - peaks[0] <= SLACK_MB + (COPIES * tables + listed) * (last - first) / 1e6
+        ),
     }
 
 
@@ -193,10 +277,20 @@ def growth(runs: dict[int, pd.DataFrame], indexed: float = 0.0) -> pd.DataFrame:
     sizes, last = list(runs), runs[max(runs)]
     rows = []
     for step in last.index:
-        seconds, peaks = (np.array([run.at[step, name] for run in runs.values()]) for name in ("s", "MB"))
+        seconds, peaks = (
+            np.array([run.at[step, name] for run in runs.values()]) for name in ("s", "MB")
+        )
         numbers = {f"s {size}": value for size, value in zip(sizes, seconds, strict=True)}
         numbers |= {f"MB {size}": value for size, value in zip(sizes, peaks, strict=True)}
-        rows.append({"step": step, **numbers, **judge(sizes, seconds[-3:], peaks[-3:], last.at[step, "tables"], listed.get(step, 0.0))})
+        rows.append(
+            {
+                "step": step,
+                **numbers,
+                **judge(
+                    sizes, seconds[-3:], peaks[-3:], last.at[step, "tables"], listed.get(step, 0.0)
+                ),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -210,7 +304,12 @@ def main(flags: Flags) -> None:
             os.chdir(ROOT)
     table = growth(runs, INDEXED if flags.archives else 0.0)
     print(table.to_string(index=False, float_format="{:.1f}".format))
-    broken = [f"{row.step} is not {name}" for row in table.itertuples() for name in ("linear", "flat") if not getattr(row, name)]
+    broken = [
+        f"{row.step} is not {name}"
+        for row in table.itertuples()
+        for name in ("linear", "flat")
+        if not getattr(row, name)
+    ]
     if broken:
         raise InputError("; ".join(broken))
     print("time grows no faster than the images, memory by no more than the tables")

@@ -34,19 +34,32 @@ COPIES = 6.0  # of its table that the bootstrap may hold
 class Flags(cli.Command):
     """Growth of the numerical core with the rows."""
 
-    rows: list[int] = Field([10_000, 100_000, 1_000_000], min_length=2, description="numbers of rows, ascending")
+    rows: list[int] = Field(
+        [10_000, 100_000, 1_000_000], min_length=2, description="numbers of rows, ascending"
+    )
     repeats: int = Field(3, ge=1, description="times that every kernel runs in its process")
-    tolerance: float = Field(0.1, gt=0, description="share by which a row may take longer at the largest size than at a smaller one")
+    tolerance: float = Field(
+        0.1,
+        gt=0,
+        description="share by which a row may take longer at the largest size than at a smaller one",
+    )
     plot: Path | None = Field(None, description="PNG to draw")
-    alone: str | None = Field(None, description="run this kernel and nothing else, for the one number of --rows")
-    output: Path = Field(Path("seconds.json"), description="file that receives the seconds of --alone")
+    alone: str | None = Field(
+        None, description="run this kernel and nothing else, for the one number of --rows"
+    )
+    output: Path = Field(
+        Path("seconds.json"), description="file that receives the seconds of --alone"
+    )
 
 
 class Shards:
     """The same made-up rows over and over: (n, width) float32, of which a slice within a shard is read at a time."""
 
     def __init__(self, n: int, width: int, seed: int) -> None:
-        self._n, self._shard = n, np.random.default_rng(seed).standard_normal((SHARD, width), dtype=np.float32)
+        self._n, self._shard = (
+            n,
+            np.random.default_rng(seed).standard_normal((SHARD, width), dtype=np.float32),
+        )
 
     def __len__(self) -> int:
         return self._n
@@ -99,7 +112,10 @@ def kernels(n: int) -> dict[str, Callable[[], Callable[[], object]]]:
         return lambda: scan_block(original, equivalent, counts, texts)
 
     def bootstrap() -> Callable[[], object]:
-        scores, strata = np.random.default_rng(0).standard_normal((n, SCORES)), np.arange(n) % LABELS
+        scores, strata = (
+            np.random.default_rng(0).standard_normal((n, SCORES)),
+            np.arange(n) % LABELS,
+        )
         return lambda: bootstrap_means(scores, strata, RESAMPLES, 0)
 
     return {"scoring": scoring, "ridge": ridge, "scan": scan, "bootstrap": bootstrap}
@@ -122,9 +138,18 @@ def grow(flags: Flags, folder: Path) -> pd.DataFrame:
     for kernel in kernels(1):
         for n in flags.rows:
             output = folder / "seconds.json"
-            command = [sys.executable, str(Path(__file__).resolve()), "--repeats", str(flags.repeats), "--alone", kernel]
+            command = [
+                sys.executable,
+                str(Path(__file__).resolve()),
+                "--repeats",
+                str(flags.repeats),
+                "--alone",
+                kernel,
+            ]
             peak, _ = measure([*command, "--rows", str(n), str(n), "--output", str(output)])
-            rows.append((kernel, n, float(np.median(read_json(output)["seconds"])), peak * 2**30 / 1e6))
+            rows.append(
+                (kernel, n, float(np.median(read_json(output)["seconds"])), peak * 2**30 / 1e6)
+            )
     return pd.DataFrame(rows, columns=["kernel", "rows", "s", "MB"])
 
 
@@ -132,9 +157,14 @@ def judge(table: pd.DataFrame, tolerance: float) -> list[str]:
     """What is not as it should be: kernels whose rows get slower, or whose memory grows beyond its table."""
     wrong = []
     for kernel, mine in table.groupby("kernel", sort=False):
-        each, grown = (mine["s"] / mine["rows"]).to_numpy(), mine["MB"].iloc[-1] - mine["MB"].iloc[0]
+        each, grown = (
+            (mine["s"] / mine["rows"]).to_numpy(),
+            mine["MB"].iloc[-1] - mine["MB"].iloc[0],
+        )
         if each[-1] > (1 + tolerance) * each[:-1].min():
-            wrong.append(f"{kernel} takes {100 * (each[-1] / each[:-1].min() - 1):.0f} % longer a row at the largest size")
+            wrong.append(
+                f"{kernel} takes {100 * (each[-1] / each[:-1].min() - 1):.0f} % longer a row at the largest size"
+            )
         held = COPIES * 8 * SCORES * mine["rows"].iloc[-1] / 1e6 if kernel == "bootstrap" else 0.0
         if grown > SLACK_MB + held:
             wrong.append(f"{kernel} needs {grown:.0f} MB more at the largest size")
@@ -151,7 +181,14 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         figure, axes = plt.subplots(1, 2, figsize=(6.0, 2.4), layout="constrained")
         for number, (kernel, mine) in enumerate(table.groupby("kernel", sort=False)):
             for axis, column in zip(axes, ("s", "MB"), strict=True):
-                axis.plot(mine["rows"], mine[column], color=colour(number), marker=marker(number), markersize=4, label=kernel)
+                axis.plot(
+                    mine["rows"],
+                    mine[column],
+                    color=colour(number),
+                    marker=marker(number),
+                    markersize=4,
+                    label=kernel,
+                )
         for axis, name in zip(axes, ("processor time [s]", "peak memory [MB]"), strict=True):
             axis.set(xscale="log", xlabel="rows", ylabel=name)
             axis.xaxis.set_major_formatter("{x:,.0f}")

@@ -81,19 +81,38 @@ PER_MODEL = [
     f"steering/{SPACE}/{{}}.parquet",
     f"probes/{SPACE}/{{}}.json",
 ]
-PICTURED = [f"neighbours/{SPACE}/{{}}.parquet", f"pictures/{SPACE}/{{}}.parquet", "features/{}/head.safetensors"]
+PICTURED = [
+    f"neighbours/{SPACE}/{{}}.parquet",
+    f"pictures/{SPACE}/{{}}.parquet",
+    "features/{}/head.safetensors",
+]
 
 
 class Flags(cli.Command):
     """Peak memory of every step of dvc.yaml at the paper's largest size."""
 
-    images: int = Field(1000 * PER_LABEL, ge=2 * PER_LABEL, le=1000 * PER_LABEL, description="number of images, 10 a label")
-    classifier: str = Field(
-        "torchvision/alexnet.IMAGENET1K_V1", description="a model as params.yaml names it, untrained (default: as wide as VGG, but fast)"
+    images: int = Field(
+        1000 * PER_LABEL,
+        ge=2 * PER_LABEL,
+        le=1000 * PER_LABEL,
+        description="number of images, 10 a label",
     )
-    limit_gb: float = Field(4.0, gt=0, description="memory that a step may need besides the model, in units of 10^9 bytes")
-    steps: list[str] = Field([], description="steps that are measured (default: all); what they read must be made by steps before them")
-    folder: Path | None = Field(None, description="empty folder to work in and keep (default: a temporary one)")
+    classifier: str = Field(
+        "torchvision/alexnet.IMAGENET1K_V1",
+        description="a model as params.yaml names it, untrained (default: as wide as VGG, but fast)",
+    )
+    limit_gb: float = Field(
+        4.0,
+        gt=0,
+        description="memory that a step may need besides the model, in units of 10^9 bytes",
+    )
+    steps: list[str] = Field(
+        [],
+        description="steps that are measured (default: all); what they read must be made by steps before them",
+    )
+    folder: Path | None = Field(
+        None, description="empty folder to work in and keep (default: a temporary one)"
+    )
 
 
 def project(models: list[str], entries: dict[str, Any], **changes: dict[str, Any]) -> None:
@@ -117,7 +136,9 @@ def project(models: list[str], entries: dict[str, Any], **changes: dict[str, Any
         study[section]["labels"] = []
     for section, keys in changes.items():
         study[section] |= keys
-    Path("params.yaml").write_text(json.dumps(study))  # YAML too, and to every reader the same: PyYAML leaves 00008 bare
+    Path("params.yaml").write_text(
+        json.dumps(study)
+    )  # YAML too, and to every reader the same: PyYAML leaves 00008 bare
     Path("config/models.yaml").write_text(yaml.safe_dump(entries))
 
 
@@ -138,19 +159,25 @@ def commands(steps: Sequence[str] = ()) -> dict[str, list[str]]:
 
     Raises InputError when it has no such step.
     """
-    listed = subprocess.run([sys.executable, "-c", COMMANDS], check=True, stdout=subprocess.PIPE, text=True).stdout
+    listed = subprocess.run(
+        [sys.executable, "-c", COMMANDS], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
     first: dict[str, list[str]] = {}
     for name, command in json.loads(listed).items():
         first.setdefault(name.partition("@")[0], [sys.executable, *shlex.split(command)[1:]])
     if unknown := set(steps) - set(first):
-        raise InputError(f"--steps: dvc.yaml has no {', '.join(sorted(unknown))}: name some of {', '.join(first)}")
+        raise InputError(
+            f"--steps: dvc.yaml has no {', '.join(sorted(unknown))}: name some of {', '.join(first)}"
+        )
     return {step: command for step, command in first.items() if not steps or step in steps}
 
 
 def measure(command: list[str]) -> tuple[float, float]:
     """Peak resident memory (GiB) and seconds of a command."""
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", LAUNCHER, *command], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, *command], stdout=subprocess.PIPE, text=True
+    )
     if done.returncode:
         raise InputError(f"this command failed: {shlex.join(command)}")
     unit = 2**30 if sys.platform == "darwin" else 2**20
@@ -161,7 +188,11 @@ def widen() -> None:
     """Give the space twice its dimensions: every vector beside itself, at its old norm."""
     for name, tensors in WIDENED.items():
         read, metadata = read_tensors(RESULTS / name, tensors)
-        write_tensors(RESULTS / name, {n: np.tile(t, 2) / np.float32(2**0.5) if t.ndim == 2 else t for n, t in read.items()}, metadata)
+        write_tensors(
+            RESULTS / name,
+            {n: np.tile(t, 2) / np.float32(2**0.5) if t.ndim == 2 else t for n, t in read.items()},
+            metadata,
+        )
 
 
 def multiply(patterns: list[str], models: list[str]) -> None:
@@ -187,9 +218,13 @@ def benchmark(steps: Sequence[str]) -> pd.DataFrame:
         peak, seconds = measure(command)
         model = 0.0
         if step in TOWERS:
-            model, _ = measure([sys.executable, "-c", TOWERS[step], command[command.index("--entry") + 1]])
+            model, _ = measure(
+                [sys.executable, "-c", TOWERS[step], command[command.index("--entry") + 1]]
+            )
         rows.append((step, peak, model, max(peak - model, 0.0), seconds))
-    return pd.DataFrame(rows, columns=["step", "peak GiB", "of which model GiB", "besides GiB", "seconds"])
+    return pd.DataFrame(
+        rows, columns=["step", "peak GiB", "of which model GiB", "besides GiB", "seconds"]
+    )
 
 
 def judge(table: pd.DataFrame, limit_gb: float) -> None:

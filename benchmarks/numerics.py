@@ -60,14 +60,24 @@ class Flags(cli.Command):
     concepts: int = Field(1000, ge=1, description="concepts of the scan")
     alphas: int = Field(20, ge=1, description="penalties of the ridge path")
     evidence_images: int = Field(10_000, ge=50, description="images whose evidence is measured")
-    draws: int = Field(20, ge=3, description="planted leaks of each size, and random signs, of the evidence")
-    rows: int = Field(1_000_000, ge=1, description="rows streamed into the ridge whose memory is measured")
+    draws: int = Field(
+        20, ge=3, description="planted leaks of each size, and random signs, of the evidence"
+    )
+    rows: int = Field(
+        1_000_000, ge=1, description="rows streamed into the ridge whose memory is measured"
+    )
     square: int = Field(4096, ge=1, description="size of the products that give the machine's rate")
-    repeats: int = Field(5, ge=1, description="times that every contestant runs, all but the loop over Ridge")
+    repeats: int = Field(
+        5, ge=1, description="times that every contestant runs, all but the loop over Ridge"
+    )
     threads: int = Field(2, ge=1, description="threads of every contestant")
-    parts: list[Part] = Field(["scoring", "scan", "ridge", "evidence"], description="what is measured")
+    parts: list[Part] = Field(
+        ["scoring", "scan", "ridge", "evidence"], description="what is measured"
+    )
     ease: float = Field(1.0, gt=0, description="marks are eased by this factor")
-    alone: str | None = Field(None, description="run this contestant once and nothing else: what measures memory calls")
+    alone: str | None = Field(
+        None, description="run this contestant once and nothing else: what measures memory calls"
+    )
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -96,10 +106,19 @@ def race(contestants: dict[str, Callable[[], object]], flags: Flags) -> dict[str
 
 def scoring(flags: Flags) -> list[float]:
     """Share of the machine's rate, and how many times faster than batched and than one image at a time."""
-    features, texts = normal(flags.images, flags.features), unit(normal(flags.images, flags.dims)).astype(np.float32)
-    translator = Affine(normal(flags.dims, flags.features) / np.float32(flags.features**0.5), normal(flags.dims))
+    features, texts = (
+        normal(flags.images, flags.features),
+        unit(normal(flags.images, flags.dims)).astype(np.float32),
+    )
+    translator = Affine(
+        normal(flags.dims, flags.features) / np.float32(flags.features**0.5), normal(flags.dims)
+    )
     basis = random_basis(flags.features, flags.null, 0, 0)
-    removed, narrow, square = share(translator, basis), basis.astype(np.float32), normal(flags.square, flags.square)
+    removed, narrow, square = (
+        share(translator, basis),
+        basis.astype(np.float32),
+        normal(flags.square, flags.square),
+    )
     blocks = [slice(rows[0], rows[-1] + 1) for rows in in_blocks(np.arange(flags.images))]
     few, product_of_squares = min(flags.images, 300), np.empty_like(square)
 
@@ -114,17 +133,26 @@ def scoring(flags: Flags) -> list[float]:
         equivalent = f - (f @ narrow) @ narrow.T
         z, e = translator(f), translator(equivalent)
         z, e, t = (each / np.linalg.norm(each, axis=-1, keepdims=True) for each in (z, e, t))
-        image, before, after = (np.degrees(np.arccos(np.clip((a * b).sum(axis=-1), -1, 1))) for a, b in ((z, e), (z, t), (e, t)))
+        image, before, after = (
+            np.degrees(np.arccos(np.clip((a * b).sum(axis=-1), -1, 1)))
+            for a, b in ((z, e), (z, t), (e, t))
+        )
         return image, before - after
 
-    difference = np.abs(ours()[:, :few] - plain(features[:few].astype(np.float64), texts[:few].astype(np.float64))).max()
+    difference = np.abs(
+        ours()[:, :few] - plain(features[:few].astype(np.float64), texts[:few].astype(np.float64))
+    ).max()
     if not difference < 1e-3:
-        raise InputError(f"scores are off by {difference} degrees from those of the plain version in float64")
+        raise InputError(
+            f"scores are off by {difference} degrees from those of the plain version in float64"
+        )
     seconds = race(
         {
             "scoring": ours,
             "scoring, batched": lambda: plain(features, texts),
-            "scoring, one image at a time": lambda: [plain(f, t) for f, t in zip(features[:few], texts[:few], strict=True)],
+            "scoring, one image at a time": lambda: [
+                plain(f, t) for f, t in zip(features[:few], texts[:few], strict=True)
+            ],
             "product of two squares": lambda: np.matmul(square, square, out=product_of_squares),
         },
         flags,
@@ -140,22 +168,37 @@ def scan_inputs(flags: Flags) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
     equivalent = original + np.float32(0.3) * original[::-1]
     for vectors in (original, equivalent, texts):
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return original, equivalent, np.bincount(np.arange(flags.images) % flags.labels, minlength=flags.labels), texts
+    return (
+        original,
+        equivalent,
+        np.bincount(np.arange(flags.images) % flags.labels, minlength=flags.labels),
+        texts,
+    )
 
 
-def scan_all(flags: Flags, original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, texts: np.ndarray) -> None:
+def scan_all(
+    flags: Flags, original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, texts: np.ndarray
+) -> None:
     """The blocks of concepts as scan_concepts shares them out among threads."""
     size = block_size(len(n))
     blocks = [texts[start : start + size] for start in range(0, len(texts), size)]
     with threadpool_limits(1):
         common = None
         if len(blocks) > 1:
-            common = sum(map_ahead(lambda block: summed_scores(original, equivalent, block), blocks, flags.threads)) / len(texts)
-        for _ in map_ahead(lambda block: scan_block(original, equivalent, n, block, common), blocks, flags.threads):
+            common = sum(
+                map_ahead(
+                    lambda block: summed_scores(original, equivalent, block), blocks, flags.threads
+                )
+            ) / len(texts)
+        for _ in map_ahead(
+            lambda block: scan_block(original, equivalent, n, block, common), blocks, flags.threads
+        ):
             pass
 
 
-def scan_in_torch(original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, texts: np.ndarray) -> list[np.ndarray]:
+def scan_in_torch(
+    original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, texts: np.ndarray
+) -> list[np.ndarray]:
     """What scan_block gives, in plain PyTorch and float32."""
     import torch
 
@@ -169,8 +212,14 @@ def scan_in_torch(original: np.ndarray, equivalent: np.ndarray, n: np.ndarray, t
     score = angle - torch.rad2deg(torch.arccos((second @ targets.T).clamp(-1, 1)))
     each = angle, score, score - score.mean(dim=1, keepdim=True)
     means = [mean(values) for values in each]
-    spreads = [(mean(values**2) - centre**2).clamp(min=0).sqrt() for values, centre in zip(each, means, strict=True)]
-    return [each.numpy() for each in (means[0], spreads[0], means[1], spreads[1], mean(score.abs()), spreads[2])]
+    spreads = [
+        (mean(values**2) - centre**2).clamp(min=0).sqrt()
+        for values, centre in zip(each, means, strict=True)
+    ]
+    return [
+        each.numpy()
+        for each in (means[0], spreads[0], means[1], spreads[1], mean(score.abs()), spreads[2])
+    ]
 
 
 def scan(flags: Flags) -> list[float]:
@@ -179,12 +228,24 @@ def scan(flags: Flags) -> list[float]:
 
     torch.set_num_threads(flags.threads)
     inputs = scan_inputs(flags)
-    difference = max(np.abs(a - b).max() for a, b in zip(scan_block(*inputs).values(), scan_in_torch(*inputs), strict=True))
+    difference = max(
+        np.abs(a - b).max()
+        for a, b in zip(scan_block(*inputs).values(), scan_in_torch(*inputs), strict=True)
+    )
     if not difference < 0.05:
         raise InputError(f"moments are off by {difference} degrees from PyTorch's")
-    seconds = race({"scan": lambda: scan_all(flags, *inputs), "scan, PyTorch": lambda: scan_in_torch(*inputs)}, flags)
-    peaks = {name: peak(flags, name) for name in ("scan", "scan, nothing", "scan, PyTorch", "scan, PyTorch, nothing")}
-    own, torchs = max(peaks["scan"] - peaks["scan, nothing"], 0.0), peaks["scan, PyTorch"] - peaks["scan, PyTorch, nothing"]
+    seconds = race(
+        {"scan": lambda: scan_all(flags, *inputs), "scan, PyTorch": lambda: scan_in_torch(*inputs)},
+        flags,
+    )
+    peaks = {
+        name: peak(flags, name)
+        for name in ("scan", "scan, nothing", "scan, PyTorch", "scan, PyTorch, nothing")
+    }
+    own, torchs = (
+        max(peaks["scan"] - peaks["scan, nothing"], 0.0),
+        peaks["scan, PyTorch"] - peaks["scan, PyTorch, nothing"],
+    )
     print(f"memory of the scan: {own:.3f} GB; in PyTorch: {torchs:.3f} GB")
     return [seconds["scan, PyTorch"] / seconds["scan"], own / torchs]
 
@@ -193,7 +254,11 @@ def ridge(flags: Flags) -> list[float]:
     """Times as long as one fit of Ridge, times faster than a loop over alphas, and the peak memory (GB) of many rows."""
     from sklearn.linear_model import Ridge
 
-    features, embeddings, alphas = normal(flags.images, flags.features), normal(flags.images, flags.dims), np.logspace(-2, 6, flags.alphas)
+    features, embeddings, alphas = (
+        normal(flags.images, flags.features),
+        normal(flags.images, flags.dims),
+        np.logspace(-2, 6, flags.alphas),
+    )
 
     def ours() -> list[Affine]:
         statistics = RidgeStatistics(flags.features, flags.dims)
@@ -202,7 +267,9 @@ def ridge(flags: Flags) -> list[float]:
         return list(statistics.path(alphas))
 
     def theirs(alpha: float) -> np.ndarray:
-        model = Ridge(alpha=alpha, solver="cholesky").fit(features.astype(np.float64), embeddings.astype(np.float64))
+        model = Ridge(alpha=alpha, solver="cholesky").fit(
+            features.astype(np.float64), embeddings.astype(np.float64)
+        )
         return np.asarray(model.coef_)
 
     path, reference = ours(), theirs(alphas[-1])
@@ -214,7 +281,11 @@ def ridge(flags: Flags) -> list[float]:
         theirs(alpha)
     loop = clock(flags.threads) - started
     print(f"loop over Ridge: {loop:.3g} s")
-    return [seconds["ridge path"] / seconds["one Ridge fit"], loop / seconds["ridge path"], peak(flags, "ridge path")]
+    return [
+        seconds["ridge path"] / seconds["one Ridge fit"],
+        loop / seconds["ridge path"],
+        peak(flags, "ridge path"),
+    ]
 
 
 def stream(flags: Flags) -> list[Affine]:
@@ -242,20 +313,62 @@ def write_study(flags: Flags, folder: Path) -> list[str]:
         "head": {"weight": axes[:, :rank].T.astype(np.float32), "bias": normal(rank)},
         "projector": {"null_basis": axes[:, rank:]},
         "texts": {"label_embeddings": unit(normal(len(labels), flags.dims))},
-        "classes": dict(zip(("class_embeddings", "other_embeddings"), unit(normal(2, rank, flags.dims)), strict=True)),
+        "classes": dict(
+            zip(
+                ("class_embeddings", "other_embeddings"),
+                unit(normal(2, rank, flags.dims)),
+                strict=True,
+            )
+        ),
     }
     for name, each in tensors.items():
-        write_tensors(folder / f"{name}.safetensors", each, {"weights_sha256": "0", "keep_classes": "null"})
+        write_tensors(
+            folder / f"{name}.safetensors", each, {"weights_sha256": "0", "keep_classes": "null"}
+        )
     write_json(folder / "names.json", {"labels": labels, "concepts": [], "targets": []})
-    write_json(folder / "translator.json", {"lambda": 0.1, "alpha_curve": [{"lambda": 0.1, "validation_r2": 0.5}]})
-    columns = {"image_id": np.arange(n), "path": "", "label": [labels[each % len(labels)] for each in range(n)], "fold": np.arange(n) % 5}
-    texts = {"prompt": "", "split": np.where(np.arange(n) % 5 == 0, "validation", "train"), "sha256": ""}
-    write_parquet(folder / "manifest.parquet", pd.DataFrame(columns | texts | dict.fromkeys(["class_index", "width", "height"], 1)))
-    paths = {name: f"{name}.safetensors" for name in ("head", "projector", "texts", "classes", "words")}
-    paths |= {"features": "features", "embeddings": "embeddings", "translator": "translator.json", "names": "names.json"}
-    paths |= {"report": "report.json"} | {name: f"{name}.parquet" for name in ("manifest", "planted", "images")}
-    numbers = {"margin": 0.005, "draws": flags.draws, "folds": 5, "confidence": 0.95, "shards": 1, "seed": 0, "threads": flags.threads}
-    given = {name: str(folder / path) for name, path in paths.items()} | numbers | {"reference": None}
+    write_json(
+        folder / "translator.json",
+        {"lambda": 0.1, "alpha_curve": [{"lambda": 0.1, "validation_r2": 0.5}]},
+    )
+    columns = {
+        "image_id": np.arange(n),
+        "path": "",
+        "label": [labels[each % len(labels)] for each in range(n)],
+        "fold": np.arange(n) % 5,
+    }
+    texts = {
+        "prompt": "",
+        "split": np.where(np.arange(n) % 5 == 0, "validation", "train"),
+        "sha256": "",
+    }
+    write_parquet(
+        folder / "manifest.parquet",
+        pd.DataFrame(columns | texts | dict.fromkeys(["class_index", "width", "height"], 1)),
+    )
+    paths = {
+        name: f"{name}.safetensors" for name in ("head", "projector", "texts", "classes", "words")
+    }
+    paths |= {
+        "features": "features",
+        "embeddings": "embeddings",
+        "translator": "translator.json",
+        "names": "names.json",
+    }
+    paths |= {"report": "report.json"} | {
+        name: f"{name}.parquet" for name in ("manifest", "planted", "images")
+    }
+    numbers = {
+        "margin": 0.005,
+        "draws": flags.draws,
+        "folds": 5,
+        "confidence": 0.95,
+        "shards": 1,
+        "seed": 0,
+        "threads": flags.threads,
+    }
+    given = (
+        {name: str(folder / path) for name, path in paths.items()} | numbers | {"reference": None}
+    )
     given |= {"study": "made up", "space": "made up", "model": "made up"}
     return [
         sys.executable,
@@ -270,7 +383,10 @@ def evidence(flags: Flags) -> list[float]:
     """Times as long as one ridge path of the same data, and the peak memory (GB)."""
     with tempfile.TemporaryDirectory() as folder:
         command = write_study(flags, Path(folder))
-        tensors = [read_tensors(Path(folder, name, "shard-00000.safetensors"), [name])[0][name] for name in ("features", "embeddings")]
+        tensors = [
+            read_tensors(Path(folder, name, "shard-00000.safetensors"), [name])[0][name]
+            for name in ("features", "embeddings")
+        ]
 
         def path() -> list[Affine]:
             statistics = RidgeStatistics(flags.features, flags.dims)
@@ -305,7 +421,11 @@ def peak(flags: Flags, contestant: str) -> float:
     """Peak memory (GB) of a process that runs one contestant."""
     sizes = ("images", "features", "dims", "labels", "concepts", "alphas", "rows", "threads")
     given = [word for name in sizes for word in (f"--{name}", str(getattr(flags, name)))]
-    return measure([sys.executable, str(Path(__file__).resolve()), *given, "--alone", contestant])[0] * 2**30 / 1e9
+    return (
+        measure([sys.executable, str(Path(__file__).resolve()), *given, "--alone", contestant])[0]
+        * 2**30
+        / 1e9
+    )
 
 
 def judge(values: dict[str, float], ease: float) -> pd.DataFrame:
@@ -314,7 +434,9 @@ def judge(values: dict[str, float], ease: float) -> pd.DataFrame:
     for name, value in values.items():
         sense, mark = MARKS[name]
         eased = mark / ease if sense == ">=" else mark * ease
-        rows.append((name, value, f"{sense} {eased:g}", value >= eased if sense == ">=" else value <= eased))
+        rows.append(
+            (name, value, f"{sense} {eased:g}", value >= eased if sense == ">=" else value <= eased)
+        )
     return pd.DataFrame(rows, columns=["figure", "value", "mark", "reached"])
 
 
@@ -332,9 +454,16 @@ def main(flags: Flags) -> None:
         return
     cli.limit_threads(flags.threads)
     values: dict[str, float] = {}
-    for part, run in (("scoring", scoring), ("scan", scan), ("ridge", ridge), ("evidence", evidence)):
+    for part, run in (
+        ("scoring", scoring),
+        ("scan", scan),
+        ("ridge", ridge),
+        ("evidence", evidence),
+    ):
         if part in flags.parts:
-            values |= zip([name for name in MARKS if name.startswith(part)], run(flags), strict=True)
+            values |= zip(
+                [name for name in MARKS if name.startswith(part)], run(flags), strict=True
+            )
     table = judge(values, flags.ease)
     print(table.to_string(index=False, float_format="{:.2f}".format))
     conclude(table)

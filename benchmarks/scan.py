@@ -34,7 +34,9 @@ class Flags(cli.Command):
     labels: int = Field(1_000, ge=1, description="number of labels, at most as many as images")
     concepts: int = Field(100_000, ge=1, description="number of concepts")
     threads: int = Field(2, ge=1, description="threads of the step")
-    limit_gb: float = Field(1.0, gt=0, description="memory allowed beyond the text embeddings, in units of 10^9 bytes")
+    limit_gb: float = Field(
+        1.0, gt=0, description="memory allowed beyond the text embeddings, in units of 10^9 bytes"
+    )
 
 
 def prepare(flags: Flags) -> None:
@@ -45,36 +47,82 @@ def prepare(flags: Flags) -> None:
         return generator.standard_normal(shape, dtype=np.float32)
 
     labels = [f"label {number:04d}" for number in range(flags.labels)]
-    manifest = pd.DataFrame({"image_id": np.arange(flags.images), "label": np.resize(labels, flags.images)})
-    texts, numbers = dict.fromkeys(("path", "prompt", "split", "sha256"), "-"), dict.fromkeys(("class_index", "fold", "width", "height"), 1)
+    manifest = pd.DataFrame(
+        {"image_id": np.arange(flags.images), "label": np.resize(labels, flags.images)}
+    )
+    texts, numbers = (
+        dict.fromkeys(("path", "prompt", "split", "sha256"), "-"),
+        dict.fromkeys(("class_index", "fold", "width", "height"), 1),
+    )
     write_parquet(Path("manifest.parquet"), manifest.assign(**texts, **numbers))
     places = {"image_id": np.arange(flags.images), "view": np.zeros(flags.images, dtype=np.int32)}
-    write_tensors(shard_path(Path("features"), 0), {"features": normal(flags.images, WIDTH), **places}, {})
-    write_tensors(Path("projector.safetensors"), {"null_basis": random_basis(WIDTH, WIDTH // 4, 0, 0)}, {})
-    write_tensors(Path("translator.safetensors"), {"weight": normal(DIM, WIDTH), "bias": normal(DIM)}, {"kind": "linear"})
-    write_tensors(Path("texts.safetensors"), {"concept_embeddings": unit(normal(flags.concepts, DIM)).astype(np.float32)}, {})
-    write_json(Path("names.json"), {"labels": labels, "concepts": [f"concept {number:06d}" for number in range(flags.concepts)]})
+    write_tensors(
+        shard_path(Path("features"), 0), {"features": normal(flags.images, WIDTH), **places}, {}
+    )
+    write_tensors(
+        Path("projector.safetensors"), {"null_basis": random_basis(WIDTH, WIDTH // 4, 0, 0)}, {}
+    )
+    write_tensors(
+        Path("translator.safetensors"),
+        {"weight": normal(DIM, WIDTH), "bias": normal(DIM)},
+        {"kind": "linear"},
+    )
+    write_tensors(
+        Path("texts.safetensors"),
+        {"concept_embeddings": unit(normal(flags.concepts, DIM)).astype(np.float32)},
+        {},
+    )
+    write_json(
+        Path("names.json"),
+        {
+            "labels": labels,
+            "concepts": [f"concept {number:06d}" for number in range(flags.concepts)],
+        },
+    )
 
 
 def judge(beyond: float, limit_gb: float) -> None:
     """Raises InputError when the memory (GB) beyond the text embeddings is above the limit."""
     if beyond > limit_gb:
-        raise InputError(f"scan_concepts needs {beyond:.2f} GB beyond the text embeddings, above the limit of {limit_gb:g} GB")
+        raise InputError(
+            f"scan_concepts needs {beyond:.2f} GB beyond the text embeddings, above the limit of {limit_gb:g} GB"
+        )
 
 
 def main(flags: Flags) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         prepare(flags)
-        inputs = ["--manifest", "manifest.parquet", "--features", "features", "--shards", "1", "--names", "names.json"]
-        inputs += [word for name in ("projector", "translator", "texts") for word in (f"--{name}", f"{name}.safetensors")]
-        command = [sys.executable, str(ROOT / "scripts/scan_concepts.py"), *inputs, "--threads", str(flags.threads)]
+        inputs = [
+            "--manifest",
+            "manifest.parquet",
+            "--features",
+            "features",
+            "--shards",
+            "1",
+            "--names",
+            "names.json",
+        ]
+        inputs += [
+            word
+            for name in ("projector", "translator", "texts")
+            for word in (f"--{name}", f"{name}.safetensors")
+        ]
+        command = [
+            sys.executable,
+            str(ROOT / "scripts/scan_concepts.py"),
+            *inputs,
+            "--threads",
+            str(flags.threads),
+        ]
         peak, seconds = measure([*command, "--output", "concepts.parquet"])
         size = Path("concepts.parquet").stat().st_size / 1e9
         os.chdir(ROOT)
     texts = flags.concepts * DIM * 4 / 1e9
     beyond = peak * 2**30 / 1e9 - texts
-    print(f"peak {beyond:.2f} GB beyond the text embeddings ({texts:.2f} GB), {seconds:.0f} s, {size:.2f} GB written")
+    print(
+        f"peak {beyond:.2f} GB beyond the text embeddings ({texts:.2f} GB), {seconds:.0f} s, {size:.2f} GB written"
+    )
     judge(beyond, flags.limit_gb)
 
 

@@ -16,7 +16,11 @@ from pydantic import Field
 from singflow import cli
 from singflow.errors import InputError
 
-SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if "cli.run(" in path.read_text(encoding="utf-8"))
+SCRIPTS = sorted(
+    path.stem
+    for path in (ROOT / "scripts").glob("*.py")
+    if "cli.run(" in path.read_text(encoding="utf-8")
+)
 BASELINES = {"python -c pass": ["-c", "pass"], "import pandas": ["-c", "import pandas"]}
 
 
@@ -31,7 +35,9 @@ class Flags(cli.Command):
 def seconds(arguments: list[str]) -> float:
     """Seconds that Python takes with the arguments. Raises InputError when it fails."""
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise InputError(f"{arguments[0]}: {done.stderr[-3000:]}")
     return time.perf_counter() - started
@@ -47,7 +53,12 @@ def judge(each: pd.Series, limit_s: float) -> None:
 
 def main(flags: Flags) -> None:
     commands = BASELINES | {script: [f"scripts/{script}.py", "--help"] for script in flags.scripts}
-    runs = pd.DataFrame([{name: seconds(command) for name, command in commands.items()} for _ in range(flags.repeats)])
+    runs = pd.DataFrame(
+        [
+            {name: seconds(command) for name, command in commands.items()}
+            for _ in range(flags.repeats)
+        ]
+    )
     table = pd.DataFrame({"minimum s": runs.min(), "median s": runs.median()})
     table["of pandas"] = table["median s"] / table["median s"]["import pandas"]
     print(table.to_string(float_format="%.2f"))

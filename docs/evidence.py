@@ -19,10 +19,29 @@ from pydantic import Field
 
 from singflow import cli
 from singflow.analyses.controls import Case, Subspace, draw_subspace, matched
-from singflow.analyses.evidence import RESOLUTION, Estimate, Evidence, Planted, Spread, Words, detectable, own_words, unique_r2
+from singflow.analyses.evidence import (
+    RESOLUTION,
+    Estimate,
+    Evidence,
+    Planted,
+    Spread,
+    Words,
+    detectable,
+    own_words,
+    unique_r2,
+)
 from singflow.analyses.geometry import null_space, random_basis
 from singflow.analyses.metrics import Removal, contrast_deg, remove, share, unit
-from singflow.analyses.readout import Block, Blocks, Features, Scale, Sums, Targets, read_out, softmax
+from singflow.analyses.readout import (
+    Block,
+    Blocks,
+    Features,
+    Scale,
+    Sums,
+    Targets,
+    read_out,
+    softmax,
+)
 from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.registry import resolve_models
@@ -40,9 +59,15 @@ LAMBDAS, MARGIN = Translator().lambdas, Evidence().margin
 class Flags(cli.Command):
     """The planted experiments of docs/evidence.md."""
 
-    level: int = Field(0, ge=0, description="write level.csv, of so many draws (100: 20 minutes of one core)")
-    power: int = Field(0, ge=0, description="write power.csv, of so many draws (20: 3 minutes of one core)")
-    features: list[str] = Field([], description="features of --level, as in level.csv; all by default")
+    level: int = Field(
+        0, ge=0, description="write level.csv, of so many draws (100: 20 minutes of one core)"
+    )
+    power: int = Field(
+        0, ge=0, description="write power.csv, of so many draws (20: 3 minutes of one core)"
+    )
+    features: list[str] = Field(
+        [], description="features of --level, as in level.csv; all by default"
+    )
     folder: Path = Field(Path("docs/evidence"), description="folder of level.csv and the figures")
     table: Path = Field(TABLE, description="power.csv")
 
@@ -65,10 +90,21 @@ class Images:
         return lambda: iter([replace(self.block, embeddings=embeddings)])
 
 
-def seen_by(weight: np.ndarray, bias: np.ndarray, features: np.ndarray, fold: np.ndarray, texts: np.ndarray) -> Images:
+def seen_by(
+    weight: np.ndarray, bias: np.ndarray, features: np.ndarray, fold: np.ndarray, texts: np.ndarray
+) -> Images:
     """Features (n, d) as a head sees them."""
     space, logits = null_space(weight), features @ weight.T.astype(np.float64) + bias
-    return Images(Block(features @ space.principal, features @ space.basis, logits, np.empty((len(fold), 0)), fold), texts)
+    return Images(
+        Block(
+            features @ space.principal,
+            features @ space.basis,
+            logits,
+            np.empty((len(fold), 0)),
+            fold,
+        ),
+        texts,
+    )
 
 
 def packaged(model: str, tower: str) -> Images:
@@ -79,9 +115,17 @@ def packaged(model: str, tower: str) -> Images:
     head = load_classifier(entry)
     tensors = {name: PACKAGED / place for name, place in (
         ("features", f"features/{tower}/shard-00000.safetensors"), ("concept_embeddings", "prompts/conse_minilm.safetensors"))}  # fmt: skip
-    features, texts = (read_tensors(path, [name])[0][name].astype(np.float64) for name, path in tensors.items())
+    features, texts = (
+        read_tensors(path, [name])[0][name].astype(np.float64) for name, path in tensors.items()
+    )
     fold = pd.read_parquet(PACKAGED / "data/manifest.parquet")["fold"].to_numpy()
-    return seen_by(head.weight.numpy(), head.bias.numpy(), features, fold, texts[entry.kept] if entry.kept else texts)
+    return seen_by(
+        head.weight.numpy(),
+        head.bias.numpy(),
+        features,
+        fold,
+        texts[entry.kept] if entry.kept else texts,
+    )
 
 
 def made_up(per_dimension: float, width: int) -> Images:
@@ -89,10 +133,18 @@ def made_up(per_dimension: float, width: int) -> Images:
     n, classes, causes = round(per_dimension * width), width // 2, width * 3 // 4
     normal = np.random.default_rng([n, width]).standard_normal
     cause = normal((n, causes)) * np.arange(1, causes + 1) ** -0.25
-    features = np.maximum(cause @ normal((causes, width)) / np.sqrt(width) + 0.1 * normal((n, width)), 0.0)
+    features = np.maximum(
+        cause @ normal((causes, width)) / np.sqrt(width) + 0.1 * normal((n, width)), 0.0
+    )
     weight = normal((classes, width))
     weight *= 3.0 / (features @ weight.T).std()
-    return seen_by(weight, -(features @ weight.T).mean(axis=0), features, np.arange(n) % FOLDS, unit(normal((classes, DIM)) + normal(DIM)))
+    return seen_by(
+        weight,
+        -(features @ weight.T).mean(axis=0),
+        features,
+        np.arange(n) % FOLDS,
+        unit(normal((classes, DIM)) + normal(DIM)),
+    )
 
 
 FEATURES: dict[str, Callable[[], Images]] = {
@@ -139,29 +191,51 @@ def worlds(images: Images, draw: int) -> tuple[np.ndarray, dict[World, np.ndarra
     }
     odds = softmax(logits, 1.0)
     doubt = 0.3 - (odds * np.log(odds + 1e-12)).sum(axis=1, keepdims=True)
-    noises = {"none": 0.0, "equal": levelled(normal((n, DIM))), "unequal": levelled(normal((n, DIM)) * doubt)}
+    noises = {
+        "none": 0.0,
+        "equal": levelled(normal((n, DIM))),
+        "unequal": levelled(normal((n, DIM)) * doubt),
+    }
     leak = levelled(block.null @ normal((block.null.shape[1], DIM)))
-    found = {(name, noise, 0.0): levelled(z) + part for name, z in functions.items() for noise, part in noises.items()}
+    found = {
+        (name, noise, 0.0): levelled(z) + part
+        for name, z in functions.items()
+        for noise, part in noises.items()
+    }
     own = found["own words", "unequal", 0.0]
-    return texts, found | {("own words", "unequal", part): own + np.sqrt(2 * part / (1 - part)) * leak for part in LEAKS}
+    return texts, found | {
+        ("own words", "unequal", part): own + np.sqrt(2 * part / (1 - part)) * leak
+        for part in LEAKS
+    }
 
 
 def remainder(images: Images, texts: np.ndarray, embeddings: list[np.ndarray]) -> list[np.ndarray]:
     """Embeddings less what own words explain of them, as Words has it, for many embeddings that the same words explain."""
     own = np.stack(own_words(images.block.logits, texts))
     own -= own.mean(axis=1, keepdims=True)
-    flat, centred = own.reshape(len(own), -1), np.stack([(z - z.mean(axis=0)).ravel() for z in embeddings])
+    flat, centred = (
+        own.reshape(len(own), -1),
+        np.stack([(z - z.mean(axis=0)).ravel() for z in embeddings]),
+    )
     weights = np.linalg.lstsq(flat @ flat.T, flat @ centred.T, rcond=1e-12)[0]
     return list((centred - weights.T @ flat).reshape(len(embeddings), *embeddings[0].shape))
 
 
 def judge(images: Images, planted: list[tuple[np.ndarray, list[np.ndarray]]]) -> list[Estimate]:
     """D of planted embeddings, by their texts: all of them are targets of the same read-outs."""
-    columns = np.hstack([rest for texts, embeddings in planted for rest in remainder(images, texts, embeddings)])
+    columns = np.hstack(
+        [rest for texts, embeddings in planted for rest in remainder(images, texts, embeddings)]
+    )
     variance = np.array([z.var(axis=0).sum() for _, embeddings in planted for z in embeddings])
-    targets = Targets(lambda *_: columns, np.kron(np.eye(len(variance)), np.ones((DIM, 1))), variance / variance[0])
+    targets = Targets(
+        lambda *_: columns,
+        np.kron(np.eye(len(variance)), np.ones((DIM, 1))),
+        variance / variance[0],
+    )
     blocks = images.blocks(planted[0][1][0])
-    return unique_r2(read_out(blocks, targets, 0), targets.variance, Spread(blocks), LAMBDAS, CONFIDENCE)[0]
+    return unique_r2(
+        read_out(blocks, targets, 0), targets.variance, Spread(blocks), LAMBDAS, CONFIDENCE
+    )[0]
 
 
 def level(name: str, draws: int, at_once: int = 20) -> Iterator[dict[str, Any]]:
@@ -198,21 +272,48 @@ def smallest_leak(per_dimension: float, draws: int) -> float | None:
     own = levelled(spoken(images.block.logits, images.texts))
     blocks = images.blocks(own + levelled(np.random.default_rng(0).standard_normal(own.shape)))
     words = Words.fit(blocks, images.texts)
-    planted = replace(Planted.draw(blocks, words, Scale.of(blocks), draws, 0), sizes=np.sqrt(SHARES / (1 - SHARES) * words.variance))
+    planted = replace(
+        Planted.draw(blocks, words, Scale.of(blocks), draws, 0),
+        sizes=np.sqrt(SHARES / (1 - SHARES) * words.variance),
+    )
     targets = Targets(planted.columns, planted.groups, np.tile(1 / (1 - SHARES), draws))
-    estimates = unique_r2(read_out(blocks, targets, 0), targets.variance, Spread(blocks), LAMBDAS, CONFIDENCE)[0]
-    return detectable(pd.DataFrame({"share": np.tile(SHARES, draws), "unique_r2_low": [each.low for each in estimates]}))
+    estimates = unique_r2(
+        read_out(blocks, targets, 0), targets.variance, Spread(blocks), LAMBDAS, CONFIDENCE
+    )[0]
+    return detectable(
+        pd.DataFrame(
+            {"share": np.tile(SHARES, draws), "unique_r2_low": [each.low for each in estimates]}
+        )
+    )
 
 
 def level_table(found: pd.DataFrame) -> list[list[str]]:
     """What the page says of level.csv: a row for each kind of features."""
-    rows = [["features", "images / dimensions", "null: *meaning*", "null: *trace*", *(f"leak {leak:.0%}" for leak in LEAKS)]]
+    rows = [
+        [
+            "features",
+            "images / dimensions",
+            "null: *meaning*",
+            "null: *trace*",
+            *(f"leak {leak:.0%}" for leak in LEAKS),
+        ]
+    ]
     for name, mine in found.groupby("features", sort=False):
         null, leaks = mine[mine["leak"] == 0], mine[mine["leak"] > 0]
-        (worst, most), (_, next_most), *_ = null.groupby("function")["trace"].max().sort_values(ascending=False).items()
+        (worst, most), (_, next_most), *_ = (
+            null.groupby("function")["trace"].max().sort_values(ascending=False).items()
+        )
         found_in = [f"{each.trace:.0%} ({each.meaning:.0%})" for each in leaks.itertuples()]
         trace = f"{most:.0%} ({worst}), others {next_most:.0%}"
-        rows.append([name, f"{mine['images'].max()} / {mine['width'].max()}", f"{null['meaning'].max():.0%}", trace, *found_in])
+        rows.append(
+            [
+                name,
+                f"{mine['images'].max()} / {mine['width'].max()}",
+                f"{null['meaning'].max():.0%}",
+                trace,
+                *found_in,
+            ]
+        )
     return rows
 
 
@@ -220,16 +321,36 @@ def draw_level(found: pd.DataFrame) -> Figure:
     """How often nothing is called a trace, by world and features."""
     null = found[found["leak"] == 0]
     names, functions = null["features"].unique(), list(null["function"].unique())
-    figure, axes = plt.subplots(1, len(names), figsize=(8.4, 2.6), layout="constrained", sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(8.4, 2.6), layout="constrained", sharey=True, squeeze=False
+    )
     for axis, name in zip(axes[0], names, strict=True):
         mine, look = null[null["features"] == name], {"ls": "none", "ms": 5}
         for number, (noise, part) in enumerate(mine.groupby("noise", sort=False)):
             y = part["function"].map(functions.index) + 0.22 * (number - 1)
-            axis.plot(100 * part["trace"], y, marker=marker(number), color=colour(number), label=f"trace, noise: {noise}", **look)
+            axis.plot(
+                100 * part["trace"],
+                y,
+                marker=marker(number),
+                color=colour(number),
+                label=f"trace, noise: {noise}",
+                **look,
+            )
         meaning = 100 * mine.groupby("function", sort=False)["meaning"].max()
-        axis.plot(meaning, range(len(functions)), marker="x", color="black", label="meaning, any noise", **look)
+        axis.plot(
+            meaning,
+            range(len(functions)),
+            marker="x",
+            color="black",
+            label="meaning, any noise",
+            **look,
+        )
         axis.axvline(10, color="0.6", lw=1, ls=":")
-        axis.set(xlim=(-6, 106), title=name.replace("efficientnet_", "").replace(" n/d", "\nn/d"), xlabel="% of draws")
+        axis.set(
+            xlim=(-6, 106),
+            title=name.replace("efficientnet_", "").replace(" n/d", "\nn/d"),
+            xlabel="% of draws",
+        )
         axis.set_yticks(range(len(functions)), functions)
         axis.grid(axis="y", color="0.93")
     axes[0, 0].invert_yaxis()
@@ -242,22 +363,43 @@ def draw_power(found: pd.DataFrame, reached: pd.DataFrame) -> Figure:
     """How often a leak is found, by its size and the features, and the smallest one that is found, by the number of images."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.9), layout="constrained")
     for number, (name, mine) in enumerate(found[found["leak"] > 0].groupby("features", sort=False)):
-        look: dict[str, Any] = {"color": colour(number), "marker": marker(number), "ms": 5, "lw": 1.4}
+        look: dict[str, Any] = {
+            "color": colour(number),
+            "marker": marker(number),
+            "ms": 5,
+            "lw": 1.4,
+        }
         left.plot(100 * mine["leak"], mine["trace"], label=name, **look)
         left.plot(100 * mine["leak"], mine["meaning"], ls="--", mfc="white", **look)
     left.plot([], [], color="0.4", label="found: trace or meaning")
     left.plot([], [], color="0.4", ls="--", label="meaning")
-    left.set(xscale="log", ylim=(-0.03, 1.03), xlabel="planted leak (% of Var z)", ylabel="share of draws")
+    left.set(
+        xscale="log",
+        ylim=(-0.03, 1.03),
+        xlabel="planted leak (% of Var z)",
+        ylabel="share of draws",
+    )
     left.set_xticks([100 * each for each in LEAKS], [f"{100 * each:g}" for each in LEAKS])
     left.minorticks_off()
-    right.plot(reached["images_per_dim"], 100 * reached["leak"], color=colour(0), marker="o", ms=5, lw=1.4)
-    right.set(xscale="log", yscale="log", xlabel="images per feature dimension, n / d", ylabel="smallest leak (% of Var z)")
+    right.plot(
+        reached["images_per_dim"], 100 * reached["leak"], color=colour(0), marker="o", ms=5, lw=1.4
+    )
+    right.set(
+        xscale="log",
+        yscale="log",
+        xlabel="images per feature dimension, n / d",
+        ylabel="smallest leak (% of Var z)",
+    )
     right.set_xticks(reached["images_per_dim"], [f"{each:g}" for each in reached["images_per_dim"]])
-    right.set_yticks(ticks := sorted(100 * reached["leak"].dropna().unique()), [f"{each:g}" for each in ticks])
+    right.set_yticks(
+        ticks := sorted(100 * reached["leak"].dropna().unique()), [f"{each:g}" for each in ticks]
+    )
     right.minorticks_off()
     left.set_title("A leak is found from a few per cent on,\nbut rarely called meaning", loc="left")
     right.set_title("More images find smaller leaks\n(made-up features)", loc="left")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    figure.legend(
+        *left.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8
+    )
     return figure
 
 
@@ -292,10 +434,16 @@ def plant(seed: int, dim: int = 16) -> Photos:
 def removals(photos: Photos, folds: int) -> tuple[np.ndarray, Removal]:
     """Label positions of images, and their null removal; with 0 folds, as in the paper, of the images that the translator has seen."""
     fold = np.arange(N) % FOLDS
-    sums = GroupSums(split(pd.DataFrame({"fold": fold, "split": np.where(fold, "train", "validation")}), folds))
+    sums = GroupSums(
+        split(pd.DataFrame({"fold": fold, "split": np.where(fold, "train", "validation")}), folds)
+    )
     features = np.hstack([photos.principal, photos.hidden])
     sums.update(features, photos.embeddings, np.arange(N), np.zeros(N, dtype=int))
-    best, basis, parts = LAMBDAS[cross_validate(sums, LAMBDAS).best], np.eye(features.shape[1])[:, RANK:], []
+    best, basis, parts = (
+        LAMBDAS[cross_validate(sums, LAMBDAS).best],
+        np.eye(features.shape[1])[:, RANK:],
+        [],
+    )
     for groups, judged in sums.split.fits if folds else [([0], 0)]:
         made, rows = sums.of(groups), np.flatnonzero(sums.split.groups == judged)
         translator = made.solve(*penalties(made, [best]))
@@ -315,7 +463,9 @@ def distraction(seed: int) -> list[float]:
     photos = plant(seed)
     axes = np.linalg.qr(photos.texts.T)[0]
     away = photos.hidden @ np.random.default_rng([seed, 1]).standard_normal((NULL_DIM, len(axes)))
-    photos = replace(photos, embeddings=photos.embeddings + 0.25 * levelled(away - away @ axes @ axes.T))
+    photos = replace(
+        photos, embeddings=photos.embeddings + 0.25 * levelled(away - away @ axes @ axes.T)
+    )
     judged = (removals(photos, folds) for folds in (0, FOLDS))
     return [float(removal.attribute_score(photos.texts[codes]).mean()) for codes, removal in judged]
 
@@ -343,7 +493,9 @@ def shift(seed: int) -> list[float]:
     photos, generator = plant(seed), np.random.default_rng([seed, 1])
     size = 0.3 * (1 + 0.3 * generator.standard_normal((N, 1)))
     hidden = photos.hidden + size / 0.3 * unit(generator.standard_normal(NULL_DIM))
-    photos = replace(photos, hidden=hidden, embeddings=photos.embeddings - size * photos.texts.mean(axis=0))
+    photos = replace(
+        photos, hidden=hidden, embeddings=photos.embeddings - size * photos.texts.mean(axis=0)
+    )
     codes, removal = removals(photos, FOLDS)
     contrast = contrast_deg(removal, photos.texts.astype(np.float32), codes)
     return [float(removal.attribute_score(photos.texts[codes]).mean()), float(contrast.mean())]
@@ -357,23 +509,44 @@ def linear_or_flexible() -> list[int]:
     columns = np.hstack([z for _, (z,) in planted])
     blocks = images.blocks(columns[:, :DIM])
     targets = Targets(lambda *_: columns, np.kron(np.eye(DRAWS), np.ones((DIM, 1))), np.ones(DRAWS))
-    plain = Features(Scale.of(blocks), None, [np.empty((len(images.texts), 0))] * 3, np.empty((images.block.principal.shape[1] + 1, 0)))
-    linear = unique_r2(Sums(blocks, targets, plain), targets.variance, Spread(blocks), LAMBDAS, CONFIDENCE)[0]
-    return [sum(each.low > RESOLUTION for each in estimates) for estimates in (linear, judge(images, planted))]
+    plain = Features(
+        Scale.of(blocks),
+        None,
+        [np.empty((len(images.texts), 0))] * 3,
+        np.empty((images.block.principal.shape[1] + 1, 0)),
+    )
+    linear = unique_r2(
+        Sums(blocks, targets, plain), targets.variance, Spread(blocks), LAMBDAS, CONFIDENCE
+    )[0]
+    return [
+        sum(each.low > RESOLUTION for each in estimates)
+        for estimates in (linear, judge(images, planted))
+    ]
 
 
 def over(measure: Callable[[int], list[float]]) -> list[str]:
     """Means over TRIALS seeds, plus and minus two standard errors."""
     found = np.array([measure(seed) for seed in range(TRIALS)])
     return [
-        f"{mean:.2f} ± {2 * std / np.sqrt(TRIALS):.2f}" for mean, std in zip(found.mean(axis=0), found.std(axis=0, ddof=1), strict=True)
+        f"{mean:.2f} ± {2 * std / np.sqrt(TRIALS):.2f}"
+        for mean, std in zip(found.mean(axis=0), found.std(axis=0, ddof=1), strict=True)
     ]
 
 
 def other_scores() -> list[list[str]]:
     """What is wrong with other scores: a row each."""
-    (seen, unseen), (seen_as, unseen_as), (toward, contrast) = over(nothing), over(distraction), over(shift)
-    plain, same = zip(*(np.mean([density(seed, first) for seed in range(TRIALS)], axis=0) for first in (160, 80, 0)), strict=True)
+    (seen, unseen), (seen_as, unseen_as), (toward, contrast) = (
+        over(nothing),
+        over(distraction),
+        over(shift),
+    )
+    plain, same = zip(
+        *(
+            np.mean([density(seed, first) for seed in range(TRIALS)], axis=0)
+            for first in (160, 80, 0)
+        ),
+        strict=True,
+    )
     linear, flexible = linear_or_flexible()
     return [
         ["planted", "truth", "the score", "beside it"],
@@ -406,9 +579,15 @@ def main(flags: Flags) -> None:
         for name in flags.features or FEATURES:
             rows += level(name, flags.level)
             cli.log.info("%s: measured", name)
-        write(kept, pd.DataFrame(rows).round({"trace": 4, "meaning": 4, "unique_r2": 5}).replace(-0.0, 0.0))
+        write(
+            kept,
+            pd.DataFrame(rows).round({"trace": 4, "meaning": 4, "unique_r2": 5}).replace(-0.0, 0.0),
+        )
     if flags.power:
-        rows = [{"images_per_dim": each, "leak": smallest_leak(each, flags.power)} for each in PER_DIMENSION]
+        rows = [
+            {"images_per_dim": each, "leak": smallest_leak(each, flags.power)}
+            for each in PER_DIMENSION
+        ]
         write(flags.table, pd.DataFrame(rows))
     if flags.level or flags.power:
         return

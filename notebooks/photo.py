@@ -20,7 +20,13 @@ from pathlib import Path
 
 import singflow
 
-os.chdir(next(folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "config/models.yaml").is_file()))
+os.chdir(
+    next(
+        folder
+        for folder in [Path.cwd(), *Path.cwd().parents]
+        if (folder / "config/models.yaml").is_file()
+    )
+)
 
 # %% [markdown]
 # ## One photo
@@ -30,7 +36,10 @@ os.chdir(next(folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder 
 # %%
 import importlib.util
 
-photo = Path(importlib.util.find_spec("foolbox").submodule_search_locations[0]) / "data/imagenet_01_559.jpg"
+photo = (
+    Path(importlib.util.find_spec("foolbox").submodule_search_locations[0])
+    / "data/imagenet_01_559.jpg"
+)
 analyzer = singflow.Analyzer.load("efficientnet_lite0")
 result = analyzer.analyze(photo, ["a rug", "a dog"], name="photo")
 result
@@ -43,7 +52,9 @@ result.figure()
 # almost as far. Whether the null space holds meaning is a question about the model, which one photo cannot answer.
 
 # %%
-print(f"IS {result.is_deg:.1f} degrees; a null component that tells nothing gives {result.chance_is_deg:.1f}")
+print(
+    f"IS {result.is_deg:.1f} degrees; a null component that tells nothing gives {result.chance_is_deg:.1f}"
+)
 print(result.setting.said)
 
 # %% [markdown]
@@ -54,7 +65,9 @@ print(result.setting.said)
 # %%
 for angle in (5.0, 10.0, 20.0, 40.0):
     steered = analyzer.steer(result, "a rug", angle)
-    print(f"turned by {angle:4.1f}: {steered.angle_deg:.1f} degrees to 'a rug'; largest change of a logit {steered.logit_change:.0e}")
+    print(
+        f"turned by {angle:4.1f}: {steered.angle_deg:.1f} degrees to 'a rug'; largest change of a logit {steered.logit_change:.0e}"
+    )
 
 # %% [markdown]
 # ## Many photos

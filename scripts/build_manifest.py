@@ -6,7 +6,15 @@ from pathlib import Path
 from singflow import cli
 from singflow.artifacts.tables import write_csv, write_parquet
 from singflow.data.archives import ATTRIBUTE
-from singflow.data.manifest import Refusal, build_manifest, data_root, list_archives, list_folder, list_table, read_classes
+from singflow.data.manifest import (
+    Refusal,
+    build_manifest,
+    data_root,
+    list_archives,
+    list_folder,
+    list_table,
+    read_classes,
+)
 from singflow.data.parameters import Data
 from singflow.errors import InputError
 
@@ -29,14 +37,18 @@ def main(flags: Flags) -> None:
     classes = read_classes(Path(flags.classes))
     of_archives = None
     if flags.source == "archive":
-        candidates, rejected, of_archives = list_archives(root, flags.archives, flags.label_column, classes)
+        candidates, rejected, of_archives = list_archives(
+            root, flags.archives, flags.label_column, classes
+        )
     elif flags.source == "folder":
         candidates, rejected = list_folder(root, classes)
     elif flags.table is None:
         raise InputError(f"data.source {flags.source} needs data.table: a CSV or Parquet file")
     else:
         candidates, rejected = list_table(Path(flags.table), flags.label_column, classes)
-    refused = (flags.log or flags.rejected).with_name("rejected.csv")  # Snakemake removes the outputs of a step that fails
+    refused = (flags.log or flags.rejected).with_name(
+        "rejected.csv"
+    )  # Snakemake removes the outputs of a step that fails
     try:
         manifest, rejected = build_manifest(
             root,
@@ -60,7 +72,13 @@ def main(flags: Flags) -> None:
         manifest.attrs[ATTRIBUTE] = of_archives
     write_parquet(flags.manifest, manifest)
     held_out = int((manifest["split"] == "validation").sum())
-    cli.log.info("%d images under %d labels, %d held out; %d left out", len(manifest), manifest["label"].nunique(), held_out, len(rejected))
+    cli.log.info(
+        "%d images under %d labels, %d held out; %d left out",
+        len(manifest),
+        manifest["label"].nunique(),
+        held_out,
+        len(rejected),
+    )
 
 
 if __name__ == "__main__":

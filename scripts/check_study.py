@@ -20,7 +20,9 @@ def main(flags: Flags) -> None:
     content = read_yaml(flags.params)
     check_same_in_both(content, flags.params)
     if keys := expand_home(content):
-        raise InputError(f"{flags.params}: {', '.join(keys)}: DVC knows no ~: `singflow study {flags.params}` writes it out")
+        raise InputError(
+            f"{flags.params}: {', '.join(keys)}: DVC knows no ~: `singflow study {flags.params}` writes it out"
+        )
     settle(content, str(flags.params))
     write_digests(flags.output, flags.params)
 

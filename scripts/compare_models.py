@@ -5,7 +5,13 @@ from pathlib import Path
 import pandas as pd
 
 from singflow import cli
-from singflow.analyses.ranking import agreement_rows, excess_rows, order_rows, pair_rows, render_orders
+from singflow.analyses.ranking import (
+    agreement_rows,
+    excess_rows,
+    order_rows,
+    pair_rows,
+    render_orders,
+)
 from singflow.analyses.statistics import Sample
 from singflow.analyses.summary import Summary
 from singflow.analyses.tables import as_in_paper, is_control, qualify, qualify_pairs, together
@@ -15,7 +21,17 @@ from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_ta
 from singflow.config.reading import read_yaml
 
 LEANS_ON = ["rank_rule", "validation_r2", "translator", "seed"]
-RANKED = ["known_zero", "known_leak", "in_sample", "weights", "weights_id", "n_images", "is_per_as", "is_per_as_low", "is_per_as_high"]
+RANKED = [
+    "known_zero",
+    "known_leak",
+    "in_sample",
+    "weights",
+    "weights_id",
+    "n_images",
+    "is_per_as",
+    "is_per_as_low",
+    "is_per_as_high",
+]
 
 
 class Flags(Summary, cli.Selection):
@@ -39,26 +55,52 @@ def main(flags: Flags) -> None:
     ranked = summary[(summary["null_dim"] > 0) & ~is_control(summary)]
     excess, pairs = [], []
     for space in flags.spaces:
-        for model in (each for each in flags.models if null_dims[each]):  # a table at a time: one takes a kilobyte an image
+        for model in (
+            each for each in flags.models if null_dims[each]
+        ):  # a table at a time: one takes a kilobyte an image
             table = read_parquet(flags.controls / space / f"{model}.parquet", "controls")
             cases = read_json(flags.controls / space / f"{model}.json")["cases"]
-            options = {"resamples": flags.resamples, "confidence": flags.confidence, "seed": flags.seed}
+            options = {
+                "resamples": flags.resamples,
+                "confidence": flags.confidence,
+                "seed": flags.seed,
+            }
             rows = excess_rows(table, cases, null_dims[model], sample, **options)
             excess += [{"space": space, "model": model, **row} for row in rows]
         judged = ranked.loc[(ranked["space"] == space) & ~ranked["in_sample"].astype(bool), "model"]
         reports = {model: read_json(flags.evidence / space / f"{model}.json") for model in judged}
         pairs.append(pair_rows(reports, flags.confidence).assign(space=space))
     order = order_rows(ranked)
-    same = {m: paper["models"][m] for m in summary.loc[as_in_paper(summary, manifest["class_index"], paper), "model"]}
-    chart = pd.Series({model: each["ratio"] for model, each in same.items() if "ratio" in each}, dtype=float)
+    same = {
+        m: paper["models"][m]
+        for m in summary.loc[as_in_paper(summary, manifest["class_index"], paper), "model"]
+    }
+    chart = pd.Series(
+        {model: each["ratio"] for model, each in same.items() if "ratio" in each}, dtype=float
+    )
     agreement = agreement_rows(order, chart, paper["space"], flags.permutations, flags.seed)
     order, pair = qualify(order, summary), pd.concat(pairs, ignore_index=True)
-    write_table(flags.tables / "controls.csv", qualify(pd.DataFrame(excess or {"space": [], "model": []}), summary))
+    write_table(
+        flags.tables / "controls.csv",
+        qualify(pd.DataFrame(excess or {"space": [], "model": []}), summary),
+    )
     write_table(flags.tables / "orders.csv", order)
-    write_table(flags.tables / "model_pairs.csv", qualify_pairs(pair[["space", *pair.columns.drop("space")]], summary))
-    ordered = [ranked[ranked["space"].isin(spaces)] for spaces in zip(agreement["space_a"], agreement["space_b"], strict=True)]
-    basis = [{**rows.loc[rows["validation_r2"].idxmin(), LEANS_ON], "marks": together(*rows["marks"])} for rows in ordered]
-    write_table(flags.tables / "order_agreement.csv", pd.concat([agreement, pd.DataFrame(basis, columns=[*LEANS_ON, "marks"])], axis=1))
+    write_table(
+        flags.tables / "model_pairs.csv",
+        qualify_pairs(pair[["space", *pair.columns.drop("space")]], summary),
+    )
+    ordered = [
+        ranked[ranked["space"].isin(spaces)]
+        for spaces in zip(agreement["space_a"], agreement["space_b"], strict=True)
+    ]
+    basis = [
+        {**rows.loc[rows["validation_r2"].idxmin(), LEANS_ON], "marks": together(*rows["marks"])}
+        for rows in ordered
+    ]
+    write_table(
+        flags.tables / "order_agreement.csv",
+        pd.concat([agreement, pd.DataFrame(basis, columns=[*LEANS_ON, "marks"])], axis=1),
+    )
     write_bytes(flags.tables / "orders.txt", render_orders(order, agreement).encode())
 
 

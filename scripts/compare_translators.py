@@ -37,12 +37,25 @@ def main(flags: Flags) -> None:
             folder = flags.translators / space / model
             linear = judged_as_networks_are(read_json(folder / "linear.json"))
             weights, _ = read_tensors(folder / "linear.safetensors", ["weight", "bias"])
-            reports = [linear | {"kind": "linear", "loss": "ridge", "parameters": sum(each.size for each in weights.values())}]
+            reports = [
+                linear
+                | {
+                    "kind": "linear",
+                    "loss": "ridge",
+                    "parameters": sum(each.size for each in weights.values()),
+                }
+            ]
             reports[0]["losses"] = {"ridge": linear}
             reports += [read_json(folder / f"{kind}.json") for kind in flags.kinds]
             shared = {"space": space, "model": model, "seed": flags.seed}
-            rows += [shared | _row(report, loss, linear, flags.min_r2) for report in reports for loss in report["losses"]]
-            metrics.setdefault(space, {})[model] = {report["kind"]: _held_out(report) for report in reports}
+            rows += [
+                shared | _row(report, loss, linear, flags.min_r2)
+                for report in reports
+                for loss in report["losses"]
+            ]
+            metrics.setdefault(space, {})[model] = {
+                report["kind"]: _held_out(report) for report in reports
+            }
     write_table(flags.output, pd.DataFrame(rows, columns=COLUMNS))
     write_json(flags.metrics, metrics)
     cli.log.info("%d models, %d spaces: %d rows", len(flags.models), len(flags.spaces), len(rows))
@@ -50,11 +63,15 @@ def main(flags: Flags) -> None:
 
 def _held_out(report: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Held-out figures of each loss, and again of the one that is kept, by which settings are compared whatever the loss."""
-    figures = {loss: {name: each[name] for name in FIGURES} for loss, each in report["losses"].items()}
+    figures = {
+        loss: {name: each[name] for name in FIGURES} for loss, each in report["losses"].items()
+    }
     return figures | {"kept": figures[report["loss"]]}
 
 
-def _row(report: dict[str, Any], loss: str, linear: dict[str, Any], min_r2: float) -> dict[str, Any]:
+def _row(
+    report: dict[str, Any], loss: str, linear: dict[str, Any], min_r2: float
+) -> dict[str, Any]:
     figures = {name: report["losses"][loss][name] for name in FIGURES}
     weak = figures["validation_r2"] < min_r2
     return {

@@ -39,7 +39,9 @@ def main(flags: Flags) -> None:
     names = made.parsed("class_names", list | None) or listed.names
     entry = read_space(flags.entry)
     untrained = isinstance(entry, OpenCLIPEntry) and entry.weights == "random"
-    names = names if len(names) == len(head["weight"]) and not untrained else []  # of another list of classes, or texts that say nothing
+    names = (
+        names if len(names) == len(head["weight"]) and not untrained else []
+    )  # of another list of classes, or texts that say nothing
     spellings, weights = [np.zeros((0, entry.dim), np.float32)] * 2, ""
     if names:
         torch.set_num_threads(1)
@@ -54,7 +56,11 @@ def main(flags: Flags) -> None:
         spellings = class_spellings(embed, names, listed, entry, flags.label_templates)
     tensors = dict(zip(("class_embeddings", "other_embeddings"), spellings, strict=True))
     metadata = provenance(
-        ["torch", *LIBRARIES[entry.source]], study=flags.study, space=flags.space, model=flags.model, weights_sha256=weights
+        ["torch", *LIBRARIES[entry.source]],
+        study=flags.study,
+        space=flags.space,
+        model=flags.model,
+        weights_sha256=weights,
     )
     write_tensors(flags.output, tensors, metadata)
     cli.log.info("%s: texts of %d classes of %s", flags.space, len(names), flags.model)

@@ -26,7 +26,9 @@ def main(flags: Flags) -> None:
     tower = load_image_tower(entry)
     hashes = {"weights_sha256": weights_sha256(tower)}  # before the tower is changed to run faster
     if isinstance(tower, ConSE):  # every shard needs much the same sentences
-        facts = text_facts(entry, weights_sha256(tower.text.module), pick_tower_device(flags.device), batch_size=1)
+        facts = text_facts(
+            entry, weights_sha256(tower.text.module), pick_tower_device(flags.device), batch_size=1
+        )
         tower.embed = TextCache(CACHE, facts, tower.text.embed, lambda chunks, _: chunks, at_once=1)
         hashes["classifier_sha256"] = weights_sha256(tower.classifier.model)
     _, tensors = run_shard(flags, tower, tower.preprocess, flags.space, "embeddings")

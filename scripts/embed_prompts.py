@@ -38,7 +38,12 @@ def main(flags: Flags) -> None:
 
     concepts = read_vocabulary(flags.vocabulary)
     torch.set_num_threads(1)
-    prompts = read_manifest(flags.manifest).drop_duplicates("label").set_index("label")["prompt"].sort_index()
+    prompts = (
+        read_manifest(flags.manifest)
+        .drop_duplicates("label")
+        .set_index("label")["prompt"]
+        .sort_index()
+    )
     labels = list(prompts.index)
     own = {label: prompt for label, prompt in prompts.items() if prompt != prompt_of(label)}
     entry = read_space(flags.entry)
@@ -66,7 +71,13 @@ def main(flags: Flags) -> None:
     )
     write_tensors(flags.output, tensors, metadata)
     write_json(flags.names, {"labels": labels, "concepts": concepts, "targets": flags.targets})
-    cli.log.info("%s: %d labels, %d concepts, %d targets", flags.space, len(labels), len(concepts), len(flags.targets))
+    cli.log.info(
+        "%s: %d labels, %d concepts, %d targets",
+        flags.space,
+        len(labels),
+        len(concepts),
+        len(flags.targets),
+    )
 
 
 if __name__ == "__main__":

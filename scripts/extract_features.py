@@ -26,7 +26,11 @@ def main(flags: Flags) -> None:
     sha256 = weights_sha256(classifier.model)
     rows, tensors = run_shard(flags, classifier, classifier.preprocess, flags.model, "features")
     actual = head_classes(rows, entry.class_names)
-    predicted = classifier.logits(torch.from_numpy(tensors["features"][tensors["view"] == 0])).argmax(dim=1).numpy()
+    predicted = (
+        classifier.logits(torch.from_numpy(tensors["features"][tensors["view"] == 0]))
+        .argmax(dim=1)
+        .numpy()
+    )
     known = actual >= 0
     top1 = float(np.mean(predicted[known] == actual[known])) if known.any() else None
     metadata = provenance(
@@ -44,14 +48,23 @@ def main(flags: Flags) -> None:
     )
     write_tensors(flags.output, tensors, metadata)
     reported = entry.expected_top1
-    if top1 is not None and reported is not None and top1_shortfall(top1, int(known.sum()), reported, flags.top1_margin) > 0:
+    if (
+        top1 is not None
+        and reported is not None
+        and top1_shortfall(top1, int(known.sum()), reported, flags.top1_margin) > 0
+    ):
         cli.log.warning(
             "WARNING: %s: top-1 on %d labelled images is %.1f %%, but %s reports %.1f %%: are the weights, the evaluation transform "
             "and the order of the classes right? Every score of this model rests on them.",
             flags.model, known.sum(), 100 * top1, entry.reported_by or "its source", reported,
         )  # fmt: skip
     accuracy = "unknown" if top1 is None else f"{top1:.3f}"
-    cli.log.info("%s: top-1 %s; head reproduces the logits within %.1e", flags.model, accuracy, classifier.head_max_error)
+    cli.log.info(
+        "%s: top-1 %s; head reproduces the logits within %.1e",
+        flags.model,
+        accuracy,
+        classifier.head_max_error,
+    )
 
 
 if __name__ == "__main__":

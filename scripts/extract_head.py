@@ -30,7 +30,11 @@ def main(flags: Flags) -> None:
         keep_classes=entry.keep_classes,
         weight_dtype=stored_precision(classifier.weight),
     )
-    write_tensors(flags.output, {"weight": classifier.weight.numpy(), "bias": classifier.bias.numpy()}, metadata)
+    write_tensors(
+        flags.output,
+        {"weight": classifier.weight.numpy(), "bias": classifier.bias.numpy()},
+        metadata,
+    )
     cli.log.info("%s: head of %d classes on %d features", flags.model, *classifier.weight.shape)
 
 

@@ -36,11 +36,16 @@ def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     manifest = read_index(flags.manifest, "sha256")
     content = contents(manifest["sha256"])
-    translators, basis = read_crossfitted(flags.translator, manifest), read_null_basis(flags.projector)
+    translators, basis = (
+        read_crossfitted(flags.translator, manifest),
+        read_null_basis(flags.projector),
+    )
     removed = translators.each(lambda each: share(each, basis).astype(np.float32))
 
     gallery = partial(iterate_whole, flags.embeddings, "embeddings", flags.shards, manifest)
-    index = Index(gallery, content, flags.output.parent) if len(manifest) > flags.exact_up_to else None
+    index = (
+        Index(gallery, content, flags.output.parent) if len(manifest) > flags.exact_up_to else None
+    )
 
     def translated() -> Iterator[tuple[np.ndarray, ...]]:
         for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest):
@@ -50,7 +55,9 @@ def main(flags: Flags) -> None:
     blocks = []
     for image_id, *both in together(translated(), AT_ONCE):
         points, own = np.concatenate(both), np.tile(image_id, 2)
-        found = index.nearest(points, own, 1) if index else nearest(points, own, gallery, content, 1)
+        found = (
+            index.nearest(points, own, 1) if index else nearest(points, own, gallery, content, 1)
+        )
         ids, angles = found.image_id.reshape(2, -1), found.angle_deg.reshape(2, -1)
         columns = {
             "image_id": image_id,

@@ -30,12 +30,18 @@ def main(flags: Flags) -> None:
     split = null_space(head["weight"], flags.rule, flags.energy, flags.rank, made["weight_dtype"])
     null_dim = split.basis.shape[1]
     largest = 0.0
-    for shard in iterate_shards(flags.features, "features", flags.shards, read_index(flags.manifest), made["weights_sha256"]):
+    for shard in iterate_shards(
+        flags.features, "features", flags.shards, read_index(flags.manifest), made["weights_sha256"]
+    ):
         for features in in_blocks(shard["features"]):
             change = logit_change(head["weight"], features, remove_null(features, split.basis))
             largest = max(largest, float(change.max(initial=0.0)))
     metadata = provenance(["scipy"], study=flags.study, model=flags.model)
-    write_tensors(flags.projector, {"singular_values": split.singular_values, "null_basis": split.basis}, metadata)
+    write_tensors(
+        flags.projector,
+        {"singular_values": split.singular_values, "null_basis": split.basis},
+        metadata,
+    )
     report = {
         "rank": split.rank,
         "null_dim": null_dim,
@@ -55,9 +61,17 @@ def main(flags: Flags) -> None:
         )  # fmt: skip
     if null_dim == 0:
         cli.log.warning(
-            "%s: this head has no null space by rule %s: its logits see every direction, and every score is 0", flags.model, flags.rule
+            "%s: this head has no null space by rule %s: its logits see every direction, and every score is 0",
+            flags.model,
+            flags.rule,
         )
-    cli.log.info("%s: rank %d, null dimension %d; logits move by at most %.1e", flags.model, split.rank, null_dim, largest)
+    cli.log.info(
+        "%s: rank %d, null dimension %d; logits move by at most %.1e",
+        flags.model,
+        split.rank,
+        null_dim,
+        largest,
+    )
 
 
 if __name__ == "__main__":

@@ -37,41 +37,77 @@ def by_one(translator: Affine, images: Paired) -> CrossFitted:
     return CrossFitted((translator,), place, place)
 
 
-def imported(flags: Flags, images: Paired, released: Affine) -> tuple[CrossFitted, list[np.ndarray], dict[str, object]]:
+def imported(
+    flags: Flags, images: Paired, released: Affine
+) -> tuple[CrossFitted, list[np.ndarray], dict[str, object]]:
     """The same of a translator that was released: nothing is fitted."""
     total, n = 0.0, 0
     for shard, embeddings in images:
         shape = embeddings.shape[1], shard["features"].shape[1]
         if released.weight.shape != shape:
-            raise InputError(f"the imported translator has shape {released.weight.shape}, but {flags.model} -> {flags.space} needs {shape}")
+            raise InputError(
+                f"the imported translator has shape {released.weight.shape}, but {flags.model} -> {flags.space} needs {shape}"
+            )
         chosen = (images.manifest["split"] == "train").to_numpy()[shard["image_id"]]
         total, n = total + embeddings[chosen].sum(axis=0, dtype=np.float64), n + int(chosen.sum())
-    facts = {"alpha": None, "lambda": None, "lambda_at_edge": False, "lambdas_within_one_error": [], "n_train": 0, "alpha_curve": []}
+    facts = {
+        "alpha": None,
+        "lambda": None,
+        "lambda_at_edge": False,
+        "lambdas_within_one_error": [],
+        "n_train": 0,
+        "alpha_curve": [],
+    }
     return by_one(released, images), [total / n], facts
 
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    own, images = study_and_training(flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference)
+    own, images = study_and_training(
+        flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference
+    )
     released = read_imported(flags.imported, flags.space, flags.model)
     if released:
         check_weights(flags.space, flags.model, flags.features, flags.embeddings)
-    translators, means, facts = imported(flags, images, released) if released else fit_translators(images, flags.folds, flags.lambdas)
+    translators, means, facts = (
+        imported(flags, images, released)
+        if released
+        else fit_translators(images, flags.folds, flags.lambdas)
+    )
     whole = translators.whole
     held_out = (images.manifest["split"] == "validation").to_numpy()
     if flags.reference is None:
         folds = translators.maps[:WHOLE]
-        split_off, validation = judge(images, translators, means, held_out, translators.place != WHOLE if folds else held_out)
+        split_off, validation = judge(
+            images, translators, means, held_out, translators.place != WHOLE if folds else held_out
+        )
     else:
         folds, (split_off,) = (), judge(images, translators, means, held_out)
-        (validation,) = judge(own, by_one(whole, own), means[WHOLE:], np.ones(len(own.manifest), dtype=bool))
+        (validation,) = judge(
+            own, by_one(whole, own), means[WHOLE:], np.ones(len(own.manifest), dtype=bool)
+        )
     in_sample = not folds and released is None and flags.reference is None
-    named = {"study": flags.study, "model": flags.model, "space": flags.space, "kind": flags.kind, "reference": flags.reference}
-    metadata = provenance(["scipy"], **named, alpha=facts["alpha"], folds=len(folds), in_sample=in_sample)
+    named = {
+        "study": flags.study,
+        "model": flags.model,
+        "space": flags.space,
+        "kind": flags.kind,
+        "reference": flags.reference,
+    }
+    metadata = provenance(
+        ["scipy"], **named, alpha=facts["alpha"], folds=len(folds), in_sample=in_sample
+    )
     tensors = {"weight": whole.weight, "bias": whole.bias}
     if folds:
-        tensors |= {"fold_weight": np.stack([each.weight for each in folds]), "fold_bias": np.stack([each.bias for each in folds])}
-    write_tensors(flags.translator, {name: each.astype(np.float32) for name, each in tensors.items()}, metadata)
+        tensors |= {
+            "fold_weight": np.stack([each.weight for each in folds]),
+            "fold_bias": np.stack([each.bias for each in folds]),
+        }
+    write_tensors(
+        flags.translator,
+        {name: each.astype(np.float32) for name, each in tensors.items()},
+        metadata,
+    )
     report = {
         "reference": flags.reference,
         "folds": len(folds),
@@ -83,7 +119,12 @@ def main(flags: Flags) -> None:
         "n_held_out": split_off.agreement.n,
     }
     write_json(flags.report, report | facts)
-    fitted = "imported" if released else f"lambda {facts['lambda']:g}" + " (at the edge of the list)" * bool(facts["lambda_at_edge"])
+    fitted = (
+        "imported"
+        if released
+        else f"lambda {facts['lambda']:g}"
+        + " (at the edge of the list)" * bool(facts["lambda_at_edge"])
+    )
     seen = f"{len(folds)} folds" if flags.reference is None else f"fitted on {flags.reference}"
     cli.log.info(
         "%s -> %s: %s; %s; held-out cosine %.3f (baseline %.3f), R2 %.3f",

@@ -7,7 +7,13 @@ import pandas as pd
 from pydantic import Field
 
 from singflow import cli
-from singflow.analyses.concepts import Concepts, Scan, extreme_concepts, spurious_cues, with_intervals
+from singflow.analyses.concepts import (
+    Concepts,
+    Scan,
+    extreme_concepts,
+    spurious_cues,
+    with_intervals,
+)
 from singflow.analyses.tables import qualify
 from singflow.artifacts.tables import iterate_row_groups, read_models, write_table
 from singflow.errors import InputError
@@ -33,8 +39,14 @@ def read_scan(path: Path) -> Scan:
         found, order = list(block["label"].unique()), np.arange(len(block))
         labels, width = labels or found, len(block) // len(found)
         codes = [pd.factorize(block[name])[0] for name in NAMES]
-        if found != labels or (codes[0] != order // width).any() or (codes[1] != order % width).any():
-            raise InputError(f"{path}: its rows are not in the order that scan_concepts writes: remove it and run the workflow again")
+        if (
+            found != labels
+            or (codes[0] != order // width).any()
+            or (codes[1] != order % width).any()
+        ):
+            raise InputError(
+                f"{path}: its rows are not in the order that scan_concepts writes: remove it and run the workflow again"
+            )
         concepts += list(block["concept"][:width])
     angle, score = np.empty((2, len(labels), len(concepts)), dtype=np.float32)
     done = 0
@@ -53,7 +65,11 @@ def read_cells(path: Path, scan: Scan, cells: pd.DataFrame) -> pd.DataFrame:
     for block in iterate_row_groups(path, NAMES):
         width = len(block) // len(scan.labels)
         mine = cells[cells["concept"].between(done, done + width - 1)]
-        parts.append(block.iloc[mine["label"] * width + mine["concept"] - done].astype(dict.fromkeys(NAMES, str)).set_index(mine.index))
+        parts.append(
+            block.iloc[mine["label"] * width + mine["concept"] - done]
+            .astype(dict.fromkeys(NAMES, str))
+            .set_index(mine.index)
+        )
         done += width
     return pd.concat(parts).loc[cells.index]
 
@@ -63,21 +79,40 @@ def list_scan(flags: Flags, space: str, model: str) -> tuple[pd.DataFrame, pd.Da
     path = flags.concepts / space / f"{model}.parquet"
     scan = read_scan(path)
     if not scan.contrast.any():
-        cli.log.info("%s in %s: nothing was removed, so AS is 0 everywhere and there are no candidates for spurious cues", model, space)
+        cli.log.info(
+            "%s in %s: nothing was removed, so AS is 0 everywhere and there are no candidates for spurious cues",
+            model,
+            space,
+        )
     extremes, cues = extreme_concepts(scan, flags.extremes), spurious_cues(scan, flags.nearest)
     chosen = pd.concat([extremes, cues], ignore_index=True)
     cells = read_cells(path, scan, chosen)
-    rows = pd.concat([cells[NAMES], with_intervals(cells, scan, flags.confidence), chosen.drop(columns=NAMES)], axis=1)
+    rows = pd.concat(
+        [cells[NAMES], with_intervals(cells, scan, flags.confidence), chosen.drop(columns=NAMES)],
+        axis=1,
+    )
     rows = rows.assign(space=space, model=model)
     return rows.iloc[: len(extremes)], rows.iloc[len(extremes) :]
 
 
 def main(flags: Flags) -> None:
     models = read_models(flags.table)
-    extremes, cues = zip(*(list_scan(flags, space, model) for space in flags.spaces for model in flags.models), strict=True)
+    extremes, cues = zip(
+        *(list_scan(flags, space, model) for space in flags.spaces for model in flags.models),
+        strict=True,
+    )
     head, found = ["space", "model", "label"], ["concept", "n", "angle_mean_deg"]
-    moved = ["contrast_deg", "contrast_deg_low", "contrast_deg_high", "as_mean_deg", "as_abs_mean_deg"]
-    first, second = [*head, "kind", "place", *found, *moved], [*head, "place", *found, "lift_deg", *moved, "contrast_abs_median_deg"]
+    moved = [
+        "contrast_deg",
+        "contrast_deg_low",
+        "contrast_deg_high",
+        "as_mean_deg",
+        "as_abs_mean_deg",
+    ]
+    first, second = (
+        [*head, "kind", "place", *found, *moved],
+        [*head, "place", *found, "lift_deg", *moved, "contrast_abs_median_deg"],
+    )
     write_table(flags.output, qualify(pd.concat(extremes)[first], models))
     write_table(flags.spurious, qualify(pd.concat(cues)[second], models))
     cli.log.info("%d candidates for spurious cues, for a person to check", sum(map(len, cues)))

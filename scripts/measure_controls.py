@@ -5,7 +5,16 @@ from pathlib import Path
 import numpy as np
 
 from singflow import cli
-from singflow.analyses.controls import Case, ControlScores, Removals, Subspace, cases, draw_subspace, empty_table, matched
+from singflow.analyses.controls import (
+    Case,
+    ControlScores,
+    Removals,
+    Subspace,
+    cases,
+    draw_subspace,
+    empty_table,
+    matched,
+)
 from singflow.analyses.metrics import Removal
 from singflow.artifacts.files import read_names, write_json
 from singflow.artifacts.shards import iterate_whole, label_rows, read_index
@@ -44,11 +53,18 @@ def main(flags: Flags) -> None:
 
     def wants_more(case: Case) -> bool:
         done, least = scores[case], 1 if case.single else flags.min_draws
-        return done.draws < least or (done.error_deg > flags.tolerance_deg and done.draws < flags.max_draws)
+        return done.draws < least or (
+            done.error_deg > flags.tolerance_deg and done.draws < flags.max_draws
+        )
 
     def score(drawn: dict[Case, Subspace]) -> None:
-        shares = {case: translators.each(lambda each, s=subspace: s.share(each).astype(np.float32)) for case, subspace in drawn.items()}
-        for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest, size=ROWS):
+        shares = {
+            case: translators.each(lambda each, s=subspace: s.share(each).astype(np.float32))
+            for case, subspace in drawn.items()
+        }
+        for image_id, features in iterate_whole(
+            flags.features, "features", flags.shards, manifest, size=ROWS
+        ):
             original, targets = translators(features, image_id), texts[text_of[image_id]]
             for case, share in shares.items():
                 removal = Removal(original, share(features, image_id))
@@ -60,7 +76,12 @@ def main(flags: Flags) -> None:
     at_once = max(1, int(SHARES / sum(each.weight.nbytes for each in translators.maps)))
     while waiting := [case for case in scores if wants_more(case)]:
         for start in range(0, len(waiting), at_once):
-            score({case: draw_subspace(basis, case, flags.seed, scores[case].draws) for case in waiting[start : start + at_once]})
+            score(
+                {
+                    case: draw_subspace(basis, case, flags.seed, scores[case].draws)
+                    for case in waiting[start : start + at_once]
+                }
+            )
         for case in waiting:
             scores[case].end_draw()
     ids = manifest["image_id"].to_numpy()
@@ -80,10 +101,18 @@ def main(flags: Flags) -> None:
         }
         for case, done in scores.items()
     ]
-    write_json(flags.report, {"seed": flags.seed, "tolerance_deg": flags.tolerance_deg, "cases": report})
+    write_json(
+        flags.report, {"seed": flags.seed, "tolerance_deg": flags.tolerance_deg, "cases": report}
+    )
     unstable = sum(not each["stable"] for each in report)
     draws = sum(done.draws for done in scores.values())
-    cli.log.info("%d cases, %d draws; %d unstable after %d draws", len(scores), draws, unstable, flags.max_draws)
+    cli.log.info(
+        "%d cases, %d draws; %d unstable after %d draws",
+        len(scores),
+        draws,
+        unstable,
+        flags.max_draws,
+    )
 
 
 if __name__ == "__main__":

@@ -54,7 +54,10 @@ def known(head: Path, embeddings: Path) -> dict[str, bool]:
     """What a null space must hold: nothing where the image tower is a function of the logits, a leak where classes were cut off."""
     (_, model), (_, space) = read_tensors(head, []), read_tensors(shard_path(embeddings, 0), [])
     leak = model.get("keep_classes", "null") != "null"
-    return {"known_zero": not leak and model.get("weights_sha256") == space.get("classifier_sha256"), "known_leak": leak}
+    return {
+        "known_zero": not leak and model.get("weights_sha256") == space.get("classifier_sha256"),
+        "known_leak": leak,
+    }
 
 
 def validated(sums: GroupSums, flags: Flags) -> tuple[float, float]:
@@ -64,18 +67,25 @@ def validated(sums: GroupSums, flags: Flags) -> tuple[float, float]:
     if penalty is None:
         validation = cross_validate(sums, flags.lambdas, flags.threads)
         return flags.lambdas[validation.best], float(validation.r2[validation.best])
-    return penalty, next(point["validation_r2"] for point in translator["alpha_curve"] if point["lambda"] == penalty)
+    return penalty, next(
+        point["validation_r2"] for point in translator["alpha_curve"] if point["lambda"] == penalty
+    )
 
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    own, training = study_and_training(flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference)
+    own, training = study_and_training(
+        flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference
+    )
     pool = [training] if training is own else [training, own]
     basis = read_null_basis(flags.projector)
     tensors, _ = read_tensors(flags.head, ["weight", "bias"])
     head = Head(tensors["weight"], tensors["bias"], complement(basis), basis)
     spelled, _ = read_tensors(flags.classes, ["class_embeddings", "other_embeddings"])
-    texts, others = (spelled[name].astype(np.float64) if len(spelled[name]) else None for name in ("class_embeddings", "other_embeddings"))
+    texts, others = (
+        spelled[name].astype(np.float64) if len(spelled[name]) else None
+        for name in ("class_embeddings", "other_embeddings")
+    )
 
     def blocks() -> Iterator[Block]:
         return chain.from_iterable(whole_images(each, head) for each in pool)
@@ -86,10 +96,14 @@ def main(flags: Flags) -> None:
     )  # fmt: skip
     n, facts = len(own.manifest), found.facts
     labels = read_names(flags.names)["labels"]
-    label_texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"][label_rows(own.manifest, labels, flags.names)]
+    label_texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"][
+        label_rows(own.manifest, labels, flags.names)
+    ]
     floors, spread, conditional, r2 = np.zeros(n), 0.0, np.zeros((2, n)), 0.0
     if basis.shape[1]:
-        axes, rank = coordinate_axes(basis, lambda: chain.from_iterable(each.features_alone() for each in pool))
+        axes, rank = coordinate_axes(
+            basis, lambda: chain.from_iterable(each.features_alone() for each in pool)
+        )
         sums, folder = GroupSums(training.split(flags.folds)), flags.report.parent
         rows = Rows.read(training, head, axes, found.words, folder, sums)
         scored = rows if training is own else Rows.read(own, head, axes, found.words, folder, None)
@@ -99,9 +113,30 @@ def main(flags: Flags) -> None:
         fits = answers(sums, place, rank, penalty, flags.lambdas, flags.threads)
         del sums
         predictors = {each: fit.predictor for each, fit in fits.items()}
-        conditional = image_scores(scored, rows.origin, place, rank, refit(rows, groups, fits, None), predictors, label_texts)
-        floors, spread = floor(rows, groups, scored, place, rank, fits, draws=flags.draws, seed=flags.seed, threads=flags.threads)
-    turns = {f"turn{end}_deg": turn_deg(facts[f"unique_r2{end}"], found.words, r2) for end in ("", "_low", "_high")}
+        conditional = image_scores(
+            scored,
+            rows.origin,
+            place,
+            rank,
+            refit(rows, groups, fits, None),
+            predictors,
+            label_texts,
+        )
+        floors, spread = floor(
+            rows,
+            groups,
+            scored,
+            place,
+            rank,
+            fits,
+            draws=flags.draws,
+            seed=flags.seed,
+            threads=flags.threads,
+        )
+    turns = {
+        f"turn{end}_deg": turn_deg(facts[f"unique_r2{end}"], found.words, r2)
+        for end in ("", "_low", "_high")
+    }
     dims = {"principal_dim": basis.shape[0] - basis.shape[1], "null_dim": basis.shape[1]}
     report = {
         **facts,
@@ -113,10 +148,22 @@ def main(flags: Flags) -> None:
         **known(flags.head, flags.embeddings),
     }
     columns = {"image_id": own.manifest["image_id"], "floor_is_deg": floors}
-    write_parquet(flags.images, pd.DataFrame(columns | dict(zip(("conditional_is_deg", "conditional_as_deg"), conditional, strict=True))))
+    write_parquet(
+        flags.images,
+        pd.DataFrame(
+            columns
+            | dict(zip(("conditional_is_deg", "conditional_as_deg"), conditional, strict=True))
+        ),
+    )
     write_parquet(flags.planted, found.planted)
-    saved = {"class_embeddings": spelled["class_embeddings"], "word_weights": found.words.weights, "offset": found.words.offset}
-    write_tensors(flags.words, saved, provenance([], study=flags.study, space=flags.space, model=flags.model))
+    saved = {
+        "class_embeddings": spelled["class_embeddings"],
+        "word_weights": found.words.weights,
+        "offset": found.words.offset,
+    }
+    write_tensors(
+        flags.words, saved, provenance([], study=flags.study, space=flags.space, model=flags.model)
+    )
     write_json(flags.report, report)
     cli.log.info(
         "D %s, margin %g, p %s; smallest leak found %s; blind check %s; floor of IS %.2f degrees",

@@ -38,22 +38,40 @@ class Flags(cli.Command):
 
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
-    own, training = study_and_training(flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference)
+    own, training = study_and_training(
+        flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference
+    )
     basis = read_null_basis(flags.projector)
     tensors, _ = read_tensors(flags.head, ["weight", "bias"])
     head = Head(tensors["weight"], tensors["bias"], complement(basis), basis)
     spoken, _ = read_tensors(flags.words, ["class_embeddings", "word_weights", "offset"])
     lambdas = read_json(flags.evidence).of_kind("lambdas", dict | None)
-    curve = pd.DataFrame({"directions": [0], "unique_r2": [0.0], "unique_r2_low": [np.nan], "unique_r2_high": [np.nan]})
+    curve = pd.DataFrame(
+        {
+            "directions": [0],
+            "unique_r2": [0.0],
+            "unique_r2_low": [np.nan],
+            "unique_r2_high": [np.nan],
+        }
+    )
     if lambdas:
 
         def blocks():
-            return chain.from_iterable(whole_images(each, head) for each in ([training] if training is own else [training, own]))
+            return chain.from_iterable(
+                whole_images(each, head)
+                for each in ([training] if training is own else [training, own])
+            )
 
         words = Words.read(spoken)
         readouts = read_out(blocks, remainders(words), flags.seed)
         penalties = lambdas["without_null"], lambdas["with_null"]
-        curve = head_extension(readouts, Spread(blocks), penalties, min(basis.shape[1], len(words.offset)), flags.confidence)
+        curve = head_extension(
+            readouts,
+            Spread(blocks),
+            penalties,
+            min(basis.shape[1], len(words.offset)),
+            flags.confidence,
+        )
     write_parquet(flags.output, curve)
     last, fewest = curve.iloc[-1], enough(curve)
     cli.log.info(

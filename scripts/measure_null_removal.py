@@ -38,7 +38,10 @@ class Flags(cli.Command):
 
 def read_controls(path: Path, null_dim: int, image_id: pd.Series) -> pd.DataFrame:
     """Mean scores of every image after random subspaces of the null space's dimension are removed; 0 for an empty one."""
-    chosen = [group[(group["subspace"] == "random") & (group["dimension"] == null_dim)] for group in iterate_row_groups(path, [])]
+    chosen = [
+        group[(group["subspace"] == "random") & (group["dimension"] == null_dim)]
+        for group in iterate_row_groups(path, [])
+    ]
     own = (pd.concat(chosen) if chosen else read_parquet(path)).set_index("image_id")[
         ["is_deg", "as_deg", "matched_is_deg", "matched_as_deg"]
     ]
@@ -46,14 +49,18 @@ def read_controls(path: Path, null_dim: int, image_id: pd.Series) -> pd.DataFram
         raise InputError(
             f"{path}: holds no random subspaces of {null_dim} dimensions for every image: remove it and run the workflow again"
         )
-    return own.reindex(image_id, fill_value=0.0).rename(columns={"is_deg": "control_is_deg", "as_deg": "control_as_deg"})
+    return own.reindex(image_id, fill_value=0.0).rename(
+        columns={"is_deg": "control_is_deg", "as_deg": "control_as_deg"}
+    )
 
 
 def read_evidence(path: Path, image_id: pd.Series) -> pd.DataFrame:
     """Conditional scores of every image, and its floor of IS."""
     evidence = read_parquet(path, "evidence_images").set_index("image_id")
     if not evidence.index.equals(pd.Index(image_id)):
-        raise InputError(f"{path}: holds other images than the manifest: remove it and run the workflow again")
+        raise InputError(
+            f"{path}: holds other images than the manifest: remove it and run the workflow again"
+        )
     return evidence
 
 
@@ -61,7 +68,9 @@ def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     manifest = read_index(flags.manifest)
     head, made = read_tensors(flags.head, ["weight", "bias"])
-    manifest = manifest.assign(class_index=head_classes(manifest, made.parsed("class_names", list | None)))
+    manifest = manifest.assign(
+        class_index=head_classes(manifest, made.parsed("class_names", list | None))
+    )
     basis = read_null_basis(flags.projector)
     translators = read_crossfitted(flags.translator, manifest)
     texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
@@ -69,9 +78,13 @@ def main(flags: Flags) -> None:
     text_of = label_rows(manifest, labels, flags.names)
     class_index = manifest["class_index"].to_numpy()
     removed = translators.each(lambda each: share(each, basis).astype(np.float32))
-    beside = read_controls(flags.controls, basis.shape[1], manifest["image_id"]).join(read_evidence(flags.evidence, manifest["image_id"]))
+    beside = read_controls(flags.controls, basis.shape[1], manifest["image_id"]).join(
+        read_evidence(flags.evidence, manifest["image_id"])
+    )
     blocks = []
-    for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest, size=ROWS):
+    for image_id, features in iterate_whole(
+        flags.features, "features", flags.shards, manifest, size=ROWS
+    ):
         removal = Removal(translators(features, image_id), removed(features, image_id))
         angle_original, angle_equivalent = removal.angles(texts[text_of[image_id]])
         own = beside.loc[image_id]
@@ -79,7 +92,9 @@ def main(flags: Flags) -> None:
             "image_id": image_id,
             "label": labels[text_of[image_id]],
             "class_index": class_index[image_id],
-            "predicted_index": np.argmax(features @ head["weight"].T + head["bias"], axis=1).astype(np.int32),
+            "predicted_index": np.argmax(features @ head["weight"].T + head["bias"], axis=1).astype(
+                np.int32
+            ),
             "fold": translators.fold[image_id],
             "is_deg": removal.image_score(),
             "as_deg": angle_original - angle_equivalent,

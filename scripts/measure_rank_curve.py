@@ -33,7 +33,9 @@ def main(flags: Flags) -> None:
     translators = read_crossfitted(flags.translator, manifest)
     texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
     text_of = label_rows(manifest, read_names(flags.names)["labels"], flags.names)
-    curve = CurveStatistics(head["weight"], head["bias"], translators, flags.kept, flags.energy, made["weight_dtype"])
+    curve = CurveStatistics(
+        head["weight"], head["bias"], translators, flags.kept, flags.energy, made["weight_dtype"]
+    )
     for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest):
         curve.update(image_id, features, texts[text_of[image_id]])
     table = curve.table()

@@ -35,25 +35,39 @@ class Flags(cli.Command):
 def main(flags: Flags) -> None:
     cli.limit_threads(flags.threads)
     manifest = read_index(flags.manifest)
-    basis, translators = read_null_basis(flags.projector), read_crossfitted(flags.translator, manifest)
+    basis, translators = (
+        read_null_basis(flags.projector),
+        read_crossfitted(flags.translator, manifest),
+    )
     removed = translators.each(lambda each: share(each, basis).astype(np.float32))
     texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
     labels = np.array(read_names(flags.names)["labels"], dtype=object)
     own = label_rows(manifest, labels, flags.names)
     blocks = []
-    for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest, size=ROWS):
+    for image_id, features in iterate_whole(
+        flags.features, "features", flags.shards, manifest, size=ROWS
+    ):
         removal = Removal(translators(features, image_id), removed(features, image_id))
         places = {"label": own[image_id], "translated": nearest_texts(removal.original, texts)}
         places["equivalent"] = nearest_texts(removal.equivalent, texts)
-        blocks.append(pd.DataFrame({"image_id": image_id} | {name: labels[rows] for name, rows in places.items()}))
+        blocks.append(
+            pd.DataFrame(
+                {"image_id": image_id} | {name: labels[rows] for name, rows in places.items()}
+            )
+        )
     found = pd.concat(blocks, ignore_index=True)
     gallery = iterate_whole(flags.embeddings, "embeddings", flags.shards, manifest, size=ROWS)
-    themselves = [pd.Series(labels[nearest_texts(embeddings, texts)], image_id) for image_id, embeddings in gallery]
+    themselves = [
+        pd.Series(labels[nearest_texts(embeddings, texts)], image_id)
+        for image_id, embeddings in gallery
+    ]
     found["embedding"] = pd.concat(themselves).loc[found["image_id"]].to_numpy()
     write_parquet(flags.output, found)
     shares = summarize_zero_shot(found)
     said = ", ".join(f"{name} {value:.3f}" for name, value in shares.items() if value is not None)
-    cli.log.info("%d images, %d labels: %s", len(found), len(labels), said or "nothing to choose from")
+    cli.log.info(
+        "%d images, %d labels: %s", len(found), len(labels), said or "nothing to choose from"
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ def main(flags: Flags) -> None:
     from singflow.figures.style import save
 
     paths = flags.each(lambda s, m: flags.concepts / s / f"{m}.parquet")
-    first = next(iterate_row_groups(paths[flags.spaces[0]][flags.models[0]], ["label"], ["label", "n"]))
+    first = next(
+        iterate_row_groups(paths[flags.spaces[0]][flags.models[0]], ["label"], ["label", "n"])
+    )
     labels = choose_labels(first, flags.labels, 2, "plot_concept_scans.labels")
     scans = flags.each(lambda s, m: read_rows(paths[s][m], "label", labels))
     spurious = read_table(flags.spurious, ["space", "model", "label", "concept"])

@@ -21,7 +21,9 @@ def main(flags: Flags) -> None:
     from singflow.figures.style import save
 
     paths = flags.each(lambda s, m: flags.concepts / s / f"{m}.parquet")
-    first = next(iterate_row_groups(paths[flags.spaces[0]][flags.models[0]], ["label"], ["label", "n"]))
+    first = next(
+        iterate_row_groups(paths[flags.spaces[0]][flags.models[0]], ["label"], ["label", "n"])
+    )
     (label,) = choose_labels(first, [flags.label] if flags.label else [], 1, "plot_concepts.label")
     scans = flags.each(lambda s, m: read_rows(paths[s][m], "label", [label]))
     save(fig5(scans, read_models(flags.table), label, flags.extremes), flags.png, flags.pdf)

@@ -21,8 +21,13 @@ def main(flags: Flags) -> None:
     from singflow.figures.head_extension import head_extensions
     from singflow.figures.style import save
 
-    models = read_models(flags.table, [*BASIS, "n_evidence", "unique_r2", "unique_r2_low", "unique_r2_high", "known_zero"])
-    curves = flags.each(lambda s, m: read_parquet(flags.head_extensions / s / f"{m}.parquet", "head_extensions"))
+    models = read_models(
+        flags.table,
+        [*BASIS, "n_evidence", "unique_r2", "unique_r2_low", "unique_r2_high", "known_zero"],
+    )
+    curves = flags.each(
+        lambda s, m: read_parquet(flags.head_extensions / s / f"{m}.parquet", "head_extensions")
+    )
     rows = gather(curves, models)
     write_table(flags.output, rows)
     save(head_extensions(curves, rows, models), flags.png, flags.pdf)

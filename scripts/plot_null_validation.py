@@ -29,8 +29,16 @@ def main(flags: Flags) -> None:
     from singflow.figures.null_validation import fig9
     from singflow.figures.style import save
 
-    effects = {model: read_parquet(flags.null_validation / f"{model}.parquet", "null_validation") for model in flags.models}
-    rows = pd.concat([summarize_validation(each, flags.confidence).assign(model=model) for model, each in effects.items()])
+    effects = {
+        model: read_parquet(flags.null_validation / f"{model}.parquet", "null_validation")
+        for model in flags.models
+    }
+    rows = pd.concat(
+        [
+            summarize_validation(each, flags.confidence).assign(model=model)
+            for model, each in effects.items()
+        ]
+    )
     models = read_models(flags.table)
     table = qualify(rows[["model", *rows.columns.drop("model")]], models)
     table["note"] = np.where(table["null_dim"] == 0, NO_NULL_SPACE, "")

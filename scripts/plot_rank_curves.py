@@ -22,7 +22,12 @@ def main(flags: Flags) -> None:
     from singflow.figures.style import save
 
     models = read_models(flags.table)
-    curves = gather(flags.each(lambda s, m: read_parquet(flags.rank_curves / s / f"{m}.parquet", "rank_curves")), models)
+    curves = gather(
+        flags.each(
+            lambda s, m: read_parquet(flags.rank_curves / s / f"{m}.parquet", "rank_curves")
+        ),
+        models,
+    )
     write_table(flags.output, curves)
     save(rank_curves(curves, models), flags.png, flags.pdf)
 

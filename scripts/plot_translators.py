@@ -24,7 +24,10 @@ def main(flags: Flags) -> None:
     from singflow.figures.translators import fig7, fig8
 
     def of_model(space: str, model: str) -> dict[str, dict[str, Any]]:
-        reports = {kind: read_json(flags.translators / space / model / f"{kind}.json") for kind in ["linear", *flags.kinds]}
+        reports = {
+            kind: read_json(flags.translators / space / model / f"{kind}.json")
+            for kind in ["linear", *flags.kinds]
+        }
         return reports | {"linear": judged_as_networks_are(reports["linear"])}
 
     reports = flags.each(of_model)

@@ -41,16 +41,26 @@ def read_rows(
             views = int(shard["view"].max()) + 1
             first = roles.first_rows(views)
             widths = len(basis), len(translators.whole.bias)
-            rows = {kind: Scratch(flags.output.parent, int(first[-1]), width) for kind, width in zip(KINDS, widths, strict=True)}
-        wanted = roles.training[shard["image_id"]] | (roles.test[shard["image_id"]] & (shard["view"] == 0))
+            rows = {
+                kind: Scratch(flags.output.parent, int(first[-1]), width)
+                for kind, width in zip(KINDS, widths, strict=True)
+            }
+        wanted = roles.training[shard["image_id"]] | (
+            roles.test[shard["image_id"]] & (shard["view"] == 0)
+        )
         for block in in_blocks(np.flatnonzero(wanted), 1024):
             image_id = shard["image_id"][block]
             place = first[image_id] + shard["view"][block]
             principal = remove_null(shard["features"][block].astype(np.float64), basis)
-            rows["principal"][place], rows["translated"][place] = principal, translators(principal, image_id)
+            rows["principal"][place], rows["translated"][place] = (
+                principal,
+                translators(principal, image_id),
+            )
             seen += len(place)
     if seen != first[-1]:
-        raise InputError(f"{flags.features}: holds {seen} rows that the probe needs, not {first[-1]}: remove it and run the workflow again")
+        raise InputError(
+            f"{flags.features}: holds {seen} rows that the probe needs, not {first[-1]}: remove it and run the workflow again"
+        )
     return rows, views
 
 
@@ -61,7 +71,9 @@ def main(flags: Flags) -> None:
     translators = read_crossfitted(flags.translator, manifest)
     roles = assign_roles(manifest)
     rows, views = read_rows(flags, manifest, roles, basis, translators)
-    report = probe(rows, roles, views, len(basis) - basis.shape[1], flags, flags.confidence, flags.threads)
+    report = probe(
+        rows, roles, views, len(basis) - basis.shape[1], flags, flags.confidence, flags.threads
+    )
     report["n_labels_left_out"] = manifest["label"].nunique() - len(roles.labels)
     report["n_test_in_sample"] = int((roles.test & (translators.place != translators.fold)).sum())
     write_json(flags.output, report)

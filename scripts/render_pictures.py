@@ -21,7 +21,15 @@ from singflow.pictures.generator import choose_renderer, load_generator
 from singflow.pictures.neighbours import contents
 from singflow.pictures.parameters import Pictures
 from singflow.pictures.rendering import encode, generate, photos, picture_table, retrieve
-from singflow.pictures.selection import Head, Picture, Subject, choose_images, perturbation_pictures, removal_pictures, steering_pictures
+from singflow.pictures.selection import (
+    Head,
+    Picture,
+    Subject,
+    choose_images,
+    perturbation_pictures,
+    removal_pictures,
+    steering_pictures,
+)
 from singflow.translators.linear import read_crossfitted
 
 
@@ -58,30 +66,62 @@ def plan(flags: Flags, manifest: pd.DataFrame, chosen: pd.DataFrame) -> list[Pic
         raise InputError(
             f"{flags.names}: its targets are {names['targets']}, not steering.prompts {flags.prompts}: run embed_prompts again"
         )
-    texts = read_tensors(flags.texts, ["label_embeddings", *(["target_embeddings"] if flags.prompts else [])])[0]
-    features = read_whole(flags.features, "features", flags.shards, len(manifest), list(chosen["image_id"]))
-    label_texts = texts["label_embeddings"][[names["labels"].index(label) for label in chosen["label"]]]
+    texts = read_tensors(
+        flags.texts, ["label_embeddings", *(["target_embeddings"] if flags.prompts else [])]
+    )[0]
+    features = read_whole(
+        flags.features, "features", flags.shards, len(manifest), list(chosen["image_id"])
+    )
+    label_texts = texts["label_embeddings"][
+        [names["labels"].index(label) for label in chosen["label"]]
+    ]
     subjects = [
-        Subject(int(i), label, *each) for i, label, *each in zip(chosen["image_id"], chosen["label"], features, label_texts, strict=True)
+        Subject(int(i), label, *each)
+        for i, label, *each in zip(
+            chosen["image_id"], chosen["label"], features, label_texts, strict=True
+        )
     ]
     stored = read_tensors(flags.features / "head.safetensors", ["weight", "bias"])[0]
     basis = read_null_basis(flags.projector)
     head = Head(stored["weight"].astype(np.float64), stored["bias"].astype(np.float64), basis)
-    translators = read_crossfitted(flags.translators / f"{flags.linear}.safetensors", manifest).each(lambda each: each.astype(np.float64))
-    own = {subject.image_id: translators.maps[translators.place[subject.image_id]] for subject in subjects}
-    pictures = [each for subject in subjects for each in removal_pictures("fig1", subject, head, own[subject.image_id], flags.linear)]
+    translators = read_crossfitted(
+        flags.translators / f"{flags.linear}.safetensors", manifest
+    ).each(lambda each: each.astype(np.float64))
+    own = {
+        subject.image_id: translators.maps[translators.place[subject.image_id]]
+        for subject in subjects
+    }
+    pictures = [
+        each
+        for subject in subjects
+        for each in removal_pictures("fig1", subject, head, own[subject.image_id], flags.linear)
+    ]
     if flags.model != flags.closeup:
         return pictures
     prompts = dict(zip(flags.prompts, texts.get("target_embeddings", []), strict=True))
     for subject in subjects:
-        pictures += steering_pictures("fig6", subject, head, own[subject.image_id], flags.linear, prompts, [max(flags.target_is_deg)])
+        pictures += steering_pictures(
+            "fig6",
+            subject,
+            head,
+            own[subject.image_id],
+            flags.linear,
+            prompts,
+            [max(flags.target_is_deg)],
+        )
     translator = own[subjects[0].image_id]
     ladder = dict(list(prompts.items())[:1])
-    pictures += steering_pictures("fig10", subjects[0], head, translator, flags.linear, ladder, flags.ladder_is_deg)
+    pictures += steering_pictures(
+        "fig10", subjects[0], head, translator, flags.linear, ladder, flags.ladder_is_deg
+    )
     pictures += removal_pictures("fig11", subjects[0], head, translator, flags.linear)
     for kind in flags.kinds if flags.model in flags.models else []:
-        pictures += removal_pictures("fig11", subjects[0], head, nonlinear(flags.translators / f"{kind}.safetensors"), kind)
-    return pictures + perturbation_pictures("fig13", subjects[0], head, translator, flags.linear, flags.seed)
+        pictures += removal_pictures(
+            "fig11", subjects[0], head, nonlinear(flags.translators / f"{kind}.safetensors"), kind
+        )
+    return pictures + perturbation_pictures(
+        "fig13", subjects[0], head, translator, flags.linear, flags.seed
+    )
 
 
 def nonlinear(path: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -119,13 +159,22 @@ def main(flags: Flags) -> None:
 
         torch.set_num_threads(flags.threads)
         generator = load_generator(flags, pick_device(flags.device))
-        progress = partial(cli.progress, unit="pictures", description=f"{flags.model} in {flags.space}")
+        progress = partial(
+            cli.progress, unit="pictures", description=f"{flags.model} in {flags.space}"
+        )
         rows += generate(pictures, flags.seeds, generator.render, progress)
     else:
         gallery = partial(iterate_whole, flags.embeddings, "embeddings", flags.shards, manifest)
         rows += retrieve(pictures, flags.seeds, gallery, contents(manifest["sha256"]), photo)
     write_parquet(flags.output, picture_table(rows))
-    cli.log.info("%s in %s: %d pictures of %d images by %s", flags.model, flags.space, len(rows), len(chosen), renderer)
+    cli.log.info(
+        "%s in %s: %d pictures of %d images by %s",
+        flags.model,
+        flags.space,
+        len(rows),
+        len(chosen),
+        renderer,
+    )
 
 
 if __name__ == "__main__":

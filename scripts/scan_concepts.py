@@ -48,7 +48,9 @@ def main(flags: Flags) -> None:
     removed = translators.each(lambda each: share(each, basis).astype(np.float32))
     size = block_size(len(labels))
     rows = [Scratch(flags.output.parent, len(manifest), texts.shape[1]) for _ in range(2)]
-    for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest, size=CHUNK):
+    for image_id, features in iterate_whole(
+        flags.features, "features", flags.shards, manifest, size=CHUNK
+    ):
         removal = Removal(translators(features, image_id), removed(features, image_id))
         for units, embeddings in zip(rows, (removal.original, removal.equivalent), strict=True):
             units[row_of[image_id]] = unit(embeddings)
@@ -56,11 +58,21 @@ def main(flags: Flags) -> None:
     cli.limit_threads(1)  # of every product: the blocks share the threads
     common = None
     if len(blocks) > 1:
-        common = sum(map_ahead(lambda block: summed_scores(*rows, texts[block]), blocks, flags.threads)) / len(concepts)
-    moments = map_ahead(lambda block: scan_block(*rows, n, texts[block], common), blocks, flags.threads)
-    shown = cli.progress(zip(blocks, moments, strict=True), len(blocks), "blocks of concepts", flags.output.stem)
-    write_row_groups(flags.output, (block_table(labels, concepts[block], n, each) for block, each in shown))
-    cli.log.info("%d labels x %d concepts over %d images", len(labels), len(concepts), len(manifest))
+        common = sum(
+            map_ahead(lambda block: summed_scores(*rows, texts[block]), blocks, flags.threads)
+        ) / len(concepts)
+    moments = map_ahead(
+        lambda block: scan_block(*rows, n, texts[block], common), blocks, flags.threads
+    )
+    shown = cli.progress(
+        zip(blocks, moments, strict=True), len(blocks), "blocks of concepts", flags.output.stem
+    )
+    write_row_groups(
+        flags.output, (block_table(labels, concepts[block], n, each) for block, each in shown)
+    )
+    cli.log.info(
+        "%d labels x %d concepts over %d images", len(labels), len(concepts), len(manifest)
+    )
 
 
 if __name__ == "__main__":

@@ -60,24 +60,37 @@ def main(flags: Flags) -> None:
     text_of = label_rows(manifest, labels, flags.names)
     head = read_tensors(flags.head, ["weight"])[0]["weight"]
     basis = read_null_basis(flags.projector)
-    translators = read_crossfitted(flags.translator, manifest).each(lambda each: each.astype(np.float64))
+    translators = read_crossfitted(flags.translator, manifest).each(
+        lambda each: each.astype(np.float64)
+    )
     translated = [each.weight @ basis for each in translators.maps]
     steered = manifest["label"].isin(flags.labels or manifest["label"]).to_numpy()
     blocks = []
 
     def of_one(place: int, image_id: np.ndarray, features: np.ndarray) -> Iterator[pd.DataFrame]:
-        translator, label_texts = translators.maps[place], texts["label_embeddings"][text_of[image_id]]
+        translator, label_texts = (
+            translators.maps[place],
+            texts["label_embeddings"][text_of[image_id]],
+        )
         for prompt, text in zip(flags.prompts, texts.get("target_embeddings", []), strict=True):
             directions = null_directions(features, translator, basis, translated[place], text)
             for target in flags.target_is_deg:
-                scores = steering_scores(features, head, translator, directions, text, label_texts, target)
-                yield scores.assign(image_id=image_id, label=labels[text_of[image_id]], prompt=prompt)
+                scores = steering_scores(
+                    features, head, translator, directions, text, label_texts, target
+                )
+                yield scores.assign(
+                    image_id=image_id, label=labels[text_of[image_id]], prompt=prompt
+                )
 
-    for image_id, features in iterate_whole(flags.features, "features", flags.shards, manifest, size=ROWS, images=steered):
+    for image_id, features in iterate_whole(
+        flags.features, "features", flags.shards, manifest, size=ROWS, images=steered
+    ):
         for place, rows in translators.parts(image_id):
             blocks += of_one(place, image_id[rows], features[rows])
     table = pd.concat(blocks) if blocks else pd.DataFrame(columns=list(TYPES))
-    table = table.sort_values(["image_id", "prompt", "target_is_deg"], kind="stable", ignore_index=True)
+    table = table.sort_values(
+        ["image_id", "prompt", "target_is_deg"], kind="stable", ignore_index=True
+    )
     write_parquet(flags.output, table[list(TYPES)].astype(TYPES))
     for (prompt, target), group in table.groupby(["prompt", "target_is_deg"]):
         cli.log.info(

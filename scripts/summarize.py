@@ -7,7 +7,14 @@ import pandas as pd
 from singflow import cli
 from singflow.analyses.null_energy import NullEnergy, summarize_null_energy
 from singflow.analyses.statistics import split_half_reliability
-from singflow.analyses.summary import Summary, correlate_labels, judge, render_text, summarize_labels, summarize_model
+from singflow.analyses.summary import (
+    Summary,
+    correlate_labels,
+    judge,
+    render_text,
+    summarize_labels,
+    summarize_model,
+)
 from singflow.analyses.tables import is_control, qualify, qualify_pairs
 from singflow.analyses.zero_shot import summarize_zero_shot
 from singflow.artifacts.files import read_json, write_bytes, write_json
@@ -54,18 +61,26 @@ def main(flags: Flags) -> None:
                 seed=flags.seed,
                 resample=flags.resample,
             )
-            row |= summarize_zero_shot(read_parquet(flags.zero_shot / space / f"{model}.parquet", "zero_shot"))
-            row |= summarize_null_energy(scores, row["null_dim"], flags.usual_labels, flags.unusual_labels, flags.confidence)
+            row |= summarize_zero_shot(
+                read_parquet(flags.zero_shot / space / f"{model}.parquet", "zero_shot")
+            )
+            row |= summarize_null_energy(
+                scores, row["null_dim"], flags.usual_labels, flags.unusual_labels, flags.confidence
+            )
             rows.append({"space": space, "model": model, **row})
             each = summarize_labels(scores)
             each.insert(0, "model", model)
             each.insert(0, "space", space)
             labels.append(each)
-            reliability[space, model] = split_half_reliability(scores["as_deg"].abs().to_numpy(), scores["label"], flags.seed)
+            reliability[space, model] = split_half_reliability(
+                scores["as_deg"].abs().to_numpy(), scores["label"], flags.seed
+            )
         judge(rows, flags.confidence)
         models += rows
     table = pd.DataFrame(models)
-    text = render_text(flags.study, table, read_index(flags.manifest), flags.confidence, flags.min_r2)
+    text = render_text(
+        flags.study, table, read_index(flags.manifest), flags.confidence, flags.min_r2
+    )
     by_label = pd.concat(labels, ignore_index=True)
     write_table(flags.tables / "models.csv", table)
     write_table(flags.tables / "labels.csv", qualify(by_label, table))

@@ -19,9 +19,21 @@ class Flags(cli.Selection):
 
 
 def main(flags: Flags) -> None:
-    tables = flags.each(lambda s, m: summarize_steering(read_parquet(flags.steering / s / f"{m}.parquet", "steering")))
-    rows = pd.concat({(s, m): rows for s, models in tables.items() for m, rows in models.items()}, names=["space", "model"])
-    write_table(flags.output, qualify(rows.reset_index(["space", "model"]).reset_index(drop=True), read_models(flags.table)))
+    tables = flags.each(
+        lambda s, m: summarize_steering(
+            read_parquet(flags.steering / s / f"{m}.parquet", "steering")
+        )
+    )
+    rows = pd.concat(
+        {(s, m): rows for s, models in tables.items() for m, rows in models.items()},
+        names=["space", "model"],
+    )
+    write_table(
+        flags.output,
+        qualify(
+            rows.reset_index(["space", "model"]).reset_index(drop=True), read_models(flags.table)
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -35,10 +35,14 @@ def main(flags: Flags) -> None:
 
     cli.limit_threads(flags.threads)
     device = prepare(flags.device, flags.threads)
-    _, images = study_and_training(flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference)
+    _, images = study_and_training(
+        flags.manifest, flags.features, flags.embeddings, flags.shards, flags.reference
+    )
     pairs = Pairs(images.features, images.embeddings, images.shards, images.manifest, device)
     checkpoint = flags.translator.with_name(f"{flags.translator.name}.partial")
-    with Curves(flags.log.with_suffix("") if flags.log and flags.history == "tensorboard" else None) as curves:
+    with Curves(
+        flags.log.with_suffix("") if flags.log and flags.history == "tensorboard" else None
+    ) as curves:
         trained = train(pairs, flags.kind, flags, flags.seed, checkpoint, curves.extend)
     kept = trained.losses[trained.loss]
     metadata = provenance(
@@ -51,7 +55,11 @@ def main(flags: Flags) -> None:
         width=flags.width,
         dropout=flags.dropout,
     )
-    write_tensors(flags.translator, {name: tensor.numpy() for name, tensor in trained.network.state_dict().items()}, metadata)
+    write_tensors(
+        flags.translator,
+        {name: tensor.numpy() for name, tensor in trained.network.state_dict().items()},
+        metadata,
+    )
     report = {
         "alpha": None,
         "alpha_curve": [],

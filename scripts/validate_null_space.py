@@ -33,8 +33,12 @@ def main(flags: Flags) -> None:
     weight, bias = head["weight"].astype(np.float64), head["bias"].astype(np.float64)
     basis = read_null_basis(flags.projector)
     blocks = []
-    for image_id, features in iterate_whole(flags.features, "features", flags.shards, read_index(flags.manifest), size=ROWS):
-        for name, perturbation in zip(PERTURBATIONS, perturb(features, image_id, weight, bias, basis, flags.seed), strict=True):
+    for image_id, features in iterate_whole(
+        flags.features, "features", flags.shards, read_index(flags.manifest), size=ROWS
+    ):
+        for name, perturbation in zip(
+            PERTURBATIONS, perturb(features, image_id, weight, bias, basis, flags.seed), strict=True
+        ):
             effects = effect(features, perturbation, weight, bias)
             effects.insert(0, "image_id", image_id)
             effects.insert(1, "perturbation", name)

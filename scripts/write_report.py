@@ -35,7 +35,16 @@ from singflow.report.content import (
     sections,
     step_table,
 )
-from singflow.report.page import BESIDE, VERDICTS, evidence_picture, evidence_rows, libraries, render, sample, scatter_chart
+from singflow.report.page import (
+    BESIDE,
+    VERDICTS,
+    evidence_picture,
+    evidence_rows,
+    libraries,
+    render,
+    sample,
+    scatter_chart,
+)
 from singflow.report.parameters import Report
 from singflow.report.tables import table
 from singflow.report.thumbnails import sheets, tile, tile_side
@@ -76,22 +85,44 @@ def main(flags: Flags) -> None:
 
     results = flags.results
     csv = {path.stem: read_table(path) for path in flags.tables}
-    captions = {path.stem: read_caption(flags.captions / f"{path.stem}.rst") for path in [*flags.figures, *flags.tables]}
-    titles = {name: caption.title for name, caption in captions.items()} | {"rejected": "Files left out, rare reasons first"}
-    manifest, rejected = read_manifest(results / "data/manifest.parquet"), read_table(results / "data/rejected.csv")
+    captions = {
+        path.stem: read_caption(flags.captions / f"{path.stem}.rst")
+        for path in [*flags.figures, *flags.tables]
+    }
+    titles = {name: caption.title for name, caption in captions.items()} | {
+        "rejected": "Files left out, rare reasons first"
+    }
+    manifest, rejected = (
+        read_manifest(results / "data/manifest.parquet"),
+        read_table(results / "data/rejected.csv"),
+    )
     paper = read_yaml(flags.paper)
-    shown = sample(len(manifest), len(flags.models) * len(flags.spaces), flags.max_images, flags.seed)
-    colours = {model: colour(number).replace("#000000", "#808080") for number, model in enumerate(flags.models)}  # black is lost on dark
+    shown = sample(
+        len(manifest), len(flags.models) * len(flags.spaces), flags.max_images, flags.seed
+    )
+    colours = {
+        model: colour(number).replace("#000000", "#808080")
+        for number, model in enumerate(flags.models)
+    }  # black is lost on dark
     symbols = {model: SYMBOLS[number % len(SYMBOLS)] for number, model in enumerate(flags.models)}
     scores, neighbours = (
-        flags.each(lambda s, m, kind=kind: read_parquet(results / kind / s / f"{m}.parquet", kind).iloc[shown])
+        flags.each(
+            lambda s, m, kind=kind: read_parquet(results / kind / s / f"{m}.parquet", kind).iloc[
+                shown
+            ]
+        )
         for kind in ("scores", "neighbours")
     )
-    entries = {space: read_space(results / f"registry/spaces/{space}.json") for space in flags.spaces}
+    entries = {
+        space: read_space(results / f"registry/spaces/{space}.json") for space in flags.spaces
+    }
     same = as_in_paper(csv["models"], manifest["class_index"], paper)
     steered = read_yaml(flags.params)["steering"]["labels"]
     tables = page_tables(csv, rejected, paper, same, steered, titles, len(flags.spaces) > 1)
-    own = {name: {space: csv[name][csv[name]["space"] == space] for space in flags.spaces} for name in ("models", "model_pairs", "orders")}
+    own = {
+        name: {space: csv[name][csv[name]["space"] == space] for space in flags.spaces}
+        for name in ("models", "model_pairs", "orders")
+    }
     spaces = [
         {
             "name": space,
@@ -99,23 +130,45 @@ def main(flags: Flags) -> None:
             "picture": evidence_picture(own["models"][space]),
             "rows": evidence_rows(own["models"][space]),
             "table": table(f"verdicts-{space}", "", own["models"][space], [*VERDICTS, *BESIDE]),
-            "below": below_the_table(own["models"][space], own["model_pairs"][space], own["orders"][space], csv["order_agreement"]),
+            "below": below_the_table(
+                own["models"][space],
+                own["model_pairs"][space],
+                own["orders"][space],
+                csv["order_agreement"],
+            ),
             "scatter": scatter_chart(scores[space], own["models"][space], colours, symbols),
         }
         for space in flags.spaces
     ]
-    made = [read_tensors(results / f"features/{model}/head.safetensors", [])[1] for model in flags.models]
-    seen = [read_tensors(results / f"embeddings/{space}/shard-00000.safetensors", [])[1] for space in flags.spaces]
+    made = [
+        read_tensors(results / f"features/{model}/head.safetensors", [])[1]
+        for model in flags.models
+    ]
+    seen = [
+        read_tensors(results / f"embeddings/{space}/shard-00000.safetensors", [])[1]
+        for space in flags.spaces
+    ]
     class_names = {
-        m: each.parsed("class_names", list | None) or read_class_list(flags.classes) for m, each in zip(flags.models, made, strict=True)
+        m: each.parsed("class_names", list | None) or read_class_list(flags.classes)
+        for m, each in zip(flags.models, made, strict=True)
     }
     models = [read_model(results / f"registry/models/{model}.json") for model in flags.models]
-    sources = [f"{entry.source}: {entry.id}, {entry.weights}" for entry in models] + [entry.source for entry in entries.values()]
+    sources = [f"{entry.source}: {entry.id}, {entry.weights}" for entry in models] + [
+        entry.source for entry in entries.values()
+    ]
     names = [*flags.models, *flags.spaces]
-    software = sorted({pair for each in [*made, *seen] for pair in each.parsed("software", dict).items()})
+    software = sorted(
+        {pair for each in [*made, *seen] for pair in each.parsed("software", dict).items()}
+    )
     untold = csv.keys() - tables.keys()  # tables that have nothing to tell
-    drawn = [path for path in flags.figures if captions[path.stem].section and DRAWN_OF.get(path.stem, path.stem) not in untold]
-    parts = sections(captions, [path.stem for path in drawn], [name for name in csv if name in tables])
+    drawn = [
+        path
+        for path in flags.figures
+        if captions[path.stem].section and DRAWN_OF.get(path.stem, path.stem) not in untold
+    ]
+    parts = sections(
+        captions, [path.stem for path in drawn], [name for name in csv if name in tables]
+    )
     page = render(
         flags.template,
         {
@@ -150,9 +203,17 @@ def main(flags: Flags) -> None:
         },
     )  # fmt: skip
     run = {"study": flags.study, "machine": machine(), "steps": step_table(results / "benchmarks")}
-    write_bytes(results / "logs/run.html", render(flags.template.with_name("run.html"), run).encode())
+    write_bytes(
+        results / "logs/run.html", render(flags.template.with_name("run.html"), run).encode()
+    )
     write_bytes(flags.output, page.encode())
-    cli.log.info("%s: %.1f MB, %d of %d images one by one", flags.output, len(page.encode()) / 1e6, len(shown), len(manifest))
+    cli.log.info(
+        "%s: %.1f MB, %d of %d images one by one",
+        flags.output,
+        len(page.encode()) / 1e6,
+        len(shown),
+        len(manifest),
+    )
 
 
 def thumbnails(flags: Flags, images: pd.DataFrame) -> list[str]:

@@ -20,14 +20,24 @@ def look_up(*options: str) -> list[dict[str, Any]]:
 def main(options: list[str]) -> str | None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as one:  # of which every index knows
         print("pillow==9.0.0", file=one, flush=True)
-        if not any(each.get("vulns") for each in look_up("--no-deps", "--disable-pip", "--requirement", one.name)):
+        if not any(
+            each.get("vulns")
+            for each in look_up("--no-deps", "--disable-pip", "--requirement", one.name)
+        ):
             print("not audited: the service that knows of vulnerabilities cannot be reached")
             return None
     found = look_up("--local", "--skip-editable", *options)
     skipped = [each["name"] for each in found if "skip_reason" in each]
-    known = [(each["name"], each["version"], fault) for each in found for fault in each.get("vulns", [])]
-    faults = [f"{name} {version}: {fault['id']}, mended in {fault['fix_versions']}" for name, version, fault in known]
-    print(f"{len(found) - len(skipped)} packages audited; not known to the service: {', '.join(skipped) or 'none'}")
+    known = [
+        (each["name"], each["version"], fault) for each in found for fault in each.get("vulns", [])
+    ]
+    faults = [
+        f"{name} {version}: {fault['id']}, mended in {fault['fix_versions']}"
+        for name, version, fault in known
+    ]
+    print(
+        f"{len(found) - len(skipped)} packages audited; not known to the service: {', '.join(skipped) or 'none'}"
+    )
     return "\n".join(faults) if found else "pip-audit gave no answer"
 
 

@@ -20,7 +20,9 @@ settings.load_profile("untimed")
 
 
 def pytest_configure(config):
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: what is tested would ignore it too
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # as in the background of a shell: what is tested would ignore it too
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         warm.announce()
@@ -51,16 +53,30 @@ def pytest_collection_finish():
 @pytest.hookimpl(trylast=True)  # after the file's own fixtures
 def pytest_runtest_teardown(item, nextitem):
     if (nextitem is None or nextitem.path != item.path) and platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)  # what a file's tests needed, which extraction lets no process give back (towers/extraction)
+        ctypes.CDLL(None).malloc_trim(
+            0
+        )  # what a file's tests needed, which extraction lets no process give back (towers/extraction)
 
 
 @pytest.fixture(scope="session")
 def packaged():
     """Root and manifest of the 20 packaged images."""
     root = data_root("packaged", ".")
-    candidates, rejected = list_table(ROOT / "config/vocab/packaged.csv", "label", read_classes(ROOT / "config/vocab/imagenet_1k.csv"))
+    candidates, rejected = list_table(
+        ROOT / "config/vocab/packaged.csv",
+        "label",
+        read_classes(ROOT / "config/vocab/imagenet_1k.csv"),
+    )
     options = {"per_class": None, "folds": 5, "max_pixels": 10**8, "max_rejected_fraction": 0.0}
-    manifest, _ = build_manifest(root, candidates, rejected, **options, seed=0, threads=2, progress=lambda items, total: items)
+    manifest, _ = build_manifest(
+        root,
+        candidates,
+        rejected,
+        **options,
+        seed=0,
+        threads=2,
+        progress=lambda items, total: items,
+    )
     return root, manifest
 
 
@@ -73,7 +89,9 @@ def snakemake_project(tmp_path_factory, worker_id):
         if not (once / "results/demo/report.html").exists():
             once.mkdir(exist_ok=True)
             Project(once).run("singflow", "run", "--cores", "2", warm_start=False)
-    return Project.at(once if once == folder else shutil.copytree(once, folder, symlinks=True, dirs_exist_ok=True))
+    return Project.at(
+        once if once == folder else shutil.copytree(once, folder, symlinks=True, dirs_exist_ok=True)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -93,10 +111,24 @@ def published(snakemake_project, tmp_path_factory):
 def elsewhere(tmp_path_factory):
     """Variables of an environment that no artifact may show: another home, clock, language, style of figures, number of threads."""
     home = tmp_path_factory.mktemp("home")
-    style = {"font.family": "serif", "font.size": 14, "axes.grid": True, "savefig.facecolor": "yellow", "lines.linewidth": 4}
-    (home / "matplotlibrc").write_text("".join(f"{name}: {value}\n" for name, value in style.items()))
+    style = {
+        "font.family": "serif",
+        "font.size": 14,
+        "axes.grid": True,
+        "savefig.facecolor": "yellow",
+        "lines.linewidth": 4,
+    }
+    (home / "matplotlibrc").write_text(
+        "".join(f"{name}: {value}\n" for name, value in style.items())
+    )
     threads = [str(1 + (os.cpu_count() or 1))] * 3
-    return dict(zip(ELSEWHERE, (str(home), str(home), "C", "Pacific/Kiritimati", "12345", *threads), strict=True))
+    return dict(
+        zip(
+            ELSEWHERE,
+            (str(home), str(home), "C", "Pacific/Kiritimati", "12345", *threads),
+            strict=True,
+        )
+    )
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +137,14 @@ def dvc_project(published, tmp_path_factory, elsewhere):
     folder = tmp_path_factory.mktemp("deuxième essai") / "clone"
     mask = os.umask(0o077)
     try:
-        said = published.run("make", "-o", ".venv/workflow", "reproduce", f"REPRODUCE=--folder '{folder}'", **elsewhere).stdout
+        said = published.run(
+            "make",
+            "-o",
+            ".venv/workflow",
+            "reproduce",
+            f"REPRODUCE=--folder '{folder}'",
+            **elsewhere,
+        ).stdout
     finally:
         os.umask(mask)
     project = Project.at(folder)

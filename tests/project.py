@@ -23,10 +23,33 @@ from singflow.engines.stages import FIRST
 from tests import PATIENCE, warm
 
 CHECKOUT = Path(__file__).parents[1]
-ELSEWHERE = ("HOME", "MPLCONFIGDIR", "LC_ALL", "TZ", "PYTHONHASHSEED", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-LOADING = ("HF_HUB_CACHE", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", *ELSEWHERE)  # read while libraries are loaded
+ELSEWHERE = (
+    "HOME",
+    "MPLCONFIGDIR",
+    "LC_ALL",
+    "TZ",
+    "PYTHONHASHSEED",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+)
+LOADING = (
+    "HF_HUB_CACHE",
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+    *ELSEWHERE,
+)  # read while libraries are loaded
 FAULTS = Path(__file__).with_name("faults")
-CODE = ("src/", "scripts/", "rules/", "tests/", "benchmarks/", "docs/", "report/")  # where a file that git does not know yet counts
+CODE = (
+    "src/",
+    "scripts/",
+    "rules/",
+    "tests/",
+    "benchmarks/",
+    "docs/",
+    "report/",
+)  # where a file that git does not know yet counts
 SMALL: dict[str, Any] = {  # differences of a study that takes seconds
     "models": ["efficientnet_lite0", "tiny"],
     "extraction": {"views": 2, "shards": 2},
@@ -50,11 +73,17 @@ def _files() -> list[str]:
 
     def listed(*which: str) -> list[str]:
         command = ["git", "ls-files", *which, "--exclude-standard"]
-        return subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout.splitlines()
+        return subprocess.run(
+            command, cwd=CHECKOUT, check=True, capture_output=True, text=True
+        ).stdout.splitlines()
 
     if not (CHECKOUT / ".git").exists():  # as where mutants are tried
         return [str(path.relative_to(CHECKOUT)) for path in CHECKOUT.rglob("*")]
-    known = [name for name in listed("-c") if not name.startswith("results/") and name != "dvc.lock" and not name.endswith(".dvc")]
+    known = [
+        name
+        for name in listed("-c")
+        if not name.startswith("results/") and name != "dvc.lock" and not name.endswith(".dvc")
+    ]
     return [*known, *(name for name in listed("-o") if name.startswith(CODE))]
 
 
@@ -75,24 +104,50 @@ def _pristine() -> Path:
     names = sorted({*filter(lambda name: (CHECKOUT / name).is_file(), _files()), "params.yaml"})
     (around / "files").write_text("\n".join(names))
     _copy(CHECKOUT, names, folder)
-    (folder / "params.yaml").write_text(render(complete(read_yaml(folder / "config/studies/demo.yaml"))))
+    (folder / "params.yaml").write_text(
+        render(complete(read_yaml(folder / "config/studies/demo.yaml")))
+    )
     studies = [complete(read_yaml(path)) for path in (folder / "config/studies").glob("*.yaml")]
-    for kind in ("models", "spaces"):  # a user's own entries stand beside those of the project's studies
-        named, registry = {name for study in studies for name in study[kind]}, folder / f"config/{kind}.yaml"
+    for kind in (
+        "models",
+        "spaces",
+    ):  # a user's own entries stand beside those of the project's studies
+        named, registry = (
+            {name for study in studies for name in study[kind]},
+            folder / f"config/{kind}.yaml",
+        )
         entries = re.split(r"^(?=[^\s#])", registry.read_text(), flags=re.MULTILINE)
-        registry.write_text("".join(entry for entry in entries if entry.startswith("#") or entry.partition(":")[0] in named))
+        registry.write_text(
+            "".join(
+                entry
+                for entry in entries
+                if entry.startswith("#") or entry.partition(":")[0] in named
+            )
+        )
     (folder / ACCEPTED).write_text(render_accepted({}))
     remotes = re.split(r"^(?=\[)", (folder / ".dvc/config").read_text(), flags=re.MULTILINE)
-    local = "".join(part for part in remotes if not part.startswith("['remote") or "local" in part.splitlines()[0])
-    (folder / ".dvc/config").write_text(re.sub(r"^(    remote = ).*", r"\g<1>local", local, flags=re.MULTILINE))
-    compileall.compile_dir(folder / "src", quiet=1)  # else every program would, where Python is told to write no bytecode
+    local = "".join(
+        part
+        for part in remotes
+        if not part.startswith("['remote") or "local" in part.splitlines()[0]
+    )
+    (folder / ".dvc/config").write_text(
+        re.sub(r"^(    remote = ).*", r"\g<1>local", local, flags=re.MULTILINE)
+    )
+    compileall.compile_dir(
+        folder / "src", quiet=1
+    )  # else every program would, where Python is told to write no bytecode
     Code(folder).computed()  # which keeps the digests of all code for every copy
     return folder
 
 
 ROOT = _pristine()
-FILES = (ROOT.parent / "files").read_text().splitlines()  # without what programs that ran there left
-PROMPTS = ROOT.parent / "prompts"  # embedded texts, which every project finds again by their content
+FILES = (
+    (ROOT.parent / "files").read_text().splitlines()
+)  # without what programs that ran there left
+PROMPTS = (
+    ROOT.parent / "prompts"
+)  # embedded texts, which every project finds again by their content
 PROMPTS.mkdir(exist_ok=True)
 COMPILED = [str(path.relative_to(ROOT)) for path in (ROOT / "src").rglob("*.pyc")]
 
@@ -113,12 +168,18 @@ class Project:
         self.study()
         (folder / "config/models.yaml").open("a").write(TINY_MODEL)
         (folder / ".cache/prompts").symlink_to(PROMPTS)
-        for command in ("git init -q", "git add -A", "git -c user.name=t -c user.email=t@example.org commit -qm t"):
+        for command in (
+            "git init -q",
+            "git add -A",
+            "git -c user.name=t -c user.email=t@example.org commit -qm t",
+        ):
             subprocess.run(command.split(), cwd=folder, check=True)
 
     def study(self, study: str = "demo", **differences: Any) -> None:
         """Write params.yaml out of differences from the defaults, with sections that replace those of SMALL."""
-        (self.folder / "params.yaml").write_text(render(complete({"study": study} | SMALL | differences)))
+        (self.folder / "params.yaml").write_text(
+            render(complete({"study": study} | SMALL | differences))
+        )
 
     @classmethod
     def at(cls, folder: Path) -> "Project":
@@ -143,7 +204,11 @@ class Project:
             (programs / path.name).symlink_to(shutil.which(path.name, path=ours) or path)
         activate = programs / "activate"
         activate.unlink()
-        activate.write_text((Path(sys.prefix) / "bin/activate").read_text().replace(sys.prefix, str(programs.parent)))
+        activate.write_text(
+            (Path(sys.prefix) / "bin/activate")
+            .read_text()
+            .replace(sys.prefix, str(programs.parent))
+        )
         for stamp in ("demo", "workflow", "test"):
             (programs.parent / stamp).touch()
 
@@ -155,32 +220,64 @@ class Project:
     def commit(self) -> None:
         """Commit everything that git does not ignore."""
         self.run("git", "add", "-A")
-        self.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-q", "--allow-empty", "-m", "t")
+        self.run(
+            "git",
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@example.org",
+            "commit",
+            "-q",
+            "--allow-empty",
+            "-m",
+            "t",
+        )
 
     def command(self, name: str, *options: str, **kwargs) -> str:
         return self.run("singflow", name, *options, **kwargs).stdout
 
     def edit(self, name: str, pattern: str, replacement: str) -> None:
         path = self.folder / name
-        text, count = re.subn(pattern, lambda _: replacement, path.read_text(), count=1, flags=re.DOTALL)
+        text, count = re.subn(
+            pattern, lambda _: replacement, path.read_text(), count=1, flags=re.DOTALL
+        )
         assert count == 1, f"{pattern!r} is not in {name}"
         path.write_text(text)
 
     def environment(self, warm_start: bool | None = None, **variables: str) -> dict[str, str]:
         """Variables of a program that is started here; warm_start: by the server of the tests, where the project does not say."""
-        outer = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+        outer = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+        }
         cold = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         loading = {name: value for name, value in variables.items() if name in LOADING}
-        started = warm.environment(**loading) if (self.warm if warm_start is None else warm_start) else cold
+        started = (
+            warm.environment(**loading)
+            if (self.warm if warm_start is None else warm_start)
+            else cold
+        )
         ours = {"PYTHONPATH": str(self.folder / "src"), "HF_HUB_OFFLINE": "1", "COLUMNS": "1000"}
         return outer | started | ours | variables
 
     def run(
-        self, *command: str, check: bool = True, warm_start: bool | None = None, patience: float | None = PATIENCE, **environment: str
+        self,
+        *command: str,
+        check: bool = True,
+        warm_start: bool | None = None,
+        patience: float | None = PATIENCE,
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
         variables = self.environment(warm_start, **environment)
         done = subprocess.run(
-            command, cwd=self.folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=patience
+            command,
+            cwd=self.folder,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=patience,
         )
         assert not check or done.returncode == 0, done.stdout[-6000:]
         return done
@@ -195,17 +292,30 @@ class Project:
         once.touch()
         order = {"nth": 1, "cut": "", "orphans": False, "cold": False, "once": str(once)} | fault
         variables = self.environment(warm_start=not (order["cold"] or order["orphans"]))
-        variables |= {"PYTHONPATH": f"{variables['PYTHONPATH']}:{FAULTS}", "FAULT": json.dumps(order)}
+        variables |= {
+            "PYTHONPATH": f"{variables['PYTHONPATH']}:{FAULTS}",
+            "FAULT": json.dumps(order),
+        }
         variables |= {"SINGFLOW_WARM_FIRST": str(FAULTS / "sitecustomize.py")}
-        with tempfile.TemporaryFile("w+") as said:  # a pipe ends when all have, which some are not to
+        with tempfile.TemporaryFile(
+            "w+"
+        ) as said:  # a pipe ends when all have, which some are not to
             out = said if order["orphans"] else subprocess.PIPE
             process = subprocess.Popen(
-                command, cwd=self.folder, env=variables, stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True
+                command,
+                cwd=self.folder,
+                env=variables,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
             )
             told = process.communicate(timeout=PATIENCE)[0]
             said.seek(0)
             told = said.read() if told is None else told
-        assert process.returncode == -signal.SIGKILL and not once.exists(), f"{command} was not killed at {fault}:\n{told[-6000:]}"
+        assert process.returncode == -signal.SIGKILL and not once.exists(), (
+            f"{command} was not killed at {fault}:\n{told[-6000:]}"
+        )
         return told
 
     def snakemake(self, *options: str, **kwargs) -> str:
@@ -231,7 +341,10 @@ class Project:
             reasons = re.search(r"reason: (.*)", block)[1].split("; ")
             wildcards = re.search(r"wildcards: (.*)", block)
             values = [part.split("=")[1] for part in wildcards[1].split(", ")] if wildcards else []
-            if name != "all" and not (direct and all(part.startswith("Input files updated by another job") for part in reasons)):
+            if name != "all" and not (
+                direct
+                and all(part.startswith("Input files updated by another job") for part in reasons)
+            ):
                 jobs.add(_named(name, values))
         return jobs
 
@@ -242,10 +355,19 @@ class Project:
 
     def changed(self) -> set[str]:
         """Stages that DVC calls changed but for the one that always runs, named as planned() names them."""
-        self.run("python", f"scripts/{FIRST}.py", "--params", "params.yaml", "--output", str(FILE))  # as the stage does
+        self.run(
+            "python", f"scripts/{FIRST}.py", "--params", "params.yaml", "--output", str(FILE)
+        )  # as the stage does
         stages = json.loads(self.dvc("status", "--json").strip().splitlines()[-1])
-        names = [re.sub(r"@study$|-(?:steering|controls|translator)0(?=-|$)", "", stage).partition("@") for stage in stages]
-        return {_named(name, values.split("-") if values else []) for name, _, values in names if name != FIRST}
+        names = [
+            re.sub(r"@study$|-(?:steering|controls|translator)0(?=-|$)", "", stage).partition("@")
+            for stage in stages
+        ]
+        return {
+            _named(name, values.split("-") if values else [])
+            for name, _, values in names
+            if name != FIRST
+        }
 
 
 def _named(name: str, values: list[str]) -> str:

@@ -16,7 +16,9 @@ PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 def test_every_room_is_on_the_page():
     rows = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `")]
     listed = [room for row in rows for room in re.findall(r"`(\w+)`", row)]
-    assert sorted(listed) == sorted(path.parent.name for path in (ROOT / "src/singflow").glob("*/__init__.py"))
+    assert sorted(listed) == sorted(
+        path.parent.name for path in (ROOT / "src/singflow").glob("*/__init__.py")
+    )
 
 
 def test_imports_have_no_circle(monkeypatch):
@@ -26,7 +28,18 @@ def test_imports_have_no_circle(monkeypatch):
     assert len(list(TopologicalSorter(imports).static_order())) == len(imports) > 60
 
 
-HEAVY = {"torch", "timm", "open_clip", "transformers", "diffusers", "sklearn", "matplotlib", "plotly", "snakemake", "dvc"}
+HEAVY = {
+    "torch",
+    "timm",
+    "open_clip",
+    "transformers",
+    "diffusers",
+    "sklearn",
+    "matplotlib",
+    "plotly",
+    "snakemake",
+    "dvc",
+}
 STEPS = f"""
 import runpy, sys
 from pathlib import Path
@@ -38,13 +51,21 @@ for step in sorted(Path("scripts").glob("*.py")):
 
 def test_no_step_loads_a_heavy_library_before_it_uses_it():
     done = subprocess.run(
-        [sys.executable, "-c", STEPS], cwd=ROOT, env={"PYTHONPATH": str(ROOT / "src")}, check=True, capture_output=True, text=True
+        [sys.executable, "-c", STEPS],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT / "src")},
+        check=True,
+        capture_output=True,
+        text=True,
     )
     assert done.stdout.splitlines() == sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 
 
 def test_every_file_that_the_page_names_is_there():
-    names = re.findall(r"`((?:\w+/)*[\w.-]*\.(?:py|smk|yaml|rst|md|html|toml))`|`(Snakefile|src/\w+/)`|\]\((\w+\.md)\)", PAGE)
+    names = re.findall(
+        r"`((?:\w+/)*[\w.-]*\.(?:py|smk|yaml|rst|md|html|toml))`|`(Snakefile|src/\w+/)`|\]\((\w+\.md)\)",
+        PAGE,
+    )
     files = [file or place or f"docs/{link}" for file, place, link in names]
     assert len(files) > 15
     near = (ROOT, ROOT / "src/singflow")
@@ -52,7 +73,9 @@ def test_every_file_that_the_page_names_is_there():
 
 
 def test_every_step_in_the_picture_is_a_stage():
-    steps = {step for arrow in re.findall(r"-->\|([^|]*)\|", PAGE) for step in re.findall(r"\w+", arrow)}
+    steps = {
+        step for arrow in re.findall(r"-->\|([^|]*)\|", PAGE) for step in re.findall(r"\w+", arrow)
+    }
     assert len(steps) > 10
     assert steps <= set(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
 

@@ -21,7 +21,11 @@ SMALL = ["--images", "40", "--classifier", "torchvision/shufflenet_v2_x0_5.IMAGE
 
 def run(name, *flags, root=ROOT):
     """A benchmark in a process of its own."""
-    return subprocess.run([sys.executable, root / f"benchmarks/{name}.py", *map(str, flags)], capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, root / f"benchmarks/{name}.py", *map(str, flags)],
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture
@@ -60,19 +64,35 @@ def test_every_step_is_measured_in_its_order_unless_some_are_named(load, monkeyp
     assert [line.split()[0] for line in table.splitlines()[1:]] == STEPS
     commands = [each for each in did if each[0] == sys.executable and each[1] != "-c"]
     assert [command[1] for command in commands] == [f"scripts/{step}.py" for step in STEPS]
-    before = {Path(command[1]).stem: each for each, command in pairwise(did) if each[0] != sys.executable}
-    assert before == {"fit_translator": "widen", "summarize": memory.PER_MODEL[0], "plot_pictures": memory.PICTURED[0]}
+    before = {
+        Path(command[1]).stem: each for each, command in pairwise(did) if each[0] != sys.executable
+    }
+    assert before == {
+        "fit_translator": "widen",
+        "summarize": memory.PER_MODEL[0],
+        "plot_pictures": memory.PICTURED[0],
+    }
     towers = {Path(command[1]).stem: each[3] for command, each in pairwise(did) if each[1] == "-c"}
     entries = ["registry/models/model00.json"] * 2 + ["registry/spaces/conse_minilm.json"] * 3
-    assert towers == {step: str(memory.RESULTS / entry) for step, entry in zip(memory.TOWERS, entries, strict=True)}
-    with pytest.raises(InputError, match=r"--steps: dvc\.yaml has no fit_projektor: name some of check_study, "):
+    assert towers == {
+        step: str(memory.RESULTS / entry)
+        for step, entry in zip(memory.TOWERS, entries, strict=True)
+    }
+    with pytest.raises(
+        InputError, match=r"--steps: dvc\.yaml has no fit_projektor: name some of check_study, "
+    ):
         memory.main(memory.Flags(images=20, steps=["fit_projector", "fit_projektor"]))
 
 
 def test_a_space_is_widened_at_its_norms_and_results_are_copied_under_all_names(load):
     memory, generator, plain = load("memory"), np.random.default_rng(0), {}
     for name, tensors in memory.WIDENED.items():
-        plain[name] = {each: generator.standard_normal((3, 4)).astype(np.float32) if "emb" in each else np.arange(3) for each in tensors}
+        plain[name] = {
+            each: generator.standard_normal((3, 4)).astype(np.float32)
+            if "emb" in each
+            else np.arange(3)
+            for each in tensors
+        }
         write_tensors(memory.RESULTS / name, plain[name], {"kind": "some"})
     memory.widen()
     for name, tensors in memory.WIDENED.items():
@@ -83,7 +103,9 @@ def test_a_space_is_widened_at_its_norms_and_results_are_copied_under_all_names(
         assert facts == {"kind": "some"}
     (memory.RESULTS / "first.json").write_text("{}")
     memory.multiply(["{}.json"], ["first", "second", "third"])
-    assert [(memory.RESULTS / f"{name}.json").read_text() for name in ("second", "third")] == ["{}"] * 2
+    assert [(memory.RESULTS / f"{name}.json").read_text() for name in ("second", "third")] == [
+        "{}"
+    ] * 2
 
 
 def test_the_verdict_names_the_step_that_needs_most(load, capsys):
@@ -96,18 +118,37 @@ def test_the_verdict_names_the_step_that_needs_most(load, capsys):
 
 
 def test_the_scan_of_a_large_vocabulary_is_held_to_its_limit(load):
-    finished = run("scan", "--images", 60, "--labels", 4, "--concepts", 1100, "--threads", 1, "--limit_gb", 0.01)
+    finished = run(
+        "scan",
+        "--images",
+        60,
+        "--labels",
+        4,
+        "--concepts",
+        1100,
+        "--threads",
+        1,
+        "--limit_gb",
+        0.01,
+    )
     assert finished.returncode == 1, finished.stderr[-3000:]
-    assert finished.stdout.startswith("peak 0.") and "beyond the text embeddings (0.00 GB)" in finished.stdout
+    assert (
+        finished.stdout.startswith("peak 0.")
+        and "beyond the text embeddings (0.00 GB)" in finished.stdout
+    )
     assert "above the limit of 0.01 GB" in finished.stderr
     judge = load("scan").judge
     judge(0.99, 1.0)
-    with pytest.raises(InputError, match=r"needs 1\.01 GB beyond the text embeddings, above the limit of 1 GB"):
+    with pytest.raises(
+        InputError, match=r"needs 1\.01 GB beyond the text embeddings, above the limit of 1 GB"
+    ):
         judge(1.01, 1.0)
 
 
 def test_the_start_of_scripts_is_held_to_its_limit(load, capsys):
-    finished = run("startup", "--scripts", "summarize", "extract_features", "--repeats", 2, "--limit_s", 1200)
+    finished = run(
+        "startup", "--scripts", "summarize", "extract_features", "--repeats", 2, "--limit_s", 1200
+    )
     assert finished.returncode == 0, finished.stderr[-3000:]
     _, *rows, verdict = finished.stdout.splitlines()
     table = {row[:18].strip(): row[18:].split() for row in rows}
@@ -121,11 +162,36 @@ def test_the_start_of_scripts_is_held_to_its_limit(load, capsys):
 
 
 def test_extraction_is_held_to_its_marks_and_its_opt_ins_state_their_errors():
-    finished = run("extraction", "--count", 4, "--batch_size", 2, "--threads", 1, "--repeats", 1, "--speedup", 1000, "--share", 0)
-    assert finished.returncode == 1 and "a mark is missed: 1000 times" in finished.stderr, finished.stderr[-3000:]
-    rows = [re.split(r"\s{2,}| (?=[-\d])", line.strip()) for line in finished.stdout.splitlines()[1:7]]
+    finished = run(
+        "extraction",
+        "--count",
+        4,
+        "--batch_size",
+        2,
+        "--threads",
+        1,
+        "--repeats",
+        1,
+        "--speedup",
+        1000,
+        "--share",
+        0,
+    )
+    assert finished.returncode == 1 and "a mark is missed: 1000 times" in finished.stderr, (
+        finished.stderr[-3000:]
+    )
+    rows = [
+        re.split(r"\s{2,}| (?=[-\d])", line.strip()) for line in finished.stdout.splitlines()[1:7]
+    ]
     figures = {name: [float(figure) for figure in row if figure != "-"] for name, *row in rows}
-    assert list(figures) == ["stock", "product", "decoding alone", "forward alone", "reduced decoding", "bfloat16"]
+    assert list(figures) == [
+        "stock",
+        "product",
+        "decoding alone",
+        "forward alone",
+        "reduced decoding",
+        "bfloat16",
+    ]
     assert all(seconds > 0 for row in figures.values() for seconds in row[:3])
     assert figures["stock"][3:] == [0, 0, 0] and len(figures["decoding alone"]) == 3
     assert 0 < figures["product"][3] < 1e-4 < figures["bfloat16"][4] < 0.1
@@ -141,9 +207,15 @@ def test_the_product_is_held_to_its_speed_its_share_and_its_features(load, capsy
         "3.00 times the stock path's speed; features within 1e-05 of its\n"
         "0.95 of what the processor allows for both halves; 0.60 of the slower half alone\n"
     )
-    for off, speedup, share in ((1e-5, 3.1, 0.0), (1e-5, 0.0, 0.96), (2e-4, 0.0, 0.0), (np.nan, 0.0, 0.0)):
+    for off, speedup, share in (
+        (1e-5, 3.1, 0.0),
+        (1e-5, 0.0, 0.96),
+        (2e-4, 0.0, 0.0),
+        (np.nan, 0.0, 0.0),
+    ):
         with pytest.raises(
-            InputError, match=f"a mark is missed: {speedup:g} times the stock path, {share:g} of both halves, within 0.0001"
+            InputError,
+            match=f"a mark is missed: {speedup:g} times the stock path, {share:g} of both halves, within 0.0001",
         ):
             judge(table.assign(largest=off), speedup, share)
 
@@ -164,7 +236,10 @@ def test_the_exponent_of_growth_is_found_beneath_a_start(judge, power):
 
 def test_memory_may_grow_by_the_tables_and_no_more(judge):
     seconds = np.array([1.0, 1.0, 1.0])
-    within, beyond = (judge(seconds, np.array([300.0, 330.0, 300.0 + megabytes]), 100.0) for megabytes in (300, 500))
+    within, beyond = (
+        judge(seconds, np.array([300.0, 330.0, 300.0 + megabytes]), 100.0)
+        for megabytes in (300, 500)
+    )
     assert (within["flat"], beyond["flat"]) == (True, False)
     assert beyond["B/image"] == pytest.approx(500e6 / 990_000)
     assert within["linear"] and np.isnan(within["exponent"])
@@ -180,16 +255,22 @@ def growing(finished, steps):
     assert list(rows) == steps
     for row in rows.values():
         assert all(float(figure) > 0 for figure in row[:6]) and row[-2:] == ["True", "True"]
-    assert finished.stdout.endswith("time grows no faster than the images, memory by no more than the tables\n")
+    assert finished.stdout.endswith(
+        "time grows no faster than the images, memory by no more than the tables\n"
+    )
 
 
 def test_the_growth_of_real_steps_is_measured():
     steps = ["check_study", "build_manifest", "fit_translator"]
-    growing(run("growth", *GROWTH, "--shard", 80, "--steps", *steps), steps)  # ten shards: 00008 is a name to every reader of params.yaml
+    growing(
+        run("growth", *GROWTH, "--shard", 80, "--steps", *steps), steps
+    )  # ten shards: 00008 is a name to every reader of params.yaml
 
 
 def test_the_growth_of_a_manifest_of_archives_is_measured():
-    growing(run("growth", *GROWTH, "--archives", 3, "--steps", "build_manifest"), ["build_manifest"])
+    growing(
+        run("growth", *GROWTH, "--archives", 3, "--steps", "build_manifest"), ["build_manifest"]
+    )
 
 
 NUMERICS = [
@@ -207,12 +288,30 @@ NUMERICS = [
 
 
 def test_every_figure_of_the_numerical_core_is_measured_and_held_to_its_mark(load, capsys):
-    sizes = {"images": 200, "features": 32, "null": 8, "dims": 16, "labels": 5, "concepts": 20, "alphas": 3, "rows": 5000, "square": 64}
+    sizes = {
+        "images": 200,
+        "features": 32,
+        "null": 8,
+        "dims": 16,
+        "labels": 5,
+        "concepts": 20,
+        "alphas": 3,
+        "rows": 5000,
+        "square": 64,
+    }
     sizes |= {"evidence_images": 60, "draws": 3}
-    finished = run("numerics", *(f"--{name}={size}" for name, size in (sizes | {"repeats": 1, "threads": 1, "ease": 1e6}).items()))
+    finished = run(
+        "numerics",
+        *(
+            f"--{name}={size}"
+            for name, size in (sizes | {"repeats": 1, "threads": 1, "ease": 1e6}).items()
+        ),
+    )
     assert finished.returncode == 0, finished.stdout + finished.stderr[-3000:]
     for name in NUMERICS:
-        (line,) = [line.strip() for line in finished.stdout.splitlines() if line.strip().startswith(name)]
+        (line,) = [
+            line.strip() for line in finished.stdout.splitlines() if line.strip().startswith(name)
+        ]
         value, _, _, reached = line.removeprefix(name).split()
         assert np.isfinite(float(value)) and reached == "True"
     assert finished.stdout.endswith("every mark is reached\n")
@@ -234,17 +333,27 @@ def test_a_kernel_may_take_a_tenth_longer_a_row_and_the_bootstrap_alone_may_hold
         return judge(pd.DataFrame({"kernel": kernel, "rows": rows, "s": seconds, "MB": peaks}), 0.1)
 
     assert wrong("scan", [0.02, 0.1, 1.09], [200.0, 210.0, 220.0]) == []
-    assert wrong("scan", [0.02, 0.1, 1.2], [200.0] * 3) == ["scan takes 20 % longer a row at the largest size"]
-    assert wrong("scan", [0.02, 0.1, 1.0], [200.0, 210.0, 300.0]) == ["scan needs 100 MB more at the largest size"]
+    assert wrong("scan", [0.02, 0.1, 1.2], [200.0] * 3) == [
+        "scan takes 20 % longer a row at the largest size"
+    ]
+    assert wrong("scan", [0.02, 0.1, 1.0], [200.0, 210.0, 300.0]) == [
+        "scan needs 100 MB more at the largest size"
+    ]
     assert wrong("bootstrap", [0.02, 0.1, 1.0], [200.0, 210.0, 300.0]) == []
-    assert wrong("bootstrap", [0.02, 0.1, 1.0], [200.0, 210.0, 600.0]) == ["bootstrap needs 400 MB more at the largest size"]
+    assert wrong("bootstrap", [0.02, 0.1, 1.0], [200.0, 210.0, 600.0]) == [
+        "bootstrap needs 400 MB more at the largest size"
+    ]
 
 
 def test_the_growth_of_the_kernels_is_measured_and_drawn(tmp_path):
     plot = tmp_path / "growth.png"
-    finished = run("kernels", "--rows", 9000, 10000, "--repeats", 1, "--tolerance", 100, "--plot", plot)
+    finished = run(
+        "kernels", "--rows", 9000, 10000, "--repeats", 1, "--tolerance", 100, "--plot", plot
+    )
     assert finished.returncode == 0, finished.stdout + finished.stderr[-3000:]
     rows = [line.split() for line in finished.stdout.splitlines()[1:9]]
-    assert [(row[0], row[1]) for row in rows] == [(k, n) for k in ("scoring", "ridge", "scan", "bootstrap") for n in ("9000", "10000")]
+    assert [(row[0], row[1]) for row in rows] == [
+        (k, n) for k in ("scoring", "ridge", "scan", "bootstrap") for n in ("9000", "10000")
+    ]
     assert all(float(figure) > 0 for row in rows for figure in row[2:])
     assert plot.read_bytes().startswith(b"\x89PNG")

@@ -74,7 +74,12 @@ def script(tmp_path):
     def start(more="", **flags):
         words = [f"--{name} {value}" for name, value in (GOOD | flags).items() if value is not None]
         command = shlex.split(" ".join([*words, f"--log {tmp_path}/logs/deep/script.log", more]))
-        return subprocess.run([sys.executable, tmp_path / "script.py", *command], capture_output=True, text=True, cwd=tmp_path)
+        return subprocess.run(
+            [sys.executable, tmp_path / "script.py", *command],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
 
     start.log = tmp_path / "logs/deep/script.log"
     return start
@@ -95,7 +100,10 @@ def test_each_run_starts_its_log_anew(script):
     assert script.log.read_text(encoding="utf-8") == "at work\n"
 
 
-@pytest.mark.parametrize(("flag", "value"), [("count", "0"), ("count", "1.5"), ("share", "half"), ("rank", ""), ("share", "None")])
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("count", "0"), ("count", "1.5"), ("share", "half"), ("rank", ""), ("share", "None")],
+)
 def test_a_bad_value_ends_with_status_2_and_names_flag_and_value(script, flag, value):
     finished = script(**{flag: f"'{value}'"})
     assert finished.returncode == 2
@@ -113,7 +121,10 @@ def test_all_bad_values_are_named_with_the_place_in_a_list(script):
 def test_an_unknown_abbreviated_or_stray_flag_ends_with_status_2(script, more):
     finished = script(names="a", count=None, share=None, more=f"--count 3 --share 1 {more}")
     assert finished.returncode == 2
-    assert "script.py: error: unrecognized arguments: " in finished.stderr and more.split()[0] in finished.stderr
+    assert (
+        "script.py: error: unrecognized arguments: " in finished.stderr
+        and more.split()[0] in finished.stderr
+    )
     assert not script.log.exists()
 
 
@@ -121,20 +132,32 @@ def test_a_missing_flag_ends_with_status_2_and_help_shows_every_flag(script):
     finished = script(count=None)
     assert finished.returncode == 2 and "required: --count" in finished.stderr
     shown = script(more="--help")
-    assert shown.returncode == 0 and "A script for 100% of the tests." in shown.stdout and "at 50% or more" in shown.stdout
+    assert (
+        shown.returncode == 0
+        and "A script for 100% of the tests." in shown.stdout
+        and "at 50% or more" in shown.stdout
+    )
 
 
 def test_bad_input_ends_with_one_message_in_the_log_too(script):
     finished = script(fail="input")
     assert finished.returncode == 1
-    assert finished.stderr == script.log.read_text(encoding="utf-8") == "at work\nerror: images.csv: no such file: write it\n"
+    assert (
+        finished.stderr
+        == script.log.read_text(encoding="utf-8")
+        == "at work\nerror: images.csv: no such file: write it\n"
+    )
 
 
 def test_a_defect_ends_with_status_1_and_its_traceback_in_the_log(script):
     finished = script(fail="defect")
     log = script.log.read_text(encoding="utf-8")
     assert finished.returncode == 1
-    assert "a defect of this program" in log and "Traceback" in log and log.endswith("KeyError: 'absent'\n")
+    assert (
+        "a defect of this program" in log
+        and "Traceback" in log
+        and log.endswith("KeyError: 'absent'\n")
+    )
     assert "Traceback" in finished.stderr
 
 
@@ -185,11 +208,21 @@ cli.run(main, Flags)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-@pytest.mark.parametrize("kind", ["waits", "waits for its threads", "is in a library", "heeds nothing"])
-def test_a_step_that_is_told_to_end_does_so_within_seconds_with_one_line(tmp_path, tmp_path_factory, kind, number):
+@pytest.mark.parametrize(
+    "kind", ["waits", "waits for its threads", "is in a library", "heeds nothing"]
+)
+def test_a_step_that_is_told_to_end_does_so_within_seconds_with_one_line(
+    tmp_path, tmp_path_factory, kind, number
+):
     command = [sys.executable, "-c", ENDLESS, "--kind", kind, "--log", "step.log"]
     temporary = tmp_path_factory.mktemp("temporary")
-    step = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=os.environ | {"TMPDIR": str(temporary)})
+    step = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )
     assert step.stderr.readline() == "at work\n"
     time.sleep(0.5)
     step.send_signal(number)
@@ -199,14 +232,20 @@ def test_a_step_that_is_told_to_end_does_so_within_seconds_with_one_line(tmp_pat
     assert step.returncode == 128 + number and said == f"stopped by {number.name}\n"
     assert (tmp_path / "step.log").read_text() == f"at work\n{said}"
     assert not (tmp_path / "half.json").exists() and not list(temporary.iterdir())
-    assert kind != "waits" or list(tmp_path.iterdir()) == [tmp_path / "step.log"], "of others the next write removes the litter"
+    assert kind != "waits" or list(tmp_path.iterdir()) == [tmp_path / "step.log"], (
+        "of others the next write removes the litter"
+    )
 
 
 def test_ctrl_c_while_libraries_are_loaded_ends_a_command_without_a_traceback(tmp_path):
-    (tmp_path / "typer.py").write_text("import time\nprint('began', flush=True)\ntime.sleep(9999)\n")
+    (tmp_path / "typer.py").write_text(
+        "import time\nprint('began', flush=True)\ntime.sleep(9999)\n"
+    )
     variables = os.environ | {"PYTHONPATH": str(tmp_path)}
     command = [Path(sys.executable).with_name("singflow"), "plan"]
-    process = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "began\n"
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE)
@@ -229,7 +268,9 @@ with cli.prepared():
     time.sleep(1)
     print("alive")
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert (done.stdout, done.returncode) == ("7\nalive\n", 0), done.stderr
 
 
@@ -239,7 +280,11 @@ def arrived(section, values):
     class Flags(Study.model_fields[section].annotation, cli.Command):
         """The flags of a section."""
 
-    words = [word for name, value in values.items() for word in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))]
+    words = [
+        word
+        for name, value in values.items()
+        for word in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["script.py", *words, "--log", "x.log"])
         return cli._parse(Flags).model_dump(exclude={"log"})
@@ -305,15 +350,25 @@ for threads in (3, 1, 2):
     counts.append([pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"])
 print(json.dumps(counts))
 """
-    finished = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
+    finished = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True
+    )
     three, one, two = json.loads(finished.stdout)
     assert len(one) > 0
     assert (set(three), set(one), set(two)) == ({3}, {1}, {2})
 
 
 def test_progress_yields_every_item_and_reports_count_and_unit(capsys):
-    assert list(cli.progress(iter("abc"), total=3, unit="images", description="decode")) == ["a", "b", "c"]
-    assert "decode: 100%" in (shown := capsys.readouterr().err) and "3/3" in shown and "images/s" in shown
+    assert list(cli.progress(iter("abc"), total=3, unit="images", description="decode")) == [
+        "a",
+        "b",
+        "c",
+    ]
+    assert (
+        "decode: 100%" in (shown := capsys.readouterr().err)
+        and "3/3" in shown
+        and "images/s" in shown
+    )
 
 
 def test_more_threads_than_cores_are_remarked_on(caplog):
@@ -331,7 +386,13 @@ def test_every_blas_is_limited_whatever_the_environment_says():
         "print({pool['num_threads'] for pool in threadpoolctl.threadpool_info()})"
     )
     several = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "2")
-    said = subprocess.run([sys.executable, "-c", program], env=os.environ | several, check=True, stdout=subprocess.PIPE, text=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | several,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
     assert said == "{1}\n"
 
 
@@ -340,7 +401,9 @@ def into_a_closed_pipe(*command, cwd=ROOT):
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=cwd, timeout=PATIENCE)
+        done = subprocess.run(
+            command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=cwd, timeout=PATIENCE
+        )
     finally:
         os.close(writer)
     return done.stderr, done.returncode
@@ -359,7 +422,11 @@ def test_every_command_explains_itself(verb):
 @pytest.mark.parametrize("step", STEPS, ids=lambda path: path.stem)
 def test_every_step_explains_itself(step):
     shown = warm.run(step, "--help")
-    assert shown.returncode == 0 and shown.stdout.startswith(f"usage: {step.name}") and shown.stderr == ""
+    assert (
+        shown.returncode == 0
+        and shown.stdout.startswith(f"usage: {step.name}")
+        and shown.stderr == ""
+    )
 
 
 def test_what_prints_leaves_quietly_when_nobody_reads(tmp_path):
@@ -370,5 +437,7 @@ def test_what_prints_leaves_quietly_when_nobody_reads(tmp_path):
     for name in ("summary", "orders"):
         (tables / f"{name}.txt").write_text("a row\n" * 10_000)
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    complaint, status = into_a_closed_pipe(sys.executable, "-m", "singflow", "show_summary", cwd=tmp_path)
+    complaint, status = into_a_closed_pipe(
+        sys.executable, "-m", "singflow", "show_summary", cwd=tmp_path
+    )
     assert complaint == "" and status != 0

@@ -12,21 +12,49 @@ from tests.project import FILES, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#"))
+PINS = dict(
+    line.split("==")
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if not line.startswith("#")
+)
 
 
-EXTRAS = {name: [Requirement(each) for each in named] for name, named in PROJECT["optional-dependencies"].items()}
-PRIVATE = {"snakemake", "dvc", "diffusers", "foolbox", "itables", "timm", "open_clip_torch", "sentence-transformers", "gradio"}
+EXTRAS = {
+    name: [Requirement(each) for each in named]
+    for name, named in PROJECT["optional-dependencies"].items()
+}
+PRIVATE = {
+    "snakemake",
+    "dvc",
+    "diffusers",
+    "foolbox",
+    "itables",
+    "timm",
+    "open_clip_torch",
+    "sentence-transformers",
+    "gradio",
+}
 
 
 def requirements():
     core = [Requirement(each) for each in PROJECT["dependencies"]]
-    return [each for each in [*core, *(each for extra in EXTRAS.values() for each in extra)] if each.name != "singflow"]
+    return [
+        each
+        for each in [*core, *(each for extra in EXTRAS.values() for each in extra)]
+        if each.name != "singflow"
+    ]
 
 
 def reached(extra):
     """The extra, and those that it names in turn."""
-    return {extra}.union(*(reached(inner) for each in EXTRAS[extra] if each.name == "singflow" for inner in each.extras))
+    return {extra}.union(
+        *(
+            reached(inner)
+            for each in EXTRAS[extra]
+            if each.name == "singflow"
+            for inner in each.extras
+        )
+    )
 
 
 def test_the_conda_environment_installs_the_project_with_its_extras_and_constraints():
@@ -37,10 +65,23 @@ def test_the_conda_environment_installs_the_project_with_its_extras_and_constrai
 
 
 def test_extras_name_extras_that_there_are_and_the_makefile_s_environments_hold_what_their_targets_need():
-    assert reached("all") == EXTRAS.keys() - {"test", "check"} and reached("test") == {"all", "test"} | reached("all")
-    assert reached("cluster") == {"cluster", "workflow", "demo"} and reached("app") == {"app", "demo"} and reached("demo") == {"demo"}
-    table = re.findall(r"^\| (`.*?) \|", (ROOT / "docs/installation.md").read_text().partition("| environment |")[0], flags=re.MULTILINE)
-    assert sorted(re.findall(r"`(\w+)`", " ".join(table))) == sorted(EXTRAS.keys() - {"test", "check"})
+    assert reached("all") == EXTRAS.keys() - {"test", "check"} and reached("test") == {
+        "all",
+        "test",
+    } | reached("all")
+    assert (
+        reached("cluster") == {"cluster", "workflow", "demo"}
+        and reached("app") == {"app", "demo"}
+        and reached("demo") == {"demo"}
+    )
+    table = re.findall(
+        r"^\| (`.*?) \|",
+        (ROOT / "docs/installation.md").read_text().partition("| environment |")[0],
+        flags=re.MULTILINE,
+    )
+    assert sorted(re.findall(r"`(\w+)`", " ".join(table))) == sorted(
+        EXTRAS.keys() - {"test", "check"}
+    )
     makefile = (ROOT / "Makefile").read_text()
     assert re.findall(r"--editable '\.\[(.*)\]'", makefile) == ["demo", "$(EXTRAS)"]
     made = dict(re.findall(r"^\.venv/(\w+): EXTRAS = (.*)", makefile, flags=re.MULTILINE))
@@ -48,7 +89,11 @@ def test_extras_name_extras_that_there_are_and_the_makefile_s_environments_hold_
 
 
 def test_what_is_used_by_its_internals_has_an_upper_bound():
-    bounded = {each.name for each in requirements() if any(bound.operator == "<" for bound in each.specifier)}
+    bounded = {
+        each.name
+        for each in requirements()
+        if any(bound.operator == "<" for bound in each.specifier)
+    }
     assert bounded == PRIVATE
 
 
@@ -57,7 +102,11 @@ def test_every_requirement_is_pinned_within_its_range_except_torch_and_torchvisi
     for requirement in requirements():
         name = canonicalize_name(requirement.name)
         if name in ("torch", "torchvision"):
-            assert name not in pins and requirement.specifier and "==" not in str(requirement.specifier)
+            assert (
+                name not in pins
+                and requirement.specifier
+                and "==" not in str(requirement.specifier)
+            )
         else:
             assert pins[name] in requirement.specifier
 
@@ -65,23 +114,38 @@ def test_every_requirement_is_pinned_within_its_range_except_torch_and_torchvisi
 def test_the_image_installs_what_the_makefile_does_for_studies_clusters_and_the_page():
     recipe = (ROOT / "Containerfile").read_text()
     (base,) = re.findall(r"^FROM python:([\d.]+)-slim-\w+$", recipe, flags=re.MULTILINE)
-    (conda,) = [each.removeprefix("python") for each in ENVIRONMENT if isinstance(each, str) and each.startswith("python")]
+    (conda,) = [
+        each.removeprefix("python")
+        for each in ENVIRONMENT
+        if isinstance(each, str) and each.startswith("python")
+    ]
     assert SpecifierSet(conda).contains(base)
     (packages,) = re.findall(r"apt-get install --yes --no-install-recommends (.*?) \\", recipe)
     assert set(packages.split()) == {each for each in ENVIRONMENT if each in ("git", "make")}
     makefile = (ROOT / "Makefile").read_text()
     (steps,) = re.findall(r"^RUN pip install (.*)", recipe, flags=re.MULTILINE)
     (theirs,) = re.findall(r"pip install (.*'\.\[\$\(EXTRAS\)\]')", makefile)
-    assert steps == theirs.replace("--quiet --no-compile", "--no-cache-dir").replace("$(EXTRAS)", "cluster,app")
+    assert steps == theirs.replace("--quiet --no-compile", "--no-cache-dir").replace(
+        "$(EXTRAS)", "cluster,app"
+    )
     copied = re.findall(r"^COPY (.*) \S+$", recipe, flags=re.MULTILINE)
     assert all((ROOT / each).exists() for names in copied for each in names.split())
-    assert {PROJECT["readme"], "pyproject.toml", "constraints.txt", "src"} <= {each for names in copied for each in names.split()}
+    assert {PROJECT["readme"], "pyproject.toml", "constraints.txt", "src"} <= {
+        each for names in copied for each in names.split()
+    }
 
 
 def test_the_catalog_file_has_what_the_catalog_of_workflows_reads():
     usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
-    assert usage["report"] is True and set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
-    assert set(usage["mandatory-flags"]) == {"desc", "flags"} and "make workflow" in usage["mandatory-flags"]["desc"]
+    assert usage["report"] is True and set(usage) == {
+        "mandatory-flags",
+        "software-stack-deployment",
+        "report",
+    }
+    assert (
+        set(usage["mandatory-flags"]) == {"desc", "flags"}
+        and "make workflow" in usage["mandatory-flags"]["desc"]
+    )
     smk = [path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]]
     assert usage["software-stack-deployment"] == {
         "conda": any("conda:" in each for each in smk),
@@ -98,4 +162,7 @@ def test_the_supported_python_is_the_makefiles():
 def test_no_file_names_a_registry_host_or_a_folder_of_a_machine():
     for name in FILES:
         content = (ROOT / name).read_bytes()
-        assert not re.search(rb"pypi\.org|pythonhosted|/home/\w|/root/|/work/", content) or name == "tests/test_environment.py", name
+        assert (
+            not re.search(rb"pypi\.org|pythonhosted|/home/\w|/root/|/work/", content)
+            or name == "tests/test_environment.py"
+        ), name

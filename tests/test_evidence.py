@@ -23,12 +23,22 @@ WORLD = ["features", "images", "width", "function", "noise", "leak"]
 def run(command, *more):
     program, script, *flags = command.split()
     assert (program, script) == ("python", "docs/evidence.py")
-    return subprocess.run([sys.executable, script, *flags, *more], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        [sys.executable, script, *flags, *more],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
 
 
 @pytest.fixture(scope="module")
 def commands():
-    return [line for block in re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL) for line in block.splitlines()]
+    return [
+        line
+        for block in re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
+        for line in block.splitlines()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +58,17 @@ def made(tmp_path_factory, commands):
 
 def test_the_page_quotes_what_its_command_prints(made):
     printed = made[1].split("\n\n")
-    assert [re.sub(NUMBER, "#", each).strip() for each in printed] == [re.sub(NUMBER, "#", each).strip() for each in TABLES]
-    for found, quoted in zip(re.findall(NUMBER, made[1]), re.findall(NUMBER, "".join(TABLES)), strict=True):
+    assert [re.sub(NUMBER, "#", each).strip() for each in printed] == [
+        re.sub(NUMBER, "#", each).strip() for each in TABLES
+    ]
+    for found, quoted in zip(
+        re.findall(NUMBER, made[1]), re.findall(NUMBER, "".join(TABLES)), strict=True
+    ):
         last = 10.0 ** -len(quoted.partition(".")[2])
-        assert float(found) == pytest.approx(float(quoted), abs=1.01 * last), (found, quoted)  # another processor rounds otherwise
+        assert float(found) == pytest.approx(float(quoted), abs=1.01 * last), (
+            found,
+            quoted,
+        )  # another processor rounds otherwise
 
 
 def test_every_figure_is_made_small_and_shown_once(made):
@@ -61,11 +78,16 @@ def test_every_figure_is_made_small_and_shown_once(made):
     assert all(path.stat().st_size < 100_000 for path in (ROOT / "docs/evidence").iterdir())
 
 
-def test_level_and_power_are_measured_by_the_command_of_the_page_here_in_few_draws(tmp_path, commands):
+def test_level_and_power_are_measured_by_the_command_of_the_page_here_in_few_draws(
+    tmp_path, commands
+):
     command, draws = commands[1].rsplit(" ", 1)
     assert command.endswith("--level") and (KEPT["draws"] == int(draws)).all()
     run(command, "3", "--features", "made-up n/d 4", "--folder", tmp_path)
-    found, kept = pd.read_csv(tmp_path / "level.csv"), KEPT[KEPT["features"] == "made-up n/d 4"].reset_index(drop=True)
+    found, kept = (
+        pd.read_csv(tmp_path / "level.csv"),
+        KEPT[KEPT["features"] == "made-up n/d 4"].reset_index(drop=True),
+    )
     pd.testing.assert_frame_equal(found[WORLD], kept[WORLD])
     null = found["leak"] == 0
     assert (found["meaning"][null] == 0).all()
@@ -78,11 +100,20 @@ def test_the_kept_table_has_every_world_and_holds_its_level(program):
     assert list(KEPT["features"].unique()) == list(program.FEATURES)
     null, leaks = KEPT[KEPT["leak"] == 0], KEPT[KEPT["leak"] > 0]
     assert set(leaks["leak"]) == set(SHARES[1:]) and (KEPT["draws"] >= 100).all()
-    assert len(null.drop_duplicates(WORLD)) == len(null) == len(program.FEATURES) * null["function"].nunique() * null["noise"].nunique()
+    assert (
+        len(null.drop_duplicates(WORLD))
+        == len(null)
+        == len(program.FEATURES) * null["function"].nunique() * null["noise"].nunique()
+    )
     assert (null["meaning"] <= 0.05).all()
-    excepted = {(name, "quadratic") for name in ("animals_lite0", "made-up n/d 4", "made-up n/d 16 large")}  # as the page says
+    excepted = {
+        (name, "quadratic") for name in ("animals_lite0", "made-up n/d 4", "made-up n/d 16 large")
+    }  # as the page says
     traced = null[null["trace"] > 0.1]
-    assert set(zip(traced["features"], traced["function"], strict=True)) == excepted and (traced["unique_r2"] < 0.005).all()
+    assert (
+        set(zip(traced["features"], traced["function"], strict=True)) == excepted
+        and (traced["unique_r2"] < 0.005).all()
+    )
 
 
 def test_the_remainder_is_that_of_the_workflow(program):

@@ -22,7 +22,13 @@ from singflow.artifacts import shards as sharding
 from singflow.artifacts import tensors as tensor_files
 from singflow.artifacts.tables import BASIS, read_models
 from singflow.config.reading import read_yaml
-from singflow.config.registry import ModelEntry, read_model, read_space, resolve_models, resolve_spaces
+from singflow.config.registry import (
+    ModelEntry,
+    read_model,
+    read_space,
+    resolve_models,
+    resolve_spaces,
+)
 from singflow.config.study import check
 from singflow.data import manifest as data
 from singflow.data.images import FORMATS, Unusable, decode
@@ -42,13 +48,42 @@ from tests.project import ROOT
 MANY = int(os.environ.get("FUZZ", 40))
 bounded = settings(max_examples=MANY, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CLASSES = data.read_classes(ROOT / "config/vocab/imagenet_1k.csv")
-MAGIC = [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\xff\xff\xff\x7fWEBP", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"PAR1"]
+MAGIC = [
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"RIFF\xff\xff\xff\x7fWEBP",
+    b"%!PS-Adobe-3.0 EPSF-3.0\n",
+    b"PAR1",
+]
 BYTES = [b"\0", b"\xff", b"\x1b[31m", b"\n", *MAGIC]
 HARD = [b"\xe2\x80\xa8", b"9" * 5000, b"NaN", b"1e999", b"-" * 99]
 TEXT = [b"\0", b"\xff", b"\x1b", b"\n", b"\r", b'"', b"'", b",", b"../", b"/etc/passwd", *HARD]
-TAGS = [b"!!int ''", b"!!float ''", b"!!bool x", b"!!timestamp x", b"!!binary aaa", b"!!set {a}", b"!!python/name:os.system"]
+TAGS = [
+    b"!!int ''",
+    b"!!float ''",
+    b"!!bool x",
+    b"!!timestamp x",
+    b"!!binary aaa",
+    b"!!set {a}",
+    b"!!python/name:os.system",
+]
 KEYS = [b"<<: ", b"? [a]\n: b\n", b"~: 1\n", b"1: 2\n"]
-YAML = [*TEXT, *TAGS, *KEYS, b"[" * 900, b"{", b"&a [*a]", b"*a", b"2020-13-45", b".nan", b".inf", b"null", b"[]", b"{}", b"- "]
+YAML = [
+    *TEXT,
+    *TAGS,
+    *KEYS,
+    b"[" * 900,
+    b"{",
+    b"&a [*a]",
+    b"*a",
+    b"2020-13-45",
+    b".nan",
+    b".inf",
+    b"null",
+    b"[]",
+    b"{}",
+    b"- ",
+]
 JSON = [*TEXT, b"[" * 2000, b"{", b"}", b"null", b"[]", b"{}", b"-1", b"true", b'"x"', b"0.5"]
 
 
@@ -100,7 +135,9 @@ def judge(path, read, *mends):
         read(path)
     except InputError as error:
         message = str(error)
-        assert str(path) in message and all(line == printable(line) for line in message.split("\n")), message
+        assert str(path) in message and all(
+            line == printable(line) for line in message.split("\n")
+        ), message
         assert not mends or any(mend in message for mend in mends), message
         assert len(message) < 20_000
     else:
@@ -113,12 +150,18 @@ def judge(path, read, *mends):
 
 PHOTO = data.data_root("packaged", ".") / "imagenet_06_609.jpg"
 SMALL = Image.open(PHOTO).resize((60, 40))
-PHOTOS = [*(encoded(SMALL, kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")), PHOTO.read_bytes()]
+PHOTOS = [
+    *(encoded(SMALL, kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")),
+    PHOTO.read_bytes(),
+]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @bounded
-@given(st.sampled_from(PHOTOS).flatmap(lambda photo: damaged(photo, BYTES)), st.sampled_from([10**8, 1000]))
+@given(
+    st.sampled_from(PHOTOS).flatmap(lambda photo: damaged(photo, BYTES)),
+    st.sampled_from([10**8, 1000]),
+)
 def test_a_damaged_photo_is_decoded_or_unusable_for_a_printable_reason(content, max_pixels):
     try:
         image = decode(content, max_pixels)
@@ -132,8 +175,15 @@ SIDES = [1, 2, 49, 50, 51, 100, 2500, 65_000]
 
 
 @bounded
-@given(st.sampled_from(SIDES), st.sampled_from(SIDES), st.sampled_from(["PNG", "BMP", "GIF", "TIFF"]), st.sampled_from([10**8, 10**5]))
-def test_a_photo_of_any_sides_is_one_that_a_tower_can_resize_or_unusable(width, height, kind, max_pixels):
+@given(
+    st.sampled_from(SIDES),
+    st.sampled_from(SIDES),
+    st.sampled_from(["PNG", "BMP", "GIF", "TIFF"]),
+    st.sampled_from([10**8, 10**5]),
+)
+def test_a_photo_of_any_sides_is_one_that_a_tower_can_resize_or_unusable(
+    width, height, kind, max_pixels
+):
     assume(width * height <= 10**7)
     try:
         image = decode(encoded(Image.new("L", (width, height)), kind), max_pixels)
@@ -141,12 +191,20 @@ def test_a_photo_of_any_sides_is_one_that_a_tower_can_resize_or_unusable(width, 
         assert "absurdly " in str(reason)
     else:
         resized = max(image.size) * 256 // min(image.size) * 256
-        assert image.size == (width, height) and width * height <= max_pixels and resized <= 50 * 256**2
+        assert (
+            image.size == (width, height)
+            and width * height <= max_pixels
+            and resized <= 50 * 256**2
+        )
 
 
-@pytest.mark.parametrize("kind", ["EPS", "PDF", "PPM", "JPEG2000", "ICO", "TGA", "PCX", "SGI", "DIB"])
+@pytest.mark.parametrize(
+    "kind", ["EPS", "PDF", "PPM", "JPEG2000", "ICO", "TGA", "PCX", "SGI", "DIB"]
+)
 def test_no_other_format_is_opened_whatever_pillow_can_read(kind):
-    with pytest.raises(Unusable, match=f"not an image, or none of {', '.join(FORMATS)}: convert it"):
+    with pytest.raises(
+        Unusable, match=f"not an image, or none of {', '.join(FORMATS)}: convert it"
+    ):
         decode(encoded(SMALL.convert("RGB"), kind), 10**8)
 
 
@@ -183,7 +241,9 @@ def test_a_study_of_any_numbers_is_refused_or_its_costs_are_reckoned(monkeypatch
     monkeypatch.chdir(ROOT)
     study = read_yaml("params.yaml")
     for _ in range(data.draw(st.integers(1, 3))):
-        section = data.draw(st.sampled_from([name for name, each in study.items() if isinstance(each, dict)]))
+        section = data.draw(
+            st.sampled_from([name for name, each in study.items() if isinstance(each, dict)])
+        )
         key = data.draw(st.sampled_from(sorted(study[section])))
         number = data.draw(NUMBERS)
         study[section][key] = [number] if isinstance(study[section][key], list) else number
@@ -193,12 +253,17 @@ def test_a_study_of_any_numbers_is_refused_or_its_costs_are_reckoned(monkeypatch
         for model, space in zip([None, *models.values()], [None, *spaces.values()], strict=False):
             size = size_of(study, 10**6, model, space)
             for step in COSTS:
-                assert all(0 <= cost(step, size) < 1e16 for cost in (seconds, peak_mb, disk_bytes)), step
+                assert all(
+                    0 <= cost(step, size) < 1e16 for cost in (seconds, peak_mb, disk_bytes)
+                ), step
 
 
 VALUE = st.recursive(
     st.one_of(NUMBERS, st.sampled_from(["112", "bicubic", "center", "", 8, 96, 112])),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.sampled_from(["height", "width", "shortest_edge"]), inner)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.sampled_from(["height", "width", "shortest_edge"]), inner),
+    ),
     max_leaves=4,
 )
 RESNET = "test_resnet.r160_in1k"
@@ -219,8 +284,22 @@ def test_a_transform_of_any_values_is_refused_or_makes_finite_pixels(tmp_path, s
 
     from singflow.towers.views import from_open_clip, from_processor, from_timm
 
-    one = st.sampled_from([112, [3, 96, 64], [0.5, 0.5, 0.5], [0.25, 0.5, 1], {"height": 64, "width": 64}, 0.9, "bicubic"])
-    transform = data.draw(st.dictionaries(st.sampled_from(KEYS_OF[source]), st.one_of(one, VALUE), min_size=1, max_size=3))
+    one = st.sampled_from(
+        [
+            112,
+            [3, 96, 64],
+            [0.5, 0.5, 0.5],
+            [0.25, 0.5, 1],
+            {"height": 64, "width": 64},
+            0.9,
+            "bicubic",
+        ]
+    )
+    transform = data.draw(
+        st.dictionaries(
+            st.sampled_from(KEYS_OF[source]), st.one_of(one, VALUE), min_size=1, max_size=3
+        )
+    )
     entry = {"source": source, "id": "a.b" if source == "timm" else "a/b", "transform": transform}
     entry |= {"dim": 3} if source == "open_clip" else {}
     entry["transform"] = transform | (PROCESSED if source == "transformers" else {})
@@ -237,7 +316,12 @@ def test_a_transform_of_any_values_is_refused_or_makes_finite_pixels(tmp_path, s
         settings_of = {key: each for key, each in changes.items() if key != "image_processor_type"}
         try:
             whole = from_processor(transformers.BitImageProcessor(**settings_of)).whole
-        except (ValueError, TypeError, KeyError, IndexError):  # which load_classifier calls by the model's name
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            IndexError,
+        ):  # which load_classifier calls by the model's name
             return
     assert whole(SMALL.convert("RGB")).isfinite().all()
 
@@ -245,13 +329,23 @@ def test_a_transform_of_any_values_is_refused_or_makes_finite_pixels(tmp_path, s
 # Checkpoints
 
 
-WEIGHTS = {"0.weight": np.ones((4, 3), np.float32), "0.bias": np.ones(4, np.float32), "1.weight": np.ones((2, 4), np.float32)}
+WEIGHTS = {
+    "0.weight": np.ones((4, 3), np.float32),
+    "0.bias": np.ones(4, np.float32),
+    "1.weight": np.ones((2, 4), np.float32),
+}
 OWN = ModelEntry(source="timm", id="a.b", weights="file:mine.pth", classes=2)
 WRAPPED = [
     lambda state: state,
     lambda state: {"model": state, "epoch": 3},
-    lambda state: {"state_dict": {f"module.{name}": each for name, each in state.items()}, "args": argparse.Namespace(lr=0.1)},
-    lambda state: {"teacher": state, "student": {f"backbone.{name}": each for name, each in state.items()}},
+    lambda state: {
+        "state_dict": {f"module.{name}": each for name, each in state.items()},
+        "args": argparse.Namespace(lr=0.1),
+    },
+    lambda state: {
+        "teacher": state,
+        "student": {f"backbone.{name}": each for name, each in state.items()},
+    },
 ]
 
 
@@ -288,11 +382,32 @@ def test_a_damaged_checkpoint_is_loaded_or_refused_and_never_run(tmp_path, kind,
             refused.append(str(error))
             raise
 
-    judge(of(tmp_path, "mine.pth", data.draw(damaged(content, [*BYTES, b"c__builtin__\nexec\n", b"<html>"]))), load)
+    judge(
+        of(
+            tmp_path,
+            "mine.pth",
+            data.draw(damaged(content, [*BYTES, b"c__builtin__\nexec\n", b"<html>"])),
+        ),
+        load,
+    )
     assert not any("weights_only" in each for each in refused)
 
 
-NAMED = st.sampled_from([*WEIGHTS, *(f"module.{name}" for name in WEIGHTS), "model", "ema", "0", "", ".", "a" * 300, "\x1b[31m", 7, None])
+NAMED = st.sampled_from(
+    [
+        *WEIGHTS,
+        *(f"module.{name}" for name in WEIGHTS),
+        "model",
+        "ema",
+        "0",
+        "",
+        ".",
+        "a" * 300,
+        "\x1b[31m",
+        7,
+        None,
+    ]
+)
 SHAPED = st.sampled_from([(), (0,), (4,), (4, 3), (2, 4), (3, 4), (7, 4)])
 
 
@@ -302,14 +417,25 @@ def test_a_checkpoint_of_any_names_shapes_and_nesting_is_loaded_or_refused(tmp_p
     import torch
 
     leaf = st.one_of(SHAPED.map(torch.ones), NUMBERS, st.just("text"))
-    content = data.draw(st.recursive(leaf, lambda inner: st.one_of(st.dictionaries(NAMED, inner, max_size=6), st.lists(inner, max_size=2))))
+    content = data.draw(
+        st.recursive(
+            leaf,
+            lambda inner: st.one_of(
+                st.dictionaries(NAMED, inner, max_size=6), st.lists(inner, max_size=2)
+            ),
+        )
+    )
     torch.save(content, tmp_path / "mine.pth")
     if judge(tmp_path / "mine.pth", load_own):
-        assert all(each.isfinite().all() for each in load_own(tmp_path / "mine.pth").state_dict().values())
+        assert all(
+            each.isfinite().all() for each in load_own(tmp_path / "mine.pth").state_dict().values()
+        )
 
 
 NAMES = ["resnet50", "efficientnet_lite0", "dinov2_large", "dinovit_linear"]
-MODELS = {name: entry for name, entry in read_yaml(ROOT / "config/models.yaml").items() if name in NAMES}
+MODELS = {
+    name: entry for name, entry in read_yaml(ROOT / "config/models.yaml").items() if name in NAMES
+}
 REGISTRIES = {
     "config/models.yaml": (yaml.safe_dump(MODELS).encode(), lambda path: resolve_models(path, NAMES)),
     "config/spaces.yaml": ((ROOT / "config/spaces.yaml").read_bytes(), lambda path: resolve_spaces(path, ["conse_minilm", "clip_vit_l14"])),
@@ -325,12 +451,19 @@ REGISTRIES = {
 @given(st.data())
 def test_a_damaged_registry_or_sidecar_is_read_or_refused(tmp_path, name, data):
     content, read = REGISTRIES[name]
-    judge(of(tmp_path, name, data.draw(damaged(content, YAML if name.endswith("yaml") else JSON))), read)
+    judge(
+        of(tmp_path, name, data.draw(damaged(content, YAML if name.endswith("yaml") else JSON))),
+        read,
+    )
 
 
 def test_aliases_that_stand_for_thousands_of_millions_of_values_are_refused_at_once(tmp_path):
     laughs = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))
-    path = of(tmp_path, "bomb.yaml", f"a0: &a0 [lol]\n{laughs}\nmine: {{source: timm, id: x.y, transform: {{a: *a11}}}}\n".encode())
+    path = of(
+        tmp_path,
+        "bomb.yaml",
+        f"a0: &a0 [lol]\n{laughs}\nmine: {{source: timm, id: x.y, transform: {{a: *a11}}}}\n".encode(),
+    )
     with pytest.raises(InputError, match=r"bomb\.yaml: .*aliases .* write them out"):
         resolve_models(path, ["mine"])
     bomb = yaml.safe_load(path.read_bytes())
@@ -355,12 +488,25 @@ def test_a_damaged_list_is_read_or_refused(tmp_path, name, data):
     judge(of(tmp_path, name, data.draw(damaged(content, TEXT))), read)
 
 
-VALUES = [["a.jpg", "b.jpg"], [1, 2], [1.5, None], [b"a", b"\xff"], [["a"], ["b"]], [True, None], [None, None], ["\0", "../x"]]
+VALUES = [
+    ["a.jpg", "b.jpg"],
+    [1, 2],
+    [1.5, None],
+    [b"a", b"\xff"],
+    [["a"], ["b"]],
+    [True, None],
+    [None, None],
+    ["\0", "../x"],
+]
 COLUMN = st.sampled_from(VALUES)
 
 
 @bounded
-@given(st.dictionaries(st.sampled_from(["path", "label", "class_index", "prompt", "split", "more"]), COLUMN))
+@given(
+    st.dictionaries(
+        st.sampled_from(["path", "label", "class_index", "prompt", "split", "more"]), COLUMN
+    )
+)
 def test_a_table_of_any_types_is_listed_or_refused(tmp_path, columns):
     path = tmp_path / "table.parquet"
     pd.DataFrame(columns).to_parquet(path)
@@ -370,13 +516,18 @@ def test_a_table_of_any_types_is_listed_or_refused(tmp_path, columns):
         assert len(candidates) + len(rejected) == sum(
             any(value is not None for value in row) for row in zip(*columns.values(), strict=True)
         )
-        assert all(not each.path.startswith("/") and ".." not in each.path.split("/") for each in candidates)
+        assert all(
+            not each.path.startswith("/") and ".." not in each.path.split("/")
+            for each in candidates
+        )
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @settings(bounded, max_examples=max(1, MANY // 8))
 @given(st.lists(damaged(PHOTOS[1], BYTES), min_size=1, max_size=3), st.floats(0, 1))
-def test_a_folder_of_damaged_photos_gives_a_whole_manifest_or_none(tmp_path_factory, contents, allowed):
+def test_a_folder_of_damaged_photos_gives_a_whole_manifest_or_none(
+    tmp_path_factory, contents, allowed
+):
     folder = tmp_path_factory.mktemp("run")
     (folder / "cat").mkdir()
     for number, content in enumerate([PHOTOS[1], PHOTOS[0], *contents]):
@@ -384,12 +535,17 @@ def test_a_folder_of_damaged_photos_gives_a_whole_manifest_or_none(tmp_path_fact
     options = {"per_class": None, "folds": 2, "max_pixels": 10**6, "max_rejected_fraction": allowed}
     found, rejected = data.list_folder(folder, CLASSES)
     try:
-        manifest, rejected = data.build_manifest(folder, found, rejected, **options, seed=0, threads=1, progress=lambda items, _: items)
+        manifest, rejected = data.build_manifest(
+            folder, found, rejected, **options, seed=0, threads=1, progress=lambda items, _: items
+        )
     except InputError as error:
         assert "files are unusable" in str(error) and "fix or remove them" in str(error)
     else:
         assert len(manifest) + len(rejected) == 2 + len(contents)
-        assert set(manifest["fold"]) == {0, 1} and (manifest.groupby("sha256")["fold"].nunique() == 1).all()
+        assert (
+            set(manifest["fold"]) == {0, 1}
+            and (manifest.groupby("sha256")["fold"].nunique() == 1).all()
+        )
 
 
 # Artifacts
@@ -397,8 +553,16 @@ def test_a_folder_of_damaged_photos_gives_a_whole_manifest_or_none(tmp_path_fact
 
 NETWORK = Network("mlp3", 3, 4, 5, 0.1)
 LINEAR = {"weight": np.ones((4, 3), np.float32), "bias": np.ones(4, np.float32)}
-SHARD = {"features": np.ones((2, 3), np.float32), "image_id": np.arange(2), "view": np.zeros(2, np.int32)}
-MANIFEST = whole(pd.DataFrame({"image_id": [0, 1], "label": ["a", "b"], "split": ["validation", "train"], "fold": [0, 1]}))
+SHARD = {
+    "features": np.ones((2, 3), np.float32),
+    "image_id": np.arange(2),
+    "view": np.zeros(2, np.int32),
+}
+MANIFEST = whole(
+    pd.DataFrame(
+        {"image_id": [0, 1], "label": ["a", "b"], "split": ["validation", "train"], "fold": [0, 1]}
+    )
+)
 FOLDS = {"fold_weight": np.ones((2, 4, 3), np.float32), "fold_bias": np.ones((2, 4), np.float32)}
 CROSSED = (LINEAR | FOLDS, {"kind": "linear", "folds": "2", "in_sample": "false"})
 TENSORS = {
@@ -430,7 +594,13 @@ def test_damaged_tensors_are_read_or_refused_with_the_mend(tmp_path, name, data)
     content = written(tensor_files.write_tensors, tensors, metadata)(tmp_path)
     path = of(tmp_path, name, data.draw(damaged(content, [*BYTES, *JSON])))
     where = path if name != "shard-00000.safetensors" else tmp_path
-    judge(where, lambda _: read(path), "run the workflow again", "networks.load_network", "name a file of translators/")
+    judge(
+        where,
+        lambda _: read(path),
+        "run the workflow again",
+        "networks.load_network",
+        "name a file of translators/",
+    )
 
 
 FACTS = st.sampled_from(["", "null", "[]", "-1", "0", "1e9", "true", "{", "9" * 30])
@@ -442,7 +612,9 @@ DTYPES = st.sampled_from(["float16", "float32", "float64", "int8", "int64", "uin
 @pytest.mark.parametrize("name", TENSORS)
 @bounded
 @given(st.data())
-def test_tensors_of_other_types_shapes_or_names_and_other_facts_are_refused_with_the_mend(tmp_path, name, data):
+def test_tensors_of_other_types_shapes_or_names_and_other_facts_are_refused_with_the_mend(
+    tmp_path, name, data
+):
     tensors, metadata, read = TENSORS[name]
     changed, facts = dict(tensors), dict(metadata)
     victim = data.draw(st.sampled_from(sorted(tensors)))
@@ -455,7 +627,13 @@ def test_tensors_of_other_types_shapes_or_names_and_other_facts_are_refused_with
     path = tmp_path / name
     tensor_files.write_tensors(path, changed, facts)
     where = path if name != "shard-00000.safetensors" else tmp_path
-    judge(where, lambda _: read(path), "run the workflow again", "networks.load_network", "name a file of translators/")
+    judge(
+        where,
+        lambda _: read(path),
+        "run the workflow again",
+        "networks.load_network",
+        "name a file of translators/",
+    )
 
 
 @bounded
@@ -463,7 +641,10 @@ def test_tensors_of_other_types_shapes_or_names_and_other_facts_are_refused_with
 def test_damaged_tables_of_rows_are_read_or_refused_with_the_mend(tmp_path, data):
     content = written(tables.write_parquet, MANIFEST)(tmp_path)
     path = of(tmp_path, "manifest.parquet", data.draw(damaged(content, BYTES)))
-    by_group, by_label = lambda path: list(tables.iterate_row_groups(path, ["label"])), lambda path: tables.read_rows(path, "label", ["a"])
+    by_group, by_label = (
+        lambda path: list(tables.iterate_row_groups(path, ["label"])),
+        lambda path: tables.read_rows(path, "label", ["a"]),
+    )
     for read in (sharding.read_manifest, sharding.read_index, by_group, by_label):
         judge(path, read, files.MEND)
 
@@ -477,9 +658,18 @@ def test_a_column_that_is_missing_or_of_another_type_is_named_with_the_mend(tmp_
     tables.write_parquet(path, frame)
     tables.read_parquet(path, kind)
     victim = data.draw(st.sampled_from(sorted(contracts.COLUMNS[kind])))
-    other = data.draw(st.sampled_from([letter for letter in values if letter != contracts.COLUMNS[kind][victim]]))
-    tables.write_parquet(path, data.draw(st.sampled_from([frame.drop(columns=victim), frame.assign(**{victim: values[other]})])))
-    with pytest.raises(InputError, match=rf"t\.parquet: has no column '{victim}' of \w+.*: {files.MEND}"):
+    other = data.draw(
+        st.sampled_from([letter for letter in values if letter != contracts.COLUMNS[kind][victim]])
+    )
+    tables.write_parquet(
+        path,
+        data.draw(
+            st.sampled_from([frame.drop(columns=victim), frame.assign(**{victim: values[other]})])
+        ),
+    )
+    with pytest.raises(
+        InputError, match=rf"t\.parquet: has no column '{victim}' of \w+.*: {files.MEND}"
+    ):
         tables.read_parquet(path, kind)
 
 
@@ -490,7 +680,9 @@ def test_an_index_holds_what_is_asked_for_of_the_manifest_and_is_checked_alike(t
     pd.testing.assert_frame_equal(sharding.read_index(path, "sha256"), expected, check_dtype=False)
     assert {*sharding.read_index(path)} == {*sharding.INDEX} < {*MANIFEST}
     tables.write_parquet(path, MANIFEST.drop(columns="sha256"))
-    with pytest.raises(InputError, match=rf"m\.parquet: has no column 'sha256' of texts: {files.MEND}"):
+    with pytest.raises(
+        InputError, match=rf"m\.parquet: has no column 'sha256' of texts: {files.MEND}"
+    ):
         sharding.read_index(path, "sha256")
     tables.write_parquet(path, MANIFEST.assign(image_id=MANIFEST["image_id"] + 1))
     with pytest.raises(InputError, match=r"m\.parquet: image_id does not count 0, 1, 2"):
@@ -511,21 +703,32 @@ def finished(tmp_path_factory):
     ones = {"label": np.eye(2, 4, dtype=np.float32), "concept": np.eye(1, 4, dtype=np.float32)}
     prompts = {f"{kind}_embeddings": each for kind, each in ones.items()}
     templates = {f"{kind}_templates": '["{}"]' for kind in ones}
-    tensor_files.write_tensors(folder / "prompts/s.safetensors", prompts, templates | {"weights_sha256": "x"})
-    files.write_json(folder / "prompts/s.json", {"labels": ["a", "b"], "concepts": ["c"], "targets": []})
+    tensor_files.write_tensors(
+        folder / "prompts/s.safetensors", prompts, templates | {"weights_sha256": "x"}
+    )
+    files.write_json(
+        folder / "prompts/s.json", {"labels": ["a", "b"], "concepts": ["c"], "targets": []}
+    )
     tables.write_parquet(folder / "data/manifest.parquet", MANIFEST)
     facts = {"study": "tiny", "class_names": '["a", "b"]', "weights_sha256": "x"}
     tensor_files.write_tensors(
-        folder / "features/m/head.safetensors", {"weight": np.eye(2, 3, dtype=np.float32), "bias": np.ones(2)}, facts
+        folder / "features/m/head.safetensors",
+        {"weight": np.eye(2, 3, dtype=np.float32), "bias": np.ones(2)},
+        facts,
     )
-    tensor_files.write_tensors(folder / "projectors/m.safetensors", {"null_basis": np.eye(3)[:, 2:]}, {})
+    tensor_files.write_tensors(
+        folder / "projectors/m.safetensors", {"null_basis": np.eye(3)[:, 2:]}, {}
+    )
     files.write_json(folder / "projectors/m.json", {"rule": "exact"})
     tensor_files.write_tensors(folder / "translators/s/m/linear.safetensors", *CROSSED)
     files.write_json(folder / "translators/s/m/linear.json", {"validation_r2": 0.5})
     judged = b"translator,verdict,turn_deg,unique_r2,blind_unique_r2,margin,detectable\ns,m,good,meaning,9.5,0.06,0.001,0.005,0.03\n"
     files.write_bytes(folder / "tables/models.csv", b"space,model," + judged)
     tables.write_parquet(
-        folder / "scores/s/m.parquet", pd.DataFrame({"is_deg": [0.5], "conditional_is_deg": [0.2], "null_energy": [0.1], "as_deg": [1.5]})
+        folder / "scores/s/m.parquet",
+        pd.DataFrame(
+            {"is_deg": [0.5], "conditional_is_deg": [0.2], "null_energy": [0.1], "as_deg": [1.5]}
+        ),
     )
     entry = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"])["conse_minilm"]
     files.write_bytes(folder / "registry/spaces/s.json", entry.model_dump_json().encode())
@@ -573,7 +776,10 @@ def test_a_damaged_release_is_read_or_refused(tmp_path, data):
     import torch
 
     torch.save({name: torch.from_numpy(each) for name, each in LINEAR.items()}, tmp_path / "t.pt")
-    for name, content, pieces in (("t.pt", (tmp_path / "t.pt").read_bytes(), BYTES), ("metadata.yaml", RELEASE, YAML)):
+    for name, content, pieces in (
+        ("t.pt", (tmp_path / "t.pt").read_bytes(), BYTES),
+        ("metadata.yaml", RELEASE, YAML),
+    ):
         if data.draw(st.booleans()):
             of(tmp_path, name, data.draw(damaged(content, pieces)))
         elif name == "metadata.yaml":
@@ -586,8 +792,15 @@ def test_a_damaged_release_is_read_or_refused(tmp_path, data):
 
 HEAD = {"weight": np.eye(2, 3, dtype=np.float32), "bias": np.ones(2)}
 NAMES_OF_TEXTS = {"labels": ["a", "b"], "concepts": ["c"], "targets": []}
-EMBEDDED = {"label_embeddings": np.eye(2, 4, dtype=np.float32), "concept_embeddings": np.eye(1, 4, dtype=np.float32)}
-RANDOM = dict.fromkeys(contracts.COLUMNS["controls"], 0.5) | {"image_id": [0, 1], "dimension": 1, "subspace": "random"}
+EMBEDDED = {
+    "label_embeddings": np.eye(2, 4, dtype=np.float32),
+    "concept_embeddings": np.eye(1, 4, dtype=np.float32),
+}
+RANDOM = dict.fromkeys(contracts.COLUMNS["controls"], 0.5) | {
+    "image_id": [0, 1],
+    "dimension": 1,
+    "subspace": "random",
+}
 SPELLED = dict.fromkeys(["class_embeddings", "other_embeddings"], np.eye(2, 4, dtype=np.float32))
 TESTED = dict.fromkeys(contracts.COLUMNS["evidence_images"], 0.5) | {"image_id": [0, 1]}
 ARTIFACTS = {
@@ -614,8 +827,18 @@ SPOILT = [
     ("measure_null_removal", "controls.parquet", pd.DataFrame(RANDOM | {"dimension": 2})),
     ("measure_null_removal", "evidence.parquet", pd.DataFrame(TESTED | {"image_id": [0, 2]})),
     ("measure_null_removal", "evidence.parquet", pd.DataFrame(TESTED).drop(columns="floor_is_deg")),
-    ("measure_evidence", "classes.safetensors", {"class_embeddings": SPELLED["class_embeddings"]}, {}),
-    ("measure_evidence", "classes.safetensors", SPELLED | {"other_embeddings": np.full((2, 4), np.nan, np.float32)}, {}),
+    (
+        "measure_evidence",
+        "classes.safetensors",
+        {"class_embeddings": SPELLED["class_embeddings"]},
+        {},
+    ),
+    (
+        "measure_evidence",
+        "classes.safetensors",
+        SPELLED | {"other_embeddings": np.full((2, 4), np.nan, np.float32)},
+        {},
+    ),
     ("measure_evidence", "basis.safetensors", {"null_basis": np.eye(3)[0]}, {}),
 ]
 SHARED = {"manifest": "manifest.parquet", "features": "features", "shards": 1, "threads": 1}
@@ -630,42 +853,90 @@ FIT = {
     "space": "s",
     "embeddings": "features",
 }
-SCAN = {"projector": "basis.safetensors", "translator": "linear.safetensors", "texts": "prompts.safetensors", "names": "names.json"}
+SCAN = {
+    "projector": "basis.safetensors",
+    "translator": "linear.safetensors",
+    "texts": "prompts.safetensors",
+    "names": "names.json",
+}
 HEADED = {"head": "head.safetensors"}
 SCORE = HEADED | {"controls": "controls.parquet", "evidence": "evidence.parquet"}
 WRITTEN = {name: f"out/{name}" for name in ("report", "planted", "words", "images")}
-TEST = {"margin": 0.005, "draws": 2, "confidence": 0.95, "seed": 0, "classes": "classes.safetensors"}
+TEST = {
+    "margin": 0.005,
+    "draws": 2,
+    "confidence": 0.95,
+    "seed": 0,
+    "classes": "classes.safetensors",
+}
 FLAGS = {
     "fit_translator": FIT | {"translator": "out/x", "report": "out/y"},
     "scan_concepts": SCAN | {"output": "out/x"},
     "measure_zero_shot": SCAN | {"embeddings": "features", "output": "out/x"},
     "measure_null_removal": SCAN | SCORE | {"output": "out/x"},
-    "measure_evidence": {name: FIT[name] for name in FIT if name not in ("kind", "imported")} | SCAN | HEADED | TEST | WRITTEN,
+    "measure_evidence": {name: FIT[name] for name in FIT if name not in ("kind", "imported")}
+    | SCAN
+    | HEADED
+    | TEST
+    | WRITTEN,
 }
 
 
-@pytest.mark.parametrize("script, victim, content", [(script, victim, content) for script, victim, *content in SPOILT])
+@pytest.mark.parametrize(
+    "script, victim, content", [(script, victim, content) for script, victim, *content in SPOILT]
+)
 def test_a_script_ends_with_one_message_and_writes_nothing(tmp_path, script, victim, content):
     for name, (write, *whole_content) in ARTIFACTS.items():
         write(tmp_path / name, *(content if name == victim else whole_content))
     flags = SHARED | FLAGS[script]
-    words = [word for name, value in flags.items() for word in (f"--{name}", *([] if value is None else [str(value)]))]
+    words = [
+        word
+        for name, value in flags.items()
+        for word in (f"--{name}", *([] if value is None else [str(value)]))
+    ]
     done = warm.run(ROOT / f"scripts/{script}.py", *words, cwd=tmp_path)
-    assert done.returncode == 1 and done.stderr.startswith(f"error: {victim}: ") and files.MEND in done.stderr, done.stderr
+    assert (
+        done.returncode == 1
+        and done.stderr.startswith(f"error: {victim}: ")
+        and files.MEND in done.stderr
+    ), done.stderr
     assert done.stderr.count("\n") == 1 and not list(tmp_path.rglob("out/*"))
 
 
 # Folders and tables as people and their machines leave them
 
 
-LITTER = ["Thumbs.db", "desktop.ini", ".DS_Store", "._1.png", "__MACOSX", ".thumbnails", "@eaDir", ".ipynb_checkpoints", "tHUMBS.dB"]
+LITTER = [
+    "Thumbs.db",
+    "desktop.ini",
+    ".DS_Store",
+    "._1.png",
+    "__MACOSX",
+    ".thumbnails",
+    "@eaDir",
+    ".ipynb_checkpoints",
+    "tHUMBS.dB",
+]
 PARTS = st.sampled_from(["cat", "Dog_house", "train", "Val", "a b", "é", *LITTER])
-ABSENT_ROOTS = st.sampled_from(["", "photos/", "old/photos/", "/mnt/x/", "C:\\photos\\", "x" * 300 + "/", "a/../", "\\\\server\\share\\"])
+ABSENT_ROOTS = st.sampled_from(
+    [
+        "",
+        "photos/",
+        "old/photos/",
+        "/mnt/x/",
+        "C:\\photos\\",
+        "x" * 300 + "/",
+        "a/../",
+        "\\\\server\\share\\",
+    ]
+)
 
 
 @bounded
 @given(st.sets(st.lists(PARTS, min_size=1, max_size=3).map("/".join), max_size=6), st.booleans())
-def test_whatever_lies_about_is_a_class_a_reject_or_skipped_as_litter(tmp_path_factory, folders, loose):
+def test_whatever_lies_about_is_a_class_a_reject_or_skipped_as_litter(
+    tmp_path_factory, folders, loose
+):
     root = tmp_path_factory.mktemp("tree")
     for folder in folders:
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -680,12 +951,32 @@ def test_whatever_lies_about_is_a_class_a_reject_or_skipped_as_litter(tmp_path_f
     for found, rejected in listed:
         paths = [each.path for each in found] + [path for path, _ in rejected]
         litter = {name.lower() for name in LITTER}
-        wanted = {str(path.relative_to(root)) for path in [*root.rglob("1.png"), *root.glob("loose.png")]}
-        assert sorted(paths) == sorted(path for path in wanted if not litter & {name.lower() for name in path.split("/")})
+        wanted = {
+            str(path.relative_to(root)) for path in [*root.rglob("1.png"), *root.glob("loose.png")]
+        }
+        assert sorted(paths) == sorted(
+            path for path in wanted if not litter & {name.lower() for name in path.split("/")}
+        )
 
 
 CELLS = st.sampled_from(
-    ["", " ", "cat", "my_cat", "a, b", "a;b", "a\tb", 'say "x"', "Val", "TRAIN", "test", "1", "-1", ".DS_Store", "b.jpg"]
+    [
+        "",
+        " ",
+        "cat",
+        "my_cat",
+        "a, b",
+        "a;b",
+        "a\tb",
+        'say "x"',
+        "Val",
+        "TRAIN",
+        "test",
+        "1",
+        "-1",
+        ".DS_Store",
+        "b.jpg",
+    ]
 )
 
 
@@ -697,7 +988,9 @@ CELLS = st.sampled_from(
     st.sampled_from(["", "\ufeff", "\n\n", ",,\n", "sep=;\n", "PK\x03\x04", "PAR1"]),
     st.sampled_from(["utf-8", "utf-16", "cp1252"]),
 )
-def test_a_table_of_a_spreadsheet_is_listed_or_refused_by_name(tmp_path, header, rows, separator, start, encoding):
+def test_a_table_of_a_spreadsheet_is_listed_or_refused_by_name(
+    tmp_path, header, rows, separator, start, encoding
+):
     text = io.StringIO()
     csv.writer(text, delimiter=separator).writerows([header, *rows])
     path = of(tmp_path, "table.csv", (start + text.getvalue()).encode(encoding, "replace"))
@@ -705,21 +998,44 @@ def test_a_table_of_a_spreadsheet_is_listed_or_refused_by_name(tmp_path, header,
     judge(path, lambda path: listed.append(data.list_table(path, "label", CLASSES)))
     for found, rejected in listed:
         assert 0 < len(found) + len(rejected) <= sum(any(map(str.strip, row)) for row in rows)
-        assert all("_" not in each.label and each.split in ("", "train", "validation") for each in found)
+        assert all(
+            "_" not in each.label and each.split in ("", "train", "validation") for each in found
+        )
 
 
 @bounded
-@given(st.lists(st.tuples(ABSENT_ROOTS, st.sampled_from(["cat/a.png", "a.png", "cat\\a.png", "b.png"])), min_size=1, max_size=30))
+@given(
+    st.lists(
+        st.tuples(ABSENT_ROOTS, st.sampled_from(["cat/a.png", "a.png", "cat\\a.png", "b.png"])),
+        min_size=1,
+        max_size=30,
+    )
+)
 def test_paths_that_lead_nowhere_take_a_few_printable_lines(tmp_path, paths):
     of(tmp_path / "photos", "a.png", b"x")
     table = tmp_path / "table.csv"
-    pd.DataFrame({"path": [prefix + path for prefix, path in paths], "label": "cat"}).to_csv(table, index=False)
+    pd.DataFrame({"path": [prefix + path for prefix, path in paths], "label": "cat"}).to_csv(
+        table, index=False
+    )
     found, rejected = data.list_table(table, "label", CLASSES)
-    options = {"per_class": None, "folds": 2, "max_pixels": 10**6, "max_rejected_fraction": 0.0, "seed": 0, "threads": 1}
+    options = {
+        "per_class": None,
+        "folds": 2,
+        "max_pixels": 10**6,
+        "max_rejected_fraction": 0.0,
+        "seed": 0,
+        "threads": 1,
+    }
     with pytest.raises(data.Refusal) as refused:
-        data.build_manifest(tmp_path / "photos", found, rejected, **options, progress=lambda items, _: items)
+        data.build_manifest(
+            tmp_path / "photos", found, rejected, **options, progress=lambda items, _: items
+        )
     lines = str(refused.value).split("\n")
-    assert len(lines) < 10 and all(line == printable(line) for line in lines) and len(refused.value.rejected) == len(paths)
+    assert (
+        len(lines) < 10
+        and all(line == printable(line) for line in lines)
+        and len(refused.value.rejected) == len(paths)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -744,25 +1060,51 @@ def few(tmp_path_factory):
     st.integers(0, 9),
 )
 def test_no_content_is_on_both_sides_of_a_split_or_in_two_folds(few, files, per_class, folds, seed):
-    found = [data.Candidate(f"{copy} of {number}", label, -1, "", split) for (number, copy), (split, label) in files.items()]
-    options = {"max_pixels": 100, "max_rejected_fraction": 0.0, "threads": 1, "progress": lambda items, _: items}
+    found = [
+        data.Candidate(f"{copy} of {number}", label, -1, "", split)
+        for (number, copy), (split, label) in files.items()
+    ]
+    options = {
+        "max_pixels": 100,
+        "max_rejected_fraction": 0.0,
+        "threads": 1,
+        "progress": lambda items, _: items,
+    }
     try:
-        manifest, rejected = data.build_manifest(few, found, [], per_class=per_class, folds=folds, seed=seed, **options)
+        manifest, rejected = data.build_manifest(
+            few, found, [], per_class=per_class, folds=folds, seed=seed, **options
+        )
     except InputError:
         return
     assert (manifest.groupby("sha256")[["split", "fold"]].nunique() == 1).all(axis=None)
-    assert sorted([*manifest["path"], *(path for path, _ in rejected)]) == sorted(each.path for each in found)
+    assert sorted([*manifest["path"], *(path for path, _ in rejected)]) == sorted(
+        each.path for each in found
+    )
     given = {each.path: each.split for each in found}
     assert all(given[row.path] in ("", row.split) for row in manifest.itertuples())
 
 
 @bounded
-@given(st.lists(st.sampled_from(["cat", "Dog", "sea_lion", "sea lion", " ", "", "\t", "\x1b", "DOG", "œuf"]), max_size=6))
+@given(
+    st.lists(
+        st.sampled_from(
+            ["cat", "Dog", "sea_lion", "sea lion", " ", "", "\t", "\x1b", "DOG", "œuf"]
+        ),
+        max_size=6,
+    )
+)
 def test_a_list_is_read_alike_from_a_file_and_written_out(tmp_path, names):
     path = of(tmp_path, "list.txt", "\n".join(names).encode())
     while names and not names[-1].strip():
         names.pop()
-    read = judge(path, read_vocabulary, "write one phrase a line", "remove it", "remove them", "rename or remove one of them")
+    read = judge(
+        path,
+        read_vocabulary,
+        "write one phrase a line",
+        "remove it",
+        "remove them",
+        "rename or remove one of them",
+    )
     try:
         ModelEntry(source="timm", id="a.b", class_names=names)
     except ValueError:
@@ -780,8 +1122,20 @@ def packed(path):
     if path.suffix == ".parquet":
         made.write_rows(path, contents, [0, 1, 2, 0, 1, 2], ["cat", "dog", "goldfish"])
     else:
-        stated = {f"shard/{number}.{ending}": b"%d" % number for number in range(6) for ending in ("cls", "json") if path.stem == "stated"}
-        made.pack(path, {f"{('cat', 'dog')[number % 2]}/{number}.png": each for number, each in enumerate(contents)} | stated)
+        stated = {
+            f"shard/{number}.{ending}": b"%d" % number
+            for number in range(6)
+            for ending in ("cls", "json")
+            if path.stem == "stated"
+        }
+        made.pack(
+            path,
+            {
+                f"{('cat', 'dog')[number % 2]}/{number}.png": each
+                for number, each in enumerate(contents)
+            }
+            | stated,
+        )
     return path.read_bytes()
 
 
@@ -791,7 +1145,14 @@ TAR_NUMBERS = [
     b"\xff" * 12,
     b"\x80" + bytes(10) + b"\x7f",
 ]  # sizes, as they are written
-HEADERS = [b"\0" * 512, b"ustar\x0000", *TAR_NUMBERS, *(b"LKxgSXV21345670"[i : i + 1] for i in range(15)), b"../../etc/passwd", *BYTES]
+HEADERS = [
+    b"\0" * 512,
+    b"ustar\x0000",
+    *TAR_NUMBERS,
+    *(b"LKxgSXV21345670"[i : i + 1] for i in range(15)),
+    b"../../etc/passwd",
+    *BYTES,
+]
 
 
 def resealed(content):
@@ -808,7 +1169,9 @@ def resealed(content):
 @pytest.mark.parametrize("name", ["tree.tar", "stated.tar", "rows.parquet"])
 @bounded
 @given(st.data())
-def test_a_damaged_archive_is_refused_by_name_or_its_damaged_images_are_rejected(tmp_path, name, data_):
+def test_a_damaged_archive_is_refused_by_name_or_its_damaged_images_are_rejected(
+    tmp_path, name, data_
+):
     path = tmp_path / name
     content = data_.draw(damaged(packed(path), HEADERS))
     path.write_bytes(resealed(content) if data_.draw(st.booleans()) else content)
@@ -819,7 +1182,13 @@ def test_a_damaged_archive_is_refused_by_name_or_its_damaged_images_are_rejected
         return
     assert found or rejected
     for image in found:
-        assert image.archive == name and image.path.startswith(f"{name}/") and ".." not in image.path.split("/")
+        assert (
+            image.archive == name
+            and image.path.startswith(f"{name}/")
+            and ".." not in image.path.split("/")
+        )
         seen = data.inspect(tmp_path, image, 10**6)
         assert isinstance(seen, data.Inspected) or (seen and seen == printable(seen))
-    assert all(reason == printable(reason) and where == printable(where) for where, reason in rejected)
+    assert all(
+        reason == printable(reason) and where == printable(where) for where, reason in rejected
+    )

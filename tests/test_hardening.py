@@ -20,7 +20,14 @@ from singflow.artifacts import files
 from singflow.config.reading import read_yaml
 from singflow.config.study import Study, check, settle
 from singflow.data.images import FORMATS, read_unchanged
-from singflow.data.manifest import Candidate, build_manifest, inspect, list_folder, list_table, read_classes
+from singflow.data.manifest import (
+    Candidate,
+    build_manifest,
+    inspect,
+    list_folder,
+    list_table,
+    read_classes,
+)
 from singflow.data.vocabulary import read_vocabulary
 from singflow.errors import InputError
 from singflow.photo.towers import open_image
@@ -37,7 +44,9 @@ CLASSES = read_classes(ROOT / "config/vocab/imagenet_1k.csv")
 def run(program, *arguments, **options):
     """A program in a process whose coverage is not measured, so that it writes no other file."""
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    variables = {
+        name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")
+    }
     return subprocess.run(command, capture_output=True, text=True, env=variables, **options)
 
 
@@ -65,7 +74,10 @@ OTHER_USER = "import os; os.getuid() or os.setuid(65534)"
 
 def refused(done, path):
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    assert f"error: {path}: cannot be written, " in done.stderr and "then run the same again" in done.stderr
+    assert (
+        f"error: {path}: cannot be written, " in done.stderr
+        and "then run the same again" in done.stderr
+    )
 
 
 def test_a_file_that_the_disk_has_no_room_for_is_named_and_the_old_one_stays(tmp_path):
@@ -77,7 +89,11 @@ def test_a_file_that_the_disk_has_no_room_for_is_named_and_the_old_one_stays(tmp
 
 def test_a_log_that_the_disk_has_no_room_for_stops_nothing(tmp_path):
     done = run(SCRIPT.replace("BEFORE", ""), "--output", tmp_path / "file", "--log", "/dev/full")
-    assert done.returncode == 0 and done.stderr == "at work\n" and (tmp_path / "file").stat().st_size == 100_000
+    assert (
+        done.returncode == 0
+        and done.stderr == "at work\n"
+        and (tmp_path / "file").stat().st_size == 100_000
+    )
 
 
 def test_a_results_folder_that_may_not_be_written_to_is_named(tmp_path):
@@ -91,10 +107,18 @@ def test_a_results_folder_that_may_not_be_written_to_is_named(tmp_path):
 @pytest.mark.parametrize("flag", ["output", "log"])
 def test_a_results_folder_that_is_a_file_is_named(tmp_path, flag):
     (tmp_path / "file").write_bytes(b"in the way")
-    flags = {"output": tmp_path / "out", "log": tmp_path / "run.log"} | {flag: tmp_path / "file/below"}
-    done = run(SCRIPT.replace("BEFORE", ""), *(word for name, value in flags.items() for word in (f"--{name}", value)))
+    flags = {"output": tmp_path / "out", "log": tmp_path / "run.log"} | {
+        flag: tmp_path / "file/below"
+    }
+    done = run(
+        SCRIPT.replace("BEFORE", ""),
+        *(word for name, value in flags.items() for word in (f"--{name}", value)),
+    )
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert f"error: {flags[flag]}: cannot be written" in done.stderr and not (tmp_path / "out").exists()
+    assert (
+        f"error: {flags[flag]}: cannot be written" in done.stderr
+        and not (tmp_path / "out").exists()
+    )
 
 
 # Rivals
@@ -142,7 +166,9 @@ def test_whatever_the_clock_says_content_alone_decides(tmp_path, then):
     litter.touch()
     for each in [*tmp_path.rglob("*")]:
         os.utime(each, (then, then))
-    assert read_unchanged(tmp_path, SimpleNamespace(path="a.png", sha256=seen.sha256), 100).size == (4, 4)
+    assert read_unchanged(
+        tmp_path, SimpleNamespace(path="a.png", sha256=seen.sha256), 100
+    ).size == (4, 4)
     cache(["a", "b"])
     assert embedded == ["a", "b"]
     files.write_bytes(tmp_path / "artifact", b"whole")
@@ -178,17 +204,24 @@ def work_of_listing(tmp_path, *sizes):
             if number % 10_000 < 10:
                 Image.new("RGB", (1, 1), (number % 10_000, 0, 0)).save(folder / f"{number:06d}.png")
             else:
-                os.link(folder / f"{number - number % 10_000 + number % 10:06d}.png", folder / f"{number:06d}.png")
+                os.link(
+                    folder / f"{number - number % 10_000 + number % 10:06d}.png",
+                    folder / f"{number:06d}.png",
+                )
         options = {"per_class": 100, "folds": 5, "max_pixels": 100, "max_rejected_fraction": 0.0}
         progress = {"progress": lambda items, _: items}
         found = {}
 
         def build(root=folder.parent, options=options | progress, found=found):
             listed, rejected = list_folder(root, CLASSES)
-            found["manifest"], found["rejected"] = build_manifest(root, listed, rejected, **options, seed=0, threads=1)
+            found["manifest"], found["rejected"] = build_manifest(
+                root, listed, rejected, **options, seed=0, threads=1
+            )
 
         work[n] = calls(build)
-        assert len(found["manifest"]) == 100 and len(found["manifest"]) + len(found["rejected"]) == n
+        assert (
+            len(found["manifest"]) == 100 and len(found["manifest"]) + len(found["rejected"]) == n
+        )
     return work
 
 
@@ -203,8 +236,13 @@ def test_the_work_of_listing_and_drawing_grows_no_faster_than_the_files(tmp_path
 def test_a_file_larger_than_any_image_of_max_pixels_is_not_read(tmp_path):
     with (tmp_path / "sparse.png").open("wb") as file:
         file.truncate(2**42)
-    assert inspect(tmp_path, Candidate("sparse.png", "", -1, ""), 10**8) == f"absurdly large: {2**42} bytes, data.max_pixels is {10**8}"
-    with pytest.raises(InputError, match=r"sparse\.png: absurdly large: .* run build_manifest again"):
+    assert (
+        inspect(tmp_path, Candidate("sparse.png", "", -1, ""), 10**8)
+        == f"absurdly large: {2**42} bytes, data.max_pixels is {10**8}"
+    )
+    with pytest.raises(
+        InputError, match=r"sparse\.png: absurdly large: .* run build_manifest again"
+    ):
         read_unchanged(tmp_path, SimpleNamespace(path="sparse.png", sha256="0"), 10**8)
 
 
@@ -215,14 +253,25 @@ def test_a_table_reaches_out_of_the_root_by_nothing_but_links_that_lie_in_it(tmp
     names = ["linked.png", "../outside.png", str(tmp_path / "outside.png"), "x/../../outside.png"]
     (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{name},cat\n" for name in names))
     found, rejected = list_table(tmp_path / "t.csv", "label", CLASSES)
-    assert [each.path for each in found] == ["linked.png"] and [path for path, _ in rejected] == names[1:]
+    assert [each.path for each in found] == ["linked.png"] and [
+        path for path, _ in rejected
+    ] == names[1:]
 
 
 # No input becomes code
 
 
 FORBIDDEN_IMPORTS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-FORBIDDEN_CALLS = {"eval", "exec", "compile", "os.system", "os.popen", "pd.read_pickle", "yaml.unsafe_load", "yaml.full_load"}
+FORBIDDEN_CALLS = {
+    "eval",
+    "exec",
+    "compile",
+    "os.system",
+    "os.popen",
+    "pd.read_pickle",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+}
 
 
 def faults(tree):
@@ -230,7 +279,9 @@ def faults(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = {alias.name for alias in node.names} | {getattr(node, "module", None) or ""}
-            yield from ((node.lineno, name) for name in names if name.split(".")[0] in FORBIDDEN_IMPORTS)
+            yield from (
+                (node.lineno, name) for name in names if name.split(".")[0] in FORBIDDEN_IMPORTS
+            )
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             words = {word.arg: ast.unparse(word.value) for word in node.keywords}
@@ -239,25 +290,44 @@ def faults(tree):
                 words.get("shell", "False") == "False",
                 words.get("allow_pickle", "False") == "False",
                 name != "torch.load" or words.get("weights_only") == "True",
-                name not in ("yaml.load", "yaml.load_all") or [ast.unparse(each) for each in node.args[1:]] == ["_Loader"],
+                name not in ("yaml.load", "yaml.load_all")
+                or [ast.unparse(each) for each in node.args[1:]] == ["_Loader"],
                 words.get("weights_only", "True") == "True",
                 words.get("trust_remote_code", "False") == "False",
             ]
-            if not all(safe) and not (name == "yaml.load" and ast.unparse(node.args[0]) in ("path", "file")):  # ruamel's, round-trip
+            if not all(safe) and not (
+                name == "yaml.load" and ast.unparse(node.args[0]) in ("path", "file")
+            ):  # ruamel's, round-trip
                 yield node.lineno, name
 
 
 def test_no_program_reads_pickles_evaluates_text_or_starts_a_shell():
     programs = [*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
-    found = {path.name: list(faults(ast.parse(path.read_text(encoding="utf-8")))) for path in programs}
+    found = {
+        path.name: list(faults(ast.parse(path.read_text(encoding="utf-8")))) for path in programs
+    }
     assert not {name: each for name, each in found.items() if each}
     assert "class _Loader(yaml.SafeLoader)" in (ROOT / "src/singflow/config/reading.py").read_text()
     for module in ("config/public", "engines/stages"):
-        assert re.search(r"yaml = YAML\(\)", (ROOT / f"src/singflow/{module}.py").read_text()), module
+        assert re.search(r"yaml = YAML\(\)", (ROOT / f"src/singflow/{module}.py").read_text()), (
+            module
+        )
 
 
-LOADERS = ["import pickle", "from joblib import load", "torch.load(p)", "torch.load(p, weights_only=False)", "f(p, allow_pickle=True)"]
-RUNNERS = ["yaml.load(t, yaml.Loader)", "eval(t)", "subprocess.run(t, shell=True)", "os.system(t)", "f(n, trust_remote_code=True)"]
+LOADERS = [
+    "import pickle",
+    "from joblib import load",
+    "torch.load(p)",
+    "torch.load(p, weights_only=False)",
+    "f(p, allow_pickle=True)",
+]
+RUNNERS = [
+    "yaml.load(t, yaml.Loader)",
+    "eval(t)",
+    "subprocess.run(t, shell=True)",
+    "os.system(t)",
+    "f(n, trust_remote_code=True)",
+]
 
 
 @pytest.mark.parametrize("text", LOADERS + RUNNERS)
@@ -292,15 +362,35 @@ def test_what_stands_in_a_command_unquoted_is_a_name_a_number_or_a_choice():
             if place not in Study.model_fields and "." not in place:
                 raise AssertionError(place)
             kind = kind_of(place)
-            plain = kind in (int, float) or get_origin(kind) is Literal or (isinstance(kind, type) and hasattr(kind, "model_fields"))
-            lists = get_origin(kind) is list or place in ("models", "spaces")  # flags, which DVC quotes, or names
+            plain = (
+                kind in (int, float)
+                or get_origin(kind) is Literal
+                or (isinstance(kind, type) and hasattr(kind, "model_fields"))
+            )
+            lists = get_origin(kind) is list or place in (
+                "models",
+                "spaces",
+            )  # flags, which DVC quotes, or names
             assert plain or lists or quote, f"{place} in {command}"
     assert "data.classes" in seen and "study" in seen
 
 
 PARAMS = read_yaml(ROOT / "params.yaml")
-WORDS = ["$(touch x)", "`touch x`", "; rm -rf ~", "a && b", '"; touch x; "', "--help", "${HOME}", "{input}", "a\nb", "timm/../x"]
-HOSTILE = st.text(alphabet="ab/.-_ ;&|<>$`\"'\\*?~!#%(){}[]\n\t\0é", max_size=12) | st.sampled_from(WORDS)
+WORDS = [
+    "$(touch x)",
+    "`touch x`",
+    "; rm -rf ~",
+    "a && b",
+    '"; touch x; "',
+    "--help",
+    "${HOME}",
+    "{input}",
+    "a\nb",
+    "timm/../x",
+]
+HOSTILE = st.text(alphabet="ab/.-_ ;&|<>$`\"'\\*?~!#%(){}[]\n\t\0é", max_size=12) | st.sampled_from(
+    WORDS
+)
 
 
 def accepted(**changes):
@@ -322,10 +412,17 @@ def test_names_that_are_accepted_are_single_plain_words_and_paths_survive_double
     names = {"study": word, "spaces": [word]}
     for key, value in names.items():
         if accepted(**{key: value}):
-            assert shlex.quote(word) == word and "/" not in word and word not in (".", "..") and not word.startswith("-")
+            assert (
+                shlex.quote(word) == word
+                and "/" not in word
+                and word not in (".", "..")
+                and not word.startswith("-")
+            )
     model = {"models": [word], "comparison.models": [], "pictures.closeup": word}
     if accepted(**model):
-        assert shlex.quote(word) == word and not word.startswith("-") and ".." not in word.split("/")
+        assert (
+            shlex.quote(word) == word and not word.startswith("-") and ".." not in word.split("/")
+        )
     for key in ("data.root", "data.table", "data.classes", "concepts.vocabulary", "prompts.cache"):
         if accepted(**{key: word}):
             assert shlex.split(f'x "{word}"') == ["x", word] and not set(word) & set("$`\n\0")
@@ -334,8 +431,14 @@ def test_names_that_are_accepted_are_single_plain_words_and_paths_survive_double
 def test_every_command_of_the_package_is_a_list_of_words():
     for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("subprocess.run", "subprocess.Popen", "subprocess.check_output"):
-                assert not isinstance(node.args[0], ast.Constant | ast.JoinedStr), f"{path.name}:{node.lineno}"
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "subprocess.run",
+                "subprocess.Popen",
+                "subprocess.check_output",
+            ):
+                assert not isinstance(node.args[0], ast.Constant | ast.JoinedStr), (
+                    f"{path.name}:{node.lineno}"
+                )
 
 
 # Words of messages
@@ -370,7 +473,9 @@ LISTS = {
 
 @pytest.mark.parametrize("name", LISTS)
 @pytest.mark.parametrize("device", [None, "/dev/zero", "/dev/urandom", "/dev/stdin"])
-def test_a_pipe_or_a_device_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path, name, device):
+def test_a_pipe_or_a_device_in_place_of_a_file_is_refused_and_not_waited_for(
+    tmp_path, name, device
+):
     path = tmp_path / name
     if device:
         path.symlink_to(device)
@@ -387,5 +492,7 @@ def test_a_pipe_that_a_study_names_is_refused_before_its_first_step(tmp_path, mo
     section, key = place.split(".")
     study = read_yaml("params.yaml")
     study[section][key] = str(tmp_path / "pipe")
-    with pytest.raises(InputError, match="pipe: not a regular file, but a pipe or a device: name a file"):
+    with pytest.raises(
+        InputError, match="pipe: not a regular file, but a pipe or a device: name a file"
+    ):
         settle(study, "params.yaml")

@@ -64,7 +64,9 @@ class Selection(Command):
         dict of dict
             space -> model -> what `make` gives.
         """
-        return {space: {model: make(space, model) for model in self.models} for space in self.spaces}
+        return {
+            space: {model: make(space, model) for model in self.models} for space in self.spaces
+        }
 
 
 Flags = TypeVar("Flags", bound=Command)
@@ -95,7 +97,9 @@ def _readers_permitting() -> Iterator[None]:
         try:
             sys.stdout.flush()
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+            )  # Python flushes once more when it ends
             sys.exit(128 + signal.SIGPIPE)
 
 
@@ -117,21 +121,40 @@ def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[
     ------
     None
     """
-    gc.set_threshold(100_000, 50, 50)  # at Python's own, seeking garbage takes a quarter of the time of loading libraries
+    gc.set_threshold(
+        100_000, 50, 50
+    )  # at Python's own, seeking garbage takes a quarter of the time of loading libraries
     _heed_signals()
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     logging.raiseExceptions = False  # a line that the log has no room for is on the terminal
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[logging.StreamHandler(sys.stderr)], force=True)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[logging.StreamHandler(sys.stderr)],
+        force=True,
+    )
     try:
         if log_file:
             log_file.parent.mkdir(parents=True, exist_ok=True)
             log.root.addHandler(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
     except OSError as error:
-        log.error("error: %s: cannot be written (%s): see to its folder, then run the same again", log_file, error.strerror)
+        log.error(
+            "error: %s: cannot be written (%s): see to its folder, then run the same again",
+            log_file,
+            error.strerror,
+        )
         sys.exit(1)
     logging.captureWarnings(True)
-    for noisy in ("httpx", "httpx2", "urllib3", "filelock", "fontTools", "sentence_transformers", "timm"):
+    for noisy in (
+        "httpx",
+        "httpx2",
+        "urllib3",
+        "filelock",
+        "fontTools",
+        "sentence_transformers",
+        "timm",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         with _readers_permitting(), explained():
@@ -144,7 +167,11 @@ def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[
         sys.exit(1)
     except Exception as error:
         if isinstance(error, OSError) and error.filename:
-            log.error("error: %s: %s: see to this file or its folder, then run the same again", error.filename, error.strerror)
+            log.error(
+                "error: %s: %s: see to this file or its folder, then run the same again",
+                error.filename,
+                error.strerror,
+            )
         else:
             log.exception("a defect of this program, not of your input:")
         sys.exit(1)
@@ -180,7 +207,9 @@ def _heed_signals() -> None:
         raise Stopped(number)
 
     def end() -> None:
-        number = os.read(reading, 1)[0]  # which the interpreter writes at once, also while the main thread is in a library
+        number = os.read(reading, 1)[
+            0
+        ]  # which the interpreter writes at once, also while the main thread is in a library
         while number not in (signal.SIGTERM, signal.SIGINT):
             number = os.read(reading, 1)[0]
         time.sleep(GRACE)
@@ -190,7 +219,9 @@ def _heed_signals() -> None:
         os._exit(128 + number)
 
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # a signal to a child of a library's is not one to this
+    os.register_at_fork(
+        after_in_child=lambda: signal.set_wakeup_fd(-1)
+    )  # a signal to a child of a library's is not one to this
     signal.signal(signal.SIGTERM, stop)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, stop)
@@ -199,13 +230,19 @@ def _heed_signals() -> None:
 
 def _parse(schema: type[Flags]) -> Flags:
     """Every key of a section must be given, whose defaults are for params.yaml; but a list without a word is left out, as DVC does."""
-    sections = (base for base in schema.__mro__ if issubclass(base, Section) and not issubclass(base, Command))
+    sections = (
+        base
+        for base in schema.__mro__
+        if issubclass(base, Section) and not issubclass(base, Command)
+    )
     told = {name for section in sections for name in section.model_fields}
     single: set[str] = set()
     lists: dict[str, Any] = {}
     parser = argparse.ArgumentParser(description=schema.__doc__, allow_abbrev=False)
     for name, field in schema.model_fields.items():
-        many = any(get_origin(kind) is list for kind in (field.annotation, *get_args(field.annotation)))
+        many = any(
+            get_origin(kind) is list for kind in (field.annotation, *get_args(field.annotation))
+        )
         single |= set() if many else {f"--{name}"}
         must = name in told or field.is_required()
         lists |= {name: []} if many and must else {}
@@ -217,14 +254,21 @@ def _parse(schema: type[Flags]) -> Flags:
             help=(field.description or "").replace("%", "%%"),
         )
     joined, words = [], iter(sys.argv[1:])
-    for word in words:  # `--root -x` as `--root=-x`: argparse takes a value that starts with a dash for a flag
+    for word in (
+        words
+    ):  # `--root -x` as `--root=-x`: argparse takes a value that starts with a dash for a flag
         value = next(words, None) if word in single else None
         joined.append(word if value is None else f"{word}={value}")
-    given = {name: None if value == "None" else value for name, value in vars(parser.parse_args(joined)).items()}
+    given = {
+        name: None if value == "None" else value
+        for name, value in vars(parser.parse_args(joined)).items()
+    }
     try:
         return schema.model_validate(lists | given)
     except ValidationError as error:
-        mistakes = "; ".join(f"--{'.'.join(map(str, e['loc']))} {e['input']!r}: {e['msg']}" for e in error.errors())
+        mistakes = "; ".join(
+            f"--{'.'.join(map(str, e['loc']))} {e['input']!r}: {e['msg']}" for e in error.errors()
+        )
         parser.exit(2, f"{parser.prog}: error: {mistakes}\n")
 
 
@@ -241,7 +285,11 @@ def limit_threads(threads: int) -> None:
 
     cores = os.cpu_count() or threads
     if threads > cores:
-        log.warning("threads is %d, but this machine has %d cores: decompositions become many times slower", threads, cores)
+        log.warning(
+            "threads is %d, but this machine has %d cores: decompositions become many times slower",
+            threads,
+            cores,
+        )
     threadpool_limits(threads)
 
 

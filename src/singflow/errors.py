@@ -19,7 +19,10 @@ def printable(text: str) -> str:
         One printable line.
     """
     control = ("Cc", "Cs", "Zl", "Zp")
-    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in control else c for c in text)
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in control else c
+        for c in text
+    )
 
 
 class InputError(Exception):
@@ -47,8 +50,15 @@ def check_labels(wanted: Iterable[str], known: Iterable[str], key: str) -> None:
         When there are any; the message names every one, with the nearest label.
     """
     labels = list(known)
-    near = {label: difflib.get_close_matches(label, labels, n=1) for label in wanted if label not in labels}
+    near = {
+        label: difflib.get_close_matches(label, labels, n=1)
+        for label in wanted
+        if label not in labels
+    }
     if near:
-        mends = {label: f"did you mean {each[0]!r}?" if each else "tables/labels.csv lists them" for label, each in near.items()}
+        mends = {
+            label: f"did you mean {each[0]!r}?" if each else "tables/labels.csv lists them"
+            for label, each in near.items()
+        }
         named = ", ".join(f"{label!r} ({mend})" for label, mend in mends.items())
         raise InputError(f"{key}: no image has the label {named}")

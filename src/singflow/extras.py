@@ -8,7 +8,13 @@ from importlib.util import find_spec
 
 from singflow.errors import InputError
 
-DISTRIBUTIONS = {"PIL": "pillow", "faiss": "faiss-cpu", "open_clip": "open-clip-torch", "ruamel": "ruamel-yaml", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "faiss": "faiss-cpu",
+    "open_clip": "open-clip-torch",
+    "ruamel": "ruamel-yaml",
+    "sklearn": "scikit-learn",
+}
 
 
 class MissingExtra(InputError, ImportError):

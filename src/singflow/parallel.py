@@ -14,7 +14,11 @@ Result = TypeVar("Result")
 
 
 def map_ahead(
-    function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int = AHEAD, most: int | None = None
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int,
+    ahead: int = AHEAD,
+    most: int | None = None,
 ) -> Iterator[Result]:
     """Like map, in order, with threads that work ahead of the consumer.
 
@@ -40,7 +44,9 @@ def map_ahead(
     if most is not None:
         count = min(count, max(most, threads))
     with ThreadPoolExecutor(threads) as pool:
-        pending: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(waiting, count))
+        pending: deque[Future[Result]] = deque(
+            pool.submit(function, item) for item in islice(waiting, count)
+        )
         try:
             while pending:
                 result = pending.popleft().result()
@@ -51,7 +57,9 @@ def map_ahead(
                 future.cancel()
 
 
-def map_apart(function: Callable[[Item], Result], items: Iterable[Item], threads: int | None) -> Iterator[Result]:
+def map_apart(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int | None
+) -> Iterator[Result]:
     """Like map, in order, with threads that have one thread of BLAS each, so that their number changes no result.
 
     Parameters

@@ -93,7 +93,11 @@ class Study:
             with safe_open(path, framework="numpy") as file:
                 names = list(file.keys())
             parts.append(read_tensors(path, names)[0])
-        return {each: np.concatenate([part[each] for part in parts]) for each in parts[0]} if shards else parts[0]
+        return (
+            {each: np.concatenate([part[each] for part in parts]) for each in parts[0]}
+            if shards
+            else parts[0]
+        )
 
     def report(self, name: str) -> dict[str, Any]:
         """A file of facts of the study.
@@ -118,10 +122,15 @@ class Study:
     def _find(self, name: str, *endings: str) -> Path:
         """The file of a name. Names come from callers, and lead nowhere else."""
         files = [(path, end) for end in endings for path in self.folder.rglob(f"*.{end}")]
-        known = {path.relative_to(self.folder).as_posix().removesuffix(f".{end}"): path for path, end in files}
+        known = {
+            path.relative_to(self.folder).as_posix().removesuffix(f".{end}"): path
+            for path, end in files
+        }
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3) or sorted(known)[:3]
-            raise InputError(f"{self.folder}: has no {' or '.join(endings)} file {name!r}; near: {', '.join(near) or 'none'}")
+            raise InputError(
+                f"{self.folder}: has no {' or '.join(endings)} file {name!r}; near: {', '.join(near) or 'none'}"
+            )
         return known[name]
 
 
@@ -144,5 +153,7 @@ def load_study(folder: str | Path) -> Study:
         When the folder holds no study.
     """
     if not (Path(folder) / "params.yaml").is_file():
-        raise InputError(f"{folder}: holds no params.yaml of a study: name a folder under results/, or run the study with `singflow run`")
+        raise InputError(
+            f"{folder}: holds no params.yaml of a study: name a folder under results/, or run the study with `singflow run`"
+        )
     return Study(Path(folder))

@@ -32,12 +32,23 @@ def ask(*command: str, seconds: float = 10) -> Answer:
         What it said; where it could not be run or gave no answer in time, `words` say so.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            stdin=subprocess.DEVNULL,
+        )
     except subprocess.TimeoutExpired:
         return Answer(False, "", f"{command[0]} gave no answer within {seconds:g} s")
     except OSError as error:
         return Answer(False, "", f"{command[0]}: {error.strerror}")
-    return Answer(done.returncode == 0, done.stdout, "; ".join(dict.fromkeys((done.stderr or done.stdout).split("\n"))).strip("; "))
+    return Answer(
+        done.returncode == 0,
+        done.stdout,
+        "; ".join(dict.fromkeys((done.stderr or done.stdout).split("\n"))).strip("; "),
+    )
 
 
 def regular(path: Path) -> Path:

@@ -15,7 +15,10 @@ TOLD = ("stats", "jobid", "job_id", "rule_name", "wildcards", "log")
 class LogHandlerSettings(LogHandlerSettingsBase):
     """Options of the logger."""
 
-    events: Path | None = field(default=None, metadata={"help": "File that the lines are added to.", "required": True, "type": Path})
+    events: Path | None = field(
+        default=None,
+        metadata={"help": "File that the lines are added to.", "required": True, "type": Path},
+    )
 
 
 class LogHandler(LogHandlerBase):
@@ -32,6 +35,10 @@ class LogHandler(LogHandlerBase):
         """Add a line with the event, its fields, and the words that Snakemake would write."""
         told = {name: getattr(record, name) for name in TOLD if hasattr(record, name)}
         shown = self.common_settings.dryrun or record.levelname in ("WARNING", "ERROR", "CRITICAL")
-        told |= {"event": getattr(record, "event", None), "level": record.levelname, "text": self.format(record) if shown else ""}
+        told |= {
+            "event": getattr(record, "event", None),
+            "level": record.levelname,
+            "text": self.format(record) if shown else "",
+        }
         self.file.write(json.dumps(told, default=str) + "\n")
         self.file.flush()

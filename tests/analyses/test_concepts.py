@@ -49,9 +49,19 @@ def direct(original, equivalent, text, texts):
     target = np.broadcast_to(text, original.shape)
     angle = angle_deg(original, target)
     score = angle - angle_deg(equivalent, target)
-    both, targets = [unit(each.astype(np.float64)) for each in (original, equivalent)], unit(texts.astype(np.float64))
+    both, targets = (
+        [unit(each.astype(np.float64)) for each in (original, equivalent)],
+        unit(texts.astype(np.float64)),
+    )
     before, after = (np.degrees(np.arccos(each @ targets.T)).mean(axis=1) for each in both)
-    return [angle.mean(), angle.std(), score.mean(), score.std(), np.abs(score).mean(), (score - before + after).std()]
+    return [
+        angle.mean(),
+        angle.std(),
+        score.mean(),
+        score.std(),
+        np.abs(score).mean(),
+        (score - before + after).std(),
+    ]
 
 
 @settings(max_examples=20)
@@ -65,27 +75,47 @@ def test_moments_are_those_of_the_exact_angles(seed, n):
     for label, (start, stop) in enumerate(zip(stops - n, stops, strict=True)):
         for column, text in enumerate(texts):
             found = [moments[name][label, column] for name in MOMENTS]
-            np.testing.assert_allclose(found, direct(original[start:stop], equivalent[start:stop], text, texts), rtol=0, atol=3e-5)
+            np.testing.assert_allclose(
+                found,
+                direct(original[start:stop], equivalent[start:stop], text, texts),
+                rtol=0,
+                atol=3e-5,
+            )
 
 
 def test_labels_that_end_inside_a_chunk_or_span_several_keep_their_images():
     generator = np.random.default_rng(0)
     n = np.array([3, CHUNK - 3, 2 * CHUNK + 7, 1, 5])
-    original, equivalent, texts = units(generator, n.sum()), units(generator, n.sum()), units(generator, 3)
+    original, equivalent, texts = (
+        units(generator, n.sum()),
+        units(generator, n.sum()),
+        units(generator, 3),
+    )
     moments = scan_block(original, equivalent, n, texts)
     codes = np.repeat(np.arange(5), n)
     for label in range(5):
-        expected = [direct(original[codes == label], equivalent[codes == label], text, texts) for text in texts]
-        np.testing.assert_allclose([moments[name][label] for name in MOMENTS], np.transpose(expected), rtol=0, atol=3e-5)
+        expected = [
+            direct(original[codes == label], equivalent[codes == label], text, texts)
+            for text in texts
+        ]
+        np.testing.assert_allclose(
+            [moments[name][label] for name in MOMENTS], np.transpose(expected), rtol=0, atol=3e-5
+        )
 
 
 def test_without_a_null_space_every_score_is_exactly_zero():
     images = units(np.random.default_rng(0), 700, 96)
-    moments = scan_block(images, images.copy(), np.array([500, 200]), units(np.random.default_rng(1), 50, 96))
-    assert not any(moments[name].any() for name in ("as_mean", "as_std", "as_abs_mean", "contrast_std"))
+    moments = scan_block(
+        images, images.copy(), np.array([500, 200]), units(np.random.default_rng(1), 50, 96)
+    )
+    assert not any(
+        moments[name].any() for name in ("as_mean", "as_std", "as_abs_mean", "contrast_std")
+    )
 
 
-@pytest.mark.parametrize(("labels", "size"), [(1, BLOCK), (1000, 500), (21_000, 23), (2 * CELLS, 1)])
+@pytest.mark.parametrize(
+    ("labels", "size"), [(1, BLOCK), (1000, 500), (21_000, 23), (2 * CELLS, 1)]
+)
 def test_blocks_are_so_small_that_their_moments_fit_into_memory(labels, size):
     assert block_size(labels) == size
 
@@ -93,7 +123,9 @@ def test_blocks_are_so_small_that_their_moments_fit_into_memory(labels, size):
 @settings(max_examples=100)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 45))
 def test_the_lowest_come_in_order_with_ties_by_position(values, count):
-    assert list(lowest(np.array(values, dtype=np.float32), count)) == list(np.argsort(values, kind="stable")[:count])
+    assert list(lowest(np.array(values, dtype=np.float32), count)) == list(
+        np.argsort(values, kind="stable")[:count]
+    )
 
 
 @settings(max_examples=60)
@@ -103,7 +135,10 @@ def test_the_extremes_are_the_ends_of_the_ranking_and_no_concept_is_at_both(size
     scan = scan_of(np.zeros((1, len(sizes))), [signs * sizes], ["a"], map(str, range(len(sizes))))
     table = extreme_concepts(scan, count)
     assert table["concept"].is_unique and len(table) == min(2 * count, len(sizes))
-    strongest, weakest = (np.array(sizes)[table.loc[table["kind"] == kind, "concept"]] for kind in ("strongest", "weakest"))
+    strongest, weakest = (
+        np.array(sizes)[table.loc[table["kind"] == kind, "concept"]]
+        for kind in ("strongest", "weakest")
+    )
     assert list(strongest) == sorted(sizes, reverse=True)[: len(strongest)]
     assert list(weakest) == sorted(sizes)[: len(weakest)]
     assert 0 <= len(strongest) - len(weakest) <= 1
@@ -121,8 +156,19 @@ def test_a_concept_names_a_label_by_whole_words(concept, label, expected):
     assert mentions(concept, label) is expected
 
 
-def scan_of(angle, size, labels=("cow", "boat"), concepts=("grass", "a cow", "water", "steel", "sand", "sky")):
-    return Scan(list(labels), list(concepts), np.array(angle, dtype=np.float32), np.array(size, dtype=np.float32), np.zeros(len(labels)))
+def scan_of(
+    angle,
+    size,
+    labels=("cow", "boat"),
+    concepts=("grass", "a cow", "water", "steel", "sand", "sky"),
+):
+    return Scan(
+        list(labels),
+        list(concepts),
+        np.array(angle, dtype=np.float32),
+        np.array(size, dtype=np.float32),
+        np.zeros(len(labels)),
+    )
 
 
 def test_a_spurious_cue_is_near_unmoved_nearer_than_to_other_labels_and_not_the_label_itself():
@@ -130,14 +176,22 @@ def test_a_spurious_cue_is_near_unmoved_nearer_than_to_other_labels_and_not_the_
     boat = [70, 71, 50, 60, 80, 80]
     size = [[0.1, -0.1, 0.1, -0.1, 2, -2], [2, -2, -0.1, -5, 1, 3]]
     table = spurious_cues(scan_of([cow, boat], size), 4)
-    found = {(row.label, row.concept): (row.place, row.lift_deg, row.contrast_abs_median_deg) for row in table.itertuples()}
+    found = {
+        (row.label, row.concept): (row.place, row.lift_deg, row.contrast_abs_median_deg)
+        for row in table.itertuples()
+    }
     # for cow, grass: near; a cow: itself; water: nearer to boats; steel: nearer to boats; for boat, water alone is unmoved
     assert found == {(0, 0): (2, 10.0, pytest.approx(0.1)), (1, 2): (1, 5.0, 2.0)}
-    assert (0, 0) not in {(row.label, row.concept) for row in spurious_cues(scan_of([cow, boat], size), 1).itertuples()}
+    assert (0, 0) not in {
+        (row.label, row.concept)
+        for row in spurious_cues(scan_of([cow, boat], size), 1).itertuples()
+    }
 
 
 def test_a_single_label_needs_no_lift_and_without_a_null_space_nothing_is_spurious():
-    alone = spurious_cues(scan_of([[50, 51, 52]], [[0.1, 1.0, 2.0]], ["cow"], ["grass", "sand", "sky"]), 3)
+    alone = spurious_cues(
+        scan_of([[50, 51, 52]], [[0.1, 1.0, 2.0]], ["cow"], ["grass", "sand", "sky"]), 3
+    )
     assert list(alone["concept"]) == [0, 1] and alone["lift_deg"].isna().all()
     nothing = spurious_cues(scan_of(np.arange(12).reshape(2, 6), np.zeros((2, 6))), 3)
     assert nothing.empty and nothing.dtypes.astype(str).to_dict()["concept"] == "int64"
@@ -145,11 +199,20 @@ def test_a_single_label_needs_no_lift_and_without_a_null_space_nothing_is_spurio
 
 def test_the_interval_of_a_contrast_is_that_of_the_images_at_a_level_for_all_that_were_looked_at():
     contrasts = np.random.default_rng(0).normal(0.3, 1, 9)
-    cell = {"label": "b", "n": 9, "angle_mean": 70.0, "as_mean": 5 + contrasts.mean(), "contrast_std": contrasts.std(), "as_abs_mean": 5.0}
+    cell = {
+        "label": "b",
+        "n": 9,
+        "angle_mean": 70.0,
+        "as_mean": 5 + contrasts.mean(),
+        "contrast_std": contrasts.std(),
+        "as_abs_mean": 5.0,
+    }
     scan = Scan(["a", "b"], list("pqr"), np.zeros((2, 3)), np.zeros((2, 3)), np.array([1.0, 5.0]))
     row = with_intervals(pd.DataFrame([cell]), scan, 0.9).iloc[0]
     expected = scipy.stats.t.interval(1 - 0.1 / 6, 8, contrasts.mean(), scipy.stats.sem(contrasts))
-    np.testing.assert_allclose(row[["contrast_deg_low", "contrast_deg_high"]].to_numpy(float), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        row[["contrast_deg_low", "contrast_deg_high"]].to_numpy(float), expected, rtol=1e-12
+    )
     np.testing.assert_allclose(row["contrast_deg"], contrasts.mean(), rtol=1e-12)
     low, high = t_interval(np.array([1.0, 1.0]), np.array([0.0, 1.0]), np.array([1, 2]), 0.95, 1)
     assert np.isnan([low[0], high[0]]).all() and np.isfinite([low[1], high[1]]).all()
@@ -157,11 +220,20 @@ def test_the_interval_of_a_contrast_is_that_of_the_images_at_a_level_for_all_tha
 
 def scanned(original, equivalent, n, texts, confidence=0.95):
     """A scan of arrays, and the intervals of all its cells."""
-    labels, concepts = [f"label {i}" for i in range(len(n))], [f"concept {i}" for i in range(len(texts))]
+    labels, concepts = (
+        [f"label {i}" for i in range(len(n))],
+        [f"concept {i}" for i in range(len(texts))],
+    )
     cells = block_table(labels, concepts, n, scan_block(original, equivalent, n, texts))
     score = cells["as_mean"].to_numpy().reshape(len(n), -1)
     common = score.mean(axis=1)
-    scan = Scan(labels, concepts, cells["angle_mean"].to_numpy().reshape(score.shape), score - common[:, None], common)
+    scan = Scan(
+        labels,
+        concepts,
+        cells["angle_mean"].to_numpy().reshape(score.shape),
+        score - common[:, None],
+        common,
+    )
     return cells, scan, with_intervals(cells, scan, confidence)
 
 
@@ -187,7 +259,15 @@ def test_a_shift_common_to_all_concepts_changes_no_contrast_and_no_selection():
         contrasts.append(rows[["contrast_deg", "contrast_deg_low", "contrast_deg_high"]].to_numpy())
         chosen.append([*extreme_concepts(scan, 2)["concept"], *spurious_cues(scan, 3)["concept"]])
         np.testing.assert_allclose(contrast(cells), rows["contrast_deg"], atol=1e-9)
-    assert np.ptp([scanned(images(before), images(each), n, texts)[0]["as_mean"].mean() for each in (moved, moved + shift)]) > 3
+    assert (
+        np.ptp(
+            [
+                scanned(images(before), images(each), n, texts)[0]["as_mean"].mean()
+                for each in (moved, moved + shift)
+            ]
+        )
+        > 3
+    )
     np.testing.assert_allclose(contrasts[0], contrasts[1], rtol=0, atol=2e-4)
     assert chosen[0] == chosen[1] and len(chosen[0]) > 8
 
@@ -200,7 +280,9 @@ def selected_beyond_chance(trial, content):
     generator = np.random.default_rng([11, trial])
     n, d, k, m = 240, 12, 12, 10
     principal, null = generator.standard_normal((n, d)), generator.standard_normal((n, k))
-    z = generator.standard_normal((d, m)).T @ principal.T / 3 + content * np.outer(np.eye(m)[0], null[:, 0])
+    z = generator.standard_normal((d, m)).T @ principal.T / 3 + content * np.outer(
+        np.eye(m)[0], null[:, 0]
+    )
     z = z.T + generator.standard_normal((n, m)) + 2 * np.eye(m)[1]
     features = np.hstack([principal, null])
     original, equivalent = np.empty((2, n, m))
@@ -235,11 +317,17 @@ def study(tmp_path):
     rows = np.linalg.svd(head)[2][:20]
     turn = np.linalg.qr(generator.standard_normal((24, 24)))[0]
     labels = np.array(["boat", "cow", "fern"])[np.arange(90) % 3]
-    features = 0.3 * generator.standard_normal((90, 20)) @ rows + 0.3 * generator.standard_normal((90, 4)) @ basis.T
+    features = (
+        0.3 * generator.standard_normal((90, 20)) @ rows
+        + 0.3 * generator.standard_normal((90, 4)) @ basis.T
+    )
     features[labels == "boat"] += 2.0 * rows[1]
     features[labels == "fern"] += 2.0 * rows[2]
     features[labels == "cow"] += 2.0 * rows[0] + 1.2 * basis[:, 0]
-    directions = generator.standard_normal((2005, 4)) @ basis.T + 0.4 * generator.standard_normal((2005, 20)) @ rows
+    directions = (
+        generator.standard_normal((2005, 4)) @ basis.T
+        + 0.4 * generator.standard_normal((2005, 20)) @ rows
+    )
     directions[3], directions[1002] = rows[0] + 0.6 * rows[5], basis[:, 0] + 0.1 * rows[0]
     concepts = [f"concept {number}" for number in range(2005)]
     concepts[3], concepts[1002] = "grass", "a bell"
@@ -248,32 +336,59 @@ def study(tmp_path):
     view = np.zeros(180, dtype=np.int32)
     view[np.unique(order, return_index=True)[1]] = 1
     shown = np.where(view[:, None] == 0, features[order], 9.0).astype(np.float32)
-    write_tensors(shard_path(tmp_path / "features", 0), {"features": shown, "image_id": order.astype(np.int64), "view": view}, {})
+    write_tensors(
+        shard_path(tmp_path / "features", 0),
+        {"features": shown, "image_id": order.astype(np.int64), "view": view},
+        {},
+    )
     write_tensors(tmp_path / "projector.safetensors", {"null_basis": basis}, {})
     write_tensors(
-        tmp_path / "translator.safetensors", {"weight": turn.astype(np.float32), "bias": np.zeros(24, np.float32)}, {"kind": "linear"}
+        tmp_path / "translator.safetensors",
+        {"weight": turn.astype(np.float32), "bias": np.zeros(24, np.float32)},
+        {"kind": "linear"},
     )
-    write_tensors(tmp_path / "texts.safetensors", {"concept_embeddings": unit(directions @ turn.T).astype(np.float32)}, {})
+    write_tensors(
+        tmp_path / "texts.safetensors",
+        {"concept_embeddings": unit(directions @ turn.T).astype(np.float32)},
+        {},
+    )
     write_json(tmp_path / "names.json", {"labels": ["boat", "cow", "fern"], "concepts": concepts})
     return tmp_path
 
 
 def run_scan(folder, output="concepts/s/m.parquet", threads=1):
     inputs = {name: folder / f"{name}.safetensors" for name in ("projector", "translator", "texts")}
-    rest = {"manifest": folder / "manifest.parquet", "names": folder / "names.json", "features": folder / "features"}
+    rest = {
+        "manifest": folder / "manifest.parquet",
+        "names": folder / "names.json",
+        "features": folder / "features",
+    }
     SCAN["main"](SCAN["Flags"](**inputs, **rest, shards=1, threads=threads, output=folder / output))
     return folder / output
 
 
-def test_the_scan_is_written_in_blocks_of_concepts_with_the_same_bytes_by_any_threads_and_leaves_nothing_else(study):
+def test_the_scan_is_written_in_blocks_of_concepts_with_the_same_bytes_by_any_threads_and_leaves_nothing_else(
+    study,
+):
     path, again = run_scan(study), run_scan(study, "again/s/m.parquet", threads=2)
     assert path.read_bytes() == again.read_bytes()
     assert list(path.parent.iterdir()) == [path]
     assert parquet.ParquetFile(path).num_row_groups == 5
     table = pd.read_parquet(path)
     assert list(table.columns) == ["label", "concept", "n", *MOMENTS]
-    assert list(table["label"].iloc[[0, 499, 500, 1499, 1500, 6005]]) == ["boat", "boat", "cow", "fern", "boat", "cow"]
-    assert len(table) == 6015 and not table.duplicated(["label", "concept"]).any() and (table["n"] == 30).all()
+    assert list(table["label"].iloc[[0, 499, 500, 1499, 1500, 6005]]) == [
+        "boat",
+        "boat",
+        "cow",
+        "fern",
+        "boat",
+        "cow",
+    ]
+    assert (
+        len(table) == 6015
+        and not table.duplicated(["label", "concept"]).any()
+        and (table["n"] == 30).all()
+    )
 
 
 def test_each_image_counts_for_its_label_by_its_first_view(study):
@@ -283,18 +398,24 @@ def test_each_image_counts_for_its_label_by_its_first_view(study):
     features = tensors["features"][whole][np.argsort(tensors["image_id"][whole])]
     basis = read_tensors(study / "projector.safetensors", ["null_basis"])[0]["null_basis"]
     turn = read_tensors(study / "translator.safetensors", ["weight"])[0]["weight"]
-    texts = read_tensors(study / "texts.safetensors", ["concept_embeddings"])[0]["concept_embeddings"]
+    texts = read_tensors(study / "texts.safetensors", ["concept_embeddings"])[0][
+        "concept_embeddings"
+    ]
     labels = pd.read_parquet(study / "manifest.parquet")["label"]
     for label in ("boat", "cow", "fern"):
         mine = features[labels == label]
         for place, concept in ((3, "grass"), (1002, "a bell"), (1004, "concept 1004")):
             expected = direct(mine @ turn.T, remove_null(mine, basis) @ turn.T, texts[place], texts)
-            np.testing.assert_allclose(table.loc[(label, concept), MOMENTS].to_numpy(float), expected, rtol=0, atol=3e-5)
+            np.testing.assert_allclose(
+                table.loc[(label, concept), MOMENTS].to_numpy(float), expected, rtol=0, atol=3e-5
+            )
 
 
 def test_a_failed_scan_leaves_no_file(study):
     write_tensors(
-        study / "translator.safetensors", {"weight": np.zeros((24, 24), np.float32), "bias": np.zeros(24, np.float32)}, {"kind": "linear"}
+        study / "translator.safetensors",
+        {"weight": np.zeros((24, 24), np.float32), "bias": np.zeros(24, np.float32)},
+        {"kind": "linear"},
     )
     with pytest.raises(InputError, match="zero vector"):
         run_scan(study)
@@ -308,11 +429,34 @@ def test_labels_of_another_manifest_are_refused(study):
 
 
 def run_list(folder, models, confidence=0.95, extremes=4, nearest=10):
-    basis = {"rank_rule": "exact", "null_dim": 4, "validation_r2": 0.5, "translator": "good", "seed": 0, "marks": ""}
-    pd.DataFrame([{"space": "s", "model": model, **basis} for model in models]).to_csv(folder / "models.csv", index=False)
-    wanted = {"vocabulary": "v", "extremes": extremes, "nearest": nearest, "models": models, "spaces": ["s"], "confidence": confidence}
-    places = {"concepts": "concepts", "table": "models.csv", "output": "concepts.csv", "spurious": "spurious.csv"}
-    LIST["main"](LIST["Flags"](**wanted, **{name: folder / place for name, place in places.items()}))
+    basis = {
+        "rank_rule": "exact",
+        "null_dim": 4,
+        "validation_r2": 0.5,
+        "translator": "good",
+        "seed": 0,
+        "marks": "",
+    }
+    pd.DataFrame([{"space": "s", "model": model, **basis} for model in models]).to_csv(
+        folder / "models.csv", index=False
+    )
+    wanted = {
+        "vocabulary": "v",
+        "extremes": extremes,
+        "nearest": nearest,
+        "models": models,
+        "spaces": ["s"],
+        "confidence": confidence,
+    }
+    places = {
+        "concepts": "concepts",
+        "table": "models.csv",
+        "output": "concepts.csv",
+        "spurious": "spurious.csv",
+    }
+    LIST["main"](
+        LIST["Flags"](**wanted, **{name: folder / place for name, place in places.items()})
+    )
     return pd.read_csv(folder / "concepts.csv"), pd.read_csv(folder / "spurious.csv")
 
 
@@ -328,26 +472,41 @@ def test_a_planted_cue_in_the_row_space_is_a_candidate_and_one_in_the_null_space
     angles = scan[scan["concept"] == "grass"].set_index("label")["angle_mean"]
     assert row["place"] == 1 and row["angle_mean_deg"] == angles["cow"]
     np.testing.assert_allclose(row["lift_deg"], angles.mean() - angles["cow"], atol=1e-5)
-    np.testing.assert_allclose(row["contrast_abs_median_deg"], (cow["as_mean"] - cow["as_mean"].mean()).abs().median(), atol=1e-5)
+    np.testing.assert_allclose(
+        row["contrast_abs_median_deg"],
+        (cow["as_mean"] - cow["as_mean"].mean()).abs().median(),
+        atol=1e-5,
+    )
 
 
 def test_every_listed_row_is_the_scans_and_says_what_it_rests_on(study):
     scan = pd.read_parquet(run_scan(study))
     table, spurious = run_list(study, ["m"])
-    assert list(table["kind"].iloc[:8]) == ["strongest"] * 4 + ["weakest"] * 4 and list(table["place"].iloc[:8]) == [1, 2, 3, 4] * 2
+    assert (
+        list(table["kind"].iloc[:8]) == ["strongest"] * 4 + ["weakest"] * 4
+        and list(table["place"].iloc[:8]) == [1, 2, 3, 4] * 2
+    )
     for label, mine in scan.groupby("label"):
-        ranked = mine.loc[(mine["as_mean"] - mine["as_mean"].mean()).abs().sort_values().index, "concept"]
+        ranked = mine.loc[
+            (mine["as_mean"] - mine["as_mean"].mean()).abs().sort_values().index, "concept"
+        ]
         rows = table[table["label"] == label]
         assert list(rows.loc[rows["kind"] == "weakest", "concept"]) == list(ranked[:4])
         assert list(rows.loc[rows["kind"] == "strongest", "concept"]) == list(ranked[:-5:-1])
     for listed in (table, spurious):
         joined = listed.merge(scan, on=["label", "concept"], validate="many_to_one")
-        assert (joined["angle_mean_deg"] == joined["angle_mean"]).all() and (joined["as_abs_mean_deg"] == joined["as_abs_mean"]).all()
-        assert (joined["contrast_deg_low"] < joined["contrast_deg"]).all() and (listed["null_dim"] == 4).all()
+        assert (joined["angle_mean_deg"] == joined["angle_mean"]).all() and (
+            joined["as_abs_mean_deg"] == joined["as_abs_mean"]
+        ).all()
+        assert (joined["contrast_deg_low"] < joined["contrast_deg"]).all() and (
+            listed["null_dim"] == 4
+        ).all()
     assert (spurious.groupby("label")["angle_mean_deg"].diff().dropna() >= 0).all()
     cells = table.merge(scan, on=["label", "concept"])
     np.testing.assert_allclose(
-        table["contrast_deg"], cells["as_mean"] - cells["label"].map(scan.groupby("label")["as_mean"].mean()), atol=1e-6
+        table["contrast_deg"],
+        cells["as_mean"] - cells["label"].map(scan.groupby("label")["as_mean"].mean()),
+        atol=1e-6,
     )
     half = scipy.stats.t.isf(0.025 / (3 * 2005), 29) * cells["contrast_std"] / np.sqrt(29)
     np.testing.assert_allclose(table["contrast_deg"] - table["contrast_deg_low"], half)
@@ -356,11 +515,18 @@ def test_every_listed_row_is_the_scans_and_says_what_it_rests_on(study):
 def test_a_model_without_null_space_has_no_candidates_beside_one_that_has(study):
     path = run_scan(study)
     moments = dict.fromkeys(MOMENTS, np.zeros((3, 4)))
-    write_parquet(path.with_name("n.parquet"), block_table(["boat", "cow", "fern"], list("pqrs"), np.array([1, 1, 1]), moments))
+    write_parquet(
+        path.with_name("n.parquet"),
+        block_table(["boat", "cow", "fern"], list("pqrs"), np.array([1, 1, 1]), moments),
+    )
     table, spurious = run_list(study, ["n", "m"])
     assert set(spurious["model"]) == {"m"}
     none = table[table["model"] == "n"]
-    assert len(none) == 12 and (none["as_abs_mean_deg"] == 0).all() and none["contrast_deg_low"].isna().all()
+    assert (
+        len(none) == 12
+        and (none["as_abs_mean_deg"] == 0).all()
+        and none["contrast_deg_low"].isna().all()
+    )
     _, spurious = run_list(study, ["n"])
     assert spurious.empty and "lift_deg" in spurious
 
@@ -368,5 +534,7 @@ def test_a_model_without_null_space_has_no_candidates_beside_one_that_has(study)
 def test_a_scan_whose_rows_are_in_another_order_is_refused(study):
     path = run_scan(study)
     write_parquet(path, pd.read_parquet(path).sample(frac=1, random_state=0))
-    with pytest.raises(InputError, match=r"m.parquet: its rows are not in the order that scan_concepts writes"):
+    with pytest.raises(
+        InputError, match=r"m.parquet: its rows are not in the order that scan_concepts writes"
+    ):
         run_list(study, ["m"])

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from singflow.analyses.controls import Case, ControlScores, Subspace, cases, draw_subspace, empty_table, matched
+from singflow.analyses.controls import (
+    Case,
+    ControlScores,
+    Subspace,
+    cases,
+    draw_subspace,
+    empty_table,
+    matched,
+)
 from singflow.analyses.geometry import null_space, random_basis
 from singflow.analyses.metrics import Removal, angle_deg, remove
 from singflow.analyses.ranking import excess_rows
@@ -49,10 +57,15 @@ def projector_of(subspace, translator):
         (Case("random", 17, False), None),
     ],
 )
-def test_a_control_is_an_orthogonal_projection_of_its_dimension_inside_its_space(head, case, inside, dtype):
+def test_a_control_is_an_orthogonal_projection_of_its_dimension_inside_its_space(
+    head, case, inside, dtype
+):
     _, basis = head
     generator = np.random.default_rng(1)
-    translator = Affine(generator.standard_normal((WIDTH, WIDTH)).astype(dtype), generator.standard_normal(WIDTH).astype(dtype))
+    translator = Affine(
+        generator.standard_normal((WIDTH, WIDTH)).astype(dtype),
+        generator.standard_normal(WIDTH).astype(dtype),
+    )
     drawn = draw_subspace(basis, case, seed=0, draw=3)
     projector = projector_of(drawn, translator)
     np.testing.assert_allclose(projector @ projector, projector, atol=1e-10)
@@ -61,28 +74,41 @@ def test_a_control_is_an_orthogonal_projection_of_its_dimension_inside_its_space
     null = basis @ basis.T
     whole = {"null": null, "row": np.eye(WIDTH) - null, None: np.eye(WIDTH)}[inside]
     np.testing.assert_allclose(whole @ projector, projector, atol=1e-10)
-    again, other = (draw_subspace(basis, case, seed=0, draw=draw).share(translator).weight for draw in (3, 4))
+    again, other = (
+        draw_subspace(basis, case, seed=0, draw=draw).share(translator).weight for draw in (3, 4)
+    )
     assert np.array_equal(again, drawn.share(translator).weight)
     assert np.allclose(again, other) == case.single
     features = 10 * generator.standard_normal((9, WIDTH)).astype(dtype)
     expected = np.linalg.norm(features.astype(np.float64) @ projector, axis=1)
-    np.testing.assert_allclose(drawn.length(features), expected, rtol=1e-5 if dtype == np.float32 else 1e-12)
+    np.testing.assert_allclose(
+        drawn.length(features), expected, rtol=1e-5 if dtype == np.float32 else 1e-12
+    )
     assert drawn.length(features).dtype == np.float64
 
 
 @pytest.mark.parametrize("dimension", [3, 20])
 def test_random_subspaces_are_uniform_also_as_complements_of_smaller_ones(dimension):
     identity = Affine(np.eye(WIDTH), np.zeros(WIDTH))
-    drawn = (draw_subspace(np.zeros((WIDTH, 0)), Case("random", dimension, False), 0, draw) for draw in range(600))
+    drawn = (
+        draw_subspace(np.zeros((WIDTH, 0)), Case("random", dimension, False), 0, draw)
+        for draw in range(600)
+    )
     projectors = [each.share(identity).weight for each in drawn]
-    np.testing.assert_allclose(np.mean(projectors, axis=0), np.eye(WIDTH) * dimension / WIDTH, atol=0.06)
+    np.testing.assert_allclose(
+        np.mean(projectors, axis=0), np.eye(WIDTH) * dimension / WIDTH, atol=0.06
+    )
 
 
 def test_the_cases_are_the_dimensions_that_fit_and_the_null_spaces_own():
     listed = cases(24, 9, [4, 8, 9, 16])
-    assert {(case.subspace, case.dimension) for case in listed} == {(kind, d) for kind in ("null", "random", "row") for d in (4, 8, 9)}
+    assert {(case.subspace, case.dimension) for case in listed} == {
+        (kind, d) for kind in ("null", "random", "row") for d in (4, 8, 9)
+    }
     assert [case for case in listed if case.single] == [Case("null", 9, True)]
-    assert Case("row", 5, True) in cases(20, 15, [5]) and not [case for case in cases(20, 15, [8]) if case == Case("row", 8, False)]
+    assert Case("row", 5, True) in cases(20, 15, [5]) and not [
+        case for case in cases(20, 15, [8]) if case == Case("row", 8, False)
+    ]
     assert cases(24, 0, [4, 8]) == [] and len(empty_table()) == 0
 
 
@@ -115,33 +141,61 @@ def test_matched_scores_are_means_over_draws_and_missing_for_images_that_have_no
     for draw, plain in zip(moved, same, strict=True):
         for part in (np.array([4, 0]), np.array([2, 3, 5])):
             scores.update(part, Removal(original[part], original[part] - plain[part]), texts[part])
-            scores.update_matched(part, Removal(original[part], original[part] - draw[part]), texts[part])
+            scores.update_matched(
+                part, Removal(original[part], original[part] - draw[part]), texts[part]
+            )
         scores.end_draw()
-    table = scores.table(np.array([5, 4, 3, 2, 1, 0]), Case("random", 5, False)).set_index("image_id").sort_index()
+    table = (
+        scores.table(np.array([5, 4, 3, 2, 1, 0]), Case("random", 5, False))
+        .set_index("image_id")
+        .sort_index()
+    )
     seen = [0, 2, 3, 4, 5]
     attribute = np.array([angle_deg(original, texts) - angle_deg(draw, texts) for draw in moved])
-    np.testing.assert_allclose(table.loc[seen, "matched_is_deg"], np.mean([angle_deg(original, draw) for draw in moved], axis=0)[seen])
+    np.testing.assert_allclose(
+        table.loc[seen, "matched_is_deg"],
+        np.mean([angle_deg(original, draw) for draw in moved], axis=0)[seen],
+    )
     np.testing.assert_allclose(table.loc[seen, "matched_as_deg"], attribute.mean(axis=0)[seen])
-    np.testing.assert_allclose(table.loc[seen, "is_deg"], np.mean([angle_deg(original, draw) for draw in same], axis=0)[seen])
+    np.testing.assert_allclose(
+        table.loc[seen, "is_deg"],
+        np.mean([angle_deg(original, draw) for draw in same], axis=0)[seen],
+    )
     assert table.loc[1, ["matched_is_deg", "matched_as_deg"]].isna().all()
 
 
 @settings(max_examples=50)
-@given(st.integers(2, 30), st.data(), st.integers(0, 2**32 - 1), st.sampled_from([np.float32, np.float64]))
-def test_matched_removal_takes_as_much_of_every_feature_as_the_null_space_has_in_the_drawn_direction(width, data, seed, dtype):
+@given(
+    st.integers(2, 30),
+    st.data(),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([np.float32, np.float64]),
+)
+def test_matched_removal_takes_as_much_of_every_feature_as_the_null_space_has_in_the_drawn_direction(
+    width, data, seed, dtype
+):
     null_dim = data.draw(st.integers(1, width))
-    case = data.draw(st.sampled_from([each for each in cases(width, null_dim, []) if each.subspace != "null"]))
+    case = data.draw(
+        st.sampled_from([each for each in cases(width, null_dim, []) if each.subspace != "null"])
+    )
     generator = np.random.default_rng(seed)
     basis = random_basis(width, null_dim, seed, 0)
-    features = (generator.standard_normal((8, width)) * generator.uniform(0.1, 10, width)).astype(dtype)
+    features = (generator.standard_normal((8, width)) * generator.uniform(0.1, 10, width)).astype(
+        dtype
+    )
     translator = Affine(np.eye(width), generator.standard_normal(width))
     drawn = draw_subspace(basis, case, 0, 0)
     removal = remove(features, translator, drawn.share(translator))
     same = matched(removal, Subspace(basis).length(features), drawn.length(features))
     wide = features.astype(np.float64)
-    taken, norms = wide @ projector_of(drawn, Affine(np.eye(width), np.zeros(width))), np.linalg.norm(wide @ basis, axis=1)
+    taken, norms = (
+        wide @ projector_of(drawn, Affine(np.eye(width), np.zeros(width))),
+        np.linalg.norm(wide @ basis, axis=1),
+    )
     shares = np.vecdot(taken, taken) / np.vecdot(wide, wide)
-    digits = 32 * np.finfo(dtype).eps / shares  # a part of a feature is what is left of a difference of squares
+    digits = (
+        32 * np.finfo(dtype).eps / shares
+    )  # a part of a feature is what is left of a difference of squares
     assert (np.abs(np.linalg.norm(same.removed, axis=1) / norms - 1) <= digits).all()
     cosines = np.vecdot(same.removed, taken) / (norms * np.linalg.norm(taken, axis=1))
     assert (np.abs(cosines - 1) <= digits).all()
@@ -161,7 +215,10 @@ def test_matched_removal_is_nothing_where_the_drawn_part_is_zero_and_where_the_n
     assert not same.attribute_score(generator.standard_normal((3, DIM)))[:2].any()
 
 
-@pytest.mark.parametrize(("place", "unmatched"), [("trailing", (0, 0.35)), ("middle", (0, 0.45)), ("leading", (1.5, np.inf))])
+@pytest.mark.parametrize(
+    ("place", "unmatched"),
+    [("trailing", (0, 0.35)), ("middle", (0, 0.45)), ("leading", (1.5, np.inf))],
+)
 def test_where_meaning_is_equally_dense_in_all_directions_matched_removal_loses_as_much_whatever_variance_the_null_space_has(
     place, unmatched
 ):
@@ -171,17 +228,25 @@ def test_where_meaning_is_equally_dense_in_all_directions_matched_removal_loses_
     axes = random_basis(width, width, seed=0, draw=0)
     features = (generator.standard_normal((n, width)) * spectrum) @ axes.T
     mean = generator.standard_normal(dim)
-    mean *= 2 * np.linalg.norm(spectrum) / np.linalg.norm(mean)  # embeddings lie in a cone, as those of images do
+    mean *= (
+        2 * np.linalg.norm(spectrum) / np.linalg.norm(mean)
+    )  # embeddings lie in a cone, as those of images do
     translator = Affine(generator.standard_normal((dim, width)) / np.sqrt(dim), mean)
     first = {"leading": 0, "middle": (width - null_dim) // 2, "trailing": width - null_dim}[place]
     null = Subspace(axes[:, first : first + null_dim])
-    case, images, texts = Case("random", null_dim, False), np.arange(n), generator.standard_normal((n, dim))
+    case, images, texts = (
+        Case("random", null_dim, False),
+        np.arange(n),
+        generator.standard_normal((n, dim)),
+    )
     scores = ControlScores(n)
     for draw in range(5):
         drawn = draw_subspace(null.basis, case, 0, draw)
         removal = remove(features, translator, drawn.share(translator))
         scores.update(images, removal, texts)
-        scores.update_matched(images, matched(removal, null.length(features), drawn.length(features)), texts)
+        scores.update_matched(
+            images, matched(removal, null.length(features), drawn.length(features)), texts
+        )
         scores.end_draw()
     control = scores.table(images, case).mean(numeric_only=True)
     found = remove(features, translator, null.share(translator)).image_score().mean()
@@ -194,19 +259,35 @@ def study(folder, basis, features, translator, labels, texts, of_folds=()):
     n = len(features)
     label_names = sorted(set(labels))
     fold = np.arange(n) % max(1, len(of_folds))
-    images = pd.DataFrame({"image_id": np.arange(n), "label": labels, "fold": fold, "split": np.where(fold, "train", "validation")})
+    images = pd.DataFrame(
+        {
+            "image_id": np.arange(n),
+            "label": labels,
+            "fold": fold,
+            "split": np.where(fold, "train", "validation"),
+        }
+    )
     write_parquet(folder / "manifest.parquet", whole(images))
     for shard, rows in enumerate(np.array_split(np.arange(n), 2)):
         both = np.concatenate([features[rows], 100 * features[rows][::-1]]).astype(np.float32)
         view = np.repeat([0, 1], len(rows)).astype(np.int32)
-        write_tensors(shard_path(folder / "features", shard), {"features": both, "image_id": np.tile(rows, 2), "view": view}, {})
+        write_tensors(
+            shard_path(folder / "features", shard),
+            {"features": both, "image_id": np.tile(rows, 2), "view": view},
+            {},
+        )
     write_tensors(folder / "projector.safetensors", {"null_basis": basis}, {})
     tensors, metadata = {"weight": translator.weight, "bias": translator.bias}, {"kind": "linear"}
     if of_folds:
-        tensors |= {"fold_weight": np.stack([each.weight for each in of_folds]), "fold_bias": np.stack([each.bias for each in of_folds])}
+        tensors |= {
+            "fold_weight": np.stack([each.weight for each in of_folds]),
+            "fold_bias": np.stack([each.bias for each in of_folds]),
+        }
         metadata["folds"] = str(len(of_folds))
     write_tensors(folder / "translator.safetensors", tensors, metadata)
-    write_tensors(folder / "prompts.safetensors", {"label_embeddings": texts.astype(np.float32)}, {})
+    write_tensors(
+        folder / "prompts.safetensors", {"label_embeddings": texts.astype(np.float32)}, {}
+    )
     write_json(folder / "names.json", {"labels": label_names})
 
 
@@ -218,8 +299,15 @@ def measure(folder, *, dimensions=(), draws=(12, 12), tolerance=1e-6, seed=0):
         "threads": [1], "output": ["controls.parquet"], "report": ["controls.json"],
     }  # fmt: skip
     words = [str(word) for name, values in flags.items() for word in [f"--{name}", *values]]
-    subprocess.run([sys.executable, ROOT / "scripts/measure_controls.py", *words], cwd=folder, check=True, capture_output=True)
-    return pd.read_parquet(folder / "controls.parquet"), json.loads((folder / "controls.json").read_text())
+    subprocess.run(
+        [sys.executable, ROOT / "scripts/measure_controls.py", *words],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    return pd.read_parquet(folder / "controls.parquet"), json.loads(
+        (folder / "controls.json").read_text()
+    )
 
 
 def planted(strength_null, strength_row, n=200, seed=0):
@@ -227,10 +315,18 @@ def planted(strength_null, strength_row, n=200, seed=0):
     generator = np.random.default_rng(seed)
     basis = null_space(generator.standard_normal((CLASSES, WIDTH))).basis
     null = basis @ basis.T
-    mixing = generator.standard_normal((DIM, WIDTH)) @ (strength_null * null + strength_row * (np.eye(WIDTH) - null))
+    mixing = generator.standard_normal((DIM, WIDTH)) @ (
+        strength_null * null + strength_row * (np.eye(WIDTH) - null)
+    )
     features = generator.standard_normal((n, WIDTH))
     labels = np.array([f"label {i % 8}" for i in range(n)])
-    return basis, features, Affine(mixing.astype(np.float32), np.zeros(DIM, np.float32)), labels, generator.standard_normal((8, DIM))
+    return (
+        basis,
+        features,
+        Affine(mixing.astype(np.float32), np.zeros(DIM, np.float32)),
+        labels,
+        generator.standard_normal((8, DIM)),
+    )
 
 
 def excess(basis, features, translator, labels, texts):
@@ -245,10 +341,22 @@ def excess(basis, features, translator, labels, texts):
             scores.update(np.arange(len(features)), Removal(original, removed), targets)
             scores.end_draw()
         tables.append(scores.table(np.arange(len(features)), case))
-        spread = dict(zip(["is_deg_spread", "_", "as_abs_deg_spread"], scores.spread_deg, strict=True))
-        report.append({"subspace": case.subspace, "dimension": case.dimension, "draws": scores.draws, "stable": True, **spread})
+        spread = dict(
+            zip(["is_deg_spread", "_", "as_abs_deg_spread"], scores.spread_deg, strict=True)
+        )
+        report.append(
+            {
+                "subspace": case.subspace,
+                "dimension": case.dimension,
+                "draws": scores.draws,
+                "stable": True,
+                **spread,
+            }
+        )
     sample = Sample(np.unique(labels, return_inverse=True)[1])
-    (row,) = excess_rows(pd.concat(tables), report, basis.shape[1], sample, resamples=300, confidence=0.95, seed=0)
+    (row,) = excess_rows(
+        pd.concat(tables), report, basis.shape[1], sample, resamples=300, confidence=0.95, seed=0
+    )
     return row
 
 
@@ -257,7 +365,9 @@ def test_without_structure_null_and_random_removal_agree_within_the_interval_as_
     for seed in range(100):
         row = excess(*planted(1.0, 1.0, seed=seed))
         for score in agreed:
-            agreed[score] += row[f"{score}_excess_random_low"] <= 0 <= row[f"{score}_excess_random_high"]
+            agreed[score] += (
+                row[f"{score}_excess_random_low"] <= 0 <= row[f"{score}_excess_random_high"]
+            )
     assert min(agreed.values()) >= 90 and agreed["is_deg"] < 100
 
 
@@ -265,7 +375,9 @@ def test_without_structure_null_and_random_removal_agree_within_the_interval_as_
 def test_meaning_planted_in_one_space_shows_as_excess_with_the_right_sign(null, row, sign):
     found = excess(*planted(null, row))
     for score in ("is_deg", "as_abs_deg"):
-        ends = sign * np.array([found[f"{score}_excess_random_low"], found[f"{score}_excess_random_high"]])
+        ends = sign * np.array(
+            [found[f"{score}_excess_random_low"], found[f"{score}_excess_random_high"]]
+        )
         assert (ends > 0).all(), (score, found)
         assert sign * found[f"{score}_excess_row"] > sign * found[f"{score}_excess_random"] > 0
 
@@ -277,7 +389,11 @@ def test_drawing_goes_on_until_the_mean_is_stable_and_says_when_it_never_was(tmp
     assert set(by_case) == {(kind, d) for kind in ("null", "random", "row") for d in (2, 9)}
     assert all(case["stable"] == (case["is_error_deg"] <= 1.5) for case in report["cases"])
     assert all(case["draws"] >= 3 or case["dimension"] == 9 for case in report["cases"])
-    assert by_case["null", 9]["draws"] == 1 and {case["draws"] for case in report["cases"]} - {1, 3, 30}
+    assert by_case["null", 9]["draws"] == 1 and {case["draws"] for case in report["cases"]} - {
+        1,
+        3,
+        30,
+    }
     assert set(table.groupby(["subspace", "dimension"]).size()) == {40}
     again, _ = measure(tmp_path, dimensions=[2, 50], draws=(3, 30), tolerance=1.5)
     pd.testing.assert_frame_equal(table, again)
@@ -294,14 +410,21 @@ def test_the_whole_null_space_gives_the_scores_of_null_removal(tmp_path):
     mine = table[(table["subspace"] == "null")].sort_values("image_id")
     np.testing.assert_allclose(mine["is_deg"], angle_deg(before, after), atol=1e-3)
     targets = texts[np.unique(labels, return_inverse=True)[1]]
-    np.testing.assert_allclose(mine["as_deg"], angle_deg(before, targets) - angle_deg(after, targets), atol=1e-3)
+    np.testing.assert_allclose(
+        mine["as_deg"], angle_deg(before, targets) - angle_deg(after, targets), atol=1e-3
+    )
 
 
-def test_every_image_is_scored_by_the_translator_that_did_not_see_it_also_after_matched_removal(tmp_path):
+def test_every_image_is_scored_by_the_translator_that_did_not_see_it_also_after_matched_removal(
+    tmp_path,
+):
     basis, features, translator, labels, texts = planted(1.0, 1.0, n=30)
     generator = np.random.default_rng(1)
     factors = generator.uniform(0.2, 2, (3, DIM, 1)).astype(np.float32)
-    of_folds = [Affine(factor * translator.weight, np.full(DIM, number, np.float32)) for number, factor in enumerate(factors)]
+    of_folds = [
+        Affine(factor * translator.weight, np.full(DIM, number, np.float32))
+        for number, factor in enumerate(factors)
+    ]
     study(tmp_path, basis, features, translator, labels, texts, of_folds)
     table, report = measure(tmp_path, draws=(3, 3))
     targets = texts[np.unique(labels, return_inverse=True)[1]]
@@ -311,20 +434,37 @@ def test_every_image_is_scored_by_the_translator_that_did_not_see_it_also_after_
 
     def scores(removed):
         before, after = translated(features), translated(features - removed)
-        return np.array([angle_deg(before, after), angle_deg(before, targets) - angle_deg(after, targets)])
+        return np.array(
+            [angle_deg(before, after), angle_deg(before, targets) - angle_deg(after, targets)]
+        )
 
     null_norm = np.linalg.norm(features @ basis, axis=1, keepdims=True)
-    assert {(each["subspace"], each["draws"]) for each in report["cases"]} == {("null", 1), ("random", 3), ("row", 3)}
+    assert {(each["subspace"], each["draws"]) for each in report["cases"]} == {
+        ("null", 1),
+        ("random", 3),
+        ("row", 3),
+    }
     for kind, mine in table.groupby("subspace"):
-        drawn = [draw_subspace(basis, Case(kind, 9, kind == "null"), 0, draw) for draw in range(1 if kind == "null" else 3)]
+        drawn = [
+            draw_subspace(basis, Case(kind, 9, kind == "null"), 0, draw)
+            for draw in range(1 if kind == "null" else 3)
+        ]
         taken = [each.share(Affine(np.eye(WIDTH), np.zeros(WIDTH)))(features) for each in drawn]
         same = [null_norm / np.linalg.norm(each, axis=1, keepdims=True) * each for each in taken]
-        found = mine.sort_values("image_id")[["is_deg", "as_deg", "matched_is_deg", "matched_as_deg"]].to_numpy().T
-        np.testing.assert_allclose(found[:2], np.mean([scores(each) for each in taken], axis=0), atol=1e-3)
+        found = (
+            mine.sort_values("image_id")[["is_deg", "as_deg", "matched_is_deg", "matched_as_deg"]]
+            .to_numpy()
+            .T
+        )
+        np.testing.assert_allclose(
+            found[:2], np.mean([scores(each) for each in taken], axis=0), atol=1e-3
+        )
         if kind == "null":
             assert np.isnan(found[2:]).all()
         else:
-            np.testing.assert_allclose(found[2:], np.mean([scores(each) for each in same], axis=0), atol=1e-3)
+            np.testing.assert_allclose(
+                found[2:], np.mean([scores(each) for each in same], axis=0), atol=1e-3
+            )
 
 
 def test_a_head_without_null_space_has_no_controls(tmp_path):

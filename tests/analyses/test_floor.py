@@ -18,7 +18,9 @@ PENALTY = 0.3
 class Images:
     """A study of images with views, in two shards, and its head: what Paired gives, made up."""
 
-    def __init__(self, seed=0, n=60, rank=7, null_dim=5, dim=6, classes=7, views=2, folds=3, leak=0.0):
+    def __init__(
+        self, seed=0, n=60, rank=7, null_dim=5, dim=6, classes=7, views=2, folds=3, leak=0.0
+    ):
         rng = np.random.default_rng(seed)
         self.basis = np.linalg.qr(rng.standard_normal((rank + null_dim, rank + null_dim)))[0]
         self.head = Head(
@@ -28,30 +30,58 @@ class Images:
         self.texts = rng.standard_normal((classes, dim))
         self.texts /= np.linalg.norm(self.texts, axis=1, keepdims=True)
         a = rng.standard_normal((n * views, rank)) + 2.0
-        b = a @ rng.standard_normal((rank, null_dim)) * 0.3 + rng.standard_normal((n * views, null_dim)) + 1.0
+        b = (
+            a @ rng.standard_normal((rank, null_dim)) * 0.3
+            + rng.standard_normal((n * views, null_dim))
+            + 1.0
+        )
         self.x = (np.hstack([a, b]) @ self.basis.T).astype(np.float32)
         logits = self.x @ self.head.weight.T + self.head.bias
         noise = 0.4 * rng.standard_normal((n * views, dim))
-        self.z = (own_words(logits, self.texts)[1] + noise + leak * b @ rng.standard_normal((null_dim, dim)) + 0.5).astype(np.float32)
+        self.z = (
+            own_words(logits, self.texts)[1]
+            + noise
+            + leak * b @ rng.standard_normal((null_dim, dim))
+            + 0.5
+        ).astype(np.float32)
         self.image, self.view = np.repeat(np.arange(n), views), np.tile(np.arange(views), n)
-        self.manifest = pd.DataFrame({"split": np.where(np.arange(n) % folds == 0, "validation", "train"), "fold": np.arange(n) % folds})
+        self.manifest = pd.DataFrame(
+            {
+                "split": np.where(np.arange(n) % folds == 0, "validation", "train"),
+                "fold": np.arange(n) % folds,
+            }
+        )
         self.features = "features of the study"
 
     def __iter__(self):
         half = len(self.x) // 2
         for rows in (slice(0, half), slice(half, None)):
-            yield {"features": self.x[rows], "image_id": self.image[rows], "view": self.view[rows]}, self.z[rows]
+            yield (
+                {"features": self.x[rows], "image_id": self.image[rows], "view": self.view[rows]},
+                self.z[rows],
+            )
 
 
 def fitted(images, folder, crossed=True, scored=None):
     """What measure_evidence makes of images: words, rows, sums' groups, places and fits."""
     words = Words.fit(lambda: whole_images(images, images.head), images.texts)
-    axes, rank = np.hstack([images.head.principal, images.head.null]).astype(np.float32), images.head.principal.shape[1]
+    axes, rank = (
+        np.hstack([images.head.principal, images.head.null]).astype(np.float32),
+        images.head.principal.shape[1],
+    )
     sums = GroupSums(split(images.manifest, 3 if crossed else 0))
     rows = Rows.read(images, images.head, axes, words, folder, sums)
     others = rows if scored is None else Rows.read(scored, images.head, axes, words, folder, None)
     place = sums.split.place if scored is None else np.full(len(scored.manifest), WHOLE, np.int32)
-    return words, rows, others, sums.split.groups, place, rank, answers(sums, place, rank, PENALTY, LAMBDAS, None)
+    return (
+        words,
+        rows,
+        others,
+        sums.split.groups,
+        place,
+        rank,
+        answers(sums, place, rank, PENALTY, LAMBDAS, None),
+    )
 
 
 def ridge(x, y, penalty):
@@ -66,7 +96,10 @@ def slow(images, words, signs):
     z = images.z if signs is None else spoken + (images.z - spoken) * signs[images.image][:, None]
     found = np.empty(len(images.manifest))
     for each in np.unique(fold):
-        model, judged = ridge(images.x[fold != each].astype(np.float64), z[fold != each], PENALTY), first & (fold == each)
+        model, judged = (
+            ridge(images.x[fold != each].astype(np.float64), z[fold != each], PENALTY),
+            first & (fold == each),
+        )
         whole = model.predict(images.x[judged])
         removed = images.x[judged] @ images.head.null @ images.head.null.T @ model.coef_.T
         found[images.image[judged]] = angle_deg(whole, whole - removed)
@@ -86,11 +119,16 @@ def test_the_floor_is_the_mean_over_signs_and_says_how_much_they_spread(tmp_path
     images = Images()
     words, rows, scored, groups, place, rank, fits = fitted(images, tmp_path)
     means, spread = floor(rows, groups, scored, place, rank, fits, draws=4, seed=0, threads=None)
-    wanted = [slow(images, words, np.random.default_rng([0, 3, draw]).choice([-1.0, 1.0], 60)) for draw in range(4)]
+    wanted = [
+        slow(images, words, np.random.default_rng([0, 3, draw]).choice([-1.0, 1.0], 60))
+        for draw in range(4)
+    ]
     np.testing.assert_allclose(means, np.mean(wanted, axis=0), atol=2e-3)
     assert spread == pytest.approx(np.std(np.mean(wanted, axis=1), ddof=1), abs=2e-3)
     side_by_side, _ = floor(rows, groups, scored, place, rank, fits, draws=4, seed=0, threads=2)
-    np.testing.assert_array_equal(side_by_side, floor(rows, groups, scored, place, rank, fits, draws=4, seed=0, threads=1)[0])
+    np.testing.assert_array_equal(
+        side_by_side, floor(rows, groups, scored, place, rank, fits, draws=4, seed=0, threads=1)[0]
+    )
 
 
 def test_conditional_removal_takes_away_what_principal_coordinates_do_not_predict(tmp_path):
@@ -98,27 +136,44 @@ def test_conditional_removal_takes_away_what_principal_coordinates_do_not_predic
     _, rows, scored, groups, place, rank, fits = fitted(images, tmp_path)
     texts = np.random.default_rng(5).standard_normal((60, 6))
     predictors = {each: fit.predictor for each, fit in fits.items()}
-    found = image_scores(scored, rows.origin, place, rank, refit(rows, groups, fits, None), predictors, texts)
-    a, b = (images.x.astype(np.float64) @ part for part in (images.head.principal, images.head.null))
+    found = image_scores(
+        scored, rows.origin, place, rank, refit(rows, groups, fits, None), predictors, texts
+    )
+    a, b = (
+        images.x.astype(np.float64) @ part for part in (images.head.principal, images.head.null)
+    )
     fold, first = images.manifest["fold"].to_numpy()[images.image], images.view == 0
 
     def error(penalty):
         return sum(
-            ((ridge(a[fold != k], b[fold != k], penalty).predict(a[first & (fold == k)]) - b[first & (fold == k)]) ** 2).sum()
+            (
+                (
+                    ridge(a[fold != k], b[fold != k], penalty).predict(a[first & (fold == k)])
+                    - b[first & (fold == k)]
+                )
+                ** 2
+            ).sum()
             for k in range(3)
         )
 
     best = min(LAMBDAS, key=error)
     for k in range(3):
-        model, judged = ridge(images.x[fold != k].astype(np.float64), images.z[fold != k], PENALTY), first & (fold == k)
+        model, judged = (
+            ridge(images.x[fold != k].astype(np.float64), images.z[fold != k], PENALTY),
+            first & (fold == k),
+        )
         whole = model.predict(images.x[judged])
         surprise = b[judged] - ridge(a[fold != k], b[fold != k], best).predict(a[judged])
         after, ids = whole - surprise @ images.head.null.T @ model.coef_.T, images.image[judged]
         np.testing.assert_allclose(found[0][ids], angle_deg(whole, after), atol=2e-3)
-        np.testing.assert_allclose(found[1][ids], angle_deg(whole, texts[ids]) - angle_deg(after, texts[ids]), atol=2e-3)
+        np.testing.assert_allclose(
+            found[1][ids], angle_deg(whole, texts[ids]) - angle_deg(after, texts[ids]), atol=2e-3
+        )
 
 
-def test_a_null_component_that_tells_nothing_lies_at_its_floor_and_one_that_tells_lies_above(tmp_path):
+def test_a_null_component_that_tells_nothing_lies_at_its_floor_and_one_that_tells_lies_above(
+    tmp_path,
+):
     above = {}
     for leak in (0.0, 0.5):
         excess = []
@@ -126,7 +181,14 @@ def test_a_null_component_that_tells_nothing_lies_at_its_floor_and_one_that_tell
             images = Images(seed=seed, n=300, views=1, leak=leak)
             _, rows, scored, groups, place, rank, fits = fitted(images, tmp_path)
             means, _ = floor(rows, groups, scored, place, rank, fits, draws=6, seed=0, threads=None)
-            excess.append((image_scores(scored, rows.origin, place, rank, refit(rows, groups, fits, None))[0] - means).mean())
+            excess.append(
+                (
+                    image_scores(scored, rows.origin, place, rank, refit(rows, groups, fits, None))[
+                        0
+                    ]
+                    - means
+                ).mean()
+            )
         above[leak] = np.array(excess)
     assert abs(above[0.0].mean()) < 2 * above[0.0].std(ddof=1) / np.sqrt(6) + 0.1
     assert (above[0.5] > 1.0).all()
@@ -149,14 +211,21 @@ def test_images_beside_a_reference_are_scored_by_the_fit_of_all_its_images(tmp_p
     found = image_scores(scored, rows.origin, place, rank, refit(rows, groups, fits, None))[0]
     model, first = ridge(images.x.astype(np.float64), images.z, PENALTY), others.x[others.view == 0]
     whole = model.predict(first)
-    np.testing.assert_allclose(found, angle_deg(whole, whole - first @ images.head.null @ images.head.null.T @ model.coef_.T), atol=2e-3)
+    np.testing.assert_allclose(
+        found,
+        angle_deg(whole, whole - first @ images.head.null @ images.head.null.T @ model.coef_.T),
+        atol=2e-3,
+    )
 
 
 def test_missing_views_are_refused_by_name(tmp_path):
     images = Images()
     words = Words.fit(lambda: whole_images(images, images.head), images.texts)
     images.manifest = pd.concat([images.manifest, images.manifest.iloc[:1]], ignore_index=True)
-    with pytest.raises(InputError, match="features of the study: holds 120 rows, not 2 of each of 61 images: remove it"):
+    with pytest.raises(
+        InputError,
+        match="features of the study: holds 120 rows, not 2 of each of 61 images: remove it",
+    ):
         Rows.read(images, images.head, np.eye(12, dtype=np.float32), words, tmp_path, None)
 
 
@@ -165,4 +234,6 @@ def test_logits_of_an_inexact_null_space_are_those_of_the_principal_component_al
     head = Head(images.head.weight, images.head.bias, images.basis[:, :4], images.basis[:, 4:])
     block = head.block(images.x, images.z, np.zeros(len(images.x)))
     visible = images.x @ images.basis[:, :4] @ images.basis[:, :4].T
-    np.testing.assert_allclose(block.logits, visible @ images.head.weight.T + images.head.bias, atol=1e-3)
+    np.testing.assert_allclose(
+        block.logits, visible @ images.head.weight.T + images.head.bias, atol=1e-3
+    )

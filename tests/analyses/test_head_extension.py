@@ -31,7 +31,9 @@ def planted(seed, content, *, n=200, rank=6, null_dim=7, dim=5, contents=3, nois
     b = own + 0.5 * a @ generator.standard_normal((rank, null_dim)) / np.sqrt(rank)
     told = np.linalg.qr(generator.standard_normal((null_dim, contents)))[0]
     into = np.linalg.qr(generator.standard_normal((dim, contents)))[0]
-    z = a @ generator.standard_normal((rank, dim)) / np.sqrt(rank * dim) + content * own @ told @ into.T / np.sqrt(contents)
+    z = a @ generator.standard_normal((rank, dim)) / np.sqrt(
+        rank * dim
+    ) + content * own @ told @ into.T / np.sqrt(contents)
     b = np.hstack([b, 10 * a[:, :copies] + 0.3 * generator.standard_normal((n, copies))])
     z += noise * generator.standard_normal((n, dim)) / np.sqrt(dim)
     return Block(a, b, a @ generator.standard_normal((rank, 4)), z, generator.permutation(n) % 4)
@@ -42,7 +44,13 @@ def curve_of(images, penalties=(0.01, 0.01), kernels=True):
         return [images]
 
     readouts = read_out(blocks, remainders(Words.fit(blocks, None)), 0, kernels)
-    return head_extension(readouts, Spread(blocks), penalties, min(images.null.shape[1], images.embeddings.shape[1]), 0.9)
+    return head_extension(
+        readouts,
+        Spread(blocks),
+        penalties,
+        min(images.null.shape[1], images.embeddings.shape[1]),
+        0.9,
+    )
 
 
 def flexible(images):
@@ -52,13 +60,18 @@ def flexible(images):
     units = np.hstack([a, np.full((len(a), 1), OFFSET)])
     length = np.linalg.norm(units, axis=1)
     theta = np.arccos(np.clip(units @ units.T / np.outer(length, length), -1, 1))
-    kernels = [a @ a.T, np.outer(length, length) * (np.sin(theta) + (np.pi - theta) * np.cos(theta))]
+    kernels = [
+        a @ a.T,
+        np.outer(length, length) * (np.sin(theta) + (np.pi - theta) * np.cos(theta)),
+    ]
     for temperature in TEMPERATURES:
         odds = np.exp(images.logits / temperature)
         roots = np.sqrt(odds / odds.sum(axis=1, keepdims=True))
         kernels.append(roots @ roots.T)
     centre = np.eye(len(a)) - 1 / len(a)
-    values, vectors = np.linalg.eigh(sum(k * len(a) / np.trace(k) for k in (centre @ each @ centre for each in kernels)))
+    values, vectors = np.linalg.eigh(
+        sum(k * len(a) / np.trace(k) for k in (centre @ each @ centre for each in kernels))
+    )
     return vectors * np.sqrt(np.maximum(values, 0))
 
 
@@ -80,7 +93,13 @@ def slow(images, penalties, without=None):
             return ((rows[made] - rows[made].mean(axis=0)) ** 2).sum(axis=1).mean()
 
         def error(rows, alpha, made=made, judged=judged):
-            return ((Ridge(alpha=alpha, solver="svd").fit(rows[made], z[made]).predict(rows[judged]) - z[judged]) ** 2).sum()
+            return (
+                (
+                    Ridge(alpha=alpha, solver="svd").fit(rows[made], z[made]).predict(rows[judged])
+                    - z[judged]
+                )
+                ** 2
+            ).sum()
 
         both = np.hstack([x, b])
         alpha = penalties[1] * scale(both)
@@ -92,15 +111,21 @@ def slow(images, penalties, without=None):
         _, _, right = np.linalg.svd(hidden @ (vectors * np.sqrt(values)) @ vectors.T)
         directions = np.linalg.qr((vectors / np.sqrt(values)) @ vectors.T @ right.T)[0]
         plain = error(x, penalties[0] * scale(x))
-        gains[1:] += [plain - error(np.hstack([x, b @ directions[:, :q]]), alpha) for q in range(1, 1 + most)]
+        gains[1:] += [
+            plain - error(np.hstack([x, b @ directions[:, :q]]), alpha) for q in range(1, 1 + most)
+        ]
         total += ((z[judged] - z[made].mean(axis=0)) ** 2).sum()
     return gains / total
 
 
 @pytest.mark.parametrize(("rank", "null_dim", "dim"), [(6, 7, 5), (3, 2, 5), (4, 6, 2)])
 @pytest.mark.parametrize("penalties", [(0.01, 0.1), (1.0, 0.03)])
-def test_the_curve_is_that_of_scikit_learns_regressions_on_flexible_features_and_directions(rank, null_dim, dim, penalties):
-    images = planted(7, 0.5, n=60, rank=rank, null_dim=null_dim, dim=dim, contents=min(null_dim, dim, 3))
+def test_the_curve_is_that_of_scikit_learns_regressions_on_flexible_features_and_directions(
+    rank, null_dim, dim, penalties
+):
+    images = planted(
+        7, 0.5, n=60, rank=rank, null_dim=null_dim, dim=dim, contents=min(null_dim, dim, 3)
+    )
     curve = curve_of(images, penalties)
     expected = slow(images, penalties)
     assert curve["directions"].tolist() == list(range(len(expected)))
@@ -108,16 +133,22 @@ def test_the_curve_is_that_of_scikit_learns_regressions_on_flexible_features_and
     without = np.array([slow(images, penalties, fold) for fold in range(4)])
     for place, row in curve.iterrows():
         interval = jackknife(expected[place], without[:, place], 0.9)
-        assert (row["unique_r2_low"], row["unique_r2_high"]) == pytest.approx((interval.low, interval.high), abs=1e-6)
+        assert (row["unique_r2_low"], row["unique_r2_high"]) == pytest.approx(
+            (interval.low, interval.high), abs=1e-6
+        )
 
 
-@pytest.mark.parametrize(("contents", "null_dim"), [(1, 7), (3, 7), (3, 4)])  # more and fewer than the embedding has dimensions
+@pytest.mark.parametrize(
+    ("contents", "null_dim"), [(1, 7), (3, 7), (3, 4)]
+)  # more and fewer than the embedding has dimensions
 def test_content_of_rank_3_saturates_the_curve_at_3(contents, null_dim):
     for seed in range(3):
         curve = curve_of(planted(seed, 0.7, null_dim=null_dim, contents=contents))
         gain, all_of_them = curve["unique_r2"].to_numpy(), curve["unique_r2"].iloc[-1]
         assert enough(curve) == contents and all_of_them > 0.1
-        assert (np.diff(gain[: contents + 1]) > 0.1 * all_of_them).all(), "every direction with content is seen to add"
+        assert (np.diff(gain[: contents + 1]) > 0.1 * all_of_them).all(), (
+            "every direction with content is seen to add"
+        )
         assert (gain[contents:] <= gain[contents] + 0.03 * all_of_them).all()
 
 
@@ -139,9 +170,22 @@ def test_without_content_no_number_of_directions_adds_anything_on_average():
 
 def test_two_folds_give_no_interval_and_a_silent_null_part_no_direction():
     images = planted(0, 0.5)
-    two = curve_of(Block(images.principal, images.null, images.logits, images.embeddings, images.fold % 2))
-    assert two[["unique_r2_low", "unique_r2_high"]].isna().all().all() and two["unique_r2"].iloc[-1] > 0.1
-    silent = curve_of(Block(images.principal, np.full_like(images.null, 7.0), images.logits, images.embeddings, images.fold))
+    two = curve_of(
+        Block(images.principal, images.null, images.logits, images.embeddings, images.fold % 2)
+    )
+    assert (
+        two[["unique_r2_low", "unique_r2_high"]].isna().all().all()
+        and two["unique_r2"].iloc[-1] > 0.1
+    )
+    silent = curve_of(
+        Block(
+            images.principal,
+            np.full_like(images.null, 7.0),
+            images.logits,
+            images.embeddings,
+            images.fold,
+        )
+    )
     assert (silent["unique_r2"] == 0).all() and enough(silent) is None
 
 
@@ -169,16 +213,34 @@ def test_the_fewest_directions_give_90_percent_of_what_all_add(d, fewest):
 def models_of(rows):
     """tables/models.csv of rows (space, model, null dimensions, D)."""
     table = pd.DataFrame(rows, columns=["space", "model", "null_dim", "unique_r2"])
-    facts = {"n_evidence": 20, "rank_rule": "exact", "validation_r2": 0.1, "translator": "weak", "seed": 3, "marks": "weak translator"}
+    facts = {
+        "n_evidence": 20,
+        "rank_rule": "exact",
+        "validation_r2": 0.1,
+        "translator": "weak",
+        "seed": 3,
+        "marks": "weak translator",
+    }
     ends = {"unique_r2_low": table["unique_r2"] - 0.01, "unique_r2_high": table["unique_r2"] + 0.01}
     return table.assign(known_zero=False, **ends, **facts)
 
 
 def test_the_table_has_a_row_for_each_model_and_no_number_where_nothing_is_added():
-    models = models_of([("s", "a", 7, 0.1), ("s", "b", 0, None), ("t", "a", 7, -0.1), ("t", "b", 0, None)])
-    table = gather({"s": {"a": curve(0, 0.1), "b": curve(0)}, "t": {"a": curve(0, -0.1), "b": curve(0)}}, models)
+    models = models_of(
+        [("s", "a", 7, 0.1), ("s", "b", 0, None), ("t", "a", 7, -0.1), ("t", "b", 0, None)]
+    )
+    table = gather(
+        {"s": {"a": curve(0, 0.1), "b": curve(0)}, "t": {"a": curve(0, -0.1), "b": curve(0)}},
+        models,
+    )
     assert table["directions_90"].fillna(-1).tolist() == [1, -1, -1, -1]
-    assert table["space"].tolist() == list("sstt") and {"rank_rule", "null_dim", "seed", "n_evidence", "unique_r2_low"} <= set(table)
+    assert table["space"].tolist() == list("sstt") and {
+        "rank_rule",
+        "null_dim",
+        "seed",
+        "n_evidence",
+        "unique_r2_low",
+    } <= set(table)
 
 
 def run(name, **flags):
@@ -188,13 +250,23 @@ def run(name, **flags):
 
 def test_the_scripts_measure_tabulate_and_draw_twice_with_the_same_bytes(tmp_path):
     generator, n, views = np.random.default_rng(0), 24, 2
-    manifest = pd.DataFrame({"image_id": np.arange(n), "label": "x", "split": "train", "fold": np.arange(n) % 4})
+    manifest = pd.DataFrame(
+        {"image_id": np.arange(n), "label": "x", "split": "train", "fold": np.arange(n) % 4}
+    )
     write_parquet(tmp_path / "manifest.parquet", whole(manifest))
-    heads = {"timm/wide": generator.standard_normal((5, 12)), "tall": generator.standard_normal((20, 12))}
+    heads = {
+        "timm/wide": generator.standard_normal((5, 12)),
+        "tall": generator.standard_normal((20, 12)),
+    }
     image, view = np.repeat(np.arange(n), views), np.tile(np.arange(views, dtype=np.int32), n)
-    features = {model: generator.standard_normal((n * views, 12)).astype(np.float32) for model in heads}
+    features = {
+        model: generator.standard_normal((n * views, 12)).astype(np.float32) for model in heads
+    }
     embeddings = (features["timm/wide"] @ generator.standard_normal((12, 4))).astype(np.float32)
-    for folder, name, rows in [("s", "embeddings", embeddings), *((model, "features", rows) for model, rows in features.items())]:
+    for folder, name, rows in [
+        ("s", "embeddings", embeddings),
+        *((model, "features", rows) for model, rows in features.items()),
+    ]:
         for shard, part in enumerate(np.array_split(np.arange(n * views), 2)):
             tensors = {name: rows[part], "image_id": image[part], "view": view[part]}
             write_tensors(tmp_path / folder / f"shard-{shard:05d}.safetensors", tensors, {})
@@ -209,14 +281,40 @@ def test_the_scripts_measure_tabulate_and_draw_twice_with_the_same_bytes(tmp_pat
     for attempt in "ab":
         for model, weight in heads.items():
             basis = null_space(weight).basis
-            write_json(tmp_path / model / "evidence.json", {"lambdas": {"without_null": 0.1, "with_null": 0.3} if basis.size else None})
+            write_json(
+                tmp_path / model / "evidence.json",
+                {"lambdas": {"without_null": 0.1, "with_null": 0.3} if basis.size else None},
+            )
             write_tensors(tmp_path / model / "basis.safetensors", {"null_basis": basis}, {})
-            write_tensors(tmp_path / model / "head.safetensors", {"weight": weight, "bias": np.zeros(len(weight))}, {})
-            paths = {"manifest": tmp_path / "manifest.parquet", "features": tmp_path / model, "embeddings": tmp_path / "s"}
-            paths |= {"projector": tmp_path / model / "basis.safetensors", "head": tmp_path / model / "head.safetensors"}
-            paths |= {"evidence": tmp_path / model / "evidence.json", "words": tmp_path / "words.safetensors"}
+            write_tensors(
+                tmp_path / model / "head.safetensors",
+                {"weight": weight, "bias": np.zeros(len(weight))},
+                {},
+            )
+            paths = {
+                "manifest": tmp_path / "manifest.parquet",
+                "features": tmp_path / model,
+                "embeddings": tmp_path / "s",
+            }
+            paths |= {
+                "projector": tmp_path / model / "basis.safetensors",
+                "head": tmp_path / model / "head.safetensors",
+            }
+            paths |= {
+                "evidence": tmp_path / model / "evidence.json",
+                "words": tmp_path / "words.safetensors",
+            }
             output = tmp_path / attempt / f"s/{model}.parquet"
-            run("measure_head_extension", shards=2, reference=None, confidence=0.9, seed=0, threads=1, output=output, **paths)
+            run(
+                "measure_head_extension",
+                shards=2,
+                reference=None,
+                confidence=0.9,
+                seed=0,
+                threads=1,
+                output=output,
+                **paths,
+            )
             written = read_parquet(output, "head_extensions")
             assert written.dtypes.map(str).tolist() == ["int64", *["float64"] * 3]
             if basis.size:
@@ -225,12 +323,17 @@ def test_the_scripts_measure_tabulate_and_draw_twice_with_the_same_bytes(tmp_pat
                 )
                 pd.testing.assert_frame_equal(written, curve_of(block, (0.1, 0.3)), atol=1e-6)
             else:
-                assert written["directions"].tolist() == [0] and written["unique_r2"].tolist() == [0]
+                assert written["directions"].tolist() == [0] and written["unique_r2"].tolist() == [
+                    0
+                ]
         paths = {"head_extensions": tmp_path / attempt, "table": tmp_path / "models.csv"}
         paths |= {name: tmp_path / attempt / f"drawn.{name}" for name in ("output", "png", "pdf")}
         run("plot_head_extensions", models=list(heads), spaces=["s"], **paths)
     table = pd.read_csv(tmp_path / "a/drawn.output")
-    assert table["model"].tolist() == list(heads) and table["directions_90"].isna().tolist() == [False, True]
+    assert table["model"].tolist() == list(heads) and table["directions_90"].isna().tolist() == [
+        False,
+        True,
+    ]
     for file in ("s/timm/wide.parquet", "s/tall.parquet", "drawn.output", "drawn.png", "drawn.pdf"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
@@ -238,24 +341,46 @@ def test_the_scripts_measure_tabulate_and_draw_twice_with_the_same_bytes(tmp_pat
 def test_sixteen_models_in_two_spaces_are_drawn_with_a_marker_where_enough_is_reached():
     generator = np.random.default_rng(0)
     names = [f"a_classifier_{number}" for number in range(16)]
-    curves = {space: {name: curve(0, *np.cumsum(generator.uniform(-0.01, 0.03, 768))) for name in names} for space in "st"}
+    curves = {
+        space: {name: curve(0, *np.cumsum(generator.uniform(-0.01, 0.03, 768))) for name in names}
+        for space in "st"
+    }
     curves["t"] |= {names[0]: curve(0), names[1]: curve(0, -0.1)}
     d = {("t", names[0]): None, ("t", names[1]): -0.1}
-    models = models_of([(s, name, len(table) - 1, d.get((s, name), 0.1)) for s, tables in curves.items() for name, table in tables.items()])
-    models.loc[models["model"] == names[5], ["unique_r2", "unique_r2_low", "unique_r2_high"]] = 0.001, -0.01, 0.01
+    models = models_of(
+        [
+            (s, name, len(table) - 1, d.get((s, name), 0.1))
+            for s, tables in curves.items()
+            for name, table in tables.items()
+        ]
+    )
+    models.loc[models["model"] == names[5], ["unique_r2", "unique_r2_low", "unique_r2_high"]] = (
+        0.001,
+        -0.01,
+        0.01,
+    )
     figure = head_extensions(curves, gather(curves, models), models)
     figure.canvas.draw()
     for part, (space, tables) in zip(figure.subfigs, curves.items(), strict=True):
         drawn = [line for line in part.axes[0].get_lines() if line.get_marker() != "None"]
         assert len({(line.get_color(), line.get_marker()) for line in drawn}) == len(drawn) == 16
         hollow = [line.get_markerfacecolor() == "white" for line in drawn]
-        assert [name for name, each in zip(tables, hollow, strict=True) if each] == [*names[: 2 * (space == "t")], names[5]]
+        assert [name for name, each in zip(tables, hollow, strict=True) if each] == [
+            *names[: 2 * (space == "t")],
+            names[5],
+        ]
         for line, table, open_ in zip(drawn, tables.values(), hollow, strict=True):
             assert line.get_markevery() == [len(table) - 1 if open_ else enough(table)]
             np.testing.assert_allclose(line.get_ydata(), 100 * table["unique_r2"])
         texts = [text.get_text() for text in part.legends[0].get_texts()]
-        said = f"D 10.00 % [9.00, 11.00], 90 % of it with {enough(tables[names[3]])} of 768 directions"
-        assert texts[3] == f"a_classifier_3 (weak translator): {said}" and texts[5].endswith("[-1.00, 1.00], not beyond chance")
+        said = (
+            f"D 10.00 % [9.00, 11.00], 90 % of it with {enough(tables[names[3]])} of 768 directions"
+        )
+        assert texts[3] == f"a_classifier_3 (weak translator): {said}" and texts[5].endswith(
+            "[-1.00, 1.00], not beyond chance"
+        )
         if space == "t":
-            assert texts[0].endswith(": no null space") and texts[1].endswith("D -10.00 % [-11.00, -9.00], not beyond chance")
+            assert texts[0].endswith(": no null space") and texts[1].endswith(
+                "D -10.00 % [-11.00, -9.00], not beyond chance"
+            )
     plt.close(figure)

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from singflow.analyses.geometry import null_space, random_basis, remove_null
-from singflow.analyses.metrics import Removal, angle_deg, angles_to_all_deg, contrast_deg, remove, rescale, share, unit
+from singflow.analyses.metrics import (
+    Removal,
+    angle_deg,
+    angles_to_all_deg,
+    contrast_deg,
+    remove,
+    rescale,
+    share,
+    unit,
+)
 from singflow.errors import InputError
 from singflow.translators.ridge import Affine
 
@@ -21,7 +30,10 @@ def exact_angle(a, b):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("turn", [0.0, 1e-12, 1e-7, 1e-5, 1e-3, 0.1, 1.0, np.pi / 2, 3.0, np.pi - 1e-5, np.pi - 1e-9, np.pi])
+@pytest.mark.parametrize(
+    "turn",
+    [0.0, 1e-12, 1e-7, 1e-5, 1e-3, 0.1, 1.0, np.pi / 2, 3.0, np.pi - 1e-5, np.pi - 1e-9, np.pi],
+)
 def test_angles_are_mpmaths_from_identical_to_antipodal(dtype, turn):
     generator = np.random.default_rng(7)
     plane, _ = np.linalg.qr(generator.standard_normal((768, 2)))
@@ -59,7 +71,9 @@ def test_the_folded_translator_scores_as_the_explicit_projector_does(classes, wi
     removal = remove(features, translator, share(translator, basis))
     equivalent = translator(remove_null(features, basis))
     np.testing.assert_allclose(removal.equivalent, equivalent, atol=1e-10)
-    np.testing.assert_allclose(removal.image_score(), angle_deg(translator(features), equivalent), atol=1e-5)
+    np.testing.assert_allclose(
+        removal.image_score(), angle_deg(translator(features), equivalent), atol=1e-5
+    )
     expected = angle_deg(translator(features), texts) - angle_deg(equivalent, texts)
     np.testing.assert_allclose(removal.attribute_score(texts), expected, atol=1e-9)
 
@@ -69,13 +83,17 @@ def test_scores_in_single_precision_are_mpmaths():
     width, dim = 1280, 384
     basis = random_basis(width, 280, seed=0, draw=0)
     translator = Affine(
-        (generator.standard_normal((dim, width)) * 0.05).astype(np.float32), generator.standard_normal(dim).astype(np.float32)
+        (generator.standard_normal((dim, width)) * 0.05).astype(np.float32),
+        generator.standard_normal(dim).astype(np.float32),
     )
     features = np.abs(generator.standard_normal((4, width))).astype(np.float32)
     text = unit(generator.standard_normal((4, dim))).astype(np.float32)
     removal = remove(features, translator, share(translator, basis))
     wide = Affine(translator.weight.astype(np.float64), translator.bias.astype(np.float64))
-    original, equivalent = wide(features.astype(np.float64)), wide(remove_null(features.astype(np.float64), basis))
+    original, equivalent = (
+        wide(features.astype(np.float64)),
+        wide(remove_null(features.astype(np.float64), basis)),
+    )
     for row in range(4):
         assert abs(removal.image_score()[row] - exact_angle(original[row], equivalent[row])) <= 1e-5
         attribute = exact_angle(original[row], text[row]) - exact_angle(equivalent[row], text[row])
@@ -84,11 +102,15 @@ def test_scores_in_single_precision_are_mpmaths():
 
 @pytest.mark.parametrize("share", [1e-12, 1e-6, 1e-3, 0.3, 1.0, 1.7, 1 - 1e-3, 1 - 1e-5])
 @pytest.mark.parametrize("turn", [0.0, 1e-9, 1e-4, 0.7, np.pi / 2])
-def test_scores_of_parts_from_tiny_to_nearly_everything_and_in_any_direction_are_mpmaths(share, turn):
+def test_scores_of_parts_from_tiny_to_nearly_everything_and_in_any_direction_are_mpmaths(
+    share, turn
+):
     generator = np.random.default_rng(1)
     plane, _ = np.linalg.qr(generator.standard_normal((768, 2)))
     original = (30.0 * (plane[:, 0] + np.full(768, 1e-3))).astype(np.float32)
-    removed = (share * (np.cos(turn) * original + 30.0 * np.sin(turn) * plane[:, 1])).astype(np.float32)
+    removed = (share * (np.cos(turn) * original + 30.0 * np.sin(turn) * plane[:, 1])).astype(
+        np.float32
+    )
     if share == 1.0 and turn < 1e-6:
         removed *= np.float32(0.5)
     equivalent = original.astype(np.float64) - removed
@@ -106,7 +128,11 @@ def test_scores_of_parts_from_tiny_to_nearly_everything_and_in_any_direction_are
 def test_features_are_translated_in_their_own_precision(dtype):
     generator = np.random.default_rng(0)
     translator = Affine(generator.standard_normal((5, 8)), generator.standard_normal(5))
-    removal = remove(generator.standard_normal((3, 8)).astype(dtype), translator, share(translator, random_basis(8, 2, 0, 0)))
+    removal = remove(
+        generator.standard_normal((3, 8)).astype(dtype),
+        translator,
+        share(translator, random_basis(8, 2, 0, 0)),
+    )
     assert removal.original.dtype == removal.removed.dtype == dtype
 
 
@@ -114,13 +140,22 @@ def test_a_small_removed_part_keeps_its_digits_in_the_image_score():
     generator = np.random.default_rng(2)
     original, removed = generator.standard_normal((2, 300, 512)).astype(np.float32)
     removed *= np.geomspace(1e-9, 1e-2, 300, dtype=np.float32)[:, None]
-    expected = [exact_angle(o, o.astype(np.float64) - r) for o, r in zip(original, removed, strict=True)]
-    close = slice(100, None)  # where original - removed still has digits in float64 for the reference
-    np.testing.assert_allclose(Removal(original, removed).image_score()[close], expected[close], rtol=1e-7)
+    expected = [
+        exact_angle(o, o.astype(np.float64) - r) for o, r in zip(original, removed, strict=True)
+    ]
+    close = slice(
+        100, None
+    )  # where original - removed still has digits in float64 for the reference
+    np.testing.assert_allclose(
+        Removal(original, removed).image_score()[close], expected[close], rtol=1e-7
+    )
 
 
 def test_scores_of_a_row_without_a_direction_are_refused():
-    rows, nothing = np.ones((2, 3), dtype=np.float32), np.array([[1, 1, 1], [0, 0, 0]], dtype=np.float32)
+    rows, nothing = (
+        np.ones((2, 3), dtype=np.float32),
+        np.array([[1, 1, 1], [0, 0, 0]], dtype=np.float32),
+    )
     with pytest.raises(InputError, match="zero vector is undefined"):
         Removal(nothing, nothing / 2).image_score()
     with pytest.raises(InputError, match="zero vector is undefined"):
@@ -136,8 +171,14 @@ def test_scores_of_a_row_without_a_direction_are_refused():
 def test_without_a_null_space_both_scores_are_exactly_zero_and_nothing_warns():
     generator = np.random.default_rng(0)
     weight = generator.standard_normal((20, 8))
-    translator = Affine(generator.standard_normal((5, 8)).astype(np.float32), generator.standard_normal(5).astype(np.float32))
-    features, texts = generator.standard_normal((6, 8)).astype(np.float32), generator.standard_normal((6, 5))
+    translator = Affine(
+        generator.standard_normal((5, 8)).astype(np.float32),
+        generator.standard_normal(5).astype(np.float32),
+    )
+    features, texts = (
+        generator.standard_normal((6, 8)).astype(np.float32),
+        generator.standard_normal((6, 5)),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         removal = remove(features, translator, share(translator, null_space(weight).basis))
@@ -149,20 +190,36 @@ def test_without_a_null_space_both_scores_are_exactly_zero_and_nothing_warns():
 @given(st.integers(0, 2**32 - 1), st.integers(1, 70))
 def test_scores_do_not_depend_on_the_order_or_the_number_of_rows(seed, cut):
     generator = np.random.default_rng(seed)
-    translator = Affine(generator.standard_normal((64, 160)).astype(np.float32), generator.standard_normal(64).astype(np.float32))
+    translator = Affine(
+        generator.standard_normal((64, 160)).astype(np.float32),
+        generator.standard_normal(64).astype(np.float32),
+    )
     removed = share(translator, random_basis(160, 40, seed=0, draw=0))
-    features, texts = generator.standard_normal((71, 160)).astype(np.float32), generator.standard_normal((71, 64))
+    features, texts = (
+        generator.standard_normal((71, 160)).astype(np.float32),
+        generator.standard_normal((71, 64)),
+    )
     order = generator.permutation(71)
     whole = remove(features, translator, removed)
     for part in (order[:cut], order[cut:]):
         piece = remove(features[part], translator, removed)
-        np.testing.assert_allclose(piece.image_score(), whole.image_score()[part], rtol=0, atol=1e-4)
-        np.testing.assert_allclose(piece.attribute_score(texts[part]), whole.attribute_score(texts)[part], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(
+            piece.image_score(), whole.image_score()[part], rtol=0, atol=1e-4
+        )
+        np.testing.assert_allclose(
+            piece.attribute_score(texts[part]),
+            whole.attribute_score(texts)[part],
+            rtol=0,
+            atol=1e-4,
+        )
 
 
 def test_angles_to_all_agree_with_angles_of_pairs():
     generator = np.random.default_rng(0)
-    embeddings, texts = generator.standard_normal((9, 384)) + 0.2, unit(generator.standard_normal((7, 384)) + 0.2)
+    embeddings, texts = (
+        generator.standard_normal((9, 384)) + 0.2,
+        unit(generator.standard_normal((7, 384)) + 0.2),
+    )
     pairs = [angle_deg(embeddings, np.broadcast_to(text, embeddings.shape)) for text in texts]
     units, texts = unit(embeddings).astype(np.float32), texts.astype(np.float32)
     np.testing.assert_allclose(angles_to_all_deg(units, texts), np.transpose(pairs), atol=1e-4)
@@ -178,14 +235,28 @@ def test_contrastive_as_is_as_toward_the_own_label_less_the_mean_over_all_others
         unit(generator.standard_normal((4, 16))),
     )
     own = np.array([0, 1, 2, 3, 0, 2])
-    moved = np.array([[angle_deg(o, t) - angle_deg(o - r, t) for t in texts] for o, r in zip(original, removed, strict=True)])
-    expected = [scores[label] - np.delete(scores, label).mean() for scores, label in zip(moved, own, strict=True)]
-    np.testing.assert_allclose(contrast_deg(Removal(original, removed), texts.astype(np.float32), own), expected, atol=1e-6)
-    assert np.isnan(contrast_deg(Removal(original, removed), texts[:1].astype(np.float32), np.zeros(6, int))).all()
+    moved = np.array(
+        [
+            [angle_deg(o, t) - angle_deg(o - r, t) for t in texts]
+            for o, r in zip(original, removed, strict=True)
+        ]
+    )
+    expected = [
+        scores[label] - np.delete(scores, label).mean()
+        for scores, label in zip(moved, own, strict=True)
+    ]
+    np.testing.assert_allclose(
+        contrast_deg(Removal(original, removed), texts.astype(np.float32), own), expected, atol=1e-6
+    )
+    assert np.isnan(
+        contrast_deg(Removal(original, removed), texts[:1].astype(np.float32), np.zeros(6, int))
+    ).all()
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.floats(0.2, 1.2), st.floats(-0.9, 0.9))
-def test_a_shift_common_to_all_texts_gives_contrastive_as_0_whatever_as_it_gives(seed, labels, cone, size):
+def test_a_shift_common_to_all_texts_gives_contrastive_as_0_whatever_as_it_gives(
+    seed, labels, cone, size
+):
     generator = np.random.default_rng(seed)
     axis, aside, *axes = random_basis(16, 2 + labels, seed, 0).T
     texts = np.cos(cone) * axis + np.sin(cone) * np.array(axes)  # on a cone around the axis
@@ -196,18 +267,24 @@ def test_a_shift_common_to_all_texts_gives_contrastive_as_0_whatever_as_it_gives
     assert (np.sign(away) == -np.sign(size)).all() if abs(size) > 0.01 else (abs(away) < 1).all()
 
 
-rows = npst.arrays(np.float64, (3, 5), elements=st.floats(-1e3, 1e3)).filter(lambda each: (np.linalg.norm(each, axis=1) > 1e-3).all())
+rows = npst.arrays(np.float64, (3, 5), elements=st.floats(-1e3, 1e3)).filter(
+    lambda each: (np.linalg.norm(each, axis=1) > 1e-3).all()
+)
 
 
 @given(rows, rows)
-def test_rescaled_embeddings_have_the_norms_of_the_originals_and_their_own_directions(equivalent, original):
+def test_rescaled_embeddings_have_the_norms_of_the_originals_and_their_own_directions(
+    equivalent, original
+):
     result = rescale(equivalent, original)
 
     def units(each):
         return each / np.linalg.norm(each, axis=1, keepdims=True)
 
     assert result.dtype == np.float64
-    np.testing.assert_allclose(np.linalg.norm(result, axis=1), np.linalg.norm(original, axis=1), rtol=1e-12)
+    np.testing.assert_allclose(
+        np.linalg.norm(result, axis=1), np.linalg.norm(original, axis=1), rtol=1e-12
+    )
     np.testing.assert_allclose(units(result), units(equivalent), rtol=0, atol=1e-12)
     np.testing.assert_allclose(rescale(result, equivalent), equivalent, rtol=1e-12, atol=1e-300)
 
@@ -220,13 +297,19 @@ def test_embeddings_without_a_direction_and_those_that_do_not_belong_together_ar
         rescale(good, bad)
     with pytest.raises(InputError, match="equivalent embedding 0 has norm nan"):
         rescale(np.array([[np.nan, 1], [1, 1]]), np.ones((2, 2)))
-    with pytest.raises(InputError, match=r"equivalent embeddings are \(2, 3\) and original ones \(1, 3\)"):
+    with pytest.raises(
+        InputError, match=r"equivalent embeddings are \(2, 3\) and original ones \(1, 3\)"
+    ):
         rescale(good, good[:1])
 
 
 def test_embeddings_in_single_precision_are_rescaled_in_double():
     moved = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
-    for equivalent, original in ((moved, 2.0 * moved.astype(np.float64)), (moved.astype(np.float64), 2 * moved), (moved, 2 * moved)):
+    for equivalent, original in (
+        (moved, 2.0 * moved.astype(np.float64)),
+        (moved.astype(np.float64), 2 * moved),
+        (moved, 2 * moved),
+    ):
         found = rescale(equivalent, original)
         assert found.dtype == np.float64
         np.testing.assert_allclose(found, 2.0 * moved.astype(np.float64), rtol=1e-14)

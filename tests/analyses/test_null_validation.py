@@ -20,12 +20,19 @@ from tests.project import ROOT
 def head_and_features(seed, classes=30, width=80, n=40):
     generator = np.random.default_rng(seed)
     weight = generator.standard_normal((classes, width)).astype(np.float32)
-    return weight, generator.standard_normal(classes).astype(np.float32), np.abs(generator.standard_normal((n, width))).astype(np.float32)
+    return (
+        weight,
+        generator.standard_normal(classes).astype(np.float32),
+        np.abs(generator.standard_normal((n, width))).astype(np.float32),
+    )
 
 
 def effects_of(weight, bias, features, basis, seed=0):
     deltas = perturb(features, np.arange(len(features)), weight, bias, basis, seed)
-    return {name: effect(features, delta, weight, bias) for name, delta in zip(PERTURBATIONS, deltas, strict=True)}
+    return {
+        name: effect(features, delta, weight, bias)
+        for name, delta in zip(PERTURBATIONS, deltas, strict=True)
+    }
 
 
 @settings(max_examples=50)
@@ -58,7 +65,9 @@ def test_effects_are_those_of_the_stored_feature_computed_directly():
     softmax = [np.exp(each) / np.exp(each).sum(1, keepdims=True) for each in (before, after)]
     effects = effect(features, delta, weight, bias)
     np.testing.assert_allclose(effects["logit_change"], np.linalg.norm(after - before, axis=1))
-    np.testing.assert_allclose(effects["softmax_change"], np.maximum(softmax[1] - softmax[0], 0).sum(1))
+    np.testing.assert_allclose(
+        effects["softmax_change"], np.maximum(softmax[1] - softmax[0], 0).sum(1)
+    )
     assert effects["top1_changed"].tolist() == (before.argmax(1) != after.argmax(1)).tolist()
     assert effects["top1_changed"].nunique() == 2
 
@@ -80,10 +89,15 @@ def test_the_random_draw_depends_on_seed_and_image_alone():
     order = np.random.default_rng(0).permutation(40)
     for rows in (order[:3], order[3:]):
         np.testing.assert_allclose(
-            perturb(features[rows], identifiers[rows], weight, bias, basis, 5), whole[:, rows], rtol=1e-9, atol=1e-12
+            perturb(features[rows], identifiers[rows], weight, bias, basis, 5),
+            whole[:, rows],
+            rtol=1e-9,
+            atol=1e-12,
         )
     assert not np.allclose(perturb(features, identifiers, weight, bias, basis, 6)[1], whole[1])
-    assert not np.allclose(whole[1, 0] / np.linalg.norm(whole[1, 0]), whole[1, 1] / np.linalg.norm(whole[1, 1]))
+    assert not np.allclose(
+        whole[1, 0] / np.linalg.norm(whole[1, 0]), whole[1, 1] / np.linalg.norm(whole[1, 1])
+    )
 
 
 def test_the_principal_perturbation_lowers_the_predicted_logit_most_of_all_of_its_norm():
@@ -91,7 +105,10 @@ def test_the_principal_perturbation_lowers_the_predicted_logit_most_of_all_of_it
     basis = null_space(weight).basis
     deltas = perturb(features, np.arange(40), weight, bias, basis, 0)
     predicted = (features @ weight.T + bias).argmax(1)
-    fall = {name: np.einsum("nd,nd->n", weight[predicted], delta) for name, delta in zip(PERTURBATIONS, deltas, strict=True)}
+    fall = {
+        name: np.einsum("nd,nd->n", weight[predicted], delta)
+        for name, delta in zip(PERTURBATIONS, deltas, strict=True)
+    }
     largest = np.linalg.norm(weight[predicted], axis=1) * np.linalg.norm(deltas[0], axis=1)
     np.testing.assert_allclose(fall["principal"], -largest, rtol=1e-6)
     assert (fall["principal"] < fall["random"]).all() and (fall["principal"] < fall["null"]).all()
@@ -121,8 +138,12 @@ def test_without_null_space_nothing_is_perturbed():
 
 def test_the_summary_is_the_moments_and_wilsons_interval():
     generator = np.random.default_rng(0)
-    effects = pd.DataFrame({"perturbation": np.tile(PERTURBATIONS, 50), "norm": generator.uniform(1, 2, 150)})
-    effects = effects.assign(logit_change=generator.gamma(2, size=150), softmax_change=generator.uniform(size=150))
+    effects = pd.DataFrame(
+        {"perturbation": np.tile(PERTURBATIONS, 50), "norm": generator.uniform(1, 2, 150)}
+    )
+    effects = effects.assign(
+        logit_change=generator.gamma(2, size=150), softmax_change=generator.uniform(size=150)
+    )
     effects["top1_changed"] = generator.uniform(size=150) < 0.2
     table = summarize_validation(effects, 0.9)
     assert table["perturbation"].tolist() == PERTURBATIONS
@@ -146,16 +167,24 @@ def test_the_summary_is_the_moments_and_wilsons_interval():
 
 def write_model(folder, model, weight, bias, features, shards):
     """A head, its projector, and features with a view that must not be scored, under a study's folder."""
-    write_tensors(folder / f"features/{model}/head.safetensors", {"weight": weight, "bias": bias}, {})
+    write_tensors(
+        folder / f"features/{model}/head.safetensors", {"weight": weight, "bias": bias}, {}
+    )
     split = null_space(weight)
-    write_tensors(folder / f"projectors/{model}.safetensors", {"null_basis": split.basis, "singular_values": split.singular_values}, {})
+    write_tensors(
+        folder / f"projectors/{model}.safetensors",
+        {"null_basis": split.basis, "singular_values": split.singular_values},
+        {},
+    )
     for shard, image_id in enumerate(np.array_split(np.arange(len(features)), shards)):
         tensors = {
             "features": np.concatenate([features[image_id], np.full_like(features[image_id], 9)]),
             "image_id": np.concatenate([image_id, image_id]),
             "view": np.repeat([0, 1], len(image_id)).astype(np.int32),
         }
-        write_tensors(folder / f"features/{model}-{shards}/shard-{shard:05d}.safetensors", tensors, {})
+        write_tensors(
+            folder / f"features/{model}-{shards}/shard-{shard:05d}.safetensors", tensors, {}
+        )
 
 
 def run(name, *words):
@@ -166,7 +195,10 @@ def run(name, *words):
 
 
 def test_the_scripts_validate_tabulate_and_draw_models_with_and_without_null_space(tmp_path):
-    write_parquet(tmp_path / "manifest.parquet", whole(pd.DataFrame({"image_id": np.arange(11), "label": "a"})))
+    write_parquet(
+        tmp_path / "manifest.parquet",
+        whole(pd.DataFrame({"image_id": np.arange(11), "label": "a"})),
+    )
     models = {"wide": head_and_features(0, 5, 12, 11), "tall": head_and_features(1, 20, 12, 11)}
     script = runpy.run_path(str(ROOT / "scripts/validate_null_space.py"), run_name="x")
     for model, (weight, bias, features) in models.items():
@@ -180,20 +212,43 @@ def test_the_scripts_validate_tabulate_and_draw_models_with_and_without_null_spa
                 "output": tmp_path / f"null_validation-{shards}/{model}.parquet",
             }
             script["main"](script["Flags"](**paths, shards=shards, seed=3, threads=2))
-        one, three = (read_parquet(tmp_path / f"null_validation-{shards}/{model}.parquet") for shards in (1, 3))
+        one, three = (
+            read_parquet(tmp_path / f"null_validation-{shards}/{model}.parquet")
+            for shards in (1, 3)
+        )
         pd.testing.assert_frame_equal(one, three, rtol=1e-6, atol=1e-6)
         assert one["image_id"].tolist() == np.repeat(np.arange(11), 3).tolist()
         assert one["perturbation"].tolist() == PERTURBATIONS * 11
-        columns = ["image_id", "perturbation", "norm", "logit_change", "top1_changed", "softmax_change"]
+        columns = [
+            "image_id",
+            "perturbation",
+            "norm",
+            "logit_change",
+            "top1_changed",
+            "softmax_change",
+        ]
         assert one.dtypes.astype(str).to_dict() == dict(
             zip(columns, ["int64", "str", "float64", "float64", "bool", "float64"], strict=True)
         )
-        mine = one[one["perturbation"] == "principal"].drop(columns=["image_id", "perturbation"]).reset_index(drop=True)
+        mine = (
+            one[one["perturbation"] == "principal"]
+            .drop(columns=["image_id", "perturbation"])
+            .reset_index(drop=True)
+        )
         expected = effects_of(weight, bias, features, null_space(weight).basis, 3)["principal"]
         pd.testing.assert_frame_equal(mine, expected[mine.columns], rtol=1e-6)
 
-    basis = {"space": "s", "rank_rule": "exact", "validation_r2": 0.5, "translator": "good", "seed": 3, "marks": ""}
-    pd.DataFrame([{"model": "wide", "null_dim": 7, **basis}, {"model": "tall", "null_dim": 0, **basis}]).to_csv(tmp_path / "models.csv")
+    basis = {
+        "space": "s",
+        "rank_rule": "exact",
+        "validation_r2": 0.5,
+        "translator": "good",
+        "seed": 3,
+        "marks": "",
+    }
+    pd.DataFrame(
+        [{"model": "wide", "null_dim": 7, **basis}, {"model": "tall", "null_dim": 0, **basis}]
+    ).to_csv(tmp_path / "models.csv")
     words = [
         "--models",
         *models,

@@ -13,7 +13,15 @@ from sklearn.preprocessing import StandardScaler
 
 from singflow.analyses import probes
 from singflow.analyses.geometry import null_space, remove_null
-from singflow.analyses.probes import Probe, assign_roles, correlate, fit_logistic, fit_ridge, gather, probe
+from singflow.analyses.probes import (
+    Probe,
+    assign_roles,
+    correlate,
+    fit_logistic,
+    fit_ridge,
+    gather,
+    probe,
+)
 from singflow.artifacts.files import read_json, write_json
 from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import write_tensors
@@ -31,7 +39,9 @@ def manifest(train, validation):
     rows = [(label, "train") for label in train for _ in range(train[label])]
     rows += [(label, "validation") for label in validation for _ in range(validation[label])]
     sha256 = [f"{row * 2654435761 % 2**32:08x}" for row in range(len(rows))]
-    return pd.DataFrame(rows, columns=["label", "split"]).assign(image_id=np.arange(len(rows)), sha256=sha256)
+    return pd.DataFrame(rows, columns=["label", "split"]).assign(
+        image_id=np.arange(len(rows)), sha256=sha256
+    )
 
 
 def planted(images, width, seed, noise=0.1):
@@ -46,23 +56,53 @@ INVERTIBLE = Affine(np.random.default_rng(9).standard_normal((8, 8)), np.arange(
 NOTHING = np.zeros((8, 0))
 
 
-def probed(images, features, basis, translator, classifier="logistic", alphas=ALPHAS, confidence=0.95, threads=1):
+def probed(
+    images,
+    features,
+    basis,
+    translator,
+    classifier="logistic",
+    alphas=ALPHAS,
+    confidence=0.95,
+    threads=1,
+):
     """What a probe gives for features (views, n, d)."""
     roles = assign_roles(images)
-    place = [(view, image) for image in range(len(images)) for view in range(len(features)) if roles.training[image] or not view]
+    place = [
+        (view, image)
+        for image in range(len(images))
+        for view in range(len(features))
+        if roles.training[image] or not view
+    ]
     used = [each for each in place if roles.codes[each[1]] >= 0]
-    principal = remove_null(np.array([features[each] for each in used]).reshape(-1, len(basis)), basis)
-    rows = {"principal": principal.astype(np.float32), "translated": translator(principal).astype(np.float32)}
+    principal = remove_null(
+        np.array([features[each] for each in used]).reshape(-1, len(basis)), basis
+    )
+    rows = {
+        "principal": principal.astype(np.float32),
+        "translated": translator(principal).astype(np.float32),
+    }
     given = Probe(classifier=classifier, alphas=alphas)
-    return probe(rows, roles, len(features), len(basis) - basis.shape[1], given, confidence, threads)
+    return probe(
+        rows, roles, len(features), len(basis) - basis.shape[1], given, confidence, threads
+    )
 
 
 def test_images_have_one_role_and_a_label_of_one_image_has_none():
-    images = manifest({"a": 12, "one": 1, "two": 2, "left": 11}, {"two": 1, "a": 3, "one": 2, "single": 1, "right": 3})
-    images = images.sample(frac=1, random_state=0).reset_index(drop=True).assign(image_id=np.arange(len(images)))
+    images = manifest(
+        {"a": 12, "one": 1, "two": 2, "left": 11},
+        {"two": 1, "a": 3, "one": 2, "single": 1, "right": 3},
+    )
+    images = (
+        images.sample(frac=1, random_state=0)
+        .reset_index(drop=True)
+        .assign(image_id=np.arange(len(images)))
+    )
     roles = assign_roles(images)
     assert roles.labels == ["a", "left", "one", "right", "two"]
-    assert [roles.labels[code] for code in roles.codes[roles.codes >= 0]] == images["label"][images["label"] != "single"].tolist()
+    assert [roles.labels[code] for code in roles.codes[roles.codes >= 0]] == images["label"][
+        images["label"] != "single"
+    ].tolist()
     assert (roles.inner.astype(int) + roles.held_out + roles.test == (roles.codes >= 0)).all()
     given = images["label"].isin(["a", "one", "two"])
     assert (images["split"][roles.test & given] == "validation").all()
@@ -71,22 +111,40 @@ def test_images_have_one_role_and_a_label_of_one_image_has_none():
         mine = images[images["label"] == label].sort_values("sha256").index
         assert roles.test[mine].nonzero()[0].tolist() == [1, 6][:test]
         assert roles.training[mine].sum() == train
-    assert images["label"][roles.held_out].value_counts().to_dict() == {"a": 3, "left": 2, "two": 1, "right": 1}
+    assert images["label"][roles.held_out].value_counts().to_dict() == {
+        "a": 3,
+        "left": 2,
+        "two": 1,
+        "right": 1,
+    }
     mine = images[(images["label"] == "a") & (images["split"] == "train")].index
     assert roles.held_out[mine].nonzero()[0].tolist() == [1, 6, 11]
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["train", "validation"]), st.integers(0, 7)), min_size=1, max_size=40),
+    st.lists(
+        st.tuples(
+            st.sampled_from("abcd"), st.sampled_from(["train", "validation"]), st.integers(0, 7)
+        ),
+        min_size=1,
+        max_size=40,
+    ),
     st.integers(1, 3),
 )
 def test_no_label_of_two_images_drops_out_of_the_training_or_the_test(drawn, views):
-    images = pd.DataFrame(drawn, columns=["label", "split", "content"]).assign(sha256=lambda frame: frame["content"].map(hex))
+    images = pd.DataFrame(drawn, columns=["label", "split", "content"]).assign(
+        sha256=lambda frame: frame["content"].map(hex)
+    )
     roles = assign_roles(images)
     for label, mine in images.groupby("label"):
         training, test = roles.training[mine.index], roles.test[mine.index]
         sides, contents = mine["split"].nunique(), mine["sha256"].nunique()
-        assert (label in roles.labels) == (sides == 2 or contents > 1) == bool(training.any()) == bool(test.any())
+        assert (
+            (label in roles.labels)
+            == (sides == 2 or contents > 1)
+            == bool(training.any())
+            == bool(test.any())
+        )
         if label in roles.labels:
             assert roles.inner[mine.index].any()
             assert (training ^ test).all()
@@ -100,13 +158,20 @@ def test_no_label_of_two_images_drops_out_of_the_training_or_the_test(drawn, vie
 
 
 @settings(max_examples=25)
-@given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.integers(2, 4), st.sampled_from([1e-3, 1.0, 1e3]))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(2, 12),
+    st.integers(2, 4),
+    st.sampled_from([1e-3, 1.0, 1e3]),
+)
 def test_ridge_is_scikit_learns_on_one_hot_labels_whatever_the_unit(seed, width, labels, unit):
     features, codes = shifted(seed, width, labels, 55)
     index = np.arange(40)
     scale = ((features[:40] - features[:40].mean(0)) ** 2).sum(1).mean()
     for alpha, ours in zip(ALPHAS, fit_ridge(unit * features, index, codes, ALPHAS), strict=True):
-        theirs = Ridge(alpha=alpha * scale, solver="svd").fit(features[:40], np.eye(labels)[codes[:40]])
+        theirs = Ridge(alpha=alpha * scale, solver="svd").fit(
+            features[:40], np.eye(labels)[codes[:40]]
+        )
         np.testing.assert_allclose(ours(unit * features), theirs.predict(features), atol=1e-7)
 
 
@@ -114,12 +179,22 @@ def shifted(seed, width, labels, rows):
     """Features far from 0 around a mean for each label, and labels, of which all are among the first."""
     generator = np.random.default_rng(seed)
     codes = np.concatenate([np.arange(labels), generator.integers(0, labels, rows - labels)])
-    return generator.standard_normal((rows, width)) * generator.uniform(0.1, 10, width) + codes[:, None] + 5, codes
+    return generator.standard_normal((rows, width)) * generator.uniform(0.1, 10, width) + codes[
+        :, None
+    ] + 5, codes
 
 
 @settings(max_examples=12)
-@given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.integers(2, 4), st.sampled_from([1e-3, 1.0, 1e3]), st.sampled_from([0, 2**27]))
-def test_logistic_is_scikit_learns_by_another_algorithm_whatever_the_unit_in_memory_and_streamed(seed, width, labels, unit, in_memory):
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(2, 12),
+    st.integers(2, 4),
+    st.sampled_from([1e-3, 1.0, 1e3]),
+    st.sampled_from([0, 2**27]),
+)
+def test_logistic_is_scikit_learns_by_another_algorithm_whatever_the_unit_in_memory_and_streamed(
+    seed, width, labels, unit, in_memory
+):
     features, codes = shifted(seed, width, labels, 55)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probes, "TOLERANCE", 1e-7)
@@ -129,7 +204,9 @@ def test_logistic_is_scikit_learns_by_another_algorithm_whatever_the_unit_in_mem
         theirs = make_pipeline(StandardScaler(), model).fit(features[:40], codes[:40])
         shares = scipy.special.softmax(ours(unit * features), axis=1)
         # both stop at a loss that rounding no longer tells from the least: weights are then as near as the root of that over the penalty
-        np.testing.assert_allclose(shares, theirs.predict_proba(features), atol=2e-4 / np.sqrt(alpha))
+        np.testing.assert_allclose(
+            shares, theirs.predict_proba(features), atol=2e-4 / np.sqrt(alpha)
+        )
 
 
 class Blocks:
@@ -161,7 +238,10 @@ def test_rows_that_exceed_memory_are_streamed_and_find_what_rows_in_memory_do_wh
         assert (found[1] == codes[held_out]).mean() > 0.98
     for again in (fit_logistic(rows, index, codes, ALPHAS, threads, 0) for threads in (2, 5)):
         for one, other in zip(streamed, again, strict=True):
-            assert (one.weight.tobytes(), one.bias.tobytes()) == (other.weight.tobytes(), other.bias.tobytes())
+            assert (one.weight.tobytes(), one.bias.tobytes()) == (
+                other.weight.tobytes(),
+                other.bias.tobytes(),
+            )
 
 
 @pytest.mark.parametrize("in_memory", [0, 2**27])
@@ -187,26 +267,49 @@ def test_the_probe_is_scikit_learns_with_the_penalty_that_is_best_on_held_out_im
         """What chooses the penalty, and accuracy."""
         x, y = rows[:, train].reshape(-1, rows.shape[2]), np.tile(codes[train], 3)
         if classifier == "logistic":
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (alpha * x.shape[1]), tol=1e-5, max_iter=1000)).fit(x, y)
-            return -log_loss(codes[test], model.predict_proba(rows[0, test])), model.score(rows[0, test], codes[test])
-        model = Ridge(alpha=alpha * ((x - x.mean(0)) ** 2).sum(1).mean(), solver="svd").fit(x, np.eye(3)[y])
+            model = make_pipeline(
+                StandardScaler(),
+                LogisticRegression(C=1 / (alpha * x.shape[1]), tol=1e-5, max_iter=1000),
+            ).fit(x, y)
+            return -log_loss(codes[test], model.predict_proba(rows[0, test])), model.score(
+                rows[0, test], codes[test]
+            )
+        model = Ridge(alpha=alpha * ((x - x.mean(0)) ** 2).sum(1).mean(), solver="svd").fit(
+            x, np.eye(3)[y]
+        )
         accuracy = (model.predict(rows[0, test]).argmax(1) == codes[test]).mean()
         return accuracy, accuracy
 
     principal = remove_null(features.reshape(-1, 8), basis).reshape(features.shape)
     for kind, rows in {"principal": principal, "translated": translator(principal)}.items():
-        best = max(ALPHAS, key=lambda alpha: (judged(rows, training & ~held_out, held_out, alpha)[0], alpha))
+        best = max(
+            ALPHAS,
+            key=lambda alpha: (judged(rows, training & ~held_out, held_out, alpha)[0], alpha),
+        )
         assert report[f"alpha_{kind}"] == best
         share = judged(rows, training, ~training, best)[1]
         assert report[f"accuracy_{kind}"] == share
         z = scipy.stats.norm.ppf(0.95)
-        centre, half = share + z**2 / 180, z * np.sqrt(share * (1 - share) / 90 + z**2 / (4 * 90**2))
+        centre, half = (
+            share + z**2 / 180,
+            z * np.sqrt(share * (1 - share) / 90 + z**2 / (4 * 90**2)),
+        )
         interval = [report[f"accuracy_{kind}_low"], report[f"accuracy_{kind}_high"]]
-        np.testing.assert_allclose(interval, [(centre - half) / (1 + z**2 / 90), (centre + half) / (1 + z**2 / 90)])
+        np.testing.assert_allclose(
+            interval, [(centre - half) / (1 + z**2 / 90), (centre + half) / (1 + z**2 / 90)]
+        )
     assert 0.4 < report["accuracy_translated"] < 1
-    assert [report[name] for name in ("n_train", "n_test", "n_labels", "chance", "note")] == [60, 90, 3, 1 / 3, ""]
+    assert [report[name] for name in ("n_train", "n_test", "n_labels", "chance", "note")] == [
+        60,
+        90,
+        3,
+        1 / 3,
+        "",
+    ]
     assert report["classifier"] == classifier
-    assert report == probed(images, features, basis, translator, classifier, confidence=0.9, threads=3)
+    assert report == probed(
+        images, features, basis, translator, classifier, confidence=0.9, threads=3
+    )
 
 
 @BOTH
@@ -218,45 +321,76 @@ def test_separable_labels_are_found_before_and_after_an_invertible_translator(cl
 
 
 @BOTH
-def test_labels_that_only_the_null_space_tells_apart_are_not_seen_not_even_by_its_rounding(classifier):
+def test_labels_that_only_the_null_space_tells_apart_are_not_seen_not_even_by_its_rounding(
+    classifier,
+):
     images = manifest(dict.fromkeys("abcd", 40), dict.fromkeys("abcd", 40))
     features = planted(images, 8, 1) + 10
-    turned = np.vstack([np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0], np.zeros((4, 4))])
+    turned = np.vstack(
+        [np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0], np.zeros((4, 4))]
+    )
     residue = remove_null(features[0], turned)[:, :4]
     assert 0 < np.abs(residue).max() < 1e-13
     for unseen in (np.eye(8)[:, :4], turned):
         blind = probed(images, features, unseen, INVERTIBLE, classifier, confidence=0.99)
         for kind in ("principal", "translated"):
             assert blind[f"accuracy_{kind}_low"] < 0.25 < blind[f"accuracy_{kind}_high"]
-    assert probed(images, features, np.eye(8)[:, 4:], INVERTIBLE, classifier)["accuracy_principal"] == 1
+    assert (
+        probed(images, features, np.eye(8)[:, 4:], INVERTIBLE, classifier)["accuracy_principal"]
+        == 1
+    )
 
 
 def test_without_a_label_of_two_training_images_the_middle_penalty_is_used_and_said():
     images = manifest(dict.fromkeys("abc", 1), dict.fromkeys("abc", 2))
     report = probed(images, planted(images, 8, 0), NOTHING, INVERTIBLE, alphas=[1.0, 1e-4, 1e-2])
     assert (report["alpha_principal"], report["alpha_translated"]) == (1e-2, 1e-2)
-    assert report["note"] == "no label has two training images to choose the penalty with: the middle one is used"
+    assert (
+        report["note"]
+        == "no label has two training images to choose the penalty with: the middle one is used"
+    )
     assert report["accuracy_principal"] > report["chance"]
 
 
 @pytest.mark.parametrize(
     ("images", "basis", "note"),
     [
-        (manifest({"a": 1, "b": 1}, {"c": 1}), NOTHING, "a probe needs two labels of two images or more; there are 0"),
-        (manifest({"a": 3, "b": 1}, {"c": 1}), NOTHING, "a probe needs two labels of two images or more; there are 1"),
-        (manifest({"a": 3, "b": 2}, {"a": 1, "b": 1}), np.eye(8), "the head has no principal space"),
+        (
+            manifest({"a": 1, "b": 1}, {"c": 1}),
+            NOTHING,
+            "a probe needs two labels of two images or more; there are 0",
+        ),
+        (
+            manifest({"a": 3, "b": 1}, {"c": 1}),
+            NOTHING,
+            "a probe needs two labels of two images or more; there are 1",
+        ),
+        (
+            manifest({"a": 3, "b": 2}, {"a": 1, "b": 1}),
+            np.eye(8),
+            "the head has no principal space",
+        ),
     ],
 )
-def test_where_there_is_nothing_to_tell_apart_the_numbers_are_null_and_the_note_says_why(images, basis, note):
+def test_where_there_is_nothing_to_tell_apart_the_numbers_are_null_and_the_note_says_why(
+    images, basis, note
+):
     report = probed(images, planted(images, 8, 0), basis, INVERTIBLE)
     assert report["note"] == note
-    numbers = {name: value for name, value in report.items() if name not in ("classifier", "n_train", "n_test", "n_labels", "note")}
+    numbers = {
+        name: value
+        for name, value in report.items()
+        if name not in ("classifier", "n_train", "n_test", "n_labels", "note")
+    }
     assert len(numbers) == 9
     assert set(numbers.values()) == {None}
 
 
 @BOTH
-@pytest.mark.parametrize(("value", "message"), [(1.0, "are all alike: look at the images"), (np.nan, "a feature is NaN or infinite")])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(1.0, "are all alike: look at the images"), (np.nan, "a feature is NaN or infinite")],
+)
 def test_features_that_do_not_vary_or_are_no_numbers_are_refused(classifier, value, message):
     images = manifest({"a": 3, "b": 2}, {"a": 1, "b": 1})
     with pytest.raises(InputError, match=message):
@@ -269,8 +403,12 @@ def test_the_correlation_over_models_and_its_interval_are_those_of_a_hand_comput
     # deviations (-.15, -.05, .05, .15) and (-.175, .025, -.075, .225): r = .055 / sqrt(.05 * .0875)
     assert row["pearson"] == pytest.approx(0.055 / np.sqrt(0.05 * 0.0875), abs=1e-12)
     reach = 1.959963984540054 / np.sqrt(4 - 3)
-    assert row["pearson_low"] == pytest.approx(np.tanh(np.arctanh(row["pearson"]) - reach), abs=1e-9)
-    assert row["pearson_high"] == pytest.approx(np.tanh(np.arctanh(row["pearson"]) + reach), abs=1e-9)
+    assert row["pearson_low"] == pytest.approx(
+        np.tanh(np.arctanh(row["pearson"]) - reach), abs=1e-9
+    )
+    assert row["pearson_high"] == pytest.approx(
+        np.tanh(np.arctanh(row["pearson"]) + reach), abs=1e-9
+    )
     assert (row["pearson_n"], row["pearson_note"]) == (4, "")
 
 
@@ -278,7 +416,12 @@ def test_the_correlation_over_models_and_its_interval_are_those_of_a_hand_comput
     ("x", "y", "pearson", "note"),
     [
         ([0.6, 0.7], [0.5, 0.7], None, "a correlation needs three models with an accuracy"),
-        ([0.6, 0.7, 0.8], [0.5, 0.6, np.nan], None, "a correlation needs three models with an accuracy"),
+        (
+            [0.6, 0.7, 0.8],
+            [0.5, 0.6, np.nan],
+            None,
+            "a correlation needs three models with an accuracy",
+        ),
         ([0.6, 0.7, 0.8], [0.5, 0.6, 0.7], 1.0, "an interval needs four models"),
         ([0.6, 0.6, 0.6, 0.6], [0.5, 0.6, 0.7, 0.7], None, "all models have the same accuracy"),
     ],
@@ -290,35 +433,71 @@ def test_a_correlation_that_is_undefined_is_left_empty_and_says_why(x, y, pearso
 
 
 @BOTH
-def test_the_script_takes_for_each_image_the_translator_that_has_not_seen_it_whatever_shards_and_threads(tmp_path, classifier):
+def test_the_script_takes_for_each_image_the_translator_that_has_not_seen_it_whatever_shards_and_threads(
+    tmp_path, classifier
+):
     images = manifest({"a": 8, "b": 7, "d": 3}, {"a": 3, "b": 4, "c": 1})
     folds = np.where(images["split"] == "validation", 0, 1 + np.arange(len(images)) % 2)
     write_parquet(tmp_path / "manifest.parquet", whole(images.assign(fold=folds)))
     features, basis = planted(images, 8, 0, noise=1.0).astype(np.float32), np.eye(8)[:, 5:]
-    fold = {"fold_weight": np.stack([INVERTIBLE.weight] * 3), "fold_bias": np.stack([INVERTIBLE.bias] * 3)}
+    fold = {
+        "fold_weight": np.stack([INVERTIBLE.weight] * 3),
+        "fold_bias": np.stack([INVERTIBLE.bias] * 3),
+    }
     seeing = {"weight": np.zeros((8, 8)), "bias": INVERTIBLE.bias}  # of all training images
     files = {
         "crossed": (fold | seeing, {"folds": 3, "in_sample": "false"}, 0),
-        "in_sample": ({"weight": INVERTIBLE.weight, "bias": INVERTIBLE.bias}, {"folds": 0, "in_sample": "true"}, 1),
+        "in_sample": (
+            {"weight": INVERTIBLE.weight, "bias": INVERTIBLE.bias},
+            {"folds": 0, "in_sample": "true"},
+            1,
+        ),
     }
     script = runpy.run_path(str(ROOT / "scripts/probe_principal.py"), run_name="x")
     write_tensors(tmp_path / "projector.safetensors", {"null_basis": basis}, {})
     for name, (tensors, metadata, seen) in files.items():
         tensors = {key: each.astype(np.float32) for key, each in tensors.items()}
-        write_tensors(tmp_path / name / "translator.safetensors", tensors, {"kind": "linear", **{k: str(v) for k, v in metadata.items()}})
+        write_tensors(
+            tmp_path / name / "translator.safetensors",
+            tensors,
+            {"kind": "linear", **{k: str(v) for k, v in metadata.items()}},
+        )
         reports = []
         for shards, threads in ((1, 1), (2, 3)):
             for shard, rows in enumerate(np.array_split(np.arange(len(images)), shards)):
-                shard_tensors = {"features": features[0, rows], "image_id": rows, "view": np.zeros(len(rows), np.int32)}
-                write_tensors(tmp_path / f"{shards}/shard-{shard:05d}.safetensors", shard_tensors, {})
-            paths = {"projector": tmp_path / "projector.safetensors", "translator": tmp_path / name / "translator.safetensors"}
-            paths |= {"features": tmp_path / str(shards), "output": tmp_path / name / f"{shards}.json"}
-            given = {"classifier": classifier, "alphas": ALPHAS, "confidence": 0.95, "shards": shards, "threads": threads}
-            script["main"](script["Flags"](manifest=tmp_path / "manifest.parquet", **given, **paths))
+                shard_tensors = {
+                    "features": features[0, rows],
+                    "image_id": rows,
+                    "view": np.zeros(len(rows), np.int32),
+                }
+                write_tensors(
+                    tmp_path / f"{shards}/shard-{shard:05d}.safetensors", shard_tensors, {}
+                )
+            paths = {
+                "projector": tmp_path / "projector.safetensors",
+                "translator": tmp_path / name / "translator.safetensors",
+            }
+            paths |= {
+                "features": tmp_path / str(shards),
+                "output": tmp_path / name / f"{shards}.json",
+            }
+            given = {
+                "classifier": classifier,
+                "alphas": ALPHAS,
+                "confidence": 0.95,
+                "shards": shards,
+                "threads": threads,
+            }
+            script["main"](
+                script["Flags"](manifest=tmp_path / "manifest.parquet", **given, **paths)
+            )
             reports.append(paths["output"].read_bytes())
         assert reports[0] == reports[1]
         expected = probed(images, features, basis, INVERTIBLE, classifier)
-        assert read_json(tmp_path / name / "1.json") == expected | {"n_labels_left_out": 1, "n_test_in_sample": seen}
+        assert read_json(tmp_path / name / "1.json") == expected | {
+            "n_labels_left_out": 1,
+            "n_test_in_sample": seen,
+        }
         assert (expected["n_labels"], expected["n_test"]) == (3, 8)
         assert expected["accuracy_translated"] > expected["chance"]
 
@@ -333,10 +512,22 @@ def test_rows_that_a_shard_lacks_are_named(tmp_path):
     shard = {"features": np.ones((8, 8), np.float32), "image_id": image_id, "view": view}
     write_tensors(tmp_path / "features/shard-00000.safetensors", shard, {})
     script = runpy.run_path(str(ROOT / "scripts/probe_principal.py"), run_name="x")
-    paths = {name: tmp_path / f"{name}.safetensors" for name in ("projector", "translator")} | {"manifest": tmp_path / "manifest.parquet"}
-    given = {"classifier": "logistic", "alphas": ALPHAS, "confidence": 0.95, "shards": 1, "threads": 1}
+    paths = {name: tmp_path / f"{name}.safetensors" for name in ("projector", "translator")} | {
+        "manifest": tmp_path / "manifest.parquet"
+    }
+    given = {
+        "classifier": "logistic",
+        "alphas": ALPHAS,
+        "confidence": 0.95,
+        "shards": 1,
+        "threads": 1,
+    }
     with pytest.raises(InputError, match="holds 8 rows that the probe needs, not 12"):
-        script["main"](script["Flags"](**given, **paths, features=tmp_path / "features", output=tmp_path / "out.json"))
+        script["main"](
+            script["Flags"](
+                **given, **paths, features=tmp_path / "features", output=tmp_path / "out.json"
+            )
+        )
 
 
 def test_the_table_and_the_figure_are_the_same_bytes_each_time(tmp_path):
@@ -344,8 +535,21 @@ def test_the_table_and_the_figure_are_the_same_bytes_each_time(tmp_path):
     models = [f"timm/model{number}" for number in range(4)]
     for number, model in enumerate(models):
         report = probed(images, planted(images, 8, number, noise=2.0 + number), NOTHING, INVERTIBLE)
-        write_json(tmp_path / f"probes/s/{model}.json", report | {"n_labels_left_out": 1, "n_test_in_sample": 0})
-    rows = [{"space": "s", "model": m, "rank_rule": "exact", "null_dim": 3, "validation_r2": 0.4, "translator": "good"} for m in models]
+        write_json(
+            tmp_path / f"probes/s/{model}.json",
+            report | {"n_labels_left_out": 1, "n_test_in_sample": 0},
+        )
+    rows = [
+        {
+            "space": "s",
+            "model": m,
+            "rank_rule": "exact",
+            "null_dim": 3,
+            "validation_r2": 0.4,
+            "translator": "good",
+        }
+        for m in models
+    ]
     pd.DataFrame(rows).assign(seed=3, marks="").to_csv(tmp_path / "models.csv")
     plot = runpy.run_path(str(ROOT / "scripts/plot_probes.py"), run_name="x")
     for attempt in "ab":
@@ -358,17 +562,29 @@ def test_the_table_and_the_figure_are_the_same_bytes_each_time(tmp_path):
     assert table["seed"].tolist() == [3] * 4
     assert table["classifier"].tolist() == ["logistic"] * 4
     assert table["pearson_n"].tolist() == [4] * 4
-    np.testing.assert_allclose(table["pearson"], np.corrcoef(table["accuracy_principal"], table["accuracy_translated"])[0, 1])
+    np.testing.assert_allclose(
+        table["pearson"],
+        np.corrcoef(table["accuracy_principal"], table["accuracy_translated"])[0, 1],
+    )
     for name in ("output", "png", "pdf"):
-        assert (tmp_path / f"a/fig12.{name}").read_bytes() == (tmp_path / f"b/fig12.{name}").read_bytes()
+        assert (tmp_path / f"a/fig12.{name}").read_bytes() == (
+            tmp_path / f"b/fig12.{name}"
+        ).read_bytes()
 
 
 def test_the_table_keeps_spaces_apart():
     report = {"accuracy_principal": 0.5, "accuracy_translated": 0.5, "n_test": 4}
     probes = {
-        s: {f"m{i}": report | {"accuracy_principal": i / 10, "accuracy_translated": sign * i / 10} for i in range(4)}
+        s: {
+            f"m{i}": report | {"accuracy_principal": i / 10, "accuracy_translated": sign * i / 10}
+            for i in range(4)
+        }
         for s, sign in (("s", 1), ("t", -1))
     }
-    rows = [{"space": s, "model": m, "rank_rule": "exact", "null_dim": 3, "validation_r2": 0.4} for s in "st" for m in probes["s"]]
+    rows = [
+        {"space": s, "model": m, "rank_rule": "exact", "null_dim": 3, "validation_r2": 0.4}
+        for s in "st"
+        for m in probes["s"]
+    ]
     table = gather(probes, pd.DataFrame(rows).assign(translator="good", marks="", seed=0), 0.95)
     np.testing.assert_allclose(table["pearson"], [1] * 4 + [-1] * 4)

@@ -28,13 +28,24 @@ RULES = ["exact", "energy", "centered"]
 def case(seed, classes, width, n=9, rank=None, dim=4, folds=3):
     """A head, features, a translator for each fold and one for the images of no fold, and a text for each image."""
     generator = np.random.default_rng(seed)
-    weight = generator.standard_normal((classes, rank or width)) @ generator.standard_normal((rank or width, width))
+    weight = generator.standard_normal((classes, rank or width)) @ generator.standard_normal(
+        (rank or width, width)
+    )
     features = np.abs(generator.standard_normal((n, width)))
-    maps = tuple(Affine(generator.standard_normal((dim, width)), generator.standard_normal(dim)) for _ in range(folds + 1))
+    maps = tuple(
+        Affine(generator.standard_normal((dim, width)), generator.standard_normal(dim))
+        for _ in range(folds + 1)
+    )
     place = generator.integers(WHOLE, folds, n).astype(np.int32)
     texts = generator.standard_normal((n, dim))
     unit = texts / np.linalg.norm(texts, axis=1, keepdims=True)
-    return weight, generator.standard_normal(classes), features, CrossFitted(maps, place, place), unit
+    return (
+        weight,
+        generator.standard_normal(classes),
+        features,
+        CrossFitted(maps, place, place),
+        unit,
+    )
 
 
 def curve(weight, bias, features, translators, texts, kept=KEPT, energy=0.9, cuts=(), order=None):
@@ -48,22 +59,37 @@ def directly(weight, bias, features, translators, texts, point, rank, energy):
     """One row, out of an equivalent feature for every image and all logits at once."""
 
     def translated(rows):
-        return np.stack([translators.maps[place](row[None])[0] for place, row in zip(translators.place, rows, strict=True)])
+        return np.stack(
+            [
+                translators.maps[place](row[None])[0]
+                for place, row in zip(translators.place, rows, strict=True)
+            ]
+        )
 
-    split = null_space(weight, "fixed", rank=rank) if point == "share" else null_space(weight, point, energy=energy)
+    split = (
+        null_space(weight, "fixed", rank=rank)
+        if point == "share"
+        else null_space(weight, point, energy=energy)
+    )
     equivalent = remove_null(features, split.basis)
     before, after = features @ weight.T + bias, equivalent @ weight.T + bias
     change = logit_change(weight, features, equivalent)
     original, moved = translated(features), translated(equivalent)
-    image, attribute = angle_deg(original, moved), angle_deg(original, texts) - angle_deg(moved, texts)
+    image, attribute = (
+        angle_deg(original, moved),
+        angle_deg(original, texts) - angle_deg(moved, texts),
+    )
     return {
         "rank": split.rank,
         "null_dim": split.basis.shape[1],
-        "energy": np.linalg.norm(remove_null(weight, split.basis)) ** 2 / np.linalg.norm(weight) ** 2,
+        "energy": np.linalg.norm(remove_null(weight, split.basis)) ** 2
+        / np.linalg.norm(weight) ** 2,
         "n": len(features),
         "logit_change_mean": change.mean(),
         "logit_change_max": change.max(),
-        "logit_relative_mean": (change / np.sqrt(((before - before.mean(1, keepdims=True)) ** 2).sum(1))).mean(),
+        "logit_relative_mean": (
+            change / np.sqrt(((before - before.mean(1, keepdims=True)) ** 2).sum(1))
+        ).mean(),
         "softmax_change_mean": np.abs(softmax(after, 1) - softmax(before, 1)).sum(1).mean() / 2,
         "top1_changed": (after.argmax(1) != before.argmax(1)).mean(),
         "is_mean_deg": image.mean(),
@@ -110,13 +136,20 @@ def test_invariance_goes_as_the_rank_falls_and_the_rules_say_what_they_promise()
     table = curve(*case(1, 30, 50, n=40), kept=kept)
     shares, rules = table[table["point"] == "share"], table.set_index("point").loc[RULES]
     assert shares["kept"].tolist() == sorted(kept, reverse=True)
-    assert shares["rank"].tolist() == [max(1, round(share * 30)) for share in sorted(kept, reverse=True)]
+    assert shares["rank"].tolist() == [
+        max(1, round(share * 30)) for share in sorted(kept, reverse=True)
+    ]
     assert shares["logit_change_mean"].is_monotonic_increasing
     assert shares["energy"].is_monotonic_decreasing
     assert rules.at["exact", "logit_change_max"] < 1e-10
     assert rules.at["exact", "is_mean_deg"] > 1
     assert rules.at["energy", "energy"] >= 0.9 > rules.at["energy", "energy"] - 0.1
-    assert rules.at["centered", "softmax_change_mean"] < 1e-12 < 1e-2 < rules.at["centered", "logit_relative_mean"]
+    assert (
+        rules.at["centered", "softmax_change_mean"]
+        < 1e-12
+        < 1e-2
+        < rules.at["centered", "logit_relative_mean"]
+    )
     assert (rules.at["centered", "top1_changed"], rules.at["centered", "kept"]) == (0, 29 / 30)
 
 
@@ -130,7 +163,10 @@ def test_a_tall_head_of_full_rank_scores_zero_at_its_exact_rank():
 
 def test_a_share_given_twice_is_one_row_and_no_share_keeps_less_than_one_direction():
     table = curve(*case(3, 5, 8), kept=[0.01, 0.6, 0.6, 0.01])
-    assert table.loc[table["point"] == "share", ["kept", "rank"]].to_numpy().tolist() == [[0.6, 3], [0.01, 1]]
+    assert table.loc[table["point"] == "share", ["kept", "rank"]].to_numpy().tolist() == [
+        [0.6, 3],
+        [0.01, 1],
+    ]
 
 
 def test_equal_logits_have_no_relative_change_and_a_blind_head_no_division_by_zero():
@@ -150,13 +186,29 @@ def study(tmp_path):
     data = {"timm/wide": case(5, 5, 12, n=11), "tall": case(6, 20, 12, n=11, folds=0)}
     place = data["timm/wide"][3].place
     assert {*place.tolist()} == {WHOLE, 0, 1, 2}
-    images = {"split": np.where(place > 0, "train", "validation"), "fold": np.where(place == WHOLE, 1, place)}
-    write_parquet(tmp_path / "manifest.parquet", whole(pd.DataFrame({"image_id": np.arange(11), "label": list("abacabadabc"), **images})))
+    images = {
+        "split": np.where(place > 0, "train", "validation"),
+        "fold": np.where(place == WHOLE, 1, place),
+    }
+    write_parquet(
+        tmp_path / "manifest.parquet",
+        whole(pd.DataFrame({"image_id": np.arange(11), "label": list("abacabadabc"), **images})),
+    )
     for model, (weight, bias, features, translators, _) in data.items():
-        write_tensors(tmp_path / model / "head.safetensors", {"weight": weight, "bias": bias}, {"weight_dtype": weight.dtype.name})
-        tensors, metadata = {"weight": translators.whole.weight, "bias": translators.whole.bias}, {"kind": "linear"}
+        write_tensors(
+            tmp_path / model / "head.safetensors",
+            {"weight": weight, "bias": bias},
+            {"weight_dtype": weight.dtype.name},
+        )
+        tensors, metadata = (
+            {"weight": translators.whole.weight, "bias": translators.whole.bias},
+            {"kind": "linear"},
+        )
         if folds := translators.maps[:WHOLE]:
-            tensors |= {f"fold_{name}": np.stack([getattr(each, name) for each in folds]) for name in ("weight", "bias")}
+            tensors |= {
+                f"fold_{name}": np.stack([getattr(each, name) for each in folds])
+                for name in ("weight", "bias")
+            }
             metadata["folds"] = str(len(folds))
         write_tensors(tmp_path / model / "translator.safetensors", tensors, metadata)
         for shard, image_id in enumerate(np.array_split(np.arange(11), 2)):
@@ -181,12 +233,24 @@ def run(name, **flags):
 
 def test_the_scripts_measure_tabulate_and_draw_view_0_twice_with_the_same_bytes(study):
     folder, data = study
-    basis = {"space": "s", "rank_rule": "exact", "validation_r2": 0.1, "translator": "weak", "marks": "weak translator", "seed": 3}
-    models = pd.DataFrame([{"model": "timm/wide", "null_dim": 7, **basis}, {"model": "tall", "null_dim": 0, **basis}])
+    basis = {
+        "space": "s",
+        "rank_rule": "exact",
+        "validation_r2": 0.1,
+        "translator": "weak",
+        "marks": "weak translator",
+        "seed": 3,
+    }
+    models = pd.DataFrame(
+        [{"model": "timm/wide", "null_dim": 7, **basis}, {"model": "tall", "null_dim": 0, **basis}]
+    )
     models.to_csv(folder / "models.csv")
     for attempt in "ab":
         for model, each in data.items():
-            paths = {"head": folder / model / "head.safetensors", "translator": folder / model / "translator.safetensors"}
+            paths = {
+                "head": folder / model / "head.safetensors",
+                "translator": folder / model / "translator.safetensors",
+            }
             paths |= {
                 "manifest": folder / "manifest.parquet",
                 "features": folder / model,
@@ -194,7 +258,9 @@ def test_the_scripts_measure_tabulate_and_draw_view_0_twice_with_the_same_bytes(
             }
             paths |= {"texts": folder / "prompts.safetensors", "names": folder / "prompts.json"}
             run("measure_rank_curve", kept=KEPT, energy=0.9, shards=2, threads=2, **paths)
-            pd.testing.assert_frame_equal(read_parquet(paths["output"]), curve(*each), rtol=1e-9, atol=1e-9)
+            pd.testing.assert_frame_equal(
+                read_parquet(paths["output"]), curve(*each), rtol=1e-9, atol=1e-9
+            )
         paths = {"rank_curves": folder / attempt, "table": folder / "models.csv"}
         paths |= {name: folder / attempt / f"curves.{name}" for name in ("output", "png", "pdf")}
         run("plot_rank_curves", models=list(data), spaces=["s"], **paths)
@@ -210,14 +276,20 @@ def test_the_scripts_measure_tabulate_and_draw_view_0_twice_with_the_same_bytes(
 
 def test_sixteen_models_in_two_spaces_are_told_apart_and_the_rules_are_marked():
     tables = {f"a_classifier_{number}": curve(*case(number, 9, 12)) for number in range(16)}
-    rows = [{"space": s, "model": m, "translator": "good", "rank_rule": "exact", "marks": ""} for s in "st" for m in tables]
+    rows = [
+        {"space": s, "model": m, "translator": "good", "rank_rule": "exact", "marks": ""}
+        for s in "st"
+        for m in tables
+    ]
     models = pd.DataFrame(rows).assign(null_dim=3, validation_r2=0.5, seed=0)
     figure = rank_curves(gather({"s": tables, "t": tables}, models), models)
     assert len(figure.axes) == 6
     figure.canvas.draw()
     for axes in figure.axes:
         curves = [line for line in axes.get_lines() if line.get_linestyle() != "None"]
-        assert len({(line.get_color(), line.get_linestyle()) for line in curves}) == len(curves) == 16
+        assert (
+            len({(line.get_color(), line.get_linestyle()) for line in curves}) == len(curves) == 16
+        )
         (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
         points = np.concatenate([line.get_xydata() for line in axes.get_lines()])
         assert ((points >= [left, low]) & (points <= [right, high])).all()

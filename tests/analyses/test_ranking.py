@@ -25,23 +25,40 @@ STRATA = Sample(np.repeat([0, 1, 2], 20))
 
 def report(gains, sizes=None):
     """What evidence/<space>/<model>.json holds of D, out of the gains in the embeddings' variance of every fold."""
-    gains, sizes = np.asarray(gains, dtype=float), np.ones(len(gains)) if sizes is None else np.asarray(sizes, dtype=float)
+    gains, sizes = (
+        np.asarray(gains, dtype=float),
+        np.ones(len(gains)) if sizes is None else np.asarray(sizes, dtype=float),
+    )
     without = (gains.sum() - gains) / (sizes.sum() - sizes)
-    return {"unique_r2": gains.sum() / sizes.sum(), "unique_r2_low": 0.0, "unique_r2_without": without.tolist()}
+    return {
+        "unique_r2": gains.sum() / sizes.sum(),
+        "unique_r2_low": 0.0,
+        "unique_r2_without": without.tolist(),
+    }
 
 
 UNKNOWN = {"unique_r2": None, "unique_r2_low": None}  # of a model without a null space
-UNSURE = {"unique_r2": 0.1, "unique_r2_low": None, "unique_r2_without": []}  # of too few folds for an interval
+UNSURE = {
+    "unique_r2": 0.1,
+    "unique_r2_low": None,
+    "unique_r2_without": [],
+}  # of too few folds for an interval
 
 
 def test_a_pair_is_the_paired_t_test_of_the_gains_of_equal_folds():
     gains = np.random.default_rng(0).normal(0.05, 0.01, (3, 5))
     models = dict(zip("abc", map(report, gains), strict=True))
     pairs = pair_rows(models | {"none": UNKNOWN, "few": UNSURE}, 0.9)
-    assert list(zip(pairs["model_a"], pairs["model_b"], strict=True)) == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert list(zip(pairs["model_a"], pairs["model_b"], strict=True)) == [
+        ("a", "b"),
+        ("a", "c"),
+        ("b", "c"),
+    ]
     for row, (a, b) in zip(pairs.to_dict("records"), combinations(gains, 2), strict=True):
         theirs = scipy.stats.ttest_rel(a, b)
-        assert row["difference"] == pytest.approx(np.mean(a - b)) and row["p"] == pytest.approx(theirs.pvalue)
+        assert row["difference"] == pytest.approx(np.mean(a - b)) and row["p"] == pytest.approx(
+            theirs.pvalue
+        )
         assert (row["low"], row["high"]) == pytest.approx(tuple(theirs.confidence_interval(0.9)))
     assert pairs["p_holm"].tolist() == holm(pairs["p"].to_numpy()).tolist()
     assert pairs["differ"].tolist() == (pairs["p_holm"] <= 0.1).tolist()
@@ -50,28 +67,44 @@ def test_a_pair_is_the_paired_t_test_of_the_gains_of_equal_folds():
 def test_a_difference_is_judged_by_itself_and_not_by_what_both_models_share():
     generator = np.random.default_rng(1)
     shared, own = generator.normal(0.2, 0.3, 5), generator.normal(0, 0.002, (2, 5))
-    (row,) = pair_rows({"a": report(shared + own[0] + 0.05), "b": report(shared + own[1])}, 0.95).to_dict("records")
-    assert row["differ"] and row["difference"] == pytest.approx(0.05, abs=0.005) and row["low"] < 0.05 < row["high"] < 0.06
-    (apart,) = pair_rows({"a": report(shared[::-1] + own[0] + 0.05), "b": report(shared + own[1])}, 0.95).to_dict("records")
+    (row,) = pair_rows(
+        {"a": report(shared + own[0] + 0.05), "b": report(shared + own[1])}, 0.95
+    ).to_dict("records")
+    assert (
+        row["differ"]
+        and row["difference"] == pytest.approx(0.05, abs=0.005)
+        and row["low"] < 0.05 < row["high"] < 0.06
+    )
+    (apart,) = pair_rows(
+        {"a": report(shared[::-1] + own[0] + 0.05), "b": report(shared + own[1])}, 0.95
+    ).to_dict("records")
     assert not apart["differ"] and apart["high"] - apart["low"] > 10 * (row["high"] - row["low"])
 
 
 def test_a_difference_that_no_digit_shows_is_none_however_sure():
     shared = np.random.default_rng(2).normal(0.2, 0.3, 5)
     for by, differ in ((0.0004, False), (0.002, True)):
-        (row,) = pair_rows({"a": report(shared + by + np.arange(5) * 1e-6), "b": report(shared)}, 0.95).to_dict("records")
+        (row,) = pair_rows(
+            {"a": report(shared + by + np.arange(5) * 1e-6), "b": report(shared)}, 0.95
+        ).to_dict("records")
         assert row["p_holm"] < 1e-6 and row["differ"] == differ
 
 
 @pytest.mark.parametrize("sizes", [[100] * 5, [140, 60, 100, 90, 110]])
-def test_models_of_equal_d_differ_in_3_to_7_percent_of_2000_trials_and_any_of_three_pairs_in_at_most_6(sizes):
+def test_models_of_equal_d_differ_in_3_to_7_percent_of_2000_trials_and_any_of_three_pairs_in_at_most_6(
+    sizes,
+):
     p, any_pair = [], []
     for trial in range(2000):
         generator = np.random.default_rng([5, trial])
         shared = generator.normal(0, 1.0, 5)
         noise = [shared + generator.normal(0, scale, 5) for scale in (0.2, 0.5, 1.0)]
-        gains = [0.04 * np.array(sizes) + np.sqrt(sizes) * each for each in noise]  # the noise of a sum over so many images
-        pairs = pair_rows({name: report(each, sizes) for name, each in zip("abc", gains, strict=True)}, 0.95)
+        gains = [
+            0.04 * np.array(sizes) + np.sqrt(sizes) * each for each in noise
+        ]  # the noise of a sum over so many images
+        pairs = pair_rows(
+            {name: report(each, sizes) for name, each in zip("abc", gains, strict=True)}, 0.95
+        )
         p.append(pairs["p"].iloc[0])
         any_pair.append(pairs["differ"].any())
     assert 0.03 <= np.mean(np.array(p) <= 0.05) <= 0.07
@@ -81,7 +114,13 @@ def test_models_of_equal_d_differ_in_3_to_7_percent_of_2000_trials_and_any_of_th
 def test_equal_models_and_too_few_models_make_no_difference():
     same = report([0.1, 0.2, 0.1, 0.3, 0.1])
     (row,) = pair_rows({"a": same, "b": same}, 0.95).to_dict("records")
-    assert (row["difference"], row["low"], row["high"], row["p"], row["differ"]) == (0, 0, 0, 1, False)
+    assert (row["difference"], row["low"], row["high"], row["p"], row["differ"]) == (
+        0,
+        0,
+        0,
+        1,
+        False,
+    )
     for few in ({}, {"a": same}, {"a": same, "b": UNKNOWN}):
         pairs = pair_rows(few, 0.95)
         assert pairs.empty and {"p_holm", "differ"} <= set(pairs)
@@ -90,7 +129,16 @@ def test_equal_models_and_too_few_models_make_no_difference():
 def controls(scores):
     """A controls table out of {(subspace, dimension): (IS, |AS|)} with one value an image."""
     blocks = [
-        pd.DataFrame({"image_id": np.arange(N), "subspace": s, "dimension": d, "is_deg": i, "as_deg": -a, "as_abs_deg": a})
+        pd.DataFrame(
+            {
+                "image_id": np.arange(N),
+                "subspace": s,
+                "dimension": d,
+                "is_deg": i,
+                "as_deg": -a,
+                "as_abs_deg": a,
+            }
+        )
         for (s, d), (i, a) in scores.items()
     ]
     return pd.concat(blocks).sample(frac=1, random_state=0)
@@ -107,26 +155,64 @@ def test_the_scores_of_a_case_are_ordered_by_image():
 def test_excess_intervals_hold_the_spread_over_images_and_that_over_subspaces():
     generator = np.random.default_rng(0)
     null, random, row = generator.gamma(9.0, size=(3, N))
-    table = controls({("null", 9): (null, null / 9), ("random", 9): (random, random / 9), ("row", 9): (row, row / 9)})
+    table = controls(
+        {
+            ("null", 9): (null, null / 9),
+            ("random", 9): (random, random / 9),
+            ("row", 9): (row, row / 9),
+        }
+    )
     report = [
-        {"subspace": "null", "dimension": 9, "draws": 1, "stable": True, "is_deg_spread": 0.0, "as_abs_deg_spread": 0.0},
-        {"subspace": "random", "dimension": 9, "draws": 5, "stable": False, "is_deg_spread": 2.0, "as_abs_deg_spread": 0.0},
-        {"subspace": "row", "dimension": 9, "draws": 1, "stable": True, "is_deg_spread": 0.0, "as_abs_deg_spread": 0.0},
+        {
+            "subspace": "null",
+            "dimension": 9,
+            "draws": 1,
+            "stable": True,
+            "is_deg_spread": 0.0,
+            "as_abs_deg_spread": 0.0,
+        },
+        {
+            "subspace": "random",
+            "dimension": 9,
+            "draws": 5,
+            "stable": False,
+            "is_deg_spread": 2.0,
+            "as_abs_deg_spread": 0.0,
+        },
+        {
+            "subspace": "row",
+            "dimension": 9,
+            "draws": 1,
+            "stable": True,
+            "is_deg_spread": 0.0,
+            "as_abs_deg_spread": 0.0,
+        },
     ]
     (found,) = excess_rows(table, report, 9, STRATA, **OPTIONS | {"resamples": 8000})
-    assert (found["dimension"], found["own"], found["n"], found["random_draws"], found["random_stable"]) == (9, True, N, 5, False)
+    assert (
+        found["dimension"],
+        found["own"],
+        found["n"],
+        found["random_draws"],
+        found["random_stable"],
+    ) == (9, True, N, 5, False)
     for other, values, error in (("random", random, 2.0 * np.sqrt(1.2)), ("row", row, 0.0)):
         difference = null - values
         images = np.sqrt(np.mean([difference[s == STRATA.codes].var(ddof=1) for s in range(3)]) / N)
         freedom = (images**2 + error**2) ** 2 / (images**4 / (N - 3) + error**4 / 4)
-        middle, reach = found[f"is_deg_excess_{other}"], scipy.stats.t.ppf(0.975, freedom) * np.hypot(images, error)
+        middle, reach = (
+            found[f"is_deg_excess_{other}"],
+            scipy.stats.t.ppf(0.975, freedom) * np.hypot(images, error),
+        )
         assert middle == pytest.approx(difference.mean())
         assert found[f"is_deg_excess_{other}_high"] - middle == pytest.approx(reach, rel=0.1)
         assert found[f"as_abs_deg_excess_{other}"] == pytest.approx(difference.mean() / 9)
 
 
 @pytest.mark.parametrize(("draws", "classes"), [(5, 0.0), (10, 1.5)])
-def test_the_excess_of_a_null_space_like_any_other_subspace_covers_0_in_93_to_97_percent_of_500_trials(draws, classes):
+def test_the_excess_of_a_null_space_like_any_other_subspace_covers_0_in_93_to_97_percent_of_500_trials(
+    draws, classes
+):
     n, missed, case = 120, 0, {"subspace": "random", "dimension": 9, "draws": draws, "stable": True}
     codes = np.arange(n) % 20
     for trial in range(500):
@@ -137,12 +223,27 @@ def test_the_excess_of_a_null_space_like_any_other_subspace_covers_0_in_93_to_97
         each = own[1:, None] * image + generator.normal(0, 1, (draws, n))
         scores = {("null", 9): null, ("random", 9): each.mean(axis=0) + effect[1]}
         table = pd.concat(
-            pd.DataFrame({"image_id": np.arange(n), "subspace": s, "dimension": d, "is_deg": v, "as_deg": v, "as_abs_deg": v})
+            pd.DataFrame(
+                {
+                    "image_id": np.arange(n),
+                    "subspace": s,
+                    "dimension": d,
+                    "is_deg": v,
+                    "as_deg": v,
+                    "as_abs_deg": v,
+                }
+            )
             for (s, d), v in scores.items()
         )
         spread = each.mean(axis=1).std(ddof=1)
         report = [case | {"is_deg_spread": spread, "as_abs_deg_spread": spread}]
-        (found,) = excess_rows(table, report, 9, Sample(codes, bool(classes)), **OPTIONS | {"seed": trial, "resamples": 200})
+        (found,) = excess_rows(
+            table,
+            report,
+            9,
+            Sample(codes, bool(classes)),
+            **OPTIONS | {"seed": trial, "resamples": 200},
+        )
         missed += not found["is_deg_excess_random_low"] <= 0 <= found["is_deg_excess_random_high"]
     assert 0.03 <= missed / 500 <= 0.07
 
@@ -150,11 +251,22 @@ def test_the_excess_of_a_null_space_like_any_other_subspace_covers_0_in_93_to_97
 def test_a_row_space_that_is_too_small_leaves_its_columns_empty():
     table = controls({("null", 9): (1.0, 1.0), ("random", 9): (2.0, 1.0)})
     report = [
-        {"subspace": s, "dimension": 9, "draws": 3, "stable": True, "is_deg_spread": 0.0, "as_abs_deg_spread": 0.0}
+        {
+            "subspace": s,
+            "dimension": 9,
+            "draws": 3,
+            "stable": True,
+            "is_deg_spread": 0.0,
+            "as_abs_deg_spread": 0.0,
+        }
         for s in ("null", "random")
     ]
     (found,) = excess_rows(table, report, 9, STRATA, **OPTIONS)
-    assert np.isnan(found["is_deg_row"]) and np.isnan(found["is_deg_excess_row_low"]) and found["row_draws"] == 0
+    assert (
+        np.isnan(found["is_deg_row"])
+        and np.isnan(found["is_deg_excess_row_low"])
+        and found["row_draws"] == 0
+    )
     assert found["is_deg_excess_random"] == -1.0 and not found["row_stable"]
 
 
@@ -166,13 +278,21 @@ def models_of(ratios, **more):
         for model, ratio in mine.items()
     ]
     table = pd.DataFrame(rows, columns=["space", "model", "is_per_as", "n_images"])
-    return table.assign(is_per_as_low=table["is_per_as"] - 1.0, is_per_as_high=table["is_per_as"] + 1.0, **more)
+    return table.assign(
+        is_per_as_low=table["is_per_as"] - 1.0, is_per_as_high=table["is_per_as"] + 1.0, **more
+    )
 
 
 def test_the_highest_ratio_is_first_in_its_space_ties_share_a_place_and_a_model_without_one_has_none():
-    orders = order_rows(models_of({"s": {"a": 8.0, "b": 5.0, "c": 12.0, "d": 8.0, "e": None}, "t": {"b": 9.0, "a": 2.0}}))
+    orders = order_rows(
+        models_of(
+            {"s": {"a": 8.0, "b": 5.0, "c": 12.0, "d": 8.0, "e": None}, "t": {"b": 9.0, "a": 2.0}}
+        )
+    )
     assert list(orders) == ["space", "place", "model", "value", "low", "high", "n"]
-    assert orders["place"].tolist() == [2, 4, 1, 2, pd.NA, 1, 2] and orders["model"].tolist() == list("abcdeba")
+    assert orders["place"].tolist() == [2, 4, 1, 2, pd.NA, 1, 2] and orders[
+        "model"
+    ].tolist() == list("abcdeba")
     assert orders.iloc[2].tolist() == ["s", 1, "c", 12.0, 11.0, 13.0, 507]
     assert order_rows(models_of({})).empty
 
@@ -183,11 +303,17 @@ def test_orders_of_spaces_agree_as_scipy_says_over_the_models_that_both_have():
     orders = order_rows(models_of({"s": ours, "t": theirs, "u": {"a": 1.0, "b": 2.0}}))
     agreement = agreement_rows(orders, pd.Series(dtype=float), "s", 2000, seed=0)
     assert list(agreement) == AGREEMENT
-    assert agreement[["space_a", "space_b", "n_models"]].values.tolist() == [["s", "t", 4], ["s", "u", 2], ["t", "u", 2]]
+    assert agreement[["space_a", "space_b", "n_models"]].values.tolist() == [
+        ["s", "t", 4],
+        ["s", "u", 2],
+        ["t", "u", 2],
+    ]
     first, second = [ours[model] for model in "abcd"], [theirs[model] for model in "abcd"]
     row = agreement.iloc[0]
     assert row["spearman"] == pytest.approx(scipy.stats.spearmanr(first, second).statistic)
-    assert (row["kendall"], row["kendall_p"]) == pytest.approx(tuple(scipy.stats.kendalltau(first, second)))
+    assert (row["kendall"], row["kendall_p"]) == pytest.approx(
+        tuple(scipy.stats.kendalltau(first, second))
+    )
     assert agreement.iloc[1:, 3:].isna().all(axis=None)
 
 
@@ -199,11 +325,19 @@ def test_the_order_agrees_with_the_papers_chart_as_scipy_says_from_five_common_m
     mine, theirs = [ours[model] for model in "abcde"], [ratios[model] for model in "abcde"]
     assert (row["space_a"], row["space_b"], row["n_models"]) == ("s", CHART, 5)
     assert row["spearman"] == pytest.approx(scipy.stats.spearmanr(mine, theirs).statistic)
-    assert (row["kendall"], row["kendall_p"]) == pytest.approx(tuple(scipy.stats.kendalltau(mine, theirs)))
+    assert (row["kendall"], row["kendall_p"]) == pytest.approx(
+        tuple(scipy.stats.kendalltau(mine, theirs))
+    )
     every = [scipy.stats.spearmanr(mine, list(order)).statistic for order in permutations(theirs)]
-    assert row["spearman_p"] == pytest.approx(np.mean(np.abs(every) >= row["spearman"] - 1e-9), abs=0.02)
-    assert beside_chart(row).startswith("IS/|AS| beside the paper's chart, over 5 models: Spearman +0.90")
-    assert f"\n  {beside_chart(row)}\n" in render_orders(orders.assign(marks=""), pd.DataFrame([row]))
+    assert row["spearman_p"] == pytest.approx(
+        np.mean(np.abs(every) >= row["spearman"] - 1e-9), abs=0.02
+    )
+    assert beside_chart(row).startswith(
+        "IS/|AS| beside the paper's chart, over 5 models: Spearman +0.90"
+    )
+    assert f"\n  {beside_chart(row)}\n" in render_orders(
+        orders.assign(marks=""), pd.DataFrame([row])
+    )
     for fewer in (ratios.drop("a"), ratios[:0]):
         assert agreement_rows(orders, fewer, "s", 100, seed=0).empty
     assert agreement_rows(orders, ratios, "another space", 100, seed=0).empty
@@ -223,7 +357,9 @@ def test_the_text_names_the_models_of_a_space_from_the_highest_ratio_on():
 
 
 def test_weak_translators_are_named_but_not_ranked_and_marks_are_explained():
-    orders = order_rows(models_of({"s": {"a": 8.0, "b": 5.0, "c": 12.0}})).assign(marks=["", "weak translator", "in sample"])
+    orders = order_rows(models_of({"s": {"a": 8.0, "b": 5.0, "c": 12.0}})).assign(
+        marks=["", "weak translator", "in sample"]
+    )
     assert rendered(orders).splitlines() == [
         "The paper's order in space s, by IS/|AS|: c# 12.00 > a 8.00; not ranked: b* 5.00",
         "  *: weak translator; #: in sample",
@@ -236,4 +372,7 @@ def test_where_fewer_than_two_models_can_be_ranked_there_is_no_order(ratios):
 
 
 def test_where_every_translator_is_weak_nothing_is_ranked():
-    assert rendered(order_rows(models_of({"s": {"a": 2.0, "b": 1.0}})).assign(marks="weak translator")) == ""
+    assert (
+        rendered(order_rows(models_of({"s": {"a": 2.0, "b": 1.0}})).assign(marks="weak translator"))
+        == ""
+    )

@@ -39,14 +39,26 @@ def planted(n=90, r=12, k=7, classes=9, m=5, seed=0, leak=1.0):
         + 0.2 * rng.standard_normal((n, m))
         + 2.0
     )
-    return Block(a.astype(np.float32), b.astype(np.float32), logits.astype(np.float32), z.astype(np.float32), np.arange(n) % 5)
+    return Block(
+        a.astype(np.float32),
+        b.astype(np.float32),
+        logits.astype(np.float32),
+        z.astype(np.float32),
+        np.arange(n) % 5,
+    )
 
 
 def parts(block, size=40):
     def blocks():
         for start in range(0, len(block.fold), size):
             rows = slice(start, start + size)
-            yield Block(block.principal[rows], block.null[rows], block.logits[rows], block.embeddings[rows], block.fold[rows])
+            yield Block(
+                block.principal[rows],
+                block.null[rows],
+                block.logits[rows],
+                block.embeddings[rows],
+                block.fold[rows],
+            )
 
     return blocks
 
@@ -74,14 +86,26 @@ def test_sums_are_ridge_regression_on_the_features_for_every_fold_and_pair_of_fo
             for place, fold in enumerate(left_out):
                 judged = block.fold == fold
                 wanted = [
-                    ((Ridge(alpha=each * spread).fit(x[which][train], z[train]).predict(x[which][judged]) - z[judged]) ** 2).sum()
+                    (
+                        (
+                            Ridge(alpha=each * spread)
+                            .fit(x[which][train], z[train])
+                            .predict(x[which][judged])
+                            - z[judged]
+                        )
+                        ** 2
+                    ).sum()
                     for each in LAMBDAS
                 ]
                 np.testing.assert_allclose(found[place, :, 0], wanted, rtol=1e-5)
 
 
 def test_sums_choose_the_best_penalty_where_the_error_has_two_minima():
-    block, rng, lambdas = planted(n=200, seed=2, leak=0.0), np.random.default_rng(2), np.logspace(-3, 3, 13).tolist()
+    block, rng, lambdas = (
+        planted(n=200, seed=2, leak=0.0),
+        np.random.default_rng(2),
+        np.logspace(-3, 3, 13).tolist(),
+    )
     quadratic = ((block.principal - 3.0) @ rng.standard_normal((12, 5))) ** 2
     noisy = quadratic + quadratic.std() * rng.standard_normal(quadratic.shape)
     block = replace(block, embeddings=noisy.astype(np.float32))
@@ -107,9 +131,9 @@ def test_kernels_are_kernel_ridge_regression_with_an_intercept():
             judged = block.fold == fold
             outer = (kernel[np.ix_(judged, train)] - kernel[np.ix_(train, train)].mean(0)) @ centre
             for at, each in enumerate(LAMBDAS):
-                model = KernelRidge(alpha=each * np.trace(inner) / train.sum(), kernel="precomputed").fit(
-                    inner, z[train] - z[train].mean(0)
-                )
+                model = KernelRidge(
+                    alpha=each * np.trace(inner) / train.sum(), kernel="precomputed"
+                ).fit(inner, z[train] - z[train].mean(0))
                 wanted = ((model.predict(outer) + z[train].mean(0) - z[judged]) ** 2).sum()
                 assert found[place, at, 0] == pytest.approx(wanted, rel=1e-6)
 
@@ -138,7 +162,9 @@ def test_flexible_blocks_have_equal_mean_square_and_b_has_the_scale_of_a():
     square = (x**2).sum(0) / len(x)
     r, h = block.principal.shape[1], features.units.shape[1]
     widths = [r, features.width - r - h, h]
-    assert [part.sum() for part in np.split(square[: features.width], np.cumsum(widths)[:-1])] == pytest.approx([1.0, 3.0, 1.0], rel=1e-4)
+    assert [
+        part.sum() for part in np.split(square[: features.width], np.cumsum(widths)[:-1])
+    ] == pytest.approx([1.0, 3.0, 1.0], rel=1e-4)
     ratio = np.var(block.null, axis=0).sum() / np.var(block.principal, axis=0).sum()
     assert square[features.width :].sum() == pytest.approx(ratio, rel=1e-4)
 
@@ -156,7 +182,9 @@ def test_blocks_of_any_size_give_the_same_errors(form):
     for size in (90, 7):
         blocks = parts(block, size)
         readouts = (
-            Kernels(blocks, embeddings(block)) if form == "kernels" else Sums(blocks, embeddings(block), Features.draw(blocks, 0, 64))
+            Kernels(blocks, embeddings(block))
+            if form == "kernels"
+            else Sums(blocks, embeddings(block), Features.draw(blocks, 0, 64))
         )
         errors.append(readouts.errors(WITH_NULL, (0,), LAMBDAS))
     np.testing.assert_allclose(*errors, rtol=1e-4)
@@ -168,7 +196,12 @@ def test_the_search_finds_the_best_penalty_in_any_order(seed, lambdas):
     block = planted(seed=seed, n=60)
     sums = Sums(parts(block), embeddings(block), Features.draw(parts(block), 0, 48))
     chosen, errors = sums.select(WITH_NULL, lambdas)
-    some = np.array([sum(sums.errors(WITH_NULL, (fold,), [each])[0, 0, 0] for fold in sums.folds[:LOOKED]) for each in lambdas])
+    some = np.array(
+        [
+            sum(sums.errors(WITH_NULL, (fold,), [each])[0, 0, 0] for fold in sums.folds[:LOOKED])
+            for each in lambdas
+        ]
+    )
     order = np.argsort(lambdas)
     assert some[chosen[0]] <= some[order[::2]].min() * (1 + 1e-9)
     rising = np.diff(some[order]) > 0
@@ -181,7 +214,9 @@ def test_the_search_finds_the_best_penalty_in_any_order(seed, lambdas):
 def test_errors_that_are_not_wanted_change_none_that_are():
     block = planted()
     both = Targets(
-        lambda part, _: np.hstack([part.embeddings, part.embeddings[:, :2] ** 2]), np.kron(np.eye(2), np.ones((5, 1)))[:7], np.ones(2)
+        lambda part, _: np.hstack([part.embeddings, part.embeddings[:, :2] ** 2]),
+        np.kron(np.eye(2), np.ones((5, 1)))[:7],
+        np.ones(2),
     )
     sums = Sums(parts(block), both, Features.draw(parts(block), 0, 64))
     whole = sums.errors(PLAIN, (0, 3), [0.1, 10.0])
@@ -193,12 +228,18 @@ def test_errors_that_are_not_wanted_change_none_that_are():
 def test_nested_errors_are_those_of_the_directions_themselves(form):
     block = planted()
     features = Features.draw(parts(block), 0, 64)
-    readouts = Kernels(parts(block), embeddings(block)) if form == "kernels" else Sums(parts(block), embeddings(block), features)
+    readouts = (
+        Kernels(parts(block), embeddings(block))
+        if form == "kernels"
+        else Sums(parts(block), embeddings(block), features)
+    )
     left_out, penalty = (0, 2), 0.3
     found = readouts.nested(left_out, penalty)
     whole = readouts.errors(WITH_NULL, left_out, [penalty])[:, 0, 0]
     assert found.shape == (2, 1 + 5)
-    np.testing.assert_allclose(found[:, -1], whole, rtol=1e-6)  # five columns move in five directions
+    np.testing.assert_allclose(
+        found[:, -1], whole, rtol=1e-6
+    )  # five columns move in five directions
     assert (found[:, 0] > found[:, -1]).all()
 
 
@@ -211,7 +252,10 @@ def test_null_directions_lower_the_penalized_error_most():
 
     def gain(directions):
         part = b @ directions
-        return np.trace((part.T @ z).T @ np.linalg.solve(part.T @ part + alpha * np.eye(directions.shape[1]), part.T @ z))
+        return np.trace(
+            (part.T @ z).T
+            @ np.linalg.solve(part.T @ part + alpha * np.eye(directions.shape[1]), part.T @ z)
+        )
 
     np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-12)
     for q in (1, 2):
@@ -224,4 +268,6 @@ def test_kernels_are_taken_where_images_are_fewer_than_features():
     assert isinstance(read_out(parts(block), embeddings(block), 0), Kernels)
     assert isinstance(read_out(parts(block), embeddings(block), 0, kernels=False), Sums)
     assert few_images(3071, 512) and not few_images(3072, 512) and few_images(4000, 4096)
-    assert Scale.of(parts(block)).square == pytest.approx(np.var(block.principal, axis=0).sum(), rel=1e-5)
+    assert Scale.of(parts(block)).square == pytest.approx(
+        np.var(block.principal, axis=0).sum(), rel=1e-5
+    )

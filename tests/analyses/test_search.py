@@ -24,16 +24,26 @@ from tests.project import ROOT
 
 def blocks(original, removed, size):
     order = np.random.default_rng(1).permutation(len(original))
-    return [(rows, Removal(original[rows], removed[rows])) for rows in np.array_split(order, -(-len(order) // size))]
+    return [
+        (rows, Removal(original[rows], removed[rows]))
+        for rows in np.array_split(order, -(-len(order) // size))
+    ]
 
 
 def test_ranks_are_those_of_the_cosine_before_and_after_whatever_the_blocks():
     generator = np.random.default_rng(0)
-    original, removed, text = generator.standard_normal((90, 6)), generator.standard_normal((90, 6)), generator.standard_normal(6)
+    original, removed, text = (
+        generator.standard_normal((90, 6)),
+        generator.standard_normal((90, 6)),
+        generator.standard_normal(6),
+    )
     found = rank_by_text(blocks(original, removed, 7), text, 90)
     pd.testing.assert_frame_equal(found, rank_by_text(blocks(original, removed, 90), text, 90))
     assert list(found["rank"]) == list(range(1, 91))
-    for column, rank, rows in (("angle_deg", "rank", original), ("equivalent_deg", "equivalent_rank", original - removed)):
+    for column, rank, rows in (
+        ("angle_deg", "rank", original),
+        ("equivalent_deg", "equivalent_rank", original - removed),
+    ):
         cosine = cosine_similarity(rows, text[None])[:, 0]
         mine = found.set_index("image_id").loc[np.arange(90)]
         np.testing.assert_allclose(mine[column], np.degrees(np.arccos(cosine)), atol=1e-6)
@@ -43,13 +53,20 @@ def test_ranks_are_those_of_the_cosine_before_and_after_whatever_the_blocks():
 def test_what_is_near_after_alone_is_listed_too_and_risen_counts_places():
     original = np.array([[1.0, 0.0], [1.0, 0.5], [1.0, 1.0], [1.0, 2.0]])
     removed = np.array([[0.0, -9.0], [0.0, 0.0], [0.0, 0.0], [0.0, 2.0]])
-    near = nearest_either_way(rank_by_text(blocks(original, removed, 4), np.array([1.0, 0.0]), 4), 1)
-    assert near[["image_id", "rank", "equivalent_rank", "risen"]].to_numpy().tolist() == [[0, 1, 4, -3], [3, 4, 1, 3]]
+    near = nearest_either_way(
+        rank_by_text(blocks(original, removed, 4), np.array([1.0, 0.0]), 4), 1
+    )
+    assert near[["image_id", "rank", "equivalent_rank", "risen"]].to_numpy().tolist() == [
+        [0, 1, 4, -3],
+        [3, 4, 1, 3],
+    ]
 
 
 def test_equal_angles_are_ranked_by_id():
     rows = np.tile([[1.0, 1.0]], (6, 1))
-    assert list(rank_by_text(blocks(rows, 0 * rows, 2), np.array([1.0, 0.0]), 6)["image_id"]) == list(range(6))
+    assert list(
+        rank_by_text(blocks(rows, 0 * rows, 2), np.array([1.0, 0.0]), 6)["image_id"]
+    ) == list(range(6))
 
 
 def test_memory_holds_two_angles_an_image_and_no_features():
@@ -65,7 +82,9 @@ def test_memory_holds_two_angles_an_image_and_no_features():
     rank_by_text(streamed(), text, images)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 150 * images, f"{peak / images:.0f} bytes an image, of which the features would be {4 * width}"
+    assert peak < 150 * images, (
+        f"{peak / images:.0f} bytes an image, of which the features would be {4 * width}"
+    )
 
 
 @pytest.fixture
@@ -73,27 +92,59 @@ def study(tmp_path):
     """A finished study of eight images, whose first model, tiny/vit, is the one with a folder in its name."""
     results, generator = tmp_path / "results/s", np.random.default_rng(0)
     (entry,) = resolve_spaces(ROOT / "config/spaces.yaml", ["conse_minilm"]).values()
-    params = complete({"study": "s", "models": ["timm/a.b", "c"], "spaces": ["conse_minilm"], "extraction": {"shards": 2}})
+    params = complete(
+        {
+            "study": "s",
+            "models": ["timm/a.b", "c"],
+            "spaces": ["conse_minilm"],
+            "extraction": {"shards": 2},
+        }
+    )
     results.mkdir(parents=True)
     for path in (results / "params.yaml", tmp_path / "params.yaml"):
         path.write_text(render(params))
-    frame = {"image_id": range(8), "path": [f"x/{i}.jpg" for i in range(8)], "label": [f"label {i % 2}" for i in range(8)]}
+    frame = {
+        "image_id": range(8),
+        "path": [f"x/{i}.jpg" for i in range(8)],
+        "label": [f"label {i % 2}" for i in range(8)],
+    }
     numbers = dict.fromkeys(["class_index", "width", "height"], 0) | {"fold": np.arange(8) % 2}
-    words = {"prompt": [f"an image of a label {i % 2}" for i in range(8)], "split": "train", "sha256": [str(i) for i in range(8)]}
+    words = {
+        "prompt": [f"an image of a label {i % 2}" for i in range(8)],
+        "split": "train",
+        "sha256": [str(i) for i in range(8)],
+    }
     write_parquet(results / "data/manifest.parquet", pd.DataFrame(frame | numbers | words))
     write_json(results / "registry/spaces/conse_minilm.json", entry.model_dump())
     tower = load_text_tower(entry)
-    texts = {f"{kind}_embeddings": tower.embed(each) for kind, each in (("label", ["label 0", "label 1"]), ("concept", ["a sea", "a dog"]))}
-    templates = {"label_templates": '["an image of a {}"]', "concept_templates": '["{}"]', "weights_sha256": weights_sha256(tower.module)}
+    texts = {
+        f"{kind}_embeddings": tower.embed(each)
+        for kind, each in (("label", ["label 0", "label 1"]), ("concept", ["a sea", "a dog"]))
+    }
+    templates = {
+        "label_templates": '["an image of a {}"]',
+        "concept_templates": '["{}"]',
+        "weights_sha256": weights_sha256(tower.module),
+    }
     write_tensors(results / "prompts/conse_minilm.safetensors", texts, templates)
-    write_json(results / "prompts/conse_minilm.json", {"labels": ["label 0", "label 1"], "concepts": ["a sea", "a dog"], "targets": []})
+    write_json(
+        results / "prompts/conse_minilm.json",
+        {"labels": ["label 0", "label 1"], "concepts": ["a sea", "a dog"], "targets": []},
+    )
     basis = np.linalg.qr(generator.standard_normal((5, 2)))[0]
-    arrays = {"weight": generator.standard_normal((384, 5)).astype(np.float32), "bias": generator.standard_normal(384).astype(np.float32)}
+    arrays = {
+        "weight": generator.standard_normal((384, 5)).astype(np.float32),
+        "bias": generator.standard_normal(384).astype(np.float32),
+    }
     features = generator.standard_normal((8, 5)).astype(np.float32)
     for model in ("timm/a.b", "c"):
         write_json(results / f"registry/models/{model}.json", {})
         write_tensors(results / f"projectors/{model}.safetensors", {"null_basis": basis}, {})
-        write_tensors(results / f"translators/conse_minilm/{model}/linear.safetensors", arrays, {"kind": "linear"})
+        write_tensors(
+            results / f"translators/conse_minilm/{model}/linear.safetensors",
+            arrays,
+            {"kind": "linear"},
+        )
         for shard, rows in enumerate(np.array_split(np.arange(8), 2)):
             tensors = {"features": features[rows], "image_id": rows, "view": np.zeros(4, np.int32)}
             write_tensors(results / f"features/{model}/shard-{shard:05d}.safetensors", tensors, {})
@@ -106,23 +157,43 @@ def test_the_command_ranks_a_studys_images_by_stored_ready_and_new_texts(study):
     own[0] = 1
     path = folder / ready_path("conse_minilm", "mine")
     write_ready(path, {"my own text": own, "a sea": own}, entry.identity)
-    wanted = {"a sea": tower.embed(["a sea"])[0], "my own text": own, "a violin": tower.embed(["a violin"])[0]}
+    wanted = {
+        "a sea": tower.embed(["a sea"])[0],
+        "my own text": own,
+        "a violin": tower.embed(["a violin"])[0],
+    }
     before = features @ arrays["weight"].T + arrays["bias"]
     after = (features - features @ basis @ basis.T) @ arrays["weight"].T + arrays["bias"]
     for text, embedding in wanted.items():
         done = warm.singflow(ROOT, "search", text, "--json", "--count", 8, cwd=folder)
         assert done.returncode == 0, done.stderr
-        assert ("text tower loaded" in done.stderr) == (text == "a violin"), "only a new text needs the tower"
+        assert ("text tower loaded" in done.stderr) == (text == "a violin"), (
+            "only a new text needs the tower"
+        )
         told = json.loads(done.stdout)
-        assert (told["model"], told["space"], len(told["images"])) == ("timm/a.b", "conse_minilm", 8)
+        assert (told["model"], told["space"], len(told["images"])) == (
+            "timm/a.b",
+            "conse_minilm",
+            8,
+        )
         for key, rows in (("angle_deg", before), ("equivalent_deg", after)):
             expected = np.degrees(np.arccos(cosine_similarity(rows, embedding[None])[:, 0]))
             np.testing.assert_allclose(
-                [each[key] for each in told["images"]], expected[[each["image_id"] for each in told["images"]]], atol=1e-4
+                [each[key] for each in told["images"]],
+                expected[[each["image_id"] for each in told["images"]]],
+                atol=1e-4,
             )
-        assert [each["path"] for each in told["images"]] == [f"x/{each['image_id']}.jpg" for each in told["images"]]
-    lines = warm.singflow(ROOT, "search", "a sea", "--count", 2, "--model", "c", cwd=folder).stdout.splitlines()
-    assert lines[0].startswith("'a sea' in conse_minilm, by c: 8 images") and 4 <= len(lines) <= 6 and "label" in lines[2]
+        assert [each["path"] for each in told["images"]] == [
+            f"x/{each['image_id']}.jpg" for each in told["images"]
+        ]
+    lines = warm.singflow(
+        ROOT, "search", "a sea", "--count", 2, "--model", "c", cwd=folder
+    ).stdout.splitlines()
+    assert (
+        lines[0].startswith("'a sea' in conse_minilm, by c: 8 images")
+        and 4 <= len(lines) <= 6
+        and "label" in lines[2]
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,4 +212,7 @@ def test_what_a_study_lacks_is_said(study, flags, message):
 def test_features_that_were_not_fetched_are_named(study):
     (study[0] / "results/s/features/timm/a.b/shard-00000.safetensors").unlink()
     done = warm.singflow(ROOT, "search", "a sea", cwd=study[0])
-    assert done.returncode == 1 and "features/timm/a.b/shard-00000.safetensors: no such file" in done.stderr
+    assert (
+        done.returncode == 1
+        and "features/timm/a.b/shard-00000.safetensors: no such file" in done.stderr
+    )

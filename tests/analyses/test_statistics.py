@@ -32,7 +32,9 @@ def covered(draw, truth, trials=1000, resamples=400):
 
 def test_the_interval_of_a_mean_over_one_stratum_is_scipys_percentile_bootstrap():
     values = np.random.default_rng(0).gamma(2.0, size=200)
-    ours = interval(bootstrap_means(values[:, None], np.zeros(200, dtype=int), 20000, seed=0)[:, 0], 0.95)
+    ours = interval(
+        bootstrap_means(values[:, None], np.zeros(200, dtype=int), 20000, seed=0)[:, 0], 0.95
+    )
     theirs = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=20000, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
@@ -53,7 +55,11 @@ def test_the_spread_is_that_of_a_stratified_mean_however_small_the_strata(size):
 def test_intervals_of_a_mean_stratified_by_label_cover_it_in_93_to_97_percent_of_1000_trials():
     strata = np.repeat(np.arange(12), 10)
     shift = np.linspace(-3, 3, 12)[strata]
-    draw = lambda g: ((shift + g.gamma(2.0, 1.0, 120) - 2.0 + 5.0)[:, None], strata, lambda means: means[:, 0])  # noqa: E731
+    draw = lambda g: (
+        (shift + g.gamma(2.0, 1.0, 120) - 2.0 + 5.0)[:, None],
+        strata,
+        lambda means: means[:, 0],
+    )
     assert 0.93 <= covered(draw, 5.0) <= 0.97
 
 
@@ -62,7 +68,11 @@ def test_intervals_of_a_ratio_cover_it_in_93_to_97_percent_of_1000_trials():
 
     def draw(generator):
         below = generator.gamma(4.0, 1.0, 150)
-        return np.column_stack([8 * below + generator.normal(0, 6, 150), below]), strata, lambda means: means[:, 0] / means[:, 1]
+        return (
+            np.column_stack([8 * below + generator.normal(0, 6, 150), below]),
+            strata,
+            lambda means: means[:, 0] / means[:, 1],
+        )
 
     assert 0.93 <= covered(draw, 8.0) <= 0.97
 
@@ -92,17 +102,23 @@ def test_strata_that_are_resampled_apart_have_the_spread_of_strata_resampled_tog
     strata = generator.integers(0, 40, 900)
     values = generator.normal(strata[:, None], 1 + strata[:, None] / 10, (900, 2))
     sizes = np.bincount(strata)
-    variance = sum(size * values[strata == s].var(axis=0, ddof=1) for s, size in enumerate(sizes)) / 900**2
+    variance = (
+        sum(size * values[strata == s].var(axis=0, ddof=1) for s, size in enumerate(sizes)) / 900**2
+    )
     together = bootstrap_means(values, strata, 4000, seed=0)
     monkeypatch.setattr("singflow.analyses.statistics.STRATA", 100)
     for means in (together, bootstrap_means(values, strata, 4000, seed=0)):
-        np.testing.assert_allclose(means.mean(axis=0), values.mean(axis=0), atol=5 * np.sqrt(variance.max() / 4000))
+        np.testing.assert_allclose(
+            means.mean(axis=0), values.mean(axis=0), atol=5 * np.sqrt(variance.max() / 4000)
+        )
         np.testing.assert_allclose(means.var(axis=0), variance, rtol=0.1)
 
 
 def test_one_image_and_constants_have_no_width():
     assert (bootstrap_means(np.array([[2.5]]), np.array([0]), 100, seed=0) == 2.5).all()
-    np.testing.assert_allclose(bootstrap_means(np.full((9, 1), 2.5), np.repeat([0, 1], [4, 5]), 100, seed=0), 2.5)
+    np.testing.assert_allclose(
+        bootstrap_means(np.full((9, 1), 2.5), np.repeat([0, 1], [4, 5]), 100, seed=0), 2.5
+    )
 
 
 def test_labels_with_one_image_share_a_stratum():
@@ -119,7 +135,9 @@ def test_a_lone_single_image_joins_the_smallest_label():
 def test_no_stratum_has_one_image_and_no_label_is_split(labels):
     codes = strata_of(pd.Series(labels))
     assert np.bincount(codes).min() >= 2
-    assert pd.DataFrame({"label": labels, "code": codes}).groupby("label")["code"].nunique().max() == 1
+    assert (
+        pd.DataFrame({"label": labels, "code": codes}).groupby("label")["code"].nunique().max() == 1
+    )
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -132,7 +150,10 @@ def test_resampled_means_have_the_standard_error_of_strata_or_of_classes_drawn_w
         residuals = np.bincount(codes, values - values.mean())
         expected = np.sqrt(30 * residuals.var(ddof=1)) / 300
     else:
-        expected = np.sqrt(sum(n * values[codes == code].var(ddof=1) for code, n in enumerate(sizes))) / 300
+        expected = (
+            np.sqrt(sum(n * values[codes == code].var(ddof=1) for code, n in enumerate(sizes)))
+            / 300
+        )
     assert sample.means(values[:, None], 4000, seed=0).std() == pytest.approx(expected, rel=0.05)
     assert sample.freedom == (29 if whole else 270)
 
@@ -142,11 +163,16 @@ def test_a_class_drawn_whole_is_one_draw_however_many_images_it_has():
     labels = pd.Series([f"label {n}" for n in range(20)])
     once, thrice = (Sample.of(pd.concat([labels] * times), "classes") for times in (1, 3))
     assert thrice.freedom == once.freedom == 19
-    np.testing.assert_allclose(thrice.means(np.tile(values, 3)[:, None], 50, seed=0), once.means(values[:, None], 50, seed=0))
+    np.testing.assert_allclose(
+        thrice.means(np.tile(values, 3)[:, None], 50, seed=0),
+        once.means(values[:, None], 50, seed=0),
+    )
 
 
 def test_too_few_labels_are_no_sample_of_labels():
-    with pytest.raises(InputError, match=r"summary.resample: classes .* 9 are too few .* write images"):
+    with pytest.raises(
+        InputError, match=r"summary.resample: classes .* 9 are too few .* write images"
+    ):
         Sample.of(pd.Series(list("abcdefghi") * 5), "classes")
     assert Sample.of(pd.Series(list("abcdefghij") * 5), "classes").freedom == 9
 
@@ -159,14 +185,20 @@ def test_intervals_are_wider_by_students_t():
 
 
 @pytest.mark.parametrize("labels", [10, 40])
-def test_intervals_over_classes_cover_the_mean_of_all_classes_in_93_to_97_percent_of_1500_trials(labels):
+def test_intervals_over_classes_cover_the_mean_of_all_classes_in_93_to_97_percent_of_1500_trials(
+    labels,
+):
     hits = 0
     for trial in range(1500):
         generator = np.random.default_rng([8, trial])
         codes = np.arange(5 * labels) % labels
-        values = (generator.gamma(9.0, 1 / 9, labels)[codes] + generator.normal(0, 0.5, len(codes)))[:, None]
+        values = (
+            generator.gamma(9.0, 1 / 9, labels)[codes] + generator.normal(0, 0.5, len(codes))
+        )[:, None]
         sample = Sample(codes, whole=True)
-        low, high = sample.interval(values.mean(axis=0), sample.means(values, 500, seed=trial), 0.95)
+        low, high = sample.interval(
+            values.mean(axis=0), sample.means(values, 500, seed=trial), 0.95
+        )
         hits += low[0] <= 1.0 <= high[0]
     assert 0.93 <= hits / 1500 <= 0.97
 
@@ -181,7 +213,9 @@ def test_holms_correction_by_hand():
 def test_holm_never_lowers_a_p_value_and_is_between_none_and_bonferroni(p):
     p = np.array(p)
     corrected = holm(p)
-    assert (corrected >= p - 1e-12).all() and (corrected <= np.minimum(p * len(p), 1.0) + 1e-12).all()
+    assert (corrected >= p - 1e-12).all() and (
+        corrected <= np.minimum(p * len(p), 1.0) + 1e-12
+    ).all()
 
 
 def test_rank_correlations_are_scipys_and_permutation_p_agrees_with_theory():
@@ -201,13 +235,18 @@ def test_an_order_that_no_permutation_has_is_counted_once():
 
 
 def test_the_permutation_test_of_rank_correlations_holds_its_level():
-    p = [rank_correlations(np.random.default_rng([2, t]).gamma(1.0, size=(25, 2)), 200, seed=t)[0][3] for t in range(1000)]
+    p = [
+        rank_correlations(np.random.default_rng([2, t]).gamma(1.0, size=(25, 2)), 200, seed=t)[0][3]
+        for t in range(1000)
+    ]
     for level in (0.05, 0.2):
         assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=3 * np.sqrt(level / 1000))
 
 
 def test_correlations_that_do_not_exist_are_undefined():
-    assert np.isnan(rank_correlations(np.column_stack([np.ones(9), np.arange(9)]), 100, seed=0)[0][2:]).all()
+    assert np.isnan(
+        rank_correlations(np.column_stack([np.ones(9), np.arange(9)]), 100, seed=0)[0][2:]
+    ).all()
     assert np.isnan(rank_correlations(np.arange(4.0).reshape(2, 2), 100, seed=0)[0][2:]).all()
     three = np.column_stack([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
     (found,) = rank_correlations(three, 1000, seed=0)
@@ -227,35 +266,49 @@ def test_split_halves_find_a_known_reliability(n, noise):
     found = []
     for trial in range(20):
         generator = np.random.default_rng([3, trial])
-        values = np.repeat(generator.standard_normal(400), n) + noise * generator.standard_normal(400 * n)
+        values = np.repeat(generator.standard_normal(400), n) + noise * generator.standard_normal(
+            400 * n
+        )
         found.append(split_half_reliability(values, pd.Series(np.repeat(np.arange(400), n)), trial))
     halves = [1 / np.sqrt(1 + noise**2 / half) for half in (n // 2, n - n // 2)]
     r = halves[0] * halves[1]
     assert np.mean(found) == pytest.approx(2 * r / (1 + r), abs=0.01)
-    assert 2 * r / (1 + r) == pytest.approx(1 / (1 + noise**2 / n), abs=0.02)  # Spearman-Brown: that of all n images
+    assert 2 * r / (1 + r) == pytest.approx(
+        1 / (1 + noise**2 / n), abs=0.02
+    )  # Spearman-Brown: that of all n images
 
 
 @pytest.mark.parametrize("unit", [1e-3, 1e3])
 def test_the_reliability_of_labels_of_different_sizes_is_that_of_all_their_halvings(unit):
     labels = np.repeat(list("abcd"), [2, 3, 4, 5])
-    values = np.random.default_rng(1).standard_normal(14) + 2.0 * np.repeat([0, 1, 3, 2], [2, 3, 4, 5])
+    values = np.random.default_rng(1).standard_normal(14) + 2.0 * np.repeat(
+        [0, 1, 3, 2], [2, 3, 4, 5]
+    )
     halvings = []  # of every label: the means of its halves
     for label in "abcd":
         own = values[labels == label]
-        halves = (np.isin(np.arange(len(own)), chosen) for chosen in combinations(range(len(own)), len(own) // 2))
+        halves = (
+            np.isin(np.arange(len(own)), chosen)
+            for chosen in combinations(range(len(own)), len(own) // 2)
+        )
         halvings.append([(own[half].mean(), own[~half].mean()) for half in halves])
     r = np.mean([np.corrcoef(np.transpose(halving))[0, 1] for halving in product(*halvings)])
     mixed = np.random.default_rng(2).permutation(14)
     found = split_half_reliability(unit * values[mixed], pd.Series(labels[mixed]), 0, splits=2000)
     assert found == pytest.approx(2 * r / (1 + r), abs=0.002) and found < 0.99
-    assert found == split_half_reliability(unit * values[mixed], pd.Series(labels[mixed]), 0, splits=2000)
+    assert found == split_half_reliability(
+        unit * values[mixed], pd.Series(labels[mixed]), 0, splits=2000
+    )
 
 
 def test_models_that_leak_alike_correlate_up_to_their_ceiling():
     labels = pd.Series(np.repeat(np.arange(300), 6))
     generator = np.random.default_rng(0)
     truth = np.repeat(generator.standard_normal(300), 6)
-    a, b = truth + generator.standard_normal(1800), 3 * (truth + 2 * generator.standard_normal(1800)) + 7
+    a, b = (
+        truth + generator.standard_normal(1800),
+        3 * (truth + 2 * generator.standard_normal(1800)) + 7,
+    )
     ceiling = np.sqrt(split_half_reliability(a, labels, 0) * split_half_reliability(b, labels, 0))
     found = np.corrcoef([pd.Series(each).groupby(labels).mean() for each in (a, b)])[0, 1]
     assert found == pytest.approx(ceiling, abs=0.05) and ceiling < 0.8
@@ -266,5 +319,10 @@ def test_a_reliability_needs_two_images_of_every_label_and_is_never_negative():
     assert np.isnan(split_half_reliability(values, pd.Series(list("aabbccddx")), 0))
     assert np.isnan(split_half_reliability(values[:4], pd.Series(list("aabb")), 0))
     assert np.isnan(split_half_reliability(np.ones(6), pd.Series(list("aabbcc")), 0))
-    assert split_half_reliability(np.array([0, 0, 5.0, 5, 9, 9]), pd.Series(list("aabbcc")), 0) == pytest.approx(1)
-    assert split_half_reliability(np.array([0, 4.0, 1, 5, 2, 6]) - 2, pd.Series(list("aabbcc")), 0) >= 0
+    assert split_half_reliability(
+        np.array([0, 0, 5.0, 5, 9, 9]), pd.Series(list("aabbcc")), 0
+    ) == pytest.approx(1)
+    assert (
+        split_half_reliability(np.array([0, 4.0, 1, 5, 2, 6]) - 2, pd.Series(list("aabbcc")), 0)
+        >= 0
+    )

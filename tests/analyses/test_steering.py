@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from singflow.analyses.geometry import null_space
 from singflow.analyses.metrics import angle_deg
-from singflow.analyses.steering import cosine_gradient, null_directions, steer, steering_scores, summarize_steering
+from singflow.analyses.steering import (
+    cosine_gradient,
+    null_directions,
+    steer,
+    steering_scores,
+    summarize_steering,
+)
 from singflow.artifacts.files import write_json
 from singflow.artifacts.tables import read_parquet, write_parquet
 from singflow.artifacts.tensors import write_tensors
@@ -36,20 +42,35 @@ def directions_of(basis, translator, features, text):
 
 def scores_of(weight, basis, translator, features, text, target):
     directions = directions_of(basis, translator, features, text)
-    return steering_scores(features, weight, translator, directions, text, np.tile(text, (len(features), 1)), target)
+    return steering_scores(
+        features, weight, translator, directions, text, np.tile(text, (len(features), 1)), target
+    )
 
 
 @settings(max_examples=60)
-@given(st.integers(1, 5), st.integers(2, 16), st.integers(2, 12), st.floats(1e-3, 1e3), st.integers(0, 2**32 - 1))
+@given(
+    st.integers(1, 5),
+    st.integers(2, 16),
+    st.integers(2, 12),
+    st.floats(1e-3, 1e3),
+    st.integers(0, 2**32 - 1),
+)
 def test_the_gradient_is_autograds(n, width, dim, length, seed):
     generator = np.random.default_rng(seed)
-    features, weight = generator.standard_normal((n, width)), generator.standard_normal((dim, width))
+    features, weight = (
+        generator.standard_normal((n, width)),
+        generator.standard_normal((dim, width)),
+    )
     bias, text = generator.standard_normal(dim), length * generator.standard_normal(dim)
     f = torch.tensor(features, requires_grad=True)
     e = f @ torch.tensor(weight).T + torch.tensor(bias)
-    torch.nn.functional.cosine_similarity(e, torch.tensor(text)[None], dim=1, eps=1e-300).sum().backward()
+    torch.nn.functional.cosine_similarity(
+        e, torch.tensor(text)[None], dim=1, eps=1e-300
+    ).sum().backward()
     gradient = cosine_gradient(Affine(weight, bias)(features), text, weight)
-    np.testing.assert_allclose(gradient, f.grad, atol=1e-8 * max(1, np.abs(f.grad.numpy()).max()), rtol=0)
+    np.testing.assert_allclose(
+        gradient, f.grad, atol=1e-8 * max(1, np.abs(f.grad.numpy()).max()), rtol=0
+    )
 
 
 @settings(max_examples=60)
@@ -59,9 +80,13 @@ def test_the_direction_is_the_projected_gradient_at_unit_length(classes, width, 
     directions = directions_of(basis, translator, features, text)
     wide = features.astype(np.float64)
     projected = cosine_gradient(translator(wide), text, translator.weight) @ (basis @ basis.T)
-    np.testing.assert_allclose(directions.vectors, projected / np.linalg.norm(projected, axis=1, keepdims=True), atol=1e-8)
+    np.testing.assert_allclose(
+        directions.vectors, projected / np.linalg.norm(projected, axis=1, keepdims=True), atol=1e-8
+    )
     np.testing.assert_allclose(directions.vectors @ weight.T, 0, atol=1e-10)
-    np.testing.assert_allclose(directions.translated, directions.vectors @ translator.weight.T, atol=1e-10)
+    np.testing.assert_allclose(
+        directions.translated, directions.vectors @ translator.weight.T, atol=1e-10
+    )
 
 
 @settings(max_examples=100)
@@ -74,10 +99,16 @@ def test_a_reachable_is_is_reached_by_the_stored_feature_and_no_other_is_marked_
     reached = scores["reachable"].to_numpy()
     assert (scores["step"][reached] > 0).all()
     numbers = ["step", "is_deg", "as_target_deg", "as_label_deg", "logit_change"]
-    assert scores.loc[~reached, numbers].isna().all(axis=None) and scores.loc[reached, numbers].notna().all(axis=None)
-    moved = steer(features[reached], directions.vectors[reached], scores["step"].to_numpy()[reached])
+    assert scores.loc[~reached, numbers].isna().all(axis=None) and scores.loc[
+        reached, numbers
+    ].notna().all(axis=None)
+    moved = steer(
+        features[reached], directions.vectors[reached], scores["step"].to_numpy()[reached]
+    )
     assert moved.dtype == np.float32
-    angle = angle_deg(translator(features[reached].astype(np.float64)), translator(moved.astype(np.float64)))
+    angle = angle_deg(
+        translator(features[reached].astype(np.float64)), translator(moved.astype(np.float64))
+    )
     np.testing.assert_allclose(angle, target, atol=1e-3)
     np.testing.assert_allclose(scores.loc[reached, "is_deg"], angle, atol=1e-9)
 
@@ -88,7 +119,10 @@ def test_the_limit_is_what_a_search_over_steps_finds():
     directions = directions_of(basis, translator, features, text)
     angles = np.array(
         [
-            angle_deg(directions.embeddings, translator(steer(features, directions.vectors, np.full(12, step))))
+            angle_deg(
+                directions.embeddings,
+                translator(steer(features, directions.vectors, np.full(12, step))),
+            )
             for step in np.geomspace(1e-3, 1e8, 400)
         ]
     )
@@ -97,8 +131,12 @@ def test_the_limit_is_what_a_search_over_steps_finds():
     assert (angles <= limit + 1e-9).all()
     np.testing.assert_allclose(angles[-1], limit, atol=1e-5)
     for image in range(12):
-        assert scores_of(weight, basis, translator, features, text, limit[image] - 1e-3)["reachable"][image]
-        assert not scores_of(weight, basis, translator, features, text, limit[image] + 1e-3)["reachable"][image]
+        assert scores_of(weight, basis, translator, features, text, limit[image] - 1e-3)[
+            "reachable"
+        ][image]
+        assert not scores_of(weight, basis, translator, features, text, limit[image] + 1e-3)[
+            "reachable"
+        ][image]
 
 
 @settings(max_examples=50)
@@ -112,7 +150,8 @@ def test_small_steps_come_closer_to_the_text_and_no_other_null_direction_comes_c
     other /= np.linalg.norm(other, axis=1, keepdims=True)
     step = np.full(12, 1e-6)
     gains = [
-        angle_deg(directions.embeddings, text) - angle_deg(translator(steer(features, vectors, step)), text)
+        angle_deg(directions.embeddings, text)
+        - angle_deg(translator(steer(features, vectors, step)), text)
         for vectors in (directions.vectors, other)
     ]
     assert (gains[0] > gains[1]).all()
@@ -122,7 +161,8 @@ def test_small_steps_come_closer_to_the_text_and_no_other_null_direction_comes_c
 def test_the_length_of_the_text_does_not_matter(scale):
     weight, basis, translator, features, text = planted(2)
     pd.testing.assert_frame_equal(
-        scores_of(weight, basis, translator, features, scale * text, 10), scores_of(weight, basis, translator, features, text, 10)
+        scores_of(weight, basis, translator, features, scale * text, 10),
+        scores_of(weight, basis, translator, features, text, 10),
     )
 
 
@@ -131,11 +171,19 @@ def test_attribute_scores_are_the_falls_of_the_angles():
     label_texts = np.random.default_rng(0).standard_normal((12, 9))
     directions = directions_of(basis, translator, features, text)
     scores = steering_scores(features, weight, translator, directions, text, label_texts, 20)
-    moved = translator(steer(features, directions.vectors, scores["step"].to_numpy()).astype(np.float64))
+    moved = translator(
+        steer(features, directions.vectors, scores["step"].to_numpy()).astype(np.float64)
+    )
     assert scores["reachable"].all()
     for column, texts in (("as_target_deg", text[None]), ("as_label_deg", label_texts)):
         angles = [
-            np.degrees(np.arccos((each * texts).sum(1) / np.linalg.norm(each, axis=1) / np.linalg.norm(texts, axis=1)))
+            np.degrees(
+                np.arccos(
+                    (each * texts).sum(1)
+                    / np.linalg.norm(each, axis=1)
+                    / np.linalg.norm(texts, axis=1)
+                )
+            )
             for each in (directions.embeddings, moved)
         ]
         np.testing.assert_allclose(scores[column], angles[0] - angles[1], atol=1e-9)
@@ -150,7 +198,9 @@ def test_a_real_size_head_keeps_its_logits_however_far_the_step_in_proportion_to
         assert scores["logit_change"].max() <= 1e-4
         np.testing.assert_allclose(scores["is_deg"], target, atol=1e-5)
     directions = directions_of(basis, translator, features, text)
-    far = scores_of(weight, basis, translator, features, text, directions.limit_deg().min() - 1e-7).loc[directions.limit_deg().argmin()]
+    far = scores_of(
+        weight, basis, translator, features, text, directions.limit_deg().min() - 1e-7
+    ).loc[directions.limit_deg().argmin()]
     assert far["reachable"] and far["step"] > 1e6
     assert abs(far["is_deg"] - far["target_is_deg"]) <= 1e-3
     assert far["logit_change"] < 1e-6 * far["step"]
@@ -165,7 +215,10 @@ def test_without_null_space_nothing_is_reachable():
 
 def test_a_translator_blind_to_the_null_space_and_a_text_already_met_offer_no_direction():
     weight, basis, translator, features, text = planted(6)
-    blind = Affine(np.random.default_rng(0).standard_normal((9, 6)) @ weight.astype(np.float64), translator.bias)
+    blind = Affine(
+        np.random.default_rng(0).standard_normal((9, 6)) @ weight.astype(np.float64),
+        translator.bias,
+    )
     assert 0 < np.abs(blind.weight @ basis).max() < 1e-12
     assert not scores_of(weight, basis, blind, features, text, 1e-3)["reachable"].any()
     assert not directions_of(basis, blind, np.tile(features, (10_000, 1)), text).vectors.any()
@@ -177,7 +230,9 @@ def test_a_translator_blind_to_the_null_space_and_a_text_already_met_offer_no_di
 def test_a_direction_is_found_however_far_the_embeddings_are_from_zero():
     _, basis, translator, features, text = planted(8)
     far = Affine(translator.weight, translator.bias * 1e8)
-    np.testing.assert_allclose(np.linalg.norm(directions_of(basis, far, features, text).vectors, axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(
+        np.linalg.norm(directions_of(basis, far, features, text).vectors, axis=1), 1, rtol=1e-6
+    )
 
 
 def test_a_feature_that_is_translated_to_zero_is_refused():
@@ -218,7 +273,11 @@ def test_a_summary_is_over_the_images_that_reach_the_target_and_names_those_that
     assert table["as_target_mean_deg"].tolist()[:2] == [3.0, 8.0]
     assert table["as_target_std_deg"].isna().tolist() == [False, True, True]
     assert np.isnan(table.loc[90.0, "as_target_mean_deg"])
-    assert table["note"].tolist() == ["", "2 of 3 images cannot reach 50 degrees", "1 of 1 images cannot reach 90 degrees"]
+    assert table["note"].tolist() == [
+        "",
+        "2 of 3 images cannot reach 50 degrees",
+        "1 of 1 images cannot reach 90 degrees",
+    ]
 
 
 LABELS = ["goose", "jeep"]
@@ -231,11 +290,21 @@ def study(tmp_path):
     weight, _, translator, features, text = planted(8, n=11)
     write_model(tmp_path, "m", weight, np.zeros(6, np.float32), features, 3)
     labels = np.array(LABELS)[np.arange(11) % 2]
-    write_parquet(tmp_path / "manifest.parquet", whole(pd.DataFrame({"image_id": np.arange(11), "label": labels})))
-    stored = {"weight": translator.weight.astype(np.float32), "bias": translator.bias.astype(np.float32)}
+    write_parquet(
+        tmp_path / "manifest.parquet",
+        whole(pd.DataFrame({"image_id": np.arange(11), "label": labels})),
+    )
+    stored = {
+        "weight": translator.weight.astype(np.float32),
+        "bias": translator.bias.astype(np.float32),
+    }
     write_tensors(tmp_path / "translator.safetensors", stored, {"kind": "linear"})
     texts = np.stack([text, *np.random.default_rng(0).standard_normal((3, 9))]).astype(np.float32)
-    write_tensors(tmp_path / "prompts.safetensors", {"target_embeddings": texts[:2], "label_embeddings": texts[2:]}, {})
+    write_tensors(
+        tmp_path / "prompts.safetensors",
+        {"target_embeddings": texts[:2], "label_embeddings": texts[2:]},
+        {},
+    )
     write_json(tmp_path / "prompts.json", {"labels": LABELS, "concepts": [], "targets": PROMPTS})
     return {
         "prompts": PROMPTS,
@@ -258,7 +327,10 @@ COLUMNS = {
     "image_id": "int64",
     "label": "str",
     "prompt": "str",
-    **dict.fromkeys(["target_is_deg", "step", "is_deg", "as_target_deg", "as_label_deg", "logit_change"], "float64"),
+    **dict.fromkeys(
+        ["target_is_deg", "step", "is_deg", "as_target_deg", "as_label_deg", "logit_change"],
+        "float64",
+    ),
     "reachable": "bool",
 }
 
@@ -270,12 +342,18 @@ def steer_concepts(flags):
 
 
 def test_the_scripts_steer_every_image_and_tabulate(tmp_path, study):
-    words = [word for name, value in study.items() for word in (f"--{name}", *(value if isinstance(value, list) else [value]))]
+    words = [
+        word
+        for name, value in study.items()
+        for word in (f"--{name}", *(value if isinstance(value, list) else [value]))
+    ]
     logged = run("steer_concepts", *words)
     table = read_parquet(study["output"])
     assert list(table.dtypes.astype(str).items()) == list(COLUMNS.items())
     assert table["image_id"].tolist() == np.repeat(np.arange(11), 4).tolist()
-    assert table["prompt"].tolist() == [*(["a $x$ text"] * 2), *(["an image of a jellyfish"] * 2)] * 11
+    assert (
+        table["prompt"].tolist() == [*(["a $x$ text"] * 2), *(["an image of a jellyfish"] * 2)] * 11
+    )
     assert table["target_is_deg"].tolist() == [5.0, 30.0] * 22
     assert table["label"].tolist() == np.repeat(np.array(LABELS)[np.arange(11) % 2], 4).tolist()
     assert "'an image of a jellyfish' to 5 degrees: 100.0 % of 11 images reach it; AS +" in logged
@@ -283,18 +361,42 @@ def test_the_scripts_steer_every_image_and_tabulate(tmp_path, study):
     weight, basis, translator, features, _ = planted(8, n=11)
     texts = np.random.default_rng(0).standard_normal((3, 9))
     directions = directions_of(basis, translator, features, texts[0])
-    expected = steering_scores(features, weight, translator, directions, texts[0], texts[1:][np.arange(11) % 2], 30.0)
-    mine = table[(table["prompt"] == "a $x$ text") & (table["target_is_deg"] == 30)].reset_index(drop=True)
+    expected = steering_scores(
+        features, weight, translator, directions, texts[0], texts[1:][np.arange(11) % 2], 30.0
+    )
+    mine = table[(table["prompt"] == "a $x$ text") & (table["target_is_deg"] == 30)].reset_index(
+        drop=True
+    )
     assert expected["reachable"].any()
-    pd.testing.assert_frame_equal(mine[expected.columns.drop("logit_change")], expected.drop(columns="logit_change"), rtol=1e-4)
+    pd.testing.assert_frame_equal(
+        mine[expected.columns.drop("logit_change")],
+        expected.drop(columns="logit_change"),
+        rtol=1e-4,
+    )
 
     before = study["output"].read_bytes()
     steer_concepts(study)
     assert study["output"].read_bytes() == before
 
-    basis = {"rank_rule": "exact", "null_dim": 14, "validation_r2": 0.1, "translator": "weak", "marks": "weak translator", "seed": 3}
+    basis = {
+        "rank_rule": "exact",
+        "null_dim": 14,
+        "validation_r2": 0.1,
+        "translator": "weak",
+        "marks": "weak translator",
+        "seed": 3,
+    }
     pd.DataFrame([{"space": "s", "model": "m", **basis}]).to_csv(tmp_path / "models.csv")
-    words = ["--models", "m", "--spaces", "s", "--steering", tmp_path / "steering", "--table", tmp_path / "models.csv"]
+    words = [
+        "--models",
+        "m",
+        "--spaces",
+        "s",
+        "--steering",
+        tmp_path / "steering",
+        "--table",
+        tmp_path / "models.csv",
+    ]
     run("tabulate_steering", *words, "--output", tmp_path / "steering.csv")
     rows = pd.read_csv(tmp_path / "steering.csv")
     assert rows[["space", "model", "prompt", "target_is_deg", "n"]].to_numpy().tolist() == [
@@ -306,7 +408,10 @@ def test_the_scripts_steer_every_image_and_tabulate(tmp_path, study):
 def test_only_images_with_the_wanted_labels_are_steered_and_an_unknown_label_is_refused(study):
     table = steer_concepts(study | {"labels": ["jeep"]})
     assert table["image_id"].tolist() == np.repeat([1, 3, 5, 7, 9], 4).tolist()
-    with pytest.raises(InputError, match=r"steering.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)"):
+    with pytest.raises(
+        InputError,
+        match=r"steering.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)",
+    ):
         steer_concepts(study | {"labels": ["jeep", "goosse"]})
 
 
@@ -330,14 +435,21 @@ def test_without_prompts_the_tables_are_empty_and_have_their_columns(tmp_path, s
         ]
     ).to_csv(tmp_path / "models.csv")
     script = runpy.run_path(str(ROOT / "scripts/tabulate_steering.py"), run_name="x")
-    paths = {"steering": tmp_path / "steering", "table": tmp_path / "models.csv", "output": tmp_path / "steering.csv"}
+    paths = {
+        "steering": tmp_path / "steering",
+        "table": tmp_path / "models.csv",
+        "output": tmp_path / "steering.csv",
+    }
     script["main"](script["Flags"](models=["m"], spaces=["s"], **paths))
     rows = pd.read_csv(tmp_path / "steering.csv")
     assert rows.empty and {"n_reachable", "note", "seed"} <= set(rows)
 
 
 def test_embeddings_of_other_prompts_are_refused(study):
-    with pytest.raises(InputError, match=r"prompts\.json: its targets are .*jellyfish.*, not steering\.prompts \['a jeep'\]"):
+    with pytest.raises(
+        InputError,
+        match=r"prompts\.json: its targets are .*jellyfish.*, not steering\.prompts \['a jeep'\]",
+    ):
         steer_concepts(study | {"prompts": ["a jeep"]})
 
 

@@ -39,9 +39,26 @@ EVIDENCE = {
     "floor_is_deg": 4.6, "floor_is_sd": 0.1,
 }  # fmt: skip
 UNMEASURED = dict.fromkeys(
-    ["unique_r2", "unique_r2_low", "unique_r2_high", "p", "turn_deg", "turn_low_deg", "turn_high_deg", "detectable", "blind_unique_r2"]
+    [
+        "unique_r2",
+        "unique_r2_low",
+        "unique_r2_high",
+        "p",
+        "turn_deg",
+        "turn_low_deg",
+        "turn_high_deg",
+        "detectable",
+        "blind_unique_r2",
+    ]
 )
-PROJECTOR = {"null_dim": 280, "rank": 1000, "rule": "exact", "weight_dtype": "float32", "rank_stored": 1000, "rank_float64": 1000}
+PROJECTOR = {
+    "null_dim": 280,
+    "rank": 1000,
+    "rule": "exact",
+    "weight_dtype": "float32",
+    "rank_stored": 1000,
+    "rank_float64": 1000,
+}
 
 
 @pytest.fixture
@@ -70,7 +87,12 @@ def scores():
 def summarized(scores, evidence=(), translator=(), projector=(), entry=ENTRY, **options):
     """The row of a model that differs from the usual one."""
     return summarize_model(
-        scores, PROJECTOR | dict(projector), TRANSLATOR | dict(translator), EVIDENCE | dict(evidence), entry, **OPTIONS | options
+        scores,
+        PROJECTOR | dict(projector),
+        TRANSLATOR | dict(translator),
+        EVIDENCE | dict(evidence),
+        entry,
+        **OPTIONS | options,
     )
 
 
@@ -109,25 +131,54 @@ def test_a_row_holds_the_means_their_intervals_the_ratios_and_what_the_test_foun
         "n_per_dim": 0.5,
         "top1": 15 / 20,
         "max_logit_change": 1e-6,
-    } | {name: each for name, each in EVIDENCE.items() if name not in ("n", "floor_is_deg", "floor_is_sd")}
+    } | {
+        name: each
+        for name, each in EVIDENCE.items()
+        if name not in ("n", "floor_is_deg", "floor_is_sd")
+    }
     assert {name: row[name] for name in expected} == pytest.approx(expected)
-    for name in ("is", "as", "as_abs", "control_is", "control_as", "conditional_is", "matched_is", "as_contrast"):
+    for name in (
+        "is",
+        "as",
+        "as_abs",
+        "control_is",
+        "control_as",
+        "conditional_is",
+        "matched_is",
+        "as_contrast",
+    ):
         assert row[f"{name}_low"] < row[f"{name}_mean"] < row[f"{name}_high"]
     within = scores.groupby("label")["is_deg"].var() * scores.groupby("label").size()
     half = 1.96 * math.sqrt(within.sum()) / 40
     assert row["is_high"] - row["is_low"] == pytest.approx(2 * half, rel=0.2)
     assert row["is_per_as_low"] < row["is_per_as"] < row["is_per_as_high"] and row["seed"] == 0
-    assert (row["translator"], row["note"], row["intervals"], row["weights_id"]) == ("good", "", "images", ENTRY.id)
+    assert (row["translator"], row["note"], row["intervals"], row["weights_id"]) == (
+        "good",
+        "",
+        "images",
+        ENTRY.id,
+    )
     assert json.loads(json.dumps(row, allow_nan=False)) == row  # for metrics.json
 
 
 def test_no_interval_of_an_angle_goes_below_0_and_those_of_signed_scores_may(scores):
-    rare = np.array([0.01, 0.01, 0.01, 9.0])  # an interval about the mean that is wider than the mean
-    few = scores.iloc[:4].assign(is_deg=rare, as_deg=-rare, control_is_deg=rare, conditional_is_deg=rare, matched_is_deg=rare)
+    rare = np.array(
+        [0.01, 0.01, 0.01, 9.0]
+    )  # an interval about the mean that is wider than the mean
+    few = scores.iloc[:4].assign(
+        is_deg=rare, as_deg=-rare, control_is_deg=rare, conditional_is_deg=rare, matched_is_deg=rare
+    )
     sample = Sample.of(few["label"], "images")
     plain, _ = sample.interval(rare.mean(), sample.means(rare[:, None], 300, 0)[:, 0], 0.95)
     row = summarized(few)
-    assert plain < 0 and [row[f"{name}_low"] for name in ("is", "as_abs", "control_is", "conditional_is", "matched_is")] == [0.0] * 5
+    assert (
+        plain < 0
+        and [
+            row[f"{name}_low"]
+            for name in ("is", "as_abs", "control_is", "conditional_is", "matched_is")
+        ]
+        == [0.0] * 5
+    )
     assert row["as_mean"] < 0 < row["as_high"] == pytest.approx(-plain)
 
 
@@ -137,15 +188,34 @@ def test_a_single_label_has_no_contrast(scores):
 
 
 def test_without_a_null_space_the_ratios_are_undefined_and_the_note_says_why(scores):
-    angles = ["is_deg", "as_deg", "control_is_deg", "control_as_deg", "conditional_is_deg", "matched_is_deg"]
+    angles = [
+        "is_deg",
+        "as_deg",
+        "control_is_deg",
+        "control_as_deg",
+        "conditional_is_deg",
+        "matched_is_deg",
+    ]
     row = summarized(
-        scores.assign(**dict.fromkeys(angles, 0.0)), UNMEASURED | {"floor_is_deg": 0.0, "floor_is_sd": 0.0}, (), {"null_dim": 0}
+        scores.assign(**dict.fromkeys(angles, 0.0)),
+        UNMEASURED | {"floor_is_deg": 0.0, "floor_is_sd": 0.0},
+        (),
+        {"null_dim": 0},
     )
-    assert [row[name] for name in ("is_per_as", "is_per_control", "is_per_matched", "is_per_as_low")] == [None] * 4
-    assert (row["is_mean"], row["is_low"], row["is_high"]) == (0.0, 0.0, 0.0) and "no null space" in row["note"]
+    assert [
+        row[name] for name in ("is_per_as", "is_per_control", "is_per_matched", "is_per_as_low")
+    ] == [None] * 4
+    assert (row["is_mean"], row["is_low"], row["is_high"]) == (
+        0.0,
+        0.0,
+        0.0,
+    ) and "no null space" in row["note"]
     text = text_of(scores, m=row)
     assert cells(text)[1] == ["m", "0", "0.64", "0.30 (0.40)", "0.0", "0.0", "-", "-", "-", EMPTY]
-    assert "m: the head has no null space. The logits see every direction.\n" in text and f"m: {row['note']}.\n" in text
+    assert (
+        "m: the head has no null space. The logits see every direction.\n" in text
+        and f"m: {row['note']}.\n" in text
+    )
 
 
 # Verdicts
@@ -213,17 +283,37 @@ def test_the_score_is_never_asked():
             assert key in CLEAR
             return super().__getitem__(key)
 
-    assert verdict(Asked(CLEAR | LOW | {"is_mean": 90.0, "floor_is_mean": 1.0, "conditional_is_mean": 90.0}), LEVEL) == NOTHING
+    assert (
+        verdict(
+            Asked(
+                CLEAR | LOW | {"is_mean": 90.0, "floor_is_mean": 1.0, "conditional_is_mean": 90.0}
+            ),
+            LEVEL,
+        )
+        == NOTHING
+    )
 
 
 def judged(**p):
     """Rows of one space with these p-values, by name; a name that begins with zero or leak is that control."""
     rows = [
-        CLEAR | {"model": name, "p": each, "known_zero": name.startswith("zero"), "known_leak": name.startswith("leak")}
+        CLEAR
+        | {
+            "model": name,
+            "p": each,
+            "known_zero": name.startswith("zero"),
+            "known_leak": name.startswith("leak"),
+        }
         for name, each in p.items()
     ]
     judge(rows, 0.95)
-    return {row["model"]: (row["p_holm"] if row["p_holm"] is None else pytest.approx(row["p_holm"]), row["verdict"]) for row in rows}
+    return {
+        row["model"]: (
+            row["p_holm"] if row["p_holm"] is None else pytest.approx(row["p_holm"]),
+            row["verdict"],
+        )
+        for row in rows
+    }
 
 
 def test_p_is_corrected_for_the_models_of_a_space_and_controls_are_judged_by_their_own():
@@ -235,7 +325,11 @@ def test_p_is_corrected_for_the_models_of_a_space_and_controls_are_judged_by_the
 
 
 def test_a_model_that_was_not_tested_counts_for_nothing():
-    rows = [CLEAR | {"p": 0.03}, CLEAR | {"p": None, "unique_r2_low": None}, CLEAR | {"p": None, "null_dim": 0, "unique_r2_low": None}]
+    rows = [
+        CLEAR | {"p": 0.03},
+        CLEAR | {"p": None, "unique_r2_low": None},
+        CLEAR | {"p": None, "null_dim": 0, "unique_r2_low": None},
+    ]
     judge(rows, 0.95)
     assert [row["verdict"] for row in rows] == [MEANING, UNTOLD, EMPTY]
     assert [row["p_holm"] for row in rows] == [0.03, None, None]
@@ -262,10 +356,24 @@ def test_a_model_that_was_not_tested_counts_for_nothing():
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("missing", [None, np.nan])
-def test_the_verdict_is_a_sentence_for_who_has_not_seen_the_terms(expected, changes, words, missing):
-    row = EVIDENCE | {"model": "m", "marks": "", "unique_r2": 0.0617, "validation_r2": 0.3, "verdict": expected} | changes
+def test_the_verdict_is_a_sentence_for_who_has_not_seen_the_terms(
+    expected, changes, words, missing
+):
+    row = (
+        EVIDENCE
+        | {
+            "model": "m",
+            "marks": "",
+            "unique_r2": 0.0617,
+            "validation_r2": 0.3,
+            "verdict": expected,
+        }
+        | changes
+    )
     if expected in (EMPTY, UNTOLD):
-        row |= dict.fromkeys(UNMEASURED, missing)  # a table of several models has NaN where a row alone has None
+        row |= dict.fromkeys(
+            UNMEASURED, missing
+        )  # a table of several models has NaN where a row alone has None
     assert said(row) == words
     assert said(row | {"marks": "weak translator, known leak"}) == "m*+" + said(row)[1:]
 
@@ -274,7 +382,9 @@ def test_the_verdict_is_a_sentence_for_who_has_not_seen_the_terms(expected, chan
 def test_a_blind_check_beyond_the_margin_is_a_doubt_about_what_is_found(expected):
     doubt = " The blind check exceeds the margin, so imperfect words may explain this."
     row = EVIDENCE | {"model": "m", "marks": "", "verdict": expected}
-    assert said(row | {"blind_unique_r2": 0.006}) == said(row) + doubt * (expected in (MEANING, TRACE))
+    assert said(row | {"blind_unique_r2": 0.006}) == said(row) + doubt * (
+        expected in (MEANING, TRACE)
+    )
     for silent in (0.005, -0.1, None, np.nan):
         assert said(row | {"blind_unique_r2": silent}) == said(row)
 
@@ -299,21 +409,38 @@ def test_labels_of_two_models_are_correlated_within_each_space():
     sizes = {"a": generator.gamma(1.0, size=30)}
     sizes |= {"b": sizes["a"] ** 2, "c": generator.gamma(1.0, size=30)}
     labels = pd.concat(
-        pd.DataFrame({"space": s, "model": m, "label": [f"l{i}" for i in range(30)], "as_abs_deg_mean": size if s == "s" else 1.0})
+        pd.DataFrame(
+            {
+                "space": s,
+                "model": m,
+                "label": [f"l{i}" for i in range(30)],
+                "as_abs_deg_mean": size if s == "s" else 1.0,
+            }
+        )
         for s in "st"
         for m, size in sizes.items()
     )
     reliability = {(s, m): {"a": 0.9, "b": 0.4, "c": np.nan}[m] for s in "st" for m in "abc"}
-    table = correlate_labels(labels, reliability, 500, seed=0).set_index(["space", "model_a", "model_b"])
+    table = correlate_labels(labels, reliability, 500, seed=0).set_index(
+        ["space", "model_a", "model_b"]
+    )
     assert len(table) == 6 and (table["n_labels"] == 30).all()
-    assert table.loc[("s", "a", "b"), "spearman"] == pytest.approx(1.0) and table.loc[("s", "a", "b"), "p_holm"] == pytest.approx(3 / 501)
-    assert abs(table.loc[("s", "a", "c"), "spearman"]) < 0.5 and table.loc[("s", "a", "c"), "p"] > 0.01
+    assert table.loc[("s", "a", "b"), "spearman"] == pytest.approx(1.0) and table.loc[
+        ("s", "a", "b"), "p_holm"
+    ] == pytest.approx(3 / 501)
+    assert (
+        abs(table.loc[("s", "a", "c"), "spearman"]) < 0.5 and table.loc[("s", "a", "c"), "p"] > 0.01
+    )
     assert table.loc["t", "spearman"].isna().all()
-    assert table.loc[("s", "a", "b"), "ceiling"] == pytest.approx(0.6) and np.isnan(table.loc[("s", "a", "c"), "ceiling"])
+    assert table.loc[("s", "a", "b"), "ceiling"] == pytest.approx(0.6) and np.isnan(
+        table.loc[("s", "a", "c"), "ceiling"]
+    )
 
 
 def test_a_single_model_has_no_pair_to_correlate():
-    labels = pd.DataFrame({"space": "s", "model": "a", "label": ["x", "y"], "as_abs_deg_mean": [1.0, 2.0]})
+    labels = pd.DataFrame(
+        {"space": "s", "model": "a", "label": ["x", "y"], "as_abs_deg_mean": [1.0, 2.0]}
+    )
     assert correlate_labels(labels, {("s", "a"): 0.5}, 500, seed=0).empty
     none = correlate_labels(labels[:0], {}, 500, seed=0)
     assert none.empty and {"spearman", "ceiling", "p_holm"} <= set(none)
@@ -322,16 +449,47 @@ def test_a_single_model_has_no_pair_to_correlate():
 # The text that ends a run
 
 
-def test_one_table_says_of_every_model_what_was_found_and_what_could_have_been_and_a_sentence_what_it_means(scores):
+def test_one_table_says_of_every_model_what_was_found_and_what_could_have_been_and_a_sentence_what_it_means(
+    scores,
+):
     row = summarized(scores.assign(is_deg=5.56))
     text = text_of(scores, m=row)
-    assert text.startswith("Study mine: 40 images, 2 labels, 0 images held out; rank rule exact, seed 0\n\nSpace s: does the null space ")
+    assert text.startswith(
+        "Study mine: 40 images, 2 labels, 0 images held out; rank rule exact, seed 0\n\nSpace s: does the null space "
+    )
     assert cells(text) == [
-        ["model", "null dim", "n per dim", "R2 (words)", "IS", "floor", "D [95 %]", "turn", "detectable", "verdict"],
-        ["m", "280", "0.5", "0.30 (0.40)", "5.6", "4.6", "0.060 [0.030, 0.090]", "9", "3 %", MEANING],
+        [
+            "model",
+            "null dim",
+            "n per dim",
+            "R2 (words)",
+            "IS",
+            "floor",
+            "D [95 %]",
+            "turn",
+            "detectable",
+            "verdict",
+        ],
+        [
+            "m",
+            "280",
+            "0.5",
+            "0.30 (0.40)",
+            "5.6",
+            "4.6",
+            "0.060 [0.030, 0.090]",
+            "9",
+            "3 %",
+            MEANING,
+        ],
     ]
     assert f"m {row['as_mean']:+.2f}, {row['as_abs_mean']:.2f}, {row['is_per_as']:.1f}\n" in text
-    assert text.count("m: the null space holds meaning that the logits do not tell: 6.0 % of the meaning, a turn of 9 degrees.\n") == 1
+    assert (
+        text.count(
+            "m: the null space holds meaning that the logits do not tell: 6.0 % of the meaning, a turn of 9 degrees.\n"
+        )
+        == 1
+    )
     explained = text.rpartition("degrees.\n\n")[2]
     for column in ("IS: ", "floor: ", "D: ", "turn: ", "detectable: ", "n per dim: ", "R2: "):
         assert explained.count(column) == 1
@@ -339,14 +497,32 @@ def test_one_table_says_of_every_model_what_was_found_and_what_could_have_been_a
 
 
 def test_what_is_not_known_is_a_dash_and_no_zero_has_a_minus(scores):
-    none = {"unique_r2": -1e-4, "unique_r2_low": -4e-4, "unique_r2_high": 4e-4, "p": 1.0, "turn_deg": 0.0, "detectable": None}
-    table = cells(text_of(scores, a=summarized(scores, none | {"r2_words": None}), b=summarized(scores, UNMEASURED)))
+    none = {
+        "unique_r2": -1e-4,
+        "unique_r2_low": -4e-4,
+        "unique_r2_high": 4e-4,
+        "p": 1.0,
+        "turn_deg": 0.0,
+        "detectable": None,
+    }
+    table = cells(
+        text_of(
+            scores,
+            a=summarized(scores, none | {"r2_words": None}),
+            b=summarized(scores, UNMEASURED),
+        )
+    )
     assert table[1][6:] == ["0.000 [0.000, 0.000]", "0", "-", UNTOLD] and table[1][3] == "0.30 (-)"
     assert table[2][6:] == ["-", "-", "-", UNTOLD]
-    assert cells(text_of(scores, m=summarized(scores, {}, {"validation_r2": -0.003})))[1][3] == "0.00 (0.40)"
+    assert (
+        cells(text_of(scores, m=summarized(scores, {}, {"validation_r2": -0.003})))[1][3]
+        == "0.00 (0.40)"
+    )
 
 
-@pytest.mark.parametrize(("n", "shown"), [(64, "0.05"), (640, "0.5"), (12_800, "10"), (1_281_167, "1001")])
+@pytest.mark.parametrize(
+    ("n", "shown"), [(64, "0.05"), (640, "0.5"), (12_800, "10"), (1_281_167, "1001")]
+)
 def test_images_for_each_dimension_are_a_plain_number(scores, n, shown):
     assert cells(text_of(scores, m=summarized(scores, {"n": n})))[1][2] == shown
 
@@ -358,29 +534,62 @@ def test_controls_stand_last_with_their_marks_and_are_explained(scores):
         "zero": summarized(scores, {"known_zero": True}, {"lambda_at_edge": True}),
         "a": summarized(scores),
     }
-    assert [rows[name]["marks"] for name in rows] == ["known leak", "", "known zero, penalty at the edge", ""]
+    assert [rows[name]["marks"] for name in rows] == [
+        "known leak",
+        "",
+        "known zero, penalty at the edge",
+        "",
+    ]
     text = text_of(scores, **rows)
-    assert [(row[0], row[-1]) for row in cells(text)[1:]] == [("b", MEANING), ("a", MEANING), ("leak+", FOUND), ("zero~^", ZERO)]
-    sentences = re.findall(r"^([\w+~^]+): (?:the null|known)", text.partition("The paper's scores")[2], re.MULTILINE)
+    assert [(row[0], row[-1]) for row in cells(text)[1:]] == [
+        ("b", MEANING),
+        ("a", MEANING),
+        ("leak+", FOUND),
+        ("zero~^", ZERO),
+    ]
+    sentences = re.findall(
+        r"^([\w+~^]+): (?:the null|known)", text.partition("The paper's scores")[2], re.MULTILINE
+    )
     assert sentences == ["b", "a", "leak+", "zero~^"]
-    assert "~ zero: known zero: the space is a function of its logits" in text and "^ zero: the best penalty is at the edge" in text
+    assert (
+        "~ zero: known zero: the space is a function of its logits" in text
+        and "^ zero: the best penalty is at the edge" in text
+    )
     assert "+ leak: known leak: its head keeps some classes" in text
 
 
 def test_in_sample_the_text_judges_nothing_and_says_so(scores):
     row = summarized(scores, {}, {"in_sample": True, "folds": 0})
     text = text_of(scores, m=row)
-    assert row["marks"] == "in sample" and cells(text)[1][0] == "m#" and cells(text)[1][-1] == UNJUDGED
-    assert "\nm#: no verdict, because the translator has seen" in text and "# m: in sample: the translator has seen the images" in text
+    assert (
+        row["marks"] == "in sample" and cells(text)[1][0] == "m#" and cells(text)[1][-1] == UNJUDGED
+    )
+    assert (
+        "\nm#: no verdict, because the translator has seen" in text
+        and "# m: in sample: the translator has seen the images" in text
+    )
 
 
 @pytest.mark.parametrize(
-    ("rule", "end"), [("exact", " Rule exact takes the first."), ("exact64", " Rule exact64 takes the second."), ("energy", "")]
+    ("rule", "end"),
+    [
+        ("exact", " Rule exact takes the first."),
+        ("exact64", " Rule exact64 takes the second."),
+        ("energy", ""),
+    ],
 )
-def test_the_text_says_where_the_rank_hangs_on_the_precision_and_by_how_many_directions(scores, rule, end):
+def test_the_text_says_where_the_rank_hangs_on_the_precision_and_by_how_many_directions(
+    scores, rule, end
+):
     rows = {
-        model: summarized(scores, projector={"rule": rule, "weight_dtype": precision, "rank_stored": rank})
-        for model, rank, precision in (("a", 999, "float32"), ("b", 1000, "float32"), ("c", 990, "bfloat16"))
+        model: summarized(
+            scores, projector={"rule": rule, "weight_dtype": precision, "rank_stored": rank}
+        )
+        for model, rank, precision in (
+            ("a", 999, "float32"),
+            ("b", 1000, "float32"),
+            ("c", 990, "bfloat16"),
+        )
     }
     start = "Rank at the precision of the stored weights and at float64: "
     apart = f"{start}a 999 (float32) and 1000, 1 direction fewer; c 990 (bfloat16) and 1000, 10 directions fewer.{end}\n"
@@ -391,7 +600,9 @@ def test_the_text_says_where_the_rank_hangs_on_the_precision_and_by_how_many_dir
 @pytest.mark.parametrize(("r2", "weak"), [(0.19, True), (0.2, False), (-3.0, True)])
 def test_the_text_warns_of_weak_translators_and_only_of_them(scores, r2, weak):
     text = text_of(scores, m=summarized(scores, {}, {"validation_r2": r2}))
-    assert (cells(text)[1][0] == "m*") == ("* WEAK TRANSLATOR: held-out R2 below 0.2." in text) == weak
+    assert (
+        (cells(text)[1][0] == "m*") == ("* WEAK TRANSLATOR: held-out R2 below 0.2." in text) == weak
+    )
     assert cells(text)[1][-1] == (UNTOLD if r2 < 0 else MEANING)
 
 
@@ -402,25 +613,45 @@ def test_images_outside_the_classes_give_no_top1_and_no_alarm(scores):
 
 def test_the_text_says_where_translators_have_their_images_from(scores):
     held_out = scores.assign(split=np.repeat(["validation", "train"], 20))
-    rows = [{"space": "s", "model": "m", **summarized(scores, {}, {"reference": given})} for given in (None, "packaged")]
+    rows = [
+        {"space": "s", "model": "m", **summarized(scores, {}, {"reference": given})}
+        for given in (None, "packaged")
+    ]
     judge(rows, 0.95)
-    own, reference = (render_text("mine", pd.DataFrame([row]), held_out, 0.95, 0.2).partition("\n")[0] for row in rows)
+    own, reference = (
+        render_text("mine", pd.DataFrame([row]), held_out, 0.95, 0.2).partition("\n")[0]
+        for row in rows
+    )
     assert ", 20 images held out; " in own
-    assert ", all out of sample: translators are fitted on 80 rows of the reference packaged; " in reference
+    assert (
+        ", all out of sample: translators are fitted on 80 rows of the reference packaged; "
+        in reference
+    )
 
 
 @pytest.mark.parametrize(
-    ("reported", "weights", "low"), [(70.0, "hub", False), (99.0, "hub", False), (99.0, "random", False), (None, "hub", False)]
+    ("reported", "weights", "low"),
+    [(70.0, "hub", False), (99.0, "hub", False), (99.0, "random", False), (None, "hub", False)],
 )
 def test_a_top1_near_the_reported_one_or_without_one_is_no_alarm(scores, reported, weights, low):
-    entry = ModelEntry(source="timm", id="resnet18.a1_in1k", weights=weights, reported_top1=reported)
-    close = scores.assign(predicted_index=scores["class_index"].where(scores.index < 19, 9))  # 19 of the 20 known ones
+    entry = ModelEntry(
+        source="timm", id="resnet18.a1_in1k", weights=weights, reported_top1=reported
+    )
+    close = scores.assign(
+        predicted_index=scores["class_index"].where(scores.index < 19, 9)
+    )  # 19 of the 20 known ones
     assert summarized(close, entry=entry)["top1_low"] == low
 
 
 @pytest.mark.parametrize(("weights", "low"), [("hub", True), ("random", False)])
-def test_a_top1_far_below_the_reported_one_is_said_loudly_unless_the_weights_are_random(scores, weights, low):
+def test_a_top1_far_below_the_reported_one_is_said_loudly_unless_the_weights_are_random(
+    scores, weights, low
+):
     entry = ModelEntry(source="timm", id="resnet18.a1_in1k", weights=weights, reported_top1=70.0)
     text = text_of(scores, m=summarized(scores.assign(predicted_index=1), entry=entry))
-    assert ("! TOP-1 FAR BELOW WHAT IS REPORTED: m (0.0 %, reported 70 %)" in text) == low == (cells(text)[1][0] == "m!")
+    assert (
+        ("! TOP-1 FAR BELOW WHAT IS REPORTED: m (0.0 %, reported 70 %)" in text)
+        == low
+        == (cells(text)[1][0] == "m!")
+    )
     assert ("RANDOM WEIGHTS" in text) == (weights == "random")

@@ -1,7 +1,19 @@
 import pandas as pd
 import pytest
 
-from singflow.analyses.tables import EDGE, MARKS, WEAK, ZERO, as_in_paper, legend, mark, marked, qualify, qualify_pairs, together
+from singflow.analyses.tables import (
+    EDGE,
+    MARKS,
+    WEAK,
+    ZERO,
+    as_in_paper,
+    legend,
+    mark,
+    marked,
+    qualify,
+    qualify_pairs,
+    together,
+)
 from singflow.artifacts.tables import read_table, write_table
 from singflow.config.reading import read_yaml
 from tests.project import ROOT
@@ -15,13 +27,27 @@ def models():
         ("t", "a", 9, 0.3, "good", ""),
         ("t", "b", 4, 0.4, "good", ZERO),
     ]
-    table = pd.DataFrame(rows, columns=["space", "model", "null_dim", "validation_r2", "translator", "marks"])
+    table = pd.DataFrame(
+        rows, columns=["space", "model", "null_dim", "validation_r2", "translator", "marks"]
+    )
     return table.assign(rank_rule="exact", seed=7, alpha=1.0)
 
 
 def test_rows_say_on_what_they_rest_in_their_own_order(models):
-    table = qualify(pd.DataFrame({"space": ["t", "s", "s"], "model": ["b", "b", "a"], "x": [1, 2, 3]}), models)
-    assert table.columns.tolist() == ["space", "model", "x", "rank_rule", "null_dim", "validation_r2", "translator", "seed", "marks"]
+    table = qualify(
+        pd.DataFrame({"space": ["t", "s", "s"], "model": ["b", "b", "a"], "x": [1, 2, 3]}), models
+    )
+    assert table.columns.tolist() == [
+        "space",
+        "model",
+        "x",
+        "rank_rule",
+        "null_dim",
+        "validation_r2",
+        "translator",
+        "seed",
+        "marks",
+    ]
     assert table[["x", "validation_r2", "translator", "null_dim"]].values.tolist() == [
         [1, 0.4, "good", 4],
         [2, 0.1, "weak", 4],
@@ -31,14 +57,34 @@ def test_rows_say_on_what_they_rest_in_their_own_order(models):
 
 def test_rows_without_a_space_know_no_translator(models):
     table = qualify(pd.DataFrame({"model": ["b", "a", "b"]}), models)
-    assert table.values.tolist() == [["b", "exact", 4, 7], ["a", "exact", 9, 7], ["b", "exact", 4, 7]]
+    assert table.values.tolist() == [
+        ["b", "exact", 4, 7],
+        ["a", "exact", 9, 7],
+        ["b", "exact", 4, 7],
+    ]
 
 
 def test_of_a_pair_the_weaker_translator_speaks(models):
-    pairs = pd.DataFrame({"space": ["s", "t"], "model_a": ["a", "a"], "model_b": ["b", "b"], "p": [0.1, 0.2]}, index=[5, 9])
+    pairs = pd.DataFrame(
+        {"space": ["s", "t"], "model_a": ["a", "a"], "model_b": ["b", "b"], "p": [0.1, 0.2]},
+        index=[5, 9],
+    )
     table = qualify_pairs(pairs, models)
-    assert table.columns.tolist() == ["space", "model_a", "model_b", "p", "rank_rule", "validation_r2", "translator", "seed", "marks"]
-    assert table[["p", "validation_r2", "translator"]].values.tolist() == [[0.1, 0.1, "weak"], [0.2, 0.3, "good"]]
+    assert table.columns.tolist() == [
+        "space",
+        "model_a",
+        "model_b",
+        "p",
+        "rank_rule",
+        "validation_r2",
+        "translator",
+        "seed",
+        "marks",
+    ]
+    assert table[["p", "validation_r2", "translator"]].values.tolist() == [
+        [0.1, 0.1, "weak"],
+        [0.2, 0.3, "good"],
+    ]
     assert list(table["marks"]) == [f"{WEAK}, {EDGE}", ZERO]
     assert len(qualify_pairs(pairs[:0], models)) == 0
 
@@ -50,7 +96,10 @@ def test_a_table_is_written_whole_with_unix_line_ends(tmp_path):
 
 
 def test_a_model_carries_its_marks_in_words_in_tables_and_as_signs_in_text(tmp_path):
-    assert mark({WEAK: True, ZERO: False, EDGE: True}) == f"{WEAK}, {EDGE}" and mark(dict.fromkeys(MARKS, False)) == ""
+    assert (
+        mark({WEAK: True, ZERO: False, EDGE: True}) == f"{WEAK}, {EDGE}"
+        and mark(dict.fromkeys(MARKS, False)) == ""
+    )
     assert marked("a", f"{WEAK}, {EDGE}") == "a*^" and marked("a", "") == "a"
     assert together(EDGE, "", f"{WEAK}, {EDGE}") == f"{WEAK}, {EDGE}" and together() == ""
     assert legend(["", ZERO, WEAK]) == "*: weak translator; ~: known zero" and legend([""]) == ""
@@ -74,15 +123,28 @@ PAPER = read_yaml(ROOT / "report/paper.yaml")
         ({}, range(-1, 1000), False),
     ],
 )
-def test_the_papers_numbers_stand_beside_the_same_space_weights_and_labels_alone(change, classes, same):
-    row = {"space": "clip_vit_l14", "model": "resnet50", "weights_id": "resnet50.IMAGENET1K_V1", "weights": "hub"} | change
+def test_the_papers_numbers_stand_beside_the_same_space_weights_and_labels_alone(
+    change, classes, same
+):
+    row = {
+        "space": "clip_vit_l14",
+        "model": "resnet50",
+        "weights_id": "resnet50.IMAGENET1K_V1",
+        "weights": "hub",
+    } | change
     assert list(as_in_paper(pd.DataFrame([row]), pd.Series(classes), PAPER)) == [same]
 
 
 def test_the_papers_models_are_those_of_the_registry():
     registry = read_yaml(ROOT / "config/models.yaml")
-    assert {name: registry[name]["id"] for name in PAPER["models"]} == {name: each["weights"] for name, each in PAPER["models"].items()}
+    assert {name: registry[name]["id"] for name in PAPER["models"]} == {
+        name: each["weights"] for name, each in PAPER["models"].items()
+    }
     assert read_yaml(ROOT / "config/spaces.yaml")[PAPER["space"]]["source"] == "open_clip"
     features = {name: registry[name]["feature_dim"] for name in PAPER["models"]}
-    assert all(each["null_dim"] == features[name] - PAPER["classes"] for name, each in PAPER["models"].items() if "null_dim" in each)
+    assert all(
+        each["null_dim"] == features[name] - PAPER["classes"]
+        for name, each in PAPER["models"].items()
+        if "null_dim" in each
+    )
     assert sum("ratio" in each for each in PAPER["models"].values()) == 13

@@ -37,17 +37,27 @@ def planted(leak=0.0, noise=0.2, n=240, r=12, k=10, seed=0, texts=None):
     """Images that speak their own words, with noise that differs by image, and b times a random matrix; b depends on a, as after a ReLU."""
     texts, rng = texts_of() if texts is None else texts, np.random.default_rng(seed)
     a = rng.standard_normal((n, r))
-    b = np.maximum(a @ rng.standard_normal((r, k)) / np.sqrt(r), 0) + 0.7 * rng.standard_normal((n, k))
+    b = np.maximum(a @ rng.standard_normal((r, k)) / np.sqrt(r), 0) + 0.7 * rng.standard_normal(
+        (n, k)
+    )
     logits = 3.0 * a @ rng.standard_normal((r, len(texts))) / np.sqrt(r)
     spoken = own_words(logits, texts)[1]
     size = noise * rng.uniform(0.5, 1.5, (n, 1))
-    z = spoken + size * rng.standard_normal(spoken.shape) + leak * b @ rng.standard_normal((k, texts.shape[1])) / np.sqrt(k) + 0.3
+    z = (
+        spoken
+        + size * rng.standard_normal(spoken.shape)
+        + leak * b @ rng.standard_normal((k, texts.shape[1])) / np.sqrt(k)
+        + 0.3
+    )
     return Block(a, b, logits, z, np.arange(n) % 5)
 
 
 def parts(block, size=70):
     names = ("principal", "null", "logits", "embeddings", "fold")
-    return lambda: (Block(*(getattr(block, name)[at : at + size] for name in names)) for at in range(0, len(block.fold), size))
+    return lambda: (
+        Block(*(getattr(block, name)[at : at + size] for name in names))
+        for at in range(0, len(block.fold), size)
+    )
 
 
 def test_own_words_are_unit_means_of_texts_weighted_by_softmax():
@@ -59,7 +69,9 @@ def test_own_words_are_unit_means_of_texts_weighted_by_softmax():
             weights = np.exp(mine / temperature) / np.exp(mine / temperature).sum()
             weights[np.argsort(weights)[: 30 - top]] = 0.0
             wanted = weights @ texts
-            np.testing.assert_allclose(spoken[place][row], wanted / np.linalg.norm(wanted), atol=1e-12)
+            np.testing.assert_allclose(
+                spoken[place][row], wanted / np.linalg.norm(wanted), atol=1e-12
+            )
     np.testing.assert_array_equal(spoken[4], texts[logits.argmax(1)])
 
 
@@ -89,7 +101,9 @@ def test_what_own_words_explain_wholly_leaves_nothing():
 
 def test_a_null_component_that_tells_nothing_shows_nothing_and_a_leak_is_found_with_its_size():
     texts = texts_of()
-    nothing = [measure(parts(planted(seed=seed)), texts, None, **OPTIONS).facts for seed in range(8)]
+    nothing = [
+        measure(parts(planted(seed=seed)), texts, None, **OPTIONS).facts for seed in range(8)
+    ]
     assert all(each["p"] > 0.05 for each in nothing)
     assert sum(each["unique_r2_low"] > 1e-6 for each in nothing) <= 1
     assert np.mean([each["unique_r2"] for each in nothing]) == pytest.approx(0.0, abs=0.002)
@@ -97,7 +111,9 @@ def test_a_null_component_that_tells_nothing_shows_nothing_and_a_leak_is_found_w
         block = planted(leak=leak, n=600)
         found = measure(parts(block), texts, None, **OPTIONS).facts
         assert found["p"] < 0.001
-        truth = leak**2 * 0.49 * 8 / np.var(block.embeddings, axis=0).sum()  # of variance that a cannot tell, if all could be decoded
+        truth = (
+            leak**2 * 0.49 * 8 / np.var(block.embeddings, axis=0).sum()
+        )  # of variance that a cannot tell, if all could be decoded
         assert 0.5 * truth < found["unique_r2"] < 1.1 * truth
         assert found["unique_r2_low"] < found["unique_r2"] < found["unique_r2_high"]
 
@@ -114,32 +130,53 @@ def test_d_and_its_jackknife_are_those_of_scikit_learns_kernel_ridge():
         centre = np.eye(train.sum()) - 1 / train.sum()
         inner = centre @ kernel[np.ix_(train, train)] @ centre
         outer = (kernel[np.ix_(test, train)] - kernel[np.ix_(train, train)].mean(0)) @ centre
-        model = KernelRidge(alpha=penalty * np.trace(inner) / train.sum(), kernel="precomputed").fit(inner, y[train] - y[train].mean(0))
+        model = KernelRidge(
+            alpha=penalty * np.trace(inner) / train.sum(), kernel="precomputed"
+        ).fit(inner, y[train] - y[train].mean(0))
         return ((model.predict(outer) + y[train].mean(0) - y[test]) ** 2).sum()
 
     def spread(left_out, judge):
         return ((z[fold == judge] - z[~np.isin(fold, left_out)].mean(0)) ** 2).sum()
 
-    best = [min(LAMBDAS, key=lambda each, kernel=kernel: sum(error(kernel, [j], j, each) for j in range(5))) for kernel in kernels]
+    best = [
+        min(
+            LAMBDAS,
+            key=lambda each, kernel=kernel: sum(error(kernel, [j], j, each) for j in range(5)),
+        )
+        for kernel in kernels
+    ]
     assert list(found["lambdas"].values()) == best
-    gain = sum(error(kernels[0], [j], j, best[0]) - error(kernels[1], [j], j, best[1]) for j in range(5))
+    gain = sum(
+        error(kernels[0], [j], j, best[0]) - error(kernels[1], [j], j, best[1]) for j in range(5)
+    )
     d = gain / sum(spread([j], j) for j in range(5))
     without = np.zeros((5, 2))
     for i, j in combinations(range(5), 2):
         for out, judge in ((i, j), (j, i)):
-            without[out] += error(kernels[0], [i, j], judge, best[0]) - error(kernels[1], [i, j], judge, best[1]), spread([i, j], judge)
+            without[out] += (
+                error(kernels[0], [i, j], judge, best[0])
+                - error(kernels[1], [i, j], judge, best[1]),
+                spread([i, j], judge),
+            )
     assert found["unique_r2"] == pytest.approx(d, abs=1e-6)
     np.testing.assert_allclose(found["unique_r2_without"], without[:, 0] / without[:, 1], atol=1e-6)
     error_of_d = np.sqrt(16 / 5 * np.var(without[:, 0] / without[:, 1], ddof=1))
-    assert found["unique_r2_low"] == pytest.approx(d - scipy.stats.t.ppf(0.975, 4) * error_of_d, abs=1e-6)
+    assert found["unique_r2_low"] == pytest.approx(
+        d - scipy.stats.t.ppf(0.975, 4) * error_of_d, abs=1e-6
+    )
     assert found["p"] == pytest.approx(scipy.stats.t.sf((d - 0.005) / error_of_d, 4), abs=1e-6)
 
 
 def test_both_forms_of_the_test_agree():
     texts, block = texts_of(), planted(leak=0.3)
     targets, spread = remainders(Words.fit(parts(block), texts)), Spread(parts(block))
-    forms = Kernels(parts(block), targets), Sums(parts(block), targets, Features.draw(parts(block), 0, 1))
-    kernels, sums = (unique_r2(each, targets.variance, spread, LAMBDAS, 0.95)[0][0] for each in forms)
+    forms = (
+        Kernels(parts(block), targets),
+        Sums(parts(block), targets, Features.draw(parts(block), 0, 1)),
+    )
+    kernels, sums = (
+        unique_r2(each, targets.variance, spread, LAMBDAS, 0.95)[0][0] for each in forms
+    )
     assert kernels.unique_r2 > 0.05
     assert sums.unique_r2 == pytest.approx(kernels.unique_r2, abs=0.001)
     assert sums.error == pytest.approx(kernels.error, rel=0.1)
@@ -160,11 +197,18 @@ def test_planted_leaks_have_their_share_and_the_remainders_noise_in_blocks_of_an
     planted_leaks = Planted.draw(parts(block), words, Scale.of(parts(block)), 6, 0)
     _, draws, width = planted_leaks.directions.shape
     whole = planted_leaks.columns(block, 0)
-    np.testing.assert_allclose(np.concatenate([planted_leaks.columns(each, 33 * at) for at, each in enumerate(parts(block, 33)())]), whole)
+    np.testing.assert_allclose(
+        np.concatenate(
+            [planted_leaks.columns(each, 33 * at) for at, each in enumerate(parts(block, 33)())]
+        ),
+        whole,
+    )
     noise, leak, both = np.moveaxis(whole.reshape(400, draws, 3, width), 2, 0)
     np.testing.assert_allclose(noise + leak, both)
     rest = words.remainder(block)
-    assert np.var(noise, axis=0).sum(axis=1) == pytest.approx(np.full(draws, (rest**2).sum() / 400), rel=0.15)
+    assert np.var(noise, axis=0).sum(axis=1) == pytest.approx(
+        np.full(draws, (rest**2).sum() / 400), rel=0.15
+    )
     assert (leak**2).mean(axis=0).sum(axis=1) == pytest.approx(np.ones(draws))
     sizes = planted_leaks.sizes**2
     np.testing.assert_allclose(sizes / (words.variance + sizes), SHARES)
@@ -181,7 +225,9 @@ def test_the_smallest_leak_is_that_from_which_on_nine_of_ten_are_found():
     assert detectable(table) == 0.01
     table.loc[10:11, "unique_r2_low"] = -0.1  # 8 of 10 at 1 %
     assert detectable(table) == 0.03
-    table.loc[30:31, "unique_r2_low"] = 0.0  # and at 10 %: what is found below it counts for nothing
+    table.loc[30:31, "unique_r2_low"] = (
+        0.0  # and at 10 %: what is found below it counts for nothing
+    )
     assert detectable(table) is None
 
 
@@ -205,7 +251,11 @@ def test_the_jackknife_covers_a_mean_and_a_difference_keeps_its_level():
     rng, inside = np.random.default_rng(0), 0
     for _ in range(400):
         values = rng.standard_normal((5, 40)) + 1.0
-        found = jackknife(float(values.mean()), [float(np.delete(values, fold, axis=0).mean()) for fold in range(5)], 0.95)
+        found = jackknife(
+            float(values.mean()),
+            [float(np.delete(values, fold, axis=0).mean()) for fold in range(5)],
+            0.95,
+        )
         inside += found.low < 1.0 < found.high
     assert 0.92 < inside / 400 < 0.98
     assert jackknife(1.0, [1.0, 1.0], 0.95).low is None
@@ -215,7 +265,9 @@ def test_the_jackknife_covers_a_mean_and_a_difference_keeps_its_level():
 
 def test_the_turn_is_the_angle_of_that_share_of_the_variance():
     words = Words(None, np.zeros(5), np.zeros(2), 0.0, 0.7, np.array([0.3**0.5, 0.0]), 100)
-    assert turn_deg(0.05, words, 0.31) == pytest.approx(np.degrees(np.arctan(np.sqrt(0.05 * 0.7 / (0.3 + 0.31 * 0.7)))))
+    assert turn_deg(0.05, words, 0.31) == pytest.approx(
+        np.degrees(np.arctan(np.sqrt(0.05 * 0.7 / (0.3 + 0.31 * 0.7))))
+    )
     assert turn_deg(-0.01, words, 0.31) == 0.0
     assert turn_deg(None, words, 0.31) is None
 

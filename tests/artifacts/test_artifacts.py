@@ -39,7 +39,11 @@ def refusal(read, *arguments):
 
 def finite_arrays(shapes):
     return st.sampled_from(DTYPES).flatmap(
-        lambda dtype: arrays(dtype, shapes, elements=from_dtype(np.dtype(dtype), allow_nan=False, allow_infinity=False))
+        lambda dtype: arrays(
+            dtype,
+            shapes,
+            elements=from_dtype(np.dtype(dtype), allow_nan=False, allow_infinity=False),
+        )
     )
 
 
@@ -118,14 +122,20 @@ def test_tensors_come_back_as_they_were_written(tmp_path_factory, tensors, metad
     assert read.keys() == by_library.keys() == tensors.keys()
     for name, tensor in tensors.items():
         for copy in (read[name], by_library[name]):
-            assert (copy.dtype, copy.shape, copy.tobytes()) == (tensor.dtype, tensor.shape, tensor.tobytes())
+            assert (copy.dtype, copy.shape, copy.tobytes()) == (
+                tensor.dtype,
+                tensor.shape,
+                tensor.tobytes(),
+            )
     with safe_open(path, framework="numpy") as file:
         assert (file.metadata() or {}) == metadata
 
 
 def test_a_scalar_and_a_strided_tensor_come_back_as_they_were_written(tmp_path):
     strided = np.arange(24.0).reshape(4, 6)[::2, ::-3].T
-    tensor_files.write_tensors(tmp_path / "tensors", {"strided": strided, "scalar": np.array(1.5)}, {})
+    tensor_files.write_tensors(
+        tmp_path / "tensors", {"strided": strided, "scalar": np.array(1.5)}, {}
+    )
     read, _ = tensor_files.read_tensors(tmp_path / "tensors", ["strided", "scalar"])
     np.testing.assert_array_equal(read["strided"], strided)
     assert read["scalar"].shape == () and read["scalar"] == 1.5
@@ -141,7 +151,11 @@ tensors = {name: np.full((2, 3), ord(name), dtype) for name in set("abcdef") for
 write_tensors(Path(sys.argv[1]), tensors | {"ids": np.arange(5)}, {name: name for name in set("ghijklmn")})
 """
     processes = [
-        subprocess.Popen([sys.executable, "-c", program, tmp_path / seed], env=os.environ | {"PYTHONHASHSEED": seed}) for seed in ("0", "1")
+        subprocess.Popen(
+            [sys.executable, "-c", program, tmp_path / seed],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        )
+        for seed in ("0", "1")
     ]
     assert [process.wait() for process in processes] == [0, 0]
     assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
@@ -163,7 +177,9 @@ def test_a_missing_empty_or_truncated_file_is_refused_by_name(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize(
-    "content", [b"\xff\xfe\x00garbage", b"\x00" * 64, b"PAR1" * 8, b"\xff" * 64], ids=["text", "zeros", "magic", "ones"]
+    "content",
+    [b"\xff\xfe\x00garbage", b"\x00" * 64, b"PAR1" * 8, b"\xff" * 64],
+    ids=["text", "zeros", "magic", "ones"],
 )
 def test_a_file_of_something_else_is_refused_by_name(tmp_path, kind, content):
     path = tmp_path / f"artifact.{kind}"
@@ -191,14 +207,18 @@ def test_a_file_with_one_wrong_byte_is_read_or_refused_by_name(tmp_path, kind):
 def test_a_missing_tensor_is_refused_by_name(tmp_path):
     path = tmp_path / "head.safetensors"
     tensor_files.write_tensors(path, {"weight": np.zeros(2)}, {})
-    assert refusal(tensor_files.read_tensors, path, ["weight", "scale", "bias"]).startswith(f"{path}: holds no tensor bias, scale")
+    assert refusal(tensor_files.read_tensors, path, ["weight", "scale", "bias"]).startswith(
+        f"{path}: holds no tensor bias, scale"
+    )
     assert tensor_files.read_tensors(path, [])[0] == {}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 @pytest.mark.parametrize("shape", [(6,), (6, 2), (6, 2, 2)])
-def test_a_value_that_is_not_finite_is_refused_with_file_tensor_and_first_row(tmp_path, value, dtype, shape):
+def test_a_value_that_is_not_finite_is_refused_with_file_tensor_and_first_row(
+    tmp_path, value, dtype, shape
+):
     path = tmp_path / "head.safetensors"
     tensor = np.ones(shape, dtype)
     tensor[3:, ...] = value
@@ -220,7 +240,11 @@ def test_json_that_is_not_finite_is_never_written(tmp_path, value):
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -228,7 +252,9 @@ VALUES = st.recursive(
 
 @settings(max_examples=60)
 @given(st.dictionaries(st.text(), VALUES, max_size=4), st.randoms(use_true_random=False))
-def test_json_comes_back_as_written_with_bytes_that_ignore_the_order_of_keys(tmp_path_factory, content, random):
+def test_json_comes_back_as_written_with_bytes_that_ignore_the_order_of_keys(
+    tmp_path_factory, content, random
+):
     folder = tmp_path_factory.getbasetemp()
     shuffled = dict(random.sample([*content.items()], len(content)))
     for name, each in (("a.json", content), ("b.json", shuffled)):
@@ -240,17 +266,30 @@ def test_json_comes_back_as_written_with_bytes_that_ignore_the_order_of_keys(tmp
 def test_a_table_comes_back_as_written_without_its_index(tmp_path):
     tables.write_parquet(tmp_path / "scores.parquet", FRAME.set_axis([7, 8, 9]))
     pd.testing.assert_frame_equal(tables.read_parquet(tmp_path / "scores.parquet"), FRAME)
-    tables.write_csv(tmp_path / "rejected.csv", ["path", "reason"], [["a,b.jpg", 'not "an" image\n'], ["größe.jpg", "empty"]])
-    assert (tmp_path / "rejected.csv").read_bytes() == 'path,reason\n"a,b.jpg","not ""an"" image\n"\ngröße.jpg,empty\n'.encode()
+    tables.write_csv(
+        tmp_path / "rejected.csv",
+        ["path", "reason"],
+        [["a,b.jpg", 'not "an" image\n'], ["größe.jpg", "empty"]],
+    )
+    assert (
+        tmp_path / "rejected.csv"
+    ).read_bytes() == 'path,reason\n"a,b.jpg","not ""an"" image\n"\ngröße.jpg,empty\n'.encode()
 
 
 def test_provenance_names_versions_and_facts_as_text():
     facts = tensor_files.provenance(["scipy"], study="demo", alpha=0.5, top1=None)
     assert json.loads(facts.pop("software")).keys() == {"numpy", "scipy", "singflow"}
-    assert facts == {"schema_version": tensor_files.SCHEMA_VERSION, "study": "demo", "alpha": "0.5", "top1": "null"}
+    assert facts == {
+        "schema_version": tensor_files.SCHEMA_VERSION,
+        "study": "demo",
+        "alpha": "0.5",
+        "top1": "null",
+    }
 
 
-@given(st.integers(1, 2000).flatmap(lambda images: st.tuples(st.just(images), st.integers(1, images))))
+@given(
+    st.integers(1, 2000).flatmap(lambda images: st.tuples(st.just(images), st.integers(1, images)))
+)
 def test_shards_partition_the_images_in_sizes_that_differ_by_at_most_one(sizes):
     images, shards = sizes
     rows = [sharding.shard_rows(images, shard, shards) for shard in range(shards)]
@@ -261,14 +300,21 @@ def test_shards_partition_the_images_in_sizes_that_differ_by_at_most_one(sizes):
 @given(st.integers(0, 2000), st.integers(1, 2000))
 def test_more_shards_than_images_are_refused(images, surplus):
     message = refusal(sharding.shard_rows, images, 0, images + surplus)
-    assert message == f"extraction.shards is {images + surplus}, but there are only {images} images: lower it"
+    assert (
+        message
+        == f"extraction.shards is {images + surplus}, but there are only {images} images: lower it"
+    )
 
 
 def write_shards(folder, shards, tensor="features"):
     """Shards given as lists of (image_id, view); a row's tensor holds its image_id."""
     for shard, rows in enumerate(shards):
         image_id, view = np.array(rows, dtype=np.int64).reshape(-1, 2).T
-        tensors = {tensor: np.stack([image_id, image_id], axis=1).astype(np.float32), "image_id": image_id, "view": view}
+        tensors = {
+            tensor: np.stack([image_id, image_id], axis=1).astype(np.float32),
+            "image_id": image_id,
+            "view": view,
+        }
         tensor_files.write_tensors(sharding.shard_path(folder, shard), tensors, {})
 
 
@@ -303,7 +349,9 @@ def test_an_image_that_is_missing_or_there_twice_is_refused(tmp_path, shards, wr
 @pytest.mark.parametrize("view", [0, 1])
 def test_an_image_that_the_manifest_does_not_hold_is_refused_by_file(tmp_path, foreign, view):
     write_shards(tmp_path, [[(0, 0), (1, 0)], [(2, 0), (foreign, view)]])
-    assert refusal(through, tmp_path, 2).startswith(f"{sharding.shard_path(tmp_path, 1)}: holds images that the manifest does not")
+    assert refusal(through, tmp_path, 2).startswith(
+        f"{sharding.shard_path(tmp_path, 1)}: holds images that the manifest does not"
+    )
 
 
 def test_a_missing_shard_and_one_without_its_tensor_are_refused_by_file(tmp_path):
@@ -315,7 +363,9 @@ def test_a_missing_shard_and_one_without_its_tensor_are_refused_by_file(tmp_path
 
 def test_a_shard_whose_tensors_differ_in_length_is_refused_by_file(tmp_path):
     path = sharding.shard_path(tmp_path, 0)
-    tensor_files.write_tensors(path, {"features": np.zeros((2, 2)), "image_id": np.arange(3), "view": np.zeros(3, int)}, {})
+    tensor_files.write_tensors(
+        path, {"features": np.zeros((2, 2)), "image_id": np.arange(3), "view": np.zeros(3, int)}, {}
+    )
     assert str(path) in refusal(through, tmp_path, 1)
 
 
@@ -342,13 +392,19 @@ def test_pairs_of_different_rows_are_refused_with_both_files(tmp_path, other):
     write_shards(tmp_path / "f", [[(0, 0), (1, 0)], [(2, 0)]])
     write_shards(tmp_path / "e", other, "embeddings")
     message = refusal(list, sharding.iterate_pairs(tmp_path / "f", tmp_path / "e", 2, FRAME))
-    assert f"{tmp_path / 'f'}/shard-" in message and f"{tmp_path / 'e'}/shard-" in message and "hold different rows" in message
+    assert (
+        f"{tmp_path / 'f'}/shard-" in message
+        and f"{tmp_path / 'e'}/shard-" in message
+        and "hold different rows" in message
+    )
 
 
 def test_pairs_refuse_an_image_that_both_sides_lack(tmp_path):
     write_shards(tmp_path / "f", [[(0, 0), (1, 0)]])
     write_shards(tmp_path / "e", [[(0, 0), (1, 0)]], "embeddings")
-    assert "image 2 occurs 0 times" in refusal(list, sharding.iterate_pairs(tmp_path / "f", tmp_path / "e", 1, FRAME))
+    assert "image 2 occurs 0 times" in refusal(
+        list, sharding.iterate_pairs(tmp_path / "f", tmp_path / "e", 1, FRAME)
+    )
 
 
 def in_two_parts():
@@ -360,8 +416,12 @@ def test_row_groups_make_the_table_that_is_written_at_once(tmp_path):
     tables.write_row_groups(tmp_path / "parts.parquet", in_two_parts())
     pd.testing.assert_frame_equal(tables.read_parquet(tmp_path / "parts.parquet"), FRAME)
     groups = list(tables.iterate_row_groups(tmp_path / "parts.parquet", ["label"]))
-    assert [len(group) for group in groups] == [2, 1] and all(group["label"].dtype == "category" for group in groups)
-    pd.testing.assert_frame_equal(pd.concat([group.astype({"label": str}) for group in groups], ignore_index=True), FRAME)
+    assert [len(group) for group in groups] == [2, 1] and all(
+        group["label"].dtype == "category" for group in groups
+    )
+    pd.testing.assert_frame_equal(
+        pd.concat([group.astype({"label": str}) for group in groups], ignore_index=True), FRAME
+    )
     (first, _) = tables.iterate_row_groups(tmp_path / "parts.parquet", [], ["is_deg"])
     pd.testing.assert_frame_equal(first, FRAME[["is_deg"]].iloc[:2])
 
@@ -388,7 +448,9 @@ def test_damaged_row_groups_are_refused_by_name(tmp_path):
     for damaged in (content[:40], content[:4] + bytes(60) + content[64:]):
         path.write_bytes(damaged)
         assert f"{path}: not readable as Parquet" in refusal(tables.read_rows, path, "label", ["a"])
-    assert "not readable as Parquet" in refusal(tables.read_rows, tmp_path / "absent.parquet", "label", ["a"])
+    assert "not readable as Parquet" in refusal(
+        tables.read_rows, tmp_path / "absent.parquet", "label", ["a"]
+    )
 
 
 HOLDER = """
@@ -405,7 +467,13 @@ with atomic(Path(sys.argv[1])) as temporary:
 def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
     path = tmp_path / "scores [1].bin"
     started = [
-        subprocess.Popen([sys.executable, "-c", HOLDER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen(
+            [sys.executable, "-c", HOLDER, path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
     ]
     names = [process.stdout.readline().strip() for process in started]
     dead, living = started
@@ -426,7 +494,9 @@ def test_writers_of_one_file_never_take_each_others_temporary_file_for_a_dead_on
     )
     writers = [subprocess.Popen([sys.executable, "-c", program, path]) for _ in range(4)]
     assert [writer.wait() for writer in writers] == [0] * 4
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(path.name, b"whole")]
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [
+        (path.name, b"whole")
+    ]
 
 
 @pytest.fixture
@@ -434,7 +504,9 @@ def small_disk(tmp_path):
     """A disk of 1 MiB, which is really full."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True
+    ).returncode:
         assert not os.environ.get("CI"), "a disk of its own cannot be mounted"
         pytest.skip("a disk of its own can be mounted by root alone")
     yield folder
@@ -450,11 +522,16 @@ def test_a_full_disk_is_named_and_nothing_is_lost_or_left(small_disk, kind):
     (small_disk / "rest").write_bytes(b"0" * 500_000)
     large = {
         "json": lambda: files.write_json(path, ["x" * 1000] * 2000),
-        "parquet": lambda: tables.write_parquet(path, pd.DataFrame({"x": np.random.default_rng(0).random(200_000)})),
+        "parquet": lambda: tables.write_parquet(
+            path, pd.DataFrame({"x": np.random.default_rng(0).random(200_000)})
+        ),
         "safetensors": lambda: tensor_files.write_tensors(path, {"x": np.zeros(200_000)}, {}),
     }
     message = refusal(large[kind])
-    assert message.startswith(f"{path}: cannot be written, the disk or your quota is full") and "run the same again" in message
+    assert (
+        message.startswith(f"{path}: cannot be written, the disk or your quota is full")
+        and "run the same again" in message
+    )
     assert {file.name for file in small_disk.iterdir()} == {path.name, "rest"}
     assert str(read(path)) == str(before)
     (small_disk / "rest").unlink()
@@ -480,7 +557,11 @@ def test_what_is_read_of_a_matrix_in_a_file_is_a_copy(tmp_path, rows):
     matrix, expected = Scratch(tmp_path, 40, 2), np.arange(80, dtype=np.float32).reshape(40, 2)
     matrix[:] = expected
     read = matrix[rows]
-    assert type(read) is np.ndarray and read.dtype == np.float32 and read.tolist() == expected[rows].tolist()
+    assert (
+        type(read) is np.ndarray
+        and read.dtype == np.float32
+        and read.tolist() == expected[rows].tolist()
+    )
     read[:] = -1
     assert matrix[:].tolist() == expected.tolist()
     with pytest.raises(IndexError, match="40"):
@@ -505,6 +586,8 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 def test_rows_from_all_over_a_large_matrix_need_the_memory_of_these_rows_alone(tmp_path):
-    done = subprocess.run([sys.executable, "-c", READS, tmp_path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", READS, tmp_path], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 60, "MB; the rows have 10, the matrix 410"

@@ -69,7 +69,11 @@ def load(tabs, address):
     """Open the page at a width; at the end nothing may have been said, gone wrong or been asked for elsewhere."""
     said: list[str] = []
     heard = {
-        "console": lambda message: said.append(f"console: {message.text}") if "GL Driver Message" not in message.text else None,
+        "console": lambda message: (
+            said.append(f"console: {message.text}")
+            if "GL Driver Message" not in message.text
+            else None
+        ),
         "pageerror": lambda error: said.append(f"error: {error}"),
         "dialog": lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()),
     }

@@ -48,7 +48,9 @@ def serving(folder, cache, *options):
     temporary.mkdir()
     with said.open("w") as out:
         command = [sys.executable, "-c", WATCHED, "app", "--port", "0", "--threads", "1", *options]
-        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=out, env=os.environ | {"TMPDIR": str(temporary)})
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=out, stderr=out, env=os.environ | {"TMPDIR": str(temporary)}
+        )
     try:
         yield address_of(process, said)
     finally:
@@ -105,10 +107,20 @@ def visit(browser, context, server):
         page = browser.new_page() if apart else context.new_page()
         pages.append(page)
         page.set_default_timeout(WAIT)
-        page.on("request", lambda request: request.url.startswith((server, "data:", "blob:")) or wrong.append(request.url))
+        page.on(
+            "request",
+            lambda request: (
+                request.url.startswith((server, "data:", "blob:")) or wrong.append(request.url)
+            ),
+        )
         page.on("websocket", lambda socket: wrong.append(socket.url))
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
+        page.on(
+            "console",
+            lambda said: (
+                wrong.append(said.text) if "Content Security Policy" in said.text else None
+            ),
+        )
         page.goto(server)
         page.wait_for_selector("#look")
         return page
@@ -134,7 +146,9 @@ def press(page):
 
 def settled(page):
     """Wait until what is on the screen is no longer worked at."""
-    page.wait_for_function("![...document.querySelectorAll('[data-testid=status-tracker]')].some(e => !e.classList.contains('hide'))")
+    page.wait_for_function(
+        "![...document.querySelectorAll('[data-testid=status-tracker]')].some(e => !e.classList.contains('hide'))"
+    )
 
 
 def analysed(page, file):
@@ -147,8 +161,12 @@ def analysed(page, file):
 def look_like(page, width, colours):
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=colours)
-    page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=colours == "dark")
-    page.wait_for_function("() => !document.getAnimations().some(each => each instanceof CSSTransition)")  # colours between the two
+    page.wait_for_function(
+        "dark => document.body.classList.contains('dark') === dark", arg=colours == "dark"
+    )
+    page.wait_for_function(
+        "() => !document.getAnimations().some(each => each instanceof CSSTransition)"
+    )  # colours between the two
 
 
 def check_every_look(page):
@@ -164,26 +182,38 @@ def test_a_photo_is_dropped_words_are_typed_and_the_slider_is_moved(visit, photo
     analysed(page, photos[3])
     assert "It sees: buckeye" in page.locator("#said h2").first.inner_text()
     assert page.locator("#said svg[role=img]").count() == 2
-    assert "by the reference's 507 images: efficientnet_lite0: nothing found." in page.locator("#said .said").inner_text()
+    assert (
+        "by the reference's 507 images: efficientnet_lite0: nothing found."
+        in page.locator("#said .said").inner_text()
+    )
     assert "beyond chance" in page.locator("#moved").inner_text()
     page.locator("#words textarea").fill("a lighthouse\n<b>a rug</b>\n")
     press(page)
     page.wait_for_selector("#toward >> text=a lighthouse")
     settled(page)
-    assert "<b>a rug</b>" in page.locator("#moved").inner_text() and page.locator("#moved b").count() == 0
+    assert (
+        "<b>a rug</b>" in page.locator("#moved").inner_text()
+        and page.locator("#moved b").count() == 0
+    )
     look_like(page, 1280, "light")
     still = picture(page)
     slider = page.locator("#turn input[type=range]")
     slider.focus()
     for _ in range(5):
         page.keyboard.press("PageUp")
-    page.wait_for_function("before => document.querySelector('#way svg').outerHTML !== before", arg=still)
+    page.wait_for_function(
+        "before => document.querySelector('#way svg').outerHTML !== before", arg=still
+    )
     turned = float(slider.input_value())
     page.wait_for_selector(f"#way >> text=Turned by {turned:.1f}°")
     said = page.locator("#way").inner_text()
-    angle, first = map(float, re.search(r"is ([\d.]+)° from “a lighthouse” \(it was ([\d.]+)°", said).groups())
+    angle, first = map(
+        float, re.search(r"is ([\d.]+)° from “a lighthouse” \(it was ([\d.]+)°", said).groups()
+    )
     assert turned > 1 and angle < first
-    assert 0 < float(page.locator("#way .logits").inner_text()) < 1e-4 and "still sees buckeye" in said
+    assert (
+        0 < float(page.locator("#way .logits").inner_text()) < 1e-4 and "still sees buckeye" in said
+    )
     page.locator("#toward label", has_text="a rug").click()
     page.wait_for_selector("#way >> text=from “<b>a rug</b>”")
     settled(page)
@@ -237,7 +267,12 @@ def test_a_file_of_100_mb_is_refused_in_words(visit, server, tmp_path):
     page.wait_for_selector("[data-testid=toast-body] >> text=maximum allowed size of 50 ")
     assert page.locator("#said .verdict").count() == 0
     with (tmp_path / "large.bmp").open("rb") as file:  # past the page's own look at the size
-        assert httpx.post(f"{server}gradio_api/upload", files={"files": file}, timeout=PATIENCE).status_code == 413
+        assert (
+            httpx.post(
+                f"{server}gradio_api/upload", files={"files": file}, timeout=PATIENCE
+            ).status_code
+            == 413
+        )
 
 
 def test_of_an_animated_gif_the_first_picture_is_looked_at(visit, photos, tmp_path):
@@ -250,7 +285,10 @@ def test_of_an_animated_gif_the_first_picture_is_looked_at(visit, photos, tmp_pa
 
 def test_too_many_and_too_long_words_are_refused_in_words(visit, photos):
     page = visit()
-    for words, reason in (("\n".join(map(str, range(21))), "21 texts are more than"), ("a" * 201, "has 201 letters")):
+    for words, reason in (
+        ("\n".join(map(str, range(21))), "21 texts are more than"),
+        ("a" * 201, "has 201 letters"),
+    ):
         page.locator("#words textarea").fill(words)
         drop(page, photos[0]) if not page.locator("#photo img").count() else press(page)
         page.wait_for_selector(f"#said .refused >> text={reason}")
@@ -280,7 +318,11 @@ def ask(server, path, **headers):
 
 
 def test_files_of_the_machine_other_names_and_other_hosts_are_refused(server):
-    for path in ("/gradio_api/file=config/models.yaml", f"/gradio_api/file={ROOT}/params.yaml", "/gradio_api/file=/etc/hostname"):
+    for path in (
+        "/gradio_api/file=config/models.yaml",
+        f"/gradio_api/file={ROOT}/params.yaml",
+        "/gradio_api/file=/etc/hostname",
+    ):
         assert ask(server, path).status in (403, 404)
     assert ask(server, "/", Host="elsewhere.example.org").status == 400
     policy = ask(server, "/").getheader("content-security-policy")
@@ -291,11 +333,17 @@ def test_only_this_machine_is_listened_to(server):
     import psutil
 
     port = urlsplit(server).port
-    listening = {each.laddr.ip for each in psutil.net_connections("tcp") if each.laddr.port == port and each.status == "LISTEN"}
+    listening = {
+        each.laddr.ip
+        for each in psutil.net_connections("tcp")
+        if each.laddr.port == port and each.status == "LISTEN"
+    }
     assert listening == {"127.0.0.1"}
 
 
-def test_beyond_this_machine_it_says_that_there_is_no_password_answers_under_every_name_and_ends_at_once(context, photos, cache, tmp_path):
+def test_beyond_this_machine_it_says_that_there_is_no_password_answers_under_every_name_and_ends_at_once(
+    context, photos, cache, tmp_path
+):
     """While a page is open and a photo is looked at."""
     with serving(tmp_path, cache, "--host", "0.0.0.0") as address:  # noqa: S104
         assert ask(address, "/", Host="elsewhere.example.org").status == 200
@@ -308,4 +356,6 @@ def test_beyond_this_machine_it_says_that_there_is_no_password_answers_under_eve
     assert time.monotonic() - began < 60
     page.close()
     said = (tmp_path / "said").read_text()
-    assert said.index("whoever reaches 0.0.0.0 can use the page: it asks for no password") < said.index("the page is at")
+    assert said.index(
+        "whoever reaches 0.0.0.0 can use the page: it asks for no password"
+    ) < said.index("the page is at")

@@ -26,7 +26,11 @@ class ClusterProject(Project):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.edit("slurm/config.yaml", "  # slurm_account: my_account", "  slurm_account: trial")
-        self.edit("slurm/config.yaml", "status-checks: 40", "status-checks: 2\nseconds-between-status-checks: 2")
+        self.edit(
+            "slurm/config.yaml",
+            "status-checks: 40",
+            "status-checks: 2\nseconds-between-status-checks: 2",
+        )
 
     def copy(self, folder: Path) -> "ClusterProject":
         """The project as it stands, somewhere else."""
@@ -67,7 +71,11 @@ class ClusterProject(Project):
 
     def held_anew(self) -> list[int]:
         """The held shards whose steps are new processes."""
-        return [shard for shard, process in self.held().items() if "--shard" in psutil.Process(process).cmdline()]
+        return [
+            shard
+            for shard, process in self.held().items()
+            if "--shard" in psutil.Process(process).cmdline()
+        ]
 
     def order(self, shard: int, what: str = "go") -> None:
         """Let a held shard go on, be cut in half, or take memory without end."""
@@ -77,8 +85,16 @@ class ClusterProject(Project):
 
     def environment(self, warm_start: bool | None = None, **variables: str) -> dict[str, str]:
         inherited = super().environment(warm_start, **variables)
-        path = f"{BIN}:{inherited['PATH']}" if "SINGFLOW_WARM_SOCKET" in inherited else inherited["PATH"]
-        return inherited | {"PATH": path, "PYTHONPATH": f"{inherited['PYTHONPATH']}:{FAULTS}", "GATE": str(self.gate)}
+        path = (
+            f"{BIN}:{inherited['PATH']}"
+            if "SINGFLOW_WARM_SOCKET" in inherited
+            else inherited["PATH"]
+        )
+        return inherited | {
+            "PATH": path,
+            "PYTHONPATH": f"{inherited['PYTHONPATH']}:{FAULTS}",
+            "GATE": str(self.gate),
+        }
 
     def start(self, *command: str) -> "Running":
         """Run a command in the background."""
@@ -91,7 +107,11 @@ class ClusterProject(Project):
 
     def wait_for_shards(self, running: "Running") -> None:
         """Return once all shards are in place."""
-        wait_for(lambda: all((self.folder / target).exists() for target in targets(5)), "all shards are there", lambda: running.said)
+        wait_for(
+            lambda: all((self.folder / target).exists() for target in targets(5)),
+            "all shards are there",
+            lambda: running.said,
+        )
 
 
 class Running:
@@ -101,7 +121,12 @@ class Running:
         self.log = folder / ".snakemake" / f"run-{len(list((folder / '.snakemake').glob('run-*')))}"
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                cwd=folder,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     @property
@@ -147,9 +172,17 @@ def prepared(tmp_path_factory):
     """A small study, run on this machine up to where its five shards of features begin, and the space with which they are compared."""
     project = ClusterProject(tmp_path_factory.mktemp("prepared"))
     project.study(models=["tiny"], extraction={"views": 2, "shards": 5}, comparison={"models": []})
-    project.edit("scripts/extract_features.py", "from singflow import cli", "import gate\nfrom singflow import cli")
+    project.edit(
+        "scripts/extract_features.py",
+        "from singflow import cli",
+        "import gate\nfrom singflow import cli",
+    )
     space = [target.replace("features/tiny", "embeddings/conse_minilm") for target in targets(5)]
-    project.snakemake("results/demo/registry/models/tiny.json", "results/demo/prompts/conse_minilm.safetensors", *space)
+    project.snakemake(
+        "results/demo/registry/models/tiny.json",
+        "results/demo/prompts/conse_minilm.safetensors",
+        *space,
+    )
     return project
 
 

@@ -128,7 +128,9 @@ class Slurm:
     def start_controller(self) -> None:
         """slurmctld, from the state it left."""
         self._start("slurmctld", "slurmctld", "-D")
-        wait_for(lambda: "UP" in self.ask("scontrol", "ping", check=False).stdout, "slurmctld answers")
+        wait_for(
+            lambda: "UP" in self.ask("scontrol", "ping", check=False).stdout, "slurmctld answers"
+        )
 
     def start_node(self, name: str) -> None:
         """slurmd of one node."""
@@ -155,12 +157,18 @@ class Slurm:
         """The processes in which the jobs of a node run."""
         numbers = self.ask("squeue", "-h", "-w", node, "-o", "%i").stdout.split()
         titles = [(each, " ".join(_command(each))) for each in psutil.process_iter()]
-        return [each for each, title in titles if any(title.startswith(f"slurmstepd: [{number}.") for number in numbers)]
+        return [
+            each
+            for each, title in titles
+            if any(title.startswith(f"slurmstepd: [{number}.") for number in numbers)
+        ]
 
     def ask(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a Slurm command."""
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-        assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}{self.logs()}"
+        assert not check or done.returncode == 0, (
+            f"{' '.join(command)}: {done.stdout}{done.stderr}{self.logs()}"
+        )
         return done
 
     def jobs(self, *states: str) -> dict[str, str]:
@@ -172,7 +180,8 @@ class Slurm:
     def logs(self) -> str:
         """The ends of the daemons' logs."""
         return "".join(
-            f"\n== {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in sorted(self.folder.glob("*.[lo][ou][gt]"))
+            f"\n== {path.name}\n{path.read_text(errors='replace')[-1500:]}"
+            for path in sorted(self.folder.glob("*.[lo][ou][gt]"))
         )
 
     def _accounting_answers(self) -> bool:
@@ -185,12 +194,19 @@ class Slurm:
         log = (self.folder / f"{name}.out").open("ab")
         path = shutil.which(program)
         assert path, program
-        self.processes[name] = subprocess.Popen([path, *options], stdout=log, stderr=log, start_new_session=True)
+        self.processes[name] = subprocess.Popen(
+            [path, *options], stdout=log, stderr=log, start_new_session=True
+        )
 
     def _configure(self) -> None:
         (self.folder / "state").mkdir()
-        nodes = [NODE.format(name=name, port=port, memory=MEGABYTES, gpus=GPUS) for name, port in NODES.items()]
-        (CONFIG / "slurm.conf").write_text(SLURM_CONF.format(folder=self.folder, nodes="\n".join(nodes)))
+        nodes = [
+            NODE.format(name=name, port=port, memory=MEGABYTES, gpus=GPUS)
+            for name, port in NODES.items()
+        ]
+        (CONFIG / "slurm.conf").write_text(
+            SLURM_CONF.format(folder=self.folder, nodes="\n".join(nodes))
+        )
         (CONFIG / "gres.conf").write_text(GRES_CONF)
         database = CONFIG / "slurmdbd.conf"
         database.write_text(SLURMDBD_CONF.format(folder=self.folder))
@@ -208,7 +224,16 @@ class Slurm:
             os.chown(folder, *owner)
         Path("/run/munge").chmod(0o755)
         if self.ask("munge", "-n", check=False).returncode:
-            self._start("munged", "setpriv", "--reuid=munge", "--regid=munge", "--clear-groups", "/usr/sbin/munged", "-F", "--force")
+            self._start(
+                "munged",
+                "setpriv",
+                "--reuid=munge",
+                "--regid=munge",
+                "--clear-groups",
+                "/usr/sbin/munged",
+                "-F",
+                "--force",
+            )
             wait_for(lambda: self.ask("munge", "-n", check=False).returncode == 0, "munged answers")
 
     def _start_database(self) -> None:
@@ -225,7 +250,11 @@ class Slurm:
         grant = "CREATE USER slurm@localhost IDENTIFIED BY 'slurm'; GRANT ALL ON slurm_accounting.* TO slurm@localhost;"
         grant += grant.replace("localhost", "'127.0.0.1'")
         client = ["mariadb", "--no-defaults", "-u", "root", f"--socket={socket}", "-e"]
-        wait_for(lambda: self.ask(*client, "SELECT 1", check=False).returncode == 0, "the database answers", self.logs)
+        wait_for(
+            lambda: self.ask(*client, "SELECT 1", check=False).returncode == 0,
+            "the database answers",
+            self.logs,
+        )
         self.ask(*client, grant)
 
 

@@ -25,10 +25,16 @@ with Repo().lock:
 def finished(slurm, tmp_path_factory):
     """The study that tests run on this machine, run on Slurm while another process holds DVC's lock; the first job of each rule anew."""
     project = ClusterProject(tmp_path_factory.mktemp("cluster"))
-    project.to_come = project.anew("snakemake", *(path.stem for path in (project.folder / "scripts").glob("*.py")))
-    with subprocess.Popen([sys.executable, "-c", HELD], cwd=project.folder, stdin=-1, stdout=-1, text=True) as holder:
+    project.to_come = project.anew(
+        "snakemake", *(path.stem for path in (project.folder / "scripts").glob("*.py"))
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", HELD], cwd=project.folder, stdin=-1, stdout=-1, text=True
+    ) as holder:
         assert holder.stdout.readline() == "held\n"
-        assert "Unable to acquire lock" in project.run("dvc", "commit", "--force", check=False).stdout
+        assert (
+            "Unable to acquire lock" in project.run("dvc", "commit", "--force", check=False).stdout
+        )
         running = project.start(*SNAKEMAKE)
         assert running.ended() == 0, running.said[-6000:]
         assert holder.poll() is None
@@ -41,22 +47,42 @@ def test_every_artifact_has_the_bytes_of_a_run_on_one_machine(finished, snakemak
     assert set(ours) == set(theirs)
     assert [name for name in ours if ours[name] != theirs[name]] == []
     steps = {path.stem for path in (finished.folder / "results/demo/benchmarks").iterdir()}
-    assert steps.isdisjoint(path.stem for path in finished.to_come.iterdir()), "each step came as a new process"
+    assert steps.isdisjoint(path.stem for path in finished.to_come.iterdir()), (
+        "each step came as a new process"
+    )
     assert "Nothing to be done" in finished.snakemake("--dry-run")
 
 
 def test_steps_with_a_gpu_ask_for_one_and_small_steps_are_one_job(finished, slurm):
     wanted = "--format=JobID,Comment,AllocTRES%100"
-    listed = slurm.ask("sacct", "-X", "-n", "-P", "--name", run_name(finished), wanted, "-S", "now-1hours").stdout
+    listed = slurm.ask(
+        "sacct", "-X", "-n", "-P", "--name", run_name(finished), wanted, "-S", "now-1hours"
+    ).stdout
     jobs = [line.split("|")[1:] for line in listed.splitlines()]
-    asked = Counter(re.sub("_wildcards.*", "", comment) for comment, allocated in jobs if "gres/gpu=1" in allocated)
-    assert asked == {"rule_extract_features": 2 * 2, "rule_embed_images": 2, "rule_train_translator": 3}
-    rest = Counter(comment.split("_")[1] for comment, allocated in jobs if "gres/gpu" not in allocated)
-    assert rest == {"data": 1, "model": 2, "pictures": 1}, "manifest and texts; all that is measured on a model's features; pictures"
+    asked = Counter(
+        re.sub("_wildcards.*", "", comment)
+        for comment, allocated in jobs
+        if "gres/gpu=1" in allocated
+    )
+    assert asked == {
+        "rule_extract_features": 2 * 2,
+        "rule_embed_images": 2,
+        "rule_train_translator": 3,
+    }
+    rest = Counter(
+        comment.split("_")[1] for comment, allocated in jobs if "gres/gpu" not in allocated
+    )
+    assert rest == {"data": 1, "model": 2, "pictures": 1}, (
+        "manifest and texts; all that is measured on a model's features; pictures"
+    )
 
 
 def run_name(project):
-    (line,) = [line for line in (project.folder / ".snakemake/run-0").read_text().splitlines() if line.startswith("SLURM run ID: ")]
+    (line,) = [
+        line
+        for line in (project.folder / ".snakemake/run-0").read_text().splitlines()
+        if line.startswith("SLURM run ID: ")
+    ]
     return line.removeprefix("SLURM run ID: ")
 
 
@@ -65,21 +91,38 @@ def test_two_studies_run_from_one_checkout_at_the_same_time(project, reference):
     for name in names:
         (project.folder / f"config/studies/{name}.yaml").write_text(f"study: {name}\n")
     shards = {name: targets(1)[0].replace("demo", name) for name in names}
-    project.hold(0)  # in one of the two: Snakemakes that end at the same instant stumble over each other's folder of locks
-    running = [project.start(*SNAKEMAKE, shards[name], "--configfile", f"config/studies/{name}.yaml") for name in names]
+    project.hold(
+        0
+    )  # in one of the two: Snakemakes that end at the same instant stumble over each other's folder of locks
+    running = [
+        project.start(*SNAKEMAKE, shards[name], "--configfile", f"config/studies/{name}.yaml")
+        for name in names
+    ]
     project.wait_for_held(1)
-    wait_for(lambda: any(each.process.poll() is not None for each in running), "one study ends beside the other")
+    wait_for(
+        lambda: any(each.process.poll() is not None for each in running),
+        "one study ends beside the other",
+    )
     project.order(0)
     for each in running:
         assert each.ended() == 0, each.said[-4000:]
     expected = reference["shard-00000.safetensors"]
     for name in names:
-        assert (project.folder / shards[name]).read_bytes() == expected.replace(b'"study":"demo"', f'"study":"{name}"'.encode())
+        assert (project.folder / shards[name]).read_bytes() == expected.replace(
+            b'"study":"demo"', f'"study":"{name}"'.encode()
+        )
 
 
 def test_a_site_that_wants_gres_takes_a_sign_away(project, reference, slurm):
     profile = project.folder / "slurm/config.yaml"
-    profile.write_text(re.sub(r"^# (set-resources:|  (?:extract|embed|train|render)_\w+:)", r"\1", profile.read_text(), flags=re.M))
+    profile.write_text(
+        re.sub(
+            r"^# (set-resources:|  (?:extract|embed|train|render)_\w+:)",
+            r"\1",
+            profile.read_text(),
+            flags=re.M,
+        )
+    )
     project.hold(0)
     running = project.start(*SNAKEMAKE, *targets(1))
     project.wait_for_held(1)
@@ -89,21 +132,35 @@ def test_a_site_that_wants_gres_takes_a_sign_away(project, reference, slurm):
     assert project.shards() == {"shard-00000.safetensors": reference["shard-00000.safetensors"]}
 
 
-def test_partitions_by_file_arrays_under_a_limit_and_a_home_that_cannot_be_made_give_the_same_bytes(project, reference, slurm):
+def test_partitions_by_file_arrays_under_a_limit_and_a_home_that_cannot_be_made_give_the_same_bytes(
+    project, reference, slurm
+):
     project.command("doctor", "--write-partitions", "slurm/partitions.yaml")
     profile = project.folder / "slurm/config.yaml"
     site = "slurm-partition-config: slurm/partitions.yaml\nslurm-array-jobs: extract_features\nslurm-array-limit: 3\n"
     site += "slurm-efficiency-report: true\n"
     profile.write_text(profile.read_text() + site)
     running = project.start(
-        "env", "HOME=/proc/absent", f"XDG_CACHE_HOME={project.folder}/.cache", *SNAKEMAKE, *targets(5), "results/demo/params.yaml"
+        "env",
+        "HOME=/proc/absent",
+        f"XDG_CACHE_HOME={project.folder}/.cache",
+        *SNAKEMAKE,
+        *targets(5),
+        "results/demo/params.yaml",
     )
     assert running.ended() == 0, running.said[-4000:]
     assert project.shards() == reference
-    assert running.said.count("Submitted array job") == 2 and "Auto-selected partition 'gpu'" in running.said
+    assert (
+        running.said.count("Submitted array job") == 2
+        and "Auto-selected partition 'gpu'" in running.said
+    )
     used = read_reports((project.folder / ".snakemake/efficiency").iterdir())["extract_features"]
-    assert 0 < used.jobs <= 5 and used.asked_mb > used.peak_mb, "those that Slurm had counted when Snakemake ended"
-    assert f"Slurm counted for extract_features ({used.jobs} jobs): at most " in project.command("plan", "--from", "results/demo")
+    assert 0 < used.jobs <= 5 and used.asked_mb > used.peak_mb, (
+        "those that Slurm had counted when Snakemake ended"
+    )
+    assert f"Slurm counted for extract_features ({used.jobs} jobs): at most " in project.command(
+        "plan", "--from", "results/demo"
+    )
 
 
 QSUB = """#!/usr/bin/env bash
@@ -113,7 +170,9 @@ exec sbatch --parsable --mem "$mem" --time "$walltime" "$3"
 
 
 def test_another_executor_runs_the_same_rules_as_the_readme_says(project, reference):
-    (command,) = re.findall(r"^snakemake --executor cluster-generic .*$", (ROOT / "README.md").read_text(), flags=re.M)
+    (command,) = re.findall(
+        r"^snakemake --executor cluster-generic .*$", (ROOT / "README.md").read_text(), flags=re.M
+    )
     qsub = project.folder / "bin/qsub"
     qsub.parent.mkdir()
     qsub.write_text(QSUB)

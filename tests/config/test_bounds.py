@@ -26,7 +26,11 @@ def parameter_classes():
     found, waiting = set(), [Section]
     while waiting:
         waiting += (of_each := waiting.pop().__subclasses__())
-        found |= {each for each in of_each if each.__module__.startswith("singflow.") and not issubclass(each, cli.Command)}
+        found |= {
+            each
+            for each in of_each
+            if each.__module__.startswith("singflow.") and not issubclass(each, cli.Command)
+        }
     return sorted(found, key=lambda each: each.__qualname__)
 
 
@@ -37,7 +41,10 @@ def numbers(node, place):
             yield place, node
         for key, value in node.items():
             if key not in ("default", "$defs", "const", "enum"):
-                yield from numbers(value, f"{place}.{key}" if key not in ("properties", "items", "anyOf") else place)
+                yield from numbers(
+                    value,
+                    f"{place}.{key}" if key not in ("properties", "items", "anyOf") else place,
+                )
     if isinstance(node, list):
         for each in node:
             yield from numbers(each, place)
@@ -45,23 +52,39 @@ def numbers(node, place):
 
 def test_every_number_of_every_parameter_class_has_finite_bounds_on_both_sides():
     classes = parameter_classes()
-    found = [each for section in classes for each in numbers(section.model_json_schema(), section.__qualname__)]
+    found = [
+        each
+        for section in classes
+        for each in numbers(section.model_json_schema(), section.__qualname__)
+    ]
     assert {Study, ModelEntry} < set(classes) and len(found) > 60, "the walk finds them"
     for place, schema in found:
         lower = schema.get("minimum", schema.get("exclusiveMinimum"))
         upper = schema.get("maximum", schema.get("exclusiveMaximum"))
-        assert lower is not None and upper is not None and math.isfinite(lower) and math.isfinite(upper), place
+        assert (
+            lower is not None
+            and upper is not None
+            and math.isfinite(lower)
+            and math.isfinite(upper)
+        ), place
 
 
 def numeric_places():
     for section, values in PARAMS.items():
         for key, value in values.items() if isinstance(values, dict) else [(None, values)]:
             first = value[0] if isinstance(value, list) and value else value
-            if type(first) in (int, float) or (section, key) in (("data", "per_class"), ("projector", "rank")):
+            if type(first) in (int, float) or (section, key) in (
+                ("data", "per_class"),
+                ("projector", "rank"),
+            ):
                 yield section, key
 
 
-@pytest.mark.parametrize("number", [10**30, -(10**30), 1e300, -1e300, 1e-300, float("nan"), float("inf"), float("-inf")], ids=str)
+@pytest.mark.parametrize(
+    "number",
+    [10**30, -(10**30), 1e300, -1e300, 1e-300, float("nan"), float("inf"), float("-inf")],
+    ids=str,
+)
 def test_no_absurd_number_is_taken_anywhere(number):
     places = list(numeric_places())
     assert len(places) > 45
@@ -88,17 +111,27 @@ TINY = {  # of which as little as one likes is possible
 @pytest.mark.parametrize("place", ["study", "models", "spaces"])
 def test_a_name_that_no_file_system_takes_is_refused(place):
     name = "x" * (MOST_LETTERS + 1)
-    with pytest.raises(InputError, match=f"{place}.*has {MOST_LETTERS + 1} characters: may have {MOST_LETTERS}, because it becomes a file"):
+    with pytest.raises(
+        InputError,
+        match=f"{place}.*has {MOST_LETTERS + 1} characters: may have {MOST_LETTERS}, because it becomes a file",
+    ):
         check(PARAMS | {place: name if place == "study" else [name]}, "params.yaml")
     assert check(PARAMS | {"study": name[1:]}, "params.yaml").study == name[1:]
 
 
 def test_an_absurd_number_of_shards_is_refused_and_not_counted_out():
-    with pytest.raises(InputError, match=r"extraction\.shards: 1000000000000 .*less than or equal to 99999"):
+    with pytest.raises(
+        InputError, match=r"extraction\.shards: 1000000000000 .*less than or equal to 99999"
+    ):
         check(complete(PARAMS | {"extraction": {"shards": 10**12}}), "mine.yaml")
 
 
-@pytest.mark.parametrize("kept", [f"0-{10**12}", f"0-{MOST_CLASSES}", "9" * 5000, ", ".join(map(str, range(999)))])
+@pytest.mark.parametrize(
+    "kept", [f"0-{10**12}", f"0-{MOST_CLASSES}", "9" * 5000, ", ".join(map(str, range(999)))]
+)
 def test_absurd_rows_of_a_head_are_refused_and_not_counted_out(kept):
-    with pytest.raises(ValueError, match="must name rows of a head, which has 1000000 classes at most, in 1000 characters at most"):
+    with pytest.raises(
+        ValueError,
+        match="must name rows of a head, which has 1000000 classes at most, in 1000 characters at most",
+    ):
         ModelEntry(source="timm", id="a.b", keep_classes=kept)

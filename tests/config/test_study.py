@@ -12,13 +12,24 @@ from hypothesis import strategies as st
 
 from singflow.commands.study import study as write_study
 from singflow.config.reading import check_same_in_both, read_yaml
-from singflow.config.study import Study, check, complete, expand_home, json_schema, read_layers, render, typed
+from singflow.config.study import (
+    Study,
+    check,
+    complete,
+    expand_home,
+    json_schema,
+    read_layers,
+    render,
+    typed,
+)
 from singflow.errors import InputError
 from tests.project import ROOT, Project
 
 PARAMS = read_yaml(ROOT / "params.yaml")
 SECTIONS = [(), *((name,) for name, value in PARAMS.items() if isinstance(value, dict))]
-PLACES = [(*section, key) for section in SECTIONS for key in (PARAMS[section[0]] if section else PARAMS)]
+PLACES = [
+    (*section, key) for section in SECTIONS for key in (PARAMS[section[0]] if section else PARAMS)
+]
 
 
 def changed(changes):
@@ -53,14 +64,18 @@ def refusal_of_text(folder, old, new):
     return str(refused.value)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda path: path.name
+)
 def test_every_study_in_the_repository_is_valid(path):
     differences = read_yaml(path)
     assert isinstance(check(complete(differences), str(path)), Study)
     assert complete(complete(differences)) == complete(differences)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda path: path.name
+)
 def test_a_study_holds_differences_from_the_defaults_alone(path):
     differences = read_yaml(path)
     defaults = complete({key: differences[key] for key in ("study", "models")})
@@ -71,8 +86,12 @@ def test_a_study_holds_differences_from_the_defaults_alone(path):
                 assert each != (defaults[name] if key is None else defaults[name][key]), (name, key)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda path: path.name)
-def test_a_rendered_study_says_the_same_and_an_experiment_of_dvc_changes_one_line_of_it(tmp_path, path):
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "config/studies").glob("*.yaml")), ids=lambda path: path.name
+)
+def test_a_rendered_study_says_the_same_and_an_experiment_of_dvc_changes_one_line_of_it(
+    tmp_path, path
+):
     study = complete(read_yaml(path))
     (tmp_path / "params.yaml").write_text(render(study))
     assert read_yaml(tmp_path / "params.yaml") == study
@@ -85,19 +104,26 @@ def test_a_rendered_study_says_the_same_and_an_experiment_of_dvc_changes_one_lin
     ):
         with modify_yaml(tmp_path / "params.yaml") as content:  # as `dvc exp run --set-param` does
             (content[section] if section else content)[key] = value
-        before, after = render(study).splitlines(), (tmp_path / "params.yaml").read_text().splitlines()
+        before, after = (
+            render(study).splitlines(),
+            (tmp_path / "params.yaml").read_text().splitlines(),
+        )
         different = [line for line in after if line not in before]
-        assert len(before) == len(after) and len(different) == 1 and different[0].strip().startswith(f"{key}: ")
+        assert (
+            len(before) == len(after)
+            and len(different) == 1
+            and different[0].strip().startswith(f"{key}: ")
+        )
         (tmp_path / "params.yaml").write_text(render(study))
 
 
 def test_what_follows_from_another_key_follows_it_unless_it_is_given():
     study = complete({"study": "mine", "models": ["b", "a"], "extraction": {"shards": 3}})
-    assert (study["extraction"]["shard_ids"], study["comparison"]["models"], study["pictures"]["closeup"]) == (
-        ["00000", "00001", "00002"],
-        ["b"],
-        "b",
-    )
+    assert (
+        study["extraction"]["shard_ids"],
+        study["comparison"]["models"],
+        study["pictures"]["closeup"],
+    ) == (["00000", "00001", "00002"], ["b"], "b")
     given = {
         "study": "x",
         "models": ["b", "a"],
@@ -106,11 +132,20 @@ def test_what_follows_from_another_key_follows_it_unless_it_is_given():
         "extraction": {"shard_ids": ["1"]},
     }
     study = complete(given | {"unheard_of": 1})
-    assert (study["extraction"]["shard_ids"], study["comparison"]["models"], study["pictures"]["closeup"]) == (["1"], [], "a")
+    assert (
+        study["extraction"]["shard_ids"],
+        study["comparison"]["models"],
+        study["pictures"]["closeup"],
+    ) == (["1"], [], "a")
     assert list(study) == [*Study.model_fields, "unheard_of"]
 
 
-LITE0, LITE1, LITE2, ANIMALS = "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "animals_lite0"
+LITE0, LITE1, LITE2, ANIMALS = (
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+    "animals_lite0",
+)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +170,9 @@ LITE0, LITE1, LITE2, ANIMALS = "efficientnet_lite0", "efficientnet_lite1", "effi
     ],
     ids=str,
 )  # fmt: skip
-def test_a_study_of_packaged_models_gets_the_packaged_reference_and_the_known_controls(monkeypatch, models, sections, reference, joined):
+def test_a_study_of_packaged_models_gets_the_packaged_reference_and_the_known_controls(
+    monkeypatch, models, sections, reference, joined
+):
     monkeypatch.chdir(ROOT)
     study = complete({"study": "mine", "models": models} | sections)
     assert study["translator"]["reference"] == reference
@@ -147,7 +184,9 @@ def test_known_controls_are_found_by_what_they_are_and_not_by_name(tmp_path, mon
     (tmp_path / "reference").symlink_to(ROOT / "reference")
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "config/models.yaml"
-    path.write_text(path.read_text().replace(f"{LITE2}:", "words:").replace(f"{ANIMALS}:", "beasts:"))
+    path.write_text(
+        path.read_text().replace(f"{LITE2}:", "words:").replace(f"{ANIMALS}:", "beasts:")
+    )
     assert complete({"study": "mine", "models": [LITE0]})["models"] == [LITE0, "words", "beasts"]
     path.write_text(path.read_text().replace("keep_classes: 0-397", "classes: 1000"))
     assert complete({"study": "mine", "models": [LITE0]})["models"] == [LITE0, "words"]
@@ -155,12 +194,20 @@ def test_known_controls_are_found_by_what_they_are_and_not_by_name(tmp_path, mon
 
 def test_the_demo_has_two_models_and_two_controls():
     demo = complete(read_yaml(ROOT / "config/studies/demo.yaml"))
-    assert (demo["models"], demo["translator"]["reference"]) == ([LITE0, LITE1, LITE2, ANIMALS], "packaged")
+    assert (demo["models"], demo["translator"]["reference"]) == (
+        [LITE0, LITE1, LITE2, ANIMALS],
+        "packaged",
+    )
 
 
 def test_the_paper_to_the_letter_differs_from_the_paper_in_its_folds_alone():
-    paper, letter = (read_yaml(ROOT / f"config/studies/{name}.yaml") for name in ("paper", "paper_letter"))
-    assert letter == paper | {"study": "paper_letter", "translator": paper["translator"] | {"folds": 0}}
+    paper, letter = (
+        read_yaml(ROOT / f"config/studies/{name}.yaml") for name in ("paper", "paper_letter")
+    )
+    assert letter == paper | {
+        "study": "paper_letter",
+        "translator": paper["translator"] | {"folds": 0},
+    }
 
 
 def test_studies_of_other_models_can_be_laid_over_the_demo(monkeypatch):
@@ -191,26 +238,52 @@ def written(tmp_path, monkeypatch, caplog):
 def test_what_was_chosen_is_said_in_one_line_with_how_to_choose_otherwise(written):
     text = f"study: mine\nmodels: [{LITE0}]\n"
     study, (line,) = written(text)
-    assert study["models"] == [LITE0, LITE2, ANIMALS] and study["translator"]["reference"] == "packaged"
-    assert "fitted on 507 packaged ImageNet images (on your own: write translator.reference: null); " in line
-    assert f"{LITE2} and {ANIMALS} join the models as known controls (without: controls.known: none)" in line
+    assert (
+        study["models"] == [LITE0, LITE2, ANIMALS]
+        and study["translator"]["reference"] == "packaged"
+    )
+    assert (
+        "fitted on 507 packaged ImageNet images (on your own: write translator.reference: null); "
+        in line
+    )
+    assert (
+        f"{LITE2} and {ANIMALS} join the models as known controls (without: controls.known: none)"
+        in line
+    )
     assert written(text, check=True)[1] == [] == written(render(study))[1]
     assert written(f"{text}translator: {{reference: null}}\ncontrols: {{known: none}}\n")[1] == []
-    assert f": {ANIMALS} joins the models" in written(f"study: mine\nmodels: [{LITE2}]\ntranslator: {{reference: null}}")[1][0]
+    assert (
+        f": {ANIMALS} joins the models"
+        in written(f"study: mine\nmodels: [{LITE2}]\ntranslator: {{reference: null}}")[1][0]
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("study: mine\n", "models: missing: write the classifiers to look into, as in `models: [efficientnet_lite0]`"),
-        ("study: mine\nmodels: []\n", "models: missing: write the classifiers to look into, as in `models: [efficientnet_lite0]`"),
-        ("models: [efficientnet_lite0]\n", "study: missing: write a name for its folder below results/, as in `study: mine`"),
-        ("study: mine\nmodels: [efficientnet_lite9]\n", "no entry 'efficientnet_lite9': did you mean 'efficientnet_lite"),
+        (
+            "study: mine\n",
+            "models: missing: write the classifiers to look into, as in `models: [efficientnet_lite0]`",
+        ),
+        (
+            "study: mine\nmodels: []\n",
+            "models: missing: write the classifiers to look into, as in `models: [efficientnet_lite0]`",
+        ),
+        (
+            "models: [efficientnet_lite0]\n",
+            "study: missing: write a name for its folder below results/, as in `study: mine`",
+        ),
+        (
+            "study: mine\nmodels: [efficientnet_lite9]\n",
+            "no entry 'efficientnet_lite9': did you mean 'efficientnet_lite",
+        ),
         ("study: mine\nmodels: [timm/resnet18]\n", "id 'resnet18' must be pinned as name.tag"),
         ("study: mine\nmodels: [resnet50]\nspaces: [clip]\n", "spaces.yaml: no entry 'clip': "),
     ],
 )
-def test_a_study_without_models_or_of_unknown_ones_is_refused_when_it_is_written(written, tmp_path, text, words):
+def test_a_study_without_models_or_of_unknown_ones_is_refused_when_it_is_written(
+    written, tmp_path, text, words
+):
     assert words in written(text)[0] and not (tmp_path / "params.yaml").exists()
 
 
@@ -218,7 +291,9 @@ def test_a_model_whose_file_is_not_there_yet_may_be_written_down(written, tmp_pa
     shutil.copytree(ROOT / "config", tmp_path / "config")
     monkeypatch.chdir(tmp_path)
     with (tmp_path / "config/models.yaml").open("a") as registry:
-        registry.write("own: {source: timm, id: resnet18.a1_in1k, weights: file:checkpoints/own.pth}\n")
+        registry.write(
+            "own: {source: timm, id: resnet18.a1_in1k, weights: file:checkpoints/own.pth}\n"
+        )
     assert written("study: mine\nmodels: [own]\n")[0]["models"] == ["own"]
 
 
@@ -275,7 +350,9 @@ def test_every_key_of_params_yaml_is_commented_leaves_on_their_own_line():
             section = section if indent else (key,)
             trailing = re.search(r"(^|\s)# \S", rest)
             is_section = not indent and isinstance(PARAMS[key], dict)
-            (commented if trailing or (is_section and above.startswith("# ")) else bare).append(place)
+            (commented if trailing or (is_section and above.startswith("# ")) else bare).append(
+                place
+            )
         above = line
     assert sorted(commented + bare) == sorted(PLACES)
     assert bare == []
@@ -289,16 +366,30 @@ def test_a_key_that_lacks_a_letter_is_refused_with_the_nearest_valid_name(place)
         if (*place[:-1], wrong) in PLACES:
             continue
         message = refusal(renamed(place, wrong))
-        equally_near = {other[-1] for other in PLACES if other[:-1] == place[:-1] and other[-1][:cut] + other[-1][cut + 1 :] == wrong}
-        (meant,) = re.findall(rf"{re.escape('.'.join([*place[:-1], wrong]))}: unknown key; did you mean '(\w+)'\?", message)
+        equally_near = {
+            other[-1]
+            for other in PLACES
+            if other[:-1] == place[:-1] and other[-1][:cut] + other[-1][cut + 1 :] == wrong
+        }
+        (meant,) = re.findall(
+            rf"{re.escape('.'.join([*place[:-1], wrong]))}: unknown key; did you mean '(\w+)'\?",
+            message,
+        )
         assert key in equally_near and meant in equally_near
 
 
 def test_a_key_like_no_other_is_refused_with_the_valid_ones():
-    assert "data.zzzzzz: unknown key; valid keys are archives, classes, label_column, max_pixels" in refusal(changed({"data.zzzzzz": 1}))
+    assert (
+        "data.zzzzzz: unknown key; valid keys are archives, classes, label_column, max_pixels"
+        in refusal(changed({"data.zzzzzz": 1}))
+    )
 
 
-@given(st.sampled_from(SECTIONS), st.text(), st.none() | st.integers() | st.text() | st.lists(st.integers()))
+@given(
+    st.sampled_from(SECTIONS),
+    st.text(),
+    st.none() | st.integers() | st.text() | st.lists(st.integers()),
+)
 def test_any_additional_key_is_refused_in_any_section(section, key, value):
     study = copy.deepcopy(PARAMS)
     target = study[section[0]] if section else study
@@ -306,7 +397,11 @@ def test_any_additional_key_is_refused_in_any_section(section, key, value):
         return
     target[key] = value
     message = refusal(study)
-    assert message.startswith(str(InputError(f"params.yaml: {'.'.join([*section, key]) or '(whole file)'}: unknown key; ")))
+    assert message.startswith(
+        str(
+            InputError(f"params.yaml: {'.'.join([*section, key]) or '(whole file)'}: unknown key; ")
+        )
+    )
     assert "did you mean '" in message or "valid keys are " in message
 
 
@@ -314,8 +409,13 @@ def test_any_additional_key_is_refused_in_any_section(section, key, value):
 def test_no_key_may_be_missing_or_of_another_type(place):
     study = copy.deepcopy(PARAMS)
     del (study[place[0]] if len(place) == 2 else study)[place[-1]]
-    assert refusal(study) == f"params.yaml: {'.'.join(place)}: missing; every key must be written out: `singflow study params.yaml` does it"
-    assert f"params.yaml: {'.'.join(place)}" in refusal(changed({".".join(place): {"no": "mapping"}}))
+    assert (
+        refusal(study)
+        == f"params.yaml: {'.'.join(place)}: missing; every key must be written out: `singflow study params.yaml` does it"
+    )
+    assert f"params.yaml: {'.'.join(place)}" in refusal(
+        changed({".".join(place): {"no": "mapping"}})
+    )
 
 
 @pytest.mark.parametrize("place", ["translator.lambdas", "probe.alphas"])
@@ -326,14 +426,29 @@ def test_a_penalty_must_be_a_positive_finite_number(place, penalty):
 
 @pytest.mark.parametrize("folds", [1, -1, 2.0, "5", True, None])
 def test_folds_are_none_or_several(folds):
-    assert f"params.yaml: translator.folds: {folds!r} " in refusal(changed({"translator.folds": folds}))
+    assert f"params.yaml: translator.folds: {folds!r} " in refusal(
+        changed({"translator.folds": folds})
+    )
     for number, reference in itertools.product((0, 2, 1000), (None, "packaged")):
-        assert check(changed({"translator.folds": number, "translator.reference": reference}), "params.yaml").translator.folds == number
+        assert (
+            check(
+                changed({"translator.folds": number, "translator.reference": reference}),
+                "params.yaml",
+            ).translator.folds
+            == number
+        )
 
 
 def test_a_reference_is_another_study():
-    assert "is results/demo, the study itself: write reference: null" in refusal(changed({"translator.reference": "results/demo"}))
-    assert check(changed({"translator.reference": "results/other"}), "params.yaml").translator.reference == "results/other"
+    assert "is results/demo, the study itself: write reference: null" in refusal(
+        changed({"translator.reference": "results/demo"})
+    )
+    assert (
+        check(
+            changed({"translator.reference": "results/other"}), "params.yaml"
+        ).translator.reference
+        == "results/other"
+    )
 
 
 CONTROLS = PARAMS["controls"] | {"min_draws": 9, "max_draws": 8}
@@ -361,11 +476,21 @@ CONTROLS = PARAMS["controls"] | {"min_draws": 9, "max_draws": 8}
 )  # fmt: skip
 def test_a_value_out_of_its_limits_is_refused_at_its_place(changes):
     message = refusal(changed(changes))
-    assert f"params.yaml: {next(iter(changes)).removesuffix('.crop_area')}" in message and "unknown key" not in message
+    assert (
+        f"params.yaml: {next(iter(changes)).removesuffix('.crop_area')}" in message
+        and "unknown key" not in message
+    )
 
 
 @pytest.mark.parametrize(
-    ("written", "mend"), [("1e-5", "1.0e-5"), ("3e+4", "3.0e+4"), ("1e5", "1.0e+5"), ("1.5e5", "1.5e+5"), ("1E-5", "1.0e-5")]
+    ("written", "mend"),
+    [
+        ("1e-5", "1.0e-5"),
+        ("3e+4", "3.0e+4"),
+        ("1e5", "1.0e+5"),
+        ("1.5e5", "1.5e+5"),
+        ("1E-5", "1.0e-5"),
+    ],
 )
 def test_a_number_that_yaml_reads_as_text_is_refused_with_a_fix_that_works(tmp_path, written, mend):
     message = refusal_of_text(tmp_path, "- 0.001\n", f"- {written}\n")
@@ -380,19 +505,46 @@ def test_shard_ids_that_do_not_fit_are_refused_with_the_list_to_write(shards, sh
     message = refusal(changed({"extraction.shards": shards, "extraction.shard_ids": shard_ids}))
     listed = json.loads(re.search(r"write (\[.*\])", message)[1])
     assert listed == [f"{shard:05d}" for shard in range(shards)]
-    assert check(changed({"extraction.shards": shards, "extraction.shard_ids": listed}), "params.yaml").extraction.shards == shards
+    assert (
+        check(
+            changed({"extraction.shards": shards, "extraction.shard_ids": listed}), "params.yaml"
+        ).extraction.shards
+        == shards
+    )
 
 
 @pytest.mark.parametrize("place", ["study", "models", "spaces"])
 @pytest.mark.parametrize(
     "name",
-    ["a b", "a'b", 'a"b', "../x", "..", "a/b", "a;b", "$(x)", "`x`", "a\n", "a\nb", "-x", ".x", "", "a\\b", "a*", "é", "a{b}", "None"],
+    [
+        "a b",
+        "a'b",
+        'a"b',
+        "../x",
+        "..",
+        "a/b",
+        "a;b",
+        "$(x)",
+        "`x`",
+        "a\n",
+        "a\nb",
+        "-x",
+        ".x",
+        "",
+        "a\\b",
+        "a*",
+        "é",
+        "a{b}",
+        "None",
+    ],
 )
 def test_a_name_that_is_no_plain_file_name_is_refused_with_the_name(place, name):
     assert repr(name) in refusal(changed({place: name if place == "study" else [name]}))
 
 
-@pytest.mark.parametrize("name", ["timm/", "timm/../x", "timm/a b", "timm/timm/x", "hub/x.y", "timm/-x"])
+@pytest.mark.parametrize(
+    "name", ["timm/", "timm/../x", "timm/a b", "timm/timm/x", "hub/x.y", "timm/-x"]
+)
 def test_a_model_outside_the_registry_is_named_timm_and_a_plain_name(name):
     assert repr(name) in refusal(changed({"models": [name]}))
     models = [*PARAMS["models"], "timm/resnet18.a1_in1k"]
@@ -405,25 +557,47 @@ def test_a_compared_model_that_is_not_studied_is_refused_with_what_to_write():
         "comparison.models names efficientnet_lite0, which models does not list: write comparison.models: [timm/resnet18.a1_in1k]"
         in message
     )
-    assert "pictures.closeup is efficientnet_lite0, which models does not list: write closeup: timm/resnet18.a1_in1k" in message
-    changes = {"models": ["timm/resnet18.a1_in1k"], "comparison.models": [], "pictures.closeup": "timm/resnet18.a1_in1k"}
+    assert (
+        "pictures.closeup is efficientnet_lite0, which models does not list: write closeup: timm/resnet18.a1_in1k"
+        in message
+    )
+    changes = {
+        "models": ["timm/resnet18.a1_in1k"],
+        "comparison.models": [],
+        "pictures.closeup": "timm/resnet18.a1_in1k",
+    }
     check(changed(changes), "params.yaml")
 
 
-@pytest.mark.parametrize("generator", ["", "/srv/karlo", "checkpoints/../karlo", "checkpoints/a/b", "a/b/c", "karlo", "checkpoints/$(x)"])
+@pytest.mark.parametrize(
+    "generator",
+    [
+        "",
+        "/srv/karlo",
+        "checkpoints/../karlo",
+        "checkpoints/a/b",
+        "a/b/c",
+        "karlo",
+        "checkpoints/$(x)",
+    ],
+)
 def test_a_generator_is_a_hub_name_or_a_folder_of_checkpoints(generator):
     assert "pictures.generator" in refusal(changed({"pictures.generator": generator}))
     check(changed({"pictures.generator": "checkpoints/karlo"}), "params.yaml")
 
 
-@pytest.mark.parametrize("place", ["data.root", "data.table", "data.classes", "concepts.vocabulary"])
+@pytest.mark.parametrize(
+    "place", ["data.root", "data.table", "data.classes", "concepts.vocabulary"]
+)
 @pytest.mark.parametrize("path", ['a"b', "a$b", "$(x)", "a`b", "a\\b", "a\nb", "a\n", "a\x00", ""])
 def test_a_path_that_the_shell_would_read_is_refused_with_the_path(place, path):
     message = refusal(changed({place: path}))
     assert message.startswith(f"params.yaml: {place}: {path!r}") and "\n" not in message
 
 
-@pytest.mark.parametrize("path", ["my images", "it's", "größe/図", "../x", "/data/x", "a;b", "a&b", "~x", "a*"])
+@pytest.mark.parametrize(
+    "path", ["my images", "it's", "größe/図", "../x", "/data/x", "a;b", "a&b", "~x", "a*"]
+)
 def test_a_path_with_spaces_quotes_and_unicode_is_accepted(path):
     paths = {"data.root": path, "data.table": path, "concepts.vocabulary": path}
     study = check(changed({"data.source": "table"} | paths), "params.yaml")
@@ -431,13 +605,24 @@ def test_a_path_with_spaces_quotes_and_unicode_is_accepted(path):
 
 
 def test_a_path_of_windows_is_told_which_slash_to_write(tmp_path):
-    assert "write / for \\ (under WSL, C:\\ is /mnt/c/)" in refusal(changed({"data.root": "C:\\photos"}))
+    assert "write / for \\ (under WSL, C:\\ is /mnt/c/)" in refusal(
+        changed({"data.root": "C:\\photos"})
+    )
     (tmp_path / "params.yaml").write_text('data:\n  root: "C:\\photos"\n')
-    with pytest.raises(InputError, match=r"unknown escape character 'p'(.|\n)*: write / for \\ in paths"):
+    with pytest.raises(
+        InputError, match=r"unknown escape character 'p'(.|\n)*: write / for \\ in paths"
+    ):
         read_yaml(tmp_path / "params.yaml")
 
 
-HOMES = ["data.root", "data.table", "data.classes", "concepts.vocabulary", "prompts.cache", "translator.reference"]
+HOMES = [
+    "data.root",
+    "data.table",
+    "data.classes",
+    "concepts.vocabulary",
+    "prompts.cache",
+    "translator.reference",
+]
 
 
 def test_every_path_of_a_study_may_lie_in_the_home_folder(monkeypatch):
@@ -448,8 +633,15 @@ def test_every_path_of_a_study_may_lie_in_the_home_folder(monkeypatch):
         section, key = place.split(".")
         assert study[section][key] == checked[section][key] == "/users/ada/mine"
     assert sorted(changes) == sorted(HOMES) and expand_home(study) == []
-    sections = {name: getattr(field.annotation, "model_fields", {}) for name, field in Study.model_fields.items()}
-    fields = {f"{name}.{key}": f"{each.annotation} {each.metadata}" for name, section in sections.items() for key, each in section.items()}
+    sections = {
+        name: getattr(field.annotation, "model_fields", {})
+        for name, field in Study.model_fields.items()
+    }
+    fields = {
+        f"{name}.{key}": f"{each.annotation} {each.metadata}"
+        for name, section in sections.items()
+        for key, each in section.items()
+    }
     assert {place for place, words in fields.items() if "_shell_safe" in words} == set(HOMES)
     assert expand_home({"data": None, "prompts": {}, "concepts": {"vocabulary": 7}}) == []
 
@@ -462,29 +654,59 @@ def test_a_name_listed_twice_is_refused(place):
 
 def test_a_source_that_reads_a_table_needs_one():
     for source in ("table", "packaged"):
-        assert f"data.source {source} needs data.table" in refusal(changed({"data.source": source, "data.table": None}))
-    assert check(changed({"data.source": "folder", "data.table": None}), "params.yaml").data.table is None
+        assert f"data.source {source} needs data.table" in refusal(
+            changed({"data.source": source, "data.table": None})
+        )
+    assert (
+        check(changed({"data.source": "folder", "data.table": None}), "params.yaml").data.table
+        is None
+    )
 
 
 def test_a_folder_that_is_not_read_is_refused():
     message = refusal(changed({"data.root": "photos"}))
-    assert "data.root is photos, but data.source packaged studies the packaged images: write data.source: folder" in message
+    assert (
+        "data.root is photos, but data.source packaged studies the packaged images: write data.source: folder"
+        in message
+    )
 
 
 def test_the_rule_fixed_needs_a_rank():
-    assert "rule fixed needs a rank: write rank: <number>" in refusal(changed({"projector.rule": "fixed"}))
-    assert check(changed({"projector.rule": "fixed", "projector.rank": 0}), "params.yaml").projector.rank == 0
+    assert "rule fixed needs a rank: write rank: <number>" in refusal(
+        changed({"projector.rule": "fixed"})
+    )
+    assert (
+        check(
+            changed({"projector.rule": "fixed", "projector.rank": 0}), "params.yaml"
+        ).projector.rank
+        == 0
+    )
 
 
 def test_all_mistakes_are_listed_at_once():
-    lines = refusal(changed({"sed": 1, "threads": 0, "data.root": "$x", "extraction.shards": 2, "summary.min_r": 0})).splitlines()
+    lines = refusal(
+        changed(
+            {"sed": 1, "threads": 0, "data.root": "$x", "extraction.shards": 2, "summary.min_r": 0}
+        )
+    ).splitlines()
     assert len(lines) == 5
     for place in ("sed", "threads", "data.root", "extraction", "summary.min_r"):
         assert sum(line.startswith(f"params.yaml: {place}: ") for line in lines) == 1
 
 
 @pytest.mark.parametrize(
-    "content", [b"a: [1", b"a: 1\n b: 2", b"\xff\xfe", b"- a", b"text", b"", b"a: !!python/name:os.system", b"a: *b", b"\ta: 1"]
+    "content",
+    [
+        b"a: [1",
+        b"a: 1\n b: 2",
+        b"\xff\xfe",
+        b"- a",
+        b"text",
+        b"",
+        b"a: !!python/name:os.system",
+        b"a: *b",
+        b"\ta: 1",
+    ],
 )
 def test_a_file_that_is_no_yaml_mapping_is_refused_by_name(tmp_path, content):
     (tmp_path / "broken.yaml").write_bytes(content)
@@ -503,7 +725,9 @@ def test_a_key_written_twice_is_refused(tmp_path):
     assert "seed" in refusal_of_text(tmp_path, "threads: 1", "seed: 1\nthreads: 1")
 
 
-@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system", "!!python/object/new:os.system"])
+@pytest.mark.parametrize(
+    "tag", ["!!python/object/apply:os.system", "!!python/object/new:os.system"]
+)
 def test_python_objects_in_yaml_are_refused_and_not_executed(tmp_path, tag):
     victim = tmp_path / "executed"
     (tmp_path / "evil.yaml").write_text(f'study: {tag} ["touch {victim}"]\n', encoding="utf-8")
@@ -520,6 +744,9 @@ def test_a_study_that_changes_under_a_run_is_refused_by_its_jobs():
     own = plan(SINGFLOW_STUDY="another")
     assert own.returncode == 0, own.stdout
     job = plan("--mode", "subprocess", SINGFLOW_STUDY="another")
-    assert job.returncode == 1 and "it has changed since this run began: put params.yaml back" in job.stdout
+    assert (
+        job.returncode == 1
+        and "it has changed since this run began: put params.yaml back" in job.stdout
+    )
     of_the_run = plan("--mode", "subprocess")
     assert of_the_run.returncode == 0, of_the_run.stdout

@@ -36,10 +36,17 @@ def pack(path, members):
 def write_rows(path, images, labels, names=None, group=2, **columns):
     """Write a Parquet file as the library `datasets` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    cells = [each if isinstance(each, dict | None) else {"bytes": each, "path": f"{number}.png"} for number, each in enumerate(images)]
+    cells = [
+        each if isinstance(each, dict | None) else {"bytes": each, "path": f"{number}.png"}
+        for number, each in enumerate(images)
+    ]
     struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"image": pa.array(cells, struct), "label": labels, **columns})
-    label = {"_type": "ClassLabel", "names": names} if names else {"_type": "Value", "dtype": "int64"}
+    label = (
+        {"_type": "ClassLabel", "names": names} if names else {"_type": "Value", "dtype": "int64"}
+    )
     features = {"image": {"_type": "Image"}, "label": label}
-    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    table = table.replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}
+    )
     parquet.write_table(table, path, row_group_size=group)

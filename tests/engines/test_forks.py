@@ -92,7 +92,9 @@ def client(tmp_path):
         (tmp_path / "program.py").write_text(text)
         command = [sys.executable, "-IS", CLIENT, tmp_path / "socket", "program.py", *words]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, cwd=tmp_path, text=True, env=os.environ | {"WORD": "a b"}, **pipes, **options)
+        return subprocess.Popen(
+            command, cwd=tmp_path, text=True, env=os.environ | {"WORD": "a b"}, **pipes, **options
+        )
 
     return ask
 
@@ -111,17 +113,28 @@ def test_a_program_has_what_its_caller_has_with_or_without_a_server(start, clien
     for process, (out, err), loaded in zip((alone, forked), said, (False, True), strict=True):
         told = json.loads(out)
         assert process.returncode == 7 and err == "complaint\n"
-        assert told[1:] == [*expected, loaded, "given"], "what the server has loaded is there, and nothing else differs"
+        assert told[1:] == [*expected, loaded, "given"], (
+            "what the server has loaded is there, and nothing else differs"
+        )
         assert (told[0] == process.pid) is not loaded
     (used,) = map(json.loads, (tmp_path / "used").read_text().splitlines())
-    assert used["words"] == ["program.py", "x y", "--z"] and used["cpu_s"] > 0 and 1 < used["rss_mb"] < 1000
+    assert (
+        used["words"] == ["program.py", "x y", "--z"]
+        and used["cpu_s"] > 0
+        and 1 < used["rss_mb"] < 1000
+    )
 
 
 def test_what_a_program_took_is_told_at_once_and_not_piece_by_piece_among_lines_of_others(tmp_path):
     reader, writer = os.pipe2(os.O_DIRECT)  # which keeps apart what is written at once
     with os.fdopen(reader, "rb", buffering=0) as told:
         command = [sys.executable, "-Ps", SERVER, tmp_path / "socket", "0"]
-        server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=writer, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+        server = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=writer,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
         os.close(writer)
         until((tmp_path / "socket").exists)
         (tmp_path / "program.py").touch()
@@ -131,7 +144,9 @@ def test_what_a_program_took_is_told_at_once_and_not_piece_by_piece_among_lines_
         server.communicate(timeout=PATIENCE)
 
 
-def test_at_its_end_a_program_does_what_it_registered_and_not_what_the_server_did(start, client, tmp_path):
+def test_at_its_end_a_program_does_what_it_registered_and_not_what_the_server_did(
+    start, client, tmp_path
+):
     (tmp_path / "made.py").write_text(MADE)
     server = start(0, "logging.handlers", "multiprocessing.util", "made.py")
     process = client(LEAVES)
@@ -155,13 +170,17 @@ def test_another_process_group_starts_its_programs_itself(start, client):
 def loading(start, tmp_path):
     """A server that loads libraries until there is a file `loaded`."""
     slow = tmp_path / "slow.py"
-    slow.write_text("import os, time\nopen('began loading', 'w').close()\nwhile not os.path.exists('loaded'):\n    time.sleep(0.05)\n")
+    slow.write_text(
+        "import os, time\nopen('began loading', 'w').close()\nwhile not os.path.exists('loaded'):\n    time.sleep(0.05)\n"
+    )
     server = start(0, str(slow), "fractions")
     until((tmp_path / "began loading").exists)
     return server
 
 
-def test_programs_wait_while_libraries_are_loaded_and_one_that_is_ended_meanwhile_harms_none(loading, client, tmp_path):
+def test_programs_wait_while_libraries_are_loaded_and_one_that_is_ended_meanwhile_harms_none(
+    loading, client, tmp_path
+):
     waiting, ended = client(TELL), client(TELL)
     with pytest.raises(subprocess.TimeoutExpired):
         ended.wait(0.5)
@@ -173,7 +192,9 @@ def test_programs_wait_while_libraries_are_loaded_and_one_that_is_ended_meanwhil
     assert json.loads(later.communicate("", timeout=PATIENCE)[0])[0] != later.pid
 
 
-def test_a_server_that_is_ended_while_it_loads_ends_and_programs_run_alone(loading, client, tmp_path):
+def test_a_server_that_is_ended_while_it_loads_ends_and_programs_run_alone(
+    loading, client, tmp_path
+):
     waiting = client(TELL)
     loading.stdin.close()
     (tmp_path / "loaded").touch()
@@ -210,7 +231,9 @@ def test_a_program_ends_with_its_client_and_the_server_after_the_last_one(start,
     with pytest.raises(subprocess.TimeoutExpired):
         server.wait(0.5)
     late = client(TELL)
-    assert json.loads(late.communicate("", timeout=PATIENCE)[0])[0] == late.pid, "nothing new is begun"
+    assert json.loads(late.communicate("", timeout=PATIENCE)[0])[0] == late.pid, (
+        "nothing new is begun"
+    )
     (tmp_path / "go").touch()
     assert last.wait(PATIENCE) == 0 and server.wait(PATIENCE) == 0
 
@@ -219,7 +242,9 @@ def test_the_benchmark_of_a_step_is_that_of_its_fork(snakemake_project):
     paths = sorted((snakemake_project.folder / "results/demo/benchmarks").rglob("*.tsv"))
     rows = [next(csv.DictReader(path.read_text().splitlines(), delimiter="\t")) for path in paths]
     forks = [row for row in rows if row["max_uss"] == "NA"]
-    assert len(forks) > FEWEST and all(float(row["max_rss"]) > 100 and float(row["cpu_time"]) > 0 for row in forks)
+    assert len(forks) > FEWEST and all(
+        float(row["max_rss"]) > 100 and float(row["cpu_time"]) > 0 for row in forks
+    )
 
 
 PLOTS = ["plot_concepts", "plot_controls", "plot_scores", "plot_labels", "plot_null_validation", "plot_pictures", "plot_probes",
@@ -236,18 +261,29 @@ WAITS = """
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_of_forks_that_is_told_to_end_ends_them_with_a_word(snakemake_project, tmp_path, number):
+def test_a_run_of_forks_that_is_told_to_end_ends_them_with_a_word(
+    snakemake_project, tmp_path, number
+):
     project = snakemake_project.copy(tmp_path / "run")
     for step in PLOTS:
         script = project.folder / f"scripts/{step}.py"
-        text, count = re.subn(r"^def main.*\n", lambda main: main[0] + WAITS, script.read_text(), flags=re.MULTILINE)
+        text, count = re.subn(
+            r"^def main.*\n", lambda main: main[0] + WAITS, script.read_text(), flags=re.MULTILINE
+        )
         assert count == 1
         script.write_text(text)
     (tmp_path / "tmp").mkdir()
     variables = project.environment(warm_start=False, TMPDIR=str(tmp_path / "tmp"))
     command = ["singflow", "run", "--cores", "1", "--", "--forcerun", *PLOTS]
     with (tmp_path / "said").open("w+") as said:
-        process = subprocess.Popen(command, cwd=project.folder, env=variables, stdout=said, stderr=said, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=project.folder,
+            env=variables,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
         until(lambda: process.poll() is not None or any((tmp_path / "tmp").glob("*/socket")))
         (project.folder / "loaded").touch()
         until(lambda: process.poll() is not None or (project.folder / "began").exists())
@@ -265,4 +301,6 @@ def test_a_run_of_forks_that_is_told_to_end_ends_them_with_a_word(snakemake_proj
 
 
 def test_programs_of_the_tests_can_be_started():
-    assert all(os.access(path, os.X_OK) for path in (FOLDER / "bin").iterdir()), "else a slower one of the same name is"
+    assert all(os.access(path, os.X_OK) for path in (FOLDER / "bin").iterdir()), (
+        "else a slower one of the same name is"
+    )

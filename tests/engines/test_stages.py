@@ -20,30 +20,47 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 SCALARS = st.one_of(TEXTS, st.integers(), st.floats(allow_nan=False), st.none())
 
 
-@given(st.dictionaries(st.from_regex("[a-z_]{1,8}", fullmatch=True), st.one_of(SCALARS, st.lists(SCALARS))))
+@given(
+    st.dictionaries(
+        st.from_regex("[a-z_]{1,8}", fullmatch=True), st.one_of(SCALARS, st.lists(SCALARS))
+    )
+)
 def test_flags_are_spelled_as_dvc_spells_them(values):
     assert spell(values) == to_str(values)
 
 
 @given(st.lists(TEXTS, min_size=1))
 def test_texts_reach_a_step_through_the_shell_as_they_are(texts):
-    said = subprocess.run(["bash", "-c", "printf '%s\\0' " + spell({"texts": texts})], check=True, capture_output=True).stdout
+    said = subprocess.run(
+        ["bash", "-c", "printf '%s\\0' " + spell({"texts": texts})], check=True, capture_output=True
+    ).stdout
     assert said.decode().split("\0")[:-1] == ["--texts", *texts]
 
 
 def test_placeholders_are_their_keys():
     study = placeholders(Study)
     assert at(study, "data.root") == "$(data.root)" and at(study, "study") == "$(study)"
-    assert at(study, "models") == at(study, "comparison.models") == ["$(item.model)"] and at(study, "extraction.shard_ids") == [
-        "$(item.shard)"
-    ]
+    assert at(study, "models") == at(study, "comparison.models") == ["$(item.model)"] and at(
+        study, "extraction.shard_ids"
+    ) == ["$(item.shard)"]
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_gives_the_same_stages_which_are_those_in_git(tmp_path, name):
-    for each in ("Snakefile", "rules", "src", "scripts", "config", "report", "profiles", "checkpoints"):
+    for each in (
+        "Snakefile",
+        "rules",
+        "src",
+        "scripts",
+        "config",
+        "report",
+        "profiles",
+        "checkpoints",
+    ):
         (tmp_path / each).symlink_to(ROOT / each)
-    (tmp_path / "params.yaml").write_text(render(complete(read_yaml(ROOT / f"config/studies/{name}.yaml"))))
+    (tmp_path / "params.yaml").write_text(
+        render(complete(read_yaml(ROOT / f"config/studies/{name}.yaml")))
+    )
     (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
     assert pipeline(tmp_path / "dvc.yaml") == (ROOT / "dvc.yaml").read_text()
 
@@ -54,15 +71,22 @@ def test_stages_that_are_not_the_rules_are_told_and_written_anew(tmp_path):
     project.edit("dvc.yaml", "  fit_translator:", "  fit_translater:")
     project.edit("dvc.yaml", "title: Models", "title: Mine")
     refused = project.run("python", "-m", "singflow.engines.stages", "--check", check=False)
-    assert refused.returncode == 1 and "dvc.yaml: is not what the rules say: `make dvc.yaml` writes it" in refused.stdout
+    assert (
+        refused.returncode == 1
+        and "dvc.yaml: is not what the rules say: `make dvc.yaml` writes it" in refused.stdout
+    )
     project.run("python", "-m", "singflow.engines.stages")
-    assert file.read_text() == right.replace("title: Models", "title: Mine"), "what is written by hand stays"
+    assert file.read_text() == right.replace("title: Models", "title: Mine"), (
+        "what is written by hand stays"
+    )
 
 
 def test_every_stage_runs_its_script_and_depends_on_its_code():
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     first, *others = stages
-    assert stages[first]["always_changed"] and {path.stem for path in (ROOT / "scripts").glob("*.py")} == set(stages)
+    assert stages[first]["always_changed"] and {
+        path.stem for path in (ROOT / "scripts").glob("*.py")
+    } == set(stages)
     needing = ("fit_translator", "train_translator", "measure_evidence", "measure_head_extension")
     for name in others:
         body = stages[name].get("do", stages[name])

@@ -17,13 +17,26 @@ import signal
 import sys
 from contextlib import suppress
 
-CHANGES = {"os.rename", "os.remove", "os.link", "os.symlink", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree"}
+CHANGES = {
+    "os.rename",
+    "os.remove",
+    "os.link",
+    "os.symlink",
+    "os.mkdir",
+    "os.rmdir",
+    "os.truncate",
+    "shutil.rmtree",
+}
 command = " ".join(sys.orig_argv)
 
 
 def ancestors():
     """This process' ancestors within its session, the nearest first; above a fork, what asked for it and its ancestors."""
-    found, process, clients = [], os.getpid(), list(map(int, os.environ.get("SINGFLOW_WARM_CLIENTS", "").split()))
+    found, process, clients = (
+        [],
+        os.getpid(),
+        list(map(int, os.environ.get("SINGFLOW_WARM_CLIENTS", "").split())),
+    )
     while True:
         with open(f"/proc/{process}/stat") as file:  # noqa: PTH123 (few imports)
             above = int(file.read().rpartition(")")[2].split()[1])
@@ -44,9 +57,15 @@ def on(event, arguments):
             return
     elif event not in CHANGES:
         return
-    path = next((os.fsdecode(each) for each in arguments if isinstance(each, str | bytes | os.PathLike)), "")
+    path = next(
+        (os.fsdecode(each) for each in arguments if isinstance(each, str | bytes | os.PathLike)), ""
+    )
     if "EVENTS" in os.environ:
-        handle = os.open(os.environ["EVENTS"], os.O_CREAT | os.O_APPEND | os.O_WRONLY) if path != os.environ["EVENTS"] else None
+        handle = (
+            os.open(os.environ["EVENTS"], os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+            if path != os.environ["EVENTS"]
+            else None
+        )
         if handle is not None:
             os.write(handle, f"{command[:200]}\t{event}\t{path}\n".encode())
             os.close(handle)
@@ -58,10 +77,16 @@ def on(event, arguments):
     with suppress(FileNotFoundError):
         os.unlink(fault["once"])  # noqa: PTH108 (few imports)
         if fault["cut"]:
-            newest = max(glob.glob(fault["cut"], recursive=True, include_hidden=True), key=os.path.getmtime)  # noqa: PTH207 (few imports)
+            newest = max(
+                glob.glob(fault["cut"], recursive=True, include_hidden=True), key=os.path.getmtime
+            )
             os.truncate(newest, os.path.getsize(newest) // 2)  # noqa: PTH202 (few imports)
         family = [*reversed(ancestors()), os.getpid()]
-        kill, numbers = (os.kill, family[:-1]) if fault["orphans"] else (os.killpg, list(dict.fromkeys(map(os.getpgid, family))))
+        kill, numbers = (
+            (os.kill, family[:-1])
+            if fault["orphans"]
+            else (os.killpg, list(dict.fromkeys(map(os.getpgid, family))))
+        )
         for number in numbers:
             with suppress(ProcessLookupError):  # the server was faster
                 kill(number, signal.SIGKILL)

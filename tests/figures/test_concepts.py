@@ -33,9 +33,15 @@ def scan(seed, labels=LABELS, concepts=30, n=4):
 
 def study(models, spaces="s", **options):
     names = [f"timm/model_{number}" for number in range(models)]
-    rows = [{"space": s, "model": m, "marks": "" if m == names[0] else "weak translator", "null_dim": 9} for s in spaces for m in names]
+    rows = [
+        {"space": s, "model": m, "marks": "" if m == names[0] else "weak translator", "null_dim": 9}
+        for s in spaces
+        for m in names
+    ]
     table = pd.DataFrame(rows)
-    return {s: {m: scan(number, **options) for number, m in enumerate(names)} for s in spaces}, table
+    return {
+        s: {m: scan(number, **options) for number, m in enumerate(names)} for s in spaces
+    }, table
 
 
 def cues(rows=()):
@@ -55,9 +61,14 @@ def titles(figure):
 
 
 @pytest.mark.parametrize(("models", "spaces"), [(1, "s"), (2, "s"), (16, "st")])
-def test_figures_are_written_twice_with_the_same_bytes_and_are_not_clipped(tmp_path, models, spaces):
+def test_figures_are_written_twice_with_the_same_bytes_and_are_not_clipped(
+    tmp_path, models, spaces
+):
     scans, table = study(models, spaces, concepts=8)
-    for name, draw in {"5": lambda: fig5(scans, table, LABELS[1], 3), "15": lambda: fig15(scans, table, cues(), LABELS, 5)}.items():
+    for name, draw in {
+        "5": lambda: fig5(scans, table, LABELS[1], 3),
+        "15": lambda: fig15(scans, table, cues(), LABELS, 5),
+    }.items():
         digests = set()
         for attempt in "ab":
             png, pdf = tmp_path / f"{attempt}{name}.png", tmp_path / f"{attempt}{name}.pdf"
@@ -65,23 +76,35 @@ def test_figures_are_written_twice_with_the_same_bytes_and_are_not_clipped(tmp_p
             digests.add(hashlib.sha256(png.read_bytes() + pdf.read_bytes()).hexdigest())
         assert len(digests) == 1, name
         pixels = np.asarray(Image.open(png).convert("L"))
-        assert (np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]) == 255).all(), name
+        assert (
+            np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]) == 255
+        ).all(), name
 
 
 def test_more_than_six_models_become_one_table_a_space_ranked_by_the_mean_over_models():
     scans, table = study(7)
     figure = fig5(scans, table, "goose", 4)
-    score = pd.DataFrame({m: scan.query("label == 'goose'").set_index("concept")["as_mean"] for m, scan in scans["s"].items()})
+    score = pd.DataFrame(
+        {
+            m: scan.query("label == 'goose'").set_index("concept")["as_mean"]
+            for m, scan in scans["s"].items()
+        }
+    )
     ranked = (score - score.mean()).abs().mean(axis=1).sort_values()
     (axes,) = panels(figure)
     assert shown(axes) == [*ranked.index[:4], *ranked.index[-4:]]
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["model_0", *(f"model_{i} (weak translator)" for i in range(1, 7))]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == [
+        "model_0",
+        *(f"model_{i} (weak translator)" for i in range(1, 7)),
+    ]
     cells = axes.collections[0].get_array()
     for column, model in enumerate(scans["s"]):
         mine = scans["s"][model].query("label == 'goose'").set_index("concept").loc[shown(axes)]
         whole = scans["s"][model].query("label == 'goose'")["as_mean"]
         np.testing.assert_allclose(cells[:, column], mine["as_mean"] - whole.mean())
-        texts = [text.get_text() for text in axes.texts if round(text.get_position()[0] - 0.5) == column]
+        texts = [
+            text.get_text() for text in axes.texts if round(text.get_position()[0] - 0.5) == column
+        ]
         assert texts == [f"{angle:.0f}" for angle in mine["angle_mean"]]
     plt.close(figure)
 
@@ -106,16 +129,22 @@ def test_the_nearest_concepts_are_shown_nearest_first_with_their_spread_and_scor
     scans, table = study(2)
     figure = fig15(scans, table, cues(), LABELS, 6)
     assert [title.splitlines()[:2] for title in titles(figure)] == [
-        [f"{label}, 4 images", name] for label in LABELS for name in ("model_0", "model_1 (weak translator)")
+        [f"{label}, 4 images", name]
+        for label in LABELS
+        for name in ("model_0", "model_1 (weak translator)")
     ]
     axes = panels(figure)[3]
-    mine = scans["s"]["timm/model_1"].query("label == @LABELS[1]").sort_values("angle_mean").iloc[:6]
+    mine = (
+        scans["s"]["timm/model_1"].query("label == @LABELS[1]").sort_values("angle_mean").iloc[:6]
+    )
     assert shown(axes) == list(mine["concept"])
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
     dots = axes.collections[1]
     np.testing.assert_allclose(dots.get_offsets(), np.column_stack([mine["angle_mean"], range(6)]))
     whiskers = [segment[:, 0] for segment in axes.collections[0].get_segments()]
-    np.testing.assert_allclose(whiskers, np.column_stack([mine["angle_mean"] - 1, mine["angle_mean"] + 1]))
+    np.testing.assert_allclose(
+        whiskers, np.column_stack([mine["angle_mean"] - 1, mine["angle_mean"] + 1])
+    )
     red, _, blue, _ = dots.get_facecolors().T
     whole = scans["s"]["timm/model_1"].query("label == @LABELS[1]")["as_mean"]
     assert ((red > blue) == (mine["as_mean"] > whole.mean())).all()
@@ -124,9 +153,13 @@ def test_the_nearest_concepts_are_shown_nearest_first_with_their_spread_and_scor
 
 def test_candidates_are_marked_in_their_own_panel_alone():
     scans, table = study(2)
-    nearest = scans["s"]["timm/model_0"].query("label == 'goose'").sort_values("angle_mean")["concept"]
+    nearest = (
+        scans["s"]["timm/model_0"].query("label == 'goose'").sort_values("angle_mean")["concept"]
+    )
     marked = [("s", "timm/model_0", "goose", nearest.iloc[place]) for place in (1, 3)]
-    figure = fig15(scans, table, cues([*marked, ("t", "timm/model_1", "goose", "concept 0")]), ["goose"], 5)
+    figure = fig15(
+        scans, table, cues([*marked, ("t", "timm/model_1", "goose", "concept 0")]), ["goose"], 5
+    )
     first, second = panels(figure)
     assert list(first.collections[2].get_offsets()[:, 1]) == [1, 3]
     assert len(second.collections[2].get_offsets()) == 0
@@ -146,7 +179,9 @@ def test_eight_panels_are_shown_and_the_rest_is_named():
     plt.close(figure)
     scans, table = study(1, labels=[f"label {number}" for number in range(9)], concepts=3)
     figure = fig15(scans, table, cues(), [f"label {number}" for number in range(9)], 4)
-    assert len(panels(figure)) == 8 and figure.get_supxlabel().startswith("Not shown: labels label 8.")
+    assert len(panels(figure)) == 8 and figure.get_supxlabel().startswith(
+        "Not shown: labels label 8."
+    )
     plt.close(figure)
     figure = fig15(scans, table, cues(), ["label 0"], 4)
     assert figure.get_supxlabel() == ""
@@ -156,19 +191,30 @@ def test_eight_panels_are_shown_and_the_rest_is_named():
 def test_one_image_and_three_concepts_can_be_drawn():
     scans, table = study(1, n=1, concepts=3)
     for figure in (fig15(scans, table, cues(), ["goose"], 40), fig5(scans, table, "goose", 8)):
-        assert any("goose, 1 image" in text.get_text() and "images" not in text.get_text() for text in figure.findobj(plt.Text))
+        assert any(
+            "goose, 1 image" in text.get_text() and "images" not in text.get_text()
+            for text in figure.findobj(plt.Text)
+        )
         plt.close(figure)
 
 
 def test_labels_with_most_images_are_chosen_with_ties_by_name_unless_others_are_wanted():
-    block = pd.DataFrame({"label": ["b", "b", "a", "c", "d"], "n": [2, 2, 2, 3, 1]}).astype({"label": "category"})
+    block = pd.DataFrame({"label": ["b", "b", "a", "c", "d"], "n": [2, 2, 2, 3, 1]}).astype(
+        {"label": "category"}
+    )
     assert choose_labels(block, [], 2, "plot_concept_scans.labels") == ["c", "a"]
     assert choose_labels(block, ["d", "b"], 2, "plot_concept_scans.labels") == ["d", "b"]
 
 
 def test_an_unknown_label_is_refused_with_the_nearest():
     block = pd.DataFrame({"label": ["goose", "jeep"], "n": 1})
-    with pytest.raises(InputError, match=r"plot_concept_scans.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)"):
+    with pytest.raises(
+        InputError,
+        match=r"plot_concept_scans.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)",
+    ):
         choose_labels(block, ["jeep", "goosse"], 2, "plot_concept_scans.labels")
-    with pytest.raises(InputError, match=r"plot_concepts.label: no image has the label 'xylophone' \(tables/labels.csv lists them\)"):
+    with pytest.raises(
+        InputError,
+        match=r"plot_concepts.label: no image has the label 'xylophone' \(tables/labels.csv lists them\)",
+    ):
         choose_labels(block, ["xylophone"], 1, "plot_concepts.label")

@@ -18,14 +18,30 @@ LABELS = ["goose", "a label with <b>, $x$ and a rather long name", "jeep"]
 def scores(seed, n=60):
     generator = np.random.default_rng(seed)
     return pd.DataFrame(
-        {"label": np.array(LABELS)[np.arange(n) % 3], "as_deg": generator.normal(size=n), "is_deg": generator.gamma(8, size=n)}
+        {
+            "label": np.array(LABELS)[np.arange(n) % 3],
+            "as_deg": generator.normal(size=n),
+            "is_deg": generator.gamma(8, size=n),
+        }
     )
 
 
 @pytest.fixture
 def table():
-    columns = ["is_mean", "is_low", "is_high", "as_abs_mean", "as_abs_low", "as_abs_high", "is_per_as", "is_per_as_low", "is_per_as_high"]
-    scores = dict(zip(columns, [8, 7, 9, 1, 0.8, 1.2, 8, 6, 10], strict=True)) | {"floor_is_mean": 5}
+    columns = [
+        "is_mean",
+        "is_low",
+        "is_high",
+        "as_abs_mean",
+        "as_abs_low",
+        "as_abs_high",
+        "is_per_as",
+        "is_per_as_low",
+        "is_per_as_high",
+    ]
+    scores = dict(zip(columns, [8, 7, 9, 1, 0.8, 1.2, 8, 6, 10], strict=True)) | {
+        "floor_is_mean": 5
+    }
     facts = {"marks": "weak translator", "null_dim": 9}
     rows = [{"space": s, "model": m, **facts, **scores} for s in "st" for m in "mn"]
     return pd.DataFrame(rows)
@@ -53,7 +69,14 @@ def control_tables(models, spaces="s", null_dim=280):
     """What tables/controls.csv and models.csv hold for some models."""
     ends = ["", "_low", "_high"]
     excess = [
-        {"space": s, "model": m, "dimension": d, "own": d == null_dim, "is_deg_null": d / 40, "is_deg_random": d / 30 + i / 4}
+        {
+            "space": s,
+            "model": m,
+            "dimension": d,
+            "own": d == null_dim,
+            "is_deg_null": d / 40,
+            "is_deg_random": d / 30 + i / 4,
+        }
         | {
             f"{score}_excess_random{end}": value
             for score in ("is_deg", "as_abs_deg")
@@ -64,7 +87,12 @@ def control_tables(models, spaces="s", null_dim=280):
         for d in (8, 24, 280)
     ]
     table = [
-        {"space": s, "model": m, "marks": "weak translator, known zero" if i == 1 else "", "null_dim": null_dim}
+        {
+            "space": s,
+            "model": m,
+            "marks": "weak translator, known zero" if i == 1 else "",
+            "null_dim": null_dim,
+        }
         for s in spaces
         for i, m in enumerate(models)
     ]
@@ -78,12 +106,22 @@ def test_the_controls_show_every_model_by_its_excess_and_its_dimensions():
     figure.canvas.draw()
     for axes in (figure.axes[0], figure.axes[2]):
         assert [tick.get_text().split("\n")[0] for tick in axes.get_yticklabels()] == models
-        boxes = sorted((tick.get_window_extent() for tick in axes.get_yticklabels()), key=lambda box: box.y0)
+        boxes = sorted(
+            (tick.get_window_extent() for tick in axes.get_yticklabels()), key=lambda box: box.y0
+        )
         assert all(lower.y1 <= upper.y0 for lower, upper in itertools.pairwise(boxes))
     lines = [line for line in figure.axes[1].lines if line.get_linestyle() == "-"]
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(lines) == 16
-    assert all(list(line.get_xdata()) == [8, 24, 280] and list(line.get_ydata()) == [0.2, 0.6, 7.0] for line in lines)
-    assert figure.axes[0].get_yticklabels()[1].get_text().startswith("a_classifier_1\n(weak translator, known zero)")
+    assert all(
+        list(line.get_xdata()) == [8, 24, 280] and list(line.get_ydata()) == [0.2, 0.6, 7.0]
+        for line in lines
+    )
+    assert (
+        figure.axes[0]
+        .get_yticklabels()[1]
+        .get_text()
+        .startswith("a_classifier_1\n(weak translator, known zero)")
+    )
     plt.close(figure)
 
 
@@ -91,7 +129,10 @@ def test_a_model_without_null_space_is_named_and_left_out_of_the_controls(tmp_pa
     excess, table = control_tables(["m", "n"])
     table.loc[table["model"] == "n", "null_dim"] = 0
     figure = controls(["s"], ["m", "n"], excess[excess["model"] == "m"], table)
-    assert "no null space: n" in figure.axes[0].get_xlabel() and len(figure.axes[0].get_yticklabels()) == 1
+    assert (
+        "no null space: n" in figure.axes[0].get_xlabel()
+        and len(figure.axes[0].get_yticklabels()) == 1
+    )
     save(figure, tmp_path / "a.png", tmp_path / "a.pdf")
     figure = controls(["s"], ["m", "n"], excess[:0], table.assign(null_dim=0))
     assert figure.axes[0].texts[0].get_text() == "no model has a null space"
@@ -103,8 +144,12 @@ def test_a_floor_is_drawn_where_it_is_known(table):
     for floors, drawn in (([5.0, np.nan], [5.0]), ([np.nan, np.nan], [])):
         rows = table[table["space"] == "s"].assign(floor_is_mean=floors)
         bars = fig3(both, rows).axes[1]
-        assert [x for line in bars.lines if line.get_label() == FLOOR for x in line.get_xdata()] == drawn
-        assert [text.get_text() for text in bars.get_legend().get_texts()].count(FLOOR) == len(drawn)
+        assert [
+            x for line in bars.lines if line.get_label() == FLOOR for x in line.get_xdata()
+        ] == drawn
+        assert [text.get_text() for text in bars.get_legend().get_texts()].count(FLOOR) == len(
+            drawn
+        )
     plt.close("all")
 
 
@@ -131,7 +176,12 @@ def test_figures_are_written_twice_with_the_same_bytes_and_without_dates(tmp_pat
         digests = set()
         for attempt in "ab":
             save(draw(), tmp_path / f"{attempt}/{name}.png", tmp_path / f"{attempt}/{name}.pdf")
-            digests.add(tuple(hashlib.sha256((tmp_path / f"{attempt}/{name}.{kind}").read_bytes()).hexdigest() for kind in ("png", "pdf")))
+            digests.add(
+                tuple(
+                    hashlib.sha256((tmp_path / f"{attempt}/{name}.{kind}").read_bytes()).hexdigest()
+                    for kind in ("png", "pdf")
+                )
+            )
         assert len(digests) == 1, name
         assert b"CreationDate" not in (tmp_path / f"a/{name}.pdf").read_bytes()
         pixels = np.asarray(Image.open(tmp_path / f"a/{name}.png").convert("L"))
@@ -174,7 +224,10 @@ def test_fig4_shows_the_wanted_labels_and_refuses_one_that_no_image_has(table):
     assert sorted(tick.get_text() for tick in figure.axes[0].get_yticklabels()) == ["goose", "jeep"]
     assert "2 chosen labels of 3" in figure.get_supxlabel()
     plt.close(figure)
-    with pytest.raises(InputError, match=r"plot_labels.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)"):
+    with pytest.raises(
+        InputError,
+        match=r"plot_labels.labels: no image has the label 'goosse' \(did you mean 'goose'\?\)",
+    ):
         fig4(both, table, ["jeep", "goosse"])
 
 
@@ -185,18 +238,30 @@ def test_sixteen_models_are_told_apart_and_their_names_do_not_overlap(table):
     figure = fig3({"s": {name: scores(number) for number, name in enumerate(names)}}, many)
     figure.canvas.draw()
     points = [each for each in figure.axes[0].collections if len(each.get_offsets()) > 1]
-    looks = {(tuple(each.get_facecolor()[0][:3]), each.get_paths()[0].vertices.tobytes()) for each in points}
+    looks = {
+        (tuple(each.get_facecolor()[0][:3]), each.get_paths()[0].vertices.tobytes())
+        for each in points
+    }
     assert len(looks) == 16
-    boxes = sorted((tick.get_window_extent() for tick in figure.axes[1].get_yticklabels()), key=lambda box: box.y0)
+    boxes = sorted(
+        (tick.get_window_extent() for tick in figure.axes[1].get_yticklabels()),
+        key=lambda box: box.y0,
+    )
     assert all(lower.y1 <= upper.y0 for lower, upper in itertools.pairwise(boxes))
     plt.close(figure)
 
 
 def test_a_name_carries_the_marks_of_its_model_and_of_the_space_where_they_differ(table):
     rows = table.assign(model="timm/" + table["model"]).set_index("model")
-    assert caption("timm/m", rows) == "m (weak translator)" and caption("timm/m", rows, "\n") == "m\n(weak translator)"
+    assert (
+        caption("timm/m", rows) == "m (weak translator)"
+        and caption("timm/m", rows, "\n") == "m\n(weak translator)"
+    )
     assert caption("timm/m", rows.assign(marks="")) == "m"
     assert caption("timm/m", rows.assign(marks=["known zero", "", "", ""])) == "m (known zero in s)"
     figure = fig3({"s": {"m": scores(0), "n": scores(1)}}, table)
-    assert [tick.get_text() for tick in figure.axes[1].get_yticklabels()] == ["m\n(weak translator)", "n\n(weak translator)"]
+    assert [tick.get_text() for tick in figure.axes[1].get_yticklabels()] == [
+        "m\n(weak translator)",
+        "n\n(weak translator)",
+    ]
     plt.close(figure)

@@ -17,7 +17,14 @@ def effects(seed, n=20):
     generator = np.random.default_rng(seed)
     kinds = np.tile(PERTURBATIONS, n)
     change = np.array([SIZES[kind] for kind in kinds]) * generator.uniform(0.5, 2, len(kinds))
-    frame = pd.DataFrame({"image_id": np.repeat(np.arange(n), 3), "perturbation": kinds, "norm": 1.0, "logit_change": change})
+    frame = pd.DataFrame(
+        {
+            "image_id": np.repeat(np.arange(n), 3),
+            "perturbation": kinds,
+            "norm": 1.0,
+            "logit_change": change,
+        }
+    )
     return frame.assign(top1_changed=change > 10, softmax_change=np.minimum(change / 20, 1))
 
 
@@ -26,12 +33,21 @@ def nothing(frame):
 
 
 def tabulate(models):
-    rows = [summarize_validation(each, 0.9).assign(model=model, null_dim=int(each["norm"].any())) for model, each in models.items()]
+    rows = [
+        summarize_validation(each, 0.9).assign(model=model, null_dim=int(each["norm"].any()))
+        for model, each in models.items()
+    ]
     return pd.concat(rows)
 
 
 def draw(models):
-    marks = pd.DataFrame([{"space": s, "model": model, "marks": "known zero" * (model == "n")} for model in models for s in "st"])
+    marks = pd.DataFrame(
+        [
+            {"space": s, "model": model, "marks": "known zero" * (model == "n")}
+            for model in models
+            for s in "st"
+        ]
+    )
     figure = fig9(models, tabulate(models), marks, 0.9)
     figure.canvas.draw()
     return figure
@@ -52,14 +68,21 @@ def test_all_marks_lie_inside_the_axes_and_all_text_inside_the_figure(tmp_path, 
     figure = draw(models)
     for axes in figure.axes:
         (left, right), (low, high) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
-        marks = np.concatenate([line.get_xydata() for line in axes.lines if line.get_transform() == axes.transData])
+        marks = np.concatenate(
+            [line.get_xydata() for line in axes.lines if line.get_transform() == axes.transData]
+        )
         assert ((marks >= [left, low]) & (marks <= [right, high])).all()
         assert np.isfinite(marks).all()
-        boxes = sorted((tick.get_window_extent() for tick in axes.get_xticklabels()), key=lambda box: box.x0)
+        boxes = sorted(
+            (tick.get_window_extent() for tick in axes.get_xticklabels()), key=lambda box: box.x0
+        )
         assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
     labels = [axes.xaxis.label.get_window_extent() for axes in figure.axes]
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(labels))
-    boxes = sorted((tick.get_window_extent() for tick in figure.axes[0].get_yticklabels()), key=lambda box: box.y0)
+    boxes = sorted(
+        (tick.get_window_extent() for tick in figure.axes[0].get_yticklabels()),
+        key=lambda box: box.y0,
+    )
     assert all(lower.y1 <= upper.y0 for lower, upper in itertools.pairwise(boxes))
     save(figure, tmp_path / "a.png", tmp_path / "a.pdf")
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("L"))
@@ -69,17 +92,25 @@ def test_all_marks_lie_inside_the_axes_and_all_text_inside_the_figure(tmp_path, 
 def test_medians_and_shares_stand_where_the_table_says():
     models = {"m": effects(0), "n": effects(1)}
     table, figure = tabulate(models), draw(models)
-    markers = [sorted(line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1) for axes in figure.axes]
+    markers = [
+        sorted(line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1)
+        for axes in figure.axes
+    ]
     np.testing.assert_allclose(markers[0], sorted(table["logit_change_median"]))
     np.testing.assert_allclose(markers[2], sorted(100 * table["top1_changed_share"]))
-    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["m", "n\n(known zero)"]
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == [
+        "m",
+        "n\n(known zero)",
+    ]
     plt.close(figure)
 
 
 def test_an_exact_zero_has_its_own_mark_left_of_every_other_value():
     figure = draw({"m": effects(0), "flat": nothing(effects(1))})
     axes = figure.axes[0]
-    ticks = dict(zip([tick.get_text() for tick in axes.get_xticklabels()], axes.get_xticks(), strict=True))
+    ticks = dict(
+        zip([tick.get_text() for tick in axes.get_xticklabels()], axes.get_xticks(), strict=True)
+    )
     assert 0 < ticks["0"] < effects(0)["logit_change"].min() / 10
     assert "exactly 0 at the mark 0" in axes.get_xlabel()
     assert axes.get_yticklabels()[1].get_text() == "flat\n(no null space)"
@@ -90,6 +121,10 @@ def test_an_exact_zero_has_its_own_mark_left_of_every_other_value():
 
 def test_two_drawings_are_the_same_bytes(tmp_path):
     for name in "ab":
-        save(draw({"m": effects(0), "n": nothing(effects(1))}), tmp_path / f"{name}.png", tmp_path / f"{name}.pdf")
+        save(
+            draw({"m": effects(0), "n": nothing(effects(1))}),
+            tmp_path / f"{name}.png",
+            tmp_path / f"{name}.pdf",
+        )
     for kind in ("png", "pdf"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()

@@ -30,17 +30,37 @@ def tile(shade):
 
 
 def pictures(renderer="retrieval", closeup=True, prompts=PROMPTS, images=(4, 9)):
-    blank = dict.fromkeys(TYPES, np.nan) | {"kind": "linear", "text": "", "renderer": renderer, "draw": 0, "neighbour_id": 2}
+    blank = dict.fromkeys(TYPES, np.nan) | {
+        "kind": "linear",
+        "text": "",
+        "renderer": renderer,
+        "draw": 0,
+        "neighbour_id": 2,
+    }
     rows = []
 
     def add(figure, image, change, **values):
         shade = 7 * len(rows) % 256
         rows.append(
-            blank | {"figure": figure, "image_id": image, "label": f"label {image}", "change": change, "picture": tile(shade)} | values
+            blank
+            | {
+                "figure": figure,
+                "image_id": image,
+                "label": f"label {image}",
+                "change": change,
+                "picture": tile(shade),
+            }
+            | values
         )
 
     def moved(**values):
-        return {"is_deg": 7.61, "as_label_deg": -0.42, "as_text_deg": 1.5, "logit_change": 2e-7, "neighbour_deg": 31.25} | values
+        return {
+            "is_deg": 7.61,
+            "as_label_deg": -0.42,
+            "as_text_deg": 1.5,
+            "logit_change": 2e-7,
+            "neighbour_deg": 31.25,
+        } | values
 
     for image in images:
         add("photo", image, "photo", renderer="photo")
@@ -66,7 +86,11 @@ def pictures(renderer="retrieval", closeup=True, prompts=PROMPTS, images=(4, 9))
 
 
 def table(sets, null_dim=280):
-    rows = [{"space": s, "model": m, "marks": "weak translator", "null_dim": null_dim} for s, models in sets.items() for m in models]
+    rows = [
+        {"space": s, "model": m, "marks": "weak translator", "null_dim": null_dim}
+        for s, models in sets.items()
+        for m in models
+    ]
     return pd.DataFrame(rows)
 
 
@@ -76,36 +100,58 @@ def shown(figure):
 
 def texts(figure):
     words = [text.get_text() for text in figure.texts]
-    return "\n".join([*words, *(axes.get_title() for axes in figure.axes), *(axes.get_xlabel() for axes in figure.axes)])
+    return "\n".join(
+        [
+            *words,
+            *(axes.get_title() for axes in figure.axes),
+            *(axes.get_xlabel() for axes in figure.axes),
+        ]
+    )
 
 
-@pytest.mark.parametrize(("draw", "count"), [(fig1, 6), (fig6, 8), (fig10, 3), (fig11, 5), (fig13, 13)])
+@pytest.mark.parametrize(
+    ("draw", "count"), [(fig1, 6), (fig6, 8), (fig10, 3), (fig11, 5), (fig13, 13)]
+)
 def test_every_picture_has_its_place_and_its_angles(draw, count):
     sets = {"space": {"timm/a.b": pictures()}}
     figure = draw(sets, table(sets))
     assert len(shown(figure)) == count
     words = texts(figure)
-    assert "photo at 31.2°" in words and "real photo nearest" in words and "a.b" in words and "weak translator" in words
+    assert (
+        "photo at 31.2°" in words
+        and "real photo nearest" in words
+        and "a.b" in words
+        and "weak translator" in words
+    )
 
 
 def test_the_pictures_stand_where_the_rows_say():
     frame = pictures()
     sets = {"space": {"m": frame}}
     grid = shown(fig1(sets, table(sets)))
-    expected = [*frame.loc[frame["figure"] == "photo", "picture"], *frame.loc[frame["figure"] == "fig1", "picture"]]
+    expected = [
+        *frame.loc[frame["figure"] == "photo", "picture"],
+        *frame.loc[frame["figure"] == "fig1", "picture"],
+    ]
     for axes, content in zip(grid, expected, strict=True):
-        assert np.array_equal(axes.images[0].get_array(), np.asarray(Image.open(io.BytesIO(content)))[:, 4:28])
+        assert np.array_equal(
+            axes.images[0].get_array(), np.asarray(Image.open(io.BytesIO(content)))[:, 4:28]
+        )
 
 
 def test_scores_are_toward_the_prompt_where_there_is_one_and_toward_the_label_elsewhere():
     sets = {"space": {"m": pictures()}}
-    assert "IS 7.6°, AS +1.5°" in texts(fig6(sets, table(sets))) and "AS -0.4°" not in texts(fig6(sets, table(sets)))
+    assert "IS 7.6°, AS +1.5°" in texts(fig6(sets, table(sets))) and "AS -0.4°" not in texts(
+        fig6(sets, table(sets))
+    )
     assert "IS 7.6°, AS -0.4°" in texts(fig1(sets, table(sets)))
 
 
 def test_a_step_out_of_reach_is_named_and_seeds_of_a_generator_are():
     sets = {"space": {"m": pictures("unclip")}}
-    assert "out of reach" in [text.get_text() for axes in fig10(sets, table(sets)).axes for text in axes.texts]
+    assert "out of reach" in [
+        text.get_text() for axes in fig10(sets, table(sets)).axes for text in axes.texts
+    ]
     words = texts(fig13(sets, table(sets)))
     assert "seed 0" in words and "UnCLIP generator" in words and "photo at" not in words
     retrieved = {"space": {"m": pictures()}}
@@ -115,10 +161,18 @@ def test_a_step_out_of_reach_is_named_and_seeds_of_a_generator_are():
 @pytest.mark.parametrize("draw", FIGURES)
 @pytest.mark.parametrize("case", ["many", "no prompts", "no null space", "two spaces"])
 def test_every_study_can_be_drawn(tmp_path, draw, case):
-    models = {f"model_{number}": pictures(closeup=number == 3) for number in range(16)} if case == "many" else {"m": pictures()}
+    models = (
+        {f"model_{number}": pictures(closeup=number == 3) for number in range(16)}
+        if case == "many"
+        else {"m": pictures()}
+    )
     if case == "no prompts":
         models = {"m": pictures(prompts=[])}
-    sets = {"one": models, "two": {"m": pictures("unclip")}} if case == "two spaces" else {"one": models}
+    sets = (
+        {"one": models, "two": {"m": pictures("unclip")}}
+        if case == "two spaces"
+        else {"one": models}
+    )
     figure = draw(sets, table(sets, null_dim=0 if case == "no null space" else 280))
     if case == "no null space":
         assert "(no null space)" in texts(figure)
@@ -130,5 +184,9 @@ def test_the_ladder_has_a_row_a_step():
     sets = {"one": {"other": pictures(closeup=False), "m": pictures()}}
     manifest = pd.DataFrame({"path": [f"{number}.jpg" for number in range(10)]})
     ladder = ladder_table(sets, manifest)
-    assert list(ladder["path"]) == ["4.jpg"] * 3 and list(ladder["reachable"]) == [True, True, False]
+    assert list(ladder["path"]) == ["4.jpg"] * 3 and list(ladder["reachable"]) == [
+        True,
+        True,
+        False,
+    ]
     assert ladder["target_is_deg"].tolist()[1:] == [4.0, 36.2] and (ladder["model"] == "m").all()

@@ -10,7 +10,12 @@ SCORES = f"results/demo/scores/{SPACE}/{MODEL}.parquet"
 def project(tmp_path_factory):
     """The scores of a study of the packaged images, whose translators are fitted on the packaged reference."""
     project = Project(tmp_path_factory.mktemp("project"))
-    differences = {"models": [MODEL], "comparison": {"models": []}, "extraction": {"views": 1}, "translator": {"reference": "packaged"}}
+    differences = {
+        "models": [MODEL],
+        "comparison": {"models": []},
+        "extraction": {"views": 1},
+        "translator": {"reference": "packaged"},
+    }
     project.study(**differences | {"controls": {"known": "none"}, "pictures": {"closeup": MODEL}})
     project.snakemake(SCORES, "results/demo/tables/models.csv", "results/demo/params.yaml")
     return project

@@ -26,7 +26,16 @@ from singflow.commands.analyze import stems
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, resolve_spaces
 from singflow.errors import InputError
-from singflow.photo.analysis import Analysis, Movement, Neighbour, Prediction, Reach, Setting, _beyond, stored_texts
+from singflow.photo.analysis import (
+    Analysis,
+    Movement,
+    Neighbour,
+    Prediction,
+    Reach,
+    Setting,
+    _beyond,
+    stored_texts,
+)
 from singflow.photo.figure import draw_image
 from singflow.photo.words import describe
 from singflow.towers.classifiers import load_classifier, weights_sha256
@@ -43,9 +52,19 @@ MODELS = f"""space,model,translator,marks,verdict,turn_deg,unique_r2,blind_uniqu
 conse_minilm,{MODEL},weak,weak translator,nothing found,0.0,-0.001,0.0001,0.005,0.03
 other,{MODEL},good,,known zero,0.0,0.0,,0.005,
 """
-PARTS = ["features/timm/tiny.net/head.safetensors", "projectors/timm/tiny.net.safetensors", "projectors/timm/tiny.net.json"]
-PARTS += [f"translators/conse_minilm/timm/tiny.net/linear.{kind}" for kind in ("safetensors", "json")]
-PARTS += ["prompts/conse_minilm.safetensors", "prompts/conse_minilm.json", "scores/conse_minilm/timm/tiny.net.parquet"]
+PARTS = [
+    "features/timm/tiny.net/head.safetensors",
+    "projectors/timm/tiny.net.safetensors",
+    "projectors/timm/tiny.net.json",
+]
+PARTS += [
+    f"translators/conse_minilm/timm/tiny.net/linear.{kind}" for kind in ("safetensors", "json")
+]
+PARTS += [
+    "prompts/conse_minilm.safetensors",
+    "prompts/conse_minilm.json",
+    "scores/conse_minilm/timm/tiny.net.parquet",
+]
 PARTS += ["tables/models.csv", "data/manifest.parquet", "params.yaml"]
 
 
@@ -57,10 +76,20 @@ def unit_rows(count, width, seed):
 def write_prompts(folder, labels=FIVE, templates=("an image of a {}",), tower="not loaded"):
     """Embeddings of labels, concepts and a target, and a manifest of the labels; `elk` has a prompt of its own."""
     counts = {"label": len(labels), "concept": len(CONCEPTS), "target": 1}
-    tensors = {f"{kind}_embeddings": unit_rows(count, SPACE.dim, number) for number, (kind, count) in enumerate(counts.items())}
-    made = {"weights_sha256": tower, "label_templates": json.dumps(templates), "concept_templates": '["{}"]'}
+    tensors = {
+        f"{kind}_embeddings": unit_rows(count, SPACE.dim, number)
+        for number, (kind, count) in enumerate(counts.items())
+    }
+    made = {
+        "weights_sha256": tower,
+        "label_templates": json.dumps(templates),
+        "concept_templates": '["{}"]',
+    }
     write_tensors(folder / "prompts/conse_minilm.safetensors", tensors, made)
-    write_json(folder / "prompts/conse_minilm.json", {"labels": list(labels), "concepts": CONCEPTS, "targets": [TARGET]})
+    write_json(
+        folder / "prompts/conse_minilm.json",
+        {"labels": list(labels), "concepts": CONCEPTS, "targets": [TARGET]},
+    )
     prompts = ["a moose" if label == "elk" else f"an image of a {label}" for label in labels]
     write_photos(folder, list(labels), prompts)
 
@@ -73,16 +102,31 @@ def write_photos(folder, labels, prompts):
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (20 + number, 30), (40 * number, 90, 200)).save(path)
     n = range(len(labels))
-    manifest = pd.DataFrame({"image_id": np.arange(len(labels)), "path": names, "label": labels, "class_index": np.int32(-1)})
-    manifest = manifest.assign(prompt=prompts, split="train", fold=np.int32(0), width=np.int32(20), height=np.int32(30))
+    manifest = pd.DataFrame(
+        {
+            "image_id": np.arange(len(labels)),
+            "path": names,
+            "label": labels,
+            "class_index": np.int32(-1),
+        }
+    )
+    manifest = manifest.assign(
+        prompt=prompts, split="train", fold=np.int32(0), width=np.int32(20), height=np.int32(30)
+    )
     manifest["sha256"] = [sha256_of(folder.parents[1] / "photos" / name) for name in names]
     write_parquet(folder / "data/manifest.parquet", manifest)
     data = {"source": "folder", "root": "photos"}
     (folder / "params.yaml").write_text(yaml.safe_dump({"data": data, "extraction": {"shards": 2}}))
     for shard, images in enumerate(np.array_split(np.array(n), 2)):
         ids, view = np.repeat(images, 2), np.tile([0, 1], len(images)).astype(np.int32)
-        tensors = {"embeddings": unit_rows(2 * len(labels), SPACE.dim, 6)[np.repeat(2 * images, 2) + view], "image_id": ids, "view": view}
-        write_tensors(folder / f"embeddings/conse_minilm/shard-0000{shard}.safetensors", tensors, {})
+        tensors = {
+            "embeddings": unit_rows(2 * len(labels), SPACE.dim, 6)[np.repeat(2 * images, 2) + view],
+            "image_id": ids,
+            "view": view,
+        }
+        write_tensors(
+            folder / f"embeddings/conse_minilm/shard-0000{shard}.safetensors", tensors, {}
+        )
 
 
 @pytest.fixture(scope="module")
@@ -94,22 +138,36 @@ def made(tmp_path_factory):
     write_json(results / "registry/models/other.json", ENTRY.model_dump())
     write_json(results / "registry/spaces/conse_minilm.json", SPACE.model_dump())
     classifier = load_classifier(ENTRY)
-    facts = {"study": "tiny", "class_names": json.dumps(FIVE), "weights_sha256": weights_sha256(classifier.model)}
+    facts = {
+        "study": "tiny",
+        "class_names": json.dumps(FIVE),
+        "weights_sha256": weights_sha256(classifier.model),
+    }
     weight = classifier.weight.numpy()
     write_tensors(results / PARTS[0], {"weight": weight, "bias": classifier.bias.numpy()}, facts)
     basis = scipy.linalg.null_space(weight.astype(np.float64))
     write_tensors(results / PARTS[1], {"null_basis": basis}, {})
     write_json(results / PARTS[2], {"rule": "exact", "null_dim": basis.shape[1]})
-    translator = {"weight": unit_rows(SPACE.dim, weight.shape[1], 3), "bias": 0.01 * unit_rows(1, SPACE.dim, 4)[0]}
+    translator = {
+        "weight": unit_rows(SPACE.dim, weight.shape[1], 3),
+        "bias": 0.01 * unit_rows(1, SPACE.dim, 4)[0],
+    }
     write_tensors(results / PARTS[3], translator, {"kind": "linear"})
     write_json(results / PARTS[4], {"validation_r2": 0.125})
     write_prompts(results)
     generator = np.random.default_rng(5)
-    write_parquet(results / PARTS[7], pd.DataFrame({"is_deg": generator.uniform(0, 90, N), "null_energy": generator.uniform(0, 1, N)}))
+    write_parquet(
+        results / PARTS[7],
+        pd.DataFrame(
+            {"is_deg": generator.uniform(0, 90, N), "null_energy": generator.uniform(0, 1, N)}
+        ),
+    )
     (results / "tables").mkdir()
     (results / PARTS[8]).write_text(MODELS, encoding="utf-8")
     for name, size in (("one.png", (200, 160)), ("two.jpg", (90, 240))):
-        Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(folder / name)
+        Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(
+            folder / name
+        )
     return folder
 
 
@@ -120,12 +178,21 @@ def study(made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def analyze(*images, output="out", **flags):
-        given = {"model": MODEL, "space": "conse_minilm", "results": tmp_path / "results/tiny", "output": tmp_path / output, "threads": 1}
+        given = {
+            "model": MODEL,
+            "space": "conse_minilm",
+            "results": tmp_path / "results/tiny",
+            "output": tmp_path / output,
+            "threads": 1,
+        }
         given |= flags
         paths = [tmp_path / image for image in images]
         command(images=paths, **given)
         files = [given["output"] / f"{name}.json" for name in stems(paths)]
-        return [json.loads(file.read_text(encoding="utf-8"), parse_constant=pytest.fail) for file in files]
+        return [
+            json.loads(file.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+            for file in files
+        ]
 
     analyze.folder = tmp_path
     analyze.results = tmp_path / "results/tiny"
@@ -135,14 +202,24 @@ def study(made, tmp_path, monkeypatch):
 def recompute(folder, image):
     """Feature by timm's own parts, and translated features before and after null removal by an explicit projector."""
     model = load_classifier(ENTRY).model
-    view = create_transform(**resolve_data_config({}, model=model), is_training=False)(Image.open(folder / image).convert("RGB"))
+    view = create_transform(**resolve_data_config({}, model=model), is_training=False)(
+        Image.open(folder / image).convert("RGB")
+    )
     with torch.inference_mode():
-        feature = model.forward_head(model.forward_features(view[None]), pre_logits=True).flatten().double().numpy()
+        feature = (
+            model.forward_head(model.forward_features(view[None]), pre_logits=True)
+            .flatten()
+            .double()
+            .numpy()
+        )
     head = read_tensors(folder / "results/tiny" / PARTS[0], ["weight", "bias"])[0]
     translator = read_tensors(folder / "results/tiny" / PARTS[3], ["weight", "bias"])[0]
     basis = scipy.linalg.null_space(head["weight"].astype(np.float64))
     equivalent = feature - basis @ (basis.T @ feature)
-    before, after = (translator["weight"].astype(np.float64) @ each + translator["bias"] for each in (feature, equivalent))
+    before, after = (
+        translator["weight"].astype(np.float64) @ each + translator["bias"]
+        for each in (feature, equivalent)
+    )
     return feature, equivalent, head["weight"] @ feature + head["bias"], before, after
 
 
@@ -164,18 +241,28 @@ def assert_movement(ours, theirs):
 def test_every_number_is_that_of_a_direct_computation(study):
     (record,) = study("two.jpg", text=["concept 3", "an image of a bee", "a moose", TARGET])
     feature, equivalent, logits, before, after = recompute(study.folder, "two.jpg")
-    prompts = read_tensors(study.results / PARTS[5], ["label_embeddings", "concept_embeddings", "target_embeddings"])[0]
+    prompts = read_tensors(
+        study.results / PARTS[5], ["label_embeddings", "concept_embeddings", "target_embeddings"]
+    )[0]
     order = np.argsort(-logits)
     assert [each["index"] for each in record["predictions"]] == list(order)
     assert [each["name"] for each in record["predictions"]] == [FIVE[i] for i in order]
-    assert [each["probability"] for each in record["predictions"]] == pytest.approx(scipy.special.softmax(logits)[order], abs=1e-5)
-    assert record["null_energy"] == pytest.approx(1 - (equivalent @ equivalent) / (feature @ feature), abs=1e-5)
+    assert [each["probability"] for each in record["predictions"]] == pytest.approx(
+        scipy.special.softmax(logits)[order], abs=1e-5
+    )
+    assert record["null_energy"] == pytest.approx(
+        1 - (equivalent @ equivalent) / (feature @ feature), abs=1e-5
+    )
     assert 0.1 < record["null_energy"] < 1 and 0 <= record["logit_change"] < 1e-4
-    assert record["is_deg"] == pytest.approx(degrees(before, after), abs=2e-4) and record["is_deg"] > 5
+    assert (
+        record["is_deg"] == pytest.approx(degrees(before, after), abs=2e-4) and record["is_deg"] > 5
+    )
     assert record["chance_is_deg"] is None and not record["judged"] and record["unlike"] == ""
     best = order[0]
     text = "a moose" if FIVE[best] == "elk" else f"an image of a {FIVE[best]}"
-    assert_movement(record["predicted"], movement(text, before, after, prompts["label_embeddings"][best]))
+    assert_movement(
+        record["predicted"], movement(text, before, after, prompts["label_embeddings"][best])
+    )
     embeddings = {
         "concept 3": prompts["concept_embeddings"][3],
         "an image of a bee": prompts["label_embeddings"][1],
@@ -185,8 +272,12 @@ def test_every_number_is_that_of_a_direct_computation(study):
     for ours, (text, embedding) in zip(record["texts"], embeddings.items(), strict=True):
         assert_movement(ours, movement(text, before, after, embedding))
     scores = pd.read_parquet(study.results / PARTS[7])
-    assert record["is_percentile"] == pytest.approx(scipy.stats.percentileofscore(scores["is_deg"], record["is_deg"], "mean"))
-    assert record["null_energy_percentile"] == scipy.stats.percentileofscore(scores["null_energy"], record["null_energy"], "mean")
+    assert record["is_percentile"] == pytest.approx(
+        scipy.stats.percentileofscore(scores["is_deg"], record["is_deg"], "mean")
+    )
+    assert record["null_energy_percentile"] == scipy.stats.percentileofscore(
+        scores["null_energy"], record["null_energy"], "mean"
+    )
     assert record["setting"] == {
         "source": "study tiny", "model": MODEL, "space": "conse_minilm", "rank_rule": "exact", "null_dim": len(feature) - 5,
         "validation_r2": 0.125, "translator": "weak", "images": f"study's {N} images", "n_images": N, "verdict": "nothing found",
@@ -205,7 +296,10 @@ def test_the_nearest_photos_are_those_of_a_direct_search_and_never_the_photo_its
             best = min(angles, key=angles.get)
             assert (found["image_id"], found["path"]) == (best, f"{best}.png")
             assert found["angle_deg"] == pytest.approx(angles[best], abs=2e-4)
-        assert f"nearest photo of the study's 40 images: {record['nearest'][0]['path']} (" in capsys.readouterr().out
+        assert (
+            f"nearest photo of the study's 40 images: {record['nearest'][0]['path']} ("
+            in capsys.readouterr().out
+        )
     assert own.is_file()
 
 
@@ -214,27 +308,39 @@ def test_photos_and_embeddings_that_are_not_here_are_left_out_and_that_is_said(s
     shutil.rmtree(study.folder / "photos")
     (record,) = study("one.png", output="without")
     assert record["nearest"] == whole["nearest"]
-    assert (study.folder / "out/one.png").read_bytes() != (study.folder / "without/one.png").read_bytes()
+    assert (study.folder / "out/one.png").read_bytes() != (
+        study.folder / "without/one.png"
+    ).read_bytes()
     shutil.rmtree(study.results / "embeddings")
     (record,) = study("one.png", output="none")
-    assert record["nearest"] == [] and "embeddings/conse_minilm: not here, so the nearest photos are left out" in caplog.text
+    assert (
+        record["nearest"] == []
+        and "embeddings/conse_minilm: not here, so the nearest photos are left out" in caplog.text
+    )
 
 
 def movements_of(scores):
-    return [Movement(f"text {row}", 60.0 + score, 60.0, score, score) for row, score in enumerate(scores)]
+    return [
+        Movement(f"text {row}", 60.0 + score, 60.0, score, score)
+        for row, score in enumerate(scores)
+    ]
 
 
 def test_texts_are_gained_or_lost_where_no_draw_is_as_far_from_the_others_toward_any_text():
     generator = np.random.default_rng(2)
     chance = generator.normal(0, 0.2, (20, 30)) + np.linspace(-1, 1, 30)
     middle = chance.mean(axis=0)
-    least = max(abs(chance[draw] - np.delete(chance, draw, 0).mean(axis=0)).max() for draw in range(20))
+    least = max(
+        abs(chance[draw] - np.delete(chance, draw, 0).mean(axis=0)).max() for draw in range(20)
+    )
     scores = middle.copy()
     scores[[3, 5, 20, 25]] = middle[[3, 5, 20, 25]] + np.array([-1.01, 1.01, 1.01, 0.99]) * least
     scores[28] = middle[28] - 1.2 * least  # less than chance, but still nearer
     gained, lost = _beyond(movements_of(scores), scores, chance, 5)
     assert [each.text for each in lost] == ["text 3"] and middle[28] > 1.3 * least
-    assert [each.text for each in gained] == [f"text {row}" for row in sorted((5, 20), key=lambda row: -scores[row]) if scores[row] > 0]
+    assert [each.text for each in gained] == [
+        f"text {row}" for row in sorted((5, 20), key=lambda row: -scores[row]) if scores[row] > 0
+    ]
     assert len(_beyond(movements_of(scores), scores, chance, 1)[0]) == 1
     assert _beyond(movements_of(scores), scores, chance[:0], 5) == ([], [])
 
@@ -251,14 +357,23 @@ def test_of_draws_and_a_photo_that_are_alike_one_in_all_lists_a_text():
 def test_several_images_at_once_are_each_alone_and_a_second_run_gives_the_same_bytes(study, capsys):
     (study.folder / "two.jpg").rename(study.folder / "ONE.jpg")
     together = study("ONE.jpg", "one.png")
-    assert [each["image"] for each in together] == [str(study.folder / name) for name in ("ONE.jpg", "one.png")]
+    assert [each["image"] for each in together] == [
+        str(study.folder / name) for name in ("ONE.jpg", "one.png")
+    ]
     said = capsys.readouterr().out
     (alone,) = study("one.png", output="alone")
     assert alone == together[1] and alone["predicted"] != together[0]["predicted"]
     assert said.endswith(capsys.readouterr().out)
-    assert (study.folder / "alone/one.png").read_bytes() == (study.folder / "out/one-2.png").read_bytes()
+    assert (study.folder / "alone/one.png").read_bytes() == (
+        study.folder / "out/one-2.png"
+    ).read_bytes()
     study("ONE.jpg", "one.png", output="again")
-    assert sorted(path.name for path in (study.folder / "out").iterdir()) == ["ONE.json", "ONE.png", "one-2.json", "one-2.png"]
+    assert sorted(path.name for path in (study.folder / "out").iterdir()) == [
+        "ONE.json",
+        "ONE.png",
+        "one-2.json",
+        "one-2.png",
+    ]
     for path in (study.folder / "out").iterdir():
         assert path.read_bytes() == (study.folder / "again" / path.name).read_bytes(), path.name
 
@@ -269,11 +384,17 @@ def test_classes_are_those_of_the_study_or_of_the_list_that_is_named(study):
     params = read_yaml(study.results / "params.yaml")
     params["data"]["classes"] = "mine.csv"
     (study.results / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    Path("mine.csv").write_text("class_index,synset,name\n" + "".join(f"{i},,{name}\n" for i, name in enumerate(FIVE)), encoding="utf-8")
+    Path("mine.csv").write_text(
+        "class_index,synset,name\n" + "".join(f"{i},,{name}\n" for i, name in enumerate(FIVE)),
+        encoding="utf-8",
+    )
     (record,) = study("one.png", output="by_params")
     assert record == study("one.png", classes=Path("mine.csv"))[0]
     Path("four.csv").write_text("class_index,synset,name\n0,,ant\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"four.csv: holds 1 classes, but .*head.safetensors has 5: name the study's with --classes"):
+    with pytest.raises(
+        InputError,
+        match=r"four.csv: holds 1 classes, but .*head.safetensors has 5: name the study's with --classes",
+    ):
         study("one.png", classes=Path("four.csv"))
 
 
@@ -287,47 +408,74 @@ def test_texts_that_the_study_lacks_are_embedded_by_its_text_tower(study):
     assert_movement(record["texts"][0], movement("a rug", before, after, tower.embed(["a rug"])[0]))
     name = record["predictions"][0]["name"]
     pair = tower.embed([template.replace("{}", name) for template in templates])
-    assert_movement(record["predicted"], movement(f"{name} (2 templates)", before, after, pair.mean(axis=0)))
+    assert_movement(
+        record["predicted"], movement(f"{name} (2 templates)", before, after, pair.mean(axis=0))
+    )
     write_prompts(study.results, labels, templates, "other weights")
-    with pytest.raises(InputError, match=r"prompts/conse_minilm.safetensors: was made with weights other weight of the text tower"):
+    with pytest.raises(
+        InputError,
+        match=r"prompts/conse_minilm.safetensors: was made with weights other weight of the text tower",
+    ):
         study("one.png")
 
 
 def test_a_text_is_found_word_for_word_and_an_average_is_the_embedding_of_no_text():
     names = {"labels": ["cat", "elk"], "concepts": ["fur"], "targets": ["fur"]}
-    tensors = {f"{kind}_embeddings": unit_rows(len(names[f"{kind}s"]), 4, seed) for seed, kind in enumerate(("label", "concept", "target"))}
+    tensors = {
+        f"{kind}_embeddings": unit_rows(len(names[f"{kind}s"]), 4, seed)
+        for seed, kind in enumerate(("label", "concept", "target"))
+    }
     prompts = {"cat": "an image of a cat", "elk": "a moose"}
     one = stored_texts(names, tensors, ["this {}"], ["some {}"], prompts)
     assert list(one) == ["fur", "some fur", "this cat", "a moose"]
     assert np.array_equal(one["some fur"], tensors["concept_embeddings"][0]) and np.array_equal(
         one["a moose"], tensors["label_embeddings"][1]
     )
-    assert list(stored_texts(names, tensors, ["this {}", "that {}"], ["some {}", "{}"], prompts)) == ["fur", "a moose"]
+    assert list(
+        stored_texts(names, tensors, ["this {}", "that {}"], ["some {}", "{}"], prompts)
+    ) == ["fur", "a moose"]
 
 
 def test_a_text_is_found_with_the_article_that_its_template_gave_it():
     names = {"labels": ["owl", "cat"], "concepts": ["ear"], "targets": []}
-    tensors = {f"{kind}_embeddings": unit_rows(len(names[f"{kind}s"]), 4, seed) for seed, kind in enumerate(("label", "concept"))}
+    tensors = {
+        f"{kind}_embeddings": unit_rows(len(names[f"{kind}s"]), 4, seed)
+        for seed, kind in enumerate(("label", "concept"))
+    }
     prompts = {"owl": "an image of a owl", "cat": "an image of a cat"}
-    assert list(stored_texts(names, tensors, ["see a(n) {}"], ["a(n) {}"], prompts)) == ["an ear", "see an owl", "see a cat"]
+    assert list(stored_texts(names, tensors, ["see a(n) {}"], ["a(n) {}"], prompts)) == [
+        "an ear",
+        "see an owl",
+        "see a cat",
+    ]
 
 
 def test_a_head_without_null_space_scores_zero_and_it_is_said(study, capsys):
     width = len(read_tensors(study.results / PARTS[1], ["null_basis"])[0]["null_basis"])
-    (study.results / PARTS[8]).write_text(MODELS.replace("nothing found", "no null space"), encoding="utf-8")
+    (study.results / PARTS[8]).write_text(
+        MODELS.replace("nothing found", "no null space"), encoding="utf-8"
+    )
     write_tensors(study.results / PARTS[1], {"null_basis": np.zeros((width, 0))}, {})
     (record,) = study("one.png", text=["concept 1"])
     assert [record["is_deg"], record["null_energy"], record["logit_change"]] == [0.0] * 3
-    assert record["is_percentile"] is record["null_energy_percentile"] is None and record["gained"] == record["lost"] == []
+    assert (
+        record["is_percentile"] is record["null_energy_percentile"] is None
+        and record["gained"] == record["lost"] == []
+    )
     assert record["reach"][0]["limit_deg"] == 0.0
     assert record["predicted"]["as_deg"] == record["texts"][0]["as_deg"] == 0.0
     said = capsys.readouterr().out
     assert "steered toward 'concept 1': the null space offers no way there" in said
-    assert record["setting"]["said"] in said and "the head has no null space" in record["setting"]["said"]
+    assert (
+        record["setting"]["said"] in said
+        and "the head has no null space" in record["setting"]["said"]
+    )
 
 
 def test_a_known_zero_says_that_it_is_one_before_all_else(study, capsys):
-    (study.results / PARTS[8]).write_text(MODELS.replace("nothing found", "known zero"), encoding="utf-8")
+    (study.results / PARTS[8]).write_text(
+        MODELS.replace("nothing found", "known zero"), encoding="utf-8"
+    )
     (record,) = study("one.png")
     first, second, *others = capsys.readouterr().out.splitlines()
     assert (
@@ -335,13 +483,21 @@ def test_a_known_zero_says_that_it_is_one_before_all_else(study, capsys):
         == record["setting"]["said"]
         == f"{MODEL}: known zero. The space is a function of this model's logits, so its null space can hide nothing."
     )
-    assert second.startswith(str(study.folder / "one.png")) and not any("known zero" in each for each in others)
+    assert second.startswith(str(study.folder / "one.png")) and not any(
+        "known zero" in each for each in others
+    )
 
 
-@pytest.mark.parametrize(("old", "new"), [("nothing found", "a verdict of old"), ("-0.001", "x"), ("0.005", "y")])
+@pytest.mark.parametrize(
+    ("old", "new"), [("nothing found", "a verdict of old"), ("-0.001", "x"), ("0.005", "y")]
+)
 def test_a_verdict_that_cannot_be_read_is_refused(study, old, new):
-    (study.results / PARTS[8]).write_text(MODELS.replace(old, new).replace("0.0,-0.001", f"5.0,{new}" if old == "x" else "0.0,-0.001"))
-    with pytest.raises(InputError, match=r"models.csv: its row of conse_minilm and timm/tiny.net is damaged"):
+    (study.results / PARTS[8]).write_text(
+        MODELS.replace(old, new).replace("0.0,-0.001", f"5.0,{new}" if old == "x" else "0.0,-0.001")
+    )
+    with pytest.raises(
+        InputError, match=r"models.csv: its row of conse_minilm and timm/tiny.net is damaged"
+    ):
         study("one.png")
 
 
@@ -362,8 +518,14 @@ def test_a_missing_artifact_is_named_with_the_command_that_makes_it(study, part)
             {"model": "timm/tiny.nets"},
             r"--model 'timm/tiny.nets': the study in .* has other, timm/tiny.net; did you mean 'timm/tiny.net'\?",
         ),
-        ({"space": "conse_minlm"}, r"--space 'conse_minlm': the study in .* has conse_minilm; did you mean 'conse_minilm'\?"),
-        ({"results": Path("nowhere")}, r"nowhere/registry/models: holds no model: run the study with `singflow run`, or name its"),
+        (
+            {"space": "conse_minlm"},
+            r"--space 'conse_minlm': the study in .* has conse_minilm; did you mean 'conse_minilm'\?",
+        ),
+        (
+            {"results": Path("nowhere")},
+            r"nowhere/registry/models: holds no model: run the study with `singflow run`, or name its",
+        ),
     ],
 )
 def test_what_the_study_does_not_have_is_refused_with_what_it_has(study, flags, message):
@@ -372,12 +534,20 @@ def test_what_the_study_does_not_have_is_refused_with_what_it_has(study, flags, 
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"", "empty file"), (b"text", "not an image"), (None, "No such file"), ("cut", "truncated or corrupt")]
+    ("content", "reason"),
+    [
+        (b"", "empty file"),
+        (b"text", "not an image"),
+        (None, "No such file"),
+        ("cut", "truncated or corrupt"),
+    ],
 )
 def test_an_unreadable_image_is_refused_before_anything_else_is_read(study, content, reason):
     (study.results / PARTS[0]).unlink()
     if content is not None:
-        (study.folder / "bad.png").write_bytes((study.folder / "one.png").read_bytes()[:5000] if content == "cut" else content)
+        (study.folder / "bad.png").write_bytes(
+            (study.folder / "one.png").read_bytes()[:5000] if content == "cut" else content
+        )
     with pytest.raises(InputError, match=f"bad.png: {reason}"):
         study("one.png", "bad.png")
     assert not (study.folder / "out").exists()
@@ -393,21 +563,30 @@ def test_an_image_above_the_limit_and_a_folder_that_is_a_file_are_refused(study)
 def test_other_weights_than_the_heads_are_refused(study):
     head, facts = read_tensors(study.results / PARTS[0], ["weight", "bias"])
     write_tensors(study.results / PARTS[0], head, facts | {"weights_sha256": "0" * 64})
-    with pytest.raises(InputError, match=r"head.safetensors: was made with other weights than the model has now"):
+    with pytest.raises(
+        InputError, match=r"head.safetensors: was made with other weights than the model has now"
+    ):
         study("one.png")
 
 
 def test_artifacts_that_do_not_fit_together_are_refused(study):
     shutil.copy(study.results / PARTS[8], study.folder / "models.csv")
-    (study.results / PARTS[8]).write_text(MODELS.replace(f"conse_minilm,{MODEL}", "conse_minilm,tiny"), encoding="utf-8")
-    with pytest.raises(InputError, match=r"models.csv: has no row for conse_minilm and timm/tiny.net"):
+    (study.results / PARTS[8]).write_text(
+        MODELS.replace(f"conse_minilm,{MODEL}", "conse_minilm,tiny"), encoding="utf-8"
+    )
+    with pytest.raises(
+        InputError, match=r"models.csv: has no row for conse_minilm and timm/tiny.net"
+    ):
         study("one.png")
     shutil.copy(study.folder / "models.csv", study.results / PARTS[8])
     write_tensors(study.results / PARTS[1], {"null_basis": np.eye(7)}, {})
     with pytest.raises(InputError, match="differ in width: run the study again"):
         study("one.png")
     write_photos(study.results, ["ant"], ["an image of a ant"])
-    with pytest.raises(InputError, match=r"prompts/conse_minilm.safetensors: holds other texts than its names and the manifest"):
+    with pytest.raises(
+        InputError,
+        match=r"prompts/conse_minilm.safetensors: holds other texts than its names and the manifest",
+    ):
         study("one.png")
 
 
@@ -416,7 +595,10 @@ def analysis_of(text, gained, lost):
         return Movement(text, 60.0 + score, 60.0, score, score + 0.5)
 
     predictions = [Prediction(index, text, 0.2) for index in range(5)]
-    near, far = [toward(text, 8.0 - row) for row in range(gained)], [toward(text, row - 8.0) for row in range(lost)]
+    near, far = (
+        [toward(text, 8.0 - row) for row in range(gained)],
+        [toward(text, row - 8.0) for row in range(lost)],
+    )
     return Analysis(
         predictions=predictions, is_deg=8.0, is_percentile=50.0, chance_is_deg=6.0, null_energy=0.1, null_energy_percentile=30.0,
         logit_change=1e-6, unlike="", predicted=replace(toward(text, 3.0), chance_low_deg=-1.0, chance_high_deg=2.0),
@@ -431,24 +613,53 @@ def inside(axis, place):
     return low <= place <= high
 
 
-SETTING = Setting(MODEL, "conse_minilm", "study a_study", "exact", 280, 0.01, "weak", "study's 1 image", 1, "trace", "tiny: a trace.")
+SETTING = Setting(
+    MODEL,
+    "conse_minilm",
+    "study a_study",
+    "exact",
+    280,
+    0.01,
+    "weak",
+    "study's 1 image",
+    1,
+    "trace",
+    "tiny: a trace.",
+)
 
 
-@pytest.mark.parametrize("text", ["cat", "a long phrase of many words with <b>, $x$ and more " * 3, "W" * 90])
+@pytest.mark.parametrize(
+    "text", ["cat", "a long phrase of many words with <b>, $x$ and more " * 3, "W" * 90]
+)
 @pytest.mark.parametrize("size", [(40, 160), (160, 30)])
 def test_no_text_of_the_picture_overlaps_another_or_leaves_the_page(text, size):
     near = [Image.new("RGB", size, "navy"), None]
-    figure = draw_image(Image.new("RGB", size, "tan"), f"{text}.png", analysis_of(text, 8, 3), SETTING, near)
+    figure = draw_image(
+        Image.new("RGB", size, "tan"), f"{text}.png", analysis_of(text, 8, 3), SETTING, near
+    )
     figure.canvas.draw()
-    assert {"nearest before (40.0°)", "nearest after (41.5°)"} <= {each.get_title() for each in figure.axes}
+    assert {"nearest before (40.0°)", "nearest after (41.5°)"} <= {
+        each.get_title() for each in figure.axes
+    }
     axes = [axis for each in figure.axes[1:] for axis in (each.xaxis, each.yaxis)]
-    unseen = {id(tick.label1) for axis in axes for tick in axis.get_major_ticks() if not inside(axis, tick.get_loc())}
-    shown = [each for each in figure.findobj(plt.Text) if each.get_visible() and each.get_text() and id(each) not in unseen]
+    unseen = {
+        id(tick.label1)
+        for axis in axes
+        for tick in axis.get_major_ticks()
+        if not inside(axis, tick.get_loc())
+    }
+    shown = [
+        each
+        for each in figure.findobj(plt.Text)
+        if each.get_visible() and each.get_text() and id(each) not in unseen
+    ]
     boxes = [(each.get_text(), each.get_window_extent()) for each in shown]
     page = figure.bbox
     photo = figure.axes[0].images[0].get_window_extent()
     for name, box in boxes:
-        assert page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1, name
+        assert (
+            page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+        ), name
         assert not box.overlaps(photo), name
     for (one, first), (other, second) in itertools.combinations(boxes, 2):
         assert not first.overlaps(second), (one, other)
@@ -479,10 +690,22 @@ def test_the_words_name_a_weak_translator_and_list_three_concepts_either_way():
     ]
     said = iter(weak.splitlines())
     assert [line for line in lines if f"  {line}" not in said] == []  # all of them, in this order
-    assert weak.endswith("  nearest photo of the study's 1 image: cat/cat.jpg (40.0 degrees); after null removal: 4.jpg (41.5 degrees)")
-    assert "WEAK" not in describe("photo.jpg", analysis_of("cat", 0, 0), Setting(**(vars(SETTING) | {"translator": "good"})))
+    assert weak.endswith(
+        "  nearest photo of the study's 1 image: cat/cat.jpg (40.0 degrees); after null removal: 4.jpg (41.5 degrees)"
+    )
+    assert "WEAK" not in describe(
+        "photo.jpg", analysis_of("cat", 0, 0), Setting(**(vars(SETTING) | {"translator": "good"}))
+    )
     none = analysis_of("cat", 0, 0)
     assert "no word is gained or lost beyond chance" in describe("photo.jpg", none, SETTING)
-    beyond = describe("photo.jpg", replace(none, judged=False, unlike="its null energy is high"), SETTING)
-    assert "NOTHING CAN BE SAID about this photo by the study's 1 image: its null energy is high" in beyond and "gained" not in beyond
-    assert "no verdict on the model: the images" in describe("photo.jpg", none, replace(SETTING, verdict="", said=""))
+    beyond = describe(
+        "photo.jpg", replace(none, judged=False, unlike="its null energy is high"), SETTING
+    )
+    assert (
+        "NOTHING CAN BE SAID about this photo by the study's 1 image: its null energy is high"
+        in beyond
+        and "gained" not in beyond
+    )
+    assert "no verdict on the model: the images" in describe(
+        "photo.jpg", none, replace(SETTING, verdict="", said="")
+    )

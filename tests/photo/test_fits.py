@@ -16,7 +16,10 @@ from tests.project import ROOT
 
 FOLDER = ROOT / "reference/imagenet507"
 IMAGES = Paired(
-    read_manifest(FOLDER / "data/manifest.parquet"), FOLDER / "features/efficientnet_lite0", FOLDER / "embeddings/conse_minilm", 1
+    read_manifest(FOLDER / "data/manifest.parquet"),
+    FOLDER / "features/efficientnet_lite0",
+    FOLDER / "embeddings/conse_minilm",
+    1,
 )
 WEIGHT = np.random.default_rng(0).standard_normal((7, 1280)).astype(np.float32)
 
@@ -24,13 +27,22 @@ WEIGHT = np.random.default_rng(0).standard_normal((7, 1280)).astype(np.float32)
 def trained(folds, null_dim, folder):
     """Of images whose model has seven classes without names, so that own words are the mean embedding."""
     basis = np.eye(1280)[:, :null_dim]
-    head = Head(WEIGHT - WEIGHT @ basis.astype(np.float32) @ basis.T.astype(np.float32), np.zeros(7, np.float32), complement(basis), basis)
+    head = Head(
+        WEIGHT - WEIGHT @ basis.astype(np.float32) @ basis.T.astype(np.float32),
+        np.zeros(7, np.float32),
+        complement(basis),
+        basis,
+    )
     settings = Settings(folds, (1.0,), None, 3, 0)
-    return train(IMAGES, lambda: head, lambda blocks: (Words.fit(blocks, None), {}), settings, folder, 1)
+    return train(
+        IMAGES, lambda: head, lambda blocks: (Words.fit(blocks, None), {}), settings, folder, 1
+    )
 
 
 def read(tensor):
-    return np.concatenate([rows for _, rows in iterate_whole(getattr(IMAGES, tensor), tensor, 1, IMAGES.manifest)]).astype(np.float64)
+    return np.concatenate(
+        [rows for _, rows in iterate_whole(getattr(IMAGES, tensor), tensor, 1, IMAGES.manifest)]
+    ).astype(np.float64)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +50,9 @@ def made(tmp_path_factory):
     return trained(5, 40, tmp_path_factory.mktemp("scratch"))
 
 
-def test_the_floor_is_that_of_ridge_regressions_on_embeddings_whose_remainder_has_random_signs(made):
+def test_the_floor_is_that_of_ridge_regressions_on_embeddings_whose_remainder_has_random_signs(
+    made,
+):
     features, embeddings = read("features"), read("embeddings")
     x, mean = features - features.mean(axis=0), embeddings.mean(axis=0)
     scatter = x.T @ x
@@ -54,7 +68,9 @@ def test_the_floor_is_that_of_ridge_regressions_on_embeddings_whose_remainder_ha
         weight = np.linalg.solve(penalized, x.T @ (z - z.mean(axis=0)))
         original = x[:1] @ weight + z.mean(axis=0)
         equivalent = original - features[:1, :40] @ weight[:40]
-        assert drawn.image_score()[draw] == pytest.approx(angle_deg(original, equivalent)[0], abs=2e-3)
+        assert drawn.image_score()[draw] == pytest.approx(
+            angle_deg(original, equivalent)[0], abs=2e-3
+        )
         for text, found in zip(texts, ours[draw], strict=True):
             wanted = angle_deg(original, text[None]) - angle_deg(equivalent, text[None])
             assert found == pytest.approx(wanted[0], abs=2e-3)
@@ -68,19 +84,32 @@ def test_a_photo_whose_null_component_is_beyond_those_of_the_images_is_named(mad
     for stretch in (0.0, 50.0):
         other = photo.copy()
         other[:, :40] *= stretch
-        assert "null energy" in made.unlike(other) and "is outside their range" in made.unlike(other)
+        assert "null energy" in made.unlike(other) and "is outside their range" in made.unlike(
+            other
+        )
     turned = photo.copy()
     turned[:, :40] *= -1
     assert "points away from theirs" in made.unlike(turned)
-    assert "points away from theirs" not in replace(made, facing=np.array([-1.0, 1.0])).unlike(turned)
+    assert "points away from theirs" not in replace(made, facing=np.array([-1.0, 1.0])).unlike(
+        turned
+    )
 
 
 def test_one_translator_for_all_images_is_fitted_where_there_are_no_folds(tmp_path):
     made = trained(0, 40, tmp_path)
-    assert (made.is_deg > 0).any() and made.null_energy.shape == (507,) and made.floor.weight.shape[0] == 3
+    assert (
+        (made.is_deg > 0).any()
+        and made.null_energy.shape == (507,)
+        and made.floor.weight.shape[0] == 3
+    )
 
 
 def test_without_a_null_space_every_score_is_zero(tmp_path):
     made = trained(5, 0, tmp_path)
-    assert made.is_deg.max() == made.null_energy.max() == made.floor.removal(np.ones((1, 1280), np.float32)).image_score().max() == 0.0
+    assert (
+        made.is_deg.max()
+        == made.null_energy.max()
+        == made.floor.removal(np.ones((1, 1280), np.float32)).image_score().max()
+        == 0.0
+    )
     assert 0.1 < made.r2 < 0.5

@@ -25,7 +25,12 @@ from singflow.photo.shown import analysis_html
 from tests.photo.test_analysis import MODEL, made, study  # noqa: F401 (fixtures)
 from tests.project import ROOT
 
-PARTS = {"models": ROOT / "config/models.yaml", "spaces": ROOT / "config/spaces.yaml", "device": "cpu", "threads": 1}
+PARTS = {
+    "models": ROOT / "config/models.yaml",
+    "spaces": ROOT / "config/spaces.yaml",
+    "device": "cpu",
+    "threads": 1,
+}
 BEE = "an image of a bee"
 
 
@@ -37,7 +42,9 @@ def desk(study):  # noqa: F811
 def pictures(said):
     """Colours in the middle of the pictures on the page, by caption."""
     found = {}
-    for data, caption in re.findall(r'<img src="data:image/webp;base64,([^"]*)" alt="([^"]*)"', said):
+    for data, caption in re.findall(
+        r'<img src="data:image/webp;base64,([^"]*)" alt="([^"]*)"', said
+    ):
         image = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
         found[caption] = image.getpixel((image.width // 2, image.height // 2))
     return found
@@ -45,10 +52,19 @@ def pictures(said):
 
 def test_the_study_s_photos_that_are_nearest_are_shown(study, desk):  # noqa: F811
     assert desk.models == [MODEL] and desk.spaces == ["conse_minilm", "other"]
-    seen, said, moved = look(desk, MODEL, "conse_minilm", str(study.folder / "one.png"), f"{BEE}\n\n {BEE} \nconcept 3", 10**6)
+    seen, said, moved = look(
+        desk,
+        MODEL,
+        "conse_minilm",
+        str(study.folder / "one.png"),
+        f"{BEE}\n\n {BEE} \nconcept 3",
+        10**6,
+    )
     shown = pictures(said)
     assert len(shown) == 2
-    for (caption, colour), near, side in zip(shown.items(), seen.result.nearest, ("before", "after null removal"), strict=True):
+    for (caption, colour), near, side in zip(
+        shown.items(), seen.result.nearest, ("before", "after null removal"), strict=True
+    ):
         assert caption == f"nearest photo {side}: {near.path}, {near.angle_deg:.1f}°"
         assert np.abs(np.subtract(colour, (40 * near.image_id, 90, 200))).max() <= 12
     assert [each.text for each in seen.result.reach] == [BEE, "concept 3"]
@@ -63,12 +79,27 @@ def test_karlo_s_pictures_are_shown_of_a_photo_that_the_study_drew(study, desk):
     for change, colour in colours.items():
         buffer = io.BytesIO()
         Image.new("RGB", (32, 32), colour).save(buffer, "PNG")
-        rows += [{"figure": "fig1", "image_id": 2, "change": change, "renderer": "unclip", "picture": buffer.getvalue()}]
+        rows += [
+            {
+                "figure": "fig1",
+                "image_id": 2,
+                "change": change,
+                "renderer": "unclip",
+                "picture": buffer.getvalue(),
+            }
+        ]
     write_parquet(study.results / f"pictures/conse_minilm/{MODEL}.parquet", pd.DataFrame(rows))
-    shown = pictures(look(desk, MODEL, "conse_minilm", str(study.folder / "photos/2.png"), "", 10**6)[1])
+    shown = pictures(
+        look(desk, MODEL, "conse_minilm", str(study.folder / "photos/2.png"), "", 10**6)[1]
+    )
     assert list(shown) == ["drawn by Karlo, before", "drawn by Karlo, after null removal"]
-    assert all(np.abs(np.subtract(*pair)).max() <= 12 for pair in zip(shown.values(), colours.values(), strict=True))
-    shown = pictures(look(desk, MODEL, "conse_minilm", str(study.folder / "photos/3.png"), "", 10**6)[1])
+    assert all(
+        np.abs(np.subtract(*pair)).max() <= 12
+        for pair in zip(shown.values(), colours.values(), strict=True)
+    )
+    shown = pictures(
+        look(desk, MODEL, "conse_minilm", str(study.folder / "photos/3.png"), "", 10**6)[1]
+    )
     assert len(shown) == 2 and all(caption.startswith("nearest photo") for caption in shown)
 
 
@@ -81,7 +112,9 @@ def test_steering_shows_where_the_photo_is_and_goes_no_farther_than_the_slider(s
         assert f"Turned by {shown:.1f}°" in said
         assert float(re.search(r'class="logits">([^<]*)<', said)[1]) < 1e-4
     angles = [angle for _, angle in seen.ways[BEE]]
-    assert angles == sorted(angles, reverse=True) and angles[0] == pytest.approx(reach.angle_deg, abs=1e-4)
+    assert angles == sorted(angles, reverse=True) and angles[0] == pytest.approx(
+        reach.angle_deg, abs=1e-4
+    )
 
 
 def test_what_is_not_offered_and_words_that_are_too_many_are_refused(study, desk):  # noqa: F811
@@ -132,7 +165,9 @@ def test_text_of_the_data_stays_text(study):  # noqa: F811
     names = study.results / "prompts/conse_minilm.json"
     names.write_text(names.read_text().replace('"concept 3"', json.dumps(hostile)))
     desk = Desk.open("packaged", study.results, [], [], **PARTS)
-    seen, said, moved = look(desk, MODEL, "conse_minilm", str(study.folder / "one.png"), hostile, 10**6)
+    seen, said, moved = look(
+        desk, MODEL, "conse_minilm", str(study.folder / "one.png"), hostile, 10**6
+    )
     told = said + moved + steer(seen, hostile, 3.0, 10**6)
     assert "<script" not in told and told.count(html.escape(hostile)) > 2
 
@@ -147,7 +182,9 @@ def test_text_of_the_data_stays_text(study):  # noqa: F811
         ("0.0.0.0", "elsewhere.example.org", 200),  # noqa: S104
     ],
 )
-def test_a_page_for_this_machine_alone_is_answered_under_its_own_names_alone(desk, host, name, status, monkeypatch):
+def test_a_page_for_this_machine_alone_is_answered_under_its_own_names_alone(
+    desk, host, name, status, monkeypatch
+):
     monkeypatch.chdir(ROOT)
     with TestClient(application(desk, host, 1, 10**6)) as client:
         assert client.get("/", headers={"host": name}).status_code == status
@@ -156,27 +193,47 @@ def test_a_page_for_this_machine_alone_is_answered_under_its_own_names_alone(des
 def test_models_are_offered_that_a_reference_has_and_the_registry_knows(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     folder = tmp_path / "reference"
-    for name in ("features/timm/test_resnet.r160_in1k", "features/not_in_the_registry", "embeddings/conse_minilm"):
+    for name in (
+        "features/timm/test_resnet.r160_in1k",
+        "features/not_in_the_registry",
+        "embeddings/conse_minilm",
+    ):
         write_tensors(folder / name / "shard-00000.safetensors", {}, {"tower": name})
     write_bytes(folder / "data/manifest.parquet", b"")
-    with pytest.raises(InputError, match=r"no translator of timm/test_resnet.r160_in1k into conse_minilm is at hand"):
+    with pytest.raises(
+        InputError,
+        match=r"no translator of timm/test_resnet.r160_in1k into conse_minilm is at hand",
+    ):
         Desk.open(str(folder), None, [], [], **PARTS)  # the first that is offered
 
 
-def test_the_page_says_what_can_be_said_before_the_verdict_and_lists_words_beyond_chance_alone(study, desk):  # noqa: F811
+def test_the_page_says_what_can_be_said_before_the_verdict_and_lists_words_beyond_chance_alone(
+    study, desk
+):
     seen, said, moved = look(desk, MODEL, "conse_minilm", str(study.folder / "one.png"), "", 10**6)
-    assert '<p class="said">by the study&#39;s 40 images: timm/tiny.net: nothing found.' in said and said.count("<figure>") == 4
+    assert (
+        '<p class="said">by the study&#39;s 40 images: timm/tiny.net: nothing found.' in said
+        and said.count("<figure>") == 4
+    )
     assert "beyond chance" not in moved
     word = Movement("a kite", 60.0, 58.0, 2.0, 1.5)
     for changes, words in (
         ({"judged": True}, ["no word is gained or lost beyond chance"]),
-        ({"judged": True, "classes_lost": [word]}, ["Classes lost beyond chance", "a kite", "+1.50°"]),
+        (
+            {"judged": True, "classes_lost": [word]},
+            ["Classes lost beyond chance", "a kite", "+1.50°"],
+        ),
         ({"judged": True, "gained": [word]}, ["Concepts gained beyond chance", "a kite", "+2.00°"]),
     ):
         moved = analysis_html(replace(seen.result, **changes), seen.result.setting, None, [])[1]
         assert all(each in moved for each in words)
     beyond = replace(seen.result, unlike="its null energy is high")
-    assert '<p class="said">NOTHING CAN BE SAID about this photo' in analysis_html(beyond, beyond.setting, None, [])[0]
+    assert (
+        '<p class="said">NOTHING CAN BE SAID about this photo'
+        in analysis_html(beyond, beyond.setting, None, [])[0]
+    )
     zero = replace(seen.result.setting, verdict="known zero", said="tiny: known zero.")
     page = analysis_html(seen.result, zero, None, [])[0]
-    assert page.index("tiny: known zero.") < page.index("It sees:") and page.count("known zero") == 1
+    assert (
+        page.index("tiny: known zero.") < page.index("It sees:") and page.count("known zero") == 1
+    )

@@ -20,7 +20,14 @@ from singflow.config.reading import read_yaml
 from singflow.config.registry import OpenCLIPEntry, resolve_spaces
 from singflow.config.study import check
 from singflow.errors import InputError
-from singflow.pictures.generator import PIPELINE, UnCLIP, choose_renderer, find_generator, load_generator, load_pipeline
+from singflow.pictures.generator import (
+    PIPELINE,
+    UnCLIP,
+    choose_renderer,
+    find_generator,
+    load_generator,
+    load_pipeline,
+)
 from singflow.pictures.weights import refuse_space
 from tests.pictures.tiny_unclip import build_generator
 from tests.project import ROOT
@@ -100,9 +107,15 @@ def test_a_picture_depends_on_its_embedding_and_seed_alone(generator):
     alone = generator.render(FIRST, 7)
     assert alone.shape == (32, 32, 3) and alone.dtype == np.uint8 and alone.std() > 10
     torch.manual_seed(1)
-    among = [generator.render(each, seed) for each, seed in ((SECOND, 7), (FIRST, 7), (FIRST, 8), (THIRD, 0))]
+    among = [
+        generator.render(each, seed)
+        for each, seed in ((SECOND, 7), (FIRST, 7), (FIRST, 8), (THIRD, 0))
+    ]
     torch.manual_seed(2)
-    reverse = [generator.render(each, seed) for each, seed in ((THIRD, 0), (FIRST, 8), (FIRST, 7), (SECOND, 7))]
+    reverse = [
+        generator.render(each, seed)
+        for each, seed in ((THIRD, 0), (FIRST, 8), (FIRST, 7), (SECOND, 7))
+    ]
     assert np.array_equal(alone, among[1])
     for one, other in zip(among, reversed(reverse), strict=True):
         assert np.array_equal(one, other)
@@ -136,19 +149,31 @@ print(generator.dim, *(hashlib.sha256(generator.render(vectors[i], 7).tobytes())
 """
 
 
-def test_another_process_draws_the_same_from_the_hubs_cache_without_the_network(generator, tiny, tmp_path):
+def test_another_process_draws_the_same_from_the_hubs_cache_without_the_network(
+    generator, tiny, tmp_path
+):
     in_hub(tiny, tmp_path)
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT / "src")}
     environment = {name: value for name, value in environment.items() if name != "HF_HUB_OFFLINE"}
     pictures = PICTURES.model_copy(update={"generator": HUB}).model_dump_json()
-    done = subprocess.run([sys.executable, "-c", DRAW, pictures], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", DRAW, pictures],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
-    own = [hashlib.sha256(generator.render(each, 7).tobytes()).hexdigest() for each in (SECOND, FIRST)]
+    own = [
+        hashlib.sha256(generator.render(each, 7).tobytes()).hexdigest() for each in (SECOND, FIRST)
+    ]
     assert done.stdout.split() == ["768", *own]
     assert "it/s" not in done.stderr and "deprecated" not in done.stderr
 
 
-def test_one_noise_tensor_enters_the_decoder_and_the_super_resolution_whatever_the_embedding(generator):
+def test_one_noise_tensor_enters_the_decoder_and_the_super_resolution_whatever_the_embedding(
+    generator,
+):
     noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(5))
     for embedding in (FIRST, SECOND):
         small, large = entered(generator, embedding, 5)
@@ -180,13 +205,17 @@ class Upscaling(TorchFunctionMode):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_draws_nearly_the_same(generator, tiny, dtype):
     half = UnCLIP(load_pipeline(tiny, CPU, dtype), PICTURES)
-    parts = [part for part in half.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    parts = [
+        part for part in half.pipeline.components.values() if isinstance(part, torch.nn.Module)
+    ]
     assert {each.dtype for part in parts for each in part.parameters()} == {dtype}
     with Upscaling():
         picture = half.render(FIRST, 0)
         small, large = entered(half, FIRST, 0)
     noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(small, noise[..., :16, :16].to(dtype)) and torch.equal(large, noise.to(dtype))
+    assert torch.equal(small, noise[..., :16, :16].to(dtype)) and torch.equal(
+        large, noise.to(dtype)
+    )
     assert picture.std() > 10 and picture.shape == (32, 32, 3)
 
 
@@ -194,13 +223,23 @@ def test_a_cpu_draws_in_float32_whatever_is_asked_for(own):
     assert loaded(dtype="float16").pipeline.decoder.dtype == torch.float32
 
 
-def test_the_parts_are_those_that_diffusers_loads_from_the_published_layout(generator, tiny, monkeypatch):
-    monkeypatch.setattr(diffusers.pipelines, "unclip", diffusers.pipelines.deprecated.unclip, raising=False)
-    theirs = diffusers.DiffusionPipeline.from_pretrained(tiny, image_encoder=None, feature_extractor=None, local_files_only=True)
+def test_the_parts_are_those_that_diffusers_loads_from_the_published_layout(
+    generator, tiny, monkeypatch
+):
+    monkeypatch.setattr(
+        diffusers.pipelines, "unclip", diffusers.pipelines.deprecated.unclip, raising=False
+    )
+    theirs = diffusers.DiffusionPipeline.from_pretrained(
+        tiny, image_encoder=None, feature_extractor=None, local_files_only=True
+    )
     assert type(theirs) is type(generator.pipeline) and type(theirs).__name__ == PIPELINE
     for name in ("decoder", "text_encoder", "text_proj", "super_res_first", "super_res_last"):
-        expected, found = (getattr(each, name).state_dict() for each in (theirs, generator.pipeline))
-        assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
+        expected, found = (
+            getattr(each, name).state_dict() for each in (theirs, generator.pipeline)
+        )
+        assert expected.keys() == found.keys() and all(
+            torch.equal(expected[key], found[key]) for key in expected
+        )
         assert not getattr(generator.pipeline, name).training
     for name in ("decoder_scheduler", "super_res_scheduler"):
         assert getattr(theirs, name).config == getattr(generator.pipeline, name).config
@@ -212,10 +251,15 @@ def test_bin_files_are_read_and_safetensors_are_preferred(generator, tmp_path, m
     folder = build_generator(Path("checkpoints/tiny"), safetensors=False)
     picture = loaded().render(FIRST, 0)
     assert np.array_equal(picture, generator.render(FIRST, 0))
-    modules = [part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+    modules = [
+        part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)
+    ]
     assert {parameter.data_ptr() % 64 for each in modules for parameter in each.parameters()} == {0}
     build_generator(Path("checkpoints/other"), seed=1)
-    shutil.copyfile("checkpoints/other/decoder/diffusion_pytorch_model.safetensors", folder / "decoder/diffusion_pytorch_model.safetensors")
+    shutil.copyfile(
+        "checkpoints/other/decoder/diffusion_pytorch_model.safetensors",
+        folder / "decoder/diffusion_pytorch_model.safetensors",
+    )
     assert not np.array_equal(picture, loaded().render(FIRST, 0))
 
 
@@ -224,11 +268,16 @@ class Payload:
         return Path.touch, (Path("executed"),)
 
 
-@pytest.mark.parametrize(("part", "name"), [("decoder", "diffusion_pytorch_model"), ("text_encoder", "pytorch_model")])
+@pytest.mark.parametrize(
+    ("part", "name"), [("decoder", "diffusion_pytorch_model"), ("text_encoder", "pytorch_model")]
+)
 def test_a_bin_file_that_holds_code_is_refused_and_does_not_run(own, part, name):
     (weights,) = (own / part).glob("*.safetensors")
     weights.unlink()
-    for save in (torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))):
+    for save in (
+        torch.save,
+        lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2)),
+    ):
         save({"weight": Payload()}, own / part / f"{name}.bin")
         with pytest.raises(InputError, match=rf"checkpoints/tiny/{part}: not readable as "):
             loaded()
@@ -236,15 +285,23 @@ def test_a_bin_file_that_holds_code_is_refused_and_does_not_run(own, part, name)
 
 
 def test_damaged_and_incomplete_parts_are_refused_by_name(own):
-    decoder, text = own / "decoder/diffusion_pytorch_model.safetensors", own / "text_encoder/model.safetensors"
+    decoder, text = (
+        own / "decoder/diffusion_pytorch_model.safetensors",
+        own / "text_encoder/model.safetensors",
+    )
     for path in (decoder, text):
         whole = load_file(path)
         name = sorted(whole)[0]
         rest = {key: value for key, value in whole.items() if key != name}
         save_file(rest, path, {"format": "pt"})
-        with pytest.raises(InputError, match=rf"{path.parent}: its weights lack {name}: fetch or copy the generator again"):
+        with pytest.raises(
+            InputError,
+            match=rf"{path.parent}: its weights lack {name}: fetch or copy the generator again",
+        ):
             loaded()
-        save_file(rest | {name: whole[name].repeat(*[2] * whole[name].ndim)}, path, {"format": "pt"})
+        save_file(
+            rest | {name: whole[name].repeat(*[2] * whole[name].ndim)}, path, {"format": "pt"}
+        )
         with pytest.raises(InputError, match=rf"{path.parent}: (not readable as|its weights lack)"):
             loaded()
         path.write_bytes(b"damaged")
@@ -260,42 +317,71 @@ def test_a_damaged_or_incomplete_tokenizer_is_refused(own):
     vocabulary = own / "tokenizer/vocab.json"
     content = vocabulary.read_text()
     vocabulary.write_text("damaged")
-    with pytest.raises(InputError, match="checkpoints/tiny/tokenizer: not readable as CLIPTokenizer"):
+    with pytest.raises(
+        InputError, match="checkpoints/tiny/tokenizer: not readable as CLIPTokenizer"
+    ):
         loaded()
     vocabulary.write_text(content)
-    for names, found in ((["tokenizer_config.json"], r"\(4, 1000\d+\)"), (["vocab.json", "merges.txt"], r"\(\d, \d+\)")):
+    for names, found in (
+        (["tokenizer_config.json"], r"\(4, 1000\d+\)"),
+        (["vocab.json", "merges.txt"], r"\(\d, \d+\)"),
+    ):
         for name in names:
             (own / "tokenizer" / name).unlink()
         with pytest.raises(
-            InputError, match=rf"tokenizer: its vocabulary and longest text are {found}, the text encoder's \(4, 77\): fetch"
+            InputError,
+            match=rf"tokenizer: its vocabulary and longest text are {found}, the text encoder's \(4, 77\): fetch",
         ):
             loaded()
     shutil.rmtree(own / "tokenizer")
-    with pytest.raises(InputError, match="checkpoints/tiny/tokenizer: no such folder of the generator"):
+    with pytest.raises(
+        InputError, match="checkpoints/tiny/tokenizer: no such folder of the generator"
+    ):
         loaded()
 
 
 def test_another_pipeline_and_a_folder_that_is_not_there_are_refused(own):
     index = own / "model_index.json"
-    for content, kind in (({"_class_name": "UnCLIPPipeline"}, "'UnCLIPPipeline'"), ({}, "None"), ([], "None")):
+    for content, kind in (
+        ({"_class_name": "UnCLIPPipeline"}, "'UnCLIPPipeline'"),
+        ({}, "None"),
+        ([], "None"),
+    ):
         index.write_text(json.dumps(content))
-        with pytest.raises(InputError, match=rf"model_index\.json: _class_name is {kind}, not {PIPELINE}: pictures\.generator must name"):
+        with pytest.raises(
+            InputError,
+            match=rf"model_index\.json: _class_name is {kind}, not {PIPELINE}: pictures\.generator must name",
+        ):
             loaded()
     index.write_text("damaged")
-    with pytest.raises(InputError, match=r"checkpoints/tiny/model_index\.json: not readable .*pictures\.generator must name"):
+    with pytest.raises(
+        InputError,
+        match=r"checkpoints/tiny/model_index\.json: not readable .*pictures\.generator must name",
+    ):
         loaded()
-    with pytest.raises(InputError, match=r"checkpoints/absent/model_index\.json: not readable .*pictures\.generator must name"):
+    with pytest.raises(
+        InputError,
+        match=r"checkpoints/absent/model_index\.json: not readable .*pictures\.generator must name",
+    ):
         loaded(generator="checkpoints/absent")
 
 
-def test_a_generator_that_the_hubs_cache_lacks_or_has_in_part_is_refused_with_the_command_that_fetches_it(tiny, tmp_path, monkeypatch):
+def test_a_generator_that_the_hubs_cache_lacks_or_has_in_part_is_refused_with_the_command_that_fetches_it(
+    tiny, tmp_path, monkeypatch
+):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=rf"{HUB}: model_index\.json is not in the hub cache {tmp_path} .*: run `make prefetch`"):
+    with pytest.raises(
+        InputError,
+        match=rf"{HUB}: model_index\.json is not in the hub cache {tmp_path} .*: run `make prefetch`",
+    ):
         loaded(generator=HUB)
     snapshot = in_hub(tiny, tmp_path)
     assert find_generator(PICTURES.model_copy(update={"generator": HUB})) == snapshot
     (snapshot / "super_res_last/diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"super_res_last/diffusion_pytorch_model\.safetensors is not in .*: run `make prefetch`"):
+    with pytest.raises(
+        InputError,
+        match=r"super_res_last/diffusion_pytorch_model\.safetensors is not in .*: run `make prefetch`",
+    ):
         loaded(generator=HUB)
 
 
@@ -310,7 +396,10 @@ def test_embeddings_that_the_generator_cannot_draw_are_refused(generator):
 
 
 def test_the_width_is_that_of_the_generator(tmp_path):
-    narrow = UnCLIP(load_pipeline(build_generator(tmp_path / "tiny", dim=12, large=48), CPU, torch.float32), PICTURES)
+    narrow = UnCLIP(
+        load_pipeline(build_generator(tmp_path / "tiny", dim=12, large=48), CPU, torch.float32),
+        PICTURES,
+    )
     assert narrow.dim == 12 and narrow.render(FIRST[:12], 0).shape == (48, 48, 3)
 
 
@@ -319,23 +408,33 @@ def test_a_picture_that_is_not_finite_is_refused(own):
     weights = load_file(path)
     weights["conv_out.bias"][0] = torch.nan
     save_file(weights, path, {"format": "pt"})
-    with pytest.raises(InputError, match=r"the generator gives NaN in torch\.float32: write pictures\.dtype: float32"):
+    with pytest.raises(
+        InputError,
+        match=r"the generator gives NaN in torch\.float32: write pictures\.dtype: float32",
+    ):
         loaded().render(FIRST, 0)
 
 
 def test_only_openais_clip_is_drawn(own):
-    spaces = resolve_spaces(ROOT / "config/spaces.yaml", ["clip_vit_l14", "eva02_l14", "conse_minilm"])
+    spaces = resolve_spaces(
+        ROOT / "config/spaces.yaml", ["clip_vit_l14", "eva02_l14", "conse_minilm"]
+    )
     assert spaces["clip_vit_l14"].model_dump() == CLIP.model_dump()
     for entry in (CLIP, CLIP.model_copy(update={"weights": "file:checkpoints/clip.safetensors"})):
         refuse_space("clip_vit_l14", entry)
         assert choose_renderer("unclip", "clip_vit_l14", entry, PICTURES) == "unclip"
-    for name, own_words in (("eva02_l14", "EVA02-L-14/merged2b_s4b_b131k"), ("conse_minilm", "conse")):
+    for name, own_words in (
+        ("eva02_l14", "EVA02-L-14/merged2b_s4b_b131k"),
+        ("conse_minilm", "conse"),
+    ):
         message = rf"space {name} cannot be rendered: .*trained on .*OpenAI's CLIP.*another space, here {own_words}, .*retrieval, or auto"
         with pytest.raises(InputError, match=message):
             refuse_space(name, spaces[name])
         with pytest.raises(InputError, match=message):
             choose_renderer("unclip", name, spaces[name], PICTURES)
-    with pytest.raises(InputError, match=r"space mine cannot be rendered: .*untrained towers \(weights: random\)"):
+    with pytest.raises(
+        InputError, match=r"space mine cannot be rendered: .*untrained towers \(weights: random\)"
+    ):
         refuse_space("mine", CLIP.model_copy(update={"weights": "random"}))
 
 
@@ -352,9 +451,13 @@ def test_auto_generates_where_it_can_and_says_why_where_it_cannot(own, monkeypat
         caplog.clear()
         monkeypatch.setattr(torch.cuda, "is_available", lambda seen=seen: seen)
         with caplog.at_level("INFO", logger="singflow"):
-            assert choose_renderer("auto", "some", entry, pictures) == ("retrieval" if reason else "unclip")
+            assert choose_renderer("auto", "some", entry, pictures) == (
+                "retrieval" if reason else "unclip"
+            )
         start = "space some: the nearest real images are shown, none are generated: "
-        assert [start in text and (reason or "") in text for text in caplog.messages] == [True] * bool(reason)
+        assert [start in text and (reason or "") in text for text in caplog.messages] == [
+            True
+        ] * bool(reason)
         assert choose_renderer("retrieval", "some", entry, pictures) == "retrieval"
 
 

@@ -23,7 +23,13 @@ from tests.project import ROOT
 
 
 def picture(figure, embedding, image_id=0):
-    angles = {"target_is_deg": np.nan, "is_deg": 1.0, "as_label_deg": 2.0, "as_text_deg": np.nan, "logit_change": 0.0}
+    angles = {
+        "target_is_deg": np.nan,
+        "is_deg": 1.0,
+        "as_label_deg": 2.0,
+        "as_text_deg": np.nan,
+        "logit_change": 0.0,
+    }
     return Picture(figure, image_id, "label", "linear", ORIGINAL, "", **angles, embedding=embedding)
 
 
@@ -45,12 +51,26 @@ def test_a_generator_draws_every_seed_of_figure_13_the_first_elsewhere_and_equal
         picture("fig6", np.array([20.0])),
     ]
     rows = list(generate(pictures, [5, 6], render, lambda items, total: items))
-    assert [(row["figure"], row["draw"]) for row in rows] == [("fig1", 5), ("fig13", 5), ("fig13", 6), ("fig6", -1), ("fig6", 5)]
+    assert [(row["figure"], row["draw"]) for row in rows] == [
+        ("fig1", 5),
+        ("fig13", 5),
+        ("fig13", 6),
+        ("fig6", -1),
+        ("fig6", 5),
+    ]
     assert calls == [(10.0, 5), (10.0, 6), (20.0, 5)]
-    levels = [np.asarray(Image.open(io.BytesIO(row["picture"])))[0, 0, 0] for row in rows if row["picture"]]
+    levels = [
+        np.asarray(Image.open(io.BytesIO(row["picture"])))[0, 0, 0]
+        for row in rows
+        if row["picture"]
+    ]
     assert levels == [15, 15, 16, 25] and rows[3]["picture"] == b""
     table = picture_table(rows)
-    assert list(table.columns) == [*TYPES, "picture"] and (table["neighbour_id"] == -1).all() and set(table["renderer"]) == {"unclip"}
+    assert (
+        list(table.columns) == [*TYPES, "picture"]
+        and (table["neighbour_id"] == -1).all()
+        and set(table["renderer"]) == {"unclip"}
+    )
 
 
 def test_retrieval_shows_the_planted_neighbours_and_never_the_image_itself():
@@ -58,22 +78,55 @@ def test_retrieval_shows_the_planted_neighbours_and_never_the_image_itself():
     content = np.array([0, 1, 2, 3, 4, 0])
     embeddings[5] = embeddings[0]
     near = 10 * embeddings[0] + 3 * embeddings[3] + 2 * embeddings[2] + embeddings[1]
-    pictures = [picture("fig1", near), picture("fig13", near), picture("fig6", None), picture("fig1", near, image_id=4)]
-    rows = list(retrieve(pictures, [0, 1, 2], lambda: [(np.arange(6), embeddings)], content, lambda image_id: b"%d" % image_id))
-    assert [(row["draw"], row["neighbour_id"]) for row in rows] == [(0, 3), (0, 3), (1, 2), (2, 1), (-1, -1), (0, 0)]
+    pictures = [
+        picture("fig1", near),
+        picture("fig13", near),
+        picture("fig6", None),
+        picture("fig1", near, image_id=4),
+    ]
+    rows = list(
+        retrieve(
+            pictures,
+            [0, 1, 2],
+            lambda: [(np.arange(6), embeddings)],
+            content,
+            lambda image_id: b"%d" % image_id,
+        )
+    )
+    assert [(row["draw"], row["neighbour_id"]) for row in rows] == [
+        (0, 3),
+        (0, 3),
+        (1, 2),
+        (2, 1),
+        (-1, -1),
+        (0, 0),
+    ]
     assert [row["picture"] for row in rows] == [b"3", b"3", b"2", b"1", b"", b"0"]
-    assert rows[0]["neighbour_deg"] == pytest.approx(np.degrees(np.arccos(3 / np.linalg.norm(near))))
+    assert rows[0]["neighbour_deg"] == pytest.approx(
+        np.degrees(np.arccos(3 / np.linalg.norm(near)))
+    )
 
 
 def test_a_single_image_has_no_neighbour():
-    (row,) = retrieve([picture("fig1", np.ones(2))], [0], lambda: [(np.arange(1), np.ones((1, 2)))], np.arange(1), lambda image_id: b"x")
+    (row,) = retrieve(
+        [picture("fig1", np.ones(2))],
+        [0],
+        lambda: [(np.arange(1), np.ones((1, 2)))],
+        np.arange(1),
+        lambda image_id: b"x",
+    )
     assert row["neighbour_id"] == -1 and np.isnan(row["neighbour_deg"]) and row["picture"] == b""
 
 
 def test_a_png_keeps_every_pixel_and_a_photo_is_made_small():
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode(Image.fromarray(pixels), "PNG")))), pixels)
-    assert Image.open(io.BytesIO(encode(Image.new("RGB", (2000, 1000)), "JPEG"))).size == (SIDE, SIDE // 2)
+    assert np.array_equal(
+        np.asarray(Image.open(io.BytesIO(encode(Image.fromarray(pixels), "PNG")))), pixels
+    )
+    assert Image.open(io.BytesIO(encode(Image.new("RGB", (2000, 1000)), "JPEG"))).size == (
+        SIDE,
+        SIDE // 2,
+    )
     assert Image.open(io.BytesIO(encode(Image.new("RGB", (20, 10)), "JPEG"))).size == (20, 10)
 
 
@@ -85,7 +138,9 @@ def study(tmp_path_factory, packaged):
     random, n = np.random.default_rng(0), len(manifest)
     build_generator(folder / "checkpoints/karlo")
     write_parquet(folder / "manifest.parquet", whole(manifest))
-    for space, entry in resolve_spaces(ROOT / "config/spaces.yaml", ["clip_vit_l14", "eva02_l14"]).items():
+    for space, entry in resolve_spaces(
+        ROOT / "config/spaces.yaml", ["clip_vit_l14", "eva02_l14"]
+    ).items():
         write_json(folder / f"{space}.json", entry.model_dump())
     rows = {"image_id": np.arange(n), "view": np.zeros(n, dtype=np.int32)}
     weight = random.standard_normal((6, 12)).astype(np.float32)
@@ -102,8 +157,15 @@ def study(tmp_path_factory, packaged):
     texts = random.standard_normal((len(labels) + 1, 768)).astype(np.float32)
     tensors["texts"] = {"label_embeddings": texts[1:], "target_embeddings": texts[:1]}
     for name, each in tensors.items():
-        write_tensors(folder / f"{name}.safetensors", each, {"kind": "linear"} if name == "translators/linear" else {})
-    write_json(folder / "names.json", {"labels": labels, "targets": [prompt_of("jellyfish")], "concepts": []})
+        write_tensors(
+            folder / f"{name}.safetensors",
+            each,
+            {"kind": "linear"} if name == "translators/linear" else {},
+        )
+    write_json(
+        folder / "names.json",
+        {"labels": labels, "targets": [prompt_of("jellyfish")], "concepts": []},
+    )
     return folder
 
 
@@ -133,12 +195,20 @@ def test_the_generator_draws_every_figure(drawn):
     counts = drawn.groupby("figure").size().to_dict()
     assert counts == {"photo": 2, "fig1": 4, "fig6": 4, "fig10": 3, "fig11": 2, "fig13": 8}
     assert (drawn["picture"].map(len) > 0).all()
-    sizes = {Image.open(io.BytesIO(each)).size for each in drawn.loc[drawn["figure"] != "photo", "picture"]}
+    sizes = {
+        Image.open(io.BytesIO(each)).size
+        for each in drawn.loc[drawn["figure"] != "photo", "picture"]
+    }
     assert sizes == {(32, 32)}
-    removed, original = (drawn[(drawn["figure"] == "fig1") & (drawn["change"] == change)] for change in ("null removed", "original"))
+    removed, original = (
+        drawn[(drawn["figure"] == "fig1") & (drawn["change"] == change)]
+        for change in ("null removed", "original")
+    )
     assert (removed["is_deg"] > 1).all() and (removed["logit_change"] < 1e-4).all()
     assert (removed["picture"].to_numpy() != original["picture"].to_numpy()).all()
-    assert drawn.loc[drawn["figure"] == "fig6", "target_is_deg"].dropna().unique().tolist() == [10.0]
+    assert drawn.loc[drawn["figure"] == "fig6", "target_is_deg"].dropna().unique().tolist() == [
+        10.0
+    ]
 
 
 def test_the_same_study_gives_the_same_pictures_whatever_else_is_drawn(study, drawn):
@@ -148,7 +218,9 @@ def test_the_same_study_gives_the_same_pictures_whatever_else_is_drawn(study, dr
     assert (study / "again.parquet").read_bytes() == (study / "drawn.parquet").read_bytes()
     assert draw(study, "alone.parquet", ("images", [path]), ("closeup", ["other"])).returncode == 0
     alone = pd.read_parquet(study / "alone.parquet")
-    same = drawn[drawn["figure"].isin(["photo", "fig1"]) & (drawn["image_id"] == first)].reset_index(drop=True)
+    same = drawn[
+        drawn["figure"].isin(["photo", "fig1"]) & (drawn["image_id"] == first)
+    ].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, same)
 
 
@@ -156,16 +228,27 @@ def test_the_nearest_photos_take_the_generators_place(study):
     done = draw(study, "photos.parquet", ("renderer", ["auto"]))
     assert done.returncode == 0 and "PyTorch sees no GPU" in done.stderr, done.stderr
     shown = pd.read_parquet(study / "photos.parquet").query("figure != 'photo'")
-    assert set(shown["renderer"]) == {"retrieval"} and (shown["neighbour_id"] != shown["image_id"]).all()
+    assert (
+        set(shown["renderer"]) == {"retrieval"}
+        and (shown["neighbour_id"] != shown["image_id"]).all()
+    )
     assert (shown["neighbour_id"] >= 0).all() and shown["neighbour_deg"].between(0, 180).all()
 
 
 def test_a_space_that_the_generator_does_not_draw_from_is_refused(study):
     done = draw(study, "no.parquet", ("space", ["eva02_l14"]), ("entry", ["eva02_l14.json"]))
-    assert done.returncode == 1 and "space eva02_l14 cannot be rendered" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and "space eva02_l14 cannot be rendered" in done.stderr
+        and "Traceback" not in done.stderr
+    )
     assert not (study / "no.parquet").exists()
 
 
 def test_other_targets_than_the_studys_are_refused(study):
     done = draw(study, "no.parquet", ("prompts", ["an image of a dog"]))
-    assert done.returncode == 1 and json.dumps([prompt_of("jellyfish")]).strip('["]') in done.stderr and "run embed_prompts" in done.stderr
+    assert (
+        done.returncode == 1
+        and json.dumps([prompt_of("jellyfish")]).strip('["]') in done.stderr
+        and "run embed_prompts" in done.stderr
+    )

@@ -4,7 +4,12 @@ import inspect
 import json
 
 import torch
-from diffusers import UnCLIPImageVariationPipeline, UnCLIPScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers import (
+    UnCLIPImageVariationPipeline,
+    UnCLIPScheduler,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -64,12 +69,17 @@ def build_generator(folder, *, dim=768, small=16, large=32, seed=0, safetensors=
     }
     schedulers = {
         "decoder_scheduler": UnCLIPScheduler(variance_type="learned_range"),
-        "super_res_scheduler": UnCLIPScheduler(variance_type="fixed_small_log", prediction_type="sample"),  # epsilon: black or white
+        "super_res_scheduler": UnCLIPScheduler(
+            variance_type="fixed_small_log", prediction_type="sample"
+        ),  # epsilon: black or white
     }
     index = {"_class_name": "UnCLIPImageVariationPipeline", "_diffusers_version": "0.12.0.dev0"}
     for name, part in (models | schedulers).items():
         part.save_pretrained(folder / name)
-        index[name] = ["transformers" if name == "text_encoder" else "diffusers", type(part).__name__]
+        index[name] = [
+            "transformers" if name == "text_encoder" else "diffusers",
+            type(part).__name__,
+        ]
     index |= {
         "text_proj": ["unclip", "UnCLIPTextProjModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
@@ -79,7 +89,12 @@ def build_generator(folder, *, dim=768, small=16, large=32, seed=0, safetensors=
     tokenizer = folder / "tokenizer"
     tokenizer.mkdir()
     special = {"bos_token": START, "eos_token": END, "pad_token": "!", "unk_token": END}
-    settings = special | {"model_max_length": 77, "tokenizer_class": "CLIPTokenizer", "do_lower_case": True, "errors": "replace"}
+    settings = special | {
+        "model_max_length": 77,
+        "tokenizer_class": "CLIPTokenizer",
+        "do_lower_case": True,
+        "errors": "replace",
+    }
     for path, content in (
         (folder / "model_index.json", index),
         (tokenizer / "vocab.json", {"!": 0, "!</w>": 1, START: 2, END: 3}),
@@ -95,4 +110,7 @@ def build_generator(folder, *, dim=768, small=16, large=32, seed=0, safetensors=
     return folder
 
 
-BINARY = {"model.safetensors": "pytorch_model.bin", "diffusion_pytorch_model.safetensors": "diffusion_pytorch_model.bin"}
+BINARY = {
+    "model.safetensors": "pytorch_model.bin",
+    "diffusion_pytorch_model.safetensors": "diffusion_pytorch_model.bin",
+}

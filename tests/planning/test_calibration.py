@@ -47,14 +47,21 @@ def size(study, step, gpu=False):
 def took(pilot, place, seconds, megabytes, form=TSV):
     path = pilot / f"benchmarks/{place}.tsv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(form.format(seconds, megabytes if megabytes == "-" else megabytes * 1e6 / 2**20))
+    path.write_text(
+        form.format(seconds, megabytes if megabytes == "-" else megabytes * 1e6 / 2**20)
+    )
 
 
 def test_a_step_is_off_by_what_its_jobs_took_over_what_was_reckoned(study, pilot):
     step = "extract_features"
     expected = size(study, step)
     took(pilot, f"{step}/{MODEL}/00000", 3 * seconds(step, expected), 0.5 * peak_mb(step, expected))
-    took(pilot, "fit_translator/conse_minilm/" + MODEL, 2 * seconds("fit_translator", size(study, "")), "-")
+    took(
+        pilot,
+        "fit_translator/conse_minilm/" + MODEL,
+        2 * seconds("fit_translator", size(study, "")),
+        "-",
+    )
     found = calibrate(pilot, REGISTRIES, False, {})
     assert found[step] == Calibration(1, pytest.approx(3), pytest.approx(0.5))
     assert found["fit_translator"] == Calibration(1, pytest.approx(2), None)
@@ -69,7 +76,9 @@ def test_what_start_and_libraries_take_does_not_tell_and_forks_do_not_tell_of_me
     assert found["resolve_study"] == Calibration(1, None, None)
     assert found[step] == Calibration(1, pytest.approx(2), None)
     used = {step: Used(1, 0.0, 1.5 * peak_mb(step, expected) + JOB_MB, 0.0)}
-    assert calibrate(pilot, REGISTRIES, False, used)[step].megabytes == pytest.approx(1.5), "as Slurm counted it"
+    assert calibrate(pilot, REGISTRIES, False, used)[step].megabytes == pytest.approx(1.5), (
+        "as Slurm counted it"
+    )
 
 
 def test_a_cpu_tells_nothing_of_a_gpu(study, pilot):
@@ -83,12 +92,27 @@ def test_a_cpu_tells_nothing_of_a_gpu(study, pilot):
 
 
 def test_a_plan_multiplies_by_it_and_says_so(study, tmp_path):
-    models, spaces = resolve_models("config/models.yaml", study["models"]), resolve_spaces("config/spaces.yaml", study["spaces"])
-    planners = [Planner(study, models, spaces, tmp_path, False, known) for known in (None, {"fit_projector": Calibration(3, 2.0, None)})]
-    for step, times, source in (("fit_projector", 2, "calibrated"), ("extract_head", 1, "estimated")):
-        job = Job(step, False, False, 1, 0.0, {"model": MODEL}, tmp_path / study["study"] / "none.tsv")
+    models, spaces = (
+        resolve_models("config/models.yaml", study["models"]),
+        resolve_spaces("config/spaces.yaml", study["spaces"]),
+    )
+    planners = [
+        Planner(study, models, spaces, tmp_path, False, known)
+        for known in (None, {"fit_projector": Calibration(3, 2.0, None)})
+    ]
+    for step, times, source in (
+        ("fit_projector", 2, "calibrated"),
+        ("extract_head", 1, "estimated"),
+    ):
+        job = Job(
+            step, False, False, 1, 0.0, {"model": MODEL}, tmp_path / study["study"] / "none.tsv"
+        )
         before, after = (planner.estimate(job) for planner in planners)
-        assert (after.seconds, after.peak_mb, after.source) == (times * before.seconds, before.peak_mb, source)
+        assert (after.seconds, after.peak_mb, after.source) == (
+            times * before.seconds,
+            before.peak_mb,
+            source,
+        )
 
 
 def test_efficiency_reports_are_summed_by_step(tmp_path):
@@ -104,7 +128,9 @@ def test_efficiency_reports_are_summed_by_step(tmp_path):
 
 
 def test_a_folder_without_benchmarks_is_refused(pilot, tmp_path):
-    with pytest.raises(InputError, match="pilot: holds no benchmarks/: run the study with Snakemake first"):
+    with pytest.raises(
+        InputError, match="pilot: holds no benchmarks/: run the study with Snakemake first"
+    ):
         calibrate(pilot, REGISTRIES, False, {})
     with pytest.raises(InputError, match=r"absent/params\.yaml"):
         calibrate(tmp_path / "absent", REGISTRIES, False, {})

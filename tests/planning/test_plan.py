@@ -48,11 +48,19 @@ def test_jobs_are_read_from_a_dry_run():
     file = Path("results/demo/benchmarks/extract_features/timm/resnet18.a1_in1k-00000.tsv")
     wildcards = {"model": "timm/resnet18.a1_in1k", "shard": "00000"}
     assert first == Job("extract_features", False, True, 2, 11040.0, wildcards, file)
-    assert second == Job("summarize", True, False, 1, 1380.0, {}, Path("results/demo/benchmarks/summarize.tsv"))
+    assert second == Job(
+        "summarize", True, False, 1, 1380.0, {}, Path("results/demo/benchmarks/summarize.tsv")
+    )
 
 
 def test_a_finished_study_has_no_jobs_and_any_other_silence_is_an_error():
-    assert parse_jobs("Building DAG of jobs...\nNothing to be done (all requested files are present and up to date).\n", set()) == []
+    assert (
+        parse_jobs(
+            "Building DAG of jobs...\nNothing to be done (all requested files are present and up to date).\n",
+            set(),
+        )
+        == []
+    )
     with pytest.raises(InputError, match="it says\nWorkflowError: the study is not valid"):
         parse_jobs("WorkflowError: the study is not valid\n", set())
 
@@ -89,11 +97,21 @@ def study(monkeypatch):
 
 def planner(study, results, gpu=False):
     models = resolve_models("config/models.yaml", study["models"])
-    return Planner(study, models, resolve_spaces("config/spaces.yaml", study["spaces"]), results, gpu)
+    return Planner(
+        study, models, resolve_spaces("config/spaces.yaml", study["spaces"]), results, gpu
+    )
 
 
 def job(results, step, key, **wildcards):
-    return Job(step, False, step.startswith("extract"), 2, 4000.0, wildcards, results / f"demo/benchmarks/{step}/{key}.tsv")
+    return Job(
+        step,
+        False,
+        step.startswith("extract"),
+        2,
+        4000.0,
+        wildcards,
+        results / f"demo/benchmarks/{step}/{key}.tsv",
+    )
 
 
 def finish(folder, images, views):
@@ -101,7 +119,11 @@ def finish(folder, images, views):
     (folder / "data").mkdir(parents=True)
     pd.DataFrame({"image_id": range(images)}).to_parquet(folder / "data/manifest.parquet")
     for model in ("efficientnet_lite0", "timm/resnet18.a1_in1k"):
-        write_tensors(folder / f"features/{model}/shard-00000.safetensors", {"image_id": np.zeros(images * views, np.int64)}, {})
+        write_tensors(
+            folder / f"features/{model}/shard-00000.safetensors",
+            {"image_id": np.zeros(images * views, np.int64)},
+            {},
+        )
 
 
 def measure(folder, step, key, seconds, megabytes):
@@ -117,11 +139,20 @@ def test_results_are_known_by_their_images_shards_and_rows(tmp_path):
 
 
 def test_nothing_is_measured_before_anything_ran(study, tmp_path):
-    one = job(tmp_path, "extract_features", "efficientnet_lite0-00000", model="efficientnet_lite0", shard="00000")
+    one = job(
+        tmp_path,
+        "extract_features",
+        "efficientnet_lite0-00000",
+        model="efficientnet_lite0",
+        shard="00000",
+    )
     estimate = planner(study, tmp_path).estimate(one)
     model = resolve_models("config/models.yaml", ["efficientnet_lite0"])["efficientnet_lite0"]
     size = size_of(study, 20, model, None)
-    assert (estimate.seconds, estimate.peak_mb) == (seconds(one.step, size), peak_mb(one.step, size))
+    assert (estimate.seconds, estimate.peak_mb) == (
+        seconds(one.step, size),
+        peak_mb(one.step, size),
+    )
     assert estimate.source == "estimated"
 
 
@@ -129,11 +160,19 @@ def test_what_was_measured_on_as_much_is_taken_from_this_study_then_from_others(
     pair = {"space": "conse_minilm", "model": "efficientnet_lite0"}
     one = job(tmp_path, "fit_translator", "conse_minilm/efficientnet_lite0", **pair)
     views = study["extraction"]["views"]
-    for name, images, each, taken in (("a", 20, views, 11.0), ("b", 20, 1, 12.0), ("c", 30, views, 13.0)):
+    for name, images, each, taken in (
+        ("a", 20, views, 11.0),
+        ("b", 20, 1, 12.0),
+        ("c", 30, views, 13.0),
+    ):
         finish(tmp_path / name, images, each)
         measure(tmp_path / name, "fit_translator", "conse_minilm/efficientnet_lite0", taken, 1000)
     estimate = planner(study, tmp_path).estimate(one)
-    assert (estimate.seconds, estimate.peak_mb, estimate.source) == (11.0, pytest.approx(1048.576), "measured")
+    assert (estimate.seconds, estimate.peak_mb, estimate.source) == (
+        11.0,
+        pytest.approx(1048.576),
+        "measured",
+    )
     finish(tmp_path / "demo", 20, views)
     measure(tmp_path / "demo", "fit_translator", "conse_minilm/efficientnet_lite0", 5.0, 1000)
     assert planner(study, tmp_path).estimate(one).seconds == 5.0
@@ -167,12 +206,26 @@ def test_the_table_adds_up(study, tmp_path):
         assert list(table["on"]) == ["GPU" if gpu else "CPU", "CPU"]
         assert list(table["time and memory"]) == ["3 estimated", "2 estimated"]
     done = tabulate([], jobs, plan, STEPS)
-    assert list(done["time and memory"]) == ["done", "done"] and done[["core hours", "disk GB"]].sum().sum() == 0
+    assert (
+        list(done["time and memory"]) == ["done", "done"]
+        and done[["core hours", "disk GB"]].sum().sum() == 0
+    )
 
 
 def test_the_mean_seconds_of_a_step_are_those_of_its_jobs(study, tmp_path):
     mine = planner(study, tmp_path)
     jobs = [
-        Job("extract_features", False, False, 1, 0.0, {"model": model}, tmp_path / study["study"] / "none") for model in study["models"]
+        Job(
+            "extract_features",
+            False,
+            False,
+            1,
+            0.0,
+            {"model": model},
+            tmp_path / study["study"] / "none",
+        )
+        for model in study["models"]
     ]
-    assert mine.mean_seconds("extract_features") == pytest.approx(np.mean([mine.estimate(job).seconds for job in jobs]))
+    assert mine.mean_seconds("extract_features") == pytest.approx(
+        np.mean([mine.estimate(job).seconds for job in jobs])
+    )

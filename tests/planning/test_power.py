@@ -28,13 +28,21 @@ def test_the_table_is_made_by_the_program_that_it_names(leaks, monkeypatch):
 def test_the_page_shows_the_table_that_plan_reads(leaks):
     page = (ROOT / "docs/planning.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([\d.]+) \| (?:([\d.]+) %|none) \|$", page, flags=re.MULTILINE)
-    assert [(f"{each:g}", "" if leak != leak else f"{100 * leak:g}") for each, leak in leaks.items()] == rows
+    assert [
+        (f"{each:g}", "" if leak != leak else f"{100 * leak:g}") for each, leak in leaks.items()
+    ] == rows
 
 
-@pytest.mark.parametrize(("images", "row"), [(507, 0.25), (1_280, 1), (5_119, 2), (5_120, 4), (1_281_167, 16)])
+@pytest.mark.parametrize(
+    ("images", "row"), [(507, 0.25), (1_280, 1), (5_119, 2), (5_120, 4), (1_281_167, 16)]
+)
 def test_what_images_can_show_is_told_by_the_row_that_they_reach(images, row, leaks):
     said = told(images, 1280)
-    shown = "not even a large leak would be found" if leaks[row] != leaks[row] else f"a leak of {100 * leaks[row]:g} % of the meaning"
+    shown = (
+        "not even a large leak would be found"
+        if leaks[row] != leaks[row]
+        else f"a leak of {100 * leaks[row]:g} % of the meaning"
+    )
     assert said.startswith(f"{images:,} images") and shown in said.partition(";")[0]
     assert ("; 5,120 images: a leak of" in said) == (images < 5_120)
 

@@ -18,7 +18,9 @@ rule extract_features:
 
 
 def test_runs_of_other_studies_are_told_apart_by_what_they_wrote(tmp_path):
-    for number, (name, study) in enumerate([("aaa", "demo"), ("bbb", "sweep"), ("ccc", "demo_2"), ("ddd", "demo")]):
+    for number, (name, study) in enumerate(
+        [("aaa", "demo"), ("bbb", "sweep"), ("ccc", "demo_2"), ("ddd", "demo")]
+    ):
         (tmp_path / f"{number}.snakemake.log").write_text(LOG.format(name=name, study=study))
     (tmp_path / "4.snakemake.log").write_text("Building DAG of jobs...\n")
     assert cluster.runs(tmp_path, "demo") == ({"aaa", "ddd"}, {"bbb", "ccc"})
@@ -28,7 +30,10 @@ def test_runs_of_other_studies_are_told_apart_by_what_they_wrote(tmp_path):
 
 def test_a_command_that_is_missing_fails_or_hangs_is_named(monkeypatch):
     assert cluster.ask("echo", "7|demo").splitlines() == ["7|demo"]
-    with pytest.raises(InputError, match="squeue-that-is-not-here: no such command: is this machine part of a Slurm cluster"):
+    with pytest.raises(
+        InputError,
+        match="squeue-that-is-not-here: no such command: is this machine part of a Slurm cluster",
+    ):
         cluster.ask("squeue-that-is-not-here")
     with pytest.raises(InputError, match=r"ls /absent: .*No such file"):
         cluster.ask("ls", "/absent")
@@ -41,7 +46,15 @@ def test_a_living_snakemake_is_found_by_its_folder_and_its_study(tmp_path):
     os.mkfifo(tmp_path / "never")
     (tmp_path / "Snakefile").write_text("rule slow:\n    shell: 'echo started; cat never'\n")
     (tmp_path / "mine.yaml").write_text("study: mine\n")
-    command = [Path(sys.executable).parent / "snakemake", "--cores", "1", "--quiet", "all", "--configfile", "mine.yaml"]
+    command = [
+        Path(sys.executable).parent / "snakemake",
+        "--cores",
+        "1",
+        "--quiet",
+        "all",
+        "--configfile",
+        "mine.yaml",
+    ]
     given = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **given) as process:
         try:

@@ -16,7 +16,9 @@ def remote(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def checkout(remote, request, tmp_path_factory):
     """A published study whose git knows this remote, too; without the remote's server no study is computed."""
-    project = request.getfixturevalue("published").copy(tmp_path_factory.mktemp("checkout") / "project")
+    project = request.getfixturevalue("published").copy(
+        tmp_path_factory.mktemp("checkout") / "project"
+    )
     for each in {remote, remote.writer}:
         for command in each.commands:
             project.dvc(*command)

@@ -62,7 +62,11 @@ http {{
 
 def documented(name: str) -> list[list[str]]:
     """The words of each command by which docs/sharing.md makes and sets up a remote."""
-    lines = re.findall(rf"^dvc (remote (?:add|modify) .*\b{name} .*)$", (ROOT / "docs/sharing.md").read_text(), flags=re.MULTILINE)
+    lines = re.findall(
+        rf"^dvc (remote (?:add|modify) .*\b{name} .*)$",
+        (ROOT / "docs/sharing.md").read_text(),
+        flags=re.MULTILINE,
+    )
     return [line.split() for line in lines]
 
 
@@ -75,7 +79,9 @@ class Remote(ABC):
     def __init__(self, name: str, url: str, **settings: str) -> None:
         self.name, self.url = name, url
         values = settings | {name: url}
-        self.commands = [[*words[:-1], values.pop(words[-2], words[-1])] for words in documented(name)]
+        self.commands = [
+            [*words[:-1], values.pop(words[-2], words[-1])] for words in documented(name)
+        ]
         assert values == {} and [name, "verify", "true"] in [words[-3:] for words in self.commands]
         self.writer: Remote = self
         """The remote through which this one is filled: another one where this one can only be read."""
@@ -107,7 +113,11 @@ class Folder(Remote):
         self.store = store
 
     def objects(self) -> set[str]:
-        return {"".join(found.groups()) for path in self.store.rglob("*") if (found := OBJECT.search(path.as_posix()))}
+        return {
+            "".join(found.groups())
+            for path in self.store.rglob("*")
+            if (found := OBJECT.search(path.as_posix()))
+        }
 
     def read(self, md5: str) -> bytes:
         return self._path(md5).read_bytes()
@@ -136,13 +146,19 @@ class Folder(Remote):
 class Bucket(Remote):
     """A remote in a bucket. filesystem: fsspec's; path: of the bucket, and a folder in it."""
 
-    def __init__(self, filesystem: AbstractFileSystem, scheme: str, path: str, name: str, **settings: str) -> None:
+    def __init__(
+        self, filesystem: AbstractFileSystem, scheme: str, path: str, name: str, **settings: str
+    ) -> None:
         super().__init__(name, f"{scheme}://{path}", **settings)
         self.filesystem, self.path = filesystem, path
 
     def objects(self) -> set[str]:
         self.filesystem.invalidate_cache()
-        return {"".join(found.groups()) for key in self.filesystem.find(self.path) if (found := OBJECT.search(key))}
+        return {
+            "".join(found.groups())
+            for key in self.filesystem.find(self.path)
+            if (found := OBJECT.search(key))
+        }
 
     def read(self, md5: str) -> bytes:
         return self.filesystem.cat_file(self._path(md5))
@@ -204,13 +220,27 @@ def ssh(folder: Path) -> Iterator[Remote]:
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
     for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True
+        )
     (folder / "sshd_config").write_text(SSHD_CONFIG.format(port=port, folder=folder))
     (folder / ".ssh").mkdir()
-    (folder / ".ssh/known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
-    with serving(port, folder, program("sshd", "openssh-server"), "-D", "-e", "-f", str(folder / "sshd_config")):
+    (folder / ".ssh/known_hosts").write_text(
+        f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}"
+    )
+    with serving(
+        port,
+        folder,
+        program("sshd", "openssh-server"),
+        "-D",
+        "-e",
+        "-f",
+        str(folder / "sshd_config"),
+    ):
         store = folder / "store"
-        yield Folder(store, "lab", f"ssh://{user}@127.0.0.1:{port}{store}", keyfile=str(folder / "user"))
+        yield Folder(
+            store, "lab", f"ssh://{user}@127.0.0.1:{port}{store}", keyfile=str(folder / "user")
+        )
 
 
 @contextmanager
@@ -219,7 +249,15 @@ def s3(folder: Path) -> Iterator[Remote]:
     port = free_port()
     keys = {"access_key_id": "someone", "secret_access_key": "something"}
     address = f"http://127.0.0.1:{port}"
-    with serving(port, folder, str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)):
+    with serving(
+        port,
+        folder,
+        str(Path(sys.executable).with_name("moto_server")),
+        "-H",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ):
         filesystem = S3FileSystem(key="someone", secret="something", endpoint_url=address)  # noqa: S106
         filesystem.mkdir("studies")
         yield Bucket(filesystem, "s3", "studies/store", "cloud", endpointurl=address, **keys)
@@ -230,9 +268,23 @@ def http(folder: Path) -> Iterator[Remote]:
     """A web server that hands out the folder of another remote, and takes nothing."""
     port, store = free_port(), folder / "store"
     store.mkdir()
-    user = f"user {getpass.getuser()} {grp.getgrgid(os.getegid()).gr_name};" if os.geteuid() == 0 else ""
-    (folder / "nginx.conf").write_text(NGINX_CONF.format(folder=folder, port=port, store=store, user=user))
-    with serving(port, folder, program("nginx", "nginx-light"), "-e", "stderr", "-c", str(folder / "nginx.conf")):
+    user = (
+        f"user {getpass.getuser()} {grp.getgrgid(os.getegid()).gr_name};"
+        if os.geteuid() == 0
+        else ""
+    )
+    (folder / "nginx.conf").write_text(
+        NGINX_CONF.format(folder=folder, port=port, store=store, user=user)
+    )
+    with serving(
+        port,
+        folder,
+        program("nginx", "nginx-light"),
+        "-e",
+        "stderr",
+        "-c",
+        str(folder / "nginx.conf"),
+    ):
         remote = Folder(store, "public", f"http://127.0.0.1:{port}")
         with directory(folder) as remote.writer:
             yield remote
@@ -248,8 +300,16 @@ def webdav(folder: Path) -> Iterator[Remote]:
         "simple_dc": {"user_mapping": {"*": {"someone": {"password": "something"}}}},
     }  # fmt: skip
     (folder / "wsgidav.json").write_text(json.dumps(settings))
-    with serving(port, folder, str(Path(sys.executable).with_name("wsgidav")), "--config", str(folder / "wsgidav.json")):
-        yield Folder(store, "dav", f"webdav://127.0.0.1:{port}/studies", user="someone", password="something")  # noqa: S106
+    with serving(
+        port,
+        folder,
+        str(Path(sys.executable).with_name("wsgidav")),
+        "--config",
+        str(folder / "wsgidav.json"),
+    ):
+        yield Folder(
+            store, "dav", f"webdav://127.0.0.1:{port}/studies", user="someone", password="something"
+        )
 
 
 @contextmanager
@@ -257,13 +317,28 @@ def gs(folder: Path) -> Iterator[Remote]:
     """An emulator of Google Cloud Storage with one bucket, which is open to all."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    options = ("--data-dir", str(folder), "start", "--quiet", "--host", "127.0.0.1", "--port", str(port), "--default-bucket", "studies")
-    ((variable, value),) = re.findall(r"`(GCSFS_\w+)=(\w+)`", (ROOT / "docs/sharing.md").read_text())
+    options = (
+        "--data-dir",
+        str(folder),
+        "start",
+        "--quiet",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--default-bucket",
+        "studies",
+    )
+    ((variable, value),) = re.findall(
+        r"`(GCSFS_\w+)=(\w+)`", (ROOT / "docs/sharing.md").read_text()
+    )
     emulator = str(Path(sys.executable).with_name("gcp-storage-emulator"))
     with serving(port, folder, emulator, *options), pytest.MonkeyPatch.context() as patch:
         patch.setenv(variable, value)
         filesystem = GCSFileSystem(token="anon", endpoint_url=address)  # noqa: S106
-        remote = Bucket(filesystem, "gs", "studies/store", "google", endpointurl=address, credentialpath="")
+        remote = Bucket(
+            filesystem, "gs", "studies/store", "google", endpointurl=address, credentialpath=""
+        )
         remote.commands[-1][-2:] = ["allow_anonymous_login", "true"]
         yield remote
 
@@ -272,12 +347,31 @@ def gs(folder: Path) -> Iterator[Remote]:
 def azure(folder: Path) -> Iterator[Remote]:
     """Azurite, Microsoft's emulator of Azure Blob Storage, with one account and one container."""
     port, key = free_port(), base64.b64encode(b"something").decode()
-    options = ("--location", str(folder), "--blobPort", str(port), "--silent", "--disableTelemetry", "--skipApiVersionCheck")
-    connection = f"AccountName=someone;AccountKey={key};BlobEndpoint=http://127.0.0.1:{port}/someone"
-    with serving(port, folder, "env", f"AZURITE_ACCOUNTS=someone:{key}", program("azurite-blob", "npm's azurite"), *options):
+    options = (
+        "--location",
+        str(folder),
+        "--blobPort",
+        str(port),
+        "--silent",
+        "--disableTelemetry",
+        "--skipApiVersionCheck",
+    )
+    connection = (
+        f"AccountName=someone;AccountKey={key};BlobEndpoint=http://127.0.0.1:{port}/someone"
+    )
+    with serving(
+        port,
+        folder,
+        "env",
+        f"AZURITE_ACCOUNTS=someone:{key}",
+        program("azurite-blob", "npm's azurite"),
+        *options,
+    ):
         filesystem = AzureBlobFileSystem(connection_string=connection)
         filesystem.mkdir("studies")
         yield Bucket(filesystem, "azure", "studies/store", "blobs", connection_string=connection)
 
 
-KINDS: dict[str, Callable] = {each.__name__: each for each in (directory, ssh, s3, http, webdav, gs, azure)}
+KINDS: dict[str, Callable] = {
+    each.__name__: each for each in (directory, ssh, s3, http, webdav, gs, azure)
+}

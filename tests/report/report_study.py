@@ -26,13 +26,20 @@ from tests.project import ROOT
 
 HOSTILE = "<script>alert(1)</script>"
 LABELS = [HOSTILE, "<b>bold</b> & 'quoted'", "01", "None", "teapot"]
-FIGURES = ["controls", *(f"fig{number}" for number in (1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)), "rank_curves", "head_extensions"]
+FIGURES = [
+    "controls",
+    *(f"fig{number}" for number in (1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15)),
+    "rank_curves",
+    "head_extensions",
+]
 SETTINGS = {"resamples": 50, "confidence": 0.95, "seed": 0}
 
 
 def flat(number: int) -> Image.Image:
     """A photo of one colour, another for every number."""
-    return Image.new("RGB", (60, 60), (number * 37 % 256, number * 91 % 256, 255 - number * 53 % 256))
+    return Image.new(
+        "RGB", (60, 60), (number * 37 % 256, number * 91 % 256, 255 - number * 53 % 256)
+    )
 
 
 @cache
@@ -77,18 +84,33 @@ def write_study(
         }
     )  # fmt: skip
     write_parquet(results / "data/manifest.parquet", manifest)
-    write_bytes(results / "data/rejected.csv", f"path,reason\n{HOSTILE}.jpg,not an image\n".encode())
+    write_bytes(
+        results / "data/rejected.csv", f"path,reason\n{HOSTILE}.jpg,not an image\n".encode()
+    )
     entry = ModelEntry(source="timm", id="tiny.random", weights=weights)
     rows, by_label, excess, pairs, reliability = [], [], [], [], {}
     for model in models:
         write_json(results / f"registry/models/{model}.json", entry.model_dump())
         write_tensors(
-            results / f"features/{model}/head.safetensors", {"weight": np.eye(2, dtype=np.float32)}, facts(class_names=[HOSTILE, "b"])
+            results / f"features/{model}/head.safetensors",
+            {"weight": np.eye(2, dtype=np.float32)},
+            facts(class_names=[HOSTILE, "b"]),
         )
     for space in spaces:
-        conse = {"source": "conse", "dim": 8, "text": "package:x", "classifier": entry.model_dump(), "temperature": 2.0, "top": 10}
+        conse = {
+            "source": "conse",
+            "dim": 8,
+            "text": "package:x",
+            "classifier": entry.model_dump(),
+            "temperature": 2.0,
+            "top": 10,
+        }
         write_json(results / f"registry/spaces/{space}.json", conse)
-        write_tensors(results / f"embeddings/{space}/shard-00000.safetensors", {"embeddings": np.eye(2, dtype=np.float32)}, facts())
+        write_tensors(
+            results / f"embeddings/{space}/shard-00000.safetensors",
+            {"embeddings": np.eye(2, dtype=np.float32)},
+            facts(),
+        )
         mine, reports = [], {}
         for place, (model, null_dim) in enumerate(zip(models, null_dims, strict=True)):
             scale = (1 + place) * (null_dim > 0)
@@ -131,26 +153,58 @@ def write_study(
                 "n_train": n,
                 "n_validation": 6,
             }
-            row = summarize_model(drawn, projector, translator, reports[model], entry, min_r2=0.2, top1_margin=10.0, **SETTINGS)
-            named = dict.fromkeys(("label", "translated", "equivalent", "embedding"), drawn["label"])
-            row |= summarize_zero_shot(pd.DataFrame(named)) | summarize_null_energy(drawn, null_dim, [], [], SETTINGS["confidence"])
+            row = summarize_model(
+                drawn,
+                projector,
+                translator,
+                reports[model],
+                entry,
+                min_r2=0.2,
+                top1_margin=10.0,
+                **SETTINGS,
+            )
+            named = dict.fromkeys(
+                ("label", "translated", "equivalent", "embedding"), drawn["label"]
+            )
+            row |= summarize_zero_shot(pd.DataFrame(named)) | summarize_null_energy(
+                drawn, null_dim, [], [], SETTINGS["confidence"]
+            )
             mine.append({"space": space, "model": model, **row})
-            reliability[space, model] = split_half_reliability(drawn["as_deg"].abs().to_numpy(), drawn["label"], 0)
+            reliability[space, model] = split_half_reliability(
+                drawn["as_deg"].abs().to_numpy(), drawn["label"], 0
+            )
             by_label.append(summarize_labels(drawn).assign(space=space, model=model))
             if null_dim:
                 control = drawn["control_is_deg"], drawn["control_as_deg"].abs()
-                parts = [("null", drawn["is_deg"], drawn["as_deg"].abs()), ("random", *control), ("row", *control)]
+                parts = [
+                    ("null", drawn["is_deg"], drawn["as_deg"].abs()),
+                    ("random", *control),
+                    ("row", *control),
+                ]
                 case = {"image_id": np.arange(n), "dimension": null_dim, "as_deg": 0.0}
                 removed = pd.concat(
-                    pd.DataFrame({**case, "subspace": name, "is_deg": turn, "as_abs_deg": size}) for name, turn, size in parts
+                    pd.DataFrame({**case, "subspace": name, "is_deg": turn, "as_abs_deg": size})
+                    for name, turn, size in parts
                 )
-                spread = {"dimension": null_dim, "draws": 5, "stable": True, "is_deg_spread": 0.1, "as_abs_deg_spread": 0.1}
+                spread = {
+                    "dimension": null_dim,
+                    "draws": 5,
+                    "stable": True,
+                    "is_deg_spread": 0.1,
+                    "as_abs_deg_spread": 0.1,
+                }
                 cases = [{"subspace": name, **spread} for name, *_ in parts]
-                beyond = excess_rows(removed, cases, null_dim, Sample(strata_of(manifest["label"])), **SETTINGS)
+                beyond = excess_rows(
+                    removed, cases, null_dim, Sample(strata_of(manifest["label"])), **SETTINGS
+                )
                 excess += [{"space": space, "model": model, **each} for each in beyond]
         judge(mine, SETTINGS["confidence"])
         rows += mine
-        tested = {model: each for model, each in reports.items() if not (each["known_zero"] or each["known_leak"])}
+        tested = {
+            model: each
+            for model, each in reports.items()
+            if not (each["known_zero"] or each["known_leak"])
+        }
         pairs.append(pair_rows(tested, SETTINGS["confidence"]).assign(space=space))
     summary, labelled = pd.DataFrame(rows), pd.concat(by_label, ignore_index=True)
     orders = order_rows(summary[(summary["null_dim"] > 0) & ~is_control(summary)])
@@ -192,8 +246,16 @@ def evidence(d: float | None, n: int, kind: str) -> dict[str, object]:
     """The report of the test, of a D (None: no null space) with an interval of 0.01 on either side."""
     low, high = (None, None) if d is None else (d - 0.01, d + 0.01)
     without = [] if d is None else [d + 0.003, d, d, d - 0.003]
-    size = {"unique_r2": d, "unique_r2_low": low, "unique_r2_high": high, "unique_r2_without": without}
-    turns = {f"turn{end}_deg": None if d is None else max(each, 0.0) * 200 for end, each in (("", d), ("_low", low), ("_high", high))}
+    size = {
+        "unique_r2": d,
+        "unique_r2_low": low,
+        "unique_r2_high": high,
+        "unique_r2_without": without,
+    }
+    turns = {
+        f"turn{end}_deg": None if d is None else max(each, 0.0) * 200
+        for end, each in (("", d), ("_low", low), ("_high", high))
+    }
     return size | turns | {
         "n": n, "r2_words": 0.9, "margin": 0.005, "p": None if d is None else 0.5 if d < 0.01 else 0.001, "floor_is_deg": 4.0,
         "floor_is_sd": 0.1, "detectable": None if d is None else 0.03, "blind_unique_r2": None if d is None else 0.001,
@@ -205,9 +267,19 @@ def facts(**more: object) -> dict[str, str]:
     return provenance(["pandas"], weights_sha256="0" * 64, **more)
 
 
-def write_page(folder: Path, models: Sequence[str] = ("m1", "m2"), spaces: Sequence[str] = ("s",), *, max_images: int = 100) -> str:
+def write_page(
+    folder: Path,
+    models: Sequence[str] = ("m1", "m2"),
+    spaces: Sequence[str] = ("s",),
+    *,
+    max_images: int = 100,
+) -> str:
     """Run write_report on the artifacts of write_study and return the page."""
-    params = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("  root: . ", f"  root: {folder} ")
+    params = (
+        (ROOT / "params.yaml")
+        .read_text(encoding="utf-8")
+        .replace("  root: . ", f"  root: {folder} ")
+    )
     (folder / "params.yaml").write_text(f"{params}# {HOSTILE}\n", encoding="utf-8")
     flags = {
         "study": ["trial"], "models": models, "spaces": spaces, "max_images": [max_images], "results": [folder / "results"],

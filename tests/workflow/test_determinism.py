@@ -13,7 +13,9 @@ print(*(matplotlib.rcParams[name] for name in ("font.family", "font.size", "save
 """
 
 
-def test_elsewhere_everything_differs_that_could_leak_into_an_artifact(snakemake_project, dvc_project, elsewhere):
+def test_elsewhere_everything_differs_that_could_leak_into_an_artifact(
+    snakemake_project, dvc_project, elsewhere
+):
     probe = "scripts/probe.py"  # started as the steps are
     for project in (snakemake_project, dvc_project):
         (project.folder / probe).write_text(PROBE)
@@ -22,14 +24,25 @@ def test_elsewhere_everything_differs_that_could_leak_into_an_artifact(snakemake
     for project in (snakemake_project, dvc_project):
         (project.folder / probe).unlink()
     assert len(here) == len(there) == 9
-    assert [(ours, theirs) for ours, theirs in zip(here, there, strict=True) if ours == theirs] == []
-    modes = [(project.folder / "results/demo/report.html").stat().st_mode & 0o777 for project in (snakemake_project, dvc_project)]
+    assert [
+        (ours, theirs) for ours, theirs in zip(here, there, strict=True) if ours == theirs
+    ] == []
+    modes = [
+        (project.folder / "results/demo/report.html").stat().st_mode & 0o777
+        for project in (snakemake_project, dvc_project)
+    ]
     assert modes[0] != modes[1] == 0o600
 
 
-def test_the_other_engine_elsewhere_writes_the_same_bytes_and_reproduce_says_so(snakemake_project, dvc_project):
-    assert re.fullmatch(r"the same: (\d+) artifacts: \1 identical", dvc_project.said.splitlines()[-1])
-    assert not (dvc_project.folder / ".cache/prompts").is_symlink(), "no text that others embedded was found there"
+def test_the_other_engine_elsewhere_writes_the_same_bytes_and_reproduce_says_so(
+    snakemake_project, dvc_project
+):
+    assert re.fullmatch(
+        r"the same: (\d+) artifacts: \1 identical", dvc_project.said.splitlines()[-1]
+    )
+    assert not (dvc_project.folder / ".cache/prompts").is_symlink(), (
+        "no text that others embedded was found there"
+    )
     ours, theirs = snakemake_project.artifacts(), dvc_project.artifacts()
     assert set(ours) == set(theirs)
     assert [name for name in ours if ours[name] != theirs[name]] == []
@@ -39,7 +52,10 @@ def test_the_other_engine_elsewhere_writes_the_same_bytes_and_reproduce_says_so(
 def test_the_number_of_cores_changes_no_command(tmp_path):
     project = Project(tmp_path)
     project.edit("params.yaml", "threads: 1", "threads: 4")
-    few, many = (project.snakemake("--dry-run", "--printshellcmds", "--cores", cores) for cores in ("1", "64"))
+    few, many = (
+        project.snakemake("--dry-run", "--printshellcmds", "--cores", cores)
+        for cores in ("1", "64")
+    )
     assert re.search(r"threads: 4\n", many) and not re.search(r"threads: 4\n", few)
     commands = [sorted(re.findall(r"python scripts/.*", output)) for output in (few, many)]
     assert commands[0] == commands[1] and len(commands[0]) == 65

@@ -34,23 +34,32 @@ def layered(snakemake_project, tmp_path_factory):
 
 
 def test_a_run_of_a_layered_study_ends_with_its_summary(layered):
-    assert "Study layered" in layered.said and layered.said.rstrip().endswith("results/layered/report.html")
+    assert "Study layered" in layered.said and layered.said.rstrip().endswith(
+        "results/layered/report.html"
+    )
 
 
 def test_every_artifact_and_the_page_say_the_layers_values(layered):
     study = yaml.safe_load((layered.results / "params.yaml").read_text())
-    assert (study["study"], study["models"], study["summary"]["confidence"], study["summary"]["resamples"]) == (
-        "layered",
-        ["tiny"],
-        0.9,
-        200,
-    )
+    assert (
+        study["study"],
+        study["models"],
+        study["summary"]["confidence"],
+        study["summary"]["resamples"],
+    ) == ("layered", ["tiny"], 0.9, 200)
     tensors = list(layered.results.rglob("*.safetensors"))
     assert tensors and all(read_tensors(path, [])[1]["study"] == "layered" for path in tensors)
     assert list(pd.read_csv(layered.results / "tables/models.csv")["model"]) == ["tiny"]
-    assert list(json.loads((layered.results / "metrics.json").read_text())["conse_minilm"]) == ["tiny"]
+    assert list(json.loads((layered.results / "metrics.json").read_text())["conse_minilm"]) == [
+        "tiny"
+    ]
     page = (layered.results / "report.html").read_text()
-    assert "Study layered" in page and "90 % interval" in page and "confidence: 0.9" in page and "extremes: 3" in page
+    assert (
+        "Study layered" in page
+        and "90 % interval" in page
+        and "confidence: 0.9" in page
+        and "extremes: 3" in page
+    )
     assert "95 % interval" not in page and "Study demo" not in page
 
 
@@ -69,7 +78,9 @@ def test_an_edit_of_params_yaml_re_runs_no_study_that_does_not_read_the_key(laye
 
 
 def test_a_mistake_in_a_layer_is_named(layered):
-    done = layered.run("snakemake", "--dry-run", "--config", "summary={'confidence': 'much'}", check=False)
+    done = layered.run(
+        "snakemake", "--dry-run", "--config", "summary={'confidence': 'much'}", check=False
+    )
     assert done.returncode == 1 and "summary.confidence: 'much'" in done.stdout
 
 
@@ -80,13 +91,19 @@ def test_the_home_folder_stands_for_a_tilde_in_snakemake_and_is_written_out_for_
     home = {"HOME": str(tmp_path / "mine")}
     project.study(data={"source": "table", "root": "~/photos", "table": "~/mine.csv"})
     said = project.snakemake("--dry-run", "--printshellcmds", "build_manifest", **home)
-    assert f"--root {tmp_path}/mine/photos --table {tmp_path}/mine/mine.csv" in said and "~" not in said
+    assert (
+        f"--root {tmp_path}/mine/photos --table {tmp_path}/mine/mine.csv" in said
+        and "~" not in said
+    )
     step = ("python", "scripts/check_study.py", "--params", "params.yaml", "--output", "code.json")
     refused = project.run(*step, check=False, **home)
     mend = "params.yaml: data.root, data.table: DVC knows no ~: `singflow study params.yaml` writes it out"
     assert refused.returncode == 1 and mend in refused.stdout
     project.command("study", "params.yaml", **home)
-    assert yaml.safe_load((project.folder / "params.yaml").read_text())["data"]["root"] == f"{tmp_path}/mine/photos"
+    assert (
+        yaml.safe_load((project.folder / "params.yaml").read_text())["data"]["root"]
+        == f"{tmp_path}/mine/photos"
+    )
     project.run(*step, **home)
 
 

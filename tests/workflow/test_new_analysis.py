@@ -9,18 +9,31 @@ import pytest
 from tests.project import ROOT
 
 FILES = Path(__file__).with_name("new_analysis")
-OWN = {"measure_feature_norms@efficientnet_lite0", "measure_feature_norms@tiny", "plot_feature_norms"}
-PAGE = {"write_report", "resolve_study"}  # the page, and the record of the study's parameters that it shows
+OWN = {
+    "measure_feature_norms@efficientnet_lite0",
+    "measure_feature_norms@tiny",
+    "plot_feature_norms",
+}
+PAGE = {
+    "write_report",
+    "resolve_study",
+}  # the page, and the record of the study's parameters that it shows
 
 
 def lay_over(project):
     """Copy the files; what one adds to a file that is there goes to its place."""
-    laid = [path.relative_to(FILES) for path in FILES.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    laid = [
+        path.relative_to(FILES)
+        for path in FILES.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
     for name in laid:
         text, target = (FILES / name).read_text(), project.folder / name
         if name.name == "study.py":
             imported, line = text.splitlines()
-            project.edit(str(name), r"from singflow\.analyses", f"{imported}\nfrom singflow.analyses")
+            project.edit(
+                str(name), r"from singflow\.analyses", f"{imported}\nfrom singflow.analyses"
+            )
             project.edit(str(name), r"    report: Report\n", f"{line}\n    report: Report\n")
         else:
             target.write_text((target.read_text() if target.exists() else "") + text)
@@ -39,10 +52,16 @@ def test_seven_files_are_all_that_an_analysis_takes(extended):
     before = extended.artifacts()
     laid = lay_over(extended)
     assert len(laid) == 7
-    listed = re.findall(r"^\d\. `([^`]+)`", (ROOT / "docs/architecture.md").read_text(), flags=re.MULTILINE)
-    assert {Path(name).parent for name in listed} == {name.parent for name in laid} and len(listed) == 7
+    listed = re.findall(
+        r"^\d\. `([^`]+)`", (ROOT / "docs/architecture.md").read_text(), flags=re.MULTILINE
+    )
+    assert {Path(name).parent for name in listed} == {name.parent for name in laid} and len(
+        listed
+    ) == 7
 
-    assert extended.planned() == OWN | PAGE - {"write_report"}, "the page has another reason, that these run"
+    assert extended.planned() == OWN | PAGE - {"write_report"}, (
+        "the page has another reason, that these run"
+    )
     assert extended.changed() == OWN | PAGE
     assert extended.planned(direct=False) == OWN | PAGE
     extended.snakemake()
@@ -50,11 +69,18 @@ def test_seven_files_are_all_that_an_analysis_takes(extended):
     new = {"tables/feature_norms.csv", "figures/feature_norms.png", "figures/feature_norms.pdf"}
     new |= {f"feature_norms/{model}.parquet" for model in ("efficientnet_lite0", "tiny")}
     assert after.keys() - before.keys() == new
-    assert {name for name in before if before[name] != after[name]} == {"report.html", "params.yaml"}
+    assert {name for name in before if before[name] != after[name]} == {
+        "report.html",
+        "params.yaml",
+    }
     table = pd.read_csv(extended.folder / "results/demo/tables/feature_norms.csv")
     assert (table["norm_mean"] > 0).all() and {"rank_rule", "null_dim", "seed"} <= set(table)
     page = after["report.html"].decode()
-    assert 'id="feature_norms"' in page and "How long features are" in page and 'id="t-feature_norms"' in page
+    assert (
+        'id="feature_norms"' in page
+        and "How long features are" in page
+        and 'id="t-feature_norms"' in page
+    )
     assert "feature_norms:\n  order: 2.0" in page
 
 
@@ -63,8 +89,13 @@ def test_dvc_runs_the_same_and_an_edit_or_a_parameter_of_it_re_runs_its_own_step
     said = extended.dvc("repro")
     assert re.findall(r"Running stage '(measure_feature_norms|plot_feature_norms)", said)
     assert extended.artifacts() == by_snakemake
-    extended.edit("src/singflow/figures/feature_norms.py", "mean norm of a label's features", "mean norm")
-    assert extended.ran_by_dvc(extended.dvc("repro")) == ["plot_feature_norms@study", "write_report@study"]
+    extended.edit(
+        "src/singflow/figures/feature_norms.py", "mean norm of a label's features", "mean norm"
+    )
+    assert extended.ran_by_dvc(extended.dvc("repro")) == [
+        "plot_feature_norms@study",
+        "write_report@study",
+    ]
     assert extended.planned() == {"plot_feature_norms"}
     extended.snakemake()
     extended.edit("params.yaml", r"order: 2\.0", "order: 1.0")

@@ -20,7 +20,14 @@ from singflow.data.manifest import data_root, read_classes
 from singflow.towers import classifiers
 from tests import PATIENCE
 from tests.project import ROOT, Project
-from tests.towers.test_classifiers import assert_same, own_transform, square_and_wide, timm_parts, tokens_and_mean, vgg_feature
+from tests.towers.test_classifiers import (
+    assert_same,
+    own_transform,
+    square_and_wide,
+    timm_parts,
+    tokens_and_mean,
+    vgg_feature,
+)
 from tests.translators.test_networks import load_script
 from tests.workflow.test_readme import COMMANDS
 
@@ -39,21 +46,32 @@ def read_study(name):
     return complete(read_yaml(ROOT / f"config/studies/{name}.yaml"))
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "config/studies").glob("*.yaml")))
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (ROOT / "config/studies").glob("*.yaml"))
+)
 def test_every_study_is_valid_and_named_after_its_file(name):
     assert check(read_study(name), name).study == name
 
 
 def test_the_papers_studies_hold_what_the_paper_compares():
     paper, eva02, sweep, smoke = map(read_study, ("paper", "eva02", "sweep", "paper_smoke"))
-    assert paper["models"] == eva02["models"] == ["dinovit", "resnet50", "resnext101", "efficientnet_b4", "bit_resnet50"]
+    assert (
+        paper["models"]
+        == eva02["models"]
+        == ["dinovit", "resnet50", "resnext101", "efficientnet_b4", "bit_resnet50"]
+    )
     assert (paper["spaces"], eva02["spaces"]) == (["clip_vit_l14"], ["eva02_l14"])
-    assert sweep["models"] == smoke["models"] == list(NULL_DIM) and sweep["spaces"] == smoke["spaces"] == SPACES
+    assert (
+        sweep["models"] == smoke["models"] == list(NULL_DIM)
+        and sweep["spaces"] == smoke["spaces"] == SPACES
+    )
     assert sweep["extraction"]["shards"] == smoke["extraction"]["shards"]
     names = read_classes(ROOT / "config/vocab/imagenet_1k.csv").names
     for study in (paper, eva02, sweep):
         assert study["data"]["per_class"] == 10 and study["weights"] == "registry"
-        assert len(study["plot_labels"]["labels"]) == 16 and set(study["plot_labels"]["labels"]) <= set(names)
+        assert len(study["plot_labels"]["labels"]) == 16 and set(
+            study["plot_labels"]["labels"]
+        ) <= set(names)
         assert len(study["steering"]["prompts"]) == 5
         assert len((ROOT / study["concepts"]["vocabulary"]).read_text().splitlines()) == 30
 
@@ -61,39 +79,75 @@ def test_the_papers_studies_hold_what_the_paper_compares():
 def assert_model(results, model, images):
     """Head, features and projector of a model fulfil the contract."""
     head, made = read_tensors(results / f"features/{model}/head.safetensors", ["weight", "bias"])
-    shard, metadata = read_tensors(results / f"features/{model}/shard-00000.safetensors", ["features", "image_id", "view"])
+    shard, metadata = read_tensors(
+        results / f"features/{model}/shard-00000.safetensors", ["features", "image_id", "view"]
+    )
     width = head["weight"].shape[1]
     assert head["weight"].shape == (1000, width) and head["bias"].shape == (1000,)
-    assert shard["features"].shape == (images, width) and list(shard["image_id"]) == list(range(images)) and not shard["view"].any()
-    assert metadata["weights_sha256"] == made["weights_sha256"] and len(made["weights_sha256"]) == 64
-    assert {"schema_version", "study", "model", "head_max_error", "top1", "top1_images", "features", "software"} <= set(metadata)
-    projector = read_tensors(results / f"projectors/{model}.safetensors", ["singular_values", "null_basis"])[0]
+    assert (
+        shard["features"].shape == (images, width)
+        and list(shard["image_id"]) == list(range(images))
+        and not shard["view"].any()
+    )
+    assert (
+        metadata["weights_sha256"] == made["weights_sha256"] and len(made["weights_sha256"]) == 64
+    )
+    assert {
+        "schema_version",
+        "study",
+        "model",
+        "head_max_error",
+        "top1",
+        "top1_images",
+        "features",
+        "software",
+    } <= set(metadata)
+    projector = read_tensors(
+        results / f"projectors/{model}.safetensors", ["singular_values", "null_basis"]
+    )[0]
     report = json.loads((results / f"projectors/{model}.json").read_text())
-    assert projector["null_basis"].shape == (width, NULL_DIM[model]) and report["null_dim"] == NULL_DIM[model]
+    assert (
+        projector["null_basis"].shape == (width, NULL_DIM[model])
+        and report["null_dim"] == NULL_DIM[model]
+    )
     assert report["orthonormality_error"] < 1e-12
 
 
 def assert_model_in_spaces(results, model, images, pairs):
     """Translators, scores, and scans of so many pairs of a label and a concept, of a model fulfil the contract."""
-    width = read_tensors(results / f"features/{model}/head.safetensors", ["weight"])[0]["weight"].shape[1]
+    width = read_tensors(results / f"features/{model}/head.safetensors", ["weight"])[0][
+        "weight"
+    ].shape[1]
     for space in SPACES:
-        translator = read_tensors(results / f"translators/{space}/{model}/linear.safetensors", ["weight", "bias"])[0]
+        translator = read_tensors(
+            results / f"translators/{space}/{model}/linear.safetensors", ["weight", "bias"]
+        )[0]
         assert translator["weight"].shape == (768, width) and translator["bias"].shape == (768,)
         scores = pd.read_parquet(results / f"scores/{space}/{model}.parquet")
-        assert list(scores["image_id"]) == list(range(images)) and scores.notna().all().all() and (scores["is_deg"] >= 0).all()
+        assert (
+            list(scores["image_id"]) == list(range(images))
+            and scores.notna().all().all()
+            and (scores["is_deg"] >= 0).all()
+        )
         assert len(pd.read_parquet(results / f"concepts/{space}/{model}.parquet")) == pairs
 
 
 def assert_space(results, space, study, images):
     """Embeddings of images and prompts fulfil the contract."""
-    shard, metadata = read_tensors(results / f"embeddings/{space}/shard-00000.safetensors", ["embeddings", "image_id", "view"])
+    shard, metadata = read_tensors(
+        results / f"embeddings/{space}/shard-00000.safetensors", ["embeddings", "image_id", "view"]
+    )
     assert shard["embeddings"].shape == (images, 768) and len(metadata["weights_sha256"]) == 64
     kinds = ("label", "concept", "target")
-    prompts, metadata = read_tensors(results / f"prompts/{space}.safetensors", [f"{kind}_embeddings" for kind in kinds])
+    prompts, metadata = read_tensors(
+        results / f"prompts/{space}.safetensors", [f"{kind}_embeddings" for kind in kinds]
+    )
     names = json.loads((results / f"prompts/{space}.json").read_text())
     for kind in kinds:
         assert prompts[f"{kind}_embeddings"].shape == (len(names[f"{kind}s"]), 768)
-        assert (abs((prompts[f"{kind}_embeddings"].astype(float) ** 2).sum(axis=1) - 1) < 1e-5).all()
+        assert (
+            abs((prompts[f"{kind}_embeddings"].astype(float) ** 2).sum(axis=1) - 1) < 1e-5
+        ).all()
     assert json.loads(metadata["label_templates"]) == study["prompts"]["label_templates"]
 
 
@@ -102,14 +156,20 @@ def assert_table(said, models, images):
     table = said[said.index(f"Study paper_smoke: {images} images") :]
     assert "RANDOM WEIGHTS: these models are untrained" in table and "TOP-1 FAR BELOW" not in table
     for name in models:
-        rows = [line for line in table.splitlines() if re.match(rf"{re.escape(name)}[*~+^]* ", line) and f" {NULL_DIM[name]} " in line]
+        rows = [
+            line
+            for line in table.splitlines()
+            if re.match(rf"{re.escape(name)}[*~+^]* ", line) and f" {NULL_DIM[name]} " in line
+        ]
         assert len(rows) == len(SPACES)
 
 
 def run_study(project, patience=PATIENCE):
     """What docs/paper.md says of the smoke study, done in a project."""
     start = COMMANDS.index("singflow study paper_smoke")
-    project.said = project.run("bash", "-euc", "\n".join(COMMANDS[start : start + 3]), patience=patience).stdout
+    project.said = project.run(
+        "bash", "-euc", "\n".join(COMMANDS[start : start + 3]), patience=patience
+    ).stdout
     project.results = project.folder / "results/paper_smoke"
 
 
@@ -117,7 +177,9 @@ def assert_study(project, models):
     """The study of these models ends with its table, and its artifacts fulfil the contract."""
     study = yaml.safe_load((project.folder / "params.yaml").read_text())
     table = pd.read_csv(project.folder / study["data"]["table"])
-    pairs = table["label"].nunique() * len((project.folder / study["concepts"]["vocabulary"]).read_text().splitlines())
+    pairs = table["label"].nunique() * len(
+        (project.folder / study["concepts"]["vocabulary"]).read_text().splitlines()
+    )
     assert_table(project.said, models, len(table))
     for model in models:
         assert_model(project.results, model, len(table))
@@ -128,10 +190,15 @@ def assert_study(project, models):
 
 def test_the_smoke_study_of_a_few_models_says_what_it_is_worth_and_fulfils_the_contract(tmp_path):
     project = Project(tmp_path)
-    project.edit("config/studies/paper_smoke.yaml", r"models:.*?(?=spaces:)", f"models: [{', '.join(FEW)}]\n")
+    project.edit(
+        "config/studies/paper_smoke.yaml", r"models:.*?(?=spaces:)", f"models: [{', '.join(FEW)}]\n"
+    )
     project.edit("config/studies/paper_smoke.yaml", r"models: \[resnet50\]", f"models: [{FEW[0]}]")
     project.edit("config/studies/paper_smoke.yaml", r"closeup: resnet50", f"closeup: {FEW[0]}")
-    for name in ("concepts.txt", "packaged_six.csv"):  # what a space's large towers take seconds for each time
+    for name in (
+        "concepts.txt",
+        "packaged_six.csv",
+    ):  # what a space's large towers take seconds for each time
         path = project.folder / "config/vocab" / name
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
     run_study(project)
@@ -139,7 +206,16 @@ def test_the_smoke_study_of_a_few_models_says_what_it_is_worth_and_fulfils_the_c
 
 
 def resnet_feature(model, images):
-    for layer in (model.conv1, model.bn1, model.relu, model.maxpool, model.layer1, model.layer2, model.layer3, model.layer4):
+    for layer in (
+        model.conv1,
+        model.bn1,
+        model.relu,
+        model.maxpool,
+        model.layer1,
+        model.layer2,
+        model.layer3,
+        model.layer4,
+    ):
         images = layer(images)
     return model.avgpool(images).flatten(1)
 
@@ -207,24 +283,39 @@ class Steps:
 
     def __init__(self, folder):
         self.study = read_study("paper_smoke")
-        self.study["data"] |= {name: str(ROOT / self.study["data"][name]) for name in ("table", "classes")}
+        self.study["data"] |= {
+            name: str(ROOT / self.study["data"][name]) for name in ("table", "classes")
+        }
         self.study["extraction"]["device"] = "cpu"
         self.results = folder
         self.manifest = folder / "data/manifest.parquet"
         outputs = {"manifest": self.manifest, "rejected": folder / "data/rejected.csv"}
-        self.run("build_manifest", "data", "seed", "threads", folds=self.study["translator"]["folds"], **outputs)
+        self.run(
+            "build_manifest",
+            "data",
+            "seed",
+            "threads",
+            folds=self.study["translator"]["folds"],
+            **outputs,
+        )
 
     def run(self, name, *keys, **flags):
         """A step with these keys of the study, and other flags."""
         for key in keys:
-            flags |= self.study[key] if isinstance(self.study[key], dict) else {key: self.study[key]}
+            flags |= (
+                self.study[key] if isinstance(self.study[key], dict) else {key: self.study[key]}
+            )
         script = load_script(name)
         script.main(script.Flags(**flags))
 
     def resolve(self, model):
         """Where the model's entry is then."""
         path = self.results / f"registry/models/{model}.json"
-        places = {"registry": ROOT / "config/models.yaml", "classes": self.study["data"]["classes"], "output": path}
+        places = {
+            "registry": ROOT / "config/models.yaml",
+            "classes": self.study["data"]["classes"],
+            "output": path,
+        }
         self.run("resolve_model", "weights", model=model, **places)
         return path
 
@@ -237,9 +328,26 @@ class Steps:
         data = {name: self.study["data"][name] for name in ("source", "root", "max_pixels")}
         self.run("extract_head", **common, entry=entry, output=features / "head.safetensors")
         shard = {"shard": 0, "manifest": manifest, "output": features / "shard-00000.safetensors"}
-        self.run("extract_features", "extraction", "seed", "threads", **common, **data, **shard, entry=entry)
-        inputs = {"manifest": manifest, "head": features / "head.safetensors", "features": features, "shards": 1}
-        outputs = {"projector": projectors / f"{model}.safetensors", "report": projectors / f"{model}.json"}
+        self.run(
+            "extract_features",
+            "extraction",
+            "seed",
+            "threads",
+            **common,
+            **data,
+            **shard,
+            entry=entry,
+        )
+        inputs = {
+            "manifest": manifest,
+            "head": features / "head.safetensors",
+            "features": features,
+            "shards": 1,
+        }
+        outputs = {
+            "projector": projectors / f"{model}.safetensors",
+            "report": projectors / f"{model}.json",
+        }
         self.run("fit_projector", "projector", "threads", **common, **inputs, **outputs)
 
 
@@ -249,7 +357,9 @@ def steps(tmp_path_factory, built):
 
 
 @pytest.mark.parametrize("model", NULL_DIM)
-def test_a_model_gives_its_librarys_own_pixels_feature_and_logits_and_fulfils_the_contract(model, steps, built):
+def test_a_model_gives_its_librarys_own_pixels_feature_and_logits_and_fulfils_the_contract(
+    model, steps, built
+):
     path = steps.resolve(model)
     entry = read_model(path)
     classifier, transform = built(entry), own_transform(entry)
@@ -258,16 +368,27 @@ def test_a_model_gives_its_librarys_own_pixels_feature_and_logits_and_fulfils_th
     assert torch.equal(pixels, torch.stack([transform(image) for image in photographs]))
     assert classifier.preprocess.size == (pixels.shape[3], pixels.shape[2])
     files = [data_root("packaged", ".") / file for file in pd.read_parquet(steps.manifest)["path"]]
-    count = 3 if read_yaml(ROOT / "config/models.yaml")[model]["gmacs"] < LARGE else 2  # three make two batches, of which one is not full
+    count = (
+        3 if read_yaml(ROOT / "config/models.yaml")[model]["gmacs"] < LARGE else 2
+    )  # three make two batches, of which one is not full
     last = transform(Image.open(files[count - 1]).convert("RGB"))[None]
     with torch.inference_mode():
-        channels_last = {"memory_format": torch.channels_last}  # as in extraction: other layouts round otherwise
-        feature, logits = own_parts(model, classifier.model.to(**channels_last), last.to(**channels_last))
+        channels_last = {
+            "memory_format": torch.channels_last
+        }  # as in extraction: other layouts round otherwise
+        feature, logits = own_parts(
+            model, classifier.model.to(**channels_last), last.to(**channels_last)
+        )
     steps.extract(model, path, count)
     assert_model(steps.results, model, count)
     folder = steps.results / f"features/{model}"
-    features = torch.from_numpy(read_tensors(folder / "shard-00000.safetensors", ["features"])[0]["features"])
-    head = {name: torch.from_numpy(each) for name, each in read_tensors(folder / "head.safetensors", ["weight", "bias"])[0].items()}
+    features = torch.from_numpy(
+        read_tensors(folder / "shard-00000.safetensors", ["features"])[0]["features"]
+    )
+    head = {
+        name: torch.from_numpy(each)
+        for name, each in read_tensors(folder / "head.safetensors", ["weight", "bias"])[0].items()
+    }
     assert features.shape == (count, entry.feature_dim)
     for ours, theirs in ((features, feature), (features @ head["weight"].T + head["bias"], logits)):
         assert_same(ours[[-1, 0]], torch.cat([theirs, ours[:1]]))

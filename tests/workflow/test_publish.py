@@ -19,7 +19,13 @@ from singflow.sharing.publishing import check_given
 STORE = "files/md5"
 TABLES = [
     *("summarize", "compare_models", "list_concepts", "tabulate_steering", "compare_translators"),
-    *("plot_null_validation", "plot_angle_ladder", "plot_probes", "plot_rank_curves", "plot_head_extensions"),
+    *(
+        "plot_null_validation",
+        "plot_angle_ladder",
+        "plot_probes",
+        "plot_rank_curves",
+        "plot_head_extensions",
+    ),
 ]
 
 
@@ -39,7 +45,10 @@ def point(project, store):
 
 def object_of(project, path):
     """Where the remote keeps an artifact."""
-    md5 = re.search(rf"path: {re.escape(path)}\n +hash: md5\n +md5: (\w+)", (project.folder / "dvc.lock").read_text())[1]
+    md5 = re.search(
+        rf"path: {re.escape(path)}\n +hash: md5\n +md5: (\w+)",
+        (project.folder / "dvc.lock").read_text(),
+    )[1]
     return project.store / STORE / md5[:2] / md5[2:]
 
 
@@ -55,14 +64,19 @@ def flip(path):
 
 def test_what_is_published_is_fetched_and_nothing_is_computed_again(published, tmp_path):
     assert re.search(
-        r"study demo: \d+ artifacts, \d+ pushed to remote local; tiers.*: metrics .* MB, translators .* MB, features .* MB", published.said
+        r"study demo: \d+ artifacts, \d+ pushed to remote local; tiers.*: metrics .* MB, translators .* MB, features .* MB",
+        published.said,
     )
     assert "git add dvc.lock results/demo/metrics.json" in published.said
     reader = published.clone(tmp_path / "reader")
     assert "nothing is left to do" in reader.command("fetch")
     assert reader.changed() == set()
-    assert "Nothing to be done" in reader.snakemake() and reader.ran_by_dvc(reader.dvc("repro")) == []
-    assert {path.read_bytes() for path in (reader.folder / "results/demo/logs").rglob("*.log")} <= {b""}  # no step has run
+    assert (
+        "Nothing to be done" in reader.snakemake() and reader.ran_by_dvc(reader.dvc("repro")) == []
+    )
+    assert {path.read_bytes() for path in (reader.folder / "results/demo/logs").rglob("*.log")} <= {
+        b""
+    }  # no step has run
     assert reader.artifacts() == published.artifacts()
     assert reader.run("git", "status", "--short").stdout == ""
 
@@ -70,20 +84,34 @@ def test_what_is_published_is_fetched_and_nothing_is_computed_again(published, t
     for project in (reader, other):
         project.edit("params.yaml", "extremes: 8", "extremes: 7")
     assert reader.planned(direct=False) == {"plot_concepts", "write_report", "resolve_study"}
-    assert reader.changed() == {"plot_concepts", "resolve_study"}, "of the page DVC hears when these have run"
+    assert reader.changed() == {"plot_concepts", "resolve_study"}, (
+        "of the page DVC hears when these have run"
+    )
     reader.snakemake()
     other.dvc("repro")
     ours, theirs = reader.artifacts(), other.artifacts()
-    assert [name for name in ours if ours[name] != theirs.get(name)] == [] and set(ours) == set(theirs)
+    assert [name for name in ours if ours[name] != theirs.get(name)] == [] and set(ours) == set(
+        theirs
+    )
     before = published.artifacts()
-    assert {name for name in ours if ours[name] != before[name]} >= {"figures/fig5.png", "report.html"}
+    assert {name for name in ours if ours[name] != before[name]} >= {
+        "figures/fig5.png",
+        "report.html",
+    }
 
 
 def test_the_small_tiers_are_enough_to_compute_every_table_again(published, tmp_path):
     reader = published.clone(tmp_path / "reader")
     everything = published.artifacts()
-    assert re.search(r"tier metrics, \d+ of \d+ artifacts", reader.command("fetch", "--tier", "metrics"))
-    assert {name.split("/")[0] for name in reader.artifacts()} == {"tables", "figures", "metrics.json", "report.html"}
+    assert re.search(
+        r"tier metrics, \d+ of \d+ artifacts", reader.command("fetch", "--tier", "metrics")
+    )
+    assert {name.split("/")[0] for name in reader.artifacts()} == {
+        "tables",
+        "figures",
+        "metrics.json",
+        "report.html",
+    }
     assert "Nothing to be done" in reader.snakemake("--dry-run")
     reader.command("fetch", "--tier", "translators")
     shards = {name for name in everything if re.match(r"(features|embeddings)/.*/shard-", name)}
@@ -114,7 +142,10 @@ def remote(url):
 
 
 REFUSALS = {
-    "unfinished": (lambda p: (p.folder / "results/demo/tables/probes.csv").unlink(), "error: the run is not finished"),
+    "unfinished": (
+        lambda p: (p.folder / "results/demo/tables/probes.csv").unlink(),
+        "error: the run is not finished",
+    ),
     "dirty": (
         lambda p: p.edit("src/singflow/analyses/controls.py", '"""', '"""Edited. '),
         "error: changed since the last commit: src/singflow/analyses/controls.py",
@@ -129,20 +160,33 @@ REFUSALS = {
     ),
     "held by DVC": (lock_of_dvc, r"error: .dvc/tmp/lock: held by process \w+: wait for it"),
     "held by Snakemake": (lock_of_snakemake, r"error: .snakemake/locks: Snakemake is at work here"),
-    "remote away": (remote("ssh://nobody@127.0.0.1:9/store"), r"error: local \(ssh://nobody@127.0.0.1:9/store\) cannot be reached"),
-    "remote for reading": (remote("http://127.0.0.1:9/store"), "error: .*(cannot be reached|is for reading only)"),
+    "remote away": (
+        remote("ssh://nobody@127.0.0.1:9/store"),
+        r"error: local \(ssh://nobody@127.0.0.1:9/store\) cannot be reached",
+    ),
+    "remote for reading": (
+        remote("http://127.0.0.1:9/store"),
+        "error: .*(cannot be reached|is for reading only)",
+    ),
 }
 
 
-def test_publish_asks_for_the_files_that_the_study_is_made_of_and_for_no_other(publisher, monkeypatch, tmp_path):
+def test_publish_asks_for_the_files_that_the_study_is_made_of_and_for_no_other(
+    publisher, monkeypatch, tmp_path
+):
     mine = "checkpoints/mine.pth"
     (publisher.folder / mine).write_bytes(b"weights")
     assert "pushed to remote local" in publisher.command("publish")
     monkeypatch.chdir(publisher.folder)
     with Repo() as repo:
-        for name, advice in ((mine, f"`dvc add {mine}`"), ("words.txt", "`git add words.txt`, `dvc add words.txt` where it is large")):
+        for name, advice in (
+            (mine, f"`dvc add {mine}`"),
+            ("words.txt", "`git add words.txt`, `dvc add words.txt` where it is large"),
+        ):
             Path(name).write_bytes(b"weights")
-            with pytest.raises(InputError, match=re.escape(f"neither in git nor in DVC: {name}: {advice}")):
+            with pytest.raises(
+                InputError, match=re.escape(f"neither in git nor in DVC: {name}: {advice}")
+            ):
                 check_given(repo, [name])
     publisher.dvc("add", mine)
     with Repo() as repo:
@@ -162,7 +206,11 @@ def test_publish_refuses_and_names_what_is_wrong(publisher, name):
     done = publisher.run("make", "-o", ".venv/workflow", "publish", check=False)
     assert done.returncode != 0 and re.search(message, done.stdout), done.stdout[-2000:]
     assert "Traceback" not in done.stdout
-    assert (publisher.folder / "dvc.lock").read_bytes() == lock if lock else not (publisher.folder / "dvc.lock").exists()
+    assert (
+        (publisher.folder / "dvc.lock").read_bytes() == lock
+        if lock
+        else not (publisher.folder / "dvc.lock").exists()
+    )
     del held
 
 
@@ -173,7 +221,8 @@ def test_a_changed_input_is_found_by_its_content_whatever_its_time_stamp(publish
     done = publisher.run("make", "-o", ".venv/workflow", "publish", check=False)
     assert done.returncode != 0
     assert re.search(
-        r"error: config/vocab/concepts.txt has changed since results/demo/prompts/\S+ was computed from it: restore it, or run", done.stdout
+        r"error: config/vocab/concepts.txt has changed since results/demo/prompts/\S+ was computed from it: restore it, or run",
+        done.stdout,
     )
 
 
@@ -185,26 +234,40 @@ def test_damaged_and_missing_objects_are_named_and_healed(published, publisher, 
     point(reader, publisher.store)
     done = reader.run("make", "-o", ".venv/workflow", "fetch", check=False)
     assert done.returncode != 0 and "Traceback" not in done.stdout
-    assert f"{figure}: its object {object_of(publisher, figure)} is damaged in remote local" in done.stdout
-    assert f"{table}: its object {object_of(publisher, table)} is missing in remote local" in done.stdout
+    assert (
+        f"{figure}: its object {object_of(publisher, figure)} is damaged in remote local"
+        in done.stdout
+    )
+    assert (
+        f"{table}: its object {object_of(publisher, table)} is missing in remote local"
+        in done.stdout
+    )
     assert 'make publish PUBLISH="--repair"' in done.stdout
     assert not (reader.folder / figure).exists()
     other = "results/demo/figures/fig4.png"  # DVC has removed the first from the folder
     flip(object_of(publisher, other))
     said = publisher.command("publish", "--repair")
-    assert f"{other}: its object in remote local was damaged, and is replaced" in said and " 3 pushed" in said
+    assert (
+        f"{other}: its object in remote local was damaged, and is replaced" in said
+        and " 3 pushed" in said
+    )
     reader.command("fetch")
     assert reader.artifacts() == published.artifacts()
 
 
-def test_a_damaged_object_in_the_local_cache_is_replaced_on_either_side(published, publisher, tmp_path):
+def test_a_damaged_object_in_the_local_cache_is_replaced_on_either_side(
+    published, publisher, tmp_path
+):
     figure = "results/demo/figures/fig3.png"
     place = object_of(publisher, figure).relative_to(publisher.store)
     reader = published.clone(tmp_path / "reader")
     reader.command("fetch")
     flip(reader.folder / ".dvc/cache" / place)
     (reader.folder / figure).unlink()
-    assert f"{figure}: its object in the local cache was damaged, and is replaced" in reader.command("fetch")
+    assert (
+        f"{figure}: its object in the local cache was damaged, and is replaced"
+        in reader.command("fetch")
+    )
     assert reader.artifacts() == published.artifacts()
     flip(publisher.folder / ".dvc/cache" / place)
     shutil.rmtree(publisher.store)
@@ -222,7 +285,10 @@ def test_a_remote_that_has_nothing_of_the_study_is_told_in_one_line(publisher, t
         point(reader, store)
         refused = reader.run("singflow", "fetch", check=False)
         assert refused.returncode == 1
-        assert re.fullmatch(rf"error: remote local \({store}\) has nothing of this study: is it the right one\? [ -~]+\n", refused.stdout)
+        assert re.fullmatch(
+            rf"error: remote local \({store}\) has nothing of this study: is it the right one\? [ -~]+\n",
+            refused.stdout,
+        )
 
 
 def test_fetch_replaces_nothing_of_ones_own(published, tmp_path):
@@ -231,26 +297,41 @@ def test_fetch_replaces_nothing_of_ones_own(published, tmp_path):
     table = reader.folder / "results/demo/tables/labels.csv"
     table.write_text("mine\n")
     done = reader.run("make", "-o", ".venv/workflow", "fetch", check=False)
-    assert done.returncode != 0 and "error: results here differ from the published ones: results/demo/tables/labels.csv" in done.stdout
+    assert (
+        done.returncode != 0
+        and "error: results here differ from the published ones: results/demo/tables/labels.csv"
+        in done.stdout
+    )
     assert table.read_text() == "mine\n"
     table.unlink()
     reader.edit("params.yaml", "extremes: 8", "extremes: 7")
     done = reader.run("make", "-o", ".venv/workflow", "fetch", check=False)
-    assert done.returncode != 0 and re.search(r"error: not as the published study had it: .*params.yaml", done.stdout)
+    assert done.returncode != 0 and re.search(
+        r"error: not as the published study had it: .*params.yaml", done.stdout
+    )
     reader.edit("params.yaml", "study: demo", "study: other")
-    assert "no such study has been published in this commit" in reader.run("make", "-o", ".venv/workflow", "fetch", check=False).stdout
+    assert (
+        "no such study has been published in this commit"
+        in reader.run("make", "-o", ".venv/workflow", "fetch", check=False).stdout
+    )
 
 
 def test_a_publication_of_an_older_version_is_refused_with_the_way_to_it(published, tmp_path):
     reader = published.clone(tmp_path / "reader")
     lock = yaml.safe_load((reader.folder / "dvc.lock").read_text())
     del lock["stages"]["resolve_study"], lock["stages"]["plot_scores@study"]
-    lock["stages"]["plot_fig3@study"] = {"cmd": "python scripts/plot_fig3.py", "deps": [{"path": "src/singflow/store.py", "md5": "0" * 32}]}
+    lock["stages"]["plot_fig3@study"] = {
+        "cmd": "python scripts/plot_fig3.py",
+        "deps": [{"path": "src/singflow/store.py", "md5": "0" * 32}],
+    }
     (reader.folder / "dvc.lock").write_text(yaml.safe_dump(lock))
     for command in ("verify", "fetch"):
         done = reader.run("singflow", command, check=False)
         assert done.returncode == 1 and "Traceback" not in done.stdout
-    assert "dvc.lock: was written when steps depended on files of code, as src/singflow/store.py" in done.stdout
+    assert (
+        "dvc.lock: was written when steps depended on files of code, as src/singflow/store.py"
+        in done.stdout
+    )
     assert "`git checkout <tag or commit>` of that publication fetches it" in done.stdout
 
 
@@ -279,7 +360,9 @@ def litter(project):
     return [
         str(path)
         for path in project.folder.rglob("*")
-        if not ignored & set(path.parts) and re.search(r"\.tmp$|\.temp|^\.[^.]+\..+\.\w+$", path.name) and path.is_file()
+        if not ignored & set(path.parts)
+        and re.search(r"\.tmp$|\.temp|^\.[^.]+\..+\.\w+$", path.name)
+        and path.is_file()
     ]
 
 
@@ -326,7 +409,9 @@ def publisher_killed(published, tmp_path_factory):
     return project
 
 
-def test_publish_killed_at_any_moment_loses_nothing_and_completes_when_run_again(publisher_killed, published):
+def test_publish_killed_at_any_moment_loses_nothing_and_completes_when_run_again(
+    publisher_killed, published
+):
     before = published.artifacts()
     assert [moment for moment, held in publisher_killed.held.items() if held != before] == []
     publisher_killed.command("publish")
@@ -345,19 +430,28 @@ def test_fetch_killed_at_any_moment_loses_nothing_and_completes_when_run_again(p
     for moment, fault in FETCHING.items():
         reader.killed("singflow", "fetch", fault={"program": "fetch"} | fault)
         left |= set(litter(reader))
-        half = [name for name, content in reader.artifacts().items() if name in whole_study and whole_study[name] != content]
+        half = [
+            name
+            for name, content in reader.artifacts().items()
+            if name in whole_study and whole_study[name] != content
+        ]
         assert half == [], moment
     reader.command("fetch")
     assert reader.artifacts() == whole_study and left != set() and litter(reader) == []
     assert reader.changed() == set() and "Nothing to be done" in reader.snakemake("--dry-run")
 
 
-def test_a_list_that_dvc_was_killed_writing_leaves_nothing_out_and_a_record_stops_nobody(publisher, published):
+def test_a_list_that_dvc_was_killed_writing_leaves_nothing_out_and_a_record_stops_nobody(
+    publisher, published
+):
     shutil.rmtree(publisher.store)
     assert publisher.run("python", "-c", KILLED_LISTING, check=False).returncode == -signal.SIGKILL
     (publisher.folder / ".dvc/tmp/rwlock").write_text('{"results')
     assert "pushed to remote local" in publisher.command("publish")
-    there, published_there = ({path.name for path in each.store.rglob("*") if path.is_file()} for each in (publisher, published))
+    there, published_there = (
+        {path.name for path in each.store.rglob("*") if path.is_file()}
+        for each in (publisher, published)
+    )
     assert there == published_there and len(there) > 9
 
 

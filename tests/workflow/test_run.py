@@ -37,13 +37,17 @@ def test_a_run_into_a_pipe_says_little_and_ends_with_the_summary(project):
     assert end.rstrip().splitlines()[-1] == "results/demo/report.html"
     again = project.run(*RUN).stdout
     assert not PROGRESS.search(again) and again.rstrip().endswith("results/demo/report.html")
-    assert "Nothing to be done" in project.snakemake("--dry-run") and not list((project.folder / ".snakemake/locks").iterdir())
+    assert "Nothing to be done" in project.snakemake("--dry-run") and not list(
+        (project.folder / ".snakemake/locks").iterdir()
+    )
 
 
 def test_a_run_on_a_terminal_has_one_line_that_lives(project):
     master, terminal = pty.openpty()
     variables = project.environment(COLUMNS="100", TERM="xterm")
-    with subprocess.Popen(RUN, cwd=project.folder, env=variables, stdout=subprocess.DEVNULL, stderr=terminal) as process:
+    with subprocess.Popen(
+        RUN, cwd=project.folder, env=variables, stdout=subprocess.DEVNULL, stderr=terminal
+    ) as process:
         os.close(terminal)
         shown = b""
         while True:
@@ -60,14 +64,24 @@ def test_a_run_on_a_terminal_has_one_line_that_lives(project):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("raise InputError('words.txt: line 3: a word twice: remove one')", "error: words.txt: line 3: a word twice: remove one"),
-        ("raise KeyError('absent')", "a defect of this program, not of your input: KeyError: 'absent'"),
+        (
+            "raise InputError('words.txt: line 3: a word twice: remove one')",
+            "error: words.txt: line 3: a word twice: remove one",
+        ),
+        (
+            "raise KeyError('absent')",
+            "a defect of this program, not of your input: KeyError: 'absent'",
+        ),
         ("os.kill(os.getpid(), 9)", "it was killed by SIGKILL: is there memory enough?"),
     ],
     ids=["input", "defect", "killed"],
 )
 def test_the_message_of_a_step_that_failed_comes_last(project, fault, message):
-    project.edit(STEP, "    paths = ", f"    import os\n    from singflow.errors import InputError\n    {fault}\n    paths = ")
+    project.edit(
+        STEP,
+        "    paths = ",
+        f"    import os\n    from singflow.errors import InputError\n    {fault}\n    paths = ",
+    )
     for command in (RUN, ("make", "-o", ".venv/demo", "demo")):
         failed = project.run(*command, check=False)
         said = [line for line in failed.stdout.splitlines() if not line.startswith("make: ")]
@@ -79,21 +93,37 @@ def test_the_message_of_a_step_that_failed_comes_last(project, fault, message):
 
 def test_what_snakemake_refuses_is_said_in_its_words(project):
     refused = project.run(*RUN, "--", "results/demo/figures/fig99.png", check=False)
-    assert refused.returncode == 1 and "fig99.png" in refused.stdout and "Traceback" not in refused.stdout
+    assert (
+        refused.returncode == 1
+        and "fig99.png" in refused.stdout
+        and "Traceback" not in refused.stdout
+    )
     unknown = project.run(*RUN, "--", "--no-such-option", check=False)
     assert unknown.returncode == 1 and "--no-such-option" in unknown.stdout
     project.edit("params.yaml", "extremes: 7", "extremes: many")
     wrong = project.run(*RUN, check=False)
-    assert wrong.returncode == 1 and wrong.stdout.startswith("error: params.yaml: plot_concepts.extremes: 'many'")
+    assert wrong.returncode == 1 and wrong.stdout.startswith(
+        "error: params.yaml: plot_concepts.extremes: 'many'"
+    )
 
 
 def test_further_options_reach_snakemake(project):  # test_layered runs a study of layers
     listed = project.run(*RUN, "--", "--dry-run").stdout
-    assert re.search(r"^rule plot_concepts:$", listed, flags=re.MULTILINE) and "Study demo" not in listed
+    assert (
+        re.search(r"^rule plot_concepts:$", listed, flags=re.MULTILINE)
+        and "Study demo" not in listed
+    )
     not_active = {"PATH": "/usr/bin:/bin", "warm_start": False}
-    assert "rule plot_concepts:" in project.run(sys.executable, "-m", "singflow", "run", "--", "--dry-run", **not_active).stdout
+    assert (
+        "rule plot_concepts:"
+        in project.run(
+            sys.executable, "-m", "singflow", "run", "--", "--dry-run", **not_active
+        ).stdout
+    )
     only = project.run(*RUN, "--", "results/demo/figures/fig5.png").stdout
-    assert "1 of 1 steps" in only and "Study demo" not in only, "the tables may not be those of this study"
+    assert "1 of 1 steps" in only and "Study demo" not in only, (
+        "the tables may not be those of this study"
+    )
 
 
 @pytest.mark.parametrize("terminated", [False, True], ids=["SIGINT", "SIGTERM"])
@@ -101,7 +131,14 @@ def test_an_interrupted_run_ends_within_seconds_and_the_next_goes_on(project, te
     project.edit(STEP, "    paths = ", WAIT)
     with (tmp_path / "said").open("w+") as said:
         environment = project.environment(warm_start=False)
-        process = subprocess.Popen(RUN, cwd=project.folder, env=environment, stdout=said, stderr=said, start_new_session=True)
+        process = subprocess.Popen(
+            RUN,
+            cwd=project.folder,
+            env=environment,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
         while not (project.folder / "began").exists():
             assert process.poll() is None, (tmp_path / "said").read_text()
             time.sleep(0.1)
@@ -112,7 +149,11 @@ def test_an_interrupted_run_ends_within_seconds_and_the_next_goes_on(project, te
         text = said.read()
     assert psutil.wait_procs(family, timeout=5)[1] == []
     assert "Traceback" not in text and "KeyboardInterrupt" not in text and "failed" not in text
-    assert terminated or re.search(r"^stopped with \d+ of \d+ steps done: run the same again, and it goes on there$", text, re.MULTILINE)
+    assert terminated or re.search(
+        r"^stopped with \d+ of \d+ steps done: run the same again, and it goes on there$",
+        text,
+        re.MULTILINE,
+    )
     (project.folder / "go").touch()
     assert project.run(*RUN).stdout.rstrip().endswith("results/demo/report.html")
     assert "Nothing to be done" in project.snakemake("--dry-run")
@@ -140,7 +181,15 @@ def test_with_one_core_every_step_has_one_thread_whatever_the_environment_says(p
              "extract_head": "features/tiny/head.safetensors", "plot_concepts": "figures/fig5.png"}  # fmt: skip
     several = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "2")
     path = f"{project.folder / 'src'}:{tmp_path / 'probe'}"
-    command = ("singflow", "run", "--cores", "1", "--", "--force", *(f"results/demo/{each}" for each in steps.values()))
+    command = (
+        "singflow",
+        "run",
+        "--cores",
+        "1",
+        "--",
+        "--force",
+        *(f"results/demo/{each}" for each in steps.values()),
+    )
     project.run(*command, warm_start=False, PYTHONPATH=path, **several)
     told = [json.loads(line) for line in (project.folder / "threads").read_text().splitlines()]
     assert {script for script, _ in told} >= {f"scripts/{step}.py" for step in steps}

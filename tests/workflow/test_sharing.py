@@ -15,7 +15,9 @@ from safetensors.numpy import load_file
 from tests.project import ROOT, Project
 
 LINEAR = "translators/conse_minilm/efficientnet_lite0/linear.safetensors"
-SECTIONS = dict(part.split("\n", 1) for part in (ROOT / "docs/versions.md").read_text().split("\n## ")[1:])
+SECTIONS = dict(
+    part.split("\n", 1) for part in (ROOT / "docs/versions.md").read_text().split("\n## ")[1:]
+)
 MAKE = 'make() { command make -o .venv/workflow "$@"; }\n'
 
 
@@ -24,7 +26,11 @@ def blocks(section, language="sh"):
 
 
 def shell(project, block):
-    names = {f"GIT_{role}_{what}": "t@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    names = {
+        f"GIT_{role}_{what}": "t@example.org"
+        for role in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    }
     return project.run("bash", "-euc", MAKE + block, **names).stdout
 
 
@@ -42,7 +48,13 @@ def study(snakemake_project, tmp_path_factory):
     shell(project, blocks("Change a study")[0])
     project.second = project.artifacts()
     summary = {"resamples": 200, "confidence": 0.9}
-    project.study("narrow", models=["tiny"], extraction={"views": 1}, comparison={"models": []}, summary=summary)
+    project.study(
+        "narrow",
+        models=["tiny"],
+        extraction={"views": 1},
+        comparison={"models": []},
+        summary=summary,
+    )
     shell(project, blocks("Another study")[0])
     project.numbers = shell(project, blocks("Another study")[1])
     shell(project, blocks("Translators and projectors in another project")[3])
@@ -63,8 +75,15 @@ def other(study, tmp_path):
 
 def test_three_commands_tell_what_a_change_did(study):
     params, metrics, plots = blocks("Change a study")[1].splitlines()
-    assert study.run(*params.split()).stdout.split()[-4:] == ["params.yaml", "summary.confidence", "0.95", "0.9"]
-    before, after = (json.loads(each["metrics.json"])["conse_minilm"] for each in (study.first, study.second))
+    assert study.run(*params.split()).stdout.split()[-4:] == [
+        "params.yaml",
+        "summary.confidence",
+        "0.95",
+        "0.9",
+    ]
+    before, after = (
+        json.loads(each["metrics.json"])["conse_minilm"] for each in (study.first, study.second)
+    )
     changed = {
         f"conse_minilm.{model}.{name}": (value, after[model][name])
         for model, values in before.items()
@@ -72,33 +91,59 @@ def test_three_commands_tell_what_a_change_did(study):
         if value != after[model][name]
     }
     told = json.loads(study.run(*metrics.split(), "--json").stdout)["results/demo/metrics.json"]
-    assert changed and {name: (entry["old"], entry["new"]) for name, entry in told.items()} == changed
+    assert (
+        changed and {name: (entry["old"], entry["new"]) for name, entry in told.items()} == changed
+    )
     page = study.run(*plots.split()).stdout.strip().removeprefix("file://")
     assert "vega" in (study.folder / page).read_text()
     drawn = json.loads(study.run(*plots.split(), "--json").stdout)["data"]
-    assert {name for name, kinds in drawn.items() if kinds[0]["type"] == "vega"} == {"models", "labels", "controls", "rank_curves"}
+    assert {name for name, kinds in drawn.items() if kinds[0]["type"] == "vega"} == {
+        "models",
+        "labels",
+        "controls",
+        "rank_curves",
+    }
     versions = {"study/demo-1": study.first, "study/demo-2": study.second}
     for version, results in versions.items():
-        rows = [row for row in drawn["models"][0]["content"]["data"]["values"] if row["rev"] == version]
+        rows = [
+            row for row in drawn["models"][0]["content"]["data"]["values"] if row["rev"] == version
+        ]
         written = pd.read_csv(io.BytesIO(results["tables/models.csv"]))
         assert [float(row["is_low"]) for row in rows] == list(written["is_low"])
-        images = {name: kind["url"] for name, kinds in drawn.items() for kind in kinds if kind["revisions"] == [version]}
+        images = {
+            name: kind["url"]
+            for name, kinds in drawn.items()
+            for kind in kinds
+            if kind["revisions"] == [version]
+        }
         assert {name: Path(url).read_bytes() for name, url in images.items()} == {
-            f"results/demo/{name}": content for name, content in results.items() if re.fullmatch(r"figures/\w+\.png", name)
+            f"results/demo/{name}": content
+            for name, content in results.items()
+            if re.fullmatch(r"figures/\w+\.png", name)
         }
     assert study.run("git", "status", "--short").stdout == ""
     listed = re.findall(r"^(study/\S+) +results/(\S+) ", study.numbers, flags=re.MULTILINE)
     studies = {"study/demo-1": "demo", "study/demo-2": "demo", "study/narrow-1": "narrow"}
-    assert {*listed} == {(tag, f"{name}/{file}") for tag, name in studies.items() for file in ("metrics.json", "tables/translators.json")}
+    assert {*listed} == {
+        (tag, f"{name}/{file}")
+        for tag, name in studies.items()
+        for file in ("metrics.json", "tables/translators.json")
+    }
 
 
 def test_a_tag_gives_its_study_back_whatever_came_after(study, tmp_path):
     reader = study.clone(tmp_path / "reader")
-    for tag, results in (("study/narrow-1", None), ("study/demo-2", study.second), ("study/demo-1", study.first)):
+    for tag, results in (
+        ("study/narrow-1", None),
+        ("study/demo-2", study.second),
+        ("study/demo-1", study.first),
+    ):
         reader.run("git", "checkout", "-q", tag)
         assert "nothing is left to do" in reader.command("fetch")
         assert results is None or reader.artifacts() == results
-        assert ("@efficientnet_lite0:" in (reader.folder / "dvc.lock").read_text()) == (results is not None)
+        assert ("@efficientnet_lite0:" in (reader.folder / "dvc.lock").read_text()) == (
+            results is not None
+        )
         shutil.rmtree(reader.folder / "results/demo")
         reader.run("git", "checkout", "-q", "--", ".")
     publisher = study.copy(tmp_path / "publisher")
@@ -116,26 +161,51 @@ def test_another_project_translates_features_with_three_lines(study, other):
     other.run("python", "-c", "".join([*snippets, save]))
     made = np.load(other.folder / "made.npz")
     results = study.folder / "results/demo"
-    linear, shard = load_file(results / LINEAR), load_file(results / "features/efficientnet_lite0/shard-00000.safetensors")
-    np.testing.assert_array_equal(made["embeddings"], shard["features"] @ linear["weight"].T + linear["bias"])
+    linear, shard = (
+        load_file(results / LINEAR),
+        load_file(results / "features/efficientnet_lite0/shard-00000.safetensors"),
+    )
+    np.testing.assert_array_equal(
+        made["embeddings"], shard["features"] @ linear["weight"].T + linear["bias"]
+    )
     np.testing.assert_array_equal(made["again"], made["embeddings"])
 
-    whole = shard["view"] == 0  # the scores that were published are angles between two such translations, by the fold's translator
-    scores = pd.read_parquet(results / "scores/conse_minilm/efficientnet_lite0.parquet").set_index("image_id").loc[shard["image_id"][whole]]
-    weights, biases = (linear[f"fold_{name}"][scores["fold"]].astype(float) for name in ("weight", "bias"))
-    one, two = (np.einsum("nmd,nd->nm", weights, rows[whole].astype(float)) + biases for rows in (shard["features"], made["equivalent"]))
+    whole = (
+        shard["view"] == 0
+    )  # the scores that were published are angles between two such translations, by the fold's translator
+    scores = (
+        pd.read_parquet(results / "scores/conse_minilm/efficientnet_lite0.parquet")
+        .set_index("image_id")
+        .loc[shard["image_id"][whole]]
+    )
+    weights, biases = (
+        linear[f"fold_{name}"][scores["fold"]].astype(float) for name in ("weight", "bias")
+    )
+    one, two = (
+        np.einsum("nmd,nd->nm", weights, rows[whole].astype(float)) + biases
+        for rows in (shard["features"], made["equivalent"])
+    )
     cosine = (one * two).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
     np.testing.assert_allclose(np.degrees(np.arccos(cosine)), scores["is_deg"], atol=1e-3)
 
     url, md5 = shell(other, check).splitlines()[-2:]
-    assert "".join(url.split("/")[-2:]) == md5.split()[0] == hashlib.md5((results / LINEAR).read_bytes(), usedforsecurity=False).hexdigest()
+    assert (
+        "".join(url.split("/")[-2:])
+        == md5.split()[0]
+        == hashlib.md5((results / LINEAR).read_bytes(), usedforsecurity=False).hexdigest()
+    )
     shell(other, follow)
     assert "rev: study/demo-2" in (other.folder / "translators.dvc").read_text()
     shell(other, by_name)
-    translators = {name: content for name, content in study.first.items() if name.startswith("translators/")}
+    translators = {
+        name: content for name, content in study.first.items() if name.startswith("translators/")
+    }
     for folder in ("translators", "by_name"):
         brought = [path for path in (other.folder / folder).rglob("*") if path.is_file()]
-        assert {f"translators/{path.relative_to(other.folder / folder)}": path.read_bytes() for path in brought} == translators
+        assert {
+            f"translators/{path.relative_to(other.folder / folder)}": path.read_bytes()
+            for path in brought
+        } == translators
 
 
 def test_a_damaged_object_is_told_by_its_address(study, other):

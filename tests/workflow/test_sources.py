@@ -33,7 +33,13 @@ SOURCES = {
     "parquet": {"source": "archive", "root": "images", "archives": ["data/train-*.parquet"]},
 }
 TARGETS = [
-    f"results/demo/{name}" for name in ("params.yaml", "tables/models.csv", "neighbours/conse_minilm/tiny.parquet", "figures/fig1.png")
+    f"results/demo/{name}"
+    for name in (
+        "params.yaml",
+        "tables/models.csv",
+        "neighbours/conse_minilm/tiny.parquet",
+        "figures/fig1.png",
+    )
 ]
 SEARCH = ("search", "a dog", "--model", "tiny", "--space", "conse_minilm", "--json")
 
@@ -48,7 +54,8 @@ def pack(images):
     """The packaged images below a folder, in all four forms, each in the order of labels and names."""
     listed = pd.read_csv(ROOT / "config/vocab/packaged.csv")
     photos = sorted(
-        (label, path, (data_root("packaged", ".") / path).read_bytes()) for label, path in zip(listed["label"], listed["path"], strict=True)
+        (label, path, (data_root("packaged", ".") / path).read_bytes())
+        for label, path in zip(listed["label"], listed["path"], strict=True)
     )
     for label, path, content in photos:
         (images / "photos" / label).mkdir(parents=True, exist_ok=True)
@@ -68,8 +75,12 @@ def pack(images):
             "image": [{"bytes": content, "path": path} for _, (_, path, content) in part],
             "label": [CLASSES.find(label) for _, (label, _, _) in part],
         }
-        table = pa.table(rows).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": kinds}})})
-        parquet.write_table(table, images / f"data/train-{shard:05d}-of-00002.parquet", row_group_size=3)
+        table = pa.table(rows).replace_schema_metadata(
+            {"huggingface": json.dumps({"info": {"features": kinds}})}
+        )
+        parquet.write_table(
+            table, images / f"data/train-{shard:05d}-of-00002.parquet", row_group_size=3
+        )
 
 
 @pytest.fixture(scope="module")
@@ -89,33 +100,59 @@ def made(project):
         project.study(models=["tiny"], data=data)
         project.snakemake(*TARGETS)
         manifest = read_manifest(project.folder / "results/demo/data/manifest.parquet")
-        flags = SimpleNamespace(source=data["source"], root=project.folder / data["root"], max_pixels=10**8, threads=2)
+        flags = SimpleNamespace(
+            source=data["source"], root=project.folder / data["root"], max_pixels=10**8, threads=2
+        )
         said = project.command(*SEARCH)
-        found[name] = project.artifacts(), manifest, json.loads(said[said.index("{") :]), thumbnails(flags, manifest)
+        found[name] = (
+            project.artifacts(),
+            manifest,
+            json.loads(said[said.index("{") :]),
+            thumbnails(flags, manifest),
+        )
     return found
 
 
 @pytest.mark.parametrize("source", ["tar", "webdataset", "parquet"])
-def test_a_study_of_archives_is_that_of_the_folder_to_the_byte_but_for_where_its_images_lie(made, source):
-    (expected, listed, hits, sheets), (found, manifest, same_hits, same_sheets) = made["folder"], made[source]
+def test_a_study_of_archives_is_that_of_the_folder_to_the_byte_but_for_where_its_images_lie(
+    made, source
+):
+    (expected, listed, hits, sheets), (found, manifest, same_hits, same_sheets) = (
+        made["folder"],
+        made[source],
+    )
     assert found.keys() == expected.keys() and len(found) > 30
-    assert {name for name in found if found[name] != expected[name]} == {"params.yaml", "data/manifest.parquet"}
-    pd.testing.assert_frame_equal(manifest[listed.columns].drop(columns="path"), listed.drop(columns="path"))
+    assert {name for name in found if found[name] != expected[name]} == {
+        "params.yaml",
+        "data/manifest.parquet",
+    }
+    pd.testing.assert_frame_equal(
+        manifest[listed.columns].drop(columns="path"), listed.drop(columns="path")
+    )
     assert list(manifest.columns) == [*listed.columns, "archive", "offset", "bytes"]
-    assert [path.startswith(f"{archive}/") for path, archive in zip(manifest["path"], manifest["archive"], strict=True)] == [True] * 20
+    assert [
+        path.startswith(f"{archive}/")
+        for path, archive in zip(manifest["path"], manifest["archive"], strict=True)
+    ] == [True] * 20
     assert same_sheets == sheets
-    assert [hit | {"path": ""} for hit in same_hits["images"]] == [hit | {"path": ""} for hit in hits["images"]]
+    assert [hit | {"path": ""} for hit in same_hits["images"]] == [
+        hit | {"path": ""} for hit in hits["images"]
+    ]
 
 
 def test_photos_beside_a_single_one_are_shown_out_of_archives(project, made):
     photos = read_photos(project.folder / "results/demo", "conse_minilm")
     number = len(photos.manifest) - 1
-    shown = replace(photos, root=project.folder / photos.root).picture(Neighbour(number, photos.manifest["path"][number], 0.0), 10**8)
+    shown = replace(photos, root=project.folder / photos.root).picture(
+        Neighbour(number, photos.manifest["path"][number], 0.0), 10**8
+    )
     assert shown.size == tuple(photos.manifest.loc[number, ["width", "height"]])
 
 
 @pytest.mark.parametrize("source", ["tar", "webdataset", "parquet"])
-def test_an_image_that_changed_in_an_archive_is_named_before_it_is_used_or_published(project, made, source, tmp_path):
+def test_an_image_that_changed_in_an_archive_is_named_before_it_is_used_or_published(
+    project, made, source, tmp_path
+):
     manifest = made[source][1]
     root = shutil.copytree(project.folder / "images", tmp_path / "images")
     check_images(root, manifest, 10**8, 2, lambda items: items)
@@ -125,18 +162,25 @@ def test_an_image_that_changed_in_an_archive_is_named_before_it_is_used_or_publi
     with (root / first["archive"]).open("r+b") as file:
         file.seek(place)
         file.write(b"changed")
-    with pytest.raises(InputError, match=f"changed or gone since the study listed its images: {first['path']}"):
+    with pytest.raises(
+        InputError, match=f"changed or gone since the study listed its images: {first['path']}"
+    ):
         check_images(root, manifest, 10**8, 2, lambda items: items)
     with pytest.raises(
-        InputError, match=f"{first['path']}: (has changed|unreadable: .*) since the manifest|{first['path']}: .*run build_manifest"
+        InputError,
+        match=f"{first['path']}: (has changed|unreadable: .*) since the manifest|{first['path']}: .*run build_manifest",
     ):
         read_unchanged(root, first, 10**8)
     (root / first["archive"]).unlink()
-    with pytest.raises(InputError, match=f"{first['path']}: No such file or directory since the manifest was built"):
+    with pytest.raises(
+        InputError, match=f"{first['path']}: No such file or directory since the manifest was built"
+    ):
         read_unchanged(root, first, 10**8)
 
 
-def test_both_engines_list_the_images_again_when_an_archive_changed_and_not_when_it_was_touched_or_is_away(project, monkeypatch):
+def test_both_engines_list_the_images_again_when_an_archive_changed_and_not_when_it_was_touched_or_is_away(
+    project, monkeypatch
+):
     project.study(models=["tiny"], data=SOURCES["webdataset"])
     manifest, images = "results/demo/data/manifest.parquet", project.folder / "images"
     project.snakemake(manifest)
@@ -144,14 +188,18 @@ def test_both_engines_list_the_images_again_when_an_archive_changed_and_not_when
 
     def stale():
         planned = "rule build_manifest:" in project.snakemake("--dry-run", manifest)
-        return planned, "build_manifest" in project.ran_by_dvc(project.dvc("repro", "build_manifest"))
+        return planned, "build_manifest" in project.ran_by_dvc(
+            project.dvc("repro", "build_manifest")
+        )
 
     assert stale() == (False, False)
     os.utime(images / "wds-00000.tar")
     assert stale() == (False, False)
     images.rename(images.with_name("away"))
     images.mkdir()
-    assert stale() == (False, False), "where the archives are not, as at a colleague's, what was made of them counts"
+    assert stale() == (False, False), (
+        "where the archives are not, as at a colleague's, what was made of them counts"
+    )
     images.rmdir()
     images.with_name("away").rename(images)
     with tarfile.open(images / "wds-00001.tar", "a") as tar:
@@ -168,7 +216,9 @@ def test_both_engines_list_the_images_again_when_an_archive_changed_and_not_when
     images.mkdir()
     check_as_published()  # as in a fresh clone
     shutil.copy(images.with_name("away") / "wds-00000.tar", images)
-    with pytest.raises(InputError, match=r"not as the published study had it: results/code\.json: archives"):
+    with pytest.raises(
+        InputError, match=r"not as the published study had it: results/code\.json: archives"
+    ):
         check_as_published()
 
 
@@ -176,4 +226,6 @@ def check_as_published():
     """What `singflow fetch` checks of the stage that lists the images."""
     with repository() as repo:
         stages = [stage for stage in repo.index.stages if stage.name == "build_manifest"]
-        check_same_study(SimpleNamespace(index=SimpleNamespace(outs=repo.index.outs, stages=stages)))
+        check_same_study(
+            SimpleNamespace(index=SimpleNamespace(outs=repo.index.outs, stages=stages))
+        )

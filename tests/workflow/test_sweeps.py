@@ -38,7 +38,11 @@ def sweep(tmp_path_factory):
 
 def error(project):
     """Held-out error of the network that is kept, by its report."""
-    return json.loads((project.folder / "results/demo/translators/conse_minilm/efficientnet_lite0/mlp3.json").read_text())["validation_mse"]
+    return json.loads(
+        (
+            project.folder / "results/demo/translators/conse_minilm/efficientnet_lite0/mlp3.json"
+        ).read_text()
+    )["validation_mse"]
 
 
 def test_a_queue_of_settings_is_computed_and_the_best_by_held_out_error_comes_first(sweep):
@@ -46,21 +50,30 @@ def test_a_queue_of_settings_is_computed_and_the_best_by_held_out_error_comes_fi
     shown = list(csv.DictReader(io.StringIO(sweep.run(*words, "--csv").stdout)))
     ran = [row for row in shown if row["Experiment"]]
     settings = {(row["training.width"], row["training.learning_rate"]) for row in ran}
-    assert len(ran) == 4 and settings == {(width, rate) for width in ("16", "64") for rate in ("0.001", "0.01")}
+    assert len(ran) == 4 and settings == {
+        (width, rate) for width in ("16", "64") for rate in ("0.001", "0.01")
+    }
     assert sweep.baseline == error(sweep) == float(shown[0][ERROR])
     errors = [float(row[ERROR]) for row in ran]
     assert errors == sorted(errors) and len(set(errors)) == 4
     for name in ("width", "learning_rate"):
-        sweep.edit("params.yaml", rf"(?<=\n)  {name}: [\d.]+", f"  {name}: {ran[0][f'training.{name}']}")
+        sweep.edit(
+            "params.yaml", rf"(?<=\n)  {name}: [\d.]+", f"  {name}: {ran[0][f'training.{name}']}"
+        )
     said = sweep.dvc("repro", "compare_translators@study")
     assert error(sweep) == errors[0] and sweep.ran_by_dvc(said) == []
 
 
 def test_what_only_translators_need_is_all_that_a_setting_computes_again(sweep):
     said = sweep.run(*shlex.split(blocks("Sweeps")[1])).stdout
-    assert sweep.ran_by_dvc(said) == ["train_translator@conse_minilm-efficientnet_lite0-mlp3-translator0", "compare_translators@study"]
+    assert sweep.ran_by_dvc(said) == [
+        "train_translator@conse_minilm-efficientnet_lite0-mlp3-translator0",
+        "compare_translators@study",
+    ]
     shown = json.loads(sweep.dvc("metrics", "show", "--json", TABLE))[""]["data"][TABLE]["data"]
-    assert shown["conse_minilm"]["efficientnet_lite0"]["mlp3"]["kept"]["validation_mse"] == error(sweep)
+    assert shown["conse_minilm"]["efficientnet_lite0"]["mlp3"]["kept"]["validation_mse"] == error(
+        sweep
+    )
 
 
 def test_relative_images_are_found_from_a_temporary_checkout(tmp_path):
@@ -70,7 +83,9 @@ def test_relative_images_are_found_from_a_temporary_checkout(tmp_path):
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (number, 0, 0)).save(image)
     project.study(data={"source": "folder", "root": root})
-    project.run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qam", "t")  # without images
+    project.run(
+        "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qam", "t"
+    )  # without images
     assert "3 images" in project.dvc("exp", "run", "--temp", "build_manifest")
 
 
@@ -80,11 +95,24 @@ def test_what_lies_outside_is_looked_for_where_the_experiment_was_started(tmp_pa
         folder.mkdir(parents=True)
     (tmp_path / "photos/a.tar").write_bytes(b"tar")
     (checkout / "scripts/summarize.py").write_text("")
-    study = {"study": "demo", "data": {"source": "archive", "root": "photos", "archives": ["a.tar"]}}
+    study = {
+        "study": "demo",
+        "data": {"source": "archive", "root": "photos", "archives": ["a.tar"]},
+    }
     monkeypatch.chdir(tmp_path)
     here = archives_of(study)
     monkeypatch.chdir(checkout)
     assert archives_of(study) == here is not None
-    assert Code().computed().keys() == {"summarize"} and (tmp_path / KEPT).is_file() and not (checkout / KEPT).exists()
-    assert data_root("folder", "photos") == tmp_path / "photos" and data_root("folder", str(tmp_path)) == tmp_path
-    assert reference_folder("results/other") == tmp_path / "results/other" and reference_folder("packaged") == PACKAGED
+    assert (
+        Code().computed().keys() == {"summarize"}
+        and (tmp_path / KEPT).is_file()
+        and not (checkout / KEPT).exists()
+    )
+    assert (
+        data_root("folder", "photos") == tmp_path / "photos"
+        and data_root("folder", str(tmp_path)) == tmp_path
+    )
+    assert (
+        reference_folder("results/other") == tmp_path / "results/other"
+        and reference_folder("packaged") == PACKAGED
+    )

@@ -21,10 +21,18 @@ class Concepts(Section):
     """The open vocabulary."""
 
     vocabulary: SafePath = Field(
-        "config/vocab/concepts.txt", description="one phrase a line (paper: 30); also broden_style.txt, imagenet_names.txt"
+        "config/vocab/concepts.txt",
+        description="one phrase a line (paper: 30); also broden_style.txt, imagenet_names.txt",
     )
-    extremes: int = Field(5, ge=1, le=MOST_SHOWN, description="strongest and weakest concepts listed per label")
-    nearest: int = Field(5, ge=1, le=MOST_SHOWN, description="nearest concepts per label among which spurious cues are sought")
+    extremes: int = Field(
+        5, ge=1, le=MOST_SHOWN, description="strongest and weakest concepts listed per label"
+    )
+    nearest: int = Field(
+        5,
+        ge=1,
+        le=MOST_SHOWN,
+        description="nearest concepts per label among which spurious cues are sought",
+    )
 
 
 CHUNK = 1024
@@ -77,7 +85,9 @@ def scores_of(
         yield start, angle, angle - angles_to_all_deg(equivalent[part], texts)
 
 
-def summed_scores(original: np.ndarray | Scratch, equivalent: np.ndarray | Scratch, texts: np.ndarray) -> np.ndarray:
+def summed_scores(
+    original: np.ndarray | Scratch, equivalent: np.ndarray | Scratch, texts: np.ndarray
+) -> np.ndarray:
     """Sum over texts of every image's AS.
 
     Parameters
@@ -90,11 +100,20 @@ def summed_scores(original: np.ndarray | Scratch, equivalent: np.ndarray | Scrat
     ndarray of shape (N,)
         Degrees in float64.
     """
-    return np.concatenate([score.sum(axis=1, dtype=np.float64) for _, _, score in scores_of(original, equivalent, texts)])
+    return np.concatenate(
+        [
+            score.sum(axis=1, dtype=np.float64)
+            for _, _, score in scores_of(original, equivalent, texts)
+        ]
+    )
 
 
 def scan_block(
-    original: np.ndarray | Scratch, equivalent: np.ndarray | Scratch, n: np.ndarray, texts: np.ndarray, common: np.ndarray | None = None
+    original: np.ndarray | Scratch,
+    equivalent: np.ndarray | Scratch,
+    n: np.ndarray,
+    texts: np.ndarray,
+    common: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Moments over images of the angle and of AS for every label and the concepts of one block.
 
@@ -122,10 +141,21 @@ def scan_block(
     Equations 5 and 7 of the paper.
     """
     stops = np.cumsum(n)
-    sums, cross, shared = np.zeros((5, len(n), len(texts))), np.zeros((len(n), len(texts))), np.zeros((2, len(n), 1))
+    sums, cross, shared = (
+        np.zeros((5, len(n), len(texts))),
+        np.zeros((len(n), len(texts))),
+        np.zeros((2, len(n), 1)),
+    )
     for start, angle, score in scores_of(original, equivalent, texts):
-        together = score.mean(axis=1, dtype=np.float64) if common is None else common[start : start + CHUNK]
-        for label in range(np.searchsorted(stops, start, side="right"), np.searchsorted(stops, start + len(angle)) + 1):
+        together = (
+            score.mean(axis=1, dtype=np.float64)
+            if common is None
+            else common[start : start + CHUNK]
+        )
+        for label in range(
+            np.searchsorted(stops, start, side="right"),
+            np.searchsorted(stops, start + len(angle)) + 1,
+        ):
             mine = slice(max(stops[label] - n[label] - start, 0), stops[label] - start)
             a, s = angle[mine].astype(np.float64), score[mine].astype(np.float64)
             sums[:, label] += [values.sum(axis=0) for values in (a, a * a, s, s * s, np.abs(s))]
@@ -133,10 +163,18 @@ def scan_block(
             shared[:, label, 0] += [together[mine].sum(), together[mine] @ together[mine]]
     for each in (sums, cross, shared):
         each /= n[:, None]
-    contrast = np.sqrt(np.maximum(sums[3] - 2 * cross + shared[1] - (sums[2] - shared[0]) ** 2, 0.0))
+    contrast = np.sqrt(
+        np.maximum(sums[3] - 2 * cross + shared[1] - (sums[2] - shared[0]) ** 2, 0.0)
+    )
     for mean, squares in (sums[0:2], sums[2:4]):
         np.sqrt(np.maximum(squares - mean**2, 0.0), out=squares)
-    return dict(zip(("angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean", "contrast_std"), (*sums, contrast), strict=True))
+    return dict(
+        zip(
+            ("angle_mean", "angle_std", "as_mean", "as_std", "as_abs_mean", "contrast_std"),
+            (*sums, contrast),
+            strict=True,
+        )
+    )
 
 
 def contrast(scan: pd.DataFrame) -> pd.Series:
@@ -155,7 +193,9 @@ def contrast(scan: pd.DataFrame) -> pd.Series:
     return scan["as_mean"] - scan.groupby("label", observed=True)["as_mean"].transform("mean")
 
 
-def block_table(labels: list[str], concepts: list[str], n: np.ndarray, moments: dict[str, np.ndarray]) -> pd.DataFrame:
+def block_table(
+    labels: list[str], concepts: list[str], n: np.ndarray, moments: dict[str, np.ndarray]
+) -> pd.DataFrame:
     """One row per label and concept of a block: all concepts of the first label, then of the second, and so on.
 
     Parameters
@@ -176,8 +216,12 @@ def block_table(labels: list[str], concepts: list[str], n: np.ndarray, moments: 
     """
     return pd.DataFrame(
         {
-            "label": pd.Categorical.from_codes(np.repeat(np.arange(len(labels)), len(concepts)), pd.Index(labels)),
-            "concept": pd.Categorical.from_codes(np.tile(np.arange(len(concepts)), len(labels)), pd.Index(concepts)),
+            "label": pd.Categorical.from_codes(
+                np.repeat(np.arange(len(labels)), len(concepts)), pd.Index(labels)
+            ),
+            "concept": pd.Categorical.from_codes(
+                np.tile(np.arange(len(concepts)), len(labels)), pd.Index(concepts)
+            ),
             "n": np.repeat(n, len(concepts)),
             **{name: values.ravel() for name, values in moments.items()},
         }
@@ -243,7 +287,9 @@ def extreme_concepts(scan: Scan, count: int) -> pd.DataFrame:
         rest[strongest] = np.inf
         for kind, chosen in (("strongest", strongest), ("weakest", lowest(rest, weak))):
             rows += [(label, concept, kind, place) for place, concept in enumerate(chosen, start=1)]
-    return pd.DataFrame(rows, columns=["label", "concept", "kind", "place"]).astype({"label": int, "concept": int})
+    return pd.DataFrame(rows, columns=["label", "concept", "kind", "place"]).astype(
+        {"label": int, "concept": int}
+    )
 
 
 def spurious_cues(scan: Scan, nearest: int) -> pd.DataFrame:
@@ -275,13 +321,26 @@ def spurious_cues(scan: Scan, nearest: int) -> pd.DataFrame:
     rows = []
     several = len(scan.labels) > 1
     average = scan.angle.mean(axis=0, dtype=np.float64)
-    for label, (name, angle, size) in enumerate(zip(scan.labels, scan.angle, np.abs(scan.contrast), strict=True)):
+    for label, (name, angle, size) in enumerate(
+        zip(scan.labels, scan.angle, np.abs(scan.contrast), strict=True)
+    ):
         median = np.median(size)
         for place, concept in enumerate(lowest(angle, nearest), start=1):
             lift = average[concept] - angle[concept] if several else np.nan
-            if median > 0 and size[concept] <= median and not lift <= 0 and not mentions(scan.concepts[concept], name):
+            if (
+                median > 0
+                and size[concept] <= median
+                and not lift <= 0
+                and not mentions(scan.concepts[concept], name)
+            ):
                 rows.append((label, concept, place, lift, median))
-    types = {"label": int, "concept": int, "place": int, "lift_deg": float, "contrast_abs_median_deg": float}
+    types = {
+        "label": int,
+        "concept": int,
+        "place": int,
+        "lift_deg": float,
+        "contrast_abs_median_deg": float,
+    }
     return pd.DataFrame(rows, columns=list(types)).astype(types)
 
 
@@ -298,11 +357,16 @@ def mentions(concept: str, label: str) -> bool:
     bool
         True also for the name with -s or -es.
     """
-    phrase, wanted = (" ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split()) for text in (concept, label))
+    phrase, wanted = (
+        " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split())
+        for text in (concept, label)
+    )
     return any(f" {wanted}{ending} " in f" {phrase} " for ending in ("", "s", "es"))
 
 
-def t_interval(mean: np.ndarray, std: np.ndarray, n: np.ndarray, confidence: float, looked_at: int) -> tuple[np.ndarray, np.ndarray]:
+def t_interval(
+    mean: np.ndarray, std: np.ndarray, n: np.ndarray, confidence: float, looked_at: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Student-t intervals of means over images that hold together, whichever of all that were looked at are picked.
 
     Parameters
@@ -351,7 +415,9 @@ def with_intervals(cells: pd.DataFrame, scan: Scan, confidence: float) -> pd.Dat
     DataFrame
         n, angle_mean_deg, contrast_deg with its ends _low and _high, as_mean_deg and as_abs_mean_deg; degrees.
     """
-    score, spread, n = (cells[name].to_numpy(np.float64) for name in ("as_mean", "contrast_std", "n"))
+    score, spread, n = (
+        cells[name].to_numpy(np.float64) for name in ("as_mean", "contrast_std", "n")
+    )
     middle = score - scan.common[pd.Index(scan.labels).get_indexer(pd.Index(cells["label"]))]
     low, high = t_interval(middle, spread, n, confidence, scan.contrast.size)
     return pd.DataFrame(

@@ -12,18 +12,30 @@ from singflow.analyses.metrics import Removal, share
 from singflow.config.sections import WIDEST, Section
 from singflow.translators.ridge import Affine
 
-MOST_SUBSPACES = 1000  # drawn at random: their mean angle is known to a hundredth of a degree by then
+MOST_SUBSPACES = (
+    1000  # drawn at random: their mean angle is known to a hundredth of a degree by then
+)
 
 
 class Removals(Section):
     """Removal of other subspaces: what the loss of dimensions alone does."""
 
     dimensions: list[Annotated[int, Field(ge=1, le=WIDEST)]] = Field(
-        [8, 24, 64, 128, 280, 536, 1048, 3096], description="compare models at these dimensions too, as far as each null space has them"
+        [8, 24, 64, 128, 280, 536, 1048, 3096],
+        description="compare models at these dimensions too, as far as each null space has them",
     )
-    min_draws: int = Field(5, ge=2, le=MOST_SUBSPACES, description="random subspaces removed at least")
-    max_draws: int = Field(20, ge=2, le=MOST_SUBSPACES, description="random subspaces removed at most")
-    tolerance_deg: float = Field(0.1, gt=0, le=180, description="degrees; drawing stops at this standard error of the mean IS over draws")
+    min_draws: int = Field(
+        5, ge=2, le=MOST_SUBSPACES, description="random subspaces removed at least"
+    )
+    max_draws: int = Field(
+        20, ge=2, le=MOST_SUBSPACES, description="random subspaces removed at most"
+    )
+    tolerance_deg: float = Field(
+        0.1,
+        gt=0,
+        le=180,
+        description="degrees; drawing stops at this standard error of the mean IS over draws",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "Removals":
@@ -36,7 +48,8 @@ class Controls(Removals):
     """Controls: models whose answer is known, and the removal of other subspaces."""
 
     known: Literal["auto", "none"] = Field(
-        "auto", description="auto: `singflow study` adds the known zero and the known leak to a study of packaged classifiers | none"
+        "auto",
+        description="auto: `singflow study` adds the known zero and the known leak to a study of packaged classifiers | none",
     )
 
 
@@ -75,7 +88,12 @@ def cases(width: int, null_dim: int, dimensions: list[int]) -> list[Case]:
     """
     wanted = sorted({d for d in dimensions if d < null_dim} | ({null_dim} if null_dim else set()))
     room = {"null": null_dim, "random": width, "row": width - null_dim}
-    return [Case(kind, d, kind != "random" and d == room[kind]) for d in wanted for kind in SUBSPACES if d <= room[kind]]
+    return [
+        Case(kind, d, kind != "random" and d == room[kind])
+        for d in wanted
+        for kind in SUBSPACES
+        if d <= room[kind]
+    ]
 
 
 @dataclass(frozen=True)
@@ -99,7 +117,11 @@ class Subspace:
             Weight T P (m, d) with the projector P of the subspace, and bias 0, in float64.
         """
         within = share(translator, self.basis)
-        return Affine(translator.weight.astype(np.float64) - within.weight, within.bias) if self.complement else within
+        return (
+            Affine(translator.weight.astype(np.float64) - within.weight, within.bias)
+            if self.complement
+            else within
+        )
 
     def length(self, features: np.ndarray) -> np.ndarray:
         """Norms of the parts of features that lie in the subspace.
@@ -140,11 +162,17 @@ def draw_subspace(null_basis: np.ndarray, case: Case, seed: int, draw: int) -> S
     """
     width, null_dim = null_basis.shape
     if case.subspace == "null":
-        return Subspace(null_basis if case.single else null_basis @ random_basis(null_dim, case.dimension, seed, draw))
+        return Subspace(
+            null_basis
+            if case.single
+            else null_basis @ random_basis(null_dim, case.dimension, seed, draw)
+        )
     if case.subspace == "row":
         if case.single:
             return Subspace(null_basis, complement=True)
-        drawn = np.random.default_rng([seed, draw, width, case.dimension, 1]).standard_normal((width, case.dimension))
+        drawn = np.random.default_rng([seed, draw, width, case.dimension, 1]).standard_normal(
+            (width, case.dimension)
+        )
         return Subspace(orthonormal(drawn - null_basis @ (null_basis.T @ drawn)))
     if 2 * case.dimension > width:
         return Subspace(random_basis(width, width - case.dimension, seed, draw), complement=True)
@@ -209,7 +237,9 @@ class ControlScores:
             What `matched` gives.
         """
         before = np.nan_to_num(self._matched[:, image_id])
-        self._matched[:, image_id] = np.add(before, [removal.image_score(), removal.attribute_score(texts)])
+        self._matched[:, image_id] = np.add(
+            before, [removal.image_score(), removal.attribute_score(texts)]
+        )
 
     def end_draw(self) -> None:
         """Every image has had its part in this draw."""

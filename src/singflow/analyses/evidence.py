@@ -15,7 +15,18 @@ import pandas as pd
 import scipy
 from pydantic import Field
 
-from singflow.analyses.readout import PLAIN, WITH_NULL, Block, Blocks, ReadOuts, Scale, Targets, few_images, read_out, softmax
+from singflow.analyses.readout import (
+    PLAIN,
+    WITH_NULL,
+    Block,
+    Blocks,
+    ReadOuts,
+    Scale,
+    Targets,
+    few_images,
+    read_out,
+    softmax,
+)
 from singflow.config.sections import Section
 
 SHARP, FLAT, TOP = (0.5, 1.0, 2.0), 4.0, 10  # temperatures of own words; classes of the sharp ones
@@ -30,8 +41,18 @@ MOST_COLUMNS = 480  # of all planted leaks, in the form of sums
 class Evidence(Section):
     """The test of meaning in the null space."""
 
-    margin: float = Field(0.005, ge=0, lt=1, description="share of the embeddings' variance that D must exceed to be called meaning")
-    draws: int = Field(20, ge=2, le=1000, description="planted leaks of each size, and random signs behind the floor of IS")
+    margin: float = Field(
+        0.005,
+        ge=0,
+        lt=1,
+        description="share of the embeddings' variance that D must exceed to be called meaning",
+    )
+    draws: int = Field(
+        20,
+        ge=2,
+        le=1000,
+        description="planted leaks of each size, and random signs behind the floor of IS",
+    )
 
 
 def own_words(logits: np.ndarray, texts: np.ndarray) -> list[np.ndarray]:
@@ -55,12 +76,24 @@ def own_words(logits: np.ndarray, texts: np.ndarray) -> list[np.ndarray]:
     Norouzi et al. 2014 (ConSE).
     """
     n, classes = logits.shape
-    top = np.argpartition(logits, -TOP, axis=1)[:, -TOP:] if classes > TOP else np.broadcast_to(np.arange(classes), (n, classes))
+    top = (
+        np.argpartition(logits, -TOP, axis=1)[:, -TOP:]
+        if classes > TOP
+        else np.broadcast_to(np.arange(classes), (n, classes))
+    )
     likeliest, said = np.take_along_axis(logits, top, axis=1), texts[top]
-    means = [np.einsum("nk,nkm->nm", softmax(likeliest, temperature), said) for temperature in SHARP]  # but for their length
+    means = [
+        np.einsum("nk,nkm->nm", softmax(likeliest, temperature), said) for temperature in SHARP
+    ]  # but for their length
     means.append(softmax(logits, FLAT) @ texts)
-    lengths = [np.maximum(np.linalg.norm(each, axis=1, keepdims=True), np.finfo(np.float64).tiny) for each in means]
-    return [*(each / length for each, length in zip(means, lengths, strict=True)), texts[logits.argmax(axis=1)]]
+    lengths = [
+        np.maximum(np.linalg.norm(each, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        for each in means
+    ]
+    return [
+        *(each / length for each, length in zip(means, lengths, strict=True)),
+        texts[logits.argmax(axis=1)],
+    ]
 
 
 @dataclass(frozen=True)
@@ -84,12 +117,21 @@ class Words:
         """Fit them to all images."""
         n, first, sums, products = 0, np.zeros(0), np.zeros(0), np.zeros(())
         for block in blocks():
-            parts = np.stack([block.embeddings.astype(np.float64), *([] if texts is None else own_words(block.logits, texts))])
+            parts = np.stack(
+                [
+                    block.embeddings.astype(np.float64),
+                    *([] if texts is None else own_words(block.logits, texts)),
+                ]
+            )
             if not n:
                 first, sums = parts[:, 0].copy(), np.zeros((len(parts), parts.shape[2]))
             parts -= first[:, None]
             flat = parts.reshape(len(parts), -1)
-            n, sums, products = n + parts.shape[1], sums + parts.sum(axis=1), products + flat @ flat.T
+            n, sums, products = (
+                n + parts.shape[1],
+                sums + parts.sum(axis=1),
+                products + flat @ flat.T,
+            )
         means = sums / n
         gram = products / n - means @ means.T
         weights = np.linalg.lstsq(gram[1:, 1:], gram[1:, 0], rcond=1e-12)[0]
@@ -104,13 +146,17 @@ class Words:
         """Words out of evidence/<space>/<model>.safetensors, which can be spoken and taken off; how far they explain is not known."""
         texts = tensors["class_embeddings"].astype(np.float64)
         nothing = np.nan, np.nan, np.zeros(0), 0
-        return cls(texts if len(texts) else None, tensors["word_weights"], tensors["offset"], *nothing)
+        return cls(
+            texts if len(texts) else None, tensors["word_weights"], tensors["offset"], *nothing
+        )
 
     def spoken(self, logits: np.ndarray) -> np.ndarray:
         """What own words make of images with these logits (n, C): (n, m)."""
         if self.texts is None:
             return np.broadcast_to(self.offset, (len(logits), len(self.offset)))
-        return self.offset + np.einsum("t,tnm->nm", self.weights, np.stack(own_words(logits, self.texts)))
+        return self.offset + np.einsum(
+            "t,tnm->nm", self.weights, np.stack(own_words(logits, self.texts))
+        )
 
     def remainder(self, block: Block) -> np.ndarray:
         """Embeddings less what own words make of them: (n, m)."""
@@ -119,7 +165,9 @@ class Words:
 
 def remainders(words: Words) -> Targets:
     """The remainder of own words as the one target."""
-    return Targets(lambda block, _: words.remainder(block), np.ones((len(words.offset), 1)), np.ones(1))
+    return Targets(
+        lambda block, _: words.remainder(block), np.ones((len(words.offset), 1)), np.ones(1)
+    )
 
 
 @dataclass(frozen=True)
@@ -168,7 +216,14 @@ def jackknife(estimate: float, without: Sequence[float], confidence: float) -> E
         return Estimate(float(estimate), (), None, None, None, 0)
     error = float(np.sqrt((groups - 1) ** 2 / groups * np.var(without, ddof=1)))
     reach = float(scipy.special.stdtrit(groups - 1, (1 + confidence) / 2)) * error
-    return Estimate(float(estimate), tuple(without), float(estimate - reach), float(estimate + reach), error, groups - 1)
+    return Estimate(
+        float(estimate),
+        tuple(without),
+        float(estimate - reach),
+        float(estimate + reach),
+        error,
+        groups - 1,
+    )
 
 
 class Spread:
@@ -181,7 +236,11 @@ class Spread:
             for fold in np.unique(block.fold).tolist():
                 rows = z[block.fold == fold]
                 n, total, square = self._sums.get(fold, (0, np.zeros(z.shape[1]), 0.0))
-                self._sums[fold] = n + len(rows), total + rows.sum(axis=0), square + float(np.vdot(rows, rows))
+                self._sums[fold] = (
+                    n + len(rows),
+                    total + rows.sum(axis=0),
+                    square + float(np.vdot(rows, rows)),
+                )
 
     def can_leave(self, folds: int) -> bool:
         """Whether any so many folds can be left out with two images left to fit on."""
@@ -191,7 +250,12 @@ class Spread:
         """For each fold that is left out, about the mean of the others."""
         kept = [each for fold, each in self._sums.items() if fold not in left_out]
         mean = np.sum([each[1] for each in kept], axis=0) / sum(each[0] for each in kept)
-        return np.array([square - 2.0 * mean @ total + n * mean @ mean for n, total, square in map(self._sums.__getitem__, left_out)])
+        return np.array(
+            [
+                square - 2.0 * mean @ total + n * mean @ mean
+                for n, total, square in map(self._sums.__getitem__, left_out)
+            ]
+        )
 
 
 def unique_r2(
@@ -228,10 +292,16 @@ def unique_r2(
     """
     folds, targets = readouts.folds, np.arange(len(variance))
     intervals = np.ones(len(variance), dtype=bool) if intervals is None else intervals
-    (plain, without_null), (full, with_null) = (readouts.select(which, lambdas) for which in (PLAIN, WITH_NULL))
+    (plain, without_null), (full, with_null) = (
+        readouts.select(which, lambdas) for which in (PLAIN, WITH_NULL)
+    )
     total = sum(float(spread.of((fold,)).sum()) for fold in folds)
     whole = (without_null - with_null).sum(axis=0) / (total * variance)
-    parts, totals, refits = np.zeros((len(folds), len(targets))), np.zeros(len(folds)), spread.can_leave(2) and len(folds) > 2
+    parts, totals, refits = (
+        np.zeros((len(folds), len(targets))),
+        np.zeros(len(folds)),
+        spread.can_leave(2) and len(folds) > 2,
+    )
     for first, second in combinations(range(len(folds)), 2) if refits else []:
         left_out = folds[first], folds[second]
         judged = spread.of(left_out)
@@ -245,7 +315,8 @@ def unique_r2(
                 parts[place, intervals] += sign * found[other, at, targets[intervals]]
     without = parts / (totals[:, None] * variance) if refits else np.empty((0, len(targets)))
     estimates = [
-        jackknife(float(each), without[:, target].tolist() if intervals[target] else [], confidence) for target, each in enumerate(whole)
+        jackknife(float(each), without[:, target].tolist() if intervals[target] else [], confidence)
+        for target, each in enumerate(whole)
     ]
     return estimates, np.stack([plain, full])
 
@@ -266,21 +337,42 @@ class Planted:
     seed: int
 
     @classmethod
-    def draw(cls, blocks: Blocks, words: Words, scale: Scale, draws: int, seed: int, most: int = MOST_NOISE) -> "Planted":
+    def draw(
+        cls,
+        blocks: Blocks,
+        words: Words,
+        scale: Scale,
+        draws: int,
+        seed: int,
+        most: int = MOST_NOISE,
+    ) -> "Planted":
         """Draw directions, and measure how large leaks and noise have to be; noise has `most` columns at most."""
         n, scatter = 0, np.zeros((len(words.offset), len(words.offset)))
         for block in blocks():
             rest = words.remainder(block)
             scatter, n = scatter + rest.T @ rest, n + len(rest)
         total, square = float(np.trace(scatter)) / n, float((scatter**2).sum()) / n**2
-        width = int(np.clip(round(total**2 / square), 1, min(most, len(scatter)))) if square > 0 else 1
-        directions = np.random.default_rng([seed, 1]).standard_normal((len(scale.null), draws * width))
-        squares = sum((((block.null - scale.null) @ directions) ** 2).sum(axis=0) for block in blocks()) / n
+        width = (
+            int(np.clip(round(total**2 / square), 1, min(most, len(scatter)))) if square > 0 else 1
+        )
+        directions = np.random.default_rng([seed, 1]).standard_normal(
+            (len(scale.null), draws * width)
+        )
+        squares = (
+            sum((((block.null - scale.null) @ directions) ** 2).sum(axis=0) for block in blocks())
+            / n
+        )
         squares = squares.reshape(draws, width).sum(axis=1)
         directions /= np.repeat(np.sqrt(np.maximum(squares, np.finfo(np.float64).tiny)), width)
         shares = np.array(SHARES)
         sizes = np.sqrt(shares / (1.0 - shares) * words.variance)
-        return cls(sizes, directions.reshape(-1, draws, width), scale.null, float(np.sqrt(total / width)), seed)
+        return cls(
+            sizes,
+            directions.reshape(-1, draws, width),
+            scale.null,
+            float(np.sqrt(total / width)),
+            seed,
+        )
 
     @property
     def groups(self) -> np.ndarray:
@@ -292,7 +384,10 @@ class Planted:
     def columns(self, block: Block, start: int) -> np.ndarray:
         """(n, c) of a block; the noise is that of its images, wherever blocks begin."""
         k, draws, width = self.directions.shape
-        noise = _normal(self.seed, start, len(block.fold), draws * width).reshape(-1, draws, width) * self.noise
+        noise = (
+            _normal(self.seed, start, len(block.fold), draws * width).reshape(-1, draws, width)
+            * self.noise
+        )
         leak = ((block.null - self.middle) @ self.directions.reshape(k, -1)).reshape(noise.shape)
         return np.concatenate([noise, leak, noise + leak], axis=2).reshape(len(noise), -1)
 
@@ -303,7 +398,9 @@ CHUNK = 256
 def _normal(seed: int, start: int, n: int, width: int) -> np.ndarray:
     """Normal numbers (n, width) of images start, start + 1, ..., whatever blocks they come in."""
     chunks = range(start // CHUNK, (start + n - 1) // CHUNK + 1)
-    drawn = [np.random.default_rng([seed, 2, each]).standard_normal((CHUNK, width)) for each in chunks]
+    drawn = [
+        np.random.default_rng([seed, 2, each]).standard_normal((CHUNK, width)) for each in chunks
+    ]
     return np.concatenate(drawn)[start - CHUNK * chunks[0] :][:n]
 
 
@@ -356,13 +453,34 @@ def measure(
     """
     words, scale, first = Words.fit(blocks, texts), Scale.of(blocks), next(iter(blocks()))
     spread, rank, k = Spread(blocks), first.principal.shape[1], first.null.shape[1]
-    facts: dict[str, Any] = {"n": words.n, "r2_words": words.r2 if texts is not None else None, "margin": margin}
-    table = pd.DataFrame({"share": [], "draw": np.array([], dtype=np.int64), "unique_r2": [], "unique_r2_low": [], "p": []})
-    unknown = dict.fromkeys(["unique_r2", "unique_r2_low", "unique_r2_high", "p", "detectable", "blind_unique_r2"])
+    facts: dict[str, Any] = {
+        "n": words.n,
+        "r2_words": words.r2 if texts is not None else None,
+        "margin": margin,
+    }
+    table = pd.DataFrame(
+        {
+            "share": [],
+            "draw": np.array([], dtype=np.int64),
+            "unique_r2": [],
+            "unique_r2_low": [],
+            "p": [],
+        }
+    )
+    unknown = dict.fromkeys(
+        ["unique_r2", "unique_r2_low", "unique_r2_high", "p", "detectable", "blind_unique_r2"]
+    )
     if not k or not spread.can_leave(1) or not words.variance > 0:
         return Found(facts | unknown | {"lambdas": None}, table, words)
     kernels = few_images(words.n, rank + k) if kernels is None else kernels
-    planted = Planted.draw(blocks, words, scale, draws, seed, MOST_NOISE if kernels else max(1, MOST_COLUMNS // (3 * draws)))
+    planted = Planted.draw(
+        blocks,
+        words,
+        scale,
+        draws,
+        seed,
+        MOST_NOISE if kernels else max(1, MOST_COLUMNS // (3 * draws)),
+    )
     columns: list[Callable[[Block, int], np.ndarray]] = [lambda block, _: words.remainder(block)]
     groups, variance = [np.ones((len(words.offset), 1))], [1.0]
     if texts is not None and others is not None:
@@ -374,20 +492,39 @@ def measure(
     groups.append(planted.groups)
     variance += np.tile(1.0 / (1.0 - np.array(SHARES)), draws).tolist()
     targets = Targets(
-        lambda block, start: np.hstack([each(block, start) for each in columns]), scipy.linalg.block_diag(*groups), np.array(variance)
+        lambda block, start: np.hstack([each(block, start) for each in columns]),
+        scipy.linalg.block_diag(*groups),
+        np.array(variance),
     )
     readouts = read_out(blocks, targets, seed, kernels)
     spelled = len(variance) > 1 + draws * len(SHARES)
     estimates, chosen = unique_r2(
-        readouts, targets.variance, spread, lambdas, confidence, np.array([not (spelled and each == 1) for each in range(len(variance))])
+        readouts,
+        targets.variance,
+        spread,
+        lambdas,
+        confidence,
+        np.array([not (spelled and each == 1) for each in range(len(variance))]),
     )
     real, *rest = estimates
     blind_d = rest.pop(0).unique_r2 if spelled else None
     rows = [
-        {"share": share, "draw": draw, "unique_r2": each.unique_r2, "unique_r2_low": each.low, "p": each.p(margin)}
-        for (draw, share), each in zip(((draw, share) for draw in range(draws) for share in SHARES), rest, strict=True)
+        {
+            "share": share,
+            "draw": draw,
+            "unique_r2": each.unique_r2,
+            "unique_r2_low": each.low,
+            "p": each.p(margin),
+        }
+        for (draw, share), each in zip(
+            ((draw, share) for draw in range(draws) for share in SHARES), rest, strict=True
+        )
     ]
-    table = pd.DataFrame(rows).astype({"unique_r2_low": float}).sort_values(["share", "draw"], ignore_index=True)
+    table = (
+        pd.DataFrame(rows)
+        .astype({"unique_r2_low": float})
+        .sort_values(["share", "draw"], ignore_index=True)
+    )
     facts |= {
         "unique_r2": real.unique_r2,
         "unique_r2_low": real.low,
@@ -396,12 +533,20 @@ def measure(
         "p": real.p(margin),
         "detectable": detectable(table),
         "blind_unique_r2": blind_d,
-        "lambdas": dict(zip(("without_null", "with_null"), (float(lambdas[each]) for each in chosen[:, 0]), strict=True)),
+        "lambdas": dict(
+            zip(
+                ("without_null", "with_null"),
+                (float(lambdas[each]) for each in chosen[:, 0]),
+                strict=True,
+            )
+        ),
     }
     return Found(facts, table, words)
 
 
-def _blind(blocks: Blocks, words: Words, others: np.ndarray) -> tuple[Callable[[Block], Block], Words]:
+def _blind(
+    blocks: Blocks, words: Words, others: np.ndarray
+) -> tuple[Callable[[Block], Block], Words]:
     """Images whose embedding is what the logits spell with other texts, and own words fitted to them: what imperfect words leave."""
     elsewhere = replace(words, texts=others)
 
@@ -453,4 +598,6 @@ def turn_deg(unique: float | None, words: Words, r2: float) -> float | None:
     if unique is None:
         return None
     length = float(words.mean @ words.mean) + max(r2, 0.0) * words.variance
-    return float(np.degrees(np.arctan2(np.sqrt(max(unique, 0.0) * words.variance), np.sqrt(length))))
+    return float(
+        np.degrees(np.arctan2(np.sqrt(max(unique, 0.0) * words.variance), np.sqrt(length)))
+    )

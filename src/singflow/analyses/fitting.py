@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from singflow.translators.reference import Paired
 
 
-def fit_translators(images: Paired, folds: int, lambdas: list[float]) -> tuple[CrossFitted, list[np.ndarray], dict[str, Any]]:
+def fit_translators(
+    images: Paired, folds: int, lambdas: list[float]
+) -> tuple[CrossFitted, list[np.ndarray], dict[str, Any]]:
     """Translators of the folds of images, and that of all of them, by the penalty that predicts best out of fold.
 
     Parameters
@@ -57,21 +59,32 @@ def fit_translators(images: Paired, folds: int, lambdas: list[float]) -> tuple[C
         sums.update(features, embeddings, shard["image_id"], shard["view"])
     validation = cross_validate(sums, lambdas)
     best = lambdas[validation.best]
-    made = [sums.of(groups) for groups, _ in sums.split.fits if sums.split.crossed] + [sums.of(sums.split.whole)]
+    made = [sums.of(groups) for groups, _ in sums.split.fits if sums.split.crossed] + [
+        sums.of(sums.split.whole)
+    ]
     maps = tuple(ridge(each, best) for each in made)
     if axes is not None:
         maps = tuple(Affine(each.weight @ axes.T, each.bias) for each in maps)
     (alpha,) = penalties(made[WHOLE], [best])
     dim = len(maps[WHOLE].bias)
     errors = validation.errors.sum(axis=0) / (validation.n.sum() * dim)
-    curve = zip(lambdas, penalties(made[WHOLE], lambdas), errors.tolist(), validation.r2.tolist(), strict=True)
+    curve = zip(
+        lambdas,
+        penalties(made[WHOLE], lambdas),
+        errors.tolist(),
+        validation.r2.tolist(),
+        strict=True,
+    )
     facts = {
         "alpha": alpha,
         "lambda": best,
         "lambda_at_edge": validation.at_edge,
         "lambdas_within_one_error": validation.within_one_error,
         "n_train": made[WHOLE].n,
-        "alpha_curve": [dict(zip(("lambda", "alpha", "validation_mse", "validation_r2"), each, strict=True)) for each in curve],
+        "alpha_curve": [
+            dict(zip(("lambda", "alpha", "validation_mse", "validation_r2"), each, strict=True))
+            for each in curve
+        ],
     }
     place = sums.split.place
     return CrossFitted(maps, place, place), [each.embedding_mean for each in made], facts
@@ -99,11 +112,17 @@ class Judgement:
         dict of float
             Cosine, mean squared error and R2.
         """
-        figures = {"cosine": self.agreement.cosine, "mse": self.agreement.mse(dim), "r2": self.agreement.r2(self.baseline)}
+        figures = {
+            "cosine": self.agreement.cosine,
+            "mse": self.agreement.mse(dim),
+            "r2": self.agreement.r2(self.baseline),
+        }
         return {f"{name}_{figure}": value for figure, value in figures.items()}
 
 
-def judge(images: Paired, translators: CrossFitted, means: list[np.ndarray], *chosen: np.ndarray) -> list[Judgement]:
+def judge(
+    images: Paired, translators: CrossFitted, means: list[np.ndarray], *chosen: np.ndarray
+) -> list[Judgement]:
     """How well the translators of images predict them, for each choice of images.
 
     Parameters
@@ -127,7 +146,10 @@ def judge(images: Paired, translators: CrossFitted, means: list[np.ndarray], *ch
         for judgement, wanted in zip(judgements, chosen, strict=True):
             rows = np.flatnonzero((shard["view"] == 0) & wanted[shard["image_id"]])
             for place, mine in translators.parts(shard["image_id"][rows]):
-                features, target = shard["features"][rows[mine]].astype(np.float64), embeddings[rows[mine]]
+                features, target = (
+                    shard["features"][rows[mine]].astype(np.float64),
+                    embeddings[rows[mine]],
+                )
                 judgement.agreement.update(translators.maps[place](features), target)
                 judgement.baseline.update(np.broadcast_to(means[place], target.shape), target)
     return judgements

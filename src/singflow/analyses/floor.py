@@ -38,7 +38,9 @@ class Head:
         """Features (n, d) as the test takes them; logits are those of the principal component alone, whatever the rank rule."""
         coordinates = features @ self._axes
         a, b = np.split(coordinates, [self.principal.shape[1]], axis=1)
-        return Block(a, b, features @ self.weight.T + self.bias - b @ self._unseen, embeddings, fold)
+        return Block(
+            a, b, features @ self.weight.T + self.bias - b @ self._unseen, embeddings, fold
+        )
 
     @cached_property
     def _axes(self) -> np.ndarray:
@@ -55,7 +57,9 @@ def whole_images(images: Paired, head: Head) -> Iterator[Block]:
     for shard, embeddings in images:
         for part in in_blocks(np.flatnonzero(shard["view"] == 0), ROWS):
             if len(part):
-                yield head.block(shard["features"][part], embeddings[part], fold[shard["image_id"][part]])
+                yield head.block(
+                    shard["features"][part], embeddings[part], fold[shard["image_id"][part]]
+                )
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,15 @@ class Rows:
     view: np.ndarray
 
     @classmethod
-    def read(cls, images: Paired, head: Head, axes: np.ndarray, words: Words, folder: Path, sums: GroupSums | None) -> "Rows":
+    def read(
+        cls,
+        images: Paired,
+        head: Head,
+        axes: np.ndarray,
+        words: Words,
+        folder: Path,
+        sums: GroupSums | None,
+    ) -> "Rows":
         """Read them, and add their coordinates and embeddings to sums; without, only view 0 is read.
 
         Raises InputError when views are missing.
@@ -91,7 +103,11 @@ class Rows:
         m, start, origin = len(words.offset), 0, np.zeros(axes.shape[1])
         files = [Scratch(folder, int(wanted.sum()), width) for width in (axes.shape[1], m, m)]
         for shard, embeddings in images:
-            rows = np.arange(len(shard["view"])) if sums is not None else np.flatnonzero(shard["view"] == 0)
+            rows = (
+                np.arange(len(shard["view"]))
+                if sums is not None
+                else np.flatnonzero(shard["view"] == 0)
+            )
             for part in in_blocks(rows, ROWS):
                 if not len(part):
                     continue
@@ -100,7 +116,10 @@ class Rows:
                 if sums is not None:
                     sums.update(coordinates, z, shard["image_id"][part], shard["view"][part])
                 origin = coordinates[0].astype(np.float64) if not start else origin
-                block, at = head.block(features, z, np.zeros(len(part))), slice(start, start + len(part))
+                block, at = (
+                    head.block(features, z, np.zeros(len(part))),
+                    slice(start, start + len(part)),
+                )
                 spoken = words.spoken(block.logits)
                 files[0][at], files[1][at], files[2][at] = coordinates - origin, spoken, z - spoken
                 start += len(part)
@@ -122,7 +141,14 @@ class Answer:
     predictor: Affine
 
 
-def answers(sums: GroupSums, place: np.ndarray, rank: int, penalty: float, lambdas: list[float], threads: int | None) -> dict[int, Answer]:
+def answers(
+    sums: GroupSums,
+    place: np.ndarray,
+    rank: int,
+    penalty: float,
+    lambdas: list[float],
+    threads: int | None,
+) -> dict[int, Answer]:
     """The fits that images need, by their place.
 
     Parameters
@@ -147,13 +173,27 @@ def answers(sums: GroupSums, place: np.ndarray, rank: int, penalty: float, lambd
     """
     between = sums.regress(slice(0, rank), slice(rank, None))
     best = lambdas[cross_validate(between, lambdas, threads).best]
-    crossed = {fit: groups for fit, (groups, _) in enumerate(sums.split.fits)} if sums.split.crossed else {}
-    used = {fit: groups for fit, groups in (crossed | {WHOLE: sums.split.whole}).items() if (place == fit).any()}
+    crossed = (
+        {fit: groups for fit, (groups, _) in enumerate(sums.split.fits)}
+        if sums.split.crossed
+        else {}
+    )
+    used = {
+        fit: groups
+        for fit, groups in (crossed | {WHOLE: sums.split.whole}).items()
+        if (place == fit).any()
+    }
 
     def answer(groups: list[int]) -> Answer:
         made, predicting = sums.of(groups), between.of(groups)
         (alpha,) = penalties(made, [penalty])
-        return Answer(groups, made.inverse(alpha).astype(np.float32), made.feature_mean, made.n, ridge(predicting, best))
+        return Answer(
+            groups,
+            made.inverse(alpha).astype(np.float32),
+            made.feature_mean,
+            made.n,
+            ridge(predicting, best),
+        )
 
     return dict(zip(used, map_apart(answer, used.values(), threads), strict=True))
 
@@ -166,7 +206,9 @@ class Translated:
     constant: np.ndarray
 
 
-def refit(rows: Rows, groups: np.ndarray, fits: dict[int, Answer], signs: np.ndarray | None) -> dict[int, Translated]:
+def refit(
+    rows: Rows, groups: np.ndarray, fits: dict[int, Answer], signs: np.ndarray | None
+) -> dict[int, Translated]:
     """Translators of the fits, of the embeddings themselves or of those with a sign for the remainder of every image.
 
     Parameters
@@ -186,11 +228,16 @@ def refit(rows: Rows, groups: np.ndarray, fits: dict[int, Answer], signs: np.nda
         By place.
     """
     width, dim = rows.coordinates.shape[1], rows.spoken.shape[1]
-    cross = {group: np.zeros((width, dim), np.float32) for group in np.unique(groups[groups >= 0]).tolist()}
+    cross = {
+        group: np.zeros((width, dim), np.float32)
+        for group in np.unique(groups[groups >= 0]).tolist()
+    }
     totals = {group: np.zeros(dim) for group in cross}
     for part in in_blocks(np.arange(len(rows.image_id)), ROWS):
         x, image_id = rows.coordinates[part], rows.image_id[part]
-        z = rows.spoken[part] + rows.remainder[part] * (1.0 if signs is None else signs[image_id].astype(np.float32)[:, None])
+        z = rows.spoken[part] + rows.remainder[part] * (
+            1.0 if signs is None else signs[image_id].astype(np.float32)[:, None]
+        )
         for group in np.unique(groups[image_id]).tolist():
             mine = groups[image_id] == group
             if group in cross:
@@ -200,7 +247,10 @@ def refit(rows: Rows, groups: np.ndarray, fits: dict[int, Answer], signs: np.nda
     for place, fit in fits.items():
         mean = np.sum([totals[group] for group in fit.groups], axis=0) / fit.n
         middle = (fit.mean - rows.origin).astype(np.float32)
-        weight = fit.inverse @ (np.sum([cross[group] for group in fit.groups], axis=0) - fit.n * np.outer(middle, mean.astype(np.float32)))
+        weight = fit.inverse @ (
+            np.sum([cross[group] for group in fit.groups], axis=0)
+            - fit.n * np.outer(middle, mean.astype(np.float32))
+        )
         made[place] = Translated(weight, mean.astype(np.float32) - middle @ weight)
     return made
 
@@ -244,9 +294,14 @@ def image_scores(
         for fit in np.unique(place[image_id]).tolist():
             mine = place[image_id] == fit
             each, ids, own = translators[fit], image_id[mine], x[mine]
-            removed = own[:, rank:] if predictors is None else own[:, rank:] - predictors[fit](own[:, :rank].astype(np.float64))
+            removed = (
+                own[:, rank:]
+                if predictors is None
+                else own[:, rank:] - predictors[fit](own[:, :rank].astype(np.float64))
+            )
             removal = Removal(
-                (own - origin.astype(np.float32)) @ each.weight + each.constant, removed.astype(np.float32) @ each.weight[rank:]
+                (own - origin.astype(np.float32)) @ each.weight + each.constant,
+                removed.astype(np.float32) @ each.weight[rank:],
             )
             found[0, ids] = removal.image_score()
             if texts is not None:
@@ -291,7 +346,9 @@ def floor(
 
     def one(draw: int) -> np.ndarray:
         signs = np.random.default_rng([seed, 3, draw]).choice([-1.0, 1.0], len(groups))
-        return image_scores(scored, training.origin, place, rank, refit(training, groups, fits, signs))[0]
+        return image_scores(
+            scored, training.origin, place, rank, refit(training, groups, fits, signs)
+        )[0]
 
     total, means = np.zeros(len(place)), []
     for scores in map_apart(one, range(draws), threads):

@@ -8,7 +8,10 @@ import scipy
 
 from singflow.errors import InputError
 
-EPS = {"bfloat16": 2.0**-7, **{name: float(np.finfo(name).eps) for name in ("float16", "float32", "float64")}}
+EPS = {
+    "bfloat16": 2.0**-7,
+    **{name: float(np.finfo(name).eps) for name in ("float16", "float32", "float64")},
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,11 @@ class NullSpace:
 
 
 def null_space(
-    weight: np.ndarray, rule: str = "exact", energy: float = 1.0, rank: int | None = None, stored: str | None = None
+    weight: np.ndarray,
+    rule: str = "exact",
+    energy: float = 1.0,
+    rank: int | None = None,
+    stored: str | None = None,
 ) -> NullSpace:
     """Null space of a head's weight matrix W, by one of five rules.
 
@@ -75,16 +82,25 @@ def null_space(
     Equations 1 to 3 of the paper.
     """
     if weight.ndim != 2 or not weight.size or not np.isfinite(weight).all():
-        raise InputError(f"a head's weight must be a finite, non-empty matrix, not shape {weight.shape} or with NaN")
+        raise InputError(
+            f"a head's weight must be a finite, non-empty matrix, not shape {weight.shape} or with NaN"
+        )
     stored = stored or weight.dtype.name
     if stored not in EPS:
-        raise InputError(f"weights are stored in {stored}, not in {', '.join(EPS)}: extract the head again")
+        raise InputError(
+            f"weights are stored in {stored}, not in {', '.join(EPS)}: extract the head again"
+        )
     matrix = np.asarray(weight, dtype=np.float64)
     mean = matrix.mean(axis=0) if rule == "centered" else np.zeros(matrix.shape[1])
     classes, width = matrix.shape
-    _, singular, right = scipy.linalg.svd(matrix - mean, full_matrices=classes < width, check_finite=False)
+    _, singular, right = scipy.linalg.svd(
+        matrix - mean, full_matrices=classes < width, check_finite=False
+    )
     own = scipy.linalg.svdvals(matrix, check_finite=False) if rule == "centered" else singular
-    ranks = {precision: int((own > rank_tolerance(matrix, float(own[0]), precision)).sum()) for precision in (stored, "float64")}
+    ranks = {
+        precision: int((own > rank_tolerance(matrix, float(own[0]), precision)).sum())
+        for precision in (stored, "float64")
+    }
     scale = max(float(singular[0]), float(np.sqrt(classes) * np.linalg.norm(mean)))
     tolerance = rank_tolerance(matrix, scale, "float64" if rule == "exact64" else stored)
     kept = int((singular > tolerance).sum())
@@ -92,11 +108,21 @@ def null_space(
         kept = min(kept, energy_rank(singular, energy))
     elif rule == "fixed":
         if rank is None or rank > len(singular):
-            raise InputError(f"projector.rank is {rank}, but a head of shape {weight.shape} has at most {len(singular)} directions")
+            raise InputError(
+                f"projector.rank is {rank}, but a head of shape {weight.shape} has at most {len(singular)} directions"
+            )
         kept = rank
     if rule in ("energy", "fixed"):
         tolerance = float(singular[kept]) if kept < len(singular) else 0.0
-    return NullSpace(singular, np.ascontiguousarray(right[kept:].T), right[:kept].T, kept, tolerance, ranks[stored], ranks["float64"])
+    return NullSpace(
+        singular,
+        np.ascontiguousarray(right[kept:].T),
+        right[:kept].T,
+        kept,
+        tolerance,
+        ranks[stored],
+        ranks["float64"],
+    )
 
 
 def rank_tolerance(weight: np.ndarray, largest: float, stored: str) -> float:
@@ -213,7 +239,9 @@ def logit_change(weight: np.ndarray, features: np.ndarray, equivalent: np.ndarra
     ----------
     Equation 16.
     """
-    change = (equivalent.astype(np.float64) - features.astype(np.float64)) @ weight.astype(np.float64).T
+    change = (equivalent.astype(np.float64) - features.astype(np.float64)) @ weight.astype(
+        np.float64
+    ).T
     return np.sqrt(np.einsum("nc,nc->n", change, change))
 
 
@@ -274,10 +302,14 @@ def row_span(blocks: Iterable[np.ndarray]) -> np.ndarray | None:
     differences = np.concatenate(rows)
     differences -= differences[0].copy()
     _, singular, right = scipy.linalg.svd(differences, full_matrices=False, check_finite=False)
-    return right[singular > max(differences.shape) * np.finfo(np.float64).eps * singular.max(initial=0.0)].T
+    return right[
+        singular > max(differences.shape) * np.finfo(np.float64).eps * singular.max(initial=0.0)
+    ].T
 
 
-def coordinate_axes(basis: np.ndarray, read: Callable[[], Iterable[np.ndarray]]) -> tuple[np.ndarray, int]:
+def coordinate_axes(
+    basis: np.ndarray, read: Callable[[], Iterable[np.ndarray]]
+) -> tuple[np.ndarray, int]:
     """Directions of principal and then of null coordinates, as far as features differ in them.
 
     Parameters
@@ -317,4 +349,6 @@ def random_basis(width: int, dimension: int, seed: int, draw: int) -> np.ndarray
     ndarray of shape (width, dimension)
         Orthonormal columns in float64.
     """
-    return orthonormal(np.random.default_rng([seed, draw, width, dimension]).standard_normal((width, dimension)))
+    return orthonormal(
+        np.random.default_rng([seed, draw, width, dimension]).standard_normal((width, dimension))
+    )

@@ -16,7 +16,13 @@ from singflow.analyses.tables import qualify
 ENOUGH = 0.9  # of D
 
 
-def head_extension(readouts: Kernels | Sums, spread: Spread, lambdas: tuple[float, float], most: int, confidence: float) -> pd.DataFrame:
+def head_extension(
+    readouts: Kernels | Sums,
+    spread: Spread,
+    lambdas: tuple[float, float],
+    most: int,
+    confidence: float,
+) -> pd.DataFrame:
     """D against the number of visible null directions, which every fit chooses from its own images.
 
     With any directions the penalty is that of the read-out with all null coordinates; without any it is that of the read-out without.
@@ -46,11 +52,17 @@ def head_extension(readouts: Kernels | Sums, spread: Spread, lambdas: tuple[floa
         plain = readouts.errors(PLAIN, left_out, [lambdas[0]])[:, 0, 0]
         nested = readouts.nested(left_out, lambdas[1])[:, 1:]
         nested = nested if nested.size else plain[:, None]
-        with_null = np.pad(nested, ((0, 0), (0, max(most - nested.shape[1], 0))), mode="edge")[:, :most]
+        with_null = np.pad(nested, ((0, 0), (0, max(most - nested.shape[1], 0))), mode="edge")[
+            :, :most
+        ]
         return np.column_stack([np.zeros(len(left_out)), plain[:, None] - with_null])
 
     whole = sum(gains((fold,))[0] for fold in folds) / sum(spread.of((fold,))[0] for fold in folds)
-    parts, totals, refits = np.zeros((len(folds), len(whole))), np.zeros(len(folds)), spread.can_leave(2)
+    parts, totals, refits = (
+        np.zeros((len(folds), len(whole))),
+        np.zeros(len(folds)),
+        spread.can_leave(2),
+    )
     for first, second in combinations(range(len(folds)), 2) if refits else []:
         left_out = folds[first], folds[second]
         found, total = gains(left_out), spread.of(left_out)
@@ -58,16 +70,28 @@ def head_extension(readouts: Kernels | Sums, spread: Spread, lambdas: tuple[floa
             parts[place] += found[judge]
             totals[place] += total[judge]
     without = parts / totals[:, None] if refits else np.empty((0, len(whole)))
-    estimates = [jackknife(float(each), without[:, place].tolist(), confidence) for place, each in enumerate(whole)]
+    estimates = [
+        jackknife(float(each), without[:, place].tolist(), confidence)
+        for place, each in enumerate(whole)
+    ]
     low, high = ([getattr(each, name) for each in estimates] for name in ("low", "high"))
-    columns = {"directions": np.arange(len(whole)), "unique_r2": whole, "unique_r2_low": low, "unique_r2_high": high}
+    columns = {
+        "directions": np.arange(len(whole)),
+        "unique_r2": whole,
+        "unique_r2_low": low,
+        "unique_r2_high": high,
+    }
     return pd.DataFrame(columns).astype({"unique_r2_low": float, "unique_r2_high": float})
 
 
 def enough(curve: pd.DataFrame) -> int | None:
     """Fewest null directions that give 90 % of D; None where all directions together add nothing."""
     gain = curve["unique_r2"].to_numpy()
-    return int(curve["directions"].iloc[np.argmax(gain >= ENOUGH * gain[-1])]) if gain[-1] > 0 else None
+    return (
+        int(curve["directions"].iloc[np.argmax(gain >= ENOUGH * gain[-1])])
+        if gain[-1] > 0
+        else None
+    )
 
 
 def gather(curves: dict[str, dict[str, pd.DataFrame]], models: pd.DataFrame) -> pd.DataFrame:
@@ -86,7 +110,13 @@ def gather(curves: dict[str, dict[str, pd.DataFrame]], models: pd.DataFrame) -> 
         space, model, n_evidence, unique_r2 with its interval, directions_90 (missing where unique_r2 is not above 0), and what `qualify`
         adds.
     """
-    rows = [(space, model, enough(curve)) for space, tables in curves.items() for model, curve in tables.items()]
-    table = pd.DataFrame(rows, columns=["space", "model", "directions_90"]).astype({"directions_90": "Int64"})
+    rows = [
+        (space, model, enough(curve))
+        for space, tables in curves.items()
+        for model, curve in tables.items()
+    ]
+    table = pd.DataFrame(rows, columns=["space", "model", "directions_90"]).astype(
+        {"directions_90": "Int64"}
+    )
     facts = models[["space", "model", "n_evidence", "unique_r2", "unique_r2_low", "unique_r2_high"]]
     return qualify(facts.merge(table, on=["space", "model"], validate="one_to_one"), models)

@@ -10,7 +10,9 @@ from singflow.errors import InputError
 from singflow.translators.ridge import Affine
 
 ROWS = 128  # whose float64 copies stay in a processor's cache
-NO_DIRECTION = "the angle to a zero vector is undefined: look at the image, text or translator that gave it"
+NO_DIRECTION = (
+    "the angle to a zero vector is undefined: look at the image, text or translator that gave it"
+)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -58,7 +60,9 @@ def angle_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Equation 5 of the paper.
     """
     u, v = unit(a), unit(b)
-    return np.degrees(2.0 * np.arctan2(np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1)))
+    return np.degrees(
+        2.0 * np.arctan2(np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1))
+    )
 
 
 def rescale(equivalent: np.ndarray, original: np.ndarray) -> np.ndarray:
@@ -85,13 +89,20 @@ def rescale(equivalent: np.ndarray, original: np.ndarray) -> np.ndarray:
     """
     moved, source = np.asarray(equivalent, np.float64), np.asarray(original, np.float64)
     if moved.ndim != 2 or moved.shape != source.shape:
-        raise InputError(f"equivalent embeddings are {moved.shape} and original ones {source.shape}: both must be the same (n, m)")
-    norms = {"equivalent": np.linalg.norm(moved, axis=1), "original": np.linalg.norm(source, axis=1)}
+        raise InputError(
+            f"equivalent embeddings are {moved.shape} and original ones {source.shape}: both must be the same (n, m)"
+        )
+    norms = {
+        "equivalent": np.linalg.norm(moved, axis=1),
+        "original": np.linalg.norm(source, axis=1),
+    }
     for name, norm in norms.items():
         usable = np.isfinite(norm) & (norm > 0)
         if not usable.all():
             row = int(np.argmin(usable))
-            raise InputError(f"{name} embedding {row} has norm {norm[row]}, so no direction to keep: leave its image out")
+            raise InputError(
+                f"{name} embedding {row} has norm {norm[row]}, so no direction to keep: leave its image out"
+            )
     return moved * (norms["original"] / norms["equivalent"])[:, None]
 
 
@@ -112,7 +123,9 @@ def share(translator: Affine, basis: np.ndarray) -> Affine:
     Affine
         Weight T V V^T (m, d) and bias 0, in float64.
     """
-    return Affine((translator.weight.astype(np.float64) @ basis) @ basis.T, np.zeros(len(translator.bias)))
+    return Affine(
+        (translator.weight.astype(np.float64) @ basis) @ basis.T, np.zeros(len(translator.bias))
+    )
 
 
 def _wide(*arrays: np.ndarray) -> Iterator[tuple[slice, list[np.ndarray]]]:
@@ -186,7 +199,9 @@ class Removal:
                 np.vecdot(a, b, out=row[part])
         before, after, tt = products
         oo, _, _, _, ee = self._products
-        return _angles(oo * tt - before**2, before, oo, tt), _angles(ee * tt - after**2, after, ee, tt)
+        return _angles(oo * tt - before**2, before, oo, tt), _angles(
+            ee * tt - after**2, after, ee, tt
+        )
 
     def attribute_score(self, texts: np.ndarray) -> np.ndarray:
         """Attribute score (AS) toward one text a row.

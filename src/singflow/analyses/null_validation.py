@@ -7,7 +7,14 @@ import scipy
 PERTURBATIONS = ["null", "random", "principal"]
 
 
-def perturb(features: np.ndarray, image_id: np.ndarray, weight: np.ndarray, bias: np.ndarray, basis: np.ndarray, seed: int) -> np.ndarray:
+def perturb(
+    features: np.ndarray,
+    image_id: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    basis: np.ndarray,
+    seed: int,
+) -> np.ndarray:
     """Null, random and principal perturbations of features, of equal norm per image.
 
     Parameters
@@ -34,7 +41,12 @@ def perturb(features: np.ndarray, image_id: np.ndarray, weight: np.ndarray, bias
     """
     wide = features.astype(np.float64)
     null = -(wide @ basis) @ basis.T
-    random = np.array([np.random.default_rng([seed, number]).standard_normal(wide.shape[1]) for number in image_id]).reshape(wide.shape)
+    random = np.array(
+        [
+            np.random.default_rng([seed, number]).standard_normal(wide.shape[1])
+            for number in image_id
+        ]
+    ).reshape(wide.shape)
     principal = -weight.astype(np.float64)[np.argmax(wide @ weight.T + bias, axis=1)]
     norm = np.linalg.norm(null, axis=1, keepdims=True)
     return np.stack([null, *(norm * _directions(each) for each in (random, principal))])
@@ -45,7 +57,9 @@ def _directions(vectors: np.ndarray) -> np.ndarray:
     return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 
-def effect(features: np.ndarray, perturbation: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> pd.DataFrame:
+def effect(
+    features: np.ndarray, perturbation: np.ndarray, weight: np.ndarray, bias: np.ndarray
+) -> pd.DataFrame:
     """What adding a perturbation to features does to W f + b, computed in float64.
 
     The perturbed feature is rounded to the features' type, as it would be stored.
@@ -106,11 +120,18 @@ def summarize_validation(effects: pd.DataFrame, confidence: float) -> pd.DataFra
     groups = effects.groupby("perturbation")
     change = groups["logit_change"]
     table = pd.DataFrame({"n": groups.size(), "norm_mean": groups["norm"].mean()})
-    table = table.assign(logit_change_mean=change.mean(), logit_change_median=change.median(), logit_change_max=change.max())
+    table = table.assign(
+        logit_change_mean=change.mean(),
+        logit_change_median=change.median(),
+        logit_change_max=change.max(),
+    )
     table["softmax_change_mean"] = groups["softmax_change"].mean()
     changed = groups["top1_changed"].sum()
     table["top1_changed_share"] = changed / table["n"]
-    intervals = [scipy.stats.binomtest(k, n).proportion_ci(confidence, "wilson") for k, n in zip(changed, table["n"], strict=True)]
+    intervals = [
+        scipy.stats.binomtest(k, n).proportion_ci(confidence, "wilson")
+        for k, n in zip(changed, table["n"], strict=True)
+    ]
     table["top1_changed_low"] = [each.low for each in intervals]
     table["top1_changed_high"] = [each.high for each in intervals]
     return table.loc[PERTURBATIONS].reset_index()

@@ -13,10 +13,7 @@ from pydantic import Field
 from singflow.analyses.tables import qualify
 from singflow.artifacts.scratch import Scratch
 from singflow.artifacts.shards import in_blocks
-from singflow.config.sections import (
-    PENALTY,
-    Section,
-)
+from singflow.config.sections import PENALTY, Section
 from singflow.errors import InputError
 from singflow.parallel import map_ahead
 from singflow.translators.ridge import Affine, RidgeStatistics
@@ -28,17 +25,27 @@ class Probe(Section):
     """Linear classifiers on principal features before and after translation (figure 12)."""
 
     classifier: Literal["logistic", "ridge"] = Field(
-        "logistic", description="logistic (regression on standardized features) | ridge (on one-hot labels; paper: not said)"
+        "logistic",
+        description="logistic (regression on standardized features) | ridge (on one-hot labels; paper: not said)",
     )
     alphas: list[Annotated[float, Field(**PENALTY)]] = Field(
-        [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0], min_length=1, description="penalties tried, times the total variance of what is fitted"
+        [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0],
+        min_length=1,
+        description="penalties tried, times the total variance of what is fitted",
     )
 
 
 KINDS = ["principal", "translated"]
-IN_MEMORY = 2**27  # rows times (features + labels) up to which scikit-learn fits them: half a GiB in float32
-TOLERANCE, ITERATIONS = 1e-5, 1000  # of L-BFGS: the largest entry of the mean loss's gradient where it stops, and steps
-CONSTANT = np.finfo(np.float32).eps  # times the largest deviation: below it a feature is rounding alone
+IN_MEMORY = (
+    2**27
+)  # rows times (features + labels) up to which scikit-learn fits them: half a GiB in float32
+TOLERANCE, ITERATIONS = (
+    1e-5,
+    1000,
+)  # of L-BFGS: the largest entry of the mean loss's gradient where it stops, and steps
+CONSTANT = np.finfo(
+    np.float32
+).eps  # times the largest deviation: below it a feature is rounding alone
 
 
 @dataclass(frozen=True)
@@ -107,22 +114,34 @@ def assign_roles(manifest: pd.DataFrame) -> Roles:
     labels = sorted(set(label[used]))
     position = manifest.groupby([label, training]).cumcount().to_numpy()
     held_out = used & training & (position % 5 == 1)
-    return Roles(labels, pd.Index(labels).get_indexer(label), used & training & ~held_out, held_out, used & ~training)
+    return Roles(
+        labels,
+        pd.Index(labels).get_indexer(label),
+        used & training & ~held_out,
+        held_out,
+        used & ~training,
+    )
 
 
 def _finite(rows: Matrix, block: np.ndarray) -> np.ndarray:
     values = rows[block]
     if not np.isfinite(values).all():
-        raise InputError("a feature is NaN or infinite: look at the weights and the precision that gave it")
+        raise InputError(
+            "a feature is NaN or infinite: look at the weights and the precision that gave it"
+        )
     return values
 
 
 def _alike(scale: float) -> None:
     if not scale > 0:
-        raise InputError("the features that the probe is trained on are all alike: look at the images and at the classifier")
+        raise InputError(
+            "the features that the probe is trained on are all alike: look at the images and at the classifier"
+        )
 
 
-def fit_ridge(rows: Matrix, index: np.ndarray, codes: np.ndarray, alphas: list[float]) -> Iterator[Affine]:
+def fit_ridge(
+    rows: Matrix, index: np.ndarray, codes: np.ndarray, alphas: list[float]
+) -> Iterator[Affine]:
     """Ridge regressions onto one-hot labels: of an image with features f, the largest entry of T f + c is the label.
 
     Parameters
@@ -156,7 +175,12 @@ def fit_ridge(rows: Matrix, index: np.ndarray, codes: np.ndarray, alphas: list[f
 
 
 def fit_logistic(
-    rows: Matrix, index: np.ndarray, codes: np.ndarray, alphas: list[float], threads: int = 1, in_memory: int = IN_MEMORY
+    rows: Matrix,
+    index: np.ndarray,
+    codes: np.ndarray,
+    alphas: list[float],
+    threads: int = 1,
+    in_memory: int = IN_MEMORY,
 ) -> Iterator[Affine]:
     """Multinomial logistic regressions on standardized features: the largest entry of T f + c is the label.
 
@@ -199,7 +223,12 @@ def fit_logistic(
     if len(index) * (width + labels) <= in_memory:
         solve = _held(scaler.transform(rows[index]), codes[index])
     else:
-        solve = _streamed(lambda block: (scaler.transform(rows[block]), codes[block]), in_blocks(index), (labels, width), threads)
+        solve = _streamed(
+            lambda block: (scaler.transform(rows[block]), codes[block]),
+            in_blocks(index),
+            (labels, width),
+            threads,
+        )
     for alpha in alphas:
         solution = solve(alpha * width).astype(np.float64)
         if len(solution) == 1:  # of two labels scikit-learn fits the second's row less the first's
@@ -222,7 +251,10 @@ def _held(x: np.ndarray, y: np.ndarray) -> Callable[[float], np.ndarray]:
 
 
 def _streamed(
-    read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], blocks: list[np.ndarray], shape: tuple[int, int], threads: int
+    read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    blocks: list[np.ndarray],
+    shape: tuple[int, int],
+    threads: int,
 ) -> Callable[[float], np.ndarray]:
     """The same out of blocks that are read anew for every step."""
     labels, width = shape
@@ -243,9 +275,16 @@ def _streamed(
             total = shares.sum(axis=1, keepdims=True)
             shares /= total
             shares[own] -= 1.0
-            return float(loss + np.log(total).sum()), shares.astype(np.float32).T @ x, shares.sum(axis=0)
+            return (
+                float(loss + np.log(total).sum()),
+                shares.astype(np.float32).T @ x,
+                shares.sum(axis=0),
+            )
 
-        loss, gradient = penalty / 2 * float(np.vdot(weight, weight)), np.hstack([penalty * weight, np.zeros_like(intercept)])
+        loss, gradient = (
+            penalty / 2 * float(np.vdot(weight, weight)),
+            np.hstack([penalty * weight, np.zeros_like(intercept)]),
+        )
         for mine, of_weight, of_intercept in map_ahead(part, blocks, threads, ahead=1):
             loss += mine
             gradient[:, :width] += of_weight
@@ -254,9 +293,18 @@ def _streamed(
 
     def solve(penalty: float) -> np.ndarray:
         nonlocal solution
-        shared = 2 * penalty if labels == 2 else penalty  # of two rows, where scikit-learn penalizes their difference
-        options = {"maxiter": ITERATIONS, "maxls": 50, "gtol": TOLERANCE, "ftol": 64 * np.finfo(float).eps}  # scikit-learn's
-        found = scipy.optimize.minimize(loss_and_gradient, solution.ravel(), (shared,), "L-BFGS-B", jac=True, options=options)
+        shared = (
+            2 * penalty if labels == 2 else penalty
+        )  # of two rows, where scikit-learn penalizes their difference
+        options = {
+            "maxiter": ITERATIONS,
+            "maxls": 50,
+            "gtol": TOLERANCE,
+            "ftol": 64 * np.finfo(float).eps,
+        }  # scikit-learn's
+        found = scipy.optimize.minimize(
+            loss_and_gradient, solution.ravel(), (shared,), "L-BFGS-B", jac=True, options=options
+        )
         if not found.success:
             warnings.warn(f"a logistic regression did not converge: {found.message}", stacklevel=2)
         solution = found.x.reshape(labels, width + 1)
@@ -266,7 +314,13 @@ def _streamed(
 
 
 def probe(
-    rows: dict[str, Matrix], roles: Roles, views: int, rank: int, settings: Probe, confidence: float, threads: int = 1
+    rows: dict[str, Matrix],
+    roles: Roles,
+    views: int,
+    rank: int,
+    settings: Probe,
+    confidence: float,
+    threads: int = 1,
 ) -> dict[str, Any]:
     """Accuracy on the test images of a classifier on P_r f (principal) and of one on T P_r f + c (translated).
 
@@ -306,10 +360,16 @@ def probe(
     report: dict[str, Any] = {"classifier": settings.classifier}
     report |= dict.fromkeys([f"{name}_{kind}" for kind in KINDS for name in ("accuracy", "alpha")])
     report |= dict.fromkeys([f"accuracy_{kind}_{end}" for kind in KINDS for end in ("low", "high")])
-    counts = {"n_train": int(roles.training.sum()), "n_test": int(roles.test.sum()), "n_labels": len(roles.labels)}
+    counts = {
+        "n_train": int(roles.training.sum()),
+        "n_test": int(roles.test.sum()),
+        "n_labels": len(roles.labels),
+    }
     report |= counts | {"chance": None, "note": ""}
     if len(roles.labels) < 2:
-        return report | {"note": f"a probe needs two labels of two images or more; there are {len(roles.labels)}"}
+        return report | {
+            "note": f"a probe needs two labels of two images or more; there are {len(roles.labels)}"
+        }
     if not rank:
         return report | {"note": "the head has no principal space"}
     first = roles.first_rows(views)
@@ -318,19 +378,30 @@ def probe(
     whole = np.arange(first[-1]) == first[image_id]
     inner, held_out, training, test = (
         np.flatnonzero(each[image_id] & seen)
-        for each, seen in ((roles.inner, True), (roles.held_out, whole), (roles.training, True), (roles.test, True))
+        for each, seen in (
+            (roles.inner, True),
+            (roles.held_out, whole),
+            (roles.training, True),
+            (roles.test, True),
+        )
     )
 
     logistic, alphas = settings.classifier == "logistic", sorted(set(settings.alphas), reverse=True)
 
     def fit(kind: str, index: np.ndarray, alphas: list[float]) -> Iterator[Affine]:
-        return fit_logistic(rows[kind], index, codes, alphas, threads) if logistic else fit_ridge(rows[kind], index, codes, alphas)
+        return (
+            fit_logistic(rows[kind], index, codes, alphas, threads)
+            if logistic
+            else fit_ridge(rows[kind], index, codes, alphas)
+        )
 
     def choose(kind: str) -> float:
         """The penalty that the held-out images are for; less than one that they are against is not tried by a logistic regression."""
         best, chosen = -np.inf, alphas[0]
         for alpha, classifier in zip(alphas, fit(kind, inner, alphas), strict=True):
-            value = _judge(rows[kind], held_out, codes, classifier, _log_likelihood if logistic else _right)
+            value = _judge(
+                rows[kind], held_out, codes, classifier, _log_likelihood if logistic else _right
+            )
             if value > best:
                 best, chosen = value, alpha
             elif logistic:
@@ -344,11 +415,18 @@ def probe(
         return alpha, int(_judge(rows[kind], test, codes, classifier, _right))
 
     for kind, (alpha, right) in zip(KINDS, map_ahead(measure, KINDS, threads), strict=True):
-        interval = scipy.stats.binomtest(right, len(test)).proportion_ci(confidence, method="wilson")
+        interval = scipy.stats.binomtest(right, len(test)).proportion_ci(
+            confidence, method="wilson"
+        )
         report |= {f"alpha_{kind}": alpha, f"accuracy_{kind}": right / len(test)}
-        report |= {f"accuracy_{kind}_low": float(interval.low), f"accuracy_{kind}_high": float(interval.high)}
+        report |= {
+            f"accuracy_{kind}_low": float(interval.low),
+            f"accuracy_{kind}_high": float(interval.high),
+        }
     if not len(held_out):
-        report["note"] = "no label has two training images to choose the penalty with: the middle one is used"
+        report["note"] = (
+            "no label has two training images to choose the penalty with: the middle one is used"
+        )
     return report | {"chance": float(np.bincount(codes[test]).max() / len(test))}
 
 
@@ -363,10 +441,17 @@ def _log_likelihood(scores: np.ndarray, codes: np.ndarray) -> float:
 
 
 def _judge(
-    rows: Matrix, index: np.ndarray, codes: np.ndarray, classifier: Affine, criterion: Callable[[np.ndarray, np.ndarray], float]
+    rows: Matrix,
+    index: np.ndarray,
+    codes: np.ndarray,
+    classifier: Affine,
+    criterion: Callable[[np.ndarray, np.ndarray], float],
 ) -> float:
     """The criterion's sum over some rows."""
-    return sum(criterion(classifier(rows[block].astype(np.float64)), codes[block]) for block in in_blocks(index))
+    return sum(
+        criterion(classifier(rows[block].astype(np.float64)), codes[block])
+        for block in in_blocks(index)
+    )
 
 
 def correlate(before: np.ndarray, after: np.ndarray, confidence: float) -> dict[str, Any]:
@@ -387,7 +472,13 @@ def correlate(before: np.ndarray, after: np.ndarray, confidence: float) -> dict[
     """
     known = ~(np.isnan(before) | np.isnan(after))
     x, y = before[known], after[known]
-    row: dict[str, Any] = {"pearson": None, "pearson_low": None, "pearson_high": None, "pearson_n": len(x), "pearson_note": ""}
+    row: dict[str, Any] = {
+        "pearson": None,
+        "pearson_low": None,
+        "pearson_high": None,
+        "pearson_n": len(x),
+        "pearson_note": "",
+    }
     if len(x) < 3:
         return row | {"pearson_note": "a correlation needs three models with an accuracy"}
     if not (np.ptp(x) and np.ptp(y)):
@@ -400,7 +491,9 @@ def correlate(before: np.ndarray, after: np.ndarray, confidence: float) -> dict[
     return row | {"pearson_low": float(interval.low), "pearson_high": float(interval.high)}
 
 
-def gather(probes: dict[str, dict[str, dict[str, Any]]], models: pd.DataFrame, confidence: float) -> pd.DataFrame:
+def gather(
+    probes: dict[str, dict[str, dict[str, Any]]], models: pd.DataFrame, confidence: float
+) -> pd.DataFrame:
     """tables/probes.csv: a row per space and model, with the correlation over the space's models in each of its rows.
 
     Parameters
@@ -419,7 +512,12 @@ def gather(probes: dict[str, dict[str, dict[str, Any]]], models: pd.DataFrame, c
     """
     parts = []
     for space, reports in probes.items():
-        part = pd.DataFrame([{"space": space, "model": model, "n": report["n_test"], **report} for model, report in reports.items()])
+        part = pd.DataFrame(
+            [
+                {"space": space, "model": model, "n": report["n_test"], **report}
+                for model, report in reports.items()
+            ]
+        )
         before, after = (part[f"accuracy_{kind}"].to_numpy(np.float64) for kind in KINDS)
         parts.append(part.assign(**correlate(before, after, confidence)))
     return qualify(pd.concat(parts, ignore_index=True), models)

@@ -48,12 +48,31 @@ class CurveStatistics:
     """
 
     def __init__(
-        self, weight: np.ndarray, bias: np.ndarray, translators: CrossFitted, kept: list[float], energy: float, stored: str | None = None
+        self,
+        weight: np.ndarray,
+        bias: np.ndarray,
+        translators: CrossFitted,
+        kept: list[float],
+        energy: float,
+        stored: str | None = None,
     ) -> None:
-        self._weight, self._bias, self._translators = weight.astype(np.float64), bias.astype(np.float64), translators
-        exact, centered = null_space(weight, stored=stored), null_space(weight, "centered", stored=stored)
-        ranks = {share: min(exact.rank, max(1, round(share * exact.rank))) for share in sorted(set(kept), reverse=True)}
-        rules = {"exact": exact.rank, "energy": min(exact.rank, energy_rank(exact.singular_values, energy))}
+        self._weight, self._bias, self._translators = (
+            weight.astype(np.float64),
+            bias.astype(np.float64),
+            translators,
+        )
+        exact, centered = (
+            null_space(weight, stored=stored),
+            null_space(weight, "centered", stored=stored),
+        )
+        ranks = {
+            share: min(exact.rank, max(1, round(share * exact.rank)))
+            for share in sorted(set(kept), reverse=True)
+        }
+        rules = {
+            "exact": exact.rank,
+            "energy": min(exact.rank, energy_rank(exact.singular_values, energy)),
+        }
         cuts = sorted({*ranks.values(), *rules.values()}, reverse=True)
         whole = max(exact.rank, 1)
         self._points = [
@@ -61,10 +80,24 @@ class CurveStatistics:
             *[(rule, rank / whole, rank, cuts.index(rank)) for rule, rank in rules.items()],
             ("centered", centered.rank / whole, centered.rank, len(cuts)),
         ]
-        chains = [Chain(np.hstack([exact.principal, exact.basis]), cuts), Chain(centered.basis, [0])]
-        self._chains = [(chain, self._weight @ chain.basis, [each.weight @ chain.basis for each in translators.maps]) for chain in chains]
+        chains = [
+            Chain(np.hstack([exact.principal, exact.basis]), cuts),
+            Chain(centered.basis, [0]),
+        ]
+        self._chains = [
+            (
+                chain,
+                self._weight @ chain.basis,
+                [each.weight @ chain.basis for each in translators.maps],
+            )
+            for chain in chains
+        ]
         total = max(float(np.sum(self._weight**2)), np.finfo(np.float64).tiny)
-        self._energy = [1.0 - np.sum(seen[:, cut:] ** 2) / total for chain, seen, _ in self._chains for cut in chain.cuts]
+        self._energy = [
+            1.0 - np.sum(seen[:, cut:] ** 2) / total
+            for chain, seen, _ in self._chains
+            for cut in chain.cuts
+        ]
         self._n = 0
         self._n_spread = 0
         self._sums = np.zeros((len(self._energy), 8))
@@ -97,7 +130,11 @@ class CurveStatistics:
         subspace = 0
         for chain, seen, translated in self._chains:
             coordinates = features @ chain.basis
-            change, moved, end = np.zeros_like(logits), np.zeros_like(original), chain.basis.shape[1]
+            change, moved, end = (
+                np.zeros_like(logits),
+                np.zeros_like(original),
+                chain.basis.shape[1],
+            )
             for cut in chain.cuts:
                 change += coordinates[:, cut:end] @ seen[:, cut:end].T
                 moved += coordinates[:, cut:end] @ translated[place][:, cut:end].T
@@ -130,7 +167,9 @@ class CurveStatistics:
             (share of the images); and in degrees IS (mean and standard deviation over images, divisor n), AS toward the own label,
             and |AS|.
         """
-        change, relative, softmax_change, flips, image, image2, attribute, magnitude = self._sums.T / self._n
+        change, relative, softmax_change, flips, image, image2, attribute, magnitude = (
+            self._sums.T / self._n
+        )
         rows = []
         for point, kept, rank, subspace in self._points:
             rows.append(
@@ -143,7 +182,9 @@ class CurveStatistics:
                     "n": self._n,
                     "logit_change_mean": change[subspace],
                     "logit_change_max": self._largest[subspace],
-                    "logit_relative_mean": relative[subspace] * self._n / self._n_spread if self._n_spread else np.nan,
+                    "logit_relative_mean": relative[subspace] * self._n / self._n_spread
+                    if self._n_spread
+                    else np.nan,
                     "softmax_change_mean": softmax_change[subspace],
                     "top1_changed": flips[subspace],
                     "is_mean_deg": image[subspace],
@@ -177,4 +218,6 @@ def gather(curves: dict[str, dict[str, pd.DataFrame]], models: pd.DataFrame) -> 
         for space, tables in curves.items()
         for model, table in tables.items()
     ]
-    return qualify(pd.concat(rows, ignore_index=True).rename(columns={"null_dim": "removed_dim"}), models)
+    return qualify(
+        pd.concat(rows, ignore_index=True).rename(columns={"null_dim": "removed_dim"}), models
+    )

@@ -13,7 +13,10 @@ from singflow.analyses.tables import WEAK, legend, marked
 
 SCORES = ["is_deg", "as_abs_deg"]
 PAPER = "is_per_as"
-CHART, LEAST = "paper's chart", 5  # the authors' chart among the spaces, and how many of its models make a comparison
+CHART, LEAST = (
+    "paper's chart",
+    5,
+)  # the authors' chart among the spaces, and how many of its models make a comparison
 
 
 def case_columns(controls: pd.DataFrame, subspace: str, dimension: int | None) -> np.ndarray:
@@ -33,8 +36,14 @@ def case_columns(controls: pd.DataFrame, subspace: str, dimension: int | None) -
     ndarray of shape (n, 2)
         Degrees, ordered by image_id; NaN when the table has no such case.
     """
-    rows = controls[(controls["subspace"] == subspace) & (controls["dimension"] == dimension)].sort_values("image_id")
-    return rows[SCORES].to_numpy() if len(rows) else np.full((controls["image_id"].nunique(), 2), np.nan)
+    rows = controls[
+        (controls["subspace"] == subspace) & (controls["dimension"] == dimension)
+    ].sort_values("image_id")
+    return (
+        rows[SCORES].to_numpy()
+        if len(rows)
+        else np.full((controls["image_id"].nunique(), 2), np.nan)
+    )
 
 
 def excess_rows(
@@ -81,17 +90,32 @@ def excess_rows(
         return []
     drawn = {(case["subspace"], case["dimension"]): case for case in report}
     dimensions = sorted({dimension for _, dimension in drawn})
-    columns = {(kind, dimension): case_columns(controls, kind, dimension) for dimension in dimensions for kind in ("null", "random", "row")}
-    parts = [columns[kind, d] if kind == "null" else columns["null", d] - columns[kind, d] for kind, d in columns]
-    together = sample.means(np.hstack(parts), resamples, seed)  # drawing images takes the time: once for all cases
+    columns = {
+        (kind, dimension): case_columns(controls, kind, dimension)
+        for dimension in dimensions
+        for kind in ("null", "random", "row")
+    }
+    parts = [
+        columns[kind, d] if kind == "null" else columns["null", d] - columns[kind, d]
+        for kind, d in columns
+    ]
+    together = sample.means(
+        np.hstack(parts), resamples, seed
+    )  # drawing images takes the time: once for all cases
     samples = dict(zip(columns, np.hsplit(together, len(parts)), strict=True))
     rows = []
     for dimension in dimensions:
-        row: dict[str, Any] = {"dimension": dimension, "own": dimension == null_dim, "n": len(sample.codes)}
+        row: dict[str, Any] = {
+            "dimension": dimension,
+            "own": dimension == null_dim,
+            "n": len(sample.codes),
+        }
         null = columns["null", dimension]
         for position, score in enumerate(SCORES):
             row[f"{score}_null"] = null[:, position].mean()
-            low, high = sample.interval(row[f"{score}_null"], samples["null", dimension][:, position], confidence)
+            low, high = sample.interval(
+                row[f"{score}_null"], samples["null", dimension][:, position], confidence
+            )
             row[f"{score}_null_low"], row[f"{score}_null_high"] = low, high
         for other in ("random", "row"):
             case = drawn.get((other, dimension))
@@ -103,8 +127,12 @@ def excess_rows(
                 error = _error_of_draw(case, score) if case else np.nan
                 row[f"{score}_excess_{other}"] = middle
                 for end, half in (("low", middle - low), ("high", high - middle)):
-                    reach = _with_draws(half, sample.freedom, error, case["draws"] - 1 if case else 0, confidence)
-                    row[f"{score}_excess_{other}_{end}"] = middle + (reach if end == "high" else -reach)
+                    reach = _with_draws(
+                        half, sample.freedom, error, case["draws"] - 1 if case else 0, confidence
+                    )
+                    row[f"{score}_excess_{other}_{end}"] = middle + (
+                        reach if end == "high" else -reach
+                    )
             row[f"{other}_draws"] = case["draws"] if case else 0
             row[f"{other}_stable"] = bool(case and case["stable"])
         rows.append(row)
@@ -117,7 +145,9 @@ def _error_of_draw(case: dict[str, Any], score: str) -> float:
     return float(case[f"{score}_spread"] * np.sqrt(1 + 1 / draws)) if draws > 1 else 0.0
 
 
-def _with_draws(half: float, freedom: int, error: float, draws_freedom: int, confidence: float) -> float:
+def _with_draws(
+    half: float, freedom: int, error: float, draws_freedom: int, confidence: float
+) -> float:
     """Half an interval over images, widened by an independent error with few degrees of freedom of its own."""
     tail = (1 + confidence) / 2
     images = half / scipy.special.stdtrit(max(freedom, 1), tail)
@@ -149,12 +179,25 @@ def pair_rows(reports: dict[str, dict[str, Any]], confidence: float) -> pd.DataF
     rows = []
     for a, b in combinations(known, 2):
         without = np.subtract(known[a]["unique_r2_without"], known[b]["unique_r2_without"])
-        found = jackknife(known[a]["unique_r2"] - known[b]["unique_r2"], without.tolist(), confidence)
+        found = jackknife(
+            known[a]["unique_r2"] - known[b]["unique_r2"], without.tolist(), confidence
+        )
         above = found.p(0.0)
-        rows.append([a, b, found.unique_r2, found.low, found.high, 2 * min(above, 1 - above) if found.error else 1.0])
+        rows.append(
+            [
+                a,
+                b,
+                found.unique_r2,
+                found.low,
+                found.high,
+                2 * min(above, 1 - above) if found.error else 1.0,
+            ]
+        )
     table = pd.DataFrame(rows, columns=["model_a", "model_b", "difference", "low", "high", "p"])
     table["p_holm"] = holm(table["p"].to_numpy(dtype=np.float64))
-    nearest = np.maximum(table["low"].to_numpy(dtype=np.float64), -table["high"].to_numpy(dtype=np.float64))
+    nearest = np.maximum(
+        table["low"].to_numpy(dtype=np.float64), -table["high"].to_numpy(dtype=np.float64)
+    )
     return table.assign(differ=(table["p_holm"] <= 1 - confidence) & (nearest > RESOLUTION))
 
 
@@ -172,8 +215,16 @@ def order_rows(models: pd.DataFrame) -> pd.DataFrame:
         space, place (1 is first; models with equal values share one, and one without a value has none), model, value, low, high, n.
     """
     names = {PAPER: "value", f"{PAPER}_low": "low", f"{PAPER}_high": "high", "n_images": "n"}
-    table = models[["space", "model", *names]].rename(columns=names).astype({"value": float, "low": float, "high": float})
-    places = table.groupby("space", sort=False)["value"].rank(method="min", ascending=False).astype("Int64")
+    table = (
+        models[["space", "model", *names]]
+        .rename(columns=names)
+        .astype({"value": float, "low": float, "high": float})
+    )
+    places = (
+        table.groupby("space", sort=False)["value"]
+        .rank(method="min", ascending=False)
+        .astype("Int64")
+    )
     table.insert(1, "place", places)
     return table.reset_index(drop=True)
 
@@ -181,7 +232,9 @@ def order_rows(models: pd.DataFrame) -> pd.DataFrame:
 AGREEMENT = ["space_a", "space_b", "n_models", "spearman", "spearman_p", "kendall", "kendall_p"]
 
 
-def agreement_rows(orders: pd.DataFrame, chart: pd.Series, charted: str, permutations: int, seed: int) -> pd.DataFrame:
+def agreement_rows(
+    orders: pd.DataFrame, chart: pd.Series, charted: str, permutations: int, seed: int
+) -> pd.DataFrame:
     """How far orders by IS/|AS| agree: those of two spaces, and one with the chart of 13 models in the authors' release.
 
     Parameters
@@ -204,20 +257,32 @@ def agreement_rows(orders: pd.DataFrame, chart: pd.Series, charted: str, permuta
         permutation p-value and Kendall's tau-b with SciPy's, over the models that have a value in both; empty for fewer than three.
     """
     wide = orders.pivot(index="model", columns="space", values="value")
-    pairs = [(a, b, wide[[a, b]].dropna().to_numpy(dtype=np.float64)) for a, b in combinations(orders["space"].unique(), 2)]
+    pairs = [
+        (a, b, wide[[a, b]].dropna().to_numpy(dtype=np.float64))
+        for a, b in combinations(orders["space"].unique(), 2)
+    ]
     if charted in wide:
         ours = wide[charted].dropna()
         both = ours.index.intersection(chart.index)
         if len(both) >= LEAST:
-            pairs.append((charted, CHART, np.column_stack([ours[both], chart[both]]).astype(np.float64)))
-    return pd.DataFrame([_agreement(*pair, permutations, seed) for pair in pairs], columns=AGREEMENT)
+            pairs.append(
+                (charted, CHART, np.column_stack([ours[both], chart[both]]).astype(np.float64))
+            )
+    return pd.DataFrame(
+        [_agreement(*pair, permutations, seed) for pair in pairs], columns=AGREEMENT
+    )
 
 
-def _agreement(first: str, second: str, both: np.ndarray, permutations: int, seed: int) -> list[Any]:
+def _agreement(
+    first: str, second: str, both: np.ndarray, permutations: int, seed: int
+) -> list[Any]:
     """A row of two orders; both: (n, 2), the models' values in the two."""
     if len(both) < 3:
         return [first, second, len(both), *[None] * 4]
-    (_, _, spearman, p), kendall = rank_correlations(both, permutations, seed)[0], scipy.stats.kendalltau(*both.T)
+    (_, _, spearman, p), kendall = (
+        rank_correlations(both, permutations, seed)[0],
+        scipy.stats.kendalltau(*both.T),
+    )
     return [first, second, len(both), spearman, p, float(kendall.statistic), float(kendall.pvalue)]
 
 
@@ -250,9 +315,20 @@ def render_orders(orders: pd.DataFrame, agreement: pd.DataFrame) -> str:
         if (~weak).sum() < 2:
             continue
         placed = group.sort_values(["place", "model"])
-        named = placed.assign(text=[f"{marked(row['model'], row['marks'])} {row['value']:.2f}" for row in placed.to_dict("records")])
-        apart = f"; not ranked: {', '.join(named.loc[weak, 'text'].sort_values())}" if weak.any() else ""
-        lines.append(f"The paper's order in space {space}, by IS/|AS|: {' > '.join(named.loc[~weak, 'text'])}{apart}")
+        named = placed.assign(
+            text=[
+                f"{marked(row['model'], row['marks'])} {row['value']:.2f}"
+                for row in placed.to_dict("records")
+            ]
+        )
+        apart = (
+            f"; not ranked: {', '.join(named.loc[weak, 'text'].sort_values())}"
+            if weak.any()
+            else ""
+        )
+        lines.append(
+            f"The paper's order in space {space}, by IS/|AS|: {' > '.join(named.loc[~weak, 'text'])}{apart}"
+        )
         beside = agreement[(agreement["space_a"] == space) & (agreement["space_b"] == CHART)]
         lines += [f"  {beside_chart(row)}" for row in beside.to_dict("records")]
         lines += [f"  {signs}"] if (signs := legend(group["marks"])) else []

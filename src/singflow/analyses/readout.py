@@ -67,7 +67,13 @@ class ReadOuts(Protocol):
     def select(self, which: int, lambdas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
         """Position of the penalty of every target (targets,), and with it squared errors (folds, targets) over images and columns."""
 
-    def errors(self, which: int, left_out: tuple[int, ...], lambdas: Sequence[float], wanted: np.ndarray | None = None) -> np.ndarray:
+    def errors(
+        self,
+        which: int,
+        left_out: tuple[int, ...],
+        lambdas: Sequence[float],
+        wanted: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Squared errors (len(left_out), len(lambdas), targets) on folds that are left out of a fit.
 
         wanted: (len(lambdas), targets) bool; the errors of targets that are not wanted may be infinite.
@@ -89,9 +95,17 @@ class Scale:
         for block in blocks():
             rows = np.hstack([block.principal, block.null]).astype(np.float64)
             if not n:
-                rank, first, sums = block.principal.shape[1], rows[0].copy(), np.zeros(rows.shape[1])
+                rank, first, sums = (
+                    block.principal.shape[1],
+                    rows[0].copy(),
+                    np.zeros(rows.shape[1]),
+                )
             rows -= first
-            n, sums, square = n + len(rows), sums + rows.sum(axis=0), square + float((rows[:, :rank] ** 2).sum())
+            n, sums, square = (
+                n + len(rows),
+                sums + rows.sum(axis=0),
+                square + float((rows[:, :rank] ** 2).sum()),
+            )
         mean = sums / n
         about = max(square / n - float((mean[:rank] ** 2).sum()), np.finfo(np.float64).tiny)
         return cls(first[:rank] + mean[:rank], first[rank:] + mean[rank:], about)
@@ -118,9 +132,12 @@ class Kernels:
     def __init__(self, blocks: Blocks, targets: Targets) -> None:
         scale, images = Scale.of(blocks), list(blocks())
         starts = np.cumsum([0, *(len(each.fold) for each in images)])
-        self._columns = np.concatenate([targets.columns(each, start) for each, start in zip(images, starts, strict=False)])
+        self._columns = np.concatenate(
+            [targets.columns(each, start) for each, start in zip(images, starts, strict=False)]
+        )
         a, b, logits, self._fold = (
-            np.concatenate([getattr(each, name) for each in images]) for name in ("principal", "null", "logits", "fold")
+            np.concatenate([getattr(each, name) for each in images])
+            for name in ("principal", "null", "logits", "fold")
         )
         self.folds, self._groups = np.unique(self._fold).tolist(), targets.groups
         a = (a.astype(np.float64) - scale.principal) / np.sqrt(scale.square)
@@ -137,7 +154,13 @@ class Kernels:
         chosen = errors.sum(axis=1).argmin(axis=0)
         return chosen, errors[chosen, :, np.arange(len(chosen))].T
 
-    def errors(self, which: int, left_out: tuple[int, ...], lambdas: Sequence[float], wanted: np.ndarray | None = None) -> np.ndarray:
+    def errors(
+        self,
+        which: int,
+        left_out: tuple[int, ...],
+        lambdas: Sequence[float],
+        wanted: np.ndarray | None = None,
+    ) -> np.ndarray:
         """As ReadOuts has it; all errors are made."""
         kernel, train = self._kernels[which], np.flatnonzero(~np.isin(self._fold, left_out))
         inner = kernel[np.ix_(train, train)]
@@ -154,8 +177,15 @@ class Kernels:
             read = (outer - outer.mean(axis=1)[:, None] - means + mean) @ vectors
             missed = columns[test] - middle
             shrunk = (spectrum + each * spectrum.sum() / len(train) for each in lambdas)
-            solved = (np.divide(rotated, each[:, None], out=np.zeros_like(rotated), where=each[:, None] > 0) for each in shrunk)
-            found.append([((read @ each - missed) ** 2).sum(axis=0) @ self._groups for each in solved])
+            solved = (
+                np.divide(
+                    rotated, each[:, None], out=np.zeros_like(rotated), where=each[:, None] > 0
+                )
+                for each in shrunk
+            )
+            found.append(
+                [((read @ each - missed) ** 2).sum(axis=0) @ self._groups for each in solved]
+            )
         return np.array(found)
 
     def nested(self, left_out: tuple[int, ...], penalty: float) -> np.ndarray:
@@ -170,11 +200,23 @@ class Kernels:
         inner = centred @ self._kernels[PLAIN][np.ix_(train, train)] @ centred
         null = self._null[train] - self._null[train].mean(axis=0)
         alpha = penalty * (np.trace(inner) + (null**2).sum()) / len(train)
-        factor = scipy.linalg.cho_factor(inner + alpha * np.eye(len(train)), lower=True, check_finite=False)
-        seen, hidden = (scipy.linalg.cho_solve(factor, each, check_finite=False) for each in (columns[train] - middle, null))
-        scatter = alpha * null.T @ hidden + alpha * np.eye(null.shape[1])  # of b, less what the flexible features tell of it
+        factor = scipy.linalg.cho_factor(
+            inner + alpha * np.eye(len(train)), lower=True, check_finite=False
+        )
+        seen, hidden = (
+            scipy.linalg.cho_solve(factor, each, check_finite=False)
+            for each in (columns[train] - middle, null)
+        )
+        scatter = alpha * null.T @ hidden + alpha * np.eye(
+            null.shape[1]
+        )  # of b, less what the flexible features tell of it
         half = scipy.linalg.cholesky(scatter, lower=True, check_finite=False)
-        basis = null_directions(half, scipy.linalg.solve_triangular(half, alpha * null.T @ seen, lower=True, check_finite=False))
+        basis = null_directions(
+            half,
+            scipy.linalg.solve_triangular(
+                half, alpha * null.T @ seen, lower=True, check_finite=False
+            ),
+        )
         shown = hidden @ basis
         half = scipy.linalg.cholesky(np.eye(basis.shape[1]) + (null @ basis).T @ shown, lower=True)
         weights = scipy.linalg.solve_triangular(half, (null @ basis).T @ seen, lower=True)
@@ -186,7 +228,10 @@ class Kernels:
             missed = columns[test] - middle - outer @ seen
             added = (self._null[test] - self._null[train].mean(axis=0)) @ basis - outer @ shown
             added = scipy.linalg.solve_triangular(half, added.T, lower=True).T
-            linear, square = np.vecdot(added.T @ missed, weights), (added.T @ added) * (weights @ weights.T)
+            linear, square = (
+                np.vecdot(added.T @ missed, weights),
+                (added.T @ added) * (weights @ weights.T),
+            )
             steps = 2.0 * np.tril(square, -1).sum(axis=1) + np.diag(square) - 2.0 * linear
             found.append((missed**2).sum() + np.cumsum(np.concatenate([[0.0], steps])))
         return np.array(found)
@@ -213,8 +258,12 @@ def null_directions(factor: np.ndarray, white: np.ndarray) -> np.ndarray:
     """
     carried, directions = scipy.linalg.eigh(white.T @ white, check_finite=False)
     kept = carried > max(white.shape) * np.finfo(np.float64).eps * carried.max(initial=0.0)
-    hidden = scipy.linalg.solve_triangular(factor, white @ directions[:, kept][:, ::-1], lower=True, trans=1, check_finite=False)
-    return scipy.linalg.qr(hidden, mode="economic", overwrite_a=True, check_finite=False)[0][:, : len(factor)]
+    hidden = scipy.linalg.solve_triangular(
+        factor, white @ directions[:, kept][:, ::-1], lower=True, trans=1, check_finite=False
+    )
+    return scipy.linalg.qr(hidden, mode="economic", overwrite_a=True, check_finite=False)[0][
+        :, : len(factor)
+    ]
 
 
 @dataclass(frozen=True)
@@ -245,7 +294,12 @@ class Features:
             left, draw = left - taken, draw + 1
         drawn = cls(scale, sketch, [], np.hstack(units))
         widths = [len(TEMPERATURES) * min(classes, CLASSES), drawn.units.shape[1]]
-        n, sums, scatter, squares = 0, np.zeros(sum(widths)), np.zeros((widths[0], widths[0])), np.zeros(widths[1])
+        n, sums, scatter, squares = (
+            0,
+            np.zeros(sum(widths)),
+            np.zeros((widths[0], widths[0])),
+            np.zeros(widths[1]),
+        )
         for block in blocks():
             roots, relu = np.hstack(drawn._roots(block)), drawn._relu(block)
             n, sums = n + len(relu), sums + np.concatenate([roots.sum(axis=0), relu.sum(axis=0)])
@@ -267,12 +321,19 @@ class Features:
 
     def of(self, block: Block) -> np.ndarray:
         """Features (n, p) of a block in float32, b last, and on the scale of a."""
-        softmaxes = sum(roots.astype(np.float32) @ part for roots, part in zip(self._roots(block), self.parts, strict=True))
+        softmaxes = sum(
+            roots.astype(np.float32) @ part
+            for roots, part in zip(self._roots(block), self.parts, strict=True)
+        )
         b = (block.null - self.scale.null) / np.sqrt(self.scale.square)
-        return np.hstack([self._principal(block), softmaxes, self._relu(block), b.astype(np.float32)])
+        return np.hstack(
+            [self._principal(block), softmaxes, self._relu(block), b.astype(np.float32)]
+        )
 
     def _principal(self, block: Block) -> np.ndarray:
-        return ((block.principal - self.scale.principal) / np.sqrt(self.scale.square)).astype(np.float32)
+        return ((block.principal - self.scale.principal) / np.sqrt(self.scale.square)).astype(
+            np.float32
+        )
 
     def _roots(self, block: Block) -> list[np.ndarray]:
         roots = [np.sqrt(softmax(block.logits, temperature)) for temperature in TEMPERATURES]
@@ -292,7 +353,11 @@ class Moments:
 
     def __init__(self, width: int, columns: int) -> None:
         self.n, self.x, self.t = 0, np.zeros(width), np.zeros(columns)
-        self.xx, self.xt, self.tt = np.zeros((width, width)), np.zeros((width, columns)), np.zeros(columns)
+        self.xx, self.xt, self.tt = (
+            np.zeros((width, width)),
+            np.zeros((width, columns)),
+            np.zeros(columns),
+        )
 
     def add(self, x: np.ndarray, t: np.ndarray) -> None:
         """Add images."""
@@ -303,7 +368,9 @@ class Moments:
         self.xt += x.T @ t
         self.tt += np.einsum("nc,nc->c", t, t)
 
-    def about(self, x: np.ndarray, t: np.ndarray, width: int, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def about(
+        self, x: np.ndarray, t: np.ndarray, width: int, columns: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """x x^T, x t^T and t^2 of the first features and of some columns, about the means x (width,) and t (c,)."""
         mine, t, own = self.x[:width], t[columns], self.t[columns]
         xx = np.outer(mine, -x)
@@ -313,12 +380,20 @@ class Moments:
         xt = self.xt[:width, columns] - np.outer(mine, t) - np.outer(x, own - self.n * t)
         return xx, xt, self.tt[columns] - 2.0 * t * own + self.n * t * t
 
-    def squared_errors(self, weight: np.ndarray, x: np.ndarray, t: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    def squared_errors(
+        self, weight: np.ndarray, x: np.ndarray, t: np.ndarray, columns: np.ndarray
+    ) -> np.ndarray:
         """Squared errors (c,) of some columns, read out by a weight (p, c) of the first features about the means x (p,) and t (c,)."""
         width = len(weight)
         own, moved, read = self.t[columns], x @ weight, self.x[:width] @ weight
-        linear = np.einsum("pc,pc->c", weight, self.xt[:width, columns]) - read * t - moved * (own - self.n * t)
-        product = self.xx[:width, :width].astype(np.float32) @ weight.astype(np.float32)  # the largest product: digits enough for errors
+        linear = (
+            np.einsum("pc,pc->c", weight, self.xt[:width, columns])
+            - read * t
+            - moved * (own - self.n * t)
+        )
+        product = self.xx[:width, :width].astype(np.float32) @ weight.astype(
+            np.float32
+        )  # the largest product: digits enough for errors
         square = np.einsum("pc,pc->c", weight, product) - 2.0 * read * moved + self.n * moved**2
         return self.tt[columns] - 2.0 * t * own + self.n * t * t - 2.0 * linear + square
 
@@ -331,7 +406,10 @@ class Sums:
         self._moments: dict[int, Moments] = {}
         start, origin = 0, None
         for block in blocks():
-            x, t = features.of(block).astype(np.float64), targets.columns(block, start).astype(np.float64)
+            x, t = (
+                features.of(block).astype(np.float64),
+                targets.columns(block, start).astype(np.float64),
+            )
             origin = (x[0].copy(), t[0].copy()) if origin is None else origin
             x, t, start = x - origin[0], t - origin[1], start + len(x)
             for fold in np.unique(block.fold).tolist():
@@ -342,11 +420,16 @@ class Sums:
     def _width(self, which: int) -> int:
         return self._flexible if which == PLAIN else len(self._moments[self.folds[0]].x)
 
-    def _fitted(self, left_out: tuple[int, ...], width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
+    def _fitted(
+        self, left_out: tuple[int, ...], width: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
         """Means, scatter and cross-products of the first features over the folds that fit, and what a penalty is a multiple of."""
         kept = [self._moments[fold] for fold in self.folds if fold not in left_out]
         n = sum(each.n for each in kept)
-        x, t = np.sum([each.x[:width] for each in kept], axis=0) / n, np.sum([each.t for each in kept], axis=0) / n
+        x, t = (
+            np.sum([each.x[:width] for each in kept], axis=0) / n,
+            np.sum([each.t for each in kept], axis=0) / n,
+        )
         scatter, cross = -n * np.outer(x, x), -n * np.outer(x, t)
         for each in kept:
             scatter += each.xx[:width, :width]
@@ -359,7 +442,9 @@ class Sums:
         made = np.full((len(lambdas), len(self.folds), targets), np.inf)
 
         def make(fold: int, places: np.ndarray, wanted: np.ndarray) -> None:
-            found = self.errors(which, (self.folds[fold],), [lambdas[order[place]] for place in places], wanted)[0]
+            found = self.errors(
+                which, (self.folds[fold],), [lambdas[order[place]] for place in places], wanted
+            )[0]
             made[places, fold] = np.where(wanted, found, made[places, fold])
 
         wanted = np.zeros((len(lambdas), targets), dtype=bool)
@@ -379,7 +464,13 @@ class Sums:
             make(fold, used, used[:, None] == best)
         return order[best], made[best, :, np.arange(targets)].T
 
-    def errors(self, which: int, left_out: tuple[int, ...], lambdas: Sequence[float], wanted: np.ndarray | None = None) -> np.ndarray:
+    def errors(
+        self,
+        which: int,
+        left_out: tuple[int, ...],
+        lambdas: Sequence[float],
+        wanted: np.ndarray | None = None,
+    ) -> np.ndarray:
         """As ReadOuts has it; nothing is made of columns that no wanted target has."""
         width, targets = self._width(which), self._groups.shape[1]
         x, t, scatter, cross, scale = self._fitted(left_out, width)
@@ -389,7 +480,9 @@ class Sums:
             columns = np.flatnonzero((self._groups[:, mine] != 0).any(axis=1))
             penalized = scatter.copy()
             penalized.flat[:: width + 1] += penalty * scale
-            factor = scipy.linalg.cho_factor(penalized.T, lower=True, overwrite_a=True, check_finite=False)
+            factor = scipy.linalg.cho_factor(
+                penalized.T, lower=True, overwrite_a=True, check_finite=False
+            )
             solved = scipy.linalg.cho_solve(factor, cross[:, columns], check_finite=False)
             for judge, fold in enumerate(left_out):
                 missed = self._moments[fold].squared_errors(solved, x, t[columns], columns)
@@ -416,14 +509,20 @@ class Sums:
             xx, xt, tt = self._moments[fold].about(x, t, width, np.flatnonzero(chosen))
             xx, xt = narrow(narrow(xx).T), narrow(xt)
             half = scipy.linalg.solve_triangular(factor, xx, lower=True, check_finite=False)
-            square = scipy.linalg.solve_triangular(factor, half.T, lower=True, check_finite=False) * (white @ white.T)
-            linear = np.vecdot(scipy.linalg.solve_triangular(factor, xt, lower=True, check_finite=False), white)
+            square = scipy.linalg.solve_triangular(
+                factor, half.T, lower=True, check_finite=False
+            ) * (white @ white.T)
+            linear = np.vecdot(
+                scipy.linalg.solve_triangular(factor, xt, lower=True, check_finite=False), white
+            )
             steps = 2.0 * np.tril(square, -1).sum(axis=1) + np.diag(square) - 2.0 * linear
             found.append(tt.sum() + np.cumsum(np.concatenate([[0.0], steps]))[rank:])
         return np.array(found)
 
 
-def read_out(blocks: Blocks, targets: Targets, seed: int, kernels: bool | None = None) -> Kernels | Sums:
+def read_out(
+    blocks: Blocks, targets: Targets, seed: int, kernels: bool | None = None
+) -> Kernels | Sums:
     """The read-outs in the form that suits the number of images.
 
     Parameters
@@ -444,8 +543,12 @@ def read_out(blocks: Blocks, targets: Targets, seed: int, kernels: bool | None =
     """
     if kernels is None:
         first = next(iter(blocks()))
-        kernels = few_images(sum(len(each.fold) for each in blocks()), first.principal.shape[1] + first.null.shape[1])
-    return Kernels(blocks, targets) if kernels else Sums(blocks, targets, Features.draw(blocks, seed))
+        kernels = few_images(
+            sum(len(each.fold) for each in blocks()), first.principal.shape[1] + first.null.shape[1]
+        )
+    return (
+        Kernels(blocks, targets) if kernels else Sums(blocks, targets, Features.draw(blocks, seed))
+    )
 
 
 def few_images(n: int, width: int) -> bool:

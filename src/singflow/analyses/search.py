@@ -8,7 +8,9 @@ import pandas as pd
 from singflow.analyses.metrics import Removal
 
 
-def rank_by_text(removals: Iterable[tuple[np.ndarray, Removal]], text: np.ndarray, images: int) -> pd.DataFrame:
+def rank_by_text(
+    removals: Iterable[tuple[np.ndarray, Removal]], text: np.ndarray, images: int
+) -> pd.DataFrame:
     """Rank images by their angle to a text; of the images only two angles each are kept.
 
     Parameters
@@ -32,8 +34,17 @@ def rank_by_text(removals: Iterable[tuple[np.ndarray, Removal]], text: np.ndarra
     order = np.argsort(angles, axis=1, kind="stable")
     ranks = np.empty_like(order)
     np.put_along_axis(ranks, order, np.arange(1, images + 1)[None], axis=1)
-    columns = {"angle_deg": angles[0], "rank": ranks[0], "equivalent_deg": angles[1], "equivalent_rank": ranks[1]}
-    return pd.DataFrame({"image_id": np.arange(images), **columns}).iloc[order[0]].reset_index(drop=True)
+    columns = {
+        "angle_deg": angles[0],
+        "rank": ranks[0],
+        "equivalent_deg": angles[1],
+        "equivalent_rank": ranks[1],
+    }
+    return (
+        pd.DataFrame({"image_id": np.arange(images), **columns})
+        .iloc[order[0]]
+        .reset_index(drop=True)
+    )
 
 
 def nearest_either_way(ranked: pd.DataFrame, count: int) -> pd.DataFrame:

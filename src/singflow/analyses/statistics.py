@@ -11,7 +11,10 @@ from numpy.typing import ArrayLike
 
 from singflow.errors import InputError
 
-STRATA, CELLS = 20_000, 100_000  # images whose strata are resampled together, and numbers drawn at once: they stay in the cache
+STRATA, CELLS = (
+    20_000,
+    100_000,
+)  # images whose strata are resampled together, and numbers drawn at once: they stay in the cache
 LEAST = 10  # labels that are resampled whole
 
 
@@ -40,7 +43,9 @@ def strata_of(labels: pd.Series) -> np.ndarray:
     return np.unique(merged[codes], return_inverse=True)[1]
 
 
-def bootstrap_means(columns: np.ndarray, strata: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+def bootstrap_means(
+    columns: np.ndarray, strata: np.ndarray, resamples: int, seed: int
+) -> np.ndarray:
     """Means of columns over resampled images.
 
     Images are drawn within their stratum, one fewer than it has, and weighted up (the rescaling bootstrap): drawing as many as
@@ -80,7 +85,9 @@ def bootstrap_means(columns: np.ndarray, strata: np.ndarray, resamples: int, see
         weight = np.repeat(size / drawn / len(strata), drawn)
         for part in _blocks(resamples, n, CELLS):
             count = part.stop - part.start
-            picked = start + np.floor(generator.random((count, len(weight))) * size_of_pick).astype(np.int64)
+            picked = start + np.floor(generator.random((count, len(weight))) * size_of_pick).astype(
+                np.int64
+            )
             cells = (picked + n * np.arange(count)[:, None]).ravel()
             weights = np.bincount(cells, np.tile(weight, count), count * n)
             means[part] += weights.reshape(count, n) @ ordered[first : first + n]
@@ -153,11 +160,15 @@ class Sample:
         if not self.whole:
             return bootstrap_means(columns, self.codes, resamples, seed)
         n = np.bincount(self.codes)
-        sums = np.column_stack([*(np.bincount(self.codes, column) for column in np.asarray(columns).T), n])
+        sums = np.column_stack(
+            [*(np.bincount(self.codes, column) for column in np.asarray(columns).T), n]
+        )
         drawn = bootstrap_means(sums, np.zeros(len(n), dtype=np.int64), resamples, seed)
         return drawn[:, :-1] / drawn[:, -1:]
 
-    def interval(self, value: ArrayLike, samples: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    def interval(
+        self, value: ArrayLike, samples: np.ndarray, confidence: float
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Percentile interval, widened for few degrees of freedom by the ratio of Student's t to the normal quantile.
 
         Parameters
@@ -175,7 +186,9 @@ class Sample:
             Ends of the interval, NaN where a sample is undefined.
         """
         tail = (1 + confidence) / 2
-        wider = scipy.special.stdtrit(max(self.freedom, 1), tail) / scipy.special.ndtri(tail)  # of Student and of Gauss
+        wider = scipy.special.stdtrit(max(self.freedom, 1), tail) / scipy.special.ndtri(
+            tail
+        )  # of Student and of Gauss
         low, high = interval(samples, confidence)
         return value + wider * (low - value), value + wider * (high - value)
 
@@ -238,7 +251,9 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def rank_correlations(values: np.ndarray, permutations: int, seed: int) -> list[tuple[int, int, float, float]]:
+def rank_correlations(
+    values: np.ndarray, permutations: int, seed: int
+) -> list[tuple[int, int, float, float]]:
     """Spearman correlation of every pair of columns, with its two-sided permutation p-value.
 
     Parameters
@@ -259,15 +274,22 @@ def rank_correlations(values: np.ndarray, permutations: int, seed: int) -> list[
     ranks = scipy.stats.rankdata(values, axis=0)
     centred = ranks - ranks.mean(axis=0)
     norms = np.linalg.norm(centred, axis=0)
-    unit = np.divide(centred, norms, out=np.full_like(centred, np.nan), where=(norms > 0) & (len(values) > 2))
+    unit = np.divide(
+        centred, norms, out=np.full_like(centred, np.nan), where=(norms > 0) & (len(values) > 2)
+    )
     observed = unit.T @ unit
     generator = np.random.default_rng([seed, *values.shape])
     drawn = np.stack([unit[generator.permutation(len(unit))].T @ unit for _ in range(permutations)])
     pairs = combinations(range(values.shape[1]), 2)
-    return [(i, j, float(observed[i, j]), _share(np.abs(drawn[:, i, j]), abs(float(observed[i, j])))) for i, j in pairs]
+    return [
+        (i, j, float(observed[i, j]), _share(np.abs(drawn[:, i, j]), abs(float(observed[i, j]))))
+        for i, j in pairs
+    ]
 
 
-def split_half_reliability(values: np.ndarray, labels: pd.Series, seed: int, splits: int = 50) -> float:
+def split_half_reliability(
+    values: np.ndarray, labels: pd.Series, seed: int, splits: int = 50
+) -> float:
     """How well the labels' means of a number would correlate with those of as many other images.
 
     The images of every label are split into halves at random; the correlation over labels of the halves' means, averaged over
@@ -303,7 +325,10 @@ def split_half_reliability(values: np.ndarray, labels: pd.Series, seed: int, spl
     correlations = np.empty(splits)
     for split in range(splits):
         order = np.argsort(codes + generator.random(len(values)))
-        sums = np.add.reduceat(np.asarray(values, dtype=np.float64)[order], np.ravel([starts, starts + first], order="F"))
+        sums = np.add.reduceat(
+            np.asarray(values, dtype=np.float64)[order],
+            np.ravel([starts, starts + first], order="F"),
+        )
         a, b = sums[::2] / first, sums[1::2] / (n - first)
         a, b = a - a.mean(), b - b.mean()
         scale = np.linalg.norm(a) * np.linalg.norm(b)

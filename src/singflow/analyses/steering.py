@@ -9,11 +9,7 @@ from pydantic import AfterValidator, Field
 
 from singflow.analyses.geometry import logit_change
 from singflow.analyses.metrics import angle_deg, unit
-from singflow.config.sections import (
-    Listed,
-    Section,
-    unique,
-)
+from singflow.config.sections import Listed, Section, unique
 from singflow.translators.ridge import Affine
 
 
@@ -21,12 +17,17 @@ class Steering(Section):
     """Where features are steered to (equations 10 to 13)."""
 
     prompts: Annotated[list[Listed], AfterValidator(unique)] = Field(
-        ["an image of a jellyfish"], description="texts whose embeddings are the targets (paper: this one)"
+        ["an image of a jellyfish"],
+        description="texts whose embeddings are the targets (paper: this one)",
     )
-    target_is_deg: Annotated[list[Annotated[float, Field(gt=0, lt=180)]], AfterValidator(unique)] = Field(
+    target_is_deg: Annotated[
+        list[Annotated[float, Field(gt=0, lt=180)]], AfterValidator(unique)
+    ] = Field(
         [5.0, 10.0], min_length=1, description="degrees; the steps are calibrated to these IS"
     )
-    labels: list[Listed] = Field([], description="labels whose images are steered; none: all (paper: sports car)")
+    labels: list[Listed] = Field(
+        [], description="labels whose images are steered; none: all (paper: sports car)"
+    )
 
 
 def cosine_gradient(embeddings: np.ndarray, text: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -105,11 +106,16 @@ class NullDirections:
         ahead = unit(self.embeddings)
         exists = self.vectors.any(axis=1)
         across = np.zeros_like(ahead)
-        aside = self.translated[exists] - np.vecdot(self.translated[exists], ahead[exists])[:, None] * ahead[exists]
+        aside = (
+            self.translated[exists]
+            - np.vecdot(self.translated[exists], ahead[exists])[:, None] * ahead[exists]
+        )
         across[exists] = unit(aside)
         turn = np.degrees(np.arctan2(across @ unit(text), ahead @ unit(text)))
         turn = np.where(exists, np.minimum(turn, self.limit_deg()), 0.0)
-        there = np.cos(np.radians(turn))[:, None] * ahead + np.sin(np.radians(turn))[:, None] * across
+        there = (
+            np.cos(np.radians(turn))[:, None] * ahead + np.sin(np.radians(turn))[:, None] * across
+        )
         return turn, angle_deg(there, text)
 
     def step(self, target_is_deg: float) -> np.ndarray:
@@ -127,7 +133,9 @@ class NullDirections:
         """
         limit = self.limit_deg()
         reachable = target_is_deg < limit
-        lengths = [np.linalg.norm(each[reachable], axis=1) for each in (self.embeddings, self.translated)]
+        lengths = [
+            np.linalg.norm(each[reachable], axis=1) for each in (self.embeddings, self.translated)
+        ]
         theta, phi = np.radians(target_is_deg), np.radians(limit[reachable])
         step = np.full(len(limit), np.nan)
         step[reachable] = lengths[0] * np.sin(theta) / (lengths[1] * np.sin(phi - theta))
@@ -135,7 +143,11 @@ class NullDirections:
 
 
 def null_directions(
-    features: np.ndarray, translator: Affine, basis: np.ndarray, translated_basis: np.ndarray, text: np.ndarray
+    features: np.ndarray,
+    translator: Affine,
+    basis: np.ndarray,
+    translated_basis: np.ndarray,
+    text: np.ndarray,
 ) -> NullDirections:
     """Gradient toward a text, projected on the null space and normalized, for features.
 
@@ -171,7 +183,9 @@ def null_directions(
     embeddings = translator(features.astype(np.float64))
     gradient = cosine_gradient(embeddings, text, translated_basis)
     length = np.linalg.norm(gradient, axis=1, keepdims=True)
-    rounding = max(translator.weight.shape) * np.finfo(np.float64).eps * np.linalg.norm(translator.weight)
+    rounding = (
+        max(translator.weight.shape) * np.finfo(np.float64).eps * np.linalg.norm(translator.weight)
+    )
     exists = length * np.linalg.norm(embeddings, axis=1, keepdims=True) > rounding
     coordinates = np.divide(gradient, length, out=np.zeros_like(gradient), where=exists)
     return NullDirections(embeddings, coordinates @ basis.T, coordinates @ translated_basis.T)
@@ -270,7 +284,9 @@ def summarize_steering(scores: pd.DataFrame) -> pd.DataFrame:
         prompt, target_is_deg, n, n_reachable, mean and standard deviation (divisor n - 1) of AS toward target and label,
         is_max_error_deg, step_mean, logit_change_max, note. Angles are in degrees; numbers without images are NaN.
     """
-    reached = scores[scores["reachable"]].assign(error=lambda f: (f["is_deg"] - f["target_is_deg"]).abs())
+    reached = scores[scores["reachable"]].assign(
+        error=lambda f: (f["is_deg"] - f["target_is_deg"]).abs()
+    )
     keys = ["prompt", "target_is_deg"]
     groups = reached.groupby(keys)
     table = pd.DataFrame({"n": scores.groupby(keys).size()})
@@ -283,5 +299,8 @@ def summarize_steering(scores: pd.DataFrame) -> pd.DataFrame:
     table["logit_change_max"] = groups["logit_change"].max()
     table = table.reset_index()
     missed = table["n"] - table["n_reachable"]
-    notes = [f"{m} of {n} images cannot reach {t:g} degrees" for m, n, t in zip(missed, table["n"], table["target_is_deg"], strict=True)]
+    notes = [
+        f"{m} of {n} images cannot reach {t:g} degrees"
+        for m, n, t in zip(missed, table["n"], table["target_is_deg"], strict=True)
+    ]
     return table.assign(note=np.where(missed > 0, notes, ""))

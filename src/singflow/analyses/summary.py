@@ -12,22 +12,34 @@ from singflow.analyses.evidence import RESOLUTION
 from singflow.analyses.statistics import Sample, holm, rank_correlations, top1_shortfall
 from singflow.analyses.tables import EDGE, LEAK, MARKS, SEEN, WEAK, ZERO, is_control, mark, marked
 from singflow.config.registry import ModelEntry
-from singflow.config.sections import (
-    MOST_DRAWS,
-    Section,
-)
+from singflow.config.sections import MOST_DRAWS, Section
 
 
 class Summary(Section):
     """The tables."""
 
     resample: Literal["images", "classes"] = Field(
-        "images", description="what the images are a sample of: images of these labels, or labels, which are then drawn whole (10 or more)"
+        "images",
+        description="what the images are a sample of: images of these labels, or labels, which are then drawn whole (10 or more)",
     )
-    resamples: int = Field(2000, ge=100, le=MOST_DRAWS, description="bootstrap resamples behind every interval")
-    permutations: int = Field(10000, ge=100, le=MOST_DRAWS, description="permutations behind the p-value of a rank correlation")
-    confidence: float = Field(0.95, gt=0, lt=1, description="coverage of the intervals; its complement is the level of the tests")
-    min_r2: float = Field(0.2, ge=-1, le=1, description="held-out R2 below which a translator is called weak")
+    resamples: int = Field(
+        2000, ge=100, le=MOST_DRAWS, description="bootstrap resamples behind every interval"
+    )
+    permutations: int = Field(
+        10000,
+        ge=100,
+        le=MOST_DRAWS,
+        description="permutations behind the p-value of a rank correlation",
+    )
+    confidence: float = Field(
+        0.95,
+        gt=0,
+        lt=1,
+        description="coverage of the intervals; its complement is the level of the tests",
+    )
+    min_r2: float = Field(
+        0.2, ge=-1, le=1, description="held-out R2 below which a translator is called weak"
+    )
 
 
 MEANING, TRACE, NOTHING, UNTOLD = "meaning", "trace", "nothing found", "cannot tell"
@@ -86,7 +98,11 @@ def summarize_model(
     """
     weak = translator["validation_r2"] < min_r2
     known = scores["class_index"] >= 0
-    top1 = float((scores["predicted_index"] == scores["class_index"])[known].mean()) if known.any() else None
+    top1 = (
+        float((scores["predicted_index"] == scores["class_index"])[known].mean())
+        if known.any()
+        else None
+    )
     expected = entry.expected_top1
     row: dict[str, Any] = {
         "n_images": len(scores),
@@ -100,7 +116,9 @@ def summarize_model(
         "weights_id": entry.id,
         "top1": top1,
         "reported_top1": entry.reported_top1,
-        "top1_low": top1 is not None and expected is not None and top1_shortfall(top1, int(known.sum()), expected, top1_margin) > 0,
+        "top1_low": top1 is not None
+        and expected is not None
+        and top1_shortfall(top1, int(known.sum()), expected, top1_margin) > 0,
         "reference": translator["reference"],
         "folds": translator["folds"],
         "in_sample": translator["in_sample"],
@@ -142,17 +160,33 @@ def summarize_model(
     if scores["as_contrast_deg"].notna().all():
         columns["as_contrast"] = scores["as_contrast_deg"]
     sample = Sample.of(scores["label"], resample)
-    samples = dict(zip(columns, sample.means(np.column_stack(list(columns.values())), resamples, seed).T, strict=True))
+    samples = dict(
+        zip(
+            columns,
+            sample.means(np.column_stack(list(columns.values())), resamples, seed).T,
+            strict=True,
+        )
+    )
     for name, values in columns.items():
         row[f"{name}_mean"] = float(values.mean())
         low, high = map(float, sample.interval(values.mean(), samples[name], confidence))
         row[f"{name}_low"], row[f"{name}_high"] = max(low, 0.0) if name in ANGLES else low, high
-    row |= {} if "as_contrast" in columns else dict.fromkeys(["as_contrast_mean", "as_contrast_low", "as_contrast_high"])
-    for name, below in (("is_per_as", "as_abs"), ("is_per_control", "control_is"), ("is_per_matched", "matched_is")):
+    row |= (
+        {}
+        if "as_contrast" in columns
+        else dict.fromkeys(["as_contrast_mean", "as_contrast_low", "as_contrast_high"])
+    )
+    for name, below in (
+        ("is_per_as", "as_abs"),
+        ("is_per_control", "control_is"),
+        ("is_per_matched", "matched_is"),
+    ):
         row |= {name: None, f"{name}_low": None, f"{name}_high": None}
         if row[f"{below}_mean"] > 0:
             row[name] = row["is_mean"] / row[f"{below}_mean"]
-            low, high = map(float, sample.interval(row[name], samples["is"] / samples[below], confidence))
+            low, high = map(
+                float, sample.interval(row[name], samples["is"] / samples[below], confidence)
+            )
             row[f"{name}_low"], row[f"{name}_high"] = max(low, 0.0), high
     row["note"] = NO_NULL_SPACE if projector["null_dim"] == 0 else ""
     return row
@@ -221,9 +255,15 @@ def verdict(row: Mapping[str, Any], level: float) -> str:
 def said(row: Mapping[Any, Any]) -> str:
     """The verdict on a model in a sentence for a reader who has not seen the terms."""
     name = marked(row["model"], row["marks"])
-    size = "" if pd.isna(row["turn_deg"]) else f"{100 * row['unique_r2']:.1f} % of the meaning, a turn of {row['turn_deg']:.0f} degrees"
+    size = (
+        ""
+        if pd.isna(row["turn_deg"])
+        else f"{100 * row['unique_r2']:.1f} % of the meaning, a turn of {row['turn_deg']:.0f} degrees"
+    )
     blind = pd.notna(row["blind_unique_r2"]) and row["blind_unique_r2"] > row["margin"]
-    doubt = " The blind check exceeds the margin, so imperfect words may explain this." if blind else ""
+    doubt = (
+        " The blind check exceeds the margin, so imperfect words may explain this." if blind else ""
+    )
     return (
         name
         + {
@@ -262,7 +302,9 @@ def summarize_labels(scores: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def correlate_labels(labels: pd.DataFrame, reliability: Mapping[tuple[str, str], float], permutations: int, seed: int) -> pd.DataFrame:
+def correlate_labels(
+    labels: pd.DataFrame, reliability: Mapping[tuple[str, str], float], permutations: int, seed: int
+) -> pd.DataFrame:
     """Do two models leak on the same labels? Spearman correlation of the labels' mean |AS| for every pair of models.
 
     Parameters
@@ -290,15 +332,29 @@ def correlate_labels(labels: pd.DataFrame, reliability: Mapping[tuple[str, str],
     columns = ["space", "model_a", "model_b", "n_labels", "spearman", "ceiling", "p"]
     blocks = []
     for space, group in labels.groupby("space", sort=False):
-        wide = group.pivot(index="label", columns="model", values="as_abs_deg_mean")[list(group["model"].unique())]
+        wide = group.pivot(index="label", columns="model", values="as_abs_deg_mean")[
+            list(group["model"].unique())
+        ]
         known = [reliability[str(space), str(model)] for model in wide]
         rows = [
-            [space, wide.columns[i], wide.columns[j], len(wide), rho, np.sqrt(known[i] * known[j]), p]
+            [
+                space,
+                wide.columns[i],
+                wide.columns[j],
+                len(wide),
+                rho,
+                np.sqrt(known[i] * known[j]),
+                p,
+            ]
             for i, j, rho, p in rank_correlations(wide.to_numpy(), permutations, seed)
         ]
         block = pd.DataFrame(rows, columns=columns)
         blocks.append(block.assign(p_holm=holm(block["p"].to_numpy(dtype=np.float64))))
-    return pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame(columns=[*columns, "p_holm"])
+    return (
+        pd.concat(blocks, ignore_index=True)
+        if blocks
+        else pd.DataFrame(columns=[*columns, "p_holm"])
+    )
 
 
 def rank_differences(models: pd.DataFrame) -> str:
@@ -314,7 +370,11 @@ def rank_differences(models: pd.DataFrame) -> str:
     str
         A sentence; empty where there is no such head.
     """
-    heads = models[models["rank_stored"] != models["rank_float64"]].drop_duplicates("model").to_dict("records")
+    heads = (
+        models[models["rank_stored"] != models["rank_float64"]]
+        .drop_duplicates("model")
+        .to_dict("records")
+    )
     if not heads:
         return ""
     named = [
@@ -322,7 +382,10 @@ def rank_differences(models: pd.DataFrame) -> str:
         f"{(fewer := row['rank_float64'] - row['rank_stored'])} direction{'s' * (fewer > 1)} fewer"
         for row in heads
     ]
-    taken = {"exact": " Rule exact takes the first.", "exact64": " Rule exact64 takes the second."}.get(heads[0]["rank_rule"], "")
+    taken = {
+        "exact": " Rule exact takes the first.",
+        "exact64": " Rule exact64 takes the second.",
+    }.get(heads[0]["rank_rule"], "")
     return f"Rank at the precision of the stored weights and at float64: {'; '.join(named)}.{taken}"
 
 
@@ -344,7 +407,9 @@ def seen_by_translators(models: pd.DataFrame, manifest: pd.DataFrame) -> str:
     reference, n_train = models[["reference", "n_train"]].iloc[0]
     if pd.isna(reference):
         return f"{(manifest['split'] == 'validation').sum()} images held out"
-    return f"all out of sample: translators are fitted on {n_train} rows of the reference {reference}"
+    return (
+        f"all out of sample: translators are fitted on {n_train} rows of the reference {reference}"
+    )
 
 
 def paper_scores(models: pd.DataFrame) -> str:
@@ -373,12 +438,19 @@ def _number(value: Any, digits: int) -> str:
 def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return [
-        "  ".join([cells[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(cells[1:], widths[1:], strict=True))])
+        "  ".join(
+            [
+                cells[0].ljust(widths[0]),
+                *(cell.rjust(w) for cell, w in zip(cells[1:], widths[1:], strict=True)),
+            ]
+        )
         for cells in (header, *rows)
     ]
 
 
-def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confidence: float, min_r2: float) -> str:
+def render_text(
+    study: str, models: pd.DataFrame, manifest: pd.DataFrame, confidence: float, min_r2: float
+) -> str:
     """The table that ends a run, with what its columns mean and a warning where a translator is weak.
 
     Parameters
@@ -409,7 +481,18 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
         rows = controls_last(group).to_dict("records")
         lines.append(f"Space {space}: does the null space tell what the logits do not?")
         lines += _aligned(
-            ["model", "null dim", "n per dim", "R2 (words)", "IS", "floor", f"D [{percent}]", "turn", "detectable", "verdict"],
+            [
+                "model",
+                "null dim",
+                "n per dim",
+                "R2 (words)",
+                "IS",
+                "floor",
+                f"D [{percent}]",
+                "turn",
+                "detectable",
+                "verdict",
+            ],
             [
                 [
                     marked(row["model"], row["marks"]) + ("!" if row["top1_low"] else ""),
@@ -432,7 +515,9 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
             ],
         )
         lines += [paper_scores(group), ""]
-        lines += [line for row in rows for line in textwrap.wrap(said(row), 130, subsequent_indent="  ")]
+        lines += [
+            line for row in rows for line in textwrap.wrap(said(row), 130, subsequent_indent="  ")
+        ]
         lines.append("")
     lines += [
         "IS: how far meaning turns, in degrees, when the null component is removed, which no logit sees. floor: the same angle for a null",
@@ -443,17 +528,25 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
     zeros = models.loc[models["known_zero"], "model"].unique()
     if len(zeros):
         named = f"{MARKS[ZERO]} {', '.join(zeros)}"
-        lines.append(f"{named}: {ZERO}: the space is a function of its logits, so nothing can be hidden; it is ranked nowhere.")
+        lines.append(
+            f"{named}: {ZERO}: the space is a function of its logits, so nothing can be hidden; it is ranked nowhere."
+        )
     leaks = models.loc[models["known_leak"], "model"].unique()
     if len(leaks):
         named = f"{MARKS[LEAK]} {', '.join(leaks)}"
-        lines.append(f"{named}: {LEAK}: its head keeps some classes, and what tells the others apart is hidden; it is ranked nowhere.")
+        lines.append(
+            f"{named}: {LEAK}: its head keeps some classes, and what tells the others apart is hidden; it is ranked nowhere."
+        )
     if models["lambda_at_edge"].any():
         named = ", ".join(models.loc[models["lambda_at_edge"], "model"].unique())
-        lines.append(f"{MARKS[EDGE]} {named}: the best penalty is at the edge of translator.lambdas: extend the list.")
+        lines.append(
+            f"{MARKS[EDGE]} {named}: the best penalty is at the edge of translator.lambdas: extend the list."
+        )
     if models["in_sample"].any():
         named = ", ".join(models.loc[models["in_sample"], "model"].unique())
-        lines.append(f"{MARKS[SEEN]} {named}: {SEEN}: the translator has seen the images that it translates, as in the paper.")
+        lines.append(
+            f"{MARKS[SEEN]} {named}: {SEEN}: the translator has seen the images that it translates, as in the paper."
+        )
     if differences := rank_differences(models):
         lines.append(differences)
     if (models["null_dim"] == 0).any():
@@ -461,14 +554,20 @@ def render_text(study: str, models: pd.DataFrame, manifest: pd.DataFrame, confid
         lines.append(f"{names}: {NO_NULL_SPACE}.")
     if models["top1_low"].any():
         low = models[models["top1_low"]].drop_duplicates("model").to_dict("records")
-        named = ", ".join(f"{row['model']} ({100 * row['top1']:.1f} %, reported {row['reported_top1']:g} %)" for row in low)
+        named = ", ".join(
+            f"{row['model']} ({100 * row['top1']:.1f} %, reported {row['reported_top1']:g} %)"
+            for row in low
+        )
         lines += [
             "",
             f"! TOP-1 FAR BELOW WHAT IS REPORTED: {named}. Most often the evaluation transform or the order of the classes",
             "  is wrong; do not trust the scores of these models before that is explained.",
         ]
     if (models["weights"] == "random").any():
-        lines += ["", "RANDOM WEIGHTS: these models are untrained. The numbers show that the workflow runs, and nothing else."]
+        lines += [
+            "",
+            "RANDOM WEIGHTS: these models are untrained. The numbers show that the workflow runs, and nothing else.",
+        ]
     if (models["translator"] == "weak").any():
         lines += [
             "",

@@ -10,8 +10,20 @@ from singflow.artifacts.tables import BASIS
 if TYPE_CHECKING:
     import pandas as pd
 
-WEAK, ZERO, LEAK, EDGE, SEEN = "weak translator", "known zero", "known leak", "penalty at the edge", "in sample"
-MARKS = {WEAK: "*", ZERO: "~", LEAK: "+", EDGE: "^", SEEN: "#"}  # what a model carries in words, and beside its name in running text
+WEAK, ZERO, LEAK, EDGE, SEEN = (
+    "weak translator",
+    "known zero",
+    "known leak",
+    "penalty at the edge",
+    "in sample",
+)
+MARKS = {
+    WEAK: "*",
+    ZERO: "~",
+    LEAK: "+",
+    EDGE: "^",
+    SEEN: "#",
+}  # what a model carries in words, and beside its name in running text
 
 
 def is_control(models: pd.DataFrame) -> pd.Series:
@@ -114,7 +126,10 @@ def as_in_paper(models: pd.DataFrame, class_index: pd.Series, paper: dict[str, A
     Series of bool
         For every row of the models.
     """
-    same = models["model"].map({name: each["weights"] for name, each in paper["models"].items()}) == models["weights_id"]
+    same = (
+        models["model"].map({name: each["weights"] for name, each in paper["models"].items()})
+        == models["weights_id"]
+    )
     everything = set(class_index) == set(range(paper["classes"]))
     return same & (models["weights"] == "hub") & (models["space"] == paper["space"]) & everything
 
@@ -136,8 +151,17 @@ def qualify(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
         it is called weak (translator), and the model's marks.
     """
     if "space" in table:
-        return table.merge(models[["space", "model", *BASIS]], on=["space", "model"], how="left", validate="many_to_one")
-    basis = models[["model", *BASIS]].drop(columns=["validation_r2", "translator", "marks"]).drop_duplicates("model")
+        return table.merge(
+            models[["space", "model", *BASIS]],
+            on=["space", "model"],
+            how="left",
+            validate="many_to_one",
+        )
+    basis = (
+        models[["model", *BASIS]]
+        .drop(columns=["validation_r2", "translator", "marks"])
+        .drop_duplicates("model")
+    )
     return table.merge(basis, on="model", how="left", validate="many_to_one")
 
 
@@ -159,7 +183,10 @@ def qualify_pairs(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     basis = models.set_index(["space", "model"])[BASIS]
-    a, b = (basis.loc[pd.MultiIndex.from_frame(table[["space", name]])].reset_index(drop=True) for name in ("model_a", "model_b"))
+    a, b = (
+        basis.loc[pd.MultiIndex.from_frame(table[["space", name]])].reset_index(drop=True)
+        for name in ("model_a", "model_b")
+    )
     weaker = a.where(a["validation_r2"] <= b["validation_r2"], b)
     weaker["marks"] = [together(*both) for both in zip(a["marks"], b["marks"], strict=True)]
     return pd.concat([table.reset_index(drop=True), weaker.drop(columns="null_dim")], axis=1)

@@ -24,8 +24,14 @@ def nearest_texts(embeddings: np.ndarray, texts: np.ndarray) -> np.ndarray:
         Rows of the texts.
     """
     size = max(1, PRODUCTS // len(texts))
-    blocks = [embeddings[start : start + size] @ texts.T for start in range(0, len(embeddings), size)]
-    return np.concatenate([block.argmax(axis=1) for block in blocks]) if blocks else np.zeros(0, dtype=np.intp)
+    blocks = [
+        embeddings[start : start + size] @ texts.T for start in range(0, len(embeddings), size)
+    ]
+    return (
+        np.concatenate([block.argmax(axis=1) for block in blocks])
+        if blocks
+        else np.zeros(0, dtype=np.intp)
+    )
 
 
 def summarize_zero_shot(found: pd.DataFrame) -> dict[str, Any]:
@@ -42,9 +48,15 @@ def summarize_zero_shot(found: pd.DataFrame) -> dict[str, Any]:
         zero_shot: of translated features; zero_shot_equivalent: without their null component; zero_shot_space: of the embeddings of the
         images themselves; zero_shot_chance: of guessing any label. Shares of the images; all None with a single label.
     """
-    columns = {"zero_shot": "translated", "zero_shot_equivalent": "equivalent", "zero_shot_space": "embedding"}
+    columns = {
+        "zero_shot": "translated",
+        "zero_shot_equivalent": "equivalent",
+        "zero_shot_space": "embedding",
+    }
     labels = found["label"].nunique()
     if labels < 2:
         return dict.fromkeys([*columns, "zero_shot_chance"])
-    shares = {name: float((found[column] == found["label"]).mean()) for name, column in columns.items()}
+    shares = {
+        name: float((found[column] == found["label"]).mean()) for name, column in columns.items()
+    }
     return shares | {"zero_shot_chance": 1 / labels}

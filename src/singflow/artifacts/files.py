@@ -56,14 +56,20 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "the disk or your quota is full: free some space" if full else f"{error.strerror}: see to its folder"
+        reason = (
+            "the disk or your quota is full: free some space"
+            if full
+            else f"{error.strerror}: see to its folder"
+        )
         raise InputError(f"{path}: cannot be written, {reason}, then run the same again") from None
 
 
 def _locked_file(path: Path) -> tuple[int, Path]:
     """A new file beside `path`, open and locked where the file system has locks."""
     while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
+        )
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
         if Path(name).exists():  # not removed by another process between the two
@@ -143,7 +149,9 @@ class Facts(dict[str, Any]):
             raise InputError(f"{self.path}: {key} is {self[key]!r}, not JSON: {MEND}") from None
 
     def _checked(self, key: str, fact: Any, kind: Any) -> Any:
-        if not isinstance(fact, kind) or (isinstance(fact, list) and not all(isinstance(each, str) for each in fact)):
+        if not isinstance(fact, kind) or (
+            isinstance(fact, list) and not all(isinstance(each, str) for each in fact)
+        ):
             raise InputError(f"{self.path}: {key} is {fact!r}: {MEND}")
         return fact
 
@@ -177,7 +185,13 @@ def write_json(path: Path, content: Any) -> None:
     ValueError
         When it holds NaN or infinity, because JSON has none.
     """
-    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode())
+    write_bytes(
+        path,
+        (
+            json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+            + "\n"
+        ).encode(),
+    )
 
 
 def read_json(path: Path) -> Facts:
@@ -279,6 +293,8 @@ def code_digest(*rooms: str) -> str:
         SHA-256 as hexadecimal digits.
     """
     digest = hashlib.sha256()
-    for path in (path for room in rooms for path in sorted((Path(__file__).parents[1] / room).glob("*.py"))):
+    for path in (
+        path for room in rooms for path in sorted((Path(__file__).parents[1] / room).glob("*.py"))
+    ):
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
-SPARSE, SPAN_BYTES = 8, 2**26  # up to one row wanted in so many, what lies between them is read with them
+SPARSE, SPAN_BYTES = (
+    8,
+    2**26,
+)  # up to one row wanted in so many, what lies between them is read with them
 
 
 class Scratch:
@@ -32,13 +35,22 @@ class Scratch:
     def __getitem__(self, rows: Any) -> np.ndarray:
         if isinstance(rows, tuple):
             return self[rows[0]][..., rows[1]].copy()
-        wanted = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
+        wanted = (
+            np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
+        )
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self):
             raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {len(self)}")
         flat = wanted.reshape(-1)
         span = np.arange(flat[0], flat[-1] + 1) if flat.size else flat
-        near = flat.size < span.size <= SPARSE * flat.size and 4 * span.size * self.shape[1] <= SPAN_BYTES
-        taken = self._read(span)[flat - flat[0]] if near and (np.diff(flat) > 0).all() else self._read(flat)
+        near = (
+            flat.size < span.size <= SPARSE * flat.size
+            and 4 * span.size * self.shape[1] <= SPAN_BYTES
+        )
+        taken = (
+            self._read(span)[flat - flat[0]]
+            if near and (np.diff(flat) > 0).all()
+            else self._read(flat)
+        )
         return taken.reshape(*wanted.shape, self.shape[1])
 
     def _read(self, wanted: np.ndarray) -> np.ndarray:
@@ -46,12 +58,20 @@ class Scratch:
         taken = np.empty((len(wanted), self.shape[1]), np.float32)
         if not taken.size:
             return taken
-        number, width, into = self._file.fileno(), 4 * self.shape[1], taken.reshape(-1).view(np.uint8).data
+        number, width, into = (
+            self._file.fileno(),
+            4 * self.shape[1],
+            taken.reshape(-1).view(np.uint8).data,
+        )
         starts = [0, *(np.flatnonzero(np.diff(wanted) != 1) + 1).tolist()]
-        for start, end, first in zip(starts, [*starts[1:], len(wanted)], wanted[starts].tolist(), strict=True):
+        for start, end, first in zip(
+            starts, [*starts[1:], len(wanted)], wanted[starts].tolist(), strict=True
+        ):
             done, size = 0, (end - start) * width
             while done < size:  # the system gives at most 2 GB at once
-                done += os.preadv(number, [into[start * width + done : end * width]], first * width + done)
+                done += os.preadv(
+                    number, [into[start * width + done : end * width]], first * width + done
+                )
         return taken
 
     def __setitem__(self, rows: Any, values: np.ndarray) -> None:

@@ -65,7 +65,9 @@ def read_manifest(path: Path) -> pd.DataFrame:
     if "archive" in manifest:
         check_columns(path, manifest, "archived")
     for column in {"path", "archive"} & set(manifest):
-        for place in manifest[column][manifest[column].str.contains(r"^/|(?:^|/)\.\.(?:/|$)", na=True)]:
+        for place in manifest[column][
+            manifest[column].str.contains(r"^/|(?:^|/)\.\.(?:/|$)", na=True)
+        ]:
             raise InputError(f"{path}: {place!r} leads out of the data root: {MEND}")
     if "archive" in manifest and (manifest[["offset", "bytes"]] < 0).to_numpy().any():
         raise InputError(f"{path}: has a place in an archive below 0: {MEND}")
@@ -119,11 +121,19 @@ def shard_rows(n_images: int, shard: int, shards: int) -> range:
         When there are more shards than images.
     """
     if shards > n_images:
-        raise InputError(f"extraction.shards is {shards}, but there are only {n_images} images: lower it")
+        raise InputError(
+            f"extraction.shards is {shards}, but there are only {n_images} images: lower it"
+        )
     return range(n_images * shard // shards, n_images * (shard + 1) // shards)
 
 
-def iterate_shards(folder: Path, tensor: str, shards: int, manifest: pd.DataFrame, weights_sha256: str | None = None) -> Iterator[Tensors]:
+def iterate_shards(
+    folder: Path,
+    tensor: str,
+    shards: int,
+    manifest: pd.DataFrame,
+    weights_sha256: str | None = None,
+) -> Iterator[Tensors]:
     """One shard after the other; at the end every image must have been seen.
 
     Parameters
@@ -155,14 +165,20 @@ def iterate_shards(folder: Path, tensor: str, shards: int, manifest: pd.DataFram
         path = shard_path(folder, shard)
         tensors, metadata = read_tensors(path, [tensor, "image_id", "view"])
         if weights_sha256 is not None and metadata.get("weights_sha256") != weights_sha256:
-            raise InputError(f"{path}: was made with other weights than the head: remove the folder and run the workflow again")
+            raise InputError(
+                f"{path}: was made with other weights than the head: remove the folder and run the workflow again"
+            )
         identifiers = tensors["image_id"]
         if len({len(each) for each in tensors.values()}) > 1:
             raise InputError(f"{path}: its tensors differ in length: {MEND}")
         if len(identifiers) and not 0 <= identifiers.min() <= identifiers.max() < len(manifest):
             raise InputError(f"{path}: holds images that the manifest does not: {MEND}")
         np.add.at(seen, identifiers[tensors["view"] == 0], 1)
-        yield tensors | {tensor: tensors[tensor].astype(np.promote_types(tensors[tensor].dtype, np.float32), copy=False)}
+        yield tensors | {
+            tensor: tensors[tensor].astype(
+                np.promote_types(tensors[tensor].dtype, np.float32), copy=False
+            )
+        }
     if not (seen == 1).all():
         wrong = int(np.flatnonzero(seen != 1)[0])
         raise InputError(
@@ -189,7 +205,13 @@ def in_blocks(rows: np.ndarray, size: int = 4096) -> list[np.ndarray]:
 
 
 def iterate_whole(
-    folder: Path, tensor: str, shards: int, manifest: pd.DataFrame, *, size: int | None = None, images: np.ndarray | None = None
+    folder: Path,
+    tensor: str,
+    shards: int,
+    manifest: pd.DataFrame,
+    *,
+    size: int | None = None,
+    images: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """View 0 of the images, a shard at a time.
 
@@ -245,7 +267,9 @@ def rows_of(images: np.ndarray, views: int) -> np.ndarray:
     return (images[:, None] * views + np.arange(views)).ravel()
 
 
-def together(blocks: Iterable[tuple[np.ndarray, ...]], rows: int) -> Iterator[tuple[np.ndarray, ...]]:
+def together(
+    blocks: Iterable[tuple[np.ndarray, ...]], rows: int
+) -> Iterator[tuple[np.ndarray, ...]]:
     """Small blocks of rows as large ones.
 
     Parameters
@@ -300,11 +324,15 @@ def label_rows(manifest: pd.DataFrame, labels: Sequence[str], origin: Path) -> n
 
     rows = pd.Index(labels).get_indexer(pd.Index(manifest["label"]))
     if rows.min(initial=0) < 0 or len(set(rows)) < len(labels):
-        raise InputError(f"{origin}: its labels are not those of the manifest: remove it and run the workflow again")
+        raise InputError(
+            f"{origin}: its labels are not those of the manifest: remove it and run the workflow again"
+        )
     return rows
 
 
-def read_whole(folder: Path, tensor: str, shards: int, n_images: int, image_id: Sequence[int]) -> np.ndarray:
+def read_whole(
+    folder: Path, tensor: str, shards: int, n_images: int, image_id: Sequence[int]
+) -> np.ndarray:
     """View 0 of the given images; only their rows are read.
 
     Parameters
@@ -342,16 +370,22 @@ def read_whole(folder: Path, tensor: str, shards: int, n_images: int, image_id: 
         try:
             with safe_open(path, framework="numpy") as file:
                 rows = file.get_slice(tensor)
-                for row in np.flatnonzero((places["view"] == 0) & np.isin(places["image_id"], list(wanted))):
+                for row in np.flatnonzero(
+                    (places["view"] == 0) & np.isin(places["image_id"], list(wanted))
+                ):
                     found[int(places["image_id"][row])] = rows[int(row) : int(row) + 1][0]
         except (SafetensorError, ValueError, IndexError) as error:
             raise InputError(f"{path}: holds no {tensor} of its images ({error}): {MEND}") from None
     if missing := set(image_id) - set(found):
-        raise InputError(f"{folder}: image {min(missing)} is missing: remove the folder and run the workflow again")
+        raise InputError(
+            f"{folder}: image {min(missing)} is missing: remove the folder and run the workflow again"
+        )
     return np.stack([found[each] for each in image_id])
 
 
-def iterate_pairs(features: Path, embeddings: Path, shards: int, manifest: pd.DataFrame) -> Iterator[tuple[Tensors, np.ndarray]]:
+def iterate_pairs(
+    features: Path, embeddings: Path, shards: int, manifest: pd.DataFrame
+) -> Iterator[tuple[Tensors, np.ndarray]]:
     """Feature shards with the embeddings of the same rows.
 
     Parameters
@@ -382,7 +416,12 @@ def iterate_pairs(features: Path, embeddings: Path, shards: int, manifest: pd.Da
             strict=True,
         )
     ):
-        if not (np.array_equal(left["image_id"], right["image_id"]) and np.array_equal(left["view"], right["view"])):
+        if not (
+            np.array_equal(left["image_id"], right["image_id"])
+            and np.array_equal(left["view"], right["view"])
+        ):
             places = f"{shard_path(features, shard)} and {shard_path(embeddings, shard)}"
-            raise InputError(f"{places} hold different rows: remove both and run the workflow again")
+            raise InputError(
+                f"{places} hold different rows: remove both and run the workflow again"
+            )
         yield left, right["embeddings"]

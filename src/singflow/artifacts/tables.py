@@ -18,7 +18,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BASIS = ["rank_rule", "null_dim", "validation_r2", "translator", "seed", "marks"]
-TEXTS = ["space", "model", "model_a", "model_b", "label", "concept", "path", "prompt", "text", "note", "reason", "translator", "marks"]
+TEXTS = [
+    "space",
+    "model",
+    "model_a",
+    "model_b",
+    "label",
+    "concept",
+    "path",
+    "prompt",
+    "text",
+    "note",
+    "reason",
+    "translator",
+    "marks",
+]
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -63,7 +77,9 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str))
+        table = pd.read_csv(
+            path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str)
+        )
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable as CSV ({error}): {MEND}") from None
     if missing := [column for column in columns if column not in table]:
@@ -121,7 +137,9 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
         frame.to_parquet(temporary, index=False)
 
 
-def read_parquet(path: Path, kind: str | None = None, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def read_parquet(
+    path: Path, kind: str | None = None, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Read a table of rows.
 
     Parameters
@@ -147,14 +165,20 @@ def read_parquet(path: Path, kind: str | None = None, columns: Sequence[str] | N
     from pyarrow import parquet  # type: ignore[import-untyped]
 
     with parquet_errors(path):
-        wanted = None if columns is None else [name for name in parquet.read_schema(path).names if name in columns]
+        wanted = (
+            None
+            if columns is None
+            else [name for name in parquet.read_schema(path).names if name in columns]
+        )
         frame = pd.read_parquet(path, columns=wanted)
     if kind:
         check_columns(path, frame, kind, columns)
     return frame
 
 
-def check_columns(path: Path, frame: pd.DataFrame, kind: str, columns: Sequence[str] | None = None) -> None:
+def check_columns(
+    path: Path, frame: pd.DataFrame, kind: str, columns: Sequence[str] | None = None
+) -> None:
     """Check that a table has the columns of its kind.
 
     Parameters
@@ -195,17 +219,25 @@ def write_row_groups(path: Path, frames: Iterable[pd.DataFrame]) -> None:
 
     def plain(frame: pd.DataFrame) -> Any:
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
-        kinds = [(field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type) for field in table.schema]
+        kinds = [
+            (field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type)
+            for field in table.schema
+        ]
         return table.cast(pa.schema(kinds))
 
     tables = map(plain, frames)
     first = next(tables)
-    with atomic(path) as temporary, parquet.ParquetWriter(temporary, first.schema, store_schema=False) as writer:
+    with (
+        atomic(path) as temporary,
+        parquet.ParquetWriter(temporary, first.schema, store_schema=False) as writer,
+    ):
         for table in itertools.chain([first], tables):
             writer.write_table(table, row_group_size=len(table))
 
 
-def iterate_row_groups(path: Path, categories: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+def iterate_row_groups(
+    path: Path, categories: Sequence[str], columns: Sequence[str] | None = None
+) -> Iterator[pd.DataFrame]:
     """One row group after the other of a table that need not fit into memory.
 
     Parameters

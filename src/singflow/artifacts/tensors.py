@@ -34,11 +34,16 @@ def provenance(packages: Sequence[str], **facts: Any) -> dict[str, str]:
     dict of str
         Header for write_tensors; `software` holds the versions as JSON.
     """
-    versions = {name: importlib.metadata.version(name) for name in sorted({"singflow", "numpy", *packages})}
+    versions = {
+        name: importlib.metadata.version(name) for name in sorted({"singflow", "numpy", *packages})
+    }
     return {
         "schema_version": SCHEMA_VERSION,
         "software": json.dumps(versions, sort_keys=True),
-        **{name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()},
+        **{
+            name: fact if isinstance(fact, str) else json.dumps(fact)
+            for name, fact in facts.items()
+        },
     }
 
 
@@ -56,9 +61,13 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> Non
     """
     from safetensors.numpy import save
 
-    payload = save({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}, metadata)
+    payload = save(
+        {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}, metadata
+    )
     (length,) = struct.unpack("<Q", payload[:8])
-    header = json.dumps(json.loads(payload[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header = json.dumps(
+        json.loads(payload[8 : 8 + length]), sort_keys=True, separators=(",", ":")
+    ).encode()
     header += b" " * (-len(header) % 8)
     with atomic(path) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(header)))
@@ -105,10 +114,14 @@ def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
     for name, tensor in tensors.items():
         kind, dimensions = TENSORS.get(name, (tensor.dtype.kind, tensor.ndim))
         if (tensor.dtype.kind, tensor.ndim) != (kind, dimensions):
-            raise InputError(f"{path}: {name} is {tensor.dtype} {tensor.shape}, not {KINDS[kind]} of {dimensions} dimensions: {MEND}")
+            raise InputError(
+                f"{path}: {name} is {tensor.dtype} {tensor.shape}, not {KINDS[kind]} of {dimensions} dimensions: {MEND}"
+            )
         if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
             row = int(np.argwhere(~np.isfinite(tensor))[0][0])
-            raise InputError(f"{path}: {name} holds NaN or infinite values, first in row {row}: {MEND}")
+            raise InputError(
+                f"{path}: {name} holds NaN or infinite values, first in row {row}: {MEND}"
+            )
     return tensors, metadata
 
 

@@ -8,8 +8,16 @@ from singflow.cli import log
 
 
 def accept(
-    steps: Annotated[list[str], typer.Argument(help="Steps whose finished artifacts stay valid, as dvc.yaml names them.")],
-    reason: Annotated[str, typer.Option(help="Why the change of code does not change them; the page of the study shows it.")],
+    steps: Annotated[
+        list[str],
+        typer.Argument(help="Steps whose finished artifacts stay valid, as dvc.yaml names them."),
+    ],
+    reason: Annotated[
+        str,
+        typer.Option(
+            help="Why the change of code does not change them; the page of the study shows it."
+        ),
+    ],
 ) -> None:
     """Declare finished artifacts valid under changed code, for both engines and for whoever fetches them.
 
@@ -22,4 +30,8 @@ def accept(
     with repository() as repo:
         declared = declare(repo, steps, reason, ACCEPTED)
     for step in steps:
-        log.info("%s: %s", step, "accepted" if step in declared else "made by the code that is here: nothing to accept")
+        log.info(
+            "%s: %s",
+            step,
+            "accepted" if step in declared else "made by the code that is here: nothing to accept",
+        )

@@ -15,25 +15,57 @@ from singflow.errors import InputError
 
 def analyze(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    model: Annotated[str, typer.Option(help="Model of the registry, or of the study; <source>/<id> needs no entry.")],
-    space: Annotated[str, typer.Option(help="Space of the registry, or of the study.")] = "conse_minilm",
-    text: Annotated[list[str] | None, typer.Option(help="Text that the images are compared with, word for word; may be repeated.")] = None,
+    model: Annotated[
+        str,
+        typer.Option(help="Model of the registry, or of the study; <source>/<id> needs no entry."),
+    ],
+    space: Annotated[
+        str, typer.Option(help="Space of the registry, or of the study.")
+    ] = "conse_minilm",
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Text that the images are compared with, word for word; may be repeated."
+        ),
+    ] = None,
     reference: Annotated[
-        str, typer.Option(help="Results folder on whose images the translator is fitted; packaged: 507 ImageNet images.")
+        str,
+        typer.Option(
+            help="Results folder on whose images the translator is fitted; packaged: 507 ImageNet images."
+        ),
     ] = "packaged",
-    results: Annotated[Path | None, typer.Option(help="Results folder of a finished study, whose translator is taken.")] = None,
-    translator: Annotated[Path | None, typer.Option(help="File of an imported or fitted linear translator, which is taken.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder that receives a picture and a JSON file of each image.")] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Results folder of a finished study, whose translator is taken."),
+    ] = None,
+    translator: Annotated[
+        Path | None,
+        typer.Option(help="File of an imported or fitted linear translator, which is taken."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder that receives a picture and a JSON file of each image."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of words.")] = False,
-    extremes: Annotated[int, typer.Option(min=1, max=1000, help="Classes and concepts listed as gained, and as lost.")] = 8,
+    extremes: Annotated[
+        int,
+        typer.Option(min=1, max=1000, help="Classes and concepts listed as gained, and as lost."),
+    ] = 8,
     models: Models = Path("config/models.yaml"),
     spaces: Spaces = Path("config/spaces.yaml"),
     classes: Annotated[
         Path | None,
-        typer.Option(help="Class list of a head that names none; by default the study's data.classes, or config/vocab/imagenet_1k.csv."),
+        typer.Option(
+            help="Class list of a head that names none; by default the study's data.classes, or config/vocab/imagenet_1k.csv."
+        ),
     ] = None,
-    max_pixels: Annotated[int, typer.Option(min=1, max=10**9, help="Pixels; larger images are refused unread.")] = 10**8,
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of the towers, and of what is fitted first.")] = 2,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, max=10**9, help="Pixels; larger images are refused unread.")
+    ] = 10**8,
+    threads: Annotated[
+        int,
+        typer.Option(min=1, max=1024, help="Threads of the towers, and of what is fitted first."),
+    ] = 2,
     device: Device = "auto",
 ) -> None:
     """Say what a model's head ignores in single photos.
@@ -55,11 +87,24 @@ def analyze(
             output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {output}: {error.strerror}: name another folder") from None
-    limit_threads(1)  # a photo's matrices are small: threads would wait for each other longer than they work
+    limit_threads(
+        1
+    )  # a photo's matrices are small: threads would wait for each other longer than they work
     torch.set_num_threads(threads)
     started = time.perf_counter()
-    parts: dict[str, Any] = {"models": models, "spaces": spaces, "classes": classes, "device": device, "threads": threads}
-    parts |= {"reference": reference, "results": results, "translator": translator, "texts": text or []}
+    parts: dict[str, Any] = {
+        "models": models,
+        "spaces": spaces,
+        "classes": classes,
+        "device": device,
+        "threads": threads,
+    }
+    parts |= {
+        "reference": reference,
+        "results": results,
+        "translator": translator,
+        "texts": text or [],
+    }
     analyzer = Analyzer.load(model, space, **parts)
     log.info("model and translator loaded in %.1f s", time.perf_counter() - started)
 
@@ -78,7 +123,13 @@ def analyze(
         json.dump(records, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
         print()
     each = (time.perf_counter() - started) / len(images)
-    log.info("%d image%s, %.2f s each%s", len(images), "s"[: len(images) > 1], each, f", into {output}" if output else "")
+    log.info(
+        "%d image%s, %.2f s each%s",
+        len(images),
+        "s"[: len(images) > 1],
+        each,
+        f", into {output}" if output else "",
+    )
 
 
 def stems(images: list[Path]) -> list[str]:

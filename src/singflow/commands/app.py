@@ -12,22 +12,46 @@ from singflow.extras import check_installed
 
 def app(
     model: Annotated[
-        list[str] | None, typer.Option(help="Model that is offered; may be repeated. By default all of the reference or the study.")
+        list[str] | None,
+        typer.Option(
+            help="Model that is offered; may be repeated. By default all of the reference or the study."
+        ),
     ] = None,
-    space: Annotated[list[str] | None, typer.Option(help="Space that is offered; may be repeated. By default all of them.")] = None,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(help="Space that is offered; may be repeated. By default all of them."),
+    ] = None,
     reference: Annotated[
-        str, typer.Option(help="Results folder on whose images translators are fitted; packaged: 507 ImageNet images.")
+        str,
+        typer.Option(
+            help="Results folder on whose images translators are fitted; packaged: 507 ImageNet images."
+        ),
     ] = "packaged",
     results: Annotated[
-        Path | None, typer.Option(help="Results folder of a finished study, whose translators are taken and photos shown.")
+        Path | None,
+        typer.Option(
+            help="Results folder of a finished study, whose translators are taken and photos shown."
+        ),
     ] = None,
     models: Models = Path("config/models.yaml"),
     spaces: Spaces = Path("config/spaces.yaml"),
-    host: Annotated[str, typer.Option(help="Address to listen on. Others than 127.0.0.1 let in whoever reaches it.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")] = 7860,
-    max_mb: Annotated[int, typer.Option(min=1, max=1000, help="Megabytes of a photo; larger files are refused.")] = 50,
-    max_pixels: Annotated[int, typer.Option(min=1, max=10**9, help="Pixels; larger images are refused unread.")] = 10**8,
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of the towers, and of what is fitted first.")] = 2,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen on. Others than 127.0.0.1 let in whoever reaches it."),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")
+    ] = 7860,
+    max_mb: Annotated[
+        int, typer.Option(min=1, max=1000, help="Megabytes of a photo; larger files are refused.")
+    ] = 50,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, max=10**9, help="Pixels; larger images are refused unread.")
+    ] = 10**8,
+    threads: Annotated[
+        int,
+        typer.Option(min=1, max=1024, help="Threads of the towers, and of what is fitted first."),
+    ] = 2,
     device: Device = "auto",
 ) -> None:
     """Open a local page: drop a photo, and see what a model's head ignores in it.
@@ -41,5 +65,14 @@ def app(
 
     limit_threads(1)  # as in analyze
     torch.set_num_threads(threads)
-    desk = Desk.open(reference, results, model or [], space or [], models=models, spaces=spaces, device=device, threads=threads)
+    desk = Desk.open(
+        reference,
+        results,
+        model or [],
+        space or [],
+        models=models,
+        spaces=spaces,
+        device=device,
+        threads=threads,
+    )
     serve(desk, host, port, max_mb=max_mb, max_pixels=max_pixels)

@@ -13,14 +13,23 @@ from singflow.errors import InputError
 
 def crate(
     params: Params = PARAMS,
-    output: Annotated[Path | None, typer.Option(help="The archive; by default <study>.crate.zip.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The archive; by default <study>.crate.zip.")
+    ] = None,
     license: Annotated[
-        str | None, typer.Option(help="SPDX name of the licence that the results get, as CC-BY-4.0; by default the workflow's.")
+        str | None,
+        typer.Option(
+            help="SPDX name of the licence that the results get, as CC-BY-4.0; by default the workflow's."
+        ),
     ] = None,
     date: Annotated[
-        datetime.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="datePublished of the archive; by default today.")
+        datetime.datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="datePublished of the archive; by default today."),
     ] = None,
-    with_tensors: Annotated[bool, typer.Option(help="Features, embeddings, projectors and translators too, which are large.")] = False,
+    with_tensors: Annotated[
+        bool,
+        typer.Option(help="Features, embeddings, projectors and translators too, which are large."),
+    ] = False,
 ) -> None:
     """Pack a finished study and the workflow that made it into one archive, a Workflow Run RO-Crate."""
     from singflow.config.study import check, read_layers
@@ -35,9 +44,19 @@ def crate(
     study, files, cut, found = collect(params, with_tensors=with_tensors)
     absent = [path for path in found if path.as_posix() not in files]
     size = sum(path.stat().st_size for path in absent) / 2**20
-    left_out = f"{len(absent)} results, {size:.1f} MiB of tensors and pictures, were left out. " if absent else ""
+    left_out = (
+        f"{len(absent)} results, {size:.1f} MiB of tensors and pictures, were left out. "
+        if absent
+        else ""
+    )
     published = date.date() if date else datetime.date.today()
     write_crate(describe(study, files, found, license, published, left_out), files, output)
     if cut:
-        log.warning("%s: %s lie outside this checkout: the archive holds the last part of these paths alone", params, ", ".join(cut))
-    print(f"{output}: {output.stat().st_size / 2**20:.1f} MiB, {len(files)} files. {left_out}The image files are not in it.")
+        log.warning(
+            "%s: %s lie outside this checkout: the archive holds the last part of these paths alone",
+            params,
+            ", ".join(cut),
+        )
+    print(
+        f"{output}: {output.stat().st_size / 2**20:.1f} MiB, {len(files)} files. {left_out}The image files are not in it."
+    )

@@ -12,9 +12,14 @@ def doctor(
     params: Params = PARAMS,
     models: Models = Path("config/models.yaml"),
     spaces: Spaces = Path("config/spaces.yaml"),
-    profile: Annotated[Path, typer.Option(help="Profile of the cluster.")] = Path("slurm/config.yaml"),
+    profile: Annotated[Path, typer.Option(help="Profile of the cluster.")] = Path(
+        "slurm/config.yaml"
+    ),
     write_partitions: Annotated[
-        Path | None, typer.Option(help="Only write a first partition file of this cluster for the profile's slurm-partition-config.")
+        Path | None,
+        typer.Option(
+            help="Only write a first partition file of this cluster for the profile's slurm-partition-config."
+        ),
     ] = None,
 ) -> None:
     """Say what of a run will work here and how to fix what will not; exit status 1 when a check fails."""
@@ -23,7 +28,9 @@ def doctor(
 
     if write_partitions:
         write_partition_file(write_partitions)
-        print(f"{write_partitions} is written: read it, then name it as slurm-partition-config in {profile}")
+        print(
+            f"{write_partitions} is written: read it, then name it as slurm-partition-config in {profile}"
+        )
         return
     findings = []
     for finding in examine(params, models, spaces, profile):

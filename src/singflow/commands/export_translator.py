@@ -7,11 +7,17 @@ import typer
 
 
 def export_translator(
-    output: Annotated[Path, typer.Argument(help="Folder to write: translator.safetensors and its card, README.md.")],
+    output: Annotated[
+        Path,
+        typer.Argument(help="Folder to write: translator.safetensors and its card, README.md."),
+    ],
     model: Annotated[str, typer.Option(help="Model that it translates.")],
     space: Annotated[str, typer.Option(help="Space that it translates into.")] = "conse_minilm",
     results: Annotated[
-        Path | None, typer.Option(help="Results folder of a finished study; without, the packaged reference's is written.")
+        Path | None,
+        typer.Option(
+            help="Results folder of a finished study; without, the packaged reference's is written."
+        ),
     ] = None,
 ) -> None:
     """Write a translator of a finished study, or of the packaged reference, as a folder that a model hub takes."""
@@ -20,4 +26,6 @@ def export_translator(
 
     limit_threads(1)
     exported = of_study(results, space, model) if results else fit_packaged(space, model)
-    print(f"{export(exported, output)}: R2 {exported.r2:.3f}; with its card in {output / 'README.md'}")
+    print(
+        f"{export(exported, output)}: R2 {exported.r2:.3f}; with its card in {output / 'README.md'}"
+    )

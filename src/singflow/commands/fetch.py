@@ -14,7 +14,10 @@ from singflow.sharing.remotes import Tier
 def fetch(
     remote: Remote = None,
     tier: Annotated[
-        Tier, typer.Option(help="metrics: tables, figures, page; translators: all but features and embeddings too; features: all.")
+        Tier,
+        typer.Option(
+            help="metrics: tables, figures, page; translators: all but features and embeddings too; features: all."
+        ),
     ] = "features",
 ) -> None:
     """Fetch a published study, whole or the small parts of it, so that neither engine has anything left to do."""
@@ -22,8 +25,24 @@ def fetch(
     from singflow.config.study import check
     from singflow.engines.code import write_digests
     from singflow.engines.stages import FIRST
-    from singflow.sharing.fetching import check_nothing_lost, check_same_study, check_there, download, inputs, place, wanted
-    from singflow.sharing.remotes import artifacts, check_idle, nothing_to_do, repository, sizes, snakemake, working_remote
+    from singflow.sharing.fetching import (
+        check_nothing_lost,
+        check_same_study,
+        check_there,
+        download,
+        inputs,
+        place,
+        wanted,
+    )
+    from singflow.sharing.remotes import (
+        artifacts,
+        check_idle,
+        nothing_to_do,
+        repository,
+        sizes,
+        snakemake,
+        working_remote,
+    )
 
     study = check(read_yaml(PARAMS), str(PARAMS))
     results = Path("results", study.study)
@@ -33,7 +52,9 @@ def fetch(
         kept = wanted(everything, tier)
         remote = working_remote(repo.config, remote, write=False)
         check_there(repo, kept, remote)
-        images = None if tier == "features" or study.data.source == "packaged" else Path(study.data.root)
+        images = (
+            None if tier == "features" or study.data.source == "packaged" else Path(study.data.root)
+        )
         if given := inputs(repo, images):
             repo.pull(targets=given, remote=remote)
             write_digests()
@@ -43,11 +64,19 @@ def fetch(
             log.warning("%s: its object in the local cache was damaged, and is replaced", each.path)
         place(kept)
         write_digests()  # again, of a study whose archives are not here: its manifest tells of them
-        left = {stage: what for stage, what in repo.status().items() if stage != FIRST} if tier == "features" else {}
+        left = (
+            {stage: what for stage, what in repo.status().items() if stage != FIRST}
+            if tier == "features"
+            else {}
+        )
     if left:
-        raise InputError(f"DVC is not satisfied: {left}: remove what is not the study's from {results}")
+        raise InputError(
+            f"DVC is not satisfied: {left}: remove what is not the study's from {results}"
+        )
     snakemake("--touch", "--forceall", "--nolock", "--ignore-incomplete", "--cores", "1")
     if not nothing_to_do():
         raise InputError("Snakemake is not satisfied: `snakemake --dry-run` says why")
-    print(f"study {study.study}: tier {tier}, {len(kept)} of {len(everything)} artifacts, are here; nothing is left to do")
+    print(
+        f"study {study.study}: tier {tier}, {len(kept)} of {len(everything)} artifacts, are here; nothing is left to do"
+    )
     print(f"tiers, each with those before it: {sizes(everything)}")

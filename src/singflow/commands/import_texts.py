@@ -12,7 +12,12 @@ from singflow.errors import InputError
 
 
 def import_texts(
-    file: Annotated[Path, typer.Argument(help="An .npz of embeddings, and of classes or prompts, as the authors' release has it.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="An .npz of embeddings, and of classes or prompts, as the authors' release has it."
+        ),
+    ],
     space: Annotated[str, typer.Option(help="Space that the embeddings are of.")] = "clip_vit_l14",
     spaces: Spaces = Path("config/spaces.yaml"),
 ) -> None:
@@ -25,7 +30,9 @@ def import_texts(
     entry = resolve_spaces(spaces, [space])[space]
     texts = read_npz(file)
     if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", file.stem, re.ASCII):
-        raise InputError(f"{file}: its name must be of letters, digits, '.', '_' and '-': rename it")
+        raise InputError(
+            f"{file}: its name must be of letters, digits, '.', '_' and '-': rename it"
+        )
     try:
         locate(entry)
     except InputError:
@@ -36,4 +43,11 @@ def import_texts(
         log.warning(doubt)
     path = ready_path(space, file.stem)
     write_ready(path, texts, entry.identity)
-    log.info("%s: %d texts of %s, from %r to %r", path, len(texts), space, next(iter(texts)), next(reversed(texts)))
+    log.info(
+        "%s: %d texts of %s, from %r to %r",
+        path,
+        len(texts),
+        space,
+        next(iter(texts)),
+        next(reversed(texts)),
+    )

@@ -17,7 +17,12 @@ def import_translator(
             "or what export_translator wrote."
         ),
     ],
-    model: Annotated[str, typer.Option(help="Model that it is to translate: a name of the registry, or <source>/<id>.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Model that it is to translate: a name of the registry, or <source>/<id>."
+        ),
+    ],
     space: Annotated[str, typer.Option(help="Space that it translates into.")] = "clip_vit_l14",
     models: Models = Path("config/models.yaml"),
     spaces: Spaces = Path("config/spaces.yaml"),
@@ -33,8 +38,15 @@ def import_translator(
     entry = resolve_models(models, [model])[model]
     target = resolve_spaces(spaces, [space])[space]
     found = read_offered(release, f"{entry.source}/{entry.id}")
-    known = {f"{each.get('source')}/{each.get('id')}": name for name, each in read_yaml(models).items() if isinstance(each, dict)}
-    doubts = check_space(found, release, f"{space} of {spaces}", target), check_model(found, release, model, entry, known)
+    known = {
+        f"{each.get('source')}/{each.get('id')}": name
+        for name, each in read_yaml(models).items()
+        if isinstance(each, dict)
+    }
+    doubts = (
+        check_space(found, release, f"{space} of {spaces}", target),
+        check_model(found, release, model, entry, known),
+    )
     for doubt in filter(None, doubts):
         log.warning(doubt)
     path = imported_path(space, model)
@@ -44,10 +56,19 @@ def import_translator(
         "space": space,
         "kind": "linear",
         "released_for": found.model,
-        **{key: value for key, value in (("weights_sha256", found.weights_sha256), ("space_sha256", found.space_sha256)) if value},
+        **{
+            key: value
+            for key, value in (
+                ("weights_sha256", found.weights_sha256),
+                ("space_sha256", found.space_sha256),
+            )
+            if value
+        },
         **found.figures,
     }
-    write_tensors(path, {"weight": found.translator.weight, "bias": found.translator.bias}, metadata)
+    write_tensors(
+        path, {"weight": found.translator.weight, "bias": found.translator.bias}, metadata
+    )
     log.info(
         "%s: released for %r; in params.yaml, under translator:\n  imported: [%s/%s:%s]",
         path, found.model, space, model, sha256_of(path)[:16],

@@ -12,6 +12,8 @@ Models = Annotated[Path, typer.Option(help="Registry of the models.")]
 Spaces = Annotated[Path, typer.Option(help="Registry of the spaces.")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
-    typer.Option(help="Where towers run. auto: an NVIDIA GPU when there is one; mps: an Apple GPU, untested."),
+    typer.Option(
+        help="Where towers run. auto: an NVIDIA GPU when there is one; mps: an Apple GPU, untested."
+    ),
 ]
 Remote = Annotated[str | None, typer.Option(help="DVC remote; by default the default one.")]

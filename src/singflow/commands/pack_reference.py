@@ -8,7 +8,9 @@ import typer
 
 def pack_reference(
     results: Annotated[Path, typer.Argument(help="Results folder of a study.")],
-    output: Annotated[Path, typer.Argument(help="Folder to write, to be named as translator.reference.")],
+    output: Annotated[
+        Path, typer.Argument(help="Folder to write, to be named as translator.reference.")
+    ],
 ) -> None:
     """Copy of a study's results what a reference needs: manifest, features as float16, and embeddings of images and texts."""
     from singflow.translators.reference import pack

@@ -16,9 +16,12 @@ def plan(
     params: Params = PARAMS,
     models: Models = Path("config/models.yaml"),
     spaces: Spaces = Path("config/spaces.yaml"),
-    results: Annotated[Path, typer.Option(help="Folder of the results of all studies, where measured times are looked for.")] = Path(
-        "results"
-    ),
+    results: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the results of all studies, where measured times are looked for."
+        ),
+    ] = Path("results"),
     device: Annotated[
         Literal["auto", "cpu", "cuda"] | None,
         typer.Option(
@@ -28,7 +31,8 @@ def plan(
     pilot: Annotated[
         Path | None,
         typer.Option(
-            "--from", help="results/<study> of a study that ran on these machines: times and memory are corrected by what it took."
+            "--from",
+            help="results/<study> of a study that ran on these machines: times and memory are corrected by what it took.",
         ),
     ] = None,
 ) -> None:
@@ -48,25 +52,46 @@ def plan(
     used, calibrations = {}, {}
     if pilot:
         own, _ = runs(Path(".snakemake/log"), pilot.name)
-        used = read_reports(path for path in sorted(REPORTS.glob("efficiency_report_*.csv")) if path.stem.rpartition("_")[2] in own)
+        used = read_reports(
+            path
+            for path in sorted(REPORTS.glob("efficiency_report_*.csv"))
+            if path.stem.rpartition("_")[2] in own
+        )
         calibrations = calibrate(pilot, (models, spaces), gpu, used)
-    planner = Planner(content, entries, resolve_spaces(spaces, study.spaces, study.weights), results, gpu, calibrations)
+    planner = Planner(
+        content,
+        entries,
+        resolve_spaces(spaces, study.spaces, study.weights),
+        results,
+        gpu,
+        calibrations,
+    )
     waiting, every = list_jobs(params), list_jobs(params, "--forceall")
     table = tabulate(waiting, every, planner, read_yaml("dvc.yaml")["stages"])
-    print(f"Study {study.study}: {planner.images} images, {len(entries)} models, {len(study.spaces)} spaces\n")
+    print(
+        f"Study {study.study}: {planner.images} images, {len(entries)} models, {len(study.spaces)} spaces\n"
+    )
     print(table.to_string(index=False, float_format=_short))
     total = table[["GPU hours", "core hours", "disk GB"]].sum()
     free = shutil.disk_usage(next(each for each in [results, Path()] if each.exists())).free / 1e9
     print(f"\n{len(waiting)} of {len(every)} jobs to run, {len(every) - len(waiting)} done")
-    print(f"{total['GPU hours']:.1f} GPU-hours, {total['core hours']:.1f} core-hours in all (those beside a GPU too)")
+    print(
+        f"{total['GPU hours']:.1f} GPU-hours, {total['core hours']:.1f} core-hours in all (those beside a GPU too)"
+    )
     print(f"{total['disk GB']:.1f} GB to write, {free:.0f} GB free")
     if pilot:
-        print(f"\nMeasured in {pilot}, taken to have run {'with' if gpu else 'without'} a GPU, over what was reckoned for it:")
+        print(
+            f"\nMeasured in {pilot}, taken to have run {'with' if gpu else 'without'} a GPU, over what was reckoned for it:"
+        )
         for step, each in calibrations.items():
             if each.seconds or each.megabytes:
                 known = {"time": each.seconds, "memory": each.megabytes}
-                print(f"{step} ({each.jobs} jobs): {', '.join(f'{what} x {ratio:.2f}' for what, ratio in known.items() if ratio)}")
-        short = [step for step, each in calibrations.items() if not (each.seconds or each.megabytes)]
+                print(
+                    f"{step} ({each.jobs} jobs): {', '.join(f'{what} x {ratio:.2f}' for what, ratio in known.items() if ratio)}"
+                )
+        short = [
+            step for step, each in calibrations.items() if not (each.seconds or each.megabytes)
+        ]
         print(f"too small there to tell, so only reckoned here: {', '.join(short) or 'none'}")
         for step, jobs in used.items():
             print(
@@ -74,7 +99,9 @@ def plan(
                 f" {100 * jobs.busy:.0f} % of the CPUs"
             )
     if planner.images and (study.translator.folds or study.translator.reference):
-        print("\nWhat the test of meaning would find, if features vary as made-up ones do (docs/planning.md):")
+        print(
+            "\nWhat the test of meaning would find, if features vary as made-up ones do (docs/planning.md):"
+        )
         print("\n".join(f"{', '.join(names)}: {told}" for told, names in planner.shows().items()))
     if not gpu and study.extraction.device != "cpu" and device is None:
         print("There is no GPU here, so none is reckoned with: --device cuda shows a run with one")

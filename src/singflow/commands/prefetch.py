@@ -8,7 +8,11 @@ from singflow.commands.options import PARAMS, Models, Params, Spaces
 from singflow.errors import InputError
 
 
-def prefetch(params: Params = PARAMS, models: Models = Path("config/models.yaml"), spaces: Spaces = Path("config/spaces.yaml")) -> None:
+def prefetch(
+    params: Params = PARAMS,
+    models: Models = Path("config/models.yaml"),
+    spaces: Spaces = Path("config/spaces.yaml"),
+) -> None:
     """Download the weights that a study needs into the caches, verify them and list them."""
     from singflow.artifacts.files import sha256_of
     from singflow.config.registry import resolve_models, resolve_spaces
@@ -19,7 +23,9 @@ def prefetch(params: Params = PARAMS, models: Models = Path("config/models.yaml"
     study = check(read_layers(params), str(params))
     towers = resolve_spaces(spaces, study.spaces, study.weights)
     entries = [*resolve_models(models, study.models, study.weights).items(), *towers.items()]
-    wanted: list[tuple[str, Callable[[], list[WeightFile]]]] = [(name, partial(required, entry)) for name, entry in entries]
+    wanted: list[tuple[str, Callable[[], list[WeightFile]]]] = [
+        (name, partial(required, entry)) for name, entry in entries
+    ]
     if generates(study.pictures, towers.values()):
         wanted.append((study.pictures.generator, partial(generator_files, study.pictures)))
     rows, failures = [], []
@@ -31,9 +37,20 @@ def prefetch(params: Params = PARAMS, models: Models = Path("config/models.yaml"
                     continue
                 found, expected = sha256_of(path), file.expected(path)
                 if expected and not found.startswith(expected):
-                    raise InputError(f"{path.resolve()}: its SHA-256 is {found}, not {expected}: remove the damaged file and fetch again")
+                    raise InputError(
+                        f"{path.resolve()}: its SHA-256 is {found}, not {expected}: remove the damaged file and fetch again"
+                    )
                 size = f"{path.stat().st_size / 2**20:.1f} MiB"
-                rows.append((name, file.label(path), file.version(path), found[:16], size, "verified" if expected else "hash noted"))
+                rows.append(
+                    (
+                        name,
+                        file.label(path),
+                        file.version(path),
+                        found[:16],
+                        size,
+                        "verified" if expected else "hash noted",
+                    )
+                )
         except InputError as error:
             failures.append(f"{name}: {error}")
         except Exception as error:  # noqa: BLE001 (hub clients and sockets raise many kinds)
@@ -44,6 +61,12 @@ def prefetch(params: Params = PARAMS, models: Models = Path("config/models.yaml"
         columns = ["name", "file", "revision", "sha256", "size", ""]
         print(pd.DataFrame(rows, columns=columns).to_string(index=False))
     if failures:
-        raise InputError("\n".join([f"{len(failures)} of {len(wanted)} could not be had:", *failures]))
-    needed = f"{len(entries)} models and spaces" + (" and the generator" if len(wanted) > len(entries) else "")
-    print(f"Study {study.study}: {len(rows)} files for {needed}; every later step runs without a network.")
+        raise InputError(
+            "\n".join([f"{len(failures)} of {len(wanted)} could not be had:", *failures])
+        )
+    needed = f"{len(entries)} models and spaces" + (
+        " and the generator" if len(wanted) > len(entries) else ""
+    )
+    print(
+        f"Study {study.study}: {len(rows)} files for {needed}; every later step runs without a network."
+    )

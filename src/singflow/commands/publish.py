@@ -12,15 +12,32 @@ from singflow.commands.options import PARAMS, Remote
 
 def publish(
     remote: Remote = None,
-    repair: Annotated[bool, typer.Option(help="Read back what the remote has already, and replace what is damaged.")] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(help="Read back what the remote has already, and replace what is damaged."),
+    ] = False,
 ) -> None:
     """Record a finished study with DVC and push it to a remote, unless something of it is not as it should be."""
     from singflow.artifacts.shards import read_manifest
     from singflow.config.reading import read_yaml
     from singflow.config.study import own_files, settle
     from singflow.data.manifest import data_root
-    from singflow.sharing.publishing import check_committed, check_given, check_images, check_unchanged, commit
-    from singflow.sharing.remotes import check_finished, check_idle, remove_damaged, remove_torn, repository, sizes, working_remote
+    from singflow.sharing.publishing import (
+        check_committed,
+        check_given,
+        check_images,
+        check_unchanged,
+        commit,
+    )
+    from singflow.sharing.remotes import (
+        check_finished,
+        check_idle,
+        remove_damaged,
+        remove_torn,
+        repository,
+        sizes,
+        working_remote,
+    )
 
     study, entries = settle(read_yaml(PARAMS), str(PARAMS))
     check_idle()
@@ -32,14 +49,24 @@ def publish(
         check_unchanged(repo)
         manifest = read_manifest(Path("results", study.study, "data/manifest.parquet"))
         bar = partial(progress, total=len(manifest), unit="images", description="hashing images")
-        check_images(data_root(study.data.source, study.data.root), manifest, study.data.max_pixels, study.threads, bar)
+        check_images(
+            data_root(study.data.source, study.data.root),
+            manifest,
+            study.data.max_pixels,
+            study.threads,
+            bar,
+        )
         kept = commit(repo, study.study)
         there = repo.cloud.get_remote_odb(remote)
         remove_torn(repo, there)
         for each in remove_damaged(there, kept) if repair else []:
-            log.warning("%s: its object in remote %s was damaged, and is replaced", each.path, remote)
+            log.warning(
+                "%s: its object in remote %s was damaged, and is replaced", each.path, remote
+            )
         pushed = repo.push(remote=remote)
     print(
         f"study {study.study}: {len(kept)} artifacts, {pushed} pushed to remote {remote}; tiers, each with those before it: {sizes(kept)}"
     )
-    print(f"now: git add dvc.lock results/{study.study}/metrics.json && git commit -m 'study {study.study}'")
+    print(
+        f"now: git add dvc.lock results/{study.study}/metrics.json && git commit -m 'study {study.study}'"
+    )

@@ -15,7 +15,10 @@ from singflow.errors import InputError
 
 
 def reproduce(
-    folder: Annotated[Path | None, typer.Option(help="Where the clone is made, and stays; by default a temporary folder.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Where the clone is made, and stays; by default a temporary folder."),
+    ] = None,
 ) -> None:
     """Compute the published study again in a fresh clone, which has nothing but what git and DVC give, and compare."""
     from singflow.config.reading import read_yaml
@@ -42,17 +45,36 @@ def reproduce(
             run(clone, "dvc", "pull", *given)
         images = Path(study.data.root)
         if study.data.source != "packaged" and not (clone / images).is_dir():
-            log.warning("data.root %s: neither git nor DVC gives it: the images are read from here", images)
+            log.warning(
+                "data.root %s: neither git nor DVC gives it: the images are read from here", images
+            )
             (clone / images).symlink_to(images.absolute())
-        (clone / "dvc.lock").unlink(missing_ok=True)  # which DVC reads and writes whole after every step
+        (clone / "dvc.lock").unlink(
+            missing_ok=True
+        )  # which DVC reads and writes whole after every step
         run(clone, "dvc", "repro", "--force")
         compared = subprocess.run(
-            [sys.executable, "-m", "singflow", "verify", "--results", str(clone / "results" / study.study)], check=False
+            [
+                sys.executable,
+                "-m",
+                "singflow",
+                "verify",
+                "--results",
+                str(clone / "results" / study.study),
+            ],
+            check=False,
         )
     raise typer.Exit(compared.returncode)
 
 
 def run(folder: Path, *command: str) -> None:
     """Run a command on the code in a folder. Raises InputError when it fails."""
-    if subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(folder.absolute() / "src")}, check=False).returncode:
-        raise InputError(f'{" ".join(command)}: failed in the clone, as said above: REPRODUCE="--folder <new folder>" keeps the clone')
+    if subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder.absolute() / "src")},
+        check=False,
+    ).returncode:
+        raise InputError(
+            f'{" ".join(command)}: failed in the clone, as said above: REPRODUCE="--folder <new folder>" keeps the clone'
+        )

@@ -15,7 +15,10 @@ from singflow.errors import InputError
 def resume(
     params: Params = PARAMS,
     profile: Annotated[str, typer.Option(help="Profile of Snakemake.")] = "slurm",
-    wait: Annotated[bool, typer.Option(help="Let jobs that are queued or running end, instead of cancelling them.")] = False,
+    wait: Annotated[
+        bool,
+        typer.Option(help="Let jobs that are queued or running end, instead of cancelling them."),
+    ] = False,
 ) -> None:
     """Go on with a study on Slurm after its Snakemake was killed: no job of it runs twice."""
     from singflow.config.study import check, read_layers
@@ -26,13 +29,20 @@ def resume(
     folder = Path.cwd()
     alive = running_snakemake(folder, params)
     if alive:
-        raise InputError(f"Snakemake (process {alive}) is at work on this study: leave it alone, or stop it with: kill -INT {alive}")
+        raise InputError(
+            f"Snakemake (process {alive}) is at work on this study: leave it alone, or stop it with: kill -INT {alive}"
+        )
     jobs = own_jobs(folder, study)
     for number, work in jobs.items():
         log.info("%s job %s (%s)", "waiting for" if wait else "cancelling", number, work)
     if not wait:
         cancel(list(jobs))
     wait_for(folder, study)
-    command = ["snakemake", "--profile", profile, *(["--configfile", str(params)] if params != PARAMS else [])]
+    command = [
+        "snakemake",
+        "--profile",
+        profile,
+        *(["--configfile", str(params)] if params != PARAMS else []),
+    ]
     subprocess.run([*command, "--unlock"], check=True, stdout=subprocess.DEVNULL)
     os.execvp(command[0], command)  # noqa: S606

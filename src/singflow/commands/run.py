@@ -18,11 +18,24 @@ LOCKS = Path(".snakemake/locks")
 
 
 def run(
-    options: Annotated[list[str] | None, typer.Argument(help="After `--`: further options and targets of snakemake.")] = None,
-    cores: Annotated[str, typer.Option(help="Cores that steps use at a time, a number or all.")] = "all",
-    configfile: Annotated[Path, typer.Option(help="The study: a complete params.yaml, or what is laid over params.yaml.")] = PARAMS,
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(help="After `--`: further options and targets of snakemake."),
+    ] = None,
+    cores: Annotated[
+        str, typer.Option(help="Cores that steps use at a time, a number or all.")
+    ] = "all",
+    configfile: Annotated[
+        Path,
+        typer.Option(help="The study: a complete params.yaml, or what is laid over params.yaml."),
+    ] = PARAMS,
     cold: Annotated[
-        bool, typer.Option("--cold", envvar="SINGFLOW_COLD", help="Start Python anew for every step, which takes longer.")
+        bool,
+        typer.Option(
+            "--cold",
+            envvar="SINGFLOW_COLD",
+            help="Start Python anew for every step, which takes longer.",
+        ),
     ] = False,
 ) -> None:
     """Run a study with one line about its progress, and print what it found; after an interruption it goes on where it stopped."""
@@ -32,18 +45,37 @@ def run(
     from singflow.planning.plan import Planner
 
     study, entries = settle(content := read_layers(configfile), str(configfile))
-    planner = Planner(content, entries["model"], entries["space"], Path("results"), gpu=study.extraction.device != "cpu")
+    planner = Planner(
+        content,
+        entries["model"],
+        entries["space"],
+        Path("results"),
+        gpu=study.extraction.device != "cpu",
+    )
     progress = Run(cache(planner.mean_seconds))
     clear_lock(configfile)
     signal.set_wakeup_fd(-1)  # Snakemake and its steps are ended first, however long that takes
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # SIGHUP is ignored under nohup
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else lambda number, _: sys.exit(128 + number))
+            signal.signal(
+                number,
+                signal.default_int_handler
+                if number == signal.SIGINT
+                else lambda number, _: sys.exit(128 + number),
+            )
     layer = [] if configfile == PARAMS else ["--configfile", str(configfile)]
     try:
-        status, printed = follow(["snakemake", "--cores", cores, "--rerun-incomplete", *layer, *(options or [])], progress, cold=cold)
+        status, printed = follow(
+            ["snakemake", "--cores", cores, "--rerun-incomplete", *layer, *(options or [])],
+            progress,
+            cold=cold,
+        )
     except KeyboardInterrupt:
-        log.info("stopped with %d of %d steps done: run the same again, and it goes on there", progress.done, progress.total)
+        log.info(
+            "stopped with %d of %d steps done: run the same again, and it goes on there",
+            progress.done,
+            progress.total,
+        )
         raise typer.Exit(130) from None
     finally:
         if not any(LOCKS.glob("*.lock")):
@@ -67,10 +99,17 @@ def clear_lock(params: Path) -> None:
     from singflow.planning.slurm import running_snakemake
 
     if process := running_snakemake(Path.cwd(), params):
-        raise InputError(f"Snakemake is at work in this folder already (process {process}): wait for its end, then run the same again")
+        raise InputError(
+            f"Snakemake is at work in this folder already (process {process}): wait for its end, then run the same again"
+        )
     here = platform.node()
     locks = list(LOCKS.glob("*.lock"))
-    if locks and OWNER.is_file() and OWNER.read_text(encoding="utf-8") == here and not running_snakemake(Path.cwd()):
+    if (
+        locks
+        and OWNER.is_file()
+        and OWNER.read_text(encoding="utf-8") == here
+        and not running_snakemake(Path.cwd())
+    ):
         log.info("the run before was killed: going on where it stopped")
         for lock in locks:
             lock.unlink()

@@ -20,4 +20,8 @@ def print_summary(results: Path) -> None:
             print((results / "tables" / f"{name}.txt").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{results}: the study has not been run: singflow run") from None
-    print("\n".join(map(str, [*sorted((results / "figures").glob("*.png")), *results.glob("report.html")])))
+    print(
+        "\n".join(
+            map(str, [*sorted((results / "figures").glob("*.png")), *results.glob("report.html")])
+        )
+    )

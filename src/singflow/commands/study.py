@@ -16,9 +16,16 @@ NEEDED = {
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="A study of config/studies, or a file with keys of params.yaml; the rest are defaults.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A study of config/studies, or a file with keys of params.yaml; the rest are defaults."
+        ),
+    ],
     output: Annotated[Path, typer.Option(help="The file that is written.")] = PARAMS,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing: exit status 1 when the file is another.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing: exit status 1 when the file is another.")
+    ] = False,
 ) -> None:
     """Write a study into params.yaml, complete, with what every key means."""
     from singflow.artifacts.files import write_bytes
@@ -30,9 +37,15 @@ def study(
 
     path = Path(name) if Path(name).suffix else STUDIES / f"{name}.yaml"
     if not path.is_file():
-        raise InputError(f"{path}: no such file: {STUDIES} has {', '.join(sorted(each.stem for each in STUDIES.glob('*.yaml')))}")
+        raise InputError(
+            f"{path}: no such file: {STUDIES} has {', '.join(sorted(each.stem for each in STUDIES.glob('*.yaml')))}"
+        )
     given = read_yaml(path)
-    if lines := [f"{path}: {key}: missing: write {example}" for key, example in NEEDED.items() if not given.get(key)]:
+    if lines := [
+        f"{path}: {key}: missing: write {example}"
+        for key, example in NEEDED.items()
+        if not given.get(key)
+    ]:
         raise InputError("\n".join(lines))
     content = complete(given)
     expand_home(content)

@@ -10,10 +10,22 @@ from singflow.sharing.remotes import Tier
 
 
 def verify(
-    results: Annotated[Path | None, typer.Option(help="Tree to look at; by default results/<study>.")] = None,
-    against: Annotated[str | None, typer.Option(help="Another tree, or a DVC remote; by default dvc.lock and DVC's local cache.")] = None,
-    lock: Annotated[Path, typer.Option(help="Hashes of the published study; not read where another tree is given.")] = Path("dvc.lock"),
-    tier: Annotated[Tier, typer.Option(help="Look only at what `singflow fetch` brings with this tier.")] = "features",
+    results: Annotated[
+        Path | None, typer.Option(help="Tree to look at; by default results/<study>.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Another tree, or a DVC remote; by default dvc.lock and DVC's local cache."
+        ),
+    ] = None,
+    lock: Annotated[
+        Path,
+        typer.Option(help="Hashes of the published study; not read where another tree is given."),
+    ] = Path("dvc.lock"),
+    tier: Annotated[
+        Tier, typer.Option(help="Look only at what `singflow fetch` brings with this tier.")
+    ] = "features",
 ) -> None:
     """Say whether a result tree is the same as another, or as the published one."""
     from singflow.config.reading import read_yaml

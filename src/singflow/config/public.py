@@ -5,7 +5,13 @@ from pathlib import Path
 
 from singflow.config.reading import read_yaml
 
-PATHS = (("data", "root"), ("data", "table"), ("data", "classes"), ("concepts", "vocabulary"), ("prompts", "cache"))
+PATHS = (
+    ("data", "root"),
+    ("data", "table"),
+    ("data", "classes"),
+    ("concepts", "vocabulary"),
+    ("prompts", "cache"),
+)
 
 
 def public_params(path: Path) -> tuple[bytes, list[str]]:

@@ -26,7 +26,9 @@ class _Loader(yaml.SafeLoader):
         if len(mapping) < len(node.value):
             keys = [key.value for key, _ in node.value]
             repeated = sorted({key for key in keys if keys.count(key) > 1})
-            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(repeated)}: written twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{', '.join(repeated)}: written twice", node.start_mark
+            )
         return mapping
 
 
@@ -54,13 +56,17 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         if isinstance(content, dict) and _size(content, {}) > MOST_VALUES:
             raise ValueError("its aliases (*name) stand for too many values: write them out")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file: run this in the folder of the repository, or name another") from None
+        raise InputError(
+            f"{path}: no such file: run this in the folder of the repository, or name another"
+        ) from None
     except OSError as error:
         raise InputError(f"{path}: not readable: {error.strerror}") from None
     except InputError:
         raise
     except RecursionError:
-        raise InputError(f"{path}: not valid YAML: nested too deeply, or an alias (*name) stands inside what it names") from None
+        raise InputError(
+            f"{path}: not valid YAML: nested too deeply, or an alias (*name) stands inside what it names"
+        ) from None
     except Exception as error:  # noqa: BLE001 (YAML's constructors raise whatever a damaged value provokes)
         hint = ": write / for \\ in paths" if "unknown escape character" in str(error) else ""
         raise InputError(f"{path}: not valid YAML: {error}{hint}") from None
@@ -102,18 +108,34 @@ def explain(error: ValidationError, model: type[BaseModel], origin: str) -> str:
         if mistake["type"] == "extra_forbidden":
             siblings = _fields_at(model, mistake["loc"][:-1])
             near = difflib.get_close_matches(str(mistake["loc"][-1]), siblings, n=1, cutoff=0.5)
-            mend = f"did you mean {near[0]!r}?" if near else f"valid keys are {', '.join(sorted(siblings))}"
+            mend = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"valid keys are {', '.join(sorted(siblings))}"
+            )
             lines.append(f"{origin}: {place}: unknown key; {mend}")
         elif mistake["type"] == "missing":
-            lines.append(f"{origin}: {place}: missing; every key must be written out: `singflow study {origin}` does it")
+            lines.append(
+                f"{origin}: {place}: missing; every key must be written out: `singflow study {origin}` does it"
+            )
         else:
             hint = ""
-            text = mistake["input"] if mistake["type"] == "float_type" and isinstance(mistake["input"], str) else ""
+            text = (
+                mistake["input"]
+                if mistake["type"] == "float_type" and isinstance(mistake["input"], str)
+                else ""
+            )
             if number := re.fullmatch(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)", text):
                 mend = f"{number[1]}{number[2] or '.0'}e{number[3] or '+'}{number[4]}"
                 hint = f"; YAML reads {text} as text: write {mend}"
-            value = "" if isinstance(mistake["input"], dict | BaseModel) else f" {SHORT.repr(mistake['input'])}"
-            lines.append(f"{origin}: {place}:{value} {mistake['msg'].removeprefix('Value error, ')}{hint}")
+            value = (
+                ""
+                if isinstance(mistake["input"], dict | BaseModel)
+                else f" {SHORT.repr(mistake['input'])}"
+            )
+            lines.append(
+                f"{origin}: {place}:{value} {mistake['msg'].removeprefix('Value error, ')}{hint}"
+            )
     return "\n".join(lines)
 
 
@@ -145,7 +167,8 @@ def check_same_in_both(content: dict[str, Any], path: Path) -> None:
     other = YAML(typ="safe").load(path)
     if differing := list(_differing(content, other)):
         lines = [
-            f"{path}: {key} is {ours!r} to Snakemake, and {theirs!r} to DVC: write it out in another way" for key, ours, theirs in differing
+            f"{path}: {key} is {ours!r} to Snakemake, and {theirs!r} to DVC: write it out in another way"
+            for key, ours, theirs in differing
         ]
         raise InputError("\n".join(lines))
 

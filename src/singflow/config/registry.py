@@ -6,7 +6,16 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from singflow.config.reading import explain, read_yaml
 from singflow.config.sections import LOCAL, WIDEST, Section, phrases
@@ -32,9 +41,13 @@ MOST_CLASSES = 10**6  # no head has more
 
 def _kept(value: str) -> str:
     if len(value) > 1000 or any(int(end) >= MOST_CLASSES for end in re.findall(r"\d+", value)):
-        raise ValueError(f"must name rows of a head, which has {MOST_CLASSES} classes at most, in 1000 characters at most")
+        raise ValueError(
+            f"must name rows of a head, which has {MOST_CLASSES} classes at most, in 1000 characters at most"
+        )
     if not re.fullmatch(r"\d+(-\d+)?(, ?\d+(-\d+)?)*", value):
-        raise ValueError("must be positions and ranges of the head's rows, as in 0-397 or 0-397,500")
+        raise ValueError(
+            "must be positions and ranges of the head's rows, as in 0-397 or 0-397,500"
+        )
     kept = _positions(value)
     if len(kept) < 2 or sorted({*kept}) != kept:
         raise ValueError("must name at least two rows of the head, in order and each once")
@@ -53,7 +66,10 @@ HubRevision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")]
 _HUB_WORD = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 ID_FORMS = {
     "timm": (r"[\w-]+(\.[\w.-]+)?", "pinned as name.tag, for example resnet50.a1_in1k"),
-    "torchvision": (r"\w+\.(?!DEFAULT$)\w+", "pinned as name.WEIGHTS, for example resnet50.IMAGENET1K_V1"),
+    "torchvision": (
+        r"\w+\.(?!DEFAULT$)\w+",
+        "pinned as name.WEIGHTS, for example resnet50.IMAGENET1K_V1",
+    ),
     "transformers": (
         rf"(?!.*(\.\.|--|\.git$))(?=.{{1,96}}$){_HUB_WORD}(/{_HUB_WORD})?",
         "a hub name, for example facebook/dinov2-large-imagenet1k-1-layer",
@@ -64,8 +80,12 @@ ID_FORMS = {
 class Tower(Section):
     """The size of the network that runs over the images, for costs alone: no step depends on it, so it is never written out."""
 
-    parameters_m: float | None = Field(None, gt=0, le=1e6, exclude=True, description="10^6 parameters")
-    gmacs: float | None = Field(None, gt=0, le=1e6, exclude=True, description="10^9 multiply-adds for one view")
+    parameters_m: float | None = Field(
+        None, gt=0, le=1e6, exclude=True, description="10^6 parameters"
+    )
+    gmacs: float | None = Field(
+        None, gt=0, le=1e6, exclude=True, description="10^9 multiply-adds for one view"
+    )
     _of_tower: ClassVar[Any]
 
     @property
@@ -75,7 +95,9 @@ class Tower(Section):
 
 
 Side = Annotated[int, Field(ge=8, le=4096)]  # pixels; the largest towers take 1024
-Mean = Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=3, max_length=3)]  # of pixels from 0 to 1
+Mean = Annotated[
+    list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=3, max_length=3)
+]  # of pixels from 0 to 1
 Std = Annotated[list[Annotated[float, Field(ge=0.001, le=1)]], Field(min_length=3, max_length=3)]
 
 
@@ -92,12 +114,19 @@ def _channels_first(value: list[int]) -> list[int]:
 class TimmTransform(Section):
     """Changes to the evaluation transform of a timm model."""
 
-    input_size: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], BeforeValidator(_square), AfterValidator(_channels_first)] | None = (
-        None
-    )
+    input_size: (
+        Annotated[
+            list[Annotated[int, Field(ge=1, le=4096)]],
+            BeforeValidator(_square),
+            AfterValidator(_channels_first),
+        ]
+        | None
+    ) = None
     mean: Mean | None = None
     std: Std | None = None
-    interpolation: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] | None = None
+    interpolation: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] | None = (
+        None
+    )
     crop_pct: Annotated[float, Field(ge=0.25, le=4)] | None = None
     crop_mode: Literal["center", "squash", "border"] | None = None
 
@@ -110,8 +139,16 @@ class ProcessorTransform(Section):
     image_processor_type: str
     size: Side | dict[str, Side] | None = None
     crop_size: Side | dict[str, Side] | None = None
-    image_mean: Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)] | None = None
-    image_std: Annotated[list[Annotated[float, Field(ge=0.001, le=255)]], Field(min_length=3, max_length=3)] | None = None
+    image_mean: (
+        Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+        | None
+    ) = None
+    image_std: (
+        Annotated[
+            list[Annotated[float, Field(ge=0.001, le=255)]], Field(min_length=3, max_length=3)
+        ]
+        | None
+    ) = None
 
 
 TRANSFORMS: dict[str, type[Section]] = {"timm": TimmTransform, "transformers": ProcessorTransform}
@@ -124,46 +161,79 @@ class ModelEntry(Tower):
 
     _of_tower: ClassVar[Any] = OF_CLASSIFIER
 
-    source: Literal["timm", "torchvision", "transformers"] = Field(description="library that builds the architecture")
+    source: Literal["timm", "torchvision", "transformers"] = Field(
+        description="library that builds the architecture"
+    )
     id: str = Field(
         description="timm, torchvision: name.tag (timm with file: and a whole transform: name alone); transformers: the hub's name"
     )
-    revision: HubRevision | None = Field(None, description="branch, tag or commit in the hub; None: main")
-    weights: Weights = Field("hub", description="hub, random, package:<distribution> or file:<path>")
-    checkpoint_key: str | None = Field(
-        None, min_length=1, description="part of the file that weights: file: names, as in state_dict_ema, where the model is in several"
+    revision: HubRevision | None = Field(
+        None, description="branch, tag or commit in the hub; None: main"
     )
-    head: str | list[str] | None = Field(None, description="path of the head inside the model, or of several that are averaged")
+    weights: Weights = Field(
+        "hub", description="hub, random, package:<distribution> or file:<path>"
+    )
+    checkpoint_key: str | None = Field(
+        None,
+        min_length=1,
+        description="part of the file that weights: file: names, as in state_dict_ema, where the model is in several",
+    )
+    head: str | list[str] | None = Field(
+        None, description="path of the head inside the model, or of several that are averaged"
+    )
     head_weights: Annotated[str, AfterValidator(_head_weights)] | None = Field(
-        None, description="file:<path> or url:<address> of a linear head, weight (C, d) and perhaps bias (C,), put in place of the model's"
+        None,
+        description="file:<path> or url:<address> of a linear head, weight (C, d) and perhaps bias (C,), put in place of the model's",
     )
     pooling: Literal["own", "token_mean", "token_mean_interleaved"] = Field(
-        "own", description="feature under head_weights: the model's own; class token, then mean patch; or the two interleaved"
+        "own",
+        description="feature under head_weights: the model's own; class token, then mean patch; or the two interleaved",
     )
     transform: dict[str, Any] | None = Field(
         None,
         description="timm: changes to the evaluation transform; transformers without the hub: the image processor",
     )
-    config: dict[str, Any] | None = Field(None, description="transformers without the hub: the configuration")
-    feature_dim: int | None = Field(None, ge=1, le=WIDEST, description="width of the feature, checked when given")
-    classes: int | None = Field(None, ge=2, le=MOST_CLASSES, description="classes of the head; None: as many as its class list has")
-    class_list: str | None = Field(None, description="file with the head's classes in order; None: the study's data.classes")
-    class_names: Annotated[list[str], AfterValidator(phrases)] | None = Field(None, description="the same, written out")
+    config: dict[str, Any] | None = Field(
+        None, description="transformers without the hub: the configuration"
+    )
+    feature_dim: int | None = Field(
+        None, ge=1, le=WIDEST, description="width of the feature, checked when given"
+    )
+    classes: int | None = Field(
+        None,
+        ge=2,
+        le=MOST_CLASSES,
+        description="classes of the head; None: as many as its class list has",
+    )
+    class_list: str | None = Field(
+        None, description="file with the head's classes in order; None: the study's data.classes"
+    )
+    class_names: Annotated[list[str], AfterValidator(phrases)] | None = Field(
+        None, description="the same, written out"
+    )
     keep_classes: Annotated[str, AfterValidator(_kept)] | None = Field(
         None, description="rows of the head that are kept, as in 0-397 or 0-397,500; None: all"
     )
-    reported_top1: float | None = Field(None, ge=0, le=100, description="published top-1 accuracy, percent")
+    reported_top1: float | None = Field(
+        None, ge=0, le=100, description="published top-1 accuracy, percent"
+    )
     reported_by: str | None = Field(None, description="who published it")
-    sha256: dict[str, str] = Field(default_factory=dict, description="written by resolve_model: hashes of the local files")
+    sha256: dict[str, str] = Field(
+        default_factory=dict, description="written by resolve_model: hashes of the local files"
+    )
 
     @field_validator("transform")
     @classmethod
-    def _possible(cls, value: dict[str, Any] | None, known: ValidationInfo) -> dict[str, Any] | None:
+    def _possible(
+        cls, value: dict[str, Any] | None, known: ValidationInfo
+    ) -> dict[str, Any] | None:
         schema = TRANSFORMS.get(known.data.get("source", ""))
         if value is None or schema is None:
             return value
         if schema is TimmTransform and (wrong := sorted(set(value) - set(schema.model_fields))):
-            raise ValueError(f"{', '.join(wrong)} is none of {', '.join(sorted(schema.model_fields))}")
+            raise ValueError(
+                f"{', '.join(wrong)} is none of {', '.join(sorted(schema.model_fields))}"
+            )
         return schema.model_validate(value, strict=True).model_dump(exclude_unset=True)
 
     @model_validator(mode="after")
@@ -172,20 +242,32 @@ class ModelEntry(Tower):
         tagless = self.source == "timm" and "." not in self.id
         if not re.fullmatch(pattern, self.id) or (tagless and not self.weights.startswith("file:")):
             raise ValueError(f"id {self.id!r} must be {form}")
-        if tagless and (absent := [key for key in OF_TRANSFORM if (self.transform or {}).get(key) is None]):
+        if tagless and (
+            absent := [key for key in OF_TRANSFORM if (self.transform or {}).get(key) is None]
+        ):
             raise ValueError(
                 f"id {self.id!r} has no tag, which would say how images are prepared: write a tag, as in resnet50.a1_in1k, or, as in the "
                 f"training of your weights, {', '.join(absent)} under transform, for example transform: {{input_size: 224, "
                 "mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], interpolation: bicubic, crop_pct: 0.95}"
             )
         if self.pooling != "own" and (self.source != "timm" or not self.head_weights):
-            raise ValueError(f"pooling {self.pooling} is for a timm vision transformer under head_weights")
-        unused = {"timm": ["config"], "torchvision": ["config", "revision", "transform"], "transformers": []}[self.source]
+            raise ValueError(
+                f"pooling {self.pooling} is for a timm vision transformer under head_weights"
+            )
+        unused = {
+            "timm": ["config"],
+            "torchvision": ["config", "revision", "transform"],
+            "transformers": [],
+        }[self.source]
         ignored = [key for key in unused if getattr(self, key) is not None]
         if ignored:
-            raise ValueError(f"{', '.join(ignored)} would be ignored: {self.source} models have none: remove it")
+            raise ValueError(
+                f"{', '.join(ignored)} would be ignored: {self.source} models have none: remove it"
+            )
         if self.checkpoint_key and not self.weights.startswith("file:"):
-            raise ValueError("checkpoint_key is the part of a file of your own that is taken: write weights: file:<path>, or remove it")
+            raise ValueError(
+                "checkpoint_key is the part of a file of your own that is taken: write weights: file:<path>, or remove it"
+            )
         if self.class_list and self.class_names:
             raise ValueError("class_list and class_names say the same: write one of them")
         return self
@@ -218,7 +300,10 @@ class ModelEntry(Tower):
         bool
             True where the space's classifier is this model, with the same weights and all its classes.
         """
-        own = isinstance(space, ConSEEntry) and (space.classifier.identity, space.classifier.weights) == (self.identity, self.weights)
+        own = isinstance(space, ConSEEntry) and (
+            space.classifier.identity,
+            space.classifier.weights,
+        ) == (self.identity, self.weights)
         return own and self.kept is None
 
     def local_files(self) -> list[str]:
@@ -229,7 +314,10 @@ class ModelEntry(Tower):
         list of str
             Paths of weights, head and class list, as the entry gives them, without `file:`.
         """
-        sources = [self.weights, *([self.head_weights] if self.head_weights and self.weights != "random" else [])]
+        sources = [
+            self.weights,
+            *([self.head_weights] if self.head_weights and self.weights != "random" else []),
+        ]
         named = [each.removeprefix("file:") for each in sources if each.startswith("file:")]
         return [*named, *([self.class_list] if self.class_list else [])]
 
@@ -237,12 +325,22 @@ class ModelEntry(Tower):
 class ConSEEntry(Tower):
     """A space made of label sentences, weighted by a classifier's softmax."""
 
-    _of_tower: ClassVar[Any] = {"source": True, "text": True, "temperature": True, "top": True, "classifier": OF_CLASSIFIER}
+    _of_tower: ClassVar[Any] = {
+        "source": True,
+        "text": True,
+        "temperature": True,
+        "top": True,
+        "classifier": OF_CLASSIFIER,
+    }
 
     source: Literal["conse"]
     dim: int = Field(ge=1, le=WIDEST, description="width of the embeddings")
-    text: Annotated[str, Field(pattern=r"^package:.+$")] = Field(description="sentence encoder, as package:<distribution>")
-    classifier: ModelEntry = Field(description="ImageNet classifier whose softmax weights the sentences")
+    text: Annotated[str, Field(pattern=r"^package:.+$")] = Field(
+        description="sentence encoder, as package:<distribution>"
+    )
+    classifier: ModelEntry = Field(
+        description="ImageNet classifier whose softmax weights the sentences"
+    )
     temperature: float = Field(ge=0.001, le=1000, description="divides the logits")
     top: int = Field(ge=1, le=1000, description="classes that take part")
 
@@ -273,21 +371,31 @@ class OpenCLIPEntry(Tower):
     _of_tower: ClassVar[Any] = {"source", "id", "transform"}
 
     source: Literal["open_clip"]
-    id: Annotated[str, Field(pattern=r"^[\w-]+(/[\w-]+)?$")] = Field(description="model/pretrained; model alone with file: or random")
+    id: Annotated[str, Field(pattern=r"^[\w-]+(/[\w-]+)?$")] = Field(
+        description="model/pretrained; model alone with file: or random"
+    )
     weights: Weights = Field("hub", description="hub, random or file:<path>")
-    transform: OpenCLIPTransform | None = Field(None, description="changes to the evaluation transform")
+    transform: OpenCLIPTransform | None = Field(
+        None, description="changes to the evaluation transform"
+    )
     dim: int = Field(ge=1, le=WIDEST, description="width of the embeddings")
-    sha256: dict[str, str] = Field(default_factory=dict, description="written by resolve_space: hashes of the local files")
+    sha256: dict[str, str] = Field(
+        default_factory=dict, description="written by resolve_space: hashes of the local files"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "OpenCLIPEntry":
         model, _, pretrained = self.id.partition("/")
         if self.weights == "hub" and not pretrained:
-            raise ValueError(f"id {self.id!r} must be model/pretrained, for example ViT-L-14-quickgelu/openai")
+            raise ValueError(
+                f"id {self.id!r} must be model/pretrained, for example ViT-L-14-quickgelu/openai"
+            )
         if self.weights.startswith("package:"):
             raise ValueError("weights of an open_clip space are hub, random or file:<path>")
         if pretrained == "openai" and not model.endswith("-quickgelu"):
-            raise ValueError(f"id {self.id!r}: OpenAI's weights were trained with QuickGELU: write {model}-quickgelu/openai")
+            raise ValueError(
+                f"id {self.id!r}: OpenAI's weights were trained with QuickGELU: write {model}-quickgelu/openai"
+            )
         return self
 
     def local_files(self) -> list[str]:
@@ -305,7 +413,9 @@ SpaceEntry = ConSEEntry | OpenCLIPEntry
 Entry = TypeVar("Entry", ModelEntry, ConSEEntry, OpenCLIPEntry)
 
 
-def resolve_models(path: str | Path, names: list[str], weights: str = "registry", *, files: bool = True) -> dict[str, ModelEntry]:
+def resolve_models(
+    path: str | Path, names: list[str], weights: str = "registry", *, files: bool = True
+) -> dict[str, ModelEntry]:
     """Entries of the named models; `<source>/<id>` needs none.
 
     Parameters
@@ -335,15 +445,22 @@ def resolve_models(path: str | Path, names: list[str], weights: str = "registry"
         source, _, identifier = name.partition("/")
         content, origin = {"source": source, "id": identifier}, f"models: {name}"
         if not identifier:
-            content, origin = _named(registry, name, path, "or <source>/<id>, as in timm/resnet18.a1_in1k"), f"{path}: {name}"
+            content, origin = (
+                _named(registry, name, path, "or <source>/<id>, as in timm/resnet18.a1_in1k"),
+                f"{path}: {name}",
+            )
         entry = _validated(content, ModelEntry, origin)
-        entries[name] = entry.model_copy(update={"weights": "random"}) if weights == "random" else entry
+        entries[name] = (
+            entry.model_copy(update={"weights": "random"}) if weights == "random" else entry
+        )
         if files:
             _check_local(entries[name].local_files(), origin)
     return entries
 
 
-def resolve_spaces(path: str | Path, names: list[str], weights: str = "registry", *, files: bool = True) -> dict[str, SpaceEntry]:
+def resolve_spaces(
+    path: str | Path, names: list[str], weights: str = "registry", *, files: bool = True
+) -> dict[str, SpaceEntry]:
     """Entries of the named spaces.
 
     Parameters
@@ -372,7 +489,9 @@ def resolve_spaces(path: str | Path, names: list[str], weights: str = "registry"
     for name in names:
         entry = _space(_named(registry, name, path, ""), f"{path}: {name}")
         if weights == "random" and isinstance(entry, ConSEEntry):
-            entry = entry.model_copy(update={"classifier": entry.classifier.model_copy(update={"weights": "random"})})
+            entry = entry.model_copy(
+                update={"classifier": entry.classifier.model_copy(update={"weights": "random"})}
+            )
         elif weights == "random":
             entry = entry.model_copy(update={"weights": "random"})
         entries[name] = entry
@@ -397,7 +516,9 @@ def objection(entry: SpaceEntry) -> str | None:
     reason = f"the generator's decoder was trained on the embeddings of OpenAI's CLIP ViT-L/14 (open_clip {GENERATOR_SPACE}), "
     if not isinstance(entry, OpenCLIPEntry) or entry.id != GENERATOR_SPACE:
         own = entry.id if isinstance(entry, OpenCLIPEntry) else entry.source
-        return f"{reason}and vectors of another space, here {own}, would give pictures without meaning"
+        return (
+            f"{reason}and vectors of another space, here {own}, would give pictures without meaning"
+        )
     if entry.weights == "random":
         return f"{reason}and untrained towers (weights: random) give vectors without meaning"
     return None
@@ -419,7 +540,9 @@ def with_hashes(entry: SpaceEntry, hashes: dict[str, str]) -> SpaceEntry:
         A copy; a ConSE space has the hashes in its classifier.
     """
     if isinstance(entry, ConSEEntry):
-        return entry.model_copy(update={"classifier": entry.classifier.model_copy(update={"sha256": hashes})})
+        return entry.model_copy(
+            update={"classifier": entry.classifier.model_copy(update={"sha256": hashes})}
+        )
     return entry.model_copy(update={"sha256": hashes})
 
 
@@ -459,7 +582,9 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a registry entry ({error}): remove it and run the workflow again") from None
+        raise InputError(
+            f"{path}: not a registry entry ({error}): remove it and run the workflow again"
+        ) from None
 
 
 def _named(registry: dict[str, Any], name: str, path: str | Path, otherwise: str) -> Any:
@@ -467,7 +592,9 @@ def _named(registry: dict[str, Any], name: str, path: str | Path, otherwise: str
         known = [str(each) for each in registry]
         near = difflib.get_close_matches(name, known)
         guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise InputError(f"{path}: no entry {name!r}: {guess}it has {', '.join(known)} {otherwise}".rstrip())
+        raise InputError(
+            f"{path}: no entry {name!r}: {guess}it has {', '.join(known)} {otherwise}".rstrip()
+        )
     return registry[name]
 
 
@@ -475,7 +602,11 @@ def _space(content: Any, origin: str) -> SpaceEntry:
     source = content.get("source") if isinstance(content, dict) else None
     if source not in ("conse", "open_clip"):
         raise InputError(f"{origin}: source: {source!r} is neither open_clip nor conse")
-    return _validated(content, ConSEEntry, origin) if source == "conse" else _validated(content, OpenCLIPEntry, origin)
+    return (
+        _validated(content, ConSEEntry, origin)
+        if source == "conse"
+        else _validated(content, OpenCLIPEntry, origin)
+    )
 
 
 def _validated(content: Any, schema: type[Entry], origin: str) -> Entry:

@@ -23,13 +23,18 @@ MOST_AT_ONCE = 2**14  # rows of a batch: no device is faster with more
 WIDEST = 2**17  # features, dimensions: no network is wider
 MOST_SHOWN = 1000  # things in a figure or a cell of a table: no page has room for more
 MOST_IMAGES = 10**9  # no collection has more
-PENALTY = {"ge": 1e-6, "le": 1e9}  # of a ridge, times the variance: the sums of millions of rows have rounding of 1e-9 of it
+PENALTY = {
+    "ge": 1e-6,
+    "le": 1e9,
+}  # of a ridge, times the variance: the sums of millions of rows have rounding of 1e-9 of it
 MODEL = rf"(?:(?:timm|torchvision)/{NAME}|transformers/{NAME}(?:/{NAME})?|{NAME})"
 
 
 def _refuse(value: str, pattern: str, allowed: str) -> str:
     if len(value) > MOST_LETTERS:
-        raise ValueError(f"has {len(value)} characters: may have {MOST_LETTERS}, because it becomes a file name")
+        raise ValueError(
+            f"has {len(value)} characters: may have {MOST_LETTERS}, because it becomes a file name"
+        )
     if not re.fullmatch(pattern, value):
         raise ValueError(f"may hold only {allowed}, because it becomes a file name")
     return value
@@ -44,18 +49,24 @@ def _text(value: str) -> str:
 
 
 def _name(value: str) -> str:
-    return _refuse(value, NAME, "letters, digits, '_', '-' and '.', and starts with a letter or digit")
+    return _refuse(
+        value, NAME, "letters, digits, '_', '-' and '.', and starts with a letter or digit"
+    )
 
 
 def _model_name(value: str) -> str:
-    return _refuse(value, MODEL, "a name of config/models.yaml or <source>/<id>, as in timm/resnet18.a1_in1k")
+    return _refuse(
+        value, MODEL, "a name of config/models.yaml or <source>/<id>, as in timm/resnet18.a1_in1k"
+    )
 
 
 def _shell_safe(value: str) -> str:
     value = at_home(value)
     if not value or re.search(r'["$`\\\x00-\x1f\x7f]', value):
         windows = ": write / for \\ (under WSL, C:\\ is /mnt/c/)" if "\\" in value else ""
-        raise ValueError(f'must be a path without ", $, `, \\ or control characters, because it becomes part of a command{windows}')
+        raise ValueError(
+            f'must be a path without ", $, `, \\ or control characters, because it becomes part of a command{windows}'
+        )
     return value
 
 
@@ -151,14 +162,18 @@ def phrases(values: list[str], unit: str = "name") -> list[str]:
             raise ValueError(f"{unit} {number} holds control characters: {phrase!r}: remove them")
         key = phrase.replace("_", " ").casefold()
         if key in first:
-            raise ValueError(f"{unit} {number} repeats {phrase!r} of {unit} {first[key]}: rename or remove one of them")
+            raise ValueError(
+                f"{unit} {number} repeats {phrase!r} of {unit} {first[key]}: rename or remove one of them"
+            )
         first[key] = number
     return plain
 
 
 def _listed(value: str) -> str:
     if not value.strip() or value.startswith("-"):
-        raise ValueError("must not be blank or start with '-', because it becomes one of several words after a flag")
+        raise ValueError(
+            "must not be blank or start with '-', because it becomes one of several words after a flag"
+        )
     return value
 
 
@@ -170,7 +185,9 @@ def _template(value: str) -> str:
 
 def _imported(value: str) -> str:
     if not re.fullmatch(rf"{NAME}/{MODEL}:[0-9a-f]{{16,64}}", value):
-        raise ValueError("must be <space>/<model>:<first 16 or more digits of its SHA-256>, as `singflow import_translator` prints it")
+        raise ValueError(
+            "must be <space>/<model>:<first 16 or more digits of its SHA-256>, as `singflow import_translator` prints it"
+        )
     return value
 
 
@@ -193,7 +210,9 @@ def hub_name(value: str) -> str:
         When it has another form.
     """
     if not re.fullmatch(rf"{LOCAL}/{NAME}|{NAME}/{NAME}", value):
-        raise ValueError(f"must be a hub name as in kakaobrain/karlo-v1-alpha-image-variations, or {LOCAL}/<folder>")
+        raise ValueError(
+            f"must be a hub name as in kakaobrain/karlo-v1-alpha-image-variations, or {LOCAL}/<folder>"
+        )
     return value
 
 
@@ -210,5 +229,9 @@ class Section(BaseModel):
     """A section of params.yaml: unknown keys are refused."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False, json_schema_serialization_defaults_required=True
+        extra="forbid",
+        frozen=True,
+        defer_build=True,
+        allow_inf_nan=False,
+        json_schema_serialization_defaults_required=True,
     )

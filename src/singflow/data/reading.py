@@ -8,12 +8,26 @@ from pathlib import Path
 from singflow.errors import InputError
 from singflow.system import regular
 
-SEPARATORS = (",", ";", "\t")  # of cells, the first that splits the header into the columns that are needed
+SEPARATORS = (
+    ",",
+    ";",
+    "\t",
+)  # of cells, the first that splits the header into the columns that are needed
 BLANK = "".join(SEPARATORS) + " \r\n"
 SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation"}
 SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".localized", "icon\r")
-OF_SYSTEM = {*SYSTEM_FILES, "__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
-WORKBOOKS = {b"PK\x03\x04": "an Excel workbook (.xlsx) or another zip archive", b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)"}
+OF_SYSTEM = {
+    *SYSTEM_FILES,
+    "__macosx",
+    "@eadir",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+}
+WORKBOOKS = {
+    b"PK\x03\x04": "an Excel workbook (.xlsx) or another zip archive",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls)",
+}
 
 Row = dict[str, str]
 
@@ -69,7 +83,11 @@ def subfolders(folder: Path) -> list[Path]:
         When it cannot be listed.
     """
     with os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if Path(entry.path).is_dir() and not is_litter(entry.name))
+        return sorted(
+            Path(entry.path)
+            for entry in entries
+            if Path(entry.path).is_dir() and not is_litter(entry.name)
+        )
 
 
 def below_splits(folders: list[Path]) -> bool:
@@ -129,14 +147,20 @@ def refuse_workbook(path: Path) -> None:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
-        raise InputError(f"{path}: not readable as UTF-8 text or CSV ({error.strerror}): name or save it anew") from None
+        raise InputError(
+            f"{path}: not readable as UTF-8 text or CSV ({error.strerror}): name or save it anew"
+        ) from None
     if start in WORKBOOKS:
-        raise InputError(f"{path}: is {WORKBOOKS[start]}: save it as text, a table as CSV UTF-8, and name that file")
+        raise InputError(
+            f"{path}: is {WORKBOOKS[start]}: save it as text, a table as CSV UTF-8, and name that file"
+        )
     if start == b"PAR1":
         raise InputError(f"{path}: is a Parquet file: let its name end in .parquet")
 
 
-def iterate_rows(path: Path, needed: Mapping[str, str], optional: tuple[str, ...] = ()) -> Iterator[tuple[int, Row]]:
+def iterate_rows(
+    path: Path, needed: Mapping[str, str], optional: tuple[str, ...] = ()
+) -> Iterator[tuple[int, Row]]:
     """Rows of a table, without those of which every cell is blank.
 
     Parameters
@@ -159,7 +183,11 @@ def iterate_rows(path: Path, needed: Mapping[str, str], optional: tuple[str, ...
     InputError
         For a file that cannot be read, a column that is missing or there twice, and a row with more cells than the header.
     """
-    rows = _parquet_rows(path) if path.suffix.lower() in (".parquet", ".pq") else _csv_rows(path, needed)
+    rows = (
+        _parquet_rows(path)
+        if path.suffix.lower() in (".parquet", ".pq")
+        else _csv_rows(path, needed)
+    )
     _, header = next(rows, (1, []))
     places = _places(path, header, needed, optional)
     for number, cells in rows:
@@ -167,22 +195,33 @@ def iterate_rows(path: Path, needed: Mapping[str, str], optional: tuple[str, ...
             raise InputError(
                 f"{path}: rows have more cells than the header (line {number}): quote commas inside cells, remove those at line ends"
             )
-        yield number, {name: cells[place] if place < len(cells) else "" for name, place in places.items()}
+        yield (
+            number,
+            {name: cells[place] if place < len(cells) else "" for name, place in places.items()},
+        )
 
 
-def _places(path: Path, header: list[str], needed: Mapping[str, str], optional: tuple[str, ...]) -> dict[str, int]:
+def _places(
+    path: Path, header: list[str], needed: Mapping[str, str], optional: tuple[str, ...]
+) -> dict[str, int]:
     """Place of each column that is needed or there."""
     places = {}
     for name in (*needed, *optional):
         exact = [place for place, title in enumerate(header) if title == name]
-        found = exact or [place for place, title in enumerate(header) if _plain(title) == _plain(name)]
+        found = exact or [
+            place for place, title in enumerate(header) if _plain(title) == _plain(name)
+        ]
         if len(found) > 1:
-            raise InputError(f"{path}: has {len(found)} columns {name!r}: name one of them otherwise")
+            raise InputError(
+                f"{path}: has {len(found)} columns {name!r}: name one of them otherwise"
+            )
         if found:
             places[name] = found[0]
         elif name in needed:
             what = f" ({needed[name]})" if needed[name] else ""
-            raise InputError(f"{path}: has no column {name!r}{what}; it has {', '.join(filter(str.strip, header)) or 'none'}")
+            raise InputError(
+                f"{path}: has no column {name!r}{what}; it has {', '.join(filter(str.strip, header)) or 'none'}"
+            )
     return places
 
 
@@ -198,7 +237,11 @@ def _csv_rows(path: Path, needed: Mapping[str, str]) -> Iterator[tuple[int, list
             if header is None:
                 raise InputError(f"{path}: not readable as CSV: it is empty: name or save it anew")
             wanted = {_plain(name) for name in needed}
-            fits = (each for each in SEPARATORS if wanted <= {_plain(title) for title in next(csv.reader([header], delimiter=each))})
+            fits = (
+                each
+                for each in SEPARATORS
+                if wanted <= {_plain(title) for title in next(csv.reader([header], delimiter=each))}
+            )
             separator = next(fits, ",")
             file.seek(0)
             reader = csv.reader(file, delimiter=separator, strict=True)
@@ -206,7 +249,9 @@ def _csv_rows(path: Path, needed: Mapping[str, str]) -> Iterator[tuple[int, list
                 if any(map(str.strip, cells)):
                     yield reader.line_num, cells
     except (OSError, UnicodeError, csv.Error) as error:
-        raise InputError(f"{path}: not readable as CSV ({error}): save it anew as comma-separated UTF-8") from None
+        raise InputError(
+            f"{path}: not readable as CSV ({error}): save it anew as comma-separated UTF-8"
+        ) from None
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -226,4 +271,6 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except Exception as error:  # noqa: BLE001 (pyarrow raises whatever damaged bytes provoke)
-        raise InputError(f"{path}: not readable as Parquet ({error}): write it anew, or as CSV") from None
+        raise InputError(
+            f"{path}: not readable as Parquet ({error}): write it anew, or as CSV"
+        ) from None

@@ -32,7 +32,9 @@ def read_vocabulary(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as UTF-8 text ({error}): name or save it anew") from None
+        raise InputError(
+            f"{path}: not readable as UTF-8 text ({error}): name or save it anew"
+        ) from None
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
@@ -88,7 +90,9 @@ def complete(entry: ModelEntry, registry: Path, name: str, study_classes: Path) 
     of_head = names or read_classes(study_classes).names
     count = len(of_head)
     if entry.classes not in (None, count):
-        raise InputError(f"{registry}: {name}: classes is {entry.classes}, but {source} has {count}: name the right file as class_list")
+        raise InputError(
+            f"{registry}: {name}: classes is {entry.classes}, but {source} has {count}: name the right file as class_list"
+        )
     if entry.kept:
         if entry.kept[-1] >= count:
             raise InputError(
@@ -96,4 +100,6 @@ def complete(entry: ModelEntry, registry: Path, name: str, study_classes: Path) 
             )
         names = [of_head[position] for position in entry.kept]
     hashes = {file: sha256_of(Path(file)) for file in entry.local_files()}
-    return entry.model_copy(update={"class_list": None, "class_names": names, "classes": count, "sha256": hashes})
+    return entry.model_copy(
+        update={"class_list": None, "class_names": names, "classes": count, "sha256": hashes}
+    )

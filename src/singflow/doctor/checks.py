@@ -12,7 +12,13 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from singflow.config.registry import ConSEEntry, ModelEntry, SpaceEntry, resolve_models, resolve_spaces
+from singflow.config.registry import (
+    ConSEEntry,
+    ModelEntry,
+    SpaceEntry,
+    resolve_models,
+    resolve_spaces,
+)
 from singflow.config.sections import LOCAL
 from singflow.config.study import Study, check, read_layers
 from singflow.data.archives import Damaged, find_archives, is_parquet, parquet_rows, tar_members
@@ -54,13 +60,30 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
     device, estimated = "auto", 0
     try:
         study = check(read_layers(params), str(params))
-        entries = resolve_models(models, study.models, study.weights), resolve_spaces(spaces, study.spaces, study.weights)
+        entries = (
+            resolve_models(models, study.models, study.weights),
+            resolve_spaces(spaces, study.spaces, study.weights),
+        )
     except InputError as error:
-        yield Finding("study", "fail", str(error), "correct it; weights, data, GPU and disk are checked once the study is valid")
+        yield Finding(
+            "study",
+            "fail",
+            str(error),
+            "correct it; weights, data, GPU and disk are checked once the study is valid",
+        )
     else:
         device = study.extraction.device
-        yield Finding("study", "ok", f"{study.study} in {params} is valid; models: {len(study.models)}, spaces: {len(study.spaces)}")
-        yield check_gpu(device, study.threads, visible_gpus(device) if device != "cpu" else [], controller.status == "ok")
+        yield Finding(
+            "study",
+            "ok",
+            f"{study.study} in {params} is valid; models: {len(study.models)}, spaces: {len(study.spaces)}",
+        )
+        yield check_gpu(
+            device,
+            study.threads,
+            visible_gpus(device) if device != "cpu" else [],
+            controller.status == "ok",
+        )
         yield check_weights(*entries, study.pictures)
         data = check_data(study.data)
         yield data
@@ -94,12 +117,16 @@ def check_versions(distribution: str = "singflow", extras: Sequence[str] = ("dem
     try:
         described = importlib.metadata.metadata(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return Finding("versions", "fail", f"{distribution} is not installed in this environment", mend)
+        return Finding(
+            "versions", "fail", f"{distribution} is not installed in this environment", mend
+        )
     needed = [Requirement(f"python{described['Requires-Python'] or ''}")]
     needed += map(Requirement, described.get_all("Requires-Dist") or [])
     found, wrong = {}, []
     for each in needed:
-        wanted = each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *extras))
+        wanted = each.marker is None or any(
+            each.marker.evaluate({"extra": extra}) for extra in ("", *extras)
+        )
         version = _version(each.name)
         if wanted or version:
             found[each.name] = version
@@ -122,7 +149,11 @@ def _version(name: str) -> str | None:
 def _complaint(name: str, version: str | None, allowed: SpecifierSet) -> list[str]:
     if version is None:
         return [f"{name} is not installed"]
-    return [] if allowed.contains(version, prereleases=True) else [f"{name} is {version}, {allowed} is needed"]
+    return (
+        []
+        if allowed.contains(version, prereleases=True)
+        else [f"{name} is {version}, {allowed} is needed"]
+    )
 
 
 def visible_gpus(device: str) -> list[str]:
@@ -171,15 +202,29 @@ def check_gpu(device: str, threads: int, gpus: list[str], slurm: bool) -> Findin
     if gpus:
         return Finding("GPU", "ok", ", ".join(gpus))
     if slurm:
-        return Finding("GPU", "warn", "PyTorch sees none on this machine", "on a login node that is as it should be: see GPU request")
+        return Finding(
+            "GPU",
+            "warn",
+            "PyTorch sees none on this machine",
+            "on a login node that is as it should be: see GPU request",
+        )
     if device in ("cuda", "mps"):
         missing = f"PyTorch sees none, but extraction.device is {device}"
         return Finding("GPU", "fail", missing, "write extraction.device: auto in params.yaml")
-    slower = f"about {costs.GPU / (costs.TOWER * threads):.0f} times as long as on a data centre's GPU"
-    return Finding("GPU", "warn", f"PyTorch sees none: classifiers and spaces run on the CPU, {slower}", "see `make plan` for the hours")
+    slower = (
+        f"about {costs.GPU / (costs.TOWER * threads):.0f} times as long as on a data centre's GPU"
+    )
+    return Finding(
+        "GPU",
+        "warn",
+        f"PyTorch sees none: classifiers and spaces run on the CPU, {slower}",
+        "see `make plan` for the hours",
+    )
 
 
-def check_weights(models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], pictures: Pictures) -> Finding:
+def check_weights(
+    models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], pictures: Pictures
+) -> Finding:
     """Whether every weight file of the study is in its cache, package or folder; nothing is fetched and no hub asked.
 
     Parameters
@@ -197,8 +242,12 @@ def check_weights(models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], 
         `ok`, `warn` or `fail`.
     """
     entries = [*models.items(), *spaces.items()]
-    missing = [f"{name}: {each}" for name, entry in entries for each in _missing(partial(_files, entry))]
-    undrawn = _missing(partial(_generator, pictures)) if generates(pictures, spaces.values()) else []
+    missing = [
+        f"{name}: {each}" for name, entry in entries for each in _missing(partial(_files, entry))
+    ]
+    undrawn = (
+        _missing(partial(_generator, pictures)) if generates(pictures, spaces.values()) else []
+    )
     if missing or (undrawn and pictures.renderer == "unclip"):
         listed = [*missing, *(f"{pictures.generator}: {each}" for each in undrawn)]
         return Finding("weights", "fail", f"{len(listed)} missing:\n" + "\n".join(listed), FETCH)
@@ -209,12 +258,17 @@ def check_weights(models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], 
 
 
 def _files(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
-    sentences = [PackageFile(entry.text.removeprefix("package:"))] if isinstance(entry, ConSEEntry) else []
+    sentences = (
+        [PackageFile(entry.text.removeprefix("package:"))] if isinstance(entry, ConSEEntry) else []
+    )
     return [*required(entry), *sentences]
 
 
 def _generator(pictures: Pictures) -> list[WeightFile]:
-    if pictures.generator.startswith(f"{LOCAL}/") and not Path(pictures.generator, "model_index.json").is_file():
+    if (
+        pictures.generator.startswith(f"{LOCAL}/")
+        and not Path(pictures.generator, "model_index.json").is_file()
+    ):
         raise InputError("holds no model_index.json")
     return generator_files(pictures)
 
@@ -265,7 +319,9 @@ def _looked_into(data: Data) -> str:
 def _first_class(root: Path) -> str:
     folders = class_folders(root)
     if not folders:
-        raise InputError(f"data.root {root}: holds no class folders: images are expected at <root>/<class>/<image>")
+        raise InputError(
+            f"data.root {root}: holds no class folders: images are expected at <root>/<class>/<image>"
+        )
     next(os.scandir(folders[0]), None)
     return str(folders[0].relative_to(root))
 
@@ -287,7 +343,13 @@ def _archives(root: Path, data: Data) -> str:
 
 def _first_row(table: Path, label_column: str) -> str:
     """The path in the first row of a table. Raises InputError when it lacks a column or a row."""
-    first = next(iterate_rows(table, {"path": "the image's path relative to data.root", label_column: "data.label_column"}), None)
+    first = next(
+        iterate_rows(
+            table,
+            {"path": "the image's path relative to data.root", label_column: "data.label_column"},
+        ),
+        None,
+    )
     if first is None:
         raise InputError(f"{table}: holds no rows")
     return first[1]["path"]
@@ -335,11 +397,17 @@ def check_disk(folder: Path, estimated: int) -> Finding:
         `ok`, `warn` or `fail`.
     """
     free = shutil.disk_usage(existing(folder)).free
-    found = f"{in_bytes(free)} free for {folder}, of which the study writes about {in_bytes(estimated)}"
+    found = (
+        f"{in_bytes(free)} free for {folder}, of which the study writes about {in_bytes(estimated)}"
+    )
     mend = f"free disk, or link {folder.parent} to a larger one"
     if free < estimated:
         return Finding("disk", "fail", found, mend)
-    return Finding("disk", "warn", f"{found}: little is left for copies", mend) if free < 2 * estimated else Finding("disk", "ok", found)
+    return (
+        Finding("disk", "warn", f"{found}: little is left for copies", mend)
+        if free < 2 * estimated
+        else Finding("disk", "ok", found)
+    )
 
 
 def verdict(findings: Iterable[Finding]) -> tuple[bool, str]:
@@ -357,6 +425,12 @@ def verdict(findings: Iterable[Finding]) -> tuple[bool, str]:
     line : str
         The counts.
     """
-    counts = {status: len(list(group)) for status, group in itertools.groupby(sorted(each.status for each in findings))}
+    counts = {
+        status: len(list(group))
+        for status, group in itertools.groupby(sorted(each.status for each in findings))
+    }
     failed, warned = counts.get("fail", 0), counts.get("warn", 0)
-    return not failed, f"{counts.get('ok', 0)} checks passed, {warned} with a warning, {failed} failed"
+    return (
+        not failed,
+        f"{counts.get('ok', 0)} checks passed, {warned} with a warning, {failed} failed",
+    )

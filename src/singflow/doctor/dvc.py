@@ -12,7 +12,9 @@ from singflow.extras import MissingExtra, check_installed
 from singflow.system import ask, existing, in_bytes, writable
 
 LINKS = ("reflink", "hardlink", "symlink")
-NETWORK = re.compile(r"nfs|lustre|gpfs|beegfs|cifs|smb|ceph|afs|9p|glusterfs|orangefs|panfs|wekafs|fuse\.(sshfs|rclone|s3fs|gcsfuse)")
+NETWORK = re.compile(
+    r"nfs|lustre|gpfs|beegfs|cifs|smb|ceph|afs|9p|glusterfs|orangefs|panfs|wekafs|fuse\.(sshfs|rclone|s3fs|gcsfuse)"
+)
 
 
 def check_dvc(root: Path, estimated: int) -> Iterator[Finding]:
@@ -81,7 +83,12 @@ def check_remote(root: Path, config: Any, seconds: float = 60) -> Finding:
     except ConfigError as error:
         return Finding("DVC remote", "fail", str(error), add)
     except ImportError as error:
-        return Finding("DVC remote", "fail", f"{name}: {error}", f"pip install {' '.join(re.findall(r'dvc-[a-z0-9]+', str(error)))}")
+        return Finding(
+            "DVC remote",
+            "fail",
+            f"{name}: {error}",
+            f"pip install {' '.join(re.findall(r'dvc-[a-z0-9]+', str(error)))}",
+        )
     if kind.protocol == "local":
         answers = _local_remote(name, Path(path))
     else:
@@ -93,10 +100,22 @@ def check_remote(root: Path, config: Any, seconds: float = 60) -> Finding:
 
 
 def _far_remote(root: Path, name: str, url: str, seconds: float) -> Finding:
-    answer = ask(sys.executable, "-c", "from singflow.doctor.dvc import probe; probe()", str(root), name, seconds=seconds)
+    answer = ask(
+        sys.executable,
+        "-c",
+        "from singflow.doctor.dvc import probe; probe()",
+        str(root),
+        name,
+        seconds=seconds,
+    )
     if not answer.ok:
         mend = f"check its address and credentials, and whether this machine may reach it: `dvc remote modify {name} --help`"
-        return Finding("DVC remote", "fail", f"{name} ({url}) cannot be reached: {answer.words.split('; ')[-1]}", mend)
+        return Finding(
+            "DVC remote",
+            "fail",
+            f"{name} ({url}) cannot be reached: {answer.words.split('; ')[-1]}",
+            mend,
+        )
     return Finding("DVC remote", "ok", f"{name} ({url}) answers")
 
 
@@ -105,7 +124,12 @@ def _local_remote(name: str, folder: Path) -> Finding:
     if not writable(place):
         found = f"{name}: {place} is not a folder that can be written to"
         return Finding("DVC remote", "fail", found, f"`dvc remote modify {name} url <folder>`")
-    return Finding("DVC remote", "ok", f"{name}: {folder} can be written to" + ("" if place == folder else "; the first push makes it"))
+    return Finding(
+        "DVC remote",
+        "ok",
+        f"{name}: {folder} can be written to"
+        + ("" if place == folder else "; the first push makes it"),
+    )
 
 
 def probe() -> None:
@@ -147,15 +171,28 @@ def check_cache(root: Path, config: dict[str, Any], estimated: int) -> Finding:
     kinds = config.get("type") or ["reflink", "copy"]
     place = existing(Path(config.get("dir") or root / ".dvc/cache"))
     try:
-        works = generic.test_links(list(LINKS), localfs, str(place), localfs, str(root.absolute() / "dvc.yaml"))
+        works = generic.test_links(
+            list(LINKS), localfs, str(place), localfs, str(root.absolute() / "dvc.yaml")
+        )
     except OSError as error:
-        return Finding("DVC cache", "fail", f"{error.filename or place}: {error.strerror}", "`dvc cache dir <folder>` moves the cache")
+        return Finding(
+            "DVC cache",
+            "fail",
+            f"{error.filename or place}: {error.strerror}",
+            "`dvc cache dir <folder>` moves the cache",
+        )
     first = next((kind for kind in kinds if kind in works or kind == "copy"), None)
-    apart = "" if place.stat().st_dev == root.absolute().stat().st_dev else ", which is on another file system"
+    apart = (
+        ""
+        if place.stat().st_dev == root.absolute().stat().st_dev
+        else ", which is on another file system"
+    )
     tried = f"cache.type is {', '.join(kinds)}"
     mend = f"`dvc config cache.type {'reflink,' if 'reflink' in works else ''}symlink,copy`"
     if first is None:
-        return Finding("DVC cache", "fail", f"{tried}, but only {', '.join(works)} reach {place}{apart}", mend)
+        return Finding(
+            "DVC cache", "fail", f"{tried}, but only {', '.join(works)} reach {place}{apart}", mend
+        )
     if first == "copy":
         copied = f"results are copied into {place}{apart}: about {in_bytes(estimated)} once more"
         return Finding("DVC cache", "warn", f"{tried}: {copied}", mend)
@@ -183,14 +220,29 @@ def check_shared_cache(root: Path, config: dict[str, Any]) -> Finding:
         return Finding("shared cache", "absent", "this checkout has a cache of its own")
     faults = {}
     if not shared:
-        faults["what one user puts there others cannot change: cache.shared is not group"] = "dvc config cache.shared group"
+        faults["what one user puts there others cannot change: cache.shared is not group"] = (
+            "dvc config cache.shared group"
+        )
     if "hardlink" in (config.get("type") or []):
-        faults["a result edited in place would change the cache: cache.type has hardlink"] = "dvc config cache.type symlink,copy"
-    if closed := [each for each in (folder, *folder.glob("files/md5/*")) if not each.is_dir() or each.stat().st_mode & 0o2070 != 0o2070]:
+        faults["a result edited in place would change the cache: cache.type has hardlink"] = (
+            "dvc config cache.type symlink,copy"
+        )
+    if closed := [
+        each
+        for each in (folder, *folder.glob("files/md5/*"))
+        if not each.is_dir() or each.stat().st_mode & 0o2070 != 0o2070
+    ]:
         opened = f"mkdir -p {folder} && chgrp -R <group> {folder} && find {folder} -type d -exec chmod g+rwxs {{}} +"
-        faults[f"{closed[0]} is not a folder that its group can write to and that hands its group on (setgid)"] = opened
+        faults[
+            f"{closed[0]} is not a folder that its group can write to and that hands its group on (setgid)"
+        ] = opened
     if faults:
-        return Finding("shared cache", "fail" if shared else "warn", "; ".join(faults), f"`{' && '.join(faults.values())}`")
+        return Finding(
+            "shared cache",
+            "fail" if shared else "warn",
+            "; ".join(faults),
+            f"`{' && '.join(faults.values())}`",
+        )
     return Finding("shared cache", "ok", f"{folder} is shared with its group")
 
 
@@ -248,7 +300,12 @@ def check_state(core: dict[str, Any], mounted: Iterable[tuple[Path, str]]) -> Fi
     kind = file_system(folder, mounted)
     mend = "`dvc config --local core.site_cache_dir <folder on a disk of this machine>`"
     if NETWORK.match(kind):
-        return Finding("DVC state", "fail", f"{folder} is on a network drive ({kind}): its databases fail or crawl there", mend)
+        return Finding(
+            "DVC state",
+            "fail",
+            f"{folder} is on a network drive ({kind}): its databases fail or crawl there",
+            mend,
+        )
     place = existing(folder)
     if not writable(place):
         return Finding("DVC state", "fail", f"{place} is not a folder that can be written to", mend)

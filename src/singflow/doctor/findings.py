@@ -16,4 +16,8 @@ class Finding:
     def __str__(self) -> str:
         """One aligned line, and how to fix it below."""
         indent = "\n" + " " * 24
-        return f"{self.status:<8}{self.name:<16}" + self.found.replace("\n", indent) + (f"{indent}-> {self.mend}" if self.mend else "")
+        return (
+            f"{self.status:<8}{self.name:<16}"
+            + self.found.replace("\n", indent)
+            + (f"{indent}-> {self.mend}" if self.mend else "")
+        )

@@ -26,7 +26,10 @@ OPTIONS = {
     "qos": "qos",
     "reservation": "reservation",
 }
-FOR_ALL = {"slurm-qos": "qos", "slurm-reservation": "reservation"}  # settings of the profile that every job gets, whatever its resources
+FOR_ALL = {
+    "slurm-qos": "qos",
+    "slurm-reservation": "reservation",
+}  # settings of the profile that every job gets, whatever its resources
 SINFO = ("sinfo", "--noheader", "-o", "%P|%l|%m|%c|%G|%a|%f")
 NUMBERS = {"runtime": "time", "mem_mb": "mem", "cpus_per_task": "cpus-per-task"}
 LOCALLY = "without Slurm `snakemake --cores all` runs everything on this machine"
@@ -45,7 +48,12 @@ def check_controller() -> Finding:
     answer = ask("scontrol", "ping")
     up = [line.strip() for line in answer.out.splitlines() if line.rstrip().endswith("is UP")]
     if not up:
-        return Finding("Slurm", "fail", f"does not answer: {answer.words}", f"ask who runs the cluster; {LOCALLY}")
+        return Finding(
+            "Slurm",
+            "fail",
+            f"does not answer: {answer.words}",
+            f"ask who runs the cluster; {LOCALLY}",
+        )
     return Finding("Slurm", "ok", f"{ask('sinfo', '--version').out.strip()}: {', '.join(up)}")
 
 
@@ -72,10 +80,17 @@ def check_cluster(profile: Path, device: str) -> Iterator[Finding]:
         jobs = jobs_of(content, profile)
         yield check_status_command(content, settings, accounting.status == "ok")
     except InputError as error:
-        yield Finding("cluster profile", "fail", str(error), f"correct {profile}, or take it from the repository again")
+        yield Finding(
+            "cluster profile",
+            "fail",
+            str(error),
+            f"correct {profile}, or take it from the repository again",
+        )
         return
     partitions = read_partitions(ask(*SINFO).out)
-    if chosen_by := content.get("slurm-partition-config") or os.environ.get("SNAKEMAKE_SLURM_PARTITIONS"):
+    if chosen_by := content.get("slurm-partition-config") or os.environ.get(
+        "SNAKEMAKE_SLURM_PARTITIONS"
+    ):
         jobs, finding = choose_partitions(jobs, Path(chosen_by))
         yield finding
     yield check_partition(jobs, partitions)
@@ -85,7 +100,9 @@ def check_cluster(profile: Path, device: str) -> Iterator[Finding]:
     if any(job.resources.get("qos") for job in jobs):
         yield check_qos(jobs, associations)
     if wanted := content.get("slurm-reservation"):
-        yield check_reservation(_plain(wanted), ask("scontrol", "--oneliner", "show", "reservation").out)
+        yield check_reservation(
+            _plain(wanted), ask("scontrol", "--oneliner", "show", "reservation").out
+        )
     if device == "cpu":
         yield Finding("GPU request", "absent", "extraction.device is cpu: no job asks for a GPU")
     else:
@@ -130,7 +147,9 @@ def check_accounting(settings: dict[str, str]) -> Finding:
     return Finding("accounting", "ok", "on: sacct answers")
 
 
-def check_status_command(profile: dict[str, Any], settings: dict[str, str], accounting: bool) -> Finding:
+def check_status_command(
+    profile: dict[str, Any], settings: dict[str, str], accounting: bool
+) -> Finding:
     """Whether the executor can tell the state of a job.
 
     Parameters
@@ -170,7 +189,9 @@ def check_status_command(profile: dict[str, Any], settings: dict[str, str], acco
         chosen, mend = wanted, "write slurm-status-command: squeue in the profile"
     if not accounting:
         return Finding(name, "fail", f"{chosen}; without accounting it knows no job", mend)
-    return Finding(name, "warn", f"{chosen}; it waits for ever for a job that was cancelled by hand", mend)
+    return Finding(
+        name, "warn", f"{chosen}; it waits for ever for a job that was cancelled by hand", mend
+    )
 
 
 @dataclass(frozen=True)
@@ -197,8 +218,16 @@ class Job:
         list of str
             As in `--partition=gpu`.
         """
-        fixed = [f"--{option}={_plain(self.resources[key])}" for key, option in OPTIONS.items() if self.resources.get(key) is not None]
-        return fixed + [f"--{option}={self.resources[key]}" for key, option in NUMBERS.items() if isinstance(self.resources.get(key), int)]
+        fixed = [
+            f"--{option}={_plain(self.resources[key])}"
+            for key, option in OPTIONS.items()
+            if self.resources.get(key) is not None
+        ]
+        return fixed + [
+            f"--{option}={self.resources[key]}"
+            for key, option in NUMBERS.items()
+            if isinstance(self.resources.get(key), int)
+        ]
 
 
 def _plain(value: object) -> str:
@@ -291,7 +320,11 @@ def read_partitions(listed: str) -> dict[str, Partition]:
 
 def _partitions_of(jobs: Iterable[Job]) -> set[str]:
     """Partitions that jobs are sent to; "" is the default one."""
-    return {part for job in jobs for part in _plain(job.resources.get("slurm_partition") or "").split(",")}
+    return {
+        part
+        for job in jobs
+        for part in _plain(job.resources.get("slurm_partition") or "").split(",")
+    }
 
 
 def _default(partitions: dict[str, Partition]) -> str:
@@ -315,14 +348,26 @@ def check_partition(jobs: Iterable[Job], partitions: dict[str, Partition]) -> Fi
     """
     wanted, default = _partitions_of(jobs), _default(partitions)
     named = sorted({name or default for name in wanted})
-    up = ", ".join(f"{name} (at most {each.limit})" for name, each in partitions.items() if each.up) or "none"
+    up = (
+        ", ".join(f"{name} (at most {each.limit})" for name, each in partitions.items() if each.up)
+        or "none"
+    )
     mend = f"write a partition that is up as slurm_partition in the profile: {up}"
     if "" in named:
-        return Finding("partition", "fail", "the profile names none, and the cluster has no default", mend)
-    wrong = [f"{name} is down" if name in partitions else f"the cluster has no {name}" for name in named if not _up(name, partitions)]
+        return Finding(
+            "partition", "fail", "the profile names none, and the cluster has no default", mend
+        )
+    wrong = [
+        f"{name} is down" if name in partitions else f"the cluster has no {name}"
+        for name in named
+        if not _up(name, partitions)
+    ]
     if wrong:
         return Finding("partition", "fail", "; ".join(wrong), mend)
-    limits = [f"{name}{', the default' if '' in wanted and name == default else ''} (at most {partitions[name].limit})" for name in named]
+    limits = [
+        f"{name}{', the default' if '' in wanted and name == default else ''} (at most {partitions[name].limit})"
+        for name in named
+    ]
     return Finding("partition", "ok", "; ".join(limits))
 
 
@@ -348,13 +393,18 @@ def partition_file(partitions: dict[str, Partition]) -> str:
         YAML.
     """
     return PARTITION_FILE + yaml.safe_dump(
-        {"partitions": {name: _limits(each) for name, each in partitions.items() if each.up}}, sort_keys=False
+        {"partitions": {name: _limits(each) for name, each in partitions.items() if each.up}},
+        sort_keys=False,
     )
 
 
 def _limits(partition: Partition) -> dict[str, Any]:
     """Limits of a partition as the executor names them; it would read 30:00 as thirty hours."""
-    gpus = [(model, int(count)) for each in partition.gpus for model, count in re.findall(r"^gpu:(?:([^:,()]+):)?(\d+)", each)]
+    gpus = [
+        (model, int(count))
+        for each in partition.gpus
+        for model, count in re.findall(r"^gpu:(?:([^:,()]+):)?(\d+)", each)
+    ]
     found: dict[str, Any] = {"max_mem_mb": partition.megabytes, "max_threads": partition.cpus}
     if time := re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", partition.limit):
         days, hours, minutes, _ = (int(each or 0) for each in time.groups())
@@ -385,7 +435,9 @@ def write_partition_file(path: Path) -> None:
         raise InputError(f"{path}: is there already: name another, or remove it")
     answer = ask(*SINFO)
     if not answer.ok:
-        raise InputError(f"{' '.join(SINFO)}: {answer.words}: run this on a machine of a Slurm cluster")
+        raise InputError(
+            f"{' '.join(SINFO)}: {answer.words}: run this on a machine of a Slurm cluster"
+        )
     with atomic(path) as temporary:
         temporary.write_text(partition_file(read_partitions(answer.out)), encoding="utf-8")
 
@@ -414,17 +466,33 @@ def choose_partitions(jobs: list[Job], path: Path) -> tuple[list[Job], Finding]:
     try:
         choices = read_partition_file(path)
     except (WorkflowError, TypeError, ValueError, AttributeError, KeyError) as error:
-        return jobs, Finding(name, "fail", f"{path}: {error}", "correct it, or write it anew: `singflow doctor --write-partitions FILE`")
+        return jobs, Finding(
+            name,
+            "fail",
+            f"{path}: {error}",
+            "correct it, or write it anew: `singflow doctor --write-partitions FILE`",
+        )
     sent, words = [], []
     for job in jobs:
         if not job.resources.get("slurm_partition"):
-            asked = {key: _plain(value) if isinstance(value, str) else value for key, value in job.resources.items()}
-            scores = {each.name: each.score_job_fit(SimpleNamespace(resources=asked, threads=1)) for each in choices}
+            asked = {
+                key: _plain(value) if isinstance(value, str) else value
+                for key, value in job.resources.items()
+            }
+            scores = {
+                each.name: each.score_job_fit(SimpleNamespace(resources=asked, threads=1))
+                for each in choices
+            }
             fitting = {each: score for each, score in scores.items() if score is not None}
             kind = ", ".join(job.rules) or "jobs without a GPU"
             if not fitting:
                 mend = "correct its max_gpu, available_gpu_models, available_constraints or max_runtime, or write slurm_partition"
-                return jobs, Finding(name, "fail", f"no partition of {path} takes {kind}: they go to the default one", mend)
+                return jobs, Finding(
+                    name,
+                    "fail",
+                    f"no partition of {path} takes {kind}: they go to the default one",
+                    mend,
+                )
             best = max(fitting, key=lambda each: fitting[each])
             words.append(f"{kind}: {best}")
             job = replace(job, resources=job.resources | {"slurm_partition": best})
@@ -433,7 +501,9 @@ def choose_partitions(jobs: list[Job], path: Path) -> tuple[list[Job], Finding]:
     return sent, Finding(name, "ok", f"{found}, where memory and run time allow")
 
 
-def check_cores(profile: dict[str, Any], jobs: Iterable[Job], partitions: dict[str, Partition]) -> Finding:
+def check_cores(
+    profile: dict[str, Any], jobs: Iterable[Job], partitions: dict[str, Partition]
+) -> Finding:
     """Whether a node has the CPUs that a job with several steps in it may ask for: `cores` of the profile.
 
     Parameters
@@ -451,14 +521,29 @@ def check_cores(profile: dict[str, Any], jobs: Iterable[Job], partitions: dict[s
         `ok`, `warn` or `fail`.
     """
     default = _default(partitions)
-    found = {each: partitions[each].cpus for each in {name or default for name in _partitions_of(jobs)} & set(partitions)}
+    found = {
+        each: partitions[each].cpus
+        for each in {name or default for name in _partitions_of(jobs)} & set(partitions)
+    }
     cores = profile.get("cores")
     if not isinstance(cores, int):
-        return Finding("cores", "warn", "the profile sets none: steps in one job ask for the sum of their threads", "write cores: 8")
+        return Finding(
+            "cores",
+            "warn",
+            "the profile sets none: steps in one job ask for the sum of their threads",
+            "write cores: 8",
+        )
     small = {name: cpus for name, cpus in found.items() if cpus < cores}
     if small:
-        named = ", ".join(f"the nodes of {name} have {cpus} CPUs at most" for name, cpus in small.items())
-        return Finding("cores", "fail", f"{cores} in the profile, but {named}", f"write cores: {min(small.values())} in the profile")
+        named = ", ".join(
+            f"the nodes of {name} have {cpus} CPUs at most" for name, cpus in small.items()
+        )
+        return Finding(
+            "cores",
+            "fail",
+            f"{cores} in the profile, but {named}",
+            f"write cores: {min(small.values())} in the profile",
+        )
     return Finding("cores", "ok", f"at most {cores} for a job with several steps")
 
 
@@ -477,16 +562,30 @@ class Association:
 
 def _associations() -> list[Association]:
     user = ("assoc", f"user={getpass.getuser()}", "format=account,partition,qos")
-    listed = [line.split("|") for line in ask("sacctmgr", "--noheader", "--parsable2", "show", *user).out.lower().splitlines()]
-    return [Association(account, partition, frozenset(qos.split(","))) for account, partition, qos in listed]
+    listed = [
+        line.split("|")
+        for line in ask("sacctmgr", "--noheader", "--parsable2", "show", *user)
+        .out.lower()
+        .splitlines()
+    ]
+    return [
+        Association(account, partition, frozenset(qos.split(",")))
+        for account, partition, qos in listed
+    ]
 
 
 def _accounts_of(job: Job) -> list[str]:
     """Accounts of a kind of job as the executor takes them, of which it uses the first."""
-    return re.split(r"[,\s]+", _plain(job.resources["slurm_account"])) if job.resources.get("slurm_account") else []
+    return (
+        re.split(r"[,\s]+", _plain(job.resources["slurm_account"]))
+        if job.resources.get("slurm_account")
+        else []
+    )
 
 
-def check_account(jobs: Iterable[Job], associations: list[Association] | None, default: str) -> Finding:
+def check_account(
+    jobs: Iterable[Job], associations: list[Association] | None, default: str
+) -> Finding:
     """Whether jobs are sent under accounts of the user's, and to partitions in which these accounts hold.
 
     Parameters
@@ -510,21 +609,44 @@ def check_account(jobs: Iterable[Job], associations: list[Association] | None, d
         return Finding("account", "ok", f"{named}; accounting is off, so none is asked for")
     if not associations:
         mend = "ask who runs the cluster for an account, if jobs are refused"
-        return Finding("account", "warn", f"{named}; Slurm lists none for {getpass.getuser()}", mend)
-    known = sorted({f"{each.account} (in {each.partition})" if each.partition else each.account for each in associations})
+        return Finding(
+            "account", "warn", f"{named}; Slurm lists none for {getpass.getuser()}", mend
+        )
+    known = sorted(
+        {
+            f"{each.account} (in {each.partition})" if each.partition else each.account
+            for each in associations
+        }
+    )
     mend = f"write slurm_account in the profile, for all jobs or beside a slurm_partition: {', '.join(known)}"
     wrong = [each for each in wanted if each.lower() not in {each.account for each in associations}]
     if wrong:
-        return Finding("account", "fail", f"{', '.join(wrong)}: not an account of {getpass.getuser()}", mend)
+        return Finding(
+            "account", "fail", f"{', '.join(wrong)}: not an account of {getpass.getuser()}", mend
+        )
     if not wanted:
-        return Finding("account", "warn", "the profile names none: it is guessed for every job", mend)
+        return Finding(
+            "account", "warn", "the profile names none: it is guessed for every job", mend
+        )
     allowed = {(each.account, each.partition) for each in associations}
-    pairs = {(_accounts_of(job)[0], name or default) for job in jobs if _accounts_of(job) for name in _partitions_of([job])}
+    pairs = {
+        (_accounts_of(job)[0], name or default)
+        for job in jobs
+        if _accounts_of(job)
+        for name in _partitions_of([job])
+    }
     astray = [
-        f"{account} in {name}" for account, name in sorted(pairs) if not allowed & {(account.lower(), ""), (account.lower(), name.lower())}
+        f"{account} in {name}"
+        for account, name in sorted(pairs)
+        if not allowed & {(account.lower(), ""), (account.lower(), name.lower())}
     ]
     if astray:
-        return Finding("account", "fail", f"{', '.join(astray)}: the account does not hold in this partition", mend)
+        return Finding(
+            "account",
+            "fail",
+            f"{', '.join(astray)}: the account does not hold in this partition",
+            mend,
+        )
     return Finding("account", "ok", named)
 
 
@@ -544,15 +666,32 @@ def check_qos(jobs: Iterable[Job], associations: list[Association] | None) -> Fi
         `ok` or `fail`.
     """
     mend = "take it out of the profile (slurm-qos, or qos of a rule)"
-    pairs = {(_plain(job.resources["qos"]), *_accounts_of(job)[:1]) for job in jobs if job.resources.get("qos")}
+    pairs = {
+        (_plain(job.resources["qos"]), *_accounts_of(job)[:1])
+        for job in jobs
+        if job.resources.get("qos")
+    }
     named = ", ".join(sorted({qos for qos, *_ in pairs}))
     if associations is None:
         return Finding("QOS", "fail", f"{named}, but accounting is off: Slurm has none", mend)
     for qos, *account in sorted(pairs):
-        has = sorted({each for known in associations if not account or known.account == account[0].lower() for each in known.qos} - {""})
+        has = sorted(
+            {
+                each
+                for known in associations
+                if not account or known.account == account[0].lower()
+                for each in known.qos
+            }
+            - {""}
+        )
         if qos.lower() not in has:
             whose = f"of account {account[0]}" if account else f"of {getpass.getuser()}"
-            return Finding("QOS", "fail", f"{qos}: not a QOS {whose}", f"{mend}, or write one of these: {', '.join(has) or 'none'}")
+            return Finding(
+                "QOS",
+                "fail",
+                f"{qos}: not a QOS {whose}",
+                f"{mend}, or write one of these: {', '.join(has) or 'none'}",
+            )
     return Finding("QOS", "ok", named)
 
 
@@ -582,7 +721,9 @@ def check_reservation(name: str, listed: str) -> Finding:
     here = known[name]
     if here["State"] == "ACTIVE":
         return Finding("reservation", "ok", f"{name}, until {here['EndTime']}")
-    return Finding("reservation", "warn", f"{name} begins {here['StartTime']}", "jobs wait until then")
+    return Finding(
+        "reservation", "warn", f"{name} begins {here['StartTime']}", "jobs wait until then"
+    )
 
 
 def check_gpu_request(job: Job, partitions: dict[str, Partition]) -> Finding:
@@ -603,16 +744,30 @@ def check_gpu_request(job: Job, partitions: dict[str, Partition]) -> Finding:
     name = "GPU request"
     rules = ", ".join(job.rules)
     if not job.request:
-        return Finding(name, "warn", f"the profile asks for none: {rules} run on CPUs", "write gpu: 1 for them under set-resources")
+        return Finding(
+            name,
+            "warn",
+            f"the profile asks for none: {rules} run on CPUs",
+            "write gpu: 1 for them under set-resources",
+        )
     answer = _accepted(job, job.request)
     if answer.ok:
         return Finding(name, "ok", f"{' '.join(job.request)} is accepted ({rules})")
     found = f"{' '.join([*job.options(), *job.request])} is refused ({rules}): {answer.words}"
     by_count = job.request[0].startswith("--gpus")
     count = job.request[0].partition("=")[2]
-    other, line = (f"--gres=gpu:{count}", f'{{gpu: 0, gres: "gpu:{count}"}}') if by_count else ("--gpus=1", "{gpu: 1}")
+    other, line = (
+        (f"--gres=gpu:{count}", f'{{gpu: 0, gres: "gpu:{count}"}}')
+        if by_count
+        else ("--gpus=1", "{gpu: 1}")
+    )
     if _accepted(job, [other]).ok:
-        return Finding(name, "fail", found, f"Slurm takes {other}: write {line} for these rules under set-resources in the profile")
+        return Finding(
+            name,
+            "fail",
+            found,
+            f"Slurm takes {other}: write {line} for these rules under set-resources in the profile",
+        )
     where = [f"{name} ({', '.join(each.gpus)})" for name, each in partitions.items() if each.gpus]
     with_gpus = f"partitions with GPUs: {'; '.join(where)}: write one as slurm_partition for these rules, within its limits"
     none = "no partition lists GPUs: write extraction.device: cpu in params.yaml"

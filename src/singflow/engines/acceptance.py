@@ -34,8 +34,15 @@ def made_with(repo: Any, step: str) -> set[str]:
     persistence = FilePersistence(nolock=True, path=Path(".snakemake"))
     lock = read_yaml("dvc.lock").get("stages", {}) if Path("dvc.lock").is_file() else {}
     found: set[str] = set()
-    for stage in (stage for stage in repo.index.stages if stage.name and stage.name.partition("@")[0] == step):
-        params = [text for out in stage.outs if (record := persistence.metadata(IOFile(str(out)))) for text in record.params]
+    for stage in (
+        stage for stage in repo.index.stages if stage.name and stage.name.partition("@")[0] == step
+    ):
+        params = [
+            text
+            for out in stage.outs
+            if (record := persistence.metadata(IOFile(str(out))))
+            for text in record.params
+        ]
         found |= {text.strip("'") for text in params if re.fullmatch("'[0-9a-f]{64}'", text)}
         recorded = lock.get(stage.name, {}).get("params", {}).get(str(FILE), {}).get(step)
         if not params and recorded:

@@ -24,10 +24,15 @@ from singflow.translators.reference import fingerprint
 
 FILE = Path("results/code.json")
 ACCEPTED = Path("config/accepted.yaml")
-KEPT = Path(".cache/code.json")  # digests of the code that was here last, since to compute them takes as long as all else at a start
+KEPT = Path(
+    ".cache/code.json"
+)  # digests of the code that was here last, since to compute them takes as long as all else at a start
 DIGEST = "^[0-9a-f]{64}$"
 PACKAGE = "singflow"
-CHECKS = {f"{PACKAGE}.config.study", f"{PACKAGE}.artifacts.contracts"}  # modules that can stop a step, and not change what it writes
+CHECKS = {
+    f"{PACKAGE}.config.study",
+    f"{PACKAGE}.artifacts.contracts",
+}  # modules that can stop a step, and not change what it writes
 
 
 class Acceptance(Section):
@@ -57,7 +62,11 @@ def read_accepted(file: Path) -> dict[str, Acceptance]:
         The file is not as `singflow accept` writes it.
     """
     try:
-        return {step: Acceptance.model_validate(each) for step, each in read_yaml(file).items()} if file.is_file() else {}
+        return (
+            {step: Acceptance.model_validate(each) for step, each in read_yaml(file).items()}
+            if file.is_file()
+            else {}
+        )
     except ValidationError as error:
         raise InputError(explain(error, Acceptance, str(file))) from None
 
@@ -180,7 +189,10 @@ class Code:
             match _chain(node):
                 case [name, *rest] if name in imports:
                     module, there = imports[name]
-                    yield ".".join([name, *rest]), self._meant(module, [there, *rest] if there else rest)
+                    yield (
+                        ".".join([name, *rest]),
+                        self._meant(module, [there, *rest] if there else rest),
+                    )
                 case [name] if name in part.module.named:
                     yield name, part.module.named[name]
                 case _:
@@ -198,26 +210,41 @@ class Code:
         if names and names[0] in found.imports and names[0] not in found.named:
             other, there = found.imports[names[0]]
             return self._meant(other, [there, *names[1:]] if there else names[1:])
-        return self._loading(module) + (found.named.get(names[0], found.parts) if names else found.parts)
+        return self._loading(module) + (
+            found.named.get(names[0], found.parts) if names else found.parts
+        )
 
     def _loading(self, module: str) -> list[_Part]:
         """Statements that run when a module is loaded: its own, those of the folders above it, and of modules that these import."""
         if module not in self._loaded:
             self._loaded[module] = []  # modules that import each other end here
             own = [
-                part for name in accumulate(module.split("."), "{}.{}".format) if (each := self._module(name)) for part in each.on_loading
+                part
+                for name in accumulate(module.split("."), "{}.{}".format)
+                if (each := self._module(name))
+                for part in each.on_loading
             ]
             found = self._module(module)
-            imported = [".".join(filter(None, each)) for each in found.imports.values()] if found else []
-            names = {name if self._module(name) else name.rpartition(".")[0] for name in imported if name.partition(".")[0] == PACKAGE}
-            self._loaded[module] = own + [part for name in sorted(names - CHECKS) for part in self._loading(name)]
+            imported = (
+                [".".join(filter(None, each)) for each in found.imports.values()] if found else []
+            )
+            names = {
+                name if self._module(name) else name.rpartition(".")[0]
+                for name in imported
+                if name.partition(".")[0] == PACKAGE
+            }
+            self._loaded[module] = own + [
+                part for name in sorted(names - CHECKS) for part in self._loading(name)
+            ]
         return self._loaded[module]
 
     def _module(self, name: str) -> _Module | None:
         """A module of the package; none where no file is one of that name."""
         if name not in self._modules:
             place = self._root.joinpath("src", *name.split("."))
-            path = next(filter(Path.is_file, (place.with_suffix(".py"), place / "__init__.py")), None)
+            path = next(
+                filter(Path.is_file, (place.with_suffix(".py"), place / "__init__.py")), None
+            )
             self._modules[name] = _Module.read(path) if path else None
         return self._modules[name]
 
@@ -235,9 +262,15 @@ def write_digests(path: Path = FILE, params: Path = Path("params.yaml")) -> None
     content = read_yaml(params) if params.is_file() else {}
     own = state = None
     with suppress(InputError):  # of a study that cannot run here
-        own = "".join(f"{file} {sha256_of(Path(file))}\n" for file in own_files(*settle(content, str(params))))
+        own = "".join(
+            f"{file} {sha256_of(Path(file))}\n" for file in own_files(*settle(content, str(params)))
+        )
         state = archives_of(content)
-    others = {"reference": fingerprint(content.get("translator", {}).get("reference")), "archives": state, "own_files": own}
+    others = {
+        "reference": fingerprint(content.get("translator", {}).get("reference")),
+        "archives": state,
+        "own_files": own,
+    }
     write_json(path, Code().digests() | others)
 
 
@@ -257,7 +290,11 @@ def archives_of(study: Mapping[str, Any]) -> str | None:
     data = study["data"]
     if data["source"] != "archive":
         return None
-    return archives.state(outside(data["root"]), data["archives"], Path("results", study["study"], "data/manifest.parquet"))
+    return archives.state(
+        outside(data["root"]),
+        data["archives"],
+        Path("results", study["study"], "data/manifest.parquet"),
+    )
 
 
 @dataclass
@@ -291,7 +328,9 @@ class _Part:
 
     module: _Module
     statement: ast.stmt
-    uses: list[tuple[str, list[_Part] | str]] | None = None  # what its names mean, once a step has reached it
+    uses: list[tuple[str, list[_Part] | str]] | None = (
+        None  # what its names mean, once a step has reached it
+    )
 
     @cached_property
     def content(self) -> str:
@@ -300,7 +339,11 @@ class _Part:
     @cached_property
     def imports(self) -> dict[str, tuple[str, str | None]]:
         """What is imported within the statement."""
-        inner = (node for node in ast.walk(self.statement) if isinstance(node, ast.Import | ast.ImportFrom))
+        inner = (
+            node
+            for node in ast.walk(self.statement)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+        )
         return {name: meaning for node in inner for name, meaning in _imports(node).items()}
 
 
@@ -312,11 +355,19 @@ class _Plain(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        node.body = [self.visit(each) if not isinstance(each, ast.AnnAssign) else each for each in _without_docstring(node.body)]
+        node.body = [
+            self.visit(each) if not isinstance(each, ast.AnnAssign) else each
+            for each in _without_docstring(node.body)
+        ]
         for each in (inner for inner in node.body if isinstance(inner, ast.AnnAssign)):
             match each.value:
-                case ast.Call(ast.Name("Field")) as call:  # steps are told every value, so that no default counts
-                    call.args, call.keywords = [], [keyword for keyword in call.keywords if keyword.arg != "description"]
+                case ast.Call(
+                    ast.Name("Field")
+                ) as call:  # steps are told every value, so that no default counts
+                    call.args, call.keywords = (
+                        [],
+                        [keyword for keyword in call.keywords if keyword.arg != "description"],
+                    )
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
@@ -352,7 +403,10 @@ def _imports(node: ast.Import | ast.ImportFrom) -> dict[str, tuple[str, str | No
     if isinstance(node, ast.ImportFrom):
         return {alias.asname or alias.name: (node.module or "", alias.name) for alias in node.names}
     return {
-        alias.asname or alias.name.partition(".")[0]: (alias.name if alias.asname else alias.name.partition(".")[0], None)
+        alias.asname or alias.name.partition(".")[0]: (
+            alias.name if alias.asname else alias.name.partition(".")[0],
+            None,
+        )
         for alias in node.names
     }
 
@@ -363,7 +417,12 @@ def _made(statement: ast.stmt) -> set[str]:
         case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
             return {name}
         case ast.Assign(targets):
-            return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
+            return {
+                node.id
+                for target in targets
+                for node in ast.walk(target)
+                if isinstance(node, ast.Name)
+            }
         case ast.AugAssign(target):
             return {node.id for node in ast.walk(target) if isinstance(node, ast.Name)}
     return set()
@@ -387,7 +446,9 @@ def _text(node: object) -> str:
         case ast.Constant(value):
             return repr(value)
         case ast.AST():
-            fields = ((name, getattr(node, name, None)) for name in node._fields if name != "type_comment")
+            fields = (
+                (name, getattr(node, name, None)) for name in node._fields if name != "type_comment"
+            )
             return f"{type(node).__name__}({','.join(f'{name}={_text(value)}' for name, value in fields if value not in (None, []))})"
         case list():
             return f"[{','.join(map(_text, node))}]"

@@ -47,5 +47,9 @@ def spell(values: Mapping[str, Any]) -> str:
     words = []
     for name, value in values.items():
         each = value if isinstance(value, list) else [value]
-        words += [f"--{name}", *(shlex.quote(one) if isinstance(one, str) else str(one) for one in each)] if each else []
+        words += (
+            [f"--{name}", *(shlex.quote(one) if isinstance(one, str) else str(one) for one in each)]
+            if each
+            else []
+        )
     return " ".join(words)

@@ -27,13 +27,17 @@ from typing import Any, NoReturn
 
 def _serve(listener: socket.socket, parent: int, group: int) -> list[str] | None:
     """Start what is asked for until `parent` and all programs end: in the fork, the program's words; None at the end."""
-    callers: dict[int, tuple[int, socket.socket, list[str]]] = {}  # by the descriptor of a program's process
+    callers: dict[
+        int, tuple[int, socket.socket, list[str]]
+    ] = {}  # by the descriptor of a program's process
     open_for_more = True
     with selectors.DefaultSelector() as ready:
         ready.register(listener, selectors.EVENT_READ, "new")
         ready.register(parent, selectors.EVENT_READ, "end")
         while open_for_more or callers:
-            for key, _ in sorted(ready.select(), key=lambda event: event[0].data == "new"):  # last: it may reuse a descriptor
+            for key, _ in sorted(
+                ready.select(), key=lambda event: event[0].data == "new"
+            ):  # last: it may reuse a descriptor
                 if key.data == "end":
                     open_for_more = False
                     ready.unregister(parent)
@@ -74,7 +78,11 @@ def _serve(listener: socket.socket, parent: int, group: int) -> list[str] | None
 def _group_of(caller: socket.socket) -> int:
     """The process group of a client; 0 when it has ended."""
     with suppress(ProcessLookupError):
-        return os.getpgid(int.from_bytes(caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), sys.byteorder))
+        return os.getpgid(
+            int.from_bytes(
+                caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), sys.byteorder
+            )
+        )
     return 0
 
 
@@ -85,7 +93,11 @@ def _finish(number: int, caller: socket.socket, words: list[str], *, lost: bool)
             with suppress(ProcessLookupError):
                 kill(number, signal.SIGKILL)
     _, status, usage = os.wait4(number, 0)
-    used = {"words": words, "cpu_s": usage.ru_utime + usage.ru_stime, "rss_mb": usage.ru_maxrss / 1024}
+    used = {
+        "words": words,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "rss_mb": usage.ru_maxrss / 1024,
+    }
     line = json.dumps({"event": "used", "level": "", "text": ""} | used) + "\n"
     os.write(1, line.encode())  # at once, for others add lines to the same file
     with suppress(OSError):

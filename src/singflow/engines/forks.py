@@ -17,7 +17,9 @@ LIBRARIES = [
     "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "matplotlib.pyplot", "jinja2", "plotly.graph_objects",
     "itables", "faiss",
 ]  # fmt: skip
-ALONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")  # a process with threads must not fork
+ALONE = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+)  # a process with threads must not fork
 SHIM = """#!/bin/sh
 case "$1" in
   scripts/*.py) exec {python} -IS {client} {socket} "$@" ;;
@@ -50,7 +52,10 @@ class Forks:
         self.bin.mkdir()
         words = {"python": sys.executable, "client": CLIENT, "socket": self.socket}
         program = self.bin / "python"
-        program.write_text(SHIM.format(**{name: shlex.quote(str(word)) for name, word in words.items()}), encoding="utf-8")
+        program.write_text(
+            SHIM.format(**{name: shlex.quote(str(word)) for name, word in words.items()}),
+            encoding="utf-8",
+        )
         program.chmod(0o700)
 
     def start(self, group: int, events: Path) -> None:

@@ -42,7 +42,9 @@ class Run:
     jobs: dict[int, dict[str, Any]] = field(default_factory=dict)
     running: dict[int, str] = field(default_factory=dict)
     failed: dict[int, dict[str, Any]] = field(default_factory=dict)
-    used: dict[str, dict[str, Any]] = field(default_factory=dict)  # what steps took that were forks, by their log
+    used: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # what steps took that were forks, by their log
     said: list[str] = field(default_factory=list)
     whole: bool = True  # whether nothing of the study is left to do once it ends well
     results: Path | None = None  # folder of the study, once a step has begun
@@ -61,7 +63,10 @@ class Run:
             self.whole = False
         elif kind == "run_info":
             counts = {step: count for step, count in event["stats"].items() if _is_step(step)}
-            self.total, self.work = sum(counts.values()), sum(count * self.expected(step) for step, count in counts.items())
+            self.total, self.work = (
+                sum(counts.values()),
+                sum(count * self.expected(step) for step, count in counts.items()),
+            )
             self.whole = "all" in event["stats"]
         elif kind == "job_info" and _is_step(event["rule_name"]):
             self.jobs[event["jobid"]] = event
@@ -87,9 +92,18 @@ class Run:
         path = Path(log.replace("/logs/", "/benchmarks/", 1)).with_suffix(".tsv")
         if used and path.is_file():
             (row,) = csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t")
-            known = {name: row[name] for name in ("s", "h:m:s")} | {"max_rss": f"{used['rss_mb']:.2f}", "cpu_time": f"{used['cpu_s']:.2f}"}
-            row = dict.fromkeys(row, "NA") | known | {"mean_load": f"{100 * used['cpu_s'] / max(float(row['s']), 0.01):.2f}"}
-            write_bytes(path, "".join("\t".join(line) + "\n" for line in (row, row.values())).encode())
+            known = {name: row[name] for name in ("s", "h:m:s")} | {
+                "max_rss": f"{used['rss_mb']:.2f}",
+                "cpu_time": f"{used['cpu_s']:.2f}",
+            }
+            row = (
+                dict.fromkeys(row, "NA")
+                | known
+                | {"mean_load": f"{100 * used['cpu_s'] / max(float(row['s']), 0.01):.2f}"}
+            )
+            write_bytes(
+                path, "".join("\t".join(line) + "\n" for line in (row, row.values())).encode()
+            )
 
     def line(self) -> str:
         """The state of the run.
@@ -122,16 +136,29 @@ class Run:
         list of str
             A message each.
         """
-        rest = [line for line in printed.replace("\r", "\n").splitlines() if line.strip() and not line.startswith(PROFILE)]
+        rest = [
+            line
+            for line in printed.replace("\r", "\n").splitlines()
+            if line.strip() and not line.startswith(PROFILE)
+        ]
         messages = []
         for event in self.failed.values():
             logs = [Path(log) for log in event["log"]]
-            written = [log for log in logs if log.is_file() and log.stat().st_size and log.stat().st_mtime >= self.started - 1]
+            written = [
+                log
+                for log in logs
+                if log.is_file() and log.stat().st_size and log.stat().st_mtime >= self.started - 1
+            ]
             own = [text for text in self.said if any(str(log) in text for log in logs)]
-            killed = [f"it was killed by {name}{HINTS.get(name, '')}" for name in re.findall(r"died with <Signals\.(\w+)", "".join(own))]
+            killed = [
+                f"it was killed by {name}{HINTS.get(name, '')}"
+                for name in re.findall(r"died with <Signals\.(\w+)", "".join(own))
+            ]
             said = killed or list(filter(None, map(_last_words, written))) or rest[-MOST_LINES:]
             name = _name(self.jobs.get(event["jobid"], event))
-            messages.append("\n".join([f"{name} failed:", *said, *(f"its log: {log}" for log in written)]))
+            messages.append(
+                "\n".join([f"{name} failed:", *said, *(f"its log: {log}" for log in written)])
+            )
         return messages or self.said or rest
 
 
@@ -190,7 +217,12 @@ def follow(command: Sequence[str], run: Run, *, cold: bool = False) -> tuple[int
         lives = [] if forks is None else [forks.held]
         with events.open(encoding="utf-8") as told, errors.open("wb") as printed:
             process = subprocess.Popen(
-                words, stderr=printed, stdin=subprocess.DEVNULL, process_group=0, env=os.environ | {"PATH": path}, pass_fds=lives
+                words,
+                stderr=printed,
+                stdin=subprocess.DEVNULL,
+                process_group=0,
+                env=os.environ | {"PATH": path},
+                pass_fds=lives,
             )
             try:
                 ended, part = False, ""
@@ -216,12 +248,26 @@ def _display() -> Iterator[Callable[[Run], None]]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
     from rich.table import Column
 
-    console = Console(stderr=True, force_terminal=sys.stderr.isatty(), highlight=False, markup=False, soft_wrap=True)
+    console = Console(
+        stderr=True,
+        force_terminal=sys.stderr.isatty(),
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
     if console.is_interactive:
-        text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-        with Progress(SpinnerColumn(), BarColumn(20), text, console=console, transient=True) as live:
+        text = TextColumn(
+            "{task.description}",
+            markup=False,
+            table_column=Column(no_wrap=True, overflow="ellipsis"),
+        )
+        with Progress(
+            SpinnerColumn(), BarColumn(20), text, console=console, transient=True
+        ) as live:
             task = live.add_task("", total=None)
-            yield lambda run: live.update(task, description=run.line(), completed=run.done, total=run.total or None)
+            yield lambda run: live.update(
+                task, description=run.line(), completed=run.done, total=run.total or None
+            )
         return
     tenth, last = -1, time.monotonic()
 

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from snakemake.rules import Rule
 
 FIRST = "check_study"  # the stage that comes before all, which DVC alone needs
-ITEMS = {"space": "spaces", "model": "models", "kind": "comparison.kinds", "shard": "extraction.shard_ids"}  # wildcard -> its values
+ITEMS = {
+    "space": "spaces",
+    "model": "models",
+    "kind": "comparison.kinds",
+    "shard": "extraction.shard_ids",
+}  # wildcard -> its values
 PLACEHOLDER = re.compile(r"\$\(([\w.]+)\)")  # braces would be wildcards
 BUNDLE = re.compile(r"\$\(item\.flags ([^)]*)\)")
 ITEM = re.compile(r"\$\(item\.\w+\)")
@@ -53,12 +58,20 @@ def placeholders(section: type[Any], key: str = "") -> Any:
     dict
         Values by name, sections nested.
     """
-    items = {values: f"$(item.{name})" for name, values in ITEMS.items()} | {"comparison.models": "$(item.model)"}
+    items = {values: f"$(item.{name})" for name, values in ITEMS.items()} | {
+        "comparison.models": "$(item.model)"
+    }
     study: dict[str, Any] = {}
     for name, field in section.model_fields.items():
         full = f"{key}.{name}" if key else name
         inner = getattr(field.annotation, "model_fields", None)
-        study[name] = placeholders(field.annotation, full) if inner else [items[full]] if full in items else f"$({full})"
+        study[name] = (
+            placeholders(field.annotation, full)
+            if inner
+            else [items[full]]
+            if full in items
+            else f"$({full})"
+        )
     return study
 
 
@@ -104,7 +117,9 @@ def read_stages(root: Path) -> dict[str, Any]:
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         workflow = api.workflow(
             resource_settings=ResourceSettings(cores=1),
-            config_settings=ConfigSettings(config=placeholders(Study), replace_workflow_config=True),
+            config_settings=ConfigSettings(
+                config=placeholders(Study), replace_workflow_config=True
+            ),
             snakefile=root / "Snakefile",
             workdir=root,
         )._workflow
@@ -135,8 +150,12 @@ def _stage(rule: Rule) -> dict[str, Any]:
         log=rule.expand_log(wildcards),
         threads="$(threads)",
     )
-    own = {"local", "generator"} & set(inputs.keys())  # of which DVC, whose lists of files cannot hang on the study, gets a digest
-    bundles = {text: dict(each.split("=") for each in text.split()) for text in BUNDLE.findall(command)}
+    own = {"local", "generator"} & set(
+        inputs.keys()
+    )  # of which DVC, whose lists of files cannot hang on the study, gets a digest
+    bundles = {
+        text: dict(each.split("=") for each in text.split()) for text in BUNDLE.findall(command)
+    }
     (bundle,) = bundles.values() or [{}]
     shape: dict[str, Any] = {name: _key(ITEMS[name]) for name in names}
     if "kind" in names:
@@ -145,11 +164,17 @@ def _stage(rule: Rule) -> dict[str, Any]:
     of_bundle = next(iter(bundle.values()), "").partition(".")[0]
     command = BUNDLE.sub(f"$(item.{of_bundle})" if names else "$(item)", command)
     files = dict.fromkeys(_place(str(each), names) for each in inputs)
-    words = " ".join(word for word in command.split() if "results/" not in word)  # a key in a path is a matter of deps and outs
+    words = " ".join(
+        word for word in command.split() if "results/" not in word
+    )  # a key in a path is a matter of deps and outs
     keys = dict.fromkeys([*PLACEHOLDER.findall(words), *bundle.values()])
     body: dict[str, Any] = {
         "cmd": _dollars(" ".join(command.split())),
-        "deps": [_dollars(each) for each in files if not any(each.startswith(f"{other}/") for other in files)],
+        "deps": [
+            _dollars(each)
+            for each in files
+            if not any(each.startswith(f"{other}/") for other in files)
+        ],
         "params": [
             *(key for key in keys if key.partition(".")[0] != "item"),
             {
@@ -163,7 +188,11 @@ def _stage(rule: Rule) -> dict[str, Any]:
     }
     outs = [_dollars(str(each)) for each in outputs]
     body["outs"] = [each for each in outs if not _is_metrics(each)]
-    if metrics := [{each: {"cache": False}} if each.endswith(IN_GIT) else each for each in outs if _is_metrics(each)]:
+    if metrics := [
+        {each: {"cache": False}} if each.endswith(IN_GIT) else each
+        for each in outs
+        if _is_metrics(each)
+    ]:
         body["metrics"] = metrics
     if names:
         return {"matrix": shape | ({of_bundle: [values]} if bundle else {})} | body
@@ -223,7 +252,12 @@ def pipeline(file: Path) -> str:
     yaml.indent(mapping=2, sequence=4, offset=2)
     content = yaml.load(file)
     content["stages"] = stages
-    figures = [out for stage in stages.values() for out in stage.get("do", stage)["outs"] if str(out).endswith(".png")]
+    figures = [
+        out
+        for stage in stages.values()
+        for out in stage.get("do", stage)["outs"]
+        if str(out).endswith(".png")
+    ]
     content["plots"] = [plot for plot in content["plots"] if not isinstance(plot, str)] + figures
     yaml.dump(content, text)
     return text.getvalue()

@@ -48,7 +48,9 @@ def choose_labels(block: pd.DataFrame, wanted: list[str], most: int, key: str) -
     InputError
         A wanted label does not exist; the message names the key and the nearest label.
     """
-    counts = block.drop_duplicates("label").astype({"label": str}).set_index("label")["n"].sort_index()
+    counts = (
+        block.drop_duplicates("label").astype({"label": str}).set_index("label")["n"].sort_index()
+    )
     check_labels(wanted, counts.index, key)
     return wanted or list(counts.sort_values(ascending=False, kind="stable").index[:most])
 
@@ -76,7 +78,10 @@ def fig5(scans: Scans, table: pd.DataFrame, label: str, extremes: int) -> Figure
     Figure
         Titled with the label and its number of images.
     """
-    mine = {space: {model: _with_contrast(scan, label) for model, scan in models.items()} for space, models in scans.items()}
+    mine = {
+        space: {model: _with_contrast(scan, label) for model, scan in models.items()}
+        for space, models in scans.items()
+    }
     draw = _fig5_panels if sum(map(len, mine.values())) <= PANELS else _fig5_tables
     count = int(next(iter(next(iter(mine.values())).values()))["n"].iloc[0])
     with plt.rc_context(STYLE):
@@ -100,7 +105,9 @@ def _caption(model: str, space: str, table: pd.DataFrame) -> str:
 
 
 def _panels(scans: Scans) -> list[tuple[str, str, pd.DataFrame]]:
-    return [(space, model, scan) for space, models in scans.items() for model, scan in models.items()]
+    return [
+        (space, model, scan) for space, models in scans.items() for model, scan in models.items()
+    ]
 
 
 def _extremes(sizes: pd.Series, count: int) -> tuple[list[str], bool]:
@@ -115,14 +122,22 @@ def _fig5_panels(scans: Scans, table: pd.DataFrame, extremes: int) -> Figure:
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     shown = min(2 * extremes, len(panels[0][2]))
-    figure = plt.figure(figsize=(0.6 + 4.4 * columns, 0.5 + (1.3 + 0.25 * shown) * rows), layout="constrained")
+    figure = plt.figure(
+        figsize=(0.6 + 4.4 * columns, 0.5 + (1.3 + 0.25 * shown) * rows), layout="constrained"
+    )
     boxes = figure.subfigures(rows, columns, squeeze=False, wspace=0.03)
     pairs = []
     for number, (space, model, scan) in enumerate(panels):
         box = boxes.flat[number]
         left, right = box.subplots(1, 2, sharey=True)
         pairs.append((left, right))
-        _concepts(left, right, scan.set_index("concept"), extremes, colour(list(scans[space]).index(model)))
+        _concepts(
+            left,
+            right,
+            scan.set_index("concept"),
+            extremes,
+            colour(list(scans[space]).index(model)),
+        )
         box.suptitle(f"{_caption(model, space, table)}, {space}", fontsize=9)
     for same in zip(*pairs, strict=True):
         limits = [axes.get_xlim() for axes in same]
@@ -135,10 +150,20 @@ def _concepts(left: Axes, right: Axes, scan: pd.DataFrame, extremes: int, shade:
     concepts, cut = _extremes(scan["contrast"].abs(), extremes)
     shown = scan.loc[concepts]
     positions = np.arange(len(shown))
-    left.errorbar(shown["angle_mean"], positions, xerr=shown["angle_std"], fmt="o", color=shade, ms=4, lw=1)
+    left.errorbar(
+        shown["angle_mean"], positions, xerr=shown["angle_std"], fmt="o", color=shade, ms=4, lw=1
+    )
     common = scan["as_mean"].mean()
     spread = {"lw": 1, "ecolor": "0.3"}
-    right.barh(positions, shown["contrast"], 0.6, left=common, xerr=shown["as_std"], color=shade, error_kw=spread)
+    right.barh(
+        positions,
+        shown["contrast"],
+        0.6,
+        left=common,
+        xerr=shown["as_std"],
+        color=shade,
+        error_kw=spread,
+    )
     right.axvline(0, color="0.7", lw=0.8)
     right.axvline(common, color="0.3", lw=1, ls=":")
     left.set_yticks(positions, concepts)
@@ -152,7 +177,15 @@ def _concepts(left: Axes, right: Axes, scan: pd.DataFrame, extremes: int, shade:
             axes.axhline(extremes - 0.5, color="0.5", lw=0.8, ls=":")
     if cut:
         for text, place in (("strongest", len(shown)), ("weakest", extremes - 0.5)):
-            right.annotate(text, (1, place), xycoords=("axes fraction", "data"), ha="right", va="top", fontsize=7, color="0.4")
+            right.annotate(
+                text,
+                (1, place),
+                xycoords=("axes fraction", "data"),
+                ha="right",
+                va="top",
+                fontsize=7,
+                color="0.4",
+            )
 
 
 def _fig5_tables(scans: Scans, table: pd.DataFrame, extremes: int) -> Figure:
@@ -161,11 +194,18 @@ def _fig5_tables(scans: Scans, table: pd.DataFrame, extremes: int) -> Figure:
     size = (4.0 + 0.5 * columns, 0.6 + (1.9 + 0.24 * shown) * len(scans))
     figure, grid = plt.subplots(len(scans), 1, figsize=size, squeeze=False, layout="constrained")
     angles, scores = (
-        {space: pd.DataFrame({m: scan.set_index("concept")[column] for m, scan in models.items()}) for space, models in scans.items()}
+        {
+            space: pd.DataFrame(
+                {m: scan.set_index("concept")[column] for m, scan in models.items()}
+            )
+            for space, models in scans.items()
+        }
         for column in ("angle_mean", "contrast")
     )
     chosen = {space: _extremes(each.abs().mean(axis=1), extremes) for space, each in scores.items()}
-    drawn = {space: scores[space].loc[concepts].to_numpy() for space, (concepts, _) in chosen.items()}
+    drawn = {
+        space: scores[space].loc[concepts].to_numpy() for space, (concepts, _) in chosen.items()
+    }
     limit = _limit(max(np.abs(cells).max() for cells in drawn.values()))
     shades = _shades(limit)
     for axes, (space, (concepts, cut)) in zip(grid.flat, chosen.items(), strict=True):
@@ -173,14 +213,29 @@ def _fig5_tables(scans: Scans, table: pd.DataFrame, extremes: int) -> Figure:
         axes.pcolormesh(cells, cmap=SHADES, norm=shades.norm, edgecolors="white", lw=1)
         for (row, column), angle in np.ndenumerate(angles[space].loc[concepts].to_numpy()):
             pale = abs(cells[row, column]) < 0.65 * limit
-            axes.text(column + 0.5, row + 0.45, f"{angle:.0f}", ha="center", va="center", fontsize=7, color="black" if pale else "white")
+            axes.text(
+                column + 0.5,
+                row + 0.45,
+                f"{angle:.0f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="black" if pale else "white",
+            )
         models = [_caption(model, space, table) for model in scans[space]]
         axes.set_xticks(np.arange(len(models)) + 0.5, models, rotation=45, ha="right", fontsize=8)
         axes.set_yticks(np.arange(len(concepts)) + 0.5, concepts, fontsize=8)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        kind = f"{extremes} weakest (below the line) and {extremes} strongest concepts" if cut else "all concepts"
-        axes.set_title(f"{space}: {kind} by their contrast, over models\nnumbers: mean angle (degrees)", fontsize=9)
+        kind = (
+            f"{extremes} weakest (below the line) and {extremes} strongest concepts"
+            if cut
+            else "all concepts"
+        )
+        axes.set_title(
+            f"{space}: {kind} by their contrast, over models\nnumbers: mean angle (degrees)",
+            fontsize=9,
+        )
         if cut:
             axes.axhline(extremes, color="0.3", lw=1.2, ls=":")
     figure.colorbar(shades, ax=list(grid.flat), label=CONTRAST, shrink=0.6, aspect=30)
@@ -195,7 +250,9 @@ def _shades(limit: float) -> ScalarMappable:
     return ScalarMappable(Normalize(-limit, limit), SHADES)
 
 
-def fig15(scans: Scans, table: pd.DataFrame, spurious: pd.DataFrame, labels: list[str], most: int) -> Figure:
+def fig15(
+    scans: Scans, table: pd.DataFrame, spurious: pd.DataFrame, labels: list[str], most: int
+) -> Figure:
     """Extended concept scans of some labels (figures 15 and 16): the `most` concepts nearest to each, by model and space.
 
     Dots are mean angles with standard deviations over images as whiskers; their colour is the contrast, AS less its mean over all
@@ -226,10 +283,21 @@ def fig15(scans: Scans, table: pd.DataFrame, spurious: pd.DataFrame, labels: lis
     deep = -(-len(panels) // columns)
     cues = set(spurious[["space", "model", "label", "concept"]].itertuples(index=False, name=None))
     with plt.rc_context(STYLE):
-        cells = {(label, space, model): _nearest(scan, label, most) for label in drawn for space, model, scan in panels}
+        cells = {
+            (label, space, model): _nearest(scan, label, most)
+            for label in drawn
+            for space, model, scan in panels
+        }
         height = 1.3 + 0.155 * max(map(len, cells.values()))
         size = (1.0 + 3.9 * columns, 1.0 + height * deep * len(drawn))
-        figure, grid = plt.subplots(deep * len(drawn), columns, figsize=size, sharex=True, squeeze=False, layout="constrained")
+        figure, grid = plt.subplots(
+            deep * len(drawn),
+            columns,
+            figsize=size,
+            sharex=True,
+            squeeze=False,
+            layout="constrained",
+        )
         shades = _shades(_limit(max(each["contrast"].abs().max() for each in cells.values())))
         for row, label in enumerate(drawn):
             mine = grid[row * deep : (row + 1) * deep].ravel()
@@ -238,17 +306,46 @@ def fig15(scans: Scans, table: pd.DataFrame, spurious: pd.DataFrame, labels: lis
                 marked = [(space, model, label, concept) in cues for concept in rows["concept"]]
                 _neighbours(axes, rows, np.array(marked, dtype=bool), shades)
                 name = _caption(model, space, table)
-                axes.set_title(f"{label}, {_images(int(rows['n'].iloc[0]))}\n{name}\n{space}", fontsize=8.5)
+                axes.set_title(
+                    f"{label}, {_images(int(rows['n'].iloc[0]))}\n{name}\n{space}", fontsize=8.5
+                )
             for axes in mine[len(panels) :]:
                 axes.set_visible(False)
-        figure.colorbar(shades, ax=list(grid.flat), label=CONTRAST, shrink=min(1.0, 4.0 / size[1]), aspect=20)
+        figure.colorbar(
+            shades, ax=list(grid.flat), label=CONTRAST, shrink=min(1.0, 4.0 / size[1]), aspect=20
+        )
         legend = [
-            Line2D([], [], ls="", marker="o", mfc="0.8", mec="0.2", ms=4.5, label="mean angle; whisker: standard deviation over images"),
-            Line2D([], [], ls="", marker="D", mfc="none", mec="black", ms=8, label="candidate for a spurious cue: near, yet hardly moved"),
+            Line2D(
+                [],
+                [],
+                ls="",
+                marker="o",
+                mfc="0.8",
+                mec="0.2",
+                ms=4.5,
+                label="mean angle; whisker: standard deviation over images",
+            ),
+            Line2D(
+                [],
+                [],
+                ls="",
+                marker="D",
+                mfc="none",
+                mec="black",
+                ms=8,
+                label="candidate for a spurious cue: near, yet hardly moved",
+            ),
         ]
-        figure.legend(handles=legend, loc="outside upper center", ncols=2 if columns > 1 else 1, fontsize=8)
+        figure.legend(
+            handles=legend, loc="outside upper center", ncols=2 if columns > 1 else 1, fontsize=8
+        )
         if len(everything) > len(panels) or len(labels) > len(drawn):
-            figure.supxlabel(textwrap.fill(_left_out(scans, table, len(panels), labels[MOST_PANELS:]), 50 * columns), fontsize=8)
+            figure.supxlabel(
+                textwrap.fill(
+                    _left_out(scans, table, len(panels), labels[MOST_PANELS:]), 50 * columns
+                ),
+                fontsize=8,
+            )
         return figure
 
 
@@ -256,22 +353,52 @@ def _left_out(scans: Scans, table: pd.DataFrame, shown: int, labels: list[str]) 
     """What figure 15 does not show, of `shown` panels a label, and where it is."""
     parts = [f"labels {', '.join(labels)}"] if labels else []
     for space, models in scans.items():
-        rest = [caption(model, table[table["space"] == space].set_index("model")) for model in list(models)[max(shown, 0) :]]
-        parts += [f"{'all models' if len(rest) == len(models) else ', '.join(rest)} in {space}"] if rest else []
+        rest = [
+            caption(model, table[table["space"] == space].set_index("model"))
+            for model in list(models)[max(shown, 0) :]
+        ]
+        parts += (
+            [f"{'all models' if len(rest) == len(models) else ', '.join(rest)} in {space}"]
+            if rest
+            else []
+        )
         shown -= len(models)
     return f"Not shown: {'; '.join(parts)}. The numbers are in concepts/<space>/<model>.parquet and tables/spurious.csv."
 
 
 def _nearest(scan: pd.DataFrame, label: str, most: int) -> pd.DataFrame:
-    return _with_contrast(scan, label).sort_values(["angle_mean", "concept"], kind="stable").iloc[:most]
+    return (
+        _with_contrast(scan, label)
+        .sort_values(["angle_mean", "concept"], kind="stable")
+        .iloc[:most]
+    )
 
 
 def _neighbours(axes: Axes, rows: pd.DataFrame, marked: np.ndarray, shades: ScalarMappable) -> None:
     positions = np.arange(len(rows))
-    axes.errorbar(rows["angle_mean"], positions, xerr=rows["angle_std"], fmt="none", ecolor="0.55", elinewidth=0.8, zorder=1)
+    axes.errorbar(
+        rows["angle_mean"],
+        positions,
+        xerr=rows["angle_std"],
+        fmt="none",
+        ecolor="0.55",
+        elinewidth=0.8,
+        zorder=1,
+    )
     colours = shades.to_rgba(rows["contrast"].to_numpy())
-    axes.scatter(rows["angle_mean"], positions, s=22, c=colours, edgecolors="0.2", linewidths=0.6, zorder=2)
-    axes.scatter(rows["angle_mean"][marked], positions[marked], s=75, marker="D", facecolors="none", edgecolors="black", lw=1, zorder=3)
+    axes.scatter(
+        rows["angle_mean"], positions, s=22, c=colours, edgecolors="0.2", linewidths=0.6, zorder=2
+    )
+    axes.scatter(
+        rows["angle_mean"][marked],
+        positions[marked],
+        s=75,
+        marker="D",
+        facecolors="none",
+        edgecolors="black",
+        lw=1,
+        zorder=3,
+    )
     axes.set_yticks(positions, list(rows["concept"]), fontsize=7)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("angle (degrees)")

@@ -14,7 +14,9 @@ from singflow.analyses.head_extension import ENOUGH
 from singflow.figures.style import STYLE, caption, colour, marker
 
 
-def head_extensions(curves: dict[str, dict[str, pd.DataFrame]], rows: pd.DataFrame, models: pd.DataFrame) -> Figure:
+def head_extensions(
+    curves: dict[str, dict[str, pd.DataFrame]], rows: pd.DataFrame, models: pd.DataFrame
+) -> Figure:
     """Per space, a panel: D with its interval against the number of visible null directions.
 
     A model is a colour. Its marker stands where 90 % of D is reached; where the interval of D is not above 0, it is hollow and stands at
@@ -37,20 +39,35 @@ def head_extensions(curves: dict[str, dict[str, pd.DataFrame]], rows: pd.DataFra
     with plt.rc_context(STYLE):
         height = 3.2 + 0.17 * max(map(len, curves.values()))
         figure = plt.figure(figsize=(6.5, len(curves) * height), layout="constrained")
-        for subfigure, (space, tables) in zip(figure.subfigures(len(curves), 1, squeeze=False)[:, 0], curves.items(), strict=True):
-            found: dict[str, dict[str, Any]] = rows[rows["space"] == space].set_index("model").to_dict("index")  # type: ignore[assignment]
+        for subfigure, (space, tables) in zip(
+            figure.subfigures(len(curves), 1, squeeze=False)[:, 0], curves.items(), strict=True
+        ):
+            found: dict[str, dict[str, Any]] = (
+                rows[rows["space"] == space].set_index("model").to_dict("index")
+            )  # type: ignore[assignment]
             named = models[models["space"] == space].set_index("model")
             axes = subfigure.subplots()
             handles = []
             for number, (model, curve) in enumerate(tables.items()):
                 above = found[model]["unique_r2_low"] > RESOLUTION
-                look: dict[str, Any] = {"color": colour(number), "lw": 1.4, "marker": marker(number), "ms": 6}
+                look: dict[str, Any] = {
+                    "color": colour(number),
+                    "lw": 1.4,
+                    "marker": marker(number),
+                    "ms": 6,
+                }
                 look["mfc"] = colour(number) if above else "white"
                 at = [int(found[model]["directions_90"]) if above else len(curve) - 1]
-                low, middle, high = (100 * curve[f"unique_r2{end}"] for end in ("_low", "", "_high"))
-                axes.fill_between(curve["directions"], low, high, color=colour(number), alpha=0.12, lw=0)
+                low, middle, high = (
+                    100 * curve[f"unique_r2{end}"] for end in ("_low", "", "_high")
+                )
+                axes.fill_between(
+                    curve["directions"], low, high, color=colour(number), alpha=0.12, lw=0
+                )
                 axes.plot(curve["directions"], middle, markevery=at, **look)
-                handles.append(Line2D([], [], **look, label=f"{caption(model, named)}: {_said(found[model])}"))
+                handles.append(
+                    Line2D([], [], **look, label=f"{caption(model, named)}: {_said(found[model])}")
+                )
             axes.axhline(0, color="0.6", lw=0.8, zorder=0)
             axes.set_ylabel("D (%)")
             _ticks(axes, max(len(curve) - 1 for curve in tables.values()))

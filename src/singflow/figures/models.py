@@ -15,7 +15,9 @@ from singflow.figures.style import STYLE, bare, caption, colour, marker
 MOST_LABELS = 16  # in figure 4, when none are chosen
 
 
-def covariance_ellipse(points: np.ndarray, coverage: float) -> tuple[np.ndarray, float, float, float]:
+def covariance_ellipse(
+    points: np.ndarray, coverage: float
+) -> tuple[np.ndarray, float, float, float]:
     """Ellipse that holds `coverage` of a normal distribution with the points' mean and covariance.
 
     Parameters
@@ -35,7 +37,9 @@ def covariance_ellipse(points: np.ndarray, coverage: float) -> tuple[np.ndarray,
         Degrees from the x axis to the longer axis.
     """
     eigenvalues, eigenvectors = np.linalg.eigh(np.cov(points, rowvar=False))
-    radius = np.sqrt(-2.0 * np.log1p(-coverage))  # of a chi-squared variable with 2 degrees of freedom
+    radius = np.sqrt(
+        -2.0 * np.log1p(-coverage)
+    )  # of a chi-squared variable with 2 degrees of freedom
     height, width = 2 * radius * np.sqrt(np.maximum(eigenvalues, 0.0))
     angle = np.degrees(np.arctan2(eigenvectors[1, 1], eigenvectors[0, 1]))
     return points.mean(axis=0), float(width), float(height), float(angle)
@@ -84,11 +88,27 @@ def _scatter(axes: Axes, models: dict[str, pd.DataFrame], rows: pd.DataFrame, sp
         )  # fmt: skip
         if len(points) >= 3 and np.ptp(points, axis=0).all():
             centre, width, height, angle = covariance_ellipse(points, 0.95)
-            axes.add_patch(Ellipse((centre[0], centre[1]), width, height, angle=angle, fill=False, color=colour(number), lw=1.4))
+            axes.add_patch(
+                Ellipse(
+                    (centre[0], centre[1]),
+                    width,
+                    height,
+                    angle=angle,
+                    fill=False,
+                    color=colour(number),
+                    lw=1.4,
+                )
+            )
     axes.autoscale_view()
     axes.set_xlabel("AS toward the image's own label (degrees)")
     axes.set_ylabel("IS (degrees)")
-    legend = axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5, ncols=1 if len(models) < 4 else 2, fontsize=8)
+    legend = axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        borderaxespad=5,
+        ncols=1 if len(models) < 4 else 2,
+        fontsize=8,
+    )
     for handle in filter(None, legend.legend_handles):
         handle.set_alpha(1)
 
@@ -110,29 +130,48 @@ def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], 
         if column != "is":
             axes.bar_label(bars, values, fontsize=7, padding=2)
         else:
-            axes.bar_label(bars, values, fontsize=7, label_type="center", color="white", fontweight="bold")
+            axes.bar_label(
+                bars, values, fontsize=7, label_type="center", color="white", fontweight="bold"
+            )
             known = rows["floor_is_mean"].notna().to_numpy()
             if known.any():
-                axes.plot(rows["floor_is_mean"][known], (positions + offset)[known], "|", color="black", ms=13, mew=2, label=FLOOR)
+                axes.plot(
+                    rows["floor_is_mean"][known],
+                    (positions + offset)[known],
+                    "|",
+                    color="black",
+                    ms=13,
+                    mew=2,
+                    label=FLOOR,
+                )
     axes.set_yticks(positions, [caption(model, rows, "\n") for model in rows.index])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"{' and '.join(names)} ({unit})" if unit == "degrees" else names[0])
     axes.margins(x=0.15)
     if len(columns) > 1:
         handles = [
-            Rectangle((0, 0), 1, 1, facecolor="0.5", hatch=None if n == 0 else "///", edgecolor="white") for n in range(len(columns))
+            Rectangle(
+                (0, 0), 1, 1, facecolor="0.5", hatch=None if n == 0 else "///", edgecolor="white"
+            )
+            for n in range(len(columns))
         ]
-        said = [f"{name} (plain)" if n == 0 else f"{name} (hatched)" for n, name in enumerate(names)]
+        said = [
+            f"{name} (plain)" if n == 0 else f"{name} (hatched)" for n, name in enumerate(names)
+        ]
         floors, texts = axes.get_legend_handles_labels()
         drawn = [handle for handle, name in zip(floors, texts, strict=True) if name == FLOOR]
         shown = {"handles": [*handles, *drawn], "labels": [*said, *[FLOOR] * len(drawn)]}
-        axes.legend(**shown, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5)
+        axes.legend(
+            **shown, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5
+        )
 
 
 FLOOR = "floor: null components that tell nothing"
 
 
-def controls(spaces: list[str], models: list[str], excess: pd.DataFrame, table: pd.DataFrame) -> Figure:
+def controls(
+    spaces: list[str], models: list[str], excess: pd.DataFrame, table: pd.DataFrame
+) -> Figure:
     """Per space, one row: (a) excess over random subspaces, (b) IS against the dimensions removed.
 
     Models without a null space are named and left out.
@@ -153,7 +192,9 @@ def controls(spaces: list[str], models: list[str], excess: pd.DataFrame, table: 
     """
     with plt.rc_context(STYLE):
         height = max(3.6, 1.7 + 0.4 * len(models))
-        figure, grid = plt.subplots(len(spaces), 2, figsize=(9.5, height * len(spaces)), squeeze=False, layout="constrained")
+        figure, grid = plt.subplots(
+            len(spaces), 2, figsize=(9.5, height * len(spaces)), squeeze=False, layout="constrained"
+        )
         for axes, space in zip(grid, spaces, strict=True):
             rows = table[table["space"] == space].set_index("model")
             shown = [model for model in models if int(rows["null_dim"][model]) > 0]
@@ -162,9 +203,13 @@ def controls(spaces: list[str], models: list[str], excess: pd.DataFrame, table: 
             axes[1].set_title("(b) null (solid) and random (dashed) parts", loc="left")
             if not shown:
                 for each in axes:
-                    each.text(0.5, 0.5, "no model has a null space", ha="center", transform=each.transAxes)
+                    each.text(
+                        0.5, 0.5, "no model has a null space", ha="center", transform=each.transAxes
+                    )
                 continue
-            _excess(axes[0], mine[mine["own"]].set_index("model").to_dict("index"), shown, models, rows)
+            _excess(
+                axes[0], mine[mine["own"]].set_index("model").to_dict("index"), shown, models, rows
+            )
             _dimensions(axes[1], mine, shown, models, rows)
             if len(shown) < len(models):
                 left_out = ", ".join(bare(model) for model in models if model not in shown)
@@ -172,26 +217,44 @@ def controls(spaces: list[str], models: list[str], excess: pd.DataFrame, table: 
         return figure
 
 
-def _excess(axes: Axes, own: dict[Any, dict[Any, Any]], shown: list[str], models: list[str], rows: pd.DataFrame) -> None:
+def _excess(
+    axes: Axes,
+    own: dict[Any, dict[Any, Any]],
+    shown: list[str],
+    models: list[str],
+    rows: pd.DataFrame,
+) -> None:
     axes.axvline(0, color="0.3", lw=0.8)
     for position, model in enumerate(shown):
         number = models.index(model)
         for offset, score, fill in ((-0.16, "is_deg", True), (0.16, "as_abs_deg", False)):
-            middle, low, high = (own[model][f"{score}_excess_random{end}"] for end in ("", "_low", "_high"))
+            middle, low, high = (
+                own[model][f"{score}_excess_random{end}"] for end in ("", "_low", "_high")
+            )
             axes.errorbar(
                 middle, position + offset, xerr=[[middle - low], [high - middle]], fmt=marker(number), color=colour(number),
                 mfc=None if fill else "white", ms=6, capsize=2, lw=1.2,
             )  # fmt: skip
-    axes.set_yticks(range(len(shown)), [caption(model, rows, "\n") + f"\nk = {own[model]['dimension']}" for model in shown])
+    axes.set_yticks(
+        range(len(shown)),
+        [caption(model, rows, "\n") + f"\nk = {own[model]['dimension']}" for model in shown],
+    )
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlabel("null minus random: IS (filled), |AS| (open), degrees")
     axes.grid(axis="x", color="0.92", lw=0.6)
 
 
-def _dimensions(axes: Axes, excess: pd.DataFrame, shown: list[str], models: list[str], table: pd.DataFrame) -> None:
+def _dimensions(
+    axes: Axes, excess: pd.DataFrame, shown: list[str], models: list[str], table: pd.DataFrame
+) -> None:
     for model in shown:
         rows = excess[excess["model"] == model].sort_values("dimension")
-        style: dict[str, Any] = {"color": colour(models.index(model)), "marker": marker(models.index(model)), "ms": 4, "lw": 1.2}
+        style: dict[str, Any] = {
+            "color": colour(models.index(model)),
+            "marker": marker(models.index(model)),
+            "ms": 4,
+            "lw": 1.2,
+        }
         axes.plot(rows["dimension"], rows["is_deg_null"], label=caption(model, table), **style)
         axes.plot(rows["dimension"], rows["is_deg_random"], ls="--", mfc="white", **style)
     axes.set_xscale("log")
@@ -210,7 +273,9 @@ def _dimensions(axes: Axes, excess: pd.DataFrame, shown: list[str], models: list
     axes.grid(color="0.92", lw=0.6)
 
 
-def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted: list[str]) -> Figure:
+def fig4(
+    scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted: list[str]
+) -> Figure:
     """Violins of |AS| per label, one panel per space and model: of the wanted labels, or of those with most images.
 
     Labels are in the same order in every panel, by their median over all models. A label with fewer than three images shows its
@@ -234,9 +299,16 @@ def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted
     counts = everything.groupby("label").size().sort_values(ascending=False, kind="stable")
     check_labels(wanted, counts.index, "plot_labels.labels")
     chosen = wanted or list(counts.index[:MOST_LABELS])
-    order = everything[everything["label"].isin(chosen)].assign(size=lambda f: f["as_deg"].abs()).groupby("label")["size"].median()
+    order = (
+        everything[everything["label"].isin(chosen)]
+        .assign(size=lambda f: f["as_deg"].abs())
+        .groupby("label")["size"]
+        .median()
+    )
     labels = list(order.sort_values(kind="stable").index)
-    panels = [(space, model, each) for space, models in scores.items() for model, each in models.items()]
+    panels = [
+        (space, model, each) for space, models in scores.items() for model, each in models.items()
+    ]
     columns = min(3 if len(panels) <= 9 else 8, len(panels))
     width, height = 1.6 + (3.0 if columns <= 3 else 1.9) * columns, 1.2 + 0.26 * len(labels)
     with plt.rc_context(STYLE):
@@ -248,7 +320,9 @@ def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted
             axes = grid.flat[number]
             rows = table[table["space"] == space].set_index("model")
             _violins(axes, each, labels, colour(list(scores[space]).index(model)))
-            axes.set_title(f"{caption(model, rows, chr(10))}\n{space}", fontsize=9 if columns <= 3 else 8)
+            axes.set_title(
+                f"{caption(model, rows, chr(10))}\n{space}", fontsize=9 if columns <= 3 else 8
+            )
             if number + columns >= len(panels):
                 axes.set_xlabel("|AS| (degrees)")
                 axes.tick_params(labelbottom=True)
@@ -258,7 +332,10 @@ def fig4(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted
         grid.flat[0].set_xlim(0, 1.05 * largest if largest > 0 else 1.0)
         if len(counts) > len(chosen):
             kind = "chosen labels" if wanted else "labels with most images"
-            figure.supxlabel(f"{len(chosen)} {kind} of {len(counts)}; the others are in tables/labels.csv", fontsize=8)
+            figure.supxlabel(
+                f"{len(chosen)} {kind} of {len(counts)}; the others are in tables/labels.csv",
+                fontsize=8,
+            )
         return figure
 
 
@@ -266,13 +343,23 @@ def _violins(axes: Axes, scores: pd.DataFrame, labels: list[str], shade: str) ->
     for position, label in enumerate(labels):
         sizes = scores.loc[scores["label"] == label, "as_deg"].abs().to_numpy()
         if len(sizes) >= 3 and np.ptp(sizes) > 0:
-            parts = axes.violinplot(sizes, [position], orientation="horizontal", widths=0.85, showextrema=False)
+            parts = axes.violinplot(
+                sizes, [position], orientation="horizontal", widths=0.85, showextrema=False
+            )
             bodies: Any = parts["bodies"]
             for body in bodies:
                 body.set(facecolor=shade, edgecolor=shade, alpha=0.35)
             axes.plot(np.median(sizes), position, "|", color=shade, ms=9, mew=2)
         many = len(sizes) > 500  # which a PDF would hold one by one
-        axes.scatter(sizes, np.full(len(sizes), position), s=7, color=shade, alpha=0.7, linewidths=0, rasterized=many)
+        axes.scatter(
+            sizes,
+            np.full(len(sizes), position),
+            s=7,
+            color=shade,
+            alpha=0.7,
+            linewidths=0,
+            rasterized=many,
+        )
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(-0.7, len(labels) - 0.3)
     axes.grid(axis="y", color="0.92", lw=0.6)

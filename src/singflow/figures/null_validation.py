@@ -13,7 +13,9 @@ from singflow.figures.style import COLOURS, STYLE, caption
 LOOKS = {"null": (COLOURS[7], "o"), "random": (COLOURS[4], "s"), "principal": (COLOURS[5], "^")}
 
 
-def fig9(effects: dict[str, pd.DataFrame], table: pd.DataFrame, models: pd.DataFrame, confidence: float) -> Figure:
+def fig9(
+    effects: dict[str, pd.DataFrame], table: pd.DataFrame, models: pd.DataFrame, confidence: float
+) -> Figure:
     """What null, random and principal perturbations of equal norm do: (a) to the logits, (b) to softmax, (c) to the prediction.
 
     Markers are medians, bars the middle half of the images, lines all of them. A logit change of exactly 0 has no place on a
@@ -40,35 +42,63 @@ def fig9(effects: dict[str, pd.DataFrame], table: pd.DataFrame, models: pd.DataF
     floor = 10.0 ** (np.floor(np.log10(smallest)) - 1)
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(
-            1, 3, figsize=(11.5, 1.9 + 0.5 * len(effects)), sharey=True, width_ratios=[1.6, 1, 1], layout="constrained"
+            1,
+            3,
+            figsize=(11.5, 1.9 + 0.5 * len(effects)),
+            sharey=True,
+            width_ratios=[1.6, 1, 1],
+            layout="constrained",
         )
         for position, (model, rows) in enumerate(effects.items()):
             for number, (name, (colour, marker)) in enumerate(LOOKS.items()):
                 place = position + 0.26 * (number - 1)
                 mine = rows[rows["perturbation"] == name]
-                _box(grid[0], np.maximum(mine["logit_change"].to_numpy(), floor), place, colour, marker)
+                _box(
+                    grid[0],
+                    np.maximum(mine["logit_change"].to_numpy(), floor),
+                    place,
+                    colour,
+                    marker,
+                )
                 _box(grid[1], mine["softmax_change"].to_numpy(), place, colour, marker)
                 share = table[(table["model"] == model) & (table["perturbation"] == name)].iloc[0]
-                low, middle, high = (100 * share[f"top1_changed_{column}"] for column in ("low", "share", "high"))
+                low, middle, high = (
+                    100 * share[f"top1_changed_{column}"] for column in ("low", "share", "high")
+                )
                 grid[2].plot([low, high], [place, place], color=colour, lw=1.5)
                 grid[2].plot(middle, place, marker, color=colour, ms=5)
         empty = table.loc[table["null_dim"] == 0, "model"].to_list()
         names = [caption(model, models.set_index("model"), "\n") for model in effects]
         grid[0].set_yticks(
-            range(len(effects)), [name + "\n(no null space)" * (model in empty) for model, name in zip(effects, names, strict=True)]
+            range(len(effects)),
+            [
+                name + "\n(no null space)" * (model in empty)
+                for model, name in zip(effects, names, strict=True)
+            ],
         )
         grid[0].set_ylim(len(effects) - 0.5, -0.5)
         _logarithmic(grid[0], floor, float(changes.max()), bool((changes == 0).any()))
         grid[1].set(xlabel="change of softmax\n(total variation)", xlim=(-0.03, 1.03))
-        grid[2].set(xlabel=f"changed predictions\n(% of images, {100 * confidence:g} % interval)", xlim=(-3, 103))
+        grid[2].set(
+            xlabel=f"changed predictions\n(% of images, {100 * confidence:g} % interval)",
+            xlim=(-3, 103),
+        )
         for axes, title in zip(grid, ["(a) logits", "(b) softmax", "(c) top-1"], strict=True):
             axes.set_title(title, loc="left")
             axes.grid(axis="x", color="0.92", lw=0.6)
             axes.set_axisbelow(True)
             for position in range(1, len(effects)):
                 axes.axhline(position - 0.5, color="0.85", lw=0.6, zorder=0)
-        handles = [Line2D([], [], color=colour, marker=marker, ms=5, label=name) for name, (colour, marker) in LOOKS.items()]
-        figure.legend(handles=handles, loc="outside upper center", ncols=3, title="perturbations of equal norm")
+        handles = [
+            Line2D([], [], color=colour, marker=marker, ms=5, label=name)
+            for name, (colour, marker) in LOOKS.items()
+        ]
+        figure.legend(
+            handles=handles,
+            loc="outside upper center",
+            ncols=3,
+            title="perturbations of equal norm",
+        )
         return figure
 
 
@@ -83,9 +113,17 @@ def _logarithmic(axes: Axes, floor: float, largest: float, zeros: bool) -> None:
     low, high = round(np.log10(floor)), int(np.ceil(np.log10(max(largest, 1.0))))
     decades = range(low + 1, high + 1, 1 + (high - low) // 6)
     axes.set(xscale="log", xlim=(floor / 2, 3 * 10.0**high))
-    axes.set_xticks([10.0**decade for decade in decades], [f"1e{decade}" if decade else "1" for decade in decades])
+    axes.set_xticks(
+        [10.0**decade for decade in decades],
+        [f"1e{decade}" if decade else "1" for decade in decades],
+    )
     axes.minorticks_off()
     if zeros:
-        axes.set_xticks([floor, *axes.get_xticks()], ["0", *(tick.get_text() for tick in axes.get_xticklabels())])
+        axes.set_xticks(
+            [floor, *axes.get_xticks()],
+            ["0", *(tick.get_text() for tick in axes.get_xticklabels())],
+        )
         axes.axvline(floor, color="0.7", lw=0.8, ls=":", zorder=0)
-    axes.set_xlabel("change of the logits\n(Euclidean norm" + ("; exactly 0 at the mark 0)" if zeros else ")"))
+    axes.set_xlabel(
+        "change of the logits\n(Euclidean norm" + ("; exactly 0 at the mark 0)" if zeros else ")")
+    )

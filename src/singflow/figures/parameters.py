@@ -2,12 +2,7 @@
 
 from pydantic import Field
 
-from singflow.config.sections import (
-    MOST_SHOWN,
-    Listed,
-    Section,
-    Text,
-)
+from singflow.config.sections import MOST_SHOWN, Listed, Section, Text
 
 
 class PlotLabels(Section):
@@ -27,4 +22,6 @@ class PlotConceptScans(Section):
     """The extended concept scans of some labels (figures 15 and 16)."""
 
     labels: list[Listed] = Field([], description="labels to show; none: the two with most images")
-    most: int = Field(40, ge=1, le=MOST_SHOWN, description="concepts shown per label: those nearest to it")
+    most: int = Field(
+        40, ge=1, le=MOST_SHOWN, description="concepts shown per label: those nearest to it"
+    )

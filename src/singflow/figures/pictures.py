@@ -13,7 +13,11 @@ from PIL import Image, ImageOps
 from singflow.data.images import FORMATS
 from singflow.figures.style import COLOURS, STYLE, caption
 
-TILE, WORDS, NAMES = 1.45, 0.5, 1.35  # inches: side of a picture, room for the words below it, room for a row's name
+TILE, WORDS, NAMES = (
+    1.45,
+    0.5,
+    1.35,
+)  # inches: side of a picture, room for the words below it, room for a row's name
 ORIGINAL, REMOVED, STEERED = "original", "null removed", "steered"
 CHANGED = COLOURS[5]
 MEANING = {
@@ -52,7 +56,9 @@ def fig1(sets: Sets, table: pd.DataFrame) -> Figure:
         A grid of pictures with their angles.
     """
     photos = _of(next(iter(next(iter(sets.values())).values())), "photo")
-    rows = [("photo", [cell for _, photo in photos.iterrows() for cell in (Cell(photo), Cell(None))])]
+    rows = [
+        ("photo", [cell for _, photo in photos.iterrows() for cell in (Cell(photo), Cell(None))])
+    ]
     for space, models in sets.items():
         for model, frame in models.items():
             mine = _of(frame, "fig1")
@@ -63,7 +69,12 @@ def fig1(sets: Sets, table: pd.DataFrame) -> Figure:
             ]
             rows.append((_name(model, space, table, len(sets) > 1), cells))
     columns = [name for label in photos["label"] for name in (label, "null component removed")]
-    return _grid("Same logits, other meaning? Images before and after their null component is removed", rows, columns, sets)
+    return _grid(
+        "Same logits, other meaning? Images before and after their null component is removed",
+        rows,
+        columns,
+        sets,
+    )
 
 
 def fig6(sets: Sets, table: pd.DataFrame) -> Figure:
@@ -88,8 +99,15 @@ def fig6(sets: Sets, table: pd.DataFrame) -> Figure:
             cells = [Cell(photo), _cell(own[own["change"] == ORIGINAL])]
             cells += [_cell(own[own["text"] == prompt], "out of reach") for prompt in prompts]
             rows.append((f"{photo['label']}\n{_name(model, space, table, len(sets) > 1)}", cells))
-    target = max((_of(frame, "fig6")["target_is_deg"].max() for _, _, frame in _closeups(sets)), default=np.nan)
-    title = f"Steered inside the null space by {target:g} degrees: the logits stay" if prompts else "No prompt to steer toward"
+    target = max(
+        (_of(frame, "fig6")["target_is_deg"].max() for _, _, frame in _closeups(sets)),
+        default=np.nan,
+    )
+    title = (
+        f"Steered inside the null space by {target:g} degrees: the logits stay"
+        if prompts
+        else "No prompt to steer toward"
+    )
     return _grid(title, rows, ["photo", ORIGINAL, *prompts], sets)
 
 
@@ -106,15 +124,30 @@ def fig10(sets: Sets, table: pd.DataFrame) -> Figure:
     Figure
         A grid of pictures with their angles.
     """
-    rows, wanted = [], sorted({target for _, _, frame in _closeups(sets) for target in _of(frame, "fig10")["target_is_deg"].dropna()})
+    rows, wanted = (
+        [],
+        sorted(
+            {
+                target
+                for _, _, frame in _closeups(sets)
+                for target in _of(frame, "fig10")["target_is_deg"].dropna()
+            }
+        ),
+    )
     for space, model, frame in _closeups(sets):
         mine = _of(frame, "fig10")
         cells = [Cell(_of(frame, "photo").iloc[0]), _cell(mine[mine["change"] == ORIGINAL])]
         cells += [_cell(mine[mine["target_is_deg"] == target], "out of reach") for target in wanted]
         rows.append((_name(model, space, table, len(sets) > 1), cells))
     prompts = _prompts(sets, "fig10")
-    title = f"What a degree means: steered toward {prompts[0]!r}" if prompts else "No prompt to steer toward"
-    return _grid(title, rows, ["photo", "0 degrees", *(f"{target:g} degrees" for target in wanted)], sets)
+    title = (
+        f"What a degree means: steered toward {prompts[0]!r}"
+        if prompts
+        else "No prompt to steer toward"
+    )
+    return _grid(
+        title, rows, ["photo", "0 degrees", *(f"{target:g} degrees" for target in wanted)], sets
+    )
 
 
 def fig11(sets: Sets, table: pd.DataFrame) -> Figure:
@@ -130,13 +163,27 @@ def fig11(sets: Sets, table: pd.DataFrame) -> Figure:
     Figure
         A grid of pictures with their angles.
     """
-    rows, kinds = [], list(dict.fromkeys(kind for _, _, frame in _closeups(sets) for kind in _of(frame, "fig11")["kind"]))
+    rows, kinds = (
+        [],
+        list(
+            dict.fromkeys(
+                kind for _, _, frame in _closeups(sets) for kind in _of(frame, "fig11")["kind"]
+            )
+        ),
+    )
     for space, model, frame in _closeups(sets):
         mine = _of(frame, "fig11")
         photo = Cell(_of(frame, "photo").iloc[0])
         for change in (ORIGINAL, REMOVED):
-            cells = [_cell(mine[(mine["kind"] == kind) & (mine["change"] == change)]) for kind in kinds]
-            rows.append((f"{change}\n{_name(model, space, table, len(sets) > 1)}", [photo if change == ORIGINAL else Cell(None), *cells]))
+            cells = [
+                _cell(mine[(mine["kind"] == kind) & (mine["change"] == change)]) for kind in kinds
+            ]
+            rows.append(
+                (
+                    f"{change}\n{_name(model, space, table, len(sets) > 1)}",
+                    [photo if change == ORIGINAL else Cell(None), *cells],
+                )
+            )
     return _grid("One feature, translated by different translators", rows, ["photo", *kinds], sets)
 
 
@@ -160,13 +207,22 @@ def fig13(sets: Sets, table: pd.DataFrame) -> Figure:
         for change in mine["change"].unique():
             own = mine[mine["change"] == change].set_index("draw", drop=False)
             photo = Cell(_of(frame, "photo").iloc[0]) if change == ORIGINAL else Cell(None)
-            name = change if change == ORIGINAL else f"{change}: logits move by {own['logit_change'].iloc[0]:.2g}"
+            name = (
+                change
+                if change == ORIGINAL
+                else f"{change}: logits move by {own['logit_change'].iloc[0]:.2g}"
+            )
             cells = [photo, *(_cell(own[own["draw"] == number]) for number in numbers)]
             rows.append((f"{name}\n{_name(model, space, table, len(sets) > 1)}", cells))
     shown = pd.concat(_of(frame, "fig13") for _, _, frame in _closeups(sets))
     generated = set(shown["renderer"]) == {"unclip"}
-    columns = [f"seed {draw}" if generated else f"neighbour {draw + 1}" for draw in sorted(set(shown["draw"]))]
-    return _grid("Null, random and principal perturbations of equal norm", rows, ["photo", *columns], sets)
+    columns = [
+        f"seed {draw}" if generated else f"neighbour {draw + 1}"
+        for draw in sorted(set(shown["draw"]))
+    ]
+    return _grid(
+        "Null, random and principal perturbations of equal norm", rows, ["photo", *columns], sets
+    )
 
 
 def ladder_table(sets: Sets, manifest: pd.DataFrame) -> pd.DataFrame:
@@ -202,11 +258,20 @@ def _of(frame: pd.DataFrame, figure: str) -> pd.DataFrame:
 
 
 def _closeups(sets: Sets) -> list[tuple[str, str, pd.DataFrame]]:
-    return [(space, model, frame) for space, models in sets.items() for model, frame in models.items() if "fig13" in set(frame["figure"])]
+    return [
+        (space, model, frame)
+        for space, models in sets.items()
+        for model, frame in models.items()
+        if "fig13" in set(frame["figure"])
+    ]
 
 
 def _prompts(sets: Sets, figure: str) -> list[str]:
-    texts = (text for _, _, frame in _closeups(sets) for text in _of(frame, figure).query(f"change == '{STEERED}'")["text"])
+    texts = (
+        text
+        for _, _, frame in _closeups(sets)
+        for text in _of(frame, figure).query(f"change == '{STEERED}'")["text"]
+    )
     return list(dict.fromkeys(texts))
 
 
@@ -218,7 +283,13 @@ def _name(model: str, space: str, table: pd.DataFrame, spaces: bool) -> str:
 
 def _grid(title: str, rows: list[tuple[str, list[Cell]]], columns: list[str], sets: Sets) -> Figure:
     renderers = sorted(
-        {each for models in sets.values() for frame in models.values() for each in frame["renderer"].unique()} & set(MEANING)
+        {
+            each
+            for models in sets.values()
+            for frame in models.values()
+            for each in frame["renderer"].unique()
+        }
+        & set(MEANING)
     )
     names = [textwrap.fill(column, 20) for column in columns]
     lines = 1 + max(name.count("\n") for name in names)
@@ -240,7 +311,9 @@ def _grid(title: str, rows: list[tuple[str, list[Cell]]], columns: list[str], se
             )
             for across, cell in enumerate(cells):
                 left = NAMES + across * TILE
-                axes = figure.add_axes((left / width, 1 - (top + TILE) / height, 0.94 * TILE / width, TILE / height))
+                axes = figure.add_axes(
+                    (left / width, 1 - (top + TILE) / height, 0.94 * TILE / width, TILE / height)
+                )
                 _draw(axes, cell)
                 if down == 0:
                     axes.set_title(names[across], fontsize=8)
@@ -255,7 +328,16 @@ def _draw(axes: plt.Axes, cell: Cell) -> None:
     if cell.row is None:
         return
     if not cell.row["picture"]:
-        axes.text(0.5, 0.5, cell.note or "no other image", ha="center", va="center", fontsize=8, color="0.4", transform=axes.transAxes)
+        axes.text(
+            0.5,
+            0.5,
+            cell.note or "no other image",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="0.4",
+            transform=axes.transAxes,
+        )
         return
     picture = Image.open(io.BytesIO(cell.row["picture"]), formats=FORMATS)
     axes.imshow(np.asarray(ImageOps.fit(picture, (min(picture.size), min(picture.size)))))

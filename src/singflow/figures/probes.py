@@ -33,7 +33,9 @@ def fig12(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figur
     spaces = probes["space"].unique()
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(7.8, 4.6 * len(spaces)), layout="constrained")
-        for subfigure, space in zip(figure.subfigures(len(spaces), 1, squeeze=False)[:, 0], spaces, strict=True):
+        for subfigure, space in zip(
+            figure.subfigures(len(spaces), 1, squeeze=False)[:, 0], spaces, strict=True
+        ):
             axes = subfigure.subplots()
             mine = probes[probes["space"] == space]
             axes.set_title(_title(mine), loc="left", fontsize=9)
@@ -43,7 +45,14 @@ def fig12(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figur
             if mine["accuracy_principal"].isna().all():
                 axes.set(xticks=[], yticks=[])
                 reason = "nothing can be probed: " + "; ".join(mine["note"].unique())
-                axes.text(0.5, 0.5, textwrap.fill(reason, 44), ha="center", va="center", transform=axes.transAxes)
+                axes.text(
+                    0.5,
+                    0.5,
+                    textwrap.fill(reason, 44),
+                    ha="center",
+                    va="center",
+                    transform=axes.transAxes,
+                )
                 continue
             _points(axes, mine, table[table["space"] == space].set_index("model"))
             _lines(axes, mine)
@@ -55,20 +64,51 @@ def fig12(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figur
 
 def _title(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
-    lines = [f"space {first['space']}: " + (first["pearson_note"] if pd.isna(first["pearson"]) else f"Pearson {first['pearson']:.3f}")]
+    lines = [
+        f"space {first['space']}: "
+        + (
+            first["pearson_note"]
+            if pd.isna(first["pearson"])
+            else f"Pearson {first['pearson']:.3f}"
+        )
+    ]
     if pd.notna(first["pearson"]):
-        interval = f" [{first['pearson_low']:.3f}, {first['pearson_high']:.3f}]" if pd.notna(first["pearson_low"]) else ", no interval"
+        interval = (
+            f" [{first['pearson_low']:.3f}, {first['pearson_high']:.3f}]"
+            if pd.notna(first["pearson_low"])
+            else ", no interval"
+        )
         lines[0] += f"{interval}, {first['pearson_n']} models"
-    left_out = f" ({first['n_labels_left_out']} of one image left out)" if first["n_labels_left_out"] else ""
-    seen = f" ({first['n_test_in_sample']} in the translator's sample)" if first["n_test_in_sample"] else ""
-    return "\n".join([*lines, f"{first['classifier']}; test images: {first['n']}{seen}, labels: {first['n_labels']}{left_out}"])
+    left_out = (
+        f" ({first['n_labels_left_out']} of one image left out)"
+        if first["n_labels_left_out"]
+        else ""
+    )
+    seen = (
+        f" ({first['n_test_in_sample']} in the translator's sample)"
+        if first["n_test_in_sample"]
+        else ""
+    )
+    return "\n".join(
+        [
+            *lines,
+            f"{first['classifier']}; test images: {first['n']}{seen}, labels: {first['n_labels']}{left_out}",
+        ]
+    )
 
 
 def _points(axes: Axes, rows: pd.DataFrame, models: pd.DataFrame) -> None:
     for number, row in enumerate(rows.to_dict("records")):
         name = caption(row["model"], models)
         if pd.isna(row["accuracy_principal"]):
-            axes.plot([], [], ls="", marker=marker(number), color=colour(number), label=f"{name}: {row['note']}")
+            axes.plot(
+                [],
+                [],
+                ls="",
+                marker=marker(number),
+                color=colour(number),
+                label=f"{name}: {row['note']}",
+            )
             continue
         x, y = row["accuracy_principal"], row["accuracy_translated"]
         axes.errorbar(
@@ -81,11 +121,22 @@ def _points(axes: Axes, rows: pd.DataFrame, models: pd.DataFrame) -> None:
 
 def _lines(axes: Axes, rows: pd.DataFrame) -> None:
     """The diagonal, and chance unless it is so far below the points that they would shrink into a corner."""
-    low, high, chance = float(rows[ENDS].min().min()), float(rows[ENDS].max().max()), float(rows["chance"].dropna().iloc[0])
+    low, high, chance = (
+        float(rows[ENDS].min().min()),
+        float(rows[ENDS].max().max()),
+        float(rows["chance"].dropna().iloc[0]),
+    )
     near = low - chance <= 2 * (high - low)
     start, end = (min(low, chance) if near else low), max(high, chance)
     margin = 0.05 * (end - start)
     axes.set(xlim=(start - margin, end + margin), ylim=(start - margin, end + margin))
     axes.axline((0, 0), slope=1, color="0.6", lw=1, label="equal accuracy", zorder=1)
-    axes.axhline(chance, color="0.6", lw=1, ls=":", label=f"chance: {chance:.3f}" + ("" if near else ", outside"), zorder=1)
+    axes.axhline(
+        chance,
+        color="0.6",
+        lw=1,
+        ls=":",
+        label=f"chance: {chance:.3f}" + ("" if near else ", outside"),
+        zorder=1,
+    )
     axes.axvline(chance, color="0.6", lw=1, ls=":", zorder=1)

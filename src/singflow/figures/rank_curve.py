@@ -12,7 +12,11 @@ from singflow.figures.style import COLOURS, STYLE, caption, colour
 FLOOR = 1e-6
 SCALE = {"linthresh": 1e-3, "linscale": 0.4}
 LINES = ["-", "--", ":", "-."]
-RULES = {"exact": ("o", "exact: what no logit sees"), "energy": ("s", "energy"), "centered": ("D", "centered: what softmax cannot see")}
+RULES = {
+    "exact": ("o", "exact: what no logit sees"),
+    "energy": ("s", "energy"),
+    "centered": ("D", "centered: what softmax cannot see"),
+}
 PANELS = {
     "logit_relative_mean": "(a) logit change / spread of the logits",
     "top1_changed": "(b) images whose top-1 flips (%)",
@@ -40,9 +44,16 @@ def rank_curves(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
     spaces = curves["space"].unique()
     with plt.rc_context(STYLE):
         names = len(curves["model"].unique())
-        figure = plt.figure(figsize=(11.5, len(spaces) * (4.0 + 0.17 * -(-names // 3)) + 0.5), layout="constrained")
-        for subfigure, space in zip(figure.subfigures(len(spaces), 1, squeeze=False)[:, 0], spaces, strict=True):
-            mine, rows = curves[curves["space"] == space], table[table["space"] == space].set_index("model")
+        figure = plt.figure(
+            figsize=(11.5, len(spaces) * (4.0 + 0.17 * -(-names // 3)) + 0.5), layout="constrained"
+        )
+        for subfigure, space in zip(
+            figure.subfigures(len(spaces), 1, squeeze=False)[:, 0], spaces, strict=True
+        ):
+            mine, rows = (
+                curves[curves["space"] == space],
+                table[table["space"] == space].set_index("model"),
+            )
             grid = subfigure.subplots(1, len(PANELS))
             for axes, (column, title) in zip(grid, PANELS.items(), strict=True):
                 for number, (_, curve) in enumerate(mine.groupby("model", sort=False)):
@@ -54,13 +65,27 @@ def rank_curves(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
             grid[0].set_ylabel(f"ratio (less than {FLOOR:g} is drawn there)".replace("e-0", "e-"))
             grid[1].set_ylim(0, max(grid[1].get_ylim()[1], 1))
             grid[2].set_ylim(0, max(grid[2].get_ylim()[1], 1))
-            subfigure.suptitle(f"Counting almost-null directions as null: invariance and meaning lost, space {space}", fontsize=11)
+            subfigure.suptitle(
+                f"Counting almost-null directions as null: invariance and meaning lost, space {space}",
+                fontsize=11,
+            )
             models = [
-                Line2D([], [], color=colour(number), ls=_line(number), label=caption(str(model), rows))
+                Line2D(
+                    [], [], color=colour(number), ls=_line(number), label=caption(str(model), rows)
+                )
                 for number, model in enumerate(mine["model"].unique())
             ]
-            rules = [Line2D([], [], color="0.4", ls="", marker=marker, mec="black", label=name) for marker, name in RULES.values()]
-            subfigure.legend(handles=rules + models, loc="outside lower center", ncols=3, fontsize=8, handlelength=3)
+            rules = [
+                Line2D([], [], color="0.4", ls="", marker=marker, mec="black", label=name)
+                for marker, name in RULES.values()
+            ]
+            subfigure.legend(
+                handles=rules + models,
+                loc="outside lower center",
+                ncols=3,
+                fontsize=8,
+                handlelength=3,
+            )
         return figure
 
 
@@ -69,10 +94,22 @@ def _line(number: int) -> str:
 
 
 def _draw(axes: Axes, curve: pd.DataFrame, column: str, number: int) -> None:
-    floor, scale = (FLOOR, 1) if column == "logit_relative_mean" else (0.0, 100 if column == "top1_changed" else 1)
+    floor, scale = (
+        (FLOOR, 1)
+        if column == "logit_relative_mean"
+        else (0.0, 100 if column == "top1_changed" else 1)
+    )
     value = (curve[column] * scale).clip(lower=floor)
     on_curve = curve["point"] != "centered"
-    axes.plot(1 - curve["kept"][on_curve], value[on_curve], color=colour(number), ls=_line(number), lw=1.3, marker=".", ms=4)
+    axes.plot(
+        1 - curve["kept"][on_curve],
+        value[on_curve],
+        color=colour(number),
+        ls=_line(number),
+        lw=1.3,
+        marker=".",
+        ms=4,
+    )
     for rule, (marker, _) in RULES.items():
         at = curve["point"] == rule
         axes.plot(

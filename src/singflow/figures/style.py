@@ -77,7 +77,10 @@ def save(figure: Figure, png: Path, pdf: Path | None = None) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout is found, once for both files
     edges = figure.get_tightbbox().padded(0.1)  # inches
-    for path, kind, metadata in ((png, "png", {"Software": None}), (pdf, "pdf", {"CreationDate": None, "Producer": None, "Creator": None})):
+    for path, kind, metadata in (
+        (png, "png", {"Software": None}),
+        (pdf, "pdf", {"CreationDate": None, "Producer": None, "Creator": None}),
+    ):
         if path is None:
             continue
         buffer = io.BytesIO()
@@ -122,5 +125,9 @@ def caption(model: str, rows: pd.DataFrame, between: str = " ") -> str:
     mine = rows.loc[[model]]
     said = list(mine["marks"].unique())
     if len(said) > 1:
-        said = [f"{marks} in {space}" for space, marks in zip(mine["space"], mine["marks"], strict=True) if marks]
+        said = [
+            f"{marks} in {space}"
+            for space, marks in zip(mine["space"], mine["marks"], strict=True)
+            if marks
+        ]
     return bare(model) + (f"{between}({'; '.join(said)})" if any(said) else "")

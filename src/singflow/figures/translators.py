@@ -13,10 +13,22 @@ from matplotlib.ticker import MaxNLocator
 from singflow.figures.style import COLOURS, STYLE, caption, colour, marker
 
 Reports = dict[str, dict[str, dict[str, dict[str, Any]]]]
-KINDS = {"linear": "linear", "mlp3": "3-layer MLP", "mlp4": "4-layer MLP", "residual": "residual MLP"}
+KINDS = {
+    "linear": "linear",
+    "mlp3": "3-layer MLP",
+    "mlp4": "4-layer MLP",
+    "residual": "residual MLP",
+}
 LOSSES = {"mse": "MSE", "cosine": "cosine", "both": "MSE + cosine", "ridge": "ridge"}
-LINE_WIDTHS = {"mse": 1.2, "cosine": 1.2, "both": 3.0}  # the sum is drawn below the cosine loss, which it often equals
-MEASURES = {"validation_cosine": "held-out cosine similarity", "validation_mse": "held-out MSE per coordinate"}
+LINE_WIDTHS = {
+    "mse": 1.2,
+    "cosine": 1.2,
+    "both": 3.0,
+}  # the sum is drawn below the cosine loss, which it often equals
+MEASURES = {
+    "validation_cosine": "held-out cosine similarity",
+    "validation_mse": "held-out MSE per coordinate",
+}
 
 
 def fig7(reports: Reports, table: pd.DataFrame) -> Figure:
@@ -40,7 +52,9 @@ def fig7(reports: Reports, table: pd.DataFrame) -> Figure:
         if (empty := _untrained(reports)) is not None:
             return empty
         trained = [kind for kind in _kinds(reports) if kind != "linear"]
-        figure = plt.figure(figsize=(8.2, 0.9 + (2.3 * len(trained) + 0.5) * len(reports)), layout="constrained")
+        figure = plt.figure(
+            figsize=(8.2, 0.9 + (2.3 * len(trained) + 0.5) * len(reports)), layout="constrained"
+        )
         blocks = np.atleast_1d(np.asarray(figure.subfigures(len(reports), 1)))
         for block, (space, models) in zip(blocks, reports.items(), strict=True):
             block.suptitle(f"space {space}", fontsize=10, x=0.01, ha="left")
@@ -55,11 +69,22 @@ def fig7(reports: Reports, table: pd.DataFrame) -> Figure:
         return figure
 
 
-def _curves(axes: Axes, models: dict[str, dict[str, dict[str, Any]]], kind: str, measure: str) -> None:
+def _curves(
+    axes: Axes, models: dict[str, dict[str, dict[str, Any]]], kind: str, measure: str
+) -> None:
     for number, reports in enumerate(models.values()):
         level = reports["linear"][measure]
         axes.axhline(level, color="0.45", ls="--", lw=0.9, zorder=1)
-        axes.plot([1], [level], marker=marker(number), ms=5, color="0.45", transform=axes.get_yaxis_transform(), clip_on=False, zorder=3)
+        axes.plot(
+            [1],
+            [level],
+            marker=marker(number),
+            ms=5,
+            color="0.45",
+            transform=axes.get_yaxis_transform(),
+            clip_on=False,
+            zorder=3,
+        )
         for loss, run in reports[kind]["losses"].items():
             history = pd.DataFrame(run["history"])
             best = run["best_epoch"] - 1
@@ -78,11 +103,23 @@ def _loss_colour(loss: str) -> str:
 
 
 def _key(figure: Figure, reports: Reports, table: pd.DataFrame) -> None:
-    losses = [loss for loss in LOSSES if any(loss in kind.get("losses", {}) for kind in _all(reports))]
-    handles = [Line2D([], [], color=_loss_colour(loss), lw=LINE_WIDTHS[loss], label=f"loss {LOSSES[loss]}") for loss in losses]
+    losses = [
+        loss for loss in LOSSES if any(loss in kind.get("losses", {}) for kind in _all(reports))
+    ]
+    handles = [
+        Line2D([], [], color=_loss_colour(loss), lw=LINE_WIDTHS[loss], label=f"loss {LOSSES[loss]}")
+        for loss in losses
+    ]
     handles.append(Line2D([], [], color="0.45", ls="--", lw=0.9, label="linear translator"))
     models = [
-        Line2D([], [], color="0.25", ls="", marker=marker(number), label=caption(model, table.set_index("model")))
+        Line2D(
+            [],
+            [],
+            color="0.25",
+            ls="",
+            marker=marker(number),
+            label=caption(model, table.set_index("model")),
+        )
         for number, model in enumerate(next(iter(reports.values())))
     ]
     figure.legend(handles=handles, loc="outside lower left", fontsize=8)
@@ -108,7 +145,12 @@ def fig8(reports: Reports, table: pd.DataFrame) -> Figure:
         kinds = _kinds(reports)
         rows = max(map(len, reports.values())) * (len(kinds) + 1)
         figure, grid = plt.subplots(
-            len(reports), 2, figsize=(9, (1.3 + 0.24 * rows) * len(reports)), squeeze=False, sharey="row", layout="constrained"
+            len(reports),
+            2,
+            figsize=(9, (1.3 + 0.24 * rows) * len(reports)),
+            squeeze=False,
+            sharey="row",
+            layout="constrained",
         )
         for axes, (space, models) in zip(grid, reports.items(), strict=True):
             weak = table[table["space"] == space].set_index("model")
@@ -118,7 +160,13 @@ def fig8(reports: Reports, table: pd.DataFrame) -> Figure:
         return figure
 
 
-def _points(axes: Axes, models: dict[str, dict[str, dict[str, Any]]], kinds: list[str], measure: str, rows: pd.DataFrame) -> None:
+def _points(
+    axes: Axes,
+    models: dict[str, dict[str, dict[str, Any]]],
+    kinds: list[str],
+    measure: str,
+    rows: pd.DataFrame,
+) -> None:
     ticks: dict[int, str] = {}
     for number, (model, reports) in enumerate(models.items()):
         top = number * (len(kinds) + 1)
@@ -126,15 +174,38 @@ def _points(axes: Axes, models: dict[str, dict[str, dict[str, Any]]], kinds: lis
         values = [reports[kind][measure] for kind in kinds]
         axes.plot(values, places, color=colour(number), marker=marker(number), ms=6, ls="")
         for value, place in zip(values, places, strict=True):
-            axes.annotate(f"{value:#.3g}", (value, place), (6, 0), textcoords="offset points", va="center", fontsize=7)
+            axes.annotate(
+                f"{value:#.3g}",
+                (value, place),
+                (6, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
+            )
         if measure == "validation_cosine":
             label = "constant baseline" if number == 0 else None
-            axes.plot([reports["linear"]["baseline_cosine"]] * 2, [top + 0.6, places[-1] + 0.4], color="0.35", ls=":", lw=1.4, label=label)
+            axes.plot(
+                [reports["linear"]["baseline_cosine"]] * 2,
+                [top + 0.6, places[-1] + 0.4],
+                color="0.35",
+                ls=":",
+                lw=1.4,
+                label=label,
+            )
             name = axes.text(
-                0.01, top, caption(model, rows), transform=axes.get_yaxis_transform(), va="center", fontweight="bold", fontsize=8
+                0.01,
+                top,
+                caption(model, rows),
+                transform=axes.get_yaxis_transform(),
+                va="center",
+                fontweight="bold",
+                fontsize=8,
             )
             name.set_in_layout(False)
-        ticks |= {place: _architecture(kind, reports[kind]) for kind, place in zip(kinds, places, strict=True)}
+        ticks |= {
+            place: _architecture(kind, reports[kind])
+            for kind, place in zip(kinds, places, strict=True)
+        }
         for place in places:
             axes.axhline(place, color="0.93", lw=0.8, zorder=0)
     axes.set_yticks(list(ticks), list(ticks.values()), fontsize=8)
@@ -154,7 +225,12 @@ def _architecture(kind: str, report: dict[str, Any]) -> str:
 
 
 def _all(reports: Reports) -> list[dict[str, Any]]:
-    return [report for models in reports.values() for kinds in models.values() for report in kinds.values()]
+    return [
+        report
+        for models in reports.values()
+        for kinds in models.values()
+        for report in kinds.values()
+    ]
 
 
 def _kinds(reports: Reports) -> list[str]:
@@ -167,5 +243,11 @@ def _untrained(reports: Reports) -> Figure | None:
     if set(_kinds(reports)) - {"linear"}:
         return None
     figure = plt.figure(figsize=(6, 1.2))
-    figure.text(0.5, 0.5, "no nonlinear translator was trained\n(comparison.models or comparison.kinds is empty)", ha="center", va="center")
+    figure.text(
+        0.5,
+        0.5,
+        "no nonlinear translator was trained\n(comparison.models or comparison.kinds is empty)",
+        ha="center",
+        va="center",
+    )
     return figure

@@ -155,7 +155,9 @@ class Steered:
         dict
             By the names of the fields.
         """
-        return {name: value for name, value in asdict(self).items() if not isinstance(value, np.ndarray)}
+        return {
+            name: value for name, value in asdict(self).items() if not isinstance(value, np.ndarray)
+        }
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,11 @@ class Analysis:
 
 
 def stored_texts(
-    names: dict[str, list[str]], tensors: Tensors, label_templates: list[str], concept_templates: list[str], prompts: dict[str, str]
+    names: dict[str, list[str]],
+    tensors: Tensors,
+    label_templates: list[str],
+    concept_templates: list[str],
+    prompts: dict[str, str],
 ) -> dict[str, np.ndarray]:
     """Texts whose embeddings a study has, word for word.
 
@@ -297,16 +303,24 @@ def analyze_feature(
     wanted = np.stack(list(texts.values())) if texts else artifacts.class_embeddings[:0]
     embeddings = [artifacts.class_embeddings, artifacts.concept_embeddings, wanted]
     of_classes, *scores = [_scores(removal, each) for each in embeddings]
-    chance, *chances = [attribute_scores(drawn, each) if drawn and judged else np.empty((0, len(each))) for each in embeddings]
+    chance, *chances = [
+        attribute_scores(drawn, each) if drawn and judged else np.empty((0, len(each)))
+        for each in embeddings
+    ]
     contrast, mean = _contrast(of_classes[2:])[0], of_classes[2].mean()
     classes = _movements(artifacts.class_names, of_classes, contrast, chance)
     concepts, asked = (
         _movements(names, each, each[2] - mean, drawn_as)
-        for names, each, drawn_as in zip((artifacts.concepts, list(texts)), scores, chances, strict=True)
+        for names, each, drawn_as in zip(
+            (artifacts.concepts, list(texts)), scores, chances, strict=True
+        )
     )
     gained, lost = _beyond(classes, contrast, _contrast(chance), extremes)
     concepts_gained, concepts_lost = _beyond(concepts, scores[0][2], chances[0], extremes)
-    is_deg, energy = float(removal.image_score()[0]), float(null_energy(features, artifacts.basis)[0])
+    is_deg, energy = (
+        float(removal.image_score()[0]),
+        float(null_energy(features, artifacts.basis)[0]),
+    )
     best = predictions[0].index
     return Analysis(
         predictions=predictions,
@@ -315,7 +329,11 @@ def analyze_feature(
         chance_is_deg=float(drawn.image_score().mean()) if drawn else None,
         null_energy=energy,
         null_energy_percentile=percentile(usual.null_energy, energy) if usual and ranked else None,
-        logit_change=float(logit_change(artifacts.head["weight"], features, remove_null(features, artifacts.basis))[0]),
+        logit_change=float(
+            logit_change(
+                artifacts.head["weight"], features, remove_null(features, artifacts.basis)
+            )[0]
+        ),
         unlike=unlike,
         predicted=replace(classes[best], text=artifacts.class_texts[best]),
         texts=asked,
@@ -335,14 +353,20 @@ def _contrast(scores: np.ndarray) -> np.ndarray:
     return scores - (scores.sum(axis=1, keepdims=True) - scores) / max(1, scores.shape[1] - 1)
 
 
-def _movements(names: Sequence[str], scores: np.ndarray, contrast: np.ndarray, chance: np.ndarray) -> list[Movement]:
+def _movements(
+    names: Sequence[str], scores: np.ndarray, contrast: np.ndarray, chance: np.ndarray
+) -> list[Movement]:
     """Texts with their scores (3, p), their contrastive AS (p,), and AS (draws, p) of null components that tell nothing."""
-    low, high = np.percentile(chance, CHANCE, axis=0).tolist() if len(chance) else [[None] * len(names)] * 2
+    low, high = (
+        np.percentile(chance, CHANCE, axis=0).tolist() if len(chance) else [[None] * len(names)] * 2
+    )
     rows = zip(names, *scores.tolist(), contrast.tolist(), low, high, strict=True)
     return [Movement(*row) for row in rows]
 
 
-def _beyond(movements: list[Movement], scores: np.ndarray, chance: np.ndarray, most: int) -> tuple[list[Movement], ...]:
+def _beyond(
+    movements: list[Movement], scores: np.ndarray, chance: np.ndarray, most: int
+) -> tuple[list[Movement], ...]:
     """Texts gained and lost: their score (p,) is farther from its mean over draws than that of any draw (n, p) toward any text."""
     if not chance.size:
         return [], []
@@ -356,7 +380,9 @@ def _beyond(movements: list[Movement], scores: np.ndarray, chance: np.ndarray, m
     return tuple(found)
 
 
-def _directions(features: np.ndarray, artifacts: Artifacts, embedding: np.ndarray) -> NullDirections:
+def _directions(
+    features: np.ndarray, artifacts: Artifacts, embedding: np.ndarray
+) -> NullDirections:
     translator, of_null = artifacts.steering
     return null_directions(features, translator, artifacts.basis, of_null, embedding)
 
@@ -390,10 +416,23 @@ def reach(features: np.ndarray, artifacts: Artifacts, text: str, embedding: np.n
     (step,) = directions.step(float(turn))
     norm = _null_norm(features, artifacts)
     length = None if np.isnan(step) or not norm else float(step) / norm
-    return Reach(text, float(angle_deg(directions.embeddings, embedding)[0]), float(near), float(turn), float(limit), length)
+    return Reach(
+        text,
+        float(angle_deg(directions.embeddings, embedding)[0]),
+        float(near),
+        float(turn),
+        float(limit),
+        length,
+    )
 
 
-def steer_feature(features: np.ndarray, artifacts: Artifacts, text: str, embedding: np.ndarray, target_is_deg: float) -> Steered:
+def steer_feature(
+    features: np.ndarray,
+    artifacts: Artifacts,
+    text: str,
+    embedding: np.ndarray,
+    target_is_deg: float,
+) -> Steered:
     """Steer a photo's feature toward a text inside the null space.
 
     Parameters
@@ -463,7 +502,9 @@ def _scores(removal: Removal, embeddings: np.ndarray) -> np.ndarray:
     """One image's angles to texts (p, m) before and after removal, and AS: (3, p) degrees."""
     blocks = range(0, len(embeddings), CHUNK)
     before, after = (
-        np.concatenate([np.empty(0), *(angle_deg(side, embeddings[start : start + CHUNK]) for start in blocks)])
+        np.concatenate(
+            [np.empty(0), *(angle_deg(side, embeddings[start : start + CHUNK]) for start in blocks)]
+        )
         for side in (removal.original, removal.equivalent)
     )
     return np.stack([before, after, before - after])

@@ -24,7 +24,16 @@ from singflow.config.registry import OpenCLIPEntry, resolve_models
 from singflow.config.sections import Section
 from singflow.data.manifest import read_classes
 from singflow.errors import InputError
-from singflow.photo.analysis import Analysis, Artifacts, Neighbour, Setting, Steered, Usual, analyze_feature, steer_feature
+from singflow.photo.analysis import (
+    Analysis,
+    Artifacts,
+    Neighbour,
+    Setting,
+    Steered,
+    Usual,
+    analyze_feature,
+    steer_feature,
+)
 from singflow.photo.fits import Settings, Trained, trained
 from singflow.photo.study import Known, Photos, read_study, read_texts
 from singflow.photo.texts import Texts, worded
@@ -79,7 +88,11 @@ class Result(Analysis):
 
         from singflow.photo.figure import draw_image
 
-        near = [self.photos.picture(each, MAX_PIXELS) for each in self.nearest] if self.photos and self.photos.root else []
+        near = (
+            [self.photos.picture(each, MAX_PIXELS) for each in self.nearest]
+            if self.photos and self.photos.root
+            else []
+        )
         figure = draw_image(self.image, Path(self.name).name, self, self.setting, near)
         plt.close(figure)  # a notebook shows it once, as what a cell gives
         return figure
@@ -152,15 +165,34 @@ class Analyzer:
         """
         asked = worded(texts)
         if results is not None and translator is not None:
-            raise InputError(f"--results {results} and --translator {translator}: name one of them, whose translator is taken")
+            raise InputError(
+                f"--results {results} and --translator {translator}: name one of them, whose translator is taken"
+            )
         if results is not None:
-            return cls(read_study(Path(results), model, space, None if classes is None else Path(classes), device, threads, Path(cache)))
-        into, entry = Space.load(space, spaces=spaces, device=device), resolve_models(models, [model])[model]
+            return cls(
+                read_study(
+                    Path(results),
+                    model,
+                    space,
+                    None if classes is None else Path(classes),
+                    device,
+                    threads,
+                    Path(cache),
+                )
+            )
+        into, entry = (
+            Space.load(space, spaces=spaces, device=device),
+            resolve_models(models, [model])[model],
+        )
         if translator is None:
             _paired(reference_folder(reference), model, entry.identity, into)
         elif not Path(translator).is_file():
-            raise InputError(f"--translator {translator}: no such file: name an imported translator, or one of a study's")
-        classifier = Classifier.load(model, models=models, classes=classes or CLASSES, device=device)
+            raise InputError(
+                f"--translator {translator}: no such file: name an imported translator, or one of a study's"
+            )
+        classifier = Classifier.load(
+            model, models=models, classes=classes or CLASSES, device=device
+        )
         if translator is not None:
             return cls(_by_file(Path(translator), classifier, into))
         return cls(_by_reference(reference, classifier, into, threads, Path(cache), asked))
@@ -171,7 +203,13 @@ class Analyzer:
         return self.known.artifacts
 
     def analyze(
-        self, image: "Photo", texts: Sequence[str] = (), *, name: str = "", extremes: int = 8, max_pixels: int = MAX_PIXELS
+        self,
+        image: "Photo",
+        texts: Sequence[str] = (),
+        *,
+        name: str = "",
+        extremes: int = 8,
+        max_pixels: int = MAX_PIXELS,
     ) -> Result:
         """Say what the head ignores in a photo.
 
@@ -200,15 +238,30 @@ class Analyzer:
         """
         known = self.known
         photo = open_image(image, max_pixels)
-        content = image if isinstance(image, bytes) else Path(image).read_bytes() if isinstance(image, str | Path) else b""
+        content = (
+            image
+            if isinstance(image, bytes)
+            else Path(image).read_bytes()
+            if isinstance(image, str | Path)
+            else b""
+        )
         sha256 = hashlib.sha256(content).hexdigest()
         features = known.classifier.features(photo, max_pixels)
         asked = worded(texts)
         wanted = dict(zip(asked, known.texts.embed(asked), strict=True)) if asked else {}
         note = IN_SAMPLE if sha256 in known.seen else ""
-        analysis = analyze_feature(features, known.artifacts, wanted, extremes, partial(self.nearest, sha256=sha256), note)
+        analysis = analyze_feature(
+            features, known.artifacts, wanted, extremes, partial(self.nearest, sha256=sha256), note
+        )
         called = name or (str(image) if isinstance(image, str | Path) else "image")
-        return Result(**vars(analysis), name=called, setting=known.artifacts.setting, image=photo, features=features, photos=known.photos)
+        return Result(
+            **vars(analysis),
+            name=called,
+            setting=known.artifacts.setting,
+            image=photo,
+            features=features,
+            photos=known.photos,
+        )
 
     def nearest(self, points: np.ndarray, sha256: str = "") -> list[Neighbour]:
         """The photos of the study or the reference that are nearest to points of the space.
@@ -244,7 +297,9 @@ class Analyzer:
         Steered
             Feature and embedding after it, and what changed.
         """
-        return steer_feature(photo.features, self.known.artifacts, text, self.known.texts.embed([text])[0], is_deg)
+        return steer_feature(
+            photo.features, self.known.artifacts, text, self.known.texts.embed([text])[0], is_deg
+        )
 
 
 def _default(section: type[Section], key: str) -> Any:
@@ -253,25 +308,67 @@ def _default(section: type[Section], key: str) -> Any:
 
 
 def _setting(
-    classifier: Classifier, space: Space, source: str, basis: np.ndarray, r2: float | None, images: int, verdict: tuple[str, str]
+    classifier: Classifier,
+    space: Space,
+    source: str,
+    basis: np.ndarray,
+    r2: float | None,
+    images: int,
+    verdict: tuple[str, str],
 ) -> Setting:
     quality = "unknown" if r2 is None else "good" if r2 >= _default(Summary, "min_r2") else "weak"
     named = f"reference's {images} images"
-    return Setting(classifier.name, space.name, source, "exact", basis.shape[1], r2, quality, named, images, *verdict)
+    return Setting(
+        classifier.name,
+        space.name,
+        source,
+        "exact",
+        basis.shape[1],
+        r2,
+        quality,
+        named,
+        images,
+        *verdict,
+    )
 
 
-def _by_reference(reference: str, classifier: Classifier, space: Space, threads: int, cache: Path, asked: list[str]) -> Known:
+def _by_reference(
+    reference: str,
+    classifier: Classifier,
+    space: Space,
+    threads: int,
+    cache: Path,
+    asked: list[str],
+) -> Known:
     """A model and a space by the images of a reference."""
     folder = reference_folder(reference)
-    features, embeddings = _paired(folder, classifier.name, classifier.entry.identity, space, classifier.weights_sha256)
+    features, embeddings = _paired(
+        folder, classifier.name, classifier.entry.identity, space, classifier.weights_sha256
+    )
     manifest = read_manifest(folder / "data/manifest.parquet")
-    images = Paired(manifest, features, embeddings, len(list(features.glob("shard-*.safetensors"))), reference=True)
+    images = Paired(
+        manifest,
+        features,
+        embeddings,
+        len(list(features.glob("shard-*.safetensors"))),
+        reference=True,
+    )
     folds, lambdas = (_default(TranslatorParameters, name) for name in ("folds", "lambdas"))
-    margin, draws, confidence = _default(Evidence, "margin"), _default(Evidence, "draws"), _default(Summary, "confidence")
+    margin, draws, confidence = (
+        _default(Evidence, "margin"),
+        _default(Evidence, "draws"),
+        _default(Summary, "confidence"),
+    )
     settings, names = Settings(folds, tuple(lambdas), None, draws, 0), classifier.class_names
-    texts = _texts(folder, embeddings.relative_to(folder / "embeddings").as_posix(), classifier, space)
+    texts = _texts(
+        folder, embeddings.relative_to(folder / "embeddings").as_posix(), classifier, space
+    )
     made_of = {
-        "head": hashlib.sha256(classifier.weight.tobytes() + classifier.bias.tobytes() + classifier.weight_dtype.encode()).hexdigest(),
+        "head": hashlib.sha256(
+            classifier.weight.tobytes()
+            + classifier.bias.tobytes()
+            + classifier.weight_dtype.encode()
+        ).hexdigest(),
         "words": [names, texts.templates, space.entry.identity, sha256_of(CLASSES)],
         "test": [margin, confidence],
     }
@@ -284,7 +381,15 @@ def _by_reference(reference: str, classifier: Classifier, space: Space, threads:
 
         def find(blocks: Blocks) -> tuple[Words, dict[str, Any]]:
             spelled = pool.submit(lambda: texts.spellings(names, read_classes(CLASSES))).result()
-            found = measure(blocks, *spelled, lambdas=lambdas, margin=margin, draws=draws, confidence=confidence, seed=settings.seed)
+            found = measure(
+                blocks,
+                *spelled,
+                lambdas=lambdas,
+                margin=margin,
+                draws=draws,
+                confidence=confidence,
+                seed=settings.seed,
+            )
             return found.words, found.facts
 
         of_classes = pool.submit(texts.of_classes, names)
@@ -293,14 +398,26 @@ def _by_reference(reference: str, classifier: Classifier, space: Space, threads:
     if embedded:
         embedded.result()
     verdict = _verdict(fits, classifier, embeddings, confidence)
-    setting = _setting(classifier, space, f"fitted on the {len(manifest)} images of {folder}", fits.basis, fits.r2, len(manifest), verdict)
+    setting = _setting(
+        classifier,
+        space,
+        f"fitted on the {len(manifest)} images of {folder}",
+        fits.basis,
+        fits.r2,
+        len(manifest),
+        verdict,
+    )
     usual = Usual(fits.is_deg, fits.null_energy)
-    artifacts = _artifacts(setting, classifier, of_classes.result(), fits.basis, fits.translator, usual, fits)
+    artifacts = _artifacts(
+        setting, classifier, of_classes.result(), fits.basis, fits.translator, usual, fits
+    )
     photos = Photos(manifest, embeddings, images.shards, None)
     return Known(classifier, texts, artifacts, photos, frozenset(manifest["sha256"]))
 
 
-def _verdict(fits: Trained, classifier: Classifier, embeddings: Path, confidence: float) -> tuple[str, str]:
+def _verdict(
+    fits: Trained, classifier: Classifier, embeddings: Path, confidence: float
+) -> tuple[str, str]:
     """The verdict on a model by a reference, as a study gives it, and its sentence."""
     leak, made = classifier.entry.kept is not None, read_tensors(shard_path(embeddings, 0), [])[1]
     row = fits.facts | {
@@ -354,9 +471,17 @@ def _by_file(path: Path, classifier: Classifier, space: Space) -> Known:
     basis = _null_basis(classifier)
     r2 = read_tensors(path, [])[1].get("validation_r2")
     verdict = ("", "") if basis.shape[1] else (EMPTY, NO_NULL_SPACE)
-    setting = _setting(classifier, space, str(path), basis, None if r2 is None else float(r2), 0, verdict)
+    setting = _setting(
+        classifier, space, str(path), basis, None if r2 is None else float(r2), 0, verdict
+    )
     texts = space.texts.of_classes(classifier.class_names)
-    return Known(classifier, space.texts, _artifacts(setting, classifier, texts, basis, translator, None, None), None, frozenset())
+    return Known(
+        classifier,
+        space.texts,
+        _artifacts(setting, classifier, texts, basis, translator, None, None),
+        None,
+        frozenset(),
+    )
 
 
 def check_pair(path: Path, translator: Translator, classifier: Classifier, space: Space) -> None:
@@ -382,10 +507,17 @@ def check_pair(path: Path, translator: Translator, classifier: Classifier, space
     mine = f"{classifier.entry.source}/{classifier.entry.id}"
     shape = (space.entry.dim, classifier.weight.shape[1])
     if translator.weight.shape != shape:
-        raise InputError(f"{path}: has shape {translator.weight.shape}, but {classifier.name} -> {space.name} needs {shape}: name its own")
+        raise InputError(
+            f"{path}: has shape {translator.weight.shape}, but {classifier.name} -> {space.name} needs {shape}: name its own"
+        )
     into = made.get("space_id", made.get("space", space.name))
-    if into not in (space.name, space.entry.id if isinstance(space.entry, OpenCLIPEntry) else space.entry.identity):
-        raise InputError(f"{path}: translates into {into}, not {space.name}: write --space with the name of its space")
+    if into not in (
+        space.name,
+        space.entry.id if isinstance(space.entry, OpenCLIPEntry) else space.entry.identity,
+    ):
+        raise InputError(
+            f"{path}: translates into {into}, not {space.name}: write --space with the name of its space"
+        )
     weights = made.get("weights_sha256") or _study_weights(path, made)
     if weights is not None:
         if weights != classifier.weights_sha256:
@@ -397,7 +529,9 @@ def check_pair(path: Path, translator: Translator, classifier: Classifier, space
     released = made.get("model_id", made.get("released_for", made.get("model", classifier.name)))
     wanted = RELEASED.get(released, released)
     if wanted not in (mine, classifier.name):
-        raise InputError(f"{path}: was made for {wanted}, but {classifier.name} is {mine}: write --model {wanted}")
+        raise InputError(
+            f"{path}: was made for {wanted}, but {classifier.name} is {mine}: write --model {wanted}"
+        )
 
 
 def _study_weights(path: Path, made: Facts) -> str | None:
@@ -407,11 +541,18 @@ def _study_weights(path: Path, made: Facts) -> str | None:
     return read_tensors(head, [])[1]["weights_sha256"] if head and head.is_file() else None
 
 
-def _paired(folder: Path, model: str, identity: str, space: Space, weights_sha256: str | None = None) -> tuple[Path, Path]:
+def _paired(
+    folder: Path, model: str, identity: str, space: Space, weights_sha256: str | None = None
+) -> tuple[Path, Path]:
     """Features and embeddings of a reference's images by a model, of any weights by default, and a space."""
     if not (folder / "data/manifest.parquet").is_file():
-        raise InputError(f"--reference {folder}: holds no data/manifest.parquet: name the results folder of a finished study, or packaged")
-    features, embeddings = made_by(folder / "features", identity, weights_sha256), made_by(folder / "embeddings", space.entry.identity)
+        raise InputError(
+            f"--reference {folder}: holds no data/manifest.parquet: name the results folder of a finished study, or packaged"
+        )
+    features, embeddings = (
+        made_by(folder / "features", identity, weights_sha256),
+        made_by(folder / "embeddings", space.entry.identity),
+    )
     if features is None or embeddings is None:
         raise InputError(
             f"no translator of {model} into {space.name} is at hand: {folder} has no images of both with these weights. Two ways to get "
@@ -421,7 +562,9 @@ def _paired(folder: Path, model: str, identity: str, space: Space, weights_sha25
     return features, embeddings
 
 
-def analyze(image: "Photo", model: str = "efficientnet_lite0", texts: Sequence[str] = (), **options: Any) -> Result:
+def analyze(
+    image: "Photo", model: str = "efficientnet_lite0", texts: Sequence[str] = (), **options: Any
+) -> Result:
     """Say what a model's head ignores in one photo; an Analyzer is loaded once for many.
 
     Parameters

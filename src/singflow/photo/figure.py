@@ -27,7 +27,13 @@ LINE, AXIS, TITLE = 0.17, 0.5, 0.3
 WORDS_PT, NAMES_PT, TITLE_PT = 8.5, 8.0, 11.0
 
 
-def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setting, near: Sequence[Image.Image | None] = ()) -> Figure:
+def draw_image(
+    photo: Image.Image,
+    name: str,
+    analysis: Analysis,
+    setting: Setting,
+    near: Sequence[Image.Image | None] = (),
+) -> Figure:
     """One page on an image: the photo, those nearest to it, scores in words, angles to texts, and what removal brings near or takes away.
 
     Classes are shown by contrastive AS, and a study's concepts by AS, where removal moves one of them more than chance does.
@@ -51,18 +57,30 @@ def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setti
         The page, 10.5 inches wide.
     """
     texts = [analysis.predicted, *analysis.texts]
-    panels = [("class", "as_contrast_deg", "AS less its mean over classes (degrees)", [analysis.classes_gained, analysis.classes_lost])]
+    panels = [
+        (
+            "class",
+            "as_contrast_deg",
+            "AS less its mean over classes (degrees)",
+            [analysis.classes_gained, analysis.classes_lost],
+        )
+    ]
     panels += [("concept", "as_deg", "AS (degrees)", [analysis.gained, analysis.lost])]
     panels = [each for each in panels if any(each[-1])]
     nearest = analysis.nearest if near else []
     with plt.rc_context(STYLE):
         left = MARGIN + PHOTO + GAP
         title, words = _words(name, analysis, setting, WIDTH - MARGIN - left)
-        names, lines = _broken([f"class: {analysis.predicted.text}", *(each.text for each in analysis.texts)])
+        names, lines = _broken(
+            [f"class: {analysis.predicted.text}", *(each.text for each in analysis.texts)]
+        )
         broken = [[_broken([each.text for each in side]) for side in sides] for *_, sides in panels]
         most = [max(1.0, *(rows.sum() for _, rows in each)) for each in broken]
         words_height = 1.3 * LINE * (title.count("\n") + 1) + LINE * (words.count("\n") + 1) + GAP
-        plot_height, bars_heights = 1.5 * LINE * (lines.sum() + 0.4), [1.3 * LINE * (each + 0.4) for each in most]
+        plot_height, bars_heights = (
+            1.5 * LINE * (lines.sum() + 0.4),
+            [1.3 * LINE * (each + 0.4) for each in most],
+        )
         photo_height = PHOTO * min(1.0, photo.height / photo.width)
         paths = [_lines(each.path, TILE, FontProperties(size=NAMES_PT)) for each in nearest]
         near_height = TITLE + TILE + LINE * max(map(len, paths)) + GAP if paths else 0.0
@@ -72,25 +90,47 @@ def draw_image(photo: Image.Image, name: str, analysis: Analysis, setting: Setti
 
         def axes_at(x: float, y: float, width: float, deep: float) -> Axes:
             """Axes whose upper left corner is x, y inches from the page's."""
-            return figure.add_axes((x / WIDTH, 1 - (y + deep) / height, width / WIDTH, deep / height))
+            return figure.add_axes(
+                (x / WIDTH, 1 - (y + deep) / height, width / WIDTH, deep / height)
+            )
 
         _photo(axes_at(MARGIN, MARGIN, PHOTO, photo_height if paths else top - GAP), photo)
         for place, (found, picture, path) in enumerate(zip(nearest, near, paths, strict=True)):
-            axes = axes_at(MARGIN + place * (PHOTO - TILE), MARGIN + photo_height + GAP + TITLE, TILE, TILE)
-            axes.set_title(f"nearest {('before', 'after')[place]} ({found.angle_deg:.1f}\N{DEGREE SIGN})", fontsize=NAMES_PT)
+            axes = axes_at(
+                MARGIN + place * (PHOTO - TILE), MARGIN + photo_height + GAP + TITLE, TILE, TILE
+            )
+            axes.set_title(
+                f"nearest {('before', 'after')[place]} ({found.angle_deg:.1f}\N{DEGREE SIGN})",
+                fontsize=NAMES_PT,
+            )
             _near(axes, picture, path)
         heading: dict[str, Any] = {"va": "top", "transform": figure.transFigure, "linespacing": 1.3}
-        figure.text(left / WIDTH, 1 - MARGIN / height, title, fontsize=TITLE_PT, fontweight="bold", **heading)
+        figure.text(
+            left / WIDTH,
+            1 - MARGIN / height,
+            title,
+            fontsize=TITLE_PT,
+            fontweight="bold",
+            **heading,
+        )
         below = MARGIN + 1.3 * LINE * (title.count("\n") + 1)
         figure.text(left / WIDTH, 1 - below / height, words, fontsize=WORDS_PT, **heading)
-        axes = axes_at(left + NAMES, MARGIN + words_height + TITLE, WIDTH - MARGIN - left - NAMES, plot_height)
+        axes = axes_at(
+            left + NAMES, MARGIN + words_height + TITLE, WIDTH - MARGIN - left - NAMES, plot_height
+        )
         _dumbbell(axes, texts, names, lines)
         half, below = (WIDTH - 2 * MARGIN - GAP) / 2, MARGIN + top + TITLE
-        for (kind, score, unit, sides), labels_of, deep, rows_shown in zip(panels, broken, bars_heights, most, strict=True):
-            longest = max((abs(getattr(each, score)) for side in sides for each in side), default=1.0)
+        for (kind, score, unit, sides), labels_of, deep, rows_shown in zip(
+            panels, broken, bars_heights, most, strict=True
+        ):
+            longest = max(
+                (abs(getattr(each, score)) for side in sides for each in side), default=1.0
+            )
             for place, (side, (labels, rows)) in enumerate(zip(sides, labels_of, strict=True)):
                 axes = axes_at(MARGIN + place * (half + GAP) + NAMES, below, half - NAMES, deep)
-                axes.set_title(f"{kind} {('gained: nearer', 'lost: farther')[place]} after null removal")
+                axes.set_title(
+                    f"{kind} {('gained: nearer', 'lost: farther')[place]} after null removal"
+                )
                 _bars(axes, side, score, labels, rows, longest, (NEARER, FARTHER)[place])
                 axes.set_xlabel(unit if side else "")
                 axes.set_ylim(rows_shown + 0.2, -0.2)
@@ -107,9 +147,19 @@ def _words(name: str, analysis: Analysis, setting: Setting, width: float) -> tup
     )
     likeliest, others = prediction_lines(analysis)
     ways = [f"steered toward {each.text!r}: {reach_line(each)}" for each in analysis.reach]
-    lines = [*zero_lines(setting), name, others, *score_lines(analysis, setting), *word_lines(analysis), *ways, basis]
+    lines = [
+        *zero_lines(setting),
+        name,
+        others,
+        *score_lines(analysis, setting),
+        *word_lines(analysis),
+        *ways,
+        basis,
+    ]
     title = _lines(likeliest, width, FontProperties(size=TITLE_PT, weight="bold"))
-    return "\n".join(title), "\n".join(part for line in lines for part in _lines(line, width, FontProperties(size=WORDS_PT)))
+    return "\n".join(title), "\n".join(
+        part for line in lines for part in _lines(line, width, FontProperties(size=WORDS_PT))
+    )
 
 
 def _broken(texts: list[str]) -> tuple[list[str], np.ndarray]:
@@ -153,7 +203,9 @@ def _photo(axes: Axes, photo: Image.Image) -> None:
 def _near(axes: Axes, photo: Image.Image | None, path: list[str]) -> None:
     """A photo of the study above its path."""
     if photo is None:
-        axes.text(0.5, 0.5, "not here", ha="center", va="center", transform=axes.transAxes, color="0.4")
+        axes.text(
+            0.5, 0.5, "not here", ha="center", va="center", transform=axes.transAxes, color="0.4"
+        )
     else:
         axes.imshow(ImageOps.pad(photo, (TILE_PIXELS, TILE_PIXELS), color="white"))
     axes.set_xticks([])
@@ -174,24 +226,53 @@ def _rows(axes: Axes, names: list[str], lines: np.ndarray) -> np.ndarray:
 def _dumbbell(axes: Axes, texts: list[Movement], names: list[str], lines: np.ndarray) -> None:
     places = _rows(axes, names, lines)
     axes.set_ylim(lines.sum() + 0.2, -0.2)
-    before, after = (np.array(each) for each in zip(*((t.angle_original_deg, t.angle_equivalent_deg) for t in texts), strict=True))
+    before, after = (
+        np.array(each)
+        for each in zip(
+            *((t.angle_original_deg, t.angle_equivalent_deg) for t in texts), strict=True
+        )
+    )
     axes.hlines(places, before, after, color="0.55", lw=1.5, zorder=1)
     axes.scatter(after, places, s=24, color=AFTER, zorder=2)
-    axes.scatter(before, places, s=60, facecolors="none", edgecolors=BEFORE, linewidths=1.3, zorder=3)
+    axes.scatter(
+        before, places, s=60, facecolors="none", edgecolors=BEFORE, linewidths=1.3, zorder=3
+    )
     low, high = min(before.min(), after.min()), max(before.max(), after.max())
     room = max(high - low, 1.0)
     axes.set_xlim(low - 0.08 * room, high + 0.42 * room)
     for place, end, text in zip(places, np.maximum(before, after), texts, strict=True):
-        axes.annotate(f"AS {text.as_deg:+.2f}", (end, place), (8, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.annotate(
+            f"AS {text.as_deg:+.2f}",
+            (end, place),
+            (8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
     axes.set_xlabel("angle of image and text (degrees)")
     marks = [
         Line2D([], [], ls="", marker="o", mfc="none", mec=BEFORE, ms=7.5, label="before"),
         Line2D([], [], ls="", marker="o", color=AFTER, ms=5, label="after null removal"),
     ]
-    axes.legend(handles=marks, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, borderaxespad=0.2)
+    axes.legend(
+        handles=marks,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=2,
+        fontsize=8,
+        borderaxespad=0.2,
+    )
 
 
-def _bars(axes: Axes, texts: list[Movement], score: str, names: list[str], lines: np.ndarray, longest: float, colour: str) -> None:
+def _bars(
+    axes: Axes,
+    texts: list[Movement],
+    score: str,
+    names: list[str],
+    lines: np.ndarray,
+    longest: float,
+    colour: str,
+) -> None:
     if not texts:
         axes.text(0.5, 0.5, "none", ha="center", va="center", transform=axes.transAxes, color="0.4")
         axes.set_xticks([])
@@ -206,5 +287,9 @@ def _bars(axes: Axes, texts: list[Movement], score: str, names: list[str], lines
     if side < 0:
         axes.invert_xaxis()
     for place, value, each in zip(places, values, texts, strict=True):
-        numbers = f"{value:+.2f}  ({each.angle_original_deg:.1f} to {each.angle_equivalent_deg:.1f})"
-        axes.annotate(numbers, (value, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5)
+        numbers = (
+            f"{value:+.2f}  ({each.angle_original_deg:.1f} to {each.angle_equivalent_deg:.1f})"
+        )
+        axes.annotate(
+            numbers, (value, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5
+        )

@@ -29,7 +29,9 @@ from singflow.translators.reference import Paired, fingerprint
 from singflow.translators.ridge import Affine
 
 RANGE = (1.0, 99.0)  # percentiles of the training images: of a photo beyond them nothing is said
-Find = Callable[[Blocks], tuple[Words, dict[str, Any]]]  # own words of images, and the facts of the test where it is made here
+Find = Callable[
+    [Blocks], tuple[Words, dict[str, Any]]
+]  # own words of images, and the facts of the test where it is made here
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ class Floor:
             A row for every draw.
         """
         (x,) = features @ self.axes
-        return Removal(x @ self.weight + self.constant, x[self.rank :] @ self.weight[:, self.rank :])
+        return Removal(
+            x @ self.weight + self.constant, x[self.rank :] @ self.weight[:, self.rank :]
+        )
 
 
 def attribute_scores(removal: Removal, texts: np.ndarray) -> np.ndarray:
@@ -88,7 +92,10 @@ def attribute_scores(removal: Removal, texts: np.ndarray) -> np.ndarray:
     ndarray of shape (n, p)
         Degrees.
     """
-    before, after = (angles_to_all_deg(unit(each).astype(np.float32), texts) for each in (removal.original, removal.equivalent))
+    before, after = (
+        angles_to_all_deg(unit(each).astype(np.float32), texts)
+        for each in (removal.original, removal.equivalent)
+    )
     return before - after
 
 
@@ -124,7 +131,10 @@ class Trained:
         str
             In words; empty where it is not.
         """
-        (energy,), (faces,) = null_energy(features, self.basis), facing(features, self.basis, self.middle)
+        (energy,), (faces,) = (
+            null_energy(features, self.basis),
+            facing(features, self.basis, self.middle),
+        )
         low, high = np.percentile(self.null_energy, RANGE).tolist()
         if not low <= energy <= high:
             return f"its null energy, {100 * energy:.1f} %, is outside their range, {100 * low:.1f} to {100 * high:.1f} %"
@@ -155,7 +165,14 @@ def facing(features: np.ndarray, basis: np.ndarray, middle: np.ndarray) -> np.nd
     return hidden @ (basis.T @ middle) / np.where(length > 0, length, 1.0)
 
 
-def train(images: Paired, head: Callable[[], Head], find: Find, settings: Settings, scratch: Path, threads: int) -> Trained:
+def train(
+    images: Paired,
+    head: Callable[[], Head],
+    find: Find,
+    settings: Settings,
+    scratch: Path,
+    threads: int,
+) -> Trained:
     """Fit translators and the floor of words to training images, and find the model's own words.
 
     Parameters
@@ -193,7 +210,15 @@ def train(images: Paired, head: Callable[[], Head], find: Find, settings: Settin
     return Trained(split.null, crossed.whole, r2, is_deg, energy, middle, faces, floor, facts)
 
 
-def _floor(images: Paired, head: Head, words: Words, settings: Settings, penalty: float, scratch: Path, threads: int) -> Floor:
+def _floor(
+    images: Paired,
+    head: Head,
+    words: Words,
+    settings: Settings,
+    penalty: float,
+    scratch: Path,
+    threads: int,
+) -> Floor:
     axes, rank = coordinate_axes(head.null, images.features_alone)
     sums = GroupSums(images.split(settings.folds))
     rows = Rows.read(images, head, axes, words, scratch, sums)
@@ -206,7 +231,9 @@ def _floor(images: Paired, head: Head, words: Words, settings: Settings, penalty
         return made.weight, made.constant - rows.origin.astype(np.float32) @ made.weight
 
     drawn = map_apart(one, range(settings.draws), threads)
-    return Floor(axes, rank, *(np.stack(each).astype(np.float32) for each in zip(*drawn, strict=True)))
+    return Floor(
+        axes, rank, *(np.stack(each).astype(np.float32) for each in zip(*drawn, strict=True))
+    )
 
 
 def _scores(images: Paired, crossed: CrossFitted, basis: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -219,7 +246,9 @@ def _scores(images: Paired, crossed: CrossFitted, basis: np.ndarray) -> tuple[np
         return iterate_whole(images.features, "features", images.shards, images.manifest)
 
     for image_id, features in shards():
-        is_deg[image_id] = Removal(crossed(features, image_id), removed(features, image_id)).image_score()
+        is_deg[image_id] = Removal(
+            crossed(features, image_id), removed(features, image_id)
+        ).image_score()
         energy[image_id] = null_energy(features, basis)
         total += features.sum(axis=0, dtype=np.float64)
     middle = basis @ (basis.T @ total) / len(is_deg)
@@ -251,23 +280,37 @@ def trained(
         Of the file, where it is there and whole.
     """
     decides = {
-        "images": [fingerprint(str(folder)), images.features.as_posix(), images.embeddings.as_posix()],
+        "images": [
+            fingerprint(str(folder)),
+            images.features.as_posix(),
+            images.embeddings.as_posix(),
+        ],
         "made_of": made_of,
         "settings": asdict(settings),
         "code": code_digest("analyses", "translators", "photo"),
         "software": provenance(["scipy"])["software"],
     }
-    path = cache / f"{hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()}.safetensors"
+    path = (
+        cache
+        / f"{hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()}.safetensors"
+    )
     if path.is_file():
         try:
             return _read(path)
         except InputError as error:
             cli.log.warning("%s; it is made again", error)
     started = time.perf_counter()
-    with threadpool_limits(1):  # matrices are small, and threads of BLAS that wait for each other take longer where cores are shared
+    with threadpool_limits(
+        1
+    ):  # matrices are small, and threads of BLAS that wait for each other take longer where cores are shared
         made = train(images, head, find, settings, cache, threads)
     _write(path, made)
-    cli.log.info("fitted to %d images in %.1f s, and kept in %s", len(made.is_deg), time.perf_counter() - started, cache)
+    cli.log.info(
+        "fitted to %d images in %.1f s, and kept in %s",
+        len(made.is_deg),
+        time.perf_counter() - started,
+        cache,
+    )
     return made
 
 
@@ -277,13 +320,39 @@ PARTS = ("null_basis", "weight", "bias", "axes", "floor_weight", "floor_constant
 
 def _write(path: Path, made: Trained) -> None:
     floor = made.floor
-    arrays = [made.basis, made.translator.weight, made.translator.bias, floor.axes, floor.weight, floor.constant]
+    arrays = [
+        made.basis,
+        made.translator.weight,
+        made.translator.bias,
+        floor.axes,
+        floor.weight,
+        floor.constant,
+    ]
     arrays += [getattr(made, name) for name in NUMBERS]
-    write_tensors(path, dict(zip(PARTS, arrays, strict=True)), provenance(["scipy"], r2=made.r2, rank=floor.rank, facts=made.facts))
+    write_tensors(
+        path,
+        dict(zip(PARTS, arrays, strict=True)),
+        provenance(["scipy"], r2=made.r2, rank=floor.rank, facts=made.facts),
+    )
 
 
 def _read(path: Path) -> Trained:
     tensors, made = read_tensors(path, PARTS)
-    floor = Floor(tensors["axes"], made.parsed("rank", int), tensors["floor_weight"], tensors["floor_constant"])
-    translator, numbers = Affine(tensors["weight"], tensors["bias"]), {name: tensors[name] for name in NUMBERS}
-    return Trained(tensors["null_basis"], translator, made.parsed("r2", float), floor=floor, facts=made.parsed("facts", dict), **numbers)
+    floor = Floor(
+        tensors["axes"],
+        made.parsed("rank", int),
+        tensors["floor_weight"],
+        tensors["floor_constant"],
+    )
+    translator, numbers = (
+        Affine(tensors["weight"], tensors["bias"]),
+        {name: tensors[name] for name in NUMBERS},
+    )
+    return Trained(
+        tensors["null_basis"],
+        translator,
+        made.parsed("r2", float),
+        floor=floor,
+        facts=made.parsed("facts", dict),
+        **numbers,
+    )

@@ -56,7 +56,14 @@ class Desk:
     results: Path | None
 
     @classmethod
-    def open(cls, reference: str, results: Path | None, names: Sequence[str], into: Sequence[str], **parts: Any) -> Self:
+    def open(
+        cls,
+        reference: str,
+        results: Path | None,
+        names: Sequence[str],
+        into: Sequence[str],
+        **parts: Any,
+    ) -> Self:
         """Find what can be offered, and load the first of it.
 
         Parameters
@@ -86,11 +93,18 @@ class Desk:
             offered = [name for name in of_models if name in known or "/" in name], of_spaces
         else:
             table = read_models(existing(results / "tables/models.csv"), [])
-            folder, offered = results, (list(table["model"].unique()), list(table["space"].unique()))
+            folder, offered = (
+                results,
+                (list(table["model"].unique()), list(table["space"].unique())),
+            )
         models, spaces = list(names) or offered[0], list(into) or offered[1]
         if not models or not spaces:
-            raise InputError(f"{folder}: holds no model or space that could be offered: name the results folder of a finished study")
-        load = lru_cache(KEPT)(partial(Analyzer.load, reference=reference, results=results, **parts))
+            raise InputError(
+                f"{folder}: holds no model or space that could be offered: name the results folder of a finished study"
+            )
+        load = lru_cache(KEPT)(
+            partial(Analyzer.load, reference=reference, results=results, **parts)
+        )
         load(models[0], spaces[0])
         return cls(models, spaces, load, results)
 
@@ -143,14 +157,20 @@ def texts_of(words: str) -> list[str]:
     """
     texts = list(dict.fromkeys(filter(None, (line.strip() for line in words.splitlines()))))
     if len(texts) > MOST_TEXTS:
-        raise InputError(f"{len(texts)} texts are more than the {MOST_TEXTS} that are looked at at once: leave some out")
+        raise InputError(
+            f"{len(texts)} texts are more than the {MOST_TEXTS} that are looked at at once: leave some out"
+        )
     for text in texts:
         if len(text) > MOST_LETTERS:
-            raise InputError(f"{text[:30]}…: has {len(text)} letters, more than {MOST_LETTERS}: shorten it")
+            raise InputError(
+                f"{text[:30]}…: has {len(text)} letters, more than {MOST_LETTERS}: shorten it"
+            )
     return texts
 
 
-def look(desk: Desk, model: str, space: str, photo: str | None, words: str, max_pixels: int) -> tuple[Seen, str, str]:
+def look(
+    desk: Desk, model: str, space: str, photo: str | None, words: str, max_pixels: int
+) -> tuple[Seen, str, str]:
     """Analyze the photo that a user dropped.
 
     Parameters
@@ -186,10 +206,16 @@ def look(desk: Desk, model: str, space: str, photo: str | None, words: str, max_
     try:
         content = read(Path(photo), max_pixels)
     except (OSError, Unusable) as error:
-        raise InputError(f"this photo: {error if isinstance(error, Unusable) else error.strerror}") from None
+        raise InputError(
+            f"this photo: {error if isinstance(error, Unusable) else error.strerror}"
+        ) from None
     analyzer = desk.load(model, space)
     result = analyzer.analyze(content, texts, name="this photo", max_pixels=max_pixels)
-    seen = Seen(analyzer, replace(result, image=Image.new("RGB", (1, 1))), hashlib.sha256(content).hexdigest())
+    seen = Seen(
+        analyzer,
+        replace(result, image=Image.new("RGB", (1, 1))),
+        hashlib.sha256(content).hexdigest(),
+    )
     pictures = _drawn(desk, seen, model, space) or _nearest(result, max_pixels)
     return seen, *analysis_html(result, result.setting, analyzer.artifacts.usual, pictures)
 
@@ -204,12 +230,17 @@ def _drawn(desk: Desk, seen: Seen, model: str, space: str) -> list[tuple[str, Im
     if not len(ids):
         return []
     drawn = read_parquet(path)
-    drawn = drawn[(drawn["figure"] == "fig1") & (drawn["renderer"] == "unclip") & drawn["image_id"].isin(ids)]
+    drawn = drawn[
+        (drawn["figure"] == "fig1") & (drawn["renderer"] == "unclip") & drawn["image_id"].isin(ids)
+    ]
     sides = [drawn[drawn["change"] == change].head(1) for change in ("original", "null removed")]
     if any(side.empty for side in sides):
         return []
     captions = ("drawn by Karlo, before", "drawn by Karlo, after null removal")
-    return [(caption, open_image(side["picture"].iloc[0])) for caption, side in zip(captions, sides, strict=True)]
+    return [
+        (caption, open_image(side["picture"].iloc[0]))
+        for caption, side in zip(captions, sides, strict=True)
+    ]
 
 
 def _nearest(result: Result, max_pixels: int) -> list[tuple[str, Image.Image | None]]:
@@ -251,11 +282,25 @@ def steer(seen: Seen, text: str, is_deg: float, max_pixels: int) -> str:
     before, after = classifier.predict(np.stack([seen.result.features[0], now.feature]))
     probabilities = {each.index: each for each in after}
     near = (
-        _nearest(replace(seen.result, nearest=analyzer.nearest(now.embedding[None], seen.sha256)), max_pixels) if seen.result.photos else []
+        _nearest(
+            replace(seen.result, nearest=analyzer.nearest(now.embedding[None], seen.sha256)),
+            max_pixels,
+        )
+        if seen.result.photos
+        else []
     )
-    shown = [(f"nearest photo now{caption.removeprefix('nearest photo before')}", picture) for caption, picture in near if picture]
+    shown = [
+        (f"nearest photo now{caption.removeprefix('nearest photo before')}", picture)
+        for caption, picture in near
+        if picture
+    ]
     return steering_html(
-        reach, seen.ways[text], now, before, [probabilities.get(each.index, each) for each in before], shown[0] if shown else None
+        reach,
+        seen.ways[text],
+        now,
+        before,
+        [probabilities.get(each.index, each) for each in before],
+        shown[0] if shown else None,
     )
 
 
@@ -269,7 +314,10 @@ def example_photos() -> list[tuple[str, Path]]:
     """
     listed = pd.read_csv(PACKAGED)
     folder = data_root("packaged", "")
-    return [(str(label), folder / str(path)) for label, path in zip(listed["label"], listed["path"], strict=True)][::3][:EXAMPLES]
+    return [
+        (str(label), folder / str(path))
+        for label, path in zip(listed["label"], listed["path"], strict=True)
+    ][::3][:EXAMPLES]
 
 
 def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
@@ -308,7 +356,9 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
         if seen is None or text not in [each.text for each in seen.result.reach]:
             return gr.update(), ""
         most = seen.way(text)[1]
-        return gr.update(value=0, maximum=max(most, 0.1), interactive=most > 0), steer(seen, text, 0, max_pixels)
+        return gr.update(value=0, maximum=max(most, 0.1), interactive=most > 0), steer(
+            seen, text, 0, max_pixels
+        )
 
     def move(seen: Seen | None, text: str, is_deg: float) -> str:
         if seen is None or text not in [each.text for each in seen.result.reach]:
@@ -316,7 +366,10 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
         return steer(seen, text, is_deg, max_pixels)
 
     with gr.Blocks(
-        title="SING: what a classifier does not see", analytics_enabled=False, fill_width=True, delete_cache=(HOUR // 6, HOUR)
+        title="SING: what a classifier does not see",
+        analytics_enabled=False,
+        fill_width=True,
+        delete_cache=(HOUR // 6, HOUR),
     ) as page:
         gr.HTML(
             '<header class="sing"><h1>What does a classifier not see in your photo?</h1><p>A classifier ends in a matrix. What that maps '
@@ -325,32 +378,89 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
         seen = gr.State(time_to_live=HOUR)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                photo: Any = gr.Image(label="Photo", sources=["upload", "clipboard"], height=300, buttons=[], elem_id="photo")
-                photo.preprocess = lambda file: file and file.path  # unread: the gate for images is singflow's own
-                gr.HTML(f'<p class="sing hint">JPEG, PNG, WebP, GIF (its first picture), BMP or TIFF, up to {max_mb} MB.</p>')
-                words = gr.Textbox(WORDS, label="Words, one text a line", lines=3, max_lines=6, elem_id="words")
-                model = gr.Dropdown(desk.models, value=desk.models[0], label="Model", elem_id="model", filterable=False)
-                space = gr.Dropdown(desk.spaces, value=desk.spaces[0], label="Space", elem_id="space", filterable=False)
+                photo: Any = gr.Image(
+                    label="Photo",
+                    sources=["upload", "clipboard"],
+                    height=300,
+                    buttons=[],
+                    elem_id="photo",
+                )
+                photo.preprocess = lambda file: (
+                    file and file.path
+                )  # unread: the gate for images is singflow's own
+                gr.HTML(
+                    f'<p class="sing hint">JPEG, PNG, WebP, GIF (its first picture), BMP or TIFF, up to {max_mb} MB.</p>'
+                )
+                words = gr.Textbox(
+                    WORDS, label="Words, one text a line", lines=3, max_lines=6, elem_id="words"
+                )
+                model = gr.Dropdown(
+                    desk.models,
+                    value=desk.models[0],
+                    label="Model",
+                    elem_id="model",
+                    filterable=False,
+                )
+                space = gr.Dropdown(
+                    desk.spaces,
+                    value=desk.spaces[0],
+                    label="Space",
+                    elem_id="space",
+                    filterable=False,
+                )
                 button = gr.Button("Say what it ignores", variant="primary", elem_id="look")
                 gr.HTML('<p class="sing hint">Or take one of these:</p>')
                 with gr.Row(elem_id="examples"):
-                    examples = [(gr.Button(label, icon=path, size="sm", min_width=80), path) for label, path in example_photos()]
+                    examples = [
+                        (gr.Button(label, icon=path, size="sm", min_width=80), path)
+                        for label, path in example_photos()
+                    ]
             with gr.Column(scale=5, min_width=320):
-                said = gr.HTML('<p class="sing hint">Drop a photo, and what the classifier ignores in it is said here.</p>', elem_id="said")
+                said = gr.HTML(
+                    '<p class="sing hint">Drop a photo, and what the classifier ignores in it is said here.</p>',
+                    elem_id="said",
+                )
                 with gr.Column(visible=False, elem_id="steering") as steering:
-                    gr.HTML('<div class="sing"><h2>Steer it where the classifier does not look</h2></div>')
+                    gr.HTML(
+                        '<div class="sing"><h2>Steer it where the classifier does not look</h2></div>'
+                    )
                     toward = gr.Radio([], label="Toward", elem_id="toward")
-                    slider = gr.Slider(0, 1, 0, step=0.1, label="Turn its meaning by (degrees)", elem_id="turn", buttons=[])
+                    slider = gr.Slider(
+                        0,
+                        1,
+                        0,
+                        step=0.1,
+                        label="Turn its meaning by (degrees)",
+                        elem_id="turn",
+                        buttons=[],
+                    )
                     way = gr.HTML(elem_id="way")
                 moved = gr.HTML(elem_id="moved")
-        queued: dict[str, Any] = {"concurrency_id": "photos", "concurrency_limit": 1, "api_visibility": "private"}
+        queued: dict[str, Any] = {
+            "concurrency_id": "photos",
+            "concurrency_limit": 1,
+            "api_visibility": "private",
+        }
         for example, path in examples:
-            example.click(partial(str, path), outputs=photo, queue=False, show_progress="hidden", api_visibility="private")
+            example.click(
+                partial(str, path),
+                outputs=photo,
+                queue=False,
+                show_progress="hidden",
+                api_visibility="private",
+            )
         looked = [photo.change, button.click, words.submit, model.input, space.input]
         found = [said, moved, seen, steering, toward, slider, way]
         gr.on(looked, analyze, [photo, model, space, words], found, show_progress_on=said, **queued)
         toward.input(turned, [seen, toward], [slider, way], show_progress="hidden", **queued)
-        slider.input(move, [seen, toward, slider], [way], show_progress="hidden", trigger_mode="always_last", **queued)
+        slider.input(
+            move,
+            [seen, toward, slider],
+            [way],
+            show_progress="hidden",
+            trigger_mode="always_last",
+            **queued,
+        )
     return page.queue(max_size=WAITING, api_open=False)
 
 
@@ -384,17 +494,27 @@ def application(desk: Desk, host: str, max_mb: int, max_pixels: int) -> "FastAPI
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             async def answer(message: Any) -> None:
                 if message["type"] == "http.response.start":
-                    message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
+                    message["headers"] = [
+                        *message["headers"],
+                        (b"content-security-policy", POLICY.encode()),
+                    ]
                 await send(message)
 
             await self.app(scope, receive, answer)
 
     around = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     around.add_middleware(Guarded)
-    around.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", in_url(host)] if is_own(host) else ["*"])
+    around.add_middleware(
+        TrustedHostMiddleware, allowed_hosts=["localhost", in_url(host)] if is_own(host) else ["*"]
+    )
     font = ["system-ui", "sans-serif"]
-    theme = gr.themes.Default(primary_hue="blue", font=font, font_mono=["ui-monospace", "monospace"])
-    fill = {"button_primary_background_fill": "*primary_700", "button_primary_background_fill_hover": "*primary_800"}
+    theme = gr.themes.Default(
+        primary_hue="blue", font=font, font_mono=["ui-monospace", "monospace"]
+    )
+    fill = {
+        "button_primary_background_fill": "*primary_700",
+        "button_primary_background_fill_hover": "*primary_800",
+    }
     theme.set(**fill, **{f"{name}_dark": colour for name, colour in fill.items()})
     return gr.mount_gradio_app(
         around, blocks(desk, max_mb, max_pixels), "/", server_name=host, footer_links=[], run_history=False, ssr_mode=False,
@@ -470,8 +590,12 @@ def serve(desk: Desk, host: str, port: int, *, max_mb: int, max_pixels: int) -> 
         if not is_own(host):
             log.warning("whoever reaches %s can use the page: it asks for no password", host)
         logging.getLogger("uvicorn.error").addFilter(_meant)
-        log.info("the page is at http://%s:%d/ until Ctrl-C", in_url(host), listening.getsockname()[1])
-        uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=2)).run([listening])
+        log.info(
+            "the page is at http://%s:%d/ until Ctrl-C", in_url(host), listening.getsockname()[1]
+        )
+        uvicorn.Server(
+            uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=2)
+        ).run([listening])
 
 
 def _meant(record: logging.LogRecord) -> bool:

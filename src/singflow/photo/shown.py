@@ -17,7 +17,13 @@ from PIL import Image
 
 from singflow.figures.style import COLOURS, STYLE
 from singflow.photo.analysis import Analysis, Prediction, Reach, Setting, Steered, Usual
-from singflow.photo.words import movement_line, prediction_lines, score_lines, word_lines, zero_lines
+from singflow.photo.words import (
+    movement_line,
+    prediction_lines,
+    score_lines,
+    word_lines,
+    zero_lines,
+)
 
 THUMBNAIL = 320  # pixels of a longest side
 INK = "#123456"  # stands for the page's colour of texts, light or dark
@@ -25,10 +31,16 @@ PHOTO, BEFORE = COLOURS[5], COLOURS[4]
 CHART: dict[Any, Any] = STYLE | {
     "svg.fonttype": "none",
     "svg.hashsalt": "singflow",
-    **dict.fromkeys(["text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"], INK),
+    **dict.fromkeys(
+        ["text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"], INK
+    ),
 }
 TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 
 
@@ -53,11 +65,23 @@ def chart(draw: Callable[[Axes], None], said: str, width: float, height: float) 
     with matplotlib.rc_context(CHART):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.add_subplot())
-        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        figure.savefig(
+            buffer,
+            format="svg",
+            transparent=True,
+            metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
+        )
     picture = buffer.getvalue()
     picture = picture[picture.index("<svg") :].replace(INK, "currentColor")
-    label = html.escape(said)  # put in by a function, as a backslash in it would mean something in a pattern
-    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda svg: f'<svg {svg[1]} role="img" aria-label="{label}">', picture, count=1)
+    label = html.escape(
+        said
+    )  # put in by a function, as a backslash in it would mean something in a pattern
+    return re.sub(
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
+        lambda svg: f'<svg {svg[1]} role="img" aria-label="{label}">',
+        picture,
+        count=1,
+    )
 
 
 def thumbnail(picture: Image.Image) -> str:
@@ -81,7 +105,10 @@ def thumbnail(picture: Image.Image) -> str:
 
 
 def analysis_html(
-    analysis: Analysis, setting: Setting, usual: Usual | None, pictures: Sequence[tuple[str, Image.Image | None]]
+    analysis: Analysis,
+    setting: Setting,
+    usual: Usual | None,
+    pictures: Sequence[tuple[str, Image.Image | None]],
 ) -> tuple[str, str]:
     """All that the page says of a photo.
 
@@ -103,8 +130,21 @@ def analysis_html(
     """
     charts = []
     if usual is not None and setting.null_dim:
-        charts.append(_among("how far null removal turns it (IS)", analysis.is_deg, analysis.is_percentile, usual.is_deg, setting, "°"))
-        energy = 100 * analysis.null_energy, analysis.null_energy_percentile, 100 * usual.null_energy
+        charts.append(
+            _among(
+                "how far null removal turns it (IS)",
+                analysis.is_deg,
+                analysis.is_percentile,
+                usual.is_deg,
+                setting,
+                "°",
+            )
+        )
+        energy = (
+            100 * analysis.null_energy,
+            analysis.null_energy_percentile,
+            100 * usual.null_energy,
+        )
         charts.append(_among("null energy", *energy, setting, " %"))
     sides = [("as_contrast_deg", "Classes", analysis.classes_gained, analysis.classes_lost)]
     sides += [("as_deg", "Concepts", analysis.gained, analysis.lost)]
@@ -114,10 +154,19 @@ def analysis_html(
     )  # fmt: skip
     shown = [each for each in sides if each[2] or each[3]]
     texts, words = [analysis.predicted, *analysis.texts], [] if shown else word_lines(analysis)
-    return said, TEMPLATES.get_template("movements.html").render(texts=texts, movement_line=movement_line, sides=shown, words=words)
+    return said, TEMPLATES.get_template("movements.html").render(
+        texts=texts, movement_line=movement_line, sides=shown, words=words
+    )
 
 
-def _among(name: str, score: float, percentile: float | None, usual: np.ndarray, setting: Setting, unit: str) -> tuple[str, str]:
+def _among(
+    name: str,
+    score: float,
+    percentile: float | None,
+    usual: np.ndarray,
+    setting: Setting,
+    unit: str,
+) -> tuple[str, str]:
     """A score among those of known images: a chart, and what it is called."""
 
     def draw(axes: Axes) -> None:
@@ -162,9 +211,23 @@ def steering_html(way: Reach, path: Sequence[tuple[float, float]], now: Steered,
 
     def draw_logits(axes: Axes) -> None:
         places = np.arange(len(before))
-        axes.barh(places - 0.2, [100 * each.probability for each in before], 0.36, color=BEFORE, label="the photo")
-        axes.barh(places + 0.2, [100 * each.probability for each in after], 0.36, color=PHOTO, label="steered")
-        axes.set_yticks(places, [each.name if len(each.name) < 26 else f"{each.name[:24]}…" for each in before])
+        axes.barh(
+            places - 0.2,
+            [100 * each.probability for each in before],
+            0.36,
+            color=BEFORE,
+            label="the photo",
+        )
+        axes.barh(
+            places + 0.2,
+            [100 * each.probability for each in after],
+            0.36,
+            color=PHOTO,
+            label="steered",
+        )
+        axes.set_yticks(
+            places, [each.name if len(each.name) < 26 else f"{each.name[:24]}…" for each in before]
+        )
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_xlabel("probability (percent)")
@@ -172,11 +235,17 @@ def steering_html(way: Reach, path: Sequence[tuple[float, float]], now: Steered,
 
     said = f"Angle to “{way.text}” by how far the meaning is turned: {now.angle_deg:.1f}° at {now.is_deg:.1f}°, {way.angle_deg:.1f}° at 0°"
     likeliest = ", ".join(
-        f"{a.name} {100 * a.probability:.1f} % and {100 * b.probability:.1f} %" for a, b in zip(before, after, strict=True)
+        f"{a.name} {100 * a.probability:.1f} % and {100 * b.probability:.1f} %"
+        for a, b in zip(before, after, strict=True)
     )
     charts = [
         ("Where the photo goes", chart(draw_way, said, 3.4, 2.3)),
-        ("What the classifier says", chart(draw_logits, f"Likeliest classes before and after: {likeliest}", 3.4, 2.3)),
+        (
+            "What the classifier says",
+            chart(draw_logits, f"Likeliest classes before and after: {likeliest}", 3.4, 2.3),
+        ),
     ]
     picture = near and (near[0], thumbnail(near[1]))
-    return TEMPLATES.get_template("steering.html").render(way=way, now=now, top=after[0], charts=charts, near=picture)
+    return TEMPLATES.get_template("steering.html").render(
+        way=way, now=now, top=after[0], charts=charts, near=picture
+    )

@@ -86,9 +86,13 @@ def registry_entry(results: Path, kind: str, name: str) -> Path:
         When the study has none, or none of this name; the message names those it has, and the nearest.
     """
     folder = results / "registry" / f"{kind}s"
-    known = sorted(path.relative_to(folder).as_posix().removesuffix(".json") for path in folder.rglob("*.json"))
+    known = sorted(
+        path.relative_to(folder).as_posix().removesuffix(".json") for path in folder.rglob("*.json")
+    )
     if not known:
-        raise InputError(f"{folder}: holds no {kind}: run the study with `singflow run`, or name its folder with --results")
+        raise InputError(
+            f"{folder}: holds no {kind}: run the study with `singflow run`, or name its folder with --results"
+        )
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         guess = f"; did you mean {near[0]!r}?" if near else ""
@@ -143,7 +147,11 @@ class Photos:
         gallery = partial(iterate_whole, self.folder, "embeddings", self.shards, self.manifest)
         found = nearest(points, own, gallery, content, 1)
         pairs = zip(found.image_id[:, 0].tolist(), found.angle_deg[:, 0].tolist(), strict=True)
-        return [Neighbour(number, self.manifest["path"][number], angle) for number, angle in pairs if number >= 0]
+        return [
+            Neighbour(number, self.manifest["path"][number], angle)
+            for number, angle in pairs
+            if number >= 0
+        ]
 
     def picture(self, photo: Neighbour, max_pixels: int) -> "Image.Image | None":
         """A photo of the study.
@@ -226,18 +234,45 @@ def read_texts(
     names = read_names(existing(results / f"prompts/{space}.json"))
     kinds = [f"{kind[:-1]}_embeddings" for kind, each in names.items() if each]
     tensors, made = read_tensors(path, kinds)
-    manifest = pd.concat(iterate_row_groups(existing(results / "data/manifest.parquet"), ["label", "prompt"], ["label", "prompt"]))
+    manifest = pd.concat(
+        iterate_row_groups(
+            existing(results / "data/manifest.parquet"), ["label", "prompt"], ["label", "prompt"]
+        )
+    )
     prompts = dict(manifest.astype(str).drop_duplicates("label").itertuples(index=False, name=None))
-    if prompts.keys() != set(names["labels"]) or any(len(tensors[kind]) != len(names[f"{kind.split('_')[0]}s"]) for kind in kinds):
-        raise InputError(f"{path}: holds other texts than its names and the manifest: remove it and run the workflow again")
-    templates, of_concepts = (made.parsed(f"{kind}_templates", list) for kind in ("label", "concept"))
+    if prompts.keys() != set(names["labels"]) or any(
+        len(tensors[kind]) != len(names[f"{kind.split('_')[0]}s"]) for kind in kinds
+    ):
+        raise InputError(
+            f"{path}: holds other texts than its names and the manifest: remove it and run the workflow again"
+        )
+    templates, of_concepts = (
+        made.parsed(f"{kind}_templates", list) for kind in ("label", "concept")
+    )
     labels: dict[int, tuple[str, np.ndarray]] = {}
-    for label, row, embedding in zip(names["labels"], head_rows(names["labels"], class_names), tensors["label_embeddings"], strict=True):
+    for label, row, embedding in zip(
+        names["labels"],
+        head_rows(names["labels"], class_names),
+        tensors["label_embeddings"],
+        strict=True,
+    ):
         own = prompts[label] if prompts[label] != prompt_of(label) else text_of(label, templates)
         labels |= {int(row): (own, embedding)} if row >= 0 else {}
     stored = stored_texts(names, tensors, templates, of_concepts, prompts)
-    texts = Texts(entry, device, templates, stored, read_ready(space, entry), labels, (path, made["weights_sha256"]))
-    return texts, names["concepts"], tensors.get("concept_embeddings", np.empty((0, entry.dim), np.float32))
+    texts = Texts(
+        entry,
+        device,
+        templates,
+        stored,
+        read_ready(space, entry),
+        labels,
+        (path, made["weights_sha256"]),
+    )
+    return (
+        texts,
+        names["concepts"],
+        tensors.get("concept_embeddings", np.empty((0, entry.dim), np.float32)),
+    )
 
 
 def head_rows(labels: list[str], class_names: list[str]) -> np.ndarray:
@@ -258,7 +293,13 @@ def head_rows(labels: list[str], class_names: list[str]) -> np.ndarray:
     return head_classes(pd.DataFrame({"label": labels}), class_names)
 
 
-SAID = ["turn_deg", "unique_r2", "blind_unique_r2", "margin", "detectable"]  # what the sentence on a model takes
+SAID = [
+    "turn_deg",
+    "unique_r2",
+    "blind_unique_r2",
+    "margin",
+    "detectable",
+]  # what the sentence on a model takes
 
 
 @dataclass(frozen=True)
@@ -285,7 +326,9 @@ class Stored:
     scores: pd.DataFrame
 
 
-def read_stored(results: Path, model: str, space: str, classes: Path | None, device: "torch.device") -> Stored:
+def read_stored(
+    results: Path, model: str, space: str, classes: Path | None, device: "torch.device"
+) -> Stored:
     """Read what a study's files say of a model and a space.
 
     Parameters
@@ -311,7 +354,9 @@ def read_stored(results: Path, model: str, space: str, classes: Path | None, dev
     """
     head_path = existing(results / f"features/{model}/head.safetensors")
     head, made = read_tensors(head_path, ["weight", "bias"])
-    classes = classes or Path(read_yaml(existing(results / "params.yaml"))["data"].get("classes", CLASSES))
+    classes = classes or Path(
+        read_yaml(existing(results / "params.yaml"))["data"].get("classes", CLASSES)
+    )
     class_names = made.parsed("class_names", list | None) or read_class_list(classes)
     if len(class_names) != len(head["weight"]):
         raise InputError(
@@ -323,8 +368,13 @@ def read_stored(results: Path, model: str, space: str, classes: Path | None, dev
     translator = Translator.load(existing(folder / "linear.safetensors"))
     entry = read_space(registry_entry(results, "space", space))
     texts, concepts, embeddings = read_texts(results, space, entry, device, class_names)
-    if not translator.weight.shape[1] == len(basis) == head["weight"].shape[1] or len(translator.weight) != embeddings.shape[1]:
-        raise InputError(f"{head_path}, {basis_path}, {folder} and the prompts of {space} differ in width: run the study again")
+    if (
+        not translator.weight.shape[1] == len(basis) == head["weight"].shape[1]
+        or len(translator.weight) != embeddings.shape[1]
+    ):
+        raise InputError(
+            f"{head_path}, {basis_path}, {folder} and the prompts of {space} differ in width: run the study again"
+        )
     table = existing(results / "tables/models.csv")
     models = read_models(table, ["translator", "verdict", *SAID])
     rows = models[(models["space"] == space) & (models["model"] == model)]
@@ -334,7 +384,9 @@ def read_stored(results: Path, model: str, space: str, classes: Path | None, dev
     try:
         sentence = said(row | {"marks": ""})
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{table}: its row of {space} and {model} is damaged ({error}): {MEND}") from None
+        raise InputError(
+            f"{table}: its row of {space} and {model} is damaged ({error}): {MEND}"
+        ) from None
     columns = ["is_deg", "null_energy"]
     return Stored(
         study=made["study"],
@@ -342,7 +394,9 @@ def read_stored(results: Path, model: str, space: str, classes: Path | None, dev
         weights_sha256=made["weights_sha256"],
         class_names=class_names,
         basis=basis,
-        rule=read_json(existing(basis_path.with_name(f"{basis_path.stem}.json"))).of_kind("rule", str),
+        rule=read_json(existing(basis_path.with_name(f"{basis_path.stem}.json"))).of_kind(
+            "rule", str
+        ),
         translator=translator,
         report=read_json(existing(folder / "linear.json")),
         quality=str(row["translator"]),
@@ -351,11 +405,21 @@ def read_stored(results: Path, model: str, space: str, classes: Path | None, dev
         texts=texts,
         concepts=concepts,
         concept_embeddings=embeddings,
-        scores=pd.concat(iterate_row_groups(existing(results / f"scores/{space}/{model}.parquet"), [], columns))[columns],
+        scores=pd.concat(
+            iterate_row_groups(existing(results / f"scores/{space}/{model}.parquet"), [], columns)
+        )[columns],
     )
 
 
-def read_study(results: Path, model: str, space: str, classes: Path | None, device: str, threads: int, cache: Path) -> Known:
+def read_study(
+    results: Path,
+    model: str,
+    space: str,
+    classes: Path | None,
+    device: str,
+    threads: int,
+    cache: Path,
+) -> Known:
     """What the study knows of a model and a space.
 
     Parameters
@@ -385,17 +449,25 @@ def read_study(results: Path, model: str, space: str, classes: Path | None, devi
     """
     from singflow.towers.device import pick_device
 
-    entries = {kind: registry_entry(results, kind, name) for kind, name in (("model", model), ("space", space))}
+    entries = {
+        kind: registry_entry(results, kind, name)
+        for kind, name in (("model", model), ("space", space))
+    }
     stored = read_stored(results, model, space, classes, pick_device(device))
     basis, names = stored.basis, stored.class_names
     entry = read_model(entries["model"]).model_copy(update={"class_names": names})
     classifier = Classifier.of(entry, model, CLASSES, device)
     if classifier.weights_sha256 != stored.weights_sha256:
         head_path = results / f"features/{model}/head.safetensors"
-        raise InputError(f"{head_path}: was made with other weights than the model has now: restore them, or run the study again")
+        raise InputError(
+            f"{head_path}: was made with other weights than the model has now: restore them, or run the study again"
+        )
     photos = read_photos(results, space)
     if not photos.folder.is_dir():
-        log.warning("%s: not here, so the nearest photos are left out: `make fetch` brings it", photos.folder)
+        log.warning(
+            "%s: not here, so the nearest photos are left out: `make fetch` brings it",
+            photos.folder,
+        )
     images = study_images(results, model, photos)
     fits = None
     if images:
@@ -404,7 +476,15 @@ def read_study(results: Path, model: str, space: str, classes: Path | None, devi
         made_of = {"basis": hashlib.sha256(basis.tobytes()).hexdigest(), "words": sha256_of(path)}
         head = Head(stored.head["weight"], stored.head["bias"], complement(basis), basis)
         settings = study_settings(results, stored.report)
-        fits = trained(*images, made_of, lambda: head, lambda _: (Words.read(tensors), {}), settings, cache, threads)
+        fits = trained(
+            *images,
+            made_of,
+            lambda: head,
+            lambda _: (Words.read(tensors), {}),
+            settings,
+            cache,
+            threads,
+        )
     n = len(stored.scores)
     setting = Setting(
         model=model,
@@ -423,7 +503,9 @@ def read_study(results: Path, model: str, space: str, classes: Path | None, devi
         setting, stored.head, names, *stored.texts.of_classes(names), basis, stored.translator, share(stored.translator, basis),
         stored.concepts, stored.concept_embeddings, Usual(*stored.scores.to_numpy().T), fits,
     )  # fmt: skip
-    seen = frozenset(images[1].manifest["sha256"]) if images else frozenset(photos.manifest["sha256"])
+    seen = (
+        frozenset(images[1].manifest["sha256"]) if images else frozenset(photos.manifest["sha256"])
+    )
     return Known(classifier, stored.texts, artifacts, photos, seen)
 
 
@@ -449,7 +531,10 @@ def study_images(results: Path, model: str, photos: Photos) -> tuple[Path, Paire
     own = Paired(photos.manifest, results / f"features/{model}", photos.folder, photos.shards)
     absent = [path for path in (own.features, own.embeddings) if not shard_path(path, 0).is_file()]
     if absent:
-        log.warning("%s: holds no shards, so it is not known what chance does: `make fetch` brings them", absent[0])
+        log.warning(
+            "%s: holds no shards, so it is not known what chance does: `make fetch` brings them",
+            absent[0],
+        )
         return None
     reference = read_yaml(results / "params.yaml")["translator"]["reference"]
     return reference_folder(reference) if reference else results, training_images(reference, own)
@@ -473,4 +558,6 @@ def study_settings(results: Path, report: Facts) -> Settings:
     params = read_yaml(results / "params.yaml")
     translator = params["translator"]
     lambdas, fitted = tuple(translator["lambdas"]), report.of_kind("lambda", float | None)
-    return Settings(translator["folds"], lambdas, fitted, params["evidence"]["draws"], params["seed"])
+    return Settings(
+        translator["folds"], lambdas, fitted, params["evidence"]["draws"], params["seed"]
+    )

@@ -38,7 +38,9 @@ def text_of(name: str, templates: list[str]) -> str:
     str
         Its text, or its name and the number of templates.
     """
-    return fill(templates[0], name) if len(templates) == 1 else f"{name} ({len(templates)} templates)"
+    return (
+        fill(templates[0], name) if len(templates) == 1 else f"{name} ({len(templates)} templates)"
+    )
 
 
 def worded(texts: Sequence[str]) -> list[str]:
@@ -60,7 +62,9 @@ def worded(texts: Sequence[str]) -> list[str]:
         When one is blank.
     """
     if not all(text.strip() for text in texts):
-        raise InputError("a text that photos are compared with (--text) is blank: write words, or leave it out")
+        raise InputError(
+            "a text that photos are compared with (--text) is blank: write words, or leave it out"
+        )
     return list(texts)
 
 
@@ -142,7 +146,9 @@ class Texts:
         others = [row for row in range(len(names)) if row not in self.labels]
         embeddings = np.empty((len(names), self.entry.dim), np.float32)
         if others:
-            embeddings[others] = embed_templates(self._of_tower, [names[row] for row in others], self.templates, {})
+            embeddings[others] = embed_templates(
+                self._of_tower, [names[row] for row in others], self.templates, {}
+            )
         for row, (text, embedding) in self.labels.items():
             texts[row], embeddings[row] = text, embedding
         return texts, embeddings
@@ -170,7 +176,9 @@ class Texts:
     def _of_tower(self, texts: list[str]) -> np.ndarray:
         """Stored embeddings, and those of the tower for texts that lack one."""
         lacking = [text for text in texts if text not in self.stored]
-        known = self.stored | (dict(zip(lacking, self._kept()(lacking), strict=True)) if lacking else {})
+        known = self.stored | (
+            dict(zip(lacking, self._kept()(lacking), strict=True)) if lacking else {}
+        )
         return np.stack([known[text] for text in texts])
 
     def _kept(self) -> TextCache:
@@ -179,4 +187,6 @@ class Texts:
 
         tower, weights = self._loaded
         facts = text_facts(self.entry, weights, self.device, BATCH)
-        return TextCache(CACHE, facts, partial(tower.embed, batch_size=BATCH), lambda chunks, _: chunks, BATCH)
+        return TextCache(
+            CACHE, facts, partial(tower.embed, batch_size=BATCH), lambda chunks, _: chunks, BATCH
+        )

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 
     Photo = str | Path | bytes | Image.Image
 
-MODELS, SPACES, CLASSES = Path("config/models.yaml"), Path("config/spaces.yaml"), Path("config/vocab/imagenet_1k.csv")
+MODELS, SPACES, CLASSES = (
+    Path("config/models.yaml"),
+    Path("config/spaces.yaml"),
+    Path("config/vocab/imagenet_1k.csv"),
+)
 MAX_PIXELS = 10**8
 
 
@@ -55,7 +59,11 @@ def open_image(image: Photo, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         if isinstance(image, str | Path):
             return decode(read(Path(image), max_pixels), max_pixels)
-        return decode(image, max_pixels) if isinstance(image, bytes) else upright(image.copy(), max_pixels)
+        return (
+            decode(image, max_pixels)
+            if isinstance(image, bytes)
+            else upright(image.copy(), max_pixels)
+        )
     except OSError as error:
         raise InputError(f"{named}{error.strerror}") from None
     except Unusable as error:
@@ -102,7 +110,14 @@ class Classifier:
     device: torch.device
 
     @classmethod
-    def load(cls, name: str, *, models: str | Path = MODELS, classes: str | Path = CLASSES, device: str = "auto") -> Self:
+    def load(
+        cls,
+        name: str,
+        *,
+        models: str | Path = MODELS,
+        classes: str | Path = CLASSES,
+        device: str = "auto",
+    ) -> Self:
         """Load a classifier whose weights are here.
 
         Parameters
@@ -160,7 +175,13 @@ class Classifier:
 
         tower, on = load_classifier(entry), pick(device)
         names = entry.class_names or read_class_list(classes)
-        facts = tower.weight.numpy(), tower.bias.numpy(), names, weights_sha256(tower.model), stored_precision(tower.weight)
+        facts = (
+            tower.weight.numpy(),
+            tower.bias.numpy(),
+            names,
+            weights_sha256(tower.model),
+            stored_precision(tower.weight),
+        )
         return cls(name, entry, *facts, tower.to(on).to(memory_format=torch.channels_last), on)  # type: ignore[call-overload]
 
     @property
@@ -211,7 +232,9 @@ class Space:
     device: torch.device
 
     @classmethod
-    def load(cls, name: str = "conse_minilm", *, spaces: str | Path = SPACES, device: str = "auto") -> Self:
+    def load(
+        cls, name: str = "conse_minilm", *, spaces: str | Path = SPACES, device: str = "auto"
+    ) -> Self:
         """Find a space; its towers, whose weights must be here, are loaded when they are first needed.
 
         Parameters
@@ -236,7 +259,12 @@ class Space:
         from singflow.towers.device import pick_device
 
         entry, on = resolve_spaces(spaces, [name])[name], pick(device)
-        return cls(name, entry, Texts(entry, pick_device(device), ["an image of a {}"], ready=read_ready(name, entry)), on)
+        return cls(
+            name,
+            entry,
+            Texts(entry, pick_device(device), ["an image of a {}"], ready=read_ready(name, entry)),
+            on,
+        )
 
     @cached_property
     def tower(self) -> spaces.ImageTower:
@@ -260,7 +288,9 @@ class Space:
         """
         return self.texts.embed(list(texts))
 
-    def embed_images(self, images: Photo | Sequence[Photo], max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    def embed_images(
+        self, images: Photo | Sequence[Photo], max_pixels: int = MAX_PIXELS
+    ) -> np.ndarray:
         """Embeddings of images.
 
         Parameters
@@ -291,6 +321,8 @@ def _embedded(
     rows = []
     with torch.inference_mode():
         for image in [images] if isinstance(images, str | Path | bytes | Image.Image) else images:
-            view = tower.preprocess.whole(open_image(image, max_pixels))[None].to(device, memory_format=torch.channels_last)
+            view = tower.preprocess.whole(open_image(image, max_pixels))[None].to(
+                device, memory_format=torch.channels_last
+            )
             rows.append(tower(view).float().cpu().numpy())
     return np.concatenate(rows)

@@ -25,12 +25,19 @@ def describe(image: str, analysis: Analysis, setting: Setting) -> str:
     """
     likeliest, others = prediction_lines(analysis)
     lines = [others, *score_lines(analysis, setting), *word_lines(analysis)]
-    lines += [f"toward {each.text!r}: {movement_line(each)}" for each in [analysis.predicted, *analysis.texts]]
+    lines += [
+        f"toward {each.text!r}: {movement_line(each)}"
+        for each in [analysis.predicted, *analysis.texts]
+    ]
     lines += [f"steered toward {each.text!r}: {reach_line(each)}" for each in analysis.reach]
     if analysis.nearest:
         before, after = (f"{each.path} ({each.angle_deg:.1f} degrees)" for each in analysis.nearest)
-        lines.append(f"nearest photo of the {setting.images}: {before}; after null removal: {after}")
-    return "\n".join([*zero_lines(setting), f"{image}: {likeliest}", *(f"  {line}" for line in lines)])
+        lines.append(
+            f"nearest photo of the {setting.images}: {before}; after null removal: {after}"
+        )
+    return "\n".join(
+        [*zero_lines(setting), f"{image}: {likeliest}", *(f"  {line}" for line in lines)]
+    )
 
 
 def zero_lines(setting: Setting) -> list[str]:
@@ -62,7 +69,9 @@ def prediction_lines(analysis: Analysis) -> tuple[str, str]:
     likeliest, others : str
         A line each.
     """
-    first, *others = [f"{each.name} ({100 * each.probability:.1f} %)" for each in analysis.predictions]
+    first, *others = [
+        f"{each.name} ({100 * each.probability:.1f} %)" for each in analysis.predictions
+    ]
     return first, f"then {', '.join(others)}"
 
 
@@ -100,7 +109,11 @@ def reach_line(way: Reach) -> str:
     """
     if not way.limit_deg:
         return "the null space offers no way there"
-    far = "which no step quite reaches" if way.step is None else f"by {way.step:.1f} times its null component"
+    far = (
+        "which no step quite reaches"
+        if way.step is None
+        else f"by {way.step:.1f} times its null component"
+    )
     return f"from {way.angle_deg:.1f} to {way.nearest_deg:.1f} degrees with the same logits, turned by {way.is_deg:.1f}, {far}"
 
 
@@ -126,12 +139,26 @@ def score_lines(analysis: Analysis, setting: Setting) -> list[str]:
     list of str
         Lines; a weak translator is named.
     """
-    lines = [f"NOTHING CAN BE SAID about this photo by the {setting.images}: {analysis.unlike}"] if analysis.unlike else []
+    lines = (
+        [f"NOTHING CAN BE SAID about this photo by the {setting.images}: {analysis.unlike}"]
+        if analysis.unlike
+        else []
+    )
     lines += [_verdict_line(setting)] if setting.verdict != ZERO else []
-    chance = "" if analysis.chance_is_deg is None else f"; a null component that tells nothing turns it by {analysis.chance_is_deg:.2f}"
-    place, energy_place = (_place(each, setting) for each in (analysis.is_percentile, analysis.null_energy_percentile))
-    lines.append(f"null removal turns its translation by IS {analysis.is_deg:.2f} degrees{place}{chance}")
-    lines.append(f"null energy {100 * analysis.null_energy:.1f} %{energy_place}; logits change by {analysis.logit_change:.1e}")
+    chance = (
+        ""
+        if analysis.chance_is_deg is None
+        else f"; a null component that tells nothing turns it by {analysis.chance_is_deg:.2f}"
+    )
+    place, energy_place = (
+        _place(each, setting) for each in (analysis.is_percentile, analysis.null_energy_percentile)
+    )
+    lines.append(
+        f"null removal turns its translation by IS {analysis.is_deg:.2f} degrees{place}{chance}"
+    )
+    lines.append(
+        f"null energy {100 * analysis.null_energy:.1f} %{energy_place}; logits change by {analysis.logit_change:.1e}"
+    )
     lines += [analysis.note] if analysis.note else []
     if setting.translator == "weak":
         lines.append(
@@ -141,7 +168,9 @@ def score_lines(analysis: Analysis, setting: Setting) -> list[str]:
 
 
 def _place(percentile: float | None, setting: Setting) -> str:
-    return "" if percentile is None else f", more than in {percentile:.0f} % of the {setting.images}"
+    return (
+        "" if percentile is None else f", more than in {percentile:.0f} % of the {setting.images}"
+    )
 
 
 def word_lines(analysis: Analysis) -> list[str]:
@@ -159,8 +188,14 @@ def word_lines(analysis: Analysis) -> list[str]:
     """
     if not analysis.judged:
         return []
-    lists = [("classes gained", "as_contrast_deg", analysis.classes_gained), ("classes lost", "as_contrast_deg", analysis.classes_lost)]
-    lists += [("concepts gained", "as_deg", analysis.gained), ("concepts lost", "as_deg", analysis.lost)]
+    lists = [
+        ("classes gained", "as_contrast_deg", analysis.classes_gained),
+        ("classes lost", "as_contrast_deg", analysis.classes_lost),
+    ]
+    lists += [
+        ("concepts gained", "as_deg", analysis.gained),
+        ("concepts lost", "as_deg", analysis.lost),
+    ]
     found = [
         f"{name} beyond chance: {', '.join(f'{each.text} {getattr(each, score):+.2f}' for each in texts[:LISTED])}"
         for name, score, texts in lists

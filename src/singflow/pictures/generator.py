@@ -22,7 +22,9 @@ PIPELINE = "UnCLIPImageVariationPipeline"
 MEND = "fetch or copy the generator again"
 
 
-def choose_renderer(renderer: str, space: str, entry: SpaceEntry, pictures: Pictures) -> Literal["unclip", "retrieval"]:
+def choose_renderer(
+    renderer: str, space: str, entry: SpaceEntry, pictures: Pictures
+) -> Literal["unclip", "retrieval"]:
     """What draws a space's pictures; the log says what was missing where auto does not choose unclip.
 
     Parameters
@@ -51,7 +53,9 @@ def choose_renderer(renderer: str, space: str, entry: SpaceEntry, pictures: Pict
         return "unclip"
     reason = _hindrance(entry, pictures) if renderer == "auto" else None
     if reason:
-        log.info("space %s: the nearest real images are shown, none are generated: %s", space, reason)
+        log.info(
+            "space %s: the nearest real images are shown, none are generated: %s", space, reason
+        )
     return "retrieval" if reason or renderer == "retrieval" else "unclip"
 
 
@@ -65,7 +69,11 @@ def _hindrance(entry: SpaceEntry, pictures: Pictures) -> str | None:
         return str(error)
     import torch
 
-    return None if torch.cuda.is_available() else "PyTorch sees no GPU (pictures.renderer: unclip generates on a CPU too, slowly)"
+    return (
+        None
+        if torch.cuda.is_available()
+        else "PyTorch sees no GPU (pictures.renderer: unclip generates on a CPU too, slowly)"
+    )
 
 
 def find_generator(pictures: Pictures) -> Path:
@@ -128,18 +136,30 @@ def load_pipeline(folder: Path, device: "torch.device", dtype: "torch.dtype") ->
 
     disable_progress_bar()
     logging.set_verbosity_error()
-    kinds = {name: each.annotation for name, each in inspect.signature(UnCLIPImageVariationPipeline).parameters.items()}
+    kinds = {
+        name: each.annotation
+        for name, each in inspect.signature(UnCLIPImageVariationPipeline).parameters.items()
+    }
     parts = {
         name: _load_part(kind, folder / name, device, dtype)
         for name, kind in kinds.items()
         if name not in ("image_encoder", "feature_extractor")
     }
     tokenizer, text = parts["tokenizer"], parts["text_encoder"].config
-    found, needed = (len(tokenizer), tokenizer.model_max_length), (text.vocab_size, text.max_position_embeddings)
-    if found != needed:  # without its files a tokenizer is built with a vocabulary of its special tokens alone
-        raise InputError(f"{folder / 'tokenizer'}: its vocabulary and longest text are {found}, the text encoder's {needed}: {MEND}")
+    found, needed = (
+        (len(tokenizer), tokenizer.model_max_length),
+        (text.vocab_size, text.max_position_embeddings),
+    )
+    if (
+        found != needed
+    ):  # without its files a tokenizer is built with a vocabulary of its special tokens alone
+        raise InputError(
+            f"{folder / 'tokenizer'}: its vocabulary and longest text are {found}, the text encoder's {needed}: {MEND}"
+        )
     # of an image encoder the pipeline asks the dtype alone when embeddings are given
-    pipeline: Any = UnCLIPImageVariationPipeline(**parts, image_encoder=parts["text_proj"], feature_extractor=None)
+    pipeline: Any = UnCLIPImageVariationPipeline(
+        **parts, image_encoder=parts["text_proj"], feature_extractor=None
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -155,13 +175,21 @@ def _load_part(kind: Any, folder: Path, device: "torch.device", dtype: "torch.dt
         if not issubclass(kind, torch.nn.Module):
             return kind.from_pretrained(folder, local_files_only=True)
         safe = None if any(folder.glob("*.safetensors")) else False
-        model, keys = kind.from_pretrained(folder, local_files_only=True, use_safetensors=safe, output_loading_info=True)
+        model, keys = kind.from_pretrained(
+            folder, local_files_only=True, use_safetensors=safe, output_loading_info=True
+        )
     except Exception as error:  # noqa: BLE001 (torch, safetensors, tokenizers and the two libraries each raise kinds of their own)
-        raise InputError(f"{folder}: not readable as {kind.__name__} ({brief(error)}): {MEND}") from None
+        raise InputError(
+            f"{folder}: not readable as {kind.__name__} ({brief(error)}): {MEND}"
+        ) from None
     if keys["missing_keys"]:
-        raise InputError(f"{folder}: its weights lack {', '.join(sorted(keys['missing_keys'])[:3])}: {MEND}")
+        raise InputError(
+            f"{folder}: its weights lack {', '.join(sorted(keys['missing_keys'])[:3])}: {MEND}"
+        )
     model.to(device, dtype).eval()
-    for parameter in model.parameters():  # into memory of PyTorch's own: a file's alignment changes the last digits of sums
+    for parameter in (
+        model.parameters()
+    ):  # into memory of PyTorch's own: a file's alignment changes the last digits of sums
         parameter.data = parameter.data.clone()
     return model
 
@@ -206,14 +234,18 @@ class UnCLIP:
                 f"an embedding is {tuple(vector.shape)}, not ({self.dim},): render the space that the generator was trained on"
             )
         if not vector.isfinite().all():
-            raise InputError("an embedding holds NaN or infinite values: remove the translator's files and run the workflow again")
+            raise InputError(
+                "an embedding holds NaN or infinite values: remove the translator's files and run the workflow again"
+            )
         pipe, like = self.pipeline, self.pipeline.text_proj.embedding_proj.weight
         generator = torch.Generator().manual_seed(seed)
         small, large = pipe.decoder.config.sample_size, pipe.super_res_first.config.sample_size
         noise = torch.randn(1, pipe.decoder.config.in_channels, large, large, generator=generator)
         ((picture,),) = pipe(
             image_embeddings=vector[None].to(like),
-            decoder_latents=(noise[..., :small, :small] * pipe.decoder_scheduler.init_noise_sigma).to(like),
+            decoder_latents=(
+                noise[..., :small, :small] * pipe.decoder_scheduler.init_noise_sigma
+            ).to(like),
             super_res_latents=(noise * pipe.super_res_scheduler.init_noise_sigma).to(like),
             decoder_num_inference_steps=self.pictures.decoder_steps,
             super_res_num_inference_steps=self.pictures.super_res_steps,
@@ -223,7 +255,9 @@ class UnCLIP:
             return_dict=False,
         )
         if not np.isfinite(picture).all():
-            raise InputError(f"the generator gives NaN in {like.dtype}: write pictures.dtype: float32, or fewer steps")
+            raise InputError(
+                f"the generator gives NaN in {like.dtype}: write pictures.dtype: float32, or fewer steps"
+            )
         return np.rint(picture * 255).astype(np.uint8)
 
 
@@ -253,6 +287,8 @@ def load_generator(pictures: Pictures, device: "torch.device") -> UnCLIP:
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
+        torch.backends.cudnn.benchmark
+    ) = False
     dtype = torch.float32 if device.type == "cpu" else getattr(torch, pictures.dtype)
     return UnCLIP(load_pipeline(find_generator(pictures), device, dtype), pictures)

@@ -45,10 +45,15 @@ def contents(sha256: pd.Series) -> np.ndarray:
         Image ids.
     """
     first: dict[str, int] = {}
-    return np.array([first.setdefault(digest, position) for position, digest in enumerate(sha256)], dtype=np.int64)
+    return np.array(
+        [first.setdefault(digest, position) for position, digest in enumerate(sha256)],
+        dtype=np.int64,
+    )
 
 
-def nearest(points: np.ndarray, own: np.ndarray, gallery: Gallery, content: np.ndarray, count: int) -> Neighbours:
+def nearest(
+    points: np.ndarray, own: np.ndarray, gallery: Gallery, content: np.ndarray, count: int
+) -> Neighbours:
     """The `count` nearest images to each point by angle, exactly; ties go to the lowest image_id.
 
     Cosines in float32 choose the candidates, with room for their rounding; angles in float64 decide. Memory does not grow with the
@@ -72,7 +77,13 @@ def nearest(points: np.ndarray, own: np.ndarray, gallery: Gallery, content: np.n
     Neighbours
         Image ids and angles in degrees, nearest first.
     """
-    best = pd.DataFrame({"row": np.array([], dtype=np.int64), "image_id": np.array([], dtype=np.int64), "angle_deg": np.array([])})
+    best = pd.DataFrame(
+        {
+            "row": np.array([], dtype=np.int64),
+            "image_id": np.array([], dtype=np.int64),
+            "angle_deg": np.array([]),
+        }
+    )
     units = _unit(points)
     floor = np.full(len(points), -2.0, dtype=np.float32)  # cosine of the count-th nearest so far
     rounding = np.float32(units.shape[1] * np.finfo(np.float32).eps)
@@ -85,10 +96,16 @@ def nearest(points: np.ndarray, own: np.ndarray, gallery: Gallery, content: np.n
             cosines = units[rows] @ theirs.T
             cosines[mine[rows, None] == image_id] = -2.0
             if len(image_id) >= count:
-                floor[rows] = np.maximum(floor[rows], np.partition(cosines, -count, axis=1)[:, -count])
+                floor[rows] = np.maximum(
+                    floor[rows], np.partition(cosines, -count, axis=1)[:, -count]
+                )
             row, column = np.nonzero((cosines >= floor[rows, None] - rounding) & (cosines >= -1.5))
             angles = _angles(points, embeddings, row + start, column)
-            found.append(pd.DataFrame({"row": row + start, "image_id": image_id[column], "angle_deg": angles}))
+            found.append(
+                pd.DataFrame(
+                    {"row": row + start, "image_id": image_id[column], "angle_deg": angles}
+                )
+            )
         ranked = pd.concat(found).sort_values(["row", "angle_deg", "image_id"], ignore_index=True)
         best = ranked[ranked.groupby("row").cumcount() < count]
     return _arrays(best, len(points), count)
@@ -102,9 +119,13 @@ def _distinct(blocks: Iterable[Block], content: np.ndarray) -> Iterator[Block]:
             yield image_id[rows], embeddings[rows]
 
 
-def _angles(points: np.ndarray, embeddings: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+def _angles(
+    points: np.ndarray, embeddings: np.ndarray, row: np.ndarray, column: np.ndarray
+) -> np.ndarray:
     parts = [slice(start, start + PAIRS) for start in range(0, len(row), PAIRS)]
-    return np.concatenate([np.empty(0), *(angle_deg(points[row[part]], embeddings[column[part]]) for part in parts)])
+    return np.concatenate(
+        [np.empty(0), *(angle_deg(points[row[part]], embeddings[column[part]]) for part in parts)]
+    )
 
 
 def _arrays(best: pd.DataFrame, n: int, count: int) -> Neighbours:
@@ -135,7 +156,12 @@ class Index:
         own = content == np.arange(len(content))
         cells = max(1, round(own.sum() / CELL))
         stride = max(1, len(content) // (SAMPLE * cells))
-        sample = np.concatenate([_unit(embeddings[image_id % stride == 0]) for image_id, embeddings in _distinct(gallery(), content)])
+        sample = np.concatenate(
+            [
+                _unit(embeddings[image_id % stride == 0])
+                for image_id, embeddings in _distinct(gallery(), content)
+            ]
+        )
         self._centres = _centres(sample, min(cells, len(sample)))
         cell = np.full(len(content), len(self._centres))
         for image_id, embeddings in _distinct(gallery(), content):
@@ -163,9 +189,17 @@ class Index:
             Image ids and angles in degrees, nearest first.
         """
         units, mine = _unit(points), np.where(own >= 0, self._place[own], -1)
-        floor = np.full(len(points), -1.5, dtype=np.float32)  # cosine of the count-th nearest so far
+        floor = np.full(
+            len(points), -1.5, dtype=np.float32
+        )  # cosine of the count-th nearest so far
         rounding = np.float32(units.shape[1] * np.finfo(np.float32).eps)
-        found = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))]
+        found = [
+            (
+                np.empty(0, dtype=np.int64),
+                np.empty(0, dtype=np.int64),
+                np.empty(0, dtype=np.float32),
+            )
+        ]
         visitors, starts = self._visits(units)
         for cell, (first, end) in enumerate(pairwise(self._starts)):
             theirs = self._units[first:end]
@@ -178,14 +212,18 @@ class Index:
                 better = cosines.max(axis=1) >= floor[rows] - rounding
                 rows, cosines = rows[better], cosines[better]
                 if len(theirs) >= count:
-                    floor[rows] = np.maximum(floor[rows], np.partition(cosines, -count, axis=1)[:, -count])
+                    floor[rows] = np.maximum(
+                        floor[rows], np.partition(cosines, -count, axis=1)[:, -count]
+                    )
                 row, column = np.nonzero(cosines >= floor[rows, None] - rounding)
                 found.append((rows[row], first + column, cosines[row, column]))
         row, place, cosine = map(np.concatenate, zip(*found, strict=True))
         near = cosine >= floor[row] - rounding
         row, kept, column = row[near], *np.unique(place[near], return_inverse=True)
         angles = _angles(points, self._units[kept], row, column)
-        ranked = pd.DataFrame({"row": row, "image_id": self._image_id[kept][column], "angle_deg": angles})
+        ranked = pd.DataFrame(
+            {"row": row, "image_id": self._image_id[kept][column], "angle_deg": angles}
+        )
         ranked = ranked.sort_values(["row", "angle_deg", "image_id"], ignore_index=True)
         return _arrays(ranked[ranked.groupby("row").cumcount() < count], len(points), count)
 
@@ -196,7 +234,9 @@ class Index:
         probed = np.empty((len(units), probes), dtype=np.int32)
         for start in range(0, len(units), QUERIES):
             cosines = units[start : start + QUERIES] @ self._centres.T
-            probed[start : start + QUERIES] = np.argpartition(cosines, cells - probes, axis=1)[:, cells - probes :]
+            probed[start : start + QUERIES] = np.argpartition(cosines, cells - probes, axis=1)[
+                :, cells - probes :
+            ]
         order = np.argsort(probed, axis=None, kind="stable")
         return order // probes, np.searchsorted(probed.ravel()[order], np.arange(cells + 1))
 
@@ -210,6 +250,8 @@ def _centres(sample: np.ndarray, cells: int) -> np.ndarray:
     import faiss
 
     faiss.omp_set_num_threads(1)
-    clustering = faiss.Kmeans(sample.shape[1], cells, niter=10, spherical=True, min_points_per_centroid=1)
+    clustering = faiss.Kmeans(
+        sample.shape[1], cells, niter=10, spherical=True, min_points_per_centroid=1
+    )
     clustering.train(sample)
     return np.asarray(clustering.centroids)

@@ -32,9 +32,13 @@ class Pictures(Section):
     revision: Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")] = Field(
         "main", description="branch, tag or commit of the generator in the hub"
     )
-    dtype: Literal["float16", "float32"] = Field("float16", description="float16 | float32: precision of the generator; float32 on a CPU")
+    dtype: Literal["float16", "float32"] = Field(
+        "float16", description="float16 | float32: precision of the generator; float32 on a CPU"
+    )
     decoder_steps: int = Field(25, ge=2, le=1000, description="denoising steps of its decoder")
-    super_res_steps: int = Field(7, ge=2, le=1000, description="denoising steps of its super-resolution")
+    super_res_steps: int = Field(
+        7, ge=2, le=1000, description="denoising steps of its super-resolution"
+    )
     guidance: float = Field(8.0, ge=1, le=100, description="guidance scale of its decoder; 1: none")
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], AfterValidator(unique)] = Field(
         [0, 1, 2],
@@ -45,10 +49,19 @@ class Pictures(Section):
         [], description="images shown, by their path in the manifest; none: drawn by the seed"
     )
     count: int = Field(3, ge=1, le=MOST_SHOWN, description="images drawn when none are named")
-    closeup: ModelName = Field(description="model that figures 6, 10, 11 and 13 look at (paper: ResNet50)")
-    ladder_is_deg: Annotated[list[Annotated[float, Field(gt=0, lt=180)]], AfterValidator(unique)] = Field(
-        [4.0, 10.8, 23.0, 29.0, 36.2], min_length=1, description="degrees; IS of the steps of figure 10 (paper: these)"
+    closeup: ModelName = Field(
+        description="model that figures 6, 10, 11 and 13 look at (paper: ResNet50)"
+    )
+    ladder_is_deg: Annotated[
+        list[Annotated[float, Field(gt=0, lt=180)]], AfterValidator(unique)
+    ] = Field(
+        [4.0, 10.8, 23.0, 29.0, 36.2],
+        min_length=1,
+        description="degrees; IS of the steps of figure 10 (paper: these)",
     )
     exact_up_to: int = Field(
-        100000, ge=1, le=MOST_IMAGES, description="images up to which neighbours are searched exactly; above, by an approximate index"
+        100000,
+        ge=1,
+        le=MOST_IMAGES,
+        description="images up to which neighbours are searched exactly; above, by an approximate index",
     )

@@ -113,7 +113,11 @@ def generate(
 
 
 def retrieve(
-    pictures: list[Picture], seeds: list[int], gallery: Gallery, content: np.ndarray, photo: Callable[[int], bytes]
+    pictures: list[Picture],
+    seeds: list[int],
+    gallery: Gallery,
+    content: np.ndarray,
+    photo: Callable[[int], bytes],
 ) -> Iterator[Row]:
     """Rows of pictures as the nearest real images stand in for them, nearest first.
 
@@ -135,19 +139,28 @@ def retrieve(
     """
     reached = [picture for picture in pictures if picture.embedding is not None]
     points = np.stack([picture.embedding for picture in reached if picture.embedding is not None])
-    found = nearest(points, np.array([picture.image_id for picture in reached]), gallery, content, len(seeds))
+    found = nearest(
+        points, np.array([picture.image_id for picture in reached]), gallery, content, len(seeds)
+    )
     places = {id(picture): place for place, picture in enumerate(reached)}
     for picture in pictures:
         ranks = range(len(draws(picture, seeds)))
         if not ranks:
             yield _row(picture, "retrieval")
         for rank in ranks:
-            image_id, angle = int(found.image_id[places[id(picture)], rank]), found.angle_deg[places[id(picture)], rank]
+            image_id, angle = (
+                int(found.image_id[places[id(picture)], rank]),
+                found.angle_deg[places[id(picture)], rank],
+            )
             known = {"picture": photo(image_id)} if image_id >= 0 else {}
-            yield _row(picture, "retrieval", draw=rank, neighbour_id=image_id, neighbour_deg=angle, **known)
+            yield _row(
+                picture, "retrieval", draw=rank, neighbour_id=image_id, neighbour_deg=angle, **known
+            )
 
 
-def photos(image_ids: Iterable[int], labels: Iterable[str], photo: Callable[[int], bytes]) -> Iterator[Row]:
+def photos(
+    image_ids: Iterable[int], labels: Iterable[str], photo: Callable[[int], bytes]
+) -> Iterator[Row]:
     """Rows of the images themselves.
 
     Parameters
@@ -166,12 +179,30 @@ def photos(image_ids: Iterable[int], labels: Iterable[str], photo: Callable[[int
     """
     nan = float("nan")
     for image_id, label in zip(image_ids, labels, strict=True):
-        yield _row(Picture("photo", image_id, label, "", "photo", "", nan, nan, nan, nan, nan, None), "photo", picture=photo(image_id))
+        yield _row(
+            Picture("photo", image_id, label, "", "photo", "", nan, nan, nan, nan, nan, None),
+            "photo",
+            picture=photo(image_id),
+        )
 
 
 def _row(shown: Picture, renderer: str, /, **drawn: Any) -> Row:
-    row = {field.name: getattr(shown, field.name) for field in fields(shown) if field.name != "embedding"}
-    return row | {"renderer": renderer, "draw": -1, "neighbour_id": -1, "neighbour_deg": np.nan, "picture": b""} | drawn
+    row = {
+        field.name: getattr(shown, field.name)
+        for field in fields(shown)
+        if field.name != "embedding"
+    }
+    return (
+        row
+        | {
+            "renderer": renderer,
+            "draw": -1,
+            "neighbour_id": -1,
+            "neighbour_deg": np.nan,
+            "picture": b"",
+        }
+        | drawn
+    )
 
 
 def picture_table(rows: Iterable[Row]) -> pd.DataFrame:

@@ -86,16 +86,25 @@ def choose_images(manifest: pd.DataFrame, wanted: list[str], count: int, seed: i
         The manifest lacks a wanted path; the message names it.
     """
     if unknown := [path for path in wanted if path not in set(manifest["path"])]:
-        raise InputError(f"pictures.images: {', '.join(unknown)}: not in the manifest, whose paths are relative to data.root")
+        raise InputError(
+            f"pictures.images: {', '.join(unknown)}: not in the manifest, whose paths are relative to data.root"
+        )
     if wanted:
         return manifest.set_index("path", drop=False).loc[wanted].reset_index(drop=True)
-    drawn = [hashlib.blake2b(f"{seed}|picture|{sha256}".encode(), digest_size=16).hexdigest() for sha256 in manifest["sha256"]]
+    drawn = [
+        hashlib.blake2b(f"{seed}|picture|{sha256}".encode(), digest_size=16).hexdigest()
+        for sha256 in manifest["sha256"]
+    ]
     order = manifest[["image_id", "label"]].assign(drawn=drawn).sort_values(["drawn", "image_id"])
-    order = order.assign(turn=order.groupby("label").cumcount()).sort_values(["turn", "drawn", "image_id"])
+    order = order.assign(turn=order.groupby("label").cumcount()).sort_values(
+        ["turn", "drawn", "image_id"]
+    )
     return manifest.loc[order.index[:count]].reset_index(drop=True)
 
 
-def removal_pictures(figure: str, subject: Subject, head: Head, translate: Translate, kind: str) -> list[Picture]:
+def removal_pictures(
+    figure: str, subject: Subject, head: Head, translate: Translate, kind: str
+) -> list[Picture]:
     """The image and its equivalent (equation 9), by any translator; figures 1 and 11.
 
     Parameters
@@ -119,10 +128,14 @@ def removal_pictures(figure: str, subject: Subject, head: Head, translate: Trans
     feature = subject.feature[None]
     equivalent = remove_null(feature, head.basis)
     change = float(logit_change(head.weight, feature, equivalent)[0])
-    return _pair(figure, subject, kind, translate(feature)[0], {REMOVED: (translate(equivalent)[0], change)})
+    return _pair(
+        figure, subject, kind, translate(feature)[0], {REMOVED: (translate(equivalent)[0], change)}
+    )
 
 
-def perturbation_pictures(figure: str, subject: Subject, head: Head, translate: Translate, kind: str, seed: int) -> list[Picture]:
+def perturbation_pictures(
+    figure: str, subject: Subject, head: Head, translate: Translate, kind: str, seed: int
+) -> list[Picture]:
     """The image, and null, random and principal perturbations of equal norm (section 2 of the supplement); figure 13.
 
     Parameters
@@ -146,15 +159,25 @@ def perturbation_pictures(figure: str, subject: Subject, head: Head, translate: 
         The original, then one for each perturbation.
     """
     feature = subject.feature[None]
-    changes = perturb(feature, np.array([subject.image_id]), head.weight, head.bias, head.basis, seed)[:, 0]
+    changes = perturb(
+        feature, np.array([subject.image_id]), head.weight, head.bias, head.basis, seed
+    )[:, 0]
     moved = (feature.astype(np.float64) + changes).astype(feature.dtype)
     size = logit_change(head.weight, np.repeat(feature, len(moved), axis=0), moved)
-    after = dict(zip(PERTURBATIONS, zip(translate(moved), map(float, size), strict=True), strict=True))
+    after = dict(
+        zip(PERTURBATIONS, zip(translate(moved), map(float, size), strict=True), strict=True)
+    )
     return _pair(figure, subject, kind, translate(feature)[0], after)
 
 
 def steering_pictures(
-    figure: str, subject: Subject, head: Head, translator: Affine, kind: str, texts: dict[str, np.ndarray], targets_deg: list[float]
+    figure: str,
+    subject: Subject,
+    head: Head,
+    translator: Affine,
+    kind: str,
+    texts: dict[str, np.ndarray],
+    targets_deg: list[float],
 ) -> list[Picture]:
     """The image, steered toward each text inside the null space until its IS is each target (equations 10 to 13); figures 6 and 10.
 
@@ -183,7 +206,9 @@ def steering_pictures(
     feature = subject.feature[None]
     (original,) = pictures = _pair(figure, subject, kind, translator(feature)[0], {})
     for text, embedding in texts.items():
-        directions = null_directions(feature, translator, head.basis, translator.weight @ head.basis, embedding)
+        directions = null_directions(
+            feature, translator, head.basis, translator.weight @ head.basis, embedding
+        )
         for target in targets_deg:
             step = directions.step(target)
             out_of_reach = replace(original, change=STEERED, text=text, target_is_deg=target, is_deg=np.nan, as_label_deg=np.nan,
@@ -194,13 +219,23 @@ def steering_pictures(
             moved = steer(feature, directions.vectors, step)
             after = translator(moved)[0]
             change = float(logit_change(head.weight, feature, moved)[0])
-            (_, picture) = _pair(figure, subject, kind, directions.embeddings[0], {STEERED: (after, change)})
-            nearer = float(angle_deg(directions.embeddings[0], embedding) - angle_deg(after, embedding))
+            (_, picture) = _pair(
+                figure, subject, kind, directions.embeddings[0], {STEERED: (after, change)}
+            )
+            nearer = float(
+                angle_deg(directions.embeddings[0], embedding) - angle_deg(after, embedding)
+            )
             pictures.append(replace(picture, text=text, target_is_deg=target, as_text_deg=nearer))
     return pictures
 
 
-def _pair(figure: str, subject: Subject, kind: str, original: np.ndarray, changed: dict[str, tuple[np.ndarray, float]]) -> list[Picture]:
+def _pair(
+    figure: str,
+    subject: Subject,
+    kind: str,
+    original: np.ndarray,
+    changed: dict[str, tuple[np.ndarray, float]],
+) -> list[Picture]:
     """The original's picture, then one for each change: its embedding at the original's norm (equation 19)."""
     before = angle_deg(original, subject.label_text)
     first = Picture(

@@ -25,7 +25,9 @@ def generates(pictures: Pictures, spaces: Iterable[SpaceEntry]) -> bool:
     bool
         True also where its weights or a GPU are not here.
     """
-    return pictures.renderer == "unclip" or (pictures.renderer == "auto" and any(objection(space) is None for space in spaces))
+    return pictures.renderer == "unclip" or (
+        pictures.renderer == "auto" and any(objection(space) is None for space in spaces)
+    )
 
 
 def generator_files(pictures: Pictures) -> list[WeightFile]:
@@ -46,12 +48,26 @@ def generator_files(pictures: Pictures) -> list[WeightFile]:
     if pictures.generator.startswith(f"{LOCAL}/"):
         return []
     files: dict[str, list[tuple[str, ...]]] = {".": [("model_index.json",)]}
-    files |= {part: [("config.json",), DIFFUSERS_WEIGHTS] for part in ("decoder", "super_res_first", "super_res_last", "text_proj")}
-    files |= {part: [("scheduler_config.json",)] for part in ("decoder_scheduler", "super_res_scheduler")}
+    files |= {
+        part: [("config.json",), DIFFUSERS_WEIGHTS]
+        for part in ("decoder", "super_res_first", "super_res_last", "text_proj")
+    }
+    files |= {
+        part: [("scheduler_config.json",)] for part in ("decoder_scheduler", "super_res_scheduler")
+    }
     files["text_encoder"] = [("config.json",), TIMM_WEIGHTS]
-    files["tokenizer"] = [("vocab.json",), ("merges.txt",), ("tokenizer_config.json",), ("special_tokens_map.json",)]
+    files["tokenizer"] = [
+        ("vocab.json",),
+        ("merges.txt",),
+        ("tokenizer_config.json",),
+        ("special_tokens_map.json",),
+    ]
     return [
-        HubFile(pictures.generator, tuple(str(PurePosixPath(part, name)) for name in names), pictures.revision)
+        HubFile(
+            pictures.generator,
+            tuple(str(PurePosixPath(part, name)) for name in names),
+            pictures.revision,
+        )
         for part, each in files.items()
         for names in each
     ]
@@ -71,7 +87,11 @@ def own_generator_files(pictures: Pictures) -> list[str]:
         Paths, sorted; none where the generator is the hub's.
     """
     folder = Path(pictures.generator)
-    return sorted(map(str, filter(Path.is_file, folder.rglob("*")))) if folder.parts[0] == LOCAL else []
+    return (
+        sorted(map(str, filter(Path.is_file, folder.rglob("*"))))
+        if folder.parts[0] == LOCAL
+        else []
+    )
 
 
 def refuse_space(space: str, entry: SpaceEntry) -> None:
@@ -91,4 +111,6 @@ def refuse_space(space: str, entry: SpaceEntry) -> None:
     """
     reason = objection(entry)
     if reason:
-        raise InputError(f"space {space} cannot be rendered: {reason}: write pictures.renderer: retrieval, or auto")
+        raise InputError(
+            f"space {space} cannot be rendered: {reason}: write pictures.renderer: retrieval, or auto"
+        )

@@ -37,8 +37,12 @@ def read_benchmark(path: Path) -> Benchmark:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
         seconds = [float(row["s"]) for row in rows]
-        peaks = [float(row["max_rss"]) * 2**20 / 1e6 for row in rows if row["max_rss"] not in ("-", "NA")]
+        peaks = [
+            float(row["max_rss"]) * 2**20 / 1e6 for row in rows if row["max_rss"] not in ("-", "NA")
+        ]
         forks = [row.get("max_vms") == "NA" and row["max_rss"] != "NA" for row in rows]
         return Benchmark(sum(seconds) / len(seconds), max(peaks, default=0.0), any(forks))
     except (OSError, KeyError, ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{path}: not a benchmark file of Snakemake ({error!r}): remove it") from None
+        raise InputError(
+            f"{path}: not a benchmark file of Snakemake ({error!r}): remove it"
+        ) from None

@@ -62,19 +62,33 @@ def read_reports(paths: Iterable[Path]) -> dict[str, Used]:
             with path.open(encoding="utf-8", newline="") as file:
                 for row in csv.DictReader(file):
                     if named := re.fullmatch(r"rule_(\w+?)(?:_wildcards_.*)?", row["RuleName"]):
-                        busy, cores = float(row["TotalCPU_sec"]), float(row["Elapsed_sec"]) * float(row["NCPUS"])
-                        asked, peak = (float(row[key]) * 2**20 / 1e6 for key in ("RequestedMem_MB", "MaxRSS_MB"))
+                        busy, cores = (
+                            float(row["TotalCPU_sec"]),
+                            float(row["Elapsed_sec"]) * float(row["NCPUS"]),
+                        )
+                        asked, peak = (
+                            float(row[key]) * 2**20 / 1e6
+                            for key in ("RequestedMem_MB", "MaxRSS_MB")
+                        )
                         rows.setdefault(named[1], []).append((asked, peak, busy, cores))
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: not an efficiency report of the Slurm executor with rule names ({error!r}): remove it") from None
+            raise InputError(
+                f"{path}: not an efficiency report of the Slurm executor with rule names ({error!r}): remove it"
+            ) from None
     found = {}
     for step, jobs in rows.items():
-        asked_mb, peaks, seconds, core_seconds = (list(column) for column in zip(*jobs, strict=True))
-        found[step] = Used(len(jobs), max(asked_mb), max(peaks), sum(seconds) / max(sum(core_seconds), 1.0))
+        asked_mb, peaks, seconds, core_seconds = (
+            list(column) for column in zip(*jobs, strict=True)
+        )
+        found[step] = Used(
+            len(jobs), max(asked_mb), max(peaks), sum(seconds) / max(sum(core_seconds), 1.0)
+        )
     return found
 
 
-def calibrate(folder: Path, registries: tuple[Path, Path], gpu: bool, used: Mapping[str, Used]) -> dict[str, Calibration]:
+def calibrate(
+    folder: Path, registries: tuple[Path, Path], gpu: bool, used: Mapping[str, Used]
+) -> dict[str, Calibration]:
     """Compare the benchmark files of a study with what its jobs were reckoned to take.
 
     Parameters
@@ -98,10 +112,14 @@ def calibrate(folder: Path, registries: tuple[Path, Path], gpu: bool, used: Mapp
     InputError
         When the folder holds no study that has run, or a file in it is damaged.
     """
-    study = filled(read_yaml(folder / "params.yaml"))  # of an older version, with the keys that it had
+    study = filled(
+        read_yaml(folder / "params.yaml")
+    )  # of an older version, with the keys that it had
     files = sorted((folder / "benchmarks").rglob("*.tsv"))
     if not files:
-        raise InputError(f"{folder}: holds no benchmarks/: run the study with Snakemake first, or name another one")
+        raise InputError(
+            f"{folder}: holds no benchmarks/: run the study with Snakemake first, or name another one"
+        )
     models = resolve_models(registries[0], study["models"], study["weights"])
     spaces = resolve_spaces(registries[1], study["spaces"], study["weights"])
     images = costs.expected_images(study, folder)
@@ -131,8 +149,17 @@ class _Job:
 def _job(step: str, size: costs.Size, path: Path) -> _Job:
     took = read_benchmark(path)
     cost, expected = costs.cost_of(step), costs.seconds(step, size)
-    megabytes = 0.0 if took.fork else took.peak_mb  # a fork holds the libraries of all steps, and was started before
-    return _Job(took.seconds, expected - cost.start * took.fork, cost.start, megabytes, costs.peak_mb(step, size), cost.base)
+    megabytes = (
+        0.0 if took.fork else took.peak_mb
+    )  # a fork holds the libraries of all steps, and was started before
+    return _Job(
+        took.seconds,
+        expected - cost.start * took.fork,
+        cost.start,
+        megabytes,
+        costs.peak_mb(step, size),
+        cost.base,
+    )
 
 
 def _compared(jobs: list[_Job], used: Used | None) -> Calibration:
@@ -140,13 +167,18 @@ def _compared(jobs: list[_Job], used: Used | None) -> Calibration:
     seconds = sum(job.seconds for job in jobs) / expected if expected >= 2 * start else None
     known = [job for job in jobs if job.megabytes]
     if known:
-        most, reckoned, base = (max(getattr(job, name) for job in known) for name in ("megabytes", "expected_mb", "base_mb"))
+        most, reckoned, base = (
+            max(getattr(job, name) for job in known)
+            for name in ("megabytes", "expected_mb", "base_mb")
+        )
     else:
         most, reckoned, base = (
             used.peak_mb - JOB_MB if used else 0.0,
             *(max(getattr(job, name) for job in jobs) for name in ("expected_mb", "base_mb")),
         )
-    return Calibration(len(jobs), seconds, most / reckoned if most > 0 and reckoned >= 2 * base else None)
+    return Calibration(
+        len(jobs), seconds, most / reckoned if most > 0 and reckoned >= 2 * base else None
+    )
 
 
 def _subject(
@@ -160,4 +192,6 @@ def _subject(
 
 
 def _leading(place: str, names: Iterable[str]) -> str | None:
-    return max((name for name in names if f"{place}/".startswith(f"{name}/")), key=len, default=None)
+    return max(
+        (name for name in names if f"{place}/".startswith(f"{name}/")), key=len, default=None
+    )

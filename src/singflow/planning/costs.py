@@ -26,22 +26,46 @@ TOWER = 25.0  # the same of a tower on a CPU: measured 10 (depthwise convolution
 ELEMENTS = 0.8  # 10^9 elements per second of elementwise float64 work, whatever the threads
 GPU = 3900.0  # 10^9 multiply-adds per second of a tower on a GPU
 STEP = 0.002  # seconds of a training step on a GPU, which small matrices do not fill: not measured
-DECODE, PREPARE, CROP = 0.002, 0.0025, 0.0012  # seconds of one thread: decode a photo of 500 x 400 pixels, its view 0, a further view
+DECODE, PREPARE, CROP = (
+    0.002,
+    0.0025,
+    0.0012,
+)  # seconds of one thread: decode a photo of 500 x 400 pixels, its view 0, a further view
 TEXT = 0.08  # forward passes of a space's image tower that a text costs: those of ViT-L/14 with its text tower, and of the packaged space
 LOADED = 0.015  # seconds to build, load and hash a million parameters
 ACTIVATIONS = 30.0  # MB of a view in a forward pass on a CPU: measured 3 to 60
 VIEW = 4 * 3 * 224**2  # bytes of a view
 PIXELS = 1.2  # MB of a view of 224 x 224 pixels that waits for the tower, with what making it leaves: measured
-ASSUMED = (304.3, 61.6, 2048)  # a ViT-L/16: 10^6 parameters, 10^9 multiply-adds a view; a wide feature
+ASSUMED = (
+    304.3,
+    61.6,
+    2048,
+)  # a ViT-L/16: 10^6 parameters, 10^9 multiply-adds a view; a wide feature
 IMAGENET = 1_281_167  # images of a study whose data is not here yet
 BLOCK = 4096  # rows that some steps work on at once (artifacts.shards.in_blocks)
 PROBED = 2**27  # numbers that a logistic regression holds at most (probes.IN_MEMORY)
-SCANNED = 500, 500_000  # concepts, and labels x concepts, that a thread scans at once at most (concepts.BLOCK, concepts.CELLS)
-FEATURES, FLEXIBLE, CLASSES = 3072, 1024, 1365  # of a read-out in the form of sums (analyses/readout.py)
-NOISE, PLANTED = 64, 480  # columns of a planted leak, and of all of them in the form of sums, at most (evidence.MOST_NOISE, MOST_COLUMNS)
-SEARCHED, USED = 5, 3  # penalties that a read-out in the form of sums is fitted with, and those of them that some target chooses: measured
+SCANNED = (
+    500,
+    500_000,
+)  # concepts, and labels x concepts, that a thread scans at once at most (concepts.BLOCK, concepts.CELLS)
+FEATURES, FLEXIBLE, CLASSES = (
+    3072,
+    1024,
+    1365,
+)  # of a read-out in the form of sums (analyses/readout.py)
+NOISE, PLANTED = (
+    64,
+    480,
+)  # columns of a planted leak, and of all of them in the form of sums, at most (evidence.MOST_NOISE, MOST_COLUMNS)
+SEARCHED, USED = (
+    5,
+    3,
+)  # penalties that a read-out in the form of sums is fitted with, and those of them that some target chooses: measured
 EIGEN = 6.0  # a decomposition of n x n, in multiply-adds of n^3, with what is made of it: measured
-LOOKED_AT, COUNTED = 10, 20_000  # class folders, or archives, that are looked into, and entries counted in each folder
+LOOKED_AT, COUNTED = (
+    10,
+    20_000,
+)  # class folders, or archives, that are looked into, and entries counted in each folder
 
 
 @dataclass(frozen=True)
@@ -83,7 +107,10 @@ class Size:
     exact_up_to: int = 100_000
     resamples: int = 2000
     permutations: int = 10_000
-    reference: tuple[int, int] = (0, 0)  # images and shards that translators are fitted on, in place of the study's
+    reference: tuple[int, int] = (
+        0,
+        0,
+    )  # images and shards that translators are fitted on, in place of the study's
 
     @property
     def rows(self) -> int:
@@ -103,7 +130,10 @@ class Size:
     @property
     def cases(self) -> int:
         """Subspaces that controls compare: each dimension up to the null space's, in the null, the row and the whole space."""
-        wanted = {*(each for each in self.dimensions if each < self.null_dim), *([self.null_dim] if self.null_dim else [])}
+        wanted = {
+            *(each for each in self.dimensions if each < self.null_dim),
+            *([self.null_dim] if self.null_dim else []),
+        }
         return sum(2 + (each <= self.feature_dim - self.null_dim) for each in wanted)
 
     @property
@@ -122,7 +152,13 @@ class Size:
         return self.images * self.models * self.spaces
 
 
-def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space: SpaceEntry | None, gpu: bool | None = None) -> Size:
+def size_of(
+    study: dict[str, Any],
+    images: int,
+    model: ModelEntry | None,
+    space: SpaceEntry | None,
+    gpu: bool | None = None,
+) -> Size:
     """The size of a job of a valid study on so many images, of one model, one space, both, or (None, None) all of them.
 
     The tower is the model's, or without a model the space's for images. Labels are at most the classes of data.classes.
@@ -152,9 +188,15 @@ def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space:
     labels = min(images, _lines(study["data"]["classes"]) - 1)
     steered = images * min(1.0, len(steering["labels"]) / labels) if steering["labels"] else images
     if gpu is None:
-        gpu = extraction["device"] == "cuda" or (extraction["device"] == "auto" and Path("/dev/nvidia0").exists())
+        gpu = extraction["device"] == "cuda" or (
+            extraction["device"] == "auto" and Path("/dev/nvidia0").exists()
+        )
     renderer = study["pictures"]["renderer"]
-    drawn = space is not None and objection(space) is None and (renderer == "unclip" or (renderer == "auto" and gpu))
+    drawn = (
+        space is not None
+        and objection(space) is None
+        and (renderer == "unclip" or (renderer == "auto" and gpu))
+    )
     shown = len(study["pictures"]["images"]) or study["pictures"]["count"]
     size = Size(
         images=images,
@@ -194,7 +236,11 @@ def size_of(study: dict[str, Any], images: int, model: ModelEntry | None, space:
     if model is not None:
         size = replace(size, feature_dim=model.feature_dim or wide, classes=model.head_classes)
     if space is not None:
-        size = replace(size, space_dim=space.dim, of_space=(space.parameters_m or parameters, space.gmacs or gmacs))
+        size = replace(
+            size,
+            space_dim=space.dim,
+            of_space=(space.parameters_m or parameters, space.gmacs or gmacs),
+        )
     return size
 
 
@@ -261,7 +307,9 @@ def _in_folders(root: Path, per_class: int | None) -> int:
     folders = class_folders(root) if root.is_dir() else []
     looked_at = folders[:: -(-len(folders) // LOOKED_AT)] if folders else []
     counts = [sum(1 for _ in islice(folder.iterdir(), COUNTED)) for folder in looked_at]
-    return round(len(folders) * sum(min(count, per_class or count) for count in counts) / max(len(counts), 1))
+    return round(
+        len(folders) * sum(min(count, per_class or count) for count in counts) / max(len(counts), 1)
+    )
 
 
 @cache
@@ -358,11 +406,16 @@ def _fitted(s: Size, columns: float) -> float:
     if _kernels(s):
         fits, judges = s.images * (folds - 1) / folds, s.images / folds
         once = EIGEN * fits**3 + fits**2 * columns
-        return 2 * (folds * (once + s.lambdas * judges * fits * columns) + pairs * (once + 2 * USED * judges * fits * columns))
+        return 2 * (
+            folds * (once + s.lambdas * judges * fits * columns)
+            + pairs * (once + 2 * USED * judges * fits * columns)
+        )
     work = 0.0
     for width in (_features(s) - s.null_dim, _features(s)):
         solved, judged = width**2 * columns, width**2 * columns / 2  # errors are judged in float32
-        work += folds * SEARCHED * (width**3 / 6 + solved + judged) + pairs * (USED * width**3 / 6 + solved + 2 * judged)
+        work += folds * SEARCHED * (width**3 / 6 + solved + judged) + pairs * (
+            USED * width**3 / 6 + solved + 2 * judged
+        )
     return work
 
 
@@ -371,10 +424,20 @@ def _nested(s: Size) -> float:
     folds, pairs = _judged(s)
     if _kernels(s):
         fits = s.images * (folds - 1) / folds
-        return (folds + pairs) * (EIGEN * fits**3 + 3 * fits**3 + fits**2 * (3 * s.space_dim + 2 * s.null_dim) + EIGEN * s.null_dim**3)
+        return (folds + pairs) * (
+            EIGEN * fits**3
+            + 3 * fits**3
+            + fits**2 * (3 * s.space_dim + 2 * s.null_dim)
+            + EIGEN * s.null_dim**3
+        )
     width, narrow = _features(s), _features(s) - s.null_dim + min(s.null_dim, s.space_dim)
     plain = (width - s.null_dim) ** 2 * (width / 3 + 3 * s.space_dim)
-    once = width**2 * (width / 6 + s.space_dim) + s.null_dim**2 * s.space_dim + EIGEN * s.space_dim**3 + narrow**3 / 6
+    once = (
+        width**2 * (width / 6 + s.space_dim)
+        + s.null_dim**2 * s.space_dim
+        + EIGEN * s.space_dim**3
+        + narrow**3 / 6
+    )
     return (folds + pairs) * (plain + once) + (folds + 2 * pairs) * narrow**3
 
 
@@ -414,13 +477,33 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     "resolve_space": Cost(start=2.5, base=350, disk=lambda s: 1e3),
     "build_manifest": Cost(start=2.0, base=200, held=_each(1050), disk=lambda s: 180.0 * s.images),
     "extract_head": replace(TOWER_STEP, disk=lambda s: 4.0 * s.classes * (s.feature_dim + 1)),
-    "extract_features": replace(TOWER_STEP, shard=(8, 0, 0), held=_each(300), disk=lambda s: s.shard_rows * (4.0 * s.feature_dim + 12)),
-    "embed_images": replace(TOWER_STEP, shard=(0, 8, 0), held=_each(300), disk=lambda s: s.shard_rows * (4.0 * s.space_dim + 12)),
-    "embed_prompts": replace(TOWER_STEP, start=10.0, base=800, disk=lambda s: 4.0 * (s.labels + s.concepts) * s.space_dim),
-    "embed_classes": replace(TOWER_STEP, start=10.0, base=800, disk=lambda s: 8.0 * s.classes * s.space_dim),
+    "extract_features": replace(
+        TOWER_STEP,
+        shard=(8, 0, 0),
+        held=_each(300),
+        disk=lambda s: s.shard_rows * (4.0 * s.feature_dim + 12),
+    ),
+    "embed_images": replace(
+        TOWER_STEP,
+        shard=(0, 8, 0),
+        held=_each(300),
+        disk=lambda s: s.shard_rows * (4.0 * s.space_dim + 12),
+    ),
+    "embed_prompts": replace(
+        TOWER_STEP, start=10.0, base=800, disk=lambda s: 4.0 * (s.labels + s.concepts) * s.space_dim
+    ),
+    "embed_classes": replace(
+        TOWER_STEP, start=10.0, base=800, disk=lambda s: 8.0 * s.classes * s.space_dim
+    ),
     "fit_projector": replace(
         LINEAR,
-        f64=lambda s: 1e-9 * (s.rows * s.feature_dim * (2 * s.null_dim + s.classes) + 10 * s.classes * s.feature_dim**2),
+        f64=lambda s: (
+            1e-9
+            * (
+                s.rows * s.feature_dim * (2 * s.null_dim + s.classes)
+                + 10 * s.classes * s.feature_dim**2
+            )
+        ),
         elements=lambda s: 1e-9 * s.rows * (6 * s.feature_dim + 2 * s.classes),
         shard=(8, 0, 0),
         block=(16, 0, 8),
@@ -453,8 +536,12 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     ),
     "measure_controls": replace(
         LINEAR,
-        f64=lambda s: 1e-9 * s.cases * s.draws * s.feature_dim**2 * (s.null_dim + 2 * s.fits * s.space_dim),
-        f32=lambda s: 1e-9 * s.draws * s.images * s.feature_dim * (s.cases * s.space_dim + 2 * s.null_dim),
+        f64=lambda s: (
+            1e-9 * s.cases * s.draws * s.feature_dim**2 * (s.null_dim + 2 * s.fits * s.space_dim)
+        ),
+        f32=lambda s: (
+            1e-9 * s.draws * s.images * s.feature_dim * (s.cases * s.space_dim + 2 * s.null_dim)
+        ),
         elements=lambda s: 1e-9 * s.cases * s.draws * s.images * 36 * s.space_dim,
         shard=(8, 0, 0),
         block=(0, 64, 0),
@@ -465,15 +552,32 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     "measure_evidence": replace(
         LINEAR,
         f64=lambda s: (
-            1e-9 * (_summed(s, _columns(s)) + _fitted(s, _columns(s)) + (28 * s.images + 4 * s.rows) * s.classes * s.space_dim)
+            1e-9
+            * (
+                _summed(s, _columns(s))
+                + _fitted(s, _columns(s))
+                + (28 * s.images + 4 * s.rows) * s.classes * s.space_dim
+            )
             + 1e-9 * s.rows * s.feature_dim * (s.feature_dim + s.space_dim)
-            + 1e-9 * s.fits * (EIGEN * (s.feature_dim**3 + s.visible_dim**3) + s.feature_dim**2 * (s.feature_dim + 4 * s.space_dim))
+            + 1e-9
+            * s.fits
+            * (
+                EIGEN * (s.feature_dim**3 + s.visible_dim**3)
+                + s.feature_dim**2 * (s.feature_dim + 4 * s.space_dim)
+            )
         ),
         f32=lambda s: (
             1e-9 * (_blocks(s, 8) + 2 * s.rows * s.feature_dim**2)
-            + 1e-9 * s.planted * s.feature_dim * s.space_dim * (s.rows + s.images + s.fits * s.feature_dim)
+            + 1e-9
+            * s.planted
+            * s.feature_dim
+            * s.space_dim
+            * (s.rows + s.images + s.fits * s.feature_dim)
         ),
-        elements=lambda s: 1e-9 * ((7 * s.images + s.rows) * 60 * s.classes + s.planted * s.images * 40 * s.space_dim),
+        elements=lambda s: (
+            1e-9
+            * ((7 * s.images + s.rows) * 60 * s.classes + s.planted * s.images * 40 * s.space_dim)
+        ),
         shard=(8, 8, 0),
         block=(8, 24, 40),
         square=2,
@@ -481,14 +585,17 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
             350 * s.images
             + max(
                 _read_out(s, _columns(s)),
-                _sums(s, 3 * s.fits) + 4 * s.threads * s.fits * s.feature_dim * (s.feature_dim + s.space_dim),
+                _sums(s, 3 * s.fits)
+                + 4 * s.threads * s.fits * s.feature_dim * (s.feature_dim + s.space_dim),
             )
         ),
         disk=lambda s: 32.0 * s.images + 4.0 * s.classes * s.space_dim + 4e4,
     ),
     "measure_head_extension": replace(
         LINEAR,
-        f64=lambda s: 1e-9 * (_summed(s, s.space_dim) + _nested(s) + 4 * s.images * s.classes * s.space_dim),
+        f64=lambda s: (
+            1e-9 * (_summed(s, s.space_dim) + _nested(s) + 4 * s.images * s.classes * s.space_dim)
+        ),
         f32=lambda s: 1e-9 * _blocks(s, 4),
         elements=lambda s: 60e-9 * s.images * s.classes,
         shard=(8, 8, 0),
@@ -520,7 +627,12 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     "measure_rank_curve": replace(
         LINEAR,
         f64=lambda s: (
-            1e-9 * s.feature_dim * (s.images * (2 * s.feature_dim + 2 * s.classes + 2 * s.space_dim) + 20 * s.classes * s.feature_dim)
+            1e-9
+            * s.feature_dim
+            * (
+                s.images * (2 * s.feature_dim + 2 * s.classes + 2 * s.space_dim)
+                + 20 * s.classes * s.feature_dim
+            )
         ),
         elements=lambda s: 1e-9 * s.images * s.points * (36 * s.space_dim + 12 * s.classes),
         shard=(8, 8, 0),
@@ -544,13 +656,22 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         shard=(8, 0, 0),
         square=1,
         held=lambda s: (
-            470 * s.images + 4 * s.concepts * s.space_dim + 340 * s.threads * min(s.labels * min(s.concepts, SCANNED[0]), SCANNED[1])
+            470 * s.images
+            + 4 * s.concepts * s.space_dim
+            + 340 * s.threads * min(s.labels * min(s.concepts, SCANNED[0]), SCANNED[1])
         ),
         disk=lambda s: 53.0 * s.labels * s.concepts,
     ),
     "steer_concepts": replace(
         LINEAR,
-        f64=lambda s: 1e-9 * s.steered * (s.feature_dim * (2 * s.space_dim + s.null_dim + s.classes) + 2 * s.space_dim * s.null_dim),
+        f64=lambda s: (
+            1e-9
+            * s.steered
+            * (
+                s.feature_dim * (2 * s.space_dim + s.null_dim + s.classes)
+                + 2 * s.space_dim * s.null_dim
+            )
+        ),
         elements=lambda s: 1e-9 * s.steered * (50 * s.space_dim + 10 * s.feature_dim),
         shard=(8, 0, 0),
         square=2,
@@ -561,10 +682,23 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         LINEAR,
         f64=lambda s: (
             1e-9 * s.rows * s.feature_dim * (2 * s.null_dim + s.space_dim)
-            + (0.0 if s.logistic else 1e-9 * (2 * s.rows * (s.feature_dim**2 + s.space_dim**2) + 25 * s.feature_dim**3))
+            + (
+                0.0
+                if s.logistic
+                else 1e-9
+                * (2 * s.rows * (s.feature_dim**2 + s.space_dim**2) + 25 * s.feature_dim**3)
+            )
             + 1e-9 * (0.16 * s.alphas + 0.2) * s.images * s.labels * (s.feature_dim + s.space_dim)
         ),
-        f32=lambda s: s.logistic * 1e-9 * (15 * s.alphas + 10) * 1.6 * s.rows * s.labels * (s.feature_dim + s.space_dim),
+        f32=lambda s: (
+            s.logistic
+            * 1e-9
+            * (15 * s.alphas + 10)
+            * 1.6
+            * s.rows
+            * s.labels
+            * (s.feature_dim + s.space_dim)
+        ),
         elements=lambda s: 1e-9 * s.rows * (10 * s.feature_dim + 4 * s.labels * s.alphas),
         shard=(8, 0, 0),
         square=10,
@@ -573,14 +707,27 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
     ),
     "find_neighbours": replace(
         LINEAR,
-        f32=lambda s: 1e-9 * s.space_dim * (s.images * (2 * _candidates(s) + 3 * _cells(s)) + 200 * s.threads * _cells(s) ** 2),
-        elements=lambda s: 1e-9 * s.images * (2.5 * _candidates(s) + 2 * _cells(s) + 100 * s.space_dim),
+        f32=lambda s: (
+            1e-9
+            * s.space_dim
+            * (s.images * (2 * _candidates(s) + 3 * _cells(s)) + 200 * s.threads * _cells(s) ** 2)
+        ),
+        elements=lambda s: (
+            1e-9 * s.images * (2.5 * _candidates(s) + 2 * _cells(s) + 100 * s.space_dim)
+        ),
         shard=(8, 90, 0),
         square=1,
         held=lambda s: s.images * (460 + 0.3 * s.space_dim),
         disk=lambda s: 40.0 * s.images,
     ),
-    "render_pictures": replace(LINEAR, start=5.0, base=600, shard=(8, 8, 0), held=_each(810), disk=lambda s: 1.5e5 * (s.pictures or 30)),
+    "render_pictures": replace(
+        LINEAR,
+        start=5.0,
+        base=600,
+        shard=(8, 8, 0),
+        held=_each(810),
+        disk=lambda s: 1.5e5 * (s.pictures or 30),
+    ),
     "summarize": replace(
         GATHERED,
         base=400,
@@ -601,7 +748,10 @@ COSTS = {  # of steps that differ from the default, and from that of a figure
         disk=lambda s: 1500.0 * s.labels * s.models * s.spaces,
     ),
     "tabulate_steering": replace(
-        GATHERED, held=lambda s: 340 * s.steered, elements=lambda s: 1e-6 * s.steered * s.models * s.spaces, disk=lambda s: 1e4
+        GATHERED,
+        held=lambda s: 340 * s.steered,
+        elements=lambda s: 1e-6 * s.steered * s.models * s.spaces,
+        disk=lambda s: 1e4,
     ),
     "compare_translators": replace(GATHERED, disk=lambda s: 1e4),
     "plot_scores": IMAGE_FIGURE,
@@ -648,7 +798,11 @@ def seconds(step: str, size: Size) -> float:
         Seconds from start to end.
     """
     cost, size = cost_of(step), _read_by(step, size)
-    work = cost.f64(size) / (F64 * size.threads) + cost.f32(size) / (F32 * size.threads) + cost.elements(size) / ELEMENTS
+    work = (
+        cost.f64(size) / (F64 * size.threads)
+        + cost.f32(size) / (F32 * size.threads)
+        + cost.elements(size) / ELEMENTS
+    )
     if step == "train_translator" and size.gpu:
         work = cost.f32(size) / GPU + STEP * size.passes * size.rows / size.step_rows
     loading = LOADED * size.parameters_m if step in TOWERS else 0.0
@@ -669,7 +823,9 @@ def _tower_seconds(step: str, s: Size) -> float:
     """Seconds of decoding photos, of running a tower over them or over texts, and of drawing pictures."""
     forward = s.gmacs / (GPU if s.gpu else TOWER * s.threads)
     if step in ("extract_features", "embed_images"):
-        return s.shard_rows * (forward + (DECODE + PREPARE + CROP * (s.views - 1)) / (s.views * s.decoders))
+        return s.shard_rows * (
+            forward + (DECODE + PREPARE + CROP * (s.views - 1)) / (s.views * s.decoders)
+        )
     return {
         "build_manifest": s.images * DECODE / s.threads,
         "embed_prompts": TEXT * forward * (s.labels + s.concepts),
@@ -696,11 +852,18 @@ def peak_mb(step: str, size: Size) -> float:
     """
     cost, size = cost_of(step), _read_by(step, size)
     widths = (size.feature_dim, size.space_dim, size.classes)
-    rows = sum(times * width for times, width in zip(cost.shard, widths, strict=True)) * size.shard_rows
-    rows += sum(times * width for times, width in zip(cost.block, widths, strict=True)) * min(BLOCK, size.shard_rows)
+    rows = (
+        sum(times * width for times, width in zip(cost.shard, widths, strict=True))
+        * size.shard_rows
+    )
+    rows += sum(times * width for times, width in zip(cost.block, widths, strict=True)) * min(
+        BLOCK, size.shard_rows
+    )
     tower = _tower_bytes(step, size) if step in TOWERS else 0.0
     generator = 9e9 if step == "render_pictures" and size.pictures else 0.0
-    return cost.base + 1e-6 * (rows + cost.square * 8 * size.feature_dim**2 + cost.held(size) + tower + generator)
+    return cost.base + 1e-6 * (
+        rows + cost.square * 8 * size.feature_dim**2 + cost.held(size) + tower + generator
+    )
 
 
 def _tower_bytes(step: str, s: Size) -> float:
@@ -710,7 +873,9 @@ def _tower_bytes(step: str, s: Size) -> float:
     activations = ACTIVATIONS * at_once if images and not s.gpu else 0.0
     waiting = min(AHEAD * s.decoders, max(s.decoders, WAITING_BYTES // (s.views * VIEW)))
     decoded = PIXELS * s.views * (waiting + s.decoders) if images else 0.0
-    return 1e6 * (8 * s.parameters_m * (1.4 if step.startswith("embed") else 1.0) + activations + decoded)
+    return 1e6 * (
+        8 * s.parameters_m * (1.4 if step.startswith("embed") else 1.0) + activations + decoded
+    )
 
 
 def disk_bytes(step: str, size: Size) -> int:
@@ -739,7 +904,12 @@ PER_PAIR = (
 )  # fmt: skip
 
 
-def study_bytes(study: dict[str, Any], images: int, models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]) -> int:
+def study_bytes(
+    study: dict[str, Any],
+    images: int,
+    models: Mapping[str, ModelEntry],
+    spaces: Mapping[str, SpaceEntry],
+) -> int:
     """Expected size of results/<study> once a valid study on so many images is finished; logs are left out.
 
     Parameters
@@ -761,11 +931,20 @@ def study_bytes(study: dict[str, Any], images: int, models: Mapping[str, ModelEn
     shards, kinds = study["extraction"]["shards"], len(study["comparison"]["kinds"])
     whole = size_of(study, images, None, None)
     jobs = {step: [whole] for step in COSTS}
-    jobs |= {key: [size_of(study, images, model, None) for model in models.values()] for key in PER_MODEL}
-    jobs |= {key: [size_of(study, images, None, space) for space in spaces.values()] for key in PER_SPACE}
-    pairs = {name: [size_of(study, images, model, space) for space in spaces.values()] for name, model in models.items()}
+    jobs |= {
+        key: [size_of(study, images, model, None) for model in models.values()] for key in PER_MODEL
+    }
+    jobs |= {
+        key: [size_of(study, images, None, space) for space in spaces.values()] for key in PER_SPACE
+    }
+    pairs = {
+        name: [size_of(study, images, model, space) for space in spaces.values()]
+        for name, model in models.items()
+    }
     jobs |= {key: [size for sizes in pairs.values() for size in sizes] for key in PER_PAIR}
     jobs["extract_features"] = jobs["extract_head"] * shards
     jobs["embed_images"] = jobs["embed_prompts"] * shards
-    jobs["train_translator"] = [size for name in study["comparison"]["models"] for size in pairs[name]] * kinds
+    jobs["train_translator"] = [
+        size for name in study["comparison"]["models"] for size in pairs[name]
+    ] * kinds
     return sum(disk_bytes(step, size) for step, sizes in jobs.items() for size in sizes)

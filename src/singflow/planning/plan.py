@@ -63,7 +63,10 @@ def local_rules(*files: Path) -> set[str]:
     set of str
         Their names.
     """
-    blocks = [re.findall(r"^localrules:\n((?: +\w+,\n)+)", file.read_text(encoding="utf-8"), re.MULTILINE) for file in files]
+    blocks = [
+        re.findall(r"^localrules:\n((?: +\w+,\n)+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+        for file in files
+    ]
     return {name for each in blocks for block in each for name in re.findall(r"\w+", block)}
 
 
@@ -94,9 +97,19 @@ def parse_jobs(listing: str, local: set[str]) -> list[Job]:
         if "benchmark" not in fields:  # rule all
             continue
         resources = dict(re.findall(r"(\w+)=([\d.]+)(?:,|$)", fields["resources"]))
-        wildcards = dict(part.split("=", 1) for part in fields["wildcards"].split(", ")) if "wildcards" in fields else {}
-        threads, gpu, asked = int(fields.get("threads", 1)), float(resources.get("gpu", 0)) > 0, float(resources.get("mem_mb", 0))
-        jobs.append(Job(step, step in local, gpu, threads, asked, wildcards, Path(fields["benchmark"])))
+        wildcards = (
+            dict(part.split("=", 1) for part in fields["wildcards"].split(", "))
+            if "wildcards" in fields
+            else {}
+        )
+        threads, gpu, asked = (
+            int(fields.get("threads", 1)),
+            float(resources.get("gpu", 0)) > 0,
+            float(resources.get("mem_mb", 0)),
+        )
+        jobs.append(
+            Job(step, step in local, gpu, threads, asked, wildcards, Path(fields["benchmark"]))
+        )
     if not jobs and "Nothing to be done" not in listing:
         raise InputError(f"snakemake lists no jobs; it says\n{listing.strip()[-2000:]}")
     return jobs
@@ -117,7 +130,10 @@ def made_of(folder: Path) -> tuple[int, int, int] | None:
     """
     from pyarrow import parquet  # type: ignore[import-untyped]
 
-    manifest, shards = folder / "data/manifest.parquet", sorted(folder.glob("features/**/shard-*.safetensors"))
+    manifest, shards = (
+        folder / "data/manifest.parquet",
+        sorted(folder.glob("features/**/shard-*.safetensors")),
+    )
     if not manifest.is_file() or not shards:
         return None
     rows = len(read_tensors(shards[0], ["image_id"])[0]["image_id"])
@@ -143,15 +159,25 @@ class Planner:
     ) -> None:
         self.gpu = gpu
         self._calibrations = calibrations or {}
-        self._study, self._models, self._spaces, self._own = study, models, spaces, results / study["study"]
+        self._study, self._models, self._spaces, self._own = (
+            study,
+            models,
+            spaces,
+            results / study["study"],
+        )
         self.images = costs.expected_images(study, self._own)
         whole = self._size({})
         likewise = (whole.images, whole.shards, whole.images // whole.shards * whole.views)
         others = sorted(folder for folder in results.glob("*") if folder != self._own)
-        self._comparable = [folder for folder in [self._own, *others] if made_of(folder) == likewise]
+        self._comparable = [
+            folder for folder in [self._own, *others] if made_of(folder) == likewise
+        ]
 
     def _size(self, wildcards: Mapping[str, str]) -> Size:
-        model, space = self._models.get(wildcards.get("model", "")), self._spaces.get(wildcards.get("space", ""))
+        model, space = (
+            self._models.get(wildcards.get("model", "")),
+            self._spaces.get(wildcards.get("space", "")),
+        )
         return costs.size_of(self._study, self.images, model, space, self.gpu)
 
     def shows(self) -> dict[str, list[str]]:
@@ -182,7 +208,11 @@ class Planner:
         float
             Mean over the models and spaces of the study.
         """
-        return fmean(costs.seconds(step, self._size({"model": model, "space": space})) for model in self._models for space in self._spaces)
+        return fmean(
+            costs.seconds(step, self._size({"model": model, "space": space}))
+            for model in self._models
+            for space in self._spaces
+        )
 
     def estimate(self, job: Job) -> Estimate:
         """Time and memory as Snakemake measured them, where the same job has run on as many images and views, or as expected.
@@ -211,7 +241,10 @@ class Planner:
         known = self._calibrations.get(job.step, Calibration(0, None, None))
         if known.seconds and source == "estimated":
             source = "calibrated"
-        seconds, peak_mb = costs.seconds(job.step, size) * (known.seconds or 1), costs.peak_mb(job.step, size) * (known.megabytes or 1)
+        seconds, peak_mb = (
+            costs.seconds(job.step, size) * (known.seconds or 1),
+            costs.peak_mb(job.step, size) * (known.megabytes or 1),
+        )
         return Estimate(seconds, peak_mb, disk, source)
 
 
@@ -219,7 +252,9 @@ def _group(step: str) -> str:
     return "plot_*" if step.startswith("plot_") else step
 
 
-def tabulate(waiting: Iterable[Job], every: Iterable[Job], planner: Planner, steps: Iterable[str]) -> pd.DataFrame:
+def tabulate(
+    waiting: Iterable[Job], every: Iterable[Job], planner: Planner, steps: Iterable[str]
+) -> pd.DataFrame:
     """One row a step, all figures in one: the jobs that wait, of how many, where they run, and their costs.
 
     Parameters
@@ -243,7 +278,9 @@ def tabulate(waiting: Iterable[Job], every: Iterable[Job], planner: Planner, ste
 
     known = Counter(_group(job.step) for job in every)
     rows = []
-    estimates: dict[str, list[tuple[Job, Estimate]]] = {_group(step): [] for step in steps if known[_group(step)]}
+    estimates: dict[str, list[tuple[Job, Estimate]]] = {
+        _group(step): [] for step in steps if known[_group(step)]
+    }
     for job in waiting:
         estimates[_group(job.step)].append((job, planner.estimate(job)))
     for step, pairs in estimates.items():
@@ -255,14 +292,25 @@ def tabulate(waiting: Iterable[Job], every: Iterable[Job], planner: Planner, ste
                 "step": step,
                 "jobs": len(pairs),
                 "of": known[step],
-                "on": "" if not pairs else "here" if all(job.local for job, _ in pairs) else "GPU" if gpu else "CPU",
+                "on": ""
+                if not pairs
+                else "here"
+                if all(job.local for job, _ in pairs)
+                else "GPU"
+                if gpu
+                else "CPU",
                 "GPU hours": sum(hours) if gpu else 0.0,
-                "core hours": sum(each * job.threads for each, (job, _) in zip(hours, pairs, strict=True)),
+                "core hours": sum(
+                    each * job.threads for each, (job, _) in zip(hours, pairs, strict=True)
+                ),
                 "longest h": max(hours, default=0.0),
                 "peak GB": max((estimate.peak_mb for _, estimate in pairs), default=0.0) / 1e3,
                 "asked GB": max((job.asked_mb for job, _ in pairs), default=0.0) / 1e3,
                 "disk GB": sum(estimate.disk for _, estimate in pairs) / 1e9,
-                "time and memory": ", ".join(f"{sources[each]} {each}" for each in SOURCES if sources[each]) or "done",
+                "time and memory": ", ".join(
+                    f"{sources[each]} {each}" for each in SOURCES if sources[each]
+                )
+                or "done",
             }
         )
     return pd.DataFrame(rows)
@@ -285,5 +333,11 @@ def list_jobs(params: Path, *options: str) -> list[Job]:
     """
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1000", "--nocolor"]
     command += [] if params == Path("params.yaml") else ["--configfile", str(params)]
-    done = subprocess.run([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        [*command, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     return parse_jobs(done.stdout, local_rules(Path("Snakefile"), *Path("rules").glob("*.smk")))

@@ -90,7 +90,10 @@ def own_jobs(folder: Path, study: str) -> dict[str, str]:
         As ask does.
     """
     _, foreign = runs(folder / ".snakemake/log", study)
-    listed = [line.split("|") for line in ask("squeue", "--me", "--noheader", "--format", "%i|%j|%k|%Z").splitlines()]
+    listed = [
+        line.split("|")
+        for line in ask("squeue", "--me", "--noheader", "--format", "%i|%j|%k|%Z").splitlines()
+    ]
     return {
         number: comment
         for number, name, comment, place in listed
@@ -117,8 +120,13 @@ def running_snakemake(folder: Path, params: Path | None = None) -> int | None:
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             command = process.cmdline()
-            main = any(Path(word).name == "snakemake" for word in command[:2]) and "--mode" not in command
-            asked = params is None or [b for a, b in pairwise(command) if a == "--configfile"] == named
+            main = (
+                any(Path(word).name == "snakemake" for word in command[:2])
+                and "--mode" not in command
+            )
+            asked = (
+                params is None or [b for a, b in pairwise(command) if a == "--configfile"] == named
+            )
             if main and asked and Path(process.cwd()) == folder:
                 return process.pid
     return None

@@ -19,7 +19,13 @@ from singflow.errors import InputError
 from singflow.report.tables import Table, table
 from singflow.report.thumbnails import COLUMNS, figure_image, tile_side
 
-SECTIONS = ("models", "labels", "concepts", "pictures", "checks")  # of the page, that hold figures and tables
+SECTIONS = (
+    "models",
+    "labels",
+    "concepts",
+    "pictures",
+    "checks",
+)  # of the page, that hold figures and tables
 WIDTH = 1600  # pixels of an embedded figure
 SHOWN = {  # columns of the tables
     "models": "space model marks verdict n_images n_evidence n_per_dim null_dim paper_null_dim top1 reported_top1 validation_r2 r2_words "
@@ -43,7 +49,11 @@ SHOWN = {  # columns of the tables
     "probes": "space model marks classifier n accuracy_principal accuracy_translated chance note",
     "rejected": "path reason files",
 }
-NEEDED = {"probes": "accuracy_principal", "head_extensions": "unique_r2", "label_correlations": "spearman"}  # without it a row is empty
+NEEDED = {
+    "probes": "accuracy_principal",
+    "head_extensions": "unique_r2",
+    "label_correlations": "spearman",
+}  # without it a row is empty
 DRAWN_OF = {"fig12": "probes"}  # figures that stand with a table of another name
 
 Frames = dict[str, dict[str, pd.DataFrame]]
@@ -85,13 +95,23 @@ def page_tables(
     same = csv["models"][as_paper]
     heads = controls_last(csv["models"])
     heads = heads.assign(paper_null_dim=_papers(heads, same, paper, "null_dim").astype(float))
-    toward = csv["steering"].assign(paper_as=_papers(csv["steering"], same, paper, "table1").astype(float))
-    other = (toward["prompt"] != paper["table1"]["prompt"]) | (toward["target_is_deg"] < toward["paper_as"])
+    toward = csv["steering"].assign(
+        paper_as=_papers(csv["steering"], same, paper, "table1").astype(float)
+    )
+    other = (toward["prompt"] != paper["table1"]["prompt"]) | (
+        toward["target_is_deg"] < toward["paper_as"]
+    )
     toward.loc[other | (steered != paper["table1"]["labels"]), "paper_as"] = np.nan
     fitted = csv["translators"].copy()
-    theirs = _papers(fitted, same, paper, "weights").notna() & (fitted["n"] == paper["table2"]["images"])
+    theirs = _papers(fitted, same, paper, "weights").notna() & (
+        fitted["n"] == paper["table2"]["images"]
+    )
     for place, name in enumerate(("paper_cosine", "paper_mse")):
-        fitted[name] = fitted["kind"].map({kind: pair[place] for kind, pair in paper["table2"]["kinds"].items()}).where(theirs)
+        fitted[name] = (
+            fitted["kind"]
+            .map({kind: pair[place] for kind, pair in paper["table2"]["kinds"].items()})
+            .where(theirs)
+        )
     labels = csv["labels"].assign(control=csv["labels"]["marks"].str.contains(f"{ZERO}|{LEAK}"))
     ordered = csv["orders"].dropna(subset=["place"])
     files = rejected.groupby("reason")["path"].transform("size")
@@ -99,16 +119,31 @@ def page_tables(
         "models": heads,
         "steering": toward,
         "translators": fitted,
-        "labels": labels.sort_values(["control", "as_abs_deg_mean"], ascending=[True, False], kind="stable"),
+        "labels": labels.sort_values(
+            ["control", "as_abs_deg_mean"], ascending=[True, False], kind="stable"
+        ),
         "model_pairs": csv["model_pairs"].round({"low": 5, "high": 5}),
         "controls": own_controls(csv["controls"]),
-        "orders": ordered[ordered["space"].duplicated(keep=False)].sort_values(["space", "place"], kind="stable"),
+        "orders": ordered[ordered["space"].duplicated(keep=False)].sort_values(
+            ["space", "place"], kind="stable"
+        ),
         "rejected": rejected.assign(files=files).sort_values(["files", "reason"], kind="stable"),
     }
-    frames |= {name: frames[name].dropna(subset=[column]) for name, column in NEEDED.items() if column in frames[name]}
-    columns = {name: list(map(str, frame)) for name, frame in frames.items()} | {name: each.split() for name, each in SHOWN.items()}
+    frames |= {
+        name: frames[name].dropna(subset=[column])
+        for name, column in NEEDED.items()
+        if column in frames[name]
+    }
+    columns = {name: list(map(str, frame)) for name, frame in frames.items()} | {
+        name: each.split() for name, each in SHOWN.items()
+    }
     shown = {
-        name: table(name, titles.get(name, name), frames[name], [each for each in named if several or each != "space"])
+        name: table(
+            name,
+            titles.get(name, name),
+            frames[name],
+            [each for each in named if several or each != "space"],
+        )
         for name, named in columns.items()
     }
     return {name: each for name, each in shown.items() if each.rows}
@@ -116,8 +151,14 @@ def page_tables(
 
 def _papers(rows: pd.DataFrame, same: pd.DataFrame, paper: dict[str, Any], fact: str) -> pd.Series:
     """A fact of the paper's models beside rows of a model and space, where these are among the `same` as the paper's."""
-    known = {(space, model): paper["models"][model].get(fact) for space, model in zip(same["space"], same["model"], strict=True)}
-    return pd.Series([known.get(each) for each in zip(rows["space"], rows["model"], strict=True)], index=rows.index)
+    known = {
+        (space, model): paper["models"][model].get(fact)
+        for space, model in zip(same["space"], same["model"], strict=True)
+    }
+    return pd.Series(
+        [known.get(each) for each in zip(rows["space"], rows["model"], strict=True)],
+        index=rows.index,
+    )
 
 
 class Caption(NamedTuple):
@@ -150,16 +191,22 @@ def read_caption(path: Path) -> Caption:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}: every figure and table has a caption there") from None
+        raise InputError(
+            f"{path}: {error.strerror}: every figure and table has a caption there"
+        ) from None
     said = dict(re.findall(r"^\.\. (page|title): (.*)$", text, flags=re.MULTILINE))
     section, _, place = said.get("page", "").partition(" ")
     if section and (section not in SECTIONS or not place.isdecimal()):
-        raise InputError(f"{path}: page is {said['page']!r}: write one of {', '.join(SECTIONS)}, and a number for the place in it")
+        raise InputError(
+            f"{path}: page is {said['page']!r}: write one of {', '.join(SECTIONS)}, and a number for the place in it"
+        )
     words = re.sub(r"^\.\. .*\n", "", text, flags=re.MULTILINE).strip()
     return Caption(section, int(place or 0), said.get("title", path.stem.replace("_", " ")), words)
 
 
-def sections(captions: dict[str, Caption], figures: Iterable[str], tables: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
+def sections(
+    captions: dict[str, Caption], figures: Iterable[str], tables: Iterable[str]
+) -> dict[str, list[tuple[str, str]]]:
     """What stands in every section of the page, in its order.
 
     Parameters
@@ -174,9 +221,16 @@ def sections(captions: dict[str, Caption], figures: Iterable[str], tables: Itera
     dict of list of tuple
         By section, pairs of `figure` or `table`, and a name; without sections that have neither.
     """
-    parts = [(captions[name], kind, name) for kind, names in (("figure", figures), ("table", tables)) for name in names]
+    parts = [
+        (captions[name], kind, name)
+        for kind, names in (("figure", figures), ("table", tables))
+        for name in names
+    ]
     parts.sort(key=lambda part: part[0].place)
-    found = {section: [(kind, name) for caption, kind, name in parts if caption.section == section] for section in SECTIONS}
+    found = {
+        section: [(kind, name) for caption, kind, name in parts if caption.section == section]
+        for section in SECTIONS
+    }
     return {section: each for section, each in found.items() if each}
 
 
@@ -213,10 +267,24 @@ def step_table(folder: Path) -> Table:
     for path in sorted(folder.rglob("*.tsv")):
         measured = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
         step = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        rows.append({"step": step, "seconds": float(measured["s"]), "peak_mb": float(measured["max_rss"])})
-    frame = pd.DataFrame(rows, columns=["step", "seconds", "peak_mb"]).groupby("step", as_index=False)
-    gathered = frame.agg(jobs=("seconds", "size"), seconds=("seconds", "sum"), longest=("seconds", "max"), peak_mb=("peak_mb", "max"))
-    return table("steps", "Time and memory of every step", gathered, ["step", "jobs", "seconds", "longest", "peak_mb"])
+        rows.append(
+            {"step": step, "seconds": float(measured["s"]), "peak_mb": float(measured["max_rss"])}
+        )
+    frame = pd.DataFrame(rows, columns=["step", "seconds", "peak_mb"]).groupby(
+        "step", as_index=False
+    )
+    gathered = frame.agg(
+        jobs=("seconds", "size"),
+        seconds=("seconds", "sum"),
+        longest=("seconds", "max"),
+        peak_mb=("peak_mb", "max"),
+    )
+    return table(
+        "steps",
+        "Time and memory of every step",
+        gathered,
+        ["step", "jobs", "seconds", "longest", "peak_mb"],
+    )
 
 
 def pearson(probes: pd.DataFrame, paper: dict[str, Any], same: pd.DataFrame) -> str:
@@ -241,7 +309,11 @@ def pearson(probes: pd.DataFrame, paper: dict[str, Any], same: pd.DataFrame) -> 
         return ""
     charted = {model for model, each in paper["models"].items() if "ratio" in each}
     here = probes[probes["space"] == probes["space"].iloc[0]]
-    theirs = set(here["model"]) == set(same.loc[same["space"] == here["space"].iloc[0], "model"]) == charted
+    theirs = (
+        set(here["model"])
+        == set(same.loc[same["space"] == here["space"].iloc[0], "model"])
+        == charted
+    )
     found = f"Pearson's correlation of the two accuracies is {ours:.3f} over {int(probes['pearson_n'].iloc[0])} models here"
     return found + (f"; the paper has {paper['pearson']}." if theirs else ".")
 
@@ -260,11 +332,26 @@ def image_headers(several: bool) -> list[str]:
         In the order of the columns.
     """
     spaces = ["space"] if several else []
-    return ["photo", "label", "model", *spaces, "IS (°)", "AS (°)", "angle to label before (°)", "after (°)", "predicted", "file"]
+    return [
+        "photo",
+        "label",
+        "model",
+        *spaces,
+        "IS (°)",
+        "AS (°)",
+        "angle to label before (°)",
+        "after (°)",
+        "predicted",
+        "file",
+    ]
 
 
 def page_data(
-    manifest: pd.DataFrame, shown: np.ndarray, scores: Frames, neighbours: Frames, class_names: dict[str, list[str]]
+    manifest: pd.DataFrame,
+    shown: np.ndarray,
+    scores: Frames,
+    neighbours: Frames,
+    class_names: dict[str, list[str]],
 ) -> dict[str, Any]:
     """What the page knows of the images shown.
 
@@ -307,7 +394,10 @@ def page_data(
                 "as": column(frame["as_deg"]),
                 "before": column(frame["angle_original_deg"]),
                 "after": column(frame["angle_equivalent_deg"]),
-                "predicted": [classes.setdefault(names[index], len(classes)) for index in frame["predicted_index"]],
+                "predicted": [
+                    classes.setdefault(names[index], len(classes))
+                    for index in frame["predicted_index"]
+                ],
                 "original": [place(int(image)) for image in near["original_id"]],
                 "original_deg": column(near["original_deg"]),
                 "equivalent": [place(int(image)) for image in near["equivalent_id"]],
@@ -357,11 +447,27 @@ def machine() -> str:
 
     info = Path("/proc/cpuinfo")
     named = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+        [
+            line.partition(":")[2].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        if info.exists()
+        else []
     )
     memory = psutil.virtual_memory().total / 2**30
-    words = [platform.system(), named[0] if named else platform.machine(), f"{os.cpu_count()} cores", f"{memory:.0f} GiB of memory"]
+    words = [
+        platform.system(),
+        named[0] if named else platform.machine(),
+        f"{os.cpu_count()} cores",
+        f"{memory:.0f} GiB of memory",
+    ]
     if shutil.which("nvidia-smi"):
-        listed = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=False)
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         words += listed.stdout.split("\n")[:-1]
     return ", ".join(words)

@@ -80,7 +80,9 @@ def evidence_picture(models: pd.DataFrame) -> dict[str, Any]:
     """
     from matplotlib.ticker import MaxNLocator
 
-    ends = models[["unique_r2", "unique_r2_low", "unique_r2_high", "detectable", "margin"]].astype(float)
+    ends = models[["unique_r2", "unique_r2_low", "unique_r2_high", "detectable", "margin"]].astype(
+        float
+    )
     bottom, top = min(0.0, np.nanmin(ends)), np.nanmax(ends)
     span = 1.06 * (top - bottom)
 
@@ -93,11 +95,19 @@ def evidence_picture(models: pd.DataFrame) -> dict[str, Any]:
             "verdict": row["verdict"],
             "control": bool(row["known_zero"] or row["known_leak"]),
             **{name: place(row[column]) for name, column in PLACES.items()},
-            "text": "; ".join(f"{what} {100 * row[column]:z.2f} %" for what, column in SPOKEN.items() if pd.notna(row[column])),
+            "text": "; ".join(
+                f"{what} {100 * row[column]:z.2f} %"
+                for what, column in SPOKEN.items()
+                if pd.notna(row[column])
+            ),
         }
         for row in controls_last(models).to_dict("records")
     ]
-    ticks = [tick for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(bottom, top) if bottom <= tick <= bottom + span]
+    ticks = [
+        tick
+        for tick in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(bottom, top)
+        if bottom <= tick <= bottom + span
+    ]
     return {
         "zero": place(0.0),
         "margin": place(ends["margin"].iloc[0]),
@@ -108,12 +118,24 @@ def evidence_picture(models: pd.DataFrame) -> dict[str, Any]:
 
 
 PLACES = {"d": "unique_r2", "low": "unique_r2_low", "high": "unique_r2_high", "seen": "detectable"}
-SPOKEN = {"D": "unique_r2", "from": "unique_r2_low", "to": "unique_r2_high", "smallest leak found": "detectable"}
+SPOKEN = {
+    "D": "unique_r2",
+    "from": "unique_r2_low",
+    "to": "unique_r2_high",
+    "smallest leak found": "detectable",
+}
 VERDICTS = {  # columns of the first table -> how a cell is written
     "model": "", "verdict": "", "null_dim": "d", "n_per_dim": "", "validation_r2": "z.2f", "r2_words": "z.2f", "is_mean": ".1f",
     "floor_is_mean": ".1f", "unique_r2": "z.1%", "unique_r2_low": "z.1%", "unique_r2_high": "z.1%", "turn_deg": ".0f", "detectable": ".0%",
 }  # fmt: skip
-BESIDE = ["marks", "margin", "p_holm", "as_mean", "as_abs_mean", "is_per_as"]  # in the CSV of the first table alone
+BESIDE = [
+    "marks",
+    "margin",
+    "p_holm",
+    "as_mean",
+    "as_abs_mean",
+    "is_per_as",
+]  # in the CSV of the first table alone
 
 
 def evidence_rows(models: pd.DataFrame) -> list[dict[str, str]]:
@@ -130,13 +152,24 @@ def evidence_rows(models: pd.DataFrame) -> list[dict[str, str]]:
         For each model, controls last: texts by the columns of VERDICTS; - where there is no number.
     """
     return [
-        {name: "-" if pd.isna(row[name]) else format(row[name], form).replace("%", " %") for name, form in VERDICTS.items()}
-        | {"model": marked(row["model"], row["marks"]), "n_per_dim": per_dimension(row["n_per_dim"])}
+        {
+            name: "-" if pd.isna(row[name]) else format(row[name], form).replace("%", " %")
+            for name, form in VERDICTS.items()
+        }
+        | {
+            "model": marked(row["model"], row["marks"]),
+            "n_per_dim": per_dimension(row["n_per_dim"]),
+        }
         for row in controls_last(models).to_dict("records")
     ]
 
 
-def scatter_chart(scores: dict[str, pd.DataFrame], models: pd.DataFrame, colours: dict[str, str], symbols: dict[str, str]) -> str:
+def scatter_chart(
+    scores: dict[str, pd.DataFrame],
+    models: pd.DataFrame,
+    colours: dict[str, str],
+    symbols: dict[str, str],
+) -> str:
     """Figure 3a as a plotly figure: a trace a model, a point an image, in the order of the rows.
 
     Parameters
@@ -167,7 +200,9 @@ def scatter_chart(scores: dict[str, pd.DataFrame], models: pd.DataFrame, colours
         )  # fmt: skip
         figure.add_trace(trace)
     grid = {"gridcolor": "rgba(128, 128, 128, .25)", "automargin": True}
-    figure.update_xaxes(title="AS toward the image's own label (°)", zeroline=True, zerolinecolor="#999", **grid)
+    figure.update_xaxes(
+        title="AS toward the image's own label (°)", zeroline=True, zerolinecolor="#999", **grid
+    )
     figure.update_yaxes(title="IS (°)", rangemode="tozero", **grid)
     figure.update_layout(  # the page gives the colour of text, which depends on the reader's scheme
         template=None, height=480, margin={"l": 60, "r": 20, "t": 40, "b": 50}, font={"size": 13, "family": "system-ui, sans-serif"},
@@ -213,6 +248,12 @@ def render(template: Path, content: dict[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(template.parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["script_json"] = script_json
     return environment.get_template(template.name).render(content)

@@ -2,12 +2,15 @@
 
 from pydantic import Field
 
-from singflow.config.sections import (
-    Section,
-)
+from singflow.config.sections import Section
 
 
 class Report(Section):
     """The page that holds a study."""
 
-    max_images: int = Field(10000, ge=1, le=100000, description="images shown one by one; of more, a sample drawn by the seed")
+    max_images: int = Field(
+        10000,
+        ge=1,
+        le=100000,
+        description="images shown one by one; of more, a sample drawn by the seed",
+    )

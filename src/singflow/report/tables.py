@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 MOST_ROWS = 5_000  # rows of a table that a page holds
-DECIMALS = dict.fromkeys(["unique_r2", "unique_r2_low", "unique_r2_high", "blind_unique_r2", "difference"], 5)  # beyond, D is rounding
+DECIMALS = dict.fromkeys(
+    ["unique_r2", "unique_r2_low", "unique_r2_high", "blind_unique_r2", "difference"], 5
+)  # beyond, D is rounding
 
 COLUMNS = {  # column of a table -> (header, explanation)
     "model": ("model", "classifier"),
@@ -23,59 +25,119 @@ COLUMNS = {  # column of a table -> (header, explanation)
     "verdict": ("verdict", "what the test of D says"),
     "n": ("images", "images behind the numbers"),
     "n_images": ("images", "images of the study"),
-    "n_evidence": ("images of the test", "images of the study and of its reference, which the test of D uses"),
-    "n_per_dim": ("images per dimension", "images of the test for each dimension of the feature; below 1 only large leaks are found"),
+    "n_evidence": (
+        "images of the test",
+        "images of the study and of its reference, which the test of D uses",
+    ),
+    "n_per_dim": (
+        "images per dimension",
+        "images of the test for each dimension of the feature; below 1 only large leaks are found",
+    ),
     "null_dim": ("null dimensions", "directions of the feature that no logit sees"),
     "paper_null_dim": ("paper null dimensions", "the paper's"),
     "top1": ("top-1", "share of labelled images whose class the classifier predicts"),
     "reported_top1": ("reported top-1 (%)", "published accuracy on ImageNet's validation set"),
     "validation_r2": ("R²", "share of the held-out variation that the translator explains"),
-    "r2_words": ("R² of words", "share of the variation that the texts of the model's own predicted classes explain"),
+    "r2_words": (
+        "R² of words",
+        "share of the variation that the texts of the model's own predicted classes explain",
+    ),
     "is_mean": ("IS (°)", "image score: how far meaning turns when the null component is removed"),
     "is_low": ("IS low", "lower end of the interval"),
     "is_high": ("IS high", "upper end of the interval"),
     "floor_is_mean": ("floor (°)", "IS of null components that tell nothing"),
-    "unique_r2": ("D", "share of the variation of meaning that the null space tells and the logits do not"),
+    "unique_r2": (
+        "D",
+        "share of the variation of meaning that the null space tells and the logits do not",
+    ),
     "unique_r2_low": ("D low", "lower end of the interval"),
     "unique_r2_high": ("D high", "upper end of the interval"),
     "margin": ("margin", "D up to here is not called meaning"),
     "p_holm": ("p (Holm)", "p-value corrected for the number of comparisons"),
     "turn_deg": ("turn (°)", "D as an angle, to compare with IS"),
-    "detectable": ("detectable", "smallest planted leak that this study finds; empty: not even 10 %"),
-    "blind_unique_r2": ("blind check", "D where nothing can be found: the target is the model's own words in another spelling"),
-    "conditional_is_mean": ("conditional IS (°)", "IS when the null component is replaced by its prediction from the principal one"),
-    "as_mean": ("AS (°)", "attribute score: how much nearer null removal brings an image to its own label"),
-    "as_contrast_mean": ("contrast AS (°)", "AS toward the own label minus the mean AS toward all others"),
+    "detectable": (
+        "detectable",
+        "smallest planted leak that this study finds; empty: not even 10 %",
+    ),
+    "blind_unique_r2": (
+        "blind check",
+        "D where nothing can be found: the target is the model's own words in another spelling",
+    ),
+    "conditional_is_mean": (
+        "conditional IS (°)",
+        "IS when the null component is replaced by its prediction from the principal one",
+    ),
+    "as_mean": (
+        "AS (°)",
+        "attribute score: how much nearer null removal brings an image to its own label",
+    ),
+    "as_contrast_mean": (
+        "contrast AS (°)",
+        "AS toward the own label minus the mean AS toward all others",
+    ),
     "as_abs_mean": ("|AS| (°)", "size of the attribute score, whatever its sign"),
     "is_per_as": ("IS/|AS|", "the ratio of the paper's figure 3, as we read it"),
     "control_is_mean": ("random IS (°)", "IS when random subspaces of the same size are removed"),
-    "is_per_control": ("IS/random", "below 1: less than the size of the null space alone would give"),
-    "matched_is_mean": ("matched IS (°)", "IS when random subspaces lose as much of every feature as the null component is long"),
-    "is_per_matched": ("IS/matched", "below 1: less than a part of the feature of that length gives elsewhere"),
-    "zero_shot": ("zero-shot", "share of images whose translated feature is nearest to the text of their own label"),
+    "is_per_control": (
+        "IS/random",
+        "below 1: less than the size of the null space alone would give",
+    ),
+    "matched_is_mean": (
+        "matched IS (°)",
+        "IS when random subspaces lose as much of every feature as the null component is long",
+    ),
+    "is_per_matched": (
+        "IS/matched",
+        "below 1: less than a part of the feature of that length gives elsewhere",
+    ),
+    "zero_shot": (
+        "zero-shot",
+        "share of images whose translated feature is nearest to the text of their own label",
+    ),
     "zero_shot_equivalent": ("zero-shot without null", "the same without the null component"),
-    "zero_shot_space": ("zero-shot of the space", "the same for the images' own embeddings, without any translator"),
-    "null_energy_mean": ("null energy", "mean share of the feature's squared length that no logit sees"),
+    "zero_shot_space": (
+        "zero-shot of the space",
+        "the same for the images' own embeddings, without any translator",
+    ),
+    "null_energy_mean": (
+        "null energy",
+        "mean share of the feature's squared length that no logit sees",
+    ),
     "null_energy_auc": (
         "AUC of null energy",
         "as a detector of unusual images (no class of the head, or null_energy in params.yaml): share of pairs in which the unusual one "
         "has more; 0.5: it tells nothing",
     ),
     "note": ("note", "what else to know"),
-    "directions_90": ("for 90 %", "fewest null directions that give 90 % of D when they are made visible"),
+    "directions_90": (
+        "for 90 %",
+        "fewest null directions that give 90 % of D when they are made visible",
+    ),
     "is_deg_mean": ("IS (°)", "mean image score"),
     "as_deg_mean": ("AS (°)", "mean attribute score toward the label"),
     "as_abs_deg_mean": ("|AS| (°)", "mean size of the attribute score"),
-    "floor_is_deg_mean": ("floor (°)", "mean IS of the label's images with null components that tell nothing"),
+    "floor_is_deg_mean": (
+        "floor (°)",
+        "mean IS of the label's images with null components that tell nothing",
+    ),
     "concept": ("concept", "phrase of the vocabulary"),
     "kind": ("kind", "strongest or weakest concept of the label; or the translator's architecture"),
     "place": ("place", "1 is first"),
     "angle_mean_deg": ("angle (°)", "mean angle between images and concept; smaller is nearer"),
     "as_mean_deg": ("AS (°)", "mean attribute score, toward the concept or the label"),
-    "contrast_deg": ("contrast (°)", "AS toward the concept minus the mean AS toward all concepts of the vocabulary"),
-    "contrast_deg_low": ("contrast low", "lower end of the interval, which holds for all concepts and labels together"),
+    "contrast_deg": (
+        "contrast (°)",
+        "AS toward the concept minus the mean AS toward all concepts of the vocabulary",
+    ),
+    "contrast_deg_low": (
+        "contrast low",
+        "lower end of the interval, which holds for all concepts and labels together",
+    ),
     "contrast_deg_high": ("contrast high", "upper end of that interval"),
-    "lift_deg": ("nearer by (°)", "how much nearer the label's images are to the concept than the average label's images"),
+    "lift_deg": (
+        "nearer by (°)",
+        "how much nearer the label's images are to the concept than the average label's images",
+    ),
     "model_a": ("model A", "first of the two"),
     "model_b": ("model B", "second of the two"),
     "difference": ("A − B", "difference of D"),
@@ -102,7 +164,10 @@ COLUMNS = {  # column of a table -> (header, explanation)
     "validation_mse": ("MSE", "held-out mean squared error"),
     "paper_cosine": ("paper cosine", "the paper's Table 2"),
     "paper_mse": ("paper MSE", "the paper's Table 2"),
-    "perturbation": ("perturbation", "of equal norm: in the null space, random, or against the predicted class"),
+    "perturbation": (
+        "perturbation",
+        "of equal norm: in the null space, random, or against the predicted class",
+    ),
     "logit_change_mean": ("logit change", "mean norm of the logits' change"),
     "top1_changed_share": ("flips", "share of predictions that change"),
     "classifier": ("classifier", "linear classifier that reads the labels"),
@@ -176,8 +241,14 @@ def table(name: str, caption: str, frame: pd.DataFrame, columns: Iterable[str]) 
     """
     kept = frame if len(frame) <= MOST_ROWS else _first_rows(frame.reset_index(drop=True))
     kept = kept.round(DECIMALS)
-    shown = [column for column in columns if column in frame and (frame[column].notna() & (frame[column] != "")).any()]
-    rows = [[_plain(value) for value in row] for row in kept[shown].itertuples(index=False, name=None)]
+    shown = [
+        column
+        for column in columns
+        if column in frame and (frame[column].notna() & (frame[column] != "")).any()
+    ]
+    rows = [
+        [_plain(value) for value in row] for row in kept[shown].itertuples(index=False, name=None)
+    ]
     return Table(name, caption, shown, rows if shown else [], len(frame))
 
 

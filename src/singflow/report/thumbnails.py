@@ -8,7 +8,11 @@ from PIL import Image, ImageOps
 
 COLUMNS = 32  # tiles in a row, and rows in a sheet
 HIGHEST = 16383  # pixels: the longest side of a WebP file
-FEW, LARGE, SMALL = 1000, 112, 48  # up to FEW images have tiles of LARGE pixels, more have SMALL ones
+FEW, LARGE, SMALL = (
+    1000,
+    112,
+    48,
+)  # up to FEW images have tiles of LARGE pixels, more have SMALL ones
 
 
 def tile_side(count: int) -> int:
@@ -93,7 +97,10 @@ def figure_image(image: Image.Image, width: int) -> tuple[str, int, int]:
     flat = image.convert("RGB")
     scale = min(1.0, width / flat.width, HIGHEST / flat.height)
     if scale < 1:
-        flat = flat.resize((max(1, round(flat.width * scale)), round(flat.height * scale)), Image.Resampling.LANCZOS)
+        flat = flat.resize(
+            (max(1, round(flat.width * scale)), round(flat.height * scale)),
+            Image.Resampling.LANCZOS,
+        )
     return _webp(flat, 80), flat.width, flat.height
 
 

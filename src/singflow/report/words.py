@@ -35,7 +35,9 @@ def verdicts(models: pd.DataFrame) -> list[str]:
     return [said(row) for row in rows]
 
 
-def below_the_table(models: pd.DataFrame, pairs: pd.DataFrame, orders: pd.DataFrame, agreement: pd.DataFrame) -> list[str]:
+def below_the_table(
+    models: pd.DataFrame, pairs: pd.DataFrame, orders: pd.DataFrame, agreement: pd.DataFrame
+) -> list[str]:
     """What stands below the verdicts of a space: the paper's scores and order, pairs of models, and the blind check.
 
     Parameters
@@ -70,17 +72,23 @@ def pairs_said(pairs: pd.DataFrame) -> list[str]:
     """
     if pairs.empty:
         return []
-    rows = pairs.reindex(pairs["difference"].abs().sort_values(ascending=False, kind="stable").index)
+    rows = pairs.reindex(
+        pairs["difference"].abs().sort_values(ascending=False, kind="stable").index
+    )
     apart = rows[rows["differ"].astype(bool)]
     if apart.empty:
         names = list(dict.fromkeys([*pairs["model_a"], *pairs["model_b"]]))
         who = _joined(names) if len(names) <= MOST else f"the {len(names)} models"
-        return [f"By D, {who} cannot be told apart. The largest difference is {_difference(rows.iloc[0].to_dict())}."]
+        return [
+            f"By D, {who} cannot be told apart. The largest difference is {_difference(rows.iloc[0].to_dict())}."
+        ]
     named = "; ".join(
         f"{' above '.join([row['model_a'], row['model_b']][:: 1 if row['difference'] > 0 else -1])} by {_difference(row)}"
         for row in apart.head(MOST).to_dict("records")
     )
-    return [f"By D, {len(apart)} of {len(pairs)} pairs of models differ: {named}{'; and others' if len(apart) > MOST else ''}."]
+    return [
+        f"By D, {len(apart)} of {len(pairs)} pairs of models differ: {named}{'; and others' if len(apart) > MOST else ''}."
+    ]
 
 
 def _difference(row: dict[Any, Any]) -> str:
@@ -132,8 +140,14 @@ def steering_said(steering: pd.DataFrame, models: pd.DataFrame, confidence: floa
     names, n = steering["model"].nunique(), steering["n_reachable"]
     if names < 2:
         return ""
-    half = scipy.special.stdtrit((n - 1).clip(lower=1), (1 + confidence) / 2) * steering["as_target_std_deg"] / n**0.5
-    ends = steering.assign(low=steering["as_target_mean_deg"] - half, high=steering["as_target_mean_deg"] + half)
+    half = (
+        scipy.special.stdtrit((n - 1).clip(lower=1), (1 + confidence) / 2)
+        * steering["as_target_std_deg"]
+        / n**0.5
+    )
+    ends = steering.assign(
+        low=steering["as_target_mean_deg"] - half, high=steering["as_target_mean_deg"] + half
+    )
     together = ends.groupby(["space", "prompt", "target_is_deg"]).agg({"low": "max", "high": "min"})
     if half.isna().any() or (n < steering["n"]).any() or (together["low"] > together["high"]).any():
         return ""
@@ -141,7 +155,9 @@ def steering_said(steering: pd.DataFrame, models: pd.DataFrame, confidence: floa
         f"All {names} models reach every target, and the {100 * confidence:g} % intervals of their mean AS overlap. "
         "By this table, the models cannot be told apart."
     )
-    zeros = models.loc[models["known_zero"].astype(bool) & models["model"].isin(steering["model"]), "model"].unique()
+    zeros = models.loc[
+        models["known_zero"].astype(bool) & models["model"].isin(steering["model"]), "model"
+    ].unique()
     if len(zeros):
         text += f" {_joined(zeros)}, a known zero, is steered as far as the others. So steering is no evidence of hidden meaning."
     return text
@@ -166,24 +182,35 @@ def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> lis
     """
     found = []
     if (models["weights"] == "random").any():
-        found.append("These models are untrained (random weights). The numbers show that the workflow runs, and nothing else.")
+        found.append(
+            "These models are untrained (random weights). The numbers show that the workflow runs, and nothing else."
+        )
     if differences := rank_differences(models):
         found.append(differences)
 
     def named(rows: pd.DataFrame) -> str:
-        return "; ".join(f"{_joined(mine['model'])} in {space}" for space, mine in rows.groupby("space", sort=False))
+        return "; ".join(
+            f"{_joined(mine['model'])} in {space}"
+            for space, mine in rows.groupby("space", sort=False)
+        )
 
     marks = models["marks"].str.split(", ")
-    weak, edge, seen = (models[marks.map(lambda mine, each=each: each in mine)] for each in (WEAK, EDGE, SEEN))
+    weak, edge, seen = (
+        models[marks.map(lambda mine, each=each: each in mine)] for each in (WEAK, EDGE, SEEN)
+    )
     if len(weak):
         found.append(
             f"{MARKS[WEAK]} Weak translators: {named(weak)}. They explain less than {min_r2:g} of the held-out images (R²). These scores "
             "show how the method works, not what the models ignore. Give the study more images before you believe a ranking."
         )
     if len(edge):
-        found.append(f"{MARKS[EDGE]} The best penalty of {named(edge)} is at the edge of translator.lambdas. A better one may lie beyond.")
+        found.append(
+            f"{MARKS[EDGE]} The best penalty of {named(edge)} is at the edge of translator.lambdas. A better one may lie beyond."
+        )
     if len(seen):
-        found.append(f"{MARKS[SEEN]} In sample, as in the paper: the translator of {named(seen)} has seen the images that it translates.")
+        found.append(
+            f"{MARKS[SEEN]} In sample, as in the paper: the translator of {named(seen)} has seen the images that it translates."
+        )
     if len(blind := models[models["blind_unique_r2"] > models["margin"]]):
         found.append(
             f"The blind check exceeds the margin: {named(blind)}. There, imperfect words alone look like hidden meaning. "

@@ -26,7 +26,15 @@ if TYPE_CHECKING:
 
 WORKFLOW = (
     *("CITATION.cff", "LICENSE", "README.md", "Makefile", "Snakefile", "dvc.yaml"),
-    *("constraints.txt", "environment.yml", "pyproject.toml", "checkpoints/README.md", "config/**/*", "docs/**/*", "profiles/**/*"),
+    *(
+        "constraints.txt",
+        "environment.yml",
+        "pyproject.toml",
+        "checkpoints/README.md",
+        "config/**/*",
+        "docs/**/*",
+        "profiles/**/*",
+    ),
     *("report/**/*", "rules/**/*", "scripts/**/*", "src/**/*"),
 )
 PROFILES = {
@@ -92,7 +100,9 @@ def final_files(pipeline: str) -> list[str]:
     list of str
         Paths relative to the study's results.
     """
-    listed = r"^ +- results/\$\{study\}/((?:tables|figures)/[^$\s]+|[^$/\s]+\.(?:json|html|yaml)):?$"
+    listed = (
+        r"^ +- results/\$\{study\}/((?:tables|figures)/[^$\s]+|[^$/\s]+\.(?:json|html|yaml)):?$"
+    )
     return list(dict.fromkeys(re.findall(listed, pipeline, re.MULTILINE)))
 
 
@@ -115,10 +125,14 @@ def finished(study: Study) -> Path:
         One of its final files is not there.
     """
     results = Path("results") / study.study
-    missing = [each for each in final_files(_text(Path("dvc.yaml"))) if not (results / each).is_file()]
+    missing = [
+        each for each in final_files(_text(Path("dvc.yaml"))) if not (results / each).is_file()
+    ]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise InputError(f"{results}: the study is not finished, there is no {', '.join(missing[:3])}{more}: run `singflow run`")
+        raise InputError(
+            f"{results}: the study is not finished, there is no {', '.join(missing[:3])}{more}: run `singflow run`"
+        )
     return results
 
 
@@ -135,7 +149,9 @@ def artifacts(results: Path) -> list[Path]:
     list of Path
         Sorted.
     """
-    files = [path for path in results.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    files = [
+        path for path in results.rglob("*") if path.is_file() and not path.name.startswith(".")
+    ]
     return sorted(path for path in files if path.relative_to(results).parts[0] != "logs")
 
 
@@ -153,10 +169,14 @@ def software(files: list[Path]) -> list[tuple[str, str]]:
         Names and versions, sorted.
     """
     recorded = [read_tensors(path, [])[1] for path in files if path.suffix == ".safetensors"]
-    return sorted({item for metadata in recorded for item in json.loads(metadata["software"]).items()})
+    return sorted(
+        {item for metadata in recorded for item in json.loads(metadata["software"]).items()}
+    )
 
 
-def collect(params: Path, *, with_tensors: bool = False) -> tuple[Study, dict[str, Content], list[str], list[Path]]:
+def collect(
+    params: Path, *, with_tensors: bool = False
+) -> tuple[Study, dict[str, Content], list[str], list[Path]]:
     """What goes into the archive of a study: pictures outside figures/ never, tensors on demand.
 
     Parameters
@@ -189,32 +209,45 @@ def collect(params: Path, *, with_tensors: bool = False) -> tuple[Study, dict[st
     text, cut = public_params(results / "params.yaml")
     files: dict[str, Content] = {"params.yaml": text}
     for pattern in WORKFLOW:
-        paths = [path for path in sorted(Path().glob(pattern)) if path.is_file() and not _hidden(path)]
+        paths = [
+            path for path in sorted(Path().glob(pattern)) if path.is_file() and not _hidden(path)
+        ]
         if not paths:
             raise InputError(f"{pattern}: no such file: run this in a checkout of the workflow")
         files |= {path.as_posix(): path for path in paths}
     for named in (study.data.classes, study.data.table, study.concepts.vocabulary):
         if named is not None:
             if not Path(named).is_file():
-                raise InputError(f"{params}: {named}: no such file: restore it, the study was made with it")
+                raise InputError(
+                    f"{params}: {named}: no such file: restore it, the study was made with it"
+                )
             files[archived(named)] = Path(named)
     rows = []
     for path in found:
-        picture = path.suffix.lower() in PICTURES and path.relative_to(results).parts[0] != "figures"
+        picture = (
+            path.suffix.lower() in PICTURES and path.relative_to(results).parts[0] != "figures"
+        )
         included = not picture and (with_tensors or path.suffix != ".safetensors")
         if included:
             files[path.as_posix()] = text if path == results / "params.yaml" else path
         try:
             rows.append((path.as_posix(), path.stat().st_size, sha256_of(path), included))
         except OSError as error:
-            raise InputError(f"{path}: not readable ({error.strerror}): fix the file, or remove it and run the workflow again") from None
+            raise InputError(
+                f"{path}: not readable ({error.strerror}): fix the file, or remove it and run the workflow again"
+            ) from None
     listing = pd.DataFrame(rows, columns=["path", "bytes", "sha256", "included"])
     files["files.csv"] = listing.to_csv(index=False, lineterminator="\n").encode()
     return study, files, cut, found
 
 
 def describe(
-    study: Study, files: Mapping[str, Content], made: list[Path], license: str | None, published: datetime.date, left_out: str
+    study: Study,
+    files: Mapping[str, Content],
+    made: list[Path],
+    license: str | None,
+    published: datetime.date,
+    left_out: str,
 ) -> "ROCrate":
     """The crate's metadata: the workflow, its files and parameters, the software, and the run that made the results.
 
@@ -247,13 +280,24 @@ def describe(
         return crate.add(ContextEntity(crate, identifier, {"@type": kind, **properties}))
 
     def spdx(name: str) -> ContextEntity:
-        return add(f"https://spdx.org/licenses/{name}", "CreativeWork", name=name, url=f"https://spdx.org/licenses/{name}")
+        return add(
+            f"https://spdx.org/licenses/{name}",
+            "CreativeWork",
+            name=name,
+            url=f"https://spdx.org/licenses/{name}",
+        )
 
     def authors(of: dict[str, Any]) -> ContextEntity | list[ContextEntity]:
         found = []
         for each in of["authors"]:
             name = each.get("name") or f"{each['given-names']} {each['family-names']}"
-            found.append(add("#" + re.sub(r"\W+", "-", name), "Organization" if "name" in each else "Person", name=name))
+            found.append(
+                add(
+                    "#" + re.sub(r"\W+", "-", name),
+                    "Organization" if "name" in each else "Person",
+                    name=name,
+                )
+            )
         return found if len(found) > 1 else found[0]
 
     citation = read_yaml("CITATION.cff")
@@ -265,13 +309,23 @@ def describe(
         properties={"name": citation["title"], "version": str(citation["version"]), "encodingFormat": "text/plain",
                     "conformsTo": {"@id": "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"}},
     )  # fmt: skip
-    entities = _add_files(crate, {name: content for name, content in files.items() if name != "Snakefile"}, results)
+    entities = _add_files(
+        crate, {name: content for name, content in files.items() if name != "Snakefile"}, results
+    )
     entities["README.md"]["about"] = {"@id": "./"}
     workflow["license"] = spdx(citation["license"])
     workflow["author"] = authors(citation)
     workflow["softwareRequirements"] = [
         entities["constraints.txt"],
-        *(add(f"pkg:pypi/{name}@{version}", "SoftwareApplication", name=name, softwareVersion=version) for name, version in software(made)),
+        *(
+            add(
+                f"pkg:pypi/{name}@{version}",
+                "SoftwareApplication",
+                name=name,
+                softwareVersion=version,
+            )
+            for name, version in software(made)
+        ),
     ]
     inputs = {
         "params": "params.yaml",
@@ -281,11 +335,21 @@ def describe(
     }
     inputs |= {"table": archived(study.data.table)} if study.data.table else {}
     inputs |= {"vocabulary": archived(study.concepts.vocabulary)}
-    outputs = {"metrics": f"{results}/metrics.json", "tables": f"{results}/tables/", "figures": f"{results}/figures/"}
-    used = [_parameter(crate, workflow, "input", name, entities[path]) for name, path in inputs.items()]
+    outputs = {
+        "metrics": f"{results}/metrics.json",
+        "tables": f"{results}/tables/",
+        "figures": f"{results}/figures/",
+    }
+    used = [
+        _parameter(crate, workflow, "input", name, entities[path]) for name, path in inputs.items()
+    ]
     for name, path in outputs.items():
         _parameter(crate, workflow, "output", name, entities[path])
-    products = [entity for path, entity in entities.items() if path.startswith(f"{results}/") and path.count("/") == 2 + path.endswith("/")]
+    products = [
+        entity
+        for path, entity in entities.items()
+        if path.startswith(f"{results}/") and path.count("/") == 2 + path.endswith("/")
+    ]
     action = crate.add_action(
         workflow, "#run", list(dict.fromkeys(used)), products,
         properties={"name": f"Run of study {study.study}", "actionStatus": "http://schema.org/CompletedActionStatus",
@@ -299,9 +363,18 @@ def describe(
     )  # fmt: skip
     root["datePublished"] = published.isoformat()
     root["license"] = spdx(license or citation["license"])
-    root["citation"] = add(paper["url"], "ScholarlyArticle", name=paper["title"], url=paper["url"], author=authors(paper))
+    root["citation"] = add(
+        paper["url"],
+        "ScholarlyArticle",
+        name=paper["title"],
+        url=paper["url"],
+        author=authors(paper),
+    )
     root["mentions"] = action
-    root["conformsTo"] = [add(address, "CreativeWork", name=name, version=address.rsplit("/", 1)[1]) for address, name in PROFILES.items()]
+    root["conformsTo"] = [
+        add(address, "CreativeWork", name=name, version=address.rsplit("/", 1)[1])
+        for address, name in PROFILES.items()
+    ]
     return crate
 
 
@@ -325,41 +398,64 @@ def write_crate(crate: "ROCrate", files: Mapping[str, Content], output: Path) ->
         The archive cannot be written.
     """
     ((name, metadata),) = crate.metadata.stream()
-    with atomic(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        folders = {unquote(each.id): b"" for each in crate.get_by_type("Dataset") if each is not crate.root_dataset}
+    with (
+        atomic(output) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        folders = {
+            unquote(each.id): b""
+            for each in crate.get_by_type("Dataset")
+            if each is not crate.root_dataset
+        }
         for path, content in {name: metadata, **folders, **files}.items():
             entry = zipfile.ZipInfo(path)
             entry.compress_type = zipfile.ZIP_STORED if entry.is_dir() else zipfile.ZIP_DEFLATED
-            entry.external_attr = (stat.S_IFDIR | 0o755) << 16 | 0x10 if entry.is_dir() else 0o644 << 16
+            entry.external_attr = (
+                (stat.S_IFDIR | 0o755) << 16 | 0x10 if entry.is_dir() else 0o644 << 16
+            )
             source = content.open("rb") if isinstance(content, Path) else io.BytesIO(content)
             with source, archive.open(entry, "w", force_zip64=True) as target:
                 shutil.copyfileobj(source, target, 2**20)
 
 
-def _add_files(crate: "ROCrate", files: Mapping[str, Content], results: str) -> dict[str, "DataEntity"]:
+def _add_files(
+    crate: "ROCrate", files: Mapping[str, Content], results: str
+) -> dict[str, "DataEntity"]:
     """Add every file, and every folder of the workflow and of the results; returns them by path, a folder's with a slash."""
     entities: dict[str, DataEntity] = {}
     for path, content in files.items():
         place = PurePosixPath(path)
         size = len(content) if isinstance(content, bytes) else content.stat().st_size
-        properties = {"name": place.name, "contentSize": str(size), "encodingFormat": FORMATS.get(place.suffix, "text/plain")}
+        properties = {
+            "name": place.name,
+            "contentSize": str(size),
+            "encodingFormat": FORMATS.get(place.suffix, "text/plain"),
+        }
         kind = path.removeprefix(f"{results}/").split("/")[0]
         caption = Path("report/captions", f"{place.stem}.rst")
         if path.startswith(f"{results}/") and kind in ("tables", "figures") and caption.is_file():
-            properties["description"] = re.sub(r"^\.\. .*\n", "", _text(caption), flags=re.MULTILINE).strip()
+            properties["description"] = re.sub(
+                r"^\.\. .*\n", "", _text(caption), flags=re.MULTILINE
+            ).strip()
         entities[path] = crate.add_file(dest_path=path, properties=properties)
         depth = 3 if path.startswith(f"{results}/") else 1
         if len(place.parts) > depth:
             folder = "/".join([*place.parts[:depth], ""])
             if folder not in entities:
-                entities[folder] = crate.add_dataset(dest_path=folder, properties={"name": place.parts[depth - 1]})
+                entities[folder] = crate.add_dataset(
+                    dest_path=folder, properties={"name": place.parts[depth - 1]}
+                )
             entities[folder].append_to("hasPart", entities[path], compact=True)
     return entities
 
 
-def _parameter(crate: "ROCrate", workflow: "ComputationalWorkflow", slot: str, name: str, entity: "DataEntity") -> "DataEntity":
+def _parameter(
+    crate: "ROCrate", workflow: "ComputationalWorkflow", slot: str, name: str, entity: "DataEntity"
+) -> "DataEntity":
     """Add an input or output of the workflow, of which the file or folder is the value; returns that."""
-    parameter = crate.add_formal_parameter(name, entity.type, identifier=f"#{slot}-{name}", valueRequired=True)
+    parameter = crate.add_formal_parameter(
+        name, entity.type, identifier=f"#{slot}-{name}", valueRequired=True
+    )
     parameter["workExample"] = entity
     entity.append_to("exampleOfWork", parameter, compact=True)
     workflow.append_to(slot, parameter)
@@ -367,11 +463,15 @@ def _parameter(crate: "ROCrate", workflow: "ComputationalWorkflow", slot: str, n
 
 
 def _hidden(path: Path) -> bool:
-    return any(part.startswith((".", "__pycache__")) or part.endswith(".egg-info") for part in path.parts)
+    return any(
+        part.startswith((".", "__pycache__")) or part.endswith(".egg-info") for part in path.parts
+    )
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{path}: not readable ({error.strerror}): run this in a checkout of the workflow") from None
+        raise InputError(
+            f"{path}: not readable ({error.strerror}): run this in a checkout of the workflow"
+        ) from None

@@ -61,9 +61,14 @@ def check_committed(study: str) -> None:
         They differ.
     """
     own = {"dvc.lock", f"results/{study}/metrics.json"}
-    changed = {line[3:] for line in git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=no")} - own
+    changed = {
+        line[3:]
+        for line in git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=no")
+    } - own
     if changed:
-        raise InputError(f"changed since the last commit: {listed(changed)}: commit it, so that others get what the results were made of")
+        raise InputError(
+            f"changed since the last commit: {listed(changed)}: commit it, so that others get what the results were made of"
+        )
 
 
 def check_given(repo: Any, own: Iterable[str]) -> None:
@@ -82,24 +87,45 @@ def check_given(repo: Any, own: Iterable[str]) -> None:
         One is in neither.
     """
     root = Path(repo.root_dir)
-    needed = {Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps if dep.protocol == "local"}
+    needed = {
+        Path(dep.fs_path)
+        for stage in repo.index.stages
+        for dep in stage.deps
+        if dep.protocol == "local"
+    }
     needed |= {root / name for name in own}
-    inside = sorted(str(path.relative_to(root)) for path in needed if path.is_relative_to(root) and path.exists())
+    inside = sorted(
+        str(path.relative_to(root))
+        for path in needed
+        if path.is_relative_to(root) and path.exists()
+    )
     outs = [Path(out.fs_path) for out in repo.index.outs]
     others = [Path(name) for name in git("ls-files", "--others", "-z", "--", *inside)]
     alone = [
         str(path)
         for path in others
-        if path.suffix != ".dvc" and path.name != ".gitignore" and not any((root / path).is_relative_to(out) for out in outs)
+        if path.suffix != ".dvc"
+        and path.name != ".gitignore"
+        and not any((root / path).is_relative_to(out) for out in outs)
     ]
     if alone:
         ignored = Path(alone[0]).parts[0] == LOCAL
-        mend = f"`dvc add {alone[0]}`" if ignored else f"`git add {alone[0]}`, `dvc add {alone[0]}` where it is large, or move it away"
-        raise InputError(f"steps depend on what is neither in git nor in DVC: {listed(alone)}: {mend}")
+        mend = (
+            f"`dvc add {alone[0]}`"
+            if ignored
+            else f"`git add {alone[0]}`, `dvc add {alone[0]}` where it is large, or move it away"
+        )
+        raise InputError(
+            f"steps depend on what is neither in git nor in DVC: {listed(alone)}: {mend}"
+        )
 
 
 def check_images(
-    root: Path, manifest: pd.DataFrame, max_pixels: int, threads: int, progress: Callable[[Iterable[str]], Iterable[str]]
+    root: Path,
+    manifest: pd.DataFrame,
+    max_pixels: int,
+    threads: int,
+    progress: Callable[[Iterable[str]], Iterable[str]],
 ) -> None:
     """Check that the images are those that the manifest lists.
 
@@ -128,7 +154,9 @@ def check_images(
                 return ""
         return row.path
 
-    wrong = list(filter(None, progress(map_ahead(mistake, manifest.itertuples(index=False), threads))))
+    wrong = list(
+        filter(None, progress(map_ahead(mistake, manifest.itertuples(index=False), threads)))
+    )
     if wrong:
         raise InputError(
             f"{root}: changed or gone since the study listed its images: {listed(wrong)}: "
@@ -157,27 +185,45 @@ def check_unchanged(repo: Any) -> None:
 
     persistence = FilePersistence(nolock=True, path=Path(".snakemake"))
     stages = [stage for stage in repo.index.stages if stage.cmd is not None and stage.name != FIRST]
-    records = {name: persistence.metadata(IOFile(name)) for stage in stages for name in map(str, stage.outs)}
-    found = {name: checksum for record in filter(None, records.values()) for name, checksum in (record.input_checksums or {}).items()}
+    records = {
+        name: persistence.metadata(IOFile(name))
+        for stage in stages
+        for name in map(str, stage.outs)
+    }
+    found = {
+        name: checksum
+        for record in filter(None, records.values())
+        for name, checksum in (record.input_checksums or {}).items()
+    }
     hashed = cache(lambda name: f"sha256:{sha256_of(Path(name))}" if Path(name).is_file() else "")
 
     def doubts(out: str) -> Iterator[tuple[str, str]]:
         record = records[out]
-        if not record or (record.endtime != Path(out).stat().st_mtime and found.get(out) != hashed(out)):
+        if not record or (
+            record.endtime != Path(out).stat().st_mtime and found.get(out) != hashed(out)
+        ):
             yield out, "is not as its step left it: remove it, and run `singflow run`"
             return
         for name, checksum in (record.input_checksums or {}).items():
             if hashed(name) != checksum:
                 again = f"`snakemake --cores all --forcerun {record.rule}`"
-                yield name, f"has changed since {out} was computed from it: restore it, or run {again}"
+                yield (
+                    name,
+                    f"has changed since {out} was computed from it: restore it, or run {again}",
+                )
 
     reasons: dict[str, str] = {}
     for stage in stages:
         against = dict(doubt for out in stage.outs for doubt in doubts(str(out)))
-        if against and (stage.changed_stage() or any(entry.workspace_status() for entry in (*stage.deps, *stage.outs))):
+        if against and (
+            stage.changed_stage()
+            or any(entry.workspace_status() for entry in (*stage.deps, *stage.outs))
+        ):
             reasons |= against
     if reasons:
-        raise InputError("; ".join(f"{name} {reason}" for name, reason in list(reasons.items())[:3]))
+        raise InputError(
+            "; ".join(f"{name} {reason}" for name, reason in list(reasons.items())[:3])
+        )
 
 
 def commit(repo: Any, study: str) -> list[Artifact]:
@@ -209,7 +255,9 @@ def commit(repo: Any, study: str) -> list[Artifact]:
         stage.commit(relink=False)
     for file, stages in groupby(changed, key=lambda stage: stage.dvcfile):
         file.dump_stages(list(stages), update_pipeline=False)
-    if left := load_yaml(LOCK)["stages"].keys() - {stage.name for stage in repo.index.stages if stage.cmd is not None}:
+    if left := load_yaml(LOCK)["stages"].keys() - {
+        stage.name for stage in repo.index.stages if stage.cmd is not None
+    }:
         with modify_yaml(LOCK) as recorded:
             for name in left:
                 del recorded["stages"][name]

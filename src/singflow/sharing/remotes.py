@@ -24,11 +24,17 @@ TIERS: tuple[Tier, ...] = ("metrics", "translators", "features")
 READ = re.compile(r"(tables|figures)/|[^/]+\.(json|html)$")
 SHARD = re.compile(r"(features|embeddings)/.*/shard-\d+\.safetensors$")
 MOST_NAMES = 5  # that a message lists
-HALVES = ("ssh", "webdav", "webdavs")  # kinds of remotes whose servers keep the half of a file whose sender was killed
+HALVES = (
+    "ssh",
+    "webdav",
+    "webdavs",
+)  # kinds of remotes whose servers keep the half of a file whose sender was killed
 LOCK = Path("dvc.lock")
 RWLOCK = Path(".dvc/tmp/rwlock")  # who reads and writes what, which DVC does not write whole
 CACHE = Path(".dvc/cache")
-LOCK_BEFORE = Path(".dvc/tmp/dvc.lock.before")  # while a publication writes dvc.lock, which takes DVC many steps; empty: there was none
+LOCK_BEFORE = Path(
+    ".dvc/tmp/dvc.lock.before"
+)  # while a publication writes dvc.lock, which takes DVC many steps; empty: there was none
 
 
 def tier_of(path: str) -> Tier:
@@ -63,7 +69,9 @@ def listed(names: Collection[str]) -> str:
         At most MOST_NAMES of them, in alphabetical order.
     """
     first = sorted(names)[:MOST_NAMES]
-    return ", ".join(first) + (f" and {len(names) - len(first)} more" if len(names) > len(first) else "")
+    return ", ".join(first) + (
+        f" and {len(names) - len(first)} more" if len(names) > len(first) else ""
+    )
 
 
 class Artifact(NamedTuple):
@@ -98,14 +106,18 @@ def repository() -> Iterator[Any]:
     from dvc.utils.serialize import LOADERS, parse_yaml  # type: ignore[import-untyped]
 
     parsed = cache(parse_yaml)
-    LOADERS[".yaml"] = lambda path, fs: deepcopy(parsed(fs.cat_file(path), path))  # DVC parses params.yaml anew for every step
+    LOADERS[".yaml"] = lambda path, fs: deepcopy(
+        parsed(fs.cat_file(path), path)
+    )  # DVC parses params.yaml anew for every step
     write_digests()
     for name in ("dvc", "dvc_data"):
         logging.getLogger(name).setLevel(logging.ERROR)  # of what lacks, messages here tell
     try:
         with Repo() as repo, lock_repo(repo):
             if LOCK_BEFORE.exists():
-                LOCK_BEFORE.replace(LOCK) if LOCK_BEFORE.stat().st_size else LOCK.unlink(missing_ok=True)
+                LOCK_BEFORE.replace(LOCK) if LOCK_BEFORE.stat().st_size else LOCK.unlink(
+                    missing_ok=True
+                )
                 LOCK_BEFORE.unlink(missing_ok=True)
             _remove_torn(RWLOCK)
             _remove_torn_copies(Path("results"))
@@ -155,18 +167,35 @@ def artifacts(repo: Any, study: str) -> list[Artifact]:
         dvc.lock lacks one.
     """
     results = Path(repo.root_dir, "results", study)
-    outs = [out for out in repo.index.outs if out.use_cache and Path(out.fs_path).is_relative_to(results)]
+    outs = [
+        out
+        for out in repo.index.outs
+        if out.use_cache and Path(out.fs_path).is_relative_to(results)
+    ]
     lacking = [str(out) for out in outs if not out.hash_info]
     if lacking:
         stages = read_yaml(LOCK).get("stages", {}).values() if LOCK.is_file() else []
-        if old := [dep["path"] for stage in stages for dep in stage.get("deps", []) if dep["path"].startswith("src/")]:
+        if old := [
+            dep["path"]
+            for stage in stages
+            for dep in stage.get("deps", [])
+            if dep["path"].startswith("src/")
+        ]:
             raise InputError(
                 f"{LOCK}: was written when steps depended on files of code, as {old[0]}, and had other names: "
                 "`git checkout <tag or commit>` of that publication fetches it; by this version the study must be computed again"
             )
-        raise InputError(f"dvc.lock knows nothing of {listed(lacking)}: no such study has been published in this commit")
+        raise InputError(
+            f"dvc.lock knows nothing of {listed(lacking)}: no such study has been published in this commit"
+        )
     return [
-        Artifact(str(out), tier_of(str(Path(out.fs_path).relative_to(results))), out.hash_info.value, out.meta.size or 0, out)
+        Artifact(
+            str(out),
+            tier_of(str(Path(out.fs_path).relative_to(results))),
+            out.hash_info.value,
+            out.meta.size or 0,
+            out,
+        )
         for out in outs
     ]
 
@@ -255,14 +284,26 @@ def remove_torn(repo: Any, odb: Any) -> None:
     if odb.fs.protocol not in HALVES:
         return
     cache = repo.cache.local
-    md5s = sorted({used.value for among in repo.used_objs(push=True).values() for used in among if cache.exists(used.value)})
+    md5s = sorted(
+        {
+            used.value
+            for among in repo.used_objs(push=True).values()
+            for used in among
+            if cache.exists(used.value)
+        }
+    )
     places = [odb.oid_to_path(md5) for md5 in md5s]
-    for md5, place, there in zip(md5s, places, odb.fs.info(places, return_exceptions=True), strict=True):
+    for md5, place, there in zip(
+        md5s, places, odb.fs.info(places, return_exceptions=True), strict=True
+    ):
         if isinstance(there, FileNotFoundError):
             continue
         if isinstance(there, Exception):
             raise there
-        if there["size"] not in (None, cache.fs.size(cache.oid_to_path(md5))):  # None: the server does not tell
+        if there["size"] not in (
+            None,
+            cache.fs.size(cache.oid_to_path(md5)),
+        ):  # None: the server does not tell
             odb.fs.remove(place)
 
 
@@ -276,7 +317,9 @@ def check_idle() -> None:
     """
     locks = Path(".snakemake/locks")
     if locks.is_dir() and any(locks.iterdir()):
-        raise InputError(f"{locks}: Snakemake is at work here: wait for it; if it was killed: `snakemake --unlock`")
+        raise InputError(
+            f"{locks}: Snakemake is at work here: wait for it; if it was killed: `snakemake --unlock`"
+        )
     lock = check_lock(Path(".dvc/tmp/lock"))
     if lock.status != "ok":
         raise InputError(f".dvc/tmp/lock: {lock.found.partition(':')[0]}: {lock.mend}")
@@ -313,7 +356,9 @@ def working_remote(config: Any, name: str | None, *, write: bool) -> str:
         raise InputError(f"{finding.found}: {finding.mend}")
     settings = config["remote"][chosen]
     if write and settings["url"].startswith(("http:", "https:")) and "method" not in settings:
-        raise InputError(f"remote {chosen} ({settings['url']}) is for reading only: publish to another one, `dvc remote list` shows them")
+        raise InputError(
+            f"remote {chosen} ({settings['url']}) is for reading only: publish to another one, `dvc remote list` shows them"
+        )
     return chosen
 
 
@@ -337,7 +382,9 @@ def snakemake(*options: str) -> str:
     """
     answer = ask("snakemake", *options, seconds=3600)
     if not answer.ok:
-        raise InputError(f"snakemake {' '.join(options)}: {answer.out.strip() or answer.words}")  # a dry run complains on standard output
+        raise InputError(
+            f"snakemake {' '.join(options)}: {answer.out.strip() or answer.words}"
+        )  # a dry run complains on standard output
     return answer.out
 
 
@@ -354,7 +401,9 @@ def nothing_to_do(params: Path = PARAMS) -> bool:
     bool
         What its dry run says.
     """
-    return "Nothing to be done" in snakemake("--dry-run", *([] if params == PARAMS else ["--configfile", str(params)]))
+    return "Nothing to be done" in snakemake(
+        "--dry-run", *([] if params == PARAMS else ["--configfile", str(params)])
+    )
 
 
 def check_finished(params: Path = PARAMS) -> None:
@@ -376,4 +425,6 @@ def check_finished(params: Path = PARAMS) -> None:
         with repository() as repo:
             if repo.status().keys() <= {FIRST}:
                 return
-    raise InputError("the run is not finished: `snakemake --dry-run` lists what is left, `singflow run` does it")
+    raise InputError(
+        "the run is not finished: `snakemake --dry-run` lists what is left, `singflow run` does it"
+    )

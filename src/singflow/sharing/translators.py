@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from singflow.config.registry import ModelEntry, SpaceEntry
 
 CARD = "---\nlibrary_name: singflow"  # how a card begins
-LEARNED_FROM = {"study": "the images of study {}", "packaged": "507 ImageNet images, one a class (the packaged reference)"}
+LEARNED_FROM = {
+    "study": "the images of study {}",
+    "packaged": "507 ImageNet images, one a class (the packaged reference)",
+}
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,27 @@ def at_hand(results: Path = Path("results")) -> Iterator[AtHand]:
     imported = Path(LOCAL) / "translators"
     for path in sorted(imported.glob("*/**/*.safetensors")):
         made = read_tensors(path, [])[1]
-        figures = {key: made.parsed(key, kind) for key, kind in (("validation_r2", float), ("n_train", int)) if key in made}
+        figures = {
+            key: made.parsed(key, kind)
+            for key, kind in (("validation_r2", float), ("n_train", int))
+            if key in made
+        }
         space, model = made["space"], made["model"]
         weights = made.get("weights_sha256")
-        yield AtHand("imported", space, model, figures.get("validation_r2"), figures.get("n_train"), weights, sha256_of(path))
+        yield AtHand(
+            "imported",
+            space,
+            model,
+            figures.get("validation_r2"),
+            figures.get("n_train"),
+            weights,
+            sha256_of(path),
+        )
     for report in sorted(results.glob("*/translators/*/**/linear.json")):
-        study, tensors = results / report.relative_to(results).parts[0], report.with_suffix(".safetensors")
+        study, tensors = (
+            results / report.relative_to(results).parts[0],
+            report.with_suffix(".safetensors"),
+        )
         if not tensors.is_file():
             continue
         space, *model_parts = report.parent.relative_to(study / "translators").parts
@@ -166,7 +184,11 @@ def fit_packaged(space: str, model: str) -> Exported:
             f"the packaged reference has no {model} for {space}; it has {known}: name a study's results with --results, or one of these"
         )
     folders = PACKAGED / "features" / model, PACKAGED / "embeddings" / space
-    images = Paired(read_manifest(PACKAGED / "data/manifest.parquet"), *folders, len(list(folders[0].glob("shard-*.safetensors"))))
+    images = Paired(
+        read_manifest(PACKAGED / "data/manifest.parquet"),
+        *folders,
+        len(list(folders[0].glob("shard-*.safetensors"))),
+    )
     settings = Settings.model_validate({})
     translators, means, facts = fit_translators(images, settings.folds, settings.lambdas)
     (found,) = judge(images, translators, means, translators.place != WHOLE)
@@ -177,7 +199,12 @@ def fit_packaged(space: str, model: str) -> Exported:
         "n_train": facts["n_train"], "n_validation": found.agreement.n, "lambda": facts["lambda"],
     })  # fmt: skip
     return _exported(
-        translators.whole.astype("float32"), (space, spaces[space]), (model, models[model]), made, figures, LEARNED_FROM["packaged"]
+        translators.whole.astype("float32"),
+        (space, spaces[space]),
+        (model, models[model]),
+        made,
+        figures,
+        LEARNED_FROM["packaged"],
     )
 
 
@@ -203,22 +230,44 @@ def of_study(results: Path, space: str, model: str) -> Exported:
     """
     path = results / f"translators/{space}/{model}/linear.safetensors"
     if not path.is_file():
-        known = sorted(each.parent.relative_to(results / "translators").as_posix() for each in results.glob("translators/**/linear.json"))
-        fix = f"it has {', '.join(known)}: name one of them with --space and --model" if known else "name a finished study's with --results"
+        known = sorted(
+            each.parent.relative_to(results / "translators").as_posix()
+            for each in results.glob("translators/**/linear.json")
+        )
+        fix = (
+            f"it has {', '.join(known)}: name one of them with --space and --model"
+            if known
+            else "name a finished study's with --results"
+        )
         raise InputError(f"{path}: no such file, so {results} has no such translator: {fix}")
-    shards = [shard_path(results / kind / name, 0) for kind, name in (("features", model), ("embeddings", space))]
+    shards = [
+        shard_path(results / kind / name, 0)
+        for kind, name in (("features", model), ("embeddings", space))
+    ]
     if absent := [shard for shard in shards if not shard.is_file()]:
-        raise InputError(f"{absent[0]}: not here, and it says with which weights the translator was fitted: `make fetch` brings it")
-    facts, made = read_json(path.with_suffix(".json")), tuple(read_tensors(shard, [])[1] for shard in shards)
-    entries = read_space(results / f"registry/spaces/{space}.json"), read_model(results / f"registry/models/{model}.json")
+        raise InputError(
+            f"{absent[0]}: not here, and it says with which weights the translator was fitted: `make fetch` brings it"
+        )
+    facts, made = (
+        read_json(path.with_suffix(".json")),
+        tuple(read_tensors(shard, [])[1] for shard in shards),
+    )
+    entries = (
+        read_space(results / f"registry/spaces/{space}.json"),
+        read_model(results / f"registry/models/{model}.json"),
+    )
     reference = facts["reference"]
     if not facts["n_train"]:
         learned = "images that its makers chose: it was imported"
     elif reference == "packaged":
         learned = LEARNED_FROM["packaged"]
     else:  # of a reference's folder the name alone: where it lies is nobody else's business
-        learned = LEARNED_FROM["study"].format(Path(reference).name if reference else read_tensors(path, [])[1]["study"])
-    return _exported(Translator.load(path), (space, entries[0]), (model, entries[1]), made, facts, learned)
+        learned = LEARNED_FROM["study"].format(
+            Path(reference).name if reference else read_tensors(path, [])[1]["study"]
+        )
+    return _exported(
+        Translator.load(path), (space, entries[0]), (model, entries[1]), made, facts, learned
+    )
 
 
 def _exported(
@@ -271,8 +320,14 @@ def export(exported: Exported, folder: Path) -> Path:
     """
     path, readme = folder / EXPORTED, folder / "README.md"
     if readme.exists() and not readme.read_bytes().startswith(CARD.encode()):
-        raise InputError(f"{readme}: is no card of a translator, and would be replaced by one: name another folder")
-    write_tensors(path, {"weight": exported.translator.weight, "bias": exported.translator.bias}, exported.metadata)
+        raise InputError(
+            f"{readme}: is no card of a translator, and would be replaced by one: name another folder"
+        )
+    write_tensors(
+        path,
+        {"weight": exported.translator.weight, "bias": exported.translator.bias},
+        exported.metadata,
+    )
     write_bytes(readme, card(exported).encode())
     return path
 
@@ -291,7 +346,11 @@ def card(exported: Exported) -> str:
         Text of README.md.
     """
     each, (rows, columns) = exported, exported.translator.weight.shape
-    penalty = "" if each.penalty is None else f" by ridge regression with lambda {each.penalty:g}, chosen by cross-validation,"
+    penalty = (
+        ""
+        if each.penalty is None
+        else f" by ridge regression with lambda {each.penalty:g}, chosen by cross-validation,"
+    )
     zero = "\n**Known zero.** This space is a function of the model's own logits, so the null space can hide nothing in it.\n"
     return f"""{CARD}
 tags: [translator, null-space, vision-language, linear]

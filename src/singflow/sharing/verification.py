@@ -26,9 +26,31 @@ from singflow.errors import InputError
 from singflow.sharing.remotes import MOST_NAMES, listed, working_remote
 
 ORDER = (
-    *("params.yaml", "registry", "data", "features", "embeddings", "prompts", "classes", "projectors", "translators", "controls"),
+    *(
+        "params.yaml",
+        "registry",
+        "data",
+        "features",
+        "embeddings",
+        "prompts",
+        "classes",
+        "projectors",
+        "translators",
+        "controls",
+    ),
     *("evidence", "evidence_images", "head_extensions", "scores", "zero_shot", "rank_curves"),
-    *("null_validation", "concepts", "steering", "probes", "neighbours", "pictures", "tables", "metrics.json", "orders.txt", "summary.txt"),
+    *(
+        "null_validation",
+        "concepts",
+        "steering",
+        "probes",
+        "neighbours",
+        "pictures",
+        "tables",
+        "metrics.json",
+        "orders.txt",
+        "summary.txt",
+    ),
     *("figures", "report.html"),
 )
 NO_ARTIFACTS = ("logs", "benchmarks")
@@ -37,14 +59,30 @@ LEVELS = 16  # of 255, by which any pixel may differ
 PIXELS = 0.02  # share of a picture's pixels that may differ by more: an edge that moves by a part of a pixel
 CHOICES = (
     *("translated", "equivalent", "embedding"),
-    *("predicted_index", "top1_changed", "reachable", "original_id", "equivalent_id", "neighbour_id"),
+    *(
+        "predicted_index",
+        "top1_changed",
+        "reachable",
+        "original_id",
+        "equivalent_id",
+        "neighbour_id",
+    ),
     *("place", "concept", "differ"),
 )
 CHOSEN = 0.01  # share of a table's rows, rounded up, in which a column of CHOICES may differ
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")
-EXPLAINS = ("software.", "weights_sha256")  # metadata; untrained weights are drawn by the processor, and the tensors decide
+EXPLAINS = (
+    "software.",
+    "weights_sha256",
+)  # metadata; untrained weights are drawn by the processor, and the tensors decide
 ONLY_HASH = "only the hash is known: `--against <remote or folder>` tells how far it is off"
-UNREADABLE = (OSError, ValueError, SyntaxError, LookupError, SafetensorError)  # what readers raise on damaged bytes
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    LookupError,
+    SafetensorError,
+)  # what readers raise on damaged bytes
 SCALES: dict[str, Callable[[np.ndarray], Any]] = {
     "itself": np.abs,
     "its row's norm": lambda block: np.linalg.norm(block, axis=-1, keepdims=True),
@@ -65,20 +103,81 @@ class Tolerance(NamedTuple):
 
 TOLERANCES = (
     Tolerance("registry/|data/", ".*", 0, 0, "itself", "copied, not computed"),
-    Tolerance("features/.*/head", ".*", 0, 1e-6, "its row's norm", "copied; random weights are drawn by the processor's kernels"),
     Tolerance(
-        "features/|embeddings/|prompts/|classes/|evidence/", "features|.*embeddings", 0, 1e-4, "its row's norm", "a network's float32 sums"
+        "features/.*/head",
+        ".*",
+        0,
+        1e-6,
+        "its row's norm",
+        "copied; random weights are drawn by the processor's kernels",
     ),
-    Tolerance("projectors/", "null_basis", 1e-6, 0, "itself", "sine of the largest angle between the spans: a basis is free to rotate"),
+    Tolerance(
+        "features/|embeddings/|prompts/|classes/|evidence/",
+        "features|.*embeddings",
+        0,
+        1e-4,
+        "its row's norm",
+        "a network's float32 sums",
+    ),
+    Tolerance(
+        "projectors/",
+        "null_basis",
+        1e-6,
+        0,
+        "itself",
+        "sine of the largest angle between the spans: a basis is free to rotate",
+    ),
     Tolerance("projectors/", "singular_values|tolerance", 0, 1e-6, "itself", "float64 sums"),
-    Tolerance("translators/.*/linear.safetensors", ".*", 0, 1e-2, "its tensor's root mean square", "a linear system of such features"),
-    Tolerance("evidence/.*.safetensors", ".*", 0, 1e-2, "its tensor's root mean square", "least squares on such embeddings"),
-    Tolerance("translators/.*.safetensors", ".*", 0, 1e-1, "its tensor's root mean square", "rounding that training makes larger"),
+    Tolerance(
+        "translators/.*/linear.safetensors",
+        ".*",
+        0,
+        1e-2,
+        "its tensor's root mean square",
+        "a linear system of such features",
+    ),
+    Tolerance(
+        "evidence/.*.safetensors",
+        ".*",
+        0,
+        1e-2,
+        "its tensor's root mean square",
+        "least squares on such embeddings",
+    ),
+    Tolerance(
+        "translators/.*.safetensors",
+        ".*",
+        0,
+        1e-1,
+        "its tensor's root mean square",
+        "rounding that training makes larger",
+    ),
     Tolerance(r".*\.txt", ".*", 1e-1, 1e-3, "itself", "rounded for print"),
-    Tolerance(r".*", ".*(logit|max_error|orthonormality).*", 1e-3, 1e-3, "itself", "logits; for null parts rounding alone"),
-    Tolerance(r".*", "p|.*_p|p_holm|.*(spearman|kendall|pearson).*", 2e-2, 0, "itself", "p-values, some by permutations with ties"),
+    Tolerance(
+        r".*",
+        ".*(logit|max_error|orthonormality).*",
+        1e-3,
+        1e-3,
+        "itself",
+        "logits; for null parts rounding alone",
+    ),
+    Tolerance(
+        r".*",
+        "p|.*_p|p_holm|.*(spearman|kendall|pearson).*",
+        2e-2,
+        0,
+        "itself",
+        "p-values, some by permutations with ties",
+    ),
     Tolerance(r".*", ".*(mse|loss).*", 0, 1e-2, "itself", "mean squares of small numbers"),
-    Tolerance(r".*", ".*(r2|cosine|energy|share|accuracy|gain|top1).*", 1e-3, 0, "itself", "shares and cosines"),
+    Tolerance(
+        r".*",
+        ".*(r2|cosine|energy|share|accuracy|gain|top1).*",
+        1e-3,
+        0,
+        "itself",
+        "shares and cosines",
+    ),
     Tolerance(r".*", ".*", 1e-2, 1e-3, "itself", "degrees, and what follows from them"),
 )
 
@@ -98,7 +197,11 @@ def tolerance_of(name: str, field: str) -> Tolerance:
     Tolerance
         The last one fits everything.
     """
-    return next(each for each in TOLERANCES if re.match(each.files, name) and re.fullmatch(each.fields, field))
+    return next(
+        each
+        for each in TOLERANCES
+        if re.match(each.files, name) and re.fullmatch(each.fields, field)
+    )
 
 
 class Verdict(StrEnum):
@@ -126,7 +229,11 @@ class Difference(NamedTuple):
         return self.size / self.allowed if self.allowed else math.inf
 
     def __str__(self) -> str:
-        off = f" (off by {self.size:.2g}, tolerance {self.allowed:.2g})" if math.isfinite(self.size) and self.size else ""
+        off = (
+            f" (off by {self.size:.2g}, tolerance {self.allowed:.2g})"
+            if math.isfinite(self.size) and self.size
+            else ""
+        )
         return f"{self.where}: {self.here} here, {self.there} there{off}"
 
 
@@ -149,7 +256,9 @@ class Finding(NamedTuple):
         return max(self.differences, key=lambda each: each.used, default=None)
 
     def __str__(self) -> str:
-        return "; ".join(str(part) for part in (f"{self.name}: {self.verdict}", self.worst, self.note) if part)
+        return "; ".join(
+            str(part) for part in (f"{self.name}: {self.verdict}", self.worst, self.note) if part
+        )
 
 
 Differences = Iterator[Difference]
@@ -174,9 +283,19 @@ def hashes_of(tree: Path) -> dict[str, str]:
         There is no such folder.
     """
     if not tree.is_dir():
-        raise InputError(f"{tree}: no such folder: run the study, or name its results with --results")
-    files = {path.relative_to(tree): path for path in tree.rglob("*") if path.is_file() and not path.name.startswith(".")}
-    return {name.as_posix(): md5_of(path) for name, path in files.items() if name.parts[0] not in NO_ARTIFACTS}
+        raise InputError(
+            f"{tree}: no such folder: run the study, or name its results with --results"
+        )
+    files = {
+        path.relative_to(tree): path
+        for path in tree.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+    return {
+        name.as_posix(): md5_of(path)
+        for name, path in files.items()
+        if name.parts[0] not in NO_ARTIFACTS
+    }
 
 
 def place_in_pipeline(name: str) -> tuple[int, str]:
@@ -198,7 +317,9 @@ def place_in_pipeline(name: str) -> tuple[int, str]:
     return ORDER.index(top) if top in ORDER else len(ORDER), name
 
 
-def compare(here: Path, known: dict[str, str], original: Callable[[str, str], Path | None]) -> list[Finding]:
+def compare(
+    here: Path, known: dict[str, str], original: Callable[[str, str], Path | None]
+) -> list[Finding]:
     """Verdicts on all artifacts of two trees.
 
     Parameters
@@ -224,12 +345,16 @@ def compare(here: Path, known: dict[str, str], original: Callable[[str, str], Pa
             finding = Finding(name, Verdict.EXTRA)
         elif present[name] == known[name]:
             finding = Finding(name, Verdict.IDENTICAL)
-        elif Path(name).suffix in (".pdf", ".html") and any(each.verdict == Verdict.WITHIN for each in findings):
+        elif Path(name).suffix in (".pdf", ".html") and any(
+            each.verdict == Verdict.WITHIN for each in findings
+        ):
             finding = Finding(name, Verdict.WITHIN)
         elif there := original(name, known[name]):
             finding = compare_files(name, here / name, there)
         else:
-            finding = Finding(name, Verdict.DIFFERS, (Difference("MD5", present[name], known[name]),), ONLY_HASH)
+            finding = Finding(
+                name, Verdict.DIFFERS, (Difference("MD5", present[name], known[name]),), ONLY_HASH
+            )
         findings.append(finding)
     return findings
 
@@ -255,7 +380,11 @@ def compare_files(name: str, here: Path, there: Path) -> Finding:
         try:
             contents.append(read(path))
         except UNREADABLE as error:
-            return Finding(name, Verdict.DIFFERS, note=f"{path}: not readable ({error}): remove it and run the workflow again")
+            return Finding(
+                name,
+                Verdict.DIFFERS,
+                note=f"{path}: not readable ({error}): remove it and run the workflow again",
+            )
     for each in differences_of(name, *contents):
         differences.append(each)
         if each.used > 1:
@@ -268,7 +397,9 @@ def _exact(where: str, here: Any, there: Any) -> Differences:
         yield Difference(where, here, there)
 
 
-def _numbers(name: str, field: str, here: Any, there: Any, where: Callable[..., str]) -> Differences:
+def _numbers(
+    name: str, field: str, here: Any, there: Any, where: Callable[..., str]
+) -> Differences:
     """Of each block of rows of two arrays of one shape: the first difference that is too much, or the one nearest to it.
 
     where: indices to the words for their place.
@@ -279,16 +410,25 @@ def _numbers(name: str, field: str, here: Any, there: Any, where: Callable[..., 
         with np.errstate(invalid="ignore", over="ignore"):
             gap = np.nan_to_num(np.abs(left - right), nan=np.inf)
             size = np.where((left == right) | (np.isnan(left) & np.isnan(right)), 0.0, gap)
-            scale = np.nan_to_num(np.fmax(SCALES[rule.scale](left), SCALES[rule.scale](right)), posinf=0.0)
+            scale = np.nan_to_num(
+                np.fmax(SCALES[rule.scale](left), SCALES[rule.scale](right)), posinf=0.0
+            )
             allowed = np.broadcast_to(rule.absolute + rule.relative * scale, size.shape)
             used = np.divide(size, allowed, out=np.where(size > 0, np.inf, 0.0), where=allowed > 0)
         if used.any():
-            place = np.unravel_index(np.argmax(used > 1) if (used > 1).any() else np.argmax(used), used.shape)
+            place = np.unravel_index(
+                np.argmax(used > 1) if (used > 1).any() else np.argmax(used), used.shape
+            )
             first, *rest = map(int, place)
-            yield Difference(where(start + first, *rest), *map(float, (left[place], right[place], size[place], allowed[place])))
+            yield Difference(
+                where(start + first, *rest),
+                *map(float, (left[place], right[place], size[place], allowed[place])),
+            )
 
 
-def _values(name: str, field: str, here: np.ndarray, there: np.ndarray, where: Callable[..., str]) -> Differences:
+def _values(
+    name: str, field: str, here: np.ndarray, there: np.ndarray, where: Callable[..., str]
+) -> Differences:
     """Like _numbers, for arrays of any kind: floats within tolerance, pictures too, all else exactly."""
     kinds = {here.dtype.kind, there.dtype.kind}
     if "f" in kinds and kinds <= set("fi"):
@@ -300,7 +440,9 @@ def _values(name: str, field: str, here: np.ndarray, there: np.ndarray, where: C
             yield Difference(where(*place), one, other)
             return
         try:
-            yield from _pictures(where(*place), *(_read_picture(io.BytesIO(each)) for each in (one, other)))
+            yield from _pictures(
+                where(*place), *(_read_picture(io.BytesIO(each)) for each in (one, other))
+            )
         except UNREADABLE:  # a picture is damaged
             yield Difference(where(*place), f"{len(one)} bytes", f"{len(other)} bytes")
 
@@ -328,11 +470,17 @@ def _tensors(name: str, here: Any, there: Any) -> Differences:
     yield from _facts(name, facts, others)
     for field in sorted(left):
         one, other = left[field], right[field]
-        yield from _exact(f"shape and type of tensor {field}", (one.shape, str(one.dtype)), (other.shape, str(other.dtype)))
+        yield from _exact(
+            f"shape and type of tensor {field}",
+            (one.shape, str(one.dtype)),
+            (other.shape, str(other.dtype)),
+        )
         if field == "null_basis" and not np.array_equal(one, other):
             yield from _spans(name, one, other)
         else:
-            yield from _values(name, field, one, other, lambda *place, field=field: f"tensor {field}{list(place)}")
+            yield from _values(
+                name, field, one, other, lambda *place, field=field: f"tensor {field}{list(place)}"
+            )
 
 
 def _spans(name: str, here: np.ndarray, there: np.ndarray) -> Differences:
@@ -340,10 +488,24 @@ def _spans(name: str, here: np.ndarray, there: np.ndarray) -> Differences:
     finite = [int(np.isfinite(basis).sum()) for basis in (here, there)]
     if min(finite) < here.size:
         yield Difference("finite values of tensor null_basis", *finite)
-    off, other = (np.linalg.norm(basis.T @ basis - np.eye(basis.shape[1]), 2) for basis in (here, there))
-    yield from _numbers(name, "null_basis", off, other, lambda _: "tensor null_basis, distance of its columns from orthonormal ones")
+    off, other = (
+        np.linalg.norm(basis.T @ basis - np.eye(basis.shape[1]), 2) for basis in (here, there)
+    )
+    yield from _numbers(
+        name,
+        "null_basis",
+        off,
+        other,
+        lambda _: "tensor null_basis, distance of its columns from orthonormal ones",
+    )
     sine = np.sin(scipy.linalg.subspace_angles(here, there).max())
-    yield from _numbers(name, "null_basis", sine, 0.0, lambda _: "sine of the largest angle between the spans of null_basis")
+    yield from _numbers(
+        name,
+        "null_basis",
+        sine,
+        0.0,
+        lambda _: "sine of the largest angle between the spans of null_basis",
+    )
 
 
 def _facts(name: str, here: Any, there: Any) -> Differences:
@@ -362,7 +524,13 @@ def _facts(name: str, here: Any, there: Any) -> Differences:
 
 def _flat(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """All values of nested JSON, each with the keys that lead to it, joined by dots; an empty container is a value."""
-    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    items = (
+        content.items()
+        if isinstance(content, dict)
+        else enumerate(content)
+        if isinstance(content, list)
+        else ()
+    )
     if not items or not content:
         yield path, content
     for key, value in items:
@@ -373,16 +541,24 @@ def _tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> Differences:
     """Differences of two tables; rows in which a choice fell otherwise are counted, and not compared further."""
     yield from _exact("columns", list(here.columns), list(there.columns))
     yield from _exact("rows", len(here), len(there))
-    chosen = [column for column in here.columns if column in CHOICES and here[column].dtype.kind != "f"]
-    flipped = np.array([_differs(here[column], there[column]) for column in chosen], dtype=bool).reshape(len(chosen), len(here))
+    chosen = [
+        column for column in here.columns if column in CHOICES and here[column].dtype.kind != "f"
+    ]
+    flipped = np.array(
+        [_differs(here[column], there[column]) for column in chosen], dtype=bool
+    ).reshape(len(chosen), len(here))
     rows, kept = np.flatnonzero(flipped.any(axis=0)), np.flatnonzero(~flipped.any(axis=0))
     for row in rows[:1]:
         column = chosen[flipped[:, row].argmax()]
         where = f"column {column}, row {row}, one of {len(rows)} rows in {len(here)} with another choice"
-        yield Difference(where, here[column][row], there[column][row], len(rows), math.ceil(CHOSEN * len(here)))
+        yield Difference(
+            where, here[column][row], there[column][row], len(rows), math.ceil(CHOSEN * len(here))
+        )
     for column in here.columns.drop(chosen):
         left, right = here[column].to_numpy()[kept], there[column].to_numpy()[kept]
-        yield from _values(name, column, left, right, lambda at, column=column: f"column {column}, row {kept[at]}")
+        yield from _values(
+            name, column, left, right, lambda at, column=column: f"column {column}, row {kept[at]}"
+        )
 
 
 def _read_picture(source: Path | io.BytesIO) -> np.ndarray:
@@ -395,15 +571,27 @@ def _pictures(name: str, here: np.ndarray, there: np.ndarray) -> Differences:
     off = np.abs(here - there).max(axis=2)
     y, x = map(int, np.unravel_index(off.argmax(), off.shape))
     where = f"{name}, share of pixels more than {LEVELS} levels off, most at x {x}, y {y}"
-    yield Difference(where, tuple(here[y, x].tolist()), tuple(there[y, x].tolist()), float(np.mean(off > LEVELS)), PIXELS)
+    yield Difference(
+        where,
+        tuple(here[y, x].tolist()),
+        tuple(there[y, x].tolist()),
+        float(np.mean(off > LEVELS)),
+        PIXELS,
+    )
 
 
 def _text(name: str, here: str, there: str) -> Differences:
     """Differences of lines: words exactly, decimal numbers within tolerance."""
-    for row, pair in enumerate(zip_longest(here.splitlines(), there.splitlines(), fillvalue="nothing"), 1):
-        yield from _exact(f"line {row}", *(" ".join(DECIMAL.sub("#", line).split()) for line in pair))
+    for row, pair in enumerate(
+        zip_longest(here.splitlines(), there.splitlines(), fillvalue="nothing"), 1
+    ):
+        yield from _exact(
+            f"line {row}", *(" ".join(DECIMAL.sub("#", line).split()) for line in pair)
+        )
         left, right = (np.array(DECIMAL.findall(line), dtype=np.float64) for line in pair)
-        yield from _numbers(name, "", left, right, lambda at, row=row: f"line {row}, number {at + 1}")
+        yield from _numbers(
+            name, "", left, right, lambda at, row=row: f"line {row}, number {at + 1}"
+        )
 
 
 def _bytes(name: str, here: bytes, there: bytes) -> Differences:
@@ -427,7 +615,9 @@ MENDS = {
 }
 
 
-def compare_with_published(results: Path, study: str, lock: Path, remote: str | None) -> list[Finding]:
+def compare_with_published(
+    results: Path, study: str, lock: Path, remote: str | None
+) -> list[Finding]:
     """Verdicts against dvc.lock, with files out of DVC's local cache or a remote, and out of git; no lock is taken.
 
     Parameters
@@ -455,13 +645,25 @@ def compare_with_published(results: Path, study: str, lock: Path, remote: str | 
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
     prefix = f"results/{study}/"
-    outs = [out for stage in read_yaml(lock).get("stages", {}).values() for out in stage.get("outs", [])]
-    known = {out["path"].removeprefix(prefix): out["md5"] for out in outs if out["path"].startswith(prefix)}
+    outs = [
+        out for stage in read_yaml(lock).get("stages", {}).values() for out in stage.get("outs", [])
+    ]
+    known = {
+        out["path"].removeprefix(prefix): out["md5"]
+        for out in outs
+        if out["path"].startswith(prefix)
+    }
     if not known:
-        raise InputError(f"{lock}: knows nothing of study {study}: run `make publish`, or name another file with --lock")
+        raise InputError(
+            f"{lock}: knows nothing of study {study}: run `make publish`, or name another file with --lock"
+        )
     try:
         with Repo() as repo, tempfile.TemporaryDirectory() as folder:
-            odb = repo.cloud.get_remote_odb(working_remote(repo.config, remote, write=False)) if remote else repo.cache.local
+            odb = (
+                repo.cloud.get_remote_odb(working_remote(repo.config, remote, write=False))
+                if remote
+                else repo.cache.local
+            )
             copy, commit = Path(folder, "copy"), repo.scm.get_fs("HEAD")
 
             def original(name: str, md5: str) -> Path | None:
@@ -494,7 +696,11 @@ def summary(findings: list[Finding]) -> list[str]:
     for top, group in groupby(findings, key=lambda each: each.name.split("/")[0]):
         members = list(group)
         lines.append(f"{top}: {_counts(members)}")
-        near = [(each.worst.used, f"{each.name}: {each.worst}") for each in members if each.good and each.worst and each.worst.size]
+        near = [
+            (each.worst.used, f"{each.name}: {each.worst}")
+            for each in members
+            if each.good and each.worst and each.worst.size
+        ]
         lines += [f"    nearest to its limit: {words}" for _, words in sorted(near)[-1:]]
     differences = [difference for each in findings for difference in each.differences]
     lines += sorted({str(each) for each in differences if each.where.startswith(EXPLAINS)})
@@ -502,7 +708,9 @@ def summary(findings: list[Finding]) -> list[str]:
     for verdict, mend in MENDS.items():
         if names := [each.name for each in findings if each.verdict == verdict]:
             lines.append(f"{verdict}: {listed(names)}: {mend}")
-    lines += [f"{'also' if i else 'the first that'} differs: {each}" for i, each in enumerate(differing)][:MOST_NAMES]
+    lines += [
+        f"{'also' if i else 'the first that'} differs: {each}" for i, each in enumerate(differing)
+    ][:MOST_NAMES]
     answer = "the same" if all(each.good for each in findings) else "NOT the same"
     return [*lines, f"{answer}: {len(findings)} artifacts: {_counts(findings)}"]
 

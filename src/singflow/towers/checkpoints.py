@@ -26,7 +26,9 @@ _SCALAR = np.float64(0).__reduce__()[0]
 HARMLESS: list[Any] = [  # what training scripts write beside tensors: their arguments, and NumPy's numbers by its old and new names
     argparse.Namespace, *_NUMPY, _SCALAR, (_SCALAR, "numpy.core.multiarray.scalar"),
 ]  # fmt: skip
-ANEW = "name as `id` the architecture that was trained, or save the state_dict() of that model alone"
+ANEW = (
+    "name as `id` the architecture that was trained, or save the state_dict() of that model alone"
+)
 DEEPEST = 5  # words of a prefix, as in module.model.backbone.
 SHOWN = 6  # keys in a message
 AVERAGED = re.compile(r"(^|[._-])(ema|swa|averaged?)([._-]|$)")
@@ -45,7 +47,11 @@ def brief(error: Exception) -> str:
     str
         Its kind and its words, without torch.load's advice to run code of the file.
     """
-    words = "it is not one of tensors alone" if "weights_only" in str(error) else " ".join(str(error).split())[:300]
+    words = (
+        "it is not one of tensors alone"
+        if "weights_only" in str(error)
+        else " ".join(str(error).split())[:300]
+    )
     return printable(f"{type(error).__name__}: {words}")
 
 
@@ -63,7 +69,9 @@ def some(names: Iterable[Any]) -> str:
         The first of them, and how many others there are.
     """
     listed = [str(name)[:100] for name in names]
-    return printable(", ".join(listed[:SHOWN])) + (f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else "")
+    return printable(", ".join(listed[:SHOWN])) + (
+        f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    )
 
 
 def read_checkpoint(path: Path) -> Any:
@@ -95,7 +103,11 @@ def read_checkpoint(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        with path.open("rb") as file, torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings(action="ignore"):
+        with (
+            path.open("rb") as file,
+            torch.serialization.safe_globals(HARMLESS),
+            warnings.catch_warnings(action="ignore"),
+        ):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 (damaged archives and refused pickles surface as many kinds)
         raise InputError(f"{path}: not readable as tensors: {_in_words(error)}") from None
@@ -109,7 +121,10 @@ def _is_none(start: bytes) -> str:
         return "a pointer of git-LFS, not the weights: run `git lfs pull` in the repository that it comes from"
     if start.lstrip().startswith(b"<"):
         return "a web page, not weights: open the address in a browser, and save the file itself"
-    if start.isascii() and start.decode().replace("\n", "").replace("\r", "").replace("\t", "").isprintable():
+    if (
+        start.isascii()
+        and start.decode().replace("\n", "").replace("\r", "").replace("\t", "").isprintable()
+    ):
         return f"a text, not weights; it begins {printable(start[:60].decode())!r}"
     if start.startswith((b"\x89HDF", b"\x1f\x8b", b"7z", b"Rar!")):
         return f"not PyTorch's or safetensors': unpack it, or convert it in the library that wrote it ({TENSORS})"
@@ -144,8 +159,14 @@ def state_dicts(content: Any) -> dict[str, State]:
     """
     if not isinstance(content, Mapping):
         return {}
-    inside = {"": content, **{str(key): value for key, value in content.items() if isinstance(value, Mapping)}}
-    tensors = {key: {str(name): each for name, each in state.items() if isinstance(each, torch.Tensor)} for key, state in inside.items()}
+    inside = {
+        "": content,
+        **{str(key): value for key, value in content.items() if isinstance(value, Mapping)},
+    }
+    tensors = {
+        key: {str(name): each for name, each in state.items() if isinstance(each, torch.Tensor)}
+        for key, state in inside.items()
+    }
     return {key: state for key, state in tensors.items() if state}
 
 
@@ -162,9 +183,17 @@ def _parts(content: Any, own: State) -> list[_Part]:
     """The parts of a checkpoint that have most names of a model: its dicts, as they are or after one prefix."""
     found: list[tuple[int, _Part]] = []
     for key, state in state_dicts(content).items():
-        ends = {name: [0, *(dot.end() for dot in re.finditer(r"\.", name))][:DEEPEST] for name in state}
-        for prefix in dict.fromkeys(name[:end] for name in state for end in ends[name] if name[end:] in own):
-            inside = {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
+        ends = {
+            name: [0, *(dot.end() for dot in re.finditer(r"\.", name))][:DEEPEST] for name in state
+        }
+        for prefix in dict.fromkeys(
+            name[:end] for name in state for end in ends[name] if name[end:] in own
+        ):
+            inside = {
+                name.removeprefix(prefix): each
+                for name, each in state.items()
+                if name.startswith(prefix)
+            }
             beside = [name for name in state if not name.startswith(prefix)]
             place = ".".join(each for each in (key, prefix.rstrip(".")) if each)
             found.append((len(own.keys() & inside.keys()), _Part(place, inside, beside)))
@@ -200,17 +229,23 @@ def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list
         there = ", ".join(repr(part.place) for part in parts)
         parts = [part for part in parts if f"{part.place}.".startswith(f"{entry.checkpoint_key}.")]
         if not parts and there:
-            raise InputError(f"{path}: {entry.id} is not under checkpoint_key {entry.checkpoint_key!r}, but under {there}: correct it")
+            raise InputError(
+                f"{path}: {entry.id} is not under checkpoint_key {entry.checkpoint_key!r}, but under {there}: correct it"
+            )
     if not parts:
         top = some(content) if isinstance(content, Mapping) else f"a {type(content).__name__}"
-        raise InputError(f"{path}: holds no tensor of {entry.id}, as {some(own)}; it holds {top}: {ANEW}")
+        raise InputError(
+            f"{path}: holds no tensor of {entry.id}, as {some(own)}; it holds {top}: {ANEW}"
+        )
     misfits = [_misfit(part, own, replaced) for part in parts]
     least = min(map(len, misfits))
     fitting = [part for part, misfit in zip(parts, misfits, strict=True) if len(misfit) == least]
     plain = [part for part in fitting if not AVERAGED.search(part.place)]
     if not least and len(fitting) > 1 and len(plain) != 1:
         places = " and ".join(repr(part.place) for part in fitting)
-        raise InputError(f"{path}: {entry.id} is in it as {places}: choose one as `checkpoint_key` of its entry in config/models.yaml")
+        raise InputError(
+            f"{path}: {entry.id} is in it as {places}: choose one as `checkpoint_key` of its entry in config/models.yaml"
+        )
     part = plain[0] if len(plain) == 1 else fitting[0]
     state = {name: each for name, each in part.state.items() if not name.startswith(replaced)}
     try:
@@ -218,11 +253,18 @@ def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list
     except RuntimeError as error:
         where = f" (under {part.place!r})" if part.place else ""
         why = _explained(_misfit(part, own, replaced), of_heads) or brief(error)
-        raise InputError(f"{path}{where}: not {entry.id} with {entry.head_classes} classes: {why}") from None
+        raise InputError(
+            f"{path}{where}: not {entry.id} with {entry.head_classes} classes: {why}"
+        ) from None
     others = [each.place for each in fitting if each is not part]
     left = [*part.beside, *(name for name in part.state if name.startswith(replaced)), *others]
     if part.place or left:
-        log.info("%s: took %s; left out: %s", path, repr(part.place) if part.place else "all", some(left) if left else "nothing")
+        log.info(
+            "%s: took %s; left out: %s",
+            path,
+            repr(part.place) if part.place else "all",
+            some(left) if left else "nothing",
+        )
 
 
 Misfit = dict[str, str | tuple[tuple[int, ...], tuple[int, ...]]]
@@ -231,22 +273,37 @@ Misfit = dict[str, str | tuple[tuple[int, ...], tuple[int, ...]]]
 def _misfit(part: _Part, own: State, replaced: tuple[str, ...]) -> Misfit:
     """What keeps a part from being a model's: names that are "missing" or "more", and those of another shape, with both shapes."""
     state = {name: each for name, each in part.state.items() if not name.startswith(replaced)}
-    misfit: Misfit = dict.fromkeys((name for name in own if name not in state and not name.endswith("num_batches_tracked")), "missing")
+    misfit: Misfit = dict.fromkeys(
+        (name for name in own if name not in state and not name.endswith("num_batches_tracked")),
+        "missing",
+    )
     misfit |= dict.fromkeys((name for name in state if name not in own), "more")
-    both = {name: (tuple(each.shape), tuple(own[name].shape)) for name, each in state.items() if name in own}
-    return misfit | {name: (found, wanted) for name, (found, wanted) in both.items() if found != wanted}
+    both = {
+        name: (tuple(each.shape), tuple(own[name].shape))
+        for name, each in state.items()
+        if name in own
+    }
+    return misfit | {
+        name: (found, wanted) for name, (found, wanted) in both.items() if found != wanted
+    }
 
 
 def _explained(misfit: Misfit, heads: tuple[str, ...]) -> str:
     """A misfit in words, with what would help; empty where there is none."""
     shapes = {name: each for name, each in misfit.items() if isinstance(each, tuple)}
-    missing, more = ([name for name, each in misfit.items() if each == kind] for kind in ("missing", "more"))
+    missing, more = (
+        [name for name, each in misfit.items() if each == kind] for kind in ("missing", "more")
+    )
     if misfit and all(name.startswith(heads) for name in misfit):
-        if len(shapes) == len(misfit) and all(found[1:] == wanted[1:] for found, wanted in shapes.values()):
+        if len(shapes) == len(misfit) and all(
+            found[1:] == wanted[1:] for found, wanted in shapes.values()
+        ):
             rows = next(iter(shapes.values()))[0][0]
             return f"its head has {rows} classes: name a file with them, one a line in their order, as `class_list` of its entry"
         if len(missing) == len(misfit):
             return f"it has no head ({some(missing)}): give one as `head_weights` of its entry"
     others = [f"{name} is {found}, not {wanted}" for name, (found, wanted) in shapes.items()]
     said = {"it lacks ": missing, "it has besides ": more, "of another shape: ": others}
-    return "; ".join(f"{words}{some(names)}" for words, names in said.items() if names) + (f": {ANEW}" if misfit else "")
+    return "; ".join(f"{words}{some(names)}" for words, names in said.items() if names) + (
+        f": {ANEW}" if misfit else ""
+    )

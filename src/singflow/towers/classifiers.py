@@ -27,7 +27,9 @@ class Classifier(nn.Module):
     are kept. Threads may call it side by side.
     """
 
-    def __init__(self, model: nn.Module, heads: list[str], entry: ModelEntry, preprocess: Preprocess) -> None:
+    def __init__(
+        self, model: nn.Module, heads: list[str], entry: ModelEntry, preprocess: Preprocess
+    ) -> None:
         super().__init__()
         self.model = model.eval()
         self.name = entry.id
@@ -43,7 +45,9 @@ class Classifier(nn.Module):
         self._heads = len(heads)
         self._caught: dict[tuple[int, int], torch.Tensor] = {}
         for position, module in enumerate(modules):
-            module.register_forward_pre_hook(lambda _, inputs, position=position: self._catch(position, inputs[0]))
+            module.register_forward_pre_hook(
+                lambda _, inputs, position=position: self._catch(position, inputs[0])
+            )
 
     def _catch(self, position: int, feature: torch.Tensor) -> None:
         self._caught[threading.get_ident(), position] = feature
@@ -79,7 +83,9 @@ class Classifier(nn.Module):
         exact, logits = logits.dtype == torch.float32, logits.float()
         mine = [(threading.get_ident(), position) for position in range(self._heads)]
         if not all(key in self._caught for key in mine):
-            raise InputError("the model never ran the head that config/models.yaml names: correct `head`")
+            raise InputError(
+                "the model never ran the head that config/models.yaml names: correct `head`"
+            )
         features = torch.cat([self._caught.pop(key).flatten(1) for key in mine], dim=1).float()
         if features.shape != (len(images), self.weight.shape[1]):
             raise InputError(
@@ -87,8 +93,13 @@ class Classifier(nn.Module):
             )
         gap = float((self.logits(features) - logits).abs().max())
         tolerance = HEAD_TOLERANCE if exact else HALF_TOLERANCE
-        if not gap <= tolerance * max(1.0, float(logits.abs().max())) and torch.isfinite(features).all():
-            raise InputError(f"W f + b differs from the model's logits by {gap:.2g}: the head in config/models.yaml is not the last layer")
+        if (
+            not gap <= tolerance * max(1.0, float(logits.abs().max()))
+            and torch.isfinite(features).all()
+        ):
+            raise InputError(
+                f"W f + b differs from the model's logits by {gap:.2g}: the head in config/models.yaml is not the last layer"
+            )
         self._gaps.append(gap)
         return features
 
@@ -118,18 +129,26 @@ def _module_at(model: nn.Module, path: str) -> nn.Module:
     try:
         return model.get_submodule(path)
     except AttributeError:
-        raise InputError(f"the model has no module {path!r}: correct `head` in config/models.yaml") from None
+        raise InputError(
+            f"the model has no module {path!r}: correct `head` in config/models.yaml"
+        ) from None
 
 
 def _linear(head: nn.Module, path: str, entry: ModelEntry) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight (C, d) and bias (C,) of a linear layer or 1 x 1 convolution."""
     weight = getattr(head, "weight", None)
-    if not isinstance(weight, torch.Tensor) or weight.ndim not in (2, 4) or weight.flatten(1).shape[1] != weight.shape[1]:
+    if (
+        not isinstance(weight, torch.Tensor)
+        or weight.ndim not in (2, 4)
+        or weight.flatten(1).shape[1] != weight.shape[1]
+    ):
         raise InputError(
             f"{entry.id}: {path!r} is {type(head).__name__}, not a linear layer or 1 x 1 convolution: name the head in config/models.yaml"
         )
     bias = getattr(head, "bias", None)
-    return weight.detach().flatten(1).float(), torch.zeros(len(weight)) if bias is None else bias.detach().float()
+    return weight.detach().flatten(1).float(), torch.zeros(
+        len(weight)
+    ) if bias is None else bias.detach().float()
 
 
 def _check_head(weight: torch.Tensor, bias: torch.Tensor, entry: ModelEntry) -> None:
@@ -139,13 +158,17 @@ def _check_head(weight: torch.Tensor, bias: torch.Tensor, entry: ModelEntry) -> 
             "name a file with the head's classes in order as `class_list` in config/models.yaml"
         )
     if entry.kept and entry.kept[-1] >= len(weight):
-        raise InputError(f"{entry.id}: keep_classes {entry.keep_classes} goes beyond the head's rows, 0 to {len(weight) - 1}: correct it")
+        raise InputError(
+            f"{entry.id}: keep_classes {entry.keep_classes} goes beyond the head's rows, 0 to {len(weight) - 1}: correct it"
+        )
     if entry.feature_dim not in (None, weight.shape[1]):
         raise InputError(
             f"{entry.id}: the feature has {weight.shape[1]} dimensions, its entry says {entry.feature_dim}: correct `feature_dim`"
         )
     if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
-        raise InputError(f"{entry.id}: the head's weights hold NaN or infinite values: the weights are damaged")
+        raise InputError(
+            f"{entry.id}: the head's weights hold NaN or infinite values: the weights are damaged"
+        )
 
 
 def load_classifier(entry: ModelEntry) -> Classifier:
@@ -197,7 +220,9 @@ def feature_width(entry: ModelEntry) -> int:
         When the library cannot build the model without the hub, or its head is not linear.
     """
     if entry.source == "transformers" and entry.config is None:
-        raise InputError(f"{entry.id}: its width is known in the hub alone: write its feature_dim into its entry in config/models.yaml")
+        raise InputError(
+            f"{entry.id}: its width is known in the hub alone: write its feature_dim into its entry in config/models.yaml"
+        )
     empty = entry.model_copy(update={"weights": "random"})
     with torch.device("meta"):
         model, heads, _ = _built(empty)
@@ -208,7 +233,9 @@ Built = tuple[nn.Module, list[str], Preprocess]
 
 
 def _built(entry: ModelEntry) -> Built:
-    build = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}[entry.source]
+    build = {"timm": _timm, "torchvision": _torchvision, "transformers": _transformers}[
+        entry.source
+    ]
     try:
         model, heads, preprocess = build(entry)
     except InputError:
@@ -224,7 +251,9 @@ def _built(entry: ModelEntry) -> Built:
     if entry.weights != "random":
         check_finite(model, entry.id)
     if not heads:
-        raise InputError(f"{entry.id}: its library names no head: write its path as `head` in config/models.yaml")
+        raise InputError(
+            f"{entry.id}: its library names no head: write its path as `head` in config/models.yaml"
+        )
     if entry.head_weights:
         model, heads = _with_own_head(model, heads, entry)
     return model, heads, preprocess
@@ -236,7 +265,9 @@ def _timm(entry: ModelEntry) -> Built:
     name = entry.id.partition(".")[0]
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
-        raise InputError(f"timm has no architecture {name!r}" + (f"; near: {', '.join(near)}" if near else ""))
+        raise InputError(
+            f"timm has no architecture {name!r}" + (f"; near: {', '.join(near)}" if near else "")
+        )
     known = timm.list_pretrained(f"{name}.*")
     if entry.id not in (name, *known):
         raise InputError(
@@ -245,11 +276,21 @@ def _timm(entry: ModelEntry) -> Built:
         )
     hub = entry.weights == "hub"
     published: Any = timm.get_pretrained_cfg(entry.id)
-    overlay = {"hf_hub_id": f"{published.hf_hub_id}@{entry.revision}"} if entry.revision and published else None
+    overlay = (
+        {"hf_hub_id": f"{published.hf_hub_id}@{entry.revision}"}
+        if entry.revision and published
+        else None
+    )
     classes = 0 if entry.head_weights else None if hub else entry.head_classes
-    model: Any = timm.create_model(entry.id, pretrained=hub, num_classes=classes, pretrained_cfg_overlay=overlay)
+    model: Any = timm.create_model(
+        entry.id, pretrained=hub, num_classes=classes, pretrained_cfg_overlay=overlay
+    )
     named = model.pretrained_cfg.get("classifier") or ()
-    return model, [named] if isinstance(named, str) else list(named), from_timm(model, entry.transform)
+    return (
+        model,
+        [named] if isinstance(named, str) else list(named),
+        from_timm(model, entry.transform),
+    )
 
 
 def _torchvision(entry: ModelEntry) -> Built:
@@ -271,13 +312,19 @@ def _transformers(entry: ModelEntry) -> Built:
 
     if entry.weights == "hub":
         cached: dict[str, Any] = {"revision": entry.revision or "main", "local_files_only": True}
-        model = transformers.AutoModelForImageClassification.from_pretrained(entry.id, weights_only=True, **cached)
+        model = transformers.AutoModelForImageClassification.from_pretrained(
+            entry.id, weights_only=True, **cached
+        )
         processor = transformers.AutoImageProcessor.from_pretrained(entry.id, **cached)
     else:
         if entry.config is None or entry.transform is None:
-            raise InputError(f"{entry.id}: without the hub's weights, config/models.yaml must give its `config` and `transform`")
+            raise InputError(
+                f"{entry.id}: without the hub's weights, config/models.yaml must give its `config` and `transform`"
+            )
         settings, choices = dict(entry.config), dict(entry.transform)
-        configuration = transformers.AutoConfig.for_model(settings.pop("model_type"), num_labels=entry.head_classes, **settings)
+        configuration = transformers.AutoConfig.for_model(
+            settings.pop("model_type"), num_labels=entry.head_classes, **settings
+        )
         model = transformers.AutoModelForImageClassification.from_config(configuration)
         processor = getattr(transformers, choices.pop("image_processor_type"))(**choices)
     return model, _last_linear(model), from_processor(processor)
@@ -286,7 +333,9 @@ def _transformers(entry: ModelEntry) -> Built:
 def _last_linear(model: nn.Module) -> list[str]:
     """The last linear layer or 1 x 1 convolution that the model defines; that it is the head is checked with every batch."""
     kinds = (nn.Linear, nn.Conv2d)
-    return [name for name, module in model.named_modules() if isinstance(module, kinds) and name][-1:]
+    return [name for name, module in model.named_modules() if isinstance(module, kinds) and name][
+        -1:
+    ]
 
 
 class _Head(nn.Linear):
@@ -313,14 +362,18 @@ class _TokenMean(nn.Module):
 def _with_own_head(model: Any, heads: list[str], entry: ModelEntry) -> tuple[nn.Module, list[str]]:
     """The model with a linear head from a file in place of its own, or of none."""
     if len(heads) > 1 and entry.pooling == "own":
-        raise InputError(f"{entry.id}: has {len(heads)} heads, which one file of head_weights cannot replace")
+        raise InputError(
+            f"{entry.id}: has {len(heads)} heads, which one file of head_weights cannot replace"
+        )
     replaced = _module_at(model, heads[0])
     width = getattr(replaced, "in_features", None) or getattr(replaced, "in_channels", None)
     width = width or getattr(model, "head_hidden_size", None) or model.num_features
     if entry.pooling != "own":
         width = model.num_features
         if getattr(model, "cls_token", None) is None:
-            raise InputError(f"{entry.id}: pooling {entry.pooling} needs a vision transformer with a class token")
+            raise InputError(
+                f"{entry.id}: pooling {entry.pooling} needs a vision transformer with a class token"
+            )
         width *= 2
     head = _Head(width, entry.head_classes)
     if entry.weights != "random":
@@ -333,21 +386,35 @@ def _with_own_head(model: Any, heads: list[str], entry: ModelEntry) -> tuple[nn.
 
 def _fill(head: nn.Linear, entry: ModelEntry) -> None:
     kind, _, target = str(entry.head_weights).partition(":")
-    path = UrlFile(target).find() if kind == "url" else LocalFile(target, entry.sha256.get(target)).find()
+    path = (
+        UrlFile(target).find()
+        if kind == "url"
+        else LocalFile(target, entry.sha256.get(target)).find()
+    )
     found = state_dicts(read_checkpoint(Path(str(path))))
-    like_heads = [each for each in found.values() if sorted(tensor.ndim for tensor in each.values()) in ([2], [1, 2])]
+    like_heads = [
+        each
+        for each in found.values()
+        if sorted(tensor.ndim for tensor in each.values()) in ([2], [1, 2])
+    ]
     if len(like_heads) != 1:
         held = "; ".join(some(each) for each in found.values()) or "no tensors"
-        raise InputError(f"{path}: a head file holds one weight (C, d) and at most one bias (C,), not {held}: save the head alone")
+        raise InputError(
+            f"{path}: a head file holds one weight (C, d) and at most one bias (C,), not {held}: save the head alone"
+        )
     state = like_heads[0]
-    weights, biases = ([tensor for tensor in state.values() if tensor.ndim == dimensions] for dimensions in (2, 1))
+    weights, biases = (
+        [tensor for tensor in state.values() if tensor.ndim == dimensions] for dimensions in (2, 1)
+    )
     if weights[0].shape != head.weight.shape:
         raise InputError(
             f"{path}: the head's weight has shape {tuple(weights[0].shape)}, but {entry.id} with pooling {entry.pooling} has "
             f"{head.in_features} features, and its class list {head.out_features} classes"
         )
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
-        raise InputError(f"{path}: the head's weights hold NaN or infinite values: the file is damaged")
+        raise InputError(
+            f"{path}: the head's weights hold NaN or infinite values: the file is damaged"
+        )
     head.weight.data = weights[0].float()
     head.bias.data = biases[0].float() if biases else torch.zeros(head.out_features)
 
@@ -363,7 +430,9 @@ def _draw(head: nn.Module) -> None:
 def _load_in_order(model: nn.Module, path: Path, entry: ModelEntry) -> None:
     """Load a state dict of another library's names: same tensors in the same order."""
     own, state = model.state_dict(), next(iter(state_dicts(read_checkpoint(path)).values()), {})
-    if [tuple(tensor.shape) for tensor in own.values()] != [tuple(tensor.shape) for tensor in state.values()]:
+    if [tuple(tensor.shape) for tensor in own.values()] != [
+        tuple(tensor.shape) for tensor in state.values()
+    ]:
         raise InputError(f"{path}: its tensors are not those of {entry.id}, in order and shape")
     model.load_state_dict(dict(zip(own, state.values(), strict=True)))
 
@@ -385,8 +454,12 @@ def check_finite(model: nn.Module, name: str) -> None:
     """
     parameters = dict(model.named_parameters())
     for key, tensor in model.state_dict().items():
-        if not (torch.isfinite(tensor).all() if key in parameters else not torch.isnan(tensor).any()):
-            raise InputError(f"{name}: the weights hold NaN or infinite values, in {key}: they are damaged: copy or download them again")
+        if not (
+            torch.isfinite(tensor).all() if key in parameters else not torch.isnan(tensor).any()
+        ):
+            raise InputError(
+                f"{name}: the weights hold NaN or infinite values, in {key}: they are damaged: copy or download them again"
+            )
 
 
 def stored_precision(weight: torch.Tensor) -> str:
@@ -403,7 +476,14 @@ def stored_precision(weight: torch.Tensor) -> str:
         `bfloat16`, `float16` or `float32`.
     """
     halves = (torch.bfloat16, torch.float16)
-    return next((str(half).removeprefix("torch.") for half in halves if torch.equal(weight.to(half).float(), weight)), "float32")
+    return next(
+        (
+            str(half).removeprefix("torch.")
+            for half in halves
+            if torch.equal(weight.to(half).float(), weight)
+        ),
+        "float32",
+    )
 
 
 def weights_sha256(model: nn.Module) -> str:

@@ -57,11 +57,19 @@ def fold_batch_norms(tower: nn.Module, size: tuple[int, int]) -> int:
     hooks = []
     for name, module in tower.named_modules():
         if isinstance(module, nn.Conv2d):
-            hooks.append(module.register_forward_hook(lambda _, inputs, output, name=name: made.update({id(output): (name, output)})))
+            hooks.append(
+                module.register_forward_hook(
+                    lambda _, inputs, output, name=name: made.update({id(output): (name, output)})
+                )
+            )
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
             hooks.append(
                 module.register_forward_pre_hook(
-                    lambda _, inputs, name=name: pairs.append((made[id(inputs[0])][0], name)) if id(inputs[0]) in made else None
+                    lambda _, inputs, name=name: (
+                        pairs.append((made[id(inputs[0])][0], name))
+                        if id(inputs[0]) in made
+                        else None
+                    )
                 )
             )
     image = torch.randn((1, 3, size[1], size[0]), generator=torch.Generator().manual_seed(0))
@@ -71,7 +79,9 @@ def fold_batch_norms(tower: nn.Module, size: tuple[int, int]) -> int:
     replaced: dict[str, Any] = {name: tower.get_submodule(name) for pair in pairs for name in pair}
     for convolution, norm in pairs:
         tower.set_submodule(convolution, fuse_conv_bn_eval(replaced[convolution], replaced[norm]))
-        tower.set_submodule(norm, getattr(replaced[norm], "act", nn.Identity()))  # timm's norms include the activation
+        tower.set_submodule(
+            norm, getattr(replaced[norm], "act", nn.Identity())
+        )  # timm's norms include the activation
     if pairs and not (tower(image) - expected).norm() <= FOLD_TOLERANCE * expected.norm():
         for name, module in replaced.items():
             tower.set_submodule(name, module)
@@ -170,8 +180,13 @@ def run_views(
 
     width, height = views.preprocess.size
     most = WAITING_BYTES // (views.count * 3 * height * width * torch.float32.itemsize)
-    loaded = progress(map_ahead(load, rows.itertuples(index=False), decode_threads or threads, most=most), len(rows))
-    outputs = list(map_ahead(run, _uploaded(_batches(loaded, batch_size), device), side_by_side, ahead=2))
+    loaded = progress(
+        map_ahead(load, rows.itertuples(index=False), decode_threads or threads, most=most),
+        len(rows),
+    )
+    outputs = list(
+        map_ahead(run, _uploaded(_batches(loaded, batch_size), device), side_by_side, ahead=2)
+    )
     matrix = np.concatenate(outputs).astype(np.float32, copy=False)
     identifiers = np.repeat(rows["image_id"].to_numpy(np.int64), views.count)
     finite = np.isfinite(matrix).all(axis=1)
@@ -182,11 +197,16 @@ def run_views(
     return matrix, identifiers, np.tile(np.arange(views.count, dtype=np.int32), len(rows))
 
 
-def _within_memory(forward: Forward, batch: torch.Tensor, device: torch.device, at_once: int) -> tuple[torch.Tensor, int]:
+def _within_memory(
+    forward: Forward, batch: torch.Tensor, device: torch.device, at_once: int
+) -> tuple[torch.Tensor, int]:
     """The tower's output of a batch, on the CPU, and how many views at once the device's memory was enough for."""
     while True:
         try:
-            parts = [forward(part.to(device, memory_format=torch.channels_last)).cpu() for part in batch.split(at_once)]
+            parts = [
+                forward(part.to(device, memory_format=torch.channels_last)).cpu()
+                for part in batch.split(at_once)
+            ]
             return torch.cat(parts), at_once
         except torch.OutOfMemoryError as error:
             if at_once == 1:
@@ -195,7 +215,10 @@ def _within_memory(forward: Forward, batch: torch.Tensor, device: torch.device, 
                 ) from None
             at_once = (at_once + 1) // 2
         torch.cuda.empty_cache()
-        log.warning("the GPU's memory is too small for extraction.batch_size: going on with %d views at once", at_once)
+        log.warning(
+            "the GPU's memory is too small for extraction.batch_size: going on with %d views at once",
+            at_once,
+        )
 
 
 def statistics(matrix: np.ndarray) -> dict[str, float | int]:

@@ -5,16 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from singflow.config.sections import (
-    MOST_AT_ONCE,
-    MOST_THREADS,
-    SafePath,
-    Section,
-    Template,
-)
+from singflow.config.sections import MOST_AT_ONCE, MOST_THREADS, SafePath, Section, Template
 
 CPU_BATCH = 8  # views per forward pass of one thread, at most
-WAITING_BYTES = 2**29  # of decoded views that wait for a tower, at most; an image a thread may always wait
+WAITING_BYTES = (
+    2**29
+)  # of decoded views that wait for a tower, at most; an image a thread may always wait
 MOST_VIEWS = 100  # of an image, which are held at once; crops beyond that many show nothing new
 MOST_SHARDS = 99999  # their names have five digits
 
@@ -22,32 +18,62 @@ MOST_SHARDS = 99999  # their names have five digits
 class Extraction(Section):
     """How images become features and embeddings."""
 
-    views: int = Field(4, ge=1, le=MOST_VIEWS, description="views per image: the whole image, then random crops (paper: 1)")
-    crop_area: list[Annotated[float, Field(ge=0, le=1)]] = Field(
-        [0.3, 1.0], min_length=2, max_length=2, description="share of the image's area in a crop: smallest, largest"
+    views: int = Field(
+        4,
+        ge=1,
+        le=MOST_VIEWS,
+        description="views per image: the whole image, then random crops (paper: 1)",
     )
-    shards: int = Field(1, ge=1, le=MOST_SHARDS, description="jobs that the images of a model are split into")
-    shard_ids: list[str] = Field(["00000"], description="the shards' names, 00000 up (DVC cannot count)")
-    batch_size: int = Field(8, ge=1, le=MOST_AT_ONCE, description="views per forward pass; on a CPU at most 8 a thread")
+    crop_area: list[Annotated[float, Field(ge=0, le=1)]] = Field(
+        [0.3, 1.0],
+        min_length=2,
+        max_length=2,
+        description="share of the image's area in a crop: smallest, largest",
+    )
+    shards: int = Field(
+        1, ge=1, le=MOST_SHARDS, description="jobs that the images of a model are split into"
+    )
+    shard_ids: list[str] = Field(
+        ["00000"], description="the shards' names, 00000 up (DVC cannot count)"
+    )
+    batch_size: int = Field(
+        8, ge=1, le=MOST_AT_ONCE, description="views per forward pass; on a CPU at most 8 a thread"
+    )
     decode_threads: int | None = Field(
-        None, ge=1, le=MOST_THREADS, description="threads that decode images, for a GPU's sake; null: as many as threads (changes no digit)"
+        None,
+        ge=1,
+        le=MOST_THREADS,
+        description="threads that decode images, for a GPU's sake; null: as many as threads (changes no digit)",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="auto (an NVIDIA GPU when there is one) | cpu | cuda | mps (an Apple GPU; untested)"
+        "auto",
+        description="auto (an NVIDIA GPU when there is one) | cpu | cuda | mps (an Apple GPU; untested)",
     )
     decode: Literal["full", "reduced"] = Field(
-        "full", description="full | reduced (JPEGs at 1/2, 1/4 or 1/8 where every view is still shrunk; paper: full)"
+        "full",
+        description="full | reduced (JPEGs at 1/2, 1/4 or 1/8 where every view is still shrunk; paper: full)",
     )
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="float32 | bfloat16 (towers under autocast; paper: not said)")
-    top1_margin: float = Field(10.0, ge=0, le=100, description="percentage points below a model's reported top-1 that cause a warning")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="float32 | bfloat16 (towers under autocast; paper: not said)"
+    )
+    top1_margin: float = Field(
+        10.0,
+        ge=0,
+        le=100,
+        description="percentage points below a model's reported top-1 that cause a warning",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Extraction":
         expected = [f"{shard:05d}" for shard in range(self.shards)]
         if self.shard_ids != expected:
-            raise ValueError(f"shard_ids must name the {self.shards} shards: write {json.dumps(expected)}")
+            raise ValueError(
+                f"shard_ids must name the {self.shards} shards: write {json.dumps(expected)}"
+            )
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise ValueError(f"crop_area is [smallest, largest] with 0 < smallest <= largest <= 1, not {self.crop_area}")
+            raise ValueError(
+                f"crop_area is [smallest, largest] with 0 < smallest <= largest <= 1, not {self.crop_area}"
+            )
         return self
 
 
@@ -55,8 +81,15 @@ class Prompts(Section):
     """The texts that stand for labels and concepts in a space."""
 
     label_templates: list[Template] = Field(
-        ["an image of a {}"], min_length=1, description="{} is the label, a(n) {} a or an before it; several are averaged (paper: this one)"
+        ["an image of a {}"],
+        min_length=1,
+        description="{} is the label, a(n) {} a or an before it; several are averaged (paper: this one)",
     )
-    concept_templates: list[Template] = Field(["{}"], min_length=1, description="{} is the concept, a(n) {} a or an before it")
+    concept_templates: list[Template] = Field(
+        ["{}"], min_length=1, description="{} is the concept, a(n) {} a or an before it"
+    )
     batch_size: int = Field(64, ge=1, le=MOST_AT_ONCE, description="texts per forward pass")
-    cache: SafePath = Field(".cache/prompts", description="folder that keeps embedded texts, found again by their content")
+    cache: SafePath = Field(
+        ".cache/prompts",
+        description="folder that keeps embedded texts, found again by their content",
+    )

@@ -20,7 +20,20 @@ from singflow.towers.spaces import TextTower
 SAMPLE = 64  # texts that are embedded again, to see whether the file is of this space
 MEAN = "mean"  # the name of the mean over prompts in the authors' release
 BESIDE_TEXTS = {  # what a pickled list of texts and the array around it have besides
-    *("EMPTY_LIST", "MARK", "APPEND", "APPENDS", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "FRAME", "TUPLE", "BUILD", "STOP"),
+    *(
+        "EMPTY_LIST",
+        "MARK",
+        "APPEND",
+        "APPENDS",
+        "PUT",
+        "BINPUT",
+        "LONG_BINPUT",
+        "MEMOIZE",
+        "FRAME",
+        "TUPLE",
+        "BUILD",
+        "STOP",
+    )
 }
 Texts = dict[str, np.ndarray]
 
@@ -28,7 +41,10 @@ Texts = dict[str, np.ndarray]
 def _texts(file: zipfile.ZipFile, name: str) -> list[str]:
     stream = io.BytesIO(file.read(f"{name}.npy"))
     version = np.lib.format.read_magic(stream)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
     shape, _, kind = read(stream)
     if kind.kind != "O":
         stream.seek(0)
@@ -73,8 +89,12 @@ def read_npz(path: Path) -> Texts:
     try:
         with zipfile.ZipFile(path) as file:
             names = {each.removesuffix(".npy") for each in file.namelist()}
-            embeddings = np.load(io.BytesIO(file.read("embeddings.npy")), allow_pickle=False).astype(np.float64)
-            classes, prompts = (_texts(file, each) if each in names else [] for each in ("classes", "prompts"))
+            embeddings = np.load(
+                io.BytesIO(file.read("embeddings.npy")), allow_pickle=False
+            ).astype(np.float64)
+            classes, prompts = (
+                _texts(file, each) if each in names else [] for each in ("classes", "prompts")
+            )
     except Exception as error:  # noqa: BLE001 (zip and NumPy raise many kinds)
         raise InputError(
             f"{path}: not readable as text embeddings ({brief(error)}): it must be an .npz of embeddings, and of classes or prompts"
@@ -87,19 +107,28 @@ def read_npz(path: Path) -> Texts:
         )
     lengths = np.sqrt(np.einsum("...m,...m->...", embeddings, embeddings))
     if not (np.isfinite(embeddings).all() and (lengths > 0).all()):
-        raise InputError(f"{path}: holds NaN, infinite values or an embedding of zeros: the file is damaged")
+        raise InputError(
+            f"{path}: holds NaN, infinite values or an embedding of zeros: the file is damaged"
+        )
     embeddings /= lengths[..., None]
     if embeddings.ndim == 3 and all("{}" in each for each in prompts):
-        texts, embeddings = [fill(prompt, each) for each in classes for prompt in prompts], embeddings.reshape(-1, embeddings.shape[-1])
+        texts, embeddings = (
+            [fill(prompt, each) for each in classes for prompt in prompts],
+            embeddings.reshape(-1, embeddings.shape[-1]),
+        )
     elif embeddings.ndim == 3:
-        embeddings = embeddings[:, prompts.index(MEAN)] if MEAN in prompts else embeddings.mean(axis=1)
+        embeddings = (
+            embeddings[:, prompts.index(MEAN)] if MEAN in prompts else embeddings.mean(axis=1)
+        )
         embeddings /= np.sqrt(np.einsum("nm,nm->n", embeddings, embeddings))[:, None]
     if len({*texts}) < len(texts):
         raise InputError(f"{path}: repeats a text: remove one of the two")
     return dict(zip(texts, embeddings.astype(np.float32), strict=True))
 
 
-def check_texts(path: Path, texts: Texts, name: str, entry: SpaceEntry, tower: TextTower | None) -> str | None:
+def check_texts(
+    path: Path, texts: Texts, name: str, entry: SpaceEntry, tower: TextTower | None
+) -> str | None:
     """Refuse texts of another space.
 
     Parameters
@@ -127,10 +156,16 @@ def check_texts(path: Path, texts: Texts, name: str, entry: SpaceEntry, tower: T
     """
     width = len(next(iter(texts.values())))
     if width != entry.dim:
-        raise InputError(f"{path}: its embeddings have {width} dimensions, but {name} has {entry.dim}: name the space that they are of")
+        raise InputError(
+            f"{path}: its embeddings have {width} dimensions, but {name} has {entry.dim}: name the space that they are of"
+        )
     chosen = list(texts)[:SAMPLE]
     if tower is None or len(chosen) < 2:
-        why = f"the text tower of {name} is not here to embed some of them again" if tower is None else "one text is too few to tell"
+        why = (
+            f"the text tower of {name} is not here to embed some of them again"
+            if tower is None
+            else "one text is too few to tell"
+        )
         return f"{path}: that its embeddings are of {name} is your word: {why}, so their width, {width}, is all that was compared"
     nearest = (tower.embed(chosen) @ np.stack([texts[each] for each in chosen]).T).argmax(axis=1)
     same = int((nearest == np.arange(len(chosen))).sum())
@@ -169,7 +204,11 @@ def write_ready(path: Path, texts: Texts, identity: str) -> None:
     identity : str
         What the space is, as its entry's `identity`.
     """
-    metadata = {"schema_version": SCHEMA_VERSION, "space_identity": identity, "texts": json.dumps(list(texts))}
+    metadata = {
+        "schema_version": SCHEMA_VERSION,
+        "space_identity": identity,
+        "texts": json.dumps(list(texts)),
+    }
     write_tensors(path, {"embeddings": np.stack(list(texts.values()))}, metadata)
 
 
@@ -197,7 +236,12 @@ def read_ready(space: str, entry: SpaceEntry) -> Texts:
     for path in sorted(ready_path(space, "x").parent.glob("*.safetensors")):
         tensors, made = read_tensors(path, ["embeddings"])
         names = made.parsed("texts", list)
-        if made["space_identity"] != entry.identity or tensors["embeddings"].shape != (len(names), entry.dim):
-            raise InputError(f"{path}: is of another space than {space} is now: remove it, or import it again for its own")
+        if made["space_identity"] != entry.identity or tensors["embeddings"].shape != (
+            len(names),
+            entry.dim,
+        ):
+            raise InputError(
+                f"{path}: is of another space than {space} is now: remove it, or import it again for its own"
+            )
         found |= dict(zip(names, tensors["embeddings"], strict=True))
     return found

@@ -33,7 +33,9 @@ class ShardFlags(Extraction, cli.Command):
     output: Path
 
 
-def run_shard(flags: ShardFlags, tower: nn.Module, preprocess: Preprocess, name: str, tensor: str) -> tuple[pd.DataFrame, Tensors]:
+def run_shard(
+    flags: ShardFlags, tower: nn.Module, preprocess: Preprocess, name: str, tensor: str
+) -> tuple[pd.DataFrame, Tensors]:
     """Run a tower over one shard of the images, with its batch norms folded (in place).
 
     Parameters
@@ -70,7 +72,13 @@ def run_shard(flags: ShardFlags, tower: nn.Module, preprocess: Preprocess, name:
     outputs, image_id, view = run_views(
         rows,
         data_root(flags.source, flags.root),
-        Views(preprocess, flags.views, flags.seed, (flags.crop_area[0], flags.crop_area[1]), flags.decode == "reduced"),
+        Views(
+            preprocess,
+            flags.views,
+            flags.seed,
+            (flags.crop_area[0], flags.crop_area[1]),
+            flags.decode == "reduced",
+        ),
         tower.to(device).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         device=device,
         batch_size=flags.batch_size,
@@ -78,7 +86,9 @@ def run_shard(flags: ShardFlags, tower: nn.Module, preprocess: Preprocess, name:
         decode_threads=flags.decode_threads,
         max_pixels=flags.max_pixels,
         precision=flags.precision,
-        progress=partial(cli.progress, unit="images", description=f"{name} {flags.shard + 1}/{flags.shards}"),
+        progress=partial(
+            cli.progress, unit="images", description=f"{name} {flags.shard + 1}/{flags.shards}"
+        ),
     )
     cli.log.info("%s: %d views of %d images", name, len(outputs), len(rows))
     return rows, {tensor: outputs, "image_id": image_id, "view": view}

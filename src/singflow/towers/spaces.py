@@ -41,7 +41,14 @@ class ConSE(ImageTower):
     by one that finds again what it embedded.
     """
 
-    def __init__(self, classifier: Classifier, text: "TextTower", sentences: list[str], temperature: float, top: int) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        text: "TextTower",
+        sentences: list[str],
+        temperature: float,
+        top: int,
+    ) -> None:
         super().__init__()
         self.classifier = classifier
         self.preprocess = classifier.preprocess
@@ -69,8 +76,12 @@ class ConSE(ImageTower):
         """
         logits = self.classifier.logits(self.classifier(images))
         weights, classes = torch.softmax(logits / self.temperature, dim=1).topk(self.top)
-        with torch.autocast(images.device.type, enabled=False):  # texts keep single precision, whatever that of images
-            for missing in set(classes.flatten().tolist()) - self.known:  # by two threads at once: the same numbers, written twice
+        with torch.autocast(
+            images.device.type, enabled=False
+        ):  # texts keep single precision, whatever that of images
+            for missing in (
+                set(classes.flatten().tolist()) - self.known
+            ):  # by two threads at once: the same numbers, written twice
                 self.embedded[missing] = torch.from_numpy(self.embed([self.sentences[missing]])[0])
                 self.known.add(missing)
         mean = torch.einsum("nk,nkm->nm", weights, self.embedded[classes])
@@ -99,7 +110,9 @@ class CLIPImages(ImageTower):
             Embeddings, not normalized.
         """
         output = self.visual(images)
-        embeddings: torch.Tensor = output[0] if isinstance(output, tuple) else output  # some towers give their patches as well
+        embeddings: torch.Tensor = (
+            output[0] if isinstance(output, tuple) else output
+        )  # some towers give their patches as well
         return embeddings
 
 
@@ -109,7 +122,9 @@ class TextTower(nn.Module):
     tokenize: gives a batch out of texts, and each text's number of tokens. encode: gives embeddings (n, m) of a batch.
     """
 
-    def __init__(self, module: nn.Module, tokenize: Tokenize, encode: Callable[[Any], torch.Tensor], dim: int) -> None:
+    def __init__(
+        self, module: nn.Module, tokenize: Tokenize, encode: Callable[[Any], torch.Tensor], dim: int
+    ) -> None:
         super().__init__()
         self.module = module.eval()
         self._tokenize = tokenize
@@ -140,9 +155,16 @@ class TextTower(nn.Module):
         """
         lengths = self._tokenize(texts)[1]
         order = sorted(range(len(texts)), key=lambda row: (lengths[row], texts[row]))
-        parts = ([texts[row] for row in order[start : start + batch_size]] for start in range(0, len(texts), batch_size))
-        encoded = map_ahead(self._encode, (self._tokenize(part)[0] for part in parts), threads)  # tokenizers are not made for threads
-        sorted_embeddings = nn.functional.normalize(torch.cat(list(encoded)).float(), dim=1).cpu().numpy()
+        parts = (
+            [texts[row] for row in order[start : start + batch_size]]
+            for start in range(0, len(texts), batch_size)
+        )
+        encoded = map_ahead(
+            self._encode, (self._tokenize(part)[0] for part in parts), threads
+        )  # tokenizers are not made for threads
+        sorted_embeddings = (
+            nn.functional.normalize(torch.cat(list(encoded)).float(), dim=1).cpu().numpy()
+        )
         _check_width(sorted_embeddings.shape[1], self.dim)
         embeddings = np.empty_like(sorted_embeddings)
         embeddings[order] = sorted_embeddings
@@ -151,7 +173,9 @@ class TextTower(nn.Module):
 
 def _check_width(width: int, dim: int) -> None:
     if width != dim:
-        raise InputError(f"config/spaces.yaml: the tower gives {width} dimensions, not {dim}: correct `dim`")
+        raise InputError(
+            f"config/spaces.yaml: the tower gives {width} dimensions, not {dim}: correct `dim`"
+        )
 
 
 def load_image_tower(entry: SpaceEntry) -> ImageTower:
@@ -178,15 +202,26 @@ def load_image_tower(entry: SpaceEntry) -> ImageTower:
     sentences = _imagenet_sentences()
     classes = len(entry.classifier.kept or range(entry.classifier.head_classes))
     if len(sentences) != classes:
-        raise InputError(f"config/spaces.yaml: conse needs an ImageNet classifier of {len(sentences)} classes, not {classes}")
-    return ConSE(load_classifier(entry.classifier), load_text_tower(entry), sentences, entry.temperature, entry.top)
+        raise InputError(
+            f"config/spaces.yaml: conse needs an ImageNet classifier of {len(sentences)} classes, not {classes}"
+        )
+    return ConSE(
+        load_classifier(entry.classifier),
+        load_text_tower(entry),
+        sentences,
+        entry.temperature,
+        entry.top,
+    )
 
 
 def _imagenet_sentences() -> list[str]:
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()
-    return [prompt_of(info.index_to_description(index, detailed=True)) for index in range(info.num_classes())]
+    return [
+        prompt_of(info.index_to_description(index, detailed=True))
+        for index in range(info.num_classes())
+    ]
 
 
 def class_sentences(entry: SpaceEntry, classes: Classes) -> dict[str, str]:
@@ -210,7 +245,11 @@ def class_sentences(entry: SpaceEntry, classes: Classes) -> dict[str, str]:
 
     info = ImageNetInfo()
     synsets = [classes.find(info.index_to_label_name(index)) for index in range(info.num_classes())]
-    return dict(zip(classes.names, _imagenet_sentences(), strict=True)) if synsets == list(range(len(classes.names))) else {}
+    return (
+        dict(zip(classes.names, _imagenet_sentences(), strict=True))
+        if synsets == list(range(len(classes.names)))
+        else {}
+    )
 
 
 def class_spellings(
@@ -236,7 +275,9 @@ def class_spellings(
     texts, others : ndarray of shape (C, m)
         Unit embeddings: the space's own sentences and the filled templates, or where it has none the filled templates and bare names.
     """
-    whole = listed.names if set(names) <= set(listed.names) else names  # embedded once for all heads that are parts of it
+    whole = (
+        listed.names if set(names) <= set(listed.names) else names
+    )  # embedded once for all heads that are parts of it
     rows = [{name: row for row, name in enumerate(whole)}[name] for name in names]
     sentences = class_sentences(entry, listed) if whole is listed.names else {}
     bare = ["a photo of a {}"] if templates == ["{}"] else ["{}"]
@@ -275,7 +316,10 @@ def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> Te
     model.to(device)
 
     def numbered(texts: list[str]) -> tuple[torch.Tensor, list[int]]:
-        tokens, longer = tokenize(texts), tokenize(texts, context_length=tokenize.context_length + 1)
+        tokens, longer = (
+            tokenize(texts),
+            tokenize(texts, context_length=tokenize.context_length + 1),
+        )
         cut = (tokens != longer[:, : tokens.shape[1]]).any(dim=1)
         if cut.any():
             raise _too_long(tokens.shape[1], texts[int(cut.int().argmax())])
@@ -297,14 +341,21 @@ def _open_clip(entry: OpenCLIPEntry) -> Any:
     model, _, pretrained = entry.id.partition("/")
     kind, _, _ = entry.weights.partition(":")
     weights = {"hub": pretrained, "file": str(paths[0]) if paths else None}.get(kind)
-    changes = {**(tag if kind != "hub" else {}), **(entry.transform.model_dump(exclude_none=True) if entry.transform else {})}
+    changes = {
+        **(tag if kind != "hub" else {}),
+        **(entry.transform.model_dump(exclude_none=True) if entry.transform else {}),
+    }
     torch.manual_seed(0)
     try:
-        built = open_clip.create_model(model, pretrained=weights, pretrained_text=False, force_preprocess_cfg=changes)
+        built = open_clip.create_model(
+            model, pretrained=weights, pretrained_text=False, force_preprocess_cfg=changes
+        )
     except Exception as error:  # noqa: BLE001 (torch, the hub client and open_clip each raise kinds of their own)
         if kind == "file":
             read_checkpoint(paths[0])
-        raise InputError(f"{entry.id}: open_clip cannot build it from {entry.weights} ({brief(error)})") from None
+        raise InputError(
+            f"{entry.id}: open_clip cannot build it from {entry.weights} ({brief(error)})"
+        ) from None
     if kind != "random":
         check_finite(built, entry.id)
     return built.eval()
@@ -316,20 +367,31 @@ def _sentence_encoder(entry: ConSEEntry, device: torch.device) -> TextTower:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    model = SentenceTransformer(str(_package_model(entry.text.removeprefix("package:"))), device=str(device), local_files_only=True)
+    model = SentenceTransformer(
+        str(_package_model(entry.text.removeprefix("package:"))),
+        device=str(device),
+        local_files_only=True,
+    )
 
-    prepare = getattr(model, "preprocess", None) or model.tokenize  # its name before sentence-transformers 6
+    prepare = (
+        getattr(model, "preprocess", None) or model.tokenize
+    )  # its name before sentence-transformers 6
 
     def tokenize(texts: list[str]) -> tuple[dict[str, torch.Tensor], list[int]]:
         batch = prepare(texts)
         lengths = batch["attention_mask"].sum(dim=1).tolist()
         for text, length in zip(texts, lengths, strict=True):
-            if length == model.max_seq_length and len(model.tokenizer(text, verbose=False)["input_ids"]) > length:
+            if (
+                length == model.max_seq_length
+                and len(model.tokenizer(text, verbose=False)["input_ids"]) > length
+            ):
                 raise _too_long(length, text)
         return batch, lengths
 
     def encode(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        embeddings: torch.Tensor = model(batch_to_device(batch, model.device))["sentence_embedding"]  # where it was moved to
+        embeddings: torch.Tensor = model(batch_to_device(batch, model.device))[
+            "sentence_embedding"
+        ]  # where it was moved to
         return embeddings
 
     return TextTower(model, tokenize, encode, entry.dim)
@@ -343,14 +405,20 @@ def _package_model(distribution: str) -> Path:
     try:
         files = importlib.metadata.files(distribution) or []
     except importlib.metadata.PackageNotFoundError:
-        raise InputError(f"config/spaces.yaml: package:{distribution} is not installed: pip install {distribution}") from None
+        raise InputError(
+            f"config/spaces.yaml: package:{distribution} is not installed: pip install {distribution}"
+        ) from None
     roots = [Path(str(file.locate())).parent for file in files if file.name == "modules.json"]
     if len(roots) != 1:
-        raise InputError(f"config/spaces.yaml: package:{distribution} holds {len(roots)} sentence encoders, not one")
+        raise InputError(
+            f"config/spaces.yaml: package:{distribution} holds {len(roots)} sentence encoders, not one"
+        )
     return roots[0]
 
 
-def text_facts(entry: SpaceEntry, weights: str, device: torch.device, batch_size: int) -> dict[str, Any]:
+def text_facts(
+    entry: SpaceEntry, weights: str, device: torch.device, batch_size: int
+) -> dict[str, Any]:
     """What decides the bytes of embedded texts besides the texts, as TextCache takes it.
 
     Parameters
@@ -375,13 +443,19 @@ def text_facts(entry: SpaceEntry, weights: str, device: torch.device, batch_size
         "tower": named,
         "weights_sha256": weights,
         "code": code_digest("towers"),
-        "software": provenance(["torch", "tokenizers", *LIBRARIES[entry.source], *package])["software"],
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
+        "software": provenance(["torch", "tokenizers", *LIBRARIES[entry.source], *package])[
+            "software"
+        ],
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else torch.backends.cpu.get_cpu_capability(),
         "batch_size": batch_size,
     }
 
 
-def embed_templates(embed: Encode, names: list[str], templates: list[str], own: dict[str, str]) -> np.ndarray:
+def embed_templates(
+    embed: Encode, names: list[str], templates: list[str], own: dict[str, str]
+) -> np.ndarray:
     """Unit embeddings of names: the mean over templates of unit embeddings, at unit norm.
 
     Parameters
@@ -400,7 +474,12 @@ def embed_templates(embed: Encode, names: list[str], templates: list[str], own: 
     ndarray of shape (len(names), m)
         Float32.
     """
-    texts = [[own[name]] * len(templates) if name in own else [fill(template, name) for template in templates] for name in names]
+    texts = [
+        [own[name]] * len(templates)
+        if name in own
+        else [fill(template, name) for template in templates]
+        for name in names
+    ]
     embeddings = embed([text for each in texts for text in each])
     mean = embeddings.reshape(len(names), len(templates), -1).mean(axis=1, dtype=np.float64)
     mean /= np.sqrt(np.einsum("nm,nm->n", mean, mean))[:, None]

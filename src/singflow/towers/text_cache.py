@@ -53,10 +53,14 @@ class TextCache:
         self.embed(sample)
         many = sum(map(len, new))
         minutes = (time.perf_counter() - started) / len(sample) * many / 60
-        log.info("%d of %d texts are new: embedding them takes about %.1f minutes", many, total, minutes)
+        log.info(
+            "%d of %d texts are new: embedding them takes about %.1f minutes", many, total, minutes
+        )
 
     def _path(self, texts: list[str]) -> Path:
-        key = hashlib.sha256(json.dumps({**self.facts, "texts": texts}, sort_keys=True).encode()).hexdigest()
+        key = hashlib.sha256(
+            json.dumps({**self.facts, "texts": texts}, sort_keys=True).encode()
+        ).hexdigest()
         return self.folder / f"{key}.safetensors"
 
     def _chunk(self, texts: list[str]) -> np.ndarray:
@@ -74,10 +78,14 @@ class TextCache:
         try:
             write_tensors(path, {"embeddings": embeddings}, {"sha256": _digest(embeddings)})
         except InputError as error:
-            raise InputError(f"prompts.cache {self.folder}: cannot be written to ({error}): name another folder") from None
+            raise InputError(
+                f"prompts.cache {self.folder}: cannot be written to ({error}): name another folder"
+            ) from None
         return embeddings
 
 
 def _digest(embeddings: np.ndarray) -> str:
     """Hash of shape, type and values, which safetensors does not keep."""
-    return hashlib.sha256(f"{embeddings.shape} {embeddings.dtype}".encode() + embeddings.tobytes()).hexdigest()
+    return hashlib.sha256(
+        f"{embeddings.shape} {embeddings.dtype}".encode() + embeddings.tobytes()
+    ).hexdigest()

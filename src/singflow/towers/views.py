@@ -57,7 +57,9 @@ class Views:
 
     def __call__(self, image: Image.Image, image_id: int) -> torch.Tensor:
         """Views of one image: (count, 3, height, width)."""
-        boxes = [view_box(self.seed, image_id, view, *self.crop_area) for view in range(1, self.count)]
+        boxes = [
+            view_box(self.seed, image_id, view, *self.crop_area) for view in range(1, self.count)
+        ]
         crops = [box.crop(image, *self.preprocess.size, self.preprocess.resample) for box in boxes]
         return torch.stack([self.preprocess.whole(image), *map(self.preprocess.to_tensor, crops)])
 
@@ -92,7 +94,9 @@ def from_timm(model: nn.Module, changes: dict[str, Any] | None) -> Preprocess:
     whole = create_transform(**config, is_training=False)
     _, height, width = config["input_size"]
     resample = Image.Resampling[config["interpolation"].upper()]
-    return Preprocess(whole, _pixels_only(whole), (width, height), resample, _longest(whole.transforms[0].size))
+    return Preprocess(
+        whole, _pixels_only(whole), (width, height), resample, _longest(whole.transforms[0].size)
+    )
 
 
 def from_torchvision(preset: Any) -> Preprocess:
@@ -110,9 +114,13 @@ def from_torchvision(preset: Any) -> Preprocess:
     """
     from torchvision.transforms import Compose, ConvertImageDtype, Normalize, PILToTensor
 
-    pixels = Compose([PILToTensor(), ConvertImageDtype(torch.float32), Normalize(preset.mean, preset.std)])
+    pixels = Compose(
+        [PILToTensor(), ConvertImageDtype(torch.float32), Normalize(preset.mean, preset.std)]
+    )
     (side,), (resized,) = preset.crop_size, preset.resize_size
-    return Preprocess(preset, pixels, (side, side), Image.Resampling[preset.interpolation.name], resized)
+    return Preprocess(
+        preset, pixels, (side, side), Image.Resampling[preset.interpolation.name], resized
+    )
 
 
 def from_processor(processor: Any) -> Preprocess:
@@ -130,7 +138,9 @@ def from_processor(processor: Any) -> Preprocess:
     """
 
     def whole(image: Image.Image, **options: bool) -> torch.Tensor:
-        pixels: torch.Tensor = processor(images=image, return_tensors="pt", **options)["pixel_values"][0]
+        pixels: torch.Tensor = processor(images=image, return_tensors="pt", **options)[
+            "pixel_values"
+        ][0]
         return pixels
 
     def pixels_only(image: Image.Image) -> torch.Tensor:
@@ -138,7 +148,9 @@ def from_processor(processor: Any) -> Preprocess:
 
     _, height, width = whole(Image.new("RGB", (640, 480))).shape
     resized = max(int(side) for side in dict(processor.size).values() if side)
-    return Preprocess(whole, pixels_only, (width, height), Image.Resampling(int(processor.resample)), resized)
+    return Preprocess(
+        whole, pixels_only, (width, height), Image.Resampling(int(processor.resample)), resized
+    )
 
 
 def from_open_clip(configuration: dict[str, Any]) -> Preprocess:
@@ -160,7 +172,9 @@ def from_open_clip(configuration: dict[str, Any]) -> Preprocess:
     whole = image_transform_v2(settings, is_train=False)
     _, height, width = settings.input_size
     resample = Image.Resampling[settings.interpolation.upper()]
-    return Preprocess(whole, _pixels_only(whole), (width, height), resample, _longest(whole.transforms[0].size))
+    return Preprocess(
+        whole, _pixels_only(whole), (width, height), resample, _longest(whole.transforms[0].size)
+    )
 
 
 def _pixels_only(transform: object) -> ToTensor:

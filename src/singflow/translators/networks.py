@@ -123,13 +123,24 @@ class Network(nn.Module):
             self.register_buffer(f"{name}_scale", torch.ones(size))
         self.body: nn.Module
         if kind == "residual":
-            branch = [nn.LayerNorm(inputs), nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, inputs), nn.Dropout(dropout)]
+            branch = [
+                nn.LayerNorm(inputs),
+                nn.Linear(inputs, width),
+                nn.GELU(),
+                nn.Linear(width, inputs),
+                nn.Dropout(dropout),
+            ]
             self.body = Residual(nn.Sequential(*branch))
             self.projection = nn.Linear(inputs, outputs)
         else:
             layers: list[nn.Module] = []
             for before, after in pairwise([inputs] + [width] * HIDDEN[kind]):
-                layers += [nn.Linear(before, after), nn.LayerNorm(after), nn.GELU(), nn.Dropout(dropout)]
+                layers += [
+                    nn.Linear(before, after),
+                    nn.LayerNorm(after),
+                    nn.GELU(),
+                    nn.Dropout(dropout),
+                ]
             self.body = nn.Sequential(*layers)
             self.projection = nn.Linear(width, outputs)
         nn.init.zeros_(self.projection.weight)
@@ -177,16 +188,24 @@ def load_network(path: Path) -> Network:
     """
     _, made = read_tensors(path, [])
     if made.get("kind") not in {"residual", *HIDDEN}:
-        raise InputError(f"{path}: holds no nonlinear translator: name a file of translators/ whose kind is mlp3, mlp4 or residual")
+        raise InputError(
+            f"{path}: holds no nonlinear translator: name a file of translators/ whose kind is mlp3, mlp4 or residual"
+        )
     means = read_tensors(path, ["feature_mean", "embedding_mean"])[0]
     sizes = len(means["feature_mean"]), len(means["embedding_mean"])
     try:
         with torch.device("meta"):
-            network = Network(made["kind"], *sizes, made.parsed("width", int), made.parsed("dropout", int | float))
+            network = Network(
+                made["kind"], *sizes, made.parsed("width", int), made.parsed("dropout", int | float)
+            )
         tensors, _ = read_tensors(path, list(network.state_dict()))
-        network.load_state_dict({name: torch.from_numpy(array).float() for name, array in tensors.items()}, assign=True)
+        network.load_state_dict(
+            {name: torch.from_numpy(array).float() for name, array in tensors.items()}, assign=True
+        )
     except (RuntimeError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: its width, dropout and tensors make no translator of kind {made['kind']} ({error}): {MEND}") from None
+        raise InputError(
+            f"{path}: its width, dropout and tensors make no translator of kind {made['kind']} ({error}): {MEND}"
+        ) from None
     return network.eval()
 
 
@@ -212,7 +231,11 @@ class _Spread:
     def update(self, block: np.ndarray) -> None:
         rows = block.astype(np.float64)
         if self.n == 0:
-            self._first, self._sum, self._square = rows[0].copy(), np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
+            self._first, self._sum, self._square = (
+                rows[0].copy(),
+                np.zeros(rows.shape[1]),
+                np.zeros(rows.shape[1]),
+            )
         rows -= self._first
         self.n += len(rows)
         self._sum += rows.sum(axis=0)
@@ -227,7 +250,14 @@ class _Spread:
 class Pairs:
     """Features (n, d) and embeddings (n, m) of the study's images, with one shard at a time in memory."""
 
-    def __init__(self, features: Path, embeddings: Path, shards: int, manifest: pd.DataFrame, device: torch.device) -> None:
+    def __init__(
+        self,
+        features: Path,
+        embeddings: Path,
+        shards: int,
+        manifest: pd.DataFrame,
+        device: torch.device,
+    ) -> None:
         self.shards = shards
         self.device = device
         self._features = features
@@ -252,7 +282,9 @@ class Pairs:
         """
         digest = hashlib.sha256(self._training.data)
         features, embeddings = _Spread(), _Spread()
-        for shard, targets in iterate_pairs(self._features, self._embeddings, self.shards, self._manifest):
+        for shard, targets in iterate_pairs(
+            self._features, self._embeddings, self.shards, self._manifest
+        ):
             for array in (shard["features"], targets, shard["image_id"], shard["view"]):
                 digest.update(np.ascontiguousarray(array).data)
             chosen = np.flatnonzero(self._training[shard["image_id"]])
@@ -265,7 +297,9 @@ class Pairs:
                 f"a translator needs at least one training row and one held-out image, not {features.n} and "
                 f"{(~self._training).sum()}: add images"
             )
-        return Moments(features.n, *features.mean_and_scale(), *embeddings.mean_and_scale(), digest.hexdigest())
+        return Moments(
+            features.n, *features.mean_and_scale(), *embeddings.mean_and_scale(), digest.hexdigest()
+        )
 
     def read(self, shard: int) -> Rows:
         """Read a shard onto the device, and keep it until another one is read.
@@ -289,8 +323,12 @@ class Pairs:
         if self._cached and self._cached[0] == shard:
             return self._cached[1]
         self._cached = None
-        tensors, _ = read_tensors(shard_path(self._features, shard), ["features", "image_id", "view"])
-        embeddings = read_tensors(shard_path(self._embeddings, shard), ["embeddings"])[0]["embeddings"]
+        tensors, _ = read_tensors(
+            shard_path(self._features, shard), ["features", "image_id", "view"]
+        )
+        embeddings = read_tensors(shard_path(self._embeddings, shard), ["embeddings"])[0][
+            "embeddings"
+        ]
         training = self._training[tensors["image_id"]]
         held_out = ~training & (tensors["view"] == 0)
         rows = (
@@ -361,7 +399,14 @@ def prepare(device: str, threads: int) -> torch.device:
     return pick_device(device)
 
 
-def train(pairs: Pairs, kind: str, settings: Training, seed: int, checkpoint: Path, tell: Callable[[str, History], None]) -> Trained:
+def train(
+    pairs: Pairs,
+    kind: str,
+    settings: Training,
+    seed: int,
+    checkpoint: Path,
+    tell: Callable[[str, History], None],
+) -> Trained:
     """Train a translator by each loss with AdamW and early stopping, and keep the one with the lowest held-out MSE.
 
     Parameters
@@ -407,10 +452,18 @@ def train(pairs: Pairs, kind: str, settings: Training, seed: int, checkpoint: Pa
                 run.restore(state["history"], tensors)
                 log.info("%s, loss %s: goes on after epoch %d", kind, loss, len(run.history))
             told = time.monotonic()
-            while len(run.history) < settings.epochs and len(run.history) - best_epoch(loss, run.history) < settings.patience:
+            while (
+                len(run.history) < settings.epochs
+                and len(run.history) - best_epoch(loss, run.history) < settings.patience
+            ):
                 record = _run_epoch(run, pairs, settings, seed)
                 parts = run.arrays() | {f"kept/{name}": array for name, array in kept.items()}
-                _write_checkpoint(checkpoint, key, {"loss": loss, "history": run.history, "finished": finished}, parts)
+                _write_checkpoint(
+                    checkpoint,
+                    key,
+                    {"loss": loss, "history": run.history, "finished": finished},
+                    parts,
+                )
                 tell(loss, run.history)
                 if time.monotonic() - told >= 10:
                     told = time.monotonic()
@@ -419,11 +472,21 @@ def train(pairs: Pairs, kind: str, settings: Training, seed: int, checkpoint: Pa
                         kind, loss, record["epoch"], settings.epochs, record["validation_cosine"], record["validation_mse"],
                     )  # fmt: skip
             chosen = best_epoch(loss, run.history)
-            figures = {name: run.history[chosen - 1][name] for name in ("validation_cosine", "validation_mse")}
-            if all(figures["validation_mse"] < other["validation_mse"] for other in finished.values()):
+            figures = {
+                name: run.history[chosen - 1][name]
+                for name in ("validation_cosine", "validation_mse")
+            }
+            if all(
+                figures["validation_mse"] < other["validation_mse"] for other in finished.values()
+            ):
                 kept = run.best
             figures["validation_r2"] = 1.0 - figures["validation_mse"] / baseline.mse(len(mean))
-            finished[loss] = {"epochs": len(run.history), "best_epoch": chosen, **figures, "history": run.history}
+            finished[loss] = {
+                "epochs": len(run.history),
+                "best_epoch": chosen,
+                **figures,
+                "history": run.history,
+            }
     _load(run.network.cpu(), kept)
     best = min(finished, key=lambda name: finished[name]["validation_mse"])
     return Trained(run.network.eval(), best, finished, baseline.cosine, moments.n, baseline.n)
@@ -478,9 +541,21 @@ class _Run:
 
     def arrays(self) -> Tensors:
         moments = self.optimizer.state_dict()["state"]
-        optimizer = {f"{number}.{name}": tensor for number, each in moments.items() for name, tensor in each.items()}
-        parts = {"weights": _arrays(self.network.state_dict()), "best": self.best, "optimizer": _arrays(optimizer)}
-        return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+        optimizer = {
+            f"{number}.{name}": tensor
+            for number, each in moments.items()
+            for name, tensor in each.items()
+        }
+        parts = {
+            "weights": _arrays(self.network.state_dict()),
+            "best": self.best,
+            "optimizer": _arrays(optimizer),
+        }
+        return {
+            f"{part}/{name}": array
+            for part, arrays in parts.items()
+            for name, array in arrays.items()
+        }
 
     def restore(self, history: History, tensors: Tensors) -> None:
         self.history, self.best = history, _under("best", tensors)
@@ -492,17 +567,30 @@ class _Run:
         self.optimizer.load_state_dict(state)
 
 
-def _start(moments: Moments, kind: str, loss: str, settings: Training, seed: int, device: torch.device) -> _Run:
+def _start(
+    moments: Moments, kind: str, loss: str, settings: Training, seed: int, device: torch.device
+) -> _Run:
     torch.manual_seed(_seed(seed, 0))
-    network = Network(kind, len(moments.feature_mean), len(moments.embedding_mean), settings.width, settings.dropout)
+    network = Network(
+        kind,
+        len(moments.feature_mean),
+        len(moments.embedding_mean),
+        settings.width,
+        settings.dropout,
+    )
     with torch.no_grad():
         network.feature_mean.copy_(torch.from_numpy(moments.feature_mean))
         network.feature_scale.copy_(torch.from_numpy(moments.feature_scale))
         network.embedding_mean.copy_(torch.from_numpy(moments.embedding_mean))
         network.embedding_scale.copy_(torch.from_numpy(moments.embedding_scale))
     network.to(device)
-    matrices, vectors = ([p for p in network.parameters() if (p.ndim > 1) == many] for many in (True, False))
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    matrices, vectors = (
+        [p for p in network.parameters() if (p.ndim > 1) == many] for many in (True, False)
+    )
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     return _Run(loss, network, torch.optim.AdamW(groups, lr=settings.learning_rate), [], {})
 
 
@@ -514,7 +602,9 @@ def _run_epoch(run: _Run, pairs: Pairs, settings: Training, seed: int) -> dict[s
     total, rows = torch.zeros((), dtype=torch.float64, device=pairs.device), 0
     for shard in np.random.default_rng([seed, epoch]).permutation(pairs.shards):
         features, embeddings, training, _ = pairs.read(int(shard))
-        order = torch.from_numpy(np.random.default_rng([seed, epoch, shard + 1]).permutation(training)).to(pairs.device)
+        order = torch.from_numpy(
+            np.random.default_rng([seed, epoch, shard + 1]).permutation(training)
+        ).to(pairs.device)
         steps = -(-len(order) // settings.batch_size)
         for step in range(steps):
             batch = order[step::steps]
@@ -550,13 +640,17 @@ def _seed(seed: int, epoch: int) -> int:
 def _key(moments: Moments, kind: str, settings: Training, seed: int, device: torch.device) -> str:
     """Hash of everything that decides a training's result."""
     decides = {
-        "settings": {name: getattr(settings, name) for name in Training.model_fields if name != "history"},
+        "settings": {
+            name: getattr(settings, name) for name in Training.model_fields if name != "history"
+        },
         "software": provenance(["torch"])["software"],
         "code": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
         "data": moments.sha256,
         "threads": torch.get_num_threads(),
     }
-    return hashlib.sha256(json.dumps([decides, kind, seed, device.type], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps([decides, kind, seed, device.type], sort_keys=True).encode()
+    ).hexdigest()
 
 
 def _arrays(tensors: dict[str, torch.Tensor]) -> Tensors:
@@ -568,7 +662,11 @@ def _load(network: Network, tensors: Tensors) -> None:
 
 
 def _under(part: str, tensors: Tensors) -> Tensors:
-    return {name.removeprefix(f"{part}/"): array for name, array in tensors.items() if name.startswith(f"{part}/")}
+    return {
+        name.removeprefix(f"{part}/"): array
+        for name, array in tensors.items()
+        if name.startswith(f"{part}/")
+    }
 
 
 def _write_checkpoint(path: Path, key: str, state: dict[str, Any], tensors: Tensors) -> None:

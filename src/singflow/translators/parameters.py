@@ -23,8 +23,12 @@ class Projector(Section):
     rule: Literal["exact", "exact64", "energy", "fixed", "centered"] = Field(
         "exact", description="exact | exact64 | energy | fixed | centered (paper: exact)"
     )
-    energy: float = Field(0.99, gt=0, le=1, description="rule energy: share of ||W||^2 in the principal space")
-    rank: int | None = Field(None, ge=0, le=WIDEST, description="rule fixed: dimensions of the principal space")
+    energy: float = Field(
+        0.99, gt=0, le=1, description="rule energy: share of ||W||^2 in the principal space"
+    )
+    rank: int | None = Field(
+        None, ge=0, le=WIDEST, description="rule fixed: dimensions of the principal space"
+    )
 
     @model_validator(mode="after")
     def _has_rank(self) -> "Projector":
@@ -42,7 +46,9 @@ def _crossed(folds: int) -> int:
 class Translator(Section):
     """How features are translated into the space (equation 4)."""
 
-    kind: Literal["linear"] = Field("linear", description="linear: ridge regression (paper: linear)")
+    kind: Literal["linear"] = Field(
+        "linear", description="linear: ridge regression (paper: linear)"
+    )
     folds: Annotated[int, AfterValidator(_crossed)] = Field(
         5,
         ge=0,
@@ -55,10 +61,12 @@ class Translator(Section):
         description="ridge penalties tried, times the mean squared distance of the features from their mean",
     )
     reference: SafePath | None = Field(
-        None, description="results folder of a study on whose images translators are fitted; packaged: 507 ImageNet images; null: none"
+        None,
+        description="results folder of a study on whose images translators are fitted; packaged: 507 ImageNet images; null: none",
     )
     imported: list[Imported] = Field(
-        [], description="released translators in place of fitted ones, as `singflow import_translator` prints them"
+        [],
+        description="released translators in place of fitted ones, as `singflow import_translator` prints them",
     )
 
 
@@ -66,24 +74,36 @@ class Training(Section):
     """How nonlinear translators are trained (section 1.1 of the supplement)."""
 
     losses: Annotated[list[Literal["mse", "cosine", "both"]], AfterValidator(unique)] = Field(
-        ["mse", "cosine", "both"], min_length=1, description="losses tried; the lowest held-out MSE is kept (paper: all three)"
+        ["mse", "cosine", "both"],
+        min_length=1,
+        description="losses tried; the lowest held-out MSE is kept (paper: all three)",
     )
     width: int = Field(256, ge=1, le=2**14, description="units of the hidden layers")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of hidden units dropped in training")
     learning_rate: float = Field(0.001, gt=0, le=1, description="AdamW's step size")
     weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW's decoupled weight decay")
     batch_size: int = Field(128, ge=2, le=MOST_AT_ONCE, description="rows per step")
-    epochs: int = Field(100, ge=1, le=MOST_DRAWS, description="passes over the training rows at most")
-    patience: int = Field(8, ge=1, le=MOST_DRAWS, description="epochs without a better held-out loss that end the training")
+    epochs: int = Field(
+        100, ge=1, le=MOST_DRAWS, description="passes over the training rows at most"
+    )
+    patience: int = Field(
+        8,
+        ge=1,
+        le=MOST_DRAWS,
+        description="epochs without a better held-out loss that end the training",
+    )
     history: Literal["report", "tensorboard"] = Field(
-        "report", description="where losses by epoch go: report (translators/) | tensorboard (logs/ too; needs the extra tensorboard)"
+        "report",
+        description="where losses by epoch go: report (translators/) | tensorboard (logs/ too; needs the extra tensorboard)",
     )
 
 
 class Comparison(Section):
     """Which nonlinear translators are compared with the linear one."""
 
-    models: Annotated[list[ModelName], AfterValidator(unique)] = Field(description="models to train them for; none: none")
+    models: Annotated[list[ModelName], AfterValidator(unique)] = Field(
+        description="models to train them for; none: none"
+    )
     kinds: Annotated[list[Literal["mlp3", "mlp4", "residual"]], AfterValidator(unique)] = Field(
         ["mlp3", "mlp4", "residual"], description="architectures (paper: all three)"
     )

@@ -59,7 +59,10 @@ class Paired:
         """
         from singflow.artifacts.shards import iterate_shards
 
-        return (shard["features"] for shard in iterate_shards(self.features, "features", self.shards, self.manifest))
+        return (
+            shard["features"]
+            for shard in iterate_shards(self.features, "features", self.shards, self.manifest)
+        )
 
     def split(self, folds: int) -> Split:
         """How translators are fitted on these images: on a reference always by the folds of its manifest.
@@ -108,7 +111,9 @@ def _towers(folder: Path) -> dict[Path, dict[str, str]]:
         try:
             found[path.parent] = json.loads(_header(path))["__metadata__"]
         except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path}: not a shard of a study: remove it, or name another translator.reference") from None
+            raise InputError(
+                f"{path}: not a shard of a study: remove it, or name another translator.reference"
+            ) from None
     return found
 
 
@@ -126,7 +131,10 @@ def towers_in(folder: Path) -> tuple[list[str], list[str]]:
         Sorted.
     """
     models, spaces = (
-        sorted(path.parent.relative_to(folder / kind).as_posix() for path in (folder / kind).rglob("shard-00000.safetensors"))
+        sorted(
+            path.parent.relative_to(folder / kind).as_posix()
+            for path in (folder / kind).rglob("shard-00000.safetensors")
+        )
         for kind in ("features", "embeddings")
     )
     return models, spaces
@@ -149,11 +157,17 @@ def made_by(folder: Path, tower: str, weights_sha256: str | None = None) -> Path
     Path or None
         Their folder.
     """
-    wanted = {"tower": tower} | ({} if weights_sha256 is None else {"weights_sha256": weights_sha256})
-    return next((path for path, facts in _towers(folder).items() if wanted.items() <= facts.items()), None)
+    wanted = {"tower": tower} | (
+        {} if weights_sha256 is None else {"weights_sha256": weights_sha256}
+    )
+    return next(
+        (path for path, facts in _towers(folder).items() if wanted.items() <= facts.items()), None
+    )
 
 
-def lacking(folder: Path, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], **made: str) -> dict[str, list[str]]:
+def lacking(
+    folder: Path, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], **made: str
+) -> dict[str, list[str]]:
     """The models and spaces whose features and embeddings a results folder does not hold.
 
     Parameters
@@ -170,15 +184,24 @@ def lacking(folder: Path, models: dict[str, ModelEntry], spaces: dict[str, Space
     dict of list of str
         Names under `features` and `embeddings`; without a key where nothing is lacking.
     """
-    entries: tuple[tuple[str, dict[str, ModelEntry] | dict[str, SpaceEntry]], ...] = (("features", models), ("embeddings", spaces))
+    entries: tuple[tuple[str, dict[str, ModelEntry] | dict[str, SpaceEntry]], ...] = (
+        ("features", models),
+        ("embeddings", spaces),
+    )
     absent = {}
     for kind, wanted in entries:
-        held = {facts.get("tower") for facts in _towers(folder / kind).values() if made.items() <= facts.items()}
+        held = {
+            facts.get("tower")
+            for facts in _towers(folder / kind).values()
+            if made.items() <= facts.items()
+        }
         absent[kind] = [name for name, entry in wanted.items() if entry.identity not in held]
     return {kind: names for kind, names in absent.items() if names}
 
 
-def check_reference(reference: str, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]) -> None:
+def check_reference(
+    reference: str, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]
+) -> None:
     """Refuse a reference that lacks a model or space of a study.
 
     Parameters
@@ -202,7 +225,9 @@ def check_reference(reference: str, models: dict[str, ModelEntry], spaces: dict[
     wrong = []
     for kind, names in lacking(folder, models, spaces).items():
         known = [str(path.relative_to(folder / kind)) for path in _towers(folder / kind)]
-        wrong.append(f"no {kind} of {', '.join(names)}; it has those of {', '.join(known) or 'none'}")
+        wrong.append(
+            f"no {kind} of {', '.join(names)}; it has those of {', '.join(known) or 'none'}"
+        )
     if wrong:
         raise InputError(
             f"translator.reference {reference}: {folder} has {'; '.join(wrong)}: take these models or spaces out of the study, "
@@ -227,13 +252,20 @@ def fingerprint(reference: str | None) -> str | None:
     if reference is None or not manifest.is_file():
         return None
     folder, digest = reference_folder(reference), hashlib.sha256(manifest.read_bytes())
-    for path in sorted([*folder.glob("features/**/shard-*.safetensors"), *folder.glob("embeddings/**/shard-*.safetensors")]):
+    for path in sorted(
+        [
+            *folder.glob("features/**/shard-*.safetensors"),
+            *folder.glob("embeddings/**/shard-*.safetensors"),
+        ]
+    ):
         header = hashlib.sha256(_header(path)).hexdigest()
         digest.update(f"{path.relative_to(folder)} {path.stat().st_size} {header}\n".encode())
     return digest.hexdigest()
 
 
-def study_and_training(manifest: Path, features: Path, embeddings: Path, shards: int, reference: str | None) -> tuple[Paired, Paired]:
+def study_and_training(
+    manifest: Path, features: Path, embeddings: Path, shards: int, reference: str | None
+) -> tuple[Paired, Paired]:
     """The images of a study, and those that its translators are fitted on.
 
     Parameters
@@ -259,7 +291,12 @@ def study_and_training(manifest: Path, features: Path, embeddings: Path, shards:
     """
     from singflow.artifacts.shards import read_index
 
-    own = Paired(read_index(manifest, *([] if reference is None else ["sha256"])), features, embeddings, shards)
+    own = Paired(
+        read_index(manifest, *([] if reference is None else ["sha256"])),
+        features,
+        embeddings,
+        shards,
+    )
     return own, training_images(reference, own)
 
 
@@ -288,7 +325,10 @@ def training_images(reference: str | None, own: Paired) -> Paired:
     if reference is None:
         return own
     folder = reference_folder(reference)
-    features, embeddings = (_same(folder / kind, mine) for kind, mine in (("features", own.features), ("embeddings", own.embeddings)))
+    features, embeddings = (
+        _same(folder / kind, mine)
+        for kind, mine in (("features", own.features), ("embeddings", own.embeddings))
+    )
     path = folder / "data/manifest.parquet"
     manifest = read_index(path, "sha256")
     shared = own.manifest["sha256"].isin(manifest["sha256"])
@@ -298,7 +338,13 @@ def training_images(reference: str | None, own: Paired) -> Paired:
             f"{folder}: holds {shared.sum()} of the study's images, its {known.iloc[0]} among them, which would be "
             "scored in sample: write translator.reference: null, or take these images out of the study"
         )
-    return Paired(manifest, features, embeddings, len(list(features.glob("shard-*.safetensors"))), reference=True)
+    return Paired(
+        manifest,
+        features,
+        embeddings,
+        len(list(features.glob("shard-*.safetensors"))),
+        reference=True,
+    )
 
 
 def _same(folder: Path, mine: Path) -> Path:
@@ -310,11 +356,19 @@ def _same(folder: Path, mine: Path) -> Path:
     for path, facts in towers.items():
         if all(facts.get(key) == made.get(key) for key in TOWER):
             return path
-    near = next((path for path, facts in towers.items() if facts.get("tower") == made.get("tower")), None)
+    near = next(
+        (path for path, facts in towers.items() if facts.get("tower") == made.get("tower")), None
+    )
     if near is None:
-        raise InputError(f"{folder}: has nothing of the tower that made {mine}: name another translator.reference, or null")
-    differing = ", ".join(words for key, words in TOWER.items() if towers[near].get(key) != made.get(key))
-    raise InputError(f"{near} was made with other {differing} than {mine}: run the reference's study again, or name another, or null")
+        raise InputError(
+            f"{folder}: has nothing of the tower that made {mine}: name another translator.reference, or null"
+        )
+    differing = ", ".join(
+        words for key, words in TOWER.items() if towers[near].get(key) != made.get(key)
+    )
+    raise InputError(
+        f"{near} was made with other {differing} than {mine}: run the reference's study again, or name another, or null"
+    )
 
 
 def pack(results: Path, output: Path) -> int:
@@ -345,13 +399,21 @@ def pack(results: Path, output: Path) -> int:
 
     manifest = results / "data/manifest.parquet"
     read_manifest(manifest)
-    shards = [path for kind in ("features", "embeddings") for path in sorted(results.glob(f"{kind}/**/shard-*.safetensors"))]
+    shards = [
+        path
+        for kind in ("features", "embeddings")
+        for path in sorted(results.glob(f"{kind}/**/shard-*.safetensors"))
+    ]
     if len({path.relative_to(results).parts[0] for path in shards}) < 2:
         raise InputError(f"{results}: holds no features and embeddings: run its study first")
     if output.exists() and any(output.iterdir()):
         raise InputError(f"{output}: holds files: remove it, or name another folder")
     written = []
-    texts = [path for kind in ("json", "safetensors") for path in sorted(results.glob(f"prompts/**/[!.]*.{kind}"))]
+    texts = [
+        path
+        for kind in ("json", "safetensors")
+        for path in sorted(results.glob(f"prompts/**/[!.]*.{kind}"))
+    ]
     for path in [manifest, *texts, *shards]:
         written.append(output / path.relative_to(results))
         if not path.is_relative_to(results / "features"):
@@ -361,6 +423,8 @@ def pack(results: Path, output: Path) -> int:
         with np.errstate(over="ignore"):
             half = tensors["features"].astype(np.float16)
         if not np.isfinite(half).all():
-            raise InputError(f"{path}: holds features beyond the range of float16: name {results} itself as the reference")
+            raise InputError(
+                f"{path}: holds features beyond the range of float16: name {results} itself as the reference"
+            )
         write_tensors(written[-1], tensors | {"features": half}, dict(made))
     return sum(path.stat().st_size for path in written)

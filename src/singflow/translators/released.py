@@ -58,7 +58,15 @@ ALIGNERS = {  # pretrained_aligners/ of Text-to-concept
 }
 ALIGNER_SPACE = "ViT-B-16-quickgelu/openai"
 EXPORTED = "translator.safetensors"
-FIGURES = ("validation_r2", "validation_cosine", "baseline_cosine", "n_train", "n_validation", "lambda", "fitted_on")
+FIGURES = (
+    "validation_r2",
+    "validation_cosine",
+    "baseline_cosine",
+    "n_train",
+    "n_validation",
+    "lambda",
+    "fitted_on",
+)
 
 
 @dataclass(frozen=True)
@@ -117,18 +125,27 @@ def read_offered(path: Path, model_id: str) -> Release:
         As the reader of each form does, and when a folder holds none for the model.
     """
     if not path.exists():
-        raise InputError(f"--release {path}: no such file or folder: name what was released, or its folder")
+        raise InputError(
+            f"--release {path}: no such file or folder: name what was released, or its folder"
+        )
     if path.is_file():
         return read_exported(path) if path.suffix == ".safetensors" else read_aligner(path)
     if (path / EXPORTED).is_file():
         return read_exported(path / EXPORTED)
     if (path / "metadata.yaml").is_file() or not path.is_dir():
         return read_release(path)
-    found = {origin.parent: _released_for(_metadata(origin)) for origin in sorted(path.glob("**/metadata.yaml"))}
+    found = {
+        origin.parent: _released_for(_metadata(origin))
+        for origin in sorted(path.glob("**/metadata.yaml"))
+    }
     mine = [folder for folder, name in found.items() if MODELS.get(name, name) == model_id]
-    linear = [folder for folder in mine if _metadata(folder / "metadata.yaml").architecture == "linear"]
+    linear = [
+        folder for folder in mine if _metadata(folder / "metadata.yaml").architecture == "linear"
+    ]
     if not mine:
-        raise InputError(f"{path}: holds no translator of {model_id}; it has those of {', '.join(sorted({*found.values()})) or 'none'}")
+        raise InputError(
+            f"{path}: holds no translator of {model_id}; it has those of {', '.join(sorted({*found.values()})) or 'none'}"
+        )
     return read_release((linear or mine)[0])
 
 
@@ -153,7 +170,12 @@ def read_aligner(path: Path) -> Release:
     InputError
         For a file that holds anything but these two tensors, in shapes that make an affine map, and for non-finite values.
     """
-    return Release(path.stem, ALIGNERS.get(path.stem), ALIGNER_SPACE, _affine(path, "W", "b", "an aligner of Text-to-concept holds"))
+    return Release(
+        path.stem,
+        ALIGNERS.get(path.stem),
+        ALIGNER_SPACE,
+        _affine(path, "W", "b", "an aligner of Text-to-concept holds"),
+    )
 
 
 def read_exported(path: Path) -> Release:
@@ -183,10 +205,20 @@ def read_exported(path: Path) -> Release:
             "write one that does with `singflow export_translator`"
         )
     model, space, weights, tower = map(str, facts)
-    return Release(model, model, space, translator, weights, tower, {key: made[key] for key in FIGURES if key in made})
+    return Release(
+        model,
+        model,
+        space,
+        translator,
+        weights,
+        tower,
+        {key: made[key] for key in FIGURES if key in made},
+    )
 
 
-def _affine(path: Path, weight: str, bias: str, holds: str, shape: tuple[int, int] | None = None) -> Affine:
+def _affine(
+    path: Path, weight: str, bias: str, holds: str, shape: tuple[int, int] | None = None
+) -> Affine:
     """Two tensors of a checkpoint, and no others; in the given shape of the weight, if any."""
     import torch
 
@@ -194,7 +226,9 @@ def _affine(path: Path, weight: str, bias: str, holds: str, shape: tuple[int, in
 
     state = read_checkpoint(path)
     tensors = state if isinstance(state, dict) else {}
-    found = {key: tuple(value.shape) for key, value in tensors.items() if isinstance(value, torch.Tensor)}
+    found = {
+        key: tuple(value.shape) for key, value in tensors.items() if isinstance(value, torch.Tensor)
+    }
     rows, columns = shape or (*found.get(weight, ()), 0, 0)[:2]
     wanted = {weight: (rows, columns), bias: (rows,)}
     if found != wanted or len(tensors) != len(wanted) or not rows or not columns:
@@ -244,9 +278,13 @@ def read_release(folder: Path) -> Release:
     origin = folder / "metadata.yaml"
     metadata = _metadata(origin)
     if metadata.architecture != "linear":
-        raise InputError(f"{origin}: architecture {metadata.architecture!r} cannot be imported: only linear is an affine map")
+        raise InputError(
+            f"{origin}: architecture {metadata.architecture!r} cannot be imported: only linear is an affine map"
+        )
     if metadata.embedding_backend not in BACKENDS:
-        raise InputError(f"{origin}: unknown embedding_backend {metadata.embedding_backend!r}; known: {', '.join(BACKENDS)}")
+        raise InputError(
+            f"{origin}: unknown embedding_backend {metadata.embedding_backend!r}; known: {', '.join(BACKENDS)}"
+        )
     name = _released_for(metadata)
     if name not in MODELS and "/" not in name:
         raise InputError(
@@ -254,13 +292,19 @@ def read_release(folder: Path) -> Release:
             f"or one of the authors' names: {', '.join(MODELS)}"
         )
     if Path(metadata.checkpoint_file).name != metadata.checkpoint_file:
-        raise InputError(f"{origin}: checkpoint_file {metadata.checkpoint_file!r} must be a file name in the same folder")
+        raise InputError(
+            f"{origin}: checkpoint_file {metadata.checkpoint_file!r} must be a file name in the same folder"
+        )
     shape = (metadata.out_dim, metadata.in_dim)
-    translator = _affine(folder / metadata.checkpoint_file, "weight", "bias", f"{origin} says", shape)
+    translator = _affine(
+        folder / metadata.checkpoint_file, "weight", "bias", f"{origin} says", shape
+    )
     return Release(name, MODELS.get(name, name), BACKENDS[metadata.embedding_backend], translator)
 
 
-def check_model(release: Release, origin: Path, name: str, entry: ModelEntry, known: Mapping[str, str]) -> str | None:
+def check_model(
+    release: Release, origin: Path, name: str, entry: ModelEntry, known: Mapping[str, str]
+) -> str | None:
     """Refuse a translator that was fitted for another classifier.
 
     Parameters
@@ -305,7 +349,9 @@ def check_model(release: Release, origin: Path, name: str, entry: ModelEntry, kn
         )
     width, columns = entry.feature_dim or feature_width(entry), release.translator.weight.shape[1]
     if width != columns:
-        raise InputError(f"{origin}: it translates {columns} features, but {name} has {width}: it was fitted for another head")
+        raise InputError(
+            f"{origin}: it translates {columns} features, but {name} has {width}: it was fitted for another head"
+        )
     if release.model_id is None:
         return f"{origin} does not say which model it was fitted for: that it was {own} is your word; its width is right"
     if release.weights_sha256 and not here:
@@ -343,8 +389,14 @@ def check_space(release: Release, origin: Path, name: str, entry: SpaceEntry) ->
 
     rows = len(release.translator.weight)
     if space_id(entry) != release.space_id or entry.dim != rows:
-        known = f"open_clip's {release.space_id}" if "{" not in release.space_id else f"the space {release.space_id}"
-        raise InputError(f"{origin}: it translates into {known} ({rows} dimensions), which {name} is not")
+        known = (
+            f"open_clip's {release.space_id}"
+            if "{" not in release.space_id
+            else f"the space {release.space_id}"
+        )
+        raise InputError(
+            f"{origin}: it translates into {known} ({rows} dimensions), which {name} is not"
+        )
     if not release.space_sha256:
         return None
     here = _hash_here(entry, lambda: load_image_tower(entry))
@@ -353,7 +405,11 @@ def check_space(release: Release, origin: Path, name: str, entry: SpaceEntry) ->
             f"{origin}: its space has weights {release.space_sha256[:12]}, but those of {name} are {here[:12]}: restore them, or name the "
             "space that it was fitted for with --space"
         )
-    return None if here else f"the weights of {name} are not here: that they are those of its space was not checked"
+    return (
+        None
+        if here
+        else f"the weights of {name} are not here: that they are those of its space was not checked"
+    )
 
 
 def _hash_here(entry: ModelEntry | SpaceEntry, load: Callable[[], nn.Module]) -> str | None:

@@ -45,7 +45,9 @@ class RidgeStatistics:
     Sums are of differences from an origin, the first row unless it is given, so that an offset of the features costs no digits.
     """
 
-    def __init__(self, width: int, dim: int, origin: tuple[np.ndarray, np.ndarray] | None = None) -> None:
+    def __init__(
+        self, width: int, dim: int, origin: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> None:
         self.n = 0
         self.origin = origin
         self._x = np.zeros(width)
@@ -80,7 +82,9 @@ class RidgeStatistics:
             sums = x.sum(axis=0), z.sum(axis=0)
         for name, each in zip(("a feature", "an embedding"), sums, strict=True):
             if not np.isfinite(each).all():
-                raise InputError(f"{name} is NaN or infinite: look at the weights and the precision that gave it")
+                raise InputError(
+                    f"{name} is NaN or infinite: look at the weights and the precision that gave it"
+                )
         self.origin = origin
         self.n += len(x)
         self._x += sums[0]
@@ -110,7 +114,9 @@ class RidgeStatistics:
         combine = np.add if times == 1 else np.subtract
         for name in ("_x", "_z", "_xx", "_xz"):
             mine, its = getattr(self, name), getattr(other, name)
-            setattr(self, name, combine(mine, its, out=mine) if self.n or times != 1 else its.copy())
+            setattr(
+                self, name, combine(mine, its, out=mine) if self.n or times != 1 else its.copy()
+            )
         self.n += times * other.n
         self._zz += times * other._zz
 
@@ -129,7 +135,11 @@ class RidgeStatistics:
         """
         part = RidgeStatistics(len(self._x[inputs]), len(self._x[targets]))
         part.n, part._x[:], part._xx[:] = self.n, self._x[inputs], self._xx[inputs, inputs]
-        part._z[:], part._xz[:], part._zz = self._x[targets], self._xx[inputs, targets], float(np.trace(self._xx[targets, targets]))
+        part._z[:], part._xz[:], part._zz = (
+            self._x[targets],
+            self._xx[inputs, targets],
+            float(np.trace(self._xx[targets, targets])),
+        )
         if self.origin is not None:
             part.origin = self.origin[0][inputs], self.origin[0][targets]
         return part
@@ -197,7 +207,9 @@ class RidgeStatistics:
             With fewer than two rows.
         """
         if self.n < 2:
-            raise InputError(f"a translator needs at least two training rows, not {self.n}: add images, or lower translator.folds")
+            raise InputError(
+                f"a translator needs at least two training rows, not {self.n}: add images, or lower translator.folds"
+            )
         x, z, scatter, cross = self.centred()
         eigenvalues, eigenvectors = np.linalg.eigh(scatter)
         return RidgePath(np.maximum(eigenvalues, 0.0), eigenvectors, eigenvectors.T @ cross, x, z)
@@ -221,12 +233,16 @@ class RidgeStatistics:
             Without rows.
         """
         if not self.n:
-            raise InputError("a translator needs training rows: add images, or lower translator.folds")
+            raise InputError(
+                "a translator needs training rows: add images, or lower translator.folds"
+            )
         x, z, penalized, cross = self.centred()
         if not len(x) or not len(z):
             return Affine(np.zeros((len(z), len(x))), z)
         penalized.flat[:: len(x) + 1] += alpha
-        weight = np.ascontiguousarray(np.linalg.solve(penalized, cross).T)  # beside other fits, which would wait for SciPy's solvers
+        weight = np.ascontiguousarray(
+            np.linalg.solve(penalized, cross).T
+        )  # beside other fits, which would wait for SciPy's solvers
         return Affine(weight, z - weight @ x)
 
     def inverse(self, alpha: float) -> np.ndarray:
@@ -246,7 +262,9 @@ class RidgeStatistics:
         penalized.flat[:: len(penalized) + 1] += alpha
         if not len(penalized):
             return penalized
-        factor, _ = scipy.linalg.lapack.dpotrf(penalized.T, lower=1, overwrite_a=1)  # zero above the diagonal, as its inverse below is
+        factor, _ = scipy.linalg.lapack.dpotrf(
+            penalized.T, lower=1, overwrite_a=1
+        )  # zero above the diagonal, as its inverse below is
         inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
         inverse += inverse.T
         inverse.flat[:: len(inverse) + 1] /= 2.0
@@ -366,7 +384,9 @@ class Agreement:
         z = embeddings.astype(np.float64)
         norms = np.linalg.norm(predicted, axis=1) * np.linalg.norm(z, axis=1)
         if not (norms > 0).all():
-            raise InputError("a zero embedding has no direction: look at the image or the space that gave it")
+            raise InputError(
+                "a zero embedding has no direction: look at the image or the space that gave it"
+            )
         self.n += len(z)
         self.cosine_sum += float((np.einsum("nm,nm->n", predicted, z) / norms).sum())
         self.squared_error += float(((predicted - z) ** 2).sum())
@@ -414,5 +434,7 @@ class Agreement:
             When the baseline has no error.
         """
         if baseline.squared_error == 0:
-            raise InputError("every held-out embedding is the mean of the training embeddings, so there is nothing to explain: add images")
+            raise InputError(
+                "every held-out embedding is the mean of the training embeddings, so there is nothing to explain: add images"
+            )
         return 1.0 - self.squared_error / baseline.squared_error

@@ -25,7 +25,12 @@ def main(flags: Flags) -> None:
 
     from singflow.figures.style import save
 
-    rows = pd.concat([read_parquet(flags.feature_norms / f"{model}.parquet").assign(model=model) for model in flags.models])
+    rows = pd.concat(
+        [
+            read_parquet(flags.feature_norms / f"{model}.parquet").assign(model=model)
+            for model in flags.models
+        ]
+    )
     table = qualify(rows[["model", *rows.columns.drop("model")]], read_models(flags.table))
     write_table(flags.output, table)
     save(feature_norms(table), flags.png, flags.pdf)
