@@ -1,4 +1,4 @@
-"""What users import says what it takes, gives and raises, in numpydoc sections. So does what has one section. The rest has a sentence."""
+"""Numpydoc sections stand where readers need them: in what users import and in mathematics."""
 
 import ast
 import inspect
@@ -10,12 +10,11 @@ import singflow
 from tests.project import ROOT
 
 PACKAGE = ROOT / "src/singflow"
-
-
-IMPORTED = {
-    (inspect.getsourcefile(each).rpartition("/")[2], each.__name__)
-    for each in (getattr(singflow, name) for name in singflow.__all__)
-    if inspect.isclass(each) or inspect.isfunction(each)
+MATHEMATICS = ("analyses", "translators")  # the only folders in which functions may have sections
+PUBLIC = {
+    (inspect.getsourcefile(item).rpartition("/")[2], item.__name__)
+    for item in (getattr(singflow, name) for name in singflow.__all__)
+    if inspect.isclass(item) or inspect.isfunction(item)
 }
 
 
@@ -25,70 +24,66 @@ def sections(docstring):
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def lacking(path):
-    """What the docstrings of a module's public functions, and of the public methods of its public classes, do not say."""
-    found = []
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    classes = [
-        node
-        for node in tree.body
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
-    ]
-    functions = [("", node) for node in tree.body] + [
-        (f"{each.name}.", node) for each in classes for node in each.body
-    ]
-    for owner, node in functions:
-        if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
-            continue
-        words = ast.get_docstring(node) or ""
-        said = sections(words)
-        if not words or (
-            not said and (path.name, (owner or node.name).rstrip(".")) not in IMPORTED
-        ):
-            found += (
-                [] if words else [f"{path.name}:{node.lineno} {owner}{node.name}: no docstring"]
-            )
-            continue
-        arguments = (
-            node.args.posonlyargs
-            + node.args.args
-            + node.args.kwonlyargs
-            + [each for each in (node.args.vararg, node.args.kwarg) if each]
+def arguments(node):
+    """Names of a function's parameters."""
+    groups = (node.args.posonlyargs, node.args.args, node.args.kwonlyargs)
+    named = [argument for group in groups for argument in group]
+    named += [argument for argument in (node.args.vararg, node.args.kwarg) if argument]
+    return [argument.arg for argument in named if argument.arg not in ("self", "cls")]
+
+
+def gaps(node, said):
+    """What the sections of a function's docstring leave out."""
+    documented = {
+        name.strip().lstrip("*")
+        for line in re.findall(
+            r"^(\*{0,2}\w[\w, *]*?)(?: : .*)?$", said.get("Parameters", ""), flags=re.MULTILINE
         )
-        names = [each.arg for each in arguments if each.arg not in ("self", "cls")]
-        documented = {
-            name.strip().lstrip("*")
-            for line in re.findall(
-                r"^(\*{0,2}\w[\w, *]*?)(?: : .*)?$", said.get("Parameters", ""), flags=re.MULTILINE
-            )
-            for name in line.split(",")
-        }
-        wrong = [f"no parameter {name}" for name in names if name not in documented]
-        gives = node.returns is not None and ast.unparse(node.returns) not in ("None", "NoReturn")
-        is_property = any("property" in ast.unparse(each) for each in node.decorator_list)
-        if gives and not is_property and not said.keys() & {"Returns", "Yields"}:
-            wrong.append("no Returns")
-        raised = {
-            ast.unparse(each.exc.func)
-            for each in ast.walk(node)
-            if isinstance(each, ast.Raise) and isinstance(each.exc, ast.Call)
-        }
-        wrong += [
-            f"no Raises of {name}"
-            for name in raised & {"InputError", "ValueError"}
-            if name not in said.get("Raises", "")
-        ]
-        found += [f"{path.name}:{node.lineno} {owner}{node.name}: {each}" for each in wrong]
+        for name in line.split(",")
+    }
+    missing = [f"no parameter {name}" for name in arguments(node) if name not in documented]
+    returns = node.returns is not None and ast.unparse(node.returns) not in ("None", "NoReturn")
+    is_property = any("property" in ast.unparse(decorator) for decorator in node.decorator_list)
+    if returns and not is_property and not said.keys() & {"Returns", "Yields"}:
+        missing.append("no Returns")
+    raised = {
+        ast.unparse(statement.exc.func)
+        for statement in ast.walk(node)
+        if isinstance(statement, ast.Raise) and isinstance(statement.exc, ast.Call)
+    }
+    errors = raised & {"InputError", "ValueError"}
+    return missing + [
+        f"no Raises of {name}" for name in errors if name not in said.get("Raises", "")
+    ]
+
+
+def complaints(path):
+    """Sections where none belong, public functions without them, and sections that are incomplete."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [(node.name, node) for node in tree.body if isinstance(node, ast.FunctionDef)]
+    functions += [
+        (owner.name, node)
+        for owner in tree.body
+        if isinstance(owner, ast.ClassDef)
+        for node in owner.body
+        if isinstance(node, ast.FunctionDef)
+    ]
+    found = []
+    for owner, node in functions:
+        said = sections(ast.get_docstring(node) or "")
+        public = (path.name, owner) in PUBLIC and not node.name.startswith("_")
+        where = f"{path.name}:{node.lineno} {node.name}"
+        if said and not public and path.parent.name not in MATHEMATICS:
+            found.append(f"{where}: sections outside of the public interface and of mathematics")
+        elif public and not said and arguments(node):
+            found.append(f"{where}: public, and without sections")
+        elif said:
+            found += [f"{where}: {gap}" for gap in gaps(node, said)]
     return found
 
 
-COMMANDS = PACKAGE / "commands"  # whose docstrings and options are what `singflow --help` says
-
-
 @pytest.mark.parametrize(
-    "path",
-    [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent != COMMANDS],
-    ids=lambda path: str(path.relative_to(PACKAGE)),
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
 )
-def test_public_functions_have_the_sections_of_numpydoc(path):
-    assert lacking(path) == []
+def test_sections_stand_where_readers_need_them_and_are_complete(path):
+    assert complaints(path) == []

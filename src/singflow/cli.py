@@ -52,18 +52,7 @@ class Selection(Command):
     spaces: list[str]
 
     def each(self, make: Callable[[str, str], Item]) -> dict[str, dict[str, Item]]:
-        """What `make` gives for each space and model.
-
-        Parameters
-        ----------
-        make : callable
-            Called with the names of a space and a model.
-
-        Returns
-        -------
-        dict of dict
-            space -> model -> what `make` gives.
-        """
+        """What `make` gives for each space and model."""
         return {
             space: {model: make(space, model) for model in self.models} for space in self.spaces
         }
@@ -73,15 +62,7 @@ Flags = TypeVar("Flags", bound=Command)
 
 
 def run(main: Callable[[Flags], None], schema: type[Flags]) -> None:
-    """Parse the flags of a step, open its log and call main. Bad input ends with one message and exit status 1.
-
-    Parameters
-    ----------
-    main : callable
-        The step, called with its flags.
-    schema : type of Command
-        Class of the flags, which are read from the command line.
-    """
+    """Parse the flags of a step, open its log and call main. Bad input ends with one message and exit status 1."""
     with _readers_permitting():
         flags = _parse(schema)
     with prepared(flags.log):
@@ -109,17 +90,6 @@ def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[
 
     SIGTERM and SIGINT (Ctrl-C) end the work where it is, so that files half written are removed, and GRACE seconds later, where
     threads or a library are still at work, the process.
-
-    Parameters
-    ----------
-    log_file : Path, optional
-        File that receives the log, which goes to the terminal anyway.
-    offline : bool
-        Whether model hubs are looked for in their caches alone.
-
-    Yields
-    ------
-    None
     """
     gc.set_threshold(
         100_000, 50, 50
@@ -179,18 +149,7 @@ def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[
 
 @contextmanager
 def scratch(prefix: str) -> Iterator[str]:
-    """A temporary folder that goes when the program ends, also where it is told to and its threads are still at work.
-
-    Parameters
-    ----------
-    prefix : str
-        Of the folder's name.
-
-    Yields
-    ------
-    str
-        The folder.
-    """
+    """A temporary folder that goes when the program ends, also where it is told to and its threads are still at work."""
     with tempfile.TemporaryDirectory(prefix=prefix) as folder:
         _scratches.append(folder)
         yield folder
@@ -273,13 +232,7 @@ def _parse(schema: type[Flags]) -> Flags:
 
 
 def limit_threads(threads: int) -> None:
-    """Fix the threads of BLAS, on which the rounding of sums depends.
-
-    Parameters
-    ----------
-    threads : int
-        How many; more than the machine has cores are allowed, with a warning.
-    """
+    """Fix the threads of BLAS, on which the rounding of sums depends."""
     import scipy.linalg  # noqa: F401 (SciPy's own BLAS can be limited once it is loaded)
     from threadpoolctl import threadpool_limits
 
@@ -294,24 +247,7 @@ def limit_threads(threads: int) -> None:
 
 
 def progress(items: Iterable[Item], total: int, unit: str, description: str) -> Iterable[Item]:
-    """A bar on a terminal, a line every ten seconds elsewhere; with the rate.
-
-    Parameters
-    ----------
-    items : iterable
-        What is worked through.
-    total : int
-        How many there are.
-    unit : str
-        What an item is called.
-    description : str
-        What stands before the bar.
-
-    Returns
-    -------
-    iterable
-        The items.
-    """
+    """A bar on a terminal, a line every ten seconds elsewhere; with the rate."""
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()

@@ -6,18 +6,7 @@ from collections.abc import Iterable
 
 
 def printable(text: str) -> str:
-    """A text in which control characters, separators of lines and bytes that are not UTF-8 stand as escapes.
-
-    Parameters
-    ----------
-    text : str
-        Bytes that are not UTF-8 are lone surrogates in it.
-
-    Returns
-    -------
-    str
-        One printable line.
-    """
+    """A text in which control characters, separators of lines and bytes that are not UTF-8 stand as escapes."""
     control = ("Cc", "Cs", "Zl", "Zp")
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) in control else c
@@ -33,22 +22,7 @@ class InputError(Exception):
 
 
 def check_labels(wanted: Iterable[str], known: Iterable[str], key: str) -> None:
-    """Refuse labels without an image.
-
-    Parameters
-    ----------
-    wanted : iterable of str
-        Labels that are asked for.
-    known : iterable of str
-        Labels of the study.
-    key : str
-        Where the wanted ones are written, for the message.
-
-    Raises
-    ------
-    InputError
-        When there are any; the message names every one, with the nearest label.
-    """
+    """Refuse labels without an image."""
     labels = list(known)
     near = {
         label: difflib.get_close_matches(label, labels, n=1)

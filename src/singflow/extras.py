@@ -23,17 +23,7 @@ class MissingExtra(InputError, ImportError):
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Tell of a library that is not installed which extra brings it.
-
-    Yields
-    ------
-    None
-
-    Raises
-    ------
-    MissingExtra
-        In place of ModuleNotFoundError, for a library of an extra.
-    """
+    """Tell of a library that is not installed which extra brings it."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -46,18 +36,7 @@ def explained() -> Iterator[None]:
 
 
 def check_installed(library: str) -> None:
-    """Refuse to go on without a library, before it is imported.
-
-    Parameters
-    ----------
-    library : str
-        Name that it is imported by.
-
-    Raises
-    ------
-    MissingExtra
-        When it is not installed.
-    """
+    """Refuse to go on without a library, before it is imported."""
     with explained():
         if find_spec(library) is None:
             raise ModuleNotFoundError(f"No module named {library!r}", name=library)

@@ -20,26 +20,7 @@ def map_ahead(
     ahead: int = AHEAD,
     most: int | None = None,
 ) -> Iterator[Result]:
-    """Like map, in order, with threads that work ahead of the consumer.
-
-    Parameters
-    ----------
-    function : callable
-        Called with one item.
-    items : iterable
-        Taken as they are needed.
-    threads : int
-        Threads that work.
-    ahead : int
-        They are at most `ahead` * `threads` items ahead of the consumer.
-    most : int, optional
-        Further limit on these items; `threads` of them are always allowed.
-
-    Yields
-    ------
-    Result
-        What `function` gives, in the order of the items.
-    """
+    """Like map, in order, with threads that work ahead of the consumer."""
     waiting, count = iter(items), ahead * threads
     if most is not None:
         count = min(count, max(most, threads))
@@ -60,22 +41,7 @@ def map_ahead(
 def map_apart(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int | None
 ) -> Iterator[Result]:
-    """Like map, in order, with threads that have one thread of BLAS each, so that their number changes no result.
-
-    Parameters
-    ----------
-    function : callable
-        Called with one item.
-    items : iterable
-        Taken as they are needed.
-    threads : int or None
-        Items at a time; None for one after the other with BLAS as it is, which takes less memory.
-
-    Yields
-    ------
-    Result
-        What `function` gives, in the order of the items.
-    """
+    """Like map, in order, with threads that have one thread of BLAS each, so that their number changes no result."""
     if threads is None:
         yield from map(function, items)
         return

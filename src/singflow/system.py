@@ -17,20 +17,7 @@ class Answer(NamedTuple):
 
 
 def ask(*command: str, seconds: float = 10) -> Answer:
-    """Run a command that must answer in time.
-
-    Parameters
-    ----------
-    *command : str
-        Its words.
-    seconds : float
-        Time that it has.
-
-    Returns
-    -------
-    Answer
-        What it said; where it could not be run or gave no answer in time, `words` say so.
-    """
+    """Run a command that must answer in time."""
     try:
         done = subprocess.run(
             command,
@@ -52,73 +39,24 @@ def ask(*command: str, seconds: float = 10) -> Answer:
 
 
 def regular(path: Path) -> Path:
-    """Refuse a pipe or a device, which may never end.
-
-    Parameters
-    ----------
-    path : Path
-        Something to be read; it need not be there.
-
-    Returns
-    -------
-    Path
-        The same path.
-
-    Raises
-    ------
-    InputError
-        When it is there, and neither a file nor a folder.
-    """
+    """Refuse a pipe or a device, which may never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise InputError(f"{path}: not a regular file, but a pipe or a device: name a file")
     return path
 
 
 def existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there.
-
-    Parameters
-    ----------
-    path : Path
-        A file or folder, which need not be there.
-
-    Returns
-    -------
-    Path
-        `path` itself where it is there.
-    """
+    """The path, or the nearest folder above it that is there."""
     return next(each for each in (path, *path.absolute().parents) if each.exists())
 
 
 def writable(folder: Path) -> bool:
-    """Whether it is a folder in which this user may write.
-
-    Parameters
-    ----------
-    folder : Path
-        A path, which need not be there.
-
-    Returns
-    -------
-    bool
-        False also for a file.
-    """
+    """Whether it is a folder in which this user may write."""
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def in_bytes(count: float) -> str:
-    """Bytes in the unit that suits them, to three digits.
-
-    Parameters
-    ----------
-    count : float
-        Bytes.
-
-    Returns
-    -------
-    str
-        With the unit, kB to TB of powers of 1000.
-    """
+    """Bytes in the unit that suits them, to three digits."""
     units = ("kB", "MB", "GB", "TB")
     power = next((power for power in range(1, 4) if count < 1000 ** (power + 1)), 4)
     return f"{count / 1000**power:.3g} {units[power - 1]}"

@@ -25,21 +25,6 @@ def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that is moved into place when the block ends well, and removed otherwise.
 
     What a killed process left of the same file is removed.
-
-    Parameters
-    ----------
-    path : Path
-        The file; its folder is made where it is not there.
-
-    Yields
-    ------
-    Path
-        An empty file with the suffix of `path`, to be written in the block.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be written; any OSError of the block counts as that.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,47 +87,11 @@ class Facts(dict[str, Any]):
         raise InputError(f"{self.path}: says nothing of {key!r}: {MEND}")
 
     def of_kind(self, key: str, kind: Any) -> Any:
-        """A fact of the given type.
-
-        Parameters
-        ----------
-        key : str
-            Its name.
-        kind : type or union of types
-            What isinstance must find; a list must hold texts alone.
-
-        Returns
-        -------
-        Any
-            The fact as it is written.
-
-        Raises
-        ------
-        InputError
-            When the fact is missing or of another type.
-        """
+        """A fact of the given type."""
         return self._checked(key, self[key], kind)
 
     def parsed(self, key: str, kind: Any) -> Any:
-        """A fact of the given type that is written as JSON, as those in the header of safetensors are.
-
-        Parameters
-        ----------
-        key : str
-            Its name.
-        kind : type or union of types
-            What isinstance must find in the parsed fact; a list must hold texts alone.
-
-        Returns
-        -------
-        Any
-            The parsed fact.
-
-        Raises
-        ------
-        InputError
-            When the fact is missing, not JSON, or of another type.
-        """
+        """A fact of the given type that is written as JSON, as those in the header of safetensors are."""
         try:
             return self._checked(key, json.loads(self[key]), kind)
         except (TypeError, ValueError, RecursionError):
@@ -157,34 +106,13 @@ class Facts(dict[str, Any]):
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole.
-
-    Parameters
-    ----------
-    path : Path
-        The file; one that is there is replaced.
-    content : bytes
-        All of it.
-    """
+    """Write a file whole."""
     with atomic(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON with sorted keys.
-
-    Parameters
-    ----------
-    path : Path
-        The file; one that is there is replaced.
-    content : Any
-        What the json module can write.
-
-    Raises
-    ------
-    ValueError
-        When it holds NaN or infinity, because JSON has none.
-    """
+    """Write JSON with sorted keys."""
     write_bytes(
         path,
         (
@@ -195,23 +123,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Facts:
-    """Read a JSON object.
-
-    Parameters
-    ----------
-    path : Path
-        The file, in UTF-8.
-
-    Returns
-    -------
-    Facts
-        The object; objects inside it are Facts, too.
-
-    Raises
-    ------
-    InputError
-        When it is not readable as JSON or holds no object; the message names the file.
-    """
+    """Read a JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_hook=partial(Facts, path))
     except (OSError, ValueError, RecursionError) as error:
@@ -222,23 +134,7 @@ def read_json(path: Path) -> Facts:
 
 
 def read_names(path: Path) -> Facts:
-    """Lists of labels, concepts and targets of prompts/<space>.json.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    Facts
-        Lists of texts by key.
-
-    Raises
-    ------
-    InputError
-        As read_json does, and when a value is no list of texts.
-    """
+    """Lists of labels, concepts and targets of prompts/<space>.json."""
     names = read_json(path)
     for key in names:
         names.of_kind(key, list)
@@ -246,52 +142,19 @@ def read_names(path: Path) -> Facts:
 
 
 def sha256_of(path: Path) -> str:
-    """Hash of a file's content.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    str
-        SHA-256, 64 hexadecimal digits.
-    """
+    """Hash of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def md5_of(path: Path) -> str:
-    """DVC's hash of a file's content.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    str
-        MD5, 32 hexadecimal digits.
-    """
+    """DVC's hash of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def code_digest(*rooms: str) -> str:
-    """Digest of the code of rooms of the package.
-
-    Parameters
-    ----------
-    *rooms : str
-        Their names.
-
-    Returns
-    -------
-    str
-        SHA-256 as hexadecimal digits.
-    """
+    """Digest of the code of rooms of the package."""
     digest = hashlib.sha256()
     for path in (
         path for room in rooms for path in sorted((Path(__file__).parents[1] / room).glob("*.py"))

@@ -21,46 +21,12 @@ INDEX = ["image_id", "class_index", "label", "split", "fold"]
 
 
 def read_index(path: Path, *more: str) -> pd.DataFrame:
-    """Read what most analyses ask of the manifest, which takes a third of the whole's memory.
-
-    Parameters
-    ----------
-    path : Path
-        data/manifest.parquet of a study.
-    *more : str
-        Further columns that are wanted.
-
-    Returns
-    -------
-    DataFrame
-        One row for each image, with the columns of INDEX and these.
-
-    Raises
-    ------
-    InputError
-        When it cannot be read, lacks a column, or its images are not 0, 1, 2, ...; the message names it.
-    """
+    """Read what most analyses ask of the manifest, which takes a third of the whole's memory."""
     return _counted(path, read_parquet(path, "manifest", [*INDEX, *more]))
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Read the manifest.
-
-    Parameters
-    ----------
-    path : Path
-        data/manifest.parquet of a study.
-
-    Returns
-    -------
-    DataFrame
-        One row for each image, with the columns that COLUMNS lists.
-
-    Raises
-    ------
-    InputError
-        When it cannot be read, lacks a column, or its images are not 0, 1, 2, ... below the data root; the message names it.
-    """
+    """Read the manifest."""
     manifest = _counted(path, read_parquet(path, "manifest"))
     if "archive" in manifest:
         check_columns(path, manifest, "archived")
@@ -81,45 +47,12 @@ def _counted(path: Path, manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def shard_path(folder: Path, shard: int) -> Path:
-    """Where a shard of features or embeddings lies.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the shards of a model or space.
-    shard : int
-        Number of the shard, from 0.
-
-    Returns
-    -------
-    Path
-        <folder>/shard-<five digits>.safetensors.
-    """
+    """Where a shard of features or embeddings lies."""
     return folder / f"shard-{shard:05d}.safetensors"
 
 
 def shard_rows(n_images: int, shard: int, shards: int) -> range:
-    """The image ids of one shard: contiguous, sizes differing by one at most.
-
-    Parameters
-    ----------
-    n_images : int
-        Images of the study.
-    shard : int
-        Number of the shard, from 0.
-    shards : int
-        How many there are.
-
-    Returns
-    -------
-    range
-        Image ids.
-
-    Raises
-    ------
-    InputError
-        When there are more shards than images.
-    """
+    """The image ids of one shard: contiguous, sizes differing by one at most."""
     if shards > n_images:
         raise InputError(
             f"extraction.shards is {shards}, but there are only {n_images} images: lower it"
@@ -134,32 +67,7 @@ def iterate_shards(
     manifest: pd.DataFrame,
     weights_sha256: str | None = None,
 ) -> Iterator[Tensors]:
-    """One shard after the other; at the end every image must have been seen.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the shards.
-    tensor : str
-        Tensor that is wanted, `features` or `embeddings`.
-    shards : int
-        How many there are.
-    manifest : DataFrame
-        The study's images.
-    weights_sha256 : str, optional
-        Hash of the weights that every shard must be made with; not checked by default.
-
-    Yields
-    ------
-    dict of ndarray
-        `tensor` of shape (rows, width), float32 where it is float16, `image_id` and `view` of shape (rows,).
-
-    Raises
-    ------
-    InputError
-        When a shard is unusable or was made with other weights than those given, or when view 0 of an image of the manifest is missing
-        or occurs more than once.
-    """
+    """One shard after the other; at the end every image must have been seen."""
     seen = np.zeros(len(manifest), dtype=np.int64)
     for shard in range(shards):
         path = shard_path(folder, shard)
@@ -187,20 +95,7 @@ def iterate_shards(
 
 
 def in_blocks(rows: np.ndarray, size: int = 4096) -> list[np.ndarray]:
-    """Rows in their order, in blocks of nearly equal size.
-
-    Parameters
-    ----------
-    rows : ndarray
-        Split along its first axis.
-    size : int
-        Most rows of a block.
-
-    Returns
-    -------
-    list of ndarray
-        The blocks; one empty block where there are no rows.
-    """
+    """Rows in their order, in blocks of nearly equal size."""
     return np.array_split(rows, max(1, -(-len(rows) // size)))
 
 
@@ -213,35 +108,7 @@ def iterate_whole(
     size: int | None = None,
     images: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """View 0 of the images, a shard at a time.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the shards.
-    tensor : str
-        Tensor that is wanted, `features` or `embeddings`.
-    shards : int
-        How many there are.
-    manifest : DataFrame
-        The study's images.
-    size : int, optional
-        Rows given at once, at most.
-    images : ndarray of bool, shape (n_images,), optional
-        Which images of the manifest are wanted; all by default.
-
-    Yields
-    ------
-    image_id : ndarray of shape (n,)
-        Image ids.
-    rows : ndarray of shape (n, width)
-        View 0 of these images.
-
-    Raises
-    ------
-    InputError
-        As iterate_shards does.
-    """
+    """View 0 of the images, a shard at a time."""
     for each in iterate_shards(folder, tensor, shards, manifest):
         whole = each["view"] == 0
         rows = np.flatnonzero(whole if images is None else whole & images[each["image_id"]])
@@ -250,40 +117,14 @@ def iterate_whole(
 
 
 def rows_of(images: np.ndarray, views: int) -> np.ndarray:
-    """The rows of images in a matrix that holds all views of image 0, then of image 1, and so on.
-
-    Parameters
-    ----------
-    images : ndarray of int
-        Their ids.
-    views : int
-        Rows of each image.
-
-    Returns
-    -------
-    ndarray of int
-        Positions of rows, image after image.
-    """
+    """The rows of images in a matrix that holds all views of image 0, then of image 1, and so on."""
     return (images[:, None] * views + np.arange(views)).ravel()
 
 
 def together(
     blocks: Iterable[tuple[np.ndarray, ...]], rows: int
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    """Small blocks of rows as large ones.
-
-    Parameters
-    ----------
-    blocks : iterable of tuple of ndarray
-        Arrays of one length.
-    rows : int
-        As many or more, and less than a block more, are put together; fewer in the last.
-
-    Yields
-    ------
-    tuple of ndarray
-        The arrays of neighbouring blocks, one below the other.
-    """
+    """Small blocks of rows as large ones."""
     waiting: list[tuple[np.ndarray, ...]] = []
     for block in blocks:
         waiting.append(block)
@@ -299,27 +140,7 @@ def _joined(blocks: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
 
 
 def label_rows(manifest: pd.DataFrame, labels: Sequence[str], origin: Path) -> np.ndarray:
-    """The place of every image's label among the labels.
-
-    Parameters
-    ----------
-    manifest : DataFrame
-        The study's images.
-    labels : sequence of str
-        Labels of the study, each once.
-    origin : Path
-        The file that they are from, for the message.
-
-    Returns
-    -------
-    ndarray of int, shape (n,)
-        Index into `labels` for each image of the manifest.
-
-    Raises
-    ------
-    InputError
-        The labels are not those of the manifest.
-    """
+    """The place of every image's label among the labels."""
     import pandas as pd
 
     rows = pd.Index(labels).get_indexer(pd.Index(manifest["label"]))
@@ -333,31 +154,7 @@ def label_rows(manifest: pd.DataFrame, labels: Sequence[str], origin: Path) -> n
 def read_whole(
     folder: Path, tensor: str, shards: int, n_images: int, image_id: Sequence[int]
 ) -> np.ndarray:
-    """View 0 of the given images; only their rows are read.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the shards.
-    tensor : str
-        Tensor that is wanted, `features` or `embeddings`.
-    shards : int
-        How many there are.
-    n_images : int
-        Images of the study.
-    image_id : sequence of int
-        Images that are wanted, at least one.
-
-    Returns
-    -------
-    ndarray of shape (n, width)
-        Rows in the order of `image_id`.
-
-    Raises
-    ------
-    InputError
-        When a shard is unusable or lacks an image.
-    """
+    """View 0 of the given images; only their rows are read."""
     from safetensors import SafetensorError, safe_open
 
     found = {}
@@ -386,29 +183,7 @@ def read_whole(
 def iterate_pairs(
     features: Path, embeddings: Path, shards: int, manifest: pd.DataFrame
 ) -> Iterator[tuple[Tensors, np.ndarray]]:
-    """Feature shards with the embeddings of the same rows.
-
-    Parameters
-    ----------
-    features, embeddings : Path
-        Folders of the shards of a model and of a space.
-    shards : int
-        How many there are of each.
-    manifest : DataFrame
-        The study's images.
-
-    Yields
-    ------
-    shard : dict of ndarray
-        `features` of shape (rows, d), `image_id` and `view` of shape (rows,).
-    embeddings : ndarray of shape (rows, m)
-        Embeddings of the same images and views.
-
-    Raises
-    ------
-    InputError
-        When rows differ, and as iterate_shards does.
-    """
+    """Feature shards with the embeddings of the same rows."""
     for shard, (left, right) in enumerate(
         zip(
             iterate_shards(features, "features", shards, manifest),

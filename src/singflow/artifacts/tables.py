@@ -36,17 +36,7 @@ TEXTS = [
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV table.
-
-    Parameters
-    ----------
-    path : Path
-        The file; one that is there is replaced.
-    columns : sequence of str
-        The header.
-    rows : iterable of sequences
-        Values of each row, in the order of the columns.
-    """
+    """Write a CSV table."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -55,25 +45,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """A table of the study: labels and other texts are what they are, whether they look like numbers or like nothing.
-
-    Parameters
-    ----------
-    path : Path
-        A CSV file.
-    columns : sequence of str
-        Columns that it must have.
-
-    Returns
-    -------
-    DataFrame
-        Columns named in TEXTS hold strings; only empty cells are missing values, except among marks, where they mean none.
-
-    Raises
-    ------
-    InputError
-        When it cannot be read or lacks one of the columns; the message names the file.
-    """
+    """A table of the study: labels and other texts are what they are, whether they look like numbers or like nothing."""
     import pandas as pd
 
     try:
@@ -88,51 +60,17 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def read_models(path: Path, columns: Sequence[str] = BASIS) -> pd.DataFrame:
-    """Read tables/models.csv.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    columns : sequence of str
-        Columns that it must have besides space and model.
-
-    Returns
-    -------
-    DataFrame
-        As read_table gives it.
-
-    Raises
-    ------
-    InputError
-        As read_table does.
-    """
+    """Read tables/models.csv."""
     return read_table(path, ["space", "model", *columns])
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV.
-
-    Parameters
-    ----------
-    path : Path
-        The file; one that is there is replaced.
-    table : DataFrame
-        Its index is left out.
-    """
+    """Write a table as CSV."""
     write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table of rows.
-
-    Parameters
-    ----------
-    path : Path
-        The file; one that is there is replaced.
-    frame : DataFrame
-        Its index is left out.
-    """
+    """Write a table of rows."""
     with atomic(path) as temporary:
         frame.to_parquet(temporary, index=False)
 
@@ -140,27 +78,7 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 def read_parquet(
     path: Path, kind: str | None = None, columns: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Read a table of rows.
-
-    Parameters
-    ----------
-    path : Path
-        A Parquet file.
-    kind : str, optional
-        Key of COLUMNS, whose columns it must have; not checked by default.
-    columns : sequence of str, optional
-        Columns that are wanted; all by default.
-
-    Returns
-    -------
-    DataFrame
-        These columns.
-
-    Raises
-    ------
-    InputError
-        When it cannot be read, or lacks a column of its kind or has it with another type; the message names the file.
-    """
+    """Read a table of rows."""
     import pandas as pd
     from pyarrow import parquet  # type: ignore[import-untyped]
 
@@ -179,24 +97,7 @@ def read_parquet(
 def check_columns(
     path: Path, frame: pd.DataFrame, kind: str, columns: Sequence[str] | None = None
 ) -> None:
-    """Check that a table has the columns of its kind.
-
-    Parameters
-    ----------
-    path : Path
-        Its file, for the message.
-    frame : DataFrame
-        The table.
-    kind : str
-        Key of COLUMNS.
-    columns : sequence of str, optional
-        Those that it must have; all of its kind by default.
-
-    Raises
-    ------
-    InputError
-        When it lacks a column or has it with another type; the message names the file.
-    """
+    """Check that a table has the columns of its kind."""
     for column, letter in COLUMNS[kind].items():
         if columns is not None and column not in columns:
             continue
@@ -205,15 +106,7 @@ def check_columns(
 
 
 def write_row_groups(path: Path, frames: Iterable[pd.DataFrame]) -> None:
-    """Write a table that need not fit into memory, one row group for each frame.
-
-    Parameters
-    ----------
-    path : Path
-        The file; one that is there is replaced.
-    frames : iterable of DataFrame
-        At least one, all with the same columns; categories are written as the strings that they stand for.
-    """
+    """Write a table that need not fit into memory, one row group for each frame."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -238,27 +131,7 @@ def write_row_groups(path: Path, frames: Iterable[pd.DataFrame]) -> None:
 def iterate_row_groups(
     path: Path, categories: Sequence[str], columns: Sequence[str] | None = None
 ) -> Iterator[pd.DataFrame]:
-    """One row group after the other of a table that need not fit into memory.
-
-    Parameters
-    ----------
-    path : Path
-        A Parquet file.
-    categories : sequence of str
-        Columns of strings that come as categories.
-    columns : sequence of str, optional
-        Columns that are read; all by default.
-
-    Yields
-    ------
-    DataFrame
-        A row group.
-
-    Raises
-    ------
-    InputError
-        When it cannot be read or lacks a column; the message names the file.
-    """
+    """One row group after the other of a table that need not fit into memory."""
     from pyarrow import parquet
 
     with parquet_errors(path):
@@ -272,22 +145,7 @@ def iterate_row_groups(
 
 
 def read_rows(path: Path, column: str, values: Sequence[str]) -> pd.DataFrame:
-    """The rows of a table whose `column` holds one of the values; no more than a row group and these rows are in memory.
-
-    Parameters
-    ----------
-    path : Path
-        A Parquet file.
-    column : str
-        A column of strings.
-    values : sequence of str
-        Its values in the rows that are wanted.
-
-    Returns
-    -------
-    DataFrame
-        All columns of these rows, in their order, with a new index.
-    """
+    """The rows of a table whose `column` holds one of the values; no more than a row group and these rows are in memory."""
     import pandas as pd
 
     parts = [frame[frame[column].isin(values)] for frame in iterate_row_groups(path, [column])]
@@ -296,22 +154,7 @@ def read_rows(path: Path, column: str, values: Sequence[str]) -> pd.DataFrame:
 
 @contextmanager
 def parquet_errors(path: Path) -> Iterator[None]:
-    """What a damaged Parquet file makes pyarrow raise becomes InputError.
-
-    Parameters
-    ----------
-    path : Path
-        The file, for the message.
-
-    Yields
-    ------
-    None
-
-    Raises
-    ------
-    InputError
-        For any exception of the block; the message names the file.
-    """
+    """What a damaged Parquet file makes pyarrow raise becomes InputError."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 (pyarrow raises whatever damaged bytes provoke)

@@ -20,20 +20,7 @@ Tensors = dict[str, np.ndarray]
 
 
 def provenance(packages: Sequence[str], **facts: Any) -> dict[str, str]:
-    """Metadata of an artifact: schema version, the facts given, and the versions of the packages that made it.
-
-    Parameters
-    ----------
-    packages : sequence of str
-        Distributions that made it, besides singflow and numpy.
-    **facts : Any
-        Texts are kept as they are, all else is written as JSON.
-
-    Returns
-    -------
-    dict of str
-        Header for write_tensors; `software` holds the versions as JSON.
-    """
+    """Metadata of an artifact: schema version, the facts given, and the versions of the packages that made it."""
     versions = {
         name: importlib.metadata.version(name) for name in sorted({"singflow", "numpy", *packages})
     }
@@ -48,17 +35,7 @@ def provenance(packages: Sequence[str], **facts: Any) -> dict[str, str]:
 
 
 def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
-    """Write safetensors with the header's keys in a fixed order (the library's own order is random).
-
-    Parameters
-    ----------
-    path : Path
-        The file; one that is there is replaced.
-    tensors : dict of ndarray
-        By name.
-    metadata : dict of str
-        What the file says of itself, as provenance gives it.
-    """
+    """Write safetensors with the header's keys in a fixed order (the library's own order is random)."""
     from safetensors.numpy import save
 
     payload = save(
@@ -76,28 +53,7 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> Non
 
 
 def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
-    """Tensors and metadata of a safetensors file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    names : sequence of str
-        Tensors that are read.
-
-    Returns
-    -------
-    tensors : dict of ndarray
-        By name.
-    metadata : Facts
-        Texts by key.
-
-    Raises
-    ------
-    InputError
-        When the file is missing, corrupt, lacks a tensor, or holds one of other types or dimensions than TENSORS says, or non-finite
-        values.
-    """
+    """Tensors and metadata of a safetensors file."""
     from safetensors import safe_open
 
     try:
@@ -126,21 +82,5 @@ def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
 
 
 def read_null_basis(path: Path) -> np.ndarray:
-    """Null basis of a projector's file.
-
-    Parameters
-    ----------
-    path : Path
-        projectors/<model>.safetensors.
-
-    Returns
-    -------
-    ndarray of float64, shape (d, k)
-        Orthonormal columns.
-
-    Raises
-    ------
-    InputError
-        As read_tensors does.
-    """
+    """Null basis of a projector's file."""
     return read_tensors(path, ["null_basis"])[0]["null_basis"]

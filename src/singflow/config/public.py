@@ -15,20 +15,7 @@ PATHS = (
 
 
 def public_params(path: Path) -> tuple[bytes, list[str]]:
-    """The text of params.yaml without the folders of one machine.
-
-    Parameters
-    ----------
-    path : Path
-        params.yaml.
-
-    Returns
-    -------
-    content : bytes
-        Its text; as it is where no path had to be cut.
-    cut : list of str
-        Keys, as in `data.root`, whose paths were cut to their last part.
-    """
+    """The text of params.yaml without the folders of one machine."""
     from ruamel.yaml import YAML
 
     params, cut = read_yaml(path), []
@@ -50,17 +37,6 @@ def public_params(path: Path) -> tuple[bytes, list[str]]:
 
 
 def archived(path: str) -> str:
-    """Where a file that params.yaml names lies in the archive: at its place, or at the top when that is outside the checkout.
-
-    Parameters
-    ----------
-    path : str
-        A path as params.yaml gives it, absolute or relative to the checkout.
-
-    Returns
-    -------
-    str
-        Path within the archive, with forward slashes.
-    """
+    """Where a file that params.yaml names lies in the archive: at its place, or at the top when that is outside the checkout."""
     parts = Path(path).expanduser()
     return parts.name if parts.is_absolute() or ".." in parts.parts else parts.as_posix()

@@ -33,24 +33,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Parse a YAML mapping.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file, in UTF-8.
-
-    Returns
-    -------
-    dict
-        The mapping.
-
-    Raises
-    ------
-    InputError
-        When there is no such file, it is not readable, is no mapping, or is not valid YAML, with the place of the mistake. A key that is
-        written twice, and aliases that stand for more than MOST_VALUES values (a ValueError inside), count as not valid.
-    """
+    """Parse a YAML mapping."""
     try:
         content = yaml.load(regular(Path(path)).read_text(encoding="utf-8"), _Loader)  # noqa: S506
         if isinstance(content, dict) and _size(content, {}) > MOST_VALUES:
@@ -86,22 +69,7 @@ def _size(value: Any, sizes: dict[int, int]) -> int:
 
 
 def explain(error: ValidationError, model: type[BaseModel], origin: str) -> str:
-    """One line per mistake: where, what value, what is wrong, and for a misspelt key the nearest valid one.
-
-    Parameters
-    ----------
-    error : ValidationError
-        What pydantic raised.
-    model : type of BaseModel
-        The class that the content was checked against.
-    origin : str
-        What messages call the content, as a rule its file.
-
-    Returns
-    -------
-    str
-        The lines.
-    """
+    """One line per mistake: where, what value, what is wrong, and for a misspelt key the nearest valid one."""
     lines = []
     for mistake in error.errors(include_url=False):
         place = ".".join(str(part) for part in mistake["loc"]) or "(whole file)"
@@ -148,20 +116,7 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
 
 
 def check_same_in_both(content: dict[str, Any], path: Path) -> None:
-    """Refuse a YAML file of which DVC reads a value as another one than Snakemake: they follow different versions of YAML.
-
-    Parameters
-    ----------
-    content : dict
-        The file as read_yaml() reads it.
-    path : Path
-        The file.
-
-    Raises
-    ------
-    InputError
-        When a value differs; a line for each.
-    """
+    """Refuse a YAML file of which DVC reads a value as another one than Snakemake: they follow different versions of YAML."""
     from ruamel.yaml import YAML
 
     other = YAML(typ="safe").load(path)

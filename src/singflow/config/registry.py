@@ -288,18 +288,7 @@ class ModelEntry(Tower):
         return None if self.weights == "random" else self.reported_top1
 
     def is_that_of(self, space: "SpaceEntry") -> bool:
-        """Whether a space is a function of this model's logits, which makes the model its known zero.
-
-        Parameters
-        ----------
-        space : ConSEEntry or OpenCLIPEntry
-            The space.
-
-        Returns
-        -------
-        bool
-            True where the space's classifier is this model, with the same weights and all its classes.
-        """
+        """Whether a space is a function of this model's logits, which makes the model its known zero."""
         own = isinstance(space, ConSEEntry) and (
             space.classifier.identity,
             space.classifier.weights,
@@ -307,13 +296,7 @@ class ModelEntry(Tower):
         return own and self.kept is None
 
     def local_files(self) -> list[str]:
-        """Files of the user's own that the model is made of.
-
-        Returns
-        -------
-        list of str
-            Paths of weights, head and class list, as the entry gives them, without `file:`.
-        """
+        """Files of the user's own that the model is made of."""
         sources = [
             self.weights,
             *([self.head_weights] if self.head_weights and self.weights != "random" else []),
@@ -345,13 +328,7 @@ class ConSEEntry(Tower):
     top: int = Field(ge=1, le=1000, description="classes that take part")
 
     def local_files(self) -> list[str]:
-        """Files of the user's own that the space is made of.
-
-        Returns
-        -------
-        list of str
-            Paths, those of its classifier.
-        """
+        """Files of the user's own that the space is made of."""
         return self.classifier.local_files()
 
 
@@ -399,13 +376,7 @@ class OpenCLIPEntry(Tower):
         return self
 
     def local_files(self) -> list[str]:
-        """Files of the user's own that the space is made of.
-
-        Returns
-        -------
-        list of str
-            Path of the weights, as the entry gives it, without `file:`; empty for other weights.
-        """
+        """Files of the user's own that the space is made of."""
         return [self.weights.removeprefix("file:")] if self.weights.startswith("file:") else []
 
 
@@ -416,29 +387,7 @@ Entry = TypeVar("Entry", ModelEntry, ConSEEntry, OpenCLIPEntry)
 def resolve_models(
     path: str | Path, names: list[str], weights: str = "registry", *, files: bool = True
 ) -> dict[str, ModelEntry]:
-    """Entries of the named models; `<source>/<id>` needs none.
-
-    Parameters
-    ----------
-    path : str or Path
-        config/models.yaml.
-    names : list of str
-        Names in it, or `<source>/<id>`.
-    weights : str
-        `random` takes the place of every entry's weights; with `registry` they stay.
-    files : bool
-        Whether local files must be there.
-
-    Returns
-    -------
-    dict of ModelEntry
-        By name, in the order of `names`.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, a mistake in an entry, and a local file that is missing or outside checkpoints/.
-    """
+    """Entries of the named models; `<source>/<id>` needs none."""
     registry = read_yaml(path)
     entries = {}
     for name in names:
@@ -461,29 +410,7 @@ def resolve_models(
 def resolve_spaces(
     path: str | Path, names: list[str], weights: str = "registry", *, files: bool = True
 ) -> dict[str, SpaceEntry]:
-    """Entries of the named spaces.
-
-    Parameters
-    ----------
-    path : str or Path
-        config/spaces.yaml.
-    names : list of str
-        Names in it.
-    weights : str
-        `random` takes the place of every entry's weights, in a ConSE space of its classifier's; with `registry` they stay.
-    files : bool
-        Whether local files must be there.
-
-    Returns
-    -------
-    dict of SpaceEntry
-        By name, in the order of `names`.
-
-    Raises
-    ------
-    InputError
-        As resolve_models does.
-    """
+    """Entries of the named spaces."""
     registry = read_yaml(path)
     entries = {}
     for name in names:
@@ -501,18 +428,7 @@ def resolve_spaces(
 
 
 def objection(entry: SpaceEntry) -> str | None:
-    """Why the generator cannot draw a space's embeddings.
-
-    Parameters
-    ----------
-    entry : SpaceEntry
-        The space.
-
-    Returns
-    -------
-    str or None
-        The reason; None when it can.
-    """
+    """Why the generator cannot draw a space's embeddings."""
     reason = f"the generator's decoder was trained on the embeddings of OpenAI's CLIP ViT-L/14 (open_clip {GENERATOR_SPACE}), "
     if not isinstance(entry, OpenCLIPEntry) or entry.id != GENERATOR_SPACE:
         own = entry.id if isinstance(entry, OpenCLIPEntry) else entry.source
@@ -525,20 +441,7 @@ def objection(entry: SpaceEntry) -> str | None:
 
 
 def with_hashes(entry: SpaceEntry, hashes: dict[str, str]) -> SpaceEntry:
-    """The entry with the hashes of its local files.
-
-    Parameters
-    ----------
-    entry : SpaceEntry
-        A space.
-    hashes : dict of str
-        SHA-256 by path, as local_files() gives the paths.
-
-    Returns
-    -------
-    SpaceEntry
-        A copy; a ConSE space has the hashes in its classifier.
-    """
+    """The entry with the hashes of its local files."""
     if isinstance(entry, ConSEEntry):
         return entry.model_copy(
             update={"classifier": entry.classifier.model_copy(update={"sha256": hashes})}
@@ -547,34 +450,12 @@ def with_hashes(entry: SpaceEntry, hashes: dict[str, str]) -> SpaceEntry:
 
 
 def read_model(path: Path) -> ModelEntry:
-    """The resolved entry that resolve_model wrote.
-
-    Parameters
-    ----------
-    path : Path
-        registry/models/<model>.json of a study's results.
-
-    Returns
-    -------
-    ModelEntry
-        The model.
-    """
+    """The resolved entry that resolve_model wrote."""
     return _validated(_read(path), ModelEntry, str(path))
 
 
 def read_space(path: Path) -> SpaceEntry:
-    """The resolved entry that resolve_space wrote.
-
-    Parameters
-    ----------
-    path : Path
-        registry/spaces/<space>.json of a study's results.
-
-    Returns
-    -------
-    SpaceEntry
-        The space.
-    """
+    """The resolved entry that resolve_space wrote."""
     return _space(_read(path), str(path))
 
 

@@ -71,18 +71,7 @@ def _shell_safe(value: str) -> str:
 
 
 def at_home(path: str) -> str:
-    """A path with the home folder in place of a leading `~`.
-
-    Parameters
-    ----------
-    path : str
-        Any path.
-
-    Returns
-    -------
-    str
-        The path, as it is where it has no `~` of a user of this machine.
-    """
+    """A path with the home folder in place of a leading `~`."""
     return os.path.expanduser(path)  # noqa: PTH111 (which takes the ./ off other paths)
 
 
@@ -91,16 +80,6 @@ def outside(path: str) -> Path:
 
     `dvc exp run --temp` and `--queue` compute in a checkout of their own below .dvc/tmp/exps of the one in which they were started. A
     relative path is meant from the latter.
-
-    Parameters
-    ----------
-    path : str
-        Absolute, or relative to the checkout.
-
-    Returns
-    -------
-    Path
-        As given where this is no such checkout.
     """
     started, below, _ = Path.cwd().as_posix().partition("/.dvc/tmp/exps/")
     return Path(started, path) if below else Path(path)
@@ -110,23 +89,7 @@ Values = TypeVar("Values", bound=list[Any])
 
 
 def unique(values: Values) -> Values:
-    """Refuse a list in which a value stands more than once.
-
-    Parameters
-    ----------
-    values : list
-        Values that can be sorted.
-
-    Returns
-    -------
-    list
-        The same list.
-
-    Raises
-    ------
-    ValueError
-        When a value is repeated.
-    """
+    """Refuse a list in which a value stands more than once."""
     repeated = sorted({value for value in values if values.count(value) > 1})
     if repeated:
         raise ValueError(f"lists {', '.join(map(str, repeated))} more than once")
@@ -134,25 +97,7 @@ def unique(values: Values) -> Values:
 
 
 def phrases(values: list[str], unit: str = "name") -> list[str]:
-    """Refuse a list of names or phrases in which one is blank, holds control characters or is there twice.
-
-    Parameters
-    ----------
-    values : list of str
-        In any spelling: surplus spaces do not count, and capitals and underscores make no other phrase.
-    unit : str
-        What messages call a place in the list.
-
-    Returns
-    -------
-    list of str
-        In order, with single spaces between words.
-
-    Raises
-    ------
-    ValueError
-        With the place, counted from 1, and the fix.
-    """
+    """Refuse a list of names or phrases in which one is blank, holds control characters or is there twice."""
     first: dict[str, int] = {}
     plain = [" ".join(value.split()) for value in values]
     for number, phrase in enumerate(plain, start=1):
@@ -192,23 +137,7 @@ def _imported(value: str) -> str:
 
 
 def hub_name(value: str) -> str:
-    """Refuse what is neither `<owner>/<name>` in the hub nor checkpoints/<folder>.
-
-    Parameters
-    ----------
-    value : str
-        A name.
-
-    Returns
-    -------
-    str
-        The same name.
-
-    Raises
-    ------
-    ValueError
-        When it has another form.
-    """
+    """Refuse what is neither `<owner>/<name>` in the hub nor checkpoints/<folder>."""
     if not re.fullmatch(rf"{LOCAL}/{NAME}|{NAME}/{NAME}", value):
         raise ValueError(
             f"must be a hub name as in kakaobrain/karlo-v1-alpha-image-variations, or {LOCAL}/<folder>"

@@ -155,25 +155,7 @@ class Study(Section):
 
 
 def check(content: dict[str, Any], origin: str) -> Study:
-    """Validate a study, of which every key must be written out.
-
-    Parameters
-    ----------
-    content : dict
-        What params.yaml holds.
-    origin : str
-        What messages call it.
-
-    Returns
-    -------
-    Study
-        The valid study.
-
-    Raises
-    ------
-    InputError
-        Every mistake, a line each.
-    """
+    """Validate a study, of which every key must be written out."""
     absent = [
         f"{origin}: {key}: of an older version, {RETIRED[key]} took its place: `singflow study {origin}` writes the study anew"
         for key in content.keys() & RETIRED
@@ -215,16 +197,6 @@ def complete(differences: Mapping[str, Any]) -> dict[str, Any]:
     What follows from another key follows it, unless it is given: the names of the shards from their number, and from the models the
     one that pictures look at and for which translators are compared. Where all models and spaces are packaged, the packaged reference
     is taken unless a reference is given, and the known zero and the known leak join the models unless controls.known is none.
-
-    Parameters
-    ----------
-    differences : Mapping
-        Keys and sections of params.yaml that are given; sections of older versions are left out.
-
-    Returns
-    -------
-    dict
-        The content of a params.yaml, not yet checked; a key without a default that is not given is absent.
     """
     differences = {key: value for key, value in differences.items() if key not in RETIRED}
     study = filled(differences)
@@ -248,20 +220,7 @@ def complete(differences: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def told(differences: Mapping[str, Any], study: Mapping[str, Any]) -> str:
-    """What complete() has chosen for a study of packaged models, and how to choose otherwise.
-
-    Parameters
-    ----------
-    differences : Mapping
-        Keys and sections that are given.
-    study : Mapping
-        What complete() made of them.
-
-    Returns
-    -------
-    str
-        A line; empty where nothing was chosen.
-    """
+    """What complete() has chosen for a study of packaged models, and how to choose otherwise."""
     words = []
     if (
         "reference" not in (differences.get("translator") or {})
@@ -334,18 +293,7 @@ def _known_controls(
 
 
 def expand_home(content: dict[str, Any]) -> list[str]:
-    """Put the home folder in place of a leading `~` in paths, which engines do not know (in place).
-
-    Parameters
-    ----------
-    content : dict
-        A study, unchecked.
-
-    Returns
-    -------
-    list of str
-        Keys, as in `data.root`, whose values changed.
-    """
+    """Put the home folder in place of a leading `~` in paths, which engines do not know (in place)."""
     changed = []
     for section, key in (*PATHS, ("translator", "reference")):
         inner = content.get(section)
@@ -357,20 +305,7 @@ def expand_home(content: dict[str, Any]) -> list[str]:
 
 
 def filled(given: Mapping[str, Any], section: type[BaseModel] = Study) -> dict[str, Any]:
-    """A section with the defaults of all keys that are not given.
-
-    Parameters
-    ----------
-    given : Mapping
-        Keys that are given.
-    section : type of BaseModel
-        Class of the section; by default the whole study.
-
-    Returns
-    -------
-    dict
-        In the order of the class; what is no key of it stays, at the end.
-    """
+    """A section with the defaults of all keys that are not given."""
     made: dict[str, Any] = {}
     for name, field in section.model_fields.items():
         if inner := _section(field.annotation):
@@ -385,17 +320,7 @@ def filled(given: Mapping[str, Any], section: type[BaseModel] = Study) -> dict[s
 def typed(
     content: dict[str, Any], words: Mapping[str, Any], section: type[BaseModel] = Study
 ) -> None:
-    """Read texts as YAML where another type is wanted, as --config brings them within sections (in place).
-
-    Parameters
-    ----------
-    content : dict
-        The study.
-    words : Mapping
-        What of it the command line gave.
-    section : type of BaseModel
-        Class of `content`.
-    """
+    """Read texts as YAML where another type is wanted, as --config brings them within sections (in place)."""
     for name, value in words.items():
         field = section.model_fields.get(name)
         if field is None or name not in content:
@@ -414,18 +339,7 @@ def typed(
 
 
 def render(study: Mapping[str, Any]) -> str:
-    """A complete params.yaml with what every key means, in the style in which `dvc exp run --set-param` writes it back.
-
-    Parameters
-    ----------
-    study : Mapping
-        Its content, as complete() gives it.
-
-    Returns
-    -------
-    str
-        YAML text.
-    """
+    """A complete params.yaml with what every key means, in the style in which `dvc exp run --set-param` writes it back."""
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
@@ -463,18 +377,7 @@ def render(study: Mapping[str, Any]) -> str:
 
 
 def read_layers(path: Path) -> dict[str, Any]:
-    """A study as a file lays it over params.yaml, as `snakemake --configfile` does; a complete one as it is.
-
-    Parameters
-    ----------
-    path : Path
-        A file with all keys of params.yaml, or with some.
-
-    Returns
-    -------
-    dict
-        The study, unchecked.
-    """
+    """A study as a file lays it over params.yaml, as `snakemake --configfile` does; a complete one as it is."""
     content = read_yaml(path)
     if not (content.keys() >= Study.model_fields.keys() or path == PARAMS or not PARAMS.is_file()):
         content = _laid_over(content, read_yaml(PARAMS))
@@ -492,30 +395,7 @@ def _laid_over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, 
 
 
 def settle(content: dict[str, Any], origin: str) -> tuple[Study, dict[str, dict[str, Any]]]:
-    """Check a study with all that it refers to, as both engines do before their first step.
-
-    Parameters
-    ----------
-    content : dict
-        What params.yaml holds.
-    origin : str
-        What messages call it.
-
-    Returns
-    -------
-    study : Study
-        The valid study.
-    entries : dict
-        Registry entries of its models under `model`, of its spaces under `space`.
-
-    Raises
-    ------
-    InputError
-        A mistake in the study, a list that is a pipe, an entry that a registry lacks, a space that cannot be drawn from, an imported
-        translator that is not there, or was imported for another model or space, a reference that lacks a model or space.
-    MissingExtra
-        When the study wants the history of trainings for TensorBoard and that is not installed.
-    """
+    """Check a study with all that it refers to, as both engines do before their first step."""
     study = check(content, origin)
     if study.training.history == "tensorboard":
         check_installed("tensorboard")
@@ -542,20 +422,7 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Study, dict[str, dict[
 
 
 def own_files(study: Study, entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Files of the user's own, in checkpoints/, that a study is made of.
-
-    Parameters
-    ----------
-    study : Study
-        The study.
-    entries : Mapping
-        Registry entries, as settle() gives them.
-
-    Returns
-    -------
-    list of str
-        Paths of weights, heads, class lists, imported translators and the files of the generator, sorted.
-    """
+    """Files of the user's own, in checkpoints/, that a study is made of."""
     named = [
         file
         for group in entries.values()
@@ -576,25 +443,6 @@ def layered(content: dict[str, Any], origin: str, *, main: bool) -> str:
     """The file that holds a study: `origin`, or one beside the engine's own files where other files and options lie over `origin`.
 
     A run is held to the study that it began with, because every job of a cluster reads it again.
-
-    Parameters
-    ----------
-    content : dict
-        The study as it is in force.
-    origin : str
-        The file that was read first.
-    main : bool
-        Whether this process starts the run; its jobs inherit its environment.
-
-    Returns
-    -------
-    str
-        Path of the file, which the process that starts the run writes where it is not `origin`.
-
-    Raises
-    ------
-    InputError
-        In a job whose study is another than that of its run.
     """
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     if main:
@@ -614,13 +462,7 @@ def layered(content: dict[str, Any], origin: str, *, main: bool) -> str:
 
 
 def json_schema() -> str:
-    """The JSON schema of params.yaml.
-
-    Returns
-    -------
-    str
-        JSON text.
-    """
+    """The JSON schema of params.yaml."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return json.dumps(dialect | Study.model_json_schema(mode="serialization"), indent=2) + "\n"
 

@@ -85,25 +85,7 @@ class Member:
 
 
 def find_archives(root: Path, patterns: Sequence[str]) -> list[str]:
-    """The archives that a study names.
-
-    Parameters
-    ----------
-    root : Path
-        The data root.
-    patterns : sequence of str
-        Files or globs relative to it.
-
-    Returns
-    -------
-    list of str
-        Paths relative to the root, each once, sorted. What an operating system leaves among files is none of them.
-
-    Raises
-    ------
-    InputError
-        When a pattern fits no file, or one that is neither a tar nor a Parquet file, or that is compressed.
-    """
+    """The archives that a study names."""
     if not patterns:
         raise InputError(
             "data.source archive needs data.archives: tar or Parquet files, or globs, as in archives: [train-*.tar]"
@@ -153,54 +135,17 @@ def _check_kind(path: Path) -> None:
 
 
 def is_parquet(archive: str) -> bool:
-    """Whether an archive is a Parquet file.
-
-    Parameters
-    ----------
-    archive : str
-        Its path.
-
-    Returns
-    -------
-    bool
-        False for a tar.
-    """
+    """Whether an archive is a Parquet file."""
     return PurePosixPath(archive).suffix.lower() in PARQUET
 
 
 def is_image(name: str) -> bool:
-    """Whether a member of an archive is an image, by its name.
-
-    Parameters
-    ----------
-    name : str
-        Its name, in any case.
-
-    Returns
-    -------
-    bool
-        True for the endings of the formats that are read.
-    """
+    """Whether a member of an archive is an image, by its name."""
     return PurePosixPath(name).suffix.lower() in IMAGES
 
 
 def expected(root: Path, patterns: Sequence[str], looked_at: int) -> int:
-    """About how many images a study's archives hold, by the first members of some.
-
-    Parameters
-    ----------
-    root : Path
-        The data root.
-    patterns : sequence of str
-        data.archives of the study.
-    looked_at : int
-        Archives that are looked into, at most.
-
-    Returns
-    -------
-    int
-        0 where none is here, or all are damaged, which the step that reads them says.
-    """
+    """About how many images a study's archives hold, by the first members of some."""
     archives = _fitting(root, patterns)
     some = archives[:: -(-len(archives) // looked_at)] if archives else []
     return round(
@@ -224,26 +169,7 @@ def _expected_of(path: Path) -> float:
 
 
 def fingerprint(root: Path, archives: Sequence[str]) -> str:
-    """What tells archives from others, whatever their times and folder.
-
-    Parameters
-    ----------
-    root : Path
-        The data root.
-    archives : sequence of str
-        As find_archives() gives them.
-
-    Returns
-    -------
-    str
-        SHA-256, as hexadecimal digits, of names, sizes and contents: of archives above WHOLE bytes of SAMPLES parts, first and last
-        among them. A changed image between them is noticed when it is read.
-
-    Raises
-    ------
-    OSError
-        When one cannot be read.
-    """
+    """What tells archives from others, whatever their times and folder."""
     digest = hashlib.sha256()
     for archive in archives:
         with (root / archive).open("rb") as file:
@@ -261,23 +187,7 @@ def fingerprint(root: Path, archives: Sequence[str]) -> str:
 
 
 def state(root: Path, patterns: Sequence[str], manifest: Path) -> str | None:
-    """The fingerprint of a study's archives, on which both engines let its manifest depend.
-
-    Parameters
-    ----------
-    root : Path
-        The data root.
-    patterns : sequence of str
-        data.archives of the study; without any there is nothing to depend on.
-    manifest : Path
-        The study's manifest, which need not be there.
-
-    Returns
-    -------
-    str or None
-        As fingerprint() gives it. Where no archive is here, as at a colleague's who has the results alone, that of the archives which the
-        manifest was made of; None where that is not here either.
-    """
+    """The fingerprint of a study's archives, on which both engines let its manifest depend."""
     from pyarrow import ArrowException, parquet
 
     try:
@@ -316,25 +226,7 @@ class _Headers:
 
 
 def tar_members(path: Path) -> Iterator[Member]:
-    """Members of a tar in one pass that reads headers, and seeks past contents; also of tars in it, as ImageNet has them.
-
-    Parameters
-    ----------
-    path : Path
-        The tar.
-
-    Yields
-    ------
-    Member
-        All but folders, in order. The name of a member of a tar within it begins with that of the inner one.
-
-    Raises
-    ------
-    Damaged
-        When it is cut, which shows at the end, or its headers make no sense.
-    OSError
-        When it cannot be read.
-    """
+    """Members of a tar in one pass that reads headers, and seeks past contents; also of tars in it, as ImageNet has them."""
     with path.open("rb") as file:
         yield from _members(file, 0, path.stat().st_size, "", inner=False)
 
@@ -407,29 +299,7 @@ class Labelled:
 
 
 def parquet_rows(path: Path, label_column: str) -> Labelled:
-    """Labels of a Parquet file of images, whose column of images is not read.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    label_column : str
-        Name of its column of labels, numbers or texts.
-
-    Returns
-    -------
-    Labelled
-        In order of rows.
-
-    Raises
-    ------
-    InputError
-        When it lacks the column, or has no column of images or several, or row groups that are too large.
-    Damaged
-        When it cannot be read.
-    OSError
-        When it is not there.
-    """
+    """Labels of a Parquet file of images, whose column of images is not read."""
     with _parquet_errors():
         file = _open(path)
         image_column(file, path)
@@ -455,25 +325,7 @@ def parquet_rows(path: Path, label_column: str) -> Labelled:
 
 
 def image_column(file: parquet.ParquetFile, path: Path) -> str:
-    """The column of a Parquet file that holds images.
-
-    Parameters
-    ----------
-    file : ParquetFile
-        The open file.
-    path : Path
-        Its path, for messages.
-
-    Returns
-    -------
-    str
-        Of those with a field `bytes`, the one that is called image, or the only one.
-
-    Raises
-    ------
-    InputError
-        When there is none, or several, or when a row group of it is larger than MOST_GROUP.
-    """
+    """The column of a Parquet file that holds images."""
     import pyarrow as pa
 
     found = [
@@ -576,27 +428,7 @@ def _group(path: Path, _state: tuple[int, int], number: int) -> Any:
 
 
 def read_row(path: Path, row: int) -> bytes:
-    """The image of a row of a Parquet file, whose row group is read with it and kept for those beside it.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    row : int
-        The row, from 0.
-
-    Returns
-    -------
-    bytes
-        Content of the image.
-
-    Raises
-    ------
-    Damaged
-        When the row is not there, or has no content.
-    OSError
-        When the file is not there.
-    """
+    """The image of a row of a Parquet file, whose row group is read with it and kept for those beside it."""
     facts = path.stat()
     state = (facts.st_mtime_ns, facts.st_size)
     with _parquet_errors():
@@ -615,27 +447,7 @@ def read_row(path: Path, row: int) -> bytes:
 
 
 def read_bytes(path: Path, offset: int, size: int) -> bytes:
-    """A part of a file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    offset, size : int
-        Place of its first byte, and number of bytes.
-
-    Returns
-    -------
-    bytes
-        The part.
-
-    Raises
-    ------
-    Damaged
-        When the file ends before.
-    OSError
-        When it cannot be read.
-    """
+    """A part of a file."""
     with path.open("rb") as file:
         file.seek(offset)
         content = file.read(size)

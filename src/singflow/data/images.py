@@ -36,27 +36,7 @@ class Unusable(Exception):
 
 
 def read(path: Path, max_pixels: int) -> bytes:
-    """Read an image file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    max_pixels : int
-        Limit on an image's width times height, in pixels, which also decides how many bytes a file may have.
-
-    Returns
-    -------
-    bytes
-        Its content.
-
-    Raises
-    ------
-    OSError
-        When it cannot be read.
-    Unusable
-        For what is not a regular file, or too large for an image of max_pixels.
-    """
+    """Read an image file."""
     _check_size(_size(path), max_pixels)
     return path.read_bytes()
 
@@ -74,30 +54,7 @@ def _check_size(size: int, max_pixels: int) -> None:
 
 
 def read_image(root: Path, image: Any, max_pixels: int) -> bytes:
-    """The file of an image of the study, wherever it lies: below the data root, or in an archive there.
-
-    Parameters
-    ----------
-    root : Path
-        The data root.
-    image : object
-        A row of the manifest, or what is to become one: its attributes path and, of an image in an archive, archive, offset and
-        bytes are used.
-    max_pixels : int
-        As read() takes it.
-
-    Returns
-    -------
-    bytes
-        Its content.
-
-    Raises
-    ------
-    OSError
-        When it cannot be read.
-    Unusable
-        As read() does, and for a part of an archive that is not there.
-    """
+    """The file of an image of the study, wherever it lies: below the data root, or in an archive there."""
     if not getattr(image, "archive", ""):
         return read(root / image.path, max_pixels)
     path = root / image.archive
@@ -114,28 +71,7 @@ def read_image(root: Path, image: Any, max_pixels: int) -> bytes:
 
 
 def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Image.Image:
-    """The first frame of an image file as upright 8-bit RGB; transparency is laid over white.
-
-    Parameters
-    ----------
-    content : bytes
-        Content of the file.
-    max_pixels : int
-        Limit on an image's width times height, in pixels.
-    least_side : int, optional
-        Pixels. A JPEG is decoded at the smallest of the scales 1, 1/2, 1/4, 1/8 that leaves both sides at least as long; by default
-        at full scale.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Mode RGB.
-
-    Raises
-    ------
-    Unusable
-        With the reason: empty, not an image of FORMATS, too large, too oblong, truncated, 32-bit pixels.
-    """
+    """The first frame of an image file as upright 8-bit RGB; transparency is laid over white."""
     if not content:
         raise Unusable("empty file")
     try:
@@ -150,25 +86,7 @@ def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Im
 
 
 def upright(image: Image.Image, max_pixels: int, least_side: int | None = None) -> Image.Image:
-    """An image as upright 8-bit RGB; transparency is laid over white.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-        Of any mode; its pixels need not be loaded.
-    max_pixels, least_side
-        As decode takes them.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Mode RGB.
-
-    Raises
-    ------
-    Unusable
-        With the reason: too large, too oblong, 32-bit pixels.
-    """
+    """An image as upright 8-bit RGB; transparency is laid over white."""
     if image.width * image.height > max_pixels:
         raise Unusable(
             f"absurdly large: {image.width} x {image.height} pixels, data.max_pixels is {max_pixels}"
@@ -204,29 +122,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 def read_unchanged(
     root: Path, row: Any, max_pixels: int, least_side: int | None = None
 ) -> Image.Image:
-    """Read and decode an image of the manifest.
-
-    Parameters
-    ----------
-    root : Path
-        Folder that the manifest's paths are relative to.
-    row : object
-        Row of the manifest, whose columns are its attributes.
-    max_pixels : int
-        Limit on an image's width times height, in pixels.
-    least_side : int, optional
-        As decode takes it.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Upright, mode RGB.
-
-    Raises
-    ------
-    InputError
-        When it vanished or changed since the manifest was built.
-    """
+    """Read and decode an image of the manifest."""
     path = root / row.path
     again = "run build_manifest again (snakemake --forcerun build_manifest)"
     try:
@@ -254,22 +150,7 @@ class Box:
     def crop(
         self, image: Image.Image, width: int, height: int, resample: Image.Resampling
     ) -> Image.Image:
-        """Cut the box out of an image.
-
-        Parameters
-        ----------
-        image : PIL.Image.Image
-            Any size.
-        width, height : int
-            Size of the result in pixels.
-        resample : PIL.Image.Resampling
-            Filter that brings the box to that size.
-
-        Returns
-        -------
-        PIL.Image.Image
-            Of the given size.
-        """
+        """Cut the box out of an image."""
         box = (
             self.left * image.width,
             self.top * image.height,
@@ -280,21 +161,7 @@ class Box:
 
 
 def view_box(seed: int, image_id: int, view: int, smallest: float, largest: float) -> Box:
-    """The crop of a view above 0, drawn by (seed, image_id, view) alone.
-
-    Parameters
-    ----------
-    seed, image_id, view : int
-        Decide the crop; none below 0.
-    smallest, largest : float
-        The crop's area is a share of the image's between these, both in (0, 1]. Its sides are stretched by up to 4/3 against the
-        image's own.
-
-    Returns
-    -------
-    Box
-        In fractions of the image's width and height.
-    """
+    """The crop of a view above 0, drawn by (seed, image_id, view) alone."""
     generator = np.random.default_rng([seed, image_id, view])
     area = generator.uniform(smallest, largest)
     stretch = np.exp(generator.uniform(-0.5, 0.5) * np.log(LONGEST_ASPECT))

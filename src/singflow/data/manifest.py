@@ -66,18 +66,7 @@ class Classes:
     index: dict[str, int]
 
     def find(self, text: str) -> int:
-        """Index of a synset or class name.
-
-        Parameters
-        ----------
-        text : str
-            In any case, with spaces or underscores.
-
-        Returns
-        -------
-        int
-            -1 when it is neither.
-        """
+        """Index of a synset or class name."""
         return self.index.get(_normal(text), -1)
 
 
@@ -107,25 +96,7 @@ def _normal(text: str) -> str:
 
 
 def data_root(source: str, root: str) -> Path:
-    """Folder that the manifest's paths are relative to.
-
-    Parameters
-    ----------
-    source : str
-        packaged, folder, table or archive.
-    root : str
-        data.root of the study; not read for packaged.
-
-    Returns
-    -------
-    Path
-        For packaged, the images' folder in the installed distribution; otherwise root, as outside() finds it.
-
-    Raises
-    ------
-    InputError
-        When it does not exist, or the distribution is not installed.
-    """
+    """Folder that the manifest's paths are relative to."""
     if source == "packaged":
         name, folder = PACKAGED_IMAGES
         try:
@@ -141,24 +112,7 @@ def data_root(source: str, root: str) -> Path:
 
 
 def read_classes(path: Path) -> Classes:
-    """Read the heads' classes.
-
-    Parameters
-    ----------
-    path : Path
-        CSV file with the columns class_index, synset, name; a synset may be empty.
-
-    Returns
-    -------
-    Classes
-        In order.
-
-    Raises
-    ------
-    InputError
-        Unless the indices are 0..C-1 and the names are as phrases() takes them; also for an unreadable file, a missing column, no
-        classes, and a synset that stands for two of them.
-    """
+    """Read the heads' classes."""
     rows = [
         row for _, row in iterate_rows(path, dict.fromkeys(("class_index", "synset", "name"), ""))
     ]
@@ -180,21 +134,7 @@ def read_classes(path: Path) -> Classes:
 
 
 def head_classes(manifest: pd.DataFrame, names: list[str] | None) -> np.ndarray:
-    """Row of the head that stands for each image's class.
-
-    Parameters
-    ----------
-    manifest : DataFrame
-        n images: the column class_index is used, or label when names are given.
-    names : list of str or None
-        Names of the head's classes, of which the one that equals the image's label is taken. None: the head has the study's
-        classes, so it is class_index.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        Int32, -1 for none.
-    """
+    """Row of the head that stands for each image's class."""
     if names is None:
         return manifest["class_index"].to_numpy(np.int32)
     index = {_normal(name): row for row, name in enumerate(names)}
@@ -202,22 +142,7 @@ def head_classes(manifest: pd.DataFrame, names: list[str] | None) -> np.ndarray:
 
 
 def prompt_of(label: str) -> str:
-    """The text that stands for a label in the space.
-
-    Parameters
-    ----------
-    label : str
-        In plain words.
-
-    Returns
-    -------
-    str
-        "an image of a" and the label.
-
-    References
-    ----------
-    Section 3.4 of the paper.
-    """
+    """The text that stands for a label in the space."""
     return fill("an image of a {}", label)
 
 
@@ -227,18 +152,6 @@ def fill(template: str, name: str) -> str:
     `{}` stands for the name, and `a(n) {}` for the name behind `an` where it begins with a vowel's sound, else behind `a`. It does
     with a, e, i, o or u, unless it begins like `European`, `unicorn`, `user`, `utility` or `one`, and with `hour`, `heir`,
     `honest`, `honour` and 8.
-
-    Parameters
-    ----------
-    template : str
-        As in "an image of a(n) {}".
-    name : str
-        A label or concept.
-
-    Returns
-    -------
-    str
-        As in "an image of an Egyptian cat".
     """
     letters = unicodedata.normalize("NFD", name)
     return template.replace("a(n) {}", f"{'an' if VOWEL.match(letters) else 'a'} {{}}").replace(
@@ -247,29 +160,7 @@ def fill(template: str, name: str) -> str:
 
 
 def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected]:
-    """List images in one folder a class, named by synset or in plain words, perhaps below train and val.
-
-    Parameters
-    ----------
-    root : Path
-        The folder that holds them all.
-    classes : Classes
-        The heads' classes. A folder that is named as one of them gets the class's name as its label, any other its own name in
-        plain words and class_index -1.
-
-    Returns
-    -------
-    found : list of Candidate
-        Files in class folders, whatever they hold. What is hidden or an operating system's own (`.DS_Store`, `Thumbs.db`) is skipped,
-        and the log says how many.
-    rejected : list of tuple
-        Path and reason of all others: files that lie in no class folder are rejected, never skipped.
-
-    Raises
-    ------
-    InputError
-        For a folder without files in class folders, and for one with other folders beside train and val.
-    """
+    """List images in one folder a class, named by synset or in plain words, perhaps below train and val."""
     top = subfolders(root)
     splits = {SPLIT_FOLDERS.get(each.name.lower()) for each in top} - {None}
     others = [printable(each.name) for each in top if each.name.lower() not in SPLIT_FOLDERS]
@@ -361,31 +252,7 @@ def _in_plain_words(label: str) -> str:
 def list_table(
     table: Path, label_column: str, classes: Classes
 ) -> tuple[list[Candidate], Rejected]:
-    """List images from a table with one image a row.
-
-    Parameters
-    ----------
-    table : Path
-        CSV or Parquet file: column `path`, the label column, and optionally class_index, prompt and split.
-    label_column : str
-        Column of the label. A row without a label takes the name of its class.
-    classes : Classes
-        The heads' classes. Without class_index the label is looked up among them.
-
-    Returns
-    -------
-    found : list of Candidate
-        Rows that can be used, in order. Blank ones, and what an operating system leaves among images, are skipped, the latter with
-        their number in the log.
-    rejected : list of tuple
-        Path and reason of the others.
-
-    Raises
-    ------
-    InputError
-        For an unreadable or empty table, a missing column, a class_index outside the classes, an unknown split, or a label with two
-        prompts.
-    """
+    """List images from a table with one image a row."""
     found: list[Candidate] = []
     rejected: Rejected = []
     prompts: dict[str, str] = {}
@@ -473,36 +340,7 @@ class _Image:
 def list_archives(
     root: Path, patterns: list[str], label_column: str, classes: Classes
 ) -> tuple[list[Candidate], Rejected, str]:
-    """List the images in tar and Parquet files.
-
-    Parameters
-    ----------
-    root : Path
-        The data root.
-    patterns : list of str
-        Files or globs relative to it.
-    label_column : str
-        Column of a Parquet file, or key of a .json beside an image, that holds the label.
-    classes : Classes
-        The heads' classes, which numbers stand for.
-
-    Returns
-    -------
-    found : list of Candidate
-        Images with a label: that of their row; that of the .cls or .json beside them where a tar has such; else that of their folder as
-        list_folder() finds it, without folders that are above all of them, and without any that of the archive. Splits are those of
-        their folders, or where some archives' paths name train and others val these.
-    rejected : list of tuple
-        Path and reason of the others. What is hidden or an operating system's own, and sidecars of images, are skipped, and the log says
-        how many.
-    fingerprint : str
-        Of the archives.
-
-    Raises
-    ------
-    InputError
-        As find_archives() and parquet_rows() do, for archives that are cut or damaged, and for those without images.
-    """
+    """List the images in tar and Parquet files."""
     archives = find_archives(root, patterns)
     rejected: Rejected = []
     skipped: Counter[str] = Counter()
@@ -739,22 +577,7 @@ class Inspected:
 
 
 def inspect(root: Path, image: Candidate, max_pixels: int) -> Inspected | str:
-    """Decode an image once.
-
-    Parameters
-    ----------
-    root : Path
-        Folder that its path is relative to.
-    image : Candidate
-        The image.
-    max_pixels : int
-        Limit on an image's width times height, in pixels.
-
-    Returns
-    -------
-    Inspected or str
-        Its upright size and hash, or the reason why it is unusable.
-    """
+    """Decode an image once."""
     try:
         content = read_image(root, image, max_pixels)
         decoded = decode(content, max_pixels)
@@ -790,47 +613,6 @@ def build_manifest(
 
     Copies of one image are on one side of the split, always: where the source puts them on both, those in train are left out, and a
     copy without a split takes that of the others.
-
-    Parameters
-    ----------
-    root : Path
-        Folder that the candidates' paths are relative to.
-    candidates : list of Candidate
-        What list_folder, list_table or list_archives found.
-    rejected : list of tuple
-        Path and reason of what they rejected; it counts as unusable.
-    per_class : int or None
-        Images drawn per label and split at most; None: all.
-    folds : int
-        Number of folds, 2 or more.
-    max_pixels : int
-        Limit on an image's width times height, in pixels.
-    max_rejected_fraction : float
-        Share of unusable files, among those looked at, that is allowed.
-    seed : int
-        Decides what is drawn, and the folds.
-    threads : int
-        Threads that decode.
-    progress : callable
-        Wraps the stream of results of inspect; is called with it and their number.
-    referenced : bool
-        Whether translators are fitted on a reference, so that one image is enough.
-
-    Returns
-    -------
-    manifest : DataFrame
-        One image a row, in order of paths: image_id (0, 1, 2, ...), path, label, class_index, prompt, split (train or validation),
-        fold (0 to folds - 1; an image that the source itself holds out is not in fold 0), width and height in pixels, sha256; of images
-        in archives also archive, offset and bytes.
-    rejected : list of tuple
-        Path and reason of every file left out, unusable or not drawn.
-
-    Raises
-    ------
-    Refusal
-        When more than max_rejected_fraction of the files are unusable, or all.
-    InputError
-        For a single image that is not referenced, and when a split of several is empty.
     """
     pools: dict[tuple[str, str], list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda c: _rank(seed, "draw", c.path)):

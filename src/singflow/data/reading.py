@@ -33,55 +33,17 @@ Row = dict[str, str]
 
 
 def of_system(name: str) -> bool:
-    """Whether a file or folder is one that an operating system leaves among images.
-
-    Parameters
-    ----------
-    name : str
-        Its name, in any case, without a path.
-
-    Returns
-    -------
-    bool
-        True for `.DS_Store`, `Thumbs.db`, `._a.jpg`, `__MACOSX` and their like.
-    """
+    """Whether a file or folder is one that an operating system leaves among images."""
     return name.startswith("._") or name.lower() in OF_SYSTEM
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder is none of a folder of images: hidden, or of the operating system.
-
-    Parameters
-    ----------
-    name : str
-        Its name, without a path.
-
-    Returns
-    -------
-    bool
-        True for names that start with a dot, and for those of an operating system.
-    """
+    """Whether a file or folder is none of a folder of images: hidden, or of the operating system."""
     return name.startswith(".") or of_system(name)
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders in a folder of images, without litter.
-
-    Parameters
-    ----------
-    folder : Path
-        Any folder.
-
-    Returns
-    -------
-    list of Path
-        In order of names.
-
-    Raises
-    ------
-    OSError
-        When it cannot be listed.
-    """
+    """Folders in a folder of images, without litter."""
     with os.scandir(folder) as entries:
         return sorted(
             Path(entry.path)
@@ -91,56 +53,18 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def below_splits(folders: list[Path]) -> bool:
-    """Whether the class folders lie one level lower, below train and val.
-
-    Parameters
-    ----------
-    folders : list of Path
-        All subfolders of the data root.
-
-    Returns
-    -------
-    bool
-        True where they all are train or val, in any case.
-    """
+    """Whether the class folders lie one level lower, below train and val."""
     return bool(folders) and all(each.name.lower() in SPLIT_FOLDERS for each in folders)
 
 
 def class_folders(root: Path) -> list[Path]:
-    """The folders of the classes.
-
-    Parameters
-    ----------
-    root : Path
-        The data root.
-
-    Returns
-    -------
-    list of Path
-        Its subfolders, or those of its train and val where it has no others.
-
-    Raises
-    ------
-    OSError
-        When a folder cannot be listed.
-    """
+    """The folders of the classes."""
     top = subfolders(root)
     return [inner for split in top for inner in subfolders(split)] if below_splits(top) else top
 
 
 def refuse_workbook(path: Path) -> None:
-    """Refuse a file that is no text for what it is.
-
-    Parameters
-    ----------
-    path : Path
-        A table or list that should be text.
-
-    Raises
-    ------
-    InputError
-        When there is no such file, it cannot be read, or it is a pipe, a device, a workbook or a Parquet file.
-    """
+    """Refuse a file that is no text for what it is."""
     try:
         with regular(path).open("rb") as file:
             start = file.read(4)
@@ -161,28 +85,7 @@ def refuse_workbook(path: Path) -> None:
 def iterate_rows(
     path: Path, needed: Mapping[str, str], optional: tuple[str, ...] = ()
 ) -> Iterator[tuple[int, Row]]:
-    """Rows of a table, without those of which every cell is blank.
-
-    Parameters
-    ----------
-    path : Path
-        Parquet where its name ends in .parquet or .pq, else CSV in UTF-8 with commas, semicolons or tabs between its cells.
-    needed : mapping
-        Names of columns that it must have, whose capitals and outer spaces do not matter, and what each is, for messages.
-    optional : tuple of str
-        Names of columns that it may have.
-
-    Yields
-    ------
-    tuple of int and dict of str
-        Number of the row's line, the header's being 1 in Parquet, and its cells as text by the names that were asked for; one that
-        is missing is empty.
-
-    Raises
-    ------
-    InputError
-        For a file that cannot be read, a column that is missing or there twice, and a row with more cells than the header.
-    """
+    """Rows of a table, without those of which every cell is blank."""
     rows = (
         _parquet_rows(path)
         if path.suffix.lower() in (".parquet", ".pq")

@@ -11,23 +11,7 @@ from singflow.errors import InputError
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """Read the phrases of a concept file.
-
-    Parameters
-    ----------
-    path : Path
-        UTF-8 text, one phrase a line; blank lines at the end do not count.
-
-    Returns
-    -------
-    list of str
-        In order, with single spaces between words.
-
-    Raises
-    ------
-    InputError
-        For blank lines before the last phrase, repeated ones, control characters, and an empty or unreadable file.
-    """
+    """Read the phrases of a concept file."""
     refuse_workbook(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -46,45 +30,12 @@ def read_vocabulary(path: Path) -> list[str]:
 
 
 def read_class_list(path: Path) -> list[str]:
-    """Names of a head's classes.
-
-    Parameters
-    ----------
-    path : Path
-        A CSV file as read_classes takes it, or a text file with one name a line.
-
-    Returns
-    -------
-    list of str
-        In order.
-    """
+    """Names of a head's classes."""
     return read_classes(path).names if path.suffix.lower() == ".csv" else read_vocabulary(path)
 
 
 def complete(entry: ModelEntry, registry: Path, name: str, study_classes: Path) -> ModelEntry:
-    """A model's entry with the names of its classes, their number before keep_classes, and the hashes of its local files.
-
-    Parameters
-    ----------
-    entry : ModelEntry
-        As the registry has it.
-    registry : Path
-        config/models.yaml, for messages.
-    name : str
-        Name of the model.
-    study_classes : Path
-        Class list of a head that names none.
-
-    Returns
-    -------
-    ModelEntry
-        A copy.
-
-    Raises
-    ------
-    InputError
-        When the entry and the list differ in the number of classes.
-    """
+    """A model's entry with the names of its classes, their number before keep_classes, and the hashes of its local files."""
     names = read_class_list(Path(entry.class_list)) if entry.class_list else entry.class_names
     source = entry.class_list or ("class_names" if names else str(study_classes))
     of_head = names or read_classes(study_classes).names

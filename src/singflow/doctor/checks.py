@@ -39,22 +39,7 @@ NAMED = ("python", "snakemake", "dvc", "torch", "snakemake-executor-plugin-slurm
 
 
 def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator[Finding]:
-    """All checks, each as soon as it is made.
-
-    Parameters
-    ----------
-    params : Path
-        params.yaml.
-    models, spaces : Path
-        The registries.
-    profile : Path
-        The cluster profile.
-
-    Yields
-    ------
-    Finding
-        What a check found.
-    """
+    """All checks, each as soon as it is made."""
     controller = check_controller()
     yield check_versions(extras=("demo", "cluster") if controller.status == "ok" else ("demo",))
     device, estimated = "auto", 0
@@ -97,20 +82,7 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
 
 
 def check_versions(distribution: str = "singflow", extras: Sequence[str] = ("demo",)) -> Finding:
-    """Whether Python and the installed distributions are what a distribution requires.
-
-    Parameters
-    ----------
-    distribution : str
-        Its name.
-    extras : sequence of str
-        Extras of it that are needed; what others name must fit where it is installed.
-
-    Returns
-    -------
-    Finding
-        `ok` or `fail`.
-    """
+    """Whether Python and the installed distributions are what a distribution requires."""
     mend = "make the environment again: `rm -r .venv && make .venv/demo`"
     if "cluster" in extras:
         mend = f"`make workflow`; where that does not help, {mend}"
@@ -157,18 +129,7 @@ def _complaint(name: str, version: str | None, allowed: SpecifierSet) -> list[st
 
 
 def visible_gpus(device: str) -> list[str]:
-    """Names of the GPUs that PyTorch sees.
-
-    Parameters
-    ----------
-    device : str
-        extraction.device: with `mps` Apple's are meant.
-
-    Returns
-    -------
-    list of str
-        Empty without a GPU.
-    """
+    """Names of the GPUs that PyTorch sees."""
     if device == "mps":
         from torch.backends.mps import is_available as has_apple
 
@@ -179,24 +140,7 @@ def visible_gpus(device: str) -> list[str]:
 
 
 def check_gpu(device: str, threads: int, gpus: list[str], slurm: bool) -> Finding:
-    """Whether what extraction.device asks for is here.
-
-    Parameters
-    ----------
-    device : str
-        extraction.device: `auto`, `cpu`, `cuda` or `mps`.
-    threads : int
-        Threads of every numerical step.
-    gpus : list of str
-        Those that PyTorch sees.
-    slurm : bool
-        Whether jobs may run elsewhere.
-
-    Returns
-    -------
-    Finding
-        `ok`, `warn`, `fail` or `absent`.
-    """
+    """Whether what extraction.device asks for is here."""
     if device == "cpu":
         return Finding("GPU", "absent", "extraction.device is cpu: none is used")
     if gpus:
@@ -225,22 +169,7 @@ def check_gpu(device: str, threads: int, gpus: list[str], slurm: bool) -> Findin
 def check_weights(
     models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], pictures: Pictures
 ) -> Finding:
-    """Whether every weight file of the study is in its cache, package or folder; nothing is fetched and no hub asked.
-
-    Parameters
-    ----------
-    models : dict of ModelEntry
-        The study's models, by name.
-    spaces : dict of SpaceEntry
-        The study's spaces, by name.
-    pictures : Pictures
-        Section of the study that names the generator.
-
-    Returns
-    -------
-    Finding
-        `ok`, `warn` or `fail`.
-    """
+    """Whether every weight file of the study is in its cache, package or folder; nothing is fetched and no hub asked."""
     entries = [*models.items(), *spaces.items()]
     missing = [
         f"{name}: {each}" for name, entry in entries for each in _missing(partial(_files, entry))
@@ -282,18 +211,7 @@ def _missing(listed: Callable[[], list[WeightFile]]) -> list[str]:
 
 
 def check_data(data: Data) -> Finding:
-    """Whether the data root can be read: its first class folder, or the table and the first image that it lists.
-
-    Parameters
-    ----------
-    data : Data
-        Section of the study.
-
-    Returns
-    -------
-    Finding
-        `ok` or `fail`.
-    """
+    """Whether the data root can be read: its first class folder, or the table and the first image that it lists."""
     try:
         return Finding("data root", "ok", _looked_into(data))
     except InputError as error:
@@ -356,22 +274,7 @@ def _first_row(table: Path, label_column: str) -> str:
 
 
 def estimate(study: Study, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]) -> int:
-    """What the study, whose data can be read, is expected to write under results/.
-
-    Parameters
-    ----------
-    study : Study
-        A valid study.
-    models : dict of ModelEntry
-        Its models, by name.
-    spaces : dict of SpaceEntry
-        Its spaces, by name.
-
-    Returns
-    -------
-    int
-        Bytes.
-    """
+    """What the study, whose data can be read, is expected to write under results/."""
     content = study.model_dump()
     results = Path("results", study.study)
     try:
@@ -382,20 +285,7 @@ def estimate(study: Study, models: dict[str, ModelEntry], spaces: dict[str, Spac
 
 
 def check_disk(folder: Path, estimated: int) -> Finding:
-    """Whether what a study is expected to write fits on the disk of its folder, and once more into DVC's cache.
-
-    Parameters
-    ----------
-    folder : Path
-        results/<study>, which need not be there.
-    estimated : int
-        Bytes that the study is expected to write.
-
-    Returns
-    -------
-    Finding
-        `ok`, `warn` or `fail`.
-    """
+    """Whether what a study is expected to write fits on the disk of its folder, and once more into DVC's cache."""
     free = shutil.disk_usage(existing(folder)).free
     found = (
         f"{in_bytes(free)} free for {folder}, of which the study writes about {in_bytes(estimated)}"
@@ -411,20 +301,7 @@ def check_disk(folder: Path, estimated: int) -> Finding:
 
 
 def verdict(findings: Iterable[Finding]) -> tuple[bool, str]:
-    """Whether nothing fails, and a line that counts what was found.
-
-    Parameters
-    ----------
-    findings : iterable of Finding
-        Of all checks.
-
-    Returns
-    -------
-    passed : bool
-        Whether none is `fail`.
-    line : str
-        The counts.
-    """
+    """Whether nothing fails, and a line that counts what was found."""
     counts = {
         status: len(list(group))
         for status, group in itertools.groupby(sorted(each.status for each in findings))

@@ -18,20 +18,7 @@ NETWORK = re.compile(
 
 
 def check_dvc(root: Path, estimated: int) -> Iterator[Finding]:
-    """The checks of a DVC repository: remote, cache, state directory, lock.
-
-    Parameters
-    ----------
-    root : Path
-        The checkout.
-    estimated : int
-        Bytes that would go into its cache.
-
-    Yields
-    ------
-    Finding
-        What a check found.
-    """
+    """The checks of a DVC repository: remote, cache, state directory, lock."""
     try:
         check_installed("dvc")
     except MissingExtra as error:
@@ -55,22 +42,7 @@ def check_dvc(root: Path, estimated: int) -> Iterator[Finding]:
 
 
 def check_remote(root: Path, config: Any, seconds: float = 60) -> Finding:
-    """Whether the default remote answers in time.
-
-    Parameters
-    ----------
-    root : Path
-        The checkout.
-    config : dvc.config.Config
-        DVC's configuration.
-    seconds : float
-        Time that a remote on another machine has for its answer, the start of the process that asks included.
-
-    Returns
-    -------
-    Finding
-        `ok`, `warn` or `fail`.
-    """
+    """Whether the default remote answers in time."""
     from dvc.config import ConfigError
     from dvc.fs import get_cloud_fs  # type: ignore[import-untyped]
 
@@ -150,22 +122,7 @@ def probe() -> None:
 
 
 def check_cache(root: Path, config: dict[str, Any], estimated: int) -> Finding:
-    """Whether DVC's cache can hold results as links.
-
-    Parameters
-    ----------
-    root : Path
-        The checkout.
-    config : dict
-        DVC's section `cache`.
-    estimated : int
-        Bytes that copies would take once more.
-
-    Returns
-    -------
-    Finding
-        `ok`, `warn` or `fail`.
-    """
+    """Whether DVC's cache can hold results as links."""
     from dvc.fs import generic, localfs
 
     kinds = config.get("type") or ["reflink", "copy"]
@@ -200,20 +157,7 @@ def check_cache(root: Path, config: dict[str, Any], estimated: int) -> Finding:
 
 
 def check_shared_cache(root: Path, config: dict[str, Any]) -> Finding:
-    """Whether a group can use one cache without hindering each other.
-
-    Parameters
-    ----------
-    root : Path
-        The checkout.
-    config : dict
-        DVC's section `cache`.
-
-    Returns
-    -------
-    Finding
-        `ok`, `warn`, `fail` or `absent`.
-    """
+    """Whether a group can use one cache without hindering each other."""
     folder = Path(config.get("dir") or root / ".dvc/cache")
     shared = config.get("shared") == "group"
     if not shared and folder.is_relative_to(root.absolute() if folder.is_absolute() else root):
@@ -247,53 +191,21 @@ def check_shared_cache(root: Path, config: dict[str, Any]) -> Finding:
 
 
 def mounts() -> list[tuple[Path, str]]:
-    """Where file systems are mounted, and their kinds.
-
-    Returns
-    -------
-    list of tuple of Path and str
-        Mount point and kind, as in `ext4` or `nfs`.
-    """
+    """Where file systems are mounted, and their kinds."""
     import psutil
 
     return [(Path(each.mountpoint), each.fstype) for each in psutil.disk_partitions(all=True)]
 
 
 def file_system(path: Path, mounted: Iterable[tuple[Path, str]]) -> str:
-    """Kind of the file system that a path is on, or will be on: that of the last of its nearest mounts.
-
-    Parameters
-    ----------
-    path : Path
-        A file or folder, which need not be there.
-    mounted : iterable of tuple of Path and str
-        As mounts() lists them.
-
-    Returns
-    -------
-    str
-        The kind; `unknown` where no mount is above the path.
-    """
+    """Kind of the file system that a path is on, or will be on: that of the last of its nearest mounts."""
     kinds = dict(mounted)
     real = path.resolve()
     return next((kinds[each] for each in (real, *real.parents) if each in kinds), "unknown")
 
 
 def check_state(core: dict[str, Any], mounted: Iterable[tuple[Path, str]]) -> Finding:
-    """Whether DVC's databases are on a disk of this machine.
-
-    Parameters
-    ----------
-    core : dict
-        DVC's section `core`.
-    mounted : iterable of tuple of Path and str
-        As mounts() lists them.
-
-    Returns
-    -------
-    Finding
-        `ok` or `fail`.
-    """
+    """Whether DVC's databases are on a disk of this machine."""
     from dvc.dirs import site_cache_dir  # type: ignore[import-untyped]
 
     folder = Path(site_cache_dir(core.get("site_cache_dir")))
@@ -313,18 +225,7 @@ def check_state(core: dict[str, Any], mounted: Iterable[tuple[Path, str]]) -> Fi
 
 
 def check_lock(path: Path) -> Finding:
-    """Whether another DVC command holds the lock of the repository.
-
-    Parameters
-    ----------
-    path : Path
-        .dvc/tmp/lock, which need not be there.
-
-    Returns
-    -------
-    Finding
-        `ok` or `warn`.
-    """
+    """Whether another DVC command holds the lock of the repository."""
     if not path.is_file():
         return Finding("DVC lock", "ok", "free")
     with path.open() as file:

@@ -36,13 +36,7 @@ LOCALLY = "without Slurm `snakemake --cores all` runs everything on this machine
 
 
 def check_controller() -> Finding:
-    """Whether there is a Slurm whose controller answers.
-
-    Returns
-    -------
-    Finding
-        `ok`, `fail` or `absent`.
-    """
+    """Whether there is a Slurm whose controller answers."""
     if not all(map(shutil.which, ("scontrol", "sinfo", "sbatch", "squeue"))):
         return Finding("Slurm", "absent", f"none here: {LOCALLY}")
     answer = ask("scontrol", "ping")
@@ -58,20 +52,7 @@ def check_controller() -> Finding:
 
 
 def check_cluster(profile: Path, device: str) -> Iterator[Finding]:
-    """The checks of a cluster that answers: accounting, status command, partitions, cores, account, QOS, reservation, GPU request.
-
-    Parameters
-    ----------
-    profile : Path
-        slurm/config.yaml.
-    device : str
-        extraction.device: `auto`, `cpu`, `cuda` or `mps`.
-
-    Yields
-    ------
-    Finding
-        What a check found.
-    """
+    """The checks of a cluster that answers: accounting, status command, partitions, cores, account, QOS, reservation, GPU request."""
     settings = slurm_settings(ask("scontrol", "show", "config").out)
     accounting = check_accounting(settings)
     yield accounting
@@ -110,34 +91,12 @@ def check_cluster(profile: Path, device: str) -> Iterator[Finding]:
 
 
 def slurm_settings(shown: str) -> dict[str, str]:
-    """slurm.conf as `scontrol show config` shows it.
-
-    Parameters
-    ----------
-    shown : str
-        Its output.
-
-    Returns
-    -------
-    dict of str
-        Value by name.
-    """
+    """slurm.conf as `scontrol show config` shows it."""
     return {name: value.strip() for name, value in re.findall(r"^(\w+) *= (.*)$", shown, re.M)}
 
 
 def check_accounting(settings: dict[str, str]) -> Finding:
-    """Whether Slurm keeps account of jobs and sacct answers.
-
-    Parameters
-    ----------
-    settings : dict of str
-        slurm.conf.
-
-    Returns
-    -------
-    Finding
-        `ok` or `warn`.
-    """
+    """Whether Slurm keeps account of jobs and sacct answers."""
     mend = "ask who runs the cluster for slurmdbd"
     if "slurmdbd" not in settings.get("AccountingStorageType", ""):
         return Finding("accounting", "warn", "off: sacct knows no job", mend)
@@ -150,27 +109,7 @@ def check_accounting(settings: dict[str, str]) -> Finding:
 def check_status_command(
     profile: dict[str, Any], settings: dict[str, str], accounting: bool
 ) -> Finding:
-    """Whether the executor can tell the state of a job.
-
-    Parameters
-    ----------
-    profile : dict
-        Content of slurm/config.yaml.
-    settings : dict of str
-        slurm.conf.
-    accounting : bool
-        Whether sacct answers.
-
-    Returns
-    -------
-    Finding
-        `ok`, `warn` or `fail`.
-
-    Raises
-    ------
-    InputError
-        When what the profile gives for slurm-init-seconds-before-status-checks is no whole number of seconds.
-    """
+    """Whether the executor can tell the state of a job."""
     key = "slurm-init-seconds-before-status-checks"
     wanted, wait = str(profile.get("slurm-status-command", "sacct")), profile.get(key, 40)
     if not isinstance(wait, int):
@@ -211,13 +150,7 @@ class Job:
         return [f"--gpus={_plain(model)}:{gpus}" if model else f"--gpus={gpus}"] if gpus else []
 
     def options(self) -> list[str]:
-        """Options of sbatch for everything else that the profile fixes.
-
-        Returns
-        -------
-        list of str
-            As in `--partition=gpu`.
-        """
+        """Options of sbatch for everything else that the profile fixes."""
         fixed = [
             f"--{option}={_plain(self.resources[key])}"
             for key, option in OPTIONS.items()
@@ -236,25 +169,7 @@ def _plain(value: object) -> str:
 
 
 def jobs_of(profile: dict[str, Any], origin: Path) -> list[Job]:
-    """The kinds of jobs that a profile makes: of rules without a GPU, and of those with one.
-
-    Parameters
-    ----------
-    profile : dict
-        Content of slurm/config.yaml.
-    origin : Path
-        The file, for the message.
-
-    Returns
-    -------
-    list of Job
-        First that of all other rules, then those of rules with a GPU, one for each set of resources.
-
-    Raises
-    ------
-    InputError
-        For another layout.
-    """
+    """The kinds of jobs that a profile makes: of rules without a GPU, and of those with one."""
     for key in ("default-resources", "set-resources"):
         if not isinstance(profile.get(key) or {}, dict):
             raise InputError(f"{origin}: {key} must be a mapping, one `name: value` a line")
@@ -289,18 +204,7 @@ class Partition:
 
 
 def read_partitions(listed: str) -> dict[str, Partition]:
-    """Partitions of the cluster.
-
-    Parameters
-    ----------
-    listed : str
-        What SINFO prints, one line for nodes that are alike.
-
-    Returns
-    -------
-    dict of Partition
-        By name.
-    """
+    """Partitions of the cluster."""
     found: dict[str, Partition] = {}
     for line in listed.splitlines():
         name, limit, megabytes, cpus, gres, state, features = line.split("|")
@@ -332,20 +236,7 @@ def _default(partitions: dict[str, Partition]) -> str:
 
 
 def check_partition(jobs: Iterable[Job], partitions: dict[str, Partition]) -> Finding:
-    """Whether the partitions that jobs are sent to exist and are up; where none is named, whether there is a default.
-
-    Parameters
-    ----------
-    jobs : iterable of Job
-        Those that the profile makes.
-    partitions : dict of Partition
-        By name.
-
-    Returns
-    -------
-    Finding
-        `ok` or `fail`.
-    """
+    """Whether the partitions that jobs are sent to exist and are up; where none is named, whether there is a default."""
     wanted, default = _partitions_of(jobs), _default(partitions)
     named = sorted({name or default for name in wanted})
     up = (
@@ -380,18 +271,7 @@ PARTITION_FILE = """\
 
 
 def partition_file(partitions: dict[str, Partition]) -> str:
-    """A first partition file for the executor.
-
-    Parameters
-    ----------
-    partitions : dict of Partition
-        By name; those that are not up are left out.
-
-    Returns
-    -------
-    str
-        YAML.
-    """
+    """A first partition file for the executor."""
     return PARTITION_FILE + yaml.safe_dump(
         {"partitions": {name: _limits(each) for name, each in partitions.items() if each.up}},
         sort_keys=False,
@@ -419,18 +299,7 @@ def _limits(partition: Partition) -> dict[str, Any]:
 
 
 def write_partition_file(path: Path) -> None:
-    """Write a first partition file of this cluster.
-
-    Parameters
-    ----------
-    path : Path
-        The file, which must not be there.
-
-    Raises
-    ------
-    InputError
-        When the file is there, or Slurm does not answer.
-    """
+    """Write a first partition file of this cluster."""
     if path.exists():
         raise InputError(f"{path}: is there already: name another, or remove it")
     answer = ask(*SINFO)
@@ -443,22 +312,7 @@ def write_partition_file(path: Path) -> None:
 
 
 def choose_partitions(jobs: list[Job], path: Path) -> tuple[list[Job], Finding]:
-    """Where the executor sends jobs by a partition file, as far as the profile tells; a job's memory and run time follow from the study.
-
-    Parameters
-    ----------
-    jobs : list of Job
-        Those that the profile makes.
-    path : Path
-        The partition file.
-
-    Returns
-    -------
-    jobs : list of Job
-        With the partition that was chosen, where they name none.
-    finding : Finding
-        `ok` or `fail`.
-    """
+    """Where the executor sends jobs by a partition file, as far as the profile tells; a job's memory and run time follow from the study."""
     from snakemake_executor_plugin_slurm.partitions import read_partition_file  # type: ignore[import-untyped]
     from snakemake_interface_common.exceptions import WorkflowError
 
@@ -504,22 +358,7 @@ def choose_partitions(jobs: list[Job], path: Path) -> tuple[list[Job], Finding]:
 def check_cores(
     profile: dict[str, Any], jobs: Iterable[Job], partitions: dict[str, Partition]
 ) -> Finding:
-    """Whether a node has the CPUs that a job with several steps in it may ask for: `cores` of the profile.
-
-    Parameters
-    ----------
-    profile : dict
-        Content of slurm/config.yaml.
-    jobs : iterable of Job
-        Those that it makes.
-    partitions : dict of Partition
-        By name.
-
-    Returns
-    -------
-    Finding
-        `ok`, `warn` or `fail`.
-    """
+    """Whether a node has the CPUs that a job with several steps in it may ask for: `cores` of the profile."""
     default = _default(partitions)
     found = {
         each: partitions[each].cpus
@@ -586,22 +425,7 @@ def _accounts_of(job: Job) -> list[str]:
 def check_account(
     jobs: Iterable[Job], associations: list[Association] | None, default: str
 ) -> Finding:
-    """Whether jobs are sent under accounts of the user's, and to partitions in which these accounts hold.
-
-    Parameters
-    ----------
-    jobs : iterable of Job
-        Those that the profile makes.
-    associations : list of Association or None
-        Those of the user, in lower case; None: accounting is off.
-    default : str
-        The default partition.
-
-    Returns
-    -------
-    Finding
-        `ok`, `warn` or `fail`.
-    """
+    """Whether jobs are sent under accounts of the user's, and to partitions in which these accounts hold."""
     jobs = list(jobs)
     wanted = sorted({account for job in jobs for account in _accounts_of(job)})
     named = ", ".join(wanted) or "the profile names none"
@@ -651,20 +475,7 @@ def check_account(
 
 
 def check_qos(jobs: Iterable[Job], associations: list[Association] | None) -> Finding:
-    """Whether jobs ask for a QOS that their account has.
-
-    Parameters
-    ----------
-    jobs : iterable of Job
-        Those that the profile makes.
-    associations : list of Association or None
-        Those of the user, in lower case; None: accounting is off.
-
-    Returns
-    -------
-    Finding
-        `ok` or `fail`.
-    """
+    """Whether jobs ask for a QOS that their account has."""
     mend = "take it out of the profile (slurm-qos, or qos of a rule)"
     pairs = {
         (_plain(job.resources["qos"]), *_accounts_of(job)[:1])
@@ -696,20 +507,7 @@ def check_qos(jobs: Iterable[Job], associations: list[Association] | None) -> Fi
 
 
 def check_reservation(name: str, listed: str) -> Finding:
-    """Whether there is the reservation that jobs are sent to.
-
-    Parameters
-    ----------
-    name : str
-        Its name: slurm-reservation of the profile.
-    listed : str
-        What `scontrol --oneliner show reservation` says.
-
-    Returns
-    -------
-    Finding
-        `ok`, `warn` before it begins, or `fail`.
-    """
+    """Whether there is the reservation that jobs are sent to."""
     known = {
         fields["ReservationName"]: fields
         for fields in (dict(re.findall(r"(\w+)=(\S*)", line)) for line in listed.splitlines())
@@ -727,20 +525,7 @@ def check_reservation(name: str, listed: str) -> Finding:
 
 
 def check_gpu_request(job: Job, partitions: dict[str, Partition]) -> Finding:
-    """Whether Slurm takes a job with the GPU that the profile asks for; otherwise whether it takes the other way of asking.
-
-    Parameters
-    ----------
-    job : Job
-        A kind of job with a GPU.
-    partitions : dict of Partition
-        By name; those with GPUs are named where both ways are refused.
-
-    Returns
-    -------
-    Finding
-        `ok`, `warn` or `fail`.
-    """
+    """Whether Slurm takes a job with the GPU that the profile asks for; otherwise whether it takes the other way of asking."""
     name = "GPU request"
     rules = ", ".join(job.rules)
     if not job.request:

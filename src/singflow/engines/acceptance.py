@@ -14,20 +14,7 @@ HEAD = "# Steps whose finished artifacts count as made by the code that is here 
 
 
 def made_with(repo: Any, step: str) -> set[str]:
-    """Digests of the code that made a step's finished artifacts, out of the records of Snakemake and of DVC.
-
-    Parameters
-    ----------
-    repo : dvc.repo.Repo
-        DVC's view of the checkout in this folder.
-    step : str
-        Name of the step, as dvc.yaml has it.
-
-    Returns
-    -------
-    set of str
-        SHA-256 as hexadecimal digits; empty when nothing of the step is finished.
-    """
+    """Digests of the code that made a step's finished artifacts, out of the records of Snakemake and of DVC."""
     from snakemake.io import IOFile
     from snakemake.persistence.file import FilePersistence
 
@@ -51,29 +38,7 @@ def made_with(repo: Any, step: str) -> set[str]:
 
 
 def accept(repo: Any, steps: Iterable[str], reason: str, file: Path) -> dict[str, Acceptance]:
-    """Declare the artifacts of steps valid under the code in this folder.
-
-    Parameters
-    ----------
-    repo : dvc.repo.Repo
-        DVC's view of the checkout in this folder.
-    steps : iterable of str
-        Names of steps, as dvc.yaml has them.
-    reason : str
-        Why the change of code does not change the artifacts.
-    file : Path
-        The file of declarations to write, whole, with what was declared before.
-
-    Returns
-    -------
-    dict of Acceptance
-        What was declared, by step; nothing for steps whose artifacts count as made by this code already.
-
-    Raises
-    ------
-    InputError
-        There is no such step, nothing of it is finished, or versions of its code that differ made its artifacts.
-    """
+    """Declare the artifacts of steps valid under the code in this folder."""
     code = Code()
     now = code.computed()
     known = code.accepted
@@ -93,18 +58,7 @@ def accept(repo: Any, steps: Iterable[str], reason: str, file: Path) -> dict[str
 
 
 def render(accepted: dict[str, Acceptance]) -> str:
-    """The file that holds what is declared.
-
-    Parameters
-    ----------
-    accepted : dict of Acceptance
-        Declarations, by step.
-
-    Returns
-    -------
-    str
-        YAML, sorted by step, below a comment.
-    """
+    """The file that holds what is declared."""
     import yaml
 
     content = {step: each.model_dump() for step, each in sorted(accepted.items())}

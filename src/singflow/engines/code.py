@@ -44,23 +44,7 @@ class Acceptance(Section):
 
 
 def read_accepted(file: Path) -> dict[str, Acceptance]:
-    """What `singflow accept` declared.
-
-    Parameters
-    ----------
-    file : Path
-        config/accepted.yaml of a checkout.
-
-    Returns
-    -------
-    dict of Acceptance
-        By step; nothing where there is no file.
-
-    Raises
-    ------
-    InputError
-        The file is not as `singflow accept` writes it.
-    """
+    """What `singflow accept` declared."""
     try:
         return (
             {step: Acceptance.model_validate(each) for step, each in read_yaml(file).items()}
@@ -72,13 +56,7 @@ def read_accepted(file: Path) -> dict[str, Acceptance]:
 
 
 class Code:
-    """The code of a checkout.
-
-    Parameters
-    ----------
-    root : Path
-        The checkout: its package is in src/, its steps are in scripts/.
-    """
+    """The code of a checkout."""
 
     def __init__(self, root: Path = Path()) -> None:
         self._root = root
@@ -91,38 +69,15 @@ class Code:
         return read_accepted(self._root / ACCEPTED)
 
     def computed(self) -> dict[str, str]:
-        """The digest of every step's code as it is.
-
-        Returns
-        -------
-        dict of str
-            By the name of the step's script, in alphabetical order.
-        """
+        """The digest of every step's code as it is."""
         return self._kept or {path.stem: self._computed(path.stem) for path in self._scripts()}
 
     def digests(self) -> dict[str, str]:
-        """What computed() gives, with the digest of the code that made the artifacts where other code was accepted.
-
-        Returns
-        -------
-        dict of str
-            By the name of the step's script, in alphabetical order.
-        """
+        """What computed() gives, with the digest of the code that made the artifacts where other code was accepted."""
         return {step: self._made_with(step, digest) for step, digest in self.computed().items()}
 
     def digest(self, step: str) -> str:
-        """The digest on which a step depends: of its code, or where that was accepted of the code which made its artifacts.
-
-        Parameters
-        ----------
-        step : str
-            Name of a file in scripts/, without its ending.
-
-        Returns
-        -------
-        str
-            SHA-256 as hexadecimal digits.
-        """
+        """The digest on which a step depends: of its code, or where that was accepted of the code which made its artifacts."""
         return self._made_with(step, self._kept.get(step) or self._computed(step))
 
     def _scripts(self) -> list[Path]:
@@ -156,11 +111,6 @@ class Code:
         What is reached: the script, the functions, classes and constants of the package that it names, those that they name, and
         so on, and statements that run when one of their modules is loaded. What does not count: comments, docstrings, formatting,
         annotations outside of classes, defaults and descriptions of fields, where a definition stands, and the modules of CHECKS.
-
-        Parameters
-        ----------
-        step : str
-            Name of a file in scripts/, without its ending.
         """
         waiting = list(_Module.read(self._root / f"scripts/{step}.py").parts)
         seen: set[int] = set()
@@ -250,15 +200,7 @@ class Code:
 
 
 def write_digests(path: Path = FILE, params: Path = Path("params.yaml")) -> None:
-    """Write what DVC's stages depend on besides files: digests of every step of this folder's checkout, reference, archives, own files.
-
-    Parameters
-    ----------
-    path : Path
-        JSON file to write.
-    params : Path
-        The study, which may name a reference or archives, and be made of files in checkpoints/; what is not there has no digest.
-    """
+    """Write what DVC's stages depend on besides files: digests of every step of this folder's checkout, reference, archives, own files."""
     content = read_yaml(params) if params.is_file() else {}
     own = state = None
     with suppress(InputError):  # of a study that cannot run here
@@ -275,18 +217,7 @@ def write_digests(path: Path = FILE, params: Path = Path("params.yaml")) -> None
 
 
 def archives_of(study: Mapping[str, Any]) -> str | None:
-    """The state of a study's archives.
-
-    Parameters
-    ----------
-    study : Mapping
-        Content of params.yaml.
-
-    Returns
-    -------
-    str or None
-        As archives.state() gives it; None for a study of other sources.
-    """
+    """The state of a study's archives."""
     data = study["data"]
     if data["source"] != "archive":
         return None

@@ -6,25 +6,7 @@ from typing import Any
 
 
 def at(study: Mapping[str, Any], key: str) -> Any:
-    """The value of a key with dots in it, as in `data.root`.
-
-    Parameters
-    ----------
-    study : Mapping
-        What params.yaml holds.
-    key : str
-        Names of sections and of the value in them, joined by dots.
-
-    Returns
-    -------
-    Any
-        A value, or a whole section.
-
-    Raises
-    ------
-    KeyError
-        Where the study has no such key.
-    """
+    """The value of a key with dots in it, as in `data.root`."""
     found: Any = study
     for part in key.split("."):
         found = found[part]
@@ -32,18 +14,7 @@ def at(study: Mapping[str, Any], key: str) -> Any:
 
 
 def spell(values: Mapping[str, Any]) -> str:
-    """Flags as DVC spells `${section}`: a list as several words after its flag, an empty list as nothing, texts quoted for a shell.
-
-    Parameters
-    ----------
-    values : Mapping
-        Values by the names of their flags.
-
-    Returns
-    -------
-    str
-        Words of a command, separated by spaces.
-    """
+    """Flags as DVC spells `${section}`: a list as several words after its flag, an empty list as nothing, texts quoted for a shell."""
     words = []
     for name, value in values.items():
         each = value if isinstance(value, list) else [value]

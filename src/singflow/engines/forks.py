@@ -29,13 +29,7 @@ esac
 
 
 def possible() -> bool:
-    """Whether steps can be forks here: on Linux, and not beside a GPU, whose driver a fork could not use.
-
-    Returns
-    -------
-    bool
-        Whether they can.
-    """
+    """Whether steps can be forks here: on Linux, and not beside a GPU, whose driver a fork could not use."""
     return sys.platform == "linux" and not Path("/dev/nvidiactl").exists()
 
 
@@ -59,15 +53,7 @@ class Forks:
         program.chmod(0o700)
 
     def start(self, group: int, events: Path) -> None:
-        """Load what steps need, in a process of its own, for which they wait; those that began before start as ever.
-
-        Parameters
-        ----------
-        group : int
-            Process group of Snakemake: steps that it sends elsewhere are in others, and start as ever.
-        events : Path
-            Receives a line of JSON for every step that ended.
-        """
+        """Load what steps need, in a process of its own, for which they wait; those that began before start as ever."""
         steps = sorted(Path("scripts").resolve().glob("*.py"))
         with events.open("ab") as told, self.log.open("wb") as log:
             self.server = subprocess.Popen(

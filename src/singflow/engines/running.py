@@ -50,13 +50,7 @@ class Run:
     results: Path | None = None  # folder of the study, once a step has begun
 
     def take(self, event: dict[str, Any]) -> None:
-        """Note an event.
-
-        Parameters
-        ----------
-        event : dict
-            As snakemake_logger_plugin_singflow writes it.
-        """
+        """Note an event."""
         kind = event["event"]
         if event["text"] and event["level"] == "INFO":  # a dry run
             self.said.append(event["text"])
@@ -106,13 +100,7 @@ class Run:
             )
 
     def line(self) -> str:
-        """The state of the run.
-
-        Returns
-        -------
-        str
-            Steps done of all, about how long the others take, and what runs now.
-        """
+        """The state of the run."""
         if not self.total:
             return "looking for what is to be done"
         left = ""
@@ -124,18 +112,7 @@ class Run:
         return f"{self.done} of {self.total} steps{left}{now}"
 
     def complaints(self, printed: str) -> list[str]:
-        """What went wrong: of each step that failed its name, what it said last and its log; else what Snakemake said.
-
-        Parameters
-        ----------
-        printed : str
-            What Snakemake and the steps wrote to their standard error.
-
-        Returns
-        -------
-        list of str
-            A message each.
-        """
+        """What went wrong: of each step that failed its name, what it said last and its log; else what Snakemake said."""
         rest = [
             line
             for line in printed.replace("\r", "\n").splitlines()
@@ -190,22 +167,6 @@ def follow(command: Sequence[str], run: Run, *, cold: bool = False) -> tuple[int
     """Run Snakemake with one line about it: live on a terminal, elsewhere one for every tenth of the steps and after 30 s of silence.
 
     Whatever ends this ends Snakemake and its steps, which leave no half file.
-
-    Parameters
-    ----------
-    command : sequence of str
-        Snakemake with its options, but for its logger.
-    run : Run
-        Is told all events.
-    cold : bool
-        Whether every step is a new process of Python, and not a fork of one that has its libraries loaded.
-
-    Returns
-    -------
-    status : int
-        Exit status of Snakemake.
-    printed : str
-        What it and the steps wrote to their standard error.
     """
     with tempfile.TemporaryDirectory(prefix="singflow-run-") as folder, _display() as show:
         events, errors = Path(folder, "events"), Path(folder, "errors")

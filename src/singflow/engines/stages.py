@@ -28,36 +28,12 @@ IN_GIT = "/metrics.json"  # metrics that DVC leaves to git
 
 
 def is_placeholder(value: Any) -> bool:
-    """Whether a value of a study stands for its key.
-
-    Parameters
-    ----------
-    value : Any
-        Value of the study.
-
-    Returns
-    -------
-    bool
-        True for a text such as `$(data.root)`.
-    """
+    """Whether a value of a study stands for its key."""
     return isinstance(value, str) and PLACEHOLDER.fullmatch(value) is not None
 
 
 def placeholders(section: type[Any], key: str = "") -> Any:
-    """A study in which every value is its key, as in `$(data.root)`, and every list of ITEMS holds one placeholder, as in `$(item.model)`.
-
-    Parameters
-    ----------
-    section : type
-        A pydantic class, of the study or of one of its sections.
-    key : str
-        Key of the section; empty for the study.
-
-    Returns
-    -------
-    dict
-        Values by name, sections nested.
-    """
+    """A study in which every value is its key, as in `$(data.root)`, and every list of ITEMS holds one placeholder, as in `$(item.model)`."""
     items = {values: f"$(item.{name})" for name, values in ITEMS.items()} | {
         "comparison.models": "$(item.model)"
     }
@@ -76,20 +52,7 @@ def placeholders(section: type[Any], key: str = "") -> Any:
 
 
 def flags_placeholder(study: Mapping[str, Any], named: Mapping[str, str]) -> str:
-    """What stands for flags: a whole section, or values by their names.
-
-    Parameters
-    ----------
-    study : Mapping
-        A study of placeholders.
-    named : Mapping of str
-        Keys of the study, by the names of their flags; the key of a section alone stands for all of its flags.
-
-    Returns
-    -------
-    str
-        As in `$(steering)` or `$(item.flags seed=seed)`.
-    """
+    """What stands for flags: a whole section, or values by their names."""
     (key, *others) = named.values()
     if not others and isinstance(study.get(key), dict):
         return f"$({key})"
@@ -97,18 +60,7 @@ def flags_placeholder(study: Mapping[str, Any], named: Mapping[str, str]) -> str
 
 
 def read_stages(root: Path) -> dict[str, Any]:
-    """The stages of a checkout.
-
-    Parameters
-    ----------
-    root : Path
-        The checkout, which has the Snakefile.
-
-    Returns
-    -------
-    dict
-        By name, in the order of its rules, as dvc.yaml holds them.
-    """
+    """The stages of a checkout."""
     from snakemake.api import SnakemakeApi
     from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, ResourceSettings
 
@@ -221,18 +173,7 @@ def _is_metrics(path: str) -> bool:
 
 
 def pipeline(file: Path) -> str:
-    """What dvc.yaml should hold: the stages out of the rules beside it, every figure among its plots, the rest as it is.
-
-    Parameters
-    ----------
-    file : Path
-        dvc.yaml, whose folder has the Snakefile.
-
-    Returns
-    -------
-    str
-        The text of the file.
-    """
+    """What dvc.yaml should hold: the stages out of the rules beside it, every figure among its plots, the rest as it is."""
     from ruamel.yaml import YAML
     from ruamel.yaml.scalarstring import FoldedScalarString
 
@@ -264,15 +205,7 @@ def pipeline(file: Path) -> str:
 
 
 def main(file: Path, *options: str) -> None:
-    """Write dvc.yaml, or say whether it is as it should be.
-
-    Parameters
-    ----------
-    file : Path
-        dvc.yaml.
-    *options : str
-        With `--check` nothing is written; the program ends with a message when the file is not as it should be.
-    """
+    """Write dvc.yaml, or say whether it is as it should be."""
     text = pipeline(file)
     if "--check" not in options:
         file.write_text(text, encoding="utf-8")

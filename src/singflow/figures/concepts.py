@@ -25,29 +25,7 @@ Scans = dict[str, dict[str, pd.DataFrame]]
 
 
 def choose_labels(block: pd.DataFrame, wanted: list[str], most: int, key: str) -> list[str]:
-    """The wanted labels, or those with most images, ties by name.
-
-    Parameters
-    ----------
-    block : DataFrame
-        Columns label and n (images of the label) of rows of a scan in which every label occurs.
-    wanted : list of str
-        Empty for the labels with most images.
-    most : int
-        How many labels are chosen when none are wanted.
-    key : str
-        Where the wanted labels are written, for messages.
-
-    Returns
-    -------
-    list of str
-        The wanted labels in their order, else most images first.
-
-    Raises
-    ------
-    InputError
-        A wanted label does not exist; the message names the key and the nearest label.
-    """
+    """The wanted labels, or those with most images, ties by name."""
     counts = (
         block.drop_duplicates("label").astype({"label": str}).set_index("label")["n"].sort_index()
     )
@@ -61,22 +39,6 @@ def fig5(scans: Scans, table: pd.DataFrame, label: str, extremes: int) -> Figure
     The contrast of a concept is its AS less the mean over all concepts, a dotted line. Up to six pairs of model and space have a panel
     each, with standard deviations over images as whiskers and the strongest concept on top. More than six become one table a space,
     ranked by the mean size of the contrast over models: angles as numbers, contrasts as colours.
-
-    Parameters
-    ----------
-    scans : dict of dict of DataFrame
-        Concept tables by space and model, with the rows of the label.
-    table : DataFrame
-        tables/models.csv.
-    label : str
-        The label that is drawn.
-    extremes : int
-        Concepts shown from either end.
-
-    Returns
-    -------
-    Figure
-        Titled with the label and its number of images.
     """
     mine = {
         space: {model: _with_contrast(scan, label) for model, scan in models.items()}
@@ -257,24 +219,6 @@ def fig15(
 
     Dots are mean angles with standard deviations over images as whiskers; their colour is the contrast, AS less its mean over all
     concepts. At most eight panels: what is left out is named in the figure.
-
-    Parameters
-    ----------
-    scans : dict of dict of DataFrame
-        Concept tables by space and model, with the rows of the labels.
-    table : DataFrame
-        tables/models.csv.
-    spurious : DataFrame
-        tables/spurious.csv, whose candidates are marked.
-    labels : list of str
-        The labels that are drawn.
-    most : int
-        Concepts shown per label and panel, the nearest first.
-
-    Returns
-    -------
-    Figure
-        Panels of each label together, in the order of the labels.
     """
     everything = _panels(scans)
     panels = everything[: max(1, MOST_PANELS // len(labels))]

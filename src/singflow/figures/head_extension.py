@@ -21,20 +21,6 @@ def head_extensions(
 
     A model is a colour. Its marker stands where 90 % of D is reached; where the interval of D is not above 0, it is hollow and stands at
     the end.
-
-    Parameters
-    ----------
-    curves : dict of str to dict
-        Space -> model -> table of head_extension().
-    rows : DataFrame
-        tables/head_extensions.csv.
-    models : DataFrame
-        tables/models.csv.
-
-    Returns
-    -------
-    Figure
-        A panel per space.
     """
     with plt.rc_context(STYLE):
         height = 3.2 + 0.17 * max(map(len, curves.values()))

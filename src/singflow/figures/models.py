@@ -18,24 +18,7 @@ MOST_LABELS = 16  # in figure 4, when none are chosen
 def covariance_ellipse(
     points: np.ndarray, coverage: float
 ) -> tuple[np.ndarray, float, float, float]:
-    """Ellipse that holds `coverage` of a normal distribution with the points' mean and covariance.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n, 2)
-        At least 3 points.
-    coverage : float
-        Share of the distribution, between 0 and 1.
-
-    Returns
-    -------
-    centre : ndarray of shape (2,)
-        Mean of the points.
-    width, height : float
-        Full lengths of the longer and of the shorter axis.
-    angle : float
-        Degrees from the x axis to the longer axis.
-    """
+    """Ellipse that holds `coverage` of a normal distribution with the points' mean and covariance."""
     eigenvalues, eigenvectors = np.linalg.eigh(np.cov(points, rowvar=False))
     radius = np.sqrt(
         -2.0 * np.log1p(-coverage)
@@ -46,20 +29,7 @@ def covariance_ellipse(
 
 
 def fig3(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame) -> Figure:
-    """Per space, one row: (a) AS against IS of every image with 95 % ellipses, (b) means of IS and |AS|, (c) their ratio.
-
-    Parameters
-    ----------
-    scores : dict of dict of DataFrame
-        Scores tables by space and model.
-    table : DataFrame
-        tables/models.csv.
-
-    Returns
-    -------
-    Figure
-        A row of three panels per space.
-    """
+    """Per space, one row: (a) AS against IS of every image with 95 % ellipses, (b) means of IS and |AS|, (c) their ratio."""
     with plt.rc_context(STYLE):
         most = max(map(len, scores.values()))
         figure, grid = plt.subplots(
@@ -175,20 +145,6 @@ def controls(
     """Per space, one row: (a) excess over random subspaces, (b) IS against the dimensions removed.
 
     Models without a null space are named and left out.
-
-    Parameters
-    ----------
-    spaces, models : list of str
-        Names, in the study's order; a model's place gives its colour and marker.
-    excess : DataFrame
-        tables/controls.csv.
-    table : DataFrame
-        tables/models.csv.
-
-    Returns
-    -------
-    Figure
-        A row of two panels per space.
     """
     with plt.rc_context(STYLE):
         height = max(3.6, 1.7 + 0.4 * len(models))
@@ -280,20 +236,6 @@ def fig4(
 
     Labels are in the same order in every panel, by their median over all models. A label with fewer than three images shows its
     images as points, because a violin would invent a shape.
-
-    Parameters
-    ----------
-    scores : dict of dict of DataFrame
-        Scores tables by space and model.
-    table : DataFrame
-        tables/models.csv.
-    wanted : list of str
-        Labels to show; empty for the 16 with most images.
-
-    Returns
-    -------
-    Figure
-        A panel per space and model, eight or fewer in a row.
     """
     everything = pd.concat(each for models in scores.values() for each in models.values())
     counts = everything.groupby("label").size().sort_values(ascending=False, kind="stable")

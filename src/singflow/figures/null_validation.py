@@ -20,22 +20,6 @@ def fig9(
 
     Markers are medians, bars the middle half of the images, lines all of them. A logit change of exactly 0 has no place on a
     logarithmic axis: it is drawn at a mark 0, one to two decades below the smallest other value.
-
-    Parameters
-    ----------
-    effects : dict of DataFrame
-        What scripts/validate_null_space.py writes, by model.
-    table : DataFrame
-        tables/null_validation.csv.
-    models : DataFrame
-        tables/models.csv.
-    confidence : float
-        Coverage of the intervals of `table`, between 0 and 1, for the label of (c).
-
-    Returns
-    -------
-    Figure
-        Three panels, a group of three rows per model.
     """
     changes = np.concatenate([each["logit_change"].to_numpy() for each in effects.values()])
     smallest = changes[changes > 0].min(initial=1.0)

@@ -41,20 +41,7 @@ def _cell(rows: pd.DataFrame, note: str = "") -> Cell:
 
 
 def fig1(sets: Sets, table: pd.DataFrame) -> Figure:
-    """Images beside their equivalents: a row per space and model, two columns an image, the photos on top.
-
-    Parameters
-    ----------
-    sets : dict of dict of DataFrame
-        Tables of pictures by space and model.
-    table : DataFrame
-        tables/models.csv.
-
-    Returns
-    -------
-    Figure
-        A grid of pictures with their angles.
-    """
+    """Images beside their equivalents: a row per space and model, two columns an image, the photos on top."""
     photos = _of(next(iter(next(iter(sets.values())).values())), "photo")
     rows = [
         ("photo", [cell for _, photo in photos.iterrows() for cell in (Cell(photo), Cell(None))])
@@ -78,18 +65,7 @@ def fig1(sets: Sets, table: pd.DataFrame) -> Figure:
 
 
 def fig6(sets: Sets, table: pd.DataFrame) -> Figure:
-    """Images steered inside the null space toward each prompt: a row an image, a column a prompt.
-
-    Parameters
-    ----------
-    sets, table
-        As for fig1; of the models, the one with close-ups is drawn.
-
-    Returns
-    -------
-    Figure
-        A grid of pictures with their angles.
-    """
+    """Images steered inside the null space toward each prompt: a row an image, a column a prompt."""
     rows = []
     prompts = _prompts(sets, "fig6")
     for space, model, frame in _closeups(sets):
@@ -112,18 +88,7 @@ def fig6(sets: Sets, table: pd.DataFrame) -> Figure:
 
 
 def fig10(sets: Sets, table: pd.DataFrame) -> Figure:
-    """One image steered by growing angles: what a degree means. A row a space.
-
-    Parameters
-    ----------
-    sets, table
-        As for fig1; of the models, the one with close-ups is drawn.
-
-    Returns
-    -------
-    Figure
-        A grid of pictures with their angles.
-    """
+    """One image steered by growing angles: what a degree means. A row a space."""
     rows, wanted = (
         [],
         sorted(
@@ -151,18 +116,7 @@ def fig10(sets: Sets, table: pd.DataFrame) -> Figure:
 
 
 def fig11(sets: Sets, table: pd.DataFrame) -> Figure:
-    """One image through every translator, before and after null removal: a column a translator.
-
-    Parameters
-    ----------
-    sets, table
-        As for fig1; of the models, the one with close-ups is drawn.
-
-    Returns
-    -------
-    Figure
-        A grid of pictures with their angles.
-    """
+    """One image through every translator, before and after null removal: a column a translator."""
     rows, kinds = (
         [],
         list(
@@ -188,18 +142,7 @@ def fig11(sets: Sets, table: pd.DataFrame) -> Figure:
 
 
 def fig13(sets: Sets, table: pd.DataFrame) -> Figure:
-    """One image under null, random and principal perturbations of equal norm: a row a perturbation, a column a seed or a rank.
-
-    Parameters
-    ----------
-    sets, table
-        As for fig1; of the models, the one with close-ups is drawn.
-
-    Returns
-    -------
-    Figure
-        A grid of pictures with their angles.
-    """
+    """One image under null, random and principal perturbations of equal norm: a row a perturbation, a column a seed or a rank."""
     rows: list[tuple[str, list[Cell]]] = []
     for space, model, frame in _closeups(sets):
         mine = _of(frame, "fig13")
@@ -226,20 +169,7 @@ def fig13(sets: Sets, table: pd.DataFrame) -> Figure:
 
 
 def ladder_table(sets: Sets, manifest: pd.DataFrame) -> pd.DataFrame:
-    """The numbers of figure 10: a row per space and step, the original first.
-
-    Parameters
-    ----------
-    sets : dict of dict of DataFrame
-        Tables of pictures by space and model.
-    manifest : DataFrame
-        The study's manifest, a row per image in the order of image_id.
-
-    Returns
-    -------
-    DataFrame
-        Angles in degrees, NaN where a step is out of reach.
-    """
+    """The numbers of figure 10: a row per space and step, the original first."""
     blocks = []
     for space, model, frame in _closeups(sets):
         steps = _of(frame, "fig10").assign(space=space, model=model)

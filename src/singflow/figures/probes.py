@@ -14,22 +14,7 @@ ENDS = [f"accuracy_{kind}_{end}" for kind in ("principal", "translated") for end
 
 
 def fig12(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figure:
-    """Per space, one panel: accuracy after translation against accuracy before, a point a model with its intervals.
-
-    Parameters
-    ----------
-    probes : DataFrame
-        tables/probes.csv.
-    table : DataFrame
-        tables/models.csv.
-    confidence : float
-        Coverage of the intervals, between 0 and 1, for the labels.
-
-    Returns
-    -------
-    Figure
-        A panel that says why, where nothing can be probed.
-    """
+    """Per space, one panel: accuracy after translation against accuracy before, a point a model with its intervals."""
     spaces = probes["space"].unique()
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(7.8, 4.6 * len(spaces)), layout="constrained")

@@ -28,18 +28,6 @@ def rank_curves(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Per space, one row of panels against the share of the head's rank kept: relative logit change, top-1 flips and IS.
 
     A model is a colour and a line style, a rule a symbol.
-
-    Parameters
-    ----------
-    curves : DataFrame
-        tables/rank_curves.csv.
-    table : DataFrame
-        tables/models.csv.
-
-    Returns
-    -------
-    Figure
-        A row of three panels per space.
     """
     spaces = curves["space"].unique()
     with plt.rc_context(STYLE):

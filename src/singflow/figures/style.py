@@ -31,49 +31,17 @@ STYLE: dict[Any, Any] = {
 
 
 def colour(number: int) -> str:
-    """The colour of a study's model.
-
-    Parameters
-    ----------
-    number : int
-        The model's position in the study.
-
-    Returns
-    -------
-    str
-        As in `#0072B2`; colours repeat after eight models.
-    """
+    """The colour of a study's model."""
     return COLOURS[number % len(COLOURS)]
 
 
 def marker(number: int) -> str:
-    """The marker of a study's model; with the colour it tells 64 models apart.
-
-    Parameters
-    ----------
-    number : int
-        The model's position in the study.
-
-    Returns
-    -------
-    str
-        As matplotlib names it.
-    """
+    """The marker of a study's model; with the colour it tells 64 models apart."""
     return MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
 
 
 def save(figure: Figure, png: Path, pdf: Path | None = None) -> None:
-    """Write a figure whole, without time or software stamps, and close it.
-
-    Parameters
-    ----------
-    figure : Figure
-        Its layout is found once, for both files.
-    png : Path
-        The PNG to write.
-    pdf : Path, optional
-        The PDF to write, where a path is given.
-    """
+    """Write a figure whole, without time or software stamps, and close it."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout is found, once for both files
     edges = figure.get_tightbbox().padded(0.1)  # inches
@@ -90,38 +58,12 @@ def save(figure: Figure, png: Path, pdf: Path | None = None) -> None:
 
 
 def bare(model: str) -> str:
-    """A model's name without its source.
-
-    Parameters
-    ----------
-    model : str
-        Name, with or without `<source>/` before it.
-
-    Returns
-    -------
-    str
-        What follows the first slash, if there is one.
-    """
+    """A model's name without its source."""
     return model.partition("/")[2] or model
 
 
 def caption(model: str, rows: pd.DataFrame, between: str = " ") -> str:
-    """A model's name with its marks, in words: a weak translator, a known zero, a penalty at the edge, in sample.
-
-    Parameters
-    ----------
-    model : str
-        Name in the study.
-    rows : DataFrame
-        tables/models.csv by model, of one space or of several.
-    between : str, optional
-        What stands between name and marks.
-
-    Returns
-    -------
-    str
-        The name without its source; where the marks differ by space, with the spaces.
-    """
+    """A model's name with its marks, in words: a weak translator, a known zero, a penalty at the edge, in sample."""
     mine = rows.loc[[model]]
     said = list(mine["marks"].unique())
     if len(said) > 1:

@@ -35,18 +35,6 @@ def fig7(reports: Reports, table: pd.DataFrame) -> Figure:
     """Held-out cosine and MSE by epoch: per space and architecture one row, per loss a colour, per model a marker.
 
     Markers stand at the best epoch and, for the linear translator, at the right edge.
-
-    Parameters
-    ----------
-    reports : dict of dict of dict of dict
-        By space, model and kind, what fit_translator (kind linear) and train_translator report.
-    table : DataFrame
-        tables/models.csv.
-
-    Returns
-    -------
-    Figure
-        Says so where no nonlinear translator was trained.
     """
     with plt.rc_context(STYLE):
         if (empty := _untrained(reports)) is not None:
@@ -127,18 +115,7 @@ def _key(figure: Figure, reports: Reports, table: pd.DataFrame) -> None:
 
 
 def fig8(reports: Reports, table: pd.DataFrame) -> Figure:
-    """Held-out cosine and MSE of every architecture by its kept loss, the linear translator first; per space and measure a panel.
-
-    Parameters
-    ----------
-    reports, table
-        As for fig7.
-
-    Returns
-    -------
-    Figure
-        Says so where no nonlinear translator was trained.
-    """
+    """Held-out cosine and MSE of every architecture by its kept loss, the linear translator first; per space and measure a panel."""
     with plt.rc_context(STYLE):
         if (empty := _untrained(reports)) is not None:
             return empty

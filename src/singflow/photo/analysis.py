@@ -212,22 +212,6 @@ def stored_texts(
     """Texts whose embeddings a study has, word for word.
 
     What is averaged over several templates is the embedding of no text.
-
-    Parameters
-    ----------
-    names : dict of list of str
-        prompts/<space>.json: `labels`, `concepts` and `targets`.
-    tensors : dict of ndarray
-        Their embeddings, of shape (number of texts, m), from prompts/<space>.safetensors.
-    label_templates, concept_templates : list of str
-        Templates that the study filled, as fill() takes them.
-    prompts : dict of str
-        The labels' texts in the manifest, by label.
-
-    Returns
-    -------
-    dict of ndarray of shape (m,)
-        Embedding by text.
     """
     stored = dict(zip(names["targets"], tensors.get("target_embeddings", []), strict=True))
     if len(concept_templates) == 1:
@@ -242,22 +226,7 @@ def stored_texts(
 
 
 def predict(features: np.ndarray, head: Tensors, class_names: Sequence[str]) -> list[Prediction]:
-    """The likeliest classes of one image.
-
-    Parameters
-    ----------
-    features : ndarray of shape (1, d)
-        The image's feature.
-    head : dict of ndarray
-        weight (C, d) and bias (C,).
-    class_names : sequence of str
-        C names.
-
-    Returns
-    -------
-    list of Prediction
-        At most five, likeliest first.
-    """
+    """The likeliest classes of one image."""
     logits = features @ head["weight"].T + head["bias"]
     probabilities = scipy.special.softmax(logits[0].astype(np.float64))
     order = np.argsort(-logits[0], kind="stable")[:LIKELIEST]
@@ -272,28 +241,7 @@ def analyze_feature(
     nearest: Callable[[np.ndarray], list[Neighbour]],
     note: str = "",
 ) -> Analysis:
-    """Null removal in one image, scored as measure_null_removal scores it.
-
-    Parameters
-    ----------
-    features : ndarray of shape (1, d)
-        The image's feature.
-    artifacts : Artifacts
-        A model and a space.
-    texts : dict of ndarray of shape (m,)
-        Embedding by text that is asked for.
-    extremes : int
-        Most classes and concepts listed either way.
-    nearest : callable
-        Gives the photos nearest to points (2, m), one each.
-    note : str
-        What is special about the photo.
-
-    Returns
-    -------
-    Analysis
-        Scores of the image.
-    """
+    """Null removal in one image, scored as measure_null_removal scores it."""
     removal = remove(features, artifacts.translator, artifacts.removed)
     predictions = predict(features, artifacts.head, artifacts.class_names)
     ranked, usual, fits = artifacts.basis.shape[1] > 0, artifacts.usual, artifacts.fits
@@ -392,24 +340,7 @@ def _null_norm(features: np.ndarray, artifacts: Artifacts) -> float:
 
 
 def reach(features: np.ndarray, artifacts: Artifacts, text: str, embedding: np.ndarray) -> Reach:
-    """How far a photo can be steered toward a text with its logits unchanged.
-
-    Parameters
-    ----------
-    features : ndarray of shape (1, d)
-        The photo's feature.
-    artifacts : Artifacts
-        A model and a space.
-    text : str
-        The text.
-    embedding : ndarray of shape (m,)
-        Its embedding.
-
-    Returns
-    -------
-    Reach
-        By closed forms.
-    """
+    """How far a photo can be steered toward a text with its logits unchanged."""
     directions = _directions(features, artifacts, embedding)
     (turn,), (near,) = directions.nearest(embedding)
     (limit,) = directions.limit_deg()
@@ -433,26 +364,7 @@ def steer_feature(
     embedding: np.ndarray,
     target_is_deg: float,
 ) -> Steered:
-    """Steer a photo's feature toward a text inside the null space.
-
-    Parameters
-    ----------
-    features : ndarray of shape (1, d)
-        The photo's feature.
-    artifacts : Artifacts
-        A model and a space.
-    text : str
-        The text.
-    embedding : ndarray of shape (m,)
-        Its embedding.
-    target_is_deg : float
-        How far the meaning is turned, in degrees.
-
-    Returns
-    -------
-    Steered
-        Measured on the feature as it becomes in float32.
-    """
+    """Steer a photo's feature toward a text inside the null space."""
     directions = _directions(features, artifacts, embedding)
     (limit,), step = directions.limit_deg(), directions.step(target_is_deg)
     reachable = not np.isnan(step[0])
@@ -481,20 +393,7 @@ def steer_feature(
 
 
 def percentile(scores: np.ndarray, score: float) -> float:
-    """Share of scores below a score; equal ones count half.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n,)
-        At least one.
-    score : float
-        In the unit of `scores`.
-
-    Returns
-    -------
-    float
-        Percent, 0 to 100.
-    """
+    """Share of scores below a score; equal ones count half."""
     return 50.0 * float(np.mean(scores < score) + np.mean(scores <= score))
 
 

@@ -485,24 +485,7 @@ def _by_file(path: Path, classifier: Classifier, space: Space) -> Known:
 
 
 def check_pair(path: Path, translator: Translator, classifier: Classifier, space: Space) -> None:
-    """Refuse a translator of another model or space: by the hash of the model's weights, or the id that it was released for.
-
-    Parameters
-    ----------
-    path : Path
-        Its file.
-    translator : Translator
-        It.
-    classifier : Classifier
-        The model.
-    space : Space
-        The space.
-
-    Raises
-    ------
-    InputError
-        When it was made for others, or is of another shape. Names alone may differ.
-    """
+    """Refuse a translator of another model or space: by the hash of the model's weights, or the id that it was released for."""
     made = read_tensors(path, [])[1]
     mine = f"{classifier.entry.source}/{classifier.entry.id}"
     shape = (space.entry.dim, classifier.weight.shape[1])

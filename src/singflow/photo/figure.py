@@ -37,24 +37,6 @@ def draw_image(
     """One page on an image: the photo, those nearest to it, scores in words, angles to texts, and what removal brings near or takes away.
 
     Classes are shown by contrastive AS, and a study's concepts by AS, where removal moves one of them more than chance does.
-
-    Parameters
-    ----------
-    photo : Image
-        The image, RGB and upright.
-    name : str
-        What the image is called.
-    analysis : Analysis
-        Its scores.
-    setting : Setting
-        What they rest on; a weak translator and a head without null space are named in the words.
-    near : sequence of Image or None
-        The photos of `analysis.nearest`, where they are shown; None: not here.
-
-    Returns
-    -------
-    Figure
-        The page, 10.5 inches wide.
     """
     texts = [analysis.predicted, *analysis.texts]
     panels = [

@@ -59,18 +59,7 @@ class Floor:
     constant: np.ndarray
 
     def removal(self, features: np.ndarray) -> Removal:
-        """Null removal of one feature by every translator.
-
-        Parameters
-        ----------
-        features : ndarray of shape (1, d)
-            The photo's feature.
-
-        Returns
-        -------
-        Removal
-            A row for every draw.
-        """
+        """Null removal of one feature by every translator."""
         (x,) = features @ self.axes
         return Removal(
             x @ self.weight + self.constant, x[self.rank :] @ self.weight[:, self.rank :]
@@ -78,20 +67,7 @@ class Floor:
 
 
 def attribute_scores(removal: Removal, texts: np.ndarray) -> np.ndarray:
-    """AS of every row toward every text.
-
-    Parameters
-    ----------
-    removal : Removal
-        Of n rows.
-    texts : ndarray of shape (p, m)
-        Unit embeddings.
-
-    Returns
-    -------
-    ndarray of shape (n, p)
-        Degrees.
-    """
+    """AS of every row toward every text."""
     before, after = (
         angles_to_all_deg(unit(each).astype(np.float32), texts)
         for each in (removal.original, removal.equivalent)
@@ -119,18 +95,7 @@ class Trained:
     facts: dict[str, Any]
 
     def unlike(self, features: np.ndarray) -> str:
-        """How the null component of a photo is beyond those of the images.
-
-        Parameters
-        ----------
-        features : ndarray of shape (1, d)
-            The photo's feature.
-
-        Returns
-        -------
-        str
-            In words; empty where it is not.
-        """
+        """How the null component of a photo is beyond those of the images."""
         (energy,), (faces,) = (
             null_energy(features, self.basis),
             facing(features, self.basis, self.middle),
@@ -144,22 +109,7 @@ class Trained:
 
 
 def facing(features: np.ndarray, basis: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    """Cosine between the null components of features and another null component.
-
-    Parameters
-    ----------
-    features : ndarray of shape (n, d)
-        Features f.
-    basis : ndarray of shape (d, k)
-        Orthonormal basis of the null space.
-    middle : ndarray of shape (d,)
-        The other null component.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        From -1 to 1; 0 where one of the two is zero.
-    """
+    """Cosine between the null components of features and another null component."""
     hidden = features.astype(np.float64) @ basis
     length = np.linalg.norm(hidden, axis=1) * np.linalg.norm(middle)
     return hidden @ (basis.T @ middle) / np.where(length > 0, length, 1.0)
@@ -173,28 +123,7 @@ def train(
     scratch: Path,
     threads: int,
 ) -> Trained:
-    """Fit translators and the floor of words to training images, and find the model's own words.
-
-    Parameters
-    ----------
-    images : Paired
-        The training images.
-    head : callable
-        Gives the head by its null space.
-    find : callable
-        Gives own words of blocks of images, and the facts of the test.
-    settings : Settings
-        How they are fitted.
-    scratch : Path
-        Folder for what is too large for memory.
-    threads : int
-        Fits at a time.
-
-    Returns
-    -------
-    Trained
-        In the types of a study's files.
-    """
+    """Fit translators and the floor of words to training images, and find the model's own words."""
     with ThreadPoolExecutor(1) as pool:
         fitting = pool.submit(fit_translators, images, settings.folds, list(settings.lambdas))
         split = head()
@@ -261,24 +190,7 @@ def trained(
     folder: Path, images: Paired, made_of: dict[str, Any], head: Callable[[], Head], find: Find, settings: Settings, cache: Path,
     threads: int,
 ) -> Trained:  # fmt: skip
-    """What train() gives, kept in a file that is named by all that decides it.
-
-    Parameters
-    ----------
-    folder : Path
-        Results folder of the training images.
-    images, head, find, settings, threads
-        As for train().
-    made_of : dict
-        What decides the head and own words, as JSON can hold it.
-    cache : Path
-        Folder of such files, which may be removed at any time.
-
-    Returns
-    -------
-    Trained
-        Of the file, where it is there and whole.
-    """
+    """What train() gives, kept in a file that is named by all that decides it."""
     decides = {
         "images": [
             fingerprint(str(folder)),

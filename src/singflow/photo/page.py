@@ -64,29 +64,7 @@ class Desk:
         into: Sequence[str],
         **parts: Any,
     ) -> Self:
-        """Find what can be offered, and load the first of it.
-
-        Parameters
-        ----------
-        reference : str
-            Results folder on whose images translators are fitted.
-        results : Path or None
-            A finished study, in place of the reference.
-        names, into : sequence of str
-            Models and spaces that are offered; by default all of the study or reference.
-        **parts : Any
-            As Analyzer.load() takes them: models and spaces (the registries), device, threads.
-
-        Returns
-        -------
-        Desk
-            Ready for photos.
-
-        Raises
-        ------
-        InputError
-            When there is nothing to offer, or the first model and space cannot be loaded.
-        """
+        """Find what can be offered, and load the first of it."""
         if results is None:
             folder, known = reference_folder(reference), read_yaml(Path(parts["models"]))
             of_models, of_spaces = towers_in(folder)
@@ -119,42 +97,13 @@ class Seen:
     ways: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def way(self, text: str) -> tuple[Reach, float]:
-        """How far the photo can be steered toward a text.
-
-        Parameters
-        ----------
-        text : str
-            One of those that it was analyzed with.
-
-        Returns
-        -------
-        reach : Reach
-            By closed forms.
-        most : float
-            The largest IS of the slider, in degrees.
-        """
+        """How far the photo can be steered toward a text."""
         reach = next(each for each in self.result.reach if each.text == text)
         return reach, np.floor(10 * min(reach.is_deg, 0.99 * reach.limit_deg)) / 10
 
 
 def texts_of(words: str) -> list[str]:
-    """Texts out of lines that a user typed.
-
-    Parameters
-    ----------
-    words : str
-        One text a line.
-
-    Returns
-    -------
-    list of str
-        Each once.
-
-    Raises
-    ------
-    InputError
-        When they are too many or too long.
-    """
+    """Texts out of lines that a user typed."""
     texts = list(dict.fromkeys(filter(None, (line.strip() for line in words.splitlines()))))
     if len(texts) > MOST_TEXTS:
         raise InputError(
@@ -171,33 +120,7 @@ def texts_of(words: str) -> list[str]:
 def look(
     desk: Desk, model: str, space: str, photo: str | None, words: str, max_pixels: int
 ) -> tuple[Seen, str, str]:
-    """Analyze the photo that a user dropped.
-
-    Parameters
-    ----------
-    desk : Desk
-        What is offered.
-    model, space : str
-        Of it.
-    photo : str or None
-        Path of the photo.
-    words : str
-        One text a line.
-    max_pixels : int
-        Pixels; a larger photo is refused.
-
-    Returns
-    -------
-    seen : Seen
-        The photo.
-    said, moved : str
-        HTML, as analysis_html() gives it.
-
-    Raises
-    ------
-    InputError
-        When there is no photo, or it or the words cannot be used.
-    """
+    """Analyze the photo that a user dropped."""
     if photo is None:
         raise InputError("no photo so far: drop or choose one")
     if model not in desk.models or space not in desk.spaces:
@@ -255,24 +178,7 @@ def _nearest(result: Result, max_pixels: int) -> list[tuple[str, Image.Image | N
 
 
 def steer(seen: Seen, text: str, is_deg: float, max_pixels: int) -> str:
-    """Steer a photo toward a text inside the null space.
-
-    Parameters
-    ----------
-    seen : Seen
-        The photo.
-    text : str
-        One of the texts that it was analyzed with.
-    is_deg : float
-        How far its meaning is turned, in degrees.
-    max_pixels : int
-        Pixels; a larger photo is not shown.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """Steer a photo toward a text inside the null space."""
     analyzer, (reach, most) = seen.analyzer, seen.way(text)
     now = analyzer.steer(seen.result, text, min(is_deg, most))
     if text not in seen.ways:
@@ -305,13 +211,7 @@ def steer(seen: Seen, text: str, is_deg: float, max_pixels: int) -> str:
 
 
 def example_photos() -> list[tuple[str, Path]]:
-    """Photos of the foolbox package, for those who have none at hand.
-
-    Returns
-    -------
-    list of (str, Path)
-        Label and file.
-    """
+    """Photos of the foolbox package, for those who have none at hand."""
     listed = pd.read_csv(PACKAGED)
     folder = data_root("packaged", "")
     return [
@@ -321,22 +221,7 @@ def example_photos() -> list[tuple[str, Path]]:
 
 
 def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
-    """The page.
-
-    Parameters
-    ----------
-    desk : Desk
-        What it offers.
-    max_mb : int
-        Megabytes of a photo at most, for what the page says.
-    max_pixels : int
-        Pixels; a larger photo is refused.
-
-    Returns
-    -------
-    gradio.Blocks
-        With a queue, in which one photo is looked at at a time.
-    """
+    """The page."""
     import gradio as gr
 
     def analyze(photo: str | None, model: str, space: str, words: str) -> tuple[Any, ...]:
@@ -465,22 +350,7 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
 
 
 def application(desk: Desk, host: str, max_mb: int, max_pixels: int) -> "FastAPI":
-    """The page as an application for a web server.
-
-    Parameters
-    ----------
-    desk : Desk
-        What it offers.
-    host : str
-        Address that it listens on. Where that is this machine's own, pages of other names are not answered.
-    max_mb, max_pixels : int
-        Largest file, in megabytes, and largest image, in pixels.
-
-    Returns
-    -------
-    fastapi.FastAPI
-        Which asks no other host for anything, and lets a browser ask none.
-    """
+    """The page as an application for a web server."""
     import gradio as gr
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -524,34 +394,12 @@ def application(desk: Desk, host: str, max_mb: int, max_pixels: int) -> "FastAPI
 
 
 def in_url(host: str) -> str:
-    """An address as it stands in a URL.
-
-    Parameters
-    ----------
-    host : str
-        Name or number.
-
-    Returns
-    -------
-    str
-        A number of IPv6 in brackets.
-    """
+    """An address as it stands in a URL."""
     return f"[{host}]" if ":" in host else host
 
 
 def is_own(host: str) -> bool:
-    """Whether an address is reached by this machine alone.
-
-    Parameters
-    ----------
-    host : str
-        Name or number.
-
-    Returns
-    -------
-    bool
-        True for localhost and loopback addresses.
-    """
+    """Whether an address is reached by this machine alone."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -559,24 +407,7 @@ def is_own(host: str) -> bool:
 
 
 def serve(desk: Desk, host: str, port: int, *, max_mb: int, max_pixels: int) -> None:
-    """Listen until Ctrl-C.
-
-    Parameters
-    ----------
-    desk : Desk
-        What the page offers.
-    host : str
-        Address to listen on.
-    port : int
-        0: a free one.
-    max_mb, max_pixels : int
-        As application() takes them.
-
-    Raises
-    ------
-    InputError
-        When the address cannot be listened on.
-    """
+    """Listen until Ctrl-C."""
     import uvicorn
 
     try:

@@ -45,22 +45,7 @@ TEMPLATES = Environment(
 
 
 def chart(draw: Callable[[Axes], None], said: str, width: float, height: float) -> str:
-    """A chart as an SVG element.
-
-    Parameters
-    ----------
-    draw : callable
-        Draws on axes.
-    said : str
-        What it shows, in words.
-    width, height : float
-        Inches.
-
-    Returns
-    -------
-    str
-        Whose texts and axes have the colour of the texts around it.
-    """
+    """A chart as an SVG element."""
     buffer = io.StringIO()
     with matplotlib.rc_context(CHART):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -85,18 +70,7 @@ def chart(draw: Callable[[Axes], None], said: str, width: float, height: float) 
 
 
 def thumbnail(picture: Image.Image) -> str:
-    """A small picture inside a page.
-
-    Parameters
-    ----------
-    picture : PIL.Image.Image
-        Mode RGB.
-
-    Returns
-    -------
-    str
-        A data URL.
-    """
+    """A small picture inside a page."""
     small = picture.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
@@ -110,24 +84,7 @@ def analysis_html(
     usual: Usual | None,
     pictures: Sequence[tuple[str, Image.Image | None]],
 ) -> tuple[str, str]:
-    """All that the page says of a photo.
-
-    Parameters
-    ----------
-    analysis : Analysis
-        Of one photo.
-    setting : Setting
-        What it rests on.
-    usual : Usual or None
-        Scores of the images that it is compared with.
-    pictures : sequence of (str, PIL.Image.Image or None)
-        Captions and pictures before and after null removal; None: not here.
-
-    Returns
-    -------
-    said, moved : str
-        HTML: scores and the verdict on the model, and what removal brings near and takes away.
-    """
+    """All that the page says of a photo."""
     charts = []
     if usual is not None and setting.null_dim:
         charts.append(
@@ -182,26 +139,7 @@ def _among(
 
 def steering_html(way: Reach, path: Sequence[tuple[float, float]], now: Steered, before: Sequence[Prediction], after: Sequence[Prediction],
                   near: tuple[str, Image.Image] | None) -> str:  # fmt: skip
-    """A photo steered toward a text, with its logits.
-
-    Parameters
-    ----------
-    way : Reach
-        How far it can be steered.
-    path : sequence of (float, float)
-        By how much its meaning is turned, and its angle to the text, in degrees.
-    now : Steered
-        Where it is.
-    before, after : sequence of Prediction
-        The likeliest classes of the photo, and of what it became.
-    near : (str, PIL.Image.Image) or None
-        Caption and picture of the photo that is nearest to where it is.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """A photo steered toward a text, with its logits."""
 
     def draw_way(axes: Axes) -> None:
         axes.plot(*zip(*path, strict=True), color=INK, lw=1.2, alpha=0.6)

@@ -41,50 +41,14 @@ if TYPE_CHECKING:
 
 
 def existing(path: Path) -> Path:
-    """The path of an artifact.
-
-    Parameters
-    ----------
-    path : Path
-        Where it should be.
-
-    Returns
-    -------
-    Path
-        The same path.
-
-    Raises
-    ------
-    InputError
-        When it is not there; the message says how to make it.
-    """
+    """The path of an artifact."""
     if not path.is_file():
         raise InputError(f"{path}: no such file: make it with `snakemake --cores all {path}`")
     return path
 
 
 def registry_entry(results: Path, kind: str, name: str) -> Path:
-    """The resolved entry of a model or space of the study.
-
-    Parameters
-    ----------
-    results : Path
-        Folder of the study.
-    kind : str
-        `model` or `space`.
-    name : str
-        Its name in the study.
-
-    Returns
-    -------
-    Path
-        Its JSON file.
-
-    Raises
-    ------
-    InputError
-        When the study has none, or none of this name; the message names those it has, and the nearest.
-    """
+    """The resolved entry of a model or space of the study."""
     folder = results / "registry" / f"{kind}s"
     known = sorted(
         path.relative_to(folder).as_posix().removesuffix(".json") for path in folder.rglob("*.json")
@@ -125,20 +89,7 @@ class Photos:
     root: Path | None
 
     def nearest(self, sha256: str, points: np.ndarray) -> list[Neighbour]:
-        """The photo nearest to each point, exactly; none of the content asked about.
-
-        Parameters
-        ----------
-        sha256 : str
-            Hash of the file that the points come from.
-        points : ndarray of shape (n, m)
-            Translated features.
-
-        Returns
-        -------
-        list of Neighbour
-            One each; empty where the embeddings are not here, or there is no other photo.
-        """
+        """The photo nearest to each point, exactly; none of the content asked about."""
         if not self.folder.is_dir():
             return []
         content = contents(self.manifest["sha256"])
@@ -154,20 +105,7 @@ class Photos:
         ]
 
     def picture(self, photo: Neighbour, max_pixels: int) -> "Image.Image | None":
-        """A photo of the study.
-
-        Parameters
-        ----------
-        photo : Neighbour
-            Which one.
-        max_pixels : int
-            Pixels; a larger one is not read.
-
-        Returns
-        -------
-        PIL.Image.Image or None
-            None where its file is not here, or is another by now.
-        """
+        """A photo of the study."""
         if self.root is None:
             return None
         try:
@@ -177,20 +115,7 @@ class Photos:
 
 
 def read_photos(results: Path, space: str) -> Photos:
-    """The study's photos.
-
-    Parameters
-    ----------
-    results : Path
-        Folder of the study.
-    space : str
-        Name of the space.
-
-    Returns
-    -------
-    Photos
-        Whose embeddings and files need not be here.
-    """
+    """The study's photos."""
     params = read_yaml(existing(results / "params.yaml"))
     data = params["data"]
     root = Path(data["root"]) if data["source"] != "packaged" else data_root("packaged", "")
@@ -201,35 +126,7 @@ def read_photos(results: Path, space: str) -> Photos:
 def read_texts(
     results: Path, space: str, entry: SpaceEntry, device: "torch.device", class_names: list[str]
 ) -> tuple[Texts, list[str], np.ndarray]:
-    """The study's texts in a space, and its concepts.
-
-    Parameters
-    ----------
-    results : Path
-        Folder of the study.
-    space : str
-        Name of the space.
-    entry : ConSEEntry or OpenCLIPEntry
-        Its entry.
-    device : torch.device
-        Where the text tower runs, if it is needed.
-    class_names : list of str
-        The head's classes, in the order of its rows.
-
-    Returns
-    -------
-    texts : Texts
-        Embeddings of the study's texts.
-    concepts : list of str
-        P of them.
-    embeddings : ndarray of shape (P, m)
-        Of the concepts.
-
-    Raises
-    ------
-    InputError
-        When the embeddings are of other texts than the names and the manifest.
-    """
+    """The study's texts in a space, and its concepts."""
     path = existing(results / f"prompts/{space}.safetensors")
     names = read_names(existing(results / f"prompts/{space}.json"))
     kinds = [f"{kind[:-1]}_embeddings" for kind, each in names.items() if each]
@@ -276,20 +173,7 @@ def read_texts(
 
 
 def head_rows(labels: list[str], class_names: list[str]) -> np.ndarray:
-    """Rows of the head that labels name.
-
-    Parameters
-    ----------
-    labels : list of str
-        Of a study.
-    class_names : list of str
-        The head's classes.
-
-    Returns
-    -------
-    ndarray of int
-        -1 for a label that is none of them.
-    """
+    """Rows of the head that labels name."""
     return head_classes(pd.DataFrame({"label": labels}), class_names)
 
 
@@ -329,29 +213,7 @@ class Stored:
 def read_stored(
     results: Path, model: str, space: str, classes: Path | None, device: "torch.device"
 ) -> Stored:
-    """Read what a study's files say of a model and a space.
-
-    Parameters
-    ----------
-    results : Path
-        Folder of the study.
-    model, space : str
-        Their names.
-    classes : Path, optional
-        Class list of a head that does not name its classes itself; by default the study's.
-    device : torch.device
-        Where the text tower runs, if it is needed.
-
-    Returns
-    -------
-    Stored
-        It.
-
-    Raises
-    ------
-    InputError
-        When class list and head, or the widths of the artifacts, do not agree, or when tables/models.csv lacks the pair.
-    """
+    """Read what a study's files say of a model and a space."""
     head_path = existing(results / f"features/{model}/head.safetensors")
     head, made = read_tensors(head_path, ["weight", "bias"])
     classes = classes or Path(
@@ -420,33 +282,7 @@ def read_study(
     threads: int,
     cache: Path,
 ) -> Known:
-    """What the study knows of a model and a space.
-
-    Parameters
-    ----------
-    results : Path
-        Folder of the study.
-    model, space : str
-        Their names.
-    classes : Path, optional
-        Class list of a head that does not name its classes itself; by default the study's.
-    device : str
-        auto, cpu, cuda or mps.
-    threads : int
-        Of what is fitted.
-    cache : Path
-        Folder of what was fitted.
-
-    Returns
-    -------
-    Known
-        The model and the space. What needs the study's features and embeddings is left out, with a warning, where they are not here.
-
-    Raises
-    ------
-    InputError
-        As read_stored() does, or when the model's weights are others by now.
-    """
+    """What the study knows of a model and a space."""
     from singflow.towers.device import pick_device
 
     entries = {
@@ -510,24 +346,7 @@ def read_study(
 
 
 def study_images(results: Path, model: str, photos: Photos) -> tuple[Path, Paired] | None:
-    """The images that a study's translators are fitted on.
-
-    Parameters
-    ----------
-    results : Path
-        Folder of the study.
-    model : str
-        Name of the model.
-    photos : Photos
-        The study's, with their embeddings in the space.
-
-    Returns
-    -------
-    folder : Path
-        Results folder of these images.
-    images : Paired
-        Them; None, with a warning, where features or embeddings are not here.
-    """
+    """The images that a study's translators are fitted on."""
     own = Paired(photos.manifest, results / f"features/{model}", photos.folder, photos.shards)
     absent = [path for path in (own.features, own.embeddings) if not shard_path(path, 0).is_file()]
     if absent:
@@ -541,20 +360,7 @@ def study_images(results: Path, model: str, photos: Photos) -> tuple[Path, Paire
 
 
 def study_settings(results: Path, report: Facts) -> Settings:
-    """How a study's translators and floors are fitted.
-
-    Parameters
-    ----------
-    results : Path
-        Folder of the study.
-    report : Facts
-        linear.json of the translator.
-
-    Returns
-    -------
-    Settings
-        As params.yaml says.
-    """
+    """How a study's translators and floors are fitted."""
     params = read_yaml(results / "params.yaml")
     translator = params["translator"]
     lambdas, fitted = tuple(translator["lambdas"]), report.of_kind("lambda", float | None)

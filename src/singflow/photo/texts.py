@@ -24,43 +24,14 @@ BATCH = 64
 
 
 def text_of(name: str, templates: list[str]) -> str:
-    """What a class is called.
-
-    Parameters
-    ----------
-    name : str
-        Its name.
-    templates : list of str
-        As fill() takes them.
-
-    Returns
-    -------
-    str
-        Its text, or its name and the number of templates.
-    """
+    """What a class is called."""
     return (
         fill(templates[0], name) if len(templates) == 1 else f"{name} ({len(templates)} templates)"
     )
 
 
 def worded(texts: Sequence[str]) -> list[str]:
-    """Texts that are asked about.
-
-    Parameters
-    ----------
-    texts : sequence of str
-        Of a user.
-
-    Returns
-    -------
-    list of str
-        The same.
-
-    Raises
-    ------
-    InputError
-        When one is blank.
-    """
+    """Texts that are asked about."""
     if not all(text.strip() for text in texts):
         raise InputError(
             "a text that photos are compared with (--text) is blank: write words, or leave it out"
@@ -102,23 +73,7 @@ class Texts:
         return tower, weights
 
     def embed(self, texts: list[str]) -> np.ndarray:
-        """Unit embeddings; each new text alone, so that it does not depend on the others.
-
-        Parameters
-        ----------
-        texts : list of str
-            At least one.
-
-        Returns
-        -------
-        ndarray of shape (n, m)
-            In the order of the texts.
-
-        Raises
-        ------
-        InputError
-            When the tower's weights are other ones now than those that stored embeddings were made with.
-        """
+        """Unit embeddings; each new text alone, so that it does not depend on the others."""
         known = self.ready | self.stored
         for text in texts:
             if text not in known:
@@ -126,20 +81,7 @@ class Texts:
         return np.stack([known[text] for text in texts])
 
     def of_classes(self, names: list[str]) -> tuple[list[str], np.ndarray]:
-        """What stands for the classes of a head: the label of the study that names a class, or the class in its templates.
-
-        Parameters
-        ----------
-        names : list of str
-            The head's classes, in the order of its rows.
-
-        Returns
-        -------
-        texts : list of str
-            What each class is called: its text, or its name and the number of templates.
-        embeddings : ndarray of shape (C, m)
-            Their embeddings.
-        """
+        """What stands for the classes of a head: the label of the study that names a class, or the class in its templates."""
         from singflow.towers.spaces import embed_templates
 
         texts = [text_of(name, self.templates) for name in names]
@@ -154,20 +96,7 @@ class Texts:
         return texts, embeddings
 
     def spellings(self, names: list[str], listed: Classes) -> tuple[np.ndarray, np.ndarray]:
-        """The classes of a head as own words are made of them, and the same classes in other words: as embed_classes embeds them.
-
-        Parameters
-        ----------
-        names : list of str
-            The head's classes, in the order of its rows.
-        listed : Classes
-            A list of classes, of which a space may have sentences.
-
-        Returns
-        -------
-        texts, others : ndarray of shape (C, m)
-            Unit embeddings.
-        """
+        """The classes of a head as own words are made of them, and the same classes in other words: as embed_classes embeds them."""
         from singflow.towers.spaces import class_spellings
 
         texts, others = class_spellings(self._of_tower, names, listed, self.entry, self.templates)

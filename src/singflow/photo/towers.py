@@ -36,25 +36,7 @@ MAX_PIXELS = 10**8
 
 
 def open_image(image: Photo, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An image as upright 8-bit RGB, whatever it comes as.
-
-    Parameters
-    ----------
-    image : str, Path, bytes or PIL.Image.Image
-        Path of a file, content of a file, or an image.
-    max_pixels : int
-        Limit on width times height, in pixels.
-
-    Returns
-    -------
-    PIL.Image.Image
-        Mode RGB.
-
-    Raises
-    ------
-    InputError
-        With the file and the reason: unreadable, not an image, too large, too oblong, damaged.
-    """
+    """An image as upright 8-bit RGB, whatever it comes as."""
     named = f"{image}: " if isinstance(image, str | Path) else "this image: "
     try:
         if isinstance(image, str | Path):
@@ -71,18 +53,7 @@ def open_image(image: Photo, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def pick(wanted: str) -> torch.device:
-    """The device that images go through towers on; products are of full precision from now on.
-
-    Parameters
-    ----------
-    wanted : str
-        auto, cpu, cuda or mps.
-
-    Returns
-    -------
-    torch.device
-        cpu, cuda or mps.
-    """
+    """The device that images go through towers on; products are of full precision from now on."""
     import torch
 
     from singflow.towers.device import pick_tower_device

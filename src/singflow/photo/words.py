@@ -7,22 +7,7 @@ LISTED = 3  # texts gained or lost, in a line
 
 
 def describe(image: str, analysis: Analysis, setting: Setting) -> str:
-    """The analysis in a few lines of text.
-
-    Parameters
-    ----------
-    image : str
-        What the image is called.
-    analysis : Analysis
-        Its scores.
-    setting : Setting
-        What they rest on.
-
-    Returns
-    -------
-    str
-        Lines. A known zero says that it is one before all else.
-    """
+    """The analysis in a few lines of text."""
     likeliest, others = prediction_lines(analysis)
     lines = [others, *score_lines(analysis, setting), *word_lines(analysis)]
     lines += [
@@ -41,34 +26,12 @@ def describe(image: str, analysis: Analysis, setting: Setting) -> str:
 
 
 def zero_lines(setting: Setting) -> list[str]:
-    """That the model is a known zero, where it is one.
-
-    Parameters
-    ----------
-    setting : Setting
-        What it rests on.
-
-    Returns
-    -------
-    list of str
-        A line, or none.
-    """
+    """That the model is a known zero, where it is one."""
     return [setting.said] if setting.verdict == ZERO else []
 
 
 def prediction_lines(analysis: Analysis) -> tuple[str, str]:
-    """The likeliest class, and those that follow, in words.
-
-    Parameters
-    ----------
-    analysis : Analysis
-        Of one image.
-
-    Returns
-    -------
-    likeliest, others : str
-        A line each.
-    """
+    """The likeliest class, and those that follow, in words."""
     first, *others = [
         f"{each.name} ({100 * each.probability:.1f} %)" for each in analysis.predictions
     ]
@@ -76,18 +39,7 @@ def prediction_lines(analysis: Analysis) -> tuple[str, str]:
 
 
 def movement_line(movement: Movement) -> str:
-    """AS, the angles behind it, and what chance gives, in words.
-
-    Parameters
-    ----------
-    movement : Movement
-        Toward one text.
-
-    Returns
-    -------
-    str
-        One line, in degrees.
-    """
+    """AS, the angles behind it, and what chance gives, in words."""
     line = f"AS {movement.as_deg:+.2f} degrees ({movement.angle_original_deg:.1f} to {movement.angle_equivalent_deg:.1f})"
     if movement.chance_low_deg is None:
         return line
@@ -95,18 +47,7 @@ def movement_line(movement: Movement) -> str:
 
 
 def reach_line(way: Reach) -> str:
-    """How far a photo can be steered, in words.
-
-    Parameters
-    ----------
-    way : Reach
-        Toward one text.
-
-    Returns
-    -------
-    str
-        One line, in degrees.
-    """
+    """How far a photo can be steered, in words."""
     if not way.limit_deg:
         return "the null space offers no way there"
     far = (
@@ -125,20 +66,7 @@ def _verdict_line(setting: Setting) -> str:
 
 
 def score_lines(analysis: Analysis, setting: Setting) -> list[str]:
-    """What can be said at all, the verdict on the model, and how far removal turns the translation.
-
-    Parameters
-    ----------
-    analysis : Analysis
-        Of one image.
-    setting : Setting
-        What it rests on.
-
-    Returns
-    -------
-    list of str
-        Lines; a weak translator is named.
-    """
+    """What can be said at all, the verdict on the model, and how far removal turns the translation."""
     lines = (
         [f"NOTHING CAN BE SAID about this photo by the {setting.images}: {analysis.unlike}"]
         if analysis.unlike
@@ -174,18 +102,7 @@ def _place(percentile: float | None, setting: Setting) -> str:
 
 
 def word_lines(analysis: Analysis) -> list[str]:
-    """The classes and concepts that removal brings near or takes away more than chance does.
-
-    Parameters
-    ----------
-    analysis : Analysis
-        Of one image.
-
-    Returns
-    -------
-    list of str
-        Lines; none where it is not known what chance does.
-    """
+    """The classes and concepts that removal brings near or takes away more than chance does."""
     if not analysis.judged:
         return []
     lists = [

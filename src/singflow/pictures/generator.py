@@ -25,29 +25,7 @@ MEND = "fetch or copy the generator again"
 def choose_renderer(
     renderer: str, space: str, entry: SpaceEntry, pictures: Pictures
 ) -> Literal["unclip", "retrieval"]:
-    """What draws a space's pictures; the log says what was missing where auto does not choose unclip.
-
-    Parameters
-    ----------
-    renderer : {"auto", "unclip", "retrieval"}
-        auto is unclip when the generator draws from the space, its weights are here and PyTorch sees a GPU.
-    space : str
-        Name of the space, for messages.
-    entry : SpaceEntry
-        The space in the registry.
-    pictures : Pictures
-        Parameters, which name the generator.
-
-    Returns
-    -------
-    {"unclip", "retrieval"}
-        A generator, or the nearest real images.
-
-    Raises
-    ------
-    InputError
-        unclip is asked for in a space that the generator does not draw from.
-    """
+    """What draws a space's pictures; the log says what was missing where auto does not choose unclip."""
     if renderer == "unclip":
         refuse_space(space, entry)
         return "unclip"
@@ -77,23 +55,7 @@ def _hindrance(entry: SpaceEntry, pictures: Pictures) -> str | None:
 
 
 def find_generator(pictures: Pictures) -> Path:
-    """The generator's folder.
-
-    Parameters
-    ----------
-    pictures : Pictures
-        Parameters, which name the generator.
-
-    Returns
-    -------
-    Path
-        The generator's snapshot in the hub's cache, or checkpoints/<folder>.
-
-    Raises
-    ------
-    InputError
-        It is not there, or is another pipeline than UnCLIP's image variation.
-    """
+    """The generator's folder."""
     found = find_all(generator_files(pictures))
     folder = found[0].parent if found else Path(pictures.generator)
     path = folder / "model_index.json"
@@ -109,27 +71,7 @@ def find_generator(pictures: Pictures) -> Path:
 
 
 def load_pipeline(folder: Path, device: "torch.device", dtype: "torch.dtype") -> Any:
-    """diffusers' UnCLIPImageVariationPipeline with the parts in a folder, without the image encoder; the network is not used.
-
-    Parameters
-    ----------
-    folder : Path
-        Has a folder for every part. Safetensors are preferred; .bin files are read by weights_only.
-    device : torch.device
-        Where the networks go.
-    dtype : torch.dtype
-        Type of their weights.
-
-    Returns
-    -------
-    UnCLIPImageVariationPipeline
-        Ready to draw, without a progress bar.
-
-    Raises
-    ------
-    InputError
-        A part is missing, damaged or incomplete.
-    """
+    """diffusers' UnCLIPImageVariationPipeline with the parts in a folder, without the image encoder; the network is not used."""
     from diffusers import UnCLIPImageVariationPipeline
     from diffusers.utils import logging
     from transformers.utils.logging import disable_progress_bar
@@ -208,23 +150,6 @@ class UnCLIP:
 
         One noise tensor, drawn on the CPU, starts the super-resolution, and its top left part the decoder, each times its
         scheduler's init_noise_sigma; the same generator then goes on to the noise of the schedulers' steps.
-
-        Parameters
-        ----------
-        embedding : ndarray of shape (m,)
-            Of the generator's width, m = dim.
-        seed : int
-            Of the noise.
-
-        Returns
-        -------
-        ndarray of uint8, of shape (h, w, 3)
-            The picture.
-
-        Raises
-        ------
-        InputError
-            The embedding has another width or values that are not finite, or the picture has.
         """
         import torch
 
@@ -265,23 +190,6 @@ def load_generator(pictures: Pictures, device: "torch.device") -> UnCLIP:
     """The generator of pictures.generator, float32 on a CPU, with deterministic kernels where PyTorch has them.
 
     Never uses the network.
-
-    Parameters
-    ----------
-    pictures : Pictures
-        Parameters: the generator, its type on a GPU, and how it draws.
-    device : torch.device
-        Where it draws.
-
-    Returns
-    -------
-    UnCLIP
-        The generator, loaded.
-
-    Raises
-    ------
-    InputError
-        The generator is not here, is none, or is damaged.
     """
     import torch
 

@@ -32,18 +32,7 @@ class Neighbours:
 
 
 def contents(sha256: pd.Series) -> np.ndarray:
-    """For each image the first image of the same content: copies of one file are one image.
-
-    Parameters
-    ----------
-    sha256 : Series of str
-        Hashes of the N images, in the order of image_id.
-
-    Returns
-    -------
-    ndarray of int64, of shape (N,)
-        Image ids.
-    """
+    """For each image the first image of the same content: copies of one file are one image."""
     first: dict[str, int] = {}
     return np.array(
         [first.setdefault(digest, position) for position, digest in enumerate(sha256)],
@@ -58,24 +47,6 @@ def nearest(
 
     Cosines in float32 choose the candidates, with room for their rounding; angles in float64 decide. Memory does not grow with the
     images.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n, m)
-        Embeddings.
-    own : ndarray of int, of shape (n,)
-        The image that a point comes from, which is never its neighbour, nor is a copy of it; -1: none.
-    gallery : callable
-        Gives the images' embeddings in blocks: image ids (b,) and embeddings (b, m).
-    content : ndarray of int64, of shape (N,)
-        As contents() gives it.
-    count : int
-        Neighbours wanted of each point.
-
-    Returns
-    -------
-    Neighbours
-        Image ids and angles in degrees, nearest first.
     """
     best = pd.DataFrame(
         {
@@ -141,15 +112,6 @@ class Index:
     k-means (faiss) cuts the gallery into cells of about CELL images; a point is compared with the images of the PROBES cells whose
     centres are nearest to it, by a matrix product for each cell and all points that look into it. Up to CELL * PROBES images these are
     all cells. The embeddings lie in a scratch file, cell by cell, so that memory does not grow with their number.
-
-    Parameters
-    ----------
-    gallery : callable
-        Gives the images' embeddings in blocks: image ids (b,) and embeddings (b, m).
-    content : ndarray of int64, of shape (N,)
-        As contents() gives it.
-    folder : Path
-        Where the scratch file lies, of 4 * N * m bytes.
     """
 
     def __init__(self, gallery: Gallery, content: np.ndarray, folder: Path) -> None:
@@ -176,18 +138,7 @@ class Index:
             self._units[place[image_id]] = _unit(embeddings)
 
     def nearest(self, points: np.ndarray, own: np.ndarray, count: int) -> Neighbours:
-        """As nearest(), except that an image in a cell that is not probed is missed.
-
-        Parameters
-        ----------
-        points, own, count
-            As for nearest().
-
-        Returns
-        -------
-        Neighbours
-            Image ids and angles in degrees, nearest first.
-        """
+        """As nearest(), except that an image in a cell that is not probed is missed."""
         units, mine = _unit(points), np.where(own >= 0, self._place[own], -1)
         floor = np.full(
             len(points), -1.5, dtype=np.float32

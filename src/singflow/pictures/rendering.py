@@ -35,20 +35,7 @@ Row = dict[str, Any]
 
 
 def encode(image: Image.Image, kind: str) -> bytes:
-    """An RGB image as a file of at most SIDE by SIDE pixels.
-
-    Parameters
-    ----------
-    image : Image
-        RGB, of any size.
-    kind : {"PNG", "JPEG"}
-        PNG keeps every pixel.
-
-    Returns
-    -------
-    bytes
-        The file.
-    """
+    """An RGB image as a file of at most SIDE by SIDE pixels."""
     small = image.copy()
     small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -57,20 +44,7 @@ def encode(image: Image.Image, kind: str) -> bytes:
 
 
 def draws(picture: Picture, seeds: list[int]) -> list[int]:
-    """The seeds from which a picture is drawn.
-
-    Parameters
-    ----------
-    picture : Picture
-        What is drawn.
-    seeds : list of int
-        Those of the study.
-
-    Returns
-    -------
-    list of int
-        All in figure 13, the first elsewhere; none where there is nothing to draw.
-    """
+    """The seeds from which a picture is drawn."""
     if picture.embedding is None:
         return []
     return seeds if picture.figure == "fig13" else seeds[:1]
@@ -82,24 +56,7 @@ def generate(
     render: Callable[[np.ndarray, int], np.ndarray],
     progress: Callable[[Iterable[Any], int], Iterable[Any]],
 ) -> Iterator[Row]:
-    """Rows of pictures as a generator draws them, from each of their seeds; equal embeddings are drawn once.
-
-    Parameters
-    ----------
-    pictures : list of Picture
-        What is drawn.
-    seeds : list of int
-        Those of the study, as draws() takes them.
-    render : callable
-        From an embedding of shape (m,) and a seed to a picture of shape (h, w, 3), uint8.
-    progress : callable
-        From items and their number to the items, counted.
-
-    Yields
-    ------
-    dict
-        A row of the table of pictures; without a picture where there is nothing to draw.
-    """
+    """Rows of pictures as a generator draws them, from each of their seeds; equal embeddings are drawn once."""
     drawn: dict[tuple[bytes, int], bytes] = {}
     wanted = [(picture, seed) for picture in pictures for seed in draws(picture, seeds) or [-1]]
     for picture, seed in progress(wanted, len(wanted)):
@@ -119,24 +76,7 @@ def retrieve(
     content: np.ndarray,
     photo: Callable[[int], bytes],
 ) -> Iterator[Row]:
-    """Rows of pictures as the nearest real images stand in for them, nearest first.
-
-    Parameters
-    ----------
-    pictures : list of Picture
-        What is drawn.
-    seeds : list of int
-        As many neighbours as draws() gives seeds: all in figure 13, one elsewhere.
-    gallery, content
-        As nearest() takes them.
-    photo : callable
-        From an image_id to a file, as bytes.
-
-    Yields
-    ------
-    dict
-        A row of the table of pictures, whose draw is the neighbour's rank from 0.
-    """
+    """Rows of pictures as the nearest real images stand in for them, nearest first."""
     reached = [picture for picture in pictures if picture.embedding is not None]
     points = np.stack([picture.embedding for picture in reached if picture.embedding is not None])
     found = nearest(
@@ -161,22 +101,7 @@ def retrieve(
 def photos(
     image_ids: Iterable[int], labels: Iterable[str], photo: Callable[[int], bytes]
 ) -> Iterator[Row]:
-    """Rows of the images themselves.
-
-    Parameters
-    ----------
-    image_ids : iterable of int
-        The images.
-    labels : iterable of str
-        Their labels.
-    photo : callable
-        From an image_id to a file, as bytes.
-
-    Yields
-    ------
-    dict
-        A row of the table of pictures.
-    """
+    """Rows of the images themselves."""
     nan = float("nan")
     for image_id, label in zip(image_ids, labels, strict=True):
         yield _row(
@@ -206,16 +131,5 @@ def _row(shown: Picture, renderer: str, /, **drawn: Any) -> Row:
 
 
 def picture_table(rows: Iterable[Row]) -> pd.DataFrame:
-    """The table of pictures.
-
-    Parameters
-    ----------
-    rows : iterable of dict
-        As photos(), generate() and retrieve() give them.
-
-    Returns
-    -------
-    DataFrame
-        Columns of TYPES, and `picture`, a PNG or JPEG file, empty where there is none.
-    """
+    """The table of pictures."""
     return pd.DataFrame(rows, columns=[*TYPES, "picture"]).astype(TYPES)

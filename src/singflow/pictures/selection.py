@@ -62,29 +62,7 @@ class Head:
 
 
 def choose_images(manifest: pd.DataFrame, wanted: list[str], count: int, seed: int) -> pd.DataFrame:
-    """The images that a study shows as pictures.
-
-    Parameters
-    ----------
-    manifest : DataFrame
-        The study's manifest.
-    wanted : list of str
-        Paths in the manifest; empty: the images are drawn.
-    count : int
-        Images drawn when none are wanted.
-    seed : int
-        Of the draw.
-
-    Returns
-    -------
-    DataFrame
-        Rows of the manifest: the wanted paths in their order, or `count` images of as many labels as can be, drawn by seed and content.
-
-    Raises
-    ------
-    InputError
-        The manifest lacks a wanted path; the message names it.
-    """
+    """The images that a study shows as pictures."""
     if unknown := [path for path in wanted if path not in set(manifest["path"])]:
         raise InputError(
             f"pictures.images: {', '.join(unknown)}: not in the manifest, whose paths are relative to data.root"
@@ -105,26 +83,7 @@ def choose_images(manifest: pd.DataFrame, wanted: list[str], count: int, seed: i
 def removal_pictures(
     figure: str, subject: Subject, head: Head, translate: Translate, kind: str
 ) -> list[Picture]:
-    """The image and its equivalent (equation 9), by any translator; figures 1 and 11.
-
-    Parameters
-    ----------
-    figure : str
-        Name of the figure, as in fig1.
-    subject : Subject
-        The image.
-    head : Head
-        The classifier's head.
-    translate : callable
-        From features of shape (n, d) to embeddings of shape (n, m).
-    kind : str
-        Name of the translator.
-
-    Returns
-    -------
-    list of Picture
-        The original, then the equivalent.
-    """
+    """The image and its equivalent (equation 9), by any translator; figures 1 and 11."""
     feature = subject.feature[None]
     equivalent = remove_null(feature, head.basis)
     change = float(logit_change(head.weight, feature, equivalent)[0])
@@ -136,28 +95,7 @@ def removal_pictures(
 def perturbation_pictures(
     figure: str, subject: Subject, head: Head, translate: Translate, kind: str, seed: int
 ) -> list[Picture]:
-    """The image, and null, random and principal perturbations of equal norm (section 2 of the supplement); figure 13.
-
-    Parameters
-    ----------
-    figure : str
-        Name of the figure, as in fig13.
-    subject : Subject
-        The image.
-    head : Head
-        The classifier's head.
-    translate : callable
-        From features of shape (n, d) to embeddings of shape (n, m).
-    kind : str
-        Name of the translator.
-    seed : int
-        Of the random perturbation.
-
-    Returns
-    -------
-    list of Picture
-        The original, then one for each perturbation.
-    """
+    """The image, and null, random and principal perturbations of equal norm (section 2 of the supplement); figure 13."""
     feature = subject.feature[None]
     changes = perturb(
         feature, np.array([subject.image_id]), head.weight, head.bias, head.basis, seed
@@ -179,30 +117,7 @@ def steering_pictures(
     texts: dict[str, np.ndarray],
     targets_deg: list[float],
 ) -> list[Picture]:
-    """The image, steered toward each text inside the null space until its IS is each target (equations 10 to 13); figures 6 and 10.
-
-    Parameters
-    ----------
-    figure : str
-        Name of the figure, as in fig6.
-    subject : Subject
-        The image.
-    head : Head
-        The classifier's head.
-    translator : Affine
-        T and c in float64.
-    kind : str
-        Name of the translator.
-    texts : dict of ndarray of shape (m,)
-        Embeddings of the texts, by text.
-    targets_deg : list of float
-        Wanted IS in degrees.
-
-    Returns
-    -------
-    list of Picture
-        The original, then one for each text and target; without an embedding where the target is out of reach.
-    """
+    """The image, steered toward each text inside the null space until its IS is each target (equations 10 to 13); figures 6 and 10."""
     feature = subject.feature[None]
     (original,) = pictures = _pair(figure, subject, kind, translator(feature)[0], {})
     for text, embedding in texts.items():

@@ -11,20 +11,7 @@ from singflow.towers.weights import DIFFUSERS_WEIGHTS, TIMM_WEIGHTS, HubFile, We
 
 
 def generates(pictures: Pictures, spaces: Iterable[SpaceEntry]) -> bool:
-    """Whether the generator may draw for one of the spaces: unclip is asked for, or auto with a space that it draws from.
-
-    Parameters
-    ----------
-    pictures : Pictures
-        Parameters, with the renderer.
-    spaces : iterable of SpaceEntry
-        The study's spaces in the registry.
-
-    Returns
-    -------
-    bool
-        True also where its weights or a GPU are not here.
-    """
+    """Whether the generator may draw for one of the spaces: unclip is asked for, or auto with a space that it draws from."""
     return pictures.renderer == "unclip" or (
         pictures.renderer == "auto" and any(objection(space) is None for space in spaces)
     )
@@ -34,16 +21,6 @@ def generator_files(pictures: Pictures) -> list[WeightFile]:
     """The files that embeddings are rendered with (Karlo's layout in diffusers).
 
     Not among them: the image encoder and its preprocessor, which embeddings take the place of.
-
-    Parameters
-    ----------
-    pictures : Pictures
-        Parameters, which name the generator and its revision.
-
-    Returns
-    -------
-    list of WeightFile
-        model_index.json first; none for checkpoints/<folder>.
     """
     if pictures.generator.startswith(f"{LOCAL}/"):
         return []
@@ -74,18 +51,7 @@ def generator_files(pictures: Pictures) -> list[WeightFile]:
 
 
 def own_generator_files(pictures: Pictures) -> list[str]:
-    """Files of a generator of the user's own.
-
-    Parameters
-    ----------
-    pictures : Pictures
-        Parameters, which name the generator.
-
-    Returns
-    -------
-    list of str
-        Paths, sorted; none where the generator is the hub's.
-    """
+    """Files of a generator of the user's own."""
     folder = Path(pictures.generator)
     return (
         sorted(map(str, filter(Path.is_file, folder.rglob("*"))))
@@ -95,20 +61,7 @@ def own_generator_files(pictures: Pictures) -> list[str]:
 
 
 def refuse_space(space: str, entry: SpaceEntry) -> None:
-    """Check that the generator draws from a space.
-
-    Parameters
-    ----------
-    space : str
-        Name of the space, for the message.
-    entry : SpaceEntry
-        The space in the registry.
-
-    Raises
-    ------
-    InputError
-        It does not: it draws from OpenAI's CLIP ViT-L/14 alone.
-    """
+    """Check that the generator draws from a space."""
     reason = objection(entry)
     if reason:
         raise InputError(

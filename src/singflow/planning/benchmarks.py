@@ -16,23 +16,7 @@ class Benchmark(NamedTuple):
 
 
 def read_benchmark(path: Path) -> Benchmark:
-    """What a benchmark file of Snakemake's says of time and memory.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    Benchmark
-        Mean seconds of its rows, and their highest peak.
-
-    Raises
-    ------
-    InputError
-        When the file is not one.
-    """
+    """What a benchmark file of Snakemake's says of time and memory."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))

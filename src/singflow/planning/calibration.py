@@ -39,23 +39,7 @@ class Used:
 
 
 def read_reports(paths: Iterable[Path]) -> dict[str, Used]:
-    """What efficiency reports of the Slurm executor say of steps that had jobs of their own.
-
-    Parameters
-    ----------
-    paths : iterable of Path
-        Its CSV files.
-
-    Returns
-    -------
-    dict of Used
-        By step.
-
-    Raises
-    ------
-    InputError
-        When a file is not such a report.
-    """
+    """What efficiency reports of the Slurm executor say of steps that had jobs of their own."""
     rows: dict[str, list[tuple[float, float, float, float]]] = {}
     for path in paths:
         try:
@@ -89,29 +73,7 @@ def read_reports(paths: Iterable[Path]) -> dict[str, Used]:
 def calibrate(
     folder: Path, registries: tuple[Path, Path], gpu: bool, used: Mapping[str, Used]
 ) -> dict[str, Calibration]:
-    """Compare the benchmark files of a study with what its jobs were reckoned to take.
-
-    Parameters
-    ----------
-    folder : Path
-        results/<study>.
-    registries : tuple of Path
-        Of models and of spaces, which have the sizes of its towers.
-    gpu : bool
-        Whether its steps that can use a GPU had one, where its extraction.device allows it.
-    used : Mapping of Used
-        What Slurm counted, by step: of memory, where benchmark files do not tell.
-
-    Returns
-    -------
-    dict of Calibration
-        By step. Left out are models of unknown size, and where the study kept to the CPU, steps that would run on a GPU.
-
-    Raises
-    ------
-    InputError
-        When the folder holds no study that has run, or a file in it is damaged.
-    """
+    """Compare the benchmark files of a study with what its jobs were reckoned to take."""
     study = filled(
         read_yaml(folder / "params.yaml")
     )  # of an older version, with the keys that it had

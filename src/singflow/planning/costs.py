@@ -162,24 +162,6 @@ def size_of(
     """The size of a job of a valid study on so many images, of one model, one space, both, or (None, None) all of them.
 
     The tower is the model's, or without a model the space's for images. Labels are at most the classes of data.classes.
-
-    Parameters
-    ----------
-    study : dict
-        Content of params.yaml.
-    images : int
-        Images of the study.
-    model : ModelEntry or None
-        The model of the job.
-    space : SpaceEntry or None
-        The space of the job.
-    gpu : bool, optional
-        Whether the job has a GPU; by default when extraction.device asks for one, or allows it and this machine has one.
-
-    Returns
-    -------
-    Size
-        What its cost depends on.
     """
     tower = model or space
     sizes = (tower.parameters_m, tower.gmacs) if tower else (0.0, 0.0)
@@ -248,18 +230,6 @@ def expected_images(study: dict[str, Any], results: Path) -> int:
     """Images of the study: those of its manifest, or an estimate that reads no more than a table, or some of a few folders or archives.
 
     Data that is not here yet counts as ImageNet's training images, or per_class of every class.
-
-    Parameters
-    ----------
-    study : dict
-        Content of params.yaml.
-    results : Path
-        results/<study>.
-
-    Returns
-    -------
-    int
-        Number of images.
     """
     manifest, data = results / "data/manifest.parquet", study["data"]
     if known := _rows(manifest):
@@ -767,36 +737,12 @@ TOWERS = ("extract_head", "extract_features", "embed_images", "embed_prompts", "
 
 
 def cost_of(step: str) -> Cost:
-    """What a step costs.
-
-    Parameters
-    ----------
-    step : str
-        Its name.
-
-    Returns
-    -------
-    Cost
-        Its entry in COSTS; a step without one costs what figures do, or what an analysis of a model's features does.
-    """
+    """What a step costs."""
     return COSTS.get(step, FIGURE if step.startswith("plot_") else DEFAULT)
 
 
 def seconds(step: str, size: Size) -> float:
-    """Expected seconds of one job of a step.
-
-    Parameters
-    ----------
-    step : str
-        Its name.
-    size : Size
-        The job's size.
-
-    Returns
-    -------
-    float
-        Seconds from start to end.
-    """
+    """Expected seconds of one job of a step."""
     cost, size = cost_of(step), _read_by(step, size)
     work = (
         cost.f64(size) / (F64 * size.threads)
@@ -836,20 +782,7 @@ def _tower_seconds(step: str, s: Size) -> float:
 
 
 def peak_mb(step: str, size: Size) -> float:
-    """Expected peak resident memory of one job of a step.
-
-    Parameters
-    ----------
-    step : str
-        Its name.
-    size : Size
-        The job's size.
-
-    Returns
-    -------
-    float
-        In units of 10^6 bytes.
-    """
+    """Expected peak resident memory of one job of a step."""
     cost, size = cost_of(step), _read_by(step, size)
     widths = (size.feature_dim, size.space_dim, size.classes)
     rows = (
@@ -879,20 +812,7 @@ def _tower_bytes(step: str, s: Size) -> float:
 
 
 def disk_bytes(step: str, size: Size) -> int:
-    """Expected size of the outputs of one job of a step.
-
-    Parameters
-    ----------
-    step : str
-        Its name.
-    size : Size
-        The job's size.
-
-    Returns
-    -------
-    int
-        Bytes.
-    """
+    """Expected size of the outputs of one job of a step."""
     return round(cost_of(step).disk(size))
 
 
@@ -910,24 +830,7 @@ def study_bytes(
     models: Mapping[str, ModelEntry],
     spaces: Mapping[str, SpaceEntry],
 ) -> int:
-    """Expected size of results/<study> once a valid study on so many images is finished; logs are left out.
-
-    Parameters
-    ----------
-    study : dict
-        Content of params.yaml.
-    images : int
-        Images of the study.
-    models : Mapping of ModelEntry
-        Its models, by name.
-    spaces : Mapping of SpaceEntry
-        Its spaces, by name.
-
-    Returns
-    -------
-    int
-        Bytes.
-    """
+    """Expected size of results/<study> once a valid study on so many images is finished; logs are left out."""
     shards, kinds = study["extraction"]["shards"], len(study["comparison"]["kinds"])
     whole = size_of(study, images, None, None)
     jobs = {step: [whole] for step in COSTS}

@@ -51,18 +51,7 @@ class Estimate:
 
 
 def local_rules(*files: Path) -> set[str]:
-    """Rules that the files of a workflow name under localrules; a dry run does not tell.
-
-    Parameters
-    ----------
-    *files : Path
-        Snakefile and the files that it includes.
-
-    Returns
-    -------
-    set of str
-        Their names.
-    """
+    """Rules that the files of a workflow name under localrules; a dry run does not tell."""
     blocks = [
         re.findall(r"^localrules:\n((?: +\w+,\n)+)", file.read_text(encoding="utf-8"), re.MULTILINE)
         for file in files
@@ -71,25 +60,7 @@ def local_rules(*files: Path) -> set[str]:
 
 
 def parse_jobs(listing: str, local: set[str]) -> list[Job]:
-    """The jobs in what `snakemake --dry-run` prints.
-
-    Parameters
-    ----------
-    listing : str
-        Its output.
-    local : set of str
-        Steps that run beside Snakemake.
-
-    Returns
-    -------
-    list of Job
-        In the order of the listing.
-
-    Raises
-    ------
-    InputError
-        When there are none and it does not say so.
-    """
+    """The jobs in what `snakemake --dry-run` prints."""
     jobs = []
     parts = re.split(r"^rule (\w+):$", listing, flags=re.MULTILINE)
     for step, block in zip(parts[1::2], parts[2::2], strict=True):
@@ -116,18 +87,7 @@ def parse_jobs(listing: str, local: set[str]) -> list[Job]:
 
 
 def made_of(folder: Path) -> tuple[int, int, int] | None:
-    """What the results of a study are made of.
-
-    Parameters
-    ----------
-    folder : Path
-        results/<study>.
-
-    Returns
-    -------
-    tuple of int or None
-        Images, shards, and rows of the first shard; None when it has no manifest or no features yet.
-    """
+    """What the results of a study are made of."""
     from pyarrow import parquet  # type: ignore[import-untyped]
 
     manifest, shards = (
@@ -181,13 +141,7 @@ class Planner:
         return costs.size_of(self._study, self.images, model, space, self.gpu)
 
     def shows(self) -> dict[str, list[str]]:
-        """What leaks the study could see.
-
-        Returns
-        -------
-        dict of str to list of str
-            The models of which it is true, by what is told.
-        """
+        """What leaks the study could see."""
         found: dict[str, list[str]] = {}
         for model in self._models:
             size = self._size({"model": model})
@@ -196,18 +150,7 @@ class Planner:
         return found
 
     def mean_seconds(self, step: str) -> float:
-        """Expected seconds of a step's job, whatever its model and space.
-
-        Parameters
-        ----------
-        step : str
-            Its name.
-
-        Returns
-        -------
-        float
-            Mean over the models and spaces of the study.
-        """
+        """Expected seconds of a step's job, whatever its model and space."""
         return fmean(
             costs.seconds(step, self._size({"model": model, "space": space}))
             for model in self._models
@@ -219,16 +162,6 @@ class Planner:
 
         What was measured in another study counts for jobs of one model or space, not for those that gather all. What is expected is
         multiplied by what the step's calibration says of time and of memory; a job whose time is, is called calibrated.
-
-        Parameters
-        ----------
-        job : Job
-            A job of the study.
-
-        Returns
-        -------
-        Estimate
-            Its cost.
         """
         size = self._size(job.wildcards)
         disk = costs.disk_bytes(job.step, size)
@@ -255,25 +188,7 @@ def _group(step: str) -> str:
 def tabulate(
     waiting: Iterable[Job], every: Iterable[Job], planner: Planner, steps: Iterable[str]
 ) -> pd.DataFrame:
-    """One row a step, all figures in one: the jobs that wait, of how many, where they run, and their costs.
-
-    Parameters
-    ----------
-    waiting : iterable of Job
-        Jobs that a run would start.
-    every : iterable of Job
-        Jobs of the whole study.
-    planner : Planner
-        Estimates the costs.
-    steps : iterable of str
-        All steps, in the order of the rows.
-
-    Returns
-    -------
-    DataFrame
-        Hours are sums, but for the longest job; peak and asked are the most memory of a job, as expected or measured, and as Snakemake
-        asks for it.
-    """
+    """One row a step, all figures in one: the jobs that wait, of how many, where they run, and their costs."""
     import pandas as pd
 
     known = Counter(_group(job.step) for job in every)
@@ -317,20 +232,7 @@ def tabulate(
 
 
 def list_jobs(params: Path, *options: str) -> list[Job]:
-    """Jobs of a dry run of Snakemake, which starts nothing.
-
-    Parameters
-    ----------
-    params : Path
-        File of the study.
-    *options : str
-        Further options of snakemake.
-
-    Returns
-    -------
-    list of Job
-        Jobs that a run would start.
-    """
+    """Jobs of a dry run of Snakemake, which starts nothing."""
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1000", "--nocolor"]
     command += [] if params == Path("params.yaml") else ["--configfile", str(params)]
     done = subprocess.run(

@@ -6,20 +6,7 @@ TABLE, ADVISED = Path(__file__).with_name("power.csv"), 4.0  # images a dimensio
 
 
 def told(images: int, width: int) -> str:
-    """The smallest leak that the test finds in so many images, in words.
-
-    Parameters
-    ----------
-    images : int
-        Images that the test uses, with those of a reference.
-    width : int
-        Dimensions of the features.
-
-    Returns
-    -------
-    str
-        By the row of the table with as many images a dimension, or the next with fewer.
-    """
+    """The smallest leak that the test finds in so many images, in words."""
     import pandas as pd
 
     table = pd.read_csv(TABLE, index_col="images_per_dim")["leak"]

@@ -20,23 +20,7 @@ POLL = 2.0  # seconds between two looks at the queue
 
 
 def ask(*command: str) -> str:
-    """The output of a Slurm command.
-
-    Parameters
-    ----------
-    *command : str
-        Its words.
-
-    Returns
-    -------
-    str
-        What it writes to standard output.
-
-    Raises
-    ------
-    InputError
-        When there is no Slurm, or when it does not answer or refuses.
-    """
+    """The output of a Slurm command."""
     if not shutil.which(command[0]):
         raise InputError(f"{command[0]}: no such command: is this machine part of a Slurm cluster?")
     answer = try_to_ask(*command, seconds=PATIENCE)
@@ -46,20 +30,7 @@ def ask(*command: str) -> str:
 
 
 def runs(logs: Path, study: str) -> tuple[set[str], set[str]]:
-    """Names that Snakemake gave to the jobs of runs in this folder.
-
-    Parameters
-    ----------
-    logs : Path
-        .snakemake/log, where every run wrote its name and its outputs.
-    study : str
-        Name of the study.
-
-    Returns
-    -------
-    own, foreign : set of str
-        Run IDs, which are the names of their jobs in Slurm: of runs that had to do with the study, and of all others.
-    """
+    """Names that Snakemake gave to the jobs of runs in this folder."""
     named: tuple[set[str], set[str]] = set(), set()
     for path in logs.glob("*.snakemake.log"):
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -71,23 +42,6 @@ def own_jobs(folder: Path, study: str) -> dict[str, str]:
     """Jobs of yours, waiting or running, that Snakemake submitted from `folder` for the study.
 
     A job of a run that left no log counts as the study's, so that none is overlooked.
-
-    Parameters
-    ----------
-    folder : Path
-        Absolute path of the checkout.
-    study : str
-        Name of the study.
-
-    Returns
-    -------
-    dict of str
-        What each job does, by its number.
-
-    Raises
-    ------
-    InputError
-        As ask does.
     """
     _, foreign = runs(folder / ".snakemake/log", study)
     listed = [
@@ -102,20 +56,7 @@ def own_jobs(folder: Path, study: str) -> dict[str, str]:
 
 
 def running_snakemake(folder: Path, params: Path | None = None) -> int | None:
-    """A process on this machine that runs Snakemake in `folder` on this study's file.
-
-    Parameters
-    ----------
-    folder : Path
-        Absolute path of the checkout.
-    params : Path, optional
-        File of the study, as the command line names it; by default any.
-
-    Returns
-    -------
-    int or None
-        Its number; None: there is none.
-    """
+    """A process on this machine that runs Snakemake in `folder` on this study's file."""
     named = [] if params == DEFAULT else [str(params)]
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -133,36 +74,12 @@ def running_snakemake(folder: Path, params: Path | None = None) -> int | None:
 
 
 def cancel(jobs: Sequence[str]) -> None:
-    """Cancel jobs; those that ended meanwhile are no error.
-
-    Parameters
-    ----------
-    jobs : sequence of str
-        Their numbers; perhaps none.
-
-    Raises
-    ------
-    InputError
-        As ask does.
-    """
+    """Cancel jobs; those that ended meanwhile are no error."""
     if jobs:
         ask("scancel", "--quiet", *jobs)
 
 
 def wait(folder: Path, study: str) -> None:
-    """Return once the study has no job in the queue.
-
-    Parameters
-    ----------
-    folder : Path
-        Absolute path of the checkout.
-    study : str
-        Name of the study.
-
-    Raises
-    ------
-    InputError
-        As ask does.
-    """
+    """Return once the study has no job in the queue."""
     while own_jobs(folder, study):
         time.sleep(POLL)

@@ -68,30 +68,7 @@ def page_tables(
     titles: dict[str, str],
     several: bool,
 ) -> dict[str, Table]:
-    """The tables of the page that have something to tell, with the paper's numbers beside ours where these are of the same things.
-
-    Parameters
-    ----------
-    csv : dict of DataFrame
-        Every table of the study, by name.
-    rejected : DataFrame
-        data/rejected.csv.
-    paper : dict
-        What report/paper.yaml holds.
-    as_paper : Series of bool
-        What `as_in_paper` says of the rows of csv["models"].
-    steered : list of str
-        Labels whose images are steered, steering.labels.
-    titles : dict of str
-        Titles of the tables, by name.
-    several : bool
-        Whether the study has several spaces; without, no table has a column for them.
-
-    Returns
-    -------
-    dict of Table
-        By name; without tables that have no rows.
-    """
+    """The tables of the page that have something to tell, with the paper's numbers beside ours where these are of the same things."""
     same = csv["models"][as_paper]
     heads = controls_last(csv["models"])
     heads = heads.assign(paper_null_dim=_papers(heads, same, paper, "null_dim").astype(float))
@@ -171,23 +148,7 @@ class Caption(NamedTuple):
 
 
 def read_caption(path: Path) -> Caption:
-    """A caption, whose first lines may be the comments `.. page: <section> <place>` and `.. title: <title>`.
-
-    Parameters
-    ----------
-    path : Path
-        File in report/captions/; its name is the title where none is written.
-
-    Returns
-    -------
-    Caption
-        Without the comments; its section is empty where none is written.
-
-    Raises
-    ------
-    InputError
-        It is not there, or names no section of the page.
-    """
+    """A caption, whose first lines may be the comments `.. page: <section> <place>` and `.. title: <title>`."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -207,20 +168,7 @@ def read_caption(path: Path) -> Caption:
 def sections(
     captions: dict[str, Caption], figures: Iterable[str], tables: Iterable[str]
 ) -> dict[str, list[tuple[str, str]]]:
-    """What stands in every section of the page, in its order.
-
-    Parameters
-    ----------
-    captions : dict of Caption
-        By name of the figure or table.
-    figures, tables : iterable of str
-        Names of those that the page has.
-
-    Returns
-    -------
-    dict of list of tuple
-        By section, pairs of `figure` or `table`, and a name; without sections that have neither.
-    """
+    """What stands in every section of the page, in its order."""
     parts = [
         (captions[name], kind, name)
         for kind, names in (("figure", figures), ("table", tables))
@@ -235,34 +183,12 @@ def sections(
 
 
 def own_controls(controls: pd.DataFrame) -> pd.DataFrame:
-    """The rows of tables/controls.csv at each null space's own dimension.
-
-    Parameters
-    ----------
-    controls : DataFrame
-        The table.
-
-    Returns
-    -------
-    DataFrame
-        No rows when no model has a null space.
-    """
+    """The rows of tables/controls.csv at each null space's own dimension."""
     return controls[controls["own"].astype(bool)] if "own" in controls else controls
 
 
 def step_table(folder: Path) -> Table:
-    """Time and memory of every rule, of Snakemake's benchmark files.
-
-    Parameters
-    ----------
-    folder : Path
-        Has a file, or a folder of files, per rule.
-
-    Returns
-    -------
-    Table
-        A row per rule: its jobs, their seconds together, those of the longest, and the largest resident set (MiB).
-    """
+    """Time and memory of every rule, of Snakemake's benchmark files."""
     rows = []
     for path in sorted(folder.rglob("*.tsv")):
         measured = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
@@ -288,22 +214,7 @@ def step_table(folder: Path) -> Table:
 
 
 def pearson(probes: pd.DataFrame, paper: dict[str, Any], same: pd.DataFrame) -> str:
-    """The correlation over the models of accuracies before and after translation, beside the paper's where the study is like the paper's.
-
-    Parameters
-    ----------
-    probes : DataFrame
-        tables/probes.csv.
-    paper : dict
-        What report/paper.yaml holds.
-    same : DataFrame
-        The rows of tables/models.csv for which `as_in_paper` holds.
-
-    Returns
-    -------
-    str
-        A sentence, of the first space in the table; empty where it cannot be computed.
-    """
+    """The correlation over the models of accuracies before and after translation, beside the paper's where the study is like the paper's."""
     ours = probes["pearson"].iloc[0]
     if pd.isna(ours):
         return ""
@@ -319,18 +230,7 @@ def pearson(probes: pd.DataFrame, paper: dict[str, Any], same: pd.DataFrame) -> 
 
 
 def image_headers(several: bool) -> list[str]:
-    """Headers of the table of images.
-
-    Parameters
-    ----------
-    several : bool
-        Whether the study has several spaces, which then have a column.
-
-    Returns
-    -------
-    list of str
-        In the order of the columns.
-    """
+    """Headers of the table of images."""
     spaces = ["space"] if several else []
     return [
         "photo",
@@ -353,25 +253,7 @@ def page_data(
     neighbours: Frames,
     class_names: dict[str, list[str]],
 ) -> dict[str, Any]:
-    """What the page knows of the images shown.
-
-    Parameters
-    ----------
-    manifest : DataFrame
-        The study's manifest.
-    shown : ndarray of int, of shape (n,)
-        Positions in the manifest.
-    scores, neighbours : dict of dict of DataFrame
-        Tables by space and model, of the images shown.
-    class_names : dict of list of str
-        Of each model's head.
-
-    Returns
-    -------
-    dict
-        For JSON. Neighbours are positions among the images shown; -1: none; -2 and below: place in `outside`, the paths of images that
-        are not shown.
-    """
+    """What the page knows of the images shown."""
     position = {int(image): place for place, image in enumerate(shown)}
     outside: dict[int, int] = {}
 
@@ -417,32 +299,13 @@ def page_data(
 
 
 def embedded(png: Path, caption: Caption) -> dict[str, Any]:
-    """A figure as the page holds it.
-
-    Parameters
-    ----------
-    png : Path
-        The figure.
-    caption : Caption
-        Of the figure.
-
-    Returns
-    -------
-    dict
-        content (a WebP file in base64), caption, width and height (pixels).
-    """
+    """A figure as the page holds it."""
     content, width, height = figure_image(Image.open(png, formats=["PNG"]), WIDTH)
     return {"content": content, "caption": caption.text, "width": width, "height": height}
 
 
 def machine() -> str:
-    """The machine in words.
-
-    Returns
-    -------
-    str
-        System, processor, cores, memory and GPUs.
-    """
+    """The machine in words."""
     import psutil
 
     info = Path("/proc/cpuinfo")

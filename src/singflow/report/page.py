@@ -17,18 +17,7 @@ MOST_POINTS = 20_000  # image scores that a page holds, over all models and spac
 
 
 def script_json(content: Any) -> str:
-    """JSON that may stand inside a script element: no character of it can end the element or open another.
-
-    Parameters
-    ----------
-    content : Any
-        What JSON can hold; NaN and infinite numbers are refused.
-
-    Returns
-    -------
-    str
-        On one line.
-    """
+    """JSON that may stand inside a script element: no character of it can end the element or open another."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return (
         text.replace("<", "\\u003c")
@@ -40,24 +29,7 @@ def script_json(content: Any) -> str:
 
 
 def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray:
-    """Images shown one by one: all, or a sample by the seed, so that a page holds no more than MOST_POINTS scores.
-
-    Parameters
-    ----------
-    n_images : int
-        Images of the study.
-    series : int
-        Models times spaces.
-    max_images : int
-        Images shown at most.
-    seed : int
-        Of the sample.
-
-    Returns
-    -------
-    ndarray of int, of shape (n,)
-        Positions in the manifest, sorted.
-    """
+    """Images shown one by one: all, or a sample by the seed, so that a page holds no more than MOST_POINTS scores."""
     most = min(max_images, max(1, MOST_POINTS // series))
     if n_images <= most:
         return np.arange(n_images)
@@ -65,19 +37,7 @@ def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray
 
 
 def evidence_picture(models: pd.DataFrame) -> dict[str, Any]:
-    """D of the models of a space with its interval, beside the margin and the smallest leak that would have been found.
-
-    Parameters
-    ----------
-    models : DataFrame
-        Rows of one space in tables/models.csv.
-
-    Returns
-    -------
-    dict
-        Places from left to right in percent of the width: zero, margin, ticks (place and text), and for each model, controls last: name,
-        verdict, control (whether it is one), d, low and high (None where unknown), seen (the smallest leak found; None: none), and text.
-    """
+    """D of the models of a space with its interval, beside the margin and the smallest leak that would have been found."""
     from matplotlib.ticker import MaxNLocator
 
     ends = models[["unique_r2", "unique_r2_low", "unique_r2_high", "detectable", "margin"]].astype(
@@ -139,18 +99,7 @@ BESIDE = [
 
 
 def evidence_rows(models: pd.DataFrame) -> list[dict[str, str]]:
-    """Cells of the first table.
-
-    Parameters
-    ----------
-    models : DataFrame
-        Rows of one space in tables/models.csv.
-
-    Returns
-    -------
-    list of dict
-        For each model, controls last: texts by the columns of VERDICTS; - where there is no number.
-    """
+    """Cells of the first table."""
     return [
         {
             name: "-" if pd.isna(row[name]) else format(row[name], form).replace("%", " %")
@@ -170,22 +119,7 @@ def scatter_chart(
     colours: dict[str, str],
     symbols: dict[str, str],
 ) -> str:
-    """Figure 3a as a plotly figure: a trace a model, a point an image, in the order of the rows.
-
-    Parameters
-    ----------
-    scores : dict of DataFrame
-        Scores tables of one space, by model.
-    models : DataFrame
-        tables/models.csv of that space.
-    colours, symbols : dict of str
-        Colours and plotly's names of markers, by model.
-
-    Returns
-    -------
-    str
-        JSON that may stand inside a script element.
-    """
+    """Figure 3a as a plotly figure: a trace a model, a point an image, in the order of the rows."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -213,13 +147,7 @@ def scatter_chart(
 
 
 def libraries() -> dict[str, str]:
-    """The scripts and styles that the page carries.
-
-    Returns
-    -------
-    dict of str
-        plotly: plotly.js; datatables: DataTables as itables ships it (base64); datatables_css: its styles.
-    """
+    """The scripts and styles that the page carries."""
     from plotly.offline import get_plotlyjs
 
     folder = importlib.resources.files("itables") / "html"
@@ -231,20 +159,7 @@ def libraries() -> dict[str, str]:
 
 
 def render(template: Path, content: dict[str, Any]) -> str:
-    """The page: a template filled in, in which everything is escaped that is not marked as safe.
-
-    Parameters
-    ----------
-    template : Path
-        A Jinja2 template, which may extend one beside it.
-    content : dict
-        Values by the names that the template has for them; a name that lacks a value is an error.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """The page: a template filled in, in which everything is escaped that is not marked as safe."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(template.parent)

@@ -222,22 +222,6 @@ def table(name: str, caption: str, frame: pd.DataFrame, columns: Iterable[str]) 
     """A table of the page; floats with four significant digits, missing values empty.
 
     Of more than MOST_ROWS rows the first are kept, as many of every model; where rows have a place, those of the first places.
-
-    Parameters
-    ----------
-    name : str
-        Name in the page.
-    caption : str
-        Title.
-    frame : DataFrame
-        Rows of the table.
-    columns : iterable of str
-        Columns shown, in this order, where the frame has a value in them.
-
-    Returns
-    -------
-    Table
-        Its total counts all rows of the frame.
     """
     kept = frame if len(frame) <= MOST_ROWS else _first_rows(frame.reset_index(drop=True))
     kept = kept.round(DECIMALS)

@@ -16,54 +16,17 @@ FEW, LARGE, SMALL = (
 
 
 def tile_side(count: int) -> int:
-    """Side of a tile.
-
-    Parameters
-    ----------
-    count : int
-        Images of the page.
-
-    Returns
-    -------
-    int
-        Pixels.
-    """
+    """Side of a tile."""
     return LARGE if count <= FEW else SMALL
 
 
 def tile(image: Image.Image, side: int) -> Image.Image:
-    """The whole image on a white square.
-
-    Parameters
-    ----------
-    image : Image
-        Of any size; it is made larger or smaller.
-    side : int
-        Pixels.
-
-    Returns
-    -------
-    Image
-        Of `side` by `side` pixels.
-    """
+    """The whole image on a white square."""
     return ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, color="white")
 
 
 def sheets(tiles: Iterable[Image.Image], side: int) -> list[str]:
-    """Tiles in rows of COLUMNS, at most COLUMNS rows a sheet; tile n is the n-th in reading order.
-
-    Parameters
-    ----------
-    tiles : iterable of Image
-        Squares of that side.
-    side : int
-        Pixels.
-
-    Returns
-    -------
-    list of str
-        WebP files in base64.
-    """
+    """Tiles in rows of COLUMNS, at most COLUMNS rows a sheet; tile n is the n-th in reading order."""
     content, open_sheet, count = [], Image.new("RGB", (side * COLUMNS, side * COLUMNS), "white"), 0
     for count, each in enumerate(tiles, 1):
         place = (count - 1) % COLUMNS**2
@@ -78,22 +41,7 @@ def sheets(tiles: Iterable[Image.Image], side: int) -> list[str]:
 
 
 def figure_image(image: Image.Image, width: int) -> tuple[str, int, int]:
-    """A figure as WebP, at most `width` pixels wide and as high as the format allows.
-
-    Parameters
-    ----------
-    image : Image
-        The figure; it is made smaller, never larger.
-    width : int
-        Pixels.
-
-    Returns
-    -------
-    content : str
-        The file in base64.
-    width, height : int
-        Pixels.
-    """
+    """A figure as WebP, at most `width` pixels wide and as high as the format allows."""
     flat = image.convert("RGB")
     scale = min(1.0, width / flat.width, HIGHEST / flat.height)
     if scale < 1:

@@ -19,18 +19,7 @@ def _joined(names: Iterable[str]) -> str:
 
 
 def verdicts(models: pd.DataFrame) -> list[str]:
-    """The verdicts of a space in plain words.
-
-    Parameters
-    ----------
-    models : DataFrame
-        Rows of one space in tables/models.csv.
-
-    Returns
-    -------
-    list of str
-        A sentence or two for every model, controls last.
-    """
+    """The verdicts of a space in plain words."""
     rows: list[dict[str, Any]] = controls_last(models).to_dict("records")  # type: ignore[assignment]
     return [said(row) for row in rows]
 
@@ -38,38 +27,14 @@ def verdicts(models: pd.DataFrame) -> list[str]:
 def below_the_table(
     models: pd.DataFrame, pairs: pd.DataFrame, orders: pd.DataFrame, agreement: pd.DataFrame
 ) -> list[str]:
-    """What stands below the verdicts of a space: the paper's scores and order, pairs of models, and the blind check.
-
-    Parameters
-    ----------
-    models, pairs, orders : DataFrame
-        Rows of that space in tables/models.csv, tables/model_pairs.csv and tables/orders.csv.
-    agreement : DataFrame
-        tables/order_agreement.csv.
-
-    Returns
-    -------
-    list of str
-        A paragraph each.
-    """
+    """What stands below the verdicts of a space: the paper's scores and order, pairs of models, and the blind check."""
     paragraphs = [f"{paper_scores(models)}."]
     paragraphs += [f"{line.strip()}." for line in render_orders(orders, agreement).splitlines()]
     return [*paragraphs, *pairs_said(pairs), *blind_said(models)]
 
 
 def pairs_said(pairs: pd.DataFrame) -> list[str]:
-    """Which models of a space differ by D.
-
-    Parameters
-    ----------
-    pairs : DataFrame
-        Rows of one space in tables/model_pairs.csv.
-
-    Returns
-    -------
-    list of str
-        A sentence; none without pairs.
-    """
+    """Which models of a space differ by D."""
     if pairs.empty:
         return []
     rows = pairs.reindex(
@@ -98,18 +63,7 @@ def _difference(row: dict[Any, Any]) -> str:
 
 
 def blind_said(models: pd.DataFrame) -> list[str]:
-    """What the test finds in a space where nothing can be found.
-
-    Parameters
-    ----------
-    models : DataFrame
-        Rows of one space in tables/models.csv.
-
-    Returns
-    -------
-    list of str
-        A sentence; none where there was no blind check.
-    """
+    """What the test finds in a space where nothing can be found."""
     found = models.dropna(subset=["blind_unique_r2"])
     if found.empty:
         return []
@@ -121,22 +75,7 @@ def blind_said(models: pd.DataFrame) -> list[str]:
 
 
 def steering_said(steering: pd.DataFrame, models: pd.DataFrame, confidence: float) -> str:
-    """Whether steering tells the models of a study apart.
-
-    Parameters
-    ----------
-    steering : DataFrame
-        tables/steering.csv.
-    models : DataFrame
-        tables/models.csv.
-    confidence : float
-        Coverage of the intervals of mean AS (Student's t over images), 0 to 1.
-
-    Returns
-    -------
-    str
-        Empty where a model misses a target, or where two intervals of one target do not overlap.
-    """
+    """Whether steering tells the models of a study apart."""
     names, n = steering["model"].nunique(), steering["n_reachable"]
     if names < 2:
         return ""
@@ -164,22 +103,7 @@ def steering_said(steering: pd.DataFrame, models: pd.DataFrame, confidence: floa
 
 
 def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> list[str]:
-    """What must be known before a number is believed.
-
-    Parameters
-    ----------
-    models : DataFrame
-        tables/models.csv.
-    spaces : dict of str
-        Source of the registry entry, by name of the space.
-    min_r2 : float
-        R² of held-out images below which a translator is weak, for the message.
-
-    Returns
-    -------
-    list of str
-        Empty when nothing is to be said.
-    """
+    """What must be known before a number is believed."""
     found = []
     if (models["weights"] == "random").any():
         found.append(

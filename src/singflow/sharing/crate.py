@@ -71,35 +71,13 @@ Content = Path | bytes
 
 
 def check_license(name: str | None) -> None:
-    """Check what is to be the SPDX name of a licence.
-
-    Parameters
-    ----------
-    name : str or None
-        None passes.
-
-    Raises
-    ------
-    InputError
-        It cannot be the name of one.
-    """
+    """Check what is to be the SPDX name of a licence."""
     if name is not None and not re.fullmatch(r"[\w.+-]+", name):
         raise InputError(f"--license {name!r}: an SPDX name is wanted, as CC-BY-4.0")
 
 
 def final_files(pipeline: str) -> list[str]:
-    """The tables, figures and pages that end a study.
-
-    Parameters
-    ----------
-    pipeline : str
-        Text of dvc.yaml.
-
-    Returns
-    -------
-    list of str
-        Paths relative to the study's results.
-    """
+    """The tables, figures and pages that end a study."""
     listed = (
         r"^ +- results/\$\{study\}/((?:tables|figures)/[^$\s]+|[^$/\s]+\.(?:json|html|yaml)):?$"
     )
@@ -107,23 +85,7 @@ def final_files(pipeline: str) -> list[str]:
 
 
 def finished(study: Study) -> Path:
-    """The folder of a finished study's results.
-
-    Parameters
-    ----------
-    study : Study
-        The study.
-
-    Returns
-    -------
-    Path
-        results/<study>.
-
-    Raises
-    ------
-    InputError
-        One of its final files is not there.
-    """
+    """The folder of a finished study's results."""
     results = Path("results") / study.study
     missing = [
         each for each in final_files(_text(Path("dvc.yaml"))) if not (results / each).is_file()
@@ -137,18 +99,7 @@ def finished(study: Study) -> Path:
 
 
 def artifacts(results: Path) -> list[Path]:
-    """The results of a study and the benchmarks; neither logs nor what a stopped step left behind.
-
-    Parameters
-    ----------
-    results : Path
-        The folder of the results.
-
-    Returns
-    -------
-    list of Path
-        Sorted.
-    """
+    """The results of a study and the benchmarks; neither logs nor what a stopped step left behind."""
     files = [
         path for path in results.rglob("*") if path.is_file() and not path.name.startswith(".")
     ]
@@ -156,18 +107,7 @@ def artifacts(results: Path) -> list[Path]:
 
 
 def software(files: list[Path]) -> list[tuple[str, str]]:
-    """The packages that made the artifacts, out of the metadata of those that hold tensors.
-
-    Parameters
-    ----------
-    files : list of Path
-        Artifacts of any kind.
-
-    Returns
-    -------
-    list of tuple
-        Names and versions, sorted.
-    """
+    """The packages that made the artifacts, out of the metadata of those that hold tensors."""
     recorded = [read_tensors(path, [])[1] for path in files if path.suffix == ".safetensors"]
     return sorted(
         {item for metadata in recorded for item in json.loads(metadata["software"]).items()}
@@ -177,31 +117,7 @@ def software(files: list[Path]) -> list[tuple[str, str]]:
 def collect(
     params: Path, *, with_tensors: bool = False
 ) -> tuple[Study, dict[str, Content], list[str], list[Path]]:
-    """What goes into the archive of a study: pictures outside figures/ never, tensors on demand.
-
-    Parameters
-    ----------
-    params : Path
-        params.yaml of the study.
-    with_tensors : bool
-        Whether the archive holds safetensors files.
-
-    Returns
-    -------
-    study : Study
-        The study.
-    files : dict of Path or bytes
-        Content by path in the archive.
-    cut : list of str
-        Keys of params.yaml that public_params() cut.
-    found : list of Path
-        All artifacts, in the archive or not.
-
-    Raises
-    ------
-    InputError
-        The study is not finished, or a file is missing or cannot be read.
-    """
+    """What goes into the archive of a study: pictures outside figures/ never, tensors on demand."""
     import pandas as pd
 
     study = check(read_layers(params), str(params))
@@ -252,26 +168,6 @@ def describe(
     """The crate's metadata: the workflow, its files and parameters, the software, and the run that made the results.
 
     When the study was run, and by whom, is not recorded in its artifacts, so it is not claimed.
-
-    Parameters
-    ----------
-    study : Study
-        The study.
-    files : Mapping
-        As collect() returns them.
-    made : list of Path
-        All artifacts, as collect() returns them.
-    license : str or None
-        SPDX name of the results' licence; None for the workflow's own.
-    published : date
-        datePublished of the archive.
-    left_out : str
-        A sentence on what is not in the archive, or nothing.
-
-    Returns
-    -------
-    ROCrate
-        Metadata alone, to be written by write_crate().
     """
     from rocrate.model import ContextEntity
     from rocrate.rocrate import ROCrate
@@ -382,20 +278,6 @@ def write_crate(crate: "ROCrate", files: Mapping[str, Content], output: Path) ->
     """Write the archive whole, its metadata first; the same content gives the same bytes with the same zlib.
 
     The library's own writer stamps every file with the present time.
-
-    Parameters
-    ----------
-    crate : ROCrate
-        As describe() returns it.
-    files : Mapping
-        As collect() returns them.
-    output : Path
-        The zip file to write.
-
-    Raises
-    ------
-    InputError
-        The archive cannot be written.
     """
     ((name, metadata),) = crate.metadata.stream()
     with (

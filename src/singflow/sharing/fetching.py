@@ -22,20 +22,7 @@ HEAL = 'To heal the remote, where the results still are: make publish PUBLISH="-
 
 
 def inputs(repo: Any, but: Path | None) -> list[str]:
-    """DVC's files of what was added with `dvc add`, as own weights and images are.
-
-    Parameters
-    ----------
-    repo : dvc.repo.Repo
-        DVC's view of the checkout.
-    but : Path or None
-        Folder whose content is not asked for.
-
-    Returns
-    -------
-    list of str
-        Paths of .dvc files, sorted.
-    """
+    """DVC's files of what was added with `dvc add`, as own weights and images are."""
     left_out = Path(repo.root_dir, but) if but else None
     return sorted(
         {
@@ -48,18 +35,7 @@ def inputs(repo: Any, but: Path | None) -> list[str]:
 
 
 def check_same_study(repo: Any) -> None:
-    """Check that parameters, code and other files here are those that dvc.lock was written for.
-
-    Parameters
-    ----------
-    repo : dvc.repo.Repo
-        DVC's view of the checkout.
-
-    Raises
-    ------
-    InputError
-        They are not, or the study was published when its steps depended on files of code.
-    """
+    """Check that parameters, code and other files here are those that dvc.lock was written for."""
     made = {out.fs_path for out in repo.index.outs if out.stage.name != FIRST}
     absent = (
         [] if read_json(FILE).get("archives") else ["archives"]
@@ -88,40 +64,12 @@ def check_same_study(repo: Any) -> None:
 
 
 def wanted(kept: Iterable[Artifact], tier: Tier) -> list[Artifact]:
-    """The artifacts of a tier and of those before it.
-
-    Parameters
-    ----------
-    kept : iterable of Artifact
-        Those of the study.
-    tier : {"metrics", "translators", "features"}
-        The largest tier wanted.
-
-    Returns
-    -------
-    list of Artifact
-        In their order.
-    """
+    """The artifacts of a tier and of those before it."""
     return [each for each in kept if TIERS.index(each.tier) <= TIERS.index(tier)]
 
 
 def check_nothing_lost(repo: Any, kept: Iterable[Artifact], results: Path) -> None:
-    """Check that fetching replaces no results but those that DVC's cache holds, as it holds those of other versions.
-
-    Parameters
-    ----------
-    repo : dvc.repo.Repo
-        DVC's view of the checkout.
-    kept : iterable of Artifact
-        Those of the study.
-    results : Path
-        Folder of the study's results, for the message.
-
-    Raises
-    ------
-    InputError
-        It would replace others.
-    """
+    """Check that fetching replaces no results but those that DVC's cache holds, as it holds those of other versions."""
 
     def only_here(out: Any) -> bool:
         if not out.exists or not out.workspace_status():
@@ -137,22 +85,7 @@ def check_nothing_lost(repo: Any, kept: Iterable[Artifact], results: Path) -> No
 
 
 def check_there(repo: Any, kept: Iterable[Artifact], remote: str) -> None:
-    """Check that a remote has something of the study, where the cache lacks it.
-
-    Parameters
-    ----------
-    repo : dvc.repo.Repo
-        DVC's view of the checkout.
-    kept : iterable of Artifact
-        What is wanted.
-    remote : str
-        Name of the remote.
-
-    Raises
-    ------
-    InputError
-        It has nothing of it.
-    """
+    """Check that a remote has something of the study, where the cache lacks it."""
     source, cache = repo.cloud.get_remote_odb(remote), repo.cache.local
     lacking = [each.md5 for each in kept if not cache.exists(each.md5)]
     if lacking and not any(
@@ -165,27 +98,7 @@ def check_there(repo: Any, kept: Iterable[Artifact], remote: str) -> None:
 
 
 def download(repo: Any, kept: list[Artifact], remote: str) -> list[Artifact]:
-    """Bring objects into the cache, each with its hash checked.
-
-    Parameters
-    ----------
-    repo : dvc.repo.Repo
-        DVC's view of the checkout.
-    kept : list of Artifact
-        What is wanted.
-    remote : str
-        Name of the remote.
-
-    Returns
-    -------
-    list of Artifact
-        Those that were damaged in the cache, and replaced.
-
-    Raises
-    ------
-    InputError
-        The remote has objects damaged or not at all; the message names them, their artifacts, and how to heal it.
-    """
+    """Bring objects into the cache, each with its hash checked."""
     cache, source = repo.cache.local, repo.cloud.get_remote_odb(remote)
     damaged = remove_damaged(cache, kept)
     in_folder = {
@@ -225,12 +138,6 @@ def _fault(source: Any, md5: str, was_there: bool) -> str:
 
 
 def place(kept: Iterable[Artifact]) -> None:
-    """Put artifacts where they belong, out of the cache.
-
-    Parameters
-    ----------
-    kept : iterable of Artifact
-        What is wanted, and is in the cache; files that are there are replaced.
-    """
+    """Put artifacts where they belong, out of the cache."""
     for each in kept:
         each.out.checkout(force=True)

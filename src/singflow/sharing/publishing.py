@@ -24,23 +24,7 @@ if TYPE_CHECKING:
 
 
 def git(*arguments: str) -> list[str]:
-    """The zero-separated names that a git command prints.
-
-    Parameters
-    ----------
-    *arguments : str
-        The command, after `git`.
-
-    Returns
-    -------
-    list of str
-        Without empty ones.
-
-    Raises
-    ------
-    InputError
-        The command fails; the message has its words.
-    """
+    """The zero-separated names that a git command prints."""
     answer = ask("git", *arguments, seconds=60)
     if not answer.ok:
         raise InputError(f"git {arguments[0]}: {answer.words}")
@@ -48,18 +32,7 @@ def git(*arguments: str) -> list[str]:
 
 
 def check_committed(study: str) -> None:
-    """Check that files which git tracks are as in its last commit, but for those that publishing itself writes.
-
-    Parameters
-    ----------
-    study : str
-        Name of the study.
-
-    Raises
-    ------
-    InputError
-        They differ.
-    """
+    """Check that files which git tracks are as in its last commit, but for those that publishing itself writes."""
     own = {"dvc.lock", f"results/{study}/metrics.json"}
     changed = {
         line[3:]
@@ -72,20 +45,7 @@ def check_committed(study: str) -> None:
 
 
 def check_given(repo: Any, own: Iterable[str]) -> None:
-    """Check that every file that a step depends on is in git or in DVC, which give it to others.
-
-    Parameters
-    ----------
-    repo : dvc.repo.Repo
-        DVC's view of the checkout.
-    own : iterable of str
-        Files in checkpoints/ that the study is made of.
-
-    Raises
-    ------
-    InputError
-        One is in neither.
-    """
+    """Check that every file that a step depends on is in git or in DVC, which give it to others."""
     root = Path(repo.root_dir)
     needed = {
         Path(dep.fs_path)
@@ -127,26 +87,7 @@ def check_images(
     threads: int,
     progress: Callable[[Iterable[str]], Iterable[str]],
 ) -> None:
-    """Check that the images are those that the manifest lists.
-
-    Parameters
-    ----------
-    root : Path
-        Folder that the manifest's paths are relative to.
-    manifest : DataFrame
-        Of the study.
-    max_pixels : int
-        Limit on an image's width times height, in pixels, which decides how many bytes it may have.
-    threads : int
-        Images hashed at once.
-    progress : callable
-        From what is counted to the same, counted.
-
-    Raises
-    ------
-    InputError
-        An image is changed or gone.
-    """
+    """Check that the images are those that the manifest lists."""
 
     def mistake(row: Any) -> str:
         with suppress(OSError, Unusable):
@@ -169,16 +110,6 @@ def check_unchanged(repo: Any) -> None:
 
     Either Snakemake's records say so, or dvc.lock does. A result is as its step left it when it has the time stamp of then, or the
     content that a later step found.
-
-    Parameters
-    ----------
-    repo : dvc.repo.Repo
-        DVC's view of the checkout.
-
-    Raises
-    ------
-    InputError
-        A result is not; the message names up to three files, and what is wrong with them.
     """
     from snakemake.io import IOFile
     from snakemake.persistence.file import FilePersistence
@@ -231,18 +162,6 @@ def commit(repo: Any, study: str) -> list[Artifact]:
 
     `dvc commit --force` would do so too, but record anew what is recorded already, which takes most of its time. Steps that the study has
     no more, as those of models taken out of it, leave dvc.lock: their results do not count as published.
-
-    Parameters
-    ----------
-    repo : dvc.repo.Repo
-        DVC's view of the checkout.
-    study : str
-        Name of the study.
-
-    Returns
-    -------
-    list of Artifact
-        Those of the study.
     """
     from dvc.utils.serialize import load_yaml, modify_yaml  # type: ignore[import-untyped]
 

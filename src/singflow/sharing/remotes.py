@@ -41,33 +41,12 @@ def tier_of(path: str) -> Tier:
     """The smallest tier that holds an artifact.
 
     metrics: what people read; translators: all but the shards of features and embeddings; features: all.
-
-    Parameters
-    ----------
-    path : str
-        Path below results/<study>/.
-
-    Returns
-    -------
-    {"metrics", "translators", "features"}
-        The tier.
     """
     return "metrics" if READ.match(path) else "features" if SHARD.match(path) else "translators"
 
 
 def listed(names: Collection[str]) -> str:
-    """The first names, and how many more there are.
-
-    Parameters
-    ----------
-    names : collection of str
-        In any order.
-
-    Returns
-    -------
-    str
-        At most MOST_NAMES of them, in alphabetical order.
-    """
+    """The first names, and how many more there are."""
     first = sorted(names)[:MOST_NAMES]
     return ", ".join(first) + (
         f" and {len(names) - len(first)} more" if len(names) > len(first) else ""
@@ -90,16 +69,6 @@ def repository() -> Iterator[Any]:
 
     DVC's list of what to transfer is made anew: a process killed while it wrote one leaves a part that DVC takes for the whole, and then
     it calls a transfer complete that never was. The digests of the code, on which its stages depend, are those of the code here.
-
-    Yields
-    ------
-    dvc.repo.Repo
-        The lock is held until the block ends.
-
-    Raises
-    ------
-    InputError
-        DVC refuses something; the message has its words.
     """
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.repo import Repo, lock_repo  # type: ignore[import-untyped]
@@ -147,25 +116,7 @@ def _remove_torn(path: Path) -> None:
 
 
 def artifacts(repo: Any, study: str) -> list[Artifact]:
-    """The study's artifacts that the cache holds.
-
-    Parameters
-    ----------
-    repo : dvc.repo.Repo
-        DVC's view of the checkout.
-    study : str
-        Name of the study.
-
-    Returns
-    -------
-    list of Artifact
-        In the order of the pipeline.
-
-    Raises
-    ------
-    InputError
-        dvc.lock lacks one.
-    """
+    """The study's artifacts that the cache holds."""
     results = Path(repo.root_dir, "results", study)
     outs = [
         out
@@ -201,18 +152,7 @@ def artifacts(repo: Any, study: str) -> list[Artifact]:
 
 
 def sizes(kept: Iterable[Artifact]) -> str:
-    """How large the tiers are, each with those before it.
-
-    Parameters
-    ----------
-    kept : iterable of Artifact
-        Those of the study; equal content counts once in a tier.
-
-    Returns
-    -------
-    str
-        As in `metrics 1.2 MB, translators 30 MB, features 4 GB`.
-    """
+    """How large the tiers are, each with those before it."""
     total, parts = 0, []
     for tier in TIERS:
         total += sum({each.md5: each.size for each in kept if each.tier == tier}.values())
@@ -221,25 +161,7 @@ def sizes(kept: Iterable[Artifact]) -> str:
 
 
 def is_damaged(odb: Any, md5: str) -> bool:
-    """Whether an object in a cache or a remote holds something else than its name says.
-
-    Parameters
-    ----------
-    odb : dvc_data.hashfile.db.HashFileDB
-        The cache or the remote.
-    md5 : str
-        Name of the object: MD5 of its content.
-
-    Returns
-    -------
-    bool
-        Whether the content has another MD5.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is none of that name.
-    """
+    """Whether an object in a cache or a remote holds something else than its name says."""
     digest = hashlib.md5(usedforsecurity=False)
     with odb.fs.open(odb.oid_to_path(md5), "rb") as file:
         for block in iter(lambda: file.read(2**20), b""):
@@ -248,20 +170,7 @@ def is_damaged(odb: Any, md5: str) -> bool:
 
 
 def remove_damaged(odb: Any, kept: Iterable[Artifact]) -> list[Artifact]:
-    """Remove what a cache or a remote holds damaged, so that it comes there again.
-
-    Parameters
-    ----------
-    odb : dvc_data.hashfile.db.HashFileDB
-        The cache or the remote.
-    kept : iterable of Artifact
-        Those whose objects are looked at, where there are any.
-
-    Returns
-    -------
-    list of Artifact
-        What was removed.
-    """
+    """Remove what a cache or a remote holds damaged, so that it comes there again."""
     damaged = [each for each in kept if odb.exists(each.md5) and is_damaged(odb, each.md5)]
     for each in damaged:
         odb.fs.remove(odb.oid_to_path(each.md5))
@@ -273,13 +182,6 @@ def remove_torn(repo: Any, odb: Any) -> None:
 
     An object is half where it has another size than in the cache. Only servers that keep halves are asked: object stores take an object
     whole or not at all, and in a folder DVC looks at the content of what it did not write-protect yet.
-
-    Parameters
-    ----------
-    repo : dvc.repo.Repo
-        DVC's view of the checkout.
-    odb : dvc_data.hashfile.db.HashFileDB
-        The remote.
     """
     if odb.fs.protocol not in HALVES:
         return
@@ -308,13 +210,7 @@ def remove_torn(repo: Any, odb: Any) -> None:
 
 
 def check_idle() -> None:
-    """Check that no other process works on this checkout, with either engine.
-
-    Raises
-    ------
-    InputError
-        One does.
-    """
+    """Check that no other process works on this checkout, with either engine."""
     locks = Path(".snakemake/locks")
     if locks.is_dir() and any(locks.iterdir()):
         raise InputError(
@@ -326,27 +222,7 @@ def check_idle() -> None:
 
 
 def working_remote(config: Any, name: str | None, *, write: bool) -> str:
-    """Name of the remote to use, once it is known to work; it becomes the default one in `config`.
-
-    Parameters
-    ----------
-    config : dvc.config.Config
-        DVC's settings.
-    name : str or None
-        None for the default remote.
-    write : bool
-        Whether it must take what is published.
-
-    Returns
-    -------
-    str
-        Name of the remote.
-
-    Raises
-    ------
-    InputError
-        It does not exist or answer, does not verify what it hands out, or cannot be written to.
-    """
+    """Name of the remote to use, once it is known to work; it becomes the default one in `config`."""
     if name and name not in config["remote"]:
         raise InputError(f"remote {name}: there is none of that name: `dvc remote list` shows them")
     chosen: str = name or config["core"].get("remote")
@@ -363,23 +239,7 @@ def working_remote(config: Any, name: str | None, *, write: bool) -> str:
 
 
 def snakemake(*options: str) -> str:
-    """What a call of Snakemake says.
-
-    Parameters
-    ----------
-    *options : str
-        The command, after `snakemake`.
-
-    Returns
-    -------
-    str
-        Its standard output.
-
-    Raises
-    ------
-    InputError
-        It fails; the message has its words.
-    """
+    """What a call of Snakemake says."""
     answer = ask("snakemake", *options, seconds=3600)
     if not answer.ok:
         raise InputError(
@@ -389,36 +249,14 @@ def snakemake(*options: str) -> str:
 
 
 def nothing_to_do(params: Path = PARAMS) -> bool:
-    """Whether Snakemake has nothing left to do.
-
-    Parameters
-    ----------
-    params : Path
-        File of the study.
-
-    Returns
-    -------
-    bool
-        What its dry run says.
-    """
+    """Whether Snakemake has nothing left to do."""
     return "Nothing to be done" in snakemake(
         "--dry-run", *([] if params == PARAMS else ["--configfile", str(params)])
     )
 
 
 def check_finished(params: Path = PARAMS) -> None:
-    """Check that one of the engines has nothing left to do; of what the other one made, an engine may know nothing.
-
-    Parameters
-    ----------
-    params : Path
-        File of the study; DVC knows that in params.yaml alone.
-
-    Raises
-    ------
-    InputError
-        Both have something left to do.
-    """
+    """Check that one of the engines has nothing left to do; of what the other one made, an engine may know nothing."""
     if nothing_to_do(params):
         return
     if params == PARAMS and LOCK.is_file():

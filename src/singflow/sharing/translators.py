@@ -51,23 +51,7 @@ class AtHand:
 
 
 def at_hand(results: Path = Path("results")) -> Iterator[AtHand]:
-    """Translators of the packaged reference, imported ones, and those of studies.
-
-    Parameters
-    ----------
-    results : Path
-        Folder of the studies' results.
-
-    Yields
-    ------
-    AtHand
-        In this order, by space and model.
-
-    Raises
-    ------
-    InputError
-        When a file is damaged.
-    """
+    """Translators of the packaged reference, imported ones, and those of studies."""
     for space, model in packaged():
         fitted = fit_packaged(space, model)
         yield AtHand("packaged", space, model, fitted.r2, fitted.rows, fitted.weights_sha256, None)
@@ -106,13 +90,7 @@ def at_hand(results: Path = Path("results")) -> Iterator[AtHand]:
 
 
 def packaged() -> list[tuple[str, str]]:
-    """Spaces and models of the packaged reference.
-
-    Returns
-    -------
-    list of tuple of str
-        Space and model.
-    """
+    """Spaces and models of the packaged reference."""
     models, spaces = towers_in(PACKAGED)
     return [(space, model) for space in spaces for model in models]
 
@@ -161,23 +139,7 @@ class Exported:
 
 
 def fit_packaged(space: str, model: str) -> Exported:
-    """The translator of the packaged reference, fitted as a study with the default parameters fits it.
-
-    Parameters
-    ----------
-    space, model : str
-        Of packaged().
-
-    Returns
-    -------
-    Exported
-        R2 and cosines are those of the folds' translators on images of the other folds.
-
-    Raises
-    ------
-    InputError
-        When the reference has no such space or model.
-    """
+    """The translator of the packaged reference, fitted as a study with the default parameters fits it."""
     if (space, model) not in packaged():
         known = ", ".join(f"{each} for {name}" for name, each in packaged()) or "nothing"
         raise InputError(
@@ -209,25 +171,7 @@ def fit_packaged(space: str, model: str) -> Exported:
 
 
 def of_study(results: Path, space: str, model: str) -> Exported:
-    """The translator of a finished study, fitted on all of its training images.
-
-    Parameters
-    ----------
-    results : Path
-        Results folder of the study.
-    space, model : str
-        Their names in the study.
-
-    Returns
-    -------
-    Exported
-        With the figures of translators/<space>/<model>/linear.json.
-
-    Raises
-    ------
-    InputError
-        When the study has no such translator, or its features or embeddings are not here.
-    """
+    """The translator of a finished study, fitted on all of its training images."""
     path = results / f"translators/{space}/{model}/linear.safetensors"
     if not path.is_file():
         known = sorted(
@@ -299,25 +243,7 @@ def _exported(
 
 
 def export(exported: Exported, folder: Path) -> Path:
-    """Write a translator and its card.
-
-    Parameters
-    ----------
-    exported : Exported
-        The translator.
-    folder : Path
-        Where to write them, as a model hub has them: translator.safetensors and README.md.
-
-    Returns
-    -------
-    Path
-        The translator's file.
-
-    Raises
-    ------
-    InputError
-        When the folder holds another README.md.
-    """
+    """Write a translator and its card."""
     path, readme = folder / EXPORTED, folder / "README.md"
     if readme.exists() and not readme.read_bytes().startswith(CARD.encode()):
         raise InputError(
@@ -333,18 +259,7 @@ def export(exported: Exported, folder: Path) -> Path:
 
 
 def card(exported: Exported) -> str:
-    """What a translator is, from what it was made, how good it is and how it is used, in Markdown for a model hub.
-
-    Parameters
-    ----------
-    exported : Exported
-        The translator.
-
-    Returns
-    -------
-    str
-        Text of README.md.
-    """
+    """What a translator is, from what it was made, how good it is and how it is used, in Markdown for a model hub."""
     each, (rows, columns) = exported, exported.translator.weight.shape
     penalty = (
         ""

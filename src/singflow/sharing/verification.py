@@ -183,20 +183,7 @@ TOLERANCES = (
 
 
 def tolerance_of(name: str, field: str) -> Tolerance:
-    """The first tolerance in the table that fits a part of an artifact.
-
-    Parameters
-    ----------
-    name : str
-        The artifact's path below results/<study>/.
-    field : str
-        A tensor, column or key of it.
-
-    Returns
-    -------
-    Tolerance
-        The last one fits everything.
-    """
+    """The first tolerance in the table that fits a part of an artifact."""
     return next(
         each
         for each in TOLERANCES
@@ -265,23 +252,7 @@ Differences = Iterator[Difference]
 
 
 def hashes_of(tree: Path) -> dict[str, str]:
-    """MD5 of every artifact of a tree.
-
-    Parameters
-    ----------
-    tree : Path
-        Folder of a study's results.
-
-    Returns
-    -------
-    dict of str
-        Hexadecimal digits, by the artifact's path below the tree.
-
-    Raises
-    ------
-    InputError
-        There is no such folder.
-    """
+    """MD5 of every artifact of a tree."""
     if not tree.is_dir():
         raise InputError(
             f"{tree}: no such folder: run the study, or name its results with --results"
@@ -299,20 +270,7 @@ def hashes_of(tree: Path) -> dict[str, str]:
 
 
 def place_in_pipeline(name: str) -> tuple[int, str]:
-    """What sorts artifacts so that causes come before their consequences.
-
-    Parameters
-    ----------
-    name : str
-        The artifact's path below results/<study>/.
-
-    Returns
-    -------
-    place : int
-        Of its first part in ORDER; after all others when it is not there.
-    name : str
-        The path itself.
-    """
+    """What sorts artifacts so that causes come before their consequences."""
     top = name.split("/")[0]
     return ORDER.index(top) if top in ORDER else len(ORDER), name
 
@@ -320,22 +278,7 @@ def place_in_pipeline(name: str) -> tuple[int, str]:
 def compare(
     here: Path, known: dict[str, str], original: Callable[[str, str], Path | None]
 ) -> list[Finding]:
-    """Verdicts on all artifacts of two trees.
-
-    Parameters
-    ----------
-    here : Path
-        Folder of the study's results.
-    known : dict of str
-        MD5 of the artifacts of the other tree, by path below it.
-    original : callable
-        From a path and its hash to the file that has it, or None where only the hash is known.
-
-    Returns
-    -------
-    list of Finding
-        In the order of the pipeline.
-    """
+    """Verdicts on all artifacts of two trees."""
     present = hashes_of(here)
     findings: list[Finding] = []
     for name in sorted(present.keys() | known.keys(), key=place_in_pipeline):
@@ -360,20 +303,7 @@ def compare(
 
 
 def compare_files(name: str, here: Path, there: Path) -> Finding:
-    """The verdict on an artifact whose bytes differ.
-
-    Parameters
-    ----------
-    name : str
-        Its path below results/<study>/, which says its kind.
-    here, there : Path
-        The two files.
-
-    Returns
-    -------
-    Finding
-        Different also where one of them cannot be read.
-    """
+    """The verdict on an artifact whose bytes differ."""
     read, differences_of = KINDS.get(Path(name).suffix, (Path.read_bytes, _bytes))
     contents, differences = [], []
     for path in (here, there):
@@ -618,29 +548,7 @@ MENDS = {
 def compare_with_published(
     results: Path, study: str, lock: Path, remote: str | None
 ) -> list[Finding]:
-    """Verdicts against dvc.lock, with files out of DVC's local cache or a remote, and out of git; no lock is taken.
-
-    Parameters
-    ----------
-    results : Path
-        Folder of the results that are looked at.
-    study : str
-        Name of the published study.
-    lock : Path
-        dvc.lock, with the published hashes.
-    remote : str or None
-        Name of the remote; None for DVC's local cache.
-
-    Returns
-    -------
-    list of Finding
-        In the order of the pipeline.
-
-    Raises
-    ------
-    InputError
-        dvc.lock knows nothing of the study, or DVC refuses something.
-    """
+    """Verdicts against dvc.lock, with files out of DVC's local cache or a remote, and out of git; no lock is taken."""
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
@@ -680,18 +588,7 @@ def compare_with_published(
 
 
 def summary(findings: list[Finding]) -> list[str]:
-    """A line for each folder, software of other versions, and the verdict with the first artifact of the pipeline that differs.
-
-    Parameters
-    ----------
-    findings : list of Finding
-        In the order of the pipeline.
-
-    Returns
-    -------
-    list of str
-        Lines, the verdict last.
-    """
+    """A line for each folder, software of other versions, and the verdict with the first artifact of the pipeline that differs."""
     lines = []
     for top, group in groupby(findings, key=lambda each: each.name.split("/")[0]):
         members = list(group)

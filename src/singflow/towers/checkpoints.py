@@ -35,18 +35,7 @@ AVERAGED = re.compile(r"(^|[._-])(ema|swa|averaged?)([._-]|$)")
 
 
 def brief(error: Exception) -> str:
-    """An error of PyTorch's or of another library for a message, in one line of 300 letters at most.
-
-    Parameters
-    ----------
-    error : Exception
-        What was raised.
-
-    Returns
-    -------
-    str
-        Its kind and its words, without torch.load's advice to run code of the file.
-    """
+    """An error of PyTorch's or of another library for a message, in one line of 300 letters at most."""
     words = (
         "it is not one of tensors alone"
         if "weights_only" in str(error)
@@ -56,18 +45,7 @@ def brief(error: Exception) -> str:
 
 
 def some(names: Iterable[Any]) -> str:
-    """Names for a message.
-
-    Parameters
-    ----------
-    names : iterable
-        Of tensors, say.
-
-    Returns
-    -------
-    str
-        The first of them, and how many others there are.
-    """
+    """Names for a message."""
     listed = [str(name)[:100] for name in names]
     return printable(", ".join(listed[:SHOWN])) + (
         f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
@@ -75,23 +53,7 @@ def some(names: Iterable[Any]) -> str:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What a weight file holds; code in it is refused, and never run.
-
-    Parameters
-    ----------
-    path : Path
-        A file of PyTorch's or of safetensors, whatever its name ends in.
-
-    Returns
-    -------
-    object
-        As a rule a dict of tensors, or one that holds such a dict.
-
-    Raises
-    ------
-    InputError
-        For anything else; the message says what the file is, and what to do about it.
-    """
+    """What a weight file holds; code in it is refused, and never run."""
     if not path.is_file():
         raise InputError(f"{path}: no such weight file")
     with path.open("rb") as file:
@@ -145,18 +107,7 @@ def _in_words(error: Exception) -> str:
 
 
 def state_dicts(content: Any) -> dict[str, State]:
-    """Tensors of a checkpoint.
-
-    Parameters
-    ----------
-    content : object
-        What read_checkpoint gives.
-
-    Returns
-    -------
-    dict of dict
-        Those of the content itself, by name, under the key "", and those of each dict in it, under its key; what has none is left out.
-    """
+    """Tensors of a checkpoint."""
     if not isinstance(content, Mapping):
         return {}
     inside = {
@@ -202,24 +153,7 @@ def _parts(content: Any, own: State) -> list[_Part]:
 
 
 def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list[str]) -> None:
-    """Load the part of a checkpoint that is a model's, in place: a dict in it, names after a prefix, or both; and log which it was.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Built without weights.
-    path : Path
-        The checkpoint.
-    entry : ModelEntry
-        The model's entry: checkpoint_key says which part is meant; under head_weights the checkpoint's own head is left out.
-    heads : list of str
-        Paths of its heads in the model.
-
-    Raises
-    ------
-    InputError
-        When no part, or more than one, is the model's; the message says what the checkpoint has, and what would help.
-    """
+    """Load the part of a checkpoint that is a model's, in place: a dict in it, names after a prefix, or both; and log which it was."""
     content, of_heads = read_checkpoint(path), tuple(f"{head}." for head in heads)
     replaced = of_heads if entry.head_weights else ()
     own = {name: each for name, each in model.state_dict().items() if not name.startswith(replaced)}

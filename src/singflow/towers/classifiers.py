@@ -53,23 +53,7 @@ class Classifier(nn.Module):
         self._caught[threading.get_ident(), position] = feature
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Features of a batch of images.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n, 3, h, w)
-            Preprocessed images.
-
-        Returns
-        -------
-        Tensor of shape (n, d)
-            Float32.
-
-        Raises
-        ------
-        InputError
-            When the model does not run on the images, or its head does not explain the logits.
-        """
+        """Features of a batch of images."""
         try:
             output = self.model(images)
         except torch.OutOfMemoryError:
@@ -109,18 +93,7 @@ class Classifier(nn.Module):
         return max(self._gaps)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """W f + b.
-
-        Parameters
-        ----------
-        features : Tensor of shape (n, d)
-            On any device.
-
-        Returns
-        -------
-        Tensor of shape (n, C)
-            Logits on the same device, computed without autocast.
-        """
+        """W f + b."""
         with torch.autocast(features.device.type, enabled=False):
             return features @ self.weight.to(features.device).T + self.bias.to(features.device)
 
@@ -176,21 +149,6 @@ def load_classifier(entry: ModelEntry) -> Classifier:
 
     Random weights are the library's own initialization from seed 0, except for the head, which some libraries set to
     zero: its weights are drawn from N(0, 1/d).
-
-    Parameters
-    ----------
-    entry : ModelEntry
-        Resolved entry of config/models.yaml.
-
-    Returns
-    -------
-    Classifier
-        In evaluation mode, on the CPU.
-
-    Raises
-    ------
-    InputError
-        When the model or its weights are missing, cannot be loaded, or do not fit the entry.
     """
     locate(entry)
     torch.manual_seed(0)
@@ -202,23 +160,7 @@ def load_classifier(entry: ModelEntry) -> Classifier:
 
 
 def feature_width(entry: ModelEntry) -> int:
-    """Width of the feature, found from the architecture alone: no weights are needed, and none take memory.
-
-    Parameters
-    ----------
-    entry : ModelEntry
-        Entry of config/models.yaml.
-
-    Returns
-    -------
-    int
-        Inputs of its head, of several heads together.
-
-    Raises
-    ------
-    InputError
-        When the library cannot build the model without the hub, or its head is not linear.
-    """
+    """Width of the feature, found from the architecture alone: no weights are needed, and none take memory."""
     if entry.source == "transformers" and entry.config is None:
         raise InputError(
             f"{entry.id}: its width is known in the hub alone: write its feature_dim into its entry in config/models.yaml"
@@ -438,20 +380,7 @@ def _load_in_order(model: nn.Module, path: Path, entry: ModelEntry) -> None:
 
 
 def check_finite(model: nn.Module, name: str) -> None:
-    """Refuse damaged weights.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        With its weights.
-    name : str
-        What the message calls it.
-
-    Raises
-    ------
-    InputError
-        When a parameter holds NaN or infinite values, or a buffer NaN; masks are buffers, and may be infinite.
-    """
+    """Refuse damaged weights."""
     parameters = dict(model.named_parameters())
     for key, tensor in model.state_dict().items():
         if not (
@@ -463,18 +392,7 @@ def check_finite(model: nn.Module, name: str) -> None:
 
 
 def stored_precision(weight: torch.Tensor) -> str:
-    """Precision in which weights are stored: the coarsest that holds each of them, whatever type a library loads them as.
-
-    Parameters
-    ----------
-    weight : Tensor of shape (C, d)
-        The head's weight in float32.
-
-    Returns
-    -------
-    str
-        `bfloat16`, `float16` or `float32`.
-    """
+    """Precision in which weights are stored: the coarsest that holds each of them, whatever type a library loads them as."""
     halves = (torch.bfloat16, torch.float16)
     return next(
         (
@@ -487,18 +405,7 @@ def stored_precision(weight: torch.Tensor) -> str:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """Hash of all parameters and buffers, in order of their names.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        On any device.
-
-    Returns
-    -------
-    str
-        SHA-256 of names and values, 64 hexadecimal digits.
-    """
+    """Hash of all parameters and buffers, in order of their names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -33,22 +33,6 @@ def fold_batch_norms(tower: nn.Module, size: tuple[int, int]) -> int:
 
     Which norm takes which convolution's output is seen with one made-up image. If that changes the tower's output by more than
     FOLD_TOLERANCE of its norm, as when something else takes that output too, everything is put back.
-
-    Parameters
-    ----------
-    tower : torch.nn.Module
-        Images (n, 3, height, width) -> (n, m), on the CPU, in evaluation mode.
-    size : tuple of int
-        Width and height of its images in pixels.
-
-    Returns
-    -------
-    int
-        Norms that were folded; 0: nothing changed.
-
-    References
-    ----------
-    Jacob et al. 2018, section 3.2.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in tower.modules()):
         return 0
@@ -119,45 +103,6 @@ def run_views(
     filled up to the batch size, so that a row's value does not depend on where batches end. When the GPU's memory is too small,
     batches are halved from there on; a row then differs by rounding alone. For the whole process, PyTorch's own threads are set to 1
     and TF32 is turned off.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Rows of the manifest: image_id, path, sha256 and the place in an archive are used.
-    root : Path
-        Folder that their paths are relative to.
-    views : Views
-        How an image is turned into views.
-    forward : callable
-        The tower, on the device: images (n, 3, height, width) -> (n, m).
-    device : torch.device
-        Where the tower is.
-    batch_size : int
-        Views per forward pass; at most CPU_BATCH on a CPU.
-    threads : int
-        Forward passes side by side on a CPU.
-    decode_threads : int, optional
-        Threads that decode; by default `threads`. At most WAITING_BYTES of views wait, but for one image a thread.
-    max_pixels : int
-        Limit on an image's width times height, in pixels.
-    precision : str
-        float32, or bfloat16: the tower runs under autocast.
-    progress : callable
-        Wraps the stream of decoded images; is called with it and their number.
-
-    Returns
-    -------
-    outputs : ndarray of shape (n * views, m)
-        Float32, image by image.
-    image_id : ndarray of shape (n * views,)
-        Int64.
-    view : ndarray of shape (n * views,)
-        Int32, from 0 for every image.
-
-    Raises
-    ------
-    InputError
-        For an image that vanished or changed since the manifest, for non-finite outputs, and when the GPU cannot hold a single view.
     """
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -222,19 +167,7 @@ def _within_memory(
 
 
 def statistics(matrix: np.ndarray) -> dict[str, float | int]:
-    """Statistics of rows, for the metadata of the file that holds them.
-
-    Parameters
-    ----------
-    matrix : ndarray of shape (n, m)
-        Features or embeddings.
-
-    Returns
-    -------
-    dict
-        norm_mean, norm_min and norm_max of the rows, zero_share (exact zeros among all values, 0 to 1), and non_finite (number of
-        NaN or infinite values).
-    """
+    """Statistics of rows, for the metadata of the file that holds them."""
     norms = np.sqrt(np.einsum("nm,nm->n", matrix, matrix, dtype=np.float64))
     return {
         "norm_mean": float(norms.mean()),

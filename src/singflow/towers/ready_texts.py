@@ -68,24 +68,7 @@ def _listed(stream: io.BytesIO) -> list[str]:
 
 
 def read_npz(path: Path) -> Texts:
-    """Text embeddings in the form that the authors' release and users of Text-to-concept have them.
-
-    Parameters
-    ----------
-    path : Path
-        An .npz with `embeddings` (C, m), or (C, P, m) and then `prompts` (P,); `classes` (C,) are the texts, without them `prompts`.
-
-    Returns
-    -------
-    dict of ndarray of shape (m,)
-        Unit embedding, float32, by text: each prompt filled with each class, where prompts have a {}; otherwise the class, whose
-        embedding is that of the prompt `mean` if there is one, else the mean over the unit embeddings of its prompts.
-
-    Raises
-    ------
-    InputError
-        For any other file; what it holds besides numbers and texts is not run.
-    """
+    """Text embeddings in the form that the authors' release and users of Text-to-concept have them."""
     try:
         with zipfile.ZipFile(path) as file:
             names = {each.removesuffix(".npy") for each in file.namelist()}
@@ -129,31 +112,7 @@ def read_npz(path: Path) -> Texts:
 def check_texts(
     path: Path, texts: Texts, name: str, entry: SpaceEntry, tower: TextTower | None
 ) -> str | None:
-    """Refuse texts of another space.
-
-    Parameters
-    ----------
-    path : Path
-        Where they come from, for the message.
-    texts : dict of ndarray of shape (m,)
-        Embedding by text.
-    name : str
-        The space's name.
-    entry : ConSEEntry or OpenCLIPEntry
-        Its entry of the registry.
-    tower : TextTower or None
-        Its text tower, which embeds some of the texts again: most must be nearest to themselves. None where its weights are not here.
-
-    Returns
-    -------
-    str or None
-        What could not be checked: a file of this form does not say of which space it is.
-
-    Raises
-    ------
-    InputError
-        When the width is another, or the tower says so.
-    """
+    """Refuse texts of another space."""
     width = len(next(iter(texts.values())))
     if width != entry.dim:
         raise InputError(
@@ -177,33 +136,12 @@ def check_texts(
 
 
 def ready_path(space: str, name: str) -> Path:
-    """Where ready texts lie.
-
-    Parameters
-    ----------
-    space, name : str
-        Names of the space and of the texts' file.
-
-    Returns
-    -------
-    Path
-        checkpoints/texts/<space>/<name>.safetensors, relative to the working directory.
-    """
+    """Where ready texts lie."""
     return Path(LOCAL) / "texts" / space / f"{name}.safetensors"
 
 
 def write_ready(path: Path, texts: Texts, identity: str) -> None:
-    """Keep texts for a space.
-
-    Parameters
-    ----------
-    path : Path
-        As ready_path() gives it.
-    texts : dict of ndarray of shape (m,)
-        Embedding by text.
-    identity : str
-        What the space is, as its entry's `identity`.
-    """
+    """Keep texts for a space."""
     metadata = {
         "schema_version": SCHEMA_VERSION,
         "space_identity": identity,
@@ -213,25 +151,7 @@ def write_ready(path: Path, texts: Texts, identity: str) -> None:
 
 
 def read_ready(space: str, entry: SpaceEntry) -> Texts:
-    """All texts that are ready for a space.
-
-    Parameters
-    ----------
-    space : str
-        Its name.
-    entry : ConSEEntry or OpenCLIPEntry
-        Its entry.
-
-    Returns
-    -------
-    dict of ndarray of shape (m,)
-        Unit embedding, float32, by text; empty where there are none.
-
-    Raises
-    ------
-    InputError
-        When a file is damaged, or of a space that had this name before.
-    """
+    """All texts that are ready for a space."""
     found: Texts = {}
     for path in sorted(ready_path(space, "x").parent.glob("*.safetensors")):
         tensors, made = read_tensors(path, ["embeddings"])

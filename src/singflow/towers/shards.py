@@ -36,28 +36,7 @@ class ShardFlags(Extraction, cli.Command):
 def run_shard(
     flags: ShardFlags, tower: nn.Module, preprocess: Preprocess, name: str, tensor: str
 ) -> tuple[pd.DataFrame, Tensors]:
-    """Run a tower over one shard of the images, with its batch norms folded (in place).
-
-    Parameters
-    ----------
-    flags : ShardFlags
-        Flags of the step.
-    tower : torch.nn.Module
-        Images (n, 3, height, width) -> (n, m), on the CPU; it is moved to the device.
-    preprocess : Preprocess
-        The tower's evaluation transform.
-    name : str
-        Name of the model or space, for progress and log.
-    tensor : str
-        Name of the outputs: features or embeddings.
-
-    Returns
-    -------
-    rows : DataFrame
-        The shard's rows of the manifest.
-    tensors : dict of ndarray
-        The tower's outputs as {tensor, image_id, view}, in the shapes that run_views gives.
-    """
+    """Run a tower over one shard of the images, with its batch norms folded (in place)."""
     import torch
 
     from singflow.data.manifest import data_root

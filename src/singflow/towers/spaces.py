@@ -62,18 +62,7 @@ class ConSE(ImageTower):
         self.known: set[int] = set()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Embed a batch of images.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n, 3, h, w)
-            Preprocessed images.
-
-        Returns
-        -------
-        Tensor of shape (n, m)
-            Unit embeddings.
-        """
+        """Embed a batch of images."""
         logits = self.classifier.logits(self.classifier(images))
         weights, classes = torch.softmax(logits / self.temperature, dim=1).topk(self.top)
         with torch.autocast(
@@ -97,18 +86,7 @@ class CLIPImages(ImageTower):
         self.preprocess = preprocess
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Embed a batch of images.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n, 3, h, w)
-            Preprocessed images.
-
-        Returns
-        -------
-        Tensor of shape (n, m)
-            Embeddings, not normalized.
-        """
+        """Embed a batch of images."""
         output = self.visual(images)
         embeddings: torch.Tensor = (
             output[0] if isinstance(output, tuple) else output
@@ -132,27 +110,7 @@ class TextTower(nn.Module):
         self.dim = dim
 
     def embed(self, texts: list[str], batch_size: int = 64, threads: int = 1) -> np.ndarray:
-        """Embed texts, by batches of as many tokens: a batch costs what its longest text does. Their order changes no byte.
-
-        Parameters
-        ----------
-        texts : list of str
-            n texts, at least one.
-        batch_size : int
-            Texts per forward pass.
-        threads : int
-            Forward passes side by side. Where PyTorch has one thread, their number changes no byte.
-
-        Returns
-        -------
-        ndarray of shape (n, m)
-            Unit embeddings, float32, in the texts' order.
-
-        Raises
-        ------
-        InputError
-            When the width is not the registry's, and for a text that is too long for the tower.
-        """
+        """Embed texts, by batches of as many tokens: a batch costs what its longest text does. Their order changes no byte."""
         lengths = self._tokenize(texts)[1]
         order = sorted(range(len(texts)), key=lambda row: (lengths[row], texts[row]))
         parts = (
@@ -179,23 +137,7 @@ def _check_width(width: int, dim: int) -> None:
 
 
 def load_image_tower(entry: SpaceEntry) -> ImageTower:
-    """The image tower of a space; the text tower of an open_clip model is not kept.
-
-    Parameters
-    ----------
-    entry : ConSEEntry or OpenCLIPEntry
-        Resolved entry of config/spaces.yaml.
-
-    Returns
-    -------
-    ImageTower
-        On the CPU.
-
-    Raises
-    ------
-    InputError
-        When its parts are missing or cannot be loaded, and when ConSE's classifier does not have ImageNet's 1000 classes.
-    """
+    """The image tower of a space; the text tower of an open_clip model is not kept."""
     if isinstance(entry, OpenCLIPEntry):
         model = _open_clip(entry)
         return CLIPImages(model.visual, from_open_clip(model.visual.preprocess_cfg)).eval()
@@ -225,20 +167,7 @@ def _imagenet_sentences() -> list[str]:
 
 
 def class_sentences(entry: SpaceEntry, classes: Classes) -> dict[str, str]:
-    """The texts by which a space itself knows classes.
-
-    Parameters
-    ----------
-    entry : ConSEEntry or OpenCLIPEntry
-        Resolved entry of config/spaces.yaml.
-    classes : Classes
-        A list of classes.
-
-    Returns
-    -------
-    dict of str
-        By name: the sentences of a ConSE space, where the classes are ImageNet's in its order; otherwise none.
-    """
+    """The texts by which a space itself knows classes."""
     if not isinstance(entry, ConSEEntry):
         return {}
     from timm.data import ImageNetInfo
@@ -255,26 +184,7 @@ def class_sentences(entry: SpaceEntry, classes: Classes) -> dict[str, str]:
 def class_spellings(
     embed: Encode, names: list[str], listed: Classes, entry: SpaceEntry, templates: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The classes of a head as own words are made of them, and the same classes in other words.
-
-    Parameters
-    ----------
-    embed : callable
-        Gives unit embeddings (n, m) of n texts.
-    names : list of str
-        The head's classes, in the order of its rows.
-    listed : Classes
-        A list of classes, of which a space may have sentences.
-    entry : ConSEEntry or OpenCLIPEntry
-        Resolved entry of config/spaces.yaml.
-    templates : list of str
-        As fill() takes them.
-
-    Returns
-    -------
-    texts, others : ndarray of shape (C, m)
-        Unit embeddings: the space's own sentences and the filled templates, or where it has none the filled templates and bare names.
-    """
+    """The classes of a head as own words are made of them, and the same classes in other words."""
     whole = (
         listed.names if set(names) <= set(listed.names) else names
     )  # embedded once for all heads that are parts of it
@@ -286,25 +196,7 @@ def class_spellings(
 
 
 def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> TextTower:
-    """The text tower of a space; the image tower is not kept.
-
-    Parameters
-    ----------
-    entry : ConSEEntry or OpenCLIPEntry
-        Resolved entry of config/spaces.yaml.
-    device : torch.device, optional
-        Where it runs; the CPU by default.
-
-    Returns
-    -------
-    TextTower
-        In evaluation mode, on the device.
-
-    Raises
-    ------
-    InputError
-        When its parts are missing or cannot be loaded.
-    """
+    """The text tower of a space; the image tower is not kept."""
     device = device or torch.device("cpu")
     if isinstance(entry, ConSEEntry):
         return _sentence_encoder(entry, device)
@@ -419,24 +311,7 @@ def _package_model(distribution: str) -> Path:
 def text_facts(
     entry: SpaceEntry, weights: str, device: torch.device, batch_size: int
 ) -> dict[str, Any]:
-    """What decides the bytes of embedded texts besides the texts, as TextCache takes it.
-
-    Parameters
-    ----------
-    entry : ConSEEntry or OpenCLIPEntry
-        Resolved entry of config/spaces.yaml.
-    weights : str
-        Hash of the text tower's weights.
-    device : torch.device
-        Where it runs.
-    batch_size : int
-        Texts per forward pass.
-
-    Returns
-    -------
-    dict
-        Tower, weights, code, versions, kind of processor, batch size.
-    """
+    """What decides the bytes of embedded texts besides the texts, as TextCache takes it."""
     named = entry.text if isinstance(entry, ConSEEntry) else entry.id
     package = [named.removeprefix("package:")] if isinstance(entry, ConSEEntry) else []
     return {
@@ -456,24 +331,7 @@ def text_facts(
 def embed_templates(
     embed: Encode, names: list[str], templates: list[str], own: dict[str, str]
 ) -> np.ndarray:
-    """Unit embeddings of names: the mean over templates of unit embeddings, at unit norm.
-
-    Parameters
-    ----------
-    embed : callable
-        Gives unit embeddings (n, m) of n texts.
-    names : list of str
-        Labels or concepts.
-    templates : list of str
-        As fill() takes them.
-    own : dict
-        Texts, by name, for names that have one of their own, which no template changes.
-
-    Returns
-    -------
-    ndarray of shape (len(names), m)
-        Float32.
-    """
+    """Unit embeddings of names: the mean over templates of unit embeddings, at unit norm."""
     texts = [
         [own[name]] * len(templates)
         if name in own

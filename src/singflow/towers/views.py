@@ -69,25 +69,7 @@ def _longest(size: Any) -> int:
 
 
 def from_timm(model: nn.Module, changes: dict[str, Any] | None) -> Preprocess:
-    """timm's data configuration of a model, with changes to it.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        A model that timm built.
-    changes : dict or None
-        Other values for keys of TimmTransform, as the registry gives them.
-
-    Returns
-    -------
-    Preprocess
-        The model's evaluation transform.
-
-    Raises
-    ------
-    InputError
-        For a transform that does not end in to-tensor and normalize.
-    """
+    """timm's data configuration of a model, with changes to it."""
     from timm.data import create_transform, resolve_data_config
 
     config = resolve_data_config(dict(changes or {}), model=model)
@@ -100,18 +82,7 @@ def from_timm(model: nn.Module, changes: dict[str, Any] | None) -> Preprocess:
 
 
 def from_torchvision(preset: Any) -> Preprocess:
-    """torchvision's evaluation preset of a set of weights.
-
-    Parameters
-    ----------
-    preset : ImageClassification
-        What `transforms()` of the weights gives.
-
-    Returns
-    -------
-    Preprocess
-        The evaluation transform of these weights.
-    """
+    """torchvision's evaluation preset of a set of weights."""
     from torchvision.transforms import Compose, ConvertImageDtype, Normalize, PILToTensor
 
     pixels = Compose(
@@ -124,18 +95,7 @@ def from_torchvision(preset: Any) -> Preprocess:
 
 
 def from_processor(processor: Any) -> Preprocess:
-    """A transformers image processor; the size of its output is found by trying it.
-
-    Parameters
-    ----------
-    processor : BaseImageProcessor
-        As AutoImageProcessor gives it.
-
-    Returns
-    -------
-    Preprocess
-        The processor as an evaluation transform.
-    """
+    """A transformers image processor; the size of its output is found by trying it."""
 
     def whole(image: Image.Image, **options: bool) -> torch.Tensor:
         pixels: torch.Tensor = processor(images=image, return_tensors="pt", **options)[
@@ -154,18 +114,7 @@ def from_processor(processor: Any) -> Preprocess:
 
 
 def from_open_clip(configuration: dict[str, Any]) -> Preprocess:
-    """open_clip's preprocessing of an image tower.
-
-    Parameters
-    ----------
-    configuration : dict
-        The tower's preprocess_cfg.
-
-    Returns
-    -------
-    Preprocess
-        The tower's evaluation transform.
-    """
+    """open_clip's preprocessing of an image tower."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     settings = PreprocessCfg(**configuration)

@@ -35,68 +35,23 @@ class WeightFile:
     place = "this environment"
 
     def find(self) -> Path | None:
-        """Look for the file where it is kept.
-
-        Returns
-        -------
-        Path or None
-            None when it is not there.
-        """
+        """Look for the file where it is kept."""
         raise NotImplementedError
 
     def fetch(self) -> Path | None:
-        """Find the file, after downloading what can be downloaded.
-
-        Returns
-        -------
-        Path or None
-            As find gives it.
-        """
+        """Find the file, after downloading what can be downloaded."""
         return self.find()
 
     def label(self, path: Path) -> str:
-        """What the file found is listed as.
-
-        Parameters
-        ----------
-        path : Path
-            The file found.
-
-        Returns
-        -------
-        str
-            One line.
-        """
+        """What the file found is listed as."""
         return str(self)
 
     def version(self, path: Path) -> str:
-        """Version or commit of the file found.
-
-        Parameters
-        ----------
-        path : Path
-            The file found.
-
-        Returns
-        -------
-        str
-            A dash where there is none.
-        """
+        """Version or commit of the file found."""
         return "-"
 
     def expected(self, path: Path) -> str | None:
-        """The hash that the file found should have.
-
-        Parameters
-        ----------
-        path : Path
-            The file found.
-
-        Returns
-        -------
-        str or None
-            SHA-256, or its beginning; None when nothing says it.
-        """
+        """The hash that the file found should have."""
         return None
 
 
@@ -120,13 +75,7 @@ class HubFile(WeightFile):
         return f"the hub cache {constants.HF_HUB_CACHE} (HF_HUB_CACHE sets it)"
 
     def find(self) -> Path | None:
-        """Look for the file in the hub's cache.
-
-        Returns
-        -------
-        Path or None
-            Its path in the cache; None when it is not there.
-        """
+        """Look for the file in the hub's cache."""
         from huggingface_hub import try_to_load_from_cache
 
         for name in self.names:
@@ -136,18 +85,7 @@ class HubFile(WeightFile):
         return None
 
     def fetch(self) -> Path | None:
-        """Download the file unless it is in the hub's cache.
-
-        Returns
-        -------
-        Path or None
-            Its path in the cache; None for an optional file that the repository does not have.
-
-        Raises
-        ------
-        InputError
-            When the repository has no such file and it is not optional.
-        """
+        """Download the file unless it is in the hub's cache."""
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import RemoteEntryNotFoundError
 
@@ -161,50 +99,17 @@ class HubFile(WeightFile):
         raise InputError(f"{self.repository} holds none of {', '.join(self.names)}")
 
     def label(self, path: Path) -> str:
-        """Repository and name, with the folder inside the repository.
-
-        Parameters
-        ----------
-        path : Path
-            The file found.
-
-        Returns
-        -------
-        str
-            <repository>: <name>.
-        """
+        """Repository and name, with the folder inside the repository."""
         found = next(name for name in self.names if path.as_posix().endswith(f"/{name}"))
         return f"{self.repository}: {found}"
 
     def version(self, path: Path) -> str:
-        """The commit, which `revision` can pin.
-
-        Parameters
-        ----------
-        path : Path
-            The file found.
-
-        Returns
-        -------
-        str
-            A dash when the path is not one of the hub's cache.
-        """
+        """The commit, which `revision` can pin."""
         parts = path.parts
         return parts[parts.index("snapshots") + 1] if "snapshots" in parts else "-"
 
     def expected(self, path: Path) -> str | None:
-        """The hub's SHA-256 of a large file: the name of what the cache's link leads to.
-
-        Parameters
-        ----------
-        path : Path
-            The file found.
-
-        Returns
-        -------
-        str or None
-            None for a small file, whose name is no SHA-256.
-        """
+        """The hub's SHA-256 of a large file: the name of what the cache's link leads to."""
         name = path.resolve().name
         return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
 
@@ -230,28 +135,11 @@ class UrlFile(WeightFile):
         return f"PyTorch's cache {self._path.parent} (TORCH_HOME sets it)"
 
     def find(self) -> Path | None:
-        """Look for the file in PyTorch's cache.
-
-        Returns
-        -------
-        Path or None
-            Its path in the cache; None when it is not there.
-        """
+        """Look for the file in PyTorch's cache."""
         return self._path if self._path.is_file() else None
 
     def fetch(self) -> Path | None:
-        """Download the file unless it is in PyTorch's cache.
-
-        Returns
-        -------
-        Path
-            Its path in the cache.
-
-        Raises
-        ------
-        InputError
-            When the download breaks off.
-        """
+        """Download the file unless it is in PyTorch's cache."""
         from torch.hub import download_url_to_file
 
         if not self._path.is_file():
@@ -267,18 +155,7 @@ class UrlFile(WeightFile):
         return self._path
 
     def expected(self, path: Path) -> str | None:
-        """The hash in the file's name.
-
-        Parameters
-        ----------
-        path : Path
-            The file found.
-
-        Returns
-        -------
-        str or None
-            The beginning of its SHA-256, 8 digits or more; None when the name holds none.
-        """
+        """The hash in the file's name."""
         found = re.search(r"-([0-9a-f]{8,})\.", path.name)
         return found[1] if found else None
 
@@ -293,18 +170,7 @@ class PackageFile(WeightFile):
         return f"package {self.distribution}"
 
     def find(self) -> Path:
-        """Look for the file in the installed distribution.
-
-        Returns
-        -------
-        Path
-            Its path.
-
-        Raises
-        ------
-        InputError
-            When the distribution is not installed or does not hold exactly one weight file.
-        """
+        """Look for the file in the installed distribution."""
         try:
             files = importlib.metadata.files(self.distribution) or []
         except importlib.metadata.PackageNotFoundError:
@@ -319,18 +185,7 @@ class PackageFile(WeightFile):
         return Path(str(weights[0].locate()))
 
     def version(self, path: Path) -> str:
-        """Version of the distribution.
-
-        Parameters
-        ----------
-        path : Path
-            Not used.
-
-        Returns
-        -------
-        str
-            As its metadata says.
-        """
+        """Version of the distribution."""
         return importlib.metadata.version(self.distribution)
 
 
@@ -345,18 +200,7 @@ class LocalFile(WeightFile):
         return self.path
 
     def find(self) -> Path:
-        """Check that the file is there and unchanged.
-
-        Returns
-        -------
-        Path
-            Its path.
-
-        Raises
-        ------
-        InputError
-            When it is not there or no longer what the resolve step found.
-        """
+        """Check that the file is there and unchanged."""
         path = Path(self.path)
         if not path.is_file():
             raise InputError(f"{path}: no such weight file")
@@ -367,39 +211,12 @@ class LocalFile(WeightFile):
         return path
 
     def expected(self, path: Path) -> str | None:
-        """The hash that the resolve step found.
-
-        Parameters
-        ----------
-        path : Path
-            Not used.
-
-        Returns
-        -------
-        str or None
-            SHA-256; None before the resolve step.
-        """
+        """The hash that the resolve step found."""
         return self.sha256
 
 
 def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
-    """The files that an entry's weights are in, with its tokenizer's or its own head's.
-
-    Parameters
-    ----------
-    entry : ModelEntry, ConSEEntry or OpenCLIPEntry
-        Of config/models.yaml or config/spaces.yaml; ConSE needs its classifier's files.
-
-    Returns
-    -------
-    list of WeightFile
-        Random weights have none; an open_clip tokenizer's files are listed all the same.
-
-    Raises
-    ------
-    InputError
-        For weights that do not exist.
-    """
+    """The files that an entry's weights are in, with its tokenizer's or its own head's."""
     if isinstance(entry, ConSEEntry):
         return required(entry.classifier)
     kind, _, target = entry.weights.partition(":")
@@ -421,44 +238,12 @@ def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
 
 
 def locate(entry: ModelEntry | SpaceEntry) -> list[Path]:
-    """Paths of all files that an entry requires.
-
-    Parameters
-    ----------
-    entry : ModelEntry, ConSEEntry or OpenCLIPEntry
-        Of config/models.yaml or config/spaces.yaml.
-
-    Returns
-    -------
-    list of Path
-        In order, without optional ones that are not there.
-
-    Raises
-    ------
-    InputError
-        When a file is missing (the message names the file and the command that fetches it), and as required does.
-    """
+    """Paths of all files that an entry requires."""
     return find_all(required(entry))
 
 
 def find_all(files: list[WeightFile]) -> list[Path]:
-    """Paths of the files.
-
-    Parameters
-    ----------
-    files : list of WeightFile
-        As required gives them.
-
-    Returns
-    -------
-    list of Path
-        In order, without optional ones that are not there.
-
-    Raises
-    ------
-    InputError
-        When one is missing that is not optional: the message names it and the command that fetches it.
-    """
+    """Paths of the files."""
     paths = []
     for file in files:
         path = file.find()
@@ -493,23 +278,7 @@ def _timm_files(entry: ModelEntry) -> list[WeightFile]:
 
 
 def torchvision_weights(entry: ModelEntry) -> Any:
-    """torchvision's description of the weights: their address and their evaluation transform.
-
-    Parameters
-    ----------
-    entry : ModelEntry
-        An entry whose source is torchvision; its id is name.WEIGHTS.
-
-    Returns
-    -------
-    WeightsEnum
-        The member of the model's weights.
-
-    Raises
-    ------
-    InputError
-        For a model or weights that torchvision does not have.
-    """
+    """torchvision's description of the weights: their address and their evaluation transform."""
     from torchvision.models import get_model_weights
 
     name, _, tag = entry.id.partition(".")
@@ -525,23 +294,7 @@ def torchvision_weights(entry: ModelEntry) -> Any:
 
 
 def published_at(entry: ModelEntry) -> str | None:
-    """Where a model's weights were published first, which is one address for two libraries that have the same ones.
-
-    Parameters
-    ----------
-    entry : ModelEntry
-        An entry whose source is timm, torchvision or transformers.
-
-    Returns
-    -------
-    str or None
-        The address of the file; None where the library does not say.
-
-    Raises
-    ------
-    InputError
-        For a model or weights that torchvision does not have.
-    """
+    """Where a model's weights were published first, which is one address for two libraries that have the same ones."""
     import timm
 
     if entry.source == "torchvision":
@@ -560,23 +313,7 @@ def _transformers_files(entry: ModelEntry) -> list[WeightFile]:
 
 
 def open_clip_tag(entry: OpenCLIPEntry) -> dict[str, Any]:
-    """open_clip's description of the weights.
-
-    Parameters
-    ----------
-    entry : OpenCLIPEntry
-        Its id is model/pretrained, or model alone.
-
-    Returns
-    -------
-    dict
-        Repository, normalization, activation and so on; {} for an id without pretrained.
-
-    Raises
-    ------
-    InputError
-        For an unknown name and for weights that were trained with another activation than the model has.
-    """
+    """open_clip's description of the weights."""
     import open_clip
 
     model, _, pretrained = entry.id.partition("/")
