@@ -15,12 +15,15 @@ if workflow.modifier.namespace:
     )
 if Path.cwd() != Path(HERE).resolve():
     raise WorkflowError(
-        f"this workflow works in its own folder, not in {Path.cwd()}: add `--directory {HERE}`. A study of your own is a file, "
-        "`--configfile <file>`; results are in results/, which may be a link to another drive; `git clone` makes a second checkout"
+        f"this workflow works in its own folder, not in {Path.cwd()}: add `--directory {HERE}`. "
+        "A study of your own is a file, "
+        "`--configfile <file>`; results are in results/, which may be a link to another drive; "
+        "`git clone` makes a second checkout"
     )
 if not find_spec("singflow"):
     raise WorkflowError(
-        f"singflow is not installed beside this snakemake: run `make workflow` in {HERE} and use .venv/bin/snakemake"
+        f"singflow is not installed beside this snakemake: run `make workflow` in {HERE} and use "
+        ".venv/bin/snakemake"
     )
 
 

@@ -23,7 +23,8 @@ rule measure_controls:
     shell:
         "python scripts/measure_controls.py {params.controls} --manifest {input.manifest}"
         f" --features {RESULTS}/features/{{wildcards.model}} --shards {SHARDS}"
-        " --projector {input.projector} --translator {input.translator} --texts {input.texts} --names {input.names}"
+        " --projector {input.projector} --translator {input.translator} --texts {input.texts}"
+        " --names {input.names}"
         f" --seed {{params.seed}} --threads {THREADS}"
         " --output {output.scores} --report {output.report} --log {log}"
 
@@ -59,12 +60,17 @@ rule measure_evidence:
         reference=REFERENCE,
         seed=config["seed"],
     shell:
-        "python scripts/measure_evidence.py --study {params.study} --space {wildcards.space} --model {wildcards.model}"
-        " {params.evidence} {params.fitted} --manifest {input.manifest} --head {input.head} --classes {input.classes}"
-        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
-        " --projector {input.projector} --translator {input.translator} --texts {input.texts} --names {input.names}"
+        "python scripts/measure_evidence.py --study {params.study} --space {wildcards.space}"
+        " --model {wildcards.model}"
+        " {params.evidence} {params.fitted} --manifest {input.manifest} --head {input.head}"
+        " --classes {input.classes}"
+        f" --features {RESULTS}/features/{{wildcards.model}}"
+        f" --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
+        " --projector {input.projector} --translator {input.translator} --texts {input.texts}"
+        " --names {input.names}"
         f" --seed {{params.seed}} --threads {THREADS}"
-        " --report {output.report} --planted {output.planted} --words {output.words} --images {output.images} --log {log}"
+        " --report {output.report} --planted {output.planted} --words {output.words}"
+        " --images {output.images} --log {log}"
 
 
 rule measure_head_extension:
@@ -86,8 +92,10 @@ rule measure_head_extension:
         reference=REFERENCE,
         seed=config["seed"],
     shell:
-        "python scripts/measure_head_extension.py {params.fitted} --manifest {input.manifest} --head {input.head}"
-        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
+        "python scripts/measure_head_extension.py {params.fitted} --manifest {input.manifest}"
+        " --head {input.head}"
+        f" --features {RESULTS}/features/{{wildcards.model}}"
+        f" --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
         " --projector {input.projector} --evidence {input.evidence} --words {input.words}"
         f" --seed {{params.seed}} --threads {THREADS}"
         " --output {output} --log {log}"
@@ -135,8 +143,10 @@ rule measure_zero_shot:
         **COST,
     shell:
         "python scripts/measure_zero_shot.py --manifest {input.manifest}"
-        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
-        " --projector {input.projector} --translator {input.translator} --texts {input.texts} --names {input.names}"
+        f" --features {RESULTS}/features/{{wildcards.model}}"
+        f" --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
+        " --projector {input.projector} --translator {input.translator} --texts {input.texts}"
+        " --names {input.names}"
         f" --threads {THREADS}"
         " --output {output} --log {log}"
 
@@ -158,7 +168,8 @@ rule measure_rank_curve:
         rank_curve=flags("rank_curve"),
         energy=config["projector"]["energy"],
     shell:
-        "python scripts/measure_rank_curve.py {params.rank_curve} --energy {params.energy} --manifest {input.manifest} --head {input.head}"
+        "python scripts/measure_rank_curve.py {params.rank_curve} --energy {params.energy}"
+        " --manifest {input.manifest} --head {input.head}"
         f" --features {RESULTS}/features/{{wildcards.model}} --shards {SHARDS}"
         " --translator {input.translator} --texts {input.texts} --names {input.names}"
         f" --threads {THREADS}"
@@ -225,7 +236,8 @@ rule steer_concepts:
     params:
         steering=flags("steering"),
     shell:
-        "python scripts/steer_concepts.py {params.steering} --manifest {input.manifest} --head {input.head}"
+        "python scripts/steer_concepts.py {params.steering} --manifest {input.manifest}"
+        " --head {input.head}"
         f" --features {RESULTS}/features/{{wildcards.model}} --shards {SHARDS}"
         " --projector {input.projector} --translator {input.translator}"
         " --texts {input.texts} --names {input.names}"
@@ -248,7 +260,8 @@ rule probe_principal:
         probe=flags("probe"),
         confidence=config["summary"]["confidence"],
     shell:
-        "python scripts/probe_principal.py {params.probe} --confidence {params.confidence} --manifest {input.manifest}"
+        "python scripts/probe_principal.py {params.probe} --confidence {params.confidence}"
+        " --manifest {input.manifest}"
         f" --features {RESULTS}/features/{{wildcards.model}} --shards {SHARDS}"
         " --projector {input.projector} --translator {input.translator}"
         f" --threads {THREADS}"

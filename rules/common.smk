@@ -14,7 +14,7 @@ from singflow.pictures.weights import generates, own_generator_files
 from singflow.planning import costs
 from singflow.translators.reference import fingerprint
 
-FOR_DVC = is_placeholder(config["study"])  # the rules are read to write dvc.yaml
+FOR_DVC = is_placeholder(config["study"])  # whether dvc.yaml is written from the rules
 PARAMS = "params.yaml"
 CODE = Code(Path(workflow.basedir))
 
@@ -22,7 +22,7 @@ if not FOR_DVC:
     typed(config, workflow.config_settings.config)
     expand_home(config)
     try:
-        CODE.accepted  # is read here, where a mistake in it can be told
+        CODE.accepted  # read here, so that a mistake in it is reported with the study's
         STUDY, ENTRIES = settle(config, PARAMS)
         PARAMS = layered(config, PARAMS, main=workflow.is_main_process)
     except InputError as error:
@@ -41,7 +41,8 @@ GPUS = 0 if config["extraction"]["device"] == "cpu" else 1
 CUDA_MB = 3000 * GPUS
 IMAGES_EXPECTED = 0 if FOR_DVC else costs.expected_images(config, Path(RESULTS))
 IMAGES = (
-    f'--manifest {RESULTS}/data/manifest.parquet --source {config["data"]["source"]} --root "{{params.root}}"'
+    f'--manifest {RESULTS}/data/manifest.parquet --source {config["data"]["source"]}'
+    ' --root "{params.root}"'
     f' --max_pixels {config["data"]["max_pixels"]} --seed {config["seed"]} --threads {THREADS}'
 )
 
@@ -50,11 +51,15 @@ def alternatives(names):
     return "|".join(map(re.escape, names))
 
 
-# Values of params.yaml that hold any text reach a command by a function, whose text Snakemake leaves as it is.
+# Values of params.yaml may hold any text, braces included. They reach a command through a function,
+# because Snakemake does not change what a function returns.
 
 
 def flags(*keys, **named):
-    """A section of params.yaml as flags, or values by their keys: under the last part of a key, or the name given."""
+    """A section of params.yaml as flags, or single values by their keys.
+
+    The flag of a value has the last part of its key as name, or the name that is given.
+    """
     named = {key.rpartition(".")[2]: key for key in keys} | named
     if FOR_DVC:
         return lambda wildcards: flags_placeholder(config, named)
@@ -64,7 +69,7 @@ def flags(*keys, **named):
 
 
 def value(key):
-    """A value of params.yaml, or no file where it is null."""
+    """A value of params.yaml, or no file if it is null."""
     found = at(config, key)
     return lambda wildcards: [] if found is None else found
 
@@ -74,31 +79,30 @@ COMPARISON = flags("spaces", "comparison.models", "comparison.kinds")
 
 
 def whole_study(wildcards):
-    """The study, as a parameter: a change of what it says, and not of how its file says it, is a change of it."""
+    """The study, as a parameter: its content counts, and not the layout of its file."""
     return [] if FOR_DVC else STUDY.model_dump_json()
 
 
 def entry_of(kind):
-    """The registry entry that a job depends on, as a parameter: a change of it, and of no other, re-runs the job."""
+    """The job's registry entry, as a parameter: the job runs again if this entry changes."""
     if FOR_DVC:
         return []
     return lambda wildcards: ENTRIES[kind][wildcards[kind]].model_dump_json()
 
 
 def local_files(kind):
-    """Files of the user's own that a model or space is made of. DVC watches the registry whole."""
+    """The user's own files of a model or space; DVC watches the whole registry file instead."""
     if FOR_DVC:
         return f"config/{kind}s.yaml"
     return lambda wildcards: ENTRIES[kind][wildcards[kind]].local_files()
 
 
-REFERENCE = (
-    [] if FOR_DVC else fingerprint(config["translator"]["reference"]) or []
-)  # a parameter: a change of the images that translators are fitted on re-runs what is fitted
+# a parameter: fits run again if the images of the reference change
+REFERENCE = [] if FOR_DVC else fingerprint(config["translator"]["reference"]) or []
 
 
 def archives(wildcards):
-    """What tells the archives of images from others, as a parameter: a change of them re-runs what lists them."""
+    """The state of the image archives, as a parameter: images are listed again if it changes."""
     return [] if FOR_DVC else archives_here() or []
 
 
@@ -114,7 +118,7 @@ def shards(folder):
 
 
 def for_all(pattern):
-    """The files of every model and space; or of every model, when the pattern names no space."""
+    """The files of every model and space, or of every model if the pattern names no space."""
     paths = expand(
         f"{RESULTS}/{pattern}", space=config["spaces"], model=config["models"]
     )
@@ -122,12 +126,12 @@ def for_all(pattern):
 
 
 def generator_files(wildcards):
-    """Files of a generator of the user's own."""
+    """The files of the user's own generator, if there is one."""
     return [] if FOR_DVC else own_generator_files(STUDY.pictures)
 
 
 def translators_of(wildcards):
-    """The translators that a model has."""
+    """The translators of the job's model in the job's space."""
     compared = wildcards.model in config["comparison"]["models"]
     kinds = [KIND, *config["comparison"]["kinds"]] if compared else [KIND]
     return expand(
@@ -138,7 +142,7 @@ def translators_of(wildcards):
 
 
 def captioned(path):
-    """A file that people read, with its caption in report/captions and, in Snakemake's report, a place by its folder."""
+    """A file for people, with its caption; in Snakemake's report, its folder is its category."""
     caption = f"../report/captions/{Path(path).stem}.rst"
     return report(path, caption=caption, category=Path(path).parent.name)
 
@@ -156,28 +160,31 @@ def pdf(*names):
 
 
 def made(folder, ending):
-    """What the rules so far write into a folder of the results."""
-    outputs = [str(each) for step in workflow.rules for each in step.output]
+    """Files of a results folder that the rules read so far write."""
+    outputs = [str(path) for step in workflow.rules for path in step.output]
     return [
-        each
-        for each in outputs
-        if each.startswith(f"{RESULTS}/{folder}/") and each.endswith(ending)
+        path
+        for path in outputs
+        if path.startswith(f"{RESULTS}/{folder}/") and path.endswith(ending)
     ]
 
 
 def size_of(wildcards):
-    """What the cost of a job depends on. Where a GPU is asked for, one is reckoned with."""
+    """The size of a job, from which its cost is estimated; with a GPU if the study asks for one."""
     entries = [ENTRIES[kind].get(wildcards.get(kind)) for kind in ("model", "space")]
     return costs.size_of(config, IMAGES_EXPECTED, *entries, gpu=bool(GPUS))
 
 
 def generator_gpus(wildcards):
-    """GPUs of a job that shows pictures: none where they are photos."""
+    """GPUs of a job that draws pictures: none if it shows photos."""
     return GPUS if generates(STUDY.pictures, [ENTRIES["space"][wildcards.space]]) else 0
 
 
 def memory(wildcards, attempt, rulename):
-    """Megabytes: half as much again as expected, 1000 for Snakemake in the job, and what CUDA takes; twice as much with every further attempt."""
+    """Megabytes of a job, twice as many on every retry.
+
+    They are 1.5 times the estimate, 1000 for Snakemake in the job, and the memory that CUDA takes.
+    """
     cuda = CUDA_MB if "gpu" in workflow.get_rule(rulename).resources else 0
     return 2 ** (attempt - 1) * (
         1000 + cuda + ceil(1.5 * costs.peak_mb(rulename, size_of(wildcards)))
@@ -185,7 +192,7 @@ def memory(wildcards, attempt, rulename):
 
 
 def minutes(wildcards, attempt, rulename):
-    """Three times as long as expected, and 5 minutes for a slow start; twice as long with every further attempt."""
+    """Three times the estimate, and 5 minutes for a slow start; twice as long on every retry."""
     return 2 ** (attempt - 1) * (
         5 + ceil(3 * costs.seconds(rulename, size_of(wildcards)) / 60)
     )
@@ -195,7 +202,7 @@ COST = {"mem_mb": memory, "runtime": minutes}
 
 
 def equip(step):
-    """Give a step what all have: a log and a benchmark under its name, and the digest of the code that it reaches."""
+    """Give a rule its log, its benchmark, and the digest of its code as a parameter."""
     names = ["space", "model", "kind", "shard"]
     jobs = [f"{{{name}}}" for name in names if name in step.wildcard_names]
     place = Path(step.name, *jobs)

@@ -66,7 +66,8 @@ rule build_manifest:
         archives=archives,
         seed=config["seed"],
     shell:
-        'python scripts/build_manifest.py {params.data} --folds {params.folds} --reference "{params.fitted_on}"'
+        "python scripts/build_manifest.py {params.data} --folds {params.folds}"
+        ' --reference "{params.fitted_on}"'
         f" --seed {{params.seed}} --threads {THREADS}"
         " --manifest {output.manifest} --rejected {output.rejected}"
         " --log {log}"

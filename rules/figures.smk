@@ -97,7 +97,8 @@ rule plot_null_validation:
     shell:
         "python scripts/plot_null_validation.py {params.models} --confidence {params.confidence}"
         f" --null_validation {RESULTS}/null_validation"
-        " --table {input.models} --output {output.table} --png {output.png} --pdf {output.pdf} --log {log}"
+        " --table {input.models} --output {output.table} --png {output.png} --pdf {output.pdf}"
+        " --log {log}"
 
 
 rule plot_probes:
@@ -116,7 +117,8 @@ rule plot_probes:
     shell:
         "python scripts/plot_probes.py {params.selection} --confidence {params.confidence}"
         f" --probes {RESULTS}/probes"
-        " --table {input.models} --output {output.table} --png {output.png} --pdf {output.pdf} --log {log}"
+        " --table {input.models} --output {output.table} --png {output.png} --pdf {output.pdf}"
+        " --log {log}"
 
 
 rule plot_concept_scans:
@@ -170,7 +172,8 @@ rule plot_rank_curves:
     shell:
         "python scripts/plot_rank_curves.py {params.selection}"
         f" --rank_curves {RESULTS}/rank_curves"
-        " --table {input.models} --output {output.table} --png {output.png} --pdf {output.pdf} --log {log}"
+        " --table {input.models} --output {output.table} --png {output.png} --pdf {output.pdf}"
+        " --log {log}"
 
 
 rule plot_head_extensions:
@@ -188,4 +191,5 @@ rule plot_head_extensions:
     shell:
         "python scripts/plot_head_extensions.py {params.selection}"
         f" --head_extensions {RESULTS}/head_extensions"
-        " --table {input.models} --output {output.table} --png {output.png} --pdf {output.pdf} --log {log}"
+        " --table {input.models} --output {output.table} --png {output.png} --pdf {output.pdf}"
+        " --log {log}"

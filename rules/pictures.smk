@@ -23,8 +23,10 @@ rule find_neighbours:
         exact_up_to=config["pictures"]["exact_up_to"],
     shell:
         "python scripts/find_neighbours.py --manifest {input.manifest}"
-        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
-        " --projector {input.projector} --translator {input.translator} --exact_up_to {params.exact_up_to}"
+        f" --features {RESULTS}/features/{{wildcards.model}}"
+        f" --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
+        " --projector {input.projector} --translator {input.translator}"
+        " --exact_up_to {params.exact_up_to}"
         f" --threads {THREADS}"
         " --output {output} --log {log}"
 
@@ -57,8 +59,10 @@ rule render_pictures:
         "python scripts/render_pictures.py --model {wildcards.model} --space {wildcards.space}"
         " {params.pictures} {params.steering} {params.comparison}"
         f" {IMAGES} --device {{params.device}} --entry {{input.entry}}"
-        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
-        f" --translators {RESULTS}/translators/{{wildcards.space}}/{{wildcards.model}} --linear {KIND}"
+        f" --features {RESULTS}/features/{{wildcards.model}}"
+        f" --embeddings {RESULTS}/embeddings/{{wildcards.space}} --shards {SHARDS}"
+        f" --translators {RESULTS}/translators/{{wildcards.space}}/{{wildcards.model}}"
+        f" --linear {KIND}"
         " --projector {input.projector} --texts {input.texts} --names {input.names}"
         " --output {output} --log {log}"
 
@@ -97,4 +101,5 @@ rule plot_angle_ladder:
         "python scripts/plot_angle_ladder.py {params.selection}"
         f" --pictures {RESULTS}/pictures"
         " --manifest {input.manifest}"
-        " --table {input.models} --output {output.table} --png {output.png} --pdf {output.pdf} --log {log}"
+        " --table {input.models} --output {output.table} --png {output.png} --pdf {output.pdf}"
+        " --log {log}"

@@ -46,8 +46,10 @@ rule write_report:
         "python scripts/write_report.py --study {params.study} {params.selection} {params.report}"
         f" --results {RESULTS} --captions report/captions"
         " --tables {input.tables} --figures {input.figures}"
-        " --template {input.template} --paper {input.paper} --params {input.params} --accepted {input.accepted}"
-        ' --classes "{input.classes}" --source {params.source} --root "{params.root}" --max_pixels {params.max_pixels}'
+        " --template {input.template} --paper {input.paper} --params {input.params}"
+        " --accepted {input.accepted}"
+        ' --classes "{input.classes}" --source {params.source} --root "{params.root}"'
+        " --max_pixels {params.max_pixels}"
         " --confidence {params.confidence} --min_r2 {params.min_r2} --seed {params.seed}"
         f" --threads {THREADS}"
         " --output {output} --log {log}"

@@ -39,10 +39,14 @@ rule summarize:
         margin=config["extraction"]["top1_margin"],
         seed=config["seed"],
     shell:
-        "python scripts/summarize.py --study {params.study} {params.selection} {params.summary} {params.null_energy} --seed {params.seed}"
+        "python scripts/summarize.py"
+        " --study {params.study} {params.selection} {params.summary} {params.null_energy}"
+        " --seed {params.seed}"
         " --top1_margin {params.margin}"
-        f" --manifest {RESULTS}/data/manifest.parquet --entries {RESULTS}/registry/models --projectors {RESULTS}/projectors"
-        f" --translators {RESULTS}/translators --kind {KIND} --scores {RESULTS}/scores --zero_shot {RESULTS}/zero_shot"
+        f" --manifest {RESULTS}/data/manifest.parquet --entries {RESULTS}/registry/models"
+        f" --projectors {RESULTS}/projectors"
+        f" --translators {RESULTS}/translators --kind {KIND} --scores {RESULTS}/scores"
+        f" --zero_shot {RESULTS}/zero_shot"
         f" --evidence {RESULTS}/evidence"
         f" --tables {RESULTS}/tables"
         " --metrics {output.metrics} --log {log}"
@@ -70,7 +74,8 @@ rule compare_models:
         seed=config["seed"],
     shell:
         "python scripts/compare_models.py {params.selection} {params.summary} --seed {params.seed}"
-        f" --manifest {RESULTS}/data/manifest.parquet --controls {RESULTS}/controls --evidence {RESULTS}/evidence --table {{input.models}} --paper {{input.paper}}"
+        f" --manifest {RESULTS}/data/manifest.parquet --controls {RESULTS}/controls"
+        f" --evidence {RESULTS}/evidence --table {{input.models}} --paper {{input.paper}}"
         f" --tables {RESULTS}/tables"
         " --log {log}"
 
@@ -89,9 +94,11 @@ rule list_concepts:
         settings=flags("concepts"),
         confidence=config["summary"]["confidence"],
     shell:
-        "python scripts/list_concepts.py {params.selection} {params.settings} --confidence {params.confidence}"
+        "python scripts/list_concepts.py {params.selection} {params.settings}"
+        " --confidence {params.confidence}"
         f" --concepts {RESULTS}/concepts"
-        " --table {input.models} --output {output.concepts} --spurious {output.spurious} --log {log}"
+        " --table {input.models} --output {output.concepts} --spurious {output.spurious}"
+        " --log {log}"
 
 
 rule tabulate_steering:
@@ -128,6 +135,7 @@ rule compare_translators:
         min_r2=config["summary"]["min_r2"],
         seed=config["seed"],
     shell:
-        "python scripts/compare_translators.py {params.selection} --min_r2 {params.min_r2} --seed {params.seed}"
+        "python scripts/compare_translators.py {params.selection} --min_r2 {params.min_r2}"
+        " --seed {params.seed}"
         f" --translators {RESULTS}/translators"
         " --output {output.table} --metrics {output.metrics} --log {log}"

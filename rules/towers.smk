@@ -8,7 +8,8 @@ rule extract_head:
     params:
         study=config["study"],
     shell:
-        "python scripts/extract_head.py --study {params.study} --model {wildcards.model} --entry {input.entry}"
+        "python scripts/extract_head.py --study {params.study} --model {wildcards.model}"
+        " --entry {input.entry}"
         " --output {output} --log {log}"
 
 
@@ -27,8 +28,10 @@ rule extract_features:
         extraction=flags("extraction"),
         root=value("data.root"),
     shell:
-        "python scripts/extract_features.py --study {params.study} --model {wildcards.model} --entry {input.entry}"
-        f" --shard {{wildcards.shard}} {{params.extraction}} {IMAGES} --output {{output}} --log {{log}}"
+        "python scripts/extract_features.py --study {params.study} --model {wildcards.model}"
+        " --entry {input.entry}"
+        f" --shard {{wildcards.shard}} {{params.extraction}} {IMAGES} --output {{output}}"
+        " --log {log}"
 
 
 rule embed_images:
@@ -46,8 +49,10 @@ rule embed_images:
         extraction=flags("extraction"),
         root=value("data.root"),
     shell:
-        "python scripts/embed_images.py --study {params.study} --space {wildcards.space} --entry {input.entry}"
-        f" --shard {{wildcards.shard}} {{params.extraction}} {IMAGES} --output {{output}} --log {{log}}"
+        "python scripts/embed_images.py --study {params.study} --space {wildcards.space}"
+        " --entry {input.entry}"
+        f" --shard {{wildcards.shard}} {{params.extraction}} {IMAGES} --output {{output}}"
+        " --log {log}"
 
 
 rule embed_prompts:
@@ -67,8 +72,10 @@ rule embed_prompts:
         targets=flags(targets="steering.prompts"),
         device=config["extraction"]["device"],
     shell:
-        "python scripts/embed_prompts.py --study {params.study} --space {wildcards.space} --entry {input.entry}"
-        ' --manifest {input.manifest} --vocabulary "{input.vocabulary}" {params.prompts} {params.targets}'
+        "python scripts/embed_prompts.py --study {params.study} --space {wildcards.space}"
+        " --entry {input.entry}"
+        " --manifest {input.manifest}"
+        ' --vocabulary "{input.vocabulary}" {params.prompts} {params.targets}'
         f" --device {{params.device}} --threads {THREADS}"
         " --output {output.tensors} --names {output.names} --log {log}"
 
@@ -88,7 +95,8 @@ rule embed_classes:
         prompts=flags("prompts"),
         device=config["extraction"]["device"],
     shell:
-        "python scripts/embed_classes.py --study {params.study} --space {wildcards.space} --model {wildcards.model} --entry {input.entry}"
+        "python scripts/embed_classes.py --study {params.study} --space {wildcards.space}"
+        " --model {wildcards.model} --entry {input.entry}"
         ' --head {input.head} --classes "{input.classes}" {params.prompts}'
         f" --device {{params.device}} --threads {THREADS}"
         " --output {output} --log {log}"

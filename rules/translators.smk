@@ -13,7 +13,8 @@ rule fit_projector:
         projector=flags("projector"),
         study=config["study"],
     shell:
-        "python scripts/fit_projector.py --study {params.study} --model {wildcards.model} {params.projector}"
+        "python scripts/fit_projector.py --study {params.study}"
+        " --model {wildcards.model} {params.projector}"
         f" --features {RESULTS}/features/{{wildcards.model}} --shards {SHARDS} --threads {THREADS}"
         " --manifest {input.manifest} --head {input.head}"
         " --projector {output.tensors} --report {output.report} --log {log}"
@@ -35,9 +36,11 @@ rule fit_translator:
         reference=REFERENCE,
         study=config["study"],
     shell:
-        "python scripts/fit_translator.py --study {params.study} --model {wildcards.model} --space {wildcards.space}"
+        "python scripts/fit_translator.py --study {params.study} --model {wildcards.model}"
+        " --space {wildcards.space}"
         " {params.translator} --manifest {input.manifest}"
-        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}}"
+        f" --features {RESULTS}/features/{{wildcards.model}}"
+        f" --embeddings {RESULTS}/embeddings/{{wildcards.space}}"
         f" --shards {SHARDS} --threads {THREADS}"
         " --translator {output.tensors} --report {output.report} --log {log}"
 
@@ -62,8 +65,10 @@ rule train_translator:
         device=config["extraction"]["device"],
         seed=config["seed"],
     shell:
-        "python scripts/train_translator.py --study {params.study} --model {wildcards.model} --space {wildcards.space}"
+        "python scripts/train_translator.py --study {params.study} --model {wildcards.model}"
+        " --space {wildcards.space}"
         " --kind {wildcards.kind} {params.training} {params.folder} --manifest {input.manifest}"
-        f" --features {RESULTS}/features/{{wildcards.model}} --embeddings {RESULTS}/embeddings/{{wildcards.space}}"
+        f" --features {RESULTS}/features/{{wildcards.model}}"
+        f" --embeddings {RESULTS}/embeddings/{{wildcards.space}}"
         f" --shards {SHARDS} --device {{params.device}} --seed {{params.seed}} --threads {THREADS}"
         " --translator {output.tensors} --report {output.report} --log {log}"

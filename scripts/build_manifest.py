@@ -18,7 +18,8 @@ from singflow.data.manifest import (
 from singflow.data.parameters import Data
 from singflow.errors import InputError
 
-UNCROSSED = 5  # folds of a study without cross-fitting, of which one is held out (paper: 2,000 of 10,000 images)
+# folds of a study without cross-fitting; one of them is held out (paper: 2,000 of 10,000 images)
+UNCROSSED = 5
 
 
 class Flags(Data, cli.Command):
@@ -46,9 +47,8 @@ def main(flags: Flags) -> None:
         raise InputError(f"data.source {flags.source} needs data.table: a CSV or Parquet file")
     else:
         candidates, rejected = list_table(Path(flags.table), flags.label_column, classes)
-    refused = (flags.log or flags.rejected).with_name(
-        "rejected.csv"
-    )  # Snakemake removes the outputs of a step that fails
+    # beside the log, because Snakemake removes the outputs of a step that fails
+    refused = (flags.log or flags.rejected).with_name("rejected.csv")
     try:
         manifest, rejected = build_manifest(
             root,

@@ -1,4 +1,7 @@
-"""Check the study with all that it refers to, and digest the code of every step: what the Snakefile does before the first job, for DVC."""
+"""Check the study and all files that it names, and write the digest of every step's code, for DVC.
+
+The Snakefile does the same before its first job.
+"""
 
 from pathlib import Path
 
@@ -21,7 +24,8 @@ def main(flags: Flags) -> None:
     check_same_in_both(content, flags.params)
     if keys := expand_home(content):
         raise InputError(
-            f"{flags.params}: {', '.join(keys)}: DVC knows no ~: `singflow study {flags.params}` writes it out"
+            f"{flags.params}: {', '.join(keys)}: DVC knows no ~: `singflow study {flags.params}` "
+            "writes it out"
         )
     settle(content, str(flags.params))
     write_digests(flags.output, flags.params)

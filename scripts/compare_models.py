@@ -55,9 +55,8 @@ def main(flags: Flags) -> None:
     ranked = summary[(summary["null_dim"] > 0) & ~is_control(summary)]
     excess, pairs = [], []
     for space in flags.spaces:
-        for model in (
-            each for each in flags.models if null_dims[each]
-        ):  # a table at a time: one takes a kilobyte an image
+        # one table at a time, because a table takes a kilobyte per image
+        for model in (name for name in flags.models if null_dims[name]):
             table = read_parquet(flags.controls / space / f"{model}.parquet", "controls")
             cases = read_json(flags.controls / space / f"{model}.json")["cases"]
             options = {
@@ -76,7 +75,8 @@ def main(flags: Flags) -> None:
         for m in summary.loc[as_in_paper(summary, manifest["class_index"], paper), "model"]
     }
     chart = pd.Series(
-        {model: each["ratio"] for model, each in same.items() if "ratio" in each}, dtype=float
+        {model: reported["ratio"] for model, reported in same.items() if "ratio" in reported},
+        dtype=float,
     )
     agreement = agreement_rows(order, chart, paper["space"], flags.permutations, flags.seed)
     order, pair = qualify(order, summary), pd.concat(pairs, ignore_index=True)

@@ -1,4 +1,6 @@
-"""Gather the translators' held-out figures into table 2, a row per space, model, kind and loss, and into metrics."""
+"""Gather the translators' held-out scores into table 2, with one row per space, model, kind and
+loss, and into metrics.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,28 @@ from singflow.translators.linear import judged_as_networks_are
 
 FIGURES = ["validation_cosine", "validation_mse", "validation_r2"]
 COLUMNS = [
-    "space", "model", "kind", "loss", "kept", *FIGURES, "baseline_cosine", "gain_cosine", "gain_r2", "parameters", "n_train", "n",
-    "translator", "seed", "marks",
-]  # fmt: skip
+    "space",
+    "model",
+    "kind",
+    "loss",
+    "kept",
+    *FIGURES,
+    "baseline_cosine",
+    "gain_cosine",
+    "gain_r2",
+    "parameters",
+    "n_train",
+    "n",
+    "translator",
+    "seed",
+    "marks",
+]
 
 
 class Flags(cli.Selection):
-    """Gather the translators' held-out figures into table 2, a row per space, model, kind and loss, and into metrics."""
+    """Gather the translators' held-out figures into table 2, a row per space, model, kind and loss,
+    and into metrics.
+    """
 
     kinds: list[str]
     translators: Path
@@ -42,7 +59,7 @@ def main(flags: Flags) -> None:
                 | {
                     "kind": "linear",
                     "loss": "ridge",
-                    "parameters": sum(each.size for each in weights.values()),
+                    "parameters": sum(tensor.size for tensor in weights.values()),
                 }
             ]
             reports[0]["losses"] = {"ridge": linear}
@@ -62,9 +79,10 @@ def main(flags: Flags) -> None:
 
 
 def _held_out(report: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Held-out figures of each loss, and again of the one that is kept, by which settings are compared whatever the loss."""
+    """Held-out figures of each loss, and as `kept` those of the loss whose network was kept."""
     figures = {
-        loss: {name: each[name] for name in FIGURES} for loss, each in report["losses"].items()
+        loss: {name: held_out[name] for name in FIGURES}
+        for loss, held_out in report["losses"].items()
     }
     return figures | {"kept": figures[report["loss"]]}
 

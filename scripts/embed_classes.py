@@ -1,4 +1,6 @@
-"""Embed the texts of a head's classes, of which a model's own words are made, and the same classes in other words."""
+"""Embed the texts of a head's classes, from which a model's own words are made, and a second
+wording of these classes.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -14,7 +16,9 @@ from singflow.towers.text_cache import TextCache
 
 
 class Flags(Prompts, cli.Command):
-    """Embed the texts of a head's classes, of which a model's own words are made, and the same classes in other words."""
+    """Embed the texts of a head's classes, of which a model's own words are made, and the same
+    classes in other words.
+    """
 
     study: str
     space: str
@@ -39,9 +43,8 @@ def main(flags: Flags) -> None:
     names = made.parsed("class_names", list | None) or listed.names
     entry = read_space(flags.entry)
     untrained = isinstance(entry, OpenCLIPEntry) and entry.weights == "random"
-    names = (
-        names if len(names) == len(head["weight"]) and not untrained else []
-    )  # of another list of classes, or texts that say nothing
+    # no texts if the names are those of another class list, or if the text tower is untrained
+    names = names if len(names) == len(head["weight"]) and not untrained else []
     spellings, weights = [np.zeros((0, entry.dim), np.float32)] * 2, ""
     if names:
         torch.set_num_threads(1)

@@ -25,7 +25,7 @@ def main(flags: Flags) -> None:
     entry = read_space(flags.entry)
     tower = load_image_tower(entry)
     hashes = {"weights_sha256": weights_sha256(tower)}  # before the tower is changed to run faster
-    if isinstance(tower, ConSE):  # every shard needs much the same sentences
+    if isinstance(tower, ConSE):  # all shards need nearly the same sentences
         facts = text_facts(
             entry, weights_sha256(tower.text.module), pick_tower_device(flags.device), batch_size=1
         )

@@ -15,7 +15,9 @@ from singflow.towers.text_cache import TextCache
 
 
 class Flags(Prompts, cli.Command):
-    """Embed the labels' prompts, the concepts and the targets of steering with a space's text tower."""
+    """Embed the labels' prompts, the concepts and the targets of steering with a space's text
+    tower.
+    """
 
     study: str
     space: str

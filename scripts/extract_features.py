@@ -54,10 +54,15 @@ def main(flags: Flags) -> None:
         and top1_shortfall(top1, int(known.sum()), reported, flags.top1_margin) > 0
     ):
         cli.log.warning(
-            "WARNING: %s: top-1 on %d labelled images is %.1f %%, but %s reports %.1f %%: are the weights, the evaluation transform "
+            "WARNING: %s: top-1 on %d labelled images is %.1f %%, but %s reports %.1f %%: "
+            "are the weights, the evaluation transform "
             "and the order of the classes right? Every score of this model rests on them.",
-            flags.model, known.sum(), 100 * top1, entry.reported_by or "its source", reported,
-        )  # fmt: skip
+            flags.model,
+            known.sum(),
+            100 * top1,
+            entry.reported_by or "its source",
+            reported,
+        )
     accuracy = "unknown" if top1 is None else f"{top1:.3f}"
     cli.log.info(
         "%s: top-1 %s; head reproduces the logits within %.1e",

@@ -1,4 +1,4 @@
-"""Find the real image nearest to every image's translated feature, before and after its null component is removed."""
+"""Find the real image nearest to every translated feature, before and after null removal."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -15,11 +15,13 @@ from singflow.artifacts.tensors import read_null_basis
 from singflow.pictures.neighbours import Index, contents, nearest
 from singflow.translators.linear import read_crossfitted
 
-AT_ONCE = 25_000  # images searched for at once, for which each cell of an index is read
+AT_ONCE = 25_000  # images per search; every search reads each cell of the index once
 
 
 class Flags(cli.Command):
-    """Find the real image nearest to every image's translated feature, before and after its null component is removed."""
+    """Find the real image nearest to every image's translated feature, before and after its null
+    component is removed.
+    """
 
     manifest: Path
     features: Path
@@ -40,7 +42,7 @@ def main(flags: Flags) -> None:
         read_crossfitted(flags.translator, manifest),
         read_null_basis(flags.projector),
     )
-    removed = translators.each(lambda each: share(each, basis).astype(np.float32))
+    removed = translators.each(lambda translator: share(translator, basis).astype(np.float32))
 
     gallery = partial(iterate_whole, flags.embeddings, "embeddings", flags.shards, manifest)
     index = (

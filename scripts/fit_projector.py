@@ -57,11 +57,15 @@ def main(flags: Flags) -> None:
     if split.rank_stored != split.rank_float64:
         cli.log.info(
             "%s: rank %d at the precision of its stored weights (%s), %d at float64",
-            flags.model, split.rank_stored, made["weight_dtype"], split.rank_float64,
-        )  # fmt: skip
+            flags.model,
+            split.rank_stored,
+            made["weight_dtype"],
+            split.rank_float64,
+        )
     if null_dim == 0:
         cli.log.warning(
-            "%s: this head has no null space by rule %s: its logits see every direction, and every score is 0",
+            "%s: this head has no null space by rule %s: its logits see every direction, "
+            "and every score is 0",
             flags.model,
             flags.rule,
         )

@@ -1,4 +1,6 @@
-"""Fit translators from features to embeddings: one for each fold, that never sees the fold's images, and one of all training images."""
+"""Fit translators from features to embeddings: one per fold, which never sees the fold's images,
+and one on all training images.
+"""
 
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from singflow.translators.ridge import Affine
 
 
 class Flags(Translator, cli.Command):
-    """Fit translators from features to embeddings: one for each fold, that never sees the fold's images, and one of all training images."""
+    """Fit translators from features to embeddings: one for each fold, that never sees the fold's
+    images, and one of all training images.
+    """
 
     study: str
     model: str
@@ -32,7 +36,7 @@ class Flags(Translator, cli.Command):
 
 
 def by_one(translator: Affine, images: Paired) -> CrossFitted:
-    """One translator for all images."""
+    """The cross-fitted form of a single translator that translates all images."""
     place = np.full(len(images.manifest), WHOLE, np.int32)
     return CrossFitted((translator,), place, place)
 
@@ -40,13 +44,14 @@ def by_one(translator: Affine, images: Paired) -> CrossFitted:
 def imported(
     flags: Flags, images: Paired, released: Affine
 ) -> tuple[CrossFitted, list[np.ndarray], dict[str, object]]:
-    """The same of a translator that was released: nothing is fitted."""
+    """What fit_translators() returns, for a released translator, which is not fitted."""
     total, n = 0.0, 0
     for shard, embeddings in images:
         shape = embeddings.shape[1], shard["features"].shape[1]
         if released.weight.shape != shape:
             raise InputError(
-                f"the imported translator has shape {released.weight.shape}, but {flags.model} -> {flags.space} needs {shape}"
+                f"the imported translator has shape {released.weight.shape}, "
+                f"but {flags.model} -> {flags.space} needs {shape}"
             )
         chosen = (images.manifest["split"] == "train").to_numpy()[shard["image_id"]]
         total, n = total + embeddings[chosen].sum(axis=0, dtype=np.float64), n + int(chosen.sum())
@@ -100,12 +105,12 @@ def main(flags: Flags) -> None:
     tensors = {"weight": whole.weight, "bias": whole.bias}
     if folds:
         tensors |= {
-            "fold_weight": np.stack([each.weight for each in folds]),
-            "fold_bias": np.stack([each.bias for each in folds]),
+            "fold_weight": np.stack([fold.weight for fold in folds]),
+            "fold_bias": np.stack([fold.bias for fold in folds]),
         }
     write_tensors(
         flags.translator,
-        {name: each.astype(np.float32) for name, each in tensors.items()},
+        {name: tensor.astype(np.float32) for name, tensor in tensors.items()},
         metadata,
     )
     report = {
@@ -128,9 +133,14 @@ def main(flags: Flags) -> None:
     seen = f"{len(folds)} folds" if flags.reference is None else f"fitted on {flags.reference}"
     cli.log.info(
         "%s -> %s: %s; %s; held-out cosine %.3f (baseline %.3f), R2 %.3f",
-        flags.model, flags.space, fitted,
-        seen, report["validation_cosine"], report["baseline_cosine"], report["validation_r2"],
-    )  # fmt: skip
+        flags.model,
+        flags.space,
+        fitted,
+        seen,
+        report["validation_cosine"],
+        report["baseline_cosine"],
+        report["validation_r2"],
+    )
 
 
 if __name__ == "__main__":

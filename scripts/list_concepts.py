@@ -1,4 +1,4 @@
-"""List every label's strongest and weakest concepts, and the concepts near to it that may be spurious cues."""
+"""List every label's strongest and weakest concepts, and nearby ones that may be spurious cues."""
 
 from pathlib import Path
 
@@ -22,7 +22,9 @@ NAMES = ["label", "concept"]
 
 
 class Flags(Concepts, cli.Selection):
-    """List every label's strongest and weakest concepts, and the concepts near to it that may be spurious cues."""
+    """List every label's strongest and weakest concepts, and the concepts near to it that may be
+    spurious cues.
+    """
 
     concepts: Path
     table: Path
@@ -32,7 +34,10 @@ class Flags(Concepts, cli.Selection):
 
 
 def read_scan(path: Path) -> Scan:
-    """What ranks the concepts of a scan, without its other columns. Raises InputError for rows in another order than scan_concepts'."""
+    """Read only the columns that rank the concepts of a scan.
+
+    Raises InputError if the rows are not in the order that scan_concepts writes.
+    """
     labels: list[str] = []
     concepts: list[str] = []
     for block in iterate_row_groups(path, NAMES, NAMES):
@@ -45,7 +50,8 @@ def read_scan(path: Path) -> Scan:
             or (codes[1] != order % width).any()
         ):
             raise InputError(
-                f"{path}: its rows are not in the order that scan_concepts writes: remove it and run the workflow again"
+                f"{path}: its rows are not in the order that scan_concepts writes: "
+                "remove it and run the workflow again"
             )
         concepts += list(block["concept"][:width])
     angle, score = np.empty((2, len(labels), len(concepts)), dtype=np.float32)
@@ -60,7 +66,7 @@ def read_scan(path: Path) -> Scan:
 
 
 def read_cells(path: Path, scan: Scan, cells: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a scan for cells (label, concept: positions), in their order."""
+    """The rows of a scan for `cells` (positions of labels and concepts), in their order."""
     parts, done = [], 0
     for block in iterate_row_groups(path, NAMES):
         width = len(block) // len(scan.labels)
@@ -75,12 +81,13 @@ def read_cells(path: Path, scan: Scan, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def list_scan(flags: Flags, space: str, model: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Extremes and candidates for spurious cues of one scan, in one space and of one model."""
+    """Extreme concepts and candidates for spurious cues of one model in one space."""
     path = flags.concepts / space / f"{model}.parquet"
     scan = read_scan(path)
     if not scan.contrast.any():
         cli.log.info(
-            "%s in %s: nothing was removed, so AS is 0 everywhere and there are no candidates for spurious cues",
+            "%s in %s: nothing was removed, so AS is 0 everywhere and there are no candidates for "
+            "spurious cues",
             model,
             space,
         )
@@ -109,12 +116,12 @@ def main(flags: Flags) -> None:
         "as_mean_deg",
         "as_abs_mean_deg",
     ]
-    first, second = (
+    extreme_columns, cue_columns = (
         [*head, "kind", "place", *found, *moved],
         [*head, "place", *found, "lift_deg", *moved, "contrast_abs_median_deg"],
     )
-    write_table(flags.output, qualify(pd.concat(extremes)[first], models))
-    write_table(flags.spurious, qualify(pd.concat(cues)[second], models))
+    write_table(flags.output, qualify(pd.concat(extremes)[extreme_columns], models))
+    write_table(flags.spurious, qualify(pd.concat(cues)[cue_columns], models))
     cli.log.info("%d candidates for spurious cues, for a person to check", sum(map(len, cues)))
 
 

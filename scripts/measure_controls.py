@@ -1,4 +1,6 @@
-"""Score every image after other subspaces are removed: parts of the null space, random ones, parts of the row space."""
+"""Score every image after the removal of other subspaces: parts of the null space, random
+subspaces, and parts of the row space.
+"""
 
 from pathlib import Path
 
@@ -22,12 +24,14 @@ from singflow.artifacts.tables import write_parquet, write_row_groups
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.translators.linear import read_crossfitted
 
-ROWS = 4096  # features looked at at once
-SHARES = 4e8  # bytes of the translators' shares that are held at once
+ROWS = 4096  # features scored at once
+SHARES = 4e8  # bytes of the translators' shares that are in memory at once
 
 
 class Flags(Removals, cli.Command):
-    """Score every image after other subspaces are removed: parts of the null space, random ones, parts of the row space."""
+    """Score every image after other subspaces are removed: parts of the null space, random ones,
+    parts of the row space.
+    """
 
     manifest: Path
     features: Path
@@ -59,7 +63,9 @@ def main(flags: Flags) -> None:
 
     def score(drawn: dict[Case, Subspace]) -> None:
         shares = {
-            case: translators.each(lambda each, s=subspace: s.share(each).astype(np.float32))
+            case: translators.each(
+                lambda translator, s=subspace: s.share(translator).astype(np.float32)
+            )
             for case, subspace in drawn.items()
         }
         for image_id, features in iterate_whole(
@@ -73,7 +79,7 @@ def main(flags: Flags) -> None:
                     lengths = Subspace(basis).length(features), drawn[case].length(features)
                     scores[case].update_matched(image_id, matched(removal, *lengths), targets)
 
-    at_once = max(1, int(SHARES / sum(each.weight.nbytes for each in translators.maps)))
+    at_once = max(1, int(SHARES / sum(translator.weight.nbytes for translator in translators.maps)))
     while waiting := [case for case in scores if wants_more(case)]:
         for start in range(0, len(waiting), at_once):
             score(
@@ -104,7 +110,7 @@ def main(flags: Flags) -> None:
     write_json(
         flags.report, {"seed": flags.seed, "tolerance_deg": flags.tolerance_deg, "cases": report}
     )
-    unstable = sum(not each["stable"] for each in report)
+    unstable = sum(not row["stable"] for row in report)
     draws = sum(done.draws for done in scores.values())
     cli.log.info(
         "%d cases, %d draws; %d unstable after %d draws",

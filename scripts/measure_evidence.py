@@ -1,4 +1,6 @@
-"""Test whether the null component tells of an image what the logits do not, and what the study could have seen."""
+"""Test whether the null component tells something about an image that the logits do not tell, and
+which leaks this study could have found.
+"""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -23,7 +25,9 @@ from singflow.translators.reference import study_and_training
 
 
 class Flags(Evidence, cli.Command):
-    """Test whether the null component tells of an image what the logits do not, and what the study could have seen."""
+    """Test whether the null component tells of an image what the logits do not, and what the study
+    could have seen.
+    """
 
     lambdas: list[Annotated[float, Field(gt=0)]]
     folds: int
@@ -51,7 +55,11 @@ class Flags(Evidence, cli.Command):
 
 
 def known(head: Path, embeddings: Path) -> dict[str, bool]:
-    """What a null space must hold: nothing where the image tower is a function of the logits, a leak where classes were cut off."""
+    """Whether the answer is known in advance.
+
+    The null space holds nothing if the image tower is a function of the logits, and a leak if
+    classes were cut off the head.
+    """
     (_, model), (_, space) = read_tensors(head, []), read_tensors(shard_path(embeddings, 0), [])
     leak = model.get("keep_classes", "null") != "null"
     return {
@@ -61,7 +69,10 @@ def known(head: Path, embeddings: Path) -> dict[str, bool]:
 
 
 def validated(sums: GroupSums, flags: Flags) -> tuple[float, float]:
-    """Penalty of the translator and the cross-validated R2 that it chose; an imported translator has neither, so they are found here."""
+    """The translator's penalty, and the cross-validated R2 at this penalty.
+
+    An imported translator has neither, so they are computed here.
+    """
     translator = read_json(flags.translator)
     penalty = translator.of_kind("lambda", float | None)
     if penalty is None:
@@ -88,12 +99,18 @@ def main(flags: Flags) -> None:
     )
 
     def blocks() -> Iterator[Block]:
-        return chain.from_iterable(whole_images(each, head) for each in pool)
+        return chain.from_iterable(whole_images(images, head) for images in pool)
 
     found = measure(
-        blocks, texts, others, lambdas=flags.lambdas, margin=flags.margin, draws=flags.draws, confidence=flags.confidence,
+        blocks,
+        texts,
+        others,
+        lambdas=flags.lambdas,
+        margin=flags.margin,
+        draws=flags.draws,
+        confidence=flags.confidence,
         seed=flags.seed,
-    )  # fmt: skip
+    )
     n, facts = len(own.manifest), found.facts
     labels = read_names(flags.names)["labels"]
     label_texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"][
@@ -102,7 +119,7 @@ def main(flags: Flags) -> None:
     floors, spread, conditional, r2 = np.zeros(n), 0.0, np.zeros((2, n)), 0.0
     if basis.shape[1]:
         axes, rank = coordinate_axes(
-            basis, lambda: chain.from_iterable(each.features_alone() for each in pool)
+            basis, lambda: chain.from_iterable(images.features_alone() for images in pool)
         )
         sums, folder = GroupSums(training.split(flags.folds)), flags.report.parent
         rows = Rows.read(training, head, axes, found.words, folder, sums)
@@ -112,7 +129,7 @@ def main(flags: Flags) -> None:
         place = sums.split.place if training is own else np.full(n, WHOLE, np.int32)
         fits = answers(sums, place, rank, penalty, flags.lambdas, flags.threads)
         del sums
-        predictors = {each: fit.predictor for each, fit in fits.items()}
+        predictors = {group: fit.predictor for group, fit in fits.items()}
         conditional = image_scores(
             scored,
             rows.origin,
@@ -167,8 +184,9 @@ def main(flags: Flags) -> None:
     write_json(flags.report, report)
     cli.log.info(
         "D %s, margin %g, p %s; smallest leak found %s; blind check %s; floor of IS %.2f degrees",
-        *(facts[name] for name in ("unique_r2", "margin", "p", "detectable", "blind_unique_r2")), report["floor_is_deg"],
-    )  # fmt: skip
+        *(facts[name] for name in ("unique_r2", "margin", "p", "detectable", "blind_unique_r2")),
+        report["floor_is_deg"],
+    )
 
 
 if __name__ == "__main__":

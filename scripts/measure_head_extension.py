@@ -1,4 +1,6 @@
-"""Measure how much a read-out tells of the embeddings when some null directions of the head are made visible."""
+"""Measure how much better a read-out predicts the embeddings when some null directions of the head
+are made visible.
+"""
 
 from itertools import chain
 from pathlib import Path
@@ -19,7 +21,9 @@ from singflow.translators.reference import study_and_training
 
 
 class Flags(cli.Command):
-    """Measure how much a read-out tells of the embeddings when some null directions of the head are made visible."""
+    """Measure how much a read-out tells of the embeddings when some null directions of the head are
+    made visible.
+    """
 
     reference: str | None
     confidence: float
@@ -58,8 +62,8 @@ def main(flags: Flags) -> None:
 
         def blocks():
             return chain.from_iterable(
-                whole_images(each, head)
-                for each in ([training] if training is own else [training, own])
+                whole_images(images, head)
+                for images in ([training] if training is own else [training, own])
             )
 
         words = Words.read(spoken)
@@ -75,9 +79,11 @@ def main(flags: Flags) -> None:
     write_parquet(flags.output, curve)
     last, fewest = curve.iloc[-1], enough(curve)
     cli.log.info(
-        "D %.4f with %d null directions%s", last["unique_r2"], last["directions"],
+        "D %.4f with %d null directions%s",
+        last["unique_r2"],
+        last["directions"],
         "" if fewest is None else f", of which {fewest} give 90 % of it",
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from singflow.data.manifest import head_classes
 from singflow.errors import InputError
 from singflow.translators.linear import read_crossfitted
 
-ROWS = 4096  # features looked at at once
+ROWS = 4096  # features scored at once
 
 
 class Flags(cli.Command):
@@ -37,7 +37,10 @@ class Flags(cli.Command):
 
 
 def read_controls(path: Path, null_dim: int, image_id: pd.Series) -> pd.DataFrame:
-    """Mean scores of every image after random subspaces of the null space's dimension are removed; 0 for an empty one."""
+    """Mean scores of every image after removing random subspaces as large as the null space.
+
+    They are 0 if there is no null space.
+    """
     chosen = [
         group[(group["subspace"] == "random") & (group["dimension"] == null_dim)]
         for group in iterate_row_groups(path, [])
@@ -47,7 +50,8 @@ def read_controls(path: Path, null_dim: int, image_id: pd.Series) -> pd.DataFram
     ]
     if null_dim and not own.index.sort_values().equals(pd.Index(image_id)):
         raise InputError(
-            f"{path}: holds no random subspaces of {null_dim} dimensions for every image: remove it and run the workflow again"
+            f"{path}: holds no random subspaces of {null_dim} dimensions for every image: "
+            "remove it and run the workflow again"
         )
     return own.reindex(image_id, fill_value=0.0).rename(
         columns={"is_deg": "control_is_deg", "as_deg": "control_as_deg"}
@@ -55,7 +59,7 @@ def read_controls(path: Path, null_dim: int, image_id: pd.Series) -> pd.DataFram
 
 
 def read_evidence(path: Path, image_id: pd.Series) -> pd.DataFrame:
-    """Conditional scores of every image, and its floor of IS."""
+    """Conditional scores and the floor of IS of every image."""
     evidence = read_parquet(path, "evidence_images").set_index("image_id")
     if not evidence.index.equals(pd.Index(image_id)):
         raise InputError(
@@ -77,7 +81,7 @@ def main(flags: Flags) -> None:
     labels = np.array(read_names(flags.names)["labels"], dtype=object)
     text_of = label_rows(manifest, labels, flags.names)
     class_index = manifest["class_index"].to_numpy()
-    removed = translators.each(lambda each: share(each, basis).astype(np.float32))
+    removed = translators.each(lambda translator: share(translator, basis).astype(np.float32))
     beside = read_controls(flags.controls, basis.shape[1], manifest["image_id"]).join(
         read_evidence(flags.evidence, manifest["image_id"])
     )
@@ -111,7 +115,8 @@ def main(flags: Flags) -> None:
     scores = pd.concat(blocks, ignore_index=True)
     write_parquet(flags.output, scores)
     cli.log.info(
-        "%d images: IS %.2f, floor %.2f; AS %+.2f, |AS| %.2f degrees; random subspaces of %d dimensions: IS %.2f",
+        "%d images: IS %.2f, floor %.2f; AS %+.2f, |AS| %.2f degrees; "
+        "random subspaces of %d dimensions: IS %.2f",
         len(scores),
         scores["is_deg"].mean(),
         scores["floor_is_deg"].mean(),

@@ -1,4 +1,4 @@
-"""Measure what logits and meaning lose when ever fewer leading directions of the head are kept."""
+"""Measure what logits and meaning lose when fewer leading directions of the head are kept."""
 
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from singflow.translators.linear import read_crossfitted
 
 
 class Flags(RankCurve, cli.Command):
-    """Measure what logits and meaning lose when ever fewer leading directions of the head are kept."""
+    """Measure what logits and meaning lose when ever fewer leading directions of the head are
+    kept.
+    """
 
     energy: float
     head: Path
@@ -43,8 +45,13 @@ def main(flags: Flags) -> None:
     for row in table.to_dict("records"):
         cli.log.info(
             "%s %.3f: rank %d; relative logit change %.2g, top-1 changed %.3f, IS %.2f degrees",
-            row["point"], row["kept"], row["rank"], row["logit_relative_mean"], row["top1_changed"], row["is_mean_deg"],
-        )  # fmt: skip
+            row["point"],
+            row["kept"],
+            row["rank"],
+            row["logit_relative_mean"],
+            row["top1_changed"],
+            row["is_mean_deg"],
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Name every image by the label whose text is nearest to its translated feature, before and after its null component is removed."""
+"""Name every image by the label whose text is nearest to its translated feature, before and after
+null removal.
+"""
 
 from pathlib import Path
 
@@ -14,11 +16,13 @@ from singflow.artifacts.tables import write_parquet
 from singflow.artifacts.tensors import read_null_basis, read_tensors
 from singflow.translators.linear import read_crossfitted
 
-ROWS = 4096  # features looked at at once
+ROWS = 4096  # features compared with all texts at once
 
 
 class Flags(cli.Command):
-    """Name every image by the label whose text is nearest to its translated feature, before and after its null component is removed."""
+    """Name every image by the label whose text is nearest to its translated feature, before and
+    after its null component is removed.
+    """
 
     manifest: Path
     features: Path
@@ -39,7 +43,7 @@ def main(flags: Flags) -> None:
         read_null_basis(flags.projector),
         read_crossfitted(flags.translator, manifest),
     )
-    removed = translators.each(lambda each: share(each, basis).astype(np.float32))
+    removed = translators.each(lambda translator: share(translator, basis).astype(np.float32))
     texts = read_tensors(flags.texts, ["label_embeddings"])[0]["label_embeddings"]
     labels = np.array(read_names(flags.names)["labels"], dtype=object)
     own = label_rows(manifest, labels, flags.names)

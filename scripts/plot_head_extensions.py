@@ -1,4 +1,6 @@
-"""Draw the head extension curves of all models, and write how many directions each takes as a table."""
+"""Draw the head extension curves of all models, and write how many directions each model needs as a
+table.
+"""
 
 from pathlib import Path
 
@@ -8,7 +10,9 @@ from singflow.artifacts.tables import BASIS, read_models, read_parquet, write_ta
 
 
 class Flags(cli.Selection):
-    """Draw the head extension curves of all models, and write how many directions each takes as a table."""
+    """Draw the head extension curves of all models, and write how many directions each takes as a
+    table.
+    """
 
     head_extensions: Path
     table: Path

@@ -14,7 +14,9 @@ NO_NULL_SPACE = "no null space: every perturbation has norm 0"
 
 
 class Flags(cli.Command):
-    """Tabulate and draw figure 9: what null, random and principal perturbations of equal norm do."""
+    """Tabulate and draw figure 9: what null, random and principal perturbations of equal norm
+    do.
+    """
 
     models: list[str]
     null_validation: Path
@@ -35,8 +37,8 @@ def main(flags: Flags) -> None:
     }
     rows = pd.concat(
         [
-            summarize_validation(each, flags.confidence).assign(model=model)
-            for model, each in effects.items()
+            summarize_validation(effect, flags.confidence).assign(model=model)
+            for model, effect in effects.items()
         ]
     )
     models = read_models(flags.table)

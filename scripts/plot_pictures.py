@@ -1,4 +1,6 @@
-"""Draw the pictures of figures 1, 6, 11 and 13: images beside equivalents of them, steered, by translator, and by perturbation."""
+"""Draw the pictures of figures 1, 6, 11 and 13: images beside their equivalents, steered, by
+translator, and by perturbation.
+"""
 
 from pathlib import Path
 
@@ -7,7 +9,9 @@ from singflow.artifacts.tables import read_models, read_parquet
 
 
 class Flags(cli.Selection):
-    """Draw the pictures of figures 1, 6, 11 and 13: images beside equivalents of them, steered, by translator, and by perturbation."""
+    """Draw the pictures of figures 1, 6, 11 and 13: images beside equivalents of them, steered, by
+    translator, and by perturbation.
+    """
 
     pictures: Path
     table: Path

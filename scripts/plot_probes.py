@@ -9,7 +9,9 @@ from singflow.artifacts.tables import read_models, write_table
 
 
 class Flags(cli.Selection):
-    """Draw figure 12: accuracy before and after translation over models, and write it as a table."""
+    """Draw figure 12: accuracy before and after translation over models, and write it as a
+    table.
+    """
 
     probes: Path
     table: Path

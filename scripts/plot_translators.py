@@ -1,4 +1,6 @@
-"""Draw figures 7 and 8: held-out cosine and MSE of translators, by epoch and loss, and by architecture."""
+"""Draw figures 7 and 8: held-out cosine and MSE of translators, by epoch and loss, and by
+architecture.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ from singflow.translators.linear import judged_as_networks_are
 
 
 class Flags(cli.Selection):
-    """Draw figures 7 and 8: held-out cosine and MSE of translators, by epoch and loss, and by architecture."""
+    """Draw figures 7 and 8: held-out cosine and MSE of translators, by epoch and loss, and by
+    architecture.
+    """
 
     kinds: list[str]
     translators: Path

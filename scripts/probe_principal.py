@@ -18,7 +18,9 @@ from singflow.translators.linear import read_crossfitted
 
 
 class Flags(Probe, cli.Command):
-    """Train linear classifiers on principal features before and after translation, and test them."""
+    """Train linear classifiers on principal features before and after translation, and test
+    them.
+    """
 
     confidence: float
     manifest: Path
@@ -33,7 +35,10 @@ class Flags(Probe, cli.Command):
 def read_rows(
     flags: Flags, manifest: pd.DataFrame, roles: Roles, basis: np.ndarray, translators: CrossFitted
 ) -> tuple[dict[str, Matrix], int]:
-    """Rows before and after translation, in the order of images and views, each translated by a map that has not seen it; and views."""
+    """Rows before and after translation, in the order of images and views, and the number of views.
+
+    An image is translated by a map that has not seen it, if there is such a map.
+    """
     rows: dict[str, Matrix] = {}
     seen = views = 0
     for shard in iterate_shards(flags.features, "features", flags.shards, manifest):
@@ -59,13 +64,14 @@ def read_rows(
             seen += len(place)
     if seen != first[-1]:
         raise InputError(
-            f"{flags.features}: holds {seen} rows that the probe needs, not {first[-1]}: remove it and run the workflow again"
+            f"{flags.features}: holds {seen} rows that the probe needs, not {first[-1]}: "
+            "remove it and run the workflow again"
         )
     return rows, views
 
 
 def main(flags: Flags) -> None:
-    cli.limit_threads(1)  # of every product: blocks and classifiers share the threads
+    cli.limit_threads(1)  # per matrix product: blocks and classifiers share the threads
     manifest = read_index(flags.manifest, "sha256")
     basis = read_null_basis(flags.projector)
     translators = read_crossfitted(flags.translator, manifest)
@@ -81,11 +87,18 @@ def main(flags: Flags) -> None:
         cli.log.warning("%s", report["note"])
     if report["accuracy_principal"] is not None:
         cli.log.info(
-            "%s: %d labels (%d of one image left out), %d test images (%d that the translator has seen): "
+            "%s: %d labels (%d of one image left out), %d test images (%d that the translator has "
+            "seen): "
             "accuracy %.3f before translation, %.3f after; chance %.3f",
-            report["classifier"], report["n_labels"], report["n_labels_left_out"], report["n_test"], report["n_test_in_sample"],
-            report["accuracy_principal"], report["accuracy_translated"], report["chance"],
-        )  # fmt: skip
+            report["classifier"],
+            report["n_labels"],
+            report["n_labels_left_out"],
+            report["n_test"],
+            report["n_test_in_sample"],
+            report["accuracy_principal"],
+            report["accuracy_translated"],
+            report["chance"],
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Draw what null removal, steering and other perturbations do to some images: by a generator, or as the nearest real images."""
+"""Draw what null removal, steering and other perturbations do to some images: with a generator, or
+as the nearest real images.
+"""
 
 from collections.abc import Callable
 from functools import cache, partial
@@ -34,7 +36,9 @@ from singflow.translators.linear import read_crossfitted
 
 
 class Flags(Pictures, Steering, cli.Command):
-    """Draw what null removal, steering and other perturbations do to some images: by a generator, or as the nearest real images."""
+    """Draw what null removal, steering and other perturbations do to some images: by a generator,
+    or as the nearest real images.
+    """
 
     model: str
     space: str
@@ -64,7 +68,8 @@ def plan(flags: Flags, manifest: pd.DataFrame, chosen: pd.DataFrame) -> list[Pic
     names = read_names(flags.names)
     if names["targets"] != flags.prompts:
         raise InputError(
-            f"{flags.names}: its targets are {names['targets']}, not steering.prompts {flags.prompts}: run embed_prompts again"
+            f"{flags.names}: its targets are {names['targets']}, not steering.prompts "
+            f"{flags.prompts}: run embed_prompts again"
         )
     texts = read_tensors(
         flags.texts, ["label_embeddings", *(["target_embeddings"] if flags.prompts else [])]
@@ -76,8 +81,8 @@ def plan(flags: Flags, manifest: pd.DataFrame, chosen: pd.DataFrame) -> list[Pic
         [names["labels"].index(label) for label in chosen["label"]]
     ]
     subjects = [
-        Subject(int(i), label, *each)
-        for i, label, *each in zip(
+        Subject(int(i), label, *arrays)
+        for i, label, *arrays in zip(
             chosen["image_id"], chosen["label"], features, label_texts, strict=True
         )
     ]
@@ -86,15 +91,15 @@ def plan(flags: Flags, manifest: pd.DataFrame, chosen: pd.DataFrame) -> list[Pic
     head = Head(stored["weight"].astype(np.float64), stored["bias"].astype(np.float64), basis)
     translators = read_crossfitted(
         flags.translators / f"{flags.linear}.safetensors", manifest
-    ).each(lambda each: each.astype(np.float64))
+    ).each(lambda translator: translator.astype(np.float64))
     own = {
         subject.image_id: translators.maps[translators.place[subject.image_id]]
         for subject in subjects
     }
     pictures = [
-        each
+        picture
         for subject in subjects
-        for each in removal_pictures("fig1", subject, head, own[subject.image_id], flags.linear)
+        for picture in removal_pictures("fig1", subject, head, own[subject.image_id], flags.linear)
     ]
     if flags.model != flags.closeup:
         return pictures

@@ -1,4 +1,4 @@
-"""Write the study that is in force among its results, where other files than params.yaml may lie over it."""
+"""Write the study in force into its results, because other files may be laid over params.yaml."""
 
 from pathlib import Path
 
@@ -9,7 +9,9 @@ from singflow.config.study import check, render
 
 
 class Flags(cli.Command):
-    """Write the study that is in force among its results, where other files than params.yaml may lie over it."""
+    """Write the study that is in force among its results, where other files than params.yaml may
+    lie over it.
+    """
 
     params: Path
     output: Path

@@ -1,4 +1,6 @@
-"""For every label and concept: the angle of its images to the concept, and what null removal does to it."""
+"""Measure for every label and concept the angle of the label's images to the concept, and how null
+removal changes it.
+"""
 
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from singflow.translators.linear import read_crossfitted
 
 
 class Flags(cli.Command):
-    """For every label and concept: the angle of its images to the concept, and what null removal does to it."""
+    """For every label and concept: the angle of its images to the concept, and what null removal
+    does to it.
+    """
 
     manifest: Path
     features: Path
@@ -31,9 +35,10 @@ class Flags(cli.Command):
 
 
 def main(flags: Flags) -> None:
-    """One row group for each block of concepts: all its concepts of the first label, then of the second, and so on.
+    """Write one row group per block of concepts: the block's concepts for the first label, then for
+    the second, and so on.
 
-    Images are translated once, into files.
+    Images are translated only once, and the results are kept in scratch files.
     """
     cli.limit_threads(flags.threads)
     manifest = read_index(flags.manifest)
@@ -45,7 +50,7 @@ def main(flags: Flags) -> None:
     codes = label_rows(manifest, labels, flags.names)
     n = np.bincount(codes)
     row_of = np.argsort(np.argsort(codes, kind="stable"))
-    removed = translators.each(lambda each: share(each, basis).astype(np.float32))
+    removed = translators.each(lambda translator: share(translator, basis).astype(np.float32))
     size = block_size(len(labels))
     rows = [Scratch(flags.output.parent, len(manifest), texts.shape[1]) for _ in range(2)]
     for image_id, features in iterate_whole(
@@ -55,7 +60,7 @@ def main(flags: Flags) -> None:
         for units, embeddings in zip(rows, (removal.original, removal.equivalent), strict=True):
             units[row_of[image_id]] = unit(embeddings)
     blocks = [slice(start, start + size) for start in range(0, len(concepts), size)]
-    cli.limit_threads(1)  # of every product: the blocks share the threads
+    cli.limit_threads(1)  # per matrix product: the blocks share the threads
     common = None
     if len(blocks) > 1:
         common = sum(
@@ -68,7 +73,7 @@ def main(flags: Flags) -> None:
         zip(blocks, moments, strict=True), len(blocks), "blocks of concepts", flags.output.stem
     )
     write_row_groups(
-        flags.output, (block_table(labels, concepts[block], n, each) for block, each in shown)
+        flags.output, (block_table(labels, concepts[block], n, moment) for block, moment in shown)
     )
     cli.log.info(
         "%d labels x %d concepts over %d images", len(labels), len(concepts), len(manifest)

@@ -1,4 +1,6 @@
-"""Steer every image's feature toward texts inside the null space, by steps that reach the wanted image scores."""
+"""Steer every image's feature toward texts inside the null space, by steps that reach the wanted
+image scores.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +33,9 @@ TYPES = {
 
 
 class Flags(Steering, cli.Command):
-    """Steer every image's feature toward texts inside the null space, by steps that reach the wanted image scores."""
+    """Steer every image's feature toward texts inside the null space, by steps that reach the
+    wanted image scores.
+    """
 
     manifest: Path
     head: Path
@@ -52,7 +56,8 @@ def main(flags: Flags) -> None:
     names = read_names(flags.names)
     if names["targets"] != flags.prompts:
         raise InputError(
-            f"{flags.names}: its targets are {names['targets']}, not steering.prompts {flags.prompts}: run embed_prompts again"
+            f"{flags.names}: its targets are {names['targets']}, not steering.prompts "
+            f"{flags.prompts}: run embed_prompts again"
         )
     wanted = ["label_embeddings", *(["target_embeddings"] if flags.prompts else [])]
     texts = read_tensors(flags.texts, wanted)[0]
@@ -61,9 +66,9 @@ def main(flags: Flags) -> None:
     head = read_tensors(flags.head, ["weight"])[0]["weight"]
     basis = read_null_basis(flags.projector)
     translators = read_crossfitted(flags.translator, manifest).each(
-        lambda each: each.astype(np.float64)
+        lambda translator: translator.astype(np.float64)
     )
-    translated = [each.weight @ basis for each in translators.maps]
+    translated = [translator.weight @ basis for translator in translators.maps]
     steered = manifest["label"].isin(flags.labels or manifest["label"]).to_numpy()
     blocks = []
 
@@ -94,7 +99,8 @@ def main(flags: Flags) -> None:
     write_parquet(flags.output, table[list(TYPES)].astype(TYPES))
     for (prompt, target), group in table.groupby(["prompt", "target_is_deg"]):
         cli.log.info(
-            "%r to %g degrees: %.1f %% of %d images reach it; AS %+.2f degrees, longest step %.3g, logits move by at most %.1e",
+            "%r to %g degrees: %.1f %% of %d images reach it; AS %+.2f degrees, longest step %.3g, "
+            "logits move by at most %.1e",
             prompt,
             target,
             100 * group["reachable"].mean(),

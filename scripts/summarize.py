@@ -1,4 +1,6 @@
-"""Gather the scores of all models and spaces into tables, metrics.json and the text that ends a run."""
+"""Gather the scores of all models and spaces into tables, metrics.json, and the text printed at the
+end of a run.
+"""
 
 from pathlib import Path
 
@@ -24,7 +26,9 @@ from singflow.config.registry import read_model
 
 
 class Flags(Summary, NullEnergy, cli.Selection):
-    """Gather the scores of all models and spaces into tables, metrics.json and the text that ends a run."""
+    """Gather the scores of all models and spaces into tables, metrics.json and the text that ends a
+    run.
+    """
 
     study: str
     top1_margin: float
@@ -68,10 +72,10 @@ def main(flags: Flags) -> None:
                 scores, row["null_dim"], flags.usual_labels, flags.unusual_labels, flags.confidence
             )
             rows.append({"space": space, "model": model, **row})
-            each = summarize_labels(scores)
-            each.insert(0, "model", model)
-            each.insert(0, "space", space)
-            labels.append(each)
+            of_labels = summarize_labels(scores)
+            of_labels.insert(0, "model", model)
+            of_labels.insert(0, "space", space)
+            labels.append(of_labels)
             reliability[space, model] = split_half_reliability(
                 scores["as_deg"].abs().to_numpy(), scores["label"], flags.seed
             )

@@ -1,4 +1,6 @@
-"""Train a nonlinear translator on the training images by each loss, judge it on the held-out ones and keep the best."""
+"""Train a nonlinear translator on the training images by each loss, judge it on the held-out ones
+and keep the best.
+"""
 
 from pathlib import Path
 from typing import Literal
@@ -10,7 +12,9 @@ from singflow.translators.parameters import Training
 
 
 class Flags(Training, cli.Command):
-    """Train a nonlinear translator on the training images by each loss, judge it on the held-out ones and keep the best."""
+    """Train a nonlinear translator on the training images by each loss, judge it on the held-out
+    ones and keep the best.
+    """
 
     study: str
     model: str
@@ -78,9 +82,16 @@ def main(flags: Flags) -> None:
     checkpoint.unlink(missing_ok=True)
     cli.log.info(
         "%s -> %s: %s by loss %s, epoch %d of %d; held-out cosine %.3f (baseline %.3f), R2 %.3f",
-        flags.model, flags.space, flags.kind, trained.loss, kept["best_epoch"], kept["epochs"], kept["validation_cosine"],
-        trained.baseline_cosine, kept["validation_r2"],
-    )  # fmt: skip
+        flags.model,
+        flags.space,
+        flags.kind,
+        trained.loss,
+        kept["best_epoch"],
+        kept["epochs"],
+        kept["validation_cosine"],
+        trained.baseline_cosine,
+        kept["validation_r2"],
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Measure what null, random and principal perturbations of equal norm do to the logits of every image."""
+"""Measure what null, random and principal perturbations of equal norm do to the logits of every
+image.
+"""
 
 from pathlib import Path
 
@@ -15,7 +17,9 @@ ROWS = 512  # features perturbed at once
 
 
 class Flags(cli.Command):
-    """Measure what null, random and principal perturbations of equal norm do to the logits of every image."""
+    """Measure what null, random and principal perturbations of equal norm do to the logits of every
+    image.
+    """
 
     manifest: Path
     head: Path
@@ -47,7 +51,8 @@ def main(flags: Flags) -> None:
     write_parquet(flags.output, table)
     for name, group in table.groupby("perturbation", sort=False):
         cli.log.info(
-            "%s: norm %.2f on average, logits move by %.1e (at most %.1e), softmax by %.1e, %.1f %% of predictions change",
+            "%s: norm %.2f on average, logits move by %.1e (at most %.1e), softmax by %.1e, "
+            "%.1f %% of predictions change",
             name,
             group["norm"].mean(),
             group["logit_change"].mean(),

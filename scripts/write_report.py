@@ -1,4 +1,7 @@
-"""Write the page that holds a study: one file, which opens without a network; and among the logs what its run took."""
+"""Write the page of a study, one file that opens without a network.
+
+A second page, among the logs, shows what the run took.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -51,14 +54,22 @@ from singflow.report.thumbnails import sheets, tile, tile_side
 from singflow.report.words import below_the_table, steering_said, verdicts, warnings
 
 CONTENTS = {
-    "summary": "Verdicts", "models": "Models", "labels": "Labels", "concepts": "Concepts", "images": "Images", "pictures": "Pictures",
-    "checks": "Trust", "provenance": "Provenance",
-}  # fmt: skip
+    "summary": "Verdicts",
+    "models": "Models",
+    "labels": "Labels",
+    "concepts": "Concepts",
+    "images": "Images",
+    "pictures": "Pictures",
+    "checks": "Trust",
+    "provenance": "Provenance",
+}
 SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star"]
 
 
 class Flags(Report, cli.Selection):
-    """Write the page that holds a study: one file, which opens without a network; and among the logs what its run took."""
+    """Write the page that holds a study: one file, which opens without a network; and among the
+    logs what its run took.
+    """
 
     study: str
     results: Path
@@ -100,10 +111,10 @@ def main(flags: Flags) -> None:
     shown = sample(
         len(manifest), len(flags.models) * len(flags.spaces), flags.max_images, flags.seed
     )
-    colours = {
+    colours = {  # black cannot be seen on a dark page
         model: colour(number).replace("#000000", "#808080")
         for number, model in enumerate(flags.models)
-    }  # black is lost on dark
+    }
     symbols = {model: SYMBOLS[number % len(SYMBOLS)] for number, model in enumerate(flags.models)}
     scores, neighbours = (
         flags.each(
@@ -149,8 +160,8 @@ def main(flags: Flags) -> None:
         for space in flags.spaces
     ]
     class_names = {
-        m: each.parsed("class_names", list | None) or read_class_list(flags.classes)
-        for m, each in zip(flags.models, made, strict=True)
+        m: metadata.parsed("class_names", list | None) or read_class_list(flags.classes)
+        for m, metadata in zip(flags.models, made, strict=True)
     }
     models = [read_model(results / f"registry/models/{model}.json") for model in flags.models]
     sources = [f"{entry.source}: {entry.id}, {entry.weights}" for entry in models] + [
@@ -158,7 +169,7 @@ def main(flags: Flags) -> None:
     ]
     names = [*flags.models, *flags.spaces]
     software = sorted(
-        {pair for each in [*made, *seen] for pair in each.parsed("software", dict).items()}
+        {pair for metadata in [*made, *seen] for pair in metadata.parsed("software", dict).items()}
     )
     untold = csv.keys() - tables.keys()  # tables that have nothing to tell
     drawn = [
@@ -178,12 +189,21 @@ def main(flags: Flags) -> None:
             "paper_space": paper["space"] in flags.spaces,
             "percent": f"{100 * flags.confidence:g} %",
             "legend": legend(csv["models"]["marks"]),
-            "warnings": warnings(csv["models"], {name: entry.source for name, entry in entries.items()}, flags.min_r2),
-            "contents": [(name, title) for name, title in CONTENTS.items() if name in parts or name not in SECTIONS],
+            "warnings": warnings(
+                csv["models"], {name: entry.source for name, entry in entries.items()}, flags.min_r2
+            ),
+            "contents": [
+                (name, title)
+                for name, title in CONTENTS.items()
+                if name in parts or name not in SECTIONS
+            ],
             "seen": seen_by_translators(csv["models"], manifest),
             "counts": {
-                "images": len(manifest), "labels": manifest["label"].nunique(),
-                "rejected": len(rejected), "found": len(manifest) + len(rejected), "shown": len(shown),
+                "images": len(manifest),
+                "labels": manifest["label"].nunique(),
+                "rejected": len(rejected),
+                "found": len(manifest) + len(rejected),
+                "shown": len(shown),
             },
             "tables": tables,
             "figures": {path.stem: embedded(path, captions[path.stem]) for path in drawn},
@@ -194,14 +214,17 @@ def main(flags: Flags) -> None:
                 "probes": pearson(csv["probes"], paper, csv["models"][same]),
             },
             "software": software,
-            "weights": [(name, source, each["weights_sha256"]) for name, source, each in zip(names, sources, [*made, *seen], strict=True)],
+            "weights": [
+                (name, source, metadata["weights_sha256"])
+                for name, source, metadata in zip(names, sources, [*made, *seen], strict=True)
+            ],
             "accepted": read_accepted(flags.accepted),
             "params": public_params(flags.params)[0].decode(),
             "data": page_data(manifest, shown, scores, neighbours, class_names),
             "sheets": thumbnails(flags, manifest.iloc[shown]),
             "libraries": libraries(),
         },
-    )  # fmt: skip
+    )
     run = {"study": flags.study, "machine": machine(), "steps": step_table(results / "benchmarks")}
     write_bytes(
         results / "logs/run.html", render(flags.template.with_name("run.html"), run).encode()
@@ -217,7 +240,7 @@ def main(flags: Flags) -> None:
 
 
 def thumbnails(flags: Flags, images: pd.DataFrame) -> list[str]:
-    """Sheets of the images' thumbnails, in their order."""
+    """Sheets of thumbnails, in the order of the images."""
     root, side = data_root(flags.source, flags.root), tile_side(len(images))
 
     def small(row: Any) -> Image.Image:

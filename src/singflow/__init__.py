@@ -1,6 +1,7 @@
 """SING as a workflow: what an image classifier's head does not see, in words, degrees and pictures.
 
-The names below are the public ones; docs/api.md shows how they are used. Each is loaded when it is first asked for.
+These are the public names; docs/api.md shows how to use them. Each name is imported when it is
+first used.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,26 @@ _PUBLIC = {
 }
 _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = [
-    "Analyzer", "Classifier", "InputError", "NullSpace", "Removal", "Result", "Space", "Steered", "Study", "Translator", "analyze",
-    "angle_deg", "contrast_deg", "load_study", "null_energy", "null_space", "remove", "remove_null", "share",
-]  # fmt: skip
+    "Analyzer",
+    "Classifier",
+    "InputError",
+    "NullSpace",
+    "Removal",
+    "Result",
+    "Space",
+    "Steered",
+    "Study",
+    "Translator",
+    "analyze",
+    "angle_deg",
+    "contrast_deg",
+    "load_study",
+    "null_energy",
+    "null_space",
+    "remove",
+    "remove_null",
+    "share",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,7 @@
-"""The console command, also as `python -m singflow`: until it heeds signals itself, Ctrl-C ends it as it ends other programs."""
+"""The console command, also as `python -m singflow`.
+
+Until the command handles signals itself, Ctrl-C ends it silently, as it ends other programs.
+"""
 
 import signal
 import sys

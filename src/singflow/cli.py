@@ -1,4 +1,4 @@
-"""What every script shares: flags out of a pydantic class, a log file, fixed threads, and errors without tracebacks."""
+"""What all scripts share: flags from a pydantic class, log, threads, errors without tracebacks."""
 
 import argparse
 import gc
@@ -24,7 +24,7 @@ from singflow.extras import explained
 log = logging.getLogger("singflow")
 
 
-GRACE = 5.0  # seconds that a program which is told to end has for removing files half written
+GRACE = 5.0  # seconds to remove partial files after a signal to end
 _scratches: list[str] = []
 
 Item = TypeVar("Item")
@@ -46,13 +46,13 @@ class Command(Section):
 
 
 class Selection(Command):
-    """Flags of a step that gathers what was measured of every model in every space."""
+    """Flags of a step that gathers the results of all models in all spaces."""
 
     models: list[str]
     spaces: list[str]
 
     def each(self, make: Callable[[str, str], Item]) -> dict[str, dict[str, Item]]:
-        """What `make` gives for each space and model."""
+        """The results of make(space, model), by space and model."""
         return {
             space: {model: make(space, model) for model in self.models} for space in self.spaces
         }
@@ -62,7 +62,10 @@ Flags = TypeVar("Flags", bound=Command)
 
 
 def run(main: Callable[[Flags], None], schema: type[Flags]) -> None:
-    """Parse the flags of a step, open its log and call main. Bad input ends with one message and exit status 1."""
+    """Parse the flags of a step, open its log and call main.
+
+    Bad input ends the process with one message and exit status 1.
+    """
     with _readers_permitting():
         flags = _parse(schema)
     with prepared(flags.log):
@@ -71,33 +74,31 @@ def run(main: Callable[[Flags], None], schema: type[Flags]) -> None:
 
 @contextmanager
 def _readers_permitting() -> Iterator[None]:
-    """End without a word where what reads the output, as `head` does, has had enough of it."""
+    """End silently if the reader of the output closes it early, as `head` does."""
     try:
         yield
     finally:
         try:
             sys.stdout.flush()
         except BrokenPipeError:
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-            )  # Python flushes once more when it ends
+            # Python flushes once more when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(128 + signal.SIGPIPE)
 
 
 @contextmanager
 def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[None]:
-    """What a program has around its work: a log, model hubs looked for in their caches alone, and an end with one message.
+    """Set up a program: its log, offline model hubs, and an end with one message on errors.
 
-    SIGTERM and SIGINT (Ctrl-C) end the work where it is, so that files half written are removed, and GRACE seconds later, where
-    threads or a library are still at work, the process.
+    SIGTERM and SIGINT (Ctrl-C) interrupt the work, so that partial files are removed. If threads or
+    a library still run GRACE seconds later, the process is ended.
     """
-    gc.set_threshold(
-        100_000, 50, 50
-    )  # at Python's own, seeking garbage takes a quarter of the time of loading libraries
+    # With Python's thresholds, garbage collection takes a quarter of the time of loading libraries.
+    gc.set_threshold(100_000, 50, 50)
     _heed_signals()
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    logging.raiseExceptions = False  # a line that the log has no room for is on the terminal
+    logging.raiseExceptions = False  # on a full disk, the line is still on the terminal
     logging.basicConfig(
         level=logging.INFO,
         format="%(message)s",
@@ -149,26 +150,28 @@ def prepared(log_file: Path | None = None, *, offline: bool = True) -> Iterator[
 
 @contextmanager
 def scratch(prefix: str) -> Iterator[str]:
-    """A temporary folder that goes when the program ends, also where it is told to and its threads are still at work."""
+    """A temporary folder that is removed when the program ends.
+
+    It is removed even if a signal ends the program while threads still run.
+    """
     with tempfile.TemporaryDirectory(prefix=prefix) as folder:
         _scratches.append(folder)
         yield folder
 
 
 def _heed_signals() -> None:
-    """See to it that the program ends within GRACE seconds when it is told to, whatever its threads do."""
+    """Make SIGTERM and SIGINT end the program within GRACE seconds, whatever its threads do."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
 
     def stop(number: int, _: object) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_IGN)
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, signal.SIG_IGN)
         raise Stopped(number)
 
     def end() -> None:
-        number = os.read(reading, 1)[
-            0
-        ]  # which the interpreter writes at once, also while the main thread is in a library
+        # The interpreter writes the number at once, even while the main thread is in a library.
+        number = os.read(reading, 1)[0]
         while number not in (signal.SIGTERM, signal.SIGINT):
             number = os.read(reading, 1)[0]
         time.sleep(GRACE)
@@ -178,9 +181,8 @@ def _heed_signals() -> None:
         os._exit(128 + number)
 
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    os.register_at_fork(
-        after_in_child=lambda: signal.set_wakeup_fd(-1)
-    )  # a signal to a child of a library's is not one to this
+    # A signal to a child process that a library forks must not end this process.
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
     signal.signal(signal.SIGTERM, stop)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, stop)
@@ -188,7 +190,10 @@ def _heed_signals() -> None:
 
 
 def _parse(schema: type[Flags]) -> Flags:
-    """Every key of a section must be given, whose defaults are for params.yaml; but a list without a word is left out, as DVC does."""
+    """Parse the flags of a step. Every key of a section is required; defaults are for params.yaml.
+
+    Only lists may be left out, which means an empty list: DVC writes no flag for one.
+    """
     sections = (
         base
         for base in schema.__mro__
@@ -213,9 +218,8 @@ def _parse(schema: type[Flags]) -> Flags:
             help=(field.description or "").replace("%", "%%"),
         )
     joined, words = [], iter(sys.argv[1:])
-    for word in (
-        words
-    ):  # `--root -x` as `--root=-x`: argparse takes a value that starts with a dash for a flag
+    # argparse takes a value that starts with a dash for a flag: `--root -x` becomes `--root=-x`.
+    for word in words:
         value = next(words, None) if word in single else None
         joined.append(word if value is None else f"{word}={value}")
     given = {
@@ -232,7 +236,7 @@ def _parse(schema: type[Flags]) -> Flags:
 
 
 def limit_threads(threads: int) -> None:
-    """Fix the threads of BLAS, on which the rounding of sums depends."""
+    """Fix the number of BLAS threads, on which the rounding of sums depends."""
     import scipy.linalg  # noqa: F401 (SciPy's own BLAS can be limited once it is loaded)
     from threadpoolctl import threadpool_limits
 
@@ -247,7 +251,7 @@ def limit_threads(threads: int) -> None:
 
 
 def progress(items: Iterable[Item], total: int, unit: str, description: str) -> Iterable[Item]:
-    """A bar on a terminal, a line every ten seconds elsewhere; with the rate."""
+    """A progress bar on a terminal, otherwise a line every ten seconds."""
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()

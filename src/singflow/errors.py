@@ -1,4 +1,4 @@
-"""The one exception that means 'the input is at fault', with the fix in its message."""
+"""The exception for faulty input, whose message says how to fix it."""
 
 import difflib
 import unicodedata
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def printable(text: str) -> str:
-    """A text in which control characters, separators of lines and bytes that are not UTF-8 stand as escapes."""
+    """The text with control characters, line separators and bytes that are not UTF-8 as escapes."""
     control = ("Cc", "Cs", "Zl", "Zp")
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) in control else c
@@ -15,14 +15,17 @@ def printable(text: str) -> str:
 
 
 class InputError(Exception):
-    """Bad input: the message names the file, the value and what to do about it, in printable lines."""
+    """Bad input.
+
+    The message names the file, the value and what to do about it, in printable lines.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__("\n".join(map(printable, message.split("\n"))))
 
 
 def check_labels(wanted: Iterable[str], known: Iterable[str], key: str) -> None:
-    """Refuse labels without an image."""
+    """Raise InputError for labels that no image has. key: where the labels are written."""
     labels = list(known)
     near = {
         label: difflib.get_close_matches(label, labels, n=1)
@@ -31,8 +34,8 @@ def check_labels(wanted: Iterable[str], known: Iterable[str], key: str) -> None:
     }
     if near:
         mends = {
-            label: f"did you mean {each[0]!r}?" if each else "tables/labels.csv lists them"
-            for label, each in near.items()
+            label: f"did you mean {matches[0]!r}?" if matches else "tables/labels.csv lists them"
+            for label, matches in near.items()
         }
-        named = ", ".join(f"{label!r} ({mend})" for label, mend in mends.items())
+        named = ", ".join(f"{label!r} ({fix})" for label, fix in mends.items())
         raise InputError(f"{key}: no image has the label {named}")

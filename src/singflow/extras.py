@@ -1,4 +1,4 @@
-"""Libraries that extras of this distribution bring: what is said where one is not installed."""
+"""Optional libraries: which extra of this distribution installs them."""
 
 import importlib.metadata
 import re
@@ -23,30 +23,31 @@ class MissingExtra(InputError, ImportError):
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Tell of a library that is not installed which extra brings it."""
+    """Raise MissingExtra in place of ModuleNotFoundError for a library that an extra installs."""
     try:
         yield
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
         if extra := _extra_of(library):
             raise MissingExtra(
-                f"{library} is not installed: in the checkout, pip install -c constraints.txt -e '.[{extra}]' (docs/installation.md)"
+                f"{library} is not installed: in the checkout, pip install -c constraints.txt -e "
+                f"'.[{extra}]' (docs/installation.md)"
             ) from error
         raise
 
 
 def check_installed(library: str) -> None:
-    """Refuse to go on without a library, before it is imported."""
+    """Raise MissingExtra if a library is not installed, without importing it."""
     with explained():
         if find_spec(library) is None:
             raise ModuleNotFoundError(f"No module named {library!r}", name=library)
 
 
 def _extra_of(library: str) -> str | None:
-    """The extra of singflow that names a library's distribution; None where there is none."""
+    """The extra of singflow that installs a library; None if no extra does."""
     wanted = DISTRIBUTIONS.get(library, library).replace("_", "-")
-    for each in importlib.metadata.requires("singflow") or []:
-        named = re.fullmatch(r"([\w.-]+).*; extra == \W(\w+)\W", each)
+    for requirement in importlib.metadata.requires("singflow") or []:
+        named = re.fullmatch(r"([\w.-]+).*; extra == \W(\w+)\W", requirement)
         if named and re.sub(r"[-_.]+", "-", named[1]).lower() == wanted:
             return named[2]
     return None

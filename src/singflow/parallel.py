@@ -1,4 +1,4 @@
-"""Work ahead in threads, in order and with bounded memory."""
+"""Maps a function over items in threads, in order and with bounded memory."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
-AHEAD = 4  # items a thread, that work ahead of the consumer
+AHEAD = 4  # items per thread that may be ahead of the consumer
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -20,7 +20,11 @@ def map_ahead(
     ahead: int = AHEAD,
     most: int | None = None,
 ) -> Iterator[Result]:
-    """Like map, in order, with threads that work ahead of the consumer."""
+    """Like map, in order, in threads that work ahead of the consumer.
+
+    ahead: they are at most `ahead` * `threads` items ahead. most: a further limit, which is never
+    below `threads` items.
+    """
     waiting, count = iter(items), ahead * threads
     if most is not None:
         count = min(count, max(most, threads))
@@ -41,7 +45,10 @@ def map_ahead(
 def map_apart(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int | None
 ) -> Iterator[Result]:
-    """Like map, in order, with threads that have one thread of BLAS each, so that their number changes no result."""
+    """Like map, in order, in threads with one BLAS thread each: their number changes no result.
+
+    threads: None for no threads, with BLAS as it is, which needs less memory.
+    """
     if threads is None:
         yield from map(function, items)
         return

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Study:
-    """The results folder of a study. Every file of docs/artifacts.md is found by its path below the folder, without its ending."""
+    """The results folder of a study; a file's name is its path there, without suffix."""
 
     folder: Path
 
     @property
     def params(self) -> dict[str, Any]:
-        """params.yaml, the study in force."""
+        """The content of params.yaml."""
         return read_yaml(self.folder / "params.yaml")
 
     @property
@@ -47,7 +47,8 @@ class Study:
         Parameters
         ----------
         name : str
-            Its path, as in tables/models, data/manifest or scores/conse_minilm/efficientnet_lite0.
+            Path in the folder without suffix, as in tables/models, data/manifest or
+            scores/conse_minilm/efficientnet_lite0.
 
         Returns
         -------
@@ -57,7 +58,7 @@ class Study:
         Raises
         ------
         InputError
-            When the study has none of this name; the message has the nearest.
+            If the study has no such file; the message lists similar names.
         """
         path = self._find(name, "csv", "parquet")
         with explained():
@@ -71,56 +72,58 @@ class Study:
         Parameters
         ----------
         name : str
-            Path of a file, as in projectors/efficientnet_lite0, or the folder of shards, as in features/efficientnet_lite0 or
-            embeddings/conse_minilm, whose rows are joined.
+            Path of a file without suffix, as in projectors/efficientnet_lite0, or of a folder of
+            shards, as in features/efficientnet_lite0; the rows of all shards are joined.
 
         Returns
         -------
         dict of ndarray
-            By name.
+            Tensors by name.
 
         Raises
         ------
         InputError
-            When the study has none of this name; the message has the nearest.
+            If the study has no such file; the message lists similar names.
         """
         from safetensors import safe_open
 
         shards = sorted((self.folder / name).glob("shard-*.safetensors"))
         parts = []
         for path in shards or [self._find(name, "safetensors")]:
-            read_tensors(path, [])  # refuses what is no such file, in words
+            read_tensors(path, [])  # raises InputError if the file is damaged
             with safe_open(path, framework="numpy") as file:
                 names = list(file.keys())
             parts.append(read_tensors(path, names)[0])
         return (
-            {each: np.concatenate([part[each] for part in parts]) for each in parts[0]}
+            {tensor: np.concatenate([part[tensor] for part in parts]) for tensor in parts[0]}
             if shards
             else parts[0]
         )
 
     def report(self, name: str) -> dict[str, Any]:
-        """A file of facts of the study.
+        """Content of a JSON file of the study.
 
         Parameters
         ----------
         name : str
-            Its path, as in metrics or projectors/efficientnet_lite0.
+            Path in the folder without suffix, as in metrics or projectors/efficientnet_lite0.
 
         Returns
         -------
         dict
-            Its content.
+            Content of the file.
 
         Raises
         ------
         InputError
-            When the study has none of this name; the message has the nearest.
+            If the study has no such file; the message lists similar names.
         """
         return dict(read_json(self._find(name, "json")))
 
     def _find(self, name: str, *endings: str) -> Path:
-        """The file of a name. Names come from callers, and lead nowhere else."""
+        """The file of a name. Callers choose the name; it finds only files in the study's
+        folder.
+        """
         files = [(path, end) for end in endings for path in self.folder.rglob(f"*.{end}")]
         known = {
             path.relative_to(self.folder).as_posix().removesuffix(f".{end}"): path
@@ -129,31 +132,33 @@ class Study:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3) or sorted(known)[:3]
             raise InputError(
-                f"{self.folder}: has no {' or '.join(endings)} file {name!r}; near: {', '.join(near) or 'none'}"
+                f"{self.folder}: has no {' or '.join(endings)} file {name!r}; near: "
+                f"{', '.join(near) or 'none'}"
             )
         return known[name]
 
 
 def load_study(folder: str | Path) -> Study:
-    """A finished study.
+    """Open a finished study.
 
     Parameters
     ----------
     folder : str or Path
-        Its results, as in results/demo.
+        Results folder of the study, as in results/demo.
 
     Returns
     -------
     Study
-        Whose files are read when they are asked for.
+        The study; its files are read on demand.
 
     Raises
     ------
     InputError
-        When the folder holds no study.
+        If the folder holds no params.yaml.
     """
     if not (Path(folder) / "params.yaml").is_file():
         raise InputError(
-            f"{folder}: holds no params.yaml of a study: name a folder under results/, or run the study with `singflow run`"
+            f"{folder}: holds no params.yaml of a study: name a folder under results/, or run the "
+            "study with `singflow run`"
         )
     return Study(Path(folder))

@@ -1,4 +1,4 @@
-"""The machine: what its programs answer, its folders and its sizes."""
+"""The machine: answers of its programs, its folders and sizes."""
 
 import os
 import subprocess
@@ -9,7 +9,10 @@ from singflow.errors import InputError
 
 
 class Answer(NamedTuple):
-    """What a command said. ok: it ended with status 0 in time; out: its output; words: its complaint in one line."""
+    """The outcome of a command.
+
+    ok: it ended with status 0 in time. out: its output. words: its complaint in one line.
+    """
 
     ok: bool
     out: str
@@ -17,7 +20,7 @@ class Answer(NamedTuple):
 
 
 def ask(*command: str, seconds: float = 10) -> Answer:
-    """Run a command that must answer in time."""
+    """Run a command; if it cannot run or takes longer than `seconds`, the answer says so."""
     try:
         done = subprocess.run(
             command,
@@ -39,24 +42,24 @@ def ask(*command: str, seconds: float = 10) -> Answer:
 
 
 def regular(path: Path) -> Path:
-    """Refuse a pipe or a device, which may never end."""
+    """The path itself; InputError for a pipe or a device, which may never end."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise InputError(f"{path}: not a regular file, but a pipe or a device: name a file")
     return path
 
 
 def existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
-    return next(each for each in (path, *path.absolute().parents) if each.exists())
+    """The path, or the nearest existing folder above it."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 def writable(folder: Path) -> bool:
-    """Whether it is a folder in which this user may write."""
+    """Whether the path is a folder in which this user may write."""
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
 
 
 def in_bytes(count: float) -> str:
-    """Bytes in the unit that suits them, to three digits."""
+    """A number of bytes to three digits, with a unit from kB to TB (powers of 1000)."""
     units = ("kB", "MB", "GB", "TB")
     power = next((power for power in range(1, 4) if count < 1000 ** (power + 1)), 4)
     return f"{count / 1000**power:.3g} {units[power - 1]}"

@@ -1,4 +1,7 @@
-"""Snakemake's logger `singflow`: what happens in a run, a line of JSON each, for `singflow run`, which shows it."""
+"""Snakemake's logger `singflow`: writes every event as a line of JSON.
+
+`singflow run` makes its progress line from the events.
+"""
 
 import json
 from dataclasses import dataclass, field
@@ -22,17 +25,17 @@ class LogHandlerSettings(LogHandlerSettingsBase):
 
 
 class LogHandler(LogHandlerBase):
-    """Adds what is told about jobs to a file; nothing is written to the terminal."""
+    """Appends events to a file; writes nothing to the terminal."""
 
-    writes_to_stream = True  # in place of the handler that does
-    has_filter = True  # --quiet is about words, and these are none
+    writes_to_stream = True  # replaces Snakemake's handler for the terminal
+    has_filter = True  # --quiet must not filter events
     writes_to_file = has_formatter = needs_rulegraph = False
 
     def __post_init__(self) -> None:
         self.file = self.settings.events.open("a", encoding="utf-8")
 
     def emit(self, record: LogRecord) -> None:
-        """Add a line with the event, its fields, and the words that Snakemake would write."""
+        """Append the event and its fields, and Snakemake's text in dry runs and for warnings."""
         told = {name: getattr(record, name) for name in TOLD if hasattr(record, name)}
         shown = self.common_settings.dryrun or record.levelname in ("WARNING", "ERROR", "CRITICAL")
         told |= {

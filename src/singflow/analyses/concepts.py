@@ -1,7 +1,7 @@
-"""Open-vocabulary scan: per label and concept, moments of the angle and of the attribute score, and what stands out (section 4.3).
+"""Open-vocabulary scan (section 4.3): angle and attribute score for every label and concept.
 
-Null removal often shifts images toward all texts alike. What tells a concept from the others is its contrast: its AS less the mean AS
-over all concepts of the vocabulary.
+Null removal often moves images toward all texts alike. A concept is therefore judged by its
+contrast: its AS minus the mean AS over all concepts of the vocabulary.
 """
 
 from collections.abc import Iterator
@@ -35,45 +35,34 @@ class Concepts(Section):
     )
 
 
-CHUNK = 1024
-BLOCK = 500
-CELLS = 500_000
+CHUNK = 1024  # images
+BLOCK = 500  # concepts
+CELLS = 500_000  # labels x concepts
 
 
 def block_size(labels: int) -> int:
-    """Number of concepts scanned at once.
-
-    Parameters
-    ----------
-    labels : int
-        Number of labels.
-
-    Returns
-    -------
-    int
-        At most BLOCK, and so few that labels x concepts stays within CELLS (but at least one).
-    """
+    """Concepts scanned at once: at most BLOCK, and labels x concepts within CELLS; at least one."""
     return max(1, min(BLOCK, CELLS // labels))
 
 
 def scores_of(
     original: np.ndarray | Scratch, equivalent: np.ndarray | Scratch, texts: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Angle and AS of every image toward every text, some images at a time.
+    """Angle and AS of every image toward every text, in chunks of images.
 
     Parameters
     ----------
-    original, equivalent : ndarray or Scratch of shape (N, m)
-        Unit embeddings in float32 before and after null removal.
-    texts : ndarray of shape (B, m)
-        Unit embeddings in float32.
+    original, equivalent : ndarray or Scratch (N, m)
+        Unit embeddings before and after null removal, float32.
+    texts : ndarray (B, m)
+        Unit embeddings, float32.
 
     Yields
     ------
     start : int
-        Position of the first of some images.
-    angle, score : ndarray of shape (n, B)
-        Degrees in float32.
+        Position of the first image of the chunk.
+    angle, score : ndarray (n, B)
+        Degrees, float32.
 
     References
     ----------
@@ -88,18 +77,7 @@ def scores_of(
 def summed_scores(
     original: np.ndarray | Scratch, equivalent: np.ndarray | Scratch, texts: np.ndarray
 ) -> np.ndarray:
-    """Sum over texts of every image's AS.
-
-    Parameters
-    ----------
-    original, equivalent, texts
-        As for `scores_of`.
-
-    Returns
-    -------
-    ndarray of shape (N,)
-        Degrees in float64.
-    """
+    """Sum of the AS over all texts for every image: (N,) in degrees, float64."""
     return np.concatenate(
         [
             score.sum(axis=1, dtype=np.float64)
@@ -115,26 +93,26 @@ def scan_block(
     texts: np.ndarray,
     common: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Moments over images of the angle and of AS for every label and the concepts of one block.
+    """Moments over images of the angle and of AS, for every label and every concept of one block.
 
-    Angles by `angles_to_all_deg`, sums in float64. Memory grows with L x B, not with N.
+    Memory grows with L x B, not with N.
 
     Parameters
     ----------
-    original, equivalent : ndarray or Scratch of shape (N, m)
-        Unit embeddings in float32 before and after null removal, the images of the first label first and so on.
-    n : ndarray of shape (L,)
+    original, equivalent : ndarray or Scratch (N, m)
+        Unit embeddings before and after null removal, float32, sorted by label.
+    n : ndarray (L,)
         Images per label, none 0.
-    texts : ndarray of shape (B, m)
-        Unit embeddings of the concepts in float32.
-    common : ndarray of shape (N,), optional
-        Every image's mean AS over all concepts; needed where the block does not hold them all.
+    texts : ndarray (B, m)
+        Unit embeddings of the concepts, float32.
+    common : ndarray (N,), optional
+        Mean AS of every image over all concepts; by default over the concepts of the block.
 
     Returns
     -------
-    dict of str to ndarray of shape (L, B)
-        angle_mean, angle_std, as_mean, as_std, as_abs_mean, and contrast_std (of AS less `common`) in degrees, float64; standard
-        deviations have the divisor n.
+    dict of ndarray (L, B)
+        angle_mean, angle_std, as_mean, as_std, as_abs_mean, and contrast_std (of AS minus
+        `common`), in degrees, float64. Standard deviations have the divisor n.
 
     References
     ----------
@@ -161,8 +139,8 @@ def scan_block(
             sums[:, label] += [values.sum(axis=0) for values in (a, a * a, s, s * s, np.abs(s))]
             cross[label] += together[mine] @ s
             shared[:, label, 0] += [together[mine].sum(), together[mine] @ together[mine]]
-    for each in (sums, cross, shared):
-        each /= n[:, None]
+    for total in (sums, cross, shared):
+        total /= n[:, None]
     contrast = np.sqrt(
         np.maximum(sums[3] - 2 * cross + shared[1] - (sums[2] - shared[0]) ** 2, 0.0)
     )
@@ -178,17 +156,10 @@ def scan_block(
 
 
 def contrast(scan: pd.DataFrame) -> pd.Series:
-    """Every row's mean AS less the mean over all concepts of its label.
+    """Mean AS of every row minus the mean over all concepts of its label, in degrees.
 
-    Parameters
-    ----------
-    scan : DataFrame
-        Rows of a scan, with all concepts of each of its labels.
-
-    Returns
-    -------
-    Series
-        Degrees. A shift of all images toward every concept alike changes none.
+    A shift of all images toward every concept alike does not change the contrast. `scan` must hold
+    all concepts of a label.
     """
     return scan["as_mean"] - scan.groupby("label", observed=True)["as_mean"].transform("mean")
 
@@ -196,24 +167,7 @@ def contrast(scan: pd.DataFrame) -> pd.Series:
 def block_table(
     labels: list[str], concepts: list[str], n: np.ndarray, moments: dict[str, np.ndarray]
 ) -> pd.DataFrame:
-    """One row per label and concept of a block: all concepts of the first label, then of the second, and so on.
-
-    Parameters
-    ----------
-    labels : list of str
-        The L labels.
-    concepts : list of str
-        The B concepts of the block.
-    n : ndarray of shape (L,)
-        Images per label.
-    moments : dict of str to ndarray of shape (L, B)
-        What `scan_block` gives.
-
-    Returns
-    -------
-    DataFrame
-        label and concept (categories), n, and a column for each of the moments.
-    """
+    """One row per label and concept, first label first: n, and one column for each moment."""
     return pd.DataFrame(
         {
             "label": pd.Categorical.from_codes(
@@ -230,9 +184,10 @@ def block_table(
 
 @dataclass(frozen=True)
 class Scan:
-    """What ranks the concepts of one model, in degrees.
+    """Values by which the concepts of one model are ranked, in degrees.
 
-    Mean angle and mean contrast are (L, P) float32, over labels and concepts; common is (L,), the labels' mean AS over all concepts.
+    angle, contrast: (L, P) float32, means for every label and concept. common: (L,) mean AS of
+    every label over all concepts.
     """
 
     labels: list[str]
@@ -243,20 +198,7 @@ class Scan:
 
 
 def lowest(values: np.ndarray, count: int) -> np.ndarray:
-    """Positions of the lowest values, lowest first, ties in order of their position.
-
-    Parameters
-    ----------
-    values : ndarray of shape (P,)
-        Values to choose from.
-    count : int
-        How many are wanted.
-
-    Returns
-    -------
-    ndarray of int
-        `count` positions; all when there are fewer.
-    """
+    """Positions of the `count` lowest values, or of all: lowest first, ties by position."""
     if count >= len(values):
         return np.argsort(values, kind="stable")
     near = np.flatnonzero(values <= np.partition(values, count)[count])
@@ -264,19 +206,10 @@ def lowest(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def extreme_concepts(scan: Scan, count: int) -> pd.DataFrame:
-    """The strongest and weakest concepts of every label by the size of their contrast (figure 5).
+    """The strongest and weakest concepts of every label by the size of the contrast (figure 5).
 
-    Parameters
-    ----------
-    scan : Scan
-        A model's scan in one space.
-    count : int
-        How many of each kind. With fewer than 2 count concepts each is in one list alone.
-
-    Returns
-    -------
-    DataFrame
-        One row each: label, concept (positions), kind (strongest, weakest), place (1 is the most extreme).
+    There are `count` of each kind, and no concept is in both. Columns: label and concept
+    (positions), kind (strongest, weakest), place (1: most extreme).
     """
     rows = []
     strong = min(count, (len(scan.concepts) + 1) // 2)
@@ -293,26 +226,29 @@ def extreme_concepts(scan: Scan, count: int) -> pd.DataFrame:
 
 
 def spurious_cues(scan: Scan, nearest: int) -> pd.DataFrame:
-    """Candidates for spurious cues: concepts near to a label in angle that null removal leaves where they are.
+    """Candidates for spurious cues: concepts near a label in angle that null removal does not move.
 
-    A small AS of a loosely related concept can indicate a spurious correlation: what is near and yet unmoved when the null space is
-    removed lives in what the logits see. Candidates are, among a label's `nearest` concepts, those whose contrast is at or below
-    the label's median over all concepts in size, which are nearer to this label than to the average label (not asked of a single label),
-    and which do not name the label. They are to be checked by a person: the angle cannot tell a cue beside the object from a part
-    of it. Where the median is 0 nothing was removed and there are no candidates.
+    A small AS of a loosely related concept can indicate a spurious correlation: what stays near the
+    label without the null space is visible to the logits. A concept is a candidate for a label if
+    it is among the `nearest` concepts of the label, the size of its contrast is at most the label's
+    median over all concepts, it is nearer to this label than to the average label (not required if
+    there is one label only), and it does not name the label. A person has to check the candidates:
+    the angle cannot tell a cue beside the object from a part of the object. If the median is 0,
+    nothing was removed and there are no candidates.
 
     Parameters
     ----------
     scan : Scan
         A model's scan in one space.
     nearest : int
-        Number of nearest concepts of a label among which candidates are sought.
+        Number of nearest concepts of a label that are considered.
 
     Returns
     -------
     DataFrame
-        One row each: label, concept (positions), place among the label's nearest, lift_deg (mean angle over labels less this
-        label's; NaN for a single label), contrast_abs_median_deg.
+        label, concept (positions), place among the label's nearest concepts, lift_deg (mean angle
+        over all labels minus the angle to this label; NaN for a single label),
+        contrast_abs_median_deg.
 
     References
     ----------
@@ -345,17 +281,9 @@ def spurious_cues(scan: Scan, nearest: int) -> pd.DataFrame:
 
 
 def mentions(concept: str, label: str) -> bool:
-    """Whether a concept holds a label's name as whole words, in any case, also in the plural.
+    """Whether a concept contains a label's name as whole words, in any case, also with -s or -es.
 
-    Parameters
-    ----------
-    concept, label : str
-        Punctuation counts as a space.
-
-    Returns
-    -------
-    bool
-        True also for the name with -s or -es.
+    Punctuation counts as a space.
     """
     phrase, wanted = (
         " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split())
@@ -367,29 +295,10 @@ def mentions(concept: str, label: str) -> bool:
 def t_interval(
     mean: np.ndarray, std: np.ndarray, n: np.ndarray, confidence: float, looked_at: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Student-t intervals of means over images that hold together, whichever of all that were looked at are picked.
+    """Lower and upper ends of simultaneous Student-t intervals of means over n images.
 
-    Parameters
-    ----------
-    mean : ndarray
-        Means.
-    std : ndarray
-        Standard deviations over images, with the divisor n.
-    n : ndarray
-        Numbers of images.
-    confidence : float
-        Coverage of all intervals together, 0 to 1.
-    looked_at : int
-        Number of means out of which these were picked.
-
-    Returns
-    -------
-    low, high : ndarray
-        Ends of the intervals; NaN where n < 2.
-
-    References
-    ----------
-    Bonferroni's inequality.
+    By Bonferroni's inequality they hold together (coverage `confidence`), whichever of the
+    `looked_at` means are picked. std has the divisor n. The ends are NaN where n < 2.
     """
     freedom = np.where(n > 1, n - 1, np.nan)
     half = scipy.stats.t.isf((1 - confidence) / 2 / looked_at, freedom) * std / np.sqrt(freedom)
@@ -397,23 +306,10 @@ def t_interval(
 
 
 def with_intervals(cells: pd.DataFrame, scan: Scan, confidence: float) -> pd.DataFrame:
-    """Rows of a scan under the names of the tables: mean angle, contrast with its interval, AS and |AS|.
+    """Rows of a scan (columns of `block_table`) under the column names of the tables, in degrees.
 
-    The intervals hold together over all labels and concepts of the scan: rows may be picked because they stand out.
-
-    Parameters
-    ----------
-    cells : DataFrame
-        Rows of a scan, with the columns of `block_table`.
-    scan : Scan
-        The scan.
-    confidence : float
-        Coverage of the intervals together, 0 to 1.
-
-    Returns
-    -------
-    DataFrame
-        n, angle_mean_deg, contrast_deg with its ends _low and _high, as_mean_deg and as_abs_mean_deg; degrees.
+    The intervals of the contrast hold together over all labels and concepts of the scan, because
+    rows may be picked for standing out. `confidence` is their joint coverage.
     """
     score, spread, n = (
         cells[name].to_numpy(np.float64) for name in ("as_mean", "contrast_std", "n")

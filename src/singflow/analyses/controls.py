@@ -1,4 +1,4 @@
-"""Controls of null removal: what the loss of other subspaces, of the same or of fewer dimensions, does to meaning."""
+"""Controls of null removal: scores after the removal of other subspaces."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -12,9 +12,7 @@ from singflow.analyses.metrics import Removal, share
 from singflow.config.sections import WIDEST, Section
 from singflow.translators.ridge import Affine
 
-MOST_SUBSPACES = (
-    1000  # drawn at random: their mean angle is known to a hundredth of a degree by then
-)
+MOST_SUBSPACES = 1000  # enough to know their mean angle to a hundredth of a degree
 
 
 class Removals(Section):
@@ -49,7 +47,8 @@ class Controls(Removals):
 
     known: Literal["auto", "none"] = Field(
         "auto",
-        description="auto: `singflow study` adds the known zero and the known leak to a study of packaged classifiers | none",
+        description="auto: `singflow study` adds the known zero and the known leak to a study of "
+        "packaged classifiers | none",
     )
 
 
@@ -60,8 +59,9 @@ SUBSPACES = ["null", "random", "row"]
 class Case:
     """Random subspaces of one kind and dimension.
 
-    subspace: `null`, inside the null space; `random`, anywhere in feature space; `row`, inside the row space, which the logits
-    see. single: there is one such subspace alone, the whole null or row space.
+    subspace: `null` (inside the null space), `random` (anywhere in feature space) or `row` (inside
+    the row space, which the logits see). single: there is only one such subspace, the whole null
+    space or row space.
     """
 
     subspace: str
@@ -70,21 +70,10 @@ class Case:
 
 
 def cases(width: int, null_dim: int, dimensions: list[int]) -> list[Case]:
-    """Every case for a head: each dimension of the list up to the null space's, and the null space's own.
+    """Every case for a head with `width` features and these dimensions, and null_dim itself.
 
-    Parameters
-    ----------
-    width : int
-        Number of the head's features.
-    null_dim : int
-        Dimension of its null space.
-    dimensions : list of int
-        Dimensions asked for; larger ones than null_dim are left out.
-
-    Returns
-    -------
-    list of Case
-        By dimension. The row space takes part as far as it is large enough. A head without null space has no cases.
+    Cases are sorted by dimension. Dimensions above null_dim are left out, and row subspaces that
+    are larger than the row space. A head without null space has no cases.
     """
     wanted = sorted({d for d in dimensions if d < null_dim} | ({null_dim} if null_dim else set()))
     room = {"null": null_dim, "random": width, "row": width - null_dim}
@@ -104,18 +93,7 @@ class Subspace:
     complement: bool = False
 
     def share(self, translator: Affine) -> Affine:
-        """The translator's share of the subspace.
-
-        Parameters
-        ----------
-        translator : Affine
-            T (m, d) and c (m,).
-
-        Returns
-        -------
-        Affine
-            Weight T P (m, d) with the projector P of the subspace, and bias 0, in float64.
-        """
+        """The translator's share of the subspace: T P with its projector P, bias 0, float64."""
         within = share(translator, self.basis)
         return (
             Affine(translator.weight.astype(np.float64) - within.weight, within.bias)
@@ -124,18 +102,7 @@ class Subspace:
         )
 
     def length(self, features: np.ndarray) -> np.ndarray:
-        """Norms of the parts of features that lie in the subspace.
-
-        Parameters
-        ----------
-        features : ndarray of shape (n, d)
-            Features f.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Norms, ||P f||, in float64.
-        """
+        """Norms ||P f|| of the parts of features (n, d) in the subspace: (n,) float64."""
         inside = features @ self.basis.astype(features.dtype)
         if self.complement:
             inside = features - inside @ self.basis.T.astype(features.dtype)
@@ -143,22 +110,10 @@ class Subspace:
 
 
 def draw_subspace(null_basis: np.ndarray, case: Case, seed: int, draw: int) -> Subspace:
-    """One drawn subspace of a case.
+    """One subspace of a case; seed, draw and the sizes of the spaces seed the generator.
 
-    Parameters
-    ----------
-    null_basis : ndarray of shape (d, k)
-        Orthonormal basis of the null space.
-    case : Case
-        Kind and dimension of the subspace. A random one of more than half of the dimensions is drawn as the complement of a
-        smaller one.
-    seed, draw : int
-        Seed the generator, together with the sizes of the spaces.
-
-    Returns
-    -------
-    Subspace
-        Of the case's dimension.
+    null_basis is (d, k) with orthonormal columns. A random subspace of more than half of the
+    dimensions is drawn as the complement of a smaller one.
     """
     width, null_dim = null_basis.shape
     if case.subspace == "null":
@@ -180,31 +135,17 @@ def draw_subspace(null_basis: np.ndarray, case: Case, seed: int, draw: int) -> S
 
 
 def matched(removal: Removal, wanted: np.ndarray, length: np.ndarray) -> Removal:
-    """The removal of as much of each feature as null removal takes: the removed part rescaled to the norm of the null part.
+    """Rescale each removed part P_B f to the norm of the null part P_0 f.
 
-    Parameters
-    ----------
-    removal : Removal
-        Of another subspace.
-    wanted : ndarray of shape (n,)
-        Norms of the features' null parts, ||P_0 f||.
-    length : ndarray of shape (n,)
-        Norms of the parts that were removed, ||P_B f||; where one is 0 nothing is removed.
-
-    Returns
-    -------
-    Removal
-        Removal of lambda P_B f with lambda = ||P_0 f|| / ||P_B f||.
+    wanted and length are the norms ||P_0 f|| and ||P_B f||: (n,). Nothing is removed from rows of
+    length 0.
     """
     factor = np.divide(wanted, length, out=np.zeros_like(wanted), where=length > 0)
     return Removal(removal.original, removal.removed * factor[:, None])
 
 
 class ControlScores:
-    """Per-image scores of one case, as sums over draws; memory grows with the images, by five numbers each.
-
-    n: number of images.
-    """
+    """Scores of n images for one case, as sums over draws; memory holds five numbers per image."""
 
     def __init__(self, n: int) -> None:
         self._sums = np.zeros((3, n))
@@ -212,49 +153,34 @@ class ControlScores:
         self._means: list[np.ndarray] = []
 
     def update(self, image_id: np.ndarray, removal: Removal, texts: np.ndarray) -> None:
-        """Add images of the draw in progress.
+        """Add the scores of some images in the current draw; texts are those of their labels.
 
-        Parameters
-        ----------
-        image_id : ndarray of shape (k,)
-            Ids of these images, from 0 to n - 1, each once.
-        removal : Removal
-            Their translated features, and what the removal of the draw's subspace takes from them.
-        texts : ndarray of shape (k, m)
-            Text embedding of each image's label.
+        image_id runs from 0 to n - 1. An image must be added exactly once per draw.
         """
         image_score, attribute_score = removal.image_score(), removal.attribute_score(texts)
         self._sums[:, image_id] += image_score, attribute_score, np.abs(attribute_score)
 
     def update_matched(self, image_id: np.ndarray, removal: Removal, texts: np.ndarray) -> None:
-        """Add images of the draw in progress: their scores after the matched removal.
-
-        Parameters
-        ----------
-        image_id, texts
-            As for update().
-        removal : Removal
-            What `matched` gives.
-        """
+        """Add the scores of some images after the removal that `matched` returns."""
         before = np.nan_to_num(self._matched[:, image_id])
         self._matched[:, image_id] = np.add(
             before, [removal.image_score(), removal.attribute_score(texts)]
         )
 
     def end_draw(self) -> None:
-        """Every image has had its part in this draw."""
+        """Finish the current draw, after all images have been added."""
         self._means.append(self._sums.mean(axis=1))
 
     @property
     def draws(self) -> int:
-        """Number of draws so far."""
+        """Number of finished draws."""
         return len(self._means)
 
     @property
     def spread_deg(self) -> np.ndarray:
-        """Standard deviation over draws of the mean IS, AS and |AS| over images: (3,); 0 for a single draw."""
-        each = np.diff(self._means, axis=0, prepend=np.zeros((1, 3)))
-        return each.std(axis=0, ddof=1) if len(each) > 1 else np.zeros(3)
+        """Standard deviation over draws of mean IS, AS and |AS|: (3,); 0 for a single draw."""
+        means = np.diff(self._means, axis=0, prepend=np.zeros((1, 3)))
+        return means.std(axis=0, ddof=1) if len(means) > 1 else np.zeros(3)
 
     @property
     def error_deg(self) -> float:
@@ -262,20 +188,9 @@ class ControlScores:
         return float(self.spread_deg[0] / np.sqrt(self.draws))
 
     def table(self, image_id: np.ndarray, case: Case) -> pd.DataFrame:
-        """One row an image: means of the scores over draws.
+        """One row per image: means of the scores over draws, in degrees.
 
-        Parameters
-        ----------
-        image_id : ndarray of shape (k,)
-            Images wanted.
-        case : Case
-            The case that the draws were of.
-
-        Returns
-        -------
-        DataFrame
-            image_id, subspace, dimension, and in degrees IS, AS and |AS| (is_deg, as_deg, as_abs_deg), and IS and AS after the
-            matched removal (matched_is_deg, matched_as_deg; NaN where there was none).
+        The columns matched_is_deg and matched_as_deg are NaN where there was no matched removal.
         """
         matched_image, matched_attribute = self._matched[:, image_id] / max(self.draws, 1)
         image_score, attribute_score, size = self._sums[:, image_id] / max(self.draws, 1)
@@ -294,11 +209,5 @@ class ControlScores:
 
 
 def empty_table() -> pd.DataFrame:
-    """What ControlScores.table gives for a head without null space, which has no cases.
-
-    Returns
-    -------
-    DataFrame
-        The table's columns without rows.
-    """
+    """`ControlScores.table` without rows, for a head without null space, which has no cases."""
     return ControlScores(1).table(np.zeros(0, dtype=np.int64), Case("null", 0, True))

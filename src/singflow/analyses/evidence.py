@@ -1,8 +1,10 @@
-"""Does the null component tell of an image what the logits do not? One test, its size in degrees, and what it could have seen.
+"""Test of meaning: does the null component tell something about an image that the logits do not?
 
-The embedding z of an image is split into the model's own words, which its logits spell out of the texts of its classes, and a
-remainder. D is the share of the embedding's variance by which the null component improves a flexible read-out of the remainder from
-the principal coordinates and the logits (analyses/readout.py), cross-fitted.
+The embedding z of an image is split into the model's own words and a remainder. Own words are what
+the logits spell with the texts of the head's classes. D is the share of the embeddings' variance by
+which the null component improves a flexible read-out of the remainder from the principal
+coordinates and the logits (analyses/readout.py). D is cross-fitted. It is also given in degrees,
+and beside the smallest leak that the study could have found.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,13 +31,14 @@ from singflow.analyses.readout import (
 )
 from singflow.config.sections import Section
 
-SHARP, FLAT, TOP = (0.5, 1.0, 2.0), 4.0, 10  # temperatures of own words; classes of the sharp ones
+SHARP, FLAT, TOP = (0.5, 1.0, 2.0), 4.0, 10  # temperatures of own words; classes for the sharp ones
 WORDS = len(SHARP) + 2
 SHARES = (0.0, 0.01, 0.03, 0.1)  # planted leaks, as shares of the embeddings' variance
-FOUND = 0.9  # of the planted leaks of a share, where a study is said to find them
-RESOLUTION = 5e-4  # of D, to the digits in which it is shown: an interval is above 0 where its lower end is above this
+FOUND = 0.9  # share of the draws in which a study must find a planted leak
+# D is shown to 0.1 %: an interval counts as above 0 if its lower end exceeds half of that
+RESOLUTION = 5e-4
 MOST_NOISE = 64  # columns of planted noise
-MOST_COLUMNS = 480  # of all planted leaks, in the form of sums
+MOST_COLUMNS = 480  # of all planted leaks together, where read-outs are in the form of sums
 
 
 class Evidence(Section):
@@ -56,20 +59,21 @@ class Evidence(Section):
 
 
 def own_words(logits: np.ndarray, texts: np.ndarray) -> list[np.ndarray]:
-    """Embeddings that a model's logits spell, each a function of the principal coordinates alone.
+    """Embeddings that a model's logits spell: functions of the principal coordinates alone.
 
     Parameters
     ----------
-    logits : ndarray of shape (n, C)
-        Of the model.
-    texts : ndarray of shape (C, m)
-        Unit embeddings of its classes' texts.
+    logits : ndarray (n, C)
+        Logits of the model.
+    texts : ndarray (C, m)
+        Unit embeddings of the texts of its classes.
 
     Returns
     -------
-    list of ndarray of shape (n, m)
-        WORDS of them, of norm 1: the means of the texts weighted by the TOP largest of softmax(logits / T) for T = 0.5, 1, 2 and by all
-        for T = 4, and the text of the top class.
+    list of ndarray (n, m)
+        WORDS arrays of unit vectors: means of the texts weighted by the TOP largest values of
+        softmax(logits / T) for T = 0.5, 1, 2, by all values for T = 4, and the text of the top
+        class.
 
     References
     ----------
@@ -84,24 +88,25 @@ def own_words(logits: np.ndarray, texts: np.ndarray) -> list[np.ndarray]:
     likeliest, said = np.take_along_axis(logits, top, axis=1), texts[top]
     means = [
         np.einsum("nk,nkm->nm", softmax(likeliest, temperature), said) for temperature in SHARP
-    ]  # but for their length
+    ]  # not yet of norm 1
     means.append(softmax(logits, FLAT) @ texts)
     lengths = [
-        np.maximum(np.linalg.norm(each, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-        for each in means
+        np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        for mean in means
     ]
     return [
-        *(each / length for each, length in zip(means, lengths, strict=True)),
+        *(mean / length for mean, length in zip(means, lengths, strict=True)),
         texts[logits.argmax(axis=1)],
     ]
 
 
 @dataclass(frozen=True)
 class Words:
-    """How far own words explain embeddings, by least squares over all images and coordinates.
+    """Least-squares fit of embeddings by own words: c + sum of s_T w_T.
 
-    texts: (C, m) float64, or None where classes have no names. weights: (WORDS,) s; offset: (m,) c; r2: share of the embeddings' variance
-    that c + sum of s_T w_T explains; variance: mean squared distance of the embeddings from their mean (m,); n: images.
+    texts: (C, m) float64, or None where classes have no names. weights: (WORDS,) s. offset: (m,) c.
+    r2: share of the embeddings' variance that own words explain. variance: mean squared distance of
+    the embeddings from their mean (m,). n: number of images.
     """
 
     texts: np.ndarray | None
@@ -114,7 +119,7 @@ class Words:
 
     @classmethod
     def fit(cls, blocks: Blocks, texts: np.ndarray | None) -> "Words":
-        """Fit them to all images."""
+        """Fit own words to all images; without texts, only the offset."""
         n, first, sums, products = 0, np.zeros(0), np.zeros(0), np.zeros(())
         for block in blocks():
             parts = np.stack(
@@ -143,7 +148,7 @@ class Words:
 
     @classmethod
     def read(cls, tensors: dict[str, np.ndarray]) -> "Words":
-        """Words out of evidence/<space>/<model>.safetensors, which can be spoken and taken off; how far they explain is not known."""
+        """Own words from evidence/<space>/<model>.safetensors; r2 and variance are NaN."""
         texts = tensors["class_embeddings"].astype(np.float64)
         nothing = np.nan, np.nan, np.zeros(0), 0
         return cls(
@@ -151,7 +156,7 @@ class Words:
         )
 
     def spoken(self, logits: np.ndarray) -> np.ndarray:
-        """What own words make of images with these logits (n, C): (n, m)."""
+        """Prediction of the embeddings by own words, for logits (n, C): (n, m)."""
         if self.texts is None:
             return np.broadcast_to(self.offset, (len(logits), len(self.offset)))
         return self.offset + np.einsum(
@@ -159,12 +164,12 @@ class Words:
         )
 
     def remainder(self, block: Block) -> np.ndarray:
-        """Embeddings less what own words make of them: (n, m)."""
+        """Embeddings minus their prediction by own words: (n, m)."""
         return block.embeddings - self.spoken(block.logits)
 
 
 def remainders(words: Words) -> Targets:
-    """The remainder of own words as the one target."""
+    """The remainder of own words as the only target."""
     return Targets(
         lambda block, _: words.remainder(block), np.ones((len(words.offset), 1)), np.ones(1)
     )
@@ -172,10 +177,11 @@ def remainders(words: Words) -> Targets:
 
 @dataclass(frozen=True)
 class Estimate:
-    """D of one target, or a difference of two.
+    """D of one target, or a difference of two values of D, with an interval.
 
-    without: the same without each fold; low, high: its interval, None with fewer than three folds; error: its standard error, of `freedom`
-    degrees of freedom.
+    without: estimates without fold 0, without fold 1 and so on. low, high: ends of the interval.
+    error: standard error with `freedom` degrees of freedom. low, high and error are None where the
+    folds allow no interval.
     """
 
     unique_r2: float
@@ -186,7 +192,7 @@ class Estimate:
     freedom: int
 
     def p(self, margin: float) -> float:
-        """One-sided p-value that D is above a margin; 1 where it has no interval."""
+        """One-sided p-value for D above a margin; 1 without an interval."""
         if self.error is None:
             return 1.0
         if not self.error:
@@ -195,21 +201,10 @@ class Estimate:
 
 
 def jackknife(estimate: float, without: Sequence[float], confidence: float) -> Estimate:
-    """Interval of an estimate by the delete-a-group jackknife: it holds the images and the refit of the read-outs.
+    """Interval of an estimate by the delete-a-group jackknife and Student's t.
 
-    Parameters
-    ----------
-    estimate : float
-        Made of all groups.
-    without : sequence of float
-        The same without each of the groups.
-    confidence : float
-        Coverage of the interval, 0 to 1.
-
-    Returns
-    -------
-    Estimate
-        By Student's t with one degree of freedom less than groups; without an interval with fewer than three groups.
+    It covers the sampling of images and the refit of the read-outs. `without` holds the estimates
+    with one group left out. With fewer than three groups there is no interval.
     """
     groups = len(without)
     if groups < 3:
@@ -227,7 +222,7 @@ def jackknife(estimate: float, without: Sequence[float], confidence: float) -> E
 
 
 class Spread:
-    """Squared distances of embeddings from the mean of those that fit, by folds: what gains are shares of."""
+    """Squared distances of embeddings from a mean, by fold: the denominators of D."""
 
     def __init__(self, blocks: Blocks) -> None:
         self._sums: dict[int, tuple[int, np.ndarray, float]] = {}
@@ -243,13 +238,13 @@ class Spread:
                 )
 
     def can_leave(self, folds: int) -> bool:
-        """Whether any so many folds can be left out with two images left to fit on."""
-        return sum(sorted(each[0] for each in self._sums.values())[:-folds]) > 1
+        """Whether any `folds` folds can be left out so that two images remain to fit on."""
+        return sum(sorted(sums[0] for sums in self._sums.values())[:-folds]) > 1
 
     def of(self, left_out: tuple[int, ...]) -> np.ndarray:
-        """For each fold that is left out, about the mean of the others."""
-        kept = [each for fold, each in self._sums.items() if fold not in left_out]
-        mean = np.sum([each[1] for each in kept], axis=0) / sum(each[0] for each in kept)
+        """Sum of squared distances of each fold left out from the mean of the kept folds."""
+        kept = [sums for fold, sums in self._sums.items() if fold not in left_out]
+        mean = np.sum([sums[1] for sums in kept], axis=0) / sum(sums[0] for sums in kept)
         return np.array(
             [
                 square - 2.0 * mean @ total + n * mean @ mean
@@ -266,28 +261,29 @@ def unique_r2(
     confidence: float,
     intervals: np.ndarray | None = None,
 ) -> tuple[list[Estimate], np.ndarray]:
-    """D of every target, with intervals by refits that leave a fold out of both the fits and the judges.
+    """D of every target; intervals from refits that leave one fold out of fitting and of judging.
 
     Parameters
     ----------
     readouts : ReadOuts
-        Of the targets.
-    variance : ndarray of shape (targets,)
-        As Targets has it.
+        Read-outs of the targets.
+    variance : ndarray (targets,)
+        As in Targets.
     spread : Spread
-        Of the embeddings.
+        Squared distances of the embeddings.
     lambdas : sequence of float
-        Penalties, times the mean squared distance of the features from their mean; each read-out has its own for each target.
+        Penalties, as multiples of the mean squared distance of the features from their mean; the
+        penalty is chosen for every target and read-out.
     confidence : float
         Coverage of the intervals, 0 to 1.
-    intervals : ndarray of bool, shape (targets,), optional
-        Which targets have an interval; by default all.
+    intervals : ndarray of bool (targets,), optional
+        Targets that get an interval; by default all.
 
     Returns
     -------
     estimates : list of Estimate
         By target.
-    chosen : ndarray of int, shape (2, targets)
+    chosen : ndarray of int (2, targets)
         Positions of the penalties without and with the null coordinates.
     """
     folds, targets = readouts.folds, np.arange(len(variance))
@@ -305,29 +301,33 @@ def unique_r2(
     for first, second in combinations(range(len(folds)), 2) if refits else []:
         left_out = folds[first], folds[second]
         judged = spread.of(left_out)
-        for place, other in ((second, 0), (first, 1)):  # without the one, the other judges
-            totals[place] += judged[other]
+        # the estimate without one of the two folds is judged on the other
+        for place, judge in ((second, 0), (first, 1)):
+            totals[place] += judged[judge]
         for which, chosen, sign in ((PLAIN, plain, 1.0), (WITH_NULL, full, -1.0)):
             used, at = np.unique(chosen[intervals], return_inverse=True)
             wanted = (used[:, None] == chosen) & intervals
-            found = readouts.errors(which, left_out, [lambdas[each] for each in used], wanted)
-            for place, other in ((second, 0), (first, 1)):
-                parts[place, intervals] += sign * found[other, at, targets[intervals]]
+            found = readouts.errors(
+                which, left_out, [lambdas[position] for position in used], wanted
+            )
+            for place, judge in ((second, 0), (first, 1)):
+                parts[place, intervals] += sign * found[judge, at, targets[intervals]]
     without = parts / (totals[:, None] * variance) if refits else np.empty((0, len(targets)))
     estimates = [
-        jackknife(float(each), without[:, target].tolist() if intervals[target] else [], confidence)
-        for target, each in enumerate(whole)
+        jackknife(float(gain), without[:, target].tolist() if intervals[target] else [], confidence)
+        for target, gain in enumerate(whole)
     ]
     return estimates, np.stack([plain, full])
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Leaks that are planted on a study's own coordinates: own words, noise as large as the remainder's, and a direction of b.
+    """Leaks planted on a study's coordinates: noise as large as the remainder, and directions of b.
 
-    The words are left away, for they are taken off again. sizes: (shares,) length of the leak; directions: (k, draws) of b, scaled to
-    mean square 1; middle: (k,) mean of b; width: columns of noise, as many as the remainder has dimensions that matter; noise: their
-    length; seed.
+    Own words are left out of the planted embeddings, because the test would subtract them again.
+    sizes: (shares,) length of the leak. directions: (k, draws, width) of b, scaled so that the leak
+    of a draw has mean square 1. middle: (k,) mean of b. noise: length of one noise column. A draw
+    has `width` columns of noise, the effective dimension of the remainder.
     """
 
     sizes: np.ndarray
@@ -346,7 +346,10 @@ class Planted:
         seed: int,
         most: int = MOST_NOISE,
     ) -> "Planted":
-        """Draw directions, and measure how large leaks and noise have to be; noise has `most` columns at most."""
+        """Draw directions, and measure how large leaks and noise must be.
+
+        A draw has at most `most` columns of noise.
+        """
         n, scatter = 0, np.zeros((len(words.offset), len(words.offset)))
         for block in blocks():
             rest = words.remainder(block)
@@ -376,13 +379,19 @@ class Planted:
 
     @property
     def groups(self) -> np.ndarray:
-        """(c, t) weights of the errors of noise, leak, and both, by draw and share: an error is quadratic in the size of the leak."""
+        """(c, t) weights of the errors of noise, leak and both, by draw and share.
+
+        Three errors are enough, because an error is quadratic in the size of the leak.
+        """
         _, draws, width = self.directions.shape
-        one = np.stack([1.0 - self.sizes, self.sizes**2 - self.sizes, self.sizes])
-        return np.kron(np.eye(draws), np.repeat(one, width, axis=0))
+        weights = np.stack([1.0 - self.sizes, self.sizes**2 - self.sizes, self.sizes])
+        return np.kron(np.eye(draws), np.repeat(weights, width, axis=0))
 
     def columns(self, block: Block, start: int) -> np.ndarray:
-        """(n, c) of a block; the noise is that of its images, wherever blocks begin."""
+        """Columns (n, c) of a block: noise, leak and their sum, for each draw.
+
+        The noise of an image does not depend on where blocks begin.
+        """
         k, draws, width = self.directions.shape
         noise = (
             _normal(self.seed, start, len(block.fold), draws * width).reshape(-1, draws, width)
@@ -396,17 +405,20 @@ CHUNK = 256
 
 
 def _normal(seed: int, start: int, n: int, width: int) -> np.ndarray:
-    """Normal numbers (n, width) of images start, start + 1, ..., whatever blocks they come in."""
+    """Normal numbers (n, width) of images start, start + 1, ..., whatever the blocks are."""
     chunks = range(start // CHUNK, (start + n - 1) // CHUNK + 1)
     drawn = [
-        np.random.default_rng([seed, 2, each]).standard_normal((CHUNK, width)) for each in chunks
+        np.random.default_rng([seed, 2, chunk]).standard_normal((CHUNK, width)) for chunk in chunks
     ]
     return np.concatenate(drawn)[start - CHUNK * chunks[0] :][:n]
 
 
 @dataclass(frozen=True)
 class Found:
-    """What measure() finds. facts: of evidence/<space>/<model>.json; planted: evidence/<space>/<model>.parquet; words: own words."""
+    """Results of measure(): facts for <model>.json, planted leaks for <model>.parquet, own words.
+
+    The files are in evidence/<space>.
+    """
 
     facts: dict[str, Any]
     planted: pd.DataFrame
@@ -425,14 +437,15 @@ def measure(
     seed: int,
     kernels: bool | None = None,
 ) -> Found:
-    """The test of a model in a space.
+    """Test a model in a space.
 
     Parameters
     ----------
     blocks : callable
-        Gives all images in blocks, each time anew.
-    texts, others : ndarray of shape (C, m), or None
-        Unit embeddings of the head's classes' texts, and of the same classes in other words; None where classes have no names.
+        Returns all images in blocks, anew at every call.
+    texts, others : ndarray (C, m), or None
+        Unit embeddings of the texts of the head's classes, and of the same classes in other words
+        (for the blind check); None where classes have no names.
     lambdas : sequence of float
         Penalties of the read-outs.
     margin : float
@@ -442,14 +455,16 @@ def measure(
     confidence : float
         Coverage of the intervals, 0 to 1.
     seed : int
-        Of planted leaks and of random features.
+        Seed of planted leaks and random features.
     kernels : bool, optional
-        Whether the form of kernels is taken; by default where images are fewer than features.
+        Whether the read-outs use kernels; by default if there are fewer images than features.
 
     Returns
     -------
     Found
-        Numbers of D are None where a fold cannot be left out with two images left to fit on, those of its interval where two cannot.
+        D and all that follows from it are None without null space, without variance of the
+        embeddings, or where leaving out a fold leaves fewer than two images. Intervals are None
+        with fewer than three folds, or where leaving out two folds leaves fewer than two images.
     """
     words, scale, first = Words.fit(blocks, texts), Scale.of(blocks), next(iter(blocks()))
     spread, rank, k = Spread(blocks), first.principal.shape[1], first.null.shape[1]
@@ -492,7 +507,7 @@ def measure(
     groups.append(planted.groups)
     variance += np.tile(1.0 / (1.0 - np.array(SHARES)), draws).tolist()
     targets = Targets(
-        lambda block, start: np.hstack([each(block, start) for each in columns]),
+        lambda block, start: np.hstack([read(block, start) for read in columns]),
         scipy.linalg.block_diag(*groups),
         np.array(variance),
     )
@@ -504,7 +519,7 @@ def measure(
         spread,
         lambdas,
         confidence,
-        np.array([not (spelled and each == 1) for each in range(len(variance))]),
+        np.array([not (spelled and target == 1) for target in range(len(variance))]),
     )
     real, *rest = estimates
     blind_d = rest.pop(0).unique_r2 if spelled else None
@@ -512,11 +527,11 @@ def measure(
         {
             "share": share,
             "draw": draw,
-            "unique_r2": each.unique_r2,
-            "unique_r2_low": each.low,
-            "p": each.p(margin),
+            "unique_r2": estimate.unique_r2,
+            "unique_r2_low": estimate.low,
+            "p": estimate.p(margin),
         }
-        for (draw, share), each in zip(
+        for (draw, share), estimate in zip(
             ((draw, share) for draw in range(draws) for share in SHARES), rest, strict=True
         )
     ]
@@ -536,7 +551,7 @@ def measure(
         "lambdas": dict(
             zip(
                 ("without_null", "with_null"),
-                (float(lambdas[each]) for each in chosen[:, 0]),
+                (float(lambdas[position]) for position in chosen[:, 0]),
                 strict=True,
             )
         ),
@@ -547,7 +562,10 @@ def measure(
 def _blind(
     blocks: Blocks, words: Words, others: np.ndarray
 ) -> tuple[Callable[[Block], Block], Words]:
-    """Images whose embedding is what the logits spell with other texts, and own words fitted to them: what imperfect words leave."""
+    """Images for the blind check, and own words fitted to these images.
+
+    Their embeddings are spelled by the logits with other texts, so that own words are imperfect.
+    """
     elsewhere = replace(words, texts=others)
 
     def blind(block: Block) -> Block:
@@ -557,21 +575,13 @@ def _blind(
 
 
 def detectable(planted: pd.DataFrame) -> float | None:
-    """The smallest planted leak that is found, its interval above 0, in FOUND of its draws, and so is every larger one.
+    """Smallest planted share that is found in FOUND of its draws, as are all larger shares.
 
-    Parameters
-    ----------
-    planted : DataFrame
-        With columns share and unique_r2_low.
-
-    Returns
-    -------
-    float or None
-        Share of the embeddings' variance; None where not even the largest is found.
+    A leak is found if its interval is above 0. None if even the largest share is not found.
     """
     often = (planted["unique_r2_low"] > RESOLUTION).groupby(planted["share"]).mean()
     found = None
-    for share in sorted((each for each in often.index if each > 0), reverse=True):
+    for share in sorted((size for size in often.index if size > 0), reverse=True):
         if often[share] < FOUND:
             break
         found = float(share)
@@ -579,21 +589,10 @@ def detectable(planted: pd.DataFrame) -> float | None:
 
 
 def turn_deg(unique: float | None, words: Words, r2: float) -> float | None:
-    """D in degrees, the size to compare with IS: how far a translated feature of the usual length is turned by that share of the variance.
+    """D, or an end of its interval, as an angle of 0 to 90 degrees, to compare with IS.
 
-    Parameters
-    ----------
-    unique : float or None
-        D, or an end of its interval.
-    words : Words
-        Which know mean and variance of the embeddings.
-    r2 : float
-        Share of the variance that the translator explains.
-
-    Returns
-    -------
-    float or None
-        0 to 90.
+    It is the angle by which this share of the variance turns a translated feature of mean length.
+    r2 is the share of the variance that the translator explains.
     """
     if unique is None:
         return None

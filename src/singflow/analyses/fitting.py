@@ -1,4 +1,4 @@
-"""Translators fitted to images, and how well they agree with them."""
+"""Translators fitted to images, and their agreement with the embeddings."""
 
 from __future__ import annotations
 
@@ -27,28 +27,29 @@ if TYPE_CHECKING:
 def fit_translators(
     images: Paired, folds: int, lambdas: list[float]
 ) -> tuple[CrossFitted, list[np.ndarray], dict[str, Any]]:
-    """Translators of the folds of images, and that of all of them, by the penalty that predicts best out of fold.
+    """Fit a translator for each fold and one for all training images, with one validated penalty.
 
     Parameters
     ----------
     images : Paired
         The training images.
     folds, lambdas
-        As in the section translator of a study.
+        translator.folds and translator.lambdas of a study. With 0 folds and no reference, there is
+        one translator only.
 
     Returns
     -------
     translators : CrossFitted
         In float64.
-    means : list of ndarray of shape (m,)
-        The mean embeddings that they are judged against.
+    means : list of ndarray (m,)
+        Mean embedding of the rows of each fit: the baseline of its R2.
     facts : dict
-        What choosing the penalty showed, as translators/<space>/<model>/linear.json has it.
+        Chosen penalty and curve of errors, for translators/<space>/<model>/linear.json.
 
     Raises
     ------
     InputError
-        When all features are alike.
+        When all features are alike, and as Paired.split() and cross_validate() do.
     """
     sums = GroupSums(images.split(folds))
     axes = row_span(images.features_alone())
@@ -62,9 +63,9 @@ def fit_translators(
     made = [sums.of(groups) for groups, _ in sums.split.fits if sums.split.crossed] + [
         sums.of(sums.split.whole)
     ]
-    maps = tuple(ridge(each, best) for each in made)
+    maps = tuple(ridge(statistics, best) for statistics in made)
     if axes is not None:
-        maps = tuple(Affine(each.weight @ axes.T, each.bias) for each in maps)
+        maps = tuple(Affine(fitted.weight @ axes.T, fitted.bias) for fitted in maps)
     (alpha,) = penalties(made[WHOLE], [best])
     dim = len(maps[WHOLE].bias)
     errors = validation.errors.sum(axis=0) / (validation.n.sum() * dim)
@@ -82,36 +83,27 @@ def fit_translators(
         "lambdas_within_one_error": validation.within_one_error,
         "n_train": made[WHOLE].n,
         "alpha_curve": [
-            dict(zip(("lambda", "alpha", "validation_mse", "validation_r2"), each, strict=True))
-            for each in curve
+            dict(zip(("lambda", "alpha", "validation_mse", "validation_r2"), point, strict=True))
+            for point in curve
         ],
     }
     place = sums.split.place
-    return CrossFitted(maps, place, place), [each.embedding_mean for each in made], facts
+    return (
+        CrossFitted(maps, place, place),
+        [statistics.embedding_mean for statistics in made],
+        facts,
+    )
 
 
 @dataclass
 class Judgement:
-    """Agreement of view 0 of images with their embeddings, and that of the mean embeddings of the images their translators saw."""
+    """Agreement of predictions, and of the baseline's mean embedding, with the embeddings."""
 
     agreement: Agreement = field(default_factory=Agreement)
     baseline: Agreement = field(default_factory=Agreement)
 
     def facts(self, name: str, dim: int) -> dict[str, float]:
-        """The figures of a report.
-
-        Parameters
-        ----------
-        name : str
-            What they begin with.
-        dim : int
-            Width m of the space.
-
-        Returns
-        -------
-        dict of float
-            Cosine, mean squared error and R2.
-        """
+        """Cosine, mean squared error and R2, with names that begin with `name`."""
         figures = {
             "cosine": self.agreement.cosine,
             "mse": self.agreement.mse(dim),
@@ -123,23 +115,9 @@ class Judgement:
 def judge(
     images: Paired, translators: CrossFitted, means: list[np.ndarray], *chosen: np.ndarray
 ) -> list[Judgement]:
-    """How well the translators of images predict them, for each choice of images.
+    """Agreement of translators with view 0 of images, for each choice of images.
 
-    Parameters
-    ----------
-    images : Paired
-        The images.
-    translators : CrossFitted
-        Of these images.
-    means : list of ndarray of shape (m,)
-        The mean embedding that each translator is judged against.
-    *chosen : ndarray of bool, shape (n,)
-        Images of a choice.
-
-    Returns
-    -------
-    list of Judgement
-        One each.
+    A choice is a bool array by image id. `means` holds the baseline of each translator.
     """
     judgements = [Judgement() for _ in chosen]
     for shard, embeddings in images:

@@ -1,7 +1,8 @@
-"""Scores of translators that are refitted: the floor of IS, and the removal of what principal coordinates do not predict.
+"""Scores by refitted translators: the floor of IS, and the removal of unpredicted null coordinates.
 
-The floor of IS is the angle that a null component shows which tells nothing beyond own words. Embeddings z* are made of own words and the
-remainder of the true embeddings, with a random sign for every image. The coordinates (a, b) stay, and the translator is refitted to z*.
+The floor of IS is the angle for null components that carry no information beyond own words. Its
+embeddings z* are own words plus the remainder of the true embeddings, with a random sign for every
+image. The coordinates (a, b) stay, and the translator is refitted to z*.
 """
 
 from collections.abc import Iterator
@@ -22,12 +23,15 @@ from singflow.translators.crossfit import WHOLE, GroupSums, cross_validate, pena
 from singflow.translators.reference import Paired
 from singflow.translators.ridge import Affine
 
-ROWS = 2048  # looked at at once
+ROWS = 2048  # in memory at once
 
 
 @dataclass(frozen=True)
 class Head:
-    """A head by its null space: weight (C, d), bias (C,), principal (d, r) and null (d, k) orthonormal columns."""
+    """A head and its null space.
+
+    weight (C, d), bias (C,); principal (d, r) and null (d, k) have orthonormal columns.
+    """
 
     weight: np.ndarray
     bias: np.ndarray
@@ -35,7 +39,10 @@ class Head:
     null: np.ndarray
 
     def block(self, features: np.ndarray, embeddings: np.ndarray, fold: np.ndarray) -> Block:
-        """Features (n, d) as the test takes them; logits are those of the principal component alone, whatever the rank rule."""
+        """Images for the test, from features (n, d) and embeddings (n, m).
+
+        The logits are those of the principal component alone, whatever the rank rule.
+        """
         coordinates = features @ self._axes
         a, b = np.split(coordinates, [self.principal.shape[1]], axis=1)
         return Block(
@@ -52,7 +59,7 @@ class Head:
 
 
 def whole_images(images: Paired, head: Head) -> Iterator[Block]:
-    """View 0 of images, in blocks and in their order."""
+    """View 0 of images, in blocks and in the order of the shards."""
     fold = images.manifest["fold"].to_numpy()
     for shard, embeddings in images:
         for part in in_blocks(np.flatnonzero(shard["view"] == 0), ROWS):
@@ -64,10 +71,11 @@ def whole_images(images: Paired, head: Head) -> Iterator[Block]:
 
 @dataclass(frozen=True)
 class Rows:
-    """All views of images, in files without names.
+    """All views of images, or view 0 alone, in temporary files.
 
-    coordinates (n, q) less their origin (q,), of which the last are null ones; spoken, remainder (n, m): own words, and what they leave of
-    the embeddings; image_id, view (n,).
+    coordinates: (n, q) minus their origin (q,), principal ones first, then null ones. spoken,
+    remainder: (n, m), the prediction of the embeddings by own words, and the rest. image_id, view:
+    (n,).
     """
 
     coordinates: Scratch
@@ -87,17 +95,17 @@ class Rows:
         folder: Path,
         sums: GroupSums | None,
     ) -> "Rows":
-        """Read them, and add their coordinates and embeddings to sums; without, only view 0 is read.
+        """Read rows, and add coordinates and embeddings to sums; without sums, only view 0.
 
         Raises InputError when views are missing.
         """
         shards = [(shard["image_id"], shard["view"]) for shard, _ in images]
-        image_id, view = (np.concatenate(each) for each in zip(*shards, strict=True))
+        image_id, view = (np.concatenate(column) for column in zip(*shards, strict=True))
         views = int(view.max()) + 1
         if len(view) != views * len(images.manifest):
             raise InputError(
-                f"{images.features}: holds {len(view)} rows, not {views} of each of {len(images.manifest)} images: "
-                "remove it and run the workflow again"
+                f"{images.features}: holds {len(view)} rows, not {views} of each of "
+                f"{len(images.manifest)} images: remove it and run the workflow again"
             )
         wanted = np.ones(len(view), dtype=bool) if sums is not None else view == 0
         m, start, origin = len(words.offset), 0, np.zeros(axes.shape[1])
@@ -128,10 +136,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Answer:
-    """How a fit answers to its embeddings.
+    """What a ridge fit needs for new embeddings, beside their cross-products with the coordinates.
 
-    groups: that it is made of; inverse (q, q) float32: of its penalized scatter; mean (q,): of its coordinates; n: rows; predictor: of null
-    coordinates from principal ones.
+    groups: the groups of images that are fitted. inverse: (q, q) float32, of the penalized scatter
+    of the coordinates. mean: (q,) of the coordinates. n: number of rows. predictor: map from
+    principal to null coordinates.
     """
 
     groups: list[int]
@@ -149,27 +158,11 @@ def answers(
     lambdas: list[float],
     threads: int | None,
 ) -> dict[int, Answer]:
-    """The fits that images need, by their place.
+    """The fits that score the images, by place.
 
-    Parameters
-    ----------
-    sums : GroupSums
-        Over coordinates and embeddings of the training rows.
-    place : ndarray of int, shape (n,)
-        The fit that scores each image, WHOLE for that of all training rows.
-    rank : int
-        Number r of principal coordinates.
-    penalty : float
-        Of the translator.
-    lambdas : list of float
-        Penalties tried for the prediction of null coordinates.
-    threads : int or None
-        Fits at a time, as map_apart() takes it.
-
-    Returns
-    -------
-    dict of Answer
-        By place.
+    place: (n,) the fit of each image, or WHOLE for all training rows. sums: over coordinates and
+    embeddings of the training rows. penalty: of the translator. lambdas: penalties tried for the
+    prediction of null coordinates from the `rank` principal ones.
     """
     between = sums.regress(slice(0, rank), slice(rank, None))
     best = lambdas[cross_validate(between, lambdas, threads).best]
@@ -200,7 +193,7 @@ def answers(
 
 @dataclass(frozen=True)
 class Translated:
-    """A translator (q, m) of coordinates less their origin, and its constant (m,), float32."""
+    """A translator (q, m) of coordinates minus their origin, and its constant (m,), in float32."""
 
     weight: np.ndarray
     constant: np.ndarray
@@ -209,18 +202,18 @@ class Translated:
 def refit(
     rows: Rows, groups: np.ndarray, fits: dict[int, Answer], signs: np.ndarray | None
 ) -> dict[int, Translated]:
-    """Translators of the fits, of the embeddings themselves or of those with a sign for the remainder of every image.
+    """Refit translators to the embeddings, or to embeddings whose remainders have other signs.
 
     Parameters
     ----------
     rows : Rows
         The training rows.
-    groups : ndarray of int, shape (n,)
-        In which an image's rows are summed, WHOLE for none.
+    groups : ndarray of int (n,)
+        The group of each image, or WHOLE for an image that no fit uses.
     fits : dict of Answer
         By place.
-    signs : ndarray of shape (n,), or None
-        1 or -1 for every image.
+    signs : ndarray (n,), or None
+        1 or -1 for every image; None for the embeddings themselves.
 
     Returns
     -------
@@ -264,28 +257,30 @@ def image_scores(
     predictors: dict[int, Affine] | None = None,
     texts: np.ndarray | None = None,
 ) -> tuple[np.ndarray, ...]:
-    """IS of view 0 of images, after null removal, or after the removal of what predictors leave of the null coordinates, and then AS.
+    """IS (and AS, with texts) of view 0 of images after null removal or after conditional removal.
+
+    Conditional removal takes away only the part of the null coordinates that predictors leave.
 
     Parameters
     ----------
     rows : Rows
         Images that are scored.
-    origin : ndarray of shape (q,)
-        From which the translators take coordinates.
-    place : ndarray of int, shape (n,)
+    origin : ndarray (q,)
+        Origin of the coordinates of the training rows, as the translators need it.
+    place : ndarray of int (n,)
         The fit that scores each image.
     rank : int
         Number r of principal coordinates.
     translators : dict of Translated
         By place.
     predictors : dict of Affine, optional
-        Of null coordinates from principal ones, by place.
-    texts : ndarray of shape (n, m), optional
-        Of every image's label.
+        Maps from principal to null coordinates, by place; None for null removal.
+    texts : ndarray (n, m), optional
+        Text embedding of the label of every image.
 
     Returns
     -------
-    tuple of ndarray of shape (n,)
+    tuple of ndarray (n,)
         Degrees, by image id: IS, and with texts AS.
     """
     found = np.empty((1 if texts is None else 2, len(place)))
@@ -293,15 +288,15 @@ def image_scores(
         x, image_id = rows.coordinates[part] + rows.origin.astype(np.float32), rows.image_id[part]
         for fit in np.unique(place[image_id]).tolist():
             mine = place[image_id] == fit
-            each, ids, own = translators[fit], image_id[mine], x[mine]
+            translator, ids, own = translators[fit], image_id[mine], x[mine]
             removed = (
                 own[:, rank:]
                 if predictors is None
                 else own[:, rank:] - predictors[fit](own[:, :rank].astype(np.float64))
             )
             removal = Removal(
-                (own - origin.astype(np.float32)) @ each.weight + each.constant,
-                removed.astype(np.float32) @ each.weight[rank:],
+                (own - origin.astype(np.float32)) @ translator.weight + translator.constant,
+                removed.astype(np.float32) @ translator.weight[rank:],
             )
             found[0, ids] = removal.image_score()
             if texts is not None:
@@ -321,27 +316,10 @@ def floor(
     seed: int,
     threads: int | None,
 ) -> tuple[np.ndarray, float]:
-    """The floor of IS of every image, and the standard deviation over draws of its mean over images, in degrees.
+    """The floor of IS of every image (n,): the mean over draws of random signs, in degrees.
 
-    Parameters
-    ----------
-    training, groups, fits
-        As refit() takes them.
-    scored, place, rank
-        As image_scores() takes them.
-    draws : int
-        Drawn signs.
-    seed : int
-        Of the signs.
-    threads : int or None
-        Draws at a time, as map_apart() takes it.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        Mean over draws.
-    float
-        Of the means.
+    The second value is the standard deviation over draws of the mean over images. Other arguments
+    are as in refit() and image_scores().
     """
 
     def one(draw: int) -> np.ndarray:

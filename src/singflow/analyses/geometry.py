@@ -1,4 +1,4 @@
-"""The geometry of a classifier head: what its logits see and what they cannot (equations 1 to 3 and 9)."""
+"""Geometry of a classifier head: what its logits see and cannot see (equations 1 to 3 and 9)."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ EPS = {
 
 @dataclass(frozen=True)
 class NullSpace:
-    """A split of the feature space.
+    """A split of the feature space into null space and principal space.
 
-    singular_values: (min(C, d),) float64, descending, of W, or of W less its mean row for rule `centered`;
-    basis: (d, k) float64, orthonormal columns that span the null space; rank: d - k;
-    principal: (d, rank) float64, the leading right singular vectors, which span what is left;
-    tolerance: the singular value up to which a direction counts as null; rank_stored, rank_float64: ranks of W at the precision in which
-    its weights are stored and at float64, whatever the rule.
+    singular_values: (min(C, d),) float64, descending, of W, or of W minus its mean row for the rule
+    `centered`. basis: (d, k) float64, orthonormal columns that span the null space. rank: d - k.
+    principal: (d, rank) float64, the leading right singular vectors, which span the rest.
+    tolerance: singular value up to which a direction counts as null. rank_stored, rank_float64:
+    rank of W at the precision in which its weights are stored, and at float64, whatever the rule.
     """
 
     singular_values: np.ndarray
@@ -49,21 +49,23 @@ def null_space(
 ) -> NullSpace:
     """Null space of a head's weight matrix W, by one of five rules.
 
-    Singular values are never negative, so a head with d <= C and full rank has the null dimension 0.
+    A head with d <= C and full rank has the null dimension 0.
 
     Parameters
     ----------
-    weight : ndarray of shape (C, d)
-        The head's weight W; computed in float64.
+    weight : ndarray (C, d)
+        The head's weight W; the computation is in float64.
     rule : {"exact", "exact64", "energy", "fixed", "centered"}
-        `exact`: the kernel of W at the precision in which its weights are stored (`rank_tolerance`). `exact64`: the same at float64.
-        `energy`: all but the fewest leading directions that hold the share `energy` of ||W||_F^2, which are never more than `exact`
-        keeps. `fixed`: all but the `rank` leading directions. `centered`: the kernel of W less its mean row, which is what softmax
-        cannot see; its tolerance takes the larger of S_1 and sqrt(C) times the norm of the mean row.
+        `exact`: the kernel of W at the precision in which the weights are stored
+        (`rank_tolerance`). `exact64`: the same at float64. `energy`: all but the fewest leading
+        directions that hold the share `energy` of ||W||_F^2; never more of them than `exact` keeps.
+        `fixed`: all but the `rank` leading directions. `centered`: the kernel of W minus its mean
+        row, which is what softmax cannot see; its tolerance uses the larger of S_1 and sqrt(C)
+        times the norm of the mean row.
     energy : float
-        Share, 0 to 1; for rule `energy` alone.
+        Share, 0 to 1; for the rule `energy` alone.
     rank : int, optional
-        Number of leading directions kept; for rule `fixed` alone.
+        Number of leading directions that are kept; for the rule `fixed` alone.
     stored : {"bfloat16", "float16", "float32", "float64"}, optional
         Precision in which the weights are stored; by default that of the array.
 
@@ -75,7 +77,8 @@ def null_space(
     Raises
     ------
     InputError
-        When the weight is no matrix, empty or not finite, when rule `fixed` has no rank or one above min(C, d), or for another precision.
+        When the weight is not a matrix, is empty or not finite; when the rule `fixed` has no rank
+        or a rank above min(C, d); or for another precision.
 
     References
     ----------
@@ -83,7 +86,8 @@ def null_space(
     """
     if weight.ndim != 2 or not weight.size or not np.isfinite(weight).all():
         raise InputError(
-            f"a head's weight must be a finite, non-empty matrix, not shape {weight.shape} or with NaN"
+            f"a head's weight must be a finite, non-empty matrix, "
+            f"not shape {weight.shape} or with NaN"
         )
     stored = stored or weight.dtype.name
     if stored not in EPS:
@@ -109,7 +113,8 @@ def null_space(
     elif rule == "fixed":
         if rank is None or rank > len(singular):
             raise InputError(
-                f"projector.rank is {rank}, but a head of shape {weight.shape} has at most {len(singular)} directions"
+                f"projector.rank is {rank}, but a head of shape {weight.shape} "
+                f"has at most {len(singular)} directions"
             )
         kept = rank
     if rule in ("energy", "fixed"):
@@ -126,29 +131,13 @@ def null_space(
 
 
 def rank_tolerance(weight: np.ndarray, largest: float, stored: str) -> float:
-    """Singular value up to which a direction cannot be told from none at the precision in which weights are stored.
+    """Singular value up to which a direction counts as null, for weights W stored at a precision.
 
-    From float32 on NumPy's convention, max(C, d) * eps * S_1. In half precision that is above S_1 itself (10 times, for 1000 x 1280
-    weights in bfloat16), so there it is the norm that rounding errors have, each up to eps / 2 times a weight of the mean size:
-    eps / 2 * ||W||_F * (1 / sqrt(C) + 1 / sqrt(d)).
-
-    Parameters
-    ----------
-    weight : ndarray of shape (C, d)
-        The head's weight W in float64.
-    largest : float
-        S_1.
-    stored : str
-        A key of EPS.
-
-    Returns
-    -------
-    float
-        The tolerance.
-
-    References
-    ----------
-    numpy.linalg.matrix_rank. A matrix of C x d independent errors of variance s^2 has the norm s * (sqrt(C) + sqrt(d)), nearly.
+    From float32 on, it is NumPy's convention, max(C, d) * eps * S_1, with S_1 = `largest`. In half
+    precision this would exceed S_1 itself (10 times, for 1000 x 1280 weights in bfloat16). There it
+    is the norm of the matrix of rounding errors, which are up to eps / 2 times a weight of mean
+    size: eps / 2 * ||W||_F * (1 / sqrt(C) + 1 / sqrt(d)). A C x d matrix of independent errors of
+    variance s^2 has a norm of about s * (sqrt(C) + sqrt(d)).
     """
     eps = EPS[stored]
     if eps > EPS["float32"]:
@@ -160,17 +149,8 @@ def rank_tolerance(weight: np.ndarray, largest: float, stored: str) -> float:
 def energy_rank(singular: np.ndarray, energy: float) -> int:
     """Fewest leading singular values whose squares hold a share of the sum of all squares.
 
-    Parameters
-    ----------
-    singular : ndarray of shape (k,)
-        All singular values, descending.
-    energy : float
-        The share, 0 to 1.
-
-    Returns
-    -------
-    int
-        At least 1. Where the sums round below the share, or all values are 0, it is k + 1: callers cap it at the exact rank.
+    At least 1. Where rounding keeps the sums below the share, or all k values are 0, it is k + 1:
+    callers limit it to the exact rank.
     """
     shares = np.cumsum(singular**2) / max(float((singular**2).sum()), np.finfo(np.float64).tiny)
     return int(np.searchsorted(shares, energy)) + 1
@@ -181,14 +161,14 @@ def remove_null(features: np.ndarray, basis: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    features : ndarray of shape (n, d)
+    features : ndarray (n, d)
         Features f.
-    basis : ndarray of shape (d, k)
+    basis : ndarray (d, k)
         Orthonormal basis of the null space.
 
     Returns
     -------
-    ndarray of shape (n, d)
+    ndarray (n, d)
         f' = f - P_0 f, computed in float64, returned in the features' type.
 
     References
@@ -204,14 +184,14 @@ def null_energy(features: np.ndarray, basis: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    features : ndarray of shape (n, d)
+    features : ndarray (n, d)
         Features f.
-    basis : ndarray of shape (d, k)
+    basis : ndarray (d, k)
         Orthonormal basis of the null space.
 
     Returns
     -------
-    ndarray of shape (n,)
+    ndarray (n,)
         Shares in float64, from 0 to 1; 0 for a zero feature.
     """
     wide = features.astype(np.float64)
@@ -221,24 +201,7 @@ def null_energy(features: np.ndarray, basis: np.ndarray) -> np.ndarray:
 
 
 def logit_change(weight: np.ndarray, features: np.ndarray, equivalent: np.ndarray) -> np.ndarray:
-    """Norm of the change of the logits between two features, ||W (f' - f)||.
-
-    Parameters
-    ----------
-    weight : ndarray of shape (C, d)
-        The head's weight W.
-    features, equivalent : ndarray of shape (n, d)
-        Features f and f' as they are stored.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        Norms, computed in float64.
-
-    References
-    ----------
-    Equation 16.
-    """
+    """Norm of the change of the logits, ||W (f' - f)||, by row: (n,) float64 (equation 16)."""
     change = (equivalent.astype(np.float64) - features.astype(np.float64)) @ weight.astype(
         np.float64
     ).T
@@ -246,35 +209,13 @@ def logit_change(weight: np.ndarray, features: np.ndarray, equivalent: np.ndarra
 
 
 def orthonormal(columns: np.ndarray) -> np.ndarray:
-    """Orthonormal basis of the span of columns, by QR.
-
-    Parameters
-    ----------
-    columns : ndarray of shape (d, k)
-        Linearly independent columns; they may be overwritten.
-
-    Returns
-    -------
-    ndarray of shape (d, k)
-        Orthonormal columns.
-    """
+    """Orthonormal basis of linearly independent columns (d, k), which may be overwritten."""
     basis, _ = scipy.linalg.qr(columns, mode="economic", overwrite_a=True, check_finite=False)
     return basis
 
 
 def complement(basis: np.ndarray) -> np.ndarray:
-    """Orthonormal basis of what a subspace leaves.
-
-    Parameters
-    ----------
-    basis : ndarray of shape (d, k)
-        Orthonormal basis of the subspace.
-
-    Returns
-    -------
-    ndarray of shape (d, d - k)
-        Orthonormal columns, orthogonal to those of basis.
-    """
+    """Orthonormal basis (d, d - k) of the orthogonal complement of a basis (d, k)."""
     width, dimension = basis.shape
     if not dimension:
         return np.eye(width)
@@ -282,17 +223,9 @@ def complement(basis: np.ndarray) -> np.ndarray:
 
 
 def row_span(blocks: Iterable[np.ndarray]) -> np.ndarray | None:
-    """Orthonormal basis of the space that differences of a few rows span; a ridge regression on them loses nothing in it.
+    """Orthonormal basis (d, q) of the differences between rows (n, d); None for d rows or more.
 
-    Parameters
-    ----------
-    blocks : iterable of ndarray of shape (n, d)
-        The rows. No more of them are looked at than there are dimensions.
-
-    Returns
-    -------
-    ndarray of shape (d, q), or None
-        Orthonormal columns in float64; None where there are d rows or more.
+    A ridge regression on the coordinates in this basis loses nothing. Reading stops after d rows.
     """
     rows: list[np.ndarray] = []
     for block in blocks:
@@ -310,21 +243,11 @@ def row_span(blocks: Iterable[np.ndarray]) -> np.ndarray | None:
 def coordinate_axes(
     basis: np.ndarray, read: Callable[[], Iterable[np.ndarray]]
 ) -> tuple[np.ndarray, int]:
-    """Directions of principal and then of null coordinates, as far as features differ in them.
+    """Directions of principal and then of null coordinates in which the features differ.
 
-    Parameters
-    ----------
-    basis : ndarray of shape (d, k)
-        Orthonormal basis of the null space.
-    read : callable
-        Gives the features, each time anew: blocks of rows (n, d).
-
-    Returns
-    -------
-    axes : ndarray of shape (d, q)
-        Orthonormal columns in float32; all d of them unless there are few features.
-    rank : int
-        Number of the principal ones, which come first.
+    They are the columns of a float32 matrix (d, q); the second value is the number of principal
+    ones. q is d unless there are fewer features than dimensions. `read` returns the features in
+    blocks of rows (n, d), anew at every call.
     """
     parts = [complement(basis), basis]
     spans = [row_span(block[: part.shape[1]] @ part for block in read()) for part in parts]
@@ -333,21 +256,9 @@ def coordinate_axes(
 
 
 def random_basis(width: int, dimension: int, seed: int, draw: int) -> np.ndarray:
-    """Orthonormal basis of a uniformly drawn subspace: the control for the null space.
+    """Orthonormal basis (width, dimension) of a uniformly drawn subspace, in float64.
 
-    Parameters
-    ----------
-    width : int
-        Dimension of the whole space.
-    dimension : int
-        Dimension of the subspace.
-    seed, draw : int
-        Seed the generator, together with width and dimension.
-
-    Returns
-    -------
-    ndarray of shape (width, dimension)
-        Orthonormal columns in float64.
+    seed and draw seed the generator, together with width and dimension.
     """
     return orthonormal(
         np.random.default_rng([seed, draw, width, dimension]).standard_normal((width, dimension))

@@ -1,7 +1,9 @@
-"""What a head would let through if some of its null directions were visible: D against the number of null directions.
+"""D against the number of null directions that an extended head would make visible.
 
-W gets q more rows, orthonormal and out of ker W, so that the logits it had stay as they are. The flexible read-out of analyses/readout.py
-gets the q coordinates in place of all null coordinates. A diagnostic of what can be decoded, no promise of a better classifier.
+The extension appends q orthonormal rows from ker W to W, so that the existing logits do not change.
+The flexible read-out of analyses/readout.py gets the q coordinates in place of all null
+coordinates. The curve is a diagnostic of what can be decoded. It does not promise a better
+classifier.
 """
 
 from itertools import combinations
@@ -13,7 +15,7 @@ from singflow.analyses.evidence import Spread, jackknife
 from singflow.analyses.readout import PLAIN, Kernels, Sums
 from singflow.analyses.tables import qualify
 
-ENOUGH = 0.9  # of D
+ENOUGH = 0.9  # share of D
 
 
 def head_extension(
@@ -25,26 +27,29 @@ def head_extension(
 ) -> pd.DataFrame:
     """D against the number of visible null directions, which every fit chooses from its own images.
 
-    With any directions the penalty is that of the read-out with all null coordinates; without any it is that of the read-out without.
+    The penalty is that of the read-out with all null coordinates, whatever the number of
+    directions; without directions it is that of the read-out without null coordinates.
 
     Parameters
     ----------
     readouts : Kernels or Sums
-        Whose first target is the remainder of own words.
+        Read-outs whose first target is the remainder of own words.
     spread : Spread
-        Of the embeddings.
+        Squared distances of the embeddings.
     lambdas : tuple of float
         Penalties without and with null coordinates.
     most : int
-        Directions at most, min(k, m).
+        Largest number of directions, min(k, m).
     confidence : float
         Coverage of the intervals, 0 to 1.
 
     Returns
     -------
     DataFrame
-        A row for each number of directions from 0 on: directions, unique_r2, and unique_r2_low and unique_r2_high by the delete-a-fold
-        jackknife, directions chosen anew; missing with fewer than three folds. Where a fit has no further direction, it stays as it is.
+        A row for each number of directions from 0 on: directions, unique_r2, and its interval
+        unique_r2_low and unique_r2_high by the delete-a-fold jackknife, for which directions are
+        chosen anew. The interval is missing with fewer than three folds. If a fit runs out of
+        directions, its error stays constant.
     """
     folds = readouts.folds
 
@@ -66,15 +71,16 @@ def head_extension(
     for first, second in combinations(range(len(folds)), 2) if refits else []:
         left_out = folds[first], folds[second]
         found, total = gains(left_out), spread.of(left_out)
-        for place, judge in ((second, 0), (first, 1)):  # without the one, the other judges
+        # the estimate without one of the two folds is judged on the other
+        for place, judge in ((second, 0), (first, 1)):
             parts[place] += found[judge]
             totals[place] += total[judge]
     without = parts / totals[:, None] if refits else np.empty((0, len(whole)))
     estimates = [
-        jackknife(float(each), without[:, place].tolist(), confidence)
-        for place, each in enumerate(whole)
+        jackknife(float(gain), without[:, place].tolist(), confidence)
+        for place, gain in enumerate(whole)
     ]
-    low, high = ([getattr(each, name) for each in estimates] for name in ("low", "high"))
+    low, high = ([getattr(estimate, name) for estimate in estimates] for name in ("low", "high"))
     columns = {
         "directions": np.arange(len(whole)),
         "unique_r2": whole,
@@ -85,7 +91,7 @@ def head_extension(
 
 
 def enough(curve: pd.DataFrame) -> int | None:
-    """Fewest null directions that give 90 % of D; None where all directions together add nothing."""
+    """Fewest null directions that give 90 % of D; None where all of them together add nothing."""
     gain = curve["unique_r2"].to_numpy()
     return (
         int(curve["directions"].iloc[np.argmax(gain >= ENOUGH * gain[-1])])
@@ -95,20 +101,10 @@ def enough(curve: pd.DataFrame) -> int | None:
 
 
 def gather(curves: dict[str, dict[str, pd.DataFrame]], models: pd.DataFrame) -> pd.DataFrame:
-    """One row for each model: how many directions it takes, beside what all of them add.
+    """One row per model: D with its interval, and the directions that give 90 % of it.
 
-    Parameters
-    ----------
-    curves : dict of str to dict
-        Space -> model -> table of head_extension().
-    models : DataFrame
-        tables/models.csv.
-
-    Returns
-    -------
-    DataFrame
-        space, model, n_evidence, unique_r2 with its interval, directions_90 (missing where unique_r2 is not above 0), and what `qualify`
-        adds.
+    curves: space -> model -> table of head_extension(). models: tables/models.csv. directions_90 is
+    missing where all directions add nothing.
     """
     rows = [
         (space, model, enough(curve))

@@ -9,29 +9,16 @@ import numpy as np
 from singflow.errors import InputError
 from singflow.translators.ridge import Affine
 
-ROWS = 128  # whose float64 copies stay in a processor's cache
+ROWS = 128  # their float64 copies stay in the processor's cache
 NO_DIRECTION = (
     "the angle to a zero vector is undefined: look at the image, text or translator that gave it"
 )
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows scaled to norm 1, in float64.
+    """Rows (n, m), or one vector (m,), scaled to norm 1, in float64.
 
-    Parameters
-    ----------
-    vectors : ndarray of shape (n, m) or (m,)
-        Rows, or one vector.
-
-    Returns
-    -------
-    ndarray of the same shape
-        Unit vectors in float64.
-
-    Raises
-    ------
-    InputError
-        When a row is zero, which has no direction, or has NaN.
+    Raises InputError when a row is zero or has NaN.
     """
     wide = vectors.astype(np.float64)
     norms = np.linalg.norm(wide, axis=-1, keepdims=True)
@@ -43,17 +30,23 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def angle_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Angle between the rows of two arrays.
 
-    By 2 atan2(||u - v||, ||u + v||) of unit vectors, which is exact near 0 and 180 where arccos is not.
+    It is 2 atan2(||u - v||, ||u + v||) of unit vectors, which is exact near 0 and 180 where arccos
+    is not.
 
     Parameters
     ----------
-    a, b : ndarray of shape (n, m) or (m,)
-        Rows; one vector is compared with every row of the other. The shapes are broadcast.
+    a, b : ndarray (n, m) or (m,)
+        Rows; a single vector is compared with every row of the other array.
 
     Returns
     -------
-    ndarray of shape (n,)
+    ndarray (n,)
         Degrees, 0 to 180.
+
+    Raises
+    ------
+    InputError
+        When a row is zero or has NaN.
 
     References
     ----------
@@ -66,31 +59,15 @@ def angle_deg(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def rescale(equivalent: np.ndarray, original: np.ndarray) -> np.ndarray:
-    """Equivalent embeddings brought to the norms of the original ones, directions unchanged.
+    """Equivalent embeddings (n, m) at the norms of the original ones, in float64 (equation 19).
 
-    Parameters
-    ----------
-    equivalent, original : ndarray of shape (n, m)
-        Embeddings after and before null removal.
-
-    Returns
-    -------
-    ndarray of shape (n, m)
-        The equivalent embeddings with the original norms, in float64.
-
-    Raises
-    ------
-    InputError
-        When the shapes differ or are not (n, m), and for a row without a direction, zero or not finite.
-
-    References
-    ----------
-    Equation 19.
+    Raises InputError when the shapes differ, or when a row is zero or not finite.
     """
     moved, source = np.asarray(equivalent, np.float64), np.asarray(original, np.float64)
     if moved.ndim != 2 or moved.shape != source.shape:
         raise InputError(
-            f"equivalent embeddings are {moved.shape} and original ones {source.shape}: both must be the same (n, m)"
+            f"equivalent embeddings are {moved.shape} and original ones {source.shape}: "
+            "both must be the same (n, m)"
         )
     norms = {
         "equivalent": np.linalg.norm(moved, axis=1),
@@ -101,7 +78,8 @@ def rescale(equivalent: np.ndarray, original: np.ndarray) -> np.ndarray:
         if not usable.all():
             row = int(np.argmin(usable))
             raise InputError(
-                f"{name} embedding {row} has norm {norm[row]}, so no direction to keep: leave its image out"
+                f"{name} embedding {row} has norm {norm[row]}, "
+                "so no direction to keep: leave its image out"
             )
     return moved * (norms["original"] / norms["equivalent"])[:, None]
 
@@ -109,13 +87,13 @@ def rescale(equivalent: np.ndarray, original: np.ndarray) -> np.ndarray:
 def share(translator: Affine, basis: np.ndarray) -> Affine:
     """The translator's share of a subspace, T V V^T.
 
-    Subtracted from T it is the translator of equivalent features, so that no feature has to be projected.
+    T minus its share translates equivalent features, so that no feature has to be projected.
 
     Parameters
     ----------
     translator : Affine
         T (m, d) and c (m,).
-    basis : ndarray of shape (d, k)
+    basis : ndarray (d, k)
         Orthonormal basis V of the subspace.
 
     Returns
@@ -129,19 +107,20 @@ def share(translator: Affine, basis: np.ndarray) -> Affine:
 
 
 def _wide(*arrays: np.ndarray) -> Iterator[tuple[slice, list[np.ndarray]]]:
-    """Rows of arrays of one length, in blocks, in float64."""
+    """Rows of arrays of equal length, in float64, in blocks."""
     for start in range(0, len(arrays[0]), ROWS):
         part = slice(start, start + ROWS)
-        yield part, [each[part].astype(np.float64) for each in arrays]
+        yield part, [array[part].astype(np.float64) for array in arrays]
 
 
 @dataclass(frozen=True)
 class Removal:
-    """Translated features before a subspace is removed, and the part of them that goes with it: both (n, m).
+    """Translated features before a subspace is removed, and the part that the removal takes away.
 
-    Scores come from float64 dot products, without a copy of the embeddings: an angle is atan2(|a x b|, a . b), where the area
-    |a x b| is sqrt(|a|^2 |b|^2 - (a . b)^2). Rounding is below 2e-6 degrees near 0 and 180, where embeddings in float32 are no
-    better, and far less between. Both scores raise InputError for a row that is zero.
+    original and removed are both (n, m). The scores use float64 dot products and no copy of the
+    embeddings: an angle is atan2(|a x b|, a . b), where |a x b|^2 is |a|^2 |b|^2 - (a . b)^2. The
+    rounding error is below 2e-6 degrees near 0 and 180, where float32 embeddings are no better, and
+    far smaller elsewhere. Scores raise InputError when a row is zero.
     """
 
     original: np.ndarray
@@ -154,7 +133,7 @@ class Removal:
 
     @cached_property
     def _products(self) -> np.ndarray:
-        """|o|^2, o . r, |r|^2, o . e and |e|^2 of original o, removed r and equivalent e: (5, n)."""
+        """|o|^2, o . r, |r|^2, o . e, |e|^2 of original o, removed r and equivalent e: (5, n)."""
         products = np.empty((5, len(self.original)))
         for part, (o, r) in _wide(self.original, self.removed):
             e = o - r
@@ -165,11 +144,12 @@ class Removal:
     def image_score(self) -> np.ndarray:
         """Image score (IS) of every row: the angle between original and equivalent.
 
-        The original spans one area with the removed part and with the equivalent: by the shorter of them it keeps its digits.
+        The area can be computed from the original and either the removed part or the equivalent.
+        The shorter of the two is taken, which keeps more digits.
 
         Returns
         -------
-        ndarray of shape (n,)
+        ndarray (n,)
             Degrees, 0 to 180; exactly 0 where nothing is removed.
 
         References
@@ -181,16 +161,16 @@ class Removal:
         return _angles(area2, product, oo, ee)
 
     def angles(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Angles of original and equivalent to one text a row.
+        """Angles of original and equivalent to one text per row.
 
         Parameters
         ----------
-        texts : ndarray of shape (n, m)
+        texts : ndarray (n, m)
             Text embeddings of any norm.
 
         Returns
         -------
-        original, equivalent : ndarray of shape (n,)
+        original, equivalent : ndarray (n,)
             Degrees, 0 to 180.
         """
         products = np.empty((3, len(texts)))
@@ -204,17 +184,17 @@ class Removal:
         )
 
     def attribute_score(self, texts: np.ndarray) -> np.ndarray:
-        """Attribute score (AS) toward one text a row.
+        """Attribute score (AS) toward one text per row.
 
         Parameters
         ----------
-        texts : ndarray of shape (n, m)
+        texts : ndarray (n, m)
             Text embeddings of any norm.
 
         Returns
         -------
-        ndarray of shape (n,)
-            Degrees; positive: moved closer to the text.
+        ndarray (n,)
+            Degrees; positive if the removal moves a row closer to its text.
 
         References
         ----------
@@ -225,21 +205,23 @@ class Removal:
 
 
 def contrast_deg(removal: Removal, texts: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Contrastive AS: toward the own label, less the mean toward all other labels, so that a shift toward all texts alike is 0.
+    """Contrastive AS: AS toward the own label minus the mean AS toward all other labels.
+
+    A shift toward all texts alike gives 0.
 
     Parameters
     ----------
     removal : Removal
-        Of n rows.
-    texts : ndarray of shape (L, m)
-        Embeddings of the labels, of any norm.
-    own : ndarray of int, shape (n,)
-        The row of texts that stands for each row's label.
+        Removal for n rows.
+    texts : ndarray (L, m)
+        Text embeddings of the labels, of any norm.
+    own : ndarray of int (n,)
+        For each row, the position of its label in texts.
 
     Returns
     -------
-    ndarray of shape (n,)
-        Degrees; NaN where there is no other label.
+    ndarray (n,)
+        Degrees; NaN if there is only one label.
     """
     contrast, toward = np.full(len(own), np.nan), unit(texts)
     if len(texts) < 2:
@@ -253,27 +235,17 @@ def contrast_deg(removal: Removal, texts: np.ndarray, own: np.ndarray) -> np.nda
 
 
 def _angles(area2: np.ndarray, product: np.ndarray, *squares: np.ndarray) -> np.ndarray:
-    """Degrees out of squared areas and dot products of two vectors a row, whose squared norms must not be zero."""
+    """Degrees from squared areas, dot products and squared norms of two vectors per row.
+
+    Raises InputError when a squared norm is not above 0.
+    """
     if not all((square > 0).all() for square in squares):
         raise InputError(NO_DIRECTION)
     return np.degrees(np.arctan2(np.sqrt(np.maximum(area2, 0.0)), product))
 
 
 def translate(features: np.ndarray, translator: Affine) -> np.ndarray:
-    """Translated features, by one product in the features' type.
-
-    Parameters
-    ----------
-    features : ndarray of shape (n, d)
-        Features f.
-    translator : Affine
-        T (m, d) and c (m,), converted to the features' type.
-
-    Returns
-    -------
-    ndarray of shape (n, m)
-        T f + c in the features' type.
-    """
+    """T f + c for features (n, d), as one product in the features' type: (n, m)."""
     return translator.astype(features.dtype)(features)
 
 
@@ -282,7 +254,7 @@ def remove(features: np.ndarray, translator: Affine, removed: Affine) -> Removal
 
     Parameters
     ----------
-    features : ndarray of shape (n, d)
+    features : ndarray (n, d)
         Features f.
     translator : Affine
         T (m, d) and c (m,).
@@ -292,27 +264,16 @@ def remove(features: np.ndarray, translator: Affine, removed: Affine) -> Removal
     Returns
     -------
     Removal
-        The translated features and the part of them that goes with the subspace.
+        The translated features, and the part of them that the removal takes away.
     """
     return Removal(translate(features, translator), translate(features, removed))
 
 
 def angles_to_all_deg(units: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """Angles between every embedding and every text.
+    """Angles between unit embeddings (n, m) and unit texts (p, m): (n, p) degrees in their type.
 
-    By arccos of one matrix product: in float32 good to 1e-4 degrees between 5 and 175 degrees, where images and texts lie.
-
-    Parameters
-    ----------
-    units : ndarray of shape (n, m)
-        Unit embeddings, float32 or float64.
-    texts : ndarray of shape (p, m)
-        Unit text embeddings of the same type.
-
-    Returns
-    -------
-    ndarray of shape (n, p)
-        Degrees in that type.
+    They are the arccos of one matrix product. In float32 the error is below 1e-4 degrees between 5
+    and 175 degrees, where images and texts lie.
     """
     angles = units @ texts.T
     np.arccos(np.clip(angles, -1.0, 1.0, out=angles), out=angles)

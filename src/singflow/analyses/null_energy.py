@@ -1,6 +1,7 @@
-"""Null energy as a detector of unusual images: how well the share of a feature that no logit sees tells two sets of images apart.
+"""Null energy as a detector of unusual images.
 
-It ranks images by one number, ||P_0 f||^2 / ||f||^2, and knows nothing of what is unusual about them.
+Null energy is ||P_0 f||^2 / ||f||^2, the share of a feature that no logit sees. It needs no example
+of an unusual image. This analysis measures how well it separates two sets of images.
 """
 
 from typing import Annotated, Any
@@ -19,18 +20,21 @@ class NullEnergy(Section):
 
     usual_labels: Annotated[list[Listed], AfterValidator(unique)] = Field(
         [],
-        description="labels of usual images; none: all others, but without both lists those that are classes of the head",
+        description="labels of usual images; none: all others, "
+        "but without both lists those that are classes of the head",
     )
     unusual_labels: Annotated[list[Listed], AfterValidator(unique)] = Field(
         [],
-        description="labels of unusual images; none: all others, but without both lists those that are no class of the head",
+        description="labels of unusual images; none: all others, "
+        "but without both lists those that are no class of the head",
     )
 
     @model_validator(mode="after")
     def _are_apart(self) -> "NullEnergy":
         if both := sorted({*self.usual_labels} & {*self.unusual_labels}):
             raise ValueError(
-                f"{', '.join(both)} cannot be usual and unusual: take it out of one of the two lists"
+                f"{', '.join(both)} cannot be usual and unusual: "
+                "take it out of one of the two lists"
             )
         return self
 
@@ -38,28 +42,14 @@ class NullEnergy(Section):
 def two_sets(
     scores: pd.DataFrame, usual_labels: list[str], unusual_labels: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images that are to be told apart.
+    """Which images are usual, and which are unusual, both (n,) bool; an image may be neither.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        The scores of every image, with label and class_index.
-    usual_labels, unusual_labels : list of str
-        As NullEnergy has them.
-
-    Returns
-    -------
-    usual, unusual : ndarray of bool, shape (n,)
-        Which images are of each set; some may be of neither.
-
-    Raises
-    ------
-    InputError
-        For a label that no image has.
+    The lists of labels are those of NullEnergy. Raises InputError for a label that no image has.
     """
     if absent := sorted({*usual_labels, *unusual_labels} - {*scores["label"]}):
         raise InputError(
-            f"null_energy names labels that no image has: {', '.join(absent)}: correct or remove them"
+            f"null_energy names labels that no image has: {', '.join(absent)}: "
+            "correct or remove them"
         )
     if not usual_labels and not unusual_labels:
         known = (scores["class_index"] >= 0).to_numpy()
@@ -71,30 +61,31 @@ def two_sets(
 def area_under_curve(
     usual: np.ndarray, unusual: np.ndarray, confidence: float
 ) -> tuple[float, float | None, float | None]:
-    """Area under the receiver operating characteristic: the share of pairs in which the unusual one has more, ties half.
+    """Area under the receiver operating characteristic of a score.
+
+    It is the share of pairs in which the unusual image has the higher score; ties count half.
 
     Parameters
     ----------
-    usual, unusual : ndarray of shape (m,) and (n,)
-        What the detector says of images, at least one each.
+    usual, unusual : ndarray (m,) and (n,)
+        Scores of the images of the two sets, at least one image in each.
     confidence : float
         Coverage of the interval, 0 to 1.
 
     Returns
     -------
     area : float
-        0 to 1; 0.5: the detector tells nothing.
+        0 to 1; at 0.5 the score does not separate the sets.
     low, high : float or None
-        Interval on the scale of the log odds; None for a single image of a set, and where all pairs agree.
+        Interval, computed on the log odds; None if a set has one image or the area is 0 or 1.
 
     References
     ----------
-    DeLong, DeLong and Clarke-Pearson 1988 (the variance).
+    DeLong, DeLong and Clarke-Pearson 1988 (variance).
     """
     both = scipy.stats.rankdata(np.concatenate([usual, unusual]))
-    above = (both[len(usual) :] - scipy.stats.rankdata(unusual)) / len(
-        usual
-    )  # share of the usual ones below each unusual one
+    # share of the usual images below each unusual image
+    above = (both[len(usual) :] - scipy.stats.rankdata(unusual)) / len(usual)
     below = 1 - (both[: len(usual)] - scipy.stats.rankdata(usual)) / len(unusual)
     area = float(above.mean())
     if min(len(usual), len(unusual)) < 2 or not 0 < area < 1:
@@ -114,24 +105,9 @@ def summarize_null_energy(
     unusual_labels: list[str],
     confidence: float,
 ) -> dict[str, Any]:
-    """How well a model's null energy tells the two sets apart.
+    """Area under the curve of a model's null energy, with its interval, and the sizes of both sets.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        The scores of every image.
-    null_dim : int
-        Dimension of the null space; without one there is no null energy.
-    usual_labels, unusual_labels : list of str
-        As NullEnergy has them.
-    confidence : float
-        Coverage of the interval, 0 to 1.
-
-    Returns
-    -------
-    dict
-        null_energy_auc and its interval, null_energy_usual and null_energy_unusual: images of the sets. None where there is nothing to
-        tell apart.
+    The area is None if one of the sets is empty or the head has no null space (null_dim is 0).
     """
     usual, unusual = two_sets(scores, usual_labels, unusual_labels)
     energy = scores["null_energy"].to_numpy()

@@ -1,4 +1,7 @@
-"""What null, random and principal perturbations of equal norm do to a head's output (section 2 of the supplement)."""
+"""Effect of null, random and principal perturbations on a head's output (supplement, section 2).
+
+The three perturbations of an image have the same norm.
+"""
 
 import numpy as np
 import pandas as pd
@@ -15,29 +18,27 @@ def perturb(
     basis: np.ndarray,
     seed: int,
 ) -> np.ndarray:
-    """Null, random and principal perturbations of features, of equal norm per image.
+    """Null, random and principal perturbations of features, with the same norm for each image.
 
     Parameters
     ----------
-    features : ndarray of shape (n, d)
+    features : ndarray (n, d)
         Features f.
-    image_id : ndarray of shape (n,)
-        With the seed, all that a random perturbation depends on.
-    weight : ndarray of shape (C, d)
-        The head's weight W.
-    bias : ndarray of shape (C,)
-        The head's bias.
-    basis : ndarray of shape (d, k)
+    image_id : ndarray (n,)
+        A random perturbation depends only on the seed and the image_id.
+    weight, bias : ndarray (C, d) and (C,)
+        Weight W and bias b of the head.
+    basis : ndarray (d, k)
         Orthonormal basis V_0 of the null space.
     seed : int
         Seed of the random perturbations.
 
     Returns
     -------
-    ndarray of shape (3, n, d)
-        Perturbations in float64, in the order of PERTURBATIONS. null: -P_0 f, which sets the norm; random: an isotropic Gaussian
-        scaled to it; principal: against the row of W that belongs to the predicted class, which lowers its logit fastest (zero if
-        that row is).
+    ndarray (3, n, d)
+        Float64, in the order of PERTURBATIONS. null: -P_0 f, which sets the norm. random: an
+        isotropic Gaussian vector, rescaled. principal: minus the row of W of the predicted class,
+        rescaled (the direction in which this logit falls fastest); zero if the row is zero.
     """
     wide = features.astype(np.float64)
     null = -(wide @ basis) @ basis.T
@@ -49,7 +50,7 @@ def perturb(
     ).reshape(wide.shape)
     principal = -weight.astype(np.float64)[np.argmax(wide @ weight.T + bias, axis=1)]
     norm = np.linalg.norm(null, axis=1, keepdims=True)
-    return np.stack([null, *(norm * _directions(each) for each in (random, principal))])
+    return np.stack([null, *(norm * _directions(vectors) for vectors in (random, principal))])
 
 
 def _directions(vectors: np.ndarray) -> np.ndarray:
@@ -60,26 +61,22 @@ def _directions(vectors: np.ndarray) -> np.ndarray:
 def effect(
     features: np.ndarray, perturbation: np.ndarray, weight: np.ndarray, bias: np.ndarray
 ) -> pd.DataFrame:
-    """What adding a perturbation to features does to W f + b, computed in float64.
+    """Change of the output W f + b when a perturbation is added to features, computed in float64.
 
-    The perturbed feature is rounded to the features' type, as it would be stored.
+    The perturbed feature is first rounded to the features' dtype, in which it would be stored.
 
     Parameters
     ----------
-    features : ndarray of shape (n, d)
-        Features f.
-    perturbation : ndarray of shape (n, d)
-        What is added to them.
-    weight : ndarray of shape (C, d)
-        The head's weight W.
-    bias : ndarray of shape (C,)
-        The head's bias b.
+    features, perturbation : ndarray (n, d)
+        Features f and the vectors that are added to them.
+    weight, bias : ndarray (C, d) and (C,)
+        Weight W and bias b of the head.
 
     Returns
     -------
     DataFrame
-        A row per feature: norm of the perturbation, logit_change ||W delta|| (delta: the rounded change), top1_changed,
-        softmax_change (total variation, 0 to 1).
+        One row per feature: norm of the perturbation, logit_change ||W delta|| (delta is the change
+        after rounding), top1_changed, softmax_change (total variation, 0 to 1).
 
     References
     ----------
@@ -102,20 +99,10 @@ def effect(
 
 
 def summarize_validation(effects: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """One row per perturbation: means over images, and the share of changed predictions with its Wilson interval.
+    """One row per perturbation, in the order of PERTURBATIONS: statistics over the images.
 
-    Parameters
-    ----------
-    effects : DataFrame
-        A table of scripts/validate_null_space.py.
-    confidence : float
-        Coverage of the interval, 0 to 1.
-
-    Returns
-    -------
-    DataFrame
-        In the order of PERTURBATIONS: perturbation, n, norm_mean, logit_change_mean, logit_change_median, logit_change_max,
-        softmax_change_mean, top1_changed_share, top1_changed_low, top1_changed_high.
+    The share of changed predictions has a Wilson interval. `effects` is a table that
+    scripts/validate_null_space.py writes.
     """
     groups = effects.groupby("perturbation")
     change = groups["logit_change"]
@@ -132,6 +119,6 @@ def summarize_validation(effects: pd.DataFrame, confidence: float) -> pd.DataFra
         scipy.stats.binomtest(k, n).proportion_ci(confidence, "wilson")
         for k, n in zip(changed, table["n"], strict=True)
     ]
-    table["top1_changed_low"] = [each.low for each in intervals]
-    table["top1_changed_high"] = [each.high for each in intervals]
+    table["top1_changed_low"] = [interval.low for interval in intervals]
+    table["top1_changed_high"] = [interval.high for interval in intervals]
     return table.loc[PERTURBATIONS].reset_index()

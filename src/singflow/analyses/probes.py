@@ -1,4 +1,7 @@
-"""Linear classifiers on principal features before and after translation (section 4 of the supplement, figure 12)."""
+"""Linear classifiers on principal features before and after translation (supplement, section 4).
+
+Figure 12 shows the results.
+"""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,7 +29,8 @@ class Probe(Section):
 
     classifier: Literal["logistic", "ridge"] = Field(
         "logistic",
-        description="logistic (regression on standardized features) | ridge (on one-hot labels; paper: not said)",
+        description="logistic (regression on standardized features) "
+        "| ridge (on one-hot labels; paper: not said)",
     )
     alphas: list[Annotated[float, Field(**PENALTY)]] = Field(
         [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0],
@@ -36,24 +40,23 @@ class Probe(Section):
 
 
 KINDS = ["principal", "translated"]
-IN_MEMORY = (
-    2**27
-)  # rows times (features + labels) up to which scikit-learn fits them: half a GiB in float32
-TOLERANCE, ITERATIONS = (
-    1e-5,
-    1000,
-)  # of L-BFGS: the largest entry of the mean loss's gradient where it stops, and steps
-CONSTANT = np.finfo(
-    np.float32
-).eps  # times the largest deviation: below it a feature is rounding alone
+# Up to this many numbers, rows times (features + labels), scikit-learn fits in memory:
+# half a GiB in float32.
+IN_MEMORY = 2**27
+# L-BFGS stops when the largest entry of the mean loss's gradient is below TOLERANCE, or after
+# ITERATIONS steps.
+TOLERANCE, ITERATIONS = (1e-5, 1000)
+# A feature whose deviation is at most CONSTANT times the largest deviation varies only by rounding.
+CONSTANT = np.finfo(np.float32).eps
 
 
 @dataclass(frozen=True)
 class Roles:
-    """What each image does; arrays (n,) by image_id.
+    """Role of every image. All arrays are (n,), indexed by image_id.
 
-    labels: those that are probed; codes: the label's position among them, -1 for another; inner, held_out, test: bool, disjoint,
-    False for images of other labels.
+    labels: the labels that are probed.
+    codes: position of the image's label among them, -1 if the label is not probed.
+    inner, held_out, test: bool, disjoint, and False if the label is not probed.
     """
 
     labels: list[str]
@@ -68,37 +71,22 @@ class Roles:
         return self.inner | self.held_out
 
     def first_rows(self, views: int) -> np.ndarray:
-        """Where the rows of each image begin: training images have one a view, test images view 0 alone.
+        """Row at which each image begins, (n + 1,): image i has rows first[i] to first[i + 1] - 1.
 
-        Parameters
-        ----------
-        views : int
-            Views of an image.
-
-        Returns
-        -------
-        ndarray of shape (n + 1,)
-            Image i has the rows from entry i to before entry i + 1.
+        A training image has one row per view, a test image has view 0, other images have no row.
         """
         return np.concatenate([[0], np.cumsum(self.training * views + self.test)])
 
 
 def assign_roles(manifest: pd.DataFrame) -> Roles:
-    """Split by label: every label of two images or more trains and is tested.
+    """Split images so that every label with at least two different images is trained and tested.
 
-    Validation images test. Of a label that has images in one split alone, every fifth tests, in order of their contents' hashes from the
-    second on, and the others train; images of equal content stay together. A label of one image is left out. Of each label's training
-    images by image_id, every fifth from the second on is held out: penalties are fitted on the inner images and judged on those.
-
-    Parameters
-    ----------
-    manifest : DataFrame
-        One row an image in order of image_id, with label, split and sha256.
-
-    Returns
-    -------
-    Roles
-        What each image does.
+    Images of the split validation are tested. If all images of a label are in one split, every
+    fifth of its distinct contents is tested, from the second in the order of sha256 on, so that
+    copies of an image stay together. Labels with one distinct image are left out. Every fifth
+    training image of a label (from the second by image_id on) is held out: penalties are fitted on
+    the inner images and compared on the held-out images. `manifest` has its rows in the order of
+    image_id.
     """
     contents = manifest[["label", "sha256"]].drop_duplicates().sort_values("sha256")
     contents["place"] = contents.groupby("label").cumcount()
@@ -135,35 +123,37 @@ def _finite(rows: Matrix, block: np.ndarray) -> np.ndarray:
 def _alike(scale: float) -> None:
     if not scale > 0:
         raise InputError(
-            "the features that the probe is trained on are all alike: look at the images and at the classifier"
+            "the features that the probe is trained on are all alike: "
+            "look at the images and at the classifier"
         )
 
 
 def fit_ridge(
     rows: Matrix, index: np.ndarray, codes: np.ndarray, alphas: list[float]
 ) -> Iterator[Affine]:
-    """Ridge regressions onto one-hot labels: of an image with features f, the largest entry of T f + c is the label.
+    """Ridge regressions onto one-hot labels; the predicted label is the largest entry of T f + c.
 
     Parameters
     ----------
-    rows : ndarray or Scratch of shape (N, d)
-        Features, of which blocks are read.
-    index : ndarray of int, shape (n,)
+    rows : ndarray or Scratch (N, d)
+        Features, read in blocks.
+    index : ndarray of int (n,)
         Rows to train on.
-    codes : ndarray of int, shape (N,)
-        Label of each row, 0 up, each of which occurs in `index`.
+    codes : ndarray of int (N,)
+        Label of each row, from 0; every label occurs in `index`.
     alphas : list of float
-        Times the mean squared distance of the features from their mean, each is a penalty of equation 4, so that it has no unit.
+        Penalties without unit: alpha times the mean squared distance of the features from their
+        mean is the penalty of equation 4.
 
     Yields
     ------
     Affine
-        T and c for one alpha, in their order.
+        T and c for each alpha, in the order of `alphas`.
 
     Raises
     ------
     InputError
-        When the features do not vary, or one is NaN or infinite.
+        If the features do not vary, or if one is NaN or infinite.
     """
     one_hot = np.eye(codes[index].max() + 1)
     statistics = RidgeStatistics(rows.shape[1], len(one_hot))
@@ -182,38 +172,41 @@ def fit_logistic(
     threads: int = 1,
     in_memory: int = IN_MEMORY,
 ) -> Iterator[Affine]:
-    """Multinomial logistic regressions on standardized features: the largest entry of T f + c is the label.
+    """Multinomial logistic regressions on features standardized by the training rows.
 
-    Means and deviations are those of the training rows; a feature that is rounding alone (a direction of the null space that is an
-    axis) is not scaled. Up to `in_memory` numbers, rows times (d + labels), scikit-learn's LogisticRegression fits the rows (lbfgs,
-    C = 1 / (alpha d)). More are never held: the same objective is minimized from the same start by the same algorithm with the same
-    tolerance, whose every step reads the rows once, in blocks. What differs is rounding and with it, within the tolerance, where it stops.
+    The predicted label is the largest entry of T f + c. A feature that varies only by rounding (an
+    axis that lies in the null space) is not scaled. If rows times (d + labels) is at most
+    `in_memory`, scikit-learn's LogisticRegression fits all rows at once (lbfgs, C = 1 / (alpha d)).
+    Otherwise the same objective is minimized from the same start with the same algorithm and
+    tolerance, and every step reads the rows once, in blocks. The two solutions differ by rounding,
+    within the tolerance.
 
     Parameters
     ----------
     rows, index, codes
-        As for `fit_ridge`.
+        See `fit_ridge`.
     alphas : list of float
-        Times d, the total variance of standardized features, each is a penalty: the sum of the rows' losses + alpha d ||T||^2 / 2.
-        Each is fitted from the solution before it, so the largest is best first.
+        Penalties without unit: the objective is the sum of the rows' losses + alpha d ||T||^2 / 2,
+        where d is the total variance of standardized features. Every fit starts at the solution of
+        the fit before it, so the largest alpha should come first.
     threads : int
-        Threads that share the blocks; the result does not depend on them.
+        Threads that share the blocks; the result does not depend on their number.
     in_memory : int
-        Numbers that may be held.
+        How many numbers may be held in memory.
 
     Yields
     ------
     Affine
-        T and c for one alpha, in their order, to be used on features that are not standardized.
+        T and c for each alpha, in the order of `alphas`, for features that are not standardized.
 
     Raises
     ------
     InputError
-        When the features do not vary, or one is NaN or infinite.
+        If the features do not vary, or if one is NaN or infinite.
     """
     from sklearn.preprocessing import StandardScaler
 
-    scaler = StandardScaler(copy=False)  # of blocks that are copies themselves
+    scaler = StandardScaler(copy=False)  # the blocks are copies already
     for block in in_blocks(index):
         scaler.partial_fit(_finite(rows, block))
     deviation = np.sqrt(scaler.var_)
@@ -231,14 +224,17 @@ def fit_logistic(
         )
     for alpha in alphas:
         solution = solve(alpha * width).astype(np.float64)
-        if len(solution) == 1:  # of two labels scikit-learn fits the second's row less the first's
+        if len(solution) == 1:  # two labels: scikit-learn fits the second row minus the first row
             solution = np.vstack([np.zeros_like(solution), solution])
         weight = solution[:, :-1] / scaler.scale_
         yield Affine(weight, solution[:, -1] - weight @ scaler.mean_)
 
 
 def _held(x: np.ndarray, y: np.ndarray) -> Callable[[float], np.ndarray]:
-    """What fits weights and intercepts (labels, width + 1) with a penalty, from the last solution on."""
+    """Function that fits rows in memory: weights and intercepts (labels, width + 1) for a penalty.
+
+    Every fit starts at the solution of the fit before it.
+    """
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(tol=TOLERANCE, max_iter=ITERATIONS, warm_start=True)
@@ -256,7 +252,7 @@ def _streamed(
     shape: tuple[int, int],
     threads: int,
 ) -> Callable[[float], np.ndarray]:
-    """The same out of blocks that are read anew for every step."""
+    """Like `_held`, but the blocks are read again at every step."""
     labels, width = shape
     n = sum(map(len, blocks))
     solution = np.zeros((labels, width + 1))
@@ -293,15 +289,14 @@ def _streamed(
 
     def solve(penalty: float) -> np.ndarray:
         nonlocal solution
-        shared = (
-            2 * penalty if labels == 2 else penalty
-        )  # of two rows, where scikit-learn penalizes their difference
-        options = {
+        # For two labels scikit-learn penalizes the difference of the two rows.
+        shared = 2 * penalty if labels == 2 else penalty
+        options = {  # those of scikit-learn
             "maxiter": ITERATIONS,
             "maxls": 50,
             "gtol": TOLERANCE,
             "ftol": 64 * np.finfo(float).eps,
-        }  # scikit-learn's
+        }
         found = scipy.optimize.minimize(
             loss_and_gradient, solution.ravel(), (shared,), "L-BFGS-B", jac=True, options=options
         )
@@ -322,40 +317,43 @@ def probe(
     confidence: float,
     threads: int = 1,
 ) -> dict[str, Any]:
-    """Accuracy on the test images of a classifier on P_r f (principal) and of one on T P_r f + c (translated).
+    """Test accuracy of classifiers on P_r f (principal) and on T P_r f + c (translated).
 
-    Trained on all views of the training images, tested on view 0.
+    Classifiers are trained on all views of the training images and tested on view 0.
 
     Parameters
     ----------
-    rows : dict of ndarray or Scratch, of shape (N, width)
-        For each of KINDS the features, in the order that `Roles.first_rows` says; an image's T and c are of a fit that has not seen it.
+    rows : dict of ndarray or Scratch (N, width)
+        Features for each of KINDS, in the row order of `Roles.first_rows`. T and c of an image come
+        from a fit that has not seen it.
     roles : Roles
-        What each image does.
+        Role of every image.
     views : int
-        Views of an image.
+        Views per training image.
     rank : int
-        Dimensions of the principal space.
+        Dimension of the principal space.
     settings : Probe
-        The classifier, and the penalties tried. Used is the one by which the labels of the held-out images are most likely (logistic:
-        penalties are tried from the largest on until they are less likely) or most often found (ridge), the largest of equals; where
-        no image is held out, the middle one.
+        Classifier and penalties. The penalty with the best value on the held-out images is used,
+        the largest of equals. The value is the likelihood of the labels (logistic; penalties are
+        tried in descending order until it stops rising) or the number of correct labels (ridge). If
+        no image is held out, the middle penalty is used.
     confidence : float
         Coverage of the intervals, 0 to 1.
     threads : int
-        Threads that work; no number depends on them as long as those of BLAS stay the same.
+        Worker threads; results depend only on the number of BLAS threads.
 
     Returns
     -------
     dict
-        classifier; n_train, n_test, n_labels (images and labels); for each of KINDS accuracy_<kind> (share, 0 to 1), its Wilson interval
-        accuracy_<kind>_low and _high, and alpha_<kind>; chance: share of the test images that the commonest label has; note.
-        Accuracies, alphas and chance are None, and note says why, when there is nothing to tell apart.
+        classifier; n_train and n_test (images), n_labels; for each of KINDS accuracy_<kind> (0 to
+        1) with its Wilson interval, and alpha_<kind>; chance: share of the commonest label among
+        the test images; note. If there is nothing to classify, accuracies, alphas and chance are
+        None and note gives the reason.
 
     Raises
     ------
     InputError
-        As `fit_ridge` does.
+        If the features do not vary, or if one is NaN or infinite.
     """
     report: dict[str, Any] = {"classifier": settings.classifier}
     report |= dict.fromkeys([f"{name}_{kind}" for kind in KINDS for name in ("accuracy", "alpha")])
@@ -377,8 +375,8 @@ def probe(
     codes = roles.codes[image_id]
     whole = np.arange(first[-1]) == first[image_id]
     inner, held_out, training, test = (
-        np.flatnonzero(each[image_id] & seen)
-        for each, seen in (
+        np.flatnonzero(role[image_id] & seen)
+        for role, seen in (
             (roles.inner, True),
             (roles.held_out, whole),
             (roles.training, True),
@@ -396,7 +394,10 @@ def probe(
         )
 
     def choose(kind: str) -> float:
-        """The penalty that the held-out images are for; less than one that they are against is not tried by a logistic regression."""
+        """The best penalty on the held-out images.
+
+        Penalties descend; a logistic regression stops at the first one that is not better.
+        """
         best, chosen = -np.inf, alphas[0]
         for alpha, classifier in zip(alphas, fit(kind, inner, alphas), strict=True):
             value = _judge(
@@ -409,7 +410,7 @@ def probe(
         return chosen
 
     def measure(kind: str) -> tuple[float, int]:
-        """The penalty that is used, and the test images whose label is found."""
+        """The penalty that is used, and the number of correctly classified test images."""
         alpha = choose(kind) if len(held_out) else alphas[(len(alphas) - 1) // 2]
         (classifier,) = fit(kind, training, [alpha])
         return alpha, int(_judge(rows[kind], test, codes, classifier, _right))
@@ -431,12 +432,12 @@ def probe(
 
 
 def _right(scores: np.ndarray, codes: np.ndarray) -> float:
-    """How many labels have the largest score of their row."""
+    """Number of rows whose label has the largest score."""
     return float((scores.argmax(axis=1) == codes).sum())
 
 
 def _log_likelihood(scores: np.ndarray, codes: np.ndarray) -> float:
-    """Of the labels, by a logistic regression."""
+    """Log-likelihood of the labels under a logistic regression."""
     return float(scipy.special.log_softmax(scores, axis=1)[np.arange(len(codes)), codes].sum())
 
 
@@ -447,7 +448,7 @@ def _judge(
     classifier: Affine,
     criterion: Callable[[np.ndarray, np.ndarray], float],
 ) -> float:
-    """The criterion's sum over some rows."""
+    """Sum of the criterion over the rows in `index`."""
     return sum(
         criterion(classifier(rows[block].astype(np.float64)), codes[block])
         for block in in_blocks(index)
@@ -455,20 +456,10 @@ def _judge(
 
 
 def correlate(before: np.ndarray, after: np.ndarray, confidence: float) -> dict[str, Any]:
-    """Pearson's correlation of accuracies over models, with Fisher's interval.
+    """Pearson correlation over models of two accuracies (n,), with Fisher's interval.
 
-    Parameters
-    ----------
-    before, after : ndarray of shape (n,)
-        Accuracies of the models; NaN for none.
-    confidence : float
-        Coverage of the interval, 0 to 1.
-
-    Returns
-    -------
-    dict
-        pearson, pearson_low, pearson_high, pearson_n (models with both accuracies) and pearson_note. Where a number is undefined
-        it is None, and the note says why.
+    Models without one of the accuracies (NaN) are left out. An undefined number is None, and
+    pearson_note gives the reason.
     """
     known = ~(np.isnan(before) | np.isnan(after))
     x, y = before[known], after[known]
@@ -494,21 +485,10 @@ def correlate(before: np.ndarray, after: np.ndarray, confidence: float) -> dict[
 def gather(
     probes: dict[str, dict[str, dict[str, Any]]], models: pd.DataFrame, confidence: float
 ) -> pd.DataFrame:
-    """tables/probes.csv: a row per space and model, with the correlation over the space's models in each of its rows.
+    """tables/probes.csv: one row per space and model, with the correlation over the space's models.
 
-    Parameters
-    ----------
-    probes : dict of str to dict
-        Space -> model -> probes/<space>/<model>.json.
-    models : DataFrame
-        tables/models.csv.
-    confidence : float
-        Coverage of the correlation's interval, 0 to 1.
-
-    Returns
-    -------
-    DataFrame
-        space, model, n (test images), what `probe` and `correlate` give, and what `qualify` adds.
+    `probes` holds the reports probes/<space>/<model>.json by space and model; column n counts test
+    images.
     """
     parts = []
     for space, reports in probes.items():

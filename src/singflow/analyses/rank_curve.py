@@ -1,4 +1,7 @@
-"""How invariant the almost-null space is: what leaves logits and meaning when fewer leading directions count as principal."""
+"""Effect of keeping fewer leading directions of a head as principal, on logits and on meaning.
+
+It shows how invariant the almost-null space is.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -22,7 +25,8 @@ class RankCurve(Section):
     kept: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         [1.0, 0.99, 0.95, 0.9, 0.75, 0.5, 0.25],
         min_length=1,
-        description="shares of the head's rank that are kept; the rest of the feature space is removed",
+        description="shares of the head's rank that are kept; "
+        "the rest of the feature space is removed",
     )
 
 
@@ -31,20 +35,25 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Chain:
-    """Nested subspaces to remove: of `basis` (d, k), orthonormal, all columns from each of `cuts` (descending) on."""
+    """Nested subspaces that are removed: for each cut, the columns of `basis` (d, k) from it on.
+
+    `basis` is orthonormal; `cuts` descend.
+    """
 
     basis: np.ndarray
     cuts: list[int]
 
 
 class CurveStatistics:
-    """Running means over images of what each removal changes; memory grows with the head, not with the images.
+    """Running means over images of what each removal changes; memory does not grow with images.
 
-    Points are the shares `kept` of the head's exact rank (rounded, at least 1, each share once) and the rules `exact`, `energy`
-    and `centered` of geometry.null_space. A point of rank r keeps the r leading right singular vectors of W and removes the rest of
-    the feature space, f' = V_r V_r^T f; `centered` keeps those of W less its mean row.
+    The points of the curve are the shares `kept` of the head's exact rank (rounded, at least 1,
+    every share once) and the rules exact, energy and centered of geometry.null_space. A point of
+    rank r keeps the r leading right singular vectors of W and removes the rest of the feature
+    space: f' = V_r V_r^T f. Rule centered keeps those of W minus its mean row.
 
-    head: weight (C, d), bias (C,); energy: share of ||W||_F^2 that the rule `energy` keeps; stored: precision of null_space.
+    weight (C, d) and bias (C,) belong to the head; energy is the share of ||W||_F^2 that rule
+    energy keeps; stored is the precision that null_space takes.
     """
 
     def __init__(
@@ -88,7 +97,7 @@ class CurveStatistics:
             (
                 chain,
                 self._weight @ chain.basis,
-                [each.weight @ chain.basis for each in translators.maps],
+                [translator.weight @ chain.basis for translator in translators.maps],
             )
             for chain in chains
         ]
@@ -104,17 +113,7 @@ class CurveStatistics:
         self._largest = np.zeros(len(self._energy))
 
     def update(self, image_id: np.ndarray, features: np.ndarray, texts: np.ndarray) -> None:
-        """Add images.
-
-        Parameters
-        ----------
-        image_id : ndarray of shape (n,)
-            Their ids.
-        features : ndarray of shape (n, d)
-            Features of the images.
-        texts : ndarray of shape (n, m)
-            Unit embedding of each image's own label.
-        """
+        """Add n images: features (n, d), and texts (n, m), the unit embeddings of their labels."""
         for place, rows in self._translators.parts(image_id):
             for part in in_blocks(rows, CHUNK):
                 self._update(place, features[part].astype(np.float64), texts[part])
@@ -156,16 +155,14 @@ class CurveStatistics:
                 subspace += 1
 
     def table(self) -> pd.DataFrame:
-        """One row per point, shares first.
+        """One row per point, the shares first.
 
-        Returns
-        -------
-        DataFrame
-            point; kept (share of the exact rank); rank; null_dim (dimensions removed, d - rank); energy (share of ||W||_F^2 kept); n;
-            logit_change (||W f' - W f||, mean and max); logit_relative_mean (that over ||W f + b - its mean over classes||, of images
-            whose logits differ between classes, missing where none does); softmax_change_mean (total variation, 0 to 1); top1_changed
-            (share of the images); and in degrees IS (mean and standard deviation over images, divisor n), AS toward the own label,
-            and |AS|.
+        kept is the share of the exact rank, as requested, or rank / exact rank for a rule; null_dim
+        is the number of removed dimensions; energy is the share of ||W||_F^2 kept; logit_change is
+        ||W f' - W f||, and logit_relative divides it by the norm of W f + b minus its mean over
+        classes, for images whose logits differ between classes. softmax_change is the total
+        variation, 0 to 1; the standard deviation of IS has divisor n; AS is toward the image's own
+        label.
         """
         change, relative, softmax_change, flips, image, image2, attribute, magnitude = (
             self._sums.T / self._n
@@ -197,21 +194,10 @@ class CurveStatistics:
 
 
 def gather(curves: dict[str, dict[str, pd.DataFrame]], models: pd.DataFrame) -> pd.DataFrame:
-    """All rows of all curves with what they rest on.
+    """Rows of all curves, by space and model, with the columns that `qualify` adds.
 
-    A row's own null dimension becomes `removed_dim`, since null_dim is that of the study's projector.
-
-    Parameters
-    ----------
-    curves : dict of str to dict
-        Space -> model -> table of CurveStatistics.
-    models : DataFrame
-        tables/models.csv.
-
-    Returns
-    -------
-    DataFrame
-        space, model, the columns of the curves, and what `qualify` adds.
+    The null dimension of a row becomes removed_dim, because null_dim is that of the study's
+    projector.
     """
     rows = [
         table.assign(space=space, model=model)[["space", "model", *table]]

@@ -1,4 +1,4 @@
-"""Comparison of models: by D on the same folds, by the paper's ratio, and with the removal of random subspaces."""
+"""Comparison of models: by D on the same folds, by IS/|AS|, and with removal of other subspaces."""
 
 from itertools import combinations
 from typing import Any
@@ -13,28 +13,14 @@ from singflow.analyses.tables import WEAK, legend, marked
 
 SCORES = ["is_deg", "as_abs_deg"]
 PAPER = "is_per_as"
-CHART, LEAST = (
-    "paper's chart",
-    5,
-)  # the authors' chart among the spaces, and how many of its models make a comparison
+# CHART stands for the authors' chart among the spaces. LEAST models in common make a comparison.
+CHART, LEAST = ("paper's chart", 5)
 
 
 def case_columns(controls: pd.DataFrame, subspace: str, dimension: int | None) -> np.ndarray:
-    """IS and |AS| of every image for one case of a controls table.
+    """IS and |AS| (n, 2) in degrees for one case of a controls table, in the order of image_id.
 
-    Parameters
-    ----------
-    controls : DataFrame
-        The controls table of one model and space.
-    subspace : {"null", "random", "row"}
-        Kind of the subspaces removed.
-    dimension : int or None
-        Their dimension.
-
-    Returns
-    -------
-    ndarray of shape (n, 2)
-        Degrees, ordered by image_id; NaN when the table has no such case.
+    subspace is null, random or row. The values are NaN if the table has no such case.
     """
     rows = controls[
         (controls["subspace"] == subspace) & (controls["dimension"] == dimension)
@@ -56,35 +42,14 @@ def excess_rows(
     confidence: float,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Rows of tables/controls.csv for one model and space: null removal against random and row-space removal, by dimension.
+    """Rows of tables/controls.csv for one model and space: null against random and row removal.
 
-    The interval of an excess holds the spread over images and that over subspaces: a null space that is like any other subspace
-    has an excess whose interval covers 0. The error of one further draw is added in quadrature, and the quantile is Student's t with
-    the degrees of freedom that the two together have (Satterthwaite).
-
-    Parameters
-    ----------
-    controls : DataFrame
-        The controls table.
-    report : list of dict
-        Its cases: subspace, dimension, draws, stable, is_deg_spread and as_abs_deg_spread.
-    null_dim : int
-        Dimension of the model's null space.
-    sample : Sample
-        What the images are a sample of.
-    resamples : int
-        Bootstrap resamples.
-    confidence : float
-        Coverage of the intervals, 0 to 1.
-    seed : int
-        Seed of the bootstrap.
-
-    Returns
-    -------
-    list of dict
-        By dimension: dimension, own (whether it is null_dim) and n; for each of SCORES, in degrees, <score>_null with its
-        interval, <score>_random, <score>_row, and the excess of null over each of these two with its interval; for each of the two
-        the number of draws and whether they are stable. A case that was not measured has NaN and 0 draws.
+    There is one row per dimension. The interval of an excess holds the spread over images and the
+    spread over subspaces: if the null space is like any other subspace, the interval of its excess
+    covers 0. The standard error of one further draw is added in quadrature, and the quantile is
+    that of Student's t with Satterthwaite's degrees of freedom of the sum. `report` lists the cases
+    (subspace, dimension, draws, stable, is_deg_spread, as_abs_deg_spread). A case that was not
+    measured has NaN and 0 draws.
     """
     if not report:
         return []
@@ -99,9 +64,8 @@ def excess_rows(
         columns[kind, d] if kind == "null" else columns["null", d] - columns[kind, d]
         for kind, d in columns
     ]
-    together = sample.means(
-        np.hstack(parts), resamples, seed
-    )  # drawing images takes the time: once for all cases
+    # Drawing images takes most of the time, so it is done once for all cases.
+    together = sample.means(np.hstack(parts), resamples, seed)
     samples = dict(zip(columns, np.hsplit(together, len(parts)), strict=True))
     rows = []
     for dimension in dimensions:
@@ -117,30 +81,33 @@ def excess_rows(
                 row[f"{score}_null"], samples["null", dimension][:, position], confidence
             )
             row[f"{score}_null_low"], row[f"{score}_null_high"] = low, high
-        for other in ("random", "row"):
-            case = drawn.get((other, dimension))
-            values, spread = columns[other, dimension], samples[other, dimension]
+        for control in ("random", "row"):
+            case = drawn.get((control, dimension))
+            values, spread = columns[control, dimension], samples[control, dimension]
             for position, score in enumerate(SCORES):
-                row[f"{score}_{other}"] = values[:, position].mean()
+                row[f"{score}_{control}"] = values[:, position].mean()
                 middle = (null - values)[:, position].mean()
                 low, high = sample.interval(middle, spread[:, position], confidence)
                 error = _error_of_draw(case, score) if case else np.nan
-                row[f"{score}_excess_{other}"] = middle
+                row[f"{score}_excess_{control}"] = middle
                 for end, half in (("low", middle - low), ("high", high - middle)):
                     reach = _with_draws(
                         half, sample.freedom, error, case["draws"] - 1 if case else 0, confidence
                     )
-                    row[f"{score}_excess_{other}_{end}"] = middle + (
+                    row[f"{score}_excess_{control}_{end}"] = middle + (
                         reach if end == "high" else -reach
                     )
-            row[f"{other}_draws"] = case["draws"] if case else 0
-            row[f"{other}_stable"] = bool(case and case["stable"])
+            row[f"{control}_draws"] = case["draws"] if case else 0
+            row[f"{control}_stable"] = bool(case and case["stable"])
         rows.append(row)
     return rows
 
 
 def _error_of_draw(case: dict[str, Any], score: str) -> float:
-    """Standard error of what one further draw's mean is expected to be; 0 for the whole row space, which is one."""
+    """Standard error of the mean of one further draw, compared with the mean of the draws.
+
+    It is 0 for a single draw, such as the whole row space.
+    """
     draws = case["draws"]
     return float(case[f"{score}_spread"] * np.sqrt(1 + 1 / draws)) if draws > 1 else 0.0
 
@@ -148,7 +115,7 @@ def _error_of_draw(case: dict[str, Any], score: str) -> float:
 def _with_draws(
     half: float, freedom: int, error: float, draws_freedom: int, confidence: float
 ) -> float:
-    """Half an interval over images, widened by an independent error with few degrees of freedom of its own."""
+    """Half-width of an interval over images, widened by an independent error over draws."""
     tail = (1 + confidence) / 2
     images = half / scipy.special.stdtrit(max(freedom, 1), tail)
     total = images**2 + error**2
@@ -159,23 +126,15 @@ def _with_draws(
 
 
 def pair_rows(reports: dict[str, dict[str, Any]], confidence: float) -> pd.DataFrame:
-    """Differences of D between models on the same folds, by the delete-a-fold jackknife.
+    """Differences of D (model_a minus model_b) on the same folds, with jackknife intervals.
 
-    Parameters
-    ----------
-    reports : dict of dict
-        Model -> evidence/<space>/<model>.json, of models with the same images.
-    confidence : float
-        Coverage of the intervals, 0 to 1; its complement is the level of the tests.
-
-    Returns
-    -------
-    DataFrame
-        model_a, model_b, difference (D of a less D of b), low, high, p (two-sided), p_holm (corrected by Holm for the number of pairs)
-        and differ (whether p_holm is within the level and the interval farther from 0 than RESOLUTION). Models without an interval are left
-        out.
+    `reports` holds evidence/<space>/<model>.json by model; models without an interval are left out.
+    p is two-sided, p_holm has Holm's correction for the number of pairs. Two models differ if
+    p_holm is at most 1 - confidence and the interval is farther from 0 than RESOLUTION.
     """
-    known = {model: each for model, each in reports.items() if each["unique_r2_low"] is not None}
+    known = {
+        model: report for model, report in reports.items() if report["unique_r2_low"] is not None
+    }
     rows = []
     for a, b in combinations(known, 2):
         without = np.subtract(known[a]["unique_r2_without"], known[b]["unique_r2_without"])
@@ -202,17 +161,10 @@ def pair_rows(reports: dict[str, dict[str, Any]], confidence: float) -> pd.DataF
 
 
 def order_rows(models: pd.DataFrame) -> pd.DataFrame:
-    """The order of models by the paper's ratio IS/|AS|, the highest first.
+    """Order of models by the paper's ratio IS/|AS|, the highest first.
 
-    Parameters
-    ----------
-    models : DataFrame
-        Rows of tables/models.csv, of models that are ranked.
-
-    Returns
-    -------
-    DataFrame
-        space, place (1 is first; models with equal values share one, and one without a value has none), model, value, low, high, n.
+    `models` has the rows of tables/models.csv that are ranked. Models with equal values share a
+    place; a model without a value has no place.
     """
     names = {PAPER: "value", f"{PAPER}_low": "low", f"{PAPER}_high": "high", "n_images": "n"}
     table = (
@@ -235,26 +187,12 @@ AGREEMENT = ["space_a", "space_b", "n_models", "spearman", "spearman_p", "kendal
 def agreement_rows(
     orders: pd.DataFrame, chart: pd.Series, charted: str, permutations: int, seed: int
 ) -> pd.DataFrame:
-    """How far orders by IS/|AS| agree: those of two spaces, and one with the chart of 13 models in the authors' release.
+    """Rank correlation of IS/|AS| between two spaces, and between a space and the paper's chart.
 
-    Parameters
-    ----------
-    orders : DataFrame
-        tables/orders.csv.
-    chart : Series
-        The chart's ratios, by model, of those to be compared.
-    charted : str
-        The space of the chart.
-    permutations : int
-        Permutations behind the p-value of Spearman's correlation.
-    seed : int
-        Seed of the permutations.
-
-    Returns
-    -------
-    DataFrame
-        space_a, space_b (CHART for the chart, beside which there must be LEAST models), n_models, and Spearman's correlation with a
-        permutation p-value and Kendall's tau-b with SciPy's, over the models that have a value in both; empty for fewer than three.
+    `orders` is tables/orders.csv; `chart` holds the ratios of the chart by model. The space
+    `charted` is compared with it (space_b is CHART) if at least LEAST of its models are in the
+    chart. Spearman's correlation has a permutation p-value, Kendall's tau-b the p-value of SciPy.
+    Numbers are missing for fewer than three models.
     """
     wide = orders.pivot(index="model", columns="space", values="value")
     pairs = [
@@ -276,7 +214,7 @@ def agreement_rows(
 def _agreement(
     first: str, second: str, both: np.ndarray, permutations: int, seed: int
 ) -> list[Any]:
-    """A row of two orders; both: (n, 2), the models' values in the two."""
+    """Row for two orders; `both` (n, 2) holds the models' values in the two."""
     if len(both) < 3:
         return [first, second, len(both), *[None] * 4]
     (_, _, spearman, p), kendall = (
@@ -287,27 +225,18 @@ def _agreement(
 
 
 def beside_chart(row: dict[Any, Any]) -> str:
-    """A row of `agreement_rows` beside the chart, in words."""
+    """Sentence for a row of `agreement_rows` that compares a space with the chart."""
     return (
-        f"IS/|AS| beside the paper's chart, over {row['n_models']} models: Spearman {row['spearman']:+.2f} (p {row['spearman_p']:.2g}), "
+        f"IS/|AS| beside the paper's chart, over {row['n_models']} models: "
+        f"Spearman {row['spearman']:+.2f} (p {row['spearman_p']:.2g}), "
         f"Kendall {row['kendall']:+.2f} (p {row['kendall_p']:.2g})"
     )
 
 
 def render_orders(orders: pd.DataFrame, agreement: pd.DataFrame) -> str:
-    """The order of the models by the paper's ratio, a line for each space with several models; weak translators are not ranked.
+    """Text of tables/orders.txt: the order by IS/|AS| for each space with several ranked models.
 
-    Parameters
-    ----------
-    orders : DataFrame
-        tables/orders.csv.
-    agreement : DataFrame
-        What `agreement_rows` gives.
-
-    Returns
-    -------
-    str
-        Text of tables/orders.txt.
+    Models with weak translators are listed, but not ranked.
     """
     lines = []
     for space, group in orders.dropna(subset=["place"]).groupby("space", sort=False):
@@ -327,7 +256,8 @@ def render_orders(orders: pd.DataFrame, agreement: pd.DataFrame) -> str:
             else ""
         )
         lines.append(
-            f"The paper's order in space {space}, by IS/|AS|: {' > '.join(named.loc[~weak, 'text'])}{apart}"
+            f"The paper's order in space {space}, by IS/|AS|: "
+            f"{' > '.join(named.loc[~weak, 'text'])}{apart}"
         )
         beside = agreement[(agreement["space_a"] == space) & (agreement["space_b"] == CHART)]
         lines += [f"  {beside_chart(row)}" for row in beside.to_dict("records")]

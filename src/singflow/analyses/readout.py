@@ -1,9 +1,10 @@
-"""Cross-fitted read-outs of an embedding from what the logits see, with and without the null component.
+"""Cross-fitted ridge read-outs of an embedding from logits, with and without the null component.
 
-A read-out is a ridge regression on flexible features of the principal coordinates a = V_r^T f and the logits: a itself, the square
-roots of softmax(logits / T), and random ReLU units of a, all blocks at equal mean square. The second read-out also has the null
-coordinates b = V_0^T f, on the scale of a. Two forms give the same numbers: kernels where there are few images, sums over features
-where there are many. Both take images in blocks and judge every fold by fits that did not see it.
+The features are the principal coordinates a = V_r^T f, the square roots of softmax(logits / T) for
+each T, and random ReLU units of a; all blocks have the same mean square. The second read-out also
+has the null coordinates b = V_0^T f, on the scale of a. There are two forms, which agree up to the
+draw of random features: kernels for few images, and sums over features for many images. Both take
+images in blocks, and measure the error on a fold with fits that did not see the fold.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,20 +16,20 @@ import scipy
 
 from singflow.analyses.geometry import random_basis
 
-TEMPERATURES = (1.0, 2.0, 4.0)  # of the softmax features
+TEMPERATURES = (1.0, 2.0, 4.0)  # T of the softmax features
 OFFSET = 0.5  # of the ReLU units, beside features of mean square 1
-FEATURES = 3072  # of the read-outs in the form of sums, b among them
-FLEXIBLE = 1024  # of these at least are softmax features and ReLU units
-CLASSES = 1365  # whose softmax features are taken as they are; more are compressed first
+FEATURES = 3072  # features of a read-out in the form of sums, b included
+FLEXIBLE = 1024  # the least number of softmax features and ReLU units
+CLASSES = 1365  # the softmax of more classes is compressed to this width
 LOOKED = 2  # folds on which penalties are chosen in the form of sums
 PLAIN, WITH_NULL = 0, 1
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some images.
+    """Some images: coordinates a and b, logits, embeddings and folds.
 
-    principal (n, r), null (n, k): their coordinates a and b; logits (n, C); embeddings (n, m); fold (n,) from 0.
+    principal is a (n, r), null is b (n, k), logits (n, C), embeddings (n, m), fold (n,) from 0.
     """
 
     principal: np.ndarray
@@ -38,7 +39,7 @@ class Block:
     fold: np.ndarray
 
 
-Blocks = Callable[[], Iterable[Block]]  # all images, each time anew and in the same order
+Blocks = Callable[[], Iterable[Block]]  # every call yields all images, in the same order
 
 
 def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
@@ -48,10 +49,11 @@ def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Targets:
-    """Columns that are read out; a target is a group of columns, whose errors are added.
+    """Columns that are read out; the error of a target is a weighted sum over columns.
 
-    columns: gives those (n, c) of a block that begins with image `start`; groups: (c, t) 0 or 1, the columns of each target.
-    variance: (t,) of the embedding that a target is a part of, as a multiple of that of the study's embeddings.
+    columns: function that gives the columns (n, c) of a block whose first image is number `start`.
+    groups: (c, t), weight of the squared error of each column in each target.
+    variance: (t,), variance of a target's embeddings divided by that of the study's embeddings.
     """
 
     columns: Callable[[Block, int], np.ndarray]
@@ -60,12 +62,15 @@ class Targets:
 
 
 class ReadOuts(Protocol):
-    """The two read-outs of all targets, by their errors on images that they did not see."""
+    """The read-outs PLAIN and WITH_NULL of all targets, by their errors on images not seen."""
 
     folds: list[int]
 
     def select(self, which: int, lambdas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """Position of the penalty of every target (targets,), and with it squared errors (folds, targets) over images and columns."""
+        """Position of the best penalty of each target (t,), and its squared errors (folds, t).
+
+        Errors are summed over images and columns.
+        """
 
     def errors(
         self,
@@ -74,15 +79,15 @@ class ReadOuts(Protocol):
         lambdas: Sequence[float],
         wanted: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Squared errors (len(left_out), len(lambdas), targets) on folds that are left out of a fit.
+        """Squared errors (len(left_out), len(lambdas), t) on the folds that the fit leaves out.
 
-        wanted: (len(lambdas), targets) bool; the errors of targets that are not wanted may be infinite.
+        wanted: bool (len(lambdas), t); errors of targets that are not wanted may be infinite.
         """
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Means and mean squares that put features on one scale: of a (r,), of b (k,), and the mean square of a about its mean."""
+    """Scale of the features: means of a (r,) and b (k,), and mean square of a about its mean."""
 
     principal: np.ndarray
     null: np.ndarray
@@ -90,7 +95,6 @@ class Scale:
 
     @classmethod
     def of(cls, blocks: Blocks) -> "Scale":
-        """Read them off all images."""
         n, rank, first, sums, square = 0, 0, np.zeros(0), np.zeros(0), 0.0
         for block in blocks():
             rows = np.hstack([block.principal, block.null]).astype(np.float64)
@@ -112,14 +116,14 @@ class Scale:
 
 
 def _normed(kernel: np.ndarray) -> np.ndarray:
-    """A kernel centred, with trace n."""
+    """The kernel, centred and scaled to trace n."""
     kernel = kernel - kernel.mean(axis=0) - kernel.mean(axis=1)[:, None] + kernel.mean()
     trace = np.trace(kernel)
     return kernel * (len(kernel) / trace) if trace > 0 else kernel
 
 
 def _arccosine(rows: np.ndarray) -> np.ndarray:
-    """The kernel of infinitely many random ReLU units (Cho and Saul 2009, order 1) of rows with an offset beside them."""
+    """Kernel of infinitely many random ReLU units with an offset (Cho and Saul 2009, order 1)."""
     rows = np.hstack([rows, np.full((len(rows), 1), OFFSET)])
     norm = np.sqrt(np.vecdot(rows, rows))
     angle = np.arccos(np.clip(rows @ rows.T / norm[:, None] / norm, -1.0, 1.0))
@@ -127,16 +131,16 @@ def _arccosine(rows: np.ndarray) -> np.ndarray:
 
 
 class Kernels:
-    """The read-outs where images are few: kernel ridge regression, decomposed once for every set of folds that fits."""
+    """The read-outs for few images: kernel ridge regression, decomposed once per set of folds."""
 
     def __init__(self, blocks: Blocks, targets: Targets) -> None:
         scale, images = Scale.of(blocks), list(blocks())
-        starts = np.cumsum([0, *(len(each.fold) for each in images)])
+        starts = np.cumsum([0, *(len(block.fold) for block in images)])
         self._columns = np.concatenate(
-            [targets.columns(each, start) for each, start in zip(images, starts, strict=False)]
+            [targets.columns(block, start) for block, start in zip(images, starts, strict=False)]
         )
         a, b, logits, self._fold = (
-            np.concatenate([getattr(each, name) for each in images])
+            np.concatenate([getattr(block, name) for block in images])
             for name in ("principal", "null", "logits", "fold")
         )
         self.folds, self._groups = np.unique(self._fold).tolist(), targets.groups
@@ -149,7 +153,7 @@ class Kernels:
         self._kernels = flexible, flexible + self._null @ self._null.T
 
     def select(self, which: int, lambdas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """As ReadOuts has it; every penalty is looked at."""
+        """See ReadOuts; every penalty is tried."""
         errors = np.stack([self.errors(which, (fold,), lambdas)[0] for fold in self.folds], axis=1)
         chosen = errors.sum(axis=1).argmin(axis=0)
         return chosen, errors[chosen, :, np.arange(len(chosen))].T
@@ -161,7 +165,7 @@ class Kernels:
         lambdas: Sequence[float],
         wanted: np.ndarray | None = None,
     ) -> np.ndarray:
-        """As ReadOuts has it; all errors are made."""
+        """See ReadOuts; all errors are computed."""
         kernel, train = self._kernels[which], np.flatnonzero(~np.isin(self._fold, left_out))
         inner = kernel[np.ix_(train, train)]
         means, mean = inner.mean(axis=0), inner.mean()
@@ -176,22 +180,23 @@ class Kernels:
             outer = kernel[np.ix_(test, train)]
             read = (outer - outer.mean(axis=1)[:, None] - means + mean) @ vectors
             missed = columns[test] - middle
-            shrunk = (spectrum + each * spectrum.sum() / len(train) for each in lambdas)
+            shrunk = (spectrum + penalty * spectrum.sum() / len(train) for penalty in lambdas)
             solved = (
                 np.divide(
-                    rotated, each[:, None], out=np.zeros_like(rotated), where=each[:, None] > 0
+                    rotated, values[:, None], out=np.zeros_like(rotated), where=values[:, None] > 0
                 )
-                for each in shrunk
+                for values in shrunk
             )
             found.append(
-                [((read @ each - missed) ** 2).sum(axis=0) @ self._groups for each in solved]
+                [((read @ weights - missed) ** 2).sum(axis=0) @ self._groups for weights in solved]
             )
         return np.array(found)
 
     def nested(self, left_out: tuple[int, ...], penalty: float) -> np.ndarray:
-        """Squared errors (len(left_out), 1 + p) of the first target with 0, 1, ..., p null directions beside the flexible features.
+        """Squared errors (len(left_out), 1 + p) of the first target with 0 to p null directions.
 
-        Directions are those of null_directions(), made of the images that fit; p = min(k, columns of the target).
+        The directions of `null_directions`, computed from the images that fit, join the flexible
+        features; p is at most min(k, columns of the target).
         """
         train = np.flatnonzero(~np.isin(self._fold, left_out))
         columns = self._columns[:, self._groups[:, 0] > 0]
@@ -204,12 +209,11 @@ class Kernels:
             inner + alpha * np.eye(len(train)), lower=True, check_finite=False
         )
         seen, hidden = (
-            scipy.linalg.cho_solve(factor, each, check_finite=False)
-            for each in (columns[train] - middle, null)
+            scipy.linalg.cho_solve(factor, values, check_finite=False)
+            for values in (columns[train] - middle, null)
         )
-        scatter = alpha * null.T @ hidden + alpha * np.eye(
-            null.shape[1]
-        )  # of b, less what the flexible features tell of it
+        # The penalized scatter of b after regression on the flexible features.
+        scatter = alpha * null.T @ hidden + alpha * np.eye(null.shape[1])
         half = scipy.linalg.cholesky(scatter, lower=True, check_finite=False)
         basis = null_directions(
             half,
@@ -238,19 +242,24 @@ class Kernels:
 
 
 def null_directions(factor: np.ndarray, white: np.ndarray) -> np.ndarray:
-    """Orthonormal null directions: with the first q the penalized squared error is the least that any q of them give.
+    """Orthonormal null directions, ordered by how much they improve the read-out.
+
+    The first q of them give the least penalized squared error that any q directions can give.
 
     Parameters
     ----------
-    factor : ndarray of shape (k, k)
-        Lower Cholesky factor L of the penalized scatter of b, less what other features tell of it.
-    white : ndarray of shape (k, m)
-        L^-1 times the products of b and the target, less the same: the read-out's part on b is L^-T white.
+    factor : ndarray (k, k)
+        Lower Cholesky factor L of the penalized scatter of b, after regression on the other
+        features.
+    white : ndarray (k, m)
+        L^-1 times the cross-products of b and the target, after the same regression; the
+        coefficients of b in the read-out are L^-T white.
 
     Returns
     -------
-    ndarray of shape (k, p)
-        As many columns as the read-out moves the target in, so at most min(k, m).
+    ndarray (k, p)
+        One column for each direction in which the read-out moves the target, so p is at most min(k,
+        m).
 
     References
     ----------
@@ -268,10 +277,12 @@ def null_directions(factor: np.ndarray, white: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Features:
-    """Flexible features of a block, and b behind them, in the form of sums: leading parts of the softmax features, and drawn ReLU units.
+    """Flexible features of a block, with b behind them: softmax features, and drawn ReLU units.
 
-    scale: as Scale has it; sketch: (C, s) by which many classes are compressed first, or None; parts: for each temperature (s, q), by which
-    softmax features become their leading sums; units: (r + 1, h) of the ReLU units.
+    sketch: (C, s), random projection that first compresses the softmax of many classes, or None.
+    parts: one matrix (s, q) per temperature, which maps softmax features to their q leading
+    components.
+    units: (r + 1, h), weights of the ReLU units; the last row is for the offset.
     """
 
     scale: Scale
@@ -281,13 +292,17 @@ class Features:
 
     @classmethod
     def draw(cls, blocks: Blocks, seed: int, features: int = FEATURES) -> "Features":
-        """Draw them, so that there are `features` with a and b, but FLEXIBLE beside these at least: half from softmax, half ReLU units."""
+        """Draw softmax components and ReLU units, as many of each.
+
+        There are `features` in all with a and b, but at least FLEXIBLE besides a and b.
+        """
         scale, first = Scale.of(blocks), next(iter(blocks()))
         rank, classes = first.principal.shape[1], first.logits.shape[1]
         room = max(FLEXIBLE, features - rank - first.null.shape[1])
         sketch = random_basis(classes, CLASSES, seed, 0) if classes > CLASSES else None
         left, units, draw = room - room // 2, [], 1
-        while left:  # orthogonal within a draw: nearer to infinitely many than independent ones
+        # Units that are orthogonal within a draw come nearer to the limit of infinitely many units.
+        while left:
             taken = min(left, rank + 1)
             lengths = np.sqrt(np.random.default_rng([seed, draw]).chisquare(rank + 1, taken))
             units.append(random_basis(rank + 1, taken, seed, draw) * lengths)
@@ -307,8 +322,11 @@ class Features:
             squares += np.einsum("nh,nh->h", relu, relu)
         mean = sums / n
         scatter = scatter / n - np.outer(mean[: widths[0]], mean[: widths[0]])
-        one = widths[0] // len(TEMPERATURES)
-        level = np.repeat(_inverse_root(np.diag(scatter).reshape(-1, one).sum(axis=1)), one)
+        per_temperature = widths[0] // len(TEMPERATURES)
+        level = np.repeat(
+            _inverse_root(np.diag(scatter).reshape(-1, per_temperature).sum(axis=1)),
+            per_temperature,
+        )
         leading = scipy.linalg.eigh(scatter * level * level[:, None])[1][:, ::-1][:, : room // 2]
         parts = np.split((leading * level[:, None]).astype(np.float32), len(TEMPERATURES))
         relu_level = _inverse_root(np.array([squares.sum() / n - (mean[widths[0] :] ** 2).sum()]))
@@ -320,7 +338,7 @@ class Features:
         return len(self.scale.principal) + self.parts[0].shape[1] + self.units.shape[1]
 
     def of(self, block: Block) -> np.ndarray:
-        """Features (n, p) of a block in float32, b last, and on the scale of a."""
+        """Features (n, p) of a block in float32: on the scale of a, b last."""
         softmaxes = sum(
             roots.astype(np.float32) @ part
             for roots, part in zip(self._roots(block), self.parts, strict=True)
@@ -337,7 +355,7 @@ class Features:
 
     def _roots(self, block: Block) -> list[np.ndarray]:
         roots = [np.sqrt(softmax(block.logits, temperature)) for temperature in TEMPERATURES]
-        return roots if self.sketch is None else [each @ self.sketch for each in roots]
+        return roots if self.sketch is None else [root @ self.sketch for root in roots]
 
     def _relu(self, block: Block) -> np.ndarray:
         units = self.units.astype(np.float32)
@@ -349,7 +367,10 @@ def _inverse_root(squares: np.ndarray) -> np.ndarray:
 
 
 class Moments:
-    """Sums over some images of features x (p,) and columns t (c,), both less an origin: x, t, x x^T, x t^T and t^2."""
+    """Sums of x, t, x x^T, x t^T and t^2 over images, of features x (p,) and target columns t (c,).
+
+    The caller subtracts an origin from x and t.
+    """
 
     def __init__(self, width: int, columns: int) -> None:
         self.n, self.x, self.t = 0, np.zeros(width), np.zeros(columns)
@@ -360,7 +381,6 @@ class Moments:
         )
 
     def add(self, x: np.ndarray, t: np.ndarray) -> None:
-        """Add images."""
         self.n += len(x)
         self.x += x.sum(axis=0)
         self.t += t.sum(axis=0)
@@ -371,7 +391,11 @@ class Moments:
     def about(
         self, x: np.ndarray, t: np.ndarray, width: int, columns: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """x x^T, x t^T and t^2 of the first features and of some columns, about the means x (width,) and t (c,)."""
+        """Sums of x x^T, x t^T and t^2 of the first features, about the means x and t.
+
+        x (width,) covers the first `width` features; t (c,) covers all columns, of which some are
+        chosen.
+        """
         mine, t, own = self.x[:width], t[columns], self.t[columns]
         xx = np.outer(mine, -x)
         xx += xx.T
@@ -383,7 +407,10 @@ class Moments:
     def squared_errors(
         self, weight: np.ndarray, x: np.ndarray, t: np.ndarray, columns: np.ndarray
     ) -> np.ndarray:
-        """Squared errors (c,) of some columns, read out by a weight (p, c) of the first features about the means x (p,) and t (c,)."""
+        """Squared errors (c,) of some columns, read out by a weight (p, c) of the first p features.
+
+        x (p,) and t (c,) are the means that the read-out subtracts and adds.
+        """
         width = len(weight)
         own, moved, read = self.t[columns], x @ weight, self.x[:width] @ weight
         linear = (
@@ -391,15 +418,14 @@ class Moments:
             - read * t
             - moved * (own - self.n * t)
         )
-        product = self.xx[:width, :width].astype(np.float32) @ weight.astype(
-            np.float32
-        )  # the largest product: digits enough for errors
+        # This is the largest product; float32 has enough digits for errors.
+        product = self.xx[:width, :width].astype(np.float32) @ weight.astype(np.float32)
         square = np.einsum("pc,pc->c", weight, product) - 2.0 * read * moved + self.n * moved**2
         return self.tt[columns] - 2.0 * t * own + self.n * t * t - 2.0 * linear + square
 
 
 class Sums:
-    """The read-outs where images are many: sums over features for each fold, whose memory does not grow with the images."""
+    """The read-outs for many images: sums over features for each fold, in constant memory."""
 
     def __init__(self, blocks: Blocks, targets: Targets, features: Features) -> None:
         self._groups, self._flexible = targets.groups, features.width
@@ -423,21 +449,28 @@ class Sums:
     def _fitted(
         self, left_out: tuple[int, ...], width: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
-        """Means, scatter and cross-products of the first features over the folds that fit, and what a penalty is a multiple of."""
+        """Means x and t, scatter, cross-products and total variance of the first features.
+
+        They cover the folds that are not left out; penalties are multiples of the total variance.
+        """
         kept = [self._moments[fold] for fold in self.folds if fold not in left_out]
-        n = sum(each.n for each in kept)
+        n = sum(moments.n for moments in kept)
         x, t = (
-            np.sum([each.x[:width] for each in kept], axis=0) / n,
-            np.sum([each.t for each in kept], axis=0) / n,
+            np.sum([moments.x[:width] for moments in kept], axis=0) / n,
+            np.sum([moments.t for moments in kept], axis=0) / n,
         )
         scatter, cross = -n * np.outer(x, x), -n * np.outer(x, t)
-        for each in kept:
-            scatter += each.xx[:width, :width]
-            cross += each.xt[:width]
+        for moments in kept:
+            scatter += moments.xx[:width, :width]
+            cross += moments.xt[:width]
         return x, t, scatter, cross, float(np.trace(scatter)) / n
 
     def select(self, which: int, lambdas: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-        """As ReadOuts has it: every second penalty and then the best one's neighbours, for every target, on the first LOOKED folds."""
+        """See ReadOuts; penalties are chosen on the first LOOKED folds.
+
+        Every second penalty is tried, then the neighbours of the best one, until both have been
+        tried.
+        """
         order, targets = np.argsort(lambdas), self._groups.shape[1]
         made = np.full((len(lambdas), len(self.folds), targets), np.inf)
 
@@ -471,7 +504,7 @@ class Sums:
         lambdas: Sequence[float],
         wanted: np.ndarray | None = None,
     ) -> np.ndarray:
-        """As ReadOuts has it; nothing is made of columns that no wanted target has."""
+        """See ReadOuts; columns that no wanted target has are skipped."""
         width, targets = self._width(which), self._groups.shape[1]
         x, t, scatter, cross, scale = self._fitted(left_out, width)
         found = np.full((len(left_out), len(lambdas), targets), np.inf)
@@ -490,7 +523,7 @@ class Sums:
         return found
 
     def nested(self, left_out: tuple[int, ...], penalty: float) -> np.ndarray:
-        """As Kernels has it."""
+        """See Kernels."""
         rank, width, chosen = self._width(PLAIN), self._width(WITH_NULL), self._groups[:, 0] > 0
         x, t, scatter, cross, scale = self._fitted(left_out, width)
         cross, alpha = cross[:, chosen], penalty * scale
@@ -525,26 +558,14 @@ def read_out(
 ) -> Kernels | Sums:
     """The read-outs in the form that suits the number of images.
 
-    Parameters
-    ----------
-    blocks : callable
-        Gives all images in blocks, each time anew.
-    targets : Targets
-        What is read out.
-    seed : int
-        Of random features in the form of sums.
-    kernels : bool, optional
-        Whether the form is that of kernels; by default where images are fewer than features.
-
-    Returns
-    -------
-    Kernels or Sums
-        Which give the same numbers but for the draw of random features.
+    Both forms give the same numbers, up to the draw of random features by `seed` in the form of
+    sums. If `kernels` is None, kernels are used where there are fewer images than features.
     """
     if kernels is None:
         first = next(iter(blocks()))
         kernels = few_images(
-            sum(len(each.fold) for each in blocks()), first.principal.shape[1] + first.null.shape[1]
+            sum(len(block.fold) for block in blocks()),
+            first.principal.shape[1] + first.null.shape[1],
         )
     return (
         Kernels(blocks, targets) if kernels else Sums(blocks, targets, Features.draw(blocks, seed))
@@ -552,5 +573,5 @@ def read_out(
 
 
 def few_images(n: int, width: int) -> bool:
-    """Whether n images of `width` features are fewer than the features of a read-out, so that kernels are cheaper."""
+    """Whether n images are fewer than the features of a read-out: then kernels are cheaper."""
     return n < max(FEATURES, width)

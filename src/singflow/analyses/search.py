@@ -1,4 +1,4 @@
-"""Images ranked by their angle to a text, before and after their null component is removed."""
+"""Images ranked by their angle to a text, before and after removal of their null component."""
 
 from collections.abc import Iterable
 
@@ -11,22 +11,11 @@ from singflow.analyses.metrics import Removal
 def rank_by_text(
     removals: Iterable[tuple[np.ndarray, Removal]], text: np.ndarray, images: int
 ) -> pd.DataFrame:
-    """Rank images by their angle to a text; of the images only two angles each are kept.
+    """Rank images by their angle to a text (m,); only two angles per image are kept in memory.
 
-    Parameters
-    ----------
-    removals : iterable of ndarray of int and Removal
-        Image ids, and the translated features of these images with and without a part: blocks that together hold each image once.
-    text : ndarray of shape (m,)
-        Embedding of the text.
-    images : int
-        How many there are, with ids from 0.
-
-    Returns
-    -------
-    DataFrame
-        image_id; angle_deg and rank (1 is nearest) before; equivalent_deg and equivalent_rank after; sorted by rank. Equal angles are
-        ranked by image_id.
+    `removals` yields image ids with their removal; together the blocks hold every image id from 0
+    once. angle_deg and rank (1 is nearest) are before the removal, equivalent_deg and
+    equivalent_rank after it. Rows are sorted by rank; equal angles are ranked by image_id.
     """
     angles = np.empty((2, images))
     for image_id, removal in removals:
@@ -48,19 +37,9 @@ def rank_by_text(
 
 
 def nearest_either_way(ranked: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The images that are nearest to the text before or after.
+    """Rows of the `count` images nearest to the text before removal, and of those nearest after it.
 
-    Parameters
-    ----------
-    ranked : DataFrame
-        As rank_by_text() gives it.
-    count : int
-        How many either way.
-
-    Returns
-    -------
-    DataFrame
-        Their rows, by rank before, with risen: places that removal brings them nearer to the top, below 0 away from it.
+    Column risen counts the ranks that an image gains by the removal; it is negative for a loss.
     """
     near = ranked[(ranked["rank"] <= count) | (ranked["equivalent_rank"] <= count)]
     return near.assign(risen=near["rank"] - near["equivalent_rank"]).reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""Uncertainty of what is averaged over images, and tests of differences between models and labels."""
+"""Intervals of means over images, and tests of differences between models and labels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,28 +11,16 @@ from numpy.typing import ArrayLike
 
 from singflow.errors import InputError
 
-STRATA, CELLS = (
-    20_000,
-    100_000,
-)  # images whose strata are resampled together, and numbers drawn at once: they stay in the cache
-LEAST = 10  # labels that are resampled whole
+# STRATA images are resampled together and CELLS numbers are drawn at once, to stay in the cache.
+STRATA, CELLS = (20_000, 100_000)
+LEAST = 10  # the least number of labels that can be resampled as a whole
 
 
 def strata_of(labels: pd.Series) -> np.ndarray:
-    """Strata of the bootstrap: one per label, as far as a label has more than one image.
+    """Strata of the bootstrap, (n,) codes from 0: one stratum per label with more than one image.
 
-    A label with one image has no spread of its own. Such labels share a stratum; when there is only one, it joins the smallest
-    label (collapsed strata).
-
-    Parameters
-    ----------
-    labels : Series of length n
-        Label of every image.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        Codes of the strata, from 0.
+    A label with one image has no spread. Labels with one image share a stratum; if there is only
+    one such label, it joins the smallest other label (collapsed strata).
     """
     codes = pd.factorize(labels)[0]
     sizes = np.bincount(codes)
@@ -46,26 +34,27 @@ def strata_of(labels: pd.Series) -> np.ndarray:
 def bootstrap_means(
     columns: np.ndarray, strata: np.ndarray, resamples: int, seed: int
 ) -> np.ndarray:
-    """Means of columns over resampled images.
+    """Means of columns over resampled images, by the rescaling bootstrap.
 
-    Images are drawn within their stratum, one fewer than it has, and weighted up (the rescaling bootstrap): drawing as many as
-    it has would understate the spread of small strata. Rows are drawn whole, so that differences and ratios of columns keep
-    their pairing.
+    From a stratum of m images m - 1 are drawn and weighted up, because m draws would understate the
+    spread of small strata. Rows are drawn whole, so that differences and ratios of columns stay
+    paired.
 
     Parameters
     ----------
-    columns : ndarray of shape (n, c)
-        Numbers of every image.
-    strata : ndarray of shape (n,)
+    columns : ndarray (n, c)
+        Values of every image.
+    strata : ndarray (n,)
         Stratum of every image, codes from 0.
     resamples : int
         Number of resamples.
     seed : int
-        Seeds the generator, together with n. It does not depend on the columns: models with the same images stay paired.
+        Seeds the generator together with n, and not with the columns, so that models with the same
+        images stay paired.
 
     Returns
     -------
-    ndarray of shape (resamples, c)
+    ndarray (resamples, c)
         Means in float64.
 
     References
@@ -96,10 +85,10 @@ def bootstrap_means(
 
 @dataclass(frozen=True)
 class Sample:
-    """What images are a sample of, which decides how they are resampled.
+    """How images are resampled: within their stratum, or as whole labels.
 
-    codes: (n,) from 0, the stratum of each image, or its label. whole: labels are drawn, with all of their images; otherwise images
-    are drawn within their stratum.
+    codes: (n,) from 0, the stratum of each image, or its label. whole: labels are drawn with all of
+    their images; otherwise images are drawn within their stratum.
     """
 
     codes: np.ndarray
@@ -107,31 +96,17 @@ class Sample:
 
     @classmethod
     def of(cls, labels: pd.Series, resample: str) -> "Sample":
-        """The sample that images with these labels are.
+        """Resampling of images with these labels; resample is "images" or "classes".
 
-        Parameters
-        ----------
-        labels : Series of length n
-            Label of every image.
-        resample : {"images", "classes"}
-            What is drawn: images of these labels, or labels.
-
-        Returns
-        -------
-        Sample
-            With the labels' strata, or the labels themselves.
-
-        Raises
-        ------
-        InputError
-            With too few labels to be a sample of labels.
+        Raises InputError if classes are resampled and there are fewer than LEAST labels.
         """
         if resample == "images":
             return cls(strata_of(labels))
         codes = pd.factorize(labels)[0]
         if codes.max() + 1 < LEAST:
             raise InputError(
-                f"summary.resample: classes takes labels as the sample, and {codes.max() + 1} are too few for an interval: "
+                f"summary.resample: classes takes labels as the sample, and {codes.max() + 1} "
+                "are too few for an interval: "
                 f"{LEAST} are needed; write images"
             )
         return cls(codes, whole=True)
@@ -143,20 +118,7 @@ class Sample:
         return groups - 1 if self.whole else len(self.codes) - groups
 
     def means(self, columns: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-        """Means of columns over what is resampled.
-
-        Parameters
-        ----------
-        columns : ndarray of shape (n, c)
-            Numbers of every image.
-        resamples, seed
-            As for bootstrap_means().
-
-        Returns
-        -------
-        ndarray of shape (resamples, c)
-            Means over images in float64.
-        """
+        """Means (resamples, c) of columns (n, c) over resampled images; see bootstrap_means()."""
         if not self.whole:
             return bootstrap_means(columns, self.codes, resamples, seed)
         n = np.bincount(self.codes)
@@ -169,80 +131,53 @@ class Sample:
     def interval(
         self, value: ArrayLike, samples: np.ndarray, confidence: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Percentile interval, widened for few degrees of freedom by the ratio of Student's t to the normal quantile.
+        """Percentile interval, widened by the ratio of Student's t quantile to the normal quantile.
 
         Parameters
         ----------
-        value : float or ndarray of shape (...)
-            What the samples are of, as it is.
-        samples : ndarray of shape (resamples, ...)
-            Resampled values.
+        value : float or ndarray (...)
+            Estimate from all images.
+        samples : ndarray (resamples, ...)
+            Estimates from the resamples.
         confidence : float
             Coverage, 0 to 1.
 
         Returns
         -------
-        low, high : ndarray of shape (...)
-            Ends of the interval, NaN where a sample is undefined.
+        low, high : ndarray (...)
+            Ends of the interval; NaN if a sample is undefined.
         """
         tail = (1 + confidence) / 2
-        wider = scipy.special.stdtrit(max(self.freedom, 1), tail) / scipy.special.ndtri(
-            tail
-        )  # of Student and of Gauss
+        wider = scipy.special.stdtrit(max(self.freedom, 1), tail) / scipy.special.ndtri(tail)
         low, high = interval(samples, confidence)
         return value + wider * (low - value), value + wider * (high - value)
 
 
 def _blocks(total: int, width: int, most: int) -> Iterator[slice]:
-    """Slices of `total` rows of `width` numbers: at most `most` numbers, but at least a row."""
+    """Slices over `total` rows of `width` numbers: at most `most` numbers, at least one row."""
     step = max(1, most // max(width, 1))
     return (slice(start, min(start + step, total)) for start in range(0, total, step))
 
 
 def interval(samples: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval over the first axis of samples.
-
-    Parameters
-    ----------
-    samples : ndarray of shape (resamples, ...)
-        Resampled values.
-    confidence : float
-        Coverage, 0 to 1.
-
-    Returns
-    -------
-    low, high : ndarray of shape (...)
-        Ends of the interval, NaN where a sample is undefined.
-    """
+    """Percentile interval over the first axis of samples; NaN if a sample is undefined."""
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(samples, [tail, 1.0 - tail], axis=0)
     return low, high
 
 
 def _share(drawn: np.ndarray, observed: float) -> float:
-    """Permutation p-value with the observed order counted as one; rounding does not break ties."""
+    """Permutation p-value, which counts the observed order as one of the permutations.
+
+    The tolerance keeps ties that differ by rounding.
+    """
     if not np.isfinite(observed):
         return float("nan")
     return float((1 + np.sum(drawn >= observed * (1 - 1e-9))) / (1 + len(drawn)))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p-values corrected for their number.
-
-    Parameters
-    ----------
-    p : ndarray of shape (n,)
-        p-values; NaN is not counted.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        Corrected p-values, at most 1; NaN stays NaN.
-
-    References
-    ----------
-    Holm 1979.
-    """
+    """p-values (n,), corrected by Holm for the number of those that are not NaN; at most 1."""
     corrected = np.full(len(p), np.nan)
     known = np.flatnonzero(np.isfinite(p))
     order = known[np.argsort(p[known], kind="stable")]
@@ -258,18 +193,16 @@ def rank_correlations(
 
     Parameters
     ----------
-    values : ndarray of shape (n, c)
-        Rows, such as labels, are permuted.
-    permutations : int
-        Number of permutations.
-    seed : int
-        Seeds the permutations, together with the shape of the values.
+    values : ndarray (n, c)
+        One row per label or model; rows are permuted.
+    permutations, seed : int
+        Number of permutations, and their seed, which is used together with the shape of `values`.
 
     Returns
     -------
     list of (int, int, float, float)
-        For every pair: positions of the two columns, correlation, p-value. Both numbers are undefined (NaN) where a column is
-        constant or fewer than three rows are there.
+        For every pair: positions of the two columns, correlation, p-value. Both numbers are NaN if
+        a column is constant or there are fewer than three rows.
     """
     ranks = scipy.stats.rankdata(values, axis=0)
     centred = ranks - ranks.mean(axis=0)
@@ -290,27 +223,27 @@ def rank_correlations(
 def split_half_reliability(
     values: np.ndarray, labels: pd.Series, seed: int, splits: int = 50
 ) -> float:
-    """How well the labels' means of a number would correlate with those of as many other images.
+    """Expected correlation of the labels' means with those of an equal number of other images.
 
-    The images of every label are split into halves at random; the correlation over labels of the halves' means, averaged over
-    splits, is stepped up to the whole number of images.
+    The images of every label are split into random halves. The correlation over labels of the
+    halves' means is averaged over splits and corrected to the full number of images.
 
     Parameters
     ----------
-    values : ndarray of shape (n,)
-        The number, for every image.
-    labels : Series of length n
+    values : ndarray (n,)
+        Value of every image.
+    labels : Series (n,)
         Label of every image.
     seed : int
-        Seeds the splits, together with n: models with the same images are split alike.
-    splits : int, optional
+        Seeds the splits together with n, so that models with the same images have the same splits.
+    splits : int
         Number of splits.
 
     Returns
     -------
     float
-        0 (also where halves correlate negatively) to 1; NaN where a label has a single image, with fewer than three labels, and where
-        all means of a half are equal.
+        0 to 1 (0 also if the halves correlate negatively). NaN if a label has one image, if there
+        are fewer than three labels, or if all means of a half are equal.
 
     References
     ----------
@@ -338,25 +271,11 @@ def split_half_reliability(
 
 
 def top1_shortfall(top1: float, images: int, reported: float, margin: float) -> float:
-    """Percentage points by which a measured top-1 lies below the reported one, beyond what is allowed.
+    """Percentage points by which a measured top-1 is below the reported one, beyond the allowance.
 
-    Allowed are the margin and two standard errors of a share measured on so many images.
-
-    Parameters
-    ----------
-    top1 : float
-        Measured share, 0 to 1.
-    images : int
-        Number of images that it was measured on.
-    reported : float
-        Reported top-1 in percent.
-    margin : float
-        Percentage points that are allowed.
-
-    Returns
-    -------
-    float
-        Percentage points. Positive: something is wrong, most often the preprocessing or the order of the classes.
+    The allowance is the margin (percentage points) plus two standard errors of a share measured on
+    `images` images. top1 is a share, 0 to 1; `reported` is in percent. A positive result means an
+    error, most often in the preprocessing or in the order of the classes.
     """
     expected = reported / 100
     return reported - 100 * top1 - margin - 200 * float(np.sqrt(expected * (1 - expected) / images))

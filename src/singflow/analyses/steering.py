@@ -1,4 +1,4 @@
-"""Steering toward a text inside the null space, by closed forms (equations 10 to 13)."""
+"""Steering toward a text inside the null space, in closed form (equations 10 to 13)."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -31,28 +31,29 @@ class Steering(Section):
 
 
 def cosine_gradient(embeddings: np.ndarray, text: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Gradient of cos(e, t), e = weight x + constant, with respect to x.
+    """Gradient of cos(e, t) with respect to x, where e = weight x + constant.
 
-    With T it is the gradient with respect to the feature; with T V_0 it is the gradient's coordinates in the null space.
+    With weight T it is the gradient with respect to the feature; with T V_0 it is the gradient in
+    coordinates of the null space.
 
     Parameters
     ----------
-    embeddings : ndarray of shape (n, m)
+    embeddings : ndarray (n, m)
         Embeddings e.
-    text : ndarray of shape (m,)
+    text : ndarray (m,)
         Text embedding t of any norm.
-    weight : ndarray of shape (m, d)
+    weight : ndarray (m, d)
         T, or T times a basis.
 
     Returns
     -------
-    ndarray of shape (n, d)
+    ndarray (n, d)
         Gradients in float64.
 
     Raises
     ------
     InputError
-        When an embedding or the text is zero.
+        If an embedding or the text is zero.
 
     References
     ----------
@@ -65,10 +66,10 @@ def cosine_gradient(embeddings: np.ndarray, text: np.ndarray, weight: np.ndarray
 
 @dataclass(frozen=True)
 class NullDirections:
-    """The way toward a text inside the null space, one row per feature, float64.
+    """Directions toward a text inside the null space, one row per feature, float64.
 
-    embeddings: (n, m), e = T f + c; vectors: (n, d), the unit vector v = P_0 g / ||P_0 g||, zero where the null space offers no
-    direction; translated: (n, m), T v.
+    embeddings: (n, m), e = T f + c. vectors: (n, d), the unit vector v = P_0 g / ||P_0 g||, zero if
+    the null space has no direction toward the text. translated: (n, m), T v.
     """
 
     embeddings: np.ndarray
@@ -76,32 +77,27 @@ class NullDirections:
     translated: np.ndarray
 
     def limit_deg(self) -> np.ndarray:
-        """The IS that no step reaches, angle(e, T v).
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Degrees; 0 where there is no direction.
-        """
+        """Limit of IS that no step reaches, angle(e, T v) in degrees; 0 without a direction."""
         limit = np.zeros(len(self.vectors))
         exists = self.vectors.any(axis=1)
         limit[exists] = angle_deg(self.embeddings[exists], self.translated[exists])
         return limit
 
     def nearest(self, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How near a text the way leads, by the cosine's maximum in the plane of e and T v.
+        """Nearest point to a text along v, by the maximum of the cosine in the plane of e and T v.
 
         Parameters
         ----------
-        text : ndarray of shape (m,)
+        text : ndarray (m,)
             Text embedding of any norm.
 
         Returns
         -------
-        is_deg : ndarray of shape (n,)
-            The IS at which the text is nearest, in degrees; the limit where the way comes nearer all along; 0 where there is none.
-        angle_deg : ndarray of shape (n,)
-            The angle to the text there.
+        is_deg : ndarray (n,)
+            IS of the nearest point, in degrees: the limit if the angle to the text falls all the
+            way, 0 if there is no direction.
+        angle_deg : ndarray (n,)
+            Angle between this point and the text.
         """
         ahead = unit(self.embeddings)
         exists = self.vectors.any(axis=1)
@@ -119,22 +115,15 @@ class NullDirections:
         return turn, angle_deg(there, text)
 
     def step(self, target_is_deg: float) -> np.ndarray:
-        """The step whose IS is the target, by the sine rule in the plane of e and T v.
+        """Factor of v (n,) that gives the target IS, by the sine rule in the plane of e and T v.
 
-        Parameters
-        ----------
-        target_is_deg : float
-            IS to reach, in degrees.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Factors of the unit vectors v; NaN where the target is out of reach.
+        It is NaN if the target is out of reach.
         """
         limit = self.limit_deg()
         reachable = target_is_deg < limit
         lengths = [
-            np.linalg.norm(each[reachable], axis=1) for each in (self.embeddings, self.translated)
+            np.linalg.norm(vectors[reachable], axis=1)
+            for vectors in (self.embeddings, self.translated)
         ]
         theta, phi = np.radians(target_is_deg), np.radians(limit[reachable])
         step = np.full(len(limit), np.nan)
@@ -149,21 +138,21 @@ def null_directions(
     translated_basis: np.ndarray,
     text: np.ndarray,
 ) -> NullDirections:
-    """Gradient toward a text, projected on the null space and normalized, for features.
+    """Gradients toward a text, projected on the null space and normalized.
 
-    A projected gradient that is zero up to the rounding of T V_0 is no direction.
+    A projected gradient counts as zero if it is at most the rounding error of T V_0.
 
     Parameters
     ----------
-    features : ndarray of shape (n, d)
+    features : ndarray (n, d)
         Features f.
     translator : Affine
         T (m, d) and c (m,) in float64.
-    basis : ndarray of shape (d, k)
+    basis : ndarray (d, k)
         Orthonormal basis V_0 of the null space.
-    translated_basis : ndarray of shape (m, k)
+    translated_basis : ndarray (m, k)
         T V_0.
-    text : ndarray of shape (m,)
+    text : ndarray (m,)
         Text embedding of any norm.
 
     Returns
@@ -174,7 +163,7 @@ def null_directions(
     Raises
     ------
     InputError
-        When a feature is translated to zero, or the text is zero.
+        If a feature is translated to zero, or the text is zero.
 
     References
     ----------
@@ -192,25 +181,9 @@ def null_directions(
 
 
 def steer(features: np.ndarray, vectors: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Steered features f' = f + step * v.
+    """Steered features f' = f + step * v (equation 13), for steps (n,).
 
-    Parameters
-    ----------
-    features : ndarray of shape (n, d)
-        Features f.
-    vectors : ndarray of shape (n, d)
-        Directions v.
-    step : ndarray of shape (n,)
-        How far along v.
-
-    Returns
-    -------
-    ndarray of shape (n, d)
-        f', computed in float64, returned in the features' type.
-
-    References
-    ----------
-    Equation 13 of the paper.
+    They are computed in float64 and rounded to the dtype of the features.
     """
     return (features.astype(np.float64) + step[:, None] * vectors).astype(features.dtype)
 
@@ -224,34 +197,12 @@ def steering_scores(
     label_texts: np.ndarray,
     target_is_deg: float,
 ) -> pd.DataFrame:
-    """Scores of features steered to an IS, measured on the features as they are stored.
+    """Scores of features (n, d) that are steered to a target IS, measured on the rounded features.
 
-    Parameters
-    ----------
-    features : ndarray of shape (n, d)
-        Features f.
-    head : ndarray of shape (C, d)
-        The head's weight W.
-    translator : Affine
-        T (m, d) and c (m,) in float64.
-    directions : NullDirections
-        What `null_directions` gives for these features and the text.
-    text : ndarray of shape (m,)
-        Embedding of the text that they are steered to.
-    label_texts : ndarray of shape (n, m)
-        Text embedding of each image's label.
-    target_is_deg : float
-        IS to reach, in degrees.
-
-    Returns
-    -------
-    DataFrame
-        A row per feature: target_is_deg, step, is_deg, as_target_deg, as_label_deg, logit_change (norm), reachable. Where the IS is
-        out of reach, every number but the target is NaN.
-
-    References
-    ----------
-    Equations 7 and 8 of the paper.
+    head is W; translator is in float64; directions come from `null_directions` for these features
+    and this text embedding (m,); label_texts (n, m) has the text embedding of each image's label.
+    There is one row per feature; if the target is out of reach, reachable is False and every number
+    but the target is NaN. AS and IS are those of equations 7 and 8; logit_change is a norm.
     """
     step = directions.step(target_is_deg)
     reachable = ~np.isnan(step)
@@ -271,18 +222,10 @@ def steering_scores(
 
 
 def summarize_steering(scores: pd.DataFrame) -> pd.DataFrame:
-    """Per prompt and target: images and means of those that reach the target; a note on those that cannot.
+    """Per prompt and target: numbers of images, and means over the images that reach the target.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        A table of scripts/steer_concepts.py.
-
-    Returns
-    -------
-    DataFrame
-        prompt, target_is_deg, n, n_reachable, mean and standard deviation (divisor n - 1) of AS toward target and label,
-        is_max_error_deg, step_mean, logit_change_max, note. Angles are in degrees; numbers without images are NaN.
+    Standard deviations have divisor n - 1. A note counts the images that cannot reach the target.
+    `scores` is a table that scripts/steer_concepts.py writes.
     """
     reached = scores[scores["reachable"]].assign(
         error=lambda f: (f["is_deg"] - f["target_is_deg"]).abs()

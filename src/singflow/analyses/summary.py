@@ -1,4 +1,4 @@
-"""Tables that people read: one row per model and space, one per label, and the text that ends a run."""
+"""Tables of models and labels, and the text that ends a run."""
 
 import textwrap
 from collections.abc import Mapping
@@ -20,7 +20,8 @@ class Summary(Section):
 
     resample: Literal["images", "classes"] = Field(
         "images",
-        description="what the images are a sample of: images of these labels, or labels, which are then drawn whole (10 or more)",
+        description="what the images are a sample of: images of these labels, "
+        "or labels, which are then drawn whole (10 or more)",
     )
     resamples: int = Field(
         2000, ge=100, le=MOST_DRAWS, description="bootstrap resamples behind every interval"
@@ -46,7 +47,7 @@ MEANING, TRACE, NOTHING, UNTOLD = "meaning", "trace", "nothing found", "cannot t
 FOUND, MISSED = f"{LEAK}: found", f"{LEAK}: missed"
 EMPTY, UNJUDGED = "no null space", "in sample: no verdict"
 NO_NULL_SPACE = "no null space: the logits see every direction, so IS = AS = 0"
-ANGLES = {"is", "as_abs", "control_is", "conditional_is", "matched_is"}  # which are never below 0
+ANGLES = {"is", "as_abs", "control_is", "conditional_is", "matched_is"}  # never below 0
 
 
 def summarize_model(
@@ -63,38 +64,12 @@ def summarize_model(
     seed: int,
     resample: str = "images",
 ) -> dict[str, Any]:
-    """One row of tables/models.csv, without what is said of all models of a space together: p_holm and verdict.
+    """One row of tables/models.csv, without space and model, and without p_holm and verdict.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        The scores of every image.
-    projector : dict
-        The report of the projector, projectors/<model>.json.
-    translator : dict
-        The report of the translator, translators/<space>/<model>/<kind>.json.
-    evidence : dict
-        The report of the test, evidence/<space>/<model>.json.
-    entry : ModelEntry
-        The model's entry of the registry.
-    resamples : int
-        Bootstrap resamples of the images; the translator is held.
-    confidence : float
-        Coverage of the intervals, 0 to 1.
-    min_r2 : float
-        Held-out R2 below which a translator is called weak.
-    top1_margin : float
-        Percentage points by which top-1 may lie below the reported one, besides two standard errors.
-    seed : int
-        The study's seed, also of the bootstrap.
-    resample : {"images", "classes"}, optional
-        What is resampled: images within labels, or labels with all of their images.
-
-    Returns
-    -------
-    dict
-        The row's columns but space and model. Angles in degrees; intervals by bootstrap; None where
-        undefined.
+    The last two need all models of a space: see `judge`. projector, translator and evidence are the
+    model's reports. The bootstrap of the intervals resamples images within labels (resample
+    "images") or whole labels ("classes"), and keeps the translator fixed. top1_margin is in
+    percentage points. Angles are in degrees; undefined numbers are None.
     """
     weak = translator["validation_r2"] < min_r2
     known = scores["class_index"] >= 0
@@ -193,47 +168,47 @@ def summarize_model(
 
 
 EVIDENCE = [
-    "known_zero", "known_leak", "r2_words", "unique_r2", "unique_r2_low", "unique_r2_high", "margin", "p", "turn_deg", "turn_low_deg",
-    "turn_high_deg", "detectable", "blind_unique_r2",
-]  # fmt: skip
+    "known_zero",
+    "known_leak",
+    "r2_words",
+    "unique_r2",
+    "unique_r2_low",
+    "unique_r2_high",
+    "margin",
+    "p",
+    "turn_deg",
+    "turn_low_deg",
+    "turn_high_deg",
+    "detectable",
+    "blind_unique_r2",
+]
 
 
 def judge(rows: list[dict[str, Any]], confidence: float) -> None:
     """Add p_holm and verdict to the rows of one space, in place.
 
-    p is corrected by Holm for the number of models in the space that are no control; a control is judged by its own p.
-
-    Parameters
-    ----------
-    rows : list of dict
-        As summarize_model() gives them.
-    confidence : float
-        Its complement is the level of the test, 0 to 1.
+    Holm's correction counts the models of the space that are not controls; a control keeps its own
+    p. The level of the tests is 1 - confidence.
     """
     tested = [row["p"] is not None and not (row["known_zero"] or row["known_leak"]) for row in rows]
     p = np.array([np.nan if row["p"] is None else row["p"] for row in rows], dtype=np.float64)
     corrected = np.where(tested, holm(np.where(tested, p, np.nan)), p)
-    for row, each in zip(rows, corrected, strict=True):
-        row["p_holm"] = None if np.isnan(each) else float(each)
+    for row, p_holm in zip(rows, corrected, strict=True):
+        row["p_holm"] = None if np.isnan(p_holm) else float(p_holm)
         row["verdict"] = verdict(row, 1 - confidence)
 
 
 def verdict(row: Mapping[str, Any], level: float) -> str:
-    """What is to be said of a null space; never from IS.
+    """Verdict on a null space, which never depends on IS: the first that applies.
 
-    Parameters
-    ----------
-    row : dict
-        Of tables/models.csv.
-    level : float
-        Level of the test, 0 to 1.
-
-    Returns
-    -------
-    str
-        `no null space`; `known zero`, of the model that the space is a function of; `in sample: no verdict`; `meaning` where D exceeds the
-        margin beyond chance; `trace` where the interval of D is above 0; `nothing found`, where the smallest leak that the study finds is
-        known; `cannot tell`. Of a known leak, whether its meaning was found or missed.
+    EMPTY: the head has no null space.
+    ZERO: the space is a function of this model's logits.
+    UNJUDGED: the translator has seen the images.
+    UNTOLD: D has no interval, or the translator explains nothing.
+    MEANING: D exceeds the margin (p_holm is at most the level); FOUND for a known leak.
+    MISSED: the model is a known leak.
+    TRACE: the interval of D is above 0.
+    NOTHING: the study would detect a leak; otherwise UNTOLD.
     """
     if not row["null_dim"]:
         return EMPTY
@@ -253,12 +228,13 @@ def verdict(row: Mapping[str, Any], level: float) -> str:
 
 
 def said(row: Mapping[Any, Any]) -> str:
-    """The verdict on a model in a sentence for a reader who has not seen the terms."""
+    """The verdict on a model as a sentence for a reader who does not know the terms."""
     name = marked(row["model"], row["marks"])
     size = (
         ""
         if pd.isna(row["turn_deg"])
-        else f"{100 * row['unique_r2']:.1f} % of the meaning, a turn of {row['turn_deg']:.0f} degrees"
+        else f"{100 * row['unique_r2']:.1f} % of the meaning, "
+        f"a turn of {row['turn_deg']:.0f} degrees"
     )
     blind = pd.notna(row["blind_unique_r2"]) and row["blind_unique_r2"] > row["margin"]
     doubt = (
@@ -268,30 +244,28 @@ def said(row: Mapping[Any, Any]) -> str:
         name
         + {
             EMPTY: ": the head has no null space. The logits see every direction.",
-            ZERO: ": known zero. The space is a function of this model's logits, so its null space can hide nothing.",
-            UNJUDGED: ": no verdict, because the translator has seen the images that it translates.",
+            ZERO: ": known zero. The space is a function of this model's logits, "
+            "so its null space can hide nothing.",
+            UNJUDGED: ": no verdict, because the translator has seen the images "
+            "that it translates.",
             MEANING: f": the null space holds meaning that the logits do not tell: {size}.{doubt}",
-            TRACE: f": a trace. The null space adds a little ({size}), but not beyond the margin of {100 * row['margin']:g} %.{doubt}",
-            NOTHING: f": nothing found. A leak of {100 * (row['detectable'] or 0):g} % of the meaning would have been seen.",
-            UNTOLD: ": this study cannot tell. It would miss even a leak of 10 %, or its translator explains nothing. Give it more images.",
+            TRACE: f": a trace. The null space adds a little ({size}), but not beyond "
+            f"the margin of {100 * row['margin']:g} %.{doubt}",
+            NOTHING: f": nothing found. A leak of {100 * (row['detectable'] or 0):g} % "
+            "of the meaning would have been seen.",
+            UNTOLD: ": this study cannot tell. It would miss even a leak of 10 %, "
+            "or its translator explains nothing. Give it more images.",
             FOUND: f": known leak, found as it should be: {size}.",
-            MISSED: ": known leak, missed. This study misses what is there, so “nothing found” says little.",
+            MISSED: ": known leak, missed. This study misses what is there, "
+            "so “nothing found” says little.",
         }[row["verdict"]]
     )
 
 
 def summarize_labels(scores: pd.DataFrame) -> pd.DataFrame:
-    """Per label: number of images, mean and standard deviation (divisor n) of IS, AS and |AS|, and the mean floor of IS, in degrees.
+    """Per label: number of images, and statistics of IS, AS, |AS| and the floor of IS in degrees.
 
-    Parameters
-    ----------
-    scores : DataFrame
-        The scores of every image, of one model and space.
-
-    Returns
-    -------
-    DataFrame
-        label, n, mean and std of is_deg, as_deg and as_abs_deg, and floor_is_deg_mean.
+    Standard deviations have divisor n. `scores` are those of one model and space.
     """
     groups = scores.assign(as_abs_deg=scores["as_deg"].abs()).groupby("label", sort=True)
     table = pd.DataFrame({"n": groups.size()})
@@ -305,29 +279,13 @@ def summarize_labels(scores: pd.DataFrame) -> pd.DataFrame:
 def correlate_labels(
     labels: pd.DataFrame, reliability: Mapping[tuple[str, str], float], permutations: int, seed: int
 ) -> pd.DataFrame:
-    """Do two models leak on the same labels? Spearman correlation of the labels' mean |AS| for every pair of models.
+    """Spearman correlation of labels' mean |AS| between models: do they leak on the same labels?
 
-    Parameters
-    ----------
-    labels : DataFrame
-        tables/labels.csv.
-    reliability : Mapping of float
-        Split-half reliability of the labels' mean |AS|, by space and model.
-    permutations : int
-        Permutations of labels behind every p-value.
-    seed : int
-        Seed of the permutations.
-
-    Returns
-    -------
-    DataFrame
-        A row per pair of models of a space: space, model_a, model_b, n_labels, spearman, ceiling, p, and p_holm, which is corrected by
-        Holm for the number of pairs in a space. The ceiling is the root of the product of both reliabilities: what the correlation
-        would be if the models leaked alike and only the images within labels made a difference.
-
-    References
-    ----------
-    Spearman 1904 (ceiling).
+    There is one row per pair of models of a space. The ceiling is the root of the product of both
+    split-half
+    reliabilities: the correlation of models that leak alike, where only the sampling of images
+    makes a difference (Spearman 1904). p comes from permutations of labels; p_holm has Holm's
+    correction for the pairs of the space.
     """
     columns = ["space", "model_a", "model_b", "n_labels", "spearman", "ceiling", "p"]
     blocks = []
@@ -358,17 +316,9 @@ def correlate_labels(
 
 
 def rank_differences(models: pd.DataFrame) -> str:
-    """Where the rank of a head is another one at the precision of its stored weights than at float64, and by how many directions.
+    """Sentence on heads whose rank in the precision of the stored weights is not the float64 rank.
 
-    Parameters
-    ----------
-    models : DataFrame
-        tables/models.csv.
-
-    Returns
-    -------
-    str
-        A sentence; empty where there is no such head.
+    It is empty if there is no such head.
     """
     heads = (
         models[models["rank_stored"] != models["rank_float64"]]
@@ -390,20 +340,7 @@ def rank_differences(models: pd.DataFrame) -> str:
 
 
 def seen_by_translators(models: pd.DataFrame, manifest: pd.DataFrame) -> str:
-    """Which images translators have seen.
-
-    Parameters
-    ----------
-    models : DataFrame
-        tables/models.csv.
-    manifest : DataFrame
-        The manifest of the images.
-
-    Returns
-    -------
-    str
-        As in `4 images held out`.
-    """
+    """Which images the translators have not seen, as in `4 images held out`."""
     reference, n_train = models[["reference", "n_train"]].iloc[0]
     if pd.isna(reference):
         return f"{(manifest['split'] == 'validation').sum()} images held out"
@@ -413,21 +350,22 @@ def seen_by_translators(models: pd.DataFrame, manifest: pd.DataFrame) -> str:
 
 
 def paper_scores(models: pd.DataFrame) -> str:
-    """The paper's scores of the models of a space, in one line."""
+    """Line with the paper's scores of the models of one space."""
     listed = [
-        f"{marked(row['model'], row['marks'])} {row['as_mean']:+z.2f}, {row['as_abs_mean']:.2f}, {_number(row['is_per_as'], 1)}"
+        f"{marked(row['model'], row['marks'])} {row['as_mean']:+z.2f}, "
+        f"{row['as_abs_mean']:.2f}, {_number(row['is_per_as'], 1)}"
         for row in controls_last(models).to_dict("records")
     ]
     return f"The paper's scores (AS, |AS|, IS/|AS|), which decide nothing here: {'; '.join(listed)}"
 
 
 def controls_last(models: pd.DataFrame) -> pd.DataFrame:
-    """Rows of tables/models.csv with the controls behind the others."""
+    """Rows of tables/models.csv, sorted so that the controls are last."""
     return models.loc[is_control(models).sort_values(kind="stable").index]
 
 
 def per_dimension(images: float) -> str:
-    """Images for each feature dimension, in two digits or whole."""
+    """Images per feature dimension as text: two digits below 10, otherwise whole."""
     return f"{images:.2g}" if images < 10 else f"{images:.0f}"
 
 
@@ -451,29 +389,11 @@ def _aligned(header: list[str], rows: list[list[str]]) -> list[str]:
 def render_text(
     study: str, models: pd.DataFrame, manifest: pd.DataFrame, confidence: float, min_r2: float
 ) -> str:
-    """The table that ends a run, with what its columns mean and a warning where a translator is weak.
-
-    Parameters
-    ----------
-    study : str
-        Name of the study.
-    models : DataFrame
-        tables/models.csv.
-    manifest : DataFrame
-        The manifest of the images.
-    confidence : float
-        Coverage of the intervals, 0 to 1.
-    min_r2 : float
-        Held-out R2 below which a translator is called weak.
-
-    Returns
-    -------
-    str
-        Text of tables/summary.txt.
-    """
+    """Text of tables/summary.txt, which ends a run: verdicts, meaning of columns, warnings."""
     percent = f"{100 * confidence:g} %"
     lines = [
-        f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, {seen_by_translators(models, manifest)}; "
+        f"Study {study}: {len(manifest)} images, {manifest['label'].nunique()} labels, "
+        f"{seen_by_translators(models, manifest)}; "
         f"rank rule {models['rank_rule'].iloc[0]}, seed {models['seed'].iloc[0]}",
         "",
     ]
@@ -505,7 +425,8 @@ def render_text(
                     + (
                         ""
                         if pd.isna(row["unique_r2_low"])
-                        else f" [{_number(row['unique_r2_low'], 3)}, {_number(row['unique_r2_high'], 3)}]"
+                        else f" [{_number(row['unique_r2_low'], 3)}, "
+                        f"{_number(row['unique_r2_high'], 3)}]"
                     ),
                     _number(row["turn_deg"], 0),
                     "-" if pd.isna(row["detectable"]) else f"{100 * row['detectable']:g} %",
@@ -520,32 +441,40 @@ def render_text(
         ]
         lines.append("")
     lines += [
-        "IS: how far meaning turns, in degrees, when the null component is removed, which no logit sees. floor: the same angle for a null",
-        "component that tells nothing. D: what the null space adds to all that the logits tell, as a share of the variance of meaning.",
-        "turn: D in degrees. detectable: the smallest planted leak that this study finds. n per dim: images for each feature dimension.",
-        "R2: share of meaning that the translator explains in images it has not seen; in brackets what the model's own words explain.",
+        "IS: how far meaning turns, in degrees, when the null component is removed, which no logit "
+        "sees. floor: the same angle for a null",
+        "component that tells nothing. D: what the null space adds to all that the logits tell, "
+        "as a share of the variance of meaning.",
+        "turn: D in degrees. detectable: the smallest planted leak that this study finds. "
+        "n per dim: images for each feature dimension.",
+        "R2: share of meaning that the translator explains in images it has not seen; "
+        "in brackets what the model's own words explain.",
     ]
     zeros = models.loc[models["known_zero"], "model"].unique()
     if len(zeros):
         named = f"{MARKS[ZERO]} {', '.join(zeros)}"
         lines.append(
-            f"{named}: {ZERO}: the space is a function of its logits, so nothing can be hidden; it is ranked nowhere."
+            f"{named}: {ZERO}: the space is a function of its logits, so nothing can be hidden; "
+            "it is ranked nowhere."
         )
     leaks = models.loc[models["known_leak"], "model"].unique()
     if len(leaks):
         named = f"{MARKS[LEAK]} {', '.join(leaks)}"
         lines.append(
-            f"{named}: {LEAK}: its head keeps some classes, and what tells the others apart is hidden; it is ranked nowhere."
+            f"{named}: {LEAK}: its head keeps some classes, and what tells the others apart "
+            "is hidden; it is ranked nowhere."
         )
     if models["lambda_at_edge"].any():
         named = ", ".join(models.loc[models["lambda_at_edge"], "model"].unique())
         lines.append(
-            f"{MARKS[EDGE]} {named}: the best penalty is at the edge of translator.lambdas: extend the list."
+            f"{MARKS[EDGE]} {named}: the best penalty is at the edge of translator.lambdas: "
+            "extend the list."
         )
     if models["in_sample"].any():
         named = ", ".join(models.loc[models["in_sample"], "model"].unique())
         lines.append(
-            f"{MARKS[SEEN]} {named}: {SEEN}: the translator has seen the images that it translates, as in the paper."
+            f"{MARKS[SEEN]} {named}: {SEEN}: the translator has seen the images "
+            "that it translates, as in the paper."
         )
     if differences := rank_differences(models):
         lines.append(differences)
@@ -560,19 +489,23 @@ def render_text(
         )
         lines += [
             "",
-            f"! TOP-1 FAR BELOW WHAT IS REPORTED: {named}. Most often the evaluation transform or the order of the classes",
+            f"! TOP-1 FAR BELOW WHAT IS REPORTED: {named}. "
+            "Most often the evaluation transform or the order of the classes",
             "  is wrong; do not trust the scores of these models before that is explained.",
         ]
     if (models["weights"] == "random").any():
         lines += [
             "",
-            "RANDOM WEIGHTS: these models are untrained. The numbers show that the workflow runs, and nothing else.",
+            "RANDOM WEIGHTS: these models are untrained. "
+            "The numbers show that the workflow runs, and nothing else.",
         ]
     if (models["translator"] == "weak").any():
         lines += [
             "",
-            f"{MARKS[WEAK]} WEAK TRANSLATOR: held-out R2 below {min_r2:g}. It hardly beats its baseline, so these scores show how the "
+            f"{MARKS[WEAK]} WEAK TRANSLATOR: held-out R2 below {min_r2:g}. "
+            "It hardly beats its baseline, so these scores show how the "
             "method works,",
-            "  not what the model ignores. Give it more images (data.source, data.root) before you believe a ranking.",
+            "  not what the model ignores. "
+            "Give it more images (data.source, data.root) before you believe a ranking.",
         ]
     return "\n".join(lines) + "\n"

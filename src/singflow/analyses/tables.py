@@ -1,4 +1,4 @@
-"""Tables that people read: every row says what it rests on."""
+"""Columns and marks that tell, in tables for readers, what the numbers of a row rest on."""
 
 from __future__ import annotations
 
@@ -17,117 +17,47 @@ WEAK, ZERO, LEAK, EDGE, SEEN = (
     "penalty at the edge",
     "in sample",
 )
-MARKS = {
-    WEAK: "*",
-    ZERO: "~",
-    LEAK: "+",
-    EDGE: "^",
-    SEEN: "#",
-}  # what a model carries in words, and beside its name in running text
+# A mark in the column marks of a table, and its sign beside the name of the model in running text.
+MARKS = {WEAK: "*", ZERO: "~", LEAK: "+", EDGE: "^", SEEN: "#"}
 
 
 def is_control(models: pd.DataFrame) -> pd.Series:
-    """Which models are a control, known zero or known leak: they stand in no order and no pair.
+    """Which rows of tables/models.csv are controls: known zero or known leak.
 
-    Parameters
-    ----------
-    models : DataFrame
-        tables/models.csv.
-
-    Returns
-    -------
-    Series of bool
-        For every row of the models.
+    Controls are left out of rankings and pairwise comparisons.
     """
     return models["known_zero"].astype(bool) | models["known_leak"].astype(bool)
 
 
 def mark(holds: dict[str, bool]) -> str:
-    """The marks of a model, as the column marks of the tables has them.
-
-    Parameters
-    ----------
-    holds : dict of bool
-        Whether it has a mark, by mark.
-
-    Returns
-    -------
-    str
-        In the order of MARKS with commas between; empty for none.
-    """
-    return ", ".join(each for each in MARKS if holds.get(each))
+    """Text of the column marks: the marks that hold, in the order of MARKS, joined by commas."""
+    return ", ".join(name for name in MARKS if holds.get(name))
 
 
 def together(*marks: str) -> str:
-    """The marks of several models, each once.
-
-    Parameters
-    ----------
-    *marks : str
-        Marks of each, as in the column marks of the tables; empty for none.
-
-    Returns
-    -------
-    str
-        In the same form.
-    """
-    return mark({each: True for mine in marks for each in mine.split(", ")})
+    """Union of several texts of the column marks."""
+    return mark({name: True for mine in marks for name in mine.split(", ")})
 
 
 def marked(model: str, marks: str) -> str:
-    """A model's name with its marks, for text.
-
-    Parameters
-    ----------
-    model : str
-        Name of the model.
-    marks : str
-        As in the column marks of the tables.
-
-    Returns
-    -------
-    str
-        As in `resnet50*`.
-    """
-    return model + "".join(MARKS[each] for each in marks.split(", ") if each)
+    """Name of a model with the signs of its marks, as in `resnet50*`."""
+    return model + "".join(MARKS[name] for name in marks.split(", ") if name)
 
 
 def legend(marks: Iterable[str]) -> str:
-    """What the signs beside names in a text mean.
-
-    Parameters
-    ----------
-    marks : iterable of str
-        Marks of the models in the text.
-
-    Returns
-    -------
-    str
-        As in `*: weak translator`; empty where no model has a mark.
-    """
+    """Meaning of the signs of these marks, as in `*: weak translator`; empty without marks."""
     found = together(*marks)
-    return "; ".join(f"{MARKS[each]}: {each}" for each in found.split(", ") if each)
+    return "; ".join(f"{MARKS[name]}: {name}" for name in found.split(", ") if name)
 
 
 def as_in_paper(models: pd.DataFrame, class_index: pd.Series, paper: dict[str, Any]) -> pd.Series:
-    """Where the paper's numbers may stand beside ours: space, labels and weights are the paper's.
+    """Which models have the paper's space, labels and weights, so that its numbers are comparable.
 
-    Parameters
-    ----------
-    models : DataFrame
-        tables/models.csv.
-    class_index : Series
-        Of every image of the study.
-    paper : dict
-        What report/paper.yaml holds.
-
-    Returns
-    -------
-    Series of bool
-        For every row of the models.
+    class_index has the class of every image of the study; `paper` is the content of
+    report/paper.yaml.
     """
     same = (
-        models["model"].map({name: each["weights"] for name, each in paper["models"].items()})
+        models["model"].map({name: entry["weights"] for name, entry in paper["models"].items()})
         == models["weights_id"]
     )
     everything = set(class_index) == set(range(paper["classes"]))
@@ -135,20 +65,10 @@ def as_in_paper(models: pd.DataFrame, class_index: pd.Series, paper: dict[str, A
 
 
 def qualify(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
-    """Add to rows of a model (and space, where the table has spaces) what their numbers rest on.
+    """Add to rows of a model what their numbers rest on: rank_rule, null_dim and seed.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Rows with a column model and, where they differ by space, a column space.
-    models : DataFrame
-        tables/models.csv.
-
-    Returns
-    -------
-    DataFrame
-        The rows with rank_rule, null_dim and seed, and with a space also the translator's held-out R2 (validation_r2), whether
-        it is called weak (translator), and the model's marks.
+    If the table has a column space, add also the translator's held-out R2 (validation_r2), whether
+    it is called weak (translator), and the marks.
     """
     if "space" in table:
         return table.merge(
@@ -166,19 +86,10 @@ def qualify(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
 
 
 def qualify_pairs(table: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
-    """Add to rows of two models of a space what they rest on: the weaker translator speaks for both.
+    """Add to rows of two models what their numbers rest on; the weaker translator counts.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Rows with columns space, model_a and model_b.
-    models : DataFrame
-        tables/models.csv.
-
-    Returns
-    -------
-    DataFrame
-        The rows with rank_rule, validation_r2 (the lower one), translator (weak when one of them is), seed, and the marks of both.
+    Added are rank_rule, validation_r2 and translator of the lower R2, seed, and the marks of both
+    models.
     """
     import pandas as pd
 

@@ -1,27 +1,20 @@
-"""Zero-shot accuracy of a translator: is the text nearest to a translated feature the one of the image's label (Moayeri et al. 2023)?"""
+"""Zero-shot accuracy of a translator (Moayeri et al. 2023).
+
+It is the share of translated features whose nearest text is the text of the image's label.
+"""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-PRODUCTS = 2**22  # of embeddings and texts that are held at once
+PRODUCTS = 2**22  # products of embeddings and texts that are computed at once
 
 
 def nearest_texts(embeddings: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """The text of the largest cosine with each embedding, the first of equals.
+    """Row (n,) of the text with the largest cosine with each embedding, the first of equals.
 
-    Parameters
-    ----------
-    embeddings : ndarray of shape (n, m)
-        Of any norm.
-    texts : ndarray of shape (L, m)
-        Of unit norm.
-
-    Returns
-    -------
-    ndarray of int, shape (n,)
-        Rows of the texts.
+    The embeddings (n, m) may have any norm; the texts (L, m) have norm 1.
     """
     size = max(1, PRODUCTS // len(texts))
     blocks = [
@@ -35,18 +28,11 @@ def nearest_texts(embeddings: np.ndarray, texts: np.ndarray) -> np.ndarray:
 
 
 def summarize_zero_shot(found: pd.DataFrame) -> dict[str, Any]:
-    """Accuracies of a model in a space.
+    """Accuracies of a model in a space, as shares of images; all None if there is a single label.
 
-    Parameters
-    ----------
-    found : DataFrame
-        zero_shot/<space>/<model>.parquet.
-
-    Returns
-    -------
-    dict
-        zero_shot: of translated features; zero_shot_equivalent: without their null component; zero_shot_space: of the embeddings of the
-        images themselves; zero_shot_chance: of guessing any label. Shares of the images; all None with a single label.
+    zero_shot: of translated features. zero_shot_equivalent: without their null component.
+    zero_shot_space: of the embeddings of the images themselves. zero_shot_chance: of guessing a
+    label.
     """
     columns = {
         "zero_shot": "translated",

@@ -1,4 +1,4 @@
-"""Artifacts on disk: written whole or not at all, byte-identical for identical content, checked when read."""
+"""Files on disk: written whole or not at all, same bytes for same content, checked when read."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ MEND = "remove it and run the workflow again"
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that is moved into place when the block ends well, and removed otherwise.
+    """Yield a temporary path beside `path` that replaces `path` if the block ends without an error.
 
-    What a killed process left of the same file is removed.
+    Temporary files of `path` that a killed process left are removed. Any OSError of the block
+    becomes InputError.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,24 +51,24 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def _locked_file(path: Path) -> tuple[int, Path]:
-    """A new file beside `path`, open and locked where the file system has locks."""
+    """A new file beside `path`, open, and locked if the file system has locks."""
     while True:
         handle, name = tempfile.mkstemp(
             dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
         )
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
-        if Path(name).exists():  # not removed by another process between the two
+        if Path(name).exists():  # no other process removed it before the lock
             return handle, Path(name)
         os.close(handle)
 
 
 def _remove_left_behind(path: Path) -> None:
-    """Remove temporary files of `path` whose writer was killed: no process holds them locked."""
-    for each in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        with suppress(OSError), each.open("rb") as file:
+    """Remove temporary files of `path` whose writer was killed: no process holds a lock on them."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with suppress(OSError), leftover.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            each.unlink()
+            leftover.unlink()
 
 
 def _umask() -> int:
@@ -77,7 +78,10 @@ def _umask() -> int:
 
 
 class Facts(dict[str, Any]):
-    """What an artifact says of itself; looking up what it does not say raises InputError that names the file."""
+    """Facts that an artifact states about itself.
+
+    A missing key raises InputError that names the file.
+    """
 
     def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
         super().__init__(content)
@@ -87,11 +91,11 @@ class Facts(dict[str, Any]):
         raise InputError(f"{self.path}: says nothing of {key!r}: {MEND}")
 
     def of_kind(self, key: str, kind: Any) -> Any:
-        """A fact of the given type."""
+        """The fact, which must be of type `kind`. A list must hold texts only."""
         return self._checked(key, self[key], kind)
 
     def parsed(self, key: str, kind: Any) -> Any:
-        """A fact of the given type that is written as JSON, as those in the header of safetensors are."""
+        """Like of_kind, for a fact that is written as JSON, as in the header of safetensors."""
         try:
             return self._checked(key, json.loads(self[key]), kind)
         except (TypeError, ValueError, RecursionError):
@@ -99,20 +103,20 @@ class Facts(dict[str, Any]):
 
     def _checked(self, key: str, fact: Any, kind: Any) -> Any:
         if not isinstance(fact, kind) or (
-            isinstance(fact, list) and not all(isinstance(each, str) for each in fact)
+            isinstance(fact, list) and not all(isinstance(item, str) for item in fact)
         ):
             raise InputError(f"{self.path}: {key} is {fact!r}: {MEND}")
         return fact
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole."""
+    """Write a file whole, in place of an existing one."""
     with atomic(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON with sorted keys."""
+    """Write JSON with sorted keys. NaN and infinity raise ValueError."""
     write_bytes(
         path,
         (
@@ -123,7 +127,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Facts:
-    """Read a JSON object."""
+    """Read a JSON object. Objects inside it are Facts, too."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_hook=partial(Facts, path))
     except (OSError, ValueError, RecursionError) as error:
@@ -134,7 +138,7 @@ def read_json(path: Path) -> Facts:
 
 
 def read_names(path: Path) -> Facts:
-    """Lists of labels, concepts and targets of prompts/<space>.json."""
+    """Read prompts/<space>.json: the lists of labels, concepts and targets."""
     names = read_json(path)
     for key in names:
         names.of_kind(key, list)
@@ -142,19 +146,18 @@ def read_names(path: Path) -> Facts:
 
 
 def sha256_of(path: Path) -> str:
-    """Hash of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def md5_of(path: Path) -> str:
-    """DVC's hash of a file's content."""
+    """MD5 of a file's content, which is the hash that DVC uses."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def code_digest(*rooms: str) -> str:
-    """Digest of the code of rooms of the package."""
+    """SHA-256 of the Python files in the given folders of the package."""
     digest = hashlib.sha256()
     for path in (
         path for room in rooms for path in sorted((Path(__file__).parents[1] / room).glob("*.py"))

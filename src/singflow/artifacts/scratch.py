@@ -1,4 +1,4 @@
-"""Matrices of a step that are too large for memory."""
+"""Matrices that are too large for memory."""
 
 import os
 import tempfile
@@ -7,26 +7,25 @@ from typing import Any
 
 import numpy as np
 
-SPARSE, SPAN_BYTES = (
-    8,
-    2**26,
-)  # up to one row wanted in so many, what lies between them is read with them
+# If at least one row in SPARSE is wanted, the rows between are read, too, up to SPAN_BYTES.
+SPARSE, SPAN_BYTES = 8, 2**26
 
 
 class Scratch:
-    """A float32 matrix (rows, width) in a file without a name beside a step's output, which the system removes however the step ends.
+    """A float32 matrix (rows, width) in a file without a name.
 
-    Rows are read and written by an index or a slice. What is read is not mapped: the system would map megabytes around each row, which
-    count as memory.
+    The system deletes the file, however the step ends. Rows are read and written by an index or a
+    slice. Reading does not map the file into memory: the system would map megabytes around each
+    row, and they would count as memory.
     """
 
     def __init__(self, folder: Path, rows: int, width: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.shape = (rows, width)
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (it lives as long as the matrix)
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (the file lives as long as the matrix)
         size = max(1, 4 * rows * width)
         self._file.truncate(size)
-        if hasattr(os, "posix_fallocate"):  # a full disk is then an error here, not a crash later
+        if hasattr(os, "posix_fallocate"):  # a full disk then is an error here, not a crash later
             os.posix_fallocate(self._file.fileno(), 0, size)
 
     def __len__(self) -> int:
@@ -54,7 +53,7 @@ class Scratch:
         return taken.reshape(*wanted.shape, self.shape[1])
 
     def _read(self, wanted: np.ndarray) -> np.ndarray:
-        """Read rows, those that follow one another in one go."""
+        """Read rows. Consecutive rows are read in one call."""
         taken = np.empty((len(wanted), self.shape[1]), np.float32)
         if not taken.size:
             return taken
@@ -68,7 +67,7 @@ class Scratch:
             starts, [*starts[1:], len(wanted)], wanted[starts].tolist(), strict=True
         ):
             done, size = 0, (end - start) * width
-            while done < size:  # the system gives at most 2 GB at once
+            while done < size:  # one call reads at most 2 GB
                 done += os.preadv(
                     number, [into[start * width + done : end * width]], first * width + done
                 )

@@ -21,12 +21,12 @@ INDEX = ["image_id", "class_index", "label", "split", "fold"]
 
 
 def read_index(path: Path, *more: str) -> pd.DataFrame:
-    """Read what most analyses ask of the manifest, which takes a third of the whole's memory."""
+    """Read the columns that most analyses need. They take a third of the manifest's memory."""
     return _counted(path, read_parquet(path, "manifest", [*INDEX, *more]))
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Read the manifest."""
+    """Read the whole manifest. A path that leads out of the data root raises InputError."""
     manifest = _counted(path, read_parquet(path, "manifest"))
     if "archive" in manifest:
         check_columns(path, manifest, "archived")
@@ -47,12 +47,11 @@ def _counted(path: Path, manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def shard_path(folder: Path, shard: int) -> Path:
-    """Where a shard of features or embeddings lies."""
     return folder / f"shard-{shard:05d}.safetensors"
 
 
 def shard_rows(n_images: int, shard: int, shards: int) -> range:
-    """The image ids of one shard: contiguous, sizes differing by one at most."""
+    """Image ids of one shard: consecutive. The sizes of shards differ by at most one."""
     if shards > n_images:
         raise InputError(
             f"extraction.shards is {shards}, but there are only {n_images} images: lower it"
@@ -67,17 +66,22 @@ def iterate_shards(
     manifest: pd.DataFrame,
     weights_sha256: str | None = None,
 ) -> Iterator[Tensors]:
-    """One shard after the other; at the end every image must have been seen."""
+    """Yield `tensor` (float16 as float32), `image_id` and `view` of one shard after the other.
+
+    InputError is raised at the end unless view 0 of every image occurred exactly once, and for a
+    shard that was made with other weights than `weights_sha256` (None: not checked).
+    """
     seen = np.zeros(len(manifest), dtype=np.int64)
     for shard in range(shards):
         path = shard_path(folder, shard)
         tensors, metadata = read_tensors(path, [tensor, "image_id", "view"])
         if weights_sha256 is not None and metadata.get("weights_sha256") != weights_sha256:
             raise InputError(
-                f"{path}: was made with other weights than the head: remove the folder and run the workflow again"
+                f"{path}: was made with other weights than the head: remove the folder and run "
+                "the workflow again"
             )
         identifiers = tensors["image_id"]
-        if len({len(each) for each in tensors.values()}) > 1:
+        if len({len(array) for array in tensors.values()}) > 1:
             raise InputError(f"{path}: its tensors differ in length: {MEND}")
         if len(identifiers) and not 0 <= identifiers.min() <= identifiers.max() < len(manifest):
             raise InputError(f"{path}: holds images that the manifest does not: {MEND}")
@@ -90,12 +94,13 @@ def iterate_shards(
     if not (seen == 1).all():
         wrong = int(np.flatnonzero(seen != 1)[0])
         raise InputError(
-            f"{folder}: image {wrong} occurs {seen[wrong]} times instead of once: remove the folder and run the workflow again"
+            f"{folder}: image {wrong} occurs {seen[wrong]} times instead of once: remove the "
+            "folder and run the workflow again"
         )
 
 
 def in_blocks(rows: np.ndarray, size: int = 4096) -> list[np.ndarray]:
-    """Rows in their order, in blocks of nearly equal size."""
+    """Split rows, in their order, into at least one block. Blocks have nearly equal sizes."""
     return np.array_split(rows, max(1, -(-len(rows) // size)))
 
 
@@ -108,27 +113,30 @@ def iterate_whole(
     size: int | None = None,
     images: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """View 0 of the images, a shard at a time."""
-    for each in iterate_shards(folder, tensor, shards, manifest):
-        whole = each["view"] == 0
-        rows = np.flatnonzero(whole if images is None else whole & images[each["image_id"]])
+    """Yield image ids and their rows of view 0, at most `size` rows at a time.
+
+    `images` is a mask over image ids. None means all images.
+    """
+    for shard in iterate_shards(folder, tensor, shards, manifest):
+        whole = shard["view"] == 0
+        rows = np.flatnonzero(whole if images is None else whole & images[shard["image_id"]])
         for block in in_blocks(rows, size or max(1, len(rows))):
-            yield each["image_id"][block], each[tensor][block]
+            yield shard["image_id"][block], shard[tensor][block]
 
 
 def rows_of(images: np.ndarray, views: int) -> np.ndarray:
-    """The rows of images in a matrix that holds all views of image 0, then of image 1, and so on."""
+    """Positions of rows in a matrix that holds all views of image 0, then of image 1, and so on."""
     return (images[:, None] * views + np.arange(views)).ravel()
 
 
 def together(
     blocks: Iterable[tuple[np.ndarray, ...]], rows: int
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    """Small blocks of rows as large ones."""
+    """Join consecutive blocks to blocks of at least `rows` rows. The last block may be smaller."""
     waiting: list[tuple[np.ndarray, ...]] = []
     for block in blocks:
         waiting.append(block)
-        if sum(len(each[0]) for each in waiting) >= rows:
+        if sum(len(arrays[0]) for arrays in waiting) >= rows:
             yield _joined(waiting)
             waiting = []
     if waiting:
@@ -140,13 +148,14 @@ def _joined(blocks: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
 
 
 def label_rows(manifest: pd.DataFrame, labels: Sequence[str], origin: Path) -> np.ndarray:
-    """The place of every image's label among the labels."""
+    """Index into `labels` for every image. The manifest must have exactly these labels."""
     import pandas as pd
 
     rows = pd.Index(labels).get_indexer(pd.Index(manifest["label"]))
     if rows.min(initial=0) < 0 or len(set(rows)) < len(labels):
         raise InputError(
-            f"{origin}: its labels are not those of the manifest: remove it and run the workflow again"
+            f"{origin}: its labels are not those of the manifest: remove it and run the workflow "
+            "again"
         )
     return rows
 
@@ -154,7 +163,7 @@ def label_rows(manifest: pd.DataFrame, labels: Sequence[str], origin: Path) -> n
 def read_whole(
     folder: Path, tensor: str, shards: int, n_images: int, image_id: Sequence[int]
 ) -> np.ndarray:
-    """View 0 of the given images; only their rows are read."""
+    """Read view 0 of the given images, in their order, without reading the whole shards."""
     from safetensors import SafetensorError, safe_open
 
     found = {}
@@ -175,15 +184,16 @@ def read_whole(
             raise InputError(f"{path}: holds no {tensor} of its images ({error}): {MEND}") from None
     if missing := set(image_id) - set(found):
         raise InputError(
-            f"{folder}: image {min(missing)} is missing: remove the folder and run the workflow again"
+            f"{folder}: image {min(missing)} is missing: remove the folder and run the workflow "
+            "again"
         )
-    return np.stack([found[each] for each in image_id])
+    return np.stack([found[image] for image in image_id])
 
 
 def iterate_pairs(
     features: Path, embeddings: Path, shards: int, manifest: pd.DataFrame
 ) -> Iterator[tuple[Tensors, np.ndarray]]:
-    """Feature shards with the embeddings of the same rows."""
+    """Yield every shard of features with the embeddings of the same images and views."""
     for shard, (left, right) in enumerate(
         zip(
             iterate_shards(features, "features", shards, manifest),

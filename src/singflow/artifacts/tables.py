@@ -1,4 +1,4 @@
-"""Tables: CSV that people read, and Parquet for rows."""
+"""Tables: CSV files that people read, and Parquet files for rows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ TEXTS = [
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV table."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -45,7 +44,11 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
 
 
 def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """A table of the study: labels and other texts are what they are, whether they look like numbers or like nothing."""
+    """Read a CSV table of the study.
+
+    Columns in TEXTS hold texts, even if a text looks like a number or a missing value. Only empty
+    cells are missing values. An empty cell of `marks` means that there are no marks.
+    """
     import pandas as pd
 
     try:
@@ -60,17 +63,17 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def read_models(path: Path, columns: Sequence[str] = BASIS) -> pd.DataFrame:
-    """Read tables/models.csv."""
+    """Read tables/models.csv, which must have the columns space, model and `columns`."""
     return read_table(path, ["space", "model", *columns])
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV."""
+    """Write a table as CSV, without its index."""
     write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def write_parquet(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table of rows."""
+    """Write a table as Parquet, without its index."""
     with atomic(path) as temporary:
         frame.to_parquet(temporary, index=False)
 
@@ -78,7 +81,7 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 def read_parquet(
     path: Path, kind: str | None = None, columns: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Read a table of rows."""
+    """Read a table. If `kind`, a key of COLUMNS, is given, the columns of that kind are checked."""
     import pandas as pd
     from pyarrow import parquet  # type: ignore[import-untyped]
 
@@ -97,7 +100,7 @@ def read_parquet(
 def check_columns(
     path: Path, frame: pd.DataFrame, kind: str, columns: Sequence[str] | None = None
 ) -> None:
-    """Check that a table has the columns of its kind."""
+    """Raise InputError unless the table has the columns of its kind, or those among `columns`."""
     for column, letter in COLUMNS[kind].items():
         if columns is not None and column not in columns:
             continue
@@ -106,7 +109,7 @@ def check_columns(
 
 
 def write_row_groups(path: Path, frames: Iterable[pd.DataFrame]) -> None:
-    """Write a table that need not fit into memory, one row group for each frame."""
+    """Write frames (at least one) as row groups of one table, which may be larger than memory."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -131,7 +134,10 @@ def write_row_groups(path: Path, frames: Iterable[pd.DataFrame]) -> None:
 def iterate_row_groups(
     path: Path, categories: Sequence[str], columns: Sequence[str] | None = None
 ) -> Iterator[pd.DataFrame]:
-    """One row group after the other of a table that need not fit into memory."""
+    """Yield one row group after the other of a table that may be larger than memory.
+
+    Text columns in `categories` become categories of pandas.
+    """
     from pyarrow import parquet
 
     with parquet_errors(path):
@@ -145,7 +151,7 @@ def iterate_row_groups(
 
 
 def read_rows(path: Path, column: str, values: Sequence[str]) -> pd.DataFrame:
-    """The rows of a table whose `column` holds one of the values; no more than a row group and these rows are in memory."""
+    """Rows whose `column` holds one of the values. Memory holds one row group and these rows."""
     import pandas as pd
 
     parts = [frame[frame[column].isin(values)] for frame in iterate_row_groups(path, [column])]
@@ -154,7 +160,7 @@ def read_rows(path: Path, column: str, values: Sequence[str]) -> pd.DataFrame:
 
 @contextmanager
 def parquet_errors(path: Path) -> Iterator[None]:
-    """What a damaged Parquet file makes pyarrow raise becomes InputError."""
+    """Turn any exception of the block into InputError that names the file."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 (pyarrow raises whatever damaged bytes provoke)

@@ -1,4 +1,4 @@
-"""Tensors in safetensors, with what they say of themselves."""
+"""Tensors and their metadata, in safetensors files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ Tensors = dict[str, np.ndarray]
 
 
 def provenance(packages: Sequence[str], **facts: Any) -> dict[str, str]:
-    """Metadata of an artifact: schema version, the facts given, and the versions of the packages that made it."""
+    """Metadata of an artifact: schema version, versions of packages that made it, and the facts.
+
+    Texts stay as they are. Other facts are written as JSON.
+    """
     versions = {
         name: importlib.metadata.version(name) for name in sorted({"singflow", "numpy", *packages})
     }
@@ -35,7 +38,7 @@ def provenance(packages: Sequence[str], **facts: Any) -> dict[str, str]:
 
 
 def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
-    """Write safetensors with the header's keys in a fixed order (the library's own order is random)."""
+    """Write safetensors with sorted keys in the header. The library's own order is random."""
     from safetensors.numpy import save
 
     payload = save(
@@ -53,7 +56,11 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> Non
 
 
 def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
-    """Tensors and metadata of a safetensors file."""
+    """Read the named tensors and the metadata of a safetensors file.
+
+    InputError is raised for types or dimensions that differ from TENSORS, and for values that are
+    not finite.
+    """
     from safetensors import safe_open
 
     try:
@@ -65,13 +72,14 @@ def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
             metadata = Facts(path, file.metadata() or {})
     except InputError:
         raise
-    except Exception as error:  # noqa: BLE001 (types that NumPy lacks surface as many kinds)
+    except Exception as error:  # noqa: BLE001 (types that NumPy lacks raise various exceptions)
         raise InputError(f"{path}: not readable as safetensors ({error}): {MEND}") from None
     for name, tensor in tensors.items():
         kind, dimensions = TENSORS.get(name, (tensor.dtype.kind, tensor.ndim))
         if (tensor.dtype.kind, tensor.ndim) != (kind, dimensions):
             raise InputError(
-                f"{path}: {name} is {tensor.dtype} {tensor.shape}, not {KINDS[kind]} of {dimensions} dimensions: {MEND}"
+                f"{path}: {name} is {tensor.dtype} {tensor.shape}, not {KINDS[kind]} of "
+                f"{dimensions} dimensions: {MEND}"
             )
         if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
             row = int(np.argwhere(~np.isfinite(tensor))[0][0])
@@ -82,5 +90,5 @@ def read_tensors(path: Path, names: Sequence[str]) -> tuple[Tensors, Facts]:
 
 
 def read_null_basis(path: Path) -> np.ndarray:
-    """Null basis of a projector's file."""
+    """Null basis (d, k) with orthonormal columns, from projectors/<model>.safetensors."""
     return read_tensors(path, ["null_basis"])[0]["null_basis"]

@@ -37,16 +37,35 @@ program = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 verbs = (
-    accept, analyze, app, crate, doctor, export_translator, fetch, import_texts, import_translator, pack_reference, plan, prefetch,
-    publish, reproduce, resume, run, search, show_summary, study, translators, verify,
-)  # fmt: skip
-for each in verbs:
-    program.command(each.__name__)(each)
+    accept,
+    analyze,
+    app,
+    crate,
+    doctor,
+    export_translator,
+    fetch,
+    import_texts,
+    import_translator,
+    pack_reference,
+    plan,
+    prefetch,
+    publish,
+    reproduce,
+    resume,
+    run,
+    search,
+    show_summary,
+    study,
+    translators,
+    verify,
+)
+for verb in verbs:
+    program.command(verb.__name__)(verb)
 
 
 def main() -> None:
     """Run the command that the words of the command line name."""
-    if not shutil.which("snakemake"):  # called by its path, in an environment that is not active
+    if not shutil.which("snakemake"):  # called by its path, without its environment
         os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     with prepared(offline="prefetch" not in sys.argv[1:2]):
         program()

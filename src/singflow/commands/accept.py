@@ -22,7 +22,7 @@ def accept(
     """Declare finished artifacts valid under changed code, for both engines and for whoever fetches them.
 
     Written into config/accepted.yaml, which belongs into git. Without it, both engines run again what an edited function can change.
-    """
+    """  # noqa: E501
     from singflow.engines.acceptance import accept as declare
     from singflow.engines.code import ACCEPTED
     from singflow.sharing.remotes import repository

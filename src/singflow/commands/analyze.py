@@ -31,7 +31,8 @@ def analyze(
     reference: Annotated[
         str,
         typer.Option(
-            help="Results folder on whose images the translator is fitted; packaged: 507 ImageNet images."
+            help="Results folder on whose images the translator is fitted; packaged: "
+            "507 ImageNet images."
         ),
     ] = "packaged",
     results: Annotated[
@@ -56,7 +57,8 @@ def analyze(
     classes: Annotated[
         Path | None,
         typer.Option(
-            help="Class list of a head that names none; by default the study's data.classes, or config/vocab/imagenet_1k.csv."
+            help="Class list of a head that names none; by default the study's data.classes, "
+            "or config/vocab/imagenet_1k.csv."
         ),
     ] = None,
     max_pixels: Annotated[
@@ -71,7 +73,7 @@ def analyze(
     """Say what a model's head ignores in single photos.
 
     The translator is fitted on the packaged reference, or is that of a finished study (--results) or of a file (--translator).
-    """
+    """  # noqa: E501
     import torch
     from tqdm import tqdm
 
@@ -87,9 +89,7 @@ def analyze(
             output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {output}: {error.strerror}: name another folder") from None
-    limit_threads(
-        1
-    )  # a photo's matrices are small: threads would wait for each other longer than they work
+    limit_threads(1)  # the matrices of a photo are too small for threads to be of use
     torch.set_num_threads(threads)
     started = time.perf_counter()
     parts: dict[str, Any] = {
@@ -122,18 +122,20 @@ def analyze(
     if as_json:
         json.dump(records, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
         print()
-    each = (time.perf_counter() - started) / len(images)
+    seconds = (time.perf_counter() - started) / len(images)
     log.info(
         "%d image%s, %.2f s each%s",
         len(images),
         "s"[: len(images) > 1],
-        each,
+        seconds,
         f", into {output}" if output else "",
     )
 
 
 def stems(images: list[Path]) -> list[str]:
-    """A name for each image's files: its stem; the second of a stem is <stem>-2, whatever the case of its letters."""
+    """Names for the files of the images: the stem, or <stem>-2 and so on if the stem, in any case,
+    is taken.
+    """
     taken: set[str] = set()
     names = []
     for image in images:

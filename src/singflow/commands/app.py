@@ -14,7 +14,8 @@ def app(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Model that is offered; may be repeated. By default all of the reference or the study."
+            help="Model that is offered; may be repeated. By default all of the reference or the "
+            "study."
         ),
     ] = None,
     space: Annotated[
@@ -24,7 +25,8 @@ def app(
     reference: Annotated[
         str,
         typer.Option(
-            help="Results folder on whose images translators are fitted; packaged: 507 ImageNet images."
+            help="Results folder on whose images translators are fitted; packaged: "
+            "507 ImageNet images."
         ),
     ] = "packaged",
     results: Annotated[

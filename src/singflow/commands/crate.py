@@ -19,7 +19,8 @@ def crate(
     license: Annotated[
         str | None,
         typer.Option(
-            help="SPDX name of the licence that the results get, as CC-BY-4.0; by default the workflow's."
+            help="SPDX name of the licence that the results get, as CC-BY-4.0; "
+            "by default the workflow's."
         ),
     ] = None,
     date: Annotated[
@@ -31,7 +32,7 @@ def crate(
         typer.Option(help="Features, embeddings, projectors and translators too, which are large."),
     ] = False,
 ) -> None:
-    """Pack a finished study and the workflow that made it into one archive, a Workflow Run RO-Crate."""
+    """Pack a finished study and the workflow that made it into one archive, a Workflow Run RO-Crate."""  # noqa: E501
     from singflow.config.study import check, read_layers
     from singflow.sharing.crate import check_license, collect, describe, write_crate
     from singflow.sharing.remotes import check_finished
@@ -53,10 +54,12 @@ def crate(
     write_crate(describe(study, files, found, license, published, left_out), files, output)
     if cut:
         log.warning(
-            "%s: %s lie outside this checkout: the archive holds the last part of these paths alone",
+            "%s: %s lie outside this checkout: the archive holds the last part of these paths "
+            "alone",
             params,
             ", ".join(cut),
         )
     print(
-        f"{output}: {output.stat().st_size / 2**20:.1f} MiB, {len(files)} files. {left_out}The image files are not in it."
+        f"{output}: {output.stat().st_size / 2**20:.1f} MiB, {len(files)} files. "
+        f"{left_out}The image files are not in it."
     )

@@ -18,18 +18,20 @@ def doctor(
     write_partitions: Annotated[
         Path | None,
         typer.Option(
-            help="Only write a first partition file of this cluster for the profile's slurm-partition-config."
+            help="Only write a first partition file of this cluster for the profile's "
+            "slurm-partition-config."
         ),
     ] = None,
 ) -> None:
-    """Say what of a run will work here and how to fix what will not; exit status 1 when a check fails."""
+    """Say what of a run will work here and how to fix what will not; exit status 1 when a check fails."""  # noqa: E501
     from singflow.doctor.checks import examine, verdict
     from singflow.doctor.slurm import write_partition_file
 
     if write_partitions:
         write_partition_file(write_partitions)
         print(
-            f"{write_partitions} is written: read it, then name it as slurm-partition-config in {profile}"
+            f"{write_partitions} is written: read it, then name it as slurm-partition-config in "
+            f"{profile}"
         )
         return
     findings = []

@@ -20,7 +20,7 @@ def export_translator(
         ),
     ] = None,
 ) -> None:
-    """Write a translator of a finished study, or of the packaged reference, as a folder that a model hub takes."""
+    """Write a translator of a finished study, or of the packaged reference, as a folder that a model hub takes."""  # noqa: E501
     from singflow.cli import limit_threads
     from singflow.sharing.translators import export, fit_packaged, of_study
 

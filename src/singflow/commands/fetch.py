@@ -16,11 +16,12 @@ def fetch(
     tier: Annotated[
         Tier,
         typer.Option(
-            help="metrics: tables, figures, page; translators: all but features and embeddings too; features: all."
+            help="metrics: tables, figures, page; translators: all but features and embeddings "
+            "too; features: all."
         ),
     ] = "features",
 ) -> None:
-    """Fetch a published study, whole or the small parts of it, so that neither engine has anything left to do."""
+    """Fetch a published study, whole or the small parts of it, so that neither engine has anything left to do."""  # noqa: E501
     from singflow.config.reading import read_yaml
     from singflow.config.study import check
     from singflow.engines.code import write_digests
@@ -60,10 +61,12 @@ def fetch(
             write_digests()
         check_same_study(repo)
         check_nothing_lost(repo, everything, results)
-        for each in download(repo, kept, remote):
-            log.warning("%s: its object in the local cache was damaged, and is replaced", each.path)
+        for artifact in download(repo, kept, remote):
+            log.warning(
+                "%s: its object in the local cache was damaged, and is replaced", artifact.path
+            )
         place(kept)
-        write_digests()  # again, of a study whose archives are not here: its manifest tells of them
+        write_digests()  # again: without archives here, the fetched manifest describes them
         left = (
             {stage: what for stage, what in repo.status().items() if stage != FIRST}
             if tier == "features"
@@ -77,6 +80,7 @@ def fetch(
     if not nothing_to_do():
         raise InputError("Snakemake is not satisfied: `snakemake --dry-run` says why")
     print(
-        f"study {study.study}: tier {tier}, {len(kept)} of {len(everything)} artifacts, are here; nothing is left to do"
+        f"study {study.study}: tier {tier}, {len(kept)} of {len(everything)} artifacts, are here; "
+        "nothing is left to do"
     )
     print(f"tiers, each with those before it: {sizes(everything)}")

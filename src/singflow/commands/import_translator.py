@@ -13,7 +13,8 @@ def import_translator(
     release: Annotated[
         Path,
         typer.Option(
-            help="One translator of the authors' release, or the folder of all; an aligner of Text-to-concept (.pth); "
+            help="One translator of the authors' release, or the folder of all; "
+            "an aligner of Text-to-concept (.pth); "
             "or what export_translator wrote."
         ),
     ],
@@ -27,7 +28,7 @@ def import_translator(
     models: Models = Path("config/models.yaml"),
     spaces: Spaces = Path("config/spaces.yaml"),
 ) -> None:
-    """Turn a translator of others into an artifact that a study can name, once it is found to be one for this model and space."""
+    """Turn a translator of others into an artifact that a study can name, once it is found to be one for this model and space."""  # noqa: E501
     from singflow.artifacts.files import sha256_of
     from singflow.artifacts.tensors import SCHEMA_VERSION, write_tensors
     from singflow.config.reading import read_yaml
@@ -39,9 +40,9 @@ def import_translator(
     target = resolve_spaces(spaces, [space])[space]
     found = read_offered(release, f"{entry.source}/{entry.id}")
     known = {
-        f"{each.get('source')}/{each.get('id')}": name
-        for name, each in read_yaml(models).items()
-        if isinstance(each, dict)
+        f"{listed.get('source')}/{listed.get('id')}": name
+        for name, listed in read_yaml(models).items()
+        if isinstance(listed, dict)
     }
     doubts = (
         check_space(found, release, f"{space} of {spaces}", target),
@@ -50,7 +51,8 @@ def import_translator(
     for doubt in filter(None, doubts):
         log.warning(doubt)
     path = imported_path(space, model)
-    metadata = {  # no software versions: the study names this file by its hash, which must be the same everywhere
+    # no software versions: a study names this file by its hash, which must be the same everywhere
+    metadata = {
         "schema_version": SCHEMA_VERSION,
         "model": model,
         "space": space,
@@ -71,5 +73,9 @@ def import_translator(
     )
     log.info(
         "%s: released for %r; in params.yaml, under translator:\n  imported: [%s/%s:%s]",
-        path, found.model, space, model, sha256_of(path)[:16],
-    )  # fmt: skip
+        path,
+        found.model,
+        space,
+        model,
+        sha256_of(path)[:16],
+    )

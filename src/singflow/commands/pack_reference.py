@@ -1,4 +1,6 @@
-"""A reference that others can take: what translators are fitted on, without pictures, and half as large."""
+"""A reference that others can take: what translators are fitted on, without pictures, and half as
+large.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +14,7 @@ def pack_reference(
         Path, typer.Argument(help="Folder to write, to be named as translator.reference.")
     ],
 ) -> None:
-    """Copy of a study's results what a reference needs: manifest, features as float16, and embeddings of images and texts."""
+    """Copy of a study's results what a reference needs: manifest, features as float16, and embeddings of images and texts."""  # noqa: E501
     from singflow.translators.reference import pack
 
     size = pack(results, output)

@@ -25,14 +25,16 @@ def plan(
     device: Annotated[
         Literal["auto", "cpu", "cuda"] | None,
         typer.Option(
-            help="What steps that can use a GPU are reckoned with; by default extraction.device; auto: a GPU when there is one here."
+            help="What steps that can use a GPU are reckoned with; by default extraction.device; "
+            "auto: a GPU when there is one here."
         ),
     ] = None,
     pilot: Annotated[
         Path | None,
         typer.Option(
             "--from",
-            help="results/<study> of a study that ran on these machines: times and memory are corrected by what it took.",
+            help="results/<study> of a study that ran on these machines: "
+            "times and memory are corrected by what it took.",
         ),
     ] = None,
 ) -> None:
@@ -69,38 +71,49 @@ def plan(
     waiting, every = list_jobs(params), list_jobs(params, "--forceall")
     table = tabulate(waiting, every, planner, read_yaml("dvc.yaml")["stages"])
     print(
-        f"Study {study.study}: {planner.images} images, {len(entries)} models, {len(study.spaces)} spaces\n"
+        f"Study {study.study}: {planner.images} images, {len(entries)} models, "
+        f"{len(study.spaces)} spaces\n"
     )
     print(table.to_string(index=False, float_format=_short))
     total = table[["GPU hours", "core hours", "disk GB"]].sum()
-    free = shutil.disk_usage(next(each for each in [results, Path()] if each.exists())).free / 1e9
+    free = (
+        shutil.disk_usage(next(folder for folder in [results, Path()] if folder.exists())).free
+        / 1e9
+    )
     print(f"\n{len(waiting)} of {len(every)} jobs to run, {len(every) - len(waiting)} done")
     print(
-        f"{total['GPU hours']:.1f} GPU-hours, {total['core hours']:.1f} core-hours in all (those beside a GPU too)"
+        f"{total['GPU hours']:.1f} GPU-hours, {total['core hours']:.1f} core-hours in all "
+        "(those beside a GPU too)"
     )
     print(f"{total['disk GB']:.1f} GB to write, {free:.0f} GB free")
     if pilot:
         print(
-            f"\nMeasured in {pilot}, taken to have run {'with' if gpu else 'without'} a GPU, over what was reckoned for it:"
+            f"\nMeasured in {pilot}, taken to have run {'with' if gpu else 'without'} a GPU, "
+            "over what was reckoned for it:"
         )
-        for step, each in calibrations.items():
-            if each.seconds or each.megabytes:
-                known = {"time": each.seconds, "memory": each.megabytes}
+        for step, calibration in calibrations.items():
+            if calibration.seconds or calibration.megabytes:
+                known = {"time": calibration.seconds, "memory": calibration.megabytes}
                 print(
-                    f"{step} ({each.jobs} jobs): {', '.join(f'{what} x {ratio:.2f}' for what, ratio in known.items() if ratio)}"
+                    f"{step} ({calibration.jobs} jobs): "
+                    f"{', '.join(f'{what} x {ratio:.2f}' for what, ratio in known.items() if ratio)}"  # noqa: E501
                 )
         short = [
-            step for step, each in calibrations.items() if not (each.seconds or each.megabytes)
+            step
+            for step, calibration in calibrations.items()
+            if not (calibration.seconds or calibration.megabytes)
         ]
         print(f"too small there to tell, so only reckoned here: {', '.join(short) or 'none'}")
         for step, jobs in used.items():
             print(
-                f"Slurm counted for {step} ({jobs.jobs} jobs): at most {jobs.peak_mb / 1e3:.1f} of {jobs.asked_mb / 1e3:.1f} GB asked,"
+                f"Slurm counted for {step} ({jobs.jobs} jobs): at most {jobs.peak_mb / 1e3:.1f} of "
+                f"{jobs.asked_mb / 1e3:.1f} GB asked,"
                 f" {100 * jobs.busy:.0f} % of the CPUs"
             )
     if planner.images and (study.translator.folds or study.translator.reference):
         print(
-            "\nWhat the test of meaning would find, if features vary as made-up ones do (docs/planning.md):"
+            "\nWhat the test of meaning would find, if features vary as made-up ones do "
+            "(docs/planning.md):"
         )
         print("\n".join(f"{', '.join(names)}: {told}" for told, names in planner.shows().items()))
     if not gpu and study.extraction.device != "cpu" and device is None:

@@ -38,7 +38,8 @@ def prefetch(
                 found, expected = sha256_of(path), file.expected(path)
                 if expected and not found.startswith(expected):
                     raise InputError(
-                        f"{path.resolve()}: its SHA-256 is {found}, not {expected}: remove the damaged file and fetch again"
+                        f"{path.resolve()}: its SHA-256 is {found}, not {expected}: "
+                        "remove the damaged file and fetch again"
                     )
                 size = f"{path.stat().st_size / 2**20:.1f} MiB"
                 rows.append(
@@ -68,5 +69,6 @@ def prefetch(
         " and the generator" if len(wanted) > len(entries) else ""
     )
     print(
-        f"Study {study.study}: {len(rows)} files for {needed}; every later step runs without a network."
+        f"Study {study.study}: {len(rows)} files for {needed}; every later step runs without a "
+        "network."
     )

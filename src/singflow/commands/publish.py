@@ -17,7 +17,7 @@ def publish(
         typer.Option(help="Read back what the remote has already, and replace what is damaged."),
     ] = False,
 ) -> None:
-    """Record a finished study with DVC and push it to a remote, unless something of it is not as it should be."""
+    """Record a finished study with DVC and push it to a remote, unless something of it is not as it should be."""  # noqa: E501
     from singflow.artifacts.shards import read_manifest
     from singflow.config.reading import read_yaml
     from singflow.config.study import own_files, settle
@@ -59,14 +59,16 @@ def publish(
         kept = commit(repo, study.study)
         there = repo.cloud.get_remote_odb(remote)
         remove_torn(repo, there)
-        for each in remove_damaged(there, kept) if repair else []:
+        for artifact in remove_damaged(there, kept) if repair else []:
             log.warning(
-                "%s: its object in remote %s was damaged, and is replaced", each.path, remote
+                "%s: its object in remote %s was damaged, and is replaced", artifact.path, remote
             )
         pushed = repo.push(remote=remote)
     print(
-        f"study {study.study}: {len(kept)} artifacts, {pushed} pushed to remote {remote}; tiers, each with those before it: {sizes(kept)}"
+        f"study {study.study}: {len(kept)} artifacts, {pushed} pushed to remote {remote}; tiers, "
+        f"each with those before it: {sizes(kept)}"
     )
     print(
-        f"now: git add dvc.lock results/{study.study}/metrics.json && git commit -m 'study {study.study}'"
+        f"now: git add dvc.lock results/{study.study}/metrics.json "
+        f"&& git commit -m 'study {study.study}'"
     )

@@ -20,7 +20,7 @@ def reproduce(
         typer.Option(help="Where the clone is made, and stays; by default a temporary folder."),
     ] = None,
 ) -> None:
-    """Compute the published study again in a fresh clone, which has nothing but what git and DVC give, and compare."""
+    """Compute the published study again in a fresh clone, which has nothing but what git and DVC give, and compare."""  # noqa: E501
     from singflow.config.reading import read_yaml
     from singflow.config.study import check
     from singflow.sharing.fetching import inputs
@@ -49,9 +49,8 @@ def reproduce(
                 "data.root %s: neither git nor DVC gives it: the images are read from here", images
             )
             (clone / images).symlink_to(images.absolute())
-        (clone / "dvc.lock").unlink(
-            missing_ok=True
-        )  # which DVC reads and writes whole after every step
+        # DVC would read and write all of dvc.lock after every step
+        (clone / "dvc.lock").unlink(missing_ok=True)
         run(clone, "dvc", "repro", "--force")
         compared = subprocess.run(
             [
@@ -68,7 +67,7 @@ def reproduce(
 
 
 def run(folder: Path, *command: str) -> None:
-    """Run a command on the code in a folder. Raises InputError when it fails."""
+    """Run a command on the code in a folder; raises InputError if it fails."""
     if subprocess.run(
         command,
         cwd=folder,
@@ -76,5 +75,6 @@ def run(folder: Path, *command: str) -> None:
         check=False,
     ).returncode:
         raise InputError(
-            f'{" ".join(command)}: failed in the clone, as said above: REPRODUCE="--folder <new folder>" keeps the clone'
+            f"{' '.join(command)}: failed in the clone, as said above: "
+            'REPRODUCE="--folder <new folder>" keeps the clone'
         )

@@ -30,7 +30,8 @@ def resume(
     alive = running_snakemake(folder, params)
     if alive:
         raise InputError(
-            f"Snakemake (process {alive}) is at work on this study: leave it alone, or stop it with: kill -INT {alive}"
+            f"Snakemake (process {alive}) is at work on this study: leave it alone, "
+            f"or stop it with: kill -INT {alive}"
         )
     jobs = own_jobs(folder, study)
     for number, work in jobs.items():

@@ -38,7 +38,7 @@ def run(
         ),
     ] = False,
 ) -> None:
-    """Run a study with one line about its progress, and print what it found; after an interruption it goes on where it stopped."""
+    """Run a study with one line about its progress, and print what it found; after an interruption it goes on where it stopped."""  # noqa: E501
     from singflow.commands.show_summary import print_summary
     from singflow.config.study import read_layers, settle
     from singflow.engines.running import Run, follow
@@ -91,16 +91,17 @@ def run(
 
 
 def clear_lock(params: Path) -> None:
-    """Take away the locks that a killed run of this machine left, so that the next one goes on where it stopped; no other lock.
+    """Remove the locks that a killed run left on this machine, so that the next run goes on there.
 
-    Ends with an error while Snakemake is at work on the study.
+    Other locks stay. Raises InputError while Snakemake is at work on the study.
     """
     from singflow.artifacts.files import write_bytes
     from singflow.planning.slurm import running_snakemake
 
     if process := running_snakemake(Path.cwd(), params):
         raise InputError(
-            f"Snakemake is at work in this folder already (process {process}): wait for its end, then run the same again"
+            f"Snakemake is at work in this folder already (process {process}): wait for its end, "
+            "then run the same again"
         )
     here = platform.node()
     locks = list(LOCKS.glob("*.lock"))

@@ -33,7 +33,7 @@ def search(
     """Rank a study's images by a text, as the model knows them, and say what removing the null component changes.
 
     An image counts by the angle between the text and its translated feature, before and after.
-    """
+    """  # noqa: E501
     import numpy as np
     import torch
 
@@ -62,7 +62,7 @@ def search(
     existing(results / f"features/{model}/shard-00000.safetensors")
     texts = read_texts(results, space, entry, torch.device("cpu"), [])[0]
     wanted = texts.embed([text])[0]
-    removed = translators.each(lambda each: share(each, basis).astype(np.float32))
+    removed = translators.each(lambda translator: share(translator, basis).astype(np.float32))
 
     def removals() -> Iterator[tuple[np.ndarray, Removal]]:
         shards = study["extraction"]["shards"]
@@ -85,7 +85,8 @@ def search(
         )
         return
     print(
-        f"{text!r} in {space}, by {model}: {len(manifest)} images; angles in degrees, before and after the null component is removed"
+        f"{text!r} in {space}, by {model}: {len(manifest)} images; angles in degrees, "
+        "before and after the null component is removed"
     )
     print(
         f"{'rank':>6} {'after':>6} {'risen':>6} {'angle':>7} {'after':>7}  {'id':>7}  label, path"
@@ -93,5 +94,6 @@ def search(
     for row in found.to_dict("records"):
         ranks = f"{row['rank']:>6} {row['equivalent_rank']:>6} {row['risen']:>+6}"
         print(
-            f"{ranks} {row['angle_deg']:>7.2f} {row['equivalent_deg']:>7.2f}  {row['image_id']:>7}  {row['label']}, {row['path']}"
+            f"{ranks} {row['angle_deg']:>7.2f} {row['equivalent_deg']:>7.2f}  {row['image_id']:>7}"
+            f"  {row['label']}, {row['path']}"
         )

@@ -7,14 +7,14 @@ from singflow.errors import InputError
 
 
 def show_summary(params: Params = PARAMS) -> None:
-    """Print the table of a finished study, the order of its models, and the paths of its figures and of its report."""
+    """Print the table of a finished study, the order of its models, and the paths of its figures and of its report."""  # noqa: E501
     from singflow.config.study import check, read_layers
 
     print_summary(Path("results") / check(read_layers(params), str(params)).study)
 
 
 def print_summary(results: Path) -> None:
-    """Print what a finished study says. Raises InputError when it is not finished."""
+    """Print the summary and the paths of a finished study; InputError if it is not finished."""
     try:
         for name in ("summary", "orders"):
             print((results / "tables" / f"{name}.txt").read_text(encoding="utf-8"))

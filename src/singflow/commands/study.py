@@ -11,7 +11,8 @@ from singflow.errors import InputError
 STUDIES = Path("config/studies")
 NEEDED = {
     "study": "a name for its folder below results/, as in `study: mine`",
-    "models": "the classifiers to look into, as in `models: [efficientnet_lite0]` (names of config/models.yaml, or timm/<name>.<tag>)",
+    "models": "the classifiers to look into, as in `models: [efficientnet_lite0]` (names of "
+    "config/models.yaml, or timm/<name>.<tag>)",
 }
 
 
@@ -19,7 +20,8 @@ def study(
     name: Annotated[
         str,
         typer.Argument(
-            help="A study of config/studies, or a file with keys of params.yaml; the rest are defaults."
+            help="A study of config/studies, or a file with keys of params.yaml; "
+            "the rest are defaults."
         ),
     ],
     output: Annotated[Path, typer.Option(help="The file that is written.")] = PARAMS,
@@ -38,7 +40,8 @@ def study(
     path = Path(name) if Path(name).suffix else STUDIES / f"{name}.yaml"
     if not path.is_file():
         raise InputError(
-            f"{path}: no such file: {STUDIES} has {', '.join(sorted(each.stem for each in STUDIES.glob('*.yaml')))}"
+            f"{path}: no such file: {STUDIES} has "
+            f"{', '.join(sorted(path.stem for path in STUDIES.glob('*.yaml')))}"
         )
     given = read_yaml(path)
     if lines := [

@@ -41,6 +41,6 @@ def verify(
     else:
         findings = compare_with_published(tree, study, lock, against)
     looked_at = TIERS[: TIERS.index(tier) + 1]
-    kept = [each for each in findings if tier_of(each.name) in looked_at]
+    kept = [finding for finding in findings if tier_of(finding.name) in looked_at]
     print("\n".join(summary(kept)))
-    raise typer.Exit(not all(each.good for each in kept))
+    raise typer.Exit(not all(finding.good for finding in kept))

@@ -1,4 +1,4 @@
-"""A study as others may see it, without the paths of a machine."""
+"""The params.yaml that others may see, without the paths of this machine."""
 
 import io
 from pathlib import Path
@@ -15,7 +15,7 @@ PATHS = (
 
 
 def public_params(path: Path) -> tuple[bytes, list[str]]:
-    """The text of params.yaml without the folders of one machine."""
+    """The content of params.yaml with shortened paths (archived()), and the keys of these paths."""
     from ruamel.yaml import YAML
 
     params, cut = read_yaml(path), []
@@ -37,6 +37,9 @@ def public_params(path: Path) -> tuple[bytes, list[str]]:
 
 
 def archived(path: str) -> str:
-    """Where a file that params.yaml names lies in the archive: at its place, or at the top when that is outside the checkout."""
+    """Path of a file in the archive.
+
+    A relative path inside the checkout is unchanged; any other path is cut to the file's name.
+    """
     parts = Path(path).expanduser()
     return parts.name if parts.is_absolute() or ".." in parts.parts else parts.as_posix()

@@ -1,4 +1,4 @@
-"""Reading YAML that people write, and telling them what is wrong with it."""
+"""Reads YAML files that people write, and explains what is wrong with them."""
 
 import difflib
 import re
@@ -13,13 +13,13 @@ from pydantic import BaseModel, ValidationError
 from singflow.errors import InputError
 from singflow.system import regular
 
-MOST_VALUES = 100_000  # in a YAML file
-SHORT = reprlib.Repr()  # values in messages
+MOST_VALUES = 100_000  # in a YAML file, with its aliases expanded
+SHORT = reprlib.Repr()  # shortens values in messages
 SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxother = 3, 20, 20, 300, 300
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key may be written once."""
+    """A safe YAML loader that refuses repeated keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         mapping = super().construct_mapping(node, deep)
@@ -33,7 +33,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Parse a YAML mapping."""
+    """Read a YAML mapping.
+
+    InputError also for repeated keys, and for aliases that expand to more than MOST_VALUES values.
+    """
     try:
         content = yaml.load(regular(Path(path)).read_text(encoding="utf-8"), _Loader)  # noqa: S506
         if isinstance(content, dict) and _size(content, {}) > MOST_VALUES:
@@ -48,9 +51,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise
     except RecursionError:
         raise InputError(
-            f"{path}: not valid YAML: nested too deeply, or an alias (*name) stands inside what it names"
+            f"{path}: not valid YAML: nested too deeply, or an alias (*name) stands inside what "
+            "it names"
         ) from None
-    except Exception as error:  # noqa: BLE001 (YAML's constructors raise whatever a damaged value provokes)
+    except Exception as error:  # noqa: BLE001 (YAML's constructors raise many kinds of exceptions)
         hint = ": write / for \\ in paths" if "unknown escape character" in str(error) else ""
         raise InputError(f"{path}: not valid YAML: {error}{hint}") from None
     if not isinstance(content, dict):
@@ -59,32 +63,33 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _size(value: Any, sizes: dict[int, int]) -> int:
-    """Number of values in parsed YAML with its aliases written out; sizes: of the containers that are counted already."""
+    """Number of values in parsed YAML with aliases expanded; `sizes` caches it by container id."""
     if not isinstance(value, dict | list):
         return 1
     if id(value) not in sizes:
         inner = value.values() if isinstance(value, dict) else value
-        sizes[id(value)] = 1 + sum(_size(each, sizes) for each in inner)
+        sizes[id(value)] = 1 + sum(_size(item, sizes) for item in inner)
     return sizes[id(value)]
 
 
 def explain(error: ValidationError, model: type[BaseModel], origin: str) -> str:
-    """One line per mistake: where, what value, what is wrong, and for a misspelt key the nearest valid one."""
+    """One line per mistake: the key, the value, what is wrong, and the likely spelling of a key."""
     lines = []
     for mistake in error.errors(include_url=False):
         place = ".".join(str(part) for part in mistake["loc"]) or "(whole file)"
         if mistake["type"] == "extra_forbidden":
             siblings = _fields_at(model, mistake["loc"][:-1])
             near = difflib.get_close_matches(str(mistake["loc"][-1]), siblings, n=1, cutoff=0.5)
-            mend = (
+            fix = (
                 f"did you mean {near[0]!r}?"
                 if near
                 else f"valid keys are {', '.join(sorted(siblings))}"
             )
-            lines.append(f"{origin}: {place}: unknown key; {mend}")
+            lines.append(f"{origin}: {place}: unknown key; {fix}")
         elif mistake["type"] == "missing":
             lines.append(
-                f"{origin}: {place}: missing; every key must be written out: `singflow study {origin}` does it"
+                f"{origin}: {place}: missing; every key must be written out: `singflow study "
+                f"{origin}` does it"
             )
         else:
             hint = ""
@@ -94,8 +99,8 @@ def explain(error: ValidationError, model: type[BaseModel], origin: str) -> str:
                 else ""
             )
             if number := re.fullmatch(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)", text):
-                mend = f"{number[1]}{number[2] or '.0'}e{number[3] or '+'}{number[4]}"
-                hint = f"; YAML reads {text} as text: write {mend}"
+                fix = f"{number[1]}{number[2] or '.0'}e{number[3] or '+'}{number[4]}"
+                hint = f"; YAML reads {text} as text: write {fix}"
             value = (
                 ""
                 if isinstance(mistake["input"], dict | BaseModel)
@@ -116,13 +121,17 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
 
 
 def check_same_in_both(content: dict[str, Any], path: Path) -> None:
-    """Refuse a YAML file of which DVC reads a value as another one than Snakemake: they follow different versions of YAML."""
+    """Refuse values that DVC (YAML 1.2) reads in another way than Snakemake (YAML 1.1).
+
+    content: the file as read_yaml() returns it.
+    """
     from ruamel.yaml import YAML
 
-    other = YAML(typ="safe").load(path)
-    if differing := list(_differing(content, other)):
+    content_of_dvc = YAML(typ="safe").load(path)
+    if differing := list(_differing(content, content_of_dvc)):
         lines = [
-            f"{path}: {key} is {ours!r} to Snakemake, and {theirs!r} to DVC: write it out in another way"
+            f"{path}: {key} is {ours!r} to Snakemake, and {theirs!r} to DVC: write it out in "
+            "another way"
             for key, ours, theirs in differing
         ]
         raise InputError("\n".join(lines))

@@ -1,4 +1,7 @@
-"""The registries: config/models.yaml and config/spaces.yaml, where a new classifier or space is one entry and no code."""
+"""The registries config/models.yaml and config/spaces.yaml.
+
+One entry adds a classifier or a space, without code.
+"""
 
 import difflib
 import json
@@ -42,7 +45,8 @@ MOST_CLASSES = 10**6  # no head has more
 def _kept(value: str) -> str:
     if len(value) > 1000 or any(int(end) >= MOST_CLASSES for end in re.findall(r"\d+", value)):
         raise ValueError(
-            f"must name rows of a head, which has {MOST_CLASSES} classes at most, in 1000 characters at most"
+            f"must name rows of a head, which has {MOST_CLASSES} classes at most, in 1000 "
+            "characters at most"
         )
     if not re.fullmatch(r"\d+(-\d+)?(, ?\d+(-\d+)?)*", value):
         raise ValueError(
@@ -78,7 +82,10 @@ ID_FORMS = {
 
 
 class Tower(Section):
-    """The size of the network that runs over the images, for costs alone: no step depends on it, so it is never written out."""
+    """The size of the network that runs over the images.
+
+    The size serves cost estimates only: no step depends on it, so it is never written out.
+    """
 
     parameters_m: float | None = Field(
         None, gt=0, le=1e6, exclude=True, description="10^6 parameters"
@@ -90,14 +97,14 @@ class Tower(Section):
 
     @property
     def identity(self) -> str:
-        """What decides, besides the weights, what the tower makes of an image, as JSON."""
+        """The settings that, with the weights, determine the output of the tower, as JSON."""
         return self.model_dump_json(include=self._of_tower, exclude_none=True)
 
 
 Side = Annotated[int, Field(ge=8, le=4096)]  # pixels; the largest towers take 1024
 Mean = Annotated[
     list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=3, max_length=3)
-]  # of pixels from 0 to 1
+]  # of pixel values from 0 to 1
 Std = Annotated[list[Annotated[float, Field(ge=0.001, le=1)]], Field(min_length=3, max_length=3)]
 
 
@@ -132,7 +139,7 @@ class TimmTransform(Section):
 
 
 class ProcessorTransform(Section):
-    """Settings of an image processor of transformers, of which those that every one has are checked."""
+    """Settings of a transformers image processor; those that all processors have are checked."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -165,7 +172,8 @@ class ModelEntry(Tower):
         description="library that builds the architecture"
     )
     id: str = Field(
-        description="timm, torchvision: name.tag (timm with file: and a whole transform: name alone); transformers: the hub's name"
+        description="timm, torchvision: name.tag (timm with file: and a whole transform: name "
+        "alone); transformers: the hub's name"
     )
     revision: HubRevision | None = Field(
         None, description="branch, tag or commit in the hub; None: main"
@@ -176,22 +184,26 @@ class ModelEntry(Tower):
     checkpoint_key: str | None = Field(
         None,
         min_length=1,
-        description="part of the file that weights: file: names, as in state_dict_ema, where the model is in several",
+        description="part of the file that weights: file: names, as in state_dict_ema, where the "
+        "model is in several",
     )
     head: str | list[str] | None = Field(
         None, description="path of the head inside the model, or of several that are averaged"
     )
     head_weights: Annotated[str, AfterValidator(_head_weights)] | None = Field(
         None,
-        description="file:<path> or url:<address> of a linear head, weight (C, d) and perhaps bias (C,), put in place of the model's",
+        description="file:<path> or url:<address> of a linear head, weight (C, d) and perhaps bias "
+        "(C,), put in place of the model's",
     )
     pooling: Literal["own", "token_mean", "token_mean_interleaved"] = Field(
         "own",
-        description="feature under head_weights: the model's own; class token, then mean patch; or the two interleaved",
+        description="feature under head_weights: the model's own; class token, then mean patch; or "
+        "the two interleaved",
     )
     transform: dict[str, Any] | None = Field(
         None,
-        description="timm: changes to the evaluation transform; transformers without the hub: the image processor",
+        description="timm: changes to the evaluation transform; transformers without the hub: the "
+        "image processor",
     )
     config: dict[str, Any] | None = Field(
         None, description="transformers without the hub: the configuration"
@@ -246,9 +258,12 @@ class ModelEntry(Tower):
             absent := [key for key in OF_TRANSFORM if (self.transform or {}).get(key) is None]
         ):
             raise ValueError(
-                f"id {self.id!r} has no tag, which would say how images are prepared: write a tag, as in resnet50.a1_in1k, or, as in the "
-                f"training of your weights, {', '.join(absent)} under transform, for example transform: {{input_size: 224, "
-                "mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], interpolation: bicubic, crop_pct: 0.95}"
+                f"id {self.id!r} has no tag, which would say how images are prepared: write a "
+                "tag, as in resnet50.a1_in1k, or, as in the "
+                f"training of your weights, {', '.join(absent)} under transform, for example "
+                "transform: {input_size: 224, "
+                "mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], interpolation: bicubic, "
+                "crop_pct: 0.95}"
             )
         if self.pooling != "own" and (self.source != "timm" or not self.head_weights):
             raise ValueError(
@@ -266,7 +281,8 @@ class ModelEntry(Tower):
             )
         if self.checkpoint_key and not self.weights.startswith("file:"):
             raise ValueError(
-                "checkpoint_key is the part of a file of your own that is taken: write weights: file:<path>, or remove it"
+                "checkpoint_key is the part of a file of your own that is taken: write weights: "
+                "file:<path>, or remove it"
             )
         if self.class_list and self.class_names:
             raise ValueError("class_list and class_names say the same: write one of them")
@@ -274,7 +290,10 @@ class ModelEntry(Tower):
 
     @property
     def head_classes(self) -> int:
-        """Rows that the head must have, before keep_classes."""
+        """Number of rows that the head must have, before keep_classes selects some.
+
+        It is 1000 if the entry has neither classes nor class_names.
+        """
         return self.classes or (len(self.class_names) if self.class_names else 1000)
 
     @property
@@ -284,11 +303,14 @@ class ModelEntry(Tower):
 
     @property
     def expected_top1(self) -> float | None:
-        """The reported top-1 (percent) that these weights should come near; None for random ones."""
+        """Published top-1 (percent) to expect of these weights; None if unknown or random."""
         return None if self.weights == "random" else self.reported_top1
 
     def is_that_of(self, space: "SpaceEntry") -> bool:
-        """Whether a space is a function of this model's logits, which makes the model its known zero."""
+        """Whether this model is the classifier of a space, with the same weights and all classes.
+
+        Then the space is a function of the model's logits, and the model is its known zero.
+        """
         own = isinstance(space, ConSEEntry) and (
             space.classifier.identity,
             space.classifier.weights,
@@ -296,12 +318,12 @@ class ModelEntry(Tower):
         return own and self.kept is None
 
     def local_files(self) -> list[str]:
-        """Files of the user's own that the model is made of."""
+        """Paths of the user's own files: weights, head and class list."""
         sources = [
             self.weights,
             *([self.head_weights] if self.head_weights and self.weights != "random" else []),
         ]
-        named = [each.removeprefix("file:") for each in sources if each.startswith("file:")]
+        named = [source.removeprefix("file:") for source in sources if source.startswith("file:")]
         return [*named, *([self.class_list] if self.class_list else [])]
 
 
@@ -328,7 +350,7 @@ class ConSEEntry(Tower):
     top: int = Field(ge=1, le=1000, description="classes that take part")
 
     def local_files(self) -> list[str]:
-        """Files of the user's own that the space is made of."""
+        """Paths of the user's own files: those of the classifier."""
         return self.classifier.local_files()
 
 
@@ -343,7 +365,7 @@ class OpenCLIPTransform(Section):
 
 
 class OpenCLIPEntry(Tower):
-    """A pair of towers that open_clip builds."""
+    """An image tower and a text tower that open_clip builds."""
 
     _of_tower: ClassVar[Any] = {"source", "id", "transform"}
 
@@ -371,12 +393,13 @@ class OpenCLIPEntry(Tower):
             raise ValueError("weights of an open_clip space are hub, random or file:<path>")
         if pretrained == "openai" and not model.endswith("-quickgelu"):
             raise ValueError(
-                f"id {self.id!r}: OpenAI's weights were trained with QuickGELU: write {model}-quickgelu/openai"
+                f"id {self.id!r}: OpenAI's weights were trained with QuickGELU: write "
+                f"{model}-quickgelu/openai"
             )
         return self
 
     def local_files(self) -> list[str]:
-        """Files of the user's own that the space is made of."""
+        """Path of the weights if they are a file of the user's own."""
         return [self.weights.removeprefix("file:")] if self.weights.startswith("file:") else []
 
 
@@ -387,7 +410,10 @@ Entry = TypeVar("Entry", ModelEntry, ConSEEntry, OpenCLIPEntry)
 def resolve_models(
     path: str | Path, names: list[str], weights: str = "registry", *, files: bool = True
 ) -> dict[str, ModelEntry]:
-    """Entries of the named models; `<source>/<id>` needs none."""
+    """Registry entries of the named models. A name `<source>/<id>` needs no entry.
+
+    weights: "random" replaces the weights of every entry. files: whether local files must exist.
+    """
     registry = read_yaml(path)
     entries = {}
     for name in names:
@@ -410,7 +436,10 @@ def resolve_models(
 def resolve_spaces(
     path: str | Path, names: list[str], weights: str = "registry", *, files: bool = True
 ) -> dict[str, SpaceEntry]:
-    """Entries of the named spaces."""
+    """Registry entries of the named spaces; parameters as in resolve_models().
+
+    In a ConSE space, "random" replaces the weights of the classifier.
+    """
     registry = read_yaml(path)
     entries = {}
     for name in names:
@@ -428,8 +457,11 @@ def resolve_spaces(
 
 
 def objection(entry: SpaceEntry) -> str | None:
-    """Why the generator cannot draw a space's embeddings."""
-    reason = f"the generator's decoder was trained on the embeddings of OpenAI's CLIP ViT-L/14 (open_clip {GENERATOR_SPACE}), "
+    """Why the generator cannot draw the embeddings of a space; None if it can."""
+    reason = (
+        "the generator's decoder was trained on the embeddings of OpenAI's CLIP ViT-L/14 "
+        f"(open_clip {GENERATOR_SPACE}), "
+    )
     if not isinstance(entry, OpenCLIPEntry) or entry.id != GENERATOR_SPACE:
         own = entry.id if isinstance(entry, OpenCLIPEntry) else entry.source
         return (
@@ -441,7 +473,10 @@ def objection(entry: SpaceEntry) -> str | None:
 
 
 def with_hashes(entry: SpaceEntry, hashes: dict[str, str]) -> SpaceEntry:
-    """The entry with the hashes of its local files."""
+    """A copy of the entry with the SHA-256 of its local files, by path.
+
+    A ConSE space keeps them in its classifier.
+    """
     if isinstance(entry, ConSEEntry):
         return entry.model_copy(
             update={"classifier": entry.classifier.model_copy(update={"sha256": hashes})}
@@ -450,12 +485,12 @@ def with_hashes(entry: SpaceEntry, hashes: dict[str, str]) -> SpaceEntry:
 
 
 def read_model(path: Path) -> ModelEntry:
-    """The resolved entry that resolve_model wrote."""
+    """Read the entry that the step resolve_model wrote."""
     return _validated(_read(path), ModelEntry, str(path))
 
 
 def read_space(path: Path) -> SpaceEntry:
-    """The resolved entry that resolve_space wrote."""
+    """Read the entry that the step resolve_space wrote."""
     return _space(_read(path), str(path))
 
 
@@ -470,7 +505,7 @@ def _read(path: Path) -> Any:
 
 def _named(registry: dict[str, Any], name: str, path: str | Path, otherwise: str) -> Any:
     if name not in registry:
-        known = [str(each) for each in registry]
+        known = [str(key) for key in registry]
         near = difflib.get_close_matches(name, known)
         guess = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise InputError(
@@ -502,7 +537,8 @@ def _check_local(files: list[str], origin: str) -> None:
         parts = PurePosixPath(file).parts
         if parts[:1] != (LOCAL,) or len(parts) < 2 or ".." in parts:
             raise InputError(
-                f"{origin}: {file!r} must lie under {LOCAL}/, the folder whose changes both engines notice: move or link it there"
+                f"{origin}: {file!r} must lie under {LOCAL}/, the folder whose changes both "
+                "engines notice: move or link it there"
             )
         if not Path(file).is_file():
             raise InputError(f"{origin}: {file}: no such file")

@@ -1,7 +1,7 @@
-"""The study: every key of params.yaml, its type, its limits and its unit.
+"""The base class of all sections of params.yaml, and the types of their values.
 
-One class per section. The same classes check params.yaml, write the JSON schema that the
-Snakefile validates against, and parse the flags of the scripts.
+The class of a section is defined beside the code that uses the section. The same classes check
+params.yaml, parse the flags of the scripts, and make the JSON schema of params.yaml for editors.
 """
 
 import os
@@ -13,20 +13,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from singflow.errors import printable
 
-LOCAL = "checkpoints"  # folder of the user's own files, which both engines watch
+LOCAL = "checkpoints"  # folder of the user's own files; both engines notice changes in it
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
-MOST_LETTERS = 100  # of a name: several become one file name, and file systems take 255 bytes
-# Upper bounds of numbers, with what lies beyond them.
+MOST_LETTERS = 100  # in a name: several names make one file name, of at most 255 bytes
+# Upper bounds of numbers, and why no larger number is needed.
 MOST_THREADS = 1024  # no machine has more
-MOST_DRAWS = 100_000  # resamples, permutations, epochs: no number that is shown gains a digit
+MOST_DRAWS = 100_000  # resamples, permutations, epochs: more change no digit that is shown
 MOST_AT_ONCE = 2**14  # rows of a batch: no device is faster with more
 WIDEST = 2**17  # features, dimensions: no network is wider
-MOST_SHOWN = 1000  # things in a figure or a cell of a table: no page has room for more
+MOST_SHOWN = 1000  # items in a figure or a cell of a table: no page has room for more
 MOST_IMAGES = 10**9  # no collection has more
-PENALTY = {
-    "ge": 1e-6,
-    "le": 1e9,
-}  # of a ridge, times the variance: the sums of millions of rows have rounding of 1e-9 of it
+# Ridge penalty, relative to the variance: sums over millions of rows have a rounding error of
+# 1e-9 of the variance.
+PENALTY = {"ge": 1e-6, "le": 1e9}
 MODEL = rf"(?:(?:timm|torchvision)/{NAME}|transformers/{NAME}(?:/{NAME})?|{NAME})"
 
 
@@ -65,21 +64,22 @@ def _shell_safe(value: str) -> str:
     if not value or re.search(r'["$`\\\x00-\x1f\x7f]', value):
         windows = ": write / for \\ (under WSL, C:\\ is /mnt/c/)" if "\\" in value else ""
         raise ValueError(
-            f'must be a path without ", $, `, \\ or control characters, because it becomes part of a command{windows}'
+            'must be a path without ", $, `, \\ or control characters, because it becomes part '
+            f"of a command{windows}"
         )
     return value
 
 
 def at_home(path: str) -> str:
-    """A path with the home folder in place of a leading `~`."""
-    return os.path.expanduser(path)  # noqa: PTH111 (which takes the ./ off other paths)
+    """The path with a leading `~` expanded, if it stands for the home folder of a user."""
+    return os.path.expanduser(path)  # noqa: PTH111 (Path.expanduser removes a leading ./)
 
 
 def outside(path: str) -> Path:
-    """Where something lies that neither git nor DVC need have: images, results of another study, what is kept between runs.
+    """Place of files that neither git nor DVC tracks: images, other studies' results, caches.
 
-    `dvc exp run --temp` and `--queue` compute in a checkout of their own below .dvc/tmp/exps of the one in which they were started. A
-    relative path is meant from the latter.
+    `dvc exp run --temp` and `--queue` work in a temporary checkout below .dvc/tmp/exps. There, a
+    relative path refers to the checkout in which the command was started.
     """
     started, below, _ = Path.cwd().as_posix().partition("/.dvc/tmp/exps/")
     return Path(started, path) if below else Path(path)
@@ -89,7 +89,7 @@ Values = TypeVar("Values", bound=list[Any])
 
 
 def unique(values: Values) -> Values:
-    """Refuse a list in which a value stands more than once."""
+    """Raise ValueError if a value is repeated."""
     repeated = sorted({value for value in values if values.count(value) > 1})
     if repeated:
         raise ValueError(f"lists {', '.join(map(str, repeated))} more than once")
@@ -97,7 +97,11 @@ def unique(values: Values) -> Values:
 
 
 def phrases(values: list[str], unit: str = "name") -> list[str]:
-    """Refuse a list of names or phrases in which one is blank, holds control characters or is there twice."""
+    """Refuse blank, repeated or unprintable phrases (ValueError); return them with single spaces.
+
+    Two phrases that differ only in capitals or underscores count as the same. unit: the word for a
+    phrase in messages.
+    """
     first: dict[str, int] = {}
     plain = [" ".join(value.split()) for value in values]
     for number, phrase in enumerate(plain, start=1):
@@ -108,7 +112,8 @@ def phrases(values: list[str], unit: str = "name") -> list[str]:
         key = phrase.replace("_", " ").casefold()
         if key in first:
             raise ValueError(
-                f"{unit} {number} repeats {phrase!r} of {unit} {first[key]}: rename or remove one of them"
+                f"{unit} {number} repeats {phrase!r} of {unit} {first[key]}: rename or remove one "
+                "of them"
             )
         first[key] = number
     return plain
@@ -117,7 +122,8 @@ def phrases(values: list[str], unit: str = "name") -> list[str]:
 def _listed(value: str) -> str:
     if not value.strip() or value.startswith("-"):
         raise ValueError(
-            "must not be blank or start with '-', because it becomes one of several words after a flag"
+            "must not be blank or start with '-', because it becomes one of several words after a "
+            "flag"
         )
     return value
 
@@ -131,16 +137,18 @@ def _template(value: str) -> str:
 def _imported(value: str) -> str:
     if not re.fullmatch(rf"{NAME}/{MODEL}:[0-9a-f]{{16,64}}", value):
         raise ValueError(
-            "must be <space>/<model>:<first 16 or more digits of its SHA-256>, as `singflow import_translator` prints it"
+            "must be <space>/<model>:<first 16 or more digits of its SHA-256>, as `singflow "
+            "import_translator` prints it"
         )
     return value
 
 
 def hub_name(value: str) -> str:
-    """Refuse what is neither `<owner>/<name>` in the hub nor checkpoints/<folder>."""
+    """Raise ValueError unless the value is `<owner>/<name>` on the hub or checkpoints/<folder>."""
     if not re.fullmatch(rf"{LOCAL}/{NAME}|{NAME}/{NAME}", value):
         raise ValueError(
-            f"must be a hub name as in kakaobrain/karlo-v1-alpha-image-variations, or {LOCAL}/<folder>"
+            "must be a hub name as in kakaobrain/karlo-v1-alpha-image-variations, or "
+            f"{LOCAL}/<folder>"
         )
     return value
 

@@ -1,4 +1,8 @@
-"""The study: all sections of params.yaml together. No step imports it, so that a new section makes no step stale."""
+"""The study: all sections of params.yaml together.
+
+This module does not count in the digests of steps (CHECKS in engines/code.py), so that a new
+section makes no finished step stale.
+"""
 
 import copy
 import hashlib
@@ -46,14 +50,15 @@ from singflow.translators.linear import imported_path, read_imported
 from singflow.translators.parameters import Comparison, Projector, Training, Translator
 from singflow.translators.reference import PACKAGED, check_reference, lacking
 
-TITLE = "The study in force, as `singflow study <name>` writes it. Every key is written out; an unknown or missing key is refused.\n"
-COLUMN = 27  # of the explanations in params.yaml
-FLOW = 60  # characters of a list that stands on one line
-PARAMS, MODELS, SPACES = Path("params.yaml"), Path("config/models.yaml"), Path("config/spaces.yaml")
-RUNNING = (
-    "SINGFLOW_STUDY"  # variable of the environment: the digest of the study that a run began with
+TITLE = (
+    "The study in force, as `singflow study <name>` writes it. Every key is written out; an "
+    "unknown or missing key is refused.\n"
 )
-RETIRED = {"floor": "evidence"}  # sections of older versions, and what took their place
+COLUMN = 27  # where explanations in params.yaml begin
+FLOW = 60  # shorter lists (in characters) are written on one line
+PARAMS, MODELS, SPACES = Path("params.yaml"), Path("config/models.yaml"), Path("config/spaces.yaml")
+RUNNING = "SINGFLOW_STUDY"  # environment variable: digest of the study that a run began with
+RETIRED = {"floor": "evidence"}  # sections of older versions, and what replaced them
 
 
 class Study(Section):
@@ -70,14 +75,16 @@ class Study(Section):
         description="threads of every numerical step; sums, so the last digits, depend on them",
     )
     models: Annotated[list[ModelName], Field(min_length=1), AfterValidator(unique)] = Field(
-        description="names in config/models.yaml, or <source>/<id> as in timm/resnet18.a1_in1k; the paper compares five"
+        description="names in config/models.yaml, or <source>/<id> as in timm/resnet18.a1_in1k; "
+        "the paper compares five"
     )
     spaces: Annotated[list[Name], Field(min_length=1), AfterValidator(unique)] = Field(
         ["conse_minilm"], description="names in config/spaces.yaml; the paper uses CLIP ViT-L/14"
     )
     weights: Literal["registry", "random"] = Field(
         "registry",
-        description="registry (what config/ says) | random (untrained: shows only that everything runs)",
+        description="registry (what config/ says) | random (untrained: shows only that "
+        "everything runs)",
     )
     data: Data
     extraction: Extraction
@@ -103,9 +110,10 @@ class Study(Section):
     @model_validator(mode="after")
     def _images_are_named(self) -> "Study":
         if self.data.source == "packaged" and self.data.root != ".":
-            mend = "write data.source: folder (one folder a class), table or archive"
+            fix = "write data.source: folder (one folder a class), table or archive"
             raise ValueError(
-                f"data.root is {self.data.root}, but data.source packaged studies the packaged images: {mend}"
+                f"data.root is {self.data.root}, but data.source packaged studies the packaged "
+                f"images: {fix}"
             )
         if self.data.source in ("packaged", "table") and self.data.table is None:
             raise ValueError(
@@ -113,7 +121,8 @@ class Study(Section):
             )
         if self.data.source == "archive" and not self.data.archives:
             raise ValueError(
-                "data.source archive needs data.archives: tar or Parquet files, or globs, as in archives: [train-*.tar]"
+                "data.source archive needs data.archives: tar or Parquet files, or globs, as in "
+                "archives: [train-*.tar]"
             )
         return self
 
@@ -121,13 +130,17 @@ class Study(Section):
     def _named_models_are_studied(self) -> "Study":
         wrong = []
         if unknown := [model for model in self.comparison.models if model not in self.models]:
-            mend = f"write comparison.models: [{self.models[0]}], or [] to train no nonlinear translator"
+            fix = (
+                f"write comparison.models: [{self.models[0]}], or [] to train no nonlinear "
+                "translator"
+            )
             wrong.append(
-                f"comparison.models names {', '.join(unknown)}, which models does not list: {mend}"
+                f"comparison.models names {', '.join(unknown)}, which models does not list: {fix}"
             )
         if self.pictures.closeup not in self.models:
             wrong.append(
-                f"pictures.closeup is {self.pictures.closeup}, which models does not list: write closeup: {self.models[0]}"
+                f"pictures.closeup is {self.pictures.closeup}, which models does not list: write "
+                f"closeup: {self.models[0]}"
             )
         if wrong:
             raise ValueError("; ".join(wrong))
@@ -139,29 +152,33 @@ class Study(Section):
             "results", self.study
         ):
             raise ValueError(
-                f"translator.reference is {self.translator.reference}, the study itself: write reference: null, or another"
+                f"translator.reference is {self.translator.reference}, the study itself: write "
+                "reference: null, or another"
             )
         return self
 
     @model_validator(mode="after")
     def _imported_translators_are_used(self) -> "Study":
-        for each in self.translator.imported:
-            space, _, model = each.rpartition(":")[0].partition("/")
+        for imported in self.translator.imported:
+            space, _, model = imported.rpartition(":")[0].partition("/")
             if space not in self.spaces or model not in self.models:
                 raise ValueError(
-                    f"translator.imported names {space}/{model}, but the study has no such space and model"
+                    f"translator.imported names {space}/{model}, but the study has no such space "
+                    "and model"
                 )
         return self
 
 
 def check(content: dict[str, Any], origin: str) -> Study:
-    """Validate a study, of which every key must be written out."""
+    """Validate a study, in which every key must be written out; one InputError has all mistakes."""
     absent = [
-        f"{origin}: {key}: of an older version, {RETIRED[key]} took its place: `singflow study {origin}` writes the study anew"
+        f"{origin}: {key}: of an older version, {RETIRED[key]} took its place: `singflow study "
+        f"{origin}` writes the study anew"
         for key in content.keys() & RETIRED
     ]
     absent += [
-        f"{origin}: {key}: missing; every key must be written out: `singflow study {origin}` does it"
+        f"{origin}: {key}: missing; every key must be written out: `singflow study {origin}` does "
+        "it"
         for key in _absent(content, Study)
     ]
     try:
@@ -176,7 +193,7 @@ def check(content: dict[str, Any], origin: str) -> Study:
 
 
 def _absent(content: Mapping[str, Any], section: type[BaseModel]) -> Iterator[str]:
-    """Keys that have a default, which is not written out."""
+    """Keys that have a default but are not written out."""
     for name, field in section.model_fields.items():
         if name not in content:
             if not field.is_required():
@@ -192,11 +209,12 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 
 
 def complete(differences: Mapping[str, Any]) -> dict[str, Any]:
-    """A study out of its differences from the defaults, in the order of the classes; what is not a key of a study stays, at the end.
+    """Add the defaults to the given keys of a study, in the order of the classes, unchecked.
 
-    What follows from another key follows it, unless it is given: the names of the shards from their number, and from the models the
-    one that pictures look at and for which translators are compared. Where all models and spaces are packaged, the packaged reference
-    is taken unless a reference is given, and the known zero and the known leak join the models unless controls.known is none.
+    Unknown keys stay, at the end; RETIRED sections are dropped. Some defaults depend on given keys:
+    the names of the shards on their number, and pictures.closeup and comparison.models on the first
+    model. If all models and spaces are packaged, the packaged reference is the default, and the
+    known zero and the known leak join the models unless controls.known is none.
     """
     differences = {key: value for key, value in differences.items() if key not in RETIRED}
     study = filled(differences)
@@ -220,14 +238,15 @@ def complete(differences: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def told(differences: Mapping[str, Any], study: Mapping[str, Any]) -> str:
-    """What complete() has chosen for a study of packaged models, and how to choose otherwise."""
+    """One line on what complete() chose for packaged models and how to change it; or empty."""
     words = []
     if (
         "reference" not in (differences.get("translator") or {})
         and study["translator"]["reference"] is not None
     ):
         words.append(
-            "translators are fitted on 507 packaged ImageNet images (on your own: write translator.reference: null)"
+            "translators are fitted on 507 packaged ImageNet images (on your own: write "
+            "translator.reference: null)"
         )
     if joined := [model for model in study["models"] if model not in differences["models"]]:
         join = (
@@ -242,12 +261,15 @@ def told(differences: Mapping[str, Any], study: Mapping[str, Any]) -> str:
 def _packaged(
     study: Mapping[str, Any],
 ) -> tuple[dict[str, ModelEntry], dict[str, SpaceEntry]] | None:
-    """Registry entries of the models and spaces of a study, unchecked; None unless the packaged reference holds all that they make."""
+    """Registry entries of a study's models and spaces, unchecked.
+
+    None unless all are packaged and the packaged reference has everything that they need.
+    """
     models, spaces = study.get("models"), study["spaces"]
     if (
         not models
         or study["weights"] != "registry"
-        or not all(isinstance(each, list) for each in (models, spaces))
+        or not all(isinstance(names, list) for names in (models, spaces))
     ):
         return None
     try:
@@ -264,13 +286,15 @@ def _packaged(
     ]
     decode, precision = (str(study["extraction"][key]) for key in ("decode", "precision"))
     absent = lacking(PACKAGED, *found, decode=decode, precision=precision)
-    return found if all(each.startswith("package:") for each in weights) and not absent else None
+    return (
+        found if all(source.startswith("package:") for source in weights) and not absent else None
+    )
 
 
 def _known_controls(
     models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
 ) -> list[str]:
-    """The first packaged model of each kind whose answer is known, known zero and known leak, where the study has none of that kind."""
+    """Names of the packaged known zero and known leak, without kinds that the study already has."""
     registry = read_yaml(MODELS)
     packaged = [
         name
@@ -293,7 +317,10 @@ def _known_controls(
 
 
 def expand_home(content: dict[str, Any]) -> list[str]:
-    """Put the home folder in place of a leading `~` in paths, which engines do not know (in place)."""
+    """Expand a leading `~` in the paths of a study, in place, and return the keys that changed.
+
+    The engines do not know `~`.
+    """
     changed = []
     for section, key in (*PATHS, ("translator", "reference")):
         inner = content.get(section)
@@ -305,7 +332,7 @@ def expand_home(content: dict[str, Any]) -> list[str]:
 
 
 def filled(given: Mapping[str, Any], section: type[BaseModel] = Study) -> dict[str, Any]:
-    """A section with the defaults of all keys that are not given."""
+    """The content of a section with the defaults of missing keys; unknown keys stay, at the end."""
     made: dict[str, Any] = {}
     for name, field in section.model_fields.items():
         if inner := _section(field.annotation):
@@ -320,7 +347,10 @@ def filled(given: Mapping[str, Any], section: type[BaseModel] = Study) -> dict[s
 def typed(
     content: dict[str, Any], words: Mapping[str, Any], section: type[BaseModel] = Study
 ) -> None:
-    """Read texts as YAML where another type is wanted, as --config brings them within sections (in place)."""
+    """Parse texts from --config as YAML where the key of a section has another type (in place).
+
+    words: the part of the study that the command line gave.
+    """
     for name, value in words.items():
         field = section.model_fields.get(name)
         if field is None or name not in content:
@@ -329,8 +359,8 @@ def typed(
             typed(content[name], value, inner)
         elif isinstance(value, str):
             wanted: TypeAdapter[Any] = TypeAdapter(
-                Annotated[field.annotation, field, *field.metadata]
-            )  # type: ignore[arg-type]
+                Annotated[field.annotation, field, *field.metadata]  # type: ignore[arg-type]
+            )
             try:
                 wanted.validate_python(value, strict=True)
             except ValidationError:
@@ -339,7 +369,10 @@ def typed(
 
 
 def render(study: Mapping[str, Any]) -> str:
-    """A complete params.yaml with what every key means, in the style in which `dvc exp run --set-param` writes it back."""
+    """The text of a complete params.yaml with an explanation of every key.
+
+    The style is the one in which `dvc exp run --set-param` writes the file back.
+    """
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
@@ -377,7 +410,10 @@ def render(study: Mapping[str, Any]) -> str:
 
 
 def read_layers(path: Path) -> dict[str, Any]:
-    """A study as a file lays it over params.yaml, as `snakemake --configfile` does; a complete one as it is."""
+    """Read a study, unchecked.
+
+    A file without all keys is laid over params.yaml, as `snakemake --configfile` does.
+    """
     content = read_yaml(path)
     if not (content.keys() >= Study.model_fields.keys() or path == PARAMS or not PARAMS.is_file()):
         content = _laid_over(content, read_yaml(PARAMS))
@@ -387,15 +423,18 @@ def read_layers(path: Path) -> dict[str, Any]:
 
 def _laid_over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
     both = {
-        name: _laid_over(upper[name], each)
-        for name, each in lower.items()
-        if isinstance(each, dict) and isinstance(upper.get(name), dict)
+        name: _laid_over(upper[name], value)
+        for name, value in lower.items()
+        if isinstance(value, dict) and isinstance(upper.get(name), dict)
     }
     return {**lower, **upper, **both}
 
 
 def settle(content: dict[str, Any], origin: str) -> tuple[Study, dict[str, dict[str, Any]]]:
-    """Check a study with all that it refers to, as both engines do before their first step."""
+    """Check a study and everything that it refers to, as both engines do before the first step.
+
+    The entries are those of its models under `model`, and of its spaces under `space`.
+    """
     study = check(content, origin)
     if study.training.history == "tensorboard":
         check_installed("tensorboard")
@@ -408,28 +447,32 @@ def settle(content: dict[str, Any], origin: str) -> tuple[Study, dict[str, dict[
             refuse_space(name, entry)
     if study.translator.reference is not None:
         check_reference(study.translator.reference, models, spaces)
-    for each in study.translator.imported:
-        space, _, model = each.rpartition(":")[0].partition("/")
+    for imported in study.translator.imported:
+        space, _, model = imported.rpartition(":")[0].partition("/")
         read_imported(study.translator.imported, space, model)
         path = imported_path(space, model)
         made = read_tensors(path, [])[1]
         if (made.get("space"), made.get("model")) != (space, model):
             raise InputError(
-                f"{path}: was imported for {made.get('model')} and {made.get('space')}, not for {model} and {space}: "
+                f"{path}: was imported for {made.get('model')} and {made.get('space')}, not for "
+                f"{model} and {space}: "
                 "import the one that was fitted for them with `singflow import_translator`"
             )
     return study, {"model": models, "space": spaces}
 
 
 def own_files(study: Study, entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Files of the user's own, in checkpoints/, that a study is made of."""
+    """Sorted paths of the user's own files, in checkpoints/, that a study uses.
+
+    entries: as settle() returns them.
+    """
     named = [
         file
         for group in entries.values()
         for entry in group.values()
         for file in entry.local_files()
     ]
-    places = [each.rpartition(":")[0].partition("/") for each in study.translator.imported]
+    places = [imported.rpartition(":")[0].partition("/") for imported in study.translator.imported]
     return sorted(
         {
             *named,
@@ -440,16 +483,18 @@ def own_files(study: Study, entries: Mapping[str, Mapping[str, Any]]) -> list[st
 
 
 def layered(content: dict[str, Any], origin: str, *, main: bool) -> str:
-    """The file that holds a study: `origin`, or one beside the engine's own files where other files and options lie over `origin`.
+    """The file that holds a study: `origin`, or a new file if other files or options changed it.
 
-    A run is held to the study that it began with, because every job of a cluster reads it again.
+    Every job of a cluster reads the study again; InputError if a job's study differs from that of
+    its run. main: this process starts the run, and writes the new file.
     """
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     if main:
         os.environ[RUNNING] = digest
     elif os.environ.get(RUNNING, digest) != digest:
         raise InputError(
-            "it has changed since this run began: put params.yaml back, or stop the run and start it again; "
+            "it has changed since this run began: put params.yaml back, or stop the run and start "
+            "it again; "
             "two studies at once need a file each, and --configfile <file>"
         )
     if content == read_yaml(origin):
@@ -462,7 +507,7 @@ def layered(content: dict[str, Any], origin: str, *, main: bool) -> str:
 
 
 def json_schema() -> str:
-    """The JSON schema of params.yaml."""
+    """The JSON schema of params.yaml, for editors."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return json.dumps(dialect | Study.model_json_schema(mode="serialization"), indent=2) + "\n"
 

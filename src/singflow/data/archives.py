@@ -1,4 +1,7 @@
-"""Archives of images, tar and Parquet: which there are, what is in them in one pass, and parts of them; nothing is ever unpacked."""
+"""Archives of images, tar and Parquet: find them, list members in one pass, read parts of them.
+
+Nothing is ever unpacked.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,14 @@ if TYPE_CHECKING:
     from pyarrow import parquet  # type: ignore[import-untyped]
 
 TAR, PARQUET = (".tar",), (".parquet", ".pq")
+# First bytes of a compressed file, which has no random access -> command that unpacks it.
 PACKED = {
     b"\x1f\x8b": "gunzip -k",
     b"BZh": "bunzip2 -k",
     b"\xfd7zXZ\0": "unxz -k",
     b"\x28\xb5\x2f\xfd": "unzstd",
     b"PK\x03\x04": "unzip",
-}  # first bytes of what has no random access -> what unpacks it
+}
 IMAGES = (
     ".jpg",
     ".jpeg",
@@ -46,35 +50,28 @@ IMAGES = (
     ".tiff",
 )
 SIDECARS = (".cls", ".json")  # files of a WebDataset sample that may state its label
-MOST_HEADER, MOST_SIDECAR = (
-    2**20,
-    2**16,
-)  # bytes of a member's name and attributes, and of a sidecar that is looked into
-MOST_GROUP = 2**30  # bytes of images in a row group
-GROUPS, FOOTERS = (
-    2,
-    16,
-)  # row groups and lists of row groups kept: threads that work ahead stand in two neighbouring row groups
-WHOLE, SAMPLES, SAMPLE = (
-    2**20,
-    16,
-    2**14,
-)  # bytes of an archive that is fingerprinted whole; samples of a larger one, and their bytes
-COUNTED = 500  # members of a tar by which its images are reckoned
+# Most bytes of a member's name and attributes, and of a sidecar that is read.
+MOST_HEADER, MOST_SIDECAR = 2**20, 2**16
+MOST_GROUP = 2**30  # most bytes of images in a row group
+# Row groups, and lists of row groups, in memory: threads that read ahead need two row groups.
+GROUPS, FOOTERS = 2, 16
+# An archive of up to WHOLE bytes is fingerprinted whole, a larger one by SAMPLES of SAMPLE bytes.
+WHOLE, SAMPLES, SAMPLE = 2**20, 16, 2**14
+COUNTED = 500  # members of a tar from which the number of its images is estimated
 BLOCK = tarfile.BLOCKSIZE
-ATTRIBUTE = "archives"  # of the manifest: the fingerprint of what it was made of
+ATTRIBUTE = "archives"  # of the manifest: the fingerprint of its archives
 
 
 class Damaged(Exception):
-    """An archive, or a part of one, that cannot be used; the message is the reason and, after a colon, the fix."""
+    """An unusable archive or part of one. The message is the reason and, after a colon, the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member of a tar, or a row of a Parquet file.
+    """A member of a tar.
 
-    name: in the archive; offset: of its first byte, or the row; size: bytes, -1 where not known before it is read; unusable: why its
-    content is none that can be read, or nothing; head: the content of a sidecar.
+    offset: of its first byte; size: in bytes; unusable: why its content cannot be used, else empty;
+    head: the content of a sidecar, else empty.
     """
 
     name: str
@@ -85,16 +82,22 @@ class Member:
 
 
 def find_archives(root: Path, patterns: Sequence[str]) -> list[str]:
-    """The archives that a study names."""
+    """The archives that match the patterns: sorted, relative to the root, without litter.
+
+    InputError is raised for a pattern that matches no file, and for a file that cannot be read in
+    place.
+    """
     if not patterns:
         raise InputError(
-            "data.source archive needs data.archives: tar or Parquet files, or globs, as in archives: [train-*.tar]"
+            "data.source archive needs data.archives: tar or Parquet files, or globs, as in "
+            "archives: [train-*.tar]"
         )
     for pattern in patterns:
         fitting = list(_fitting(root, [pattern]))
         if not fitting:
             raise InputError(
-                f"data.archives: {pattern}: no file below {root} has such a name: correct it, or data.root"
+                f"data.archives: {pattern}: no file below {root} has such a name: correct it, or "
+                "data.root"
             )
         for path in fitting:
             _check_kind(root / path)
@@ -112,7 +115,7 @@ def _fitting(root: Path, patterns: Sequence[str]) -> list[str]:
 
 
 def _check_kind(path: Path) -> None:
-    """Refuse what cannot be read where it lies."""
+    """Raise InputError for a file that cannot be read in place, as a compressed archive."""
     if str(path) != printable(str(path)):
         raise InputError(f"{path}: name is not UTF-8 or holds control characters: rename the file")
     try:
@@ -120,32 +123,36 @@ def _check_kind(path: Path) -> None:
             start = file.read(8)
     except OSError as error:
         raise InputError(
-            f"{path}: not readable: {error.strerror}: correct data.archives, or the permissions of the file"
+            f"{path}: not readable: {error.strerror}: correct data.archives, or the permissions "
+            "of the file"
         ) from None
     command = next((command for magic, command in PACKED.items() if start.startswith(magic)), None)
     if command:
         raise InputError(
-            f"{path}: is compressed, so that no image can be read without all before it (images are compressed already): "
-            f"unpack it with `{command} {path.name}`, and name the .tar"
+            f"{path}: is compressed, so that no image can be read without all before it (images "
+            f"are compressed already): unpack it with `{command} {path.name}`, and name the .tar"
         )
     if path.suffix.lower() not in (*TAR, *PARQUET):
         raise InputError(
-            f"{path}: neither a .tar nor a .parquet file: name archives alone in data.archives, as in [train-*.tar]"
+            f"{path}: neither a .tar nor a .parquet file: name archives alone in data.archives, "
+            "as in [train-*.tar]"
         )
 
 
 def is_parquet(archive: str) -> bool:
-    """Whether an archive is a Parquet file."""
     return PurePosixPath(archive).suffix.lower() in PARQUET
 
 
 def is_image(name: str) -> bool:
-    """Whether a member of an archive is an image, by its name."""
+    """Whether a file name ends like that of an image, in any case."""
     return PurePosixPath(name).suffix.lower() in IMAGES
 
 
 def expected(root: Path, patterns: Sequence[str], looked_at: int) -> int:
-    """About how many images a study's archives hold, by the first members of some."""
+    """Estimate how many images a study's archives hold, from the first members of some archives.
+
+    At most `looked_at` archives are opened. Damaged archives count as empty.
+    """
     archives = _fitting(root, patterns)
     some = archives[:: -(-len(archives) // looked_at)] if archives else []
     return round(
@@ -163,13 +170,17 @@ def _expected_of(path: Path) -> float:
             images, end = images + is_image(member.name), member.offset + member.size
             if number == COUNTED:
                 return images * size / end
-    except Exception:  # noqa: BLE001 (whatever damaged bytes provoke, the step that reads them says)
+    except Exception:  # noqa: BLE001 (damaged bytes raise anything; the step that reads them reports it)
         return 0.0
     return float(images)
 
 
 def fingerprint(root: Path, archives: Sequence[str]) -> str:
-    """What tells archives from others, whatever their times and folder."""
+    """SHA-256 of the archives' names, sizes and contents, whatever their folder and times.
+
+    Of an archive larger than WHOLE only SAMPLES parts are read. A change between these parts is
+    noticed when the changed image is read.
+    """
     digest = hashlib.sha256()
     for archive in archives:
         with (root / archive).open("rb") as file:
@@ -187,7 +198,11 @@ def fingerprint(root: Path, archives: Sequence[str]) -> str:
 
 
 def state(root: Path, patterns: Sequence[str], manifest: Path) -> str | None:
-    """The fingerprint of a study's archives, on which both engines let its manifest depend."""
+    """The fingerprint of a study's archives, on which both engines let its manifest depend.
+
+    If no archive is here, because a colleague has the results only, it is the fingerprint that the
+    manifest keeps. None means that the manifest has none either.
+    """
     from pyarrow import ArrowException, parquet
 
     try:
@@ -204,7 +219,10 @@ def state(root: Path, patterns: Sequence[str], manifest: Path) -> str | None:
 
 
 class _Headers:
-    """A part of a file as tarfile reads it, without contents: no more at once than a header has."""
+    """A part of a file, as tarfile reads it.
+
+    It refuses to read more than MOST_HEADER bytes at once, so that no content gets into memory.
+    """
 
     def __init__(self, file: io.BufferedReader, start: int, size: int) -> None:
         self._file, self._start, self._size, self._at = file, start, size, 0
@@ -226,7 +244,11 @@ class _Headers:
 
 
 def tar_members(path: Path) -> Iterator[Member]:
-    """Members of a tar in one pass that reads headers, and seeks past contents; also of tars in it, as ImageNet has them."""
+    """Members of a tar, except folders, in one pass that reads headers and skips contents.
+
+    Members of a tar inside the tar, as in ImageNet, are yielded, too: their names begin with the
+    inner tar's name. A tar that is cut raises Damaged, at the end.
+    """
     with path.open("rb") as file:
         yield from _members(file, 0, path.stat().st_size, "", inner=False)
 
@@ -242,7 +264,7 @@ def _members(
             info = tar.next()
             if info is None:
                 break
-            tar.members.clear()  # which would grow with the archive
+            tar.members.clear()  # the list would grow with the archive
             if info.size < 0 or tar.offset <= min(before, info.offset):
                 raise Damaged(f"member sizes make no sense at byte {start + info.offset}: {fix}")
             if info.isdir():
@@ -261,18 +283,19 @@ def _members(
             yield Member(name, place, info.size, _kind(info), head)
         view.seek(tar.offset)
         rest = view.read(MOST_HEADER)
-        if rest[:BLOCK] != bytes(BLOCK):  # tarfile takes a header that makes no sense for the end
+        if rest[:BLOCK] != bytes(BLOCK):  # tarfile takes an invalid header for the end
             raise Damaged(
                 f"no end of the archive, and no member, at byte {start + tar.offset}: {fix}"
             )
         if rest.strip(b"\0"):
             raise Damaged(
-                f"goes on after its end at byte {start + tar.offset}, as joined tars do: keep them apart, and name each"
+                f"goes on after its end at byte {start + tar.offset}, as joined tars do: keep "
+                "them apart, and name each"
             )
 
 
 def _kind(info: tarfile.TarInfo) -> str:
-    """Why a member has no content of its own; nothing for a file."""
+    """Why a member has no content of its own. Empty for a regular file."""
     if info.issparse():
         return "a sparse file of a tar: pack it without --sparse"
     if info.issym() or info.islnk():
@@ -292,20 +315,25 @@ def _tar_errors(fix: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows of a Parquet file: their labels, None where a row has none, and the names that numbers among them stand for, if any."""
+    """Labels of the rows of a Parquet file.
+
+    labels: None for a row without a label; names: what numbers among the labels stand for, if the
+    file says it.
+    """
 
     labels: list[Any]
     names: list[str] | None
 
 
 def parquet_rows(path: Path, label_column: str) -> Labelled:
-    """Labels of a Parquet file of images, whose column of images is not read."""
+    """Read the labels of a Parquet file of images. The images themselves are not read."""
     with _parquet_errors():
         file = _open(path)
         image_column(file, path)
         if label_column not in file.schema_arrow.names:
             raise InputError(
-                f"{path}: has no column {label_column!r} (data.label_column); it has {', '.join(file.schema_arrow.names)}"
+                f"{path}: has no column {label_column!r} (data.label_column); it has "
+                f"{', '.join(file.schema_arrow.names)}"
             )
         labels = [
             label
@@ -320,12 +348,15 @@ def parquet_rows(path: Path, label_column: str) -> Labelled:
     names = features.get("names") if isinstance(features, dict) else None
     return Labelled(
         labels,
-        names if isinstance(names, list) and all(isinstance(each, str) for each in names) else None,
+        names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None,
     )
 
 
 def image_column(file: parquet.ParquetFile, path: Path) -> str:
-    """The column of a Parquet file that holds images."""
+    """The column of a Parquet file with images: `image`, or the only one with a field `bytes`.
+
+    A row group with more than MOST_GROUP bytes of images raises InputError.
+    """
     import pyarrow as pa
 
     found = [
@@ -345,7 +376,7 @@ def image_column(file: parquet.ParquetFile, path: Path) -> str:
     column = "image" if "image" in found else found[0]
     for number in range(file.num_row_groups):
         group = file.metadata.row_group(number)
-        chunks = (group.column(each) for each in range(group.num_columns))
+        chunks = (group.column(index) for index in range(group.num_columns))
         size = sum(
             chunk.total_uncompressed_size
             for chunk in chunks
@@ -354,7 +385,8 @@ def image_column(file: parquet.ParquetFile, path: Path) -> str:
         if size > MOST_GROUP:
             raise InputError(
                 f"{path}: a row group has {size} bytes of images, and one is read at a time: "
-                "write it anew with fewer rows in each, as Dataset.to_parquet(path, batch_size=100) does"
+                "write it anew with fewer rows in each, as Dataset.to_parquet(path, "
+                "batch_size=100) does"
             )
     return column
 
@@ -370,7 +402,7 @@ def _is_bytes(kind: Any) -> bool:
 
 
 def _features(file: parquet.ParquetFile) -> dict[str, Any]:
-    """Features as the library `datasets` describes them in the schema."""
+    """The features that the library `datasets` describes in the schema. Empty if there are none."""
     try:
         content = json.loads((file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
         features = content["info"]["features"]
@@ -382,7 +414,7 @@ def _features(file: parquet.ParquetFile) -> dict[str, Any]:
 def _open(path: Path, **options: Any) -> parquet.ParquetFile:
     from pyarrow import parquet
 
-    path.stat()  # whose error says more than pyarrow's
+    path.stat()  # its error says more than pyarrow's
     return parquet.ParquetFile(path, **options)
 
 
@@ -405,7 +437,7 @@ _reading = threading.Lock()
 
 @lru_cache(FOOTERS)
 def _starts(path: Path, _state: tuple[int, int]) -> list[int]:
-    """The first row of every row group, and the number of rows."""
+    """The first row of every row group, and then the number of rows."""
     metadata = _open(path).metadata
     return [
         0,
@@ -417,7 +449,7 @@ def _starts(path: Path, _state: tuple[int, int]) -> list[int]:
 
 @lru_cache(GROUPS)
 def _group(path: Path, _state: tuple[int, int], number: int) -> Any:
-    """The images of a row group, each content once, however often it stands there."""
+    """The images of a row group as a dictionary: a content that is repeated is held once."""
     column = image_column(_open(path), path)
     leaf = f"{column}.bytes"
     return (
@@ -428,11 +460,11 @@ def _group(path: Path, _state: tuple[int, int], number: int) -> Any:
 
 
 def read_row(path: Path, row: int) -> bytes:
-    """The image of a row of a Parquet file, whose row group is read with it and kept for those beside it."""
+    """The image in a row. Its whole row group is read and kept, for the rows beside it."""
     facts = path.stat()
     state = (facts.st_mtime_ns, facts.st_size)
     with _parquet_errors():
-        with _reading:  # so that no row group is read twice, and one at a time
+        with _reading:  # one row group at a time, and no row group twice
             starts = _starts(path, state)
             number = bisect_right(starts, row) - 1
             if not 0 <= number < len(starts) - 1:
@@ -441,18 +473,20 @@ def read_row(path: Path, row: int) -> bytes:
         content = image.as_py()["bytes"] if image.is_valid else None
     if content is None:
         raise Damaged(
-            "a row without an image's bytes: write the images into the file, as Dataset.push_to_hub does"
+            "a row without an image's bytes: write the images into the file, as "
+            "Dataset.push_to_hub does"
         )
     return bytes(content)
 
 
 def read_bytes(path: Path, offset: int, size: int) -> bytes:
-    """A part of a file."""
+    """A part of a file. A file that ends before raises Damaged."""
     with path.open("rb") as file:
         file.seek(offset)
         content = file.read(size)
     if len(content) < size:
         raise Damaged(
-            f"{path.name} ends at byte {offset + len(content)}, before the image does: fetch or pack it anew"
+            f"{path.name} ends at byte {offset + len(content)}, before the image does: fetch or "
+            "pack it anew"
         )
     return content

@@ -1,4 +1,4 @@
-"""Images: decoded to upright 8-bit RGB whatever the file holds, and the boxes of their views."""
+"""Decode images to upright 8-bit RGB, whatever a file holds, and draw the boxes of views."""
 
 import hashlib
 import io
@@ -15,28 +15,21 @@ from singflow.errors import InputError, printable
 
 Image.MAX_IMAGE_PIXELS = None  # decode() has its own limit, checked before any pixel is read
 
-FORMATS = (
-    "BMP",
-    "GIF",
-    "JPEG",
-    "PNG",
-    "TIFF",
-    "WEBP",
-)  # others have decoders that run programs, or that few look after
-MOST_BYTES = (
-    8,
-    2**26,
-)  # of a file: a pixel's, four channels of 16 bits, and those of everything else
-MOST_OBLONG = 50  # times its shorter side: towers resize that one to theirs, and the image grows with the longer
+# The decoders of other formats run programs, or are hardly maintained.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+# Most bytes of a file: for every pixel (four channels of 16 bits), and for everything else.
+MOST_BYTES = (8, 2**26)
+# Longer by shorter side. Towers resize the shorter side to a fixed length, whatever the longer.
+MOST_OBLONG = 50
 LONGEST_ASPECT = 4.0 / 3.0
 
 
 class Unusable(Exception):
-    """An image that cannot be used; the message is the reason."""
+    """An image that cannot be used. The message is the reason."""
 
 
 def read(path: Path, max_pixels: int) -> bytes:
-    """Read an image file."""
+    """Read an image file. A file that is too large for an image of `max_pixels` is Unusable."""
     _check_size(_size(path), max_pixels)
     return path.read_bytes()
 
@@ -54,7 +47,10 @@ def _check_size(size: int, max_pixels: int) -> None:
 
 
 def read_image(root: Path, image: Any, max_pixels: int) -> bytes:
-    """The file of an image of the study, wherever it lies: below the data root, or in an archive there."""
+    """Read an image of the study: a file below the data root, or a part of an archive there.
+
+    `image` is a row of the manifest or a Candidate.
+    """
     if not getattr(image, "archive", ""):
         return read(root / image.path, max_pixels)
     path = root / image.archive
@@ -71,7 +67,11 @@ def read_image(root: Path, image: Any, max_pixels: int) -> bytes:
 
 
 def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Image.Image:
-    """The first frame of an image file as upright 8-bit RGB; transparency is laid over white."""
+    """Decode the first frame of a file as upright 8-bit RGB. Transparency is laid over white.
+
+    If `least_side` (pixels) is given, a JPEG is decoded at the smallest scale of 1, 1/2, 1/4 and
+    1/8 that leaves both sides at least as long.
+    """
     if not content:
         raise Unusable("empty file")
     try:
@@ -86,14 +86,16 @@ def decode(content: bytes, max_pixels: int, least_side: int | None = None) -> Im
 
 
 def upright(image: Image.Image, max_pixels: int, least_side: int | None = None) -> Image.Image:
-    """An image as upright 8-bit RGB; transparency is laid over white."""
+    """Turn an open image into upright 8-bit RGB. `least_side` means the same as in decode()."""
     if image.width * image.height > max_pixels:
         raise Unusable(
-            f"absurdly large: {image.width} x {image.height} pixels, data.max_pixels is {max_pixels}"
+            f"absurdly large: {image.width} x {image.height} pixels, data.max_pixels is "
+            f"{max_pixels}"
         )
     if max(image.size) > MOST_OBLONG * min(image.size):
         raise Unusable(
-            f"absurdly oblong: {image.width} x {image.height} pixels, more than {MOST_OBLONG} to 1: cut it"
+            f"absurdly oblong: {image.width} x {image.height} pixels, more than {MOST_OBLONG} to "
+            "1: cut it"
         )
     if least_side:
         image.draft(None, (least_side, least_side))
@@ -122,7 +124,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 def read_unchanged(
     root: Path, row: Any, max_pixels: int, least_side: int | None = None
 ) -> Image.Image:
-    """Read and decode an image of the manifest."""
+    """Read and decode an image of the manifest. InputError if it has changed since."""
     path = root / row.path
     again = "run build_manifest again (snakemake --forcerun build_manifest)"
     try:
@@ -150,7 +152,7 @@ class Box:
     def crop(
         self, image: Image.Image, width: int, height: int, resample: Image.Resampling
     ) -> Image.Image:
-        """Cut the box out of an image."""
+        """Cut the box out of an image, and resize it to width x height pixels."""
         box = (
             self.left * image.width,
             self.top * image.height,
@@ -161,13 +163,16 @@ class Box:
 
 
 def view_box(seed: int, image_id: int, view: int, smallest: float, largest: float) -> Box:
-    """The crop of a view above 0, drawn by (seed, image_id, view) alone."""
+    """The crop of a view above 0, which depends on (seed, image_id, view) alone.
+
+    Its share of the image's area is between `smallest` and `largest`. Its aspect ratio differs from
+    the image's by a factor of at most 4/3.
+    """
     generator = np.random.default_rng([seed, image_id, view])
     area = generator.uniform(smallest, largest)
     stretch = np.exp(generator.uniform(-0.5, 0.5) * np.log(LONGEST_ASPECT))
-    width = min(
-        1.0, max(area, np.sqrt(area) * stretch)
-    )  # at least the area, so that the height is at most 1
+    # The width is at least the area, so that the height is at most 1.
+    width = min(1.0, max(area, np.sqrt(area) * stretch))
     height = min(1.0, area / width)
     left, top = generator.uniform(0.0, 1.0 - width), generator.uniform(0.0, 1.0 - height)
     return Box(

@@ -1,4 +1,7 @@
-"""From a folder, a table or the packaged images to a manifest: which images, under which label, in which split."""
+"""Build the manifest of a study: its images with their labels, splits and folds.
+
+Images come from a folder, a table, archives, or the packaged images.
+"""
 
 from __future__ import annotations
 
@@ -54,28 +57,32 @@ VOWEL = re.compile(
     r"(?!eu|ewe|one\b|once\b|u(ni(?!n|m)|[st][aei]|[ks]\b))[aeiou]|8|hour|heir|honest|honou?r",
     re.IGNORECASE,
 )
-MOST_REASONS = 4  # that a message tells
-TRIED = 50  # paths that are looked for elsewhere
+MOST_REASONS = 4  # in a message
+TRIED = 50  # missing files that are looked for elsewhere
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The heads' classes in order: index by synset and by name (in lower case), and the names."""
+    """The heads' classes in order.
+
+    `index` finds a class by its synset and by its name, in lower case and with spaces.
+    """
 
     names: list[str]
     index: dict[str, int]
 
     def find(self, text: str) -> int:
-        """Index of a synset or class name."""
+        """Index of a synset or class name, in any case, with spaces or underscores. -1: unknown."""
         return self.index.get(_normal(text), -1)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An image file before it is opened. split is empty when it is to be drawn; path is relative to the root.
+    """An image file before it is opened.
 
-    Of one in an archive, whose path is that of the archive and its name there: archive: its path; offset: of its first byte in a tar, or
-    its row in a Parquet file; bytes: its size, -1 where it is not known.
+    path: relative to the data root, or the archive's path and the image's name in it; split: empty
+    if it is to be drawn; archive: the archive's path, or empty; offset: the image's first byte in a
+    tar, or its row in a Parquet file; bytes: its size in an archive, -1 if unknown.
     """
 
     path: str
@@ -96,7 +103,7 @@ def _normal(text: str) -> str:
 
 
 def data_root(source: str, root: str) -> Path:
-    """Folder that the manifest's paths are relative to."""
+    """Folder that the manifest's paths are relative to. `root` is not used for packaged images."""
     if source == "packaged":
         name, folder = PACKAGED_IMAGES
         try:
@@ -112,7 +119,7 @@ def data_root(source: str, root: str) -> Path:
 
 
 def read_classes(path: Path) -> Classes:
-    """Read the heads' classes."""
+    """Read a class list, whose class_index must count 0, 1, 2, ... and whose names must differ."""
     rows = [
         row for _, row in iterate_rows(path, dict.fromkeys(("class_index", "synset", "name"), ""))
     ]
@@ -128,13 +135,17 @@ def read_classes(path: Path) -> Classes:
     for i, synset in enumerate(_normal(row["synset"]) for row in rows):
         if synset and index.setdefault(synset, i) != i:
             raise InputError(
-                f"{path}: {synset} stands for two classes, {names[index[synset]]!r} and {names[i]!r}"
+                f"{path}: {synset} stands for two classes, {names[index[synset]]!r} and "
+                f"{names[i]!r}"
             )
     return Classes(names, index)
 
 
 def head_classes(manifest: pd.DataFrame, names: list[str] | None) -> np.ndarray:
-    """Row of the head that stands for each image's class."""
+    """The head's row (int32) for the class of every image, -1 if the head has no such class.
+
+    The row is found by the label among `names`. None means that the head has the study's classes.
+    """
     if names is None:
         return manifest["class_index"].to_numpy(np.int32)
     index = {_normal(name): row for row, name in enumerate(names)}
@@ -142,16 +153,16 @@ def head_classes(manifest: pd.DataFrame, names: list[str] | None) -> np.ndarray:
 
 
 def prompt_of(label: str) -> str:
-    """The text that stands for a label in the space."""
+    """The paper's prompt for a label (section 3.4)."""
     return fill("an image of a {}", label)
 
 
 def fill(template: str, name: str) -> str:
     """The text of a template for a name.
 
-    `{}` stands for the name, and `a(n) {}` for the name behind `an` where it begins with a vowel's sound, else behind `a`. It does
-    with a, e, i, o or u, unless it begins like `European`, `unicorn`, `user`, `utility` or `one`, and with `hour`, `heir`,
-    `honest`, `honour` and 8.
+    `{}` stands for the name. `a(n) {}` stands for the name after `an` if VOWEL says that it begins
+    with the sound of a vowel, as `hour` and `8` do, and otherwise after `a`, as for `European`,
+    `user` and `one`.
     """
     letters = unicodedata.normalize("NFD", name)
     return template.replace("a(n) {}", f"{'an' if VOWEL.match(letters) else 'a'} {{}}").replace(
@@ -160,13 +171,23 @@ def fill(template: str, name: str) -> str:
 
 
 def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected]:
-    """List images in one folder a class, named by synset or in plain words, perhaps below train and val."""
+    """List the images of a folder with one subfolder per class, perhaps below train and val.
+
+    A subfolder that is named after a class (by synset or name) gets the class's name as label. Any
+    other subfolder gets its own name as label, and class_index -1. Hidden files and files of the
+    operating system are skipped. Files outside of class folders are rejected.
+    """
     top = subfolders(root)
-    splits = {SPLIT_FOLDERS.get(each.name.lower()) for each in top} - {None}
-    others = [printable(each.name) for each in top if each.name.lower() not in SPLIT_FOLDERS]
+    splits = {SPLIT_FOLDERS.get(subfolder.name.lower()) for subfolder in top} - {None}
+    others = [
+        printable(subfolder.name)
+        for subfolder in top
+        if subfolder.name.lower() not in SPLIT_FOLDERS
+    ]
     if len(splits) == 2 and others:
         raise InputError(
-            f"data.root {root}: holds other folders beside train and val: {', '.join(others)}: move them out of it"
+            f"data.root {root}: holds other folders beside train and val: {', '.join(others)}: "
+            "move them out of it"
         )
     depth = int(below_splits(top))
     found: list[Candidate] = []
@@ -193,10 +214,10 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
             continue
         visited.add(real)
         skipped.update(filter(is_litter, (*folders, *files)))
-        folders[:] = sorted(each for each in folders if not is_litter(each))
+        folders[:] = sorted(child for child in folders if not is_litter(child))
         label, index = _label_of(parts[depth], classes) if len(parts) > depth else ("", -1)
         prompt = prompt_of(label)
-        for name in sorted(each for each in files if not is_litter(each)):
+        for name in sorted(file for file in files if not is_litter(file)):
             path = str(PurePosixPath(*parts, name))
             if path != printable(path):
                 rejected.append(
@@ -218,7 +239,8 @@ def list_folder(root: Path, classes: Classes) -> tuple[list[Candidate], Rejected
     _tell_skipped(skipped)
     if not found:
         loose = (
-            f"; {len(rejected)} of its files lie in none: name the folder above as data.root, or move them"
+            f"; {len(rejected)} of its files lie in none: name the folder above as data.root, or "
+            "move them"
             if rejected
             else ""
         )
@@ -252,7 +274,11 @@ def _in_plain_words(label: str) -> str:
 def list_table(
     table: Path, label_column: str, classes: Classes
 ) -> tuple[list[Candidate], Rejected]:
-    """List images from a table with one image a row."""
+    """List the images of a CSV or Parquet table with one image per row.
+
+    Without class_index, the label is looked up among the classes. A row without a label gets the
+    name of its class. Rows that cannot be used are rejected with a reason.
+    """
     found: list[Candidate] = []
     rejected: Rejected = []
     prompts: dict[str, str] = {}
@@ -277,7 +303,8 @@ def list_table(
         split = row.get("split", "").strip().lower()
         if split not in ("", *SPLIT_FOLDERS):
             raise InputError(
-                f"{where}: split {row['split']!r} is neither train nor validation (val): write one of them, or nothing"
+                f"{where}: split {row['split']!r} is neither train nor validation (val): write "
+                "one of them, or nothing"
             )
         reason = _refusal(row["path"], label, listed)
         if reason:
@@ -287,7 +314,8 @@ def list_table(
         prompt = row.get("prompt") or prompt_of(label)
         if prompts.setdefault(label, prompt) != prompt:
             raise InputError(
-                f"{where}: label {label!r} has two prompts, {prompts[label]!r} and {prompt!r}: give it one"
+                f"{where}: label {label!r} has two prompts, {prompts[label]!r} and {prompt!r}: "
+                "give it one"
             )
         found.append(Candidate(row["path"], label, index, prompt, SPLIT_FOLDERS.get(split, "")))
     _tell_skipped(skipped)
@@ -303,7 +331,8 @@ def _class_index(text: str, where: str, classes: Classes) -> int:
         index = None
     if index is None or not -1 <= index < len(classes.names):
         raise InputError(
-            f"{where}: class_index {text!r} is outside the {len(classes.names)} classes (0 to {len(classes.names) - 1}, or -1)"
+            f"{where}: class_index {text!r} is outside the {len(classes.names)} classes (0 to "
+            f"{len(classes.names) - 1}, or -1)"
         )
     return index
 
@@ -319,15 +348,18 @@ def _refusal(path: str, label: str, listed: set[str]) -> str:
     return "listed twice" if str(PurePosixPath(path)) in listed else ""
 
 
-OF_SPLIT = re.compile(
-    rf"(?:^|[/_.-])({'|'.join(SPLIT_FOLDERS)})(?=[/_.-])", re.IGNORECASE
-)  # in the path of an archive
+# A split in the path of an archive.
+OF_SPLIT = re.compile(rf"(?:^|[/_.-])({'|'.join(SPLIT_FOLDERS)})(?=[/_.-])", re.IGNORECASE)
 NO_CLASS = "not in a class folder"
 
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """An image in a tar: the folders above it, the archives' own names among them, and the label that is stated beside it."""
+    """An image in a tar.
+
+    folders: the folders above it, including the names of archives; stated: the label in its
+    sidecar, or None.
+    """
 
     archive: str
     path: str
@@ -340,7 +372,12 @@ class _Image:
 def list_archives(
     root: Path, patterns: list[str], label_column: str, classes: Classes
 ) -> tuple[list[Candidate], Rejected, str]:
-    """List the images in tar and Parquet files."""
+    """List the images in tar and Parquet files: candidates, rejected files, and the fingerprint.
+
+    The label is that of the image's row in a Parquet file. In tars it is that of the sidecar (.cls
+    or .json) if any image has one, else that of the folder, as in list_folder(). Splits are those
+    of the folders, or those in the archives' paths if these name both train and val.
+    """
     archives = find_archives(root, patterns)
     rejected: Rejected = []
     skipped: Counter[str] = Counter()
@@ -369,9 +406,8 @@ def list_archives(
                     if index is None:
                         rejected.append((path, label))
                     else:
-                        label, prompt = prompts.setdefault(
-                            label, (label, prompt_of(label))
-                        )  # one text for many images
+                        # one text in memory for many images
+                        label, prompt = prompts.setdefault(label, (label, prompt_of(label)))
                         candidates.append(
                             Candidate(
                                 path, label, index, prompt, splits.get(archive, ""), archive, row
@@ -392,7 +428,8 @@ def list_archives(
     candidates += _label_images(images, classes, splits, prompts, rejected)
     if not candidates and not rejected:
         raise InputError(
-            f"data.archives: {', '.join(archives[:MOST_REASONS])}: no image in them: name archives of images"
+            f"data.archives: {', '.join(archives[:MOST_REASONS])}: no image in them: name "
+            "archives of images"
         )
     return candidates, rejected, fingerprint(root, archives)
 
@@ -404,10 +441,10 @@ def _images(
     rejected: Rejected,
     skipped: Counter[str],
 ) -> Iterator[_Image]:
-    """Images of a tar; what else is in it is counted in `skipped` or, with a reason, goes to `rejected`."""
+    """Images of a tar. Other members are counted in `skipped`, or `rejected` with a reason."""
     found: dict[str, Member] = {}
     stated: dict[tuple[str, str], str] = {}
-    known: dict[tuple[str, ...], tuple[str, ...]] = {}  # one object for many images
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}  # one tuple in memory for many images
     for member in members:
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
         name = "/".join(parts)
@@ -429,7 +466,8 @@ def _images(
             if (text := _stated(member, label_column)) is not None:
                 stated[_sample(name), PurePosixPath(name).suffix.lower()] = text
     samples = {_sample(name) for name in found if is_image(name)}
-    of_one_class = not any("/" in name for name in found)  # and called as it, as ImageNet has them
+    # A tar without folders holds one class and has its name, as in ImageNet.
+    of_one_class = not any("/" in name for name in found)
     own = (_without_ending(PurePosixPath(archive).name),) if of_one_class else ()
     for name, member in found.items():
         sample = _sample(name)
@@ -439,7 +477,7 @@ def _images(
         label = next(
             (stated[sample, suffix] for suffix in SIDECARS if (sample, suffix) in stated), None
         )
-        folders = tuple(_without_ending(each) for each in PurePosixPath(name).parts[:-1]) or own
+        folders = tuple(_without_ending(folder) for folder in PurePosixPath(name).parts[:-1]) or own
         yield _Image(
             archive,
             f"{archive}/{name}",
@@ -461,7 +499,7 @@ def _sample(name: str) -> str:
 
 
 def _stated(member: Member, label_column: str) -> str | None:
-    """The label in a .cls, or in a .json under the name of the label column."""
+    """The label in a .cls, or under the key `label_column` of a .json. None if there is none."""
     try:
         if member.name.lower().endswith(".cls"):
             return member.head.decode().strip() or None
@@ -478,7 +516,10 @@ def _label_images(
     prompts: dict[str, tuple[str, str]],
     rejected: Rejected,
 ) -> Iterator[Candidate]:
-    """Images with their labels, and those of `prompts`, taken off the list; those without go to `rejected`."""
+    """Candidates from images, which are removed from the list to save memory.
+
+    Images without a label go to `rejected`. `prompts` collects the prompts by label.
+    """
     stated = any(image.stated is not None for image in images)
     above, depth = _above({image.folders for image in images} - {()})
     images.reverse()
@@ -509,23 +550,27 @@ def _label_images(
 
 
 def _above(folders: set[tuple[str, ...]]) -> tuple[int, int]:
-    """How many folders are above all class folders, and whether those of train and val are the next."""
+    """How many folders are above all class folders, and whether (0, 1) train and val come next."""
     shared = sum(
         1 for _ in takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))
     )
     above = shared - 1 if len(folders) == 1 else shared
-    tops = {each[above].lower() for each in folders if len(each) > above}
+    tops = {parts[above].lower() for parts in folders if len(parts) > above}
     return above, int(bool(tops) and tops <= SPLIT_FOLDERS.keys() and len(folders) > 1)
 
 
 def _of_number(text: str, classes: Classes) -> tuple[str, int | None]:
-    """Label and class of a number, which counts the classes, or of a name; for a number that is none the reason and None."""
+    """Label and class index of a text that is the number of a class, or a name.
+
+    For an unusable text: the reason and None.
+    """
     text = text.strip()
     if re.fullmatch(r"[+-]?[0-9]+", text):
         number = int(text) if len(text) < 10 else -1
         if not 0 <= number < len(classes.names):
             return (
-                f"no label: {printable(text[:20])} is none of the {len(classes.names)} classes of data.classes",
+                f"no label: {printable(text[:20])} is none of the {len(classes.names)} classes of "
+                "data.classes",
                 None,
             )
         return classes.names[number], number
@@ -533,13 +578,16 @@ def _of_number(text: str, classes: Classes) -> tuple[str, int | None]:
 
 
 def _of_text(text: str, classes: Classes) -> tuple[str, int | None]:
-    """Label and class of a name; for one that cannot be shown the reason and None."""
+    """Label and class index of a name. For a name that cannot be printed: the reason and None."""
     label, index = _label_of(text, classes)
     return (label, index) if label and label.isprintable() else ("no printable label", None)
 
 
 def _of_cell(value: Any, names: list[str] | None, classes: Classes) -> tuple[str, int | None]:
-    """Label and class of a value of a column whose numbers count the names, or without these the classes."""
+    """Label and class index of a cell. A number counts the names, or without names the classes.
+
+    For an unusable value: the reason and None.
+    """
     if isinstance(value, str):
         return _of_text(value, classes)
     if not isinstance(value, int) or isinstance(value, bool):
@@ -554,7 +602,10 @@ def _of_cell(value: Any, names: list[str] | None, classes: Classes) -> tuple[str
 
 
 def _count_classes(names: list[str], classes: Classes) -> bool:
-    """Whether names are those of the heads' classes in their order, some perhaps spelled otherwise, as `tench, Tinca tinca` is."""
+    """Whether names are those of the heads' classes in their order.
+
+    Fewer than half may be spelled differently. `tench, Tinca tinca` counts as `tench`.
+    """
     same = sum(
         number in (classes.find(name), classes.find(name.partition(",")[0]))
         for number, name in enumerate(names)
@@ -568,7 +619,7 @@ def _rank(seed: int, purpose: str, key: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """A file that was read and decoded whole."""
+    """Facts of an image that was read and decoded whole: upright size, hash and bytes."""
 
     width: int
     height: int
@@ -577,7 +628,7 @@ class Inspected:
 
 
 def inspect(root: Path, image: Candidate, max_pixels: int) -> Inspected | str:
-    """Decode an image once."""
+    """Decode an image once. If the image is unusable, the result is the reason."""
     try:
         content = read_image(root, image, max_pixels)
         decoded = decode(content, max_pixels)
@@ -604,15 +655,19 @@ def build_manifest(
     progress: Callable[[Iterable[Inspected | str], int], Iterable[Inspected | str]],
     referenced: bool = False,
 ) -> tuple[pd.DataFrame, Rejected]:
-    """The manifest, and every file left out with its reason; together they are all that was found.
+    """Build the manifest, and list every file that is left out with its reason.
 
-    Images are drawn per label (and split, where the source has its own) in an order that the seed and the path fix, so that
-    an unusable one is replaced by the next. Folds are drawn by seed and content, so that copies of one image are in one fold,
-    and so that they differ in size, and in each label's share, as little as can be. Where the source has no split of its own,
-    fold 0 is held out.
+    Images are drawn per label and split (`per_class` None: all), in an order that seed and path
+    decide. An unusable image is replaced by the next one.
 
-    Copies of one image are on one side of the split, always: where the source puts them on both, those in train are left out, and a
-    copy without a split takes that of the others.
+    Folds are drawn by seed and content. Folds differ as little as possible in their size and in
+    their share of every label. If the source has no split, fold 0 is held out.
+
+    Copies of an image are in the same fold and on the same side of the split. If the source has
+    copies on both sides, those in train are left out. A copy without a split gets the split of the
+    other copies.
+
+    `referenced` means that translators are fitted on a reference, so that one image is enough.
     """
     pools: dict[tuple[str, str], list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda c: _rank(seed, "draw", c.path)):
@@ -628,9 +683,7 @@ def build_manifest(
             del waiting[:take]
         if not batch:
             break
-        batch.sort(
-            key=lambda c: (c.archive, c.offset)
-        )  # archives are read from their beginnings to their ends
+        batch.sort(key=lambda c: (c.archive, c.offset))  # archives are read from start to end
         results = map_ahead(lambda c: inspect(root, c, max_pixels), batch, threads)
         for candidate, result in zip(batch, progress(results, len(batch)), strict=True):
             if isinstance(result, Inspected):
@@ -653,15 +706,17 @@ def build_manifest(
     judged = len(accepted) + len(copies) + len(unusable)
     if len(unusable) > max_rejected_fraction * judged or not accepted:
         told = [
-            f"{len(unusable)} of {judged} files are unusable, more than data.max_rejected_fraction ({max_rejected_fraction}) allows: "
-            "fix or remove them, or raise the limit",
+            f"{len(unusable)} of {judged} files are unusable, more than "
+            f"data.max_rejected_fraction ({max_rejected_fraction}) allows: fix or remove them, or "
+            "raise the limit",
             *_reasons(unusable),
             *_elsewhere(root, [path for path, reason in unusable if reason in (ABSENT, OUTSIDE)]),
         ]
         raise Refusal("\n  ".join(told), sorted(unusable))
     if copies:
         log.warning(
-            "%d images of train are left out: they are copies, byte for byte, of images that are held out",
+            "%d images of train are left out: they are copies, byte for byte, of images that are "
+            "held out",
             len(copies),
         )
     undrawn = [
@@ -671,15 +726,19 @@ def build_manifest(
     ]
     if len({image.sha256 for _, image in accepted}) == 1 and not referenced:
         raise InputError(
-            f"1 image{f' in {len(accepted)} copies' * (len(accepted) > 1)}, {accepted[0][0].path}: at least 2 are needed, because an "
-            "image is scored by a translator that was fitted on others: add images, or write translator.reference: packaged, or the "
-            "results folder of a study with the same models and spaces"
+            f"1 image{f' in {len(accepted)} copies' * (len(accepted) > 1)}, {accepted[0][0].path}: "
+            "at least 2 are needed, because an image is scored by a translator that was fitted on "
+            "others: add images, or write translator.reference: packaged, or the results folder of "
+            "a study with the same models and spaces"
         )
     return _frame(accepted, folds, seed), sorted([*unusable, *copies.items(), *undrawn])
 
 
 class Refusal(InputError):
-    """Too many files are unusable; `rejected` has the path and reason of each, of which the message tells the most common."""
+    """Too many files are unusable.
+
+    `rejected` lists all of them with their reasons. The message tells the most common reasons.
+    """
 
     def __init__(self, message: str, rejected: Rejected) -> None:
         super().__init__(message)
@@ -687,7 +746,7 @@ class Refusal(InputError):
 
 
 def _reasons(unusable: Rejected) -> Iterator[str]:
-    """A line for each of the most common reasons, which are alike when they differ by numbers alone."""
+    """A line for each of the most common reasons. Numbers do not tell reasons apart."""
     alike: dict[str, Rejected] = {}
     for path, reason in sorted(unusable):
         alike.setdefault(re.sub(r"\d+", "0", reason), []).append((path, reason))
@@ -699,7 +758,10 @@ def _reasons(unusable: Rejected) -> Iterator[str]:
 
 
 def _elsewhere(root: Path, absent: list[str]) -> Iterator[str]:
-    """Where files that are not at their place are: under a folder above or below the root, or without the first folders of their paths."""
+    """Lines that say where missing files were found, and how to fix data.root or the paths.
+
+    Files are looked for below other folders, and without the first folders of their paths.
+    """
     if not absent:
         return
     tried = sorted(absent)[:: -(-len(absent) // TRIED)]
@@ -722,14 +784,17 @@ def _elsewhere(root: Path, absent: list[str]) -> Iterator[str]:
     yield f"looked for {root / first}"
     if not (there := found.get((folder, dropped))):
         return
-    mends = [f"write data.root: {folder}"] if folder != root else []
-    mends += ["write / for \\ in the paths"] if slashed else []
-    mends += (
+    fixes = [f"write data.root: {folder}"] if folder != root else []
+    fixes += ["write / for \\ in the paths"] if slashed else []
+    fixes += (
         [f"take {Path(*place(Path(), 0, there[0]).parts[:dropped])}/ off the paths"]
         if dropped
         else []
     )
-    yield f"{len(there)} of {len(tried)} tried are elsewhere, as {place(folder, dropped, there[0])}: {' and '.join(mends)}"
+    yield (
+        f"{len(there)} of {len(tried)} tried are elsewhere, as {place(folder, dropped, there[0])}: "
+        f"{' and '.join(fixes)}"
+    )
 
 
 def _is_file(path: Path) -> bool:
@@ -774,15 +839,17 @@ def _frame(accepted: list[tuple[Candidate, Inspected]], folds: int, seed: int) -
     for split in ("train", "validation") if frame["sha256"].nunique() > 1 else ():
         if not (frame["split"] == split).any():
             raise InputError(
-                f"no image is in the split {split}: a translator needs both; add images or a {split} folder"
+                f"no image is in the split {split}: a translator needs both; add images or a "
+                f"{split} folder"
             )
     return frame
 
 
 def _folds(frame: pd.DataFrame, numbers: range, seed: int) -> dict[str, int]:
-    """The fold of every content: dealt out in turn, label by label, in orders and from a fold that the seed, labels and contents fix.
+    """The fold of every content (SHA-256). Contents are dealt out to folds in turn, label by label.
 
-    Where no content without a split of its own would be in the first fold, the dealing starts so that one is.
+    The seed decides the orders and the first fold. If no content without a given split got the
+    first of the folds, dealing starts at another fold so that one does.
     """
     label_of = dict(zip(frame["sha256"][::-1], frame["label"][::-1], strict=True))
     order = sorted(

@@ -24,7 +24,8 @@ def _archive(value: str) -> str:
         or not value.isprintable()
     ):
         raise ValueError(
-            "must be a file or glob below data.root, with / and without ..: name the folder above as data.root"
+            "must be a file or glob below data.root, with / and without ..: name the folder above "
+            "as data.root"
         )
     try:
         next(Path("absent").glob(value), None)
@@ -43,19 +44,27 @@ class Data(Section):
 
     source: Literal["packaged", "folder", "table", "archive"] = Field(
         "packaged",
-        description="packaged (20 ImageNet images) | folder (one folder a class) | table (CSV or Parquet) | archive (tar, Parquet)",
+        description=(
+            "packaged (20 ImageNet images) | folder (one folder a class) | table (CSV or Parquet) "
+            "| archive (tar, Parquet)"
+        ),
     )
     root: SafePath = Field(
         ".", description="folder that image paths are relative to (packaged: not read)"
     )
     table: SafePath | None = Field(
         "config/vocab/packaged.csv",
-        description="one image a row: path, a label, perhaps class_index, prompt, split (folder: not read, but a file for DVC)",
+        description=(
+            "one image a row: path, a label, perhaps class_index, prompt, split (folder: not "
+            "read, but a file for DVC)"
+        ),
     )
     archives: Annotated[list[Archive], Field(max_length=MOST_SHOWN), AfterValidator(unique)] = (
         Field(
             [],
-            description="source archive: tar and Parquet files below root, or globs, as in train-*.tar",
+            description=(
+                "source archive: tar and Parquet files below root, or globs, as in train-*.tar"
+            ),
         )
     )
     label_column: Text = Field(

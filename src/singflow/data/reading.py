@@ -1,4 +1,4 @@
-"""Reading the tables, lists and folders of images that people make, and telling them what is wrong with them."""
+"""Read tables, lists and folders of images that people make, and tell them what is wrong."""
 
 import csv
 import os
@@ -8,11 +8,8 @@ from pathlib import Path
 from singflow.errors import InputError
 from singflow.system import regular
 
-SEPARATORS = (
-    ",",
-    ";",
-    "\t",
-)  # of cells, the first that splits the header into the columns that are needed
+# The first separator that splits the header into the needed columns is taken.
+SEPARATORS = (",", ";", "\t")
 BLANK = "".join(SEPARATORS) + " \r\n"
 SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation"}
 SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".localized", "icon\r")
@@ -33,17 +30,17 @@ Row = dict[str, str]
 
 
 def of_system(name: str) -> bool:
-    """Whether a file or folder is one that an operating system leaves among images."""
+    """Whether an operating system leaves files or folders of this name among images."""
     return name.startswith("._") or name.lower() in OF_SYSTEM
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder is none of a folder of images: hidden, or of the operating system."""
+    """Whether a file or folder is hidden, or belongs to the operating system, by its name."""
     return name.startswith(".") or of_system(name)
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders in a folder of images, without litter."""
+    """Subfolders in order of names, without litter."""
     with os.scandir(folder) as entries:
         return sorted(
             Path(entry.path)
@@ -53,18 +50,18 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def below_splits(folders: list[Path]) -> bool:
-    """Whether the class folders lie one level lower, below train and val."""
-    return bool(folders) and all(each.name.lower() in SPLIT_FOLDERS for each in folders)
+    """Whether the folders are train and val, so that class folders are one level lower."""
+    return bool(folders) and all(folder.name.lower() in SPLIT_FOLDERS for folder in folders)
 
 
 def class_folders(root: Path) -> list[Path]:
-    """The folders of the classes."""
+    """Folders of the classes: below train and val if the root has only these."""
     top = subfolders(root)
     return [inner for split in top for inner in subfolders(split)] if below_splits(top) else top
 
 
 def refuse_workbook(path: Path) -> None:
-    """Refuse a file that is no text for what it is."""
+    """Raise InputError unless the file can be read and is neither a workbook nor Parquet."""
     try:
         with regular(path).open("rb") as file:
             start = file.read(4)
@@ -76,7 +73,8 @@ def refuse_workbook(path: Path) -> None:
         ) from None
     if start in WORKBOOKS:
         raise InputError(
-            f"{path}: is {WORKBOOKS[start]}: save it as text, a table as CSV UTF-8, and name that file"
+            f"{path}: is {WORKBOOKS[start]}: save it as text, a table as CSV UTF-8, and name that "
+            "file"
         )
     if start == b"PAR1":
         raise InputError(f"{path}: is a Parquet file: let its name end in .parquet")
@@ -85,7 +83,12 @@ def refuse_workbook(path: Path) -> None:
 def iterate_rows(
     path: Path, needed: Mapping[str, str], optional: tuple[str, ...] = ()
 ) -> Iterator[tuple[int, Row]]:
-    """Rows of a table, without those of which every cell is blank."""
+    """Line number and cells of every row of a CSV or Parquet table, without blank rows.
+
+    Cells are texts, by the names in `needed` and `optional`. `needed` gives the meaning of columns,
+    for messages. Case and outer spaces of column names do not matter. A missing cell is empty, and
+    a missing optional column is left out.
+    """
     rows = (
         _parquet_rows(path)
         if path.suffix.lower() in (".parquet", ".pq")
@@ -96,7 +99,8 @@ def iterate_rows(
     for number, cells in rows:
         if len(cells) > len(header):
             raise InputError(
-                f"{path}: rows have more cells than the header (line {number}): quote commas inside cells, remove those at line ends"
+                f"{path}: rows have more cells than the header (line {number}): quote commas "
+                "inside cells, remove those at line ends"
             )
         yield (
             number,
@@ -107,7 +111,7 @@ def iterate_rows(
 def _places(
     path: Path, header: list[str], needed: Mapping[str, str], optional: tuple[str, ...]
 ) -> dict[str, int]:
-    """Place of each column that is needed or there."""
+    """Position of every needed column, and of the optional columns that are there."""
     places = {}
     for name in (*needed, *optional):
         exact = [place for place, title in enumerate(header) if title == name]
@@ -123,7 +127,8 @@ def _places(
         elif name in needed:
             what = f" ({needed[name]})" if needed[name] else ""
             raise InputError(
-                f"{path}: has no column {name!r}{what}; it has {', '.join(filter(str.strip, header)) or 'none'}"
+                f"{path}: has no column {name!r}{what}; it has "
+                f"{', '.join(filter(str.strip, header)) or 'none'}"
             )
     return places
 
@@ -141,9 +146,10 @@ def _csv_rows(path: Path, needed: Mapping[str, str]) -> Iterator[tuple[int, list
                 raise InputError(f"{path}: not readable as CSV: it is empty: name or save it anew")
             wanted = {_plain(name) for name in needed}
             fits = (
-                each
-                for each in SEPARATORS
-                if wanted <= {_plain(title) for title in next(csv.reader([header], delimiter=each))}
+                candidate
+                for candidate in SEPARATORS
+                if wanted
+                <= {_plain(title) for title in next(csv.reader([header], delimiter=candidate))}
             )
             separator = next(fits, ",")
             file.seek(0)

@@ -1,4 +1,4 @@
-"""Concept lists and class lists: one phrase a line."""
+"""Concept lists and class lists: one phrase per line."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from singflow.errors import InputError
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """Read the phrases of a concept file."""
+    """Read the phrases of a text file. Blank lines at its end are ignored."""
     refuse_workbook(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -30,24 +30,30 @@ def read_vocabulary(path: Path) -> list[str]:
 
 
 def read_class_list(path: Path) -> list[str]:
-    """Names of a head's classes."""
+    """Names of a head's classes, from a CSV as in read_classes(), or from one name per line."""
     return read_classes(path).names if path.suffix.lower() == ".csv" else read_vocabulary(path)
 
 
 def complete(entry: ModelEntry, registry: Path, name: str, study_classes: Path) -> ModelEntry:
-    """A model's entry with the names of its classes, their number before keep_classes, and the hashes of its local files."""
+    """A copy of a model's entry with class names, number of classes and hashes of its local files.
+
+    `classes` is the number of classes before keep_classes. `study_classes` is for a head without a
+    class list.
+    """
     names = read_class_list(Path(entry.class_list)) if entry.class_list else entry.class_names
     source = entry.class_list or ("class_names" if names else str(study_classes))
     of_head = names or read_classes(study_classes).names
     count = len(of_head)
     if entry.classes not in (None, count):
         raise InputError(
-            f"{registry}: {name}: classes is {entry.classes}, but {source} has {count}: name the right file as class_list"
+            f"{registry}: {name}: classes is {entry.classes}, but {source} has {count}: name the "
+            "right file as class_list"
         )
     if entry.kept:
         if entry.kept[-1] >= count:
             raise InputError(
-                f"{registry}: {name}: keep_classes {entry.keep_classes} goes beyond the {count} classes of {source}: correct it"
+                f"{registry}: {name}: keep_classes {entry.keep_classes} goes beyond the {count} "
+                f"classes of {source}: correct it"
             )
         names = [of_head[position] for position in entry.kept]
     hashes = {file: sha256_of(Path(file)) for file in entry.local_files()}

@@ -1,4 +1,4 @@
-"""What of a run will work on this machine or its cluster, and how to fix what will not."""
+"""Checks what will work on this machine or its cluster, and says how to fix the rest."""
 
 import importlib.metadata
 import itertools
@@ -39,7 +39,7 @@ NAMED = ("python", "snakemake", "dvc", "torch", "snakemake-executor-plugin-slurm
 
 
 def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator[Finding]:
-    """All checks, each as soon as it is made."""
+    """Run all checks; yields a finding as soon as its check has ended."""
     controller = check_controller()
     yield check_versions(extras=("demo", "cluster") if controller.status == "ok" else ("demo",))
     device, estimated = "auto", 0
@@ -61,7 +61,8 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
         yield Finding(
             "study",
             "ok",
-            f"{study.study} in {params} is valid; models: {len(study.models)}, spaces: {len(study.spaces)}",
+            f"{study.study} in {params} is valid; models: {len(study.models)}, spaces: "
+            f"{len(study.spaces)}",
         )
         yield check_gpu(
             device,
@@ -82,29 +83,32 @@ def examine(params: Path, models: Path, spaces: Path, profile: Path) -> Iterator
 
 
 def check_versions(distribution: str = "singflow", extras: Sequence[str] = ("demo",)) -> Finding:
-    """Whether Python and the installed distributions are what a distribution requires."""
-    mend = "make the environment again: `rm -r .venv && make .venv/demo`"
+    """Whether Python and the packages meet the requirements of a distribution with these extras.
+
+    Requirements of other extras count only for packages that are installed.
+    """
+    fix = "make the environment again: `rm -r .venv && make .venv/demo`"
     if "cluster" in extras:
-        mend = f"`make workflow`; where that does not help, {mend}"
+        fix = f"`make workflow`; where that does not help, {fix}"
     try:
         described = importlib.metadata.metadata(distribution)
     except importlib.metadata.PackageNotFoundError:
         return Finding(
-            "versions", "fail", f"{distribution} is not installed in this environment", mend
+            "versions", "fail", f"{distribution} is not installed in this environment", fix
         )
     needed = [Requirement(f"python{described['Requires-Python'] or ''}")]
     needed += map(Requirement, described.get_all("Requires-Dist") or [])
     found, wrong = {}, []
-    for each in needed:
-        wanted = each.marker is None or any(
-            each.marker.evaluate({"extra": extra}) for extra in ("", *extras)
+    for requirement in needed:
+        wanted = requirement.marker is None or any(
+            requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras)
         )
-        version = _version(each.name)
+        version = _version(requirement.name)
         if wanted or version:
-            found[each.name] = version
-            wrong += _complaint(each.name, version, each.specifier)
+            found[requirement.name] = version
+            wrong += _complaint(requirement.name, version, requirement.specifier)
     if wrong:
-        return Finding("versions", "fail", "; ".join(wrong), mend)
+        return Finding("versions", "fail", "; ".join(wrong), fix)
     named = ", ".join(f"{name} {found[name]}" for name in NAMED if name in found)
     return Finding("versions", "ok", f"{named}; all {len(found)} requirements are met")
 
@@ -129,18 +133,21 @@ def _complaint(name: str, version: str | None, allowed: SpecifierSet) -> list[st
 
 
 def visible_gpus(device: str) -> list[str]:
-    """Names of the GPUs that PyTorch sees."""
+    """Names of the GPUs that PyTorch sees; with device `mps`, of Apple's."""
     if device == "mps":
         from torch.backends.mps import is_available as has_apple
 
         return ["Apple GPU, on which this workflow is untested"] if has_apple() else []
     from torch.cuda import device_count, get_device_name, is_available
 
-    return [get_device_name(each) for each in range(device_count())] if is_available() else []
+    return [get_device_name(index) for index in range(device_count())] if is_available() else []
 
 
 def check_gpu(device: str, threads: int, gpus: list[str], slurm: bool) -> Finding:
-    """Whether what extraction.device asks for is here."""
+    """Whether the GPU that extraction.device asks for is here.
+
+    slurm: whether jobs may run on other machines.
+    """
     if device == "cpu":
         return Finding("GPU", "absent", "extraction.device is cpu: none is used")
     if gpus:
@@ -169,19 +176,22 @@ def check_gpu(device: str, threads: int, gpus: list[str], slurm: bool) -> Findin
 def check_weights(
     models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], pictures: Pictures
 ) -> Finding:
-    """Whether every weight file of the study is in its cache, package or folder; nothing is fetched and no hub asked."""
+    """Whether all weight files are in their cache, package or folder; nothing is downloaded."""
     entries = [*models.items(), *spaces.items()]
     missing = [
-        f"{name}: {each}" for name, entry in entries for each in _missing(partial(_files, entry))
+        f"{name}: {file}" for name, entry in entries for file in _missing(partial(_files, entry))
     ]
     undrawn = (
         _missing(partial(_generator, pictures)) if generates(pictures, spaces.values()) else []
     )
     if missing or (undrawn and pictures.renderer == "unclip"):
-        listed = [*missing, *(f"{pictures.generator}: {each}" for each in undrawn)]
+        listed = [*missing, *(f"{pictures.generator}: {file}" for file in undrawn)]
         return Finding("weights", "fail", f"{len(listed)} missing:\n" + "\n".join(listed), FETCH)
     if undrawn:
-        found = f"all but those of the generator {pictures.generator}: the nearest real images are shown instead"
+        found = (
+            f"all but those of the generator {pictures.generator}: the nearest real images are "
+            "shown instead"
+        )
         return Finding("weights", "warn", found, f"to draw pictures, {FETCH}")
     return Finding("weights", "ok", "all are here; no hub was asked")
 
@@ -203,7 +213,7 @@ def _generator(pictures: Pictures) -> list[WeightFile]:
 
 
 def _missing(listed: Callable[[], list[WeightFile]]) -> list[str]:
-    """Those of the files that are not here, with the reason where there is one."""
+    """The files that are missing, or the reason why the files cannot be listed."""
     try:
         return [str(file) for file in listed() if file.find() is None and not file.optional]
     except InputError as error:
@@ -211,7 +221,7 @@ def _missing(listed: Callable[[], list[WeightFile]]) -> list[str]:
 
 
 def check_data(data: Data) -> Finding:
-    """Whether the data root can be read: its first class folder, or the table and the first image that it lists."""
+    """Whether the data can be read: first class folder or archive, or table and first image."""
     try:
         return Finding("data root", "ok", _looked_into(data))
     except InputError as error:
@@ -229,8 +239,8 @@ def _looked_into(data: Data) -> str:
         with regular(path).open("rb") as file:
             file.read(1)
     except OSError as error:
-        mend = "correct data.root, data.table or its paths, or the permissions of these files"
-        raise InputError(f"{error.filename}: not readable: {error.strerror}: {mend}") from None
+        fix = "correct data.root, data.table or its paths, or the permissions of these files"
+        raise InputError(f"{error.filename}: not readable: {error.strerror}: {fix}") from None
     return f"{root}: {path.name}, the first image of {data.table}, can be read"
 
 
@@ -238,14 +248,15 @@ def _first_class(root: Path) -> str:
     folders = class_folders(root)
     if not folders:
         raise InputError(
-            f"data.root {root}: holds no class folders: images are expected at <root>/<class>/<image>"
+            f"data.root {root}: holds no class folders: images are expected at "
+            "<root>/<class>/<image>"
         )
     next(os.scandir(folders[0]), None)
     return str(folders[0].relative_to(root))
 
 
 def _archives(root: Path, data: Data) -> str:
-    """How many archives there are, and how large; the first has been looked into. Raises InputError when one is none."""
+    """Number and size of the archives; InputError if the first is damaged."""
     archives = find_archives(root, data.archives)
     size = in_bytes(sum((root / archive).stat().st_size for archive in archives))
     first = root / archives[0]
@@ -260,7 +271,7 @@ def _archives(root: Path, data: Data) -> str:
 
 
 def _first_row(table: Path, label_column: str) -> str:
-    """The path in the first row of a table. Raises InputError when it lacks a column or a row."""
+    """The path in the first row of a table; InputError if there is no such column or no row."""
     first = next(
         iterate_rows(
             table,
@@ -274,37 +285,37 @@ def _first_row(table: Path, label_column: str) -> str:
 
 
 def estimate(study: Study, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]) -> int:
-    """What the study, whose data can be read, is expected to write under results/."""
+    """Expected bytes that the study, whose data can be read, writes under results/."""
     content = study.model_dump()
     results = Path("results", study.study)
     try:
         images = costs.expected_images(content, results)
-    except (OSError, ValueError):  # a damaged manifest: what made it says so when it is used
+    except (OSError, ValueError):  # a damaged manifest: the step that reads it reports it
         images = costs.expected_images(content, Path())
     return costs.study_bytes(content, images, models, spaces)
 
 
 def check_disk(folder: Path, estimated: int) -> Finding:
-    """Whether what a study is expected to write fits on the disk of its folder, and once more into DVC's cache."""
+    """Whether the disk has room for the expected results, and for a copy in DVC's cache."""
     free = shutil.disk_usage(existing(folder)).free
     found = (
         f"{in_bytes(free)} free for {folder}, of which the study writes about {in_bytes(estimated)}"
     )
-    mend = f"free disk, or link {folder.parent} to a larger one"
+    fix = f"free disk, or link {folder.parent} to a larger one"
     if free < estimated:
-        return Finding("disk", "fail", found, mend)
+        return Finding("disk", "fail", found, fix)
     return (
-        Finding("disk", "warn", f"{found}: little is left for copies", mend)
+        Finding("disk", "warn", f"{found}: little is left for copies", fix)
         if free < 2 * estimated
         else Finding("disk", "ok", found)
     )
 
 
 def verdict(findings: Iterable[Finding]) -> tuple[bool, str]:
-    """Whether nothing fails, and a line that counts what was found."""
+    """Whether no check failed, and a line with the numbers of findings."""
     counts = {
         status: len(list(group))
-        for status, group in itertools.groupby(sorted(each.status for each in findings))
+        for status, group in itertools.groupby(sorted(finding.status for finding in findings))
     }
     failed, warned = counts.get("fail", 0), counts.get("warn", 0)
     return (

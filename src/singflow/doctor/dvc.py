@@ -1,4 +1,4 @@
-"""Checks of the DVC repository: where results are pushed, how they are kept, and where its databases and lock are."""
+"""Checks of the DVC repository: its remote, caches, databases and lock."""
 
 import fcntl
 import re
@@ -18,7 +18,10 @@ NETWORK = re.compile(
 
 
 def check_dvc(root: Path, estimated: int) -> Iterator[Finding]:
-    """The checks of a DVC repository: remote, cache, state directory, lock."""
+    """Check the remote, the caches, the databases and the lock of a DVC repository.
+
+    estimated: bytes that would go into the cache.
+    """
     try:
         check_installed("dvc")
     except MissingExtra as error:
@@ -42,7 +45,10 @@ def check_dvc(root: Path, estimated: int) -> Iterator[Finding]:
 
 
 def check_remote(root: Path, config: Any, seconds: float = 60) -> Finding:
-    """Whether the default remote answers in time."""
+    """Whether the default remote answers.
+
+    seconds: limit for a remote on another machine, with the start of the process that asks.
+    """
     from dvc.config import ConfigError
     from dvc.fs import get_cloud_fs  # type: ignore[import-untyped]
 
@@ -81,12 +87,15 @@ def _far_remote(root: Path, name: str, url: str, seconds: float) -> Finding:
         seconds=seconds,
     )
     if not answer.ok:
-        mend = f"check its address and credentials, and whether this machine may reach it: `dvc remote modify {name} --help`"
+        fix = (
+            "check its address and credentials, and whether this machine may reach it: `dvc "
+            f"remote modify {name} --help`"
+        )
         return Finding(
             "DVC remote",
             "fail",
             f"{name} ({url}) cannot be reached: {answer.words.split('; ')[-1]}",
-            mend,
+            fix,
         )
     return Finding("DVC remote", "ok", f"{name} ({url}) answers")
 
@@ -105,7 +114,10 @@ def _local_remote(name: str, folder: Path) -> Finding:
 
 
 def probe() -> None:
-    """Look for a place in a DVC remote: the process ends with status 0 when it answers. Arguments: repository, name of the remote."""
+    """Look for a path in a DVC remote; the process ends with status 0 if the remote answers.
+
+    Arguments of the process: the repository and the name of the remote.
+    """
     from dvc.config import Config
     from dvc.fs import get_cloud_fs
 
@@ -115,14 +127,14 @@ def probe() -> None:
         files = kind(**options)
         if kind.protocol in ("http", "https"):
             files.fs.exists(f"{path}/files/md5/00/0", strict=True)
-        elif not any(files.exists(each) for each in (path, *map(str, Path(path).parents))):
+        elif not any(files.exists(place) for place in (path, *map(str, Path(path).parents))):
             raise FileNotFoundError(path)
     except Exception as error:  # noqa: BLE001 (clients of remotes raise many kinds)
         sys.exit(f"{type(error).__name__}: {error}".replace("\n", " "))
 
 
 def check_cache(root: Path, config: dict[str, Any], estimated: int) -> Finding:
-    """Whether DVC's cache can hold results as links."""
+    """Whether DVC's cache can hold results as links. estimated: bytes that copies would take."""
     from dvc.fs import generic, localfs
 
     kinds = config.get("type") or ["reflink", "copy"]
@@ -145,19 +157,19 @@ def check_cache(root: Path, config: dict[str, Any], estimated: int) -> Finding:
         else ", which is on another file system"
     )
     tried = f"cache.type is {', '.join(kinds)}"
-    mend = f"`dvc config cache.type {'reflink,' if 'reflink' in works else ''}symlink,copy`"
+    fix = f"`dvc config cache.type {'reflink,' if 'reflink' in works else ''}symlink,copy`"
     if first is None:
         return Finding(
-            "DVC cache", "fail", f"{tried}, but only {', '.join(works)} reach {place}{apart}", mend
+            "DVC cache", "fail", f"{tried}, but only {', '.join(works)} reach {place}{apart}", fix
         )
     if first == "copy":
         copied = f"results are copied into {place}{apart}: about {in_bytes(estimated)} once more"
-        return Finding("DVC cache", "warn", f"{tried}: {copied}", mend)
+        return Finding("DVC cache", "warn", f"{tried}: {copied}", fix)
     return Finding("DVC cache", "ok", f"{tried}: {first}s from {place}{apart}")
 
 
 def check_shared_cache(root: Path, config: dict[str, Any]) -> Finding:
-    """Whether a group can use one cache without hindering each other."""
+    """Whether the users of a group can share one cache."""
     folder = Path(config.get("dir") or root / ".dvc/cache")
     shared = config.get("shared") == "group"
     if not shared and folder.is_relative_to(root.absolute() if folder.is_absolute() else root):
@@ -172,13 +184,17 @@ def check_shared_cache(root: Path, config: dict[str, Any]) -> Finding:
             "dvc config cache.type symlink,copy"
         )
     if closed := [
-        each
-        for each in (folder, *folder.glob("files/md5/*"))
-        if not each.is_dir() or each.stat().st_mode & 0o2070 != 0o2070
+        path
+        for path in (folder, *folder.glob("files/md5/*"))
+        if not path.is_dir() or path.stat().st_mode & 0o2070 != 0o2070
     ]:
-        opened = f"mkdir -p {folder} && chgrp -R <group> {folder} && find {folder} -type d -exec chmod g+rwxs {{}} +"
+        opened = (
+            f"mkdir -p {folder} && chgrp -R <group> {folder} && find {folder} -type d -exec chmod "
+            "g+rwxs {} +"
+        )
         faults[
-            f"{closed[0]} is not a folder that its group can write to and that hands its group on (setgid)"
+            f"{closed[0]} is not a folder that its group can write to and that hands its group on "
+            "(setgid)"
         ] = opened
     if faults:
         return Finding(
@@ -191,17 +207,23 @@ def check_shared_cache(root: Path, config: dict[str, Any]) -> Finding:
 
 
 def mounts() -> list[tuple[Path, str]]:
-    """Where file systems are mounted, and their kinds."""
+    """Mount points and kinds (such as ext4 or nfs) of the mounted file systems."""
     import psutil
 
-    return [(Path(each.mountpoint), each.fstype) for each in psutil.disk_partitions(all=True)]
+    return [
+        (Path(partition.mountpoint), partition.fstype)
+        for partition in psutil.disk_partitions(all=True)
+    ]
 
 
 def file_system(path: Path, mounted: Iterable[tuple[Path, str]]) -> str:
-    """Kind of the file system that a path is on, or will be on: that of the last of its nearest mounts."""
+    """Kind of the file system of a path: that of the nearest mount point above it.
+
+    The path need not exist. If several file systems are mounted there, the last one counts.
+    """
     kinds = dict(mounted)
     real = path.resolve()
-    return next((kinds[each] for each in (real, *real.parents) if each in kinds), "unknown")
+    return next((kinds[folder] for folder in (real, *real.parents) if folder in kinds), "unknown")
 
 
 def check_state(core: dict[str, Any], mounted: Iterable[tuple[Path, str]]) -> Finding:
@@ -210,17 +232,17 @@ def check_state(core: dict[str, Any], mounted: Iterable[tuple[Path, str]]) -> Fi
 
     folder = Path(site_cache_dir(core.get("site_cache_dir")))
     kind = file_system(folder, mounted)
-    mend = "`dvc config --local core.site_cache_dir <folder on a disk of this machine>`"
+    fix = "`dvc config --local core.site_cache_dir <folder on a disk of this machine>`"
     if NETWORK.match(kind):
         return Finding(
             "DVC state",
             "fail",
             f"{folder} is on a network drive ({kind}): its databases fail or crawl there",
-            mend,
+            fix,
         )
     place = existing(folder)
     if not writable(place):
-        return Finding("DVC state", "fail", f"{place} is not a folder that can be written to", mend)
+        return Finding("DVC state", "fail", f"{place} is not a folder that can be written to", fix)
     return Finding("DVC state", "ok", f"{folder} ({kind})")
 
 
@@ -232,6 +254,9 @@ def check_lock(path: Path) -> Finding:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            found = f"held by process {file.read().strip() or 'unknown'}: `dvc repro` and `make publish` would stop"
+            found = (
+                f"held by process {file.read().strip() or 'unknown'}: `dvc repro` and `make "
+                "publish` would stop"
+            )
             return Finding("DVC lock", "warn", found, "wait for it, or stop it")
     return Finding("DVC lock", "ok", "free")

@@ -1,4 +1,4 @@
-"""What a check of the doctor found, and what its checks share."""
+"""The result of a check of `singflow doctor`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found. status: ok | warn (it works, with a drawback) | fail (it will not work) | absent (there is nothing to check)."""
+    """The result of a check.
+
+    status: ok | warn (it works, with a drawback) | fail (it will not work) | absent (there is
+    nothing to check).
+    """
 
     name: str
     status: Literal["ok", "warn", "fail", "absent"]
@@ -14,7 +18,7 @@ class Finding:
     mend: str = ""
 
     def __str__(self) -> str:
-        """One aligned line, and how to fix it below."""
+        """An aligned line, with the fix below it."""
         indent = "\n" + " " * 24
         return (
             f"{self.status:<8}{self.name:<16}"

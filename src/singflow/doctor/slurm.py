@@ -1,4 +1,4 @@
-"""Checks of a Slurm cluster, and of the profile by which the workflow uses it."""
+"""Checks of a Slurm cluster and of the workflow's profile for it."""
 
 import getpass
 import os
@@ -26,17 +26,15 @@ OPTIONS = {
     "qos": "qos",
     "reservation": "reservation",
 }
-FOR_ALL = {
-    "slurm-qos": "qos",
-    "slurm-reservation": "reservation",
-}  # settings of the profile that every job gets, whatever its resources
+# Settings of the profile that apply to every job, whatever its resources.
+FOR_ALL = {"slurm-qos": "qos", "slurm-reservation": "reservation"}
 SINFO = ("sinfo", "--noheader", "-o", "%P|%l|%m|%c|%G|%a|%f")
 NUMBERS = {"runtime": "time", "mem_mb": "mem", "cpus_per_task": "cpus-per-task"}
 LOCALLY = "without Slurm `snakemake --cores all` runs everything on this machine"
 
 
 def check_controller() -> Finding:
-    """Whether there is a Slurm whose controller answers."""
+    """Whether Slurm is installed and its controller answers."""
     if not all(map(shutil.which, ("scontrol", "sinfo", "sbatch", "squeue"))):
         return Finding("Slurm", "absent", f"none here: {LOCALLY}")
     answer = ask("scontrol", "ping")
@@ -52,7 +50,10 @@ def check_controller() -> Finding:
 
 
 def check_cluster(profile: Path, device: str) -> Iterator[Finding]:
-    """The checks of a cluster that answers: accounting, status command, partitions, cores, account, QOS, reservation, GPU request."""
+    """All checks of a cluster that answers.
+
+    profile: slurm/config.yaml. device: extraction.device.
+    """
     settings = slurm_settings(ask("scontrol", "show", "config").out)
     accounting = check_accounting(settings)
     yield accounting
@@ -91,25 +92,25 @@ def check_cluster(profile: Path, device: str) -> Iterator[Finding]:
 
 
 def slurm_settings(shown: str) -> dict[str, str]:
-    """slurm.conf as `scontrol show config` shows it."""
+    """The settings in slurm.conf, from the output of `scontrol show config`."""
     return {name: value.strip() for name, value in re.findall(r"^(\w+) *= (.*)$", shown, re.M)}
 
 
 def check_accounting(settings: dict[str, str]) -> Finding:
-    """Whether Slurm keeps account of jobs and sacct answers."""
-    mend = "ask who runs the cluster for slurmdbd"
+    """Whether Slurm keeps accounts of jobs and sacct answers."""
+    fix = "ask who runs the cluster for slurmdbd"
     if "slurmdbd" not in settings.get("AccountingStorageType", ""):
-        return Finding("accounting", "warn", "off: sacct knows no job", mend)
+        return Finding("accounting", "warn", "off: sacct knows no job", fix)
     answer = ask("sacct", "--noheader", "--allocations", "--starttime", "now")
     if not answer.ok:
-        return Finding("accounting", "warn", f"on, but sacct does not answer: {answer.words}", mend)
+        return Finding("accounting", "warn", f"on, but sacct does not answer: {answer.words}", fix)
     return Finding("accounting", "ok", "on: sacct answers")
 
 
 def check_status_command(
     profile: dict[str, Any], settings: dict[str, str], accounting: bool
 ) -> Finding:
-    """Whether the executor can tell the state of a job."""
+    """Whether the executor can ask for the state of a job. accounting: whether sacct answers."""
     key = "slurm-init-seconds-before-status-checks"
     wanted, wait = str(profile.get("slurm-status-command", "sacct")), profile.get(key, 40)
     if not isinstance(wait, int):
@@ -119,30 +120,39 @@ def check_status_command(
     if wanted == "squeue" and age >= 3 * wait:
         if accounting:
             return Finding(name, "ok", "squeue, and sacct while the controller is away")
-        found = "squeue, without accounting: a run waits for ever when the controller is away while it asks"
+        found = (
+            "squeue, without accounting: a run waits for ever when the controller is away while "
+            "it asks"
+        )
         return Finding(name, "warn", found, "start and restart runs with `make resume`")
     if wanted == "squeue":
-        chosen = f"sacct in place of squeue, because MinJobAge is {age} s, less than 3 x {key} ({wait} s)"
-        mend = f"write {key}: {max(age // 3, 1)} in the profile"
+        chosen = (
+            f"sacct in place of squeue, because MinJobAge is {age} s, less than 3 x {key} "
+            f"({wait} s)"
+        )
+        fix = f"write {key}: {max(age // 3, 1)} in the profile"
     else:
-        chosen, mend = wanted, "write slurm-status-command: squeue in the profile"
+        chosen, fix = wanted, "write slurm-status-command: squeue in the profile"
     if not accounting:
-        return Finding(name, "fail", f"{chosen}; without accounting it knows no job", mend)
+        return Finding(name, "fail", f"{chosen}; without accounting it knows no job", fix)
     return Finding(
-        name, "warn", f"{chosen}; it waits for ever for a job that was cancelled by hand", mend
+        name, "warn", f"{chosen}; it waits for ever for a job that was cancelled by hand", fix
     )
 
 
 @dataclass(frozen=True)
 class Job:
-    """A kind of job that the profile makes. rules: those with a GPU that become it, none for all other rules."""
+    """A kind of job that the profile makes.
+
+    rules: the GPU rules whose jobs are of this kind; empty: all other rules.
+    """
 
     rules: tuple[str, ...]
     resources: dict[str, Any]
 
     @property
     def request(self) -> list[str]:
-        """Options of sbatch that ask for a GPU, as the executor writes them."""
+        """The options of sbatch that ask for a GPU, as the executor writes them."""
         gpus = self.resources.get("gpu", 0)
         model = self.resources.get("gpu_model")
         if self.resources.get("gres"):
@@ -150,7 +160,7 @@ class Job:
         return [f"--gpus={_plain(model)}:{gpus}" if model else f"--gpus={gpus}"] if gpus else []
 
     def options(self) -> list[str]:
-        """Options of sbatch for everything else that the profile fixes."""
+        """All other options of sbatch that the profile fixes, as in `--partition=gpu`."""
         fixed = [
             f"--{option}={_plain(self.resources[key])}"
             for key, option in OPTIONS.items()
@@ -169,7 +179,7 @@ def _plain(value: object) -> str:
 
 
 def jobs_of(profile: dict[str, Any], origin: Path) -> list[Job]:
-    """The kinds of jobs that a profile makes: of rules without a GPU, and of those with one."""
+    """The kinds of jobs that a profile makes: without a GPU, then with one, by resources."""
     for key in ("default-resources", "set-resources"):
         if not isinstance(profile.get(key) or {}, dict):
             raise InputError(f"{origin}: {key} must be a mapping, one `name: value` a line")
@@ -187,7 +197,11 @@ def jobs_of(profile: dict[str, Any], origin: Path) -> list[Job]:
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition of the cluster. limit: longest runtime; cpus, megabytes: of its largest node; gres: generic resources, as gpu:a100:4."""
+    """A partition of the cluster.
+
+    limit: the longest run time. cpus, megabytes: of the largest node. gres: generic resources, as
+    in gpu:a100:4.
+    """
 
     up: bool
     default: bool
@@ -199,12 +213,12 @@ class Partition:
 
     @property
     def gpus(self) -> list[str]:
-        """Its GPUs by node."""
-        return sorted(each for each in self.gres if each.startswith("gpu"))
+        """The generic resources that are GPUs."""
+        return sorted(resource for resource in self.gres if resource.startswith("gpu"))
 
 
 def read_partitions(listed: str) -> dict[str, Partition]:
-    """Partitions of the cluster."""
+    """Partitions by name, from the output of SINFO (one line per group of equal nodes)."""
     found: dict[str, Partition] = {}
     for line in listed.splitlines():
         name, limit, megabytes, cpus, gres, state, features = line.split("|")
@@ -223,7 +237,7 @@ def read_partitions(listed: str) -> dict[str, Partition]:
 
 
 def _partitions_of(jobs: Iterable[Job]) -> set[str]:
-    """Partitions that jobs are sent to; "" is the default one."""
+    """Partitions to which jobs are sent; "" is the default partition."""
     return {
         part
         for job in jobs
@@ -232,21 +246,25 @@ def _partitions_of(jobs: Iterable[Job]) -> set[str]:
 
 
 def _default(partitions: dict[str, Partition]) -> str:
-    return next((name for name, each in partitions.items() if each.default), "")
+    return next((name for name, partition in partitions.items() if partition.default), "")
 
 
 def check_partition(jobs: Iterable[Job], partitions: dict[str, Partition]) -> Finding:
-    """Whether the partitions that jobs are sent to exist and are up; where none is named, whether there is a default."""
+    """Whether the partitions of the jobs exist and are up; unnamed, whether there is a default."""
     wanted, default = _partitions_of(jobs), _default(partitions)
     named = sorted({name or default for name in wanted})
     up = (
-        ", ".join(f"{name} (at most {each.limit})" for name, each in partitions.items() if each.up)
+        ", ".join(
+            f"{name} (at most {partition.limit})"
+            for name, partition in partitions.items()
+            if partition.up
+        )
         or "none"
     )
-    mend = f"write a partition that is up as slurm_partition in the profile: {up}"
+    fix = f"write a partition that is up as slurm_partition in the profile: {up}"
     if "" in named:
         return Finding(
-            "partition", "fail", "the profile names none, and the cluster has no default", mend
+            "partition", "fail", "the profile names none, and the cluster has no default", fix
         )
     wrong = [
         f"{name} is down" if name in partitions else f"the cluster has no {name}"
@@ -254,40 +272,51 @@ def check_partition(jobs: Iterable[Job], partitions: dict[str, Partition]) -> Fi
         if not _up(name, partitions)
     ]
     if wrong:
-        return Finding("partition", "fail", "; ".join(wrong), mend)
+        return Finding("partition", "fail", "; ".join(wrong), fix)
     limits = [
-        f"{name}{', the default' if '' in wanted and name == default else ''} (at most {partitions[name].limit})"
+        f"{name}{', the default' if '' in wanted and name == default else ''} (at most "
+        f"{partitions[name].limit})"
         for name in named
     ]
     return Finding("partition", "ok", "; ".join(limits))
 
 
-PARTITION_FILE = """\
-# What the partitions of this cluster take: `singflow doctor --write-partitions` wrote it from sinfo, by the largest node of each.
-# The executor sends every job without a slurm_partition to the one that it fits best: slurm-partition-config in slurm/config.yaml
-# names this file. Take out partitions that you may not use or do not want, and lower limits that sinfo does not know, as those of
-# an account or a QOS.
-"""
+PARTITION_FILE = (
+    "# What the partitions of this cluster take: `singflow doctor --write-partitions` wrote it "
+    "from sinfo, by the largest node of each.\n"
+    "# The executor sends every job without a slurm_partition to the one that it fits best: "
+    "slurm-partition-config in slurm/config.yaml\n"
+    "# names this file. Take out partitions that you may not use or do not want, and lower limits "
+    "that sinfo does not know, as those of\n"
+    "# an account or a QOS.\n"
+)
 
 
 def partition_file(partitions: dict[str, Partition]) -> str:
-    """A first partition file for the executor."""
+    """A first partition file for the executor (YAML), without partitions that are down."""
     return PARTITION_FILE + yaml.safe_dump(
-        {"partitions": {name: _limits(each) for name, each in partitions.items() if each.up}},
+        {
+            "partitions": {
+                name: _limits(partition) for name, partition in partitions.items() if partition.up
+            }
+        },
         sort_keys=False,
     )
 
 
 def _limits(partition: Partition) -> dict[str, Any]:
-    """Limits of a partition as the executor names them; it would read 30:00 as thirty hours."""
+    """Limits of a partition under the executor's names.
+
+    The run time is in minutes, because the executor would read 30:00 as thirty hours.
+    """
     gpus = [
         (model, int(count))
-        for each in partition.gpus
-        for model, count in re.findall(r"^gpu:(?:([^:,()]+):)?(\d+)", each)
+        for resource in partition.gpus
+        for model, count in re.findall(r"^gpu:(?:([^:,()]+):)?(\d+)", resource)
     ]
     found: dict[str, Any] = {"max_mem_mb": partition.megabytes, "max_threads": partition.cpus}
     if time := re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", partition.limit):
-        days, hours, minutes, _ = (int(each or 0) for each in time.groups())
+        days, hours, minutes, _ = (int(digits or 0) for digits in time.groups())
         found = {"max_runtime": 24 * 60 * days + 60 * hours + minutes} | found
     if gpus:
         found["max_gpu"] = max(count for _, count in gpus)
@@ -299,7 +328,7 @@ def _limits(partition: Partition) -> dict[str, Any]:
 
 
 def write_partition_file(path: Path) -> None:
-    """Write a first partition file of this cluster."""
+    """Write a first partition file for this cluster; InputError if the file exists."""
     if path.exists():
         raise InputError(f"{path}: is there already: name another, or remove it")
     answer = ask(*SINFO)
@@ -312,7 +341,10 @@ def write_partition_file(path: Path) -> None:
 
 
 def choose_partitions(jobs: list[Job], path: Path) -> tuple[list[Job], Finding]:
-    """Where the executor sends jobs by a partition file, as far as the profile tells; a job's memory and run time follow from the study."""
+    """The jobs with the partitions that the executor would choose by a partition file.
+
+    Only the profile is considered: memory and run time of a job depend on the study.
+    """
     from snakemake_executor_plugin_slurm.partitions import read_partition_file  # type: ignore[import-untyped]
     from snakemake_interface_common.exceptions import WorkflowError
 
@@ -334,20 +366,23 @@ def choose_partitions(jobs: list[Job], path: Path) -> tuple[list[Job], Finding]:
                 for key, value in job.resources.items()
             }
             scores = {
-                each.name: each.score_job_fit(SimpleNamespace(resources=asked, threads=1))
-                for each in choices
+                choice.name: choice.score_job_fit(SimpleNamespace(resources=asked, threads=1))
+                for choice in choices
             }
-            fitting = {each: score for each, score in scores.items() if score is not None}
+            fitting = {partition: score for partition, score in scores.items() if score is not None}
             kind = ", ".join(job.rules) or "jobs without a GPU"
             if not fitting:
-                mend = "correct its max_gpu, available_gpu_models, available_constraints or max_runtime, or write slurm_partition"
+                fix = (
+                    "correct its max_gpu, available_gpu_models, available_constraints or "
+                    "max_runtime, or write slurm_partition"
+                )
                 return jobs, Finding(
                     name,
                     "fail",
                     f"no partition of {path} takes {kind}: they go to the default one",
-                    mend,
+                    fix,
                 )
-            best = max(fitting, key=lambda each: fitting[each])
+            best = max(fitting, key=lambda partition: fitting[partition])
             words.append(f"{kind}: {best}")
             job = replace(job, resources=job.resources | {"slurm_partition": best})
         sent.append(job)
@@ -358,11 +393,11 @@ def choose_partitions(jobs: list[Job], path: Path) -> tuple[list[Job], Finding]:
 def check_cores(
     profile: dict[str, Any], jobs: Iterable[Job], partitions: dict[str, Partition]
 ) -> Finding:
-    """Whether a node has the CPUs that a job with several steps in it may ask for: `cores` of the profile."""
+    """Whether some node has the CPUs that a job with several steps may ask for (`cores`)."""
     default = _default(partitions)
     found = {
-        each: partitions[each].cpus
-        for each in {name or default for name in _partitions_of(jobs)} & set(partitions)
+        partition: partitions[partition].cpus
+        for partition in {name or default for name in _partitions_of(jobs)} & set(partitions)
     }
     cores = profile.get("cores")
     if not isinstance(cores, int):
@@ -392,7 +427,7 @@ def _up(name: str, partitions: dict[str, Partition]) -> bool:
 
 @dataclass(frozen=True)
 class Association:
-    """What Slurm lets a user do: under an account, with these QOS, in a partition ("": in any)."""
+    """What Slurm allows a user: an account with these QOS in a partition ("": in any)."""
 
     account: str
     partition: str
@@ -414,7 +449,7 @@ def _associations() -> list[Association]:
 
 
 def _accounts_of(job: Job) -> list[str]:
-    """Accounts of a kind of job as the executor takes them, of which it uses the first."""
+    """The accounts of a kind of job, as the executor reads them; it uses the first."""
     return (
         re.split(r"[,\s]+", _plain(job.resources["slurm_account"]))
         if job.resources.get("slurm_account")
@@ -425,34 +460,45 @@ def _accounts_of(job: Job) -> list[str]:
 def check_account(
     jobs: Iterable[Job], associations: list[Association] | None, default: str
 ) -> Finding:
-    """Whether jobs are sent under accounts of the user's, and to partitions in which these accounts hold."""
+    """Whether the accounts of the jobs are the user's, and hold in the partitions of the jobs.
+
+    associations: of the user, in lower case; None if accounting is off. default: the default
+    partition.
+    """
     jobs = list(jobs)
     wanted = sorted({account for job in jobs for account in _accounts_of(job)})
     named = ", ".join(wanted) or "the profile names none"
     if associations is None:
         return Finding("account", "ok", f"{named}; accounting is off, so none is asked for")
     if not associations:
-        mend = "ask who runs the cluster for an account, if jobs are refused"
-        return Finding(
-            "account", "warn", f"{named}; Slurm lists none for {getpass.getuser()}", mend
-        )
+        fix = "ask who runs the cluster for an account, if jobs are refused"
+        return Finding("account", "warn", f"{named}; Slurm lists none for {getpass.getuser()}", fix)
     known = sorted(
         {
-            f"{each.account} (in {each.partition})" if each.partition else each.account
-            for each in associations
+            f"{association.account} (in {association.partition})"
+            if association.partition
+            else association.account
+            for association in associations
         }
     )
-    mend = f"write slurm_account in the profile, for all jobs or beside a slurm_partition: {', '.join(known)}"
-    wrong = [each for each in wanted if each.lower() not in {each.account for each in associations}]
+    fix = (
+        "write slurm_account in the profile, for all jobs or beside a slurm_partition: "
+        f"{', '.join(known)}"
+    )
+    wrong = [
+        account
+        for account in wanted
+        if account.lower() not in {association.account for association in associations}
+    ]
     if wrong:
         return Finding(
-            "account", "fail", f"{', '.join(wrong)}: not an account of {getpass.getuser()}", mend
+            "account", "fail", f"{', '.join(wrong)}: not an account of {getpass.getuser()}", fix
         )
     if not wanted:
         return Finding(
-            "account", "warn", "the profile names none: it is guessed for every job", mend
+            "account", "warn", "the profile names none: it is guessed for every job", fix
         )
-    allowed = {(each.account, each.partition) for each in associations}
+    allowed = {(association.account, association.partition) for association in associations}
     pairs = {
         (_accounts_of(job)[0], name or default)
         for job in jobs
@@ -469,14 +515,17 @@ def check_account(
             "account",
             "fail",
             f"{', '.join(astray)}: the account does not hold in this partition",
-            mend,
+            fix,
         )
     return Finding("account", "ok", named)
 
 
 def check_qos(jobs: Iterable[Job], associations: list[Association] | None) -> Finding:
-    """Whether jobs ask for a QOS that their account has."""
-    mend = "take it out of the profile (slurm-qos, or qos of a rule)"
+    """Whether the account of every job has the QOS that the job asks for.
+
+    associations: as in check_account().
+    """
+    fix = "take it out of the profile (slurm-qos, or qos of a rule)"
     pairs = {
         (_plain(job.resources["qos"]), *_accounts_of(job)[:1])
         for job in jobs
@@ -484,14 +533,14 @@ def check_qos(jobs: Iterable[Job], associations: list[Association] | None) -> Fi
     }
     named = ", ".join(sorted({qos for qos, *_ in pairs}))
     if associations is None:
-        return Finding("QOS", "fail", f"{named}, but accounting is off: Slurm has none", mend)
+        return Finding("QOS", "fail", f"{named}, but accounting is off: Slurm has none", fix)
     for qos, *account in sorted(pairs):
         has = sorted(
             {
-                each
+                name
                 for known in associations
                 if not account or known.account == account[0].lower()
-                for each in known.qos
+                for name in known.qos
             }
             - {""}
         )
@@ -501,21 +550,27 @@ def check_qos(jobs: Iterable[Job], associations: list[Association] | None) -> Fi
                 "QOS",
                 "fail",
                 f"{qos}: not a QOS {whose}",
-                f"{mend}, or write one of these: {', '.join(has) or 'none'}",
+                f"{fix}, or write one of these: {', '.join(has) or 'none'}",
             )
     return Finding("QOS", "ok", named)
 
 
 def check_reservation(name: str, listed: str) -> Finding:
-    """Whether there is the reservation that jobs are sent to."""
+    """Whether the reservation of the jobs exists.
+
+    listed: output of `scontrol --oneliner show reservation`.
+    """
     known = {
         fields["ReservationName"]: fields
         for fields in (dict(re.findall(r"(\w+)=(\S*)", line)) for line in listed.splitlines())
         if "ReservationName" in fields
     }
     if name not in known:
-        mend = f"take slurm-reservation out of the profile, or write one of these: {', '.join(known) or 'none'}"
-        return Finding("reservation", "fail", f"the cluster has no {name}", mend)
+        fix = (
+            "take slurm-reservation out of the profile, or write one of these: "
+            f"{', '.join(known) or 'none'}"
+        )
+        return Finding("reservation", "fail", f"the cluster has no {name}", fix)
     here = known[name]
     if here["State"] == "ACTIVE":
         return Finding("reservation", "ok", f"{name}, until {here['EndTime']}")
@@ -525,7 +580,7 @@ def check_reservation(name: str, listed: str) -> Finding:
 
 
 def check_gpu_request(job: Job, partitions: dict[str, Partition]) -> Finding:
-    """Whether Slurm takes a job with the GPU that the profile asks for; otherwise whether it takes the other way of asking."""
+    """Whether Slurm accepts the job's GPU request; if not, whether it accepts the other form."""
     name = "GPU request"
     rules = ", ".join(job.rules)
     if not job.request:
@@ -541,20 +596,28 @@ def check_gpu_request(job: Job, partitions: dict[str, Partition]) -> Finding:
     found = f"{' '.join([*job.options(), *job.request])} is refused ({rules}): {answer.words}"
     by_count = job.request[0].startswith("--gpus")
     count = job.request[0].partition("=")[2]
-    other, line = (
+    alternative, line = (
         (f"--gres=gpu:{count}", f'{{gpu: 0, gres: "gpu:{count}"}}')
         if by_count
         else ("--gpus=1", "{gpu: 1}")
     )
-    if _accepted(job, [other]).ok:
+    if _accepted(job, [alternative]).ok:
         return Finding(
             name,
             "fail",
             found,
-            f"Slurm takes {other}: write {line} for these rules under set-resources in the profile",
+            f"Slurm takes {alternative}: write {line} for these rules under set-resources in the "
+            "profile",
         )
-    where = [f"{name} ({', '.join(each.gpus)})" for name, each in partitions.items() if each.gpus]
-    with_gpus = f"partitions with GPUs: {'; '.join(where)}: write one as slurm_partition for these rules, within its limits"
+    where = [
+        f"{name} ({', '.join(partition.gpus)})"
+        for name, partition in partitions.items()
+        if partition.gpus
+    ]
+    with_gpus = (
+        f"partitions with GPUs: {'; '.join(where)}: write one as slurm_partition for these rules, "
+        "within its limits"
+    )
     none = "no partition lists GPUs: write extraction.device: cpu in params.yaml"
     return Finding(name, "fail", found, with_gpus if where else none)
 

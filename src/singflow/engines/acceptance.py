@@ -1,4 +1,4 @@
-"""Finished artifacts that are declared valid under changed code, for both engines."""
+"""Declares finished artifacts valid under changed code, for both engines."""
 
 import re
 from collections.abc import Iterable
@@ -10,11 +10,18 @@ from singflow.config.reading import read_yaml
 from singflow.engines.code import FILE, Acceptance, Code
 from singflow.errors import InputError
 
-HEAD = "# Steps whose finished artifacts count as made by the code that is here now, as `singflow accept` writes them.\n"
+HEAD = (
+    "# Steps whose finished artifacts count as made by the code that is here now, as `singflow "
+    "accept` writes them.\n"
+)
 
 
 def made_with(repo: Any, step: str) -> set[str]:
-    """Digests of the code that made a step's finished artifacts, out of the records of Snakemake and of DVC."""
+    """Digests (SHA-256) of the code that made a step's finished artifacts.
+
+    They come from the records of Snakemake and DVC. repo: DVC's view of the checkout in this
+    folder. step: a name as in dvc.yaml.
+    """
     from snakemake.io import IOFile
     from snakemake.persistence.file import FilePersistence
 
@@ -38,7 +45,11 @@ def made_with(repo: Any, step: str) -> set[str]:
 
 
 def accept(repo: Any, steps: Iterable[str], reason: str, file: Path) -> dict[str, Acceptance]:
-    """Declare the artifacts of steps valid under the code in this folder."""
+    """Declare artifacts of steps valid under the code in this folder; earlier declarations stay.
+
+    Returns the new declarations. A step whose artifacts already count as made by this code gets
+    none.
+    """
     code = Code()
     now = code.computed()
     known = code.accepted
@@ -48,7 +59,10 @@ def accept(repo: Any, steps: Iterable[str], reason: str, file: Path) -> dict[str
             raise InputError(f"{step}: no such step: dvc.yaml lists them")
         before = made_with(repo, step)
         if len(before) != 1:
-            many = "artifacts of it were made by several versions of its code: run the older ones again"
+            many = (
+                "artifacts of it were made by several versions of its code: run the older ones "
+                "again"
+            )
             raise InputError(f"{step}: {many if before else 'nothing of it is finished'}")
         (digest,) = before
         if digest != code.digest(step):
@@ -58,8 +72,8 @@ def accept(repo: Any, steps: Iterable[str], reason: str, file: Path) -> dict[str
 
 
 def render(accepted: dict[str, Acceptance]) -> str:
-    """The file that holds what is declared."""
+    """The text of config/accepted.yaml."""
     import yaml
 
-    content = {step: each.model_dump() for step, each in sorted(accepted.items())}
+    content = {step: acceptance.model_dump() for step, acceptance in sorted(accepted.items())}
     return HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

@@ -1,4 +1,7 @@
-"""The code that can change what a step writes, as a digest, on which both engines let the step depend."""
+"""Digests of the code that can change what a step writes.
+
+In both engines, every step depends on its digest.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +27,20 @@ from singflow.translators.reference import fingerprint
 
 FILE = Path("results/code.json")
 ACCEPTED = Path("config/accepted.yaml")
-KEPT = Path(
-    ".cache/code.json"
-)  # digests of the code that was here last, since to compute them takes as long as all else at a start
+# Cached digests: computing them takes as long as everything else at a start.
+KEPT = Path(".cache/code.json")
 DIGEST = "^[0-9a-f]{64}$"
 PACKAGE = "singflow"
-CHECKS = {
-    f"{PACKAGE}.config.study",
-    f"{PACKAGE}.artifacts.contracts",
-}  # modules that can stop a step, and not change what it writes
+# Modules that can stop a step, but cannot change what it writes.
+CHECKS = {f"{PACKAGE}.config.study", f"{PACKAGE}.artifacts.contracts"}
 
 
 class Acceptance(Section):
-    """Artifacts of a step that are declared valid under code which did not make them. made_with, accepted_for: digests of both."""
+    """Declares that artifacts of a step are valid under code that did not make them.
+
+    made_with: digest of the code that made them. accepted_for: digest of the code under which they
+    are valid.
+    """
 
     made_with: Annotated[str, Field(pattern=DIGEST)]
     accepted_for: Annotated[str, Field(pattern=DIGEST)]
@@ -44,10 +48,13 @@ class Acceptance(Section):
 
 
 def read_accepted(file: Path) -> dict[str, Acceptance]:
-    """What `singflow accept` declared."""
+    """The declarations in config/accepted.yaml, by step; empty if there is no such file."""
     try:
         return (
-            {step: Acceptance.model_validate(each) for step, each in read_yaml(file).items()}
+            {
+                step: Acceptance.model_validate(declaration)
+                for step, declaration in read_yaml(file).items()
+            }
             if file.is_file()
             else {}
         )
@@ -56,7 +63,7 @@ def read_accepted(file: Path) -> dict[str, Acceptance]:
 
 
 class Code:
-    """The code of a checkout."""
+    """The code of a checkout: its package in src/, its steps in scripts/."""
 
     def __init__(self, root: Path = Path()) -> None:
         self._root = root
@@ -65,19 +72,23 @@ class Code:
 
     @cached_property
     def accepted(self) -> dict[str, Acceptance]:
-        """What `singflow accept` declared, by step. Raises InputError as read_accepted() does."""
+        """Declarations that `singflow accept` wrote, by step; InputError if the file is damaged."""
         return read_accepted(self._root / ACCEPTED)
 
     def computed(self) -> dict[str, str]:
-        """The digest of every step's code as it is."""
+        """The digest of the present code of every step."""
         return self._kept or {path.stem: self._computed(path.stem) for path in self._scripts()}
 
     def digests(self) -> dict[str, str]:
-        """What computed() gives, with the digest of the code that made the artifacts where other code was accepted."""
+        """The result of digest() for every step."""
         return {step: self._made_with(step, digest) for step, digest in self.computed().items()}
 
     def digest(self, step: str) -> str:
-        """The digest on which a step depends: of its code, or where that was accepted of the code which made its artifacts."""
+        """The digest on which a step depends: that of its present code.
+
+        If the present code was accepted for older artifacts, it is the digest of the code that made
+        them.
+        """
         return self._made_with(step, self._kept.get(step) or self._computed(step))
 
     def _scripts(self) -> list[Path]:
@@ -85,7 +96,10 @@ class Code:
 
     @cached_property
     def _kept(self) -> dict[str, str]:
-        """What computed() gives, out of a file as long as no code is another; nothing when a file of code cannot be parsed."""
+        """The result of computed(), cached in a file until a source file changes.
+
+        Empty if a source file cannot be parsed.
+        """
         files = [*self._scripts(), *sorted((self._root / "src" / PACKAGE).rglob("*.py"))]
         code = [f"{path.relative_to(self._root)} {sha256_of(path)}\n" for path in files]
         of = hashlib.sha256("".join([*code, sha256_of(Path(__file__))]).encode()).hexdigest()
@@ -106,11 +120,13 @@ class Code:
         return known.made_with if known and known.accepted_for == digest else digest
 
     def _computed(self, step: str) -> str:
-        """SHA-256, as hexadecimal digits, of the code that a step reaches. It is the same for every version of Python.
+        """SHA-256 (hexadecimal) of the code that a step reaches, the same for every Python version.
 
-        What is reached: the script, the functions, classes and constants of the package that it names, those that they name, and
-        so on, and statements that run when one of their modules is loaded. What does not count: comments, docstrings, formatting,
-        annotations outside of classes, defaults and descriptions of fields, where a definition stands, and the modules of CHECKS.
+        A step reaches its script, the functions, classes and constants of the package that the
+        script names, those that they name in turn, and the statements that run when one of their
+        modules is loaded. These do not count: comments, docstrings, formatting, annotations outside
+        classes, defaults and descriptions of fields, the position of a definition, and the modules
+        in CHECKS.
         """
         waiting = list(_Module.read(self._root / f"scripts/{step}.py").parts)
         seen: set[int] = set()
@@ -131,7 +147,7 @@ class Code:
         return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
     def _uses(self, part: _Part) -> Iterator[tuple[str, list[_Part] | str]]:
-        """Names in a statement that something else stands behind: the statements, or in another package the name there."""
+        """The imported or defined names in a statement, with the meanings that _meant() returns."""
         imports = part.module.imports | part.imports
         waiting: list[ast.AST] = [part.statement]
         while waiting:
@@ -149,7 +165,11 @@ class Code:
                     waiting += ast.iter_child_nodes(node)
 
     def _meant(self, module: str, names: list[str]) -> list[_Part] | str:
-        """What names, each within the one before, mean in a module; with what runs when the module is loaded."""
+        """The meaning of a dotted name in a module.
+
+        For this package: statements, with those that run when the module is loaded. For another
+        package: the full name as text.
+        """
         if module.partition(".")[0] != PACKAGE:
             return ".".join([module, *names])
         while names and self._module(f"{module}.{names[0]}"):
@@ -158,25 +178,30 @@ class Code:
         if module in CHECKS or not found:
             return []
         if names and names[0] in found.imports and names[0] not in found.named:
-            other, there = found.imports[names[0]]
-            return self._meant(other, [there, *names[1:]] if there else names[1:])
+            source, there = found.imports[names[0]]
+            return self._meant(source, [there, *names[1:]] if there else names[1:])
         return self._loading(module) + (
             found.named.get(names[0], found.parts) if names else found.parts
         )
 
     def _loading(self, module: str) -> list[_Part]:
-        """Statements that run when a module is loaded: its own, those of the folders above it, and of modules that these import."""
+        """Statements that run when a module is loaded.
+
+        They are its own, those of the packages above it, and those of the modules that it imports.
+        """
         if module not in self._loaded:
-            self._loaded[module] = []  # modules that import each other end here
+            self._loaded[module] = []  # ends the recursion where modules import each other
             own = [
                 part
                 for name in accumulate(module.split("."), "{}.{}".format)
-                if (each := self._module(name))
-                for part in each.on_loading
+                if (loaded := self._module(name))
+                for part in loaded.on_loading
             ]
             found = self._module(module)
             imported = (
-                [".".join(filter(None, each)) for each in found.imports.values()] if found else []
+                [".".join(filter(None, target)) for target in found.imports.values()]
+                if found
+                else []
             )
             names = {
                 name if self._module(name) else name.rpartition(".")[0]
@@ -189,7 +214,7 @@ class Code:
         return self._loaded[module]
 
     def _module(self, name: str) -> _Module | None:
-        """A module of the package; none where no file is one of that name."""
+        """A module of the package; None if no file has this name."""
         if name not in self._modules:
             place = self._root.joinpath("src", *name.split("."))
             path = next(
@@ -200,10 +225,14 @@ class Code:
 
 
 def write_digests(path: Path = FILE, params: Path = Path("params.yaml")) -> None:
-    """Write what DVC's stages depend on besides files: digests of every step of this folder's checkout, reference, archives, own files."""
+    """Write the digests on which DVC's stages depend, besides files.
+
+    There is one for the code of every step, the reference, the archives and the user's own files;
+    null where the study has no such files, or cannot run here.
+    """
     content = read_yaml(params) if params.is_file() else {}
     own = state = None
-    with suppress(InputError):  # of a study that cannot run here
+    with suppress(InputError):  # the study cannot run here
         own = "".join(
             f"{file} {sha256_of(Path(file))}\n" for file in own_files(*settle(content, str(params)))
         )
@@ -217,7 +246,7 @@ def write_digests(path: Path = FILE, params: Path = Path("params.yaml")) -> None
 
 
 def archives_of(study: Mapping[str, Any]) -> str | None:
-    """The state of a study's archives."""
+    """State of a study's archives (archives.state()); None if its images are not in archives."""
     data = study["data"]
     if data["source"] != "archive":
         return None
@@ -230,7 +259,11 @@ def archives_of(study: Mapping[str, Any]) -> str | None:
 
 @dataclass
 class _Module:
-    """A file: what it imports, as name -> (module, name there), and its other statements, in `named` by the names that they make."""
+    """A source file.
+
+    imports: name -> (module, name there). parts: all other statements. named: statements by the
+    names that they define or change. on_loading: statements that define no name.
+    """
 
     imports: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     parts: list[_Part] = field(default_factory=list)
@@ -255,13 +288,12 @@ class _Module:
 
 @dataclass
 class _Part:
-    """A statement of a module."""
+    """A top-level statement of a module."""
 
     module: _Module
     statement: ast.stmt
-    uses: list[tuple[str, list[_Part] | str]] | None = (
-        None  # what its names mean, once a step has reached it
-    )
+    # Known once a step reaches the statement.
+    uses: list[tuple[str, list[_Part] | str]] | None = None
 
     @cached_property
     def content(self) -> str:
@@ -269,7 +301,7 @@ class _Part:
 
     @cached_property
     def imports(self) -> dict[str, tuple[str, str | None]]:
-        """What is imported within the statement."""
+        """Imports inside the statement."""
         inner = (
             node
             for node in ast.walk(self.statement)
@@ -279,22 +311,25 @@ class _Part:
 
 
 class _Plain(ast.NodeTransformer):
-    """Takes out of a syntax tree what changes no result."""
+    """Removes from a syntax tree what cannot change a result."""
 
     def visit_Module(self, node: ast.Module) -> ast.AST:
-        node.body = [each for each in _without_docstring(node.body) if not _is_for_others(each)]
+        node.body = [
+            statement
+            for statement in _without_docstring(node.body)
+            if not _is_for_others(statement)
+        ]
         return self.generic_visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         node.body = [
-            self.visit(each) if not isinstance(each, ast.AnnAssign) else each
-            for each in _without_docstring(node.body)
+            self.visit(statement) if not isinstance(statement, ast.AnnAssign) else statement
+            for statement in _without_docstring(node.body)
         ]
-        for each in (inner for inner in node.body if isinstance(inner, ast.AnnAssign)):
-            match each.value:
-                case ast.Call(
-                    ast.Name("Field")
-                ) as call:  # steps are told every value, so that no default counts
+        for annotated in (inner for inner in node.body if isinstance(inner, ast.AnnAssign)):
+            match annotated.value:
+                # Steps get every value as a flag, so defaults do not count.
+                case ast.Call(ast.Name("Field")) as call:
                     call.args, call.keywords = (
                         [],
                         [keyword for keyword in call.keywords if keyword.arg != "description"],
@@ -323,7 +358,7 @@ def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def _is_for_others(statement: ast.stmt) -> bool:
-    """Whether a statement is for type checkers."""
+    """Whether a statement is for type checkers only."""
     match statement:
         case ast.If(ast.Name("TYPE_CHECKING")):
             return True
@@ -343,7 +378,7 @@ def _imports(node: ast.Import | ast.ImportFrom) -> dict[str, tuple[str, str | No
 
 
 def _made(statement: ast.stmt) -> set[str]:
-    """Names that a statement defines, or whose object it changes."""
+    """Names that a statement defines or changes."""
     match statement:
         case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
             return {name}
@@ -360,7 +395,7 @@ def _made(statement: ast.stmt) -> set[str]:
 
 
 def _chain(node: ast.AST) -> list[str]:
-    """The names of `a.b.c`; empty for anything else."""
+    """The names of `a.b.c`; empty for any other expression."""
     match node:
         case ast.Name(name):
             return [name]
@@ -370,7 +405,7 @@ def _chain(node: ast.AST) -> list[str]:
 
 
 def _text(node: object) -> str:
-    """A syntax tree as text, without what versions of Python write differently, and without imports."""
+    """A syntax tree as text, the same for every version of Python, without imports."""
     match node:
         case ast.Import() | ast.ImportFrom() | ast.expr_context():
             return ""
@@ -380,7 +415,11 @@ def _text(node: object) -> str:
             fields = (
                 (name, getattr(node, name, None)) for name in node._fields if name != "type_comment"
             )
-            return f"{type(node).__name__}({','.join(f'{name}={_text(value)}' for name, value in fields if value not in (None, []))})"
+            return (
+                f"{type(node).__name__}("
+                f"{','.join(f'{name}={_text(value)}' for name, value in fields if value not in (None, []))}"  # noqa: E501
+                ")"
+            )
         case list():
             return f"[{','.join(map(_text, node))}]"
     return repr(node)

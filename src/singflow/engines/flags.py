@@ -1,4 +1,4 @@
-"""Values of params.yaml as flags of a command, spelled as DVC spells them."""
+"""Values of params.yaml as flags of a command, written as DVC writes them."""
 
 import shlex
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def at(study: Mapping[str, Any], key: str) -> Any:
-    """The value of a key with dots in it, as in `data.root`."""
+    """The value of a key with dots, as in `data.root`; KeyError if there is no such key."""
     found: Any = study
     for part in key.split("."):
         found = found[part]
@@ -14,13 +14,19 @@ def at(study: Mapping[str, Any], key: str) -> Any:
 
 
 def spell(values: Mapping[str, Any]) -> str:
-    """Flags as DVC spells `${section}`: a list as several words after its flag, an empty list as nothing, texts quoted for a shell."""
+    """Flags as DVC writes `${section}`, with texts quoted for a shell.
+
+    A list gives several words after its flag; an empty list gives nothing.
+    """
     words = []
     for name, value in values.items():
-        each = value if isinstance(value, list) else [value]
+        items = value if isinstance(value, list) else [value]
         words += (
-            [f"--{name}", *(shlex.quote(one) if isinstance(one, str) else str(one) for one in each)]
-            if each
+            [
+                f"--{name}",
+                *(shlex.quote(item) if isinstance(item, str) else str(item) for item in items),
+            ]
+            if items
             else []
         )
     return " ".join(words)

@@ -1,6 +1,7 @@
-"""`python -IS fork_client.py <socket> <program> <word> ...` has the server run a program, and ends as it ends; without one, runs it.
+"""`python -IS fork_client.py <socket> <program> <word> ...`: has the fork server run a program.
 
-A signal that tells this process to end is passed on.
+This process ends as the program ends, and passes on signals that tell it to end. If the server
+cannot be reached, or refuses this client, this process becomes the program itself.
 """
 
 import json
@@ -13,7 +14,7 @@ PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def _ask(address: str, words: list[str]) -> bytes:
-    """What the server says of the program's end."""
+    """The exit status of the program, as the server sends it; empty if the server ended."""
     mask = os.umask(0)
     os.umask(mask)
     asked = {"words": words, "folder": os.getcwd(), "environment": dict(os.environ), "umask": mask}
@@ -22,11 +23,11 @@ def _ask(address: str, words: list[str]) -> bytes:
             server.connect(address)
             socket.send_fds(server, [json.dumps(asked).encode()], [0, 1, 2])
             number = int(server.recv(64))
-        except (OSError, ValueError):  # there is none, or it serves others
+        except (OSError, ValueError):  # there is no server, or it refuses this client
             os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 (the words are the caller's own)
-        for each in PASSED_ON:
-            if signal.getsignal(each) is not signal.SIG_IGN:
-                signal.signal(each, lambda told, _: os.kill(number, told))
+        for signum in PASSED_ON:
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                signal.signal(signum, lambda received, _: os.kill(number, received))
         return server.recv(64)
 
 

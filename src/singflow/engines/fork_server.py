@@ -1,10 +1,14 @@
-"""Starts programs in forks of one process that has their libraries loaded: what a start of Python costs is paid once.
+"""Runs programs as forks of one process that has loaded their libraries: Python starts only once.
 
-`python -Ps fork_server.py <socket> <group> <module> ...` loads modules, and what programs (paths that end in .py) import, as far as they
-are there, while clients wait, and serves them until its standard input and the last program end. fork_client.py asks it; a program has the
-working folder, the environment and the files of its client, which ends as it ends, and is killed when its client is. Clients of another
-process group than `group` (0: any) start their programs themselves. Prints a line of JSON for every program that ended: its words, the
-seconds that its processors took, and its largest memory in MB.
+`python -Ps fork_server.py <socket> <group> <module> ...` loads the modules; a path that ends in .py
+stands for the modules that this program imports. Modules that are not installed are skipped. Then
+it serves clients (fork_client.py) until its standard input is closed and the last program has
+ended.
+
+A program gets the working folder, the environment, the umask and the standard streams of its
+client. The client ends as the program ends; if the client is killed, so is the program. The server
+refuses clients of another process group than `group` (0: accepts all). For every program that
+ended, it prints a line of JSON: the words, the CPU seconds and the peak memory in MiB.
 """
 
 import atexit
@@ -26,18 +30,18 @@ from typing import Any, NoReturn
 
 
 def _serve(listener: socket.socket, parent: int, group: int) -> list[str] | None:
-    """Start what is asked for until `parent` and all programs end: in the fork, the program's words; None at the end."""
-    callers: dict[
-        int, tuple[int, socket.socket, list[str]]
-    ] = {}  # by the descriptor of a program's process
+    """Run programs until `parent` is closed and all programs have ended.
+
+    Returns the words of a program in the fork that has to run it, and None in the server.
+    """
+    callers: dict[int, tuple[int, socket.socket, list[str]]] = {}  # by the program's pidfd
     open_for_more = True
     with selectors.DefaultSelector() as ready:
         ready.register(listener, selectors.EVENT_READ, "new")
         ready.register(parent, selectors.EVENT_READ, "end")
         while open_for_more or callers:
-            for key, _ in sorted(
-                ready.select(), key=lambda event: event[0].data == "new"
-            ):  # last: it may reuse a descriptor
+            # New clients come last: they may reuse a descriptor.
+            for key, _ in sorted(ready.select(), key=lambda event: event[0].data == "new"):
                 if key.data == "end":
                     open_for_more = False
                     ready.unregister(parent)
@@ -61,13 +65,13 @@ def _serve(listener: socket.socket, parent: int, group: int) -> list[str] | None
                         callers[process] = number, caller, json.loads(said)["words"]
                         ready.register(process, selectors.EVENT_READ, "ended")
                         ready.register(caller, selectors.EVENT_READ, process)
-                        with suppress(OSError):  # it ended while it waited
+                        with suppress(OSError):  # the client ended while it waited
                             caller.send(str(number).encode())
                     else:
                         listener.close()
                         caller.close()
-                        for other, (_, socket_of_other, _) in callers.items():
-                            os.close(other)
+                        for pidfd, (_, socket_of_other, _) in callers.items():
+                            os.close(pidfd)
                             socket_of_other.close()
                         return _become(json.loads(said), files)
                     for file in files:
@@ -76,7 +80,7 @@ def _serve(listener: socket.socket, parent: int, group: int) -> list[str] | None
 
 
 def _group_of(caller: socket.socket) -> int:
-    """The process group of a client; 0 when it has ended."""
+    """The process group of a client; 0 if the client has ended."""
     with suppress(ProcessLookupError):
         return os.getpgid(
             int.from_bytes(
@@ -87,9 +91,12 @@ def _group_of(caller: socket.socket) -> int:
 
 
 def _finish(number: int, caller: socket.socket, words: list[str], *, lost: bool) -> None:
-    """Tell a client how its program ended, and what that took; kill the program first where the client is lost."""
+    """Tell a client how its program ended, and print the resources that the program used.
+
+    If the client is lost, the program is killed first.
+    """
     if lost:
-        for kill in (os.killpg, os.kill):  # it may not have a group of its own yet
+        for kill in (os.killpg, os.kill):  # the program may not have its own group yet
             with suppress(ProcessLookupError):
                 kill(number, signal.SIGKILL)
     _, status, usage = os.wait4(number, 0)
@@ -99,17 +106,17 @@ def _finish(number: int, caller: socket.socket, words: list[str], *, lost: bool)
         "rss_mb": usage.ru_maxrss / 1024,
     }
     line = json.dumps({"event": "used", "level": "", "text": ""} | used) + "\n"
-    os.write(1, line.encode())  # at once, for others add lines to the same file
+    os.write(1, line.encode())  # one write: other processes append to the same file
     with suppress(OSError):
         caller.send(str(os.waitstatus_to_exitcode(status)).encode())
     caller.close()
 
 
 def _become(asked: dict[str, Any], files: list[int]) -> list[str]:
-    """Take on what the caller has: its files, folder, environment and mask. Returns the program's words."""
+    """Take over a client's files, folder, environment and umask; returns the program's words."""
     os.setsid()
-    for each in list(weakref.finalize._registry):  # type: ignore[attr-defined]
-        each.atexit = False  # of an object that the server made, which sees to it at its own end
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False  # the server finalizes its own objects
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -125,9 +132,10 @@ def _become(asked: dict[str, Any], files: list[int]) -> list[str]:
 
 
 def _leave(program: str) -> NoReturn:
-    """Run a program and end as Python would after it, but without taking all that is loaded apart.
+    """Run a program and end as Python does, but without unloading the modules.
 
-    What libraries register with atexit while they are loaded is done, for it serves the program: logs are flushed, children joined.
+    Functions that libraries registered with atexit still run: they flush logs and join child
+    processes.
     """
     status = 0
     try:
@@ -136,7 +144,7 @@ def _leave(program: str) -> NoReturn:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
         if status and not isinstance(end.code, int):
             print(end.code, file=sys.stderr)
-    except BaseException:  # noqa: BLE001 (whatever the program raised, as in a process of its own)
+    except BaseException:  # noqa: BLE001 (anything that the program raises)
         sys.excepthook(*sys.exc_info())
         status = 1
     threading._shutdown()  # type: ignore[attr-defined]
@@ -157,6 +165,7 @@ if __name__ == "__main__":
             sys.exit()
         with suppress(ImportError):
             runpy.run_path(name) if name.endswith(".py") else importlib.import_module(name)
-    gc.freeze()  # else the collector of every fork writes to, and so copies, all of this memory
+    # Otherwise the garbage collector of every fork would write to this memory, and so copy it.
+    gc.freeze()
     if program := _serve(listening, 0, int(group)):
         _leave(program[0])

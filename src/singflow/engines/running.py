@@ -1,4 +1,4 @@
-"""A run of Snakemake: what it has done, what it does, how long it may take, and what its failed steps said."""
+"""A run of Snakemake: its progress, the time left, and the messages of failed steps."""
 
 import csv
 import json
@@ -20,18 +20,21 @@ import psutil
 from singflow.artifacts.files import write_bytes
 from singflow.engines.forks import FEWEST, Forks, possible
 
-POLL = 0.2  # seconds between two looks at what happens
-SILENCE = 30.0  # seconds without a line, where there is no terminal
-PATIENCE = 10.0  # seconds that steps have to end when they are told to
-MOST_NAMES = 3  # of steps that a line names
-MOST_LINES = 5  # of a step that ended without a message of its own
-PROFILE = "Using workflow specific profile"  # what Snakemake begins with
+POLL = 0.2  # seconds between two readings of the events
+SILENCE = 30.0  # seconds without a line, if the output is no terminal
+PATIENCE = 10.0  # seconds that steps have to end after a signal
+MOST_NAMES = 3  # running steps that a progress line names
+MOST_LINES = 5  # shown of the log of a step that failed without an error message
+PROFILE = "Using workflow specific profile"  # first line of Snakemake's output
 HINTS = {"SIGKILL": ": is there memory enough? --cores 1 takes less"}
 
 
 @dataclass
 class Run:
-    """What a run's events have told so far. expected: seconds of a step, by its name, of which only the proportions matter."""
+    """The state of a run, from the events so far.
+
+    expected: expected seconds of a step, by its name; only their proportions matter.
+    """
 
     expected: Callable[[str], float]
     started: float = field(default_factory=time.time)
@@ -42,15 +45,14 @@ class Run:
     jobs: dict[int, dict[str, Any]] = field(default_factory=dict)
     running: dict[int, str] = field(default_factory=dict)
     failed: dict[int, dict[str, Any]] = field(default_factory=dict)
-    used: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # what steps took that were forks, by their log
+    # Resources that forks used, by their log.
+    used: dict[str, dict[str, Any]] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
-    whole: bool = True  # whether nothing of the study is left to do once it ends well
+    whole: bool = True  # whether the study is complete if this run succeeds
     results: Path | None = None  # folder of the study, once a step has begun
 
     def take(self, event: dict[str, Any]) -> None:
-        """Note an event."""
+        """Update the state with an event of the logger or of the fork server."""
         kind = event["event"]
         if event["text"] and event["level"] == "INFO":  # a dry run
             self.said.append(event["text"])
@@ -81,7 +83,7 @@ class Run:
             self.said.append(event["text"])
 
     def _measured(self, log: str) -> None:
-        """Put what a fork took into its benchmark, in which Snakemake, that looks at its own descendants, has what its client took."""
+        """Put a fork's resources into its benchmark file, which has those of the client."""
         used = self.used.pop(log, None)
         path = Path(log.replace("/logs/", "/benchmarks/", 1)).with_suffix(".tsv")
         if used and path.is_file():
@@ -100,7 +102,7 @@ class Run:
             )
 
     def line(self) -> str:
-        """The state of the run."""
+        """The progress line: the steps done, the time left and the running steps."""
         if not self.total:
             return "looking for what is to be done"
         left = ""
@@ -112,7 +114,10 @@ class Run:
         return f"{self.done} of {self.total} steps{left}{now}"
 
     def complaints(self, printed: str) -> list[str]:
-        """What went wrong: of each step that failed its name, what it said last and its log; else what Snakemake said."""
+        """One message per failed step: its name, last words and log. Otherwise what Snakemake said.
+
+        printed: the standard error of Snakemake and its steps.
+        """
         rest = [
             line
             for line in printed.replace("\r", "\n").splitlines()
@@ -154,7 +159,7 @@ def _about(seconds: float) -> str:
 
 
 def _last_words(log: Path) -> str:
-    """The message that a step ended with, or its last lines."""
+    """The error message at the end of a log, or its last lines."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
     if errors:
@@ -164,9 +169,11 @@ def _last_words(log: Path) -> str:
 
 
 def follow(command: Sequence[str], run: Run, *, cold: bool = False) -> tuple[int, str]:
-    """Run Snakemake with one line about it: live on a terminal, elsewhere one for every tenth of the steps and after 30 s of silence.
+    """Run Snakemake with a progress line; returns its exit status and standard error.
 
-    Whatever ends this ends Snakemake and its steps, which leave no half file.
+    The line is live on a terminal; otherwise a line is printed for every tenth of the steps and
+    after 30 s of silence. If this function is interrupted, it ends Snakemake and its steps, which
+    leave no partial files. cold: start a new Python for every step, and no forks.
     """
     with tempfile.TemporaryDirectory(prefix="singflow-run-") as folder, _display() as show:
         events, errors = Path(folder, "events"), Path(folder, "errors")
@@ -243,7 +250,10 @@ def _display() -> Iterator[Callable[[Run], None]]:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End Snakemake as Ctrl-C does, and its steps, each told once; whatever is left after a while, or at a second Ctrl-C, is killed."""
+    """Interrupt Snakemake as Ctrl-C does, and terminate each of its steps once.
+
+    After PATIENCE seconds, or at a second Ctrl-C, everything left is killed.
+    """
     if process.poll() is not None:
         return
     told: set[int] = set()
@@ -254,16 +264,16 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         while process.poll() is None and time.monotonic() < until:
             with suppress(psutil.Error):
                 family = psutil.Process(process.pid).children(recursive=True)
-            for each in family:
-                if each.pid not in told:
-                    told.add(each.pid)
+            for child in family:
+                if child.pid not in told:
+                    told.add(child.pid)
                     with suppress(psutil.Error):
-                        each.terminate()
+                        child.terminate()
             time.sleep(POLL)
     finally:
-        for each in family if process.poll() is None else []:
+        for child in family if process.poll() is None else []:
             with suppress(psutil.Error):
-                each.kill()
+                child.kill()
         if process.poll() is None:
             process.kill()
         process.wait()

@@ -1,4 +1,7 @@
-"""The stages of dvc.yaml, out of the rules of the Snakefile: `python -m singflow.engines.stages` writes them."""
+"""The stages of dvc.yaml, made from the rules of the Snakefile.
+
+`python -m singflow.engines.stages` writes them.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +17,29 @@ from singflow.engines.code import FILE
 if TYPE_CHECKING:
     from snakemake.rules import Rule
 
-FIRST = "check_study"  # the stage that comes before all, which DVC alone needs
+FIRST = "check_study"  # the stage before all others, which only DVC needs
 ITEMS = {
     "space": "spaces",
     "model": "models",
     "kind": "comparison.kinds",
     "shard": "extraction.shard_ids",
-}  # wildcard -> its values
-PLACEHOLDER = re.compile(r"\$\(([\w.]+)\)")  # braces would be wildcards
+}  # wildcard -> key of its values
+PLACEHOLDER = re.compile(r"\$\(([\w.]+)\)")  # Snakemake would take braces for wildcards
 BUNDLE = re.compile(r"\$\(item\.flags ([^)]*)\)")
 ITEM = re.compile(r"\$\(item\.\w+\)")
-IN_GIT = "/metrics.json"  # metrics that DVC leaves to git
+IN_GIT = "/metrics.json"  # metrics that git keeps, not DVC's cache
 
 
 def is_placeholder(value: Any) -> bool:
-    """Whether a value of a study stands for its key."""
+    """Whether a value stands for its key, as in `$(data.root)`."""
     return isinstance(value, str) and PLACEHOLDER.fullmatch(value) is not None
 
 
 def placeholders(section: type[Any], key: str = "") -> Any:
-    """A study in which every value is its key, as in `$(data.root)`, and every list of ITEMS holds one placeholder, as in `$(item.model)`."""
+    """A study in which every value is a placeholder for its key, as in `$(data.root)`.
+
+    The lists in ITEMS hold one placeholder, as in `$(item.model)`.
+    """
     items = {values: f"$(item.{name})" for name, values in ITEMS.items()} | {
         "comparison.models": "$(item.model)"
     }
@@ -52,7 +58,11 @@ def placeholders(section: type[Any], key: str = "") -> Any:
 
 
 def flags_placeholder(study: Mapping[str, Any], named: Mapping[str, str]) -> str:
-    """What stands for flags: a whole section, or values by their names."""
+    """A placeholder for flags.
+
+    It is `$(steering)` for a section, and `$(item.flags seed=seed)` for values by the names of
+    their flags.
+    """
     (key, *others) = named.values()
     if not others and isinstance(study.get(key), dict):
         return f"$({key})"
@@ -60,7 +70,7 @@ def flags_placeholder(study: Mapping[str, Any], named: Mapping[str, str]) -> str
 
 
 def read_stages(root: Path) -> dict[str, Any]:
-    """The stages of a checkout."""
+    """The stages of a checkout by name, as dvc.yaml holds them, in the order of the rules."""
     from snakemake.api import SnakemakeApi
     from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, ResourceSettings
 
@@ -102,11 +112,11 @@ def _stage(rule: Rule) -> dict[str, Any]:
         log=rule.expand_log(wildcards),
         threads="$(threads)",
     )
-    own = {"local", "generator"} & set(
-        inputs.keys()
-    )  # of which DVC, whose lists of files cannot hang on the study, gets a digest
+    # These inputs are lists of files that depend on the study. DVC has no such lists, so its stages
+    # depend on a digest of the files.
+    own = {"local", "generator"} & set(inputs.keys())
     bundles = {
-        text: dict(each.split("=") for each in text.split()) for text in BUNDLE.findall(command)
+        text: dict(pair.split("=") for pair in text.split()) for text in BUNDLE.findall(command)
     }
     (bundle,) = bundles.values() or [{}]
     shape: dict[str, Any] = {name: _key(ITEMS[name]) for name in names}
@@ -115,17 +125,16 @@ def _stage(rule: Rule) -> dict[str, Any]:
     values = {name: _key(key) for name, key in bundle.items()}
     of_bundle = next(iter(bundle.values()), "").partition(".")[0]
     command = BUNDLE.sub(f"$(item.{of_bundle})" if names else "$(item)", command)
-    files = dict.fromkeys(_place(str(each), names) for each in inputs)
-    words = " ".join(
-        word for word in command.split() if "results/" not in word
-    )  # a key in a path is a matter of deps and outs
+    files = dict.fromkeys(_place(str(path), names) for path in inputs)
+    # Keys in paths are left out: deps and outs cover them.
+    words = " ".join(word for word in command.split() if "results/" not in word)
     keys = dict.fromkeys([*PLACEHOLDER.findall(words), *bundle.values()])
     body: dict[str, Any] = {
         "cmd": _dollars(" ".join(command.split())),
         "deps": [
-            _dollars(each)
-            for each in files
-            if not any(each.startswith(f"{other}/") for other in files)
+            _dollars(path)
+            for path in files
+            if not any(path.startswith(f"{folder}/") for folder in files)
         ],
         "params": [
             *(key for key in keys if key.partition(".")[0] != "item"),
@@ -138,12 +147,10 @@ def _stage(rule: Rule) -> dict[str, Any]:
             },
         ],
     }
-    outs = [_dollars(str(each)) for each in outputs]
-    body["outs"] = [each for each in outs if not _is_metrics(each)]
+    outs = [_dollars(str(output)) for output in outputs]
+    body["outs"] = [out for out in outs if not _is_metrics(out)]
     if metrics := [
-        {each: {"cache": False}} if each.endswith(IN_GIT) else each
-        for each in outs
-        if _is_metrics(each)
+        {out: {"cache": False}} if out.endswith(IN_GIT) else out for out in outs if _is_metrics(out)
     ]:
         body["metrics"] = metrics
     if names:
@@ -156,15 +163,15 @@ def _key(key: str) -> str:
 
 
 def _dollars(text: str) -> str:
-    """A text in DVC's spelling."""
+    """A text with DVC's `${key}` in place of `$(key)`."""
     return PLACEHOLDER.sub(r"${\1}", text)
 
 
 def _place(path: str, names: list[str]) -> str:
-    """A path of a job; of many jobs, the folder that holds them all."""
-    for each in ITEM.finditer(path):
-        if each[0][7:-1] not in names:
-            return path[: each.start()].rpartition("/")[0]
+    """A path of a stage, or the folder above the items that the stage does not iterate over."""
+    for item in ITEM.finditer(path):
+        if item[0][7:-1] not in names:
+            return path[: item.start()].rpartition("/")[0]
     return path
 
 
@@ -173,14 +180,14 @@ def _is_metrics(path: str) -> bool:
 
 
 def pipeline(file: Path) -> str:
-    """What dvc.yaml should hold: the stages out of the rules beside it, every figure among its plots, the rest as it is."""
+    """The text for dvc.yaml: stages from the rules, every figure as a plot, the rest unchanged."""
     from ruamel.yaml import YAML
     from ruamel.yaml.scalarstring import FoldedScalarString
 
     def folded(command: str) -> FoldedScalarString:
-        """A command with a line for every flag."""
+        """A command with one line per flag."""
         text = FoldedScalarString(command)
-        text.fold_pos = [each.start() for each in re.finditer(" (?=--)", command)]
+        text.fold_pos = [space.start() for space in re.finditer(" (?=--)", command)]
         return text
 
     stages = read_stages(file.parent)
@@ -205,7 +212,7 @@ def pipeline(file: Path) -> str:
 
 
 def main(file: Path, *options: str) -> None:
-    """Write dvc.yaml, or say whether it is as it should be."""
+    """Write dvc.yaml; with --check, only end with a message if it is out of date."""
     text = pipeline(file)
     if "--check" not in options:
         file.write_text(text, encoding="utf-8")

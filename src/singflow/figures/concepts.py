@@ -1,4 +1,4 @@
-"""Figures of concepts: figures 5, 15 and 16."""
+"""Figures 5, 15 and 16: concept scans."""
 
 import textwrap
 
@@ -15,17 +15,20 @@ from singflow.analyses.concepts import contrast
 from singflow.errors import check_labels
 from singflow.figures.style import STYLE, caption, colour
 
-PANELS = 6  # of figure 5, before it becomes one table a space
-MOST_PANELS = 8  # of figure 15
+PANELS = 6  # limit of figure 5; with more panels it shows one table per space
+MOST_PANELS = 8  # limit of figure 15
 COLUMNS = 4
 CONTRAST = "contrast: AS less its mean over concepts (degrees)"
-SHADES = plt.get_cmap("RdBu_r")  # told apart under every common colour blindness, white at 0
+SHADES = plt.get_cmap("RdBu_r")  # safe for colour-blind readers, white at 0
 
 Scans = dict[str, dict[str, pd.DataFrame]]
 
 
 def choose_labels(block: pd.DataFrame, wanted: list[str], most: int, key: str) -> list[str]:
-    """The wanted labels, or those with most images, ties by name."""
+    """The wanted labels, or else the `most` labels with most images (ties by name).
+
+    Raises InputError, with the parameter `key`, if a wanted label does not exist.
+    """
     counts = (
         block.drop_duplicates("label").astype({"label": str}).set_index("label")["n"].sort_index()
     )
@@ -34,11 +37,12 @@ def choose_labels(block: pd.DataFrame, wanted: list[str], most: int, key: str) -
 
 
 def fig5(scans: Scans, table: pd.DataFrame, label: str, extremes: int) -> Figure:
-    """Concept scan of one label: the mean angle to the concepts with the weakest and the strongest contrast, and their AS.
+    """Concept scan of one label: angle and AS of concepts with the weakest and strongest contrast.
 
-    The contrast of a concept is its AS less the mean over all concepts, a dotted line. Up to six pairs of model and space have a panel
-    each, with standard deviations over images as whiskers and the strongest concept on top. More than six become one table a space,
-    ranked by the mean size of the contrast over models: angles as numbers, contrasts as colours.
+    The contrast is AS minus the mean AS over all concepts (dotted line). Up to PANELS pairs of
+    space and model have a panel each; whiskers are standard deviations over images. More pairs are
+    shown as one table per space, ranked by the mean size of the contrast: numbers are angles,
+    colours are contrasts.
     """
     mine = {
         space: {model: _with_contrast(scan, label) for model, scan in models.items()}
@@ -73,7 +77,7 @@ def _panels(scans: Scans) -> list[tuple[str, str, pd.DataFrame]]:
 
 
 def _extremes(sizes: pd.Series, count: int) -> tuple[list[str], bool]:
-    """Concepts by size, weakest first, and whether those between the extremes were left out; sizes: by concept."""
+    """Concepts, smallest size first, and whether concepts between the extremes were left out."""
     ordered = list(sizes.sort_index().sort_values(kind="stable").index)
     cut = len(ordered) > 2 * count
     return (ordered[:count] + ordered[-count:] if cut else ordered), cut
@@ -164,7 +168,10 @@ def _fig5_tables(scans: Scans, table: pd.DataFrame, extremes: int) -> Figure:
         }
         for column in ("angle_mean", "contrast")
     )
-    chosen = {space: _extremes(each.abs().mean(axis=1), extremes) for space, each in scores.items()}
+    chosen = {
+        space: _extremes(contrasts.abs().mean(axis=1), extremes)
+        for space, contrasts in scores.items()
+    }
     drawn = {
         space: scores[space].loc[concepts].to_numpy() for space, (concepts, _) in chosen.items()
     }
@@ -215,10 +222,11 @@ def _shades(limit: float) -> ScalarMappable:
 def fig15(
     scans: Scans, table: pd.DataFrame, spurious: pd.DataFrame, labels: list[str], most: int
 ) -> Figure:
-    """Extended concept scans of some labels (figures 15 and 16): the `most` concepts nearest to each, by model and space.
+    """Extended concept scans (figures 15 and 16): the `most` concepts nearest to every label.
 
-    Dots are mean angles with standard deviations over images as whiskers; their colour is the contrast, AS less its mean over all
-    concepts. At most eight panels: what is left out is named in the figure.
+    Dots are mean angles, whiskers standard deviations over images, colours contrasts. Candidates of
+    `spurious` are marked. At most MOST_PANELS panels are drawn; the figure names what it leaves
+    out.
     """
     everything = _panels(scans)
     panels = everything[: max(1, MOST_PANELS // len(labels))]
@@ -242,7 +250,7 @@ def fig15(
             squeeze=False,
             layout="constrained",
         )
-        shades = _shades(_limit(max(each["contrast"].abs().max() for each in cells.values())))
+        shades = _shades(_limit(max(rows["contrast"].abs().max() for rows in cells.values())))
         for row, label in enumerate(drawn):
             mine = grid[row * deep : (row + 1) * deep].ravel()
             for axes, (space, model, _) in zip(mine, panels, strict=False):
@@ -294,7 +302,7 @@ def fig15(
 
 
 def _left_out(scans: Scans, table: pd.DataFrame, shown: int, labels: list[str]) -> str:
-    """What figure 15 does not show, of `shown` panels a label, and where it is."""
+    """A note on what figure 15 leaves out if it shows `shown` panels per label."""
     parts = [f"labels {', '.join(labels)}"] if labels else []
     for space, models in scans.items():
         rest = [
@@ -307,7 +315,10 @@ def _left_out(scans: Scans, table: pd.DataFrame, shown: int, labels: list[str]) 
             else []
         )
         shown -= len(models)
-    return f"Not shown: {'; '.join(parts)}. The numbers are in concepts/<space>/<model>.parquet and tables/spurious.csv."
+    return (
+        f"Not shown: {'; '.join(parts)}. The numbers are in concepts/<space>/<model>.parquet and "
+        "tables/spurious.csv."
+    )
 
 
 def _nearest(scan: pd.DataFrame, label: str, most: int) -> pd.DataFrame:

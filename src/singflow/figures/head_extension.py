@@ -17,10 +17,10 @@ from singflow.figures.style import STYLE, caption, colour, marker
 def head_extensions(
     curves: dict[str, dict[str, pd.DataFrame]], rows: pd.DataFrame, models: pd.DataFrame
 ) -> Figure:
-    """Per space, a panel: D with its interval against the number of visible null directions.
+    """D with its interval against the number of visible null directions, one panel per space.
 
-    A model is a colour. Its marker stands where 90 % of D is reached; where the interval of D is not above 0, it is hollow and stands at
-    the end.
+    The marker of a model is where 90 % of D is reached. It is hollow and at the end of the curve if
+    the interval of D is not above 0.
     """
     with plt.rc_context(STYLE):
         height = 3.2 + 0.17 * max(map(len, curves.values()))
@@ -29,8 +29,8 @@ def head_extensions(
             figure.subfigures(len(curves), 1, squeeze=False)[:, 0], curves.items(), strict=True
         ):
             found: dict[str, dict[str, Any]] = (
-                rows[rows["space"] == space].set_index("model").to_dict("index")
-            )  # type: ignore[assignment]
+                rows[rows["space"] == space].set_index("model").to_dict("index")  # type: ignore[assignment]
+            )
             named = models[models["space"] == space].set_index("model")
             axes = subfigure.subplots()
             handles = []
@@ -63,7 +63,7 @@ def head_extensions(
 
 
 def _said(row: dict[str, Any]) -> str:
-    """What a model's curve comes to."""
+    """The text of a model in the legend."""
     if not row["null_dim"]:
         return "no null space"
     if pd.isna(row["unique_r2"]):
@@ -72,7 +72,10 @@ def _said(row: dict[str, Any]) -> str:
     size = f"D {d:z.2f} % " + ("(no interval)" if pd.isna(low) else f"[{low:z.2f}, {high:z.2f}]")
     if not row["unique_r2_low"] > RESOLUTION:
         return f"{size}, not beyond chance"
-    return f"{size}, {100 * ENOUGH:g} % of it with {row['directions_90']} of {row['null_dim']} directions"
+    return (
+        f"{size}, {100 * ENOUGH:g} % of it with {row['directions_90']} of {row['null_dim']} "
+        "directions"
+    )
 
 
 def _ticks(axes: Axes, most: int) -> None:

@@ -1,4 +1,4 @@
-"""Figures that compare models, over images and labels: figures 3 and 4 (and 14), and the removal of random subspaces."""
+"""Figures 3, 4 and 14, which compare models, and the figure of random subspaces."""
 
 from typing import Any
 
@@ -12,30 +12,36 @@ from matplotlib.patches import Ellipse, Rectangle
 from singflow.errors import check_labels
 from singflow.figures.style import STYLE, bare, caption, colour, marker
 
-MOST_LABELS = 16  # in figure 4, when none are chosen
+MOST_LABELS = 16  # limit of figure 4 if the user chooses no labels
 
 
 def covariance_ellipse(
     points: np.ndarray, coverage: float
 ) -> tuple[np.ndarray, float, float, float]:
-    """Ellipse that holds `coverage` of a normal distribution with the points' mean and covariance."""
+    """Ellipse around `coverage` of the normal distribution fitted to points (n, 2).
+
+    Returns the centre, the full lengths of the longer and the shorter axis, and the angle from the
+    x axis to the longer axis in degrees.
+    """
     eigenvalues, eigenvectors = np.linalg.eigh(np.cov(points, rowvar=False))
-    radius = np.sqrt(
-        -2.0 * np.log1p(-coverage)
-    )  # of a chi-squared variable with 2 degrees of freedom
+    radius = np.sqrt(-2.0 * np.log1p(-coverage))  # chi-squared quantile, 2 degrees of freedom
     height, width = 2 * radius * np.sqrt(np.maximum(eigenvalues, 0.0))
     angle = np.degrees(np.arctan2(eigenvectors[1, 1], eigenvectors[0, 1]))
     return points.mean(axis=0), float(width), float(height), float(angle)
 
 
 def fig3(scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame) -> Figure:
-    """Per space, one row: (a) AS against IS of every image with 95 % ellipses, (b) means of IS and |AS|, (c) their ratio."""
+    """One row per space: (a) AS and IS of images, (b) means of IS and |AS|, (c) their ratio."""
     with plt.rc_context(STYLE):
         most = max(map(len, scores.values()))
         figure, grid = plt.subplots(
-            len(scores), 3, figsize=(11.5, max(3.6, 1.6 + 0.38 * most) * len(scores)), squeeze=False,
-            width_ratios=[1.5, 1.1, 0.8], layout="constrained",
-        )  # fmt: skip
+            len(scores),
+            3,
+            figsize=(11.5, max(3.6, 1.6 + 0.38 * most) * len(scores)),
+            squeeze=False,
+            width_ratios=[1.5, 1.1, 0.8],
+            layout="constrained",
+        )
         for axes, (space, models) in zip(grid, scores.items(), strict=True):
             rows = table[table["space"] == space].set_index("model")
             _scatter(axes[0], models, rows, space)
@@ -53,9 +59,16 @@ def _scatter(axes: Axes, models: dict[str, pd.DataFrame], rows: pd.DataFrame, sp
     for number, (model, scores) in enumerate(models.items()):
         points = scores[["as_deg", "is_deg"]].to_numpy()
         axes.scatter(
-            points[:, 0], points[:, 1], s=14, alpha=0.55 if len(points) < 500 else 0.25, color=colour(number), linewidths=0,
-            marker=marker(number), label=caption(model, rows), rasterized=len(points) > 2000,
-        )  # fmt: skip
+            points[:, 0],
+            points[:, 1],
+            s=14,
+            alpha=0.55 if len(points) < 500 else 0.25,
+            color=colour(number),
+            linewidths=0,
+            marker=marker(number),
+            label=caption(model, rows),
+            rasterized=len(points) > 2000,
+        )
         if len(points) >= 3 and np.ptp(points, axis=0).all():
             centre, width, height, angle = covariance_ellipse(points, 0.95)
             axes.add_patch(
@@ -93,9 +106,16 @@ def _bars(axes: Axes, rows: pd.DataFrame, columns: list[str], names: list[str], 
         low, high = (rows[f"{column}_{end}"].astype(float).fillna(0.0) for end in ("low", "high"))
         offset = (number - (len(columns) - 1) / 2) * width
         bars = axes.barh(
-            positions + offset, mean, width * 0.92, xerr=[np.maximum(mean - low, 0), np.maximum(high - mean, 0)], color=colours,
-            hatch=None if number == 0 else "///", edgecolor="white" if number else "none", error_kw={"lw": 1, "capsize": 2}, label=name,
-        )  # fmt: skip
+            positions + offset,
+            mean,
+            width * 0.92,
+            xerr=[np.maximum(mean - low, 0), np.maximum(high - mean, 0)],
+            color=colours,
+            hatch=None if number == 0 else "///",
+            edgecolor="white" if number else "none",
+            error_kw={"lw": 1, "capsize": 2},
+            label=name,
+        )
         values = [f"{value:.1f}" for value in mean]
         if column != "is":
             axes.bar_label(bars, values, fontsize=7, padding=2)
@@ -142,9 +162,9 @@ FLOOR = "floor: null components that tell nothing"
 def controls(
     spaces: list[str], models: list[str], excess: pd.DataFrame, table: pd.DataFrame
 ) -> Figure:
-    """Per space, one row: (a) excess over random subspaces, (b) IS against the dimensions removed.
+    """One row per space: (a) excess over random subspaces, (b) IS against the dimensions removed.
 
-    Models without a null space are named and left out.
+    Models without a null space are left out; the figure names them.
     """
     with plt.rc_context(STYLE):
         height = max(3.6, 1.7 + 0.4 * len(models))
@@ -158,9 +178,13 @@ def controls(
             axes[0].set_title(f"(a) null minus random, {space}", loc="left")
             axes[1].set_title("(b) null (solid) and random (dashed) parts", loc="left")
             if not shown:
-                for each in axes:
-                    each.text(
-                        0.5, 0.5, "no model has a null space", ha="center", transform=each.transAxes
+                for panel in axes:
+                    panel.text(
+                        0.5,
+                        0.5,
+                        "no model has a null space",
+                        ha="center",
+                        transform=panel.transAxes,
                     )
                 continue
             _excess(
@@ -188,9 +212,16 @@ def _excess(
                 own[model][f"{score}_excess_random{end}"] for end in ("", "_low", "_high")
             )
             axes.errorbar(
-                middle, position + offset, xerr=[[middle - low], [high - middle]], fmt=marker(number), color=colour(number),
-                mfc=None if fill else "white", ms=6, capsize=2, lw=1.2,
-            )  # fmt: skip
+                middle,
+                position + offset,
+                xerr=[[middle - low], [high - middle]],
+                fmt=marker(number),
+                color=colour(number),
+                mfc=None if fill else "white",
+                ms=6,
+                capsize=2,
+                lw=1.2,
+            )
     axes.set_yticks(
         range(len(shown)),
         [caption(model, rows, "\n") + f"\nk = {own[model]['dimension']}" for model in shown],
@@ -223,7 +254,7 @@ def _dimensions(
     axes.set_ylim(bottom=0)
     axes.set_xlabel("dimensions removed")
     axes.set_ylabel("IS (degrees)")
-    if len(shown) < 9:  # more would hide the curves; panel (a) has the same colours
+    if len(shown) < 9:  # a longer legend would hide the curves; panel (a) has the same colours
         axes.set_ylim(top=axes.get_ylim()[1] * (1.05 + 0.07 * len(shown)))
         axes.legend(fontsize=7, loc="upper left")
     axes.grid(color="0.92", lw=0.6)
@@ -232,12 +263,13 @@ def _dimensions(
 def fig4(
     scores: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame, wanted: list[str]
 ) -> Figure:
-    """Violins of |AS| per label, one panel per space and model: of the wanted labels, or of those with most images.
+    """Violins of |AS| for the wanted labels, or else the labels with most images.
 
-    Labels are in the same order in every panel, by their median over all models. A label with fewer than three images shows its
-    images as points, because a violin would invent a shape.
+    There is one panel per space and model. All panels order the labels by their median over all
+    models and spaces. A label with fewer than three images has only points, because a violin would
+    invent a shape.
     """
-    everything = pd.concat(each for models in scores.values() for each in models.values())
+    everything = pd.concat(frame for models in scores.values() for frame in models.values())
     counts = everything.groupby("label").size().sort_values(ascending=False, kind="stable")
     check_labels(wanted, counts.index, "plot_labels.labels")
     chosen = wanted or list(counts.index[:MOST_LABELS])
@@ -249,19 +281,24 @@ def fig4(
     )
     labels = list(order.sort_values(kind="stable").index)
     panels = [
-        (space, model, each) for space, models in scores.items() for model, each in models.items()
+        (space, model, frame) for space, models in scores.items() for model, frame in models.items()
     ]
     columns = min(3 if len(panels) <= 9 else 8, len(panels))
     width, height = 1.6 + (3.0 if columns <= 3 else 1.9) * columns, 1.2 + 0.26 * len(labels)
     with plt.rc_context(STYLE):
         figure, grid = plt.subplots(
-            -(-len(panels) // columns), columns, figsize=(width, height * -(-len(panels) // columns)),
-            sharex=True, sharey=True, squeeze=False, layout="constrained",
-        )  # fmt: skip
-        for number, (space, model, each) in enumerate(panels):
+            -(-len(panels) // columns),
+            columns,
+            figsize=(width, height * -(-len(panels) // columns)),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
+        )
+        for number, (space, model, frame) in enumerate(panels):
             axes = grid.flat[number]
             rows = table[table["space"] == space].set_index("model")
-            _violins(axes, each, labels, colour(list(scores[space]).index(model)))
+            _violins(axes, frame, labels, colour(list(scores[space]).index(model)))
             axes.set_title(
                 f"{caption(model, rows, chr(10))}\n{space}", fontsize=9 if columns <= 3 else 8
             )
@@ -292,7 +329,7 @@ def _violins(axes: Axes, scores: pd.DataFrame, labels: list[str], shade: str) ->
             for body in bodies:
                 body.set(facecolor=shade, edgecolor=shade, alpha=0.35)
             axes.plot(np.median(sizes), position, "|", color=shade, ms=9, mew=2)
-        many = len(sizes) > 500  # which a PDF would hold one by one
+        many = len(sizes) > 500  # a PDF would store every point
         axes.scatter(
             sizes,
             np.full(len(sizes), position),

@@ -1,4 +1,4 @@
-"""Figures about what the null space is: figure 9."""
+"""Figure 9: effects of null, random and principal perturbations."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,19 +9,20 @@ from matplotlib.lines import Line2D
 
 from singflow.figures.style import COLOURS, STYLE, caption
 
-# perturbation: its colour (none of those that the first models have elsewhere) and its marker
+# perturbation -> colour (different from the colours of the first models) and marker
 LOOKS = {"null": (COLOURS[7], "o"), "random": (COLOURS[4], "s"), "principal": (COLOURS[5], "^")}
 
 
 def fig9(
     effects: dict[str, pd.DataFrame], table: pd.DataFrame, models: pd.DataFrame, confidence: float
 ) -> Figure:
-    """What null, random and principal perturbations of equal norm do: (a) to the logits, (b) to softmax, (c) to the prediction.
+    """Effects of perturbations of equal norm on (a) logits, (b) softmax and (c) the prediction.
 
-    Markers are medians, bars the middle half of the images, lines all of them. A logit change of exactly 0 has no place on a
-    logarithmic axis: it is drawn at a mark 0, one to two decades below the smallest other value.
+    In (a) and (b), markers are medians, bars quartiles and lines the range. In (c), lines are
+    intervals. A logit change of exactly 0 cannot be shown on a logarithmic axis: it is drawn at a
+    mark 0, one to two decades below the smallest other value.
     """
-    changes = np.concatenate([each["logit_change"].to_numpy() for each in effects.values()])
+    changes = np.concatenate([rows["logit_change"].to_numpy() for rows in effects.values()])
     smallest = changes[changes > 0].min(initial=1.0)
     floor = 10.0 ** (np.floor(np.log10(smallest)) - 1)
     with plt.rc_context(STYLE):

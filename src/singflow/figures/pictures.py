@@ -1,4 +1,4 @@
-"""Figures of pictures: figures 1, 6, 10, 11 and 13. All are grids of pictures with their angles."""
+"""Figures 1, 6, 10, 11 and 13: grids of pictures with their angles."""
 
 import io
 import textwrap
@@ -13,16 +13,14 @@ from PIL import Image, ImageOps
 from singflow.data.images import FORMATS
 from singflow.figures.style import COLOURS, STYLE, caption
 
-TILE, WORDS, NAMES = (
-    1.45,
-    0.5,
-    1.35,
-)  # inches: side of a picture, room for the words below it, room for a row's name
+# Inches: side of a picture, room for the words below it, room for the name of a row.
+TILE, WORDS, NAMES = 1.45, 0.5, 1.35
 ORIGINAL, REMOVED, STEERED = "original", "null removed", "steered"
 CHANGED = COLOURS[5]
 MEANING = {
     "unclip": "pictures drawn by an UnCLIP generator from the translated features",
-    "retrieval": "each picture is the study's real photo nearest to the translated feature, with its angle to it; cut to a square",
+    "retrieval": "each picture is the study's real photo nearest to the translated feature, with "
+    "its angle to it; cut to a square",
 }
 
 Sets = dict[str, dict[str, pd.DataFrame]]  # space -> model -> table of pictures
@@ -30,7 +28,10 @@ Sets = dict[str, dict[str, pd.DataFrame]]  # space -> model -> table of pictures
 
 @dataclass(frozen=True)
 class Cell:
-    """A place of the grid: a picture's row of the table, or nothing; note: shown where there is no picture."""
+    """A cell of the grid: a row of the table of pictures, or None for an empty cell.
+
+    note: text for a row without a picture.
+    """
 
     row: pd.Series | None
     note: str = ""
@@ -41,7 +42,7 @@ def _cell(rows: pd.DataFrame, note: str = "") -> Cell:
 
 
 def fig1(sets: Sets, table: pd.DataFrame) -> Figure:
-    """Images beside their equivalents: a row per space and model, two columns an image, the photos on top."""
+    """Images before and after null removal: one row per space and model, two columns per image."""
     photos = _of(next(iter(next(iter(sets.values())).values())), "photo")
     rows = [
         ("photo", [cell for _, photo in photos.iterrows() for cell in (Cell(photo), Cell(None))])
@@ -65,7 +66,7 @@ def fig1(sets: Sets, table: pd.DataFrame) -> Figure:
 
 
 def fig6(sets: Sets, table: pd.DataFrame) -> Figure:
-    """Images steered inside the null space toward each prompt: a row an image, a column a prompt."""
+    """Images steered inside the null space: one row per image, one column per prompt."""
     rows = []
     prompts = _prompts(sets, "fig6")
     for space, model, frame in _closeups(sets):
@@ -88,7 +89,7 @@ def fig6(sets: Sets, table: pd.DataFrame) -> Figure:
 
 
 def fig10(sets: Sets, table: pd.DataFrame) -> Figure:
-    """One image steered by growing angles: what a degree means. A row a space."""
+    """One image steered by growing angles, to show what a degree means: one row per space."""
     rows, wanted = (
         [],
         sorted(
@@ -116,7 +117,7 @@ def fig10(sets: Sets, table: pd.DataFrame) -> Figure:
 
 
 def fig11(sets: Sets, table: pd.DataFrame) -> Figure:
-    """One image through every translator, before and after null removal: a column a translator."""
+    """One image before and after null removal: one column per translator."""
     rows, kinds = (
         [],
         list(
@@ -142,7 +143,10 @@ def fig11(sets: Sets, table: pd.DataFrame) -> Figure:
 
 
 def fig13(sets: Sets, table: pd.DataFrame) -> Figure:
-    """One image under null, random and principal perturbations of equal norm: a row a perturbation, a column a seed or a rank."""
+    """One image under perturbations of equal norm, one row per perturbation.
+
+    The pictures of a row are drawn with different seeds, or are the nearest neighbours by rank.
+    """
     rows: list[tuple[str, list[Cell]]] = []
     for space, model, frame in _closeups(sets):
         mine = _of(frame, "fig13")
@@ -169,7 +173,7 @@ def fig13(sets: Sets, table: pd.DataFrame) -> Figure:
 
 
 def ladder_table(sets: Sets, manifest: pd.DataFrame) -> pd.DataFrame:
-    """The numbers of figure 10: a row per space and step, the original first."""
+    """The numbers of figure 10: one row per space and step; NaN for a step out of reach."""
     blocks = []
     for space, model, frame in _closeups(sets):
         steps = _of(frame, "fig10").assign(space=space, model=model)
@@ -177,9 +181,19 @@ def ladder_table(sets: Sets, manifest: pd.DataFrame) -> pd.DataFrame:
         steps["n"], steps["reachable"] = 1, steps["is_deg"].notna()
         blocks.append(steps)
     columns = [
-        "space", "model", "n", "path", "label", "text", "target_is_deg", "is_deg", "as_text_deg", "as_label_deg", "logit_change",
+        "space",
+        "model",
+        "n",
+        "path",
+        "label",
+        "text",
+        "target_is_deg",
+        "is_deg",
+        "as_text_deg",
+        "as_label_deg",
+        "logit_change",
         "reachable",
-    ]  # fmt: skip
+    ]
     return pd.concat(blocks)[columns]
 
 
@@ -214,10 +228,10 @@ def _name(model: str, space: str, table: pd.DataFrame, spaces: bool) -> str:
 def _grid(title: str, rows: list[tuple[str, list[Cell]]], columns: list[str], sets: Sets) -> Figure:
     renderers = sorted(
         {
-            each
+            renderer
             for models in sets.values()
             for frame in models.values()
-            for each in frame["renderer"].unique()
+            for renderer in frame["renderer"].unique()
         }
         & set(MEANING)
     )
@@ -228,7 +242,7 @@ def _grid(title: str, rows: list[tuple[str, list[Cell]]], columns: list[str], se
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(width, height))
         figure.text(0.1 / width, 1 - 0.12 / height, title, fontsize=11, fontweight="bold", va="top")
-        words = "; ".join(MEANING[each] for each in renderers)
+        words = "; ".join(MEANING[renderer] for renderer in renderers)
         figure.text(0.1 / width, 1 - 0.36 / height, words, fontsize=8, color="0.35", va="top")
         for down, (name, cells) in enumerate(rows):
             top = head + down * (TILE + WORDS)

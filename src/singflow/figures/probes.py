@@ -14,7 +14,10 @@ ENDS = [f"accuracy_{kind}_{end}" for kind in ("principal", "translated") for end
 
 
 def fig12(probes: pd.DataFrame, table: pd.DataFrame, confidence: float) -> Figure:
-    """Per space, one panel: accuracy after translation against accuracy before, a point a model with its intervals."""
+    """Accuracy after translation against accuracy before: one panel per space, one point per model.
+
+    A panel in which nothing can be probed gives the reason.
+    """
     spaces = probes["space"].unique()
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(7.8, 4.6 * len(spaces)), layout="constrained")
@@ -77,7 +80,8 @@ def _title(rows: pd.DataFrame) -> str:
     return "\n".join(
         [
             *lines,
-            f"{first['classifier']}; test images: {first['n']}{seen}, labels: {first['n_labels']}{left_out}",
+            f"{first['classifier']}; test images: {first['n']}{seen}, labels: "
+            f"{first['n_labels']}{left_out}",
         ]
     )
 
@@ -97,15 +101,23 @@ def _points(axes: Axes, rows: pd.DataFrame, models: pd.DataFrame) -> None:
             continue
         x, y = row["accuracy_principal"], row["accuracy_translated"]
         axes.errorbar(
-            x, y, fmt=marker(number), color=colour(number),
+            x,
+            y,
+            fmt=marker(number),
+            color=colour(number),
             xerr=[[x - row["accuracy_principal_low"]], [row["accuracy_principal_high"] - x]],
             yerr=[[y - row["accuracy_translated_low"]], [row["accuracy_translated_high"] - y]],
-            ms=7, mec="black", mew=0.5, elinewidth=0.7, zorder=3, label=name,
-        )  # fmt: skip
+            ms=7,
+            mec="black",
+            mew=0.5,
+            elinewidth=0.7,
+            zorder=3,
+            label=name,
+        )
 
 
 def _lines(axes: Axes, rows: pd.DataFrame) -> None:
-    """The diagonal, and chance unless it is so far below the points that they would shrink into a corner."""
+    """Draw the diagonal and chance; chance is outside the view if it is far below the points."""
     low, high, chance = (
         float(rows[ENDS].min().min()),
         float(rows[ENDS].max().max()),

@@ -1,4 +1,4 @@
-"""Figure of the rank curves: invariance and meaning against the rank that is kept."""
+"""Figure of the rank curves: invariance and meaning lost against the rank that is kept."""
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -25,9 +25,9 @@ PANELS = {
 
 
 def rank_curves(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """Per space, one row of panels against the share of the head's rank kept: relative logit change, top-1 flips and IS.
+    """Relative logit change, top-1 flips and IS against the share of the head's rank that is kept.
 
-    A model is a colour and a line style, a rule a symbol.
+    There is one row of panels per space. Colours and line styles are models, symbols rank rules.
     """
     spaces = curves["space"].unique()
     with plt.rc_context(STYLE):
@@ -54,7 +54,8 @@ def rank_curves(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
             grid[1].set_ylim(0, max(grid[1].get_ylim()[1], 1))
             grid[2].set_ylim(0, max(grid[2].get_ylim()[1], 1))
             subfigure.suptitle(
-                f"Counting almost-null directions as null: invariance and meaning lost, space {space}",
+                "Counting almost-null directions as null: invariance and meaning lost, space "
+                f"{space}",
                 fontsize=11,
             )
             models = [

@@ -1,4 +1,4 @@
-"""What all figures share: colours, style, captions, and files without dates."""
+"""Colours, style and captions of all figures, and figure files without dates."""
 
 import io
 from pathlib import Path
@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from singflow.artifacts.files import write_bytes
 
-plt.rcdefaults()  # a user's matplotlibrc changes no figure
-# Okabe and Ito's palette, distinct under every common colour blindness; black last.
+plt.rcdefaults()  # ignore the user's matplotlibrc
+# Palette of Okabe and Ito, safe for colour-blind readers; black last.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 STYLE: dict[Any, Any] = {
@@ -31,19 +31,19 @@ STYLE: dict[Any, Any] = {
 
 
 def colour(number: int) -> str:
-    """The colour of a study's model."""
+    """The colour of the model at a position in the study; colours repeat after eight models."""
     return COLOURS[number % len(COLOURS)]
 
 
 def marker(number: int) -> str:
-    """The marker of a study's model; with the colour it tells 64 models apart."""
+    """The marker of the model at a position in the study; with the colour unique for 64 models."""
     return MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
 
 
 def save(figure: Figure, png: Path, pdf: Path | None = None) -> None:
-    """Write a figure whole, without time or software stamps, and close it."""
+    """Write a figure without time or software stamps, so that files are reproducible; close it."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # the layout is found, once for both files
+    figure.set_layout_engine("none")  # both files keep the layout computed above
     edges = figure.get_tightbbox().padded(0.1)  # inches
     for path, kind, metadata in (
         (png, "png", {"Software": None}),
@@ -58,12 +58,15 @@ def save(figure: Figure, png: Path, pdf: Path | None = None) -> None:
 
 
 def bare(model: str) -> str:
-    """A model's name without its source."""
+    """A model's name without `<source>/`."""
     return model.partition("/")[2] or model
 
 
 def caption(model: str, rows: pd.DataFrame, between: str = " ") -> str:
-    """A model's name with its marks, in words: a weak translator, a known zero, a penalty at the edge, in sample."""
+    """A model's name with its marks, such as a weak translator; rows: tables/models.csv by model.
+
+    If the marks differ between spaces, every mark is given with its space.
+    """
     mine = rows.loc[[model]]
     said = list(mine["marks"].unique())
     if len(said) > 1:

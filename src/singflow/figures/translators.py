@@ -1,4 +1,4 @@
-"""Figures that compare translators: figures 7 and 8."""
+"""Figures 7 and 8, which compare translators."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from singflow.figures.style import COLOURS, STYLE, caption, colour, marker
 
-Reports = dict[str, dict[str, dict[str, dict[str, Any]]]]
+Reports = dict[str, dict[str, dict[str, dict[str, Any]]]]  # space -> model -> kind -> report
 KINDS = {
     "linear": "linear",
     "mlp3": "3-layer MLP",
@@ -20,11 +20,8 @@ KINDS = {
     "residual": "residual MLP",
 }
 LOSSES = {"mse": "MSE", "cosine": "cosine", "both": "MSE + cosine", "ridge": "ridge"}
-LINE_WIDTHS = {
-    "mse": 1.2,
-    "cosine": 1.2,
-    "both": 3.0,
-}  # the sum is drawn below the cosine loss, which it often equals
+# The curve of the sum often equals the curve of the cosine loss: a wide line below a thin one.
+LINE_WIDTHS = {"mse": 1.2, "cosine": 1.2, "both": 3.0}
 MEASURES = {
     "validation_cosine": "held-out cosine similarity",
     "validation_mse": "held-out MSE per coordinate",
@@ -32,9 +29,10 @@ MEASURES = {
 
 
 def fig7(reports: Reports, table: pd.DataFrame) -> Figure:
-    """Held-out cosine and MSE by epoch: per space and architecture one row, per loss a colour, per model a marker.
+    """Held-out cosine and MSE by epoch: one row per space and architecture.
 
-    Markers stand at the best epoch and, for the linear translator, at the right edge.
+    Colours are losses, markers are models. A marker is at the best epoch or, for the linear
+    translator, at the right edge.
     """
     with plt.rc_context(STYLE):
         if (empty := _untrained(reports)) is not None:
@@ -77,9 +75,17 @@ def _curves(
             history = pd.DataFrame(run["history"])
             best = run["best_epoch"] - 1
             axes.plot(
-                history["epoch"], history[measure], color=_loss_colour(loss), lw=LINE_WIDTHS[loss], marker=marker(number), markevery=[best],
-                ms=4.5 + LINE_WIDTHS[loss], markeredgecolor="white", markeredgewidth=0.6, zorder=2 - LINE_WIDTHS[loss] / 10,
-            )  # fmt: skip
+                history["epoch"],
+                history[measure],
+                color=_loss_colour(loss),
+                lw=LINE_WIDTHS[loss],
+                marker=marker(number),
+                markevery=[best],
+                ms=4.5 + LINE_WIDTHS[loss],
+                markeredgecolor="white",
+                markeredgewidth=0.6,
+                zorder=2 - LINE_WIDTHS[loss] / 10,
+            )
     if measure == "validation_mse":
         axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -115,7 +121,7 @@ def _key(figure: Figure, reports: Reports, table: pd.DataFrame) -> None:
 
 
 def fig8(reports: Reports, table: pd.DataFrame) -> Figure:
-    """Held-out cosine and MSE of every architecture by its kept loss, the linear translator first; per space and measure a panel."""
+    """Held-out cosine and MSE of every architecture with its kept loss: one row per space."""
     with plt.rc_context(STYLE):
         if (empty := _untrained(reports)) is not None:
             return empty
@@ -216,7 +222,7 @@ def _kinds(reports: Reports) -> list[str]:
 
 
 def _untrained(reports: Reports) -> Figure | None:
-    """A figure that says that there is nothing to compare, or None when there is."""
+    """A figure that says that there is nothing to compare; None if there is."""
     if set(_kinds(reports)) - {"linear"}:
         return None
     figure = plt.figure(figsize=(6, 1.2))

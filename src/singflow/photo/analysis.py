@@ -1,4 +1,4 @@
-"""What a model's head ignores in one image: its scores, the classes and texts that removal moves, and how far it can be steered."""
+"""What a model's head ignores in one image: scores, texts that null removal moves, steering."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,17 +18,18 @@ from singflow.photo.fits import Trained, attribute_scores
 from singflow.translators.ridge import Affine
 
 LIKELIEST = 5
-CHUNK = 4096  # texts whose angles are computed at once
-CHANCE = (2.5, 97.5)  # percentiles of the draws between which AS toward a text lies without content
+CHUNK = 4096  # number of texts whose angles are computed at once
+CHANCE = (2.5, 97.5)  # percentiles of AS over the draws of chance
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What an analysis rests on.
+    """The model, the space and the translator behind an analysis.
 
-    source: where the translator is from, in words; validation_r2: None where it is not known; translator: `weak`, `good` or `unknown`;
-    n_images: those that percentiles are among, and images: what they are called; verdict: on the model, as in a study's table, and said:
-    in a sentence; both are empty where it is not known.
+    source: origin of the translator, in words. validation_r2: None if unknown. translator: `weak`,
+    `good` or `unknown`. images: name of the n_images known images that percentiles refer to.
+    verdict: on the model, as in a study's table; said: the verdict as a sentence. Both are empty if
+    there is no verdict.
     """
 
     model: str
@@ -46,7 +47,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Usual:
-    """Scores of the images that a photo is compared with, (n,) each: is_deg in degrees, and null_energy."""
+    """Scores, of shape (n,), of the known images that a photo is compared with."""
 
     is_deg: np.ndarray
     null_energy: np.ndarray
@@ -54,11 +55,12 @@ class Usual:
 
 @dataclass(frozen=True)
 class Artifacts:
-    """A model and a space, and what is known of them.
+    """A model and a space, with all that the analysis of a photo needs.
 
-    head: weight (C, d), bias (C,); class_names: C of them, with their texts and embeddings (C, m); basis: V_0 (d, k); removed:
-    T V_0 V_0^T; concepts: P of a study, with embeddings (P, m); usual: None where no images are known; fits: None where the images
-    that the translator was fitted on are not here.
+    head: weight (C, d) and bias (C,). class_texts and class_embeddings (C, m): one text per class.
+    basis: V_0 (d, k). removed: the map T V_0 V_0^T. concepts: P phrases of a study, with embeddings
+    (P, m). usual: None if there are no known images. fits: None if the images that the translator
+    was fitted on are not available.
     """
 
     setting: Setting
@@ -76,14 +78,14 @@ class Artifacts:
 
     @cached_property
     def steering(self) -> tuple[Affine, np.ndarray]:
-        """The translator T in float64, and T V_0, (m, k)."""
+        """The translator T in float64, and T V_0 of shape (m, k)."""
         wide = self.translator.astype(np.float64)
         return wide, wide.weight @ self.basis
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A class of the head; probability: its softmax, from 0 to 1."""
+    """A class of the head; its probability is the softmax, from 0 to 1."""
 
     index: int
     name: str
@@ -92,10 +94,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Movement:
-    """A text and the image's angles to it before and after null removal, in degrees.
+    """A text, and the image's angles to it before and after null removal, in degrees.
 
-    as_deg: AS (equation 7), the first less the second; as_contrast_deg: AS less the mean AS toward all other classes of the head.
-    chance_low_deg, chance_high_deg: between which AS lies for null components that tell nothing, None where that is not known.
+    as_deg: AS (equation 7), the angle before minus the angle after. as_contrast_deg: AS minus the
+    mean AS toward the classes of the head (for a class: toward the other classes).
+    chance_low_deg, chance_high_deg: range of AS for null components that carry no information; None
+    if unknown.
     """
 
     text: str
@@ -109,10 +113,12 @@ class Movement:
 
 @dataclass(frozen=True)
 class Reach:
-    """How far a photo can be steered toward a text along the gradient inside the null space, where no step changes a logit.
+    """How far a photo can be steered toward a text inside the null space, without change of logits.
 
-    angle_deg: from where; nearest_deg: how near; is_deg: by turning the meaning so far; limit_deg: the IS that no step reaches; step:
-    how long the step is, in norms of the photo's null component, None where the text is nearest at the limit.
+    angle_deg: angle to the text at the start; nearest_deg: the smallest angle on the way; is_deg:
+    the IS at that point. limit_deg: the IS that no step reaches. step: length of the step to the
+    nearest point, in norms of the photo's null component; None if the text is nearest at the limit,
+    or if the null component is 0.
     """
 
     text: str
@@ -125,12 +131,12 @@ class Reach:
 
 @dataclass(frozen=True)
 class Steered:
-    """A photo's feature steered toward a text to an IS.
+    """A photo's feature after it was steered toward a text until its IS is the target.
 
-    feature (d,) float32 and embedding (m,) float64 are what it becomes. angle_original_deg, angle_deg: to the text before and after;
-    as_deg: the first less the second; step: in norms of the photo's null component; logit_change: largest change of a logit;
-    top1_changed: whether the likeliest class is another. reachable: whether the IS is below the limit; where it is not, the photo
-    stays as it is.
+    feature: (d,) float32. embedding: (m,) float64, the translated feature. angle_original_deg,
+    angle_deg: angles to the text before and after; as_deg: the difference of the two. step: in
+    norms of the photo's null component. logit_change: largest absolute change of a logit.
+    reachable: whether the target is below the limit; otherwise the feature is not changed.
     """
 
     text: str
@@ -148,12 +154,12 @@ class Steered:
     embedding: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the arrays, as JSON can hold it.
+        """All fields except the arrays, as values that JSON can hold.
 
         Returns
         -------
         dict
-            By the names of the fields.
+            Values by name of the field.
         """
         return {
             name: value for name, value in asdict(self).items() if not isinstance(value, np.ndarray)
@@ -162,7 +168,7 @@ class Steered:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A photo of the study or reference, by its path in the manifest; angle_deg: from its embedding to a translated feature."""
+    """A photo of the study or reference, and its embedding's angle to a translated feature."""
 
     image_id: int
     path: str
@@ -171,15 +177,19 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Analysis:
-    """Null removal in one image.
+    """Null removal in one image; None stands for an unknown value.
 
-    predictions: the likeliest classes; is_deg: IS of null removal; is_percentile, null_energy_percentile: among known images;
-    chance_is_deg: mean IS of null components that tell nothing; null_energy: ||P_0 f||^2 / ||f||^2; logit_change: norm; unlike: why nothing
-    can be said about the image, or nothing. predicted: toward the predicted class; texts: toward the texts asked for, and reach: how far
-    it can be steered toward them. judged: whether it is known what chance does; only then are there classes_gained, classes_lost (by
-    contrastive AS, of all classes of the head) and gained, lost (of a study's concepts, by AS): those beyond chance, strongest first.
-    nearest: the photos nearest to the translated feature before and after null removal; none where their embeddings are not here. note:
-    what else is special about the photo, or nothing. None stands for what is not known.
+    is_percentile, null_energy_percentile: among the known images. chance_is_deg: mean IS of null
+    components that carry no information. null_energy: ||P_0 f||^2 / ||f||^2. logit_change:
+    Euclidean norm. unlike: why nothing can be said about the image; empty if something can be said.
+
+    predicted: movement toward the predicted class. texts, reach: for the texts that the user asked
+    for. judged: whether AS can be compared with chance. Only then the lists of texts beyond chance
+    are filled, strongest first: classes_gained and classes_lost (by contrastive AS), gained and
+    lost (concepts of a study, by AS).
+
+    nearest: the photos nearest to the translated feature before and after null removal; empty if
+    their embeddings are not available. note: a further remark on the photo, or empty.
     """
 
     predictions: list[Prediction]
@@ -209,9 +219,10 @@ def stored_texts(
     concept_templates: list[str],
     prompts: dict[str, str],
 ) -> dict[str, np.ndarray]:
-    """Texts whose embeddings a study has, word for word.
+    """Stored embeddings of a study by text, for the texts that it embedded word for word.
 
-    What is averaged over several templates is the embedding of no text.
+    A mean over several templates is left out, because it is not the embedding of any text.
+    `prompts` has the text of every label, as in the manifest.
     """
     stored = dict(zip(names["targets"], tensors.get("target_embeddings", []), strict=True))
     if len(concept_templates) == 1:
@@ -226,7 +237,7 @@ def stored_texts(
 
 
 def predict(features: np.ndarray, head: Tensors, class_names: Sequence[str]) -> list[Prediction]:
-    """The likeliest classes of one image."""
+    """The at most five likeliest classes of one image with features (1, d), likeliest first."""
     logits = features @ head["weight"].T + head["bias"]
     probabilities = scipy.special.softmax(logits[0].astype(np.float64))
     order = np.argsort(-logits[0], kind="stable")[:LIKELIEST]
@@ -241,7 +252,11 @@ def analyze_feature(
     nearest: Callable[[np.ndarray], list[Neighbour]],
     note: str = "",
 ) -> Analysis:
-    """Null removal in one image, scored as measure_null_removal scores it."""
+    """Analyze null removal in one image with features (1, d), scored as in measure_null_removal.
+
+    `extremes` limits the length of every list of classes or concepts. `nearest` finds the photos
+    nearest to the two translated features (2, m).
+    """
     removal = remove(features, artifacts.translator, artifacts.removed)
     predictions = predict(features, artifacts.head, artifacts.class_names)
     ranked, usual, fits = artifacts.basis.shape[1] > 0, artifacts.usual, artifacts.fits
@@ -250,16 +265,16 @@ def analyze_feature(
     judged = drawn is not None and artifacts.setting.verdict != ZERO
     wanted = np.stack(list(texts.values())) if texts else artifacts.class_embeddings[:0]
     embeddings = [artifacts.class_embeddings, artifacts.concept_embeddings, wanted]
-    of_classes, *scores = [_scores(removal, each) for each in embeddings]
+    of_classes, *scores = [_scores(removal, vectors) for vectors in embeddings]
     chance, *chances = [
-        attribute_scores(drawn, each) if drawn and judged else np.empty((0, len(each)))
-        for each in embeddings
+        attribute_scores(drawn, vectors) if drawn and judged else np.empty((0, len(vectors)))
+        for vectors in embeddings
     ]
     contrast, mean = _contrast(of_classes[2:])[0], of_classes[2].mean()
     classes = _movements(artifacts.class_names, of_classes, contrast, chance)
     concepts, asked = (
-        _movements(names, each, each[2] - mean, drawn_as)
-        for names, each, drawn_as in zip(
+        _movements(names, angles, angles[2] - mean, drawn_as)
+        for names, angles, drawn_as in zip(
             (artifacts.concepts, list(texts)), scores, chances, strict=True
         )
     )
@@ -297,14 +312,18 @@ def analyze_feature(
 
 
 def _contrast(scores: np.ndarray) -> np.ndarray:
-    """AS (n, C) toward classes, less the mean toward all others."""
+    """AS (n, C) toward every class, minus the mean AS toward all other classes."""
     return scores - (scores.sum(axis=1, keepdims=True) - scores) / max(1, scores.shape[1] - 1)
 
 
 def _movements(
     names: Sequence[str], scores: np.ndarray, contrast: np.ndarray, chance: np.ndarray
 ) -> list[Movement]:
-    """Texts with their scores (3, p), their contrastive AS (p,), and AS (draws, p) of null components that tell nothing."""
+    """Movements toward p texts.
+
+    scores: (3, p), as of _scores(). contrast: (p,). chance: (draws, p), AS of null components that
+    carry no information; no draws if chance is unknown.
+    """
     low, high = (
         np.percentile(chance, CHANCE, axis=0).tolist() if len(chance) else [[None] * len(names)] * 2
     )
@@ -315,11 +334,15 @@ def _movements(
 def _beyond(
     movements: list[Movement], scores: np.ndarray, chance: np.ndarray, most: int
 ) -> tuple[list[Movement], ...]:
-    """Texts gained and lost: their score (p,) is farther from its mean over draws than that of any draw (n, p) toward any text."""
+    """Texts gained and texts lost beyond chance, at most `most` of either, strongest first.
+
+    A score (p,) is beyond chance if it differs more from its mean over the draws (n, p) than the
+    score of any draw toward any text does.
+    """
     if not chance.size:
         return [], []
     middle, n = chance.mean(axis=0), len(chance)
-    least = np.abs(chance - middle).max() * n / (n - 1)  # of a draw from the mean of the others
+    least = np.abs(chance - middle).max() * n / (n - 1)  # distance to the mean of the other draws
     found = []
     for sign in (1.0, -1.0):
         order = np.argsort(-sign * scores, kind="stable")
@@ -340,7 +363,7 @@ def _null_norm(features: np.ndarray, artifacts: Artifacts) -> float:
 
 
 def reach(features: np.ndarray, artifacts: Artifacts, text: str, embedding: np.ndarray) -> Reach:
-    """How far a photo can be steered toward a text with its logits unchanged."""
+    """How far a photo with features (1, d) can be steered toward a text, in closed form."""
     directions = _directions(features, artifacts, embedding)
     (turn,), (near,) = directions.nearest(embedding)
     (limit,) = directions.limit_deg()
@@ -364,16 +387,19 @@ def steer_feature(
     embedding: np.ndarray,
     target_is_deg: float,
 ) -> Steered:
-    """Steer a photo's feature toward a text inside the null space."""
+    """Steer a photo's feature (1, d) toward a text inside the null space.
+
+    All changes are measured on the steered feature in float32.
+    """
     directions = _directions(features, artifacts, embedding)
     (limit,), step = directions.limit_deg(), directions.step(target_is_deg)
     reachable = not np.isnan(step[0])
     step = np.where(np.isnan(step), 0.0, step)
     moved = steer(features, directions.vectors, step)
     before, after = directions.embeddings, artifacts.steering[0](moved.astype(np.float64))
-    angles = [float(angle_deg(each, embedding)[0]) for each in (before, after)]
+    angles = [float(angle_deg(point, embedding)[0]) for point in (before, after)]
     weight, bias = (artifacts.head[name].astype(np.float64) for name in ("weight", "bias"))
-    logits = [(each.astype(np.float64) @ weight.T + bias)[0] for each in (features, moved)]
+    logits = [(point.astype(np.float64) @ weight.T + bias)[0] for point in (features, moved)]
     norm = _null_norm(features, artifacts)
     return Steered(
         text=text,
@@ -393,12 +419,12 @@ def steer_feature(
 
 
 def percentile(scores: np.ndarray, score: float) -> float:
-    """Share of scores below a score; equal ones count half."""
+    """Percentage of scores below a score; equal scores count half."""
     return 50.0 * float(np.mean(scores < score) + np.mean(scores <= score))
 
 
 def _scores(removal: Removal, embeddings: np.ndarray) -> np.ndarray:
-    """One image's angles to texts (p, m) before and after removal, and AS: (3, p) degrees."""
+    """Angles of one image to p texts before and after null removal, and AS: (3, p), in degrees."""
     blocks = range(0, len(embeddings), CHUNK)
     before, after = (
         np.concatenate(

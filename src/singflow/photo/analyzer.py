@@ -1,4 +1,7 @@
-"""Single photos: a model and a space loaded once, by the packaged reference, a finished study or a translator's file."""
+"""Analysis of single photos by a model and a space that are loaded once.
+
+The translator comes from a reference, a finished study or a file.
+"""
 
 import hashlib
 import html
@@ -57,7 +60,10 @@ IN_SAMPLE = "IN SAMPLE: this photo is among the images that the translator was f
 
 @dataclass(frozen=True, repr=False)
 class Result(Analysis):
-    """What a model's head ignores in one photo. Scores are as in Analysis; image: the photo; features: (1, d) float32."""
+    """What a model's head ignores in one photo, with the scores of Analysis.
+
+    image: the photo. features: (1, d) float32.
+    """
 
     name: str
     setting: Setting
@@ -66,18 +72,18 @@ class Result(Analysis):
     photos: Photos | None = field(compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Scores and what they rest on, as JSON can hold them.
+        """Scores and their setting, as values that JSON can hold.
 
         Returns
         -------
         dict
             `image`, the fields of Analysis, and `setting`.
         """
-        scores = Analysis(**{each.name: getattr(self, each.name) for each in fields(Analysis)})
+        scores = Analysis(**{item.name: getattr(self, item.name) for item in fields(Analysis)})
         return {"image": self.name, **asdict(scores), "setting": asdict(self.setting)}
 
     def figure(self) -> "Figure":
-        """The photo, its scores in words, and the texts and classes that removal moves.
+        """The photo, its scores in words, and the texts and classes that null removal moves.
 
         Returns
         -------
@@ -89,12 +95,12 @@ class Result(Analysis):
         from singflow.photo.figure import draw_image
 
         near = (
-            [self.photos.picture(each, MAX_PIXELS) for each in self.nearest]
+            [self.photos.picture(photo, MAX_PIXELS) for photo in self.nearest]
             if self.photos and self.photos.root
             else []
         )
         figure = draw_image(self.image, Path(self.name).name, self, self.setting, near)
-        plt.close(figure)  # a notebook shows it once, as what a cell gives
+        plt.close(figure)  # otherwise a notebook shows the figure twice
         return figure
 
     def __repr__(self) -> str:
@@ -107,7 +113,7 @@ class Result(Analysis):
 
 @dataclass
 class Analyzer:
-    """A model and a space, loaded once for many photos. Threads may call it side by side."""
+    """A model and a space, loaded once for many photos; safe to call from several threads."""
 
     known: Known
 
@@ -133,25 +139,28 @@ class Analyzer:
         Parameters
         ----------
         model, space : str
-            Names in the registries, or of the study; a model also as <source>/<id>, as in timm/resnet18.a1_in1k.
+            Names in the registries, or in the study. A model can also be <source>/<id>, as in
+            timm/resnet18.a1_in1k.
         reference : str
-            Results folder on whose images the translator is fitted; packaged: 507 ImageNet images.
+            Results folder whose images the translator is fitted on; `packaged`: 507 images of
+            ImageNet.
         results : str or Path, optional
-            A finished study, whose translator is taken.
+            Results folder of a finished study, whose translator is used.
         translator : str or Path, optional
-            A file with a linear translator, which is taken.
+            File with a linear translator, which is used.
         models, spaces : str or Path
-            The registries.
+            Registry files.
         classes : str or Path, optional
-            Class list of a head that names none; by default that of the study, or of ImageNet.
+            Class list for a head without class names; by default the study's list, or ImageNet's.
         device : str
             auto, cpu, cuda or mps.
         threads : int
-            Fits at a time, where there is nothing in the cache.
+            Number of parallel fits, if the cache has no fit yet.
         cache : str or Path
-            Folder of what was fitted before.
+            Folder of earlier fits.
         texts : sequence of str
-            Texts that photos will be compared with: they are embedded while a reference's translators are fitted.
+            Texts that photos will be compared with. They are embedded while the translators of a
+            reference are fitted.
 
         Returns
         -------
@@ -161,12 +170,14 @@ class Analyzer:
         Raises
         ------
         InputError
-            When parts are missing, do not fit together, or there is no translator of the model.
+            When files are missing or do not fit together, or when there is no translator for the
+            model.
         """
         asked = worded(texts)
         if results is not None and translator is not None:
             raise InputError(
-                f"--results {results} and --translator {translator}: name one of them, whose translator is taken"
+                f"--results {results} and --translator {translator}: name one of them, whose "
+                "translator is taken"
             )
         if results is not None:
             return cls(
@@ -188,7 +199,8 @@ class Analyzer:
             _paired(reference_folder(reference), model, entry.identity, into)
         elif not Path(translator).is_file():
             raise InputError(
-                f"--translator {translator}: no such file: name an imported translator, or one of a study's"
+                f"--translator {translator}: no such file: name an imported translator, or one of "
+                "a study's"
             )
         classifier = Classifier.load(
             model, models=models, classes=classes or CLASSES, device=device
@@ -199,7 +211,7 @@ class Analyzer:
 
     @property
     def artifacts(self) -> Artifacts:
-        """Head, null space, translator, and what known images say."""
+        """Head, null space, translator, and scores of the known images."""
         return self.known.artifacts
 
     def analyze(
@@ -211,25 +223,25 @@ class Analyzer:
         extremes: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> Result:
-        """Say what the head ignores in a photo.
+        """Measure what the head ignores in a photo.
 
         Parameters
         ----------
         image : str, Path, bytes or PIL.Image.Image
             Path of a file, content of a file, or an image.
         texts : sequence of str
-            Texts that it is compared with, word for word.
+            Texts that the photo is compared with, word for word.
         name : str
-            What the photo is called; its path by default.
+            Name of the photo in the result; its path by default.
         extremes : int
-            Most classes and concepts listed either way.
+            Maximal length of the lists of classes and concepts that are gained or lost.
         max_pixels : int
-            Pixels; a larger image is refused.
+            Limit on width times height, in pixels; a larger image is refused.
 
         Returns
         -------
         Result
-            Scores.
+            Scores of the photo.
 
         Raises
         ------
@@ -264,38 +276,38 @@ class Analyzer:
         )
 
     def nearest(self, points: np.ndarray, sha256: str = "") -> list[Neighbour]:
-        """The photos of the study or the reference that are nearest to points of the space.
+        """Find the photos of the study or reference that are nearest to points of the space.
 
         Parameters
         ----------
         points : ndarray of shape (n, m)
             Embeddings.
         sha256 : str
-            Hash of a file, which is never given.
+            Hash of a file that is left out of the search.
 
         Returns
         -------
         list of Neighbour
-            One each; none where the embeddings are not here.
+            One photo per point; empty if the embeddings are not available.
         """
         return self.known.photos.nearest(sha256, points) if self.known.photos else []
 
     def steer(self, photo: Result, text: str, is_deg: float) -> Steered:
-        """Steer a photo's feature toward a text, inside the null space, until its meaning is turned by an angle; logits stay.
+        """Steer a photo's feature toward a text inside the null space; the logits do not change.
 
         Parameters
         ----------
         photo : Result
-            What analyze() gave.
+            Result of analyze().
         text : str
-            Where to.
+            Text to steer toward.
         is_deg : float
-            Degrees; `photo.reach` has how far is possible, for texts that it was asked about.
+            Target IS, in degrees; `photo.reach` has the limit, for the texts given to analyze().
 
         Returns
         -------
         Steered
-            Feature and embedding after it, and what changed.
+            Feature and embedding after steering, and what changed.
         """
         return steer_feature(
             photo.features, self.known.artifacts, text, self.known.texts.embed([text])[0], is_deg
@@ -303,7 +315,7 @@ class Analyzer:
 
 
 def _default(section: type[Section], key: str) -> Any:
-    """What a study has where it says nothing."""
+    """The default of a parameter of a study."""
     return section.model_fields[key].default
 
 
@@ -340,7 +352,7 @@ def _by_reference(
     cache: Path,
     asked: list[str],
 ) -> Known:
-    """A model and a space by the images of a reference."""
+    """A model and a space, with fits to the images of a reference."""
     folder = reference_folder(reference)
     features, embeddings = _paired(
         folder, classifier.name, classifier.entry.identity, space, classifier.weights_sha256
@@ -377,7 +389,7 @@ def _by_reference(
         basis = _null_basis(classifier)
         return Head(classifier.weight, classifier.bias, complement(basis), basis)
 
-    with ThreadPoolExecutor(1) as pool:  # the tower of texts on one core, fits on another
+    with ThreadPoolExecutor(1) as pool:  # embeds texts while the translators are fitted
 
         def find(blocks: Blocks) -> tuple[Words, dict[str, Any]]:
             spelled = pool.submit(lambda: texts.spellings(names, read_classes(CLASSES))).result()
@@ -418,7 +430,7 @@ def _by_reference(
 def _verdict(
     fits: Trained, classifier: Classifier, embeddings: Path, confidence: float
 ) -> tuple[str, str]:
-    """The verdict on a model by a reference, as a study gives it, and its sentence."""
+    """The verdict on a model by a reference, as in a study, and the verdict as a sentence."""
     leak, made = classifier.entry.kept is not None, read_tensors(shard_path(embeddings, 0), [])[1]
     row = fits.facts | {
         "model": classifier.name,
@@ -434,7 +446,7 @@ def _verdict(
 
 
 def _texts(folder: Path, name: str, classifier: Classifier, space: Space) -> Texts:
-    """Texts of a space, with the embeddings that a reference has of its texts."""
+    """The texts of a space, with the embeddings that a reference has stored, if any."""
     if not (folder / f"prompts/{name}.safetensors").is_file():
         return space.texts
     theirs, *_ = read_texts(folder, name, space.entry, space.device, classifier.class_names)
@@ -446,9 +458,14 @@ def _null_basis(classifier: Classifier) -> np.ndarray:
 
 
 def _artifacts(
-    setting: Setting, classifier: Classifier, texts: tuple[list[str], np.ndarray], basis: np.ndarray, translator: Affine,
-    usual: Usual | None, fits: Trained | None,
-) -> Artifacts:  # fmt: skip
+    setting: Setting,
+    classifier: Classifier,
+    texts: tuple[list[str], np.ndarray],
+    basis: np.ndarray,
+    translator: Affine,
+    usual: Usual | None,
+    fits: Trained | None,
+) -> Artifacts:
     return Artifacts(
         setting,
         classifier.head,
@@ -465,7 +482,7 @@ def _artifacts(
 
 
 def _by_file(path: Path, classifier: Classifier, space: Space) -> Known:
-    """A model and a space by a translator's file."""
+    """A model and a space, with the translator of a file and without known images."""
     translator = Translator.load(path)
     check_pair(path, translator, classifier, space)
     basis = _null_basis(classifier)
@@ -485,13 +502,17 @@ def _by_file(path: Path, classifier: Classifier, space: Space) -> Known:
 
 
 def check_pair(path: Path, translator: Translator, classifier: Classifier, space: Space) -> None:
-    """Refuse a translator of another model or space: by the hash of the model's weights, or the id that it was released for."""
+    """Raise InputError for a translator of another model, space or shape.
+
+    Models are compared by the hash of their weights or, for a released translator, by model id.
+    """
     made = read_tensors(path, [])[1]
     mine = f"{classifier.entry.source}/{classifier.entry.id}"
     shape = (space.entry.dim, classifier.weight.shape[1])
     if translator.weight.shape != shape:
         raise InputError(
-            f"{path}: has shape {translator.weight.shape}, but {classifier.name} -> {space.name} needs {shape}: name its own"
+            f"{path}: has shape {translator.weight.shape}, but {classifier.name} -> {space.name} "
+            f"needs {shape}: name its own"
         )
     into = made.get("space_id", made.get("space", space.name))
     if into not in (
@@ -499,27 +520,30 @@ def check_pair(path: Path, translator: Translator, classifier: Classifier, space
         space.entry.id if isinstance(space.entry, OpenCLIPEntry) else space.entry.identity,
     ):
         raise InputError(
-            f"{path}: translates into {into}, not {space.name}: write --space with the name of its space"
+            f"{path}: translates into {into}, not {space.name}: write --space with the name of its "
+            "space"
         )
     weights = made.get("weights_sha256") or _study_weights(path, made)
     if weights is not None:
         if weights != classifier.weights_sha256:
             raise InputError(
-                f"{path}: was fitted for other weights ({weights[:12]}) than {classifier.name} has ({classifier.weights_sha256[:12]}): "
-                "name the model that it was fitted for with --model"
+                f"{path}: was fitted for other weights ({weights[:12]}) than {classifier.name} has "
+                f"({classifier.weights_sha256[:12]}): name the model that it was fitted for with "
+                "--model"
             )
         return
     released = made.get("model_id", made.get("released_for", made.get("model", classifier.name)))
     wanted = RELEASED.get(released, released)
     if wanted not in (mine, classifier.name):
         raise InputError(
-            f"{path}: was made for {wanted}, but {classifier.name} is {mine}: write --model {wanted}"
+            f"{path}: was made for {wanted}, but {classifier.name} is {mine}: write --model "
+            f"{wanted}"
         )
 
 
 def _study_weights(path: Path, made: Facts) -> str | None:
-    """Hash of the model's weights, by the head of the study that a translator lies in."""
-    study = next((each.parent for each in path.parents if each.name == "translators"), None)
+    """Hash of the model's weights, read from the study that the translator's file belongs to."""
+    study = next((folder.parent for folder in path.parents if folder.name == "translators"), None)
     head = study / f"features/{made.get('model')}/head.safetensors" if study else None
     return read_tensors(head, [])[1]["weights_sha256"] if head and head.is_file() else None
 
@@ -527,10 +551,14 @@ def _study_weights(path: Path, made: Facts) -> str | None:
 def _paired(
     folder: Path, model: str, identity: str, space: Space, weights_sha256: str | None = None
 ) -> tuple[Path, Path]:
-    """Features and embeddings of a reference's images by a model, of any weights by default, and a space."""
+    """Folders of a reference's features by a model and of its embeddings in a space.
+
+    Without `weights_sha256`, features by any weights of the model will do.
+    """
     if not (folder / "data/manifest.parquet").is_file():
         raise InputError(
-            f"--reference {folder}: holds no data/manifest.parquet: name the results folder of a finished study, or packaged"
+            f"--reference {folder}: holds no data/manifest.parquet: name the results folder of a "
+            "finished study, or packaged"
         )
     features, embeddings = (
         made_by(folder / "features", identity, weights_sha256),
@@ -538,9 +566,11 @@ def _paired(
     )
     if features is None or embeddings is None:
         raise InputError(
-            f"no translator of {model} into {space.name} is at hand: {folder} has no images of both with these weights. Two ways to get "
-            f"one: run a study with models: [{model}] and spaces: [{space.name}] (`singflow study`, `singflow run`) and name its results "
-            "with --results; or take one that was released for it (`singflow import_translator`) and name its file with --translator"
+            f"no translator of {model} into {space.name} is at hand: {folder} has no images of "
+            f"both with these weights. Two ways to get one: run a study with models: [{model}] and "
+            f"spaces: [{space.name}] (`singflow study`, `singflow run`) and name its results with "
+            "--results; or take one that was released for it (`singflow import_translator`) and "
+            "name its file with --translator"
         )
     return features, embeddings
 
@@ -548,7 +578,7 @@ def _paired(
 def analyze(
     image: "Photo", model: str = "efficientnet_lite0", texts: Sequence[str] = (), **options: Any
 ) -> Result:
-    """Say what a model's head ignores in one photo; an Analyzer is loaded once for many.
+    """Measure what a model's head ignores in one photo; for many photos, load an Analyzer once.
 
     Parameters
     ----------
@@ -557,13 +587,13 @@ def analyze(
     model : str
         Name in the registry, or <source>/<id>.
     texts : sequence of str
-        Texts that it is compared with.
+        Texts that the photo is compared with.
     **options : Any
-        As Analyzer.load() takes them: space, reference, results, translator, ...
+        Further options of Analyzer.load(): space, reference, results, translator, ...
 
     Returns
     -------
     Result
-        Scores.
+        Scores of the photo.
     """
     return Analyzer.load(model, texts=texts, **options).analyze(image, texts)

@@ -1,4 +1,4 @@
-"""The picture of one image's analysis."""
+"""The figure of one image's analysis."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,11 @@ from singflow.figures.style import COLOURS, STYLE, bare
 from singflow.photo.analysis import Analysis, Movement, Setting
 from singflow.photo.words import prediction_lines, reach_line, score_lines, word_lines, zero_lines
 
-PHOTO_PIXELS, TILE_PIXELS = 900, 400  # longest side; what the page shows at 200 dots per inch
+PHOTO_PIXELS, TILE_PIXELS = 900, 400  # longest sides, enough for 200 dots per inch
 BEFORE, AFTER = "0.35", COLOURS[0]
 NEARER, FARTHER = COLOURS[2], COLOURS[5]
 
-# The page in inches: margins, photo, words, and room for texts beside axes. Texts are broken at their measured width.
+# Lengths in inches: margins, photo, words, and room for texts beside axes.
 WIDTH, MARGIN, GAP = 10.5, 0.15, 0.25
 PHOTO, NAMES, TILE = 3.8, 2.0, 1.75
 LINE, AXIS, TITLE = 0.17, 0.5, 0.3
@@ -34,9 +34,10 @@ def draw_image(
     setting: Setting,
     near: Sequence[Image.Image | None] = (),
 ) -> Figure:
-    """One page on an image: the photo, those nearest to it, scores in words, angles to texts, and what removal brings near or takes away.
+    """Draw a photo, the nearest photos, scores in words, angles to texts, and texts beyond chance.
 
-    Classes are shown by contrastive AS, and a study's concepts by AS, where removal moves one of them more than chance does.
+    Classes beyond chance are shown by contrastive AS, and the concepts of a study by AS. `near` has
+    the photos of `analysis.nearest`, with None for a photo whose file is missing.
     """
     texts = [analysis.predicted, *analysis.texts]
     panels = [
@@ -48,30 +49,35 @@ def draw_image(
         )
     ]
     panels += [("concept", "as_deg", "AS (degrees)", [analysis.gained, analysis.lost])]
-    panels = [each for each in panels if any(each[-1])]
+    panels = [panel for panel in panels if any(panel[-1])]
     nearest = analysis.nearest if near else []
     with plt.rc_context(STYLE):
         left = MARGIN + PHOTO + GAP
         title, words = _words(name, analysis, setting, WIDTH - MARGIN - left)
         names, lines = _broken(
-            [f"class: {analysis.predicted.text}", *(each.text for each in analysis.texts)]
+            [f"class: {analysis.predicted.text}", *(movement.text for movement in analysis.texts)]
         )
-        broken = [[_broken([each.text for each in side]) for side in sides] for *_, sides in panels]
-        most = [max(1.0, *(rows.sum() for _, rows in each)) for each in broken]
+        broken = [
+            [_broken([movement.text for movement in side]) for side in sides]
+            for *_, sides in panels
+        ]
+        most = [max(1.0, *(rows.sum() for _, rows in sides)) for sides in broken]
         words_height = 1.3 * LINE * (title.count("\n") + 1) + LINE * (words.count("\n") + 1) + GAP
         plot_height, bars_heights = (
             1.5 * LINE * (lines.sum() + 0.4),
-            [1.3 * LINE * (each + 0.4) for each in most],
+            [1.3 * LINE * (rows + 0.4) for rows in most],
         )
         photo_height = PHOTO * min(1.0, photo.height / photo.width)
-        paths = [_lines(each.path, TILE, FontProperties(size=NAMES_PT)) for each in nearest]
+        paths = [
+            _lines(neighbour.path, TILE, FontProperties(size=NAMES_PT)) for neighbour in nearest
+        ]
         near_height = TITLE + TILE + LINE * max(map(len, paths)) + GAP if paths else 0.0
         top = max(photo_height + GAP + near_height, words_height + TITLE + plot_height + AXIS)
-        height = MARGIN + top + sum(TITLE + each + AXIS for each in bars_heights)
+        height = MARGIN + top + sum(TITLE + bars + AXIS for bars in bars_heights)
         figure = plt.figure(figsize=(WIDTH, height))
 
         def axes_at(x: float, y: float, width: float, deep: float) -> Axes:
-            """Axes whose upper left corner is x, y inches from the page's."""
+            """Axes with their upper left corner x, y inches from the figure's upper left corner."""
             return figure.add_axes(
                 (x / WIDTH, 1 - (y + deep) / height, width / WIDTH, deep / height)
             )
@@ -106,7 +112,7 @@ def draw_image(
             panels, broken, bars_heights, most, strict=True
         ):
             longest = max(
-                (abs(getattr(each, score)) for side in sides for each in side), default=1.0
+                (abs(getattr(movement, score)) for side in sides for movement in side), default=1.0
             )
             for place, (side, (labels, rows)) in enumerate(zip(sides, labels_of, strict=True)):
                 axes = axes_at(MARGIN + place * (half + GAP) + NAMES, below, half - NAMES, deep)
@@ -121,14 +127,14 @@ def draw_image(
 
 
 def _words(name: str, analysis: Analysis, setting: Setting, width: float) -> tuple[str, str]:
-    """Headline and text, in lines of at most `width` inches."""
+    """Title and text, in lines of at most `width` inches."""
     known = "" if setting.validation_r2 is None else f", held-out R2 {setting.validation_r2:.2f}"
     basis = (
-        f"{bare(setting.model)}, {setting.space}; rank rule {setting.rank_rule}, null dimension {setting.null_dim}; "
-        f"{setting.translator} translator, {setting.source}{known}"
+        f"{bare(setting.model)}, {setting.space}; rank rule {setting.rank_rule}, null dimension "
+        f"{setting.null_dim}; {setting.translator} translator, {setting.source}{known}"
     )
     likeliest, others = prediction_lines(analysis)
-    ways = [f"steered toward {each.text!r}: {reach_line(each)}" for each in analysis.reach]
+    ways = [f"steered toward {way.text!r}: {reach_line(way)}" for way in analysis.reach]
     lines = [
         *zero_lines(setting),
         name,
@@ -145,13 +151,13 @@ def _words(name: str, analysis: Analysis, setting: Setting, width: float) -> tup
 
 
 def _broken(texts: list[str]) -> tuple[list[str], np.ndarray]:
-    """Texts in lines that fit beside axes, and how many lines each takes."""
+    """Texts in lines that fit beside axes, and the number of lines of every text."""
     lines = [_lines(text, NAMES - 0.1, FontProperties(size=NAMES_PT)) for text in texts]
-    return ["\n".join(each) for each in lines], np.array([len(each) for each in lines], dtype=float)
+    return ["\n".join(rows) for rows in lines], np.array([len(rows) for rows in lines], dtype=float)
 
 
 def _lines(text: str, width: float, font: FontProperties) -> list[str]:
-    """A text in lines of at most `width` inches, broken at spaces, and inside words that are longer."""
+    """A text in lines of at most `width` inches, broken at spaces or inside longer words."""
 
     def fits(line: str) -> bool:
         return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] <= 72 * width
@@ -170,7 +176,7 @@ def _lines(text: str, width: float, font: FontProperties) -> list[str]:
 
 
 def _places(lines: np.ndarray) -> np.ndarray:
-    """Where rows lie so that each has room for its lines: centres, downwards from 0."""
+    """Centres of rows from 0 downwards, so that every row has room for its lines."""
     return np.cumsum(lines) - lines / 2
 
 
@@ -183,7 +189,7 @@ def _photo(axes: Axes, photo: Image.Image) -> None:
 
 
 def _near(axes: Axes, photo: Image.Image | None, path: list[str]) -> None:
-    """A photo of the study above its path."""
+    """Draw a photo of the study above its path."""
     if photo is None:
         axes.text(
             0.5, 0.5, "not here", ha="center", va="center", transform=axes.transAxes, color="0.4"
@@ -209,8 +215,8 @@ def _dumbbell(axes: Axes, texts: list[Movement], names: list[str], lines: np.nda
     places = _rows(axes, names, lines)
     axes.set_ylim(lines.sum() + 0.2, -0.2)
     before, after = (
-        np.array(each)
-        for each in zip(
+        np.array(angles)
+        for angles in zip(
             *((t.angle_original_deg, t.angle_equivalent_deg) for t in texts), strict=True
         )
     )
@@ -261,16 +267,16 @@ def _bars(
         axes.set_yticks([])
         return
     places = _rows(axes, names, lines)
-    values = np.array([getattr(each, score) for each in texts])
+    values = np.array([getattr(text, score) for text in texts])
     axes.barh(places, values, 0.7, color=colour)
     axes.axvline(0, color="0.3", lw=0.8)
     side = np.sign(values[0])
     axes.set_xlim(*sorted((0.0, side * 2.1 * longest)))
     if side < 0:
         axes.invert_xaxis()
-    for place, value, each in zip(places, values, texts, strict=True):
+    for place, value, text in zip(places, values, texts, strict=True):
         numbers = (
-            f"{value:+.2f}  ({each.angle_original_deg:.1f} to {each.angle_equivalent_deg:.1f})"
+            f"{value:+.2f}  ({text.angle_original_deg:.1f} to {text.angle_equivalent_deg:.1f})"
         )
         axes.annotate(
             numbers, (value, place), (4, 0), textcoords="offset points", va="center", fontsize=7.5

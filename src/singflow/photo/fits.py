@@ -1,4 +1,4 @@
-"""What training images say of single photos, kept on disk: translator, scores of the images, verdict on the model, what chance does."""
+"""Fits to training images that the analysis of a photo needs, cached on disk."""
 
 import hashlib
 import json
@@ -28,15 +28,17 @@ from singflow.translators.crossfit import WHOLE, CrossFitted, GroupSums
 from singflow.translators.reference import Paired, fingerprint
 from singflow.translators.ridge import Affine
 
-RANGE = (1.0, 99.0)  # percentiles of the training images: of a photo beyond them nothing is said
-Find = Callable[
-    [Blocks], tuple[Words, dict[str, Any]]
-]  # own words of images, and the facts of the test where it is made here
+RANGE = (1.0, 99.0)  # percentiles of the training images; of a photo outside, nothing is said
+# Finds the model's own words for images, and the results of the test (empty if a study has them).
+Find = Callable[[Blocks], tuple[Words, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How translators and floors are fitted, as in a study. lambdas: penalties tried; fitted: that of a translator that is there."""
+    """How translators and floors are fitted, as in a study.
+
+    lambdas: penalties to try. fitted: penalty of an existing translator, or None.
+    """
 
     folds: int
     lambdas: tuple[float, ...]
@@ -47,10 +49,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Floor:
-    """Translators refitted to embeddings whose remainder of own words has random signs: no null component tells it.
+    """Translators for which the null component carries no information: what chance gives.
 
-    axes: (d, q) float32, directions of principal and, from rank on, of null coordinates; weight (draws, q, m), constant (draws, m):
-    translators of coordinates.
+    They are refitted to embeddings whose remainder beyond the own words has random signs. axes:
+    (d, q) float32, principal directions first and, from `rank` on, null directions. weight
+    (draws, q, m) and constant (draws, m) translate coordinates along the axes.
     """
 
     axes: np.ndarray
@@ -59,7 +62,7 @@ class Floor:
     constant: np.ndarray
 
     def removal(self, features: np.ndarray) -> Removal:
-        """Null removal of one feature by every translator."""
+        """Null removal of one feature (1, d), with one row per draw."""
         (x,) = features @ self.axes
         return Removal(
             x @ self.weight + self.constant, x[self.rank :] @ self.weight[:, self.rank :]
@@ -67,21 +70,22 @@ class Floor:
 
 
 def attribute_scores(removal: Removal, texts: np.ndarray) -> np.ndarray:
-    """AS of every row toward every text."""
+    """AS (n, p), in degrees, of every row toward every text (unit vectors)."""
     before, after = (
-        angles_to_all_deg(unit(each).astype(np.float32), texts)
-        for each in (removal.original, removal.equivalent)
+        angles_to_all_deg(unit(points).astype(np.float32), texts)
+        for points in (removal.original, removal.equivalent)
     )
     return before - after
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training images say.
+    """Fits to training images, and scores of these images.
 
-    basis: (d, k), of the null space; translator: of all images; r2: cross-validated; is_deg, null_energy: (n,) of view 0 of the images,
-    each scored by a translator that did not see it, where there are folds; middle: (d,) mean null component; facing: (n,) cosine between
-    the null components of the images and their mean; facts: of the test, where it was made here.
+    basis: (d, k), of the null space. translator: fitted on all images. r2: cross-validated. is_deg,
+    null_energy: (n,), of view 0; with folds, by translators that were not fitted on the image.
+    middle: (d,), mean null component. facing: (n,), cosine of every null component to `middle`.
+    facts: results of the test; empty if a study has them.
     """
 
     basis: np.ndarray
@@ -95,21 +99,27 @@ class Trained:
     facts: dict[str, Any]
 
     def unlike(self, features: np.ndarray) -> str:
-        """How the null component of a photo is beyond those of the images."""
+        """Why the null component of a photo is unlike those of the images; empty if it is not."""
         (energy,), (faces,) = (
             null_energy(features, self.basis),
             facing(features, self.basis, self.middle),
         )
         low, high = np.percentile(self.null_energy, RANGE).tolist()
         if not low <= energy <= high:
-            return f"its null energy, {100 * energy:.1f} %, is outside their range, {100 * low:.1f} to {100 * high:.1f} %"
+            return (
+                f"its null energy, {100 * energy:.1f} %, is outside their range, {100 * low:.1f} "
+                f"to {100 * high:.1f} %"
+            )
         least = float(np.percentile(self.facing, RANGE[0]))
-        away = f"its null component points away from theirs (cosine to their mean {faces:.2f}, theirs from {least:.2f})"
+        away = (
+            f"its null component points away from theirs (cosine to their mean {faces:.2f}, theirs "
+            f"from {least:.2f})"
+        )
         return "" if faces >= least else away
 
 
 def facing(features: np.ndarray, basis: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    """Cosine between the null components of features and another null component."""
+    """Cosine of the null components of features to `middle`, a null component; 0 if one is zero."""
     hidden = features.astype(np.float64) @ basis
     length = np.linalg.norm(hidden, axis=1) * np.linalg.norm(middle)
     return hidden @ (basis.T @ middle) / np.where(length > 0, length, 1.0)
@@ -123,18 +133,21 @@ def train(
     scratch: Path,
     threads: int,
 ) -> Trained:
-    """Fit translators and the floor of words to training images, and find the model's own words."""
+    """Fit translators and the floor to training images, and find the model's own words.
+
+    `scratch` is a folder for arrays that do not fit into memory.
+    """
     with ThreadPoolExecutor(1) as pool:
         fitting = pool.submit(fit_translators, images, settings.folds, list(settings.lambdas))
         split = head()
         words, facts = find(lambda: whole_images(images, split))
         crossed, _, chosen = fitting.result()
-        crossed = crossed.each(lambda each: each.astype(np.float32))
+        crossed = crossed.each(lambda affine: affine.astype(np.float32))
         scoring = pool.submit(_scores, images, crossed, split.null)
         penalty = chosen["lambda"] if settings.fitted is None else settings.fitted
         floor = _floor(images, split, words, settings, penalty, scratch, threads)
         is_deg, energy, middle, faces = scoring.result()
-    r2 = max(each["validation_r2"] for each in chosen["alpha_curve"])
+    r2 = max(point["validation_r2"] for point in chosen["alpha_curve"])
     facts |= {"turn_deg": turn_deg(facts["unique_r2"], words, r2)} if facts else {}
     return Trained(split.null, crossed.whole, r2, is_deg, energy, middle, faces, floor, facts)
 
@@ -161,13 +174,13 @@ def _floor(
 
     drawn = map_apart(one, range(settings.draws), threads)
     return Floor(
-        axes, rank, *(np.stack(each).astype(np.float32) for each in zip(*drawn, strict=True))
+        axes, rank, *(np.stack(parts).astype(np.float32) for parts in zip(*drawn, strict=True))
     )
 
 
 def _scores(images: Paired, crossed: CrossFitted, basis: np.ndarray) -> tuple[np.ndarray, ...]:
-    """IS and null energy of view 0 of the images, their mean null component, and how they face it."""
-    removed = crossed.each(lambda each: share(each, basis).astype(np.float32))
+    """IS and null energy of view 0, the mean null component, and the cosines to this mean."""
+    removed = crossed.each(lambda affine: share(affine, basis).astype(np.float32))
     is_deg, energy, faces = np.empty((3, len(images.manifest)))
     total = np.zeros(len(basis))
 
@@ -187,10 +200,19 @@ def _scores(images: Paired, crossed: CrossFitted, basis: np.ndarray) -> tuple[np
 
 
 def trained(
-    folder: Path, images: Paired, made_of: dict[str, Any], head: Callable[[], Head], find: Find, settings: Settings, cache: Path,
+    folder: Path,
+    images: Paired,
+    made_of: dict[str, Any],
+    head: Callable[[], Head],
+    find: Find,
+    settings: Settings,
+    cache: Path,
     threads: int,
-) -> Trained:  # fmt: skip
-    """What train() gives, kept in a file that is named by all that decides it."""
+) -> Trained:
+    """The result of train(), cached in a file whose name is a hash of all inputs.
+
+    `made_of` stands for `head` and `find` in this hash.
+    """
     decides = {
         "images": [
             fingerprint(str(folder)),
@@ -212,9 +234,8 @@ def trained(
         except InputError as error:
             cli.log.warning("%s; it is made again", error)
     started = time.perf_counter()
-    with threadpool_limits(
-        1
-    ):  # matrices are small, and threads of BLAS that wait for each other take longer where cores are shared
+    # The matrices are small: on shared cores, several BLAS threads are slower than one.
+    with threadpool_limits(1):
         made = train(images, head, find, settings, cache, threads)
     _write(path, made)
     cli.log.info(

@@ -1,4 +1,4 @@
-"""The local page on which photos are dropped: what it holds, and the server that listens on one address."""
+"""The local web page that analyzes photos, and its server."""
 
 import asyncio
 import hashlib
@@ -34,21 +34,27 @@ if TYPE_CHECKING:
     import gradio as gr
     from fastapi import FastAPI
 
-MOST_TEXTS, MOST_LETTERS = 20, 200  # asked for at once, and of one of them
-POINTS = 24  # of the way toward a text
-WAITING = 100  # people at most
+MOST_TEXTS, MOST_LETTERS = 20, 200  # texts in one request, letters in one text
+POINTS = 24  # of the curve that shows the way toward a text
+WAITING = 100  # limit on the requests in the queue
 KEPT = 4  # models that stay loaded
-HOUR = 3600  # seconds for which photos and what was found in them are kept at most
+HOUR = 3600  # seconds after which photos and their results are deleted
 EXAMPLES = 6
 PACKAGED = Path("config/vocab/packaged.csv")
 WORDS = "a beach\na dog"
-# The browser itself refuses to ask anyone else for anything.
-POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; frame-ancestors 'self'"
+# With this policy, the browser sends no request to any other host.
+POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; "
+    "frame-ancestors 'self'"
+)
 
 
 @dataclass
 class Desk:
-    """What the page offers. load: gives the analyzer of a model and a space; results: a study, whose photos are shown."""
+    """The models and spaces that the page offers.
+
+    load: returns the analyzer of a model and a space. results: folder of a study, or None.
+    """
 
     models: list[str]
     spaces: list[str]
@@ -64,7 +70,10 @@ class Desk:
         into: Sequence[str],
         **parts: Any,
     ) -> Self:
-        """Find what can be offered, and load the first of it."""
+        """Offer the named models and spaces, or all that exist, and load the first of both.
+
+        Raises InputError if there is nothing to offer. `parts` are options of Analyzer.load().
+        """
         if results is None:
             folder, known = reference_folder(reference), read_yaml(Path(parts["models"]))
             of_models, of_spaces = towers_in(folder)
@@ -78,7 +87,8 @@ class Desk:
         models, spaces = list(names) or offered[0], list(into) or offered[1]
         if not models or not spaces:
             raise InputError(
-                f"{folder}: holds no model or space that could be offered: name the results folder of a finished study"
+                f"{folder}: holds no model or space that could be offered: name the results folder "
+                "of a finished study"
             )
         load = lru_cache(KEPT)(
             partial(Analyzer.load, reference=reference, results=results, **parts)
@@ -89,7 +99,10 @@ class Desk:
 
 @dataclass
 class Seen:
-    """A photo that one user looks at. ways: how far toward each text, and the way there, filled when it is first asked for."""
+    """A photo that one user looks at.
+
+    ways: by text, pairs of IS and angle to the text on the way there; filled at the first request.
+    """
 
     analyzer: Analyzer
     result: Result
@@ -97,17 +110,18 @@ class Seen:
     ways: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def way(self, text: str) -> tuple[Reach, float]:
-        """How far the photo can be steered toward a text."""
-        reach = next(each for each in self.result.reach if each.text == text)
+        """How far the photo can be steered toward a text, and the largest IS of the slider."""
+        reach = next(reach for reach in self.result.reach if reach.text == text)
         return reach, np.floor(10 * min(reach.is_deg, 0.99 * reach.limit_deg)) / 10
 
 
 def texts_of(words: str) -> list[str]:
-    """Texts out of lines that a user typed."""
+    """Distinct texts from the lines of a user's input."""
     texts = list(dict.fromkeys(filter(None, (line.strip() for line in words.splitlines()))))
     if len(texts) > MOST_TEXTS:
         raise InputError(
-            f"{len(texts)} texts are more than the {MOST_TEXTS} that are looked at at once: leave some out"
+            f"{len(texts)} texts are more than the {MOST_TEXTS} that are looked at at once: leave "
+            "some out"
         )
     for text in texts:
         if len(text) > MOST_LETTERS:
@@ -120,7 +134,7 @@ def texts_of(words: str) -> list[str]:
 def look(
     desk: Desk, model: str, space: str, photo: str | None, words: str, max_pixels: int
 ) -> tuple[Seen, str, str]:
-    """Analyze the photo that a user dropped."""
+    """Analyze a user's photo; returns the two pieces of HTML of analysis_html(), too."""
     if photo is None:
         raise InputError("no photo so far: drop or choose one")
     if model not in desk.models or space not in desk.spaces:
@@ -144,7 +158,7 @@ def look(
 
 
 def _drawn(desk: Desk, seen: Seen, model: str, space: str) -> list[tuple[str, Image.Image | None]]:
-    """Karlo's pictures before and after null removal, where the photo is one that the study drew."""
+    """Karlo's pictures before and after null removal, if the study has some of this photo."""
     photos = seen.result.photos
     path = desk.results / f"pictures/{space}/{model}.parquet" if desk.results else None
     if photos is None or path is None or not path.is_file():
@@ -172,21 +186,23 @@ def _nearest(result: Result, max_pixels: int) -> list[tuple[str, Image.Image | N
         return []
     names = ("nearest photo before", "nearest photo after null removal")
     return [
-        (f"{name}: {each.path}, {each.angle_deg:.1f}°", result.photos.picture(each, max_pixels))
-        for name, each in zip(names, result.nearest, strict=False)
+        (f"{name}: {photo.path}, {photo.angle_deg:.1f}°", result.photos.picture(photo, max_pixels))
+        for name, photo in zip(names, result.nearest, strict=False)
     ]
 
 
 def steer(seen: Seen, text: str, is_deg: float, max_pixels: int) -> str:
-    """Steer a photo toward a text inside the null space."""
+    """HTML that shows the photo steered toward a text to an IS of at most the slider's maximum."""
     analyzer, (reach, most) = seen.analyzer, seen.way(text)
     now = analyzer.steer(seen.result, text, min(is_deg, most))
     if text not in seen.ways:
-        steps = (analyzer.steer(seen.result, text, each) for each in np.linspace(0, most, POINTS))
-        seen.ways[text] = [(each.is_deg, each.angle_deg) for each in steps]
+        steps = (
+            analyzer.steer(seen.result, text, target) for target in np.linspace(0, most, POINTS)
+        )
+        seen.ways[text] = [(step.is_deg, step.angle_deg) for step in steps]
     classifier = analyzer.known.classifier
     before, after = classifier.predict(np.stack([seen.result.features[0], now.feature]))
-    probabilities = {each.index: each for each in after}
+    probabilities = {prediction.index: prediction for prediction in after}
     near = (
         _nearest(
             replace(seen.result, nearest=analyzer.nearest(now.embedding[None], seen.sha256)),
@@ -205,13 +221,13 @@ def steer(seen: Seen, text: str, is_deg: float, max_pixels: int) -> str:
         seen.ways[text],
         now,
         before,
-        [probabilities.get(each.index, each) for each in before],
+        [probabilities.get(prediction.index, prediction) for prediction in before],
         shown[0] if shown else None,
     )
 
 
 def example_photos() -> list[tuple[str, Path]]:
-    """Photos of the foolbox package, for those who have none at hand."""
+    """Labels and files of some photos of the foolbox package, for users without a photo."""
     listed = pd.read_csv(PACKAGED)
     folder = data_root("packaged", "")
     return [
@@ -221,7 +237,7 @@ def example_photos() -> list[tuple[str, Path]]:
 
 
 def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
-    """The page."""
+    """The page; its queue analyzes one photo at a time."""
     import gradio as gr
 
     def analyze(photo: str | None, model: str, space: str, words: str) -> tuple[Any, ...]:
@@ -230,15 +246,15 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
         except InputError as error:
             refused = f'<p class="sing refused" role="alert">{html.escape(str(error))}</p>'
             return refused, "", None, gr.update(visible=False), gr.update(), gr.update(), ""
-        texts = [each.text for each in seen.result.reach]
+        texts = [reach.text for reach in seen.result.reach]
         if not texts:
             return said, moved, seen, gr.update(visible=False), gr.update(), gr.update(), ""
         choices = gr.update(choices=texts, value=texts[0])
         return said, moved, seen, gr.update(visible=True), choices, *turned(seen, texts[0])
 
     def turned(seen: Seen | None, text: str) -> tuple[Any, str]:
-        """The slider at its start, and what it shows."""
-        if seen is None or text not in [each.text for each in seen.result.reach]:
+        """The slider at 0 for a new text, and the HTML below it."""
+        if seen is None or text not in [reach.text for reach in seen.result.reach]:
             return gr.update(), ""
         most = seen.way(text)[1]
         return gr.update(value=0, maximum=max(most, 0.1), interactive=most > 0), steer(
@@ -246,7 +262,7 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
         )
 
     def move(seen: Seen | None, text: str, is_deg: float) -> str:
-        if seen is None or text not in [each.text for each in seen.result.reach]:
+        if seen is None or text not in [reach.text for reach in seen.result.reach]:
             return ""
         return steer(seen, text, is_deg, max_pixels)
 
@@ -257,8 +273,10 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
         delete_cache=(HOUR // 6, HOUR),
     ) as page:
         gr.HTML(
-            '<header class="sing"><h1>What does a classifier not see in your photo?</h1><p>A classifier ends in a matrix. What that maps '
-            "to zero, its null space, changes no logit. Here that part of a photo is removed, and turned toward your words.</p></header>"
+            '<header class="sing"><h1>What does a classifier not see in your photo?</h1><p>'
+            "A classifier ends in a matrix. What that maps to zero, its null space, changes no "
+            "logit. Here that part of a photo is removed, and turned toward your words.</p>"
+            "</header>"
         )
         seen = gr.State(time_to_live=HOUR)
         with gr.Row():
@@ -270,11 +288,11 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
                     buttons=[],
                     elem_id="photo",
                 )
-                photo.preprocess = lambda file: (
-                    file and file.path
-                )  # unread: the gate for images is singflow's own
+                # Gradio must not decode the file: read() does so, with its own limits.
+                photo.preprocess = lambda file: file and file.path
                 gr.HTML(
-                    f'<p class="sing hint">JPEG, PNG, WebP, GIF (its first picture), BMP or TIFF, up to {max_mb} MB.</p>'
+                    '<p class="sing hint">JPEG, PNG, WebP, GIF (its first picture), BMP or TIFF, '
+                    f"up to {max_mb} MB.</p>"
                 )
                 words = gr.Textbox(
                     WORDS, label="Words, one text a line", lines=3, max_lines=6, elem_id="words"
@@ -302,12 +320,14 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
                     ]
             with gr.Column(scale=5, min_width=320):
                 said = gr.HTML(
-                    '<p class="sing hint">Drop a photo, and what the classifier ignores in it is said here.</p>',
+                    '<p class="sing hint">Drop a photo, and what the classifier ignores in it is '
+                    "said here.</p>",
                     elem_id="said",
                 )
                 with gr.Column(visible=False, elem_id="steering") as steering:
                     gr.HTML(
-                        '<div class="sing"><h2>Steer it where the classifier does not look</h2></div>'
+                        '<div class="sing"><h2>Steer it where the classifier does not look</h2>'
+                        "</div>"
                     )
                     toward = gr.Radio([], label="Toward", elem_id="toward")
                     slider = gr.Slider(
@@ -350,13 +370,16 @@ def blocks(desk: Desk, max_mb: int, max_pixels: int) -> "gr.Blocks":
 
 
 def application(desk: Desk, host: str, max_mb: int, max_pixels: int) -> "FastAPI":
-    """The page as an application for a web server."""
+    """The page as a web application that lets the browser contact no other host.
+
+    If `host` is an address of this machine alone, requests under other host names are refused.
+    """
     import gradio as gr
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     class Guarded:
-        """Adds the policy to every answer."""
+        """Adds the content security policy to every response."""
 
         def __init__(self, app: Any) -> None:
             self.app = app
@@ -387,19 +410,30 @@ def application(desk: Desk, host: str, max_mb: int, max_pixels: int) -> "FastAPI
     }
     theme.set(**fill, **{f"{name}_dark": colour for name, colour in fill.items()})
     return gr.mount_gradio_app(
-        around, blocks(desk, max_mb, max_pixels), "/", server_name=host, footer_links=[], run_history=False, ssr_mode=False,
-        show_error=False, max_file_size=max_mb * 2**20, enable_monitoring=False, pwa=False, mcp_server=False, theme=theme,
+        around,
+        blocks(desk, max_mb, max_pixels),
+        "/",
+        server_name=host,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        show_error=False,
+        max_file_size=max_mb * 2**20,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=theme,
         css_paths=[Path(__file__).with_name("page.css")],
-    )  # fmt: skip
+    )
 
 
 def in_url(host: str) -> str:
-    """An address as it stands in a URL."""
+    """An address as written in a URL: IPv6 in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def is_own(host: str) -> bool:
-    """Whether an address is reached by this machine alone."""
+    """Whether only this machine can reach an address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -407,7 +441,7 @@ def is_own(host: str) -> bool:
 
 
 def serve(desk: Desk, host: str, port: int, *, max_mb: int, max_pixels: int) -> None:
-    """Listen until Ctrl-C."""
+    """Serve the page until Ctrl-C; port 0 takes a free port."""
     import uvicorn
 
     try:
@@ -430,6 +464,6 @@ def serve(desk: Desk, host: str, port: int, *, max_mb: int, max_pixels: int) -> 
 
 
 def _meant(record: logging.LogRecord) -> bool:
-    """Whether a line of the server's log is worth reading: not that a page was still open when it ended."""
+    """Whether to keep a record of the server's log; records of its shutdown are dropped."""
     ended = record.exc_info and record.exc_info[0] is asyncio.CancelledError
     return not ended and "graceful shutdown" not in str(record.msg)

@@ -1,4 +1,4 @@
-"""One photo's analysis as pieces of a web page: HTML with charts that take the page's colours."""
+"""The analysis of one photo as HTML, with charts in the colours of the page."""
 
 import base64
 import html
@@ -25,8 +25,8 @@ from singflow.photo.words import (
     zero_lines,
 )
 
-THUMBNAIL = 320  # pixels of a longest side
-INK = "#123456"  # stands for the page's colour of texts, light or dark
+THUMBNAIL = 320  # pixels of the longest side
+INK = "#123456"  # placeholder for the text colour of the page, light or dark
 PHOTO, BEFORE = COLOURS[5], COLOURS[4]
 CHART: dict[Any, Any] = STYLE | {
     "svg.fonttype": "none",
@@ -45,7 +45,7 @@ TEMPLATES = Environment(
 
 
 def chart(draw: Callable[[Axes], None], said: str, width: float, height: float) -> str:
-    """A chart as an SVG element."""
+    """An SVG chart in the page's text colour; `said` describes it for screen readers."""
     buffer = io.StringIO()
     with matplotlib.rc_context(CHART):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -58,10 +58,8 @@ def chart(draw: Callable[[Axes], None], said: str, width: float, height: float) 
         )
     picture = buffer.getvalue()
     picture = picture[picture.index("<svg") :].replace(INK, "currentColor")
-    label = html.escape(
-        said
-    )  # put in by a function, as a backslash in it would mean something in a pattern
-    return re.sub(
+    label = html.escape(said)
+    return re.sub(  # the replacement is a function because the label may hold backslashes
         r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
         lambda svg: f'<svg {svg[1]} role="img" aria-label="{label}">',
         picture,
@@ -70,7 +68,7 @@ def chart(draw: Callable[[Axes], None], said: str, width: float, height: float) 
 
 
 def thumbnail(picture: Image.Image) -> str:
-    """A small picture inside a page."""
+    """A small version of a picture, as a data URL."""
     small = picture.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
@@ -84,7 +82,10 @@ def analysis_html(
     usual: Usual | None,
     pictures: Sequence[tuple[str, Image.Image | None]],
 ) -> tuple[str, str]:
-    """All that the page says of a photo."""
+    """The HTML of scores and verdict, and the HTML of the texts that null removal moves.
+
+    `pictures` has captions and pictures before and after null removal, or None for a missing file.
+    """
     charts = []
     if usual is not None and setting.null_dim:
         charts.append(
@@ -106,10 +107,14 @@ def analysis_html(
     sides = [("as_contrast_deg", "Classes", analysis.classes_gained, analysis.classes_lost)]
     sides += [("as_deg", "Concepts", analysis.gained, analysis.lost)]
     said = TEMPLATES.get_template("analysis.html").render(
-        setting=setting, charts=charts, likeliest=prediction_lines(analysis), first=zero_lines(setting),
-        lines=score_lines(analysis, setting), pictures=[(caption, picture and thumbnail(picture)) for caption, picture in pictures],
-    )  # fmt: skip
-    shown = [each for each in sides if each[2] or each[3]]
+        setting=setting,
+        charts=charts,
+        likeliest=prediction_lines(analysis),
+        first=zero_lines(setting),
+        lines=score_lines(analysis, setting),
+        pictures=[(caption, picture and thumbnail(picture)) for caption, picture in pictures],
+    )
+    shown = [side for side in sides if side[2] or side[3]]
     texts, words = [analysis.predicted, *analysis.texts], [] if shown else word_lines(analysis)
     return said, TEMPLATES.get_template("movements.html").render(
         texts=texts, movement_line=movement_line, sides=shown, words=words
@@ -124,7 +129,7 @@ def _among(
     setting: Setting,
     unit: str,
 ) -> tuple[str, str]:
-    """A score among those of known images: a chart, and what it is called."""
+    """The name of a score, and a chart of the score among the scores of known images."""
 
     def draw(axes: Axes) -> None:
         axes.hist(usual, bins=30, color="0.6", alpha=0.6)
@@ -137,9 +142,19 @@ def _among(
     return name, chart(draw, f"{name}: this photo has {score:.1f}{unit}{place}", 2.8, 1.6)
 
 
-def steering_html(way: Reach, path: Sequence[tuple[float, float]], now: Steered, before: Sequence[Prediction], after: Sequence[Prediction],
-                  near: tuple[str, Image.Image] | None) -> str:  # fmt: skip
-    """A photo steered toward a text, with its logits."""
+def steering_html(
+    way: Reach,
+    path: Sequence[tuple[float, float]],
+    now: Steered,
+    before: Sequence[Prediction],
+    after: Sequence[Prediction],
+    near: tuple[str, Image.Image] | None,
+) -> str:
+    """The HTML of a photo steered toward a text.
+
+    path: pairs of IS and angle to the text, in degrees. before, after: the same classes, before and
+    after steering. near: caption and picture of the photo nearest to the steered feature.
+    """
 
     def draw_way(axes: Axes) -> None:
         axes.plot(*zip(*path, strict=True), color=INK, lw=1.2, alpha=0.6)
@@ -151,27 +166,34 @@ def steering_html(way: Reach, path: Sequence[tuple[float, float]], now: Steered,
         places = np.arange(len(before))
         axes.barh(
             places - 0.2,
-            [100 * each.probability for each in before],
+            [100 * prediction.probability for prediction in before],
             0.36,
             color=BEFORE,
             label="the photo",
         )
         axes.barh(
             places + 0.2,
-            [100 * each.probability for each in after],
+            [100 * prediction.probability for prediction in after],
             0.36,
             color=PHOTO,
             label="steered",
         )
         axes.set_yticks(
-            places, [each.name if len(each.name) < 26 else f"{each.name[:24]}…" for each in before]
+            places,
+            [
+                prediction.name if len(prediction.name) < 26 else f"{prediction.name[:24]}…"
+                for prediction in before
+            ],
         )
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_xlabel("probability (percent)")
         axes.legend(fontsize=7, loc="lower right")
 
-    said = f"Angle to “{way.text}” by how far the meaning is turned: {now.angle_deg:.1f}° at {now.is_deg:.1f}°, {way.angle_deg:.1f}° at 0°"
+    said = (
+        f"Angle to “{way.text}” by how far the meaning is turned: {now.angle_deg:.1f}° at "
+        f"{now.is_deg:.1f}°, {way.angle_deg:.1f}° at 0°"
+    )
     likeliest = ", ".join(
         f"{a.name} {100 * a.probability:.1f} % and {100 * b.probability:.1f} %"
         for a, b in zip(before, after, strict=True)

@@ -1,4 +1,4 @@
-"""A finished study, read for single images: its artifacts, its texts and its model."""
+"""Reading a finished study for the analysis of single photos."""
 
 import difflib
 import hashlib
@@ -41,21 +41,22 @@ if TYPE_CHECKING:
 
 
 def existing(path: Path) -> Path:
-    """The path of an artifact."""
+    """The same path; InputError, with the command that makes the file, if it does not exist."""
     if not path.is_file():
         raise InputError(f"{path}: no such file: make it with `snakemake --cores all {path}`")
     return path
 
 
 def registry_entry(results: Path, kind: str, name: str) -> Path:
-    """The resolved entry of a model or space of the study."""
+    """The file of the resolved entry of a model or space; `kind` is `model` or `space`."""
     folder = results / "registry" / f"{kind}s"
     known = sorted(
         path.relative_to(folder).as_posix().removesuffix(".json") for path in folder.rglob("*.json")
     )
     if not known:
         raise InputError(
-            f"{folder}: holds no {kind}: run the study with `singflow run`, or name its folder with --results"
+            f"{folder}: holds no {kind}: run the study with `singflow run`, or name its folder "
+            "with --results"
         )
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
@@ -66,7 +67,11 @@ def registry_entry(results: Path, kind: str, name: str) -> Path:
 
 @dataclass(frozen=True)
 class Known:
-    """A classifier with what is known of it in a space, texts of the space, photos beside it, and hashes of the images fitted on."""
+    """All that an Analyzer needs for a model and a space.
+
+    photos: searched for the nearest photos; None if there are none. seen: hashes of the images that
+    the translator was fitted on.
+    """
 
     classifier: Classifier
     texts: Texts
@@ -77,10 +82,10 @@ class Known:
 
 @dataclass
 class Photos:
-    """The study's photos: their embeddings in a space, and their files, which need not be here.
+    """The photos of a study, with their embeddings in a space; embeddings and files may be missing.
 
-    folder: of the embeddings' shards, of which there are so many; root: what the manifest's paths are relative to, None where the files are
-    nowhere.
+    folder: holds the embeddings, in `shards` files. root: folder that the paths in the manifest are
+    relative to; None if the files are not available.
     """
 
     manifest: pd.DataFrame
@@ -89,7 +94,7 @@ class Photos:
     root: Path | None
 
     def nearest(self, sha256: str, points: np.ndarray) -> list[Neighbour]:
-        """The photo nearest to each point, exactly; none of the content asked about."""
+        """The photo nearest to each of the points (n, m), without photos of the given hash."""
         if not self.folder.is_dir():
             return []
         content = contents(self.manifest["sha256"])
@@ -105,7 +110,7 @@ class Photos:
         ]
 
     def picture(self, photo: Neighbour, max_pixels: int) -> "Image.Image | None":
-        """A photo of the study."""
+        """The image, or None if its file is missing, has changed, or exceeds `max_pixels`."""
         if self.root is None:
             return None
         try:
@@ -115,7 +120,7 @@ class Photos:
 
 
 def read_photos(results: Path, space: str) -> Photos:
-    """The study's photos."""
+    """The study's photos, with their embeddings in a space."""
     params = read_yaml(existing(results / "params.yaml"))
     data = params["data"]
     root = Path(data["root"]) if data["source"] != "packaged" else data_root("packaged", "")
@@ -126,10 +131,10 @@ def read_photos(results: Path, space: str) -> Photos:
 def read_texts(
     results: Path, space: str, entry: SpaceEntry, device: "torch.device", class_names: list[str]
 ) -> tuple[Texts, list[str], np.ndarray]:
-    """The study's texts in a space, and its concepts."""
+    """The study's texts in a space, and its P concepts with their embeddings (P, m)."""
     path = existing(results / f"prompts/{space}.safetensors")
     names = read_names(existing(results / f"prompts/{space}.json"))
-    kinds = [f"{kind[:-1]}_embeddings" for kind, each in names.items() if each]
+    kinds = [f"{kind[:-1]}_embeddings" for kind, texts in names.items() if texts]
     tensors, made = read_tensors(path, kinds)
     manifest = pd.concat(
         iterate_row_groups(
@@ -141,7 +146,8 @@ def read_texts(
         len(tensors[kind]) != len(names[f"{kind.split('_')[0]}s"]) for kind in kinds
     ):
         raise InputError(
-            f"{path}: holds other texts than its names and the manifest: remove it and run the workflow again"
+            f"{path}: holds other texts than its names and the manifest: remove it and run the "
+            "workflow again"
         )
     templates, of_concepts = (
         made.parsed(f"{kind}_templates", list) for kind in ("label", "concept")
@@ -173,24 +179,20 @@ def read_texts(
 
 
 def head_rows(labels: list[str], class_names: list[str]) -> np.ndarray:
-    """Rows of the head that labels name."""
+    """Rows of the head that labels name; -1 for a label that is not a class of the head."""
     return head_classes(pd.DataFrame({"label": labels}), class_names)
 
 
-SAID = [
-    "turn_deg",
-    "unique_r2",
-    "blind_unique_r2",
-    "margin",
-    "detectable",
-]  # what the sentence on a model takes
+# Columns of tables/models.csv that the sentence of the verdict needs.
+SAID = ["turn_deg", "unique_r2", "blind_unique_r2", "margin", "detectable"]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a study's files say of a model and a space.
+    """The contents of a study's files for a model and a space.
 
-    head, translator: with their widths checked; quality: of the translator; verdict: on the model, and said: in a sentence.
+    The widths of head, basis, translator and embeddings agree. rule: the rank rule. report:
+    linear.json of the translator. quality: of the translator. said: the verdict as a sentence.
     """
 
     study: str
@@ -213,7 +215,7 @@ class Stored:
 def read_stored(
     results: Path, model: str, space: str, classes: Path | None, device: "torch.device"
 ) -> Stored:
-    """Read what a study's files say of a model and a space."""
+    """Read a study's files for a model and a space; `classes` None means the study's class list."""
     head_path = existing(results / f"features/{model}/head.safetensors")
     head, made = read_tensors(head_path, ["weight", "bias"])
     classes = classes or Path(
@@ -222,7 +224,8 @@ def read_stored(
     class_names = made.parsed("class_names", list | None) or read_class_list(classes)
     if len(class_names) != len(head["weight"]):
         raise InputError(
-            f"{classes}: holds {len(class_names)} classes, but {head_path} has {len(head['weight'])}: name the study's with --classes"
+            f"{classes}: holds {len(class_names)} classes, but {head_path} has "
+            f"{len(head['weight'])}: name the study's with --classes"
         )
     basis_path = existing(results / f"projectors/{model}.safetensors")
     basis = read_null_basis(basis_path)
@@ -235,7 +238,8 @@ def read_stored(
         or len(translator.weight) != embeddings.shape[1]
     ):
         raise InputError(
-            f"{head_path}, {basis_path}, {folder} and the prompts of {space} differ in width: run the study again"
+            f"{head_path}, {basis_path}, {folder} and the prompts of {space} differ in width: run "
+            "the study again"
         )
     table = existing(results / "tables/models.csv")
     models = read_models(table, ["translator", "verdict", *SAID])
@@ -282,7 +286,11 @@ def read_study(
     threads: int,
     cache: Path,
 ) -> Known:
-    """What the study knows of a model and a space."""
+    """Load a model and a space from a study.
+
+    Without the study's features and embeddings there are no fits and no nearest photos: a warning
+    says so. Raises InputError if the weights of the model have changed since the study.
+    """
     from singflow.towers.device import pick_device
 
     entries = {
@@ -296,7 +304,8 @@ def read_study(
     if classifier.weights_sha256 != stored.weights_sha256:
         head_path = results / f"features/{model}/head.safetensors"
         raise InputError(
-            f"{head_path}: was made with other weights than the model has now: restore them, or run the study again"
+            f"{head_path}: was made with other weights than the model has now: restore them, or "
+            "run the study again"
         )
     photos = read_photos(results, space)
     if not photos.folder.is_dir():
@@ -336,9 +345,18 @@ def read_study(
         said=stored.said,
     )
     artifacts = Artifacts(
-        setting, stored.head, names, *stored.texts.of_classes(names), basis, stored.translator, share(stored.translator, basis),
-        stored.concepts, stored.concept_embeddings, Usual(*stored.scores.to_numpy().T), fits,
-    )  # fmt: skip
+        setting,
+        stored.head,
+        names,
+        *stored.texts.of_classes(names),
+        basis,
+        stored.translator,
+        share(stored.translator, basis),
+        stored.concepts,
+        stored.concept_embeddings,
+        Usual(*stored.scores.to_numpy().T),
+        fits,
+    )
     seen = (
         frozenset(images[1].manifest["sha256"]) if images else frozenset(photos.manifest["sha256"])
     )
@@ -346,7 +364,10 @@ def read_study(
 
 
 def study_images(results: Path, model: str, photos: Photos) -> tuple[Path, Paired] | None:
-    """The images that a study's translators are fitted on."""
+    """The images that the translator is fitted on, and their results folder.
+
+    None, with a warning, if the study's features or embeddings are missing.
+    """
     own = Paired(photos.manifest, results / f"features/{model}", photos.folder, photos.shards)
     absent = [path for path in (own.features, own.embeddings) if not shard_path(path, 0).is_file()]
     if absent:
@@ -360,7 +381,7 @@ def study_images(results: Path, model: str, photos: Photos) -> tuple[Path, Paire
 
 
 def study_settings(results: Path, report: Facts) -> Settings:
-    """How a study's translators and floors are fitted."""
+    """The settings of a study's fits; `report` is linear.json of the translator."""
     params = read_yaml(results / "params.yaml")
     translator = params["translator"]
     lambdas, fitted = tuple(translator["lambdas"]), report.of_kind("lambda", float | None)

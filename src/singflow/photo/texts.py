@@ -1,4 +1,4 @@
-"""Embeddings of texts in a space: those that are at hand, and those of its text tower, loaded for the first that is lacking."""
+"""Embeddings of texts in a space; the text tower is loaded only for a text without one."""
 
 import time
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ BATCH = 64
 
 
 def text_of(name: str, templates: list[str]) -> str:
-    """What a class is called."""
+    """The text of a class, or its name and the number of templates if there are several."""
     return (
         fill(templates[0], name) if len(templates) == 1 else f"{name} ({len(templates)} templates)"
     )
 
 
 def worded(texts: Sequence[str]) -> list[str]:
-    """Texts that are asked about."""
+    """The texts as a list; InputError if one of them is blank."""
     if not all(text.strip() for text in texts):
         raise InputError(
             "a text that photos are compared with (--text) is blank: write words, or leave it out"
@@ -43,9 +43,10 @@ def worded(texts: Sequence[str]) -> list[str]:
 class Texts:
     """Embeddings of texts in a space.
 
-    templates: of classes. stored: embeddings by text, of the space's own tower; ready: of others, taken where a text is asked about.
-    labels: text and embedding of a study's labels, by row of the head. made: a file of stored embeddings, and the hash of the weights
-    that it was made with.
+    templates: of class names. stored: embeddings by text, from the space's text tower. ready:
+    imported embeddings by text, used by embed() alone. labels: text and embedding of a study's
+    labels, by row of the head. made: the file of the stored embeddings, and the hash of the tower's
+    weights that made the file.
     """
 
     entry: SpaceEntry
@@ -66,14 +67,18 @@ class Texts:
         weights = weights_sha256(tower.module)
         if self.made and weights != self.made[1]:
             raise InputError(
-                f"{self.made[0]}: was made with weights {self.made[1][:12]} of the text tower, but those here are {weights[:12]}: "
-                "install the former again, or run the study again"
+                f"{self.made[0]}: was made with weights {self.made[1][:12]} of the text tower, but "
+                f"those here are {weights[:12]}: install the former again, or run the study again"
             )
         cli.log.info("text tower loaded in %.1f s", time.perf_counter() - started)
         return tower, weights
 
     def embed(self, texts: list[str]) -> np.ndarray:
-        """Unit embeddings; each new text alone, so that it does not depend on the others."""
+        """Unit embeddings (n, m).
+
+        Every new text is embedded alone, so that its embedding does not depend on other texts.
+        Raises InputError if the weights of the tower have changed since the study.
+        """
         known = self.ready | self.stored
         for text in texts:
             if text not in known:
@@ -81,7 +86,10 @@ class Texts:
         return np.stack([known[text] for text in texts])
 
     def of_classes(self, names: list[str]) -> tuple[list[str], np.ndarray]:
-        """What stands for the classes of a head: the label of the study that names a class, or the class in its templates."""
+        """Texts of the classes of a head, and their embeddings (C, m).
+
+        The text is the study's label for the class, or else the class name in the templates.
+        """
         from singflow.towers.spaces import embed_templates
 
         texts = [text_of(name, self.templates) for name in names]
@@ -96,14 +104,17 @@ class Texts:
         return texts, embeddings
 
     def spellings(self, names: list[str], listed: Classes) -> tuple[np.ndarray, np.ndarray]:
-        """The classes of a head as own words are made of them, and the same classes in other words: as embed_classes embeds them."""
+        """Unit embeddings (C, m) of class texts for the own words, and of other spellings of them.
+
+        The embeddings are the same as in the step embed_classes.
+        """
         from singflow.towers.spaces import class_spellings
 
         texts, others = class_spellings(self._of_tower, names, listed, self.entry, self.templates)
         return texts.astype(np.float64), others.astype(np.float64)
 
     def _of_tower(self, texts: list[str]) -> np.ndarray:
-        """Stored embeddings, and those of the tower for texts that lack one."""
+        """Stored embeddings; the text tower embeds the texts that have none."""
         lacking = [text for text in texts if text not in self.stored]
         known = self.stored | (
             dict(zip(lacking, self._kept()(lacking), strict=True)) if lacking else {}
@@ -111,7 +122,7 @@ class Texts:
         return np.stack([known[text] for text in texts])
 
     def _kept(self) -> TextCache:
-        """The tower, with what it embedded kept in a folder, as embed_prompts keeps it."""
+        """The text tower with a cache on disk, the same as in the step embed_prompts."""
         from singflow.towers.spaces import text_facts
 
         tower, weights = self._loaded

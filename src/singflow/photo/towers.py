@@ -1,4 +1,4 @@
-"""Classifiers and spaces by their names in the registries, with arrays in and out."""
+"""Classifiers and spaces by their names in the registries, with NumPy arrays in and out."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ MAX_PIXELS = 10**8
 
 
 def open_image(image: Photo, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An image as upright 8-bit RGB, whatever it comes as."""
+    """An upright 8-bit RGB image from a path, the bytes of a file, or an image.
+
+    Raises InputError for a file that is no image, is damaged, or exceeds `max_pixels`.
+    """
     named = f"{image}: " if isinstance(image, str | Path) else "this image: "
     try:
         if isinstance(image, str | Path):
@@ -53,7 +56,7 @@ def open_image(image: Photo, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def pick(wanted: str) -> torch.device:
-    """The device that images go through towers on; products are of full precision from now on."""
+    """The device for towers; as a side effect, TF32 is switched off for the whole process."""
     import torch
 
     from singflow.towers.device import pick_tower_device
@@ -66,8 +69,8 @@ def pick(wanted: str) -> torch.device:
 class Classifier:
     """A classifier with its head as arrays.
 
-    weight (C, d), bias (C,): of the head, float32. class_names: C of them. weights_sha256: of all weights; weight_dtype: precision in
-    which the head's are stored.
+    weight (C, d) and bias (C,): of the head, float32. weights_sha256: hash of all weights.
+    weight_dtype: precision in which the weights of the head are stored.
     """
 
     name: str
@@ -89,16 +92,16 @@ class Classifier:
         classes: str | Path = CLASSES,
         device: str = "auto",
     ) -> Self:
-        """Load a classifier whose weights are here.
+        """Load a classifier whose weights are on this machine.
 
         Parameters
         ----------
         name : str
-            In the registry, or <source>/<id>, as in timm/resnet18.a1_in1k.
+            Name in the registry, or <source>/<id>, as in timm/resnet18.a1_in1k.
         models : str or Path
-            The registry.
+            Registry file.
         classes : str or Path
-            Class list of a head whose entry names none.
+            Class list for a head whose entry names none.
         device : str
             auto, cpu, cuda or mps.
 
@@ -110,7 +113,8 @@ class Classifier:
         Raises
         ------
         InputError
-            For an unknown name, and for weights that are not here, damaged, or do not fit the entry.
+            For an unknown name, and for weights that are missing, are damaged, or do not fit the
+            entry.
         """
         entry = complete(resolve_models(models, [name])[name], Path(models), name, Path(classes))
         return cls.of(entry, name, Path(classes), device)
@@ -122,11 +126,11 @@ class Classifier:
         Parameters
         ----------
         entry : ModelEntry
-            As resolve_model writes it.
+            Entry as the step resolve_model writes it.
         name : str
-            What the classifier is called.
+            Name of the classifier.
         classes : Path
-            Class list of a head whose entry names none.
+            Class list for a head whose entry names none.
         device : str
             auto, cpu, cuda or mps.
 
@@ -138,7 +142,7 @@ class Classifier:
         Raises
         ------
         InputError
-            When the weights are not here, are damaged, or do not fit the entry.
+            When the weights are missing, are damaged, or do not fit the entry.
         """
         import torch
 
@@ -161,7 +165,7 @@ class Classifier:
         return {"weight": self.weight, "bias": self.bias}
 
     def features(self, images: Photo | Sequence[Photo], max_pixels: int = MAX_PIXELS) -> np.ndarray:
-        """The inputs of the head, for the model's own evaluation transform.
+        """The inputs of the head, with the model's own evaluation transform.
 
         Parameters
         ----------
@@ -188,14 +192,14 @@ class Classifier:
         Returns
         -------
         list of list of Prediction
-            At most five each, likeliest first.
+            At most five classes for every feature, likeliest first.
         """
         return [predict(row[None], self.head, self.class_names) for row in features]
 
 
 @dataclass
 class Space:
-    """A vision-language space: images and texts as vectors of one width."""
+    """A vision-language space: images and texts as vectors of the same width m."""
 
     name: str
     entry: SpaceEntry
@@ -206,21 +210,21 @@ class Space:
     def load(
         cls, name: str = "conse_minilm", *, spaces: str | Path = SPACES, device: str = "auto"
     ) -> Self:
-        """Find a space; its towers, whose weights must be here, are loaded when they are first needed.
+        """Find a space; its towers are loaded when they are first needed.
 
         Parameters
         ----------
         name : str
-            In the registry.
+            Name in the registry.
         spaces : str or Path
-            The registry.
+            Registry file.
         device : str
             auto, cpu, cuda or mps.
 
         Returns
         -------
         Space
-            Without towers so far.
+            The space, whose towers are not loaded yet.
 
         Raises
         ------
@@ -274,7 +278,7 @@ class Space:
         Returns
         -------
         ndarray of shape (n, m)
-            Float32, of the norms that the tower gives.
+            Float32, not normalized.
         """
         return _embedded(self.tower, images, self.device, max_pixels)
 
@@ -285,7 +289,7 @@ def _embedded(
     device: torch.device,
     max_pixels: int,
 ) -> np.ndarray:
-    """What a tower gives of view 0 of each image, one after the other, so that none depends on the others."""
+    """Outputs of a tower for view 0 of every image; each image is a batch of its own."""
     import torch
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Pictures of embeddings, drawn by an UnCLIP generator: Karlo in diffusers (supplement, section 3.2)."""
+"""Pictures drawn from embeddings by Karlo, an UnCLIP generator (supplement, section 3.2)."""
 
 import inspect
 import json
@@ -25,7 +25,10 @@ MEND = "fetch or copy the generator again"
 def choose_renderer(
     renderer: str, space: str, entry: SpaceEntry, pictures: Pictures
 ) -> Literal["unclip", "retrieval"]:
-    """What draws a space's pictures; the log says what was missing where auto does not choose unclip."""
+    """What draws the pictures of a space; where auto falls back to retrieval, the log says why.
+
+    Raises InputError for unclip in a space that the generator does not draw from.
+    """
     if renderer == "unclip":
         refuse_space(space, entry)
         return "unclip"
@@ -55,23 +58,29 @@ def _hindrance(entry: SpaceEntry, pictures: Pictures) -> str | None:
 
 
 def find_generator(pictures: Pictures) -> Path:
-    """The generator's folder."""
+    """Folder of the generator: its snapshot in the hub's cache, or checkpoints/<folder>."""
     found = find_all(generator_files(pictures))
     folder = found[0].parent if found else Path(pictures.generator)
     path = folder / "model_index.json"
-    mend = "pictures.generator must name a folder of diffusers, or a hub name, of the kind of kakaobrain/karlo-v1-alpha-image-variations"
+    fix = (
+        "pictures.generator must name a folder of diffusers, or a hub name, of the kind of "
+        "kakaobrain/karlo-v1-alpha-image-variations"
+    )
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable ({error}): {mend}") from None
+        raise InputError(f"{path}: not readable ({error}): {fix}") from None
     kind = index.get("_class_name") if isinstance(index, dict) else None
     if kind != PIPELINE:
-        raise InputError(f"{path}: _class_name is {kind!r}, not {PIPELINE}: {mend}")
+        raise InputError(f"{path}: _class_name is {kind!r}, not {PIPELINE}: {fix}")
     return folder
 
 
 def load_pipeline(folder: Path, device: "torch.device", dtype: "torch.dtype") -> Any:
-    """diffusers' UnCLIPImageVariationPipeline with the parts in a folder, without the image encoder; the network is not used."""
+    """The UnCLIPImageVariationPipeline of diffusers from a folder, without its image encoder.
+
+    The network is never used. Raises InputError if a part is missing, damaged or incomplete.
+    """
     from diffusers import UnCLIPImageVariationPipeline
     from diffusers.utils import logging
     from transformers.utils.logging import disable_progress_bar
@@ -79,8 +88,8 @@ def load_pipeline(folder: Path, device: "torch.device", dtype: "torch.dtype") ->
     disable_progress_bar()
     logging.set_verbosity_error()
     kinds = {
-        name: each.annotation
-        for name, each in inspect.signature(UnCLIPImageVariationPipeline).parameters.items()
+        name: parameter.annotation
+        for name, parameter in inspect.signature(UnCLIPImageVariationPipeline).parameters.items()
     }
     parts = {
         name: _load_part(kind, folder / name, device, dtype)
@@ -92,13 +101,13 @@ def load_pipeline(folder: Path, device: "torch.device", dtype: "torch.dtype") ->
         (len(tokenizer), tokenizer.model_max_length),
         (text.vocab_size, text.max_position_embeddings),
     )
-    if (
-        found != needed
-    ):  # without its files a tokenizer is built with a vocabulary of its special tokens alone
+    # A tokenizer without its files is built all the same, with its special tokens alone.
+    if found != needed:
         raise InputError(
-            f"{folder / 'tokenizer'}: its vocabulary and longest text are {found}, the text encoder's {needed}: {MEND}"
+            f"{folder / 'tokenizer'}: its vocabulary and longest text are {found}, the text "
+            f"encoder's {needed}: {MEND}"
         )
-    # of an image encoder the pipeline asks the dtype alone when embeddings are given
+    # Given embeddings, the pipeline reads nothing but the dtype of its image encoder.
     pipeline: Any = UnCLIPImageVariationPipeline(
         **parts, image_encoder=parts["text_proj"], feature_extractor=None
     )
@@ -120,7 +129,7 @@ def _load_part(kind: Any, folder: Path, device: "torch.device", dtype: "torch.dt
         model, keys = kind.from_pretrained(
             folder, local_files_only=True, use_safetensors=safe, output_loading_info=True
         )
-    except Exception as error:  # noqa: BLE001 (torch, safetensors, tokenizers and the two libraries each raise kinds of their own)
+    except Exception as error:  # noqa: BLE001 (every library raises its own kinds of errors)
         raise InputError(
             f"{folder}: not readable as {kind.__name__} ({brief(error)}): {MEND}"
         ) from None
@@ -129,38 +138,42 @@ def _load_part(kind: Any, folder: Path, device: "torch.device", dtype: "torch.dt
             f"{folder}: its weights lack {', '.join(sorted(keys['missing_keys'])[:3])}: {MEND}"
         )
     model.to(device, dtype).eval()
-    for parameter in (
-        model.parameters()
-    ):  # into memory of PyTorch's own: a file's alignment changes the last digits of sums
+    # Copy into memory of PyTorch: the alignment in the file changes the last digits of sums.
+    for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     return model
 
 
 class UnCLIP:
-    """A generator that draws embeddings of width `dim`, one picture at a time."""
+    """A generator that draws embeddings of width `dim`, one picture at a time.
+
+    pipeline: as load_pipeline() gives it.
+    """
 
     def __init__(self, pipeline: Any, pictures: Pictures) -> None:
-        """pipeline: as load_pipeline gives it."""
         self.pipeline = pipeline
         self.pictures = pictures
         self.dim: int = pipeline.text_proj.config.clip_embeddings_dim
 
     def render(self, embedding: np.ndarray, seed: int) -> np.ndarray:
-        """Draw an embedding: a picture that depends on the embedding and the seed alone.
+        """A picture (h, w, 3) of an embedding (dim,), decided by the embedding and the seed alone.
 
-        One noise tensor, drawn on the CPU, starts the super-resolution, and its top left part the decoder, each times its
-        scheduler's init_noise_sigma; the same generator then goes on to the noise of the schedulers' steps.
+        One noise tensor, drawn on the CPU, starts the super-resolution, and its top left part
+        starts the decoder, both scaled by the init_noise_sigma of their schedulers. The same random
+        generator then draws the noise of the steps.
         """
         import torch
 
         vector = torch.tensor(np.asarray(embedding), dtype=torch.float32)
         if vector.shape != (self.dim,):
             raise InputError(
-                f"an embedding is {tuple(vector.shape)}, not ({self.dim},): render the space that the generator was trained on"
+                f"an embedding is {tuple(vector.shape)}, not ({self.dim},): render the space that "
+                "the generator was trained on"
             )
         if not vector.isfinite().all():
             raise InputError(
-                "an embedding holds NaN or infinite values: remove the translator's files and run the workflow again"
+                "an embedding holds NaN or infinite values: remove the translator's files and run "
+                "the workflow again"
             )
         pipe, like = self.pipeline, self.pipeline.text_proj.embedding_proj.weight
         generator = torch.Generator().manual_seed(seed)
@@ -181,15 +194,16 @@ class UnCLIP:
         )
         if not np.isfinite(picture).all():
             raise InputError(
-                f"the generator gives NaN in {like.dtype}: write pictures.dtype: float32, or fewer steps"
+                f"the generator gives NaN in {like.dtype}: write pictures.dtype: float32, or fewer "
+                "steps"
             )
         return np.rint(picture * 255).astype(np.uint8)
 
 
 def load_generator(pictures: Pictures, device: "torch.device") -> UnCLIP:
-    """The generator of pictures.generator, float32 on a CPU, with deterministic kernels where PyTorch has them.
+    """The generator of pictures.generator with deterministic kernels where PyTorch has them.
 
-    Never uses the network.
+    On a CPU it is float32. The network is never used.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""The nearest real images to points of a space: exactly by streamed matrix products, or by an index where the set is large."""
+"""The nearest real images to points of a space: an exact search, or an index for large sets."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from singflow.pictures.parameters import CELL, PROBES
 
 QUERIES, CANDIDATES = 1024, 8192  # rows of a block of cosines: 32 MiB
 PAIRS = 16384  # pairs whose angles are computed at once
-SAMPLE = 20  # images for each cell that the cells are found by
+SAMPLE = 20  # images per cell on which k-means is run
 
 Block = tuple[np.ndarray, np.ndarray]  # image ids (n,) and their embeddings (n, m)
 Gallery = Callable[[], Iterable[Block]]
@@ -22,9 +22,9 @@ Gallery = Callable[[], Iterable[Block]]
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The nearest images of n points, nearest first; -1 and NaN where there are none.
+    """The nearest images of n points, nearest first; -1 and NaN fill up missing ones.
 
-    image_id: (n, count) int64; angle_deg: (n, count) float64.
+    image_id: (n, count) int64. angle_deg: (n, count) float64.
     """
 
     image_id: np.ndarray
@@ -32,7 +32,7 @@ class Neighbours:
 
 
 def contents(sha256: pd.Series) -> np.ndarray:
-    """For each image the first image of the same content: copies of one file are one image."""
+    """For each image, the first image_id with the same hash: copies of a file are one image."""
     first: dict[str, int] = {}
     return np.array(
         [first.setdefault(digest, position) for position, digest in enumerate(sha256)],
@@ -43,9 +43,11 @@ def contents(sha256: pd.Series) -> np.ndarray:
 def nearest(
     points: np.ndarray, own: np.ndarray, gallery: Gallery, content: np.ndarray, count: int
 ) -> Neighbours:
-    """The `count` nearest images to each point by angle, exactly; ties go to the lowest image_id.
+    """The `count` nearest images to each point (n, m), exactly; ties go to the lowest image_id.
 
-    Cosines in float32 choose the candidates, with room for their rounding; angles in float64 decide. Memory does not grow with the
+    own: (n,), the image that a point comes from, which is never its neighbour, nor is a copy of it;
+    -1 for none. content: as contents() gives it. Cosines in float32 choose the candidates, with a
+    margin for rounding, and angles in float64 decide. Memory does not grow with the number of
     images.
     """
     best = pd.DataFrame(
@@ -83,7 +85,7 @@ def nearest(
 
 
 def _distinct(blocks: Iterable[Block], content: np.ndarray) -> Iterator[Block]:
-    """Blocks of at most CANDIDATES images, copies left out."""
+    """Blocks of at most CANDIDATES images without copies."""
     for image_id, embeddings in blocks:
         kept = np.flatnonzero(content[image_id] == image_id)
         for rows in np.array_split(kept, -(-len(kept) // CANDIDATES) or 1):
@@ -107,11 +109,13 @@ def _arrays(best: pd.DataFrame, n: int, count: int) -> Neighbours:
 
 
 class Index:
-    """Nearly the nearest images of a large gallery, in a time for each point that does not grow with the gallery.
+    """Approximate search in a large gallery, whose size does not change the time for a point.
 
-    k-means (faiss) cuts the gallery into cells of about CELL images; a point is compared with the images of the PROBES cells whose
-    centres are nearest to it, by a matrix product for each cell and all points that look into it. Up to CELL * PROBES images these are
-    all cells. The embeddings lie in a scratch file, cell by cell, so that memory does not grow with their number.
+    k-means (faiss) divides the gallery into cells of about CELL images. A point is compared with
+    the images of the PROBES cells whose centres are nearest to it; up to CELL * PROBES images,
+    these are all cells. One matrix product per cell serves all points that probe the cell. The
+    embeddings are in a scratch file, ordered by cell, so that memory does not grow with their
+    number.
     """
 
     def __init__(self, gallery: Gallery, content: np.ndarray, folder: Path) -> None:
@@ -138,11 +142,10 @@ class Index:
             self._units[place[image_id]] = _unit(embeddings)
 
     def nearest(self, points: np.ndarray, own: np.ndarray, count: int) -> Neighbours:
-        """As nearest(), except that an image in a cell that is not probed is missed."""
+        """As the function nearest(), but images in cells that are not probed are missed."""
         units, mine = _unit(points), np.where(own >= 0, self._place[own], -1)
-        floor = np.full(
-            len(points), -1.5, dtype=np.float32
-        )  # cosine of the count-th nearest so far
+        # Cosine of the count-th nearest so far.
+        floor = np.full(len(points), -1.5, dtype=np.float32)
         rounding = np.float32(units.shape[1] * np.finfo(np.float32).eps)
         found = [
             (
@@ -179,7 +182,7 @@ class Index:
         return _arrays(ranked[ranked.groupby("row").cumcount() < count], len(points), count)
 
     def _visits(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points cell by cell, each in the cells that it looks into, and the places at which the cells begin."""
+        """Points ordered by the cells that they probe, and the position where a cell begins."""
         cells = len(self._centres)
         probes = min(PROBES, cells)
         probed = np.empty((len(units), probes), dtype=np.int32)
@@ -197,7 +200,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _centres(sample: np.ndarray, cells: int) -> np.ndarray:
-    """Unit vectors in the middle of so many cells, the same with any number of threads."""
+    """Unit vectors in the centres of `cells` cells; the number of threads does not change them."""
     import faiss
 
     faiss.omp_set_num_threads(1)

@@ -23,11 +23,13 @@ class Pictures(Section):
 
     renderer: Literal["auto", "unclip", "retrieval"] = Field(
         "auto",
-        description="auto (unclip where the generator draws from the space, its weights and a GPU are here) | unclip | retrieval",
+        description="auto (unclip where the generator draws from the space, its weights and a GPU "
+        "are here) | unclip | retrieval",
     )
     generator: Annotated[Text, AfterValidator(hub_name)] = Field(
         "kakaobrain/karlo-v1-alpha-image-variations",
-        description="UnCLIP generator: a hub name (make prefetch fetches it), or checkpoints/<folder> (paper: this one)",
+        description="UnCLIP generator: a hub name (make prefetch fetches it), or "
+        "checkpoints/<folder> (paper: this one)",
     )
     revision: Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]*$")] = Field(
         "main", description="branch, tag or commit of the generator in the hub"
@@ -43,7 +45,8 @@ class Pictures(Section):
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], AfterValidator(unique)] = Field(
         [0, 1, 2],
         min_length=1,
-        description="noise that pictures start from: all in figure 13, the first elsewhere; retrieval: as many neighbours",
+        description="noise that pictures start from: all in figure 13, the first elsewhere; "
+        "retrieval: as many neighbours",
     )
     images: Annotated[list[Listed], AfterValidator(unique)] = Field(
         [], description="images shown, by their path in the manifest; none: drawn by the seed"
@@ -63,5 +66,6 @@ class Pictures(Section):
         100000,
         ge=1,
         le=MOST_IMAGES,
-        description="images up to which neighbours are searched exactly; above, by an approximate index",
+        description="images up to which neighbours are searched exactly; above, by an approximate "
+        "index",
     )

@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 
 def encode(image: Image.Image, kind: str) -> bytes:
-    """An RGB image as a file of at most SIDE by SIDE pixels."""
+    """An RGB image as a PNG or JPEG file of at most SIDE by SIDE pixels."""
     small = image.copy()
     small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -44,7 +44,7 @@ def encode(image: Image.Image, kind: str) -> bytes:
 
 
 def draws(picture: Picture, seeds: list[int]) -> list[int]:
-    """The seeds from which a picture is drawn."""
+    """The seeds that a picture is drawn with: all in figure 13, the first elsewhere."""
     if picture.embedding is None:
         return []
     return seeds if picture.figure == "fig13" else seeds[:1]
@@ -56,7 +56,10 @@ def generate(
     render: Callable[[np.ndarray, int], np.ndarray],
     progress: Callable[[Iterable[Any], int], Iterable[Any]],
 ) -> Iterator[Row]:
-    """Rows of pictures as a generator draws them, from each of their seeds; equal embeddings are drawn once."""
+    """Rows of the table of pictures, drawn by a generator, one for each seed.
+
+    Equal embeddings are drawn once. A picture without an embedding has a row without an image.
+    """
     drawn: dict[tuple[bytes, int], bytes] = {}
     wanted = [(picture, seed) for picture in pictures for seed in draws(picture, seeds) or [-1]]
     for picture, seed in progress(wanted, len(wanted)):
@@ -76,7 +79,11 @@ def retrieve(
     content: np.ndarray,
     photo: Callable[[int], bytes],
 ) -> Iterator[Row]:
-    """Rows of pictures as the nearest real images stand in for them, nearest first."""
+    """Rows of the table of pictures with the nearest real images in place of generated ones.
+
+    `draw` is the rank of the neighbour from 0. There are as many neighbours as draws() gives seeds.
+    photo: from image_id to a file.
+    """
     reached = [picture for picture in pictures if picture.embedding is not None]
     points = np.stack([picture.embedding for picture in reached if picture.embedding is not None])
     found = nearest(
@@ -101,7 +108,7 @@ def retrieve(
 def photos(
     image_ids: Iterable[int], labels: Iterable[str], photo: Callable[[int], bytes]
 ) -> Iterator[Row]:
-    """Rows of the images themselves."""
+    """Rows of the table of pictures for the images themselves."""
     nan = float("nan")
     for image_id, label in zip(image_ids, labels, strict=True):
         yield _row(
@@ -131,5 +138,5 @@ def _row(shown: Picture, renderer: str, /, **drawn: Any) -> Row:
 
 
 def picture_table(rows: Iterable[Row]) -> pd.DataFrame:
-    """The table of pictures."""
+    """The columns of TYPES, and `picture`: a PNG or JPEG file, empty if there is none."""
     return pd.DataFrame(rows, columns=[*TYPES, "picture"]).astype(TYPES)

@@ -1,4 +1,4 @@
-"""Which embeddings a study shows as pictures: each image beside what its classifier cannot tell from it."""
+"""Which embeddings become pictures: an image, and what its classifier cannot tell from it."""
 
 import hashlib
 from collections.abc import Callable
@@ -21,7 +21,7 @@ ORIGINAL, REMOVED, STEERED = "original", "null removed", "steered"
 
 @dataclass(frozen=True)
 class Subject:
-    """One image of a model: its feature (d,), what it is called, and its label's text (m,)."""
+    """An image of a model: its feature (d,), its label, and the embedding of the label (m,)."""
 
     image_id: int
     label: str
@@ -31,11 +31,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Picture:
-    """An embedding (m,) to be drawn, and how far it lies from the original's; the embedding is None where no step reaches the wanted IS.
+    """An embedding (m,) to be drawn, and how far it is from the original embedding.
 
-    figure: the figure it belongs to; kind: of the translator; change: what happened to the feature; text: that it was steered toward;
-    target_is_deg: IS that was wanted, NaN unless steered; is_deg, as_label_deg, as_text_deg: degrees (equations 7 and 8);
-    logit_change: norm (equation 16).
+    figure: the figure that shows it. kind: of the translator. change: what was done to the feature.
+    text: what the feature was steered toward. target_is_deg: wanted IS, NaN unless steered. is_deg,
+    as_label_deg, as_text_deg: degrees (equations 7 and 8). logit_change: norm (equation 16).
+    embedding: None where no step reaches the wanted IS.
     """
 
     figure: str
@@ -62,10 +63,15 @@ class Head:
 
 
 def choose_images(manifest: pd.DataFrame, wanted: list[str], count: int, seed: int) -> pd.DataFrame:
-    """The images that a study shows as pictures."""
+    """The images that a study shows as pictures: the wanted paths in order, or `count` images.
+
+    The latter are drawn by the seed and the content of the images, from as many labels as possible.
+    Raises InputError for a wanted path that is not in the manifest.
+    """
     if unknown := [path for path in wanted if path not in set(manifest["path"])]:
         raise InputError(
-            f"pictures.images: {', '.join(unknown)}: not in the manifest, whose paths are relative to data.root"
+            f"pictures.images: {', '.join(unknown)}: not in the manifest, whose paths are relative "
+            "to data.root"
         )
     if wanted:
         return manifest.set_index("path", drop=False).loc[wanted].reset_index(drop=True)
@@ -95,7 +101,10 @@ def removal_pictures(
 def perturbation_pictures(
     figure: str, subject: Subject, head: Head, translate: Translate, kind: str, seed: int
 ) -> list[Picture]:
-    """The image, and null, random and principal perturbations of equal norm (section 2 of the supplement); figure 13."""
+    """The image, and its null, random and principal perturbations of equal norm; figure 13.
+
+    See section 2 of the supplement.
+    """
     feature = subject.feature[None]
     changes = perturb(
         feature, np.array([subject.image_id]), head.weight, head.bias, head.basis, seed
@@ -117,7 +126,11 @@ def steering_pictures(
     texts: dict[str, np.ndarray],
     targets_deg: list[float],
 ) -> list[Picture]:
-    """The image, steered toward each text inside the null space until its IS is each target (equations 10 to 13); figures 6 and 10."""
+    """The image, and the image steered in the null space toward each text, to each target IS.
+
+    See equations 10 to 13; figures 6 and 10. The embedding is None where the target is out of
+    reach.
+    """
     feature = subject.feature[None]
     (original,) = pictures = _pair(figure, subject, kind, translator(feature)[0], {})
     for text, embedding in texts.items():
@@ -126,8 +139,16 @@ def steering_pictures(
         )
         for target in targets_deg:
             step = directions.step(target)
-            out_of_reach = replace(original, change=STEERED, text=text, target_is_deg=target, is_deg=np.nan, as_label_deg=np.nan,
-                                   logit_change=np.nan, embedding=None)  # fmt: skip
+            out_of_reach = replace(
+                original,
+                change=STEERED,
+                text=text,
+                target_is_deg=target,
+                is_deg=np.nan,
+                as_label_deg=np.nan,
+                logit_change=np.nan,
+                embedding=None,
+            )
             if np.isnan(step[0]):
                 pictures.append(out_of_reach)
                 continue
@@ -151,12 +172,25 @@ def _pair(
     original: np.ndarray,
     changed: dict[str, tuple[np.ndarray, float]],
 ) -> list[Picture]:
-    """The original's picture, then one for each change: its embedding at the original's norm (equation 19)."""
+    """The original's picture, and one for each change, at the norm of the original (equation 19).
+
+    changed: embedding and logit change, by the name of the change.
+    """
     before = angle_deg(original, subject.label_text)
     first = Picture(
-        figure, subject.image_id, subject.label, kind, ORIGINAL, "", target_is_deg=np.nan, is_deg=0.0, as_label_deg=0.0,
-        as_text_deg=np.nan, logit_change=0.0, embedding=original,
-    )  # fmt: skip
+        figure,
+        subject.image_id,
+        subject.label,
+        kind,
+        ORIGINAL,
+        "",
+        target_is_deg=np.nan,
+        is_deg=0.0,
+        as_label_deg=0.0,
+        as_text_deg=np.nan,
+        logit_change=0.0,
+        embedding=original,
+    )
     changes = [
         replace(
             first,

@@ -11,16 +11,16 @@ from singflow.towers.weights import DIFFUSERS_WEIGHTS, TIMM_WEIGHTS, HubFile, We
 
 
 def generates(pictures: Pictures, spaces: Iterable[SpaceEntry]) -> bool:
-    """Whether the generator may draw for one of the spaces: unclip is asked for, or auto with a space that it draws from."""
+    """Whether the generator may draw for a space; its weights or a GPU may still be missing."""
     return pictures.renderer == "unclip" or (
         pictures.renderer == "auto" and any(objection(space) is None for space in spaces)
     )
 
 
 def generator_files(pictures: Pictures) -> list[WeightFile]:
-    """The files that embeddings are rendered with (Karlo's layout in diffusers).
+    """The files of the generator in the hub (Karlo in diffusers); none for checkpoints/<folder>.
 
-    Not among them: the image encoder and its preprocessor, which embeddings take the place of.
+    The image encoder and its preprocessor are left out: embeddings take their place.
     """
     if pictures.generator.startswith(f"{LOCAL}/"):
         return []
@@ -45,13 +45,13 @@ def generator_files(pictures: Pictures) -> list[WeightFile]:
             tuple(str(PurePosixPath(part, name)) for name in names),
             pictures.revision,
         )
-        for part, each in files.items()
-        for names in each
+        for part, alternatives in files.items()
+        for names in alternatives
     ]
 
 
 def own_generator_files(pictures: Pictures) -> list[str]:
-    """Files of a generator of the user's own."""
+    """Sorted files of the user's own generator; none if the generator is in the hub."""
     folder = Path(pictures.generator)
     return (
         sorted(map(str, filter(Path.is_file, folder.rglob("*"))))
@@ -61,9 +61,10 @@ def own_generator_files(pictures: Pictures) -> list[str]:
 
 
 def refuse_space(space: str, entry: SpaceEntry) -> None:
-    """Check that the generator draws from a space."""
+    """Raise InputError if the generator does not draw from a space."""
     reason = objection(entry)
     if reason:
         raise InputError(
-            f"space {space} cannot be rendered: {reason}: write pictures.renderer: retrieval, or auto"
+            f"space {space} cannot be rendered: {reason}: write pictures.renderer: retrieval, or "
+            "auto"
         )

@@ -1,4 +1,4 @@
-"""Benchmark files of Snakemake, in which each job says what it took."""
+"""Reads Snakemake's benchmark files: the time and memory of jobs."""
 
 import csv
 from pathlib import Path
@@ -8,7 +8,11 @@ from singflow.errors import InputError
 
 
 class Benchmark(NamedTuple):
-    """What a job took. peak_mb: in units of 10^6 bytes; 0 for a job too short to be looked at; fork: a step of `singflow run`."""
+    """The time and memory of a job.
+
+    peak_mb: in 10^6 bytes, 0 if the job was too short to be measured. fork: whether the job was a
+    fork of `singflow run`.
+    """
 
     seconds: float
     peak_mb: float
@@ -16,7 +20,7 @@ class Benchmark(NamedTuple):
 
 
 def read_benchmark(path: Path) -> Benchmark:
-    """What a benchmark file of Snakemake's says of time and memory."""
+    """The mean time and the highest memory in a benchmark file."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))

@@ -1,4 +1,7 @@
-"""What the jobs of a study took against what was reckoned: by how much the costs of a step are off on the machines that ran it."""
+"""Compares the measured costs of a study's jobs with the estimates.
+
+The ratios correct the estimates for the machines that ran the jobs.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,17 @@ from singflow.errors import InputError
 from singflow.planning import costs
 from singflow.planning.benchmarks import read_benchmark
 
-JOB_MB = 370.0  # of the two processes of Snakemake in a Slurm job, by measurement
+JOB_MB = 370.0  # of the two processes of Snakemake in a Slurm job: measured
 ON_GPU = ("extract_features", "embed_images", "train_translator", "render_pictures")
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a step's jobs took over what was reckoned. seconds, megabytes: None where start, or libraries, are most of it."""
+    """Ratios of the measured to the estimated costs of a step's jobs.
+
+    None for seconds if most of the estimate is start-up time; None for megabytes if most of it is
+    memory of libraries, or nothing was measured.
+    """
 
     jobs: int
     seconds: float | None
@@ -30,7 +37,11 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Used:
-    """What Slurm counted of a step's jobs, Snakemake in them included. asked_mb, peak_mb: the most of a job; busy: share of their CPUs."""
+    """What Slurm measured for a step's jobs, which includes Snakemake inside the jobs.
+
+    asked_mb, peak_mb: the largest value of a job. busy: the share of their CPU time that the jobs
+    used.
+    """
 
     jobs: int
     asked_mb: float
@@ -39,7 +50,10 @@ class Used:
 
 
 def read_reports(paths: Iterable[Path]) -> dict[str, Used]:
-    """What efficiency reports of the Slurm executor say of steps that had jobs of their own."""
+    """The resources that steps used, from efficiency reports (CSV) of the Slurm executor.
+
+    Only jobs of a single step are included.
+    """
     rows: dict[str, list[tuple[float, float, float, float]]] = {}
     for path in paths:
         try:
@@ -57,7 +71,8 @@ def read_reports(paths: Iterable[Path]) -> dict[str, Used]:
                         rows.setdefault(named[1], []).append((asked, peak, busy, cores))
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{path}: not an efficiency report of the Slurm executor with rule names ({error!r}): remove it"
+                f"{path}: not an efficiency report of the Slurm executor with rule names "
+                f"({error!r}): remove it"
             ) from None
     found = {}
     for step, jobs in rows.items():
@@ -73,14 +88,19 @@ def read_reports(paths: Iterable[Path]) -> dict[str, Used]:
 def calibrate(
     folder: Path, registries: tuple[Path, Path], gpu: bool, used: Mapping[str, Used]
 ) -> dict[str, Calibration]:
-    """Compare the benchmark files of a study with what its jobs were reckoned to take."""
-    study = filled(
-        read_yaml(folder / "params.yaml")
-    )  # of an older version, with the keys that it had
+    """Compare the benchmark files in results/<study> with the estimates, by step.
+
+    registries: of models and of spaces. gpu: whether steps that can use a GPU had one, if
+    extraction.device allows it. used: the measurements of Slurm, for memory that benchmark files
+    lack. Jobs with towers of unknown size are left out, and so are steps for the GPU if the study
+    kept to the CPU.
+    """
+    study = filled(read_yaml(folder / "params.yaml"))  # an older version may lack keys
     files = sorted((folder / "benchmarks").rglob("*.tsv"))
     if not files:
         raise InputError(
-            f"{folder}: holds no benchmarks/: run the study with Snakemake first, or name another one"
+            f"{folder}: holds no benchmarks/: run the study with Snakemake first, or name another "
+            "one"
         )
     models = resolve_models(registries[0], study["models"], study["weights"])
     spaces = resolve_spaces(registries[1], study["spaces"], study["weights"])
@@ -98,7 +118,11 @@ def calibrate(
 
 @dataclass(frozen=True)
 class _Job:
-    """Seconds and MB of a job, as measured (MB 0: not), and as reckoned, with what of them does not depend on its size."""
+    """Measured and estimated costs of a job.
+
+    megabytes: 0 if not measured. start, base_mb: the parts of the estimates that do not depend on
+    the job's size.
+    """
 
     seconds: float
     expected: float
@@ -111,9 +135,8 @@ class _Job:
 def _job(step: str, size: costs.Size, path: Path) -> _Job:
     took = read_benchmark(path)
     cost, expected = costs.cost_of(step), costs.seconds(step, size)
-    megabytes = (
-        0.0 if took.fork else took.peak_mb
-    )  # a fork holds the libraries of all steps, and was started before
+    # A fork holds the libraries of all steps, so its memory tells nothing. It has no start-up time.
+    megabytes = 0.0 if took.fork else took.peak_mb
     return _Job(
         took.seconds,
         expected - cost.start * took.fork,
@@ -146,7 +169,10 @@ def _compared(jobs: list[_Job], used: Used | None) -> Calibration:
 def _subject(
     step: str, place: str, models: Mapping[str, ModelEntry], spaces: Mapping[str, SpaceEntry]
 ) -> tuple[ModelEntry | None, SpaceEntry | None]:
-    """The model and the space that a job was about, by the place of its benchmark file: [space/][model/][kind or shard]."""
+    """The model and the space of a job, from the path of its benchmark file.
+
+    The path is [space/][model/][kind or shard].
+    """
     of_a_model = step in costs.PER_MODEL or step == "extract_features"
     space = None if of_a_model else _leading(place, spaces)
     model = _leading(place[len(space) + 1 :] if space else place, models)

@@ -1,9 +1,10 @@
-"""What a job costs before it runs: seconds, memory and disk of every step, from the study and the sizes of its models.
+"""Expected time, memory and disk space of every step's jobs.
 
-Expectations, without margins, for one job on a server CPU of 2 to 3 GHz. Work is counted from the code (multiply-adds of matrix
-products, elements touched) and turned into seconds by the rates below. Rates, starts and bases were measured: linear steps and
-tables by benchmarks/growth.py, all others by benchmarks/memory.py, on two cores. No GPU was at hand: its rate is 40 % of the
-published FP32 peak of an A100 (19.5 TFLOPS). An architecture without a known size counts as a ViT-L/16.
+The figures have no margins and are for one job on a server CPU of 2 to 3 GHz. Work is counted from
+the code (multiply-adds of matrix products, elements touched) and converted to seconds by the rates
+below. Rates, start times and base memory were measured on two cores: linear steps and tables by
+benchmarks/growth.py, all others by benchmarks/memory.py. No GPU was available: its rate is 40 % of
+the published FP32 peak of an A100 (19.5 TFLOPS). A tower of unknown size counts as a ViT-L/16.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,56 +23,46 @@ from singflow.towers.parameters import CPU_BATCH, WAITING_BYTES
 from singflow.translators.reference import reference_folder
 
 F64, F32 = 25.0, 50.0  # 10^9 multiply-adds per second and thread of matrix products
-TOWER = 25.0  # the same of a tower on a CPU: measured 10 (depthwise convolutions) to 67 (ViT-L)
-ELEMENTS = 0.8  # 10^9 elements per second of elementwise float64 work, whatever the threads
+TOWER = 25.0  # the same for a tower on a CPU: measured 10 (depthwise convolutions) to 67 (ViT-L)
+ELEMENTS = 0.8  # 10^9 elements per second of elementwise float64 work, with any number of threads
 GPU = 3900.0  # 10^9 multiply-adds per second of a tower on a GPU
 STEP = 0.002  # seconds of a training step on a GPU, which small matrices do not fill: not measured
-DECODE, PREPARE, CROP = (
-    0.002,
-    0.0025,
-    0.0012,
-)  # seconds of one thread: decode a photo of 500 x 400 pixels, its view 0, a further view
-TEXT = 0.08  # forward passes of a space's image tower that a text costs: those of ViT-L/14 with its text tower, and of the packaged space
+# Seconds on one thread: decode a photo of 500 x 400 pixels, make its view 0, make a further view.
+DECODE, PREPARE, CROP = (0.002, 0.0025, 0.0012)
+# Cost of embedding a text, in forward passes of the space's image tower; the same for ViT-L/14 and
+# for the packaged space.
+TEXT = 0.08
 LOADED = 0.015  # seconds to build, load and hash a million parameters
 ACTIVATIONS = 30.0  # MB of a view in a forward pass on a CPU: measured 3 to 60
 VIEW = 4 * 3 * 224**2  # bytes of a view
-PIXELS = 1.2  # MB of a view of 224 x 224 pixels that waits for the tower, with what making it leaves: measured
-ASSUMED = (
-    304.3,
-    61.6,
-    2048,
-)  # a ViT-L/16: 10^6 parameters, 10^9 multiply-adds a view; a wide feature
+# MB of a view of 224 x 224 pixels that waits for the tower, with memory that making the view leaves
+# in use: measured.
+PIXELS = 1.2
+# A ViT-L/16 (10^6 parameters, 10^9 multiply-adds per view), and the width of a wide feature.
+ASSUMED = (304.3, 61.6, 2048)
 IMAGENET = 1_281_167  # images of a study whose data is not here yet
 BLOCK = 4096  # rows that some steps work on at once (artifacts.shards.in_blocks)
 PROBED = 2**27  # numbers that a logistic regression holds at most (probes.IN_MEMORY)
-SCANNED = (
-    500,
-    500_000,
-)  # concepts, and labels x concepts, that a thread scans at once at most (concepts.BLOCK, concepts.CELLS)
-FEATURES, FLEXIBLE, CLASSES = (
-    3072,
-    1024,
-    1365,
-)  # of a read-out in the form of sums (analyses/readout.py)
-NOISE, PLANTED = (
-    64,
-    480,
-)  # columns of a planted leak, and of all of them in the form of sums, at most (evidence.MOST_NOISE, MOST_COLUMNS)
-SEARCHED, USED = (
-    5,
-    3,
-)  # penalties that a read-out in the form of sums is fitted with, and those of them that some target chooses: measured
-EIGEN = 6.0  # a decomposition of n x n, in multiply-adds of n^3, with what is made of it: measured
-LOOKED_AT, COUNTED = (
-    10,
-    20_000,
-)  # class folders, or archives, that are looked into, and entries counted in each folder
+# Most concepts, and most labels x concepts, that a thread scans at once (concepts.BLOCK and CELLS).
+SCANNED = (500, 500_000)
+FEATURES, FLEXIBLE, CLASSES = (3072, 1024, 1365)  # of read-outs in sum form (analyses/readout.py)
+# Most columns of one planted leak, and of all planted leaks in sum form (evidence.MOST_NOISE and
+# MOST_COLUMNS).
+NOISE, PLANTED = (64, 480)
+# Penalties that a read-out in sum form tries, and those that some target chooses: measured.
+SEARCHED, USED = (5, 3)
+EIGEN = 6.0  # multiply-adds / n^3 of decomposing an n x n matrix and using the result: measured
+# Class folders or archives that are inspected, and entries that are counted in a folder, at most.
+LOOKED_AT, COUNTED = (10, 20_000)
 
 
 @dataclass(frozen=True)
 class Size:
-    """What the cost of a job depends on. A tower's parameters_m (10^6) and gmacs (10^9 multiply-adds a view), and of_space: those of the
-    space's tower; 0: no tower."""
+    """The quantities that determine the cost of a job.
+
+    parameters_m (10^6) and gmacs (10^9 multiply-adds per view) describe the tower of the job,
+    of_space the tower of the space; 0: no tower.
+    """
 
     images: int
     views: int = 1
@@ -94,23 +85,20 @@ class Size:
     dimensions: tuple[int, ...] = ()  # of controls
     draws: int = 5  # random subspaces per case
     folds: int = 5
-    planted: int = 20  # planted leaks of each size, and random signs behind a floor
+    planted: int = 20  # draws of planted leaks per size, and of random signs for a floor
     lambdas: int = 13  # penalties tried
     logistic: bool = True  # probes are logistic regressions, not ridge
     alphas: int = 6  # penalties of a probe
     points: int = 10  # of a rank curve
     steered: int = 0  # images steered, times texts, times targets
-    passes: int = 0  # over the training rows, at most: losses times epochs
+    passes: int = 0  # most passes over the training rows: losses times epochs
     step_rows: int = 128  # rows of a training step
     width: int = 1024  # of hidden layers
-    pictures: int = 0  # that a generator draws for one model and space
+    pictures: int = 0  # drawn by a generator for one model and space
     exact_up_to: int = 100_000
     resamples: int = 2000
     permutations: int = 10_000
-    reference: tuple[int, int] = (
-        0,
-        0,
-    )  # images and shards that translators are fitted on, in place of the study's
+    reference: tuple[int, int] = (0, 0)  # images and shards on which translators are fitted instead
 
     @property
     def rows(self) -> int:
@@ -124,21 +112,25 @@ class Size:
 
     @property
     def null_dim(self) -> int:
-        """Dimensions of the null space by the rule `exact`, for a head of full rank."""
+        """Dimensions of the null space under the rule `exact`, for a head of full rank."""
         return max(0, self.feature_dim - self.classes)
 
     @property
     def cases(self) -> int:
-        """Subspaces that controls compare: each dimension up to the null space's, in the null, the row and the whole space."""
+        """Number of subspaces that controls compare.
+
+        Every dimension up to that of the null space has a subspace of the null space, one of the
+        whole space and, if it fits, one of the row space.
+        """
         wanted = {
-            *(each for each in self.dimensions if each < self.null_dim),
+            *(dimension for dimension in self.dimensions if dimension < self.null_dim),
             *([self.null_dim] if self.null_dim else []),
         }
-        return sum(2 + (each <= self.feature_dim - self.null_dim) for each in wanted)
+        return sum(2 + (dimension <= self.feature_dim - self.null_dim) for dimension in wanted)
 
     @property
     def fits(self) -> int:
-        """Translators of a model in a space."""
+        """Number of translators of a model in a space: one per fold, and one for all images."""
         return self.folds + 1
 
     @property
@@ -159,9 +151,11 @@ def size_of(
     space: SpaceEntry | None,
     gpu: bool | None = None,
 ) -> Size:
-    """The size of a job of a valid study on so many images, of one model, one space, both, or (None, None) all of them.
+    """The size of a job of one model, of one space, of both, or (None, None) of all of them.
 
-    The tower is the model's, or without a model the space's for images. Labels are at most the classes of data.classes.
+    The tower is that of the model; without a model it is the image tower of the space. Labels are
+    at most the classes in data.classes. gpu: whether the job has a GPU; None: if extraction.device
+    asks for one, or is auto and this machine has one.
     """
     tower = model or space
     sizes = (tower.parameters_m, tower.gmacs) if tower else (0.0, 0.0)
@@ -188,7 +182,7 @@ def size_of(
         gmacs=sizes[1] or 0.0,
         labels=labels,
         concepts=_lines(study["concepts"]["vocabulary"]),
-        assumed=any(each is None for each in (*sizes, model.feature_dim if model else 0)),
+        assumed=any(number is None for number in (*sizes, model.feature_dim if model else 0)),
         threads=study["threads"],
         decoders=extraction["decode_threads"] or study["threads"],
         gpu=gpu,
@@ -227,9 +221,10 @@ def size_of(
 
 
 def expected_images(study: dict[str, Any], results: Path) -> int:
-    """Images of the study: those of its manifest, or an estimate that reads no more than a table, or some of a few folders or archives.
+    """Number of images in the manifest, or an estimate from the table or some folders or archives.
 
-    Data that is not here yet counts as ImageNet's training images, or per_class of every class.
+    If the data is not here yet: per_class images of every class, or as many as ImageNet's training
+    images.
     """
     manifest, data = results / "data/manifest.parquet", study["data"]
     if known := _rows(manifest):
@@ -253,7 +248,7 @@ def expected_images(study: dict[str, Any], results: Path) -> int:
 
 
 def _rows(path: Path) -> int:
-    """Rows of a Parquet file; 0 for one that is not here or damaged, which the step that reads it says."""
+    """Rows of a Parquet file; 0 if it is missing or damaged (reported where it is used)."""
     from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
 
     try:
@@ -264,16 +259,19 @@ def _rows(path: Path) -> int:
 
 @cache
 def _reference(reference: str | None) -> tuple[int, int]:
-    """Images and shards of a reference."""
+    """Numbers of images and shards of a reference."""
     if reference is None:
         return 0, 0
     folder = reference_folder(reference)
-    shards = [len(list(each.glob("shard-*"))) for each in folder.glob("embeddings/*")]
+    shards = [len(list(space.glob("shard-*"))) for space in folder.glob("embeddings/*")]
     return _rows(folder / "data/manifest.parquet"), max(shards, default=0)
 
 
 def _in_folders(root: Path, per_class: int | None) -> int:
-    """Images in class folders, perhaps below train and val, as far as the first entries of some folders tell; 0: no such folder."""
+    """Estimated number of images in class folders (also below train and val); 0 if there are none.
+
+    The first entries of some folders are counted.
+    """
     folders = class_folders(root) if root.is_dir() else []
     looked_at = folders[:: -(-len(folders) // LOOKED_AT)] if folders else []
     counts = [sum(1 for _ in islice(folder.iterdir(), COUNTED)) for folder in looked_at]
@@ -284,7 +282,7 @@ def _in_folders(root: Path, per_class: int | None) -> int:
 
 @cache
 def _lines(path: str) -> int:
-    """Lines of a text file; 2 for one that is not here."""
+    """Lines of a text file; 2 if the file is missing."""
     if not Path(path).is_file():
         return 2
     with Path(path).open("rb") as file:
@@ -296,11 +294,12 @@ Work = Callable[[Size], float]
 
 @dataclass(frozen=True)
 class Cost:
-    """Coefficients of a step. Work is that of one job.
+    """Coefficients of a step; work is that of one job.
 
-    start: seconds until work begins; f64, f32: 10^9 multiply-adds; elements: 10^9; base: MB of the process; shard, block: bytes a
-    row held of a shard, and of a block of BLOCK rows, as multiples of feature_dim, space_dim and classes; square: matrices of
-    feature_dim^2 float64; held: bytes of tables of images; disk: bytes written.
+    start: seconds before work begins; f64, f32: 10^9 multiply-adds; elements: 10^9; base: MB of the
+    process; shard, block: bytes per row of a shard and of a block of BLOCK rows, as multiples of
+    feature_dim, space_dim and classes; square: number of float64 matrices of feature_dim^2; held:
+    bytes of tables of images; disk: bytes written.
     """
 
     start: float
@@ -316,54 +315,60 @@ class Cost:
 
 
 def _candidates(s: Size) -> float:
-    """Images whose cosines with a point are computed."""
+    """Images that the search for neighbours compares with a point."""
     return s.images if s.images <= s.exact_up_to else min(s.images, CELL * PROBES)
 
 
 def _cells(s: Size) -> float:
-    """Cells of an index; 0 where neighbours are searched exactly."""
+    """Cells of the index of neighbours; 0 if the search is exact."""
     return 0.0 if s.images <= s.exact_up_to else s.images / CELL
 
 
 def _passes(s: Size) -> int:
-    """Times that scan_concepts meets every concept: twice where their mean over all is not that over one block."""
+    """How often scan_concepts visits every concept.
+
+    Twice if the concepts need more than one block, because it needs their overall mean first.
+    """
     return 1 + (s.concepts > min(SCANNED[0], SCANNED[1] // max(s.labels, 1)))
 
 
 def _network(s: Size) -> float:
-    """Weights of a nonlinear translator, the largest of the kinds."""
+    """Number of weights of the largest nonlinear translator."""
     return s.width * (2.0 * s.feature_dim + s.width + s.space_dim)
 
 
 def _sums(s: Size, count: int) -> float:
-    """Bytes of the sums over so many groups of images, out of which translators are fitted."""
+    """Bytes of the sums over `count` groups of images from which translators are fitted."""
     return 8.0 * count * s.feature_dim * (s.feature_dim + s.space_dim)
 
 
 def _kernels(s: Size) -> bool:
-    """Whether read-outs have the form of kernels."""
+    """Whether read-outs have kernel form."""
     return s.images < max(FEATURES, s.feature_dim)
 
 
 def _features(s: Size) -> int:
-    """Features of a read-out in the form of sums, null coordinates among them."""
+    """Features of a read-out in sum form, null coordinates included."""
     return max(FEATURES, s.feature_dim + FLEXIBLE)
 
 
 def _columns(s: Size) -> float:
-    """Columns that measure_evidence reads out: the remainder, that of the blind check, and planted leaks."""
+    """Columns that measure_evidence predicts: remainder, blind check, planted leaks."""
     width = NOISE if _kernels(s) else min(NOISE, max(1, PLANTED // (3 * s.planted)))
     return 2.0 * s.space_dim + 3 * s.planted * min(width, s.space_dim)
 
 
 def _judged(s: Size) -> tuple[int, int]:
-    """Folds, and pairs of folds, that are left out of a fit in turn; without cross-fitting there are 5 in the manifest."""
+    """Numbers of folds, and of pairs of folds, that fits leave out in turn.
+
+    Without cross-fitting, the manifest has 5 folds.
+    """
     folds = s.folds or 5
     return folds, folds * (folds - 1) // 2 if folds > 2 else 0
 
 
 def _summed(s: Size, columns: float) -> float:
-    """Multiply-adds that make what read-outs of so many columns are fitted from: kernels, or sums over features."""
+    """Multiply-adds to prepare read-outs of `columns` columns: kernels, or sums over features."""
     if _kernels(s):
         return float(s.images**2 * (2 * s.visible_dim + 3 * s.classes + s.null_dim))
     roots = 3 * min(s.classes, CLASSES)
@@ -371,7 +376,10 @@ def _summed(s: Size, columns: float) -> float:
 
 
 def _fitted(s: Size, columns: float) -> float:
-    """Multiply-adds of both read-outs of so many columns, fitted without each fold with several penalties, and without each pair."""
+    """Multiply-adds to fit both read-outs of `columns` columns.
+
+    They are fitted without each fold, with several penalties, and without each pair of folds.
+    """
     folds, pairs = _judged(s)
     if _kernels(s):
         fits, judges = s.images * (folds - 1) / folds, s.images / folds
@@ -390,7 +398,10 @@ def _fitted(s: Size, columns: float) -> float:
 
 
 def _nested(s: Size) -> float:
-    """Multiply-adds of read-outs of the remainder with a growing number of null directions, without each fold and each pair."""
+    """Multiply-adds of read-outs of the remainder with a growing number of null directions.
+
+    They are fitted without each fold and without each pair of folds.
+    """
     folds, pairs = _judged(s)
     if _kernels(s):
         fits = s.images * (folds - 1) / folds
@@ -412,7 +423,7 @@ def _nested(s: Size) -> float:
 
 
 def _read_out(s: Size, columns: float) -> float:
-    """Bytes that read-outs of so many columns hold while some fits are made."""
+    """Bytes that read-outs of `columns` columns hold while they are fitted."""
     if _kernels(s):
         return 8.0 * s.images * (6 * s.images + 4 * columns + 2 * s.feature_dim)
     width = _features(s)
@@ -420,18 +431,21 @@ def _read_out(s: Size, columns: float) -> float:
 
 
 def _blocks(s: Size, times: int) -> float:
-    """Multiply-adds that give the coordinates and logits of all images so many times."""
+    """Multiply-adds to compute coordinates and logits of all images `times` times."""
     return times * s.images * s.feature_dim * (s.feature_dim + 2.0 * s.classes)
 
 
 def _probed(s: Size) -> float:
-    """Bytes that the logistic regressions on features and on embeddings hold: their rows thrice, and 25 float64 for each weight."""
+    """Bytes of the logistic regressions on features and on embeddings.
+
+    They hold their rows three times, and 25 float64 per weight.
+    """
     rows = sum(min(s.rows * (width + s.labels), PROBED) for width in (s.feature_dim, s.space_dim))
     return 12.0 * rows + 200.0 * s.labels * (s.feature_dim + s.space_dim)
 
 
 def _each(size: float) -> Work:
-    """So many bytes for every image."""
+    """`size` bytes per image."""
     return lambda s: size * s.images
 
 
@@ -441,7 +455,7 @@ FIGURE = Cost(start=2.5, base=250, disk=lambda s: 3e5)
 TOWER_STEP = Cost(start=5.0, base=400)
 IMAGE_FIGURE = replace(FIGURE, held=lambda s: 250 * s.results, elements=lambda s: 3e-6 * s.results)
 DEFAULT = Cost(start=2.5, base=600, shard=(16, 16, 0), square=4, held=_each(420), disk=_each(100))
-COSTS = {  # of steps that differ from the default, and from that of a figure
+COSTS = {  # of steps that cost neither DEFAULT nor FIGURE
     "resolve_study": Cost(start=2.5, base=350, disk=lambda s: 1e4),
     "resolve_model": Cost(start=2.5, base=350, disk=lambda s: 1e3),
     "resolve_space": Cost(start=2.5, base=350, disk=lambda s: 1e3),
@@ -737,12 +751,12 @@ TOWERS = ("extract_head", "extract_features", "embed_images", "embed_prompts", "
 
 
 def cost_of(step: str) -> Cost:
-    """What a step costs."""
+    """The cost of a step; without an entry in COSTS, that of a figure or an analysis."""
     return COSTS.get(step, FIGURE if step.startswith("plot_") else DEFAULT)
 
 
 def seconds(step: str, size: Size) -> float:
-    """Expected seconds of one job of a step."""
+    """Expected seconds of one job, from start to end."""
     cost, size = cost_of(step), _read_by(step, size)
     work = (
         cost.f64(size) / (F64 * size.threads)
@@ -756,7 +770,11 @@ def seconds(step: str, size: Size) -> float:
 
 
 def _read_by(step: str, size: Size) -> Size:
-    """The size with the tower and images that a step reads: with a reference, fits have the larger of it and the study, tests have both."""
+    """The size with the tower and the images that a step uses.
+
+    With a reference, the steps in FITTED use the larger of the reference and the study, and the
+    steps in BOTH use both.
+    """
     if step == "embed_classes":
         return replace(size, parameters_m=size.of_space[0], gmacs=size.of_space[1])
     images, shards = max(size.reference, (size.images, size.shards))
@@ -766,7 +784,7 @@ def _read_by(step: str, size: Size) -> Size:
 
 
 def _tower_seconds(step: str, s: Size) -> float:
-    """Seconds of decoding photos, of running a tower over them or over texts, and of drawing pictures."""
+    """Seconds to decode photos, to run a tower over photos or texts, and to draw pictures."""
     forward = s.gmacs / (GPU if s.gpu else TOWER * s.threads)
     if step in ("extract_features", "embed_images"):
         return s.shard_rows * (
@@ -782,7 +800,7 @@ def _tower_seconds(step: str, s: Size) -> float:
 
 
 def peak_mb(step: str, size: Size) -> float:
-    """Expected peak resident memory of one job of a step."""
+    """Expected peak of the resident memory of one job, in 10^6 bytes."""
     cost, size = cost_of(step), _read_by(step, size)
     widths = (size.feature_dim, size.space_dim, size.classes)
     rows = (
@@ -800,7 +818,10 @@ def peak_mb(step: str, size: Size) -> float:
 
 
 def _tower_bytes(step: str, s: Size) -> float:
-    """Memory of a tower: its weights twice while they are read (of a space: both towers), a forward pass, and views that wait."""
+    """Bytes of a tower: a forward pass, views that wait, and its weights twice during loading.
+
+    For a space, the weights of both towers count.
+    """
     at_once = s.threads * min(s.batch, CPU_BATCH)
     images = step in ("extract_features", "embed_images")
     activations = ACTIVATIONS * at_once if images and not s.gpu else 0.0
@@ -812,16 +833,27 @@ def _tower_bytes(step: str, s: Size) -> float:
 
 
 def disk_bytes(step: str, size: Size) -> int:
-    """Expected size of the outputs of one job of a step."""
+    """Expected bytes of the outputs of one job."""
     return round(cost_of(step).disk(size))
 
 
 PER_MODEL = ("resolve_model", "extract_head", "fit_projector", "validate_null_space")
 PER_SPACE = ("resolve_space", "embed_prompts")
 PER_PAIR = (
-    "embed_classes", "fit_translator", "measure_controls", "measure_evidence", "measure_head_extension", "measure_null_removal",
-    "measure_zero_shot", "measure_rank_curve", "scan_concepts", "steer_concepts", "probe_principal", "find_neighbours", "render_pictures",
-)  # fmt: skip
+    "embed_classes",
+    "fit_translator",
+    "measure_controls",
+    "measure_evidence",
+    "measure_head_extension",
+    "measure_null_removal",
+    "measure_zero_shot",
+    "measure_rank_curve",
+    "scan_concepts",
+    "steer_concepts",
+    "probe_principal",
+    "find_neighbours",
+    "render_pictures",
+)
 
 
 def study_bytes(
@@ -830,7 +862,7 @@ def study_bytes(
     models: Mapping[str, ModelEntry],
     spaces: Mapping[str, SpaceEntry],
 ) -> int:
-    """Expected size of results/<study> once a valid study on so many images is finished; logs are left out."""
+    """Expected bytes of results/<study> once the study is finished, without logs."""
     shards, kinds = study["extraction"]["shards"], len(study["comparison"]["kinds"])
     whole = size_of(study, images, None, None)
     jobs = {step: [whole] for step in COSTS}

@@ -1,4 +1,7 @@
-"""What a run will cost: the jobs that Snakemake would start, with measured or expected time, memory and disk."""
+"""The cost of a run before it starts.
+
+It lists the jobs that Snakemake would start, with measured or expected time, memory and disk space.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,11 @@ SOURCES = ("measured", "calibrated", "estimated", "assumed")
 
 @dataclass(frozen=True)
 class Job:
-    """A job of Snakemake's. local: beside Snakemake, never on a cluster; asked_mb: memory it asks for; benchmark: file it will write."""
+    """A job of Snakemake.
+
+    local: runs beside Snakemake, never on a cluster. asked_mb: the memory that it requests.
+    benchmark: the file that it will write.
+    """
 
     step: str
     local: bool
@@ -42,7 +49,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds, peak memory (MB) and bytes of outputs of a job. source: of time and memory, one of SOURCES."""
+    """Seconds, peak memory (MB) and output (bytes) of a job.
+
+    source: where time and memory come from, one of SOURCES.
+    """
 
     seconds: float
     peak_mb: float
@@ -51,16 +61,21 @@ class Estimate:
 
 
 def local_rules(*files: Path) -> set[str]:
-    """Rules that the files of a workflow name under localrules; a dry run does not tell."""
+    """The rules under localrules in the files of a workflow; a dry run does not show them."""
     blocks = [
         re.findall(r"^localrules:\n((?: +\w+,\n)+)", file.read_text(encoding="utf-8"), re.MULTILINE)
         for file in files
     ]
-    return {name for each in blocks for block in each for name in re.findall(r"\w+", block)}
+    return {
+        name
+        for blocks_of_file in blocks
+        for block in blocks_of_file
+        for name in re.findall(r"\w+", block)
+    }
 
 
 def parse_jobs(listing: str, local: set[str]) -> list[Job]:
-    """The jobs in what `snakemake --dry-run` prints."""
+    """The jobs that `snakemake --dry-run` lists. local: rules that run beside Snakemake."""
     jobs = []
     parts = re.split(r"^rule (\w+):$", listing, flags=re.MULTILINE)
     for step, block in zip(parts[1::2], parts[2::2], strict=True):
@@ -87,7 +102,10 @@ def parse_jobs(listing: str, local: set[str]) -> list[Job]:
 
 
 def made_of(folder: Path) -> tuple[int, int, int] | None:
-    """What the results of a study are made of."""
+    """Images, shards and rows of the first shard in results/<study>.
+
+    None if there is no manifest, or there are no features.
+    """
     from pyarrow import parquet  # type: ignore[import-untyped]
 
     manifest, shards = (
@@ -99,13 +117,14 @@ def made_of(folder: Path) -> tuple[int, int, int] | None:
     rows = len(read_tensors(shards[0], ["image_id"])[0]["image_id"])
     with parquet_errors(manifest):
         images = int(parquet.read_metadata(manifest).num_rows)
-    return images, sum(each.parent == shards[0].parent for each in shards), rows
+    return images, sum(shard.parent == shards[0].parent for shard in shards), rows
 
 
 class Planner:
-    """Costs of the jobs of a valid study.
+    """Estimates the costs of the jobs of a valid study.
 
-    results: the folder of all studies; gpu: whether steps that can use a GPU have one; calibrations: by how much costs are off, by step.
+    results: the folder of all studies. gpu: whether steps that can use a GPU have one.
+    calibrations: corrections of costs, by step.
     """
 
     def __init__(
@@ -141,7 +160,7 @@ class Planner:
         return costs.size_of(self._study, self.images, model, space, self.gpu)
 
     def shows(self) -> dict[str, list[str]]:
-        """What leaks the study could see."""
+        """Which leaks the study could find, in words, with the models for which this holds."""
         found: dict[str, list[str]] = {}
         for model in self._models:
             size = self._size({"model": model})
@@ -150,7 +169,7 @@ class Planner:
         return found
 
     def mean_seconds(self, step: str) -> float:
-        """Expected seconds of a step's job, whatever its model and space."""
+        """Expected seconds of a step's job, averaged over models and spaces."""
         return fmean(
             costs.seconds(step, self._size({"model": model, "space": space}))
             for model in self._models
@@ -158,10 +177,11 @@ class Planner:
         )
 
     def estimate(self, job: Job) -> Estimate:
-        """Time and memory as Snakemake measured them, where the same job has run on as many images and views, or as expected.
+        """Measured costs if the job has run on as many images and views, otherwise expected costs.
 
-        What was measured in another study counts for jobs of one model or space, not for those that gather all. What is expected is
-        multiplied by what the step's calibration says of time and of memory; a job whose time is, is called calibrated.
+        Measurements from another study count for jobs of one model or space, not for jobs that
+        gather all. Expected time and memory are multiplied by the step's calibration; the source is
+        `calibrated` if the time is.
         """
         size = self._size(job.wildcards)
         disk = costs.disk_bytes(job.step, size)
@@ -188,7 +208,12 @@ def _group(step: str) -> str:
 def tabulate(
     waiting: Iterable[Job], every: Iterable[Job], planner: Planner, steps: Iterable[str]
 ) -> pd.DataFrame:
-    """One row a step, all figures in one: the jobs that wait, of how many, where they run, and their costs."""
+    """One row per step (all figures share a row): waiting jobs, all jobs, place and costs.
+
+    waiting: jobs that a run would start. every: jobs of the whole study. steps: all steps, in the
+    order of the rows. Hours are sums, except the longest job; `peak` and `asked` are the largest
+    memory of a job, as expected or measured, and as requested.
+    """
     import pandas as pd
 
     known = Counter(_group(job.step) for job in every)
@@ -216,14 +241,14 @@ def tabulate(
                 else "CPU",
                 "GPU hours": sum(hours) if gpu else 0.0,
                 "core hours": sum(
-                    each * job.threads for each, (job, _) in zip(hours, pairs, strict=True)
+                    duration * job.threads for duration, (job, _) in zip(hours, pairs, strict=True)
                 ),
                 "longest h": max(hours, default=0.0),
                 "peak GB": max((estimate.peak_mb for _, estimate in pairs), default=0.0) / 1e3,
                 "asked GB": max((job.asked_mb for job, _ in pairs), default=0.0) / 1e3,
                 "disk GB": sum(estimate.disk for _, estimate in pairs) / 1e9,
                 "time and memory": ", ".join(
-                    f"{sources[each]} {each}" for each in SOURCES if sources[each]
+                    f"{sources[source]} {source}" for source in SOURCES if sources[source]
                 )
                 or "done",
             }
@@ -232,7 +257,10 @@ def tabulate(
 
 
 def list_jobs(params: Path, *options: str) -> list[Job]:
-    """Jobs of a dry run of Snakemake, which starts nothing."""
+    """The jobs that a run would start, from a dry run of Snakemake.
+
+    options: further options of snakemake.
+    """
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1000", "--nocolor"]
     command += [] if params == Path("params.yaml") else ["--configfile", str(params)]
     done = subprocess.run(

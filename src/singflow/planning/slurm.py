@@ -1,4 +1,4 @@
-"""What goes on in Slurm on behalf of one study: its own jobs, found again after the Snakemake that started them was killed."""
+"""The Slurm jobs of one study, found again after the Snakemake that started them was killed."""
 
 import re
 import shutil
@@ -15,12 +15,12 @@ from singflow.system import ask as try_to_ask
 
 RUN = re.compile(r"SLURM run ID: (\S+)")
 DEFAULT = Path("params.yaml")
-PATIENCE = 60  # seconds that Slurm gets for an answer
+PATIENCE = 60  # seconds in which Slurm has to answer
 POLL = 2.0  # seconds between two looks at the queue
 
 
 def ask(*command: str) -> str:
-    """The output of a Slurm command."""
+    """The output of a Slurm command; InputError if Slurm is missing, refuses or does not answer."""
     if not shutil.which(command[0]):
         raise InputError(f"{command[0]}: no such command: is this machine part of a Slurm cluster?")
     answer = try_to_ask(*command, seconds=PATIENCE)
@@ -30,7 +30,10 @@ def ask(*command: str) -> str:
 
 
 def runs(logs: Path, study: str) -> tuple[set[str], set[str]]:
-    """Names that Snakemake gave to the jobs of runs in this folder."""
+    """Run IDs, from the logs in .snakemake/log: of runs of the study, and of all other runs.
+
+    The jobs of a run have its ID as their name in Slurm.
+    """
     named: tuple[set[str], set[str]] = set(), set()
     for path in logs.glob("*.snakemake.log"):
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -39,9 +42,10 @@ def runs(logs: Path, study: str) -> tuple[set[str], set[str]]:
 
 
 def own_jobs(folder: Path, study: str) -> dict[str, str]:
-    """Jobs of yours, waiting or running, that Snakemake submitted from `folder` for the study.
+    """Your jobs in the queue that Snakemake submitted from `folder` for the study.
 
-    A job of a run that left no log counts as the study's, so that none is overlooked.
+    Returns what each job does, by job number. The jobs of a run without a log count as the study's,
+    so that no job is overlooked.
     """
     _, foreign = runs(folder / ".snakemake/log", study)
     listed = [
@@ -56,7 +60,10 @@ def own_jobs(folder: Path, study: str) -> dict[str, str]:
 
 
 def running_snakemake(folder: Path, params: Path | None = None) -> int | None:
-    """A process on this machine that runs Snakemake in `folder` on this study's file."""
+    """PID of a Snakemake on this machine that runs in `folder` on a study's file, or None.
+
+    params: the file as the command line names it; None: any file.
+    """
     named = [] if params == DEFAULT else [str(params)]
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -74,7 +81,7 @@ def running_snakemake(folder: Path, params: Path | None = None) -> int | None:
 
 
 def cancel(jobs: Sequence[str]) -> None:
-    """Cancel jobs; those that ended meanwhile are no error."""
+    """Cancel jobs; it is no error if some have ended meanwhile."""
     if jobs:
         ask("scancel", "--quiet", *jobs)
 

@@ -1,4 +1,4 @@
-"""What the page of a study is made of: its tables, its images and figures; and what its run took, on what machine."""
+"""The contents of a study's page: tables, images and figures; the time of a run; the machine."""
 
 import os
 import platform
@@ -19,42 +19,45 @@ from singflow.errors import InputError
 from singflow.report.tables import Table, table
 from singflow.report.thumbnails import COLUMNS, figure_image, tile_side
 
-SECTIONS = (
-    "models",
-    "labels",
-    "concepts",
-    "pictures",
-    "checks",
-)  # of the page, that hold figures and tables
+SECTIONS = ("models", "labels", "concepts", "pictures", "checks")
 WIDTH = 1600  # pixels of an embedded figure
-SHOWN = {  # columns of the tables
-    "models": "space model marks verdict n_images n_evidence n_per_dim null_dim paper_null_dim top1 reported_top1 validation_r2 r2_words "
-    "is_mean is_low is_high floor_is_mean unique_r2 unique_r2_low unique_r2_high margin p_holm turn_deg detectable blind_unique_r2 "
-    "conditional_is_mean as_mean as_contrast_mean as_abs_mean is_per_as control_is_mean is_per_control matched_is_mean is_per_matched "
-    "zero_shot zero_shot_equivalent zero_shot_space null_energy_mean null_energy_auc note",
-    "controls": "space model marks dimension n is_deg_null is_deg_random is_deg_excess_random is_deg_excess_random_low "
-    "is_deg_excess_random_high",
+SHOWN = {  # table -> its columns, in the order shown
+    "models": "space model marks verdict n_images n_evidence n_per_dim null_dim paper_null_dim "
+    "top1 reported_top1 validation_r2 r2_words is_mean is_low is_high floor_is_mean unique_r2 "
+    "unique_r2_low unique_r2_high margin p_holm turn_deg detectable blind_unique_r2 "
+    "conditional_is_mean as_mean as_contrast_mean as_abs_mean is_per_as control_is_mean "
+    "is_per_control matched_is_mean is_per_matched zero_shot zero_shot_equivalent zero_shot_space "
+    "null_energy_mean null_energy_auc note",
+    "controls": "space model marks dimension n is_deg_null is_deg_random is_deg_excess_random "
+    "is_deg_excess_random_low is_deg_excess_random_high",
     "orders": "space place model marks value low high n",
     "model_pairs": "space model_a model_b marks difference low high p_holm differ",
-    "head_extensions": "space model marks n_evidence unique_r2 unique_r2_low unique_r2_high directions_90",
+    "head_extensions": "space model marks n_evidence unique_r2 unique_r2_low unique_r2_high "
+    "directions_90",
     "labels": "space model marks label n is_deg_mean floor_is_deg_mean as_deg_mean as_abs_deg_mean",
     "label_correlations": "space model_a model_b marks n_labels spearman ceiling p_holm",
-    "concepts": "space model marks label kind place concept n angle_mean_deg contrast_deg contrast_deg_low contrast_deg_high as_mean_deg",
-    "spurious": "space model marks label concept n angle_mean_deg lift_deg contrast_deg contrast_deg_low contrast_deg_high as_mean_deg",
-    "angle_ladder": "space model marks path label text target_is_deg is_deg as_text_deg as_label_deg logit_change",
+    "concepts": "space model marks label kind place concept n angle_mean_deg contrast_deg "
+    "contrast_deg_low contrast_deg_high as_mean_deg",
+    "spurious": "space model marks label concept n angle_mean_deg lift_deg contrast_deg "
+    "contrast_deg_low contrast_deg_high as_mean_deg",
+    "angle_ladder": "space model marks path label text target_is_deg is_deg as_text_deg "
+    "as_label_deg logit_change",
     "null_validation": "model perturbation n logit_change_mean top1_changed_share note",
-    "steering": "space model marks prompt target_is_deg n n_reachable as_target_mean_deg as_target_std_deg paper_as logit_change_max note",
-    "rank_curves": "space model marks point kept removed_dim n logit_change_mean top1_changed is_mean_deg as_mean_deg as_abs_mean_deg",
-    "translators": "space model marks kind loss validation_cosine validation_mse validation_r2 paper_cosine paper_mse",
+    "steering": "space model marks prompt target_is_deg n n_reachable as_target_mean_deg "
+    "as_target_std_deg paper_as logit_change_max note",
+    "rank_curves": "space model marks point kept removed_dim n logit_change_mean top1_changed "
+    "is_mean_deg as_mean_deg as_abs_mean_deg",
+    "translators": "space model marks kind loss validation_cosine validation_mse validation_r2 "
+    "paper_cosine paper_mse",
     "probes": "space model marks classifier n accuracy_principal accuracy_translated chance note",
     "rejected": "path reason files",
 }
-NEEDED = {
+NEEDED = {  # table -> column; rows without a value in it are left out
     "probes": "accuracy_principal",
     "head_extensions": "unique_r2",
     "label_correlations": "spearman",
-}  # without it a row is empty
-DRAWN_OF = {"fig12": "probes"}  # figures that stand with a table of another name
+}
+DRAWN_OF = {"fig12": "probes"}  # figure -> its table, if the two have different names
 
 Frames = dict[str, dict[str, pd.DataFrame]]
 
@@ -68,7 +71,11 @@ def page_tables(
     titles: dict[str, str],
     several: bool,
 ) -> dict[str, Table]:
-    """The tables of the page that have something to tell, with the paper's numbers beside ours where these are of the same things."""
+    """The tables of the page that have rows.
+
+    The paper's numbers stand beside ours for rows that are comparable (`as_paper`, per row of
+    csv["models"]). `several`: the study has several spaces, so that tables have a column for them.
+    """
     same = csv["models"][as_paper]
     heads = controls_last(csv["models"])
     heads = heads.assign(paper_null_dim=_papers(heads, same, paper, "null_dim").astype(float))
@@ -112,34 +119,34 @@ def page_tables(
         if column in frames[name]
     }
     columns = {name: list(map(str, frame)) for name, frame in frames.items()} | {
-        name: each.split() for name, each in SHOWN.items()
+        name: listed.split() for name, listed in SHOWN.items()
     }
     shown = {
         name: table(
             name,
             titles.get(name, name),
             frames[name],
-            [each for each in named if several or each != "space"],
+            [column for column in named if several or column != "space"],
         )
         for name, named in columns.items()
     }
-    return {name: each for name, each in shown.items() if each.rows}
+    return {name: content for name, content in shown.items() if content.rows}
 
 
 def _papers(rows: pd.DataFrame, same: pd.DataFrame, paper: dict[str, Any], fact: str) -> pd.Series:
-    """A fact of the paper's models beside rows of a model and space, where these are among the `same` as the paper's."""
+    """A fact of the paper for every row whose space and model are in `same`; missing elsewhere."""
     known = {
         (space, model): paper["models"][model].get(fact)
         for space, model in zip(same["space"], same["model"], strict=True)
     }
     return pd.Series(
-        [known.get(each) for each in zip(rows["space"], rows["model"], strict=True)],
+        [known.get(pair) for pair in zip(rows["space"], rows["model"], strict=True)],
         index=rows.index,
     )
 
 
 class Caption(NamedTuple):
-    """What report/captions/ says of a figure or table: where on the page it stands, a table's title, and what it shows."""
+    """The caption of a figure or table: its section of the page, place there, title and text."""
 
     section: str
     place: int
@@ -148,7 +155,10 @@ class Caption(NamedTuple):
 
 
 def read_caption(path: Path) -> Caption:
-    """A caption, whose first lines may be the comments `.. page: <section> <place>` and `.. title: <title>`."""
+    """Read a caption; `.. page: <section> <place>` and `.. title: <title>` are optional comments.
+
+    Without these comments, the section is empty, and the title is the name of the file.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -159,7 +169,8 @@ def read_caption(path: Path) -> Caption:
     section, _, place = said.get("page", "").partition(" ")
     if section and (section not in SECTIONS or not place.isdecimal()):
         raise InputError(
-            f"{path}: page is {said['page']!r}: write one of {', '.join(SECTIONS)}, and a number for the place in it"
+            f"{path}: page is {said['page']!r}: write one of {', '.join(SECTIONS)}, and a number "
+            "for the place in it"
         )
     words = re.sub(r"^\.\. .*\n", "", text, flags=re.MULTILINE).strip()
     return Caption(section, int(place or 0), said.get("title", path.stem.replace("_", " ")), words)
@@ -168,7 +179,7 @@ def read_caption(path: Path) -> Caption:
 def sections(
     captions: dict[str, Caption], figures: Iterable[str], tables: Iterable[str]
 ) -> dict[str, list[tuple[str, str]]]:
-    """What stands in every section of the page, in its order."""
+    """For every section that is not empty, pairs of `figure` or `table` and a name, in order."""
     parts = [
         (captions[name], kind, name)
         for kind, names in (("figure", figures), ("table", tables))
@@ -179,16 +190,16 @@ def sections(
         section: [(kind, name) for caption, kind, name in parts if caption.section == section]
         for section in SECTIONS
     }
-    return {section: each for section, each in found.items() if each}
+    return {section: content for section, content in found.items() if content}
 
 
 def own_controls(controls: pd.DataFrame) -> pd.DataFrame:
-    """The rows of tables/controls.csv at each null space's own dimension."""
+    """Rows of tables/controls.csv that remove as many dimensions as the null space has."""
     return controls[controls["own"].astype(bool)] if "own" in controls else controls
 
 
 def step_table(folder: Path) -> Table:
-    """Time and memory of every rule, of Snakemake's benchmark files."""
+    """Time and memory of every rule, from Snakemake's benchmark files."""
     rows = []
     for path in sorted(folder.rglob("*.tsv")):
         measured = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
@@ -214,23 +225,30 @@ def step_table(folder: Path) -> Table:
 
 
 def pearson(probes: pd.DataFrame, paper: dict[str, Any], same: pd.DataFrame) -> str:
-    """The correlation over the models of accuracies before and after translation, beside the paper's where the study is like the paper's."""
+    """A sentence on the correlation of probe accuracies before and after translation.
+
+    It covers the first space, and is empty if there is no correlation. The paper's number is added
+    if the models are those of the paper's chart.
+    """
     ours = probes["pearson"].iloc[0]
     if pd.isna(ours):
         return ""
-    charted = {model for model, each in paper["models"].items() if "ratio" in each}
+    charted = {model for model, facts in paper["models"].items() if "ratio" in facts}
     here = probes[probes["space"] == probes["space"].iloc[0]]
     theirs = (
         set(here["model"])
         == set(same.loc[same["space"] == here["space"].iloc[0], "model"])
         == charted
     )
-    found = f"Pearson's correlation of the two accuracies is {ours:.3f} over {int(probes['pearson_n'].iloc[0])} models here"
+    found = (
+        f"Pearson's correlation of the two accuracies is {ours:.3f} over "
+        f"{int(probes['pearson_n'].iloc[0])} models here"
+    )
     return found + (f"; the paper has {paper['pearson']}." if theirs else ".")
 
 
 def image_headers(several: bool) -> list[str]:
-    """Headers of the table of images."""
+    """Headers of the table of images; `several` adds a column for the space."""
     spaces = ["space"] if several else []
     return [
         "photo",
@@ -253,7 +271,11 @@ def page_data(
     neighbours: Frames,
     class_names: dict[str, list[str]],
 ) -> dict[str, Any]:
-    """What the page knows of the images shown."""
+    """Data of the images on the page, for JSON; `shown` has their positions in the manifest.
+
+    A neighbour is its position among the images shown, -1 for none, or -2 - i for image i of
+    `outside`, the paths of neighbours that are not shown.
+    """
     position = {int(image): place for place, image in enumerate(shown)}
     outside: dict[int, int] = {}
 
@@ -299,13 +321,13 @@ def page_data(
 
 
 def embedded(png: Path, caption: Caption) -> dict[str, Any]:
-    """A figure as the page holds it."""
+    """A figure as base64 WebP, with its caption and its size in pixels."""
     content, width, height = figure_image(Image.open(png, formats=["PNG"]), WIDTH)
     return {"content": content, "caption": caption.text, "width": width, "height": height}
 
 
 def machine() -> str:
-    """The machine in words."""
+    """System, processor, cores, memory and GPUs of this machine, in words."""
     import psutil
 
     info = Path("/proc/cpuinfo")

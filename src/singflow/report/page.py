@@ -1,4 +1,4 @@
-"""The page that holds a study: its charts and the bytes that hold both."""
+"""The page of a study: its charts, its first table, and the rendered HTML."""
 
 import base64
 import html
@@ -13,11 +13,11 @@ import pandas as pd
 from singflow.analyses.summary import controls_last, per_dimension
 from singflow.analyses.tables import marked
 
-MOST_POINTS = 20_000  # image scores that a page holds, over all models and spaces
+MOST_POINTS = 20_000  # limit on the image scores of a page, over all models and spaces
 
 
 def script_json(content: Any) -> str:
-    """JSON that may stand inside a script element: no character of it can end the element or open another."""
+    """JSON that is safe inside a script element: it cannot end the element or open another."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return (
         text.replace("<", "\\u003c")
@@ -29,7 +29,10 @@ def script_json(content: Any) -> str:
 
 
 def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray:
-    """Images shown one by one: all, or a sample by the seed, so that a page holds no more than MOST_POINTS scores."""
+    """Sorted positions of the images on the page: all, or a sample if scores exceed MOST_POINTS.
+
+    `series` is the number of models times the number of spaces.
+    """
     most = min(max_images, max(1, MOST_POINTS // series))
     if n_images <= most:
         return np.arange(n_images)
@@ -37,7 +40,10 @@ def sample(n_images: int, series: int, max_images: int, seed: int) -> np.ndarray
 
 
 def evidence_picture(models: pd.DataFrame) -> dict[str, Any]:
-    """D of the models of a space with its interval, beside the margin and the smallest leak that would have been found."""
+    """Chart of D with its interval, the margin and the smallest detectable leak, for one space.
+
+    Positions are percentages of the width from the left; None if unknown. Controls come last.
+    """
     from matplotlib.ticker import MaxNLocator
 
     ends = models[["unique_r2", "unique_r2_low", "unique_r2_high", "detectable", "margin"]].astype(
@@ -84,22 +90,27 @@ SPOKEN = {
     "to": "unique_r2_high",
     "smallest leak found": "detectable",
 }
-VERDICTS = {  # columns of the first table -> how a cell is written
-    "model": "", "verdict": "", "null_dim": "d", "n_per_dim": "", "validation_r2": "z.2f", "r2_words": "z.2f", "is_mean": ".1f",
-    "floor_is_mean": ".1f", "unique_r2": "z.1%", "unique_r2_low": "z.1%", "unique_r2_high": "z.1%", "turn_deg": ".0f", "detectable": ".0%",
-}  # fmt: skip
-BESIDE = [
-    "marks",
-    "margin",
-    "p_holm",
-    "as_mean",
-    "as_abs_mean",
-    "is_per_as",
-]  # in the CSV of the first table alone
+VERDICTS = {  # column of the first table -> format of its cells
+    "model": "",
+    "verdict": "",
+    "null_dim": "d",
+    "n_per_dim": "",
+    "validation_r2": "z.2f",
+    "r2_words": "z.2f",
+    "is_mean": ".1f",
+    "floor_is_mean": ".1f",
+    "unique_r2": "z.1%",
+    "unique_r2_low": "z.1%",
+    "unique_r2_high": "z.1%",
+    "turn_deg": ".0f",
+    "detectable": ".0%",
+}
+# Further columns, which only the CSV of the first table has.
+BESIDE = ["marks", "margin", "p_holm", "as_mean", "as_abs_mean", "is_per_as"]
 
 
 def evidence_rows(models: pd.DataFrame) -> list[dict[str, str]]:
-    """Cells of the first table."""
+    """Cells of the first table by column, controls last; - stands for a missing number."""
     return [
         {
             name: "-" if pd.isna(row[name]) else format(row[name], form).replace("%", " %")
@@ -119,7 +130,7 @@ def scatter_chart(
     colours: dict[str, str],
     symbols: dict[str, str],
 ) -> str:
-    """Figure 3a as a plotly figure: a trace a model, a point an image, in the order of the rows."""
+    """Figure 3a of one space as JSON for plotly: one trace per model, one point per image."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -128,26 +139,40 @@ def scatter_chart(
     for model, frame in scores.items():
         name = html.escape(marked(model, marks[model]))
         trace = (go.Scattergl if many else go.Scatter)(
-            x=frame["as_deg"].to_numpy(np.float32), y=frame["is_deg"].to_numpy(np.float32), mode="markers", name=name,
-            meta=model, marker={"color": colours[model], "symbol": symbols[model], "size": 5 if many else 7, "opacity": 0.6},
+            x=frame["as_deg"].to_numpy(np.float32),
+            y=frame["is_deg"].to_numpy(np.float32),
+            mode="markers",
+            name=name,
+            meta=model,
+            marker={
+                "color": colours[model],
+                "symbol": symbols[model],
+                "size": 5 if many else 7,
+                "opacity": 0.6,
+            },
             hovertemplate="AS %{x:.2f}°, IS %{y:.2f}°<extra>" + html.escape(model) + "</extra>",
-        )  # fmt: skip
+        )
         figure.add_trace(trace)
     grid = {"gridcolor": "rgba(128, 128, 128, .25)", "automargin": True}
     figure.update_xaxes(
         title="AS toward the image's own label (°)", zeroline=True, zerolinecolor="#999", **grid
     )
     figure.update_yaxes(title="IS (°)", rangemode="tozero", **grid)
-    figure.update_layout(  # the page gives the colour of text, which depends on the reader's scheme
-        template=None, height=480, margin={"l": 60, "r": 20, "t": 40, "b": 50}, font={"size": 13, "family": "system-ui, sans-serif"},
-        legend={"orientation": "h", "y": -0.22, "yanchor": "top"}, hovermode="closest", paper_bgcolor="rgba(0, 0, 0, 0)",
+    figure.update_layout(  # the page sets the text colour, which depends on a light or dark scheme
+        template=None,
+        height=480,
+        margin={"l": 60, "r": 20, "t": 40, "b": 50},
+        font={"size": 13, "family": "system-ui, sans-serif"},
+        legend={"orientation": "h", "y": -0.22, "yanchor": "top"},
+        hovermode="closest",
+        paper_bgcolor="rgba(0, 0, 0, 0)",
         plot_bgcolor="rgba(0, 0, 0, 0)",
-    )  # fmt: skip
+    )
     return script_json(json.loads(figure.to_json()))
 
 
 def libraries() -> dict[str, str]:
-    """The scripts and styles that the page carries."""
+    """The scripts and styles inside the page; the script of DataTables is in base64."""
     from plotly.offline import get_plotlyjs
 
     folder = importlib.resources.files("itables") / "html"
@@ -159,7 +184,7 @@ def libraries() -> dict[str, str]:
 
 
 def render(template: Path, content: dict[str, Any]) -> str:
-    """The page: a template filled in, in which everything is escaped that is not marked as safe."""
+    """Fill in a template, with HTML escaping; a name without a value is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(template.parent)

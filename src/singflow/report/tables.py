@@ -1,4 +1,4 @@
-"""Tables of the page that holds a study: their columns and what these mean."""
+"""Tables on the page of a study, and the explanations of their columns."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-MOST_ROWS = 5_000  # rows of a table that a page holds
+MOST_ROWS = 5_000  # limit on the rows of a table
+# Further digits of D are rounding errors.
 DECIMALS = dict.fromkeys(
     ["unique_r2", "unique_r2_low", "unique_r2_high", "blind_unique_r2", "difference"], 5
-)  # beyond, D is rounding
+)
 
 COLUMNS = {  # column of a table -> (header, explanation)
     "model": ("model", "classifier"),
@@ -18,8 +19,9 @@ COLUMNS = {  # column of a table -> (header, explanation)
     "label": ("label", "class or group that the images are filed under"),
     "marks": (
         "marks",
-        "weak translator: explains too little of the held-out images to be trusted; known zero: the null space can hide nothing in this "
-        "space; known leak: the null space hides what tells some classes apart; penalty at the edge: a better one may lie beyond those "
+        "weak translator: explains too little of the held-out images to be trusted; known zero: "
+        "the null space can hide nothing in this space; known leak: the null space hides "
+        "what tells some classes apart; penalty at the edge: a better one may lie beyond those "
         "tried; in sample: the translator has seen the images, as in the paper",
     ),
     "verdict": ("verdict", "what the test of D says"),
@@ -105,8 +107,8 @@ COLUMNS = {  # column of a table -> (header, explanation)
     ),
     "null_energy_auc": (
         "AUC of null energy",
-        "as a detector of unusual images (no class of the head, or null_energy in params.yaml): share of pairs in which the unusual one "
-        "has more; 0.5: it tells nothing",
+        "as a detector of unusual images (no class of the head, or null_energy in params.yaml): "
+        "share of pairs in which the unusual one has more; 0.5: it tells nothing",
     ),
     "note": ("note", "what else to know"),
     "directions_90": (
@@ -149,8 +151,8 @@ COLUMNS = {  # column of a table -> (header, explanation)
     "spearman": ("Spearman", "rank correlation of the labels' mean |AS|"),
     "ceiling": (
         "ceiling",
-        "what the correlation would be if both models leaked alike, by the agreement of halves of each label's images; empty where a "
-        "label has a single image",
+        "what the correlation would be if both models leaked alike, by the agreement of halves of "
+        "each label's images; empty where a label has a single image",
     ),
     "prompt": ("prompt", "text that features are steered toward"),
     "target_is_deg": ("IS wanted (°)", "image score that the step is calibrated to"),
@@ -204,7 +206,7 @@ COLUMNS = {  # column of a table -> (header, explanation)
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page: columns, and rows of plain values, of `total` in the file."""
+    """A table of the page; `total` is the number of rows in the file."""
 
     name: str
     caption: str
@@ -219,9 +221,10 @@ class Table:
 
 
 def table(name: str, caption: str, frame: pd.DataFrame, columns: Iterable[str]) -> Table:
-    """A table of the page; floats with four significant digits, missing values empty.
+    """A table of the page: floats have four significant digits, and empty columns are left out.
 
-    Of more than MOST_ROWS rows the first are kept, as many of every model; where rows have a place, those of the first places.
+    At most MOST_ROWS rows are kept: as many for every model and space, and the rows with the first
+    places if the frame has a column `place`.
     """
     kept = frame if len(frame) <= MOST_ROWS else _first_rows(frame.reset_index(drop=True))
     kept = kept.round(DECIMALS)

@@ -1,4 +1,4 @@
-"""Many small pictures in few files: sprite sheets for a page."""
+"""Sprite sheets: many small pictures in few files."""
 
 import base64
 import io
@@ -7,30 +7,26 @@ from collections.abc import Iterable
 from PIL import Image, ImageOps
 
 COLUMNS = 32  # tiles in a row, and rows in a sheet
-HIGHEST = 16383  # pixels: the longest side of a WebP file
-FEW, LARGE, SMALL = (
-    1000,
-    112,
-    48,
-)  # up to FEW images have tiles of LARGE pixels, more have SMALL ones
+HIGHEST = 16383  # longest side of a WebP file, in pixels
+FEW, LARGE, SMALL = 1000, 112, 48  # sides of tiles in pixels: LARGE up to FEW images, else SMALL
 
 
 def tile_side(count: int) -> int:
-    """Side of a tile."""
+    """Side of a tile in pixels, for a page with `count` images."""
     return LARGE if count <= FEW else SMALL
 
 
 def tile(image: Image.Image, side: int) -> Image.Image:
-    """The whole image on a white square."""
+    """The whole image, resized onto a white square of `side` pixels."""
     return ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, color="white")
 
 
 def sheets(tiles: Iterable[Image.Image], side: int) -> list[str]:
-    """Tiles in rows of COLUMNS, at most COLUMNS rows a sheet; tile n is the n-th in reading order."""
+    """Sheets as base64 WebP, with up to COLUMNS rows of COLUMNS tiles in reading order."""
     content, open_sheet, count = [], Image.new("RGB", (side * COLUMNS, side * COLUMNS), "white"), 0
-    for count, each in enumerate(tiles, 1):
+    for count, picture in enumerate(tiles, 1):
         place = (count - 1) % COLUMNS**2
-        open_sheet.paste(each, (place % COLUMNS * side, place // COLUMNS * side))
+        open_sheet.paste(picture, (place % COLUMNS * side, place // COLUMNS * side))
         if count % COLUMNS**2 == 0:
             content.append(_webp(open_sheet))
             open_sheet = Image.new("RGB", open_sheet.size, "white")
@@ -41,7 +37,7 @@ def sheets(tiles: Iterable[Image.Image], side: int) -> list[str]:
 
 
 def figure_image(image: Image.Image, width: int) -> tuple[str, int, int]:
-    """A figure as WebP, at most `width` pixels wide and as high as the format allows."""
+    """A figure as base64 WebP, at most `width` pixels wide, with its width and height in pixels."""
     flat = image.convert("RGB")
     scale = min(1.0, width / flat.width, HIGHEST / flat.height)
     if scale < 1:

@@ -1,4 +1,4 @@
-"""What the tables of a study say, in words."""
+"""Sentences on the tables of a study."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,7 +10,7 @@ from singflow.analyses.ranking import render_orders
 from singflow.analyses.summary import controls_last, paper_scores, rank_differences, said
 from singflow.analyses.tables import EDGE, MARKS, SEEN, WEAK
 
-MOST = 3  # pairs of models that a sentence names
+MOST = 3  # limit on the pairs of models that a sentence names
 
 
 def _joined(names: Iterable[str]) -> str:
@@ -19,7 +19,7 @@ def _joined(names: Iterable[str]) -> str:
 
 
 def verdicts(models: pd.DataFrame) -> list[str]:
-    """The verdicts of a space in plain words."""
+    """One sentence for the verdict on every model of a space, controls last."""
     rows: list[dict[str, Any]] = controls_last(models).to_dict("records")  # type: ignore[assignment]
     return [said(row) for row in rows]
 
@@ -27,14 +27,14 @@ def verdicts(models: pd.DataFrame) -> list[str]:
 def below_the_table(
     models: pd.DataFrame, pairs: pd.DataFrame, orders: pd.DataFrame, agreement: pd.DataFrame
 ) -> list[str]:
-    """What stands below the verdicts of a space: the paper's scores and order, pairs of models, and the blind check."""
+    """Paragraphs on the paper's scores and order, pairs of models, and the blind check."""
     paragraphs = [f"{paper_scores(models)}."]
     paragraphs += [f"{line.strip()}." for line in render_orders(orders, agreement).splitlines()]
     return [*paragraphs, *pairs_said(pairs), *blind_said(models)]
 
 
 def pairs_said(pairs: pd.DataFrame) -> list[str]:
-    """Which models of a space differ by D."""
+    """A sentence on the models of a space that differ by D; none without pairs."""
     if pairs.empty:
         return []
     rows = pairs.reindex(
@@ -45,14 +45,17 @@ def pairs_said(pairs: pd.DataFrame) -> list[str]:
         names = list(dict.fromkeys([*pairs["model_a"], *pairs["model_b"]]))
         who = _joined(names) if len(names) <= MOST else f"the {len(names)} models"
         return [
-            f"By D, {who} cannot be told apart. The largest difference is {_difference(rows.iloc[0].to_dict())}."
+            f"By D, {who} cannot be told apart. The largest difference is "
+            f"{_difference(rows.iloc[0].to_dict())}."
         ]
     named = "; ".join(
-        f"{' above '.join([row['model_a'], row['model_b']][:: 1 if row['difference'] > 0 else -1])} by {_difference(row)}"
+        f"{' above '.join([row['model_a'], row['model_b']][:: 1 if row['difference'] > 0 else -1])}"
+        f" by {_difference(row)}"
         for row in apart.head(MOST).to_dict("records")
     )
     return [
-        f"By D, {len(apart)} of {len(pairs)} pairs of models differ: {named}{'; and others' if len(apart) > MOST else ''}."
+        f"By D, {len(apart)} of {len(pairs)} pairs of models differ: {named}"
+        f"{'; and others' if len(apart) > MOST else ''}."
     ]
 
 
@@ -63,19 +66,20 @@ def _difference(row: dict[Any, Any]) -> str:
 
 
 def blind_said(models: pd.DataFrame) -> list[str]:
-    """What the test finds in a space where nothing can be found."""
+    """A paragraph on the blind check of a space; none without a blind check."""
     found = models.dropna(subset=["blind_unique_r2"])
     if found.empty:
         return []
     most = found.sort_values("blind_unique_r2", kind="stable").iloc[-1]
     return [
-        "Blind check: the target is now the model's own words in another spelling, so there is nothing to find. "
-        f"The largest D is {100 * most['blind_unique_r2']:z.2f} % ({most['model']}); the margin is {100 * most['margin']:g} %."
+        "Blind check: the target is now the model's own words in another spelling, so there is "
+        f"nothing to find. The largest D is {100 * most['blind_unique_r2']:z.2f} % "
+        f"({most['model']}); the margin is {100 * most['margin']:g} %."
     ]
 
 
 def steering_said(steering: pd.DataFrame, models: pd.DataFrame, confidence: float) -> str:
-    """Whether steering tells the models of a study apart."""
+    """A note that steering does not tell the models of a study apart; empty if that is not so."""
     names, n = steering["model"].nunique(), steering["n_reachable"]
     if names < 2:
         return ""
@@ -91,23 +95,27 @@ def steering_said(steering: pd.DataFrame, models: pd.DataFrame, confidence: floa
     if half.isna().any() or (n < steering["n"]).any() or (together["low"] > together["high"]).any():
         return ""
     text = (
-        f"All {names} models reach every target, and the {100 * confidence:g} % intervals of their mean AS overlap. "
-        "By this table, the models cannot be told apart."
+        f"All {names} models reach every target, and the {100 * confidence:g} % intervals of their "
+        "mean AS overlap. By this table, the models cannot be told apart."
     )
     zeros = models.loc[
         models["known_zero"].astype(bool) & models["model"].isin(steering["model"]), "model"
     ].unique()
     if len(zeros):
-        text += f" {_joined(zeros)}, a known zero, is steered as far as the others. So steering is no evidence of hidden meaning."
+        text += (
+            f" {_joined(zeros)}, a known zero, is steered as far as the others. So steering is no "
+            "evidence of hidden meaning."
+        )
     return text
 
 
 def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> list[str]:
-    """What must be known before a number is believed."""
+    """Warnings for the reader of a study's numbers; `spaces` has the source of every space."""
     found = []
     if (models["weights"] == "random").any():
         found.append(
-            "These models are untrained (random weights). The numbers show that the workflow runs, and nothing else."
+            "These models are untrained (random weights). The numbers show that the workflow runs, "
+            "and nothing else."
         )
     if differences := rank_differences(models):
         found.append(differences)
@@ -120,30 +128,35 @@ def warnings(models: pd.DataFrame, spaces: dict[str, str], min_r2: float) -> lis
 
     marks = models["marks"].str.split(", ")
     weak, edge, seen = (
-        models[marks.map(lambda mine, each=each: each in mine)] for each in (WEAK, EDGE, SEEN)
+        models[marks.map(lambda mine, mark=mark: mark in mine)] for mark in (WEAK, EDGE, SEEN)
     )
     if len(weak):
         found.append(
-            f"{MARKS[WEAK]} Weak translators: {named(weak)}. They explain less than {min_r2:g} of the held-out images (R²). These scores "
-            "show how the method works, not what the models ignore. Give the study more images before you believe a ranking."
+            f"{MARKS[WEAK]} Weak translators: {named(weak)}. They explain less than {min_r2:g} of "
+            "the held-out images (R²). These scores show how the method works, not what the models "
+            "ignore. Give the study more images before you believe a ranking."
         )
     if len(edge):
         found.append(
-            f"{MARKS[EDGE]} The best penalty of {named(edge)} is at the edge of translator.lambdas. A better one may lie beyond."
+            f"{MARKS[EDGE]} The best penalty of {named(edge)} is at the edge of "
+            "translator.lambdas. A better one may lie beyond."
         )
     if len(seen):
         found.append(
-            f"{MARKS[SEEN]} In sample, as in the paper: the translator of {named(seen)} has seen the images that it translates."
+            f"{MARKS[SEEN]} In sample, as in the paper: the translator of {named(seen)} has seen "
+            "the images that it translates."
         )
     if len(blind := models[models["blind_unique_r2"] > models["margin"]]):
         found.append(
-            f"The blind check exceeds the margin: {named(blind)}. There, imperfect words alone look like hidden meaning. "
-            "A verdict of “meaning” or “trace” proves nothing for these models."
+            f"The blind check exceeds the margin: {named(blind)}. There, imperfect words alone "
+            "look like hidden meaning. A verdict of “meaning” or “trace” proves nothing for these "
+            "models."
         )
     if stand_ins := [name for name, source in spaces.items() if source == "conse"]:
         found.append(
-            f"{_joined(stand_ins)} is a stand-in for CLIP that needs no download. It knows an image by one classifier's guesses at its "
-            "class. Trust differences between models, not single degrees."
+            f"{_joined(stand_ins)} is a stand-in for CLIP that needs no download. It knows an "
+            "image by one classifier's guesses at its class. Trust differences between models, not "
+            "single degrees."
         )
     low = models[models["top1_low"].astype(bool)].drop_duplicates("model")
     if len(low):

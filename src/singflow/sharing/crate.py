@@ -1,4 +1,7 @@
-"""A finished study as a Workflow Run RO-Crate (https://w3id.org/ro/wfrun/workflow/0.5): one archive for a repository."""
+"""Pack a finished study into one archive for a repository: a Workflow Run RO-Crate.
+
+See https://w3id.org/ro/wfrun/workflow/0.5.
+"""
 
 import datetime
 import importlib.metadata
@@ -62,22 +65,25 @@ FORMATS = {
 }
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 DESCRIPTION = """\
-What the null space of {models} classifiers holds, translated into {spaces}: study {study} of {title}, version {version}. \
-docs/artifacts.md describes every result. The images that were studied are not in this archive, because their licence is not \
-the study's to give: results/{study}/data/manifest.parquet lists each with its SHA-256; figures and report may show some, reduced. {rest}\
+What the null space of {models} classifiers holds, translated into {spaces}: study {study} of \
+{title}, version {version}. \
+docs/artifacts.md describes every result. The images that were studied are not in this archive, \
+because their licence is not \
+the study's to give: results/{study}/data/manifest.parquet lists each with its SHA-256; \
+figures and report may show some, reduced. {rest}\
 files.csv lists every result of the study, in this archive or not, with its SHA-256."""
 
 Content = Path | bytes
 
 
 def check_license(name: str | None) -> None:
-    """Check what is to be the SPDX name of a licence."""
+    """Check that a text can be the SPDX name of a licence; None passes."""
     if name is not None and not re.fullmatch(r"[\w.+-]+", name):
         raise InputError(f"--license {name!r}: an SPDX name is wanted, as CC-BY-4.0")
 
 
 def final_files(pipeline: str) -> list[str]:
-    """The tables, figures and pages that end a study."""
+    """Final files of a study that the text of dvc.yaml lists, relative to the study's results."""
     listed = (
         r"^ +- results/\$\{study\}/((?:tables|figures)/[^$\s]+|[^$/\s]+\.(?:json|html|yaml)):?$"
     )
@@ -85,21 +91,22 @@ def final_files(pipeline: str) -> list[str]:
 
 
 def finished(study: Study) -> Path:
-    """The folder of a finished study's results."""
+    """The results folder of a study; raises InputError if a final file is missing."""
     results = Path("results") / study.study
     missing = [
-        each for each in final_files(_text(Path("dvc.yaml"))) if not (results / each).is_file()
+        name for name in final_files(_text(Path("dvc.yaml"))) if not (results / name).is_file()
     ]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise InputError(
-            f"{results}: the study is not finished, there is no {', '.join(missing[:3])}{more}: run `singflow run`"
+            f"{results}: the study is not finished, there is no {', '.join(missing[:3])}{more}: "
+            "run `singflow run`"
         )
     return results
 
 
 def artifacts(results: Path) -> list[Path]:
-    """The results of a study and the benchmarks; neither logs nor what a stopped step left behind."""
+    """All result files of a study, with benchmarks, without logs and hidden (unfinished) files."""
     files = [
         path for path in results.rglob("*") if path.is_file() and not path.name.startswith(".")
     ]
@@ -107,7 +114,7 @@ def artifacts(results: Path) -> list[Path]:
 
 
 def software(files: list[Path]) -> list[tuple[str, str]]:
-    """The packages that made the artifacts, out of the metadata of those that hold tensors."""
+    """Names and versions of the packages that the metadata of the tensor files record, sorted."""
     recorded = [read_tensors(path, [])[1] for path in files if path.suffix == ".safetensors"]
     return sorted(
         {item for metadata in recorded for item in json.loads(metadata["software"]).items()}
@@ -117,7 +124,11 @@ def software(files: list[Path]) -> list[tuple[str, str]]:
 def collect(
     params: Path, *, with_tensors: bool = False
 ) -> tuple[Study, dict[str, Content], list[str], list[Path]]:
-    """What goes into the archive of a study: pictures outside figures/ never, tensors on demand."""
+    """Collect the archive's content: no pictures outside figures/, and tensors only on request.
+
+    Returns the study, the content by path in the archive, the keys of params.yaml that
+    public_params() shortened, and all artifacts, whether they are in the archive or not.
+    """
     import pandas as pd
 
     study = check(read_layers(params), str(params))
@@ -150,7 +161,8 @@ def collect(
             rows.append((path.as_posix(), path.stat().st_size, sha256_of(path), included))
         except OSError as error:
             raise InputError(
-                f"{path}: not readable ({error.strerror}): fix the file, or remove it and run the workflow again"
+                f"{path}: not readable ({error.strerror}): fix the file, "
+                "or remove it and run the workflow again"
             ) from None
     listing = pd.DataFrame(rows, columns=["path", "bytes", "sha256", "included"])
     files["files.csv"] = listing.to_csv(index=False, lineterminator="\n").encode()
@@ -165,9 +177,11 @@ def describe(
     published: datetime.date,
     left_out: str,
 ) -> "ROCrate":
-    """The crate's metadata: the workflow, its files and parameters, the software, and the run that made the results.
+    """The metadata of the crate: the workflow, its files and parameters, the software and the run.
 
-    When the study was run, and by whom, is not recorded in its artifacts, so it is not claimed.
+    `files` and `made` are what collect() returns; without `license` the results have the
+    workflow's. No artifact records when and by whom the study was run, so the metadata do not say
+    it.
     """
     from rocrate.model import ContextEntity
     from rocrate.rocrate import ROCrate
@@ -185,12 +199,12 @@ def describe(
 
     def authors(of: dict[str, Any]) -> ContextEntity | list[ContextEntity]:
         found = []
-        for each in of["authors"]:
-            name = each.get("name") or f"{each['given-names']} {each['family-names']}"
+        for author in of["authors"]:
+            name = author.get("name") or f"{author['given-names']} {author['family-names']}"
             found.append(
                 add(
                     "#" + re.sub(r"\W+", "-", name),
-                    "Organization" if "name" in each else "Person",
+                    "Organization" if "name" in author else "Person",
                     name=name,
                 )
             )
@@ -201,10 +215,19 @@ def describe(
     results = f"results/{study.study}"
     crate = ROCrate(version="1.1")
     workflow = crate.add_workflow(
-        dest_path="Snakefile", main=True, lang="snakemake", lang_version=importlib.metadata.version("snakemake"),
-        properties={"name": citation["title"], "version": str(citation["version"]), "encodingFormat": "text/plain",
-                    "conformsTo": {"@id": "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"}},
-    )  # fmt: skip
+        dest_path="Snakefile",
+        main=True,
+        lang="snakemake",
+        lang_version=importlib.metadata.version("snakemake"),
+        properties={
+            "name": citation["title"],
+            "version": str(citation["version"]),
+            "encodingFormat": "text/plain",
+            "conformsTo": {
+                "@id": "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
+            },
+        },
+    )
     entities = _add_files(
         crate, {name: content for name, content in files.items() if name != "Snakefile"}, results
     )
@@ -247,16 +270,27 @@ def describe(
         if path.startswith(f"{results}/") and path.count("/") == 2 + path.endswith("/")
     ]
     action = crate.add_action(
-        workflow, "#run", list(dict.fromkeys(used)), products,
-        properties={"name": f"Run of study {study.study}", "actionStatus": "http://schema.org/CompletedActionStatus",
-                    "description": "The workflow on the parameters in params.yaml, from images to tables and figures."},
-    )  # fmt: skip
+        workflow,
+        "#run",
+        list(dict.fromkeys(used)),
+        products,
+        properties={
+            "name": f"Run of study {study.study}",
+            "actionStatus": "http://schema.org/CompletedActionStatus",
+            "description": "The workflow on the parameters in params.yaml, "
+            "from images to tables and figures.",
+        },
+    )
     root = crate.root_dataset
     root["name"] = f"{citation['title']}: study {study.study}"
     root["description"] = DESCRIPTION.format(
-        models=len(study.models), spaces=", ".join(study.spaces), study=study.study, title=citation["title"],
-        version=citation["version"], rest=left_out,
-    )  # fmt: skip
+        models=len(study.models),
+        spaces=", ".join(study.spaces),
+        study=study.study,
+        title=citation["title"],
+        version=citation["version"],
+        rest=left_out,
+    )
     root["datePublished"] = published.isoformat()
     root["license"] = spdx(license or citation["license"])
     root["citation"] = add(
@@ -275,9 +309,9 @@ def describe(
 
 
 def write_crate(crate: "ROCrate", files: Mapping[str, Content], output: Path) -> None:
-    """Write the archive whole, its metadata first; the same content gives the same bytes with the same zlib.
+    """Write the archive atomically, metadata first; the same content and zlib give the same bytes.
 
-    The library's own writer stamps every file with the present time.
+    The rocrate library's own writer stamps every file with the present time.
     """
     ((name, metadata),) = crate.metadata.stream()
     with (
@@ -285,9 +319,9 @@ def write_crate(crate: "ROCrate", files: Mapping[str, Content], output: Path) ->
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
         folders = {
-            unquote(each.id): b""
-            for each in crate.get_by_type("Dataset")
-            if each is not crate.root_dataset
+            unquote(dataset.id): b""
+            for dataset in crate.get_by_type("Dataset")
+            if dataset is not crate.root_dataset
         }
         for path, content in {name: metadata, **folders, **files}.items():
             entry = zipfile.ZipInfo(path)
@@ -303,7 +337,9 @@ def write_crate(crate: "ROCrate", files: Mapping[str, Content], output: Path) ->
 def _add_files(
     crate: "ROCrate", files: Mapping[str, Content], results: str
 ) -> dict[str, "DataEntity"]:
-    """Add every file, and every folder of the workflow and of the results; returns them by path, a folder's with a slash."""
+    """Add all files, and the folders of the workflow and of the results; returns them by path,
+    where the path of a folder ends with a slash.
+    """
     entities: dict[str, DataEntity] = {}
     for path, content in files.items():
         place = PurePosixPath(path)
@@ -334,7 +370,7 @@ def _add_files(
 def _parameter(
     crate: "ROCrate", workflow: "ComputationalWorkflow", slot: str, name: str, entity: "DataEntity"
 ) -> "DataEntity":
-    """Add an input or output of the workflow, of which the file or folder is the value; returns that."""
+    """Add an input or output of the workflow, and return its value: the file or folder `entity`."""
     parameter = crate.add_formal_parameter(
         name, entity.type, identifier=f"#{slot}-{name}", valueRequired=True
     )

@@ -1,4 +1,4 @@
-"""Fetching a published study: what may be fetched, and its way out of a remote through DVC's cache into results/."""
+"""Fetch a published study: what is checked first, and the way from a remote into results/."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,11 +18,16 @@ from singflow.sharing.remotes import (
     remove_damaged,
 )
 
-HEAL = 'To heal the remote, where the results still are: make publish PUBLISH="--repair"; then fetch again.'
+HEAL = (
+    'To heal the remote, where the results still are: make publish PUBLISH="--repair"; '
+    "then fetch again."
+)
 
 
 def inputs(repo: Any, but: Path | None) -> list[str]:
-    """DVC's files of what was added with `dvc add`, as own weights and images are."""
+    """The .dvc files of data added with `dvc add`, such as a user's own weights and images, without
+    those below the folder `but`.
+    """
     left_out = Path(repo.root_dir, but) if but else None
     return sorted(
         {
@@ -35,11 +40,10 @@ def inputs(repo: Any, but: Path | None) -> list[str]:
 
 
 def check_same_study(repo: Any) -> None:
-    """Check that parameters, code and other files here are those that dvc.lock was written for."""
+    """Check that parameters, code and other inputs here are those that dvc.lock was written for."""
     made = {out.fs_path for out in repo.index.outs if out.stage.name != FIRST}
-    absent = (
-        [] if read_json(FILE).get("archives") else ["archives"]
-    )  # which cannot be compared where they are not
+    # archives that are not on this machine cannot be compared
+    absent = [] if read_json(FILE).get("archives") else ["archives"]
     changed = set()
     for stage in repo.index.stages:
         if stage.changed_stage():
@@ -59,17 +63,21 @@ def check_same_study(repo: Any) -> None:
                 }
     if changed:
         raise InputError(
-            f"not as the published study had it: {listed(changed)}: `git diff` shows your changes, `git checkout <tag or commit>` goes back"
+            f"not as the published study had it: {listed(changed)}: `git diff` shows your changes, "
+            "`git checkout <tag or commit>` goes back"
         )
 
 
 def wanted(kept: Iterable[Artifact], tier: Tier) -> list[Artifact]:
-    """The artifacts of a tier and of those before it."""
-    return [each for each in kept if TIERS.index(each.tier) <= TIERS.index(tier)]
+    """The artifacts of a tier and of the smaller tiers."""
+    return [artifact for artifact in kept if TIERS.index(artifact.tier) <= TIERS.index(tier)]
 
 
 def check_nothing_lost(repo: Any, kept: Iterable[Artifact], results: Path) -> None:
-    """Check that fetching replaces no results but those that DVC's cache holds, as it holds those of other versions."""
+    """Check that fetching replaces no result that exists only in `results`.
+
+    Results of other versions may be replaced if DVC's cache holds them.
+    """
 
     def only_here(out: Any) -> bool:
         if not out.exists or not out.workspace_status():
@@ -77,48 +85,57 @@ def check_nothing_lost(repo: Any, kept: Iterable[Artifact], results: Path) -> No
         md5 = md5_of(Path(out.fs_path))
         return not repo.cache.local.exists(md5) or is_damaged(repo.cache.local, md5)
 
-    other = [each.path for each in kept if only_here(each.out)]
-    if other:
+    unsaved = [artifact.path for artifact in kept if only_here(artifact.out)]
+    if unsaved:
         raise InputError(
-            f"results here differ from the published ones: {listed(other)}: `make publish` or move {results} away first"
+            f"results here differ from the published ones: {listed(unsaved)}: "
+            f"`make publish` or move {results} away first"
         )
 
 
 def check_there(repo: Any, kept: Iterable[Artifact], remote: str) -> None:
-    """Check that a remote has something of the study, where the cache lacks it."""
+    """Check that the remote has any of the objects that the cache lacks, unless it lacks none."""
     source, cache = repo.cloud.get_remote_odb(remote), repo.cache.local
-    lacking = [each.md5 for each in kept if not cache.exists(each.md5)]
-    if lacking and not any(
-        source.fs.exists(source.oid_to_path(md5)) for md5 in lacking
-    ):  # oids_exist removes what is damaged
-        mend = f"is it the right one? `dvc remote modify --local {remote} url <folder or address>`"
+    lacking = [artifact.md5 for artifact in kept if not cache.exists(artifact.md5)]
+    # not source.oids_exist(), which removes damaged objects
+    if lacking and not any(source.fs.exists(source.oid_to_path(md5)) for md5 in lacking):
+        fix = f"is it the right one? `dvc remote modify --local {remote} url <folder or address>`"
         raise InputError(
-            f"remote {remote} ({repo.config['remote'][remote]['url']}) has nothing of this study: {mend}"
+            f"remote {remote} ({repo.config['remote'][remote]['url']}) has nothing of this study: "
+            f"{fix}"
         )
 
 
 def download(repo: Any, kept: list[Artifact], remote: str) -> list[Artifact]:
-    """Bring objects into the cache, each with its hash checked."""
+    """Bring objects into the cache and check their hashes; returns the artifacts whose objects in
+    the cache were damaged and were replaced.
+
+    InputError names the objects that the remote lacks or holds damaged.
+    """
     cache, source = repo.cache.local, repo.cloud.get_remote_odb(remote)
     damaged = remove_damaged(cache, kept)
     in_folder = {
-        each.md5 for each in kept if source.fs.protocol == "local" and source.exists(each.md5)
+        artifact.md5
+        for artifact in kept
+        if source.fs.protocol == "local" and source.exists(artifact.md5)
     }
     failed = {
         hash_info.value
         for hash_info in repo.cloud.pull(
-            [each.out.hash_info for each in kept], remote=remote
+            [artifact.out.hash_info for artifact in kept], remote=remote
         ).failed
     }
-    lost = [each for each in kept if each.md5 in failed or not cache.exists(each.md5)]
+    lost = [
+        artifact for artifact in kept if artifact.md5 in failed or not cache.exists(artifact.md5)
+    ]
     if lost:
         faults = [
             (
-                each.path,
-                source.oid_to_path(each.md5),
-                _fault(source, each.md5, each.md5 in in_folder),
+                artifact.path,
+                source.oid_to_path(artifact.md5),
+                _fault(source, artifact.md5, artifact.md5 in in_folder),
             )
-            for each in lost
+            for artifact in lost
         ]
         named = [
             f"{path}: its object {place} is {fault} in remote {remote}"
@@ -130,7 +147,10 @@ def download(repo: Any, kept: list[Artifact], remote: str) -> list[Artifact]:
 
 
 def _fault(source: Any, md5: str, was_there: bool) -> str:
-    """What is wrong with an object; was_there: before DVC looked, which removes what is damaged in a folder."""
+    """What is wrong with an object of a remote.
+
+    `was_there`: whether a remote folder had the object before DVC looked and removed damaged ones.
+    """
     try:
         return "damaged" if is_damaged(source, md5) else "there, but could not be fetched"
     except FileNotFoundError:
@@ -138,6 +158,6 @@ def _fault(source: Any, md5: str, was_there: bool) -> str:
 
 
 def place(kept: Iterable[Artifact]) -> None:
-    """Put artifacts where they belong, out of the cache."""
-    for each in kept:
-        each.out.checkout(force=True)
+    """Copy artifacts from the cache to their paths; existing files are replaced."""
+    for artifact in kept:
+        artifact.out.checkout(force=True)

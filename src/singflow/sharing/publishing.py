@@ -1,4 +1,4 @@
-"""What must hold before a finished study is published, and its way into DVC's cache."""
+"""Check a finished study before it is published, and record it in DVC's cache."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def git(*arguments: str) -> list[str]:
-    """The zero-separated names that a git command prints."""
+    """The NUL-separated names that a git command prints; InputError if the command fails."""
     answer = ask("git", *arguments, seconds=60)
     if not answer.ok:
         raise InputError(f"git {arguments[0]}: {answer.words}")
@@ -32,7 +32,7 @@ def git(*arguments: str) -> list[str]:
 
 
 def check_committed(study: str) -> None:
-    """Check that files which git tracks are as in its last commit, but for those that publishing itself writes."""
+    """Check that tracked files are as in the last commit, except those that publishing writes."""
     own = {"dvc.lock", f"results/{study}/metrics.json"}
     changed = {
         line[3:]
@@ -40,12 +40,16 @@ def check_committed(study: str) -> None:
     } - own
     if changed:
         raise InputError(
-            f"changed since the last commit: {listed(changed)}: commit it, so that others get what the results were made of"
+            f"changed since the last commit: {listed(changed)}: commit it, "
+            "so that others get what the results were made of"
         )
 
 
 def check_given(repo: Any, own: Iterable[str]) -> None:
-    """Check that every file that a step depends on is in git or in DVC, which give it to others."""
+    """Check that every file on which a step depends is in git or in DVC, so that others get it.
+
+    `own`: the user's own files in checkpoints/ that the study uses.
+    """
     root = Path(repo.root_dir)
     needed = {
         Path(dep.fs_path)
@@ -70,13 +74,13 @@ def check_given(repo: Any, own: Iterable[str]) -> None:
     ]
     if alone:
         ignored = Path(alone[0]).parts[0] == LOCAL
-        mend = (
+        fix = (
             f"`dvc add {alone[0]}`"
             if ignored
             else f"`git add {alone[0]}`, `dvc add {alone[0]}` where it is large, or move it away"
         )
         raise InputError(
-            f"steps depend on what is neither in git nor in DVC: {listed(alone)}: {mend}"
+            f"steps depend on what is neither in git nor in DVC: {listed(alone)}: {fix}"
         )
 
 
@@ -87,7 +91,10 @@ def check_images(
     threads: int,
     progress: Callable[[Iterable[str]], Iterable[str]],
 ) -> None:
-    """Check that the images are those that the manifest lists."""
+    """Check by SHA-256 that the images are still those that the manifest lists.
+
+    `max_pixels` also limits how many bytes are read of an image.
+    """
 
     def mistake(row: Any) -> str:
         with suppress(OSError, Unusable):
@@ -106,10 +113,10 @@ def check_images(
 
 
 def check_unchanged(repo: Any) -> None:
-    """Check that every result is what its step made of the inputs that are here now, by their content.
+    """Check by content that every result is what its step computed from the present inputs.
 
-    Either Snakemake's records say so, or dvc.lock does. A result is as its step left it when it has the time stamp of then, or the
-    content that a later step found.
+    Either Snakemake's records or dvc.lock must confirm it. A result is as its step left it if it
+    still has the time stamp of that moment, or the content that a later step read.
     """
     from snakemake.io import IOFile
     from snakemake.persistence.file import FilePersistence
@@ -158,10 +165,11 @@ def check_unchanged(repo: Any) -> None:
 
 
 def commit(repo: Any, study: str) -> list[Artifact]:
-    """Record all results in dvc.lock and copy them into DVC's cache; what was damaged there is replaced. The results stay untouched.
+    """Record all results in dvc.lock and copy them into DVC's cache; replace damaged objects there.
 
-    `dvc commit --force` would do so too, but record anew what is recorded already, which takes most of its time. Steps that the study has
-    no more, as those of models taken out of it, leave dvc.lock: their results do not count as published.
+    This does what `dvc commit --force` does, without recording again what is recorded already,
+    which takes most of its time. Steps that the study no longer has, such as those of removed
+    models, leave dvc.lock.
     """
     from dvc.utils.serialize import load_yaml, modify_yaml  # type: ignore[import-untyped]
 
@@ -182,6 +190,6 @@ def commit(repo: Any, study: str) -> list[Artifact]:
                 del recorded["stages"][name]
     LOCK_BEFORE.unlink()
     kept = artifacts(repo, study)
-    for each in remove_damaged(repo.cache.local, kept):
-        each.out.commit(relink=False)
+    for artifact in remove_damaged(repo.cache.local, kept):
+        artifact.out.commit(relink=False)
     return kept

@@ -1,4 +1,4 @@
-"""Finished studies, shared through DVC's remotes: what publishing and fetching have in common."""
+"""What publishing and fetching of studies through DVC's remotes have in common."""
 
 import hashlib
 import json
@@ -23,30 +23,27 @@ Tier = Literal["metrics", "translators", "features"]
 TIERS: tuple[Tier, ...] = ("metrics", "translators", "features")
 READ = re.compile(r"(tables|figures)/|[^/]+\.(json|html)$")
 SHARD = re.compile(r"(features|embeddings)/.*/shard-\d+\.safetensors$")
-MOST_NAMES = 5  # that a message lists
-HALVES = (
-    "ssh",
-    "webdav",
-    "webdavs",
-)  # kinds of remotes whose servers keep the half of a file whose sender was killed
+MOST_NAMES = 5  # names that a message lists at most
+# protocols whose servers keep a partial file when the process that sends it is killed
+HALVES = ("ssh", "webdav", "webdavs")
 LOCK = Path("dvc.lock")
-RWLOCK = Path(".dvc/tmp/rwlock")  # who reads and writes what, which DVC does not write whole
+RWLOCK = Path(".dvc/tmp/rwlock")  # which process reads or writes what; DVC writes it in parts
 CACHE = Path(".dvc/cache")
-LOCK_BEFORE = Path(
-    ".dvc/tmp/dvc.lock.before"
-)  # while a publication writes dvc.lock, which takes DVC many steps; empty: there was none
+# copy of dvc.lock while a publication rewrites it in many steps; empty if there was no dvc.lock
+LOCK_BEFORE = Path(".dvc/tmp/dvc.lock.before")
 
 
 def tier_of(path: str) -> Tier:
-    """The smallest tier that holds an artifact.
+    """The smallest tier that holds an artifact, by its path relative to the study's results.
 
-    metrics: what people read; translators: all but the shards of features and embeddings; features: all.
+    metrics: what people read; translators: everything except the shards of features and embeddings;
+    features: everything.
     """
     return "metrics" if READ.match(path) else "features" if SHARD.match(path) else "translators"
 
 
 def listed(names: Collection[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first MOST_NAMES names in alphabetical order, and how many more there are."""
     first = sorted(names)[:MOST_NAMES]
     return ", ".join(first) + (
         f" and {len(names) - len(first)} more" if len(names) > len(first) else ""
@@ -54,7 +51,10 @@ def listed(names: Collection[str]) -> str:
 
 
 class Artifact(NamedTuple):
-    """An artifact that DVC keeps: path relative to the repository, tier, MD5 and bytes as dvc.lock has them, and DVC's own record of it."""
+    """A result that DVC keeps.
+
+    path: relative to the repository; md5, size (bytes): as in dvc.lock; out: DVC's record of it.
+    """
 
     path: str
     tier: Tier
@@ -65,22 +65,22 @@ class Artifact(NamedTuple):
 
 @contextmanager
 def repository() -> Iterator[Any]:
-    """DVC's view of this checkout, its lock held, dvc.lock as it was before a publication that was killed, and no half copies.
+    """DVC's view of this checkout, locked, and without the leftovers of killed processes.
 
-    DVC's list of what to transfer is made anew: a process killed while it wrote one leaves a part that DVC takes for the whole, and then
-    it calls a transfer complete that never was. The digests of the code, on which its stages depend, are those of the code here.
+    A killed publication's dvc.lock is restored, and partial copies are deleted. DVC's index of data
+    is dropped: a process that is killed while it writes the index leaves a part of it, and DVC then
+    reports transfers as complete that never happened. The digests of the code are written again.
     """
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.repo import Repo, lock_repo  # type: ignore[import-untyped]
     from dvc.utils.serialize import LOADERS, parse_yaml  # type: ignore[import-untyped]
 
     parsed = cache(parse_yaml)
-    LOADERS[".yaml"] = lambda path, fs: deepcopy(
-        parsed(fs.cat_file(path), path)
-    )  # DVC parses params.yaml anew for every step
+    # parse params.yaml once; DVC would parse it again for every step
+    LOADERS[".yaml"] = lambda path, fs: deepcopy(parsed(fs.cat_file(path), path))
     write_digests()
     for name in ("dvc", "dvc_data"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # of what lacks, messages here tell
+        logging.getLogger(name).setLevel(logging.ERROR)  # our messages name missing files
     try:
         with Repo() as repo, lock_repo(repo):
             if LOCK_BEFORE.exists():
@@ -90,7 +90,7 @@ def repository() -> Iterator[Any]:
                 LOCK_BEFORE.unlink(missing_ok=True)
             _remove_torn(RWLOCK)
             _remove_torn_copies(Path("results"))
-            if not CACHE.is_symlink():  # to one that others share
+            if not CACHE.is_symlink():  # a link leads to a cache that others share
                 _remove_torn_copies(CACHE)
             repo.drop_data_index()
             yield repo
@@ -99,14 +99,14 @@ def repository() -> Iterator[Any]:
 
 
 def _remove_torn_copies(folder: Path) -> None:
-    """Remove what a killed DVC left half copied, under the names that it gives to copies until they are whole."""
+    """Remove partial copies that a killed DVC left, by the names that DVC gives to them."""
     for path in folder.rglob(".*.tmp"):
         if re.fullmatch(r"\.[\w-]{22}\.tmp", path.name):
             path.unlink(missing_ok=True)
 
 
 def _remove_torn(path: Path) -> None:
-    """Remove a JSON file that a killed process left half written."""
+    """Remove a JSON file that a killed process left half-written."""
     try:
         json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -116,7 +116,7 @@ def _remove_torn(path: Path) -> None:
 
 
 def artifacts(repo: Any, study: str) -> list[Artifact]:
-    """The study's artifacts that the cache holds."""
+    """The results of the study that DVC keeps; InputError if dvc.lock does not have this study."""
     results = Path(repo.root_dir, "results", study)
     outs = [
         out
@@ -133,11 +133,14 @@ def artifacts(repo: Any, study: str) -> list[Artifact]:
             if dep["path"].startswith("src/")
         ]:
             raise InputError(
-                f"{LOCK}: was written when steps depended on files of code, as {old[0]}, and had other names: "
-                "`git checkout <tag or commit>` of that publication fetches it; by this version the study must be computed again"
+                f"{LOCK}: was written when steps depended on files of code, as {old[0]}, "
+                "and had other names: "
+                "`git checkout <tag or commit>` of that publication fetches it; "
+                "by this version the study must be computed again"
             )
         raise InputError(
-            f"dvc.lock knows nothing of {listed(lacking)}: no such study has been published in this commit"
+            f"dvc.lock knows nothing of {listed(lacking)}: no such study has been published in "
+            "this commit"
         )
     return [
         Artifact(
@@ -152,16 +155,18 @@ def artifacts(repo: Any, study: str) -> list[Artifact]:
 
 
 def sizes(kept: Iterable[Artifact]) -> str:
-    """How large the tiers are, each with those before it."""
+    """The sizes of the tiers as text; the size of a tier includes the smaller tiers."""
     total, parts = 0, []
     for tier in TIERS:
-        total += sum({each.md5: each.size for each in kept if each.tier == tier}.values())
+        total += sum(
+            {artifact.md5: artifact.size for artifact in kept if artifact.tier == tier}.values()
+        )
         parts.append(f"{tier} {in_bytes(total)}")
     return ", ".join(parts)
 
 
 def is_damaged(odb: Any, md5: str) -> bool:
-    """Whether an object in a cache or a remote holds something else than its name says."""
+    """Whether an object's content does not have the MD5 that is the object's name."""
     digest = hashlib.md5(usedforsecurity=False)
     with odb.fs.open(odb.oid_to_path(md5), "rb") as file:
         for block in iter(lambda: file.read(2**20), b""):
@@ -170,18 +175,21 @@ def is_damaged(odb: Any, md5: str) -> bool:
 
 
 def remove_damaged(odb: Any, kept: Iterable[Artifact]) -> list[Artifact]:
-    """Remove what a cache or a remote holds damaged, so that it comes there again."""
-    damaged = [each for each in kept if odb.exists(each.md5) and is_damaged(odb, each.md5)]
-    for each in damaged:
-        odb.fs.remove(odb.oid_to_path(each.md5))
+    """Remove damaged objects from a cache or remote and return their artifacts."""
+    damaged = [
+        artifact for artifact in kept if odb.exists(artifact.md5) and is_damaged(odb, artifact.md5)
+    ]
+    for artifact in damaged:
+        odb.fs.remove(odb.oid_to_path(artifact.md5))
     return damaged
 
 
 def remove_torn(repo: Any, odb: Any) -> None:
-    """Remove what a killed publication left half in a remote, so that it comes there again; DVC takes what is there for whole.
+    """Remove incomplete objects of a killed publication from a remote; DVC takes them for complete.
 
-    An object is half where it has another size than in the cache. Only servers that keep halves are asked: object stores take an object
-    whole or not at all, and in a folder DVC looks at the content of what it did not write-protect yet.
+    An object is incomplete if its size differs from that in the cache. Only protocols in HALVES are
+    checked: object stores take an object whole or not at all, and in a folder DVC checks the
+    content of every object that it has not write-protected yet.
     """
     if odb.fs.protocol not in HALVES:
         return
@@ -202,19 +210,18 @@ def remove_torn(repo: Any, odb: Any) -> None:
             continue
         if isinstance(there, Exception):
             raise there
-        if there["size"] not in (
-            None,
-            cache.fs.size(cache.oid_to_path(md5)),
-        ):  # None: the server does not tell
+        # None: the server does not tell the size
+        if there["size"] not in (None, cache.fs.size(cache.oid_to_path(md5))):
             odb.fs.remove(place)
 
 
 def check_idle() -> None:
-    """Check that no other process works on this checkout, with either engine."""
+    """Check that neither Snakemake nor DVC is at work in this checkout."""
     locks = Path(".snakemake/locks")
     if locks.is_dir() and any(locks.iterdir()):
         raise InputError(
-            f"{locks}: Snakemake is at work here: wait for it; if it was killed: `snakemake --unlock`"
+            f"{locks}: Snakemake is at work here: wait for it; if it was killed: "
+            "`snakemake --unlock`"
         )
     lock = check_lock(Path(".dvc/tmp/lock"))
     if lock.status != "ok":
@@ -222,7 +229,10 @@ def check_idle() -> None:
 
 
 def working_remote(config: Any, name: str | None, *, write: bool) -> str:
-    """Name of the remote to use, once it is known to work; it becomes the default one in `config`."""
+    """The name of a remote that was found to work; it becomes the default in `config`.
+
+    `name` None is the default remote; with `write` the remote must accept files.
+    """
     if name and name not in config["remote"]:
         raise InputError(f"remote {name}: there is none of that name: `dvc remote list` shows them")
     chosen: str = name or config["core"].get("remote")
@@ -233,13 +243,14 @@ def working_remote(config: Any, name: str | None, *, write: bool) -> str:
     settings = config["remote"][chosen]
     if write and settings["url"].startswith(("http:", "https:")) and "method" not in settings:
         raise InputError(
-            f"remote {chosen} ({settings['url']}) is for reading only: publish to another one, `dvc remote list` shows them"
+            f"remote {chosen} ({settings['url']}) is for reading only: publish to another one, "
+            "`dvc remote list` shows them"
         )
     return chosen
 
 
 def snakemake(*options: str) -> str:
-    """What a call of Snakemake says."""
+    """What a Snakemake command prints; raises InputError with its messages if it fails."""
     answer = ask("snakemake", *options, seconds=3600)
     if not answer.ok:
         raise InputError(
@@ -249,14 +260,17 @@ def snakemake(*options: str) -> str:
 
 
 def nothing_to_do(params: Path = PARAMS) -> bool:
-    """Whether Snakemake has nothing left to do."""
+    """Whether a dry run of Snakemake finds nothing to do."""
     return "Nothing to be done" in snakemake(
         "--dry-run", *([] if params == PARAMS else ["--configfile", str(params)])
     )
 
 
 def check_finished(params: Path = PARAMS) -> None:
-    """Check that one of the engines has nothing left to do; of what the other one made, an engine may know nothing."""
+    """Check that Snakemake or DVC has nothing left to do.
+
+    One engine may not know what the other one has made. DVC knows the study in params.yaml only.
+    """
     if nothing_to_do(params):
         return
     if params == PARAMS and LOCK.is_file():

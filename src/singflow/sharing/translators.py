@@ -1,4 +1,4 @@
-"""Translators that are at hand, and one of them as a file with a card that others can take."""
+"""List the translators at hand, and export a translator as a file with a model card for others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from singflow.translators.ridge import Affine
 if TYPE_CHECKING:
     from singflow.config.registry import ModelEntry, SpaceEntry
 
-CARD = "---\nlibrary_name: singflow"  # how a card begins
+CARD = "---\nlibrary_name: singflow"  # the first lines of a card
 LEARNED_FROM = {
     "study": "the images of study {}",
     "packaged": "507 ImageNet images, one a class (the packaged reference)",
@@ -35,10 +35,11 @@ LEARNED_FROM = {
 
 @dataclass(frozen=True)
 class AtHand:
-    """A translator, and what is known of it: None where nobody said.
+    """A translator, and what is known about it; None where something is unknown.
 
-    origin: packaged, imported, or a results folder; r2: share of the variation explained in images it has not seen; rows: it was fitted
-    on; weights_sha256: of the classifier; sha256: of the file that it is in, if it is in one.
+    origin: packaged, imported, or a results folder; r2: share of variance explained in images that
+    it has not seen; rows: number of rows it was fitted on; weights_sha256: hash of the classifier;
+    sha256: hash of the translator's file.
     """
 
     origin: str
@@ -51,7 +52,7 @@ class AtHand:
 
 
 def at_hand(results: Path = Path("results")) -> Iterator[AtHand]:
-    """Translators of the packaged reference, imported ones, and those of studies."""
+    """Translators of the packaged reference, then imported ones, then those of studies."""
     for space, model in packaged():
         fitted = fit_packaged(space, model)
         yield AtHand("packaged", space, model, fitted.r2, fitted.rows, fitted.weights_sha256, None)
@@ -90,17 +91,17 @@ def at_hand(results: Path = Path("results")) -> Iterator[AtHand]:
 
 
 def packaged() -> list[tuple[str, str]]:
-    """Spaces and models of the packaged reference."""
+    """Pairs of a space and a model that the packaged reference has."""
     models, spaces = towers_in(PACKAGED)
     return [(space, model) for space in spaces for model in models]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A translator to be passed on, what it was fitted for, and how good it is.
+    """A translator for others, what it was fitted for, and how good it is.
 
-    model_id: <source>/<id>; space_id: as released.space_id() has it; r2, cosine, baseline: of images that it has not seen; zero:
-    whether the space is a function of the model's own logits.
+    model_id: <source>/<id>; space_id: as released.space_id() returns it; r2, cosine, baseline: on
+    images that it has not seen; zero: whether the space is a function of the model's own logits.
     """
 
     translator: Affine
@@ -121,7 +122,7 @@ class Exported:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """The header of its file; no software versions, so that the same translator is the same file everywhere."""
+        """The header of the file, without software versions: equal translators give equal files."""
         *figures, fitted_on = FIGURES
         values = (self.r2, self.cosine, self.baseline, self.rows, self.images, self.penalty)
         return {
@@ -139,11 +140,17 @@ class Exported:
 
 
 def fit_packaged(space: str, model: str) -> Exported:
-    """The translator of the packaged reference, fitted as a study with the default parameters fits it."""
+    """Fit a translator on the packaged reference, as a study with the default parameters does.
+
+    R2 and cosines are measured by cross-validation over the folds.
+    """
     if (space, model) not in packaged():
-        known = ", ".join(f"{each} for {name}" for name, each in packaged()) or "nothing"
+        known = (
+            ", ".join(f"{known_model} for {name}" for name, known_model in packaged()) or "nothing"
+        )
         raise InputError(
-            f"the packaged reference has no {model} for {space}; it has {known}: name a study's results with --results, or one of these"
+            f"the packaged reference has no {model} for {space}; it has {known}: "
+            "name a study's results with --results, or one of these"
         )
     folders = PACKAGED / "features" / model, PACKAGED / "embeddings" / space
     images = Paired(
@@ -156,10 +163,16 @@ def fit_packaged(space: str, model: str) -> Exported:
     (found,) = judge(images, translators, means, translators.place != WHOLE)
     models, spaces = resolve_models(MODELS, [model]), resolve_spaces(SPACES, [space])
     made = tuple(read_tensors(shard_path(folder, 0), [])[1] for folder in folders)
-    figures = Facts(PACKAGED, {
-        **found.facts("validation", len(translators.whole.bias)), "baseline_cosine": found.baseline.cosine,
-        "n_train": facts["n_train"], "n_validation": found.agreement.n, "lambda": facts["lambda"],
-    })  # fmt: skip
+    figures = Facts(
+        PACKAGED,
+        {
+            **found.facts("validation", len(translators.whole.bias)),
+            "baseline_cosine": found.baseline.cosine,
+            "n_train": facts["n_train"],
+            "n_validation": found.agreement.n,
+            "lambda": facts["lambda"],
+        },
+    )
     return _exported(
         translators.whole.astype("float32"),
         (space, spaces[space]),
@@ -171,12 +184,12 @@ def fit_packaged(space: str, model: str) -> Exported:
 
 
 def of_study(results: Path, space: str, model: str) -> Exported:
-    """The translator of a finished study, fitted on all of its training images."""
+    """A finished study's translator that was fitted on all training images."""
     path = results / f"translators/{space}/{model}/linear.safetensors"
     if not path.is_file():
         known = sorted(
-            each.parent.relative_to(results / "translators").as_posix()
-            for each in results.glob("translators/**/linear.json")
+            report.parent.relative_to(results / "translators").as_posix()
+            for report in results.glob("translators/**/linear.json")
         )
         fix = (
             f"it has {', '.join(known)}: name one of them with --space and --model"
@@ -190,7 +203,8 @@ def of_study(results: Path, space: str, model: str) -> Exported:
     ]
     if absent := [shard for shard in shards if not shard.is_file()]:
         raise InputError(
-            f"{absent[0]}: not here, and it says with which weights the translator was fitted: `make fetch` brings it"
+            f"{absent[0]}: not here, and it says with which weights the translator was fitted: "
+            "`make fetch` brings it"
         )
     facts, made = (
         read_json(path.with_suffix(".json")),
@@ -205,7 +219,7 @@ def of_study(results: Path, space: str, model: str) -> Exported:
         learned = "images that its makers chose: it was imported"
     elif reference == "packaged":
         learned = LEARNED_FROM["packaged"]
-    else:  # of a reference's folder the name alone: where it lies is nobody else's business
+    else:  # of a reference's folder only the name, because its path is private
         learned = LEARNED_FROM["study"].format(
             Path(reference).name if reference else read_tensors(path, [])[1]["study"]
         )
@@ -243,11 +257,12 @@ def _exported(
 
 
 def export(exported: Exported, folder: Path) -> Path:
-    """Write a translator and its card."""
+    """Write translator.safetensors and its card; refuses a folder that has another README.md."""
     path, readme = folder / EXPORTED, folder / "README.md"
     if readme.exists() and not readme.read_bytes().startswith(CARD.encode()):
         raise InputError(
-            f"{readme}: is no card of a translator, and would be replaced by one: name another folder"
+            f"{readme}: is no card of a translator, and would be replaced by one: "
+            "name another folder"
         )
     write_tensors(
         path,
@@ -259,52 +274,60 @@ def export(exported: Exported, folder: Path) -> Path:
 
 
 def card(exported: Exported) -> str:
-    """What a translator is, from what it was made, how good it is and how it is used, in Markdown for a model hub."""
-    each, (rows, columns) = exported, exported.translator.weight.shape
+    """The card: what a translator is, how it was made, how good it is and how to use it."""
+    shown, (rows, columns) = exported, exported.translator.weight.shape
     penalty = (
         ""
-        if each.penalty is None
-        else f" by ridge regression with lambda {each.penalty:g}, chosen by cross-validation,"
+        if shown.penalty is None
+        else f" by ridge regression with lambda {shown.penalty:g}, chosen by cross-validation,"
     )
-    zero = "\n**Known zero.** This space is a function of the model's own logits, so the null space can hide nothing in it.\n"
+    zero = (
+        "\n**Known zero.** This space is a function of the model's own logits, "
+        "so the null space can hide nothing in it.\n"
+    )
     return f"""{CARD}
 tags: [translator, null-space, vision-language, linear]
-base_model: {each.model_id}
+base_model: {shown.model_id}
 ---
 
-# {each.model} to {each.space}
+# {shown.model} to {shown.space}
 
-A linear map T f + c from the features of an image classifier, as its head takes them, to a vision-language space.
-{zero if each.zero else ""}
+A linear map T f + c from the features of an image classifier, as its head takes them, \
+to a vision-language space.
+{zero if shown.zero else ""}
 | | |
 | --- | --- |
-| model | `{each.model_id}`, {columns} features |
-| its weights | SHA-256 `{each.weights_sha256}`, as `singflow` counts it |
-| space | `{each.space_id}`, {rows} dimensions |
-| its image tower | SHA-256 `{each.space_sha256}` |
+| model | `{shown.model_id}`, {columns} features |
+| its weights | SHA-256 `{shown.weights_sha256}`, as `singflow` counts it |
+| space | `{shown.space_id}`, {rows} dimensions |
+| its image tower | SHA-256 `{shown.space_sha256}` |
 | file | `{EXPORTED}`: weight ({rows}, {columns}) and bias ({rows},), float32 |
 
 ## From what
 
-Fitted{penalty} on {each.rows} rows of features and embeddings: {each.fitted_on}.
+Fitted{penalty} on {shown.rows} rows of features and embeddings: {shown.fitted_on}.
 
 ## How good
 
-On {each.images} images, each translated by a fit that had not seen it: R² {each.r2:.4f} (the mean embedding: 0), cosine
-{each.cosine:.4f} (the mean embedding: {each.baseline:.4f}).
+On {shown.images} images, each translated by a fit that had not seen it: \
+R² {shown.r2:.4f} (the mean embedding: 0), cosine
+{shown.cosine:.4f} (the mean embedding: {shown.baseline:.4f}).
 
 ## How to use
 
 ```sh
-singflow import_translator --release <this folder> --model {each.model} --space {each.space}
+singflow import_translator --release <this folder> \
+--model {shown.model} --space {shown.space}
 ```
 
-prints the line for `params.yaml`. Another model, other weights or another space are refused. In Python:
+prints the line for `params.yaml`. Another model, other weights or another space are \
+refused. In Python:
 
 ```python
 from safetensors.numpy import load_file
 
 translator = load_file("{EXPORTED}")
-embedding = features @ translator["weight"].T + translator["bias"]  # features (n, {columns}) -> embeddings (n, {rows})
+embedding = features @ translator["weight"].T + translator["bias"]  \
+# features (n, {columns}) -> embeddings (n, {rows})
 ```
 """

@@ -1,4 +1,4 @@
-"""Whether one result tree is the same as another: artifact by artifact, in the order of the pipeline, within stated tolerances."""
+"""Compare two result trees artifact by artifact, in pipeline order, within stated tolerances."""
 
 import io
 import json
@@ -56,7 +56,7 @@ ORDER = (
 NO_ARTIFACTS = ("logs", "benchmarks")
 BLOCK = 4096  # rows that are compared at once
 LEVELS = 16  # of 255, by which any pixel may differ
-PIXELS = 0.02  # share of a picture's pixels that may differ by more: an edge that moves by a part of a pixel
+PIXELS = 0.02  # share of a picture's pixels that may differ by more, where an edge moves a little
 CHOICES = (
     *("translated", "equivalent", "embedding"),
     *(
@@ -71,18 +71,12 @@ CHOICES = (
 )
 CHOSEN = 0.01  # share of a table's rows, rounded up, in which a column of CHOICES may differ
 DECIMAL = re.compile(r"-?\d+\.\d+(?:e[-+]?\d+)?")
-EXPLAINS = (
-    "software.",
-    "weights_sha256",
-)  # metadata; untrained weights are drawn by the processor, and the tensors decide
+# Metadata that explains a difference but is not itself one: random weights, for example, depend on
+# the processor, and it is the tensors that are compared.
+EXPLAINS = ("software.", "weights_sha256")
 ONLY_HASH = "only the hash is known: `--against <remote or folder>` tells how far it is off"
-UNREADABLE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    LookupError,
-    SafetensorError,
-)  # what readers raise on damaged bytes
+# what readers raise on damaged bytes
+UNREADABLE = (OSError, ValueError, SyntaxError, LookupError, SafetensorError)
 SCALES: dict[str, Callable[[np.ndarray], Any]] = {
     "itself": np.abs,
     "its row's norm": lambda block: np.linalg.norm(block, axis=-1, keepdims=True),
@@ -91,7 +85,10 @@ SCALES: dict[str, Callable[[np.ndarray], Any]] = {
 
 
 class Tolerance(NamedTuple):
-    """Numbers of an artifact may differ by absolute + relative * the scale, a key of SCALES. files, fields: regular expressions."""
+    """How much the numbers of an artifact may differ: by absolute + relative * scale.
+
+    files, fields: regular expressions; scale: a key of SCALES.
+    """
 
     files: str
     fields: str
@@ -183,16 +180,16 @@ TOLERANCES = (
 
 
 def tolerance_of(name: str, field: str) -> Tolerance:
-    """The first tolerance in the table that fits a part of an artifact."""
+    """The first tolerance for a path below results/<study>/ and its tensor, column or key."""
     return next(
-        each
-        for each in TOLERANCES
-        if re.match(each.files, name) and re.fullmatch(each.fields, field)
+        tolerance
+        for tolerance in TOLERANCES
+        if re.match(tolerance.files, name) and re.fullmatch(tolerance.fields, field)
     )
 
 
 class Verdict(StrEnum):
-    """What is said of an artifact."""
+    """The result of comparing an artifact."""
 
     IDENTICAL = "identical"
     WITHIN = "within tolerance"
@@ -202,7 +199,7 @@ class Verdict(StrEnum):
 
 
 class Difference(NamedTuple):
-    """A place where two artifacts differ, by how much, and by how much they may."""
+    """A place where two artifacts differ, the size of the difference, and the allowed size."""
 
     where: str
     here: Any
@@ -212,7 +209,7 @@ class Difference(NamedTuple):
 
     @property
     def used(self) -> float:
-        """Share of the tolerance; above 1 it is too much."""
+        """The difference as a share of the tolerance; above 1 it is too large."""
         return self.size / self.allowed if self.allowed else math.inf
 
     def __str__(self) -> str:
@@ -225,7 +222,7 @@ class Difference(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """The verdict on an artifact, and its differences up to the first that is too much."""
+    """The verdict on an artifact, and its differences up to the first one that is too large."""
 
     name: str
     verdict: Verdict
@@ -239,8 +236,8 @@ class Finding(NamedTuple):
 
     @property
     def worst(self) -> Difference | None:
-        """The difference that takes up the most of its tolerance."""
-        return max(self.differences, key=lambda each: each.used, default=None)
+        """The difference that uses up most of its tolerance."""
+        return max(self.differences, key=lambda difference: difference.used, default=None)
 
     def __str__(self) -> str:
         return "; ".join(
@@ -252,7 +249,7 @@ Differences = Iterator[Difference]
 
 
 def hashes_of(tree: Path) -> dict[str, str]:
-    """MD5 of every artifact of a tree."""
+    """MD5 of every artifact of a tree, by its path below the tree."""
     if not tree.is_dir():
         raise InputError(
             f"{tree}: no such folder: run the study, or name its results with --results"
@@ -270,7 +267,7 @@ def hashes_of(tree: Path) -> dict[str, str]:
 
 
 def place_in_pipeline(name: str) -> tuple[int, str]:
-    """What sorts artifacts so that causes come before their consequences."""
+    """Sort key: artifacts come before those that are computed from them; unknown ones come last."""
     top = name.split("/")[0]
     return ORDER.index(top) if top in ORDER else len(ORDER), name
 
@@ -278,7 +275,11 @@ def place_in_pipeline(name: str) -> tuple[int, str]:
 def compare(
     here: Path, known: dict[str, str], original: Callable[[str, str], Path | None]
 ) -> list[Finding]:
-    """Verdicts on all artifacts of two trees."""
+    """Verdicts on all artifacts of two trees, in the order of the pipeline.
+
+    known: MD5s of the other tree, by path below it; original: returns the other tree's file for a
+    path and its MD5, or None if only the hash is known.
+    """
     present = hashes_of(here)
     findings: list[Finding] = []
     for name in sorted(present.keys() | known.keys(), key=place_in_pipeline):
@@ -289,7 +290,7 @@ def compare(
         elif present[name] == known[name]:
             finding = Finding(name, Verdict.IDENTICAL)
         elif Path(name).suffix in (".pdf", ".html") and any(
-            each.verdict == Verdict.WITHIN for each in findings
+            earlier.verdict == Verdict.WITHIN for earlier in findings
         ):
             finding = Finding(name, Verdict.WITHIN)
         elif there := original(name, known[name]):
@@ -303,7 +304,7 @@ def compare(
 
 
 def compare_files(name: str, here: Path, there: Path) -> Finding:
-    """The verdict on an artifact whose bytes differ."""
+    """The verdict on an artifact whose bytes differ; an unreadable file counts as different."""
     read, differences_of = KINDS.get(Path(name).suffix, (Path.read_bytes, _bytes))
     contents, differences = [], []
     for path in (here, there):
@@ -315,9 +316,9 @@ def compare_files(name: str, here: Path, there: Path) -> Finding:
                 Verdict.DIFFERS,
                 note=f"{path}: not readable ({error}): remove it and run the workflow again",
             )
-    for each in differences_of(name, *contents):
-        differences.append(each)
-        if each.used > 1:
+    for difference in differences_of(name, *contents):
+        differences.append(difference)
+        if difference.used > 1:
             return Finding(name, Verdict.DIFFERS, tuple(differences))
     return Finding(name, Verdict.WITHIN, tuple(differences))
 
@@ -330,13 +331,14 @@ def _exact(where: str, here: Any, there: Any) -> Differences:
 def _numbers(
     name: str, field: str, here: Any, there: Any, where: Callable[..., str]
 ) -> Differences:
-    """Of each block of rows of two arrays of one shape: the first difference that is too much, or the one nearest to it.
+    """In each block of rows: the first difference that is too large, or else the one nearest to
+    that.
 
-    where: indices to the words for their place.
+    Both arrays have the same shape; where: turns indices into words for the place.
     """
     rule, here, there = tolerance_of(name, field), np.atleast_1d(here), np.atleast_1d(there)
     for start in range(0, len(here), BLOCK):
-        left, right = (each[start : start + BLOCK].astype(np.float64) for each in (here, there))
+        left, right = (array[start : start + BLOCK].astype(np.float64) for array in (here, there))
         with np.errstate(invalid="ignore", over="ignore"):
             gap = np.nan_to_num(np.abs(left - right), nan=np.inf)
             size = np.where((left == right) | (np.isnan(left) & np.isnan(right)), 0.0, gap)
@@ -359,22 +361,23 @@ def _numbers(
 def _values(
     name: str, field: str, here: np.ndarray, there: np.ndarray, where: Callable[..., str]
 ) -> Differences:
-    """Like _numbers, for arrays of any kind: floats within tolerance, pictures too, all else exactly."""
+    """Like _numbers, for any type: floats and pictures within tolerance, all else exactly."""
     kinds = {here.dtype.kind, there.dtype.kind}
     if "f" in kinds and kinds <= set("fi"):
         yield from _numbers(name, field, here, there, where)
         return
     for place in np.argwhere(_differs(here, there)).tolist():
-        one, other = here[tuple(place)], there[tuple(place)]
-        if not isinstance(one, bytes) or not isinstance(other, bytes):
-            yield Difference(where(*place), one, other)
+        value_here, value_there = here[tuple(place)], there[tuple(place)]
+        if not isinstance(value_here, bytes) or not isinstance(value_there, bytes):
+            yield Difference(where(*place), value_here, value_there)
             return
         try:
             yield from _pictures(
-                where(*place), *(_read_picture(io.BytesIO(each)) for each in (one, other))
+                where(*place),
+                *(_read_picture(io.BytesIO(value)) for value in (value_here, value_there)),
             )
         except UNREADABLE:  # a picture is damaged
-            yield Difference(where(*place), f"{len(one)} bytes", f"{len(other)} bytes")
+            yield Difference(where(*place), f"{len(value_here)} bytes", f"{len(value_there)} bytes")
 
 
 def _differs(here: Any, there: Any) -> np.ndarray:
@@ -399,33 +402,37 @@ def _tensors(name: str, here: Any, there: Any) -> Differences:
     yield from _exact("tensors", sorted(left), sorted(right))
     yield from _facts(name, facts, others)
     for field in sorted(left):
-        one, other = left[field], right[field]
+        tensor_here, tensor_there = left[field], right[field]
         yield from _exact(
             f"shape and type of tensor {field}",
-            (one.shape, str(one.dtype)),
-            (other.shape, str(other.dtype)),
+            (tensor_here.shape, str(tensor_here.dtype)),
+            (tensor_there.shape, str(tensor_there.dtype)),
         )
-        if field == "null_basis" and not np.array_equal(one, other):
-            yield from _spans(name, one, other)
+        if field == "null_basis" and not np.array_equal(tensor_here, tensor_there):
+            yield from _spans(name, tensor_here, tensor_there)
         else:
             yield from _values(
-                name, field, one, other, lambda *place, field=field: f"tensor {field}{list(place)}"
+                name,
+                field,
+                tensor_here,
+                tensor_there,
+                lambda *place, field=field: f"tensor {field}{list(place)}",
             )
 
 
 def _spans(name: str, here: np.ndarray, there: np.ndarray) -> Differences:
-    """Two orthonormal bases (d, k), of which the spans count and not the columns."""
+    """Compare two orthonormal bases (d, k) by their spans, because their columns may be rotated."""
     finite = [int(np.isfinite(basis).sum()) for basis in (here, there)]
     if min(finite) < here.size:
         yield Difference("finite values of tensor null_basis", *finite)
-    off, other = (
+    off, off_there = (
         np.linalg.norm(basis.T @ basis - np.eye(basis.shape[1]), 2) for basis in (here, there)
     )
     yield from _numbers(
         name,
         "null_basis",
         off,
-        other,
+        off_there,
         lambda _: "tensor null_basis, distance of its columns from orthonormal ones",
     )
     sine = np.sin(scipy.linalg.subspace_angles(here, there).max())
@@ -439,21 +446,21 @@ def _spans(name: str, here: np.ndarray, there: np.ndarray) -> Differences:
 
 
 def _facts(name: str, here: Any, there: Any) -> Differences:
-    """Differences of JSON values; what only explains a difference is none."""
+    """Differences of JSON values; metadata that explains a difference is not itself one."""
     left, right = dict(_flat(here)), dict(_flat(there))
     for path in right | left:
-        one, other = left.get(path, "nothing"), right.get(path, "nothing")
-        if path.startswith(EXPLAINS) and one != other:
-            yield Difference(path, one, other, size=0.0, allowed=1.0)
-        elif isinstance(one, float) and isinstance(other, float):
+        value_here, value_there = left.get(path, "nothing"), right.get(path, "nothing")
+        if path.startswith(EXPLAINS) and value_here != value_there:
+            yield Difference(path, value_here, value_there, size=0.0, allowed=1.0)
+        elif isinstance(value_here, float) and isinstance(value_there, float):
             field = re.sub(r"(\.\d+)+$", "", path).split(".")[-1]
-            yield from _numbers(name, field, one, other, lambda _, path=path: path)
+            yield from _numbers(name, field, value_here, value_there, lambda _, path=path: path)
         else:
-            yield from _exact(path, one, other)
+            yield from _exact(path, value_here, value_there)
 
 
 def _flat(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """All values of nested JSON, each with the keys that lead to it, joined by dots; an empty container is a value."""
+    """All values of nested JSON, with their keys joined by dots; an empty container is a value."""
     items = (
         content.items()
         if isinstance(content, dict)
@@ -468,7 +475,7 @@ def _flat(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> Differences:
-    """Differences of two tables; rows in which a choice fell otherwise are counted, and not compared further."""
+    """Differences of two tables; rows with another choice are counted, and not compared further."""
     yield from _exact("columns", list(here.columns), list(there.columns))
     yield from _exact("rows", len(here), len(there))
     chosen = [
@@ -480,7 +487,10 @@ def _tables(name: str, here: pd.DataFrame, there: pd.DataFrame) -> Differences:
     rows, kept = np.flatnonzero(flipped.any(axis=0)), np.flatnonzero(~flipped.any(axis=0))
     for row in rows[:1]:
         column = chosen[flipped[:, row].argmax()]
-        where = f"column {column}, row {row}, one of {len(rows)} rows in {len(here)} with another choice"
+        where = (
+            f"column {column}, row {row}, one of {len(rows)} rows in {len(here)} "
+            "with another choice"
+        )
         yield Difference(
             where, here[column][row], there[column][row], len(rows), math.ceil(CHOSEN * len(here))
         )
@@ -526,7 +536,11 @@ def _text(name: str, here: str, there: str) -> Differences:
 
 def _bytes(name: str, here: bytes, there: bytes) -> Differences:
     pairs = enumerate(zip_longest(here, there, fillvalue="nothing"))
-    yield from (Difference(f"byte {at}", one, other) for at, (one, other) in pairs if one != other)
+    yield from (
+        Difference(f"byte {at}", byte_here, byte_there)
+        for at, (byte_here, byte_there) in pairs
+        if byte_here != byte_there
+    )
 
 
 KINDS: dict[str, tuple[Callable[[Path], Any], Callable[..., Differences]]] = {
@@ -540,7 +554,8 @@ KINDS: dict[str, tuple[Callable[[Path], Any], Callable[..., Differences]]] = {
 
 
 MENDS = {
-    Verdict.MISSING: "`singflow fetch`, or run the study; where only a tier was fetched, `--tier <tier>` looks at that alone",
+    Verdict.MISSING: "`singflow fetch`, or run the study; where only a tier was fetched, "
+    "`--tier <tier>` looks at that alone",
     Verdict.EXTRA: "remove it if it is left from another study",
 }
 
@@ -548,7 +563,10 @@ MENDS = {
 def compare_with_published(
     results: Path, study: str, lock: Path, remote: str | None
 ) -> list[Finding]:
-    """Verdicts against dvc.lock, with files out of DVC's local cache or a remote, and out of git; no lock is taken."""
+    """Verdicts against the hashes in dvc.lock; takes none of DVC's locks.
+
+    Published files come from the remote, from DVC's local cache without one, or from git.
+    """
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
@@ -563,7 +581,8 @@ def compare_with_published(
     }
     if not known:
         raise InputError(
-            f"{lock}: knows nothing of study {study}: run `make publish`, or name another file with --lock"
+            f"{lock}: knows nothing of study {study}: run `make publish`, "
+            "or name another file with --lock"
         )
     try:
         with Repo() as repo, tempfile.TemporaryDirectory() as folder:
@@ -588,30 +607,33 @@ def compare_with_published(
 
 
 def summary(findings: list[Finding]) -> list[str]:
-    """A line for each folder, software of other versions, and the verdict with the first artifact of the pipeline that differs."""
+    """Lines for the folders, other software versions and what differs; the last is the verdict."""
     lines = []
-    for top, group in groupby(findings, key=lambda each: each.name.split("/")[0]):
+    for top, group in groupby(findings, key=lambda finding: finding.name.split("/")[0]):
         members = list(group)
         lines.append(f"{top}: {_counts(members)}")
         near = [
-            (each.worst.used, f"{each.name}: {each.worst}")
-            for each in members
-            if each.good and each.worst and each.worst.size
+            (finding.worst.used, f"{finding.name}: {finding.worst}")
+            for finding in members
+            if finding.good and finding.worst and finding.worst.size
         ]
         lines += [f"    nearest to its limit: {words}" for _, words in sorted(near)[-1:]]
-    differences = [difference for each in findings for difference in each.differences]
-    lines += sorted({str(each) for each in differences if each.where.startswith(EXPLAINS)})
-    differing = [each for each in findings if each.verdict == Verdict.DIFFERS]
-    for verdict, mend in MENDS.items():
-        if names := [each.name for each in findings if each.verdict == verdict]:
-            lines.append(f"{verdict}: {listed(names)}: {mend}")
+    differences = [difference for finding in findings for difference in finding.differences]
+    lines += sorted(
+        {str(difference) for difference in differences if difference.where.startswith(EXPLAINS)}
+    )
+    differing = [finding for finding in findings if finding.verdict == Verdict.DIFFERS]
+    for verdict, fix in MENDS.items():
+        if names := [finding.name for finding in findings if finding.verdict == verdict]:
+            lines.append(f"{verdict}: {listed(names)}: {fix}")
     lines += [
-        f"{'also' if i else 'the first that'} differs: {each}" for i, each in enumerate(differing)
+        f"{'also' if i else 'the first that'} differs: {finding}"
+        for i, finding in enumerate(differing)
     ][:MOST_NAMES]
-    answer = "the same" if all(each.good for each in findings) else "NOT the same"
+    answer = "the same" if all(finding.good for finding in findings) else "NOT the same"
     return [*lines, f"{answer}: {len(findings)} artifacts: {_counts(findings)}"]
 
 
 def _counts(findings: list[Finding]) -> str:
-    counts = Counter(each.verdict for each in findings)
+    counts = Counter(finding.verdict for finding in findings)
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])

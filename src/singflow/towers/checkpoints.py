@@ -1,4 +1,4 @@
-"""Checkpoints that people have: read as tensors alone, and the part of them that is a model's."""
+"""Read checkpoints as tensors only, and load the part of a checkpoint that belongs to a model."""
 
 import argparse
 import logging
@@ -23,19 +23,26 @@ State = dict[str, torch.Tensor]
 TENSORS = "torch.save(model.state_dict(), ...) or safetensors keep tensors alone"
 _NUMPY = [np.dtype, *(type(np.dtype(kind)) for kind in "fdil")]
 _SCALAR = np.float64(0).__reduce__()[0]
-HARMLESS: list[Any] = [  # what training scripts write beside tensors: their arguments, and NumPy's numbers by its old and new names
-    argparse.Namespace, *_NUMPY, _SCALAR, (_SCALAR, "numpy.core.multiarray.scalar"),
-]  # fmt: skip
+# Training scripts write these beside tensors: arguments, and numbers of NumPy by old and new names.
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    *_NUMPY,
+    _SCALAR,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+]
 ANEW = (
     "name as `id` the architecture that was trained, or save the state_dict() of that model alone"
 )
-DEEPEST = 5  # words of a prefix, as in module.model.backbone.
-SHOWN = 6  # keys in a message
+DEEPEST = 5  # prefixes that are tried for a name: none, and one to four words, as in a.b.c.d.
+SHOWN = 6  # names in a message
 AVERAGED = re.compile(r"(^|[._-])(ema|swa|averaged?)([._-]|$)")
 
 
 def brief(error: Exception) -> str:
-    """An error of PyTorch's or of another library for a message, in one line of 300 letters at most."""
+    """An error in one line, for a message. The text is cut to 300 characters.
+
+    PyTorch's advice to run the code in a file is left out.
+    """
     words = (
         "it is not one of tensors alone"
         if "weights_only" in str(error)
@@ -45,7 +52,7 @@ def brief(error: Exception) -> str:
 
 
 def some(names: Iterable[Any]) -> str:
-    """Names for a message."""
+    """The first few names, for a message, and how many more there are."""
     listed = [str(name)[:100] for name in names]
     return printable(", ".join(listed[:SHOWN])) + (
         f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
@@ -53,7 +60,7 @@ def some(names: Iterable[Any]) -> str:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What a weight file holds; code in it is refused, and never run."""
+    """Read a weight file of PyTorch or safetensors. A file with code is refused, and never run."""
     if not path.is_file():
         raise InputError(f"{path}: no such weight file")
     with path.open("rb") as file:
@@ -71,16 +78,19 @@ def read_checkpoint(path: Path) -> Any:
             warnings.catch_warnings(action="ignore"),
         ):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 (damaged archives and refused pickles surface as many kinds)
+    except Exception as error:  # noqa: BLE001 (damaged archives and refused pickles raise anything)
         raise InputError(f"{path}: not readable as tensors: {_in_words(error)}") from None
 
 
 def _is_none(start: bytes) -> str:
-    """Why a file that begins so is no checkpoint; empty where it may be one."""
+    """Why a file with this start is no checkpoint. Empty if it may be one."""
     if not start:
         return "not readable as tensors: an empty file: copy or download it again"
     if start.startswith(b"version https://git-lfs"):
-        return "a pointer of git-LFS, not the weights: run `git lfs pull` in the repository that it comes from"
+        return (
+            "a pointer of git-LFS, not the weights: run `git lfs pull` in the repository that it "
+            "comes from"
+        )
     if start.lstrip().startswith(b"<"):
         return "a web page, not weights: open the address in a browser, and save the file itself"
     if (
@@ -89,25 +99,35 @@ def _is_none(start: bytes) -> str:
     ):
         return f"a text, not weights; it begins {printable(start[:60].decode())!r}"
     if start.startswith((b"\x89HDF", b"\x1f\x8b", b"7z", b"Rar!")):
-        return f"not PyTorch's or safetensors': unpack it, or convert it in the library that wrote it ({TENSORS})"
+        return (
+            "not PyTorch's or safetensors': unpack it, or convert it in the library that wrote "
+            f"it ({TENSORS})"
+        )
     return ""
 
 
 def _in_words(error: Exception) -> str:
-    """What stands in the way; what torch says of loading it all the same is left out."""
+    """Explain why a file cannot be loaded, without PyTorch's advice to load it nevertheless."""
     message = str(error)
     if "TorchScript" in message:
-        return f"a program of TorchScript: torch.jit.load it where it comes from, and save its state_dict() ({TENSORS})"
+        return (
+            "a program of TorchScript: torch.jit.load it where it comes from, and save its "
+            f"state_dict() ({TENSORS})"
+        )
     if found := re.search(r"GLOBAL (\S+)", message):
         return (
-            f"it holds a pickled {printable(found[1])}, which only running code of the file would bring back, as a whole module "
-            f"saved by torch.save(model) does: save it anew where it comes from ({TENSORS})"
+            f"it holds a pickled {printable(found[1])}, which only running code of the file would "
+            "bring back, as a whole module saved by torch.save(model) does: save it anew where it "
+            f"comes from ({TENSORS})"
         )
     return f"damaged, cut short, or of another kind ({brief(error)}): copy or download it again"
 
 
 def state_dicts(content: Any) -> dict[str, State]:
-    """Tensors of a checkpoint."""
+    """The tensors of a checkpoint, by the key of the dict that holds them.
+
+    The key "" is for tensors in the content itself. Dicts without tensors are left out.
+    """
     if not isinstance(content, Mapping):
         return {}
     inside = {
@@ -115,7 +135,7 @@ def state_dicts(content: Any) -> dict[str, State]:
         **{str(key): value for key, value in content.items() if isinstance(value, Mapping)},
     }
     tensors = {
-        key: {str(name): each for name, each in state.items() if isinstance(each, torch.Tensor)}
+        key: {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
         for key, state in inside.items()
     }
     return {key: state for key, state in tensors.items() if state}
@@ -123,7 +143,11 @@ def state_dicts(content: Any) -> dict[str, State]:
 
 @dataclass(frozen=True)
 class _Part:
-    """Tensors that may be a model's. place: key and prefix that they stand under, joined by dots; beside: names without the prefix."""
+    """Tensors that may belong to a model.
+
+    place: key and prefix of the tensors, joined by dots; state: tensors, by names without the
+    prefix; beside: names in the same dict that do not have the prefix.
+    """
 
     place: str
     state: State
@@ -131,7 +155,10 @@ class _Part:
 
 
 def _parts(content: Any, own: State) -> list[_Part]:
-    """The parts of a checkpoint that have most names of a model: its dicts, as they are or after one prefix."""
+    """The parts of a checkpoint that have most names of a model.
+
+    A part is a dict of the checkpoint, as it is or below one prefix.
+    """
     found: list[tuple[int, _Part]] = []
     for key, state in state_dicts(content).items():
         ends = {
@@ -141,30 +168,40 @@ def _parts(content: Any, own: State) -> list[_Part]:
             name[:end] for name in state for end in ends[name] if name[end:] in own
         ):
             inside = {
-                name.removeprefix(prefix): each
-                for name, each in state.items()
+                name.removeprefix(prefix): tensor
+                for name, tensor in state.items()
                 if name.startswith(prefix)
             }
             beside = [name for name in state if not name.startswith(prefix)]
-            place = ".".join(each for each in (key, prefix.rstrip(".")) if each)
+            place = ".".join(words for words in (key, prefix.rstrip(".")) if words)
             found.append((len(own.keys() & inside.keys()), _Part(place, inside, beside)))
     most = max((common for common, _ in found), default=0)
     return [part for common, part in found if common == most > 0]
 
 
 def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list[str]) -> None:
-    """Load the part of a checkpoint that is a model's, in place: a dict in it, names after a prefix, or both; and log which it was."""
+    """Load the part of a checkpoint that fits the model, in place, and log which part it was.
+
+    The part may be a dict in the checkpoint, names with a prefix, or both. InputError is raised if
+    no part fits, or several. Averaged weights (ema, swa) give way to a single other part that fits.
+    If the entry has head_weights, `heads` are not loaded.
+    """
     content, of_heads = read_checkpoint(path), tuple(f"{head}." for head in heads)
     replaced = of_heads if entry.head_weights else ()
-    own = {name: each for name, each in model.state_dict().items() if not name.startswith(replaced)}
-    kept = {name: each for name, each in model.state_dict().items() if name.startswith(replaced)}
+    own = {
+        name: tensor for name, tensor in model.state_dict().items() if not name.startswith(replaced)
+    }
+    kept = {
+        name: tensor for name, tensor in model.state_dict().items() if name.startswith(replaced)
+    }
     parts = _parts(content, own)
     if entry.checkpoint_key is not None:
         there = ", ".join(repr(part.place) for part in parts)
         parts = [part for part in parts if f"{part.place}.".startswith(f"{entry.checkpoint_key}.")]
         if not parts and there:
             raise InputError(
-                f"{path}: {entry.id} is not under checkpoint_key {entry.checkpoint_key!r}, but under {there}: correct it"
+                f"{path}: {entry.id} is not under checkpoint_key {entry.checkpoint_key!r}, but "
+                f"under {there}: correct it"
             )
     if not parts:
         top = some(content) if isinstance(content, Mapping) else f"a {type(content).__name__}"
@@ -178,10 +215,11 @@ def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list
     if not least and len(fitting) > 1 and len(plain) != 1:
         places = " and ".join(repr(part.place) for part in fitting)
         raise InputError(
-            f"{path}: {entry.id} is in it as {places}: choose one as `checkpoint_key` of its entry in config/models.yaml"
+            f"{path}: {entry.id} is in it as {places}: choose one as `checkpoint_key` of its "
+            "entry in config/models.yaml"
         )
     part = plain[0] if len(plain) == 1 else fitting[0]
-    state = {name: each for name, each in part.state.items() if not name.startswith(replaced)}
+    state = {name: tensor for name, tensor in part.state.items() if not name.startswith(replaced)}
     try:
         model.load_state_dict(kept | state)
     except RuntimeError as error:
@@ -190,7 +228,7 @@ def load_checkpoint(model: nn.Module, path: Path, entry: ModelEntry, heads: list
         raise InputError(
             f"{path}{where}: not {entry.id} with {entry.head_classes} classes: {why}"
         ) from None
-    others = [each.place for each in fitting if each is not part]
+    others = [candidate.place for candidate in fitting if candidate is not part]
     left = [*part.beside, *(name for name in part.state if name.startswith(replaced)), *others]
     if part.place or left:
         log.info(
@@ -205,16 +243,19 @@ Misfit = dict[str, str | tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 def _misfit(part: _Part, own: State, replaced: tuple[str, ...]) -> Misfit:
-    """What keeps a part from being a model's: names that are "missing" or "more", and those of another shape, with both shapes."""
-    state = {name: each for name, each in part.state.items() if not name.startswith(replaced)}
+    """What keeps a part from fitting a model, by name.
+
+    "missing", "more", or, for another shape, the found and the wanted shape.
+    """
+    state = {name: tensor for name, tensor in part.state.items() if not name.startswith(replaced)}
     misfit: Misfit = dict.fromkeys(
         (name for name in own if name not in state and not name.endswith("num_batches_tracked")),
         "missing",
     )
     misfit |= dict.fromkeys((name for name in state if name not in own), "more")
     both = {
-        name: (tuple(each.shape), tuple(own[name].shape))
-        for name, each in state.items()
+        name: (tuple(tensor.shape), tuple(own[name].shape))
+        for name, tensor in state.items()
         if name in own
     }
     return misfit | {
@@ -223,17 +264,21 @@ def _misfit(part: _Part, own: State, replaced: tuple[str, ...]) -> Misfit:
 
 
 def _explained(misfit: Misfit, heads: tuple[str, ...]) -> str:
-    """A misfit in words, with what would help; empty where there is none."""
-    shapes = {name: each for name, each in misfit.items() if isinstance(each, tuple)}
+    """A misfit in words, with a fix. Empty if there is no misfit."""
+    shapes = {name: problem for name, problem in misfit.items() if isinstance(problem, tuple)}
     missing, more = (
-        [name for name, each in misfit.items() if each == kind] for kind in ("missing", "more")
+        [name for name, problem in misfit.items() if problem == kind]
+        for kind in ("missing", "more")
     )
     if misfit and all(name.startswith(heads) for name in misfit):
         if len(shapes) == len(misfit) and all(
             found[1:] == wanted[1:] for found, wanted in shapes.values()
         ):
             rows = next(iter(shapes.values()))[0][0]
-            return f"its head has {rows} classes: name a file with them, one a line in their order, as `class_list` of its entry"
+            return (
+                f"its head has {rows} classes: name a file with them, one a line in their order, "
+                "as `class_list` of its entry"
+            )
         if len(missing) == len(misfit):
             return f"it has no head ({some(missing)}): give one as `head_weights` of its entry"
     others = [f"{name} is {found}, not {wanted}" for name, (found, wanted) in shapes.items()]

@@ -1,4 +1,4 @@
-"""Classifiers: built from a registry entry, and the input of their head caught."""
+"""Build classifiers from registry entries, and catch the input of their heads."""
 
 import hashlib
 import threading
@@ -15,16 +15,18 @@ from singflow.towers.views import Preprocess, from_processor, from_timm, from_to
 from singflow.towers.weights import LocalFile, PackageFile, UrlFile, locate, torchvision_weights
 
 HEAD_TOLERANCE = 1e-4
-HALF_TOLERANCE = 0.02  # of logits in bfloat16, which keeps 8 bits
+HALF_TOLERANCE = 0.02  # for logits in bfloat16, which has a precision of 8 bits
 
 
 class Classifier(nn.Module):
     """A model whose head's exact input is caught by a pre-hook, whatever the architecture.
 
-    forward: images (n, 3, h, w) -> features (n, d). Every batch is checked: W f + b must equal the model's own
-    logits. Heads may be linear layers or 1 x 1 convolutions, with or without a bias. Several heads whose logits are
-    averaged, as distilled transformers have, count as one head on their joined inputs. With keep_classes W and b are the rows that
-    are kept. Threads may call it side by side.
+    forward: images (n, 3, h, w) -> features (n, d), float32. Every batch is checked: W f + b must
+    equal the model's own logits, else InputError is raised. Threads may call it at the same time.
+
+    A head may be a linear layer or a 1 x 1 convolution, with or without a bias. Several heads whose
+    logits are averaged, as in distilled transformers, count as one head on their joined inputs.
+    With keep_classes, W and b have only the kept rows.
     """
 
     def __init__(
@@ -53,7 +55,6 @@ class Classifier(nn.Module):
         self._caught[threading.get_ident(), position] = feature
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Features of a batch of images."""
         try:
             output = self.model(images)
         except torch.OutOfMemoryError:
@@ -73,7 +74,8 @@ class Classifier(nn.Module):
         features = torch.cat([self._caught.pop(key).flatten(1) for key in mine], dim=1).float()
         if features.shape != (len(images), self.weight.shape[1]):
             raise InputError(
-                f"the head's input has shape {tuple(features.shape)}, not (n, {self.weight.shape[1]}): it is applied before pooling"
+                f"the head's input has shape {tuple(features.shape)}, not (n, "
+                f"{self.weight.shape[1]}): it is applied before pooling"
             )
         gap = float((self.logits(features) - logits).abs().max())
         tolerance = HEAD_TOLERANCE if exact else HALF_TOLERANCE
@@ -82,7 +84,8 @@ class Classifier(nn.Module):
             and torch.isfinite(features).all()
         ):
             raise InputError(
-                f"W f + b differs from the model's logits by {gap:.2g}: the head in config/models.yaml is not the last layer"
+                f"W f + b differs from the model's logits by {gap:.2g}: the head in "
+                "config/models.yaml is not the last layer"
             )
         self._gaps.append(gap)
         return features
@@ -93,7 +96,7 @@ class Classifier(nn.Module):
         return max(self._gaps)
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """W f + b."""
+        """W f + b, without autocast, on the device of the features."""
         with torch.autocast(features.device.type, enabled=False):
             return features @ self.weight.to(features.device).T + self.bias.to(features.device)
 
@@ -116,7 +119,8 @@ def _linear(head: nn.Module, path: str, entry: ModelEntry) -> tuple[torch.Tensor
         or weight.flatten(1).shape[1] != weight.shape[1]
     ):
         raise InputError(
-            f"{entry.id}: {path!r} is {type(head).__name__}, not a linear layer or 1 x 1 convolution: name the head in config/models.yaml"
+            f"{entry.id}: {path!r} is {type(head).__name__}, not a linear layer or 1 x 1 "
+            "convolution: name the head in config/models.yaml"
         )
     bias = getattr(head, "bias", None)
     return weight.detach().flatten(1).float(), torch.zeros(
@@ -132,11 +136,13 @@ def _check_head(weight: torch.Tensor, bias: torch.Tensor, entry: ModelEntry) -> 
         )
     if entry.kept and entry.kept[-1] >= len(weight):
         raise InputError(
-            f"{entry.id}: keep_classes {entry.keep_classes} goes beyond the head's rows, 0 to {len(weight) - 1}: correct it"
+            f"{entry.id}: keep_classes {entry.keep_classes} goes beyond the head's rows, 0 to "
+            f"{len(weight) - 1}: correct it"
         )
     if entry.feature_dim not in (None, weight.shape[1]):
         raise InputError(
-            f"{entry.id}: the feature has {weight.shape[1]} dimensions, its entry says {entry.feature_dim}: correct `feature_dim`"
+            f"{entry.id}: the feature has {weight.shape[1]} dimensions, its entry says "
+            f"{entry.feature_dim}: correct `feature_dim`"
         )
     if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
         raise InputError(
@@ -147,8 +153,8 @@ def _check_head(weight: torch.Tensor, bias: torch.Tensor, entry: ModelEntry) -> 
 def load_classifier(entry: ModelEntry) -> Classifier:
     """Build a classifier and load its weights, never from the network.
 
-    Random weights are the library's own initialization from seed 0, except for the head, which some libraries set to
-    zero: its weights are drawn from N(0, 1/d).
+    Random weights are those of the library's initialization with seed 0. The weights of the head
+    are drawn from N(0, 1/d), because some libraries set them to zero.
     """
     locate(entry)
     torch.manual_seed(0)
@@ -160,10 +166,11 @@ def load_classifier(entry: ModelEntry) -> Classifier:
 
 
 def feature_width(entry: ModelEntry) -> int:
-    """Width of the feature, found from the architecture alone: no weights are needed, and none take memory."""
+    """Width of the feature, from the architecture alone. No weights are loaded."""
     if entry.source == "transformers" and entry.config is None:
         raise InputError(
-            f"{entry.id}: its width is known in the hub alone: write its feature_dim into its entry in config/models.yaml"
+            f"{entry.id}: its width is known in the hub alone: write its feature_dim into its "
+            "entry in config/models.yaml"
         )
     empty = entry.model_copy(update={"weights": "random"})
     with torch.device("meta"):
@@ -182,7 +189,7 @@ def _built(entry: ModelEntry) -> Built:
         model, heads, preprocess = build(entry)
     except InputError:
         raise
-    except Exception as error:  # noqa: BLE001 (three libraries, each with kinds of its own)
+    except Exception as error:  # noqa: BLE001 (three libraries raise their own exceptions)
         raise InputError(f"{entry.id}: {entry.source} cannot build it ({brief(error)})") from None
     heads = [entry.head] if isinstance(entry.head, str) else entry.head or heads
     kind, _, target = entry.weights.partition(":")
@@ -213,8 +220,9 @@ def _timm(entry: ModelEntry) -> Built:
     known = timm.list_pretrained(f"{name}.*")
     if entry.id not in (name, *known):
         raise InputError(
-            f"timm has no weights {entry.id!r}; it has {', '.join(known) or 'none'} (with weights of your own, name those you started "
-            f"from, which decide how images are prepared, or the architecture alone, id: {name}, and its transform)"
+            f"timm has no weights {entry.id!r}; it has {', '.join(known) or 'none'} (with weights "
+            "of your own, name those you started from, which decide how images are prepared, or "
+            f"the architecture alone, id: {name}, and its transform)"
         )
     hub = entry.weights == "hub"
     published: Any = timm.get_pretrained_cfg(entry.id)
@@ -241,7 +249,7 @@ def _torchvision(entry: ModelEntry) -> Built:
     weights = torchvision_weights(entry)
     name, hub = entry.id.partition(".")[0], entry.weights == "hub"
     options: dict[str, Any] = {}
-    if not hub:  # what get_model derives from the weights when it is given them
+    if not hub:  # get_model would derive these options from weights
         options |= {"image_size": weights.meta["min_size"][0]} if name.startswith("vit_") else {}
         options |= {"transform_input": True} if name in ("googlenet", "inception_v3") else {}
         options |= {} if entry.head_weights else {"num_classes": entry.head_classes}
@@ -261,7 +269,8 @@ def _transformers(entry: ModelEntry) -> Built:
     else:
         if entry.config is None or entry.transform is None:
             raise InputError(
-                f"{entry.id}: without the hub's weights, config/models.yaml must give its `config` and `transform`"
+                f"{entry.id}: without the hub's weights, config/models.yaml must give its "
+                "`config` and `transform`"
             )
         settings, choices = dict(entry.config), dict(entry.transform)
         configuration = transformers.AutoConfig.for_model(
@@ -273,7 +282,10 @@ def _transformers(entry: ModelEntry) -> Built:
 
 
 def _last_linear(model: nn.Module) -> list[str]:
-    """The last linear layer or 1 x 1 convolution that the model defines; that it is the head is checked with every batch."""
+    """Path of the last linear layer or convolution that the model defines, or an empty list.
+
+    Classifier checks with every batch that this layer is the head.
+    """
     kinds = (nn.Linear, nn.Conv2d)
     return [name for name, module in model.named_modules() if isinstance(module, kinds) and name][
         -1:
@@ -281,14 +293,17 @@ def _last_linear(model: nn.Module) -> list[str]:
 
 
 class _Head(nn.Linear):
-    """A linear layer that also takes the place of a 1 x 1 convolution on pooled features (n, d, 1, 1)."""
+    """A linear layer that can replace a 1 x 1 convolution on pooled features (n, d, 1, 1)."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return super().forward(features.flatten(1))
 
 
 class _TokenMean(nn.Module):
-    """A vision transformer of timm under a linear head on its class token and mean patch, joined or interleaved."""
+    """A vision transformer of timm, with a linear head on its class token and mean patch token.
+
+    The two tokens are joined or interleaved.
+    """
 
     def __init__(self, backbone: nn.Module, head: nn.Linear, interleaved: bool) -> None:
         super().__init__()
@@ -302,7 +317,7 @@ class _TokenMean(nn.Module):
 
 
 def _with_own_head(model: Any, heads: list[str], entry: ModelEntry) -> tuple[nn.Module, list[str]]:
-    """The model with a linear head from a file in place of its own, or of none."""
+    """Give the model a linear head from a file, in place of its own head if it has one."""
     if len(heads) > 1 and entry.pooling == "own":
         raise InputError(
             f"{entry.id}: has {len(heads)} heads, which one file of head_weights cannot replace"
@@ -335,14 +350,15 @@ def _fill(head: nn.Linear, entry: ModelEntry) -> None:
     )
     found = state_dicts(read_checkpoint(Path(str(path))))
     like_heads = [
-        each
-        for each in found.values()
-        if sorted(tensor.ndim for tensor in each.values()) in ([2], [1, 2])
+        tensors
+        for tensors in found.values()
+        if sorted(tensor.ndim for tensor in tensors.values()) in ([2], [1, 2])
     ]
     if len(like_heads) != 1:
-        held = "; ".join(some(each) for each in found.values()) or "no tensors"
+        held = "; ".join(some(tensors) for tensors in found.values()) or "no tensors"
         raise InputError(
-            f"{path}: a head file holds one weight (C, d) and at most one bias (C,), not {held}: save the head alone"
+            f"{path}: a head file holds one weight (C, d) and at most one bias (C,), not {held}: "
+            "save the head alone"
         )
     state = like_heads[0]
     weights, biases = (
@@ -350,8 +366,9 @@ def _fill(head: nn.Linear, entry: ModelEntry) -> None:
     )
     if weights[0].shape != head.weight.shape:
         raise InputError(
-            f"{path}: the head's weight has shape {tuple(weights[0].shape)}, but {entry.id} with pooling {entry.pooling} has "
-            f"{head.in_features} features, and its class list {head.out_features} classes"
+            f"{path}: the head's weight has shape {tuple(weights[0].shape)}, but {entry.id} with "
+            f"pooling {entry.pooling} has {head.in_features} features, and its class list "
+            f"{head.out_features} classes"
         )
     if not all(torch.isfinite(tensor).all() for tensor in state.values()):
         raise InputError(
@@ -370,7 +387,7 @@ def _draw(head: nn.Module) -> None:
 
 
 def _load_in_order(model: nn.Module, path: Path, entry: ModelEntry) -> None:
-    """Load a state dict of another library's names: same tensors in the same order."""
+    """Load a state dict with other names: the same tensors, in the same order."""
     own, state = model.state_dict(), next(iter(state_dicts(read_checkpoint(path)).values()), {})
     if [tuple(tensor.shape) for tensor in own.values()] != [
         tuple(tensor.shape) for tensor in state.values()
@@ -380,19 +397,24 @@ def _load_in_order(model: nn.Module, path: Path, entry: ModelEntry) -> None:
 
 
 def check_finite(model: nn.Module, name: str) -> None:
-    """Refuse damaged weights."""
+    """Refuse NaN and infinite parameters, and NaN in buffers. Masks in buffers may be infinite."""
     parameters = dict(model.named_parameters())
     for key, tensor in model.state_dict().items():
         if not (
             torch.isfinite(tensor).all() if key in parameters else not torch.isnan(tensor).any()
         ):
             raise InputError(
-                f"{name}: the weights hold NaN or infinite values, in {key}: they are damaged: copy or download them again"
+                f"{name}: the weights hold NaN or infinite values, in {key}: they are damaged: "
+                "copy or download them again"
             )
 
 
 def stored_precision(weight: torch.Tensor) -> str:
-    """Precision in which weights are stored: the coarsest that holds each of them, whatever type a library loads them as."""
+    """The coarsest of bfloat16, float16 and float32 that holds every weight exactly.
+
+    The type of the tensor does not tell this, because libraries convert weights when they load
+    them.
+    """
     halves = (torch.bfloat16, torch.float16)
     return next(
         (
@@ -405,7 +427,7 @@ def stored_precision(weight: torch.Tensor) -> str:
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """Hash of all parameters and buffers, in order of their names."""
+    """SHA-256 of the names and values of all parameters and buffers, in order of names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

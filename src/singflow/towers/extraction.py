@@ -1,4 +1,4 @@
-"""Features: a tower run over every view of every image, in batches, with their statistics."""
+"""Run a tower over every view of every image, in batches."""
 
 import ctypes
 import logging
@@ -29,10 +29,11 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 
 @torch.no_grad()
 def fold_batch_norms(tower: nn.Module, size: tuple[int, int]) -> int:
-    """Make evaluating batch norms part of the convolutions before them, in place.
+    """Fold batch norms into the convolutions before them, in place; return how many were folded.
 
-    Which norm takes which convolution's output is seen with one made-up image. If that changes the tower's output by more than
-    FOLD_TOLERANCE of its norm, as when something else takes that output too, everything is put back.
+    One made-up image shows which norm follows which convolution. Everything is undone if the
+    tower's output changes by more than FOLD_TOLERANCE of its norm, because something else uses the
+    convolution's output, too. See Jacob et al. 2018, section 3.2.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in tower.modules()):
         return 0
@@ -63,9 +64,8 @@ def fold_batch_norms(tower: nn.Module, size: tuple[int, int]) -> int:
     replaced: dict[str, Any] = {name: tower.get_submodule(name) for pair in pairs for name in pair}
     for convolution, norm in pairs:
         tower.set_submodule(convolution, fuse_conv_bn_eval(replaced[convolution], replaced[norm]))
-        tower.set_submodule(
-            norm, getattr(replaced[norm], "act", nn.Identity())
-        )  # timm's norms include the activation
+        # A norm of timm includes the activation.
+        tower.set_submodule(norm, getattr(replaced[norm], "act", nn.Identity()))
     if pairs and not (tower(image) - expected).norm() <= FOLD_TOLERANCE * expected.norm():
         for name, module in replaced.items():
             tower.set_submodule(name, module)
@@ -74,7 +74,11 @@ def fold_batch_norms(tower: nn.Module, size: tuple[int, int]) -> int:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep what tensors free: getting every large one from the system anew costs up to half of a forward pass on a CPU."""
+    """Let glibc keep the memory that tensors free.
+
+    Otherwise every large tensor is requested from the system, which costs up to half of a forward
+    pass on a CPU.
+    """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
         library.mallopt(_MMAP_THRESHOLD, 2**30)
@@ -96,13 +100,17 @@ def run_views(
     precision: Literal["float32", "bfloat16"] = "float32",
     progress: Callable[[Iterable[torch.Tensor], int], Iterable[torch.Tensor]],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Run a tower over every view of every image, decoding ahead in threads.
+    """Run a tower over every view of every image; threads decode images ahead.
 
-    On a CPU as many forward passes as there are threads run side by side, of CPU_BATCH views at most and one thread each, so that
-    the outputs do not depend on `threads`; on a GPU one runs at a time, while the next batches are copied to it. The last batch is
-    filled up to the batch size, so that a row's value does not depend on where batches end. When the GPU's memory is too small,
-    batches are halved from there on; a row then differs by rounding alone. For the whole process, PyTorch's own threads are set to 1
-    and TF32 is turned off.
+    Returns outputs (n * views, m) in float32, image ids and view numbers, image by image.
+    `progress` wraps the stream of decoded images, and gets their number.
+
+    On a CPU, `threads` forward passes run at the same time, each of at most CPU_BATCH views and on
+    one thread, so that the outputs do not depend on `threads`. On a GPU one pass runs at a time,
+    while the next batches are copied. The last batch is padded, so that a row does not depend on
+    where batches end. If the GPU's memory is too small, batches are halved from there on, and rows
+    then differ by rounding only. For the whole process, PyTorch's own threads are set to 1 and TF32
+    is turned off.
     """
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -137,7 +145,8 @@ def run_views(
     finite = np.isfinite(matrix).all(axis=1)
     if not finite.all():
         raise InputError(
-            f"image {rows['path'].iloc[int(np.argmin(finite)) // views.count]} gives NaN or infinite features: the weights are damaged"
+            f"image {rows['path'].iloc[int(np.argmin(finite)) // views.count]} gives NaN or "
+            "infinite features: the weights are damaged"
         )
     return matrix, identifiers, np.tile(np.arange(views.count, dtype=np.int32), len(rows))
 
@@ -145,7 +154,7 @@ def run_views(
 def _within_memory(
     forward: Forward, batch: torch.Tensor, device: torch.device, at_once: int
 ) -> tuple[torch.Tensor, int]:
-    """The tower's output of a batch, on the CPU, and how many views at once the device's memory was enough for."""
+    """The tower's output on the CPU, and how many views at once fitted into the device's memory."""
     while True:
         try:
             parts = [
@@ -156,18 +165,24 @@ def _within_memory(
         except torch.OutOfMemoryError as error:
             if at_once == 1:
                 raise InputError(
-                    f"the GPU's memory is too small for a single view ({error}): take a larger GPU, or set extraction.device to cpu"
+                    f"the GPU's memory is too small for a single view ({error}): take a larger "
+                    "GPU, or set extraction.device to cpu"
                 ) from None
             at_once = (at_once + 1) // 2
         torch.cuda.empty_cache()
         log.warning(
-            "the GPU's memory is too small for extraction.batch_size: going on with %d views at once",
+            "the GPU's memory is too small for extraction.batch_size: going on with %d views at "
+            "once",
             at_once,
         )
 
 
 def statistics(matrix: np.ndarray) -> dict[str, float | int]:
-    """Statistics of rows, for the metadata of the file that holds them."""
+    """Statistics of rows, for the metadata of their file.
+
+    zero_share is the share of exact zeros among all values, and non_finite the number of NaN or
+    infinite values.
+    """
     norms = np.sqrt(np.einsum("nm,nm->n", matrix, matrix, dtype=np.float64))
     return {
         "norm_mean": float(norms.mean()),
@@ -192,7 +207,10 @@ def _batches(chunks: Iterable[torch.Tensor], size: int) -> Iterator[torch.Tensor
 
 
 def _uploaded(batches: Iterable[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
-    """Batches on a GPU, copied from pinned memory in a stream beside the tower's; elsewhere, or without room, as they are."""
+    """Batches, copied to a GPU in a second stream from pinned memory.
+
+    Without a GPU, or without room on it, batches are yielded as they are.
+    """
     if device.type != "cuda":
         yield from batches
         return

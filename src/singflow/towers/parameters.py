@@ -7,11 +7,10 @@ from pydantic import Field, model_validator
 
 from singflow.config.sections import MOST_AT_ONCE, MOST_THREADS, SafePath, Section, Template
 
-CPU_BATCH = 8  # views per forward pass of one thread, at most
-WAITING_BYTES = (
-    2**29
-)  # of decoded views that wait for a tower, at most; an image a thread may always wait
-MOST_VIEWS = 100  # of an image, which are held at once; crops beyond that many show nothing new
+CPU_BATCH = 8  # most views per forward pass of one thread
+# Most bytes of decoded views that wait for a tower. One image per thread may always wait.
+WAITING_BYTES = 2**29
+MOST_VIEWS = 100  # of an image, which are in memory at once; more crops would show nothing new
 MOST_SHARDS = 99999  # their names have five digits
 
 
@@ -43,15 +42,23 @@ class Extraction(Section):
         None,
         ge=1,
         le=MOST_THREADS,
-        description="threads that decode images, for a GPU's sake; null: as many as threads (changes no digit)",
+        description=(
+            "threads that decode images, for a GPU's sake; null: as many as threads (changes no "
+            "digit)"
+        ),
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto",
-        description="auto (an NVIDIA GPU when there is one) | cpu | cuda | mps (an Apple GPU; untested)",
+        description=(
+            "auto (an NVIDIA GPU when there is one) | cpu | cuda | mps (an Apple GPU; untested)"
+        ),
     )
     decode: Literal["full", "reduced"] = Field(
         "full",
-        description="full | reduced (JPEGs at 1/2, 1/4 or 1/8 where every view is still shrunk; paper: full)",
+        description=(
+            "full | reduced (JPEGs at 1/2, 1/4 or 1/8 where every view is still shrunk; paper: "
+            "full)"
+        ),
     )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="float32 | bfloat16 (towers under autocast; paper: not said)"
@@ -72,7 +79,8 @@ class Extraction(Section):
             )
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError(
-                f"crop_area is [smallest, largest] with 0 < smallest <= largest <= 1, not {self.crop_area}"
+                "crop_area is [smallest, largest] with 0 < smallest <= largest <= 1, not "
+                f"{self.crop_area}"
             )
         return self
 
@@ -83,7 +91,9 @@ class Prompts(Section):
     label_templates: list[Template] = Field(
         ["an image of a {}"],
         min_length=1,
-        description="{} is the label, a(n) {} a or an before it; several are averaged (paper: this one)",
+        description=(
+            "{} is the label, a(n) {} a or an before it; several are averaged (paper: this one)"
+        ),
     )
     concept_templates: list[Template] = Field(
         ["{}"], min_length=1, description="{} is the concept, a(n) {} a or an before it"

@@ -1,4 +1,4 @@
-"""Texts whose embeddings others have computed: read from their files, and found again by the space that they are of."""
+"""Import text embeddings that others have computed, and read those of a space."""
 
 import io
 import json
@@ -17,9 +17,9 @@ from singflow.errors import InputError
 from singflow.towers.checkpoints import brief
 from singflow.towers.spaces import TextTower
 
-SAMPLE = 64  # texts that are embedded again, to see whether the file is of this space
+SAMPLE = 64  # texts that are embedded again, to check that the file belongs to the space
 MEAN = "mean"  # the name of the mean over prompts in the authors' release
-BESIDE_TEXTS = {  # what a pickled list of texts and the array around it have besides
+BESIDE_TEXTS = {  # other instructions in the pickle of an array of texts
     *(
         "EMPTY_LIST",
         "MARK",
@@ -48,7 +48,7 @@ def _texts(file: zipfile.ZipFile, name: str) -> list[str]:
     shape, _, kind = read(stream)
     if kind.kind != "O":
         stream.seek(0)
-        return [str(each) for each in np.load(stream, allow_pickle=False)]
+        return [str(text) for text in np.load(stream, allow_pickle=False)]
     found = _listed(stream)
     if shape != (len(found),):
         raise ValueError(f"{name} is of shape {shape}, but lists {len(found)} texts")
@@ -56,10 +56,12 @@ def _texts(file: zipfile.ZipFile, name: str) -> list[str]:
 
 
 def _listed(stream: io.BytesIO) -> list[str]:
-    """The texts of a pickled array of texts: they are read off its instructions, of which none is carried out."""
-    instructions = ((each.name, argument) for each, argument, _ in pickletools.genops(stream))
+    """The texts of a pickled array, read from the pickle's instructions. No instruction is run."""
+    instructions = ((opcode.name, argument) for opcode, argument, _ in pickletools.genops(stream))
     found = []
-    for name, argument in dropwhile(lambda each: each[0] != "EMPTY_LIST", instructions):
+    for name, argument in dropwhile(
+        lambda instruction: instruction[0] != "EMPTY_LIST", instructions
+    ):
         if name.endswith("UNICODE"):
             found.append(str(argument))
         elif name not in BESIDE_TEXTS:
@@ -68,25 +70,33 @@ def _listed(stream: io.BytesIO) -> list[str]:
 
 
 def read_npz(path: Path) -> Texts:
-    """Text embeddings in the form that the authors' release and users of Text-to-concept have them."""
+    """Read an .npz of text embeddings, as in the authors' release and for Text-to-concept.
+
+    `embeddings` are (C, m) for `classes` or for `prompts`, or (C, P, m) for both. Then every prompt
+    with a {} is filled with every class. Without a {}, a class gets the embedding of the prompt
+    `mean`, or the mean over its prompts. The results are unit vectors, float32. Pickled code is
+    never run.
+    """
     try:
         with zipfile.ZipFile(path) as file:
-            names = {each.removesuffix(".npy") for each in file.namelist()}
+            names = {member.removesuffix(".npy") for member in file.namelist()}
             embeddings = np.load(
                 io.BytesIO(file.read("embeddings.npy")), allow_pickle=False
             ).astype(np.float64)
             classes, prompts = (
-                _texts(file, each) if each in names else [] for each in ("classes", "prompts")
+                _texts(file, name) if name in names else [] for name in ("classes", "prompts")
             )
-    except Exception as error:  # noqa: BLE001 (zip and NumPy raise many kinds)
+    except Exception as error:  # noqa: BLE001 (zip and NumPy raise various exceptions)
         raise InputError(
-            f"{path}: not readable as text embeddings ({brief(error)}): it must be an .npz of embeddings, and of classes or prompts"
+            f"{path}: not readable as text embeddings ({brief(error)}): it must be an .npz of "
+            "embeddings, and of classes or prompts"
         ) from None
     texts = classes or prompts
     shape = (len(texts), *([len(prompts)] if embeddings.ndim == 3 else []))
     if embeddings.ndim not in (2, 3) or embeddings.shape[:-1] != shape or not embeddings.size:
         raise InputError(
-            f"{path}: embeddings has shape {embeddings.shape}, but there are {len(classes)} classes and {len(prompts)} prompts"
+            f"{path}: embeddings has shape {embeddings.shape}, but there are {len(classes)} "
+            f"classes and {len(prompts)} prompts"
         )
     lengths = np.sqrt(np.einsum("...m,...m->...", embeddings, embeddings))
     if not (np.isfinite(embeddings).all() and (lengths > 0).all()):
@@ -94,9 +104,9 @@ def read_npz(path: Path) -> Texts:
             f"{path}: holds NaN, infinite values or an embedding of zeros: the file is damaged"
         )
     embeddings /= lengths[..., None]
-    if embeddings.ndim == 3 and all("{}" in each for each in prompts):
+    if embeddings.ndim == 3 and all("{}" in prompt for prompt in prompts):
         texts, embeddings = (
-            [fill(prompt, each) for each in classes for prompt in prompts],
+            [fill(prompt, label) for label in classes for prompt in prompts],
             embeddings.reshape(-1, embeddings.shape[-1]),
         )
     elif embeddings.ndim == 3:
@@ -112,11 +122,16 @@ def read_npz(path: Path) -> Texts:
 def check_texts(
     path: Path, texts: Texts, name: str, entry: SpaceEntry, tower: TextTower | None
 ) -> str | None:
-    """Refuse texts of another space."""
+    """Refuse texts of another space.
+
+    The result is a warning if the space could not be checked, else None. The tower, if it is given,
+    embeds some texts again, and most of them must be nearest to themselves.
+    """
     width = len(next(iter(texts.values())))
     if width != entry.dim:
         raise InputError(
-            f"{path}: its embeddings have {width} dimensions, but {name} has {entry.dim}: name the space that they are of"
+            f"{path}: its embeddings have {width} dimensions, but {name} has {entry.dim}: name "
+            "the space that they are of"
         )
     chosen = list(texts)[:SAMPLE]
     if tower is None or len(chosen) < 2:
@@ -125,23 +140,26 @@ def check_texts(
             if tower is None
             else "one text is too few to tell"
         )
-        return f"{path}: that its embeddings are of {name} is your word: {why}, so their width, {width}, is all that was compared"
-    nearest = (tower.embed(chosen) @ np.stack([texts[each] for each in chosen]).T).argmax(axis=1)
+        return (
+            f"{path}: that its embeddings are of {name} is your word: {why}, so their width, "
+            f"{width}, is all that was compared"
+        )
+    nearest = (tower.embed(chosen) @ np.stack([texts[text] for text in chosen]).T).argmax(axis=1)
     same = int((nearest == np.arange(len(chosen))).sum())
     if 2 * same <= len(chosen):
         raise InputError(
-            f"{path}: only {same} of {len(chosen)} texts are nearest to themselves when {name} embeds them: they are of another space"
+            f"{path}: only {same} of {len(chosen)} texts are nearest to themselves when {name} "
+            "embeds them: they are of another space"
         )
     return None
 
 
 def ready_path(space: str, name: str) -> Path:
-    """Where ready texts lie."""
     return Path(LOCAL) / "texts" / space / f"{name}.safetensors"
 
 
 def write_ready(path: Path, texts: Texts, identity: str) -> None:
-    """Keep texts for a space."""
+    """Keep texts for a space, whose entry has this `identity`."""
     metadata = {
         "schema_version": SCHEMA_VERSION,
         "space_identity": identity,
@@ -151,7 +169,10 @@ def write_ready(path: Path, texts: Texts, identity: str) -> None:
 
 
 def read_ready(space: str, entry: SpaceEntry) -> Texts:
-    """All texts that are ready for a space."""
+    """All imported texts of a space: unit embeddings, by text.
+
+    A file of a space that had the same name before raises InputError.
+    """
     found: Texts = {}
     for path in sorted(ready_path(space, "x").parent.glob("*.safetensors")):
         tensors, made = read_tensors(path, ["embeddings"])
@@ -161,7 +182,8 @@ def read_ready(space: str, entry: SpaceEntry) -> Texts:
             entry.dim,
         ):
             raise InputError(
-                f"{path}: is of another space than {space} is now: remove it, or import it again for its own"
+                f"{path}: is of another space than {space} is now: remove it, or import it again "
+                "for its own"
             )
         found |= dict(zip(names, tensors["embeddings"], strict=True))
     return found

@@ -1,4 +1,4 @@
-"""What the two steps that run a tower over a shard of the images share."""
+"""Code that is shared by the two steps that run a tower over a shard of the images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ class ShardFlags(Extraction, cli.Command):
 def run_shard(
     flags: ShardFlags, tower: nn.Module, preprocess: Preprocess, name: str, tensor: str
 ) -> tuple[pd.DataFrame, Tensors]:
-    """Run a tower over one shard of the images, with its batch norms folded (in place)."""
+    """Run a tower over one shard of the images: the shard's rows of the manifest, and the outputs.
+
+    The tower is changed in place: it is moved to the device, and its batch norms are folded.
+    """
     import torch
 
     from singflow.data.manifest import data_root

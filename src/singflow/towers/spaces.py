@@ -1,4 +1,4 @@
-"""Vision-language spaces: an image tower and a text tower that end in the same vectors."""
+"""Vision-language spaces: an image tower and a text tower that share their embeddings."""
 
 import importlib.metadata
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Tokenize = Callable[[list[str]], tuple[Any, list[int]]]
 
 
 class ImageTower(nn.Module):
-    """forward: images (n, 3, h, w) -> embeddings (n, m); `preprocess` makes its images."""
+    """forward: images (n, 3, h, w), made by `preprocess`, -> embeddings (n, m)."""
 
     preprocess: Preprocess
 
@@ -35,10 +35,11 @@ class ImageTower(nn.Module):
 class ConSE(ImageTower):
     """The image tower of a space of label sentences (Norouzi et al. 2014).
 
-    forward: images (n, 3, h, w) -> the mean of the label sentences' embeddings over the `top` likeliest classes,
-    weighted by softmax(logits / temperature), at unit norm: (n, m). A sentence, of as many as there are classes, is embedded when
-    its class is first among the likeliest, alone, so that no number depends on the other images; `embed` does so, which may be replaced
-    by one that finds again what it embedded.
+    forward: images (n, 3, h, w) -> unit embeddings (n, m): the mean of the sentences' embeddings
+    over the `top` likeliest classes, weighted by softmax(logits / temperature).
+
+    A sentence is embedded alone, when it is needed for the first time, so that no number depends on
+    the other images. `embed` may be replaced by a function that caches its results.
     """
 
     def __init__(
@@ -62,15 +63,12 @@ class ConSE(ImageTower):
         self.known: set[int] = set()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Embed a batch of images."""
         logits = self.classifier.logits(self.classifier(images))
         weights, classes = torch.softmax(logits / self.temperature, dim=1).topk(self.top)
-        with torch.autocast(
-            images.device.type, enabled=False
-        ):  # texts keep single precision, whatever that of images
-            for missing in (
-                set(classes.flatten().tolist()) - self.known
-            ):  # by two threads at once: the same numbers, written twice
+        # Texts are embedded in single precision, whatever the precision for images. Two threads may
+        # embed the same text: they write the same numbers.
+        with torch.autocast(images.device.type, enabled=False):
+            for missing in set(classes.flatten().tolist()) - self.known:
                 self.embedded[missing] = torch.from_numpy(self.embed([self.sentences[missing]])[0])
                 self.known.add(missing)
         mean = torch.einsum("nk,nkm->nm", weights, self.embedded[classes])
@@ -78,7 +76,10 @@ class ConSE(ImageTower):
 
 
 class CLIPImages(ImageTower):
-    """The image tower of an open_clip model: embeddings (n, m), not normalized, as renderers expect them (equation 4)."""
+    """The image tower of an open_clip model.
+
+    Its embeddings (n, m) are not normalized, because renderers expect them so (equation 4).
+    """
 
     def __init__(self, visual: nn.Module, preprocess: Preprocess) -> None:
         super().__init__()
@@ -86,18 +87,17 @@ class CLIPImages(ImageTower):
         self.preprocess = preprocess
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Embed a batch of images."""
         output = self.visual(images)
-        embeddings: torch.Tensor = (
-            output[0] if isinstance(output, tuple) else output
-        )  # some towers give their patches as well
+        # Some towers return embeddings of patches as well.
+        embeddings: torch.Tensor = output[0] if isinstance(output, tuple) else output
         return embeddings
 
 
 class TextTower(nn.Module):
-    """Texts -> embeddings (n, m) float32, in batches; texts that do not fit the tower are refused, not cut.
+    """Texts -> embeddings (n, m) float32, in batches. A text that is too long is refused, not cut.
 
-    tokenize: gives a batch out of texts, and each text's number of tokens. encode: gives embeddings (n, m) of a batch.
+    tokenize: texts -> a batch, and the number of tokens of every text; encode: a batch ->
+    embeddings (n, m).
     """
 
     def __init__(
@@ -110,16 +110,19 @@ class TextTower(nn.Module):
         self.dim = dim
 
     def embed(self, texts: list[str], batch_size: int = 64, threads: int = 1) -> np.ndarray:
-        """Embed texts, by batches of as many tokens: a batch costs what its longest text does. Their order changes no byte."""
+        """Unit embeddings (n, m) of texts, in their order.
+
+        Batches hold texts of similar length, because a batch costs as much as its longest text. The
+        order of the texts changes no byte, nor does `threads` if PyTorch has one thread.
+        """
         lengths = self._tokenize(texts)[1]
         order = sorted(range(len(texts)), key=lambda row: (lengths[row], texts[row]))
         parts = (
             [texts[row] for row in order[start : start + batch_size]]
             for start in range(0, len(texts), batch_size)
         )
-        encoded = map_ahead(
-            self._encode, (self._tokenize(part)[0] for part in parts), threads
-        )  # tokenizers are not made for threads
+        # Only encoding runs in threads, because tokenizers are not thread-safe.
+        encoded = map_ahead(self._encode, (self._tokenize(part)[0] for part in parts), threads)
         sorted_embeddings = (
             nn.functional.normalize(torch.cat(list(encoded)).float(), dim=1).cpu().numpy()
         )
@@ -137,7 +140,7 @@ def _check_width(width: int, dim: int) -> None:
 
 
 def load_image_tower(entry: SpaceEntry) -> ImageTower:
-    """The image tower of a space; the text tower of an open_clip model is not kept."""
+    """The image tower of a space. The text tower of an open_clip model is dropped."""
     if isinstance(entry, OpenCLIPEntry):
         model = _open_clip(entry)
         return CLIPImages(model.visual, from_open_clip(model.visual.preprocess_cfg)).eval()
@@ -145,7 +148,8 @@ def load_image_tower(entry: SpaceEntry) -> ImageTower:
     classes = len(entry.classifier.kept or range(entry.classifier.head_classes))
     if len(sentences) != classes:
         raise InputError(
-            f"config/spaces.yaml: conse needs an ImageNet classifier of {len(sentences)} classes, not {classes}"
+            f"config/spaces.yaml: conse needs an ImageNet classifier of {len(sentences)} classes, "
+            f"not {classes}"
         )
     return ConSE(
         load_classifier(entry.classifier),
@@ -167,7 +171,7 @@ def _imagenet_sentences() -> list[str]:
 
 
 def class_sentences(entry: SpaceEntry, classes: Classes) -> dict[str, str]:
-    """The texts by which a space itself knows classes."""
+    """Sentence by class name, for a ConSE space and ImageNet's classes in order; else empty."""
     if not isinstance(entry, ConSEEntry):
         return {}
     from timm.data import ImageNetInfo
@@ -184,10 +188,14 @@ def class_sentences(entry: SpaceEntry, classes: Classes) -> dict[str, str]:
 def class_spellings(
     embed: Encode, names: list[str], listed: Classes, entry: SpaceEntry, templates: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The classes of a head as own words are made of them, and the same classes in other words."""
-    whole = (
-        listed.names if set(names) <= set(listed.names) else names
-    )  # embedded once for all heads that are parts of it
+    """Unit embeddings (C, m) of a head's classes for the own words, and in a second spelling.
+
+    A ConSE space takes its own sentences, and the filled templates as the second spelling. Another
+    space takes the filled templates, and then bare names, or "a photo of a" where these are the
+    templates.
+    """
+    # All heads with a part of the listed classes share one set of embeddings.
+    whole = listed.names if set(names) <= set(listed.names) else names
     rows = [{name: row for row, name in enumerate(whole)}[name] for name in names]
     sentences = class_sentences(entry, listed) if whole is listed.names else {}
     bare = ["a photo of a {}"] if templates == ["{}"] else ["{}"]
@@ -196,7 +204,7 @@ def class_spellings(
 
 
 def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> TextTower:
-    """The text tower of a space; the image tower is not kept."""
+    """The text tower of a space. The image tower of an open_clip model is dropped."""
     device = device or torch.device("cpu")
     if isinstance(entry, ConSEEntry):
         return _sentence_encoder(entry, device)
@@ -225,7 +233,7 @@ def load_text_tower(entry: SpaceEntry, device: torch.device | None = None) -> Te
 
 
 def _open_clip(entry: OpenCLIPEntry) -> Any:
-    """Both towers, with their weights, never from the network."""
+    """Both towers with their weights, never from the network."""
     import open_clip
 
     tag = open_clip_tag(entry)
@@ -242,7 +250,7 @@ def _open_clip(entry: OpenCLIPEntry) -> Any:
         built = open_clip.create_model(
             model, pretrained=weights, pretrained_text=False, force_preprocess_cfg=changes
         )
-    except Exception as error:  # noqa: BLE001 (torch, the hub client and open_clip each raise kinds of their own)
+    except Exception as error:  # noqa: BLE001 (torch, the hub client and open_clip raise their own exceptions)
         if kind == "file":
             read_checkpoint(paths[0])
         raise InputError(
@@ -265,9 +273,8 @@ def _sentence_encoder(entry: ConSEEntry, device: torch.device) -> TextTower:
         local_files_only=True,
     )
 
-    prepare = (
-        getattr(model, "preprocess", None) or model.tokenize
-    )  # its name before sentence-transformers 6
+    # `preprocess` is called `tokenize` before sentence-transformers 6.
+    prepare = getattr(model, "preprocess", None) or model.tokenize
 
     def tokenize(texts: list[str]) -> tuple[dict[str, torch.Tensor], list[int]]:
         batch = prepare(texts)
@@ -281,9 +288,8 @@ def _sentence_encoder(entry: ConSEEntry, device: torch.device) -> TextTower:
         return batch, lengths
 
     def encode(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        embeddings: torch.Tensor = model(batch_to_device(batch, model.device))[
-            "sentence_embedding"
-        ]  # where it was moved to
+        # The model may have been moved to another device.
+        embeddings: torch.Tensor = model(batch_to_device(batch, model.device))["sentence_embedding"]
         return embeddings
 
     return TextTower(model, tokenize, encode, entry.dim)
@@ -298,12 +304,14 @@ def _package_model(distribution: str) -> Path:
         files = importlib.metadata.files(distribution) or []
     except importlib.metadata.PackageNotFoundError:
         raise InputError(
-            f"config/spaces.yaml: package:{distribution} is not installed: pip install {distribution}"
+            f"config/spaces.yaml: package:{distribution} is not installed: pip install "
+            f"{distribution}"
         ) from None
     roots = [Path(str(file.locate())).parent for file in files if file.name == "modules.json"]
     if len(roots) != 1:
         raise InputError(
-            f"config/spaces.yaml: package:{distribution} holds {len(roots)} sentence encoders, not one"
+            f"config/spaces.yaml: package:{distribution} holds {len(roots)} sentence encoders, "
+            "not one"
         )
     return roots[0]
 
@@ -311,7 +319,7 @@ def _package_model(distribution: str) -> Path:
 def text_facts(
     entry: SpaceEntry, weights: str, device: torch.device, batch_size: int
 ) -> dict[str, Any]:
-    """What decides the bytes of embedded texts besides the texts, as TextCache takes it."""
+    """What decides the bytes of embedded texts, besides the texts: the facts of a TextCache."""
     named = entry.text if isinstance(entry, ConSEEntry) else entry.id
     package = [named.removeprefix("package:")] if isinstance(entry, ConSEEntry) else []
     return {
@@ -331,14 +339,17 @@ def text_facts(
 def embed_templates(
     embed: Encode, names: list[str], templates: list[str], own: dict[str, str]
 ) -> np.ndarray:
-    """Unit embeddings of names: the mean over templates of unit embeddings, at unit norm."""
+    """Unit embeddings (n, m) of names: the mean over the filled templates, at unit norm.
+
+    A name in `own` takes the text there instead of the templates.
+    """
     texts = [
         [own[name]] * len(templates)
         if name in own
         else [fill(template, name) for template in templates]
         for name in names
     ]
-    embeddings = embed([text for each in texts for text in each])
+    embeddings = embed([text for filled in texts for text in filled])
     mean = embeddings.reshape(len(names), len(templates), -1).mean(axis=1, dtype=np.float64)
     mean /= np.sqrt(np.einsum("nm,nm->n", mean, mean))[:, None]
     return mean.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Embedded texts that are found again by their content: a vocabulary of many thousand phrases is embedded once."""
+"""A cache of embedded texts, so that a large vocabulary is embedded only once."""
 
 import hashlib
 import json
@@ -16,17 +16,18 @@ from singflow.errors import InputError
 from singflow.towers.parameters import Prompts
 
 CACHE = Path(Prompts.model_fields["cache"].default)
-CHUNK = 1024
-MANY = 4  # chunks
+CHUNK = 1024  # texts
+MANY = 4  # chunks; if so many are new, the log says how long they will take
 
 
 @dataclass(frozen=True)
 class TextCache:
-    """A folder of chunks of embedded texts, each named by the hash of all that decides its bytes.
+    """A folder of embedded texts, in chunks.
 
-    facts: what decides them besides the texts, as JSON can hold it: weights, batch size, versions, device.
-    embed: gives embeddings (n, m) of n texts. progress: wraps the chunks while they are worked on; gets them and their number.
-    at_once: texts of which `embed` makes full use, by which the time that many will take is measured.
+    A chunk is named by the hash of all that decides its bytes. facts: what decides them besides the
+    texts, as JSON values: weights, batch size, versions, device; embed: n texts -> embeddings (n,
+    m); progress: wraps the chunks, and gets their number; at_once: how many texts `embed` needs for
+    its full speed, and with which its time is measured.
     """
 
     folder: Path
@@ -36,17 +37,18 @@ class TextCache:
     at_once: int
 
     def __call__(self, texts: list[str]) -> np.ndarray:
-        """Embeddings (n, m) of n texts: `embed` sees only chunks that are not in the folder, or damaged there.
+        """Embeddings (n, m) of n texts.
 
-        Texts are embedded in chunks of CHUNK, in order. The same chunk always goes through the same batches, so what is found is
-        byte for byte what embedding again would give. Raises InputError when the folder cannot be written to.
+        Only chunks that are missing or damaged in the folder are embedded. Texts are embedded in
+        order, in chunks of CHUNK. The same chunk always goes through the same batches, so that a
+        cached chunk has the same bytes as a new one.
         """
         chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
         self._tell_time([chunk for chunk in chunks if not self._path(chunk).exists()], len(texts))
         return np.concatenate([self._chunk(chunk) for chunk in self.progress(chunks, len(chunks))])
 
     def _tell_time(self, new: list[list[str]], total: int) -> None:
-        """Say how long many texts will take, before they are embedded."""
+        """Log how long new texts will take before they are embedded, if there are many."""
         if len(new) < MANY:
             return
         sample, started = new[0][: self.at_once], time.perf_counter()
@@ -85,7 +87,7 @@ class TextCache:
 
 
 def _digest(embeddings: np.ndarray) -> str:
-    """Hash of shape, type and values, which safetensors does not keep."""
+    """Hash of shape, type and values. Safetensors files hold no such hash."""
     return hashlib.sha256(
         f"{embeddings.shape} {embeddings.dtype}".encode() + embeddings.tobytes()
     ).hexdigest()

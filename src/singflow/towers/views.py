@@ -1,4 +1,4 @@
-"""From an image to what a tower takes: evaluation transforms as their sources give them, and views."""
+"""From an image to the input of a tower: evaluation transforms of four libraries, and views."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ ToTensor = Callable[[Image.Image], torch.Tensor]
 class Preprocess:
     """A tower's evaluation transform.
 
-    whole: any RGB image -> (3, height, width); to_tensor: its last steps, for a crop that has the size (width, height)
-    already; resample: how the crop is brought to that size; resized: side in pixels that `whole` brings the image to before
-    it cuts the center out.
+    whole: any RGB image -> (3, height, width); to_tensor: its last steps, for a crop that has the
+    right size already; size: (width, height); resample: filter that resizes the crop; resized: side
+    in pixels to which `whole` resizes the image before it cuts out the center.
     """
 
     whole: ToTensor
@@ -35,9 +35,9 @@ class Preprocess:
 class Views:
     """How an image is turned into views.
 
-    View 0 is the tower's evaluation transform of the whole image; the others are crops whose boxes are
-    drawn by (seed, image_id, view) alone, at the tower's input size. reduced: JPEGs are decoded at a smaller scale
-    where no view needs more.
+    View 0 is the tower's evaluation transform of the whole image. The other views are crops at the
+    tower's input size. Their boxes depend on (seed, image_id, view) alone. reduced: JPEGs are
+    decoded at a smaller scale if no view needs more.
     """
 
     preprocess: Preprocess
@@ -48,7 +48,10 @@ class Views:
 
     @property
     def least_side(self) -> int | None:
-        """Sides in pixels that an image may be decoded at, so that no view is enlarged; None: decode at full scale."""
+        """The least side in pixels that a decoded image needs, so that no view is enlarged.
+
+        None: decode at full scale.
+        """
         if not self.reduced:
             return None
         narrowest = sqrt(self.crop_area[0] / LONGEST_ASPECT)
@@ -69,7 +72,7 @@ def _longest(size: Any) -> int:
 
 
 def from_timm(model: nn.Module, changes: dict[str, Any] | None) -> Preprocess:
-    """timm's data configuration of a model, with changes to it."""
+    """Evaluation transform of a timm model, after `changes` to the model's data configuration."""
     from timm.data import create_transform, resolve_data_config
 
     config = resolve_data_config(dict(changes or {}), model=model)
@@ -82,7 +85,7 @@ def from_timm(model: nn.Module, changes: dict[str, Any] | None) -> Preprocess:
 
 
 def from_torchvision(preset: Any) -> Preprocess:
-    """torchvision's evaluation preset of a set of weights."""
+    """Evaluation transform of weights of torchvision, from what their transforms() returns."""
     from torchvision.transforms import Compose, ConvertImageDtype, Normalize, PILToTensor
 
     pixels = Compose(
@@ -95,7 +98,7 @@ def from_torchvision(preset: Any) -> Preprocess:
 
 
 def from_processor(processor: Any) -> Preprocess:
-    """A transformers image processor; the size of its output is found by trying it."""
+    """Evaluation transform of a transformers image processor. A trial run gives its output size."""
 
     def whole(image: Image.Image, **options: bool) -> torch.Tensor:
         pixels: torch.Tensor = processor(images=image, return_tensors="pt", **options)[
@@ -114,7 +117,7 @@ def from_processor(processor: Any) -> Preprocess:
 
 
 def from_open_clip(configuration: dict[str, Any]) -> Preprocess:
-    """open_clip's preprocessing of an image tower."""
+    """Evaluation transform of an open_clip image tower, from its preprocess_cfg."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     settings = PreprocessCfg(**configuration)

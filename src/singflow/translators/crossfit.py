@@ -15,20 +15,25 @@ from singflow.translators.ridge import Affine, RidgePath, RidgeStatistics
 if TYPE_CHECKING:
     import pandas as pd
 
-ALIKE = "every held-out embedding is the mean of the training embeddings, so there is nothing to explain: add images"
+ALIKE = (
+    "every held-out embedding is the mean of the training embeddings, so there is nothing to "
+    "explain: add images"
+)
 ALL_ALIKE = (
     "the features of the training images are all alike: look at the images and at the classifier"
 )
-WHOLE = -1  # place of the map that was fitted on all training images, and number of the group of an image that is in none
+# As a place: the map that was fitted on all training images. As a group: the image is in no group.
+WHOLE = -1
 
 
 @dataclass(frozen=True)
 class Split:
-    """Which sums an image enters, and which fits are made of them.
+    """Groups of images whose rows are summed, and the fits that are made from the groups.
 
-    groups: (n,) int32, the group that an image's rows are summed in, or WHOLE for none. fits: for each fit the groups that it is
-    made of, and the group that judges it. whole: the groups of the training images. crossed: whether fit k translates the images of
-    group k, which it has not seen; otherwise one translator serves all.
+    groups: (n,) int32, the group of each image; WHOLE for an image in no group. fits: for each fit,
+    the groups that it is fitted on and the group that validates it. whole: the groups of all
+    training images. crossed: True if fit k translates the images of group k, which it was not
+    fitted on; False if one translator serves all images.
     """
 
     groups: np.ndarray
@@ -38,30 +43,32 @@ class Split:
 
     @property
     def place(self) -> np.ndarray:
-        """The fit that translates each image, WHOLE for that of all training images: (n,) int32."""
+        """The fit that translates each image, (n,) int32; WHOLE: that of all training images."""
         return self.groups if self.crossed else np.full_like(self.groups, WHOLE)
 
 
 def split(manifest: pd.DataFrame, folds: int) -> Split:
-    """How translators are fitted on a study's images.
+    """How translators are fitted on the n images of a manifest.
 
     Parameters
     ----------
     manifest : DataFrame
-        n images with split and fold. Those that the data itself hold out are of the split validation, and not of fold 0.
+        Columns split and fold. Images that the data set itself holds out have the split validation,
+        and are not in fold 0.
     folds : int
-        translator.folds: with 0 one translator is fitted on the split train and judged on the split validation, as in the paper;
-        otherwise there is one for each fold, fitted on the training images of all others.
+        translator.folds. With 0, one translator is fitted on the split train and validated on the
+        split validation, as in the paper. Otherwise each fold has a translator, which is fitted on
+        the training images of all other folds.
 
     Returns
     -------
     Split
-        Groups are the folds, or 0 for train and 1 for validation.
+        The groups are the folds. With folds = 0 they are 0 for train and 1 for validation.
 
     Raises
     ------
     InputError
-        With fewer than two folds that have a training image.
+        When fewer than two folds have a training image.
     """
     train, fold = (manifest["split"] == "train").to_numpy(), manifest["fold"].to_numpy(np.int32)
     if not folds:
@@ -70,21 +77,23 @@ def split(manifest: pd.DataFrame, folds: int) -> Split:
     numbers = np.unique(groups[groups >= 0]).tolist()
     if len(numbers) < 2:
         raise InputError(
-            "cross-fitting needs training images in at least two folds: add images, or write translator.reference: packaged, "
-            "or the results folder of a study with the same models and spaces"
+            "cross-fitting needs training images in at least two folds: add images, or write "
+            "translator.reference: packaged, or the results folder of a study with the same models "
+            "and spaces"
         )
     fits = [
-        ([other for other in numbers if other != number], number)
+        ([group for group in numbers if group != number], number)
         for number in range(max(numbers) + 1)
     ]
     return Split(groups, fits, numbers, crossed=True)
 
 
 class GroupSums:
-    """Ridge statistics of every group of images: of view 0, by which fits are judged, and of all views.
+    """Ridge statistics of each group of images, with view 0 and the other views apart.
 
-    origin: features (d,) and embeddings (m,) of the first row, from which sums are. Raises InputError where sums are asked for and
-    there were no rows.
+    Fits use all views; validation uses view 0. origin: features (d,) and embeddings (m,) of the
+    first row, which are subtracted from every row. of() and judging() raise InputError if there are
+    no rows at all.
     """
 
     def __init__(self, split: Split) -> None:
@@ -96,16 +105,9 @@ class GroupSums:
     def update(
         self, features: np.ndarray, embeddings: np.ndarray, image_id: np.ndarray, view: np.ndarray
     ) -> None:
-        """Add rows; those of images in no group are left out.
+        """Add rows of features (n, d) and embeddings (n, m), with the image and view of each row.
 
-        Parameters
-        ----------
-        features : ndarray of shape (n, d)
-            Features of the rows.
-        embeddings : ndarray of shape (n, m)
-            Embeddings of the same rows.
-        image_id, view : ndarray of shape (n,)
-            The image and view of each row.
+        Rows of images in no group are left out.
         """
         groups, self._total = self.split.groups[image_id], None
         if self.origin is None and len(features):
@@ -122,48 +124,26 @@ class GroupSums:
             self._sums[key].update(features[rows], embeddings[rows])
 
     def of(self, groups: Sequence[int]) -> RidgeStatistics:
-        """Sums over all views of the images of some groups: of them a fit is made.
-
-        Parameters
-        ----------
-        groups : sequence of int
-            Their numbers.
-
-        Returns
-        -------
-        RidgeStatistics
-            New sums.
-        """
+        """Sums over all views of the images in some groups, in a new object."""
         inside = [sums for (group, _), sums in self._sums.items() if group in groups]
         outside = [sums for (group, _), sums in self._sums.items() if group not in groups]
         made = self._empty()
         if len(inside) <= len(outside) + 1:
-            for each in inside:
-                made.add(each)
+            for sums in inside:
+                made.add(sums)
             return made
         if self._total is None:
             total = self._empty()
-            for each in self._sums.values():
-                total.add(each)
+            for sums in self._sums.values():
+                total.add(sums)
             self._total = total
         made.add(self._total)
-        for each in outside:
-            made.add(each, -1)
+        for sums in outside:
+            made.add(sums, -1)
         return made
 
     def judging(self, group: int) -> RidgeStatistics:
-        """Sums over view 0 of the images of a group.
-
-        Parameters
-        ----------
-        group : int
-            Its number.
-
-        Returns
-        -------
-        RidgeStatistics
-            Of no rows where the group has none.
-        """
+        """Sums over view 0 of the images of a group; sums without rows if it has none."""
         return self._sums.get((group, True)) or self._empty()
 
     def _empty(self) -> RidgeStatistics:
@@ -173,18 +153,7 @@ class GroupSums:
         return RidgeStatistics(*sums.shape, sums.origin)
 
     def regress(self, inputs: slice, targets: slice) -> GroupSums:
-        """The sums of a regression of some of the features on others.
-
-        Parameters
-        ----------
-        inputs, targets
-            As for RidgeStatistics.regress().
-
-        Returns
-        -------
-        GroupSums
-            Of the same groups.
-        """
+        """Sums of the regression of some features on others; see RidgeStatistics.regress()."""
         part = GroupSums(self.split)
         part._sums = {key: sums.regress(inputs, targets) for key, sums in self._sums.items()}
         return part
@@ -192,10 +161,11 @@ class GroupSums:
 
 @dataclass(frozen=True)
 class Validation:
-    """Squared errors on view 0 of images that a fit did not see, over all fits.
+    """Squared errors on view 0 of images that a fit was not fitted on, for all fits.
 
-    lambdas: the penalties tried. errors: (fits, lambdas) sums of squared errors; baseline: (fits,) that of the mean embedding of a
-    fit's rows; n: (fits,) images.
+    lambdas: the penalties tried. errors: (fits, lambdas), sums of squared errors. baseline:
+    (fits,), the squared error when the mean embedding of the fitted rows is predicted for every
+    image. n: (fits,), number of images.
     """
 
     lambdas: list[float]
@@ -205,24 +175,24 @@ class Validation:
 
     @property
     def best(self) -> int:
-        """Position of the lambda with the least error, the largest of equals."""
+        """Position of the lambda with the smallest error; the last one if errors are equal."""
         total = self.errors.sum(axis=0)
         return int(np.flatnonzero(total == total.min())[-1])
 
     @property
     def at_edge(self) -> bool:
-        """Whether the best lambda is the least or the largest of several that differ, so that a better one may lie beyond."""
+        """Whether the best lambda is the smallest or the largest; a better one may lie beyond.
+
+        False if all lambdas have the same error.
+        """
         differ = np.ptp(self.errors.sum(axis=0)) > 0
         return bool(differ) and self.lambdas[self.best] in (min(self.lambdas), max(self.lambdas))
 
     @property
     def r2(self) -> np.ndarray:
-        """Share of the baseline's squared error that is explained: (lambdas,).
+        """(lambdas,): the share of the baseline's squared error that the fits explain.
 
-        Raises
-        ------
-        InputError
-            When the baseline has no error.
+        Raises InputError if the baseline has no error.
         """
         if not self.baseline.sum() > 0:
             raise InputError(ALIKE)
@@ -230,30 +200,34 @@ class Validation:
 
     @property
     def within_one_error(self) -> list[float]:
-        """Lambdas whose mean error is within one standard error, over the fits, of the least."""
+        """Lambdas whose error is at most one standard error above that of the best lambda.
+
+        The error is the mean over the fits, and the standard error is that of the best lambda. With
+        fewer than two fits: the best lambda alone.
+        """
         judged = self.n > 0
         if judged.sum() < 2:
             return [self.lambdas[self.best]]
         means = self.errors[judged] / self.n[judged, None]
         limit = means[:, self.best].mean() + means[:, self.best].std(ddof=1) / np.sqrt(len(means))
         return [
-            each
-            for each, mean in zip(self.lambdas, means.mean(axis=0), strict=True)
+            penalty
+            for penalty, mean in zip(self.lambdas, means.mean(axis=0), strict=True)
             if mean <= limit
         ]
 
 
 def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = None) -> Validation:
-    """Squared errors of every fit on the group that judges it, for all penalties.
+    """Squared errors of every fit on the group that validates it, for all penalties.
 
     Parameters
     ----------
     sums : GroupSums
         Sums over the rows of all groups.
     lambdas : list of float
-        Penalties, times the mean squared distance of a fit's features from their mean.
+        Penalties without a unit; see penalties().
     threads : int, optional
-        Fits at a time, as map_apart() takes it.
+        Number of fits that are computed at the same time, as in map_apart(). None: without threads.
 
     Returns
     -------
@@ -263,7 +237,7 @@ def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = 
     Raises
     ------
     InputError
-        When the features of a fit of several rows do not vary.
+        When a fit has no rows, or several rows whose features do not vary.
     """
 
     def judged(fit: tuple[list[int], int]) -> tuple[np.ndarray, float, int]:
@@ -277,52 +251,25 @@ def cross_validate(sums: GroupSums, lambdas: list[float], threads: int | None = 
 
 
 def penalties(statistics: RidgeStatistics, lambdas: list[float]) -> list[float]:
-    """Ridge penalties in squared feature units.
+    """Ridge penalties in squared feature units from lambdas, which have no unit.
 
-    Parameters
-    ----------
-    statistics : RidgeStatistics
-        Of the rows that are fitted.
-    lambdas : list of float
-        Times the mean squared distance of the features from their mean each is a penalty, so that it has no unit.
-
-    Returns
-    -------
-    list of float
-        Penalties, in the order of lambdas; lambdas themselves for a single row, which has no distance.
-
-    Raises
-    ------
-    InputError
-        When the features of several rows do not vary.
+    A penalty is lambda times the mean squared distance of the features from their mean. A single
+    row has no such distance: its penalties are the lambdas themselves. Raises InputError if the
+    features of several rows do not vary.
     """
     if statistics.n == 1:
         return list(lambdas)
     scale = statistics.mean_squared_distance
     if not scale > 0 and statistics.shape[0]:
         raise InputError(ALL_ALIKE)
-    return [each * scale for each in lambdas]
+    return [penalty * scale for penalty in lambdas]
 
 
 def ridge(statistics: RidgeStatistics, penalty: float) -> Affine:
-    """The ridge regression of some rows; of a single row, its embedding whatever the features are.
+    """The ridge regression (equation 4) of some rows, in float64, for one lambda of penalties().
 
-    Parameters
-    ----------
-    statistics : RidgeStatistics
-        Of the rows that are fitted.
-    penalty : float
-        Times the mean squared distance of the features from their mean.
-
-    Returns
-    -------
-    Affine
-        The solution in float64.
-
-    Raises
-    ------
-    InputError
-        As penalties() does, and without rows.
+    The map of a single row is constant: the embedding of the row. Raises InputError if there are no
+    rows, and as penalties() does.
     """
     if statistics.n == 1:
         return Affine(np.zeros(statistics.shape[::-1]), statistics.embedding_mean)
@@ -330,7 +277,7 @@ def ridge(statistics: RidgeStatistics, penalty: float) -> Affine:
 
 
 def _path(statistics: RidgeStatistics) -> RidgePath:
-    """The solutions for all penalties; of a single row, that of ridge() for every one."""
+    """The ridge regressions for all penalties; ridge() describes the map of a single row."""
     if statistics.n != 1:
         return statistics.decompose()
     width = statistics.shape[0]
@@ -345,10 +292,11 @@ def _path(statistics: RidgeStatistics) -> RidgePath:
 
 @dataclass(frozen=True)
 class CrossFitted:
-    """Affine maps of which each image has the one that did not see it.
+    """Affine maps, and for each image the map that was not fitted on it.
 
-    maps: those of the folds, and last that of all training images. place: (n,) the position among maps for each image of the study,
-    WHOLE for the last. fold: (n,) the same, but for images that the last was fitted on, as in the paper: there their own fold.
+    maps: the maps of the folds, then the map of all training images. place: (n,), the position in
+    maps for each image; WHOLE is the last one. fold: (n,), the same as place, but in sample, as in
+    the paper, the manifest's fold for each image that its map was fitted on.
     """
 
     maps: tuple[Affine, ...]
@@ -361,54 +309,20 @@ class CrossFitted:
         return self.maps[WHOLE]
 
     def each(self, function: Callable[[Affine], Affine]) -> CrossFitted:
-        """Other maps of the same places.
-
-        Parameters
-        ----------
-        function : callable
-            What is made of each map.
-
-        Returns
-        -------
-        CrossFitted
-            The function's results.
-        """
+        """Apply a function to every map; place and fold stay the same."""
         return CrossFitted(tuple(map(function, self.maps)), self.place, self.fold)
 
     def parts(self, image_id: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Rows by the map that they take.
+        """For each map that is needed, its position in maps and the positions of its rows.
 
-        Parameters
-        ----------
-        image_id : ndarray of shape (n,)
-            Images of the rows.
-
-        Yields
-        ------
-        place : int
-            Position among maps.
-        rows : ndarray of int
-            Positions of the rows that take it.
+        image_id: (n,), the image of each row.
         """
         places = self.place[image_id]
         for place in np.unique(places):
             yield int(place), np.flatnonzero(places == place)
 
     def __call__(self, features: np.ndarray, image_id: np.ndarray) -> np.ndarray:
-        """What the maps make of features, in the features' type.
-
-        Parameters
-        ----------
-        features : ndarray of shape (n, d)
-            Features f.
-        image_id : ndarray of shape (n,)
-            Images of the rows.
-
-        Returns
-        -------
-        ndarray of shape (n, m)
-            T f + c with the T and c of each image.
-        """
+        """T f + c (n, m) of features f (n, d) with the map of each row's image, in f's type."""
         out = np.empty((len(features), len(self.whole.bias)), features.dtype)
         for place, rows in self.parts(image_id):
             mine = self.maps[place].astype(features.dtype)

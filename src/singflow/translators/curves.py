@@ -7,7 +7,10 @@ from typing import Any
 
 
 class Curves(ExitStack):
-    """Losses by epoch in a folder, a run of TensorBoard for each loss; they replace what is there. None: nowhere."""
+    """Losses by epoch for TensorBoard, one run for each loss, in a folder that is emptied first.
+
+    Without a folder nothing is written.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         super().__init__()
@@ -17,15 +20,7 @@ class Curves(ExitStack):
             shutil.rmtree(folder, ignore_errors=True)
 
     def extend(self, loss: str, history: list[dict[str, float]]) -> None:
-        """Write what has not been written.
-
-        Parameters
-        ----------
-        loss : str
-            The loss that is trained by.
-        history : list of dict
-            Records of its epochs so far, as singflow.translators.networks.train gives them.
-        """
+        """Write the history of a loss: at the first call all records, later the last one."""
         if not self._folder:
             return
         if loss in self._writers:

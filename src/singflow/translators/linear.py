@@ -1,4 +1,4 @@
-"""Linear translators in files: those a study has fitted, and released ones that it names in their place."""
+"""Linear translators in files: fitted by a study, or released and named by the study instead."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Translator(Affine):
-    """A linear translator: weight (m, d), bias (m,)."""
+    """A linear translator T f + c: weight (m, d), bias (m,)."""
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -34,12 +34,12 @@ class Translator(Affine):
         Returns
         -------
         Translator
-            The translator of the file.
+            The translator in the file.
 
         Raises
         ------
         InputError
-            For any other file, and for one that is damaged.
+            When the file is damaged, or holds no linear translator.
         """
         path = Path(path)
         _, made = read_tensors(path, [])
@@ -52,77 +52,47 @@ class Translator(Affine):
         weight, bias = loaded.weight.shape, loaded.bias.shape
         if bias != weight[:1]:
             raise InputError(
-                f"{path}: weight {weight} and bias {bias} make no affine map: remove it and run the workflow again"
+                f"{path}: weight {weight} and bias {bias} make no affine map: remove it and run "
+                "the workflow again"
             )
         return loaded
 
 
 def imported_path(space: str, model: str) -> Path:
-    """Where an imported translator lies.
-
-    Parameters
-    ----------
-    space, model : str
-        Their names in the study.
-
-    Returns
-    -------
-    Path
-        checkpoints/translators/<space>/<model>.safetensors, relative to the working directory.
-    """
+    """checkpoints/translators/<space>/<model>.safetensors, relative to the working directory."""
     return Path(LOCAL) / "translators" / space / f"{model}.safetensors"
 
 
 def read_imported(imported: list[str], space: str, model: str) -> Translator | None:
-    """The translator that the study names for a model and space.
+    """The translator that the study imports for a model and space; None if it imports none.
 
-    Parameters
-    ----------
-    imported : list of str
-        translator.imported of the study: <space>/<model>:<hash>, where the hash is the beginning of the file's SHA-256.
-    space, model : str
-        Their names in the study.
-
-    Returns
-    -------
-    Translator or None
-        None when the study names none for them.
-
-    Raises
-    ------
-    InputError
-        When the file is not there, has another hash, or holds no linear translator.
+    imported: translator.imported, with entries <space>/<model>:<hash>, where the hash is the
+    beginning of the file's SHA-256. Raises InputError if the file is missing, has another hash or
+    holds no linear translator.
     """
-    pins = dict(each.rsplit(":", 1) for each in imported)
+    pins = dict(entry.rsplit(":", 1) for entry in imported)
     pin = pins.get(f"{space}/{model}")
     if pin is None:
         return None
     path = imported_path(space, model)
     if not path.is_file():
         raise InputError(
-            f"{path}: no such file: make it with `singflow import_translator`, or take {space}/{model} out of translator.imported"
+            f"{path}: no such file: make it with `singflow import_translator`, or take "
+            f"{space}/{model} out of translator.imported"
         )
     if not sha256_of(path).startswith(pin):
         raise InputError(
-            f"{path}: its SHA-256 is {sha256_of(path)}, but translator.imported says {pin}: import it again, or correct the hash"
+            f"{path}: its SHA-256 is {sha256_of(path)}, but translator.imported says {pin}: import "
+            "it again, or correct the hash"
         )
     return Translator.load(path)
 
 
 def check_weights(space: str, model: str, features: Path, embeddings: Path) -> None:
-    """Refuse an imported translator of other weights than features and embeddings were made with; a file may not say of which it is.
+    """Refuse an imported translator that was fitted for other weights.
 
-    Parameters
-    ----------
-    space, model : str
-        Their names in the study.
-    features, embeddings : Path
-        Folders of shards, whose headers have the hashes of the weights.
-
-    Raises
-    ------
-    InputError
-        When the classifier's weights or the image tower's are others.
+    features, embeddings: folders of the study's shards, which have the hashes of the weights. A
+    translator's file may lack these hashes; then nothing is checked.
     """
     from singflow.artifacts.shards import shard_path
 
@@ -135,30 +105,17 @@ def check_weights(space: str, model: str, features: Path, embeddings: Path) -> N
         here = read_tensors(shard_path(shards, 0), [])[1]["weights_sha256"]
         if made.get(key, here) != here:
             raise InputError(
-                f"{path}: was fitted for weights {made[key][:12]} of {name}, but {shards} was made with {here[:12]}: restore the former, "
-                f"import a translator of the latter, or take {space}/{model} out of translator.imported"
+                f"{path}: was fitted for weights {made[key][:12]} of {name}, but {shards} was made "
+                f"with {here[:12]}: restore the former, import a translator of the latter, or take "
+                f"{space}/{model} out of translator.imported"
             )
 
 
 def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:
-    """The translators of a file, of which each image of a study has the one that did not see it.
+    """Read a linear.safetensors: for each image, the translator that was not fitted on it.
 
-    Parameters
-    ----------
-    path : Path or str
-        A file translators/<space>/<model>/linear.safetensors.
-    manifest : DataFrame
-        The study's images.
-
-    Returns
-    -------
-    CrossFitted
-        The translators of the folds, if the file has any, and that of all training images.
-
-    Raises
-    ------
-    InputError
-        As Translator.load() does, and when the folds of the file are not those of the manifest.
+    A file without folds gives the translator of all training images alone. Raises InputError as
+    Translator.load() does, and if the folds of the file do not fit the manifest.
     """
     path = Path(path)
     whole = Translator.load(path)
@@ -172,31 +129,26 @@ def read_crossfitted(path: Path | str, manifest: pd.DataFrame) -> CrossFitted:
     tensors = read_tensors(path, ["fold_weight", "fold_bias"])[0] if folds else {}
     maps = tuple(map(Affine, *tensors.values())) if folds else ()
     if any(
-        each.weight.shape != whole.weight.shape or each.bias.shape != whole.bias.shape
-        for each in maps
+        of_fold.weight.shape != whole.weight.shape or of_fold.bias.shape != whole.bias.shape
+        for of_fold in maps
     ):
         raise InputError(
-            f"{path}: fold_weight and fold_bias are not of the shape of weight and bias: remove it and run the workflow again"
+            f"{path}: fold_weight and fold_bias are not of the shape of weight and bias: remove it "
+            "and run the workflow again"
         )
     if len(maps) <= place.max(initial=WHOLE):
         raise InputError(
-            f"{path}: has translators of {len(maps)} folds, but the manifest has more: remove it and run the workflow again"
+            f"{path}: has translators of {len(maps)} folds, but the manifest has more: remove it "
+            "and run the workflow again"
         )
     return CrossFitted((*maps, whole), place, fold)
 
 
 def judged_as_networks_are(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The report of a linear translator with its figures on the held-out images in place of those of all folds.
+    """The report linear.json with the figures of the held-out images instead of those of all folds.
 
-    Parameters
-    ----------
-    report : Mapping
-        translators/<space>/<model>/linear.json.
-
-    Returns
-    -------
-    dict
-        The report, with validation_cosine, validation_mse, validation_r2 and n_validation of the split validation.
+    These are validation_cosine, validation_mse, validation_r2 and n_validation on the split
+    validation, on which nonlinear translators are validated, too.
     """
     names = ["validation_cosine", "validation_mse", "validation_r2", "n_validation"]
     return {**report, **{name: report[name.replace("validation", "held_out")] for name in names}}

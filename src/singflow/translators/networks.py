@@ -1,7 +1,7 @@
 """Nonlinear translators: architectures, losses and training (section 1.1 of the supplement).
 
-A training can be killed at any moment and started again: after every epoch its whole state lies in one file, and what an epoch
-draws depends on the seed and the epoch alone.
+A training can be killed at any moment and continued later: after every epoch its whole state is in
+one file, and the random numbers of an epoch depend on nothing but the seed and the epoch.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from singflow.towers.device import pick_device
 from singflow.translators.parameters import Training
 from singflow.translators.ridge import Agreement
 
-BLOCK = 4096  # rows that are judged or summed at once
+BLOCK = 4096  # rows that are predicted or summed at once
 HIDDEN = {"mlp3": 2, "mlp4": 3}
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 History = list[dict[str, float]]
@@ -38,42 +38,12 @@ Rows = tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]
 
 
 def cosine_loss(predicted: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-    """Mean over rows of 1 - cosine similarity.
-
-    Parameters
-    ----------
-    predicted, embeddings : Tensor of shape (n, m)
-        Predictions, and the embeddings that they should be.
-
-    Returns
-    -------
-    Tensor of shape ()
-        From 0 to 2.
-
-    References
-    ----------
-    Equation 15.
-    """
+    """Mean of 1 - cosine similarity over rows (n, m), from 0 to 2 (equation 15)."""
     return (1 - cosine_similarity(predicted, embeddings)).mean()
 
 
 def both_loss(predicted: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
-    """Mean squared error per coordinate plus the cosine loss.
-
-    Parameters
-    ----------
-    predicted, embeddings : Tensor of shape (n, m)
-        Predictions, and the embeddings that they should be.
-
-    Returns
-    -------
-    Tensor of shape ()
-        The sum of the two.
-
-    References
-    ----------
-    Equations 14 (squared error) and 15 (cosine loss).
-    """
+    """Mean squared error per coordinate (equation 14) plus the cosine loss (equation 15)."""
     return mse_loss(predicted, embeddings) + cosine_loss(predicted, embeddings)
 
 
@@ -88,27 +58,17 @@ class Residual(nn.Module):
         self.branch = branch
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Add the branch's output to its input.
-
-        Parameters
-        ----------
-        x : Tensor of shape (n, d)
-            What the branch takes and gives.
-
-        Returns
-        -------
-        Tensor of shape (n, d)
-            x + branch(x).
-        """
         return x + self.branch(x)
 
 
 class Network(nn.Module):
-    """A translator from features (n, d) to embeddings (n, m): standardization, hidden layers, projection.
+    """A translator (n, d) -> (n, m): standardization of the features, hidden layers, projection.
 
-    kind: mlp3 or mlp4 (linear layers in all), or residual (one block). The projection starts at 0, so that an untrained network
-    says the mean embedding of every image; its outputs are in units of the embeddings' deviations, so that AdamW's steps, which
-    know no scale, suit normalized and unnormalized spaces alike.
+    kind: mlp3 or mlp4 (the number counts all linear layers), or residual (one block). The
+    projection starts at 0, so that an untrained network predicts the mean embedding for every
+    image. Its outputs are in units of the embeddings' standard deviations: the size of AdamW's
+    steps does not depend on the scale of the embeddings, so that normalized and unnormalized spaces
+    train alike.
     """
 
     feature_mean: torch.Tensor
@@ -147,18 +107,7 @@ class Network(nn.Module):
         nn.init.zeros_(self.projection.bias)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Translate features into embeddings.
-
-        Parameters
-        ----------
-        features : Tensor of shape (n, d)
-            As the model gives them: they are standardized here.
-
-        Returns
-        -------
-        Tensor of shape (n, m)
-            Embeddings, in the units of the space.
-        """
+        """Embeddings in the units of the space; the features are standardized here."""
         outputs = self.projection(self.body((features - self.feature_mean) / self.feature_scale))
         return self.embedding_mean + self.embedding_scale * outputs
 
@@ -169,27 +118,16 @@ class Network(nn.Module):
 
 
 def load_network(path: Path) -> Network:
-    """Read a translator from a file that train_translator wrote.
+    """Read a nonlinear translator in evaluation mode, in float32, on the CPU.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    Network
-        In evaluation mode, float32, on the CPU.
-
-    Raises
-    ------
-    InputError
-        For any other file, and for one whose width, dropout and tensors do not fit its kind.
+    Raises InputError if the file holds another kind of translator, or if its width, dropout and
+    tensors do not fit its kind.
     """
     _, made = read_tensors(path, [])
     if made.get("kind") not in {"residual", *HIDDEN}:
         raise InputError(
-            f"{path}: holds no nonlinear translator: name a file of translators/ whose kind is mlp3, mlp4 or residual"
+            f"{path}: holds no nonlinear translator: name a file of translators/ whose kind is "
+            "mlp3, mlp4 or residual"
         )
     means = read_tensors(path, ["feature_mean", "embedding_mean"])[0]
     sizes = len(means["feature_mean"]), len(means["embedding_mean"])
@@ -204,14 +142,19 @@ def load_network(path: Path) -> Network:
         )
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(
-            f"{path}: its width, dropout and tensors make no translator of kind {made['kind']} ({error}): {MEND}"
+            f"{path}: its width, dropout and tensors make no translator of kind {made['kind']} "
+            f"({error}): {MEND}"
         ) from None
     return network.eval()
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What the training rows (all views of the training images) say before training; all float64."""
+    """Statistics of the n training rows (all views of the training images), in float64.
+
+    feature_scale, embedding_scale: standard deviations; 1 where a column is constant. sha256: hash
+    of all rows and of the split.
+    """
 
     n: int
     feature_mean: np.ndarray
@@ -222,7 +165,11 @@ class Moments:
 
 
 class _Spread:
-    """Mean and standard deviation of streamed rows, in float64; squares are taken about the first row, so that a constant varies by 0."""
+    """Mean and standard deviation of streamed rows, in float64.
+
+    The first row is subtracted from every row, so that a constant column has a standard deviation
+    of exactly 0.
+    """
 
     def __init__(self) -> None:
         self.n = 0
@@ -248,7 +195,7 @@ class _Spread:
 
 
 class Pairs:
-    """Features (n, d) and embeddings (n, m) of the study's images, with one shard at a time in memory."""
+    """Features and embeddings of the images of a study; one shard at a time is in memory."""
 
     def __init__(
         self,
@@ -267,18 +214,10 @@ class Pairs:
         self._cached: tuple[int, Rows] | None = None
 
     def moments(self) -> Moments:
-        """Go through all shards once for the statistics of the training rows and a hash of the data.
+        """Read all shards once for the statistics of the training rows and a hash of the data.
 
-        Returns
-        -------
-        Moments
-            Means and standard deviations (1 for a constant) of features and embeddings over the training rows, and a hash of all rows
-            and the split.
-
-        Raises
-        ------
-        InputError
-            Without training rows, without held-out images, or for shards that do not fit together.
+        Raises InputError if there is no training row or no held-out image, or if shards do not fit
+        together.
         """
         digest = hashlib.sha256(self._training.data)
         features, embeddings = _Spread(), _Spread()
@@ -294,31 +233,19 @@ class Pairs:
                 embeddings.update(targets[rows])
         if not features.n or self._training.all():
             raise InputError(
-                f"a translator needs at least one training row and one held-out image, not {features.n} and "
-                f"{(~self._training).sum()}: add images"
+                "a translator needs at least one training row and one held-out image, not "
+                f"{features.n} and {(~self._training).sum()}: add images"
             )
         return Moments(
             features.n, *features.mean_and_scale(), *embeddings.mean_and_scale(), digest.hexdigest()
         )
 
     def read(self, shard: int) -> Rows:
-        """Read a shard onto the device, and keep it until another one is read.
+        """Features and embeddings of a shard on the device; positions of its training and held-out
+        rows.
 
-        Parameters
-        ----------
-        shard : int
-            Its number, from 0.
-
-        Returns
-        -------
-        features : Tensor of shape (n, d)
-            Features of all its rows.
-        embeddings : Tensor of shape (n, m)
-            Embeddings of the same rows.
-        training : ndarray of int
-            Numbers of the training rows: all views of the training images.
-        held_out : ndarray of int
-            Numbers of the held-out rows: view 0 of the held-out images.
+        Training rows are all views of the training images; held-out rows are view 0 of the held-out
+        images. The shard is kept until another one is read.
         """
         if self._cached and self._cached[0] == shard:
             return self._cached[1]
@@ -341,17 +268,10 @@ class Pairs:
         return rows
 
     def judge(self, predict: Callable[[torch.Tensor], torch.Tensor]) -> Agreement:
-        """Agreement of predictions with the held-out images' embeddings.
+        """Agreement of predictions with the embeddings of the held-out images, on view 0.
 
-        Parameters
-        ----------
-        predict : callable
-            Gives embeddings (n, m) of features (n, d), both on the device.
-
-        Returns
-        -------
-        Agreement
-            Over view 0 of the held-out images; its cosine and squared error are NaN when any prediction is not finite.
+        predict: from features (n, d) to embeddings (n, m), on the device. If a prediction is not
+        finite, the cosine and the squared error are NaN.
         """
         agreement = Agreement()
         for shard in range(self.shards):
@@ -367,7 +287,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Trained:
-    """The kept translator in evaluation mode, the loss it was trained by, and what the report says of every loss."""
+    """The network that is kept, the loss that trained it, and the figures of every loss."""
 
     network: Network
     loss: str
@@ -378,19 +298,10 @@ class Trained:
 
 
 def prepare(device: str, threads: int) -> torch.device:
-    """Pick the device and make PyTorch repeat itself on it: fixed threads, no TF32, deterministic algorithms where there are some.
+    """Pick the device and make PyTorch reproducible on it.
 
-    Parameters
-    ----------
-    device : str
-        auto, cpu or cuda, as pick_device takes it.
-    threads : int
-        Threads of PyTorch on the CPU.
-
-    Returns
-    -------
-    torch.device
-        The device to train on.
+    The number of CPU threads is fixed, TF32 is off, and algorithms are deterministic where PyTorch
+    has such ones.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
@@ -407,33 +318,14 @@ def train(
     checkpoint: Path,
     tell: Callable[[str, History], None],
 ) -> Trained:
-    """Train a translator by each loss with AdamW and early stopping, and keep the one with the lowest held-out MSE.
+    """Train a network with each loss (AdamW, early stopping) and keep the best one by held-out MSE.
 
-    Parameters
-    ----------
-    pairs : Pairs
-        Features and embeddings, and the device to train on.
-    kind : str
-        Architecture: mlp3, mlp4 or residual.
-    settings : Training
-        Losses to try, width, dropout, step size, decay, batch size, epochs and patience.
-    seed : int
-        Decides the initial weights, the order of the rows and the dropout, together with the epoch.
-    checkpoint : Path
-        File that holds the state after every epoch. A training that finds its own goes on from there; one of other data, settings,
-        code or software, or a damaged one, is ignored with a warning in the log. The caller removes it.
-    tell : callable
-        Gets a loss, and the records of its epochs so far: after every epoch, and of what a training that goes on had before.
-
-    Returns
-    -------
-    Trained
-        The kept translator on the CPU, and the figures of every loss.
-
-    Raises
-    ------
-    InputError
-        When a loss is no longer finite, and as Pairs.moments does.
+    seed: decides, together with the epoch, the initial weights, the order of the rows and the
+    dropout. checkpoint: file with the state after every epoch, from which a training continues; the
+    caller removes it. A damaged file, or one of other data, settings, code or software, is ignored
+    with a warning. tell: called after every epoch with the loss and the records of its epochs so
+    far, and once for a loss that was finished earlier. Raises InputError if a loss is no longer
+    finite, and as Pairs.moments() does.
     """
     moments = pairs.moments()
     mean = torch.from_numpy(moments.embedding_mean).to(pairs.device)
@@ -451,7 +343,7 @@ def train(
             if loss == state["loss"]:
                 run.restore(state["history"], tensors)
                 log.info("%s, loss %s: goes on after epoch %d", kind, loss, len(run.history))
-            told = time.monotonic()
+            logged = time.monotonic()
             while (
                 len(run.history) < settings.epochs
                 and len(run.history) - best_epoch(loss, run.history) < settings.patience
@@ -465,19 +357,25 @@ def train(
                     parts,
                 )
                 tell(loss, run.history)
-                if time.monotonic() - told >= 10:
-                    told = time.monotonic()
+                if time.monotonic() - logged >= 10:
+                    logged = time.monotonic()
                     log.info(
                         "%s, loss %s: epoch %d of at most %d: held-out cosine %.4f, MSE %.3g",
-                        kind, loss, record["epoch"], settings.epochs, record["validation_cosine"], record["validation_mse"],
-                    )  # fmt: skip
+                        kind,
+                        loss,
+                        record["epoch"],
+                        settings.epochs,
+                        record["validation_cosine"],
+                        record["validation_mse"],
+                    )
             chosen = best_epoch(loss, run.history)
             figures = {
                 name: run.history[chosen - 1][name]
                 for name in ("validation_cosine", "validation_mse")
             }
             if all(
-                figures["validation_mse"] < other["validation_mse"] for other in finished.values()
+                figures["validation_mse"] < earlier["validation_mse"]
+                for earlier in finished.values()
             ):
                 kept = run.best
             figures["validation_r2"] = 1.0 - figures["validation_mse"] / baseline.mse(len(mean))
@@ -493,45 +391,19 @@ def train(
 
 
 def held_out_loss(loss: str, record: dict[str, float]) -> float:
-    """A loss's value on the held-out images, from an epoch's record.
-
-    Parameters
-    ----------
-    loss : str
-        mse, cosine or both.
-    record : dict
-        Record of an epoch, of which validation_cosine and validation_mse are used.
-
-    Returns
-    -------
-    float
-        The lower, the better.
-    """
+    """Value of a loss on the held-out images, from the record of an epoch."""
     cosine, mse = 1.0 - record["validation_cosine"], record["validation_mse"]
     return {"mse": mse, "cosine": cosine, "both": mse + cosine}[loss]
 
 
 def best_epoch(loss: str, history: History) -> int:
-    """The epoch with the lowest held-out loss.
-
-    Parameters
-    ----------
-    loss : str
-        mse, cosine or both.
-    history : list of dict
-        The records of the epochs so far, in order.
-
-    Returns
-    -------
-    int
-        Counted from 1, the first of equals; 0 before the first epoch.
-    """
+    """The first epoch with the lowest held-out loss, counted from 1; 0 before the first epoch."""
     return int(np.argmin([held_out_loss(loss, record) for record in history])) + 1 if history else 0
 
 
 @dataclass
 class _Run:
-    """The training by one loss: everything that an epoch changes."""
+    """The training with one loss: everything that an epoch changes."""
 
     loss: str
     network: Network
@@ -543,8 +415,8 @@ class _Run:
         moments = self.optimizer.state_dict()["state"]
         optimizer = {
             f"{number}.{name}": tensor
-            for number, each in moments.items()
-            for name, tensor in each.items()
+            for number, state in moments.items()
+            for name, tensor in state.items()
         }
         parts = {
             "weights": _arrays(self.network.state_dict()),
@@ -561,8 +433,8 @@ class _Run:
         self.history, self.best = history, _under("best", tensors)
         _load(self.network, _under("weights", tensors))
         state = self.optimizer.state_dict()
-        for place, array in _under("optimizer", tensors).items():
-            number, name = place.split(".")
+        for key, array in _under("optimizer", tensors).items():
+            number, name = key.split(".")
             state["state"].setdefault(int(number), {})[name] = torch.tensor(array)
         self.optimizer.load_state_dict(state)
 
@@ -595,7 +467,10 @@ def _start(
 
 
 def _run_epoch(run: _Run, pairs: Pairs, settings: Training, seed: int) -> dict[str, float]:
-    """One pass over the training rows in batches of nearly equal size, then over the held-out ones; returns the new record."""
+    """One pass over the training rows, then one over the held-out rows; the new record.
+
+    Batches have nearly equal sizes.
+    """
     epoch = len(run.history) + 1
     torch.manual_seed(_seed(seed, epoch))
     run.network.train()
@@ -624,8 +499,8 @@ def _run_epoch(run: _Run, pairs: Pairs, settings: Training, seed: int) -> dict[s
     }
     if not np.isfinite(list(record.values())).all():
         raise InputError(
-            f"loss {run.loss} is not finite in epoch {epoch}: lower training.learning_rate ({settings.learning_rate:g}) "
-            f"or raise training.batch_size ({settings.batch_size})"
+            f"loss {run.loss} is not finite in epoch {epoch}: lower training.learning_rate "
+            f"({settings.learning_rate:g}) or raise training.batch_size ({settings.batch_size})"
         )
     run.history.append(record)
     if best_epoch(run.loss, run.history) == epoch:
@@ -638,7 +513,7 @@ def _seed(seed: int, epoch: int) -> int:
 
 
 def _key(moments: Moments, kind: str, settings: Training, seed: int, device: torch.device) -> str:
-    """Hash of everything that decides a training's result."""
+    """Hash of everything that decides the result of a training."""
     decides = {
         "settings": {
             name: getattr(settings, name) for name in Training.model_fields if name != "history"

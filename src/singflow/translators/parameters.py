@@ -53,20 +53,24 @@ class Translator(Section):
         5,
         ge=0,
         le=1000,
-        description="an image is scored by a translator of the other folds; 0: one for all, in sample without a reference (paper: 0)",
+        description="an image is scored by a translator of the other folds; 0: one for all, in "
+        "sample without a reference (paper: 0)",
     )
     lambdas: list[Annotated[float, Field(**PENALTY)]] = Field(
         [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0],
         min_length=1,
-        description="ridge penalties tried, times the mean squared distance of the features from their mean",
+        description="ridge penalties tried, times the mean squared distance of the features from "
+        "their mean",
     )
     reference: SafePath | None = Field(
         None,
-        description="results folder of a study on whose images translators are fitted; packaged: 507 ImageNet images; null: none",
+        description="results folder of a study on whose images translators are fitted; packaged: "
+        "507 ImageNet images; null: none",
     )
     imported: list[Imported] = Field(
         [],
-        description="released translators in place of fitted ones, as `singflow import_translator` prints them",
+        description="released translators in place of fitted ones, as `singflow import_translator` "
+        "prints them",
     )
 
 
@@ -94,7 +98,8 @@ class Training(Section):
     )
     history: Literal["report", "tensorboard"] = Field(
         "report",
-        description="where losses by epoch go: report (translators/) | tensorboard (logs/ too; needs the extra tensorboard)",
+        description="where losses by epoch go: report (translators/) | tensorboard (logs/ too; "
+        "needs the extra tensorboard)",
     )
 
 

@@ -1,4 +1,4 @@
-"""The images that translators are fitted on: a study's own, or those of another study's results, its reference."""
+"""The images that translators are fitted on: those of the study, or those of its reference."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ TOWER = {
 
 @dataclass(frozen=True)
 class Paired:
-    """Images with a model's features and their embeddings in a space: their manifest, the folders of both, and the shards of each.
+    """Images with the features of a model and the embeddings of a space.
 
-    reference: whether these are the images of a reference, none of which the study scores.
+    features, embeddings: folders of `shards` shards. reference: whether the images are those of a
+    reference; the study scores none of them.
     """
 
     manifest: pd.DataFrame
@@ -44,19 +45,13 @@ class Paired:
     reference: bool = False
 
     def __iter__(self) -> Iterator[tuple[Tensors, np.ndarray]]:
-        """Shards of features with the embeddings of the same rows, as iterate_pairs() gives them."""
+        """Shards of features, and the embeddings of the same rows; see iterate_pairs()."""
         from singflow.artifacts.shards import iterate_pairs
 
         return iterate_pairs(self.features, self.embeddings, self.shards, self.manifest)
 
     def features_alone(self) -> Iterator[np.ndarray]:
-        """Features of all rows, a shard at a time.
-
-        Returns
-        -------
-        iterator of ndarray of shape (n, d)
-            In float32.
-        """
+        """Features (n, d) of all rows, one shard at a time."""
         from singflow.artifacts.shards import iterate_shards
 
         return (
@@ -65,47 +60,25 @@ class Paired:
         )
 
     def split(self, folds: int) -> Split:
-        """How translators are fitted on these images: on a reference always by the folds of its manifest.
-
-        Parameters
-        ----------
-        folds : int
-            translator.folds of the study.
-
-        Returns
-        -------
-        Split
-            As crossfit.split() gives it.
-        """
+        """How translators are fitted on these images; a reference always has folds."""
         from singflow.translators.crossfit import split
 
         return split(self.manifest, folds or int(self.reference))
 
 
 def reference_folder(reference: str) -> Path:
-    """Where a reference lies.
-
-    Parameters
-    ----------
-    reference : str
-        translator.reference of a study, not null.
-
-    Returns
-    -------
-    Path
-        A results folder, as outside() finds it.
-    """
+    """The results folder that translator.reference, which is not null, names."""
     return PACKAGED if reference == "packaged" else outside(reference)
 
 
 def _header(path: Path) -> bytes:
-    """What a safetensors file says of itself, as it is written."""
+    """The JSON header of a safetensors file, as it is written."""
     with path.open("rb") as file:
         return file.read(min(int.from_bytes(file.read(8), "little"), 2**27))
 
 
 def _towers(folder: Path) -> dict[Path, dict[str, str]]:
-    """The metadata of the first shard of every folder of shards."""
+    """The metadata of the first shard in every folder of shards."""
     found = {}
     for path in sorted(folder.rglob("shard-00000.safetensors")):
         try:
@@ -118,18 +91,7 @@ def _towers(folder: Path) -> dict[Path, dict[str, str]]:
 
 
 def towers_in(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the models and spaces whose features and embeddings a results folder holds.
-
-    Parameters
-    ----------
-    folder : Path
-        Of a study or a reference.
-
-    Returns
-    -------
-    models, spaces : list of str
-        Sorted.
-    """
+    """Sorted names of the models and of the spaces of which a results folder has shards."""
     models, spaces = (
         sorted(
             path.parent.relative_to(folder / kind).as_posix()
@@ -141,21 +103,10 @@ def towers_in(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def made_by(folder: Path, tower: str, weights_sha256: str | None = None) -> Path | None:
-    """The shards that a tower made.
+    """The folder of the shards that a tower made; None if there is none.
 
-    Parameters
-    ----------
-    folder : Path
-        Features or embeddings of a results folder.
-    tower : str
-        Identity of the tower's registry entry.
-    weights_sha256 : str, optional
-        Hash of its weights; any by default.
-
-    Returns
-    -------
-    Path or None
-        Their folder.
+    folder: the features or the embeddings of a results folder. tower: identity of the tower's
+    registry entry. Without a hash, any weights of the tower will do.
     """
     wanted = {"tower": tower} | (
         {} if weights_sha256 is None else {"weights_sha256": weights_sha256}
@@ -168,21 +119,10 @@ def made_by(folder: Path, tower: str, weights_sha256: str | None = None) -> Path
 def lacking(
     folder: Path, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry], **made: str
 ) -> dict[str, list[str]]:
-    """The models and spaces whose features and embeddings a results folder does not hold.
+    """Names of the models and spaces of which a results folder has no shards.
 
-    Parameters
-    ----------
-    folder : Path
-        Of a study or a reference.
-    models, spaces : dict
-        Registry entries, by name.
-    **made : str
-        What else its shards must say of themselves, as in precision="float32".
-
-    Returns
-    -------
-    dict of list of str
-        Names under `features` and `embeddings`; without a key where nothing is lacking.
+    Keys are `features` and `embeddings`; a key without names is left out. made: further metadata
+    that the shards must have, as in precision="float32".
     """
     entries: tuple[tuple[str, dict[str, ModelEntry] | dict[str, SpaceEntry]], ...] = (
         ("features", models),
@@ -202,25 +142,15 @@ def lacking(
 def check_reference(
     reference: str, models: dict[str, ModelEntry], spaces: dict[str, SpaceEntry]
 ) -> None:
-    """Refuse a reference that lacks a model or space of a study.
+    """Refuse a reference that is no results folder, or that lacks a model or space of the study.
 
-    Parameters
-    ----------
-    reference : str
-        translator.reference of the study.
-    models, spaces : dict
-        Registry entries of the study, by name.
-
-    Raises
-    ------
-    InputError
-        When there is no results folder, and for every model and space that it lacks. That their weights are the same is seen when
-        they are loaded.
+    Weights are not compared here; training_images() compares them.
     """
     folder = reference_folder(reference)
     if not (folder / "data/manifest.parquet").is_file():
         raise InputError(
-            f"translator.reference {reference}: {folder} holds no data/manifest.parquet: name the results folder of a finished study"
+            f"translator.reference {reference}: {folder} holds no data/manifest.parquet: name the "
+            "results folder of a finished study"
         )
     wrong = []
     for kind, names in lacking(folder, models, spaces).items():
@@ -230,23 +160,17 @@ def check_reference(
         )
     if wrong:
         raise InputError(
-            f"translator.reference {reference}: {folder} has {'; '.join(wrong)}: take these models or spaces out of the study, "
-            "add them to that study and run it, or write reference: null"
+            f"translator.reference {reference}: {folder} has {'; '.join(wrong)}: take these models "
+            "or spaces out of the study, add them to that study and run it, or write reference: "
+            "null"
         )
 
 
 def fingerprint(reference: str | None) -> str | None:
-    """What a step that is fitted on a reference depends on: its manifest and the headers of its shards, which hold hashes and statistics.
+    """SHA-256 of what steps read from a reference: its manifest, and the headers of its shards.
 
-    Parameters
-    ----------
-    reference : str or None
-        translator.reference of a study.
-
-    Returns
-    -------
-    str or None
-        SHA-256 as hexadecimal digits; None without a reference, or where it is not there.
+    The headers hold hashes of the data. None if the study has no reference, or if the reference is
+    missing.
     """
     manifest = reference_folder(reference or "packaged") / "data/manifest.parquet"
     if reference is None or not manifest.is_file():
@@ -268,26 +192,8 @@ def study_and_training(
 ) -> tuple[Paired, Paired]:
     """The images of a study, and those that its translators are fitted on.
 
-    Parameters
-    ----------
-    manifest : Path
-        data/manifest.parquet of the study.
-    features, embeddings : Path
-        Folders of the shards of a model and of a space.
-    shards : int
-        How many there are of each.
-    reference : str or None
-        translator.reference of the study.
-
-    Returns
-    -------
-    own, training : Paired
-        With the columns of read_index(); the same without a reference.
-
-    Raises
-    ------
-    InputError
-        As read_index() and training_images() do.
+    Without a reference both are the same object. Raises InputError as read_index() and
+    training_images() do.
     """
     from singflow.artifacts.shards import read_index
 
@@ -301,24 +207,10 @@ def study_and_training(
 
 
 def training_images(reference: str | None, own: Paired) -> Paired:
-    """The images that translators are fitted on.
+    """The images that translators are fitted on: the study's own, or those of the reference.
 
-    Parameters
-    ----------
-    reference : str or None
-        translator.reference of the study.
-    own : Paired
-        The study's images.
-
-    Returns
-    -------
-    Paired
-        `own` without a reference; otherwise the reference's, of the same classifier and image tower.
-
-    Raises
-    ------
-    InputError
-        When the reference has none that were made in the same way, with the same weights, or holds an image of the study.
+    Raises InputError if the reference has no features or embeddings that were made in the same way
+    with the same weights, or if it holds an image of the study.
     """
     from singflow.artifacts.shards import read_index, read_manifest
 
@@ -335,8 +227,9 @@ def training_images(reference: str | None, own: Paired) -> Paired:
     if shared.any():
         known = read_manifest(path)["path"][manifest["sha256"].isin(own.manifest["sha256"])]
         raise InputError(
-            f"{folder}: holds {shared.sum()} of the study's images, its {known.iloc[0]} among them, which would be "
-            "scored in sample: write translator.reference: null, or take these images out of the study"
+            f"{folder}: holds {shared.sum()} of the study's images, its {known.iloc[0]} among "
+            "them, which would be scored in sample: write translator.reference: null, or take "
+            "these images out of the study"
         )
     return Paired(
         manifest,
@@ -361,35 +254,24 @@ def _same(folder: Path, mine: Path) -> Path:
     )
     if near is None:
         raise InputError(
-            f"{folder}: has nothing of the tower that made {mine}: name another translator.reference, or null"
+            f"{folder}: has nothing of the tower that made {mine}: name another "
+            "translator.reference, or null"
         )
     differing = ", ".join(
-        words for key, words in TOWER.items() if towers[near].get(key) != made.get(key)
+        part for key, part in TOWER.items() if towers[near].get(key) != made.get(key)
     )
     raise InputError(
-        f"{near} was made with other {differing} than {mine}: run the reference's study again, or name another, or null"
+        f"{near} was made with other {differing} than {mine}: run the reference's study again, or "
+        "name another, or null"
     )
 
 
 def pack(results: Path, output: Path) -> int:
-    """Copy of a study's results what a reference needs: manifest, features as float16, and embeddings of images and texts.
+    """Copy what a reference needs from a study's results, and return the number of bytes written.
 
-    Parameters
-    ----------
-    results : Path
-        Results folder of a study.
-    output : Path
-        Folder to write.
-
-    Returns
-    -------
-    int
-        Bytes written.
-
-    Raises
-    ------
-    InputError
-        When the study is not finished that far, `output` has files, or a feature is beyond the range of float16.
+    Copied are the manifest, the features as float16, and the embeddings of images and texts. Raises
+    InputError if the study has no features and embeddings yet, if `output` has files, or if a
+    feature is beyond the range of float16.
     """
     import numpy as np
 
@@ -424,7 +306,8 @@ def pack(results: Path, output: Path) -> int:
             half = tensors["features"].astype(np.float16)
         if not np.isfinite(half).all():
             raise InputError(
-                f"{path}: holds features beyond the range of float16: name {results} itself as the reference"
+                f"{path}: holds features beyond the range of float16: name {results} itself as the "
+                "reference"
             )
         write_tensors(written[-1], tensors | {"features": half}, dict(made))
     return sum(path.stat().st_size for path in written)

@@ -1,4 +1,4 @@
-"""Linear translators that others have released: the authors of the paper, those of Text-to-concept, and users of this workflow."""
+"""Linear translators of the paper's authors, of Text-to-concept, and of users of this workflow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 BACKENDS = {"kakao_karlo_v1_alpha_image_variations": "ViT-L-14-quickgelu/openai"}
-MODELS = {  # configs/models.yaml of the authors' code, where it gives no weights those that their library takes then
+# From configs/models.yaml of the authors' code. Where it names no weights: the default weights of
+# the library that loads the model there.
+MODELS = {
     "resnet": "torchvision/resnet50.IMAGENET1K_V1",
     "dinovit1": "timm/vit_large_patch16_224.augreg_in21k_ft_in1k",
     "bitresnet": "timm/resnetv2_50x1_bit.goog_in21k_ft_in1k",
@@ -73,9 +75,10 @@ FIGURES = (
 class Release:
     """A released linear translator, and what it was fitted for.
 
-    model: the classifier's name there; model_id: the same as <source>/<id>, None where the file does not say; space_id: its space, as
-    space_id() names it; weights_sha256, space_sha256: hashes of the classifier's weights and of the image tower's, where the file says
-    them; figures: how good it is, as the file says.
+    model: name of the classifier in the release. model_id: the classifier as <source>/<id>; None if
+    the file does not name it. space_id: the space, as space_id() gives it. weights_sha256,
+    space_sha256: hashes of the weights of the classifier and of the image tower, if the file has
+    them. figures: the quality of the translator according to the file.
     """
 
     model: str
@@ -88,41 +91,20 @@ class Release:
 
 
 def space_id(entry: SpaceEntry) -> str:
-    """What a space is, whatever its name in config/spaces.yaml.
+    """Identity of a space, whatever its name in config/spaces.yaml.
 
-    Parameters
-    ----------
-    entry : ConSEEntry or OpenCLIPEntry
-        Its entry.
-
-    Returns
-    -------
-    str
-        The id of an open_clip space; all that makes a ConSE space, as JSON.
+    The id of an open_clip space; the whole definition of a ConSE space as JSON.
     """
     return entry.id if isinstance(entry, OpenCLIPEntry) else entry.identity
 
 
 def read_offered(path: Path, model_id: str) -> Release:
-    """Read a translator in whichever form it is offered.
+    """Read a translator for the model <source>/<id> in any form in which translators are released.
 
-    Parameters
-    ----------
-    path : Path
-        A folder of one translator of the authors' release, or the folder of all of them; an aligner of Text-to-concept (.pth); what
-        `singflow export_translator` wrote, the file or its folder.
-    model_id : str
-        <source>/<id> of the model that it is wanted for, which chooses among those of a folder.
-
-    Returns
-    -------
-    Release
-        The translator.
-
-    Raises
-    ------
-    InputError
-        As the reader of each form does, and when a folder holds none for the model.
+    path: a folder of one translator of the authors' release, or the folder of all their
+    translators, among which model_id chooses; an aligner of Text-to-concept (.pth); a file of
+    `singflow export_translator`, or its folder. Raises InputError as the reader of the form does,
+    and if a folder holds no translator for the model.
     """
     if not path.exists():
         raise InputError(
@@ -144,31 +126,19 @@ def read_offered(path: Path, model_id: str) -> Release:
     ]
     if not mine:
         raise InputError(
-            f"{path}: holds no translator of {model_id}; it has those of {', '.join(sorted({*found.values()})) or 'none'}"
+            f"{path}: holds no translator of {model_id}; it has those of "
+            f"{', '.join(sorted({*found.values()})) or 'none'}"
         )
     return read_release((linear or mine)[0])
 
 
 def read_aligner(path: Path) -> Release:
-    """Read an aligner of Text-to-concept, an affine map into OpenAI's CLIP ViT-B/16 that its file holds as W (m, d) and b (m,).
+    """Read an aligner of Text-to-concept, an affine map into OpenAI's CLIP ViT-B/16, in float32.
 
-    The file of an aligner names neither its model nor its space. By how it is trained there, features and embeddings are divided by
-    their standard deviation, and what is saved has that folded in.
-
-    Parameters
-    ----------
-    path : Path
-        The file; by its name it is one of those that come with Text-to-concept, or any other.
-
-    Returns
-    -------
-    Release
-        The translator (float32).
-
-    Raises
-    ------
-    InputError
-        For a file that holds anything but these two tensors, in shapes that make an affine map, and for non-finite values.
+    The file holds W (m, d) and b (m,), and names neither the model nor the space; known file names
+    give the model. Text-to-concept trains an aligner on features and embeddings that are divided by
+    their standard deviations; the saved W and b include this scaling. Raises InputError if the file
+    holds anything but these two tensors, or values that are not finite.
     """
     return Release(
         path.stem,
@@ -179,30 +149,17 @@ def read_aligner(path: Path) -> Release:
 
 
 def read_exported(path: Path) -> Release:
-    """Read what `singflow export_translator` wrote.
+    """Read a safetensors file that `singflow export_translator` wrote, in float32.
 
-    Parameters
-    ----------
-    path : Path
-        Its safetensors file.
-
-    Returns
-    -------
-    Release
-        The translator (float32).
-
-    Raises
-    ------
-    InputError
-        For any other file, one that is damaged, and one that does not say what it was fitted for.
+    Raises InputError if the file is damaged, or does not say what the translator was fitted for.
     """
     translator = Translator.load(path)
     made = read_tensors(path, [])[1]
     facts = [made.get(key) for key in ("model_id", "space_id", "weights_sha256", "space_sha256")]
     if None in facts:
         raise InputError(
-            f"{path}: does not say what it was fitted for, as a translator of a study's results does not: "
-            "write one that does with `singflow export_translator`"
+            f"{path}: does not say what it was fitted for, as a translator of a study's results "
+            "does not: write one that does with `singflow export_translator`"
         )
     model, space, weights, tower = map(str, facts)
     return Release(
@@ -219,7 +176,10 @@ def read_exported(path: Path) -> Release:
 def _affine(
     path: Path, weight: str, bias: str, holds: str, shape: tuple[int, int] | None = None
 ) -> Affine:
-    """Two tensors of a checkpoint, and no others; in the given shape of the weight, if any."""
+    """The two tensors of a checkpoint that holds no others.
+
+    shape: what the shape of the weight must be, if it is known.
+    """
     import torch
 
     from singflow.towers.checkpoints import read_checkpoint
@@ -250,50 +210,41 @@ def _metadata(origin: Path) -> ReleaseMetadata:
 
 
 def _released_for(metadata: ReleaseMetadata) -> str:
-    """The name of its model: an id of timm's is known by its tag."""
+    """The name of its model; a name with a tag and without a source is an id of timm's."""
     name = metadata.model_name
     return f"timm/{name}" if "." in name and "/" not in name else name
 
 
 def read_release(folder: Path) -> Release:
-    """Read metadata.yaml and the checkpoint beside it.
+    """Read metadata.yaml in the folder of a released translator, and the checkpoint beside it.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder of one released translator.
-
-    Returns
-    -------
-    Release
-        The translator (float32), its model, and the open_clip id of its space. A model that is not the authors' may be named as
-        <source>/<id> in metadata.yaml.
-
-    Raises
-    ------
-    InputError
-        For metadata.yaml that is missing or has other keys, another architecture than linear, an unknown model or space, tensors whose
-        shapes are not the metadata's, non-finite values, and a checkpoint that holds anything but tensors or lies elsewhere.
+    A model that is not the authors' may be written in metadata.yaml as <source>/<id>. Raises
+    InputError if metadata.yaml is missing or has other keys, if the architecture is not linear, if
+    the model or the space is unknown, and if the checkpoint lies elsewhere, holds anything but two
+    tensors of the shapes in metadata.yaml, or values that are not finite.
     """
     origin = folder / "metadata.yaml"
     metadata = _metadata(origin)
     if metadata.architecture != "linear":
         raise InputError(
-            f"{origin}: architecture {metadata.architecture!r} cannot be imported: only linear is an affine map"
+            f"{origin}: architecture {metadata.architecture!r} cannot be imported: only linear is "
+            "an affine map"
         )
     if metadata.embedding_backend not in BACKENDS:
         raise InputError(
-            f"{origin}: unknown embedding_backend {metadata.embedding_backend!r}; known: {', '.join(BACKENDS)}"
+            f"{origin}: unknown embedding_backend {metadata.embedding_backend!r}; known: "
+            f"{', '.join(BACKENDS)}"
         )
     name = _released_for(metadata)
     if name not in MODELS and "/" not in name:
         raise InputError(
-            f"{origin}: unknown model_name {name!r}: write <source>/<id>, as in timm/resnet18.a1_in1k, "
-            f"or one of the authors' names: {', '.join(MODELS)}"
+            f"{origin}: unknown model_name {name!r}: write <source>/<id>, as in "
+            f"timm/resnet18.a1_in1k, or one of the authors' names: {', '.join(MODELS)}"
         )
     if Path(metadata.checkpoint_file).name != metadata.checkpoint_file:
         raise InputError(
-            f"{origin}: checkpoint_file {metadata.checkpoint_file!r} must be a file name in the same folder"
+            f"{origin}: checkpoint_file {metadata.checkpoint_file!r} must be a file name in the "
+            "same folder"
         )
     shape = (metadata.out_dim, metadata.in_dim)
     translator = _affine(
@@ -305,31 +256,11 @@ def read_release(folder: Path) -> Release:
 def check_model(
     release: Release, origin: Path, name: str, entry: ModelEntry, known: Mapping[str, str]
 ) -> str | None:
-    """Refuse a translator that was fitted for another classifier.
+    """Refuse a translator that was fitted for another classifier or another number of features.
 
-    Parameters
-    ----------
-    release : Release
-        The translator.
-    origin : Path
-        Where it comes from, for the message.
-    name : str
-        The classifier's name in the study.
-    entry : ModelEntry
-        Its entry of the registry.
-    known : Mapping of str
-        Names of the registry's classifiers by their <source>/<id>, for the message.
-
-    Returns
-    -------
-    str or None
-        What could not be checked.
-
-    Raises
-    ------
-    InputError
-        When the features are as wide as others, when the weights are others by their hash, where both are known, and otherwise when the
-        model is another: neither of the same id, nor with weights of the same published file.
+    The weights are compared by their hashes if both are known, and otherwise by the model's id or
+    the published file of the weights. origin, and known (names of the registry's classifiers by
+    <source>/<id>), are for messages. Returns a remark on what could not be checked, or None.
     """
     from singflow.towers.classifiers import feature_width, load_classifier
 
@@ -339,8 +270,9 @@ def check_model(
         here = _hash_here(entry, lambda: load_classifier(entry).model)
         if here and here != release.weights_sha256:
             raise InputError(
-                f"{origin}: it was fitted for {release.model_id} with weights {release.weights_sha256[:12]}, but {name} is {own} with "
-                f"weights {here[:12]}: name the model that it was fitted for with --model, or fit one for {name}"
+                f"{origin}: it was fitted for {release.model_id} with weights "
+                f"{release.weights_sha256[:12]}, but {name} is {own} with weights {here[:12]}: "
+                f"name the model that it was fitted for with --model, or fit one for {name}"
             )
     if not here and release.model_id and not _same_weights(entry, release.model_id):
         raise InputError(
@@ -350,40 +282,33 @@ def check_model(
     width, columns = entry.feature_dim or feature_width(entry), release.translator.weight.shape[1]
     if width != columns:
         raise InputError(
-            f"{origin}: it translates {columns} features, but {name} has {width}: it was fitted for another head"
+            f"{origin}: it translates {columns} features, but {name} has {width}: it was fitted "
+            "for another head"
         )
     if release.model_id is None:
-        return f"{origin} does not say which model it was fitted for: that it was {own} is your word; its width is right"
+        return (
+            f"{origin} does not say which model it was fitted for: that it was {own} is your word; "
+            "its width is right"
+        )
     if release.weights_sha256 and not here:
-        return f"the weights of {name} are not here: that they are those it was fitted for was not checked"
+        return (
+            f"the weights of {name} are not here: that they are those it was fitted for was not "
+            "checked"
+        )
     if not release.weights_sha256 and (entry.weights.startswith("file:") or entry.head_weights):
-        return f"{name} has weights of your own: this translator was fitted for the published ones of {release.model_id}"
+        return (
+            f"{name} has weights of your own: this translator was fitted for the published ones of "
+            f"{release.model_id}"
+        )
     return None
 
 
 def check_space(release: Release, origin: Path, name: str, entry: SpaceEntry) -> str | None:
     """Refuse a translator into another space.
 
-    Parameters
-    ----------
-    release : Release
-        The translator.
-    origin : Path
-        Where it comes from, for the message.
-    name : str
-        The space's name in the study.
-    entry : ConSEEntry or OpenCLIPEntry
-        Its entry of the registry.
-
-    Returns
-    -------
-    str or None
-        What could not be checked.
-
-    Raises
-    ------
-    InputError
-        When the space is another, or as wide as another, or its image tower has other weights by their hash, where both are known.
+    Compared are the identity and the width of the space, and the hash of the image tower's weights
+    if both are known. origin: where the translator comes from, for messages. Returns a remark on
+    what could not be checked, or None.
     """
     from singflow.towers.spaces import load_image_tower
 
@@ -402,8 +327,8 @@ def check_space(release: Release, origin: Path, name: str, entry: SpaceEntry) ->
     here = _hash_here(entry, lambda: load_image_tower(entry))
     if here and here != release.space_sha256:
         raise InputError(
-            f"{origin}: its space has weights {release.space_sha256[:12]}, but those of {name} are {here[:12]}: restore them, or name the "
-            "space that it was fitted for with --space"
+            f"{origin}: its space has weights {release.space_sha256[:12]}, but those of {name} are "
+            f"{here[:12]}: restore them, or name the space that it was fitted for with --space"
         )
     return (
         None
@@ -413,7 +338,7 @@ def check_space(release: Release, origin: Path, name: str, entry: SpaceEntry) ->
 
 
 def _hash_here(entry: ModelEntry | SpaceEntry, load: Callable[[], nn.Module]) -> str | None:
-    """Hash of a tower's weights; None where they are not here."""
+    """Hash of a tower's weights; None if the weights are not on this machine."""
     from singflow.towers.classifiers import weights_sha256
     from singflow.towers.weights import locate
 
@@ -425,7 +350,10 @@ def _hash_here(entry: ModelEntry | SpaceEntry, load: Callable[[], nn.Module]) ->
 
 
 def _same_weights(entry: ModelEntry, model_id: str) -> bool:
-    """Whether an entry has the id, or published weights of the same file under another name: timm has some of torchvision's."""
+    """Whether an entry has this id, or the same published weights under another id.
+
+    timm has some weights of torchvision.
+    """
     from singflow.towers.weights import published_at
 
     source, _, identifier = model_id.partition("/")
@@ -433,5 +361,5 @@ def _same_weights(entry: ModelEntry, model_id: str) -> bool:
         return True
     if source not in ("timm", "torchvision") or entry.weights != "hub":
         return False
-    other = entry.model_copy(update={"source": source, "id": identifier})
-    return published_at(entry) == published_at(other) is not None
+    named = entry.model_copy(update={"source": source, "id": identifier})
+    return published_at(entry) == published_at(named) is not None

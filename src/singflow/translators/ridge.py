@@ -1,4 +1,4 @@
-"""Affine maps from features to embeddings: ridge regression out of streamed sums (equation 4), and how well they agree."""
+"""Affine maps from features to embeddings: ridge regression from streamed sums (equation 4)."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,24 +12,13 @@ from singflow.errors import InputError
 
 @dataclass(frozen=True)
 class Affine:
-    """An affine map T f + c: weight (m, d), bias (m,)."""
+    """An affine map T f + c: weight T (m, d), bias c (m,)."""
 
     weight: np.ndarray
     bias: np.ndarray
 
     def astype(self, dtype: DTypeLike) -> "Affine":
-        """The same map in another type.
-
-        Parameters
-        ----------
-        dtype : dtype
-            Type of weight and bias.
-
-        Returns
-        -------
-        Affine
-            Arrays that have the type already are shared, not copied.
-        """
+        """The same map in another type; arrays that have the type already are shared."""
         return Affine(self.weight.astype(dtype, copy=False), self.bias.astype(dtype, copy=False))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
@@ -40,9 +29,10 @@ class Affine:
 
 
 class RidgeStatistics:
-    """Sums over rows that determine every ridge solution and its error on other rows, in float64; memory does not grow with the rows.
+    """Sums over rows that determine every ridge solution and its error on other rows, in float64.
 
-    Sums are of differences from an origin, the first row unless it is given, so that an offset of the features costs no digits.
+    The memory does not grow with the number of rows. An origin is subtracted from every row: the
+    first row, unless another origin is given. Thus a large mean of the features costs no precision.
     """
 
     def __init__(
@@ -57,20 +47,7 @@ class RidgeStatistics:
         self._zz = 0.0
 
     def update(self, features: np.ndarray, embeddings: np.ndarray) -> None:
-        """Add rows.
-
-        Parameters
-        ----------
-        features : ndarray of shape (n, d)
-            Features of the rows.
-        embeddings : ndarray of shape (n, m)
-            Embeddings of the same rows.
-
-        Raises
-        ------
-        InputError
-            When one of them is NaN or infinite.
-        """
+        """Add rows (n, d) and (n, m); raises InputError if a value is NaN or infinite."""
         if not len(features):
             return
         x = features.astype(np.float64)
@@ -80,8 +57,8 @@ class RidgeStatistics:
             x -= origin[0]
             z -= origin[1]
             sums = x.sum(axis=0), z.sum(axis=0)
-        for name, each in zip(("a feature", "an embedding"), sums, strict=True):
-            if not np.isfinite(each).all():
+        for name, total in zip(("a feature", "an embedding"), sums, strict=True):
+            if not np.isfinite(total).all():
                 raise InputError(
                     f"{name} is NaN or infinite: look at the weights and the precision that gave it"
                 )
@@ -94,19 +71,9 @@ class RidgeStatistics:
         self._zz += float(np.vdot(z, z))
 
     def add(self, other: "RidgeStatistics", times: int = 1) -> None:
-        """Add the sums of other rows, or take them away.
+        """Add the sums of other rows (times = 1), or subtract them (times = -1).
 
-        Parameters
-        ----------
-        other : RidgeStatistics
-            Sums from the same origin, or of no rows.
-        times : int
-            1, or -1 to take them away.
-
-        Raises
-        ------
-        ValueError
-            When both have rows, and other origins.
+        Raises ValueError if both sums have rows, and different origins.
         """
         if self.n and other.n and not all(map(np.array_equal, self._start, other._start)):
             raise ValueError("sums from different origins cannot be added")
@@ -121,17 +88,17 @@ class RidgeStatistics:
         self._zz += times * other._zz
 
     def regress(self, inputs: slice, targets: slice) -> "RidgeStatistics":
-        """The sums of a regression of some of the features on others.
+        """Sums of the regression of some features on others, as copies.
 
         Parameters
         ----------
         inputs, targets : slice
-            The features that predict, and those that are predicted.
+            The features that predict, and the features that are predicted.
 
         Returns
         -------
         RidgeStatistics
-            Copies of the sums.
+            The inputs are its features, the targets its embeddings.
         """
         part = RidgeStatistics(len(self._x[inputs]), len(self._x[targets]))
         part.n, part._x[:], part._xx[:] = self.n, self._x[inputs], self._xx[inputs, inputs]
@@ -146,12 +113,12 @@ class RidgeStatistics:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Widths d of the features and m of the embeddings."""
+        """Width d of the features, and width m of the embeddings."""
         return len(self._x), len(self._z)
 
     @property
     def mean_squared_distance(self) -> float:
-        """Mean squared distance of the features from their mean: what a penalty without unit is a multiple of."""
+        """Mean squared distance of the features from their mean, the unit of penalties()."""
         return float(np.trace(self._xx) / self.n - np.sum((self._x / self.n) ** 2))
 
     @property
@@ -161,7 +128,7 @@ class RidgeStatistics:
 
     @property
     def embedding_mean(self) -> np.ndarray:
-        """Mean embedding (m,): the baseline that predicts it for every image."""
+        """Mean embedding (m,): the prediction of the baseline for every image."""
         return self._start[1] + self._z / self.n
 
     @property
@@ -169,16 +136,16 @@ class RidgeStatistics:
         return self.origin or (np.zeros_like(self._x), np.zeros_like(self._z))
 
     def centred(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Means, and sums of products about them.
+        """Means, and sums of products of differences from the means.
 
         Returns
         -------
-        feature_mean : ndarray of shape (d,)
-        embedding_mean : ndarray of shape (m,)
-        scatter : ndarray of shape (d, d)
+        feature_mean : ndarray (d,)
+        embedding_mean : ndarray (m,)
+        scatter : ndarray (d, d)
             n times the covariance of the features.
-        cross : ndarray of shape (d, m)
-            n times that of features and embeddings.
+        cross : ndarray (d, m)
+            n times the covariance of features and embeddings.
         """
         x, z = self._x / self.n, self._z / self.n
         scatter, cross = np.outer(-self.n * x, x), np.outer(-self.n * x, z)
@@ -187,35 +154,28 @@ class RidgeStatistics:
         return self._start[0] + x, self._start[1] + z, scatter, cross
 
     def _about(self, x: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        """Sums of products x x^T, x z^T and of z^T z of differences from given features and embeddings."""
+        """Sums of the products x x^T, x z^T and z^T z of differences from x (d,) and z (m,)."""
         x, z = x - self._start[0], z - self._start[1]
         xx = self._xx - np.outer(self._x, x) - np.outer(x, self._x) + self.n * np.outer(x, x)
         xz = self._xz - np.outer(self._x, z) - np.outer(x, self._z) + self.n * np.outer(x, z)
         return xx, xz, self._zz - 2.0 * self._z @ z + self.n * (z @ z)
 
     def decompose(self) -> "RidgePath":
-        """Every ridge solution out of one eigendecomposition.
+        """The ridge solutions for all penalties, from one eigendecomposition.
 
-        Returns
-        -------
-        RidgePath
-            The solutions.
-
-        Raises
-        ------
-        InputError
-            With fewer than two rows.
+        Raises InputError with fewer than two rows.
         """
         if self.n < 2:
             raise InputError(
-                f"a translator needs at least two training rows, not {self.n}: add images, or lower translator.folds"
+                f"a translator needs at least two training rows, not {self.n}: add images, or "
+                "lower translator.folds"
             )
         x, z, scatter, cross = self.centred()
         eigenvalues, eigenvectors = np.linalg.eigh(scatter)
         return RidgePath(np.maximum(eigenvalues, 0.0), eigenvectors, eigenvectors.T @ cross, x, z)
 
     def solve(self, alpha: float) -> Affine:
-        """The solution for one penalty; `RidgePath.at` says what it is.
+        """The ridge solution for one penalty, in float64, without an eigendecomposition.
 
         Parameters
         ----------
@@ -225,12 +185,12 @@ class RidgeStatistics:
         Returns
         -------
         Affine
-            The solution in float64.
+            As RidgePath.at() gives it; with a single row, the constant map to its embedding.
 
         Raises
         ------
         InputError
-            Without rows.
+            When there are no rows.
         """
         if not self.n:
             raise InputError(
@@ -240,13 +200,12 @@ class RidgeStatistics:
         if not len(x) or not len(z):
             return Affine(np.zeros((len(z), len(x))), z)
         penalized.flat[:: len(x) + 1] += alpha
-        weight = np.ascontiguousarray(
-            np.linalg.solve(penalized, cross).T
-        )  # beside other fits, which would wait for SciPy's solvers
+        # NumPy's solver: fits that run in other threads would wait for SciPy's.
+        weight = np.ascontiguousarray(np.linalg.solve(penalized, cross).T)
         return Affine(weight, z - weight @ x)
 
     def inverse(self, alpha: float) -> np.ndarray:
-        """The inverse of the features' penalized scatter: how a solution answers to a row.
+        """Inverse of the features' penalized scatter matrix: how a solution depends on a row.
 
         Parameters
         ----------
@@ -255,50 +214,30 @@ class RidgeStatistics:
 
         Returns
         -------
-        ndarray of shape (d, d)
+        ndarray (d, d)
             In float64.
         """
         penalized = self.centred()[2]
         penalized.flat[:: len(penalized) + 1] += alpha
         if not len(penalized):
             return penalized
-        factor, _ = scipy.linalg.lapack.dpotrf(
-            penalized.T, lower=1, overwrite_a=1
-        )  # zero above the diagonal, as its inverse below is
+        # Both results are zero above the diagonal.
+        factor, _ = scipy.linalg.lapack.dpotrf(penalized.T, lower=1, overwrite_a=1)
         inverse, _ = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
         inverse += inverse.T
         inverse.flat[:: len(inverse) + 1] /= 2.0
         return inverse
 
     def squared_distance(self, embedding: np.ndarray) -> float:
-        """Sum of squared distances of the embeddings from one: the error of the baseline, which predicts it for every image.
+        """Sum over the rows of the squared distance of their embeddings from one embedding (m,).
 
-        Parameters
-        ----------
-        embedding : ndarray of shape (m,)
-            What is predicted.
-
-        Returns
-        -------
-        float
-            Over rows and coordinates.
+        This is the squared error of a baseline that predicts this embedding for every image.
         """
         offset = embedding - self._start[1]
         return float(self._zz - 2.0 * offset @ self._z + self.n * offset @ offset)
 
     def path(self, alphas: Iterable[float]) -> Iterator[Affine]:
-        """The solution for each penalty, from one factorization; `RidgePath.at` says what it is.
-
-        Parameters
-        ----------
-        alphas : iterable of float
-            Ridge penalties, above 0, in squared feature units.
-
-        Yields
-        ------
-        Affine
-            The solution for one alpha, float64, in their order.
-        """
+        """The ridge solution (float64) for each penalty, in their order; see RidgePath.at()."""
         yield from map(self.decompose().at, alphas)
 
 
@@ -306,8 +245,9 @@ class RidgeStatistics:
 class RidgePath:
     """The ridge solutions of a set of rows for all penalties.
 
-    spectrum (d,) and eigenvectors (d, d) of the features' scatter, rotated (d, m) its eigenvectors times the cross-scatter, and the
-    means of features (d,) and embeddings (m,).
+    spectrum: (d,), eigenvalues of the features' scatter matrix. eigenvectors: (d, d), its
+    eigenvectors as columns. rotated: (d, m), the transposed eigenvectors times the cross-scatter.
+    feature_mean: (d,). embedding_mean: (m,).
     """
 
     spectrum: np.ndarray
@@ -317,7 +257,7 @@ class RidgePath:
     embedding_mean: np.ndarray
 
     def at(self, alpha: float) -> Affine:
-        """The minimizer of sum ||T f + c - z||^2 + alpha ||T||^2.
+        """The minimizer of sum ||T f + c - z||^2 + alpha ||T||^2 (equation 4).
 
         The intercept c is not penalized, as in scikit-learn's Ridge.
 
@@ -330,16 +270,12 @@ class RidgePath:
         -------
         Affine
             The solution in float64.
-
-        References
-        ----------
-        Equation 4 of the paper.
         """
         weight = (self.rotated / (self.spectrum + alpha)[:, None]).T @ self.eigenvectors.T
         return Affine(weight, self.embedding_mean - weight @ self.feature_mean)
 
     def squared_errors(self, held_out: RidgeStatistics, alphas: Iterable[float]) -> np.ndarray:
-        """Sum of squared errors on other rows for each penalty, out of their sums: no row is read again.
+        """Sum of squared errors on other rows for each penalty, computed from their sums alone.
 
         Parameters
         ----------
@@ -351,13 +287,15 @@ class RidgePath:
         Returns
         -------
         ndarray of float
-            One for each alpha.
+            One value for each alpha, summed over rows and coordinates.
         """
         xx, xz, zz = held_out._about(self.feature_mean, self.embedding_mean)
         quadratic = (self.eigenvectors.T @ xx @ self.eigenvectors) * (self.rotated @ self.rotated.T)
         linear = np.einsum("dm,dm->d", self.rotated, self.eigenvectors.T @ xz)
         shrunk = [1.0 / (self.spectrum + alpha) for alpha in alphas]
-        return np.array([zz - 2.0 * each @ linear + each @ quadratic @ each for each in shrunk])
+        return np.array(
+            [zz - 2.0 * factor @ linear + factor @ quadratic @ factor for factor in shrunk]
+        )
 
 
 @dataclass
@@ -369,18 +307,7 @@ class Agreement:
     squared_error: float = 0.0
 
     def update(self, predicted: np.ndarray, embeddings: np.ndarray) -> None:
-        """Add rows.
-
-        Parameters
-        ----------
-        predicted, embeddings : ndarray of shape (n, m)
-            Predictions, and the embeddings that they should be.
-
-        Raises
-        ------
-        InputError
-            When a row of either is zero, and so has no direction.
-        """
+        """Add rows (n, m); raises InputError if a row of either has no direction, being zero."""
         z = embeddings.astype(np.float64)
         norms = np.linalg.norm(predicted, axis=1) * np.linalg.norm(z, axis=1)
         if not (norms > 0).all():
@@ -397,44 +324,18 @@ class Agreement:
         return self.cosine_sum / self.n
 
     def mse(self, dim: int) -> float:
-        """Mean squared error per coordinate.
-
-        Parameters
-        ----------
-        dim : int
-            Width m of the embeddings.
-
-        Returns
-        -------
-        float
-            In squared units of the space.
-
-        References
-        ----------
-        Equation 14.
-        """
+        """Mean squared error per coordinate (equation 14); dim is the width m."""
         return self.squared_error / (self.n * dim)
 
     def r2(self, baseline: "Agreement") -> float:
-        """Share of the baseline's squared error that is explained.
+        """Share of the baseline's squared error that is explained, at most 1; below 0 it is worse.
 
-        Parameters
-        ----------
-        baseline : Agreement
-            Of the mean embedding with the same rows.
-
-        Returns
-        -------
-        float
-            1 is perfect, 0 no better than the baseline, below 0 worse.
-
-        Raises
-        ------
-        InputError
-            When the baseline has no error.
+        baseline: agreement of the mean embedding with the same rows. Raises InputError if it has no
+        error.
         """
         if baseline.squared_error == 0:
             raise InputError(
-                "every held-out embedding is the mean of the training embeddings, so there is nothing to explain: add images"
+                "every held-out embedding is the mean of the training embeddings, so there is "
+                "nothing to explain: add images"
             )
         return 1.0 - self.squared_error / baseline.squared_error
